@@ -1,0 +1,50 @@
+# Every target makes the .venv it needs; the stamps make the second run fast.
+PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
+CASE ?= pairwise
+BIN := .venv/bin
+PACKAGES := secagg dp protocols recsys benchmarks
+PIN := pyproject.toml constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long check coverage bench clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: .venv/base ## the main job, on this machine
+	$(BIN)/secagg demo
+
+test: .venv/dev ## the tests, but for the long ones
+	$(BIN)/pytest -n 2
+
+test-long: .venv/dev ## all the tests, with many more random examples
+	SECAGG_HYPOTHESIS=long $(BIN)/pytest -n 2 -m ""
+
+check: .venv/dev ## lint, format, types, import direction, doctests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict
+	$(BIN)/pytest -q tests/test_import_arrows.py
+	$(BIN)/pytest -q --doctest-modules --doctest-glob=README.md $(PACKAGES) README.md
+
+coverage: .venv/dev ## the tests again, with branch coverage
+	$(BIN)/pytest -n 2 --cov
+
+bench: .venv/dev ## one benchmark: make bench CASE=pairwise
+	$(BIN)/secagg bench $(CASE) --json
+
+clean: ## remove .venv, caches and build products
+	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/base: $(PIN) | .venv/bin/python
+	$(BIN)/python -m pip install -q -e . -c constraints.txt
+	@touch $@
+
+.venv/dev: $(PIN) | .venv/bin/python
+	$(BIN)/python -m pip install -q -e '.[dev]' -c constraints.txt
+	@touch .venv/base $@

@@ -1,0 +1,150 @@
+"""What a client must remember across a crash, written before it speaks.
+
+A journal is an append-only list of sealed records, numbered within each (session, round), under one hash chain. The
+client seals and opens the records; a journal sees ciphertext. Its promises are: ``append`` returns only when the
+record is durable, a step is taken once, and ``head`` moves with every write, so that a deployment which remembers a
+head can tell when an older copy of the file comes back.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+from secagg import labels
+from secagg.errors import PolicyError, UsageError
+from secagg.keys import transcript
+
+EMPTY_HEAD = bytes(32)
+
+
+class Journal(Protocol):
+    def records(self, session: bytes, round_: int) -> list[bytes]:
+        """The records of a round that is not retired, in order."""
+
+    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
+        """Keep a record for good before returning; ``PolicyError`` if this step was taken already."""
+
+    def retire(self, session: bytes, before: int) -> None:
+        """Destroy the records of the rounds before ``before``; that these rounds took place is not forgotten."""
+
+    def last_round(self, session: bytes) -> int | None:
+        """The highest round of this session in which anything was ever written."""
+
+    def head(self) -> bytes:
+        """The hash chain's last link."""
+
+
+def _link(head: bytes, session: bytes, round_: int, step: int, record: bytes) -> bytes:
+    place = round_.to_bytes(4, "big") + step.to_bytes(4, "big")
+    return sha256(transcript(labels.JOURNAL_RECORD, head, session, place, sha256(record).digest())).digest()
+
+
+class MemoryJournal:
+    """For simulations, and for clients that may forget a round when their process ends."""
+
+    def __init__(self) -> None:
+        self._records: dict[tuple[bytes, int], list[bytes]] = {}
+        self._last: dict[bytes, int] = {}
+        self._head = EMPTY_HEAD
+
+    def records(self, session: bytes, round_: int) -> list[bytes]:
+        return list(self._records.get((session, round_), ()))
+
+    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
+        taken = self._records.setdefault((session, round_), [])
+        if step != len(taken):
+            raise PolicyError(f"step {step} of round {round_} was already taken, or an earlier one is missing")
+        taken.append(record)
+        self._last[session] = max(round_, self._last.get(session, 0))
+        self._head = _link(self._head, session, round_, step, record)
+
+    def retire(self, session: bytes, before: int) -> None:
+        for key in [key for key in self._records if key[0] == session and key[1] < before]:
+            del self._records[key]
+
+    def last_round(self, session: bytes) -> int | None:
+        return self._last.get(session)
+
+    def head(self) -> bytes:
+        return self._head
+
+
+class SqliteJournal:
+    """A durable journal in one file, for one client.
+
+    ``pinned`` is a head seen earlier: a file that does not contain it has been rolled back and is refused. Every
+    append is synced to disk; retired records are overwritten.
+    """
+
+    def __init__(self, path: str | Path, *, pinned: bytes | None = None) -> None:
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise UsageError(f"cannot open journal {path}: {error}") from None
+        self._check_chain(pinned)
+
+    def _check_chain(self, pinned: bytes | None) -> None:
+        head, seen = EMPTY_HEAD, pinned in (None, EMPTY_HEAD)
+        rows = self._db.execute("SELECT session, round, step, digest, record, link FROM log ORDER BY number")
+        for session, round_, step, record_digest, record, link in rows:
+            if record is not None and sha256(record).digest() != record_digest:
+                raise PolicyError("the journal has been altered")
+            place = round_.to_bytes(4, "big") + step.to_bytes(4, "big")
+            head = sha256(transcript(labels.JOURNAL_RECORD, head, session, place, record_digest)).digest()
+            if head != link:
+                raise PolicyError("the journal has been altered")
+            seen = seen or head == pinned
+        if not seen:
+            raise PolicyError("the journal has been rolled back: it does not contain the pinned head")
+
+    def records(self, session: bytes, round_: int) -> list[bytes]:
+        query = "SELECT record FROM log WHERE session = ? AND round = ? AND record IS NOT NULL ORDER BY step"
+        return [record for (record,) in self._db.execute(query, (session, round_))]
+
+    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            link = _link(self.head(), session, round_, step, record)
+            values = (session, round_, step, sha256(record).digest(), record, link)
+            self._db.execute(
+                "INSERT INTO log (session, round, step, digest, record, link) VALUES (?,?,?,?,?,?)", values
+            )
+            self._db.execute("COMMIT")
+        except sqlite3.IntegrityError:
+            self._db.execute("ROLLBACK")
+            raise PolicyError(f"step {step} of round {round_} was already taken") from None
+
+    def retire(self, session: bytes, before: int) -> None:
+        self._db.execute("UPDATE log SET record = NULL WHERE session = ? AND round < ?", (session, before))
+
+    def last_round(self, session: bytes) -> int | None:
+        row = self._db.execute("SELECT max(round) FROM log WHERE session = ?", (session,)).fetchone()
+        last: int | None = row[0]
+        return last
+
+    def head(self) -> bytes:
+        row = self._db.execute("SELECT link FROM log ORDER BY number DESC LIMIT 1").fetchone()
+        return EMPTY_HEAD if row is None else row[0]
+
+    def close(self) -> None:
+        self._db.close()
+
+
+_SCHEMA = """
+PRAGMA synchronous = EXTRA;
+PRAGMA secure_delete = ON;
+CREATE TABLE IF NOT EXISTS log (
+    number  INTEGER PRIMARY KEY,
+    session BLOB NOT NULL,
+    round   INTEGER NOT NULL,
+    step    INTEGER NOT NULL,
+    digest  BLOB NOT NULL,
+    record  BLOB,
+    link    BLOB NOT NULL,
+    UNIQUE (session, round, step)
+);
+"""

@@ -1,0 +1,280 @@
+"""Parties as state machines without I/O: messages in, messages out, time is an input.
+
+``ClientRound`` and ``ServerRound`` are one party's side of one round; a protocol fills them in. ``Client`` drives the
+rounds of one identity for its whole life: it checks the plan against the policy, journals before it speaks, and
+answers a repeated request with the stored bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from protocols import registry
+from protocols.journal import Journal, MemoryJournal
+from protocols.outcome import RoundOutcome
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from secagg import labels
+from secagg.codec import blob, struct, u32
+from secagg.errors import DecodeError, PeerError, PolicyError, ThresholdError, UsageError
+from secagg.keys import KEY_BYTES, derive, transcript
+from secagg.prg import Prg, Rng
+from secagg.seal import open_box, seal
+
+SERVER = "server"
+"""How the server is named among culprits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One row of a transition table. Both methods are named, so that the table can stand before them."""
+
+    hears: type
+    check: str
+    """Verifies a message and keeps what it says; raises before it changes anything."""
+    reply: str
+    """Client: makes the answer, as a pure function of the state. Server: closes the phase and says what to send."""
+    then: StrEnum
+
+
+class ClientRound(ABC):
+    """One client in one round: ``steps`` is its transition table, ``phase`` where it stands.
+
+    All that it draws comes from one ``secret``, so that a restarted client draws the same.
+    """
+
+    steps: ClassVar[Mapping[StrEnum, Step]]
+    done: ClassVar[StrEnum]
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        roster: Roster,
+        identity: Identity,
+        policy: Policy,
+        values: NDArray[np.int64],
+        secret: bytes,
+    ) -> None:
+        self.plan, self.roster, self.identity, self.policy = plan, roster, identity, policy
+        self.phase = next(iter(self.steps))
+        self._values, self._secret = values, secret
+
+    @abstractmethod
+    def opening(self) -> object:
+        """The message a client speaks first."""
+
+
+class Client:
+    """One identity, round after round.
+
+    ``start`` takes a plan and this client's update and returns the first frame; ``receive`` takes a server frame and
+    returns the answer. With a durable journal a restarted client calls ``start`` again with the same plan and goes on
+    where it was: what it said before, it says again byte for byte.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        roster: Roster,
+        *,
+        policy: Policy,
+        journal: Journal | None = None,
+        rng: Rng = os.urandom,
+    ) -> None:
+        if roster.keys[roster.number(identity.name)] != identity.key.public:
+            raise UsageError(f"the roster has another key for {identity.name}")
+        self.identity, self.roster, self.policy = identity, roster, policy
+        self._journal: Journal = MemoryJournal() if journal is None else journal
+        self._journal_key = derive(identity.key.secret, labels.JOURNAL_KEY)
+        self._rng = rng
+        self._round: ClientRound | None = None
+        self._answered: list[bytes] = []  # digests of the requests, one for each journaled step
+        self._unsafe = False
+
+    @property
+    def phase(self) -> StrEnum | None:
+        return None if self._round is None else self._round.phase
+
+    @property
+    def done(self) -> bool:
+        """Whether this client has said all it has to say in the current round."""
+        return self._round is not None and self._round.phase is self._round.done
+
+    def start(self, plan: RoundPlan, update: ArrayLike, weight: int = 1) -> bytes:
+        """Join a round, or resume it: the first frame, or the last one that was sent before a restart."""
+        self.policy.check(plan, self.roster)
+        protocol = registry.find(plan.protocol)
+        protocol.check_policy(plan, self.policy)
+        records = self._records(plan)
+        last = self._journal.last_round(plan.session)
+        if records and records[0].request != plan.encode():
+            raise PolicyError("another plan was already accepted for this round")
+        if not records and last is not None and plan.round <= last:
+            raise PolicyError(f"this session is past round {plan.round} for this client")
+
+        secret = records[0].secret if records else self._rng(KEY_BYTES)
+        values = plan.encode_update(update, weight, Prg(derive(secret, labels.CLIENT_SECRET, b"rounding")))
+        current = protocol.client(plan, self.roster, self.identity, self.policy, values, secret)
+        self._journal.retire(plan.session, plan.round)
+        self._round, self._answered, self._unsafe = current, [], True
+        if records:
+            frame = self._resume(current, records)
+        else:
+            frame = self._journaled(current, plan.encode(), current.opening(), secret)
+        self._unsafe = False
+        return frame
+
+    def receive(self, frame: bytes) -> bytes:
+        """Check a frame from the server and answer it. A repeated frame gets the same answer again."""
+        current = self._round
+        if current is None or self._unsafe:
+            raise UsageError("no round is under way: start (or resume) one first")
+        request = sha256(frame).digest()
+        if request in self._answered:
+            return self._records(current.plan)[self._answered.index(request)].reply
+        message = registry.find(current.plan.protocol).messages.decode(current.plan, frame)
+        step = current.steps.get(current.phase)
+        if step is None or not isinstance(message, step.hears):
+            raise PeerError(f"{type(message).__name__} does not belong in phase {current.phase}", culprits=[SERVER])
+        getattr(current, step.check)(message)
+        self._unsafe = True  # until the answer is on disk: what fails in between must not be tried another way
+        answer = self._journaled(current, frame, getattr(current, step.reply)(), b"")
+        current.phase, self._unsafe = step.then, False
+        return answer
+
+    def _journaled(self, current: ClientRound, request: bytes, reply: object, secret: bytes) -> bytes:
+        plan, step = current.plan, len(self._answered)
+        frame = registry.find(plan.protocol).messages.encode(plan, reply)
+        record = _RECORD.encode(_Record(request, frame, secret))
+        box = seal(self._journal_key, record, _place(plan, step), self._rng)
+        self._journal.append(plan.session, plan.round, step, box)
+        self._answered.append(sha256(request).digest())
+        return frame
+
+    def _records(self, plan: RoundPlan) -> list[_Record]:
+        boxes = self._journal.records(plan.session, plan.round)
+        try:
+            return [
+                _RECORD.decode(open_box(self._journal_key, box, _place(plan, step))) for step, box in enumerate(boxes)
+            ]
+        except (PeerError, DecodeError):
+            raise PolicyError("the journal is not this client's, or has been altered") from None
+
+    def _resume(self, current: ClientRound, records: list[_Record]) -> bytes:
+        """Walk through what was heard before the restart; nothing that was said is computed again."""
+        self._answered = [sha256(record.request).digest() for record in records]
+        for record in records[1:]:
+            step = current.steps[current.phase]
+            getattr(current, step.check)(
+                registry.find(current.plan.protocol).messages.decode(current.plan, record.request)
+            )
+            current.phase = step.then
+        return records[-1].reply
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Record:
+    """One journaled step: what was heard, what was answered, and (in the first) the round's secret."""
+
+    request: bytes
+    reply: bytes
+    secret: bytes
+
+
+_RECORD = struct(_Record, request=blob(1 << 40), reply=blob(1 << 40), secret=blob(KEY_BYTES))
+
+
+def _place(plan: RoundPlan, step: int) -> bytes:
+    return transcript(labels.JOURNAL_RECORD, plan.session, u32.encode(plan.round), u32.encode(step))
+
+
+@dataclass(frozen=True, slots=True)
+class Sends:
+    """What the server sends when a phase closes: to whom, and how each one's message is made."""
+
+    receivers: Sequence[int]
+    message_for: Callable[[int], object]
+
+
+NOTHING = Sends((), lambda number: None)
+
+
+class ServerRound(ABC):
+    """The server in one round. It keeps no secret: whatever it sees, it may publish.
+
+    Carry what ``outbox`` gives, hand in what comes back with ``receive``, and ``close`` a phase when everybody has
+    answered or time is up; whoever has not is a dropout. At the end ``outcome`` is there.
+    """
+
+    steps: ClassVar[Mapping[StrEnum, Step]]
+    done: ClassVar[StrEnum]
+    failed: ClassVar[StrEnum]
+
+    def __init__(self, plan: RoundPlan, roster: Roster, *, workers: int = 1) -> None:
+        if plan.roster != roster.digest:
+            raise UsageError("the plan is for another roster")
+        if workers < 1:
+            raise UsageError("at least one worker is needed")
+        self.plan, self.roster = plan, roster
+        self.phase = next(iter(self.steps))
+        self.outcome: RoundOutcome | None = None
+        self._workers = workers
+        self._expected: frozenset[int] = frozenset(range(len(roster)))
+        self._heard: dict[int, bytes] = {}  # in this phase: client number -> digest of its frame
+        self._sends = NOTHING
+
+    @property
+    def waiting_for(self) -> tuple[str, ...]:
+        """Who may still answer in this phase."""
+        return tuple(self.roster.names[number] for number in sorted(self._expected - self._heard.keys()))
+
+    def receive(self, name: str, frame: bytes) -> None:
+        """Take a frame that the transport says is from ``name``. A bad one raises, blames, and changes nothing."""
+        step = self.steps.get(self.phase)
+        if step is None:
+            raise UsageError(f"the round is over ({self.phase})")
+        number, digest = self.roster.number(name), sha256(frame).digest()
+        if self._heard.get(number) == digest:
+            return
+        try:
+            message = registry.find(self.plan.protocol).messages.decode(self.plan, frame)
+        except DecodeError as error:
+            raise DecodeError(str(error), culprits=[name]) from None
+        if not isinstance(message, step.hears):
+            raise PeerError(f"{type(message).__name__} does not belong in phase {self.phase}", culprits=[name])
+        if number not in self._expected:
+            raise PeerError(f"nothing is expected of this client in phase {self.phase}", culprits=[name])
+        if number in self._heard:
+            raise PeerError("a second, different message", culprits=[name])
+        getattr(self, step.check)(number, message)
+        self._heard[number] = digest
+
+    def close(self, phase: str) -> None:
+        """End the phase with whoever has answered. ``ThresholdError``: too few; the round is over, nothing revealed."""
+        step = self.steps.get(self.phase)
+        if step is None or phase != self.phase:
+            raise UsageError(f"phase {phase} cannot be closed in phase {self.phase}")
+        self.phase, self._sends = self.failed, NOTHING  # unless the next line comes back
+        self._sends = getattr(self, step.reply)()
+        self._expected, self._heard = frozenset(self._sends.receivers), {}
+        self.phase = step.then
+
+    def outbox(self) -> Iterator[tuple[str, bytes]]:
+        """The frames that open this phase, with their receivers. Made one by one, and again on every call."""
+        messages = registry.find(self.plan.protocol).messages
+        for number in self._sends.receivers:
+            yield self.roster.names[number], messages.encode(self.plan, self._sends.message_for(number))
+
+    def _need(self, count: int, least: int, what: str) -> None:
+        if count < least:
+            raise ThresholdError(f"{count} {what}, at least {least} are needed")

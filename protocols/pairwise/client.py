@@ -1,0 +1,260 @@
+"""A client of the pairwise protocols (the paper and the threat model are in ``protocols.pairwise``).
+
+u is this client, v a neighbour; both are positions in U1. Each check raises before the client has changed, so a
+forged message costs nothing; each reply is a pure function of what is known, so a replay after a crash repeats it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.machine import SERVER, ClientRound, Step
+from protocols.pairwise.messages import (
+    ADVERT,
+    Advert,
+    Consent,
+    Consents,
+    Dealt,
+    Delivery,
+    Introduction,
+    Reveal,
+    Revealed,
+    SealedShares,
+    Survivors,
+    Upload,
+    UploadHeader,
+)
+from protocols.pairwise.phases import Phase
+from protocols.pairwise.rules import Cohort, ascending, check_cohort, from_bitmap, parameters_of, to_bitmap
+from protocols.plan import RoundPlan
+from protocols.policy import ENFORCED_UP_TO, Policy
+from protocols.roster import Identity, Roster
+from secagg import labels
+from secagg.codec import u32
+from secagg.errors import DecodeError, PeerError, ThresholdError
+from secagg.keys import AgreementKey, check_agreement_key, derive, digest, transcript, verify
+from secagg.masking import add_masks
+from secagg.merkle import check_inclusion
+from secagg.prg import Prg
+from secagg.seal import open_box, seal
+from secagg.shamir import pack_shares, split, unpack_shares
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What u holds for one client: a share of its mask key and one of its self-mask seed. It reveals one of them."""
+
+    key_share: bytes
+    self_share: bytes
+
+    def __repr__(self) -> str:
+        return "_Held(<redacted>)"
+
+
+class PairwiseClient(ClientRound):
+    steps = {  # noqa: RUF012  # declared final by the base class
+        Phase.SHARE: Step(Introduction, "_meet", "_deal", Phase.UPLOAD),
+        Phase.UPLOAD: Step(Delivery, "_open", "_upload", Phase.CONSENT),
+        Phase.CONSENT: Step(Survivors, "_hear_survivors", "_consent", Phase.REVEAL),
+        Phase.REVEAL: Step(Consents, "_check_consents", "_reveal", Phase.DONE),
+    }
+    done = Phase.DONE
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        roster: Roster,
+        identity: Identity,
+        policy: Policy,
+        values: NDArray[np.int64],
+        secret: bytes,
+    ) -> None:
+        super().__init__(plan, roster, identity, policy, values, secret)
+        self._t = parameters_of(plan).threshold
+        self._mask_key = AgreementKey(self._drawn(b"mask key"))
+        self._seal_key = AgreementKey(self._drawn(b"seal key"))
+        self._self_secret = self._drawn(b"self mask")
+        self._neighbours: dict[int, Advert] = {}
+        self._held: dict[int, _Held] = {}
+        self._survivors: frozenset[int] = frozenset()
+        self._masked_with_us: frozenset[int] = frozenset()
+        self.excluded: tuple[str, ...] = ()
+        """Neighbours whose shares did not open; this client did not mask with them."""
+
+    def _drawn(self, purpose: bytes) -> bytes:
+        return derive(self._secret, labels.CLIENT_SECRET, purpose, self.plan.digest())
+
+    # 1 ADVERTISE: fresh keys, signed together with the plan (Bonawitz et al., round 0).
+
+    def opening(self) -> Advert:
+        number = self.roster.number(self.identity.name)
+        commitment = digest(labels.SELF_COMMITMENT, self._self_secret)
+        keys = (self._mask_key.public, self._seal_key.public, commitment)
+        signature = self.identity.key.sign(labels.ADVERT, self.plan.digest(), u32.encode(number), *keys)
+        return Advert(number, *keys, signature)
+
+    # 2 SHARE: check who the neighbours are, deal them shares of both secrets (round 1).
+
+    def _meet(self, message: Introduction) -> None:
+        check_cohort(self.plan, self.policy, message.size)
+        mine, u = self.opening(), message.position
+        adverts = {neighbour.position: neighbour.advert for neighbour in message.neighbours}
+        leaves = {position: ADVERT.encode(advert) for position, advert in adverts.items()}
+        if u in adverts:
+            raise PeerError("a neighbour in this client's own place", culprits=[SERVER])
+        check_inclusion(message.root, message.size, leaves | {u: ADVERT.encode(mine)}, message.proof)
+
+        cohort = Cohort(self.plan, message.root, message.size)
+        holders = cohort.holders(u)
+        if [neighbour.position for neighbour in message.neighbours] != [v for v in holders if v != u]:
+            raise PeerError("these are not the neighbours that the cohort's hash demands", culprits=[SERVER])
+        numbers = [advert.client for _, advert in sorted((adverts | {u: mine}).items())]
+        if numbers[-1] >= len(self.roster) or not ascending(numbers):
+            raise PeerError("the cohort is not in the order of the roster", culprits=[SERVER])
+        for advert in adverts.values():
+            check_advert(self.plan, self.roster, advert)
+
+        self._cohort, self._u, self._holders, self._neighbours = cohort, u, holders, adverts
+
+    def _shares(self) -> dict[int, bytes]:
+        """Each holder's shares of (mask key, self-mask seed)."""
+        holders = self._holders
+        secrets = [self._mask_key.secret, self._self_secret]
+        dealt = split(secrets, self._t, [v + 1 for v in holders], Prg(self._drawn(b"polynomials")))
+        return {v: pack_shares(shares) for v, shares in zip(holders, dealt, strict=True)}
+
+    def _deal(self) -> Dealt:
+        nonces = Prg(self._drawn(b"nonces"))
+        boxes = []
+        for v, shares in self._shares().items():
+            if v != self._u:
+                associated = transcript(labels.SHARE, *self._cohort.bound(self._u, v))
+                boxes.append(SealedShares(v, seal(self._share_key(self._u, v), shares, associated, nonces)))
+        return Dealt(tuple(boxes))
+
+    def _share_key(self, sender: int, receiver: int) -> bytes:
+        peer = self._neighbours[receiver if sender == self._u else sender]
+        agreed = self._seal_key.agree(peer.seal_key, culprit=self.roster.names[peer.client])
+        return self._cohort.share_key(agreed, sender, receiver)
+
+    # 3 UPLOAD: mask with those whose shares arrived, at least t of them (round 2).
+
+    def _open(self, message: Delivery) -> None:
+        senders = [box.peer for box in message.boxes]
+        if not ascending(senders) or not self._neighbours.keys() >= set(senders):
+            raise PeerError("shares from somebody who is not a neighbour, or twice from one", culprits=[SERVER])
+        held, excluded = {}, []
+        for box in message.boxes:
+            associated = transcript(labels.SHARE, *self._cohort.bound(box.peer, self._u))
+            try:
+                held[box.peer] = _unpack(open_box(self._share_key(box.peer, self._u), box.box, associated))
+            except (PeerError, DecodeError):  # the sender cheated, or the server: either way not a partner
+                excluded.append(self.roster.names[self._neighbours[box.peer].client])
+        if self._u in self._holders:
+            held[self._u] = _unpack(self._shares()[self._u])
+        if len(held) < self._t:
+            raise ThresholdError(f"shares from {len(held)} neighbours, at least {self._t} are needed")
+        self._held, self.excluded = held, tuple(excluded)
+
+    def _upload(self) -> Upload:
+        plus, minus = [self._cohort.self_seed(self._self_secret, self._u)], list[bytes]()
+        for v in self._held.keys() - {self._u}:
+            seed = self._cohort.pair_seed(self._mask_key.agree(self._neighbours[v].mask_key), self._u, v)
+            (plus if self._u < v else minus).append(seed)
+        masked = self.plan.ring.lift(self._values)
+        add_masks(masked, plus, minus)
+        vector = self.plan.ring.pack(masked)
+        holders = to_bitmap(self._held.keys(), self._holders)
+        vector_hash = digest(labels.VECTOR, vector)
+        signed = (*self._cohort.bound(self._u), holders, vector_hash)
+        signature = self.identity.key.sign(labels.UPLOAD, *signed)
+        return Upload(UploadHeader(self._u, holders, vector_hash, signature), vector)
+
+    # 4 CONSENT: sign the one set of survivors (round 3, the consistency check).
+
+    def _hear_survivors(self, message: Survivors) -> None:
+        survivors = from_bitmap(message.survivors, range(self._cohort.size), culprit=SERVER)
+        if self._u not in survivors:
+            raise PeerError("this client uploaded and is called dead", culprits=[SERVER])
+        if len(survivors) < max(self._t, self.plan.min_contributors):
+            raise ThresholdError(
+                f"{len(survivors)} survivors, at least {max(self._t, self.plan.min_contributors)} are needed"
+            )
+        alive = [v for v in sorted(self._held) if v in survivors and v != self._u]
+        if [header.position for header in message.headers] != alive:
+            raise PeerError("upload headers that are not those of the surviving neighbours", culprits=[SERVER])
+        masked_with_us = {self._u} & self._held.keys()
+        for header in message.headers:
+            v = header.position
+            listed = check_header(self._cohort, self.roster, self._neighbours[v].client, self._t, header)
+            if self._u in listed:
+                masked_with_us.add(v)
+        self._survivors, self._bitmap = survivors, message.survivors
+        self._masked_with_us = frozenset(masked_with_us)
+
+    def _consent(self) -> Consent:
+        return Consent(self.identity.key.sign(labels.SURVIVORS, self._cohort.survivors_digest(self._bitmap)))
+
+    # 5 REVEAL: against t neighbours' signatures, one share for each client, never both (round 4).
+
+    def _check_consents(self, message: Consents) -> None:
+        clients = [signed.client for signed in message.signatures]
+        if not ascending(clients) or clients[-1:] >= [len(self.roster)]:
+            raise PeerError("signers out of order, repeated or unknown", culprits=[SERVER])
+        neighbours = {advert.client: v for v, advert in self._neighbours.items()}
+        if self._u in self._holders:
+            neighbours[self.roster.number(self.identity.name)] = self._u
+        own = [c for c in clients if c in neighbours]
+        if any(neighbours[c] not in self._survivors for c in own):
+            raise PeerError("a signature of a neighbour that is called dead", culprits=[SERVER])
+        if len(own) < self._t:
+            raise ThresholdError(f"{len(own)} neighbours signed the survivors, at least {self._t} are needed")
+        least = self.plan.min_contributors if self.plan.clients <= ENFORCED_UP_TO else 0
+        if len(clients) < least:
+            raise ThresholdError(f"{len(clients)} clients signed the survivors, at least {least} are needed")
+        agreed = self._cohort.survivors_digest(self._bitmap)
+        for signed in message.signatures:
+            check_consent(self.roster, signed.client, signed.signature, agreed)
+
+    def _reveal(self) -> Reveal:
+        alive = sorted(self._masked_with_us)
+        dead = sorted(self._held.keys() - self._survivors)
+        return Reveal(
+            self_shares=tuple(Revealed(v, self._held[v].self_share) for v in alive),
+            key_shares=tuple(Revealed(v, self._held[v].key_share) for v in dead),
+        )
+
+
+def _unpack(shares: bytes) -> _Held:
+    key_share, self_share = unpack_shares(shares, 2)
+    return _Held(pack_shares(key_share), pack_shares(self_share))
+
+
+# What both sides verify.
+
+
+def check_advert(plan: RoundPlan, roster: Roster, advert: Advert) -> None:
+    name = roster.names[advert.client]
+    check_agreement_key(advert.mask_key, culprit=name)
+    check_agreement_key(advert.seal_key, culprit=name)
+    keys = (advert.mask_key, advert.seal_key, advert.commitment)
+    signed = (plan.digest(), u32.encode(advert.client), *keys)
+    verify(roster.keys[advert.client], advert.signature, labels.ADVERT, *signed, culprit=name)
+
+
+def check_header(cohort: Cohort, roster: Roster, client: int, t: int, header: UploadHeader) -> frozenset[int]:
+    """Whom the uploader masked with: itself signed it, and it is at least t."""
+    name = roster.names[client]
+    signed = (*cohort.bound(header.position), header.holders, header.vector_hash)
+    verify(roster.keys[client], header.signature, labels.UPLOAD, *signed, culprit=name)
+    listed = from_bitmap(header.holders, cohort.holders(header.position), culprit=name)
+    if len(listed) < t:
+        raise PeerError(f"masked with {len(listed)} neighbours, at least {t} are needed", culprits=[name])
+    return listed
+
+
+def check_consent(roster: Roster, client: int, signature: bytes, agreed: bytes) -> None:
+    verify(roster.keys[client], signature, labels.SURVIVORS, agreed, culprit=roster.names[client])

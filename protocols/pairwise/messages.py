@@ -1,0 +1,173 @@
+"""The messages of the pairwise protocols, in the order in which they are sent.
+
+Clients are named by their number in the roster in message 1 and wherever a signature is checked without knowing the
+cohort, and by their position in the cohort (U1) everywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from secagg.codec import Codec, blob, fixed, many, struct, u32
+from secagg.encoding import MAX_LENGTH
+from secagg.keys import KEY_BYTES, SIGNATURE_BYTES
+from secagg.merkle import HASH_BYTES
+from secagg.params import MAX_CLIENTS
+from secagg.seal import OVERHEAD_BYTES
+from secagg.shamir import SHARE_BYTES
+
+BOX_BYTES = 2 * SHARE_BYTES + OVERHEAD_BYTES
+MAX_BITMAP = (MAX_CLIENTS + 7) // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Advert:
+    """1, client to server: fresh public keys and a commitment to the self-mask seed, signed with the plan."""
+
+    client: int
+    mask_key: bytes
+    seal_key: bytes
+    commitment: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    position: int
+    advert: Advert
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """1, server to client: the cohort's root, your place in it, your neighbours, and a proof for all of you."""
+
+    root: bytes
+    size: int
+    position: int
+    neighbours: tuple[Neighbour, ...]
+    proof: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SealedShares:
+    """Shares of two secrets in one box. ``peer`` is the receiver on the way up, the sender on the way down."""
+
+    peer: int
+    box: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dealt:
+    """2, client to server: a box for each neighbour."""
+
+    boxes: tuple[SealedShares, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """2, server to client: the boxes that its neighbours sealed to it."""
+
+    boxes: tuple[SealedShares, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UploadHeader:
+    """Whom the vector was masked with (a bitmap over the sender's neighbours) and its hash, signed."""
+
+    position: int
+    holders: bytes
+    vector_hash: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """3, client to server: the masked vector."""
+
+    header: UploadHeader
+    vector: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Survivors:
+    """3, server to client: who is in the sum, and the signed headers of your neighbours among them."""
+
+    survivors: bytes
+    headers: tuple[UploadHeader, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """4, client to server: a signature on the set of survivors."""
+
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SignedConsent:
+    client: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Consents:
+    """4, server to client: your neighbours' signatures, and as many others as you insist on."""
+
+    signatures: tuple[SignedConsent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    peer: int
+    share: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reveal:
+    """5, client to server: self-mask shares of surviving neighbours, mask-key shares of dead ones."""
+
+    self_shares: tuple[Revealed, ...]
+    key_shares: tuple[Revealed, ...]
+
+
+ADVERT = struct(
+    Advert,
+    client=u32,
+    mask_key=fixed(KEY_BYTES),
+    seal_key=fixed(KEY_BYTES),
+    commitment=fixed(HASH_BYTES),
+    signature=fixed(SIGNATURE_BYTES),
+)
+_NEIGHBOUR = struct(Neighbour, position=u32, advert=ADVERT)
+_INTRODUCTION = struct(
+    Introduction,
+    root=fixed(HASH_BYTES),
+    size=u32,
+    position=u32,
+    neighbours=many(_NEIGHBOUR, MAX_CLIENTS),
+    proof=many(fixed(HASH_BYTES), MAX_CLIENTS),
+)
+_BOXES = many(struct(SealedShares, peer=u32, box=fixed(BOX_BYTES)), MAX_CLIENTS)
+_HEADER = struct(
+    UploadHeader,
+    position=u32,
+    holders=blob(MAX_BITMAP),
+    vector_hash=fixed(HASH_BYTES),
+    signature=fixed(SIGNATURE_BYTES),
+)
+_SIGNED = struct(SignedConsent, client=u32, signature=fixed(SIGNATURE_BYTES))
+_REVEALED = many(struct(Revealed, peer=u32, share=fixed(SHARE_BYTES)), MAX_CLIENTS)
+
+TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
+    1: (Advert, ADVERT),
+    2: (Introduction, _INTRODUCTION),
+    3: (Dealt, struct(Dealt, boxes=_BOXES)),
+    4: (Delivery, struct(Delivery, boxes=_BOXES)),
+    5: (Upload, struct(Upload, header=_HEADER, vector=blob(8 * MAX_LENGTH))),
+    6: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), headers=many(_HEADER, MAX_CLIENTS))),
+    7: (Consent, struct(Consent, signature=fixed(SIGNATURE_BYTES))),
+    8: (Consents, struct(Consents, signatures=many(_SIGNED, MAX_CLIENTS))),
+    9: (Reveal, struct(Reveal, self_shares=_REVEALED, key_shares=_REVEALED)),
+}

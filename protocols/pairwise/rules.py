@@ -1,0 +1,119 @@
+"""What both sides compute from the plan and the cohort: the graph, the bindings, the checks of (k, t)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from itertools import pairwise
+
+from protocols.plan import RoundPlan
+from protocols.policy import ENFORCED_UP_TO, Policy
+from secagg import labels
+from secagg.codec import Codec, enumeration, struct, u32
+from secagg.errors import PeerError, PolicyError, UsageError
+from secagg.graph import Neighbourhoods
+from secagg.keys import derive, digest
+from secagg.params import (
+    GRINDING_BITS,
+    GRINDING_FLOOR,
+    Adversary,
+    Graph,
+    GraphParameters,
+    check_private,
+)
+
+PARAMETERS: Codec[GraphParameters] = struct(GraphParameters, graph=enumeration(Graph), degree=u32, threshold=u32)
+
+
+def parameters_of(plan: RoundPlan) -> GraphParameters:
+    if not isinstance(plan.parameters, GraphParameters):
+        raise UsageError(f"{plan.protocol} needs graph parameters")
+    return plan.parameters
+
+
+def check_parameters(plan: RoundPlan) -> None:
+    """Refuse what no round could run with."""
+    graph, degree, threshold = (p := parameters_of(plan)).graph, p.degree, p.threshold
+    if graph is Graph.COMPLETE:
+        fits, holders = degree == plan.clients - 1, plan.clients  # its own share included
+    else:
+        fits, holders = 2 <= degree <= plan.clients - 1 and degree % 2 == 0, degree
+    if not fits:
+        raise UsageError(f"degree {degree} does not make a {graph} graph of {plan.clients} clients")
+    if not 2 <= threshold <= holders:
+        raise UsageError(f"threshold {threshold} is not between 2 and the {holders} holders of a client's shares")
+
+
+def check_policy(plan: RoundPlan, policy: Policy) -> None:
+    """Refuse (k, t) that this client's own calculation does not accept for the planned number of clients."""
+    if plan.clients > ENFORCED_UP_TO and policy.min_contributors > parameters_of(plan).threshold:
+        raise PolicyError(
+            f"among {plan.clients} clients only {parameters_of(plan).threshold} contributors can be enforced "
+            f"(the threshold), not the {policy.min_contributors} demanded"
+        )
+    _check_graph(plan, policy, plan.clients, GRINDING_BITS)
+
+
+def check_cohort(plan: RoundPlan, policy: Policy, size: int) -> None:
+    """The same again for the ``size`` clients that really advertised; all the corrupt ones are thought to be there."""
+    if not plan.min_contributors <= size <= plan.clients:
+        raise PolicyError(f"{size} clients advertised, the plan allows {plan.min_contributors} to {plan.clients}")
+    _check_graph(plan, policy, size, GRINDING_FLOOR)
+
+
+def _check_graph(plan: RoundPlan, policy: Policy, size: int, grinding: int) -> None:
+    security = policy.security + (grinding if policy.adversary is Adversary.ACTIVE else 0)
+    corrupt, gone = min(policy.corrupt_of(plan.clients), size), min(policy.gone_of(plan.clients), size)
+    check_private(size, corrupt, gone, parameters_of(plan), policy.adversary, security)
+
+
+class Cohort:
+    """The clients of U1 under their Merkle root, and the graph that hash and plan give them.
+
+    Every binding of the round goes through here, so that none forgets the plan or the root. Clients are positions in
+    U1, and a vertex set is a bitmap over positions.
+    """
+
+    def __init__(self, plan: RoundPlan, root: bytes, size: int) -> None:
+        self.root, self.size = root, size
+        self._plan = plan.digest()
+        self._graph = Neighbourhoods(parameters_of(plan), size, digest(labels.GRAPH, self._plan, root))
+
+    def holders(self, position: int) -> tuple[int, ...]:
+        """Who holds this client's shares: its neighbours (and on the complete graph itself)."""
+        return self._graph.of(position)
+
+    def share_key(self, agreed: bytes, sender: int, receiver: int) -> bytes:
+        return derive(agreed, labels.SHARE_KEY, *self.bound(sender, receiver))
+
+    def pair_seed(self, agreed: bytes, u: int, v: int) -> bytes:
+        """The mask that u and v share; the lower position adds it, the higher subtracts it."""
+        return derive(agreed, labels.PAIR_MASK, *self.bound(min(u, v), max(u, v)))
+
+    def self_seed(self, secret: bytes, u: int) -> bytes:
+        return derive(secret, labels.SELF_MASK, *self.bound(u))
+
+    def survivors_digest(self, bitmap: bytes) -> bytes:
+        return digest(labels.SURVIVORS, *self.bound(), bitmap)
+
+    def bound(self, *positions: int) -> tuple[bytes, ...]:
+        """The context of everything derived or signed in this cohort."""
+        return (self._plan, self.root, *[u32.encode(position) for position in positions])
+
+
+def ascending(values: Sequence[int]) -> bool:
+    """Whether a list that stands for a set is in its one canonical order."""
+    return all(a < b for a, b in pairwise(values))
+
+
+def to_bitmap(members: Set[int], universe: tuple[int, ...] | range) -> bytes:
+    """Which of ``universe`` (ascending) are members, one bit each, first in the lowest bit."""
+    bits = sum(1 << i for i, element in enumerate(universe) if element in members)
+    return bits.to_bytes((len(universe) + 7) // 8, "little")
+
+
+def from_bitmap(bitmap: bytes, universe: tuple[int, ...] | range, *, culprit: str) -> frozenset[int]:
+    """Inverse of ``to_bitmap``; refuses a wrong length and bits beyond the universe."""
+    bits = int.from_bytes(bitmap, "little")
+    if len(bitmap) != (len(universe) + 7) // 8 or bits >> len(universe):
+        raise PeerError("not a set of the clients in question", culprits=[culprit])
+    return frozenset(element for i, element in enumerate(universe) if bits >> i & 1)

@@ -1,0 +1,222 @@
+"""The server of the pairwise protocols (the paper and the threat model are in ``protocols.pairwise``).
+
+It routes messages, adds masked vectors as they arrive, and in the end rebuilds and removes the masks. An honest server
+makes the same checks as the clients, so that a lying client cannot spoil the round of the others unnoticed. Clients
+are positions in U1 once U1 is there; u is an uploader, v a holder of its shares, w a dead client.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+
+from protocols.machine import NOTHING, Sends, ServerRound, Step
+from protocols.outcome import RoundEvent, RoundOutcome
+from protocols.pairwise.client import check_advert, check_consent, check_header
+from protocols.pairwise.messages import (
+    ADVERT,
+    Advert,
+    Consent,
+    Consents,
+    Dealt,
+    Delivery,
+    Introduction,
+    Neighbour,
+    Reveal,
+    SealedShares,
+    SignedConsent,
+    Survivors,
+    Upload,
+    UploadHeader,
+)
+from protocols.pairwise.phases import Phase
+from protocols.pairwise.rules import Cohort, parameters_of, to_bitmap
+from protocols.plan import RoundPlan
+from protocols.policy import ENFORCED_UP_TO
+from protocols.roster import Roster
+from secagg import labels
+from secagg.errors import PeerError
+from secagg.keys import AgreementKey, digest
+from secagg.masking import add_masks
+from secagg.merkle import MerkleTree
+from secagg.shamir import reconstruct, unpack_shares
+
+
+class PairwiseServer(ServerRound):
+    steps = {  # noqa: RUF012  # declared final by the base class
+        Phase.ADVERTISE: Step(Advert, "_admit", "_introduce", Phase.SHARE),
+        Phase.SHARE: Step(Dealt, "_take_boxes", "_deliver", Phase.UPLOAD),
+        Phase.UPLOAD: Step(Upload, "_add", "_announce_survivors", Phase.CONSENT),
+        Phase.CONSENT: Step(Consent, "_take_consent", "_pass_on_consents", Phase.REVEAL),
+        Phase.REVEAL: Step(Reveal, "_take_reveal", "_unmask", Phase.DONE),
+    }
+    done, failed = Phase.DONE, Phase.FAILED
+
+    def __init__(self, plan: RoundPlan, roster: Roster, *, workers: int = 1) -> None:
+        super().__init__(plan, roster, workers=workers)
+        self._t = parameters_of(plan).threshold
+        self._least = max(self._t, plan.min_contributors)
+        self._adverts: dict[int, Advert] = {}  # by roster number
+        self._boxes: dict[int, dict[int, bytes]] = {}  # receiver -> sender -> box
+        self._headers: dict[int, UploadHeader] = {}  # U3
+        self._masked_with: dict[int, frozenset[int]] = {}
+        self._total = plan.ring.zeros(plan.encoding.coordinates)
+        self._consents: dict[int, bytes] = {}
+        self._shares: dict[int, dict[int, bytes]] = {}  # whose secret -> holder -> share
+
+    # 1 ADVERTISE
+
+    def _admit(self, number: int, advert: Advert) -> None:
+        if advert.client != number:
+            raise PeerError("an advert in somebody else's name", culprits=[self.roster.names[number]])
+        if len(self._adverts) == self.plan.clients:
+            raise PeerError(f"the cohort of {self.plan.clients} is full", culprits=[self.roster.names[number]])
+        check_advert(self.plan, self.roster, advert)
+        self._adverts[number] = advert
+
+    def _introduce(self) -> Sends:
+        self._need(len(self._adverts), self._least, "clients advertised")
+        self._clients = sorted(self._adverts)  # U1: position -> roster number
+        self._positions = {number: u for u, number in enumerate(self._clients)}
+        self._tree = MerkleTree([ADVERT.encode(self._adverts[number]) for number in self._clients])
+        self._cohort = Cohort(self.plan, self._tree.root, len(self._clients))
+        self._holders = [self._cohort.holders(u) for u in range(len(self._clients))]
+        return Sends(self._clients, self._introduction)
+
+    def _introduction(self, number: int) -> Introduction:
+        u = self._positions[number]
+        others = [v for v in self._holders[u] if v != u]
+        neighbours = tuple(Neighbour(v, self._adverts[self._clients[v]]) for v in others)
+        return Introduction(self._tree.root, len(self._clients), u, neighbours, self._tree.proof([u, *others]))
+
+    # 2 SHARE
+
+    def _take_boxes(self, number: int, dealt: Dealt) -> None:
+        u = self._positions[number]
+        if [box.peer for box in dealt.boxes] != [v for v in self._holders[u] if v != u]:
+            raise PeerError("shares for others than the neighbours", culprits=[self.roster.names[number]])
+        for box in dealt.boxes:
+            self._boxes.setdefault(box.peer, {})[u] = box.box
+
+    def _deliver(self) -> Sends:
+        dealers = [self._positions[number] for number in sorted(self._heard)]  # U2
+        self._need(len(dealers), self._least, "clients dealt shares")
+        reached = [u for u in dealers if len(self._boxes.get(u, ())) + (u in self._holders[u]) >= self._t]
+        return Sends([self._clients[u] for u in reached], self._delivery)
+
+    def _delivery(self, number: int) -> Delivery:
+        boxes = self._boxes[self._positions[number]]
+        return Delivery(tuple(SealedShares(v, box) for v, box in sorted(boxes.items())))
+
+    # 3 UPLOAD
+
+    def _add(self, number: int, upload: Upload) -> None:
+        u, name = self._positions[number], self.roster.names[number]
+        if upload.header.position != u:
+            raise PeerError("an upload in somebody else's place", culprits=[name])
+        listed = check_header(self._cohort, self.roster, number, self._t, upload.header)
+        if digest(labels.VECTOR, upload.vector) != upload.header.vector_hash:
+            raise PeerError("a vector that is not the signed one", culprits=[name])
+        for v in self._holders[u]:
+            # A mask that only one of two uploads carries could never be removed: the later one stays out.
+            if v in self._masked_with and (v in listed) != (u in self._masked_with[v]):
+                other = self.roster.names[self._clients[v]]
+                raise PeerError("two neighbours disagree whether they share a mask", culprits=[name, other])
+        self._total += self.plan.ring.unpack(upload.vector, len(self._total))
+        self._headers[u], self._masked_with[u] = upload.header, listed
+
+    def _announce_survivors(self) -> Sends:
+        survivors = sorted(self._headers)  # U3
+        self._need(len(survivors), self._least, "clients uploaded")
+        self._boxes = {}
+        self._bitmap = to_bitmap(self._headers.keys(), range(self._cohort.size))
+        self._agreed = self._cohort.survivors_digest(self._bitmap)
+        return Sends([self._clients[u] for u in survivors], self._survivors)
+
+    def _survivors(self, number: int) -> Survivors:
+        u = self._positions[number]
+        alive = sorted(self._masked_with[u] & self._headers.keys() - {u})
+        return Survivors(self._bitmap, tuple(self._headers[v] for v in alive))
+
+    # 4 CONSENT
+
+    def _take_consent(self, number: int, consent: Consent) -> None:
+        check_consent(self.roster, number, consent.signature, self._agreed)
+        self._consents[number] = consent.signature
+
+    def _pass_on_consents(self) -> Sends:
+        self._need(len(self._consents), self._least, "survivors signed")
+        signers = sorted(self._consents)  # U4
+        return Sends([number for number in signers if len(self._own_signers(number)) >= self._t], self._signatures)
+
+    def _own_signers(self, number: int) -> list[int]:
+        holders = self._holders[self._positions[number]]
+        return [client for v in holders if (client := self._clients[v]) in self._consents]
+
+    def _signatures(self, number: int) -> Consents:
+        own = self._own_signers(number)
+        least = self.plan.min_contributors if self.plan.clients <= ENFORCED_UP_TO else 0
+        strangers = (client for client in sorted(self._consents) if client not in own)
+        chosen = sorted([*own, *islice(strangers, max(least - len(own), 0))])
+        return Consents(tuple(SignedConsent(client, self._consents[client]) for client in chosen))
+
+    # 5 REVEAL
+
+    def _take_reveal(self, number: int, reveal: Reveal) -> None:
+        v, survivors = self._positions[number], self._headers.keys()
+        alive = [u for u in sorted(self._masked_with[v] & survivors) if v in self._masked_with[u]]
+        dead = sorted(self._masked_with[v] - survivors)
+        shares = (*reveal.self_shares, *reveal.key_shares)
+        if [s.peer for s in reveal.self_shares] != alive or [s.peer for s in reveal.key_shares] != dead:
+            raise PeerError("shares of others than asked for", culprits=[self.roster.names[number]])
+        for share in shares:
+            unpack_shares(share.share, 1)
+        for share in shares:
+            self._shares.setdefault(share.peer, {})[v] = share.share
+
+    def _unmask(self) -> Sends:
+        survivors = sorted(self._headers)
+        dead = sorted(set().union(*self._masked_with.values()) - self._headers.keys())
+        secrets = self._rebuilt([*survivors, *dead])
+        added, subtracted = [self._cohort.self_seed(secrets[u], u) for u in survivors], list[bytes]()
+        for w in dead:
+            key = AgreementKey(secrets[w])
+            for u in (v for v in self._holders[w] if w in self._masked_with.get(v, ())):
+                advert = self._adverts[self._clients[u]]
+                seed = self._cohort.pair_seed(
+                    key.agree(advert.mask_key, culprit=self.roster.names[advert.client]), u, w
+                )
+                (added if u < w else subtracted).append(seed)
+        add_masks(self._total, subtracted, added, workers=self._workers)
+        self._conclude(survivors)
+        return NOTHING
+
+    def _rebuilt(self, wanted: list[int]) -> dict[int, bytes]:
+        """Self-mask seeds of survivors and mask keys of the dead, all at once, each checked against its advert."""
+        holders, shares = [], []
+        for u in wanted:
+            given = sorted(self._shares.get(u, {}).items())
+            name = self.roster.names[self._clients[u]]
+            self._need(len(given), self._t, f"shares came to remove the mask of {name}")
+            holders.append([v + 1 for v, _ in given[: self._t]])
+            shares.append([unpack_shares(share, 1)[0] for _, share in given[: self._t]])
+        secrets = dict(zip(wanted, reconstruct(np.array(holders), np.array(shares)), strict=True))
+        return {u: self._checked_secret(u, secret) for u, secret in secrets.items()}
+
+    def _checked_secret(self, u: int, secret: bytes | None) -> bytes:
+        advert = self._adverts[self._clients[u]]
+        if secret is not None:
+            if u in self._headers and digest(labels.SELF_COMMITMENT, secret) == advert.commitment:
+                return secret
+            if u not in self._headers and AgreementKey(secret).public == advert.mask_key:
+                return secret
+        culprits = [self._clients[v] for v in [u, *sorted(self._shares[u])[: self._t]]]
+        raise PeerError("shares that do not give the secret", culprits=[self.roster.names[c] for c in culprits])
+
+    def _conclude(self, survivors: list[int]) -> None:
+        names = tuple(self.roster.names[self._clients[u]] for u in survivors)
+        signatures = tuple((self.roster.names[number], s) for number, s in sorted(self._consents.items()))
+        advertised = tuple(self.roster.names[number] for number in self._clients)
+        event = RoundEvent(self.plan, advertised, names, self._agreed, signatures)
+        self.outcome = RoundOutcome(self.plan.ring.centred(self._total), names, event)

@@ -1,0 +1,165 @@
+"""The round plan: everything the parties must agree on before a byte moves.
+
+``digest()`` is bound into every signature, key derivation and associated data of the round. A server that shows two
+clients two plans gets two rounds whose messages do not fit together.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from protocols import registry
+from protocols.roster import Roster
+from secagg import labels
+from secagg.codec import Codec, Reader, fixed, struct, text, u8, u32
+from secagg.encoding import ENCODING, Encoding, Sum
+from secagg.errors import DecodeError, UsageError
+from secagg.keys import digest
+from secagg.params import MAX_CLIENTS, Adversary, fraction
+from secagg.prg import Rng
+from secagg.ring import Ring
+
+SESSION_BYTES = 16
+HASH_BYTES = 32
+NO_MODEL = bytes(HASH_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPlan:
+    """One round of one session, as all parties see it. Build one with ``propose``; the next with ``next_round``."""
+
+    protocol: str
+    session: bytes = field(repr=False)
+    round: int
+    roster: bytes = field(repr=False)
+    model: bytes = field(repr=False)
+    clients: int
+    min_contributors: int
+    ring_bits: int
+    encoding: Encoding
+    parameters: object
+
+    def __post_init__(self) -> None:
+        if len(self.session) != SESSION_BYTES or len(self.roster) != HASH_BYTES or len(self.model) != HASH_BYTES:
+            raise UsageError("a session id has 16 bytes, a roster digest and a model hash have 32")
+        if not 0 <= self.round < 1 << 32:
+            raise UsageError("a round number is between 0 and 2^32 - 1")
+        if not 2 <= self.clients <= MAX_CLIENTS:
+            raise UsageError(f"a round has 2 to {MAX_CLIENTS} clients, not {self.clients}")
+        if not 2 <= self.min_contributors <= self.clients:
+            raise UsageError(f"min_contributors must be between 2 and {self.clients}, not {self.min_contributors}")
+        self.encoding.check_ring(self.ring, self.clients)
+        registry.find(self.protocol).check_parameters(self)
+
+    @classmethod
+    def propose(
+        cls,
+        protocol: str,
+        roster: Roster,
+        encoding: Encoding,
+        *,
+        min_contributors: int,
+        clients: int | None = None,
+        corrupt: str | float = "0.05",
+        dropout: str | float = "0.1",
+        adversary: Adversary | str = Adversary.ACTIVE,
+        security: int = 40,
+        correctness: int = 20,
+        session: bytes | None = None,
+        model: bytes = NO_MODEL,
+    ) -> RoundPlan:
+        """The first round of a session: protocol parameters and ring width follow from what is asked for.
+
+        ``clients`` is the most that may take part (default: the whole roster); at most a fraction ``corrupt`` of
+        them is dishonest, and the round is to survive that ``dropout`` of them fall silent.
+        """
+        n = len(roster) if clients is None else clients
+        if n > len(roster):
+            raise UsageError(f"the roster has {len(roster)} clients, not {n}")
+        try:
+            against = Adversary(adversary)
+        except ValueError:
+            raise UsageError(f"an adversary is curious or active, not {adversary!r}") from None
+        parameters = registry.find(protocol).choose(
+            n, fraction(corrupt), fraction(dropout), against, security, correctness
+        )
+        return cls(
+            protocol=protocol,
+            session=os.urandom(SESSION_BYTES) if session is None else session,
+            round=0,
+            roster=roster.digest,
+            model=model,
+            clients=n,
+            min_contributors=min_contributors,
+            ring_bits=encoding.ring_bits(n),
+            encoding=encoding,
+            parameters=parameters,
+        )
+
+    def next_round(self, model: bytes | None = None) -> RoundPlan:
+        """The same session, one round later: same identities, new keys and masks."""
+        return replace(self, round=self.round + 1, model=self.model if model is None else model)
+
+    @property
+    def ring(self) -> Ring:
+        return Ring(self.ring_bits)
+
+    def encode(self) -> bytes:
+        return PLAN.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> RoundPlan:
+        return PLAN.decode(data)
+
+    def digest(self) -> bytes:
+        return digest(labels.PLAN, self.encode())
+
+    def encode_update(self, update: ArrayLike, weight: int, rng: Rng) -> NDArray[np.int64]:
+        """A client's float update as the integers that are summed."""
+        return self.encoding.encode(update, weight=weight, seed=self._rotation_seed(), rng=rng)
+
+    def decode_total(self, total: NDArray[np.int64], contributors: int) -> Sum:
+        """The integer sum of the contributors as floats."""
+        return self.encoding.decode(total, count=contributors, seed=self._rotation_seed())
+
+    def _rotation_seed(self) -> bytes:
+        return digest(labels.ROTATION, self.session, u32.encode(self.round))
+
+
+def _read(reader: Reader) -> RoundPlan:
+    protocol = _PROTOCOL.read(reader)
+    try:
+        parameters = registry.find(protocol).parameters
+    except UsageError as error:
+        raise DecodeError(str(error)) from None
+    return _body(protocol, parameters).read(reader)
+
+
+def _write(out: bytearray, plan: RoundPlan) -> None:
+    _PROTOCOL.write(out, plan.protocol)
+    _body(plan.protocol, registry.find(plan.protocol).parameters).write(out, plan)
+
+
+def _body(protocol: str, parameters: Codec[object]) -> Codec[RoundPlan]:
+    constant: Codec[str] = Codec(lambda out, value: None, lambda reader: protocol, 0)  # written already
+    return struct(
+        RoundPlan,
+        protocol=constant,
+        session=fixed(SESSION_BYTES),
+        round=u32,
+        roster=fixed(HASH_BYTES),
+        model=fixed(HASH_BYTES),
+        clients=u32,
+        min_contributors=u32,
+        ring_bits=u8,
+        encoding=ENCODING,
+        parameters=parameters,
+    )
+
+
+_PROTOCOL = text(32)
+PLAN: Codec[RoundPlan] = Codec(_write, _read, _PROTOCOL.least)

@@ -1,0 +1,62 @@
+"""What a client insists on. The server proposes; the client refuses what it does not accept, before it says a word."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+
+from protocols.plan import RoundPlan
+from protocols.roster import Roster
+from secagg.errors import PolicyError, UsageError
+from secagg.params import Adversary, fraction
+
+ENFORCED_UP_TO = 4096
+"""Up to this many clients, a client demands signatures of ``min_contributors`` others; beyond, only of neighbours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The least a client accepts.
+
+    ``corrupt`` and ``dropout`` are the fractions of a cohort that this client fears dishonest or silent, ``security``
+    the bits with which it wants its neighbourhood safe from them. They are its own: it computes with these, whatever
+    the server computed with.
+    """
+
+    min_contributors: int
+    protocols: Set[str] = frozenset({"secagg", "secagg+"})
+    corrupt: Fraction | str | float = "0.05"
+    dropout: Fraction | str | float = "0.1"
+    adversary: Adversary = Adversary.ACTIVE
+    security: int = 40
+
+    def __post_init__(self) -> None:
+        if self.min_contributors < 2:
+            raise UsageError("min_contributors must be at least 2: a sum of one is that one's vector")
+        if not 1 <= self.security <= 512:
+            raise UsageError("security must be between 1 and 512 bits")
+        object.__setattr__(self, "protocols", frozenset(self.protocols))
+        object.__setattr__(self, "corrupt", fraction(self.corrupt))
+        object.__setattr__(self, "dropout", fraction(self.dropout))
+        object.__setattr__(self, "adversary", Adversary(self.adversary))
+
+    def corrupt_of(self, n: int) -> int:
+        """How many of n clients may be dishonest."""
+        return floor(Fraction(self.corrupt) * n)
+
+    def gone_of(self, n: int) -> int:
+        """How many of n clients may be dishonest or silent."""
+        return self.corrupt_of(n) + floor(Fraction(self.dropout) * n)
+
+    def check(self, plan: RoundPlan, roster: Roster) -> None:
+        """Raise ``PolicyError`` unless this client may take part. What the protocol must hold is checked by it."""
+        if plan.protocol not in self.protocols:
+            raise PolicyError(f"protocol {plan.protocol} is not among those allowed")
+        if plan.roster != roster.digest:
+            raise PolicyError("the plan is for another roster")
+        if plan.clients > len(roster):
+            raise PolicyError(f"the plan speaks of {plan.clients} clients, the roster has {len(roster)}")
+        if plan.min_contributors < self.min_contributors:
+            raise PolicyError(f"min_contributors {plan.min_contributors} is below the {self.min_contributors} demanded")

@@ -1,0 +1,143 @@
+"""Who takes part: long-term identities, and the roster of their public keys that the deployment hands out.
+
+The roster never comes from the aggregation server; its digest is part of every plan. A client's number is its place
+in the roster, which is sorted by name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from secagg import labels
+from secagg.errors import DecodeError, UsageError
+from secagg.keys import KEY_BYTES, SigningKey, digest
+from secagg.prg import Rng
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not a client name (1 to 64 letters, digits, . _ @ -, starting with one of the first two)"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A client's name and its Ed25519 key."""
+
+    name: str
+    key: SigningKey = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _checked_name(self.name)
+
+    @classmethod
+    def generate(cls, name: str, rng: Rng = os.urandom) -> Identity:
+        return cls(name, SigningKey(rng(KEY_BYTES)))
+
+    def save(self, path: str | Path) -> None:
+        """Write a new file that only its owner can read; an existing one is never overwritten."""
+        text = (
+            f'# A secagg identity. Keep this file secret.\nname = "{self.name}"\nsecret = "{self.key.secret.hex()}"\n'
+        )
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from None
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Identity:
+        table = _read_toml(path)
+        if set(table) != {"name", "secret"} or not isinstance(table["name"], str):
+            raise DecodeError(f"{path} is not an identity file")
+        return cls(table["name"], SigningKey(_key(table["secret"], path)))
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """Names and identity keys, sorted by name.
+
+    >>> alice, bob = (Identity.generate(name) for name in ("alice", "bob"))
+    >>> roster = Roster.of([bob, alice])
+    >>> roster.names, roster.number("bob")
+    (('alice', 'bob'), 1)
+    """
+
+    names: tuple[str, ...]
+    keys: tuple[bytes, ...] = field(repr=False)
+    digest: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.names or len(self.names) != len(self.keys):
+            raise UsageError("a roster needs at least one client, each with one key")
+        for name in self.names:
+            _checked_name(name)
+        if any(a >= b for a, b in pairwise(self.names)):
+            raise UsageError("a roster is sorted by name and names nobody twice")
+        if len(set(self.keys)) != len(self.keys) or any(len(key) != KEY_BYTES for key in self.keys):
+            raise UsageError("every client in a roster has a 32-byte key of its own")
+        parts = [part for name, key in zip(self.names, self.keys, strict=True) for part in (name.encode(), key)]
+        object.__setattr__(self, "digest", digest(labels.ROSTER, *parts))
+
+    @classmethod
+    def build(cls, keys: Mapping[str, bytes]) -> Roster:
+        names = tuple(sorted(keys))
+        return cls(names, tuple(keys[name] for name in names))
+
+    @classmethod
+    def of(cls, identities: list[Identity]) -> Roster:
+        if len({identity.name for identity in identities}) != len(identities):
+            raise UsageError("two identities have the same name")
+        return cls.build({identity.name: identity.key.public for identity in identities})
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def number(self, name: str) -> int:
+        at = bisect_left(self.names, name)
+        if at == len(self.names) or self.names[at] != name:
+            raise UsageError(f"{name!r} is not in the roster")
+        return at
+
+    def save(self, path: str | Path) -> None:
+        lines = [f'"{name}" = "{key.hex()}"' for name, key in zip(self.names, self.keys, strict=True)]
+        text = "# A secagg roster: names and Ed25519 public keys.\n[clients]\n" + "\n".join(lines) + "\n"
+        try:
+            Path(path).write_text(text)
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Roster:
+        table = _read_toml(path)
+        clients = table.get("clients")
+        if set(table) != {"clients"} or not isinstance(clients, dict):
+            raise DecodeError(f"{path} is not a roster file")
+        return cls.build({name: _key(value, path) for name, value in clients.items()})
+
+
+def _read_toml(path: str | Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise DecodeError(f"{path} is not a TOML file") from None
+
+
+def _key(value: object, path: str | Path) -> bytes:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise DecodeError(f"{path} holds a key that is not 64 hexadecimal digits")
+    return bytes.fromhex(value)

@@ -1,0 +1,150 @@
+"""All parties of a round in one process: the same machines as in production, and a network that can misbehave."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from protocols import registry
+from protocols.machine import SERVER, Client, ServerRound
+from protocols.outcome import RoundOutcome
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from secagg.errors import DecodeError, PeerError, SecAggError, ThresholdError
+from secagg.prg import Prg, Rng, random_words
+
+Frames: TypeAlias = Iterable[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A frame on its way; ``phase`` is the server's."""
+
+    phase: str
+    sender: str
+    receiver: str
+    frame: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong: who falls silent from which phase on, and what the network does to frames."""
+
+    silent: Mapping[str, str] = field(default_factory=dict)
+    """name -> the first phase in which nothing more is heard of this client"""
+    duplicated: frozenset[str] = frozenset()
+    """phases in which every frame arrives twice"""
+    shuffled: bytes | None = None
+    """a 32-byte seed: clients' frames arrive in random order"""
+    corrupted: Callable[[Envelope], bytes] = lambda envelope: envelope.frame
+    """what arrives instead of what was sent"""
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """An error that one party raised; the round went on without that message."""
+
+    phase: str
+    party: str
+    error: SecAggError
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    outcome: RoundOutcome
+    incidents: tuple[Incident, ...]
+    bytes_up: Mapping[str, int]
+    """phase -> bytes that clients sent"""
+    bytes_down: Mapping[str, int]
+
+
+def local_clients(count: int, policy: Policy, rng: Rng = os.urandom) -> tuple[Roster, dict[str, Client]]:
+    """A roster of ``count`` fresh identities, and their clients."""
+    digits = len(str(count - 1))
+    identities = [Identity.generate(f"client-{i:0{digits}}", rng) for i in range(count)]
+    roster = Roster.of(identities)
+    return roster, {identity.name: Client(identity, roster, policy=policy, rng=rng) for identity in identities}
+
+
+def serve(plan: RoundPlan, roster: Roster, *, workers: int = 1) -> ServerRound:
+    """The server side of a round of whatever protocol the plan names."""
+    return registry.find(plan.protocol).server(plan, roster, workers=workers)
+
+
+def simulate(
+    server: ServerRound,
+    clients: Mapping[str, Client],
+    updates: Mapping[str, ArrayLike],
+    *,
+    weights: Mapping[str, int] | None = None,
+    faults: Faults | None = None,
+) -> Simulation:
+    """One round, from the plan to the sum. ``ThresholdError`` or ``PeerError`` if the server has to give up.
+
+    >>> roster, clients = local_clients(5, Policy(min_contributors=3))
+    >>> from secagg.encoding import Encoding
+    >>> plan = RoundPlan.propose("secagg", roster, Encoding.integers(4), min_contributors=3, dropout="0.4")
+    >>> updates = {name: np.full(4, i) for i, name in enumerate(clients)}
+    >>> faults = Faults(silent={"client-1": "upload"})
+    >>> simulate(serve(plan, roster), clients, updates, faults=faults).outcome.decode().vector.tolist()
+    [9.0, 9.0, 9.0, 9.0]
+    """
+    faults, incidents = faults or Faults(), list[Incident]()
+    bytes_up, bytes_down = dict[str, int](), dict[str, int]()
+    plan, given = server.plan, weights or {}
+
+    def begin() -> Frames:
+        for name in updates:
+            yield name, clients[name].start(plan, updates[name], given.get(name, 1))
+
+    def answers() -> Frames:
+        for name, frame in server.outbox():
+            bytes_down[server.phase] = bytes_down.get(server.phase, 0) + len(frame)
+            for arrived in _network(faults, server.phase, SERVER, name, frame):
+                try:
+                    answer = clients[name].receive(arrived)
+                except (PeerError, DecodeError, ThresholdError) as error:
+                    incidents.append(Incident(server.phase, name, error))
+                else:
+                    yield name, answer
+
+    replies = begin()
+    while server.outcome is None:
+        phase = server.phase
+        for name, frame in _in_order(faults, replies):
+            if phase in _silent_phases(server, faults.silent.get(name)):
+                continue
+            bytes_up[phase] = bytes_up.get(phase, 0) + len(frame)
+            for arrived in _network(faults, phase, name, SERVER, frame):
+                try:
+                    server.receive(name, arrived)
+                except (PeerError, DecodeError) as error:
+                    incidents.append(Incident(phase, SERVER, error))
+        server.close(phase)
+        replies = answers()
+    return Simulation(server.outcome, tuple(incidents), bytes_up, bytes_down)
+
+
+def _silent_phases(server: ServerRound, first: str | None) -> list[str]:
+    phases = [str(phase) for phase in server.steps]
+    return phases[phases.index(first) :] if first is not None else []
+
+
+def _in_order(faults: Faults, frames: Frames) -> Frames:
+    if faults.shuffled is None:
+        return frames
+    collected = list(frames)
+    return [collected[i] for i in np.argsort(random_words(Prg(faults.shuffled), len(collected)))]
+
+
+def _network(faults: Faults, phase: str, sender: str, receiver: str, frame: bytes) -> Iterator[bytes]:
+    arrived = faults.corrupted(Envelope(phase, sender, receiver, frame))
+    yield arrived
+    if phase in faults.duplicated:
+        yield arrived

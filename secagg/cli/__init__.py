@@ -1,0 +1,82 @@
+"""The ``secagg`` command. One file a command, loaded when it is called; every failure is one line and an exit code.
+
+A command's file holds ``app``, a ``typer.Typer``: without a name for one command, with one for a group of them
+(``typer.Typer(name="keys")``). What a command needs from the packages it may import at the top of its file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import cast
+
+import typer
+from typer.main import get_command
+
+from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecAggError, UsageError
+
+COMMANDS = {
+    "params": ("secagg.cli.params", "How many neighbours and which threshold a cohort needs."),
+}
+"""name -> (module, the line that ``secagg --help`` shows)"""
+
+WRONG_USE = 2
+EXIT_CODES: dict[type[SecAggError], int] = {
+    UsageError: WRONG_USE,
+    DecodeError: WRONG_USE,
+    PolicyError: 3,
+    BudgetError: 3,
+    PeerError: 4,
+    SecAggError: 1,
+}
+
+# click.ClickException: typer carries its own copy of click in later versions and exports only this grandchild of it.
+_Refused = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    >>> main("params --clients 1000 --dropout 0.05 --corrupt 0.05 --adversary curious".split())
+    formula (40 bits): ring graph, 30 neighbours, threshold 17
+    round (40 bits): ring graph, 30 neighbours, threshold 17
+    0
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    command = get_command(application(words))
+    try:
+        return int(command.main(words, prog_name="secagg", standalone_mode=False) or 0)
+    except _Refused as error:
+        return _fail(error.format_message(), WRONG_USE)
+    except SecAggError as error:
+        return _fail(str(error), _exit_code(error))
+    except typer.Abort:
+        return _fail("aborted", 1)
+    except OSError as error:
+        return _fail(str(error), 1)
+
+
+def application(words: Sequence[str]) -> typer.Typer:
+    """The command tree, with only those commands loaded that ``words`` can call."""
+    app = typer.Typer(help="Secure aggregation: a server learns the sum, and nothing else.", add_completion=False)
+    app.callback()(_group)
+    for name, (module, summary) in COMMANDS.items():
+        if name in words:
+            app.add_typer(import_module(module).app)
+        else:
+            app.command(name, help=summary)(_group)
+    return app
+
+
+def _group() -> None:
+    """Does nothing: keeps a tree of one command a tree, and stands in for a command that is not called."""
+
+
+def _exit_code(error: SecAggError) -> int:
+    return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+
+
+def _fail(reason: str, code: int) -> int:
+    print("secagg:", " ".join(reason.split()), file=sys.stderr)
+    return code

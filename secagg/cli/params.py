@@ -1,0 +1,53 @@
+"""``secagg params``: what the formula of secagg.params gives, and what a round will use."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from secagg.cli.output import Json, emit
+from secagg.params import GRINDING_BITS, Adversary, GraphParameters, choose, fraction
+
+app = typer.Typer()
+
+
+@app.command()
+def params(
+    clients: Annotated[int, typer.Option(help="Clients in a round.")],
+    dropout: Annotated[str, typer.Option(help="Fraction that may go silent: 0.05, or 1/20.")],
+    corrupt: Annotated[str, typer.Option(help="Fraction that may collude with the server.")],
+    adversary: Annotated[Adversary, typer.Option(help="Does the server look (curious), or also lie (active)?")],
+    security: Annotated[int, typer.Option(help="A round leaks with chance at most 2^-security.")] = 40,
+    correctness: Annotated[int, typer.Option(help="A round aborts with chance at most 2^-correctness.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """How many neighbours and which threshold a cohort needs (Bell et al. 2020).
+
+    The formula is shown for the security given. A round against an active server uses more, because corrupt clients
+    can try many adverts until the graph, a hash of them, suits them.
+    """
+    gone, bad = fraction(dropout), fraction(corrupt)
+    grinding = GRINDING_BITS if adversary is Adversary.ACTIVE else 0
+    formula = choose(clients, bad, gone, adversary, security, correctness)
+    used = choose(clients, bad, gone, adversary, security + grinding, correctness)
+    answer = {
+        **_plain(formula),
+        "clients": clients,
+        "dropout": float(gone),
+        "corrupt": float(bad),
+        "adversary": adversary.value,
+        "security": security,
+        "correctness": correctness,
+        "round": {**_plain(used), "security": security + grinding},
+    }
+    human = f"formula ({security} bits): {_words(formula)}\nround ({security + grinding} bits): {_words(used)}"
+    emit(as_json, answer, human)
+
+
+def _plain(chosen: GraphParameters) -> dict[str, str | int]:
+    return {"graph": chosen.graph.value, "degree": chosen.degree, "threshold": chosen.threshold}
+
+
+def _words(chosen: GraphParameters) -> str:
+    return f"{chosen.graph} graph, {chosen.degree} neighbours, threshold {chosen.threshold}"

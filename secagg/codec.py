@@ -1,0 +1,227 @@
+"""The one canonical encoding: of plans (to be hashed), of messages (to be sent), of journal records (to be kept).
+
+A codec is declared once and works both ways, so writer and reader cannot disagree::
+
+    ADVERT = struct(Advert, sender=u32, mask_key=fixed(32), ...)
+
+Numbers are big-endian and of fixed width; variable parts carry a length that is checked against a bound and against
+what is left before anything is allocated; trailing bytes, unknown values and non-canonical forms raise
+``DecodeError``. Values that their own class refuses on construction are undecodable too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from struct import Struct
+from typing import Any, Generic, TypeVar
+
+from secagg.errors import DecodeError, UsageError
+
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+
+
+class Reader:
+    """A cursor over bytes that never reads past their end."""
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data, self._at = memoryview(data), 0
+
+    def take(self, count: int) -> memoryview:
+        if count > self.left:
+            raise DecodeError(f"truncated: {count} bytes wanted, {self.left} left")
+        piece = self._data[self._at : self._at + count]
+        self._at += count
+        return piece
+
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._at
+
+
+@dataclass(frozen=True, slots=True)
+class Codec(Generic[T]):
+    """How one type of value is written and read; ``least`` is the size of its smallest encoding."""
+
+    write: Callable[[bytearray, T], None]
+    read: Callable[[Reader], T]
+    least: int
+
+    def encode(self, value: T) -> bytes:
+        out = bytearray()
+        self.write(out, value)
+        return bytes(out)
+
+    def decode(self, data: bytes | memoryview) -> T:
+        reader = Reader(data)
+        value = self.read(reader)
+        if reader.left:
+            raise DecodeError(f"{reader.left} trailing bytes")
+        return value
+
+
+def _number(layout: str) -> Codec[int]:
+    packer = Struct(layout)
+
+    def write(out: bytearray, value: int) -> None:
+        out += packer.pack(value)
+
+    def read(reader: Reader) -> int:
+        number: int = packer.unpack(reader.take(packer.size))[0]
+        return number
+
+    return Codec(write, read, packer.size)
+
+
+u8, u16, u32, u64 = _number(">B"), _number(">H"), _number(">I"), _number(">Q")
+
+
+def _write_boolean(out: bytearray, value: bool) -> None:
+    out.append(value)
+
+
+def _read_boolean(reader: Reader) -> bool:
+    byte = reader.take(1)[0]
+    if byte > 1:
+        raise DecodeError(f"{byte} is not a boolean")
+    return bool(byte)
+
+
+boolean: Codec[bool] = Codec(_write_boolean, _read_boolean, 1)
+
+_DOUBLE = Struct(">d")
+
+
+def _write_real(out: bytearray, value: float) -> None:
+    out += _DOUBLE.pack(value)
+
+
+def _read_real(reader: Reader) -> float:
+    value: float = _DOUBLE.unpack(reader.take(8))[0]
+    if not math.isfinite(value) or (value == 0 and math.copysign(1, value) < 0):
+        raise DecodeError("not a canonical finite number")
+    return value
+
+
+real: Codec[float] = Codec(_write_real, _read_real, 8)
+
+
+def fixed(size: int) -> Codec[bytes]:
+    """Exactly ``size`` bytes."""
+
+    def write(out: bytearray, value: bytes) -> None:
+        if len(value) != size:
+            raise UsageError(f"{size} bytes expected, not {len(value)}")
+        out += value
+
+    return Codec(write, lambda reader: bytes(reader.take(size)), size)
+
+
+def blob(most: int) -> Codec[bytes]:
+    """Up to ``most`` bytes."""
+    length = u32 if most < 1 << 32 else u64
+
+    def write(out: bytearray, value: bytes) -> None:
+        if len(value) > most:
+            raise UsageError(f"{len(value)} bytes, at most {most} allowed")
+        length.write(out, len(value))
+        out += value
+
+    def read(reader: Reader) -> bytes:
+        size = length.read(reader)
+        if size > most:
+            raise DecodeError(f"{size} bytes announced, at most {most} allowed")
+        return bytes(reader.take(size))
+
+    return Codec(write, read, length.least)
+
+
+def text(most: int) -> Codec[str]:
+    """Up to ``most`` bytes of UTF-8."""
+    raw = blob(most)
+
+    def read(reader: Reader) -> str:
+        try:
+            return raw.read(reader).decode()
+        except UnicodeDecodeError:
+            raise DecodeError("not UTF-8") from None
+
+    return Codec(lambda out, value: raw.write(out, value.encode()), read, raw.least)
+
+
+def enumeration(kind: type[E]) -> Codec[E]:
+    name = text(64)
+
+    def read(reader: Reader) -> E:
+        value = name.read(reader)
+        try:
+            return kind(value)
+        except ValueError:
+            raise DecodeError(f"unknown {kind.__name__.lower()}") from None
+
+    return Codec(lambda out, value: name.write(out, value.value), read, name.least)
+
+
+def many(item: Codec[T], most: int) -> Codec[tuple[T, ...]]:
+    """Up to ``most`` items."""
+
+    def write(out: bytearray, values: tuple[T, ...]) -> None:
+        if len(values) > most:
+            raise UsageError(f"{len(values)} items, at most {most} allowed")
+        u32.write(out, len(values))
+        for value in values:
+            item.write(out, value)
+
+    def read(reader: Reader) -> tuple[T, ...]:
+        count = u32.read(reader)
+        if count > most or count * item.least > reader.left:
+            raise DecodeError(f"{count} items announced: too many")
+        return tuple([item.read(reader) for _ in range(count)])
+
+    return Codec(write, read, u32.least)
+
+
+def struct(kind: type[T], **fields: Codec[Any]) -> Codec[T]:
+    """A dataclass, field by field in the order given."""
+    layout: Mapping[str, Codec[Any]] = fields
+
+    def write(out: bytearray, value: T) -> None:
+        for name, codec in layout.items():
+            codec.write(out, getattr(value, name))
+
+    def read(reader: Reader) -> T:
+        values = {name: codec.read(reader) for name, codec in layout.items()}
+        try:
+            return kind(**values)
+        except UsageError as error:
+            raise DecodeError(f"invalid {kind.__name__}: {error}") from None
+
+    return Codec(write, read, sum(codec.least for codec in layout.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ratio:
+    numerator: int
+    denominator: int
+
+
+_RATIO = struct(_Ratio, numerator=u64, denominator=u64)
+
+
+def _read_rational(reader: Reader) -> Fraction:
+    ratio = _RATIO.read(reader)
+    if ratio.denominator == 0 or math.gcd(ratio.numerator, ratio.denominator) != 1:
+        raise DecodeError("not a reduced fraction")
+    return Fraction(ratio.numerator, ratio.denominator)
+
+
+rational: Codec[Fraction] = Codec(
+    lambda out, value: _RATIO.write(out, _Ratio(value.numerator, value.denominator)), _read_rational, _RATIO.least
+)
+"""A non-negative rational with 64-bit terms."""

@@ -1,0 +1,208 @@
+"""From a client's float update to bounded integers, and from the sum of integers back to floats.
+
+    finite check -> clip L2 -> rotate (optional) -> clip coordinates -> scale -> round stochastically -> weigh
+
+Rounding is unbiased and draws from a CSPRNG; decoding inverts scale and rotation exactly, so the only loss is the
+rounding. The class alone knows clip and scale, hence how far one client can move the sum (``sensitivity``) and how
+wide the ring must be (``ring_bits``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from secagg.codec import Codec, boolean, real, struct, u8, u32, u64
+from secagg.errors import UsageError
+from secagg.prg import Prg, Rng, random_words
+from secagg.ring import Ring
+
+MAX_LENGTH = 1 << 34
+_ROTATION_TAIL = 40
+"""A rotated coordinate exceeds the bound that ``Encoding`` derives for it with probability below 2^-40 per vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """What a round gives back: the weighted sum of the clipped updates, and the sum of the weights."""
+
+    vector: NDArray[np.float64]
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """``length`` floats of L2 norm at most ``clip_l2`` become signed integers of ``bits`` bits.
+
+    ``clip_inf`` bounds single coordinates (default: what ``clip_l2`` implies; much less after a rotation, which
+    spreads a vector evenly). With ``weight_bound`` above 1 a client contributes (w*x, w) for a weight w of its own.
+
+    >>> encoding = Encoding(length=3, clip_l2=1.0, bits=16)
+    >>> values = encoding.encode([0.5, -0.25, 3.0], weight=1, seed=bytes(32), rng=__import__("os").urandom)
+    >>> encoding.decode(values, count=1, seed=bytes(32)).vector.round(3).tolist()
+    [0.164, -0.082, 0.983]
+    >>> encoding.ring_bits(1024)
+    26
+    """
+
+    length: int
+    clip_l2: float
+    bits: int = 16
+    rotate: bool = False
+    clip_inf: float = 0.0
+    weight_bound: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.length <= MAX_LENGTH:
+            raise UsageError(f"a vector has 1 to {MAX_LENGTH} coordinates, not {self.length}")
+        if not 2 <= self.bits <= 32:
+            raise UsageError(f"a coordinate has 2 to 32 bits, not {self.bits}")
+        if not 1 <= self.weight_bound < 1 << 31:
+            raise UsageError(f"weight_bound must be between 1 and 2^31 - 1, not {self.weight_bound}")
+        if not (math.isfinite(self.clip_l2) and self.clip_l2 > 0):
+            raise UsageError("clip_l2 must be a positive number")
+        if not (math.isfinite(self.clip_inf) and self.clip_inf >= 0):
+            raise UsageError("clip_inf must be a positive number (or 0 for what clip_l2 implies)")
+        if self.clip_inf == 0:
+            object.__setattr__(self, "clip_inf", self._implied_bound())
+        object.__setattr__(self, "clip_l2", float(self.clip_l2))
+        object.__setattr__(self, "clip_inf", float(self.clip_inf))
+
+    @classmethod
+    def integers(cls, length: int, bits: int = 16, weight_bound: int = 1) -> Encoding:
+        """For vectors that are integers of ``bits`` bits already: scale 1, nothing rounded, nothing lost.
+
+        >>> Encoding.integers(4, bits=8).scale
+        1.0
+        """
+        largest = float((1 << (bits - 1)) - 1)
+        return cls(
+            length, clip_l2=largest * math.sqrt(length) * 2, bits=bits, clip_inf=largest, weight_bound=weight_bound
+        )
+
+    def _implied_bound(self) -> float:
+        if not self.rotate:
+            return self.clip_l2
+        spread = math.sqrt(2 * math.log(2 * self._width * 2.0**_ROTATION_TAIL) / self._width)  # Hoeffding
+        return self.clip_l2 * min(1.0, spread)
+
+    @property
+    def _width(self) -> int:
+        """Coordinates after rotation, which needs a power of two."""
+        return 1 << (self.length - 1).bit_length() if self.rotate else self.length
+
+    @property
+    def coordinates(self) -> int:
+        """Integers that a client contributes: the vector, and its weight if it has one."""
+        return self._width + (self.weight_bound > 1)
+
+    @property
+    def largest(self) -> int:
+        """Magnitude of an unweighted coordinate, at most."""
+        return (1 << (self.bits - 1)) - 1
+
+    @property
+    def scale(self) -> float:
+        return self.largest / self.clip_inf
+
+    def encode(self, update: ArrayLike, *, weight: int, seed: bytes, rng: Rng) -> NDArray[np.int64]:
+        """This client's integers. ``seed`` is public and fixes the rotation; ``rng`` is private and rounds."""
+        if not 1 <= weight <= self.weight_bound or weight != int(weight):
+            raise UsageError(f"weight must be an integer between 1 and {self.weight_bound}")
+        vector = self._clipped(self._checked(update))
+        if self.rotate:
+            vector = _hadamard(np.pad(vector, (0, self._width - self.length)) * _signs(seed, self._width))
+        np.clip(vector, -self.clip_inf, self.clip_inf, out=vector)
+        values = np.empty(self.coordinates, np.int64)
+        values[: self._width] = _round(vector * self.scale, rng)
+        values[: self._width] *= weight
+        values[self._width :] = weight
+        return values
+
+    def decode(self, total: NDArray[np.int64], *, count: int, seed: bytes) -> Sum:
+        """The sum of ``count`` clients' integers as a float vector and a total weight."""
+        if total.shape != (self.coordinates,):
+            raise UsageError(f"a sum has shape ({self.coordinates},), not {total.shape}")
+        vector = total[: self._width] / self.scale
+        if self.rotate:
+            vector = (_hadamard(vector) * _signs(seed, self._width))[: self.length]
+        return Sum(vector, int(total[-1]) if self.weight_bound > 1 else count)
+
+    def ring_bits(self, n: int, noise_tail: int = 0) -> int:
+        """The narrowest ring in which n clients' integers, plus noise up to ``noise_tail``, cannot wrap."""
+        largest = n * self.weight_bound * self.largest + noise_tail
+        bits = max(largest.bit_length() + 1, 8)
+        if bits > 64:
+            raise UsageError(f"{n} clients need a ring of {bits} bits, at most 64 are possible")
+        return bits
+
+    def check_ring(self, ring: Ring, n: int, noise_tail: int = 0) -> None:
+        """Refuse a ring in which the sum could wrap."""
+        if ring.bits < (needed := self.ring_bits(n, noise_tail)):
+            raise UsageError(f"a ring of {ring.bits} bits is too narrow for {n} clients: {needed} bits are needed")
+
+    def sensitivity(self) -> tuple[float, float]:
+        """(D1, D2): the L1 and L2 norm, in integer units, of all that adding one client can change in the sum.
+
+        Rounding moves a coordinate by less than 1, so D2 <= scale * clip_l2 + sqrt(width); integers have |x| <= x^2.
+        """
+        l2 = self.scale * self.clip_l2 + math.sqrt(self._width)
+        l2 = min(l2, self.largest * math.sqrt(self._width)) * self.weight_bound
+        if self.weight_bound > 1:
+            l2 = math.hypot(l2, self.weight_bound)
+        return min(math.sqrt(self.coordinates) * l2, l2 * l2), l2
+
+    def _checked(self, update: ArrayLike) -> NDArray[np.float64]:
+        try:
+            vector = np.array(update, np.float64)
+        except (TypeError, ValueError):
+            raise UsageError("an update is a one-dimensional array of numbers") from None
+        if vector.shape != (self.length,):
+            raise UsageError(f"an update has shape ({self.length},), not {vector.shape}")
+        if not np.isfinite(vector).all():
+            raise UsageError("an update holds NaN or infinite values")
+        return vector
+
+    def _clipped(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        peak = float(np.abs(vector).max())
+        if peak == 0:
+            return vector
+        relative = vector / peak  # so that squares neither overflow nor vanish
+        norm = float(np.sqrt(relative @ relative))
+        if peak * norm > self.clip_l2:
+            vector = relative * (self.clip_l2 / norm)
+        return vector
+
+
+def _round(vector: NDArray[np.float64], rng: Rng) -> NDArray[np.int64]:
+    """Up with probability equal to the fraction, to within 2^-64, else down."""
+    below = np.floor(vector)
+    fraction = vector - below
+    whole = fraction == 1.0  # a negative number so small that subtracting its floor rounds
+    below[whole] += 1
+    fraction[whole] = 0
+    return below.astype(np.int64) + (random_words(rng, len(vector)) < (fraction * 2.0**64).astype(np.uint64))
+
+
+def _signs(seed: bytes, count: int) -> NDArray[np.int64]:
+    bits = np.unpackbits(np.frombuffer(Prg(seed)(-(-count // 8)), np.uint8), count=count)
+    return 1 - 2 * bits.astype(np.int64)
+
+
+def _hadamard(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The orthonormal Walsh-Hadamard transform, its own inverse."""
+    vector, half = vector.copy(), 1
+    while half < len(vector):
+        pairs = vector.reshape(-1, 2, half)
+        left, right = pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]
+        pairs[:, 0], pairs[:, 1] = left, right
+        half *= 2
+    return vector / math.sqrt(len(vector))
+
+
+ENCODING: Codec[Encoding] = struct(
+    Encoding, length=u64, clip_l2=real, bits=u8, rotate=boolean, clip_inf=real, weight_bound=u32
+)

@@ -1,0 +1,47 @@
+"""The ways a call can end badly. Verification raises one of these; nothing returns a bool for "is it valid?".
+
+Error texts name parties, phases and sizes, never keys, seeds, shares or vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class SecAggError(Exception):
+    """Base of every error this library declares."""
+
+
+class UsageError(SecAggError):
+    """The caller's mistake: a wrong argument, or a call at the wrong time."""
+
+
+class PolicyError(SecAggError):
+    """A plan, cohort or journal that this client must refuse."""
+
+
+class _Blamed(SecAggError):
+    def __init__(self, reason: str, *, culprits: Iterable[str] = ()) -> None:
+        self.culprits: tuple[str, ...] = tuple(sorted(set(culprits)))
+        blamed = f" [{', '.join(self.culprits)}]" if self.culprits else ""
+        super().__init__(reason + blamed)
+
+
+class DecodeError(_Blamed):
+    """Bytes that are not a message (or not the canonical bytes of one). ``culprits`` names who sent them, if known."""
+
+
+class PeerError(_Blamed):
+    """A well-formed message that breaks the protocol. ``culprits`` names the parties it can be blamed on.
+
+    >>> PeerError("bad signature", culprits=["bob", "alice"]).culprits
+    ('alice', 'bob')
+    """
+
+
+class ThresholdError(SecAggError):
+    """Too few parties are left: the round aborts and nothing is revealed."""
+
+
+class BudgetError(SecAggError):
+    """The privacy budget does not allow this release."""

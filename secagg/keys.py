@@ -1,0 +1,123 @@
+"""Key agreement, signatures and key derivation: thin, hard to misuse covers over ``cryptography``.
+
+Every derivation and signature takes a label from ``labels`` and its context as separate parts; the parts are
+length-prefixed, so no two lists of parts give the same bytes.
+"""
+
+from __future__ import annotations
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from secagg.errors import PeerError, UsageError
+
+KEY_BYTES = 32
+SIGNATURE_BYTES = 64
+
+_FIELD = 2**255 - 19
+_ORDER_8 = (
+    0x00B8495F16056286FDB1329CEB8D09DA6AC49FF1FAE35616AEB8413B7C7AEBE0,
+    0x57119FD0DD4E22D8868E1C58C45C44045BEF839C55B1D0B1248C50A3BC959C5F,
+)
+_LOW_ORDER = frozenset({0, 1, *_ORDER_8, _FIELD - 1, _FIELD, _FIELD + 1})
+"""The u-coordinates of order 1, 2, 4 and 8 below 2^255 (RFC 7748, section 6.1); a test tries each against X25519."""
+
+
+def transcript(label: bytes, *parts: bytes) -> bytes:
+    """The unambiguous concatenation that everything hashed or signed goes through.
+
+    >>> transcript(b"x", b"ab", b"c") == transcript(b"x", b"a", b"bc")
+    False
+    """
+    return b"".join([len(part).to_bytes(8, "big") + part for part in (label, *parts)])
+
+
+def digest(label: bytes, *parts: bytes) -> bytes:
+    """SHA-256 under a label."""
+    hasher = hashes.Hash(hashes.SHA256())
+    for part in (label, *parts):  # streamed, so that a large vector is not copied
+        hasher.update(len(part).to_bytes(8, "big"))
+        hasher.update(part)
+    return hasher.finalize()
+
+
+def derive(secret: bytes, label: bytes, *context: bytes) -> bytes:
+    """A 32-byte key from a secret, for the purpose that label and context name (HKDF-SHA256)."""
+    return hkdf(secret, salt=b"", info=transcript(label, *context), length=KEY_BYTES)
+
+
+def hkdf(secret: bytes, *, salt: bytes, info: bytes, length: int) -> bytes:
+    """RFC 5869 with SHA-256."""
+    if not 0 < length <= 255 * 32:
+        raise UsageError(f"HKDF gives 1 to 8160 bytes, not {length}")
+    return HKDF(algorithm=hashes.SHA256(), length=length, salt=salt, info=info).derive(secret)
+
+
+class AgreementKey:
+    """An X25519 private key; ``public`` goes on the wire, ``agree`` gives a shared secret to be put into ``derive``."""
+
+    __slots__ = ("_key", "public", "secret")
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != KEY_BYTES:
+            raise UsageError("an X25519 key has 32 bytes")
+        self.secret = secret
+        self._key = X25519PrivateKey.from_private_bytes(secret)
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def agree(self, peer: bytes, *, culprit: str = "") -> bytes:
+        """The shared secret; a public key of low order is refused."""
+        try:
+            return self._key.exchange(X25519PublicKey.from_public_bytes(peer))
+        except ValueError:
+            raise PeerError("unusable X25519 public key", culprits=[culprit] if culprit else []) from None
+
+    def __repr__(self) -> str:
+        return "AgreementKey(<redacted>)"
+
+
+def check_agreement_key(public: bytes, *, culprit: str = "") -> None:
+    """Raise ``PeerError`` for a point of low order, with which every agreement would fail."""
+    if int.from_bytes(public, "little") % (1 << 255) in _LOW_ORDER:
+        raise PeerError("unusable X25519 public key", culprits=[culprit] if culprit else [])
+
+
+class SigningKey:
+    """An Ed25519 private key.
+
+    >>> key = SigningKey(bytes(32))
+    >>> verify(key.public, key.sign(b"label", b"text"), b"label", b"text", culprit="alice")
+    >>> verify(key.public, key.sign(b"label", b"text"), b"label", b"other", culprit="alice")
+    Traceback (most recent call last):
+    secagg.errors.PeerError: bad signature [alice]
+    """
+
+    __slots__ = ("_key", "public", "secret")
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != KEY_BYTES:
+            raise UsageError("an Ed25519 key has 32 bytes")
+        self.secret = secret
+        self._key = Ed25519PrivateKey.from_private_bytes(secret)
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def sign(self, label: bytes, *parts: bytes) -> bytes:
+        return self._key.sign(transcript(label, *parts))
+
+    def __repr__(self) -> str:
+        return f"SigningKey(public={self.public.hex()})"
+
+
+def verify(public: bytes, signature: bytes, label: bytes, *parts: bytes, culprit: str = "") -> None:
+    """Raise ``PeerError`` naming the culprit unless ``public`` signed exactly these parts under this label."""
+    verify_raw(public, signature, transcript(label, *parts), culprit=culprit)
+
+
+def verify_raw(public: bytes, signature: bytes, message: bytes, *, culprit: str = "") -> None:
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        raise PeerError("bad signature", culprits=[culprit] if culprit else []) from None

@@ -1,0 +1,31 @@
+"""Every domain-separation label, in one place, so that no two uses of a key or a hash can be confused.
+
+A label names one purpose. It starts each signed or hashed message and each HKDF ``info``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PLAN: Final = b"secagg/v1/plan"
+ROSTER: Final = b"secagg/v1/roster"
+ROTATION: Final = b"secagg/v1/rotation"
+
+LEAF: Final = b"secagg/v1/merkle/leaf"
+NODE: Final = b"secagg/v1/merkle/node"
+ROOT: Final = b"secagg/v1/merkle/root"
+GRAPH: Final = b"secagg/v1/graph"
+
+CLIENT_SECRET: Final = b"secagg/v1/client/secret"  # + purpose: everything a client draws in one round
+JOURNAL_KEY: Final = b"secagg/v1/journal/key"
+JOURNAL_RECORD: Final = b"secagg/v1/journal/record"
+
+ADVERT: Final = b"secagg/v1/pairwise/advert"
+SELF_COMMITMENT: Final = b"secagg/v1/pairwise/self-commitment"
+SHARE_KEY: Final = b"secagg/v1/pairwise/share-key"
+SHARE: Final = b"secagg/v1/pairwise/share"
+PAIR_MASK: Final = b"secagg/v1/pairwise/pair-mask"
+SELF_MASK: Final = b"secagg/v1/pairwise/self-mask"
+VECTOR: Final = b"secagg/v1/pairwise/vector"
+UPLOAD: Final = b"secagg/v1/pairwise/upload"
+SURVIVORS: Final = b"secagg/v1/pairwise/survivors"

@@ -1,0 +1,206 @@
+"""How many neighbours (k) and which threshold (t) make a round private and likely to finish.
+
+The rule is Bell et al. 2020 ("Secure Single-Server Aggregation with (Poly)Logarithmic Overhead", CCS 2020,
+Section 3.2 and Theorem 3.10), for n clients of which a fraction ``corrupt`` (gamma) is dishonest and a fraction
+``dropout`` (delta) goes silent. With B = floor(gamma n) + floor(delta n), HG the hypergeometric law
+(population n, marked, draws k), the smallest even k is taken for which
+
+1. the honest surviving clients stay connected: n(n-k-1)/2 * B!(n-k)! / (n!(B-k)!) < 2^-(security+1) when k <= B;
+2. no neighbourhood holds too many corrupt clients: t1 = least with Pr[HG(floor(gamma n)) > t1] <= 2^-(security+1)/n;
+3. no neighbourhood loses too many clients: t2 = largest with Pr[HG(ceil((1-delta) n)) < t2] <= 2^-correctness/n.
+
+The threshold is t1 + 1 against a curious server. Against an active server two disjoint quorums among one client's
+neighbours must be impossible even when the corrupt ones answer twice, so t1 is first raised to ceil((t1+k-1.25)/2).
+All probabilities are exact integers over a common denominator: nothing is rounded, so nothing is undercounted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from functools import lru_cache
+from itertools import accumulate
+from math import ceil, comb, floor
+
+from secagg.errors import PolicyError, UsageError
+
+MAX_CLIENTS = 10_000_000
+"""Beyond this the exact sums get slow and a flat cohort makes no sense."""
+
+GRINDING_BITS = 80
+"""Added to ``security`` in active rounds: the graph is a hash of the adverts, and corrupt clients may try many."""
+
+GRINDING_FLOOR = 64
+"""What must be left of those bits for the clients that really advertised (each absence eats about 1/20 bit of 1000)."""
+
+
+class Adversary(StrEnum):
+    """What the server may do: follow the protocol and look, or lie to everybody."""
+
+    CURIOUS = "curious"
+    ACTIVE = "active"
+
+
+class Graph(StrEnum):
+    COMPLETE = "complete"
+    RING = "ring"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphParameters:
+    """The answer: who is whose neighbour, how many, and how many of them must help."""
+
+    graph: Graph
+    degree: int
+    threshold: int
+
+
+def fraction(value: Fraction | str | float | int) -> Fraction:
+    """An exact rational from what a person wrote: 0.1 means 1/10, not the double next to it.
+
+    >>> fraction(0.1), fraction("1/3")
+    (Fraction(1, 10), Fraction(1, 3))
+    """
+    try:
+        exact = Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"{value!r} is not a fraction") from None
+    if not 0 <= exact < 1:
+        raise UsageError(f"a fraction of clients must be in [0, 1), not {value}")
+    return exact
+
+
+@lru_cache(maxsize=4096)
+def _hypergeometric(population: int, marked: int, draws: int) -> tuple[int, tuple[int, ...]]:
+    """(lowest count, weights): weight / comb(population, draws) is the chance of lowest, lowest + 1, ... marked."""
+    lowest = max(0, draws - (population - marked))
+    weights = [comb(marked, lowest) * comb(population - marked, draws - lowest)]
+    for i in range(lowest, min(marked, draws)):
+        numerator = weights[-1] * (marked - i) * (draws - i)
+        weights.append(numerator // ((i + 1) * (population - marked - draws + i + 1)))
+    return lowest, tuple(weights)
+
+
+def corrupt_neighbours(n: int, corrupt: int, degree: int, bits: int) -> int:
+    """Least t1 with Pr[a client has more than t1 corrupt neighbours] <= 2^-bits / n (rule 2).
+
+    >>> corrupt_neighbours(1000, 50, 30, 41)
+    16
+    """
+    lowest, weights = _hypergeometric(n, corrupt, degree)
+    allowed = comb(n, degree)
+    tail = 0
+    for i in range(len(weights) - 1, -1, -1):
+        tail += weights[i]
+        if tail * n << bits > allowed:
+            return lowest + i
+    return max(lowest - 1, 0)
+
+
+def surviving_neighbours(n: int, survivors: int, degree: int, bits: int) -> int:
+    """Largest t2 with Pr[a client keeps fewer than t2 neighbours] <= 2^-bits / n (rule 3)."""
+    lowest, weights = _hypergeometric(n, survivors, degree)
+    allowed = comb(n, degree)
+    for i, below in enumerate(accumulate(weights)):
+        if below * n << bits > allowed:
+            return lowest + i
+    return lowest + len(weights) - 1
+
+
+def _connected(n: int, degree: int, gone: int, bits: int) -> bool:
+    """Rule 1: whatever set of ``gone`` clients disappears, the rest is in one piece, but for 2^-bits."""
+    if degree > gone:
+        return True
+    return n * (n - degree - 1) * comb(gone, degree) << bits < 2 * comb(n, degree)
+
+
+def _raised(t1: int, degree: int, adversary: Adversary) -> int:
+    return t1 if adversary is Adversary.CURIOUS else ceil(Fraction(4 * (t1 + degree) - 5, 8))
+
+
+@lru_cache(maxsize=1024)
+def least_threshold(n: int, corrupt: int, degree: int, adversary: Adversary, security: int) -> int:
+    """Smallest private threshold for a k-ring in which ``corrupt`` of the n clients (a count) are dishonest."""
+    t1 = corrupt_neighbours(n, corrupt, degree, security + 1)
+    return max(_raised(t1, degree, adversary) + 1, 2)
+
+
+def complete_threshold(n: int, corrupt: int) -> int:
+    """Smallest private threshold on the complete graph: more than half of the honest, plus all the corrupt."""
+    return max((n + corrupt) // 2 + 1, 2)
+
+
+@lru_cache(maxsize=256)
+def choose(
+    n: int,
+    corrupt: Fraction,
+    dropout: Fraction,
+    adversary: Adversary = Adversary.ACTIVE,
+    security: int = 40,
+    correctness: int = 20,
+) -> GraphParameters:
+    """The smallest k-ring that satisfies the rule, or the complete graph where n is too small for one.
+
+    >>> choose(1000, Fraction(1, 20), Fraction(1, 20), Adversary.CURIOUS)
+    GraphParameters(graph=<Graph.RING: 'ring'>, degree=30, threshold=17)
+    >>> choose(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE)
+    GraphParameters(graph=<Graph.RING: 'ring'>, degree=96, threshold=67)
+    >>> choose(4, Fraction(1, 4), Fraction(1, 4))
+    GraphParameters(graph=<Graph.COMPLETE: 'complete'>, degree=3, threshold=3)
+
+    A round against an active server adds ``GRINDING_BITS``:
+
+    >>> choose(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE, 40 + GRINDING_BITS).threshold
+    104
+    """
+    if not 2 <= n <= MAX_CLIENTS:
+        raise UsageError(f"clients must be between 2 and {MAX_CLIENTS}, not {n}")
+    if not 1 <= security <= 512 or not 1 <= correctness <= 512:
+        raise UsageError("security and correctness parameters must be between 1 and 512 bits")
+    load = corrupt + (dropout if adversary is Adversary.CURIOUS else 2 * dropout)
+    if load > Fraction(9, 10):
+        terms = "corrupt + dropout" if adversary is Adversary.CURIOUS else "corrupt + 2 dropout"
+        raise UsageError(f"infeasible: {terms} = {float(load):g} against a {adversary} server, must be at most 0.9")
+    bad, gone = floor(corrupt * n), floor(corrupt * n) + floor(dropout * n)
+    for degree in range(2, n - 1, 2):
+        if not _connected(n, degree, gone, security + 1):
+            continue
+        threshold = least_threshold(n, bad, degree, adversary, security)
+        if threshold <= surviving_neighbours(n, ceil((1 - dropout) * n), degree, correctness):
+            return GraphParameters(Graph.RING, degree, threshold)
+    return complete(n, corrupt, dropout)
+
+
+def complete(n: int, corrupt: Fraction, dropout: Fraction) -> GraphParameters:
+    """The complete graph of Bonawitz et al. 2017 with its least private threshold."""
+    threshold, left = complete_threshold(n, floor(corrupt * n)), n - floor(dropout * n)
+    if threshold > left:
+        raise UsageError(f"infeasible: {n} clients need threshold {threshold}, but only {left} are sure to stay")
+    return GraphParameters(Graph.COMPLETE, n - 1, threshold)
+
+
+def check_private(
+    n: int, corrupt: int, gone: int, parameters: GraphParameters, adversary: Adversary, security: int
+) -> None:
+    """Refuse parameters under which ``corrupt`` of n clients (counts, not fractions) could break somebody's privacy.
+
+    ``gone`` is how many clients may be corrupt or silent together. This is what a client runs itself, for the
+    planned n and again for the clients that really showed up.
+
+    >>> check_private(1000, 50, 100, GraphParameters(Graph.RING, 30, 12), Adversary.CURIOUS, 40)
+    Traceback (most recent call last):
+    secagg.errors.PolicyError: threshold 12 is too low for 30 neighbours among 1000 clients: at least 17 is needed
+    """
+    degree = min(parameters.degree, n - 1)
+    if parameters.graph is Graph.COMPLETE or degree == n - 1:
+        needed = complete_threshold(n, corrupt)
+    else:
+        if not _connected(n, degree, gone, security + 1):
+            raise PolicyError(f"{degree} neighbours do not keep {n} clients connected when {gone} are lost")
+        needed = least_threshold(n, corrupt, degree, adversary, security)
+    if parameters.threshold < needed:
+        raise PolicyError(
+            f"threshold {parameters.threshold} is too low for {degree} neighbours among {n} clients: "
+            f"at least {needed} is needed"
+        )

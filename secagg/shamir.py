@@ -1,0 +1,150 @@
+"""Shamir secret sharing of 32-byte secrets, t of n, over GF(2^31 - 1); vectorised over secrets, holders and limbs.
+
+A secret is cut into nine limbs of 29 bits; each limb is the constant term of its own random polynomial of degree
+t - 1. A Mersenne prime below 2^31 keeps every product inside a 64-bit word and reduction down to a shift and an
+addition. Holder i's share of a secret is nine field elements, 36 bytes; its abscissa is not part of the share but
+who the holder is, so a share cannot claim another's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.errors import DecodeError, UsageError
+from secagg.prg import Rng
+
+Field: TypeAlias = NDArray[np.uint64]
+
+PRIME = (1 << 31) - 1
+SECRET_BYTES = 32
+LIMBS, LIMB_BITS = 9, 29
+SHARE_BYTES = 4 * LIMBS
+
+_P = np.uint64(PRIME)
+_SHIFT = np.uint64(31)
+_LIMB_WEIGHTS = np.uint64(1) << np.arange(LIMB_BITS, dtype=np.uint64)
+
+
+def split(secrets: Sequence[bytes], threshold: int, holders: Sequence[int], rng: Rng) -> NDArray[np.uint32]:
+    """Shares of every secret for every holder, shape (holders, secrets, LIMBS). Holders are distinct and not zero.
+
+    >>> shares = split([b"k" * 32, b"b" * 32], 2, [1, 2, 3], __import__("os").urandom)
+    >>> reconstruct(np.array([[3, 1]]), shares[[2, 0], 1][None])
+    [b'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb']
+    """
+    if not 1 <= threshold <= len(holders):
+        raise UsageError(f"threshold {threshold} is not between 1 and the {len(holders)} holders")
+    x = _abscissas(np.asarray([holders], np.int64))[0]
+    constants = _to_limbs(secrets)
+    coefficients = _uniform((threshold - 1, *constants.shape), rng)
+    value = np.zeros((len(holders), *constants.shape), np.uint64)
+    for coefficient in [*coefficients[::-1], constants]:  # Horner
+        value = _reduce(_multiply(value, x[:, None, None]) + coefficient)
+    return value.astype(np.uint32)
+
+
+def reconstruct(holders: NDArray[np.int64], shares: NDArray[np.uint32]) -> list[bytes | None]:
+    """Secrets from t shares each: ``holders`` (secrets, t) and ``shares`` (secrets, t, LIMBS), all secrets at once.
+
+    None stands where the shares cannot come from one 32-byte secret. Wrong shares can also give a wrong secret:
+    callers check it against a public key or a commitment.
+    """
+    x = _abscissas(holders)
+    y = shares.astype(np.uint64)
+    if y.size and int(y.max()) >= PRIME:
+        raise DecodeError("a share is not reduced")
+    return _from_limbs(_dot(_lagrange_at_zero(x), y))
+
+
+def pack_shares(shares: NDArray[np.uint32]) -> bytes:
+    """One holder's shares of several secrets, as they are sealed."""
+    return shares.astype("<u4").tobytes()
+
+
+def unpack_shares(data: bytes, secrets: int) -> NDArray[np.uint32]:
+    """Inverse of ``pack_shares``, shape (secrets, LIMBS)."""
+    if len(data) != secrets * SHARE_BYTES:
+        raise DecodeError(f"{len(data)} bytes are not {secrets} shares")
+    shares = np.frombuffer(data, "<u4").reshape(secrets, LIMBS)
+    if int(shares.max()) >= PRIME:
+        raise DecodeError("a share is not reduced")
+    return shares.astype(np.uint32)
+
+
+def _abscissas(holders: NDArray[np.int64]) -> Field:
+    ordered = np.sort(holders, axis=-1)
+    if holders.size and (int(ordered.min()) < 1 or int(ordered.max()) >= PRIME):
+        raise UsageError("a share index is zero or too large")
+    if (ordered[..., 1:] == ordered[..., :-1]).any():
+        raise UsageError("a share index appears twice")
+    return holders.astype(np.uint64)
+
+
+def _reduce(value: Field) -> Field:
+    """Any 64-bit word below 2^63, modulo p."""
+    value = (value & _P) + (value >> _SHIFT)
+    value = (value & _P) + (value >> _SHIFT)
+    return np.where(value >= _P, value - _P, value)
+
+
+def _multiply(a: Field, b: Field) -> Field:
+    return _reduce(a * b)
+
+
+def _invert(value: Field) -> Field:
+    """value^(p-2); p - 2 has every bit set but the second."""
+    result, square = value, value
+    for bit in range(1, 31):
+        square = _multiply(square, square)
+        if (PRIME - 2) >> bit & 1:
+            result = _multiply(result, square)
+    return result
+
+
+def _lagrange_at_zero(x: Field) -> Field:
+    """For each row of abscissas, lambda_i = prod_{j != i} x_j / (x_j - x_i)."""
+    numerator, denominator = np.ones_like(x), np.ones_like(x)
+    for j in range(x.shape[1]):
+        other = x[:, j : j + 1]
+        difference = _reduce(other + _P - x)
+        difference[:, j] = 1
+        factor = np.broadcast_to(other, x.shape).copy()
+        factor[:, j] = 1
+        numerator = _multiply(numerator, factor)
+        denominator = _multiply(denominator, difference)
+    return _multiply(numerator, _invert(denominator))
+
+
+def _dot(weights: Field, y: Field) -> Field:
+    """Row by row, sum_i weights_i y_i. Products are below 2^31, so up to 2^32 of them add up without wrapping."""
+    return _reduce(_multiply(weights[:, :, None], y).sum(axis=1))
+
+
+def _uniform(shape: tuple[int, ...], rng: Rng) -> Field:
+    """Uniform field elements: 31-bit words, those equal to p drawn again."""
+    count = int(np.prod(shape))
+    words = np.frombuffer(rng(4 * count), "<u4") & np.uint32(PRIME)
+    while (again := np.flatnonzero(words == PRIME)).size:
+        words[again] = np.frombuffer(rng(4 * again.size), "<u4") & np.uint32(PRIME)
+    return words.astype(np.uint64).reshape(shape)
+
+
+def _to_limbs(secrets: Sequence[bytes]) -> Field:
+    if any(len(secret) != SECRET_BYTES for secret in secrets):
+        raise UsageError(f"a secret has {SECRET_BYTES} bytes")
+    raw = np.frombuffer(b"".join(secrets), np.uint8).reshape(len(secrets), SECRET_BYTES)
+    bits = np.zeros((len(secrets), LIMBS * LIMB_BITS), np.uint64)
+    bits[:, : 8 * SECRET_BYTES] = np.unpackbits(raw, axis=1, bitorder="little")
+    return bits.reshape(len(secrets), LIMBS, LIMB_BITS) @ _LIMB_WEIGHTS
+
+
+def _from_limbs(limbs: Field) -> list[bytes | None]:
+    bits = (limbs[:, :, None] >> np.arange(31, dtype=np.uint64) & np.uint64(1)).astype(np.uint8)
+    flat = bits[:, :, :LIMB_BITS].reshape(len(limbs), -1)
+    spare = bits[:, :, LIMB_BITS:].sum(axis=(1, 2)) + flat[:, 8 * SECRET_BYTES :].sum(axis=1)
+    raw = np.packbits(flat[:, : 8 * SECRET_BYTES], axis=1, bitorder="little")
+    return [None if extra else row.tobytes() for row, extra in zip(raw, spare.tolist(), strict=True)]

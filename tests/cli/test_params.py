@@ -1,0 +1,161 @@
+"""``secagg params``: the check points of the formula, and one line with exit code 2 for every wrong use."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from secagg import cli
+from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
+
+SCRIPT = Path(sys.executable).with_name("secagg")
+
+
+def words(clients: object, dropout: object, corrupt: object, adversary: str, *more: str) -> list[str]:
+    return [
+        "params", "--clients", str(clients), "--dropout", str(dropout), "--corrupt", str(corrupt),
+        "--adversary", adversary, *more,
+    ]  # fmt: skip
+
+
+def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("clients", "fraction", "adversary", "formula", "used"),
+    [
+        (1000, "0.05", "curious", (30, 17), (30, 17)),
+        (1000, "0.1", "active", (96, 67), (140, 104)),
+        (1000, "1/10", "active", (96, 67), (140, 104)),
+        (1000, "0.05", "active", None, (76, 58)),
+        (10_000, "0.1", "active", None, (190, 141)),
+        (100_000, "0.05", "curious", (36, 21), (36, 21)),
+    ],
+)
+def test_check_points(
+    capsys: pytest.CaptureFixture[str],
+    clients: int,
+    fraction: str,
+    adversary: str,
+    formula: tuple[int, int] | None,
+    used: tuple[int, int],
+) -> None:
+    assert cli.main(words(clients, fraction, fraction, adversary, "--json")) == 0
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert formula is None or (answer["degree"], answer["threshold"]) == formula
+    assert (answer["round"]["degree"], answer["round"]["threshold"]) == used
+    assert answer["graph"] == answer["round"]["graph"] == "ring"
+    assert (answer["security"], answer["round"]["security"]) == (40, 120 if adversary == "active" else 40)
+
+
+def test_a_small_cohort_gets_the_complete_graph(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words(3, 0.2, 0.1, "active", "--json")) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["graph"], answer["degree"], answer["threshold"]) == ("complete", 2, 2)
+
+
+def test_dropout_and_corrupt_are_not_mixed_up(capsys: pytest.CaptureFixture[str]) -> None:
+    """Against an active server dropouts count twice: 0.3 + 2 * 0.2 is feasible, 0.2 + 2 * 0.4 is not."""
+    assert cli.main(words(1000, 0.2, 0.3, "active", "--json")) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["dropout"], answer["corrupt"]) == (0.2, 0.3)
+    assert cli.main(words(1000, 0.4, 0.2, "active")) == 2
+
+
+def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words(1000, 0.1, 0.1, "active")) == 0
+    text = capsys.readouterr().out
+    assert "96 neighbours, threshold 67" in text
+    assert "140 neighbours, threshold 104" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (words(1000, 0.3, 0.5, "active"), "infeasible"),
+        (words(1000, 0.1, 0.1, "active", "--nosuch"), "--nosuch"),
+        (words(1000, 0.1, 0.1, "active", "stray"), "stray"),
+        (words(1000, 0.1, 0.1, "friendly"), "--adversary"),
+        (words("many", 0.1, 0.1, "active"), "--clients"),
+        (words(1, 0.1, 0.1, "active"), "clients"),
+        (words(1000, "a\nb", 0.1, "active"), "not a fraction"),
+        (words(1000, 0.1, 1.5, "active"), "1.5"),
+        (words(1000, 0.1, 0.1, "active", "--security", "0"), "security"),
+        (words(1000, 0.1, 0.1, "active")[:-2], "--adversary"),
+        (["nosuch"], "nosuch"),
+        (["--nosuch"], "--nosuch"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+) -> None:
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert line.startswith("secagg: ")
+    assert reason in line
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("x"), 2),
+        (DecodeError("x"), 2),
+        (PolicyError("x"), 3),
+        (BudgetError("x"), 3),
+        (PeerError("x", culprits=["bob"]), 4),
+        (ThresholdError("x"), 1),
+        (SecAggError("x"), 1),
+        (FileNotFoundError("x"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_every_declared_error_has_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("secagg.cli.params.choose", fail)
+    assert cli.main(words(1000, 0.1, 0.1, "active")) == code
+    assert capsys.readouterr().err.count("\n") == (0 if code == 130 else 1)
+
+
+def test_the_installed_script_answers_and_refuses() -> None:
+    answered = script(*words(1000, 0.05, 0.05, "curious", "--json"))
+    assert (answered.returncode, answered.stderr) == (0, "")
+    assert json.loads(answered.stdout.splitlines()[-1])["degree"] == 30
+    for bad, reason in [(words(1000, 0.3, 0.5, "active"), "infeasible"), (["params", "--nosuch"], "--nosuch")]:
+        refused = script(*bad)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert reason in refused.stderr
+        assert refused.stderr.count("\n") == 1
+
+
+def test_help_names_every_command_and_loads_none() -> None:
+    code = "import sys; from secagg.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for name, (module, summary) in cli.COMMANDS.items():
+        assert name in done.stdout
+        assert summary.split()[0] in done.stdout
+        assert module not in done.stderr.split()
+    assert "numpy" not in done.stderr.split()
+
+
+def test_nothing_to_do_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    assert "params" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_command_takes_json(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """In its own help, or in that of each of its subcommands."""
+    from typer.main import get_command
+
+    command = get_command(cli.application([name])).commands[name]  # type: ignore[attr-defined]
+    for leaf in getattr(command, "commands", {name: command}).values():
+        assert "--json" in [option for parameter in leaf.params for option in parameter.opts]
