@@ -28,7 +28,9 @@ class Neighbourhoods:
             raise UsageError("a graph needs two clients")
         self._size = size
         self._complete = parameters.graph is Graph.COMPLETE
-        self._reach = parameters.degree // 2
+        reach = parameters.degree // 2
+        self._closed = 2 * reach >= size - 1  # so many stayed away that the ring meets itself
+        self._steps = np.delete(np.arange(-reach, reach + 1), reach)
         self._order = np.argsort(random_words(Prg(seed), size), kind="stable")
         self._rank = np.argsort(self._order)
 
@@ -39,8 +41,7 @@ class Neighbourhoods:
         """
         if self._complete:
             return tuple(range(self._size))
-        if 2 * self._reach >= self._size - 1:  # so many stayed away that the ring closes on itself
+        if self._closed:
             return tuple(i for i in range(self._size) if i != position)
-        steps = np.r_[-self._reach : 0, 1 : self._reach + 1]
-        around = self._order[(self._rank[position] + steps) % self._size]
+        around = self._order[(self._rank[position] + self._steps) % self._size]
         return tuple(sorted(around.tolist()))

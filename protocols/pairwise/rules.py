@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from itertools import pairwise
+from itertools import compress, pairwise
+
+import numpy as np
 
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
@@ -105,15 +107,14 @@ def ascending(values: Sequence[int]) -> bool:
     return all(a < b for a, b in pairwise(values))
 
 
-def to_bitmap(members: Set[int], universe: tuple[int, ...] | range) -> bytes:
+def to_bitmap(members: Set[int], universe: Sequence[int]) -> bytes:
     """Which of ``universe`` (ascending) are members, one bit each, first in the lowest bit."""
-    bits = sum(1 << i for i, element in enumerate(universe) if element in members)
-    return bits.to_bytes((len(universe) + 7) // 8, "little")
+    return np.packbits([element in members for element in universe], bitorder="little").tobytes()
 
 
-def from_bitmap(bitmap: bytes, universe: tuple[int, ...] | range, *, culprit: str) -> frozenset[int]:
+def from_bitmap(bitmap: bytes, universe: Sequence[int], *, culprit: str) -> frozenset[int]:
     """Inverse of ``to_bitmap``; refuses a wrong length and bits beyond the universe."""
-    bits = int.from_bytes(bitmap, "little")
-    if len(bitmap) != (len(universe) + 7) // 8 or bits >> len(universe):
+    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little").tolist()
+    if len(bitmap) != (len(universe) + 7) // 8 or any(bits[len(universe) :]):
         raise PeerError("not a set of the clients in question", culprits=[culprit])
-    return frozenset(element for i, element in enumerate(universe) if bits >> i & 1)
+    return frozenset(compress(universe, bits))

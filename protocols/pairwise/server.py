@@ -155,10 +155,10 @@ class PairwiseServer(ServerRound):
         return [client for v in holders if (client := self._clients[v]) in self._consents]
 
     def _signatures(self, number: int) -> Consents:
-        own = self._own_signers(number)
+        own = self._own_signers(number)[: self._t]
         least = self.plan.min_contributors if self.plan.clients <= ENFORCED_UP_TO else 0
-        strangers = (client for client in sorted(self._consents) if client not in own)
-        chosen = sorted([*own, *islice(strangers, max(least - len(own), 0))])
+        others = (client for client in sorted(self._consents) if client not in own)
+        chosen = sorted([*own, *islice(others, max(least - self._t, 0))])
         return Consents(tuple(SignedConsent(client, self._consents[client]) for client in chosen))
 
     # 5 REVEAL
