@@ -15,8 +15,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from protocols import registry
 from protocols.journal import Journal, MemoryJournal
@@ -29,6 +28,7 @@ from secagg.codec import blob, struct, u32
 from secagg.errors import DecodeError, PeerError, PolicyError, ThresholdError, UsageError
 from secagg.keys import KEY_BYTES, derive, transcript
 from secagg.prg import Prg, Rng
+from secagg.ring import Words
 from secagg.seal import open_box, seal
 
 SERVER = "server"
@@ -62,7 +62,7 @@ class ClientRound(ABC):
         roster: Roster,
         identity: Identity,
         policy: Policy,
-        values: NDArray[np.int64],
+        values: Words,
         secret: bytes,
     ) -> None:
         self.plan, self.roster, self.identity, self.policy = plan, roster, identity, policy
@@ -123,7 +123,8 @@ class Client:
             raise PolicyError(f"this session is past round {plan.round} for this client")
 
         secret = records[0].secret if records else self._rng(KEY_BYTES)
-        values = plan.encode_update(update, weight, Prg(derive(secret, labels.CLIENT_SECRET, b"rounding")))
+        integers = plan.encode_update(update, weight, Prg(derive(secret, labels.CLIENT_SECRET, b"rounding")))
+        values = plan.ring.lift(integers)
         current = protocol.client(plan, self.roster, self.identity, self.policy, values, secret)
         self._journal.retire(plan.session, plan.round)
         self._round, self._answered, self._unsafe = current, [], True

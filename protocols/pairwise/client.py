@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from protocols.machine import SERVER, ClientRound, Step
 from protocols.pairwise.messages import (
     ADVERT,
@@ -39,6 +36,7 @@ from secagg.keys import AgreementKey, check_agreement_key, derive, digest, trans
 from secagg.masking import add_masks
 from secagg.merkle import check_inclusion
 from secagg.prg import Prg
+from secagg.ring import Words
 from secagg.seal import open_box, seal
 from secagg.shamir import pack_shares, split, unpack_shares
 
@@ -69,7 +67,7 @@ class PairwiseClient(ClientRound):
         roster: Roster,
         identity: Identity,
         policy: Policy,
-        values: NDArray[np.int64],
+        values: Words,
         secret: bytes,
     ) -> None:
         super().__init__(plan, roster, identity, policy, values, secret)
@@ -164,7 +162,7 @@ class PairwiseClient(ClientRound):
         for v in self._held.keys() - {self._u}:
             seed = self._cohort.pair_seed(self._mask_key.agree(self._neighbours[v].mask_key), self._u, v)
             (plus if self._u < v else minus).append(seed)
-        masked = self.plan.ring.lift(self._values)
+        masked = self._values.copy()
         add_masks(masked, plus, minus)
         vector = self.plan.ring.pack(masked)
         holders = to_bitmap(self._held.keys(), self._holders)
@@ -194,6 +192,7 @@ class PairwiseClient(ClientRound):
                 masked_with_us.add(v)
         self._survivors, self._bitmap = survivors, message.survivors
         self._masked_with_us = frozenset(masked_with_us)
+        self._values = self.plan.ring.zeros(0)  # sent, and never needed again
 
     def _consent(self) -> Consent:
         return Consent(self.identity.key.sign(labels.SURVIVORS, self._cohort.survivors_digest(self._bitmap)))

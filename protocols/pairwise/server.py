@@ -64,6 +64,8 @@ class PairwiseServer(ServerRound):
         self._total = plan.ring.zeros(plan.encoding.coordinates)
         self._consents: dict[int, bytes] = {}
         self._shares: dict[int, dict[int, bytes]] = {}  # whose secret -> holder -> share
+        self.masks_removed = 0
+        """Mask streams expanded at the end: what the round cost the server."""
 
     # 1 ADVERTISE
 
@@ -188,6 +190,7 @@ class PairwiseServer(ServerRound):
                     key.agree(advert.mask_key, culprit=self.roster.names[advert.client]), u, w
                 )
                 (added if u < w else subtracted).append(seed)
+        self.masks_removed = len(added) + len(subtracted)
         add_masks(self._total, subtracted, added, workers=self._workers)
         self._conclude(survivors)
         return NOTHING

@@ -17,6 +17,7 @@ from typer.main import get_command
 from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecAggError, UsageError
 
 COMMANDS = {
+    "bench": ("secagg.cli.bench", "Measure a case: time, bytes, memory, and ratios within one run."),
     "params": ("secagg.cli.params", "How many neighbours and which threshold a cohort needs."),
 }
 """name -> (module, the line that ``secagg --help`` shows)"""

@@ -1,0 +1,100 @@
+"""What every benchmark gives back, and where each is found.
+
+A case is a module with ``DEFAULTS`` (a frozen dataclass, one field a setting) and ``run(config, say)``, which returns
+figures and ratios. Ratios compare two things measured in the same run; figures are what they were made from.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from secagg.errors import UsageError
+
+CASES = {
+    "pairwise": "SecAgg and SecAgg+: phases, bytes, memory, masking against the keystream limit.",
+}
+"""name (also of its module here) -> what it measures"""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    figures: Mapping[str, float]
+    ratios: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    case: str
+    config: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    commit: str
+    figures: Mapping[str, float]
+    ratios: Mapping[str, float]
+
+
+def run_case(case: str, settings: Sequence[str], say: Say) -> Report:
+    """Run a case with ``key=value`` settings over its defaults."""
+    if case not in CASES:
+        raise UsageError(f"unknown benchmark {case!r}; there are {', '.join(CASES)}")
+    module = import_module(f"benchmarks.{case}")
+    config = configured(module.DEFAULTS, settings)
+    measured: Measured = module.run(config, say)
+    return Report(case, asdict(config), machine(), commit(), measured.figures, measured.ratios)
+
+
+def configured(defaults: Any, settings: Sequence[str]) -> Any:
+    """``defaults`` with some fields replaced, each read as the type it has there."""
+    kinds = {field.name: type(getattr(defaults, field.name)) for field in fields(defaults)}
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator or key not in kinds:
+            raise UsageError(f"{setting!r} is not one of {', '.join(f'{name}=...' for name in kinds)}")
+        try:
+            changes[key] = kinds[key](value) if kinds[key] is not int else int(float(value))
+        except ValueError:
+            raise UsageError(f"{key} needs a {kinds[key].__name__}, not {value!r}") from None
+    return replace(defaults, **changes)
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 2),
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str:
+    """The commit of the source tree, "+" appended when it has been changed; "unknown" outside a checkout."""
+    root = Path(__file__).parent.parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return described.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

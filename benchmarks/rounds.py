@@ -1,0 +1,135 @@
+"""One real round between two processes: the server here, all its clients in a child. Frames travel through a pipe.
+
+So each role's seconds are its own, and the peak memory of this process is the server's.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from protocols.machine import Client, ServerRound
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from secagg.prg import Prg
+
+LENIENT = Policy(min_contributors=2, corrupt="0.01", dropout="0.01")
+"""The benchmark chooses k and t itself; its clients accept."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundCost:
+    client_s: dict[str, float]
+    """phase -> seconds, all clients together"""
+    server_s: dict[str, float]
+    """phase -> seconds to take in the messages; "close " + phase -> seconds to end it"""
+    bytes_up: Counter[str]
+    bytes_down: Counter[str]
+    server_extra_bytes: int
+    """peak resident memory of the server process beyond what it had before the round"""
+
+
+class Forgetful:
+    """A journal for clients that are never restarted: it keeps nothing, so that memory shows the protocol's own."""
+
+    def records(self, session: bytes, round_: int) -> list[bytes]:
+        return []
+
+    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
+        pass
+
+    def retire(self, session: bytes, before: int) -> None:
+        pass
+
+    def last_round(self, session: bytes) -> int | None:
+        return None
+
+    def head(self) -> bytes:
+        return bytes(32)
+
+
+def people(count: int) -> tuple[list[Identity], Roster]:
+    """The same identities in both processes."""
+    rng = Prg(b"benchmark identities, not secret")
+    identities = [Identity.generate(f"client-{i:07}", rng) for i in range(count)]
+    return identities, Roster.of(identities)
+
+
+def update_of(number: int, plan: RoundPlan) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """A client's vector: integers of the plan's width, from a seed that both processes know."""
+    largest = plan.encoding.largest
+    return np.random.default_rng(number).integers(-largest, largest + 1, plan.encoding.length)
+
+
+def run_round(server: ServerRound, silent_at: str, silent: Iterable[str]) -> RoundCost:
+    """Drive ``server`` to its outcome; ``silent`` clients answer nothing from phase ``silent_at`` on."""
+    cost = RoundCost(defaultdict(float), defaultdict(float), Counter(), Counter(), 0)
+    gone, phases = frozenset(silent), [str(phase) for phase in server.steps]
+    context = multiprocessing.get_context("spawn")
+    near, far = context.Pipe()
+    child = context.Process(target=_clients, args=(far, len(server.roster)), daemon=True)
+    child.start()
+    near.send_bytes(server.plan.encode())
+    before, began = _resident(), _peak()
+    requests: Iterator[tuple[str, bytes]] = iter([(name, b"") for name in server.roster.names])
+    while server.outcome is None:
+        phase = str(server.phase)
+        for name, request in requests:
+            if name in gone and phases.index(phase) >= phases.index(silent_at):
+                continue
+            cost.bytes_down[phase] += len(request)
+            near.send_bytes(name.encode())
+            near.send_bytes(request)
+            answer = near.recv_bytes()
+            cost.client_s[phase] += float(near.recv_bytes())
+            cost.bytes_up[phase] += len(answer)
+            started = perf_counter()
+            server.receive(name, answer)
+            cost.server_s[phase] += perf_counter() - started
+        started = perf_counter()
+        server.close(phase)
+        cost.server_s[f"close {phase}"] += perf_counter() - started
+        requests = server.outbox()
+    near.send_bytes(b"")
+    child.join()
+    extra = _peak() - before if _peak() > began else 0
+    return RoundCost(cost.client_s, cost.server_s, cost.bytes_up, cost.bytes_down, extra)
+
+
+def _clients(pipe: Connection, count: int) -> None:
+    """The child: answer every request with a frame and the seconds it took."""
+    identities, roster = people(count)
+    clients = {i.name: Client(i, roster, policy=LENIENT, journal=Forgetful()) for i in identities}
+    plan = RoundPlan.decode(pipe.recv_bytes())
+    while name := pipe.recv_bytes().decode():
+        request = pipe.recv_bytes()
+        update = None if request else update_of(roster.number(name), plan)
+        started = perf_counter()
+        answer = clients[name].receive(request) if update is None else clients[name].start(plan, update)
+        seconds = perf_counter() - started
+        pipe.send_bytes(answer)
+        pipe.send_bytes(repr(seconds).encode())
+
+
+def _peak() -> int:
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return usage if sys.platform == "darwin" else usage * 1024
+
+
+def _resident() -> int:
+    """Resident memory now (Linux); elsewhere the peak so far, which makes the figure a lower bound."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return _peak()
+    return pages * resource.getpagesize()

@@ -1,0 +1,35 @@
+"""``secagg bench``: measure one case; ratios are taken within the run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from benchmarks.case import CASES, Report, run_case
+from secagg.cli.output import Json, emit
+
+app = typer.Typer()
+
+
+@app.command()
+def bench(
+    case: Annotated[str, typer.Argument(help=f"One of: {', '.join(CASES)}.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, over the case's defaults.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a benchmark and print its configuration, figures and ratios."""
+    report = run_case(case, settings or [], lambda line: print(line, file=sys.stderr))
+    emit(as_json, asdict(report), _table(report))
+
+
+def _table(report: Report) -> Table:
+    table = Table(title=f"{report.case} at {report.commit}", caption=f"{report.machine}")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in {**report.figures, **{f"ratio {name}": value for name, value in report.ratios.items()}}.items():
+        table.add_row(name, f"{value:,.4g}")
+    return table
