@@ -18,6 +18,7 @@ from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecA
 
 COMMANDS = {
     "bench": ("secagg.cli.bench", "Measure a case: time, bytes, memory, and ratios within one run."),
+    "demo": ("secagg.cli.demo", "One round with dropouts: what the server saw, and what it learnt."),
     "params": ("secagg.cli.params", "How many neighbours and which threshold a cohort needs."),
 }
 """name -> (module, the line that ``secagg --help`` shows)"""
