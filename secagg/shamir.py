@@ -60,6 +60,64 @@ def reconstruct(holders: NDArray[np.int64], shares: NDArray[np.uint32]) -> list[
     return _from_limbs(_dot(_lagrange_at_zero(x), y))
 
 
+def wrong_shares(holders: Sequence[int], shares: NDArray[np.uint32], threshold: int, rng: Rng) -> list[int]:
+    """Which of one secret's m shares, shape (m, LIMBS), lie off the polynomial that the others agree on.
+
+    Up to (m - t) / 2 wrong shares are found (Berlekamp and Welch 1986): a monic E of degree e that vanishes at the
+    wrong ones and a Q of degree below t + e satisfy Q(x) = y E(x) at all m points, and Q / E is the polynomial. The
+    limbs are first combined with random weights; a wrong share escapes that with probability 2^-31. With more
+    errors than that, the answer means nothing: callers check the secret.
+    """
+    x = _abscissas(np.asarray([holders], np.int64))[0]
+    y = _dot(_uniform((1, LIMBS), rng), shares.astype(np.uint64).T[None])[0]
+    e = (len(x) - threshold) // 2
+    powers = [np.ones_like(x)]
+    while len(powers) < threshold + e:
+        powers.append(_multiply(powers[-1], x))
+    times_y = [_multiply(y, power) for power in powers[: e + 1]]
+    system = np.stack([*powers, *[_P - column for column in times_y]], axis=1)  # [Q | E but its 1] = y x^e
+    solution = _solve(_reduce(system))
+    q, divisor = solution[: threshold + e], [*solution[threshold + e :], 1]
+    value = np.zeros_like(x)
+    for coefficient in _divide(q, divisor)[::-1]:
+        value = _reduce(_multiply(value, x) + np.uint64(coefficient))
+    return np.flatnonzero(value != y).tolist()
+
+
+def _solve(system: Field) -> list[int]:
+    """Some solution of the linear equations [A | b], given as rows (a, -b); free unknowns are zero."""
+    rows, unknowns = system.copy(), system.shape[1] - 1
+    pivots: list[int] = []
+    for column in range(unknowns):
+        at = len(pivots)
+        candidates = np.flatnonzero(rows[at:, column])
+        if not candidates.size:
+            continue
+        rows[[at, at + candidates[0]]] = rows[[at + candidates[0], at]]
+        rows[at] = _multiply(rows[at], _invert(rows[at, column : column + 1]))
+        factors = rows[:, column : column + 1].copy()
+        factors[at] = 0
+        rows = _reduce(rows + _P - _multiply(factors, rows[at]))
+        pivots.append(column)
+        if len(pivots) == len(rows):
+            break
+    solution = [0] * unknowns
+    for row, column in zip(rows, pivots, strict=False):
+        solution[column] = (PRIME - int(row[-1])) % PRIME
+    return solution
+
+
+def _divide(dividend: list[int], divisor: list[int]) -> list[int]:
+    """The quotient of polynomials, lowest coefficient first; the divisor is monic."""
+    rest, degree = list(dividend), len(divisor) - 1
+    quotient = [0] * max(len(rest) - degree, 0)
+    for i in range(len(quotient) - 1, -1, -1):
+        quotient[i] = rest[i + degree]
+        for j, coefficient in enumerate(divisor):
+            rest[i + j] = (rest[i + j] - quotient[i] * coefficient) % PRIME
+    return quotient
+
+
 def pack_shares(shares: NDArray[np.uint32]) -> bytes:
     """One holder's shares of several secrets, as they are sealed."""
     return shares.astype("<u4").tobytes()

@@ -24,16 +24,17 @@ Rounds (client -> server, then server -> clients)
 Threat model
     Privacy of honest clients against a server that lies to everybody together with up to a fraction gamma of clients;
     parameters in ``secagg.params``. Correctness only when clients follow the protocol: a client may upload any vector,
-    and one that deals bad shares can make the round abort. The transport need not be secret; it should tell the
-    server who speaks, because messages 2, 4 and 5 carry no signature for the server to check (a forger can make a
-    client drop out, nothing more).
+    and one that deals bad shares can make the round abort (a few wrong shares are found and done without). The
+    transport need not be secret; it should tell the server who speaks, because messages 2 and 5 carry no signature
+    (a forger can make a client drop out, nothing more).
 
 What the server learns
     The sum over U3, who took part in each phase, nothing else, if at least t of each client's neighbours stay.
 
 Cost
-    Client O(k) key agreements and signatures, k + 1 mask expansions; server (dropped after sharing) * k expansions.
-    Up: n bits log-free - the vector at exactly ring width, plus about 100 bytes a neighbour.
+    Client: 3k key agreements, about 2k + t signatures to verify, k + 1 mask expansions. Server: n expansions, and k more
+    for each client that drops between SHARE and UPLOAD. Up: the vector at exactly ring width, and some 140 bytes a
+    neighbour.
 
 Deviations from the papers
     - The graph comes from a hash of plan and cohort, not from the clients' own choices as in Bell et al.'s active
@@ -76,7 +77,7 @@ SECAGG = Protocol(
     name="secagg",
     code=1,
     paper="Bonawitz et al. 2017 (CCS), active adversaries",
-    threat_model="server and up to a third of the clients malicious",
+    threat_model="server malicious, with a fraction g of the clients; g + 2 dropout < 1",
     server_learns="the sum over the survivors, and who dropped out when",
     cost="client O(n + d n), server O(d n (1 + dropped n)), five messages up",
     parameters=PARAMETERS,
@@ -93,7 +94,7 @@ SECAGG_PLUS = replace(
     name="secagg+",
     code=2,
     paper="Bell et al. 2020 (CCS), with a hashed graph",
-    threat_model="server malicious, with a stated fraction of the clients",
+    threat_model="server malicious, with a fraction g of the clients; g + 2 dropout <= 0.9",
     cost="client O(k + d k), server O(d n (1 + dropped k)), k = O(log n), five messages up",
     choose=_choose_ring,
     messages=Messages(2, TYPES),

@@ -7,6 +7,7 @@ are positions in U1 once U1 is there; u is an uploader, v a holder of its shares
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 
 import numpy as np
@@ -36,11 +37,11 @@ from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO
 from protocols.roster import Roster
 from secagg import labels
-from secagg.errors import PeerError
+from secagg.errors import DecodeError, PeerError
 from secagg.keys import AgreementKey, digest
 from secagg.masking import add_masks
 from secagg.merkle import MerkleTree
-from secagg.shamir import reconstruct, unpack_shares
+from secagg.shamir import reconstruct, unpack_shares, wrong_shares
 
 
 class PairwiseServer(ServerRound):
@@ -64,6 +65,8 @@ class PairwiseServer(ServerRound):
         self._total = plan.ring.zeros(plan.encoding.coordinates)
         self._consents: dict[int, bytes] = {}
         self._shares: dict[int, dict[int, bytes]] = {}  # whose secret -> holder -> share
+        self.exposed: tuple[str, ...] = ()
+        """Holders of a wrong share. It was done without; whether they or the dealer lied cannot be told."""
         self.masks_removed = 0
         """Mask streams expanded at the end: what the round cost the server."""
 
@@ -123,8 +126,8 @@ class PairwiseServer(ServerRound):
         for v in self._holders[u]:
             # A mask that only one of two uploads carries could never be removed: the later one stays out.
             if v in self._masked_with and (v in listed) != (u in self._masked_with[v]):
-                other = self.roster.names[self._clients[v]]
-                raise PeerError("two neighbours disagree whether they share a mask", culprits=[name, other])
+                culprits = [name, self._name(v)]
+                raise PeerError("two neighbours disagree whether they share a mask", culprits=culprits)
         self._total += self.plan.ring.unpack(upload.vector, len(self._total))
         self._headers[u], self._masked_with[u] = upload.header, listed
 
@@ -172,8 +175,11 @@ class PairwiseServer(ServerRound):
         shares = (*reveal.self_shares, *reveal.key_shares)
         if [s.peer for s in reveal.self_shares] != alive or [s.peer for s in reveal.key_shares] != dead:
             raise PeerError("shares of others than asked for", culprits=[self.roster.names[number]])
-        for share in shares:
-            unpack_shares(share.share, 1)
+        try:
+            for share in shares:
+                unpack_shares(share.share, 1)
+        except DecodeError as error:
+            raise PeerError(str(error), culprits=[self.roster.names[number]]) from None
         for share in shares:
             self._shares.setdefault(share.peer, {})[v] = share.share
 
@@ -186,9 +192,7 @@ class PairwiseServer(ServerRound):
             key = AgreementKey(secrets[w])
             for u in (v for v in self._holders[w] if w in self._masked_with.get(v, ())):
                 advert = self._adverts[self._clients[u]]
-                seed = self._cohort.pair_seed(
-                    key.agree(advert.mask_key, culprit=self.roster.names[advert.client]), u, w
-                )
+                seed = self._cohort.pair_seed(key.agree(advert.mask_key), u, w)
                 (added if u < w else subtracted).append(seed)
         self.masks_removed = len(added) + len(subtracted)
         add_masks(self._total, subtracted, added, workers=self._workers)
@@ -197,28 +201,45 @@ class PairwiseServer(ServerRound):
 
     def _rebuilt(self, wanted: list[int]) -> dict[int, bytes]:
         """Self-mask seeds of survivors and mask keys of the dead, all at once, each checked against its advert."""
-        holders, shares = [], []
+        given = {u: sorted(self._shares.get(u, {})) for u in wanted}
+        for u, holders in given.items():
+            self._need(len(holders), self._t, f"shares came to remove the mask of {self._name(u)}")
+        secrets = self._reconstructed({u: holders[: self._t] for u, holders in given.items()})
         for u in wanted:
-            given = sorted(self._shares.get(u, {}).items())
-            name = self.roster.names[self._clients[u]]
-            self._need(len(given), self._t, f"shares came to remove the mask of {name}")
-            holders.append([v + 1 for v, _ in given[: self._t]])
-            shares.append([unpack_shares(share, 1)[0] for _, share in given[: self._t]])
-        secrets = dict(zip(wanted, reconstruct(np.array(holders), np.array(shares)), strict=True))
-        return {u: self._checked_secret(u, secret) for u, secret in secrets.items()}
+            if not self._is_secret_of(u, secrets[u]):
+                secrets[u] = self._rebuilt_despite_liars(u, given[u])
+        return {u: secret for u, secret in secrets.items() if secret is not None}
 
-    def _checked_secret(self, u: int, secret: bytes | None) -> bytes:
+    def _reconstructed(self, given: dict[int, list[int]]) -> dict[int, bytes | None]:
+        holders = np.array(list(given.values())) + 1
+        shares = np.array([[unpack_shares(self._shares[u][v], 1)[0] for v in vs] for u, vs in given.items()])
+        return dict(zip(given, reconstruct(holders, shares), strict=True))
+
+    def _is_secret_of(self, u: int, secret: bytes | None) -> bool:
         advert = self._adverts[self._clients[u]]
-        if secret is not None:
-            if u in self._headers and digest(labels.SELF_COMMITMENT, secret) == advert.commitment:
-                return secret
-            if u not in self._headers and AgreementKey(secret).public == advert.mask_key:
-                return secret
-        culprits = [self._clients[v] for v in [u, *sorted(self._shares[u])[: self._t]]]
-        raise PeerError("shares that do not give the secret", culprits=[self.roster.names[c] for c in culprits])
+        if secret is None:
+            return False
+        if u in self._headers:
+            return digest(labels.SELF_COMMITMENT, secret) == advert.commitment
+        return AgreementKey(secret).public == advert.mask_key
+
+    def _rebuilt_despite_liars(self, u: int, given: list[int]) -> bytes:
+        """Shares beyond t show which of them are wrong; those holders are exposed and done without."""
+        shares = np.array([unpack_shares(self._shares[u][v], 1)[0] for v in given])
+        wrong = {given[i] for i in wrong_shares([v + 1 for v in given], shares, self._t, os.urandom)}
+        good = [v for v in given if v not in wrong][: self._t]
+        secret = self._reconstructed({u: good})[u] if len(good) == self._t else None
+        if secret is None or not self._is_secret_of(u, secret):
+            suspects = {u, *given} if wrong or len(given) == self._t else {u}  # without surplus a liar hides
+            raise PeerError("shares that do not give the secret", culprits=map(self._name, suspects))
+        self.exposed = tuple(sorted({*self.exposed, *map(self._name, wrong)}))
+        return secret
+
+    def _name(self, u: int) -> str:
+        return self.roster.names[self._clients[u]]
 
     def _conclude(self, survivors: list[int]) -> None:
-        names = tuple(self.roster.names[self._clients[u]] for u in survivors)
+        names = tuple(map(self._name, survivors))
         signatures = tuple((self.roster.names[number], s) for number, s in sorted(self._consents.items()))
         advertised = tuple(self.roster.names[number] for number in self._clients)
         event = RoundEvent(self.plan, advertised, names, self._agreed, signatures)

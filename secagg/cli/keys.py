@@ -1,0 +1,27 @@
+"""``secagg keys``: a client's long-term identity, in a file that only its owner can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protocols.roster import Identity
+from secagg.cli.facts import facts
+from secagg.cli.output import Json, emit
+
+app = typer.Typer(name="keys", help="A client's long-term identity.")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="How the roster is to name this client.")],
+    out: Annotated[Path, typer.Option(help="The file to make; an existing one is never overwritten.")],
+    as_json: Json = False,
+) -> None:
+    """Make an identity. The public key that it prints goes into the roster, the file stays with the client."""
+    identity = Identity.generate(name)
+    identity.save(out)
+    answer = {"name": identity.name, "public_key": identity.key.public.hex(), "file": str(out)}
+    emit(as_json, answer, facts(answer))

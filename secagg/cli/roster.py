@@ -1,0 +1,77 @@
+"""``secagg roster``: the names and public keys of all clients, which a deployment hands to each of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.table import Table
+
+from protocols.roster import Identity, Roster
+from secagg.cli.facts import facts
+from secagg.cli.output import Json, emit
+from secagg.errors import UsageError
+
+app = typer.Typer(name="roster", help="Who takes part: names and public keys, handed out by the deployment.")
+
+
+@app.command()
+def build(
+    out: Annotated[Path, typer.Option(help="The file to make; an existing one is never overwritten.")],
+    clients: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=HEXKEY]...", help="Clients and the keys they announced.")
+    ] = None,
+    identity: Annotated[list[Path] | None, typer.Option(help="A client's identity file, where it is at hand.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Put clients into a roster. Everybody who is to run rounds together needs this very file."""
+    named = [_named(text) for text in clients or ()]
+    named += [(one.name, one.key.public) for one in map(Identity.load, identity or ())]
+    if len({name for name, _ in named}) != len(named):
+        raise UsageError("a client is named twice")
+    roster = Roster.build(dict(named))
+    _reserve(out)
+    roster.save(out)
+    _tell(as_json, roster, out)
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(help="A roster.")],
+    as_json: Json = False,
+) -> None:
+    """Show a roster, and the digest that its clients can compare with each other."""
+    _tell(as_json, Roster.load(file), file)
+
+
+def _named(text: str) -> tuple[str, bytes]:
+    name, _, key = text.partition("=")
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}", key):
+        raise UsageError(f"{text!r} is not NAME=HEXKEY, with a key of 64 hexadecimal digits")
+    return name, bytes.fromhex(key)
+
+
+def _reserve(path: Path) -> None:
+    """Take the name in one step, so that of two builders only one writes."""
+    try:
+        path.touch(exist_ok=False)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _tell(as_json: bool, roster: Roster, file: Path) -> None:
+    keys = [key.hex() for key in roster.keys]
+    table = Table("client", box=None, pad_edge=False)
+    table.columns[0].overflow = "fold"
+    table.add_column("public key", no_wrap=True, min_width=64)
+    for name, key in zip(roster.names, keys, strict=True):
+        table.add_row(name, key)
+    answer = {
+        "file": str(file),
+        "digest": roster.digest.hex(),
+        "clients": [{"name": name, "public_key": key} for name, key in zip(roster.names, keys, strict=True)],
+    }
+    emit(as_json, answer, Group(table, "", facts({"digest": answer["digest"], "clients": len(roster)})))
