@@ -54,13 +54,12 @@ def reconstruct(holders: NDArray[np.int64], shares: NDArray[np.uint32]) -> list[
     callers check it against a public key or a commitment.
     """
     x = _abscissas(holders)
-    y = shares.astype(np.uint64)
-    if y.size and int(y.max()) >= PRIME:
+    if shares.size and int(shares.max()) >= PRIME:
         raise DecodeError("a share is not reduced")
-    return _from_limbs(_dot(_lagrange_at_zero(x), y))
+    return _from_limbs(_dot(_lagrange_at_zero(x), shares))
 
 
-def wrong_shares(holders: Sequence[int], shares: NDArray[np.uint32], threshold: int, rng: Rng) -> list[int]:
+def wrong_shares(holders: NDArray[np.int64], shares: NDArray[np.uint32], threshold: int, rng: Rng) -> list[int]:
     """Which of one secret's m shares, shape (m, LIMBS), lie off the polynomial that the others agree on.
 
     Up to (m - t) / 2 wrong shares are found (Berlekamp and Welch 1986): a monic E of degree e that vanishes at the
@@ -68,8 +67,8 @@ def wrong_shares(holders: Sequence[int], shares: NDArray[np.uint32], threshold: 
     limbs are first combined with random weights; a wrong share escapes that with probability 2^-31. With more
     errors than that, the answer means nothing: callers check the secret.
     """
-    x = _abscissas(np.asarray([holders], np.int64))[0]
-    y = _dot(_uniform((1, LIMBS), rng), shares.astype(np.uint64).T[None])[0]
+    x = _abscissas(holders[None])[0]
+    y = _dot(_uniform((1, LIMBS), rng), shares.T[None])[0]
     e = (len(x) - threshold) // 2
     powers = [np.ones_like(x)]
     while len(powers) < threshold + e:
@@ -177,9 +176,12 @@ def _lagrange_at_zero(x: Field) -> Field:
     return _multiply(numerator, _invert(denominator))
 
 
-def _dot(weights: Field, y: Field) -> Field:
+def _dot(weights: Field, y: NDArray[np.uint32]) -> Field:
     """Row by row, sum_i weights_i y_i. Products are below 2^31, so up to 2^32 of them add up without wrapping."""
-    return _reduce(_multiply(weights[:, :, None], y).sum(axis=1))
+    total = np.zeros((len(y), y.shape[2]), np.uint64)
+    for i in range(y.shape[1]):
+        total += _multiply(weights[:, i : i + 1], y[:, i].astype(np.uint64))
+    return _reduce(total)
 
 
 def _uniform(shape: tuple[int, ...], rng: Rng) -> Field:

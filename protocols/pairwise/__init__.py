@@ -32,9 +32,9 @@ What the server learns
     The sum over U3, who took part in each phase, nothing else, if at least t of each client's neighbours stay.
 
 Cost
-    Client: 3k key agreements, about 2k + t signatures to verify, k + 1 mask expansions. Server: n expansions, and k more
-    for each client that drops between SHARE and UPLOAD. Up: the vector at exactly ring width, and some 140 bytes a
-    neighbour.
+    Client: 3k key agreements, about 2k + t signatures to verify, k + 1 mask expansions. Server: n expansions, and k
+    more for each client that drops between SHARE and UPLOAD. Up: the vector at exactly ring width, and some 140 bytes
+    a neighbour.
 
 Deviations from the papers
     - The graph comes from a hash of plan and cohort, not from the clients' own choices as in Bell et al.'s active

@@ -8,15 +8,19 @@ are positions in U1 once U1 is there; u is an uploader, v a holder of its shares
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protocols.machine import NOTHING, Sends, ServerRound, Step
 from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.pairwise.client import check_advert, check_consent, check_header
 from protocols.pairwise.messages import (
     ADVERT,
+    BOX_BYTES,
     Advert,
     Consent,
     Consents,
@@ -59,12 +63,12 @@ class PairwiseServer(ServerRound):
         self._t = parameters_of(plan).threshold
         self._least = max(self._t, plan.min_contributors)
         self._adverts: dict[int, Advert] = {}  # by roster number
-        self._boxes: dict[int, dict[int, bytes]] = {}  # receiver -> sender -> box
+        self._dealt: dict[int, bytes] = {}  # U2: dealer -> its boxes, in the order of its holders
         self._headers: dict[int, UploadHeader] = {}  # U3
         self._masked_with: dict[int, frozenset[int]] = {}
         self._total = plan.ring.zeros(plan.encoding.coordinates)
         self._consents: dict[int, bytes] = {}
-        self._shares: dict[int, dict[int, bytes]] = {}  # whose secret -> holder -> share
+        self._shares: dict[int, _Shares] = {}  # whose secret -> what came of it
         self.exposed: tuple[str, ...] = ()
         """Holders of a wrong share. It was done without; whether they or the dealer lied cannot be told."""
         self.masks_removed = 0
@@ -101,18 +105,21 @@ class PairwiseServer(ServerRound):
         u = self._positions[number]
         if [box.peer for box in dealt.boxes] != [v for v in self._holders[u] if v != u]:
             raise PeerError("shares for others than the neighbours", culprits=[self.roster.names[number]])
-        for box in dealt.boxes:
-            self._boxes.setdefault(box.peer, {})[u] = box.box
+        self._dealt[u] = b"".join([box.box for box in dealt.boxes])
 
     def _deliver(self) -> Sends:
-        dealers = [self._positions[number] for number in sorted(self._heard)]  # U2
-        self._need(len(dealers), self._least, "clients dealt shares")
-        reached = [u for u in dealers if len(self._boxes.get(u, ())) + (u in self._holders[u]) >= self._t]
+        self._need(len(self._dealt), self._least, "clients dealt shares")
+        reached = [u for u in sorted(self._dealt) if len(self._dealt.keys() & self._holders[u]) >= self._t]
         return Sends([self._clients[u] for u in reached], self._delivery)
 
     def _delivery(self, number: int) -> Delivery:
-        boxes = self._boxes[self._positions[number]]
-        return Delivery(tuple(SealedShares(v, box) for v, box in sorted(boxes.items())))
+        v = self._positions[number]
+        boxes = []
+        for u in self._holders[v]:
+            if u != v and u in self._dealt:
+                at = bisect_left([w for w in self._holders[u] if w != u], v) * BOX_BYTES
+                boxes.append(SealedShares(u, self._dealt[u][at : at + BOX_BYTES]))
+        return Delivery(tuple(boxes))
 
     # 3 UPLOAD
 
@@ -134,7 +141,7 @@ class PairwiseServer(ServerRound):
     def _announce_survivors(self) -> Sends:
         survivors = sorted(self._headers)  # U3
         self._need(len(survivors), self._least, "clients uploaded")
-        self._boxes = {}
+        self._dealt = {}
         self._bitmap = to_bitmap(self._headers.keys(), range(self._cohort.size))
         self._agreed = self._cohort.survivors_digest(self._bitmap)
         return Sends([self._clients[u] for u in survivors], self._survivors)
@@ -181,7 +188,9 @@ class PairwiseServer(ServerRound):
         except DecodeError as error:
             raise PeerError(str(error), culprits=[self.roster.names[number]]) from None
         for share in shares:
-            self._shares.setdefault(share.peer, {})[v] = share.share
+            collected = self._shares.setdefault(share.peer, _Shares([], bytearray()))
+            collected.holders.append(v)
+            collected.shares.extend(share.share)
 
     def _unmask(self) -> Sends:
         survivors = sorted(self._headers)
@@ -201,38 +210,34 @@ class PairwiseServer(ServerRound):
 
     def _rebuilt(self, wanted: list[int]) -> dict[int, bytes]:
         """Self-mask seeds of survivors and mask keys of the dead, all at once, each checked against its advert."""
-        given = {u: sorted(self._shares.get(u, {})) for u in wanted}
-        for u, holders in given.items():
-            self._need(len(holders), self._t, f"shares came to remove the mask of {self._name(u)}")
-        secrets = self._reconstructed({u: holders[: self._t] for u, holders in given.items()})
         for u in wanted:
-            if not self._is_secret_of(u, secrets[u]):
-                secrets[u] = self._rebuilt_despite_liars(u, given[u])
-        return {u: secret for u, secret in secrets.items() if secret is not None}
+            came = len(self._shares[u].holders) if u in self._shares else 0
+            self._need(came, self._t, f"shares came to remove the mask of {self._name(u)}")
+        holders = np.array([self._shares[u].holders[: self._t] for u in wanted]) + 1
+        shares = np.stack([self._shares[u].array()[: self._t] for u in wanted])
+        rebuilt: dict[int, bytes] = {}
+        for u, secret in zip(wanted, reconstruct(holders, shares), strict=True):
+            good = secret is not None and self._is_secret_of(u, secret)
+            rebuilt[u] = secret if secret is not None and good else self._rebuilt_despite_liars(u)
+        return rebuilt
 
-    def _reconstructed(self, given: dict[int, list[int]]) -> dict[int, bytes | None]:
-        holders = np.array(list(given.values())) + 1
-        shares = np.array([[unpack_shares(self._shares[u][v], 1)[0] for v in vs] for u, vs in given.items()])
-        return dict(zip(given, reconstruct(holders, shares), strict=True))
-
-    def _is_secret_of(self, u: int, secret: bytes | None) -> bool:
+    def _is_secret_of(self, u: int, secret: bytes) -> bool:
         advert = self._adverts[self._clients[u]]
-        if secret is None:
-            return False
         if u in self._headers:
             return digest(labels.SELF_COMMITMENT, secret) == advert.commitment
         return AgreementKey(secret).public == advert.mask_key
 
-    def _rebuilt_despite_liars(self, u: int, given: list[int]) -> bytes:
+    def _rebuilt_despite_liars(self, u: int) -> bytes:
         """Shares beyond t show which of them are wrong; those holders are exposed and done without."""
-        shares = np.array([unpack_shares(self._shares[u][v], 1)[0] for v in given])
-        wrong = {given[i] for i in wrong_shares([v + 1 for v in given], shares, self._t, os.urandom)}
-        good = [v for v in given if v not in wrong][: self._t]
-        secret = self._reconstructed({u: good})[u] if len(good) == self._t else None
-        if secret is None or not self._is_secret_of(u, secret):
-            suspects = {u, *given} if wrong or len(given) == self._t else {u}  # without surplus a liar hides
+        holders, shares = np.array(self._shares[u].holders), self._shares[u].array()
+        wrong = wrong_shares(holders + 1, shares, self._t, os.urandom)
+        good = np.setdiff1d(np.arange(len(holders)), wrong)[: self._t]
+        secret = reconstruct(holders[None, good] + 1, shares[None, good])[0]
+        if len(good) < self._t or secret is None or not self._is_secret_of(u, secret):
+            only_dealer = not wrong and len(holders) > self._t  # without a surplus a lying holder stays hidden
+            suspects = [u] if only_dealer else [u, *holders.tolist()]
             raise PeerError("shares that do not give the secret", culprits=map(self._name, suspects))
-        self.exposed = tuple(sorted({*self.exposed, *map(self._name, wrong)}))
+        self.exposed = tuple(sorted({*self.exposed, *(self._name(v) for v in holders[wrong].tolist())}))
         return secret
 
     def _name(self, u: int) -> str:
@@ -244,3 +249,14 @@ class PairwiseServer(ServerRound):
         advertised = tuple(self.roster.names[number] for number in self._clients)
         event = RoundEvent(self.plan, advertised, names, self._agreed, signatures)
         self.outcome = RoundOutcome(self.plan.ring.centred(self._total), names, event)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """The shares of one secret in the order in which they came, without an object for each."""
+
+    holders: list[int]
+    shares: bytearray
+
+    def array(self) -> NDArray[np.uint32]:
+        return unpack_shares(bytes(self.shares), len(self.holders))
