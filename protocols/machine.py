@@ -153,6 +153,15 @@ class Client:
         current.phase, self._unsafe = step.then, False
         return answer
 
+    def finish(self) -> None:
+        """Destroy the secrets of the current round; from then on it can be neither resumed nor repeated.
+
+        The next ``start`` of the session does the same. Call it when the sum has been published, or given up.
+        """
+        if self._round is not None:
+            self._journal.retire(self._round.plan.session, self._round.plan.round + 1)
+            self._round = None
+
     def _journaled(self, current: ClientRound, request: bytes, reply: object, secret: bytes) -> bytes:
         plan, step = current.plan, len(self._answered)
         frame = registry.find(plan.protocol).messages.encode(plan, reply)

@@ -1,0 +1,45 @@
+"""The transition tables of a protocol's two machines as Mermaid state diagrams, for the documentation."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from protocols.machine import ClientRound, ServerRound
+from protocols.registry import Protocol
+
+
+def mermaid(protocol: Protocol) -> str:
+    """The client's diagram, then the server's.
+
+    An arrow says which message is heard, which method checks it, and which one answers.
+
+    >>> from protocols.registry import find
+    >>> print(mermaid(find("secagg")).splitlines()[2])
+        [*] --> client_share
+    """
+    return f"{_client(protocol.client)}\n\n{_server(protocol.server)}"
+
+
+def _client(machine: type[ClientRound]) -> str:
+    arrows = [
+        _arrow("client", phase, step.then, f"{step.hears.__name__}: {step.check}, then {step.reply}")
+        for phase, step in machine.steps.items()
+    ]
+    return _diagram("client", next(iter(machine.steps)), arrows, [machine.done])
+
+
+def _server(machine: type[ServerRound]) -> str:
+    arrows = []
+    for phase, step in machine.steps.items():
+        arrows.append(_arrow("server", phase, step.then, f"{step.hears.__name__} of each: {step.check}, then {step.reply}"))
+        arrows.append(_arrow("server", phase, machine.failed, "too few, or cheated"))
+    return _diagram("server", next(iter(machine.steps)), arrows, [machine.done, machine.failed])
+
+
+def _diagram(role: str, first: StrEnum, arrows: list[str], ends: list[StrEnum]) -> str:
+    lines = ["stateDiagram-v2", f"[*] --> {role}_{first}", *arrows, *[f"{role}_{end} --> [*]" for end in ends]]
+    return "\n".join(["```mermaid", lines[0], *[f"    {line}" for line in lines[1:]], "```"])
+
+
+def _arrow(role: str, before: StrEnum, after: StrEnum, label: str) -> str:
+    return f"{role}_{before} --> {role}_{after}: {label}"
