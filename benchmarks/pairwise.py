@@ -48,17 +48,21 @@ class Config:
     growth: str = "100,1000,5000"
     repeats: int = 9
 
+    def __post_init__(self) -> None:
+        if not set(self.parts.split(",")) <= _PARTS:
+            raise UsageError(f"parts are some of {', '.join(sorted(_PARTS))}")
+        if not 0 <= self.drop < 1 or min(self.d, self.t, self.workers, self.repeats) < 1 or self.k < 2 or self.n < 2:
+            raise UsageError("n and k are at least 2, d, t, workers and repeats at least 1, drop is in [0, 1)")
+        if not all(size.isdecimal() and int(size) >= 20 for size in self.growth.split(",")):
+            raise UsageError("growth is a list of numbers of clients, 20 or more, separated by commas")
 
-DEFAULTS = Config()
+
 _PARTS = {"kernels", "round", "growth"}
+DEFAULTS = Config()
 
 
 def run(config: Config, say: Say) -> Measured:
     parts = set(config.parts.split(","))
-    if not parts <= _PARTS:
-        raise UsageError(f"parts are some of {', '.join(sorted(_PARTS))}")
-    if not 0 <= config.drop < 1 or config.workers < 1 or config.repeats < 1:
-        raise UsageError("drop is in [0, 1), workers and repeats are at least 1")
     figures: dict[str, float] = {}
     ratios: dict[str, float] = {}
     if "round" in parts:  # first: the server's peak memory must not be that of something else
@@ -155,9 +159,7 @@ def _plan(config: Config) -> tuple[RoundPlan, Roster]:
     _, roster = people(config.n)
     least = min(config.t, config.n)
     plan = RoundPlan.propose("secagg+", roster, Encoding.integers(config.d, config.bits), min_contributors=least)
-    if config.k:
-        plan = replace(plan, parameters=GraphParameters(Graph.RING, config.k, config.t))
-    return plan, roster
+    return replace(plan, parameters=GraphParameters(Graph.RING, config.k, config.t)), roster
 
 
 def _check_total(server: PairwiseServer, plan: RoundPlan) -> None:

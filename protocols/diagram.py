@@ -31,7 +31,9 @@ def _client(machine: type[ClientRound]) -> str:
 def _server(machine: type[ServerRound]) -> str:
     arrows = []
     for phase, step in machine.steps.items():
-        arrows.append(_arrow("server", phase, step.then, f"{step.hears.__name__} of each: {step.check}, then {step.reply}"))
+        arrows.append(
+            _arrow("server", phase, step.then, f"{step.hears.__name__} of each: {step.check}, then {step.reply}")
+        )
         arrows.append(_arrow("server", phase, machine.failed, "too few, or cheated"))
     return _diagram("server", next(iter(machine.steps)), arrows, [machine.done, machine.failed])
 

@@ -80,12 +80,8 @@ class RoundPlan:
         n = len(roster) if clients is None else clients
         if n > len(roster):
             raise UsageError(f"the roster has {len(roster)} clients, not {n}")
-        try:
-            against = Adversary(adversary)
-        except ValueError:
-            raise UsageError(f"an adversary is curious or active, not {adversary!r}") from None
         parameters = registry.find(protocol).choose(
-            n, fraction(corrupt), fraction(dropout), against, security, correctness
+            n, fraction(corrupt), fraction(dropout), Adversary(adversary), security, correctness
         )
         return cls(
             protocol=protocol,

@@ -16,7 +16,7 @@ from protocols.outcome import RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from secagg.errors import DecodeError, PeerError, SecAggError, ThresholdError
+from secagg.errors import DecodeError, PeerError, SecAggError, ThresholdError, UsageError
 from secagg.prg import Prg, Rng, random_words
 
 Frames: TypeAlias = Iterable[tuple[str, bytes]]
@@ -98,6 +98,9 @@ def simulate(
     faults, incidents = faults or Faults(), list[Incident]()
     bytes_up, bytes_down = dict[str, int](), dict[str, int]()
     plan, given = server.plan, weights or {}
+    phases = [str(phase) for phase in server.steps]
+    if not set(faults.silent.values()) | faults.duplicated <= set(phases):
+        raise UsageError(f"the phases of {plan.protocol} are {', '.join(phases)}")
 
     def begin() -> Frames:
         for name in updates:
@@ -118,7 +121,7 @@ def simulate(
     while server.outcome is None:
         phase = server.phase
         for name, frame in _in_order(faults, replies):
-            if phase in _silent_phases(server, faults.silent.get(name)):
+            if name in faults.silent and phases.index(phase) >= phases.index(faults.silent[name]):
                 continue
             bytes_up[phase] = bytes_up.get(phase, 0) + len(frame)
             for arrived in _network(faults, phase, name, SERVER, frame):
@@ -129,11 +132,6 @@ def simulate(
         server.close(phase)
         replies = answers()
     return Simulation(server.outcome, tuple(incidents), bytes_up, bytes_down)
-
-
-def _silent_phases(server: ServerRound, first: str | None) -> list[str]:
-    phases = [str(phase) for phase in server.steps]
-    return phases[phases.index(first) :] if first is not None else []
 
 
 def _in_order(faults: Faults, frames: Frames) -> Frames:

@@ -115,10 +115,10 @@ class Encoding:
         vector = self._clipped(self._checked(update))
         if self.rotate:
             vector = _hadamard(np.pad(vector, (0, self._width - self.length)) * _signs(seed, self._width))
-        np.clip(vector, -self.clip_inf, self.clip_inf, out=vector)
+        scaled = np.clip(vector * self.scale, -self.largest, self.largest)  # clip_inf * scale may round upwards
         values = np.empty(self.coordinates, np.int64)
-        values[: self._width] = _round(vector * self.scale, rng)
-        values[: self._width] *= weight
+        values[: self._width] = _round(scaled, rng)
+        values[: self._width] *= int(weight)
         values[self._width :] = weight
         return values
 
@@ -158,7 +158,7 @@ class Encoding:
     def _checked(self, update: ArrayLike) -> NDArray[np.float64]:
         try:
             vector = np.array(update, np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise UsageError("an update is a one-dimensional array of numbers") from None
         if vector.shape != (self.length,):
             raise UsageError(f"an update has shape ({self.length},), not {vector.shape}")

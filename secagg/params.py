@@ -41,6 +41,10 @@ class Adversary(StrEnum):
     CURIOUS = "curious"
     ACTIVE = "active"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Adversary:
+        raise UsageError(f"an adversary is curious or active, not {value!r}")
+
 
 class Graph(StrEnum):
     COMPLETE = "complete"

@@ -127,7 +127,7 @@ def unpack_shares(data: bytes, secrets: int) -> NDArray[np.uint32]:
     if len(data) != secrets * SHARE_BYTES:
         raise DecodeError(f"{len(data)} bytes are not {secrets} shares")
     shares = np.frombuffer(data, "<u4").reshape(secrets, LIMBS)
-    if int(shares.max()) >= PRIME:
+    if (shares >= PRIME).any():
         raise DecodeError("a share is not reduced")
     return shares.astype(np.uint32)
 

@@ -19,9 +19,9 @@ from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecA
 COMMANDS = {
     "bench": ("secagg.cli.bench", "Measure a case: time, bytes, memory, and ratios within one run."),
     "demo": ("secagg.cli.demo", "One round with dropouts: what the server saw, and what it learnt."),
+    "keys": ("secagg.cli.keys", "A client's long-term identity."),
     "params": ("secagg.cli.params", "How many neighbours and which threshold a cohort needs."),
     "protocols": ("secagg.cli.protocols", "What can be run, against whom it holds, and what it costs."),
-    "keys": ("secagg.cli.keys", "A client's long-term identity."),
     "roster": ("secagg.cli.roster", "Who takes part: names and public keys."),
 }
 """name -> (module, the line that ``secagg --help`` shows)"""

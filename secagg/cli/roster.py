@@ -22,7 +22,7 @@ app = typer.Typer(name="roster", help="Who takes part: names and public keys, ha
 def build(
     out: Annotated[Path, typer.Option(help="The file to make; an existing one is never overwritten.")],
     clients: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME=HEXKEY]...", help="Clients and the keys they announced.")
+        list[str] | None, typer.Argument(metavar="NAME=HEXKEY", help="Clients and the keys they announced.")
     ] = None,
     identity: Annotated[list[Path] | None, typer.Option(help="A client's identity file, where it is at hand.")] = None,
     as_json: Json = False,
