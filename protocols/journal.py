@@ -9,13 +9,15 @@ head can tell when an older copy of the file comes back.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
 from secagg import labels
-from secagg.errors import PolicyError, UsageError
-from secagg.keys import transcript
+from secagg.errors import PolicyError, StorageError, UsageError
+from secagg.keys import digest
 
 EMPTY_HEAD = bytes(32)
 
@@ -37,9 +39,9 @@ class Journal(Protocol):
         """The hash chain's last link."""
 
 
-def _link(head: bytes, session: bytes, round_: int, step: int, record: bytes) -> bytes:
+def _link(head: bytes, session: bytes, round_: int, step: int, record_digest: bytes) -> bytes:
     place = round_.to_bytes(4, "big") + step.to_bytes(4, "big")
-    return sha256(transcript(labels.JOURNAL_RECORD, head, session, place, sha256(record).digest())).digest()
+    return digest(labels.JOURNAL_RECORD, head, session, place, record_digest)
 
 
 class MemoryJournal:
@@ -59,7 +61,7 @@ class MemoryJournal:
             raise PolicyError(f"step {step} of round {round_} was already taken, or an earlier one is missing")
         taken.append(record)
         self._last[session] = max(round_, self._last.get(session, 0))
-        self._head = _link(self._head, session, round_, step, record)
+        self._head = _link(self._head, session, round_, step, sha256(record).digest())
 
     def retire(self, session: bytes, before: int) -> None:
         for key in [key for key in self._records if key[0] == session and key[1] < before]:
@@ -89,15 +91,15 @@ class SqliteJournal:
 
     def _check_chain(self, pinned: bytes | None) -> None:
         head, seen = EMPTY_HEAD, pinned in (None, EMPTY_HEAD)
-        rows = self._db.execute("SELECT session, round, step, digest, record, link FROM log ORDER BY number")
-        for session, round_, step, record_digest, record, link in rows:
-            if record is not None and sha256(record).digest() != record_digest:
-                raise PolicyError("the journal has been altered")
-            place = round_.to_bytes(4, "big") + step.to_bytes(4, "big")
-            head = sha256(transcript(labels.JOURNAL_RECORD, head, session, place, record_digest)).digest()
-            if head != link:
-                raise PolicyError("the journal has been altered")
-            seen = seen or head == pinned
+        try:
+            rows = self._db.execute("SELECT session, round, step, digest, record, link FROM log ORDER BY number")
+            for session, round_, step, record_digest, record, link in rows:
+                head = _link(head, session, round_, step, record_digest)
+                if head != link or (record is not None and sha256(record).digest() != record_digest):
+                    raise PolicyError("the journal has been altered")
+                seen = seen or head == pinned
+        except (sqlite3.Error, TypeError, AttributeError, OverflowError):  # other tables, or other types in them
+            raise PolicyError("the journal has been altered") from None
         if not seen:
             raise PolicyError("the journal has been rolled back: it does not contain the pinned head")
 
@@ -106,20 +108,31 @@ class SqliteJournal:
         return [record for (record,) in self._db.execute(query, (session, round_))]
 
     def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            link = _link(self.head(), session, round_, step, record)
-            values = (session, round_, step, sha256(record).digest(), record, link)
-            self._db.execute(
-                "INSERT INTO log (session, round, step, digest, record, link) VALUES (?,?,?,?,?,?)", values
-            )
-            self._db.execute("COMMIT")
-        except sqlite3.IntegrityError:
-            self._db.execute("ROLLBACK")
-            raise PolicyError(f"step {step} of round {round_} was already taken") from None
+        record_digest = sha256(record).digest()
+        with self._transaction():
+            link = _link(self.head(), session, round_, step, record_digest)
+            values = (session, round_, step, record_digest, record, link)
+            try:
+                self._db.execute(_INSERT, values)
+            except sqlite3.IntegrityError:
+                raise PolicyError(f"step {step} of round {round_} was already taken") from None
 
     def retire(self, session: bytes, before: int) -> None:
-        self._db.execute("UPDATE log SET record = NULL WHERE session = ? AND round < ?", (session, before))
+        with self._transaction():
+            self._db.execute("UPDATE log SET record = NULL WHERE session = ? AND round < ?", (session, before))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing: what is not on disk must not be seen by this process either."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StorageError(f"the journal cannot be written: {error}") from None
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
     def last_round(self, session: bytes) -> int | None:
         row = self._db.execute("SELECT max(round) FROM log WHERE session = ?", (session,)).fetchone()
@@ -134,6 +147,7 @@ class SqliteJournal:
         self._db.close()
 
 
+_INSERT = "INSERT INTO log (session, round, step, digest, record, link) VALUES (?, ?, ?, ?, ?, ?)"
 _SCHEMA = """
 PRAGMA synchronous = EXTRA;
 PRAGMA secure_delete = ON;

@@ -142,12 +142,11 @@ class Client:
             raise UsageError("no round is under way: start (or resume) one first")
         request = sha256(frame).digest()
         if request in self._answered:
-            return self._records(current.plan)[self._answered.index(request)].reply
-        message = registry.find(current.plan.protocol).messages.decode(current.plan, frame)
-        step = current.steps.get(current.phase)
-        if step is None or not isinstance(message, step.hears):
-            raise PeerError(f"{type(message).__name__} does not belong in phase {current.phase}", culprits=[SERVER])
-        getattr(current, step.check)(message)
+            return self._said_before(current.plan, self._answered.index(request))
+        try:
+            step = _checked_step(current, frame)
+        except (DecodeError, PeerError) as error:
+            raise error.blaming(SERVER) from None
         self._unsafe = True  # until the answer is on disk: what fails in between must not be tried another way
         answer = self._journaled(current, frame, getattr(current, step.reply)(), b"")
         current.phase, self._unsafe = step.then, False
@@ -171,6 +170,12 @@ class Client:
         self._answered.append(sha256(request).digest())
         return frame
 
+    def _said_before(self, plan: RoundPlan, step: int) -> bytes:
+        records = self._records(plan)
+        if step >= len(records):
+            raise PolicyError("this round's records have been destroyed")
+        return records[step].reply
+
     def _records(self, plan: RoundPlan) -> list[_Record]:
         boxes = self._journal.records(plan.session, plan.round)
         try:
@@ -184,11 +189,7 @@ class Client:
         """Walk through what was heard before the restart; nothing that was said is computed again."""
         self._answered = [sha256(record.request).digest() for record in records]
         for record in records[1:]:
-            step = current.steps[current.phase]
-            getattr(current, step.check)(
-                registry.find(current.plan.protocol).messages.decode(current.plan, record.request)
-            )
-            current.phase = step.then
+            current.phase = _checked_step(current, record.request).then
         return records[-1].reply
 
 
@@ -206,6 +207,16 @@ _RECORD = struct(_Record, request=blob(1 << 40), reply=blob(1 << 40), secret=blo
 
 def _place(plan: RoundPlan, step: int) -> bytes:
     return transcript(labels.JOURNAL_RECORD, plan.session, u32.encode(plan.round), u32.encode(step))
+
+
+def _checked_step(current: ClientRound, frame: bytes) -> Step:
+    """The transition that this frame makes, its message checked and kept."""
+    message = registry.find(current.plan.protocol).messages.decode(current.plan, frame)
+    step = current.steps.get(current.phase)
+    if step is None or not isinstance(message, step.hears):
+        raise PeerError(f"{type(message).__name__} does not belong in phase {current.phase}")
+    getattr(current, step.check)(message)
+    return step
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,24 +268,27 @@ class ServerRound(ABC):
         if self._heard.get(number) == digest:
             return
         try:
-            message = registry.find(self.plan.protocol).messages.decode(self.plan, frame)
-        except DecodeError as error:
-            raise DecodeError(str(error), culprits=[name]) from None
-        if not isinstance(message, step.hears):
-            raise PeerError(f"{type(message).__name__} does not belong in phase {self.phase}", culprits=[name])
-        if number not in self._expected:
-            raise PeerError(f"nothing is expected of this client in phase {self.phase}", culprits=[name])
-        if number in self._heard:
-            raise PeerError("a second, different message", culprits=[name])
-        getattr(self, step.check)(number, message)
+            self._check(step, number, frame)
+        except (DecodeError, PeerError) as error:
+            raise error.blaming(name) from None
         self._heard[number] = digest
+
+    def _check(self, step: Step, number: int, frame: bytes) -> None:
+        message = registry.find(self.plan.protocol).messages.decode(self.plan, frame)
+        if not isinstance(message, step.hears):
+            raise PeerError(f"{type(message).__name__} does not belong in phase {self.phase}")
+        if number not in self._expected:
+            raise PeerError(f"nothing is expected of this client in phase {self.phase}")
+        if number in self._heard:
+            raise PeerError("a second, different message")
+        getattr(self, step.check)(number, message)
 
     def close(self, phase: str) -> None:
         """End the phase with whoever has answered. ``ThresholdError``: too few; the round is over, nothing revealed."""
         step = self.steps.get(self.phase)
         if step is None or phase != self.phase:
             raise UsageError(f"phase {phase} cannot be closed in phase {self.phase}")
-        self.phase, self._sends = self.failed, NOTHING  # unless the next line comes back
+        self.phase, self._sends, self._expected = self.failed, NOTHING, frozenset()  # unless the next line comes back
         self._sends = getattr(self, step.reply)()
         self._expected, self._heard = frozenset(self._sends.receivers), {}
         self.phase = step.then

@@ -50,12 +50,7 @@ class Identity:
         text = (
             f'# A secagg identity. Keep this file secret.\nname = "{self.name}"\nsecret = "{self.key.secret.hex()}"\n'
         )
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from None
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
+        _write_new(path, text, 0o600)
 
     @classmethod
     def load(cls, path: str | Path) -> Identity:
@@ -114,10 +109,7 @@ class Roster:
     def save(self, path: str | Path) -> None:
         lines = [f'"{name}" = "{key.hex()}"' for name, key in zip(self.names, self.keys, strict=True)]
         text = "# A secagg roster: names and Ed25519 public keys.\n[clients]\n" + "\n".join(lines) + "\n"
-        try:
-            Path(path).write_text(text)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from None
+        _write_new(path, text, 0o644)
 
     @classmethod
     def load(cls, path: str | Path) -> Roster:
@@ -128,12 +120,22 @@ class Roster:
         return cls.build({name: _key(value, path) for name, value in clients.items()})
 
 
+def _write_new(path: str | Path, text: str, mode: int) -> None:
+    """An existing file is never overwritten."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
 def _read_toml(path: str | Path) -> dict[str, object]:
     try:
         return tomllib.loads(Path(path).read_text())
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # not UTF-8, not TOML, or TOML beyond the parser's limits
         raise DecodeError(f"{path} is not a TOML file") from None
 
 

@@ -16,7 +16,7 @@ from protocols.outcome import RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from secagg.errors import DecodeError, PeerError, SecAggError, ThresholdError, UsageError
+from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
 from secagg.prg import Prg, Rng, random_words
 
 Frames: TypeAlias = Iterable[tuple[str, bytes]]
@@ -112,7 +112,7 @@ def simulate(
             for arrived in _network(faults, server.phase, SERVER, name, frame):
                 try:
                     answer = clients[name].receive(arrived)
-                except (PeerError, DecodeError, ThresholdError) as error:
+                except (PeerError, DecodeError, PolicyError, ThresholdError) as error:
                     incidents.append(Incident(server.phase, name, error))
                 else:
                     yield name, answer

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         PeerError,
         PolicyError,
         SecAggError,
+        StorageError,
         ThresholdError,
         UsageError,
     )
@@ -47,6 +48,7 @@ __all__ = [
     "RoundPlan",
     "SecAggError",
     "SqliteJournal",
+    "StorageError",
     "ThresholdError",
     "UsageError",
     "local_clients",
@@ -69,6 +71,7 @@ _WHERE = {
         "PeerError",
         "PolicyError",
         "SecAggError",
+        "StorageError",
         "ThresholdError",
         "UsageError",
     ),

@@ -98,18 +98,19 @@ boolean: Codec[bool] = Codec(_write_boolean, _read_boolean, 1)
 _DOUBLE = Struct(">d")
 
 
-def _write_real(out: bytearray, value: float) -> None:
+def _write_double(out: bytearray, value: float) -> None:
     out += _DOUBLE.pack(value)
 
 
-def _read_real(reader: Reader) -> float:
+def _read_positive(reader: Reader) -> float:
     value: float = _DOUBLE.unpack(reader.take(8))[0]
-    if not math.isfinite(value) or (value == 0 and math.copysign(1, value) < 0):
-        raise DecodeError("not a canonical finite number")
+    if not (math.isfinite(value) and value > 0):
+        raise DecodeError("not a positive number")
     return value
 
 
-real: Codec[float] = Codec(_write_real, _read_real, 8)
+positive: Codec[float] = Codec(_write_double, _read_positive, 8)
+"""A finite double above zero (so there is no second way to write zero)."""
 
 
 def fixed(size: int) -> Codec[bytes]:

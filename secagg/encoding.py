@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from secagg.codec import Codec, boolean, real, struct, u8, u32, u64
+from secagg.codec import Codec, boolean, positive, struct, u8, u32, u64
 from secagg.errors import UsageError
 from secagg.prg import Prg, Rng, random_words
 from secagg.ring import Ring
 
 MAX_LENGTH = 1 << 34
+_SMALLEST_CLIP, _LARGEST_CLIP = 1e-100, 1e100  # products and squares of them are still numbers
 _ROTATION_TAIL = 40
 """A rotated coordinate exceeds the bound that ``Encoding`` derives for it with probability below 2^-40 per vector."""
 
@@ -62,12 +63,14 @@ class Encoding:
             raise UsageError(f"a coordinate has 2 to 32 bits, not {self.bits}")
         if not 1 <= self.weight_bound < 1 << 31:
             raise UsageError(f"weight_bound must be between 1 and 2^31 - 1, not {self.weight_bound}")
-        if not (math.isfinite(self.clip_l2) and self.clip_l2 > 0):
-            raise UsageError("clip_l2 must be a positive number")
-        if not (math.isfinite(self.clip_inf) and self.clip_inf >= 0):
-            raise UsageError("clip_inf must be a positive number (or 0 for what clip_l2 implies)")
+        if not _SMALLEST_CLIP <= self.clip_l2 <= _LARGEST_CLIP:
+            raise UsageError(f"clip_l2 must be between {_SMALLEST_CLIP} and {_LARGEST_CLIP}")
         if self.clip_inf == 0:
             object.__setattr__(self, "clip_inf", self._implied_bound())
+        if not _SMALLEST_CLIP <= self.clip_inf <= _LARGEST_CLIP:
+            raise UsageError(
+                f"clip_inf must be between {_SMALLEST_CLIP} and {_LARGEST_CLIP}, or 0 for what clip_l2 implies"
+            )
         object.__setattr__(self, "clip_l2", float(self.clip_l2))
         object.__setattr__(self, "clip_inf", float(self.clip_inf))
 
@@ -78,7 +81,7 @@ class Encoding:
         >>> Encoding.integers(4, bits=8).scale
         1.0
         """
-        largest = float((1 << (bits - 1)) - 1)
+        largest = float(cls(length, clip_l2=1.0, bits=bits).largest)
         return cls(
             length, clip_l2=largest * math.sqrt(length) * 2, bits=bits, clip_inf=largest, weight_bound=weight_bound
         )
@@ -204,5 +207,5 @@ def _hadamard(vector: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 ENCODING: Codec[Encoding] = struct(
-    Encoding, length=u64, clip_l2=real, bits=u8, rotate=boolean, clip_inf=real, weight_bound=u32
+    Encoding, length=u64, clip_l2=positive, bits=u8, rotate=boolean, clip_inf=positive, weight_bound=u32
 )

@@ -6,6 +6,7 @@ Error texts name parties, phases and sizes, never keys, seeds, shares or vectors
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 
 class SecAggError(Exception):
@@ -22,9 +23,14 @@ class PolicyError(SecAggError):
 
 class _Blamed(SecAggError):
     def __init__(self, reason: str, *, culprits: Iterable[str] = ()) -> None:
+        self.reason = reason
         self.culprits: tuple[str, ...] = tuple(sorted(set(culprits)))
         blamed = f" [{', '.join(self.culprits)}]" if self.culprits else ""
         super().__init__(reason + blamed)
+
+    def blaming(self, sender: str) -> Self:
+        """The same error, with ``sender`` among the culprits: whoever hands on a bad message should have refused it."""
+        return type(self)(self.reason, culprits=(*self.culprits, sender))
 
 
 class DecodeError(_Blamed):
@@ -41,6 +47,10 @@ class PeerError(_Blamed):
 
 class ThresholdError(SecAggError):
     """Too few parties are left: the round aborts and nothing is revealed."""
+
+
+class StorageError(SecAggError):
+    """What must be remembered cannot be written or read."""
 
 
 class BudgetError(SecAggError):

@@ -16,12 +16,16 @@ All probabilities are exact integers over a common denominator: nothing is round
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate
-from math import ceil, comb, floor
+from math import ceil, comb, floor, lgamma, log, log2
+
+import numpy as np
+from numpy.typing import NDArray
 
 from secagg.errors import PolicyError, UsageError
 
@@ -66,16 +70,18 @@ def fraction(value: Fraction | str | float | int) -> Fraction:
     >>> fraction(0.1), fraction("1/3")
     (Fraction(1, 10), Fraction(1, 3))
     """
+    written = str(value)
+    if not re.fullmatch(r"[0-9]{1,20}(/[0-9]{1,20}|\.[0-9]{0,20})?(e-[0-9]{1,2})?", written):
+        raise UsageError(f"{written[:40]!r} is not a fraction of clients, like 0.05 or 1/20")
     try:
-        exact = Fraction(str(value))
+        exact = Fraction(written)
     except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{value!r} is not a fraction") from None
-    if not 0 <= exact < 1:
-        raise UsageError(f"a fraction of clients must be in [0, 1), not {value}")
+        raise UsageError(f"{written!r} is not a fraction") from None
+    if exact >= 1:
+        raise UsageError(f"a fraction of clients must be below 1, not {written}")
     return exact
 
 
-@lru_cache(maxsize=4096)
 def _hypergeometric(population: int, marked: int, draws: int) -> tuple[int, tuple[int, ...]]:
     """(lowest count, weights): weight / comb(population, draws) is the chance of lowest, lowest + 1, ... marked."""
     lowest = max(0, draws - (population - marked))
@@ -110,6 +116,35 @@ def surviving_neighbours(n: int, survivors: int, degree: int, bits: int) -> int:
         if below * n << bits > allowed:
             return lowest + i
     return lowest + len(weights) - 1
+
+
+def _estimated_log2(population: int, marked: int, draws: int) -> tuple[int, NDArray[np.float64]]:
+    """(lowest count, log2 of the chances), in floating point: for ruling out, never for deciding."""
+    lowest, highest = max(0, draws - (population - marked)), min(marked, draws)
+    first = _log2_comb(marked, lowest) + _log2_comb(population - marked, draws - lowest) - _log2_comb(population, draws)
+    i = np.arange(lowest, highest, dtype=np.float64)
+    ratios = (marked - i) * (draws - i) / ((i + 1) * (population - marked - draws + i + 1))
+    return lowest, first + np.concatenate([[0.0], np.cumsum(np.log2(ratios))])
+
+
+def _log2_comb(n: int, k: int) -> float:
+    return (lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)) / log(2)
+
+
+def _hopeless(
+    n: int, corrupt: int, survivors: int, degree: int, adversary: Adversary, security: int, correctness: int
+) -> bool:
+    """Whether the threshold that rule 2 needs is clearly beyond what rule 3 allows.
+
+    Exact tails of thousands of neighbours are slow, and most degrees on the way fail by far. A degree is skipped only
+    when the estimates are at least three apart; each is off by one at most.
+    """
+    lowest, chances = _estimated_log2(n, corrupt, degree)
+    above = np.logaddexp2.accumulate(chances[::-1])[::-1] + log2(n) + security + 1  # [i]: at least lowest + i marked
+    t1 = lowest + int(np.count_nonzero(above > 0)) - 1
+    lowest, chances = _estimated_log2(n, survivors, degree)
+    t2 = lowest + int(np.count_nonzero(np.logaddexp2.accumulate(chances) + log2(n) + correctness <= 0))
+    return _raised(max(t1, 0), degree, adversary) + 1 >= t2 + 3
 
 
 def _connected(n: int, degree: int, gone: int, bits: int) -> bool:
@@ -152,12 +187,62 @@ def choose(
     GraphParameters(graph=<Graph.RING: 'ring'>, degree=96, threshold=67)
     >>> choose(4, Fraction(1, 4), Fraction(1, 4))
     GraphParameters(graph=<Graph.COMPLETE: 'complete'>, degree=3, threshold=3)
+    """
+    corrupt, dropout = fraction(corrupt), fraction(dropout)
+    _check_feasible(n, corrupt, dropout, adversary, security, correctness)
+    return _smallest(n, corrupt, dropout, adversary, security, security, correctness, least_cohort=n)
 
-    A round against an active server adds ``GRINDING_BITS``:
 
-    >>> choose(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE, 40 + GRINDING_BITS).threshold
+def choose_for_round(
+    n: int, corrupt: Fraction, dropout: Fraction, adversary: Adversary, security: int = 40, correctness: int = 20
+) -> GraphParameters:
+    """What a real round uses: grinding bits against an active server, and enough also for the smallest cohort planned.
+
+    Clients that stay away before the graph is drawn make the corrupt weigh more, so rules 1 and 2 must also hold for
+    n less ``dropout`` of it (there with ``GRINDING_FLOOR``), which is what a client checks when it sees the cohort.
+
+    >>> choose_for_round(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE).threshold
     104
     """
+    corrupt, dropout = fraction(corrupt), fraction(dropout)
+    planned, floored = (GRINDING_BITS, GRINDING_FLOOR) if adversary is Adversary.ACTIVE else (0, 0)
+    _check_feasible(n, corrupt, dropout, adversary, security, correctness)
+    least_cohort = n - floor(dropout * n)
+    return _smallest(n, corrupt, dropout, adversary, security + planned, security + floored, correctness, least_cohort)
+
+
+def _smallest(
+    n: int,
+    corrupt: Fraction,
+    dropout: Fraction,
+    adversary: Adversary,
+    security: int,
+    least_security: int,
+    correctness: int,
+    least_cohort: int,
+) -> GraphParameters:
+    bad, gone = floor(corrupt * n), floor(dropout * n)
+    absent = n - least_cohort
+    for degree in range(2, n - 1, 2):
+        seen = min(degree, least_cohort - 1)
+        if _hopeless(n, bad, ceil((1 - dropout) * n), degree, adversary, security, correctness):
+            continue
+        if not _connected(n, degree, bad + gone, security + 1):
+            continue
+        if not _connected(least_cohort, seen, bad + gone - absent, least_security + 1):
+            continue
+        threshold = max(
+            least_threshold(n, bad, degree, adversary, security),
+            least_threshold(least_cohort, bad, seen, adversary, least_security),
+        )
+        if threshold <= min(surviving_neighbours(n, ceil((1 - dropout) * n), degree, correctness), seen):
+            return GraphParameters(Graph.RING, degree, threshold)
+    return complete(n, corrupt, dropout)
+
+
+def _check_feasible(
+    n: int, corrupt: Fraction, dropout: Fraction, adversary: Adversary, security: int, correctness: int
+) -> None:
     if not 2 <= n <= MAX_CLIENTS:
         raise UsageError(f"clients must be between 2 and {MAX_CLIENTS}, not {n}")
     if not 1 <= security <= 512 or not 1 <= correctness <= 512:
@@ -166,14 +251,6 @@ def choose(
     if load > Fraction(9, 10):
         terms = "corrupt + dropout" if adversary is Adversary.CURIOUS else "corrupt + 2 dropout"
         raise UsageError(f"infeasible: {terms} = {float(load):g} against a {adversary} server, must be at most 0.9")
-    bad, gone = floor(corrupt * n), floor(corrupt * n) + floor(dropout * n)
-    for degree in range(2, n - 1, 2):
-        if not _connected(n, degree, gone, security + 1):
-            continue
-        threshold = least_threshold(n, bad, degree, adversary, security)
-        if threshold <= surviving_neighbours(n, ceil((1 - dropout) * n), degree, correctness):
-            return GraphParameters(Graph.RING, degree, threshold)
-    return complete(n, corrupt, dropout)
 
 
 def complete(n: int, corrupt: Fraction, dropout: Fraction) -> GraphParameters:
@@ -197,7 +274,7 @@ def check_private(
     secagg.errors.PolicyError: threshold 12 is too low for 30 neighbours among 1000 clients: at least 17 is needed
     """
     degree = min(parameters.degree, n - 1)
-    if parameters.graph is Graph.COMPLETE or degree == n - 1:
+    if parameters.graph is Graph.COMPLETE:
         needed = complete_threshold(n, corrupt)
     else:
         if not _connected(n, degree, gone, security + 1):

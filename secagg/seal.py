@@ -9,7 +9,8 @@ from __future__ import annotations
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from secagg.errors import PeerError
+from secagg.errors import PeerError, UsageError
+from secagg.keys import KEY_BYTES
 from secagg.prg import Rng
 
 _NONCE_BYTES, _TAG_BYTES = 12, 16
@@ -27,12 +28,18 @@ def seal(key: bytes, plaintext: bytes, associated: bytes, rng: Rng) -> bytes:
     secagg.errors.PeerError: a sealed message does not open [alice]
     """
     nonce = rng(_NONCE_BYTES)
-    return nonce + ChaCha20Poly1305(key).encrypt(nonce, plaintext, associated)
+    return nonce + _cipher(key).encrypt(nonce, plaintext, associated)
 
 
 def open_box(key: bytes, box: bytes, associated: bytes, *, culprit: str = "") -> bytes:
     """Decrypt, or raise ``PeerError`` naming the culprit if key, box or associated data are not the sealed ones."""
     try:
-        return ChaCha20Poly1305(key).decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], associated)
+        return _cipher(key).decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], associated)
     except (InvalidTag, ValueError):
         raise PeerError("a sealed message does not open", culprits=[culprit] if culprit else []) from None
+
+
+def _cipher(key: bytes) -> ChaCha20Poly1305:
+    if len(key) != KEY_BYTES:
+        raise UsageError(f"a sealing key has {KEY_BYTES} bytes")
+    return ChaCha20Poly1305(key)

@@ -6,9 +6,10 @@ forged message costs nothing; each reply is a pure function of what is known, so
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
-from protocols.machine import SERVER, ClientRound, Step
+from protocols.machine import ClientRound, Step
 from protocols.pairwise.messages import (
     ADVERT,
     Advert,
@@ -34,7 +35,7 @@ from secagg.codec import u32
 from secagg.errors import DecodeError, PeerError, ThresholdError
 from secagg.keys import AgreementKey, check_agreement_key, derive, digest, transcript, verify
 from secagg.masking import add_masks
-from secagg.merkle import check_inclusion
+from secagg.merkle import Node, check_inclusion, leaf
 from secagg.prg import Prg
 from secagg.ring import Words
 from secagg.seal import open_box, seal
@@ -72,6 +73,7 @@ class PairwiseClient(ClientRound):
     ) -> None:
         super().__init__(plan, roster, identity, policy, values, secret)
         self._t = parameters_of(plan).threshold
+        self._number = roster.number(identity.name)
         self._mask_key = AgreementKey(self._drawn(b"mask key"))
         self._seal_key = AgreementKey(self._drawn(b"seal key"))
         self._self_secret = self._drawn(b"self mask")
@@ -79,8 +81,9 @@ class PairwiseClient(ClientRound):
         self._held: dict[int, _Held] = {}
         self._survivors: frozenset[int] = frozenset()
         self._masked_with_us: frozenset[int] = frozenset()
-        self.excluded: tuple[str, ...] = ()
-        """Neighbours whose shares did not open; this client did not mask with them."""
+        self._partners: Set[int] = frozenset()
+        self.unopened: tuple[str, ...] = ()
+        """Neighbours whose shares did not open."""
 
     def _drawn(self, purpose: bytes) -> bytes:
         return derive(self._secret, labels.CLIENT_SECRET, purpose, self.plan.digest())
@@ -88,30 +91,25 @@ class PairwiseClient(ClientRound):
     # 1 ADVERTISE: fresh keys, signed together with the plan (Bonawitz et al., round 0).
 
     def opening(self) -> Advert:
-        number = self.roster.number(self.identity.name)
         commitment = digest(labels.SELF_COMMITMENT, self._self_secret)
         keys = (self._mask_key.public, self._seal_key.public, commitment)
-        signature = self.identity.key.sign(labels.ADVERT, self.plan.digest(), u32.encode(number), *keys)
-        return Advert(number, *keys, signature)
+        signature = self.identity.key.sign(labels.ADVERT, self.plan.digest(), u32.encode(self._number), *keys)
+        return Advert(self._number, *keys, signature)
 
     # 2 SHARE: check who the neighbours are, deal them shares of both secrets (round 1).
 
     def _meet(self, message: Introduction) -> None:
         check_cohort(self.plan, self.policy, message.size)
-        mine, u = self.opening(), message.position
         adverts = {neighbour.position: neighbour.advert for neighbour in message.neighbours}
-        leaves = {position: ADVERT.encode(advert) for position, advert in adverts.items()}
-        if u in adverts:
-            raise PeerError("a neighbour in this client's own place", culprits=[SERVER])
-        check_inclusion(message.root, message.size, leaves | {u: ADVERT.encode(mine)}, message.proof)
+        if (u := message.position) in adverts:
+            raise PeerError("a neighbour in this client's own place")
+        leaves = {position: advert_leaf(advert) for position, advert in (adverts | {u: self.opening()}).items()}
+        check_inclusion(message.root, message.size, leaves, message.proof)
 
         cohort = Cohort(self.plan, message.root, message.size)
         holders = cohort.holders(u)
         if [neighbour.position for neighbour in message.neighbours] != [v for v in holders if v != u]:
-            raise PeerError("these are not the neighbours that the cohort's hash demands", culprits=[SERVER])
-        numbers = [advert.client for _, advert in sorted((adverts | {u: mine}).items())]
-        if numbers[-1] >= len(self.roster) or not ascending(numbers):
-            raise PeerError("the cohort is not in the order of the roster", culprits=[SERVER])
+            raise PeerError("these are not the neighbours that the cohort's hash demands")
         for advert in adverts.values():
             check_advert(self.plan, self.roster, advert)
 
@@ -138,34 +136,34 @@ class PairwiseClient(ClientRound):
         agreed = self._seal_key.agree(peer.seal_key, culprit=self.roster.names[peer.client])
         return self._cohort.share_key(agreed, sender, receiver)
 
-    # 3 UPLOAD: mask with those whose shares arrived, at least t of them (round 2).
+    # 3 UPLOAD: mask with those who dealt, if shares of at least t of them are good (round 2).
 
     def _open(self, message: Delivery) -> None:
         senders = [box.peer for box in message.boxes]
         if not ascending(senders) or not self._neighbours.keys() >= set(senders):
-            raise PeerError("shares from somebody who is not a neighbour, or twice from one", culprits=[SERVER])
-        held, excluded = {}, []
+            raise PeerError("shares from somebody who is not a neighbour, or twice from one")
+        held, unopened = {}, []
         for box in message.boxes:
             associated = transcript(labels.SHARE, *self._cohort.bound(box.peer, self._u))
             try:
                 held[box.peer] = _unpack(open_box(self._share_key(box.peer, self._u), box.box, associated))
-            except (PeerError, DecodeError):  # the sender cheated, or the server: either way not a partner
-                excluded.append(self.roster.names[self._neighbours[box.peer].client])
+            except (PeerError, DecodeError):  # the sender cheated, or the server: no share, but a mask all the same
+                unopened.append(self.roster.names[self._neighbours[box.peer].client])
         if self._u in self._holders:
             held[self._u] = _unpack(self._shares()[self._u])
         if len(held) < self._t:
             raise ThresholdError(f"shares from {len(held)} neighbours, at least {self._t} are needed")
-        self._held, self.excluded = held, tuple(excluded)
+        self._held, self._partners, self.unopened = held, held.keys() | set(senders), tuple(unopened)
 
     def _upload(self) -> Upload:
         plus, minus = [self._cohort.self_seed(self._self_secret, self._u)], list[bytes]()
-        for v in self._held.keys() - {self._u}:
+        for v in self._partners - {self._u}:
             seed = self._cohort.pair_seed(self._mask_key.agree(self._neighbours[v].mask_key), self._u, v)
             (plus if self._u < v else minus).append(seed)
         masked = self._values.copy()
         add_masks(masked, plus, minus)
         vector = self.plan.ring.pack(masked)
-        holders = to_bitmap(self._held.keys(), self._holders)
+        holders = to_bitmap(self._partners, self._holders)
         vector_hash = digest(labels.VECTOR, vector)
         signed = (*self._cohort.bound(self._u), holders, vector_hash)
         signature = self.identity.key.sign(labels.UPLOAD, *signed)
@@ -174,17 +172,17 @@ class PairwiseClient(ClientRound):
     # 4 CONSENT: sign the one set of survivors (round 3, the consistency check).
 
     def _hear_survivors(self, message: Survivors) -> None:
-        survivors = from_bitmap(message.survivors, range(self._cohort.size), culprit=SERVER)
+        survivors = from_bitmap(message.survivors, range(self._cohort.size))
         if self._u not in survivors:
-            raise PeerError("this client uploaded and is called dead", culprits=[SERVER])
+            raise PeerError("this client uploaded and is called dead")
         if len(survivors) < max(self._t, self.plan.min_contributors):
             raise ThresholdError(
                 f"{len(survivors)} survivors, at least {max(self._t, self.plan.min_contributors)} are needed"
             )
-        alive = [v for v in sorted(self._held) if v in survivors and v != self._u]
+        alive = sorted(self._partners & survivors - {self._u})
         if [header.position for header in message.headers] != alive:
-            raise PeerError("upload headers that are not those of the surviving neighbours", culprits=[SERVER])
-        masked_with_us = {self._u} & self._held.keys()
+            raise PeerError("upload headers that are not those of the surviving neighbours")
+        masked_with_us = {self._u} & self._partners
         for header in message.headers:
             v = header.position
             listed = check_header(self._cohort, self.roster, self._neighbours[v].client, self._t, header)
@@ -200,26 +198,30 @@ class PairwiseClient(ClientRound):
     # 5 REVEAL: against t neighbours' signatures, one share for each client, never both (round 4).
 
     def _check_consents(self, message: Consents) -> None:
-        clients = [signed.client for signed in message.signatures]
-        if not ascending(clients) or clients[-1:] >= [len(self.roster)]:
-            raise PeerError("signers out of order, repeated or unknown", culprits=[SERVER])
-        neighbours = {advert.client: v for v, advert in self._neighbours.items()}
-        if self._u in self._holders:
-            neighbours[self.roster.number(self.identity.name)] = self._u
-        own = [c for c in clients if c in neighbours]
-        if any(neighbours[c] not in self._survivors for c in own):
-            raise PeerError("a signature of a neighbour that is called dead", culprits=[SERVER])
+        signers = [signed.position for signed in message.signatures]
+        if not ascending(signers) or not self._survivors >= set(signers):
+            raise PeerError("signers out of order, repeated, or not among the survivors")
+        own = self._survivors.intersection(self._holders, signers)
         if len(own) < self._t:
             raise ThresholdError(f"{len(own)} neighbours signed the survivors, at least {self._t} are needed")
         least = self.plan.min_contributors if self.plan.clients <= ENFORCED_UP_TO else 0
-        if len(clients) < least:
-            raise ThresholdError(f"{len(clients)} clients signed the survivors, at least {least} are needed")
+        if len(signers) < least:
+            raise ThresholdError(f"{len(signers)} clients signed the survivors, at least {least} are needed")
+
+        clients = {v: advert.client for v, advert in self._neighbours.items()} | {self._u: self._number}
+        strangers = [v for v in signers if v not in clients]
+        if len(strangers) != len(message.others):
+            raise PeerError("signers of whom it is not shown that they are in the cohort")
+        if strangers:
+            leaves = dict(zip(strangers, message.others, strict=True))
+            check_inclusion(self._cohort.root, self._cohort.size, leaves, message.proof)
+            clients |= {v: node.low for v, node in leaves.items()}
         agreed = self._cohort.survivors_digest(self._bitmap)
         for signed in message.signatures:
-            check_consent(self.roster, signed.client, signed.signature, agreed)
+            check_consent(self.roster, clients[signed.position], signed.signature, agreed)
 
     def _reveal(self) -> Reveal:
-        alive = sorted(self._masked_with_us)
+        alive = sorted(self._masked_with_us & self._held.keys())
         dead = sorted(self._held.keys() - self._survivors)
         return Reveal(
             self_shares=tuple(Revealed(v, self._held[v].self_share) for v in alive),
@@ -235,7 +237,12 @@ def _unpack(shares: bytes) -> _Held:
 # What both sides verify.
 
 
+def advert_leaf(advert: Advert) -> Node:
+    return leaf(advert.client, ADVERT.encode(advert))
+
+
 def check_advert(plan: RoundPlan, roster: Roster, advert: Advert) -> None:
+    known_client(roster, advert.client)
     name = roster.names[advert.client]
     check_agreement_key(advert.mask_key, culprit=name)
     check_agreement_key(advert.seal_key, culprit=name)
@@ -249,11 +256,17 @@ def check_header(cohort: Cohort, roster: Roster, client: int, t: int, header: Up
     name = roster.names[client]
     signed = (*cohort.bound(header.position), header.holders, header.vector_hash)
     verify(roster.keys[client], header.signature, labels.UPLOAD, *signed, culprit=name)
-    listed = from_bitmap(header.holders, cohort.holders(header.position), culprit=name)
+    listed = from_bitmap(header.holders, cohort.holders(header.position))
     if len(listed) < t:
         raise PeerError(f"masked with {len(listed)} neighbours, at least {t} are needed", culprits=[name])
     return listed
 
 
 def check_consent(roster: Roster, client: int, signature: bytes, agreed: bytes) -> None:
+    known_client(roster, client)
     verify(roster.keys[client], signature, labels.SURVIVORS, agreed, culprit=roster.names[client])
+
+
+def known_client(roster: Roster, number: int) -> None:
+    if number >= len(roster):
+        raise PeerError(f"client number {number} is not in the roster")

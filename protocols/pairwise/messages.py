@@ -1,7 +1,6 @@
 """The messages of the pairwise protocols, in the order in which they are sent.
 
-Clients are named by their number in the roster in message 1 and wherever a signature is checked without knowing the
-cohort, and by their position in the cohort (U1) everywhere else.
+An advert names its client by its number in the roster; from then on clients are positions in the cohort (U1).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.encoding import MAX_LENGTH
 from secagg.keys import KEY_BYTES, SIGNATURE_BYTES
-from secagg.merkle import HASH_BYTES
+from secagg.merkle import HASH_BYTES, NODE, Node
 from secagg.params import MAX_CLIENTS
 from secagg.seal import OVERHEAD_BYTES
 from secagg.shamir import SHARE_BYTES
@@ -47,7 +46,7 @@ class Introduction:
     size: int
     position: int
     neighbours: tuple[Neighbour, ...]
-    proof: tuple[bytes, ...]
+    proof: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +106,20 @@ class Consent:
 
 @dataclass(frozen=True, slots=True)
 class SignedConsent:
-    client: int
+    position: int
     signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Consents:
-    """4, server to client: your neighbours' signatures, and as many others as you insist on."""
+    """4, server to client: your neighbours' signatures, and as many others as you insist on.
+
+    Of the others, in the same order, come their leaves and a proof that these are in the cohort.
+    """
 
     signatures: tuple[SignedConsent, ...]
+    others: tuple[Node, ...]
+    proof: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,7 @@ _INTRODUCTION = struct(
     size=u32,
     position=u32,
     neighbours=many(_NEIGHBOUR, MAX_CLIENTS),
-    proof=many(fixed(HASH_BYTES), MAX_CLIENTS),
+    proof=many(NODE, MAX_CLIENTS),
 )
 _BOXES = many(struct(SealedShares, peer=u32, box=fixed(BOX_BYTES)), MAX_CLIENTS)
 _HEADER = struct(
@@ -157,7 +161,8 @@ _HEADER = struct(
     vector_hash=fixed(HASH_BYTES),
     signature=fixed(SIGNATURE_BYTES),
 )
-_SIGNED = struct(SignedConsent, client=u32, signature=fixed(SIGNATURE_BYTES))
+_NODES = many(NODE, MAX_CLIENTS)
+_SIGNED = struct(SignedConsent, position=u32, signature=fixed(SIGNATURE_BYTES))
 _REVEALED = many(struct(Revealed, peer=u32, share=fixed(SHARE_BYTES)), MAX_CLIENTS)
 
 TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
@@ -168,6 +173,6 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     5: (Upload, struct(Upload, header=_HEADER, vector=blob(8 * MAX_LENGTH))),
     6: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), headers=many(_HEADER, MAX_CLIENTS))),
     7: (Consent, struct(Consent, signature=fixed(SIGNATURE_BYTES))),
-    8: (Consents, struct(Consents, signatures=many(_SIGNED, MAX_CLIENTS))),
+    8: (Consents, struct(Consents, signatures=many(_SIGNED, MAX_CLIENTS), others=_NODES, proof=_NODES)),
     9: (Reveal, struct(Reveal, self_shares=_REVEALED, key_shares=_REVEALED)),
 }

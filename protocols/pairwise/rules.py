@@ -35,6 +35,8 @@ def parameters_of(plan: RoundPlan) -> GraphParameters:
 def check_parameters(plan: RoundPlan) -> None:
     """Refuse what no round could run with."""
     graph, degree, threshold = (p := parameters_of(plan)).graph, p.degree, p.threshold
+    if plan.protocol == "secagg" and graph is not Graph.COMPLETE:
+        raise UsageError("secagg runs on the complete graph; the ring is secagg+")
     if graph is Graph.COMPLETE:
         fits, holders = degree == plan.clients - 1, plan.clients  # its own share included
     else:
@@ -64,7 +66,8 @@ def check_cohort(plan: RoundPlan, policy: Policy, size: int) -> None:
 
 def _check_graph(plan: RoundPlan, policy: Policy, size: int, grinding: int) -> None:
     security = policy.security + (grinding if policy.adversary is Adversary.ACTIVE else 0)
-    corrupt, gone = min(policy.corrupt_of(plan.clients), size), min(policy.gone_of(plan.clients), size)
+    corrupt, absent = min(policy.corrupt_of(plan.clients), size), plan.clients - size
+    gone = max(policy.gone_of(plan.clients) - absent, corrupt)
     check_private(size, corrupt, gone, parameters_of(plan), policy.adversary, security)
 
 
@@ -112,9 +115,9 @@ def to_bitmap(members: Set[int], universe: Sequence[int]) -> bytes:
     return np.packbits([element in members for element in universe], bitorder="little").tobytes()
 
 
-def from_bitmap(bitmap: bytes, universe: Sequence[int], *, culprit: str) -> frozenset[int]:
+def from_bitmap(bitmap: bytes, universe: Sequence[int]) -> frozenset[int]:
     """Inverse of ``to_bitmap``; refuses a wrong length and bits beyond the universe."""
     bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little").tolist()
     if len(bitmap) != (len(universe) + 7) // 8 or any(bits[len(universe) :]):
-        raise PeerError("not a set of the clients in question", culprits=[culprit])
+        raise PeerError("not a set of the clients in question")
     return frozenset(compress(universe, bits))

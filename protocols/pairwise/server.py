@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
+from collections.abc import Set
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.machine import NOTHING, Sends, ServerRound, Step
 from protocols.outcome import RoundEvent, RoundOutcome
-from protocols.pairwise.client import check_advert, check_consent, check_header
+from protocols.pairwise.client import advert_leaf, check_advert, check_consent, check_header
 from protocols.pairwise.messages import (
-    ADVERT,
     BOX_BYTES,
     Advert,
     Consent,
@@ -36,12 +35,12 @@ from protocols.pairwise.messages import (
     UploadHeader,
 )
 from protocols.pairwise.phases import Phase
-from protocols.pairwise.rules import Cohort, parameters_of, to_bitmap
+from protocols.pairwise.rules import Cohort, ascending, parameters_of, to_bitmap
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO
 from protocols.roster import Roster
 from secagg import labels
-from secagg.errors import DecodeError, PeerError
+from secagg.errors import PeerError
 from secagg.keys import AgreementKey, digest
 from secagg.masking import add_masks
 from secagg.merkle import MerkleTree
@@ -78,9 +77,9 @@ class PairwiseServer(ServerRound):
 
     def _admit(self, number: int, advert: Advert) -> None:
         if advert.client != number:
-            raise PeerError("an advert in somebody else's name", culprits=[self.roster.names[number]])
+            raise PeerError("an advert in somebody else's name")
         if len(self._adverts) == self.plan.clients:
-            raise PeerError(f"the cohort of {self.plan.clients} is full", culprits=[self.roster.names[number]])
+            raise PeerError(f"the cohort of {self.plan.clients} is full")
         check_advert(self.plan, self.roster, advert)
         self._adverts[number] = advert
 
@@ -88,7 +87,8 @@ class PairwiseServer(ServerRound):
         self._need(len(self._adverts), self._least, "clients advertised")
         self._clients = sorted(self._adverts)  # U1: position -> roster number
         self._positions = {number: u for u, number in enumerate(self._clients)}
-        self._tree = MerkleTree([ADVERT.encode(self._adverts[number]) for number in self._clients])
+        self._leaves = [advert_leaf(self._adverts[number]) for number in self._clients]
+        self._tree = MerkleTree(self._leaves)
         self._cohort = Cohort(self.plan, self._tree.root, len(self._clients))
         self._holders = [self._cohort.holders(u) for u in range(len(self._clients))]
         return Sends(self._clients, self._introduction)
@@ -104,19 +104,23 @@ class PairwiseServer(ServerRound):
     def _take_boxes(self, number: int, dealt: Dealt) -> None:
         u = self._positions[number]
         if [box.peer for box in dealt.boxes] != [v for v in self._holders[u] if v != u]:
-            raise PeerError("shares for others than the neighbours", culprits=[self.roster.names[number]])
+            raise PeerError("shares for others than the neighbours")
         self._dealt[u] = b"".join([box.box for box in dealt.boxes])
 
     def _deliver(self) -> Sends:
         self._need(len(self._dealt), self._least, "clients dealt shares")
-        reached = [u for u in sorted(self._dealt) if len(self._dealt.keys() & self._holders[u]) >= self._t]
+        reached = [u for u in sorted(self._dealt) if len(self._dealers_to(u)) >= self._t]
         return Sends([self._clients[u] for u in reached], self._delivery)
+
+    def _dealers_to(self, v: int) -> Set[int]:
+        """Those of whom v is to hold a share, and with whom it shares a mask."""
+        return self._dealt.keys() & self._holders[v]
 
     def _delivery(self, number: int) -> Delivery:
         v = self._positions[number]
         boxes = []
-        for u in self._holders[v]:
-            if u != v and u in self._dealt:
+        for u in sorted(self._dealers_to(v)):
+            if u != v:
                 at = bisect_left([w for w in self._holders[u] if w != u], v) * BOX_BYTES
                 boxes.append(SealedShares(u, self._dealt[u][at : at + BOX_BYTES]))
         return Delivery(tuple(boxes))
@@ -124,17 +128,14 @@ class PairwiseServer(ServerRound):
     # 3 UPLOAD
 
     def _add(self, number: int, upload: Upload) -> None:
-        u, name = self._positions[number], self.roster.names[number]
+        u = self._positions[number]
         if upload.header.position != u:
-            raise PeerError("an upload in somebody else's place", culprits=[name])
+            raise PeerError("an upload in somebody else's place")
         listed = check_header(self._cohort, self.roster, number, self._t, upload.header)
         if digest(labels.VECTOR, upload.vector) != upload.header.vector_hash:
-            raise PeerError("a vector that is not the signed one", culprits=[name])
-        for v in self._holders[u]:
-            # A mask that only one of two uploads carries could never be removed: the later one stays out.
-            if v in self._masked_with and (v in listed) != (u in self._masked_with[v]):
-                culprits = [name, self._name(v)]
-                raise PeerError("two neighbours disagree whether they share a mask", culprits=culprits)
+            raise PeerError("a vector that is not the signed one")
+        if listed != self._dealers_to(u):
+            raise PeerError("masked with others than those whose shares it was sent")
         self._total += self.plan.ring.unpack(upload.vector, len(self._total))
         self._headers[u], self._masked_with[u] = upload.header, listed
 
@@ -159,34 +160,35 @@ class PairwiseServer(ServerRound):
 
     def _pass_on_consents(self) -> Sends:
         self._need(len(self._consents), self._least, "survivors signed")
-        signers = sorted(self._consents)  # U4
-        return Sends([number for number in signers if len(self._own_signers(number)) >= self._t], self._signatures)
-
-    def _own_signers(self, number: int) -> list[int]:
-        holders = self._holders[self._positions[number]]
-        return [client for v in holders if (client := self._clients[v]) in self._consents]
+        self._signers = [self._positions[number] for number in sorted(self._consents)]  # U4
+        signed = frozenset(self._signers)
+        reached = [u for u in self._signers if len(signed.intersection(self._holders[u])) >= self._t]
+        return Sends([self._clients[u] for u in reached], self._signatures)
 
     def _signatures(self, number: int) -> Consents:
-        own = self._own_signers(number)[: self._t]
+        holders = set(self._holders[u := self._positions[number]])
+        own = [v for v in self._signers if v in holders][: self._t]
         least = self.plan.min_contributors if self.plan.clients <= ENFORCED_UP_TO else 0
-        others = (client for client in sorted(self._consents) if client not in own)
-        chosen = sorted([*own, *islice(others, max(least - self._t, 0))])
-        return Consents(tuple(SignedConsent(client, self._consents[client]) for client in chosen))
+        more = [v for v in self._signers if v not in own][: max(least - len(own), 0)]
+        strangers = [v for v in more if v not in holders and v != u]
+        return Consents(
+            tuple(SignedConsent(v, self._consents[self._clients[v]]) for v in sorted([*own, *more])),
+            tuple(self._leaves[v] for v in strangers),
+            self._tree.proof(strangers),
+        )
 
     # 5 REVEAL
 
     def _take_reveal(self, number: int, reveal: Reveal) -> None:
         v, survivors = self._positions[number], self._headers.keys()
-        alive = [u for u in sorted(self._masked_with[v] & survivors) if v in self._masked_with[u]]
-        dead = sorted(self._masked_with[v] - survivors)
+        alive, dead = [s.peer for s in reveal.self_shares], [s.peer for s in reveal.key_shares]
+        asked = self._masked_with[v]  # less those of whom it got no good share
+        good = asked & survivors >= set(alive) and asked - survivors >= set(dead)
+        if not (good and ascending(alive) and ascending(dead)):
+            raise PeerError("shares of others than asked for")
         shares = (*reveal.self_shares, *reveal.key_shares)
-        if [s.peer for s in reveal.self_shares] != alive or [s.peer for s in reveal.key_shares] != dead:
-            raise PeerError("shares of others than asked for", culprits=[self.roster.names[number]])
-        try:
-            for share in shares:
-                unpack_shares(share.share, 1)
-        except DecodeError as error:
-            raise PeerError(str(error), culprits=[self.roster.names[number]]) from None
+        for share in shares:
+            unpack_shares(share.share, 1)
         for share in shares:
             collected = self._shares.setdefault(share.peer, _Shares([], bytearray()))
             collected.holders.append(v)
@@ -230,15 +232,15 @@ class PairwiseServer(ServerRound):
     def _rebuilt_despite_liars(self, u: int) -> bytes:
         """Shares beyond t show which of them are wrong; those holders are exposed and done without."""
         holders, shares = np.array(self._shares[u].holders), self._shares[u].array()
-        wrong = wrong_shares(holders + 1, shares, self._t, os.urandom)
-        good = np.setdiff1d(np.arange(len(holders)), wrong)[: self._t]
-        secret = reconstruct(holders[None, good] + 1, shares[None, good])[0]
-        if len(good) < self._t or secret is None or not self._is_secret_of(u, secret):
-            only_dealer = not wrong and len(holders) > self._t  # without a surplus a lying holder stays hidden
-            suspects = [u] if only_dealer else [u, *holders.tolist()]
-            raise PeerError("shares that do not give the secret", culprits=map(self._name, suspects))
-        self.exposed = tuple(sorted({*self.exposed, *(self._name(v) for v in holders[wrong].tolist())}))
-        return secret
+        found = wrong_shares(holders + 1, shares, self._t, os.urandom)
+        for wrong in (found, *([i] for i in range(len(holders)))):  # with a surplus of one, one can be left out
+            good = np.delete(np.arange(len(holders)), wrong)[: self._t]
+            secret = reconstruct(holders[None, good] + 1, shares[None, good])[0]
+            if len(good) == self._t and secret is not None and self._is_secret_of(u, secret):
+                self.exposed = tuple(sorted({*self.exposed, *(self._name(v) for v in holders[wrong].tolist())}))
+                return secret
+        suspects = [u, *holders.tolist()]  # enough liars can make it look like a lie of the dealer, and the dealer too
+        raise PeerError("shares that do not give the secret", culprits=map(self._name, suspects))
 
     def _name(self, u: int) -> str:
         return self.roster.names[self._clients[u]]

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     >>> main("params --clients 1000 --dropout 0.05 --corrupt 0.05 --adversary curious".split())
     formula (40 bits): ring graph, 30 neighbours, threshold 17
-    round (40 bits): ring graph, 30 neighbours, threshold 17
+    round (40 bits): ring graph, 30 neighbours, threshold 18
     0
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]

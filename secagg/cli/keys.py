@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from protocols.roster import Identity
-from secagg.cli.facts import facts
-from secagg.cli.output import Json, emit
+from secagg.cli.output import Json, emit, facts
 
 app = typer.Typer(name="keys", help="A client's long-term identity.")
 

@@ -23,3 +23,16 @@ def emit(as_json: bool, answer: Mapping[str, object], human: RenderableType) -> 
         from rich.console import Console
 
         Console().print(human)
+
+
+def facts(values: Mapping[str, object]) -> RenderableType:
+    """Named facts, one a line, as they are (no rich markup)."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="bold")
+    grid.add_column(overflow="fold")
+    for name, value in values.items():
+        grid.add_row(Text(name.replace("_", " ")), Text(str(value)))
+    return grid

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from secagg.cli.output import Json, emit
-from secagg.params import GRINDING_BITS, Adversary, GraphParameters, choose, fraction
+from secagg.params import GRINDING_BITS, Adversary, GraphParameters, choose, choose_for_round, fraction
 
 app = typer.Typer()
 
@@ -30,7 +30,7 @@ def params(
     gone, bad = fraction(dropout), fraction(corrupt)
     grinding = GRINDING_BITS if adversary is Adversary.ACTIVE else 0
     formula = choose(clients, bad, gone, adversary, security, correctness)
-    used = choose(clients, bad, gone, adversary, security + grinding, correctness)
+    used = choose_for_round(clients, bad, gone, adversary, security, correctness)
     answer = {
         **_plain(formula),
         "clients": clients,

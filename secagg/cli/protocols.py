@@ -6,8 +6,7 @@ import typer
 from rich.console import Group, RenderableType
 
 from protocols import registry
-from secagg.cli.facts import facts
-from secagg.cli.output import Json, emit
+from secagg.cli.output import Json, emit, facts
 
 app = typer.Typer()
 

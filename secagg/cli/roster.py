@@ -11,8 +11,7 @@ from rich.console import Group
 from rich.table import Table
 
 from protocols.roster import Identity, Roster
-from secagg.cli.facts import facts
-from secagg.cli.output import Json, emit
+from secagg.cli.output import Json, emit, facts
 from secagg.errors import UsageError
 
 app = typer.Typer(name="roster", help="Who takes part: names and public keys, handed out by the deployment.")
@@ -33,7 +32,6 @@ def build(
     if len({name for name, _ in named}) != len(named):
         raise UsageError("a client is named twice")
     roster = Roster.build(dict(named))
-    _reserve(out)
     roster.save(out)
     _tell(as_json, roster, out)
 
@@ -52,14 +50,6 @@ def _named(text: str) -> tuple[str, bytes]:
     if not re.fullmatch(r"[0-9A-Fa-f]{64}", key):
         raise UsageError(f"{text!r} is not NAME=HEXKEY, with a key of 64 hexadecimal digits")
     return name, bytes.fromhex(key)
-
-
-def _reserve(path: Path) -> None:
-    """Take the name in one step, so that of two builders only one writes."""
-    try:
-        path.touch(exist_ok=False)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _tell(as_json: bool, roster: Roster, file: Path) -> None:

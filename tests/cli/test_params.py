@@ -27,7 +27,7 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("clients", "fraction", "adversary", "formula", "used"),
     [
-        (1000, "0.05", "curious", (30, 17), (30, 17)),
+        (1000, "0.05", "curious", (30, 17), (30, 18)),
         (1000, "0.1", "active", (96, 67), (140, 104)),
         (1000, "1/10", "active", (96, 67), (140, 104)),
         (1000, "0.05", "active", None, (76, 58)),

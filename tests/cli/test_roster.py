@@ -46,7 +46,9 @@ def test_from_keys(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_from_identity_files_and_keys(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ALICE.save(tmp_path / "alice.key")
-    assert run("build", "--out", file, WORDS[1].upper().replace("BOB", "bob"), "--identity", tmp_path / "alice.key") == 0
+    assert (
+        run("build", "--out", file, WORDS[1].upper().replace("BOB", "bob"), "--identity", tmp_path / "alice.key") == 0
+    )
     assert Roster.load(file) == Roster.build(KEYS)
     assert ALICE.key.secret.hex() not in file.read_text() + capsys.readouterr().out
 

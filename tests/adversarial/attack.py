@@ -1,0 +1,401 @@
+"""An evil server, with the corrupt clients in its hand, against real ``Client`` objects.
+
+``Evil`` keeps everything that passes, makes every message itself, with what it pleases in it, and in the end tries to
+rebuild secrets from the shares that it got. Corrupt clients are ``Puppet``s: the real round machine, without journal
+and without restraint. Positions in the cohort are called u, v, w, as in ``protocols.pairwise``.
+
+``switch_off`` is for the positive controls: it recompiles one production function with one condition replaced. It
+fails if the condition is not there exactly once, so a control cannot go stale unnoticed.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import inspect
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import pytest
+
+from protocols import registry
+from protocols.machine import Client, ClientRound
+from protocols.pairwise.client import advert_leaf
+from protocols.pairwise.messages import (
+    Advert,
+    Consent,
+    Consents,
+    Dealt,
+    Delivery,
+    Introduction,
+    Neighbour,
+    Reveal,
+    SealedShares,
+    SignedConsent,
+    Survivors,
+    Upload,
+    UploadHeader,
+)
+from protocols.pairwise.rules import Cohort, parameters_of, to_bitmap
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from secagg import labels, merkle
+from secagg.encoding import Encoding
+from secagg.keys import AgreementKey, transcript
+from secagg.masking import add_masks
+from secagg.merkle import NODE, MerkleTree, Node
+from secagg.params import Adversary, Graph, GraphParameters
+from secagg.prg import Prg
+from secagg.ring import Words
+from secagg.seal import open_box, seal
+from secagg.shamir import SHARE_BYTES, pack_shares, reconstruct, unpack_shares
+
+LENGTH = 7
+_leaf = cache(advert_leaf)
+
+
+class Denied(Exception):
+    """The attacker lacks a secret that it would need."""
+
+
+def switch_off(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, condition: str, instead: str = "False") -> None:
+    """Recompile ``owner.name`` with the one expression ``condition`` replaced by ``instead``."""
+    function = inspect.unwrap(inspect.getattr_static(owner, name))
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    wanted = ast.unparse(ast.parse(condition, mode="eval"))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.expr) and ast.unparse(node) == wanted]
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} expressions {condition!r} in {name}: the check has moved, adapt the control")
+
+    class Swap(ast.NodeTransformer):
+        def visit(self, node: ast.AST) -> ast.AST:
+            return ast.parse(instead, mode="eval").body if node is found[0] else self.generic_visit(node)
+
+    module, made = sys.modules[function.__module__], dict[str, Any]()
+    code = compile(
+        ast.fix_missing_locations(Swap().visit(tree)),
+        "<control>",
+        "exec",
+        flags=__future__.annotations.compiler_flag,
+        dont_inherit=True,
+    )
+    exec(code, module.__dict__, made)
+    monkeypatch.setattr(owner, name, made[function.__name__])
+
+
+def members_of(bitmap: bytes, universe: Sequence[int]) -> frozenset[int]:
+    return frozenset(element for i, element in enumerate(universe) if bitmap[i // 8] >> i % 8 & 1)
+
+
+class LooseTree(MerkleTree):
+    """As the server builds it when it has something to hide: in any order, with anything in it."""
+
+    def __init__(self, leaves: Sequence[Node]) -> None:
+        self._levels = [list(leaves)]
+        while len(level := self._levels[-1]) > 1:
+            pairs = [_join_anyhow(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+            self._levels.append(pairs + level[len(level) - len(level) % 2 :])
+        self.root = merkle._root(len(leaves), self._levels[-1][0])
+
+
+def _join_anyhow(left: Node, right: Node) -> Node:
+    return Node(left.low, right.high, sha256(labels.NODE + NODE.encode(left) + NODE.encode(right)).digest())
+
+
+class Puppet:
+    """A corrupt client: the real machine of one round, which the attacker drives and reads as it likes."""
+
+    def __init__(self, plan: RoundPlan, roster: Roster, identity: Identity, values: Words, secret: bytes) -> None:
+        lax = Policy(min_contributors=2, corrupt=0, dropout=0, adversary=Adversary.CURIOUS, security=1)
+        self.round: Any = registry.find(plan.protocol).client(plan, roster, identity, lax, values, secret)
+
+    def hear(self, message: object) -> object:
+        step = self.round.steps[self.round.phase]
+        getattr(self.round, step.check)(message)
+        self.round.phase = step.then
+        return getattr(self.round, step.reply)()
+
+
+class Evil:
+    """One round under attack. ``honest`` are real clients, by position; ``corrupt`` are puppets; ``outsiders`` are
+    further identities of the roster in the attacker's hand that are not in the cohort."""
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        roster: Roster,
+        identities: Mapping[str, Identity],
+        corrupt: Iterable[int],
+        policy: Policy,
+        *,
+        seed: int = 0,
+        journals: Callable[[str], Any] = lambda name: None,
+    ) -> None:
+        self.plan, self.roster, self.identities, self.policy = plan, roster, identities, policy
+        self.t = parameters_of(plan).threshold
+        self.members = list(range(plan.clients))  # position -> roster number: everybody but the outsiders
+        self.outsiders = list(range(plan.clients, len(roster)))
+        self.corrupt = sorted(corrupt)
+        self.honest = [u for u in self.members if u not in self.corrupt]
+        self.messages = registry.find(plan.protocol).messages
+        draw = np.random.default_rng(seed)
+        self.values = draw.integers(-99, 100, (plan.clients, LENGTH))
+        self.clients = {
+            u: Client(
+                identities[self.name(u)],
+                roster,
+                policy=policy,
+                journal=journals(self.name(u)),
+                rng=Prg(seed.to_bytes(16, "big") + u.to_bytes(16, "big")),
+            )
+            for u in self.honest
+        }
+        self.puppets = {
+            u: Puppet(plan, roster, identities[self.name(u)], plan.ring.lift(self.values[u]), u.to_bytes(32, "big"))
+            for u in self.corrupt
+        }
+        self.adverts: dict[int, Advert] = {}
+        self.boxes: dict[int, dict[int, bytes]] = {}  # receiver -> sender -> box
+        self.headers: dict[int, UploadHeader] = {}
+        self.vectors: dict[int, bytes] = {}
+        self.self_shares: dict[int, dict[int, bytes]] = {}  # whose -> holder -> share
+        self.key_shares: dict[int, dict[int, bytes]] = {}
+
+    def name(self, number: int) -> str:
+        return self.roster.names[number]
+
+    # Speaking to one client, honest or corrupt.
+
+    def frame(self, message: object) -> bytes:
+        return self.messages.encode(self.plan, message)
+
+    def tell(self, u: int, message: object) -> Any:
+        if (puppet := self.puppet(u)) is not None:
+            return puppet.hear(message)
+        return self.messages.decode(self.plan, self.client(u).receive(self.frame(message)))
+
+    def client(self, u: int) -> Client:
+        return self.clients[self.leaves[u].client]
+
+    def puppet(self, u: int) -> Puppet | None:
+        return self.puppets.get(self.leaves[u].client)
+
+    def start(self, u: int) -> Advert:
+        if u in self.puppets:
+            return self.puppets[u].round.opening()
+        return self.messages.decode(self.plan, self.clients[u].start(self.plan, self.values[u]))  # type: ignore[return-value]
+
+    # The phases, each for whom the attacker likes.
+
+    def advertise(self) -> None:
+        for u in self.members:
+            self.adverts[u] = self.start(u)
+        self.found([self.adverts[u] for u in self.members])
+
+    def found(self, leaves: Sequence[Advert]) -> None:
+        """Build the cohort, honestly or not, from these adverts."""
+        self.leaves = list(leaves)
+        self.nodes = [_leaf(advert) for advert in leaves]
+        self.tree = LooseTree(self.nodes)
+        self.cohort = Cohort(self.plan, self.tree.root, len(leaves))
+
+    def introduction(self, u: int) -> Introduction:
+        others = self.others(u)
+        neighbours = tuple(Neighbour(v, self.leaves[v]) for v in others)
+        return Introduction(self.tree.root, len(self.leaves), u, neighbours, self.tree.proof([u, *others]))
+
+    def others(self, u: int) -> list[int]:
+        return [v for v in self.holders(u) if v != u]
+
+    def holders(self, u: int) -> tuple[int, ...]:
+        return self.cohort.holders(u)
+
+    def share(self, who: Iterable[int] | None = None) -> None:
+        for u in self.members if who is None else who:
+            self.keep_boxes(u, self.tell(u, self.introduction(u)))
+
+    def keep_boxes(self, u: int, dealt: Dealt) -> None:
+        self.intercept(u, dealt)
+        for box in dealt.boxes:
+            self.boxes.setdefault(box.peer, {})[u] = box.box
+
+    def delivery(self, u: int, senders: Iterable[int] | None = None) -> Delivery:
+        """The boxes for u, from all who dealt or only from ``senders``."""
+        boxes = self.boxes.get(u, {})
+        chosen = boxes.keys() if senders is None else boxes.keys() & set(senders)
+        return Delivery(tuple(SealedShares(v, boxes[v]) for v in sorted(chosen)))
+
+    def upload(
+        self, who: Iterable[int] | None = None, *, senders: Callable[[int], Iterable[int] | None] = lambda u: None
+    ) -> None:
+        for u in self.members if who is None else who:
+            self.keep_upload(u, self.tell(u, self.delivery(u, senders(u))))
+
+    def keep_upload(self, u: int, upload: Upload) -> None:
+        self.headers[u], self.vectors[u] = upload.header, upload.vector
+
+    def bitmap(self, alive: Iterable[int]) -> bytes:
+        return to_bitmap(set(alive), range(len(self.leaves)))
+
+    def digest(self, alive: Iterable[int]) -> bytes:
+        return self.cohort.survivors_digest(self.bitmap(alive))
+
+    def listed(self, u: int) -> frozenset[int]:
+        """Whom u says it masked with."""
+        return members_of(self.headers[u].holders, self.holders(u))
+
+    def survivors(self, u: int, alive: Iterable[int]) -> Survivors:
+        alive = set(alive)
+        wanted = sorted(self.listed(u) & alive - {u})
+        return Survivors(self.bitmap(alive), tuple(self.headers[v] for v in wanted))
+
+    def consent(self, u: int, alive: Iterable[int]) -> bytes:
+        """u's signature on a set of survivors: asked for, or made, if u is corrupt."""
+        if self.puppet(u) is not None:
+            return self.sign(u, alive)
+        consent: Consent = self.tell(u, self.survivors(u, alive))
+        return consent.signature
+
+    def sign(self, number: int, alive: Iterable[int]) -> bytes:
+        return self.identities[self.name(number)].key.sign(labels.SURVIVORS, self.digest(alive))
+
+    def reveal(self, v: int, signatures: Mapping[int, bytes]) -> Reveal:
+        reveal: Reveal = self.tell(v, self.consents(v, signatures))
+        self.keep_shares(v, reveal)
+        return reveal
+
+    def consents(self, v: int, signatures: Mapping[int, bytes]) -> Consents:
+        """Signatures by position, with what shows v that the strangers among the signers are in the cohort."""
+        strangers = [u for u in sorted(signatures) if u != v and u not in self.holders(v)]
+        signed = tuple(SignedConsent(u, signatures[u]) for u in sorted(signatures))
+        return Consents(signed, tuple(self.nodes[u] for u in strangers), self.tree.proof(strangers))
+
+    def keep_shares(self, v: int, reveal: Reveal) -> None:
+        for share in reveal.self_shares:
+            self.self_shares.setdefault(share.peer, {})[v] = share.share
+        for share in reveal.key_shares:
+            self.key_shares.setdefault(share.peer, {})[v] = share.share
+
+    def intercept(self, u: int, dealt: Dealt) -> None:
+        """What u dealt to the corrupt, the server has: both kinds of share."""
+        for box in dealt.boxes:
+            if (puppet := self.puppet(box.peer)) is not None:
+                agreed = puppet.round._seal_key.agree(self.leaves[u].seal_key)
+                associated = transcript(labels.SHARE, *self.cohort.bound(u, box.peer))
+                shares = open_box(self.cohort.share_key(agreed, u, box.peer), box.box, associated)
+                key_share, self_share = unpack_shares(shares, 2)
+                self.key_shares.setdefault(u, {})[box.peer] = pack_shares(key_share)
+                self.self_shares.setdefault(u, {})[box.peer] = pack_shares(self_share)
+
+    def forged_box(self, v: int, u: int, shares: bytes = bytes(2 * SHARE_BYTES)) -> SealedShares:
+        """A box to u that the corrupt v has sealed itself, with what it likes in it."""
+        puppet = self.puppets[self.leaves[v].client]
+        key = self.cohort.share_key(puppet.round._seal_key.agree(self.leaves[u].seal_key), v, u)
+        return SealedShares(v, seal(key, shares, transcript(labels.SHARE, *self.cohort.bound(v, u)), os.urandom))
+
+    # What can be had from the loot.
+
+    def self_secret(self, u: int) -> bytes:
+        if (puppet := self.puppet(u)) is not None:
+            return puppet.round._self_secret
+        return self.rebuild(self.self_shares.get(u, {}))
+
+    def mask_key(self, u: int) -> AgreementKey:
+        if (puppet := self.puppet(u)) is not None:
+            return puppet.round._mask_key
+        return AgreementKey(self.rebuild(self.key_shares.get(u, {})))
+
+    def rebuild(self, shares: Mapping[int, bytes]) -> bytes:
+        if len(shares) < self.t:
+            raise Denied(f"{len(shares)} shares, {self.t} are needed")
+        holders = sorted(shares)[: self.t]
+        points = np.stack([unpack_shares(shares[v], 1)[0] for v in holders])
+        (secret,) = reconstruct(np.array([[v + 1 for v in holders]]), points[None])
+        if secret is None:
+            raise Denied("the shares do not fit together")
+        return secret
+
+    def pair_seed(self, u: int, v: int) -> bytes:
+        """The mask of u and v, from whichever of their keys the loot gives."""
+        for mine, other in ((u, v), (v, u)):
+            try:
+                agreed = self.mask_key(mine).agree(self.leaves[other].mask_key)
+            except Denied:
+                continue
+            return self.cohort.pair_seed(agreed, u, v)
+        raise Denied(f"neither key of the pair {u}, {v}")
+
+    def sum_of(self, group: Iterable[int]) -> list[int]:
+        """The sum of the vectors of ``group``, or ``Denied``: their uploads minus all masks but those that cancel."""
+        group = set(group)
+        total = self.plan.ring.zeros(LENGTH)
+        added, subtracted = list[bytes](), list[bytes]()
+        for u in group:
+            total += self.plan.ring.unpack(self.vectors[u], LENGTH)
+            added.append(self.cohort.self_seed(self.self_secret(u), u))
+            for v in self.listed(u) - {u}:
+                if not (v in group and u in self.listed(v)):
+                    (added if u < v else subtracted).append(self.pair_seed(u, v))
+        add_masks(total, subtracted, added)
+        return self.plan.ring.centred(total).tolist()
+
+    def plain(self, group: Iterable[int]) -> list[int]:
+        return self.values[sorted(group)].sum(axis=0).tolist()
+
+
+def make(
+    protocol: str,
+    *,
+    clients: int,
+    corrupt: Iterable[int] = (),
+    outsiders: int = 0,
+    parameters: GraphParameters,
+    min_contributors: int = 2,
+    policy: Policy | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Evil:
+    """A round of ``clients`` in a roster that has ``outsiders`` more. Without a policy the clients accept (k, t)."""
+    names = [f"client-{i:02}" for i in range(clients)] + [f"outsider-{i:02}" for i in range(outsiders)]
+    identities = {name: Identity.generate(name, Prg(name.encode().ljust(32))) for name in names}
+    roster = Roster.of(list(identities.values()))
+    plan = RoundPlan.propose(
+        "secagg",
+        roster,
+        Encoding.integers(LENGTH),
+        min_contributors=min_contributors,
+        clients=clients,
+        corrupt=0,
+        dropout=0,
+        session=seed.to_bytes(16, "big"),
+    )
+    plan = replace(plan, protocol=protocol, parameters=parameters)
+    if policy is None:
+        policy = Policy(
+            min_contributors=min_contributors, corrupt=0, dropout=0, adversary=Adversary.CURIOUS, security=1
+        )
+    return Evil(plan, roster, identities, corrupt, policy, seed=seed, **options)
+
+
+def small(protocol: str, **options: Any) -> Evil:
+    """The usual scene. secagg: 10 clients, t = 7; secagg+: 16 clients, k = 8, t = 6. Either resists 3 corrupt
+    neighbours (2t > k + 3), of the last three clients."""
+    if protocol == "secagg":
+        parameters = GraphParameters(Graph.COMPLETE, 9, 7)
+        return make(protocol, **{"clients": 10, "corrupt": (7, 8, 9), "parameters": parameters} | options)
+    parameters = GraphParameters(Graph.RING, 8, 6)
+    return make(protocol, **{"clients": 16, "corrupt": (13, 14, 15), "parameters": parameters} | options)
+
+
+BOTH = pytest.mark.parametrize("protocol", ["secagg", "secagg+"])
+"""The two protocols that this suite is about: its attacker knows their messages."""
+
+__all__ = ["BOTH", "LENGTH", "ClientRound", "Denied", "Evil", "Puppet", "make", "small", "switch_off"]

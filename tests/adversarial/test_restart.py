@@ -1,0 +1,500 @@
+"""Crashes, restarts, lost and altered journals, two processes with one identity.
+
+A client that is made to forget is a client that can be asked twice. Whatever was said is said again, byte for byte,
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+
+from protocols import journal as journal_module
+from protocols import machine
+from protocols.journal import Journal, MemoryJournal, SqliteJournal
+from protocols.machine import Client
+from protocols.pairwise.messages import Delivery
+from protocols.plan import RoundPlan
+from protocols.simulate import serve, simulate
+from secagg import labels
+from secagg.errors import PolicyError, SecAggError, UsageError
+from secagg.keys import transcript
+from tests.adversarial.attack import BOTH, LENGTH, small, switch_off
+
+VICTIM = 2
+STEPS = range(1, 6)
+"""How many frames a client has sent: after each of these it may crash."""
+
+
+class Life:
+    """One client in one honest round, which dies and is restarted over the same journal."""
+
+    def __init__(self, protocol: str, reopen: Callable[[], Journal] | None = None) -> None:
+        self.evil = small(protocol)
+        kept = MemoryJournal()
+        self.reopen = reopen or (lambda: kept)
+        self.journal = self.reopen()
+        self.evil.clients[VICTIM]._journal = self.journal
+        self.said: list[bytes] = []
+
+    @property
+    def client(self) -> Client:
+        return self.evil.clients[VICTIM]
+
+    def restart(self, update: Any = None, plan: RoundPlan | None = None) -> bytes:
+        """A new process: nothing but identity, roster, policy and journal is left, and the randomness is new."""
+        evil = self.evil
+        if isinstance(self.journal, SqliteJournal):
+            self.journal.close()
+        self.journal = self.reopen()
+        identity = evil.identities[evil.name(VICTIM)]
+        evil.clients[VICTIM] = Client(identity, evil.roster, policy=evil.policy, journal=self.journal)
+        return self.client.start(plan or evil.plan, evil.values[VICTIM] if update is None else update)
+
+    def live(self, steps: int = 5) -> None:
+        """The round, until the victim has sent so many frames. The others are ahead of it."""
+        evil = self.evil
+        for u in evil.members:
+            evil.adverts[u] = evil.start(u)
+        self.said = [evil.frame(evil.adverts[VICTIM])]
+        evil.found([evil.adverts[u] for u in evil.members])
+        self.others = [u for u in evil.members if u != VICTIM]
+        evil.share(self.others)
+        for _ in range(1, steps):
+            self.step()
+
+    def step(self) -> bytes:
+        """One more frame to the victim, and its answer."""
+        evil, done = self.evil, len(self.said)
+        if done == 1:
+            frame = evil.frame(evil.introduction(VICTIM))
+        elif done == 2:
+            frame = evil.frame(evil.delivery(VICTIM))
+        elif done == 3:
+            evil.upload(self.others)
+            frame = evil.frame(evil.survivors(VICTIM, evil.members))
+        else:
+            frame = self.consents(evil.members)
+        answer = self.client.receive(frame)
+        message = evil.messages.decode(evil.plan, answer)
+        if done == 1:
+            evil.keep_boxes(VICTIM, message)
+        elif done == 2:
+            evil.keep_upload(VICTIM, message)
+        self.said.append(answer)
+        return answer
+
+    def consents(self, alive: list[int]) -> bytes:
+        return self.evil.frame(self.evil.consents(VICTIM, {v: self.evil.sign(v, alive) for v in alive}))
+
+
+@cache
+def unbroken(protocol: str) -> list[bytes]:
+    """What the client says when it does not die."""
+    life = Life(protocol)
+    life.live()
+    return life.said
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Journal] | None:
+    return None if request.param == "memory" else lambda: SqliteJournal(tmp_path / "victim.db")
+
+
+@BOTH
+@pytest.mark.parametrize("step", STEPS)
+def test_restart_between_any_two_messages(
+    protocol: str, step: int, reopen: Callable[[], Journal] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last frame comes again, and the rest of the round is what it would have been."""
+    life = Life(protocol, reopen)
+    life.live(step)
+    for _ in range(2):
+        assert life.restart() == life.said[-1]
+    while len(life.said) < 5:
+        life.step()
+    assert life.client.done
+    assert life.said == unbroken(protocol)
+
+    life = Life(protocol, MemoryJournal)  # without its journal it is another client, which knows nothing of the round
+    life.live(step)
+    assert life.restart() not in life.said
+
+
+class Mortal:
+    """A client that dies before each message it hears, and starts again."""
+
+    def __init__(self, make: Callable[[], Client]) -> None:
+        self.make, self.client = make, make()
+
+    def start(self, plan: RoundPlan, update: Any, weight: int = 1) -> bytes:
+        self.begin = lambda: self.client.start(plan, update, weight)
+        self.last = self.begin()
+        return self.last
+
+    def receive(self, frame: bytes) -> bytes:
+        self.client = self.make()
+        assert self.begin() == self.last
+        self.last = self.client.receive(frame)
+        return self.last
+
+
+@BOTH
+def test_everybody_restarts_all_the_time(protocol: str) -> None:
+    evil = small(protocol, corrupt=())
+    journals = {name: MemoryJournal() for name in evil.roster.names}
+
+    def maker(name: str) -> Callable[[], Client]:
+        return lambda: Client(evil.identities[name], evil.roster, policy=evil.policy, journal=journals[name])
+
+    clients: Any = {name: Mortal(maker(name)) for name in evil.roster.names}
+    updates = {name: evil.values[u] for u, name in enumerate(evil.roster.names)}
+    simulation = simulate(serve(evil.plan, evil.roster), clients, updates)
+    assert not simulation.incidents
+    assert simulation.outcome.total.tolist() == evil.plain(evil.members)
+
+
+@BOTH
+def test_another_update_under_the_same_masks(protocol: str, reopen: Callable[[], Journal] | None) -> None:
+    """The stored upload comes again. Had the journal lost it, two uploads would differ by the updates."""
+    other = np.arange(LENGTH)
+    life = Life(protocol, reopen)
+    life.live(3)
+    assert life.restart(other) == life.said[2]
+    assert life.client.receive(life.evil.frame(life.evil.delivery(VICTIM))) == life.said[2]
+
+    life = Life(protocol)
+    life.live(3)
+    first, plan = life.evil.vectors[VICTIM], life.evil.plan
+    life.journal._records[plan.session, plan.round].pop()
+    life.restart(other)
+    life.said.pop()
+    life.step()
+    unpacked = [plan.ring.unpack(vector, LENGTH) for vector in (first, life.evil.vectors[VICTIM])]
+    difference = plan.ring.centred(unpacked[1] - unpacked[0])
+    assert difference.tolist() == (other - life.evil.values[VICTIM]).tolist()
+
+
+@BOTH
+def test_another_plan_for_the_same_round(
+    protocol: str, reopen: Callable[[], Journal] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = Life(protocol, reopen)
+    life.live(2)
+    other = replace(life.evil.plan, model=b"other" + bytes(27))
+    for client in (life.client, None):
+        with pytest.raises(PolicyError, match="another plan was already accepted for this round"):
+            client.start(other, np.zeros(LENGTH)) if client else life.restart(plan=other)
+    life.restart()
+    life.step()
+
+    switch_off(monkeypatch, Client, "start", "records and records[0].request != plan.encode()")
+    life = Life(protocol)
+    life.live(1)
+    assert life.restart(plan=other)
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["same round again", "earlier round"])
+def test_a_round_number_is_used_once(
+    protocol: str, how: str, reopen: Callable[[], Journal] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reuse(life: Life) -> bytes:
+        life.live()
+        plan = life.evil.plan
+        if how == "same round again":
+            life.client.finish()
+            return life.restart(plan=replace(plan, model=b"other" + bytes(27)))
+        life.client.start(plan.next_round(), np.zeros(LENGTH))
+        return life.restart()
+
+    with pytest.raises(PolicyError, match="this session is past round 0 for this client"):
+        reuse(Life(protocol, reopen))
+    switch_off(monkeypatch, Client, "start", "not records and last is not None and plan.round <= last")
+    assert reuse(Life(protocol))
+
+
+@BOTH
+def test_a_rolled_back_journal(protocol: str, tmp_path: Path) -> None:
+    """Known by its head, where somebody remembers that. Otherwise the client signs a second set of survivors."""
+    path, old = tmp_path / "victim.db", tmp_path / "old.db"
+
+    def roll_back(pinned: bool) -> tuple[bytes, bytes]:
+        path.unlink(missing_ok=True)
+        head = journal_module.EMPTY_HEAD
+        life = Life(protocol, lambda: SqliteJournal(path, pinned=head if pinned else None))
+        life.live(3)
+        shutil.copy(path, old)
+        first = life.step()
+        head = life.journal.head()
+        life.restart()  # the head is there
+        life.journal.close()
+        shutil.copy(old, path)
+        life.restart()
+        alive = [u for u in life.evil.members if u != life.evil.others(VICTIM)[0]]
+        return first, life.client.receive(life.evil.frame(life.evil.survivors(VICTIM, alive)))
+
+    with pytest.raises(PolicyError, match="rolled back: it does not contain the pinned head"):
+        roll_back(pinned=True)
+    first, second = roll_back(pinned=False)
+    assert first != second
+
+
+def edited(path: Path, *statements: str) -> None:
+    database = sqlite3.connect(path)
+    for statement in statements:
+        database.execute(statement)
+    database.commit()
+    database.close()
+
+
+def rechain(path: Path) -> None:
+    """Make digests and links right again, as anybody can who may write the file."""
+    database = sqlite3.connect(path)
+    head = journal_module.EMPTY_HEAD
+    rows = database.execute("SELECT number, session, round, step, record FROM log ORDER BY number").fetchall()
+    for number, session, round_, step, record in rows:
+        record_digest = sha256(record).digest()
+        head = journal_module._link(head, session, round_, step, record_digest)
+        fresh = (record_digest, head, number)
+        database.execute("UPDATE log SET digest = ?, link = ? WHERE number = ?", fresh)
+    database.commit()
+    database.close()
+
+
+EDITS = {
+    "a record": "UPDATE log SET record = zeroblob(100) WHERE step = 1",
+    "a record less": "DELETE FROM log WHERE step = 1",
+    "a step renumbered": "UPDATE log SET step = 7 WHERE step = 2",
+    "another round": "UPDATE log SET round = 9 WHERE step = 2",
+    "a link": "UPDATE log SET link = zeroblob(32) WHERE step = 2",
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_altered_journal(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "victim.db"
+    life = Life("secagg", lambda: SqliteJournal(path))
+    life.live(3)
+    life.journal.close()
+    edited(path, EDITS[what])
+    with pytest.raises(PolicyError, match="the journal has been altered"):
+        SqliteJournal(path)
+    monkeypatch.setattr(SqliteJournal, "_check_chain", lambda *_: None)
+    SqliteJournal(path).close()
+
+
+SWAP = (
+    "CREATE TEMP TABLE old AS SELECT step, record FROM log",
+    "UPDATE log SET record = (SELECT record FROM old WHERE old.step = 3 - log.step) WHERE step IN (1, 2)",
+)
+
+
+def test_a_journal_altered_with_care(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two records change places, and the chain is made good: each record is sealed to its place."""
+
+    def swapped(name: str) -> Life:
+        path = tmp_path / name
+        life = Life("secagg", lambda: SqliteJournal(path))
+        life.live(3)
+        life.journal.close()
+        edited(path, *SWAP)
+        rechain(path)
+        return life
+
+    with pytest.raises(PolicyError, match="the journal is not this client's, or has been altered"):
+        swapped("one.db").restart()
+    monkeypatch.setattr(machine, "_place", lambda plan, step: transcript(labels.JOURNAL_RECORD, plan.session))
+    with pytest.raises(AttributeError):  # an introduction is taken for a delivery
+        swapped("two.db").restart()
+
+
+def unauthenticated(key: bytes, box: bytes, associated: bytes, *, culprit: str = "") -> bytes:
+    return Cipher(algorithms.ChaCha20(key, (1).to_bytes(4, "little") + box[:12]), None).decryptor().update(box[12:-16])
+
+
+def test_a_record_altered_with_care(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stored consent is changed inside its seal: a stream cipher alone would say whatever the disk says."""
+
+    def flipped(name: str) -> bytes:
+        path = tmp_path / name
+        life = Life("secagg", lambda: SqliteJournal(path))
+        life.live(4)
+        life.journal.close()
+        database = sqlite3.connect(path)
+        (record,) = database.execute("SELECT record FROM log WHERE step = 3").fetchone()
+        at = len(record) - 16 - 4 - 8 - 1  # the last byte of the reply; an empty secret follows, and the tag
+        changed = record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :]
+        database.execute("UPDATE log SET record = ? WHERE step = 3", (changed,))
+        database.commit()
+        database.close()
+        rechain(path)
+        answer = life.restart()
+        assert answer != life.said[-1]
+        return answer
+
+    with pytest.raises(PolicyError, match="the journal is not this client's, or has been altered"):
+        flipped("one.db")
+    monkeypatch.setattr(machine, "open_box", unauthenticated)
+    assert flipped("two.db")
+
+
+@BOTH
+def test_two_processes_with_one_journal(protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both stand before the consent. The second to speak finds the step taken, and is latched."""
+
+    def race(name: str, latched: bool) -> bytes:
+        path = tmp_path / name
+        life = Life(protocol, lambda: SqliteJournal(path))
+        life.live(3)
+        first, evil = life.client, life.evil
+        second = Client(
+            evil.identities[evil.name(VICTIM)], evil.roster, policy=evil.policy, journal=SqliteJournal(path)
+        )
+        second.start(evil.plan, np.zeros(LENGTH))
+        evil.upload(life.others)
+        first.receive(evil.frame(evil.survivors(VICTIM, evil.members)))
+        alive = [u for u in evil.members if u != evil.others(VICTIM)[0]]
+        other = evil.frame(evil.survivors(VICTIM, alive))
+        if latched:
+            with contextlib.suppress(PolicyError):
+                second.receive(other)
+        return second.receive(other)
+
+    with pytest.raises(UsageError, match="no round is under way"):
+        race("one.db", latched=True)
+    with pytest.raises(PolicyError, match="step 3 of round 0 was already taken"):
+        race("two.db", latched=False)
+    schema = journal_module._SCHEMA.replace(",\n    UNIQUE (session, round, step)", "")
+    assert schema != journal_module._SCHEMA
+    monkeypatch.setattr(journal_module, "_SCHEMA", schema)
+    assert race("three.db", latched=False)
+
+
+class Failing(MemoryJournal):
+    """A disk that is full when it is asked to."""
+
+    full = False
+
+    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
+        if self.full:
+            raise OSError("no space left on device")
+        super().append(session, round_, step, record)
+
+
+@BOTH
+def test_a_journal_that_fails(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was computed is not said, and until a restart nothing is: not from another message either."""
+
+    def fail() -> Life:
+        kept = Failing()
+        life = Life(protocol, lambda: kept)
+        life.live(2)
+        kept.full = True
+        with pytest.raises(OSError, match="no space"):
+            life.step()
+        kept.full = False
+        return life
+
+    other = Delivery(fail().evil.delivery(VICTIM).boxes[1:])
+    life = fail()
+    with pytest.raises(UsageError, match="no round is under way"):
+        life.evil.tell(VICTIM, other)
+    assert life.restart() == life.said[-1]
+    life.step()
+    switch_off(monkeypatch, Client, "receive", "current is None or self._unsafe", "current is None")
+    life = fail()
+    assert life.evil.tell(VICTIM, other)
+
+
+class Careless(SqliteJournal):
+    """Leaves the transaction open when its commit fails."""
+
+    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        record_digest = sha256(record).digest()
+        link = journal_module._link(self.head(), session, round_, step, record_digest)
+        values = (session, round_, step, record_digest, record, link)
+        self._db.execute("INSERT INTO log (session, round, step, digest, record, link) VALUES (?,?,?,?,?,?)", values)
+        self._db.execute("COMMIT")
+
+
+def busy(path: Path, kind: type[SqliteJournal]) -> tuple[Life, sqlite3.Connection]:
+    """Before the consent; somebody (a backup) reads the file, so that nothing can be committed."""
+    life = Life("secagg", lambda: kind(path))
+    life.live(3)
+    life.evil.upload(life.others)
+    life.journal._db.execute("PRAGMA busy_timeout = 0")
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM log").fetchall()
+    return life, reader
+
+
+def test_a_commit_that_fails(tmp_path: Path) -> None:
+    """The record did not get to the disk, so it must not be there for a restart in the same process either. It would be
+    spoken, lost in the next crash, and then another spoken: two consents."""
+    life, reader = busy(tmp_path / "one.db", SqliteJournal)
+    evil = life.evil
+    frame = evil.frame(evil.survivors(VICTIM, evil.members))
+    with pytest.raises(SecAggError):
+        life.client.receive(frame)
+    reader.close()
+    assert life.client.start(evil.plan, np.zeros(LENGTH)) == life.said[-1]
+    life.client.receive(frame)
+
+    life, reader = busy(tmp_path / "two.db", Careless)
+    evil = life.evil
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        life.client.receive(frame)
+    reader.close()
+    first = life.client.start(evil.plan, np.zeros(LENGTH))
+    assert first != life.said[-1]  # it has spoken
+    life.restart()  # the crash
+    alive = [u for u in evil.members if u != evil.others(VICTIM)[0]]
+    second = life.client.receive(evil.frame(evil.survivors(VICTIM, alive)))
+    assert evil.messages.decode(evil.plan, first) != evil.messages.decode(evil.plan, second)
+
+
+def test_a_file_that_is_damaged(tmp_path: Path) -> None:
+    """Not even a database any more: still a declared error."""
+    path = tmp_path / "victim.db"
+    life = Life("secagg", lambda: SqliteJournal(path))
+    life.live(3)
+    life.journal.close()
+    data = bytearray(path.read_bytes())
+    data[4096 : 4096 + 64] = bytes(64)
+    path.write_bytes(data)
+    with pytest.raises((PolicyError, UsageError)):
+        SqliteJournal(path)
+
+
+def test_a_round_retired_by_another_process() -> None:
+    """The answers are gone; asking for one again is a declared error."""
+    life = Life("secagg")
+    life.live(2)
+    evil = life.evil
+    other = Client(evil.identities[evil.name(VICTIM)], evil.roster, policy=evil.policy, journal=life.journal)
+    other.start(evil.plan.next_round(), np.zeros(LENGTH))
+    with pytest.raises(SecAggError):
+        life.client.receive(evil.frame(evil.introduction(VICTIM)))
+
+
+def test_the_journal_of_another_identity() -> None:
+    life = Life("secagg")
+    life.live(2)
+    evil = life.evil
+    other = Client(evil.identities[evil.name(3)], evil.roster, policy=evil.policy, journal=life.journal)
+    with pytest.raises(PolicyError, match="the journal is not this client's"):
+        other.start(evil.plan, np.zeros(LENGTH))

@@ -1,0 +1,340 @@
+"""Honest rounds give the server the sum over the survivors and nothing else; naive variants are caught.
+
+Each variant is made here, by patching one step of the real machines: the oracle must not need to be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from protocols.machine import Client, Sends
+from protocols.pairwise import client as client_module
+from protocols.pairwise.client import PairwiseClient, check_header
+from protocols.pairwise.messages import Delivery, Reveal, Revealed, Survivors, Upload
+from protocols.pairwise.rules import Cohort
+from protocols.pairwise.server import PairwiseServer
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Roster
+from protocols.simulate import Envelope, Faults, local_clients, simulate
+from secagg import labels
+from secagg.encoding import Encoding
+from secagg.errors import ThresholdError
+from secagg.keys import derive
+from secagg.params import Adversary, Graph, GraphParameters
+from secagg.prg import Prg
+from tests.oracle.leak_oracle import Combination, Round, Verdict, View, judge, secrets_of
+
+LENGTH = 160  # long enough to tell all of a client's streams in two rounds apart
+PHASES = [str(phase) for phase in PairwiseServer.steps]
+
+
+@dataclass
+class Session:
+    """Clients, and the rounds that they have been through."""
+
+    plan: RoundPlan
+    roster: Roster
+    clients: Mapping[str, Client]
+    rounds: list[Round] = field(default_factory=list)
+    aborted: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.clients)
+
+    def run(
+        self,
+        *,
+        silent: Mapping[str, str] | None = None,
+        late: Iterable[str] = (),
+        view: View | None = None,
+        server: PairwiseServer | None = None,
+    ) -> Round:
+        """One round. The uploads of those who are ``late`` reach the server, which calls these clients dead."""
+        late = set(late)
+        if view is None:
+            view = View(self.plan, self.roster, hidden=lambda e: e.phase == "upload" and e.sender in late)
+        rng = np.random.default_rng(self.plan.round)
+        inputs = {name: rng.integers(-1000, 1000, LENGTH) for name in self.names}
+        faults = Faults(silent=silent or {}, corrupted=view)
+        try:
+            simulate(server or PairwiseServer(self.plan, self.roster), self.clients, inputs, faults=faults)
+            self.aborted = False
+        except ThresholdError:
+            self.aborted = True
+        secrets = {name: secrets_of(client) for name, client in self.clients.items()}
+        self.rounds.append(Round(view, inputs, secrets))
+        self.plan = self.plan.next_round()
+        return self.rounds[-1]
+
+
+def session(
+    protocol: str, n: int, *, degree: int = 6, threshold: int = 4, least: int = 4, adversary: str = "active"
+) -> Session:
+    """Clients that fear no dropouts: so they accept rings small enough to look at."""
+    policy = Policy(min_contributors=least, corrupt="0", dropout="0", adversary=Adversary(adversary))
+    roster, clients = local_clients(n, policy, Prg(n.to_bytes(32, "big")))
+    encoding = Encoding.integers(LENGTH, bits=12)
+    plan = RoundPlan.propose(
+        protocol, roster, encoding, min_contributors=least, corrupt="0", dropout="0", session=bytes(16)
+    )
+    if protocol == "secagg+":
+        plan = replace(plan, parameters=GraphParameters(Graph.RING, degree, threshold))
+    return Session(plan, roster, clients)
+
+
+def total(names: Iterable[str], round_: int = 0) -> Combination:
+    return Combination({(round_, name): 1 for name in names})
+
+
+def single(verdict: Verdict) -> set[str]:
+    """Whose inputs are bare."""
+    return {name for leak in verdict.leaks if len(leak.coefficients) == 1 for _, name in leak.coefficients}
+
+
+# Honest rounds.
+
+both_protocols = pytest.mark.parametrize(("protocol", "n"), [("secagg", 8), ("secagg+", 12)])
+
+
+@both_protocols
+@pytest.mark.parametrize("corrupt", [0, 2])
+@pytest.mark.parametrize("phase", [None, *PHASES, "late"])
+def test_an_honest_round_gives_the_sum_and_nothing_else(protocol: str, n: int, phase: str | None, corrupt: int) -> None:
+    """Two clients drop in one phase, or their uploads come too late; two others tell the server all they know."""
+    here = session(protocol, n)
+    gone, insiders = here.names[1:6:4], here.names[2 : 2 + corrupt]
+    late = phase == "late"
+    one = here.run(late=gone if late else (), silent=dict.fromkeys(gone, phase) if phase and not late else {})
+    verdict = judge([one], insiders)
+    assert verdict.safe
+    assert not here.aborted
+    out = gone if phase in ("advertise", "share", "upload", "late") else []
+    honest = [name for name in here.names if name not in out and name not in insiders]
+    assert verdict.computable == (total(honest),)  # the oracle is not blind
+
+
+@both_protocols
+def test_dropouts_in_every_phase_at_once(protocol: str, n: int) -> None:
+    here = session(protocol, n)
+    one = here.run(silent=dict(zip(here.names[::3], PHASES[1:], strict=False)), late=[here.names[1]])
+    assert judge([one], here.names[2:3]).safe
+
+
+@both_protocols
+@pytest.mark.parametrize("phase", PHASES)
+def test_an_aborted_round_gives_nothing(protocol: str, n: int, phase: str) -> None:
+    here = session(protocol, n)
+    verdict = judge([here.run(silent=dict.fromkeys(here.names[2:], phase))], here.names[:1])
+    assert here.aborted
+    assert verdict.safe
+    assert verdict.computable == ()
+
+
+@both_protocols
+def test_two_rounds_give_two_sums(protocol: str, n: int) -> None:
+    """Although the same client is dead in one round and alive in the other."""
+    here = session(protocol, n)
+    rounds = [here.run(late=here.names[:1]), here.run(silent={here.names[4]: "upload"})]
+    verdict = judge(rounds, here.names[2:3])
+    assert verdict.safe
+    out = {here.names[2]}
+    assert list(verdict.computable) == [
+        total([name for name in here.names if name not in out | {here.names[0]}]),
+        total([name for name in here.names if name not in out | {here.names[4]}], 1),
+    ]
+
+
+# Beyond what is promised: the oracle must notice.
+
+
+def test_with_a_quorum_of_corrupt_clients_there_is_no_privacy() -> None:
+    """Four shares of five: the corrupt clients' boxes are enough."""
+    here = session("secagg", 6)
+    one = here.run()
+    assert judge([one], here.names[:3]).safe
+    verdict = judge([one], here.names[:4])
+    assert single(verdict) == set(here.names[4:])
+
+
+def test_a_ring_that_falls_apart_gives_the_sums_of_its_parts() -> None:
+    """Two neighbours each side, and two gaps of two: parameters that count on dropouts rule this out."""
+    here = session("secagg+", 12, degree=4, threshold=2, adversary="curious")
+    server = PairwiseServer(here.plan, here.roster)
+
+    def in_ring_order(*ranks: range) -> set[str]:
+        order = server._cohort._graph._order.tolist()
+        return {here.roster.names[server._clients[order[i]]] for part in ranks for i in part}
+
+    def lost(envelope: Envelope) -> bool:
+        return envelope.phase == "upload" and envelope.sender in in_ring_order(range(2), range(6, 8))
+
+    verdict = judge([here.run(view=View(here.plan, here.roster, lost=lost), server=server)])
+    assert not here.aborted
+    parts = [total(in_ring_order(part)) for part in (range(2, 6), range(8, 12))]
+    assert sorted(map(str, verdict.leaks)) == sorted(map(str, parts))
+
+
+# Naive variants.
+
+
+def test_without_self_masks_whoever_is_late_is_bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    def add_pair_masks_only(target: object, plus: list[bytes], minus: list[bytes]) -> None:
+        add_masks(target, plus[1:], minus)
+
+    add_masks = client_module.add_masks
+    monkeypatch.setattr(client_module, "add_masks", add_pair_masks_only)
+    here = session("secagg", 7)
+    assert judge([here.run()]).safe  # nobody is late: this variant's weakness does not show
+    verdict = judge([here.run(late=here.names[3:4])])
+    assert single(verdict) == {here.names[3]}
+
+
+def test_with_both_shares_revealed_everybody_is_bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reveal_all(self: PairwiseClient) -> Reveal:
+        shares = sorted(self._held.items())
+        return Reveal(
+            self_shares=tuple(Revealed(v, held.self_share) for v, held in shares),
+            key_shares=tuple(Revealed(v, held.key_share) for v, held in shares),
+        )
+
+    monkeypatch.setattr(PairwiseClient, "_reveal", reveal_all)
+    here = session("secagg", 6)
+    verdict = judge([here.run(late=here.names[3:4])])
+    assert single(verdict) == set(here.names)
+
+
+def test_with_the_same_seeds_in_two_rounds_differences_are_bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(self: PairwiseClient, purpose: bytes) -> bytes:
+        return derive(self.identity.key.secret, labels.CLIENT_SECRET, purpose)
+
+    def bound(self: Cohort, *positions: int) -> tuple[bytes, ...]:
+        return tuple(bytes([position]) for position in positions)
+
+    monkeypatch.setattr(PairwiseClient, "_drawn", drawn)
+    monkeypatch.setattr(Cohort, "bound", bound)
+    here = session("secagg", 6)
+    rounds = [here.run(), here.run()]
+    assert judge(rounds[:1]).safe
+    assert judge(rounds[1:]).safe
+    verdict = judge(rounds)
+    differences = [Combination({(0, name): 1, (1, name): -1}) for name in here.names]
+    assert all(difference in verdict.leaks for difference in differences[1:])
+    assert total(here.names, 1) in verdict.computable  # from it and the others follows the first difference
+    assert len(verdict.computable) == 7
+
+
+def test_with_the_same_keys_in_two_rounds_a_dropout_is_bare_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks differ, but the key that was revealed in round 0 still works in round 1."""
+
+    def drawn(self: PairwiseClient, purpose: bytes) -> bytes:
+        return derive(self.identity.key.secret, labels.CLIENT_SECRET, purpose)
+
+    monkeypatch.setattr(PairwiseClient, "_drawn", drawn)
+    here = session("secagg", 6)
+    rounds = [here.run(silent={here.names[2]: "upload"}), here.run()]
+    assert judge(rounds[1:]).safe
+    assert single(judge(rounds)) == {here.names[2]}
+
+
+class CuttingServer(PairwiseServer):
+    """Cuts the ring at two gaps: claims to those on one side that those on the other never shared keys.
+
+    Ring order: two dead, nine on the near side, two dead, the rest on the far side. Far clients get all boxes, so that
+    they hold shares of near clients; near clients mask only among themselves and with the dead.
+    """
+
+    near: frozenset[int]
+    dead: frozenset[int]
+
+    def _introduce(self) -> Sends:
+        sends = super()._introduce()
+        order = self._cohort._graph._order.tolist()
+        self.dead, self.near = frozenset(order[:2] + order[11:13]), frozenset(order[2:11])
+        return sends
+
+    def _delivery(self, number: int) -> Delivery:
+        delivery, v = super()._delivery(number), self._positions[number]
+        if v not in self.near:
+            return delivery
+        return Delivery(tuple(box for box in delivery.boxes if box.peer in self.near | self.dead))
+
+    def _add(self, number: int, upload: Upload) -> None:
+        u = self._positions[number]
+        self._headers[u] = upload.header
+        self._masked_with[u] = check_header(self._cohort, self.roster, number, self._t, upload.header)
+
+    def _take_reveal(self, number: int, reveal: Reveal) -> None:
+        pass
+
+    def _unmask(self) -> Sends:
+        raise ThresholdError("this server computes on its own")
+
+
+def cut(here: Session) -> tuple[Verdict, set[str]]:
+    server = CuttingServer(here.plan, here.roster)
+
+    def lost(envelope: Envelope) -> bool:
+        return envelope.phase == "upload" and envelope.sender in {
+            here.roster.names[server._clients[u]] for u in server.dead
+        }
+
+    one = here.run(view=View(here.plan, here.roster, lost=lost), server=server)
+    return judge([one]), {here.roster.names[server._clients[u]] for u in server.near}
+
+
+def test_the_ring_cannot_be_cut_because_uploads_say_whom_they_masked_with() -> None:
+    verdict, _ = cut(session("secagg+", 24, degree=8, threshold=6, least=12))
+    assert verdict.safe
+    assert verdict.computable == ()
+
+
+def test_without_the_list_in_the_upload_the_ring_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve had to be in the sum; the server gets a sum of nine."""
+    hear_survivors = PairwiseClient._hear_survivors
+
+    def hear_and_trust(self: PairwiseClient, message: Survivors) -> None:
+        hear_survivors(self, message)
+        self._masked_with_us = frozenset(self._held.keys() & self._survivors)
+
+    monkeypatch.setattr(PairwiseClient, "_hear_survivors", hear_and_trust)
+    verdict, near = cut(session("secagg+", 24, degree=8, threshold=6, least=12))
+    assert [leak.coefficients for leak in verdict.leaks] == [total(near).coefficients]
+
+
+# The oracle itself.
+
+
+def test_a_mask_that_is_added_twice_hides_no_low_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the rationals 2s is as unknown as s; over Z_{2^m} half of the ring's ends is bare."""
+    add_masks = client_module.add_masks
+    monkeypatch.setattr(
+        client_module, "add_masks", lambda target, plus, minus: add_masks(target, [plus[0], *plus], minus)
+    )
+    here = session("secagg", 6)
+    verdict = judge([here.run(late=here.names[3:4])])
+    assert not verdict.leaks
+    assert verdict.torsion == 1
+    assert not verdict.safe
+
+
+def test_what_the_server_knows_is_what_it_rebuilt() -> None:
+    """All self-masks of the survivors, all pair masks of the dead, and not one more."""
+    here = session("secagg", 6)
+    one = here.run(late=here.names[:1])
+    dead, *alive = here.names
+    assert judge([one]).known == {f"self {name}" for name in alive} | {f"pair {dead} {name}" for name in alive}
+    assert f"self {dead}" in judge([one], [dead]).known
+
+
+def test_an_upload_that_is_no_sum_of_masks_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "add_masks", lambda target, plus, minus: target.__iadd__(7))
+    here = session("secagg", 5)
+    one = here.run()
+    with pytest.raises(ValueError, match="neither the input nor"):
+        judge([one])

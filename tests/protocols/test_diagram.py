@@ -1,0 +1,57 @@
+"""The state diagrams in the documentation are those that the machines have.
+
+To renew them: python -m tests.protocols.test_diagram
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from protocols import registry
+from protocols.diagram import mermaid
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
+BLOCK = re.compile(r"(?<=<!-- diagram of secagg -->\n).*(?=\n<!-- end of diagram -->)", re.DOTALL)
+
+
+def test_the_documentation_shows_the_machines_as_they_are() -> None:
+    (shown,) = BLOCK.findall(PAGE.read_text("utf-8"))
+    assert shown == mermaid(registry.find("secagg"))
+
+
+def test_both_pairwise_protocols_have_that_diagram() -> None:
+    assert mermaid(registry.find("secagg")) == mermaid(registry.find("secagg+"))
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_state_is_reached_and_left(name: str) -> None:
+    protocol = registry.find(name)
+    text = mermaid(protocol)
+    arrows = re.findall(r"^    (\S+) --> ([^\s:]+)(?:: (.*))?$", text, re.MULTILINE)
+    entered, left = {after for _, after, _ in arrows}, {before for before, _, _ in arrows}
+    states = {f"server_{state}" for state in (*protocol.server.steps, protocol.server.done, protocol.server.failed)}
+    states |= {f"client_{state}" for state in (*protocol.client.steps, protocol.client.done)}
+    assert entered - {"[*]"} == left - {"[*]"} == states
+    for machine in (protocol.client, protocol.server):
+        for step in machine.steps.values():
+            assert f"{step.hears.__name__}" in text
+            assert callable(getattr(machine, step.check))
+            assert callable(getattr(machine, step.reply))
+
+
+def test_links_in_the_page_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", PAGE.read_text("utf-8"))
+    assert targets
+    for target in targets:
+        assert (PAGE.parent / target).exists(), target
+
+
+def test_the_methods_that_the_page_names_exist() -> None:
+    protocol = registry.find("secagg")
+    named = set(re.findall(r"\(`(_\w+)`\)", PAGE.read_text("utf-8")))
+    assert named == {step.check for step in protocol.client.steps.values()}
+
+
+if __name__ == "__main__":
+    PAGE.write_text(BLOCK.sub(lambda _: mermaid(registry.find("secagg")), PAGE.read_text("utf-8")), "utf-8")

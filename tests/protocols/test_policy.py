@@ -1,0 +1,62 @@
+"""A policy is a client's own arithmetic; that plans are refused by it is in tests/adversarial/test_plans.py."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from protocols import registry
+from protocols.plan import RoundPlan
+from protocols.policy import ENFORCED_UP_TO, Policy
+from protocols.roster import Roster
+from secagg.encoding import Encoding
+from secagg.errors import UsageError
+from secagg.params import Adversary
+from secagg.prg import Prg
+
+WRONG: dict[str, dict[str, Any]] = {
+    "one contributor": {"min_contributors": 1},
+    "none": {"min_contributors": 0},
+    "security of nothing": {"security": 0},
+    "security of everything": {"security": 513},
+    "more corrupt than there are": {"corrupt": 1},
+    "negative": {"dropout": "-0.1"},
+    "no number": {"corrupt": "a few"},
+    "an unknown adversary": {"adversary": "bored"},
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_policies(what: str) -> None:
+    with pytest.raises(UsageError):
+        Policy(**{"min_contributors": 2} | WRONG[what])
+
+
+def test_fractions_are_exact() -> None:
+    """0.07 * 100 is 7.000000000000001 in floats, and 0.29 * 100 is 28.999999999999996."""
+    assert Policy(min_contributors=2, corrupt=0.29, dropout=0).corrupt_of(100) == 29
+    assert Policy(min_contributors=2, corrupt=0.07, dropout="1/3").gone_of(100) == 7 + 33
+    assert Policy(min_contributors=2, corrupt="0.1").corrupt == Fraction(1, 10)
+
+
+def test_words_for_the_adversary() -> None:
+    assert Policy(min_contributors=2, adversary="curious").adversary is Adversary.CURIOUS  # type: ignore[arg-type]
+
+
+def roster_of(count: int) -> Roster:
+    return Roster.build({f"client-{i:05}": Prg(bytes(32), start=32 * i)(32) for i in range(count)})
+
+
+@pytest.mark.parametrize("protocol", registry.names())
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 100, 500, 1000, ENFORCED_UP_TO, ENFORCED_UP_TO + 1])
+def test_what_is_proposed_is_accepted(protocol: str, n: int) -> None:
+    """With the same corrupt, dropout, adversary and security on both sides."""
+    roster = roster_of(n)
+    for adversary in Adversary:
+        same: dict[str, Any] = {"corrupt": "0.05", "dropout": "0.1", "adversary": adversary, "security": 40}
+        plan = RoundPlan.propose(protocol, roster, Encoding.integers(3), min_contributors=2, **same)
+        policy = Policy(min_contributors=2, **same)
+        policy.check(plan, roster)
+        registry.find(protocol).check_policy(plan, policy)

@@ -1,0 +1,113 @@
+"""Our own wire vectors: what was on the wire when they were made is what is on the wire now, byte for byte."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocols import registry
+from protocols.plan import RoundPlan
+from secagg import errors
+from secagg.errors import DecodeError
+from tests.vectors import make
+
+FOLDER = Path(make.__file__).parent
+ROUNDS = ["round-secagg.json", "round-secagg-plus.json"]
+
+
+def load(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((FOLDER / name).read_text())
+    return content
+
+
+@pytest.mark.parametrize("name", ["plans.json", "messages.json", *ROUNDS])
+def test_the_generator_still_makes_the_same_file(name: str) -> None:
+    """If this fails the wire format has changed: think of VERSION, then run ``python -m tests.vectors.make``."""
+    assert json.loads(json.dumps(make.build()[name])) == load(name)
+
+
+@pytest.mark.parametrize("vector", load("plans.json")["plans"], ids=lambda vector: vector["name"])
+def test_a_plan_survives_the_wire_and_keeps_its_digest(vector: dict[str, Any]) -> None:
+    data = bytes.fromhex(vector["encoding"])
+    plan = RoundPlan.decode(data)
+    assert make.plain(plan) == vector["fields"]
+    assert plan.encode() == data
+    assert plan.digest().hex() == vector["digest"]
+
+
+@pytest.mark.parametrize("vector", load("plans.json")["undecodable"], ids=lambda vector: vector["what"])
+def test_a_tampered_plan_is_undecodable(vector: dict[str, Any]) -> None:
+    with pytest.raises(DecodeError):
+        RoundPlan.decode(bytes.fromhex(vector["encoding"]))
+
+
+def test_the_vectors_hold_one_frame_of_each_type() -> None:
+    numbers = [vector["number"] for vector in load("messages.json")["frames"]]
+    assert numbers == list(range(1, len(registry.find("secagg+").messages.types) + 1))
+
+
+@pytest.mark.parametrize("vector", load("messages.json")["frames"], ids=lambda vector: vector["type"])
+def test_a_frame_survives_the_wire(vector: dict[str, Any]) -> None:
+    plan = RoundPlan.decode(bytes.fromhex(load("messages.json")["plan"]))
+    wire, frame = registry.find(plan.protocol).messages, bytes.fromhex(vector["frame"])
+    message = wire.decode(plan, frame)
+    assert type(message).__name__ == vector["type"]
+    assert make.plain(message) == vector["fields"]
+    assert wire.encode(plan, message) == frame
+
+
+@pytest.mark.parametrize(
+    "vector", load("messages.json")["undecodable"], ids=lambda vector: f"{vector['type']}, {vector['what']}"
+)
+def test_a_tampered_frame_is_undecodable(vector: dict[str, Any]) -> None:
+    plan = RoundPlan.decode(bytes.fromhex(load("messages.json")["plan"]))
+    with pytest.raises(DecodeError):
+        registry.find(plan.protocol).messages.decode(plan, bytes.fromhex(vector["frame"]))
+
+
+@pytest.mark.parametrize("name", ROUNDS)
+def test_a_recorded_round_replays_and_tampered_frames_bounce_off(name: str) -> None:
+    """Every party, from its seed, says what is recorded; a tampered frame first changes nothing of that."""
+    vector = load(name)
+    plan = RoundPlan.decode(bytes.fromhex(vector["plan"]))
+    server, clients = make.parties(plan, vector["policy"], vector["clients"])
+    says = {m["name"]: clients[m["name"]].start(plan, m["update"], m["weight"]) for m in vector["clients"]}
+    bounced, outbox = [], dict[str, bytes]()
+    for entry in vector["frames"]:
+        frame, from_client = bytes.fromhex(entry["frame"]), entry["to"] == "server"
+        if entry["phase"] != server.phase:
+            assert not outbox, "the server sent something else besides"
+            server.close(server.phase)
+            outbox = dict(server.outbox())
+        assert entry["phase"] == server.phase
+        assert frame == (says.pop(entry["from"]) if from_client else outbox.pop(entry["to"]))
+        for tampered in entry.get("bounces", ()):
+            wrong = bytes.fromhex(tampered["frame"])
+            with pytest.raises(getattr(errors, tampered["error"])):
+                server.receive(entry["from"], wrong) if from_client else clients[entry["to"]].receive(wrong)
+            bounced.append((entry["type"], tampered["what"]))
+        if from_client:
+            server.receive(entry["from"], frame)
+        else:
+            says[entry["to"]] = clients[entry["to"]].receive(frame)
+    server.close(server.phase)
+    assert len(bounced) == 2 * len(registry.find(plan.protocol).messages.types)
+    assert server.outcome is not None
+    assert server.outcome.total.tolist() == vector["total"]
+    assert list(server.outcome.survivors) == vector["survivors"]
+    assert server.outcome.event.survivors_digest.hex() == vector["survivors_digest"]
+
+
+@pytest.mark.parametrize("name", ROUNDS)
+def test_the_recorded_sum_is_the_plain_sum_of_the_survivors(name: str) -> None:
+    vector = load(name)
+    plan = RoundPlan.decode(bytes.fromhex(vector["plan"]))
+    alive = [m for m in vector["clients"] if m["name"] in vector["survivors"]]
+    assert len(alive) == len(vector["survivors"]) < len(vector["clients"])
+    for i, total in enumerate(vector["sum"]):
+        expected = sum(m["weight"] * m["update"][i] for m in alive)
+        slack = 0 if plan.encoding.scale == 1 else sum(m["weight"] for m in alive) * 3 / plan.encoding.scale
+        assert abs(total - expected) <= slack
+    if plan.encoding.weight_bound > 1:
+        assert vector["weight"] == vector["total"][-1] == sum(m["weight"] for m in alive)

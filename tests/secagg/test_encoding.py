@@ -1,0 +1,364 @@
+"""Encoding: what it refuses, what it clips, that rounding is unbiased, and that sums decode exactly."""
+
+import math
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secagg.encoding import ENCODING, MAX_LENGTH, Encoding, _hadamard, _round, _signs
+from secagg.errors import DecodeError, UsageError
+from secagg.prg import Prg
+from secagg.ring import Ring
+
+SEED = b"public rotation seed, 32 bytes.."
+seeds = st.binary(min_size=32, max_size=32)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+encodings = st.builds(
+    Encoding,
+    length=st.integers(1, 40),
+    clip_l2=st.floats(1e-6, 1e6),
+    bits=st.integers(2, 32),
+    rotate=st.booleans(),
+    clip_inf=st.one_of(st.just(0.0), st.floats(1e-6, 1e6)),
+    weight_bound=st.sampled_from([1, 2, 7, 2**31 - 1]),
+)
+
+
+def always_up(count: int) -> bytes:
+    return bytes(count)
+
+
+def never_up(count: int) -> bytes:
+    return b"\xff" * count
+
+
+def encode(
+    encoding: Encoding, update: object, weight: int = 1, rng: Callable[[int], bytes] | None = None
+) -> np.ndarray:
+    return encoding.encode(update, weight=weight, seed=SEED, rng=rng or Prg(b"r" * 32))  # type: ignore[arg-type]
+
+
+@st.composite
+def updates(draw: st.DrawFn, length: int) -> np.ndarray:
+    """Ordinary, huge, tiny and sparse vectors."""
+    elements = draw(
+        st.sampled_from([floats, st.floats(-1, 1), st.sampled_from([0.0, 1.0, -1.0, 1e308, 5e-324, -1e308])])
+    )
+    return np.array(draw(st.lists(elements, min_size=length, max_size=length)))
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None])
+@pytest.mark.parametrize("place", [0, 2])
+def test_nan_and_infinity_are_refused(bad: float | None, place: int) -> None:
+    update: list[float | None] = [0.0, 0.0, 0.0]
+    update[place] = bad
+    with pytest.raises(UsageError, match="NaN or infinite"):
+        encode(Encoding(3, 1.0), update)
+
+
+@pytest.mark.parametrize(
+    "update",
+    [[1.0], [[1.0, 2.0, 3.0]], 1.0, [], [1.0, 2.0, 3.0, 4.0], "abc", [[1], [1, 2], 3], {1: 2}, [10**400, 0, 0]],
+)
+def test_what_is_not_a_vector_of_this_length_is_refused(update: object) -> None:
+    with pytest.raises(UsageError):
+        encode(Encoding(3, 1.0), update)
+
+
+@pytest.mark.parametrize("weight", [0, -1, 8, 2**40, 1.5, math.nan, math.inf])
+def test_a_weight_out_of_range_is_refused(weight: float) -> None:
+    with pytest.raises(UsageError, match="weight"):
+        encode(Encoding(3, 1.0, weight_bound=7), [0, 0, 0], weight)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="between 1 and 1"):
+        encode(Encoding(3, 1.0), [0, 0, 0], 2)
+
+
+@pytest.mark.parametrize("weight", [3, 3.0, np.int64(3), np.uint8(3), np.float32(3)])
+def test_any_whole_number_will_do_as_weight(weight: int) -> None:
+    values = encode(Encoding.integers(2, bits=8, weight_bound=7), [5, -6], weight)
+    assert values.dtype == np.int64
+    assert values.tolist() == [15, -18, 3]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"length": 0}, {"length": -1}, {"length": MAX_LENGTH + 1}, {"bits": 1}, {"bits": 33}, {"weight_bound": 0},
+        {"weight_bound": 2**31}, {"clip_l2": 0.0}, {"clip_l2": -1.0}, {"clip_l2": math.nan}, {"clip_l2": math.inf},
+        {"clip_inf": -1.0}, {"clip_inf": math.nan}, {"clip_inf": math.inf},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_senseless_encoding_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError) as caught:
+        Encoding(**({"length": 3, "clip_l2": 1.0} | wrong))  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"bits": 0}, {"bits": -1}, {"bits": 1}, {"bits": 33}, {"bits": 5000}, {"length": -4}]
+)
+def test_senseless_integers_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        Encoding.integers(**({"length": 4} | wrong))
+
+
+@pytest.mark.parametrize("clip", [5e-324, 1e-310, 1.7e308])
+@pytest.mark.parametrize("rotate", [False, True])
+def test_a_clip_at_the_edge_of_the_doubles_is_refused_or_works(clip: float, rotate: bool) -> None:
+    try:
+        encoding = Encoding(5, clip, rotate=rotate)
+    except UsageError:
+        return
+    values = encode(encoding, [1e308, -1e308, 5e-324, 0.0, 1.0])
+    assert np.abs(values).max() <= encoding.largest
+    assert np.isfinite(encoding.decode(values * 3, count=3, seed=SEED).vector).all()
+
+
+def test_a_decoded_sum_has_the_right_shape() -> None:
+    encoding = Encoding(3, 1.0, weight_bound=2)
+    for shape in ((3,), (5,), (4, 1), ()):
+        with pytest.raises(UsageError, match="shape"):
+            encoding.decode(np.zeros(shape, np.int64), count=1, seed=SEED)
+
+
+# Clipping.
+
+
+@given(data=st.data(), encoding=encodings, weight=st.integers(1, 7), rng=st.sampled_from([always_up, never_up]))
+def test_every_coordinate_stays_in_its_bits_and_every_vector_in_its_sensitivity(
+    data: st.DataObject, encoding: Encoding, weight: int, rng: Callable[[int], bytes]
+) -> None:
+    weight = min(weight, encoding.weight_bound)
+    values = encode(encoding, data.draw(updates(encoding.length)), weight, rng)
+    coordinates = values[: len(values) - (encoding.weight_bound > 1)]
+    assert np.abs(coordinates).max() <= encoding.largest * weight
+    l1, l2 = encoding.sensitivity()
+    exact = [int(value) for value in values]
+    assert sum(abs(value) for value in exact) <= l1
+    assert math.sqrt(sum(value * value for value in exact)) <= l2
+
+
+def test_the_sensitivity_counts_the_weight_and_the_rounding() -> None:
+    """The two extremes that meet the bound: the largest coordinate with the largest weight, and all rounded up."""
+    weighted = Encoding.integers(1, bits=8, weight_bound=7)
+    values = encode(weighted, [127.0], 7)
+    assert values.tolist() == [7 * 127, 7]
+    assert weighted.sensitivity()[1] == math.hypot(*values.tolist())
+    rounded = Encoding(16, 1.0, bits=4)
+    values = encode(rounded, [0.15] * 16, rng=always_up)  # 7 * 0.15 = 1.05 becomes 2
+    assert rounded.scale * rounded.clip_l2 < math.hypot(*values.tolist()) == 8 <= rounded.sensitivity()[1]
+
+
+@pytest.mark.parametrize("bits", [16, 24, 32])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_coordinate_at_the_bound_is_not_rounded_beyond_it(bits: int, sign: float) -> None:
+    """clip_inf * (largest / clip_inf) can be an ulp above largest; rounding must not take that for a fraction."""
+    for clip in np.linspace(0.1, 10, 500).tolist():
+        encoding = Encoding(1, clip, bits)
+        for rng in (always_up, never_up):
+            assert abs(int(encode(encoding, [sign * 1e6], rng=rng)[0])) <= encoding.largest
+
+
+@given(data=st.data(), length=st.integers(1, 30), clip=st.floats(1e-3, 1e3))
+def test_a_vector_inside_the_clip_is_left_alone_and_another_is_put_on_the_sphere(
+    data: st.DataObject, length: int, clip: float
+) -> None:
+    update = data.draw(updates(length))
+    clipped = Encoding(length, clip)._clipped(update.copy())
+    norm = math.hypot(*update.tolist())
+    if norm <= clip * (1 - 1e-12):
+        assert (clipped == update).all()
+    if norm >= clip * (1 + 1e-12):
+        assert math.isclose(math.hypot(*clipped.tolist()), clip, rel_tol=1e-12)
+        largest = np.abs(update).max()
+        direction = update / largest / math.hypot(*(update / largest).tolist())
+        assert np.allclose(clipped, direction * clip, rtol=1e-12, atol=clip * 1e-300)
+
+
+@pytest.mark.parametrize("update", [[1e308] * 4, [5e-324] * 4, [0.0] * 4, [1e308, 5e-324, -1e308, 0.0]])
+@pytest.mark.parametrize("rotate", [False, True])
+def test_huge_and_denormal_updates_are_clipped_like_any_other(update: list[float], rotate: bool) -> None:
+    encoding = Encoding(4, 1.0, bits=24, rotate=rotate)
+    decoded = encoding.decode(encode(encoding, update), count=1, seed=SEED).vector
+    peak = max(abs(x) for x in update)
+    expected = np.array(update) / peak / math.hypot(*(x / peak for x in update)) if peak > 1 else np.zeros(4)
+    assert np.abs(decoded - expected).max() <= 4 / encoding.scale
+
+
+def test_the_callers_array_is_not_touched() -> None:
+    update = np.array([3.0, 4.0])
+    encode(Encoding(2, 1.0, rotate=True), update)
+    assert update.tolist() == [3.0, 4.0]
+
+
+# Rounding.
+
+
+@given(value=st.floats(-1e9, 1e9), word=st.integers(0, 2**64 - 1))
+def test_a_number_is_rounded_up_exactly_when_the_word_is_below_its_fraction(value: float, word: int) -> None:
+    floor = math.floor(value)
+    fraction = value - floor  # a double, as in the code: both are exact or both round to 1
+    expected = floor + (fraction == 1.0 or word < int(fraction * 2**64))
+    assert _round(np.array([value]), lambda count: word.to_bytes(8, "little")).tolist() == [expected]
+
+
+@pytest.mark.parametrize("value", [0.5, 0.001, 0.999, -0.25, 1234.1, -77.9])
+def test_rounding_is_unbiased(value: float) -> None:
+    """200,000 draws, |z| > 5.7 has probability 1.2e-8 for each value."""
+    draws, fraction = 200_000, value - math.floor(value)
+    ups = int((_round(np.full(draws, value), Prg(b"u" * 32)) - math.floor(value)).sum())
+    assert abs(ups - draws * fraction) < 5.7 * math.sqrt(draws * fraction * (1 - fraction))
+
+
+def test_the_mean_of_many_encodings_is_the_update() -> None:
+    """5-bit coordinates, 40,000 clients with one update: each coordinate within 6 sigma (40 of them: 8e-8)."""
+    encoding, clients = Encoding(40, 1.0, bits=5, rotate=True), 40_000
+    update = np.sin(np.arange(40)) / 8
+    prg, seeded = Prg(b"m" * 32), np.zeros(encoding.coordinates)
+    rotated = _hadamard(np.pad(update, (0, 24)) * _signs(SEED, 64)) * encoding.scale
+    seeded += _round(np.tile(rotated, clients), prg).reshape(clients, 64).sum(axis=0)
+    mean = encoding.decode(seeded.astype(np.int64), count=clients, seed=SEED).vector / clients
+    assert np.abs(mean - update).max() < 6 * 0.5 / encoding.scale / math.sqrt(clients)
+
+
+@given(encoding=encodings)
+def test_rounding_draws_from_the_rng_it_is_given(encoding: Encoding) -> None:
+    update = np.full(encoding.length, encoding.clip_inf * 0.3)
+    drawn = []
+    encode(encoding, update, rng=lambda count: drawn.append(count) or bytes(count))
+    assert sum(drawn) == 8 * encoding._width
+
+
+# Decoding.
+
+
+@given(data=st.data(), bits=st.integers(2, 32), length=st.integers(1, 20), bound=st.sampled_from([1, 9]))
+def test_sums_of_integer_updates_come_back_exactly(data: st.DataObject, bits: int, length: int, bound: int) -> None:
+    encoding = Encoding.integers(length, bits=bits, weight_bound=bound)
+    number = st.integers(-encoding.largest, encoding.largest)
+    clients = data.draw(st.lists(st.tuples(st.lists(number, min_size=length, max_size=length), st.integers(1, bound))))
+    encoded = [encode(encoding, vector, weight) for vector, weight in clients]
+    for (vector, weight), values in zip(clients, encoded, strict=True):
+        assert values.tolist() == [weight * x for x in vector] + [weight] * (bound > 1)
+    total = sum(encoded, np.zeros(encoding.coordinates, np.int64))
+    decoded = encoding.decode(total, count=len(clients), seed=SEED)
+    assert decoded.vector.tolist() == [sum(weight * vector[i] for vector, weight in clients) for i in range(length)]
+    assert decoded.weight == sum(weight for _, weight in clients)
+
+
+@given(data=st.data(), rotate=st.booleans(), length=st.integers(1, 40), bits=st.integers(4, 32))
+def test_a_sum_decodes_to_within_its_rounding(data: st.DataObject, rotate: bool, length: int, bits: int) -> None:
+    encoding = Encoding(length, 1.0, bits=bits, rotate=rotate, weight_bound=5)
+    vectors = [
+        np.array(data.draw(st.lists(st.floats(-0.15, 0.15), min_size=length, max_size=length))) for _ in range(3)
+    ]
+    weights = data.draw(st.lists(st.integers(1, 5), min_size=3, max_size=3))
+    encoded = [encode(encoding, vector, weight) for vector, weight in zip(vectors, weights, strict=True)]
+    decoded = encoding.decode(sum(encoded), count=3, seed=SEED)  # type: ignore[arg-type]
+    expected = sum(vector * weight for vector, weight in zip(vectors, weights, strict=True))
+    assert decoded.weight == sum(weights)
+    slack = sum(weights) * math.sqrt(encoding._width) / encoding.scale
+    assert np.linalg.norm(decoded.vector - expected) <= slack * (1 + 1e-9)
+
+
+# Rotation.
+
+
+@given(exponent=st.integers(0, 10), seed=seeds)
+def test_the_rotation_is_its_own_inverse_and_keeps_norms(exponent: int, seed: bytes) -> None:
+    width = 1 << exponent
+    vector = np.frombuffer(Prg(seed)(4 * width), "<i4").astype(np.float64)
+    rotated = _hadamard(vector)
+    assert np.allclose(_hadamard(rotated), vector, rtol=0, atol=1e-12 * np.abs(vector).max())
+    assert math.isclose(np.linalg.norm(rotated), np.linalg.norm(vector), rel_tol=1e-12)
+
+
+def test_the_rotation_is_the_matrix_of_walsh_and_hadamard() -> None:
+    matrix = np.array([[1 - 2 * ((i & j).bit_count() % 2) for j in range(16)] for i in range(16)]) / 4
+    vector = np.arange(16.0) ** 2
+    assert np.allclose(_hadamard(vector), matrix @ vector)
+
+
+@given(seed=seeds, count=st.integers(1, 100))
+def test_signs_are_the_bits_of_the_stream(seed: bytes, count: int) -> None:
+    bits = "".join(f"{byte:08b}" for byte in Prg(seed)(-(-count // 8)))
+    assert _signs(seed, count).tolist() == [1 - 2 * int(bit) for bit in bits[:count]]
+
+
+@given(seed=seeds, length=st.integers(1, 300), spike=st.integers(0, 299))
+def test_a_rotated_vector_keeps_to_the_bound_derived_for_it(seed: bytes, length: int, spike: int) -> None:
+    """Exceeding it has probability below 2^-40 for each vector; a spike is the worst before rotation."""
+    encoding = Encoding(length, 2.0, rotate=True)
+    for update in (np.eye(1, length, spike % length)[0] * 2, np.full(length, 2 / math.sqrt(length))):
+        rotated = _hadamard(np.pad(update, (0, encoding._width - length)) * _signs(seed, encoding._width))
+        assert np.abs(rotated).max() <= encoding.clip_inf * (1 + 1e-12)
+
+
+def test_a_rotation_pays_off_in_scale() -> None:
+    assert Encoding(2**20, 1.0, rotate=True).scale > 80 * Encoding(2**20, 1.0).scale
+
+
+# Rings.
+
+
+@given(encoding=encodings, n=st.integers(1, 10**7), noise=st.integers(0, 2**40))
+def test_a_ring_of_ring_bits_holds_the_extreme_sums_and_one_bit_less_does_not(
+    encoding: Encoding, n: int, noise: int
+) -> None:
+    extreme = n * encoding.weight_bound * encoding.largest + noise
+    if extreme >= 2**63:
+        with pytest.raises(UsageError, match="at most 64"):
+            encoding.ring_bits(n, noise)
+        return
+    bits = encoding.ring_bits(n, noise)
+    assert Ring(bits).largest >= extreme
+    assert bits == 8 or Ring(bits - 1).largest < extreme
+    encoding.check_ring(Ring(bits), n, noise)
+    if bits > 8:
+        with pytest.raises(UsageError, match=f"{bits} bits are needed"):
+            encoding.check_ring(Ring(bits - 1), n, noise)
+
+
+def test_the_ring_of_the_issue() -> None:
+    assert Encoding(2**20, 1.0, bits=16).ring_bits(1024) == 26
+    assert Encoding(2**20, 1.0, bits=16, weight_bound=2**10).ring_bits(1024) == 36
+
+
+@given(bits=st.integers(2, 32), bound=st.integers(1, 2**29), n=st.integers(1, 7))
+def test_the_weight_too_fits_in_the_ring(bits: int, bound: int, n: int) -> None:
+    assert n * bound <= Ring(Encoding(3, 1.0, bits=bits, weight_bound=bound).ring_bits(n)).largest
+
+
+# The wire.
+
+
+@given(encoding=encodings)
+def test_an_encoding_survives_the_wire(encoding: Encoding) -> None:
+    assert ENCODING.decode(ENCODING.encode(encoding)) == encoding
+
+
+def test_an_encoding_has_one_form_on_the_wire() -> None:
+    """clip_inf = 0 means "derive it" to a person; on the wire only the derived number may stand."""
+    data = ENCODING.encode(Encoding(3, 1.0, clip_inf=0.75))
+    implied = data.replace(struct.pack(">d", 0.75), bytes(8))
+    assert implied != data
+    with pytest.raises(DecodeError):
+        ENCODING.decode(implied)
+
+
+@pytest.mark.parametrize("clip", [1e-100, 1e-99, 1e100])
+def test_an_encoding_at_the_edge_of_what_is_allowed_survives_the_wire_too(clip: float) -> None:
+    """The clip derived for a rotated vector is smaller than clip_l2: is it still allowed?"""
+    try:
+        encoding = Encoding(10_000, clip, rotate=True)
+    except UsageError:
+        return
+    assert ENCODING.decode(ENCODING.encode(encoding)) == encoding

@@ -1,0 +1,81 @@
+"""add_masks equals the naive sum of whole streams, however the work is cut."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secagg import masking
+from secagg.errors import UsageError
+from secagg.masking import BLOCK_BYTES, add_masks
+from secagg.prg import Prg
+from secagg.ring import Ring
+
+
+def seeds_of(count: int, first: int = 0) -> list[bytes]:
+    return [(first + i).to_bytes(32, "big") for i in range(count)]
+
+
+def naive(target: np.ndarray, plus: list[bytes], minus: list[bytes]) -> np.ndarray:
+    result = target.copy()
+    for seed in plus:
+        result = result + np.frombuffer(Prg(seed)(target.nbytes), target.dtype)
+    for seed in minus:
+        result = result - np.frombuffer(Prg(seed)(target.nbytes), target.dtype)
+    return result
+
+
+def start_of(bits: int, length: int) -> np.ndarray:
+    return np.arange(length).astype(Ring(bits).dtype)
+
+
+@given(
+    bits=st.integers(8, 64),
+    length=st.integers(0, 300),
+    plus=st.integers(0, 4),
+    minus=st.integers(0, 4),
+    workers=st.integers(1, 3),
+)
+def test_adding_masks_is_the_naive_sum(bits: int, length: int, plus: int, minus: int, workers: int) -> None:
+    target = start_of(bits, length)
+    expected = naive(target, seeds_of(plus), seeds_of(minus, 100))
+    add_masks(target, seeds_of(plus), seeds_of(minus, 100), workers=workers)
+    assert (target == expected).all()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8])
+@pytest.mark.parametrize("bits", [8, 16, 26, 64])
+def test_block_and_worker_borders_change_nothing(bits: int, workers: int) -> None:
+    per_block = BLOCK_BYTES // Ring(bits).dtype.itemsize
+    for blocks in (1, 2, 3):
+        for around in (-1, 0, 1):
+            target = start_of(bits, blocks * per_block + around)
+            expected = naive(target, seeds_of(2), seeds_of(1, 100))
+            add_masks(target, seeds_of(2), seeds_of(1, 100), workers=workers)
+            assert (target == expected).all()
+
+
+def test_more_streams_than_are_open_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "_STREAMS_AT_ONCE", 3)
+    target = start_of(32, 1000)
+    expected = naive(target, seeds_of(7), seeds_of(4, 100))
+    add_masks(target, seeds_of(7), seeds_of(4, 100))
+    assert (target == expected).all()
+
+
+@given(bits=st.integers(8, 64), length=st.integers(1, 200), count=st.integers(1, 4), workers=st.integers(1, 3))
+def test_subtracting_undoes_adding(bits: int, length: int, count: int, workers: int) -> None:
+    target = start_of(bits, length)
+    add_masks(target, seeds_of(count), workers=workers)
+    add_masks(target, [], seeds_of(count), workers=workers)
+    assert (target == start_of(bits, length)).all()
+
+
+def test_a_worker_is_needed() -> None:
+    with pytest.raises(UsageError, match="worker"):
+        add_masks(start_of(32, 4), seeds_of(1), workers=0)
+
+
+def test_a_workers_error_is_not_lost() -> None:
+    with pytest.raises(UsageError, match="32 bytes"):
+        add_masks(start_of(64, BLOCK_BYTES), [b"short"], workers=2)

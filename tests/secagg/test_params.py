@@ -1,0 +1,260 @@
+"""The (k, t) rule: the published check points, the slow reference in exact fractions, and every refusal."""
+
+from fractions import Fraction
+from math import floor
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from secagg.errors import PolicyError, UsageError
+from secagg.params import (
+    GRINDING_BITS,
+    GRINDING_FLOOR,
+    Adversary,
+    Graph,
+    GraphParameters,
+    check_private,
+    choose,
+    choose_for_round,
+    complete,
+    complete_threshold,
+    corrupt_neighbours,
+    fraction,
+    least_threshold,
+    surviving_neighbours,
+)
+from tests.reference import parameters as reference
+
+A, C = Adversary.ACTIVE, Adversary.CURIOUS
+percents = st.integers(0, 40).map(lambda percent: Fraction(percent, 100))
+
+
+@pytest.mark.parametrize(
+    ("n", "each", "adversary", "security", "expected"),
+    [
+        (1000, "0.05", C, 40, (30, 17)),
+        (1000, "0.1", A, 40, (96, 67)),
+        (100_000, "0.05", C, 40, (36, 21)),
+        (1000, "0.1", A, 40 + GRINDING_BITS, (140, 104)),
+        (10_000, "0.1", A, 40 + GRINDING_BITS, (190, 141)),
+        (1000, "0.05", A, 40 + GRINDING_BITS, (76, 58)),
+    ],
+)
+def test_check_points(n: int, each: str, adversary: Adversary, security: int, expected: tuple[int, int]) -> None:
+    chosen = choose(n, fraction(each), fraction(each), adversary, security, 20)
+    assert chosen == GraphParameters(Graph.RING, *expected)
+    k, t = expected
+    arguments = (fraction(each), fraction(each))
+    assert reference.ring_fits(n, *arguments, k, adversary is A, security, 20) == t
+    assert reference.ring_fits(n, *arguments, k - 2, adversary is A, security, 20) is None
+
+
+@pytest.mark.parametrize(
+    ("n", "each", "adversary", "expected"),
+    [
+        (1000, "0.1", A, (140, 104)),
+        (10_000, "0.1", A, (190, 141)),
+        (1000, "0.05", A, (76, 58)),
+        (1000, "0.05", C, (30, 18)),  # 17 for 1000, one more for the 950 that are sure to come
+    ],
+)
+def test_what_a_round_uses(n: int, each: str, adversary: Adversary, expected: tuple[int, int]) -> None:
+    """And a client accepts it for the planned cohort, and for each smaller one down to those that are sure to come."""
+    share = fraction(each)
+    chosen = choose_for_round(n, share, share, adversary)
+    assert chosen == GraphParameters(Graph.RING, *expected)
+    bad, gone = floor(share * n), floor(share * n)
+    grinding = (GRINDING_BITS, GRINDING_FLOOR) if adversary is A else (0, 0)
+    check_private(n, bad, bad + gone, chosen, adversary, 40 + grinding[0])
+    for absent in range(0, gone + 1, max(gone // 10, 1)):
+        check_private(n - absent, bad, bad + gone - absent, chosen, adversary, 40 + grinding[1])
+
+
+@settings(max_examples=30)
+@given(n=st.integers(4, 100), corrupt=percents, dropout=percents, active=st.booleans(), security=st.integers(1, 40))
+def test_what_a_round_uses_is_the_references(
+    n: int, corrupt: Fraction, dropout: Fraction, active: bool, security: int
+) -> None:
+    assume(corrupt + dropout * (2 if active else 1) <= Fraction(9, 10))
+    expected = reference.choose_for_round(n, corrupt, dropout, active, security, 10)
+    if expected is not None:
+        chosen = choose_for_round(n, corrupt, dropout, A if active else C, security, 10)
+        assert chosen == GraphParameters(Graph.RING, *expected)
+    elif max(floor((n + corrupt * n) / 2) + 1, 2) <= n - floor(dropout * n):
+        assert choose_for_round(n, corrupt, dropout, A if active else C, security, 10).graph is Graph.COMPLETE
+    else:
+        with pytest.raises(UsageError, match="infeasible"):
+            choose_for_round(n, corrupt, dropout, A if active else C, security, 10)
+
+
+@given(n=st.integers(3, 200), data=st.data(), active=st.booleans())
+def test_a_ring_that_closes_on_itself_is_judged_by_its_neighbours(n: int, data: st.DataObject, active: bool) -> None:
+    """With fewer clients than the degree everybody is a neighbour, and all the corrupt are among them."""
+    corrupt = data.draw(st.integers(0, n - 2))
+    t = least_threshold(n, corrupt, n - 1, A if active else C, 40)
+    assert t > corrupt
+    assert not active or 2 * t > n - 1 + corrupt
+    check_private(n, corrupt, corrupt, GraphParameters(Graph.RING, n + 3, t), A if active else C, 40)
+    with pytest.raises(PolicyError):
+        check_private(n, corrupt, corrupt, GraphParameters(Graph.RING, n + 3, t - 1), A if active else C, 40)
+
+
+@settings(max_examples=30)
+@given(
+    n=st.integers(4, 120),
+    corrupt=percents,
+    dropout=percents,
+    active=st.booleans(),
+    security=st.integers(1, 60),
+    correctness=st.integers(1, 40),
+)
+def test_the_choice_is_the_references(
+    n: int, corrupt: Fraction, dropout: Fraction, active: bool, security: int, correctness: int
+) -> None:
+    adversary = A if active else C
+    if corrupt + dropout * (2 if active else 1) > Fraction(9, 10):
+        with pytest.raises(UsageError, match="infeasible"):
+            choose(n, corrupt, dropout, adversary, security, correctness)
+        return
+    expected = reference.choose(n, corrupt, dropout, active, security, correctness)
+    if expected is not None:
+        assert choose(n, corrupt, dropout, adversary, security, correctness) == GraphParameters(Graph.RING, *expected)
+        return
+    threshold = max(floor((n + corrupt * n) / 2) + 1, 2)
+    if threshold <= n - floor(dropout * n):
+        chosen = choose(n, corrupt, dropout, adversary, security, correctness)
+        assert chosen == GraphParameters(Graph.COMPLETE, n - 1, threshold)
+    else:
+        with pytest.raises(UsageError, match="infeasible"):
+            choose(n, corrupt, dropout, adversary, security, correctness)
+
+
+@pytest.mark.parametrize("size", [300, 1000])
+def test_small_tolerances_give_a_ring_the_reference_agrees_with(size: int) -> None:
+    for g, d in ((Fraction(0), Fraction(0)), (Fraction(1, 100), Fraction(1, 100)), (Fraction(0), Fraction(1, 10))):
+        for active in (False, True):
+            chosen = choose(size, g, d, A if active else C, 10, 10)
+            assert chosen.graph is Graph.RING
+            assert (chosen.degree, chosen.threshold) == reference.choose(size, g, d, active, 10, 10)
+
+
+@given(n=st.integers(2, 200), data=st.data(), bits=st.integers(0, 80))
+def test_the_tails_are_the_hypergeometric_ones(n: int, data: st.DataObject, bits: int) -> None:
+    k, marked = data.draw(st.integers(1, n - 1)), data.draw(st.integers(0, n))
+    limit = Fraction(1, n * 2**bits)
+    t1 = corrupt_neighbours(n, marked, k, bits)
+    assert reference.above(n, marked, k, t1) <= limit
+    assert t1 == 0 or reference.above(n, marked, k, t1 - 1) > limit
+    t2 = surviving_neighbours(n, marked, k, bits)
+    assert reference.below(n, marked, k, t2) <= limit
+    assert t2 == min(k, marked) or reference.below(n, marked, k, t2 + 1) > limit
+
+
+def test_a_tail_of_exactly_the_limit_is_small_enough() -> None:
+    """One of two clients marked, one drawn: each outcome has chance 1/2, which is 2^-0 / n."""
+    assert corrupt_neighbours(2, 1, 1, 0) == 0
+    assert surviving_neighbours(2, 1, 1, 0) == 1
+
+
+@pytest.mark.parametrize(("n", "g", "adversary"), [(1000, "0.05", C), (1000, "0.1", A), (2000, "0.2", A)])
+def test_a_client_accepts_the_threshold_and_refuses_one_less(n: int, g: str, adversary: Adversary) -> None:
+    corrupt, dropout = fraction(g), fraction("0.05")
+    chosen = choose(n, corrupt, dropout, adversary, 40, 20)
+    bad, gone = floor(corrupt * n), floor(corrupt * n) + floor(dropout * n)
+    check_private(n, bad, gone, chosen, adversary, 40)
+    lower = GraphParameters(chosen.graph, chosen.degree, chosen.threshold - 1)
+    with pytest.raises(PolicyError, match=f"at least {chosen.threshold} is needed"):
+        check_private(n, bad, gone, lower, adversary, 40)
+
+
+@given(n=st.integers(2, 300), data=st.data())
+def test_the_complete_graph_needs_more_than_half_of_the_honest_and_all_the_corrupt(n: int, data: st.DataObject) -> None:
+    corrupt = data.draw(st.integers(0, n))
+    t = complete_threshold(n, corrupt)
+    assert t == max(floor(Fraction(n + corrupt, 2)) + 1, 2)
+    assert 2 * t > n + corrupt, "two quorums of t would share an honest client"
+    check_private(n, corrupt, corrupt, GraphParameters(Graph.COMPLETE, n - 1, t), A, 40)
+    with pytest.raises(PolicyError):
+        check_private(n, corrupt, corrupt, GraphParameters(Graph.COMPLETE, n - 1, t - 1), A, 40)
+
+
+@given(n=st.integers(2, 200), corrupt=percents, dropout=percents)
+def test_complete_refuses_exactly_what_cannot_finish(n: int, corrupt: Fraction, dropout: Fraction) -> None:
+    least, most = max(floor((n + corrupt * n) / 2) + 1, 2), n - floor(dropout * n)
+    if least <= most:
+        assert complete(n, corrupt, dropout) == GraphParameters(Graph.COMPLETE, n - 1, least)
+    else:
+        with pytest.raises(UsageError, match=f"threshold {least}, but only {most}"):
+            complete(n, corrupt, dropout)
+
+
+def test_a_ring_that_may_fall_apart_is_refused() -> None:
+    """Four neighbours, 100 of 1000 may vanish: rule 1 is broken whatever the threshold."""
+    with pytest.raises(PolicyError, match="do not keep 1000 clients connected"):
+        check_private(1000, 50, 100, GraphParameters(Graph.RING, 4, 4), C, 40)
+    assert not reference.connected(1000, 4, 100, 40)
+    assert reference.connected(1000, 30, 100, 40)
+
+
+def test_against_an_active_server_two_quorums_share_an_honest_client() -> None:
+    """With at most c corrupt among k neighbours, quorums of t that share only corrupt ones need 2t <= k + c."""
+    for n, corrupt, k in ((1000, 100, 96), (1000, 50, 60), (5000, 1000, 200)):
+        t1 = corrupt_neighbours(n, corrupt, k, 41)
+        assert 2 * least_threshold(n, corrupt, k, A, 40) > k + t1
+        assert least_threshold(n, corrupt, k, C, 40) == t1 + 1
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "of"), [(0.29, 29, 100), ("0.29", 29, 100), (0.57, 57, 100), (0.1, 3, 30), ("1/3", 33, 99)]
+)
+def test_a_fraction_is_what_was_written(value: str | float, count: int, of: int) -> None:
+    """floor(0.29 * 100) is 28 in doubles: one corrupt client would go uncounted."""
+    assert floor(0.29 * 100) == 28
+    assert floor(fraction(value) * of) == count
+
+
+@pytest.mark.parametrize(
+    "value", ["", "a", "1/0", "nan", "inf", "-0.1", "1", "1.5", "0.1.1", float("nan"), float("inf"), -0.5, 1, 2.0]
+)
+def test_what_is_not_a_fraction_of_clients_is_refused(value: str | float) -> None:
+    with pytest.raises(UsageError, match="fraction") as caught:
+        fraction(value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((1, "0", "0", A, 40, 20), "clients must be between 2"),
+        ((0, "0", "0", A, 40, 20), "clients must be between 2"),
+        ((10_000_001, "0", "0", A, 40, 20), "clients must be between 2"),
+        ((1000, "0.1", "0.1", A, 0, 20), "security and correctness"),
+        ((1000, "0.1", "0.1", A, 40, 0), "security and correctness"),
+        ((1000, "0.1", "0.1", A, 513, 20), "security and correctness"),
+        ((1000, "0.5", "0.41", C, 40, 20), r"corrupt \+ dropout = 0.91"),
+        ((1000, "0.1", "0.41", A, 40, 20), r"corrupt \+ 2 dropout = 0.92"),
+        ((10, "0.5", "0.3", C, 40, 20), "10 clients need threshold 8, but only 7"),
+    ],
+)  # fmt: skip
+def test_infeasible_inputs_are_refused_in_one_line(
+    arguments: tuple[int, str, str, Adversary, int, int], reason: str
+) -> None:
+    n, corrupt, dropout, *more = arguments
+    with pytest.raises(UsageError, match=reason) as caught:
+        choose(n, Fraction(corrupt), Fraction(dropout), *more)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("corrupt", "dropout", "adversary"), [("0.5", "0.4", C), ("0.3", "0.3", A), ("0.3", "0.6", C)])
+def test_exactly_nine_tenths_are_not_too_much(corrupt: str, dropout: str, adversary: Adversary) -> None:
+    g, d = Fraction(corrupt), Fraction(dropout)
+    expected = reference.choose(120, g, d, adversary is A, 1, 1)
+    assert expected is not None
+    assert choose(120, g, d, adversary, 1, 1) == GraphParameters(Graph.RING, *expected)
+
+
+@pytest.mark.parametrize("name", ["", "Active", "honest", 1, None])
+def test_an_unknown_adversary_is_refused(name: object) -> None:
+    with pytest.raises(UsageError, match="curious or active"):
+        Adversary(name)

@@ -1,0 +1,313 @@
+"""Makes the JSON files in this folder: ``python -m tests.vectors.make``. Everything is drawn from fixed seeds.
+
+plans.json     plans, their encodings and digests, and encodings that no plan has
+messages.json  one frame of each message type, field by field, and frames that are none
+round-*.json   a whole round: every frame in order, tampered frames that must bounce off before it, and the sum
+
+They pin the wire format: a change of any byte on the wire must show up in a diff of these files.
+``tests/protocols/test_vectors.py`` replays them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from protocols import registry
+from protocols.machine import Client, ServerRound
+from protocols.pairwise import messages as pairwise
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from protocols.simulate import serve
+from protocols.wire import HEADER_BYTES
+from secagg.codec import positive, text, u32
+from secagg.encoding import Encoding
+from secagg.keys import SigningKey
+from secagg.merkle import Node
+from secagg.params import Adversary, Graph, GraphParameters
+from secagg.prg import Prg
+
+FOLDER = Path(__file__).parent
+PROVENANCE = "made by tests/vectors/make.py from fixed seeds, with this library; not from another implementation"
+NAMES = ("ann", "bob", "cat", "dan", "eve", "fay", "gus")
+SESSION = bytes(range(16))
+
+
+def seed(purpose: str) -> bytes:
+    return purpose.encode().ljust(32, b".")
+
+
+def plain(value: object) -> Any:
+    """A message as JSON: bytes in hexadecimal, tuples as lists, classes field by field."""
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, bytes):
+        return value.hex()
+    return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def roster_of(count: int) -> tuple[Roster, list[Identity]]:
+    identities = [Identity(name, SigningKey(seed(f"identity {name}"))) for name in NAMES[:count]]
+    return Roster.of(identities), identities
+
+
+def plan_secagg() -> RoundPlan:
+    roster, _ = roster_of(5)
+    return RoundPlan.propose(
+        "secagg", roster, Encoding.integers(7), min_contributors=3, dropout="0.4", session=SESSION, model=seed("model")
+    )
+
+
+def plan_secagg_plus() -> RoundPlan:
+    """Too few clients for the calculator to give a ring, so the ring is set by hand (and a lenient policy takes it)."""
+    roster, _ = roster_of(7)
+    encoding = Encoding(length=7, clip_l2=4.0, bits=16, rotate=True, clip_inf=3.5, weight_bound=10)
+    plan = RoundPlan.propose("secagg+", roster, encoding, min_contributors=3, corrupt="0", session=SESSION)
+    return replace(plan, round=7, parameters=GraphParameters(Graph.RING, 4, 2))
+
+
+# Plans
+
+
+def plans() -> dict[str, Any]:
+    good = {"secagg": plan_secagg(), "secagg+": plan_secagg_plus()}
+    return {
+        "provenance": PROVENANCE,
+        "plans": [
+            {"name": name, "fields": plain(plan), "encoding": plan.encode().hex(), "digest": plan.digest().hex()}
+            for name, plan in good.items()
+        ],
+        "undecodable": [
+            {"what": what, "encoding": data.hex()} for what, data in sorted(tampered_plans(good["secagg+"]).items())
+        ],
+    }
+
+
+def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
+    data, at = plan.encode(), {}
+    place = 0
+    for name, size in (
+        ("protocol", 4 + len("secagg+")), ("session", 16), ("round", 4), ("roster", 32), ("model", 32), ("clients", 4),
+        ("min_contributors", 4), ("ring_bits", 1), ("length", 8), ("clip_l2", 8), ("bits", 1), ("rotate", 1),
+        ("clip_inf", 8), ("weight_bound", 4), ("graph", 4 + len("ring")), ("degree", 4), ("threshold", 4),
+    ):  # fmt: skip
+        at[name] = slice(place, place + size)
+        place += size
+    assert place == len(data)
+
+    def put(name: str, value: bytes) -> bytes:
+        return data[: at[name].start] + value + data[at[name].stop :]
+
+    return {
+        "truncated": data[:-1],
+        "extended": data + b"\0",
+        "empty": b"",
+        "unknown protocol": put("protocol", text(32).encode("secagg-")),
+        "a name of 2^32 - 1 bytes": put("protocol", b"\xff\xff\xff\xff" + b"secagg+"),
+        "no clients": put("clients", u32.encode(0)),
+        "more contributors than clients": put("min_contributors", u32.encode(8)),
+        "one contributor": put("min_contributors", u32.encode(1)),
+        "ring too narrow": put("ring_bits", bytes([plan.ring_bits - 1])),
+        "ring too wide": put("ring_bits", b"\x41"),
+        "no coordinates": put("length", bytes(8)),
+        "2^63 coordinates": put("length", b"\x80" + bytes(7)),
+        "clip NaN": put("clip_l2", bytes.fromhex("7ff8000000000000")),
+        "clip infinite": put("clip_l2", bytes.fromhex("7ff0000000000000")),
+        "clip zero": put("clip_l2", bytes(8)),
+        "clip minus zero": put("clip_inf", b"\x80" + bytes(7)),
+        "clip not said": put("clip_inf", bytes(8)),
+        "clip negative": put("clip_inf", positive.encode(-3.5)),
+        "rotate neither true nor false": put("rotate", b"\2"),
+        "one bit": put("bits", b"\1"),
+        "weights up to zero": put("weight_bound", bytes(4)),
+        "unknown graph": put("graph", text(64).encode("rung")),
+        "complete graph of another degree": put("graph", text(64).encode("complete")),
+        "odd degree": put("degree", u32.encode(3)),
+        "degree beyond the cohort": put("degree", u32.encode(8)),
+        "threshold one": put("threshold", u32.encode(1)),
+        "threshold beyond the degree": put("threshold", u32.encode(5)),
+    }
+
+
+# Messages
+
+
+def samples() -> list[object]:
+    """One message of each type, with recognisable bytes."""
+
+    def filled(letter: str, size: int) -> bytes:
+        return letter.encode() * size
+
+    advert = pairwise.Advert(3, filled("m", 32), filled("s", 32), filled("c", 32), filled("A", 64))
+    box = filled("b", pairwise.BOX_BYTES)
+    header = pairwise.UploadHeader(2, b"\x0b", filled("h", 32), filled("U", 64))
+    node = Node(4, 5, filled("p", 32))
+    share = pairwise.Revealed(1, filled("r", 36))
+    return [
+        advert,
+        pairwise.Introduction(filled("R", 32), 4, 2, (pairwise.Neighbour(1, advert),), (node,)),
+        pairwise.Dealt((pairwise.SealedShares(1, box), pairwise.SealedShares(3, box))),
+        pairwise.Delivery((pairwise.SealedShares(0, box),)),
+        pairwise.Upload(header, filled("v", 14)),
+        pairwise.Survivors(b"\x0d", (header,)),
+        pairwise.Consent(filled("C", 64)),
+        pairwise.Consents(
+            (pairwise.SignedConsent(0, filled("C", 64)), pairwise.SignedConsent(2, filled("D", 64))),
+            (Node(6, 6, filled("o", 32)),),
+            (node, replace(node, low=8, high=9)),
+        ),
+        pairwise.Reveal((share,), (replace(share, peer=2), replace(share, peer=3))),
+    ]
+
+
+_LENGTH_AT = {
+    "Introduction": 40, "Dealt": 0, "Delivery": 0, "Upload": 4, "Survivors": 0, "Consents": 0, "Reveal": 0,
+}  # fmt: skip
+"""Where in the body the first announced length stands."""
+
+
+def messages() -> dict[str, Any]:
+    plan = plan_secagg_plus()
+    wire = registry.find(plan.protocol).messages
+    good = [(type(message).__name__, message, wire.encode(plan, message)) for message in samples()]
+    return {
+        "provenance": PROVENANCE,
+        "plan": plan.encode().hex(),
+        "frames": [
+            {"type": name, "number": frame[HEADER_BYTES - 1], "fields": plain(message), "frame": frame.hex()}
+            for name, message, frame in good
+        ],
+        "undecodable": [
+            {"type": name, "what": what, "frame": data.hex()}
+            for name, _, frame in good
+            for what, data in tampered_frames(name, frame).items()
+        ],
+    }
+
+
+def tampered_frames(name: str, frame: bytes) -> dict[str, bytes]:
+    def put(at: int, value: bytes) -> bytes:
+        return frame[:at] + value + frame[at + len(value) :]
+
+    variants = {
+        "truncated": frame[:-1],
+        "extended": frame + b"\0",
+        "header only": frame[:HEADER_BYTES],
+        "version 0": put(0, b"\0"),
+        "version 2": put(0, b"\2"),
+        "another protocol": put(1, b"\1"),
+        "another session": put(17, bytes([frame[17] ^ 1])),
+        "another round": put(18, u32.encode(8)),
+        "unknown type": put(22, b"\0"),
+    }
+    if name in _LENGTH_AT:
+        variants["announces 2^32 - 1"] = put(HEADER_BYTES + _LENGTH_AT[name], b"\xff\xff\xff\xff")
+    return variants
+
+
+# Rounds
+
+
+_FLIPS = {
+    "Advert": -1, "Introduction": HEADER_BYTES, "Dealt": HEADER_BYTES + 4, "Delivery": HEADER_BYTES + 4, "Upload": -1,
+    "Survivors": -1, "Consent": -1, "Consents": HEADER_BYTES + 8, "Reveal": HEADER_BYTES + 4,
+}  # fmt: skip
+"""A byte of each message that its receiver can check at once: in a signature, the root, a peer's number, the vector."""
+
+
+def round_of(plan: RoundPlan, policy: dict[str, Any], silent: dict[str, str], weights: bool) -> dict[str, Any]:
+    _, identities = roster_of(plan.clients)
+    updates = {name: (np.arange(-3, 4) * (i + 1) / 8 * (1 if weights else 8)).tolist() for i, name in enumerate(NAMES)}
+    members = [
+        {
+            "name": identity.name,
+            "identity": identity.key.secret.hex(),
+            "rng": seed(f"rng {identity.name}").hex(),
+            "update": updates[identity.name],
+            "weight": 1 + i % 3 if weights else 1,
+            "silent_from": silent.get(identity.name),
+        }
+        for i, identity in enumerate(identities)
+    ]
+    server, clients = parties(plan, policy, members)
+    frames = list[dict[str, Any]]()
+    kinds = {number: kind.__name__ for number, (kind, _) in pairwise.TYPES.items()}
+
+    def note(sender: str, receiver: str, frame: bytes) -> None:
+        kind = kinds[frame[HEADER_BYTES - 1]]
+        entry: dict[str, Any] = {"phase": str(server.phase), "type": kind, "from": sender, "to": receiver}
+        if not any(earlier["type"] == kind for earlier in frames):
+            at = _FLIPS[kind] % len(frame)
+            flipped = frame[:at] + bytes([frame[at] ^ 0x80]) + frame[at + 1 :]
+            entry["bounces"] = [
+                {"what": f"byte {at} flipped", "error": "PeerError", "frame": flipped.hex()},
+                {"what": "truncated", "error": "DecodeError", "frame": frame[:-1].hex()},
+            ]
+        frames.append(entry | {"frame": frame.hex()})
+
+    answers = {m["name"]: clients[m["name"]].start(plan, m["update"], m["weight"]) for m in members}
+    while server.outcome is None:
+        for name, frame in answers.items():
+            if silent.get(name) != server.phase:
+                note(name, "server", frame)
+                server.receive(name, frame)
+        server.close(server.phase)
+        answers = {}  # of those who fell silent too, but theirs do not arrive
+        for name, frame in server.outbox():
+            note("server", name, frame)
+            answers[name] = clients[name].receive(frame)
+    return {
+        "provenance": PROVENANCE,
+        "plan": plan.encode().hex(),
+        "policy": policy,
+        "clients": members,
+        "frames": frames,
+        "survivors": list(server.outcome.survivors),
+        "survivors_digest": server.outcome.event.survivors_digest.hex(),
+        "total": server.outcome.total.tolist(),
+        "sum": server.outcome.decode().vector.tolist(),
+        "weight": server.outcome.decode().weight,
+    }
+
+
+def parties(
+    plan: RoundPlan, policy: dict[str, Any], members: list[dict[str, Any]]
+) -> tuple[ServerRound, dict[str, Client]]:
+    """The machines of a round as its vector file describes them."""
+    identities = [Identity(m["name"], SigningKey(bytes.fromhex(m["identity"]))) for m in members]
+    roster, accepted = Roster.of(identities), Policy(**policy)
+    clients = {
+        identity.name: Client(identity, roster, policy=accepted, rng=Prg(bytes.fromhex(m["rng"])))
+        for identity, m in zip(identities, members, strict=True)
+    }
+    return serve(plan, roster), clients
+
+
+def build() -> dict[str, dict[str, Any]]:
+    lenient = {"adversary": str(Adversary.CURIOUS), "corrupt": "0", "dropout": "0", "security": 1}
+    return {
+        "plans.json": plans(),
+        "messages.json": messages(),
+        "round-secagg.json": round_of(
+            plan_secagg(),
+            {"min_contributors": 3, "dropout": "0.4"},
+            {"dan": "advertise", "eve": "upload"},
+            weights=False,
+        ),
+        "round-secagg-plus.json": round_of(
+            plan_secagg_plus(),
+            {"min_contributors": 3} | lenient,
+            {"gus": "advertise", "fay": "upload", "ann": "consent"},
+            weights=True,
+        ),
+    }
+
+
+if __name__ == "__main__":
+    for name, content in build().items():
+        (FOLDER / name).write_text(json.dumps(content, indent=1) + "\n")
