@@ -12,11 +12,11 @@ Parties
 
 Rounds (client -> server, then server -> clients)
     1 ADVERTISE  u signs two fresh X25519 keys and a commitment to its self-mask seed b_u. The adverts that came are
-                 U1; a Merkle root over them, sorted by client, is the identity of the cohort, and with the plan it
-                 seeds the graph. Each client gets its neighbours' adverts with a proof.
+                 U1; a Merkle root over them, sorted by client (provably, so nobody is in it twice), is the identity
+                 of the cohort, and with the plan it seeds the graph. Each client gets its neighbours' adverts.
     2 SHARE      u deals t-of-k shares of its mask key and of b_u, sealed to each neighbour. Who did is U2.
-    3 UPLOAD     y_u = x_u + PRG(b_u) + sum_{u<v} PRG(s_uv) - sum_{u>v} PRG(s_uv) over the neighbours v whose shares u
-                 holds, with a signature on that list and the hash of y_u. Who did is U3, the survivors.
+    3 UPLOAD     y_u = x_u + PRG(b_u) + sum_{u<v} PRG(s_uv) - sum_{u>v} PRG(s_uv) over the neighbours v in U2, if u could
+                 open the boxes of at least t, with a signature on that list and the hash of y_u. Who did is U3.
     4 CONSENT    u signs the set U3, once. Signers are U4.
     5 REVEAL     against t such signatures by its own neighbours u reveals its share of b_v for each neighbour v in U3,
                  of the mask key for each in U2 \\ U3, never both. The server rebuilds masks and takes them off the sum.
@@ -40,7 +40,8 @@ Deviations from the papers
     - The graph comes from a hash of plan and cohort, not from the clients' own choices as in Bell et al.'s active
       variant: every client checks that it was given the neighbours that the hash demands. Corrupt clients can grind
       the hash, so 80 bits are added to the security parameter.
-    - Signatures count only from a client's own neighbours (t of k), and up to 4096 clients ``min_contributors`` in all.
+    - Signatures count only from a client's own neighbours (t of k), and up to 4096 clients ``min_contributors`` in all,
+      the strangers among them with a proof that they are in U1.
     - The upload signs whom it was masked with; a holder reveals a self-mask share only to a list that names it.
       Without that a server cuts the ring by claiming that neighbours never shared keys.
     - b_u is committed to in the advert, so a wrongly rebuilt seed is noticed.

@@ -105,6 +105,19 @@ class LooseTree(MerkleTree):
             self._levels.append(pairs + level[len(level) - len(level) % 2 :])
         self.root = merkle._root(len(leaves), self._levels[-1][0])
 
+    def exchange(self, changed: Mapping[int, Node]) -> None:
+        """Put other leaves at some places."""
+        for i, level in enumerate(self._levels):
+            for index, node in changed.items():
+                level[index] = node
+            parents = {index // 2 for index in changed}
+            if i + 1 < len(self._levels):
+                changed = {
+                    p: _join_anyhow(*level[2 * p : 2 * p + 2]) if 2 * p + 1 < len(level) else level[2 * p]
+                    for p in parents
+                }
+        self.root = merkle._root(len(self._levels[0]), self._levels[-1][0])
+
 
 def _join_anyhow(left: Node, right: Node) -> Node:
     return Node(left.low, right.high, sha256(labels.NODE + NODE.encode(left) + NODE.encode(right)).digest())
@@ -206,6 +219,14 @@ class Evil:
         self.nodes = [_leaf(advert) for advert in leaves]
         self.tree = LooseTree(self.nodes)
         self.cohort = Cohort(self.plan, self.tree.root, len(leaves))
+
+    def exchange(self, advert: Advert) -> None:
+        """One client's new advert in place of its old one, wherever it stands."""
+        places = [u for u, old in enumerate(self.leaves) if old.client == advert.client]
+        for u in places:
+            self.leaves[u], self.nodes[u] = advert, _leaf(advert)
+        self.tree.exchange({u: _leaf(advert) for u in places})
+        self.cohort = Cohort(self.plan, self.tree.root, len(self.leaves))
 
     def introduction(self, u: int) -> Introduction:
         others = self.others(u)

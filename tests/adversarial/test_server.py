@@ -290,7 +290,7 @@ LIES: dict[str, Lie] = {
         Phase.UPLOAD,
         lambda r, m: r.evil.frame(advert(r, r.evil.adverts.get(LIAR) or r.machine.opening())),
         "Advert does not belong in phase upload",
-        off(ServerRound, "receive", "not isinstance(message, step.hears)"),
+        off(ServerRound, "_check", "not isinstance(message, step.hears)"),
     ),
     "no message": Lie(
         Phase.CONSENT,
@@ -362,7 +362,7 @@ def test_a_second_different_message(protocol: str, monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(PeerError, match="a second, different message"):
         two_vectors()
-    switch_off(monkeypatch, ServerRound, "receive", "number in self._heard")
+    switch_off(monkeypatch, ServerRound, "_check", "number in self._heard")
     two_vectors()
 
 
