@@ -15,8 +15,8 @@ Rounds (client -> server, then server -> clients)
                  U1; a Merkle root over them, sorted by client (provably, so nobody is in it twice), is the identity
                  of the cohort, and with the plan it seeds the graph. Each client gets its neighbours' adverts.
     2 SHARE      u deals t-of-k shares of its mask key and of b_u, sealed to each neighbour. Who did is U2.
-    3 UPLOAD     y_u = x_u + PRG(b_u) + sum_{u<v} PRG(s_uv) - sum_{u>v} PRG(s_uv) over the neighbours v in U2, if u could
-                 open the boxes of at least t, with a signature on that list and the hash of y_u. Who did is U3.
+    3 UPLOAD     y_u = x_u + PRG(b_u) + sum_{u<v} PRG(s_uv) - sum_{u>v} PRG(s_uv) over the neighbours v in U2, of
+                 whom u must hold t shares, with a signature on that list and the hash of y_u. Who did is U3.
     4 CONSENT    u signs the set U3, once. Signers are U4.
     5 REVEAL     against t such signatures by its own neighbours u reveals its share of b_v for each neighbour v in U3,
                  of the mask key for each in U2 \\ U3, never both. The server rebuilds masks and takes them off the sum.
