@@ -85,8 +85,8 @@ class PairwiseClient(ClientRound):
         self.unopened: tuple[str, ...] = ()
         """Neighbours whose shares did not open."""
 
-    def _drawn(self, purpose: bytes) -> bytes:
-        return derive(self._secret, labels.CLIENT_SECRET, purpose, self.plan.digest())
+    def _drawn(self, purpose: bytes, *context: bytes) -> bytes:
+        return derive(self._secret, labels.CLIENT_SECRET, purpose, self.plan.digest(), *context)
 
     # 1 ADVERTISE: fresh keys, signed together with the plan (Bonawitz et al., round 0).
 
@@ -116,10 +116,14 @@ class PairwiseClient(ClientRound):
         self._cohort, self._u, self._holders, self._neighbours = cohort, u, holders, adverts
 
     def _shares(self) -> dict[int, bytes]:
-        """Each holder's shares of (mask key, self-mask seed)."""
+        """Each holder's shares of (mask key, self-mask seed).
+
+        The polynomials depend on the cohort: should a copy of this client deal in another one, shares must not add up.
+        """
         holders = self._holders
+        polynomials = Prg(self._drawn(b"polynomials", *self._cohort.bound(self._u)))
         secrets = [self._mask_key.secret, self._self_secret]
-        dealt = split(secrets, self._t, [v + 1 for v in holders], Prg(self._drawn(b"polynomials")))
+        dealt = split(secrets, self._t, [v + 1 for v in holders], polynomials)
         return {v: pack_shares(shares) for v, shares in zip(holders, dealt, strict=True)}
 
     def _deal(self) -> Dealt:

@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 from protocols import registry
-from protocols.machine import Client, ClientRound
+from protocols.machine import Client
 from protocols.pairwise.client import advert_leaf
 from protocols.pairwise.messages import (
     Advert,
@@ -418,5 +418,3 @@ def small(protocol: str, **options: Any) -> Evil:
 
 BOTH = pytest.mark.parametrize("protocol", ["secagg", "secagg+"])
 """The two protocols that this suite is about: its attacker knows their messages."""
-
-__all__ = ["BOTH", "LENGTH", "ClientRound", "Denied", "Evil", "Puppet", "make", "small", "switch_off"]

@@ -10,6 +10,7 @@ import contextlib
 import shutil
 import sqlite3
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from hashlib import sha256
@@ -24,13 +25,14 @@ from protocols import journal as journal_module
 from protocols import machine
 from protocols.journal import Journal, MemoryJournal, SqliteJournal
 from protocols.machine import Client
+from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Delivery
 from protocols.plan import RoundPlan
 from protocols.simulate import serve, simulate
 from secagg import labels
 from secagg.errors import PeerError, PolicyError, SecAggError, UsageError
 from secagg.keys import transcript
-from tests.adversarial.attack import BOTH, LENGTH, small, switch_off
+from tests.adversarial.attack import BOTH, LENGTH, Denied, Evil, small, switch_off
 
 VICTIM = 2
 STEPS = range(1, 6)
@@ -501,3 +503,42 @@ def test_the_journal_of_another_identity() -> None:
     other = Client(evil.identities[evil.name(3)], evil.roster, policy=evil.policy, journal=life.journal)
     with pytest.raises(PolicyError, match="the journal is not this client's"):
         other.start(evil.plan, np.zeros(LENGTH))
+
+
+def test_a_clone_that_deals_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot of a client comes back (no pinned head) and meets two cohorts, with t corrupt neighbours only in both
+    together. Were its polynomials the same under every root, the shares would add up to its mask key."""
+
+    def shares_of_both() -> Evil:
+        evil = small("secagg+", clients=24, corrupt=range(14, 24))
+        evil.advertise()
+        snapshot = deepcopy(evil.clients[VICTIM]._journal)
+        for attempt in range(100):
+            liar = evil.puppets[evil.corrupt[-1]].round
+            liar._self_secret = attempt.to_bytes(32, "big")
+            evil.exchange(liar.opening())
+            if len(set(evil.others(VICTIM)) & set(evil.corrupt)) >= evil.t:
+                continue  # one cohort is not to be enough
+            evil.clients[VICTIM] = Client(
+                evil.identities[evil.name(VICTIM)], evil.roster, policy=evil.policy, journal=deepcopy(snapshot)
+            )
+            evil.start(VICTIM)
+            evil.share([VICTIM])
+            if len(evil.key_shares[VICTIM]) >= evil.t:
+                return evil
+        raise LookupError("not enough corrupt neighbours")
+
+    def stolen(evil: Evil) -> bool:
+        try:
+            return evil.mask_key(VICTIM).public == evil.adverts[VICTIM].mask_key
+        except Denied:
+            return False
+
+    assert not stolen(shares_of_both())
+    real = PairwiseClient._drawn
+    monkeypatch.setattr(
+        PairwiseClient,
+        "_drawn",
+        lambda machine, purpose, *_: real(machine, b"polynomials" if purpose.startswith(b"polynomials") else purpose),
+    )
+    assert stolen(shares_of_both())
