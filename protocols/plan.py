@@ -42,6 +42,7 @@ class RoundPlan:
     ring_bits: int
     encoding: Encoding
     parameters: object
+    _digest: bytes = field(init=False, repr=False, compare=False, default=b"")
 
     def __post_init__(self) -> None:
         if len(self.session) != SESSION_BYTES or len(self.roster) != HASH_BYTES or len(self.model) != HASH_BYTES:
@@ -112,7 +113,10 @@ class RoundPlan:
         return PLAN.decode(data)
 
     def digest(self) -> bytes:
-        return digest(labels.PLAN, self.encode())
+        """What this plan is called in every signature and key; computed once."""
+        if not self._digest:
+            object.__setattr__(self, "_digest", digest(labels.PLAN, self.encode()))
+        return self._digest
 
     def encode_update(self, update: ArrayLike, weight: int, rng: Rng) -> NDArray[np.int64]:
         """A client's float update as the integers that are summed."""

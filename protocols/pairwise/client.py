@@ -219,7 +219,7 @@ class PairwiseClient(ClientRound):
         if strangers:
             leaves = dict(zip(strangers, message.others, strict=True))
             check_inclusion(self._cohort.root, self._cohort.size, leaves, message.proof)
-            clients |= {v: node.low for v, node in leaves.items()}
+            clients |= {v: node.low for v, node in leaves.items()}  # distinct: key ranges do not overlap
         agreed = self._cohort.survivors_digest(self._bitmap)
         for signed in message.signatures:
             check_consent(self.roster, clients[signed.position], signed.signature, agreed)

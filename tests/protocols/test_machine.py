@@ -274,7 +274,7 @@ def printed_in_a_round(protocol: str) -> tuple[str, set[bytes]]:
     with its traceback; and all secrets that there were."""
     others = [
         thing for thing in gc.get_objects() if ours(thing)
-    ]  # of other tests; kept, so that no address comes again
+    ]  # of other tests; kept, so that ids are not reused
     spy, known = Spy(), {id(thing) for thing in others}
     roster, clients = local_clients(N, POLICY, spy)
     plan = RoundPlan.propose(protocol, roster, Encoding.integers(4), min_contributors=3, corrupt=0, dropout="0.3")
