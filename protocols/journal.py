@@ -8,12 +8,13 @@ head can tell when an older copy of the file comes back.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from secagg import labels
 from secagg.errors import PolicyError, StorageError, UsageError
@@ -83,9 +84,10 @@ class SqliteJournal:
 
     def __init__(self, path: str | Path, *, pinned: bytes | None = None) -> None:
         try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # nobody else's business, sealed or not
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise UsageError(f"cannot open journal {path}: {error}") from None
         self._check_chain(pinned)
 
@@ -105,7 +107,7 @@ class SqliteJournal:
 
     def records(self, session: bytes, round_: int) -> list[bytes]:
         query = "SELECT record FROM log WHERE session = ? AND round = ? AND record IS NOT NULL ORDER BY step"
-        return [record for (record,) in self._db.execute(query, (session, round_))]
+        return [record for (record,) in self._read(query, session, round_)]
 
     def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
         record_digest = sha256(record).digest()
@@ -135,13 +137,18 @@ class SqliteJournal:
                 self._db.execute("ROLLBACK")
 
     def last_round(self, session: bytes) -> int | None:
-        row = self._db.execute("SELECT max(round) FROM log WHERE session = ?", (session,)).fetchone()
-        last: int | None = row[0]
-        return last
+        [(last,)] = self._read("SELECT max(round) FROM log WHERE session = ?", session)
+        return last  # type: ignore[no-any-return]  # the schema says so
 
     def head(self) -> bytes:
-        row = self._db.execute("SELECT link FROM log ORDER BY number DESC LIMIT 1").fetchone()
-        return EMPTY_HEAD if row is None else row[0]
+        rows = self._read("SELECT link FROM log ORDER BY number DESC LIMIT 1")
+        return rows[0][0] if rows else EMPTY_HEAD
+
+    def _read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise StorageError(f"the journal cannot be read: {error}") from None
 
     def close(self) -> None:
         self._db.close()

@@ -39,11 +39,12 @@ def demo(
     """Add up vectors that nobody shows, while five clients fall silent, one in each phase."""
     if clients < 20 or length < 100:
         raise UsageError("the demo loses five clients on purpose and compares vectors: take 20 clients and 100 numbers")
-    roster, people = local_clients(clients, Policy(min_contributors=clients // 2, dropout="0.15"))
-    encoding = Encoding(length, clip_l2=1.0, bits=16)
-    plan = RoundPlan.propose(protocol, roster, encoding, min_contributors=clients // 2, dropout="0.15")
-    updates = {name: _update(number, length) for number, name in enumerate(roster.names)}
     phases = [phase for phase in Phase if phase not in (Phase.DONE, Phase.FAILED)]
+    least, lost = clients // 2, f"{len(phases)}/{clients}"
+    roster, people = local_clients(clients, Policy(min_contributors=least, dropout=lost))
+    encoding = Encoding(length, clip_l2=1.0, bits=16)
+    plan = RoundPlan.propose(protocol, roster, encoding, min_contributors=least, dropout=lost)
+    updates = {name: _update(number, length) for number, name in enumerate(roster.names)}
     silent = {roster.names[3 + 3 * i]: phase for i, phase in enumerate(phases)}
 
     uploads: dict[str, NDArray[np.int64]] = {}

@@ -210,8 +210,8 @@ def test_with_both_shares_revealed_everybody_is_bare(monkeypatch: pytest.MonkeyP
 
 
 def test_with_the_same_seeds_in_two_rounds_differences_are_bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    def drawn(self: PairwiseClient, purpose: bytes) -> bytes:
-        return derive(self.identity.key.secret, labels.CLIENT_SECRET, purpose)
+    def drawn(self: PairwiseClient, purpose: bytes, *context: bytes) -> bytes:
+        return derive(self.identity.key.secret, labels.CLIENT_SECRET, purpose, *context)
 
     def bound(self: Cohort, *positions: int) -> tuple[bytes, ...]:
         return tuple(bytes([position]) for position in positions)
@@ -232,8 +232,8 @@ def test_with_the_same_seeds_in_two_rounds_differences_are_bare(monkeypatch: pyt
 def test_with_the_same_keys_in_two_rounds_a_dropout_is_bare_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """Masks differ, but the key that was revealed in round 0 still works in round 1."""
 
-    def drawn(self: PairwiseClient, purpose: bytes) -> bytes:
-        return derive(self.identity.key.secret, labels.CLIENT_SECRET, purpose)
+    def drawn(self: PairwiseClient, purpose: bytes, *context: bytes) -> bytes:
+        return derive(self.identity.key.secret, labels.CLIENT_SECRET, purpose, *context)
 
     monkeypatch.setattr(PairwiseClient, "_drawn", drawn)
     here = session("secagg", 6)

@@ -272,9 +272,7 @@ def ours(thing: object) -> bool:
 def printed_in_a_round(protocol: str) -> tuple[str, set[bytes]]:
     """A round with a spoilt frame in each phase: the reprs of every object of ours that is alive, and every error
     with its traceback; and all secrets that there were."""
-    others = [
-        thing for thing in gc.get_objects() if ours(thing)
-    ]  # of other tests; kept, so that ids are not reused
+    others = [thing for thing in gc.get_objects() if ours(thing)]  # of other tests; kept, so that ids are not reused
     spy, known = Spy(), {id(thing) for thing in others}
     roster, clients = local_clients(N, POLICY, spy)
     plan = RoundPlan.propose(protocol, roster, Encoding.integers(4), min_contributors=3, corrupt=0, dropout="0.3")
