@@ -31,8 +31,8 @@ class Neighbourhoods:
         reach = parameters.degree // 2
         self._closed = 2 * reach >= size - 1  # so many stayed away that the ring meets itself
         self._steps = np.delete(np.arange(-reach, reach + 1), reach)
-        self._order = np.argsort(random_words(Prg(seed), size), kind="stable")
-        self._rank = np.argsort(self._order)
+        self._order = np.argsort(random_words(Prg(seed), size), kind="stable").astype(np.int32)
+        self._rank = np.argsort(self._order).astype(np.int32)
 
     def of(self, position: int) -> tuple[int, ...]:
         """The holders of this client's shares, ascending.

@@ -79,7 +79,6 @@ class PairwiseClient(ClientRound):
         self._self_secret = self._drawn(b"self mask")
         self._neighbours: dict[int, Advert] = {}
         self._held: dict[int, _Held] = {}
-        self._survivors: frozenset[int] = frozenset()
         self._masked_with_us: frozenset[int] = frozenset()
         self._partners: Set[int] = frozenset()
         self.unopened: tuple[str, ...] = ()
@@ -192,9 +191,14 @@ class PairwiseClient(ClientRound):
             listed = check_header(self._cohort, self.roster, self._neighbours[v].client, self._t, header)
             if self._u in listed:
                 masked_with_us.add(v)
-        self._survivors, self._bitmap = survivors, message.survivors
+        self._bitmap = message.survivors
         self._masked_with_us = frozenset(masked_with_us)
         self._values = self.plan.ring.zeros(0)  # sent, and never needed again
+
+    @property
+    def _survivors(self) -> frozenset[int]:
+        """U3, made anew from its bitmap: a set of thousands is not worth keeping in thousands of clients."""
+        return from_bitmap(self._bitmap, range(self._cohort.size))
 
     def _consent(self) -> Consent:
         return Consent(self.identity.key.sign(labels.SURVIVORS, self._cohort.survivors_digest(self._bitmap)))
@@ -202,10 +206,10 @@ class PairwiseClient(ClientRound):
     # 5 REVEAL: against t neighbours' signatures, one share for each client, never both (round 4).
 
     def _check_consents(self, message: Consents) -> None:
-        signers = [signed.position for signed in message.signatures]
-        if not ascending(signers) or not self._survivors >= set(signers):
+        signers, survivors = [signed.position for signed in message.signatures], self._survivors
+        if not ascending(signers) or not survivors >= set(signers):
             raise PeerError("signers out of order, repeated, or not among the survivors")
-        own = self._survivors.intersection(self._holders, signers)
+        own = survivors.intersection(self._holders, signers)
         if len(own) < self._t:
             raise ThresholdError(f"{len(own)} neighbours signed the survivors, at least {self._t} are needed")
         least = self.plan.min_contributors if self.plan.clients <= ENFORCED_UP_TO else 0

@@ -222,7 +222,7 @@ def test_the_signature_of_a_client_called_dead(protocol: str, monkeypatch: pytes
 
     with pytest.raises(PeerError, match="out of order, repeated, or not among the survivors"):
         from_the_dead(uploaded(protocol, min_contributors=9))
-    switch_off(monkeypatch, PairwiseClient, "_check_consents", "not self._survivors >= set(signers)")
+    switch_off(monkeypatch, PairwiseClient, "_check_consents", "not survivors >= set(signers)")
     from_the_dead(uploaded(protocol, min_contributors=9))
 
 
