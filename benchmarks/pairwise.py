@@ -149,6 +149,7 @@ def _whole_round(config: Config, figures: dict[str, float], ratios: dict[str, fl
     total_bytes = config.d * plan.ring.dtype.itemsize
     figures["masks_removed"] = server.masks_removed
     figures["removal_keystream_s"] = limit
+    figures["client_extra_mib"] = cost.clients_extra_bytes / 2**20 / config.n
     figures["server_extra_mib"] = cost.server_extra_bytes / 2**20
     figures["server_extra_mib_over_sum"] = (cost.server_extra_bytes - total_bytes) / 2**20
     ratios["unmask_vs_keystream"] = cost.server_s["close reveal"] * config.workers / limit

@@ -37,6 +37,8 @@ class RoundCost:
     bytes_down: Counter[str]
     server_extra_bytes: int
     """peak resident memory of the server process beyond what it had before the round"""
+    clients_extra_bytes: int
+    """the same of the process in which all the clients live"""
 
 
 class Forgetful:
@@ -73,7 +75,7 @@ def update_of(number: int, plan: RoundPlan) -> np.ndarray[tuple[int], np.dtype[n
 
 def run_round(server: ServerRound, silent_at: str, silent: Iterable[str]) -> RoundCost:
     """Drive ``server`` to its outcome; ``silent`` clients answer nothing from phase ``silent_at`` on."""
-    cost = RoundCost(defaultdict(float), defaultdict(float), Counter(), Counter(), 0)
+    cost = RoundCost(defaultdict(float), defaultdict(float), Counter(), Counter(), 0, 0)
     gone, phases = frozenset(silent), [str(phase) for phase in server.steps]
     context = multiprocessing.get_context("spawn")
     near, far = context.Pipe()
@@ -101,16 +103,17 @@ def run_round(server: ServerRound, silent_at: str, silent: Iterable[str]) -> Rou
         cost.server_s[f"close {phase}"] += perf_counter() - started
         requests = server.outbox()
     near.send_bytes(b"")
+    clients_extra = int(near.recv_bytes())
     child.join()
     extra = _peak() - before if _peak() > began else 0
-    return RoundCost(cost.client_s, cost.server_s, cost.bytes_up, cost.bytes_down, extra)
+    return RoundCost(cost.client_s, cost.server_s, cost.bytes_up, cost.bytes_down, extra, clients_extra)
 
 
 def _clients(pipe: Connection, count: int) -> None:
     """The child: answer every request with a frame and the seconds it took."""
     identities, roster = people(count)
     clients = {i.name: Client(i, roster, policy=LENIENT, journal=Forgetful()) for i in identities}
-    plan = RoundPlan.decode(pipe.recv_bytes())
+    plan, before = RoundPlan.decode(pipe.recv_bytes()), _resident()
     while name := pipe.recv_bytes().decode():
         request = pipe.recv_bytes()
         update = None if request else update_of(roster.number(name), plan)
@@ -119,6 +122,7 @@ def _clients(pipe: Connection, count: int) -> None:
         seconds = perf_counter() - started
         pipe.send_bytes(answer)
         pipe.send_bytes(repr(seconds).encode())
+    pipe.send_bytes(str(_peak() - before).encode())
 
 
 def _peak() -> int:
