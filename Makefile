@@ -26,7 +26,7 @@ check: .venv/dev ## lint, format, types, import direction, doctests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict
 	$(BIN)/pytest -q tests/test_import_arrows.py
-	$(BIN)/pytest -q --doctest-modules --doctest-glob=README.md $(PACKAGES) README.md
+	$(BIN)/pytest -q --doctest-modules --doctest-glob="*.md" $(PACKAGES) README.md docs
 
 coverage: .venv/dev ## the tests again, with branch coverage
 	$(BIN)/pytest -n 2 --cov
