@@ -182,7 +182,7 @@ class PairwiseClient(ClientRound):
             raise ThresholdError(
                 f"{len(survivors)} survivors, at least {max(self._t, self.plan.min_contributors)} are needed"
             )
-        alive = sorted(self._partners & survivors - {self._u})
+        alive = sorted(v for v in self._partners if v in survivors and v != self._u)
         if [header.position for header in message.headers] != alive:
             raise PeerError("upload headers that are not those of the surviving neighbours")
         masked_with_us = {self._u} & self._partners

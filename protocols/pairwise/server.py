@@ -11,6 +11,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Set
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,7 +150,7 @@ class PairwiseServer(ServerRound):
 
     def _survivors(self, number: int) -> Survivors:
         u = self._positions[number]
-        alive = sorted(self._masked_with[u] & self._headers.keys() - {u})
+        alive = sorted(v for v in self._masked_with[u] if v in self._headers and v != u)
         return Survivors(self._bitmap, tuple(self._headers[v] for v in alive))
 
     # 4 CONSENT
@@ -161,18 +162,21 @@ class PairwiseServer(ServerRound):
     def _pass_on_consents(self) -> Sends:
         self._need(len(self._consents), self._least, "survivors signed")
         self._signers = [self._positions[number] for number in sorted(self._consents)]  # U4
-        signed = frozenset(self._signers)
-        reached = [u for u in self._signers if len(signed.intersection(self._holders[u])) >= self._t]
+        reached = [u for u in self._signers if len(self._own_signers(u)) >= self._t]
         return Sends([self._clients[u] for u in reached], self._signatures)
 
+    def _own_signers(self, u: int) -> list[int]:
+        return [v for v in self._holders[u] if self._clients[v] in self._consents]
+
     def _signatures(self, number: int) -> Consents:
-        holders = set(self._holders[u := self._positions[number]])
-        own = [v for v in self._signers if v in holders][: self._t]
+        u = self._positions[number]
+        chosen = set(self._own_signers(u)[: self._t])
+        known = {u, *self._holders[u]}
         least = self.plan.min_contributors if self.plan.clients <= ENFORCED_UP_TO else 0
-        more = [v for v in self._signers if v not in own][: max(least - len(own), 0)]
-        strangers = [v for v in more if v not in holders and v != u]
+        chosen.update(islice((v for v in self._signers if v not in chosen), max(least - len(chosen), 0)))
+        strangers = sorted(chosen - known)
         return Consents(
-            tuple(SignedConsent(v, self._consents[self._clients[v]]) for v in sorted([*own, *more])),
+            tuple(SignedConsent(v, self._consents[self._clients[v]]) for v in sorted(chosen)),
             tuple(self._leaves[v] for v in strangers),
             self._tree.proof(strangers),
         )
@@ -182,9 +186,9 @@ class PairwiseServer(ServerRound):
     def _take_reveal(self, number: int, reveal: Reveal) -> None:
         v, survivors = self._positions[number], self._headers.keys()
         alive, dead = [s.peer for s in reveal.self_shares], [s.peer for s in reveal.key_shares]
-        asked = self._masked_with[v]  # less those of whom it got no good share
-        good = asked & survivors >= set(alive) and asked - survivors >= set(dead)
-        if not (good and ascending(alive) and ascending(dead)):
+        asked = self._masked_with[v].issuperset((*alive, *dead))  # it may hold fewer: some shares did not open
+        right = all(u in survivors for u in alive) and not any(u in survivors for u in dead)
+        if not (asked and right and ascending(alive) and ascending(dead)):
             raise PeerError("shares of others than asked for")
         shares = (*reveal.self_shares, *reveal.key_shares)
         for share in shares:

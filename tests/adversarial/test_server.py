@@ -141,7 +141,7 @@ def first_share(message: Any, share: bytes) -> Any:
 NOT_FOR_NEIGHBOURS = off(
     PairwiseServer, "_take_boxes", "[box.peer for box in dealt.boxes] != [v for v in self._holders[u] if v != u]"
 )
-NOT_AS_ASKED = off(PairwiseServer, "_take_reveal", "not (good and ascending(alive) and ascending(dead))")
+NOT_AS_ASKED = off(PairwiseServer, "_take_reveal", "not (asked and right and ascending(alive) and ascending(dead))")
 
 
 def all_listed(cohort: Any, _roster: Any, number: int, _t: int, _header: Any) -> frozenset[int]:
