@@ -99,23 +99,15 @@ def corrupt_neighbours(n: int, corrupt: int, degree: int, bits: int) -> int:
     16
     """
     lowest, weights = _hypergeometric(n, corrupt, degree)
-    allowed = comb(n, degree)
-    tail = 0
-    for i in range(len(weights) - 1, -1, -1):
-        tail += weights[i]
-        if tail * n << bits > allowed:
-            return lowest + i
-    return max(lowest - 1, 0)
+    allowed, tails = comb(n, degree), accumulate(reversed(weights))
+    return lowest + len(weights) - 1 - next(i for i, tail in enumerate(tails) if tail * n << bits > allowed)
 
 
 def surviving_neighbours(n: int, survivors: int, degree: int, bits: int) -> int:
     """Largest t2 with Pr[a client keeps fewer than t2 neighbours] <= 2^-bits / n (rule 3)."""
     lowest, weights = _hypergeometric(n, survivors, degree)
     allowed = comb(n, degree)
-    for i, below in enumerate(accumulate(weights)):
-        if below * n << bits > allowed:
-            return lowest + i
-    return lowest + len(weights) - 1
+    return lowest + next(i for i, below in enumerate(accumulate(weights)) if below * n << bits > allowed)
 
 
 def _estimated_log2(population: int, marked: int, draws: int) -> tuple[int, NDArray[np.float64]]:
@@ -222,14 +214,11 @@ def _smallest(
     least_cohort: int,
 ) -> GraphParameters:
     bad, gone = floor(corrupt * n), floor(dropout * n)
-    absent = n - least_cohort
     for degree in range(2, n - 1, 2):
         seen = min(degree, least_cohort - 1)
         if _hopeless(n, bad, ceil((1 - dropout) * n), degree, adversary, security, correctness):
             continue
         if not _connected(n, degree, bad + gone, security + 1):
-            continue
-        if not _connected(least_cohort, seen, bad + gone - absent, least_security + 1):
             continue
         threshold = max(
             least_threshold(n, bad, degree, adversary, security),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg.errors import PeerError
+from secagg.errors import PeerError, UsageError
 from secagg.prg import Prg
 from secagg.seal import OVERHEAD_BYTES, open_box, seal
 
@@ -60,3 +60,11 @@ def test_the_culprit_is_named_and_the_secret_is_not() -> None:
 
 def test_two_seals_of_one_text_differ() -> None:
     assert seal(bytes(32), b"text", b"", RNG) != seal(bytes(32), b"text", b"", RNG)
+
+
+def test_a_key_of_another_size_is_the_callers_mistake() -> None:
+    for size in (0, 16, 31, 33):
+        with pytest.raises(UsageError):
+            seal(bytes(size), b"text", b"", lambda count: bytes(count))
+        with pytest.raises(UsageError):
+            open_box(bytes(size), bytes(40), b"")
