@@ -1,7 +1,7 @@
 """The (k, t) rule: the published check points, the slow reference in exact fractions, and every refusal."""
 
 from fractions import Fraction
-from math import floor
+from math import comb, floor
 
 import pytest
 from hypothesis import assume, given, settings
@@ -258,3 +258,18 @@ def test_exactly_nine_tenths_are_not_too_much(corrupt: str, dropout: str, advers
 def test_an_unknown_adversary_is_refused(name: object) -> None:
     with pytest.raises(UsageError, match="curious or active"):
         Adversary(name)
+
+
+@pytest.mark.parametrize(("n", "corrupt"), [(1000, "0.05"), (1000, "0.1"), (10_000, "0.1"), (100_000, "0.05")])
+def test_cutting_the_ring_at_two_windows_leaves_seventy_grinding_bits(n: int, corrupt: str) -> None:
+    """A server that sees the graph first needs two windows of k/2 places, all dead or corrupt, between which the
+    survivors fall apart; t neighbours must sign, so t - k/2 in each window are corrupt. Over all pairs of windows."""
+    chosen = choose_for_round(n, Fraction(corrupt), Fraction("0.1"), Adversary.ACTIVE)
+    bad, window = int(Fraction(corrupt) * n), chosen.degree // 2
+    needed = range(chosen.threshold - window, window + 1)
+    ways = sum(
+        comb(bad, a) * comb(n - bad, window - a) * comb(bad - a, b) * comb(n - window - bad + a, window - b)
+        for a in needed
+        for b in needed
+    )
+    assert ways * n * n << (41 + 70) <= 2 * comb(n, window) * comb(n - window, window)
