@@ -266,7 +266,7 @@ def test_cutting_the_ring_at_two_windows_leaves_seventy_grinding_bits(n: int, co
     survivors fall apart; t neighbours must sign, so t - k/2 in each window are corrupt. Over all pairs of windows."""
     chosen = choose_for_round(n, Fraction(corrupt), Fraction("0.1"), Adversary.ACTIVE)
     bad, window = int(Fraction(corrupt) * n), chosen.degree // 2
-    needed = range(chosen.threshold - window, window + 1)
+    needed = range(chosen.threshold - window, min(window, bad) + 1)
     ways = sum(
         comb(bad, a) * comb(n - bad, window - a) * comb(bad - a, b) * comb(n - window - bad + a, window - b)
         for a in needed
