@@ -109,6 +109,8 @@ class PairwiseClient(ClientRound):
         holders = cohort.holders(u)
         if [neighbour.position for neighbour in message.neighbours] != [v for v in holders if v != u]:
             raise PeerError("these are not the neighbours that the cohort's hash demands")
+        if len(holders) < self._t:
+            raise ThresholdError(f"{len(holders)} neighbours are there, at least {self._t} are needed")
         for advert in adverts.values():
             check_advert(self.plan, self.roster, advert)
 

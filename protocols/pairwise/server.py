@@ -92,6 +92,7 @@ class PairwiseServer(ServerRound):
         self._tree = MerkleTree(self._leaves)
         self._cohort = Cohort(self.plan, self._tree.root, len(self._clients))
         self._holders = [self._cohort.holders(u) for u in range(len(self._clients))]
+        self._need(len(self._holders[0]), self._t, "neighbours are there for each client")
         return Sends(self._clients, self._introduction)
 
     def _introduction(self, number: int) -> Introduction:
