@@ -190,8 +190,9 @@ def choose_for_round(
 ) -> GraphParameters:
     """What a real round uses: grinding bits against an active server, and enough also for the smallest cohort planned.
 
-    Clients that stay away before the graph is drawn make the corrupt weigh more, so rules 1 and 2 must also hold for
-    n less ``dropout`` of it (there with ``GRINDING_FLOOR``), which is what a client checks when it sees the cohort.
+    Clients that stay away before the graph is drawn make the corrupt weigh more, so rule 2 must also hold for n less
+    ``dropout`` of it (there with ``GRINDING_FLOOR``), which is what a client checks when it sees the cohort. Rule 1
+    only gets easier: who stays away cannot fall silent later.
 
     >>> choose_for_round(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE).threshold
     104
