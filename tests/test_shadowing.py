@@ -60,3 +60,15 @@ def test_our_own_packages_are_not_shadows(tmp_path: Path) -> None:
     (tmp_path / "benchmarks").mkdir()
     code = "import secagg, dp, protocols, recsys, benchmarks; print(benchmarks.__file__)"
     assert run(code, tmp_path).stdout.strip() == str(ROOT / "benchmarks" / "__init__.py")
+
+
+def test_the_stray_folder_of_a_library_we_use_is_passed_over(tmp_path: Path) -> None:
+    """The wheel of opacus drops a top-level ``benchmarks``, which none of its modules import."""
+    for package in ("opacus", "benchmarks"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise RuntimeError('imported')")
+    code = "import secagg, benchmarks.case; print(benchmarks.__file__)"
+    assert run(code, tmp_path).stdout.strip() == str(ROOT / "benchmarks" / "__init__.py")
+    (tmp_path / "dp").mkdir()
+    (tmp_path / "dp" / "__init__.py").touch()  # no stray: nobody is known to leave it there
+    assert str(tmp_path / "dp") in run(code, tmp_path).stderr.splitlines()[-1]

@@ -1,0 +1,259 @@
+"""What was released: frozen facts with exact numbers. Accountants interpret them, the ledger records them.
+
+A ``Release`` is one noised answer: which noise, over which sample, and what it is to guarantee. Its unit, relation and
+trust model are part of it, so that two guarantees cannot be added up by mistake. Sensitivities and variances of
+discrete noise are in integer units, those of the encoded vectors (``secagg.encoding``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from fractions import Fraction
+from typing import Any, TypeAlias, get_type_hints
+
+from secagg.errors import DecodeError, UsageError
+
+
+class Unit(StrEnum):
+    """Whose data the guarantee is about."""
+
+    EXAMPLE = "example"
+    USER = "user"
+
+
+class Relation(StrEnum):
+    """Which data sets count as neighbours."""
+
+    ADD_OR_REMOVE = "add-or-remove"
+    REPLACE_ONE = "replace-one"
+    ZERO_OUT = "zero-out"
+    """One unit's contribution becomes zero; who takes part stays known."""
+
+    @property
+    def stretch(self) -> int:
+        """How far the sum moves, in contributions of one unit."""
+        return 2 if self is Relation.REPLACE_ONE else 1
+
+
+class Trust(StrEnum):
+    """Who is trusted to add the noise."""
+
+    LOCAL = "local"
+    DISTRIBUTED = "distributed"
+    CENTRAL = "central"
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantee:
+    unit: Unit
+    relation: Relation
+    trust: Trust
+
+
+# Mechanisms
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """Continuous noise; ``noise_multiplier`` is its standard deviation over the norm of one unit's contribution."""
+
+    noise_multiplier: Fraction
+
+    def __post_init__(self) -> None:
+        _above_zero(self.noise_multiplier, "noise_multiplier")
+
+    def on_grid(self) -> Gaussian:
+        """With the multiplier rounded down by less than 1%, so that many slightly different rounds become few.
+
+        >>> Gaussian(Fraction(10, 7)).on_grid().noise_multiplier
+        Fraction(91, 64)
+        """
+        z = self.noise_multiplier
+        exponent = z.numerator.bit_length() - z.denominator.bit_length() - 8
+        unit = Fraction(2) ** exponent  # 2^7 < z / unit < 2^9
+        return Gaussian(z // unit * unit)
+
+
+@dataclass(frozen=True, slots=True)
+class DiscreteLaplace:
+    """Integer noise with pmf ~ exp(-|x| / scale) on a query of L1 sensitivity ``l1``."""
+
+    scale: Fraction
+    l1: int
+
+    def __post_init__(self) -> None:
+        _above_zero(self.scale, "scale")
+        _above_zero(self.l1, "l1")
+
+
+@dataclass(frozen=True, slots=True)
+class Skellam:
+    """Skellam noise of that ``variance`` in all on integer vectors of bounded norms."""
+
+    variance: Fraction
+    l2_squared: int
+    l1: int
+
+    def __post_init__(self) -> None:
+        _above_zero(self.variance, "variance")
+        _above_zero(self.l2_squared, "l2_squared")
+        _above_zero(self.l1, "l1")
+
+
+@dataclass(frozen=True, slots=True)
+class DiscreteGaussians:
+    """The sum of ``parties`` independent discrete Gaussians of variance ``each`` on integer vectors."""
+
+    parties: int
+    each: Fraction
+    dimension: int
+    l2_squared: int
+    l1: int
+
+    def __post_init__(self) -> None:
+        for name in ("parties", "each", "dimension", "l2_squared", "l1"):
+            _above_zero(getattr(self, name), name)
+
+
+# Sampling, as far as the adversary does not see who was sampled
+
+
+@dataclass(frozen=True, slots=True)
+class Everyone:
+    """No sampling, or sampling that the adversary sees: no amplification."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoissonSample:
+    """Each unit by itself with probability ``rate``."""
+
+    rate: Fraction
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1:
+            raise UsageError(f"a sampling rate is above 0 and at most 1, not {self.rate}")
+
+
+@dataclass(frozen=True, slots=True)
+class FixedSizeSample:
+    """A uniformly random set of exactly ``size`` out of ``population``."""
+
+    size: int
+    population: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= self.population:
+            raise UsageError(f"a sample has 1 to {self.population} units, not {self.size}")
+
+
+Mechanism: TypeAlias = Gaussian | DiscreteLaplace | Skellam | DiscreteGaussians
+Sampling: TypeAlias = Everyone | PoissonSample | FixedSizeSample
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One noised answer.
+
+    >>> user = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.DISTRIBUTED)
+    >>> release = Release(Skellam(Fraction(400), l2_squared=100, l1=80), Everyone(), user)
+    >>> from_record(to_record(release)) == release
+    True
+    >>> Release(Gaussian(Fraction(1)), Everyone(), user)
+    Traceback (most recent call last):
+    secagg.errors.UsageError: noise inside a secure sum is discrete, not Gaussian
+    """
+
+    mechanism: Mechanism
+    sampling: Sampling
+    guarantee: Guarantee
+
+    def __post_init__(self) -> None:
+        if self.guarantee.trust is Trust.DISTRIBUTED and isinstance(self.mechanism, Gaussian):
+            raise UsageError("noise inside a secure sum is discrete, not Gaussian")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The best of several runs, each of ``steps`` times ``release``: a private hyper-parameter search.
+
+    The number of runs is geometric with mean ``mean_runs`` (Papernot and Steinke 2022, Theorem 2 with eta = 1),
+    and only the best run is published.
+    """
+
+    release: Release
+    steps: int
+    mean_runs: Fraction
+
+    def __post_init__(self) -> None:
+        _above_zero(self.steps, "steps")
+        if self.mean_runs <= 1:
+            raise UsageError("a search has more than one run on average")
+
+    @property
+    def guarantee(self) -> Guarantee:
+        return self.release.guarantee
+
+
+Event: TypeAlias = Release | Selection
+"""What an accountant composes."""
+
+
+def _above_zero(value: Fraction | int, name: str) -> None:
+    if value <= 0:
+        raise UsageError(f"{name} must be above zero")
+
+
+# Records: an event as JSON, rationals as "p/q".
+
+_KINDS: Mapping[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        *(Gaussian, DiscreteLaplace, Skellam, DiscreteGaussians),
+        *(Everyone, PoissonSample, FixedSizeSample, Guarantee, Release, Selection),
+    )
+}
+_HINTS = {name: get_type_hints(kind) for name, kind in _KINDS.items()}
+
+
+def to_record(event: Any) -> dict[str, Any]:
+    """An event, or a part of one, as JSON."""
+    record: dict[str, Any] = {"kind": type(event).__name__}
+    for field in fields(event):
+        value = getattr(event, field.name)
+        if isinstance(value, Fraction):
+            value = str(value)
+        elif type(value).__name__ in _KINDS:
+            value = to_record(value)
+        record[field.name] = value
+    return record
+
+
+def from_record(record: Any) -> Any:
+    """Inverse of ``to_record``; ``DecodeError`` for anything else."""
+    try:
+        kind = _KINDS[record["kind"]]
+        hints = _HINTS[record["kind"]]
+        if record.keys() != {"kind", *hints}:
+            raise DecodeError(f"a {record['kind']} has other fields")
+        return kind(**{name: _value(record[name], hint) for name, hint in hints.items()})
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, UsageError) as error:
+        raise DecodeError(f"not a privacy event: {error}") from None
+
+
+def _value(value: Any, hint: Any) -> Any:
+    if isinstance(value, dict):
+        value = from_record(value)
+        if not isinstance(value, hint):
+            raise DecodeError(f"{type(value).__name__} in the wrong place")
+        return value
+    if hint is int:
+        if type(value) is not int:
+            raise DecodeError("not an integer")
+        return value
+    if hint is Fraction:
+        if type(value) is not str or str(Fraction(value)) != value:
+            raise DecodeError("not a reduced fraction")
+        return Fraction(value)
+    return hint(value)
