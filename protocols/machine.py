@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from numpy.typing import ArrayLike
 
+from dp.secure_sum import SecureSum
 from protocols import registry
 from protocols.journal import Journal, MemoryJournal
 from protocols.outcome import RoundOutcome
@@ -25,14 +26,24 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from secagg import labels
 from secagg.codec import blob, struct, u32
-from secagg.errors import DecodeError, PeerError, PolicyError, ThresholdError, UsageError
-from secagg.keys import KEY_BYTES, derive, transcript
+from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
+from secagg.keys import KEY_BYTES, derive, digest, transcript
 from secagg.prg import Prg, Rng
 from secagg.ring import Words
 from secagg.seal import open_box, seal
 
+if TYPE_CHECKING:
+    from dp.ledger import Ledger
+
 SERVER = "server"
 """How the server is named among culprits."""
+
+
+class Charge(StrEnum):
+    RESERVE = "reserve"
+    """The worst case: from here on the sum can come out."""
+    COMMIT = "commit"
+    """What happened: the survivors have signed, and are about to be unmasked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,8 @@ class Step:
     reply: str
     """Client: makes the answer, as a pure function of the state. Server: closes the phase and says what to send."""
     then: StrEnum
+    charge: Charge | None = None
+    """What has to be in the privacy ledger before the reply (server: what the phase sends) leaves."""
 
 
 class ClientRound(ABC):
@@ -73,9 +86,36 @@ class ClientRound(ABC):
     def opening(self) -> object:
         """The message a client speaks first."""
 
+    @abstractmethod
+    def happened(self) -> SecureSum:
+        """What the sum's privacy follows from, as this client has verified it."""
+
+    def _drawn(self, purpose: bytes, *context: bytes) -> bytes:
+        return derive(self._secret, labels.CLIENT_SECRET, purpose, self.plan.digest(), *context)
+
+    def _noised(self, *context: bytes) -> Words:
+        """This client's integers and its share of the noise. ``context`` is what the upload is bound to.
+
+        The seed of the noise to keep depends on the integers, too: two copies of this client that are made to upload
+        different vectors do not reveal the difference.
+        """
+        noise, values = self.plan.noise, self._values
+        if noise is None:
+            return values.copy()
+        keep = self._drawn(b"noise", *context, digest(labels.NOISE_KEEP, values.tobytes()))
+        drawn = noise.draw(self.plan.clients, len(values), keep, self._drawn(b"removable noise", *context))
+        return values + drawn.astype(values.dtype)
+
+    def _surplus_seed(self, missing: int, *context: bytes) -> bytes:
+        """What takes the surplus off again when so many clients are missing; empty if there is none."""
+        noise = self.plan.noise
+        if noise is None or (level := noise.level(missing)) == noise.components:
+            return b""
+        return noise.seed(self._drawn(b"removable noise", *context), level)
+
 
 class Client:
-    """One identity, round after round.
+    """One identity, round after round. With a ``ledger`` it keeps a privacy budget and refuses plans beyond it.
 
     ``start`` takes a plan and this client's update and returns the first frame; ``receive`` takes a server frame and
     returns the answer. With a durable journal a restarted client calls ``start`` again with the same plan and goes on
@@ -89,12 +129,14 @@ class Client:
         *,
         policy: Policy,
         journal: Journal | None = None,
+        ledger: Ledger | None = None,
         rng: Rng = os.urandom,
     ) -> None:
         if roster.keys[roster.number(identity.name)] != identity.key.public:
             raise UsageError(f"the roster has another key for {identity.name}")
         self.identity, self.roster, self.policy = identity, roster, policy
         self._journal: Journal = MemoryJournal() if journal is None else journal
+        self._ledger = ledger
         self._journal_key = derive(identity.key.secret, labels.JOURNAL_KEY)
         self._rng = rng
         self._round: ClientRound | None = None
@@ -115,6 +157,10 @@ class Client:
         self.policy.check(plan, self.roster)
         protocol = registry.find(plan.protocol)
         protocol.check_policy(plan, self.policy)
+        if self._ledger is not None:
+            if plan.noise is None:
+                raise PolicyError("this client keeps a privacy budget, and the plan has no noise")
+            self._ledger.check(plan.secure_sum(plan.clients).worst())
         records = self._records(plan)
         last = self._journal.last_round(plan.session)
         if records and records[0].request != plan.encode():
@@ -148,6 +194,8 @@ class Client:
         except (DecodeError, PeerError) as error:
             raise error.blaming(SERVER) from None
         self._unsafe = True  # until the answer is on disk: what fails in between must not be tried another way
+        if self._ledger is not None and step.charge is not None:
+            _charge(self._ledger, step.charge, current.plan, current.happened)
         answer = self._journaled(current, frame, getattr(current, step.reply)(), b"")
         current.phase, self._unsafe = step.then, False
         return answer
@@ -205,6 +253,13 @@ class _Record:
 _RECORD = struct(_Record, request=blob(1 << 40), reply=blob(1 << 40), secret=blob(KEY_BYTES))
 
 
+def _charge(ledger: Ledger, charge: Charge, plan: RoundPlan, happened: Callable[[], SecureSum]) -> None:
+    if charge is Charge.RESERVE:
+        ledger.reserve(plan.secure_sum(plan.clients).worst())
+    else:
+        ledger.commit(happened())
+
+
 def _place(plan: RoundPlan, step: int) -> bytes:
     return transcript(labels.JOURNAL_RECORD, plan.session, u32.encode(plan.round), u32.encode(step))
 
@@ -241,11 +296,16 @@ class ServerRound(ABC):
     done: ClassVar[StrEnum]
     failed: ClassVar[StrEnum]
 
-    def __init__(self, plan: RoundPlan, roster: Roster, *, workers: int = 1) -> None:
+    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, workers: int = 1) -> None:
         if plan.roster != roster.digest:
             raise UsageError("the plan is for another roster")
         if workers < 1:
             raise UsageError("at least one worker is needed")
+        if (plan.noise is None) != (ledger is None):
+            raise UsageError("a sum with noise is charged to a ledger, and only that")
+        self._ledger, self._charged = ledger, False
+        if ledger is not None:
+            _charge(ledger, Charge.RESERVE, plan, self.happened)
         self.plan, self.roster = plan, roster
         self.phase = next(iter(self.steps))
         self.outcome: RoundOutcome | None = None
@@ -253,6 +313,10 @@ class ServerRound(ABC):
         self._expected: frozenset[int] = frozenset(range(len(roster)))
         self._heard: dict[int, bytes] = {}  # in this phase: client number -> digest of its frame
         self._sends = NOTHING
+
+    @abstractmethod
+    def happened(self) -> SecureSum:
+        """What the sum's privacy follows from, once the survivors have signed."""
 
     @property
     def waiting_for(self) -> tuple[str, ...]:
@@ -288,8 +352,17 @@ class ServerRound(ABC):
         step = self.steps.get(self.phase)
         if step is None or phase != self.phase:
             raise UsageError(f"phase {phase} cannot be closed in phase {self.phase}")
-        self.phase, self._sends, self._expected = self.failed, NOTHING, frozenset()  # unless the next line comes back
-        self._sends = getattr(self, step.reply)()
+        self.phase, self._sends, self._expected = self.failed, NOTHING, frozenset()  # unless the next lines come back
+        try:
+            sends = getattr(self, step.reply)()
+            if self._ledger is not None and step.charge is not None:
+                _charge(self._ledger, step.charge, self.plan, self.happened)
+                self._charged = True
+        except SecAggError as error:
+            if self._ledger is not None and not self._charged:  # nothing was unmasked
+                self._ledger.abort(self.plan.secure_sum(self.plan.clients).worst(), str(error))
+            raise
+        self._sends = sends
         self._expected, self._heard = frozenset(self._sends.receivers), {}
         self.phase = step.then
 

@@ -7,15 +7,19 @@ clients two plans gets two rounds whose messages do not fit together.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dp.noise import NOISE, NoiseSpec
+from dp.secure_sum import SecureSum, Signed
 from protocols import registry
 from protocols.roster import Roster
 from secagg import labels
-from secagg.codec import Codec, Reader, fixed, struct, text, u8, u32
+from secagg.codec import Codec, Reader, fixed, optional, struct, text, u8, u32
 from secagg.encoding import ENCODING, Encoding, Sum
 from secagg.errors import DecodeError, UsageError
 from secagg.keys import digest
@@ -41,6 +45,7 @@ class RoundPlan:
     min_contributors: int
     ring_bits: int
     encoding: Encoding
+    noise: NoiseSpec | None
     parameters: object
     _digest: bytes = field(init=False, repr=False, compare=False, default=b"")
 
@@ -53,7 +58,13 @@ class RoundPlan:
             raise UsageError(f"a round has 2 to {MAX_CLIENTS} clients, not {self.clients}")
         if not 2 <= self.min_contributors <= self.clients:
             raise UsageError(f"min_contributors must be between 2 and {self.clients}, not {self.min_contributors}")
-        self.encoding.check_ring(self.ring, self.clients)
+        if self.noise is not None:
+            self.noise.check(self.clients)
+            if (least := self.clients - self.noise.dropouts) > self.min_contributors:
+                raise UsageError(
+                    f"the noise allows for {self.noise.dropouts} missing: min_contributors is {least} then"
+                )
+        self.encoding.check_ring(self.ring, self.clients, self._noise_tail(self.encoding, self.noise, self.clients))
         registry.find(self.protocol).check_parameters(self)
 
     @classmethod
@@ -70,13 +81,15 @@ class RoundPlan:
         adversary: Adversary | str = Adversary.ACTIVE,
         security: int = 40,
         correctness: int = 20,
+        noise: NoiseSpec | None = None,
         session: bytes | None = None,
         model: bytes = NO_MODEL,
     ) -> RoundPlan:
         """The first round of a session: protocol parameters and ring width follow from what is asked for.
 
         ``clients`` is the most that may take part (default: the whole roster); at most a fraction ``corrupt`` of
-        them is dishonest, and the round is to survive that ``dropout`` of them fall silent.
+        them is dishonest, and the round is to survive that ``dropout`` of them fall silent. ``encoding`` and ``noise``
+        of a private sum come from ``dp.calibrate``.
         """
         n = len(roster) if clients is None else clients
         if n > len(roster):
@@ -92,8 +105,9 @@ class RoundPlan:
             model=model,
             clients=n,
             min_contributors=min_contributors,
-            ring_bits=encoding.ring_bits(n),
+            ring_bits=encoding.ring_bits(n, cls._noise_tail(encoding, noise, n)),
             encoding=encoding,
+            noise=noise,
             parameters=parameters,
         )
 
@@ -104,6 +118,10 @@ class RoundPlan:
     @property
     def ring(self) -> Ring:
         return Ring(self.ring_bits)
+
+    @staticmethod
+    def _noise_tail(encoding: Encoding, noise: NoiseSpec | None, clients: int) -> int:
+        return 0 if noise is None else noise.tail(clients, encoding.coordinates)
 
     def encode(self) -> bytes:
         return PLAN.encode(self)
@@ -125,6 +143,35 @@ class RoundPlan:
     def decode_total(self, total: NDArray[np.int64], contributors: int) -> Sum:
         """The integer sum of the contributors as floats."""
         return self.encoding.decode(total, count=contributors, seed=self._rotation_seed())
+
+    def secure_sum(
+        self, survivors: int, *, cohort: bytes = b"", bitmap: bytes = b"", signatures: Iterable[Signed] = ()
+    ) -> SecureSum:
+        """What is to be charged for a round with so many survivors."""
+        if self.noise is None:
+            raise UsageError("the plan has no noise: what its sum costs in privacy has no bound")
+        sensitivity = self.encoding.sensitivity()
+        return SecureSum(
+            plan=self.encode(),
+            plan_digest=self.digest(),
+            session=self.session,
+            round=self.round,
+            planned=self.clients,
+            noise=self.noise,
+            dimension=self.encoding.coordinates,
+            clip_l2=Fraction(self.encoding.clip_l2),
+            scale=Fraction(self.encoding.scale),
+            rotated=self.encoding.rotate,
+            beta=self.encoding.beta,
+            l2_squared=sensitivity.l2_squared,
+            l1=sensitivity.l1,
+            weight_bound=self.encoding.weight_bound,
+            ring_bits=self.ring_bits,
+            survivors=survivors,
+            cohort=cohort,
+            bitmap=bitmap,
+            signatures=tuple(signatures),
+        )
 
     def _rotation_seed(self) -> bytes:
         return digest(labels.ROTATION, self.session, u32.encode(self.round))
@@ -157,6 +204,7 @@ def _body(protocol: str, parameters: Codec[object]) -> Codec[RoundPlan]:
         min_contributors=u32,
         ring_bits=u8,
         encoding=ENCODING,
+        noise=optional(NOISE),
         parameters=parameters,
     )
 

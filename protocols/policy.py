@@ -22,7 +22,8 @@ class Policy:
 
     ``corrupt`` and ``dropout`` are the fractions of a cohort that this client fears dishonest or silent, ``security``
     the bits with which it wants its neighbourhood safe from them. They are its own: it computes with these, whatever
-    the server computed with.
+    the server computed with. ``noise_multiplier`` is the least noise in the sum, as standard deviation over the norm of
+    one client's contribution; None accepts sums without noise.
     """
 
     min_contributors: int
@@ -31,12 +32,15 @@ class Policy:
     dropout: Fraction | str | float = "0.1"
     adversary: Adversary = Adversary.ACTIVE
     security: int = 40
+    noise_multiplier: Fraction | str | float | None = None
 
     def __post_init__(self) -> None:
         if self.min_contributors < 2:
             raise UsageError("min_contributors must be at least 2: a sum of one is that one's vector")
         if not 1 <= self.security <= 512:
             raise UsageError("security must be between 1 and 512 bits")
+        if self.noise_multiplier is not None:
+            object.__setattr__(self, "noise_multiplier", Fraction(self.noise_multiplier))
         object.__setattr__(self, "protocols", frozenset(self.protocols))
         object.__setattr__(self, "corrupt", fraction(self.corrupt))
         object.__setattr__(self, "dropout", fraction(self.dropout))
@@ -60,3 +64,14 @@ class Policy:
             raise PolicyError(f"the plan speaks of {plan.clients} clients, the roster has {len(roster)}")
         if plan.min_contributors < self.min_contributors:
             raise PolicyError(f"min_contributors {plan.min_contributors} is below the {self.min_contributors} demanded")
+        if plan.noise is not None and plan.noise.colluders < self.corrupt_of(plan.clients):
+            raise PolicyError(
+                f"the noise allows for {plan.noise.colluders} colluders, not the {self.corrupt_of(plan.clients)} feared"
+            )
+        if self.noise_multiplier is not None:
+            self._check_noise(plan)
+
+    def _check_noise(self, plan: RoundPlan) -> None:
+        least = Fraction(self.noise_multiplier or 0) ** 2 * plan.encoding.sensitivity().l2_squared
+        if plan.noise is None or plan.noise.variance < least:
+            raise PolicyError(f"less noise than a multiplier of {float(self.noise_multiplier or 0):g} demands")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +18,9 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
 from secagg.prg import Prg, Rng, random_words
+
+if TYPE_CHECKING:
+    from dp.ledger import Ledger
 
 Frames: TypeAlias = Iterable[tuple[str, bytes]]
 
@@ -72,9 +75,9 @@ def local_clients(count: int, policy: Policy, rng: Rng = os.urandom) -> tuple[Ro
     return roster, {identity.name: Client(identity, roster, policy=policy, rng=rng) for identity in identities}
 
 
-def serve(plan: RoundPlan, roster: Roster, *, workers: int = 1) -> ServerRound:
-    """The server side of a round of whatever protocol the plan names."""
-    return registry.find(plan.protocol).server(plan, roster, workers=workers)
+def serve(plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, workers: int = 1) -> ServerRound:
+    """The server side of a round of whatever protocol the plan names. A plan with noise is charged to ``ledger``."""
+    return registry.find(plan.protocol).server(plan, roster, ledger=ledger, workers=workers)
 
 
 def simulate(

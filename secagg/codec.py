@@ -188,6 +188,17 @@ def many(item: Codec[T], most: int) -> Codec[tuple[T, ...]]:
     return Codec(write, read, u32.least)
 
 
+def optional(item: Codec[T]) -> Codec[T | None]:
+    """A value or none: a boolean first."""
+
+    def write(out: bytearray, value: T | None) -> None:
+        boolean.write(out, value is not None)
+        if value is not None:
+            item.write(out, value)
+
+    return Codec(write, lambda reader: item.read(reader) if boolean.read(reader) else None, boolean.least)
+
+
 def struct(kind: type[T], **fields: Codec[Any]) -> Codec[T]:
     """A dataclass, field by field in the order given."""
     layout: Mapping[str, Codec[Any]] = fields

@@ -2,26 +2,32 @@
 
     finite check -> clip L2 -> rotate (optional) -> clip coordinates -> scale -> round stochastically -> weigh
 
-Rounding is unbiased and draws from a CSPRNG; decoding inverts scale and rotation exactly, so the only loss is the
+Rounding draws from a CSPRNG and is unbiased; decoding inverts scale and rotation exactly, so the only loss is the
 rounding. The class alone knows clip and scale, hence how far one client can move the sum (``sensitivity``) and how
-wide the ring must be (``ring_bits``).
+wide the ring must be (``ring_bits``). Rounding can only lengthen a vector so much: a result that is longer than
+``sensitivity`` says, measured in exact integers, is thrown away and rounded anew (Kairouz, Liu and Steinke 2021,
+"The Distributed Discrete Gaussian Mechanism", Algorithm 1: conditional rounding, with its parameter ``beta``).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from secagg.codec import Codec, boolean, positive, struct, u8, u32, u64
+from secagg.codec import Codec, boolean, positive, rational, struct, u8, u32, u64
 from secagg.errors import UsageError
 from secagg.prg import Prg, Rng, random_words
 from secagg.ring import Ring
 
 MAX_LENGTH = 1 << 34
+_BLOCK = 1 << 16
 _SMALLEST_CLIP, _LARGEST_CLIP = 1e-100, 1e100  # products and squares of them are still numbers
+_LARGEST_BETA = Fraction(9, 10)
+_ROUNDINGS = 1000  # at most; that none of them fits has probability below 2^-150
 _ROTATION_TAIL = 40
 """A rotated coordinate exceeds the bound that ``Encoding`` derives for it with probability below 2^-40 per vector."""
 
@@ -35,11 +41,21 @@ class Sum:
 
 
 @dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """What adding one client can change in the sum, at most, in integer units: the L1 norm, and the L2 norm squared."""
+
+    l1: int
+    l2_squared: int
+
+
+@dataclass(frozen=True, slots=True)
 class Encoding:
     """``length`` floats of L2 norm at most ``clip_l2`` become signed integers of ``bits`` bits.
 
     ``clip_inf`` bounds single coordinates (default: what ``clip_l2`` implies; much less after a rotation, which
     spreads a vector evenly). With ``weight_bound`` above 1 a client contributes (w*x, w) for a weight w of its own.
+    ``beta`` above 0 makes the sensitivity smaller: rounding is repeated until it stays within a norm that it exceeds
+    with probability at most ``beta``, which biases it a little. 0 is the worst case.
 
     >>> encoding = Encoding(length=3, clip_l2=1.0, bits=16)
     >>> values = encoding.encode([0.5, -0.25, 3.0], weight=1, seed=bytes(32), rng=__import__("os").urandom)
@@ -55,6 +71,7 @@ class Encoding:
     rotate: bool = False
     clip_inf: float = 0.0
     weight_bound: int = 1
+    beta: Fraction = Fraction(0)
 
     def __post_init__(self) -> None:
         if not 1 <= self.length <= MAX_LENGTH:
@@ -63,6 +80,8 @@ class Encoding:
             raise UsageError(f"a coordinate has 2 to 32 bits, not {self.bits}")
         if not 1 <= self.weight_bound < 1 << 31:
             raise UsageError(f"weight_bound must be between 1 and 2^31 - 1, not {self.weight_bound}")
+        if not 0 <= self.beta <= _LARGEST_BETA:
+            raise UsageError(f"beta must be between 0 and {_LARGEST_BETA}, not {self.beta}")
         if not _SMALLEST_CLIP <= self.clip_l2 <= _LARGEST_CLIP:
             raise UsageError(f"clip_l2 must be between {_SMALLEST_CLIP} and {_LARGEST_CLIP}")
         if self.clip_inf == 0:
@@ -85,6 +104,23 @@ class Encoding:
         return cls(
             length, clip_l2=largest * math.sqrt(length) * 2, bits=bits, clip_inf=largest, weight_bound=weight_bound
         )
+
+    @classmethod
+    def scaled(
+        cls, length: int, clip_l2: float, scale: float, *, rotate: bool = True, beta: Fraction = Fraction(0)
+    ) -> Encoding:
+        """With as many bits a coordinate as ``scale`` needs.
+
+        >>> encoding = Encoding.scaled(1000, clip_l2=1.0, scale=2.0**12)
+        >>> encoding.bits, encoding.scale
+        (12, 4096.0)
+        """
+        largest = scale * cls(length, clip_l2, rotate=rotate).clip_inf
+        if not largest < 1 << 31:
+            raise UsageError(f"a scale of {scale:g} needs coordinates of more than 32 bits")
+        bits = max(math.ceil(largest).bit_length() + 1, 2)
+        clip_inf = ((1 << (bits - 1)) - 1) / scale
+        return cls(length, clip_l2, bits, rotate, clip_inf, beta=beta)
 
     def _implied_bound(self) -> float:
         if not self.rotate:
@@ -120,7 +156,7 @@ class Encoding:
             vector = _hadamard(np.pad(vector, (0, self._width - self.length)) * _signs(seed, self._width))
         scaled = np.clip(vector * self.scale, -self.largest, self.largest)  # clip_inf * scale may round upwards
         values = np.empty(self.coordinates, np.int64)
-        values[: self._width] = _round(scaled, rng)
+        values[: self._width] = self._rounded(scaled, rng)
         values[: self._width] *= int(weight)
         values[self._width :] = weight
         return values
@@ -147,16 +183,33 @@ class Encoding:
         if ring.bits < (needed := self.ring_bits(n, noise_tail)):
             raise UsageError(f"a ring of {ring.bits} bits is too narrow for {n} clients: {needed} bits are needed")
 
-    def sensitivity(self) -> tuple[float, float]:
-        """(D1, D2): the L1 and L2 norm, in integer units, of all that adding one client can change in the sum.
-
-        Rounding moves a coordinate by less than 1, so D2 <= scale * clip_l2 + sqrt(width); integers have |x| <= x^2.
-        """
-        l2 = self.scale * self.clip_l2 + math.sqrt(self._width)
-        l2 = min(l2, self.largest * math.sqrt(self._width)) * self.weight_bound
+    def sensitivity(self) -> Sensitivity:
+        """How far one client can move the sum, its weight included. Integers have |x| <= x^2, hence L1 <= L2^2."""
+        l2_squared = self._longest()
         if self.weight_bound > 1:
-            l2 = math.hypot(l2, self.weight_bound)
-        return min(math.sqrt(self.coordinates) * l2, l2 * l2), l2
+            l2_squared = self.weight_bound**2 * (l2_squared + 1)
+        return Sensitivity(min(math.isqrt(self.coordinates * l2_squared), l2_squared), l2_squared)
+
+    def _longest(self) -> int:
+        """The squared L2 norm that an unweighted vector may have.
+
+        Rounding moves each of d coordinates by less than 1, so c = scale * clip_l2 becomes at most c + sqrt(d). With
+        probability 1 - beta its square is at most c^2 + d/4 + sqrt(2 ln(1/beta)) (c + sqrt(d)/2).
+        """
+        clip, root = self.scale * self.clip_l2, math.sqrt(self._width)
+        longest = (clip + root) ** 2
+        if self.beta:
+            deviation = math.sqrt(2 * math.log(1 / self.beta)) * (clip + root / 2)
+            longest = min(longest, clip**2 + self._width / 4 + deviation)
+        return min(math.floor(longest), self.largest**2 * self._width)
+
+    def _rounded(self, scaled: NDArray[np.float64], rng: Rng) -> NDArray[np.int64]:
+        """Integers no longer than the sensitivity says, checked exactly: the bound holds whatever floats did."""
+        for _ in range(_ROUNDINGS):
+            values = _round(scaled, rng)
+            if norm_squared(values) <= self._longest():
+                return values
+        raise UsageError("rounding does not get shorter than the sensitivity: beta is too large for this rng")
 
     def _checked(self, update: ArrayLike) -> NDArray[np.float64]:
         try:
@@ -190,6 +243,20 @@ def _round(vector: NDArray[np.float64], rng: Rng) -> NDArray[np.int64]:
     return below.astype(np.int64) + (random_words(rng, len(vector)) < (fraction * 2.0**64).astype(np.uint64))
 
 
+def norm_squared(values: NDArray[np.int64]) -> int:
+    """The squared L2 norm of integers below 2^31, exact.
+
+    >>> norm_squared(np.full(1 << 10, (1 << 31) - 1)) == (1 << 10) * ((1 << 31) - 1) ** 2
+    True
+    """
+    total = 0
+    for start in range(0, len(values), _BLOCK):
+        block = values[start : start + _BLOCK]
+        high, low = block >> 16, block & 0xFFFF  # products of two 16-bit halves: a block of them fits in 64 bits
+        total += (int(high @ high) << 32) + (int(high @ low) << 17) + int(low @ low)
+    return total
+
+
 def _signs(seed: bytes, count: int) -> NDArray[np.int64]:
     bits = np.unpackbits(np.frombuffer(Prg(seed)(-(-count // 8)), np.uint8), count=count)
     return 1 - 2 * bits.astype(np.int64)
@@ -207,5 +274,5 @@ def _hadamard(vector: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 ENCODING: Codec[Encoding] = struct(
-    Encoding, length=u64, clip_l2=positive, bits=u8, rotate=boolean, clip_inf=positive, weight_bound=u32
+    Encoding, length=u64, clip_l2=positive, bits=u8, rotate=boolean, clip_inf=positive, weight_bound=u32, beta=rational
 )

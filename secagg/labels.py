@@ -29,3 +29,7 @@ SELF_MASK: Final = b"secagg/v1/pairwise/self-mask"
 VECTOR: Final = b"secagg/v1/pairwise/vector"
 UPLOAD: Final = b"secagg/v1/pairwise/upload"
 SURVIVORS: Final = b"secagg/v1/pairwise/survivors"
+
+NOISE_KEEP: Final = b"secagg/v1/noise/keep"
+NOISE_DRAW: Final = b"secagg/v1/noise/draw"
+NOISE_CHAIN: Final = b"secagg/v1/noise/chain"

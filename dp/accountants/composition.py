@@ -108,7 +108,7 @@ def overlapping(accountants: Iterable[Composition], into: Composition) -> Compos
 def group(accountant: Composition, size: int, delta: float) -> float:
     """Epsilon of ``size`` examples of one client together; for several clients of one user use ``overlapping``.
 
-    (e, d) for one is (k e, d (1 + e^e + ... + e^{(k-1) e})) for k (Vadhan 2017, Lemma 2.2); d is chosen to fit ``delta``.
+    (e, d) for one is (k e, d (1 + e^e + ... + e^{(k-1) e})) for k (Vadhan 2017, Lemma 2.2), with d to fit ``delta``.
     """
     guarantee = accountant.guarantee
     if size < 1 or guarantee is None or guarantee.unit is not Unit.EXAMPLE or guarantee.trust is not Trust.LOCAL:

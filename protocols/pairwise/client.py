@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass
 
-from protocols.machine import ClientRound, Step
+from dp.secure_sum import SecureSum
+from protocols.machine import Charge, ClientRound, Step
 from protocols.pairwise.messages import (
     ADVERT,
     Advert,
@@ -26,14 +27,14 @@ from protocols.pairwise.messages import (
     UploadHeader,
 )
 from protocols.pairwise.phases import Phase
-from protocols.pairwise.rules import Cohort, ascending, check_cohort, from_bitmap, parameters_of, to_bitmap
+from protocols.pairwise.rules import Cohort, agreed_sum, ascending, check_cohort, from_bitmap, parameters_of, to_bitmap
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
 from protocols.roster import Identity, Roster
 from secagg import labels
 from secagg.codec import u32
 from secagg.errors import DecodeError, PeerError, ThresholdError
-from secagg.keys import AgreementKey, check_agreement_key, derive, digest, transcript, verify
+from secagg.keys import AgreementKey, check_agreement_key, digest, transcript, verify
 from secagg.masking import add_masks
 from secagg.merkle import Node, check_inclusion, leaf
 from secagg.prg import Prg
@@ -56,9 +57,9 @@ class _Held:
 class PairwiseClient(ClientRound):
     steps = {  # noqa: RUF012  # declared final by the base class
         Phase.SHARE: Step(Introduction, "_meet", "_deal", Phase.UPLOAD),
-        Phase.UPLOAD: Step(Delivery, "_open", "_upload", Phase.CONSENT),
+        Phase.UPLOAD: Step(Delivery, "_open", "_upload", Phase.CONSENT, Charge.RESERVE),
         Phase.CONSENT: Step(Survivors, "_hear_survivors", "_consent", Phase.REVEAL),
-        Phase.REVEAL: Step(Consents, "_check_consents", "_reveal", Phase.DONE),
+        Phase.REVEAL: Step(Consents, "_check_consents", "_reveal", Phase.DONE, Charge.COMMIT),
     }
     done = Phase.DONE
 
@@ -83,9 +84,6 @@ class PairwiseClient(ClientRound):
         self._partners: Set[int] = frozenset()
         self.unopened: tuple[str, ...] = ()
         """Neighbours whose shares did not open."""
-
-    def _drawn(self, purpose: bytes, *context: bytes) -> bytes:
-        return derive(self._secret, labels.CLIENT_SECRET, purpose, self.plan.digest(), *context)
 
     # 1 ADVERTISE: fresh keys, signed together with the plan (Bonawitz et al., round 0).
 
@@ -165,7 +163,7 @@ class PairwiseClient(ClientRound):
         for v in self._partners - {self._u}:
             seed = self._cohort.pair_seed(self._mask_key.agree(self._neighbours[v].mask_key), self._u, v)
             (plus if self._u < v else minus).append(seed)
-        masked = self._values.copy()
+        masked = self._noised(*self._cohort.bound(self._u))
         add_masks(masked, plus, minus)
         vector = self.plan.ring.pack(masked)
         holders = to_bitmap(self._partners, self._holders)
@@ -229,6 +227,10 @@ class PairwiseClient(ClientRound):
         agreed = self._cohort.survivors_digest(self._bitmap)
         for signed in message.signatures:
             check_consent(self.roster, clients[signed.position], signed.signature, agreed)
+        self._signed = {clients[signed.position]: signed.signature for signed in message.signatures}
+
+    def happened(self) -> SecureSum:
+        return agreed_sum(self._cohort, self.plan, self.roster, self._bitmap, self._signed)
 
     def _reveal(self) -> Reveal:
         alive = sorted(self._masked_with_us & self._held.keys())
@@ -236,6 +238,7 @@ class PairwiseClient(ClientRound):
         return Reveal(
             self_shares=tuple(Revealed(v, self._held[v].self_share) for v in alive),
             key_shares=tuple(Revealed(v, self._held[v].key_share) for v in dead),
+            surplus=self._surplus_seed(self.plan.clients - len(self._survivors), *self._cohort.bound(self._u)),
         )
 
 

@@ -130,10 +130,14 @@ class Revealed:
 
 @dataclass(frozen=True, slots=True)
 class Reveal:
-    """5, client to server: self-mask shares of surviving neighbours, mask-key shares of dead ones."""
+    """5, client to server: self-mask shares of surviving neighbours, mask-key shares of dead ones.
+
+    ``surplus`` is the seed of its own removable noise beyond what the missing clients make necessary, if there is any.
+    """
 
     self_shares: tuple[Revealed, ...]
     key_shares: tuple[Revealed, ...]
+    surplus: bytes
 
 
 ADVERT = struct(
@@ -174,5 +178,5 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     6: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), headers=many(_HEADER, MAX_CLIENTS))),
     7: (Consent, struct(Consent, signature=fixed(SIGNATURE_BYTES))),
     8: (Consents, struct(Consents, signatures=many(_SIGNED, MAX_CLIENTS), others=_NODES, proof=_NODES)),
-    9: (Reveal, struct(Reveal, self_shares=_REVEALED, key_shares=_REVEALED)),
+    9: (Reveal, struct(Reveal, self_shares=_REVEALED, key_shares=_REVEALED, surplus=blob(KEY_BYTES))),
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from itertools import compress, pairwise
 
 import numpy as np
 
+from dp.secure_sum import SecureSum, Signed
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
+from protocols.roster import Roster
 from secagg import labels
 from secagg.codec import Codec, enumeration, struct, u32
 from secagg.errors import PeerError, PolicyError, UsageError
@@ -103,6 +105,15 @@ class Cohort:
     def bound(self, *positions: int) -> tuple[bytes, ...]:
         """The context of everything derived or signed in this cohort."""
         return (self._plan, self.root, *[u32.encode(position) for position in positions])
+
+
+def agreed_sum(
+    cohort: Cohort, plan: RoundPlan, roster: Roster, bitmap: bytes, signatures: Mapping[int, bytes]
+) -> SecureSum:
+    """What the survivors in ``bitmap`` signed, as privacy accounting needs it. Signers are numbers in the roster."""
+    signed = [Signed(roster.names[number], roster.keys[number], signatures[number]) for number in sorted(signatures)]
+    survivors = len(from_bitmap(bitmap, range(cohort.size)))
+    return plan.secure_sum(survivors, cohort=cohort.root, bitmap=bitmap, signatures=signed)
 
 
 def ascending(values: Sequence[int]) -> bool:

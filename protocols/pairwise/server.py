@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.machine import NOTHING, Sends, ServerRound, Step
+from dp.secure_sum import SecureSum
+from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.pairwise.client import advert_leaf, check_advert, check_consent, check_header
 from protocols.pairwise.messages import (
@@ -36,7 +39,7 @@ from protocols.pairwise.messages import (
     UploadHeader,
 )
 from protocols.pairwise.phases import Phase
-from protocols.pairwise.rules import Cohort, ascending, parameters_of, to_bitmap
+from protocols.pairwise.rules import Cohort, agreed_sum, ascending, parameters_of, to_bitmap
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO
 from protocols.roster import Roster
@@ -45,7 +48,11 @@ from secagg.errors import PeerError
 from secagg.keys import AgreementKey, digest
 from secagg.masking import add_masks
 from secagg.merkle import MerkleTree
+from secagg.prg import SEED_BYTES
 from secagg.shamir import reconstruct, unpack_shares, wrong_shares
+
+if TYPE_CHECKING:
+    from dp.ledger import Ledger
 
 
 class PairwiseServer(ServerRound):
@@ -53,13 +60,13 @@ class PairwiseServer(ServerRound):
         Phase.ADVERTISE: Step(Advert, "_admit", "_introduce", Phase.SHARE),
         Phase.SHARE: Step(Dealt, "_take_boxes", "_deliver", Phase.UPLOAD),
         Phase.UPLOAD: Step(Upload, "_add", "_announce_survivors", Phase.CONSENT),
-        Phase.CONSENT: Step(Consent, "_take_consent", "_pass_on_consents", Phase.REVEAL),
+        Phase.CONSENT: Step(Consent, "_take_consent", "_pass_on_consents", Phase.REVEAL, Charge.COMMIT),
         Phase.REVEAL: Step(Reveal, "_take_reveal", "_unmask", Phase.DONE),
     }
     done, failed = Phase.DONE, Phase.FAILED
 
-    def __init__(self, plan: RoundPlan, roster: Roster, *, workers: int = 1) -> None:
-        super().__init__(plan, roster, workers=workers)
+    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, workers: int = 1) -> None:
+        super().__init__(plan, roster, ledger=ledger, workers=workers)
         self._t = parameters_of(plan).threshold
         self._least = max(self._t, plan.min_contributors)
         self._adverts: dict[int, Advert] = {}  # by roster number
@@ -69,6 +76,7 @@ class PairwiseServer(ServerRound):
         self._total = plan.ring.zeros(plan.encoding.coordinates)
         self._consents: dict[int, bytes] = {}
         self._shares: dict[int, _Shares] = {}  # whose secret -> what came of it
+        self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
         self.exposed: tuple[str, ...] = ()
         """Holders of a wrong share. It was done without; whether they or the dealer lied cannot be told."""
         self.masks_removed = 0
@@ -147,6 +155,7 @@ class PairwiseServer(ServerRound):
         self._dealt = {}
         self._bitmap = to_bitmap(self._headers.keys(), range(self._cohort.size))
         self._agreed = self._cohort.survivors_digest(self._bitmap)
+        self._level = 0 if self.plan.noise is None else self.plan.noise.level(self.plan.clients - len(survivors))
         return Sends([self._clients[u] for u in survivors], self._survivors)
 
     def _survivors(self, number: int) -> Survivors:
@@ -165,6 +174,9 @@ class PairwiseServer(ServerRound):
         self._signers = [self._positions[number] for number in sorted(self._consents)]  # U4
         reached = [u for u in self._signers if len(self._own_signers(u)) >= self._t]
         return Sends([self._clients[u] for u in reached], self._signatures)
+
+    def happened(self) -> SecureSum:
+        return agreed_sum(self._cohort, self.plan, self.roster, self._bitmap, self._consents)
 
     def _own_signers(self, u: int) -> list[int]:
         return [v for v in self._holders[u] if self._clients[v] in self._consents]
@@ -191,6 +203,9 @@ class PairwiseServer(ServerRound):
         right = all(u in survivors for u in alive) and not any(u in survivors for u in dead)
         if not (asked and right and ascending(alive) and ascending(dead)):
             raise PeerError("shares of others than asked for")
+        noise = self.plan.noise
+        if len(reveal.surplus) != (SEED_BYTES if noise is not None and self._level < noise.components else 0):
+            raise PeerError("no seed for the noise that is to be taken off, or one too many")
         shares = (*reveal.self_shares, *reveal.key_shares)
         for share in shares:
             unpack_shares(share.share, 1)
@@ -198,6 +213,8 @@ class PairwiseServer(ServerRound):
             collected = self._shares.setdefault(share.peer, _Shares([], bytearray()))
             collected.holders.append(v)
             collected.shares.extend(share.share)
+        if reveal.surplus:
+            self._surplus[v] = reveal.surplus
 
     def _unmask(self) -> Sends:
         survivors = sorted(self._headers)
@@ -212,8 +229,26 @@ class PairwiseServer(ServerRound):
                 (added if u < w else subtracted).append(seed)
         self.masks_removed = len(added) + len(subtracted)
         add_masks(self._total, subtracted, added, workers=self._workers)
+        self._remove_surplus()
         self._conclude(survivors)
         return NOTHING
+
+    def _remove_surplus(self) -> None:
+        """Noise that was added for clients who might have been missing, and are not (XNoise, see ``dp.noise``)."""
+        if (noise := self.plan.noise) is None or not self._surplus:
+            return
+        seeds, workers, removed = list(self._surplus.values()), self._workers, noise.surplus
+        clients, length, level = self.plan.clients, len(self._total), self._level
+
+        def part(worker: int) -> NDArray[np.int64]:
+            total = np.zeros(length, np.int64)
+            for seed in seeds[worker::workers]:
+                total += removed(clients, length, seed, level)
+            return total
+
+        with ThreadPoolExecutor(workers) as pool:
+            for surplus in pool.map(part, range(workers)):
+                self._total -= surplus.astype(self._total.dtype)
 
     def _rebuilt(self, wanted: list[int]) -> dict[int, bytes]:
         """Self-mask seeds of survivors and mask keys of the dead, all at once, each checked against its advert."""
@@ -254,7 +289,12 @@ class PairwiseServer(ServerRound):
         names = tuple(map(self._name, survivors))
         signatures = tuple((self.roster.names[number], s) for number, s in sorted(self._consents.items()))
         advertised = tuple(self.roster.names[number] for number in self._clients)
-        event = RoundEvent(self.plan, advertised, names, self._agreed, signatures)
+        left = (
+            ()
+            if self.plan.noise is None or self._level == self.plan.noise.components
+            else tuple(self._name(u) for u in survivors if u not in self._surplus)
+        )
+        event = RoundEvent(self.plan, advertised, names, self._agreed, signatures, left)
         self.outcome = RoundOutcome(self.plan.ring.centred(self._total), names, event)
 
 

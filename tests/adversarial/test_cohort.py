@@ -202,7 +202,7 @@ def test_neighbours_of_the_servers_choice(monkeypatch: pytest.MonkeyPatch) -> No
 
 WRONG = {
     "root": lambda m: replace(m, root=bytes(32)),
-    "size": lambda m: replace(m, size=m.size - 1),
+    "size": lambda m: replace(m, size=m.size - 2),
     "place": lambda m: replace(m, position=m.position + 1 if m.neighbours[0].position else m.position - 1),
     "proof too short": lambda m: replace(m, proof=m.proof[:-1]),
     "proof too long": lambda m: replace(m, proof=(*m.proof, Node(0, 0, bytes(32)))),

@@ -167,7 +167,7 @@ def test_discrete_laplace_agrees_with_dp_accounting() -> None:
     theirs = TheirPld().compose(dp_event.DiscreteLaplaceDpEvent(1 / 20, 3), 10).get_epsilon(DELTA)
     assert epsilon(PldAccountant, release, 10) == pytest.approx(theirs, rel=1e-9)
     assert theirs <= epsilon(RdpAccountant, release, 10)
-    assert epsilon(RdpAccountant, release, 1) <= 3 / 20
+    assert epsilon(RdpAccountant, release, 1) <= 3 / 20 + 0.004  # of order 1024
 
 
 # The bounds on discrete sums against exact divergences, in one dimension

@@ -201,6 +201,7 @@ def test_with_both_shares_revealed_everybody_is_bare(monkeypatch: pytest.MonkeyP
         return Reveal(
             self_shares=tuple(Revealed(v, held.self_share) for v, held in shares),
             key_shares=tuple(Revealed(v, held.key_share) for v, held in shares),
+            surplus=b"",
         )
 
     monkeypatch.setattr(PairwiseClient, "_reveal", reveal_all)

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, is_dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dp.noise import Family, NoiseSpec
 from protocols import registry
 from protocols.machine import Client, ServerRound
 from protocols.pairwise import messages as pairwise
@@ -25,7 +27,7 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve
 from protocols.wire import HEADER_BYTES
-from secagg.codec import positive, text, u32
+from secagg.codec import positive, text, u32, u64
 from secagg.encoding import Encoding
 from secagg.keys import SigningKey
 from secagg.merkle import Node
@@ -48,6 +50,8 @@ def plain(value: object) -> Any:
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, Fraction):
+        return str(value)
     return [plain(item) for item in value] if isinstance(value, tuple) else value
 
 
@@ -71,11 +75,19 @@ def plan_secagg_plus() -> RoundPlan:
     return replace(plan, round=7, parameters=GraphParameters(Graph.RING, 4, 2))
 
 
+def plan_noised() -> RoundPlan:
+    roster, _ = roster_of(7)
+    encoding = Encoding.scaled(7, clip_l2=1.0, scale=64.0, beta=Fraction(1, 2))
+    noise = NoiseSpec(Family.SKELLAM, Fraction(1000), dropouts=2, colluders=1, components=1)
+    plan = RoundPlan.propose("secagg+", roster, encoding, min_contributors=5, corrupt="0", session=SESSION, noise=noise)
+    return replace(plan, parameters=GraphParameters(Graph.RING, 4, 2))
+
+
 # Plans
 
 
 def plans() -> dict[str, Any]:
-    good = {"secagg": plan_secagg(), "secagg+": plan_secagg_plus()}
+    good = {"secagg": plan_secagg(), "secagg+": plan_secagg_plus(), "secagg+, noised": plan_noised()}
     return {
         "provenance": PROVENANCE,
         "plans": [
@@ -83,7 +95,8 @@ def plans() -> dict[str, Any]:
             for name, plan in good.items()
         ],
         "undecodable": [
-            {"what": what, "encoding": data.hex()} for what, data in sorted(tampered_plans(good["secagg+"]).items())
+            {"what": what, "encoding": data.hex()}
+            for what, data in sorted(tampered_plans(good["secagg+, noised"]).items())
         ],
     }
 
@@ -94,7 +107,8 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
     for name, size in (
         ("protocol", 4 + len("secagg+")), ("session", 16), ("round", 4), ("roster", 32), ("model", 32), ("clients", 4),
         ("min_contributors", 4), ("ring_bits", 1), ("length", 8), ("clip_l2", 8), ("bits", 1), ("rotate", 1),
-        ("clip_inf", 8), ("weight_bound", 4), ("graph", 4 + len("ring")), ("degree", 4), ("threshold", 4),
+        ("clip_inf", 8), ("weight_bound", 4), ("beta", 16), ("noise", 1), ("family", 4 + len("skellam")), ("variance", 16),
+        ("dropouts", 4), ("colluders", 4), ("components", 2), ("graph", 4 + len("ring")), ("degree", 4), ("threshold", 4),
     ):  # fmt: skip
         at[name] = slice(place, place + size)
         place += size
@@ -125,6 +139,17 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         "rotate neither true nor false": put("rotate", b"\2"),
         "one bit": put("bits", b"\1"),
         "weights up to zero": put("weight_bound", bytes(4)),
+        "beta of one": put("beta", u64.encode(1) + u64.encode(1)),
+        "beta not reduced": put("beta", u64.encode(2) + u64.encode(4)),
+        "noise neither there nor not": put("noise", b"\2"),
+        "unknown noise": put("family", text(64).encode("laplace")),
+        "parts of noise that has none": put("family", text(64).encode("discrete-gaussian")),
+        "no variance": put("variance", u64.encode(0) + u64.encode(1)),
+        "variance over zero": put("variance", u64.encode(9) + u64.encode(0)),
+        "more noise than the ring holds": put("variance", u64.encode(1 << 50) + u64.encode(1)),
+        "fewer missing than the plan allows": put("dropouts", u32.encode(1)),
+        "all collude": put("colluders", u32.encode(5)),
+        "more components than dropouts": put("components", b"\0\3"),
         "unknown graph": put("graph", text(64).encode("rung")),
         "complete graph of another degree": put("graph", text(64).encode("complete")),
         "odd degree": put("degree", u32.encode(3)),
@@ -161,7 +186,7 @@ def samples() -> list[object]:
             (Node(6, 6, filled("o", 32)),),
             (node, replace(node, low=8, high=9)),
         ),
-        pairwise.Reveal((share,), (replace(share, peer=2), replace(share, peer=3))),
+        pairwise.Reveal((share,), (replace(share, peer=2), replace(share, peer=3)), filled("n", 32)),
     ]
 
 

@@ -1,0 +1,79 @@
+"""The facts of one secure sum that its privacy follows from, and the release that they amount to.
+
+``protocols`` fills these in, from the plan before the round (``SecureSum.worst``) and from what happened after the
+survivors have signed. The ledger keeps them, so that an auditor can compute the release, and epsilon, again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+from dp.events import DiscreteGaussians, Everyone, Guarantee, Mechanism, Release, Skellam
+from dp.noise import Family, NoiseSpec
+from secagg.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """One survivor's signature on the set of survivors."""
+
+    name: str
+    key: bytes
+    signature: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SecureSum:
+    """``dimension`` integers a client, their squared L2 norm at most ``l2_squared``, L1 at most ``l1``, and noise."""
+
+    plan: bytes = field(repr=False)
+    """The plan's canonical bytes; session, round and roster are in it."""
+    plan_digest: bytes
+    session: bytes
+    round: int
+    planned: int
+    """Clients in the plan; whoever does not survive counts as missing."""
+    noise: NoiseSpec
+    dimension: int
+    clip_l2: Fraction
+    scale: Fraction
+    rotated: bool
+    beta: Fraction
+    """Rounding was repeated until the norm was within a bound that it exceeds with at most this probability."""
+    l2_squared: int
+    l1: int
+    weight_bound: int
+    ring_bits: int
+    survivors: int
+    cohort: bytes = b""
+    """Root of the cohort that really advertised; empty before it is known."""
+    bitmap: bytes = b""
+    """Which of the cohort survived, first in the lowest bit."""
+    signatures: tuple[Signed, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.survivors <= self.planned:
+            raise UsageError(f"{self.survivors} of {self.planned} clients cannot have survived")
+
+    def worst(self) -> SecureSum:
+        """Before the round: as many clients missing as the noise allows for."""
+        least = self.planned - self.noise.dropouts
+        return replace(self, survivors=least, cohort=b"", bitmap=b"", signatures=())
+
+    def release(self, guarantee: Guarantee) -> Release:
+        """What the sum is to an adversary who sees the cohort and whose ``colluders`` know their own noise."""
+        return Release(self._mechanism(), Everyone(), guarantee)
+
+    def _mechanism(self) -> Mechanism:
+        if self.noise.family is Family.SKELLAM:
+            held = self.noise.held(self.planned, self.survivors)
+            return Skellam(held, l2_squared=self.l2_squared, l1=self.l1)
+        self.noise.level(self.planned - self.survivors)  # no more missing than allowed for
+        return DiscreteGaussians(
+            parties=self.survivors - self.noise.colluders,
+            each=self.noise.each(self.planned),
+            dimension=self.dimension,
+            l2_squared=self.l2_squared,
+            l1=self.l1,
+        )
