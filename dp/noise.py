@@ -23,6 +23,7 @@ from fractions import Fraction
 from math import ceil, log, sqrt
 from typing import TYPE_CHECKING
 
+from dp.events import DiscreteGaussians, Mechanism, Skellam
 from secagg import labels
 from secagg.codec import Codec, enumeration, rational, struct, u16, u32
 from secagg.errors import UsageError
@@ -96,6 +97,14 @@ class NoiseSpec:
         level = self.level(clients - survivors)
         each = self._at_level(clients, self._missing(level)) if self.components else self.each(clients)
         return (survivors - self.colluders) * each
+
+    def mechanism(self, clients: int, survivors: int, dimension: int, l2_squared: int, l1: int) -> Mechanism:
+        """What the sum of the survivors is to somebody who knows the colluders' noise."""
+        if self.family is Family.SKELLAM:
+            return Skellam(self.held(clients, survivors), l2_squared, l1)
+        self.level(clients - survivors)  # no more missing than allowed for
+        honest = survivors - self.colluders
+        return DiscreteGaussians(honest, self.each(clients), dimension, l2_squared, l1)
 
     def tail(self, clients: int, coordinates: int) -> int:
         """All clients' noise together exceeds this somewhere with probability below 2^-WRAP_BITS (Bernstein)."""

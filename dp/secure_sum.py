@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from dp.events import DiscreteGaussians, Everyone, Guarantee, Mechanism, Release, Skellam
-from dp.noise import Family, NoiseSpec
+from dp.events import Everyone, Guarantee, Release
+from dp.noise import NoiseSpec
 from secagg.errors import UsageError
 
 
@@ -63,17 +63,5 @@ class SecureSum:
 
     def release(self, guarantee: Guarantee) -> Release:
         """What the sum is to an adversary who sees the cohort and whose ``colluders`` know their own noise."""
-        return Release(self._mechanism(), Everyone(), guarantee)
-
-    def _mechanism(self) -> Mechanism:
-        if self.noise.family is Family.SKELLAM:
-            held = self.noise.held(self.planned, self.survivors)
-            return Skellam(held, l2_squared=self.l2_squared, l1=self.l1)
-        self.noise.level(self.planned - self.survivors)  # no more missing than allowed for
-        return DiscreteGaussians(
-            parties=self.survivors - self.noise.colluders,
-            each=self.noise.each(self.planned),
-            dimension=self.dimension,
-            l2_squared=self.l2_squared,
-            l1=self.l1,
-        )
+        mechanism = self.noise.mechanism(self.planned, self.survivors, self.dimension, self.l2_squared, self.l1)
+        return Release(mechanism, Everyone(), guarantee)

@@ -105,23 +105,6 @@ class Encoding:
             length, clip_l2=largest * math.sqrt(length) * 2, bits=bits, clip_inf=largest, weight_bound=weight_bound
         )
 
-    @classmethod
-    def scaled(
-        cls, length: int, clip_l2: float, scale: float, *, rotate: bool = True, beta: Fraction = Fraction(0)
-    ) -> Encoding:
-        """With as many bits a coordinate as ``scale`` needs.
-
-        >>> encoding = Encoding.scaled(1000, clip_l2=1.0, scale=2.0**12)
-        >>> encoding.bits, encoding.scale
-        (12, 4096.0)
-        """
-        largest = scale * cls(length, clip_l2, rotate=rotate).clip_inf
-        if not largest < 1 << 31:
-            raise UsageError(f"a scale of {scale:g} needs coordinates of more than 32 bits")
-        bits = max(math.ceil(largest).bit_length() + 1, 2)
-        clip_inf = ((1 << (bits - 1)) - 1) / scale
-        return cls(length, clip_l2, bits, rotate, clip_inf, beta=beta)
-
     def _implied_bound(self) -> float:
         if not self.rotate:
             return self.clip_l2

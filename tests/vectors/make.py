@@ -77,7 +77,7 @@ def plan_secagg_plus() -> RoundPlan:
 
 def plan_noised() -> RoundPlan:
     roster, _ = roster_of(7)
-    encoding = Encoding.scaled(7, clip_l2=1.0, scale=64.0, beta=Fraction(1, 2))
+    encoding = Encoding(7, clip_l2=1.0, bits=8, rotate=True, beta=Fraction(1, 2))
     noise = NoiseSpec(Family.SKELLAM, Fraction(1000), dropouts=2, colluders=1, components=1)
     plan = RoundPlan.propose("secagg+", roster, encoding, min_contributors=5, corrupt="0", session=SESSION, noise=noise)
     return replace(plan, parameters=GraphParameters(Graph.RING, 4, 2))

@@ -1,0 +1,164 @@
+"""How much noise a private sum needs, how finely to round, and how wide the ring must be; and what that comes to.
+
+The server sees who is in the cohort, so sampling clients earns nothing here: ``rounds`` is how often one user takes
+part at most. More noise makes the ring fuller, hence the scale smaller and the rounding coarser, hence the sensitivity
+larger: the search goes through all of it for each noise multiplier it tries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, exp, inf, sqrt
+
+from dp.accountants import rdp
+from dp.events import Everyone, Guarantee, Relation, Release, Trust, Unit
+from dp.noise import Family, NoiseSpec
+from secagg.encoding import Encoding
+from secagg.errors import UsageError
+
+DEFAULT_BETA = Fraction(3, 5)
+"""About e^-1/2: what Kairouz, Liu and Steinke 2021 use."""
+
+_LARGEST_MULTIPLIER = 1e6
+SAMPLER_DISTANCE = Fraction(1, 1 << 128)
+"""``secagg.sampling.STATISTICAL_DISTANCE``, which is not imported for its dependencies; a test keeps them equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What goes into ``RoundPlan.propose``, and what it amounts to."""
+
+    encoding: Encoding
+    noise: NoiseSpec
+    clients: int
+    ring_bits: int
+    noise_multiplier: float
+    """Standard deviation of the honest survivors' noise over the norm of one contribution, at the least."""
+    deviation: float
+    """The same noise in the units of the updates, on each coordinate of the decoded sum."""
+    epsilon: float
+
+    def __str__(self) -> str:
+        return (
+            f"epsilon {self.epsilon:.3f}: noise multiplier {self.noise_multiplier:.3f} "
+            f"({self.deviation:.3g} a coordinate), {self.encoding.bits} bits a value, a ring of {self.ring_bits} bits"
+        )
+
+
+def calibrate(
+    *,
+    epsilon: float,
+    delta: float,
+    rounds: int,
+    clients: int,
+    length: int,
+    clip_l2: float,
+    ring_bits: int = 24,
+    dropouts: int = 0,
+    colluders: int = 0,
+    components: int = 0,
+    family: Family | str = Family.SKELLAM,
+    relation: Relation | str = Relation.ZERO_OUT,
+    rotate: bool = True,
+    beta: Fraction = DEFAULT_BETA,
+    weight_bound: int = 1,
+) -> Calibration:
+    """The least noise for which ``rounds`` sums are (epsilon, delta)-private for a user, in a ring of ``ring_bits``.
+
+    >>> print(calibrate(epsilon=4, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0))
+    epsilon 4.000: noise multiplier 4.011 (4.01 a coordinate), 13 bits a value, a ring of 24 bits
+    >>> print(calibrate(epsilon=4, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0, ring_bits=12))
+    Traceback (most recent call last):
+    secagg.errors.UsageError: no noise makes this private in a ring of 12 bits
+    """
+    if not epsilon > 0:
+        raise UsageError("epsilon must be above zero")
+    if rounds < 1:
+        raise UsageError(f"at least one round is needed, not {rounds}")
+    guarantee = user_level(Relation(relation))
+
+    def tried(multiplier: float) -> Calibration | None:
+        for encoding in _finest_first(length, clip_l2, rotate, beta, weight_bound):
+            variance = Fraction(ceil(multiplier * multiplier * encoding.sensitivity().l2_squared))
+            noise = NoiseSpec(Family(family), variance, dropouts, colluders, components)
+            noise.check(clients)
+            needed = _needed_bits(encoding, noise, clients)
+            if needed is not None and needed <= ring_bits:
+                return evaluate(encoding, noise, clients=clients, rounds=rounds, delta=delta, guarantee=guarantee)
+        return None
+
+    low, high, best = 0.0, 1.0, None
+    while best is None or best.epsilon > epsilon:
+        best = tried(high)
+        if best is None or high > _LARGEST_MULTIPLIER:
+            raise UsageError(f"no noise makes this private in a ring of {ring_bits} bits")
+        low, high = (high, 2 * high) if best.epsilon > epsilon else (low, high)
+    while high - low > 1e-4 * high:
+        middle = (low + high) / 2
+        found = tried(middle)
+        if found is not None and found.epsilon <= epsilon:
+            high, best = middle, found
+        else:
+            low = middle
+    return best
+
+
+def evaluate(
+    encoding: Encoding,
+    noise: NoiseSpec,
+    *,
+    clients: int,
+    rounds: int,
+    delta: float,
+    guarantee: Guarantee | None = None,
+    survivors: int | None = None,
+) -> Calibration:
+    """The way back: what ``rounds`` sums with this noise cost when (at least) ``survivors`` of the clients stay.
+
+    >>> noise = NoiseSpec(Family.SKELLAM, Fraction(10**11), dropouts=20)
+    >>> encoding = Encoding(1000, clip_l2=1.0, rotate=True)
+    >>> round(evaluate(encoding, noise, clients=100, rounds=10, delta=1e-6).epsilon, 2)
+    6.72
+    """
+    survivors = clients - noise.dropouts if survivors is None else survivors
+    sensitivity, dimension = encoding.sensitivity(), encoding.coordinates
+    mechanism = noise.mechanism(clients, survivors, dimension, sensitivity.l2_squared, sensitivity.l1)
+    release = Release(mechanism, Everyone(), guarantee or user_level(Relation.ZERO_OUT))
+    curve = rdp.scaled(rdp.curve(release), rounds)
+    cost = rdp.epsilon(curve, delta)
+    slack = sampler_slack(cost, noise, clients=clients, dimension=dimension, rounds=rounds)
+    held = float(noise.held(clients, survivors))
+    return Calibration(
+        encoding=encoding,
+        noise=noise,
+        clients=clients,
+        ring_bits=encoding.ring_bits(clients, noise.tail(clients, dimension)),
+        noise_multiplier=sqrt(held / sensitivity.l2_squared),
+        deviation=sqrt(held) / encoding.scale,
+        epsilon=rdp.epsilon(curve, delta - slack) if slack < delta else inf,
+    )
+
+
+def user_level(relation: Relation) -> Guarantee:
+    """What noise inside a secure sum gives."""
+    return Guarantee(Unit.USER, relation, Trust.DISTRIBUTED)
+
+
+def sampler_slack(epsilon: float, noise: NoiseSpec, *, clients: int, dimension: int, rounds: int) -> float:
+    """What imperfect samplers add to delta: (1 + e^epsilon) times the distance of all that was drawn."""
+    drawn = rounds * clients * dimension * (1 + noise.components)
+    return (1 + exp(min(epsilon, 700.0))) * drawn * float(SAMPLER_DISTANCE)
+
+
+def _finest_first(length: int, clip_l2: float, rotate: bool, beta: Fraction, weight_bound: int) -> Iterator[Encoding]:
+    for bits in range(32, 1, -1):
+        yield Encoding(length, clip_l2, bits, rotate, weight_bound=weight_bound, beta=beta)
+
+
+def _needed_bits(encoding: Encoding, noise: NoiseSpec, clients: int) -> int | None:
+    try:
+        return encoding.ring_bits(clients, noise.tail(clients, encoding.coordinates))
+    except UsageError:  # more than any ring
+        return None

@@ -1,0 +1,121 @@
+"""Calibration: there and back, monotone, refusing what cannot be; and the ring is as wide as it says."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dp import calibrate as module
+from dp.calibrate import Calibration, calibrate, evaluate, sampler_slack, user_level
+from dp.events import Relation
+from dp.noise import Family, NoiseSpec
+from secagg import sampling
+from secagg.encoding import Encoding
+from secagg.errors import UsageError
+from secagg.ring import Ring
+
+BASE: dict[str, Any] = {
+    "epsilon": 3.0, "delta": 1e-6, "rounds": 20, "clients": 100, "length": 5000, "clip_l2": 0.5, "ring_bits": 24,
+    "dropouts": 10, "colluders": 5,
+}  # fmt: skip
+
+
+def calibrated(**changes: Any) -> Calibration:
+    return calibrate(**(BASE | changes))
+
+
+@given(
+    epsilon=st.floats(0.2, 20),
+    rounds=st.integers(1, 200),
+    length=st.sampled_from([1, 100, 65536, 10**6]),
+    clip_l2=st.floats(1e-3, 1e3),
+    family=st.sampled_from(Family),
+    relation=st.sampled_from(Relation),
+    beta=st.sampled_from([Fraction(0), Fraction(3, 5)]),
+)
+@settings(max_examples=40, deadline=None)
+def test_there_and_back(**asked: Any) -> None:
+    found = calibrated(**asked, ring_bits=32)
+    again = evaluate(
+        found.encoding, found.noise, clients=100, rounds=asked["rounds"], delta=1e-6,
+        guarantee=user_level(asked["relation"]),
+    )  # fmt: skip
+    assert again == found
+    assert 0.98 * asked["epsilon"] <= found.epsilon <= asked["epsilon"]
+    assert found.ring_bits <= 32
+    found.encoding.check_ring(Ring(found.ring_bits), 100, found.noise.tail(100, found.encoding.coordinates))
+
+
+@pytest.mark.parametrize(
+    "harder",
+    [
+        {"epsilon": 1.0},
+        {"rounds": 100},
+        {"delta": 1e-9},
+        {"relation": "replace-one"},
+        {"beta": Fraction(0), "ring_bits": 18},
+    ],
+)
+def test_asking_for_more_takes_more_noise(harder: dict[str, Any]) -> None:
+    easier = {key: value for key, value in harder.items() if key == "ring_bits"}
+    assert calibrated(**harder).deviation > calibrated(**easier).deviation
+
+
+def test_a_wider_ring_rounds_more_finely() -> None:
+    coarse, fine = calibrated(ring_bits=18), calibrated(ring_bits=28)
+    assert coarse.encoding.scale < fine.encoding.scale
+    assert coarse.deviation > fine.deviation > 0.5 * fine.noise_multiplier  # clip_l2 is 0.5
+
+
+def test_removable_noise_leaves_no_surplus_when_nobody_drops() -> None:
+    plain, removable = calibrated(), calibrated(components=10)
+    assert removable.noise.held(100, 100) == removable.noise.variance
+    assert plain.noise.held(100, 100) == plain.noise.variance * Fraction(95, 85)
+    with_all = evaluate(plain.encoding, plain.noise, clients=100, survivors=100, rounds=20, delta=1e-6)
+    assert with_all.epsilon < plain.epsilon
+
+
+def test_what_was_drawn_from_the_samplers_is_charged_to_delta() -> None:
+    noise = NoiseSpec(Family.SKELLAM, Fraction(10**9), dropouts=4, components=4)
+    slack = sampler_slack(2.0, noise, clients=10, dimension=100, rounds=7)
+    assert slack == pytest.approx((1 + 7.38905609893065) * 7 * 10 * 100 * 5 * 2.0**-128)
+    assert module.SAMPLER_DISTANCE == sampling.STATISTICAL_DISTANCE
+    hopeless = NoiseSpec(Family.SKELLAM, Fraction(10**6))
+    assert evaluate(Encoding(9, 1.0), hopeless, clients=3, rounds=100, delta=1e-6).epsilon == float("inf")
+
+
+def test_the_slack_moves_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = calibrated().noise
+    encoding = calibrated().encoding
+    before = evaluate(encoding, honest, clients=100, rounds=20, delta=1e-6).epsilon
+    monkeypatch.setattr(module, "SAMPLER_DISTANCE", Fraction(1, 1 << 60))
+    assert evaluate(encoding, honest, clients=100, rounds=20, delta=1e-6).epsilon > before
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"epsilon": 0}, "above zero"),
+        ({"epsilon": -1}, "above zero"),
+        ({"delta": 0.0}, "delta"),
+        ({"delta": 1.0}, "delta"),
+        ({"rounds": 0}, "round"),
+        ({"ring_bits": 10}, "ring of 10 bits"),
+        ({"dropouts": 60, "colluders": 40}, "nobody is left"),
+        ({"family": Family.DISCRETE_GAUSSIAN, "components": 3}, "Skellam"),
+        ({"components": 11}, "do not fit"),
+    ],
+)
+def test_what_cannot_be_is_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        calibrated(**change)
+
+
+def test_the_published_points_come_out() -> None:
+    """n=100, d=65536, z=4, T=10: 4.021 at 16 bits a value of the sum (here: with our scale for a ring of 24 bits)."""
+    found = calibrate(epsilon=4.021, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0, ring_bits=26)
+    assert found.noise_multiplier == pytest.approx(4.0, rel=0.01)
