@@ -3,16 +3,18 @@
 import math
 import struct
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg.encoding import ENCODING, MAX_LENGTH, Encoding, _hadamard, _round, _signs
+from secagg.encoding import ENCODING, MAX_LENGTH, Encoding, _hadamard, _round, _signs, norm_squared
 from secagg.errors import DecodeError, UsageError
 from secagg.prg import Prg
 from secagg.ring import Ring
+from tests.adversarial.attack import switch_off
 
 SEED = b"public rotation seed, 32 bytes.."
 seeds = st.binary(min_size=32, max_size=32)
@@ -363,3 +365,61 @@ def test_an_encoding_at_the_edge_of_what_is_allowed_survives_the_wire_too(clip: 
     except UsageError:
         return
     assert ENCODING.decode(ENCODING.encode(encoding)) == encoding
+
+
+# Conditional rounding: the sensitivity is what is checked, in exact integers
+
+
+@given(st.lists(st.integers(-(2**31) + 1, 2**31 - 1), max_size=50))
+def test_the_squared_norm_is_exact(values: list[int]) -> None:
+    assert norm_squared(np.array(values, np.int64)) == sum(value * value for value in values)
+
+
+def test_the_squared_norm_is_exact_across_blocks() -> None:
+    values = np.full(3 * (1 << 16) + 5, -(2**31) + 1)
+    assert norm_squared(values) == len(values) * (2**31 - 1) ** 2
+
+
+def conditional(beta: Fraction) -> Encoding:
+    return Encoding(10_000, clip_l2=1.0, bits=10, clip_inf=511 / 550, beta=beta)
+
+
+def test_conditional_rounding_makes_the_sensitivity_smaller() -> None:
+    """In float units, g = 1 / scale: (c + g sqrt d)^2, c^2 + g^2 d / 4 + sqrt(2 ln(1/beta)) g (c + g sqrt d / 2)."""
+    worst, half = conditional(Fraction(0)), conditional(Fraction(1, 2))
+    c, root, s = 1.0, 100.0, half.scale
+    likely = c**2 + 10_000 / s**2 / 4 + math.sqrt(2 * math.log(2)) / s * (c + root / s / 2)
+    assert half.sensitivity().l2_squared == math.floor(likely * s**2)
+    assert worst.sensitivity().l2_squared == math.floor((c + root / s) ** 2 * s**2)
+    assert half.sensitivity().l2_squared < worst.sensitivity().l2_squared
+    assert half.sensitivity().l1 == math.isqrt(10_000 * half.sensitivity().l2_squared)
+
+
+def test_rounding_is_repeated_until_it_is_short_enough() -> None:
+    """Halves everywhere: beta = 9/10 allows a norm half a standard deviation above the mean, so a third goes beyond."""
+    encoding = conditional(Fraction(9, 10))
+    update = np.full(10_000, 0.01)  # norm 1, at scale 550: 5.5
+    bound = encoding.sensitivity().l2_squared
+    drawn = Prg(bytes(31) + b"r")
+    free = [norm_squared(_round(np.full(10_000, 5.5), drawn)) for _ in range(300)]
+    kept = [norm_squared(encode(encoding, update, rng=drawn)) for _ in range(300)]
+    assert max(kept) <= bound
+    assert 60 < sum(norm > bound for norm in free) < 140
+
+
+def test_an_rng_that_always_rounds_up_is_not_followed_forever() -> None:
+    with pytest.raises(UsageError, match="does not get shorter"):
+        encode(conditional(Fraction(1, 2)), np.full(10_000, 0.01), rng=always_up)
+
+
+def test_without_the_check_a_vector_is_longer_than_the_sensitivity(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoding = conditional(Fraction(1, 2))
+    bound = encoding.sensitivity().l2_squared
+    switch_off(monkeypatch, Encoding, "_rounded", "norm_squared(values) <= self._longest()", "True")
+    assert norm_squared(encode(encoding, np.full(10_000, 0.01), rng=always_up)) > bound
+
+
+@pytest.mark.parametrize("beta", [Fraction(-1, 2), Fraction(1), Fraction(95, 100)])
+def test_beta_is_a_probability_and_not_too_large(beta: Fraction) -> None:
+    with pytest.raises(UsageError, match="beta"):
+        conditional(beta)
