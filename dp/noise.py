@@ -137,6 +137,7 @@ class NoiseSpec:
         return -(-level * self.dropouts // self.components) if self.components else self.dropouts
 
     def _at_level(self, clients: int, missing: int) -> Fraction:
+        self.check(clients)
         return self.variance / (clients - missing - self.colluders)
 
 

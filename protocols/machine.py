@@ -160,7 +160,7 @@ class Client:
         if self._ledger is not None:
             if plan.noise is None:
                 raise PolicyError("this client keeps a privacy budget, and the plan has no noise")
-            self._ledger.check(plan.secure_sum(plan.clients).worst())
+            self._ledger.check(plan.secure_sum(plan.clients))
         records = self._records(plan)
         last = self._journal.last_round(plan.session)
         if records and records[0].request != plan.encode():
@@ -255,7 +255,7 @@ _RECORD = struct(_Record, request=blob(1 << 40), reply=blob(1 << 40), secret=blo
 
 def _charge(ledger: Ledger, charge: Charge, plan: RoundPlan, happened: Callable[[], SecureSum]) -> None:
     if charge is Charge.RESERVE:
-        ledger.reserve(plan.secure_sum(plan.clients).worst())
+        ledger.reserve(plan.secure_sum(plan.clients))
     else:
         ledger.commit(happened())
 
@@ -303,7 +303,7 @@ class ServerRound(ABC):
             raise UsageError("at least one worker is needed")
         if (plan.noise is None) != (ledger is None):
             raise UsageError("a sum with noise is charged to a ledger, and only that")
-        self._ledger, self._charged = ledger, False
+        self._ledger, self._committed = ledger, False
         if ledger is not None:
             _charge(ledger, Charge.RESERVE, plan, self.happened)
         self.plan, self.roster = plan, roster
@@ -355,13 +355,13 @@ class ServerRound(ABC):
         self.phase, self._sends, self._expected = self.failed, NOTHING, frozenset()  # unless the next lines come back
         try:
             sends = getattr(self, step.reply)()
-            if self._ledger is not None and step.charge is not None:
-                _charge(self._ledger, step.charge, self.plan, self.happened)
-                self._charged = True
         except SecAggError as error:
-            if self._ledger is not None and not self._charged:  # nothing was unmasked
-                self._ledger.abort(self.plan.secure_sum(self.plan.clients).worst(), str(error))
+            if self._ledger is not None and not self._committed:  # nothing was unmasked
+                self._ledger.abort(self.plan.secure_sum(self.plan.clients), str(error))
             raise
+        if self._ledger is not None and step.charge is not None:
+            _charge(self._ledger, step.charge, self.plan, self.happened)
+            self._committed = True
         self._sends = sends
         self._expected, self._heard = frozenset(self._sends.receivers), {}
         self.phase = step.then

@@ -59,7 +59,6 @@ class RoundPlan:
         if not 2 <= self.min_contributors <= self.clients:
             raise UsageError(f"min_contributors must be between 2 and {self.clients}, not {self.min_contributors}")
         if self.noise is not None:
-            self.noise.check(self.clients)
             if (least := self.clients - self.noise.dropouts) > self.min_contributors:
                 raise UsageError(
                     f"the noise allows for {self.noise.dropouts} missing: min_contributors is {least} then"
