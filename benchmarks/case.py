@@ -18,6 +18,7 @@ from typing import Any
 from secagg.errors import UsageError
 
 CASES = {
+    "dp": "Samplers, calibration, accounting, the ledger, embedding gradients against Opacus.",
     "pairwise": "SecAgg and SecAgg+: phases, bytes, memory, masking against the keystream limit.",
 }
 """name (also of its module here) -> what it measures"""

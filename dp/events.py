@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from fractions import Fraction
+from math import floor, log, log2
 from typing import Any, TypeAlias, get_type_hints
 
 from secagg.errors import DecodeError, UsageError
@@ -55,6 +56,16 @@ class Guarantee:
 # Mechanisms
 
 
+_GRID = 1.01
+
+
+def _grid_point(power: int) -> Fraction:
+    """1.01^power with 40 significant bits, so that it can be written down."""
+    value = Fraction(_GRID**power)
+    unit = Fraction(2) ** (floor(power * log2(_GRID)) - 40)
+    return value // unit * unit
+
+
 @dataclass(frozen=True, slots=True)
 class Gaussian:
     """Continuous noise; ``noise_multiplier`` is its standard deviation over the norm of one unit's contribution."""
@@ -65,15 +76,15 @@ class Gaussian:
         _above_zero(self.noise_multiplier, "noise_multiplier")
 
     def on_grid(self) -> Gaussian:
-        """With the multiplier rounded down by less than 1%, so that many slightly different rounds become few.
+        """With the multiplier rounded down to a power of 1.01, so that many slightly different rounds become few.
 
-        >>> Gaussian(Fraction(10, 7)).on_grid().noise_multiplier
-        Fraction(91, 64)
+        >>> round(float(Gaussian(Fraction(10, 7)).on_grid().noise_multiplier), 4)
+        1.4166
         """
         z = self.noise_multiplier
-        exponent = z.numerator.bit_length() - z.denominator.bit_length() - 8
-        unit = Fraction(2) ** exponent  # 2^7 < z / unit < 2^9
-        return Gaussian(z // unit * unit)
+        power = floor(log(z) / log(_GRID) + 1e-6)  # what is on the grid stays there
+        on_grid = next(value for value in map(_grid_point, (power, power - 1)) if value <= z)
+        return Gaussian(on_grid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,10 @@ from secagg._house import refuse_shadows
 refuse_shadows()
 
 if TYPE_CHECKING:
+    from dp.accountants import PldAccountant, RdpAccountant
+    from dp.calibrate import calibrate
+    from dp.ledger import Budget, Ledger
+    from dp.noise import NoiseSpec
     from protocols.journal import MemoryJournal, SqliteJournal
     from protocols.machine import Client
     from protocols.outcome import RoundOutcome
@@ -33,16 +37,21 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Budget",
     "BudgetError",
     "Client",
     "DecodeError",
     "Encoding",
     "Faults",
     "Identity",
+    "Ledger",
     "MemoryJournal",
+    "NoiseSpec",
     "PeerError",
+    "PldAccountant",
     "Policy",
     "PolicyError",
+    "RdpAccountant",
     "Roster",
     "RoundOutcome",
     "RoundPlan",
@@ -51,12 +60,17 @@ __all__ = [
     "StorageError",
     "ThresholdError",
     "UsageError",
+    "calibrate",
     "local_clients",
     "serve",
     "simulate",
 ]
 
 _WHERE = {
+    "dp.accountants": ("PldAccountant", "RdpAccountant"),
+    "dp.calibrate": ("calibrate",),
+    "dp.ledger": ("Budget", "Ledger"),
+    "dp.noise": ("NoiseSpec",),
     "protocols.journal": ("MemoryJournal", "SqliteJournal"),
     "protocols.machine": ("Client",),
     "protocols.outcome": ("RoundOutcome",),

@@ -262,12 +262,12 @@ def test_more_noise_costs_less_and_more_data_or_rounds_cost_more(z: Fraction, q:
 @given(MULTIPLIERS)
 def test_the_grid_rounds_down_by_less_than_a_hundredth(z: Fraction) -> None:
     rounded = Gaussian(z).on_grid().noise_multiplier
-    assert z * Fraction(99, 100) < rounded <= z
+    assert z / Fraction(101, 100) * Fraction(999_999, 1_000_000) < rounded <= z
     assert Gaussian(rounded).on_grid().noise_multiplier == rounded
 
 
 def test_the_grid_makes_few_out_of_many() -> None:
-    assert len({Gaussian(root(s / 1000)).on_grid() for s in range(700, 1000)}) < 60
+    assert len({Gaussian(root(s / 1000)).on_grid() for s in range(700, 1000)}) < 25
 
 
 @given(st.lists(st.tuples(RELEASES, st.integers(1, 5)), max_size=4))
