@@ -1,0 +1,213 @@
+"""Each example alone: the gradient of its own loss, from a model that sees a batch of one.
+
+The model runs under ``torch.vmap``, once for the whole batch but so that no example can see another. What DP-SGD has
+to assume, one example moves one gradient, then holds by construction: in-batch negatives, batch statistics or a
+batch-wide loss cannot slip in, position embeddings need no batch dimension, and whatever a parameter is used for
+counts. Opacus' hooks instead look at modules and guess the batch dimension; what they do not see they do not clip
+(tests/dp/training/test_opacus.py shows where that goes wrong in 1.6). The price: vmap refuses a model that branches on
+values, or indexes with a mask.
+
+Every parameter enters as B views of itself, one for each example, whose gradients are the per-example gradients.
+Written out they are large, so table look-ups and products with a known weight are taken aside on the way: they use the
+one plain parameter, and the gradient of their output says all (``dp.training.gradients``). This only saves memory and
+time: a use that is not recognised, ``h @ table.weight.T``, goes the plain way and is exact as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from dp.training.gradients import Dense, Gradients, Products, Rows, merged
+from secagg.errors import UsageError
+
+Loss: TypeAlias = Callable[..., Tensor]
+"""loss(model, *example) of a batch of one example: a single number"""
+
+
+class Objective(nn.Module):
+    """The loss of a model on one example, as a module."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self._loss = loss
+
+    def forward(self, example: Any) -> Tensor:
+        inputs = example if isinstance(example, tuple) else (example,)
+        value = self._loss(self.model, *tree_map(lambda tensor: tensor.unsqueeze(0), inputs))
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise UsageError("the loss of a batch of one example is a tensor with a single number in it")
+        return value.reshape(())
+
+
+def per_example_gradients(
+    objective: Objective, parameters: Mapping[str, Tensor], examples: Any
+) -> dict[str, Gradients]:
+    """The gradients of each of ``examples``, tensors (or tuples, dicts of them) that share their first dimension.
+
+    Parameters have their names in the model; one without influence on the loss is left out.
+    """
+    batch = len(tree_leaves(examples)[0])
+    plain = {name: parameter.detach() for name, parameter in parameters.items()}
+    copies = {name: tensor.expand(batch, *tensor.shape).requires_grad_() for name, tensor in plain.items()}
+    uses = list[_Use]()
+
+    def alone(mark: Tensor, copy: dict[str, Tensor], example: Any) -> Tensor:
+        known = {id(tensor): name for name, tensor in copy.items()}
+        with _Aside(mark, known, plain, uses):
+            loss: Tensor = functional_call(objective, {f"model.{name}": own for name, own in copy.items()}, (example,))
+            return loss
+
+    with sdpa_kernel(SDPBackend.MATH):  # the only attention that torch.vmap knows
+        losses = torch.vmap(alone, randomness="different")(torch.zeros(batch), copies, examples)
+    inputs = [*copies.values(), *(use.output for use in uses)]
+    found = (
+        torch.autograd.grad(losses.sum(), inputs, allow_unused=True) if losses.requires_grad else [None] * len(inputs)
+    )
+    parts = {name: list[Rows | Products | Dense]() for name in plain}
+    for name, gradient in zip(copies, found, strict=False):
+        if gradient is not None:
+            parts[name].append(Dense(gradient))
+    for use, gradient in zip(uses, found[len(copies) :], strict=True):
+        if use.input._version != use.version:
+            raise UsageError(f"the input of {use.name} was changed in place after its use")
+        if gradient is not None:
+            parts[use.name].append(use.gradients(gradient))
+    if not any(parts.values()):
+        raise UsageError("the loss does not depend on the model")
+    return {name: merged(known) for name, known in parts.items() if known}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Use:
+    """One use of a parameter, by all examples: what went in, what came out."""
+
+    name: str
+    weight: Tensor
+    input: Tensor
+    output: Tensor
+    padding: int | None
+    version: int
+
+    def gradients(self, gradient: Tensor) -> Rows | Products:
+        """What the gradient of the output says about that of the parameter."""
+        batch = len(self.input)
+        gradient = gradient.reshape(batch, -1, gradient.shape[-1])
+        if self.input.is_floating_point():
+            return Products(gradient, self.input.detach().reshape(batch, -1, self.input.shape[-1]))
+        ids = self.input.reshape(batch, -1)
+        if self.padding is not None:
+            gradient = gradient.masked_fill((ids == self.padding).unsqueeze(2), 0)
+        return Rows(ids, gradient, table=len(self.weight))
+
+
+class _Aside(TorchFunctionMode):
+    """Takes the look-ups and products with a known parameter aside, onto the list of uses."""
+
+    def __init__(self, mark: Tensor, known: Mapping[int, str], plain: Mapping[str, Tensor], uses: list[_Use]) -> None:
+        super().__init__()
+        self._mark, self._known, self._plain, self._uses = mark, known, plain, uses
+        self._ways = {F.embedding: self._embedding, F.embedding_bag: self._embedding_bag, F.linear: self._linear}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._ways.get(func, func)(*args, **(kwargs or {}))
+
+    def _embedding(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> Tensor:
+        if max_norm is not None:
+            raise UsageError("max_norm rescales the rows that are looked up, which shows them without any noise")
+        if scale_grad_by_freq:
+            raise UsageError("scale_grad_by_freq depends on the batch, a gradient here on one example alone")
+        if not self._trained(weight):
+            return F.embedding(input, weight, padding_idx)
+        return self._use(lambda ids, table: F.embedding(ids, table), input, weight, _row(padding_idx, weight))
+
+    def _embedding_bag(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        offsets: Tensor | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        mode: str = "mean",
+        sparse: bool = False,
+        per_sample_weights: Tensor | None = None,
+        include_last_offset: bool = False,
+        padding_idx: int | None = None,
+    ) -> Tensor:
+        """A look-up and a reduction: torch.vmap knows no bags."""
+        if offsets is not None or input.dim() != 2:
+            raise UsageError("a bag is one row of a matrix of ids, filled up with padding_idx; offsets are not known")
+        rows = self._embedding(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq)
+        padding = _row(padding_idx, weight)
+        present = torch.ones_like(input, dtype=torch.bool) if padding is None else input != padding
+        if mode == "max":
+            largest = rows.masked_fill(~present.unsqueeze(2), -torch.inf).max(1).values
+            return largest.masked_fill(~present.any(1, keepdim=True), 0)
+        shares = present.to(rows.dtype) if per_sample_weights is None else present * per_sample_weights
+        total = (rows * shares.unsqueeze(2)).sum(1)
+        return total / present.sum(1, keepdim=True).clamp(min=1) if mode == "mean" else total
+
+    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if not self._trained(weight):
+            return F.linear(input, weight, bias)
+        output = self._use(F.linear, input, weight, None)
+        return output if bias is None else output + bias
+
+    def _trained(self, weight: Tensor) -> bool:
+        return id(weight) in self._known
+
+    def _use(
+        self, function: Callable[[Tensor, Tensor], Tensor], input: Tensor, weight: Tensor, padding: int | None
+    ) -> Tensor:
+        name = self._known[id(weight)]
+        plain = self._plain[name]
+
+        def together(inputs: Tensor) -> Tensor:
+            output = function(inputs, plain)
+            if not output.requires_grad:
+                output.requires_grad_()
+            self._uses.append(_Use(name, plain, inputs, output, padding, inputs._version))
+            return output.clone()  # which the model may change in place
+
+        output: Tensor = _Together.apply(self._mark, together, input)
+        return output
+
+
+def _row(padding_idx: int | None, weight: Tensor) -> int | None:
+    return None if padding_idx is None else padding_idx % len(weight)  # -1 is the last
+
+
+class _Together(torch.autograd.Function):
+    """Calls a function once, on the inputs of all examples. ``mark`` makes it so even where they share one input."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing to keep: the function is made of ordinary operations."""
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: Sequence[int | None], mark: Tensor, function: Callable[[Tensor], Tensor], input: Tensor
+    ) -> tuple[Tensor, int]:
+        dim = in_dims[2]
+        inputs = input.expand(info.batch_size, *input.shape) if dim is None else input.movedim(dim, 0)
+        return function(inputs), 0

@@ -1,0 +1,438 @@
+"""The trainer against DP-SGD as on paper, step by step, noise included; and that it charges first."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
+
+from dp.accountants import RdpAccountant
+from dp.accountants.rdp import curve
+from dp.events import Everyone, Gaussian, PoissonSample, Release
+from dp.ledger import Budget, Ledger
+from dp.training import EXAMPLE, Adaptive, Flat, PerLayer, Settings, Trainer, trainer
+from dp.training.noise import gaussian
+from dp.training.sampling import poisson_sample
+from secagg.errors import BudgetError, UsageError
+from secagg.keys import SigningKey
+from secagg.prg import Prg
+from tests.adversarial.attack import switch_off
+from tests.dp.training import reference
+
+ROWS, COUNT, RATE = 9, 12, 0.25
+SEED = b"seed of a training run in a test"
+SETTINGS = Settings(Flat(0.5), Fraction(3, 4), expected_batch=4, physical_batch=3)
+NOBODY = staticmethod(lambda count: b"\xff" * count)
+"""A source of randomness by which no example is ever drawn."""
+
+
+class Items(nn.Module):
+    """Items, positions and a dense layer: what a recommender trains on a client."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items = nn.Embedding(ROWS, 4, padding_idx=0)
+        self.places = nn.Embedding(3, 4)
+        self.out = nn.Linear(4, 1)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.out((self.items(ids) + self.places(torch.arange(3))).tanh().mean(1)).squeeze(1)
+
+
+def model() -> Items:
+    torch.manual_seed(2)
+    return Items()
+
+
+def examples() -> TensorDataset:
+    draw = torch.Generator().manual_seed(3)
+    ids = torch.randint(0, ROWS - 2, (COUNT, 3), generator=draw)  # nobody has item 7 or 8
+    return TensorDataset(ids, 5 * torch.randn(COUNT, generator=draw))
+
+
+def loss(model: nn.Module, ids: Tensor, wanted: Tensor) -> Tensor:
+    return (model(ids) - wanted).square().sum()
+
+
+def nothing(event: Any, count: int) -> None:
+    """Charges go nowhere."""
+
+
+def trained(
+    settings: Settings = SETTINGS,
+    *,
+    steps: int = 1,
+    start: nn.Module | None = None,
+    data: Any = None,
+    loss: Callable[..., Tensor] = loss,
+    rng: Callable[[int], bytes] | None = None,
+    charge: Callable[..., None] = nothing,
+) -> tuple[nn.Module, Trainer]:
+    start = start or model()
+    optimizer = torch.optim.SGD(start.parameters(), lr=RATE)
+    made = Trainer(start, optimizer, loss, settings, charge=charge, rng=rng or Prg(SEED))
+    made.run(examples() if data is None else data, steps)
+    return start, made
+
+
+def on_paper(settings: Settings, steps: int, layers: dict[Sequence[str], float]) -> nn.Module:
+    """The same run, one example after the other."""
+    plain, rng, data = model(), Prg(SEED), examples()
+    deviation = float(settings.noise_multiplier) * math.hypot(*layers.values())
+    for _ in range(steps):
+        batch = poisson_sample(COUNT, Fraction(settings.expected_batch, COUNT), rng)
+        total = reference.clipped_sum(plain, loss, [data[i] for i in batch], layers)
+        with torch.no_grad():
+            for name, parameter in plain.named_parameters():
+                noised = total[name] + gaussian(parameter.numel(), deviation, rng).view_as(parameter)
+                if name == "items.weight":
+                    noised[0] = 0  # padding
+                parameter -= RATE * noised / settings.expected_batch
+    return plain
+
+
+def assert_same(one: nn.Module, other: nn.Module) -> None:
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(value, other.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+EVERYTHING = tuple(name for name, _ in model().named_parameters())
+LAYERS = {("items.weight",): 0.2, ("places.weight",): 0.1, ("out.weight", "out.bias"): 1.5}
+
+
+@pytest.mark.parametrize("physical_batch", [1, 3, 100])
+def test_a_run_is_that_on_paper(physical_batch: int) -> None:
+    settings = replace(SETTINGS, physical_batch=physical_batch)
+    assert_same(trained(settings, steps=5)[0], on_paper(settings, 5, {EVERYTHING: 0.5}))
+
+
+def test_a_run_by_layers_is_that_on_paper() -> None:
+    settings = replace(SETTINGS, clipping=PerLayer({"items": 0.2, "places": 0.1, "out": 1.5}))
+    assert_same(trained(settings, steps=5)[0], on_paper(settings, 5, LAYERS))
+
+
+TOUCHED_ROWS_ONLY = "parameter.summed_grad.flatten() + noise * (parameter.summed_grad.flatten() != 0)"
+ACTUAL_BATCH = "(setattr(self._optimizer, 'expected_batch_size', len(batch)), self._optimizer.step())"
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "part", "instead"),
+    [
+        (trainer.PrivateOptimizer, "add_noise", "self.noise_multiplier * self.max_grad_norm", "self.max_grad_norm / 2"),
+        (trainer.PrivateOptimizer, "add_noise", "parameter in self._padding", "False"),
+        (Trainer, "_step", "total_bound(layers)", "layers[0].clip / 2"),
+        (Trainer, "__init__", "settings.expected_batch", "settings.expected_batch + 1"),
+        (Trainer, "run", "sampling.rate", "sampling.rate / 2"),
+        (trainer.PrivateOptimizer, "add_noise", "noise.add_(parameter.summed_grad.flatten())", TOUCHED_ROWS_ONLY),
+        (Trainer, "_step", "self._optimizer.step()", ACTUAL_BATCH),
+    ],
+)  # fmt: skip
+def test_a_wrong_run_would_be_seen(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, part: str, instead: str
+) -> None:
+    switch_off(monkeypatch, owner, name, part, instead)
+    with pytest.raises(AssertionError):
+        test_a_run_is_that_on_paper(3)
+
+
+# Adaptive clipping
+
+
+def test_adaptive_clipping_moves_the_bound_and_thickens_the_noise() -> None:
+    settings = replace(SETTINGS, clipping=Adaptive(0.5, rate=0.5, count_noise=1.0))
+    z = settings.clipping.gradient_noise(settings.noise_multiplier)
+    charged: list[Any] = []
+    start, made = trained(settings, charge=lambda *charge: charged.append(charge))
+    assert_same(start, on_paper(replace(SETTINGS, noise_multiplier=Fraction(z)), 1, {EVERYTHING: 0.5}))
+    assert charged == [(Release(Gaussian(Fraction(3, 4)), PoissonSample(Fraction(1, 3)), EXAMPLE), 1)]
+    assert isinstance(made.settings.clipping, Adaptive)
+    assert made.settings.clipping.clip != 0.5
+    assert made.settings == replace(settings, clipping=replace(settings.clipping, clip=made.settings.clipping.clip))
+
+
+def test_an_adaptive_run_goes_on_where_it_was() -> None:
+    settings = replace(SETTINGS, clipping=Adaptive(0.5, rate=0.5, count_noise=1.0))
+    whole, _ = trained(settings, steps=4)
+    rng = Prg(SEED)
+    half, made = trained(settings, steps=2, rng=rng)
+    other_half, _ = trained(made.settings, steps=2, start=half, rng=rng)
+    assert_same(whole, other_half)
+
+
+# Batches
+
+
+def test_an_empty_batch_is_a_step_of_noise() -> None:
+    start, _ = trained(rng=NOBODY)
+    before, deviation = model(), 0.75 * 0.5
+    for name, parameter in before.named_parameters():
+        noise = gaussian(parameter.numel(), deviation, NOBODY).view_as(parameter).float()
+        if name == "items.weight":
+            noise[0] = 0
+        torch.testing.assert_close(start.get_parameter(name), parameter - RATE * noise / 4)
+
+
+def test_an_adaptive_empty_batch_is_a_step_of_noise() -> None:
+    _, made = trained(replace(SETTINGS, clipping=Adaptive(0.5, count_noise=1.0)), rng=NOBODY)
+    assert isinstance(made.settings.clipping, Adaptive)
+    assert 0 < made.settings.clipping.clip < 1
+
+
+def noise_of(steps_model: nn.Module) -> Tensor:
+    return (steps_model.get_parameter("items.weight") - model().items.weight).detach()
+
+
+def test_rows_that_nobody_looked_up_are_noised_and_padding_is_not() -> None:
+    moved = noise_of(trained()[0])
+    assert moved[7:].all()
+    assert not moved[0].any()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_tiny_data(count: int) -> None:
+    """Opacus would train on 3 examples with expected batch 4 as if nothing were amiss (test_opacus.py)."""
+    data = TensorDataset(*(tensor[:count] for tensor in examples().tensors))
+    charged: list[Any] = []
+    trained(replace(SETTINGS, expected_batch=count), data=data, charge=lambda *charge: charged.append(charge))
+    assert charged[0][0].sampling == PoissonSample(Fraction(1))
+    assert curve(charged[0][0]) == pytest.approx(curve(replace(charged[0][0], sampling=Everyone())))
+    with pytest.raises(UsageError, match=f"{count} examples are fewer than the expected batch of 4"):
+        trained(data=data)
+    with pytest.raises(UsageError, match="0 examples"):
+        trained(data=[])
+
+
+def test_data_sets_of_all_kinds() -> None:
+    class Plain(Dataset[Any]):
+        def __len__(self) -> int:
+            return COUNT
+
+        def __getitem__(self, index: int) -> Any:
+            return examples()[index]
+
+    wanted, _ = trained(steps=3)
+    assert_same(trained(steps=3, data=Plain())[0], wanted)
+    assert_same(trained(steps=3, data=list(examples()))[0], wanted)
+    named = [{"ids": ids, "wanted": value} for ids, value in examples()]
+    assert_same(trained(steps=3, data=named, loss=lambda m, example: loss(m, **example))[0], wanted)
+
+
+# Privacy spent
+
+
+def test_charged_before_anything_is_drawn() -> None:
+    def refuse(event: Any, count: int) -> None:
+        raise BudgetError("enough")
+
+    def no_rng(count: int) -> bytes:
+        raise RuntimeError("something was drawn first")
+
+    start = model()
+    with pytest.raises(BudgetError):
+        trained(start=start, charge=refuse, rng=no_rng)
+    assert_same(start, model())
+    with pytest.raises(RuntimeError, match="drawn first"):
+        trained(start=start, rng=no_rng)
+
+
+def test_that_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    switch_off(monkeypatch, Trainer, "run", "self._charge(Release(Gaussian(self._settings.noise_multiplier), sampling, EXAMPLE), steps)", "None")  # fmt: skip  # noqa: E501
+    with pytest.raises(RuntimeError, match="drawn first"):
+        test_charged_before_anything_is_drawn()
+
+
+def test_all_steps_are_charged_at_the_true_rate() -> None:
+    accountant = RdpAccountant()
+    trained(steps=7, charge=accountant.compose)
+    [(event, count)] = accountant.events.items()
+    assert count == 7
+    assert event == Release(Gaussian(Fraction(3, 4)), PoissonSample(Fraction(4, COUNT)), EXAMPLE)
+
+
+CRASH = """
+import os, sys
+sys.path[:0] = [os.getcwd()]
+import torch
+from dp.ledger import Ledger
+from tests.dp.training.test_trainer import KEY, loss, trained
+
+def crash(model, *example):
+    os._exit(9)
+
+trained(steps=5, loss=crash, charge=Ledger.open(sys.argv[1], KEY).charge)
+"""
+KEY = SigningKey(b"k" * 32)
+
+
+def one_ledger(path: Path) -> Path:
+    """For the whole life of the data, created once."""
+    budget = Budget(Fraction(400), Fraction(1, 10**5), slack=Fraction(0))
+    Ledger.create(path, KEY, budget, EXAMPLE, run="training", elsewhere="nothing").close()
+    return path
+
+
+def counts(path: Path) -> list[int]:
+    with closing(Ledger.open(path, KEY)) as ledger:
+        return [entry["steps"]["count"] for entry in ledger.entries() if entry["phase"] == "commit"]
+
+
+def test_a_crash_keeps_the_charge(tmp_path: Path) -> None:
+    path = one_ledger(tmp_path / "ledger.db")
+    assert subprocess.run([sys.executable, "-c", CRASH, str(path)], check=False).returncode == 9
+    assert counts(path) == [5]
+
+
+def test_rounds_add_up(tmp_path: Path) -> None:
+    """With a fresh accountant each round, three rounds would seem to cost as much as one."""
+    path = one_ledger(tmp_path / "ledger.db")
+    for _ in range(3):  # each time after a restart
+        with closing(Ledger.open(path, KEY)) as ledger:
+            trained(steps=4, charge=ledger.charge)
+    with pytest.raises(UsageError, match="a ledger at"):
+        one_ledger(path)
+    whole, fresh = RdpAccountant(), RdpAccountant()
+    trained(steps=12, charge=whole.compose)
+    trained(steps=4, charge=fresh.compose)
+    assert counts(path) == [4, 4, 4]
+    with closing(Ledger.open(path, KEY)) as ledger:
+        assert ledger.spent.rdp == pytest.approx([1e12 * value for value in whole.curve])
+    assert fresh.epsilon(1e-5) < 0.7 * whole.epsilon(1e-5)
+
+
+def test_a_spent_budget_ends_the_training(tmp_path: Path) -> None:
+    budget = Budget(Fraction(15), Fraction(1, 10**5), slack=Fraction(0))
+    path = tmp_path / "ledger.db"
+    with closing(Ledger.create(path, KEY, budget, EXAMPLE, run="training", elsewhere="nothing")) as ledger:
+        start, _ = trained(charge=ledger.charge)
+        before = [parameter.clone() for parameter in start.parameters()]
+        with pytest.raises(BudgetError):
+            trained(steps=1000, start=start, charge=ledger.charge)
+    assert all(torch.equal(a, b) for a, b in zip(before, start.parameters(), strict=True))
+    assert counts(path) == [1]
+
+
+def test_nothing_without_noise_is_left_behind() -> None:
+    start, _ = trained()
+    for parameter in start.parameters():
+        assert parameter.grad is None
+        assert parameter.summed_grad is None  # type: ignore[attr-defined]
+
+
+# Learning
+
+
+def test_it_learns() -> None:
+    draw = torch.Generator().manual_seed(4)
+    inputs = torch.randn(600, 5, generator=draw)
+    labels = (inputs @ torch.tensor([1.0, -2.0, 0.5, 0.0, 1.0]) > 0).long()
+    line, accountant = nn.Linear(5, 2), RdpAccountant()
+    trained(
+        Settings(Flat(1.0), Fraction(2), expected_batch=120),
+        start=line,
+        steps=60,
+        data=TensorDataset(inputs, labels),
+        loss=lambda m, x, y: F.cross_entropy(m(x), y),
+        charge=accountant.compose,
+    )
+    assert (line(inputs).argmax(1) == labels).double().mean() > 0.9
+    assert accountant.epsilon(1e-5) < 5
+
+
+def test_other_optimisers_keep_their_state() -> None:
+    start = model()
+    adam = torch.optim.Adam(start.parameters())
+    for _ in range(2):  # rounds
+        Trainer(start, adam, loss, SETTINGS, charge=nothing).run(examples(), 3)
+    assert {int(state["step"]) for state in adam.state.values()} == {6}
+
+
+# What is refused
+
+
+def batch_norm() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, affine=False), nn.Flatten(0))
+
+
+def frozen_batch_norm() -> nn.Module:
+    made = batch_norm()
+    made[1].eval()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (batch_norm, "BatchNorm"),
+        (lambda: nn.Sequential(nn.BatchNorm1d(3)), "BatchNorm"),
+        (lambda: nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, track_running_stats=False)).eval(), "BatchNorm"),
+        (lambda: nn.InstanceNorm1d(3, affine=True, track_running_stats=True), "statistics"),
+        (lambda: nn.GRU(3, 3), "opacus.layers"),
+        (lambda: nn.Linear(3, 1).half(), "float32 or float64"),
+    ],
+)
+def test_models_that_are_refused(make: Callable[[], nn.Module], message: str) -> None:
+    charged: list[Any] = []
+    with pytest.raises(UsageError, match=message):
+        trained(start=make(), charge=lambda *charge: charged.append(charge))
+    assert not charged
+
+
+def test_a_frozen_batch_norm_is_no_danger() -> None:
+    data = [torch.ones(3)] * 4
+    trained(start=frozen_batch_norm(), data=data, loss=lambda m, x: m(x).sum())
+
+
+def test_optimisers_that_are_refused() -> None:
+    start = model()
+    for optimizer in (
+        torch.optim.SGD(start.out.parameters(), lr=1.0),  # the rest would be clipped and noised for nothing
+        torch.optim.SGD([*start.parameters(), nn.Parameter(torch.zeros(1))], lr=1.0),
+        torch.optim.SGD(model().parameters(), lr=1.0),
+    ):
+        with pytest.raises(UsageError, match="optimiser"):
+            Trainer(start, optimizer, loss, SETTINGS, charge=nothing)
+
+
+def test_layers_that_do_not_fit_are_refused_before_the_charge() -> None:
+    charged: list[Any] = []
+    with pytest.raises(UsageError, match="layers that are trained"):
+        trained(replace(SETTINGS, clipping=PerLayer({"out": 1.0})), charge=lambda *charge: charged.append(charge))
+    assert not charged
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"noise_multiplier": Fraction(0)},
+        {"noise_multiplier": Fraction(-1)},
+        {"expected_batch": 0},
+        {"physical_batch": 0},
+        {"clipping": Adaptive(1.0, count_noise=0.1)},
+    ],
+)
+def test_settings_that_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        replace(SETTINGS, **change)
+
+
+def test_no_steps_are_refused() -> None:
+    with pytest.raises(UsageError, match="at least one step"):
+        trained(steps=0)
+
+
+def test_dp_does_not_import_torch() -> None:
+    code = "import sys, dp, dp.events, dp.accountants; assert not {'torch', 'opacus'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=os.getcwd())
