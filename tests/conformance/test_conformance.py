@@ -6,8 +6,11 @@ Nothing here knows a protocol by name. Phases are those of ``server.steps``, mes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import combinations, permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from dp.calibrate import user_level
+from dp.events import Relation
+from dp.ledger import Budget, Ledger
+from dp.noise import Family, NoiseSpec
 from protocols import registry
 from protocols.machine import Client, ServerRound
 from protocols.plan import RoundPlan
@@ -23,6 +30,7 @@ from protocols.simulate import Envelope, Faults, Simulation, local_clients, serv
 from protocols.wire import HEADER_BYTES
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, PeerError, ThresholdError, UsageError
+from secagg.keys import SigningKey
 from secagg.prg import Prg
 
 NAMES = registry.names()
@@ -611,3 +619,29 @@ def test_the_decoded_mean_is_the_clipped_mean_to_within_rounding(name: str, rota
     else:
         assert error.max() < (1 + 1e-9) / encoding.scale
     assert error.max() > 0  # it was rounded
+
+
+@every_protocol
+@pytest.mark.parametrize("missing", [0, 2])
+def test_the_planned_noise_is_in_the_sum(name: str, missing: int, tmp_path: Path) -> None:
+    """Every protocol carries noise, takes the surplus off, and charges what happened.
+
+    4000 coordinates: 6.5 standard errors of a variance, false alarm below 1e-9 each.
+    """
+    noise = NoiseSpec(Family.SKELLAM, Fraction(10**6), dropouts=3, colluders=1, components=3)
+    deployment = deploy(name, 10, Encoding.integers(4000, bits=4), least=7, setting=dict(STURDY, dropout="0.3"))
+    wide = deployment.plan.encoding.ring_bits(10, noise.tail(10, 4000))
+    plan, roster = replace(deployment.plan, noise=noise, ring_bits=wide), deployment.clients[deployment.names[0]].roster
+    updates = integers(deployment.names, plan.encoding, 9)
+    guarantee = user_level(Relation.ZERO_OUT)
+    budget = Budget(Fraction(20), Fraction(1, 1000), slack=Fraction(1, 10**6))
+    with closing(
+        Ledger.create(tmp_path / "l.db", SigningKey(bytes(32)), budget, guarantee, run="test", elsewhere="-")
+    ) as ledger:
+        gone = dict.fromkeys(deployment.names[:missing], PHASES_OF[name][0])
+        result = simulate(serve(plan, roster, ledger=ledger), deployment.clients, updates, faults=Faults(gone))
+        commits = [entry for entry in ledger.entries() if entry["phase"] == "commit"]
+    left = result.outcome.total - sum(updates[client] for client in result.outcome.survivors)
+    assert len(result.outcome.survivors) == 10 - missing == commits[0]["sum"]["survivors"]
+    expected = 10**6 * (10 - missing) / (9 - missing)
+    assert abs(np.mean(left**2.0) / expected - 1) < 6.5 * np.sqrt(2 / 4000)

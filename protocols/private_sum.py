@@ -1,0 +1,161 @@
+"""Private sums as ``dp.audit`` takes them: a callable that is given the clients' updates and releases one noised sum.
+
+What an update meets on its way is what runs in production: encoding, noise, the parties' machines, dropouts, a ledger.
+Only the clients are made up, so nobody's privacy is spent. Whatever a client is trusted with (above all, that it adds
+its noise) is done here by the library's own client: other clients are not audited by this.
+
+What is claimed of a sum is written down here a second time, from the words of ``dp.noise`` and not with the functions
+by which clients, server and accountant go: asked what is right, a wrong function would say that it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from fractions import Fraction
+from math import ceil, sqrt
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Self
+
+from dp.audit import Claim, Vector
+from dp.calibrate import Calibration, evaluate, user_level
+from dp.events import Relation
+from dp.ledger import Budget, Ledger
+from dp.noise import Family, NoiseSpec
+from protocols.plan import SESSION_BYTES, RoundPlan
+from protocols.policy import Policy
+from protocols.simulate import Faults, local_clients, serve, simulate
+from secagg.errors import UsageError
+from secagg.keys import KEY_BYTES, SigningKey
+from secagg.prg import Rng
+
+RELATION = Relation.ZERO_OUT
+
+_FILTER = Fraction(101, 100)
+"""A filter needs a little more than a schedule that is planned; a round too many would need much more than this."""
+_SLACK = Fraction(1, 1000)
+
+
+class PrivateSums:
+    """Rounds of one plan, as many as are called for. Each ``rounds`` of them are charged to a ledger of their own.
+
+    >>> import numpy as np
+    >>> from dp.calibrate import calibrate
+    >>> found = calibrate(epsilon=8, delta=1e-3, rounds=2, clients=4, length=3, clip_l2=1.0, dropouts=1)
+    >>> with PrivateSums(found, rounds=2, delta=1e-3) as sums:
+    ...     claim = sums.claim(missing=1)
+    ...     total = sums.release([np.full(3, 0.5)] * 4, missing=[0])
+    >>> bool(np.abs(total - 1.5).max() < 8 * claim.noise_std)
+    True
+    """
+
+    def __init__(
+        self, found: Calibration, *, rounds: int, delta: float, protocol: str = "secagg", rng: Rng = os.urandom
+    ) -> None:
+        if found.encoding.weight_bound > 1:
+            raise UsageError("only sums without weights are audited")
+        if found.noise.family is Family.DISCRETE_GAUSSIAN and found.noise.each(found.clients) < 1:
+            raise UsageError("discrete Gaussians of variance below 1 have another variance than they are named by")
+        n, least = found.clients, found.clients - found.noise.dropouts
+        corrupt, dropout = f"{found.noise.colluders}/{n}", f"{found.noise.dropouts}/{n}"
+        policy = Policy(min_contributors=least, corrupt=corrupt, dropout=dropout)
+        self.roster, self._clients = local_clients(n, policy, rng)
+        self._plan = RoundPlan.propose(
+            protocol,
+            self.roster,
+            found.encoding,
+            min_contributors=least,
+            corrupt=corrupt,
+            dropout=dropout,
+            noise=found.noise,
+            session=rng(SESSION_BYTES),
+        )
+        self.found, self.rounds, self.delta = found, rounds, delta
+        self.charged: list[list[float]] = []
+        """For each ledger, the epsilon that it came to after each round."""
+        self._key = SigningKey(rng(KEY_BYTES))
+        self._ledger: Ledger | None = None
+        self._held = ExitStack()
+        self._folder = Path(self._held.enter_context(TemporaryDirectory()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close_ledger()
+        self._held.close()
+
+    def release(self, updates: Sequence[Vector], missing: Collection[int] = ()) -> Vector:
+        """One round, in which the clients ``missing`` fall silent before they upload."""
+        ledger = self._ledger_with_room()
+        names = self.roster.names
+        faults = Faults(silent={names[i]: "upload" for i in missing})
+        server = serve(self._plan, self.roster, ledger=ledger)
+        ran = simulate(server, self._clients, dict(zip(names, updates, strict=True)), faults=faults)
+        for incident in ran.incidents:
+            raise incident.error
+        self.charged[-1].append(ledger.epsilon)
+        self._plan = self._plan.next_round()
+        for client in self._clients.values():
+            client.finish()
+        return ran.outcome.decode().vector
+
+    def claim(self, missing: int = 0) -> Claim:
+        """Of one round with so many clients missing, for whoever sees its sum (colluders see less noise than this)."""
+        found, sensitivity = self.found, self.found.encoding.sensitivity()
+        n, noise = found.clients, found.noise
+        one = evaluate(found.encoding, noise, clients=n, rounds=1, delta=self.delta, survivors=n - missing)
+        variance = float(planned_variance(noise, n, missing))
+        return Claim(
+            noise_std=sqrt(variance) / found.encoding.scale,
+            clip_l2=found.encoding.clip_l2,
+            mu=sqrt(sensitivity.l2_squared / variance),
+            epsilon=one.epsilon,
+            delta=self.delta,
+            relation=RELATION,
+            excess_kurtosis=1 / variance if noise.family is Family.SKELLAM else 0.0,
+        )
+
+    def _ledger_with_room(self) -> Ledger:
+        if self._ledger is None or len(self.charged[-1]) == self.rounds:
+            self._close_ledger()
+            guarantee = user_level(RELATION)
+            epsilon, delta = Fraction(self.found.epsilon) * _FILTER, Fraction(self.delta)
+            event = self._plan.secure_sum(self._plan.clients).worst().release(guarantee)
+            budget = Budget.suited(event, epsilon, delta, slack=delta * _SLACK)
+            path = self._folder / f"{len(self.charged)}.db"
+            self._ledger = Ledger.create(path, self._key, budget, guarantee, run="audit", elsewhere="nothing")
+            self.charged.append([])
+        return self._ledger
+
+    def _close_ledger(self) -> None:
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+
+
+def planned_variance(noise: NoiseSpec, clients: int, missing: int) -> Fraction:
+    """Of the noise in a sum from which so many clients are missing, colluders' included, in integer units.
+
+    >>> from dp.noise import Family
+    >>> noise = NoiseSpec(Family.SKELLAM, Fraction(900), dropouts=4, colluders=1, components=2)
+    >>> [str(planned_variance(noise, 10, missing)) for missing in range(5)]
+    ['1000', '8100/7', '7200/7', '1260', '1080']
+    """
+    steps = noise.components
+    levels = [ceil(Fraction(j * noise.dropouts, steps)) for j in range(steps + 1)] if steps else [noise.dropouts]
+    tolerated = min(level for level in levels if level >= missing)
+    return (clients - missing) * noise.variance / (clients - tolerated - noise.colluders)
+
+
+def without_rotation(found: Calibration) -> Calibration:
+    """The same scale, bounds and noise, in the basis in which the noise is drawn: there rounds can be compared."""
+    encoding = found.encoding
+    flat = replace(encoding, length=encoding.coordinates, rotate=False, clip_inf=encoding.clip_inf)
+    return replace(found, encoding=flat)
