@@ -14,6 +14,7 @@ from math import ceil, exp, inf, sqrt
 
 from dp.accountants import rdp
 from dp.events import Everyone, Guarantee, Relation, Release, Trust, Unit
+from dp.filter import SAMPLER, SHARE
 from dp.noise import Family, NoiseSpec
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
@@ -21,14 +22,15 @@ from secagg.errors import UsageError
 DEFAULT_BETA = Fraction(3, 5)
 """About e^-1/2: what Kairouz, Liu and Steinke 2021 use."""
 
+SLACK = Fraction(1, 100)
+"""Of delta, for what samplers lack to their ideal. The rest goes as far as it does in a ``dp.filter.Budget``."""
+
 _LARGEST_MULTIPLIER = 1e6
-SAMPLER_DISTANCE = Fraction(1, 1 << 128)
-"""``secagg.sampling.STATISTICAL_DISTANCE``, which is not imported for its dependencies; a test keeps them equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What goes into ``RoundPlan.propose``, and what it amounts to."""
+    """What goes into ``RoundPlan.propose``, and what it amounts to in a ``Budget`` of the same delta."""
 
     encoding: Encoding
     noise: NoiseSpec
@@ -68,7 +70,7 @@ def calibrate(
     """The least noise for which ``rounds`` sums are (epsilon, delta)-private for a user, in a ring of ``ring_bits``.
 
     >>> print(calibrate(epsilon=4, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0))
-    epsilon 4.000: noise multiplier 4.011 (4.01 a coordinate), 13 bits a value, a ring of 24 bits
+    epsilon 4.000: noise multiplier 4.014 (4.01 a coordinate), 13 bits a value, a ring of 24 bits
     >>> print(calibrate(epsilon=4, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0, ring_bits=12))
     Traceback (most recent call last):
     secagg.errors.UsageError: no noise makes this private in a ring of 12 bits
@@ -77,6 +79,8 @@ def calibrate(
         raise UsageError("epsilon must be above zero")
     if rounds < 1:
         raise UsageError(f"at least one round is needed, not {rounds}")
+    if not 0 < delta < 1:
+        raise UsageError(f"delta must be between 0 and 1, not {delta}")
     guarantee = user_level(Relation(relation))
 
     def tried(multiplier: float) -> Calibration | None:
@@ -126,8 +130,7 @@ def evaluate(
     sensitivity, dimension = encoding.sensitivity(), encoding.coordinates
     mechanism = noise.mechanism(clients, survivors, dimension, sensitivity.l2_squared, sensitivity.l1)
     release = Release(mechanism, Everyone(), guarantee or user_level(Relation.ZERO_OUT))
-    curve = rdp.scaled(rdp.curve(release), rounds)
-    cost = rdp.epsilon(curve, delta)
+    cost = rdp.epsilon(rdp.scaled(rdp.curve(release), rounds), float((SHARE - SLACK) * Fraction(delta)))
     slack = sampler_slack(cost, noise, clients=clients, dimension=dimension, rounds=rounds)
     held = float(noise.held(clients, survivors))
     return Calibration(
@@ -137,7 +140,7 @@ def evaluate(
         ring_bits=encoding.ring_bits(clients, noise.tail(clients, dimension)),
         noise_multiplier=sqrt(held / sensitivity.l2_squared),
         deviation=sqrt(held) / encoding.scale,
-        epsilon=rdp.epsilon(curve, delta - slack) if slack < delta else inf,
+        epsilon=cost if slack <= SLACK * Fraction(delta) else inf,
     )
 
 
@@ -149,7 +152,7 @@ def user_level(relation: Relation) -> Guarantee:
 def sampler_slack(epsilon: float, noise: NoiseSpec, *, clients: int, dimension: int, rounds: int) -> float:
     """What imperfect samplers add to delta: (1 + e^epsilon) times the distance of all that was drawn."""
     drawn = rounds * clients * dimension * (1 + noise.components)
-    return (1 + exp(min(epsilon, 700.0))) * drawn * float(SAMPLER_DISTANCE)
+    return (1 + exp(min(epsilon, 700.0))) * drawn * float(SAMPLER)
 
 
 def _finest_first(length: int, clip_l2: float, rotate: bool, beta: Fraction, weight_bound: int) -> Iterator[Encoding]:

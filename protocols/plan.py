@@ -58,11 +58,8 @@ class RoundPlan:
             raise UsageError(f"a round has 2 to {MAX_CLIENTS} clients, not {self.clients}")
         if not 2 <= self.min_contributors <= self.clients:
             raise UsageError(f"min_contributors must be between 2 and {self.clients}, not {self.min_contributors}")
-        if self.noise is not None:
-            if (least := self.clients - self.noise.dropouts) > self.min_contributors:
-                raise UsageError(
-                    f"the noise allows for {self.noise.dropouts} missing: min_contributors is {least} then"
-                )
+        if self.noise is not None and (least := self.clients - self.noise.dropouts) > self.min_contributors:
+            raise UsageError(f"the noise allows for {self.noise.dropouts} missing: min_contributors is {least} then")
         self.encoding.check_ring(self.ring, self.clients, self._noise_tail(self.encoding, self.noise, self.clients))
         registry.find(self.protocol).check_parameters(self)
 

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from dp.audit import Claim, Vector
-from dp.calibrate import Calibration, evaluate, user_level
+from dp.calibrate import SLACK, Calibration, evaluate, user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
@@ -34,10 +34,6 @@ from secagg.keys import KEY_BYTES, SigningKey
 from secagg.prg import Rng
 
 RELATION = Relation.ZERO_OUT
-
-_FILTER = Fraction(101, 100)
-"""A filter needs a little more than a schedule that is planned; a round too many would need much more than this."""
-_SLACK = Fraction(1, 1000)
 
 
 class PrivateSums:
@@ -126,9 +122,9 @@ class PrivateSums:
         if self._ledger is None or len(self.charged[-1]) == self.rounds:
             self._close_ledger()
             guarantee = user_level(RELATION)
-            epsilon, delta = Fraction(self.found.epsilon) * _FILTER, Fraction(self.delta)
+            epsilon, delta = Fraction(self.found.epsilon), Fraction(self.delta)
             event = self._plan.secure_sum(self._plan.clients).worst().release(guarantee)
-            budget = Budget.suited(event, epsilon, delta, slack=delta * _SLACK)
+            budget = Budget.suited(event, epsilon, delta, slack=delta * SLACK)
             path = self._folder / f"{len(self.charged)}.db"
             self._ledger = Ledger.create(path, self._key, budget, guarantee, run="audit", elsewhere="nothing")
             self.charged.append([])

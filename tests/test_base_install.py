@@ -56,6 +56,14 @@ def test_what_is_not_in_the_base_install_is_really_blocked() -> None:
     assert "ModuleNotFoundError: No module named 'pytest'" in done.stderr
 
 
+def test_a_command_without_its_extra_says_which_one() -> None:
+    code = WITHOUT + "from secagg.cli import main; sys.exit(main(['audit']))"
+    done = run(code, ",".join(sorted(not_in_the_base_install())))
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("is not installed: pip install 'secagg[dp]'")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def not_in_the_base_install() -> set[str]:
     """Top-level modules of everything that ``pip install secagg`` would not bring, and of every extra."""
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from dp import calibrate as module
 from dp.calibrate import Calibration, calibrate, evaluate, sampler_slack, user_level
-from dp.events import Relation
+from dp.events import Everyone, Relation, Release
+from dp.filter import Budget, Charge, Filter
 from dp.noise import Family, NoiseSpec
-from secagg import sampling
 from secagg.encoding import Encoding
-from secagg.errors import UsageError
+from secagg.errors import BudgetError, UsageError
 from secagg.ring import Ring
 
 BASE: dict[str, Any] = {
@@ -83,17 +83,29 @@ def test_what_was_drawn_from_the_samplers_is_charged_to_delta() -> None:
     noise = NoiseSpec(Family.SKELLAM, Fraction(10**9), dropouts=4, components=4)
     slack = sampler_slack(2.0, noise, clients=10, dimension=100, rounds=7)
     assert slack == pytest.approx((1 + 7.38905609893065) * 7 * 10 * 100 * 5 * 2.0**-128)
-    assert module.SAMPLER_DISTANCE == sampling.STATISTICAL_DISTANCE
     hopeless = NoiseSpec(Family.SKELLAM, Fraction(10**6))
     assert evaluate(Encoding(9, 1.0), hopeless, clients=3, rounds=100, delta=1e-6).epsilon == float("inf")
 
 
-def test_the_slack_moves_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = calibrated().noise
-    encoding = calibrated().encoding
-    before = evaluate(encoding, honest, clients=100, rounds=20, delta=1e-6).epsilon
-    monkeypatch.setattr(module, "SAMPLER_DISTANCE", Fraction(1, 1 << 60))
-    assert evaluate(encoding, honest, clients=100, rounds=20, delta=1e-6).epsilon > before
+def test_a_worse_sampler_would_leave_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = calibrated()
+    monkeypatch.setattr(module, "SAMPLER", Fraction(1, 1 << 40))
+    assert evaluate(found.encoding, found.noise, clients=100, rounds=20, delta=1e-6).epsilon == float("inf")
+
+
+@pytest.mark.parametrize("relation", Relation)
+@pytest.mark.parametrize("components", [0, 10])
+def test_as_many_rounds_as_planned_fit_the_budget_and_not_one_more(relation: Relation, components: int) -> None:
+    found = calibrated(relation=relation, components=components)
+    budget = Budget(Fraction(3), Fraction(1, 10**6), slack=Fraction(1, 10**8))
+    sensitivity, dimension = found.encoding.sensitivity(), found.encoding.coordinates
+    mechanism = found.noise.mechanism(100, 90, dimension, sensitivity.l2_squared, sensitivity.l1)
+    charge = Charge.of(Release(mechanism, Everyone(), user_level(relation)), samples=100 * dimension)
+    spent = Filter.of(budget)
+    for number in range(20):
+        spent = spent.reserve(str(number), charge)
+    with pytest.raises(BudgetError):
+        spent.reserve("one more", charge)
 
 
 @pytest.mark.parametrize(

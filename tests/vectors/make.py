@@ -107,8 +107,9 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
     for name, size in (
         ("protocol", 4 + len("secagg+")), ("session", 16), ("round", 4), ("roster", 32), ("model", 32), ("clients", 4),
         ("min_contributors", 4), ("ring_bits", 1), ("length", 8), ("clip_l2", 8), ("bits", 1), ("rotate", 1),
-        ("clip_inf", 8), ("weight_bound", 4), ("beta", 16), ("noise", 1), ("family", 4 + len("skellam")), ("variance", 16),
-        ("dropouts", 4), ("colluders", 4), ("components", 2), ("graph", 4 + len("ring")), ("degree", 4), ("threshold", 4),
+        ("clip_inf", 8), ("weight_bound", 4), ("beta", 16), ("noise", 1), ("family", 4 + len("skellam")),
+        ("variance", 16), ("dropouts", 4), ("colluders", 4), ("components", 2),
+        ("graph", 4 + len("ring")), ("degree", 4), ("threshold", 4),
     ):  # fmt: skip
         at[name] = slice(place, place + size)
         place += size

@@ -1,0 +1,290 @@
+"""``secagg audit``: try to prove the epsilon of a private plan wrong, with the real machines, on this machine.
+
+The plan is the one that ``dp.calibrate`` finds for what is asked. Its clients are made up and send what the audit
+wants: crafted updates, known ones, and canaries (in rounds of their own: among canaries no model could be trained).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.table import Table
+
+from dp.audit import (
+    Check,
+    Claim,
+    Scores,
+    Verdict,
+    audit_accounting,
+    audit_canaries,
+    audit_clip,
+    audit_contribution,
+    audit_noise,
+    enough_coordinates,
+    estimate_mu,
+    false_alarm,
+    gaussian_epsilon,
+    insert_canaries,
+    mu_interval,
+    one_run_bounds,
+    repeated_runs_bounds,
+    spikes,
+    visible_share,
+)
+from dp.audit.canaries import FEWEST
+from dp.calibrate import Calibration, calibrate
+from dp.noise import Family
+from protocols.private_sum import PrivateSums, without_rotation
+from secagg.cli.output import Json, emit, facts
+from secagg.errors import PeerError, UsageError
+
+app = typer.Typer()
+
+CONFIDENCE = 0.95
+ASSUMED = (
+    "Clients add their noise, keep their secrets, and collude in no greater number than the plan allows for.",
+    "Mu is that of somebody who sees sums only: colluders know their own noise and see more.",
+    "Masks hide what they should: that has tests of its own.",
+    "Rounds differ in nothing but their seeds: those of this audit stand for those of the plan.",
+    "A failed check shows that the claim is false. Passed checks do not show that it is true.",
+)
+
+
+@app.command()
+def audit(
+    clients: Annotated[int, typer.Option(help="Clients in a round.")] = 10,
+    length: Annotated[int, typer.Option(help="Numbers in an update.")] = 4096,
+    clip: Annotated[float, typer.Option(help="Bound on an update's L2 norm.")] = 1.0,
+    epsilon: Annotated[float, typer.Option(help="What all rounds together may cost a user.")] = 4.0,
+    delta: Annotated[float, typer.Option(help="With it.")] = 1e-6,
+    rounds: Annotated[int, typer.Option(help="Rounds in which one user takes part.")] = 2,
+    ring_bits: Annotated[int, typer.Option(help="Width of the ring.")] = 24,
+    dropouts: Annotated[int, typer.Option(help="Clients that may be missing.")] = 2,
+    colluders: Annotated[int, typer.Option(help="Clients whose noise is not counted.")] = 0,
+    components: Annotated[
+        int | None, typer.Option(help="Removable parts of each client's noise; default: one a dropout, if Skellam.")
+    ] = None,
+    family: Annotated[Family, typer.Option(help="Law of the noise.")] = Family.SKELLAM,
+    protocol: Annotated[str, typer.Option(help="secagg or secagg+.")] = "secagg",
+    audit_rounds: Annotated[
+        int, typer.Option(help="Rounds whose noise is measured; 0: enough to see one client's noise missing.")
+    ] = 0,
+    canaries: Annotated[int, typer.Option(help=f"Canaries, in dedicated rounds: {FEWEST} or more; 0: none.")] = FEWEST,
+    out: Annotated[Path | None, typer.Option(help="Directory for audit.json; default: a new one in ./runs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what a private sum gives away, and set it against the epsilon that is claimed for it."""
+    if audit_rounds < 0 or canaries < 0 or 0 < canaries < FEWEST:
+        raise UsageError(f"audit-rounds is 0 or more, canaries 0 or at least {FEWEST}")
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is not an empty directory")
+    found = calibrate(
+        epsilon=epsilon,
+        delta=delta,
+        rounds=rounds,
+        clients=clients,
+        length=length,
+        clip_l2=clip,
+        ring_bits=ring_bits,
+        dropouts=dropouts,
+        colluders=colluders,
+        components=(dropouts if family is Family.SKELLAM else 0) if components is None else components,
+        family=family,
+    )
+    tell = (lambda line: None) if as_json else print
+    tell(str(found))
+    report = _audited(found, _Effort(rounds, delta, protocol, audit_rounds, canaries), tell)
+    run_dir = _run_dir(out)
+    answer = {"run_dir": str(run_dir), "config": _config(found, rounds, delta, protocol), **report}
+    (run_dir / "audit.json").write_text(json.dumps(answer, allow_nan=False, indent=2) + "\n", "utf-8")
+    emit(as_json, answer, _story(answer))
+    if failed := [check["name"] for check in answer["checks"] if check["verdict"] == Verdict.FAILED]:
+        raise PeerError(f"the claim does not hold: {', '.join(failed)} (see {run_dir / 'audit.json'})")
+
+
+@dataclass(frozen=True, slots=True)
+class _Effort:
+    rounds: int
+    delta: float
+    protocol: str
+    audit_rounds: int
+    canaries: int
+
+
+def _audited(found: Calibration, effort: _Effort, tell: Callable[[str], None]) -> dict[str, Any]:
+    checks, rng, encoding, scores = list[Check](), os.urandom, found.encoding, None
+    settings: dict[str, Any] = {
+        "rounds": effort.rounds,
+        "delta": effort.delta,
+        "protocol": effort.protocol,
+        "rng": rng,
+    }
+    with PrivateSums(found, **settings) as sums, PrivateSums(without_rotation(found), **settings) as flat:
+        claim, n = sums.claim(), found.clients
+        if effort.canaries:
+            tell(f"{effort.canaries} canaries")
+            few = {"clients": n, "canaries": n, "rounds": -(-effort.canaries // n), "length": encoding.length}
+            scores = insert_canaries(sums.release, claim, rng=rng, **few)
+            checks += audit_canaries(scores, claim)
+        tell("crafted updates")
+        checks.append(
+            audit_contribution(
+                lambda update: encoding.encode(update, weight=1, seed=rng(32), rng=rng),
+                l2_squared=encoding.sensitivity().l2_squared,
+                length=encoding.length,
+                clip_l2=encoding.clip_l2,
+                step=1 / encoding.scale,
+                rng=rng,
+            )
+        )
+        checks.append(audit_clip(sums.release, claim, clients=n, length=encoding.length, rng=rng))
+        enough = -(-enough_coordinates(1 / n, claim.excess_kurtosis) // encoding.coordinates)
+        repeats = effort.audit_rounds or enough
+        for missing in sorted({0, found.noise.dropouts}):
+            tell(f"{repeats} rounds of known updates, {missing} clients missing")
+            checks += _noise_checks(flat, repeats, missing)
+        nobody_missing = (sums.charged[0], flat.charged[0][:repeats])
+        checks.append(audit_accounting(max(nobody_missing, key=len), claim))
+    return {
+        "claimed": {"epsilon": found.epsilon, "epsilon_of_a_round": claim.epsilon, "mu_of_a_round": claim.mu},
+        "measured": _measured(scores, claim, effort.rounds, n),
+        "confidence": CONFIDENCE,
+        "noise_coordinates": repeats * encoding.coordinates,
+        "smallest_missing_share_seen": visible_share(repeats * encoding.coordinates, claim.excess_kurtosis),
+        "checks": [_plain(check) for check in checks],
+        "false_alarm": false_alarm(checks),
+        "assumed": ASSUMED,
+    }
+
+
+def _noise_checks(flat: PrivateSums, repeats: int, missing: int) -> list[Check]:
+    """In the basis in which the noise is drawn."""
+    encoding, gone = flat.found.encoding, range(missing)
+    n, height = flat.found.clients, encoding.clip_inf
+    known = spikes(n, encoding.length, repeats, height=height, clip_l2=encoding.clip_l2)
+    checks = audit_noise(partial(flat.release, missing=gone), flat.claim(missing), known, dropped=gone)
+    return [replace(check, name=f"{check.name}, {missing} missing") for check in checks]
+
+
+def _measured(scores: Scores | None, claim: Claim, rounds: int, clients: int) -> dict[str, float | None]:
+    """What the canaries prove. Several rounds add up only where their noise is independent, as the checks say."""
+    if scores is None:
+        return {}
+    error = 1 - CONFIDENCE
+    mu, deviation = estimate_mu(scores)
+    least = max(mu_interval(scores, error)[0], 0.0)
+    together = one_run_bounds(scores, claim, guesses=len(scores.values) // 5, error=error)
+    found = {
+        "mu_of_a_round": mu,
+        "mu_standard_error": deviation,
+        "epsilon_at_least_gaussian": gaussian_epsilon(least * math.sqrt(rounds), claim.delta),
+        "epsilon_of_a_round_at_least_gaussian": together.gaussian,
+        "epsilon_of_a_round_at_least_one_run": together.general,
+    }
+    if one_a_round := _one_a_round(scores, clients):
+        repeated = repeated_runs_bounds(one_a_round, claim, error=error)
+        found["epsilon_of_a_round_at_least_repeated_runs_gaussian"] = repeated.gaussian
+        found["epsilon_of_a_round_at_least_repeated_runs"] = repeated.general
+    return {name: _finite(value) for name, value in found.items()}
+
+
+def _one_a_round(scores: Scores, clients: int) -> Scores | None:
+    """The first canary of each round: its coin and score are independent of those of other rounds."""
+    present = scores.present[::clients]
+    return Scores(present, scores.values[::clients]) if 0 < int(present.sum()) < len(present) else None
+
+
+def _config(found: Calibration, rounds: int, delta: float, protocol: str) -> dict[str, Any]:
+    encoding, noise = found.encoding, found.noise
+    return {
+        "protocol": protocol,
+        "clients": found.clients,
+        "length": encoding.length,
+        "clip_l2": encoding.clip_l2,
+        "bits": encoding.bits,
+        "ring_bits": found.ring_bits,
+        "unit": "user",
+        "relation": "zero-out",
+        "trust": "distributed",
+        "delta": delta,
+        "rounds": rounds,
+        **{name: str(value) for name, value in asdict(noise).items()},
+    }
+
+
+def _plain(check: Check) -> dict[str, Any]:
+    return {
+        "name": check.name,
+        "observed": _finite(check.observed),
+        "low": _finite(check.low),
+        "high": _finite(check.high),
+        "verdict": check.verdict.value,
+        "false_alarm": check.false_alarm,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _run_dir(out: Path | None) -> Path:
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    runs = Path("runs")
+    runs.mkdir(exist_ok=True)
+    for number in count(1):
+        with suppress(FileExistsError):
+            (found := runs / f"audit-{number}").mkdir()
+            break
+    return found
+
+
+def _story(answer: Mapping[str, Any]) -> Group:
+    checks = Table("check", "measured", "allowed", "verdict", "false alarm", box=None, pad_edge=False)
+    for check in answer["checks"]:
+        low, high = (None if end is None else f"{end:.4g}" for end in (check["low"], check["high"]))
+        allowed = f"at most {high}" if low is None else f"at least {low}" if high is None else f"{low} to {high}"
+        checks.add_row(
+            check["name"],
+            _number(check["observed"]),
+            allowed,
+            check["verdict"].upper(),
+            f"{check['false_alarm']:.0e}",
+        )
+    claimed, measured = answer["claimed"], answer["measured"]
+    bounds = Table("epsilon", "claimed", "at least", "one run", "repeated runs", box=None, pad_edge=False)
+    names = ("gaussian", "one_run", "repeated_runs")
+    found = [_number(measured.get(f"epsilon_of_a_round_at_least_{name}")) for name in names]
+    bounds.add_row("one round", _number(claimed["epsilon_of_a_round"]), *found)
+    in_all = _number(measured.get("epsilon_at_least_gaussian"))
+    bounds.add_row(f"all rounds ({answer['config']['rounds']})", _number(claimed["epsilon"]), in_all)
+    mu, error = _number(measured.get("mu_of_a_round")), _number(measured.get("mu_standard_error"))
+    figures = {
+        "mu of a round": f"claimed {_number(claimed['mu_of_a_round'])}, measured {mu} (standard error {error})",
+        "noise": f"{answer['noise_coordinates']:,} coordinates: {answer['smallest_missing_share_seen']:.1%} of the "
+        "variance missing would show",
+        "false alarms": f"{answer['false_alarm']:.1e} in all",
+        "written to": answer["run_dir"],
+    }
+    legend = (
+        f"Bounds hold with a confidence of {answer['confidence']:.0%} each. 'At least' takes the noise for normal; the "
+        "others are weak and hold for any mechanism."
+    )
+    return Group(checks, "", bounds, "", legend, "", facts(figures), "", "Assumed:", *map("- {}".format, ASSUMED))
+
+
+def _number(value: float | None) -> str:
+    """None stands for infinity, or for what was not measured."""
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,117 @@
+"""The audits that the bug suite runs, each on rounds of the production machines.
+
+What must see a bug is the cheapest audit that can. All of them, false alarms summed up, must leave the library as it is
+alone. Keys, masks, noise and coins come from fixed seeds, so a run is the same each time.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from dp.audit import (
+    Check,
+    audit_accounting,
+    audit_canaries,
+    audit_clip,
+    audit_contribution,
+    audit_noise,
+    audit_sampling,
+    insert_canaries,
+    spikes,
+)
+from dp.calibrate import calibrate
+from protocols.private_sum import PrivateSums, without_rotation
+from secagg.prg import Prg
+
+DELTA = 1e-6
+Audit = Callable[[], tuple[Check, ...]]
+
+
+@contextmanager
+def private_sums(
+    length: int, *, clients: int = 10, epsilon: float = 20.0, rounds: int = 1, flat: bool = True, **changes: Any
+) -> Iterator[PrivateSums]:
+    """``flat``: without rotation. 20 is a lot: where the noise is small, the known inputs stand out."""
+    found = calibrate(
+        epsilon=epsilon, delta=DELTA, rounds=rounds, clients=clients, length=length, clip_l2=1.0, **changes
+    )
+    found = without_rotation(found) if flat else found
+    with PrivateSums(found, rounds=rounds, delta=DELTA, rng=Prg(b"audited clients, a fixed seed...")) as sums:
+        yield sums
+
+
+def noise(length: int = 1 << 14, repeats: int = 2, missing: tuple[int, ...] = (), **changes: Any) -> tuple[Check, ...]:
+    with private_sums(length, **changes) as sums:
+        encoding, clients = sums.found.encoding, sums.found.clients
+        known = spikes(clients, encoding.length, repeats, height=encoding.clip_inf, clip_l2=encoding.clip_l2)
+        release = partial(sums.release, missing=missing)
+        return audit_noise(release, sums.claim(len(missing)), known, dropped=missing)
+
+
+noise_of_many = partial(noise, length=1 << 15)
+REMOVABLE = {"dropouts": 2, "components": 2}
+noise_with_surplus = partial(noise, **REMOVABLE)
+noise_after_a_dropout = partial(noise, missing=(1,), **REMOVABLE)
+noise_left_in = partial(noise, missing=(1,), family="discrete-gaussian", dropouts=2, colluders=1)
+gain_after_a_dropout = partial(noise, length=64, repeats=64, missing=(1,), clients=4, dropouts=1)
+
+
+def contribution(flat: bool = True, length: int = 1 << 10) -> tuple[Check, ...]:
+    """Coarse steps: rounding matters."""
+    with private_sums(length, flat=flat, ring_bits=12) as sums:
+        encoding, rng = sums.found.encoding, Prg(b"rounding, from a fixed seed.....")
+        return (
+            audit_contribution(
+                lambda update: encoding.encode(update, weight=1, seed=bytes(32), rng=rng),
+                l2_squared=encoding.sensitivity().l2_squared,
+                length=encoding.length,
+                clip_l2=encoding.clip_l2,
+                step=1 / encoding.scale,
+                rng=Prg(b"crafted updates, a fixed seed..."),
+            ),
+        )
+
+
+contribution_coarse = partial(contribution, length=1 << 14)
+contribution_rotated = partial(contribution, flat=False)
+
+
+def clip() -> tuple[Check, ...]:
+    with private_sums(1 << 10, clients=4, flat=False) as sums:
+        rng = Prg(b"one direction, from a fixed seed")
+        return (audit_clip(sums.release, sums.claim(), clients=4, length=1 << 10, rng=rng),)
+
+
+def sampling() -> tuple[Check, ...]:
+    """Of the batches that ``dp.training`` draws."""
+    from dp.training import Flat, Settings
+    from dp.training.sampling import poisson_sample
+
+    settings = Settings(Flat(1.0), noise_multiplier=1, expected_batch=100)
+    charged, rng = settings.sampling(1000).rate, Prg(b"Poisson samples, one fixed seed.")
+    sizes = [len(poisson_sample(1000, charged, rng)) for _ in range(1000)]
+    return audit_sampling(sizes, population=1000, rate=100 / 1000)
+
+
+def accounting() -> tuple[Check, ...]:
+    """Three rounds of a plan for three; its ledger is the server's."""
+    with private_sums(16, clients=3, rounds=3, epsilon=4.0) as sums:
+        for updates in spikes(3, 16, 3, height=0.1, clip_l2=0.1):
+            sums.release(updates)
+        (said,) = sums.charged
+        return (audit_accounting(said, sums.claim()),)
+
+
+def canaries() -> tuple[Check, ...]:
+    """A thousand, four a round."""
+    with private_sums(256, clients=4, epsilon=4.0, flat=False) as sums:
+        few = {"clients": 4, "canaries": 4, "length": 256, "rounds": 250}
+        scores = insert_canaries(sums.release, sums.claim(), rng=Prg(b"coins and ways, from a fixed one"), **few)
+        return audit_canaries(scores, sums.claim())
+
+
+CHEAP: tuple[Audit, ...] = (
+    *(noise, noise_of_many, noise_with_surplus, noise_after_a_dropout, noise_left_in, gain_after_a_dropout),
+    *(contribution, contribution_coarse, contribution_rotated, clip, sampling, accounting),
+)

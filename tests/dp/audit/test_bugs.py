@@ -1,0 +1,296 @@
+"""Bugs seeded into production code, each caught by the cheapest audit that can, or refused by the code around it.
+
+A bug is one function replaced. Where production has a check of its own behind the function, the bug is refused by a
+declared error before anything is measured; a second test takes that check away too, and an audit must see the bug then.
+README.md has the table.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dp import noise as noise_module
+from dp.accountants import rdp
+from dp.audit import Verdict, false_alarm
+from dp.audit.claim import FALSE_ALARM
+from dp.calibrate import Calibration, user_level
+from dp.events import Relation
+from dp.filter import Filter
+from dp.ledger import Budget, Ledger
+from dp.noise import NoiseSpec
+from protocols import private_sum
+from protocols.machine import Client, ClientRound
+from protocols.pairwise.server import PairwiseServer
+from protocols.plan import RoundPlan
+from protocols.roster import Identity, Roster
+from secagg import encoding as encoding_module
+from secagg import labels
+from secagg.encoding import Encoding, Sum
+from secagg.errors import BudgetError, PolicyError, SecAggError, UsageError
+from secagg.keys import SigningKey, derive
+from secagg.prg import Prg
+from tests.adversarial.attack import switch_off
+from tests.dp.audit import suite
+
+ONE_OF_A_HUNDRED = "noise is None or self.identity.name == 'client-03'"
+FAILED, FINDING = Verdict.FAILED, Verdict.FINDING
+Patch = pytest.MonkeyPatch
+Seed = Callable[[Patch], None]
+
+
+def noised(condition: str, instead: str) -> Seed:
+    """Another expression in the one function in which a client adds its noise."""
+    return lambda patch: switch_off(patch, ClientRound, "_noised", condition, instead)
+
+
+def instead_of(owner: Any, name: str, wrong: Callable[..., Any]) -> Seed:
+    """``wrong`` is given the right function as its first argument."""
+    right = getattr(owner, name)
+    return lambda patch: patch.setattr(owner, name, lambda *args, **more: wrong(right, *args, **more))
+
+
+def halved(draw: Callable[..., Any], family: Any, variance: Fraction, *args: Any) -> Any:
+    return draw(family, variance / 4, *args)
+
+
+def two_blocks_of_one_stream(draw: Callable[..., Any], family: Any, variance: Fraction, count: int, seed: bytes) -> Any:
+    return np.tile(draw(family, variance, count // 2, seed), 2)
+
+
+def saturated(right: Callable[..., Any], self: ClientRound, *context: bytes) -> Any:
+    ring, largest = self.plan.ring, self.plan.encoding.largest
+    return ring.lift(np.clip(ring.centred(right(self, *context)), -largest, largest))
+
+
+def averaged_over_those_who_came(decode: Callable[..., Sum], self: RoundPlan, total: Any, contributors: int) -> Sum:
+    found = decode(self, total, contributors)
+    return replace(found, vector=found.vector * self.clients / contributors)
+
+
+def tenth(found: Calibration) -> Calibration:
+    return replace(found, epsilon=found.epsilon / 10)
+
+
+def forked(patch: Patch) -> None:
+    """Every client is a virtual machine that is set back before each round: its random bytes are always the same."""
+
+    def clients(count: int, policy: Any, rng: Any) -> tuple[Roster, dict[str, Client]]:
+        identities = [Identity.generate(f"client-{i}", rng) for i in range(count)]
+        roster = Roster.of(identities)
+        made = {}
+        for identity in identities:
+            snapshot = sha256(identity.name.encode()).digest()
+            made[identity.name] = Client(
+                identity, roster, policy=policy, rng=lambda count, snapshot=snapshot: Prg(snapshot)(count)
+            )
+        return roster, made
+
+    patch.setattr(private_sum, "local_clients", clients)
+
+
+def unchecked(patch: Patch) -> None:
+    """Without the exact check of the norm after rounding."""
+    switch_off(patch, Encoding, "_rounded", "norm_squared(values) <= self._longest()", "True")
+
+
+def sample(condition: str, instead: str) -> Seed:
+    """Another expression in the function that draws batches; it is imported when it is needed, for it brings torch."""
+
+    def seed(patch: Patch) -> None:
+        from dp.training import sampling
+
+        switch_off(patch, sampling, "poisson_sample", condition, instead)
+
+    return seed
+
+
+def of_the_secret_only(drawn: Any, self: ClientRound, purpose: bytes, *context: bytes) -> bytes:
+    return derive(self._secret, labels.CLIENT_SECRET, purpose)
+
+
+def always_the_same_in_one_client(drawn: Any, self: ClientRound, purpose: bytes, *context: bytes) -> bytes:
+    again = b"noise" in purpose and self.identity.name == "client-3"
+    return derive(bytes(32), labels.CLIENT_SECRET, purpose) if again else drawn(self, purpose, *context)
+
+
+def without_a_secret(drawn: Any, self: ClientRound, purpose: bytes, *context: bytes) -> bytes:
+    public = derive(bytes(32), labels.CLIENT_SECRET, purpose, self.plan.digest())
+    return public if b"noise" in purpose else drawn(self, purpose, *context)
+
+
+DRAWN, CLIPPED, SCALED = (ClientRound, "_drawn"), (Encoding, "_clipped"), (rdp, "scaled")
+NO_CLIP = instead_of(*CLIPPED, lambda right, self, vector: vector)
+CLIP_BY_COORDINATE = instead_of(*CLIPPED, lambda right, self, vector: np.clip(vector, -1, 1))
+STRETCHED = instead_of(encoding_module, "_hadamard", lambda right, vector: 2 * right(vector))
+NO_INFLATION = instead_of(Encoding, "_longest", lambda right, self: int((self.scale * self.clip_l2) ** 2))
+
+SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
+    "noise halved": ((instead_of(noise_module, "_draw", halved),), suite.noise, "noise variance", FAILED),
+    "noise halved, and all code but the audit agrees": (
+        (instead_of(NoiseSpec, "_at_level", lambda right, self, clients, missing: right(self, clients, missing) / 4),),
+        *(suite.noise, "noise variance", FAILED),
+    ),
+    "one client's noise missing": (
+        (noised("noise is None", "noise is None or self.identity.name == 'client-3'"),),
+        *(suite.noise_of_many, "noise variance", FAILED),
+    ),
+    "noise for touched rows only": (
+        (noised("drawn.astype(values.dtype)", "(drawn * (values != 0)).astype(values.dtype)"),),
+        *(suite.noise, "noise variance", FAILED),
+    ),
+    "noised value saturated before summing": (
+        (instead_of(ClientRound, "_noised", saturated),),
+        *(suite.noise, "gain", FAILED),
+    ),
+    "denominators from actual counts": (
+        (instead_of(RoundPlan, "decode_total", averaged_over_those_who_came),),
+        *(suite.gain_after_a_dropout, "gain", FAILED),
+    ),
+    "removable noise not removed": (
+        (instead_of(PairwiseServer, "_remove_surplus", lambda right, self: None),),
+        *(suite.noise_with_surplus, "noise variance", FINDING),
+    ),
+    "removable noise removed as if nobody had dropped": (
+        (instead_of(NoiseSpec, "level", lambda level, self, missing: 0),),
+        *(suite.noise_after_a_dropout, "noise variance", FAILED),
+    ),
+    "noise not raised for dropouts": (
+        (instead_of(NoiseSpec, "each", lambda each, self, clients: each(replace(self, dropouts=0), clients)),),
+        *(suite.noise_left_in, "noise variance", FAILED),
+    ),
+    "noise seeds repeated after a fork": (
+        (forked, instead_of(*DRAWN, of_the_secret_only)),
+        *(suite.noise, "noise repeats", FAILED),
+    ),
+    "one client's noise seed repeated": (
+        (instead_of(*DRAWN, always_the_same_in_one_client),),
+        *(suite.noise_of_many, "noise repeats", FAILED),
+    ),
+    "one noise seed for all clients": (
+        (instead_of(*DRAWN, without_a_secret),),
+        *(suite.noise, "noise variance", FINDING),
+    ),
+    "noise repeated within a vector": (
+        (instead_of(noise_module, "_draw", two_blocks_of_one_stream),),
+        *(suite.noise, "noise repeats", FAILED),
+    ),
+    "clip not applied, norm not checked": ((NO_CLIP, unchecked), suite.clip, "clip", FAILED),
+    "clipped by coordinate, norm not checked": ((CLIP_BY_COORDINATE, unchecked), suite.clip, "clip", FAILED),
+    "rotated bound wrong, norm not checked": (
+        (STRETCHED, unchecked),
+        *(suite.contribution_rotated, "contribution", FAILED),
+    ),
+    "rounding inflation ignored, norm not checked": (
+        (NO_INFLATION, unchecked),
+        *(suite.contribution, "contribution", FAILED),
+    ),
+    "norm not checked": ((unchecked,), suite.contribution, "contribution", FAILED),
+    "q wrong": (
+        (sample("rate.numerator << 64", "(rate.numerator << 64) * 11 // 10"),),
+        *(suite.sampling, "sampling rate", FAILED),
+    ),
+    "fixed size taken for Poisson": (
+        (sample("random_words(rng, population) < np.uint64(threshold)", "np.arange(population) < population * rate"),),
+        *(suite.sampling, "cohort sizes", FAILED),
+    ),
+    "a fresh accountant each round": (
+        (lambda patch: switch_off(patch, Filter, "commit", "self.spent + charge", "charge"),),
+        *(suite.accounting, "charged", FAILED),
+    ),
+}
+
+REFUSED: dict[str, tuple[tuple[Seed, ...], suite.Audit, type[SecAggError], str]] = {
+    "clip not applied": ((NO_CLIP,), suite.clip, UsageError, "rounding does not get shorter"),
+    "rotated bound wrong": ((STRETCHED,), suite.contribution_rotated, UsageError, "rounding does not get shorter"),
+    "rounding inflation ignored": ((NO_INFLATION,), suite.contribution_coarse, UsageError, "not get shorter"),
+    "a plan with the epsilon of one round": (
+        (instead_of(*SCALED, lambda scaled, values, count: scaled(values, 1)),),
+        *(suite.accounting, BudgetError, "epsilon could reach"),
+    ),
+    "amplification where there is none": (
+        (instead_of(private_sum, "evaluate", lambda right, *args, **more: tenth(right(*args, **more))),),
+        *(suite.noise, PolicyError, "the claim contradicts itself"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_a_bug_is_seen(name: str, monkeypatch: Patch) -> None:
+    seeds, audit, check, verdict = SEEN[name]
+    for seed in seeds:
+        seed(monkeypatch)
+    found = {c.name: c for c in audit()}
+    assert found[check].verdict is verdict
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bug_is_refused(name: str, monkeypatch: Patch) -> None:
+    seeds, audit, error, reason = REFUSED[name]
+    for seed in seeds:
+        seed(monkeypatch)
+    with pytest.raises(error, match=reason):
+        audit()
+
+
+def test_the_library_as_it_is_passes_every_audit() -> None:
+    """With the runs of ``secagg audit`` in tests/cli these are all false alarms of CI, added up.
+
+    The tests of the statistics themselves do not vary: their generators have seeds, and they state what these hide.
+    """
+    checks = [check for audit in suite.CHEAP for check in audit()]
+    assert {check.verdict for check in checks} == {Verdict.PASSED}
+    assert {audit for _, audit, *_ in (*SEEN.values(), *REFUSED.values())} == set(suite.CHEAP)
+    by_command = 12 * 11 * FALSE_ALARM  # a dozen runs of eleven checks that can err
+    assert false_alarm(checks) + by_command < 2e-7
+
+
+def test_a_bug_leaves_the_other_checks_alone(monkeypatch: Patch) -> None:
+    """The verdict says what is wrong, not only that something is."""
+    for seed in SEEN["one client's noise missing"][0]:
+        seed(monkeypatch)
+    verdicts = {check.name: check.verdict for check in suite.noise_of_many()}
+    assert [name for name, verdict in verdicts.items() if verdict is not Verdict.PASSED] == ["noise variance"]
+
+
+def test_a_fork_alone_repeats_no_noise(monkeypatch: Patch) -> None:
+    """Seeds depend on the plan's round, too."""
+    forked(monkeypatch)
+    assert {check.verdict for check in suite.noise()} == {Verdict.PASSED}
+
+
+def test_a_second_beginning_is_refused(tmp_path: Path) -> None:
+    """A fresh accountant by hand: not while the old one is there."""
+    budget, guarantee = Budget(Fraction(1), Fraction(1, 10**6), slack=Fraction(0)), user_level(Relation.ZERO_OUT)
+    begun = (tmp_path / "ledger.db", SigningKey(b"l" * 32), budget, guarantee)
+    Ledger.create(*begun, run="audit", elsewhere="nothing").close()
+    with pytest.raises(UsageError, match="there is a ledger"):
+        Ledger.create(*begun, run="audit", elsewhere="nothing")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("part", "verdict"), [(1, Verdict.PASSED), (4, FAILED)])
+def test_canaries_see_what_the_noise_test_sees(part: int, verdict: Verdict, monkeypatch: Patch) -> None:
+    """Half the noise doubles mu: the last line of defence, for a pipeline whose inputs are not known."""
+    weaker = lambda draw, family, variance, *args: draw(family, variance / part, *args)  # noqa: E731
+    instead_of(noise_module, "_draw", weaker)(monkeypatch)
+    assert [check.verdict for check in suite.canaries()] == [verdict, Verdict.PASSED]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("condition", "verdict"), [("noise is None", Verdict.PASSED), (ONE_OF_A_HUNDRED, FAILED)])
+def test_one_missing_client_of_a_hundred(condition: str, verdict: Verdict, monkeypatch: Patch) -> None:
+    """2^21 coordinates; missed with probability below 1e-3 (3.6 standard deviations), raised for nothing below 1e-9."""
+    noised("noise is None", condition)(monkeypatch)
+    found = suite.noise(length=1 << 18, repeats=8, clients=100)
+    assert found[0].verdict is verdict
+
+
+def test_the_table_names_every_bug() -> None:
+    table = Path(__file__).with_name("README.md").read_text("utf-8")
+    assert [name for name in (*SEEN, *REFUSED) if name not in table] == []
