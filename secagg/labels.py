@@ -33,3 +33,16 @@ SURVIVORS: Final = b"secagg/v1/pairwise/survivors"
 NOISE_KEEP: Final = b"secagg/v1/noise/keep"
 NOISE_DRAW: Final = b"secagg/v1/noise/draw"
 NOISE_CHAIN: Final = b"secagg/v1/noise/chain"
+
+LEDGER_ENTRY: Final = b"secagg/v1/ledger/entry"
+LEDGER_LINK: Final = b"secagg/v1/ledger/link"
+
+LATTICE_UNIFORM: Final = b"secagg/v1/lattice/uniform"
+
+CKKS_ADVERT: Final = b"secagg/v1/ckks/advert"
+CKKS_MAKERS: Final = b"secagg/v1/ckks/makers"
+CKKS_KEY: Final = b"secagg/v1/ckks/key"
+CKKS_BOX: Final = b"secagg/v1/ckks/box"
+CKKS_VECTOR: Final = b"secagg/v1/ckks/vector"
+CKKS_UPLOAD: Final = b"secagg/v1/ckks/upload"
+CKKS_ANSWER: Final = b"secagg/v1/ckks/answer"

@@ -17,9 +17,11 @@ from typer.main import get_command
 from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecAggError, UsageError
 
 COMMANDS = {
+    "audit": ("secagg.cli.audit", "Try to prove the epsilon of a private sum wrong, with the real machines."),
     "bench": ("secagg.cli.bench", "Measure a case: time, bytes, memory, and ratios within one run."),
     "demo": ("secagg.cli.demo", "One round with dropouts: what the server saw, and what it learnt."),
     "keys": ("secagg.cli.keys", "A client's long-term identity."),
+    "ledger": ("secagg.cli.ledger", "What a privacy budget was spent on, and whether that is true."),
     "params": ("secagg.cli.params", "How many neighbours and which threshold a cohort needs."),
     "protocols": ("secagg.cli.protocols", "What can be run, against whom it holds, and what it costs."),
     "roster": ("secagg.cli.roster", "Who takes part: names and public keys."),
@@ -36,6 +38,9 @@ EXIT_CODES: dict[type[SecAggError], int] = {
     SecAggError: 1,
 }
 
+EXTRAS = {"dp_accounting": "dp", "numba": "dp", "opacus": "train", "scipy": "dp", "torch": "train"}
+"""module that a command may miss -> the extra that brings it"""
+
 # click.ClickException: typer carries its own copy of click in later versions and exports only this grandchild of it.
 _Refused = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
@@ -49,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    command = get_command(application(words))
     try:
+        command = get_command(application(words))
         return int(command.main(words, prog_name="secagg", standalone_mode=False) or 0)
     except _Refused as error:
         return _fail(error.format_message(), WRONG_USE)
@@ -58,6 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), _exit_code(error))
     except typer.Abort:
         return _fail("aborted", 1)
+    except ModuleNotFoundError as error:
+        if (extra := EXTRAS.get((error.name or "").partition(".")[0])) is None:
+            raise
+        return _fail(f"{error.name} is not installed: pip install 'secagg[{extra}]'", 1)
     except OSError as error:
         return _fail(str(error), 1)
 

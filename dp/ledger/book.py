@@ -1,0 +1,235 @@
+"""What a ledger's entries come to, and which entry may be next.
+
+Writer and reader share this: the writer drafts an entry, makes it durable and adopts it; the reader parses an entry,
+drafts it again from its facts, compares byte by byte and adopts it. So whatever the writer may not write, no reader
+accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+from dp.accountants.rdp import ORDERS
+from dp.events import Guarantee
+from dp.filter import UNITS, Budget, Charge, Filter
+from dp.ledger.entries import (
+    ACCOUNTANT,
+    SCHEMA,
+    Charged,
+    canonical,
+    charge_of,
+    check_agreed,
+    check_planned,
+    checked_text,
+    facts,
+    from_facts,
+    link,
+    name_of,
+    parse,
+    parsed,
+    worst,
+)
+from dp.secure_sum import SecureSum
+from secagg import labels
+from secagg.errors import BudgetError, PeerError, SecAggError, UsageError
+from secagg.keys import verify
+
+Row: TypeAlias = tuple[bytes, bytes]
+"""An entry as it is kept: its body, and the signature of its link."""
+
+START = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Genesis:
+    """What a ledger is for."""
+
+    run: str
+    elsewhere: str
+    guarantee: Guarantee
+    budget: Budget
+    owner: bytes
+    """The Ed25519 key that signs the entries."""
+
+    def __post_init__(self) -> None:
+        checked_text(self.run)
+        checked_text(self.elsewhere)
+
+    def body(self) -> bytes:
+        """The first entry."""
+        return canonical(
+            {
+                "number": 0,
+                "previous": START.hex(),
+                "phase": "genesis",
+                "schema": SCHEMA,
+                "accountant": ACCOUNTANT,
+                "run": self.run,
+                "elsewhere": self.elsewhere,
+                **asdict(self.guarantee),
+                "epsilon": str(self.budget.epsilon),
+                "delta": str(self.budget.delta),
+                "slack": str(self.budget.slack),
+                "order": self.budget.order,
+                "orders": ORDERS,
+                "units": str(Fraction(1, UNITS)),
+                "limits": self.budget.limits(),
+                "samples_limit": self.budget.samples(),
+                "owner": self.owner.hex(),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Where a release stands."""
+
+    reserved: Charged
+    happened: Charged | None
+    charge: Charge
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An entry that may be next, and what it would change."""
+
+    body: bytes
+    link: bytes
+    release: str
+    record: Record | None
+    filter: Filter
+
+
+class Book:
+    """The state that entries add up to; begun by a genesis."""
+
+    def __init__(self, genesis: Genesis) -> None:
+        self.genesis = genesis
+        self.filter = Filter.of(genesis.budget)
+        self.links = [link(START, genesis.body())]
+        self.records: dict[str, Record] = {}
+        """By release. An aborted one has none: it may be reserved again."""
+
+    @property
+    def head(self) -> bytes:
+        return self.links[-1]
+
+    def reserve(self, what: Charged, charge: Charge | None = None) -> Draft:
+        """The worst case of a secure sum; steps as they are planned. ``charge``: as recorded, else computed."""
+        check_planned(what)
+        what = worst(what)
+        if (name := name_of(what)) in self.records:
+            raise UsageError(f"release {name} is on record")
+        charge = charge_of(what, self.genesis.guarantee) if charge is None else charge
+        return self._draft("reserve", name, Record(what, None, charge), self.filter.reserve(name, charge))
+
+    def commit(self, what: Charged, charge: Charge | None = None) -> Draft:
+        """What happened, instead of what was reserved for it."""
+        check_agreed(what)
+        record = self._reserved(name := name_of(what))
+        if isinstance(what, SecureSum) and worst(what) != record.reserved:
+            raise BudgetError(f"release {name} was reserved with other facts")
+        charge = charge_of(what, self.genesis.guarantee) if charge is None else charge
+        return self._draft("commit", name, Record(record.reserved, what, charge), self.filter.commit(name, charge))
+
+    def abort(self, name: str, reason: str) -> Draft:
+        """Nothing was released."""
+        self._reserved(name)
+        return self._draft("abort", name, None, self.filter.abort(name), {"reason": checked_text(reason)})
+
+    def _reserved(self, name: str) -> Record:
+        record = self.records.get(name)
+        if record is None or record.happened is not None:
+            raise BudgetError(f"nothing is reserved for release {name}")
+        return record
+
+    def _draft(
+        self, phase: str, name: str, record: Record | None, after: Filter, more: Mapping[str, Any] | None = None
+    ) -> Draft:
+        total = after.total
+        body = {
+            "number": len(self.links),
+            "previous": self.head.hex(),
+            "phase": phase,
+            "release": name,
+            "total": total.rdp,
+            "total_samples": total.samples,
+            "epsilon_before": self.filter.reached,
+            "epsilon_after": after.reached,
+            **(more or {}),
+        }
+        if record is not None:
+            body |= {
+                "rdp": record.charge.rdp,
+                "samples": record.charge.samples,
+                **facts(record.happened or record.reserved),
+            }
+        data = canonical(body)
+        return Draft(data, link(self.head, data), name, record, after)
+
+    def adopt(self, draft: Draft) -> None:
+        self.filter = draft.filter
+        self.links.append(draft.link)
+        if draft.record is None:
+            del self.records[draft.release]
+        else:
+            self.records[draft.release] = draft.record
+
+    # Reading
+
+    @classmethod
+    def begun_by(cls, data: bytes) -> Book:
+        """The ledger that this entry begins."""
+        try:
+            body = parse(data)
+            texts = {name: parsed(str, body[name]) for name in ("run", "elsewhere")}
+            owner = parsed(bytes, body["owner"])
+            genesis = Genesis(guarantee=parsed(Guarantee, body), budget=parsed(Budget, body), owner=owner, **texts)
+        except (SecAggError, KeyError, TypeError, ValueError, ArithmeticError) as error:
+            raise PeerError(f"entry 0 of the ledger does not begin one: {error}") from None
+        if genesis.body() != data:
+            raise PeerError("entry 0 of the ledger is of another version, or has been altered")
+        return cls(genesis)
+
+    def read(self, data: bytes) -> None:
+        """Adopt the next entry, if it is one."""
+        number = len(self.links)
+        try:
+            draft = self._drafted_again(parse(data))
+        except (SecAggError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise PeerError(f"entry {number} of the ledger must not be there: {error}") from None
+        if draft.body != data:
+            raise PeerError(f"entry {number} of the ledger has been altered, or is out of place")
+        self.adopt(draft)
+
+    def _drafted_again(self, body: Mapping[str, Any]) -> Draft:
+        if body["phase"] == "abort":
+            return self.abort(parsed(str, body["release"]), parsed(str, body["reason"]))
+        rdp = tuple(None if value is None else parsed(int, value) for value in body["rdp"])
+        charge = Charge(rdp, parsed(int, body["samples"]))
+        draft = {"reserve": self.reserve, "commit": self.commit}[body["phase"]]
+        return draft(from_facts(body), charge)
+
+
+def replay(rows: Iterable[Row], key: bytes | None = None, pinned: bytes | None = None) -> Book:
+    """The state that entries come to; ``PeerError`` for the first that must not be there.
+
+    They are signed by ``key`` (default: the one that the ledger names itself) and contain the head ``pinned``.
+    """
+    book = None
+    for body, signature in rows:
+        if book is None:
+            book = Book.begun_by(body)
+            if key not in (None, book.genesis.owner):
+                raise PeerError("the ledger is that of another key")
+        else:
+            book.read(body)
+        verify(book.genesis.owner, signature, labels.LEDGER_LINK, book.head, culprit=f"entry {len(book.links) - 1}")
+    if book is None:
+        raise PeerError("the ledger is empty")
+    if pinned is not None and pinned not in book.links:
+        raise PeerError("the ledger does not contain the pinned head: it is older, or another one")
+    return book

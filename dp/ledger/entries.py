@@ -1,0 +1,234 @@
+"""What an entry of the ledger says, and its one canonical form: JSON with sorted keys, integers and exact rationals.
+
+The facts that a release follows from are written down whole, what follows from them too: a reader builds every entry
+again from its facts and compares byte by byte. ``FIELDS`` says of each field on whose word it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from enum import StrEnum
+from fractions import Fraction
+from functools import cache
+from typing import Any, TypeAlias, cast, get_args, get_origin, get_type_hints
+
+from dp.events import Event, Everyone, Guarantee, Release, Selection, Trust, from_record, to_record
+from dp.filter import Charge
+from dp.secure_sum import SecureSum
+from secagg import labels
+from secagg.errors import BudgetError, DecodeError, UsageError
+from secagg.keys import digest
+
+SCHEMA = 1
+ACCOUNTANT = "rdp/1"
+"""Changes when a formula or the list of orders does."""
+
+_LONGEST_TEXT = 1000
+_MOST_COMPONENTS = (1 << 16) - 1
+
+
+class Mark(StrEnum):
+    RECOMPUTED = "recomputed"
+    SIGNED = "signed by clients"
+    ASSERTED = "asserted"
+
+
+FIELDS: Mapping[str, Mark] = {
+    name: mark
+    for mark, names in {
+        Mark.RECOMPUTED: """
+            number previous schema accountant orders units limits samples_limit release rdp samples total total_samples
+            epsilon_before epsilon_after plan_digest survivors_digest missing honest variance_each variance_components
+            components_removed variance_held sampling seen_by""",
+        Mark.SIGNED: """
+            sum plan session round planned noise family variance dropouts colluders components dimension clip_l2 scale
+            rotated beta l2_squared l1 weight_bound ring_bits survivors cohort bitmap signatures key signature""",
+        Mark.ASSERTED: """
+            phase run elsewhere unit relation trust epsilon delta slack order owner reason steps event count name""",
+    }.items()
+    for name in names.split()
+}
+"""On whose word a field stands, once its release is committed; docs/ledger.md says what each one is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """``count`` equal releases by one party, such as one round of local training; ``samples`` integers drawn in all."""
+
+    release: str
+    event: Event
+    count: int = 1
+    samples: int = 0
+
+    def __post_init__(self) -> None:
+        checked_text(self.release)
+        if not isinstance(self.event, Release | Selection):
+            raise UsageError("steps are of a release, or of a selection among releases")
+
+
+Charged: TypeAlias = SecureSum | Steps
+"""What can be reserved and committed."""
+
+
+def worst(what: Charged) -> Charged:
+    """What is reserved for it."""
+    return what.worst() if isinstance(what, SecureSum) else what
+
+
+def unsigned(what: Charged) -> Charged:
+    """Without the evidence, which may be collected in more than one way."""
+    return replace(what, signatures=()) if isinstance(what, SecureSum) else what
+
+
+def name_of(what: Charged) -> str:
+    return what.plan_digest.hex() if isinstance(what, SecureSum) else what.release
+
+
+def charge_of(what: Charged, guarantee: Guarantee) -> Charge:
+    """What it costs; refused if it comes under another guarantee, or has less noise than planned."""
+    if isinstance(what, Steps):
+        if what.event.guarantee != guarantee:
+            raise UsageError(f"a release under {what.event.guarantee} is not charged to a budget under {guarantee}")
+        return Charge.of(what.event, what.count, what.samples)
+    if guarantee.trust is not Trust.DISTRIBUTED:
+        raise UsageError("the noise in a secure sum is distributed: so is the trust")
+    if (missing := what.planned - what.survivors) > what.noise.dropouts:
+        raise BudgetError(f"{missing} clients are missing, the noise allows for {what.noise.dropouts}")
+    samples = what.planned * what.dimension * (1 + what.noise.components)
+    return Charge.of(what.release(guarantee), 1, samples)
+
+
+def check_planned(what: Charged) -> None:
+    """Refuse to reserve for another plan than the one that is written down."""
+    if isinstance(what, SecureSum):
+        if what.plan_digest != digest(labels.PLAN, what.plan):
+            raise UsageError("the digest is not that of the plan")
+        if what.noise.components > _MOST_COMPONENTS:
+            raise UsageError(f"noise has at most {_MOST_COMPONENTS} removable components")
+
+
+def check_agreed(what: Charged) -> None:
+    """Refuse to commit a sum whose survivors have not signed who they are."""
+    if isinstance(what, SecureSum):
+        if len(what.cohort) != 32 or int.from_bytes(what.bitmap, "big").bit_count() != what.survivors:
+            raise UsageError("a sum is committed with its cohort and the bitmap of its survivors")
+        if not what.signatures or len({signed.key for signed in what.signatures}) < len(what.signatures):
+            raise UsageError("a sum is committed with its survivors' signatures, one each")
+
+
+def survivors_digest(what: SecureSum) -> bytes:
+    """What the survivors signed (``protocols.pairwise.rules``)."""
+    return digest(labels.SURVIVORS, what.plan_digest, what.cohort, what.bitmap)
+
+
+# To JSON and back
+
+
+def facts(what: Charged) -> dict[str, Any]:
+    """The part of an entry that is about the release itself."""
+    if isinstance(what, Steps):
+        release = what.event.release if isinstance(what.event, Selection) else what.event
+        sampling = release.sampling
+        return {
+            "steps": {
+                "event": to_record(what.event),
+                "count": what.count,
+                "sampling": type(sampling).__name__,
+                "seen_by": "everybody" if isinstance(sampling, Everyone) else "nobody",
+            }
+        }
+    noise, n, missing = what.noise, what.planned, what.planned - what.survivors
+    derived = {
+        "missing": missing,
+        "honest": what.survivors - noise.colluders,
+        "survivors_digest": survivors_digest(what),
+        "variance_each": noise.each(n),
+        "variance_components": [str(noise.component(n, level + 1)) for level in range(noise.components)],
+        "components_removed": noise.components - noise.level(missing),
+        "variance_held": noise.held(n, what.survivors),
+        "sampling": Everyone.__name__,
+        "seen_by": "server",
+    }
+    return {"sum": _plain(what) | {name: _plain(value) for name, value in derived.items()}}
+
+
+def from_facts(body: Mapping[str, Any]) -> Charged:
+    """Inverse of ``facts``, for a reader who compares: what is derived is not looked at."""
+    if "steps" in body:
+        steps = body["steps"]
+        count, samples = parsed(int, steps["count"]), parsed(int, body["samples"])
+        return Steps(parsed(str, body["release"]), from_record(steps["event"]), count, samples)
+    return cast(SecureSum, parsed(SecureSum, body["sum"]))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Fraction):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+def parsed(hint: Any, value: Any) -> Any:
+    """A value of type ``hint`` from its JSON."""
+    if hint is bytes:
+        return bytes.fromhex(value)
+    if hint is Fraction:
+        if not re.fullmatch(r"\d+(/\d+)?", value):  # not 1e999999999
+            raise DecodeError("not a rational")
+        return Fraction(value)
+    if get_origin(hint) is tuple:
+        return tuple(parsed(get_args(hint)[0], item) for item in value)
+    if is_dataclass(hint):
+        return cast(Any, hint)(**{name: parsed(kind, value[name]) for name, kind in _hints(cast(Any, hint)).items()})
+    if issubclass(hint, StrEnum):
+        return hint(value)
+    if type(value) is not hint:
+        raise DecodeError(f"not of type {hint.__name__}")
+    return value
+
+
+@cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    return get_type_hints(kind)
+
+
+def checked_text(text: str) -> str:
+    if not 0 < len(text) <= _LONGEST_TEXT:
+        raise UsageError(f"a text has 1 to {_LONGEST_TEXT} characters")
+    return text
+
+
+# Bodies and links
+
+
+def canonical(body: Mapping[str, Any]) -> bytes:
+    """The bytes that are hashed and signed."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """Inverse of ``canonical``; whatever is not canonical is refused."""
+    try:
+        body = json.loads(data, parse_float=_no_float, parse_constant=_no_float)
+        if not isinstance(body, dict) or canonical(body) != data:
+            raise DecodeError("not a canonical JSON object")
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or beyond the parser's limits
+        raise DecodeError("not a canonical JSON object") from None
+    return body
+
+
+def _no_float(text: str) -> Any:
+    raise DecodeError("a ledger has no floats")
+
+
+def link(previous: bytes, body: bytes) -> bytes:
+    """The hash chain's next link."""
+    return digest(labels.LEDGER_ENTRY, previous, body)

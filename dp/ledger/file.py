@@ -1,0 +1,261 @@
+"""The ledger of one privacy budget: a file that is charged before anything is released.
+
+    check    a plan whose worst case the budget does not allow is refused
+    reserve  the worst case, before the first message that the release can come out of
+    commit   what really happened, before the release
+    abort    nothing was released: the reservation is given back
+
+What returns is on the disk; a crash leaves a reservation standing, so it may over-count by a release and never
+under-counts. Every call may be made again with the same facts, after a restart or not: it changes nothing then.
+
+One SQLite file, one table that is only added to. SQLite's log is synced at every commit (WAL, synchronous = FULL), and
+the file is locked to one process at a time. An older copy that comes back is whole in itself: only somebody who
+remembers a ``head`` can tell. A client that keeps its own budget does so in a ledger of its own, with its own key.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from dp.events import Event, Guarantee
+from dp.filter import UNITS, Budget, Charge
+from dp.ledger.book import Book, Draft, Genesis, Record, Row, replay
+from dp.ledger.entries import Charged, Steps, name_of, parse, unsigned, worst
+from secagg import labels
+from secagg.errors import BudgetError, PeerError, StorageError, UsageError
+from secagg.keys import SigningKey
+
+FILE = "ledger.db"
+"""How the ledger of a run is called in its directory."""
+
+_SCHEMA = (
+    "CREATE TABLE entries (number INTEGER PRIMARY KEY, body BLOB NOT NULL, signature BLOB NOT NULL)",
+    "CREATE TRIGGER no_update BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",
+    "CREATE TRIGGER no_delete BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",
+)
+_INSERT = "INSERT INTO entries VALUES (?, ?, ?)"
+_OUTSIDE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+"""Errors that are not about what the file holds."""
+
+
+class Ledger:
+    """Make a new one with ``create``, go on with ``open``.
+
+    >>> import tempfile
+    >>> from fractions import Fraction
+    >>> from dp.events import Gaussian, PoissonSample, Relation, Release, Trust, Unit
+    >>> example = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+    >>> step = Release(Gaussian(Fraction(1)), PoissonSample(Fraction(1, 100)), example)
+    >>> budget = Budget.suited(step, Fraction(2), Fraction(1, 10**5), slack=Fraction(0))
+    >>> key = SigningKey(bytes(32))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ledger = Ledger.create(f"{folder}/ledger.db", key, budget, example, run="training", elsewhere="nothing")
+    ...     ledger.charge(step, 100)
+    ...     head = ledger.head
+    ...     ledger.close()
+    ...     again = Ledger.open(f"{folder}/ledger.db", key, pinned=head)
+    ...     print(round(again.epsilon, 2))
+    ...     again.close()
+    1.3
+    """
+
+    def __init__(self, path: Path, key: SigningKey, database: sqlite3.Connection, book: Book) -> None:
+        """Not for callers: ``create`` or ``open``."""
+        self.path = path
+        self._key, self._db, self._book, self._sound = key, database, book, True
+
+    @classmethod
+    def create(
+        cls, path: str | Path, key: SigningKey, budget: Budget, guarantee: Guarantee, *, run: str, elsewhere: str
+    ) -> Self:
+        """A new ledger. An existing file is refused: what it holds would be forgotten.
+
+        ``elsewhere`` says what this budget does not cover. After a crash there is a whole ledger or none.
+        """
+        path, book = Path(path), Book(Genesis(run, elsewhere, guarantee, budget, key.public))
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            draft.unlink(missing_ok=True)
+            os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            with closing(_connected(draft)) as database, _written(database):
+                for statement in _SCHEMA:
+                    database.execute(statement)
+                database.execute(_INSERT, (0, book.genesis.body(), key.sign(labels.LEDGER_LINK, book.head)))
+            try:
+                os.link(draft, path)
+            finally:
+                draft.unlink()
+            _sync(path.parent)
+        except FileExistsError:
+            raise UsageError(f"there is a ledger at {path} already") from None
+        except OSError as error:
+            raise StorageError(f"cannot create ledger {path}: {error.strerror}") from None
+        return cls.open(path, key)
+
+    @classmethod
+    def open(cls, path: str | Path, key: SigningKey, *, pinned: bytes | None = None) -> Self:
+        """Go on with a ledger. ``pinned`` is a head seen earlier: a file that does not contain it is refused."""
+        path = Path(path)
+        with ExitStack() as undo:
+            database = undo.enter_context(closing(_connected(path, "EXCLUSIVE")))
+            book = replay(_rows(database), key.public, pinned)
+            with _errors():
+                database.execute("PRAGMA journal_mode = WAL")
+            undo.pop_all()
+        return cls(path, key, database, book)
+
+    @property
+    def head(self) -> bytes:
+        """The last link. Whoever remembers it can tell whether an older ledger comes back."""
+        return self._book.head
+
+    @property
+    def guarantee(self) -> Guarantee:
+        return self._book.genesis.guarantee
+
+    @property
+    def budget(self) -> Budget:
+        return self._book.genesis.budget
+
+    @property
+    def epsilon(self) -> float:
+        """What all that is committed or reserved comes to, at the budget's delta."""
+        reached = self._book.filter.reached
+        return float("inf") if reached is None else reached / UNITS
+
+    @property
+    def spent(self) -> Charge:
+        """What is committed."""
+        return self._book.filter.spent
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """All entries from the first on."""
+        self._check_sound()
+        return (parse(body) for body, _signature in _rows(self._db))
+
+    def check(self, what: Charged) -> None:
+        """Raise ``BudgetError`` unless ``reserve`` would be allowed."""
+        if not self._reserved(what):
+            self._book.reserve(what)
+
+    def reserve(self, what: Charged) -> None:
+        """Set the worst case aside."""
+        if not self._reserved(what):
+            self._append(self._book.reserve(what))
+
+    def commit(self, what: Charged) -> None:
+        """Say what happened to what was reserved. A release happens once: another set of survivors is refused."""
+        record = self._record(what)
+        if record is None or record.happened is None:
+            self._append(self._book.commit(what))
+        elif unsigned(record.happened) != unsigned(what):
+            raise BudgetError(f"release {name_of(what)} was committed with other facts")
+
+    def abort(self, what: Charged, reason: str) -> None:
+        """Give back what was reserved, if anything. Only if nothing was released, and nothing can be any more."""
+        if self._record(what) is not None:
+            self._append(self._book.abort(name_of(what), reason))
+
+    def charge(self, event: Event, count: int = 1, samples: int = 0) -> None:
+        """Reserve and commit at once: for steps that are taken in any case. Charged anew with every call."""
+        steps = Steps(f"steps/{len(self._book.links)}", event, count, samples)
+        self.reserve(steps)
+        self.commit(steps)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _reserved(self, what: Charged) -> bool:
+        """Whether it was reserved before; refused if something else was, under its name."""
+        record = self._record(what)
+        if record is not None and record.reserved != worst(what):
+            raise BudgetError(f"release {name_of(what)} was reserved with other facts")
+        return record is not None
+
+    def _record(self, what: Charged) -> Record | None:
+        self._check_sound()
+        return self._book.records.get(name_of(what))
+
+    def _check_sound(self) -> None:
+        if not self._sound:
+            raise StorageError("the ledger could not be written: open it again to see what it holds")
+
+    def _append(self, draft: Draft) -> None:
+        self._sound = False  # until it is known that the disk has it
+        signature = self._key.sign(labels.LEDGER_LINK, draft.link)
+        with _written(self._db):
+            self._db.execute(_INSERT, (len(self._book.links), draft.body, signature))
+        self._book.adopt(draft)
+        self._sound = True
+
+
+def read(path: str | Path) -> list[Row]:
+    """Body and signature of each entry in a file that nobody is writing to."""
+    with closing(_connected(Path(path))) as database:
+        return _rows(database)
+
+
+def _connected(path: Path, locking: str = "NORMAL") -> sqlite3.Connection:
+    """An existing file; a log that a crash left behind is taken in."""
+    with _errors(), ExitStack() as undo:
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=0)
+        undo.callback(database.close)
+        for setting in (f"locking_mode = {locking}", "synchronous = FULL", "trusted_schema = OFF"):
+            database.execute(f"PRAGMA {setting}")
+        undo.pop_all()
+    return database
+
+
+def _rows(database: sqlite3.Connection) -> list[Row]:
+    with _errors():
+        database.execute("BEGIN")
+        schema = tuple(sql for (sql,) in database.execute("SELECT sql FROM sqlite_master ORDER BY rowid"))
+        if schema != _SCHEMA or database.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
+            raise PeerError("this is no ledger, or it has been altered")
+        rows = database.execute("SELECT number, body, signature FROM entries ORDER BY number").fetchall()
+        database.execute("COMMIT")
+    if any(row[0] != place or type(row[1]) is not bytes or type(row[2]) is not bytes for place, row in enumerate(rows)):
+        raise PeerError("entries of the ledger are missing")
+    return [(body, signature) for _number, body, signature in rows]
+
+
+@contextmanager
+def _written(database: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing, and on the disk. What fails half-way is undone when the file is closed."""
+    with _errors():
+        database.execute("BEGIN IMMEDIATE")
+        yield
+        database.execute("COMMIT")
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: of a message that quotes what was altered
+        outside = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _OUTSIDE
+        if outside or isinstance(error, sqlite3.ProgrammingError):  # which a closed one gives
+            raise StorageError(f"the ledger cannot be read or written: {error}") from None
+        raise PeerError(f"this is no ledger, or it has been altered: {error}") from None
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,71 @@
+"""What an auditor asks of a ledger: that it is whole, and that its numbers follow from its facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from dp.filter import Charge
+from dp.ledger.book import Book, Row, replay
+from dp.ledger.entries import charge_of, from_facts, parse, survivors_digest, unsigned
+from dp.secure_sum import SecureSum
+from secagg import labels
+from secagg.errors import PeerError, SecAggError
+from secagg.keys import verify as verify_signature
+
+_ROUNDING, _RELATIVE = 3, 1e-9
+"""Units, and a fraction, by which a divergence may differ from one machine to another."""
+
+
+def verify(
+    rows: Sequence[Row],
+    key: bytes | None = None,
+    head: bytes | None = None,
+    also: Callable[[SecureSum], None] = lambda what: None,
+) -> Book:
+    """Check all that can be checked; ``PeerError`` says what is wrong. Without key and head: in itself only.
+
+    ``also`` is called with every secure sum, for checks that need to know what a plan is.
+    """
+    book = replay(rows, key, head)
+    for number, (body, _signature) in enumerate(rows):
+        entry = parse(body)
+        if "rdp" not in entry:
+            continue
+        what = from_facts(entry)
+        try:
+            computed = charge_of(what, book.genesis.guarantee)
+            if isinstance(what, SecureSum):
+                for signed in what.signatures:
+                    digest = survivors_digest(what)
+                    verify_signature(signed.key, signed.signature, labels.SURVIVORS, digest, culprit=signed.name)
+                also(what)
+        except (SecAggError, ArithmeticError) as error:
+            raise PeerError(f"entry {number} of the ledger: {error}") from None
+        if not _close(computed, Charge(tuple(entry["rdp"]), entry["samples"])):
+            raise PeerError(f"entry {number} of the ledger charges something else than it costs")
+    return book
+
+
+def compare(ledger: Book, other: Book) -> None:
+    """``other`` is a copy of this ledger, or kept by a client. ``PeerError`` if they cannot both be true."""
+    if ledger.links[0] == other.links[0]:
+        if any(ours != theirs for ours, theirs in zip(ledger.links, other.links, strict=False)):
+            raise PeerError("a fork: the two ledgers begin alike and then differ")
+        return
+    for name, theirs in other.records.items():
+        if not isinstance(theirs.happened, SecureSum):
+            continue
+        ours = ledger.records.get(name)
+        if ours is None or ours.happened is None:
+            raise PeerError(f"release {name} is committed in the other ledger and not in this one")
+        if unsigned(ours.happened) != unsigned(theirs.happened):
+            raise PeerError(f"a fork: release {name} has other facts in the other ledger")
+        if ledger.genesis.guarantee == other.genesis.guarantee and not _close(ours.charge, theirs.charge):
+            raise PeerError(f"release {name} is charged otherwise in the other ledger")
+
+
+def _close(a: Charge, b: Charge) -> bool:
+    return a.samples == b.samples and all(
+        x == y or (x is not None and y is not None and abs(x - y) <= _ROUNDING + _RELATIVE * x)
+        for x, y in zip(a.rdp, b.rdp, strict=True)
+    )

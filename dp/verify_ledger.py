@@ -1,0 +1,414 @@
+"""An auditor's own check of a privacy ledger: python verify_ledger.py EXPORT.jsonl [--key HEX|FILE] [--head HASH]
+
+It takes what ``secagg ledger export`` gives, imports nothing of the library that wrote it (only ``cryptography``, for
+Ed25519), and computes everything again from the facts, with formulas taken from the papers: hash chain, signatures,
+noise variances, Renyi divergences, sums, limits, epsilons. One line for each problem; exit code 0 (none) or 4. Without
+key and head it can only say that the ledger agrees with itself. The fields are described in docs/ledger.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+UNITS = 10**12
+ORDERS = [*range(2, 65), *range(72, 257, 8), 320, 384, 448, 512, 768, 1024]
+ABSOLUTE, RELATIVE = 3, 1e-6  # units, and a fraction: what floating point may differ by
+AT_COMMIT = "survivors cohort bitmap signatures survivors_digest missing honest components_removed variance_held"
+AFTER = "release total total_samples epsilon_before epsilon_after"
+FIELDS = {
+    "genesis": """number previous phase schema accountant run elsewhere unit relation trust epsilon delta slack order
+        orders units limits samples_limit owner""",
+    "reserve": f"number previous phase rdp samples {AFTER}",
+    "commit": f"number previous phase rdp samples {AFTER}",
+    "abort": f"number previous phase reason {AFTER}",
+    "sum": f"""plan plan_digest session round planned noise dimension clip_l2 scale rotated beta l2_squared l1
+        weight_bound ring_bits variance_each variance_components sampling seen_by {AT_COMMIT}""",
+    "noise": "family variance dropouts colluders components",
+    "signature": "name key signature",
+    "steps": "event count sampling seen_by",
+}
+COUNTS = ("planned", "survivors", "dimension", "l2_squared", "l1", "weight_bound", "ring_bits")
+RELATIONS = ("add-or-remove", "replace-one", "zero-out")
+
+
+class Problem(Exception):
+    """Something that an honest ledger does not hold."""
+
+
+def need(condition: Any, problem: str) -> None:
+    if not condition:
+        raise Problem(problem)
+
+
+def need_fields(value: Any, kind: str) -> None:
+    need(isinstance(value, dict) and value.keys() == set(FIELDS[kind].split()), f"{kind} has other fields")
+
+
+def digest(label: bytes, *parts: bytes) -> bytes:
+    """SHA-256 over parts that each have their length in front, 8 bytes."""
+    return hashlib.sha256(transcript(label, *parts)).digest()
+
+
+def transcript(label: bytes, *parts: bytes) -> bytes:
+    return b"".join(len(part).to_bytes(8, "big") + part for part in (label, *parts))
+
+
+def check_signature(key: bytes, signature: bytes, label: bytes, part: bytes, problem: str) -> None:
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, transcript(label, part))
+    except (InvalidSignature, ValueError):
+        raise Problem(problem) from None
+
+
+def canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def rational(text: Any) -> Fraction:
+    need(isinstance(text, str) and re.fullmatch(r"\d+(/[1-9]\d*)?", text), f"{text!r} is not a rational")
+    value = Fraction(text)
+    need(str(value) == text, f"{text} is not reduced")
+    return value
+
+
+# Renyi divergences at one order a, in nats
+
+
+def gaussian(a: int, z: float) -> float:
+    """Mironov 2017, Proposition 7."""
+    return a / (2 * z * z)
+
+
+def sampled_gaussian(a: int, z: float, q: float) -> float:
+    """Mironov, Talwar and Zhang 2019, Section 3.3: sum over k of C(a,k) q^k (1-q)^(a-k) e^(k(k-1)/2z^2), less 1."""
+    if q == 1:
+        return gaussian(a, z)
+    logs = []
+    for k in range(2, a + 1):
+        x = k * (k - 1) / (2 * z * z)
+        binomial = math.lgamma(a + 1) - math.lgamma(k + 1) - math.lgamma(a - k + 1)
+        logs.append(binomial + k * math.log(q) + (a - k) * math.log1p(-q) + x + math.log(-math.expm1(-x)))
+    return log1p_of_sum(logs) / (a - 1)
+
+
+def log1p_of_sum(logs: list[float]) -> float:
+    """log(1 + sum of e^x)."""
+    top = max(logs)
+    total = top + math.log(sum(math.exp(x - top) for x in logs))
+    return total + math.log1p(math.exp(-total)) if total > 0 else math.log1p(math.exp(total))
+
+
+def fixed_size_gaussian(a: int, z: float, q: float) -> float:
+    """Wang, Balle and Kasiviswanathan 2019, Theorem 27, for noise of z replacements' norm."""
+    if q == 1:
+        return gaussian(a, z)
+    logs = []
+    for j in range(2, a + 1):
+        binomial = math.lgamma(a + 1) - math.lgamma(j + 1) - math.lgamma(a - j + 1)
+        plain = math.log(2) + j * (j - 1) / (2 * z * z)
+        if j == 2:
+            bound = min(math.log(4) + math.log(math.expm1(1 / (z * z))), math.log(2) + 1 / (z * z))
+        elif a <= 256:  # beyond, the simpler bound is as good
+            moments = log_moments(z)
+            bound = min(plain, math.log(4) + (moments[j // 2 * 2] + moments[(j + 1) // 2 * 2]) / 2)
+        else:
+            bound = plain
+        logs.append(binomial + j * math.log(q) + bound)
+    return log1p_of_sum(logs) / (a - 1)
+
+
+@lru_cache(64)
+def log_moments(z: float) -> dict[int, float]:
+    """log of B(l) = sum over i of (-1)^i C(l,i) e^(i(i-1)/2z^2), for even l up to 256; B is E (p/q - 1)^l."""
+    with localcontext() as context:
+        context.prec = 1200  # terms cancel
+        unit = (1 / (2 * Decimal(z) ** 2)).exp()
+        powers = [unit ** (i * (i - 1)) for i in range(257)]
+        found = {}
+        for even in range(2, 257, 2):
+            total = sum((-1) ** i * math.comb(even, i) * powers[i] for i in range(even + 1))
+            found[even] = math.log(total.scaleb(-total.adjusted())) + total.adjusted() * math.log(10)
+    return found
+
+
+def discrete_laplace(a: int, pure: float) -> float:
+    """Bun and Steinke 2016, Proposition 3.3; and the divergence is at most pure epsilon."""
+    return min(pure, a * pure * pure / 2)
+
+
+def skellam(a: int, variance: float, l2_squared: int, l1: int) -> float:
+    """Agarwal, Kairouz and Liu 2021, Theorem 3.5; variance is theirs, 2 mu there being mu here."""
+    extra = min(((2 * a - 1) * l2_squared + 6 * l1) / (4 * variance**2), 3 * l1 / (2 * variance))
+    return a * l2_squared / (2 * variance) + extra
+
+
+def discrete_gaussians(a: int, parties: int, each: float, dimension: int, l2_squared: int, l1: int) -> float:
+    """Kairouz, Liu and Steinke 2021, Proposition 14: parties discrete Gaussians of variance each."""
+    tau, total = 10 * distance(parties, each), parties * each
+    return min(
+        a * l2_squared / (2 * total) + tau * dimension,
+        a / 2 * (l2_squared / total + 2 * l1 * tau / math.sqrt(total) + tau**2 * dimension),
+        a / 2 * (math.sqrt(l2_squared / total) + tau * math.sqrt(dimension)) ** 2,
+    )
+
+
+@lru_cache(1024)
+def distance(parties: int, each: float) -> float:
+    return sum(math.exp(-2 * math.pi**2 * each * k / (k + 1)) for k in range(1, parties))
+
+
+def curve(event: Any, guarantee: dict[str, str]) -> list[float]:
+    """Divergences of an event record at all orders."""
+    if event["kind"] == "Selection":  # Papernot and Steinke 2022, Theorem 2, eta = 1
+        one = [event["steps"] * value for value in curve(event["release"], guarantee)]
+        mean = float(rational(event["mean_runs"]))
+        fixed = min(2 * ((1 - 1 / a) * r + math.log(mean) / a) for a, r in zip(ORDERS, one, strict=True))
+        all_orders = [r + fixed + math.log(mean) / (a - 1) for a, r in zip(ORDERS, one, strict=True)]
+        return [min(all_orders[i:]) for i in range(len(ORDERS))]
+    need(event["kind"] == "Release", "an event is a release or a selection")
+    need(
+        event["guarantee"] == {"kind": "Guarantee", **guarantee}, "a release under another guarantee than the budget's"
+    )
+    mechanism, sampling, relation = event["mechanism"], event["sampling"], guarantee["relation"]
+    stretch = 2 if relation == "replace-one" else 1
+    kinds = mechanism["kind"], sampling["kind"]
+    if kinds == ("Gaussian", "PoissonSample") and stretch == 1:
+        z, q = float(rational(mechanism["noise_multiplier"])), float(rational(sampling["rate"]))
+        return [sampled_gaussian(a, z, q) for a in ORDERS]
+    if kinds == ("Gaussian", "FixedSizeSample") and stretch == 2:
+        z = float(rational(mechanism["noise_multiplier"])) / 2
+        return [fixed_size_gaussian(a, z, sampling["size"] / sampling["population"]) for a in ORDERS]
+    need(sampling["kind"] == "Everyone", f"no bound is known for {kinds} under {relation}")
+    if mechanism["kind"] == "Gaussian":
+        return [gaussian(a, float(rational(mechanism["noise_multiplier"])) / stretch) for a in ORDERS]
+    if mechanism["kind"] == "DiscreteLaplace":
+        pure = float(stretch * mechanism["l1"] / rational(mechanism["scale"]))
+        return [discrete_laplace(a, pure) for a in ORDERS]
+    l2_squared, l1 = stretch**2 * mechanism["l2_squared"], stretch * mechanism["l1"]
+    if mechanism["kind"] == "Skellam":
+        return [skellam(a, float(rational(mechanism["variance"])), l2_squared, l1) for a in ORDERS]
+    need(mechanism["kind"] == "DiscreteGaussians", f"unknown mechanism {mechanism['kind']}")
+    each = float(rational(mechanism["each"]))
+    need(each >= 0.25, "discrete Gaussians of a standard deviation below 1/2 have no bound")
+    return [discrete_gaussians(a, mechanism["parties"], each, mechanism["dimension"], l2_squared, l1) for a in ORDERS]
+
+
+def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[Any, int]:
+    """Everything about one secure sum that follows from something else. Returns its event and samples."""
+    plan_digest, noise = digest(b"secagg/v1/plan", bytes.fromhex(facts["plan"])), facts["noise"]
+    need(facts["plan_digest"] == plan_digest.hex(), "plan_digest is not that of the plan")
+    need(guarantee["trust"] == "distributed", "noise in a secure sum is distributed, the guarantee is not")
+    need(all(type(facts[name]) is int and facts[name] > 0 for name in COUNTS), "counts less than one")
+    n, survivors, colluders = facts["planned"], facts["survivors"], noise["colluders"]
+    dropouts, m, missing = noise["dropouts"], noise["components"], n - survivors
+    need(0 <= missing <= dropouts and facts["missing"] == missing, "more clients are missing than the noise allows for")
+    need(facts["honest"] == survivors - colluders > 0 and 0 <= m <= dropouts, "nobody honest is left")
+    # Jiang, Wang and Chen 2024 (XNoise), with m levels: level j is for a_j = ceil(j dropouts / m) missing clients
+    target = rational(noise["variance"])
+    levels = [-(-j * dropouts // m) for j in range(m + 1)] if m else [dropouts]
+    at_level = [target / (n - missing_then - colluders) for missing_then in levels]
+    kept = next(j for j, missing_then in enumerate(levels) if missing_then >= missing)
+    need(rational(facts["variance_each"]) == at_level[0], "variance_each does not follow")
+    parts = [str(b - a) for a, b in pairwise(at_level)]
+    need(facts["variance_components"] == parts, "variance_components do not follow")
+    need(facts["components_removed"] == m - kept, "components_removed does not follow")
+    held = (survivors - colluders) * at_level[kept]
+    need(rational(facts["variance_held"]) == held >= target, "variance_held does not follow")
+    need((facts["sampling"], facts["seen_by"]) == ("Everyone", "server"), "the server sees who takes part")
+    cohort, bitmap = bytes.fromhex(facts["cohort"]), bytes.fromhex(facts["bitmap"])
+    agreed = digest(b"secagg/v1/pairwise/survivors", plan_digest, cohort, bitmap)
+    need(facts["survivors_digest"] == agreed.hex(), "survivors_digest does not follow")
+    signatures = facts["signatures"]
+    if committed:
+        need(len(cohort) == 32, "survivors of no cohort")
+        need(sum(byte.bit_count() for byte in bitmap) == survivors, "survivors are not those of the bitmap")
+        need(0 < len(signatures) == len({signed["key"] for signed in signatures}), "no signatures, or two by one key")
+    else:
+        need(not (cohort or bitmap or signatures) and missing == dropouts, "the worst case was not reserved")
+    for signed in signatures:
+        need_fields(signed, "signature")
+        key, signature = bytes.fromhex(signed["key"]), bytes.fromhex(signed["signature"])
+        problem = f"{signed['name']} did not sign these survivors"
+        check_signature(key, signature, b"secagg/v1/pairwise/survivors", agreed, problem)
+    norms = {"l2_squared": facts["l2_squared"], "l1": facts["l1"]}
+    if noise["family"] == "skellam":
+        mechanism = {"kind": "Skellam", "variance": str(held), **norms}
+    else:
+        need(noise["family"] == "discrete-gaussian" and m == 0, "unknown noise")
+        mechanism = {"kind": "DiscreteGaussians", "parties": survivors - colluders, "each": str(at_level[0])}
+        mechanism |= {"dimension": facts["dimension"], **norms}
+    event = {"kind": "Release", "mechanism": mechanism, "sampling": {"kind": "Everyone"}}
+    return {**event, "guarantee": {"kind": "Guarantee", **guarantee}}, n * facts["dimension"] * (1 + m)
+
+
+class Audit:
+    """One ledger, entry by entry."""
+
+    def __init__(self, key: bytes | None) -> None:
+        self.key = key
+        self.links: list[bytes] = []
+        self.open: dict[str, Any] = {}  # of each release: recorded and recomputed divergences, samples, facts
+        self.done: set[str] = set()
+        self.spent: Any = ([0] * len(ORDERS), [0.0] * len(ORDERS), 0)
+
+    def entry(self, line: str) -> None:
+        """Raise ``Problem`` unless this entry may be next."""
+        outer = json.loads(line, parse_float=_no_float, parse_constant=_no_float)
+        need(canonical(outer) == line and outer.keys() == {"body", "signature"}, "not as it was exported")
+        body, previous = outer["body"], self.links[-1] if self.links else bytes(32)
+        self.links.append(digest(b"secagg/v1/ledger/entry", previous, canonical(body).encode()))
+        need(body["previous"] == previous.hex(), "does not follow the entry before")
+        need(body["number"] == len(self.links) - 1, "is out of place")
+        need((body["phase"] == "genesis") == (body["number"] == 0), "a ledger has one genesis, its first entry")
+        if body["number"] == 0:
+            self.begin(body)
+        signature = bytes.fromhex(outer["signature"])
+        need(self.key, "no genesis went before")
+        check_signature(self.key or b"", signature, b"secagg/v1/ledger/link", self.links[-1], "bad signature")
+        if body["number"]:
+            self.follow(body)
+
+    def begin(self, body: Any) -> None:
+        need_fields(body, "genesis")
+        need(body["relation"] in RELATIONS, "unknown relation")
+        self.key = self.key or bytes.fromhex(body["owner"])
+        need(body["owner"] == self.key.hex(), "is signed by another key")
+        need((body["schema"], body["accountant"], body["orders"]) == (1, "rdp/1", ORDERS), "is of another version")
+        need(body["units"] == f"1/{UNITS}", "is in other units")
+        self.guarantee = {name: body[name] for name in ("unit", "relation", "trust")}
+        epsilon, delta, slack = (rational(body[name]) for name in ("epsilon", "delta", "slack"))
+        self.budget, self.limits, self.most_samples = math.ceil(epsilon * UNITS), body["limits"], body["samples_limit"]
+        for order, limit in zip(ORDERS, self.limits, strict=True):  # Canonne, Kamath and Steinke 2020, Proposition 12
+            share = Fraction(99, 100) if order == body["order"] else Fraction(1, 100 * (len(ORDERS) - 1))
+            log_delta = math.log(float((delta - slack) * share))
+            most = float(epsilon) + (log_delta + math.log(order)) / (order - 1) - math.log1p(-1 / order)
+            need(abs(limit - most * UNITS) <= ABSOLUTE, f"the limit of order {order} does not follow")
+        allowed = slack * 2**128 / Fraction(1 + math.exp(epsilon))
+        need(abs(self.most_samples - math.floor(allowed)) <= allowed / 10**9, "samples_limit does not follow")
+
+    def follow(self, body: Any) -> None:
+        name, phase = body["release"], body["phase"]
+        need_fields({field: value for field, value in body.items() if field not in ("sum", "steps")}, phase)
+        before = self.total()
+        if phase == "reserve":
+            need(name not in self.open and name not in self.done, f"{name} was reserved before")
+            self.open[name] = self.charge(body)
+        else:
+            need(phase in ("commit", "abort") and name in self.open, f"nothing is reserved for {name}")
+            reserved = self.open.pop(name)
+            if phase == "commit":
+                self.done.add(name)
+                self.commit(reserved, self.charge(body), before)
+        total = self.total()
+        need((body["total"], body["total_samples"]) == (total[0], total[2]), "the sums are wrong")
+        for field, (recorded, recomputed, _) in (("epsilon_before", before), ("epsilon_after", total)):
+            epsilon, own = body[field], self.epsilon(recomputed)
+            need(epsilon == self.epsilon(recorded), f"{field} is not what the sums come to")
+            need(own is None or abs(epsilon - own) <= UNITS / 1000, f"{field} is {epsilon / UNITS}, not {own / UNITS}")
+        if phase == "reserve":
+            need(epsilon is not None and epsilon <= self.budget, "exceeds the budget")
+            need(total[2] <= self.most_samples, "draws more samples than the slack of delta allows")
+
+    def commit(self, reserved: Any, charge: Any, before: Any) -> None:
+        """Added up even if it is wrong, so that one problem is not followed by many."""
+        self.spent = added([self.spent, charge[:3]])
+        for now, limit, actual, allowed in zip(before[0], self.limits, charge[0], reserved[0], strict=True):
+            relied_on = now is not None and now <= limit
+            need(not relied_on or (actual is not None and actual <= allowed), "costs more than was reserved")
+        need(charge[3] == reserved[3] and charge[2] <= reserved[2], "is not what was reserved")
+
+    def charge(self, body: Any) -> tuple[Any, list[float], int, Any]:
+        """Recorded divergences, our own, samples, and the facts that the plan fixes; all checked."""
+        rdp, samples, planned, count = body["rdp"], body["samples"], None, 1
+        if "sum" in body:
+            facts = body["sum"]
+            need_fields(facts, "sum")
+            need_fields(facts["noise"], "noise")
+            need(body["release"] == facts["plan_digest"], "is not named after its plan")
+            planned = {name: value for name, value in facts.items() if name not in AT_COMMIT.split()}
+            event, drawn = check_sum(facts, body["phase"] == "commit", self.guarantee)
+            need(samples == drawn, "samples do not follow")
+        else:
+            facts = body["steps"]
+            need_fields(facts, "steps")
+            event, count = facts["event"], facts["count"]
+            sampling = (event["release"] if event["kind"] == "Selection" else event)["sampling"]["kind"]
+            seen_by = "everybody" if sampling == "Everyone" else "nobody"
+            need((facts["sampling"], facts["seen_by"]) == (sampling, seen_by), "sampling is not the event's")
+            need(type(samples) is int and samples >= 0 and type(count) is int and count > 0, "is less than nothing")
+        exact = [count * value * UNITS for value in curve(event, self.guarantee)]
+        for order, recorded, value in zip(ORDERS, rdp, exact, strict=True):
+            enough = recorded is None or recorded >= value * (1 - RELATIVE) - ABSOLUTE * count
+            need(enough, f"is charged less at order {order} than it costs")
+        return rdp, exact, samples, planned
+
+    def total(self) -> Any:
+        return added([self.spent, *(charge[:3] for charge in self.open.values())])
+
+    def epsilon(self, total: Any) -> Any:
+        if all(used == 0 for used in total):
+            return 0
+        rooms = [limit - used for limit, used in zip(self.limits, total, strict=True) if used is not None]
+        return max(0, self.budget - max(rooms)) if rooms else None
+
+
+def added(charges: Any) -> Any:
+    recorded, recomputed, samples = zip(*charges, strict=True)
+    sums = [None if None in column else sum(column) for column in zip(*recorded, strict=True)]
+    return sums, [sum(column) for column in zip(*recomputed, strict=True)], sum(samples)
+
+
+def _no_float(text: str) -> Any:
+    raise Problem(f"{text}: a ledger has no floats")
+
+
+def problems(data: bytes, key: bytes | None, head: bytes | None) -> Iterator[str]:
+    audit, lines = Audit(key), data.split(b"\n")
+    if lines.pop() != b"" or not lines:
+        yield "the export is cut off"
+    for number, line in enumerate(lines):
+        try:
+            audit.entry(line.decode("ascii"))
+        except Problem as problem:
+            yield f"entry {number}: {problem}"
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+            yield f"entry {number}: is none: {type(error).__name__} {error}"
+    if head is not None and head not in audit.links:
+        yield "the pinned head is not in the ledger: it is older, or another one"
+
+
+def hexadecimal(text: str) -> bytes:
+    path = Path(text)
+    return bytes.fromhex(path.read_text() if path.is_file() else text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Check an exported privacy ledger.")
+    parser.add_argument("export", type=Path)
+    parser.add_argument("--key", type=hexadecimal, help="Ed25519 public key: 64 hexadecimal digits, or a file of them")
+    parser.add_argument("--head", type=bytes.fromhex, help="a link that must be in the ledger")
+    options = parser.parse_args(arguments)
+    found = list(problems(options.export.read_bytes(), options.key, options.head))
+    pinned = options.key is not None and options.head is not None
+    for line in found or ["verified" if pinned else "internally consistent only: give --key and --head"]:
+        sys.stdout.write(line + "\n")
+    return 4 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

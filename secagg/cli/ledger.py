@@ -1,0 +1,122 @@
+"""``secagg ledger``: what a privacy budget was spent on, and whether that is true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.table import Table
+
+from dp.filter import UNITS
+from dp.ledger.entries import FIELDS, canonical, parse
+from dp.ledger.file import FILE, read
+from dp.ledger.verify import compare, verify
+from dp.secure_sum import SecureSum
+from protocols.plan import RoundPlan
+from protocols.roster import Roster
+from secagg.cli.output import Json, emit, facts
+from secagg.errors import PeerError, UsageError
+
+app = typer.Typer(name="ledger", help="What a privacy budget was spent on, and whether that is true.")
+
+RunDir = Annotated[Path, typer.Argument(help=f"A run's directory with its {FILE}, or a ledger.", metavar="RUN_DIR")]
+
+
+@app.command()
+def show(run_dir: RunDir, as_json: Json = False) -> None:
+    """The entries, and on whose word each field stands. Nothing is verified."""
+    entries = [parse(body) for body, _signature in read(_file(run_dir))]
+    table = Table("entry", "phase", "round", "survivors", "epsilon", title=entries[0]["run"] if entries else None)
+    for entry in entries[1:]:
+        happened = entry.get("sum", {})
+        survivors = f"{happened['survivors']} of {happened['planned']}" if happened else ""
+        reached = _epsilon(entry["epsilon_after"])
+        where = happened.get("round", entry["release"][:20])
+        table.add_row(str(entry["number"]), entry["phase"], str(where), survivors, f"{reached:.4g}")
+    marks = {mark.value: ", ".join(name for name, other in FIELDS.items() if other is mark) for mark in FIELDS.values()}
+    emit(as_json, {"entries": entries, "fields": FIELDS}, Group(table, "", facts(marks)))
+
+
+@app.command()
+def export(run_dir: RunDir, as_json: Json = False) -> None:
+    """All entries as JSON lines, for dp/verify_ledger.py; the schema is in docs/ledger.md."""
+    lines = [{"body": parse(body), "signature": signature.hex()} for body, signature in read(_file(run_dir))]
+    if as_json:
+        emit(as_json, {"entries": lines}, "")
+    else:
+        for line in lines:
+            print(canonical(line).decode())
+
+
+@app.command("verify")
+def check(
+    run_dir: RunDir,
+    key: Annotated[Path | None, typer.Option(help="File with the ledger's public key, in hexadecimal.")] = None,
+    head: Annotated[str | None, typer.Option(help="A head that was seen earlier, in hexadecimal.")] = None,
+    against: Annotated[Path | None, typer.Option(help="A client's ledger, or a copy of this one.")] = None,
+    roster: Annotated[Path | None, typer.Option(help="The roster that signers must be in.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compute everything again: hash chain, signatures, divergences, epsilons. Without key and head, only whether the
+    ledger agrees with itself."""
+    names = None if roster is None else Roster.load(roster)
+
+    def check_plan(what: SecureSum) -> None:
+        plan = RoundPlan.decode(what.plan)
+        agreed = plan.secure_sum(what.survivors, cohort=what.cohort, bitmap=what.bitmap, signatures=what.signatures)
+        if agreed != what:
+            raise PeerError("these are not the facts of the plan")
+        if names is not None:
+            if plan.roster != names.digest:
+                raise PeerError("the plan is for another roster")
+            strangers = [s.name for s in what.signatures if names.keys[names.number(s.name)] != s.key]
+            if strangers:
+                raise PeerError("signed with a key that is not in the roster", culprits=strangers)
+
+    pinned_key = None if key is None else _hexadecimal(_text(key))
+    book = verify(read(_file(run_dir)), pinned_key, None if head is None else _hexadecimal(head), check_plan)
+    if against is not None:
+        compare(book, verify(read(_file(against)), also=check_plan))
+    budget, guarantee = book.genesis.budget, book.genesis.guarantee
+    answer = {
+        "verdict": "verified" if key is not None and head is not None else "internally consistent only",
+        "entries": len(book.links),
+        "head": book.head.hex(),
+        "run": book.genesis.run,
+        "guarantee": f"{guarantee.unit}, {guarantee.relation}, {guarantee.trust}",
+        "epsilon": _epsilon(book.filter.reached),
+        "budget": float(budget.epsilon),
+        "delta": float(budget.delta),
+        "elsewhere": book.genesis.elsewhere,
+    }
+    emit(as_json, answer, facts(answer))
+
+
+def _file(path: Path) -> Path:
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"there is no ledger at {file}")
+    return file
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"cannot read {path}") from None
+
+
+def _hexadecimal(text: str) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != 32:
+        raise UsageError("a key or head is 64 hexadecimal digits")
+    return found
+
+
+def _epsilon(units: int | None) -> float:
+    return float("inf") if units is None else units / UNITS

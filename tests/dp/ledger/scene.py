@@ -1,0 +1,116 @@
+"""Rounds and ledgers for the tests. Light: imports no numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dp.events import Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
+from dp.ledger import Budget, Ledger
+from dp.ledger.book import START, Row
+from dp.ledger.entries import canonical, link, parse, survivors_digest
+from dp.noise import Family, NoiseSpec
+from dp.secure_sum import SecureSum, Signed
+from secagg import labels
+from secagg.keys import SigningKey, digest
+
+KEY = SigningKey(bytes(range(32)))
+CLIENT = SigningKey(bytes(range(1, 33)))
+USER = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.DISTRIBUTED)
+EXAMPLE = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+BUDGET = Budget(Fraction(8), Fraction(1, 10**6), slack=Fraction(1, 10**9))
+LARGE = Budget(Fraction(45), Fraction(1, 10**6), slack=Fraction(1, 10**7))
+"""For a few thousand rounds."""
+PLANNED = 10
+SKELLAM = NoiseSpec(Family.SKELLAM, Fraction(40_000), dropouts=4, colluders=1, components=2)
+GAUSSIANS = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(40_000), dropouts=4, colluders=1)
+
+
+@cache
+def signer(number: int) -> SigningKey:
+    return SigningKey(number.to_bytes(32, "big"))
+
+
+def planned(number: int = 0, noise: NoiseSpec = SKELLAM, session: bytes = bytes(16), **more: Any) -> SecureSum:
+    """A round as it is planned."""
+    plan = b"plan %d of " % number + session
+    facts = SecureSum(
+        plan=plan,
+        plan_digest=digest(labels.PLAN, plan),
+        session=session,
+        round=number,
+        planned=PLANNED,
+        noise=noise,
+        dimension=1000,
+        clip_l2=Fraction(1),
+        scale=Fraction(201, 2),
+        rotated=True,
+        beta=Fraction(1, 7),
+        l2_squared=10_200,
+        l1=3_100,
+        weight_bound=1,
+        ring_bits=20,
+        survivors=PLANNED,
+    )
+    return replace(facts, **more)
+
+
+def happened(number: int = 0, gone: Iterable[int] = (0, 3), signers: int = 3, **more: Any) -> SecureSum:
+    """The same round when the survivors have signed; ``gone`` are missing."""
+    alive = [u for u in range(PLANNED) if u not in set(gone)]
+    bitmap = sum(1 << u for u in alive).to_bytes(2, "little")
+    cohort = digest(b"cohort", number.to_bytes(4, "big"))
+    facts = replace(planned(number, **more), survivors=len(alive), cohort=cohort, bitmap=bitmap)
+    return signed(facts, alive[:signers])
+
+
+def signed(facts: SecureSum, signers: Iterable[int]) -> SecureSum:
+    agreed = survivors_digest(facts)
+    return replace(
+        facts,
+        signatures=tuple(
+            Signed(f"client-{u}", signer(u).public, signer(u).sign(labels.SURVIVORS, agreed)) for u in signers
+        ),
+    )
+
+
+def step(z: str = "1", rate: str = "1/100") -> Release:
+    return Release(Gaussian(Fraction(z)), PoissonSample(Fraction(rate)), EXAMPLE)
+
+
+def new(path: Path, *, key: SigningKey = KEY, budget: Budget = BUDGET, guarantee: Guarantee = USER) -> Ledger:
+    return Ledger.create(path, key, budget, guarantee, run="a test", elsewhere="nothing")
+
+
+def filled(path: Path, rounds: int = 3) -> Ledger:
+    """Rounds that are committed, with fewer and fewer survivors, an aborted one, and one that is still reserved."""
+    ledger = new(path)
+    for number in range(rounds):
+        ledger.reserve(planned(number))
+        ledger.commit(happened(number, gone=range(number % 5)))
+    ledger.reserve(planned(rounds))
+    ledger.abort(planned(rounds), "too few")
+    ledger.reserve(planned(rounds + 1))
+    return ledger
+
+
+def forged(rows: Iterable[Row], change: Callable[[list[dict[str, Any]]], object], key: SigningKey = KEY) -> list[Row]:
+    """What the ledger's owner can make of it: other entries, numbered, chained and signed as they should be."""
+    bodies = [parse(body) for body, _signature in rows]
+    change(bodies)
+    made, previous = [], START
+    for number, body in enumerate(bodies):
+        data = canonical({**body, "number": number, "previous": previous.hex()})
+        previous = link(previous, data)
+        made.append((data, key.sign(labels.LEDGER_LINK, previous)))
+    return made
+
+
+def exported(rows: Iterable[Row]) -> bytes:
+    """As ``secagg ledger export`` prints it."""
+    lines = [{"body": parse(body), "signature": signature.hex()} for body, signature in rows]
+    return b"".join(canonical(line) + b"\n" for line in lines)

@@ -1,0 +1,705 @@
+"""Two auditors, ours and the stand-alone one, against ledgers that were altered, also by their owner.
+
+``both`` asks the two and demands that they agree. ``scene.forged`` is what the owner can do: write what it likes, and
+number, chain and sign it as it should be.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dp import filter as filters
+from dp import verify_ledger
+from dp.accountants import rdp
+from dp.events import (
+    DiscreteGaussians,
+    DiscreteLaplace,
+    Everyone,
+    FixedSizeSample,
+    Gaussian,
+    Guarantee,
+    PoissonSample,
+    Relation,
+    Release,
+    Selection,
+    Skellam,
+    Trust,
+    Unit,
+    to_record,
+)
+from dp.filter import Budget
+from dp.ledger import Ledger, Steps, book, entries
+from dp.ledger.book import Row, replay
+from dp.ledger.file import read
+from dp.ledger.verify import compare, verify
+from secagg.errors import PeerError, StorageError
+from tests.adversarial.attack import switch_off
+from tests.dp.ledger import scene
+from tests.dp.ledger.scene import CLIENT, EXAMPLE, KEY, exported, filled, forged, happened, new, planned, signed, step
+
+STAND_ALONE = Path(verify_ledger.__file__)
+
+
+def problems(rows: list[Row], head: bytes | None = None) -> list[str]:
+    return list(verify_ledger.problems(exported(rows), KEY.public, head))
+
+
+def ours(rows: list[Row], head: bytes | None = None) -> str:
+    try:
+        verify(rows, KEY.public, head)
+    except PeerError as error:
+        return str(error)
+    return ""
+
+
+def both(rows: list[Row], head: bytes | None = None) -> str:
+    """What is wrong, as both auditors say; empty if they find nothing."""
+    one, other = ours(rows, head), problems(rows, head)
+    assert bool(one) == bool(other), (one, other)
+    return one
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def rows(path: Path) -> list[Row]:
+    filled(path).close()
+    return read(path)
+
+
+@pytest.fixture
+def steps(path: Path) -> list[Row]:
+    """A ledger of local training."""
+    budget = Budget.suited(step(), Fraction(3), Fraction(1, 10**5), slack=Fraction(0))
+    ledger = new(path.with_name("steps.db"), guarantee=EXAMPLE, budget=budget)
+    ledger.charge(step(), 50)
+    ledger.reserve(Steps("later", Selection(step("3"), 20, Fraction(3))))
+    ledger.close()
+    return read(path.with_name("steps.db"))
+
+
+def test_an_honest_ledger(rows: list[Row], steps: list[Row]) -> None:
+    assert both(rows, replay(rows).head) == ""
+    assert both(steps, replay(steps).head) == ""
+
+
+@pytest.mark.parametrize(
+    "noise", [scene.GAUSSIANS, replace(scene.SKELLAM, components=0), replace(scene.SKELLAM, components=3)]
+)
+def test_other_noise(path: Path, noise: Any) -> None:
+    ledger = new(path)
+    for number in range(2):
+        ledger.reserve(planned(number, noise=noise))
+        ledger.commit(happened(number, noise=noise, gone=range(number)))
+    ledger.close()
+    assert both(read(path)) == ""
+    lie = forged(read(path), lambda bodies: bodies[4]["sum"].update(honest=bodies[4]["sum"]["honest"] + 1))
+    assert both(lie)
+
+
+# Every field
+
+
+def leaves(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the values are; of a long list three."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from leaves(item, (*at, name))
+    elif isinstance(value, list):
+        for index in {0, len(value) // 2, len(value) - 1} if value else ():
+            yield from leaves(value[index], (*at, index))
+    else:
+        yield at
+
+
+OTHER = {
+    "replace-one": "zero-out",
+    "zero-out": "replace-one",
+    "add-or-remove": "replace-one",
+    "user": "example",
+    "example": "user",
+    "distributed": "local",
+    "local": "central",
+    "skellam": "discrete-gaussian",
+    "commit": "abort",
+    "reserve": "commit",
+    "PoissonSample": "Everyone",
+    "Everyone": "PoissonSample",
+}
+
+
+RATIONALS = {
+    "epsilon",
+    "delta",
+    "slack",
+    "units",
+    "clip_l2",
+    "scale",
+    "beta",
+    "variance",
+    "variance_each",
+    "variance_held",
+}
+RATIONALS |= {"variance_components", "noise_multiplier", "rate", "mean_runs"}
+
+
+def altered(name: str, value: Any) -> Any:
+    """Something else that could stand there."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return 2 * value + 1
+    if name in RATIONALS:
+        return str(Fraction(value) * 3 / 2 or Fraction(1, 10**7))
+    return OTHER.get(value, value[:-2] + ("00" if value[-2:] != "00" else "11"))
+
+
+def alter(bodies: list[Any], number: int, at: tuple[Any, ...]) -> None:
+    set_at(bodies[number], at, lambda value: altered(name_at(at), value))
+
+
+def name_at(at: tuple[Any, ...]) -> str:
+    return next(part for part in reversed(at) if isinstance(part, str))
+
+
+def set_at(body: Any, at: tuple[Any, ...], change: Callable[[Any], Any]) -> None:
+    for name in at[:-1]:
+        body = body[name]
+    body[at[-1]] = change(body[at[-1]])
+
+
+ON_ITS_OWN_WORD = {"run", "elsewhere", "unit", "reason", "name"}
+ON_ITS_OWN_WORD_UNTIL_COMMITTED = {
+    *("session", "round", "clip_l2", "scale", "rotated", "beta", "weight_bound", "ring_bits")
+}
+"""In the plan, which ``dp`` cannot read: ``secagg ledger verify`` compares (tests/cli/test_ledger.py)."""
+BY_CHAIN = {"number", "previous"}
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_each_field_of_each_entry(rows: list[Row], number: int) -> None:
+    """The owner changes one and signs again: noticed, unless the field stands on the owner's word."""
+    noticed, unnoticed = set(), set()
+    for at in leaves(json.loads(rows[number][0])):
+        if at[0] not in BY_CHAIN:
+            found = both(forged(rows, lambda bodies, at=at: alter(bodies, number, at)))
+            (noticed if found else unnoticed).add(name_at(at))
+    uncommitted = number in (7, 9)
+    allowed = ON_ITS_OWN_WORD | (ON_ITS_OWN_WORD_UNTIL_COMMITTED if uncommitted else set())
+    assert unnoticed == (noticed | unnoticed) & allowed
+    assert {entries.FIELDS[name] for name in unnoticed - ON_ITS_OWN_WORD_UNTIL_COMMITTED} <= {entries.Mark.ASSERTED}
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_each_field_of_steps(steps: list[Row], number: int) -> None:
+    for at in leaves(json.loads(steps[number][0])):
+        if name_at(at) not in BY_CHAIN | ON_ITS_OWN_WORD | {"release", "trust"}:
+            assert both(forged(steps, lambda bodies, at=at: alter(bodies, number, at))), at
+
+
+def places(body: bytes) -> set[tuple[Any, ...]]:
+    """Of all values and of what holds them, but for the chain."""
+    found = {at[:length] for at in leaves(json.loads(body)) for length in range(1, len(at) + 1)}
+    return {at for at in found if at[0] not in BY_CHAIN}
+
+
+def inside(value: Any, at: tuple[Any, ...]) -> Any:
+    return inside(value[at[0]], at[1:]) if at else value
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 8])
+def test_fields_more_or_less(rows: list[Row], number: int) -> None:
+    before = rows[: number + 1]
+    for at in places(rows[number][0]):
+        if isinstance(at[-1], str):
+            assert both(forged(before, lambda bodies, at=at: inside(bodies[number], at[:-1]).pop(at[-1]))), at
+            assert both(forged(before, lambda bodies, at=at: inside(bodies[number], at[:-1]).update(more=1))), at
+
+
+OTHERS = [None, [], {}, "x", -1, 10**30, True, "1e9", [None] * 93, [-5] * 93, ["1"] * 93]
+
+
+@pytest.mark.parametrize("value", OTHERS, ids=range(len(OTHERS)))
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_fields_of_other_types(rows: list[Row], number: int, value: Any) -> None:
+    """Refused in an orderly way, whatever stands there; the script does not judge what it does not compute with."""
+    for at in places(rows[number][0]):
+        if inside(json.loads(rows[number][0]), at) not in (value, [value]):
+            changed = forged(rows[: number + 1], lambda bodies, at=at: set_at(bodies[number], at, lambda _: value))
+            said, noticed = ours(changed), problems(changed)
+            if name_at(at) not in ON_ITS_OWN_WORD | ON_ITS_OWN_WORD_UNTIL_COMMITTED | {"trust"}:
+                assert said, at
+                assert noticed, at
+
+
+# The chain
+
+
+def test_entries_removed_repeated_or_out_of_order(rows: list[Row]) -> None:
+    head = replay(rows).head
+    for number in range(len(rows)):
+        assert both(rows[:number] + rows[number + 1 :], head)
+        assert both(rows[: number + 1] + rows[number:], head)
+    for number in range(len(rows) - 1):
+        assert both([*rows[:number], rows[number + 1], rows[number], *rows[number + 2 :]], head)
+
+
+def test_even_if_the_owner_signs_again(rows: list[Row]) -> None:
+    """But a release that is left out from beginning to end only shows to who remembers a head, or has a ledger too."""
+    for number in range(1, len(rows) - 1):
+        removed = json.loads(rows[number][0])
+        harmless = removed["phase"] == "commit" and removed["epsilon_before"] == removed["epsilon_after"]
+        assert bool(both(forged(rows, lambda bodies, n=number: bodies.pop(n)))) != harmless
+    head = replay(rows).head
+    shorter = rows[:-1]
+    assert both(shorter) == ""
+    assert "pinned head" in both(shorter, head)
+
+
+def test_another_signature(rows: list[Row]) -> None:
+    for number, (body, signature) in enumerate(rows):
+        wrong = bytes([signature[0] ^ 1, *signature[1:]])
+        assert both([*rows[:number], (body, wrong), *rows[number + 1 :]])
+        assert both([*rows[:number], (body, b""), *rows[number + 1 :]])
+
+
+def test_another_key(rows: list[Row]) -> None:
+    stolen = forged(rows, lambda bodies: bodies[0].update(owner=CLIENT.public.hex()), CLIENT)
+    verify(stolen)
+    assert "another key" in both(stolen)
+    assert both(forged(rows, lambda bodies: None, CLIENT))
+
+
+@pytest.mark.parametrize("check", ["key not in (None, book.genesis.owner)"])
+def test_without_the_check_of_the_key(rows: list[Row], monkeypatch: pytest.MonkeyPatch, check: str) -> None:
+    switch_off(monkeypatch, book, "replay", check)
+    book.replay(forged(rows, lambda bodies: bodies[0].update(owner=CLIENT.public.hex()), CLIENT), KEY.public)
+
+
+def test_an_empty_ledger() -> None:
+    assert both([])
+
+
+def test_a_second_genesis(rows: list[Row]) -> None:
+    assert both([*rows, rows[0]])
+    assert both(forged(rows, lambda bodies: bodies.append(dict(bodies[0]))))
+
+
+# An owner who lies, with the writer's own code and one rule taken out of it
+
+
+def lied(path: Path, lie: Callable[[Ledger], None], monkeypatch: pytest.MonkeyPatch, *off: Any) -> str:
+    with monkeypatch.context() as patch:
+        for owner, name, condition, instead in off:
+            switch_off(patch, owner, name, condition, instead)
+        ledger = new(path)
+        ledger.reserve(planned())
+        lie(ledger)
+        ledger.close()
+    return both(read(path))
+
+
+def test_beyond_the_budget(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lie(ledger: Ledger) -> None:
+        for number in range(1, 20):
+            ledger.reserve(planned(number))
+
+    off = (filters.Filter, "reserve", "reached is None or reached > self.epsilon", "False")
+    assert "epsilon could reach" in lied(path, lie, monkeypatch, off)
+
+
+def test_more_samples_than_the_slack_allows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    off = (filters.Filter, "reserve", "total.samples > self.samples", "False")
+    monkeypatch.setattr(scene, "BUDGET", replace(scene.BUDGET, slack=Fraction(0)))
+    monkeypatch.setattr(scene.new, "__kwdefaults__", {**(scene.new.__kwdefaults__ or {}), "budget": scene.BUDGET})
+    assert "samples" in lied(path, lambda ledger: None, monkeypatch, off)
+
+
+def test_more_than_was_reserved(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another, larger norm is committed for the same plan."""
+    off = (
+        (filters.Filter, "commit", "actual > allowed", "False"),
+        (book.Book, "commit", "worst(what) != record.reserved", "False"),
+    )
+    larger = signed(replace(happened(), l2_squared=20_000), range(3))
+    assert "other facts" in lied(path, lambda ledger: ledger.commit(larger), monkeypatch, *off)
+
+
+def test_fewer_survivors_than_the_noise_allows_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five signed; six are claimed, with a bit for one more, for that is what the noise allows for."""
+    five = happened(gone=range(5))
+    claimed = replace(five, survivors=6, bitmap=(int.from_bytes(five.bitmap, "little") | 1).to_bytes(2, "little"))
+    assert "bad signature" in lied(path, lambda ledger: ledger.commit(claimed), monkeypatch)
+
+
+def test_as_many_survivors_as_there_are_bits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six are claimed, and five have a bit: the signatures are good."""
+    off = (entries, "check_agreed", "int.from_bytes(what.bitmap, 'big').bit_count() != what.survivors", "False")
+    claimed = signed(replace(happened(gone=range(5)), survivors=6), range(5, 8))
+    with monkeypatch.context() as patch:
+        switch_off(patch, *off)
+        patch.setattr(book, "check_agreed", entries.check_agreed)
+        ledger = new(path)
+        ledger.reserve(planned())
+        ledger.commit(claimed)
+        ledger.close()
+        assert ours(read(path)) == ""
+    assert "bitmap" in both(read(path))
+
+
+def test_survivors_who_did_not_sign(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = happened()
+    other = replace(happened(gone=[1]), signatures=honest.signatures)
+    assert "bad signature [client-1]" in lied(path, lambda ledger: ledger.commit(other), monkeypatch)
+
+
+def test_no_signatures_at_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(book, "check_agreed", lambda what: None)
+        ledger = new(path)
+        ledger.reserve(planned())
+        ledger.commit(replace(happened(), signatures=()))
+        ledger.close()
+        assert ours(read(path)) == ""
+    assert "signatures" in both(read(path))
+
+
+@pytest.mark.parametrize("cohort", [b"", bytes(31)])
+def test_no_cohort(path: Path, monkeypatch: pytest.MonkeyPatch, cohort: bytes) -> None:
+    monkeypatch.setattr(book, "check_agreed", lambda what: None)
+    ledger = new(path)
+    ledger.reserve(planned())
+    ledger.commit(signed(replace(happened(), cohort=cohort), range(3)))
+    ledger.close()
+    monkeypatch.undo()
+    assert "cohort" in both(read(path))
+
+
+def test_a_cheaper_accountant(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that follows is consistent; only the divergences are a hundredth too small."""
+    true = rdp.curve
+    with monkeypatch.context() as patch:
+        patch.setattr(rdp, "curve", lambda event: tuple(0.99 * value for value in true(event)))
+        filled(path).close()
+    assert "charges something else" in both(read(path))
+
+
+def test_a_fresh_accountant_each_round(rows: list[Row]) -> None:
+    """5.88 reported as 3.44: the running sum starts again."""
+
+    def change(bodies: list[Any]) -> None:
+        first = bodies[1]
+        bodies[3] |= {name: first[name] for name in ("total", "total_samples", "epsilon_before", "epsilon_after")}
+
+    assert both(forged(rows, change))
+
+
+def test_a_ledger_of_no_noise(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A negative charge would give budget back."""
+    filled(path).close()
+
+    def change(bodies: list[Any]) -> None:
+        bodies[-1]["rdp"] = [-value for value in bodies[-1]["rdp"]]
+
+    assert "less than nothing" in both(forged(read(path), change))
+
+
+# Formulas: the stand-alone auditor's against ours
+
+
+LOCAL = replace(EXAMPLE, relation=Relation.REPLACE_ONE)
+USER = scene.USER
+EVENTS = [
+    *(Release(Gaussian(Fraction(z)), Everyone(), LOCAL) for z in ("1/2", "7")),
+    *(step(z, q) for z, q in (("1", "1/100"), ("1/2", "1/3"), ("40", "1/100000"), ("3", "1"))),
+    *(
+        Release(Gaussian(Fraction(z)), FixedSizeSample(m, n), LOCAL)
+        for z, m, n in ((2, 10, 1000), (6, 1, 50), (3, 5, 5))
+    ),
+    Release(DiscreteLaplace(Fraction(31, 3), 2), Everyone(), LOCAL),
+    Release(Skellam(Fraction(10**6, 7), 12_000, 3_000), Everyone(), USER),
+    Release(Skellam(Fraction(9), 3, 3), Everyone(), replace(USER, relation=Relation.REPLACE_ONE)),
+    Release(DiscreteGaussians(8, Fraction(9, 10), 100, 12, 20), Everyone(), USER),
+    Release(DiscreteGaussians(50, Fraction(500), 10**6, 12_000, 9_000), Everyone(), USER),
+    Selection(step(), 300, Fraction(10)),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=str)
+def test_two_implementations_agree(event: Any) -> None:
+    guarantee = {name: value for name, value in to_record(event.guarantee).items() if name != "kind"}
+    theirs = verify_ledger.curve(to_record(event), guarantee)
+    assert theirs == pytest.approx(rdp.curve(event), rel=1e-8, abs=1e-12)
+
+
+def test_where_dp_accounting_loses_its_digits_it_charges_more() -> None:
+    """Differences of order 150 in floating point; ours is exact there. The auditor accepts what is above the truth."""
+    event = Release(Gaussian(Fraction(200)), FixedSizeSample(3, 10), LOCAL)
+    guarantee = {name: value for name, value in to_record(LOCAL).items() if name != "kind"}
+    theirs, charged = verify_ledger.curve(to_record(event), guarantee), rdp.curve(event)
+    assert charged[:30] == pytest.approx(theirs[:30], rel=1e-6)
+    assert all(a >= b * (1 - 1e-9) for a, b in zip(charged, theirs, strict=True))
+    assert max(a / b for a, b in zip(charged, theirs, strict=True)) > 2
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"kind": "Release", "mechanism": {"kind": "Skellam"}, "sampling": {"kind": "PoissonSample"}},
+        {"kind": "Release", "mechanism": {"kind": "Gaussian"}, "sampling": {"kind": "FixedSizeSample"}},
+        {"kind": "Release", "mechanism": {"kind": "Magic"}, "sampling": {"kind": "Everyone"}},
+        {"kind": "Wish"},
+    ],
+)
+def test_what_has_no_bound_is_refused(record: dict[str, Any]) -> None:
+    guarantee = {"unit": "user", "relation": "zero-out", "trust": "central"}
+    full = {"l1": 1, "l2_squared": 1, "noise_multiplier": "1", "variance": "1"}
+    if "mechanism" in record:
+        record = {**record, "mechanism": {**full, **record["mechanism"]}}
+    with pytest.raises(verify_ledger.Problem):
+        verify_ledger.curve({**record, "guarantee": {"kind": "Guarantee", **guarantee}}, guarantee)
+
+
+# Two ledgers of the same releases
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Ledger, Ledger]:
+    """A server's and a client's."""
+    ledgers = new(tmp_path / "server.db"), new(tmp_path / "client.db", key=CLIENT)
+    for ledger in ledgers:
+        ledger.reserve(planned(0))
+        ledger.commit(happened(0))
+        ledger.reserve(planned(1))
+    return ledgers
+
+
+def compared(server: Ledger, client: Ledger) -> str:
+    books = []
+    for ledger in (server, client):
+        ledger.close()
+        books.append(verify(read(ledger.path)))
+    try:
+        compare(*books)
+    except PeerError as error:
+        return str(error)
+    return ""
+
+
+def test_they_agree(pair: tuple[Ledger, Ledger]) -> None:
+    server, client = pair
+    server.commit(happened(1, signers=6))
+    server.reserve(planned(2))
+    client.commit(happened(1, signers=2))
+    assert compared(server, client) == ""
+
+
+def test_a_client_that_dropped_out_has_no_commit(pair: tuple[Ledger, Ledger]) -> None:
+    server, client = pair
+    server.commit(happened(1))
+    assert compared(server, client) == ""
+
+
+def test_two_sets_of_survivors_are_a_fork(pair: tuple[Ledger, Ledger]) -> None:
+    server, client = pair
+    server.commit(happened(1, gone=[2]))
+    client.commit(happened(1, gone=[3]))
+    assert "a fork" in compared(server, client)
+
+
+@pytest.mark.parametrize("how", ["never", "aborted"])
+def test_a_release_that_the_server_does_not_own_up_to(pair: tuple[Ledger, Ledger], how: str) -> None:
+    server, client = pair
+    if how == "aborted":
+        server.abort(planned(1), "it never happened")
+    client.commit(happened(1))
+    assert "is committed in the other ledger and not in this one" in compared(server, client)
+
+
+def test_two_plans_for_one_round(pair: tuple[Ledger, Ledger]) -> None:
+    server, client = pair
+    other = planned(1, plan=b"another plan", plan_digest=entries.digest(entries.labels.PLAN, b"another plan"))
+    client.reserve(other)
+    agreed = replace(happened(1), plan=other.plan, plan_digest=other.plan_digest)
+    client.commit(signed(agreed, range(1, 3)))
+    server.commit(happened(1))
+    assert "not in this one" in compared(server, client)
+
+
+def test_another_charge_for_the_same(path: Path, tmp_path: Path) -> None:
+    """Caught before, by recomputing; two accountants of different versions would show here."""
+    filled(path).close()
+    filled(tmp_path / "b.db").close()
+    mine, other = replay(read(path)), replay(read(tmp_path / "b.db"))
+    other.links[0] = bytes(32)
+    name, record = next(iter(other.records.items()))
+    other.records[name] = replace(record, charge=record.charge + record.charge)
+    with pytest.raises(PeerError, match="charged otherwise"):
+        compare(mine, other)
+    other.genesis = replace(other.genesis, guarantee=Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.DISTRIBUTED))
+    compare(mine, other)
+
+
+def test_copies_of_one_ledger(path: Path, tmp_path: Path) -> None:
+    """A prefix is an older copy; anything else is a fork, and both are signed by the owner."""
+    filled(path).close()
+    shutil.copy(path, tmp_path / "older.db")
+    shutil.copy(path, tmp_path / "fork.db")
+    for name, number in ((path, 60), (tmp_path / "fork.db", 61)):
+        ledger = Ledger.open(name, KEY)
+        ledger.reserve(planned(number))
+        ledger.close()
+    newest, older, fork = (verify(read(file)) for file in (path, tmp_path / "older.db", tmp_path / "fork.db"))
+    compare(newest, older)
+    compare(older, newest)
+    with pytest.raises(PeerError, match="a fork"):
+        compare(newest, fork)
+
+
+# Bits
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    return data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
+
+
+def flips_of_the_file(path: Path, rows: list[Row], bits: list[int]) -> tuple[int, int]:
+    """(how many changed what the file says, how many hit unused bytes)."""
+    data, copy, head, said, unused = path.read_bytes(), path.with_name("flipped.db"), replay(rows).head, 0, 0
+    for bit in bits:
+        copy.write_bytes(flipped(data, bit))
+        try:
+            found = read(copy)
+        except (PeerError, StorageError):
+            said += 1
+            continue
+        if found == rows:
+            unused += 1
+            continue
+        said += 1
+        with pytest.raises(PeerError):
+            verify(found, KEY.public, head)
+    return said, unused
+
+
+def test_bits_of_the_file(path: Path, rows: list[Row]) -> None:
+    """A bit anywhere: what the file says is unchanged, or it is refused."""
+    bits = random.Random(1).sample(range(8 * path.stat().st_size), 1500)
+    said, unused = flips_of_the_file(path, rows, bits)
+    content = sum(len(body) + len(signature) for body, signature in rows)
+    assert said / (said + unused) > 0.95 * content / path.stat().st_size
+
+
+@pytest.mark.long
+def test_every_byte_of_the_file(path: Path, rows: list[Row]) -> None:
+    rng = random.Random(5)
+    flips_of_the_file(path, rows, [8 * byte + rng.randrange(8) for byte in range(path.stat().st_size)])
+
+
+def flips_of_the_export(rows: list[Row], bits: list[int]) -> None:
+    data, head = exported(rows), replay(rows).head
+    for bit in bits:
+        assert list(verify_ledger.problems(flipped(data, bit), KEY.public, head)), bit
+
+
+def test_bits_of_the_export(rows: list[Row]) -> None:
+    """There are no unused bytes in it."""
+    few = rows[:4]
+    flips_of_the_export(few, random.Random(2).sample(range(8 * len(exported(few))), 500))
+
+
+@pytest.mark.long
+def test_every_byte_of_the_export(rows: list[Row]) -> None:
+    rng = random.Random(6)
+    flips_of_the_export(rows[:4], [8 * byte + rng.randrange(8) for byte in range(len(exported(rows[:4])))])
+
+
+def test_a_cut_off_export(rows: list[Row]) -> None:
+    data, head = exported(rows), replay(rows).head
+    for length in range(0, len(data), 97):
+        assert list(verify_ledger.problems(data[:length], KEY.public, head))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"", b"{}", b"null", b"[]", b"\xff", b"[" * 10**5),
+        *(b'{"body":%s,"signature":""}' % body for body in (b"{}", b"1e400", b"NaN", b"9" * 5000)),
+    ],
+)
+def test_lines_that_are_no_entries(rows: list[Row], line: bytes) -> None:
+    assert list(verify_ledger.problems(line + b"\n", None, None))
+    assert list(verify_ledger.problems(exported(rows) + line + b"\n", None, None))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{}", b"null", b"[]", b"\xff", b"[" * 10**5, b'{"phase": 1}'),
+        *(b'{"phase":%s}' % value for value in (b"1e400", b"NaN", b"9" * 5000)),
+    ],
+)
+def test_bodies_that_are_no_entries(rows: list[Row], body: bytes) -> None:
+    for before in ([], rows):
+        with pytest.raises(PeerError):
+            verify([*before, (body, bytes(64))])
+
+
+# The stand-alone script
+
+
+def script(*arguments: object) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-I", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, cwd="/")
+
+
+def test_it_stands_alone(rows: list[Row], tmp_path: Path) -> None:
+    """A copy of the one file, elsewhere; all that it imports besides the standard library is cryptography."""
+    imported = {
+        (node.names[0].name if isinstance(node, ast.Import) else str(node.module)).split(".")[0]
+        for node in ast.walk(ast.parse(STAND_ALONE.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    assert imported - set(sys.stdlib_module_names) == {"cryptography"}
+    copy, export, key = tmp_path / "check.py", tmp_path / "export.jsonl", tmp_path / "key.pub"
+    shutil.copy(STAND_ALONE, copy)
+    export.write_bytes(exported(rows))
+    key.write_text(KEY.public.hex() + "\n")
+    head = replay(rows).head.hex()
+    for pinned in (KEY.public.hex(), key):
+        ran = script(copy, export, "--key", pinned, "--head", head)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "verified\n", "")
+    ran = script(copy, export, "--key", key)
+    assert (ran.returncode, ran.stdout[:26]) == (0, "internally consistent only")
+    export.write_bytes(exported(rows[:-1]))
+    ran = script(copy, export, "--key", key, "--head", head)
+    assert (ran.returncode, ran.stdout) == (4, "the pinned head is not in the ledger: it is older, or another one\n")
+    changed = forged(rows, lambda bodies: alter(bodies, 2, ("samples",)))
+    export.write_bytes(exported(changed))
+    ran = script(copy, export)
+    assert ran.returncode == 4
+    assert "entry 2: samples do not follow" in ran.stdout.splitlines()
+    assert script(copy).returncode == 2
+    assert script(copy, export, "--head", "xyz").returncode == 2
+
+
+def test_poisson_and_everyone_are_told_apart(steps: list[Row]) -> None:
+    """A sample that everybody sees amplifies nothing."""
+    claimed = json.loads(steps[1][0])["steps"]
+    assert (claimed["sampling"], claimed["seen_by"]) == ("PoissonSample", "nobody")
+    assert isinstance(step().sampling, PoissonSample)
