@@ -177,6 +177,8 @@ class Ledger:
         self.commit(steps)
 
     def close(self) -> None:
+        """Let others write; what is asked of it from now on is refused."""
+        self._sound = False
         self._db.close()
 
     def _reserved(self, what: Charged) -> bool:
@@ -192,7 +194,7 @@ class Ledger:
 
     def _check_sound(self) -> None:
         if not self._sound:
-            raise StorageError("the ledger could not be written: open it again to see what it holds")
+            raise StorageError("the ledger is closed, or could not be written: open it again to see what it holds")
 
     def _append(self, draft: Draft) -> None:
         self._sound = False  # until it is known that the disk has it

@@ -17,6 +17,7 @@ from dp.events import Relation, Skellam
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols import machine
+from protocols.journal import MemoryJournal
 from protocols.machine import Client, ClientRound, ServerRound
 from protocols.pairwise.messages import Reveal
 from protocols.pairwise.server import PairwiseServer
@@ -25,7 +26,7 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Envelope, Faults, Simulation, serve, simulate
 from secagg.encoding import Encoding
-from secagg.errors import BudgetError, PeerError, PolicyError, ThresholdError, UsageError
+from secagg.errors import BudgetError, PeerError, PolicyError, StorageError, ThresholdError, UsageError
 from secagg.keys import SigningKey
 from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
@@ -434,7 +435,7 @@ def test_a_client_that_cannot_write_its_ledger_says_nothing(tmp_path: Path, ledg
             own[NAMES[0]].close()
         return envelope.frame
 
-    with pytest.raises(Exception, match="ledger"):
+    with pytest.raises(StorageError, match="ledger is closed"):
         simulate(serve(plan, ROSTER, ledger=ledger), clients, UPDATES, faults=Faults(corrupted=close_late))
 
 
@@ -481,3 +482,49 @@ def test_the_event_is_what_the_plan_says_with_the_actual_survivors() -> None:
     assert mechanism == Skellam(SKELLAM.variance, happened.l2_squared, happened.l1)
     with pytest.raises(UsageError, match="no noise"):
         plan_with(noise=None).secure_sum(8)
+
+
+class Failing(MemoryJournal):
+    """Cannot write one step; the process dies there."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.fails_at = step
+
+    def append(self, session: bytes, round_: int, step: int, box: bytes) -> None:
+        if step == self.fails_at:
+            self.fails_at = -1
+            raise StorageError("died")
+        super().append(session, round_, step, box)
+
+
+@pytest.mark.parametrize("step", [2, 4], ids=["upload", "reveal"])
+def test_a_crash_between_ledger_and_journal_is_charged_once(tmp_path: Path, ledger: Ledger, step: int) -> None:
+    """Charged and not said: after the restart the same is charged again, which changes nothing, and then said."""
+    own, journal, plan = new_ledger(tmp_path / "own.db"), Failing(step), plan_with()
+    clients, identity = clients_of(), IDENTITIES[0]
+
+    def started() -> Client:
+        return Client(identity, ROSTER, policy=POLICY, journal=journal, ledger=own, rng=Prg(b"r" * 32))
+
+    clients[identity.name] = started()
+    server = serve(plan, ROSTER, ledger=ledger)
+    frames = {name: client.start(plan, UPDATES[name]) for name, client in clients.items()}
+    died = False
+    while server.outcome is None:
+        for name, frame in frames.items():
+            server.receive(name, frame)
+        server.close(server.phase)
+        frames = {}
+        for name, frame in server.outbox():
+            try:
+                frames[name] = clients[name].receive(frame)
+            except StorageError:
+                died = True
+                clients[name] = started()
+                clients[name].start(plan, UPDATES[name])
+                frames[name] = clients[name].receive(frame)
+    assert died
+    assert len(server.outcome.survivors) == N
+    assert phases(own) == ["genesis", "reserve", "commit"]
+    own.close()
