@@ -19,6 +19,7 @@ from secagg.errors import UsageError
 
 CASES = {
     "dp": "Samplers, calibration, accounting, the ledger, embedding gradients against Opacus.",
+    "lattice": "Transforms against SEAL's, sampling, packing and exact decoding of coefficients.",
     "pairwise": "SecAgg and SecAgg+: phases, bytes, memory, masking against the keystream limit.",
 }
 """name (also of its module here) -> what it measures"""

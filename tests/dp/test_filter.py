@@ -214,6 +214,8 @@ def test_not_more_than_was_reserved() -> None:
         reserved.commit("a", curve(61, 51))
     with pytest.raises(BudgetError, match="more than was reserved"):
         reserved.commit("a", curve(None, 51))
+    unknown = limited(100, 50).reserve("a", curve(None, 50))
+    assert unknown.commit("a", curve(None, 50)).total == unknown.commit("a", curve(None, 50)).spent
     within = limited(100, 50).reserve("a", curve(60, 50))
     with pytest.raises(BudgetError, match="more than was reserved"):
         within.commit("a", curve(60, 51))

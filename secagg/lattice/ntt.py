@@ -1,0 +1,154 @@
+"""The number-theoretic transform modulo primes below 2^31, in 32-bit words, eight or sixteen of them at a time.
+
+X^N + 1 = (X^(N/2) - r)(X^(N/2) + r), and so on down to X - psi^(2i+1): log2 N stages of butterflies (x, y) ->
+(x + r y, x - r y) (Longa and Naehrig 2016, Algorithms 1 and 2). Products with a fixed r follow Shoup: with r' =
+floor(2^32 r / q), v r - floor(v r' / 2^32) q lies in [0, 2q) for EVERY 32-bit v (Harvey 2014), so the inverse may
+multiply differences that it never reduced. 2q < 2^32 leaves no room for more laziness; one subtraction brings a number
+below q, and min(t, t - q) modulo 2^32 does that without a branch.
+
+Compilers vectorise loops over neighbours, which the last stages lack. So half-way the numbers are transposed, as a
+matrix; the result stays transposed. The order of evaluations means nothing, but is fixed: public polynomials are drawn
+as evaluations (``sampling``).
+
+Inputs are below q and so are outputs; ring.py makes sure. Nothing depends on the numbers, in time or in addresses.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Words: TypeAlias = NDArray[np.uint32]
+READ = "Array(u4, {}, 'C', readonly=True)".format
+"""In a signature: words that are only read, of so many dimensions."""
+
+
+@njit(inline="always")
+def times(v: np.uint32, factor: np.uint32, quotient: np.uint32, q: np.uint32) -> np.uint32:
+    """v * factor modulo q, for any v below 2^32 and factor below q."""
+    high = (np.uint64(v) * np.uint64(quotient)) >> np.uint64(32)
+    t = np.uint32(np.uint64(v) * np.uint64(factor) - high * np.uint64(q))
+    return min(t, np.uint32(t - q))
+
+
+@njit("void(u4[::1], u4[::1], u4, u4, u4)", cache=True, nogil=True)
+def _split(left: Words, right: Words, factor: np.uint32, quotient: np.uint32, q: np.uint32) -> None:
+    """(x, y) -> (x + r y, x - r y), one r for all."""
+    for c in range(left.size):
+        u, v = left[c], times(right[c], factor, quotient, q)
+        total, difference = np.uint32(u + v), np.uint32(u - v)
+        left[c] = min(total, np.uint32(total - q))
+        right[c] = min(difference, np.uint32(difference + q))
+
+
+@njit("void(u4[::1], u4[::1], u4[::1], u4[::1], u4)", cache=True, nogil=True)
+def _split_each(left: Words, right: Words, factors: Words, quotients: Words, q: np.uint32) -> None:
+    """The same, each column with its own r."""
+    for c in range(left.size):
+        u, v = left[c], times(right[c], factors[c], quotients[c], q)
+        total, difference = np.uint32(u + v), np.uint32(u - v)
+        left[c] = min(total, np.uint32(total - q))
+        right[c] = min(difference, np.uint32(difference + q))
+
+
+@njit("void(u4[::1], u4[::1], u4, u4, u4)", cache=True, nogil=True)
+def _join(left: Words, right: Words, factor: np.uint32, quotient: np.uint32, q: np.uint32) -> None:
+    """(x, y) -> (x + y, (x - y) / r), given 1 / r: undoes ``_split``, but for a factor of two."""
+    for c in range(left.size):
+        u, v = left[c], right[c]
+        total = np.uint32(u + v)
+        left[c] = min(total, np.uint32(total - q))
+        right[c] = times(np.uint32(u - v + q), factor, quotient, q)
+
+
+@njit("void(u4[::1], u4[::1], u4[::1], u4[::1], u4)", cache=True, nogil=True)
+def _join_each(left: Words, right: Words, factors: Words, quotients: Words, q: np.uint32) -> None:
+    for c in range(left.size):
+        u, v = left[c], right[c]
+        total = np.uint32(u + v)
+        left[c] = min(total, np.uint32(total - q))
+        right[c] = times(np.uint32(u - v + q), factors[c], quotients[c], q)
+
+
+@njit("void(u4[:, :, ::1], u4[::1], u4[:, :, ::1], i8)", cache=True, nogil=True)
+def forward(words: Words, primes: Words, twiddles: Words, rows: int) -> None:
+    """Coefficients (primes, polynomials, N) to evaluations, in place."""
+    degree = words.shape[2]
+    columns, scratch = degree // rows, np.empty(degree, np.uint32)
+    for i in range(words.shape[0]):
+        q, factors, quotients = primes[i], twiddles[i, 0], twiddles[i, 1]
+        for b in range(words.shape[1]):
+            numbers = words[i, b]
+            stage, half = 1, degree >> 1
+            while half >= rows:
+                for group in range(stage):
+                    start, at = 2 * half * group, stage + group
+                    middle, stop = start + half, start + 2 * half
+                    _split(numbers[start:middle], numbers[middle:stop], factors[at], quotients[at], q)
+                stage, half = stage << 1, half >> 1
+            for row in range(rows):
+                for c in range(columns):
+                    scratch[row * columns + c] = numbers[c * rows + row]
+            numbers[:] = scratch
+            while half > 0:
+                for at in range(stage, 2 * stage, columns):
+                    start = 2 * half * (at - stage)
+                    own, quotient = factors[at : at + columns], quotients[at : at + columns]
+                    for x in range(start, start + half * columns, columns):
+                        y = x + half * columns
+                        _split_each(numbers[x : x + columns], numbers[y : y + columns], own, quotient, q)
+                stage, half = stage << 1, half >> 1
+
+
+@njit("void(u4[:, :, ::1], u4[::1], u4[:, :, ::1], u4[:, ::1], i8)", cache=True, nogil=True)
+def backward(words: Words, primes: Words, inverses: Words, shrink: Words, rows: int) -> None:
+    """Evaluations to coefficients, in place: the same steps in the opposite order, then times 1 / N."""
+    degree = words.shape[2]
+    columns, scratch = degree // rows, np.empty(degree, np.uint32)
+    for i in range(words.shape[0]):
+        q, factors, quotients = primes[i], inverses[i, 0], inverses[i, 1]
+        for b in range(words.shape[1]):
+            numbers = words[i, b]
+            stage, half = degree >> 1, 1
+            while half < rows:
+                for at in range(stage, 2 * stage, columns):
+                    start = 2 * half * (at - stage)
+                    own, quotient = factors[at : at + columns], quotients[at : at + columns]
+                    for x in range(start, start + half * columns, columns):
+                        y = x + half * columns
+                        _join_each(numbers[x : x + columns], numbers[y : y + columns], own, quotient, q)
+                stage, half = stage >> 1, half << 1
+            for c in range(columns):
+                for row in range(rows):
+                    scratch[c * rows + row] = times(numbers[row * columns + c], shrink[i, 0], shrink[i, 1], q)
+            numbers[:] = scratch
+            while stage > 0:
+                for group in range(stage):
+                    start, at = 2 * half * group, stage + group
+                    middle, stop = start + half, start + 2 * half
+                    _join(numbers[start:middle], numbers[middle:stop], factors[at], quotients[at], q)
+                stage, half = stage >> 1, half << 1
+
+
+@njit(f"void({READ(3)}, {READ(3)}, u4[::1], u4[:, ::1], u4[:, :, ::1])", cache=True, nogil=True)
+def multiply(left: Words, right: Words, primes: Words, montgomery: Words, out: Words) -> None:
+    """Products number by number; ``right`` may hold one polynomial, which then multiplies each of ``left``.
+
+    Montgomery's reduction of t < 2^32 q, (t + (-t/q mod 2^32) q) / 2^32, gives t / 2^32 below 2q. The second one, of
+    the product with 2^64 mod q, brings the 2^32 back.
+    """
+    mask, word = np.uint64(0xFFFFFFFF), np.uint64(32)
+    for i in range(left.shape[0]):
+        q, back, square = np.uint64(primes[i]), np.uint64(montgomery[i, 0]), np.uint64(montgomery[i, 1])
+        small = primes[i]
+        for b in range(left.shape[1]):
+            x, y, z = left[i, b], right[i, b if right.shape[1] > 1 else 0], out[i, b]
+            for c in range(x.size):
+                t = np.uint64(x[c]) * np.uint64(y[c])
+                once = np.uint32((t + ((t & mask) * back & mask) * q) >> word)
+                t = np.uint64(min(once, np.uint32(once - small))) * square
+                twice = np.uint32((t + ((t & mask) * back & mask) * q) >> word)
+                z[c] = min(twice, np.uint32(twice - small))
