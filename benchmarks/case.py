@@ -18,6 +18,7 @@ from typing import Any
 from secagg.errors import UsageError
 
 CASES = {
+    "ckks": "CKKS: bytes a coordinate, and time beside the bare TenSEAL calls.",
     "dp": "Samplers, calibration, accounting, the ledger, embedding gradients against Opacus.",
     "lattice": "Transforms against SEAL's, sampling, packing and exact decoding of coefficients.",
     "pairwise": "SecAgg and SecAgg+: phases, bytes, memory, masking against the keystream limit.",

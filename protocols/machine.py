@@ -144,6 +144,11 @@ class Client:
         self._unsafe = False
 
     @property
+    def current(self) -> ClientRound | None:
+        """This client's side of the round that is under way, or was last."""
+        return self._round
+
+    @property
     def phase(self) -> StrEnum | None:
         return None if self._round is None else self._round.phase
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "secagg": "protocols.pairwise:SECAGG",
     "secagg+": "protocols.pairwise:SECAGG_PLUS",
+    "ckks": "protocols.ckks:CKKS",
 }
 
 
@@ -46,6 +47,8 @@ class Protocol:
     messages: Messages
     client: type[ClientRound]
     server: type[ServerRound]
+    replays: bool = True
+    """Whether a seeded run repeats byte for byte; not if a library draws randomness that nobody can seed."""
 
 
 def names() -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from dp.secure_sum import SecureSum
+from protocols.cohort import agreed_sum, ascending, check_consent, from_bitmap, known_client, to_bitmap
 from protocols.machine import Charge, ClientRound, Step
 from protocols.pairwise.messages import (
     ADVERT,
@@ -27,7 +28,7 @@ from protocols.pairwise.messages import (
     UploadHeader,
 )
 from protocols.pairwise.phases import Phase
-from protocols.pairwise.rules import Cohort, agreed_sum, ascending, check_cohort, from_bitmap, parameters_of, to_bitmap
+from protocols.pairwise.rules import Cohort, check_cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
 from protocols.roster import Identity, Roster
@@ -230,7 +231,7 @@ class PairwiseClient(ClientRound):
         self._signed = {clients[signed.position]: signed.signature for signed in message.signatures}
 
     def happened(self) -> SecureSum:
-        return agreed_sum(self._cohort, self.plan, self.roster, self._bitmap, self._signed)
+        return agreed_sum(self.plan, self.roster, self._cohort.root, self._cohort.size, self._bitmap, self._signed)
 
     def _reveal(self) -> Reveal:
         alive = sorted(self._masked_with_us & self._held.keys())
@@ -273,13 +274,3 @@ def check_header(cohort: Cohort, roster: Roster, client: int, t: int, header: Up
     if len(listed) < t:
         raise PeerError(f"masked with {len(listed)} neighbours, at least {t} are needed", culprits=[name])
     return listed
-
-
-def check_consent(roster: Roster, client: int, signature: bytes, agreed: bytes) -> None:
-    known_client(roster, client)
-    verify(roster.keys[client], signature, labels.SURVIVORS, agreed, culprit=roster.names[client])
-
-
-def known_client(roster: Roster, number: int) -> None:
-    if number >= len(roster):
-        raise PeerError(f"client number {number} is not in the roster")

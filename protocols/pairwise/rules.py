@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
-from itertools import compress, pairwise
-
-import numpy as np
-
-from dp.secure_sum import SecureSum, Signed
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
-from protocols.roster import Roster
 from secagg import labels
 from secagg.codec import Codec, enumeration, struct, u32
-from secagg.errors import PeerError, PolicyError, UsageError
+from secagg.errors import PolicyError, UsageError
 from secagg.graph import Neighbourhoods
 from secagg.keys import derive, digest
 from secagg.params import (
@@ -105,30 +98,3 @@ class Cohort:
     def bound(self, *positions: int) -> tuple[bytes, ...]:
         """The context of everything derived or signed in this cohort."""
         return (self._plan, self.root, *[u32.encode(position) for position in positions])
-
-
-def agreed_sum(
-    cohort: Cohort, plan: RoundPlan, roster: Roster, bitmap: bytes, signatures: Mapping[int, bytes]
-) -> SecureSum:
-    """What the survivors in ``bitmap`` signed, as privacy accounting needs it. Signers are numbers in the roster."""
-    signed = [Signed(roster.names[number], roster.keys[number], signatures[number]) for number in sorted(signatures)]
-    survivors = len(from_bitmap(bitmap, range(cohort.size)))
-    return plan.secure_sum(survivors, cohort=cohort.root, bitmap=bitmap, signatures=signed)
-
-
-def ascending(values: Sequence[int]) -> bool:
-    """Whether a list that stands for a set is in its one canonical order."""
-    return all(a < b for a, b in pairwise(values))
-
-
-def to_bitmap(members: Set[int], universe: Sequence[int]) -> bytes:
-    """Which of ``universe`` (ascending) are members, one bit each, first in the lowest bit."""
-    return np.packbits([element in members for element in universe], bitorder="little").tobytes()
-
-
-def from_bitmap(bitmap: bytes, universe: Sequence[int]) -> frozenset[int]:
-    """Inverse of ``to_bitmap``; refuses a wrong length and bits beyond the universe."""
-    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little").tolist()
-    if len(bitmap) != (len(universe) + 7) // 8 or any(bits[len(universe) :]):
-        raise PeerError("not a set of the clients in question")
-    return frozenset(compress(universe, bits))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -19,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.secure_sum import SecureSum
+from protocols.cohort import agreed_sum, ascending, check_consent, surplus_of, to_bitmap
 from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.outcome import RoundEvent, RoundOutcome
-from protocols.pairwise.client import advert_leaf, check_advert, check_consent, check_header
+from protocols.pairwise.client import advert_leaf, check_advert, check_header
 from protocols.pairwise.messages import (
     BOX_BYTES,
     Advert,
@@ -39,7 +39,7 @@ from protocols.pairwise.messages import (
     UploadHeader,
 )
 from protocols.pairwise.phases import Phase
-from protocols.pairwise.rules import Cohort, agreed_sum, ascending, parameters_of, to_bitmap
+from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO
 from protocols.roster import Roster
@@ -176,7 +176,7 @@ class PairwiseServer(ServerRound):
         return Sends([self._clients[u] for u in reached], self._signatures)
 
     def happened(self) -> SecureSum:
-        return agreed_sum(self._cohort, self.plan, self.roster, self._bitmap, self._consents)
+        return agreed_sum(self.plan, self.roster, self._cohort.root, self._cohort.size, self._bitmap, self._consents)
 
     def _own_signers(self, u: int) -> list[int]:
         return [v for v in self._holders[u] if self._clients[v] in self._consents]
@@ -234,21 +234,10 @@ class PairwiseServer(ServerRound):
         return NOTHING
 
     def _remove_surplus(self) -> None:
-        """Noise that was added for clients who might have been missing, and are not (XNoise, see ``dp.noise``)."""
-        if (noise := self.plan.noise) is None or not self._surplus:
-            return
-        seeds, workers, removed = list(self._surplus.values()), self._workers, noise.surplus
-        clients, length, level = self.plan.clients, len(self._total), self._level
-
-        def part(worker: int) -> NDArray[np.int64]:
-            total = np.zeros(length, np.int64)
-            for seed in seeds[worker::workers]:
-                total += removed(clients, length, seed, level)
-            return total
-
-        with ThreadPoolExecutor(workers) as pool:
-            for surplus in pool.map(part, range(workers)):
-                self._total -= surplus.astype(self._total.dtype)
+        if self.plan.noise is not None and self._surplus:
+            clients, seeds = self.plan.clients, self._surplus.values()
+            surplus = surplus_of(self.plan.noise, clients, len(self._total), self._level, seeds, self._workers)
+            self._total -= surplus.astype(self._total.dtype)
 
     def _rebuilt(self, wanted: list[int]) -> dict[int, bytes]:
         """Self-mask seeds of survivors and mask keys of the dead, all at once, each checked against its advert."""

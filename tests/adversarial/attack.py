@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 
 from protocols import registry
+from protocols.cohort import to_bitmap
 from protocols.machine import Client
 from protocols.pairwise.client import advert_leaf
 from protocols.pairwise.messages import (
@@ -43,7 +44,7 @@ from protocols.pairwise.messages import (
     Upload,
     UploadHeader,
 )
-from protocols.pairwise.rules import Cohort, parameters_of, to_bitmap
+from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster

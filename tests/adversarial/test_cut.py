@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import pytest
 
+from protocols.cohort import to_bitmap
 from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Survivors
-from protocols.pairwise.rules import to_bitmap
 from secagg import labels
 from secagg.errors import PeerError, ThresholdError
 from secagg.keys import verify

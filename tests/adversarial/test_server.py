@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocols.cohort import to_bitmap
 from protocols.machine import ServerRound
 from protocols.pairwise import server as server_module
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Dealt, Revealed, SealedShares, Upload
 from protocols.pairwise.phases import Phase
-from protocols.pairwise.rules import to_bitmap
 from protocols.pairwise.server import PairwiseServer
 from protocols.simulate import serve
 from secagg import labels

@@ -570,7 +570,7 @@ def test_no_two_clients_say_the_same_although_their_vectors_are_equal(name: str)
         assert windows(one).isdisjoint(windows(other))
 
 
-@every_protocol
+@pytest.mark.parametrize("name", [name for name in NAMES if registry.find(name).replays])
 def test_seeded_runs_replay_byte_for_byte(name: str) -> None:
     def run(seed: bytes) -> list[Envelope]:
         recorder = Recorder()

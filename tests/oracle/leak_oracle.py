@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols import registry
+from protocols.cohort import from_bitmap
 from protocols.machine import SERVER, Client
 from protocols.pairwise.client import advert_leaf
 from protocols.pairwise.messages import Advert, Dealt, Introduction, Reveal, Survivors, Upload
-from protocols.pairwise.rules import Cohort, from_bitmap, parameters_of
+from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from protocols.simulate import Envelope

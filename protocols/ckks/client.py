@@ -1,0 +1,250 @@
+"""A client of the CKKS protocol (the trust model is in ``protocols.ckks``).
+
+u is this client; all are positions in U1. Each check raises before the client has changed. Answers do not replay from a
+seed: keys and ciphertexts take TenSEAL's randomness, which is the operating system's, and so here is all that goes with
+them. What was said is in the journal, and what a restarted client needs it reads from what it heard: a maker gets its
+own key back in a box, like everybody else.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp.secure_sum import SecureSum
+from protocols.ckks import engine
+from protocols.ckks.messages import (
+    ADVERT,
+    ENCRYPTED,
+    MADE,
+    Advert,
+    Aggregate,
+    Answer,
+    Consent,
+    Encrypted,
+    Introduction,
+    KeyHeader,
+    KeyShown,
+    MadeKey,
+    Ready,
+    Survivors,
+    Upload,
+)
+from protocols.ckks.phases import Phase
+from protocols.ckks.rules import LEAST_ANSWERS, Cohort, Reveal, layout_of, parameters_of
+from protocols.cohort import agreed_sum, ascending, check_consent, from_bitmap, known_client
+from protocols.machine import Charge, ClientRound, Step
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from secagg import labels
+from secagg.codec import u32
+from secagg.errors import PeerError, ThresholdError
+from secagg.keys import KEY_BYTES, AgreementKey, check_agreement_key, digest, transcript, verify
+from secagg.merkle import Node, check_inclusion, leaf
+from secagg.ring import Words
+from secagg.seal import open_box, seal
+
+
+class CkksClient(ClientRound):
+    steps = {  # noqa: RUF012  # declared final by the base class
+        Phase.KEY: Step(Introduction, "_meet", "_make_key", Phase.UPLOAD),
+        Phase.UPLOAD: Step(KeyShown, "_take_key", "_upload", Phase.CONSENT, Charge.RESERVE),
+        Phase.CONSENT: Step(Survivors, "_hear_survivors", "_consent", Phase.REVEAL),
+        Phase.REVEAL: Step(Aggregate, "_decrypt", "_answer", Phase.DONE, Charge.COMMIT),
+    }
+    done = Phase.DONE
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        roster: Roster,
+        identity: Identity,
+        policy: Policy,
+        values: Words,
+        secret: bytes,
+    ) -> None:
+        engine.require()
+        super().__init__(plan, roster, identity, policy, values, secret)
+        self._layout, self._reveal = layout_of(plan), parameters_of(plan).reveal
+        self._number = roster.number(identity.name)
+        self._seal_key = AgreementKey(self._drawn(b"seal key"))
+        self._content_key = b""
+        self._secret_key = b""
+        self._total: NDArray[np.int64] | None = None
+
+    # 1 ADVERTISE: a fresh key, signed together with the plan.
+
+    def opening(self) -> Advert:
+        public = self._seal_key.public
+        signature = self.identity.key.sign(labels.CKKS_ADVERT, self.plan.digest(), u32.encode(self._number), public)
+        return Advert(self._number, public, signature)
+
+    # 2 KEY: those on whom the lot falls make a key each, for the holders only.
+
+    def _meet(self, message: Introduction) -> None:
+        cohort, u = Cohort(self.plan, message.root, message.size), message.position
+        adverts = {introduced.position: introduced.advert for introduced in message.others} | {u: self.opening()}
+        if [introduced.position for introduced in message.others] != [v for v in cohort.knows(u) if v != u]:
+            raise PeerError("these are not the clients that the lot demands")
+        leaves = {v: advert_leaf(advert) for v, advert in adverts.items()}
+        check_inclusion(message.root, message.size, leaves, message.proof)
+        for advert in adverts.values():
+            check_advert(self.plan, self.roster, advert)
+        check_agreement_key(message.server_key)
+        self._cohort, self._u, self._adverts, self._server_key = cohort, u, adverts, message.server_key
+
+    def _make_key(self) -> Ready:
+        if self._u not in self._cohort.makers:
+            return Ready(b"")
+        pair, content_key = engine.make_keys(), os.urandom(KEY_BYTES)
+        public_hash = digest(labels.CKKS_KEY, pair.public)
+        sealed = seal(content_key, pair.secret, self._secret_place(self._u, public_hash), os.urandom)
+        boxes = tuple(
+            [
+                seal(self._box_key(self._u, v), content_key, self._box_place(self._u, v, public_hash), os.urandom)
+                for v in self._cohort.holders
+            ]
+        )
+        hashes = (public_hash, digest(labels.CKKS_KEY, sealed, *boxes))
+        signature = self.identity.key.sign(labels.CKKS_KEY, *self._cohort.bound(self._u), *hashes)
+        made = MadeKey(KeyHeader(self._u, *hashes, signature), pair.public, sealed, boxes)
+        return Ready(self._to_server(labels.CKKS_KEY, MADE.encode(made)))
+
+    def _to_server(self, label: bytes, plaintext: bytes) -> bytes:
+        key = self._cohort.server_key(self._seal_key.agree(self._server_key), self._u, label)
+        return seal(key, plaintext, transcript(label), os.urandom)
+
+    def _box_key(self, sender: int, receiver: int) -> bytes:
+        peer = self._adverts[receiver if sender == self._u else sender]
+        agreed = self._seal_key.agree(peer.seal_key, culprit=self.roster.names[peer.client])
+        return self._cohort.box_key(agreed, sender, receiver)
+
+    def _box_place(self, sender: int, receiver: int, public_hash: bytes) -> bytes:
+        return transcript(labels.CKKS_BOX, *self._cohort.bound(sender, receiver), public_hash)
+
+    def _secret_place(self, maker: int, public_hash: bytes) -> bytes:
+        return transcript(labels.CKKS_KEY, *self._cohort.bound(maker), public_hash)
+
+    # 3 UPLOAD: encrypt under the one key that was shown.
+
+    def _take_key(self, message: KeyShown) -> None:
+        maker = message.header.maker
+        if maker not in self._cohort.makers:
+            raise PeerError("a key by a client on whom the lot did not fall")
+        check_key(self._cohort, self.roster, self._adverts[maker].client, message.header, message.public)
+        if (self._u in self._cohort.holders) != bool(message.box):
+            raise PeerError("a secret key withheld from a holder, or shown to another")
+        culprit, public_hash = self.roster.names[self._adverts[maker].client], message.header.public_hash
+        content_key = secret = b""
+        if message.box:
+            place = self._box_place(maker, self._u, public_hash)
+            content_key = open_box(self._box_key(maker, self._u), message.box, place, culprit=culprit)
+            place = self._secret_place(maker, public_hash)
+            secret = open_box(content_key, message.sealed, place, culprit=culprit)
+        try:
+            engine.check_public(message.public)
+        except PeerError as error:
+            raise error.blaming(culprit) from None
+        self._public, self._public_hash = message.public, public_hash
+        self._content_key, self._secret_key = content_key, secret
+
+    def _upload(self) -> Upload:
+        values = self.plan.ring.centred(self._noised(*self._cohort.bound(self._u)))
+        chunks = engine.encrypt(self._layout, self._public, values)
+        signed = (*self._cohort.bound(self._u), self._public_hash, digest(labels.CKKS_VECTOR, *chunks))
+        encrypted = Encrypted(self.identity.key.sign(labels.CKKS_UPLOAD, *signed), chunks)
+        return Upload(self._to_server(labels.CKKS_UPLOAD, ENCRYPTED.encode(encrypted)))
+
+    # 4 CONSENT: sign the one set of survivors.
+
+    def _hear_survivors(self, message: Survivors) -> None:
+        survivors = from_bitmap(message.survivors, range(self._cohort.size))
+        if self._u not in survivors:
+            raise PeerError("this client uploaded and is called dead")
+        if len(survivors) < (least := max(LEAST_ANSWERS, self.plan.min_contributors)):
+            raise ThresholdError(f"{len(survivors)} survivors, at least {least} are needed")
+        self._bitmap = message.survivors
+        self._values = self.plan.ring.zeros(0)  # sent, and never needed again
+
+    def _consent(self) -> Consent:
+        return Consent(self.identity.key.sign(labels.SURVIVORS, self._cohort.survivors_digest(self._bitmap)))
+
+    # 5 REVEAL: against the signatures of min_contributors, a holder decrypts, once.
+
+    def _decrypt(self, message: Aggregate) -> None:
+        signers = [signed.position for signed in message.signatures]
+        if not ascending(signers) or not from_bitmap(self._bitmap, range(self._cohort.size)) >= set(signers):
+            raise PeerError("signers out of order, repeated, or not among the survivors")
+        if len(signers) < self.plan.min_contributors:
+            raise ThresholdError(
+                f"{len(signers)} clients signed the survivors, at least {self.plan.min_contributors} are needed"
+            )
+        others = [v for v in signers if v != self._u]
+        if len(others) != len(message.others):
+            raise PeerError("signers of whom it is not shown that they are in the cohort")
+        leaves = dict(zip(others, message.others, strict=True)) | {self._u: advert_leaf(self.opening())}
+        check_inclusion(self._cohort.root, self._cohort.size, leaves, message.proof)
+        agreed = self._cohort.survivors_digest(self._bitmap)
+        for signed in message.signatures:
+            check_consent(self.roster, leaves[signed.position].low, signed.signature, agreed)
+
+        total, asked = None, self._u in self._cohort.holders
+        if asked != bool(message.chunks):
+            raise PeerError("the sum withheld from a holder of the key, or shown to another")
+        if asked:
+            total = self.plan.ring.centred(
+                engine.decrypt(self._layout, self._secret_key, message.chunks).astype(self.plan.ring.dtype)
+            )
+        self._total = total
+        self._signed = {leaves[signed.position].low: signed.signature for signed in message.signatures}
+
+    def happened(self) -> SecureSum:
+        return agreed_sum(self.plan, self.roster, self._cohort.root, self._cohort.size, self._bitmap, self._signed)
+
+    @property
+    def total(self) -> NDArray[np.int64] | None:
+        """The sum, from a holder, once it is charged for and answered. Removable noise is still in it."""
+        return self._total if self.phase is self.done else None
+
+    @property
+    def survivors(self) -> int:
+        """How many are in the sum."""
+        return len(from_bitmap(self._bitmap, range(self._cohort.size)))
+
+    def _answer(self) -> Answer:
+        missing = self.plan.clients - self.survivors
+        told = b""
+        if self._total is not None:
+            told = self.plan.ring.pack(self._total.astype(self.plan.ring.dtype))
+            if self._reveal is Reveal.CLIENTS:  # equal for equal sums, and says nothing to whom the key was not sealed
+                told = digest(labels.CKKS_ANSWER, self._content_key, *self._cohort.bound(), told)
+            told = self._to_server(labels.CKKS_ANSWER, told)
+        self._secret_key = b""  # a key decrypts once
+        return Answer(told, self._surplus_seed(missing, *self._cohort.bound(self._u)))
+
+
+# What both sides verify.
+
+
+def advert_leaf(advert: Advert) -> Node:
+    return leaf(advert.client, ADVERT.encode(advert))
+
+
+def check_advert(plan: RoundPlan, roster: Roster, advert: Advert) -> None:
+    known_client(roster, advert.client)
+    name = roster.names[advert.client]
+    check_agreement_key(advert.seal_key, culprit=name)
+    signed = (plan.digest(), u32.encode(advert.client), advert.seal_key)
+    verify(roster.keys[advert.client], advert.signature, labels.CKKS_ADVERT, *signed, culprit=name)
+
+
+def check_key(cohort: Cohort, roster: Roster, client: int, header: KeyHeader, public: bytes) -> None:
+    """This public key was made by this client, for this round."""
+    name = roster.names[client]
+    signed = (*cohort.bound(header.maker), header.public_hash, header.sealed_hash)
+    verify(roster.keys[client], header.signature, labels.CKKS_KEY, *signed, culprit=name)
+    if digest(labels.CKKS_KEY, public) != header.public_hash:
+        raise PeerError("a key that is not the signed one", culprits=[name])

@@ -1,0 +1,219 @@
+"""CKKS as functions on bytes and arrays; the work is done by ``child``, in processes that may die on what they read.
+
+A request that is refused, or that kills its process, raises ``PeerError``; the caller says whose bytes they were. Idle
+processes are kept for the next call, so starting one (a quarter of a second) happens once, and again after a death.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from struct import Struct, pack
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.ckks.layout import DEGREE, MODULI, Layout
+from secagg.errors import PeerError, UsageError
+
+_HEAD, _LENGTH, _TASK, _END = Struct(">I"), Struct(">Q"), Struct(">BQ"), (1 << 64) - 1  # as in child
+_SCRIPT = Path(__file__).with_name("child.py")
+_KEPT_BYTES = 256 << 20
+"""Uploads kept until the sum is saved again. The largest part of a server's memory when vectors are short."""
+
+
+def require() -> None:
+    """``UsageError`` without the library that does the work."""
+    if find_spec("tenseal") is None:
+        raise UsageError("ckks needs TenSEAL: pip install 'secagg[ckks]'")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """Both halves as TenSEAL writes them; ``secret`` opens everything that was encrypted under ``public``."""
+
+    public: bytes = field(repr=False)
+    secret: bytes = field(repr=False)
+
+
+def make_keys() -> KeyPair:
+    with _borrowed() as child:
+        public, secret = child.call(b"keys")
+    return KeyPair(public, secret)
+
+
+def check_public(public: bytes) -> None:
+    """``PeerError`` unless these bytes are a public key for our parameters, and nothing but public."""
+    with _borrowed() as child:
+        child.call(b"check", public)
+
+
+def encrypt(layout: Layout, public: bytes, values: NDArray[np.int64]) -> tuple[bytes, ...]:
+    slots = layout.split(values).astype("<i8", copy=False)
+    with _borrowed() as child:
+        return tuple(child.call(b"encrypt", _task(layout), public, slots.tobytes()))
+
+
+def decrypt(layout: Layout, secret: bytes, chunks: Sequence[bytes]) -> NDArray[np.int64]:
+    """The exact sum. ``PeerError`` for ciphertexts that do not parse, or hold no integers under this key."""
+    with _borrowed() as child:
+        slots = b"".join(child.call(b"decrypt", _task(layout), secret, *chunks))
+    return layout.join(np.frombuffer(slots, "<f8"))
+
+
+class Adder:
+    """A sum of ciphertexts, without any key. What kills the process that adds it costs that one upload, not the sum.
+
+    The sum lives in the process. It is saved here now and then, and what was added since is kept, so that it can be
+    made again in another one.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._task = _task(layout)
+        self._saved: list[Sequence[bytes]] = []
+        self._since: list[Sequence[bytes]] = []
+        self._kept = 0
+        self._held = [_take()]  # a list, so that the finalizer sees the one that is held in the end
+        weakref.finalize(self, _release, self._held).atexit = False
+
+    def add(self, chunks: Sequence[bytes]) -> None:
+        """All or nothing: after an error the sum is what it was."""
+        (child,) = self._held
+        try:
+            child.call(b"add", self._task, *chunks)
+        except PeerError:
+            if not child.alive:
+                self._start_again()
+            raise
+        self._since.append(chunks)
+        self._kept += sum(map(len, chunks))
+        if self._kept > _KEPT_BYTES:
+            self._saved, self._since, self._kept = [self.total()], [], 0
+
+    def total(self) -> tuple[bytes, ...]:
+        return tuple(self._held[0].call(b"total"))
+
+    def _start_again(self) -> None:
+        self._held[0] = child = _take()
+        for chunks in (*self._saved, *self._since):
+            child.call(b"add", self._task, *chunks)
+
+
+def _task(layout: Layout) -> bytes:
+    return _TASK.pack(layout.scale_bits, layout.slots)
+
+
+class _Child:
+    def __init__(self) -> None:
+        require()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(_SCRIPT), str(DEGREE), *map(str, MODULI)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # a dying process has much to say about itself
+        )
+        self.alive = True
+
+    def call(self, *parts: bytes) -> list[bytes]:
+        self.alive = False  # until the whole answer has been read: a broken exchange must not be gone on with
+        try:
+            given, refused = self._exchange(parts)
+        except (OSError, EOFError):
+            self.stop()
+            raise PeerError("bytes on which the process that parsed them died") from None
+        except BaseException:  # an interrupt: half a question or half an answer is in the pipes
+            self.stop()
+            raise
+        self.alive = True
+        if refused:
+            raise PeerError(refused.decode())
+        return given
+
+    def _exchange(self, parts: Sequence[bytes]) -> tuple[list[bytes], bytes]:
+        requests, answers = self._process.stdin, self._process.stdout
+        if requests is None or answers is None:
+            raise EOFError
+        requests.write(_HEAD.pack(len(parts)) + pack(f">{len(parts)}Q", *map(len, parts)))
+        for part in parts:
+            requests.write(part)
+        requests.flush()
+        given = []
+        while (length := _length(answers)) != _END:
+            given.append(_read(answers, length))
+        return given, _read(answers, _length(answers))
+
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        self.alive = False
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            _close(pipe)
+
+
+def _read(pipe: IO[bytes], count: int) -> bytes:
+    data = pipe.read(count)
+    if len(data) < count:
+        raise EOFError
+    return data
+
+
+def _length(pipe: IO[bytes]) -> int:
+    length: int = _LENGTH.unpack(_read(pipe, _LENGTH.size))[0]
+    return length
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    try:
+        if pipe is not None:
+            pipe.close()
+    except OSError:  # it could not write what nobody will read
+        pass
+
+
+_idle: list[_Child] = []
+os.register_at_fork(after_in_child=_idle.clear)  # two processes must not talk into one pipe
+
+
+def _take() -> _Child:
+    """An idle process that has not been killed meanwhile (nobody here is to blame for that), or a new one."""
+    while _idle:
+        child = _idle.pop()
+        if child.runs():
+            return child
+        child.stop()
+    return _Child()
+
+
+def _release(held: list[_Child]) -> None:
+    (child,) = held
+    if child.alive and child.runs():
+        child.call(b"clear")
+        _idle.append(child)
+
+
+@contextmanager
+def _borrowed() -> Iterator[_Child]:
+    held = [_take()]
+    try:
+        yield held[0]
+    finally:
+        if held[0].alive:
+            _idle.append(held[0])
+
+
+@atexit.register
+def _stop_all() -> None:
+    while _idle:
+        _idle.pop().stop()

@@ -1,0 +1,77 @@
+"""What protocols share about a cohort, U1: sets of positions as bitmaps, consents, what the survivors have signed.
+
+A cohort is known by a root over its adverts; its clients are positions in the order of the roster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from itertools import compress, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp.noise import NoiseSpec
+from dp.secure_sum import SecureSum, Signed
+from protocols.plan import RoundPlan
+from protocols.roster import Roster
+from secagg import labels
+from secagg.errors import PeerError
+from secagg.keys import verify
+
+
+def ascending(values: Sequence[int]) -> bool:
+    """Whether a list that stands for a set is in its one canonical order."""
+    return all(a < b for a, b in pairwise(values))
+
+
+def to_bitmap(members: Set[int], universe: Sequence[int]) -> bytes:
+    """Which of ``universe`` (ascending) are members, one bit each, first in the lowest bit."""
+    return np.packbits([element in members for element in universe], bitorder="little").tobytes()
+
+
+def from_bitmap(bitmap: bytes, universe: Sequence[int]) -> frozenset[int]:
+    """Inverse of ``to_bitmap``; refuses a wrong length and bits beyond the universe."""
+    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little").tolist()
+    if len(bitmap) != (len(universe) + 7) // 8 or any(bits[len(universe) :]):
+        raise PeerError("not a set of the clients in question")
+    return frozenset(compress(universe, bits))
+
+
+def known_client(roster: Roster, number: int) -> None:
+    if number >= len(roster):
+        raise PeerError(f"client number {number} is not in the roster")
+
+
+def check_consent(roster: Roster, client: int, signature: bytes, agreed: bytes) -> None:
+    known_client(roster, client)
+    verify(roster.keys[client], signature, labels.SURVIVORS, agreed, culprit=roster.names[client])
+
+
+def agreed_sum(
+    plan: RoundPlan, roster: Roster, root: bytes, size: int, bitmap: bytes, signatures: Mapping[int, bytes]
+) -> SecureSum:
+    """What the survivors in ``bitmap`` signed, as privacy accounting needs it. Signers are numbers in the roster."""
+    signed = [Signed(roster.names[number], roster.keys[number], signatures[number]) for number in sorted(signatures)]
+    survivors = len(from_bitmap(bitmap, range(size)))
+    return plan.secure_sum(survivors, cohort=root, bitmap=bitmap, signatures=signed)
+
+
+def surplus_of(
+    noise: NoiseSpec, clients: int, length: int, level: int, seeds: Iterable[bytes], workers: int
+) -> NDArray[np.int64]:
+    """Noise that was added for clients who might have been missing, and are not (XNoise, see ``dp.noise``)."""
+    queue = list(seeds)
+
+    def part(worker: int) -> NDArray[np.int64]:
+        total = np.zeros(length, np.int64)
+        for seed in queue[worker::workers]:
+            total += noise.surplus(clients, length, seed, level)
+        return total
+
+    total = np.zeros(length, np.int64)
+    with ThreadPoolExecutor(workers) as pool:
+        for surplus in pool.map(part, range(workers)):
+            total += surplus
+    return total

@@ -1,0 +1,26 @@
+"""The child process with one weakness, as native code has them: some bytes end it, hang it or eat all memory."""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from protocols.ckks import child
+
+
+class Fragile(child.Worker):
+    def _vector(self, context, scale, size, chunk):  # type: ignore[no-untyped-def]
+        if chunk.startswith(b"abort"):
+            os.abort()
+        if chunk.startswith(b"memory"):
+            return bytearray(1 << 40)
+        if chunk.startswith(b"hang"):
+            while True:
+                pass
+        return super()._vector(context, scale, size, chunk)
+
+
+if __name__ == "__main__":
+    child._SPARE_SECONDS = 2
+    child.serve(Fragile(int(sys.argv[1]), [int(bits) for bits in sys.argv[2:]]), sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,229 @@
+"""Whole rounds: both ways to reveal, wide numbers, restarts, the missing extra."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dp.noise import Family, NoiseSpec
+from protocols import registry
+from protocols.ckks import engine, sum_of
+from protocols.ckks.client import CkksClient
+from protocols.ckks.rules import Parameters, Reveal, parameters_of
+from protocols.diagram import mermaid
+from protocols.journal import SqliteJournal
+from protocols.machine import Client
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from protocols.simulate import Faults, local_clients, serve, simulate
+from secagg.encoding import Encoding
+from secagg.errors import BudgetError, PolicyError, ThresholdError, UsageError
+
+pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
+
+ROOT = Path(__file__).resolve().parents[3]
+POLICY = Policy(min_contributors=3, protocols={"ckks"}, corrupt=0)
+
+
+def proposal(roster: Roster, encoding: Encoding | None = None, **options: object) -> RoundPlan:
+    given: dict[str, object] = {"min_contributors": 3, "dropout": "0.2"} | options
+    return RoundPlan.propose("ckks", roster, encoding or Encoding.integers(5), **given)  # type: ignore[arg-type]
+
+
+def vectors(names: list[str], plan: RoundPlan) -> dict[str, np.ndarray]:
+    rng, largest = np.random.default_rng(1), plan.encoding.largest
+    return {name: rng.integers(-largest, largest, plan.encoding.length, endpoint=True) for name in names}
+
+
+def test_only_clients_learn_the_sum() -> None:
+    roster, clients = local_clients(6, POLICY)
+    plan = proposal(roster)
+    plan = replace(plan, parameters=replace(parameters_of(plan), reveal=Reveal.CLIENTS))
+    assert RoundPlan.decode(plan.encode()) == plan
+    updates, gone = vectors(list(clients), plan), roster.names[1]
+    outcome = simulate(serve(plan, roster), clients, updates, faults=Faults({gone: "upload"})).outcome
+    assert outcome.total.size == 0
+    with pytest.raises(UsageError, match="a sum has shape"):
+        outcome.decode()
+    expected = sum(vector for name, vector in updates.items() if name != gone)
+    for name in outcome.survivors:
+        assert sum_of(clients[name]).vector.tolist() == expected.tolist()
+        assert sum_of(clients[name]).weight == 5
+    with pytest.raises(UsageError, match="no sum"):
+        sum_of(clients[gone])
+
+
+def test_of_the_clients_only_holders_learn_the_sum() -> None:
+    roster, clients = local_clients(8, POLICY)
+    plan = proposal(roster)
+    updates = vectors(list(clients), plan)
+    simulate(serve(plan, roster), clients, updates)
+    knowing = 0
+    for client in clients.values():
+        try:
+            assert sum_of(client).vector.tolist() == sum(updates.values()).tolist()
+        except UsageError:
+            continue
+        knowing += 1
+    assert knowing == parameters_of(plan).makers == 3
+
+
+def test_a_holder_whose_budget_refuses_shows_no_sum() -> None:
+    """Charged before released: between decryption and ledger the sum is in memory, and nobody is given it."""
+    roster, clients = local_clients(4, POLICY)
+    plan = proposal(roster, min_contributors=4)
+    updates = vectors(list(clients), plan)
+
+    honest = CkksClient._answer
+
+    def refuses(current: CkksClient) -> object:
+        if current._total is None:
+            return honest(current)
+        raise BudgetError("spent")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(CkksClient, "_answer", refuses)
+        with pytest.raises(BudgetError):
+            simulate(serve(plan, roster), clients, updates)
+    holders = [client for client in clients.values() if client._round._total is not None]
+    assert holders
+    for client in holders:
+        with pytest.raises(UsageError, match="no sum"):
+            sum_of(client)
+
+
+def test_a_restarted_holder_decrypts_the_same(tmp_path: Path) -> None:
+    """Every client starts anew before every message, and says what it would have said."""
+    identities = [Identity.generate(f"c{i}") for i in range(4)]
+    roster = Roster.of(identities)
+    plan = proposal(roster)
+    updates = vectors([identity.name for identity in identities], plan)
+
+    def restarted(identity: Identity) -> Client:
+        journal = SqliteJournal(tmp_path / f"{identity.name}.db")
+        return Client(identity, roster, policy=POLICY, journal=journal)
+
+    server = serve(plan, roster)
+    by_name = {identity.name: identity for identity in identities}
+    frames = {name: restarted(identity).start(plan, updates[name]) for name, identity in by_name.items()}
+    while server.outcome is None:
+        for name, frame in frames.items():
+            server.receive(name, frame)
+        server.close(server.phase)
+        frames = {}
+        for name, frame in server.outbox():
+            client = restarted(by_name[name])
+            client.start(plan, updates[name])
+            frames[name] = client.receive(frame)
+            again = restarted(by_name[name])
+            assert again.start(plan, updates[name]) == frames[name]
+            assert again.receive(frame) == frames[name]
+    assert server.outcome.total.tolist() == sum(updates.values()).tolist()
+
+
+def test_no_holder_left_is_a_threshold_error() -> None:
+    """All but the makers stay: nobody can decrypt, and nothing is revealed."""
+    roster, clients = local_clients(8, POLICY)
+    plan = proposal(roster, dropout=0)
+    server = serve(plan, roster)
+    updates = vectors(list(clients), plan)
+    frames = {name: client.start(plan, updates[name]) for name, client in clients.items()}
+    for name, frame in frames.items():
+        server.receive(name, frame)
+    server.close("advertise")
+    makers = {server._name(u) for u in server._cohort.makers}
+    for phase in ("key", "upload"):
+        for name, frame in server.outbox():
+            server.receive(name, clients[name].receive(frame))
+        server.close(phase)
+    for name, frame in server.outbox():
+        if name not in makers:
+            server.receive(name, clients[name].receive(frame))
+    with pytest.raises(ThresholdError, match="holders of the key"):
+        server.close("consent")
+    assert server.outcome is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "noise"),
+    [
+        (Parameters(Reveal.SERVER, 1), None),
+        (Parameters(Reveal.SERVER, 7), None),
+        (Parameters(Reveal.CLIENTS, 2), NoiseSpec(Family.SKELLAM, Fraction(9), dropouts=2, components=2)),
+        ("other", None),
+    ],
+)
+def test_plans_that_make_no_sense(parameters: object, noise: NoiseSpec | None) -> None:
+    roster, _ = local_clients(6, POLICY)
+    plan = replace(proposal(roster), ring_bits=40, min_contributors=4)
+    with pytest.raises(UsageError):
+        replace(plan, parameters=parameters, noise=noise)
+
+
+def test_more_than_4096_clients_are_refused() -> None:
+    keys = {f"c{i:04}": i.to_bytes(32, "big") for i in range(4097)}
+    with pytest.raises(UsageError, match="4096 clients"):
+        proposal(Roster.build(keys), dropout="0.1")
+
+
+def test_a_client_must_have_agreed_to_this_trust_model() -> None:
+    roster, clients = local_clients(4, Policy(min_contributors=2))
+    with pytest.raises(PolicyError, match="protocol ckks is not among those allowed"):
+        clients["client-0"].start(proposal(roster), np.zeros(5))
+
+
+def test_a_client_that_expects_everybody_gone() -> None:
+    roster, clients = local_clients(4, replace(POLICY, dropout="0.75"))
+    with pytest.raises(PolicyError, match="expected to stay"):
+        clients["client-0"].start(proposal(roster), np.zeros(5))
+
+
+WITHOUT = """
+import sys
+sys.modules["tenseal"] = None
+import importlib.util as util
+found = util.find_spec
+util.find_spec = lambda name, *rest: None if name == "tenseal" else found(name, *rest)
+from secagg.cli import main
+assert main(["protocols"]) == 0
+from protocols import registry
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.simulate import local_clients
+from secagg.encoding import Encoding
+from secagg.errors import UsageError
+roster, _ = local_clients(4, Policy(min_contributors=2))
+RoundPlan.propose("secagg", roster, Encoding.integers(3), min_contributors=2)
+try:
+    RoundPlan.propose("ckks", roster, Encoding.integers(3), min_contributors=2)
+except UsageError as error:
+    print(error)
+"""
+
+
+def test_without_the_extra() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "ckks needs TenSEAL: pip install 'secagg[ckks]'"
+
+
+def test_the_library_itself_never_loads_tenseal() -> None:
+    code = "import sys, protocols.ckks.server, protocols.registry as r; r.find('ckks'); print('tenseal' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_keys_do_not_show_in_repr() -> None:
+    assert "b'" not in repr(engine.KeyPair(b"public", b"secret"))
+
+
+def test_the_documentation_shows_the_machines_as_they_are() -> None:
+    page = (ROOT / "docs" / "protocol.md").read_text("utf-8")
+    shown = page.partition("<!-- diagram of ckks -->\n")[2].partition("\n<!-- end of ckks -->")[0]
+    assert shown == mermaid(registry.find("ckks"))
