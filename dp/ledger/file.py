@@ -249,8 +249,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: of a message that quotes what was altered
-        outside = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _OUTSIDE
-        if outside or isinstance(error, sqlite3.ProgrammingError):  # which a closed one gives
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _OUTSIDE:
             raise StorageError(f"the ledger cannot be read or written: {error}") from None
         raise PeerError(f"this is no ledger, or it has been altered: {error}") from None
 

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from dp.filter import UNITS
+from dp.ledger.book import replay
 from dp.ledger.entries import FIELDS, canonical, parse
 from dp.ledger.file import FILE, read
 from dp.ledger.verify import compare, verify
@@ -26,15 +28,17 @@ RunDir = Annotated[Path, typer.Argument(help=f"A run's directory with its {FILE}
 
 @app.command()
 def show(run_dir: RunDir, as_json: Json = False) -> None:
-    """The entries, and on whose word each field stands. Nothing is verified."""
-    entries = [parse(body) for body, _signature in read(_file(run_dir))]
-    table = Table("entry", "phase", "round", "survivors", "epsilon", title=entries[0]["run"] if entries else None)
+    """The entries, and on whose word each field stands. Whether they are true, ``verify`` says."""
+    rows = read(_file(run_dir))
+    run = replay(rows).genesis.run
+    entries = [parse(body) for body, _signature in rows]
+    table = Table("entry", "phase", "round", "survivors", "epsilon", title=Text(run))
     for entry in entries[1:]:
         happened = entry.get("sum", {})
         survivors = f"{happened['survivors']} of {happened['planned']}" if happened else ""
         reached = _epsilon(entry["epsilon_after"])
         where = happened.get("round", entry["release"][:20])
-        table.add_row(str(entry["number"]), entry["phase"], str(where), survivors, f"{reached:.4g}")
+        table.add_row(str(entry["number"]), entry["phase"], Text(str(where)), survivors, f"{reached:.4g}")
     marks = {mark.value: ", ".join(name for name, other in FIELDS.items() if other is mark) for mark in FIELDS.values()}
     emit(as_json, {"entries": entries, "fields": FIELDS}, Group(table, "", facts(marks)))
 
@@ -82,6 +86,7 @@ def check(
     budget, guarantee = book.genesis.budget, book.genesis.guarantee
     answer = {
         "verdict": "verified" if key is not None and head is not None else "internally consistent only",
+        "signers": "in the roster" if roster is not None else "not compared with a roster",
         "entries": len(book.links),
         "head": book.head.hex(),
         "run": book.genesis.run,

@@ -98,11 +98,13 @@ def test_verified(run: Path, secagg: Secagg) -> None:
     code, out, _ = secagg(*pinned(run), "--against", run / "client-0.db", "--roster", run / "roster.toml", "--json")
     answer = json.loads(out.splitlines()[-1])
     assert (code, answer["verdict"], answer["entries"]) == (0, "verified", 6)
+    assert answer["signers"] == "in the roster"
     assert 0 < answer["epsilon"] < answer["budget"] == 20
     assert (answer["guarantee"], answer["elsewhere"]) == ("user, zero-out, distributed", "local training")
     code, out, _ = secagg(*pinned(run))
     assert code == 0
     assert "verified" in out
+    assert "not compared with a roster" in out
 
 
 @pytest.mark.parametrize("option", [[], ["--key"], ["--head"]])
@@ -285,6 +287,18 @@ def test_a_damaged_file(run: Path, secagg: Secagg) -> None:
     for command in ("verify", "show", "export"):
         code, out, error = secagg(command, run)
         assert (code, error.count("\n")) == (4, 1)
+
+
+def test_what_is_no_ledger_is_not_shown(run: Path, secagg: Secagg) -> None:
+    rewritten(run / "ledger.db", lambda bodies: bodies[3].pop("release"))
+    code, out, error = secagg("show", run)
+    assert (code, out, error.count("\n")) == (4, "", 1)
+
+
+def test_a_run_may_be_named_with_brackets(tmp_path: Path, secagg: Secagg) -> None:
+    """They are markup to rich."""
+    Ledger.create(tmp_path / "ledger.db", KEY, BUDGET, USER, run="[bold]run", elsewhere="-").close()
+    assert "[bold]run" in secagg("show", tmp_path)[1]
 
 
 def test_while_a_run_is_writing(run: Path, secagg: Secagg) -> None:

@@ -59,6 +59,15 @@ def test_no_floats(tmp_path: Path) -> None:
         parse(b'{"a":1.5}')
 
 
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"1", b"null", b'{"a": 1}', b'{"b":1,"a":1}', b'{"a":1}\n', b'{"a":1,"a":1}']
+)
+def test_there_is_one_way_to_write_an_entry(data: bytes) -> None:
+    assert parse(b'{"a":1}') == {"a": 1}
+    with pytest.raises(DecodeError, match="canonical"):
+        parse(data)
+
+
 @pytest.mark.parametrize("text", ["1e999999999", "1.5", "-1", " 1", "1/0x", ""])
 def test_rationals_are_plain(text: str) -> None:
     """An exponent could ask for more digits than there is memory."""

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -463,12 +464,17 @@ def test_where_dp_accounting_loses_its_digits_it_charges_more() -> None:
         {"kind": "Release", "mechanism": {"kind": "Skellam"}, "sampling": {"kind": "PoissonSample"}},
         {"kind": "Release", "mechanism": {"kind": "Gaussian"}, "sampling": {"kind": "FixedSizeSample"}},
         {"kind": "Release", "mechanism": {"kind": "Magic"}, "sampling": {"kind": "Everyone"}},
+        {
+            "kind": "Release",
+            "mechanism": {"kind": "DiscreteGaussians", "each": "1/5"},
+            "sampling": {"kind": "Everyone"},
+        },
         {"kind": "Wish"},
     ],
 )
 def test_what_has_no_bound_is_refused(record: dict[str, Any]) -> None:
     guarantee = {"unit": "user", "relation": "zero-out", "trust": "central"}
-    full = {"l1": 1, "l2_squared": 1, "noise_multiplier": "1", "variance": "1"}
+    full = {"l1": 1, "l2_squared": 1, "noise_multiplier": "1", "variance": "1", "parties": 5, "dimension": 1}
     if "mechanism" in record:
         record = {**record, "mechanism": {**full, **record["mechanism"]}}
     with pytest.raises(verify_ledger.Problem):
@@ -611,6 +617,16 @@ def test_every_byte_of_the_file(path: Path, rows: list[Row]) -> None:
     flips_of_the_file(path, rows, [8 * byte + rng.randrange(8) for byte in range(path.stat().st_size)])
 
 
+def test_pages_that_have_lost_entries(path: Path, rows: list[Row]) -> None:
+    """A bit in the header of a page: there are not fewer entries then, even for who has no head to compare with."""
+    data, copy = path.read_bytes(), path.with_name("flipped.db")
+    for page in range(0, len(data), 4096):
+        for bit in range(8 * page, 8 * (page + 12)):
+            copy.write_bytes(flipped(data, bit))
+            with suppress(PeerError, StorageError):
+                assert len(read(copy)) == len(rows)
+
+
 def flips_of_the_export(rows: list[Row], bits: list[int]) -> None:
     data, head = exported(rows), replay(rows).head
     for bit in bits:
@@ -661,6 +677,105 @@ def test_bodies_that_are_no_entries(rows: list[Row], body: bytes) -> None:
 
 
 # The stand-alone script
+
+# What it says, so that no check of it hides behind another. Each lie is one about the entry of that number.
+LIES: list[tuple[int, dict[str, Any], str]] = [
+    (1, {"sum": {"plan": "00"}}, "plan_digest is not that of the plan"),
+    (2, {"sum": {"survivors": 5, "missing": 5}}, "more clients are missing than the noise allows for"),
+    (2, {"sum": {"survivors": 11, "missing": -1}}, "more clients are missing than the noise allows for"),
+    (2, {"sum": {"missing": 1}}, "more clients are missing than the noise allows for"),
+    (2, {"sum": {"honest": 10}}, "nobody honest is left"),
+    (2, {"sum": {"planned": 0}}, "counts less than one"),
+    (1, {"sum": {"survivors": 7, "missing": 3}}, "nobody honest is left"),
+    (1, {"sum": {"signatures": [{}]}}, "the worst case was not reserved"),
+    (1, {"sum": {"noise": {"family": "magic"}}}, "unknown noise"),
+    (1, {"sum": {"noise": {"family": "discrete-gaussian"}}}, "unknown noise"),
+    (1, {"number": 2}, "is out of place"),
+    (1, {"previous": "00" * 32}, "does not follow the entry before"),
+    (3, {"phase": "genesis"}, "a ledger has one genesis, its first entry"),
+    (0, {"phase": "reserve"}, "a ledger has one genesis, its first entry"),
+    (0, {"order": 9}, "the limit of order 4 does not follow"),
+    (3, {"phase": "wish"}, "is none: KeyError 'wish'"),
+    (4, {"release": "other"}, "nothing is reserved for other"),
+    (1, {"epsilon_after": 1}, "epsilon_after is not what the sums come to"),
+    (1, {"total_samples": 1}, "the sums are wrong"),
+    (1, {"rdp": [1] * 93}, "is charged less at order 2 than it costs"),
+    (2, {"rdp": [10**15] * 93}, "costs more than was reserved"),
+    (2, {"sum": {"scale": "1"}}, "is not what was reserved"),
+]
+
+
+def merged(value: Any, change: Any) -> Any:
+    if not isinstance(change, dict):
+        return change
+    return {**value, **{name: merged(value[name], item) for name, item in change.items()}}
+
+
+@pytest.mark.parametrize(("number", "change", "said"), LIES, ids=[f"{lie[0]} {lie[2]}" for lie in LIES])
+def test_what_it_says(rows: list[Row], number: int, change: dict[str, Any], said: str) -> None:
+    lines = exported(rows).splitlines()
+    entry = json.loads(lines[number])
+    lines[number] = entries.canonical({**entry, "body": merged(entry["body"], change)})
+    audit = verify_ledger.Audit(KEY.public)
+    check_signature, verify_ledger.check_signature = verify_ledger.check_signature, lambda *_: None
+    try:
+        for line in lines[:number]:
+            audit.entry(line.decode())
+        with pytest.raises((verify_ledger.Problem, KeyError)) as caught:
+            audit.entry(lines[number].decode())
+    finally:
+        verify_ledger.check_signature = check_signature
+    assert said in f"is none: KeyError {caught.value}" if caught.type is KeyError else said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", [None, 1, "", "x", "1.5", "-1", "1e999999999", "1/0", "2/4", "1/1", "01", " 1", "1_0", "1/2/3"]
+)
+def test_it_reads_plain_reduced_rationals(text: Any) -> None:
+    assert verify_ledger.rational("3/4") == Fraction(3, 4)
+    with pytest.raises(verify_ledger.Problem):
+        verify_ledger.rational(text)
+
+
+def test_it_reads_lines_as_they_were_exported(rows: list[Row]) -> None:
+    data = exported(rows)
+    for other in (data.replace(b'"body":', b'"body": ', 1), data.replace(b'{"body":', b'{"a":1,"body":', 1)):
+        assert "entry 0: not as it was exported" in list(verify_ledger.problems(other, KEY.public, None))
+
+
+def test_nothing_is_reserved_twice(rows: list[Row]) -> None:
+    """While it is open, and after it was committed; the sums are made to fit."""
+
+    def while_open(bodies: list[Any]) -> None:
+        bodies.append({**bodies[1], "epsilon_before": bodies[1]["epsilon_after"]})
+
+    def after_commit(bodies: list[Any]) -> None:
+        first, last = bodies[1], bodies[-1]
+        total = [a + b for a, b in zip(last["total"], first["rdp"], strict=True)]
+        reached = 8 * 10**12 - max(a - b for a, b in zip(bodies[0]["limits"], total, strict=True))
+        samples = last["total_samples"] + first["samples"]
+        after = {"total": total, "total_samples": samples, "epsilon_after": reached}
+        bodies.append({**first, **after, "epsilon_before": last["epsilon_after"]})
+
+    for before, change in ((rows[:2], while_open), (rows[:3], after_commit)):
+        assert "is on record" in both(forged(before, change))
+        (problem,) = problems(forged(before, change))
+        assert "was reserved before" in problem
+
+
+def test_no_more_samples_than_were_reserved(steps: list[Row]) -> None:
+    lie = forged(steps[:3], lambda bodies: bodies[2].update(samples=5, total_samples=5))
+    assert "more samples" in both(lie)
+    assert problems(lie) == ["entry 2: is not what was reserved"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"samples": -1}, {"samples": "1"}, {"steps": {"count": 0}}, {"steps": {"count": "1"}}]
+)
+def test_steps_are_counted(steps: list[Row], change: dict[str, Any]) -> None:
+    lie = forged(steps[:2], lambda bodies: bodies.append(merged(bodies.pop(), change)))
+    assert both(lie)
+    assert "entry 1: is less than nothing" in problems(lie)
 
 
 def script(*arguments: object) -> subprocess.CompletedProcess[str]:
