@@ -1,4 +1,4 @@
-"""What private sums are for: a federated recommender, with its data, models, metrics, client, server and reports.
+"""What private sums are for: a federated recommender, from its data to the report of a run.
 
-Other federated systems can do without it: ``secagg``, ``dp`` and ``protocols`` never import it. Nothing is here yet.
+Other federated systems can do without it: ``secagg``, ``dp`` and ``protocols`` never import it.
 """

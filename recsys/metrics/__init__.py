@@ -1,0 +1,1 @@
+"""How good a recommender is, and how sure that is."""

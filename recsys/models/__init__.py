@@ -1,0 +1,5 @@
+"""Recommenders: rulers to measure by, models that federations train, and models made of two private sums."""
+
+from recsys.models.recommender import Local, Recommender, SharedModel
+
+__all__ = ["Local", "Recommender", "SharedModel"]

@@ -1,0 +1,53 @@
+"""What a recommender is here: from a user's history to a score for each item.
+
+The history is all that a model is told about a user, whether it was there when the model was trained or not. So what is
+about one user never needs to leave the device, and new users are nothing special.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.data.interactions import History, Interactions
+
+
+class Recommender(Protocol):
+    """Anything with these two methods can be trained, measured and compared."""
+
+    def fit(self, train: Interactions) -> object:
+        """Learn from all users at one place."""
+
+    def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
+        """One row for each history, one column for each item; more is better. No item is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """How a client trains: passes over its users, users in a step, step size, and FedProx' pull to the start.
+
+    ``proximal`` is mu of Li et al. 2020, "Federated Optimization in Heterogeneous Networks": mu/2 |w - w_0|^2 is added
+    to the loss.
+    """
+
+    epochs: int = 1
+    batch: int = 16
+    rate: float = 0.05
+    proximal: float = 0.0
+
+
+class SharedModel(Recommender, Protocol):
+    """A recommender that learns by moving one vector, which is all that clients and server exchange."""
+
+    vector: NDArray[np.float32]
+    """The shared parameters, of one length from ``begin`` on. Read a copy, assign to change them."""
+
+    def begin(self, item_count: int, seed: int) -> None:
+        """Fresh parameters: the same for the same seed."""
+
+    def train(self, histories: Sequence[History], local: Local, seed: int) -> None:
+        """Move ``vector`` by training on these users. The same seed and start give the same end."""

@@ -1,0 +1,131 @@
+"""What a run leaves behind for people: one JSON file, from which the report is drawn.
+
+It holds no model, no key and nothing about one user; the ledger beside it says what was spent, and on what.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from secagg.errors import StorageError, UsageError
+
+FILE = "run.json"
+"""How the record is called in the directory of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One secure sum, as the server saw it."""
+
+    number: int
+    purpose: str
+    """"training", "popularity", "item pairs" ..."""
+    planned: int
+    survivors: int
+    silent: Mapping[str, int]
+    """phase -> clients of which nothing was heard from this phase on"""
+    bytes_up: int
+    """all clients together"""
+    bytes_down: int
+    seconds: Mapping[str, float]
+    """"training" and the protocol's phases"""
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """"HR@10", "NDCG@10" of the model that the round started from, summed up under the mask by its clients"""
+    exact: Mapping[str, float] = field(default_factory=dict)
+    """the same of the model after the round, by whoever simulates and sees all the data: outside of any guarantee"""
+    epsilon: float | None = None
+    """spent so far, against the server"""
+    epsilon_left: float | None = None
+    epsilon_outsiders: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How good one model is in the end, over all users, outside of any guarantee."""
+
+    name: str
+    metrics: Mapping[str, float]
+    """"HR@10", "NDCG@10" ... with full ranking; "HR@10 of 100" ... against 99 negatives"""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What is promised to whom. The guarantee's words are those of ``dp.events``."""
+
+    ledger: str
+    """its file, beside this one"""
+    unit: str
+    relation: str
+    trust: str
+    epsilon: float
+    """the budget"""
+    delta: float
+    colluders: int = 0
+    words: str = ""
+    """one sentence for people"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    title: str
+    config: Mapping[str, Any]
+    data: Mapping[str, Any]
+    """"users", "items", "events", "clients", "source" ..."""
+    protocol: Mapping[str, Any]
+    """"name", "clients", "threshold", "degree", "adversary", "min_contributors" ..."""
+    mode: str
+    """"none", "local", "distributed" or "both" """
+    measured_under: str
+    """what protects the values ``Round.measured``, in words"""
+    spendings: tuple[Spending, ...] = ()
+    rounds: tuple[Round, ...] = ()
+    results: tuple[Result, ...] = ()
+    """of the run's own model last; before it ItemPop, the twin without privacy ..."""
+    ended: str = ""
+    """why it stopped; empty while it goes on"""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Whole or not at all, also after a crash."""
+        write_whole(folder / FILE, json.dumps(asdict(self), indent=1, allow_nan=False).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Run:
+        path = folder / FILE
+        try:
+            fields = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise UsageError(f"there is no run in {folder}: no {FILE}") from None
+        except (OSError, ValueError):
+            raise StorageError(f"{path} cannot be read") from None
+        try:
+            fields["rounds"] = tuple(Round(**entry) for entry in fields["rounds"])
+            fields["results"] = tuple(Result(**entry) for entry in fields["results"])
+            fields["spendings"] = tuple(Spending(**entry) for entry in fields["spendings"])
+            return cls(**fields)
+        except (KeyError, TypeError):
+            raise StorageError(f"{path} is not the record of a run") from None
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file so that after a crash it is the old one or the new one; on the disk when this returns."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from None
