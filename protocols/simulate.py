@@ -17,6 +17,7 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
+from secagg.keys import verifying_once
 from secagg.prg import Prg, Rng, random_words
 
 if TYPE_CHECKING:
@@ -98,16 +99,27 @@ def simulate(
     >>> simulate(serve(plan, roster), clients, updates, faults=faults).outcome.decode().vector.tolist()
     [9.0, 9.0, 9.0, 9.0]
     """
-    faults, incidents = faults or Faults(), list[Incident]()
+    with verifying_once():  # all parties are here: a signature that one has verified, the others need not
+        return _simulated(server, clients, updates, weights or {}, faults or Faults())
+
+
+def _simulated(
+    server: ServerRound,
+    clients: Mapping[str, Client],
+    updates: Mapping[str, ArrayLike],
+    weights: Mapping[str, int],
+    faults: Faults,
+) -> Simulation:
+    incidents = list[Incident]()
     bytes_up, bytes_down = dict[str, int](), dict[str, int]()
-    plan, given = server.plan, weights or {}
+    plan = server.plan
     phases = [str(phase) for phase in server.steps]
     if not set(faults.silent.values()) | faults.duplicated <= set(phases):
         raise UsageError(f"the phases of {plan.protocol} are {', '.join(phases)}")
 
     def begin() -> Frames:
         for name in updates:
-            yield name, clients[name].start(plan, updates[name], given.get(name, 1))
+            yield name, clients[name].start(plan, updates[name], weights.get(name, 1))
 
     def answers() -> Frames:
         for name, frame in server.outbox():

@@ -210,7 +210,7 @@ class Encoding:
         if peak == 0:
             return vector
         relative = vector / peak  # so that squares neither overflow nor vanish
-        norm = float(np.sqrt(relative @ relative))
+        norm = float(np.sqrt(np.square(relative).sum()))  # no BLAS: its threads wait for each other
         if peak * norm > self.clip_l2:
             vector = relative * (self.clip_l2 / norm)
         return vector

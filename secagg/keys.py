@@ -6,6 +6,10 @@ length-prefixed, so no two lists of parts give the same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -117,7 +121,31 @@ def verify(public: bytes, signature: bytes, label: bytes, *parts: bytes, culprit
 
 
 def verify_raw(public: bytes, signature: bytes, message: bytes, *, culprit: str = "") -> None:
+    known = _known_good.get()
+    if known is not None and (public, signature, message) in known:
+        return
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):
         raise PeerError("bad signature", culprits=[culprit] if culprit else []) from None
+    if known is not None:
+        known.add((public, signature, message))
+
+
+_known_good: ContextVar[set[tuple[bytes, bytes, bytes]] | None] = ContextVar("known_good", default=None)
+
+
+@contextmanager
+def verifying_once() -> Iterator[None]:
+    """Within, what has verified is not verified again: for a process in which all the parties live.
+
+    >>> key = SigningKey(bytes(32))
+    >>> with verifying_once():
+    ...     for party in range(1000):
+    ...         verify(key.public, key.sign(b"label", b"text"), b"label", b"text")
+    """
+    token = _known_good.set(set())
+    try:
+        yield
+    finally:
+        _known_good.reset(token)
