@@ -8,8 +8,8 @@ larger: the search goes through all of it for each noise multiplier it tries.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, exp, inf, sqrt
 
@@ -76,108 +76,57 @@ def calibrate(
     Traceback (most recent call last):
     secagg.errors.UsageError: no noise makes this private in a ring of 12 bits
     """
-    one = Part(length, clip_l2, rounds, rotate=rotate, weight_bound=weight_bound)
-    (found,) = calibrate_parts(
-        [one],
-        epsilon=epsilon,
-        delta=delta,
-        clients=clients,
-        ring_bits=ring_bits,
-        dropouts=dropouts,
-        colluders=colluders,
-        components=components,
-        family=family,
-        relation=relation,
-        beta=beta,
-    )
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """``rounds`` sums of one kind, among others under one budget.
-
-    Noise multipliers are in proportion to 1 / sqrt(``share``): so, with one sum each, is a part's share of the squared
-    budget.
-    """
-
-    length: int
-    clip_l2: float
-    rounds: int = 1
-    share: Fraction = Fraction(1)
-    rotate: bool = True
-    weight_bound: int = 1
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise UsageError(f"at least one round is needed, not {self.rounds}")
-        if not self.share > 0:
-            raise UsageError(f"a share of the budget is above zero, not {self.share}")
-
-
-def calibrate_parts(
-    parts: Sequence[Part],
-    *,
-    epsilon: float,
-    delta: float,
-    clients: int,
-    ring_bits: int = 24,
-    dropouts: int = 0,
-    colluders: int = 0,
-    components: int = 0,
-    family: Family | str = Family.SKELLAM,
-    relation: Relation | str = Relation.ZERO_OUT,
-    beta: Fraction = DEFAULT_BETA,
-) -> tuple[Calibration, ...]:
-    """The least noise for which sums of several kinds are (epsilon, delta)-private together; one result for each part.
-
-    >>> tenth, rest = Part(1000, 1.0, share=Fraction(1, 10)), Part(5000, 1.0, share=Fraction(9, 10))
-    >>> for found in calibrate_parts([tenth, rest], epsilon=4, delta=1e-6, clients=100):
-    ...     print(found)
-    epsilon 4.000: noise multiplier 4.014 (4.01 a coordinate), 16 bits a value, a ring of 24 bits
-    epsilon 4.000: noise multiplier 1.338 (1.34 a coordinate), 16 bits a value, a ring of 24 bits
-    """
     if not epsilon > 0:
         raise UsageError("epsilon must be above zero")
+    if rounds < 1:
+        raise UsageError(f"at least one round is needed, not {rounds}")
     if not 0 < delta < 1:
         raise UsageError(f"delta must be between 0 and 1, not {delta}")
-    if not parts:
-        raise UsageError("no sum needs no noise")
     guarantee = user_level(Relation(relation))
 
-    def fitted(part: Part, multiplier: float) -> tuple[Encoding, NoiseSpec] | None:
-        for encoding in _finest_first(part.length, part.clip_l2, part.rotate, beta, part.weight_bound):
-            squared = multiplier * multiplier / float(part.share)
-            variance = Fraction(ceil(squared * encoding.sensitivity().l2_squared))
-            noise = NoiseSpec(Family(family), variance, dropouts, colluders, components)
-            noise.check(clients)
-            needed = _needed_bits(encoding, noise, clients)
-            if needed is not None and needed <= ring_bits:
-                return encoding, noise
-        return None
+    noise = NoiseSpec(Family(family), Fraction(1), dropouts, colluders, components)
 
-    def tried(multiplier: float) -> tuple[Calibration, ...] | None:
-        found = [one for part in parts if (one := fitted(part, multiplier)) is not None]
-        if len(found) < len(parts):
+    def tried(multiplier: float) -> Calibration | None:
+        found = with_multiplier(
+            multiplier, noise, _finest_first(length, clip_l2, rotate, beta, weight_bound), clients, ring_bits
+        )
+        if found is None:
             return None
-        kinds = [(*one, part.rounds) for one, part in zip(found, parts, strict=True)]
-        cost = _cost(kinds, clients, clients - dropouts, delta, guarantee)
-        return tuple(_described(*one, clients, clients - dropouts, cost) for one in found)
+        return evaluate(*found, clients=clients, rounds=rounds, delta=delta, guarantee=guarantee)
 
     low, high, best = 0.0, 1.0, None
-    while best is None or best[0].epsilon > epsilon:
+    while best is None or best.epsilon > epsilon:
         best = tried(high)
         if best is None or high > _LARGEST_MULTIPLIER:
             raise UsageError(f"no noise makes this private in a ring of {ring_bits} bits")
-        low, high = (high, 2 * high) if best[0].epsilon > epsilon else (low, high)
+        low, high = (high, 2 * high) if best.epsilon > epsilon else (low, high)
     while high - low > 1e-4 * high:
         middle = (low + high) / 2
         found = tried(middle)
-        if found is not None and found[0].epsilon <= epsilon:
+        if found is not None and found.epsilon <= epsilon:
             high, best = middle, found
         else:
             low = middle
     return best
+
+
+def with_multiplier(
+    multiplier: float, noise: NoiseSpec, encodings: Iterable[Encoding], clients: int, ring_bits: int
+) -> tuple[Encoding, NoiseSpec] | None:
+    """The first of ``encodings`` that fits the ring with so much noise, and that noise (``noise`` says of which kind).
+
+    >>> kind = NoiseSpec(Family.SKELLAM, Fraction(1), dropouts=10)
+    >>> found = with_multiplier(2.0, kind, [Encoding(1000, 1.0, bits) for bits in (24, 16)], clients=100, ring_bits=24)
+    >>> found[0].bits, float(found[1].variance / found[0].sensitivity().l2_squared).__round__(6)
+    (16, 4.0)
+    """
+    for encoding in encodings:
+        drawn = replace(noise, variance=Fraction(ceil(multiplier * multiplier * encoding.sensitivity().l2_squared)))
+        drawn.check(clients)
+        needed = _needed_bits(encoding, drawn, clients)
+        if needed is not None and needed <= ring_bits:
+            return encoding, drawn
+    return None
 
 
 def evaluate(
@@ -198,38 +147,20 @@ def evaluate(
     6.72
     """
     survivors = clients - noise.dropouts if survivors is None else survivors
-    guarantee = guarantee or user_level(Relation.ZERO_OUT)
-    cost = _cost([(encoding, noise, rounds)], clients, survivors, delta, guarantee)
-    return _described(encoding, noise, clients, survivors, cost)
-
-
-def _cost(
-    kinds: Sequence[tuple[Encoding, NoiseSpec, int]], clients: int, survivors: int, delta: float, guarantee: Guarantee
-) -> float:
-    """Epsilon of sums of several kinds, so many of each; inf if the samplers are not good enough for it."""
-    curves = list[rdp.Curve]()
-    for encoding, noise, rounds in kinds:
-        sensitivity = encoding.sensitivity()
-        mechanism = noise.mechanism(clients, survivors, encoding.coordinates, sensitivity.l2_squared, sensitivity.l1)
-        curves.append(rdp.scaled(rdp.curve(Release(mechanism, Everyone(), guarantee)), rounds))
-    cost = rdp.epsilon(rdp.total(curves), float((SHARE - SLACK) * Fraction(delta)))
-    slack = sum(
-        sampler_slack(cost, noise, clients=clients, dimension=encoding.coordinates, rounds=rounds)
-        for encoding, noise, rounds in kinds
-    )
-    return cost if slack <= SLACK * Fraction(delta) else inf
-
-
-def _described(encoding: Encoding, noise: NoiseSpec, clients: int, survivors: int, epsilon: float) -> Calibration:
+    sensitivity, dimension = encoding.sensitivity(), encoding.coordinates
+    mechanism = noise.mechanism(clients, survivors, dimension, sensitivity.l2_squared, sensitivity.l1)
+    release = Release(mechanism, Everyone(), guarantee or user_level(Relation.ZERO_OUT))
+    cost = rdp.epsilon(rdp.scaled(rdp.curve(release), rounds), float((SHARE - SLACK) * Fraction(delta)))
+    slack = sampler_slack(cost, noise, clients=clients, dimension=dimension, rounds=rounds)
     held = float(noise.held(clients, survivors))
     return Calibration(
         encoding=encoding,
         noise=noise,
         clients=clients,
-        ring_bits=encoding.ring_bits(clients, noise.tail(clients, encoding.coordinates)),
-        noise_multiplier=sqrt(held / encoding.sensitivity().l2_squared),
+        ring_bits=encoding.ring_bits(clients, noise.tail(clients, dimension)),
+        noise_multiplier=sqrt(held / sensitivity.l2_squared),
         deviation=sqrt(held) / encoding.scale,
-        epsilon=epsilon,
+        epsilon=cost if slack <= SLACK * Fraction(delta) else inf,
     )
 
 

@@ -3,9 +3,9 @@
     charge the steps -> for each one: Poisson sample -> gradients of each example alone -> clip -> add up
                         -> noise from a CSPRNG -> divide by the EXPECTED batch -> the optimiser's own step
 
-Unit: one example. Relation: an example is added or removed. Trust: local, the client is trusted with its own noise. The
-guarantee covers the model after every step. It assumes that nobody sees the samples, and that the number of examples
-(hence the rate) is no secret.
+Unit: one example; what an example is, is for the caller to say, and it may be all there is of one user. Relation: an
+example is added or removed. Trust: local, the client is trusted with its own noise. The guarantee covers the model
+after every step. It assumes that nobody sees the samples, and that the number of examples (so the rate) is no secret.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from secagg.errors import UsageError
 from secagg.prg import Rng
 
 EXAMPLE = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
-"""What is guaranteed to whom."""
+"""What is guaranteed to whom, where nothing else is said."""
 
 Charge: TypeAlias = Callable[[Event, int], None]
 """Records that an event will happen so many times, for good, before it returns; raises to forbid it."""
@@ -87,6 +87,9 @@ class Trainer:
     ``loss(model, *example)`` is the loss of one example, given as a batch of one. Nothing but the model comes out: the
     losses of the examples are not private.
 
+    ``unit``: ``Unit.USER`` when each example is one whole user, and no user is in two. It is what is charged; nothing
+    here can check it.
+
     To go on in the next round, make a trainer with the same ``charge`` (``Ledger.open(...).charge``, or ``compose`` of
     one accountant) and the ``settings`` of this one: with adaptive clipping they hold the bound that was reached.
 
@@ -115,8 +118,10 @@ class Trainer:
         *,
         charge: Charge,
         rng: Rng = os.urandom,
+        unit: Unit = Unit.EXAMPLE,
     ) -> None:
         self._settings = settings
+        self._guarantee = replace(EXAMPLE, unit=unit)
         self._objective = Objective(model, loss)
         self._charge, self._rng = charge, rng
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -136,7 +141,7 @@ class Trainer:
         population = len(examples)
         sampling = self._settings.sampling(population)
         self._settings.clipping.layers(list(self._parameters))  # refused before anything is spent
-        self._charge(Release(Gaussian(self._settings.noise_multiplier), sampling, EXAMPLE), steps)
+        self._charge(Release(Gaussian(self._settings.noise_multiplier), sampling, self._guarantee), steps)
         for _ in range(steps):
             self._step(examples, poisson_sample(population, sampling.rate, self._rng))
         self._optimizer.zero_grad(set_to_none=True)  # the last sum without noise is on the parameters
