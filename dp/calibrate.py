@@ -124,7 +124,7 @@ def with_multiplier(
         drawn = replace(noise, variance=Fraction(ceil(multiplier * multiplier * encoding.sensitivity().l2_squared)))
         drawn.check(clients)
         needed = _needed_bits(encoding, drawn, clients)
-        if needed is not None and needed <= ring_bits:
+        if needed is not None and needed <= ring_bits and drawn.drawable(clients):
             return encoding, drawn
     return None
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+LARGEST_VARIANCE = Fraction(1 << 44)
+"""Of what one client draws: the samplers' limit."""
+
 WRAP_BITS = 40
 """Noise makes a round's sum wrap around the ring with probability below 2^-40: below 2^-20 in a million rounds."""
 
@@ -77,6 +80,10 @@ class NoiseSpec:
             raise UsageError(
                 f"of {clients} clients {self.dropouts} may be missing and {self.colluders} collude: nobody is left"
             )
+
+    def drawable(self, clients: int) -> bool:
+        """Whether the samplers reach so far."""
+        return self._at_level(clients, self.dropouts) <= LARGEST_VARIANCE
 
     def each(self, clients: int) -> Fraction:
         """The variance of the noise that a client adds to keep."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -66,6 +67,8 @@ class Simulation:
     bytes_up: Mapping[str, int]
     """phase -> bytes that clients sent"""
     bytes_down: Mapping[str, int]
+    seconds: Mapping[str, float]
+    """phase -> seconds, all parties together"""
 
 
 def local_clients(count: int, policy: Policy, rng: Rng = os.urandom) -> tuple[Roster, dict[str, Client]]:
@@ -111,7 +114,7 @@ def _simulated(
     faults: Faults,
 ) -> Simulation:
     incidents = list[Incident]()
-    bytes_up, bytes_down = dict[str, int](), dict[str, int]()
+    bytes_up, bytes_down, seconds = dict[str, int](), dict[str, int](), dict[str, float]()
     plan = server.plan
     phases = [str(phase) for phase in server.steps]
     if not set(faults.silent.values()) | faults.duplicated <= set(phases):
@@ -134,7 +137,7 @@ def _simulated(
 
     replies = begin()
     while server.outcome is None:
-        phase = server.phase
+        phase, began = server.phase, perf_counter()
         for name, frame in _in_order(faults, replies):
             if name in faults.silent and phases.index(phase) >= phases.index(faults.silent[name]):
                 continue
@@ -145,8 +148,9 @@ def _simulated(
                 except (PeerError, DecodeError) as error:
                     incidents.append(Incident(phase, SERVER, error))
         server.close(phase)
+        seconds[phase] = perf_counter() - began
         replies = answers()
-    return Simulation(server.outcome, tuple(incidents), bytes_up, bytes_down)
+    return Simulation(server.outcome, tuple(incidents), bytes_up, bytes_down, seconds)
 
 
 def _in_order(faults: Faults, frames: Frames) -> Frames:

@@ -46,3 +46,5 @@ CKKS_BOX: Final = b"secagg/v1/ckks/box"
 CKKS_VECTOR: Final = b"secagg/v1/ckks/vector"
 CKKS_UPLOAD: Final = b"secagg/v1/ckks/upload"
 CKKS_ANSWER: Final = b"secagg/v1/ckks/answer"
+
+SIMULATED: Final = b"secagg/v1/simulated"  # + purpose: what a simulation of many parties derives from its one secret

@@ -19,12 +19,14 @@ from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecA
 COMMANDS = {
     "audit": ("secagg.cli.audit", "Try to prove the epsilon of a private sum wrong, with the real machines."),
     "bench": ("secagg.cli.bench", "Measure a case: time, bytes, memory, and ratios within one run."),
-    "demo": ("secagg.cli.demo", "One round with dropouts: what the server saw, and what it learnt."),
+    "demo": ("secagg.cli.demo", "The main job on made-up data: train privately, lose clients, report what it cost."),
     "keys": ("secagg.cli.keys", "A client's long-term identity."),
     "ledger": ("secagg.cli.ledger", "What a privacy budget was spent on, and whether that is true."),
     "params": ("secagg.cli.params", "How many neighbours and which threshold a cohort needs."),
     "protocols": ("secagg.cli.protocols", "What can be run, against whom it holds, and what it costs."),
+    "report": ("secagg.cli.report", "Draw the report of a run: one HTML file."),
     "roster": ("secagg.cli.roster", "Who takes part: names and public keys."),
+    "train": ("secagg.cli.train", "Train a recommender as a file says, under secure sums, and report what it cost."),
 }
 """name -> (module, the line that ``secagg --help`` shows)"""
 
@@ -38,7 +40,15 @@ EXIT_CODES: dict[type[SecAggError], int] = {
     SecAggError: 1,
 }
 
-EXTRAS = {"dp_accounting": "dp", "numba": "dp", "opacus": "train", "scipy": "dp", "torch": "train"}
+EXTRAS = {
+    "dp_accounting": "dp",
+    "matplotlib": "recsys",
+    "numba": "dp",
+    "opacus": "train",
+    "pyarrow": "recsys",
+    "scipy": "dp",
+    "torch": "train",
+}
 """module that a command may miss -> the extra that brings it"""
 
 # click.ClickException: typer carries its own copy of click in later versions and exports only this grandchild of it.

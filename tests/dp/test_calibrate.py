@@ -131,3 +131,14 @@ def test_the_published_points_come_out() -> None:
     """n=100, d=65536, z=4, T=10: 4.021 at 16 bits a value of the sum (here: with our scale for a ring of 24 bits)."""
     found = calibrate(epsilon=4.021, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0, ring_bits=26)
     assert found.noise_multiplier == pytest.approx(4.0, rel=0.01)
+
+
+def test_noise_is_never_more_than_the_samplers_can_draw() -> None:
+    from dp.noise import LARGEST_VARIANCE
+    from secagg import sampling
+
+    assert LARGEST_VARIANCE == sampling.LARGEST_VARIANCE
+    found = calibrate(epsilon=1, delta=1e-5, rounds=1, clients=3, length=4, clip_l2=1.0, ring_bits=60, rotate=False)
+    assert found.noise.drawable(3)
+    finer = found.noise.__class__(found.noise.family, 8 * found.noise.variance)
+    assert not finer.drawable(3)  # one bit more would not be

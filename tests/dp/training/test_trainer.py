@@ -21,7 +21,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from dp.accountants import RdpAccountant
 from dp.accountants.rdp import curve
-from dp.events import Everyone, Gaussian, PoissonSample, Release
+from dp.events import Everyone, Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
 from dp.ledger import Budget, Ledger
 from dp.training import EXAMPLE, Adaptive, Flat, PerLayer, Settings, Trainer, trainer
 from dp.training.noise import gaussian
@@ -249,7 +249,7 @@ def test_charged_before_anything_is_drawn() -> None:
 
 
 def test_that_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    switch_off(monkeypatch, Trainer, "run", "self._charge(Release(Gaussian(self._settings.noise_multiplier), sampling, EXAMPLE), steps)", "None")  # fmt: skip  # noqa: E501
+    switch_off(monkeypatch, Trainer, "run", "self._charge(Release(Gaussian(self._settings.noise_multiplier), sampling, self._guarantee), steps)", "None")  # fmt: skip  # noqa: E501
     with pytest.raises(RuntimeError, match="drawn first"):
         test_charged_before_anything_is_drawn()
 
@@ -260,6 +260,26 @@ def test_all_steps_are_charged_at_the_true_rate() -> None:
     [(event, count)] = accountant.events.items()
     assert count == 7
     assert event == Release(Gaussian(Fraction(3, 4)), PoissonSample(Fraction(4, COUNT)), EXAMPLE)
+
+
+def test_what_an_example_is_is_what_is_charged() -> None:
+    charged: list[Any] = []
+    start = model()
+    optimizer = torch.optim.SGD(start.parameters(), lr=RATE)
+    users = Trainer(
+        start, optimizer, loss, SETTINGS, charge=lambda *charge: charged.append(charge), rng=Prg(SEED), unit=Unit.USER
+    )
+    users.run(examples(), 2)
+    [(event, count)] = charged
+    assert count == 2
+    assert event.guarantee == Guarantee(Unit.USER, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+    assert_same(start, trained(steps=2)[0])  # a word about the data, no other computation
+
+
+def test_another_unit_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    switch_off(monkeypatch, Trainer, "run", "self._guarantee", "EXAMPLE")
+    with pytest.raises(AssertionError):
+        test_what_an_example_is_is_what_is_charged()
 
 
 CRASH = """

@@ -1,0 +1,254 @@
+"""What a run is to do: one TOML file, read strictly.
+
+Unknown keys, wrong types and what cannot work are refused before anything is written. ``examples/`` has files to start
+from; what each key means stands beside it here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from recsys.network import Network
+from recsys.optimisers import Rule
+from recsys.participation import Draw
+from secagg.errors import UsageError
+from secagg.params import Adversary
+
+
+class Source(StrEnum):
+    SYNTHETIC = "synthetic"
+    """the population in this package; no file is needed"""
+    MOVIELENS = "movielens"
+    """a folder with one of MovieLens' data sets, as it was unpacked"""
+    TABLE = "table"
+    """one CSV or Parquet file"""
+    SPLIT = "split"
+    """three of them: train, valid, test"""
+
+
+class Held(StrEnum):
+    LAST = "last"
+    """each user's last event for test, the one before for valid"""
+    RATIO = "ratio"
+    """each user's last tenth, and the tenth before"""
+    TIME = "time"
+    """everybody's last tenth, and the tenth before"""
+
+
+class Kind(StrEnum):
+    DEVICES = "devices"
+    """each user is a client"""
+    SILOS = "silos"
+    """a client holds many users"""
+
+
+class Spread(StrEnum):
+    EVEN = "even"
+    DIRICHLET = "dirichlet"
+    COLUMN = "column"
+    """as a file says: ``clients.file`` with columns user and silo"""
+
+
+class Mode(StrEnum):
+    NONE = "none"
+    LOCAL = "local"
+    DISTRIBUTED = "distributed"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    source: Source = Source.SYNTHETIC
+    path: str = ""
+    """of the folder or table"""
+    train: str = ""
+    valid: str = ""
+    test: str = ""
+    user: str = "user"
+    """column names of tables"""
+    item: str = "item"
+    time: str = ""
+    rating: str = ""
+    users: int = 2000
+    """of the synthetic population"""
+    items: int = 1000
+    held_out: Held = Held.LAST
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    kind: Kind = Kind.SILOS
+    count: int = 20
+    """of silos"""
+    spread: Spread = Spread.EVEN
+    alpha: float = 1.0
+    """of the Dirichlet distribution"""
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    name: str = "autoencoder"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """of the model's own constructor"""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    rounds: int = 15
+    draw: Draw = Draw.EVERYONE
+    size: int = 0
+    """of a cohort"""
+    epochs: int = 1
+    batch: int = 16
+    rate: float = 0.1
+    proximal: float = 0.0
+    server: Rule = Rule.FEDAVG
+    server_rate: float = 1.0
+    momentum: float = 0.9
+    clip: float = 1.0
+    """the norm of a client's update, at most"""
+    weight_bound: int = 1
+    """a silo counts as often as it has users, up to this bound"""
+    measured: float = 0.05
+    """the share of the squared norm that measured values take up"""
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    mode: Mode = Mode.LOCAL
+    epsilon: float = 8.0
+    """of the whole run; in mode both, of each of its two guarantees"""
+    delta: float = 0.0
+    """0: one over the number of units to the power 1.1"""
+    n_min: int = 0
+    """a number of users that is public; 0: the number of users is"""
+    clip: float = 1.0
+    """of one user's gradient, in local training"""
+    share: float = 0.2
+    """of a client's users in a batch, on average, in local training"""
+    steps: int = 5
+    """of local training in a round"""
+    rate: float = 0.5
+    """of these steps"""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    name: str = "secagg+"
+    adversary: Adversary = Adversary.ACTIVE
+    corrupt: str = "0.05"
+    dropout: str = "0.1"
+    workers: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    title: str = "a run"
+    seed: int = 0
+    data: Data = field(default_factory=Data)
+    clients: Clients = field(default_factory=Clients)
+    model: Model = field(default_factory=Model)
+    training: Training = field(default_factory=Training)
+    privacy: Privacy = field(default_factory=Privacy)
+    protocol: Protocol = field(default_factory=Protocol)
+    network: Network = field(default_factory=Network)
+
+    def __post_init__(self) -> None:
+        training, privacy = self.training, self.privacy
+        if training.rounds < 1 or training.epochs < 1 or training.batch < 1:
+            raise UsageError("training.rounds, epochs and batch are at least 1")
+        if not (training.rate > 0 and training.clip > 0 and privacy.rate > 0 and privacy.clip > 0):
+            raise UsageError("training.rate, training.clip, privacy.rate and privacy.clip are above zero")
+        if not (privacy.epsilon > 0 and 0 <= privacy.delta < 1 and privacy.n_min >= 0):
+            raise UsageError("privacy.epsilon is above zero, delta from 0 to below 1, n_min not below zero")
+        if not 0 < privacy.share <= 1 or privacy.steps < 1:
+            raise UsageError("privacy.share is above 0 and at most 1, and there is at least one step")
+        if training.weight_bound > 1 and privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH):
+            raise UsageError("training.weight_bound is 1 with noise in the sum: every client counts once")
+        if self.clients.kind is Kind.SILOS and self.clients.count < 2:
+            raise UsageError("clients.count is at least 2: a sum of one silo is that silo's update")
+        if privacy.mode in (Mode.LOCAL, Mode.BOTH) and self.clients.kind is Kind.DEVICES and self.model.name != "mf":
+            raise UsageError("on devices only mf can be trained locally under privacy (its unit is one interaction)")
+
+    @classmethod
+    def load(cls, path: Path, changes: Sequence[str] = ()) -> Config:
+        """From a file, with ``section.key=value`` on top."""
+        try:
+            table = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{path} is not a TOML file: {error}") from None
+        return cls.parse(table, changes)
+
+    @classmethod
+    def parse(cls, table: dict[str, Any], changes: Sequence[str] = ()) -> Config:
+        """
+        >>> Config.parse({"training": {"rounds": 3}}, ["privacy.mode=none"]).training.rounds
+        3
+        >>> Config.parse({"training": {"runds": 3}})
+        Traceback (most recent call last):
+        secagg.errors.UsageError: unknown key training.runds: there are rounds, draw, size, epochs, batch, rate, ...
+        """
+        for change in changes:
+            _change(table, change)
+        config: Config = _parsed(cls, table, "")
+        return config
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON and TOML know it."""
+        return asdict(self)
+
+
+def _change(table: dict[str, Any], change: str) -> None:
+    key, separator, value = change.partition("=")
+    if not separator:
+        raise UsageError(f"{change!r} is not section.key=value")
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"unknown key {key}")
+    try:
+        table[name] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[name] = value  # a word without quotes
+
+
+def _parsed(kind: type[Any], table: object, where: str) -> Any:
+    if not isinstance(table, dict):
+        raise UsageError(f"{where.rstrip('.')} is a section")
+    known = {one.name: one for one in fields(kind)}
+    for key in table:
+        if key not in known:
+            names = ", ".join(list(known)[:6]) + (", ..." if len(known) > 6 else "")
+            raise UsageError(f"unknown key {where}{key}: there are {names}")
+    hints = get_type_hints(kind)
+    return kind(**{key: _value(hints[key], value, f"{where}{key}") for key, value in table.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if is_dataclass(hint):
+        return _parsed(hint, value, f"{where}.")  # type: ignore[arg-type]
+    if hint == Mapping[str, Any]:
+        return dict(value) if isinstance(value, dict) else _wrong(where, "a section", value)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        if value not in [one.value for one in hint]:
+            _wrong(where, " or ".join(one.value for one in hint), value)
+        return hint(value)
+    if hint is str and where in ("protocol.corrupt", "protocol.dropout") and isinstance(value, int | float):
+        return str(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    return value if type(value) is hint else _wrong(where, {"str": "text"}.get(hint.__name__, hint.__name__), value)
+
+
+def _wrong(where: str, wanted: str, value: object) -> Any:
+    raise UsageError(f"{where} is {wanted}, not {value!r}")

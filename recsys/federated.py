@@ -1,0 +1,343 @@
+"""Rounds of federated training: a model's one vector goes out, the sum of what clients changed about it comes back.
+
+    cohort -> each client: measure the model on held-out events of its own users, train, clip, [change | measured]
+           -> one secure sum, with noise inside it or not -> mean over a constant -> the server's optimiser
+
+The two ways of being private can be had together:
+
+    distributed  the sum is noised (``noise``). What counts as one unit is a client, hence each of its users; measured
+                 values are coordinates of the same vector, under the same noise and the same charge.
+    local        each client trains with DP-SGD (``LocalPrivacy``), so what it sends is private already, whoever sees
+                 it. Measured values are not: they are exact, and known in sum only.
+
+What the server knows is a ``Round``. Nothing here selects anything by what was measured.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp.events import Gaussian, Guarantee, Relation, Release, Trust, Unit
+from dp.ledger import Ledger
+from dp.ledger.entries import Steps
+from dp.noise import NoiseSpec
+from dp.training import Settings
+from recsys.data.interactions import History, Interactions
+from recsys.metrics.ranking import measure
+from recsys.models.recommender import Local, SharedModel
+from recsys.optimisers import Optimiser
+from recsys.participation import Participation
+from recsys.record import Round
+from recsys.secure import Adder, Answer, Question
+from secagg import labels
+from secagg.encoding import Encoding
+from secagg.errors import BudgetError, DecodeError, ThresholdError, UsageError
+from secagg.keys import derive
+from secagg.prg import Prg, Rng
+
+METRICS = ("HR@10", "NDCG@10")
+
+
+class PrivatelyTrained(SharedModel, Protocol):
+    """A shared model that can also be trained with DP-SGD."""
+
+    def train_privately(
+        self,
+        histories: Sequence[History],
+        settings: Settings,
+        steps: int,
+        rate: float,
+        *,
+        unit: Unit,
+        charge: Callable[..., None],
+        seed: int,
+        rng: Rng,
+    ) -> Settings: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fleet:
+    """Who holds whose data. ``held_out`` is measured on; it has the same numbers as ``train``."""
+
+    names: tuple[str, ...]
+    members: tuple[NDArray[np.int64], ...]
+    train: Interactions
+    held_out: Interactions
+    numbers: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.members) or any(not len(users) for users in self.members):
+            raise UsageError("each client holds the data of at least one user")
+        object.__setattr__(self, "numbers", {name: number for number, name in enumerate(self.names)})
+
+    def users(self, name: str) -> NDArray[np.int64]:
+        return self.members[self.numbers[name]]
+
+    def histories(self, name: str) -> list[History]:
+        return [self.train.history(user) for user in self.users(name)]
+
+    def examples(self, names: Sequence[str], unit: Unit) -> list[int]:
+        """How many units each client has."""
+        if unit is Unit.USER:
+            return [len(self.users(name)) for name in names]
+        return [sum(len(history) for history in self.histories(name)) for name in names]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPrivacy:
+    """DP-SGD at each client: so many steps a round, each with a batch that holds an example with probability ``share``.
+
+    An example is a user, or (on devices) an interaction. A round is charged once for all clients, with the highest
+    rate among them: they share no example, so none costs more (parallel composition, which holds for add-or-remove).
+    """
+
+    settings: Settings
+    share: float
+    steps: int
+    rate: float
+    unit: Unit = Unit.USER
+
+    def of(self, examples: int) -> Settings:
+        """For a client with so many examples."""
+        return replace(self.settings, expected_batch=max(1, int(self.share * examples)))
+
+    def event(self, examples: Sequence[int]) -> Release:
+        """What a step costs the client for which it costs most."""
+        sampling = max((self.of(count).sampling(count) for count in examples), key=lambda sample: sample.rate)
+        guarantee = Guarantee(self.unit, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+        return Release(Gaussian(self.settings.noise_multiplier), sampling, guarantee)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How clients train and what they send.
+
+    clip: the L2 norm of what a client sends, at most.
+    measured: the share of the squared norm that measured values take up; 0 for not measuring.
+    weight_bound: a client counts as often as it has users, up to this bound; 1 with noise in the sum.
+    """
+
+    local: Local
+    clip: float
+    measured: float = 0.05
+    weight_bound: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.measured < 1:
+            raise UsageError("measured values take up a share of the norm from 0 to below 1")
+
+    def length(self, parameters: int) -> int:
+        """Coordinates of what a client sends."""
+        return parameters + (len(METRICS) + 1 if self.measured else 0)
+
+
+@dataclass(slots=True)
+class State:
+    """What a run consists of between two rounds; ``encode`` and ``decode`` are its checkpoint."""
+
+    vector: NDArray[np.float32]
+    optimiser: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    rounds: tuple[Round, ...] = ()
+
+    def encode(self) -> bytes:
+        out = io.BytesIO()
+        rounds = json.dumps([asdict(one) for one in self.rounds], allow_nan=False)
+        arrays: dict[str, Any] = {f"optimiser {name}": array for name, array in self.optimiser.items()}
+        np.savez(out, vector=self.vector, rounds=np.array(rounds), **arrays)
+        return out.getvalue()
+
+    @classmethod
+    def decode(cls, data: bytes) -> State:
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            rounds = tuple(Round(**fields) for fields in json.loads(str(arrays.pop("rounds"))))
+            vector = arrays.pop("vector")
+        except (OSError, ValueError, KeyError, TypeError):
+            raise DecodeError("this is no checkpoint") from None
+        return cls(vector, {name.removeprefix("optimiser "): array for name, array in arrays.items()}, rounds)
+
+
+class Federation:
+    """Round after round; ``state`` is all that changes."""
+
+    def __init__(
+        self,
+        model: SharedModel,
+        fleet: Fleet,
+        adder: Adder,
+        terms: Terms,
+        *,
+        encoding: Encoding,
+        noise: Callable[[int], NoiseSpec] | None = None,
+        local_privacy: LocalPrivacy | None = None,
+        ledger: Ledger | None = None,
+        participation: Participation | None = None,
+        optimiser: Optimiser | None = None,
+        secret: bytes,
+        seed: int,
+    ) -> None:
+        if noise is not None and terms.weight_bound > 1:
+            raise UsageError("with noise in the sum every client counts once")
+        self._model, self._fleet, self._adder, self._terms = model, fleet, adder, terms
+        if (local_privacy is None) != (ledger is None):
+            raise UsageError("local training under privacy is charged to a ledger, and only that")
+        self._encoding, self._noise = encoding, noise
+        self._local_privacy, self._ledger = local_privacy, ledger
+        self._participation = participation or Participation()
+        self._optimiser = optimiser or Optimiser()
+        self._secret, self._seed = secret, seed
+        model.begin(fleet.train.item_count, seed)
+        self.state = State(model.vector)
+        if encoding.length != terms.length(len(self.state.vector)):
+            raise UsageError(f"the encoding is for {encoding.length} numbers")
+
+    def resume(self, state: State) -> None:
+        """Go on from a checkpoint."""
+        if state.vector.shape != self.state.vector.shape:
+            raise UsageError("the checkpoint is of another model")
+        self.state, self._optimiser.state = state, dict(state.optimiser)
+        self._model.vector = state.vector
+
+    def advance(self) -> Round:
+        """One round. If too many clients are lost the model stays as it is, and so it is recorded."""
+        number = len(self.state.rounds)
+        cohort = self._participation.cohort(self._fleet.names, self._secret, number)
+        planned = self._participation.planned(len(self._fleet.names))
+        try:
+            if len(cohort) < 2:
+                raise ThresholdError(f"a cohort of {len(cohort)} hides nobody")
+            self._charge(number, cohort)
+            answer = self._adder.add_up(self._question(number, cohort), self._client(number, cohort))
+        except ThresholdError as error:
+            done = Round(number, f"training, given up: {error}", len(cohort), 0, {}, 0, 0, {})
+        else:
+            measured = self._learn(answer, planned)
+            done = Round(
+                number,
+                "training",
+                len(cohort),
+                len(answer.survivors),
+                answer.silent,
+                answer.bytes_up,
+                answer.bytes_down,
+                answer.seconds,
+                measured,
+            )
+        self.state.rounds += (done,)
+        return done
+
+    def _question(self, number: int, cohort: tuple[str, ...]) -> Question:
+        return Question(
+            number,
+            "training",
+            cohort,
+            self._encoding,
+            None if self._noise is None else self._noise(len(cohort)),
+            sha256(self.state.vector.tobytes()).digest(),
+            {name: self._weight(name) for name in cohort},
+        )
+
+    def _weight(self, name: str) -> int:
+        return min(len(self._fleet.users(name)), self._terms.weight_bound)
+
+    def _charge(self, number: int, cohort: Sequence[str]) -> None:
+        """Before anybody trains. The same round is charged once, however often it is begun."""
+        private, ledger = self._local_privacy, self._ledger
+        if private is not None and ledger is not None:
+            event = private.event(self._fleet.examples(cohort, private.unit))
+            steps = Steps(f"round {number}", event, private.steps)
+            ledger.reserve(steps)
+            ledger.commit(steps)
+
+    # The clients
+
+    def _client(self, number: int, cohort: Sequence[str]) -> Callable[[str], NDArray[np.float64]]:
+        start, measured = self.state.vector, self._measured(cohort)
+
+        def update(name: str) -> NDArray[np.float64]:
+            self._model.vector = start
+            self._train(name, number)
+            change = self._model.vector.astype(np.float64) - start
+            self._model.vector = start
+            share, clip = self._terms.measured, self._terms.clip
+            if not share:
+                return change
+            change *= min(1.0, clip * (1 - share) ** 0.5 / max(float(np.sqrt(np.square(change).sum())), 1e-300))
+            return np.concatenate([change, measured[name] * self._unit])
+
+        return update
+
+    @property
+    def _unit(self) -> float:
+        """What a measured value of 1 is in a client's vector; its values together are no longer than their share."""
+        return float(self._terms.clip * np.sqrt(self._terms.measured / (len(METRICS) + 1)))
+
+    def _train(self, name: str, number: int) -> None:
+        histories, local, private = self._fleet.histories(name), self._terms.local, self._local_privacy
+        seed = self._seed_of(name, number)
+        if private is None:
+            self._model.train(histories, local, seed)
+            return
+        (examples,) = self._fleet.examples([name], private.unit)
+        event = private.event([examples])
+
+        def charged(asked: Release, count: int) -> None:
+            if asked != event or count > private.steps:
+                raise BudgetError("a client trains otherwise than the round was charged for")
+
+        model: PrivatelyTrained = self._model  # type: ignore[assignment]  # the caller's choice of a mode says so
+        rng = Prg(derive(self._secret, labels.SIMULATED, b"training", name.encode(), number.to_bytes(8, "big")))
+        model.train_privately(
+            histories,
+            private.of(examples),
+            private.steps,
+            private.rate,
+            unit=private.unit,
+            charge=charged,
+            seed=seed,
+            rng=rng,
+        )
+
+    def _measured(self, cohort: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """For each client the means over its users, and how many of these have something held out (as a share).
+
+        On devices each would do this by itself; here all at once, with the same result.
+        """
+        if not self._terms.measured:
+            return {}
+        fleet = self._fleet
+        users = np.concatenate([fleet.users(name) for name in cohort])
+        found = measure(self._model, fleet.train.of_users(users), fleet.held_out.of_users(users))
+        table = np.zeros((len(users), len(METRICS) + 1))
+        table[found.users] = np.column_stack([*(found.values[name] for name in METRICS), np.ones(len(found.users))])
+        ends = np.cumsum([len(fleet.users(name)) for name in cohort])
+        parts = np.split(table, ends[:-1])
+        return {name: part.mean(axis=0) for name, part in zip(cohort, parts, strict=True)}
+
+    def _seed_of(self, name: str, number: int) -> int:
+        text = f"{self._seed} {number} {name}".encode()
+        return int.from_bytes(sha256(text).digest()[:4], "big")
+
+    # The server
+
+    def _learn(self, answer: Answer, planned: int) -> dict[str, float]:
+        """Move the model; returns what was measured."""
+        parameters = len(self.state.vector)
+        denominator = planned if self._noise is not None else answer.weight
+        step = self._optimiser(answer.vector[:parameters] / denominator)
+        self.state.vector = (self.state.vector + step).astype(np.float32)
+        self.state.optimiser = dict(self._optimiser.state)
+        self._model.vector = self.state.vector
+        if not self._terms.measured:
+            return {}
+        *totals, having = (answer.vector[parameters:] / self._unit).tolist()
+        return {name: total / having for name, total in zip(METRICS, totals, strict=True)} if having > 0 else {}

@@ -1,0 +1,47 @@
+"""A network on which clients get lost: made up, seeded, and without a clock.
+
+A deadline closes each phase. Whose answer would take longer has dropped out, as has who vanished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from protocols.simulate import Faults
+from secagg.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """
+    dropout: with this probability a client vanishes from a sum, in any of its phases.
+    latency: the median of what an answer takes, in seconds; ``spread`` is the deviation of its logarithm.
+    deadline: seconds after which a phase is closed; 0 for waiting as long as it takes.
+
+    >>> Network(dropout=0.5).faults(["a", "b", "c", "d"], ["upload", "reveal"], seed=1).silent
+    {'c': 'reveal'}
+    """
+
+    dropout: float = 0.0
+    latency: float = 1.0
+    spread: float = 0.5
+    deadline: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise UsageError("network.dropout is a probability below 1")
+        if self.latency <= 0 or self.spread < 0 or self.deadline < 0:
+            raise UsageError("network.latency is above zero, its spread and the deadline are not below")
+
+    def faults(self, names: Sequence[str], phases: Sequence[str], seed: int) -> Faults:
+        """Who is silent from which phase on."""
+        rng = np.random.default_rng(seed)
+        gone = np.where(rng.random(len(names)) < self.dropout, rng.integers(0, len(phases), len(names)), len(phases))
+        if self.deadline:
+            takes = self.latency * np.exp(self.spread * rng.standard_normal((len(names), len(phases))))
+            late = np.hstack([takes > self.deadline, np.ones((len(names), 1), bool)])
+            gone = np.minimum(gone, late.argmax(axis=1))
+        return Faults(silent={names[i]: phases[gone[i]] for i in range(len(names)) if gone[i] < len(phases)})

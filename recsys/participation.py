@@ -1,0 +1,69 @@
+"""Who takes part in which sum.
+
+The cohort is drawn from a seed that the deployment fixes (a beacon drawn after the plan, for clients who do not trust
+their server), not by the server: each client draws it again, and a plan for another cohort is a plan for another
+roster, which clients refuse. So of a roster in which a fraction is dishonest, about that fraction of a cohort is.
+
+All parties know the cohort, so sampling makes no epsilon smaller: every sum is charged as if everybody were in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from secagg import labels
+from secagg.errors import UsageError
+from secagg.keys import derive
+from secagg.prg import Prg, random_words
+
+
+class Draw(StrEnum):
+    EVERYONE = "everyone"
+    FIXED = "fixed"
+    """so many clients, each as likely as any other"""
+    POISSON = "poisson"
+    """each client by itself, with a probability that makes so many on average"""
+
+
+@dataclass(frozen=True, slots=True)
+class Participation:
+    """
+    >>> names = [f"client-{i}" for i in range(10)]
+    >>> Participation(Draw.FIXED, 3).cohort(names, bytes(32), number=0)
+    ('client-0', 'client-3', 'client-5')
+    >>> len(Participation().cohort(names, bytes(32), number=0))
+    10
+    """
+
+    draw: Draw = Draw.EVERYONE
+    size: int = 0
+    """clients in a cohort, or their mean; of no meaning for everyone"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "draw", Draw(self.draw))
+        if self.draw is not Draw.EVERYONE and self.size < 2:
+            raise UsageError("a cohort has at least two clients: set the size of participation")
+
+    def planned(self, clients: int) -> int:
+        """How many take part, on average: the constant that sums are divided by."""
+        if self.size > clients:
+            raise UsageError(f"a cohort of {self.size} cannot be drawn from {clients} clients")
+        return clients if self.draw is Draw.EVERYONE else self.size
+
+    def cohort(self, names: Sequence[str], seed: bytes, number: int) -> tuple[str, ...]:
+        """Who takes part in sum ``number``, in the order of ``names``."""
+        planned = self.planned(len(names))
+        if self.draw is Draw.EVERYONE:
+            return tuple(names)
+        words = random_words(Prg(derive(seed, labels.SIMULATED, b"cohort", number.to_bytes(8, "big"))), len(names))
+        if self.draw is Draw.FIXED:
+            chosen = np.sort(np.argsort(words, kind="stable")[:planned])
+        else:
+            chosen = np.flatnonzero(
+                words < np.uint64(planned / len(names) * 2.0**64) if planned < len(names) else words >= 0
+            )
+        return tuple(names[i] for i in chosen)

@@ -1,0 +1,291 @@
+"""From a configuration to everything a run needs, before anything is written: data, clients, model, noise, budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from decimal import ROUND_FLOOR, Decimal
+from fractions import Fraction
+from importlib import import_module
+from math import floor, log10
+from typing import Any, cast
+
+import numpy as np
+
+from dp.calibrate import SLACK, Calibration, calibrate, steps_multiplier, user_level, with_multiplier
+from dp.events import Everyone, Gaussian, Guarantee, Relation, Release, Trust, Unit
+from dp.filter import Budget
+from dp.ledger import Ledger
+from dp.noise import NoiseSpec
+from dp.training import Flat, Settings
+from recsys.config import Clients, Config, Data, Held, Kind, Mode, Privacy, Source, Spread
+from recsys.data import movielens, partition, split, synthetic
+from recsys.data.interactions import Interactions
+from recsys.data.split import Split
+from recsys.federated import Federation, Fleet, LocalPrivacy, Terms
+from recsys.models.private_sums import Sums
+from recsys.models.recommender import Local, Recommender, SharedModel
+from recsys.optimisers import Optimiser
+from recsys.participation import Participation
+from recsys.private import RING_BITS, sums_of
+from recsys.record import Round
+from recsys.secure import Adder, Deployment
+from secagg.encoding import Encoding
+from secagg.errors import UsageError
+
+MODELS = {
+    "autoencoder": "recsys.models.autoencoder:Autoencoder",
+    "mf": "recsys.models.mf:MatrixFactorisation",
+    "neumf": "recsys.models.neumf:NeuMf",
+    "sasrec": "recsys.models.sasrec:SasRec",
+    "private-ease": "recsys.models.private_ease:PrivateEase",
+    "private-mf": "recsys.models.private_mf:PrivateMf",
+}
+"""What can be trained: all but the last two move one vector, round after round; those are made of a few sums."""
+
+_EXACT_BITS = 24
+_NEARLY = 0.998
+"""Of epsilon: what sums of different length may together cost more than one of them that is worth the whole budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distributed:
+    """Noise inside the sums."""
+
+    found: Calibration
+    budget: Budget
+    guarantee: Guarantee
+
+
+@dataclass(frozen=True, slots=True)
+class Locally:
+    """Noise in local training; ``share`` of a client's users are in a batch, and there are so many steps a round."""
+
+    settings: Settings
+    budget: Budget
+    guarantee: Guarantee
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    config: Config
+    split: Split
+    notes: tuple[str, ...]
+    """what people should know of the data"""
+    fleet: Fleet
+    deployment: Deployment
+    participation: Participation
+    terms: Terms
+    plain: Encoding | None
+    """of what a client sends in training, without noise; None for a model made of sums"""
+    distributed: Distributed | None
+    locally: Locally | None
+
+    @property
+    def in_rounds(self) -> bool:
+        return self.plain is not None
+
+    @property
+    def encoding(self) -> Encoding:
+        """Of what a client sends in training."""
+        return self.distributed.found.encoding if self.distributed is not None else cast(Encoding, self.plain)
+
+    @property
+    def planned(self) -> int:
+        return self.participation.planned(len(self.fleet.names))
+
+    def model(self) -> Recommender:
+        """Untrained."""
+        return model_of(self.config)
+
+    def noise(self, clients: int) -> NoiseSpec:
+        """The plan's noise for a cohort of that size."""
+        found = cast(Distributed, self.distributed).found
+        kind = self.deployment.noise(clients)
+        fitted = with_multiplier(found.noise_multiplier, kind, [found.encoding], clients, RING_BITS)
+        if fitted is None:
+            raise UsageError(f"a cohort of {clients} does not fit a ring of {RING_BITS} bits")
+        return fitted[1]
+
+    def public(self) -> Prepared:
+        """The same without privacy: the twin."""
+        return replace(self, distributed=None, locally=None)
+
+    def federation(self, model: SharedModel, adder: Adder, secret: bytes, ledger: Ledger | None = None) -> Federation:
+        """``ledger`` is for local training under privacy."""
+        training, privacy, locally = self.config.training, self.config.privacy, self.locally
+        return Federation(
+            model,
+            self.fleet,
+            adder,
+            self.terms,
+            encoding=self.encoding,
+            noise=self.noise if self.distributed is not None else None,
+            local_privacy=None
+            if locally is None
+            else LocalPrivacy(locally.settings, privacy.share, privacy.steps, privacy.rate, locally.guarantee.unit),
+            ledger=ledger,
+            participation=self.participation,
+            optimiser=Optimiser(training.server, training.server_rate, training.momentum),
+            secret=secret,
+            seed=self.config.seed,
+        )
+
+    def sums(self, adder: Adder, done: Callable[[Round], None] = lambda one: None) -> Sums:
+        """What a model is made of that does not train in rounds."""
+        if self.distributed is None:
+            return sums_of(self.fleet, adder, done=done)
+        found = self.distributed.found
+        return sums_of(self.fleet, adder, multiplier=found.noise_multiplier, noise=found.noise, done=done)
+
+
+def prepare(config: Config) -> Prepared:
+    """``UsageError``: this cannot be done. ``BudgetError``: not within this budget."""
+    data, notes = data_of(config.data)
+    fleet = fleet_of(config, data)
+    deployment = Deployment(
+        config.protocol.name, config.protocol.adversary, config.protocol.corrupt, config.protocol.dropout
+    )
+    training = config.training
+    participation = Participation(training.draw, training.size)
+    planned = participation.planned(len(fleet.names))
+    local = Local(training.epochs, training.batch, training.rate, training.proximal)
+    terms = Terms(local, training.clip, training.measured, training.weight_bound)
+    model, plain = model_of(config), None
+    if made_of_sums(model):
+        if config.privacy.mode in (Mode.LOCAL, Mode.BOTH):
+            raise UsageError(f"{config.model.name} has no local training: its privacy is distributed, or none")
+        length = data.train.item_count
+    else:
+        shared = cast(SharedModel, model)
+        shared.begin(data.train.item_count, config.seed)
+        length = terms.length(len(shared.vector))
+        plain = Encoding(length, training.clip, _EXACT_BITS, weight_bound=training.weight_bound)
+    distributed, locally = None, None
+    if config.privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH):
+        distributed = _distributed(config, deployment, planned, length, data, in_rounds=plain is not None)
+    if config.privacy.mode in (Mode.LOCAL, Mode.BOTH):
+        locally = _locally(config, fleet, data)
+    return Prepared(config, data, notes, fleet, deployment, participation, terms, plain, distributed, locally)
+
+
+def made_of_sums(model: Recommender) -> bool:
+    return hasattr(model, "learn")
+
+
+# Data and clients
+
+
+def data_of(data: Data) -> tuple[Split, tuple[str, ...]]:
+    """The split, and what to say of it."""
+    if data.source is Source.SPLIT:
+        found = Split.load(
+            data.train, data.valid, data.test, user=data.user, item=data.item, time=data.time, rating=data.rating
+        )
+        return found, tuple(found.report())
+    if data.source is Source.SYNTHETIC:
+        events, said = synthetic.population(data.users, data.items, data.seed), ["a made-up population"]
+    else:
+        loaded = (
+            movielens.load(data.path)
+            if data.source is Source.MOVIELENS
+            else _tables().load(data.path, user=data.user, item=data.item, time=data.time, rating=data.rating)
+        )
+        events, said = loaded.interactions, loaded.report()
+    rules: dict[Held, Callable[[Interactions], Split]] = {
+        Held.LAST: split.leave_last_out,
+        Held.RATIO: split.by_ratio,
+        Held.TIME: split.by_time,
+    }
+    divided = rules[data.held_out](events)
+    return divided, (*said, *divided.report())
+
+
+def fleet_of(config: Config, data: Split) -> Fleet:
+    """Clients by number: what users are called stays with them."""
+    clients: Clients = config.clients
+    train = data.train
+    if clients.kind is Kind.DEVICES:
+        having = np.flatnonzero(np.diff(train.starts) > 0)
+        members = tuple(having.reshape(-1, 1))
+    elif clients.spread is Spread.COLUMN:
+        members = partition.natural(train, _tables().mapping(clients.file, user="user", silo="silo")).members
+    else:
+        members = partition.silos(
+            train, clients.count, cast(Any, clients.spread.value), alpha=clients.alpha, seed=config.seed
+        ).members
+    digits = len(str(len(members) - 1))
+    names = tuple(f"client-{number:0{digits}}" for number in range(len(members)))
+    return Fleet(names, members, train, data.valid)
+
+
+def model_of(config: Config) -> Recommender:
+    if config.model.name not in MODELS:
+        raise UsageError(f"unknown model {config.model.name!r}; there are {', '.join(MODELS)}")
+    module, name = MODELS[config.model.name].split(":")
+    try:
+        model: Recommender = getattr(import_module(module), name)(**config.model.settings)
+    except TypeError as error:
+        raise UsageError(f"model.settings: {error}") from None
+    return model
+
+
+# Privacy
+
+
+def delta_of(privacy: Privacy, users: int) -> Fraction:
+    """As asked for, or one over a public number of users to the power 1.1: three digits, rounded down."""
+    if privacy.delta:
+        return Fraction(str(privacy.delta))
+    value = Decimal(privacy.n_min or users) ** Decimal("-1.1")
+    unit = Decimal(1).scaleb(floor(log10(value)) - 2)
+    return Fraction(value.quantize(unit, ROUND_FLOOR))
+
+
+def _distributed(
+    config: Config, deployment: Deployment, planned: int, length: int, data: Split, *, in_rounds: bool
+) -> Distributed:
+    privacy, kind = config.privacy, deployment.noise(planned)
+    delta = delta_of(privacy, data.train.user_count)
+    found = calibrate(
+        epsilon=privacy.epsilon if in_rounds else _NEARLY * privacy.epsilon,
+        delta=float(delta),
+        rounds=config.training.rounds if in_rounds else 1,
+        clients=planned,
+        length=length,
+        clip_l2=config.training.clip if in_rounds else 1.0,
+        ring_bits=RING_BITS,
+        dropouts=kind.dropouts,
+        colluders=kind.colluders,
+        components=kind.components,
+        rotate=False,
+    )
+    guarantee, sensitivity = user_level(Relation.ZERO_OUT), found.encoding.sensitivity()
+    mechanism = found.noise.mechanism(
+        planned, planned - kind.dropouts, found.encoding.coordinates, sensitivity.l2_squared, sensitivity.l1
+    )
+    event = Release(mechanism, Everyone(), guarantee)
+    budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
+    return Distributed(found, budget, guarantee)
+
+
+def _locally(config: Config, fleet: Fleet, data: Split) -> Locally:
+    privacy = config.privacy
+    unit = Unit.EXAMPLE if config.clients.kind is Kind.DEVICES else Unit.USER
+    guarantee = Guarantee(unit, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+    units = data.train.user_count if unit is Unit.USER else len(data.train)
+    delta = delta_of(privacy, units)
+    steps = config.training.rounds * privacy.steps
+    trial = LocalPrivacy(Settings(Flat(privacy.clip), Fraction(1), 1), privacy.share, privacy.steps, privacy.rate, unit)
+    sampling = trial.event(fleet.examples(fleet.names, unit)).sampling
+    z = steps_multiplier(
+        epsilon=privacy.epsilon, delta=float(delta), steps=steps, sampling=sampling, guarantee=guarantee
+    )
+    event = Release(Gaussian(z), sampling, guarantee)
+    budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=Fraction(0))
+    return Locally(Settings(Flat(privacy.clip), z, 1), budget, guarantee)
+
+
+def _tables():
+    from recsys.data import tables
+    return tables

@@ -1,0 +1,52 @@
+"""What a trained model is for: the best items for one user, by the ids that people use.
+
+Known and new users are the same to a model: it is told the history, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.metrics.ranking import Scorer, in_list, scores_of
+from secagg.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """Items with their scores, best first; and the part of the history that the model could not use."""
+
+    items: tuple[tuple[str, float], ...]
+    unknown: tuple[str, ...]
+    """ids that the model has never heard of, in the order of the history"""
+
+
+def recommend(
+    model: Scorer, history: Sequence[str], item_ids: Sequence[str], k: int = 10, *, exclude_seen: bool = True
+) -> Recommended:
+    """The ``k`` best items for whoever took ``history``, oldest first; ``item_ids`` are those the model came with.
+
+    Unknown ids do not stop it (catalogues change more often than models), but they are handed back. The list is
+    shorter than ``k`` where the user has seen the rest.
+
+    >>> class Model:
+    ...     def scores(self, histories):
+    ...         return np.float32([[1, 3, 2]])
+    >>> recommend(Model(), ["tea", "fish"], item_ids=["salt", "tea", "oil"], k=1)
+    Recommended(items=(('oil', 2.0),), unknown=('fish',))
+    """
+    if k < 1:
+        raise UsageError(f"recommend at least 1 item, not {k}")
+    numbers = {name: number for number, name in enumerate(item_ids)}
+    seen = np.array([numbers[name] for name in history if name in numbers], np.int32)
+    scores = scores_of(model, [seen], len(item_ids))[0].copy()
+    if exclude_seen:
+        scores[seen] = -np.inf
+    listed = np.flatnonzero(in_list(scores[None], k)[0])
+    best = listed[np.argsort(-scores[listed], kind="stable")]
+    return Recommended(
+        tuple((item_ids[item], float(scores[item])) for item in best),
+        tuple(name for name in history if name not in numbers),
+    )

@@ -1,0 +1,103 @@
+"""How a run is shown while it goes on: a table that grows by a line a round, and the results in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from recsys.record import Round, Run
+from recsys.run import Watch
+
+COLUMNS = (
+    "round",
+    "survivors",
+    "HR@10",
+    "NDCG@10",
+    "epsilon",
+    "left",
+    "outsiders",
+    "up",
+    "down",
+    "seconds by phase",
+)
+
+
+@contextmanager
+def watching(quiet: bool) -> Iterator[Watch]:
+    """On a terminal the table is drawn anew each time; elsewhere its lines are printed as they come."""
+    console = Console(stderr=quiet)
+    if console.is_terminal and not quiet:
+        with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+            yield lambda run: live.update(_table(run), refresh=True)
+        return
+    shown = 0
+
+    def lines(run: Run) -> None:
+        nonlocal shown
+        for one in run.rounds[shown:]:
+            if not quiet:
+                cells = zip(COLUMNS, _cells(one), strict=True)
+                print(", ".join(f"{name} {cell}" for name, cell in cells if cell), flush=True)
+        shown = len(run.rounds)
+
+    yield lines
+
+
+def outcome(run: Run, folder: Path, report: Path) -> RenderableType:
+    results = Table("", *(run.results[-1].metrics), title="in the end, over all users", title_justify="left")
+    for result in run.results:
+        results.add_row(result.name, *(f"{value:.4f}" for value in result.metrics.values()))
+    said = [run.ended, *(one.words for one in run.spendings), f"report: {report}"]
+    if run.spendings:
+        said.append(f"verify: secagg ledger verify {folder} --key {folder}/ledger.pub --head HEAD")
+    return Group(results, *(Text(line) for line in said))
+
+
+def figures(run: Run, folder: Path, report: Path) -> dict[str, Any]:
+    """What programs are told."""
+    done = [one for one in run.rounds if one.survivors]
+    return {
+        "run_dir": str(folder),
+        "report": str(report),
+        "rounds": len(done),
+        "ended": run.ended,
+        "epsilon": done[-1].epsilon if done else None,
+        "epsilon_outsiders": done[-1].epsilon_outsiders if done else None,
+        "bytes_up": sum(one.bytes_up for one in run.rounds),
+        "bytes_down": sum(one.bytes_down for one in run.rounds),
+        "results": {result.name: dict(result.metrics) for result in run.results},
+    }
+
+
+def _table(run: Run) -> Table:
+    rulers = "; ".join(f"{one.name} HR@10 {one.metrics['HR@10']:.4f}" for one in run.results)
+    table = Table(title=f"{run.title} ({rulers})" if rulers else run.title, title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == COLUMNS[-1] else "right", overflow="fold")
+    for one in run.rounds:
+        table.add_row(*_cells(one))
+    return table
+
+
+def _cells(one: Round) -> list[str]:
+    found = one.measured or one.exact
+    return [
+        f"{one.number}" if one.purpose == "training" else f"{one.number} {one.purpose}",
+        f"{one.survivors}/{one.planned}",
+        *(f"{found[name]:.4f}" if name in found else "" for name in COLUMNS[2:4]),
+        *("" if value is None else f"{value:.3f}" for value in (one.epsilon, one.epsilon_left, one.epsilon_outsiders)),
+        _bytes(one.bytes_up),
+        _bytes(one.bytes_down),
+        " ".join(f"{name} {value:.1f}" for name, value in one.seconds.items()),
+    ]
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,42 @@
+"""``secagg train``: train a recommender as a file says, under secure sums, and report what it cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.case import machine
+from benchmarks.ideal import IdealAdder
+from recsys.config import Config
+from recsys.prepare import prepare
+from recsys.report import write_report
+from recsys.run import train as run
+from secagg.cli.output import Json, emit
+from secagg.cli.progress import figures, outcome, watching
+
+app = typer.Typer()
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="What to do: a TOML file such as those in examples/.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, over what the file says.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the run; one begun there goes on.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train as CONFIG says. A run that was stopped goes on where it was."""
+    asked = Config.load(config, settings or [])
+    carry_out(asked, out or Path("runs") / config.stem, as_json)
+
+
+def carry_out(config: Config, folder: Path, as_json: bool) -> None:
+    """Check everything, then run it and write the report."""
+    prepared = prepare(config)
+    with watching(quiet=as_json) as watch:
+        done = run(prepared, folder, twin=IdealAdder(bytes(32)), machine=machine(), watch=watch)
+    report = write_report(folder)
+    emit(as_json, figures(done, folder, report), outcome(done, folder, report))
