@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: .venv/base ## the main job, on this machine
+demo: .venv/demo ## the main job, on this machine
 	$(BIN)/secagg demo
 
 test: .venv/dev ## the tests, but for the long ones
@@ -41,10 +41,10 @@ clean: ## remove .venv, caches and build products
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/base: $(PIN) | .venv/bin/python
-	$(BIN)/python -m pip install -q -e . -c constraints.txt
+.venv/demo: $(PIN) | .venv/bin/python
+	$(BIN)/python -m pip install -q -e '.[recsys]' -c constraints.txt
 	@touch $@
 
 .venv/dev: $(PIN) | .venv/bin/python
 	$(BIN)/python -m pip install -q -e '.[dev]' -c constraints.txt
-	@touch .venv/base $@
+	@touch .venv/demo $@
