@@ -10,7 +10,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from secagg.errors import StorageError, UsageError
 
@@ -105,12 +106,29 @@ class Run:
         except (OSError, ValueError):
             raise StorageError(f"{path} cannot be read") from None
         try:
-            fields["rounds"] = tuple(Round(**entry) for entry in fields["rounds"])
-            fields["results"] = tuple(Result(**entry) for entry in fields["results"])
-            fields["spendings"] = tuple(Spending(**entry) for entry in fields["spendings"])
-            return cls(**fields)
+            fields["rounds"] = tuple(_checked(Round, entry) for entry in fields["rounds"])
+            fields["results"] = tuple(_checked(Result, entry) for entry in fields["results"])
+            fields["spendings"] = tuple(_checked(Spending, entry) for entry in fields["spendings"])
+            return _checked(cls, fields)
         except (KeyError, TypeError):
             raise StorageError(f"{path} is not the record of a run") from None
+
+
+T = TypeVar("T")
+
+
+def _checked(kind: type[T], fields: Mapping[str, Any]) -> T:
+    """``TypeError`` unless each field has the type that it is declared with, as far as JSON can tell."""
+    for name, hint in get_type_hints(kind).items():
+        if name in fields:
+            allowed = (
+                tuple(get_origin(one) or one for one in get_args(hint) if one is not Any)
+                if isinstance(hint, UnionType)
+                else (get_origin(hint) or hint,)
+            )
+            if not isinstance(fields[name], (*allowed, int) if float in allowed else allowed):
+                raise TypeError(f"{name} is a {type(fields[name]).__name__}")
+    return kind(**fields)
 
 
 def write_whole(path: Path, data: bytes) -> None:

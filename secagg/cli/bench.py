@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from benchmarks.case import CASES, Report, run_case
+from benchmarks.case import CASES, QUICK, Report, run_case
 from secagg.cli.output import Json, emit
+from secagg.errors import UsageError
 
 app = typer.Typer()
 
@@ -19,10 +20,14 @@ app = typer.Typer()
 def bench(
     case: Annotated[str, typer.Argument(help=f"One of: {', '.join(CASES)}.")],
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, over the case's defaults.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A small version of the case, where there is one.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run a benchmark and print its configuration, figures and ratios."""
-    report = run_case(case, settings or [], lambda line: print(line, file=sys.stderr))
+    if quick and case not in QUICK:
+        raise UsageError(f"there is no quick version of {case!r}, but of {', '.join(QUICK)}")
+    small = QUICK[case] if quick else ()
+    report = run_case(case, [*small, *(settings or [])], lambda line: print(line, file=sys.stderr))
     emit(as_json, asdict(report), _table(report))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys.record import Round, Run
+from recsys.report import Account
 from recsys.run import Watch
 
 COLUMNS = (
@@ -50,30 +50,20 @@ def watching(quiet: bool) -> Iterator[Watch]:
     yield lines
 
 
-def outcome(run: Run, folder: Path, report: Path) -> RenderableType:
-    results = Table("", *(run.results[-1].metrics), title="in the end, over all users", title_justify="left")
+def outcome(account: Account, folder: Path, report: Path) -> RenderableType:
+    """What is said in the end."""
+    run = account.run
+    results = Table("", *run.results[-1].metrics, title="in the end, over all users", title_justify="left")
     for result in run.results:
         results.add_row(result.name, *(f"{value:.4f}" for value in result.metrics.values()))
-    said = [run.ended, *(one.words for one in run.spendings), f"report: {report}"]
-    if run.spendings:
-        said.append(f"verify: secagg ledger verify {folder} --key {folder}/ledger.pub --head HEAD")
-    return Group(results, *(Text(line) for line in said))
-
-
-def figures(run: Run, folder: Path, report: Path) -> dict[str, Any]:
-    """What programs are told."""
-    done = [one for one in run.rounds if one.survivors]
-    return {
-        "run_dir": str(folder),
-        "report": str(report),
-        "rounds": len(done),
-        "ended": run.ended,
-        "epsilon": done[-1].epsilon if done else None,
-        "epsilon_outsiders": done[-1].epsilon_outsiders if done else None,
-        "bytes_up": sum(one.bytes_up for one in run.rounds),
-        "bytes_down": sum(one.bytes_down for one in run.rounds),
-        "results": {result.name: dict(result.metrics) for result in run.results},
-    }
+    said = [run.ended]
+    for spent in account.spent:
+        said += [
+            spent.promise.words,
+            f"verify: secagg ledger verify {folder / spent.promise.ledger} --key {folder / 'ledger.pub'} "
+            f"--head {spent.book.head.hex()}",
+        ]
+    return Group(results, *(Text(line) for line in (*said, f"report: {report}")))
 
 
 def _table(run: Run) -> Table:

@@ -11,10 +11,10 @@ from benchmarks.case import machine
 from benchmarks.ideal import IdealAdder
 from recsys.config import Config
 from recsys.prepare import prepare
-from recsys.report import write_report
+from recsys.report import Account, write_report
 from recsys.run import train as run
 from secagg.cli.output import Json, emit
-from secagg.cli.progress import figures, outcome, watching
+from secagg.cli.progress import outcome, watching
 
 app = typer.Typer()
 
@@ -37,6 +37,10 @@ def carry_out(config: Config, folder: Path, as_json: bool) -> None:
     """Check everything, then run it and write the report."""
     prepared = prepare(config)
     with watching(quiet=as_json) as watch:
-        done = run(prepared, folder, twin=IdealAdder(bytes(32)), machine=machine(), watch=watch)
-    report = write_report(folder)
-    emit(as_json, figures(done, folder, report), outcome(done, folder, report))
+        run(prepared, folder, twin=IdealAdder(bytes(32)), machine=machine(), watch=watch)
+    report, account = write_report(folder), Account.load(folder)
+    emit(
+        as_json,
+        {"run_dir": str(folder), "report": str(report), **account.figures()},
+        outcome(account, folder, report),
+    )

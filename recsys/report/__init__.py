@@ -1,0 +1,37 @@
+"""The report of a run: one HTML file for people, drawn from the run's record and its ledgers, from nothing else.
+
+account   what is reported: the record, and what the ledgers say was spent
+words     the outcome, trust, who could see what, and what is not promised, in sentences
+curves    the three plots; plots draws them
+tables    rounds, results, ledgers, configuration
+page      the order of all that, and how it looks (style)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recsys.record import write_whole
+from recsys.report.account import Account
+from recsys.report.page import page
+
+__all__ = ["FILE", "Account", "write_report"]
+
+FILE = "report.html"
+"""How a report is called in the directory of its run."""
+
+
+def write_report(folder: Path) -> Path:
+    """Draw the report of the run in ``folder``, whose ledgers nobody is writing to. It replaces an older one whole.
+
+    >>> import tempfile
+    >>> from recsys.record import Run
+    >>> run = Run("A run", config={}, data={}, protocol={"name": "secagg+"}, mode="none", measured_under="nothing")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run.save(Path(folder))
+    ...     print(write_report(Path(folder)).name)
+    report.html
+    """
+    path = folder / FILE
+    write_whole(path, page(Account.load(folder)).encode())
+    return path

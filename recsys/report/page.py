@@ -1,0 +1,76 @@
+"""The report as one page of HTML: no script, nothing from elsewhere, readable on a phone, in the dark and on paper."""
+
+from __future__ import annotations
+
+from recsys.report import curves, numbers, tables, words
+from recsys.report.account import Account
+from recsys.report.markup import Html, facts, join, prose, tag
+from recsys.report.style import STYLE
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""A browser that knows this loads and runs nothing, whatever a title tries."""
+
+
+def page(account: Account) -> str:
+    title = account.run.title
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", Html(STYLE)),
+    )
+    body = tag("body", tag("main", tag("h1", title), *_sections(account)))
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _sections(account: Account) -> list[Html]:
+    plots = join(
+        [curves.utility_by_rounds(account), curves.epsilon_by_rounds(account), curves.utility_by_epsilon(account)]
+    )
+    return [
+        words.outcome(account),
+        tables.headline(account),
+        _section("Plots", tag("div", plots, class_="plots")),
+        _section("Rounds", tables.rounds(account)),
+        _section("Results", tables.results(account)),
+        _section("The ledger", *_ledgers(account)),
+        _section("Threat model", *_threats(account)),
+        _section("What each party could see", _seen(account)),
+        _section("Outside of the guarantee", tag("ul", *(tag("li", entry) for entry in words.outside(account)))),
+        _section("Configuration", tables.configuration(account)),
+    ]
+
+
+def _section(title: str, *content: Html) -> Html:
+    return tag("section", tag("h2", title), *content)
+
+
+def _ledgers(account: Account) -> list[Html]:
+    if not account.spent:
+        return [tag("p", "There is none: this run promises no differential privacy, and so it spends none.")]
+    return [tables.ledger(spent) for spent in account.spent]
+
+
+def _threats(account: Account) -> list[Html]:
+    protocol, agreed = account.protocol, account.run.protocol
+    pairs = [
+        ("protocol", protocol.name),
+        ("paper", protocol.paper),
+        ("holds against", protocol.threat_model),
+        ("the server learns", protocol.server_learns),
+        ("cost", protocol.cost),
+    ]
+    if adversary := words.ADVERSARIES.get(str(agreed.get("adversary"))):
+        pairs.append(("parameters chosen against", adversary))
+    for label, name in (("may be corrupt", "corrupt"), ("may drop out", "dropout")):
+        if name in agreed:
+            pairs.append((label, f"{numbers.plain(agreed[name])} of the clients"))
+    trust = prose("Who is trusted with what", ["party", "is trusted with"], words.trusted(account))
+    return [facts(pairs), tag("h3", "Who is trusted with what"), trust]
+
+
+def _seen(account: Account) -> Html:
+    return prose("What each party could see", ["party", "sees", "bounded by"], words.seen(account))

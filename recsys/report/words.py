@@ -1,0 +1,240 @@
+"""What happened, and what it means, in sentences: the outcome, trust, who could see what, and what is not promised.
+
+Facts about protocols are those of ``protocols.registry``; the sentences on trust are short forms of
+docs/threat_model.md and docs/privacy.md, and must stay true to them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from recsys.report.account import Account, Spent
+from recsys.report.markup import Html, join, tag
+from recsys.report.numbers import budget, count, delta, epsilon, metric, plain
+
+NOISE = {
+    "local": "each client adds noise by itself, while it trains, before anything leaves it",
+    "distributed": "clients add shares of noise that only the sum holds in full, and only the sum is seen",
+}
+NEIGHBOURS = {
+    "add-or-remove": "one {} more or less",
+    "replace-one": "one {} exchanged for another",
+    "zero-out": "one {} whose contribution becomes zero, while it stays known that it took part",
+}
+ADVERSARIES = {
+    "curious": "a server that follows the protocol, and looks at all it sees",
+    "active": "a server that lies to everybody, together with a fraction of the clients",
+}
+
+
+def clients(account: Account) -> str:
+    """What the clients of this run are."""
+    data = account.run.data
+    if "users" not in data or "clients" not in data:
+        return "clients"
+    return "devices" if data["clients"] == data["users"] else "silos"
+
+
+def outcome(account: Account) -> Html:
+    """The whole report in one paragraph."""
+    return tag("p", join(_sentences(account), " "), class_="outcome")
+
+
+def _sentences(account: Account) -> Iterator[str]:
+    run, data, who = account.run, account.run.data, clients(account)
+    sizes = [f"{count(size)} {name}" for name, size in data.items() if isinstance(size, int) and name != "clients"]
+    number = f"{count(data['clients'])} {who}" if "clients" in data else who.capitalize()
+    source = [str(data["source"])] if "source" in data else []
+    yield f"{number} trained one recommender together" + (f" ({', '.join(source + sizes)})." if source + sizes else ".")
+    yield _rounds(account) if account.rounds else "No secure sum is done yet."
+    yield from _utility(account)
+    if not account.spent:
+        yield (
+            "There is no differential privacy in this run: masks hide each single update, and nothing limits what the "
+            "sums and the model say about a user."
+        )
+    for spent in account.spent:
+        yield _cost(account, spent)
+    yield f"Why it ended: {run.ended}." if run.ended else "It has not ended: this is how far it has come."
+
+
+def _rounds(account: Account) -> str:
+    rounds = account.rounds
+    purposes = Counter(entry.purpose for entry in rounds)
+    kinds = ", ".join(f"{number} {purpose}" if len(purposes) > 1 else purpose for purpose, number in purposes.items())
+    survived = [entry.survivors for entry in rounds]
+    least, most = min(survived), max(survived)
+    planned = sorted(entry.planned for entry in rounds)
+    between, of = _span(least, most), _span(planned[0], planned[-1])
+    sums = "1 secure sum" if len(rounds) == 1 else f"{len(rounds)} secure sums"
+    lost = len(account.run.rounds) - len(rounds)
+    given_up = f" {lost} more had to be given up." if lost else ""
+    return f"It took {sums} ({kinds}) with {account.protocol.name}; {between} of {of} clients survived.{given_up}"
+
+
+def _span(least: int, most: int) -> str:
+    return f"{count(least)} to {count(most)}" if least < most else count(most)
+
+
+def _utility(account: Account) -> Iterator[str]:
+    own, name = account.own, account.metric
+    if own is None or name is None or name not in own.metrics:
+        yield "How good the model is in the end was not measured."
+        return
+    value = own.metrics[name]
+    others = [
+        f"{value / other.metrics[name]:.2f} times that of “{other.name}” ({metric(other.metrics[name])})"
+        for other in account.others
+        if other.metrics.get(name)
+    ]
+    yield f"In the end {name} is {metric(value)}" + (f": {', '.join(others)}." if others else ".")
+
+
+def _cost(account: Account, spent: Spent) -> str:
+    promise = spent.promise
+    words = (
+        f"Epsilon {epsilon(spent.epsilon)} of {budget(promise.epsilon)} is spent against the server, at delta "
+        f"{delta(promise.delta)}, per {promise.unit}, with {promise.trust} noise"
+    )
+    if spent is account.spent[0] and account.epsilon_outsiders != account.epsilon:
+        return f"{words}; against outsiders it is {epsilon(account.epsilon_outsiders)}."
+    return f"{words}; against outsiders it is the same."
+
+
+def sentence(words: str) -> str:
+    """
+    >>> sentence("the sum of all")
+    'The sum of all.'
+    """
+    return f"{words[:1].upper()}{words[1:].removesuffix('.')}."
+
+
+def promise(spent: Spent) -> str:
+    """One guarantee, word by word."""
+    given = spent.promise
+    neighbours = NEIGHBOURS[given.relation].format(given.unit)
+    said = (
+        f"That means: two worlds that differ in {neighbours}, look alike to whoever sees all that was released and "
+        "knows everything else, up to a likelihood ratio of e to the power of epsilon, and but for a failure of "
+        f"probability {delta(given.delta)}. For that, {NOISE[given.trust]}."
+    )
+    return f"{sentence(given.words)} {said}" if given.words else said
+
+
+def _colluders(number: int) -> str:
+    if not number:
+        return "That holds as long as no client works together with the server."
+    some = f"up to {count(number)} clients work" if number > 1 else "one client works"
+    return f"That holds even if {some} together with the server."
+
+
+# Whom one trusts
+
+
+def trusted(account: Account) -> list[tuple[str, str]]:
+    """Party, and what it is trusted with."""
+    noise = [spent.promise for spent in account.spent if spent.promise.trust == "distributed"]
+    rows: list[tuple[str, str]] = []
+    if account.protocol.name == "ckks":
+        rows += [
+            (
+                "The server",
+                "Following the protocol: together with one holder of the key it can open every update.",
+            ),
+            ("Holders of the key", "Not working together with the server; a minority that lies is outvoted."),
+        ]
+    else:
+        rows += [("The server", "No update, and no key. It can stop a round, as can whoever controls the network.")]
+    rows += [("Clients", "Sending what they should: nobody can look into a masked vector.")]
+    if noise:
+        rows += [
+            ("Clients, with noise", f"Adding it: one that does not is not found out. {_spared(noise[0].colluders)}")
+        ]
+    if any(spent.promise.trust == "local" for spent in account.spent):
+        rows += [("Each client, with its own noise", "Adding it while it trains; nobody else can check.")]
+    if clients(account) == "silos":
+        rows += [("A silo", "The data of its own users, as before.")]
+    rows += [("The roster", "Holding the right identity keys."), ("One's own machine", "Everything on it.")]
+    return rows
+
+
+def _spared(number: int) -> str:
+    return f"Up to {count(number)} may leave it out." if number else "All of it is needed."
+
+
+# Who could see what
+
+
+def seen(account: Account) -> list[tuple[str, str, str]]:
+    """Party, what it could see, and what bounds what it can learn from that."""
+    least = account.run.protocol.get("min_contributors")
+    sums = f"There are at least {plain(least)} clients in each sum. " if least else ""
+    inside = _inside(account)
+    own = {"silos": "The silo itself", "devices": "The device itself", "clients": "The client itself"}[clients(account)]
+    data = {"silos": "The whole histories of its users.", "devices": "Its one user's history."}
+    ckks = account.protocol.name == "ckks"
+    return [
+        (
+            "Server",
+            f"{sentence(account.protocol.server_learns)} The model. "
+            + ("Ciphertexts of single updates, without the key." if ckks else "Single updates only under masks."),
+            f"{sums}{inside}",
+        ),
+        (
+            "Other clients",
+            "The model before each round, and so what each sum did to it. Of updates, their own."
+            + (" Holders of the key: the sums." if ckks else ""),
+            inside,
+        ),
+        (
+            "Outsiders",
+            "The model, if it is published. On the network: who talks to the server, when, and how much.",
+            _outsiders(account),
+        ),
+        (own, data.get(clients(account), "Its own data."), "Nothing: these data are in its hands anyway."),
+    ]
+
+
+def _inside(account: Account) -> str:
+    parts = []
+    for spent in account.spent:
+        given = spent.promise
+        where = "every sum" if given.trust == "distributed" else "every update"
+        parts.append(f"Noise in {where}: epsilon {epsilon(spent.epsilon)} per {given.unit}.")
+        if given.trust == "distributed":
+            parts.append(_colluders(given.colluders))
+    return " ".join(parts) or "Nothing else: the sums are exact."
+
+
+def _outsiders(account: Account) -> str:
+    if not account.spent:
+        return "Nothing: what the model says about a user is not bounded."
+    if account.epsilon_outsiders != account.epsilon:
+        return f"Epsilon {epsilon(account.epsilon_outsiders)}: they do not see who is in a round."
+    return "The same epsilon as against the server; nothing smaller is claimed."
+
+
+# What is not promised
+
+
+def outside(account: Account) -> list[str]:
+    """What no epsilon here is about."""
+    run, found = account.run, []
+    if run.results or account.exact:
+        found.append(
+            "Exact quality, in the results and after rounds, was measured by whoever runs this and sees all data. It "
+            "is for readers of this report: it selected no model, no setting and no time to stop. Where nobody sees "
+            "all data, there is no such measurement."
+        )
+    if account.measured:
+        found.append(f"What clients measured in rounds is protected by no more than this: {run.measured_under}.")
+    for elsewhere in dict.fromkeys(spent.book.genesis.elsewhere for spent in account.spent):
+        found.append(f"Charged elsewhere, or not at all, says the ledger: {elsewhere}.")
+    found.append("Who takes part, who falls silent and when, and the size of messages: the server sees it.")
+    if any(spent.promise.trust == "distributed" for spent in account.spent):
+        found.append("Noise that more clients leave out than are allowed for. A ledger cannot show it either.")
+    if not account.spent:
+        found.append("Everything that the sums and the model say about a user: there is no guarantee in this run.")
+    found.append("Python cannot promise to wipe secrets from memory.")
+    return found
