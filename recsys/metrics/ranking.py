@@ -1,0 +1,283 @@
+"""From scores to ranks to metrics, for each user.
+
+A user's history goes to the model and is masked from its ranking; all other items are ranked, or, to compare with
+papers, only the held-out items and 99 negatives that were drawn once and for all.
+
+Items of equal score stand in no order, and a model gains nothing by giving many items the same score: an item among g
+equals, with a others ahead, has the expected rank a + (g + 1) / 2. If h of the equals are held-out items, they spread
+evenly, at a + j (g + 1) / (h + 1) for j = 1 to h, which is the expected rank of the j-th of them in a random order.
+
+With held-out ranks r_1 < r_2 < ... < r_n of one user, of which those below k + 1 are in the list of length k (a rank
+may end in a half; counted from zero, as published rulers are, the rule reads "below k"):
+
+    HR@k      1 if r_1 is in the list
+    Recall@k  how many are, of n
+    NDCG@k    sum of 1 / log2(1 + r_j) over those in the list, relative to the same of the ranks 1 to min(k, n)
+    MRR@k     1 / r_1 if it is in the list
+    MAP@k     sum of j / r_j over those in the list, divided by min(k, n)
+
+What the lists themselves are like, without asking who liked them: coverage@k is the share of all items that somebody
+is shown, novelty@k the mean self-information log2(users / takers) of the items that a user is shown (Zhou et al. 2010,
+"Solving the apparent diversity-accuracy dilemma of recommender systems"); an item that nobody took counts as taken by
+one. Lists break ties by item number.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.data.interactions import History, Interactions
+from recsys.data.split import Split
+from recsys.record import write_whole
+from secagg.errors import UsageError
+
+_BLOCK = 1 << 22  # scores compared at once
+
+
+class Scorer(Protocol):
+    """What can be measured."""
+
+    def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
+        """One row for each history, one column for each item; more is better."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """One value for each measured user, by metric: "rank" (of the best held-out item), "HR@10", "NDCG@10" ..."""
+
+    users: NDArray[np.int64]
+    """their numbers, in order"""
+    values: Mapping[str, NDArray[np.float64]]
+    coverage: Mapping[str, float]
+    """of all lists together: "coverage@10" ..."""
+    skipped: int
+    """users without a held-out item to rank"""
+
+    def __post_init__(self) -> None:
+        if any(len(column) != len(self.users) for column in self.values.values()):
+            raise UsageError("each metric has one value for each user")
+        for array in (self.users, *self.values.values()):
+            array.flags.writeable = False
+
+    def mean(self, name: str) -> float:
+        """Over the measured users."""
+        if name not in self.values:
+            raise UsageError(f"{name!r} was not measured, but {', '.join(self.values)}")
+        if not len(self.users):
+            raise UsageError("no user was measured: none has a held-out item")
+        return float(self.values[name].mean())
+
+    def summary(self) -> dict[str, float]:
+        """All means, coverage, and over how many users."""
+        means = {name: self.mean(name) for name in self.values}
+        return means | dict(self.coverage) | {"users": len(self.users), "skipped": self.skipped}
+
+    def write_csv(self, path: Path, user_ids: Sequence[str]) -> None:
+        """One line for each user, whole or not at all: for paired tests elsewhere."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["user", *self.values])
+        columns = [column.tolist() for column in self.values.values()]
+        table.writerows(zip((user_ids[user] for user in self.users), *columns, strict=True))
+        write_whole(path, text.getvalue().encode())
+
+
+def evaluate(
+    model: Scorer,
+    split: Split,
+    *,
+    on: str = "test",
+    k: Sequence[int] = (10,),
+    negatives: NDArray[np.int32] | None = None,
+    batch: int = 256,
+) -> Evaluation:
+    """Measure on "valid" with train as history, or on "test" with train and valid as history.
+
+    ``negatives`` has a row for each user (``recsys.data.negatives.frozen``); without it all items are ranked, and
+    coverage and novelty are there too.
+
+    >>> train = Interactions.of(users=[0, 0, 1, 1, 2], items=[0, 1, 0, 2, 0], item_count=4)
+    >>> nothing, test = train.where(np.zeros(5, bool)), Interactions.of([0, 1, 2], [2, 3, 3], user_count=3)
+    >>> class Popular:
+    ...     def scores(self, histories):
+    ...         return np.tile(np.float32([3, 1, 1, 0]), (len(histories), 1))
+    >>> evaluate(Popular(), Split(train, nothing, test), k=(2,)).values["rank"].tolist()
+    [1.0, 2.0, 3.0]
+    """
+    if on not in ("test", "valid"):
+        raise UsageError(f"measure on 'test' or 'valid', not {on!r}")
+    history, held_out = (split.train, split.valid) if on == "valid" else (_joined(split.train, split.valid), split.test)
+    if negatives is not None:
+        return measure(model, history, held_out, k=k, negatives=negatives, batch=batch)
+    information = np.log2(max(split.train.user_count, 1) / np.maximum(split.train.popularity(), 1))
+    return measure(model, history, held_out, k=k, information=information, batch=batch)
+
+
+def measure(
+    model: Scorer,
+    history: Interactions,
+    held_out: Interactions,
+    *,
+    k: Sequence[int] = (10,),
+    negatives: NDArray[np.int32] | None = None,
+    information: NDArray[np.float64] | None = None,
+    batch: int = 256,
+) -> Evaluation:
+    """The same from a history and held-out events, with the same numbers for users and items.
+
+    ``information`` is what showing each item is worth, for coverage and novelty, which need it and full ranking.
+    """
+    if batch < 1 or not k or min(k) < 1:
+        raise UsageError("batch and all k are at least 1")
+    users, items = history.user_count, history.item_count
+    if (held_out.user_count, held_out.item_count) != (users, items):
+        raise UsageError("history and held-out events number their users and items differently")
+    if negatives is not None and (information is not None or negatives.ndim != 2 or len(negatives) != users):
+        raise UsageError("negatives have one row for each user, and go without coverage and novelty")
+
+    pairs = np.unique(held_out.users * items + held_out.items)
+    if np.isin(pairs, history.users * items + history.items).any():
+        raise UsageError("a held-out item is in its user's history, which is not ranked")
+    owners, targets = np.divmod(pairs, max(items, 1))
+    measured, counts = np.unique(owners, return_counts=True)
+    starts = np.concatenate(([0], np.cumsum(counts)))
+
+    ranks = np.empty(len(pairs), np.float64)
+    shown = {length: np.zeros(items, np.bool_) for length in k}
+    novelty = {length: np.zeros(len(measured), np.float64) for length in k}
+    for start in range(0, len(measured), batch):
+        chosen = measured[start : start + batch]
+        block = slice(starts[start], starts[start + len(chosen)])
+        rows, columns = np.searchsorted(chosen, owners[block]), targets[block]
+        ranked = _others(history, chosen)
+        if negatives is not None:
+            among = _among(negatives[chosen], items)
+            if among[rows, columns].any() or (among & ~ranked).any():
+                raise UsageError("a negative is a held-out item, or in its user's history")
+            ranked = among
+            ranked[rows, columns] = True
+        scores = scores_of(model, [history.history(user) for user in chosen], items)
+        ranks[block] = _expected_ranks(scores, ranked, rows, columns)
+        if information is not None:
+            scores = np.where(ranked, scores, -np.inf)
+            for length in k:
+                listed = in_list(scores, length)
+                who, what = np.nonzero(listed)
+                shown[length][what] = True
+                entries = np.maximum(np.bincount(who, minlength=len(chosen)), 1)
+                told = np.bincount(who, information[what], minlength=len(chosen))
+                novelty[length][start : start + batch] = told / entries
+
+    values = {"rank": ranks[starts[:-1]]}
+    for length in k:
+        values |= _metrics(ranks, starts, length)
+    coverage = {}
+    if information is not None:
+        values |= {f"novelty@{length}": novelty[length] for length in k}
+        coverage = {f"coverage@{length}": float(shown[length].mean()) for length in k}
+    return Evaluation(measured, values, coverage, users - len(measured))
+
+
+def scores_of(model: Scorer, histories: Sequence[History], items: int) -> NDArray[np.float32]:
+    """A model's answer, if it is one: a number or -inf for each history and item."""
+    scores = np.asarray(model.scores(histories))
+    if scores.shape != (len(histories), items):
+        raise UsageError(f"{len(histories)} histories and {items} items, but the model's scores are {scores.shape}")
+    if np.isnan(scores).any() or (scores == np.inf).any():
+        raise UsageError("the model's scores are not all numbers")
+    return scores
+
+
+def in_list(scores: NDArray[np.float32], length: int) -> NDArray[np.bool_]:
+    """Which items make up each row's list: the best ones, the first of equals, never one of score -inf.
+
+    >>> in_list(np.float32([[1, 3, 1, -np.inf]]), 2).astype(int).tolist()
+    [[1, 1, 0, 0]]
+    """
+    length = min(length, scores.shape[1])
+    last = np.partition(scores, -length, axis=1)[:, -length, None]
+    chosen: NDArray[np.bool_] = scores >= last
+    crowded = np.flatnonzero(np.count_nonzero(chosen, axis=1) > length)
+    above, level = scores[crowded] > last[crowded], scores[crowded] == last[crowded]
+    room = length - np.count_nonzero(above, axis=1)[:, None]
+    chosen[crowded] = above | (level & (level.cumsum(axis=1, dtype=np.int32) <= room))
+    chosen &= scores > -np.inf
+    return chosen
+
+
+def _joined(first: Interactions, second: Interactions) -> Interactions:
+    return Interactions.of(
+        np.concatenate([first.users, second.users]),
+        np.concatenate([first.items, second.items]),
+        np.concatenate([first.times, second.times]),
+        user_ids=first.user_ids,
+        item_ids=first.item_ids,
+    )
+
+
+def _others(history: Interactions, users: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Row by row, the items that the user has not seen."""
+    unseen = np.ones((len(users), history.item_count), np.bool_)
+    rows = np.repeat(np.arange(len(users)), history.starts[users + 1] - history.starts[users])
+    unseen[rows, np.concatenate([history.history(user) for user in users])] = False
+    return unseen
+
+
+def _among(chosen: NDArray[np.int32], items: int) -> NDArray[np.bool_]:
+    if chosen.size and not 0 <= chosen.min() <= chosen.max() < items:
+        raise UsageError("a negative is not in the catalogue")
+    ranked = np.zeros((len(chosen), items), np.bool_)
+    ranked[np.arange(len(chosen))[:, None], chosen] = True
+    return ranked
+
+
+def _expected_ranks(
+    scores: NDArray[np.float32], ranked: NDArray[np.bool_], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Of the held-out items (rows, columns), with rows ascending: each row's ranks, ascending."""
+    ahead, level = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+    step = max(1, _BLOCK // max(1, scores.shape[1]))
+    for start in range(0, len(rows), step):
+        some = slice(start, start + step)
+        others, own = scores[rows[some]], scores[rows[some], columns[some], None]
+        ahead[some] = np.count_nonzero((others > own) & ranked[rows[some]], axis=1)
+        level[some] = np.count_nonzero((others == own) & ranked[rows[some]], axis=1)
+    order = np.lexsort((ahead, rows))
+    ahead, level = ahead[order], level[order]
+    # Held-out items of one user with as many ahead have equal scores: j = 1 to h within each such group.
+    changes = np.ones(len(rows), np.bool_)
+    changes[1:] = (np.diff(rows) != 0) | (np.diff(ahead) != 0)
+    first, group = np.flatnonzero(changes), np.cumsum(changes) - 1
+    size = np.bincount(group)[group]
+    position = np.arange(len(rows)) - first[group] + 1
+    ranks: NDArray[np.float64] = ahead + position * (level + 1) / (size + 1)
+    return ranks
+
+
+def _metrics(ranks: NDArray[np.float64], starts: NDArray[np.int64], k: int) -> dict[str, NDArray[np.float64]]:
+    """From the ranks of all users, those of user number i from starts[i] up to starts[i + 1], ascending."""
+    counts = np.diff(starts)
+    users = np.repeat(np.arange(len(counts)), counts)
+    position = np.arange(len(ranks)) - starts[users] + 1
+    listed = ranks < k + 1
+
+    def total(gains: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.add.reduceat(np.where(listed, gains, 0.0), starts[:-1])
+
+    possible = np.minimum(counts, k)
+    ideal = np.concatenate(([0.0], np.cumsum(1 / np.log2(1 + np.arange(1, k + 1)))))
+    return {
+        f"HR@{k}": listed[starts[:-1]].astype(np.float64),
+        f"Recall@{k}": total(np.ones(len(ranks))) / counts,
+        f"NDCG@{k}": total(1 / np.log2(1 + ranks)) / ideal[possible],
+        f"MRR@{k}": np.where(listed, 1 / ranks, 0.0)[starts[:-1]],
+        f"MAP@{k}": total(position / ranks) / possible,
+    }

@@ -1,0 +1,107 @@
+"""Models on the disk: one .npz file with the arrays, and a header in JSON that says what they are.
+
+The header names the model's class, its settings and the ids of the items. Nothing in the file is executed: arrays are
+read without pickle, and the class must be one of ``MODELS``. A file that is cut short, altered or of another kind is
+refused with one line.
+
+A history is all that models know about a user, so there are no users in the file, and no map of user ids.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.metrics.ranking import scores_of
+from recsys.models.recommender import Recommender
+from recsys.record import write_whole
+from secagg.errors import SecAggError, StorageError, UsageError
+
+MODELS = {
+    "ItemPop": "recsys.models.popularity",
+    "ItemKnn": "recsys.models.knn",
+    "Ease": "recsys.models.ease",
+    "Autoencoder": "recsys.models.autoencoder",
+    "MatrixFactorisation": "recsys.models.mf",
+    "NeuMf": "recsys.models.neumf",
+    "SasRec": "recsys.models.sasrec",
+    "PrivateEase": "recsys.models.private_ease",
+    "PrivateMf": "recsys.models.private_mf",
+}
+"""The classes that can be stored, and the module of each, which is imported when it is needed."""
+
+_VERSION = 1
+_HEADER = "header"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """What makes a trained model: settings that JSON can hold, and arrays."""
+
+    settings: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]]
+
+
+class Stored(Recommender, Protocol):
+    """A recommender that can be stored. Its class stands in ``MODELS``."""
+
+    def state(self) -> State:
+        """Of a trained model; ``UsageError`` before."""
+
+    @classmethod
+    def from_state(cls, state: State) -> Self:
+        """The same model again. What does not fit together raises an error of any ordinary kind."""
+
+
+def save(model: Stored, path: Path, item_ids: Sequence[str]) -> None:
+    """Write the model, whole or not at all."""
+    name = type(model).__name__
+    if MODELS.get(name) != type(model).__module__:
+        raise UsageError(f"{name} is none of the models that can be stored: {', '.join(MODELS)}")
+    state = model.state()
+    if _HEADER in state.arrays:
+        raise UsageError(f"an array of a model is not called {_HEADER!r}")
+    header = {"version": _VERSION, "model": name, "settings": dict(state.settings), "items": list(item_ids)}
+    _check(model, len(item_ids))
+    text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **{_HEADER: text}, **state.arrays)
+    write_whole(path, file.getvalue())
+
+
+def load(path: Path) -> tuple[Stored, list[str]]:
+    """The model and the ids of its items."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(arrays.pop(_HEADER).tobytes())
+        version, name = header["version"], str(header["model"])
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}") from None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        raise StorageError(f"{path} is not the file of a model, or damaged") from None
+    if version != _VERSION or name not in MODELS:
+        raise StorageError(f"{path} holds a {name} in version {version} of the format: this release does not know it")
+    try:
+        made = cast(type[Stored], getattr(import_module(MODELS[name]), name))
+        model = made.from_state(State(header["settings"], arrays))
+        items = [str(item) for item in header["items"]]
+        _check(model, len(items))
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, SecAggError):
+        raise StorageError(f"{path} is damaged: its parts do not make a {name}") from None
+    return model, items
+
+
+def _check(model: Stored, items: int) -> None:
+    """It answers in numbers, for a user with nothing and one with everything, and about as many items as have ids."""
+    scores_of(model, [np.empty(0, np.int32), np.arange(items, dtype=np.int32)], items)

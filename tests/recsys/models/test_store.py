@@ -1,0 +1,193 @@
+"""A stored model is the same model; any other file is refused with one line."""
+
+import io
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys.data.interactions import Interactions
+from recsys.models.ease import Ease
+from recsys.models.popularity import ItemPop
+from recsys.models.store import MODELS, State, load, save
+from recsys.serving import recommend
+from secagg.errors import SecAggError, StorageError, UsageError
+
+ITEMS = [f"item {number}" for number in range(30)]
+
+
+def events() -> Interactions:
+    rng = np.random.default_rng(3)
+    histories = [rng.permutation(30)[:8] for _ in range(40)]
+    return Interactions.of(np.repeat(np.arange(40), 8), np.concatenate(histories), np.arange(320), item_count=30)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_same_model_again(name: str, tmp_path: Path) -> None:
+    model = getattr(import_module(MODELS[name]), name)()
+    with pytest.raises(UsageError):
+        save(model, tmp_path / "model.npz", ITEMS)  # before it was trained
+    assert not list(tmp_path.iterdir())
+    if hasattr(model, "begin"):
+        model.begin(len(ITEMS), seed=4)  # parameters like any others, and quicker
+    else:
+        model.fit(events())
+    save(model, tmp_path / "model.npz", ITEMS)
+    again, item_ids = load(tmp_path / "model.npz")
+    assert type(again) is type(model)
+    assert item_ids == ITEMS
+    asked = [np.array([3, 7, 1], np.int32), np.array([], np.int32), np.array([29], np.int32)]
+    assert again.scores(asked).tobytes() == model.scores(asked).tobytes()
+    save(again, tmp_path / "again.npz", item_ids)
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "model.npz").read_bytes()
+
+
+def stored(tmp_path: Path) -> Path:
+    model = Ease(regularisation=7.0, items=12)
+    model.fit(events())
+    save(model, tmp_path / "model.npz", ITEMS)
+    return tmp_path / "model.npz"
+
+
+def test_settings_come_back(tmp_path: Path) -> None:
+    model, _ = load(stored(tmp_path))
+    assert isinstance(model, Ease)
+    assert (model.regularisation, model.items) == (7.0, 12)
+
+
+def test_cut_short_or_altered(tmp_path: Path) -> None:
+    """Cut at, and with a flipped bit in, every 20th place. A byte that the archive ignores may be anything."""
+    path = stored(tmp_path)
+    whole = path.read_bytes()
+    model, _ = load(path)
+    asked = [np.array([3, 7, 1], np.int32)]
+    scores = model.scores(asked).tobytes()
+    refused = 0
+    for place in range(0, len(whole), 20):
+        path.write_bytes(whole[:place])
+        with pytest.raises(StorageError, match="is not the file of a model, or damaged"):
+            load(path)
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
+        try:
+            survived, item_ids = load(path)
+            assert (survived.scores(asked).tobytes(), item_ids) == (scores, ITEMS)
+        except StorageError:
+            refused += 1
+    assert refused > len(whole) / 20 / 2
+
+
+def rewritten(path: Path, header: dict[str, Any] | None = None, **arrays: np.ndarray) -> None:
+    with np.load(path) as file:
+        parts = {name: file[name] for name in file.files}
+    known = json.loads(parts["header"].tobytes()) | (header or {})
+    buffer = io.BytesIO()
+    np.savez(buffer, **(parts | {"header": np.frombuffer(json.dumps(known).encode(), np.uint8)} | arrays))
+    path.write_bytes(buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("header", "arrays"),
+    [
+        ({"items": ITEMS[:-1]}, {}),
+        ({"settings": {"regularisation": -1.0}}, {}),
+        ({"settings": {"unknown": 1}}, {}),
+        ({"settings": None}, {}),
+        ({"items": 5}, {}),
+        ({"model": "ItemPop"}, {}),
+        ({"model": "ItemKnn"}, {}),
+        ({}, {"part": np.array([99])}),
+        ({}, {"part": np.arange(13)}),
+        ({}, {"weights": np.zeros((3, 3), np.float32)}),
+        ({}, {"weights": np.full((12, 12), np.nan, np.float32)}),
+    ],
+)
+def test_parts_that_do_not_fit_together(header: dict[str, Any], arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    path = stored(tmp_path)
+    rewritten(path, header, **arrays)
+    with pytest.raises(StorageError, match=r"its parts do not make a|not the file of a model"):
+        load(path)
+
+
+@pytest.mark.parametrize("header", [{"version": 2}, {"model": "os.system"}, {"model": ["Ease"]}])
+def test_what_this_release_does_not_know(header: dict[str, Any], tmp_path: Path) -> None:
+    path = stored(tmp_path)
+    rewritten(path, header)
+    with pytest.raises(StorageError, match=r"does not know it|not the file of a model"):
+        load(path)
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
+    """A pickle among the arrays is refused, not unpickled. The control: with pickle allowed it would run."""
+    ran: list[str] = []
+    _Trap.ran = ran
+    path = stored(tmp_path)
+    rewritten(path, part=np.array([_Trap()], dtype=object))
+    with pytest.raises(StorageError, match="not the file of a model"):
+        load(path)
+    assert not ran
+    with np.load(path, allow_pickle=True) as file:
+        file["part"]
+    assert ran
+
+
+class _Trap:
+    ran: list[str]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _spring, ()
+
+
+def _spring() -> None:
+    _Trap.ran.append("sprung")
+
+
+def test_other_files(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no file"):
+        load(tmp_path / "nothing.npz")
+    with pytest.raises(StorageError):
+        load(tmp_path)
+    path = tmp_path / "array.npy"
+    np.save(path, np.zeros(3))
+    with pytest.raises(StorageError, match="not the file of a model"):
+        load(path)
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    with pytest.raises(StorageError, match="not the file of a model"):
+        load(tmp_path / "other.npz")
+    (tmp_path / "text").write_text("user,item\n")
+    with pytest.raises(StorageError, match="not the file of a model"):
+        load(tmp_path / "text")
+
+
+def test_wrong_use(tmp_path: Path) -> None:
+    class Own(ItemPop):
+        pass
+
+    model = Own()
+    model.fit(events())
+    with pytest.raises(UsageError, match="Own is none of the models"):
+        save(model, tmp_path / "model.npz", ITEMS)
+    known = ItemPop()
+    known.fit(events())
+    with pytest.raises(UsageError, match="29 items, but"):
+        save(known, tmp_path / "model.npz", ITEMS[1:])
+    with pytest.raises(SecAggError, match="cannot write"):
+        save(known, tmp_path / "no" / "folder" / "model.npz", ITEMS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_array_cannot_pose_as_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ItemPop()
+    model.fit(events())
+    monkeypatch.setattr(ItemPop, "state", lambda self: State({}, {"header": np.zeros(3)}))
+    with pytest.raises(UsageError, match="is not called 'header'"):
+        save(model, tmp_path / "model.npz", ITEMS)
+
+
+def test_recommends_as_before(tmp_path: Path) -> None:
+    model, item_ids = load(stored(tmp_path))
+    known = recommend(model, [f"item {number}" for number in events().history(4)], item_ids, k=3)
+    assert len(known.items) == 3
+    assert not known.unknown
