@@ -14,19 +14,19 @@ import numpy as np
 
 from dp.calibrate import SLACK, Calibration, calibrate, steps_multiplier, user_level, with_multiplier
 from dp.events import Everyone, Gaussian, Guarantee, Relation, Release, Trust, Unit
-from dp.filter import Budget
+from dp.filter import Budget, Charge, Filter
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.training import Flat, Settings
-from recsys.config import Clients, Config, Data, Held, Kind, Mode, Privacy, Source, Spread
-from recsys.data import movielens, partition, split, synthetic
+from recsys.config import Clients, Config, Data, Held, Kind, Mode, Privacy, Source, Spread, Training
+from recsys.data import movielens, partition, split, synthetic, tables
 from recsys.data.interactions import Interactions
 from recsys.data.split import Split
 from recsys.federated import Federation, Fleet, LocalPrivacy, Terms
 from recsys.models.private_sums import Sums
 from recsys.models.recommender import Local, Recommender, SharedModel
 from recsys.optimisers import Optimiser
-from recsys.participation import Participation
+from recsys.participation import Draw, Participation
 from recsys.private import RING_BITS, sums_of
 from recsys.record import Round
 from recsys.secure import Adder, Deployment
@@ -44,6 +44,8 @@ MODELS = {
 """What can be trained: all but the last two move one vector, round after round; those are made of a few sums."""
 
 _EXACT_BITS = 24
+_SAMPLED_RING_BITS = 24
+"""Where cohorts differ in size: room for larger ones, and for smaller ones, in which each client draws more noise."""
 _NEARLY = 0.998
 """Of epsilon: what sums of different length may together cost more than one of them that is worth the whole budget."""
 
@@ -99,12 +101,12 @@ class Prepared:
         return model_of(self.config)
 
     def noise(self, clients: int) -> NoiseSpec:
-        """The plan's noise for a cohort of that size."""
+        """The plan's noise for a cohort of that size; one that is larger than planned may need a wider ring."""
         found = cast(Distributed, self.distributed).found
         kind = self.deployment.noise(clients)
-        fitted = with_multiplier(found.noise_multiplier, kind, [found.encoding], clients, RING_BITS)
+        fitted = with_multiplier(found.noise_multiplier, kind, [found.encoding], clients, 2 * RING_BITS)
         if fitted is None:
-            raise UsageError(f"a cohort of {clients} does not fit a ring of {RING_BITS} bits")
+            raise UsageError(f"a cohort of {clients} does not fit a ring of {2 * RING_BITS} bits")
         return fitted[1]
 
     def public(self) -> Prepared:
@@ -126,7 +128,7 @@ class Prepared:
             else LocalPrivacy(locally.settings, privacy.share, privacy.steps, privacy.rate, locally.guarantee.unit),
             ledger=ledger,
             participation=self.participation,
-            optimiser=Optimiser(training.server, training.server_rate, training.momentum),
+            optimiser=_optimiser(training),
             secret=secret,
             seed=self.config.seed,
         )
@@ -148,17 +150,25 @@ def prepare(config: Config) -> Prepared:
     )
     training = config.training
     participation = Participation(training.draw, training.size)
+    if len(fleet.names) < 2:
+        raise UsageError("a sum over fewer than two clients hides nobody")
     planned = participation.planned(len(fleet.names))
+    deployment.parameters(planned), _optimiser(training)  # refused here, if at all
     local = Local(training.epochs, training.batch, training.rate, training.proximal)
     terms = Terms(local, training.clip, training.measured, training.weight_bound)
     model, plain = model_of(config), None
     if made_of_sums(model):
         if config.privacy.mode in (Mode.LOCAL, Mode.BOTH):
             raise UsageError(f"{config.model.name} has no local training: its privacy is distributed, or none")
+        if participation.draw is not Draw.EVERYONE:
+            raise UsageError(f"{config.model.name} is made of sums over all clients: training.draw is everyone")
         length = data.train.item_count
     else:
         shared = cast(SharedModel, model)
-        shared.begin(data.train.item_count, config.seed)
+        try:
+            shared.begin(data.train.item_count, config.seed)
+        except TypeError as error:
+            raise UsageError(f"model.settings: {error}") from None
         length = terms.length(len(shared.vector))
         plain = Encoding(length, training.clip, _EXACT_BITS, weight_bound=training.weight_bound)
     distributed, locally = None, None
@@ -171,6 +181,10 @@ def prepare(config: Config) -> Prepared:
 
 def made_of_sums(model: Recommender) -> bool:
     return hasattr(model, "learn")
+
+
+def _optimiser(training: Training) -> Optimiser:
+    return Optimiser(training.server, training.server_rate, training.momentum)
 
 
 # Data and clients
@@ -189,7 +203,7 @@ def data_of(data: Data) -> tuple[Split, tuple[str, ...]]:
         loaded = (
             movielens.load(data.path)
             if data.source is Source.MOVIELENS
-            else _tables().load(data.path, user=data.user, item=data.item, time=data.time, rating=data.rating)
+            else tables.load(data.path, user=data.user, item=data.item, time=data.time, rating=data.rating)
         )
         events, said = loaded.interactions, loaded.report()
     rules: dict[Held, Callable[[Interactions], Split]] = {
@@ -209,7 +223,7 @@ def fleet_of(config: Config, data: Split) -> Fleet:
         having = np.flatnonzero(np.diff(train.starts) > 0)
         members = tuple(having.reshape(-1, 1))
     elif clients.spread is Spread.COLUMN:
-        members = partition.natural(train, _tables().mapping(clients.file, user="user", silo="silo")).members
+        members = partition.natural(train, tables.mapping(clients.file, user="user", silo="silo")).members
     else:
         members = partition.silos(
             train, clients.count, cast(Any, clients.spread.value), alpha=clients.alpha, seed=config.seed
@@ -224,8 +238,10 @@ def model_of(config: Config) -> Recommender:
         raise UsageError(f"unknown model {config.model.name!r}; there are {', '.join(MODELS)}")
     module, name = MODELS[config.model.name].split(":")
     try:
-        model: Recommender = getattr(import_module(module), name)(**config.model.settings)
-    except TypeError as error:
+        made = getattr(import_module(module), name)
+        settings = config.model.settings
+        model: Recommender = made.configured(settings) if hasattr(made, "configured") else made(**settings)
+    except (TypeError, ValueError) as error:
         raise UsageError(f"model.settings: {error}") from None
     return model
 
@@ -254,7 +270,7 @@ def _distributed(
         clients=planned,
         length=length,
         clip_l2=config.training.clip if in_rounds else 1.0,
-        ring_bits=RING_BITS,
+        ring_bits=_SAMPLED_RING_BITS if config.training.draw is Draw.POISSON else RING_BITS,
         dropouts=kind.dropouts,
         colluders=kind.colluders,
         components=kind.components,
@@ -283,9 +299,5 @@ def _locally(config: Config, fleet: Fleet, data: Split) -> Locally:
     )
     event = Release(Gaussian(z), sampling, guarantee)
     budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=Fraction(0))
+    Filter.of(budget).reserve("all rounds", Charge.of(event, steps))  # refused here, if at all
     return Locally(Settings(Flat(privacy.clip), z, 1), budget, guarantee)
-
-
-def _tables():
-    from recsys.data import tables
-    return tables
