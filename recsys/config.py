@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import StrEnum
+from math import isfinite
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -66,6 +67,8 @@ class Data:
     source: Source = Source.SYNTHETIC
     path: str = ""
     """of the folder or table"""
+    download: str = ""
+    """a name such as ml-latest-small: fetch MovieLens' data set into the folder ``path``, if it is not there"""
     train: str = ""
     valid: str = ""
     test: str = ""
@@ -170,6 +173,10 @@ class Config:
             raise UsageError("privacy.epsilon is above zero, delta from 0 to below 1, n_min not below zero")
         if not 0 < privacy.share <= 1 or privacy.steps < 1:
             raise UsageError("privacy.share is above 0 and at most 1, and there is at least one step")
+        if training.proximal < 0 or self.protocol.workers < 1:
+            raise UsageError("training.proximal is not below zero, and protocol.workers at least 1")
+        if not (0 <= self.seed < 1 << 32 and 0 <= self.data.seed < 1 << 32):
+            raise UsageError("seeds are from 0 to below 2^32")
         if training.weight_bound > 1 and privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH):
             raise UsageError("training.weight_bound is 1 with noise in the sum: every client counts once")
         if self.clients.kind is Kind.SILOS and self.clients.count < 2:
@@ -246,7 +253,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if hint is str and where in ("protocol.corrupt", "protocol.dropout") and isinstance(value, int | float):
         return str(value)
     if hint is float and type(value) is int:
-        return float(value)
+        value = float(value)
+    if hint is float and type(value) is float and not isfinite(value):
+        _wrong(where, "a finite number", value)
     return value if type(value) is hint else _wrong(where, {"str": "text"}.get(hint.__name__, hint.__name__), value)
 
 

@@ -19,7 +19,7 @@ from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.training import Flat, Settings
 from recsys.config import Clients, Config, Data, Held, Kind, Mode, Privacy, Source, Spread, Training
-from recsys.data import movielens, partition, split, synthetic, tables
+from recsys.data import download, movielens, partition, split, synthetic, tables
 from recsys.data.interactions import Interactions
 from recsys.data.split import Split
 from recsys.federated import Federation, Fleet, LocalPrivacy, Terms
@@ -201,7 +201,7 @@ def data_of(data: Data) -> tuple[Split, tuple[str, ...]]:
         events, said = synthetic.population(data.users, data.items, data.seed), ["a made-up population"]
     else:
         loaded = (
-            movielens.load(data.path)
+            movielens.load(download.fetch(data.download, data.path) if data.download else data.path)
             if data.source is Source.MOVIELENS
             else tables.load(data.path, user=data.user, item=data.item, time=data.time, rating=data.rating)
         )

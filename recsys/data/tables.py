@@ -1,0 +1,244 @@
+"""The user's own tables, CSV or Parquet: which column is what, the caller says.
+
+    user, item   any text or whole number; it is the id
+    time         optional; whole numbers in any unit, or dates and times as ISO 8601 writes them (kept as microseconds
+                 since 1970, in UTC where no zone is given), but not both in one file. Without it, the order of the
+                 file is the order of time.
+    rating       optional; a number. Without it, 1.
+
+Users and items are numbered in the order in which they first occur. A line that cannot be read is left out and
+reported with its number, also one with a quotation mark that swallows the lines after it.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from array import array
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from recsys.data.loaded import LARGEST, BadRow, Columns, LeftOut, Loaded, finish
+from secagg.errors import UsageError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PARQUET_ROWS = 1 << 16
+_Row: TypeAlias = tuple[int, Sequence[Any] | str]
+"""Line number, and the cells of the wanted columns or what is wrong with the line as a whole."""
+
+
+def load(
+    path: str | Path,
+    *,
+    user: str = "user",
+    item: str = "item",
+    time: str = "",
+    rating: str = "",
+    separator: str = ",",
+) -> Loaded:
+    """Events of a file called ``*.parquet``, or of a text file whose first line names the columns.
+
+    >>> from tempfile import mkdtemp
+    >>> path = Path(mkdtemp()) / "bought.csv"
+    >>> _ = path.write_text("who,what,when\\nann,tea,2024-05-01\\nbob,tea,2024-05-03\\nann,,2024-05-03\\n")
+    >>> loaded = load(path, user="who", item="what", time="when")
+    >>> loaded.interactions.user_ids, loaded.bad_rows
+    (('ann', 'bob'), (BadRow(line=4, reason='item is empty'),))
+    """
+    path = Path(path)
+    names = [name for name in (user, item, time, rating) if name]
+    users, items = _Numbers(), _Numbers()
+    clock = _Clock()
+    who, what, when, liked, lines = array("i"), array("i"), array("q"), array("f"), array("q")
+    bad = LeftOut()
+    for line, cells in _rows(path, names, separator):
+        if isinstance(cells, str):
+            bad = bad.plus([BadRow(line, cells)])
+            continue
+        rest = list(cells)
+        try:
+            ids = _identifier("user", rest.pop(0)), _identifier("item", rest.pop(0))
+            moment = clock.read(rest.pop(0)) if time else 0
+            value = _number(rest.pop(0)) if rating else 1.0
+        except ValueError as error:
+            bad = bad.plus([BadRow(line, str(error))])
+            continue
+        who.append(users.of(ids[0]))
+        what.append(items.of(ids[1]))
+        when.append(moment)
+        liked.append(value)
+        lines.append(line)
+    columns = Columns(
+        np.array(who, np.int32),
+        np.array(what, np.int32),
+        np.array(when, np.int64),
+        np.array(liked, np.float32),
+        np.array(lines, np.int64),
+        users.ids,
+        items.ids,
+    )
+    return finish(path, columns, bad)
+
+
+def mapping(path: str | Path, *, user: str = "user", silo: str = "silo", separator: str = ",") -> dict[str, str]:
+    """Each user's silo, for ``recsys.data.partition.natural``. Here a bad line is an error.
+
+    >>> from tempfile import mkdtemp
+    >>> path = Path(mkdtemp()) / "hospitals.csv"
+    >>> _ = path.write_text("patient,hospital\\n17,north\\n18,south\\n")
+    >>> mapping(path, user="patient", silo="hospital")
+    {'17': 'north', '18': 'south'}
+    """
+    path = Path(path)
+    found: dict[str, str] = {}
+    for line, cells in _rows(path, [user, silo], separator):
+        if isinstance(cells, str):
+            raise UsageError(f"{path}, line {line}: {cells}")
+        try:
+            name, home = _identifier(user, cells[0]), _identifier(silo, cells[1])
+        except ValueError as error:
+            raise UsageError(f"{path}, line {line}: {error}") from None
+        if found.setdefault(name, home) != home:
+            raise UsageError(f"{path}, line {line}: {user} {name} is in {found[name]} already")
+    return found
+
+
+class _Numbers:
+    """Ids and the numbers they get, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def of(self, identifier: str) -> int:
+        return self._numbers.setdefault(identifier, len(self._numbers))
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self._numbers)
+
+
+class _Clock:
+    """Reads times, all of the kind of the first."""
+
+    def __init__(self) -> None:
+        self._dates: bool | None = None
+
+    def read(self, cell: object) -> int:
+        moment, is_date = _moment(cell)
+        if self._dates is None:
+            self._dates = is_date
+        if self._dates != is_date:
+            raise ValueError("time is a date in some lines and a number in others")
+        return moment
+
+
+def _moment(cell: object) -> tuple[int, bool]:
+    """The time as a number, and whether it was written as a date."""
+    moment = _from_text(cell) if isinstance(cell, str) else cell
+    if isinstance(moment, date):
+        if not isinstance(moment, datetime):
+            moment = datetime(moment.year, moment.month, moment.day)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return (moment - _EPOCH) // timedelta(microseconds=1), True
+    if isinstance(moment, int | float) and abs(moment) < LARGEST and moment == int(moment):
+        return int(moment), False
+    raise ValueError("time is empty" if cell is None else f"time {str(cell)[:40]!r} is not a whole number")
+
+
+def _from_text(text: str) -> float | datetime:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(f"time {text[:40]!r} is neither a number nor a date") from None
+
+
+def _identifier(name: str, cell: object) -> str:
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        raise ValueError(f"{name} is empty")
+    if not isinstance(cell, str | int) or isinstance(cell, bool):
+        raise ValueError(f"{name} {str(cell)[:40]!r} is neither text nor a whole number")
+    text = str(cell).strip()
+    if "\n" in text or "\r" in text:
+        raise ValueError(f"{name} goes over several lines")
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        raise ValueError(f"{name} is not UTF-8")
+    return text
+
+
+def _number(cell: object) -> float:
+    try:
+        number = float(cell) if isinstance(cell, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not abs(number) < 1e38:  # of what single precision holds
+        raise ValueError(f"rating {str(cell)[:40]!r} is not a number")
+    return number
+
+
+def _rows(path: Path, names: list[str], separator: str) -> Iterator[_Row]:
+    try:
+        yield from _parquet(path, names) if path.suffix == ".parquet" else _text(path, names, separator)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or 'damaged'}") from None
+
+
+def _text(path: Path, names: list[str], separator: str) -> Iterator[_Row]:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        header = next(reader, [])
+        places = [_place(path, header, name) for name in names]
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                until = f" (up to line {reader.line_num})" if reader.line_num > line else ""
+                yield line, f"{error}{until}"
+                continue
+            if len(cells) == len(header):
+                yield line, [cells[place] for place in places]
+            else:
+                yield line, f"{len(cells)} fields, not {len(header)}" if cells else "an empty line"
+
+
+def _parquet(path: Path, names: list[str]) -> Iterator[_Row]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with path.open("rb") as stream, ParquetFile(stream) as file:
+            for name in names:
+                _place(path, file.schema_arrow.names, name)
+            line = 0
+            for batch in file.iter_batches(_PARQUET_ROWS, columns=list(dict.fromkeys(names))):
+                for cells in zip(*(_cells(batch.column(name)) for name in names), strict=True):
+                    yield (line := line + 1), cells
+    except ArrowException as error:
+        raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _cells(column: Any) -> list[Any]:
+    """Python's times know microseconds and no less."""
+    from pyarrow import timestamp, types
+
+    if types.is_timestamp(column.type):
+        column = column.cast(timestamp("us", column.type.tz), safe=False)
+    cells: list[Any] = column.to_pylist()
+    return cells
+
+
+def _place(path: Path, header: Sequence[str], name: str) -> int:
+    if list(header).count(name) != 1:
+        columns = ", ".join(header[:20]) or "none"
+        raise UsageError(f"{path} has {'no' if name not in header else 'more than one'} column {name} among: {columns}")
+    return list(header).index(name)

@@ -1,0 +1,147 @@
+"""The made-up population: the same for a seed, of the promised shape, and like MovieLens in the calibrated numbers.
+
+Seeds are fixed, so these tests do not fail by chance. Of one seed's ratio EASE / ItemPop the standard deviation is a
+quarter, hence the many seeds of the calibration.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from recsys.data.interactions import Interactions
+from recsys.data.split import leave_last_out
+from recsys.data.synthetic import CALIBRATED, TARGETS, Habits, population
+from recsys.metrics.ranking import measure
+from recsys.models.popularity import ItemPop
+from secagg.errors import UsageError
+
+
+def gini(counts: np.ndarray) -> float:
+    counts, n = np.sort(counts), len(counts)
+    return float((2 * np.arange(1, n + 1) - n - 1) @ counts / (n * counts.sum()))
+
+
+def density(events: Interactions) -> float:
+    return len(events) / (events.user_count * events.item_count)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_density_and_tail_are_those_of_the_target(seed: int) -> None:
+    events = population(610, 9724, seed)
+    assert density(events) == pytest.approx(TARGETS["density"], rel=0.1)
+    assert gini(events.popularity()) == pytest.approx(TARGETS["gini"], rel=0.1)
+    sizes = np.diff(events.starts)
+    assert sizes.min() == 20
+    assert np.percentile(sizes, [25, 50, 75, 99]) == pytest.approx([35, 70, 168, 1256], rel=0.3)
+
+
+def test_popularity_says_as_much_as_in_the_target() -> None:
+    """6 seeds: the standard error is 9 percent."""
+    gains = []
+    for seed in range(6):
+        split = leave_last_out(population(610, 9724, seed), valid=False)
+        model = ItemPop()
+        model.fit(split.train)
+        gains.append(measure(model, split.train, split.test).mean("NDCG@10"))
+    assert np.mean(gains) == pytest.approx(TARGETS["popular"], rel=0.25)
+
+
+@pytest.mark.long
+def test_the_calibration() -> None:
+    """Density, Gini and the ratio of the rulers, each within a tenth; 40 seeds: the standard error is 4 percent."""
+    from recsys.models.ease import Ease
+
+    popular, linear = [], []
+    for seed in range(100, 140):
+        events = population(610, 9724, seed)
+        assert density(events) == pytest.approx(TARGETS["density"], rel=0.1)
+        assert gini(events.popularity()) == pytest.approx(TARGETS["gini"], rel=0.1)
+        split = leave_last_out(events, valid=False)
+        for model, gains in ((ItemPop(), popular), (Ease(200.0), linear)):
+            model.fit(split.train)
+            gains.append(measure(model, split.train, split.test).mean("NDCG@10"))
+    assert np.mean(linear) / np.mean(popular) == pytest.approx(TARGETS["ratio"], rel=0.1)
+    assert np.mean(popular) == pytest.approx(TARGETS["popular"], rel=0.1)
+
+
+@pytest.mark.parametrize(("users", "items"), [(1, 80), (50, 100), (200, 1000), (2100, 300)])
+def test_everybody_has_different_items_and_enough_of_them(users: int, items: int) -> None:
+    events = population(users, items, seed=1)
+    assert (events.user_count, events.item_count) == (users, items)
+    sizes = np.diff(events.starts)
+    assert 20 <= sizes.min() <= sizes.max() <= max(20, items / 4)
+    pairs = events.users * items + events.items
+    assert len(np.unique(pairs)) == len(events)
+    assert (np.diff(events.times)[np.diff(events.users) == 0] > 0).all()
+
+
+def test_a_seed_is_a_population() -> None:
+    one, again, other = population(300, 500, 1), population(300, 500, 1), population(300, 500, 2)
+    for name in ("starts", "items", "times"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(again, name))
+    assert len(one) == len(other)
+    assert (one.items != other.items).any()
+
+
+def nearness(events: Interactions, gap: int) -> float:
+    """The correlation between items (over users) so many events apart, less that of any two items of the same user."""
+    taken = np.zeros((events.user_count, events.item_count))
+    taken[events.users, events.items] = 1
+    taken -= taken.mean(axis=0)
+    taken /= np.linalg.norm(taken, axis=0) + 1e-9
+    alike = taken.T @ taken
+    np.fill_diagonal(alike, 0)
+    found = []
+    for history in events.histories():
+        size = len(history)
+        in_general = alike[np.ix_(history, history)].sum() / (size * (size - 1))
+        found.append(alike[history[: size - gap], history[gap:]].mean() - in_general)
+    return float(np.mean(found))
+
+
+def test_items_near_in_time_are_alike() -> None:
+    """Control: not without sessions and drift."""
+    events = population(400, 1000, 3)
+    assert nearness(events, 1) > 0.008 > 0.004 > nearness(events, 10)
+    steady = replace(CALIBRATED, stay=0.0, drift=1e9, first_hits=0.0)
+    assert abs(nearness(population(400, 1000, 3, steady), 1)) < 0.004
+
+
+def test_heavy_users_go_from_the_hits_to_the_niches() -> None:
+    events = population(400, 1000, 4)
+    popular = events.popularity()
+    heavy = [history for history in events.histories() if len(history) >= 100]
+    assert np.mean([popular[h[:20]].mean() for h in heavy]) > 1.5 * np.mean([popular[h[-20:]].mean() for h in heavy])
+
+
+def test_items_grow_slowly_with_users() -> None:
+    assert [population(users).item_count for users in (200, 610)] == [7867, 9724]
+
+
+@pytest.mark.long
+def test_a_hundred_thousand_users() -> None:
+    """Here it takes half a minute and 1.5 GB."""
+    events = population(100_000)
+    assert events.item_count == 25_623
+    assert len(events) > 16_000_000
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"least": 0}, {"topic_items": 0}, {"dimensions": 0}, {"extra": 0}, {"window": 0}, {"drift": 0}, {"first": 0},
+        {"hits": 0.01}, {"hits": 0.8}, {"first_hits": -0.1}, {"stay": 1}, {"stay": -0.1},
+    ],
+)  # fmt: skip
+def test_habits_make_sense(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        replace(CALIBRATED, **wrong)
+
+
+def test_a_population_has_users_and_items() -> None:
+    with pytest.raises(UsageError, match="at least one user"):
+        population(0)
+    with pytest.raises(UsageError, match="at least 80 items"):
+        population(10, 79)
+    assert population(10, 40, habits=Habits(least=10)).item_count == 40
