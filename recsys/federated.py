@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
@@ -161,7 +163,7 @@ class State:
                 arrays = {name: stored[name] for name in stored.files}
             rounds = tuple(Round(**fields) for fields in json.loads(str(arrays.pop("rounds"))))
             vector = arrays.pop("vector")
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
             raise DecodeError("this is no checkpoint") from None
         return cls(vector, {name.removeprefix("optimiser "): array for name, array in arrays.items()}, rounds)
 

@@ -8,7 +8,7 @@ goes on with the same call, in the sum in which it was; it is the run that it wo
     secret.key    all randomness of the parties    ledger.db        what was spent (and local.db: in local training,
     ledger.pub    the key of the ledgers                            if the sums are noised, too)
     model.npz     the model in the end             checkpoint.npz   the model between two rounds
-    users.csv     metrics for each user            begun.json       the sum that was begun last
+    users.csv     metrics for each user            begun.json       the sums that were begun, and of what
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any, cast
 from dp.events import Guarantee, Unit
 from dp.filter import Budget
 from dp.ledger import Ledger
-from protocols import registry
 from recsys.config import Config, Mode
 from recsys.data.negatives import frozen
 from recsys.federated import METRICS, State
@@ -39,7 +38,6 @@ from recsys.secure import Adder, SecureAdder
 from secagg import labels
 from secagg.errors import BudgetError, StorageError, ThresholdError, UsageError
 from secagg.keys import KEY_BYTES, SigningKey, derive
-from secagg.params import fraction
 
 LEDGER, LOCAL_LEDGER = "ledger.db", "local.db"
 NEGATIVES = 99
@@ -119,10 +117,9 @@ class _Running:
             federation.state.rounds = (*federation.state.rounds[:-1], done)
             write_whole(checkpoint, federation.state.encode())
             self._say(rounds=federation.state.rounds)
-            if not any(one.survivors for one in federation.state.rounds[-_ATTEMPTS:]):
-                raise ThresholdError(
-                    f"too many clients were lost, {len(federation.state.rounds)} times: {done.purpose}"
-                )
+            last = federation.state.rounds[-_ATTEMPTS:]
+            if len(last) == _ATTEMPTS and not any(one.survivors for one in last):
+                raise ThresholdError(f"too many clients were lost, {_ATTEMPTS} times: {done.purpose}")
 
     def _learn(self, model: LearnsFromSums, adder: Adder) -> None:
         """A few sums. They are asked for again after a restart, and answered as before."""
@@ -195,7 +192,7 @@ def _claim(folder: Path, config: Config) -> Run | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         there = path.read_bytes() if path.exists() else None
-        if there is None and any(folder.iterdir()):
+        if there is None and any(file.name != f".{path.name}.draft" for file in folder.iterdir()):
             raise UsageError(f"{folder} is not empty, and holds no run")
     except OSError as error:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
@@ -238,6 +235,8 @@ def _budgets(prepared: Prepared) -> list[tuple[Mode, str, Budget, Guarantee]]:
 def _ledger(path: Path, key: SigningKey, budget: Budget, guarantee: Guarantee, title: str) -> Iterator[Ledger]:
     if path.exists():
         ledger = Ledger.open(path, key)
+    elif (path.parent / "begun.json").exists():
+        raise StorageError(f"{path} is gone, and with it what was spent: start a new run")
     else:
         elsewhere = (
             "nothing: the rulers and the twin beside the run are outside of the guarantee, as is exact evaluation"
@@ -252,9 +251,6 @@ def _ledger(path: Path, key: SigningKey, budget: Budget, guarantee: Guarantee, t
 def _record(prepared: Prepared, machine: Mapping[str, Any]) -> Run:
     config, split, planned = prepared.config, prepared.split, prepared.planned
     deployment = prepared.deployment
-    parameters = registry.find(deployment.protocol).choose(
-        planned, fraction(deployment.corrupt), fraction(deployment.dropout), deployment.adversary, 40, 20
-    )
     return Run(
         title=config.title,
         config=config.plain(),
@@ -273,7 +269,7 @@ def _record(prepared: Prepared, machine: Mapping[str, Any]) -> Run:
             "adversary": deployment.adversary.value,
             "corrupt": deployment.corrupt,
             "dropout": deployment.dropout,
-            **{k: str(v) for k, v in asdict(cast(Any, parameters)).items()},
+            **{k: str(v) for k, v in asdict(cast(Any, deployment.parameters(planned))).items()},
         },
         mode=config.privacy.mode.value,
         measured_under=_MEASURED[config.privacy.mode],

@@ -104,6 +104,11 @@ class Deployment:
         """How many may fall silent."""
         return int(fraction(self.dropout) * clients)
 
+    def parameters(self, clients: int) -> object:
+        """Of the protocol, for a cohort; ``UsageError`` if nothing resists that much."""
+        choose = registry.find(self.protocol).choose
+        return choose(clients, fraction(self.corrupt), fraction(self.dropout), self.adversary, 40, 20)
+
     def noise(self, clients: int) -> NoiseSpec:
         """The kind of noise for a cohort, of variance 1: surplus for the missing is taken off, in a few parts."""
         missing, colluders = self.missing(clients), int(fraction(self.corrupt) * clients)
@@ -143,7 +148,7 @@ class SecureAdder:
             one.name: Client(one, roster, policy=policy, rng=self._drawn(b"client", one.name.encode(), plan.digest()))
             for one in identities
         }
-        updates = _Updates(question, update, plan, self._begun if protocol.replays else None)
+        updates = _Updates(question, update, replace(plan, round=question.number), self._begun)
         server = serve(plan, roster, ledger=self._ledger if plan.noise is not None else None, workers=self._workers)
         phases = [str(phase) for phase in server.steps]
         faults = self._network.faults(question.cohort, phases, seed=self._seed * (1 << 32) + question.number)
@@ -195,41 +200,43 @@ class SecureAdder:
 
 
 class Begun:
-    """Which sum was begun last, and of what: written before it can be learnt."""
+    """Which sums were begun, and of what: written before they can be learnt."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "begun.json"
 
     @cached_property
-    def _last(self) -> dict[str, object]:
+    def _known(self) -> list[dict[str, object]]:
         try:
-            return dict(json.loads(self._path.read_bytes()))
+            return [dict(one) for one in json.loads(self._path.read_bytes())]
         except FileNotFoundError:
-            return {}
-        except (OSError, ValueError):
+            return []
+        except (OSError, ValueError, TypeError):
             raise StorageError(f"{self._path} cannot be read") from None
 
     def round_of(self, sum_: int, replays: bool) -> int:
         """The protocol's round number for a sum. Where a protocol cannot be replayed, each attempt has a new one."""
         if replays:
             return sum_
-        attempt = int(str(self._last.get("round", -1))) + 1
-        self._write({"sum": sum_, "round": attempt})
+        attempt = 1 + max(int(str(one.get("round", -1))) for one in [{}, *self._known])
+        self._write({"round": attempt})
         return attempt
 
     def write(self, sum_: int, digest: str) -> None:
         """Before the updates leave. ``StorageError`` if this sum was begun with others."""
-        last = self._last
-        if last.get("sum") == sum_ and last.get("digest") != digest:
-            raise StorageError(
-                f"sum {sum_} was begun with other updates, which may be known already: this machine computes "
-                "otherwise than the one that began. Start a new run"
-            )
+        for last in self._known:
+            if last.get("sum") == sum_ and last.get("digest") != digest:
+                raise StorageError(
+                    f"sum {sum_} was begun with other updates, which may be known already: this machine computes "
+                    "otherwise than the one that began. Start a new run"
+                )
         self._write({"sum": sum_, "digest": digest})
 
     def _write(self, what: dict[str, object]) -> None:
-        write_whole(self._path, json.dumps(what).encode())
-        self.__dict__["_last"] = what
+        if what not in self._known:
+            known = [*self._known, what]
+            write_whole(self._path, json.dumps(known).encode())
+            self.__dict__["_known"] = known
 
 
 class _Updates(Mapping[str, NDArray[np.float64]]):

@@ -1,35 +1,127 @@
-"""``secagg demo``: the story that it tells must be true, and wrong use is one line."""
+"""``secagg demo``: the main job, in small by default and as it is in the long tests."""
+
+from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from secagg.cli import main
+from recsys.config import Config, Kind, Mode
+from recsys.prepare import prepare
+from recsys.record import Run
+from secagg import cli
+from secagg.cli.demo import CONFIGS, Clients
+
+SMALL = {
+    Clients.SILOS: (
+        "data.users=60",
+        "data.items=150",
+        "clients.count=6",
+        "training.rounds=2",
+        "privacy.steps=1",
+        "network.dropout=0",
+    ),
+    Clients.DEVICES: ("data.users=60", "data.items=150"),
+}
+
+Call = Callable[..., tuple[int, str, str]]
 
 
-@pytest.mark.parametrize("protocol", ["secagg", "secagg+"])
-def test_the_demo_learns_the_sum_and_sees_nothing_else(protocol: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--protocol", protocol, "--clients", "25", "--length", "2000", "--json"]) == 0
-    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert len(answer["silent"]) == 5
-    assert answer["survivors"] == 25 - 3  # two of the five fall silent after their vectors are in
-    assert 0 < answer["largest_error"] <= answer["rounding_bound"]
-    assert answer["largest_correlation"] < 0.2  # 8 standard deviations
-    assert answer["victim_seen"] != answer["victim_update"]
+@pytest.fixture
+def demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.chdir(tmp_path)
+
+    def call(clients: Clients, *words: str, small: bool = True) -> tuple[int, str, str]:
+        changes = [word for change in (SMALL[clients] if small else ()) for word in ("--set", change)]
+        code = cli.main(["demo", "--clients", clients, *changes, *words])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
 
 
-def test_the_demo_in_words_names_what_was_lost(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo"]) == 0
-    shown = capsys.readouterr().out
-    assert "37 survivors" in shown
-    assert "The server learnt the sum" in shown
+def test_the_demo_of_silos_is_the_one_that_is_promised() -> None:
+    """20 silos of at least 100 users, one sample is one user's whole history; clients may drop out."""
+    config = Config.parse(CONFIGS[Clients.SILOS])
+    assert (config.clients.kind, config.clients.count, config.privacy.mode) == (Kind.SILOS, 20, Mode.LOCAL)
+    assert config.protocol.name == "secagg+"
+    assert config.network.dropout > 0
+    prepared = prepare(config)
+    assert min(len(users) for users in prepared.fleet.members) >= 100
+    assert prepared.locally is not None
+    assert prepared.locally.guarantee.unit == "user"
+
+
+def test_the_demo_of_devices_is_the_one_that_is_promised() -> None:
+    config = Config.parse(CONFIGS[Clients.DEVICES])
+    assert (config.clients.kind, config.privacy.mode) == (Kind.DEVICES, Mode.DISTRIBUTED)
+    assert config.data.users >= 2000
+    assert config.network.dropout > 0
+
+
+@pytest.mark.parametrize("clients", Clients)
+def test_programs_are_told_the_figures(clients: Clients, demo: Call) -> None:
+    code, out, error = demo(clients, "--json")
+    assert (code, error, out.count("\n")) == (0, "", 1)
+    answer = json.loads(out)
+    assert answer["run_dir"] == f"runs/demo-{clients}-1"
+    assert answer["ended"] == "all rounds are done"
+    assert 0 < answer["epsilon"] <= 8
+    assert list(answer["results"]) == ["ItemPop", "without privacy", "this run"]
+    assert all(0 <= value <= 1 for metrics in answer["results"].values() for value in metrics.values())
+    assert Path(answer["report"]).read_text().startswith("<!doctype html>")
+    assert Run.load(Path(answer["run_dir"])).ended == answer["ended"]
+
+
+def test_each_demo_is_a_new_run(demo: Call) -> None:
+    for number in (1, 2):
+        Path(f"runs/demo-silos-{number}").mkdir(parents=True)
+    assert json.loads(demo(Clients.SILOS, "--json")[1])["run_dir"] == "runs/demo-silos-3"
+
+
+def test_people_see_rounds_and_outcome(demo: Call) -> None:
+    code, out, error = demo(Clients.SILOS, "--out", "here")
+    assert (code, error) == (0, "")
+    assert out.startswith("round 0, survivors ")
+    for word in ("ItemPop", "without privacy", "this run", "report: here/report.html", "secagg ledger verify here"):
+        assert word in out
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--clients", "3"], ["--length", "5"], ["--protocol", "plaintext"], ["--clients", "many"], ["--loud"]]
+    ("words", "reason"),
+    [
+        (["--clients", "many"], "many"),
+        (["--loud"], "--loud"),
+        (["--set", "training.runds=3"], "unknown key training.runds"),
+        (["--set", "training"], "section.key=value"),
+    ],
 )
-def test_wrong_use_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert len(captured.err.splitlines()) == 1
+def test_wrong_use_is_one_line(
+    words: list[str],
+    reason: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["demo", *words]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert reason in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("clients", Clients)
+def test_the_demo_as_it_is(clients: Clients, demo: Call) -> None:
+    """Private, with clients lost on the way, and still better than guessing."""
+    code, out, error = demo(clients, "--json", small=False)
+    assert (code, error) == (0, "")
+    answer = json.loads(out)
+    run = Run.load(Path(answer["run_dir"]))
+    assert run.ended == "all rounds are done"
+    assert 7 < answer["epsilon"] <= 8
+    assert any(one.survivors < one.planned for one in run.rounds)
+    assert answer["results"]["this run"]["HR@10"] > 2 * 10 / 1000

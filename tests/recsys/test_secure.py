@@ -34,7 +34,7 @@ def update(name: str) -> NDArray[np.float64]:
 @pytest.mark.parametrize("protocol", ["secagg", "secagg+", "ckks"])
 def test_the_sum_is_that_of_the_ideal_functionality(protocol: str) -> None:
     adders: tuple[Adder, ...] = (SecureAdder(NAMES, Deployment(protocol), SECRET), IdealAdder(SECRET))
-    weighted = replace(EXACT, encoding=Encoding.integers(5, weight_bound=4), weights={name: 3 for name in NAMES[:2]})
+    weighted = replace(EXACT, encoding=Encoding.integers(5, weight_bound=4), weights=dict.fromkeys(NAMES[:2], 3))
     for question in (EXACT, weighted):
         real, ideal = (adder.add_up(question, update) for adder in adders)
         assert real.vector.tolist() == ideal.vector.tolist()

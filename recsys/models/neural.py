@@ -1,0 +1,233 @@
+"""What models made with torch have in common: one flat vector, seeded training on batches of users, DP-SGD.
+
+A model says how it turns one user's history into an example of fixed shape, and what the loss of a batch of examples
+is. One example is one user's whole history, in every way of training: so DP-SGD on examples protects users. What
+describes a user is worked out from the history (encoded, or rebuilt as in Singhal et al. 2021, "Federated
+Reconstruction") and is no part of the vector; the vector covers all items, whoever trained on which.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.optim import SGD, Adam, Optimizer
+from torch.utils.data import TensorDataset
+
+from dp.events import Unit
+from dp.training import Settings, Trainer
+from dp.training.isolate import Loss
+from dp.training.trainer import Charge
+from recsys.data.interactions import History, Interactions
+from recsys.models.batches import batches
+from recsys.models.recommender import Local
+from recsys.models.store import State
+from secagg.errors import UsageError
+from secagg.prg import Rng
+
+_SCORED_AT_ONCE = 256
+"""Histories for which scores are worked out together."""
+
+
+class Neural(ABC):
+    """A ``SharedModel`` around a torch module. ``central`` is how ``fit`` trains, with Adam."""
+
+    SETTINGS: ClassVar[tuple[str, ...]]
+    """Arguments of the constructor, and attributes, without which a trained model is not the same."""
+
+    def __init__(self, central: Local) -> None:
+        self._central = central
+        self._module: nn.Module | None = None
+        self._item_count = 0
+
+    @abstractmethod
+    def _build(self, item_count: int) -> nn.Module:
+        """A fresh module. Torch's generator is seeded meanwhile."""
+
+    @abstractmethod
+    def _example(self, history: History, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
+        """One user's history in a fixed shape; the loss of a history that teaches nothing is zero."""
+
+    def _prepared(self, module: Any, examples: list[Tensor]) -> list[Tensor]:
+        """What an example becomes with the model as it is, each by itself; nothing is learnt from this."""
+        return examples
+
+    @abstractmethod
+    def _losses(self, module: Any, *examples: Tensor) -> Tensor:
+        """One loss for each example of a batch."""
+
+    @abstractmethod
+    def _score(self, module: Any, histories: Sequence[History]) -> Tensor:
+        """One row of scores for each history."""
+
+    def begin(self, item_count: int, seed: int) -> None:
+        with alone(seed):
+            self._module = self._build(item_count)
+        self._item_count = item_count
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        return vector_of(self._begun)
+
+    @vector.setter
+    def vector(self, vector: NDArray[np.float32]) -> None:
+        assign_vector(self._begun, vector)
+
+    def train(self, histories: Sequence[History], local: Local, seed: int) -> None:
+        self._descend(histories, SGD(self._begun.parameters(), lr=local.rate), local, seed)
+
+    def fit(self, train: Interactions) -> None:
+        self.begin(train.item_count, seed=0)
+        optimizer = Adam(self._begun.parameters(), lr=self._central.rate)
+        self._descend(list(train.histories()), optimizer, self._central, seed=0)
+
+    def train_privately(
+        self,
+        histories: Sequence[History],
+        settings: Settings,
+        steps: int,
+        rate: float,
+        *,
+        unit: Unit,
+        charge: Charge,
+        seed: int,
+        rng: Rng = os.urandom,
+    ) -> Settings:
+        """DP-SGD in which one example is one user; returns the settings to go on with.
+
+        What an example hides or draws follows from ``seed`` and that user's history; noise and sampling from ``rng``.
+        """
+        if unit is not Unit.USER:
+            raise UsageError(f"an example of {type(self).__name__} is a whole user, not one interaction")
+        module = self._begun.eval()
+        examples = stacked([self._example(history, own(seed, history)) for history in histories])
+        prepared = TensorDataset(*self._prepared(module, examples))
+        return descend_privately(module, self._loss, prepared, settings, steps, rate, unit=unit, charge=charge, rng=rng)
+
+    def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
+        module, rows = self._begun.eval(), list[Tensor]()
+        with alone(0):
+            for start in range(0, len(histories), _SCORED_AT_ONCE):
+                rows.append(self._score(module, histories[start : start + _SCORED_AT_ONCE]).detach())
+        scores: NDArray[np.float32] = torch.cat(rows).numpy()
+        return scores
+
+    def state(self) -> State:
+        settings = {name: getattr(self, name) for name in self.SETTINGS}
+        return State(settings | {"items": self._item_count}, {"vector": self.vector})
+
+    @classmethod
+    def from_state(cls, state: State) -> Self:
+        settings = dict(state.settings)
+        items = settings.pop("items")
+        model = cls(**settings)
+        model.begin(items, seed=0)
+        model.vector = state.arrays["vector"]
+        return model
+
+    @property
+    def _begun(self) -> nn.Module:
+        if self._module is None:
+            raise UsageError("the model has not begun: call begin or fit first")
+        return self._module
+
+    def _loss(self, module: nn.Module, *example: Tensor) -> Tensor:
+        return self._losses(module, *example).sum()
+
+    def _descend(self, histories: Sequence[History], optimizer: Optimizer, local: Local, seed: int) -> None:
+        module = self._begun.train()
+        start = [parameter.detach().clone() for parameter in module.parameters()]
+        with alone(seed):
+            for batch, rng in batches(histories, local, seed):
+                examples = stacked([self._example(history, rng) for history in batch])
+                loss = self._losses(module, *self._prepared(module, examples)).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                if local.proximal:
+                    for parameter, anchor in zip(module.parameters(), start, strict=True):
+                        if parameter.grad is not None:
+                            parameter.grad += local.proximal * (parameter.detach() - anchor)
+                optimizer.step()
+        optimizer.zero_grad()
+
+
+def descend_privately(
+    module: nn.Module,
+    loss: Loss,
+    examples: TensorDataset,
+    settings: Settings,
+    steps: int,
+    rate: float,
+    *,
+    unit: Unit,
+    charge: Charge,
+    rng: Rng,
+) -> Settings:
+    """Without dropout: noise there is enough, and what torch draws would depend on who else is in a batch."""
+    optimizer = SGD(module.eval().parameters(), lr=rate)
+    trainer = Trainer(module, optimizer, loss, settings, charge=charge, rng=rng, unit=unit)
+    with alone(0):
+        trainer.run(examples, steps)
+    return trainer.settings
+
+
+def own(seed: int, history: Sequence[int] | History) -> np.random.Generator:
+    """For what is drawn about one user (or interaction): it follows from the seed and the data of that one alone.
+
+    With one generator for all, whoever is added would change what is drawn for everybody after: no bound on one
+    example's gradient would bound that.
+    """
+    return np.random.default_rng([seed, *map(int, history)])
+
+
+def stacked(examples: Sequence[tuple[NDArray[Any], ...]]) -> list[Tensor]:
+    return [torch.from_numpy(np.stack(parts)) for parts in zip(*examples, strict=True)]
+
+
+def vector_of(module: nn.Module) -> NDArray[np.float32]:
+    vector: NDArray[np.float32] = parameters_to_vector(module.parameters()).detach().numpy().copy()
+    return vector
+
+
+def assign_vector(module: nn.Module, vector: NDArray[np.float32]) -> None:
+    length = sum(parameter.numel() for parameter in module.parameters())
+    if vector.shape != (length,) or vector.dtype != np.float32:
+        raise UsageError(f"the vector has {length} numbers in float32, not {vector.shape} in {vector.dtype}")
+    with torch.no_grad():
+        vector_to_parameters(torch.from_numpy(vector.copy()), module.parameters())
+
+
+@contextmanager
+def alone(seed: int) -> Iterator[None]:
+    """Torch on one thread, its generator seeded: so results repeat on every machine. Both are put back after."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def latest(history: History, length: int, filler: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The last items of a history, filled up to ``length`` at the front, and which of them are there.
+
+    >>> ids, there = latest(np.array([7, 8, 9], np.int32), 5, filler=0)
+    >>> ids.tolist(), there.tolist()
+    ([0, 0, 7, 8, 9], [False, False, True, True, True])
+    """
+    known = history[-length:] if length < len(history) else history
+    ids = np.full(length, filler, np.int64)
+    there = np.zeros(length, np.bool_)
+    ids[length - len(known) :] = known
+    there[length - len(known) :] = True
+    return ids, there

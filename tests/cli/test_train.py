@@ -1,0 +1,161 @@
+"""``secagg train``: what programs and people are told, that it goes on, and that it refuses in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recsys.record import Run
+from secagg import cli
+from tests.recsys.test_config import EXAMPLES
+
+CONFIG = """
+[data]
+users = 60
+items = 150
+[clients]
+count = 6
+[model]
+settings = {width = 2, recent = 10}
+[training]
+rounds = 2
+[privacy]
+mode = "distributed"
+[protocol]
+workers = 1
+"""
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def train(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """In an empty directory with a small configuration in it."""
+    monkeypatch.chdir(tmp_path)
+    Path("small.toml").write_text(CONFIG)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = cli.main(["train", *words])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+def test_programs_are_told_the_figures(train: Call) -> None:
+    code, out, error = train("small.toml", "--set", "protocol.name=secagg", "--json")
+    assert (code, error, out.count("\n")) == (0, "", 1)
+    answer = json.loads(out)
+    run = Run.load(Path("runs/small"))
+    assert {"run_dir", "report", "rounds", "ended", "epsilon", "epsilon_outsiders", "budgets", "results"} <= set(answer)
+    assert (answer["run_dir"], answer["report"]) == ("runs/small", "runs/small/report.html")
+    assert (answer["rounds"], answer["ended"]) == (2, "all rounds are done")
+    assert answer["epsilon"] == run.rounds[-1].epsilon
+    (budget,) = answer["budgets"]
+    assert (budget["ledger"], budget["budget"], len(budget["head"])) == ("ledger.db", 8.0, 64)
+    assert list(answer["results"]) == ["ItemPop", "without privacy", "this run"]
+    assert run.config["protocol"]["name"] == "secagg"
+    assert Path("runs/small/report.html").read_text().startswith("<!doctype html>")
+
+
+def test_people_see_a_line_for_each_round_and_the_outcome(train: Call) -> None:
+    code, out, error = train("small.toml", "--out", "there")
+    assert (code, error) == (0, "")
+    lines = out.splitlines()
+    for number in range(2):
+        (line,) = [line for line in lines if line.startswith(f"round {number},")]
+        for column in ("survivors 6/6", "HR@10", "NDCG@10", "epsilon", "left", "outsiders", "up", "down", "seconds"):
+            assert column in line
+    for name in ("ItemPop", "without privacy", "this run"):
+        assert any(name in line for line in lines)
+    assert "all rounds are done" in lines
+    assert "report: there/report.html" in lines
+    assert any("-private for each user" in line for line in lines)
+    assert not any("client-" in line for line in lines)  # nothing about one of them
+
+
+def test_the_ledger_of_a_run_can_be_verified_with_what_lies_beside_it(
+    train: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("small.toml")
+    assert cli.main(["ledger", "verify", "runs/small", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    pinned = ["--key", "runs/small/ledger.pub", "--head", found["head"]]
+    assert cli.main(["ledger", "verify", "runs/small", *pinned, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["verdict"] == "verified"
+    assert answer["epsilon"] == Run.load(Path("runs/small")).rounds[-1].epsilon
+
+
+def test_the_same_call_again_changes_nothing(train: Call) -> None:
+    first = train("small.toml", "--json")
+    before = {path.name: path.read_bytes() for path in Path("runs/small").iterdir()}
+    assert train("small.toml", "--json") == first
+    after = {path.name: path.read_bytes() for path in Path("runs/small").iterdir()}
+    assert before == after
+
+
+def test_another_configuration_does_not_go_on_with_it(train: Call) -> None:
+    train("small.toml", "--json")
+    before = {path.name: path.read_bytes() for path in Path("runs/small").iterdir()}
+    code, out, error = train("small.toml", "--set", "seed=1")
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert "another configuration" in error
+    assert {path.name: path.read_bytes() for path in Path("runs/small").iterdir()} == before
+
+
+WRONG = [
+    (["nowhere.toml"], 2, "cannot read nowhere.toml: No such file"),
+    ([], 2, "CONFIG"),
+    (["small.toml", "--loud"], 2, "--loud"),
+    (["small.toml", "--set", "training.runds=3"], 2, "unknown key training.runds"),
+    (["small.toml", "--set", "rounds=3"], 2, "unknown key rounds"),
+    (["small.toml", "--set", "training.rounds"], 2, "is not section.key=value"),
+    (["small.toml", "--set", "training.rounds=many"], 2, "training.rounds is int, not 'many'"),
+    (["small.toml", "--set", "model.settings.depth=3"], 2, "depth"),
+    (["small.toml", "--set", "model.name=magic"], 2, "unknown model"),
+    (["small.toml", "--set", "protocol.name=plaintext"], 2, "unknown protocol"),
+    (["small.toml", "--set", "data.source=movielens", "--set", "data.path=nowhere"], 2, "nowhere is not a folder"),
+    (["small.toml", "--set", "privacy.epsilon=501"], 2, "at most 500"),
+    (["small.toml", "--set", "privacy.epsilon=inf"], 2, "privacy.epsilon is a finite number"),
+    (["small.toml", "--set", "privacy.delta=1e-300"], 2, "no noise makes this private"),
+    (["small.toml", "--set", "privacy.mode=local", "--set", "privacy.epsilon=1e-4"], 3, "the budget allows 0.0001"),
+    (["small.toml", "--set", "protocol.dropout=0.6"], 2, "infeasible"),
+    (["small.toml", "--set", "training.server_rate=0"], 2, "above zero"),
+    (["small.toml", "--set", "seed=-1"], 2, "seeds are"),
+    (["small.toml", "--out", "small.toml"], 2, "cannot use small.toml"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected", "reason"), WRONG)
+def test_wrong_use_is_one_line_and_leaves_nothing(words: list[str], expected: int, reason: str, train: Call) -> None:
+    code, out, error = train(*words)
+    assert (code, out, error.count("\n")) == (expected, "", 1)
+    assert reason in error
+    assert os.listdir() == ["small.toml"]
+
+
+def test_a_damaged_checkpoint_is_one_line(train: Call) -> None:
+    train("small.toml", "--json")
+    folder = Path("runs/small")
+    record = json.loads((folder / "run.json").read_bytes())
+    (folder / "run.json").write_text(json.dumps(record | {"ended": "", "results": record["results"][:2]}))
+    (folder / "checkpoint.npz").write_bytes(b"PK\x03\x04")
+    code, out, error = train("small.toml", "--json")
+    assert (code, out, error) == (2, "", "secagg: this is no checkpoint\n")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_examples_run(path: Path, train: Call) -> None:
+    """On the data that they are made for."""
+    folder = os.environ.get("SECAGG_MOVIELENS")
+    if not folder:
+        pytest.skip("SECAGG_MOVIELENS names no folder with ratings.csv")
+    code, out, error = train(str(path), "--set", f"data.path={folder}", "--set", "training.rounds=1", "--json")
+    assert (code, error) == (0, "")
+    assert json.loads(out)["ended"] == "all rounds are done"

@@ -1,0 +1,87 @@
+"""A few users in a few silos, a federation over them, and the smallest configuration of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.ideal import IdealAdder
+from dp.events import Release
+from dp.ledger import Budget, Ledger
+from recsys.config import Config
+from recsys.data.interactions import Interactions
+from recsys.data.split import leave_last_out
+from recsys.federated import Federation, Fleet, Terms
+from recsys.models.recommender import Local, SharedModel
+from recsys.secure import Adder
+from secagg.encoding import Encoding
+from secagg.keys import SigningKey
+from tests.recsys.bias import Bias
+
+KEY = SigningKey(bytes(range(32)))
+SECRET = bytes(range(32))
+BITS = 24
+
+
+def population(users: int, items: int = 12, events: int = 6, seed: int = 0) -> Interactions:
+    """Each user takes so many different items, the first ones most often; every fifth too few to be measured."""
+    rng = np.random.default_rng(seed)
+    liked = np.arange(1, items + 1) ** -0.5
+    counts = [2 if user % 5 == 4 else events for user in range(users)]
+    taken = [rng.choice(items, size=count, replace=False, p=liked / liked.sum()) for count in counts]
+    who = np.repeat(np.arange(users), counts)
+    return Interactions.of(who, np.concatenate(taken), np.arange(len(who)), user_count=users, item_count=items)
+
+
+def fleet(sizes: Sequence[int] = (4, 4, 4, 4, 4, 4), items: int = 12) -> Fleet:
+    """Silos of these sizes."""
+    split = leave_last_out(population(sum(sizes), items))
+    members = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    return Fleet(tuple(f"silo-{i}" for i in range(len(sizes))), tuple(members), split.train, split.valid)
+
+
+def federation(
+    clients: Fleet,
+    adder: Adder | None = None,
+    *,
+    model: SharedModel | None = None,
+    clip: float = 1.0,
+    measured: float = 0.05,
+    weight_bound: int = 1,
+    local: Local = Local(rate=0.5),  # noqa: B008
+    encoding: Encoding | None = None,
+    secret: bytes = SECRET,
+    seed: int = 3,
+    **more: Any,
+) -> Federation:
+    """Of the smallest model, over the ideal functionality, unless something else is asked for."""
+    model = model or Bias()
+    model.begin(clients.train.item_count, seed)
+    terms = Terms(local, clip, measured, weight_bound)
+    length = terms.length(len(model.vector))
+    encoding = encoding or Encoding(length, clip, BITS, weight_bound=weight_bound)
+    adder = adder or IdealAdder(secret)
+    return Federation(model, clients, adder, terms, encoding=encoding, secret=secret, seed=seed, **more)
+
+
+def ledger_for(path: Path, step: Release, epsilon: int = 100, slack: Fraction = Fraction(0)) -> Ledger:
+    budget = Budget.suited(step, Fraction(epsilon), Fraction(1, 10**5), slack)
+    return Ledger.create(path, KEY, budget, step.guarantee, run="test", elsewhere="nothing")
+
+
+def config(*changes: str) -> Config:
+    """A run of a second: 60 users, 150 items, 6 silos, two rounds, nothing private."""
+    table = {
+        "title": "a small run",
+        "data": {"users": 60, "items": 150},
+        "clients": {"count": 6},
+        "model": {"settings": {"width": 2, "recent": 10}},
+        "training": {"rounds": 2},
+        "privacy": {"mode": "none", "steps": 2},
+        "protocol": {"workers": 1},
+    }
+    return Config.parse(table, changes)

@@ -1,0 +1,615 @@
+"""Federated rounds: what the server learns is what the clients would have summed up, and privacy is paid for once.
+
+Statistical tests: fixed secrets; the squares of d noise values, relative to their variance, add up to d within 7
+standard deviations (sqrt(2 d)); for d = 3000 a sum of squares of nearly normal values leaves that with probability
+below 1e-9 (Laurent and Massart 2000, Lemma 1, gives 1e-10 for the upper side). A control shows that noise of 4/5 of the
+deviation is caught.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from benchmarks.ideal import IdealAdder
+from dp.calibrate import DEFAULT_BETA, SLACK, calibrate, user_level, with_multiplier
+from dp.events import Everyone, Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
+from dp.ledger import Ledger
+from dp.noise import NoiseSpec
+from dp.training import Flat, Settings
+from recsys.data.interactions import History
+from recsys.federated import METRICS, Federation, Fleet, LocalPrivacy, State, Terms
+from recsys.metrics.ranking import measure
+from recsys.models.autoencoder import Autoencoder
+from recsys.models.recommender import Local
+from recsys.network import Network
+from recsys.optimisers import Optimiser, Rule
+from recsys.participation import Draw, Participation
+from recsys.record import Round
+from recsys.secure import Adder, Deployment, SecureAdder
+from secagg.encoding import Encoding
+from secagg.errors import BudgetError, DecodeError, UsageError
+from tests.adversarial.attack import switch_off
+from tests.recsys.bias import Bias
+from tests.recsys.scene import BITS, SECRET, federation, fleet, ledger_for
+
+OTHER = bytes(32)
+DEPLOYMENT = Deployment(dropout="0.34")
+
+
+def secure(clients: Fleet, secret: bytes = SECRET, deployment: Deployment = DEPLOYMENT, **more: Any) -> SecureAdder:
+    return SecureAdder(clients.names, deployment, secret, **more)
+
+
+def run(federation: Federation, rounds: int) -> NDArray[np.float32]:
+    for _ in range(rounds):
+        federation.advance()
+    return federation.state.vector
+
+
+# Masks change nothing
+
+
+def error(rounds: int, clip: float = 1.0, bits: int = BITS) -> float:
+    """Each client's number is rounded by less than one unit, so their mean is, in each round; and what is different
+    in one round does not grow in the next: a step of ``Bias`` towards a mean, then clipping, expand nothing."""
+    return rounds * (1 / Encoding(1, clip, bits).scale + 2.0**-22)
+
+
+@pytest.mark.parametrize("protocol", ["secagg", "secagg+", "ckks"])
+def test_a_masked_run_is_the_unmasked_one_up_to_quantisation(protocol: str) -> None:
+    clients = fleet()
+    masked = federation(clients, secure(clients, deployment=Deployment(protocol, dropout="0.34")))
+    plain = federation(clients, IdealAdder(OTHER))
+    begun = plain.state.vector.copy()
+    difference = run(masked, 3) - run(plain, 3)
+    assert np.abs(difference).max() <= error(3)
+    assert np.abs(plain.state.vector - begun).max() > 1e4 * error(3)
+    for one, other in zip(masked.state.rounds, plain.state.rounds, strict=True):
+        assert one.measured == pytest.approx(other.measured, abs=1e-4)
+        assert (one.planned, one.survivors) == (6, 6)
+        assert one.bytes_up > 0 == other.bytes_up
+
+
+def test_coarse_numbers_are_further_apart() -> None:
+    """The bound above is one for 24 bits: with 8 it would be broken."""
+    clients = fleet()
+    coarse = Encoding(Terms(Local(), 1.0).length(12), 1.0, 8)
+    masked, plain = federation(clients, secure(clients), encoding=coarse), federation(clients, IdealAdder(OTHER))
+    difference = np.abs(run(masked, 3) - run(plain, 3)).max()
+    assert error(3) < difference <= error(3, bits=8)
+
+
+def test_the_same_seed_is_the_same_run_bit_by_bit() -> None:
+    clients = fleet()
+    first, second = federation(clients, secure(clients)), federation(clients, secure(clients))
+    assert run(first, 2).tobytes() == run(second, 2).tobytes()
+    for one, other in zip(first.state.rounds, second.state.rounds, strict=True):
+        assert replace(one, seconds={}) == replace(other, seconds={})
+    assert run(federation(clients, secure(clients), seed=4), 2).tobytes() != first.state.vector.tobytes()
+
+
+def test_with_another_secret_only_rounding_differs() -> None:
+    clients = fleet()
+    one, other = (run(federation(clients, secure(clients, each)), 2) for each in (SECRET, OTHER))
+    assert 0 < np.abs(one - other).max() <= error(2)
+
+
+def test_clients_count_by_their_weight_up_to_the_bound() -> None:
+    clients = fleet((2, 9, 4, 5))
+    done = federation(clients, secure(clients), weight_bound=5, measured=0.0)
+    start = done.state.vector
+    changes = []
+    for name in clients.names:
+        model = Bias()
+        model.begin(12, 3)
+        model.train(clients.histories(name), Local(rate=0.5), 0)
+        change = model.vector.astype(np.float64) - start
+        changes.append(change * min(1.0, 1 / np.linalg.norm(change)))
+    weights = np.array([2, 5, 4, 5])
+    expected = start + weights @ np.array(changes) / weights.sum()
+    assert np.abs(run(done, 1) - expected).max() <= error(1)
+    assert np.abs(run(federation(clients, secure(clients), measured=0.0), 1) - expected).max() > 10 * error(1)
+
+
+def test_what_a_client_sends_is_no_longer_than_the_clip_with_what_it_measured() -> None:
+    clients, sent = fleet(items=40), list[NDArray[np.float64]]()
+
+    class Watched(IdealAdder):
+        def add_up(self, question: Any, update: Any) -> Any:
+            sent.extend(update(name) for name in question.cohort)
+            return super().add_up(question, update)
+
+    run(federation(clients, Watched(SECRET), clip=0.1, measured=0.3), 1)
+    norms = [float(np.linalg.norm(vector)) for vector in sent]
+    assert max(norms) <= 0.1 * (1 + 1e-12)
+    assert min(norms) > 0.08  # the changes are clipped here, to their share
+    assert all(np.linalg.norm(vector[-3:]) <= 0.1 * 0.3**0.5 * (1 + 1e-12) for vector in sent)
+
+
+# Measured under the mask
+
+
+def measured_on(clients: Fleet, names: Sequence[str], model: Bias) -> dict[str, float]:
+    users = np.concatenate([clients.users(name) for name in names])
+    found = measure(model, clients.train.of_users(users), clients.held_out.of_users(users))
+    return {metric: found.mean(metric) for metric in METRICS}
+
+
+def test_the_measured_values_are_those_of_the_survivors_users() -> None:
+    """Values under the mask are off by at most a unit a client, relative to how many have something held out."""
+    clients = fleet((2, 9, 4, 5, 7, 3), items=40)
+    adder = secure(clients, network=Network(dropout=0.1))
+    done = federation(clients, adder, weight_bound=9, clip=0.5)
+    for _ in range(3):
+        model = Bias()
+        model.begin(40, 0)
+        model.vector = done.state.vector
+        one = done.advance()
+        lost = [name for name, answer in zip(clients.names, lost_in(adder, clients, one.number), strict=True) if answer]
+        stayed = [name for name in clients.names if name not in lost]
+        assert one.survivors == len(stayed)
+        assert one.measured == pytest.approx(measured_on(clients, stayed, model), abs=1e-4)
+        assert set(one.measured) == set(METRICS)
+    assert {one.survivors for one in done.state.rounds} != {6}
+    assert one.measured["HR@10"] != pytest.approx(measured_on(clients, clients.names, model)["HR@10"], abs=1e-4)
+
+
+def lost_in(adder: SecureAdder, clients: Fleet, number: int) -> list[bool]:
+    """Whose vector is missing from a sum."""
+    phases = ["advertise", "share", "upload", "consent", "reveal"]
+    silent = adder._network.faults(clients.names, phases, number).silent
+    return [silent.get(name, "reveal") in phases[:3] for name in clients.names]
+
+
+def test_nothing_is_measured_if_nothing_is_asked_for() -> None:
+    clients = fleet()
+    done = federation(clients, secure(clients), measured=0.0)
+    assert done.advance().measured == {}
+
+
+# Noise
+
+
+def noised(deployment: Deployment, clients: int, length: int) -> tuple[Encoding, NoiseSpec]:
+    encodings = [Encoding(length, 1.0, 20, beta=DEFAULT_BETA)]
+    found = with_multiplier(2.0, deployment.noise(clients), encodings, clients, 32)
+    assert found is not None
+    return found
+
+
+def noise_of(secret: bytes, adder: str, *, network: Network | None = None, folder: Path) -> tuple[float, int]:
+    """Squares of the noise in one round's move, relative to the stated variance, summed up; and its length."""
+    clients, deployment, length = fleet((3,) * 6, items=3000), Deployment(corrupt="0.2", dropout="0.34"), 3000
+    encoding, noise = noised(deployment, 6, length)
+    sensitivity = encoding.sensitivity()
+    mechanism = noise.mechanism(6, 4, length, sensitivity.l2_squared, sensitivity.l1)
+    release = Release(mechanism, Everyone(), user_level(Relation.ZERO_OUT))
+    ledger = ledger_for(folder / f"{secret[1]}.db", release, epsilon=40, slack=Fraction(1, 10**8))
+    real = SecureAdder(clients.names, deployment, secret, ledger=ledger, network=network)
+    chosen: Adder = real if adder == "secure" else IdealAdder(secret)
+    plain = federation(clients, IdealAdder(OTHER), measured=0.0)
+    private = federation(clients, chosen, encoding=encoding, noise=lambda count: noise, measured=0.0)
+    exact, survivors = run(plain, 1), private.advance().survivors
+    ledger.close()
+    assert survivors == 6
+    variance = float(noise.held(6, 6)) * 6 / (6 - noise.colluders)
+    units = (private.state.vector.astype(np.float64) - exact) * 6 * encoding.scale
+    return float(np.square(units).sum() / variance), length
+
+
+@pytest.mark.parametrize("adder", ["secure", "ideal"])
+def test_with_noise_the_model_is_the_exact_one_plus_noise_of_the_stated_size(adder: str, tmp_path: Path) -> None:
+    squares, length = noise_of(SECRET, adder, folder=tmp_path)
+    assert abs(squares - length) < 7 * (2 * length) ** 0.5
+
+
+def test_control_less_noise_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    switch_off(monkeypatch, NoiseSpec, "_at_level", "self.variance / (clients - missing - self.colluders)", SMALLER)
+    monkeypatch.setattr(NoiseSpec, "held", lambda self, clients, survivors: HELD(self, clients, survivors) * 25 / 16)
+    squares, length = noise_of(SECRET, "secure", folder=tmp_path)
+    assert length - squares > 7 * (2 * length) ** 0.5
+
+
+SMALLER = "self.variance / (clients - missing - self.colluders) * 16 / 25"
+HELD = NoiseSpec.held
+
+
+def test_with_another_secret_the_noise_is_another(tmp_path: Path) -> None:
+    """The difference of two runs has twice the variance."""
+    clients, (encoding, noise) = fleet((3,) * 6, items=3000), noised(DEPLOYMENT, 6, 3000)
+    more: dict[str, Any] = {"encoding": encoding, "noise": lambda count: noise, "measured": 0.0}
+    one, other = (run(federation(clients, IdealAdder(each), **more), 1) for each in (SECRET, OTHER))
+    units = (one.astype(np.float64) - other) * 6 * encoding.scale
+    squares = float(np.square(units).sum() / (2 * noise.held(6, 6)))
+    assert abs(squares - 3000) < 7 * 6000**0.5
+
+
+def test_noise_and_weights_are_refused() -> None:
+    clients = fleet()
+    with pytest.raises(UsageError, match="counts once"):
+        federation(clients, weight_bound=2, noise=lambda count: noised(DEPLOYMENT, count, 15)[1])
+
+
+def test_an_encoding_of_another_length_is_refused() -> None:
+    with pytest.raises(UsageError, match="the encoding is for 7"):
+        federation(fleet(), encoding=Encoding(7, 1.0))
+
+
+# Too many lost
+
+BEFORE, AFTER = 2, 395
+"""Seeds of networks: clients fall silent before the survivors sign who they are; when masks are to be taken off."""
+
+
+@pytest.mark.parametrize(("seed", "given_back"), [(BEFORE, True), (AFTER, False)])
+def test_without_enough_clients_the_model_stays_and_what_was_reserved_is_given_back(
+    seed: int, given_back: bool, tmp_path: Path
+) -> None:
+    """Once the survivors have agreed on a sum it counts as released, also if too few then help to unmask it."""
+    clients = fleet()
+    kind = DEPLOYMENT.noise(6)
+    found = calibrate(
+        epsilon=8,
+        delta=1e-5,
+        rounds=2,
+        clients=6,
+        length=15,
+        clip_l2=1.0,
+        ring_bits=32,
+        dropouts=kind.dropouts,
+        components=kind.components,
+        rotate=False,
+    )
+    sensitivity = found.encoding.sensitivity()
+    mechanism = found.noise.mechanism(6, 4, 15, sensitivity.l2_squared, sensitivity.l1)
+    release = Release(mechanism, Everyone(), user_level(Relation.ZERO_OUT))
+    ledger = ledger_for(tmp_path / "ledger.db", release, epsilon=8, slack=Fraction(1, 10**5) * SLACK)
+    adder = secure(clients, network=Network(dropout=0.4), ledger=ledger, seed=seed)
+    done = federation(clients, adder, encoding=found.encoding, noise=lambda count: found.noise)
+    before = done.state.vector.tobytes()
+    one = done.advance()
+    assert done.state.vector.tobytes() == done._model.vector.tobytes() == before
+    assert one.purpose.startswith("training, given up: ")
+    assert (one.planned, one.survivors, one.measured) == (6, 0, {})
+    assert (ledger.epsilon == 0) == given_back
+    phases = [entry["phase"] for entry in ledger.entries()]
+    assert phases == ["genesis", "reserve", "abort" if given_back else "commit"]
+    ledger.close()
+
+
+# Local privacy
+
+STEPS = 2
+SETTINGS = Settings(Flat(1.0), Fraction(2), 1)
+PRIVATE = LocalPrivacy(SETTINGS, share=0.5, steps=STEPS, rate=0.5)
+
+
+def small() -> Autoencoder:
+    return Autoencoder(2, recent=4)
+
+
+class Greedy(Autoencoder):
+    """Takes a step more than it was told to."""
+
+    def train_privately(self, histories: Sequence[History], settings: Settings, steps: int, *rest: Any, **more: Any):  # type: ignore[no-untyped-def, override]
+        return super().train_privately(histories, settings, steps + 1, *rest, **more)
+
+
+class Thrifty(Autoencoder):
+    """Adds less noise than it was told to."""
+
+    def train_privately(self, histories: Sequence[History], settings: Settings, *rest: Any, **more: Any):  # type: ignore[no-untyped-def, override]
+        return super().train_privately(histories, replace(settings, noise_multiplier=Fraction(1)), *rest, **more)
+
+
+def step_of(clients: Fleet) -> Release:
+    return PRIVATE.event(clients.examples(clients.names, Unit.USER))
+
+
+def private(clients: Fleet, ledger: Ledger, model: Autoencoder | None = None, **more: Any) -> Federation:
+    return federation(clients, model=model or small(), local_privacy=PRIVATE, ledger=ledger, **more)
+
+
+def test_local_steps_are_charged_once_for_a_round_however_often_it_is_begun(tmp_path: Path) -> None:
+    clients = fleet((4, 4))
+    ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
+    first = run(private(clients, ledger), 2)
+    entries, spent = list(ledger.entries()), ledger.epsilon
+    assert [entry["phase"] for entry in entries] == ["genesis", "reserve", "commit", "reserve", "commit"]
+    assert [entry["release"] for entry in entries[1::2]] == ["round 0", "round 1"]
+    assert all(entry["steps"]["count"] == STEPS for entry in entries[1:])
+    assert run(private(clients, ledger), 2).tobytes() == first.tobytes()
+    assert list(ledger.entries()) == entries
+    run(private(clients, ledger), 3)
+    assert ledger.epsilon > spent
+    ledger.close()
+
+
+def test_a_round_is_charged_before_anybody_trains(tmp_path: Path) -> None:
+    clients = fleet((4, 4))
+    ledger, seen = ledger_for(tmp_path / "ledger.db", step_of(clients)), list[int]()
+
+    class Watching(Autoencoder):
+        def train_privately(self, *arguments: Any, **more: Any):  # type: ignore[no-untyped-def, override]
+            seen.append(len(list(ledger.entries())))
+            return super().train_privately(*arguments, **more)
+
+    private(clients, ledger, Watching(2, recent=4)).advance()
+    assert seen == [3, 3]
+    ledger.close()
+
+
+def test_unequal_silos_are_charged_at_the_highest_rate(tmp_path: Path) -> None:
+    """Of 2, 5 and 9 users, batches of 1, 2 and 4 are drawn."""
+    clients = fleet((2, 5, 9))
+    ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
+    private(clients, ledger).advance()
+    commit = list(ledger.entries())[2]
+    assert commit["steps"]["event"]["sampling"] == {"kind": "PoissonSample", "rate": "1/2"}
+    ledger.close()
+    guarantee = Guarantee(Unit.USER, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+    assert PRIVATE.event([5, 9]) == Release(Gaussian(Fraction(2)), PoissonSample(Fraction(4, 9)), guarantee)
+    assert PRIVATE.event([5, 9, 1]).sampling == PoissonSample(Fraction(1))
+
+
+@pytest.mark.parametrize("kind", [Greedy, Thrifty])
+def test_a_client_that_trains_otherwise_than_charged_is_refused(kind: type[Autoencoder], tmp_path: Path) -> None:
+    clients = fleet((4, 4))
+    ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
+    done = private(clients, ledger, kind(2, recent=4))
+    before = done.state.vector.tobytes()
+    with pytest.raises(BudgetError, match="trains otherwise"):
+        done.advance()
+    assert done.state.vector.tobytes() == before
+    assert done.state.rounds == ()
+    ledger.close()
+
+
+@pytest.mark.parametrize("kind", [Greedy, Thrifty])
+def test_control_it_would_train(kind: type[Autoencoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    switch_off(monkeypatch, Federation, "_train", "asked != event or count > private.steps", "False")
+    clients = fleet((4, 4))
+    ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
+    assert private(clients, ledger, kind(2, recent=4)).advance().survivors == 2
+    ledger.close()
+
+
+def test_beyond_the_budget_there_is_no_round_and_nobody_trains(tmp_path: Path) -> None:
+    clients = fleet((4, 4))
+    ledger = ledger_for(tmp_path / "ledger.db", step_of(clients), epsilon=4)
+    done = private(clients, ledger)
+    with pytest.raises(BudgetError, match="epsilon could reach"):
+        run(done, 100)
+    rounds, before = len(done.state.rounds), done.state.vector.tobytes()
+    assert 1 <= rounds < 100
+    assert ledger.epsilon <= 4
+    with pytest.raises(BudgetError):
+        done.advance()
+    assert (len(done.state.rounds), done.state.vector.tobytes()) == (rounds, before)
+    assert len(list(ledger.entries())) == 1 + 2 * rounds
+    ledger.close()
+
+
+def test_local_privacy_and_its_ledger_go_together(tmp_path: Path) -> None:
+    clients = fleet((4, 4))
+    ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
+    for more in ({"local_privacy": PRIVATE}, {"ledger": ledger}):
+        with pytest.raises(UsageError, match="charged to a ledger"):
+            federation(clients, model=small(), **more)
+    ledger.close()
+
+
+# Cohorts
+
+
+def test_of_a_fixed_cohort_all_take_part_and_nobody_else() -> None:
+    clients = fleet()
+    done = federation(clients, secure(clients), participation=Participation(Draw.FIXED, 4))
+    cohorts = [Participation(Draw.FIXED, 4).cohort(clients.names, SECRET, number) for number in range(3)]
+    assert len(set(cohorts)) > 1
+    for cohort in cohorts:
+        model = Bias()
+        model.begin(12, 0)
+        model.vector = done.state.vector
+        one = done.advance()
+        assert (one.planned, one.survivors) == (4, 4)
+        assert one.measured == pytest.approx(measured_on(clients, cohort, model), abs=1e-4)
+
+
+def test_a_cohort_of_one_hides_nobody_and_costs_nothing(tmp_path: Path) -> None:
+    clients = fleet((4, 4, 4, 4))
+    ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
+    participation = Participation(Draw.POISSON, 2)
+    done = private(clients, ledger, participation=participation)
+    run(done, 8)
+    sizes = [len(participation.cohort(clients.names, SECRET, number)) for number in range(8)]
+    assert min(sizes) < 2 < max(sizes)
+    assert [one.planned for one in done.state.rounds] == sizes
+    assert [one.survivors for one in done.state.rounds] == [size if size > 1 else 0 for size in sizes]
+    charged = {entry["release"] for entry in ledger.entries() if "release" in entry}
+    assert charged == {f"round {number}" for number, size in enumerate(sizes) if size > 1}
+    ledger.close()
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_with_noise_a_sum_is_divided_by_a_constant(noisy: bool) -> None:
+    """By the mean size of a cohort; without noise by how many came."""
+    clients, secret = fleet(), bytes([7]) * 32
+    participation = Participation(Draw.POISSON, 3)
+    (came, *_) = cohort = participation.cohort(clients.names, secret, 0)
+    assert len(cohort) not in (0, 1, 3), came
+    encoding = Encoding(12, 1.0, 24)
+    faint = NoiseSpec(DEPLOYMENT.noise(6).family, Fraction(1))
+    noise = (lambda count: faint) if noisy else None
+    more: dict[str, Any] = {"encoding": encoding, "measured": 0.0, "participation": participation, "secret": secret}
+    done = federation(clients, IdealAdder(OTHER), noise=noise, **more)
+    start = done.state.vector
+    total = np.zeros(12)
+    for name in cohort:
+        model = Bias()
+        model.begin(12, 3)
+        model.train(clients.histories(name), Local(rate=0.5), 0)
+        change = model.vector.astype(np.float64) - start
+        total += change * min(1.0, 1 / np.linalg.norm(change))
+    moved = run(done, 1) - start
+    assert np.abs(moved - total / (3 if noisy else len(cohort))).max() < 100 * error(1)
+    assert np.abs(moved - total / (len(cohort) if noisy else 3)).max() > 1000 * error(1)
+
+
+# Training at the clients
+
+
+def test_fedprox_pulls_to_the_start_as_its_formula_says() -> None:
+    """One client's users twice, so the mean is one client's change: w += rate (taken - w - mu (w - start))."""
+    clients = fleet((5, 5))
+    twice = Fleet(clients.names, (clients.members[0], clients.members[0]), clients.train, clients.held_out)
+    moved = {}
+    for mu in (0.0, 0.5, 2.0):
+        done = federation(twice, local=Local(epochs=4, rate=0.2, proximal=mu), measured=0.0)
+        start = done.state.vector.astype(np.float64)
+        taken = np.bincount(np.concatenate(clients.histories("silo-0")), minlength=12) / 5
+        expected = start.copy()
+        for _ in range(4):
+            expected += 0.2 * (taken - expected - mu * (expected - start))
+        expected = start + (expected - start) * min(1.0, 1 / np.linalg.norm(expected - start))
+        vector = run(done, 1)
+        assert np.abs(vector - expected).max() < error(1) + 1e-6
+        moved[mu] = float(np.linalg.norm(vector - start))
+    assert moved[0.0] > moved[0.5] > moved[2.0]
+
+
+@pytest.mark.parametrize("rule", Rule)
+def test_the_server_moves_by_its_rule(rule: Rule) -> None:
+    """All models begin alike, so the first round's mean is that of FedAvg."""
+    clients = fleet()
+    plain = federation(clients)
+    start = plain.state.vector
+    mean = run(plain, 1).astype(np.float64) - start
+    moved = run(federation(clients, optimiser=Optimiser(rule, 0.5)), 1) - start
+    assert moved == pytest.approx(Optimiser(rule, 0.5)(mean), abs=0.01 if rule is Rule.FEDYOGI else 1e-3)
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("rule", [Rule.FEDAVG, Rule.FEDADAM])
+def test_from_a_checkpoint_the_run_goes_on_as_if_nothing_had_happened(rule: Rule) -> None:
+    clients = fleet()
+    through = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
+    run(through, 4)
+    before = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
+    run(before, 2)
+    after = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
+    after.resume(State.decode(before.state.encode()))
+    assert run(after, 2).tobytes() == through.state.vector.tobytes()
+    assert [replace(one, seconds={}) for one in after.state.rounds] == [
+        replace(one, seconds={}) for one in through.state.rounds
+    ]
+
+
+def test_the_checkpoint_of_another_model_is_refused() -> None:
+    state = federation(fleet(items=13)).state
+    with pytest.raises(UsageError, match="another model"):
+        federation(fleet()).resume(state)
+
+
+NUMBERS = st.floats(-1e6, 1e6)
+ROUNDS = st.builds(
+    Round,
+    number=st.integers(0, 1000),
+    purpose=st.text(max_size=10),
+    planned=st.integers(0, 100),
+    survivors=st.integers(0, 100),
+    silent=st.dictionaries(st.text(max_size=5), st.integers(0, 9), max_size=2),
+    bytes_up=st.integers(0, 2**60),
+    bytes_down=st.integers(0, 2**60),
+    seconds=st.dictionaries(st.text(max_size=5), NUMBERS, max_size=2),
+    measured=st.dictionaries(st.sampled_from(METRICS), NUMBERS),
+    exact=st.dictionaries(st.sampled_from(METRICS), NUMBERS),
+    epsilon=st.none() | NUMBERS,
+)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+STATES = st.builds(
+    State,
+    arrays(np.float32, st.integers(1, 5), elements=st.floats(-(2.0**99), 2.0**99, width=32)),
+    st.dictionaries(st.sampled_from(["first", "second"]), arrays(np.float64, 3, elements=FLOATS)),
+    st.lists(ROUNDS, max_size=3).map(tuple),
+)
+
+
+def same(one: State, other: State) -> bool:
+    return (
+        (one.vector.tobytes(), one.vector.dtype, one.vector.shape)
+        == (other.vector.tobytes(), other.vector.dtype, other.vector.shape)
+        and {name: array.tobytes() for name, array in one.optimiser.items()}
+        == {name: array.tobytes() for name, array in other.optimiser.items()}
+        and one.rounds == other.rounds
+    )
+
+
+@settings(max_examples=25)
+@given(state=STATES)
+def test_a_checkpoint_gives_back_what_was_put_in(state: State) -> None:
+    assert same(State.decode(state.encode()), state)
+
+
+def test_a_checkpoint_that_is_cut_short_is_refused() -> None:
+    data = federation(fleet()).state.encode()
+    for length in range(len(data)):
+        with pytest.raises(DecodeError):
+            State.decode(data[:length])
+
+
+def test_a_damaged_checkpoint_is_refused_or_the_same_all_the_same() -> None:
+    """Some bits of a ZIP file mean nothing; none of the others goes unnoticed."""
+    done = federation(fleet())
+    data, refused = done.state.encode(), 0
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << (place % 8)
+        try:
+            assert same(State.decode(bytes(damaged)), done.state)
+        except DecodeError:
+            refused += 1
+    assert refused > len(data) / 2
+
+
+def test_a_checkpoint_runs_nothing() -> None:
+    file = io.BytesIO()
+    np.savez(file, vector=np.array([print], object), rounds=np.array("[]"))
+    with pytest.raises(DecodeError):
+        State.decode(file.getvalue())
+    for other in (b"", b"PK", b"{}", np.arange(3).tobytes()):
+        with pytest.raises(DecodeError):
+            State.decode(other)
+
+
+# Fleets
+
+
+def test_a_client_without_users_is_refused() -> None:
+    clients = fleet()
+    with pytest.raises(UsageError, match="at least one user"):
+        Fleet(("a",), (np.empty(0, np.int64),), clients.train, clients.held_out)
+    with pytest.raises(UsageError):
+        Terms(Local(), 1.0, measured=1.0)
+
+
+def test_units_are_counted_as_what_they_are() -> None:
+    clients = fleet((2, 3))
+    assert clients.examples(clients.names, Unit.USER) == [2, 3]
+    events = [int(sum(len(history) for history in clients.histories(name))) for name in clients.names]
+    assert clients.examples(clients.names, Unit.EXAMPLE) == events
+    assert sum(events) == len(clients.train)

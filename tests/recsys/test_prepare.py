@@ -1,0 +1,235 @@
+"""Everything a run needs, before anything is written: budgets that are just enough, and one-line refusals."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.ideal import IdealAdder
+from dp.events import Relation, Trust, Unit
+from dp.ledger import Ledger
+from protocols.roster import Identity, Roster
+from recsys.config import Config, Mode, Privacy
+from recsys.models.autoencoder import Autoencoder
+from recsys.prepare import Distributed, Locally, Prepared, delta_of, prepare
+from recsys.run import _budgets
+from recsys.secure import Question, SecureAdder
+from secagg.errors import BudgetError, UsageError
+from tests.recsys.scene import KEY, SECRET, config
+
+
+def ready(*changes: str) -> Prepared:
+    return prepare(config(*changes))
+
+
+def opened(folder: Path, found: Distributed | Locally) -> Ledger:
+    return Ledger.create(folder / "ledger.db", KEY, found.budget, found.guarantee, run="test", elsewhere="nothing")
+
+
+# Budgets
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 8.0])
+@pytest.mark.parametrize("rounds", [1, 3, 20])
+def test_distributed_noise_is_enough_for_all_rounds_and_not_for_one_more(
+    epsilon: float, rounds: int, tmp_path: Path
+) -> None:
+    """Of the worst case, and nearly all of the budget is used."""
+    prepared = ready("privacy.mode=distributed", f"privacy.epsilon={epsilon}", f"training.rounds={rounds}")
+    assert prepared.distributed is not None
+    ledger = opened(tmp_path, prepared.distributed)
+    sums = planned_sums(prepared, rounds + 1)
+    for one in sums[:rounds]:
+        ledger.reserve(one)
+    assert 0.995 * epsilon < ledger.epsilon <= epsilon
+    with pytest.raises(BudgetError):
+        ledger.reserve(sums[rounds])
+    ledger.close()
+    assert prepared.distributed.guarantee.trust is Trust.DISTRIBUTED
+    assert prepared.distributed.guarantee.relation is Relation.ZERO_OUT
+
+
+def planned_sums(prepared: Prepared, count: int):  # type: ignore[no-untyped-def]
+    """What the server would reserve for each round."""
+    adder = SecureAdder(prepared.fleet.names, prepared.deployment, SECRET)
+    names = prepared.fleet.names
+    roster = Roster.of([Identity.generate(name) for name in names])
+    noise = prepared.noise(len(names))
+    questions = [Question(number, "training", names, prepared.encoding, noise) for number in range(count)]
+    return [adder._plan(question, roster, question.number).secure_sum(len(names)) for question in questions]
+
+
+UNEQUAL = ("clients.spread=dirichlet", "clients.alpha=0.3", "clients.count=4")
+
+
+@pytest.mark.parametrize(("rounds", "changes"), [(1, ()), (20, ()), (3, UNEQUAL)])
+def test_local_noise_is_enough_for_all_rounds_and_not_for_one_more(
+    rounds: int, changes: tuple[str, ...], tmp_path: Path
+) -> None:
+    prepared = ready("privacy.mode=local", "privacy.epsilon=4.0", f"training.rounds={rounds}", *changes)
+    assert prepared.locally is not None
+    ledger = opened(tmp_path, prepared.locally)
+    federation = prepared.federation(Autoencoder(2, recent=10), IdealAdder(SECRET), SECRET, ledger)
+    names = prepared.fleet.names
+    for number in range(rounds):
+        federation._charge(number, names)
+    assert 0.99 * 4 < ledger.epsilon <= 4
+    with pytest.raises(BudgetError):
+        federation._charge(rounds, names)
+    ledger.close()
+    assert prepared.locally.guarantee.unit is Unit.USER
+    assert prepared.locally.guarantee.trust is Trust.LOCAL
+
+
+def test_both_kinds_have_a_budget_each() -> None:
+    budgets = _budgets(ready("privacy.mode=both"))
+    assert [(mode, name) for mode, name, _, _ in budgets] == [
+        (Mode.DISTRIBUTED, "ledger.db"),
+        (Mode.LOCAL, "local.db"),
+    ]
+    assert [guarantee.trust for *_, guarantee in budgets] == [Trust.DISTRIBUTED, Trust.LOCAL]
+    assert all(budget.epsilon == 8 for _, _, budget, _ in budgets)
+    for mode in ("local", "distributed"):
+        assert [name for _, name, _, _ in _budgets(ready(f"privacy.mode={mode}"))] == ["ledger.db"]
+    assert _budgets(ready()) == []
+
+
+def test_the_twin_has_no_privacy_and_is_otherwise_the_same() -> None:
+    prepared = ready("privacy.mode=both")
+    twin = prepared.public()
+    assert (twin.distributed, twin.locally) == (None, None)
+    assert twin.encoding.bits == 24
+    assert (twin.fleet, twin.terms, twin.participation) == (prepared.fleet, prepared.terms, prepared.participation)
+
+
+@pytest.mark.parametrize("size", [2, 20, 55])
+def test_a_cohort_of_any_size_has_its_noise_and_costs_no_more(size: int) -> None:
+    """Poisson samples are smaller and larger than planned."""
+    prepared = ready(
+        "clients.kind=devices", "privacy.mode=distributed", "training.draw=poisson", f"training.size={size}"
+    )
+    assert prepared.distributed is not None
+    found = prepared.distributed.found
+    for clients in range(2, len(prepared.fleet.names) + 1):
+        noise = prepared.noise(clients)
+        missing = int(Fraction(1, 10) * clients)
+        assert (noise.dropouts, noise.colluders) == (missing, int(Fraction(1, 20) * clients))
+        assert noise.held(clients, clients - missing) >= found.noise.variance
+        assert noise.drawable(clients)
+
+
+@pytest.mark.parametrize("users", [610, 2000, 20_000, 10**6])
+def test_delta_is_one_over_users_to_the_power_of_one_point_one(users: int) -> None:
+    """Three digits, rounded down."""
+    exact, delta = users**-1.1, delta_of(Privacy(), users)
+    assert 0.99 * exact < delta <= exact
+    assert len(str(int(Decimal(delta.numerator) / delta.denominator / Decimal(10) ** -12)).rstrip("0")) <= 3
+
+
+def test_delta_as_asked_for_and_from_a_public_number() -> None:
+    assert delta_of(Privacy(delta=1e-5), 610) == Fraction(1, 10**5)
+    assert delta_of(Privacy(n_min=500), 610) == delta_of(Privacy(), 500) > delta_of(Privacy(), 610)
+    assert delta_of(Privacy(n_min=500, delta=1e-5), 610) == Fraction(1, 10**5)
+
+
+# Clients and data
+
+
+def test_devices_hold_a_user_each_and_silos_all_of_them_together() -> None:
+    devices, silos = ready("clients.kind=devices"), ready("clients.count=7")
+    assert len(devices.fleet.names) == 60
+    assert all(len(users) == 1 for users in devices.fleet.members)
+    assert len(silos.fleet.names) == 7
+    for prepared in (devices, silos):
+        assert sorted(np.concatenate(prepared.fleet.members).tolist()) == list(range(60))
+        assert prepared.fleet.names == tuple(sorted(prepared.fleet.names))
+    assert devices.fleet.held_out is devices.split.valid
+
+
+def test_what_is_tested_on_is_on_no_client() -> None:
+    prepared = ready()
+    assert prepared.fleet.train is prepared.split.train
+    for user in range(60):
+        assert set(prepared.fleet.train.history(user)).isdisjoint(prepared.split.test.history(user))
+        assert set(prepared.fleet.held_out.history(user)).isdisjoint(prepared.split.test.history(user))
+
+
+def test_the_seeds_decide() -> None:
+    def members(*changes: str) -> list[list[int]]:
+        return [users.tolist() for users in ready(*changes).fleet.members]
+
+    assert members() == members() != members("seed=1")
+    assert ready().split.train.items.tolist() == ready("seed=1").split.train.items.tolist()
+    assert ready().split.train.items.tolist() != ready("data.seed=2").split.train.items.tolist()
+
+
+def test_on_devices_mf_is_trained_on_interactions() -> None:
+    """Their number is the device's: a batch has a fifth of them."""
+    prepared = ready("clients.kind=devices", "privacy.mode=local", "model.name=mf", "model.settings={}")
+    assert prepared.locally is not None
+    assert prepared.locally.guarantee.unit is Unit.EXAMPLE
+    examples = prepared.fleet.examples(prepared.fleet.names, Unit.EXAMPLE)
+    assert sum(examples) == len(prepared.split.train)
+    assert prepared.locally.budget.delta == delta_of(Privacy(), len(prepared.split.train))
+
+
+def test_a_model_of_sums_has_no_rounds() -> None:
+    prepared = ready("clients.kind=devices", "privacy.mode=distributed", "model.name=private-ease", "model.settings={}")
+    assert not prepared.in_rounds
+    assert prepared.distributed is not None
+    assert prepared.distributed.budget.epsilon == 8
+    assert prepared.distributed.found.epsilon <= 8 * 0.998
+
+
+# Refusals
+
+WRONG = [
+    (["model.name=magic"], "unknown model 'magic'; there are autoencoder"),
+    (["model.settings.depth=3"], "model.settings: .*depth"),
+    (["model.settings.width=0"], "width"),
+    (["model.settings.width=1.5"], "model.settings: "),
+    (["protocol.name=magic"], "unknown protocol"),
+    (["protocol.dropout=0.45", "protocol.corrupt=0.3"], "infeasible"),
+    (["protocol.dropout=1.5"], "below 1"),
+    (["training.server_rate=-1"], "above zero"),
+    (["training.momentum=1"], "below 1"),
+    (["training.measured=1"], "share of the norm"),
+    (["training.weight_bound=0"], "weight_bound"),
+    (["training.draw=fixed"], "at least two"),
+    (["training.draw=fixed", "training.size=7"], "cannot be drawn from 6"),
+    (["clients.count=61"], "cannot be divided"),
+    (["clients.kind=devices", "data.users=1"], "hides nobody"),
+    (["clients.spread=dirichlet", "clients.alpha=0"], "alpha"),
+    (["data.items=5"], "items"),
+    (["data.source=movielens", "data.path=/nowhere"], "not a folder of MovieLens"),
+    (["data.source=table", "data.path=/nowhere.csv"], "nowhere"),
+    (["privacy.mode=distributed", "privacy.epsilon=501"], "at most 500"),
+    (["privacy.mode=distributed", "privacy.delta=1e-300"], "private"),
+    (["privacy.mode=local", "privacy.epsilon=1e-9"], "the budget allows 1e-09"),
+    (["privacy.mode=local", "privacy.clip=1e300"], "clipping bound"),
+    (["model.name=private-ease", "model.settings={}", "privacy.mode=local"], "has no local training"),
+    (["model.name=private-ease", "model.settings={}", "training.draw=fixed", "training.size=3"], "over all clients"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"), WRONG, ids=lambda each: " ".join(each) if isinstance(each, list) else ""
+)
+def test_what_cannot_be_done_is_refused_in_one_line(changes: list[str], reason: str) -> None:
+    with pytest.raises((UsageError, BudgetError), match=reason) as refused:
+        ready(*changes)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("changes", [["data.source=table"], ["data.source=split"], ["clients.spread=column"]])
+def test_files_that_are_not_named_are_missed(changes: list[str]) -> None:
+    with pytest.raises(UsageError):
+        ready(*changes)
+
+
+def test_the_default_configuration_can_be_prepared() -> None:
+    assert prepare(Config()).locally is not None

@@ -1,0 +1,183 @@
+"""Noised sums for models: what users add, cut to its norm, with the noise that their share of the budget stands for.
+
+Statistical tests: fixed secrets; the squares of d noise values, relative to their stated variance, add up to d within 7
+standard deviations: for d = 3000 false with probability below 1e-9 (see test_federated).
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.ideal import IdealAdder
+from dp.calibrate import user_level
+from dp.events import Everyone, Relation, Release, Skellam
+from recsys.data.interactions import History
+from recsys.federated import Fleet
+from recsys.models.private_sums import Noised, exact_sums
+from recsys.network import Network
+from recsys.private import sums_of
+from recsys.record import Round
+from recsys.secure import Begun, Deployment, SecureAdder
+from secagg.errors import StorageError, ThresholdError, UsageError
+from tests.adversarial.attack import switch_off
+from tests.recsys.scene import SECRET, fleet, ledger_for
+
+WHOLE = Fraction(1)
+DEPLOYMENT = Deployment(corrupt="0.2", dropout="0.34")
+KIND = DEPLOYMENT.noise(6)
+
+
+def devices() -> Fleet:
+    return fleet((1,) * 6)
+
+
+def counts(history: History) -> NDArray[np.float64]:
+    return np.bincount(history, minlength=12) / len(history)
+
+
+def test_without_noise_the_sum_is_the_exact_one() -> None:
+    clients, done = devices(), list[Round]()
+    found = sums_of(clients, SecureAdder(clients.names, DEPLOYMENT, SECRET), done=done.append)("p", 12, WHOLE, counts)
+    expected = exact_sums(list(clients.train.histories()))("p", 12, WHOLE, counts)
+    assert np.abs(found.vector - expected.vector).max() < 6 / 2**19
+    assert (found.deviation, found.users) == (0.0, 6)
+    (one,) = done
+    assert (one.number, one.purpose, one.planned, one.survivors, one.measured) == (0, "p", 6, 6, {})
+    assert one.bytes_up > one.planned * 12
+    assert set(one.seconds) > {"updates", "upload"}
+
+
+def test_a_client_with_many_users_adds_no_more_than_one_would() -> None:
+    clients = fleet((9, 9))
+    found = sums_of(clients, IdealAdder(SECRET))("p", 12, WHOLE, counts)
+    expected = np.zeros(12)
+    for name in clients.names:
+        added = np.sum([counts(history) for history in clients.histories(name)], axis=0)
+        assert np.linalg.norm(added) > 2
+        expected += added / np.linalg.norm(added)
+    assert np.abs(found.vector - expected).max() < 2 / 2**19
+
+
+@pytest.mark.parametrize("adder", ["secure", "ideal"])
+@pytest.mark.parametrize(("share", "deviation"), [(WHOLE, 2.0), (Fraction(1, 4), 4.0)])
+def test_the_noise_is_as_large_as_said_and_larger_for_a_smaller_share(
+    adder: str, share: Fraction, deviation: float, tmp_path: Path
+) -> None:
+    found = noised(adder, share, tmp_path)
+    assert found.deviation == pytest.approx(deviation * (6 / (6 - 1)) ** 0.5, rel=0.05)
+    squares = float(np.square(found.vector / found.deviation).sum())
+    assert abs(squares - 3000) < 7 * 6000**0.5
+
+
+def noised(adder: str, share: Fraction, folder: Path) -> Noised:
+    """Nobody adds anything: what is in the sum is noise. The multiplier is 2 for three honest survivors."""
+    clients = devices()
+    release = Release(Skellam(Fraction(4 << 40), 1 << 40, 1 << 40), Everyone(), user_level(Relation.ZERO_OUT))
+    ledger = ledger_for(folder / "ledger.db", release, epsilon=40, slack=Fraction(1, 10**8))
+    real = SecureAdder(clients.names, DEPLOYMENT, SECRET, ledger=ledger)
+    chosen: Any = real if adder == "secure" else IdealAdder(SECRET)
+    found = sums_of(clients, chosen, multiplier=2.0, noise=KIND)("p", 3000, share, lambda history: np.zeros(3000))
+    ledger.close()
+    return found
+
+
+def test_noise_has_a_kind_and_a_size() -> None:
+    for more in ({"multiplier": 1.0}, {"noise": KIND}):
+        with pytest.raises(UsageError, match="a kind and a multiplier"):
+            sums_of(devices(), IdealAdder(SECRET), **more)  # type: ignore[arg-type]
+
+
+def test_more_noise_than_a_ring_holds_is_refused() -> None:
+    sums = sums_of(devices(), IdealAdder(SECRET), multiplier=1e9, noise=KIND)
+    with pytest.raises(UsageError, match="needs more than 32 bits"):
+        sums("p", 12, WHOLE, counts)
+
+
+# Lost clients
+
+
+class Losing(IdealAdder):
+    """Loses too many clients in its first sums."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__(SECRET)
+        self.left, self.asked = times, list[int]()
+
+    def add_up(self, question: Any, update: Any) -> Any:
+        self.asked.append(question.number)
+        self.left -= 1
+        if self.left >= 0:
+            raise ThresholdError("2 clients uploaded, at least 4 are needed")
+        return super().add_up(question, update)
+
+
+def test_a_sum_that_was_given_up_is_asked_for_again_under_a_new_number() -> None:
+    adder, done = Losing(2), list[Round]()
+    sums = sums_of(devices(), adder, done=done.append)
+    sums("first", 12, WHOLE, counts)
+    sums("second", 12, WHOLE, counts)
+    assert adder.asked == [0, 1, 2, 3]
+    assert [one.number for one in done] == [0, 1, 2, 3]
+    assert [one.survivors for one in done] == [0, 0, 6, 6]
+    assert done[0].purpose == "first, given up: 2 clients uploaded, at least 4 are needed"
+    assert done[3].purpose == "second"
+
+
+def test_five_times_is_the_end() -> None:
+    adder = Losing(99)
+    with pytest.raises(ThresholdError, match="first: too many clients were lost, 5 times"):
+        sums_of(devices(), adder)("first", 12, WHOLE, counts)
+    assert adder.asked == [0, 1, 2, 3, 4]
+
+
+def test_whoever_is_silent_is_missing_from_the_sum() -> None:
+    clients, done = devices(), list[Round]()
+    adder = SecureAdder(clients.names, DEPLOYMENT, SECRET, network=Network(dropout=0.2), seed=8)
+    found = sums_of(clients, adder, done=done.append)("p", 12, WHOLE, lambda history: np.full(12, 0.25))
+    (one,) = done
+    assert sum(one.silent.values()) > 0
+    assert 4 <= one.survivors < 6
+    assert found.vector == pytest.approx(np.full(12, one.survivors * 0.25), abs=1e-4)
+    assert found.users == 6  # who came is not for a model to know
+
+
+# After a crash
+
+
+def two_sums(folder: Path, first: Any = counts, second: Any = counts, only: int = 2) -> None:
+    clients = devices()
+    sums = sums_of(clients, SecureAdder(clients.names, DEPLOYMENT, SECRET, folder=folder))
+    for purpose, contribution in [("first", first), ("second", second)][:only]:
+        sums(purpose, 12, WHOLE, contribution)
+
+
+def other(history: History) -> NDArray[np.float64]:
+    return counts(history) / 2
+
+
+def test_all_sums_are_asked_for_again_and_are_the_same(tmp_path: Path) -> None:
+    for only in (1, 2, 2):
+        two_sums(tmp_path, only=only)
+
+
+@pytest.mark.parametrize("changed", [{"first": other}, {"second": other}])
+def test_none_of_them_is_made_of_other_vectors(changed: Any, tmp_path: Path) -> None:
+    """Also not the first, though the second was begun after it."""
+    two_sums(tmp_path)
+    with pytest.raises(StorageError, match="begun with other updates"):
+        two_sums(tmp_path, **changed)
+
+
+@pytest.mark.parametrize("changed", [{"first": other}, {"second": other}])
+def test_control_remembering_the_last_alone_is_not_enough(
+    changed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch_off(monkeypatch, Begun, "_write", "[*self._known, what]", "[what]")
+    two_sums(tmp_path)
+    two_sums(tmp_path, **changed)

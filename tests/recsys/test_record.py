@@ -1,0 +1,171 @@
+"""The record of a run: whole on the disk or not there, read strictly, and the same again."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.record import FILE, Result, Round, Run, Spending, write_whole
+from secagg.errors import StorageError, UsageError
+
+ROUND = Round(0, "training", 6, 5, {"upload": 1}, 100, 200, {"updates": 0.5}, {"HR@10": 0.1}, {}, 1.0, 7.0, 1.0)
+SPENDING = Spending("ledger.db", "user", "zero-out", "distributed", 8.0, 1e-5, 1, "words")
+RUN = Run(
+    title="a run",
+    config={"seed": 0, "training": {"rounds": 1}},
+    data={"users": 60},
+    protocol={"name": "secagg"},
+    mode="distributed",
+    measured_under="noise",
+    spendings=(SPENDING,),
+    rounds=(ROUND, replace(ROUND, number=1, epsilon=None)),
+    results=(Result("ItemPop", {"HR@10": 0.25}, "a ruler"),),
+    machine={"cores": 2},
+)
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    RUN.save(tmp_path)
+    assert Run.load(tmp_path) == RUN
+    assert os.listdir(tmp_path) == [FILE]
+
+
+NAMES = st.text(max_size=8)
+VALUES = st.dictionaries(NAMES, st.floats(allow_nan=False, allow_infinity=False), max_size=3)
+COUNTS = st.integers(0, 2**60)
+
+
+@settings(max_examples=20)
+@given(
+    rounds=st.lists(
+        st.builds(
+            Round,
+            number=COUNTS,
+            purpose=NAMES,
+            planned=COUNTS,
+            survivors=COUNTS,
+            silent=st.dictionaries(NAMES, COUNTS, max_size=2),
+            bytes_up=COUNTS,
+            bytes_down=COUNTS,
+            seconds=VALUES,
+            measured=VALUES,
+            exact=VALUES,
+            epsilon=st.none() | st.floats(0, 500),
+        ),
+        max_size=3,
+    ),
+    results=st.lists(st.builds(Result, name=NAMES, metrics=VALUES, note=NAMES), max_size=2),
+    ended=NAMES,
+)
+def test_any_record_is(rounds: list[Round], results: list[Result], ended: str, tmp_path_factory: Any) -> None:
+    folder: Path = tmp_path_factory.getbasetemp()
+    run = replace(RUN, rounds=tuple(rounds), results=tuple(results), ended=ended)
+    run.save(folder)
+    assert Run.load(folder) == run
+
+
+def test_a_value_that_is_no_number_is_not_written(tmp_path: Path) -> None:
+    RUN.save(tmp_path)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        replace(RUN, results=(Result("x", {"HR@10": float("nan")}),)).save(tmp_path)
+    assert Run.load(tmp_path) == RUN
+
+
+def test_without_a_record_there_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no run"):
+        Run.load(tmp_path)
+
+
+def test_a_record_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    RUN.save(tmp_path)
+    data = (tmp_path / FILE).read_bytes()
+    for length in range(0, len(data), 7):
+        (tmp_path / FILE).write_bytes(data[:length])
+        with pytest.raises(StorageError):
+            Run.load(tmp_path)
+
+
+WRONG = [
+    [],
+    "run",
+    None,
+    {},
+    {"rounds": []},
+    {"rounds": 3, "results": [], "spendings": []},
+    {"rounds": [3], "results": [], "spendings": []},
+    {"rounds": ["number"], "results": [], "spendings": []},
+    {"more": 1},
+    {"title": 3},
+    {"rounds": None},
+    {"results": [{"name": "x"}]},
+    {"results": [{"name": "x", "metrics": {}, "colour": "red"}]},
+    {"spendings": [{"ledger": "x"}]},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_what_is_no_record_is_refused(wrong: Any, tmp_path: Path) -> None:
+    RUN.save(tmp_path)
+    whole = json.loads((tmp_path / FILE).read_bytes())
+    is_change = isinstance(wrong, dict) and len(wrong) == 1 and wrong != {"rounds": []}
+    (tmp_path / FILE).write_text(json.dumps(whole | wrong if is_change else wrong))
+    with pytest.raises(StorageError, match="not the record"):
+        Run.load(tmp_path)
+
+
+class Killed(BaseException):
+    """What comes after this line never happens."""
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_file_is_the_old_one_until_it_is_the_new_one(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+
+    def killed(*arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os if step == "fsync" else Path, step, killed)
+        with pytest.raises(Killed):
+            write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    write_whole(path, b"new")  # what the killed one left behind is not in the way
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_file_is_synced_before_it_takes_its_name_and_its_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, sync, rename = list[str](), os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        done.append("sync " + os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        sync(descriptor)
+
+    def renamed(draft: Path, path: Path) -> Path:
+        done.append("rename")
+        return rename(draft, path)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("this system does not tell which file a descriptor is of")
+    write_whole(tmp_path / "file", b"new")
+    assert done == ["sync .file.draft", "rename", f"sync {tmp_path.name}"]
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No such file") as refused:
+        write_whole(tmp_path / "nowhere" / "file", b"")
+    assert "\n" not in str(refused.value)

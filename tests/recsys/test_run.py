@@ -1,0 +1,348 @@
+"""Runs in their directory: whole, accounted for, not begun twice, and never where something else is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.ideal import IdealAdder
+from dp import verify_ledger
+from dp.ledger.file import read
+from dp.ledger.verify import verify
+from recsys import run as running
+from recsys.config import Config
+from recsys.federated import State
+from recsys.metrics.ranking import evaluate
+from recsys.models.popularity import ItemPop
+from recsys.models.store import load
+from recsys.prepare import prepare
+from recsys.record import Run
+from recsys.run import train
+from secagg import cli
+from secagg.errors import BudgetError, DecodeError, PeerError, StorageError, ThresholdError, UsageError
+from tests.adversarial.attack import switch_off
+from tests.recsys.scene import config
+
+EASE = ("model.name=private-ease", "model.settings={}", "clients.kind=devices", "protocol.adversary=curious")
+ALWAYS = {"config.json", "secret.key", "ledger.pub", "run.json", "model.npz", "users.csv", "begun.json"}
+KINDS = {
+    "none": (("privacy.mode=none",), {"checkpoint.npz"}),
+    "local": (("privacy.mode=local",), {"checkpoint.npz", "ledger.db"}),
+    "distributed": (("privacy.mode=distributed",), {"checkpoint.npz", "ledger.db"}),
+    "both": (("privacy.mode=both",), {"checkpoint.npz", "ledger.db", "local.db"}),
+    "sums": (("privacy.mode=distributed", *EASE), {"ledger.db"}),
+}
+
+
+def go(config: Config, folder: Path, **more: object) -> Run:
+    return train(prepare(config), folder, twin=IdealAdder(bytes(32)), machine={"cores": 1}, **more)  # type: ignore[arg-type]
+
+
+def of_kind(kind: str, *changes: str) -> Config:
+    return config("protocol.dropout=0.34", *KINDS[kind][0], *changes)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], tuple[Path, Run]]]:
+    """One run of each kind, made when it is asked for. Nobody may change it."""
+    made: dict[str, tuple[Path, Run]] = {}
+
+    def of(kind: str) -> tuple[Path, Run]:
+        if kind not in made:
+            folder = tmp_path_factory.mktemp("runs") / kind
+            made[kind] = (folder, go(of_kind(kind), folder))
+        return made[kind]
+
+    yield of
+    for folder, _ in made.values():
+        shutil.rmtree(folder)
+
+
+Runs = Callable[[str], tuple[Path, Run]]
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+# What is there in the end
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_leaves_what_it_says_and_nothing_else(kind: str, runs: Runs) -> None:
+    folder, run = runs(kind)
+    assert set(os.listdir(folder)) == ALWAYS | KINDS[kind][1]
+    assert Run.load(folder) == run
+    assert run.ended == "all rounds are done"
+    assert len(run.rounds) == 2
+    assert [result.name for result in run.results] == ["ItemPop", "without privacy", "this run"]
+    assert json.loads((folder / "config.json").read_bytes()) == json.loads(json.dumps(run.config))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_ledgers_can_be_verified_and_say_what_the_rounds_say(
+    kind: str, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = runs(kind)
+    assert [spending.ledger for spending in run.spendings] == sorted(KINDS[kind][1] & {"ledger.db", "local.db"})
+    key = bytes.fromhex((folder / "ledger.pub").read_text())
+    for spending in run.spendings:
+        book = verify(read(folder / spending.ledger), key)
+        assert book.genesis.guarantee.trust.value == spending.trust
+        assert float(book.genesis.budget.epsilon) == spending.epsilon == 8
+        assert cli.main(["ledger", "export", str(folder / spending.ledger)]) == 0
+        exported = capsys.readouterr().out.encode()
+        assert list(verify_ledger.problems(exported, key, book.head)) == []
+        reached = book.filter.reached
+        assert reached is not None
+        if spending is run.spendings[0]:
+            assert run.rounds[-1].epsilon == reached / 10**12
+        assert len(book.records) == 2
+    if run.spendings:
+        spent = [one.epsilon for one in run.rounds]
+        assert spent == sorted(spent)  # type: ignore[type-var]
+        assert all(one.epsilon_left == pytest.approx(8 - one.epsilon) for one in run.rounds)  # type: ignore[operator]
+        assert 7.9 < spent[-1] <= 8  # type: ignore[operator]
+    else:
+        assert all(one.epsilon is None for one in run.rounds)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_model_is_what_was_measured(kind: str, runs: Runs) -> None:
+    folder, run = runs(kind)
+    model, items = load(folder / "model.npz")
+    split = prepare(of_kind(kind)).split
+    assert items == list(split.train.item_ids)
+    found = evaluate(model, split)
+    assert {name: found.mean(name) for name in run.results[-1].metrics} == run.results[-1].metrics
+    assert run.rounds[-1].exact == run.results[-1].metrics
+    table = list(csv.DictReader((folder / "users.csv").read_text().splitlines()))
+    assert [float(row["NDCG@10"]) for row in table] == found.values["NDCG@10"].tolist()
+    popular = ItemPop()
+    popular.fit(split.train)
+    assert run.results[0].metrics["HR@10"] == evaluate(popular, split).mean("HR@10")
+
+
+def test_the_twin_is_the_run_without_noise(runs: Runs) -> None:
+    """Of a run without privacy, up to rounding; of others it is the same twin where they train alike."""
+    _, run = runs("none")
+    for name, value in run.results[-1].metrics.items():
+        assert run.results[1].metrics[name] == pytest.approx(value, abs=0.06)  # two of 60 users may be ranked otherwise
+    assert runs("distributed")[1].results[1] == run.results[1]
+
+
+def test_the_secret_is_its_owners_and_nobody_else_knows_it(runs: Runs) -> None:
+    folder, _ = runs("both")
+    assert stat.S_IMODE((folder / "secret.key").stat().st_mode) == 0o600
+    secret = (folder / "secret.key").read_bytes()
+    for path in folder.iterdir():
+        data = path.read_bytes()
+        assert path.name == "secret.key" or (secret not in data and secret.hex().encode() not in data)
+
+
+def test_two_runs_have_two_secrets(runs: Runs) -> None:
+    secrets = {(runs(kind)[0] / "secret.key").read_bytes() for kind in KINDS}
+    assert len(secrets) == len(KINDS)
+
+
+def test_whoever_watches_sees_the_record_grow(tmp_path: Path) -> None:
+    seen = list[Run]()
+    done = go(of_kind("local"), tmp_path / "run", watch=seen.append)
+    assert [(len(run.results), len(run.rounds), bool(run.ended)) for run in seen] == [
+        (2, 0, False),
+        (2, 1, False),
+        (2, 2, False),
+        (3, 2, True),
+    ]
+    assert seen[-1] == done
+
+
+# Again
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_has_ended_is_not_touched(kind: str, runs: Runs) -> None:
+    folder, run = runs(kind)
+    before = contents(folder)
+    assert go(of_kind(kind), folder) == run
+    assert contents(folder) == before
+
+
+def test_another_configuration_does_not_go_on_with_it(runs: Runs) -> None:
+    folder, _ = runs("local")
+    before = contents(folder)
+    for change in ("seed=1", "training.rounds=3", "title=another"):
+        with pytest.raises(UsageError, match="another configuration"):
+            go(of_kind("local", change), folder)
+    assert contents(folder) == before
+
+
+def test_a_directory_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(UsageError, match="holds no run"):
+        go(of_kind("none"), tmp_path)
+    assert os.listdir(tmp_path) == ["letter.txt"]
+    with pytest.raises(UsageError, match="cannot use"):
+        go(of_kind("none"), tmp_path / "letter.txt")
+    assert (tmp_path / "letter.txt").read_text() == "dear"
+
+
+def test_a_run_that_was_killed_while_it_wrote_its_first_file_can_begin(tmp_path: Path) -> None:
+    (tmp_path / ".config.json.draft").write_bytes(b'{"tit')
+    assert go(of_kind("none"), tmp_path).ended
+
+
+class Killed(BaseException):
+    """What comes after this never happens."""
+
+
+def stopped(kind: str, folder: Path, rounds: int) -> None:
+    """A run that ends when it has told of so many rounds."""
+
+    def watch(run: Run) -> None:
+        if len(run.rounds) == rounds:
+            raise Killed
+
+    with pytest.raises(Killed):
+        go(of_kind(kind), folder, watch=watch)
+
+
+def test_what_was_reached_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rulers and twin are in the record by then."""
+    stopped("distributed", tmp_path, 1)
+    monkeypatch.setattr(running, "ItemPop", None)
+    assert [one.number for one in go(of_kind("distributed"), tmp_path).rounds] == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["checkpoint.npz", "run.json", "begun.json", "secret.key"])
+def test_a_file_that_is_cut_short_ends_the_run(name: str, tmp_path: Path) -> None:
+    stopped("distributed", tmp_path, 1)
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:20])
+    before = contents(tmp_path)
+    with pytest.raises((DecodeError, StorageError)) as refused:
+        go(of_kind("distributed"), tmp_path)
+    assert "\n" not in str(refused.value)
+    changed = {name for name, digest in contents(tmp_path).items() if digest != before.get(name)}
+    assert changed <= {"run.json", "ledger.db"}  # where a sum is set aside before it is begun
+
+
+def test_another_secret_does_not_open_the_ledger(tmp_path: Path) -> None:
+    stopped("distributed", tmp_path, 1)
+    (tmp_path / "secret.key").write_bytes(bytes(32))
+    with pytest.raises(PeerError, match="another key"):
+        go(of_kind("distributed"), tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("local", "ledger.db"), ("both", "local.db")])
+def test_without_its_ledger_a_run_does_not_go_on(kind: str, name: str, tmp_path: Path) -> None:
+    stopped(kind, tmp_path, 1)
+    (tmp_path / name).unlink()
+    with pytest.raises(StorageError, match="is gone"):
+        go(of_kind(kind), tmp_path)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_ledger_that_is_cut_short_is_not_written_to(tmp_path: Path) -> None:
+    stopped("local", tmp_path, 1)
+    path = tmp_path / "ledger.db"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises((PeerError, StorageError)):
+        go(of_kind("local"), tmp_path)
+
+
+def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
+    def second(run: Run) -> None:
+        with pytest.raises(StorageError, match="locked"):
+            go(of_kind("local"), tmp_path)
+        raise Killed
+
+    with pytest.raises(Killed):
+        go(of_kind("local"), tmp_path, watch=second)
+
+
+# Lost clients, spent budgets
+
+
+def test_given_up_rounds_are_on_record_and_made_up_for(tmp_path: Path) -> None:
+    run = go(of_kind("none", "network.dropout=0.3", "training.rounds=3", "seed=2"), tmp_path / "run")
+    assert [one.number for one in run.rounds] == list(range(len(run.rounds)))
+    given_up = [one for one in run.rounds if not one.survivors]
+    assert given_up
+    assert all(one.purpose.startswith("training, given up") for one in given_up)
+    assert len(run.rounds) - len(given_up) == 3
+    assert run.ended == "all rounds are done"
+
+
+def test_a_first_round_that_is_given_up_is_not_the_end(tmp_path: Path) -> None:
+    run = go(of_kind("none", "network.dropout=0.3", "training.rounds=1", "seed=2"), tmp_path / "run")
+    assert run.rounds[0].survivors == 0
+    assert run.ended == "all rounds are done"
+
+
+def test_five_in_a_row_are_the_end_and_again(tmp_path: Path) -> None:
+    for tried in (5, 6):
+        with pytest.raises(ThresholdError, match="too many clients were lost, 5 times"):
+            go(of_kind("none", "network.dropout=0.95"), tmp_path / "run")
+        rounds = Run.load(tmp_path / "run").rounds
+        assert len(rounds) == tried
+    assert not any(one.survivors for one in rounds)
+
+
+def test_when_the_budget_is_spent_the_model_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds that are given up are charged, too, where clients train under privacy by themselves."""
+    asked = of_kind("local", "network.dropout=0.3", "training.rounds=3", "seed=2")
+    run = go(asked, tmp_path / "run")
+    assert run.ended.startswith("the budget is spent: with this release epsilon could reach")
+    assert len(run.rounds) == 3
+    state = State.decode((tmp_path / "run" / "checkpoint.npz").read_bytes())
+    model, _ = load(tmp_path / "run" / "model.npz")
+    assert model.vector.tobytes() == state.vector.tobytes()  # type: ignore[attr-defined]
+    before = contents(tmp_path / "run")
+    assert go(asked, tmp_path / "run") == run
+    assert contents(tmp_path / "run") == before
+
+
+def test_nothing_that_was_measured_decides_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all measured values turned around, the model is the same."""
+    go(of_kind("none"), tmp_path / "run")
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(tmp_path / "run" / "config.json", other)
+    shutil.copy(tmp_path / "run" / "secret.key", other)
+    real = running.evaluate
+
+    def turned(*arguments: object, **more: object) -> object:
+        found = real(*arguments, **more)  # type: ignore[arg-type]
+        return replace(found, values={name: 1 - value for name, value in found.values.items()})
+
+    monkeypatch.setattr(running, "evaluate", turned)
+    run = go(of_kind("none"), other)
+    assert run.results[-1].metrics != Run.load(tmp_path / "run").results[-1].metrics
+    assert (other / "model.npz").read_bytes() == (tmp_path / "run" / "model.npz").read_bytes()
+
+
+def test_control_a_run_that_forgets_its_checkpoint_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins again from the first sum; that the record then has the rounds of one run only, is what is compared."""
+    stopped("none", tmp_path, 1)
+    switch_off(monkeypatch, running._Running, "_train", "checkpoint.exists()", "False")
+    seen = list[int]()
+    go(of_kind("none"), tmp_path, watch=lambda run: seen.append(len(run.rounds)))
+    assert seen == [0, 1, 2, 2]
+    assert np.isfinite(Run.load(tmp_path).results[-1].metrics["HR@10"])
+
+
+def test_an_impossible_budget_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises((UsageError, BudgetError)):
+        go(of_kind("local", "privacy.epsilon=1e-9"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
