@@ -22,8 +22,16 @@ CASES = {
     "dp": "Samplers, calibration, accounting, the ledger, embedding gradients against Opacus.",
     "lattice": "Transforms against SEAL's, sampling, packing and exact decoding of coefficients.",
     "pairwise": "SecAgg and SecAgg+: phases, bytes, memory, masking against the keystream limit.",
+    "recommender": "What secure sums cost a federated recommender: time, memory, quality.",
+    "utility": "What privacy costs a recommender: models x budgets x seeds, beside ItemPop and EASE.",
 }
 """name (also of its module here) -> what it measures"""
+
+QUICK = {
+    "recommender": ("items=2000", "clients=30", "rounds=2", "many=1000", "long=5", "central_rounds=50"),
+    "utility": ("users=300", "items=500", "models=private-ease,mf", "seeds=2", "out=runs/utility-quick"),
+}
+"""name -> the settings with which it takes minutes, for cases that take longer"""
 
 Say = Callable[[str], None]
 

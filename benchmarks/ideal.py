@@ -10,6 +10,7 @@ from time import perf_counter
 
 import numpy as np
 
+from dp.noise import LARGEST_VARIANCE
 from recsys.secure import Answer, Question, Update
 from secagg import labels, sampling
 from secagg.keys import derive
@@ -33,7 +34,9 @@ class IdealAdder:
             total += encoding.encode(vector, weight=question.weights.get(name, 1), seed=bytes(32), rng=rng)
         if question.noise is not None:
             variance = question.noise.held(clients, clients) * clients / (clients - question.noise.colluders)
-            total += sampling.skellam(variance, encoding.coordinates, self._drawn(question.number, b"noise")(32))
+            parts, seeds = -(-variance // LARGEST_VARIANCE), self._drawn(question.number, b"noise")
+            for _ in range(parts):  # at once a sampler draws no more than one client's
+                total += sampling.skellam(variance / parts, encoding.coordinates, seeds(32))
         found = encoding.decode(total, count=clients, seed=bytes(32))
         seconds = {"updates": making, "adding": perf_counter() - began - making}
         return Answer(found.vector, found.weight, question.cohort, {}, 0, 0, seconds)
