@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction
+from functools import lru_cache
 from importlib import import_module
 from math import floor, log10
 from typing import Any, cast
@@ -190,6 +191,7 @@ def _optimiser(training: Training) -> Optimiser:
 # Data and clients
 
 
+@lru_cache(1)
 def data_of(data: Data) -> tuple[Split, tuple[str, ...]]:
     """The split, and what to say of it."""
     if data.source is Source.SPLIT:

@@ -56,12 +56,18 @@ def train(
     if before is not None and before.ended:
         return before
     with ExitStack() as held:
-        return _Running(prepared, folder, machine, watch, held).run(twin, before.results if before else ())
+        return _Running(prepared, folder, machine, watch, held, before).run(twin)
 
 
 class _Running:
     def __init__(
-        self, prepared: Prepared, folder: Path, machine: Mapping[str, Any], watch: Watch, held: ExitStack
+        self,
+        prepared: Prepared,
+        folder: Path,
+        machine: Mapping[str, Any],
+        watch: Watch,
+        held: ExitStack,
+        before: Run | None,
     ) -> None:
         self._prepared, self._folder, self._watch = prepared, folder, watch
         self._secret = _secret(folder)
@@ -73,12 +79,14 @@ class _Running:
                 _ledger(folder / name, key, budget, guarantee, prepared.config.title)
             )
         self._record = _record(prepared, machine)
+        if before is not None:
+            self._record = replace(self._record, rounds=before.rounds, results=before.results)
         negatives = prepared.split.train.item_count > 10 * NEGATIVES
         self._negatives = frozen(prepared.split, NEGATIVES, seed=prepared.config.seed) if negatives else None
 
-    def run(self, twin: Adder, rulers: tuple[Result, ...]) -> Run:
+    def run(self, twin: Adder) -> Run:
         prepared = self._prepared
-        self._say(results=rulers or (self._rule("ItemPop", ItemPop()), self._twin(twin)))
+        self._say(results=self._record.results or (self._rule("ItemPop", ItemPop()), self._twin(twin)))
         adder = SecureAdder(
             prepared.fleet.names,
             prepared.deployment,
@@ -126,7 +134,8 @@ class _Running:
         prepared = self._prepared
 
         def done(one: Round) -> None:
-            self._say(rounds=(*self._record.rounds, self._counted(one, None)))
+            if one.number >= len(self._record.rounds):  # else it is on record, with what had been spent by then
+                self._say(rounds=(*self._record.rounds, self._counted(one, None)))
 
         sums = prepared.sums(adder, done)
         model.learn(sums, prepared.split.train.item_count)

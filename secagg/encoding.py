@@ -24,7 +24,7 @@ from secagg.prg import Prg, Rng, random_words
 from secagg.ring import Ring
 
 MAX_LENGTH = 1 << 34
-_BLOCK = 1 << 16
+_BLOCK = 1 << 14
 _SMALLEST_CLIP, _LARGEST_CLIP = 1e-100, 1e100  # products and squares of them are still numbers
 _LARGEST_BETA = Fraction(9, 10)
 _ROUNDINGS = 1000  # at most; that none of them fits has probability below 2^-150
@@ -217,13 +217,18 @@ class Encoding:
 
 
 def _round(vector: NDArray[np.float64], rng: Rng) -> NDArray[np.int64]:
-    """Up with probability equal to the fraction, to within 2^-64, else down."""
-    below = np.floor(vector)
-    fraction = vector - below
-    whole = fraction == 1.0  # a negative number so small that subtracting its floor rounds
-    below[whole] += 1
-    fraction[whole] = 0
-    return below.astype(np.int64) + (random_words(rng, len(vector)) < (fraction * 2.0**64).astype(np.uint64))
+    """Up with probability equal to the fraction, to within 2^-64, else down. In blocks that stay in the cache."""
+    values = np.empty(len(vector), np.int64)
+    for start in range(0, len(vector), _BLOCK):
+        block = vector[start : start + _BLOCK]
+        below = np.floor(block)
+        fraction = block - below
+        whole = fraction == 1.0  # a negative number so small that subtracting its floor rounds
+        below[whole] += 1
+        fraction[whole] = 0
+        up = random_words(rng, len(block)) < (fraction * 2.0**64).astype(np.uint64)
+        values[start : start + _BLOCK] = below.astype(np.int64) + up
+    return values
 
 
 def norm_squared(values: NDArray[np.int64]) -> int:

@@ -96,7 +96,7 @@ def test_a_changed_grid_has_other_cells() -> None:
 
 
 def test_cohorts_grow_with_the_population() -> None:
-    """A model that is trained on a fixed number of clients would fall behind on more users, and flatter its noised twin."""
+    """With a fixed number of clients a model would fall behind on more users, and flatter its noised twin."""
     assert [cell(TINY, users, "mf", 0.0, 0).training.size for users in (600, 20_000)] == [60, 2000]
     assert cell(TINY, 600, "mf", 8.0, 0).training.draw == "everyone"
 

@@ -224,6 +224,24 @@ def test_what_was_reached_is_not_measured_again(tmp_path: Path, monkeypatch: pyt
     assert [one.number for one in go(of_kind("distributed"), tmp_path).rounds] == [0, 1]
 
 
+def test_what_had_been_spent_after_a_sum_stays_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart the first of two sums is asked for again, when the second is in the ledger already."""
+    asked = of_kind("sums")
+    with monkeypatch.context() as patched:
+        patched.setattr(running, "save", lambda *arguments: stop_here())
+        with pytest.raises(Killed):
+            go(asked, tmp_path)
+    before = Run.load(tmp_path).rounds
+    stopped("sums", tmp_path, 2)  # once more
+    assert go(asked, tmp_path).rounds == before
+    first, second = (one.epsilon for one in before)
+    assert 0 < first < second  # type: ignore[operator]
+
+
+def stop_here() -> None:
+    raise Killed
+
+
 @pytest.mark.parametrize("name", ["checkpoint.npz", "run.json", "begun.json", "secret.key"])
 def test_a_file_that_is_cut_short_ends_the_run(name: str, tmp_path: Path) -> None:
     stopped("distributed", tmp_path, 1)
@@ -338,7 +356,7 @@ def test_control_a_run_that_forgets_its_checkpoint_is_seen(tmp_path: Path, monke
     switch_off(monkeypatch, running._Running, "_train", "checkpoint.exists()", "False")
     seen = list[int]()
     go(of_kind("none"), tmp_path, watch=lambda run: seen.append(len(run.rounds)))
-    assert seen == [0, 1, 2, 2]
+    assert seen == [1, 1, 2, 2]
     assert np.isfinite(Run.load(tmp_path).results[-1].metrics["HR@10"])
 
 
