@@ -36,7 +36,7 @@ from recsys.data.interactions import History, Interactions
 from recsys.metrics.ranking import measure
 from recsys.models.recommender import Local, SharedModel
 from recsys.optimisers import Optimiser
-from recsys.participation import Participation
+from recsys.participation import Participation, beacon
 from recsys.record import Round
 from recsys.secure import Adder, Answer, Question
 from secagg import labels
@@ -212,7 +212,7 @@ class Federation:
     def advance(self) -> Round:
         """One round. If too many clients are lost the model stays as it is, and so it is recorded."""
         number = len(self.state.rounds)
-        cohort = self._participation.cohort(self._fleet.names, self._secret, number)
+        cohort = self._participation.cohort(self._fleet.names, beacon(self._seed), number)
         planned = self._participation.planned(len(self._fleet.names))
         try:
             if len(cohort) < 2:

@@ -17,8 +17,13 @@ import numpy as np
 
 from secagg import labels
 from secagg.errors import UsageError
-from secagg.keys import derive
+from secagg.keys import derive, digest
 from secagg.prg import Prg, random_words
+
+
+def beacon(seed: int) -> bytes:
+    """Of a simulated run: a function of its seed, so that the same seed draws the same cohorts."""
+    return digest(labels.SIMULATED, b"beacon", str(seed).encode())
 
 
 class Draw(StrEnum):

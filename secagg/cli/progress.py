@@ -1,4 +1,8 @@
-"""How a run is shown while it goes on: a table that grows by a line a round, and the results in the end."""
+"""How a run is shown while it goes on: a table that grows by a line a round, and the results in the end.
+
+HR@10 and NDCG@10 are exact, of the model after the round, by whoever simulates; "by clients" is what these measured of
+the model before the round, as the server learnt it.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ COLUMNS = (
     "survivors",
     "HR@10",
     "NDCG@10",
+    "NDCG@10 before, by clients",
     "epsilon",
     "left",
     "outsiders",
@@ -77,11 +82,11 @@ def _table(run: Run) -> Table:
 
 
 def _cells(one: Round) -> list[str]:
-    found = one.measured or one.exact
     return [
         f"{one.number}" if one.purpose == "training" else f"{one.number} {one.purpose}",
         f"{one.survivors}/{one.planned}",
-        *(f"{found[name]:.4f}" if name in found else "" for name in COLUMNS[2:4]),
+        *(f"{one.exact[name]:.4f}" if name in one.exact else "" for name in COLUMNS[2:4]),
+        f"{one.measured['NDCG@10']:.4f}" if "NDCG@10" in one.measured else "",
         *("" if value is None else f"{value:.3f}" for value in (one.epsilon, one.epsilon_left, one.epsilon_outsiders)),
         _bytes(one.bytes_up),
         _bytes(one.bytes_down),

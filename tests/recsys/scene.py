@@ -27,6 +27,9 @@ SECRET = bytes(range(32))
 BITS = 24
 
 
+SEED = 3
+
+
 def population(users: int, items: int = 12, events: int = 6, seed: int = 0) -> Interactions:
     """Each user takes so many different items, the first ones most often; every fifth too few to be measured."""
     rng = np.random.default_rng(seed)
@@ -55,7 +58,7 @@ def federation(
     local: Local = Local(rate=0.5),  # noqa: B008
     encoding: Encoding | None = None,
     secret: bytes = SECRET,
-    seed: int = 3,
+    seed: int = SEED,
     **more: Any,
 ) -> Federation:
     """Of the smallest model, over the ideal functionality, unless something else is asked for."""

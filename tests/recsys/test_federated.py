@@ -35,14 +35,14 @@ from recsys.models.autoencoder import Autoencoder
 from recsys.models.recommender import Local
 from recsys.network import Network
 from recsys.optimisers import Optimiser, Rule
-from recsys.participation import Draw, Participation
+from recsys.participation import Draw, Participation, beacon
 from recsys.record import Round
 from recsys.secure import Adder, Deployment, SecureAdder
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, UsageError
 from tests.adversarial.attack import switch_off
 from tests.recsys.bias import Bias
-from tests.recsys.scene import BITS, SECRET, federation, fleet, ledger_for
+from tests.recsys.scene import BITS, SECRET, SEED, federation, fleet, ledger_for
 
 OTHER = bytes(32)
 DEPLOYMENT = Deployment(dropout="0.34")
@@ -417,7 +417,7 @@ def test_local_privacy_and_its_ledger_go_together(tmp_path: Path) -> None:
 def test_of_a_fixed_cohort_all_take_part_and_nobody_else() -> None:
     clients = fleet()
     done = federation(clients, secure(clients), participation=Participation(Draw.FIXED, 4))
-    cohorts = [Participation(Draw.FIXED, 4).cohort(clients.names, SECRET, number) for number in range(3)]
+    cohorts = [Participation(Draw.FIXED, 4).cohort(clients.names, beacon(SEED), number) for number in range(3)]
     assert len(set(cohorts)) > 1
     for cohort in cohorts:
         model = Bias()
@@ -434,7 +434,7 @@ def test_a_cohort_of_one_hides_nobody_and_costs_nothing(tmp_path: Path) -> None:
     participation = Participation(Draw.POISSON, 2)
     done = private(clients, ledger, participation=participation)
     run(done, 8)
-    sizes = [len(participation.cohort(clients.names, SECRET, number)) for number in range(8)]
+    sizes = [len(participation.cohort(clients.names, beacon(SEED), number)) for number in range(8)]
     assert min(sizes) < 2 < max(sizes)
     assert [one.planned for one in done.state.rounds] == sizes
     assert [one.survivors for one in done.state.rounds] == [size if size > 1 else 0 for size in sizes]
@@ -446,14 +446,13 @@ def test_a_cohort_of_one_hides_nobody_and_costs_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("noisy", [True, False])
 def test_with_noise_a_sum_is_divided_by_a_constant(noisy: bool) -> None:
     """By the mean size of a cohort; without noise by how many came."""
-    clients, secret = fleet(), bytes([7]) * 32
-    participation = Participation(Draw.POISSON, 3)
-    (came, *_) = cohort = participation.cohort(clients.names, secret, 0)
-    assert len(cohort) not in (0, 1, 3), came
+    clients, participation = fleet(), Participation(Draw.POISSON, 3)
+    cohort = participation.cohort(clients.names, beacon(SEED), 0)
+    assert len(cohort) not in (0, 1, 3)
     encoding = Encoding(12, 1.0, 24)
     faint = NoiseSpec(DEPLOYMENT.noise(6).family, Fraction(1))
     noise = (lambda count: faint) if noisy else None
-    more: dict[str, Any] = {"encoding": encoding, "measured": 0.0, "participation": participation, "secret": secret}
+    more: dict[str, Any] = {"encoding": encoding, "measured": 0.0, "participation": participation}
     done = federation(clients, IdealAdder(OTHER), noise=noise, **more)
     start = done.state.vector
     total = np.zeros(12)
