@@ -9,7 +9,8 @@ ridge solution for implicit feedback (Hu, Koren and Volinsky 2008), in which new
 
 Training goes as in Singhal et al. 2021, "Federated Reconstruction": a random part of the history (support) makes u,
 which then stands still while the rest moves V and b, by SGD against sampled negatives. The loss of a user is the sum
-over these positives, its mean over the negatives of each:
+over the n positives of that rest, divided by the root of n so that heavy users do not decide everything. That of a
+positive is a mean over its negatives:
 
     bpr   -log sigmoid(positive - negative)                      Rendle et al. 2009
     bce   -log sigmoid(positive) - log sigmoid(-negative)        He et al. 2017
@@ -25,6 +26,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from enum import StrEnum
+from math import sqrt
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from dp.training import Settings
     from dp.training.trainer import Charge
 
-CENTRAL = Local(epochs=40, batch=64, rate=0.003)
+CENTRAL = Local(epochs=40, batch=128, rate=0.003)
 
 
 class Loss(StrEnum):
@@ -78,7 +80,7 @@ class MatrixFactorisation:
         negatives: int = 4,
         support: float = 0.5,
         fading: float = 0.98,
-        ridge: float = 3.0,
+        ridge: float = 1.0,
         unseen: float = 0.003,
         spread: float = 0.1,
         bias: float = 1.0,
@@ -121,7 +123,7 @@ class MatrixFactorisation:
 
     def fit(self, train: Interactions) -> None:
         self.begin(train.item_count, seed=0)
-        optimiser = Optimiser(Rule.FEDADAM, rate=self._central.rate, tau=1e-4)
+        optimiser = Optimiser(Rule.FEDADAM, rate=self._central.rate, tau=1e-5)
         for batch, rng in batches(list(train.histories()), self._central, seed=0):
             self._rows += optimiser(-self._gradient(batch, rng).astype(np.float64)).astype(np.float32)
 
@@ -187,6 +189,8 @@ class MatrixFactorisation:
         who = np.repeat(np.arange(len(histories)), [len(one) for one in positives])
         liked, other = np.concatenate(positives), np.concatenate(negatives)
         up, down = self._pushes(scores[who, liked], scores[who[:, None], other])
+        per_user = np.array([weight_of(len(one)) for one in positives], np.float32)[who]
+        up, down = up * per_user, down * per_user[:, None]
         cells = np.concatenate([who * scores.shape[1] + liked, (who[:, None] * scores.shape[1] + other).ravel()])
         by_score = np.bincount(cells, np.concatenate([up, down.ravel()]), minlength=scores.size).reshape(scores.shape)
         gradient: NDArray[np.float32] = by_score.astype(np.float32).T @ (factors / np.float32(len(histories)))
@@ -231,6 +235,11 @@ class MatrixFactorisation:
         if not len(self._rows):
             raise UsageError("the model has not begun: call begin or fit first")
         return self._rows
+
+
+def weight_of(positives: int) -> float:
+    """Of each positive, in the loss of a user who has so many."""
+    return 1 / sqrt(max(1, positives))
 
 
 def _sigmoid(scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -26,6 +26,7 @@ from dp.training import Settings
 from dp.training.trainer import Charge
 from recsys.data.interactions import History
 from recsys.data.negatives import sample
+from recsys.models.mf import weight_of
 from recsys.models.neural import descend_privately, latest, own
 from secagg.errors import UsageError
 from secagg.prg import Rng
@@ -56,7 +57,7 @@ def by_user(
         supports.append(support)
         positives[user], there = latest(liked, length, filler=0)
         negatives[user, there] = others[-length:]
-        counted[user] = there
+        counted[user] = there * weight_of(int(there.sum()))
     examples = TensorDataset(*map(torch.from_numpy, (model.factors(supports), positives, negatives, counted)))
     module = _Rows(model, rows)
     settings = descend_privately(

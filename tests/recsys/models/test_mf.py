@@ -62,15 +62,16 @@ def loss_on_paper(made: MatrixFactorisation, rows: Any, histories: Sequence[Hist
     order = rng.permutation(len(histories))
     drawn = [made.drawn(histories[user], rng) for user in order]
     for support, positives, negatives in drawn:
-        factor = torch.from_numpy(made.factors([support])[0])
+        factor, own = torch.from_numpy(made.factors([support])[0]), 0.0
         for positive, others in zip(positives, negatives, strict=True):
             liked = rows[int(positive)] @ factor
             for other in others:
                 unliked = rows[int(other)] @ factor
                 if made.loss == "bpr":
-                    total = total + F.softplus(unliked - liked) / len(others)
+                    own = own + F.softplus(unliked - liked) / len(others)
                 else:
-                    total = total + (F.softplus(-liked) + F.softplus(unliked)) / len(others)
+                    own = own + (F.softplus(-liked) + F.softplus(unliked)) / len(others)
+        total = total + own / len(positives) ** 0.5
     return total / len(histories)
 
 
