@@ -66,10 +66,10 @@ RECIPES: Mapping[str, Recipe] = {
     "private-ease": Recipe(),
     "private-mf": Recipe(),
     "mf": Recipe(
-        Way(training={"rounds": 400, **_ADAM}),
+        Way(training={"rounds": 250, **_ADAM, "rate": 100.0, "batch": 1}),
         Way(
-            {"width": 8, "loss": "bce", "spread": 0.03, "ridge": 0.3, "unseen": 0.01, "fading": 0.95},
-            {"rounds": 12, **_PLAIN},
+            {"width": 16, "loss": "bce", "unseen": 0.01, "ridge": 2.0, "bias": 0.3, "fading": 0.95},
+            {"rounds": 10, "rate": 10.0, "batch": 1, "clip": 0.5, "server": "fedavg", "server_rate": 600.0},
         ),
     ),
     "autoencoder": _NEURAL,

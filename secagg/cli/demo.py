@@ -23,12 +23,12 @@ class Clients(StrEnum):
 
 CONFIGS: dict[Clients, dict[str, Any]] = {
     Clients.SILOS: {
-        "title": "20 silos of 100 users, local DP-SGD, SecAgg+",
-        "data": {"users": 2000, "items": 1000},
+        "title": "20 silos of 200 users, local DP-SGD, SecAgg+",
+        "data": {"users": 4000, "items": 1000},
         "clients": {"kind": "silos", "count": 20},
-        "model": {"name": "autoencoder"},
+        "model": {"name": "autoencoder", "settings": {"width": 8, "fading": 0.95}},
         "training": {"rounds": 15, "epochs": 3, "rate": 10.0, "clip": 50.0},
-        "privacy": {"mode": "local", "epsilon": 8.0, "clip": 0.1, "rate": 2.0},
+        "privacy": {"mode": "local", "epsilon": 8.0, "share": 1.0, "steps": 1, "clip": 0.1, "rate": 50.0},
         "protocol": {"dropout": "0.25"},
         "network": {"dropout": 0.05},
     },
