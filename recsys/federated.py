@@ -220,20 +220,10 @@ class Federation:
             self._charge(number, cohort)
             answer = self._adder.add_up(self._question(number, cohort), self._client(number, cohort))
         except ThresholdError as error:
-            done = Round(number, f"training, given up: {error}", len(cohort), 0, {}, 0, 0, {})
+            done = given_up(number, "training", len(cohort), error)
         else:
             measured = self._learn(answer, planned)
-            done = Round(
-                number,
-                "training",
-                len(cohort),
-                len(answer.survivors),
-                answer.silent,
-                answer.bytes_up,
-                answer.bytes_down,
-                answer.seconds,
-                measured,
-            )
+            done = carried_out(number, "training", len(cohort), answer, measured)
         self.state.rounds += (done,)
         return done
 
@@ -343,3 +333,25 @@ class Federation:
             return {}
         *totals, having = (answer.vector[parameters:] / self._unit).tolist()
         return {name: total / having for name, total in zip(METRICS, totals, strict=True)} if having > 0 else {}
+
+
+def carried_out(
+    number: int, purpose: str, planned: int, answer: Answer, measured: Mapping[str, float] | None = None
+) -> Round:
+    """The record of a sum."""
+    return Round(
+        number,
+        purpose,
+        planned,
+        len(answer.survivors),
+        answer.silent,
+        answer.bytes_up,
+        answer.bytes_down,
+        answer.seconds,
+        measured or {},
+    )
+
+
+def given_up(number: int, purpose: str, planned: int, error: ThresholdError) -> Round:
+    """The record of a sum for which too many clients got lost."""
+    return Round(number, f"{purpose}, given up: {error}", planned, 0, {}, 0, 0, {})

@@ -6,8 +6,9 @@ adder. A client with several users adds up what they add, cut back to the norm o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
+from itertools import count, islice
 from math import sqrt
 from typing import Protocol
 
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 
 from dp.calibrate import DEFAULT_BETA, with_multiplier
 from dp.noise import NoiseSpec
-from recsys.federated import Fleet
+from recsys.federated import Fleet, carried_out, given_up
 from recsys.models.private_sums import Contribution, Noised, Sums
 from recsys.models.recommender import Recommender
 from recsys.record import Round
-from recsys.secure import Adder, Answer, Question
+from recsys.secure import Adder, Question
 from secagg.encoding import Encoding
 from secagg.errors import ThresholdError, UsageError
 
@@ -50,7 +51,7 @@ def sums_of(
     """
     if (noise is None) != (multiplier == 0):
         raise UsageError("noise has a kind and a multiplier")
-    clients, numbers = len(fleet.names), iter(range(1 << 31))
+    clients, numbers = len(fleet.names), count()
 
     def add(purpose: str, length: int, share: Fraction, contribution: Contribution) -> Noised:
         encoding, drawn = _encoded(length, multiplier / sqrt(share), noise, clients)
@@ -58,13 +59,13 @@ def sums_of(
         def update(name: str) -> NDArray[np.float64]:
             return sum((contribution(history) for history in fleet.histories(name)), start=np.zeros(length))
 
-        for number in _tried(numbers):
+        for number in islice(numbers, _ATTEMPTS):
             try:
                 answer = adder.add_up(Question(number, purpose, fleet.names, encoding, drawn), update)
             except ThresholdError as error:
-                done(Round(number, f"{purpose}, given up: {error}", clients, 0, {}, 0, 0, {}))
+                done(given_up(number, purpose, clients, error))
                 continue
-            done(_record(number, purpose, clients, answer))
+            done(carried_out(number, purpose, clients, answer))
             deviation = 0.0 if drawn is None else _deviation(drawn, clients, len(answer.survivors)) / encoding.scale
             return Noised(answer.vector, deviation, clients)
         raise ThresholdError(f"{purpose}: too many clients were lost, {_ATTEMPTS} times")
@@ -87,20 +88,3 @@ def _encoded(
 def _deviation(noise: NoiseSpec, clients: int, survivors: int) -> float:
     """Of the noise in the sum, in its integers: all survivors' is in there, the colluders' too."""
     return sqrt(noise.held(clients, survivors) * survivors / (survivors - noise.colluders))
-
-
-def _tried(numbers: Iterator[int]) -> Iterator[int]:
-    return (next(numbers) for _ in range(_ATTEMPTS))
-
-
-def _record(number: int, purpose: str, planned: int, answer: Answer) -> Round:
-    return Round(
-        number,
-        purpose,
-        planned,
-        len(answer.survivors),
-        answer.silent,
-        answer.bytes_up,
-        answer.bytes_down,
-        answer.seconds,
-    )

@@ -132,7 +132,7 @@ class SecureAdder:
     ) -> None:
         if len(names) < 2:
             raise UsageError("a sum over fewer than two clients hides nobody")
-        self._names, self._deployment, self._secret = tuple(names), deployment, secret
+        self._deployment, self._secret = deployment, secret
         self._network, self._ledger, self._workers, self._seed = network or Network(), ledger, workers, seed
         self._begun = None if folder is None else Begun(folder)
 
