@@ -104,11 +104,7 @@ def _data(config: Config) -> dict[str, Any]:
 
 def _federation(prepared: Prepared, *, secure: bool) -> tuple[Federation, SharedModel]:
     workers, model = prepared.config.protocol.workers, cast(SharedModel, prepared.model())
-    adder: Adder = (
-        SecureAdder(prepared.fleet.names, prepared.deployment, SECRET, workers=workers)
-        if secure
-        else IdealAdder(SECRET)
-    )
+    adder: Adder = SecureAdder(prepared.deployment, SECRET, workers=workers) if secure else IdealAdder(SECRET)
     return prepared.federation(model, adder, SECRET), model
 
 

@@ -88,7 +88,6 @@ class _Running:
         prepared = self._prepared
         self._say(results=self._record.results or (self._rule("ItemPop", ItemPop()), self._twin(twin)))
         adder = SecureAdder(
-            prepared.fleet.names,
             prepared.deployment,
             self._secret,
             network=prepared.config.network,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -36,7 +36,7 @@ from recsys.network import Network
 from recsys.record import write_whole
 from secagg import labels
 from secagg.encoding import Encoding
-from secagg.errors import StorageError, UsageError
+from secagg.errors import StorageError
 from secagg.keys import derive
 from secagg.params import Adversary, fraction
 from secagg.prg import Prg
@@ -116,11 +116,10 @@ class Deployment:
 
 
 class SecureAdder:
-    """Clients are named ``names``; who is not in a cohort does not exist while it works."""
+    """Clients are made for one sum, from their names; who is not in a cohort does not exist while it works."""
 
     def __init__(
         self,
-        names: Sequence[str],
         deployment: Deployment,
         secret: bytes,
         *,
@@ -130,8 +129,6 @@ class SecureAdder:
         seed: int = 0,
         workers: int = 1,
     ) -> None:
-        if len(names) < 2:
-            raise UsageError("a sum over fewer than two clients hides nobody")
         self._deployment, self._secret = deployment, secret
         self._network, self._ledger, self._workers, self._seed = network or Network(), ledger, workers, seed
         self._begun = None if folder is None else Begun(folder)

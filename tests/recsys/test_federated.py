@@ -49,7 +49,7 @@ DEPLOYMENT = Deployment(dropout="0.34")
 
 
 def secure(clients: Fleet, secret: bytes = SECRET, deployment: Deployment = DEPLOYMENT, **more: Any) -> SecureAdder:
-    return SecureAdder(clients.names, deployment, secret, **more)
+    return SecureAdder(deployment, secret, **more)
 
 
 def run(federation: Federation, rounds: int) -> NDArray[np.float32]:
@@ -197,7 +197,7 @@ def noise_of(secret: bytes, adder: str, *, network: Network | None = None, folde
     mechanism = noise.mechanism(6, 4, length, sensitivity.l2_squared, sensitivity.l1)
     release = Release(mechanism, Everyone(), user_level(Relation.ZERO_OUT))
     ledger = ledger_for(folder / f"{secret[1]}.db", release, epsilon=40, slack=Fraction(1, 10**8))
-    real = SecureAdder(clients.names, deployment, secret, ledger=ledger, network=network)
+    real = SecureAdder(deployment, secret, ledger=ledger, network=network)
     chosen: Adder = real if adder == "secure" else IdealAdder(secret)
     plain = federation(clients, IdealAdder(OTHER), measured=0.0)
     private = federation(clients, chosen, encoding=encoding, noise=lambda count: noise, measured=0.0)

@@ -55,7 +55,7 @@ def test_distributed_noise_is_enough_for_all_rounds_and_not_for_one_more(
 
 def planned_sums(prepared: Prepared, count: int):  # type: ignore[no-untyped-def]
     """What the server would reserve for each round."""
-    adder = SecureAdder(prepared.fleet.names, prepared.deployment, SECRET)
+    adder = SecureAdder(prepared.deployment, SECRET)
     names = prepared.fleet.names
     roster = Roster.of([Identity.generate(name) for name in names])
     noise = prepared.noise(len(names))

@@ -43,7 +43,7 @@ def counts(history: History) -> NDArray[np.float64]:
 
 def test_without_noise_the_sum_is_the_exact_one() -> None:
     clients, done = devices(), list[Round]()
-    found = sums_of(clients, SecureAdder(clients.names, DEPLOYMENT, SECRET), done=done.append)("p", 12, WHOLE, counts)
+    found = sums_of(clients, SecureAdder(DEPLOYMENT, SECRET), done=done.append)("p", 12, WHOLE, counts)
     expected = exact_sums(list(clients.train.histories()))("p", 12, WHOLE, counts)
     assert np.abs(found.vector - expected.vector).max() < 6 / 2**19
     assert (found.deviation, found.users) == (0.0, 6)
@@ -80,7 +80,7 @@ def noised(adder: str, share: Fraction, folder: Path) -> Noised:
     clients = devices()
     release = Release(Skellam(Fraction(4 << 40), 1 << 40, 1 << 40), Everyone(), user_level(Relation.ZERO_OUT))
     ledger = ledger_for(folder / "ledger.db", release, epsilon=40, slack=Fraction(1, 10**8))
-    real = SecureAdder(clients.names, DEPLOYMENT, SECRET, ledger=ledger)
+    real = SecureAdder(DEPLOYMENT, SECRET, ledger=ledger)
     chosen: Any = real if adder == "secure" else IdealAdder(SECRET)
     found = sums_of(clients, chosen, multiplier=2.0, noise=KIND)("p", 3000, share, lambda history: np.zeros(3000))
     ledger.close()
@@ -138,7 +138,7 @@ def test_five_times_is_the_end() -> None:
 
 def test_whoever_is_silent_is_missing_from_the_sum() -> None:
     clients, done = devices(), list[Round]()
-    adder = SecureAdder(clients.names, DEPLOYMENT, SECRET, network=Network(dropout=0.2), seed=8)
+    adder = SecureAdder(DEPLOYMENT, SECRET, network=Network(dropout=0.2), seed=8)
     found = sums_of(clients, adder, done=done.append)("p", 12, WHOLE, lambda history: np.full(12, 0.25))
     (one,) = done
     assert sum(one.silent.values()) > 0
@@ -152,7 +152,7 @@ def test_whoever_is_silent_is_missing_from_the_sum() -> None:
 
 def two_sums(folder: Path, first: Any = counts, second: Any = counts, only: int = 2) -> None:
     clients = devices()
-    sums = sums_of(clients, SecureAdder(clients.names, DEPLOYMENT, SECRET, folder=folder))
+    sums = sums_of(clients, SecureAdder(DEPLOYMENT, SECRET, folder=folder))
     for purpose, contribution in [("first", first), ("second", second)][:only]:
         sums(purpose, 12, WHOLE, contribution)
 
