@@ -61,12 +61,12 @@ class Step:
 
 
 class ClientRound(ABC):
-    """One client in one round: ``steps`` is its transition table, ``phase`` where it stands.
+    """One client in one round: ``steps`` is its transition table (one for each role), ``phase`` where it stands.
 
     All that it draws comes from one ``secret``, so that a restarted client draws the same.
     """
 
-    steps: ClassVar[Mapping[StrEnum, Step]]
+    steps: Mapping[StrEnum, Step]
     done: ClassVar[StrEnum]
 
     def __init__(

@@ -60,7 +60,7 @@ class RoundPlan:
             raise UsageError(f"min_contributors must be between 2 and {self.clients}, not {self.min_contributors}")
         if self.noise is not None and (least := self.clients - self.noise.dropouts) > self.min_contributors:
             raise UsageError(f"the noise allows for {self.noise.dropouts} missing: min_contributors is {least} then")
-        self.encoding.check_ring(self.ring, self.clients, self._noise_tail(self.encoding, self.noise, self.clients))
+        self.encoding.check_ring(self.ring, self.clients, self.noise_tail)
         registry.find(self.protocol).check_parameters(self)
 
     @classmethod
@@ -101,7 +101,7 @@ class RoundPlan:
             model=model,
             clients=n,
             min_contributors=min_contributors,
-            ring_bits=encoding.ring_bits(n, cls._noise_tail(encoding, noise, n)),
+            ring_bits=encoding.ring_bits(n, _noise_tail(encoding, noise, n)),
             encoding=encoding,
             noise=noise,
             parameters=parameters,
@@ -115,9 +115,10 @@ class RoundPlan:
     def ring(self) -> Ring:
         return Ring(self.ring_bits)
 
-    @staticmethod
-    def _noise_tail(encoding: Encoding, noise: NoiseSpec | None, clients: int) -> int:
-        return 0 if noise is None else noise.tail(clients, encoding.coordinates)
+    @property
+    def noise_tail(self) -> int:
+        """What noise may add to a coordinate of the sum."""
+        return _noise_tail(self.encoding, self.noise, self.clients)
 
     def encode(self) -> bytes:
         return PLAN.encode(self)
@@ -171,6 +172,10 @@ class RoundPlan:
 
     def _rotation_seed(self) -> bytes:
         return digest(labels.ROTATION, self.session, u32.encode(self.round))
+
+
+def _noise_tail(encoding: Encoding, noise: NoiseSpec | None, clients: int) -> int:
+    return 0 if noise is None else noise.tail(clients, encoding.coordinates)
 
 
 def _read(reader: Reader) -> RoundPlan:

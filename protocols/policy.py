@@ -23,7 +23,8 @@ class Policy:
     ``corrupt`` and ``dropout`` are the fractions of a cohort that this client fears dishonest or silent, ``security``
     the bits with which it wants its neighbourhood safe from them. They are its own: it computes with these, whatever
     the server computed with. ``noise_multiplier`` is the least noise in the sum, as standard deviation over the norm of
-    one client's contribution; None accepts sums without noise.
+    one client's contribution; None accepts sums without noise. ``beacon`` is random bytes that this client has from the
+    deployment, or from a public source, and not from the server: what committees are drawn with.
     """
 
     min_contributors: int
@@ -33,6 +34,7 @@ class Policy:
     adversary: Adversary = Adversary.ACTIVE
     security: int = 40
     noise_multiplier: Fraction | str | float | None = None
+    beacon: bytes = b""
 
     def __post_init__(self) -> None:
         if self.min_contributors < 2:

@@ -23,6 +23,7 @@ _WHERE = {
     "secagg": "protocols.pairwise:SECAGG",
     "secagg+": "protocols.pairwise:SECAGG_PLUS",
     "ckks": "protocols.ckks:CKKS",
+    "oneshot": "protocols.oneshot:ONESHOT",
 }
 
 

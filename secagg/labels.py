@@ -47,4 +47,27 @@ CKKS_VECTOR: Final = b"secagg/v1/ckks/vector"
 CKKS_UPLOAD: Final = b"secagg/v1/ckks/upload"
 CKKS_ANSWER: Final = b"secagg/v1/ckks/answer"
 
+ONESHOT_SEATS: Final = b"secagg/v1/oneshot/seats"
+ONESHOT_SEAT: Final = b"secagg/v1/oneshot/seat"
+ONESHOT_COMMITTEE: Final = b"secagg/v1/oneshot/committee"
+ONESHOT_PUBLIC: Final = b"secagg/v1/oneshot/public"
+ONESHOT_SECRET: Final = b"secagg/v1/oneshot/secret"
+ONESHOT_BOX: Final = b"secagg/v1/oneshot/box"
+ONESHOT_VECTOR: Final = b"secagg/v1/oneshot/vector"
+ONESHOT_UPLOAD: Final = b"secagg/v1/oneshot/upload"
+
+LATTICE_FLOODING: Final = b"secagg/v1/lattice/flooding"
+
+THRESHOLD_ADVERT: Final = b"secagg/v1/threshold/advert"
+THRESHOLD_PUBLIC: Final = b"secagg/v1/threshold/public"
+THRESHOLD_DRAW: Final = b"secagg/v1/threshold/draw"  # + purpose: secrets and errors, from a seed
+THRESHOLD_KEY: Final = b"secagg/v1/threshold/key"
+THRESHOLD_JOINT: Final = b"secagg/v1/threshold/joint"
+THRESHOLD_BOX: Final = b"secagg/v1/threshold/box"
+THRESHOLD_UPLOAD: Final = b"secagg/v1/threshold/upload"
+THRESHOLD_SUM: Final = b"secagg/v1/threshold/sum"
+THRESHOLD_PARTIAL: Final = b"secagg/v1/threshold/partial"
+THRESHOLD_MISSING: Final = b"secagg/v1/threshold/missing"
+THRESHOLD_SHARES: Final = b"secagg/v1/threshold/shares"
+
 SIMULATED: Final = b"secagg/v1/simulated"  # + purpose: what a simulation of many parties derives from its one secret

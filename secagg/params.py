@@ -98,9 +98,18 @@ def corrupt_neighbours(n: int, corrupt: int, degree: int, bits: int) -> int:
     >>> corrupt_neighbours(1000, 50, 30, 41)
     16
     """
-    lowest, weights = _hypergeometric(n, corrupt, degree)
-    allowed, tails = comb(n, degree), accumulate(reversed(weights))
-    return lowest + len(weights) - 1 - next(i for i, tail in enumerate(tails) if tail * n << bits > allowed)
+    return most_marked(n, corrupt, degree, bits, times=n)
+
+
+def most_marked(population: int, marked: int, draws: int, bits: int, times: int = 1) -> int:
+    """Least count with Pr[more than that are marked among those drawn] <= 2^-bits / times.
+
+    >>> most_marked(1000, 100, 100, 40)
+    34
+    """
+    lowest, weights = _hypergeometric(population, marked, draws)
+    allowed, tails = comb(population, draws), accumulate(reversed(weights))
+    return lowest + len(weights) - 1 - next(i for i, tail in enumerate(tails) if tail * times << bits > allowed)
 
 
 def surviving_neighbours(n: int, survivors: int, degree: int, bits: int) -> int:

@@ -1,31 +1,25 @@
 """Shamir secret sharing of 32-byte secrets, t of n, over GF(2^31 - 1); vectorised over secrets, holders and limbs.
 
 A secret is cut into nine limbs of 29 bits; each limb is the constant term of its own random polynomial of degree
-t - 1. A Mersenne prime below 2^31 keeps every product inside a 64-bit word and reduction down to a shift and an
-addition. Holder i's share of a secret is nine field elements, 36 bytes; its abscissa is not part of the share but
-who the holder is, so a share cannot claim another's place.
+t - 1. Holder i's share of a secret is nine field elements, 36 bytes; its abscissa is not part of the share but who the
+holder is, so a share cannot claim another's place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import DecodeError, UsageError
+from secagg.field import PRIME, Field, P, dot, invert, multiply, reduce, uniform
 from secagg.prg import Rng
 
-Field: TypeAlias = NDArray[np.uint64]
-
-PRIME = (1 << 31) - 1
 SECRET_BYTES = 32
 LIMBS, LIMB_BITS = 9, 29
 SHARE_BYTES = 4 * LIMBS
 
-_P = np.uint64(PRIME)
-_SHIFT = np.uint64(31)
 _LIMB_WEIGHTS = np.uint64(1) << np.arange(LIMB_BITS, dtype=np.uint64)
 
 
@@ -40,10 +34,10 @@ def split(secrets: Sequence[bytes], threshold: int, holders: Sequence[int], rng:
         raise UsageError(f"threshold {threshold} is not between 1 and the {len(holders)} holders")
     x = _abscissas(np.asarray([holders], np.int64))[0]
     constants = _to_limbs(secrets)
-    coefficients = _uniform((threshold - 1, *constants.shape), rng)
+    coefficients = uniform((threshold - 1, *constants.shape), rng)
     value = np.zeros((len(holders), *constants.shape), np.uint64)
     for coefficient in [*coefficients[::-1], constants]:  # Horner
-        value = _reduce(_multiply(value, x[:, None, None]) + coefficient)
+        value = reduce(multiply(value, x[:, None, None]) + coefficient)
     return value.astype(np.uint32)
 
 
@@ -56,30 +50,30 @@ def reconstruct(holders: NDArray[np.int64], shares: NDArray[np.uint32]) -> list[
     x = _abscissas(holders)
     if shares.size and int(shares.max()) >= PRIME:
         raise DecodeError("a share is not reduced")
-    return _from_limbs(_dot(_lagrange_at_zero(x), shares))
+    return _from_limbs(dot(_lagrange_at_zero(x), shares))
 
 
 def wrong_shares(holders: NDArray[np.int64], shares: NDArray[np.uint32], threshold: int, rng: Rng) -> list[int]:
-    """Which of one secret's m shares, shape (m, LIMBS), lie off the polynomial that the others agree on.
+    """Which of m shares, one row each, lie off the polynomials that the others agree on.
 
     Up to (m - t) / 2 wrong shares are found (Berlekamp and Welch 1986): a monic E of degree e that vanishes at the
     wrong ones and a Q of degree below t + e satisfy Q(x) = y E(x) at all m points, and Q / E is the polynomial. The
-    limbs are first combined with random weights; a wrong share escapes that with probability 2^-31. With more
+    columns are first combined with random weights; a wrong share escapes that with probability 2^-31. With more
     errors than that, the answer means nothing: callers check the secret.
     """
     x = _abscissas(holders[None])[0]
-    y = _dot(_uniform((1, LIMBS), rng), shares.T[None])[0]
+    y = dot(uniform((1, shares.shape[1]), rng), shares.T[None])[0]
     e = (len(x) - threshold) // 2
     powers = [np.ones_like(x)]
     while len(powers) < threshold + e:
-        powers.append(_multiply(powers[-1], x))
-    times_y = [_multiply(y, power) for power in powers[: e + 1]]
-    system = np.stack([*powers, *[_P - column for column in times_y]], axis=1)  # [Q | E but its 1] = y x^e
-    solution = _solve(_reduce(system))
+        powers.append(multiply(powers[-1], x))
+    times_y = [multiply(y, power) for power in powers[: e + 1]]
+    system = np.stack([*powers, *[P - column for column in times_y]], axis=1)  # [Q | E but its 1] = y x^e
+    solution = _solve(reduce(system))
     q, divisor = solution[: threshold + e], [*solution[threshold + e :], 1]
     value = np.zeros_like(x)
     for coefficient in _divide(q, divisor)[::-1]:
-        value = _reduce(_multiply(value, x) + np.uint64(coefficient))
+        value = reduce(multiply(value, x) + np.uint64(coefficient))
     return np.flatnonzero(value != y).tolist()
 
 
@@ -93,10 +87,10 @@ def _solve(system: Field) -> list[int]:
         if not candidates.size:
             continue
         rows[[at, at + candidates[0]]] = rows[[at + candidates[0], at]]
-        rows[at] = _multiply(rows[at], _invert(rows[at, column : column + 1]))
+        rows[at] = multiply(rows[at], invert(rows[at, column : column + 1]))
         factors = rows[:, column : column + 1].copy()
         factors[at] = 0
-        rows = _reduce(rows + _P - _multiply(factors, rows[at]))
+        rows = reduce(rows + P - multiply(factors, rows[at]))
         pivots.append(column)
         if len(pivots) == len(rows):
             break
@@ -141,56 +135,18 @@ def _abscissas(holders: NDArray[np.int64]) -> Field:
     return holders.astype(np.uint64)
 
 
-def _reduce(value: Field) -> Field:
-    """Any 64-bit word below 2^63, modulo p."""
-    value = (value & _P) + (value >> _SHIFT)
-    value = (value & _P) + (value >> _SHIFT)
-    return np.where(value >= _P, value - _P, value)
-
-
-def _multiply(a: Field, b: Field) -> Field:
-    return _reduce(a * b)
-
-
-def _invert(value: Field) -> Field:
-    """value^(p-2); p - 2 has every bit set but the second."""
-    result, square = value, value
-    for bit in range(1, 31):
-        square = _multiply(square, square)
-        if (PRIME - 2) >> bit & 1:
-            result = _multiply(result, square)
-    return result
-
-
 def _lagrange_at_zero(x: Field) -> Field:
     """For each row of abscissas, lambda_i = prod_{j != i} x_j / (x_j - x_i)."""
     numerator, denominator = np.ones_like(x), np.ones_like(x)
     for j in range(x.shape[1]):
         other = x[:, j : j + 1]
-        difference = _reduce(other + _P - x)
+        difference = reduce(other + P - x)
         difference[:, j] = 1
         factor = np.broadcast_to(other, x.shape).copy()
         factor[:, j] = 1
-        numerator = _multiply(numerator, factor)
-        denominator = _multiply(denominator, difference)
-    return _multiply(numerator, _invert(denominator))
-
-
-def _dot(weights: Field, y: NDArray[np.uint32]) -> Field:
-    """Row by row, sum_i weights_i y_i. Products are below 2^31, so up to 2^32 of them add up without wrapping."""
-    total = np.zeros((len(y), y.shape[2]), np.uint64)
-    for i in range(y.shape[1]):
-        total += _multiply(weights[:, i : i + 1], y[:, i].astype(np.uint64))
-    return _reduce(total)
-
-
-def _uniform(shape: tuple[int, ...], rng: Rng) -> Field:
-    """Uniform field elements: 31-bit words, those equal to p drawn again."""
-    count = int(np.prod(shape))
-    words = np.frombuffer(rng(4 * count), "<u4") & np.uint32(PRIME)
-    while (again := np.flatnonzero(words == PRIME)).size:
-        words[again] = np.frombuffer(rng(4 * again.size), "<u4") & np.uint32(PRIME)
-    return words.astype(np.uint64).reshape(shape)
+        numerator = multiply(numerator, factor)
+        denominator = multiply(denominator, difference)
+    return multiply(numerator, invert(denominator))
 
 
 def _to_limbs(secrets: Sequence[bytes]) -> Field:

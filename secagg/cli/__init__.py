@@ -43,7 +43,6 @@ EXIT_CODES: dict[type[SecAggError], int] = {
 EXTRAS = {
     "dp_accounting": "dp",
     "matplotlib": "recsys",
-    "numba": "dp",
     "opacus": "train",
     "pyarrow": "recsys",
     "scipy": "dp",

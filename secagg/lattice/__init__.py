@@ -14,7 +14,7 @@ behind whole schemes, and galois has no transform of this size. Needs the extra 
 """
 
 from secagg.lattice.packing import Layout
-from secagg.lattice.parameters import VARIANCE, Parameters, choose
+from secagg.lattice.parameters import VARIANCE, Parameters, choose, tail
 from secagg.lattice.ring import Coefficients, Evaluations, QuotientRing, RunningSum
 from secagg.lattice.sampling import uniform
 
@@ -27,5 +27,6 @@ __all__ = [
     "QuotientRing",
     "RunningSum",
     "choose",
+    "tail",
     "uniform",
 ]

@@ -11,9 +11,9 @@ addition of q_i. Then Horner's rule in 32-bit limbs: limb * q + carry < 2^64. Ex
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from secagg.compiled import njit
 from secagg.lattice.ntt import READ, Words, times
 
 

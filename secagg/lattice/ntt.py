@@ -18,8 +18,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from secagg.compiled import njit
 
 Words: TypeAlias = NDArray[np.uint32]
 READ = "Array(u4, {}, 'C', readonly=True)".format

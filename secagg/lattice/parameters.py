@@ -125,11 +125,21 @@ def choose(encoding: Encoding, n: int, noise_tail: int = 0, variance: Fraction |
 def _layouts(degree: int, width: int, n: int, length: int, variance: Fraction) -> Iterator[Layout]:
     """The narrowest for each number of values in a coefficient."""
     for values in range(1, SECURE_BITS[degree] // width + 1):
-        count = -(-length // values)
-        tail = _tail(count, n, variance)
-        ring = _ring(degree, (2 * tail + 1) << (values * width), count)
-        if ring is not None:
-            yield Layout(ring, width, values, tail)
+        layout = narrowest(degree, width, values, n, length, variance)
+        if layout is not None:
+            yield layout
+
+
+def narrowest(degree: int, width: int, values: int, n: int, length: int, variance: Fraction) -> Layout | None:
+    """The layout with this N and so many values in a coefficient that fits rules 1 to 3; None if there is none.
+
+    >>> narrowest(4096, 26, 3, 1000, 1_000_000, 1000 * VARIANCE) == choose(Encoding.integers(1_000_000), 1000).layout
+    True
+    """
+    count = -(-length // values)
+    largest = tail(count, n, variance)
+    ring = _ring(degree, (2 * largest + 1) << (values * width), count)
+    return None if ring is None else Layout(ring, width, values, largest)
 
 
 def failure_log2(tail: int, count: int, clients: int, variance: Fraction) -> float:
@@ -138,8 +148,11 @@ def failure_log2(tail: int, count: int, clients: int, variance: Fraction) -> flo
     return log2(count) + log2(exp2(1 - gauss) + clients * exp2(-_SAMPLER_BITS))
 
 
-def _tail(count: int, n: int, variance: Fraction) -> int:
-    """The least T, or one more, with 2 c exp(-T^2 / 2V) <= 2^-40 - n c 2^-128."""
+def tail(count: int, n: int, variance: Fraction) -> int:
+    """What none of ``count`` sums of n samples exceeds, but for 2^-40; ``variance`` is that of a sum.
+
+    It is the least T, or one more, with 2 c exp(-T^2 / 2V) <= 2^-40 - n c 2^-128.
+    """
     left = exp2(-CORRECTNESS) - n * count * exp2(-_SAMPLER_BITS)
     return ceil(sqrt(2 * float(variance) * log(2 * count / left)) * _ROUNDING) + 1
 

@@ -8,9 +8,9 @@ They are drawn as evaluations: a bijection of R_q leaves the uniform law alone, 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from secagg import labels
+from secagg.compiled import njit
 from secagg.errors import UsageError
 from secagg.keys import derive
 from secagg.lattice.ntt import READ, Words

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from operator import mul
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from secagg.compiled import njit
 from secagg.prg import Prg, keystream
 from secagg.sampling.fixed import PRECISION
 from secagg.sampling.laws import HALF, Law

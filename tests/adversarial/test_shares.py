@@ -59,8 +59,8 @@ def test_fewer_than_t(monkeypatch: pytest.MonkeyPatch) -> None:
     """t - 1 shares fit every secret. If the polynomial were of too low a degree, they would give it."""
     shares = split([SECRET], 3, [1, 2, 3], os.urandom)
     assert reconstruct(np.array([[1, 2]]), shares[:2, 0][None]) != [SECRET]
-    real = shamir._uniform
-    monkeypatch.setattr(shamir, "_uniform", lambda shape, rng: real((1, *shape[1:]), rng))
+    real = shamir.uniform
+    monkeypatch.setattr(shamir, "uniform", lambda shape, rng: real((1, *shape[1:]), rng))
     shares = split([SECRET], 3, [1, 2, 3], os.urandom)
     assert reconstruct(np.array([[1, 2]]), shares[:2, 0][None]) == [SECRET]
 

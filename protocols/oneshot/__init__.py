@@ -1,0 +1,85 @@
+"""One-shot sums under key-homomorphic masks: a client speaks once, a committee opens the sum, dropouts cost nothing.
+
+Papers
+    Karthikeyan and Polychroniadou 2024, "OPA: One-shot Private Aggregation with Single Client Interaction and its
+    Applications to Federated Learning" (CRYPTO 2025): a mask that is linear in its key, packed shares of the key for
+    a committee. Bell-Clark et al. 2024, "Willow: Secure Aggregation with One-Shot Clients" (CRYPTO 2025): what a
+    committee may be asked. Bell et al. 2022, "ACORN: Input Validation for Secure Aggregation" (USENIX Security 2023):
+    the ring-LWE mask a s + e with several values in a coefficient. Kim, Lee, Seo and Song 2023 (CRYPTO),
+    hint-RLWE: what the sums of secrets and errors give away.
+
+Parties
+    n clients with long-term Ed25519 keys in a roster, some of whom have a seat on a committee, and one server that
+    routes every message. Up to 128 clients all have one; more draw lots with a beacon (``Policy.beacon``) that comes
+    from the deployment, or from a public source after the plan, and that the server cannot choose.
+
+Rounds (client -> server, then server -> clients)
+    1 JOIN       who has a seat signs a fresh X25519 key, with the plan; the others ask for those.
+    2 UPLOAD     u draws a short secret s_u and short errors e_u and sends c_u = x_u + a s_u + 2^(vw) e_u, where a is
+                 a hash of the plan; and packed Shamir shares of s_u, sealed to each member. It signs both. The server
+                 adds c_u and forgets it. From here on nobody needs u, unless it has a seat.
+    3 CONSENT    a member verifies all signatures, opens its shares, adds them, and signs the set U of those clients,
+                 once. If shares do not open it says whose, and has no part in the sum.
+    4 REVEAL     against signatures by Q members on one set a member sends its share of the sum of their secrets. Q of
+                 these give S = sum s_u; sum c_u - a S = sum x_u + 2^(vw) sum e_u, and the sum is read from its low
+                 bits.
+
+    With noise in the plan x_u carries u's share of it. A survivor that is still there gets the signatures, too: it
+    sends the seed of its surplus (``dp.noise``), and its own ledger learns what happened. Of those who left, surplus
+    stays in the sum, and their ledgers keep the worst case.
+
+Threat model
+    Privacy of honest clients against a server that lies to everybody together with up to a fraction gamma of clients.
+    At most f seats are corrupt, but for 2^-security (``rules``). f shares of a secret say nothing. Q > (m + f) / 2,
+    so two sets cannot both have Q signatures: any two quorums share an honest member, who signs once. Who is in the
+    set has signed its upload, so min_contributors of the roster really are, at every n. Given the sums of at least
+    two honest clients' secrets and errors (sigma = 6.4) each of them hides as well as RLWE with sigma0 >= 3.2 does
+    (``secagg.lattice``). Correctness only when clients follow the protocol. Wrong shares of members are found, up to
+    half of those beyond Q; a client whose shares do not open costs the round those members, and beyond m - Q the
+    round, and is named; shares that open and are wrong look like members' lies, and beyond what can be found they end
+    the round.
+
+What the server learns
+    The sum over U, who joined, uploaded, signed and answered, the sums of secrets and errors, nothing else.
+
+Cost
+    Client: m key agreements and boxes, one product of polynomials for each block; up: 1.1 to 1.2 times the vector at
+    the width of its sum, and 4 N / (2 l) bytes a member. Member: n signatures and n boxes. Server: one addition a
+    client and one product in the end, whoever drops out.
+
+Deviations from the papers
+    - Shares in GF(2^31 - 1), two or three coefficients in an element: no second field, and fewer bytes than
+      coefficients in a field of 17 bits.
+    - Members sign the set (Willow has a verifier, OPA trusts the server with one set): without that an active server
+      gets two sums from two halves of the committee.
+    - Whose shares do not open is not left out of the sum, since the server has added its vector and kept none; the
+      members concerned are. (To leave clients out, n vectors would have to be kept until the members have looked.)
+    - Nothing shows that uploads are short or that shares fit them (ACORN's and Willow's proofs).
+"""
+
+from __future__ import annotations
+
+from protocols.oneshot.client import OneshotClient
+from protocols.oneshot.messages import TYPES
+from protocols.oneshot.rules import PARAMETERS, check_parameters, check_policy, choose_committee, with_beacon
+from protocols.oneshot.server import OneshotServer
+from protocols.registry import Protocol
+from protocols.wire import Messages
+
+__all__ = ["ONESHOT", "with_beacon"]
+
+ONESHOT = Protocol(
+    name="oneshot",
+    code=4,
+    paper="OPA 2024, Willow 2024, ACORN 2022: ring-LWE masks, packed shares to a committee",
+    threat_model="server malicious, with a fraction g of the clients; g + 2 dropout < 1",
+    server_learns="the sum over the survivors, and who dropped out when",
+    cost="client O(d + m), speaks once; member of the committee O(n); server O(d n), dropouts are free",
+    parameters=PARAMETERS,
+    choose=choose_committee,
+    check_parameters=check_parameters,
+    check_policy=check_policy,
+    messages=Messages(4, TYPES),
+    client=OneshotClient,
+    server=OneshotServer,
+)

@@ -1,0 +1,207 @@
+"""A client of the one-shot protocol, with or without a seat (paper and threat model are in ``protocols.oneshot``).
+
+u is this client; all are numbers in the roster. Each check raises before the client has changed; each reply is a pure
+function of what is known, so a replay after a crash repeats it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dp.secure_sum import SecureSum
+from protocols.cohort import agreed_sum, ascending, check_consent, from_bitmap, known_client, to_bitmap
+from protocols.machine import Charge, ClientRound, Step
+from protocols.oneshot.messages import (
+    Answer,
+    Committee,
+    Consent,
+    Consents,
+    Contribution,
+    Delivery,
+    Header,
+    Join,
+    Seat,
+    Upload,
+)
+from protocols.oneshot.phases import Phase
+from protocols.oneshot.rules import Seats, lattice_of, parameters_of, public_of, seated, sharing_of
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from secagg import labels
+from secagg.codec import u32
+from secagg.compiled import require
+from secagg.errors import DecodeError, PeerError, ThresholdError
+from secagg.keys import AgreementKey, check_agreement_key, digest, transcript, verify
+from secagg.lattice import VARIANCE
+from secagg.prg import Prg
+from secagg.ring import Words
+from secagg.sampling import discrete_gaussian
+from secagg.seal import open_box, seal
+
+
+class OneshotClient(ClientRound):
+    """With a seat a client walks all of ``steps``; without one it misses CONSENT, and may be gone after UPLOAD."""
+
+    steps = {  # noqa: RUF012  # never changed
+        Phase.UPLOAD: Step(Committee, "_meet", "_upload", Phase.CONSENT, Charge.RESERVE),
+        Phase.CONSENT: Step(Delivery, "_open", "_consent", Phase.REVEAL),
+        Phase.REVEAL: Step(Consents, "_check_consents", "_answer", Phase.DONE, Charge.COMMIT),
+    }
+    done = Phase.DONE
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        roster: Roster,
+        identity: Identity,
+        policy: Policy,
+        values: Words,
+        secret: bytes,
+    ) -> None:
+        require()
+        super().__init__(plan, roster, identity, policy, values, secret)
+        self._u = roster.number(identity.name)
+        self._seated = seated(plan, roster)
+        self._seat_key = AgreementKey(self._drawn(b"seat key")) if self._u in self._seated else None
+        if self._seat_key is None:
+            upload, reveal = replace(self.steps[Phase.UPLOAD], then=Phase.REVEAL), self.steps[Phase.REVEAL]
+            self.steps = {Phase.UPLOAD: upload, Phase.REVEAL: reveal}
+        self._sharing = sharing_of(plan)
+        self._bitmap = b""  # the survivors that this client has signed
+        self._share = b""  # of the sum of their secrets
+        self._unopened: tuple[int, ...] = ()
+
+    # 1 JOIN: those with a seat sign a fresh key together with the plan.
+
+    def opening(self) -> Join:
+        if self._seat_key is None:
+            return Join(None)
+        public = self._seat_key.public
+        signature = self.identity.key.sign(labels.ONESHOT_SEAT, self.plan.digest(), u32.encode(self._u), public)
+        return Join(Seat(self._u, public, signature))
+
+    # 2 UPLOAD: c = x + a s + 2^(vw) e, and packed shares of s, and that is all.
+
+    def _meet(self, message: Committee) -> None:
+        members = [seat.client for seat in message.members]
+        if not ascending(members) or not self._seated >= set(members):
+            raise PeerError("members out of order, repeated, or not those on whom the lot fell")
+        committee = parameters_of(self.plan)
+        if len(members) > committee.seats:
+            raise PeerError(f"{len(members)} members for {committee.seats} seats")
+        if len(members) < committee.quorum:
+            raise ThresholdError(f"{len(members)} members came, at least {committee.quorum} are needed")
+        if self._seat_key is not None and self.opening().seat not in message.members:
+            raise PeerError("this client has a seat and is left out")
+        for seat in message.members:
+            check_seat(self.plan, self.roster, seat)
+        self._seats = Seats(self.plan, message.members)
+
+    def _upload(self) -> Upload:
+        layout, bound = lattice_of(self.plan).layout, self._seats.bound(self._u)
+        values = self.plan.ring.centred(self._noised(*bound))
+        # Another vector, another secret: two copies of this client that are made to upload do not bare the difference.
+        context = (*bound, digest(labels.ONESHOT_SECRET, values.tobytes()))
+        secret = discrete_gaussian(VARIANCE, layout.ring.degree, self._drawn(b"secret", *context))
+        errors = discrete_gaussian(VARIANCE, layout.coefficients(len(values)), self._drawn(b"errors", *context))
+        mask = (public_of(self.plan) * layout.ring.lift([secret]).evaluations()).coefficients()
+        vector = (layout.encode(values, errors) + mask).pack(len(errors))
+
+        key, nonces = AgreementKey(self._drawn(b"upload key", *context)), Prg(self._drawn(b"nonces", *context))
+        polynomials = Prg(self._drawn(b"polynomials", *context))
+        shares = self._sharing.split(secret, len(self._seats.members), polynomials)
+        boxes = b""
+        for member, share in zip(self._seats.members.values(), shares, strict=True):
+            agreed = key.agree(member.key, culprit=self.roster.names[member.client])
+            sealing = self._seats.box_key(agreed, self._u, member.client)
+            boxes += seal(sealing, share.tobytes(), self._place(self._u, member.client), nonces)
+
+        hashes = (digest(labels.ONESHOT_VECTOR, vector), digest(labels.ONESHOT_BOX, boxes))
+        signature = self.identity.key.sign(labels.ONESHOT_UPLOAD, *bound, key.public, *hashes)
+        return Upload(Header(self._u, key.public, *hashes, signature), vector, boxes)
+
+    def _place(self, sender: int, receiver: int) -> bytes:
+        return transcript(labels.ONESHOT_BOX, *self._seats.bound(sender, receiver))
+
+    # 3 CONSENT: a member checks who contributed, keeps its share of the sum of their secrets, signs the one set.
+
+    def _open(self, message: Delivery) -> None:
+        clients = [contribution.header.client for contribution in message.contributions]
+        if not ascending(clients) or len(clients) > self.plan.clients:
+            raise PeerError("contributors out of order or repeated, or more than the plan allows")
+        if len(clients) < self.plan.min_contributors:
+            raise ThresholdError(f"{len(clients)} contributors, at least {self.plan.min_contributors} are needed")
+        for contribution in message.contributions:
+            check_header(self._seats, self.roster, contribution.header)
+        shares, unopened = [], []
+        for contribution in message.contributions:
+            try:
+                shares.append(self._sharing.unpack(self._opened(contribution)))
+            except (PeerError, DecodeError):  # the client cheated, or the server: without it there is no sum
+                unopened.append(contribution.header.client)
+        self._unopened = tuple(unopened)
+        self._share = b"" if unopened else self._sharing.total(shares).tobytes()
+        self._bitmap = b"" if unopened else to_bitmap(set(clients), range(len(self.roster)))
+
+    def _opened(self, contribution: Contribution) -> bytes:
+        client, key = contribution.header.client, self._seat_key
+        if key is None:
+            raise PeerError("shares for a client without a seat")
+        sealing = self._seats.box_key(key.agree(contribution.header.key), client, self._u)
+        return open_box(sealing, contribution.box, self._place(client, self._u))
+
+    def _consent(self) -> Consent:
+        if self._unopened:
+            return Consent(b"", self._unopened)
+        agreed = self._seats.survivors_digest(self._bitmap)
+        return Consent(self.identity.key.sign(labels.SURVIVORS, agreed), ())
+
+    # 4 REVEAL: against the signatures of a quorum, the share of the sum; from a survivor the seed of its surplus noise.
+
+    def _check_consents(self, message: Consents) -> None:
+        survivors = from_bitmap(message.survivors, range(len(self.roster)))
+        if self._bitmap and message.survivors != self._bitmap:
+            raise PeerError("other survivors than those that this member has signed")
+        if len(survivors) < self.plan.min_contributors:
+            raise ThresholdError(f"{len(survivors)} survivors, at least {self.plan.min_contributors} are needed")
+        signers = [signed.member for signed in message.signatures]
+        if not ascending(signers) or not self._seats.members.keys() >= set(signers):
+            raise PeerError("signers out of order, repeated, or without a seat")
+        if len(signers) < (quorum := parameters_of(self.plan).quorum):
+            raise ThresholdError(f"{len(signers)} members signed the survivors, at least {quorum} are needed")
+        agreed = self._seats.survivors_digest(message.survivors)
+        for signed in message.signatures:
+            check_consent(self.roster, signed.member, signed.signature, agreed)
+        self._survivors, self._agreed_bitmap = survivors, message.survivors
+        self._signed = {signed.member: signed.signature for signed in message.signatures}
+        self._values = self.plan.ring.zeros(0)  # sent, and never needed again
+
+    def happened(self) -> SecureSum:
+        size = len(self.roster)
+        return agreed_sum(self.plan, self.roster, self._seats.root, size, self._agreed_bitmap, self._signed)
+
+    def _answer(self) -> Answer:
+        surplus = b""
+        if self._u in self._survivors:
+            surplus = self._surplus_seed(self.plan.clients - len(self._survivors), *self._seats.bound(self._u))
+        return Answer(self._share, surplus)
+
+
+# What both sides verify.
+
+
+def check_seat(plan: RoundPlan, roster: Roster, seat: Seat) -> None:
+    known_client(roster, seat.client)
+    name = roster.names[seat.client]
+    check_agreement_key(seat.key, culprit=name)
+    signed = (plan.digest(), u32.encode(seat.client), seat.key)
+    verify(roster.keys[seat.client], seat.signature, labels.ONESHOT_SEAT, *signed, culprit=name)
+
+
+def check_header(seats: Seats, roster: Roster, header: Header) -> None:
+    """This client dealt these boxes with this vector, to this committee."""
+    known_client(roster, header.client)
+    signed = (*seats.bound(header.client), header.key, header.vector_hash, header.boxes_hash)
+    name = roster.names[header.client]
+    verify(roster.keys[header.client], header.signature, labels.ONESHOT_UPLOAD, *signed, culprit=name)

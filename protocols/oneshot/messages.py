@@ -1,0 +1,131 @@
+"""The messages of a one-shot round, in the order in which they are sent. Clients are numbers in the roster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from secagg.codec import Codec, blob, fixed, many, optional, struct, u32
+from secagg.encoding import MAX_LENGTH
+from secagg.keys import KEY_BYTES, SIGNATURE_BYTES
+from secagg.merkle import HASH_BYTES
+from secagg.params import MAX_CLIENTS
+
+MAX_SEATS = 1024
+MAX_BOX = 1 << 17
+MAX_VECTOR = 64 * MAX_LENGTH
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A member of the committee: a fresh key to seal shares to, signed with the plan."""
+
+    client: int
+    key: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """1, client to server: who wants to take part; from those with a seat, their key."""
+
+    seat: Seat | None
+
+
+@dataclass(frozen=True, slots=True)
+class Committee:
+    """1, server to client: the members who came, in the order of the roster."""
+
+    members: tuple[Seat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Whose vector and shares these are: signed, and the key that the shares are sealed with."""
+
+    client: int
+    key: bytes
+    vector_hash: bytes
+    boxes_hash: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """2, client to server: the masked vector; shares of its secret, sealed, one box for each member in their order."""
+
+    header: Header
+    vector: bytes = field(repr=False)
+    boxes: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    header: Header
+    box: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """2, server to member: everybody whose vector is in the sum, and its share of each secret."""
+
+    contributions: tuple[Contribution, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """3, member to server: a signature on the set of survivors; or whose shares do not open, and no signature."""
+
+    signature: bytes
+    unopened: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedConsent:
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Consents:
+    """3, server to survivors and members: who is in the sum, and the signatures of a quorum of members."""
+
+    survivors: bytes
+    signatures: tuple[SignedConsent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """4, to server: from a member its share of the sum of the secrets; from a survivor the surplus noise's seed."""
+
+    share: bytes = field(repr=False)
+    surplus: bytes = field(repr=False)
+
+
+SEAT = struct(Seat, client=u32, key=fixed(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))
+_HEADER = struct(
+    Header,
+    client=u32,
+    key=fixed(KEY_BYTES),
+    vector_hash=fixed(HASH_BYTES),
+    boxes_hash=fixed(HASH_BYTES),
+    signature=fixed(SIGNATURE_BYTES),
+)
+_SIGNED = struct(SignedConsent, member=u32, signature=fixed(SIGNATURE_BYTES))
+
+TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
+    1: (Join, struct(Join, seat=optional(SEAT))),
+    2: (Committee, struct(Committee, members=many(SEAT, MAX_SEATS))),
+    3: (Upload, struct(Upload, header=_HEADER, vector=blob(MAX_VECTOR), boxes=blob(MAX_SEATS * MAX_BOX))),
+    4: (
+        Delivery,
+        struct(
+            Delivery,
+            contributions=many(struct(Contribution, header=_HEADER, box=blob(MAX_BOX)), MAX_CLIENTS),
+        ),
+    ),
+    5: (Consent, struct(Consent, signature=blob(SIGNATURE_BYTES), unopened=many(u32, MAX_CLIENTS))),
+    6: (Consents, struct(Consents, survivors=blob(MAX_CLIENTS // 8), signatures=many(_SIGNED, MAX_SEATS))),
+    7: (Answer, struct(Answer, share=blob(MAX_BOX), surplus=blob(KEY_BYTES))),
+}

@@ -1,0 +1,168 @@
+"""What both sides compute from the plan: who has a seat, how many must agree, layouts of vectors and secrets.
+
+The calculator. m seats are filled by lot from n clients, of which floor(gamma n) are corrupt; HG is the hypergeometric
+law. The committee is the smallest for which
+
+1. f = least with Pr[HG > f] <= 2^-security: no more than f seats are corrupt, and f shares say nothing;
+2. Q = floor((m + f) / 2) + 1 signatures are a quorum: two quorums share more than f seats, so an honest one, who signs
+   once. It is also how many shares give a sum: Q - f secrets are packed into one polynomial;
+3. Q seats stay, but with probability 2^-correctness, when floor(delta n) clients fall silent.
+
+Up to ``EVERYBODY`` clients there is no lot: everyone who joins has a seat, and f = floor(gamma n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import floor
+
+import numpy as np
+
+from protocols.oneshot.messages import MAX_SEATS, SEAT, Seat
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Roster
+from secagg import labels
+from secagg.codec import Codec, blob, struct, u32
+from secagg.errors import PolicyError, UsageError
+from secagg.keys import derive, digest
+from secagg.lattice import VARIANCE, Evaluations, Parameters, choose, tail, uniform
+from secagg.packed import Sharing
+from secagg.params import Adversary, most_marked
+from secagg.prg import Prg, random_words
+
+EVERYBODY = 128
+"""Up to so many clients all have a seat."""
+
+MAX_BEACON = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Committee:
+    """Parameters of a plan: how many seats, how many of them may be corrupt, and what they are drawn with.
+
+    ``beacon`` is random bytes that the server did not choose: from the deployment, for good, or from a public source
+    after the plan was fixed. A client compares them with those in its own ``Policy``.
+    """
+
+    seats: int
+    corrupt: int
+    beacon: bytes = b""
+
+    @property
+    def quorum(self) -> int:
+        """How many must sign one set of survivors, and how many shares give the sum of the secrets."""
+        return (self.seats + self.corrupt) // 2 + 1
+
+    @property
+    def private(self) -> int:
+        """So many shares say nothing: at least one, so that no member alone learns anything."""
+        return max(self.corrupt, 1)
+
+
+PARAMETERS: Codec[Committee] = struct(Committee, seats=u32, corrupt=u32, beacon=blob(MAX_BEACON))
+
+
+def parameters_of(plan: RoundPlan) -> Committee:
+    if not isinstance(plan.parameters, Committee):
+        raise UsageError(f"{plan.protocol} needs a committee")
+    return plan.parameters
+
+
+def choose_committee(
+    n: int, corrupt: Fraction, dropout: Fraction, _adversary: Adversary, security: int, correctness: int
+) -> Committee:
+    """The smallest committee. Against a curious server it is the same: what is saved by trusting it is little.
+
+    >>> choose_committee(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE, 40, 20)
+    Committee(seats=69, corrupt=28, beacon=b'')
+    """
+    bad, gone = floor(corrupt * n), floor(dropout * n)
+    if n <= EVERYBODY:
+        everybody = Committee(n, bad)
+        if everybody.quorum > n - gone:
+            raise UsageError(f"infeasible: {everybody.quorum} of {n} must sign, but only {n - gone} are sure to stay")
+        return everybody
+    for seats in range(3, min(n, MAX_SEATS)):
+        committee = Committee(seats, most_marked(n, bad, seats, security))
+        if committee.quorum <= seats - most_marked(n, gone, seats, correctness):
+            return committee
+    raise UsageError(f"infeasible: no committee of up to {MAX_SEATS} outlives these dropouts and corruptions")
+
+
+def with_beacon(plan: RoundPlan, beacon: bytes) -> RoundPlan:
+    """The same plan with seats drawn by this beacon, which the clients must know from elsewhere."""
+    return replace(plan, parameters=replace(parameters_of(plan), beacon=beacon))
+
+
+def check_parameters(plan: RoundPlan) -> None:
+    """Refuse what no round could run with."""
+    committee = parameters_of(plan)
+    if not 2 <= committee.seats <= min(plan.clients, MAX_SEATS):
+        raise UsageError(f"{committee.seats} seats are not between 2 and {min(plan.clients, MAX_SEATS)}")
+    if committee.seats < plan.clients <= EVERYBODY:
+        raise UsageError(f"of {plan.clients} clients all have a seat, not {committee.seats}")
+    if not committee.private < committee.quorum <= committee.seats:
+        raise UsageError(f"of {committee.seats} seats {committee.corrupt} corrupt ones are too many")
+    lattice_of(plan)
+
+
+def check_policy(plan: RoundPlan, policy: Policy) -> None:
+    """Refuse a committee that this client's own calculation does not trust, or that it cannot draw again."""
+    committee, bad = parameters_of(plan), policy.corrupt_of(plan.clients)
+    if committee.seats < plan.clients:
+        if not committee.beacon or committee.beacon != policy.beacon:
+            raise PolicyError("seats are drawn by lot, and not with the beacon that this client knows (Policy.beacon)")
+        bad = most_marked(plan.clients, bad, committee.seats, policy.security)
+    if committee.corrupt < bad:
+        raise PolicyError(f"the committee bears {committee.corrupt} corrupt members, not the {bad} feared")
+
+
+def lattice_of(plan: RoundPlan) -> Parameters:
+    """The ring and the layout in it that the plan's vectors take."""
+    return choose(plan.encoding, plan.clients, plan.noise_tail)
+
+
+def sharing_of(plan: RoundPlan) -> Sharing:
+    """How the coefficients of a secret are shared: sums of all clients' stay below the bound, but for 2^-40."""
+    committee, degree = parameters_of(plan), lattice_of(plan).layout.ring.degree
+    bound = tail(degree, plan.clients, plan.clients * VARIANCE)
+    return Sharing(degree, bound, committee.quorum - committee.private, committee.private)
+
+
+def public_of(plan: RoundPlan) -> Evaluations:
+    """The public polynomials a, one for each block: nobody chooses them, they are a hash of the plan."""
+    layout = lattice_of(plan).layout
+    return uniform(layout.ring, layout.blocks(plan.encoding.coordinates), digest(labels.ONESHOT_PUBLIC, plan.digest()))
+
+
+class Seats:
+    """The members who came, in the order of the roster, and every binding of the round to them and to the plan."""
+
+    def __init__(self, plan: RoundPlan, members: Sequence[Seat]) -> None:
+        self.members = {seat.client: seat for seat in members}
+        self.root = digest(labels.ONESHOT_COMMITTEE, plan.digest(), *map(SEAT.encode, members))
+        self._plan = plan.digest()
+
+    def box_key(self, agreed: bytes, sender: int, receiver: int) -> bytes:
+        return derive(agreed, labels.ONESHOT_BOX, *self.bound(sender, receiver))
+
+    def survivors_digest(self, bitmap: bytes) -> bytes:
+        return digest(labels.SURVIVORS, *self.bound(), bitmap)
+
+    def bound(self, *clients: int) -> tuple[bytes, ...]:
+        """The context of everything derived or signed under this committee. Clients are numbers in the roster."""
+        return (self._plan, self.root, *[u32.encode(client) for client in clients])
+
+
+def seated(plan: RoundPlan, roster: Roster) -> frozenset[int]:
+    """Who may sit on the committee: by lot, or everybody."""
+    committee = parameters_of(plan)
+    if committee.seats == plan.clients:
+        return frozenset(range(len(roster)))
+    if plan.clients != len(roster):
+        raise PolicyError("seats are drawn from the whole roster: a cohort must be a roster of its own")
+    lots = random_words(Prg(digest(labels.ONESHOT_SEATS, roster.digest, committee.beacon)), len(roster))
+    return frozenset(np.argsort(lots)[: committee.seats].tolist())

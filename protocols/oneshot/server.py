@@ -1,0 +1,230 @@
+"""The server of the one-shot protocol (the paper and the threat model are in ``protocols.oneshot``).
+
+It adds vectors as they arrive and forgets them, passes sealed shares on to the committee, and opens the sum with the
+sum of the secrets. It makes the same checks as the clients, so that a lying one cannot spoil the round of the others
+unnoticed. Clients are numbers in the roster.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp.secure_sum import SecureSum
+from protocols.cohort import agreed_sum, ascending, check_consent, surplus_of, to_bitmap
+from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
+from protocols.oneshot.client import check_header, check_seat
+from protocols.oneshot.messages import (
+    Answer,
+    Committee,
+    Consent,
+    Consents,
+    Contribution,
+    Delivery,
+    Header,
+    Join,
+    Seat,
+    SignedConsent,
+    Upload,
+)
+from protocols.oneshot.phases import Phase
+from protocols.oneshot.rules import Seats, lattice_of, parameters_of, public_of, seated, sharing_of
+from protocols.outcome import RoundEvent, RoundOutcome
+from protocols.plan import RoundPlan
+from protocols.roster import Roster
+from secagg import labels
+from secagg.compiled import require
+from secagg.errors import PeerError
+from secagg.keys import check_agreement_key, digest
+from secagg.lattice import RunningSum
+from secagg.prg import SEED_BYTES
+from secagg.seal import OVERHEAD_BYTES
+
+if TYPE_CHECKING:
+    from dp.ledger import Ledger
+
+
+class OneshotServer(ServerRound):
+    steps = {  # noqa: RUF012  # declared final by the base class
+        Phase.JOIN: Step(Join, "_admit", "_seat", Phase.UPLOAD),
+        Phase.UPLOAD: Step(Upload, "_add", "_deliver", Phase.CONSENT),
+        Phase.CONSENT: Step(Consent, "_take_consent", "_pass_on", Phase.REVEAL, Charge.COMMIT),
+        Phase.REVEAL: Step(Answer, "_take_answer", "_open", Phase.DONE),
+    }
+    done, failed = Phase.DONE, Phase.FAILED
+
+    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, workers: int = 1) -> None:
+        require()
+        self._seated = seated(plan, roster)
+        super().__init__(plan, roster, ledger=ledger, workers=workers)
+        self._quorum = parameters_of(plan).quorum
+        self._layout, self._sharing = lattice_of(plan).layout, sharing_of(plan)
+        self._length = plan.encoding.coordinates
+        self._joined: dict[int, Seat | None] = {}
+        self._total = RunningSum(self._layout.ring, self._layout.blocks(self._length))
+        self._uploads: dict[int, tuple[Header, bytes]] = {}  # client -> header and boxes
+        self._consents: dict[int, bytes] = {}
+        self._unopened: dict[int, tuple[int, ...]] = {}  # member -> whose shares did not open
+        self._shares: dict[int, NDArray[np.uint32]] = {}  # member -> its share of the sum of the secrets
+        self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
+        self.exposed: tuple[str, ...] = ()
+        """Members whose share of the sum was wrong. It was done without; they lied, or somebody who dealt to them."""
+
+    @property
+    def waiting_for(self) -> tuple[str, ...]:
+        """Who may still answer, and is needed: in REVEAL only members, unless there is noise to take off."""
+        names = super().waiting_for
+        if self.phase is not Phase.REVEAL or self._removable:
+            return names
+        return tuple(name for name in names if self.roster.number(name) in self._consents)
+
+    # 1 JOIN
+
+    def _admit(self, number: int, join: Join) -> None:
+        if len(self._joined) == self.plan.clients:
+            raise PeerError(f"the cohort of {self.plan.clients} is full")
+        if (join.seat is not None) != (number in self._seated):
+            raise PeerError("a seat on which the lot did not fall, or none although it did")
+        if join.seat is not None:
+            if join.seat.client != number:
+                raise PeerError("a seat in somebody else's name")
+            check_seat(self.plan, self.roster, join.seat)
+        self._joined[number] = join.seat
+
+    def _seat(self) -> Sends:
+        members = tuple(seat for _, seat in sorted(self._joined.items()) if seat is not None)
+        self._need(len(self._joined), self.plan.min_contributors, "clients joined")
+        self._need(len(members), self._quorum, "members of the committee came")
+        self._seats, self._committee = Seats(self.plan, members), Committee(members)
+        self._box_bytes = self._sharing.share_bytes + OVERHEAD_BYTES
+        return Sends(sorted(self._joined), lambda number: self._committee)
+
+    # 2 UPLOAD
+
+    def _add(self, number: int, upload: Upload) -> None:
+        header = upload.header
+        if header.client != number:
+            raise PeerError("an upload in somebody else's name")
+        check_agreement_key(header.key)
+        check_header(self._seats, self.roster, header)
+        if digest(labels.ONESHOT_VECTOR, upload.vector) != header.vector_hash:
+            raise PeerError("a vector that is not the signed one")
+        if digest(labels.ONESHOT_BOX, upload.boxes) != header.boxes_hash:
+            raise PeerError("boxes that are not the signed ones")
+        if len(upload.boxes) != len(self._seats.members) * self._box_bytes:
+            raise PeerError("boxes for others than the members")
+        count = self._layout.coefficients(self._length)
+        self._total.add(self._layout.ring.unpack(upload.vector, count))
+        self._uploads[number] = header, upload.boxes
+
+    def _deliver(self) -> Sends:
+        self._need(len(self._uploads), self.plan.min_contributors, "clients uploaded")
+        self._survivors = sorted(self._uploads)
+        self._bitmap = to_bitmap(self._uploads.keys(), range(len(self.roster)))
+        self._agreed = self._seats.survivors_digest(self._bitmap)
+        missing, noise = self.plan.clients - len(self._survivors), self.plan.noise
+        self._level = 0 if noise is None else noise.level(missing)
+        self._removable = noise is not None and self._level < noise.components
+        return Sends(list(self._seats.members), self._delivery)
+
+    def _delivery(self, member: int) -> Delivery:
+        at = list(self._seats.members).index(member) * self._box_bytes
+        uploads = [self._uploads[client] for client in self._survivors]
+        return Delivery(tuple(Contribution(header, boxes[at : at + self._box_bytes]) for header, boxes in uploads))
+
+    # 3 CONSENT
+
+    def _take_consent(self, number: int, consent: Consent) -> None:
+        if consent.unopened:
+            known = ascending(consent.unopened) and self._uploads.keys() >= set(consent.unopened)
+            if consent.signature or not known:
+                raise PeerError("a complaint about others than those whose shares were delivered, or a signed one")
+            self._unopened[number] = consent.unopened
+        else:
+            check_consent(self.roster, number, consent.signature, self._agreed)
+            self._consents[number] = consent.signature
+
+    def _pass_on(self) -> Sends:
+        if self._unopened and len(self._consents) < self._quorum:
+            raise PeerError("shares that do not open", culprits=self._blamed())
+        self._need(len(self._consents), self._quorum, "members signed")
+        chosen = sorted(self._consents)[: self._quorum]
+        consents = Consents(self._bitmap, tuple(SignedConsent(v, self._consents[v]) for v in chosen))
+        self._uploads = {}
+        return Sends(sorted(self._consents.keys() | set(self._survivors)), lambda number: consents)
+
+    def _blamed(self) -> list[str]:
+        """Of whom an honest member complains; if that is not sure of anybody, both sides of every complaint."""
+        complaints = Counter(client for unopened in self._unopened.values() for client in unopened)
+        sure = [client for client, count in complaints.items() if count > parameters_of(self.plan).corrupt]
+        return [self.roster.names[number] for number in sorted(sure or {*complaints, *self._unopened})]
+
+    def happened(self) -> SecureSum:
+        size = len(self.roster)
+        return agreed_sum(self.plan, self.roster, self._seats.root, size, self._bitmap, self._consents)
+
+    # 4 REVEAL
+
+    def _take_answer(self, number: int, answer: Answer) -> None:
+        survived = bool(self._bitmap[number // 8] >> number % 8 & 1)
+        if bool(answer.share) != (number in self._consents):
+            raise PeerError("a share of the sum from others than the members who signed, or none from one")
+        if len(answer.surplus) != (SEED_BYTES if survived and self._removable else 0):
+            raise PeerError("no seed for the noise that is to be taken off, or one too many")
+        if answer.share:
+            self._shares[number] = self._sharing.unpack(answer.share)
+        if answer.surplus:
+            self._surplus[number] = answer.surplus
+
+    def _open(self) -> Sends:
+        self._need(len(self._shares), self._quorum, "members answered")
+        layout, members = self._layout, sorted(self._shares)
+        secret = layout.ring.lift([self._secrets(members)]).evaluations()
+        mask = (public_of(self.plan) * secret).coefficients()
+        try:
+            total = layout.decode(self._total.value() - mask, self._length)
+        except PeerError as error:
+            raise PeerError(str(error), culprits=[self.roster.names[member] for member in members]) from None
+        if self.plan.noise is not None:
+            surplus, n = self._surplus.values(), self.plan.clients
+            total -= surplus_of(self.plan.noise, n, self._length, self._level, surplus, self._workers)
+        self._conclude(total)
+        return NOTHING
+
+    def _secrets(self, members: list[int]) -> NDArray[np.int64]:
+        """The sum of the survivors' secrets; shares beyond a quorum show which of them are wrong."""
+        order = {member: holder for holder, member in enumerate(self._seats.members, 1)}
+        holders = [order[member] for member in members]
+        shares = np.stack([self._shares[member] for member in members])
+
+        def suspects() -> Iterator[list[int]]:
+            yield []
+            yield self._sharing.wrong(holders, shares, os.urandom)
+            yield from ([i] for i in range(len(members)))  # with a surplus of one, one can be left out
+
+        for wrong in suspects():
+            good = np.delete(np.arange(len(members)), wrong)
+            if len(good) < self._quorum:
+                continue
+            try:
+                secret = self._sharing.rebuild([holders[i] for i in good], shares[good])
+            except PeerError:
+                continue
+            self.exposed = tuple(self.roster.names[members[i]] for i in wrong)
+            return secret
+        names = [self.roster.names[member] for member in members]
+        raise PeerError("shares that do not give the sum of the secrets", culprits=names)
+
+    def _conclude(self, total: NDArray[np.int64]) -> None:
+        names = self.roster.names
+        survivors = tuple(names[number] for number in self._survivors)
+        signatures = tuple((names[number], s) for number, s in sorted(self._consents.items()))
+        joined = tuple(names[number] for number in sorted(self._joined))
+        left = tuple(names[number] for number in self._survivors if number not in self._surplus)
+        event = RoundEvent(self.plan, joined, survivors, self._agreed, signatures, left if self._removable else ())
+        self.outcome = RoundOutcome(total, survivors, event)

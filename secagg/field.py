@@ -1,0 +1,58 @@
+"""The field of 2^31 - 1 elements, in numpy: what secret sharing computes in.
+
+A Mersenne prime below 2^31 keeps every product inside a 64-bit word and reduction down to a shift and an addition.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.prg import Rng
+
+Field: TypeAlias = NDArray[np.uint64]
+
+PRIME = (1 << 31) - 1
+P = np.uint64(PRIME)
+
+_SHIFT = np.uint64(31)
+
+
+def reduce(value: Field) -> Field:
+    """Any 64-bit word below 2^63, modulo p."""
+    value = (value & P) + (value >> _SHIFT)
+    value = (value & P) + (value >> _SHIFT)
+    return np.where(value >= P, value - P, value)
+
+
+def multiply(a: Field, b: Field) -> Field:
+    return reduce(a * b)
+
+
+def invert(value: Field) -> Field:
+    """value^(p-2); p - 2 has every bit set but the second."""
+    result, square = value, value
+    for bit in range(1, 31):
+        square = multiply(square, square)
+        if (PRIME - 2) >> bit & 1:
+            result = multiply(result, square)
+    return result
+
+
+def dot(weights: Field, y: NDArray[np.uint32]) -> Field:
+    """Row by row, sum_i weights_i y_i. Products are below 2^31, so up to 2^32 of them add up without wrapping."""
+    total = np.zeros((len(y), y.shape[2]), np.uint64)
+    for i in range(y.shape[1]):
+        total += multiply(weights[:, i : i + 1], y[:, i].astype(np.uint64))
+    return reduce(total)
+
+
+def uniform(shape: tuple[int, ...], rng: Rng) -> Field:
+    """Uniform field elements: 31-bit words, those equal to p drawn again."""
+    count = int(np.prod(shape))
+    words = np.frombuffer(rng(4 * count), "<u4") & np.uint32(PRIME)
+    while (again := np.flatnonzero(words == PRIME)).size:
+        words[again] = np.frombuffer(rng(4 * again.size), "<u4") & np.uint32(PRIME)
+    return words.astype(np.uint64).reshape(shape)
