@@ -19,7 +19,7 @@ from dp.secure_sum import SecureSum, Signed
 from protocols import registry
 from protocols.roster import Roster
 from secagg import labels
-from secagg.codec import Codec, Reader, fixed, optional, struct, text, u8, u32
+from secagg.codec import Codec, Reader, blob, fixed, optional, struct, text, u8, u32
 from secagg.encoding import ENCODING, Encoding, Sum
 from secagg.errors import DecodeError, UsageError
 from secagg.keys import digest
@@ -29,6 +29,7 @@ from secagg.ring import Ring
 
 SESSION_BYTES = 16
 HASH_BYTES = 32
+MAX_BEACON = 64
 NO_MODEL = bytes(HASH_BYTES)
 
 
@@ -47,11 +48,15 @@ class RoundPlan:
     encoding: Encoding
     noise: NoiseSpec | None
     parameters: object
+    beacon: bytes = b""
+    """Random bytes that nobody in the round has chosen, from the deployment or from a public source: for lots."""
     _digest: bytes = field(init=False, repr=False, compare=False, default=b"")
 
     def __post_init__(self) -> None:
         if len(self.session) != SESSION_BYTES or len(self.roster) != HASH_BYTES or len(self.model) != HASH_BYTES:
             raise UsageError("a session id has 16 bytes, a roster digest and a model hash have 32")
+        if len(self.beacon) > MAX_BEACON:
+            raise UsageError(f"a beacon has at most {MAX_BEACON} bytes, not {len(self.beacon)}")
         if not 0 <= self.round < 1 << 32:
             raise UsageError("a round number is between 0 and 2^32 - 1")
         if not 2 <= self.clients <= MAX_CLIENTS:
@@ -80,12 +85,14 @@ class RoundPlan:
         noise: NoiseSpec | None = None,
         session: bytes | None = None,
         model: bytes = NO_MODEL,
+        beacon: bytes = b"",
     ) -> RoundPlan:
         """The first round of a session: protocol parameters and ring width follow from what is asked for.
 
         ``clients`` is the most that may take part (default: the whole roster); at most a fraction ``corrupt`` of
         them is dishonest, and the round is to survive that ``dropout`` of them fall silent. ``encoding`` and ``noise``
-        of a private sum come from ``dp.calibrate``.
+        of a private sum come from ``dp.calibrate``. ``beacon`` is for protocols that draw lots: bytes that the clients
+        know from elsewhere (``Policy.beacon``).
         """
         n = len(roster) if clients is None else clients
         if n > len(roster):
@@ -105,6 +112,7 @@ class RoundPlan:
             encoding=encoding,
             noise=noise,
             parameters=parameters,
+            beacon=beacon,
         )
 
     def next_round(self, model: bytes | None = None) -> RoundPlan:
@@ -207,6 +215,7 @@ def _body(protocol: str, parameters: Codec[object]) -> Codec[RoundPlan]:
         encoding=ENCODING,
         noise=optional(NOISE),
         parameters=parameters,
+        beacon=blob(MAX_BEACON),
     )
 
 

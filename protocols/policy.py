@@ -24,7 +24,7 @@ class Policy:
     the bits with which it wants its neighbourhood safe from them. They are its own: it computes with these, whatever
     the server computed with. ``noise_multiplier`` is the least noise in the sum, as standard deviation over the norm of
     one client's contribution; None accepts sums without noise. ``beacon`` is random bytes that this client has from the
-    deployment, or from a public source, and not from the server: what committees are drawn with.
+    deployment, or from a public source, and not from the server: what lots are drawn with.
     """
 
     min_contributors: int
@@ -64,6 +64,8 @@ class Policy:
             raise PolicyError("the plan is for another roster")
         if plan.clients > len(roster):
             raise PolicyError(f"the plan speaks of {plan.clients} clients, the roster has {len(roster)}")
+        if self.beacon and plan.beacon != self.beacon:
+            raise PolicyError("lots would be drawn with another beacon than this client knows")
         if plan.min_contributors < self.min_contributors:
             raise PolicyError(f"min_contributors {plan.min_contributors} is below the {self.min_contributors} demanded")
         if plan.noise is not None and plan.noise.colluders < self.corrupt_of(plan.clients):

@@ -176,6 +176,7 @@ class SecureAdder:
             noise=question.noise,
             session=derive(self._secret, labels.SIMULATED, b"session")[:SESSION_BYTES],
             model=question.model,
+            beacon=self._beacon,
         )
         return replace(first, round=number)
 
@@ -187,7 +188,13 @@ class SecureAdder:
             corrupt=deployment.corrupt,
             dropout=deployment.dropout,
             adversary=deployment.adversary,
+            beacon=self._beacon,
         )
+
+    @property
+    def _beacon(self) -> bytes:
+        """What a deployment would hand out: lots are not the server's to draw."""
+        return derive(self._secret, labels.SIMULATED, b"beacon")
 
     def _identity(self, name: str) -> Identity:
         return Identity.generate(name, self._drawn(b"identity", name.encode()))

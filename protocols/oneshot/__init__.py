@@ -61,12 +61,10 @@ from __future__ import annotations
 
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import TYPES
-from protocols.oneshot.rules import PARAMETERS, check_parameters, check_policy, choose_committee, with_beacon
+from protocols.oneshot.rules import PARAMETERS, check_parameters, check_policy, choose_committee
 from protocols.oneshot.server import OneshotServer
 from protocols.registry import Protocol
 from protocols.wire import Messages
-
-__all__ = ["ONESHOT", "with_beacon"]
 
 ONESHOT = Protocol(
     name="oneshot",

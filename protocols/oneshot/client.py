@@ -100,9 +100,10 @@ class OneshotClient(ClientRound):
 
     def _upload(self) -> Upload:
         layout, bound = lattice_of(self.plan).layout, self._seats.bound(self._u)
-        values = self.plan.ring.centred(self._noised(*bound))
+        noised = self._noised(*bound)
+        values = self.plan.ring.centred(noised)
         # Another vector, another secret: two copies of this client that are made to upload do not bare the difference.
-        context = (*bound, digest(labels.ONESHOT_SECRET, values.tobytes()))
+        context = (*bound, digest(labels.ONESHOT_SECRET, noised.tobytes()))
         secret = discrete_gaussian(VARIANCE, layout.ring.degree, self._drawn(b"secret", *context))
         errors = discrete_gaussian(VARIANCE, layout.coefficients(len(values)), self._drawn(b"errors", *context))
         mask = (public_of(self.plan) * layout.ring.lift([secret]).evaluations()).coefficients()

@@ -14,8 +14,9 @@ Up to ``EVERYBODY`` clients there is no lot: everyone who joins has a seat, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import floor
 
 import numpy as np
@@ -25,10 +26,11 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
 from secagg import labels
-from secagg.codec import Codec, blob, struct, u32
+from secagg.codec import Codec, struct, u32
+from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
 from secagg.keys import derive, digest
-from secagg.lattice import VARIANCE, Evaluations, Parameters, choose, tail, uniform
+from secagg.lattice import VARIANCE, Evaluations, Parameters, candidates, tail, uniform
 from secagg.packed import Sharing
 from secagg.params import Adversary, most_marked
 from secagg.prg import Prg, random_words
@@ -36,20 +38,15 @@ from secagg.prg import Prg, random_words
 EVERYBODY = 128
 """Up to so many clients all have a seat."""
 
-MAX_BEACON = 64
+SLACK = Fraction(11, 10)
 
 
 @dataclass(frozen=True, slots=True)
 class Committee:
-    """Parameters of a plan: how many seats, how many of them may be corrupt, and what they are drawn with.
-
-    ``beacon`` is random bytes that the server did not choose: from the deployment, for good, or from a public source
-    after the plan was fixed. A client compares them with those in its own ``Policy``.
-    """
+    """Parameters of a plan: how many seats, and how many of them may be corrupt. The plan's beacon draws them."""
 
     seats: int
     corrupt: int
-    beacon: bytes = b""
 
     @property
     def quorum(self) -> int:
@@ -62,7 +59,7 @@ class Committee:
         return max(self.corrupt, 1)
 
 
-PARAMETERS: Codec[Committee] = struct(Committee, seats=u32, corrupt=u32, beacon=blob(MAX_BEACON))
+PARAMETERS: Codec[Committee] = struct(Committee, seats=u32, corrupt=u32)
 
 
 def parameters_of(plan: RoundPlan) -> Committee:
@@ -77,7 +74,7 @@ def choose_committee(
     """The smallest committee. Against a curious server it is the same: what is saved by trusting it is little.
 
     >>> choose_committee(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE, 40, 20)
-    Committee(seats=69, corrupt=28, beacon=b'')
+    Committee(seats=69, corrupt=28)
     """
     bad, gone = floor(corrupt * n), floor(dropout * n)
     if n <= EVERYBODY:
@@ -90,11 +87,6 @@ def choose_committee(
         if committee.quorum <= seats - most_marked(n, gone, seats, correctness):
             return committee
     raise UsageError(f"infeasible: no committee of up to {MAX_SEATS} outlives these dropouts and corruptions")
-
-
-def with_beacon(plan: RoundPlan, beacon: bytes) -> RoundPlan:
-    """The same plan with seats drawn by this beacon, which the clients must know from elsewhere."""
-    return replace(plan, parameters=replace(parameters_of(plan), beacon=beacon))
 
 
 def check_parameters(plan: RoundPlan) -> None:
@@ -113,8 +105,8 @@ def check_policy(plan: RoundPlan, policy: Policy) -> None:
     """Refuse a committee that this client's own calculation does not trust, or that it cannot draw again."""
     committee, bad = parameters_of(plan), policy.corrupt_of(plan.clients)
     if committee.seats < plan.clients:
-        if not committee.beacon or committee.beacon != policy.beacon:
-            raise PolicyError("seats are drawn by lot, and not with the beacon that this client knows (Policy.beacon)")
+        if not policy.beacon:
+            raise PolicyError("seats are drawn by lot, and this client knows no beacon (Policy.beacon)")
         bad = most_marked(plan.clients, bad, committee.seats, policy.security)
     if committee.corrupt < bad:
         raise PolicyError(f"the committee bears {committee.corrupt} corrupt members, not the {bad} feared")
@@ -122,13 +114,29 @@ def check_policy(plan: RoundPlan, policy: Policy) -> None:
 
 def lattice_of(plan: RoundPlan) -> Parameters:
     """The ring and the layout in it that the plan's vectors take."""
-    return choose(plan.encoding, plan.clients, plan.noise_tail)
+    return _lattice(plan.encoding, plan.clients, plan.noise_tail, parameters_of(plan))
 
 
 def sharing_of(plan: RoundPlan) -> Sharing:
-    """How the coefficients of a secret are shared: sums of all clients' stay below the bound, but for 2^-40."""
-    committee, degree = parameters_of(plan), lattice_of(plan).layout.ring.degree
-    bound = tail(degree, plan.clients, plan.clients * VARIANCE)
+    """How the coefficients of a secret are shared."""
+    return _sharing(lattice_of(plan).layout.ring.degree, plan.clients, parameters_of(plan))
+
+
+@lru_cache(maxsize=256)
+def _lattice(encoding: Encoding, n: int, noise_tail: int, committee: Committee) -> Parameters:
+    """The smallest N with which vector and shares take at most a tenth more than with the best."""
+    found = list(candidates(encoding, n, noise_tail))
+    sizes = [
+        one.upload_bytes + committee.seats * _sharing(one.layout.ring.degree, n, committee).share_bytes for one in found
+    ]
+    if not found:
+        raise UsageError(f"no ring has room for sums of {encoding.ring_bits(n, noise_tail)} bits")
+    return next(one for one, size in zip(found, sizes, strict=True) if size <= SLACK * min(sizes))
+
+
+def _sharing(degree: int, n: int, committee: Committee) -> Sharing:
+    """Sums of all clients' secrets stay below the bound, but for 2^-40."""
+    bound = tail(degree, n, n * VARIANCE)
     return Sharing(degree, bound, committee.quorum - committee.private, committee.private)
 
 
@@ -164,5 +172,5 @@ def seated(plan: RoundPlan, roster: Roster) -> frozenset[int]:
         return frozenset(range(len(roster)))
     if plan.clients != len(roster):
         raise PolicyError("seats are drawn from the whole roster: a cohort must be a roster of its own")
-    lots = random_words(Prg(digest(labels.ONESHOT_SEATS, roster.digest, committee.beacon)), len(roster))
+    lots = random_words(Prg(digest(labels.ONESHOT_SEATS, roster.digest, plan.beacon)), len(roster))
     return frozenset(np.argsort(lots)[: committee.seats].tolist())

@@ -172,8 +172,10 @@ class OneshotServer(ServerRound):
 
     def _take_answer(self, number: int, answer: Answer) -> None:
         survived = bool(self._bitmap[number // 8] >> number % 8 & 1)
-        if bool(answer.share) != (number in self._consents):
-            raise PeerError("a share of the sum from others than the members who signed, or none from one")
+        if answer.share and number not in self._seats.members:
+            raise PeerError("a share of the sum from a client without a seat")
+        if not answer.share and number in self._consents:
+            raise PeerError("no share of the sum from a member who has signed")
         if len(answer.surplus) != (SEED_BYTES if survived and self._removable else 0):
             raise PeerError("no seed for the noise that is to be taken off, or one too many")
         if answer.share:

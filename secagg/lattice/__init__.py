@@ -14,7 +14,7 @@ behind whole schemes, and galois has no transform of this size. Needs the extra 
 """
 
 from secagg.lattice.packing import Layout
-from secagg.lattice.parameters import VARIANCE, Parameters, choose, tail
+from secagg.lattice.parameters import VARIANCE, Parameters, candidates, choose, tail
 from secagg.lattice.ring import Coefficients, Evaluations, QuotientRing, RunningSum
 from secagg.lattice.sampling import uniform
 
@@ -26,6 +26,7 @@ __all__ = [
     "Parameters",
     "QuotientRing",
     "RunningSum",
+    "candidates",
     "choose",
     "tail",
     "uniform",

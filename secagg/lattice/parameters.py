@@ -100,26 +100,32 @@ def choose(encoding: Encoding, n: int, noise_tail: int = 0, variance: Fraction |
     >>> round(chosen.expansion, 3), round(chosen.failure_log2, 2)
     (1.154, -40.08)
     """
+    smallest: Parameters | None = None
+    for chosen in candidates(encoding, n, noise_tail, variance):
+        if smallest is None or chosen.upload_bytes < smallest.upload_bytes:
+            smallest = chosen
+        if smallest.expansion <= EXPANSION:
+            return smallest
+    if smallest is None:
+        width = encoding.ring_bits(n, noise_tail)
+        raise UsageError(f"no N up to {max(SECURE_BITS)} has room for sums of {width} bits and such errors")
+    return smallest
+
+
+def candidates(
+    encoding: Encoding, n: int, noise_tail: int = 0, variance: Fraction | None = None
+) -> Iterator[Parameters]:
+    """For each N with which it can be done, the smallest upload; N ascends."""
     if not 1 <= n <= MAX_CLIENTS:
         raise UsageError(f"clients must be between 1 and {MAX_CLIENTS}, not {n}")
     variance = n * VARIANCE if variance is None else variance
     if noise_tail < 0 or not 0 < variance < _LARGEST_VARIANCE:
         raise UsageError("a tail of noise is not negative, and errors have a variance, which is below q^2")
     length, width = encoding.coordinates, encoding.ring_bits(n, noise_tail)
-    smallest: Parameters | None = None
     for degree in SECURE_BITS:
-        for layout in _layouts(degree, width, n, length, variance):
-            chosen = Parameters(layout, n, length, variance)
-            if smallest is None or chosen.upload_bytes < smallest.upload_bytes:
-                smallest = chosen
-        if smallest is not None and smallest.expansion <= EXPANSION:
-            return smallest
-    if smallest is None:
-        raise UsageError(
-            f"no N up to {max(SECURE_BITS)} has room for sums of {width} bits "
-            f"and errors of variance {float(variance):.3g}"
-        )
-    return smallest
+        fitting = [Parameters(layout, n, length, variance) for layout in _layouts(degree, width, n, length, variance)]
+        if fitting:
+            yield min(fitting, key=lambda chosen: chosen.upload_bytes)
 
 
 def _layouts(degree: int, width: int, n: int, length: int, variance: Fraction) -> Iterator[Layout]:

@@ -13,7 +13,7 @@ from secagg.errors import DecodeError
 from tests.vectors import make
 
 FOLDER = Path(make.__file__).parent
-ROUNDS = ["round-secagg.json", "round-secagg-plus.json"]
+ROUNDS = ["round-secagg.json", "round-secagg-plus.json", "round-oneshot.json"]
 
 
 def load(name: str) -> dict[str, Any]:

@@ -83,11 +83,25 @@ def plan_noised() -> RoundPlan:
     return replace(plan, parameters=GraphParameters(Graph.RING, 4, 2))
 
 
+def plan_oneshot() -> RoundPlan:
+    """Everybody has a seat. Long enough a vector, of few bits, for the smallest ring."""
+    roster, _ = roster_of(5)
+    encoding, beacon = Encoding.integers(100, bits=6), seed("beacon")
+    return RoundPlan.propose(
+        "oneshot", roster, encoding, min_contributors=3, dropout="0.2", session=SESSION, beacon=beacon
+    )
+
+
 # Plans
 
 
 def plans() -> dict[str, Any]:
-    good = {"secagg": plan_secagg(), "secagg+": plan_secagg_plus(), "secagg+, noised": plan_noised()}
+    good = {
+        "secagg": plan_secagg(),
+        "secagg+": plan_secagg_plus(),
+        "secagg+, noised": plan_noised(),
+        "oneshot": plan_oneshot(),
+    }
     return {
         "provenance": PROVENANCE,
         "plans": [
@@ -109,7 +123,7 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         ("min_contributors", 4), ("ring_bits", 1), ("length", 8), ("clip_l2", 8), ("bits", 1), ("rotate", 1),
         ("clip_inf", 8), ("weight_bound", 4), ("beta", 16), ("noise", 1), ("family", 4 + len("skellam")),
         ("variance", 16), ("dropouts", 4), ("colluders", 4), ("components", 2),
-        ("graph", 4 + len("ring")), ("degree", 4), ("threshold", 4),
+        ("graph", 4 + len("ring")), ("degree", 4), ("threshold", 4), ("beacon", 4),
     ):  # fmt: skip
         at[name] = slice(place, place + size)
         place += size
@@ -157,6 +171,7 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         "degree beyond the cohort": put("degree", u32.encode(8)),
         "threshold one": put("threshold", u32.encode(1)),
         "threshold beyond the degree": put("threshold", u32.encode(5)),
+        "a beacon of 65 bytes": put("beacon", u32.encode(65) + bytes(65)),
     }
 
 
@@ -240,15 +255,23 @@ def tampered_frames(name: str, frame: bytes) -> dict[str, bytes]:
 
 
 _FLIPS = {
-    "Advert": -1, "Introduction": HEADER_BYTES, "Dealt": HEADER_BYTES + 4, "Delivery": HEADER_BYTES + 4, "Upload": -1,
-    "Survivors": -1, "Consent": -1, "Consents": HEADER_BYTES + 8, "Reveal": HEADER_BYTES + 4,
+    "secagg": {
+        "Advert": -1, "Introduction": HEADER_BYTES, "Dealt": HEADER_BYTES + 4, "Delivery": HEADER_BYTES + 4,
+        "Upload": -1, "Survivors": -1, "Consent": -1, "Consents": HEADER_BYTES + 8, "Reveal": HEADER_BYTES + 4,
+    },
+    "oneshot": {
+        "Join": -1, "Committee": HEADER_BYTES + 4, "Upload": -1, "Delivery": HEADER_BYTES + 4,
+        "Consent": HEADER_BYTES + 4, "Consents": HEADER_BYTES + 4, "Answer": HEADER_BYTES + 7,
+    },
 }  # fmt: skip
-"""A byte of each message that its receiver can check at once: in a signature, the root, a peer's number, the vector."""
+"""A byte of each message that its receiver can check at once: in a signature, the root, a number, the vector. (A share
+of a sum can only be seen to be one: its first word is not reduced.)"""
 
 
 def round_of(plan: RoundPlan, policy: dict[str, Any], silent: dict[str, str], weights: bool) -> dict[str, Any]:
     _, identities = roster_of(plan.clients)
-    updates = {name: (np.arange(-3, 4) * (i + 1) / 8 * (1 if weights else 8)).tolist() for i, name in enumerate(NAMES)}
+    vector = np.resize(np.arange(-3, 4), plan.encoding.length)
+    updates = {name: (vector * (i + 1) * (1 / 8 if weights else 1)).tolist() for i, name in enumerate(NAMES)}
     members = [
         {
             "name": identity.name,
@@ -262,16 +285,21 @@ def round_of(plan: RoundPlan, policy: dict[str, Any], silent: dict[str, str], we
     ]
     server, clients = parties(plan, policy, members)
     frames = list[dict[str, Any]]()
-    kinds = {number: kind.__name__ for number, (kind, _) in pairwise.TYPES.items()}
+    kinds = dict(enumerate((kind.__name__ for kind in registry.find(plan.protocol).messages.types), 1))
+    flips = _FLIPS[plan.protocol.removesuffix("+")]
 
     def note(sender: str, receiver: str, frame: bytes) -> None:
         kind = kinds[frame[HEADER_BYTES - 1]]
         entry: dict[str, Any] = {"phase": str(server.phase), "type": kind, "from": sender, "to": receiver}
         if not any(earlier["type"] == kind for earlier in frames):
-            at = _FLIPS[kind] % len(frame)
+            at = flips[kind] % len(frame)
             flipped = frame[:at] + bytes([frame[at] ^ 0x80]) + frame[at + 1 :]
             entry["bounces"] = [
-                {"what": f"byte {at} flipped", "error": "PeerError", "frame": flipped.hex()},
+                {
+                    "what": f"byte {at} flipped",
+                    "error": "DecodeError" if kind == "Answer" else "PeerError",
+                    "frame": flipped.hex(),
+                },
                 {"what": "truncated", "error": "DecodeError", "frame": frame[:-1].hex()},
             ]
         frames.append(entry | {"frame": frame.hex()})
@@ -330,6 +358,12 @@ def build() -> dict[str, dict[str, Any]]:
             {"min_contributors": 3} | lenient,
             {"gus": "advertise", "fay": "upload", "ann": "consent"},
             weights=True,
+        ),
+        "round-oneshot.json": round_of(
+            plan_oneshot(),
+            {"min_contributors": 3, "dropout": "0.2", "protocols": ["oneshot"]},
+            {"dan": "join", "eve": "consent"},
+            weights=False,
         ),
     }
 
