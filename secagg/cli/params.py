@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from secagg.cli.output import Json, emit
+from protocols import registry
+from secagg.cli.output import Json, emit, facts
 from secagg.params import GRINDING_BITS, Adversary, GraphParameters, choose, choose_for_round, fraction
 
 app = typer.Typer()
@@ -20,14 +22,21 @@ def params(
     adversary: Annotated[Adversary, typer.Option(help="Does the server look (curious), or also lie (active)?")],
     security: Annotated[int, typer.Option(help="A round leaks with chance at most 2^-security.")] = 40,
     correctness: Annotated[int, typer.Option(help="A round aborts with chance at most 2^-correctness.")] = 20,
+    protocol: Annotated[str, typer.Option(help="Whose parameters: see secagg protocols.")] = "secagg+",
     as_json: Json = False,
 ) -> None:
-    """How many neighbours and which threshold a cohort needs (Bell et al. 2020).
+    """What a cohort needs: neighbours and threshold (Bell et al. 2020), or another protocol's parameters.
 
-    The formula is shown for the security given. A round against an active server uses more, because corrupt clients
-    can try many adverts until the graph, a hash of them, suits them.
+    For secagg+ the formula is shown for the security given. A round against an active server uses more, because
+    corrupt clients can try many adverts until the graph, a hash of them, suits them.
     """
     gone, bad = fraction(dropout), fraction(corrupt)
+    if protocol != "secagg+":
+        chosen = registry.find(protocol).choose(clients, bad, gone, adversary, security, correctness)
+        properties = [name for name, kind in vars(type(chosen)).items() if isinstance(kind, property)]
+        found = asdict(chosen) | {name: getattr(chosen, name) for name in properties}  # type: ignore[call-overload]
+        emit(as_json, {"protocol": protocol, **found}, facts(found))
+        return
     grinding = GRINDING_BITS if adversary is Adversary.ACTIVE else 0
     formula = choose(clients, bad, gone, adversary, security, correctness)
     used = choose_for_round(clients, bad, gone, adversary, security, correctness)

@@ -57,6 +57,26 @@ def test_a_small_cohort_gets_the_complete_graph(capsys: pytest.CaptureFixture[st
     assert (answer["graph"], answer["degree"], answer["threshold"]) == ("complete", 2, 2)
 
 
+def test_the_committee_of_the_one_shot_protocol(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = words(1000, 0.1, 0.1, "active", "--protocol", "oneshot")
+    assert cli.main([*asked, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert answer == {"protocol": "oneshot", "seats": 69, "corrupt": 28, "quorum": 49, "private": 28}
+    assert cli.main(asked) == 0
+    assert ["quorum", "49"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize("protocol", ["secagg", "ckks"])
+def test_parameters_of_the_other_protocols(capsys: pytest.CaptureFixture[str], protocol: str) -> None:
+    assert cli.main(words(30, 0.1, 0.1, "active", "--protocol", protocol, "--json")) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["protocol"] == protocol
+
+
+def test_an_unknown_protocol(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words(30, 0.1, 0.1, "active", "--protocol", "two-shot")) == 2
+    assert "unknown protocol" in capsys.readouterr().err
+
+
 def test_dropout_and_corrupt_are_not_mixed_up(capsys: pytest.CaptureFixture[str]) -> None:
     """Against an active server dropouts count twice: 0.3 + 2 * 0.2 is feasible, 0.2 + 2 * 0.4 is not."""
     assert cli.main(words(1000, 0.2, 0.3, "active", "--json")) == 0

@@ -12,12 +12,17 @@ from protocols import registry
 from protocols.diagram import mermaid
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
-BLOCK = re.compile(r"(?<=<!-- diagram of secagg -->\n).*(?=\n<!-- end of diagram -->)", re.DOTALL)
+NAMES = [name for name in registry.names() if name != "secagg+"]
 
 
-def test_the_documentation_shows_the_machines_as_they_are() -> None:
-    (shown,) = BLOCK.findall(PAGE.read_text("utf-8"))
-    assert shown == mermaid(registry.find("secagg"))
+def block(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<=<!-- diagram of {name} -->\n).*(?=<!-- end of {name} -->)", re.DOTALL)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_documentation_shows_the_machines_as_they_are(name: str) -> None:
+    (shown,) = block(name).findall(PAGE.read_text("utf-8"))
+    assert shown == mermaid(registry.find(name)) + "\n"
 
 
 def test_both_pairwise_protocols_have_that_diagram() -> None:
@@ -54,4 +59,7 @@ def test_the_methods_that_the_page_names_exist() -> None:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(BLOCK.sub(lambda _: mermaid(registry.find("secagg")), PAGE.read_text("utf-8")), "utf-8")
+    page = PAGE.read_text("utf-8")
+    for name in NAMES:
+        page = block(name).sub(lambda _, name=name: mermaid(registry.find(name)) + "\n", page)  # type: ignore[misc]
+    PAGE.write_text(page, "utf-8")

@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 
 from dp.noise import Family, NoiseSpec
-from protocols import registry
 from protocols.ckks import engine, sum_of
 from protocols.ckks.client import CkksClient
 from protocols.ckks.rules import Parameters, Reveal, parameters_of
-from protocols.diagram import mermaid
 from protocols.journal import SqliteJournal
 from protocols.machine import Client
 from protocols.plan import RoundPlan
@@ -221,9 +219,3 @@ def test_the_library_itself_never_loads_tenseal() -> None:
 
 def test_keys_do_not_show_in_repr() -> None:
     assert "b'" not in repr(engine.KeyPair(b"public", b"secret"))
-
-
-def test_the_documentation_shows_the_machines_as_they_are() -> None:
-    page = (ROOT / "docs" / "protocol.md").read_text("utf-8")
-    shown = page.partition("<!-- diagram of ckks -->\n")[2].partition("\n<!-- end of ckks -->")[0]
-    assert shown == mermaid(registry.find("ckks"))
