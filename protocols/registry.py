@@ -24,6 +24,7 @@ _WHERE = {
     "secagg+": "protocols.pairwise:SECAGG_PLUS",
     "ckks": "protocols.ckks:CKKS",
     "oneshot": "protocols.oneshot:ONESHOT",
+    "threshold_ckks": "protocols.threshold_ckks:THRESHOLD_CKKS",
 }
 
 

@@ -7,7 +7,6 @@ are positions in U1 once U1 is there; u is an uploader, v a holder of its shares
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections.abc import Set
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from protocols.pairwise.phases import Phase
 from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO
+from protocols.rebuild import rebuilt_despite_liars
 from protocols.roster import Roster
 from secagg import labels
 from secagg.errors import PeerError
@@ -49,7 +49,7 @@ from secagg.keys import AgreementKey, digest
 from secagg.masking import add_masks
 from secagg.merkle import MerkleTree
 from secagg.prg import SEED_BYTES
-from secagg.shamir import reconstruct, unpack_shares, wrong_shares
+from secagg.shamir import reconstruct, unpack_shares
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
@@ -260,15 +260,15 @@ class PairwiseServer(ServerRound):
 
     def _rebuilt_despite_liars(self, u: int) -> bytes:
         """Shares beyond t show which of them are wrong; those holders are exposed and done without."""
-        holders, shares = np.array(self._shares[u].holders), self._shares[u].array()
-        found = wrong_shares(holders + 1, shares, self._t, os.urandom)
-        for wrong in (found, *([i] for i in range(len(holders)))):  # with a surplus of one, one can be left out
-            good = np.delete(np.arange(len(holders)), wrong)[: self._t]
-            secret = reconstruct(holders[None, good] + 1, shares[None, good])[0]
-            if len(good) == self._t and secret is not None and self._is_secret_of(u, secret):
-                self.exposed = tuple(sorted({*self.exposed, *(self._name(v) for v in holders[wrong].tolist())}))
-                return secret
-        suspects = [u, *holders.tolist()]  # enough liars can make it look like a lie of the dealer, and the dealer too
+        holders = self._shares[u].holders
+        found = rebuilt_despite_liars(
+            holders, self._shares[u].array(), self._t, lambda secret: self._is_secret_of(u, secret)
+        )
+        if found is not None:
+            secret, liars = found
+            self.exposed = tuple(sorted({*self.exposed, *map(self._name, liars)}))
+            return secret
+        suspects = [u, *holders]  # enough liars can make it look like a lie of the dealer, and the dealer too
         raise PeerError("shares that do not give the secret", culprits=map(self._name, suspects))
 
     def _name(self, u: int) -> str:

@@ -136,7 +136,15 @@ def trusted(account: Account) -> list[tuple[str, str]]:
     """Party, and what it is trusted with."""
     noise = [spent.promise for spent in account.spent if spent.promise.trust == "distributed"]
     rows: list[tuple[str, str]] = []
-    if account.protocol.name == "ckks":
+    if account.protocol.name == "threshold_ckks":
+        rows += [
+            (
+                "The server",
+                "Following the protocol: one that lies can have clients decrypt what it made up.",
+            ),
+            ("Clients, with their part of the key", "Fewer than the threshold working together with the server."),
+        ]
+    elif account.protocol.name == "ckks":
         rows += [
             (
                 "The server",
@@ -173,12 +181,12 @@ def seen(account: Account) -> list[tuple[str, str, str]]:
     inside = _inside(account)
     own = {"silos": "The silo itself", "devices": "The device itself", "clients": "The client itself"}[clients(account)]
     data = {"silos": "The whole histories of its users.", "devices": "Its one user's history."}
-    ckks = account.protocol.name == "ckks"
+    ckks, encrypted = account.protocol.name == "ckks", account.protocol.name in ("ckks", "threshold_ckks")
     return [
         (
             "Server",
             f"{sentence(account.protocol.server_learns)} The model. "
-            + ("Ciphertexts of single updates, without the key." if ckks else "Single updates only under masks."),
+            + ("Ciphertexts of single updates, without the key." if encrypted else "Single updates only under masks."),
             f"{sums}{inside}",
         ),
         (

@@ -16,14 +16,14 @@ from secagg.errors import UsageError
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog="\n\n".join(f"{name}: {what}" for name, what in CASES.items()))
 def bench(
-    case: Annotated[str, typer.Argument(help=f"One of: {', '.join(CASES)}.")],
+    case: Annotated[str, typer.Argument()],
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, over the case's defaults.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A small version of the case, where there is one.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a benchmark and print its configuration, figures and ratios."""
+    """Run a benchmark, one of those below, and print its configuration, figures and ratios."""
     if quick and case not in QUICK:
         raise UsageError(f"there is no quick version of {case!r}, but of {', '.join(QUICK)}")
     small = QUICK[case] if quick else ()

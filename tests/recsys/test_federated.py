@@ -28,6 +28,7 @@ from dp.events import Everyone, Gaussian, Guarantee, PoissonSample, Relation, Re
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.training import Flat, Settings
+from protocols import registry
 from recsys.data.interactions import History
 from recsys.federated import METRICS, Federation, Fleet, LocalPrivacy, State, Terms
 from recsys.metrics.ranking import measure
@@ -67,7 +68,7 @@ def error(rounds: int, clip: float = 1.0, bits: int = BITS) -> float:
     return rounds * (1 / Encoding(1, clip, bits).scale + 2.0**-22)
 
 
-@pytest.mark.parametrize("protocol", ["secagg", "secagg+", "ckks"])
+@pytest.mark.parametrize("protocol", registry.names())
 def test_a_masked_run_is_the_unmasked_one_up_to_quantisation(protocol: str) -> None:
     clients = fleet()
     masked = federation(clients, secure(clients, deployment=Deployment(protocol, dropout="0.34")))

@@ -174,6 +174,14 @@ def test_ckks_is_another_trust_model(tmp_path: Path) -> None:
     assert "No update, and no key" not in text
 
 
+def test_threshold_ckks_is_another_one(tmp_path: Path) -> None:
+    runs.make(tmp_path, "none", protocol={"name": "threshold_ckks"})
+    text = page(tmp_path).text
+    assert "Fewer than the threshold working together with the server" in text
+    assert "Ciphertexts of single updates" in text
+    assert "No update, and no key" not in text
+
+
 @pytest.mark.parametrize("name", [runs.FILE, runs.LOCAL])
 def test_the_command_that_it_prints_verifies(
     folders: dict[str, Path],

@@ -14,6 +14,7 @@ from benchmarks.ideal import IdealAdder
 from dp.calibrate import SLACK, calibrate, user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
+from protocols import registry
 from recsys import secure
 from recsys.network import Network
 from recsys.secure import Adder, Begun, Deployment, Question, SecureAdder, Update
@@ -31,7 +32,7 @@ def update(name: str) -> NDArray[np.float64]:
     return np.full(5, float(name[-1]))
 
 
-@pytest.mark.parametrize("protocol", ["secagg", "secagg+", "ckks"])
+@pytest.mark.parametrize("protocol", registry.names())
 def test_the_sum_is_that_of_the_ideal_functionality(protocol: str) -> None:
     adders: tuple[Adder, ...] = (SecureAdder(Deployment(protocol), SECRET), IdealAdder(SECRET))
     weighted = replace(EXACT, encoding=Encoding.integers(5, weight_bound=4), weights=dict.fromkeys(NAMES[:2], 3))
@@ -113,6 +114,14 @@ def test_what_was_begun_is_written_before_a_vector_leaves(tmp_path: Path, monkey
     monkeypatch.setattr(secure, "simulate", watched)
     again(tmp_path)
     assert seen == [True] * len(NAMES)
+
+
+def test_a_large_cohort_draws_its_committee_by_lot() -> None:
+    names = tuple(f"client-{i:03}" for i in range(130))
+    question = Question(0, "test", names, Encoding.integers(5))
+    answer = SecureAdder(Deployment("oneshot"), SECRET).add_up(question, update)
+    assert answer.vector.tolist() == [13.0 * sum(range(10))] * 5
+    assert answer.bytes_up < 130 * 12_000  # boxes for a few dozen members, not for 130
 
 
 def test_a_protocol_that_cannot_repeat_itself_has_a_new_round_for_each_attempt(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""Threshold CKKS: homomorphic sums under a key of which every client holds a part, and nobody more.
+
+Papers
+    Asharov, Jain, Lopez-Alt, Tromer, Vaikuntanathan and Wichs 2012, "Multiparty Computation with Low Communication,
+    Computation and Interaction via Threshold FHE" (EUROCRYPT), and Mouchet, Troncoso-Pastoriza, Bossuat and Hubaux
+    2021, "Multiparty Homomorphic Encryption from Ring-Learning-with-Errors" (PETS): a joint key that is a sum of parts,
+    partial decryptions that are flooded. Boneh et al. 2018, "Threshold Cryptosystems from Threshold Fully Homomorphic
+    Encryption" (CRYPTO): parts that are shared, for when their owners are gone. Cheon, Kim, Kim and Song 2017
+    (ASIACRYPT): the scheme, with values in coefficients and no multiplication. Li and Micciancio 2021, "On the
+    Security of Homomorphic Encryption on Approximate Numbers" (EUROCRYPT): why decryptions are flooded.
+
+Parties
+    n <= 1024 clients with long-term Ed25519 keys in a roster, and one server that routes every message and adds.
+
+Rounds (client -> server, then server -> clients); a is public, drawn from the plan
+    1 ADVERTISE  u signs a fresh X25519 key and a commitment to b_u = -a s_u + T e_u; s_u and e_u come from a seed z_u.
+                 The adverts that came are U1, a Merkle root over them is its identity. Everybody gets all of them.
+    2 KEY        u shows b_u and deals t-of-n shares of z_u, sealed. Who did is U2; b = sum b_u is the joint key.
+    3 UPLOAD     c0 = b v + T e0 + x and c1 = a v + T e1, signed with the digest of b. Who did is U3.
+    4 CONSENT    u signs the set U3, once. Signers are U4.
+    5 DECRYPT    against max(t, min_contributors) such signatures u answers d_u = (sum c1) s_u + T f_u, flooded.
+    6 MISSING    u signs the one set M of those in U2 who did not answer, if it leaves t that did.
+    7 RECOVER    against t such signatures u reveals its shares of z_w for w in M. The server rebuilds z_w, compares
+                 with the commitment, and adds (sum c1) s_w. Then sum c0 + sum d_u + ... = x + T (small) is decoded.
+
+    The key lives for one round and decrypts once: the transition table and the journal see to that. So there is no
+    count of decryptions to bound or to keep, and every part of the key, rebuilt or not, is retired with the round.
+
+Threat model
+    Honest but curious: the server together with fewer than t clients, where t is more than half of the honest ones and
+    all the corrupt (``secagg.params.complete_threshold``). They learn the sum and nothing else, to within 2^-40
+    (``sizes``). Clients alone learn nothing, not even the sum. Against an ACTIVE server this is not enough: it can hand
+    out a joint key of its own, or have a malformed c1 "decrypted" that contains the parts of the key in the clear; the
+    signatures, commitments and counts here stop accidents, outsiders and lying minorities of clients. What would help
+    is a proof with each upload that it is well formed (a place is kept in ``messages.Upload``) and each client adding
+    up all the c1 itself: proofs for ring-LWE relations of this size have some 50 to 100 KB and cost seconds, and each
+    client would have to download n ciphertexts. Against such a server use ``secagg+``.
+
+What the server learns
+    The sum over U3, who took part in each phase. Of each missing client its part of the key, which is worth nothing
+    without the others'.
+
+Cost
+    Client: one encryption, one partial decryption, n boxes. Up, at 16 bits, n = 100 and 10^6 coordinates: 7.5 bytes a
+    coordinate for the ciphertext, 3.6 for the partial decryption; a part of the key once, 0.8 MB. Server: O(d n)
+    additions, one product for all that is missing. Seven messages up; a dropout costs those who stay a share each.
+
+Deviations from the papers
+    - Only missing clients' parts are rebuilt, for one signed (ciphertext, missing set) per round. Nobody's partial
+      decryption is weighted with Lagrange coefficients: two of those for one ciphertext give away the part.
+    - Parts of the key are committed to before any is shown: the last to speak would choose the sum.
+    - Errors are multiplied, not messages (as in BGV): the values are exact integers, and nothing approximate is shown.
+    - A new key each round instead of one for many: two messages more, and no counter that could be rolled back.
+"""
+
+from __future__ import annotations
+
+from protocols.registry import Protocol
+from protocols.threshold_ckks.client import ThresholdClient
+from protocols.threshold_ckks.messages import TYPES
+from protocols.threshold_ckks.rules import PARAMETERS, check_parameters, check_policy, choose
+from protocols.threshold_ckks.server import ThresholdServer
+from protocols.wire import Messages
+
+THRESHOLD_CKKS = Protocol(
+    name="threshold_ckks",
+    code=5,
+    paper="Asharov et al. 2012 (EUROCRYPT) and Mouchet et al. 2021 (PETS), with exact sums and missing parts rebuilt",
+    threat_model="server and fewer than t clients honest but curious; t is half of the honest and all the corrupt",
+    server_learns="the sum over the survivors, and who dropped out when",
+    cost="client O(d + n), server O(d n), dropouts are free; 11 bytes a coordinate; seven messages up",
+    parameters=PARAMETERS,
+    choose=choose,
+    check_parameters=check_parameters,
+    check_policy=check_policy,
+    messages=Messages(5, TYPES),
+    client=ThresholdClient,
+    server=ThresholdServer,
+)

@@ -1,0 +1,224 @@
+"""A client of the threshold CKKS protocol (the papers and the threat model are in ``protocols.threshold_ckks``).
+
+u is this client, w a missing one; all are positions in U1. Each check raises before the client has changed, so a forged
+message costs nothing; each reply is a pure function of what is known, so a replay after a crash repeats it.
+"""
+
+from __future__ import annotations
+
+from dp.secure_sum import SecureSum
+from protocols.cohort import agreed_sum, from_bitmap
+from protocols.machine import Charge, ClientRound, Step
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from protocols.threshold_ckks.messages import (
+    SHARES,
+    Advert,
+    Aggregate,
+    Agreement,
+    Agreements,
+    Answer,
+    Consent,
+    Introduction,
+    JointKey,
+    Missing,
+    Part,
+    Recovery,
+    Revealed,
+    Survivors,
+    Upload,
+)
+from protocols.threshold_ckks.phases import Phase
+from protocols.threshold_ckks.rules import (
+    Cohort,
+    check_advert,
+    check_cohort,
+    commitment_to,
+    least_of,
+    parameters_of,
+    scheme_of,
+)
+from secagg import labels
+from secagg.codec import u32
+from secagg.errors import DecodeError, PeerError, ThresholdError
+from secagg.keys import AgreementKey, digest, transcript
+from secagg.prg import Prg
+from secagg.ring import Words
+from secagg.seal import open_box, seal
+from secagg.shamir import pack_shares, split, unpack_shares
+
+
+class ThresholdClient(ClientRound):
+    steps = {  # noqa: RUF012  # declared final by the base class
+        Phase.KEY: Step(Introduction, "_meet", "_deal", Phase.UPLOAD),
+        Phase.UPLOAD: Step(JointKey, "_take_key", "_upload", Phase.CONSENT, Charge.RESERVE),
+        Phase.CONSENT: Step(Survivors, "_hear_survivors", "_consent", Phase.DECRYPT),
+        Phase.DECRYPT: Step(Aggregate, "_take_aggregate", "_decrypt", Phase.MISSING, Charge.COMMIT),
+        Phase.MISSING: Step(Missing, "_hear_missing", "_agree", Phase.RECOVER),
+        Phase.RECOVER: Step(Agreements, "_check_agreements", "_recover", Phase.DONE),
+    }
+    done = Phase.DONE
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        roster: Roster,
+        identity: Identity,
+        policy: Policy,
+        values: Words,
+        secret: bytes,
+    ) -> None:
+        super().__init__(plan, roster, identity, policy, values, secret)
+        self._scheme = scheme_of(plan)
+        self._t, self._least = parameters_of(plan).threshold, least_of(plan)
+        self._number = roster.number(identity.name)
+        self._seal_key = AgreementKey(self._drawn(b"seal key"))
+        self._key_seed = self._drawn(b"key seed")
+        self._commitment = commitment_to(plan, self._number, self._key_part())
+        self.unopened: tuple[str, ...] = ()
+        """Clients whose shares did not open."""
+
+    def _key_part(self) -> bytes:
+        return self._scheme.pack_key(self._scheme.public(self._key_seed))
+
+    # 1 ADVERTISE: a fresh key, and a commitment to this client's part of the joint key, before it has seen any other.
+
+    def opening(self) -> Advert:
+        said = (self._seal_key.public, self._commitment)
+        signature = self.identity.key.sign(labels.THRESHOLD_ADVERT, self.plan.digest(), u32.encode(self._number), *said)
+        return Advert(self._number, *said, signature)
+
+    # 2 KEY: show that part, and deal everybody a share of its seed.
+
+    def _meet(self, message: Introduction) -> None:
+        check_cohort(self.plan, self.policy, len(message.adverts))
+        for advert in message.adverts:
+            check_advert(self.plan, self.roster, advert)
+        if (own := self.opening()) not in message.adverts:
+            raise PeerError("a cohort without this client")
+        cohort = Cohort(self.plan, self.roster, message.adverts)
+        self._cohort, self._u = cohort, message.adverts.index(own)
+
+    def _deal(self) -> Part:
+        """Shares of the seed; the polynomial depends on the cohort: a copy of this client may deal in another one."""
+        polynomial = Prg(self._drawn(b"polynomial", *self._cohort.bound(self._u)))
+        nonces = Prg(self._drawn(b"nonces", *self._cohort.bound(self._u)))
+        everybody = range(self._cohort.size)
+        shares = split([self._key_seed], self._t, [v + 1 for v in everybody], polynomial)
+        boxes = [
+            seal(self._box_key(self._u, v), pack_shares(shares[v]), self._box_place(self._u, v), nonces)
+            for v in everybody
+            if v != self._u
+        ]
+        return Part(self._key_part(), tuple(boxes))
+
+    def _box_key(self, sender: int, receiver: int) -> bytes:
+        peer = receiver if sender == self._u else sender
+        agreed = self._seal_key.agree(self._cohort.adverts[peer].seal_key, culprit=self._cohort.name(peer))
+        return self._cohort.box_key(agreed, sender, receiver)
+
+    def _box_place(self, sender: int, receiver: int) -> bytes:
+        return transcript(labels.THRESHOLD_BOX, *self._cohort.bound(sender, receiver))
+
+    # 3 UPLOAD: encrypt under the sum of the parts.
+
+    def _take_key(self, message: JointKey) -> None:
+        members = from_bitmap(message.members, range(self._cohort.size))
+        if self._u not in members:
+            raise PeerError("a joint key without this client's part")
+        if len(members) < self._least:
+            raise ThresholdError(f"{len(members)} clients share the key, at least {self._least} are needed")
+        others = sorted(members - {self._u})
+        if len(message.boxes) != len(others):
+            raise PeerError("boxes of others than those who share the key")
+        joint = self._scheme.unpack_key(message.key)
+        held, unopened = dict[int, bytes](), list[str]()
+        for w, box in zip(others, message.boxes, strict=True):
+            try:
+                share = open_box(self._box_key(w, self._u), box, self._box_place(w, self._u))
+                unpack_shares(share, 1)
+            except (PeerError, DecodeError):  # w cheated, or the server: others may hold enough shares
+                unopened.append(self._cohort.name(w))
+            else:
+                held[w] = share
+        self._members, self._joint, self._held, self.unopened = members, joint, held, tuple(unopened)
+        self._joint_digest = self._cohort.joint_digest(message.members, message.key)
+
+    def _upload(self) -> Upload:
+        """What is drawn depends on what is encrypted: two copies of this client never use it for two vectors."""
+        values = self.plan.ring.centred(self._noised(*self._cohort.bound(self._u)))
+        whatever = (self._joint_digest, digest(labels.THRESHOLD_UPLOAD, values.tobytes()))
+        seed = self._drawn(b"encryption", *self._cohort.bound(self._u), *whatever)
+        c0, c1 = self._scheme.encrypt(self._joint, values, seed)
+        ciphertext = (self._scheme.pack_used(c0), self._scheme.pack_all(c1))
+        signed = (*self._cohort.bound(self._u), self._joint_digest, digest(labels.THRESHOLD_UPLOAD, *ciphertext))
+        return Upload(self.identity.key.sign(labels.THRESHOLD_UPLOAD, *signed), *ciphertext)
+
+    # 4 CONSENT: sign the one set of survivors.
+
+    def _hear_survivors(self, message: Survivors) -> None:
+        survivors = from_bitmap(message.survivors, range(self._cohort.size))
+        if self._u not in survivors:
+            raise PeerError("this client uploaded and is called dead")
+        if not survivors <= self._members:
+            raise PeerError("survivors who have no part in the key")
+        if len(survivors) < self._least:
+            raise ThresholdError(f"{len(survivors)} survivors, at least {self._least} are needed")
+        self._bitmap, self._survivors = message.survivors, survivors
+        self._agreed, self._ciphertext = self._cohort.survivors_digest(message.survivors), message.ciphertext
+        self._values = self.plan.ring.zeros(0)  # sent, and never needed again
+
+    def _consent(self) -> Consent:
+        return Consent(self.identity.key.sign(labels.SURVIVORS, self._agreed))
+
+    # 5 DECRYPT: against the signatures of enough of them, this client's part of the decryption, once.
+
+    def _take_aggregate(self, message: Aggregate) -> None:
+        self._cohort.check_signers(message.signatures, self._survivors, self._least, labels.SURVIVORS, self._agreed)
+        if self._cohort.ciphertext_digest(self._joint_digest, self._agreed, message.c1) != self._ciphertext:
+            raise PeerError("another ciphertext than the one that was named")
+        self._c1 = self._scheme.unpack_all(message.c1)
+        self._signed = self._cohort.by_client(message.signatures)
+
+    def happened(self) -> SecureSum:
+        return agreed_sum(self.plan, self.roster, self._cohort.root, self._cohort.size, self._bitmap, self._signed)
+
+    def _decrypt(self) -> Answer:
+        flooded_by = self._drawn(b"flooding", *self._cohort.bound(self._u), self._ciphertext)
+        partial = self._scheme.pack_used(self._scheme.partial(self._c1, self._key_seed, flooded_by=flooded_by))
+        missing = self.plan.clients - len(self._survivors)
+        surplus = self._surplus_seed(missing, *self._cohort.bound(self._u))
+        said = digest(labels.THRESHOLD_PARTIAL, partial, surplus)
+        signed = (*self._cohort.bound(self._u), self._ciphertext, said)
+        return Answer(partial, surplus, self.identity.key.sign(labels.THRESHOLD_PARTIAL, *signed))
+
+    # 6 MISSING: sign the one set of those whose seeds may be rebuilt.
+
+    def _hear_missing(self, message: Missing) -> None:
+        missing = from_bitmap(message.missing, range(self._cohort.size))
+        if message.ciphertext != self._ciphertext:
+            raise PeerError("clients missing for another ciphertext")
+        if self._u in missing:
+            raise PeerError("this client answered and is called missing")
+        if not missing <= self._members:
+            raise PeerError("clients missing who have no part in the key")
+        if len(missing) > len(self._members) - self._t:
+            raise ThresholdError(f"{len(missing)} parts of the key missing: fewer than {self._t} would stay secret")
+        self._missing = missing
+        self._missing_digest = self._cohort.missing_digest(self._ciphertext, message.missing)
+
+    def _agree(self) -> Agreement:
+        return Agreement(self.identity.key.sign(labels.THRESHOLD_MISSING, self._missing_digest))
+
+    # 7 RECOVER: against t such signatures, shares of those seeds and of no other.
+
+    def _check_agreements(self, message: Agreements) -> None:
+        asked = self._survivors - self._missing
+        said = (labels.THRESHOLD_MISSING, self._missing_digest)
+        self._cohort.check_signers(message.signatures, asked, self._t, *said)
+
+    def _recover(self) -> Recovery:
+        shares = tuple(Revealed(w, self._held[w]) for w in sorted(self._missing & self._held.keys()))
+        signed = (*self._cohort.bound(self._u), self._missing_digest, SHARES.encode(shares))
+        return Recovery(shares, self.identity.key.sign(labels.THRESHOLD_SHARES, *signed))

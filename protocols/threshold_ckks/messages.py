@@ -1,0 +1,174 @@
+"""The messages of a threshold CKKS round, in the order in which they are sent.
+
+An advert names its client by its number in the roster; from then on clients are positions in the cohort (U1).
+Polynomials travel packed (``QuotientRing.unpack`` checks length and residues).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from secagg.codec import Codec, blob, fixed, many, struct, u32
+from secagg.encoding import MAX_LENGTH
+from secagg.keys import KEY_BYTES, SIGNATURE_BYTES
+from secagg.merkle import HASH_BYTES
+from secagg.seal import OVERHEAD_BYTES
+from secagg.shamir import SHARE_BYTES
+
+MAX_CLIENTS = 1024
+"""Every client deals a share to every other one, and the server hands all of them on."""
+
+BOX_BYTES = SHARE_BYTES + OVERHEAD_BYTES
+MAX_BITMAP = MAX_CLIENTS // 8
+MAX_KEY = 1 << 20
+MAX_VECTOR = 64 * MAX_LENGTH + MAX_KEY
+
+
+@dataclass(frozen=True, slots=True)
+class Advert:
+    """1, client to server: a fresh key to seal under and a commitment to its part of the joint key, signed."""
+
+    client: int
+    seal_key: bytes
+    commitment: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """1, server to client: everybody's advert, in the order of the roster."""
+
+    adverts: tuple[Advert, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """2, client to server: its part of the joint key, and a share of its seed in a box for each other client."""
+
+    key: bytes = field(repr=False)
+    boxes: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class JointKey:
+    """2, server to client: whose parts are in the key, their sum, and the boxes that these others sealed to it."""
+
+    members: bytes
+    key: bytes = field(repr=False)
+    boxes: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """3, client to server: the encrypted vector, signed with the joint key that it is under.
+
+    A proof that it is well formed would stand next to the signature.
+    """
+
+    signature: bytes
+    c0: bytes = field(repr=False)
+    c1: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Survivors:
+    """3, server to client: who is in the sum, and the digest of the one ciphertext that is to be decrypted."""
+
+    survivors: bytes
+    ciphertext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """4, client to server: a signature on the set of survivors."""
+
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    position: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """4, server to client: signatures on the survivors, and that half of the ciphertext which the key works on."""
+
+    signatures: tuple[Signed, ...]
+    c1: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """5, client to server: its partial decryption, flooded; the surplus noise's seed."""
+
+    partial: bytes = field(repr=False)
+    surplus: bytes = field(repr=False)
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """5, server to client: whose parts of the key did not answer for this ciphertext."""
+
+    ciphertext: bytes
+    missing: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """6, client to server: a signature on ciphertext and missing set."""
+
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Agreements:
+    """6, server to client: so many of these signatures that no other set can have as many."""
+
+    signatures: tuple[Signed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    peer: int
+    share: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """7, client to server: its shares of the missing clients' seeds, signed."""
+
+    shares: tuple[Revealed, ...]
+    signature: bytes
+
+
+ADVERT = struct(
+    Advert,
+    client=u32,
+    seal_key=fixed(KEY_BYTES),
+    commitment=fixed(HASH_BYTES),
+    signature=fixed(SIGNATURE_BYTES),
+)
+_BOXES = many(fixed(BOX_BYTES), MAX_CLIENTS)
+_SIGNATURES = many(struct(Signed, position=u32, signature=fixed(SIGNATURE_BYTES)), MAX_CLIENTS)
+SHARES = many(struct(Revealed, peer=u32, share=fixed(SHARE_BYTES)), MAX_CLIENTS)
+
+TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
+    1: (Advert, ADVERT),
+    2: (Introduction, struct(Introduction, adverts=many(ADVERT, MAX_CLIENTS))),
+    3: (Part, struct(Part, key=blob(MAX_KEY), boxes=_BOXES)),
+    4: (JointKey, struct(JointKey, members=blob(MAX_BITMAP), key=blob(MAX_KEY), boxes=_BOXES)),
+    5: (Upload, struct(Upload, signature=fixed(SIGNATURE_BYTES), c0=blob(MAX_VECTOR), c1=blob(MAX_VECTOR))),
+    6: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), ciphertext=fixed(HASH_BYTES))),
+    7: (Consent, struct(Consent, signature=fixed(SIGNATURE_BYTES))),
+    8: (Aggregate, struct(Aggregate, signatures=_SIGNATURES, c1=blob(MAX_VECTOR))),
+    9: (Answer, struct(Answer, partial=blob(MAX_VECTOR), surplus=blob(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))),
+    10: (Missing, struct(Missing, ciphertext=fixed(HASH_BYTES), missing=blob(MAX_BITMAP))),
+    11: (Agreement, struct(Agreement, signature=fixed(SIGNATURE_BYTES))),
+    12: (Agreements, struct(Agreements, signatures=_SIGNATURES)),
+    13: (Recovery, struct(Recovery, shares=SHARES, signature=fixed(SIGNATURE_BYTES))),
+}

@@ -1,0 +1,104 @@
+"""Ring-LWE encryption of integer vectors under a key in additive parts, exactly as in ``protocols.threshold_ckks``.
+
+Cheon et al.'s scheme with values in coefficients and no multiplications; errors stand above the values, as in BGV
+(``lattice.packing`` says why that is as secure). All that is drawn comes from seeds, so everything here is a function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from protocols.threshold_ckks.sizes import Sizes
+from secagg import labels
+from secagg.keys import derive
+from secagg.lattice import VARIANCE, Coefficients, Evaluations, QuotientRing, uniform
+from secagg.lattice.flooding import flooding
+from secagg.lattice.ring import Integers
+from secagg.sampling import discrete_gaussian
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scheme:
+    """The ring, the layout and the public polynomial a of one round.
+
+    >>> from protocols.threshold_ckks.sizes import choose_sizes
+    >>> import numpy as np
+    >>> scheme = Scheme.of(choose_sizes(width=20, clients=2, length=3), bytes(32))
+    >>> seeds = [b"a" * 32, b"b" * 32]
+    >>> joint = scheme.public(seeds[0]) + scheme.public(seeds[1])
+    >>> c0, c1 = scheme.encrypt(joint, np.array([1, -2, 3]), b"e" * 32)
+    >>> parts = [scheme.partial(c1, seed, flooded_by=b"f" + seed[1:]) for seed in seeds]
+    >>> scheme.decode(c0 + parts[0] + parts[1]).tolist()
+    [1, -2, 3]
+    """
+
+    sizes: Sizes
+    _a: Evaluations = field(repr=False)
+
+    @classmethod
+    def of(cls, sizes: Sizes, seed: bytes) -> Scheme:
+        """The seed is public."""
+        return cls(sizes, uniform(sizes.layout.ring, 1, seed))
+
+    @property
+    def ring(self) -> QuotientRing:
+        return self.sizes.layout.ring
+
+    def public(self, seed: bytes) -> Coefficients:
+        """b = -a s + T e."""
+        return self._errors(seed, b"key error", self.ring.degree) - (self._a * self.secret(seed)).coefficients()
+
+    def secret(self, seed: bytes) -> Evaluations:
+        """s."""
+        return self.ring.lift([_gaussian(seed, b"key", self.ring.degree)]).evaluations()
+
+    def encrypt(self, joint: Coefficients, values: Integers, seed: bytes) -> tuple[Coefficients, Coefficients]:
+        """c0 = b v + T e0 + x, c1 = a v + T e1. Of c0 only the used coefficients mean something."""
+        length = self.sizes.blocks * self.ring.degree
+        v = self.ring.lift([_gaussian(seed, b"v", length)]).evaluations()
+        c0 = (v * joint.evaluations()).coefficients()
+        c0 += self.sizes.layout.encode(values, _gaussian(seed, b"e0", self.sizes.count))
+        return c0, (v * self._a).coefficients() + self._errors(seed, b"e1", length)
+
+    def partial(self, c1: Coefficients, seed: bytes, *, flooded_by: bytes) -> Coefficients:
+        """d = c1 s + T f on the used coefficients."""
+        columns, weights = flooding(self.sizes.flooding, self.sizes.count, flooded_by)
+        flood = self.ring.lift(columns, [self.sizes.unit * weight for weight in weights], self.sizes.blocks)
+        return self.bare(c1, [seed]) + flood
+
+    def bare(self, c1: Coefficients, seeds: Iterable[bytes]) -> Coefficients:
+        """c1 times the sum of these parts of the key, not flooded: never to be shown with a secret part."""
+        secrets = [self.secret(seed) for seed in seeds]
+        return (c1.evaluations() * sum(secrets[1:], start=secrets[0])).coefficients()
+
+    def decode(self, total: Coefficients) -> Integers:
+        """The sums of values, exact. ``PeerError`` if a part is missing or wrong."""
+        return self.sizes.layout.decode(total, self.sizes.length)
+
+    # On the wire: keys and c1 whole, c0 and partial decryptions as far as they are used.
+
+    def pack_key(self, key: Coefficients) -> bytes:
+        return key.pack(self.ring.degree)
+
+    def unpack_key(self, data: bytes) -> Coefficients:
+        return self.ring.unpack(data, self.ring.degree)
+
+    def pack_used(self, polynomials: Coefficients) -> bytes:
+        return polynomials.pack(self.sizes.count)
+
+    def unpack_used(self, data: bytes) -> Coefficients:
+        return self.ring.unpack(data, self.sizes.count)
+
+    def pack_all(self, polynomials: Coefficients) -> bytes:
+        return polynomials.pack(self.sizes.blocks * self.ring.degree)
+
+    def unpack_all(self, data: bytes) -> Coefficients:
+        return self.ring.unpack(data, self.sizes.blocks * self.ring.degree)
+
+    def _errors(self, seed: bytes, purpose: bytes, count: int) -> Coefficients:
+        return self.ring.lift([_gaussian(seed, purpose, count)], [self.sizes.unit])
+
+
+def _gaussian(seed: bytes, purpose: bytes, count: int) -> Integers:
+    return discrete_gaussian(VARIANCE, count, derive(seed, labels.THRESHOLD_DRAW, purpose))
