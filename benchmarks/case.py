@@ -6,6 +6,7 @@ figures and ratios. Ratios compare two things measured in the same run; figures 
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from secagg.errors import UsageError
@@ -23,6 +25,7 @@ CASES = {
     "lattice": "Transforms against SEAL's, sampling, packing and exact decoding of coefficients.",
     "pairwise": "SecAgg and SecAgg+: phases, bytes, memory, masking against the keystream limit.",
     "recommender": "What secure sums cost a federated recommender: time, memory, quality.",
+    "threshold_ckks": "Threshold CKKS: bytes, and time beside TenSEAL with NVFlare's parameters.",
     "utility": "What privacy costs a recommender: models x budgets x seeds, beside ItemPop and EASE.",
 }
 """name (also of its module here) -> what it measures"""
@@ -75,6 +78,15 @@ def configured(defaults: Any, settings: Sequence[str]) -> Any:
         except ValueError:
             raise UsageError(f"{key} needs a {kinds[key].__name__}, not {value!r}") from None
     return replace(defaults, **changes)
+
+
+def timed(took: dict[str, list[float]], name: str, work: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``work`` returns; the seconds go to ``took``."""
+    gc.collect()
+    started = perf_counter()
+    result = work(*arguments)
+    took.setdefault(name, []).append(perf_counter() - started)
+    return result
 
 
 def machine() -> dict[str, Any]:

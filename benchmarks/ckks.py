@@ -3,13 +3,12 @@
 Bare: in this process, the same parameters, one vector after the other: encrypt and serialise, load and add, load and
 decrypt, with ``tenseal.ckks_vector``. Ours, on the same vectors: *engine*, the calls that the machines make, through
 the child process and with checks, rounding and recombining; *round*, whole rounds, with hashing, signing, sealing,
-journal and frames on top, from which the key's phases are left out and shown apart.
+journal and frames on top, from which the key's phases are left out and shown apart. Beside encryption stand that with
+NVFlare's parameters, and a client's masks in SecAgg+ (``beside``).
 """
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -18,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.case import Measured, Say
+from benchmarks.beside import nvflare_encryption, pairwise_masking
+from benchmarks.case import Measured, Say, timed
 from protocols.ckks import engine
 from protocols.ckks.layout import DEGREE, MODULI, SLOTS, Layout
 from protocols.ckks.phases import Phase
@@ -66,8 +66,11 @@ def _beside_bare(config: Config, layout: Layout, figures: dict[str, float], rati
     say(f"one vector: d = {config.d}, {layout.digits} slots a coordinate, scale 2^{layout.scale_bits}")
     context = ts.context(ts.SCHEME_TYPE.CKKS, DEGREE, -1, list(MODULI), n_threads=1)
     pair, values = engine.make_keys(), _values(1, config)
+    nvflare, width = nvflare_encryption(values), Encoding.integers(config.d, config.bits).ring_bits(config.n)
     took: dict[str, list[float]] = {}
     for _ in range(config.repeats):
+        figures["nvflare_bytes_per_coordinate"] = len(timed(took, "nvflare_encrypt", nvflare)) / config.d
+        timed(took, "pairwise_mask", pairwise_masking, values, width)
         bare = _bare(ts, context, layout, values, took)
         ours = _engine(layout, pair, values, took)
         if not np.array_equal(ours, 2 * values) or np.abs(bare - layout.split(2 * values)).max() > layout.error:
@@ -77,6 +80,9 @@ def _beside_bare(config: Config, layout: Layout, figures: dict[str, float], rati
     for step in ("encrypt", "add", "decrypt"):
         pairs = zip(took[f"engine_{step}"], took[f"bare_{step}"], strict=True)
         ratios[f"{step}_vs_bare"] = median(ours / limit for ours, limit in pairs)
+    for other in ("nvflare_encrypt", "pairwise_mask"):
+        pairs = zip(took["engine_encrypt"], took[other], strict=True)
+        ratios[f"encrypt_vs_{other.partition('_')[0]}"] = median(ours / theirs for ours, theirs in pairs)
     sides = [[took[f"{side}_{step}"] for step in ("encrypt", "add", "decrypt")] for side in ("engine", "bare")]
     ours_s, bare_s = ([sum(steps) for steps in zip(*side, strict=True)] for side in sides)
     ratios["engine_vs_bare"] = median(ours / limit for ours, limit in zip(ours_s, bare_s, strict=True))
@@ -102,17 +108,17 @@ def _bare(
     def decrypt() -> NDArray[np.float64]:
         return np.concatenate([ts.ckks_vector_from(context, data).decrypt() for data in summed])
 
-    sent: list[bytes] = _timed(took, "bare_encrypt", encrypt)
+    sent: list[bytes] = timed(took, "bare_encrypt", encrypt)
     total = [ts.ckks_vector_from(context, data) for data in sent]
-    summed: list[bytes] = _timed(took, "bare_add", add)
-    decrypted: NDArray[np.float64] = _timed(took, "bare_decrypt", decrypt)
+    summed: list[bytes] = timed(took, "bare_add", add)
+    decrypted: NDArray[np.float64] = timed(took, "bare_decrypt", decrypt)
     return decrypted
 
 
 def _engine(
     layout: Layout, pair: engine.KeyPair, values: NDArray[np.int64], took: dict[str, list[float]]
 ) -> NDArray[np.int64]:
-    sent = _timed(took, "engine_encrypt", lambda: engine.encrypt(layout, pair.public, values))
+    sent = timed(took, "engine_encrypt", lambda: engine.encrypt(layout, pair.public, values))
     adder = engine.Adder(layout)
     adder.add(sent)
 
@@ -120,17 +126,9 @@ def _engine(
         adder.add(sent)
         return adder.total()
 
-    summed = _timed(took, "engine_add", add)
-    total: NDArray[np.int64] = _timed(took, "engine_decrypt", lambda: engine.decrypt(layout, pair.secret, summed))
+    summed = timed(took, "engine_add", add)
+    total: NDArray[np.int64] = timed(took, "engine_decrypt", lambda: engine.decrypt(layout, pair.secret, summed))
     return total
-
-
-def _timed(took: dict[str, list[float]], name: str, work: Callable[[], Any]) -> Any:
-    gc.collect()
-    started = perf_counter()
-    result = work()
-    took.setdefault(name, []).append(perf_counter() - started)
-    return result
 
 
 # A whole round.
