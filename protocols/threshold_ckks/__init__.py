@@ -31,10 +31,11 @@ Threat model
     all the corrupt (``secagg.params.complete_threshold``). They learn the sum and nothing else, to within 2^-40
     (``sizes``). Clients alone learn nothing, not even the sum. Against an ACTIVE server this is not enough: it can hand
     out a joint key of its own, or have a malformed c1 "decrypted" that contains the parts of the key in the clear; the
-    signatures, commitments and counts here stop accidents, outsiders and lying minorities of clients. What would help
-    is a proof with each upload that it is well formed (a place is kept in ``messages.Upload``) and each client adding
-    up all the c1 itself: proofs for ring-LWE relations of this size have some 50 to 100 KB and cost seconds, and each
-    client would have to download n ciphertexts. Against such a server use ``secagg+``.
+    signatures, commitments and counts here stop accidents, outsiders and lying minorities of clients, not that. What
+    would help is a proof with each upload that it is well formed (its place is in ``messages.Upload``), and each client
+    checking all of them and adding up c1 itself. Lattice proofs of such relations have tens of kilobytes an equation
+    (Lyubashevsky, Nguyen and Plancon 2022, CRYPTO), here one a block; the n halves c1 to be downloaded, 390 MB for 100
+    clients and 10^6 coordinates, weigh more. Against such a server use ``secagg+``.
 
 What the server learns
     The sum over U3, who took part in each phase. Of each missing client its part of the key, which is worth nothing
