@@ -1,4 +1,5 @@
-"""What protocols share about a cohort, U1: sets of positions as bitmaps, consents, what the survivors have signed.
+"""What protocols share about a cohort, U1: sets of positions as bitmaps, consents, what the survivors have signed,
+surplus noise, the outcome.
 
 A cohort is known by a root over its adverts; its clients are positions in the order of the roster.
 """
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 
 from dp.noise import NoiseSpec
 from dp.secure_sum import SecureSum, Signed
+from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg import labels
 from secagg.errors import PeerError
 from secagg.keys import verify
+from secagg.prg import SEED_BYTES
 
 
 def ascending(values: Sequence[int]) -> bool:
@@ -56,6 +59,40 @@ def agreed_sum(
     signed = [Signed(roster.names[number], roster.keys[number], signatures[number]) for number in sorted(signatures)]
     survivors = len(from_bitmap(bitmap, range(size)))
     return plan.secure_sum(survivors, cohort=root, bitmap=bitmap, signatures=signed)
+
+
+def surplus_due(plan: RoundPlan, survivors: int) -> bool:
+    """Whether fewer are missing than the noise allows for, so that some of it can be taken off."""
+    return plan.noise is not None and plan.noise.level(plan.clients - survivors) < plan.noise.components
+
+
+def check_surplus(plan: RoundPlan, survivors: int, seed: bytes) -> None:
+    if len(seed) != (SEED_BYTES if surplus_due(plan, survivors) else 0):
+        raise PeerError("no seed for the noise that is to be taken off, or one too many")
+
+
+def released(
+    plan: RoundPlan,
+    roster: Roster,
+    total: NDArray[np.int64],
+    *,
+    advertised: Iterable[int],
+    survivors: Sequence[int],
+    agreed: bytes,
+    consents: Mapping[int, bytes],
+    surplus: Mapping[int, bytes],
+    workers: int,
+) -> RoundOutcome:
+    """The sum without its surplus noise, and what happened. All clients are numbers in the roster, ascending."""
+    names, left = roster.names, tuple[str, ...]()
+    if plan.noise is not None and surplus_due(plan, len(survivors)):
+        level = plan.noise.level(plan.clients - len(survivors))
+        total = total - surplus_of(plan.noise, plan.clients, len(total), level, surplus.values(), workers)
+        left = tuple(names[number] for number in survivors if number not in surplus)
+    signatures = tuple((names[number], signature) for number, signature in sorted(consents.items()))
+    alive = tuple(names[number] for number in survivors)
+    event = RoundEvent(plan, tuple(names[number] for number in advertised), alive, agreed, signatures, left)
+    return RoundOutcome(total, alive, event)
 
 
 def surplus_of(

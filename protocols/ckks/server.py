@@ -33,16 +33,14 @@ from protocols.ckks.messages import (
 )
 from protocols.ckks.phases import Phase
 from protocols.ckks.rules import LEAST_ANSWERS, Cohort, Reveal, layout_of, parameters_of
-from protocols.cohort import agreed_sum, check_consent, surplus_of, to_bitmap
+from protocols.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
 from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
-from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg import labels
 from secagg.errors import PeerError
 from secagg.keys import KEY_BYTES, AgreementKey, digest, transcript, verify
 from secagg.merkle import HASH_BYTES, MerkleTree
-from secagg.prg import SEED_BYTES
 from secagg.seal import open_box
 
 if TYPE_CHECKING:
@@ -154,7 +152,6 @@ class CkksServer(ServerRound):
         self._uploaded.sort()
         self._bitmap = to_bitmap(set(self._uploaded), range(self._cohort.size))
         self._agreed = self._cohort.survivors_digest(self._bitmap)
-        self._level = 0 if self.plan.noise is None else self.plan.noise.level(self.plan.clients - len(self._uploaded))
         return Sends([self._clients[u] for u in self._uploaded], lambda number: Survivors(self._bitmap))
 
     # 4 CONSENT
@@ -188,9 +185,8 @@ class CkksServer(ServerRound):
     # 5 REVEAL
 
     def _take_answer(self, number: int, answer: Answer) -> None:
-        u, noise, ring = self._positions[number], self.plan.noise, self.plan.ring
-        if len(answer.surplus) != (SEED_BYTES if noise is not None and self._level < noise.components else 0):
-            raise PeerError("no seed for the noise that is to be taken off, or one too many")
+        u, ring = self._positions[number], self.plan.ring
+        check_surplus(self.plan, len(self._uploaded), answer.surplus)
         if u not in self._cohort.holders:
             if answer.total:
                 raise PeerError("a sum from a client that was not asked")
@@ -204,7 +200,7 @@ class CkksServer(ServerRound):
                 raise PeerError("no proof of a sum")
             self._told.setdefault(said, []).append(u)
         if answer.surplus:
-            self._surplus[u] = answer.surplus
+            self._surplus[number] = answer.surplus
 
     def _compare(self) -> Sends:
         """What more than half of the holders say that answered, and at least two."""
@@ -216,25 +212,18 @@ class CkksServer(ServerRound):
             raise PeerError("holders of the key say different sums", culprits=liars)
         lying = [u for told in self._told.values() if told is not agreeing for u in told]
         self.exposed = tuple(self._name(u) for u in sorted(lying))
-        total = self._totals.get(said, np.zeros(0, np.int64))
-        self._conclude(self._without_surplus(total))
+        self.outcome = released(
+            self.plan,
+            self.roster,
+            self._totals.get(said, np.zeros(0, np.int64)),
+            advertised=self._clients,
+            survivors=[self._clients[u] for u in self._uploaded],
+            agreed=self._agreed,
+            consents=self._consents,
+            surplus=self._surplus,
+            workers=self._workers,
+        )
         return NOTHING
-
-    def _without_surplus(self, total: NDArray[np.int64]) -> NDArray[np.int64]:
-        if (noise := self.plan.noise) is None:
-            return total
-        seeds = self._surplus.values()
-        return total - surplus_of(noise, self.plan.clients, len(total), self._level, seeds, self._workers)
 
     def _name(self, u: int) -> str:
         return self.roster.names[self._clients[u]]
-
-    def _conclude(self, total: NDArray[np.int64]) -> None:
-        names = tuple(map(self._name, self._uploaded))
-        signatures = tuple((self.roster.names[number], s) for number, s in sorted(self._consents.items()))
-        advertised = tuple(self.roster.names[number] for number in self._clients)
-        noise = self.plan.noise
-        removable = noise is not None and self._level < noise.components
-        left = tuple(self._name(u) for u in self._uploaded if u not in self._surplus) if removable else ()
-        event = RoundEvent(self.plan, advertised, names, self._agreed, signatures, left)
-        self.outcome = RoundOutcome(total, names, event)

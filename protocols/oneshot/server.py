@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.secure_sum import SecureSum
-from protocols.cohort import agreed_sum, ascending, check_consent, surplus_of, to_bitmap
+from protocols.cohort import agreed_sum, ascending, check_consent, check_surplus, released, surplus_due, to_bitmap
 from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.oneshot.client import check_header, check_seat
 from protocols.oneshot.messages import (
@@ -34,7 +34,6 @@ from protocols.oneshot.messages import (
 )
 from protocols.oneshot.phases import Phase
 from protocols.oneshot.rules import Seats, lattice_of, parameters_of, public_of, seated, sharing_of
-from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg import labels
@@ -42,7 +41,6 @@ from secagg.compiled import require
 from secagg.errors import PeerError
 from secagg.keys import check_agreement_key, digest
 from secagg.lattice import RunningSum
-from secagg.prg import SEED_BYTES
 from secagg.seal import OVERHEAD_BYTES
 
 if TYPE_CHECKING:
@@ -79,7 +77,7 @@ class OneshotServer(ServerRound):
     def waiting_for(self) -> tuple[str, ...]:
         """Who may still answer, and is needed: in REVEAL only members, unless there is noise to take off."""
         names = super().waiting_for
-        if self.phase is not Phase.REVEAL or self._removable:
+        if self.phase is not Phase.REVEAL or surplus_due(self.plan, len(self._survivors)):
             return names
         return tuple(name for name in names if self.roster.number(name) in self._consents)
 
@@ -127,9 +125,6 @@ class OneshotServer(ServerRound):
         self._survivors = sorted(self._uploads)
         self._bitmap = to_bitmap(self._uploads.keys(), range(len(self.roster)))
         self._agreed = self._seats.survivors_digest(self._bitmap)
-        missing, noise = self.plan.clients - len(self._survivors), self.plan.noise
-        self._level = 0 if noise is None else noise.level(missing)
-        self._removable = noise is not None and self._level < noise.components
         return Sends(list(self._seats.members), self._delivery)
 
     def _delivery(self, member: int) -> Delivery:
@@ -176,8 +171,10 @@ class OneshotServer(ServerRound):
             raise PeerError("a share of the sum from a client without a seat")
         if not answer.share and number in self._consents:
             raise PeerError("no share of the sum from a member who has signed")
-        if len(answer.surplus) != (SEED_BYTES if survived and self._removable else 0):
-            raise PeerError("no seed for the noise that is to be taken off, or one too many")
+        if survived:
+            check_surplus(self.plan, len(self._survivors), answer.surplus)
+        elif answer.surplus:
+            raise PeerError("a seed of noise that is not in the sum")
         if answer.share:
             self._shares[number] = self._sharing.unpack(answer.share)
         if answer.surplus:
@@ -192,10 +189,17 @@ class OneshotServer(ServerRound):
             total = layout.decode(self._total.value() - mask, self._length)
         except PeerError as error:
             raise PeerError(str(error), culprits=[self.roster.names[member] for member in members]) from None
-        if self.plan.noise is not None:
-            surplus, n = self._surplus.values(), self.plan.clients
-            total -= surplus_of(self.plan.noise, n, self._length, self._level, surplus, self._workers)
-        self._conclude(total)
+        self.outcome = released(
+            self.plan,
+            self.roster,
+            total,
+            advertised=sorted(self._joined),
+            survivors=self._survivors,
+            agreed=self._agreed,
+            consents=self._consents,
+            surplus=self._surplus,
+            workers=self._workers,
+        )
         return NOTHING
 
     def _secrets(self, members: list[int]) -> NDArray[np.int64]:
@@ -221,12 +225,3 @@ class OneshotServer(ServerRound):
             return secret
         names = [self.roster.names[member] for member in members]
         raise PeerError("shares that do not give the sum of the secrets", culprits=names)
-
-    def _conclude(self, total: NDArray[np.int64]) -> None:
-        names = self.roster.names
-        survivors = tuple(names[number] for number in self._survivors)
-        signatures = tuple((names[number], s) for number, s in sorted(self._consents.items()))
-        joined = tuple(names[number] for number in sorted(self._joined))
-        left = tuple(names[number] for number in self._survivors if number not in self._surplus)
-        event = RoundEvent(self.plan, joined, survivors, self._agreed, signatures, left if self._removable else ())
-        self.outcome = RoundOutcome(total, survivors, event)

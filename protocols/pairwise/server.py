@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.secure_sum import SecureSum
-from protocols.cohort import agreed_sum, ascending, check_consent, surplus_of, to_bitmap
+from protocols.cohort import agreed_sum, ascending, check_consent, check_surplus, released, to_bitmap
 from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
-from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.pairwise.client import advert_leaf, check_advert, check_header
 from protocols.pairwise.messages import (
     BOX_BYTES,
@@ -48,7 +47,6 @@ from secagg.errors import PeerError
 from secagg.keys import AgreementKey, digest
 from secagg.masking import add_masks
 from secagg.merkle import MerkleTree
-from secagg.prg import SEED_BYTES
 from secagg.shamir import reconstruct, unpack_shares
 
 if TYPE_CHECKING:
@@ -155,7 +153,6 @@ class PairwiseServer(ServerRound):
         self._dealt = {}
         self._bitmap = to_bitmap(self._headers.keys(), range(self._cohort.size))
         self._agreed = self._cohort.survivors_digest(self._bitmap)
-        self._level = 0 if self.plan.noise is None else self.plan.noise.level(self.plan.clients - len(survivors))
         return Sends([self._clients[u] for u in survivors], self._survivors)
 
     def _survivors(self, number: int) -> Survivors:
@@ -203,9 +200,7 @@ class PairwiseServer(ServerRound):
         right = all(u in survivors for u in alive) and not any(u in survivors for u in dead)
         if not (asked and right and ascending(alive) and ascending(dead)):
             raise PeerError("shares of others than asked for")
-        noise = self.plan.noise
-        if len(reveal.surplus) != (SEED_BYTES if noise is not None and self._level < noise.components else 0):
-            raise PeerError("no seed for the noise that is to be taken off, or one too many")
+        check_surplus(self.plan, len(survivors), reveal.surplus)
         shares = (*reveal.self_shares, *reveal.key_shares)
         for share in shares:
             unpack_shares(share.share, 1)
@@ -214,7 +209,7 @@ class PairwiseServer(ServerRound):
             collected.holders.append(v)
             collected.shares.extend(share.share)
         if reveal.surplus:
-            self._surplus[v] = reveal.surplus
+            self._surplus[number] = reveal.surplus
 
     def _unmask(self) -> Sends:
         survivors = sorted(self._headers)
@@ -229,15 +224,18 @@ class PairwiseServer(ServerRound):
                 (added if u < w else subtracted).append(seed)
         self.masks_removed = len(added) + len(subtracted)
         add_masks(self._total, subtracted, added, workers=self._workers)
-        self._remove_surplus()
-        self._conclude(survivors)
+        self.outcome = released(
+            self.plan,
+            self.roster,
+            self.plan.ring.centred(self._total),
+            advertised=self._clients,
+            survivors=[self._clients[u] for u in survivors],
+            agreed=self._agreed,
+            consents=self._consents,
+            surplus=self._surplus,
+            workers=self._workers,
+        )
         return NOTHING
-
-    def _remove_surplus(self) -> None:
-        if self.plan.noise is not None and self._surplus:
-            clients, seeds = self.plan.clients, self._surplus.values()
-            surplus = surplus_of(self.plan.noise, clients, len(self._total), self._level, seeds, self._workers)
-            self._total -= surplus.astype(self._total.dtype)
 
     def _rebuilt(self, wanted: list[int]) -> dict[int, bytes]:
         """Self-mask seeds of survivors and mask keys of the dead, all at once, each checked against its advert."""
@@ -273,18 +271,6 @@ class PairwiseServer(ServerRound):
 
     def _name(self, u: int) -> str:
         return self.roster.names[self._clients[u]]
-
-    def _conclude(self, survivors: list[int]) -> None:
-        names = tuple(map(self._name, survivors))
-        signatures = tuple((self.roster.names[number], s) for number, s in sorted(self._consents.items()))
-        advertised = tuple(self.roster.names[number] for number in self._clients)
-        left = (
-            ()
-            if self.plan.noise is None or self._level == self.plan.noise.components
-            else tuple(self._name(u) for u in survivors if u not in self._surplus)
-        )
-        event = RoundEvent(self.plan, advertised, names, self._agreed, signatures, left)
-        self.outcome = RoundOutcome(self.plan.ring.centred(self._total), names, event)
 
 
 @dataclass(frozen=True, slots=True)

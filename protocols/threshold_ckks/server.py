@@ -9,12 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.secure_sum import SecureSum
-from protocols.cohort import agreed_sum, ascending, check_consent, surplus_of, to_bitmap
+from protocols.cohort import agreed_sum, ascending, check_consent, check_surplus, released, to_bitmap
 from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
-from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.rebuild import rebuilt_despite_liars
 from protocols.roster import Roster
@@ -49,7 +47,6 @@ from secagg import labels
 from secagg.errors import PeerError
 from secagg.keys import digest, verify
 from secagg.lattice import RunningSum
-from secagg.prg import SEED_BYTES
 from secagg.shamir import unpack_shares
 
 if TYPE_CHECKING:
@@ -149,7 +146,6 @@ class ThresholdServer(ServerRound):
         self._agreed = self._cohort.survivors_digest(self._bitmap)
         self._c1_sum = self._scheme.pack_all(self._c1.value())
         self._ciphertext = self._cohort.ciphertext_digest(self._joint_digest, self._agreed, self._c1_sum)
-        self._level = 0 if self.plan.noise is None else self.plan.noise.level(self.plan.clients - len(self._uploaded))
         receivers = [self._clients[u] for u in sorted(self._uploaded)]
         return Sends(receivers, lambda number: Survivors(self._bitmap, self._ciphertext))
 
@@ -171,16 +167,15 @@ class ThresholdServer(ServerRound):
     # 5 DECRYPT
 
     def _take_answer(self, number: int, answer: Answer) -> None:
-        u, noise = self._positions[number], self.plan.noise
+        u = self._positions[number]
         said = digest(labels.THRESHOLD_PARTIAL, answer.partial, answer.surplus)
         signed = (*self._cohort.bound(u), self._ciphertext, said)
         verify(self.roster.keys[number], answer.signature, labels.THRESHOLD_PARTIAL, *signed)
-        if len(answer.surplus) != (SEED_BYTES if noise is not None and self._level < noise.components else 0):
-            raise PeerError("no seed for the noise that is to be taken off, or one too many")
+        check_surplus(self.plan, len(self._uploaded), answer.surplus)
         self._partials.add(self._scheme.unpack_used(answer.partial))
         self._answered.add(u)
         if answer.surplus:
-            self._surplus[u] = answer.surplus
+            self._surplus[number] = answer.surplus
 
     def _name_missing(self) -> Sends:
         self._need(len(self._answered), self._t, "clients decrypted their part")
@@ -227,7 +222,17 @@ class ThresholdServer(ServerRound):
             decoded = self._scheme.decode(total)
         except PeerError as error:
             raise PeerError(str(error), culprits=map(self._name, sorted(self._answered))) from None
-        self._conclude(self._without_surplus(decoded))
+        self.outcome = released(
+            self.plan,
+            self.roster,
+            decoded,
+            advertised=self._clients,
+            survivors=[self._clients[u] for u in sorted(self._uploaded)],
+            agreed=self._agreed,
+            consents=self._consents,
+            surplus=self._surplus,
+            workers=self._workers,
+        )
         return NOTHING
 
     def _rebuilt(self, w: int) -> bytes:
@@ -247,21 +252,5 @@ class ThresholdServer(ServerRound):
         key = self._scheme.pack_key(self._scheme.public(seed))
         return commitment_to(self.plan, number, key) == self._adverts[number].commitment
 
-    def _without_surplus(self, total: NDArray[np.int64]) -> NDArray[np.int64]:
-        if (noise := self.plan.noise) is None:
-            return total
-        seeds = self._surplus.values()
-        return total - surplus_of(noise, self.plan.clients, len(total), self._level, seeds, self._workers)
-
     def _name(self, u: int) -> str:
         return self._cohort.name(u)
-
-    def _conclude(self, total: NDArray[np.int64]) -> None:
-        survivors, noise = sorted(self._uploaded), self.plan.noise
-        names = tuple(map(self._name, survivors))
-        signatures = tuple((self.roster.names[number], s) for number, s in sorted(self._consents.items()))
-        advertised = tuple(self.roster.names[number] for number in self._clients)
-        removable = noise is not None and self._level < noise.components
-        left = tuple(self._name(u) for u in survivors if u not in self._surplus) if removable else ()
-        event = RoundEvent(self.plan, advertised, names, self._agreed, signatures, left)
-        self.outcome = RoundOutcome(total, names, event)

@@ -24,9 +24,8 @@ from dp.events import Relation
 from dp.filter import Filter
 from dp.ledger import Budget, Ledger
 from dp.noise import NoiseSpec
-from protocols import private_sum
+from protocols import cohort, private_sum
 from protocols.machine import Client, ClientRound
-from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
 from secagg import encoding as encoding_module
@@ -153,7 +152,7 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.gain_after_a_dropout, "gain", FAILED),
     ),
     "removable noise not removed": (
-        (instead_of(PairwiseServer, "_remove_surplus", lambda right, self: None),),
+        (instead_of(cohort, "surplus_of", lambda right, *asked: np.zeros(asked[2], np.int64)),),
         *(suite.noise_with_surplus, "noise variance", FINDING),
     ),
     "removable noise removed as if nobody had dropped": (
