@@ -21,7 +21,7 @@ def load(name: str) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize("name", ["plans.json", "messages.json", *ROUNDS])
+@pytest.mark.parametrize("name", ["plans.json", "messages.json", *ROUNDS, "round-threshold-ckks.json"])
 def test_the_generator_still_makes_the_same_file(name: str) -> None:
     """If this fails the wire format has changed: think of VERSION, then run ``python -m tests.vectors.make``."""
     assert json.loads(json.dumps(make.build()[name])) == load(name)
@@ -99,7 +99,7 @@ def test_a_recorded_round_replays_and_tampered_frames_bounce_off(name: str) -> N
     assert server.outcome.event.survivors_digest.hex() == vector["survivors_digest"]
 
 
-@pytest.mark.parametrize("name", ROUNDS)
+@pytest.mark.parametrize("name", [*ROUNDS, "round-threshold-ckks.json"])
 def test_the_recorded_sum_is_the_plain_sum_of_the_survivors(name: str) -> None:
     vector = load(name)
     plan = RoundPlan.decode(bytes.fromhex(vector["plan"]))

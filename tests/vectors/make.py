@@ -3,6 +3,7 @@
 plans.json     plans, their encodings and digests, and encodings that no plan has
 messages.json  one frame of each message type, field by field, and frames that are none
 round-*.json   a whole round: every frame in order, tampered frames that must bounce off before it, and the sum
+               (of threshold_ckks, whose frames are long, only their digests)
 
 They pin the wire format: a change of any byte on the wire must show up in a diff of these files.
 ``tests/protocols/test_vectors.py`` replays them.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields, is_dataclass, replace
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,12 @@ def plan_oneshot() -> RoundPlan:
     )
 
 
+def plan_threshold_ckks() -> RoundPlan:
+    roster, _ = roster_of(5)
+    encoding = Encoding.integers(7)
+    return RoundPlan.propose("threshold_ckks", roster, encoding, min_contributors=3, dropout="0.4", session=SESSION)
+
+
 # Plans
 
 
@@ -101,6 +109,7 @@ def plans() -> dict[str, Any]:
         "secagg+": plan_secagg_plus(),
         "secagg+, noised": plan_noised(),
         "oneshot": plan_oneshot(),
+        "threshold_ckks": plan_threshold_ckks(),
     }
     return {
         "provenance": PROVENANCE,
@@ -268,7 +277,10 @@ _FLIPS = {
 of a sum can only be seen to be one: its first word is not reduced.)"""
 
 
-def round_of(plan: RoundPlan, policy: dict[str, Any], silent: dict[str, str], weights: bool) -> dict[str, Any]:
+def round_of(
+    plan: RoundPlan, policy: dict[str, Any], silent: dict[str, str], weights: bool, digests: bool = False
+) -> dict[str, Any]:
+    """``digests``: of frames that are too long to keep, and that nobody tampers with."""
     _, identities = roster_of(plan.clients)
     vector = np.resize(np.arange(-3, 4), plan.encoding.length)
     updates = {name: (vector * (i + 1) * (1 / 8 if weights else 1)).tolist() for i, name in enumerate(NAMES)}
@@ -286,11 +298,14 @@ def round_of(plan: RoundPlan, policy: dict[str, Any], silent: dict[str, str], we
     server, clients = parties(plan, policy, members)
     frames = list[dict[str, Any]]()
     kinds = dict(enumerate((kind.__name__ for kind in registry.find(plan.protocol).messages.types), 1))
-    flips = _FLIPS[plan.protocol.removesuffix("+")]
+    flips = _FLIPS.get(plan.protocol.removesuffix("+"), {})
 
     def note(sender: str, receiver: str, frame: bytes) -> None:
         kind = kinds[frame[HEADER_BYTES - 1]]
         entry: dict[str, Any] = {"phase": str(server.phase), "type": kind, "from": sender, "to": receiver}
+        if digests:
+            frames.append(entry | {"sha256": sha256(frame).hexdigest()})
+            return
         if not any(earlier["type"] == kind for earlier in frames):
             at = flips[kind] % len(frame)
             flipped = frame[:at] + bytes([frame[at] ^ 0x80]) + frame[at + 1 :]
@@ -364,6 +379,13 @@ def build() -> dict[str, dict[str, Any]]:
             {"min_contributors": 3, "dropout": "0.2", "protocols": ["oneshot"]},
             {"dan": "join", "eve": "consent"},
             weights=False,
+        ),
+        "round-threshold-ckks.json": round_of(
+            plan_threshold_ckks(),
+            {"min_contributors": 3, "dropout": "0.4", "protocols": ["threshold_ckks"]},
+            {"dan": "key", "eve": "decrypt"},
+            weights=False,
+            digests=True,
         ),
     }
 
