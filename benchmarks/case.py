@@ -23,6 +23,7 @@ CASES = {
     "ckks": "CKKS: bytes a coordinate, and time beside the bare TenSEAL calls.",
     "dp": "Samplers, calibration, accounting, the ledger, embedding gradients against Opacus.",
     "lattice": "Transforms against SEAL's, sampling, packing and exact decoding of coefficients.",
+    "oneshot": "One-shot sums: client and server beside pairwise masks and bare additions; what dropouts cost.",
     "pairwise": "SecAgg and SecAgg+: phases, bytes, memory, masking against the keystream limit.",
     "recommender": "What secure sums cost a federated recommender: time, memory, quality.",
     "threshold_ckks": "Threshold CKKS: bytes, and time beside TenSEAL with NVFlare's parameters.",
