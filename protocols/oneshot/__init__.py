@@ -18,9 +18,10 @@ Rounds (client -> server, then server -> clients)
     2 UPLOAD     u draws a short secret s_u and short errors e_u and sends c_u = x_u + a s_u + 2^(vw) e_u, where a is
                  a hash of the plan; and packed Shamir shares of s_u, sealed to each member. It signs both. The server
                  adds c_u and forgets it. From here on nobody needs u, unless it has a seat.
-    3 CONSENT    a member verifies all signatures, opens its shares, adds them, and signs the set U of those clients,
-                 once. If shares do not open it says whose, and has no part in the sum.
-    4 REVEAL     against signatures by Q members on one set a member sends its share of the sum of their secrets. Q of
+    3 CONSENT    a member verifies all signatures, opens its shares, adds them, and signs the set U of those clients
+                 and a hash of their uploads' headers, once. If shares do not open it says whose, and has no part in
+                 the sum.
+    4 REVEAL     against signatures by Q members on the same a member sends its share of the sum of their secrets. Q of
                  these give S = sum s_u; sum c_u - a S = sum x_u + 2^(vw) sum e_u, and the sum is read from its low
                  bits.
 
@@ -31,13 +32,14 @@ Rounds (client -> server, then server -> clients)
 Threat model
     Privacy of honest clients against a server that lies to everybody together with up to a fraction gamma of clients.
     At most f seats are corrupt, but for 2^-security (``rules``). f shares of a secret say nothing. Q > (m + f) / 2,
-    so two sets cannot both have Q signatures: any two quorums share an honest member, who signs once. Who is in the
-    set has signed its upload, so min_contributors of the roster really are, at every n. Given the sums of at least
-    two honest clients' secrets and errors (sigma = 6.4) each of them hides as well as RLWE with sigma0 >= 3.2 does
-    (``secagg.lattice``). Correctness only when clients follow the protocol. Wrong shares of members are found, up to
-    half of those beyond Q; a client whose shares do not open costs the round those members, and beyond m - Q the
-    round, and is named; shares that open and are wrong look like members' lies, and beyond what can be found they end
-    the round.
+    so two sets cannot both have Q signatures: any two quorums share an honest member, who signs once. (The headers
+    are signed, too: of a client that was cloned and made to upload twice, members would add up different shares.) Who
+    is in the set has signed its upload, so min_contributors of the roster really are, at every n, and two more than a
+    client fears corrupt. Given the sums of at least two honest clients' secrets and errors (sigma = 6.4) each of them
+    hides as well as RLWE with sigma0 >= 3.2 does (``secagg.lattice``).
+    Correctness only when clients follow the protocol. Wrong shares of members are found, up to half of those beyond
+    Q; a client whose shares do not open costs the round those members, and beyond m - Q the round, and is named;
+    shares that open and are wrong look like members' lies, and beyond what can be found they end the round.
 
 What the server learns
     The sum over U, who joined, uploaded, signed and answered, the sums of secrets and errors, nothing else.

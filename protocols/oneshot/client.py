@@ -24,7 +24,7 @@ from protocols.oneshot.messages import (
     Upload,
 )
 from protocols.oneshot.phases import Phase
-from protocols.oneshot.rules import Seats, lattice_of, parameters_of, public_of, seated, sharing_of
+from protocols.oneshot.rules import Seats, lattice_of, least_contributors, parameters_of, public_of, seated, sharing_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -125,14 +125,14 @@ class OneshotClient(ClientRound):
     def _place(self, sender: int, receiver: int) -> bytes:
         return transcript(labels.ONESHOT_BOX, *self._seats.bound(sender, receiver))
 
-    # 3 CONSENT: a member checks who contributed, keeps its share of the sum of their secrets, signs the one set.
+    # 3 CONSENT: a member checks who contributed, keeps its share of the sum of their secrets, signs the uploads, once.
 
     def _open(self, message: Delivery) -> None:
         clients = [contribution.header.client for contribution in message.contributions]
         if not ascending(clients) or len(clients) > self.plan.clients:
             raise PeerError("contributors out of order or repeated, or more than the plan allows")
-        if len(clients) < self.plan.min_contributors:
-            raise ThresholdError(f"{len(clients)} contributors, at least {self.plan.min_contributors} are needed")
+        if len(clients) < (least := least_contributors(self.plan, self.policy)):
+            raise ThresholdError(f"{len(clients)} contributors, at least {least} are needed")
         for contribution in message.contributions:
             check_header(self._seats, self.roster, contribution.header)
         shares, unopened = [], []
@@ -143,6 +143,7 @@ class OneshotClient(ClientRound):
                 unopened.append(contribution.header.client)
         self._unopened = tuple(unopened)
         self._share = b"" if unopened else self._sharing.total(shares).tobytes()
+        self._contributed = self._seats.contributed([one.header for one in message.contributions])
         self._bitmap = b"" if unopened else to_bitmap(set(clients), range(len(self.roster)))
 
     def _opened(self, contribution: Contribution) -> bytes:
@@ -155,32 +156,33 @@ class OneshotClient(ClientRound):
     def _consent(self) -> Consent:
         if self._unopened:
             return Consent(b"", self._unopened)
-        agreed = self._seats.survivors_digest(self._bitmap)
+        agreed = self._seats.survivors_digest(self._contributed, self._bitmap)
         return Consent(self.identity.key.sign(labels.SURVIVORS, agreed), ())
 
     # 4 REVEAL: against the signatures of a quorum, the share of the sum; from a survivor the seed of its surplus noise.
 
     def _check_consents(self, message: Consents) -> None:
         survivors = from_bitmap(message.survivors, range(len(self.roster)))
-        if self._bitmap and message.survivors != self._bitmap:
+        if self._bitmap and (message.contributed, message.survivors) != (self._contributed, self._bitmap):
             raise PeerError("other survivors than those that this member has signed")
-        if len(survivors) < self.plan.min_contributors:
-            raise ThresholdError(f"{len(survivors)} survivors, at least {self.plan.min_contributors} are needed")
+        if len(survivors) < (least := least_contributors(self.plan, self.policy)):
+            raise ThresholdError(f"{len(survivors)} survivors, at least {least} are needed")
         signers = [signed.member for signed in message.signatures]
         if not ascending(signers) or not self._seats.members.keys() >= set(signers):
             raise PeerError("signers out of order, repeated, or without a seat")
         if len(signers) < (quorum := parameters_of(self.plan).quorum):
             raise ThresholdError(f"{len(signers)} members signed the survivors, at least {quorum} are needed")
-        agreed = self._seats.survivors_digest(message.survivors)
+        agreed = self._seats.survivors_digest(message.contributed, message.survivors)
         for signed in message.signatures:
             check_consent(self.roster, signed.member, signed.signature, agreed)
         self._survivors, self._agreed_bitmap = survivors, message.survivors
+        self._agreed_contributed = message.contributed
         self._signed = {signed.member: signed.signature for signed in message.signatures}
         self._values = self.plan.ring.zeros(0)  # sent, and never needed again
 
     def happened(self) -> SecureSum:
         size = len(self.roster)
-        return agreed_sum(self.plan, self.roster, self._seats.root, size, self._agreed_bitmap, self._signed)
+        return agreed_sum(self.plan, self.roster, self._agreed_contributed, size, self._agreed_bitmap, self._signed)
 
     def _answer(self) -> Answer:
         surplus = b""

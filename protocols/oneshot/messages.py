@@ -89,8 +89,9 @@ class SignedConsent:
 
 @dataclass(frozen=True, slots=True)
 class Consents:
-    """3, server to survivors and members: who is in the sum, and the signatures of a quorum of members."""
+    """3, server to survivors and members: who is in the sum and with what, and signatures of a quorum of members."""
 
+    contributed: bytes
     survivors: bytes
     signatures: tuple[SignedConsent, ...]
 
@@ -104,7 +105,7 @@ class Answer:
 
 
 SEAT = struct(Seat, client=u32, key=fixed(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))
-_HEADER = struct(
+HEADER = struct(
     Header,
     client=u32,
     key=fixed(KEY_BYTES),
@@ -117,15 +118,23 @@ _SIGNED = struct(SignedConsent, member=u32, signature=fixed(SIGNATURE_BYTES))
 TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     1: (Join, struct(Join, seat=optional(SEAT))),
     2: (Committee, struct(Committee, members=many(SEAT, MAX_SEATS))),
-    3: (Upload, struct(Upload, header=_HEADER, vector=blob(MAX_VECTOR), boxes=blob(MAX_SEATS * MAX_BOX))),
+    3: (Upload, struct(Upload, header=HEADER, vector=blob(MAX_VECTOR), boxes=blob(MAX_SEATS * MAX_BOX))),
     4: (
         Delivery,
         struct(
             Delivery,
-            contributions=many(struct(Contribution, header=_HEADER, box=blob(MAX_BOX)), MAX_CLIENTS),
+            contributions=many(struct(Contribution, header=HEADER, box=blob(MAX_BOX)), MAX_CLIENTS),
         ),
     ),
     5: (Consent, struct(Consent, signature=blob(SIGNATURE_BYTES), unopened=many(u32, MAX_CLIENTS))),
-    6: (Consents, struct(Consents, survivors=blob(MAX_CLIENTS // 8), signatures=many(_SIGNED, MAX_SEATS))),
+    6: (
+        Consents,
+        struct(
+            Consents,
+            contributed=fixed(HASH_BYTES),
+            survivors=blob(MAX_CLIENTS // 8),
+            signatures=many(_SIGNED, MAX_SEATS),
+        ),
+    ),
     7: (Answer, struct(Answer, share=blob(MAX_BOX), surplus=blob(KEY_BYTES))),
 }

@@ -21,7 +21,7 @@ from math import floor
 
 import numpy as np
 
-from protocols.oneshot.messages import MAX_SEATS, SEAT, Seat
+from protocols.oneshot.messages import HEADER, MAX_SEATS, SEAT, Header, Seat
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
@@ -112,6 +112,11 @@ def check_policy(plan: RoundPlan, policy: Policy) -> None:
         raise PolicyError(f"the committee bears {committee.corrupt} corrupt members, not the {bad} feared")
 
 
+def least_contributors(plan: RoundPlan, policy: Policy) -> int:
+    """With so many at least two are honest, as hint-RLWE needs: one's vector is not a sum."""
+    return max(plan.min_contributors, policy.corrupt_of(plan.clients) + 2)
+
+
 def lattice_of(plan: RoundPlan) -> Parameters:
     """The ring and the layout in it that the plan's vectors take."""
     return _lattice(plan.encoding, plan.clients, plan.noise_tail, parameters_of(plan))
@@ -157,8 +162,12 @@ class Seats:
     def box_key(self, agreed: bytes, sender: int, receiver: int) -> bytes:
         return derive(agreed, labels.ONESHOT_BOX, *self.bound(sender, receiver))
 
-    def survivors_digest(self, bitmap: bytes) -> bytes:
-        return digest(labels.SURVIVORS, *self.bound(), bitmap)
+    def contributed(self, headers: Sequence[Header]) -> bytes:
+        """Committee and uploads: what was added up, and not only by whom."""
+        return digest(labels.ONESHOT_UPLOAD, *self.bound(), *map(HEADER.encode, headers))
+
+    def survivors_digest(self, contributed: bytes, bitmap: bytes) -> bytes:
+        return digest(labels.SURVIVORS, self._plan, contributed, bitmap)
 
     def bound(self, *clients: int) -> tuple[bytes, ...]:
         """The context of everything derived or signed under this committee. Clients are numbers in the roster."""

@@ -124,7 +124,8 @@ class OneshotServer(ServerRound):
         self._need(len(self._uploads), self.plan.min_contributors, "clients uploaded")
         self._survivors = sorted(self._uploads)
         self._bitmap = to_bitmap(self._uploads.keys(), range(len(self.roster)))
-        self._agreed = self._seats.survivors_digest(self._bitmap)
+        self._contributed = self._seats.contributed([self._uploads[client][0] for client in self._survivors])
+        self._agreed = self._seats.survivors_digest(self._contributed, self._bitmap)
         return Sends(list(self._seats.members), self._delivery)
 
     def _delivery(self, member: int) -> Delivery:
@@ -149,7 +150,7 @@ class OneshotServer(ServerRound):
             raise PeerError("shares that do not open", culprits=self._blamed())
         self._need(len(self._consents), self._quorum, "members signed")
         chosen = sorted(self._consents)[: self._quorum]
-        consents = Consents(self._bitmap, tuple(SignedConsent(v, self._consents[v]) for v in chosen))
+        consents = Consents(self._contributed, self._bitmap, tuple(SignedConsent(v, self._consents[v]) for v in chosen))
         self._uploads = {}
         return Sends(sorted(self._consents.keys() | set(self._survivors)), lambda number: consents)
 
@@ -161,7 +162,7 @@ class OneshotServer(ServerRound):
 
     def happened(self) -> SecureSum:
         size = len(self.roster)
-        return agreed_sum(self.plan, self.roster, self._seats.root, size, self._bitmap, self._consents)
+        return agreed_sum(self.plan, self.roster, self._contributed, size, self._bitmap, self._consents)
 
     # 4 REVEAL
 
@@ -182,17 +183,10 @@ class OneshotServer(ServerRound):
 
     def _open(self) -> Sends:
         self._need(len(self._shares), self._quorum, "members answered")
-        layout, members = self._layout, sorted(self._shares)
-        secret = layout.ring.lift([self._secrets(members)]).evaluations()
-        mask = (public_of(self.plan) * secret).coefficients()
-        try:
-            total = layout.decode(self._total.value() - mask, self._length)
-        except PeerError as error:
-            raise PeerError(str(error), culprits=[self.roster.names[member] for member in members]) from None
         self.outcome = released(
             self.plan,
             self.roster,
-            total,
+            self._decoded(),
             advertised=sorted(self._joined),
             survivors=self._survivors,
             agreed=self._agreed,
@@ -202,11 +196,13 @@ class OneshotServer(ServerRound):
         )
         return NOTHING
 
-    def _secrets(self, members: list[int]) -> NDArray[np.int64]:
-        """The sum of the survivors' secrets; shares beyond a quorum show which of them are wrong."""
+    def _decoded(self) -> NDArray[np.int64]:
+        """The sum, opened with the sum of the secrets; shares beyond a quorum show which of them are wrong."""
+        members, total = sorted(self._shares), self._total.value()
         order = {member: holder for holder, member in enumerate(self._seats.members, 1)}
         holders = [order[member] for member in members]
         shares = np.stack([self._shares[member] for member in members])
+        ring, public = self._layout.ring, public_of(self.plan)
 
         def suspects() -> Iterator[list[int]]:
             yield []
@@ -218,10 +214,11 @@ class OneshotServer(ServerRound):
             if len(good) < self._quorum:
                 continue
             try:
-                secret = self._sharing.rebuild([holders[i] for i in good], shares[good])
-            except PeerError:
+                secret = ring.lift([self._sharing.rebuild([holders[i] for i in good], shares[good])])
+                decoded = self._layout.decode(total - (public * secret.evaluations()).coefficients(), self._length)
+            except PeerError:  # out of range, or not on one polynomial: others lied
                 continue
             self.exposed = tuple(self.roster.names[members[i]] for i in wrong)
-            return secret
+            return decoded
         names = [self.roster.names[member] for member in members]
-        raise PeerError("shares that do not give the sum of the secrets", culprits=names)
+        raise PeerError("shares that do not open the sum", culprits=names)
