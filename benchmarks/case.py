@@ -6,7 +6,6 @@ figures and ratios. Ratios compare two things measured in the same run; figures 
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
 import subprocess
@@ -83,7 +82,6 @@ def configured(defaults: Any, settings: Sequence[str]) -> Any:
 
 def timed(took: dict[str, list[float]], name: str, work: Callable[..., Any], *arguments: Any) -> Any:
     """What ``work`` returns; the seconds go to ``took``."""
-    gc.collect()
     started = perf_counter()
     result = work(*arguments)
     took.setdefault(name, []).append(perf_counter() - started)

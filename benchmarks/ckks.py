@@ -9,6 +9,7 @@ NVFlare's parameters, and a client's masks in SecAgg+ (``beside``).
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -69,6 +70,7 @@ def _beside_bare(config: Config, layout: Layout, figures: dict[str, float], rati
     nvflare, width = nvflare_encryption(values), Encoding.integers(config.d, config.bits).ring_bits(config.n)
     took: dict[str, list[float]] = {}
     for _ in range(config.repeats):
+        gc.collect()
         figures["nvflare_bytes_per_coordinate"] = len(timed(took, "nvflare_encrypt", nvflare)) / config.d
         timed(took, "pairwise_mask", pairwise_masking, values, width)
         bare = _bare(ts, context, layout, values, took)

@@ -7,6 +7,7 @@ rebuilt.
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
 from math import log2
@@ -75,6 +76,7 @@ def _steps(config: Config, scheme: Scheme, width: int, figures: dict[str, float]
     theirs = nvflare_encryption(values) if config.tenseal else None
     took: dict[str, list[float]] = {}
     for _ in range(config.repeats):
+        gc.collect()
         timed(took, "part_of_key", _part_of_key, scheme)
         sent = timed(took, "encrypt", _encrypted, scheme, joint, values)
         if theirs is not None:

@@ -279,6 +279,17 @@ def _checked_step(current: ClientRound, frame: bytes) -> Step:
     return step
 
 
+_END = 1 << 16
+
+
+def _fingerprint(frame: bytes) -> bytes:
+    """Tells a frame that comes again from another one: by its length and its ends, where the signatures are.
+
+    What differs only in between is not validly signed. It is passed over like a repetition, and as harmless.
+    """
+    return sha256(len(frame).to_bytes(8, "big") + frame[:_END] + frame[-_END:]).digest()
+
+
 @dataclass(frozen=True, slots=True)
 class Sends:
     """What the server sends when a phase closes: to whom, and how each one's message is made."""
@@ -316,7 +327,7 @@ class ServerRound(ABC):
         self.outcome: RoundOutcome | None = None
         self._workers = workers
         self._expected: frozenset[int] = frozenset(range(len(roster)))
-        self._heard: dict[int, bytes] = {}  # in this phase: client number -> digest of its frame
+        self._heard: dict[int, bytes] = {}  # in this phase: client number -> fingerprint of its frame
         self._sends = NOTHING
 
     @abstractmethod
@@ -333,14 +344,14 @@ class ServerRound(ABC):
         step = self.steps.get(self.phase)
         if step is None:
             raise UsageError(f"the round is over ({self.phase})")
-        number, digest = self.roster.number(name), sha256(frame).digest()
-        if self._heard.get(number) == digest:
+        number, fingerprint = self.roster.number(name), _fingerprint(frame)
+        if self._heard.get(number) == fingerprint:
             return
         try:
             self._check(step, number, frame)
         except (DecodeError, PeerError) as error:
             raise error.blaming(name) from None
-        self._heard[number] = digest
+        self._heard[number] = fingerprint
 
     def _check(self, step: Step, number: int, frame: bytes) -> None:
         message = registry.find(self.plan.protocol).messages.decode(self.plan, frame)

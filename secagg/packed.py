@@ -71,7 +71,7 @@ class Sharing:
 
     def split(self, values: NDArray[np.int64], holders: int, rng: Rng) -> NDArray[np.uint32]:
         """Shares for the holders 1, 2, ..., one row each."""
-        if values.shape != (self.length,) or np.abs(values).max() > self.bound:
+        if values.shape != (self.length,) or max(int(values.max()), -int(values.min())) > self.bound:
             raise UsageError(f"{self.length} integers up to {self.bound} expected")
         if holders < self.threshold:
             raise UsageError(f"{holders} holders cannot rebuild what takes {self.threshold}")

@@ -131,7 +131,7 @@ class OneshotClient(ClientRound):
         clients = [contribution.header.client for contribution in message.contributions]
         if not ascending(clients) or len(clients) > self.plan.clients:
             raise PeerError("contributors out of order or repeated, or more than the plan allows")
-        if len(clients) < (least := least_contributors(self.plan, self.policy)):
+        if len(clients) < (least := least_contributors(self.plan)):
             raise ThresholdError(f"{len(clients)} contributors, at least {least} are needed")
         for contribution in message.contributions:
             check_header(self._seats, self.roster, contribution.header)
@@ -165,7 +165,7 @@ class OneshotClient(ClientRound):
         survivors = from_bitmap(message.survivors, range(len(self.roster)))
         if self._bitmap and (message.contributed, message.survivors) != (self._contributed, self._bitmap):
             raise PeerError("other survivors than those that this member has signed")
-        if len(survivors) < (least := least_contributors(self.plan, self.policy)):
+        if len(survivors) < (least := least_contributors(self.plan)):
             raise ThresholdError(f"{len(survivors)} survivors, at least {least} are needed")
         signers = [signed.member for signed in message.signatures]
         if not ascending(signers) or not self._seats.members.keys() >= set(signers):

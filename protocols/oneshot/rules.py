@@ -3,7 +3,8 @@
 The calculator. m seats are filled by lot from n clients, of which floor(gamma n) are corrupt; HG is the hypergeometric
 law. The committee is the smallest for which
 
-1. f = least with Pr[HG > f] <= 2^-security: no more than f seats are corrupt, and f shares say nothing;
+1. f = least with Pr[HG > f] <= 2^-security / 1024: no more than f seats are corrupt, and f shares say nothing (lots
+   of all sizes are prefixes of one order, and the server may try the sizes, of which there are up to 1024);
 2. Q = floor((m + f) / 2) + 1 signatures are a quorum: two quorums share more than f seats, so an honest one, who signs
    once. It is also how many shares give a sum: Q - f secrets are packed into one polynomial;
 3. Q seats stay, but with probability 2^-correctness, when floor(delta n) clients fall silent.
@@ -74,7 +75,7 @@ def choose_committee(
     """The smallest committee. Against a curious server it is the same: what is saved by trusting it is little.
 
     >>> choose_committee(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE, 40, 20)
-    Committee(seats=69, corrupt=28)
+    Committee(seats=75, corrupt=32)
     """
     bad, gone = floor(corrupt * n), floor(dropout * n)
     if n <= EVERYBODY:
@@ -83,7 +84,7 @@ def choose_committee(
             raise UsageError(f"infeasible: {everybody.quorum} of {n} must sign, but only {n - gone} are sure to stay")
         return everybody
     for seats in range(3, min(n, MAX_SEATS)):
-        committee = Committee(seats, most_marked(n, bad, seats, security))
+        committee = Committee(seats, most_marked(n, bad, seats, security, times=MAX_SEATS))
         if committee.quorum <= seats - most_marked(n, gone, seats, correctness):
             return committee
     raise UsageError(f"infeasible: no committee of up to {MAX_SEATS} outlives these dropouts and corruptions")
@@ -103,18 +104,22 @@ def check_parameters(plan: RoundPlan) -> None:
 
 def check_policy(plan: RoundPlan, policy: Policy) -> None:
     """Refuse a committee that this client's own calculation does not trust, or that it cannot draw again."""
-    committee, bad = parameters_of(plan), policy.corrupt_of(plan.clients)
+    committee, feared = parameters_of(plan), policy.corrupt_of(plan.clients)
+    bad = feared
     if committee.seats < plan.clients:
         if not policy.beacon:
             raise PolicyError("seats are drawn by lot, and this client knows no beacon (Policy.beacon)")
-        bad = most_marked(plan.clients, bad, committee.seats, policy.security)
+        bad = most_marked(plan.clients, feared, committee.seats, policy.security, times=MAX_SEATS)
     if committee.corrupt < bad:
         raise PolicyError(f"the committee bears {committee.corrupt} corrupt members, not the {bad} feared")
+    if (least := least_contributors(plan)) < feared + 2:
+        raise PolicyError(f"{least} contributors are enough for this plan, and {feared} are feared corrupt")
 
 
-def least_contributors(plan: RoundPlan, policy: Policy) -> int:
-    """With so many at least two are honest, as hint-RLWE needs: one's vector is not a sum."""
-    return max(plan.min_contributors, policy.corrupt_of(plan.clients) + 2)
+def least_contributors(plan: RoundPlan) -> int:
+    """With so many at least two are honest, as hint-RLWE needs: one's vector is not a sum. All members reckon with the
+    plan's committee, not each with its own fears, since who fears most is not asked again after its upload."""
+    return max(plan.min_contributors, parameters_of(plan).corrupt + 2)
 
 
 def lattice_of(plan: RoundPlan) -> Parameters:

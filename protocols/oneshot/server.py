@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +32,7 @@ from protocols.oneshot.messages import (
     Upload,
 )
 from protocols.oneshot.phases import Phase
-from protocols.oneshot.rules import Seats, lattice_of, parameters_of, public_of, seated, sharing_of
+from protocols.oneshot.rules import Seats, lattice_of, least_contributors, parameters_of, public_of, seated, sharing_of
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg import labels
@@ -96,7 +95,7 @@ class OneshotServer(ServerRound):
 
     def _seat(self) -> Sends:
         members = tuple(seat for _, seat in sorted(self._joined.items()) if seat is not None)
-        self._need(len(self._joined), self.plan.min_contributors, "clients joined")
+        self._need(len(self._joined), least_contributors(self.plan), "clients joined")
         self._need(len(members), self._quorum, "members of the committee came")
         self._seats, self._committee = Seats(self.plan, members), Committee(members)
         self._box_bytes = self._sharing.share_bytes + OVERHEAD_BYTES
@@ -121,7 +120,7 @@ class OneshotServer(ServerRound):
         self._uploads[number] = header, upload.boxes
 
     def _deliver(self) -> Sends:
-        self._need(len(self._uploads), self.plan.min_contributors, "clients uploaded")
+        self._need(len(self._uploads), least_contributors(self.plan), "clients uploaded")
         self._survivors = sorted(self._uploads)
         self._bitmap = to_bitmap(self._uploads.keys(), range(len(self.roster)))
         self._contributed = self._seats.contributed([self._uploads[client][0] for client in self._survivors])
@@ -198,27 +197,30 @@ class OneshotServer(ServerRound):
 
     def _decoded(self) -> NDArray[np.int64]:
         """The sum, opened with the sum of the secrets; shares beyond a quorum show which of them are wrong."""
-        members, total = sorted(self._shares), self._total.value()
+        members = sorted(self._shares)
         order = {member: holder for holder, member in enumerate(self._seats.members, 1)}
         holders = [order[member] for member in members]
         shares = np.stack([self._shares[member] for member in members])
-        ring, public = self._layout.ring, public_of(self.plan)
+        total, public = self._total.value(), public_of(self.plan)
 
-        def suspects() -> Iterator[list[int]]:
-            yield []
-            yield self._sharing.wrong(holders, shares, os.urandom)
-            yield from ([i] for i in range(len(members)))  # with a surplus of one, one can be left out
-
-        for wrong in suspects():
+        def without(wrong: list[int]) -> NDArray[np.int64] | None:
             good = np.delete(np.arange(len(members)), wrong)
             if len(good) < self._quorum:
-                continue
+                return None
             try:
-                secret = ring.lift([self._sharing.rebuild([holders[i] for i in good], shares[good])])
-                decoded = self._layout.decode(total - (public * secret.evaluations()).coefficients(), self._length)
+                secret = self._layout.ring.lift([self._sharing.rebuild([holders[i] for i in good], shares[good])])
+                return self._layout.decode(total - public.product(secret.evaluations()), self._length)
             except PeerError:  # out of range, or not on one polynomial: others lied
-                continue
-            self.exposed = tuple(self.roster.names[members[i]] for i in wrong)
+                return None
+
+        if (decoded := without([])) is not None:
             return decoded
-        names = [self.roster.names[member] for member in members]
-        raise PeerError("shares that do not open the sum", culprits=names)
+        wrong = self._sharing.wrong(holders, shares, os.urandom)
+        if (decoded := without(wrong)) is None:
+            found = [(i, decoded) for i in range(len(members)) if (decoded := without([i])) is not None]
+            if len(found) != 1:  # with a surplus of one, one can be left out, if it is clear which
+                names = [self.roster.names[member] for member in members]
+                raise PeerError("shares that do not open the sum", culprits=names)
+            wrong, decoded = [found[0][0]], found[0][1]
+        self.exposed = tuple(self.roster.names[members[i]] for i in wrong)
+        return decoded

@@ -47,7 +47,8 @@ class Scheme:
 
     def public(self, seed: bytes) -> Coefficients:
         """b = -a s + T e."""
-        return self._errors(seed, b"key error", self.ring.degree) - (self._a * self.secret(seed)).coefficients()
+        error = self.ring.lift([_gaussian(seed, b"key error", self.ring.degree)], [self.sizes.unit])
+        return error - self._a.product(self.secret(seed))
 
     def secret(self, seed: bytes) -> Evaluations:
         """s."""
@@ -57,9 +58,9 @@ class Scheme:
         """c0 = b v + T e0 + x, c1 = a v + T e1. Of c0 only the used coefficients mean something."""
         length = self.sizes.blocks * self.ring.degree
         v = self.ring.lift([_gaussian(seed, b"v", length)]).evaluations()
-        c0 = (v * joint.evaluations()).coefficients()
-        c0 += self.sizes.layout.encode(values, _gaussian(seed, b"e0", self.sizes.count))
-        return c0, (v * self._a).coefficients() + self._errors(seed, b"e1", length)
+        e0, e1 = _gaussian(seed, b"e0", self.sizes.count), _gaussian(seed, b"e1", length)
+        c0 = self.sizes.layout.encode(values, e0, onto=v.product(joint.evaluations()))
+        return c0, self.ring.lift([e1], [self.sizes.unit], self.sizes.blocks, onto=v.product(self._a))
 
     def partial(self, c1: Coefficients, seed: bytes, *, flooded_by: bytes) -> Coefficients:
         """d = c1 s + T f on the used coefficients."""
@@ -70,7 +71,7 @@ class Scheme:
     def bare(self, c1: Coefficients, seeds: Iterable[bytes]) -> Coefficients:
         """c1 times the sum of these parts of the key, not flooded: never to be shown with a secret part."""
         secrets = [self.secret(seed) for seed in seeds]
-        return (c1.evaluations() * sum(secrets[1:], start=secrets[0])).coefficients()
+        return c1.evaluations().product(sum(secrets[1:], start=secrets[0]))
 
     def decode(self, total: Coefficients) -> Integers:
         """The sums of values, exact. ``PeerError`` if a part is missing or wrong."""
@@ -95,9 +96,6 @@ class Scheme:
 
     def unpack_all(self, data: bytes) -> Coefficients:
         return self.ring.unpack(data, self.sizes.blocks * self.ring.degree)
-
-    def _errors(self, seed: bytes, purpose: bytes, count: int) -> Coefficients:
-        return self.ring.lift([_gaussian(seed, purpose, count)], [self.sizes.unit])
 
 
 def _gaussian(seed: bytes, purpose: bytes, count: int) -> Integers:

@@ -68,8 +68,8 @@ class Layout:
     def blocks(self, length: int) -> int:
         return -(-self.coefficients(length) // self.ring.degree)
 
-    def encode(self, values: Integers, errors: Integers) -> Coefficients:
-        """One party's coefficients, with an error for each."""
+    def encode(self, values: Integers, errors: Integers, onto: Coefficients | None = None) -> Coefficients:
+        """One party's coefficients, with an error for each, added to a mask if there is one."""
         count, largest = self.coefficients(len(values)), (1 << (self.width - 1)) - 1
         if not len(values) or int(values.max()) > largest or int(values.min()) < -largest:
             raise UsageError(f"values are missing, or one does not fit in {self.width} bits")
@@ -77,7 +77,7 @@ class Layout:
             raise UsageError(f"{len(errors)} errors are not one for each of {count} coefficients")
         columns = [values[start : start + count] for start in range(0, len(values), count)]
         weights = [1 << (self.width * j) for j in range(len(columns))]
-        return self.ring.lift([*columns, errors], [*weights, 1 << (self.width * self.values)])
+        return self.ring.lift([*columns, errors], [*weights, 1 << (self.width * self.values)], onto=onto)
 
     def decode(self, polynomials: Coefficients, length: int) -> Integers:
         """The sums of values, exact. ``PeerError`` where the key was wrong or the errors are beyond the tail."""

@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import DecodeError, UsageError
-from secagg.lattice import arithmetic, ntt
+from secagg.lattice import arithmetic, bits, ntt
 from secagg.lattice.ntt import Words
 from secagg.lattice.primes import DEGREES, MAX_PRIME_BITS, is_prime, rows, tables, with_quotients
-from secagg.ring import Ring
 
 SECURE_BITS = dict(zip(DEGREES, (27, 54, 109, 218, 438), strict=True))
 """N -> the widest q with 128 bits of security against classical attacks: Albrecht et al. 2018, Homomorphic Encryption
@@ -79,16 +78,22 @@ class QuotientRing:
         return Coefficients(self, self.zero_words(blocks))
 
     def lift(
-        self, columns: Sequence[Integers], weights: Sequence[int] = (1,), blocks: int | None = None
+        self,
+        columns: Sequence[Integers],
+        weights: Sequence[int] = (1,),
+        blocks: int | None = None,
+        onto: Coefficients | None = None,
     ) -> Coefficients:
-        """The coefficients sum_j weights_j columns_j, exact modulo q. Beyond its end a column is zero."""
+        """The coefficients sum_j weights_j columns_j (+ ``onto``), exact modulo q. Beyond its end a column is zero."""
         longest = max((column.size for column in columns), default=0)
         blocks = -(-longest // self.degree) if blocks is None else blocks
         if any(column.ndim != 1 or column.dtype != np.int64 for column in columns) or len(columns) != len(weights):
             raise UsageError("a column is a one-dimensional array of 64-bit integers and has one weight")
         if longest > blocks * self.degree:
             raise UsageError(f"{longest} coefficients do not fit into {blocks} polynomials")
-        words = self.zero_words(blocks)
+        if onto is not None and (onto.ring != self or onto.blocks != blocks):
+            raise UsageError(f"{onto!r} does not go with {blocks} polynomials of this ring")
+        words = self.zero_words(blocks) if onto is None else onto.words.copy()
         flat, own = words.reshape(len(self.primes), -1), np.array(self.primes, np.uint32)
         constants = [_column_constants(weight, self.primes) for weight in weights]
         for start in range(0, longest, _CHUNK):
@@ -99,7 +104,7 @@ class QuotientRing:
 
     def packed_size(self, count: int) -> int:
         """Bytes that ``count`` coefficients take on the wire."""
-        return sum(Ring(q.bit_length()).packed_size(count) for q in self.primes)
+        return sum(bits.packed_size(count, q.bit_length()) for q in self.primes)
 
     def unpack(self, data: bytes | memoryview, count: int) -> Coefficients:
         """The first ``count`` coefficients, as ``Coefficients.pack`` wrote them; the others are zero."""
@@ -108,9 +113,8 @@ class QuotientRing:
         words = self.zero_words(-(-count // self.degree))
         rest = memoryview(data)
         for q, residues in zip(self.primes, words.reshape(len(self.primes), -1), strict=True):
-            packing = Ring(q.bit_length())
-            size = packing.packed_size(count)
-            residues[:count] = packing.unpack(rest[:size], count)
+            size = bits.packed_size(count, q.bit_length())
+            residues[:count] = bits.unpack(rest[:size], count, q.bit_length())
             if int(residues.max()) >= q:
                 raise DecodeError("a residue is not reduced")
             rest = rest[size:]
@@ -182,7 +186,7 @@ class Coefficients(_Polynomials):
             raise UsageError(f"there are {self.blocks * self.ring.degree} coefficients, not {count}")
         flat = self.words.reshape(len(self.ring.primes), -1)
         return b"".join(
-            Ring(q.bit_length()).pack(residues[:count]) for q, residues in zip(self.ring.primes, flat, strict=True)
+            bits.pack(residues[:count], q.bit_length()) for q, residues in zip(self.ring.primes, flat, strict=True)
         )
 
 
@@ -199,7 +203,16 @@ class Evaluations(_Polynomials):
         return Evaluations(self.ring, out)
 
     def coefficients(self) -> Coefficients:
-        words, own = self.words.copy(), tables(self.ring.degree, self.ring.primes)
+        return self._transformed(self.words.copy())
+
+    def product(self, other: Evaluations) -> Coefficients:
+        """``(self * other).coefficients()``, with one array less to fill."""
+        return self._transformed((self * other).words)
+
+    def _transformed(self, words: Words) -> Coefficients:
+        """Takes the words over."""
+        words.flags.writeable = True
+        own = tables(self.ring.degree, self.ring.primes)
         ntt.backward(words, own.primes, own.inverses, own.shrink, rows(self.ring.degree))
         return Coefficients(self.ring, words)
 

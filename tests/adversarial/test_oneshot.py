@@ -14,11 +14,12 @@ import pytest
 
 from protocols import registry
 from protocols.machine import Client
-from protocols.oneshot import ONESHOT, rules
+from protocols.oneshot import ONESHOT, client, rules
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Upload
 from protocols.oneshot.phases import Phase
 from protocols.oneshot.rules import Committee
+from protocols.policy import Policy
 from secagg.errors import PeerError, PolicyError, SecAggError, ThresholdError
 from secagg.keys import AgreementKey
 from secagg.prg import Prg
@@ -219,30 +220,54 @@ def all_alone(evil: Evil) -> list[int]:
 def test_a_sum_of_too_few(monkeypatch: Fixture) -> None:
     """Members do not sign it, and would not reveal it."""
     attempt(lambda: all_alone(make()), ThresholdError, "1 contributors, at least 4 are needed")
-    switch_off(
-        monkeypatch, OneshotClient, "_open", "len(clients) < (least := least_contributors(self.plan, self.policy))"
-    )
+    switch_off(monkeypatch, OneshotClient, "_open", "len(clients) < (least := least_contributors(self.plan))")
     attempt(lambda: all_alone(make()), ThresholdError, "1 survivors, at least 4 are needed")
     switch_off(
         monkeypatch,
         OneshotClient,
         "_check_consents",
-        "len(survivors) < (least := least_contributors(self.plan, self.policy))",
+        "len(survivors) < (least := least_contributors(self.plan))",
     )
     assert all_alone(evil := make()) == evil.plain([VICTIM])
 
 
-def test_fewer_honest_than_two() -> None:
-    """The victim and the corrupt clients are min_contributors = 3 together."""
+def with_the_corrupt(evil: Evil) -> list[int]:
+    """The victim and corrupt clients are min_contributors together: their sum, and what the attacker knows of it."""
+    evil.join()
+    evil.upload()
+    alive = [VICTIM, *evil.corrupt]
+    members = evil.honest[1:]
+    evil.reveal(members, alive, evil.ask(members, alive))
+    return (np.array(evil.sum_of(alive)) - evil.plain(evil.corrupt)).tolist()  # type: ignore[no-any-return]
 
-    def attack(evil: Evil) -> list[int]:
-        evil.join()
-        evil.upload()
-        alive = [VICTIM, *evil.corrupt]
-        evil.reveal(evil.honest, alive, evil.ask(evil.honest, alive))
-        return (np.array(evil.sum_of(alive)) - evil.plain(evil.corrupt)).tolist()  # type: ignore[no-any-return]
 
-    attempt(lambda: attack(make(min_contributors=3)), ThresholdError, "3 contributors, at least 4 are needed")
+def test_fewer_honest_than_two(monkeypatch: Fixture) -> None:
+    attempt(lambda: with_the_corrupt(make(min_contributors=3)), ThresholdError, "3 contributors, at least 4 are needed")
+    for name in ("_open", "_check_consents"):
+        switch_off(
+            monkeypatch,
+            OneshotClient,
+            name,
+            "least_contributors(self.plan)",
+            "self.plan.min_contributors",
+        )
+    assert with_the_corrupt(evil := make(min_contributors=3)) == evil.plain([VICTIM])
+
+
+def test_who_fears_more_than_the_others(monkeypatch: Fixture) -> None:
+    """The members who sign fear nobody, the victim two of twelve; it is not asked again after its upload."""
+
+    def careless() -> Evil:
+        evil = make(min_contributors=3)
+        for u in evil.honest[1:]:
+            evil.clients[u].policy = Policy(min_contributors=2, protocols={"oneshot"}, corrupt=0)
+        return evil
+
+    attempt(lambda: with_the_corrupt(careless()), ThresholdError, "3 contributors, at least 4 are needed")
+    monkeypatch.setattr(
+        client, "least_contributors", lambda plan: max(plan.min_contributors, 2)
+    )  # what each of them would say by its own policy
+    assert with_the_corrupt(evil := careless()) == evil.plain([VICTIM])
 
 
 # The committee.
@@ -309,8 +334,9 @@ def test_two_vectors_under_one_secret(monkeypatch: Fixture) -> None:
     assert attack(evil) == (evil.values[VICTIM] - OTHER).tolist()
 
 
-def test_two_vectors_shown_to_two_groups_of_members() -> None:
-    """Both groups sign the same set, but have added different shares."""
+def test_two_vectors_shown_to_two_groups_of_members(monkeypatch: Fixture) -> None:
+    """Both groups would sign the same set, and have added different shares. What six and the corrupt have is a sum;
+    the other four shares say what the second secret is more than the first, since both are short."""
 
     def attack(evil: Evil) -> list[int]:
         evil.join()
@@ -330,5 +356,7 @@ def test_two_vectors_shown_to_two_groups_of_members() -> None:
         difference = evil.total([evil.uploads[VICTIM]]) - evil.total([second])
         return evil.unmask(difference, evil.guess(full, part))
 
-    with pytest.raises((PeerError, Denied)):
-        attack(make())
+    attempt(lambda: attack(make()), PeerError, "bad signature")
+    switch_off(monkeypatch, rules.Seats, "contributed", "map(HEADER.encode, headers)", "()")
+    evil = make()
+    assert attack(evil) == (evil.values[VICTIM] - OTHER).tolist()

@@ -61,9 +61,9 @@ def test_the_committee_of_the_one_shot_protocol(capsys: pytest.CaptureFixture[st
     asked = words(1000, 0.1, 0.1, "active", "--protocol", "oneshot")
     assert cli.main([*asked, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert answer == {"protocol": "oneshot", "seats": 69, "corrupt": 28, "quorum": 49, "private": 28}
+    assert answer == {"protocol": "oneshot", "seats": 75, "corrupt": 32, "quorum": 54, "private": 32}
     assert cli.main(asked) == 0
-    assert ["quorum", "49"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["quorum", "54"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 @pytest.mark.parametrize("protocol", ["secagg", "ckks"])

@@ -302,3 +302,8 @@ def test_too_few_shares_and_shares_of_another_size() -> None:
     for holders, rows in (([1, 2], shares[:2]), ([1, 2, 3], shares), ([1, 2, 3], shares[:3, :0])):
         with pytest.raises(UsageError, match="another size"):
             SHARING.rebuild(holders, rows)
+
+
+def test_the_most_negative_integer_is_out_of_bounds() -> None:
+    with pytest.raises(UsageError):
+        Sharing(1, 10, 1, 1).split(np.array([-(1 << 63)]), 2, Prg(bytes(32)))
