@@ -24,7 +24,7 @@ class Policy:
     the bits with which it wants its neighbourhood safe from them. They are its own: it computes with these, whatever
     the server computed with. ``noise_multiplier`` is the least noise in the sum, as standard deviation over the norm of
     one client's contribution; None accepts sums without noise. ``beacon`` is random bytes that this client has from the
-    deployment, or from a public source, and not from the server: what lots are drawn with.
+    deployment, or from a public source, and not from the server: what lots are drawn with, once the roster is fixed.
     """
 
     min_contributors: int

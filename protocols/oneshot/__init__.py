@@ -11,7 +11,7 @@ Papers
 Parties
     n clients with long-term Ed25519 keys in a roster, some of whom have a seat on a committee, and one server that
     routes every message. Up to 128 clients all have one; more draw lots with a beacon (``Policy.beacon``) that comes
-    from the deployment, or from a public source after the plan, and that the server cannot choose.
+    from the deployment or from a public source, after the roster, and that the server cannot choose.
 
 Rounds (client -> server, then server -> clients)
     1 JOIN       who has a seat signs a fresh X25519 key, with the plan; the others ask for those.
@@ -34,8 +34,8 @@ Threat model
     At most f seats are corrupt, but for 2^-security (``rules``). f shares of a secret say nothing. Q > (m + f) / 2,
     so two sets cannot both have Q signatures: any two quorums share an honest member, who signs once. (The headers
     are signed, too: of a client that was cloned and made to upload twice, members would add up different shares.) Who
-    is in the set has signed its upload, so min_contributors of the roster really are, at every n, and two more than a
-    client fears corrupt. Given the sums of at least two honest clients' secrets and errors (sigma = 6.4) each of them
+    is in the set has signed its upload, so min_contributors of the roster really are, at every n, and at least f + 2.
+    Given the sums of at least two honest clients' secrets and errors (sigma = 6.4) each of them
     hides as well as RLWE with sigma0 >= 3.2 does (``secagg.lattice``).
     Correctness only when clients follow the protocol. Wrong shares of members are found, up to half of those beyond
     Q; a client whose shares do not open costs the round those members, and beyond m - Q the round, and is named;
