@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dp import noise
-from protocols.pairwise.server import PairwiseServer
+from protocols import cohort
 from secagg.cli import main
 from secagg.prg import Prg
 
@@ -107,7 +108,7 @@ def test_too_little_noise_is_exit_code_4(capsys: pytest.CaptureFixture[str], mon
 
 
 def test_too_much_noise_is_a_finding(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PairwiseServer, "_remove_surplus", lambda self: None)
+    monkeypatch.setattr(cohort, "surplus_of", lambda *asked: np.zeros(asked[2], np.int64))
     answer = answered(capsys, *FAST[:-1], "20")
     assert verdicts(answer)["noise variance, 0 missing"] == "finding"
 
