@@ -5,8 +5,9 @@ GF(2^31 - 1) carries l secrets, at the points -1 ... -l. Holder i has its value 
 uniform: the first f holders' values ARE the randomness); any l + f give all the secrets.
 
 Integers whose sums stay within +-bound are digits to the base B = 2 bound + 1, several in one field element, as long as
-B^digits is at most half the field: then a wrong polynomial, whose elements are uniform, is out of range with
-probability 1 - 2^-elements. More than l + f shares also show which of them are wrong (``shamir.wrong_shares``).
+B^digits is at most half the field: then a random polynomial is out of range with probability 1 - 2^-elements. Who
+chooses its wrong share well can stay in range: what the secrets open has to show that, too. More than l + f shares
+show which of them are wrong (``shamir.wrong_shares``).
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ class Sharing:
         """The vector, from one row for each holder. ``PeerError`` if the rows do not fit together."""
         if len(holders) < self.threshold or shares.shape != (len(holders), self.polynomials):
             raise UsageError(f"{len(holders)} shares, {self.threshold} are needed, or they have another size")
+        if len(set(holders)) < len(holders) or min(holders) < 1:
+            raise UsageError("a holder appears twice, or is none")
         first, t = tuple(holders[: self.threshold]), self.threshold
         given = shares.astype(np.uint64)
         points = (*self._secret_points(), *holders[t:])

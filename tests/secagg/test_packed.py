@@ -307,3 +307,10 @@ def test_too_few_shares_and_shares_of_another_size() -> None:
 def test_the_most_negative_integer_is_out_of_bounds() -> None:
     with pytest.raises(UsageError):
         Sharing(1, 10, 1, 1).split(np.array([-(1 << 63)]), 2, Prg(bytes(32)))
+
+
+@pytest.mark.parametrize("holders", [[1, 1], [0, 1], [2, 2]])
+def test_holders_are_distinct_and_not_zero(holders: list[int]) -> None:
+    sharing = Sharing(1, 10, 1, 1)
+    with pytest.raises(UsageError, match="twice, or is none"):
+        sharing.rebuild(holders, np.zeros((2, 1), np.uint32))
