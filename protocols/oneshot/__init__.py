@@ -39,7 +39,8 @@ Threat model
     hides as well as RLWE with sigma0 >= 3.2 does (``secagg.lattice``).
     Correctness only when clients follow the protocol. Wrong shares of members are found, up to half of those beyond
     Q; a client whose shares do not open costs the round those members, and beyond m - Q the round, and is named;
-    shares that open and are wrong look like members' lies, and beyond what can be found they end the round.
+    shares that open and are wrong look like members' lies. Beyond what can be found they end the round, if the vector
+    is long: of very few values a lie can be chosen that decodes.
 
 What the server learns
     The sum over U, who joined, uploaded, signed and answered, the sums of secrets and errors, nothing else.

@@ -216,7 +216,7 @@ class OneshotServer(ServerRound):
         if (decoded := without([])) is not None:
             return decoded
         wrong = self._sharing.wrong(holders, shares, os.urandom)
-        if (decoded := without(wrong)) is None:
+        if 2 * len(wrong) > len(members) - self._quorum or (decoded := without(wrong)) is None:
             found = [(i, decoded) for i in range(len(members)) if (decoded := without([i])) is not None]
             if len(found) != 1:  # with a surplus of one, one can be left out, if it is clear which
                 names = [self.roster.names[member] for member in members]

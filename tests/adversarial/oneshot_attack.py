@@ -193,6 +193,8 @@ class Evil:
         if v in self.puppets:
             return self.sign(v, alive)
         consent: Consent = self.tell(v, self.delivery(v, sorted(alive), uploads))
+        if consent.unopened:
+            raise Denied(f"shares of {consent.unopened} do not open")
         return consent.signature
 
     def sign(self, number: int, alive: Iterable[int]) -> bytes:
@@ -272,18 +274,8 @@ class Evil:
             for v in [*fixed, *new]
         ]).astype(np.uint64)  # fmt: skip
         less = np.stack([part[v] for v in [*fixed, *new]]).astype(np.uint64)
-        difference = reduce(known + P - less)
-        points = (*sharing._secret_points(), *self.holders(fixed))
-        weights = _lagrange(points, tuple(self.holders(new)))
-        of_fixed = _evaluate(points, tuple(self.holders(new)), np.concatenate([
-            np.zeros((sharing.packing, sharing.polynomials), np.uint64), difference[: len(fixed)]
-        ]))  # fmt: skip
-        right = reduce(difference[len(fixed) :] + P - of_fixed)
-        base = 2 * sharing.bound + 1
-        powers = [np.uint64(base**k) for k in range(sharing.digits)]
-        left = np.concatenate([multiply(weights[:, : sharing.packing], power) for power in powers], axis=1)
-        short = shortest(left, right)  # (digits * packing, polynomials)
-        return short.reshape(-1)[: sharing.length]
+        holders = self.holders([*fixed, *new])
+        return short_secret(sharing, dict(zip(holders, reduce(known + P - less), strict=True)))
 
     def total(self, uploads: Iterable[Upload]) -> Any:
         layout = lattice_of(self.plan).layout
@@ -314,6 +306,22 @@ class Evil:
 
 
 # Short solutions of linear equations.
+
+
+def short_secret(sharing: Sharing, shares: Mapping[int, NDArray[Any]]) -> NDArray[np.int64]:
+    """A short vector from its shares, by holder: more than ``private``, so that there are equations, and fewer than a
+    threshold, so that the nearest lattice point is needed."""
+    holders = tuple(shares)
+    fixed, new = holders[: sharing.private], holders[sharing.private :]
+    values = np.stack([shares[holder] for holder in holders]).astype(np.uint64)
+    points = (*sharing._secret_points(), *fixed)
+    weights = _lagrange(points, new)
+    zeros = np.zeros((sharing.packing, sharing.polynomials), np.uint64)
+    of_fixed = _evaluate(points, new, np.concatenate([zeros, values[: len(fixed)]]))
+    right = reduce(values[len(fixed) :] + P - of_fixed)
+    powers = [np.uint64((2 * sharing.bound + 1) ** k) for k in range(sharing.digits)]
+    left = np.concatenate([multiply(weights[:, : sharing.packing], power) for power in powers], axis=1)
+    return shortest(left, right).reshape(-1)[: sharing.length]  # (digits * packing, polynomials)
 
 
 def shortest(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -389,6 +397,7 @@ def make(
     session: bytes = bytes(16),
     beacon: bytes = b"",
     noise: Any = None,
+    bits: int = 16,
     **options: Any,
 ) -> Evil:
     """Everybody has a seat, unless ``parameters`` say otherwise, and the roster has ``outsiders`` more."""
@@ -396,7 +405,7 @@ def make(
     plan = RoundPlan.propose(
         "oneshot",
         roster,
-        Encoding.integers(LENGTH),
+        Encoding.integers(LENGTH, bits),
         min_contributors=min_contributors,
         clients=clients,
         corrupt="0.17",
