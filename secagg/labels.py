@@ -70,4 +70,7 @@ THRESHOLD_PARTIAL: Final = b"secagg/v1/threshold/partial"
 THRESHOLD_MISSING: Final = b"secagg/v1/threshold/missing"
 THRESHOLD_SHARES: Final = b"secagg/v1/threshold/shares"
 
+ADAPTER_MODEL: Final = b"secagg/v1/adapter/model"
+ADAPTER_UPDATE: Final = b"secagg/v1/adapter/update"  # seals a client's own update until it was uploaded
+
 SIMULATED: Final = b"secagg/v1/simulated"  # + purpose: what a simulation of many parties derives from its one secret

@@ -1,0 +1,251 @@
+"""Named arrays and measured values as one vector, and back: what every adapter puts between a model and a plan.
+
+Clients do not sum models. Each sums how far its training moved the model, which is what a norm can bound, and with it
+what it measured (a loss, an accuracy). So that the encoding has nothing left to clip, both are bounded here::
+
+    change, shortened to norm `clip`  |  metric / its largest value, clipped to [-1, 1], times its share of the norm
+
+A ``Form`` says which coordinate is what. It travels beside the plan, and ``model`` binds it, together with the arrays,
+into the plan: clients that were shown different forms or models are in rounds that cannot be combined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.plan import RoundPlan
+from secagg import labels
+from secagg.codec import Codec, boolean, many, positive, struct, text, u8, u32, u64
+from secagg.encoding import Encoding
+from secagg.errors import PolicyError, UsageError
+from secagg.keys import digest
+
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+
+METRICS_NORM = 0.25
+"""All metrics together are at most this long, in units of ``clip``: with noise they cost the change 3% of accuracy."""
+_SUMMED = frozenset(order + kind + size for order in "<>" for kind in "fiu" for size in "248") | {"|b1", "|i1", "|u1"}
+_MAX_ARRAYS, _MAX_METRICS, _MAX_DIMENSIONS, _MAX_NAME = 1 << 20, 1 << 12, 64, 1 << 10
+_STEP = 2.0**62
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """One array of a model; ``dtype`` as numpy writes it, byte order included (``<f4``)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _SUMMED:
+            raise UsageError(
+                f"array {self.name!r} is of type {self.dtype}: only floats, integers and booleans have a sum"
+            )
+        if any(side < 0 for side in self.shape):
+            raise UsageError(f"array {self.name!r} has a negative side")
+
+    @classmethod
+    def like(cls, name: str, array: NDArray[Any]) -> Array:
+        return cls(name, array.dtype.str, array.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A measured value; what is beyond ``largest``, on either side, counts as ``largest``."""
+
+    name: str
+    largest: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.largest) and self.largest > 0):
+            raise UsageError(f"the largest value of metric {self.name!r} is a positive number")
+        object.__setattr__(self, "largest", float(self.largest))
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What the coordinates of a round's vector mean.
+
+    >>> old = {"w": np.zeros((2, 2), np.float32), "steps": np.array(10)}
+    >>> form = Form.of(old, clip=8.0, metrics={"loss": 10.0})
+    >>> new = {"w": np.full((2, 2), 0.5, np.float32), "steps": np.array(12)}
+    >>> change = form.change(old, new, {"loss": 2.5})
+    >>> change.tolist()
+    [0.5, 0.5, 0.5, 0.5, 2.0, 0.5]
+    >>> arrays, metrics = form.applied(old, change)
+    >>> arrays["w"].tolist(), arrays["w"].dtype.name, int(arrays["steps"]), metrics
+    ([[0.5, 0.5], [0.5, 0.5]], 'float32', 12, {'loss': 2.5})
+    """
+
+    arrays: tuple[Array, ...]
+    clip: float
+    bits: int = 16
+    metrics: tuple[Metric, ...] = ()
+    weight_bound: int = 1
+    rotate: bool = False
+
+    def __post_init__(self) -> None:
+        for kind, names in (("arrays", [a.name for a in self.arrays]), ("metrics", [m.name for m in self.metrics])):
+            if len(set(names)) != len(names):
+                raise UsageError(f"two {kind} have the same name")
+        object.__setattr__(self, "clip", float(self.clip))
+        _ = self.encoding  # refuses what makes no sense
+
+    @classmethod
+    def of(
+        cls,
+        arrays: Arrays,
+        *,
+        clip: float,
+        bits: int = 16,
+        metrics: Mapping[str, float] | None = None,
+        weight_bound: int = 1,
+        rotate: bool = False,
+    ) -> Form:
+        """For a model; ``metrics`` are names with their largest values."""
+        bounded = tuple(Metric(name, largest) for name, largest in (metrics or {}).items())
+        return cls(_described(arrays), clip, bits, bounded, weight_bound, rotate)
+
+    @property
+    def size(self) -> int:
+        """Coordinates of the model."""
+        return sum(array.size for array in self.arrays)
+
+    @property
+    def length(self) -> int:
+        return self.size + len(self.metrics)
+
+    @property
+    def clip_l2(self) -> float:
+        """How long the vector can be: the change and the metrics together. This is what privacy is calibrated for."""
+        return math.hypot(self.clip, METRICS_NORM * self.clip) if self.metrics else self.clip
+
+    @property
+    def encoding(self) -> Encoding:
+        return Encoding(self.length, self.clip_l2, self.bits, self.rotate, weight_bound=self.weight_bound)
+
+    def model(self, arrays: Arrays) -> bytes:
+        """What a plan calls the model that this round starts from, in this form."""
+        self._check(arrays)
+        hashes = [sha256(np.ascontiguousarray(arrays[array.name]).ravel().data).digest() for array in self.arrays]
+        return digest(labels.ADAPTER_MODEL, FORM.encode(self), *hashes)
+
+    def check_plan(self, plan: RoundPlan, arrays: Arrays) -> None:
+        """Raise ``PolicyError`` unless the plan is for this form and these arrays: a client asks before it trains.
+
+        The encoding of a private sum has what ``dp.calibrate`` found (bits, rotation); without noise it is the form's.
+        """
+        if _described(arrays) != self.arrays:
+            raise PolicyError("the form is not that of the model")
+        ours, theirs = self.encoding, plan.encoding
+        private = (theirs.length, theirs.clip_l2, theirs.weight_bound) == (ours.length, ours.clip_l2, ours.weight_bound)
+        if not (private if plan.noise is not None else theirs == ours):
+            raise PolicyError("the plan's encoding is not that of the form")
+        if plan.model != self.model(arrays):
+            raise PolicyError("the plan is for another model or another form")
+
+    def change(self, old: Arrays, new: Arrays, metrics: Mapping[str, float] | None = None) -> NDArray[np.float64]:
+        """What this client puts into the sum. Its arrays may be of other types than the model's, not of other shapes.
+
+        NaN and infinite values are refused (``UsageError``), and so is a metric that is missing.
+        """
+        self._check(old)
+        if new.keys() != old.keys() or any(new[array.name].shape != array.shape for array in self.arrays):
+            raise UsageError("the trained arrays have other names or shapes than the model")
+        vector = np.empty(self.length)
+        at = 0
+        for array in self.arrays:
+            Array.like(array.name, new[array.name])  # refuses types that have no sum
+            part = vector[at : at + array.size]
+            np.subtract(new[array.name].ravel(), old[array.name].ravel(), out=part, dtype=np.float64)
+            at += array.size
+        if not np.isfinite(vector[:at]).all():
+            raise UsageError("the update holds NaN or infinite values")
+        _shorten(vector[:at], self.clip)
+        vector[at:] = [self._scaled(metric, metrics or {}) for metric in self.metrics]
+        return vector
+
+    def applied(self, old: Arrays, mean: NDArray[np.float64]) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
+        """The model moved by a mean of such vectors, in its own types and shapes, and the mean of each metric."""
+        self._check(old)
+        if mean.shape != (self.length,):
+            raise UsageError(f"a mean has shape ({self.length},), not {mean.shape}")
+        moved, at = dict[str, NDArray[Any]](), 0
+        for array in self.arrays:
+            step = mean[at : at + array.size].reshape(array.shape)
+            moved[array.name] = _moved(old[array.name], step)
+            at += array.size
+        values = zip(self.metrics, mean[at:].tolist(), strict=True)
+        return moved, {metric.name: value / self._share * metric.largest for metric, value in values}
+
+    def restored(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        """Arrays that came back from other code, in the types that the model has: a mean of integers is a float."""
+        if {name: array.shape for name, array in arrays.items()} != {array.name: array.shape for array in self.arrays}:
+            raise UsageError("these arrays have other names or shapes than the model")
+        return {
+            array.name: _moved(np.zeros(array.shape, array.dtype), arrays[array.name].astype(np.float64))
+            if arrays[array.name].dtype.str != array.dtype
+            else arrays[array.name]
+            for array in self.arrays
+        }
+
+    @property
+    def _share(self) -> float:
+        return METRICS_NORM * self.clip / math.sqrt(len(self.metrics))
+
+    def _scaled(self, metric: Metric, metrics: Mapping[str, float]) -> float:
+        value = metrics.get(metric.name)
+        if value is None or not math.isfinite(value):
+            raise UsageError(f"metric {metric.name!r} is missing, NaN or infinite")
+        return min(max(value / metric.largest, -1.0), 1.0) * self._share
+
+    def _check(self, arrays: Arrays) -> None:
+        if _described(arrays) != self.arrays:
+            raise UsageError("these arrays are of another form")
+
+
+def _described(arrays: Arrays) -> tuple[Array, ...]:
+    return tuple(Array.like(name, array) for name, array in arrays.items())
+
+
+def _shorten(vector: NDArray[np.float64], clip: float) -> None:
+    """In place, to a norm of at most ``clip``, whose square need not be a number."""
+    peak = float(np.abs(vector).max(initial=0.0))
+    norm = float(np.sqrt(np.square(vector / peak).sum())) if peak else 0.0
+    if peak * norm > clip:
+        vector /= peak
+        vector *= clip / norm
+
+
+def _moved(old: NDArray[Any], step: NDArray[np.float64]) -> NDArray[Any]:
+    """``old + step`` in the type of ``old``; integers and booleans go to the nearest and stop at their ends."""
+    if old.dtype.kind == "f":
+        return np.asarray(old + step).astype(old.dtype)
+    low, high = (0, 1) if old.dtype.kind == "b" else (np.iinfo(old.dtype).min, np.iinfo(old.dtype).max)
+    whole = np.rint(np.clip(step, -_STEP, _STEP)).astype(np.int64).astype(object)
+    return np.asarray(np.clip(old.astype(object) + whole, low, high)).astype(old.dtype).reshape(old.shape)
+
+
+_ARRAY: Codec[Array] = struct(Array, name=text(_MAX_NAME), dtype=text(8), shape=many(u64, _MAX_DIMENSIONS))
+_METRIC: Codec[Metric] = struct(Metric, name=text(_MAX_NAME), largest=positive)
+FORM: Codec[Form] = struct(
+    Form,
+    arrays=many(_ARRAY, _MAX_ARRAYS),
+    clip=positive,
+    bits=u8,
+    metrics=many(_METRIC, _MAX_METRICS),
+    weight_bound=u32,
+    rotate=boolean,
+)

@@ -1,0 +1,383 @@
+"""Secure averaging inside NVFlare (2.9, extra ``nvflare``): a controller for the server, an executor for the sites.
+
+``SecureFedAvg`` is a ``ModelController``. Each round it broadcasts the model with a plan and a form, and then carries
+the frames of whatever protocol the plan names, one task for each site and phase, until its server machine has the sum.
+A phase ends when all have answered or NVFlare's own task timeout is over; who has not answered, or with an error, has
+dropped out. ``SecureExecutor`` wraps the executor that trains (a ``ClientAPIExecutor`` with a script, a
+``ModelLearnerExecutor``, one of your own): nothing of what that returns leaves the site but frames.
+
+What is at stake is read from the site's own ``local`` folder and never from the job, which comes through the server:
+its key, the roster and the least it accepts (``secagg.toml``, see ``site_client``). A site's name in NVFlare is its
+name in the roster, so that NVFlare's authenticated transport says who speaks.
+
+The trainer is only reachable through the wrapper: a server that asks for NVFlare's ordinary ``train`` is told
+``TASK_UNKNOWN``, and one that asks for anything without a good plan gets an error code, never an update.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from nvflare.apis.event_type import EventType
+from nvflare.apis.executor import Executor
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.signal import Signal
+from nvflare.app_common.abstract.fl_model import FLModel, MetaKey, ParamsType
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+from nvflare.app_common.utils.fl_model_utils import FLModelUtils
+from nvflare.app_common.workflows.model_controller import ModelController
+
+from protocols.adapters.form import FORM, Form
+from protocols.journal import SqliteJournal
+from protocols.machine import Client, ServerRound
+from protocols.outcome import RoundOutcome
+from protocols.plan import SESSION_BYTES, RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from protocols.simulate import serve
+from secagg.errors import DecodeError, PeerError, SecAggError, ThresholdError, UsageError
+
+TRAIN_TASK = "secagg_train"
+FRAME_TASK = "secagg_frame"
+SITE_FILE = "secagg.toml"
+_SITE_WORDS = {"identity", "roster", "journal", "policy"}
+_PLAN, _FORM, _FRAME = "secagg_plan", "secagg_form", "secagg_frame"
+_PACKAGES = ["secagg", "dp", "protocols"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no types
+    """FedAvg under secure aggregation: the server side of a job.
+
+    ``metrics`` are those that the trainers report, with their largest values; with ``weight_bound`` above 1 a site
+    counts as often as it has taken steps (``NUM_STEPS_CURRENT_ROUND``), at most that often. Both travel under the
+    mask. ``corrupt``, ``dropout`` and ``adversary`` are what the plan is made for; each site checks it against a policy
+    of its own. ``beacon`` is in hexadecimal. Timeouts are in seconds, 0 is to wait for ever. With ``min_responses`` the
+    round goes on as soon as so many sites have trained, without the others.
+
+    A round for which too few are left changes nothing, and the next one starts. For another rule by which the sum moves
+    the model, override ``update``.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_contributors: int,
+        clip: float,
+        num_rounds: int = 5,
+        num_clients: int | None = None,
+        min_responses: int | None = None,
+        protocol: str = "secagg+",
+        bits: int = 16,
+        rotate: bool = False,
+        metrics: dict[str, float] | None = None,
+        weight_bound: int = 1,
+        corrupt: str = "0.05",
+        dropout: str = "0.1",
+        adversary: str = "active",
+        beacon: str = "",
+        train_timeout: int = 3600,
+        phase_timeout: int = 120,
+        persistor_id: str = AppConstants.DEFAULT_PERSISTOR_ID,
+        task_check_period: float = 0.5,
+    ) -> None:
+        # To NVFlare a site that fails is a reason to end the job; here it is one that dropped out.
+        super().__init__(persistor_id=persistor_id, ignore_result_error=True, task_check_period=task_check_period)
+        # NVFlare writes a job's configuration from the attributes that are named as these arguments.
+        self.min_contributors, self.num_rounds = min_contributors, num_rounds
+        self.num_clients, self.min_responses = num_clients, min_responses
+        self.clip, self.bits, self.rotate, self.metrics, self.weight_bound = clip, bits, rotate, metrics, weight_bound
+        self.protocol, self.corrupt, self.dropout, self.adversary = protocol, corrupt, dropout, adversary
+        self.beacon = beacon
+        self.train_timeout, self.phase_timeout = train_timeout, phase_timeout
+
+    def run(self) -> None:
+        roster = site_roster(self.engine.get_workspace().get_site_config_dir())
+        model, session = self.load_model(), os.urandom(SESSION_BYTES)
+        model.total_rounds = self.num_rounds
+        for number in range(self.num_rounds):
+            model.current_round = number
+            self.fl_ctx.set_prop(AppConstants.CURRENT_ROUND, number, private=True, sticky=False)
+            self.event(AppEventType.ROUND_STARTED)
+            model.params = _arrays(model)
+            form = self._form(model)
+            plan, targets = self._plan(roster, form, model, session, number)
+            outcome = self._round(serve(plan, roster), form, model, targets)
+            if self.abort_signal.triggered:
+                return
+            if outcome is not None:
+                self.update(model, form, outcome)
+                self.info(f"Round {number}: a sum over {', '.join(outcome.survivors)}; metrics {model.metrics}")
+                self.save_model(model)
+            self.event(AppEventType.ROUND_DONE)
+
+    def update(self, model: FLModel, form: Form, outcome: RoundOutcome) -> None:
+        """Move the model by the mean of the changes; its metrics become the means of theirs."""
+        total = outcome.decode()
+        model.params, model.metrics = form.applied(model.params, total.vector / total.weight)
+
+    def _form(self, model: FLModel) -> Form:
+        return Form.of(
+            model.params,
+            clip=self.clip,
+            bits=self.bits,
+            metrics=self.metrics,
+            weight_bound=self.weight_bound,
+            rotate=self.rotate,
+        )
+
+    def _plan(
+        self, roster: Roster, form: Form, model: FLModel, session: bytes, number: int
+    ) -> tuple[RoundPlan, list[str]]:
+        """For whoever is there, and in the roster. One session for the whole job, so that no round comes twice."""
+        targets = [name for name in self.sample_clients(self.num_clients) if name in roster.names]
+        plan = RoundPlan.propose(
+            self.protocol,
+            roster,
+            form.encoding,
+            min_contributors=self.min_contributors,
+            clients=len(targets),
+            corrupt=self.corrupt,
+            dropout=self.dropout,
+            adversary=self.adversary,
+            session=session,
+            model=form.model(model.params),
+            beacon=bytes.fromhex(self.beacon),
+        )
+        return replace(plan, round=number), targets
+
+    def _round(self, server: ServerRound, form: Form, model: FLModel, targets: list[str]) -> RoundOutcome | None:
+        """One round of the protocol; None if too few are left."""
+
+        def take(result: FLModel) -> bool:
+            name = result.meta["client_name"]  # NVFlare's word, from the connection
+            try:
+                server.receive(name, _frame_in(result))
+            except (DecodeError, PeerError, UsageError) as error:
+                self.warning(f"a message from {name} was refused: {error}")
+                return False
+            return True
+
+        opening = _on_the_road(model, model.params, {_PLAN: server.plan.encode(), _FORM: FORM.encode(form)})
+        self.send_model(TRAIN_TASK, opening, targets, self.min_responses, self.train_timeout, take)
+        while self._answered() and server.outcome is None:
+            try:
+                server.close(server.phase)
+            except (PeerError, ThresholdError) as error:
+                self.warning(f"round {server.plan.round} has no sum: {error}")
+                return None
+            for name, frame in server.outbox():
+                carried = _on_the_road(model, _carrying(frame), {})
+                self.send_model(FRAME_TASK, carried, [name], None, self.phase_timeout, take)
+        return server.outcome
+
+    def _answered(self) -> bool:
+        """Wait until all tasks are answered or timed out; False if the job is to end.
+
+        NVFlare hands over results one at a time, and none of a task that no longer stands: the machine is never called
+        twice at once.
+        """
+        while self.get_num_standing_tasks() and not self.abort_signal.triggered:
+            time.sleep(self._task_check_period)
+        return not self.abort_signal.triggered
+
+    def add_to_fed_job(self, job: Any, ctx: Any, **kwargs: Any) -> None:
+        _leave_at_home(job)
+        super().add_to_fed_job(job, ctx, **kwargs)
+
+
+class SecureExecutor(Executor):  # type: ignore[misc]
+    """A site's side: trains with ``executor``, and speaks frames.
+
+    ``executor`` gets NVFlare's ordinary task, named ``task_name``, and answers with an ordinary ``FLModel`` (FULL or
+    DIFF). Give it to this wrapper only, not to the job, or the server can ask it for the update itself.
+    """
+
+    def __init__(self, executor: Executor, task_name: str = AppConstants.TASK_TRAIN) -> None:
+        super().__init__()
+        self.executor, self.task_name = executor, task_name
+        self._client: Client | None = None
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        try:
+            if task_name == TRAIN_TASK:
+                return self._join(shareable, fl_ctx, abort_signal)
+            if task_name == FRAME_TASK:
+                return self._answer(shareable)
+        except SecAggError as error:  # their texts hold no secrets
+            self.log_error(fl_ctx, f"{type(error).__name__}: {error}")
+            return make_reply(ReturnCode.EXECUTION_EXCEPTION)
+        return make_reply(ReturnCode.TASK_UNKNOWN)
+
+    def _join(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """Check what is asked, train, and say the first word."""
+        task = FLModelUtils.from_shareable(shareable)
+        plan, form, old = RoundPlan.decode(_bytes_in(task, _PLAN)), FORM.decode(_bytes_in(task, _FORM)), _arrays(task)
+        if self._client is None:
+            self._client = site_client(fl_ctx.get_workspace().get_site_config_dir(), fl_ctx.get_identity_name())
+        client = self._client
+        client.policy.check(plan, client.roster)  # ``start`` asks again; nothing is trained for a plan that is refused
+        form.check_plan(plan, old)
+
+        reply = self.executor.execute(self.task_name, _ordinary(task, shareable), fl_ctx, abort_signal)
+        if (code := reply.get_return_code()) != ReturnCode.OK:
+            return make_reply(code)
+        trained = FLModelUtils.from_shareable(reply)
+        change = form.change(old, _new_arrays(trained, old), trained.metrics)
+        return _reply(client.start(plan, change, _weight(trained, plan.encoding.weight_bound)))
+
+    def _answer(self, shareable: Shareable) -> Shareable:
+        if self._client is None:
+            raise UsageError("no round is under way here")
+        return _reply(self._client.receive(_frame_in(FLModelUtils.from_shareable(shareable))))
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        if event_type == EventType.END_RUN and self._client is not None:
+            self._client.finish()
+
+    def requires_materialized_task_result(self, task_name: str) -> bool:
+        """Asked by ``ClientAPIExecutor``: the trainer's arrays are needed here, not references to them."""
+        return task_name == self.task_name
+
+    def add_to_fed_job(self, job: Any, ctx: Any, **kwargs: Any) -> None:
+        _leave_at_home(job)
+        super().add_to_fed_job(job, ctx, **{"tasks": [TRAIN_TASK, FRAME_TASK]} | kwargs)
+
+
+# What a site has in its own folder.
+
+
+def site_client(folder: str | Path, site: str) -> Client:
+    """The client of a site, from ``secagg.toml`` in its ``local`` folder. Paths are relative to the folder::
+
+    identity = "{site}.key"         # {site} is the site's name
+    roster = "roster.toml"
+    journal = "{site}.db"           # optional: what was said outlives the process
+
+    [policy]                        # see protocols.policy.Policy; a beacon is in hexadecimal
+    min_contributors = 3
+    """
+    table = _site_table(folder)
+    identity = Identity.load(_place(folder, table, "identity", site))
+    if identity.name != site:
+        raise UsageError(f"the key is that of {identity.name}, and this site is {site}")
+    journal = SqliteJournal(_place(folder, table, "journal", site)) if "journal" in table else None
+    roster = Roster.load(_place(folder, table, "roster", site))
+    return Client(identity, roster, policy=_policy(table.get("policy")), journal=journal)
+
+
+def site_roster(folder: str | Path) -> Roster:
+    """The roster that the server's own ``secagg.toml`` names."""
+    return Roster.load(_place(folder, _site_table(folder), "roster", ""))
+
+
+def _site_table(folder: str | Path) -> Mapping[str, object]:
+    path = Path(folder) / SITE_FILE
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise UsageError(f"{path} is not a TOML file") from None
+    if unknown := table.keys() - _SITE_WORDS:
+        raise UsageError(f"{path} says {', '.join(sorted(unknown))}; known are {', '.join(sorted(_SITE_WORDS))}")
+    return table
+
+
+def _place(folder: str | Path, table: Mapping[str, object], what: str, site: str) -> Path:
+    name = table.get(what)
+    if not isinstance(name, str):
+        raise UsageError(f"{SITE_FILE} does not say where the {what} is")
+    return Path(folder) / name.replace("{site}", site)
+
+
+def _policy(table: object) -> Policy:
+    if not isinstance(table, dict):
+        raise UsageError(f"{SITE_FILE} has no [policy]")
+    try:
+        return Policy(**table | {"beacon": bytes.fromhex(table.get("beacon", ""))})
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"[policy] in {SITE_FILE}: {error}") from None
+
+
+# Models, frames and how they are carried.
+
+
+def _arrays(model: FLModel) -> Arrays:
+    """What the model consists of; numpy makes scalars of arrays without dimensions as soon as one calculates."""
+    params = model.params
+    kinds = (np.ndarray, np.generic)
+    if not isinstance(params, dict) or not params or not all(isinstance(value, kinds) for value in params.values()):
+        raise UsageError("a model is a dictionary of numpy arrays here (server_expected_format: numpy)")
+    return {name: np.asarray(value) for name, value in params.items()}
+
+
+def _new_arrays(trained: FLModel, old: Arrays) -> Arrays:
+    new = _arrays(trained)
+    if trained.params_type is ParamsType.DIFF and new.keys() == old.keys():
+        return {name: old[name] + np.asarray(new[name], np.float64) for name in old}
+    return new
+
+
+def _weight(trained: FLModel, bound: int) -> int:
+    """How often this site counts: its steps, at most ``bound``."""
+    if bound == 1:
+        return 1
+    steps = trained.meta.get(MetaKey.NUM_STEPS_CURRENT_ROUND)
+    if not isinstance(steps, int | np.integer) or steps < 1:
+        raise UsageError(f"a weighted sum needs {MetaKey.NUM_STEPS_CURRENT_ROUND}, and the trainer does not say it")
+    return min(int(steps), bound)
+
+
+def _on_the_road(model: FLModel, params: Arrays, meta: Mapping[str, bytes]) -> FLModel:
+    """A model for the road: other contents, the same place in the job."""
+    return FLModel(params=params, meta=dict(meta), current_round=model.current_round, total_rounds=model.total_rounds)
+
+
+def _ordinary(task: FLModel, shareable: Shareable) -> Shareable:
+    """The task as NVFlare's own FedAvg sends it. The trainer gets copies, which it may change in place."""
+    copies = {name: array.copy() for name, array in task.params.items()}
+    ordinary = FLModelUtils.to_shareable(_on_the_road(task, copies, {}))
+    ordinary.set_peer_props(shareable.get_peer_props())
+    return ordinary
+
+
+def _carrying(frame: bytes) -> Arrays:
+    """An array, because that is what NVFlare can carry at any size."""
+    return {_FRAME: np.frombuffer(frame, np.uint8)}
+
+
+def _reply(frame: bytes) -> Shareable:
+    return FLModelUtils.to_shareable(FLModel(params=_carrying(frame)))
+
+
+def _frame_in(carried: FLModel) -> bytes:
+    params = carried.params
+    frame = params.get(_FRAME) if isinstance(params, dict) else None
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
+        raise DecodeError("no frame in this message")
+    return frame.tobytes()
+
+
+def _bytes_in(task: FLModel, what: str) -> bytes:
+    value = task.meta.get(what)
+    if not isinstance(value, bytes):
+        raise DecodeError(f"no {what} in this task")
+    return value
+
+
+def _leave_at_home(job: Any) -> None:
+    """Keep NVFlare from packing this library into the job: the sites run the one that they have installed."""
+    job.set_app_packages(sorted({*job.job.app_packages, *_PACKAGES}))
