@@ -40,7 +40,8 @@ class Journal(Protocol):
         """The hash chain's last link."""
 
 
-def _link(head: bytes, session: bytes, round_: int, step: int, record_digest: bytes) -> bytes:
+def chained(head: bytes, session: bytes, round_: int, step: int, record_digest: bytes) -> bytes:
+    """The next link of a journal's hash chain."""
     place = round_.to_bytes(4, "big") + step.to_bytes(4, "big")
     return digest(labels.JOURNAL_RECORD, head, session, place, record_digest)
 
@@ -62,7 +63,7 @@ class MemoryJournal:
             raise PolicyError(f"step {step} of round {round_} was already taken, or an earlier one is missing")
         taken.append(record)
         self._last[session] = max(round_, self._last.get(session, 0))
-        self._head = _link(self._head, session, round_, step, sha256(record).digest())
+        self._head = chained(self._head, session, round_, step, sha256(record).digest())
 
     def retire(self, session: bytes, before: int) -> None:
         for key in [key for key in self._records if key[0] == session and key[1] < before]:
@@ -96,7 +97,7 @@ class SqliteJournal:
         try:
             rows = self._db.execute("SELECT session, round, step, digest, record, link FROM log ORDER BY number")
             for session, round_, step, record_digest, record, link in rows:
-                head = _link(head, session, round_, step, record_digest)
+                head = chained(head, session, round_, step, record_digest)
                 if head != link or (record is not None and sha256(record).digest() != record_digest):
                     raise PolicyError("the journal has been altered")
                 seen = seen or head == pinned
@@ -112,7 +113,7 @@ class SqliteJournal:
     def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
         record_digest = sha256(record).digest()
         with self._transaction():
-            link = _link(self.head(), session, round_, step, record_digest)
+            link = chained(self.head(), session, round_, step, record_digest)
             values = (session, round_, step, record_digest, record, link)
             try:
                 self._db.execute(_INSERT, values)

@@ -268,7 +268,7 @@ def rechain(path: Path) -> None:
     rows = database.execute("SELECT number, session, round, step, record FROM log ORDER BY number").fetchall()
     for number, session, round_, step, record in rows:
         record_digest = sha256(record).digest()
-        head = journal_module._link(head, session, round_, step, record_digest)
+        head = journal_module.chained(head, session, round_, step, record_digest)
         fresh = (record_digest, head, number)
         database.execute("UPDATE log SET digest = ?, link = ? WHERE number = ?", fresh)
     database.commit()
@@ -426,7 +426,7 @@ class Careless(SqliteJournal):
     def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         record_digest = sha256(record).digest()
-        link = journal_module._link(self.head(), session, round_, step, record_digest)
+        link = journal_module.chained(self.head(), session, round_, step, record_digest)
         values = (session, round_, step, record_digest, record, link)
         self._db.execute("INSERT INTO log (session, round, step, digest, record, link) VALUES (?,?,?,?,?,?)", values)
         self._db.execute("COMMIT")

@@ -1,0 +1,1 @@
+"""Federated sign descent under secure aggregation: a Flower app."""

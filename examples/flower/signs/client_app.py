@@ -1,0 +1,24 @@
+"""The client: an ordinary train function. What the mod lets out of it is masked."""
+
+from __future__ import annotations
+
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from protocols.adapters.flower import SecAgg
+from protocols.policy import Policy
+from protocols.registry import names
+from signs.task import FOLDER, train
+
+POLICY = Policy(min_contributors=3, dropout="0.4", protocols=frozenset(names()))
+
+app = ClientApp()
+
+
+@app.train("secagg", mods=[SecAgg(POLICY, identity=FOLDER / "{partition-id}.key", roster=FOLDER / "roster.toml")])
+def train_function(message: Message, context: Context) -> Message:
+    weights = message.content.array_records["arrays"]["weights"].numpy()
+    weights, examples = train(weights, int(context.node_config["partition-id"]))
+    arrays = ArrayRecord({"weights": Array(weights)})
+    metrics = MetricRecord({"num-examples": examples})
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)

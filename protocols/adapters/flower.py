@@ -1,0 +1,554 @@
+"""Any of our protocols inside Flower (extra ``flower``): a mod for its ClientApp, a strategy around its strategies.
+
+    client: @app.train("secagg", mods=[SecAgg(Policy(min_contributors=5))])      on an ordinary train function
+    server: Secure(FedAvg(), roster, clip=1.0, min_contributors=5)               instead of FedAvg()
+
+Flower carries the messages and says which node is speaking; who a client *is*, its roster says, which the deployment
+puts beside the node (``secagg-identity`` and ``secagg-roster`` in the node config). A round starts with what the
+strategy wants to send, and our plan and form with it. The train function's reply stays on the client: what leaves it
+is the frames of its ``protocols.machine.Client``, phase after phase, until the server has one sum. From that it makes
+one reply, as if a single client had trained, and hands it to the strategy.
+
+Each message may reach another process of the same node, so a client lives in ``context.state``: its journal, sealed,
+and until it is uploaded its update, sealed, too. All our messages are of the type ``train.secagg``: a ClientApp
+without this mod has no function of that name, and says so instead of uploading a model in clear.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from logging import ERROR, INFO, WARNING
+from math import floor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp.typing import ClientAppCallable
+from flwr.common import log
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import (
+    Bulyan,
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    FedMedian,
+    FedTrimmedAvg,
+    FedXgbBagging,
+    FedXgbCyclic,
+    MultiKrum,
+    QFedAvg,
+    Strategy,
+)
+from numpy.typing import NDArray
+
+from dp.calibrate import calibrate
+from dp.ledger import Ledger
+from dp.noise import NoiseSpec
+from protocols.adapters.form import FORM, Form
+from protocols.journal import EMPTY_HEAD, Journal, SqliteJournal, chained
+from protocols.machine import Client, ServerRound
+from protocols.outcome import RoundOutcome
+from protocols.plan import SESSION_BYTES, RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from protocols.simulate import serve
+from secagg import labels
+from secagg.codec import u64
+from secagg.encoding import Encoding
+from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
+from secagg.keys import derive
+from secagg.params import Adversary, fraction
+from secagg.prg import Rng
+from secagg.seal import open_box, seal
+
+MESSAGE_TYPE = "train.secagg"
+CHUNK_BYTES = 64 << 20
+"""A frame travels in records of so many bytes: each is one protobuf, which cannot be larger than 2 GiB."""
+
+_RECORD, _CHUNK = "secagg", "secagg.frame."
+_JOURNAL, _UPDATE = "secagg.journal", "secagg.update"
+_UPLOAD = "upload"
+"""What the phase in which a client gives its vector is called, in every protocol."""
+
+T = TypeVar("T")
+
+
+# The client
+
+
+class SecAgg:
+    """A mod for one train function. What it needs of the deployment, it takes from the node config.
+
+    ``secagg-identity`` and ``secagg-roster`` are paths; ``secagg-journal`` (a ``SqliteJournal`` instead of
+    ``context.state``) and ``secagg-ledger`` (this client's own budget) may be. The arguments of the same names stand in
+    where the node config says nothing, and may contain ``{partition-id}``: a simulation's nodes have no more than that.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        identity: str | Path = "",
+        roster: str | Path = "",
+        journal: str | Path = "",
+        ledger: str | Path = "",
+        rng: Rng = os.urandom,
+    ) -> None:
+        self._policy, self._rng = policy, rng
+        self._paths = {"identity": identity, "roster": roster, "journal": journal, "ledger": ledger}
+
+    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        try:
+            return Message(self._answer(message, context, call_next), reply_to=message)
+        except SecAggError as error:  # its text holds no secrets
+            reason = f"{type(error).__name__}: {error}"
+            log(WARNING, "secagg: %s", reason)
+            return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, reason), reply_to=message)
+
+    def _answer(self, message: Message, context: Context, call_next: ClientAppCallable) -> RecordDict:
+        ours = _ours(message)
+        plan, begins = RoundPlan.decode(_value(ours, "plan", bytes)), "form" in ours
+        identity = Identity.load(self._path(context, "identity"))
+        roster = Roster.load(self._path(context, "roster"))
+        kept = _Kept(context.state, identity, plan, self._rng)
+        update = self._trained(message, context, call_next, plan, ours) if begins else kept.update()
+        with ExitStack() as held:
+            journal = self._journal(context, held)
+            if update is None and not journal.records(plan.session, plan.round):
+                raise PolicyError("nothing is known here of this round")
+            ledger = self._ledger(context, identity, held)
+            client = Client(identity, roster, policy=self._policy, journal=journal, ledger=ledger, rng=self._rng)
+            # Once the vector is out, the journal has what was said, and the update is not looked at any more.
+            frame = client.start(plan, *(update or (np.zeros(plan.encoding.length), 1)))
+            if update is None and not _uploaded(client):
+                raise PolicyError("the update of this round has been lost: this client stays out of it")
+            if not begins:
+                frame = client.receive(_joined(message.content))
+            if _uploaded(client):
+                kept.forget()
+            elif begins and update is not None:
+                kept.keep(*update)
+            if client.done:
+                client.finish()
+        return _carried({"name": identity.name}, frame)
+
+    def _trained(
+        self, message: Message, context: Context, call_next: ClientAppCallable, plan: RoundPlan, ours: ConfigRecord
+    ) -> tuple[NDArray[np.float64], int]:
+        """What the train function has changed, and its weight. Its reply goes no further than here."""
+        form = FORM.decode(_value(ours, "form", bytes))
+        old = _numpy(_only(message.content.array_records.values(), "a model is one array record"))
+        form.check_plan(plan, old)
+        message.content = RecordDict({name: record for name, record in message.content.items() if name != _RECORD})
+        try:
+            reply = call_next(message, context)
+        except Exception as error:  # Flower would send its text to the server, which may quote the data
+            log(ERROR, "secagg: the train function failed", exc_info=error)
+            raise UsageError(f"the train function raised {type(error).__name__}") from error
+        if reply.has_error():
+            raise UsageError("the train function answered with an error")
+        new = _numpy(_only(reply.content.array_records.values(), "a trained model is one array record"))
+        records = reply.content.metric_records.values()
+        metrics = {name: v for record in records for name, v in record.items() if not isinstance(v, list)}
+        return form.change(old, new, metrics), _weight(metrics.get(_value(ours, "weight", str)), form.weight_bound)
+
+    def _path(self, context: Context, what: str) -> str:
+        given = str(context.node_config.get(f"secagg-{what}", self._paths[what]))
+        if "{partition-id}" in given:
+            if "partition-id" not in context.node_config:
+                raise UsageError(f"the path of the {what} names a partition-id, and this node has none")
+            given = given.replace("{partition-id}", str(context.node_config["partition-id"]))
+        if not given and what in ("identity", "roster"):
+            raise UsageError(f"no secagg-{what} in the config of this node")
+        return given
+
+    def _journal(self, context: Context, held: ExitStack) -> Journal:
+        if path := self._path(context, "journal"):
+            return held.enter_context(closing(SqliteJournal(path)))
+        return StateJournal(context.state)
+
+    def _ledger(self, context: Context, identity: Identity, held: ExitStack) -> Ledger | None:
+        if path := self._path(context, "ledger"):
+            return held.enter_context(closing(Ledger.open(path, identity.key)))
+        return None
+
+
+def _weight(value: float | None, bound: int) -> int:
+    """How much this client counts; who has more than ``bound`` counts as ``bound``."""
+    if bound == 1:
+        return 1
+    if value is None or not float(value).is_integer() or value < 1:
+        raise UsageError("the weight that the train function reports is not a positive integer")
+    return min(int(value), bound)
+
+
+def _uploaded(client: Client) -> bool:
+    """Whether this client's vector is out."""
+    steps = [str(phase) for phase in client.current.steps] if client.current else []
+    return _UPLOAD in steps and str(client.phase) not in steps[: steps.index(_UPLOAD) + 1]
+
+
+class StateJournal:
+    """A journal in ``context.state``. It is as durable as Flower makes that: in the memory of the SuperNode.
+
+    >>> state = RecordDict()
+    >>> StateJournal(state).append(b"session", 1, 0, b"sealed")
+    >>> StateJournal(state).records(b"session", 1), StateJournal(state).last_round(b"session")
+    ([b'sealed'], 1)
+    """
+
+    def __init__(self, state: RecordDict) -> None:
+        if _JOURNAL not in state:
+            state[_JOURNAL] = ConfigRecord()
+        self._kept = state.config_records[_JOURNAL]
+
+    def records(self, session: bytes, round_: int) -> list[bytes]:
+        records = list[bytes]()
+        while (key := _step_key(session, round_, len(records))) in self._kept:
+            records.append(_value(self._kept, key, bytes))
+        return records
+
+    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
+        if step != len(self.records(session, round_)):
+            raise PolicyError(f"step {step} of round {round_} was already taken, or an earlier one is missing")
+        last, head = self.last_round(session), chained(self.head(), session, round_, step, sha256(record).digest())
+        self._kept[_step_key(session, round_, step)] = record
+        self._kept[session.hex()] = round_ if last is None else max(last, round_)
+        self._kept["head"] = head
+
+    def retire(self, session: bytes, before: int) -> None:
+        for key in list(self._kept):
+            of, *place = key.split(".")
+            if of == session.hex() and place and int(place[0]) < before:
+                del self._kept[key]
+
+    def last_round(self, session: bytes) -> int | None:
+        return _value(self._kept, session.hex(), int) if session.hex() in self._kept else None
+
+    def head(self) -> bytes:
+        return _value(self._kept, "head", bytes) if "head" in self._kept else EMPTY_HEAD
+
+
+def _step_key(session: bytes, round_: int, step: int) -> str:
+    return f"{session.hex()}.{round_}.{step}"
+
+
+class _Kept:
+    """The update of one round and its weight in ``context.state``, sealed under a key that only this identity has."""
+
+    def __init__(self, state: RecordDict, identity: Identity, plan: RoundPlan, rng: Rng) -> None:
+        self._state, self._rng, self._plan = state, rng, plan.digest()
+        self._key = derive(identity.key.secret, labels.ADAPTER_UPDATE, self._plan)
+
+    def keep(self, update: NDArray[np.float64], weight: int) -> None:
+        text = u64.encode(weight) + update.astype("<f8").tobytes()
+        self._state[_UPDATE] = ConfigRecord({"plan": self._plan, "box": seal(self._key, text, self._plan, self._rng)})
+
+    def update(self) -> tuple[NDArray[np.float64], int] | None:
+        record = self._state.config_records.get(_UPDATE)
+        if record is None or record["plan"] != self._plan:
+            return None
+        text = open_box(self._key, _value(record, "box", bytes), self._plan)
+        return np.frombuffer(text, "<f8", offset=u64.least), u64.decode(text[: u64.least])
+
+    def forget(self) -> None:
+        self._state.pop(_UPDATE, None)
+
+
+# The server
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """Users who take part in ``rounds`` sums are protected at (epsilon, delta): see ``dp.calibrate``."""
+
+    epsilon: float
+    delta: float
+    rounds: int
+    ring_bits: int = 24
+    components: int = 0
+
+
+@dataclass(slots=True)
+class _Round:
+    """What the server knows of the round between ``configure_train`` and ``aggregate_train``."""
+
+    form: Form
+    key: str
+    """Of the array record, in the messages of the strategy."""
+    old: Mapping[str, NDArray[Any]]
+    machine: ServerRound
+    grid: Grid
+    asked: Message
+    nodes: dict[str, int] = field(default_factory=dict)
+    """Which node speaks for which client: the first whose frame was good."""
+
+
+_NEED_SINGLE_UPDATES = (
+    Bulyan,
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    FedMedian,
+    FedTrimmedAvg,
+    FedXgbBagging,
+    FedXgbCyclic,
+    MultiKrum,
+    QFedAvg,
+)
+
+
+class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr is not installed
+    """Training as ``strategy`` wants it, but of the clients' updates it sees the mean and nothing else.
+
+    ``clip`` bounds how far one client may move the model (L2), ``metrics`` are the names of what clients report with
+    the largest values they can have, and with ``weight_bound`` above 1 a client counts as often as its metric
+    ``strategy.weighted_by_key`` says. All of these are summed under the mask. ``corrupt``, ``dropout`` and
+    ``adversary`` are what the parameters are chosen for, ``timeout`` (seconds) is for each phase after training.
+
+    With ``privacy`` the sum is noised, and charged to ``ledger``; what is missing from the cohort counts as zero then.
+    Evaluation is delegated as it is: nothing is hidden there.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        roster: Roster,
+        *,
+        clip: float,
+        min_contributors: int,
+        protocol: str = "secagg+",
+        bits: int = 16,
+        metrics: Mapping[str, float] | None = None,
+        weight_bound: int = 1,
+        corrupt: str | float = "0.05",
+        dropout: str | float = "0.1",
+        adversary: Adversary | str = Adversary.ACTIVE,
+        timeout: float = 60.0,
+        beacon: bytes = b"",
+        privacy: Privacy | None = None,
+        ledger: Ledger | None = None,
+        rng: Rng = os.urandom,
+    ) -> None:
+        if isinstance(strategy, _NEED_SINGLE_UPDATES):
+            raise UsageError(f"{type(strategy).__name__} looks at single updates, and here there is only their mean")
+        if (privacy is None) != (ledger is None):
+            raise UsageError("privacy is charged to a ledger, and only that")
+        if privacy is not None and weight_bound > 1:
+            raise UsageError("with privacy every client counts once: weight_bound is 1")
+        self.strategy, self.roster, self.timeout = strategy, roster, timeout
+        self.outcome: RoundOutcome | None = None
+        """Of the last round; None if it was given up."""
+        self._protocol, self._least, self._beacon = protocol, min_contributors, beacon
+        self._clip, self._bits, self._metrics, self._weight_bound = clip, bits, dict(metrics or {}), weight_bound
+        self._corrupt, self._dropout, self._adversary = corrupt, dropout, adversary
+        self._privacy, self._ledger = privacy, ledger
+        self._session, self._weight_key = rng(SESSION_BYTES), str(getattr(strategy, "weighted_by_key", "num-examples"))
+        self._round: _Round | None = None
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        self._round = self.outcome = None
+        asked = list(self.strategy.configure_train(server_round, arrays, config, grid))
+        if len(asked) < self._least:
+            log(WARNING, "secagg: %d clients are asked, at least %d must take part", len(asked), self._least)
+            return []
+        key, old = _model_of(asked)
+        form = Form.of(old, clip=self._clip, bits=self._bits, metrics=self._metrics, weight_bound=self._weight_bound)
+        plan = self._plan(form, server_round, form.model(old), len(asked))
+        try:
+            machine = serve(plan, self.roster, ledger=self._ledger)
+        except BudgetError as error:
+            log(WARNING, "secagg: round %d does not begin: %s", server_round, error)
+            return []
+        self._round = _Round(form, key, old, machine, grid, asked[0])
+        ours = ConfigRecord({"plan": plan.encode(), "form": FORM.encode(form), "weight": self._weight_key})
+        return [
+            _message(RecordDict({**message.content, _RECORD: ours}), message.metadata.dst_node_id, message.metadata.ttl)
+            for message in asked
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        current, self._round = self._round, None
+        if current is None:
+            return None, None
+        try:
+            self.outcome = self._summed(current, replies)
+        except (BudgetError, PeerError, ThresholdError) as error:
+            log(WARNING, "secagg: round %d is given up: %s", server_round, error)
+            return None, None
+        plan, form, total = current.machine.plan, current.form, self.outcome.decode()
+        log(INFO, "secagg: the sum is of %d clients out of %d", len(self.outcome.survivors), plan.clients)
+        count = total.weight if plan.noise is None else plan.clients
+        moved, metrics = form.applied(current.old, total.vector / count)
+        measured = MetricRecord({**metrics, self._weight_key: count})
+        reply = Message(RecordDict({current.key: _arrays(moved), "metrics": measured}), reply_to=current.asked)
+        arrays, aggregated = self.strategy.aggregate_train(server_round, [reply])
+        return None if arrays is None else _arrays(form.restored(_numpy(arrays))), aggregated
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        messages: Iterable[Message] = self.strategy.configure_evaluate(server_round, arrays, config, grid)
+        return messages
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        return self.strategy.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        self.strategy.summary()
+        log(INFO, "\t└──> Secure aggregation of training: %s, clip %g", self._protocol, self._clip)
+        log(INFO, "\t\t└── Evaluation is not protected")
+
+    def _plan(self, form: Form, server_round: int, model: bytes, clients: int) -> RoundPlan:
+        encoding, noise = self._encoding(form, clients)
+        first = RoundPlan.propose(
+            self._protocol,
+            self.roster,
+            encoding,
+            min_contributors=self._least,
+            clients=clients,
+            corrupt=self._corrupt,
+            dropout=self._dropout,
+            adversary=self._adversary,
+            noise=noise,
+            session=self._session,
+            model=model,
+            beacon=self._beacon,
+        )
+        return replace(first, round=server_round)
+
+    def _encoding(self, form: Form, clients: int) -> tuple[Encoding, NoiseSpec | None]:
+        if self._privacy is None:
+            return form.encoding, None
+        found = calibrate(
+            epsilon=self._privacy.epsilon,
+            delta=self._privacy.delta,
+            rounds=self._privacy.rounds,
+            clients=clients,
+            length=form.length,
+            clip_l2=form.clip_l2,
+            ring_bits=self._privacy.ring_bits,
+            dropouts=clients - self._least,
+            colluders=floor(fraction(self._corrupt) * clients),
+            components=self._privacy.components,
+        )
+        return found.encoding, found.noise
+
+    def _summed(self, current: _Round, replies: Iterable[Message]) -> RoundOutcome:
+        """All phases after the first messages, each with its own timeout."""
+        machine = current.machine
+        while True:
+            for reply in replies:
+                self._take(current, reply)
+            machine.close(machine.phase)
+            if machine.outcome is not None:
+                return machine.outcome
+            plan = {"plan": machine.plan.encode()}
+            frames = [
+                _message(_carried(plan, frame), current.nodes[name], self.timeout) for name, frame in machine.outbox()
+            ]
+            replies = current.grid.send_and_receive(frames, timeout=self.timeout) if frames else []
+
+    def _take(self, current: _Round, reply: Message) -> None:
+        """A reply that is no good is passed over: its client counts as silent."""
+        node = reply.metadata.src_node_id
+        if reply.has_error():
+            log(INFO, "secagg: node %d: %s", node, reply.error.reason)
+            return
+        try:
+            name = _value(_ours(reply), "name", str)
+            if name not in self.roster.names:
+                raise PeerError("a client that is not in the roster")
+            if current.nodes.get(name, node) != node:
+                raise PeerError("another node speaks for this client", culprits=[name])
+            current.machine.receive(name, _joined(reply.content))
+        except (DecodeError, PeerError) as error:
+            log(WARNING, "secagg: node %d: %s", node, error)
+        else:
+            current.nodes[name] = node
+
+
+def _model_of(asked: list[Message]) -> tuple[str, dict[str, NDArray[Any]]]:
+    """The one model that the strategy sends to all, and the key under which it does."""
+    key, record = _only(asked[0].content.array_records.items(), "a model is one array record")
+    old = _numpy(record)
+    for message in asked[1:]:
+        other = message.content.array_records.get(key)
+        if other is not record and (other is None or not _same(old, _numpy(other))):
+            raise UsageError(
+                "the strategy sends different models to different clients: their changes have no common sum"
+            )
+    return key, old
+
+
+def _same(some: Mapping[str, NDArray[Any]], others: Mapping[str, NDArray[Any]]) -> bool:
+    return list(some) == list(others) and all(
+        some[name].dtype == others[name].dtype and np.array_equal(some[name], others[name]) for name in some
+    )
+
+
+def _message(content: RecordDict, node: int, ttl: float) -> Message:
+    return Message(content, dst_node_id=node, message_type=MESSAGE_TYPE, ttl=ttl)
+
+
+# What both sides read and write
+
+
+def _carried(fields: Mapping[str, str | bytes], frame: bytes) -> RecordDict:
+    """A frame in records of ``CHUNK_BYTES``, and one that says what it is."""
+    parts = [frame[at : at + CHUNK_BYTES] for at in range(0, len(frame), CHUNK_BYTES)]
+    chunks = {f"{_CHUNK}{i}": ConfigRecord({"bytes": part}) for i, part in enumerate(parts)}
+    return RecordDict({_RECORD: ConfigRecord({**fields, "chunks": len(parts)}), **chunks})
+
+
+def _joined(content: RecordDict) -> bytes:
+    records = content.config_records
+    count = _value(records[_RECORD], "chunks", int)
+    names = [name for name in records if name.startswith(_CHUNK)]
+    if len(names) != count or set(names) != {f"{_CHUNK}{i}" for i in range(len(names))}:
+        raise DecodeError("chunks of a frame are missing")
+    return b"".join([_value(records[f"{_CHUNK}{i}"], "bytes", bytes) for i in range(count)])
+
+
+def _ours(message: Message) -> ConfigRecord:
+    record = message.content.config_records.get(_RECORD) if message.has_content() else None
+    if record is None:
+        raise DecodeError("a message without a secagg record")
+    return record
+
+
+def _value(record: ConfigRecord, key: str, kind: type[T]) -> T:
+    value = record.get(key)
+    if type(value) is not kind:
+        raise DecodeError(f"a secagg record without {key}")
+    return value
+
+
+def _only(values: Iterable[T], otherwise: str) -> T:
+    found = list(values)
+    if len(found) != 1:
+        raise UsageError(f"{otherwise}, not {len(found)}")
+    return found[0]
+
+
+def _numpy(record: ArrayRecord) -> dict[str, NDArray[Any]]:
+    try:
+        return {name: array.numpy() for name, array in record.items()}
+    except (TypeError, ValueError, EOFError):
+        raise DecodeError("an array record that does not hold numpy arrays") from None
+
+
+def _arrays(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})

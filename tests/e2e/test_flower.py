@@ -1,0 +1,101 @@
+"""The example app under real Flower: in its simulation on Ray, and on a SuperLink with five SuperNodes.
+
+Both run in a namespace of their own, with no network but ``lo`` (Ray opens ports on all addresses), in which nothing
+outlives the test (``flwr run`` leaves a daemon behind). The example's changes are multiples of one step, so the sum
+over the survivors is worked out here, to the last bit.
+"""
+
+import importlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flwr", reason="NOT TESTED: the Flower adapter needs the extra flower")
+
+ROOT = Path(__file__).parents[2]
+APP = ROOT / "examples" / "flower"
+BIN = Path(sys.executable).parent
+ALONE = ["unshare", "--net", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
+NODES = 5
+
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("namespace")]
+
+
+@pytest.fixture(scope="module")
+def namespace() -> None:
+    try:
+        subprocess.run([*ALONE, "ip", "link", "set", "lo", "up"], check=True, capture_output=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("NOT TESTED: no network namespace can be made here")
+
+
+def alone(command: str, environment: dict[str, str], seconds: float) -> str:
+    """What the command says, run in its own namespace."""
+    done = subprocess.run(
+        [*ALONE, "sh", "-c", f"ip link set lo up && {command}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+        cwd=ROOT,
+        env=os.environ | environment,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def check_exact(folder: Path, survivors: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Each round's sum is that of its survivors' trainings, times their examples; the model moved by the mean."""
+    monkeypatch.syspath_prepend(str(APP))
+    task = importlib.import_module("signs.task")
+    rounds: list[dict[str, Any]] = json.loads((folder / "result.json").read_text())
+    assert [one["survivors"] for one in rounds] == [[f"client-{i}" for i in alive] for alive in survivors]
+    weights = np.zeros(task.DIMENSION)
+    for one, alive in zip(rounds, survivors, strict=True):
+        total = np.zeros(task.DIMENSION + 1)
+        for i in alive:
+            trained, examples = task.train(weights, i)
+            total += examples * np.append((trained - weights) / task.STEP, 1)
+        assert one["total"] == np.rint(total).tolist()
+        np.testing.assert_allclose(one["weights"], weights + total[:-1] * task.STEP / total[-1], rtol=0, atol=1e-12)
+        weights = np.array(one["weights"])
+    return rounds
+
+
+@pytest.mark.parametrize("protocol", ["secagg+", "oneshot"])
+def test_in_flowers_simulation(protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="NOT TESTED: Flower's simulation needs ray")
+    folder = tmp_path / "folder"
+    settings = {
+        "SECAGG_EXAMPLE": str(folder),
+        "FLWR_HOME": str(tmp_path / "flwr"),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+    }
+    nodes = shlex.quote(f"num-supernodes={NODES} client-resources-num-cpus=1")
+    run = f"flwr run {APP} --stream --federation-config {nodes} --run-config 'protocol=\"{protocol}\"'"
+    said = alone(f"python {APP / 'identities.py'} {NODES} {folder} && {run}", settings, 240)
+    assert "the sum is of 5 clients out of 5" in said
+    check_exact(folder, [[0, 1, 2, 3, 4]] * 3, monkeypatch)
+
+
+def test_on_supernodes_of_which_one_is_killed_and_one_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        alone(f"{sys.executable} -m tests.e2e.flower_deployment {tmp_path}", {}, 400)
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        said = [f"{path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in sorted(tmp_path.glob("*.log"))]
+        raise AssertionError("\n".join([str(error), *said])) from error
+    rounds = check_exact(tmp_path, [[0, 2, 3, 4]] * 2, monkeypatch)
+    assert "client-2" in rounds[1]["signed"]  # after it had been restarted

@@ -1,0 +1,846 @@
+"""Real ClientApps, messages, contexts and strategies of Flower in one process; only the wires are made up.
+
+``fake_flower.Node`` gives each message to a new process, as it were: whatever passes here survives a restart between
+any two messages.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("flwr", reason="NOT TESTED: the Flower adapter needs the extra flower")
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.serde import context_from_proto
+from flwr.proto.message_pb2 import Context as ProtoContext
+from flwr.serverapp import strategy as flower_strategies
+from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi, Strategy
+
+from dp.calibrate import user_level
+from dp.events import Relation
+from dp.ledger import Budget, Ledger
+from protocols import registry
+from protocols.adapters import flower
+from protocols.adapters.flower import MESSAGE_TYPE, Privacy, SecAgg, Secure, StateJournal
+from protocols.adapters.form import Form
+from protocols.journal import MemoryJournal
+from protocols.pairwise.messages import Delivery
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from protocols.simulate import local_clients, serve, simulate
+from secagg.errors import DecodeError, PolicyError, UsageError
+from tests.adversarial.attack import switch_off
+from tests.protocols.adapters.fake_flower import (
+    CLIP,
+    POLICY,
+    Fakegrid,
+    Federation,
+    Node,
+    Train,
+    app_of,
+    config,
+    federation,
+    integer_training,
+    numpy,
+    record,
+)
+
+MODEL: dict[str, NDArray[Any]] = {
+    "w": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "b": np.array(2.0),
+    "n": np.array([3, 4]),
+    "u": np.array([[100]], np.uint8),
+    "nothing": np.empty((0, 4), np.float32),
+}
+TRAIN = integer_training(MODEL, 1)
+RULES: dict[str, Any] = {"clip": CLIP, "min_contributors": 3, "corrupt": "0", "dropout": "0.4"}
+"""Three of five are enough."""
+
+
+def installed(name: str) -> Any:
+    try:
+        registry.find(name).server(*_any_plan(name))
+    except ImportError:
+        return pytest.param(name, marks=pytest.mark.skip(reason=f"NOT TESTED: {name} needs its extra"))
+    except UsageError as error:
+        return pytest.param(name, marks=pytest.mark.skip(reason=f"NOT TESTED: {error}"))
+    return name
+
+
+def _any_plan(name: str) -> tuple[RoundPlan, Roster]:
+    roster = Roster.of([Identity.generate(f"c{i}") for i in range(5)])
+    form = Form.of(MODEL, clip=CLIP)
+    return RoundPlan.propose(name, roster, form.encoding, min_contributors=3, corrupt="0", dropout="0.4"), roster
+
+
+PROTOCOLS = [installed(name) for name in registry.names()]
+
+
+def secure(fed: Federation, **changes: Any) -> Secure:
+    strategy = changes.pop("strategy", None) or FedAvg(fraction_evaluate=0.0)
+    return Secure(strategy, fed.roster, **(RULES | changes))
+
+
+def one_round(server: Secure, grid: Fakegrid, model: Mapping[str, NDArray[Any]] = MODEL, number: int = 1) -> Any:
+    grid.exchange = 0
+    replies = grid.send_and_receive(server.configure_train(number, record(dict(model)), config(), grid))
+    return server.aggregate_train(number, replies)
+
+
+def changes(
+    form: Form, train: Train = TRAIN, model: dict[str, NDArray[Any]] = MODEL, count: int = 5
+) -> dict[str, NDArray[np.float64]]:
+    """What each client's training comes to, worked out here."""
+    return {f"client-{i}": form.change(model, *train(i, dict(model))) for i in range(count)}
+
+
+def check_exact(server: Secure, survivors: set[str], weights: Mapping[str, int] | None = None) -> None:
+    """The sum is that of the survivors, to the last bit."""
+    outcome = server.outcome
+    assert outcome is not None
+    assert set(outcome.survivors) == survivors
+    updates = changes(Form.of(MODEL, clip=CLIP))
+    expected = sum((weights or {}).get(name, 1) * updates[name] for name in survivors)
+    assert outcome.total[: len(expected)].tolist() == [int(value) for value in expected]  # type: ignore[arg-type]
+
+
+ALL = {f"client-{i}" for i in range(5)}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_sum_is_the_one_that_simulate_gives(protocol: str, tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    server = secure(fed, protocol=protocol, weight_bound=25, min_contributors=3)
+    arrays, metrics = one_round(server, fed.grid)
+    assert server.outcome is not None
+
+    form = Form.of(MODEL, clip=CLIP, weight_bound=25)
+    roster, clients = local_clients(5, POLICY)
+    plan = RoundPlan.propose(protocol, roster, form.encoding, min_contributors=3, corrupt="0", dropout="0.4")
+    updates, weights = changes(form), {f"client-{i}": min(10 * (i + 1), 25) for i in range(5)}
+    simulated = simulate(serve(plan, roster), clients, updates, weights=weights).outcome
+    assert server.outcome.total.tolist() == simulated.total.tolist()
+    assert server.outcome.survivors == simulated.survivors
+
+    total = simulated.decode()
+    expected, _ = form.applied(MODEL, total.vector / total.weight)
+    for name, array in numpy(arrays).items():
+        assert (array.dtype, array.shape) == (MODEL[name].dtype, MODEL[name].shape)
+        np.testing.assert_array_equal(array, expected[name])
+    assert dict(metrics) == {}
+
+
+@pytest.mark.parametrize("fate", ["lost", "unheard", "failed", "crashed"])
+@pytest.mark.parametrize("exchange", range(5))
+def test_a_dropout_in_every_phase(exchange: int, fate: str, tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    fed.grid.fate = lambda now, node: fate if (now, node) == (exchange, 102) else ""
+    server = secure(fed)
+    one_round(server, fed.grid)
+    check_exact(server, ALL - ({"client-2"} if exchange <= 2 else set()))
+    fed.grid.fate = lambda now, node: ""
+    one_round(server, fed.grid, number=2)  # and it is there again in the next round
+    check_exact(server, ALL)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_dropouts_under_every_protocol(protocol: str, tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    upload = [str(phase) for phase in registry.find(protocol).server.steps].index("upload")
+    fed.grid.fate = lambda now, node: {(upload, 101): "lost", (upload + 1, 103): "lost"}.get((now, node), "")
+    server = secure(fed, protocol=protocol)
+    one_round(server, fed.grid)
+    check_exact(server, ALL - {"client-1"})
+
+
+def test_too_few_left_gives_nothing_and_the_next_round_runs(tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    fed.grid.fate = lambda now, node: "lost" if now == 2 and node >= 102 else ""
+    server = secure(fed)
+    assert one_round(server, fed.grid) == (None, None)
+    assert server.outcome is None
+    fed.grid.fate = lambda now, node: ""
+    one_round(server, fed.grid, number=2)
+    check_exact(server, ALL)
+
+
+def test_too_few_asked_is_not_begun(tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    server = secure(fed, min_contributors=4, strategy=FedAvg(fraction_train=0.6))
+    assert list(server.configure_train(1, record(MODEL), config(), fed.grid)) == []
+    assert server.aggregate_train(1, []) == (None, None)
+
+
+# What leaves a client
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_no_arrays_and_no_metrics_in_any_reply(protocol: str, tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    one_round(secure(fed, protocol=protocol, metrics={"loss": 10.0}, weight_bound=50), fed.grid)
+    assert len(fed.grid.said) >= 4 * 5
+    for reply in fed.grid.said:
+        assert set(reply.content) == {"secagg", "secagg.frame.0"}
+        assert set(reply.content.config_records["secagg"]) == {"name", "chunks"}
+        assert not reply.content.array_records
+        assert not reply.content.metric_records
+
+
+def test_without_the_mod_nothing_is_uploaded_in_clear(tmp_path: Path) -> None:
+    """Flower knows no function of that name there. Control: asked for an ordinary ``train``, it would upload."""
+    fed, app = federation(tmp_path, TRAIN), ClientApp()
+
+    @app.train()
+    def plain(message: Message, context: Context) -> Message:
+        return Message(RecordDict({"arrays": record(MODEL)}), reply_to=message)
+
+    [message, *_] = secure(fed).configure_train(1, record(MODEL), config(), fed.grid)
+    node = Node({}, lambda: app)
+    with pytest.raises(ValueError, match="No train function registered with name 'secagg'"):
+        node.handle(message, 1)
+    clear = Message(message.content, dst_node_id=1, message_type="train")
+    assert node.handle(clear, 1).content.array_records  # control
+
+
+@pytest.mark.parametrize("exchange", range(3))
+def test_an_error_says_nothing_of_the_update(exchange: int, tmp_path: Path) -> None:
+    secret = 12345.678
+
+    def train(partition: int, model: dict[str, NDArray[Any]]) -> Any:
+        if partition == 0 and exchange == 0:
+            raise ValueError(f"bad value {secret}")
+        if partition == 1 and exchange == 1:
+            return {name: np.full(array.shape, np.nan) for name, array in model.items()}, {"loss": secret}
+        if partition == 2 and exchange == 2:
+            return model | {"w": np.full((9, 9), secret)}, {}
+        return TRAIN(partition, model)
+
+    fed = federation(tmp_path, train)
+    server = secure(fed)
+    one_round(server, fed.grid)
+    [error] = [reply for reply in fed.grid.said if reply.has_error()]
+    assert not error.has_content()
+    assert "12345" not in str(error)
+    check_exact(server, ALL - {f"client-{exchange}"})
+
+
+def test_control_flower_itself_would_send_the_text_of_an_exception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(partition: int, model: dict[str, NDArray[Any]]) -> Any:
+        raise ValueError("bad value 12345")
+
+    fed = federation(tmp_path, train)
+    [message, *_] = secure(fed).configure_train(1, record(MODEL), config(), fed.grid)
+    switch_off(monkeypatch, SecAgg, "_trained", "Exception", "ZeroDivisionError")
+    with pytest.raises(ValueError, match="12345"):  # which Flower puts into its error message
+        fed.grid.carry(message)
+
+
+def test_an_error_of_the_train_function_is_not_passed_on(tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    app = ClientApp()
+
+    @app.train("secagg", mods=[SecAgg(POLICY)])
+    def failing(message: Message, context: Context) -> Message:
+        return Message(Error(1, "12345 was in the data"), reply_to=message)
+
+    fed.grid.nodes[100].app = lambda: app
+    server = secure(fed)
+    one_round(server, fed.grid)
+    [error] = [reply for reply in fed.grid.said if reply.has_error()]
+    assert "12345" not in str(error)
+    check_exact(server, ALL - {"client-0"})
+
+
+# What a client remembers
+
+
+def state_of(node: Node) -> RecordDict:
+    return context_from_proto(ProtoContext.FromString(node.state)).state
+
+
+def test_the_update_is_kept_sealed_until_it_is_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clear = changes(Form.of(MODEL, clip=CLIP))["client-0"].tobytes()
+
+    def seen(folder: Path) -> tuple[list[bool], list[bool]]:
+        folder.mkdir()
+        fed = federation(folder, TRAIN)
+        kept, in_clear = list[bool](), list[bool]()
+
+        def look(reply: Message) -> Message:
+            if reply.metadata.src_node_id == 100:
+                kept.append("secagg.update" in state_of(fed.grid.nodes[100]))
+                in_clear.append(clear in fed.grid.nodes[100].state)
+            return reply
+
+        fed.grid.tamper_reply = look
+        one_round(secure(fed), fed.grid)
+        return kept, in_clear
+
+    assert seen(tmp_path / "sealed") == ([True, True, False, False, False], [False] * 5)
+    monkeypatch.setattr(flower, "seal", lambda key, text, associated, rng: text)
+    switch_off(
+        monkeypatch,
+        flower._Kept,
+        "update",
+        "open_box(self._key, _value(record, 'box', bytes), self._plan)",
+        "record['box']",
+    )
+    assert seen(tmp_path / "control")[1] == [True, True, False, False, False]
+
+
+def test_another_identity_cannot_open_what_was_kept(tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+
+    def exchange_keys(now: int, node: int) -> str:
+        if (now, node) == (1, 100):
+            fed.grid.nodes[100].config["secagg-identity"] = str(tmp_path / "1.key")
+        return ""
+
+    fed.grid.fate = exchange_keys
+    server = secure(fed)
+    one_round(server, fed.grid)
+    [error] = [reply for reply in fed.grid.said if reply.has_error()]
+    assert "does not open" in str(error)
+    check_exact(server, ALL - {"client-0"})
+
+
+def forgets(fed: Federation, exchange: int) -> None:
+    """Client 2's SuperNode loses its memory before this exchange."""
+
+    def fate(now: int, node: int) -> str:
+        if (now, node) == (exchange, 102):
+            fed.grid.nodes[102].state = b""
+        return ""
+
+    fed.grid.fate = fate
+
+
+@pytest.mark.parametrize("journals", [False, True])
+@pytest.mark.parametrize("exchange", range(1, 5))
+def test_a_node_that_lost_its_memory(exchange: int, journals: bool, tmp_path: Path) -> None:
+    """On a journal file it goes on if its vector is out; else it stays out of the round, and there is no second one."""
+    fed = federation(tmp_path, TRAIN, journals=journals)
+    forgets(fed, exchange)
+    server = secure(fed)
+    one_round(server, fed.grid)
+    check_exact(server, ALL - ({"client-2"} if exchange <= 2 else set()))
+    refused = [str(reply.error) for reply in fed.grid.said if reply.has_error()]
+    if journals and exchange > 2:
+        assert refused == []
+    else:
+        assert all(("has been lost" if journals else "nothing is known") in reason for reason in refused)
+        assert refused
+    fed.grid.fate = lambda now, node: ""
+    one_round(server, fed.grid, number=2)
+    check_exact(server, ALL)
+
+
+def test_control_a_lost_update_would_count_as_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    switch_off(monkeypatch, SecAgg, "_answer", "update is None and not _uploaded(client)")
+    fed = federation(tmp_path, TRAIN, journals=True)
+    forgets(fed, 2)
+    server = secure(fed)
+    one_round(server, fed.grid)
+    with pytest.raises(AssertionError):
+        check_exact(server, ALL)
+
+
+@pytest.mark.parametrize("journals", [False, True])
+def test_a_client_uploads_once(journals: bool, tmp_path: Path) -> None:
+    """The server asks again, with a neighbour less. Control: a node whose journal is put back uploads a second time."""
+    fed = federation(tmp_path, TRAIN, journals=journals)
+    before = list[bytes]()
+
+    def keep(now: int, node: int) -> str:
+        if (now, node) == (2, 100):
+            before.append(fed.grid.nodes[100].state)
+        return ""
+
+    fed.grid.fate = keep
+    server = secure(fed, protocol="secagg")
+    one_round(server, fed.grid)
+    check_exact(server, ALL)
+    messages = [message for message in fed.grid.sent if message.metadata.dst_node_id == 100]
+    node, asked = fed.grid.nodes[100], messages[2]
+    plan = RoundPlan.decode(asked.content.config_records["secagg"]["plan"])
+    kind = registry.find("secagg").messages
+    delivery = kind.decode(plan, flower._joined(asked.content))
+    assert isinstance(delivery, Delivery)
+    fewer = kind.encode(plan, Delivery(delivery.boxes[1:]))
+    other = flower._message(flower._carried({"plan": plan.encode()}, fewer), 100, 60.0)
+    assert node.handle(other, 100, saved=False).has_error()
+    if not journals:
+        node.state = before[0]
+        first, second = (flower._joined(node.handle(m, 100, saved=False).content) for m in (asked, other))
+        assert first != second  # control
+
+
+def test_a_message_that_comes_again_gets_the_same_answer(tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    repeated = list[bool]()
+
+    def again(reply: Message) -> Message:
+        node, message = fed.grid.nodes[100], fed.grid.sent[-1]
+        if message.metadata.dst_node_id == 100 and fed.grid.exchange in (1, 2, 3):
+            repeated.append(flower._joined(node.handle(message, 100).content) == flower._joined(reply.content))
+        return reply
+
+    fed.grid.tamper_reply = again
+    server = secure(fed)
+    one_round(server, fed.grid)
+    assert repeated == [True, True, True]
+    check_exact(server, ALL)
+
+
+def test_a_journal_in_the_state_is_a_journal() -> None:
+    state, memory = RecordDict(), MemoryJournal()
+    for session, round_, step, box in [(b"a", 1, 0, b"1"), (b"a", 1, 1, b"2"), (b"b", 3, 0, b"3"), (b"a", 2, 0, b"4")]:
+        StateJournal(state).append(session, round_, step, box)
+        memory.append(session, round_, step, box)
+        assert StateJournal(state).head() == memory.head()
+    with pytest.raises(PolicyError, match="already taken"):
+        StateJournal(state).append(b"a", 2, 0, b"5")
+    StateJournal(state).retire(b"a", 2)
+    memory.retire(b"a", 2)
+    for session in (b"a", b"b", b"c"):
+        assert StateJournal(state).last_round(session) == memory.last_round(session)
+        for round_ in range(4):
+            assert StateJournal(state).records(session, round_) == memory.records(session, round_)
+
+
+def test_a_finished_round_leaves_no_secrets_and_is_not_played_again(tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    one_round(secure(fed), fed.grid)
+    kept = state_of(fed.grid.nodes[100]).config_records["secagg.journal"]
+    assert not [key for key in kept if "." in key]
+    first = next(message for message in fed.grid.sent if message.metadata.dst_node_id == 100)
+    reply = fed.grid.nodes[100].handle(first, 100)
+    assert "is past round 1" in str(reply.error)
+
+
+# Plans, forms and models that a client refuses before it trains
+
+
+def tampered(fed: Federation, change: Callable[[RecordDict], None]) -> tuple[Message, list[int]]:
+    """The answer of node 100 to a first message with something else in it, and who was made to train."""
+    trained = list[int]()
+
+    def train(partition: int, model: dict[str, NDArray[Any]]) -> Any:
+        trained.append(partition)
+        return TRAIN(partition, model)
+
+    for node in fed.grid.nodes.values():
+        node.app = app_of(lambda: SecAgg(POLICY), train)
+    messages = secure(fed).configure_train(1, record(MODEL), config(), fed.grid)
+    message = next(message for message in messages if message.metadata.dst_node_id == 100)
+    change(message.content)
+    reply = fed.grid.carry(message)
+    assert reply is not None
+    return reply, trained
+
+
+def other_model(content: RecordDict) -> None:
+    content["arrays"] = record(MODEL | {"w": MODEL["w"] + 1})
+
+
+def other_shape(content: RecordDict) -> None:
+    content["arrays"] = record(MODEL | {"w": MODEL["w"].T})
+
+
+def other_form(content: RecordDict) -> None:
+    form = Form.of(MODEL, clip=CLIP, metrics={"loss": 1.0})
+    content.config_records["secagg"]["form"] = flower.FORM.encode(form)
+
+
+def other_clip(content: RecordDict) -> None:
+    ours = content.config_records["secagg"]
+    plan = RoundPlan.decode(ours["plan"])
+    ours["plan"] = replace(plan, encoding=replace(plan.encoding, clip_l2=1e9, clip_inf=CLIP)).encode()
+
+
+@pytest.mark.parametrize("change", [other_model, other_shape, other_form, other_clip])
+def test_another_model_form_or_encoding_than_agreed(
+    change: Callable[[RecordDict], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed = federation(tmp_path, TRAIN)
+    reply, trained = tampered(fed, change)
+    assert "PolicyError" in str(reply.error)
+    assert trained == []
+    if change in (other_model, other_clip):
+        switch_off(monkeypatch, SecAgg, "_trained", "form.check_plan(plan, old)", "None")
+        assert tampered(fed, change)[0].has_content()  # control
+
+
+@pytest.mark.parametrize("policy", [replace(POLICY, min_contributors=4), Policy(3, protocols=frozenset({"secagg"}))])
+def test_a_plan_against_the_policy(policy: Policy, tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN, policy=policy)
+    assert one_round(secure(fed), fed.grid) == (None, None)
+    assert all("PolicyError" in str(reply.error) for reply in fed.grid.said)
+
+
+def test_a_message_without_our_record_is_not_trained_on(tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    for content in (RecordDict({"arrays": record(MODEL)}), RecordDict({"secagg": ConfigRecord({"plan": 3})})):
+        reply = fed.grid.carry(Message(content, dst_node_id=100, message_type=MESSAGE_TYPE))
+        assert "DecodeError" in str(reply.error)  # type: ignore[union-attr]
+
+
+def test_a_model_is_one_array_record(tmp_path: Path) -> None:
+    def two(content: RecordDict) -> None:
+        content["more"] = record(MODEL)
+
+    assert "one array record, not 2" in str(tampered(federation(tmp_path, TRAIN), two)[0].error)
+
+
+def test_an_array_record_without_arrays_of_numpy(tmp_path: Path) -> None:
+    def other(content: RecordDict) -> None:
+        content["arrays"] = ArrayRecord({"w": Array("float32", (2,), "other", b"123")})
+
+    assert "DecodeError" in str(tampered(federation(tmp_path, TRAIN), other)[0].error)
+
+
+def test_strategies_that_send_several_models_are_refused(tmp_path: Path) -> None:
+    class Personal(FedAvg):
+        def configure_train(self, *arguments: Any) -> list[Message]:
+            messages = list(super().configure_train(*arguments))
+            messages[-1].content = RecordDict({"arrays": record(MODEL | {"b": np.array(3.0)})})
+            return messages
+
+    fed = federation(tmp_path, TRAIN)
+    with pytest.raises(UsageError, match="different models"):
+        secure(fed, strategy=Personal()).configure_train(1, record(MODEL), config(), fed.grid)
+
+
+# Who speaks
+
+
+def test_a_node_with_somebody_elses_identity_adds_nothing(tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    fed.grid.nodes[104].config["secagg-identity"] = str(tmp_path / "0.key")
+    server = secure(fed)
+    one_round(server, fed.grid)
+    assert server.outcome is not None
+    assert server.outcome.survivors == ("client-0", "client-1", "client-2", "client-3")
+
+
+def copycat(fed: Federation) -> None:
+    """Node 104 says what node 100 said, in its name."""
+    said = list[Message]()
+
+    def tamper(reply: Message) -> Message:
+        if fed.grid.exchange == 0 and reply.metadata.src_node_id == 100:
+            said.append(reply)
+        if fed.grid.exchange == 0 and reply.metadata.src_node_id == 104:
+            reply.content = said[0].content
+        return reply
+
+    fed.grid.tamper_reply = tamper
+    fed.grid.get_node_ids = lambda: [100, 101, 102, 103, 104]  # type: ignore[method-assign]
+
+
+def test_a_node_that_repeats_anothers_words_does_not_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.sample", lambda population, count: list(population)[:count])
+    survivors = []
+    for folder in ("checked", "control"):
+        (tmp_path / folder).mkdir()
+        fed = federation(tmp_path / folder, TRAIN)
+        copycat(fed)
+        if folder == "control":
+            switch_off(monkeypatch, Secure, "_take", "current.nodes.get(name, node) != node")
+        server = secure(fed)
+        one_round(server, fed.grid)
+        assert server.outcome is not None
+        survivors.append(server.outcome.survivors)
+    assert survivors == [("client-0", "client-1", "client-2", "client-3"), ("client-1", "client-2", "client-3")]
+
+
+@pytest.mark.parametrize("said", [{"name": "mallory", "chunks": 1}, {"name": 7, "chunks": 1}, {"chunks": 1}, {}])
+def test_a_reply_that_makes_no_sense_is_passed_over(said: dict[str, Any], tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+
+    def tamper(reply: Message) -> Message:
+        if reply.metadata.src_node_id == 103:
+            reply.content["secagg"] = ConfigRecord(said)
+        return reply
+
+    fed.grid.tamper_reply = tamper
+    server = secure(fed)
+    one_round(server, fed.grid)
+    check_exact(server, ALL - {"client-3"})
+
+
+# Paths
+
+
+def test_paths_with_a_partition_id(tmp_path: Path) -> None:
+    def made() -> SecAgg:
+        return SecAgg(POLICY, identity=tmp_path / "{partition-id}.key", roster=str(tmp_path / "roster.toml"))
+
+    fed = federation(tmp_path, TRAIN, secagg=made)
+    for node in fed.grid.nodes.values():
+        node.config = {"partition-id": node.config["partition-id"]}
+    server = secure(fed)
+    one_round(server, fed.grid)
+    check_exact(server, ALL)
+
+
+def test_a_node_without_identity_or_with_a_wrong_one(tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    del fed.grid.nodes[100].config["secagg-identity"]
+    Identity.generate("client-1").save(tmp_path / "other.key")
+    fed.grid.nodes[101].config["secagg-identity"] = str(tmp_path / "other.key")
+    server = secure(fed)
+    one_round(server, fed.grid)
+    reasons = sorted(str(reply.error) for reply in fed.grid.said if reply.has_error())
+    assert "no secagg-identity" in reasons[0]
+    assert "the roster has another key for client-1" in reasons[1]
+    check_exact(server, {"client-2", "client-3", "client-4"})
+
+
+def test_run_config_says_nothing_about_identities(tmp_path: Path) -> None:
+    """The server sends the run config."""
+    context = Context(1, 1, {}, RecordDict(), {"secagg-identity": "x", "secagg-roster": "y"})
+    with pytest.raises(UsageError, match="no secagg-identity"):
+        SecAgg(POLICY)._path(context, "identity")
+    with pytest.raises(UsageError, match="names a partition-id"):
+        SecAgg(POLICY, identity="{partition-id}.key")._path(context, "identity")
+
+
+# Weights, metrics, chunks
+
+
+def test_weights_and_metrics_under_the_mask(tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    server = secure(fed, weight_bound=25, metrics={"loss": 10.0})
+    _, metrics = one_round(server, fed.grid)
+    assert server.outcome is not None
+    weights = [10, 20, 25, 25, 25]  # the largest two are bounded
+    assert server.outcome.decode().weight == sum(weights)
+    expected = sum(weight * (1.0 + i) for i, weight in enumerate(weights)) / sum(weights)
+    assert dict(metrics) == {"loss": pytest.approx(expected, abs=1e-3)}
+
+
+@pytest.mark.parametrize("examples", [0, -3, 1.5, float("nan"), None, [3]])
+def test_weights_that_are_none(examples: Any, tmp_path: Path) -> None:
+    def train(partition: int, model: dict[str, NDArray[Any]]) -> Any:
+        new, metrics = TRAIN(partition, model)
+        if partition == 4:
+            metrics = {} if examples is None else {"num-examples": examples}
+        return new, metrics
+
+    fed = federation(tmp_path, train)
+    server = secure(fed, weight_bound=100)
+    one_round(server, fed.grid)
+    check_exact(server, ALL - {"client-4"}, {f"client-{i}": 10 * (i + 1) for i in range(5)})
+
+
+def test_frames_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flower, "CHUNK_BYTES", 64)
+    fed = federation(tmp_path, TRAIN)
+    server = secure(fed)
+    one_round(server, fed.grid)
+    check_exact(server, ALL)
+    sizes = [
+        len(part["bytes"])
+        for reply in fed.grid.said
+        for name, part in reply.content.config_records.items()
+        if "." in name
+    ]
+    assert max(sizes) == 64
+    assert any(len(reply.content) > 3 for reply in fed.grid.said)
+    content = max((reply.content for reply in fed.grid.said), key=len)
+    del content["secagg.frame.1"]
+    with pytest.raises(DecodeError, match="missing"):
+        flower._joined(content)
+    content["secagg.frame.x"] = ConfigRecord({"bytes": b""})
+    with pytest.raises(DecodeError, match="missing"):
+        flower._joined(content)
+
+
+# Strategies
+
+PLAIN_MODEL = {name: MODEL[name].astype(np.float64) for name in ("w", "b")}
+"""FedAvg itself turns integers into floats; the differences of these are exact."""
+
+
+def plain_app(train: Train) -> Callable[[], ClientApp]:
+    """The same training, uploaded in clear."""
+
+    def made() -> ClientApp:
+        app = ClientApp()
+
+        @app.train()
+        def train_function(message: Message, context: Context) -> Message:
+            [arrays] = message.content.array_records.values()
+            new, metrics = train(int(context.node_config["partition-id"]), numpy(arrays))
+            return Message(RecordDict({"arrays": record(new), "metrics": MetricRecord(metrics)}), reply_to=message)
+
+        @app.evaluate()
+        def evaluate(message: Message, context: Context) -> Message:
+            return Message(
+                RecordDict({"metrics": MetricRecord({"num-examples": 1, "accuracy": 0.5})}), reply_to=message
+            )
+
+        return app
+
+    return made
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        FedAvg,
+        lambda: FedAvgM(server_learning_rate=0.5, server_momentum=0.9),
+        FedAdam,
+        FedYogi,
+        FedAdagrad,
+        lambda: FedProx(proximal_mu=0.1),
+    ],
+)
+def test_strategies_do_what_they_do_without_us(make: Callable[[], Strategy], tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    plain = Fakegrid({number: Node(node.config, plain_app(TRAIN)) for number, node in fed.grid.nodes.items()})
+    expected = make().start(plain, record(PLAIN_MODEL), num_rounds=3)
+    server = secure(fed, strategy=make(), weight_bound=100)
+    found = server.start(fed.grid, record(PLAIN_MODEL), num_rounds=3)
+    for name, array in numpy(expected.arrays).items():
+        np.testing.assert_allclose(numpy(found.arrays)[name], array, rtol=1e-9, atol=1e-9)
+    assert found.evaluate_metrics_clientapp == expected.evaluate_metrics_clientapp
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_types_stay_what_they_are_over_rounds(protocol: str, tmp_path: Path) -> None:
+    """FedAdam gives float64 back, whatever it was given."""
+    fed = federation(tmp_path, TRAIN)
+    server = secure(fed, strategy=FedAdam(fraction_evaluate=0.0), protocol=protocol)
+    found = numpy(server.start(fed.grid, record(MODEL), num_rounds=2).arrays)
+    assert {n: (a.dtype, a.shape) for n, a in found.items()} == {n: (a.dtype, a.shape) for n, a in MODEL.items()}
+
+
+SINGLE = [
+    lambda: flower_strategies.Krum(),
+    lambda: flower_strategies.MultiKrum(),
+    lambda: flower_strategies.Bulyan(),
+    lambda: flower_strategies.FedMedian(),
+    lambda: flower_strategies.FedTrimmedAvg(),
+    lambda: flower_strategies.QFedAvg(client_learning_rate=0.1),
+    lambda: flower_strategies.FedXgbBagging(),
+    lambda: flower_strategies.FedXgbCyclic(),
+    lambda: flower_strategies.DifferentialPrivacyServerSideFixedClipping(FedAvg(), 1.0, 1.0, 5),
+    lambda: flower_strategies.DifferentialPrivacyClientSideAdaptiveClipping(FedAvg(), 0.1, 100),
+]
+
+
+@pytest.mark.parametrize("make", SINGLE)
+def test_strategies_that_look_at_single_updates(make: Callable[[], Strategy], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="single updates"):
+        secure(federation(tmp_path, TRAIN), strategy=make())
+
+
+def test_every_strategy_that_flower_has_was_looked_at() -> None:
+    averages = {"FedAvg", "FedAvgM", "FedAdam", "FedYogi", "FedAdagrad", "FedProx", "Strategy", "Result"}
+    refused = {kind.__name__ for kind in flower._NEED_SINGLE_UPDATES} | {"Krum"}
+    assert set(flower_strategies.__all__) == averages | refused
+
+
+# Privacy
+
+
+PRIVATE_MODEL = {"w": np.zeros(300)}
+PRIVATE_TRAIN = integer_training(PRIVATE_MODEL, 2, largest=1)
+
+
+def budget(epsilon: int = 8) -> Budget:
+    return Budget(Fraction(epsilon), Fraction(1, 1000), slack=Fraction(1, 10**5))
+
+
+def new_ledger(path: Path, identity: Identity, epsilon: int = 8) -> Ledger:
+    guarantee = user_level(Relation.ZERO_OUT)
+    return Ledger.create(path, identity.key, budget(epsilon), guarantee, run="test", elsewhere="evaluation")
+
+
+def private(fed: Federation, folder: Path, *, rounds: int, **changes: Any) -> tuple[Secure, Ledger]:
+    ledger = new_ledger(folder / "server.ledger", Identity.generate("server"))
+    privacy = Privacy(epsilon=8, delta=1e-3, rounds=rounds)
+    given = {"privacy": privacy, "ledger": ledger, "min_contributors": 4, "clip": 20.0, "dropout": "0.2"}
+    return secure(fed, **(given | changes)), ledger
+
+
+NOISY = replace(POLICY, noise_multiplier=0.5)
+
+
+def test_a_private_round_is_noised_charged_and_divided_by_the_plan(tmp_path: Path) -> None:
+    fed = federation(tmp_path, PRIVATE_TRAIN, policy=NOISY)
+    fed.grid.fate = lambda now, node: "lost" if (now, node) == (2, 102) else ""
+    server, ledger = private(fed, tmp_path, rounds=2)
+    arrays, _ = one_round(server, fed.grid, PRIVATE_MODEL)
+    assert server.outcome is not None
+    assert len(server.outcome.survivors) == 4
+    assert [entry["phase"] for entry in ledger.entries()] == ["genesis", "reserve", "commit"]
+    total = server.outcome.decode().vector
+    np.testing.assert_allclose(numpy(arrays)["w"], total / 5)  # not 4: the denominator says nothing about who was there
+
+    form = Form.of(PRIVATE_MODEL, clip=20.0)
+    updates = changes(form, PRIVATE_TRAIN, PRIVATE_MODEL)
+    error = total - sum(updates[name] for name in server.outcome.survivors)
+    plan = server.outcome.event.plan
+    assert plan.noise is not None
+    deviation = float(plan.noise.variance) ** 0.5 / plan.encoding.scale
+    # 300 coordinates: the root mean square is off by a factor of 2 with probability far below 1e-9
+    assert 0.5 * deviation < float(np.sqrt(np.square(error).mean())) < 2 * deviation
+
+
+def test_when_the_budget_is_spent_nobody_is_asked(tmp_path: Path) -> None:
+    fed = federation(tmp_path, PRIVATE_TRAIN, policy=NOISY)
+    server, ledger = private(fed, tmp_path, rounds=1)
+    assert one_round(server, fed.grid, PRIVATE_MODEL)[0] is not None
+    spent = ledger.epsilon
+    assert list(server.configure_train(2, record(PRIVATE_MODEL), config(), fed.grid)) == []
+    assert server.aggregate_train(2, []) == (None, None)
+    assert ledger.epsilon == spent
+
+
+def test_a_client_keeps_its_own_budget(tmp_path: Path) -> None:
+    fed = federation(tmp_path, PRIVATE_TRAIN, policy=NOISY)
+    for number, epsilon in ((0, 8), (1, 1)):
+        path = tmp_path / f"{number}.ledger"
+        new_ledger(path, fed.identities[number], epsilon).close()
+        fed.grid.nodes[100 + number].config["secagg-ledger"] = str(path)
+    server, _ = private(fed, tmp_path, rounds=1)
+    one_round(server, fed.grid, PRIVATE_MODEL)
+    assert server.outcome is not None
+    assert server.outcome.survivors == ("client-0", "client-2", "client-3", "client-4")
+    [refused] = [reply for reply in fed.grid.said if reply.has_error()]
+    assert "BudgetError" in str(refused.error)
+    assert Ledger.open(tmp_path / "0.ledger", fed.identities[0].key).epsilon > 1
+
+
+def test_clients_that_want_noise_refuse_a_plan_without(tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN, policy=NOISY)
+    assert one_round(secure(fed), fed.grid) == (None, None)
+    assert all("less noise" in str(reply.error) for reply in fed.grid.said)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"ledger": None}, "charged to a ledger"),
+        ({"privacy": None}, "charged to a ledger"),
+        ({"weight_bound": 2}, "every client counts once"),
+    ],
+)
+def test_privacy_that_makes_no_sense(given: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=reason):
+        private(federation(tmp_path, TRAIN), tmp_path, rounds=1, **given)
