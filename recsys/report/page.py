@@ -63,7 +63,8 @@ def _threats(account: Account) -> list[Html]:
         ("the server learns", protocol.server_learns),
         ("cost", protocol.cost),
     ]
-    if adversary := words.ADVERSARIES.get(str(agreed.get("adversary"))):
+    adversary = words.ADVERSARIES.get(str(agreed.get("adversary")))
+    if adversary and protocol.name not in words.CURIOUS:
         pairs.append(("parameters chosen against", adversary))
     for label, name in (("may be corrupt", "corrupt"), ("may drop out", "dropout")):
         if name in agreed:

@@ -22,6 +22,9 @@ NEIGHBOURS = {
     "replace-one": "one {} exchanged for another",
     "zero-out": "one {} whose contribution becomes zero, while it stays known that it took part",
 }
+CURIOUS = ("ckks", "threshold_ckks")
+"""Protocols that encrypt, and hold against a server that follows them, whatever their parameters are."""
+
 ADVERSARIES = {
     "curious": "a server that follows the protocol, and looks at all it sees",
     "active": "a server that lies to everybody, together with a fraction of the clients",
@@ -51,8 +54,8 @@ def _sentences(account: Account) -> Iterator[str]:
     yield from _utility(account)
     if not account.spent:
         yield (
-            "There is no differential privacy in this run: masks hide each single update, and nothing limits what the "
-            "sums and the model say about a user."
+            "There is no differential privacy in this run: secure sums hide each single update, and nothing limits "
+            "what the sums and the model say about a user."
         )
     for spent in account.spent:
         yield _cost(account, spent)
@@ -181,7 +184,7 @@ def seen(account: Account) -> list[tuple[str, str, str]]:
     inside = _inside(account)
     own = {"silos": "The silo itself", "devices": "The device itself", "clients": "The client itself"}[clients(account)]
     data = {"silos": "The whole histories of its users.", "devices": "Its one user's history."}
-    ckks, encrypted = account.protocol.name == "ckks", account.protocol.name in ("ckks", "threshold_ckks")
+    ckks, encrypted = account.protocol.name == "ckks", account.protocol.name in CURIOUS
     return [
         (
             "Server",

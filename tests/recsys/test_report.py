@@ -113,7 +113,7 @@ def test_sections_and_figures(pages: dict[str, str], mode: str) -> None:
 
 def test_without_privacy_it_says_so(pages: dict[str, str]) -> None:
     text = Page(pages["none"]).text
-    assert "There is no differential privacy in this run: masks hide each single update" in text
+    assert "There is no differential privacy in this run: secure sums hide each single update" in text
     assert "no epsilon bounds it" in text
     assert "There is none: this run promises no differential privacy" in text
     assert "Nothing else: the sums are exact." in text
@@ -178,6 +178,7 @@ def test_threshold_ckks_is_another_one(tmp_path: Path) -> None:
     runs.make(tmp_path, "none", protocol={"name": "threshold_ckks"})
     text = page(tmp_path).text
     assert "Fewer than the threshold working together with the server" in text
+    assert "parameters chosen against" not in text
     assert "Ciphertexts of single updates" in text
     assert "No update, and no key" not in text
 
