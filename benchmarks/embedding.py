@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.case import Measured
-from secagg.errors import UsageError
+from benchmarks.memory import peak
 
 CLIP = 1.0
 SIDES = ("ours", "opacus", "opacus_ghost")
@@ -83,9 +83,9 @@ def _measure(pipe: Connection, side: str, task: Task) -> None:
     work(*small.inputs())
     inputs = task.inputs()
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from here
-    before = _peak()
+    before = peak()
     total = work(*inputs)
-    extra = _peak() - before
+    extra = peak() - before
     seconds: list[float] = []
     while len(seconds) < task.repeats and sum(seconds) < _ENOUGH_S:
         del total
@@ -143,10 +143,3 @@ def _opacus_ghost(table: Any, ids: Any, slope: Any) -> Any:
     DPTensorFastGradientClipping(model, optimizer, losses, "sum").backward()
     optimizer.accumulate()
     return model._module.weight.summed_grad
-
-
-def _peak() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return 1024 * int(line.split()[1])
-    raise UsageError("peak memory is read from /proc/self/status, which has none here")

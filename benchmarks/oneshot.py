@@ -20,7 +20,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import TypeAlias
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 
 from benchmarks.beside import pairwise_masking
 from benchmarks.case import Measured, Say, timed
+from benchmarks.memory import peak, start_peak
 from benchmarks.rounds import LENIENT, Forgetful, people, update_of
 from protocols import registry
 from protocols.cohort import to_bitmap
@@ -494,17 +494,7 @@ def _ratio(took: Mapping[str, list[float]], one: str, other: str) -> float:
 def _extra_bytes(work: Callable[[], object]) -> int:
     """Peak memory of this process beyond what it has now (Linux starts the peak again on demand)."""
     gc.collect()
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        raise UsageError("peak memory is started again by /proc/self/clear_refs, which is not here") from None
-    before = _peak()
+    start_peak()
+    before = peak()
     work()
-    return _peak() - before
-
-
-def _peak() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return 1024 * int(line.split()[1])
-    raise UsageError("peak memory is read from /proc/self/status, which has none here")
+    return peak() - before

@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ import numpy as np
 from benchmarks.case import Measured, Say
 from benchmarks.cells import AMONG, METRICS, scored
 from benchmarks.ideal import IdealAdder
+from benchmarks.memory import peak, start_peak
 from benchmarks.utility import RECIPES, Recipe
 from recsys.config import Config as Asked
 from recsys.federated import Federation
@@ -149,12 +149,12 @@ def _memory(config: Config, say: Say) -> Measured:
     )
     federation, _ = _federation(prepared, secure=True)
     gc.collect()
-    _start_peak()
-    before, peaks = _peak(), list[int]()
+    start_peak()
+    before, peaks = peak(), list[int]()
     for number in range(config.long):
-        _start_peak()
+        start_peak()
         federation.advance()
-        peaks.append(_peak())
+        peaks.append(peak())
         say(f"round {number} of {config.many} clients: {peaks[-1] / 2**20:.0f} MiB")
     figures = {
         "memory_before_mib": before / 2**20,
@@ -179,18 +179,3 @@ def _central(config: Config, say: Say) -> Measured:
     for name in (*METRICS, *AMONG):
         figures[f"federated_minus_central_{name}"] = figures[f"federated_{name}"] - figures[f"central_{name}"]
     return Measured(figures, {})
-
-
-def _peak() -> int:
-    """Bytes, since ``_start_peak``."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return 1024 * int(line.split()[1])
-    raise UsageError("peak memory is read from /proc/self/status, which has none here")
-
-
-def _start_peak() -> None:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        raise UsageError("peak memory is started again by /proc/self/clear_refs, which is not here") from None

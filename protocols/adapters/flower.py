@@ -20,7 +20,6 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from logging import ERROR, INFO, WARNING
 from math import floor
 from pathlib import Path
@@ -51,31 +50,25 @@ from numpy.typing import NDArray
 from dp.calibrate import calibrate
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
+from protocols.adapters.flower_state import KeptUpdate, StateJournal, value_of
 from protocols.adapters.form import FORM, Form
-from protocols.journal import EMPTY_HEAD, Journal, SqliteJournal, chained
-from protocols.machine import Client, ServerRound
+from protocols.journal import Journal, SqliteJournal
+from protocols.machine import Charge, Client, ServerRound
 from protocols.outcome import RoundOutcome
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve
-from secagg import labels
-from secagg.codec import u64
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
-from secagg.keys import derive
 from secagg.params import Adversary, fraction
 from secagg.prg import Rng
-from secagg.seal import open_box, seal
 
 MESSAGE_TYPE = "train.secagg"
 CHUNK_BYTES = 64 << 20
 """A frame travels in records of so many bytes: each is one protobuf, which cannot be larger than 2 GiB."""
 
 _RECORD, _CHUNK = "secagg", "secagg.frame."
-_JOURNAL, _UPDATE = "secagg.journal", "secagg.update"
-_UPLOAD = "upload"
-"""What the phase in which a client gives its vector is called, in every protocol."""
 
 T = TypeVar("T")
 
@@ -114,10 +107,10 @@ class SecAgg:
 
     def _answer(self, message: Message, context: Context, call_next: ClientAppCallable) -> RecordDict:
         ours = _ours(message)
-        plan, begins = RoundPlan.decode(_value(ours, "plan", bytes)), "form" in ours
+        plan, begins = RoundPlan.decode(value_of(ours, "plan", bytes)), "form" in ours
         identity = Identity.load(self._path(context, "identity"))
         roster = Roster.load(self._path(context, "roster"))
-        kept = _Kept(context.state, identity, plan, self._rng)
+        kept = KeptUpdate(context.state, identity, plan, self._rng)
         update = self._trained(message, context, call_next, plan, ours) if begins else kept.update()
         with ExitStack() as held:
             journal = self._journal(context, held)
@@ -143,7 +136,7 @@ class SecAgg:
         self, message: Message, context: Context, call_next: ClientAppCallable, plan: RoundPlan, ours: ConfigRecord
     ) -> tuple[NDArray[np.float64], int]:
         """What the train function has changed, and its weight. Its reply goes no further than here."""
-        form = FORM.decode(_value(ours, "form", bytes))
+        form = FORM.decode(value_of(ours, "form", bytes))
         old = _numpy(_only(message.content.array_records.values(), "a model is one array record"))
         form.check_plan(plan, old)
         message.content = RecordDict({name: record for name, record in message.content.items() if name != _RECORD})
@@ -157,7 +150,7 @@ class SecAgg:
         new = _numpy(_only(reply.content.array_records.values(), "a trained model is one array record"))
         records = reply.content.metric_records.values()
         metrics = {name: v for record in records for name, v in record.items() if not isinstance(v, list)}
-        return form.change(old, new, metrics), _weight(metrics.get(_value(ours, "weight", str)), form.weight_bound)
+        return form.change(old, new, metrics), _weight(metrics.get(value_of(ours, "weight", str)), form.weight_bound)
 
     def _path(self, context: Context, what: str) -> str:
         given = str(context.node_config.get(f"secagg-{what}", self._paths[what]))
@@ -190,76 +183,12 @@ def _weight(value: float | None, bound: int) -> int:
 
 
 def _uploaded(client: Client) -> bool:
-    """Whether this client's vector is out."""
-    steps = [str(phase) for phase in client.current.steps] if client.current else []
-    return _UPLOAD in steps and str(client.phase) not in steps[: steps.index(_UPLOAD) + 1]
-
-
-class StateJournal:
-    """A journal in ``context.state``. It is as durable as Flower makes that: in the memory of the SuperNode.
-
-    >>> state = RecordDict()
-    >>> StateJournal(state).append(b"session", 1, 0, b"sealed")
-    >>> StateJournal(state).records(b"session", 1), StateJournal(state).last_round(b"session")
-    ([b'sealed'], 1)
-    """
-
-    def __init__(self, state: RecordDict) -> None:
-        if _JOURNAL not in state:
-            state[_JOURNAL] = ConfigRecord()
-        self._kept = state.config_records[_JOURNAL]
-
-    def records(self, session: bytes, round_: int) -> list[bytes]:
-        records = list[bytes]()
-        while (key := _step_key(session, round_, len(records))) in self._kept:
-            records.append(_value(self._kept, key, bytes))
-        return records
-
-    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
-        if step != len(self.records(session, round_)):
-            raise PolicyError(f"step {step} of round {round_} was already taken, or an earlier one is missing")
-        last, head = self.last_round(session), chained(self.head(), session, round_, step, sha256(record).digest())
-        self._kept[_step_key(session, round_, step)] = record
-        self._kept[session.hex()] = round_ if last is None else max(last, round_)
-        self._kept["head"] = head
-
-    def retire(self, session: bytes, before: int) -> None:
-        for key in list(self._kept):
-            of, *place = key.split(".")
-            if of == session.hex() and place and int(place[0]) < before:
-                del self._kept[key]
-
-    def last_round(self, session: bytes) -> int | None:
-        return _value(self._kept, session.hex(), int) if session.hex() in self._kept else None
-
-    def head(self) -> bytes:
-        return _value(self._kept, "head", bytes) if "head" in self._kept else EMPTY_HEAD
-
-
-def _step_key(session: bytes, round_: int, step: int) -> str:
-    return f"{session.hex()}.{round_}.{step}"
-
-
-class _Kept:
-    """The update of one round and its weight in ``context.state``, sealed under a key that only this identity has."""
-
-    def __init__(self, state: RecordDict, identity: Identity, plan: RoundPlan, rng: Rng) -> None:
-        self._state, self._rng, self._plan = state, rng, plan.digest()
-        self._key = derive(identity.key.secret, labels.ADAPTER_UPDATE, self._plan)
-
-    def keep(self, update: NDArray[np.float64], weight: int) -> None:
-        text = u64.encode(weight) + update.astype("<f8").tobytes()
-        self._state[_UPDATE] = ConfigRecord({"plan": self._plan, "box": seal(self._key, text, self._plan, self._rng)})
-
-    def update(self) -> tuple[NDArray[np.float64], int] | None:
-        record = self._state.config_records.get(_UPDATE)
-        if record is None or record["plan"] != self._plan:
-            return None
-        text = open_box(self._key, _value(record, "box", bytes), self._plan)
-        return np.frombuffer(text, "<f8", offset=u64.least), u64.decode(text[: u64.least])
-
-    def forget(self) -> None:
-        self._state.pop(_UPDATE, None)
+    """Whether this client's vector is out: the step that reserves privacy budget is the one that uploads."""
+    if client.current is None:
+        return False
+    until = next(phase for phase, step in client.current.steps.items() if step.charge is Charge.RESERVE)
+    phases = list(client.current.steps)
+    return client.phase not in phases[: phases.index(until) + 1]
 
 
 # The server
@@ -468,7 +397,7 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
             log(INFO, "secagg: node %d: %s", node, reply.error.reason)
             return
         try:
-            name = _value(_ours(reply), "name", str)
+            name = value_of(_ours(reply), "name", str)
             if name not in self.roster.names:
                 raise PeerError("a client that is not in the roster")
             if current.nodes.get(name, node) != node:
@@ -515,11 +444,11 @@ def _carried(fields: Mapping[str, str | bytes], frame: bytes) -> RecordDict:
 
 def _joined(content: RecordDict) -> bytes:
     records = content.config_records
-    count = _value(records[_RECORD], "chunks", int)
+    count = value_of(records[_RECORD], "chunks", int)
     names = [name for name in records if name.startswith(_CHUNK)]
     if len(names) != count or set(names) != {f"{_CHUNK}{i}" for i in range(len(names))}:
         raise DecodeError("chunks of a frame are missing")
-    return b"".join([_value(records[f"{_CHUNK}{i}"], "bytes", bytes) for i in range(count)])
+    return b"".join([value_of(records[f"{_CHUNK}{i}"], "bytes", bytes) for i in range(count)])
 
 
 def _ours(message: Message) -> ConfigRecord:
@@ -527,13 +456,6 @@ def _ours(message: Message) -> ConfigRecord:
     if record is None:
         raise DecodeError("a message without a secagg record")
     return record
-
-
-def _value(record: ConfigRecord, key: str, kind: type[T]) -> T:
-    value = record.get(key)
-    if type(value) is not kind:
-        raise DecodeError(f"a secagg record without {key}")
-    return value
 
 
 def _only(values: Iterable[T], otherwise: str) -> T:

@@ -27,7 +27,7 @@ from dp.calibrate import user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from protocols import registry
-from protocols.adapters import flower
+from protocols.adapters import flower, flower_state
 from protocols.adapters.flower import MESSAGE_TYPE, Privacy, SecAgg, Secure, StateJournal
 from protocols.adapters.form import Form
 from protocols.journal import MemoryJournal
@@ -287,12 +287,12 @@ def test_the_update_is_kept_sealed_until_it_is_uploaded(tmp_path: Path, monkeypa
         return kept, in_clear
 
     assert seen(tmp_path / "sealed") == ([True, True, False, False, False], [False] * 5)
-    monkeypatch.setattr(flower, "seal", lambda key, text, associated, rng: text)
+    monkeypatch.setattr(flower_state, "seal", lambda key, text, associated, rng: text)
     switch_off(
         monkeypatch,
-        flower._Kept,
+        flower_state.KeptUpdate,
         "update",
-        "open_box(self._key, _value(record, 'box', bytes), self._plan)",
+        "open_box(self._key, value_of(record, 'box', bytes), self._plan)",
         "record['box']",
     )
     assert seen(tmp_path / "control")[1] == [True, True, False, False, False]

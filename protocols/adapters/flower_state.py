@@ -1,0 +1,98 @@
+"""What a Flower node remembers between two messages of a round: a journal and an update, both in ``context.state``."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TypeVar
+
+import numpy as np
+from flwr.app import ConfigRecord, RecordDict
+from numpy.typing import NDArray
+
+from protocols.journal import EMPTY_HEAD, chained
+from protocols.plan import RoundPlan
+from protocols.roster import Identity
+from secagg import labels
+from secagg.codec import u64
+from secagg.errors import DecodeError, PolicyError
+from secagg.keys import derive
+from secagg.prg import Rng
+from secagg.seal import open_box, seal
+
+_JOURNAL, _UPDATE = "secagg.journal", "secagg.update"
+
+T = TypeVar("T")
+
+
+class StateJournal:
+    """A journal in ``context.state``. It is as durable as Flower makes that: in the memory of the SuperNode.
+
+    >>> state = RecordDict()
+    >>> StateJournal(state).append(b"session", 1, 0, b"sealed")
+    >>> StateJournal(state).records(b"session", 1), StateJournal(state).last_round(b"session")
+    ([b'sealed'], 1)
+    """
+
+    def __init__(self, state: RecordDict) -> None:
+        if _JOURNAL not in state:
+            state[_JOURNAL] = ConfigRecord()
+        self._kept = state.config_records[_JOURNAL]
+
+    def records(self, session: bytes, round_: int) -> list[bytes]:
+        records = list[bytes]()
+        while (key := _step_key(session, round_, len(records))) in self._kept:
+            records.append(value_of(self._kept, key, bytes))
+        return records
+
+    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
+        if step != len(self.records(session, round_)):
+            raise PolicyError(f"step {step} of round {round_} was already taken, or an earlier one is missing")
+        last, head = self.last_round(session), chained(self.head(), session, round_, step, sha256(record).digest())
+        self._kept[_step_key(session, round_, step)] = record
+        self._kept[session.hex()] = round_ if last is None else max(last, round_)
+        self._kept["head"] = head
+
+    def retire(self, session: bytes, before: int) -> None:
+        for key in list(self._kept):
+            of, *place = key.split(".")
+            if of == session.hex() and place and int(place[0]) < before:
+                del self._kept[key]
+
+    def last_round(self, session: bytes) -> int | None:
+        return value_of(self._kept, session.hex(), int) if session.hex() in self._kept else None
+
+    def head(self) -> bytes:
+        return value_of(self._kept, "head", bytes) if "head" in self._kept else EMPTY_HEAD
+
+
+def _step_key(session: bytes, round_: int, step: int) -> str:
+    return f"{session.hex()}.{round_}.{step}"
+
+
+class KeptUpdate:
+    """The update of one round and its weight in ``context.state``, sealed under a key that only this identity has."""
+
+    def __init__(self, state: RecordDict, identity: Identity, plan: RoundPlan, rng: Rng) -> None:
+        self._state, self._rng, self._plan = state, rng, plan.digest()
+        self._key = derive(identity.key.secret, labels.ADAPTER_UPDATE, self._plan)
+
+    def keep(self, update: NDArray[np.float64], weight: int) -> None:
+        text = u64.encode(weight) + update.astype("<f8").tobytes()
+        self._state[_UPDATE] = ConfigRecord({"plan": self._plan, "box": seal(self._key, text, self._plan, self._rng)})
+
+    def update(self) -> tuple[NDArray[np.float64], int] | None:
+        record = self._state.config_records.get(_UPDATE)
+        if record is None or record["plan"] != self._plan:
+            return None
+        text = open_box(self._key, value_of(record, "box", bytes), self._plan)
+        return np.frombuffer(text, "<f8", offset=u64.least), u64.decode(text[: u64.least])
+
+    def forget(self) -> None:
+        self._state.pop(_UPDATE, None)
+
+
+def value_of(record: ConfigRecord, key: str, kind: type[T]) -> T:
+    value = record.get(key)
+    if type(value) is not kind:
+        raise DecodeError(f"a secagg record without {key}")
+    return value
