@@ -30,9 +30,10 @@ from numpy.typing import NDArray
 from benchmarks.beside import pairwise_masking
 from benchmarks.case import Measured, Say, timed
 from benchmarks.memory import peak, start_peak
-from benchmarks.rounds import LENIENT, Forgetful, people, update_of
+from benchmarks.rounds import LENIENT, people, update_of
 from protocols import registry
 from protocols.cohort import to_bitmap
+from protocols.journal import ForgetfulJournal
 from protocols.machine import Client, ServerRound
 from protocols.oneshot.messages import Answer, Committee, Consent, Contribution, Delivery, Header, Join, Seat, Upload
 from protocols.oneshot.phases import Phase
@@ -188,7 +189,7 @@ class _Pairwise:
         identities, roster = people(config.k + 1)
         encoding = Encoding.integers(config.d, config.bits)
         plan = RoundPlan.propose("secagg", roster, encoding, min_contributors=2, corrupt="0.01", dropout="0.01")
-        self._clients = {i.name: Client(i, roster, policy=LENIENT, journal=Forgetful()) for i in identities}
+        self._clients = {i.name: Client(i, roster, policy=LENIENT, journal=ForgetfulJournal()) for i in identities}
         self._values = update_of(0, plan)
         server = serve(plan, roster)
         for name, client in self._clients.items():
@@ -382,14 +383,14 @@ class Cast:
 
     def upload_of_a_client(self, number: int, committee: bytes) -> bytes:
         """A client from the plan to its upload; if it has a seat, with the key that the committee knows."""
-        client = Client(self._identities[number], self.roster, policy=_POLICY, journal=Forgetful())
+        client = Client(self._identities[number], self.roster, policy=_POLICY, journal=ForgetfulJournal())
         client.start(self.plan, update_of(number, self.plan))
         return client.receive(committee)
 
     def consent_seconds(self) -> float:
         """A member that opens the boxes of n clients; its own vector is short here, which changes nothing."""
         number = next(iter(self.seats))
-        client = Client(self._identities[number], self.roster, policy=_POLICY, journal=Forgetful())
+        client = Client(self._identities[number], self.roster, policy=_POLICY, journal=ForgetfulJournal())
         plan, messages = replace(self.plan, encoding=Encoding.integers(8, self.config.bits)), self._messages
         join = messages.decode(plan, client.start(plan, np.zeros(8)))
         if not isinstance(join, Join) or join.seat is None:
@@ -425,7 +426,7 @@ def _real(config: Config, figures: dict[str, float], ratios: dict[str, float], s
         for scene in SCENES:
             say(f"a round of {config.real_n} real clients, d = {config.real_d}, dropouts: {scene}")
             plan = plan.next_round()
-            clients = {i.name: Client(i, roster, policy=_POLICY, journal=Forgetful()) for i in identities}
+            clients = {i.name: Client(i, roster, policy=_POLICY, journal=ForgetfulJournal()) for i in identities}
             silent_at = {"none": "", "before": Phase.UPLOAD, "after": Phase.CONSENT}[scene]
             took[scene].append(_real_round(plan, roster, clients, gone, silent_at))
     for scene in SCENES:

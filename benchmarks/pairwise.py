@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.case import Measured, Say
 from benchmarks.rounds import LENIENT, people, run_round, update_of
+from protocols.engines.local import Threads
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.rules import parameters_of
 from protocols.pairwise.server import PairwiseServer
@@ -133,7 +134,7 @@ def _whole_round(config: Config, figures: dict[str, float], ratios: dict[str, fl
     dropped = round(config.drop * config.n)
     say(f"a whole round: n = {config.n}, d = {config.d}, k = {config.k}, {dropped} clients gone before UPLOAD")
     plan, roster = _plan(config)
-    server = PairwiseServer(plan, roster, workers=config.workers)
+    server = PairwiseServer(plan, roster, engine=Threads(config.workers))
     cost = run_round(server, Phase.UPLOAD, roster.names[:: max(config.n // max(dropped, 1), 1)][:dropped])
     removed = server.masks_removed * config.d * plan.ring.dtype.itemsize
     limit = keystream_seconds(removed)

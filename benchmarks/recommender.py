@@ -21,6 +21,7 @@ from benchmarks.cells import AMONG, METRICS, scored
 from benchmarks.ideal import IdealAdder
 from benchmarks.memory import peak, start_peak
 from benchmarks.utility import RECIPES, Recipe
+from protocols.engines.local import Threads
 from recsys.config import Config as Asked
 from recsys.federated import Federation
 from recsys.models.recommender import SharedModel
@@ -104,7 +105,7 @@ def _data(config: Config) -> dict[str, Any]:
 
 def _federation(prepared: Prepared, *, secure: bool) -> tuple[Federation, SharedModel]:
     workers, model = prepared.config.protocol.workers, cast(SharedModel, prepared.model())
-    adder: Adder = SecureAdder(prepared.deployment, SECRET, workers=workers) if secure else IdealAdder(SECRET)
+    adder: Adder = SecureAdder(prepared.deployment, SECRET, engine=Threads(workers)) if secure else IdealAdder(SECRET)
     return prepared.federation(model, adder, SECRET), model
 
 

@@ -17,6 +17,7 @@ from time import perf_counter
 
 import numpy as np
 
+from protocols.journal import ForgetfulJournal
 from protocols.machine import Client, ServerRound
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
@@ -39,25 +40,6 @@ class RoundCost:
     """peak resident memory of the server process beyond what it had before the round"""
     clients_extra_bytes: int
     """the same of the process in which all the clients live"""
-
-
-class Forgetful:
-    """A journal for clients that are never restarted: it keeps nothing, so that memory shows the protocol's own."""
-
-    def records(self, session: bytes, round_: int) -> list[bytes]:
-        return []
-
-    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
-        pass
-
-    def retire(self, session: bytes, before: int) -> None:
-        pass
-
-    def last_round(self, session: bytes) -> int | None:
-        return None
-
-    def head(self) -> bytes:
-        return bytes(32)
 
 
 def people(count: int) -> tuple[list[Identity], Roster]:
@@ -112,7 +94,7 @@ def run_round(server: ServerRound, silent_at: str, silent: Iterable[str]) -> Rou
 def _clients(pipe: Connection, count: int) -> None:
     """The child: answer every request with a frame and the seconds it took."""
     identities, roster = people(count)
-    clients = {i.name: Client(i, roster, policy=LENIENT, journal=Forgetful()) for i in identities}
+    clients = {i.name: Client(i, roster, policy=LENIENT, journal=ForgetfulJournal()) for i in identities}
     plan, before = RoundPlan.decode(pipe.recv_bytes()), _resident()
     while name := pipe.recv_bytes().decode():
         request = pipe.recv_bytes()

@@ -7,7 +7,6 @@ A cohort is known by a root over its adverts; its clients are positions in the o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from itertools import compress, pairwise
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from dp.noise import NoiseSpec
 from dp.secure_sum import SecureSum, Signed
+from protocols.engines import Engine
 from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
@@ -81,13 +81,13 @@ def released(
     agreed: bytes,
     consents: Mapping[int, bytes],
     surplus: Mapping[int, bytes],
-    workers: int,
+    engine: Engine,
 ) -> RoundOutcome:
     """The sum without its surplus noise, and what happened. All clients are numbers in the roster, ascending."""
     names, left = roster.names, tuple[str, ...]()
     if plan.noise is not None and surplus_due(plan, len(survivors)):
         level = plan.noise.level(plan.clients - len(survivors))
-        total = total - surplus_of(plan.noise, plan.clients, len(total), level, surplus.values(), workers)
+        total = total - surplus_of(plan.noise, plan.clients, len(total), level, surplus.values(), engine)
         left = tuple(names[number] for number in survivors if number not in surplus)
     signatures = tuple((names[number], signature) for number, signature in sorted(consents.items()))
     alive = tuple(names[number] for number in survivors)
@@ -96,19 +96,18 @@ def released(
 
 
 def surplus_of(
-    noise: NoiseSpec, clients: int, length: int, level: int, seeds: Iterable[bytes], workers: int
+    noise: NoiseSpec, clients: int, length: int, level: int, seeds: Iterable[bytes], engine: Engine
 ) -> NDArray[np.int64]:
     """Noise that was added for clients who might have been missing, and are not (XNoise, see ``dp.noise``)."""
     queue = list(seeds)
 
     def part(worker: int) -> NDArray[np.int64]:
         total = np.zeros(length, np.int64)
-        for seed in queue[worker::workers]:
+        for seed in queue[worker :: engine.workers]:
             total += noise.surplus(clients, length, seed, level)
         return total
 
     total = np.zeros(length, np.int64)
-    with ThreadPoolExecutor(workers) as pool:
-        for surplus in pool.map(part, range(workers)):
-            total += surplus
+    for surplus in engine.map(part, range(engine.workers)):
+        total += surplus
     return total

@@ -76,6 +76,33 @@ class MemoryJournal:
         return self._head
 
 
+class ForgetfulJournal:
+    """Remembers that steps were taken, and not what was said: for the thousands of clients of a simulation.
+
+    A client can go on with it as long as it lives, and never again: what it said, it can neither repeat nor contradict.
+    """
+
+    def __init__(self) -> None:
+        self._steps: dict[tuple[bytes, int], int] = {}
+
+    def records(self, session: bytes, round_: int) -> list[bytes]:
+        return []
+
+    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
+        if step != self._steps.get((session, round_), 0):
+            raise PolicyError(f"step {step} of round {round_} was already taken, or an earlier one is missing")
+        self._steps[session, round_] = step + 1
+
+    def retire(self, session: bytes, before: int) -> None:
+        """There is nothing to destroy."""
+
+    def last_round(self, session: bytes) -> int | None:
+        return max((round_ for of, round_ in self._steps if of == session), default=None)
+
+    def head(self) -> bytes:
+        raise UsageError("a journal that forgets has no history to pin")
+
+
 class SqliteJournal:
     """A durable journal in one file, for one client.
 

@@ -19,6 +19,8 @@ from numpy.typing import ArrayLike
 
 from dp.secure_sum import SecureSum
 from protocols import registry
+from protocols.engines import Engine
+from protocols.engines.local import HERE
 from protocols.journal import Journal, MemoryJournal
 from protocols.outcome import RoundOutcome
 from protocols.plan import RoundPlan
@@ -312,11 +314,9 @@ class ServerRound(ABC):
     done: ClassVar[StrEnum]
     failed: ClassVar[StrEnum]
 
-    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, workers: int = 1) -> None:
+    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engine: Engine = HERE) -> None:
         if plan.roster != roster.digest:
             raise UsageError("the plan is for another roster")
-        if workers < 1:
-            raise UsageError("at least one worker is needed")
         if (plan.noise is None) != (ledger is None):
             raise UsageError("a sum with noise is charged to a ledger, and only that")
         self._ledger, self._committed = ledger, False
@@ -325,7 +325,7 @@ class ServerRound(ABC):
         self.plan, self.roster = plan, roster
         self.phase = next(iter(self.steps))
         self.outcome: RoundOutcome | None = None
-        self._workers = workers
+        self._engine = engine
         self._expected: frozenset[int] = frozenset(range(len(roster)))
         self._heard: dict[int, bytes] = {}  # in this phase: client number -> fingerprint of its frame
         self._sends = NOTHING

@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from protocols import registry
+from protocols.engines import Engine
+from protocols.engines.local import HERE
 from protocols.machine import SERVER, Client, ServerRound
 from protocols.outcome import RoundOutcome
 from protocols.plan import RoundPlan
@@ -79,9 +81,12 @@ def local_clients(count: int, policy: Policy, rng: Rng = os.urandom) -> tuple[Ro
     return roster, {identity.name: Client(identity, roster, policy=policy, rng=rng) for identity in identities}
 
 
-def serve(plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, workers: int = 1) -> ServerRound:
-    """The server side of a round of whatever protocol the plan names. A plan with noise is charged to ``ledger``."""
-    return registry.find(plan.protocol).server(plan, roster, ledger=ledger, workers=workers)
+def serve(plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engine: Engine = HERE) -> ServerRound:
+    """The server side of a round of whatever protocol the plan names. A plan with noise is charged to ``ledger``.
+
+    What can be shared out among cores or machines is done by ``engine`` (``protocols.engines``).
+    """
+    return registry.find(plan.protocol).server(plan, roster, ledger=ledger, engine=engine)
 
 
 def simulate(
@@ -103,16 +108,44 @@ def simulate(
     [9.0, 9.0, 9.0, 9.0]
     """
     with verifying_once():  # all parties are here: a signature that one has verified, the others need not
-        return _simulated(server, clients, updates, weights or {}, faults or Faults())
+        return drive(server, _Here(server.plan, clients, updates, weights or {}), faults or Faults())
 
 
-def _simulated(
-    server: ServerRound,
-    clients: Mapping[str, Client],
-    updates: Mapping[str, ArrayLike],
-    weights: Mapping[str, int],
-    faults: Faults,
-) -> Simulation:
+class Parties(Protocol):
+    """The clients of a simulation, wherever they are."""
+
+    def begin(self) -> Frames:
+        """Each one's first frame."""
+
+    def answers(self, requests: Frames) -> Iterator[tuple[str, bytes | SecAggError]]:
+        """What becomes of each request: an answer, or the client's refusal."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    plan: RoundPlan
+    clients: Mapping[str, Client]
+    updates: Mapping[str, ArrayLike]
+    weights: Mapping[str, int]
+
+    def begin(self) -> Frames:
+        for name in self.updates:
+            yield name, self.clients[name].start(self.plan, self.updates[name], self.weights.get(name, 1))
+
+    def answers(self, requests: Frames) -> Iterator[tuple[str, bytes | SecAggError]]:
+        for name, frame in requests:
+            yield name, answer_or_refusal(self.clients[name], frame)
+
+
+def answer_or_refusal(client: Client, frame: bytes) -> bytes | SecAggError:
+    try:
+        return client.receive(frame)
+    except (PeerError, DecodeError, PolicyError, ThresholdError) as error:
+        return error
+
+
+def drive(server: ServerRound, parties: Parties, faults: Faults) -> Simulation:
+    """The network between a server and its clients."""
     incidents = list[Incident]()
     bytes_up, bytes_down, seconds = dict[str, int](), dict[str, int](), dict[str, float]()
     plan = server.plan
@@ -120,22 +153,20 @@ def _simulated(
     if not set(faults.silent.values()) | faults.duplicated <= set(phases):
         raise UsageError(f"the phases of {plan.protocol} are {', '.join(phases)}")
 
-    def begin() -> Frames:
-        for name in updates:
-            yield name, clients[name].start(plan, updates[name], weights.get(name, 1))
-
-    def answers() -> Frames:
+    def requests() -> Frames:
         for name, frame in server.outbox():
             bytes_down[server.phase] = bytes_down.get(server.phase, 0) + len(frame)
             for arrived in _network(faults, server.phase, SERVER, name, frame):
-                try:
-                    answer = clients[name].receive(arrived)
-                except (PeerError, DecodeError, PolicyError, ThresholdError) as error:
-                    incidents.append(Incident(server.phase, name, error))
-                else:
-                    yield name, answer
+                yield name, arrived
 
-    replies = begin()
+    def answers() -> Frames:
+        for name, answer in parties.answers(requests()):
+            if isinstance(answer, bytes):
+                yield name, answer
+            else:
+                incidents.append(Incident(server.phase, name, answer))
+
+    replies = parties.begin()
     while server.outcome is None:
         phase, began = server.phase, perf_counter()
         for name, frame in _in_order(faults, replies):

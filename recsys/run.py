@@ -24,6 +24,7 @@ from typing import Any, cast
 from dp.events import Guarantee, Unit
 from dp.filter import Budget
 from dp.ledger import Ledger
+from protocols.engines.local import Threads
 from recsys.config import Config, Mode
 from recsys.data.negatives import frozen
 from recsys.federated import METRICS, State
@@ -94,7 +95,7 @@ class _Running:
             ledger=self._ledgers.get(Mode.DISTRIBUTED),
             folder=self._folder,
             seed=prepared.config.seed,
-            workers=prepared.config.protocol.workers,
+            engine=Threads(prepared.config.protocol.workers),
         )
         model, ended = prepared.model(), "all rounds are done"
         try:

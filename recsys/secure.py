@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 
 from dp.noise import Family, NoiseSpec
 from protocols import registry
+from protocols.engines import Engine
+from protocols.engines.local import HERE
 from protocols.machine import Client
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
@@ -127,10 +129,10 @@ class SecureAdder:
         ledger: Ledger | None = None,
         folder: Path | None = None,
         seed: int = 0,
-        workers: int = 1,
+        engine: Engine = HERE,
     ) -> None:
         self._deployment, self._secret = deployment, secret
-        self._network, self._ledger, self._workers, self._seed = network or Network(), ledger, workers, seed
+        self._network, self._ledger, self._engine, self._seed = network or Network(), ledger, engine, seed
         self._begun = None if folder is None else Begun(folder)
 
     def add_up(self, question: Question, update: Update) -> Answer:
@@ -146,7 +148,7 @@ class SecureAdder:
             for one in identities
         }
         updates = _Updates(question, update, replace(plan, round=question.number), self._begun)
-        server = serve(plan, roster, ledger=self._ledger if plan.noise is not None else None, workers=self._workers)
+        server = serve(plan, roster, ledger=self._ledger if plan.noise is not None else None, engine=self._engine)
         phases = [str(phase) for phase in server.steps]
         faults = self._network.faults(question.cohort, phases, seed=self._seed * (1 << 32) + question.number)
         ran = simulate(server, clients, updates, weights=question.weights, faults=faults)

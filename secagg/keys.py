@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeAlias
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -132,19 +133,24 @@ def verify_raw(public: bytes, signature: bytes, message: bytes, *, culprit: str 
         known.add((public, signature, message))
 
 
-_known_good: ContextVar[set[tuple[bytes, bytes, bytes]] | None] = ContextVar("known_good", default=None)
+Known: TypeAlias = set[tuple[bytes, bytes, bytes]]
+"""(key, signature, message) of signatures that are good."""
+
+_known_good: ContextVar[Known | None] = ContextVar("known_good", default=None)
 
 
 @contextmanager
-def verifying_once() -> Iterator[None]:
+def verifying_once(known: Known | None = None) -> Iterator[None]:
     """Within, what has verified is not verified again: for a process in which all the parties live.
+
+    ``known`` is where it is kept, for who comes back to it.
 
     >>> key = SigningKey(bytes(32))
     >>> with verifying_once():
     ...     for party in range(1000):
     ...         verify(key.public, key.sign(b"label", b"text"), b"label", b"text")
     """
-    token = _known_good.set(set())
+    token = _known_good.set(set() if known is None else known)
     try:
         yield
     finally:

@@ -73,4 +73,6 @@ THRESHOLD_SHARES: Final = b"secagg/v1/threshold/shares"
 ADAPTER_MODEL: Final = b"secagg/v1/adapter/model"
 ADAPTER_UPDATE: Final = b"secagg/v1/adapter/update"  # seals a client's own update until it was uploaded
 
+TREE: Final = b"secagg/v1/tree"
+
 SIMULATED: Final = b"secagg/v1/simulated"  # + purpose: what a simulation of many parties derives from its one secret

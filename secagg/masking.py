@@ -2,17 +2,16 @@
 
 The work is cut into blocks of 256 KiB, and for each block all streams are added before the next is touched. So block,
 keystream and accumulator stay in the second-level cache, and memory does not grow with the number of masks. AES and
-numpy's addition both release the interpreter lock: ``workers`` threads share the coordinates.
+numpy's addition both release the interpreter lock, and streams can be entered anywhere: ranges of coordinates can be
+worked on by threads, or machines (``protocols.engines``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from secagg.errors import UsageError
 from secagg.prg import keystream
 from secagg.ring import Words
 
@@ -23,8 +22,10 @@ _STREAMS_AT_ONCE = 512
 """Open cipher contexts; each costs about a kilobyte."""
 
 
-def add_masks(target: Words, plus: Sequence[bytes], minus: Sequence[bytes] = (), *, workers: int = 1) -> None:
+def add_masks(target: Words, plus: Sequence[bytes], minus: Sequence[bytes] = (), *, first: int = 0) -> None:
     """Add the stream of every seed in ``plus`` to ``target``, subtract those in ``minus``, in place, modulo the word.
+
+    ``target`` is the range of the whole vector that begins at coordinate ``first``, a multiple of 16 bytes.
 
     >>> vector = np.arange(5, dtype=np.uint32)
     >>> add_masks(vector, [bytes(32)])
@@ -32,23 +33,6 @@ def add_masks(target: Words, plus: Sequence[bytes], minus: Sequence[bytes] = (),
     >>> vector.tolist()
     [0, 1, 2, 3, 4]
     """
-    if workers < 1:
-        raise UsageError("at least one worker is needed")
-    per_block = BLOCK_BYTES // target.itemsize
-    blocks = -(-len(target) // per_block)
-    share = -(-blocks // workers) * per_block
-    ranges = range(0, len(target), max(share, 1))
-    if len(ranges) <= 1:
-        _add_range(target, 0, plus, minus)
-        return
-    with ThreadPoolExecutor(len(ranges)) as pool:
-        jobs = [pool.submit(_add_range, target[start : start + share], start, plus, minus) for start in ranges]
-        for job in jobs:
-            job.result()
-
-
-def _add_range(target: Words, first: int, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
-    """``target`` is a range of the whole vector that begins at coordinate ``first``."""
     signed = [(seed, np.add) for seed in plus] + [(seed, np.subtract) for seed in minus]
     per_block = BLOCK_BYTES // target.itemsize
     zeros, buffer = np.zeros(BLOCK_BYTES, np.uint8), np.empty(BLOCK_BYTES, np.uint8)

@@ -34,6 +34,8 @@ from protocols.ckks.messages import (
 from protocols.ckks.phases import Phase
 from protocols.ckks.rules import LEAST_ANSWERS, Cohort, Reveal, layout_of, parameters_of
 from protocols.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
+from protocols.engines import Engine
+from protocols.engines.local import HERE
 from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
@@ -57,9 +59,9 @@ class CkksServer(ServerRound):
     }
     done, failed = Phase.DONE, Phase.FAILED
 
-    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, workers: int = 1) -> None:
+    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engine: Engine = HERE) -> None:
         require()
-        super().__init__(plan, roster, ledger=ledger, workers=workers)
+        super().__init__(plan, roster, ledger=ledger, engine=engine)
         self._reveal = parameters_of(plan).reveal
         self._least = max(LEAST_ANSWERS, plan.min_contributors)
         self._adverts: dict[int, Advert] = {}  # by roster number
@@ -221,7 +223,7 @@ class CkksServer(ServerRound):
             agreed=self._agreed,
             consents=self._consents,
             surplus=self._surplus,
-            workers=self._workers,
+            engine=self._engine,
         )
         return NOTHING
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from dp.secure_sum import SecureSum
 from protocols.cohort import agreed_sum, ascending, check_consent, check_surplus, released, surplus_due, to_bitmap
+from protocols.engines import Engine
+from protocols.engines.local import HERE
 from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.oneshot.client import check_header, check_seat
 from protocols.oneshot.messages import (
@@ -55,10 +57,10 @@ class OneshotServer(ServerRound):
     }
     done, failed = Phase.DONE, Phase.FAILED
 
-    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, workers: int = 1) -> None:
+    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engine: Engine = HERE) -> None:
         require()
         self._seated = seated(plan, roster)
-        super().__init__(plan, roster, ledger=ledger, workers=workers)
+        super().__init__(plan, roster, ledger=ledger, engine=engine)
         self._quorum = parameters_of(plan).quorum
         self._layout, self._sharing = lattice_of(plan).layout, sharing_of(plan)
         self._length = plan.encoding.coordinates
@@ -191,7 +193,7 @@ class OneshotServer(ServerRound):
             agreed=self._agreed,
             consents=self._consents,
             surplus=self._surplus,
-            workers=self._workers,
+            engine=self._engine,
         )
         return NOTHING
 

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from dp.secure_sum import SecureSum
 from protocols.cohort import agreed_sum, ascending, check_consent, check_surplus, released, to_bitmap
+from protocols.engines import Engine, add_masks_on
+from protocols.engines.local import HERE
 from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.pairwise.client import advert_leaf, check_advert, check_header
 from protocols.pairwise.messages import (
@@ -45,7 +47,6 @@ from protocols.roster import Roster
 from secagg import labels
 from secagg.errors import PeerError
 from secagg.keys import AgreementKey, digest
-from secagg.masking import add_masks
 from secagg.merkle import MerkleTree
 from secagg.shamir import reconstruct, unpack_shares
 
@@ -63,8 +64,8 @@ class PairwiseServer(ServerRound):
     }
     done, failed = Phase.DONE, Phase.FAILED
 
-    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, workers: int = 1) -> None:
-        super().__init__(plan, roster, ledger=ledger, workers=workers)
+    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engine: Engine = HERE) -> None:
+        super().__init__(plan, roster, ledger=ledger, engine=engine)
         self._t = parameters_of(plan).threshold
         self._least = max(self._t, plan.min_contributors)
         self._adverts: dict[int, Advert] = {}  # by roster number
@@ -223,7 +224,7 @@ class PairwiseServer(ServerRound):
                 seed = self._cohort.pair_seed(key.agree(advert.mask_key), u, w)
                 (added if u < w else subtracted).append(seed)
         self.masks_removed = len(added) + len(subtracted)
-        add_masks(self._total, subtracted, added, workers=self._workers)
+        add_masks_on(self._engine, self._total, subtracted, added)
         self.outcome = released(
             self.plan,
             self.roster,
@@ -233,7 +234,7 @@ class PairwiseServer(ServerRound):
             agreed=self._agreed,
             consents=self._consents,
             surplus=self._surplus,
-            workers=self._workers,
+            engine=self._engine,
         )
         return NOTHING
 

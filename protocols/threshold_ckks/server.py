@@ -12,6 +12,8 @@ import numpy as np
 
 from dp.secure_sum import SecureSum
 from protocols.cohort import agreed_sum, ascending, check_consent, check_surplus, released, to_bitmap
+from protocols.engines import Engine
+from protocols.engines.local import HERE
 from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.plan import RoundPlan
 from protocols.rebuild import rebuilt_despite_liars
@@ -65,8 +67,8 @@ class ThresholdServer(ServerRound):
     }
     done, failed = Phase.DONE, Phase.FAILED
 
-    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, workers: int = 1) -> None:
-        super().__init__(plan, roster, ledger=ledger, workers=workers)
+    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engine: Engine = HERE) -> None:
+        super().__init__(plan, roster, ledger=ledger, engine=engine)
         self._scheme, sizes = scheme_of(plan), scheme_of(plan).sizes
         self._t, self._least = parameters_of(plan).threshold, least_of(plan)
         self._adverts: dict[int, Advert] = {}  # by roster number
@@ -231,7 +233,7 @@ class ThresholdServer(ServerRound):
             agreed=self._agreed,
             consents=self._consents,
             surplus=self._surplus,
-            workers=self._workers,
+            engine=self._engine,
         )
         return NOTHING
 

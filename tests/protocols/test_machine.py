@@ -130,12 +130,6 @@ def test_a_server_of_another_roster() -> None:
         serve(plan, other)
 
 
-def test_a_server_without_workers() -> None:
-    plan, roster, _ = scene("secagg")
-    with pytest.raises(UsageError, match="at least one worker is needed"):
-        serve(plan, roster, workers=0)
-
-
 @PROTOCOLS
 def test_receive_before_start(protocol: str) -> None:
     _, _, clients = scene(protocol)

@@ -17,6 +17,7 @@ from dp.events import Relation, Skellam
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols import machine
+from protocols.engines.local import Threads
 from protocols.journal import MemoryJournal
 from protocols.machine import Client, ClientRound, ServerRound
 from protocols.pairwise.messages import Reveal
@@ -127,7 +128,7 @@ def test_several_workers_remove_the_same(tmp_path: Path) -> None:
     for workers in (1, 3):
         ledger = new_ledger(tmp_path / f"{workers}.db")
         plan = replace(plan_with(), session=bytes(16))
-        server = serve(plan, ROSTER, ledger=ledger, workers=workers)
+        server = serve(plan, ROSTER, ledger=ledger, engine=Threads(workers))
         totals.append(simulate(server, clients_of(), UPDATES).outcome.total.tolist())
         ledger.close()
     assert totals[0] == totals[1]

@@ -34,24 +34,22 @@ def start_of(bits: int, length: int) -> np.ndarray:
     length=st.integers(0, 300),
     plus=st.integers(0, 4),
     minus=st.integers(0, 4),
-    workers=st.integers(1, 3),
 )
-def test_adding_masks_is_the_naive_sum(bits: int, length: int, plus: int, minus: int, workers: int) -> None:
+def test_adding_masks_is_the_naive_sum(bits: int, length: int, plus: int, minus: int) -> None:
     target = start_of(bits, length)
     expected = naive(target, seeds_of(plus), seeds_of(minus, 100))
-    add_masks(target, seeds_of(plus), seeds_of(minus, 100), workers=workers)
+    add_masks(target, seeds_of(plus), seeds_of(minus, 100))
     assert (target == expected).all()
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 8])
 @pytest.mark.parametrize("bits", [8, 16, 26, 64])
-def test_block_and_worker_borders_change_nothing(bits: int, workers: int) -> None:
+def test_block_borders_change_nothing(bits: int) -> None:
     per_block = BLOCK_BYTES // Ring(bits).dtype.itemsize
     for blocks in (1, 2, 3):
         for around in (-1, 0, 1):
             target = start_of(bits, blocks * per_block + around)
             expected = naive(target, seeds_of(2), seeds_of(1, 100))
-            add_masks(target, seeds_of(2), seeds_of(1, 100), workers=workers)
+            add_masks(target, seeds_of(2), seeds_of(1, 100))
             assert (target == expected).all()
 
 
@@ -63,19 +61,24 @@ def test_more_streams_than_are_open_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert (target == expected).all()
 
 
-@given(bits=st.integers(8, 64), length=st.integers(1, 200), count=st.integers(1, 4), workers=st.integers(1, 3))
-def test_subtracting_undoes_adding(bits: int, length: int, count: int, workers: int) -> None:
+@given(bits=st.integers(8, 64), length=st.integers(1, 200), count=st.integers(1, 4))
+def test_subtracting_undoes_adding(bits: int, length: int, count: int) -> None:
     target = start_of(bits, length)
-    add_masks(target, seeds_of(count), workers=workers)
-    add_masks(target, [], seeds_of(count), workers=workers)
+    add_masks(target, seeds_of(count))
+    add_masks(target, [], seeds_of(count))
     assert (target == start_of(bits, length)).all()
 
 
-def test_a_worker_is_needed() -> None:
-    with pytest.raises(UsageError, match="worker"):
-        add_masks(start_of(32, 4), seeds_of(1), workers=0)
+@given(bits=st.integers(8, 64), length=st.integers(0, 200), cut=st.integers(0, 10))
+def test_ranges_make_up_the_whole(bits: int, length: int, cut: int) -> None:
+    target = start_of(bits, length)
+    expected = naive(target, seeds_of(2), seeds_of(1, 100))
+    first = min(cut * 16, length)
+    add_masks(target[:first], seeds_of(2), seeds_of(1, 100))
+    add_masks(target[first:], seeds_of(2), seeds_of(1, 100), first=first if first < length else 0)
+    assert (target == expected).all()
 
 
-def test_a_workers_error_is_not_lost() -> None:
-    with pytest.raises(UsageError, match="32 bytes"):
-        add_masks(start_of(64, BLOCK_BYTES), [b"short"], workers=2)
+def test_a_range_begins_where_a_stream_can_be_entered() -> None:
+    with pytest.raises(UsageError, match="multiple of 16"):
+        add_masks(start_of(32, 4), seeds_of(1), first=3)

@@ -1,0 +1,216 @@
+"""Simulations of whole trees of cohorts: each cohort with all its parties is one piece of work for an engine.
+
+Everybody's keys and randomness come from one secret, so a cohort whose worker is lost is run again and says the same.
+Memory holds the cohorts that are being worked on, and the sums of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from numpy.typing import ArrayLike
+
+from dp.noise import NoiseSpec
+from dp.tree import TreeSum
+from protocols.engines import Engine
+from protocols.engines.crowd import Update, clients_of
+from protocols.outcome import RoundOutcome
+from protocols.plan import SESSION_BYTES, RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from protocols.simulate import Faults, Simulation, serve, simulate
+from protocols.tree import Tree, decoded, encoding_above, update_above
+from secagg import labels
+from secagg.encoding import Encoding, Sum
+from secagg.errors import PeerError, ThresholdError, UsageError
+from secagg.keys import derive
+from secagg.params import Adversary
+from secagg.prg import Prg
+
+if TYPE_CHECKING:
+    from dp.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the rounds of a level agree on. ``corrupt`` and ``dropout`` are fractions of the level's members."""
+
+    min_contributors: int
+    protocol: str = "secagg+"
+    corrupt: str = "0.05"
+    dropout: str = "0.1"
+    adversary: Adversary = Adversary.ACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRun:
+    """``rounds[level][number]`` is what became of a cohort: its round, or why there is no sum of it."""
+
+    total: Sum
+    """of the clients that are in it; its weight without weights is their number"""
+    rounds: tuple[tuple[Simulation | str, ...], ...]
+    sums: TreeSum | None
+    """of the cohorts of clients that came through, if there was noise: what privacy follows from"""
+
+
+def grown(clients: int, size: int, secret: bytes) -> Tree:
+    """A tree for a simulation: of made-up people, in as many levels as it takes.
+
+    >>> [len(roster) for roster in grown(40, 6, bytes(32)).rosters]
+    [40, 7, 2]
+    """
+    rosters = list[Roster]()
+    count, digits = clients, len(str(clients))
+    while not rosters or len(rosters[-1]) > size or len(rosters) < 2:
+        names = [f"{'client' if not rosters else f'level-{len(rosters)}'}-{i:0{digits}}" for i in range(count)]
+        rosters.append(Roster.of([_identity(name, secret) for name in names]))
+        count = -(-count // size)
+    return Tree(tuple(rosters), size, derive(secret, labels.SIMULATED, b"beacon"))
+
+
+def simulate_tree(
+    tree: Tree,
+    encoding: Encoding,
+    update: Update,
+    *,
+    terms: Sequence[Terms],
+    engine: Engine,
+    secret: bytes,
+    round_: int = 0,
+    noise: NoiseSpec | None = None,
+    ledger: Callable[[int], Ledger] | None = None,
+    faults: Callable[[int, int], Faults] = lambda level, number: Faults(),
+) -> TreeRun:
+    """One sum over all the clients of a tree that was ``grown`` from ``secret``.
+
+    ``terms`` are those of each level. With ``noise``, that of every cohort of clients, ``ledger(number)`` opens the one
+    that a cohort is charged to, where the cohort is worked on. ``faults(level, number)`` go wrong in a cohort's round.
+
+    >>> from protocols.engines.local import Threads
+    >>> tree, update = grown(12, 4, bytes(32)), lambda name: [1, 2]
+    >>> terms = [Terms(3, dropout="0"), Terms(2, "secagg", dropout="0")]
+    >>> run = simulate_tree(tree, Encoding.integers(2), update, terms=terms, engine=Threads(2), secret=bytes(32))
+    >>> run.total.vector.tolist(), run.total.weight
+    ([12.0, 24.0], 12)
+    """
+    if len(terms) != tree.levels:
+        raise UsageError(f"a tree of {tree.levels} levels has terms for each, not for {len(terms)}")
+    if (noise is None) != (ledger is None):
+        raise UsageError("sums with noise are charged to ledgers, and only those")
+    session = derive(secret, labels.SIMULATED, b"session")[:SESSION_BYTES]
+    rounds = list[tuple[Simulation | str, ...]]()
+    add: Add = partial(_of_client, update)
+    lost: frozenset[str] = frozenset()
+    for number, agreed in enumerate(terms):
+        level = _Level(tree, number, agreed, encoding, noise, session, round_, secret)
+        work = partial(level.run, add=add, lost=lost, ledger=ledger, faults=partial(faults, number))
+        rounds.append(tuple(engine.map(work, range(tree.cohorts(number)))))
+        if number + 1 < tree.levels:
+            encoding, noise, ledger = encoding_above(level.plan(0), number), None, None
+            leaders = {tree.leader(number, i): ran for i, ran in enumerate(rounds[-1])}
+            lost = frozenset(name for name, ran in leaders.items() if isinstance(ran, str))
+            outcomes = {name: ran.outcome for name, ran in leaders.items() if not isinstance(ran, str)}
+            add = partial(_of_cohort, outcomes, number)
+    [root] = rounds[-1]
+    if isinstance(root, str):
+        raise ThresholdError(f"no sum at the root: {root}")
+    events = [one.outcome.event for one in rounds[0] if not isinstance(one, str)]
+    sums = None if events[0].plan.noise is None else TreeSum(tuple(e.plan.secure_sum(len(e.survivors)) for e in events))
+    return TreeRun(decoded(events[0].plan, root.outcome), tuple(rounds), sums)
+
+
+Add: TypeAlias = Callable[[RoundPlan, str], ArrayLike]
+"""What a member of a level adds under its plan."""
+
+
+def _of_client(update: Update, _plan: RoundPlan, name: str) -> ArrayLike:
+    return update(name)
+
+
+def _of_cohort(outcomes: Mapping[str, RoundOutcome], level: int, plan: RoundPlan, name: str) -> ArrayLike:
+    return update_above(plan, outcomes[name], level)
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    tree: Tree
+    level: int
+    terms: Terms
+    encoding: Encoding
+    noise: NoiseSpec | None
+    session: bytes = field(repr=False)
+    round_: int
+    secret: bytes = field(repr=False)
+
+    def plan(self, number: int) -> RoundPlan:
+        first = RoundPlan.propose(
+            self.terms.protocol,
+            (cohort := self.tree.cohort(self.level, number)),
+            self.encoding,
+            min_contributors=self.terms.min_contributors,
+            corrupt=self._share(self.terms.corrupt, 40, len(cohort)),
+            dropout=self._share(self.terms.dropout, 20, len(cohort)),
+            adversary=self.terms.adversary,
+            noise=self.noise,
+            session=self.session,
+            beacon=self.tree.beacon,
+        )
+        return replace(first, round=self.round_)
+
+    def _share(self, share: str, bits: int, members: int) -> str:
+        return f"{self.tree.marked(self.level, share, bits)}/{members}"
+
+    def policy(self, members: int) -> Policy:
+        return Policy(
+            min_contributors=self.terms.min_contributors,
+            protocols={self.terms.protocol},
+            corrupt=self._share(self.terms.corrupt, 40, members),
+            dropout=self._share(self.terms.dropout, 20, members),
+            adversary=self.terms.adversary,
+            beacon=self.tree.beacon,
+        )
+
+    def run(
+        self,
+        number: int,
+        *,
+        add: Add,
+        lost: Set[str],
+        ledger: Callable[[int], Ledger] | None,
+        faults: Callable[[int], Faults],
+    ) -> Simulation | str:
+        """A cohort's round, or why it has no sum."""
+        plan, cohort = self.plan(number), self.tree.cohort(self.level, number)
+        people = [(name, _identity(name, self.secret).key.secret) for name in cohort.names]
+        clients = clients_of(plan, cohort, people, self.policy(len(cohort)), self.secret)
+        updates = _Made(partial(add, plan), [name for name in cohort.names if name not in lost])
+        with ExitStack() as held:
+            opened = None if ledger is None else held.enter_context(closing(ledger(number)))
+            try:
+                return simulate(serve(plan, cohort, ledger=opened), clients, updates, faults=faults(number))
+            except (PeerError, ThresholdError) as error:
+                return str(error)
+
+
+class _Made(Mapping[str, ArrayLike]):
+    """Updates that are made when a client asks for its own."""
+
+    def __init__(self, make: Callable[[str], ArrayLike], names: Sequence[str]) -> None:
+        self._make, self._names = make, names
+
+    def __getitem__(self, name: str) -> ArrayLike:
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _identity(name: str, secret: bytes) -> Identity:
+    return Identity.generate(name, Prg(derive(secret, labels.SIMULATED, b"identity", name.encode())))

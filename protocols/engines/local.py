@@ -1,0 +1,45 @@
+"""Threads of this process: for work that releases the interpreter lock, as AES, numpy and compiled code do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from protocols.engines import Engine, Placed, ahead, checked_workers
+
+A = TypeVar("A")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+class Threads(Engine):
+    """
+    >>> list(Threads(2).map(lambda item: item * item, range(4)))
+    [0, 1, 4, 9]
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        self.workers = checked_workers(workers)
+
+    def map(self, work: Callable[[A], R], items: Iterable[A]) -> Iterator[R]:
+        with ThreadPoolExecutor(self.workers) as pool:
+            yield from ahead(2 * self.workers, lambda item: pool.submit(work, item).result, items)
+
+    def place(self, make: Callable[[], S]) -> Placed[S]:
+        return _Here(make)
+
+
+HERE = Threads()
+"""One worker, which does one thing after another."""
+
+
+class _Here(Placed[S]):
+    """A thread of its own, so that what is asked happens in order."""
+
+    def __init__(self, make: Callable[[], S]) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._made = self._thread.submit(make)
+
+    def ask(self, work: Callable[[S, A], R], argument: A) -> Callable[[], R]:
+        return self._thread.submit(lambda: work(self._made.result(), argument)).result

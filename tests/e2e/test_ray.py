@@ -1,0 +1,169 @@
+"""Engines on real Ray, each in a process of its own: the same sums, workers killed, nothing listening but on loopback.
+
+The namespace has a second address besides ``lo``'s, on which Ray could listen, and does not.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray", reason="NOT TESTED: the engine needs the extra ray")
+
+ROOT = Path(__file__).parents[2]
+NETWORK = """
+ip link set lo up
+ip link add other type dummy && ip addr add 10.99.0.1/24 dev other && ip link set other up
+exec "$@"
+"""
+ALONE = ["unshare", "--net", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec", NETWORK]
+
+SCENE = """
+import json, os, signal, sys, tempfile
+from functools import partial
+from pathlib import Path
+import numpy as np
+from protocols.engines import add_masks_on
+from protocols.engines.crowd import simulate_crowd
+from protocols.engines.local import Threads
+from protocols.engines.ray import OnRay
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from protocols.simulate import Faults, serve
+from secagg.encoding import Encoding
+from secagg.errors import PeerError, StorageError, UsageError
+from secagg.prg import Prg
+
+def dies_once(path, value):
+    "The first who tries is killed in the middle."
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return value
+    os.kill(os.getpid(), signal.SIGKILL)
+
+said = {}
+folder = tempfile.mkdtemp()
+"""
+
+
+@pytest.fixture(scope="module")
+def namespace() -> None:
+    try:
+        subprocess.run([*ALONE, "sh", "true"], check=True, capture_output=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("NOT TESTED: no network namespace can be made here")
+
+
+def said_by(script: str, seconds: float = 120) -> dict[str, Any]:
+    done = subprocess.run(
+        [*ALONE, "sh", sys.executable, "-W", "ignore", "-c", SCENE + dedent(script) + "\nprint(json.dumps(said))"],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
+@pytest.mark.usefixtures("namespace")
+def test_workers_errors_deaths_and_what_listens() -> None:
+    said = said_by(
+        """
+        with OnRay(2) as engine:
+            said["order"] = list(engine.map(lambda item: item * item, range(9)))
+            seeds = [os.urandom(32) for _ in range(9)]
+            ours, theirs = np.zeros(200_001, np.uint32), np.zeros(200_001, np.uint32)
+            add_masks_on(engine, ours, seeds[:5], seeds[5:])
+            add_masks_on(Threads(1), theirs, seeds[:5], seeds[5:])
+            said["masks"] = bool((ours == theirs).all())
+
+            def refuse(item):
+                raise PeerError("no", culprits=["mallory"])
+            try:
+                list(engine.map(refuse, [1]))
+            except PeerError as error:
+                said["error"] = [error.reason, list(error.culprits)]
+            said["again"] = list(engine.map(partial(dies_once, f"{folder}/task"), [7, 8]))
+
+            placed = engine.place(list)
+            def note(kept, item):
+                kept.append(item)
+                if item == 2:
+                    dies_once(f"{folder}/placed", None)
+                return list(kept)
+            waiting = [placed.ask(note, item) for item in range(4)]
+            said["placed"] = [take() for take in waiting]
+
+            def always(kept, item):
+                os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                engine.place(list).ask(always, 0)()
+            except StorageError as error:
+                said["given up"] = str(error)
+
+            rows = [line.split() for name in ("tcp", "tcp6") for line in open(f"/proc/net/{name}").readlines()[1:]]
+            said["listening"] = sorted({row[1].rpartition(":")[0] for row in rows if row[3] == "0A"})
+        try:
+            list(engine.map(abs, [1]))
+        except UsageError as error:
+            said["stopped"] = str(error)
+        """
+    )
+    assert said["order"] == [i * i for i in range(9)]
+    assert said["masks"] is True
+    assert said["error"] == ["no", ["mallory"]]
+    assert said["again"] == [7, 8]
+    assert said["placed"] == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]
+    assert "has been lost 4 times" in said["given up"]
+    assert set(said["listening"]) <= {"0100007F", "0000000000000000FFFF00000100007F", "0" * 24 + "01000000"}
+    assert said["listening"]
+    assert "Ray does not run" in said["stopped"]
+
+
+@pytest.mark.usefixtures("namespace")
+def test_a_crowd_whose_worker_is_killed_in_the_middle_gives_the_exact_sum() -> None:
+    """At the start of the upload phase one of the two processes with clients is killed. Dropouts are real, too."""
+    said = said_by(
+        """
+        N, LENGTH = 40, 300
+        people = [Identity.generate(f"client-{i:02}", Prg(bytes([i]) * 32)) for i in range(N)]
+        roster = Roster.of(people)
+        policy = Policy(min_contributors=20)
+        encoding = Encoding.integers(LENGTH)
+        plan = RoundPlan.propose("secagg+", roster, encoding, min_contributors=20, dropout="0.2")
+        update = lambda name: np.arange(LENGTH) * int(name[-2:])
+        pids = {}
+        def spoil(envelope):
+            return envelope.frame
+        class Killing(OnRay):
+            def place(self, make):
+                placed = super().place(make)
+                pid = placed.ask(lambda part, _: os.getpid(), None)()
+                pids[pid] = placed
+                return placed
+        with Killing(2) as engine:
+            server = serve(plan, roster, engine=engine)
+            def kill(envelope):
+                if envelope.phase == "upload" and len(pids) == 2:
+                    victim = min(pids)
+                    os.kill(victim, signal.SIGKILL)
+                    del pids[victim]
+                return envelope.frame
+            faults = Faults(silent={"client-07": "upload", "client-21": "reveal"}, corrupted=kill)
+            ran = simulate_crowd(server, people, update, policy=policy, engine=engine, faults=faults)
+        expected = sum(update(name) for name in ran.outcome.survivors)
+        said["exact"] = ran.outcome.total.tolist() == expected.tolist()
+        said["survivors"] = len(ran.outcome.survivors)
+        said["killed"] = 2 - len(pids)
+        said["incidents"] = len(ran.incidents)
+        """
+    )
+    assert said == {"exact": True, "survivors": 39, "killed": 1, "incidents": 0}
