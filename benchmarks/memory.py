@@ -1,4 +1,4 @@
-"""The peak of this process's resident memory, in bytes. Linux keeps it, and starts it again on demand."""
+"""The peak of a process's resident memory, in bytes. Linux keeps it, and starts it again on demand."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 from secagg.errors import UsageError
 
 
-def peak() -> int:
+def peak(process: int | str = "self") -> int:
     """Since the process began, or since ``start_peak``."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    status = Path(f"/proc/{process}/status")
+    for line in status.read_text().splitlines():
         if line.startswith("VmHWM"):
             return 1024 * int(line.split()[1])
-    raise UsageError("peak memory is read from /proc/self/status, which has none here")
+    raise UsageError(f"peak memory is read from {status}, which has none here")
 
 
 def start_peak() -> None:

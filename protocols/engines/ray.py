@@ -29,6 +29,9 @@ A = TypeVar("A")
 R = TypeVar("R")
 S = TypeVar("S")
 
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""No reports of use to Ray's makers, and no warning about a default that will change."""
+
 _RETRIES = 3
 """How often the work of a worker that died is given to another."""
 
@@ -45,7 +48,7 @@ class OnRay(Engine):
     def __enter__(self) -> Self:
         if ray.is_initialized():
             raise UsageError("Ray runs here already: use the engine without a with statement")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ |= _QUIET
         ray.init(
             "local",
             num_cpus=self.workers,
