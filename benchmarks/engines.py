@@ -43,15 +43,14 @@ class Config:
     crowd: str = "1000,5000"
     crowd_d: int = 10_000
     drop: float = 0.02
-    tree: int = 20_000
-    cohort: int = 1000
-    tree_d: int = 1000
+    tree: int = 5000
+    cohort: int = 500
 
     def __post_init__(self) -> None:
         if not set(self.parts.split(",")) <= _PARTS:
             raise UsageError(f"parts are some of {', '.join(sorted(_PARTS))}")
-        if min(self.workers, self.d, self.masks, self.repeats, self.crowd_d, self.tree_d) < 1:
-            raise UsageError("workers, d, masks, repeats, crowd_d and tree_d are at least 1")
+        if min(self.workers, self.d, self.masks, self.repeats, self.crowd_d) < 1:
+            raise UsageError("workers, d, masks, repeats and crowd_d are at least 1")
         if not all(size.isdecimal() and int(size) >= 20 for size in self.crowd.split(",")):
             raise UsageError("crowd is a list of numbers of clients, 20 or more, separated by commas")
         if not 0 <= self.drop < 0.1 or not 20 <= self.cohort < self.tree:
@@ -109,7 +108,9 @@ def _crowds(config: Config, ray: Engine, figures: dict[str, float], ratios: dict
     sizes = [int(size) for size in config.crowd.split(",")]
     for n in sizes:
         identities, roster = people(n)
-        plan = RoundPlan.propose("secagg+", roster, Encoding.integers(config.crowd_d, 16), min_contributors=min(50, n // 2))
+        plan = RoundPlan.propose(
+            "secagg+", roster, Encoding.integers(config.crowd_d, 16), min_contributors=min(50, n // 2)
+        )
         degree = parameters_of(plan).degree
         gone = roster.names[:: max(round(1 / config.drop), 1)] if config.drop else ()
         say(f"crowd: n = {n}, k = {degree}, d = {config.crowd_d}, {len(gone)} gone before UPLOAD")
@@ -137,19 +138,26 @@ def _crowds(config: Config, ray: Engine, figures: dict[str, float], ratios: dict
 
 def _tree(config: Config, ray: Engine, figures: dict[str, float], ratios: dict[str, float], say: Say) -> None:
     tree = grown(config.tree, config.cohort, _SECRET)
-    say(f"tree: {config.tree} clients in {tree.cohorts(0)} cohorts, d = {config.tree_d}")
+    say(f"tree: {config.tree} clients in {tree.cohorts(0)} cohorts, d = {config.crowd_d}")
     terms = [Terms(config.cohort // 2), *[Terms(2, "secagg", corrupt="0") for _ in tree.rosters[1:]]]
     start_peak()
     began = perf_counter()
     ran = simulate_tree(
-        tree, Encoding.integers(config.tree_d, 16), _Update(config.tree_d), terms=terms, engine=ray, secret=_SECRET
+        tree,
+        Encoding.integers(config.crowd_d, 16),
+        _Update(config.crowd_d),
+        terms=terms,
+        engine=ray,
+        secret=_SECRET,
+        round_=0,
     )
     figures["tree_s"] = perf_counter() - began
-    figures["tree_server_mib"] = peak() / 2**20
+    figures["tree_root_mib"] = peak() / 2**20
+    figures["tree_worker_mib"] = max(ray.map(_peak, range(4 * ray.workers))) / 2**20
     figures["tree_cohorts"] = tree.cohorts(0)
     figures["tree_clients"] = ran.total.weight
     names = [name for one in ran.rounds[0] if not isinstance(one, str) for name in one.outcome.survivors]
-    _check(ran.total.vector, names, config.tree_d)
+    _check(ran.total.vector, names, config.crowd_d)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +193,10 @@ class _Watched(Engine):
         placed = self._engine.place(make)
         self.pids.append(placed.ask(_pid, None)())
         return placed
+
+
+def _peak(_item: int) -> int:
+    return peak()
 
 
 def _pid(_kept: object, _argument: None) -> int:

@@ -8,11 +8,10 @@ sees it under the noise of all cohorts, but for those whose aggregators tell wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
+from fractions import Fraction
 
-from dp.events import DiscreteGaussians, Everyone, Guarantee, Mechanism, Release, Skellam
+from dp.events import Everyone, Guarantee, Relation, Release, Skellam
 from dp.noise import Family
 from dp.secure_sum import SecureSum
 from secagg.errors import UsageError
@@ -27,9 +26,11 @@ class TreeSum:
     def __post_init__(self) -> None:
         if not self.cohorts:
             raise UsageError("a tree has at least one cohort")
-        kinds = {(c.noise.family, c.dimension, c.l2_squared, c.l1, c.session, c.round) for c in self.cohorts}
+        kinds = {(c.dimension, c.l2_squared, c.l1, c.session, c.round) for c in self.cohorts}
         if len(kinds) > 1:
-            raise UsageError("the cohorts of one round differ in their vectors, their noise or their round")
+            raise UsageError("the cohorts of one round differ in their vectors or their round")
+        if any(cohort.noise.family is not Family.SKELLAM for cohort in self.cohorts):
+            raise UsageError("cohorts add Skellam noise: no bound is known for sums of different discrete Gaussians")
         if len({cohort.plan_digest for cohort in self.cohorts}) < len(self.cohorts):
             raise UsageError("a cohort counts once")
 
@@ -38,26 +39,31 @@ class TreeSum:
         return TreeSum(tuple(cohort.worst() for cohort in self.cohorts))
 
     def to_aggregators(self, guarantee: Guarantee) -> Release:
-        """To the root and all the aggregators together: the sum of a client's own cohort."""
-        return Release(_combined(self.cohorts, guarantee, min), Everyone(), guarantee)
+        """To the root and all the aggregators together: the sum of a client's own cohort.
 
-    def to_root(self, guarantee: Guarantee, corrupt: int) -> Release:
-        """To the root with any ``corrupt`` of the aggregators, for the clients of the others.
-
-        Nobody knows which they are: those of the cohorts with the most noise.
+        An aggregator in between, of cohorts of cohorts, is the root of those.
         """
-        honest = len(self.cohorts) - corrupt
+        return self._under(min(self._held()), guarantee)
+
+    def to_root(self, guarantee: Guarantee, lost: int) -> Release:
+        """To the root, for the clients of honest aggregators, if the noise of any ``lost`` cohorts does not count.
+
+        It does not if their aggregators tell what they saw, or (before the round) if they may not come through. Nobody
+        knows which they are: those with the most noise.
+        """
+        honest = len(self.cohorts) - lost
         if not 0 < honest <= len(self.cohorts):
-            raise UsageError(f"of {len(self.cohorts)} aggregators {corrupt} cannot be corrupt and another one honest")
-        quietest_first = sorted(self.cohorts, key=lambda cohort: cohort.noise.held(cohort.planned, cohort.survivors))
-        return Release(_combined(quietest_first[:honest], guarantee, sum), Everyone(), guarantee)
+            raise UsageError(f"of {len(self.cohorts)} cohorts {lost} cannot be lost and another one left")
+        return self._under(sum(self._held()[:honest], Fraction(0)), guarantee)
 
+    def _held(self) -> list[Fraction]:
+        """The variance in each cohort's sum, colluders' not counted, the least first."""
+        return sorted(cohort.noise.held(cohort.planned, cohort.survivors) for cohort in self.cohorts)
 
-def _combined(cohorts: Sequence[SecureSum], guarantee: Guarantee, combine: Callable[[Iterable[Any]], Any]) -> Mechanism:
-    """Of one cohort or of many: independent Skellam noises add up to Skellam noise, discrete Gaussians to more of them,
-    none of them smaller than the smallest."""
-    noises: list[Any] = [cohort.release(guarantee).mechanism for cohort in cohorts]
-    if cohorts[0].noise.family is Family.SKELLAM:
-        return replace(cast(Skellam, noises[0]), variance=combine(noise.variance for noise in noises))
-    each, parties = min(noise.each for noise in noises), combine(noise.parties for noise in noises)
-    return replace(cast(DiscreteGaussians, noises[0]), parties=parties, each=each)
+    def _under(self, variance: Fraction, guarantee: Guarantee) -> Release:
+        if guarantee.relation is not Relation.ZERO_OUT:
+            raise UsageError(
+                "cohorts are disjoint under zero-out only: one client more, or another, and all are redrawn"
+            )
+        one = self.cohorts[0]
+        return Release(Skellam(variance, one.l2_squared, one.l1), Everyone(), guarantee)

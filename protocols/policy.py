@@ -25,6 +25,7 @@ class Policy:
     the server computed with. ``noise_multiplier`` is the least noise in the sum, as standard deviation over the norm of
     one client's contribution; None accepts sums without noise. ``beacon`` is random bytes that this client has from the
     deployment, or from a public source, and not from the server: what lots are drawn with, once the roster is fixed.
+    ``whole_roster`` is for a roster that was itself drawn by lot: no server chooses a part of it.
     """
 
     min_contributors: int
@@ -35,6 +36,7 @@ class Policy:
     security: int = 40
     noise_multiplier: Fraction | str | float | None = None
     beacon: bytes = b""
+    whole_roster: bool = False
 
     def __post_init__(self) -> None:
         if self.min_contributors < 2:
@@ -66,6 +68,8 @@ class Policy:
             raise PolicyError(f"the plan speaks of {plan.clients} clients, the roster has {len(roster)}")
         if self.beacon and plan.beacon != self.beacon:
             raise PolicyError("lots would be drawn with another beacon than this client knows")
+        if self.whole_roster and plan.clients != len(roster):
+            raise PolicyError(f"the plan is for {plan.clients} of the {len(roster)} clients that were drawn")
         if plan.min_contributors < self.min_contributors:
             raise PolicyError(f"min_contributors {plan.min_contributors} is below the {self.min_contributors} demanded")
         if plan.noise is not None and plan.noise.colluders < self.corrupt_of(plan.clients):

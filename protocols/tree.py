@@ -7,7 +7,9 @@ sees less than the sum of many cohorts; every level has its minimum, which the c
 
 Who is with whom is drawn from a beacon: random bytes that the deployment publishes once the rosters are fixed. Every
 client draws its cohort again and takes it for its roster, so it refuses a plan for any other, and nobody can choose
-with whom it is summed up. Cohorts stay as they are for a session; a client is in one of them.
+with whom it is summed up (an aggregator still chooses whom it calls silent, down to the minimum). Cohorts stay as they
+are for a session; a client is in one of them. Protocols do not say which server is speaking: that it is the leader of
+its cohort, and not the root, a client knows from the transport.
 
     who dishonest                     what it learns of a client
     its aggregator                    the sum of its cohort, who took part in it
@@ -19,7 +21,7 @@ with whom it is summed up. Cohorts stay as they are for a session; a client is i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -78,7 +80,7 @@ class Tree:
         object.__setattr__(self, "_orders", tuple(self._order(level) for level in range(len(self.rosters))))
 
     def _order(self, level: int) -> NDArray[np.int64]:
-        seed = digest(labels.TREE, self.beacon, u32.encode(level), self.rosters[level].digest)
+        seed = digest(labels.TREE, self.beacon, u32.encode(level), u32.encode(self.size), self.rosters[level].digest)
         return np.argsort(random_words(Prg(seed), len(self.rosters[level])), kind="stable")
 
     @property
@@ -132,19 +134,27 @@ class Tree:
 # What goes up
 
 
-def encoding_above(largest: RoundPlan, level: int) -> Encoding:
-    """For the sums of a level's cohorts, of which ``largest`` plans the first, which has the most members.
+def encoding_above(plans: Iterable[RoundPlan], level: int) -> Encoding:
+    """For the sums of a level's cohorts. ``plans`` are at least those of the first cohort (the largest) and the last.
 
     Above the clients there is one more coordinate: how many clients are in the sum.
     """
-    return Encoding.integers(largest.encoding.coordinates + (level == 0), bits=largest.ring_bits)
+    first, *others = plans
+    bits = max(plan.ring_bits for plan in (first, *others))  # noise may need more where there are fewer to make it
+    return Encoding.integers(first.encoding.coordinates + (level == 0), bits=bits)
 
 
 def update_above(plan: RoundPlan, outcome: RoundOutcome, level: int) -> NDArray[np.int64]:
-    """What the aggregator of a cohort of ``level`` adds under ``plan``, that of its own round on the level above."""
+    """What the aggregator of a cohort of ``level`` adds under ``plan``, that of its own round on the level above.
+
+    Once: the same session and round, of which its journal knows one plan. Under another, the root would take the
+    difference.
+    """
+    below, encoding = outcome.event.plan, plan.encoding
     vector = np.append(outcome.total, len(outcome.survivors)) if level == 0 else outcome.total
-    encoding = plan.encoding
-    if encoding != Encoding.integers(len(vector), encoding.bits) or encoding.bits < outcome.event.plan.ring_bits:
+    if (plan.session, plan.round) != (below.session, below.round):
+        raise PolicyError("the plan of the level above is for another session or round than this cohort's sum")
+    if encoding != Encoding.integers(len(vector), encoding.bits) or encoding.bits < below.ring_bits:
         raise PolicyError("the plan of the level above is not one for the sum of this cohort")
     return vector
 
@@ -154,6 +164,8 @@ def decoded(clients: RoundPlan, root: RoundOutcome) -> Sum:
 
     ``clients`` is the plan of any cohort of clients.
     """
+    if (clients.session, clients.round) != (root.event.plan.session, root.event.plan.round):
+        raise UsageError("these clients' vectors are not in this sum: it is of another session or round")
     return clients.decode_total(root.total[:-1], int(root.total[-1]))
 
 
@@ -167,9 +179,11 @@ def largest_epsilon(tree: Tree, ledgers: Sequence[Ledger]) -> float:
     """
     if len(ledgers) != tree.cohorts(0):
         raise UsageError(f"{tree.cohorts(0)} cohorts have as many ledgers, not {len(ledgers)}")
+    if any(ledger.guarantee.relation is not Relation.ZERO_OUT for ledger in ledgers):
+        raise UsageError("cohorts are disjoint under zero-out only: one client more, or another, and all are redrawn")
+    if len({(ledger.guarantee, ledger.budget.delta) for ledger in ledgers}) > 1:
+        raise UsageError("the cohorts' ledgers are for different guarantees, or at different deltas")
     for number, ledger in enumerate(ledgers):
-        if ledger.guarantee.relation is Relation.REPLACE_ONE:
-            raise UsageError("replacing a client could move it to another cohort: cohorts are not disjoint then")
         roster = tree.cohort(0, number).digest
         for entry in ledger.entries():
             if entry["phase"] in ("reserve", "commit") and _roster_of(entry) != roster:

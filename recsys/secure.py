@@ -191,6 +191,7 @@ class SecureAdder:
             dropout=deployment.dropout,
             adversary=deployment.adversary,
             beacon=self._beacon,
+            whole_roster=True,
         )
 
     @property

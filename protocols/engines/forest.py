@@ -6,7 +6,7 @@ Memory holds the cohorts that are being worked on, and the sums of a level.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +18,7 @@ from dp.noise import NoiseSpec
 from dp.tree import TreeSum
 from protocols.engines import Engine
 from protocols.engines.crowd import Update, clients_of
-from protocols.outcome import RoundOutcome
+from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -53,8 +53,10 @@ class TreeRun:
     total: Sum
     """of the clients that are in it; its weight without weights is their number"""
     rounds: tuple[tuple[Simulation | str, ...], ...]
-    sums: TreeSum | None
-    """of the cohorts of clients that came through, if there was noise: what privacy follows from"""
+    made: TreeSum | None
+    """the cohorts whose sums their aggregators have, if there was noise: what privacy follows from there"""
+    added: TreeSum | None
+    """those whose sums are in the total: what it follows from at the root"""
 
 
 def grown(clients: int, size: int, secret: bytes) -> Tree:
@@ -80,12 +82,12 @@ def simulate_tree(
     terms: Sequence[Terms],
     engine: Engine,
     secret: bytes,
-    round_: int = 0,
+    round_: int,
     noise: NoiseSpec | None = None,
     ledger: Callable[[int], Ledger] | None = None,
     faults: Callable[[int, int], Faults] = lambda level, number: Faults(),
 ) -> TreeRun:
-    """One sum over all the clients of a tree that was ``grown`` from ``secret``.
+    """One sum over all the clients of a tree that was ``grown`` from ``secret``. Each sum has a ``round_`` of its own.
 
     ``terms`` are those of each level. With ``noise``, that of every cohort of clients, ``ledger(number)`` opens the one
     that a cohort is charged to, where the cohort is worked on. ``faults(level, number)`` go wrong in a cohort's round.
@@ -93,7 +95,8 @@ def simulate_tree(
     >>> from protocols.engines.local import Threads
     >>> tree, update = grown(12, 4, bytes(32)), lambda name: [1, 2]
     >>> terms = [Terms(3, dropout="0"), Terms(2, "secagg", dropout="0")]
-    >>> run = simulate_tree(tree, Encoding.integers(2), update, terms=terms, engine=Threads(2), secret=bytes(32))
+    >>> settings = {"terms": terms, "engine": Threads(2), "secret": bytes(32)}
+    >>> run = simulate_tree(tree, Encoding.integers(2), update, round_=0, **settings)
     >>> run.total.vector.tolist(), run.total.weight
     ([12.0, 24.0], 12)
     """
@@ -110,7 +113,8 @@ def simulate_tree(
         work = partial(level.run, add=add, lost=lost, ledger=ledger, faults=partial(faults, number))
         rounds.append(tuple(engine.map(work, range(tree.cohorts(number)))))
         if number + 1 < tree.levels:
-            encoding, noise, ledger = encoding_above(level.plan(0), number), None, None
+            ends = level.plan(0), level.plan(tree.cohorts(number) - 1)
+            encoding, noise, ledger = encoding_above(ends, number), None, None
             leaders = {tree.leader(number, i): ran for i, ran in enumerate(rounds[-1])}
             lost = frozenset(name for name, ran in leaders.items() if isinstance(ran, str))
             outcomes = {name: ran.outcome for name, ran in leaders.items() if not isinstance(ran, str)}
@@ -118,9 +122,24 @@ def simulate_tree(
     [root] = rounds[-1]
     if isinstance(root, str):
         raise ThresholdError(f"no sum at the root: {root}")
-    events = [one.outcome.event for one in rounds[0] if not isinstance(one, str)]
-    sums = None if events[0].plan.noise is None else TreeSum(tuple(e.plan.secure_sum(len(e.survivors)) for e in events))
-    return TreeRun(decoded(events[0].plan, root.outcome), tuple(rounds), sums)
+    made = {number: ran.outcome.event for number, ran in enumerate(rounds[0]) if not isinstance(ran, str)}
+    added = [event for number, event in made.items() if _added(tree, rounds, 0, number)]
+    total = decoded(added[0].plan, root.outcome)
+    return TreeRun(total, tuple(rounds), _sums(made.values()), _sums(added))
+
+
+def _added(tree: Tree, rounds: Sequence[Sequence[Simulation | str]], level: int, number: int) -> bool:
+    """Whether the sum of a cohort got as far as the root."""
+    if isinstance(rounds[level][number], str) or level + 1 == tree.levels:
+        return not isinstance(rounds[level][number], str)
+    leader = tree.leader(level, number)
+    ran = rounds[level + 1][above := tree.number_of(level + 1, leader)]
+    return not isinstance(ran, str) and leader in ran.outcome.survivors and _added(tree, rounds, level + 1, above)
+
+
+def _sums(events: Iterable[RoundEvent]) -> TreeSum | None:
+    sums = tuple(event.plan.secure_sum(len(event.survivors)) for event in events if event.plan.noise is not None)
+    return TreeSum(sums) if sums else None
 
 
 Add: TypeAlias = Callable[[RoundPlan, str], ArrayLike]
@@ -172,6 +191,7 @@ class _Level:
             dropout=self._share(self.terms.dropout, 20, members),
             adversary=self.terms.adversary,
             beacon=self.tree.beacon,
+            whole_roster=True,
         )
 
     def run(

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 
 from protocols.engines import Engine, Placed, ahead, checked_workers
 from secagg.errors import StorageError, UsageError
@@ -141,5 +141,7 @@ def _sent(value: Any) -> Any:
 def _taken(result: Any) -> Any:
     try:
         return ray.get(result)
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         raise error.cause from None  # what the work raised, as it would have been raised here
+    except WorkerCrashedError as error:
+        raise StorageError(f"a piece of work has lost {_RETRIES + 1} workers") from error

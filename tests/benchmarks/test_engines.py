@@ -24,7 +24,6 @@ SMALL = {
     "drop": 0.05,
     "tree": 60,
     "cohort": 30,
-    "tree_d": 10,
 }
 
 
@@ -69,7 +68,7 @@ def test_wrong_sums_are_worth_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         {"crowd": "19"},
         {"crowd": "many"},
         {"drop": 0.5},
-        {"tree": 1000},
+        {"tree": 500},
         {"cohort": 5},
     ],
 )

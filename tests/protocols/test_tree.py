@@ -66,6 +66,8 @@ def test_who_is_with_whom_depends_on_beacon_roster_and_nothing_else() -> None:
     names = [tree_of().cohort(0, 0).names, tree_of(beacon=b"b" * 32).cohort(0, 0).names]
     assert names[0] == tree_of().cohort(0, 0).names
     assert names[0] != names[1]
+    sizes = [tree_of(50, size).cohort(0, 0).names for size in (25, 13)]
+    assert not set(sizes[1]) <= set(sizes[0])  # or two sizes would give cohorts that differ by little
     assert len(set(names[0]) & set(tree_of(51, 13).cohort(0, 0).names)) < 12
 
 
@@ -155,23 +157,23 @@ def round_over(plan: RoundPlan, clients: dict[str, Client], value: Callable[[int
 @pytest.fixture(scope="module")
 def outcome() -> RoundOutcome:
     roster, clients = local_clients(6, Policy(min_contributors=2))
-    plan = RoundPlan.propose("secagg", roster, ENCODING, min_contributors=3)
+    plan = RoundPlan.propose("secagg", roster, ENCODING, min_contributors=3, session=bytes(16))
     return round_over(plan, clients, lambda i: np.arange(LENGTH) - i).outcome
 
 
-def plan_above(encoding: Encoding) -> RoundPlan:
-    return RoundPlan.propose("secagg", people("a", 5), encoding, min_contributors=3)
+def plan_above(encoding: Encoding, session: bytes = bytes(16)) -> RoundPlan:
+    return RoundPlan.propose("secagg", people("a", 5), encoding, min_contributors=3, session=session)
 
 
 def test_the_sum_of_a_cohort_goes_up_with_its_count(outcome: RoundOutcome) -> None:
-    encoding = encoding_above(outcome.event.plan, 0)
+    encoding = encoding_above([outcome.event.plan], 0)
     vector = update_above(plan_above(encoding), outcome, 0)
     assert vector.tolist() == [*outcome.total.tolist(), 6]
     assert encoding.encode(vector, weight=1, seed=bytes(32), rng=Prg(bytes(32))).tolist() == vector.tolist()
 
 
 def test_above_that_the_count_is_in_it_already(outcome: RoundOutcome) -> None:
-    encoding = encoding_above(outcome.event.plan, 1)
+    encoding = encoding_above([outcome.event.plan], 1)
     assert encoding.length == LENGTH
     assert update_above(plan_above(encoding), outcome, 1).tolist() == outcome.total.tolist()
 
@@ -193,18 +195,56 @@ def test_an_aggregator_refuses_a_plan_that_is_not_for_its_sum(bad: str, outcome:
 
 
 def test_without_that_check_its_sum_would_be_clipped(outcome: RoundOutcome, monkeypatch: pytest.MonkeyPatch) -> None:
-    switch_off(monkeypatch, tree_module, "update_above", "encoding.bits < outcome.event.plan.ring_bits")
+    switch_off(monkeypatch, tree_module, "update_above", "encoding.bits < below.ring_bits")
     plan = plan_above(Encoding.integers(LENGTH + 1, bits=4))
     vector = tree_module.update_above(plan, outcome, 0)
     encoded = plan.encoding.encode(vector, weight=1, seed=bytes(32), rng=Prg(bytes(32)))
     assert encoded.tolist() != vector.tolist()
 
 
+@pytest.mark.parametrize("other", ["session", "round"])
+def test_a_cohorts_sum_goes_up_once(other: str, outcome: RoundOutcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under two plans, with one aggregator missing in the second, the difference would be that cohort's sum alone."""
+    right = plan_above(encoding_above([outcome.event.plan], 0))
+    wrong = replace(right, session=b"x" * 16) if other == "session" else right.next_round()
+    assert len(update_above(right, outcome, 0)) == LENGTH + 1
+    with pytest.raises(PolicyError, match="another session or round"):
+        update_above(wrong, outcome, 0)
+    with pytest.raises(UsageError, match="another session or round"):
+        decoded(wrong, outcome)
+    condition = "(plan.session, plan.round) != (below.session, below.round)"
+    switch_off(monkeypatch, tree_module, "update_above", condition)
+    assert len(tree_module.update_above(wrong, outcome, 0)) == LENGTH + 1
+
+
+def test_the_widest_ring_may_be_the_smallest_cohorts() -> None:
+    """A part of the noise is for the missing: where fewer make it, each makes more."""
+    noise = NoiseSpec(Family.SKELLAM, Fraction(1 << 25), dropouts=3)
+    plans = [
+        RoundPlan.propose("secagg", people("c", n), Encoding.integers(1, bits=8), min_contributors=5, noise=noise)
+        for n in (6, 5)
+    ]
+    assert plans[1].ring_bits > plans[0].ring_bits
+    assert encoding_above(plans, 0).bits == encoding_above(plans[::-1], 0).bits == plans[1].ring_bits
+
+
+def test_a_plan_for_a_part_of_the_cohort_is_refused() -> None:
+    """Which part, the aggregator would choose, and the fears are for a cohort that was drawn."""
+    tree = grown(24, 8, SECRET)
+    name = tree.rosters[0].names[0]
+    cohort = tree.cohort(0, tree.number_of(0, name))
+    policy = Policy(min_contributors=2, dropout="0.2", whole_roster=True)
+    client = Client(Identity.generate(name, Prg(_secret_of(name))), cohort, policy=policy)
+    plan = RoundPlan.propose("secagg", cohort, ENCODING, min_contributors=3, clients=5)
+    with pytest.raises(PolicyError, match="5 of the 8 clients"):
+        client.start(plan, np.zeros(LENGTH))
+
+
 def test_sums_that_outgrow_an_encoding_are_refused() -> None:
     clients = people("c", 300)
     plan = RoundPlan.propose("secagg+", clients, Encoding.integers(LENGTH, bits=32), min_contributors=100)
     with pytest.raises(UsageError, match="2 to 32 bits"):
-        encoding_above(plan, 0)
+        encoding_above([plan], 0)
 
 
 # Whole trees
@@ -216,7 +256,7 @@ def value_of(name: str) -> np.ndarray:
 
 
 def run(tree: Tree, *terms: Terms, **more: Any) -> TreeRun:
-    return simulate_tree(tree, ENCODING, value_of, terms=terms, engine=ENGINE, secret=SECRET, **more)
+    return simulate_tree(tree, ENCODING, value_of, terms=terms, engine=ENGINE, secret=SECRET, **({"round_": 0} | more))
 
 
 def expected(tree: Tree, ran: TreeRun) -> list[float]:
@@ -250,7 +290,7 @@ def test_floats_come_back_unrotated_and_unscaled() -> None:
     tree = grown(30, 10, SECRET)
     encoding = Encoding(LENGTH, clip_l2=20.0, bits=16, rotate=True)
     update = lambda name: value_of(name) / 50  # noqa: E731
-    ran = simulate_tree(tree, encoding, update, terms=[LOW, TOP], engine=ENGINE, secret=SECRET)
+    ran = simulate_tree(tree, encoding, update, terms=[LOW, TOP], engine=ENGINE, secret=SECRET, round_=0)
     truth = np.sum([update(name) for name in tree.rosters[0].names], axis=0)
     assert np.abs(ran.total.vector - truth).max() < 30 * 2 / encoding.scale
 
@@ -367,22 +407,23 @@ def noised(tree: Tree, ledgers: Ledgers, **more: Any) -> TreeRun:
         secret=SECRET,
         noise=NOISE,
         ledger=ledgers,
-        **more,
+        **({"round_": 0} | more),
     )
 
 
 def test_each_cohort_is_noised_and_charged_once(ledgers: Ledgers) -> None:
     tree = grown(48, 12, SECRET)
     ran = noised(tree, ledgers)
-    assert ran.sums is not None
+    assert ran.made is not None
+    assert ran.made == ran.added
     with opened(ledgers) as books:
         epsilons = [book.epsilon for book in books]
         assert largest_epsilon(tree, books) == max(epsilons)
         assert max(epsilons) < 1.01 * min(epsilons)  # four cohorts, and nothing adds up over them
     guarantee = user_level(Relation.ZERO_OUT)
     held = NOISE.held(12, 12)
-    assert ran.sums.to_aggregators(guarantee).mechanism.variance == held  # type: ignore[union-attr]
-    assert ran.sums.to_root(guarantee, 1).mechanism.variance == 3 * held  # type: ignore[union-attr]
+    assert ran.made.to_aggregators(guarantee).mechanism.variance == held  # type: ignore[union-attr]
+    assert ran.made.to_root(guarantee, 1).mechanism.variance == 3 * held  # type: ignore[union-attr]
 
 
 def test_a_round_that_is_done_again_is_charged_once(ledgers: Ledgers) -> None:
@@ -426,6 +467,26 @@ def test_ledgers_of_other_cohorts_are_no_bound(ledgers: Ledgers) -> None:
             largest_epsilon(other, books)
 
 
+def test_epsilons_at_different_deltas_have_no_largest(ledgers: Ledgers, tmp_path: Path) -> None:
+    budget = Budget(Fraction(30), Fraction(1, 500), slack=Fraction(1, 10**6))
+    (tmp_path / "other").mkdir()
+    others = Ledgers(tmp_path / "other", budget)
+    with opened(ledgers) as books, closing(others(0)) as other, pytest.raises(UsageError, match="different deltas"):
+        largest_epsilon(grown(48, 12, SECRET), [other, *books[1:]])
+
+
+def test_a_cohort_whose_aggregator_is_lost_hides_nobody_at_the_root(ledgers: Ledgers) -> None:
+    tree = grown(48, 12, SECRET)
+    silent = Faults(silent={tree.leader(0, 2): "upload"})
+    ran = noised(tree, ledgers, faults=lambda level, number: silent if level == 1 else Faults())
+    assert ran.made is not None
+    assert ran.added is not None
+    assert len(ran.made.cohorts) == 4
+    assert [one.plan_digest for one in ran.added.cohorts] == [
+        one.plan_digest for number, one in enumerate(ran.made.cohorts) if number != 2
+    ]
+
+
 def test_two_drawings_on_one_set_of_ledgers_are_no_bound(ledgers: Ledgers) -> None:
     """A client in cohort 0 now and in cohort 1 then is charged in neither ledger for both."""
     tree = grown(48, 12, SECRET)
@@ -459,9 +520,10 @@ def test_without_that_check_it_would_be_called_a_bound(ledgers: Ledgers, monkeyp
         assert tree_module.largest_epsilon(other, books) > 0
 
 
-def test_replaced_clients_could_change_cohorts(tmp_path: Path) -> None:
-    ledgers = Ledgers(tmp_path, relation=Relation.REPLACE_ONE)
-    with opened(ledgers) as books, pytest.raises(UsageError, match="replacing a client"):
+@pytest.mark.parametrize("relation", [Relation.REPLACE_ONE, Relation.ADD_OR_REMOVE])
+def test_clients_who_come_or_go_change_all_cohorts(relation: Relation, tmp_path: Path) -> None:
+    ledgers = Ledgers(tmp_path, relation=relation)
+    with opened(ledgers) as books, pytest.raises(UsageError, match="zero-out only"):
         largest_epsilon(grown(48, 12, SECRET), books)
 
 
