@@ -65,7 +65,8 @@ class Step:
 class ClientRound(ABC):
     """One client in one round: ``steps`` is its transition table (one for each role), ``phase`` where it stands.
 
-    All that it draws comes from one ``secret``, so that a restarted client draws the same.
+    All that it draws comes from one ``secret``, so that a restarted client draws the same. ``values`` is asked by the
+    upload and by nothing else.
     """
 
     steps: Mapping[StrEnum, Step]
@@ -77,7 +78,7 @@ class ClientRound(ABC):
         roster: Roster,
         identity: Identity,
         policy: Policy,
-        values: Words,
+        values: Callable[[], Words],
         secret: bytes,
     ) -> None:
         self.plan, self.roster, self.identity, self.policy = plan, roster, identity, policy
@@ -101,7 +102,7 @@ class ClientRound(ABC):
         The seed of the noise to keep depends on the integers, too: two copies of this client that are made to upload
         different vectors do not reveal the difference.
         """
-        noise, values = self.plan.noise, self._values
+        noise, values = self.plan.noise, self._values()
         if noise is None:
             return values.copy()
         keep = self._drawn(b"noise", *context, digest(labels.NOISE_KEEP, values.tobytes()))
@@ -120,8 +121,8 @@ class Client:
     """One identity, round after round. With a ``ledger`` it keeps a privacy budget and refuses plans beyond it.
 
     ``start`` takes a plan and this client's update and returns the first frame; ``receive`` takes a server frame and
-    returns the answer. With a durable journal a restarted client calls ``start`` again with the same plan and goes on
-    where it was: what it said before, it says again byte for byte.
+    returns the answer. With a durable journal a restarted client calls ``start`` again with the same plan, or
+    ``resume``, and goes on where it was: what it said before, it says again byte for byte.
     """
 
     def __init__(
@@ -161,6 +162,36 @@ class Client:
 
     def start(self, plan: RoundPlan, update: ArrayLike, weight: int = 1) -> bytes:
         """Join a round, or resume it: the first frame, or the last one that was sent before a restart."""
+        records = self._accepted(plan)
+        secret = records[0].secret if records else self._rng(KEY_BYTES)
+        integers = plan.encode_update(update, weight, Prg(derive(secret, labels.CLIENT_SECRET, b"rounding")))
+        values = plan.ring.lift(integers)
+        return self._entered(plan, records, lambda: values, secret)
+
+    def resume(self, plan: RoundPlan, encoded: Callable[[], bytes]) -> bytes:
+        """Resume a round without its update: ``encoded`` gives what ``self.encoded`` gave, and only the upload asks."""
+        records = self._accepted(plan)
+        if not records:
+            raise PolicyError("nothing is known here of this round")
+        length = plan.encoding.coordinates
+        return self._entered(plan, records, lambda: plan.ring.unpack(encoded(), length), records[0].secret)
+
+    def encoded(self) -> bytes:
+        """What this client puts into the sum, to be kept as a secret: without it the round cannot be resumed."""
+        if self._round is None or self.uploaded:
+            raise UsageError("there is no round with an upload to come")
+        return self._round.plan.ring.pack(self._round._values())
+
+    @property
+    def uploaded(self) -> bool:
+        """Whether this client's vector is out. The step that reserves privacy budget is the one that uploads."""
+        if self._round is None:
+            return False
+        phases, charges = list(self._round.steps), [step.charge for step in self._round.steps.values()]
+        return self._round.phase not in phases[: charges.index(Charge.RESERVE) + 1]
+
+    def _accepted(self, plan: RoundPlan) -> list[_Record]:
+        """What is known of the round; it is one that this client takes part in."""
         self.policy.check(plan, self.roster)
         protocol = registry.find(plan.protocol)
         protocol.check_policy(plan, self.policy)
@@ -174,10 +205,10 @@ class Client:
             raise PolicyError("another plan was already accepted for this round")
         if not records and last is not None and plan.round <= last:
             raise PolicyError(f"this session is past round {plan.round} for this client")
+        return records
 
-        secret = records[0].secret if records else self._rng(KEY_BYTES)
-        integers = plan.encode_update(update, weight, Prg(derive(secret, labels.CLIENT_SECRET, b"rounding")))
-        values = plan.ring.lift(integers)
+    def _entered(self, plan: RoundPlan, records: list[_Record], values: Callable[[], Words], secret: bytes) -> bytes:
+        protocol = registry.find(plan.protocol)
         current = protocol.client(plan, self.roster, self.identity, self.policy, values, secret)
         self._journal.retire(plan.session, plan.round)
         self._round, self._answered, self._unsafe = current, [], True

@@ -10,19 +10,20 @@ is the frames of its ``protocols.machine.Client``, phase after phase, until the 
 one reply, as if a single client had trained, and hands it to the strategy.
 
 Each message may reach another process of the same node, so a client lives in ``context.state``: its journal, sealed,
-and until it is uploaded its update, sealed, too. All our messages are of the type ``train.secagg``: a ClientApp
+and until it is uploaded its vector, sealed, too. All our messages are of the type ``train.secagg``: a ClientApp
 without this mod has no function of that name, and says so instead of uploading a model in clear.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from logging import ERROR, INFO, WARNING
 from math import floor
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 import numpy as np
@@ -50,17 +51,17 @@ from numpy.typing import NDArray
 from dp.calibrate import calibrate
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
-from protocols.adapters.flower_state import KeptUpdate, StateJournal, value_of
+from protocols.adapters.flower_state import KeptVector, StateJournal, value_of
 from protocols.adapters.form import FORM, Form
 from protocols.journal import Journal, SqliteJournal
-from protocols.machine import Charge, Client, ServerRound
+from protocols.machine import Client, ServerRound
 from protocols.outcome import RoundOutcome
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve
 from secagg.encoding import Encoding
-from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
+from secagg.errors import BudgetError, DecodeError, PeerError, SecAggError, ThresholdError, UsageError
 from secagg.params import Adversary, fraction
 from secagg.prg import Rng
 
@@ -69,6 +70,8 @@ CHUNK_BYTES = 64 << 20
 """A frame travels in records of so many bytes: each is one protobuf, which cannot be larger than 2 GiB."""
 
 _RECORD, _CHUNK = "secagg", "secagg.frame."
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.01, 1.0
+"""Seconds between two looks for replies; in between, a tenth of what has been waited."""
 
 T = TypeVar("T")
 
@@ -107,27 +110,25 @@ class SecAgg:
 
     def _answer(self, message: Message, context: Context, call_next: ClientAppCallable) -> RecordDict:
         ours = _ours(message)
-        plan, begins = RoundPlan.decode(value_of(ours, "plan", bytes)), "form" in ours
+        plan = RoundPlan.decode(value_of(ours, "plan", bytes))
         identity = Identity.load(self._path(context, "identity"))
         roster = Roster.load(self._path(context, "roster"))
-        kept = KeptUpdate(context.state, identity, plan, self._rng)
-        update = self._trained(message, context, call_next, plan, ours) if begins else kept.update()
+        kept = KeptVector(context.state, identity, plan, self._rng)
+        update = self._trained(message, context, call_next, plan, ours) if "form" in ours else None
         with ExitStack() as held:
-            journal = self._journal(context, held)
-            if update is None and not journal.records(plan.session, plan.round):
-                raise PolicyError("nothing is known here of this round")
-            ledger = self._ledger(context, identity, held)
+            journal, ledger = self._journal(context, held), self._ledger(context, identity, held)
             client = Client(identity, roster, policy=self._policy, journal=journal, ledger=ledger, rng=self._rng)
-            # Once the vector is out, the journal has what was said, and the update is not looked at any more.
-            frame = client.start(plan, *(update or (np.zeros(plan.encoding.length), 1)))
-            if update is None and not _uploaded(client):
-                raise PolicyError("the update of this round has been lost: this client stays out of it")
-            if not begins:
+            if update is not None:
+                frame = client.start(plan, *update)
+            else:
+                client.resume(plan, kept.vector)
+                if not client.uploaded:
+                    kept.sealed()  # or it refuses now, not when the others have masked with it
                 frame = client.receive(_joined(message.content))
-            if _uploaded(client):
+            if client.uploaded:
                 kept.forget()
-            elif begins and update is not None:
-                kept.keep(*update)
+            elif update is not None:
+                kept.keep(client.encoded())
             if client.done:
                 client.finish()
         return _carried({"name": identity.name}, frame)
@@ -180,15 +181,6 @@ def _weight(value: float | None, bound: int) -> int:
     if value is None or not float(value).is_integer() or value < 1:
         raise UsageError("the weight that the train function reports is not a positive integer")
     return min(int(value), bound)
-
-
-def _uploaded(client: Client) -> bool:
-    """Whether this client's vector is out: the step that reserves privacy budget is the one that uploads."""
-    if client.current is None:
-        return False
-    until = next(phase for phase, step in client.current.steps.items() if step.charge is Charge.RESERVE)
-    phases = list(client.current.steps)
-    return client.phase not in phases[: phases.index(until) + 1]
 
 
 # The server
@@ -388,7 +380,7 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
             frames = [
                 _message(_carried(plan, frame), current.nodes[name], self.timeout) for name, frame in machine.outbox()
             ]
-            replies = current.grid.send_and_receive(frames, timeout=self.timeout) if frames else []
+            replies = _replies(current.grid, frames, self.timeout)
 
     def _take(self, current: _Round, reply: Message) -> None:
         """A reply that is no good is passed over: its client counts as silent."""
@@ -407,6 +399,19 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
             log(WARNING, "secagg: node %d: %s", node, error)
         else:
             current.nodes[name] = node
+
+
+def _replies(grid: Grid, frames: list[Message], timeout: float) -> Iterator[Message]:
+    """The replies, each as it comes. ``Grid.send_and_receive`` looks for them every 0.1 s, on a SuperLink every 3 s."""
+    if not frames:
+        return
+    waiting, began = set(grid.push_messages(frames)) - {None}, monotonic()  # None: a message that Flower did not take
+    while waiting and (passed := monotonic() - began) < timeout:
+        for reply in grid.pull_messages(waiting):
+            waiting.discard(reply.metadata.reply_to_message_id)
+            yield reply
+        if waiting:
+            sleep(min(max(passed / 10, _SHORTEST_WAIT), _LONGEST_WAIT))
 
 
 def _model_of(asked: list[Message]) -> tuple[str, dict[str, NDArray[Any]]]:

@@ -1,25 +1,22 @@
-"""What a Flower node remembers between two messages of a round: a journal and an update, both in ``context.state``."""
+"""What a Flower node remembers between two messages of a round: a journal and a vector, both in ``context.state``."""
 
 from __future__ import annotations
 
 from hashlib import sha256
 from typing import TypeVar
 
-import numpy as np
 from flwr.app import ConfigRecord, RecordDict
-from numpy.typing import NDArray
 
 from protocols.journal import EMPTY_HEAD, chained
 from protocols.plan import RoundPlan
 from protocols.roster import Identity
 from secagg import labels
-from secagg.codec import u64
 from secagg.errors import DecodeError, PolicyError
 from secagg.keys import derive
 from secagg.prg import Rng
 from secagg.seal import open_box, seal
 
-_JOURNAL, _UPDATE = "secagg.journal", "secagg.update"
+_JOURNAL, _VECTOR = "secagg.journal", "secagg.vector"
 
 T = TypeVar("T")
 
@@ -69,26 +66,32 @@ def _step_key(session: bytes, round_: int, step: int) -> str:
     return f"{session.hex()}.{round_}.{step}"
 
 
-class KeptUpdate:
-    """The update of one round and its weight in ``context.state``, sealed under a key that only this identity has."""
+class KeptVector:
+    """What a client puts into one round's sum, in ``context.state``, sealed under a key that only this identity has.
+
+    It is the encoded vector, packed as it will be uploaded, and not the update: a simulation carries the state of every
+    node there and back with every message, so its size is time.
+    """
 
     def __init__(self, state: RecordDict, identity: Identity, plan: RoundPlan, rng: Rng) -> None:
         self._state, self._rng, self._plan = state, rng, plan.digest()
         self._key = derive(identity.key.secret, labels.ADAPTER_UPDATE, self._plan)
 
-    def keep(self, update: NDArray[np.float64], weight: int) -> None:
-        text = u64.encode(weight) + update.astype("<f8").tobytes()
-        self._state[_UPDATE] = ConfigRecord({"plan": self._plan, "box": seal(self._key, text, self._plan, self._rng)})
+    def keep(self, vector: bytes) -> None:
+        box = seal(self._key, vector, self._plan, self._rng)
+        self._state[_VECTOR] = ConfigRecord({"plan": self._plan, "box": box})
 
-    def update(self) -> tuple[NDArray[np.float64], int] | None:
-        record = self._state.config_records.get(_UPDATE)
+    def vector(self) -> bytes:
+        return open_box(self._key, self.sealed(), self._plan)
+
+    def sealed(self) -> bytes:
+        record = self._state.config_records.get(_VECTOR)
         if record is None or record["plan"] != self._plan:
-            return None
-        text = open_box(self._key, value_of(record, "box", bytes), self._plan)
-        return np.frombuffer(text, "<f8", offset=u64.least), u64.decode(text[: u64.least])
+            raise PolicyError("the update of this round has been lost: this client stays out of it")
+        return value_of(record, "box", bytes)
 
     def forget(self) -> None:
-        self._state.pop(_UPDATE, None)
+        self._state.pop(_VECTOR, None)
 
 
 def value_of(record: ConfigRecord, key: str, kind: type[T]) -> T:

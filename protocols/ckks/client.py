@@ -9,6 +9,8 @@ own key back in a box, like everybody else.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +65,7 @@ class CkksClient(ClientRound):
         roster: Roster,
         identity: Identity,
         policy: Policy,
-        values: Words,
+        values: Callable[[], Words],
         secret: bytes,
     ) -> None:
         engine.require()
@@ -167,7 +169,7 @@ class CkksClient(ClientRound):
         if len(survivors) < (least := max(LEAST_ANSWERS, self.plan.min_contributors)):
             raise ThresholdError(f"{len(survivors)} survivors, at least {least} are needed")
         self._bitmap = message.survivors
-        self._values = self.plan.ring.zeros(0)  # sent, and never needed again
+        self._values = partial(self.plan.ring.zeros, 0)  # sent, and never needed again
 
     def _consent(self) -> Consent:
         return Consent(self.identity.key.sign(labels.SURVIVORS, self._cohort.survivors_digest(self._bitmap)))

@@ -16,11 +16,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
 
 from protocols.engines import Engine, Placed, ahead, checked_workers
 from secagg.errors import StorageError, UsageError
@@ -84,10 +85,10 @@ def _apply(work: Callable[[A], R], item: A) -> R:
 
 class _Keeper:
     def __init__(self, make: Callable[[], Any]) -> None:
-        self._made = make()
+        self._made = cache(make)  # when it is first asked: an error is an answer then, and no death
 
     def do(self, work: Callable[[Any, Any], Any], argument: Any) -> Any:
-        return work(self._made, argument)
+        return work(self._made(), argument)
 
 
 _APPLY: Any = ray.remote(max_retries=_RETRIES)(_apply)
@@ -117,13 +118,13 @@ class _There(Placed[S]):
         while True:
             try:
                 answer = _taken(self._answers[place])
-            except RayActorError as error:
+            except (RayActorError, ObjectLostError) as error:
                 self._remake(error)
             else:
                 self._answers[place] = None  # taken: need not be kept
                 return answer
 
-    def _remake(self, error: RayActorError) -> None:
+    def _remake(self, error: Exception) -> None:
         self._deaths += 1
         if self._deaths > _RETRIES:
             raise StorageError(f"what was placed with a worker has been lost {self._deaths} times") from error

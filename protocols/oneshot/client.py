@@ -6,7 +6,9 @@ function of what is known, so a replay after a crash repeats it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from dp.secure_sum import SecureSum
 from protocols.cohort import agreed_sum, ascending, check_consent, from_bitmap, known_client, to_bitmap
@@ -56,7 +58,7 @@ class OneshotClient(ClientRound):
         roster: Roster,
         identity: Identity,
         policy: Policy,
-        values: Words,
+        values: Callable[[], Words],
         secret: bytes,
     ) -> None:
         require()
@@ -178,7 +180,7 @@ class OneshotClient(ClientRound):
         self._survivors, self._agreed_bitmap = survivors, message.survivors
         self._agreed_contributed = message.contributed
         self._signed = {signed.member: signed.signature for signed in message.signatures}
-        self._values = self.plan.ring.zeros(0)  # sent, and never needed again
+        self._values = partial(self.plan.ring.zeros, 0)  # sent, and never needed again
 
     def happened(self) -> SecureSum:
         size = len(self.roster)

@@ -6,8 +6,9 @@ forged message costs nothing; each reply is a pure function of what is known, so
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
+from functools import partial
 
 from dp.secure_sum import SecureSum
 from protocols.cohort import agreed_sum, ascending, check_consent, from_bitmap, known_client, to_bitmap
@@ -70,7 +71,7 @@ class PairwiseClient(ClientRound):
         roster: Roster,
         identity: Identity,
         policy: Policy,
-        values: Words,
+        values: Callable[[], Words],
         secret: bytes,
     ) -> None:
         super().__init__(plan, roster, identity, policy, values, secret)
@@ -194,7 +195,7 @@ class PairwiseClient(ClientRound):
                 masked_with_us.add(v)
         self._bitmap = message.survivors
         self._masked_with_us = frozenset(masked_with_us)
-        self._values = self.plan.ring.zeros(0)  # sent, and never needed again
+        self._values = partial(self.plan.ring.zeros, 0)  # sent, and never needed again
 
     @property
     def _survivors(self) -> frozenset[int]:

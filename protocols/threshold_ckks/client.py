@@ -6,6 +6,9 @@ message costs nothing; each reply is a pure function of what is known, so a repl
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from dp.secure_sum import SecureSum
 from protocols.cohort import agreed_sum, from_bitmap
 from protocols.machine import Charge, ClientRound, Step
@@ -66,7 +69,7 @@ class ThresholdClient(ClientRound):
         roster: Roster,
         identity: Identity,
         policy: Policy,
-        values: Words,
+        values: Callable[[], Words],
         secret: bytes,
     ) -> None:
         super().__init__(plan, roster, identity, policy, values, secret)
@@ -167,7 +170,7 @@ class ThresholdClient(ClientRound):
             raise ThresholdError(f"{len(survivors)} survivors, at least {self._least} are needed")
         self._bitmap, self._survivors = message.survivors, survivors
         self._agreed, self._ciphertext = self._cohort.survivors_digest(message.survivors), message.ciphertext
-        self._values = self.plan.ring.zeros(0)  # sent, and never needed again
+        self._values = partial(self.plan.ring.zeros, 0)  # sent, and never needed again
 
     def _consent(self) -> Consent:
         return Consent(self.identity.key.sign(labels.SURVIVORS, self._agreed))

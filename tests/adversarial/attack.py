@@ -129,7 +129,7 @@ class Puppet:
 
     def __init__(self, plan: RoundPlan, roster: Roster, identity: Identity, values: Words, secret: bytes) -> None:
         lax = Policy(min_contributors=2, corrupt=0, dropout=0, adversary=Adversary.CURIOUS, security=1)
-        self.round: Any = registry.find(plan.protocol).client(plan, roster, identity, lax, values, secret)
+        self.round: Any = registry.find(plan.protocol).client(plan, roster, identity, lax, lambda: values, secret)
 
     def hear(self, message: object) -> object:
         step = self.round.steps[self.round.phase]

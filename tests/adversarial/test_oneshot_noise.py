@@ -148,7 +148,7 @@ def test_a_client_with_a_ledger_and_a_plan_without_noise(tmp_path: Path, monkeyp
     book = new_ledger(tmp_path / "book.db")
     evil = make(ledgers=lambda name: book if name == FIRST else None)
     attempt(lambda: evil.start(VICTIM), PolicyError, "keeps a privacy budget, and the plan has no noise")
-    switch_off(monkeypatch, Client, "start", "plan.noise is None")
+    switch_off(monkeypatch, Client, "_accepted", "plan.noise is None")
     monkeypatch.setattr(Ledger, "check", lambda *_: None)
     attempt(lambda: evil.start(VICTIM), UsageError, "the plan has no noise")  # what is charged has no bound
     book.close()

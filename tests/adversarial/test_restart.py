@@ -201,7 +201,7 @@ def test_another_plan_for_the_same_round(
     life.restart()
     life.step()
 
-    switch_off(monkeypatch, Client, "start", "records and records[0].request != plan.encode()")
+    switch_off(monkeypatch, Client, "_accepted", "records and records[0].request != plan.encode()")
     life = Life(protocol)
     life.live(1)
     assert life.restart(plan=other)
@@ -223,7 +223,7 @@ def test_a_round_number_is_used_once(
 
     with pytest.raises(PolicyError, match="this session is past round 0 for this client"):
         reuse(Life(protocol, reopen))
-    switch_off(monkeypatch, Client, "start", "not records and last is not None and plan.round <= last")
+    switch_off(monkeypatch, Client, "_accepted", "not records and last is not None and plan.round <= last")
     assert reuse(Life(protocol))
 
 

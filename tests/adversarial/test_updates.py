@@ -89,7 +89,7 @@ def test_control_a_weight_too_large(protocol: str, monkeypatch: pytest.MonkeyPat
     evil, client, _ = scene(protocol)
     switch_off(monkeypatch, Encoding, "encode", "not 1 <= weight <= self.weight_bound or weight != int(weight)")
     assert client.start(evil.plan, np.ones(LENGTH), weight=15)
-    assert client._round._values.tolist() == [15] * (LENGTH + 1)
+    assert client._round._values().tolist() == [15] * (LENGTH + 1)
 
 
 @BOTH

@@ -102,6 +102,13 @@ def test_workers_errors_deaths_and_what_listens() -> None:
             waiting = [placed.ask(note, item) for item in range(4)]
             said["placed"] = [take() for take in waiting]
 
+            def impossible():
+                raise UsageError("cannot be made")
+            try:
+                engine.place(impossible).ask(note, 0)()
+            except UsageError as error:
+                said["not made"] = str(error)
+
             def always(kept, item):
                 os.kill(os.getpid(), signal.SIGKILL)
             try:
@@ -122,6 +129,7 @@ def test_workers_errors_deaths_and_what_listens() -> None:
     assert said["error"] == ["no", ["mallory"]]
     assert said["again"] == [7, 8]
     assert said["placed"] == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]
+    assert said["not made"] == "cannot be made"
     assert "has been lost 4 times" in said["given up"]
     assert set(said["listening"]) <= {"0100007F", "0000000000000000FFFF00000100007F", "0" * 24 + "01000000"}
     assert said["listening"]

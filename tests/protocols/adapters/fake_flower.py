@@ -67,12 +67,35 @@ class Node:
 
 
 @dataclass
+class Clock:
+    """The time in which ``Secure`` waits for replies; nobody really sleeps."""
+
+    now: float = 0.0
+    slept: list[float] = field(default_factory=list)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+CLOCK = Clock()
+
+
+@dataclass
 class Fakegrid(Grid):
     """``fate(exchange, node)`` says what happens to a message: "" (nothing), "lost" on its way there, "unheard" (its
-    reply is lost), "crashed" (the node forgets what the message did, and its reply is lost), "failed" (an error)."""
+    reply is lost), "crashed" (the node forgets what the message did, and its reply is lost), "failed" (an error).
+
+    ``delay(exchange, node)`` says how many seconds of ``CLOCK`` a reply takes, in all exchanges but the first.
+    """
 
     nodes: dict[int, Node]
     fate: Callable[[int, int], str] = lambda exchange, node: ""
+    delay: Callable[[int, int], float] = lambda exchange, node: 0.0
+    ready: dict[str, tuple[float, Message]] = field(default_factory=dict)
     exchange: int = 0
     said: list[Message] = field(default_factory=list)
     sent: list[Message] = field(default_factory=list)
@@ -95,10 +118,19 @@ class Fakegrid(Grid):
         return list(self.nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        raise NotImplementedError
+        numbers = []
+        for message in messages:
+            numbers.append(str(len(self.sent)))
+            message.metadata.__dict__["_message_id"] = numbers[-1]  # as Flower does
+            if (reply := self.carry(message)) is not None:
+                arrives = CLOCK.now + self.delay(self.exchange, message.metadata.dst_node_id)
+                self.ready[numbers[-1]] = (arrives, reply)
+        self.exchange += 1
+        return numbers
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        raise NotImplementedError
+        here = [number for number in message_ids if self.ready.get(number, (np.inf, None))[0] <= CLOCK.now]
+        return [self.ready.pop(number)[1] for number in here]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         replies = []

@@ -4,7 +4,8 @@
 any two messages.
 """
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -28,7 +29,8 @@ from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from protocols import registry
 from protocols.adapters import flower, flower_state
-from protocols.adapters.flower import MESSAGE_TYPE, Privacy, SecAgg, Secure, StateJournal
+from protocols.adapters.flower import MESSAGE_TYPE, Privacy, SecAgg, Secure
+from protocols.adapters.flower_state import KeptVector, StateJournal
 from protocols.adapters.form import Form
 from protocols.journal import MemoryJournal
 from protocols.pairwise.messages import Delivery
@@ -36,10 +38,12 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import local_clients, serve, simulate
-from secagg.errors import DecodeError, PolicyError, UsageError
+from secagg.errors import DecodeError, PeerError, PolicyError, UsageError
+from secagg.ring import Ring
 from tests.adversarial.attack import switch_off
 from tests.protocols.adapters.fake_flower import (
     CLIP,
+    CLOCK,
     POLICY,
     Fakegrid,
     Federation,
@@ -63,6 +67,14 @@ MODEL: dict[str, NDArray[Any]] = {
 TRAIN = integer_training(MODEL, 1)
 RULES: dict[str, Any] = {"clip": CLIP, "min_contributors": 3, "corrupt": "0", "dropout": "0.4"}
 """Three of five are enough."""
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for replies takes no time."""
+    CLOCK.slept.clear()
+    monkeypatch.setattr(flower, "monotonic", CLOCK.monotonic)
+    monkeypatch.setattr(flower, "sleep", CLOCK.sleep)
 
 
 def installed(name: str) -> Any:
@@ -159,6 +171,37 @@ def test_dropouts_under_every_protocol(protocol: str, tmp_path: Path) -> None:
     server = secure(fed, protocol=protocol)
     one_round(server, fed.grid)
     check_exact(server, ALL - {"client-1"})
+
+
+def test_replies_are_taken_when_they_come_until_time_is_up(tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    server = secure(fed, timeout=20.0)
+    fed.grid.delay = lambda now, node: {(1, 101): 19.0, (2, 102): 21.0}.get((now, node), 0.3)
+    began = CLOCK.now
+    one_round(server, fed.grid)
+    check_exact(server, ALL - {"client-2"})
+    # 19 s for client 1, 20 s for client 2, 0.3 s in the last two: what is too late is one look, a tenth or a second
+    assert 39.6 <= CLOCK.now - began <= 39.6 * 1.1
+    assert min(CLOCK.slept) <= 0.01
+    assert max(CLOCK.slept) <= 1.0
+    assert len(CLOCK.slept) < 200
+
+
+def test_a_message_that_flower_does_not_take_is_not_waited_for(tmp_path: Path) -> None:
+    """A SuperLink says None for it."""
+    fed = federation(tmp_path, TRAIN)
+    push = fed.grid.push_messages
+
+    def taken(messages: Iterable[Message]) -> Any:
+        first, *others = messages
+        return [None, *push(others)] if fed.grid.exchange == 1 else push([first, *others])
+
+    fed.grid.push_messages = taken  # type: ignore[method-assign]
+    server, began = secure(fed), CLOCK.now
+    one_round(server, fed.grid)
+    assert server.outcome is not None
+    assert len(server.outcome.survivors) == 4
+    assert CLOCK.now == began
 
 
 def test_too_few_left_gives_nothing_and_the_next_round_runs(tmp_path: Path) -> None:
@@ -268,8 +311,9 @@ def state_of(node: Node) -> RecordDict:
     return context_from_proto(ProtoContext.FromString(node.state)).state
 
 
-def test_the_update_is_kept_sealed_until_it_is_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clear = changes(Form.of(MODEL, clip=CLIP))["client-0"].tobytes()
+def test_the_vector_is_kept_sealed_until_it_is_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change = changes(Form.of(MODEL, clip=CLIP))["client-0"]  # of integers, at scale 1
+    clear = Ring(19).pack(Ring(19).lift(change.astype(np.int64)))
 
     def seen(folder: Path) -> tuple[list[bool], list[bool]]:
         folder.mkdir()
@@ -278,7 +322,7 @@ def test_the_update_is_kept_sealed_until_it_is_uploaded(tmp_path: Path, monkeypa
 
         def look(reply: Message) -> Message:
             if reply.metadata.src_node_id == 100:
-                kept.append("secagg.update" in state_of(fed.grid.nodes[100]))
+                kept.append("secagg.vector" in state_of(fed.grid.nodes[100]))
                 in_clear.append(clear in fed.grid.nodes[100].state)
             return reply
 
@@ -288,13 +332,7 @@ def test_the_update_is_kept_sealed_until_it_is_uploaded(tmp_path: Path, monkeypa
 
     assert seen(tmp_path / "sealed") == ([True, True, False, False, False], [False] * 5)
     monkeypatch.setattr(flower_state, "seal", lambda key, text, associated, rng: text)
-    switch_off(
-        monkeypatch,
-        flower_state.KeptUpdate,
-        "update",
-        "open_box(self._key, value_of(record, 'box', bytes), self._plan)",
-        "record['box']",
-    )
+    monkeypatch.setattr(flower_state, "open_box", lambda key, box, associated: box)
     assert seen(tmp_path / "control")[1] == [True, True, False, False, False]
 
 
@@ -310,8 +348,23 @@ def test_another_identity_cannot_open_what_was_kept(tmp_path: Path) -> None:
     server = secure(fed)
     one_round(server, fed.grid)
     [error] = [reply for reply in fed.grid.said if reply.has_error()]
-    assert "does not open" in str(error)
+    assert "the journal is not this client's" in str(error)
     check_exact(server, ALL - {"client-0"})
+
+
+def test_a_kept_vector_is_one_identitys_and_one_plans() -> None:
+    (plan, _), state = _any_plan("secagg"), RecordDict()
+    one, other = Identity.generate("a"), Identity.generate("b")
+    KeptVector(state, one, plan, os.urandom).keep(b"vector")
+    assert KeptVector(state, one, plan, os.urandom).vector() == b"vector"
+    with pytest.raises(PeerError, match="does not open"):
+        KeptVector(state, other, plan, os.urandom).vector()
+    later = KeptVector(state, one, plan.next_round(), os.urandom)
+    with pytest.raises(PolicyError, match="has been lost"):
+        later.vector()
+    state.config_records["secagg.vector"]["plan"] = plan.next_round().digest()
+    with pytest.raises(PeerError, match="does not open"):
+        later.vector()
 
 
 def forgets(fed: Federation, exchange: int) -> None:
@@ -339,20 +392,26 @@ def test_a_node_that_lost_its_memory(exchange: int, journals: bool, tmp_path: Pa
         assert refused == []
     else:
         assert all(("has been lost" if journals else "nothing is known") in reason for reason in refused)
-        assert refused
+        assert len(refused) == 1  # and is not asked any more
     fed.grid.fate = lambda now, node: ""
     one_round(server, fed.grid, number=2)
     check_exact(server, ALL)
 
 
-def test_control_a_lost_update_would_count_as_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    switch_off(monkeypatch, SecAgg, "_answer", "update is None and not _uploaded(client)")
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_lost_update_is_noticed_before_others_mask_with_it(
+    checked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: without the check it deals shares first, and is missed when it should upload."""
+    if not checked:
+        switch_off(monkeypatch, SecAgg, "_answer", "not client.uploaded")
     fed = federation(tmp_path, TRAIN, journals=True)
-    forgets(fed, 2)
+    forgets(fed, 1)
     server = secure(fed)
     one_round(server, fed.grid)
-    with pytest.raises(AssertionError):
-        check_exact(server, ALL)
+    check_exact(server, ALL - {"client-2"})
+    said = [reply for reply in fed.grid.said if reply.metadata.src_node_id == 102]
+    assert [reply.has_error() for reply in said] == ([False, True] if checked else [False, False, True])
 
 
 @pytest.mark.parametrize("journals", [False, True])
