@@ -12,6 +12,7 @@ wide the ring must be (``ring_bits``). Rounding can only lengthen a vector so mu
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -25,6 +26,7 @@ from secagg.ring import Ring
 
 MAX_LENGTH = 1 << 34
 _BLOCK = 1 << 14
+_SHORT = 1 << 24  # the squares of a block of numbers below that add up to less than 2^62
 _SMALLEST_CLIP, _LARGEST_CLIP = 1e-100, 1e100  # products and squares of them are still numbers
 _LARGEST_BETA = Fraction(9, 10)
 _ROUNDINGS = 1000  # at most; that none of them fits has probability below 2^-150
@@ -137,10 +139,10 @@ class Encoding:
         vector = self._clipped(self._checked(update))
         if self.rotate:
             vector = _hadamard(np.pad(vector, (0, self._width - self.length)) * _signs(seed, self._width))
-        scaled = np.clip(vector * self.scale, -self.largest, self.largest)  # clip_inf * scale may round upwards
         values = np.empty(self.coordinates, np.int64)
-        values[: self._width] = self._rounded(scaled, rng)
-        values[: self._width] *= int(weight)
+        self._round(vector, rng, values[: self._width])
+        if weight > 1:
+            values[: self._width] *= int(weight)
         values[self._width :] = weight
         return values
 
@@ -186,17 +188,21 @@ class Encoding:
             longest = min(longest, clip**2 + self._width / 4 + deviation)
         return min(math.floor(longest), self.largest**2 * self._width)
 
-    def _rounded(self, scaled: NDArray[np.float64], rng: Rng) -> NDArray[np.int64]:
+    def _round(self, vector: NDArray[np.float64], rng: Rng, values: NDArray[np.int64]) -> None:
         """Integers no longer than the sensitivity says, checked exactly: the bound holds whatever floats did."""
         for _ in range(_ROUNDINGS):
-            values = _round(scaled, rng)
+            for at in _blocks(len(vector)):
+                values[at] = _rounded(self._scaled(vector[at]), rng)
             if norm_squared(values) <= self._longest():
-                return values
+                return
         raise UsageError("rounding does not get shorter than the sensitivity: beta is too large for this rng")
+
+    def _scaled(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.clip(vector * self.scale, -self.largest, self.largest)  # clip_inf * scale may round upwards
 
     def _checked(self, update: ArrayLike) -> NDArray[np.float64]:
         try:
-            vector = np.array(update, np.float64)
+            vector = np.asarray(update, np.float64)
         except (TypeError, ValueError, OverflowError):
             raise UsageError("an update is a one-dimensional array of numbers") from None
         if vector.shape != (self.length,):
@@ -206,29 +212,28 @@ class Encoding:
         return vector
 
     def _clipped(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        peak = float(np.abs(vector).max())
+        peak = max(float(vector.max()), -float(vector.min()))
         if peak == 0:
             return vector
-        relative = vector / peak  # so that squares neither overflow nor vanish
-        norm = float(np.sqrt(np.square(relative).sum()))  # no BLAS: its threads wait for each other
-        if peak * norm > self.clip_l2:
-            vector = relative * (self.clip_l2 / norm)
-        return vector
+        # Relative to the peak, so that squares neither overflow nor vanish; no BLAS: its threads wait for each other.
+        norm = math.sqrt(math.fsum(float(np.square(vector[at] / peak).sum()) for at in _blocks(len(vector))))
+        return vector / peak * (self.clip_l2 / norm) if peak * norm > self.clip_l2 else vector
 
 
-def _round(vector: NDArray[np.float64], rng: Rng) -> NDArray[np.int64]:
-    """Up with probability equal to the fraction, to within 2^-64, else down. In blocks that stay in the cache."""
-    values = np.empty(len(vector), np.int64)
-    for start in range(0, len(vector), _BLOCK):
-        block = vector[start : start + _BLOCK]
-        below = np.floor(block)
-        fraction = block - below
-        whole = fraction == 1.0  # a negative number so small that subtracting its floor rounds
-        below[whole] += 1
-        fraction[whole] = 0
-        up = random_words(rng, len(block)) < (fraction * 2.0**64).astype(np.uint64)
-        values[start : start + _BLOCK] = below.astype(np.int64) + up
-    return values
+def _blocks(length: int) -> Iterator[slice]:
+    """Ranges that stay in the cache, with all that is computed from them."""
+    return (slice(start, start + _BLOCK) for start in range(0, length, _BLOCK))
+
+
+def _rounded(vector: NDArray[np.float64], rng: Rng) -> NDArray[np.int64]:
+    """Up with probability equal to the fraction, to within 2^-63, else down."""
+    below = np.floor(vector)
+    fraction = vector - below
+    whole = fraction == 1.0  # a negative number so small that subtracting its floor rounds
+    below[whole] += 1
+    fraction[whole] = 0
+    up = (random_words(rng, len(vector)) >> np.uint64(1)).view(np.int64) < (fraction * 2.0**63).astype(np.int64)
+    return below.astype(np.int64) + up
 
 
 def norm_squared(values: NDArray[np.int64]) -> int:
@@ -238,8 +243,10 @@ def norm_squared(values: NDArray[np.int64]) -> int:
     True
     """
     total = 0
-    for start in range(0, len(values), _BLOCK):
-        block = values[start : start + _BLOCK]
+    for block in (values[at] for at in _blocks(len(values))):
+        if -_SHORT < int(block.min()) and int(block.max()) < _SHORT:
+            total += int(block @ block)
+            continue
         high, low = block >> 16, block & 0xFFFF  # products of two 16-bit halves: a block of them fits in 64 bits
         total += (int(high @ high) << 32) + (int(high @ low) << 17) + int(low @ low)
     return total

@@ -81,6 +81,7 @@ class PairwiseClient(ClientRound):
         self._seal_key = AgreementKey(self._drawn(b"seal key"))
         self._self_secret = self._drawn(b"self mask")
         self._neighbours: dict[int, Advert] = {}
+        self._agreed: dict[int, bytes] = {}
         self._held: dict[int, _Held] = {}
         self._masked_with_us: frozenset[int] = frozenset()
         self._partners: Set[int] = frozenset()
@@ -137,9 +138,11 @@ class PairwiseClient(ClientRound):
         return Dealt(tuple(boxes))
 
     def _share_key(self, sender: int, receiver: int) -> bytes:
-        peer = self._neighbours[receiver if sender == self._u else sender]
-        agreed = self._seal_key.agree(peer.seal_key, culprit=self.roster.names[peer.client])
-        return self._cohort.share_key(agreed, sender, receiver)
+        v = receiver if sender == self._u else sender
+        if v not in self._agreed:  # once for both directions
+            peer = self._neighbours[v]
+            self._agreed[v] = self._seal_key.agree(peer.seal_key, culprit=self.roster.names[peer.client])
+        return self._cohort.share_key(self._agreed[v], sender, receiver)
 
     # 3 UPLOAD: mask with those who dealt, if shares of at least t of them are good (round 2).
 

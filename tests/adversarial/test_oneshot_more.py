@@ -390,9 +390,9 @@ def test_an_update_too_large_counts_as_the_largest(monkeypatch: Fixture) -> None
 
     assert begun() == 0
     clipped = "np.clip(vector * self.scale, -self.largest, self.largest)"
-    switch_off(monkeypatch, Encoding, "encode", clipped, "vector * self.scale")
+    switch_off(monkeypatch, Encoding, "_scaled", clipped, "vector * self.scale")
     attempt(begun, UsageError, "rounding does not get shorter")
-    switch_off(monkeypatch, Encoding, "_rounded", "norm_squared(values) <= self._longest()", "True")
+    switch_off(monkeypatch, Encoding, "_round", "norm_squared(values) <= self._longest()", "True")
     assert begun() > 0
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg.encoding import ENCODING, MAX_LENGTH, Encoding, _hadamard, _round, _signs, norm_squared
+from secagg.encoding import ENCODING, MAX_LENGTH, Encoding, _hadamard, _rounded, _signs, norm_squared
 from secagg.errors import DecodeError, UsageError
 from secagg.prg import Prg
 from secagg.ring import Ring
@@ -210,14 +210,14 @@ def test_a_number_is_rounded_up_exactly_when_the_word_is_below_its_fraction(valu
     floor = math.floor(value)
     fraction = value - floor  # a double, as in the code: both are exact or both round to 1
     expected = floor + (fraction == 1.0 or word < int(fraction * 2**64))
-    assert _round(np.array([value]), lambda count: word.to_bytes(8, "little")).tolist() == [expected]
+    assert _rounded(np.array([value]), lambda count: word.to_bytes(8, "little")).tolist() == [expected]
 
 
 @pytest.mark.parametrize("value", [0.5, 0.001, 0.999, -0.25, 1234.1, -77.9])
 def test_rounding_is_unbiased(value: float) -> None:
     """200,000 draws, |z| > 5.7 has probability 1.2e-8 for each value."""
     draws, fraction = 200_000, value - math.floor(value)
-    ups = int((_round(np.full(draws, value), Prg(b"u" * 32)) - math.floor(value)).sum())
+    ups = int((_rounded(np.full(draws, value), Prg(b"u" * 32)) - math.floor(value)).sum())
     assert abs(ups - draws * fraction) < 5.7 * math.sqrt(draws * fraction * (1 - fraction))
 
 
@@ -227,7 +227,7 @@ def test_the_mean_of_many_encodings_is_the_update() -> None:
     update = np.sin(np.arange(40)) / 8
     prg, seeded = Prg(b"m" * 32), np.zeros(encoding.coordinates)
     rotated = _hadamard(np.pad(update, (0, 24)) * _signs(SEED, 64)) * encoding.scale
-    seeded += _round(np.tile(rotated, clients), prg).reshape(clients, 64).sum(axis=0)
+    seeded += _rounded(np.tile(rotated, clients), prg).reshape(clients, 64).sum(axis=0)
     mean = encoding.decode(seeded.astype(np.int64), count=clients, seed=SEED).vector / clients
     assert np.abs(mean - update).max() < 6 * 0.5 / encoding.scale / math.sqrt(clients)
 
@@ -401,7 +401,7 @@ def test_rounding_is_repeated_until_it_is_short_enough() -> None:
     update = np.full(10_000, 0.01)  # norm 1, at scale 550: 5.5
     bound = encoding.sensitivity().l2_squared
     drawn = Prg(bytes(31) + b"r")
-    free = [norm_squared(_round(np.full(10_000, 5.5), drawn)) for _ in range(300)]
+    free = [norm_squared(_rounded(np.full(10_000, 5.5), drawn)) for _ in range(300)]
     kept = [norm_squared(encode(encoding, update, rng=drawn)) for _ in range(300)]
     assert max(kept) <= bound
     assert 60 < sum(norm > bound for norm in free) < 140
@@ -415,7 +415,7 @@ def test_an_rng_that_always_rounds_up_is_not_followed_forever() -> None:
 def test_without_the_check_a_vector_is_longer_than_the_sensitivity(monkeypatch: pytest.MonkeyPatch) -> None:
     encoding = conditional(Fraction(1, 2))
     bound = encoding.sensitivity().l2_squared
-    switch_off(monkeypatch, Encoding, "_rounded", "norm_squared(values) <= self._longest()", "True")
+    switch_off(monkeypatch, Encoding, "_round", "norm_squared(values) <= self._longest()", "True")
     assert norm_squared(encode(encoding, np.full(10_000, 0.01), rng=always_up)) > bound
 
 

@@ -95,7 +95,7 @@ def forked(patch: Patch) -> None:
 
 def unchecked(patch: Patch) -> None:
     """Without the exact check of the norm after rounding."""
-    switch_off(patch, Encoding, "_rounded", "norm_squared(values) <= self._longest()", "True")
+    switch_off(patch, Encoding, "_round", "norm_squared(values) <= self._longest()", "True")
 
 
 def sample(condition: str, instead: str) -> Seed:
