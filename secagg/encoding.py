@@ -244,7 +244,7 @@ def norm_squared(values: NDArray[np.int64]) -> int:
     """
     total = 0
     for block in (values[at] for at in _blocks(len(values))):
-        if -_SHORT < int(block.min()) and int(block.max()) < _SHORT:
+        if int(block.min()) > -_SHORT and int(block.max()) < _SHORT:
             total += int(block @ block)
             continue
         high, low = block >> 16, block & 0xFFFF  # products of two 16-bit halves: a block of them fits in 64 bits
