@@ -67,7 +67,7 @@ DEFAULTS = Config()
 
 _ALONE = ["unshare", "-rnpf", "--kill-child", "--mount-proc", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 _QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-_CHILD = "from benchmarks.runtimes_{part} import main; main()"
+_CHILD = "from benchmarks.runtimes.{part} import main; main()"
 
 Rounds = list[dict[str, Any]]
 
@@ -117,7 +117,7 @@ def _in_child(part: str, config: Config, folder: Path) -> tuple[Rounds, list[int
     (folder / "settings.json").write_text(json.dumps(asked))
     done = subprocess.run(
         [*(_ALONE if config.network == "own" else []), sys.executable, "-c", _CHILD.format(part=part)],
-        env=os.environ | _QUIET | {"SECAGG_RUNTIMES": str(folder), "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=os.environ | _QUIET | {"SECAGG_RUNTIMES": str(folder), "PYTHONPATH": str(Path(__file__).parents[2])},
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

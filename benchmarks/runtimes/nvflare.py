@@ -22,7 +22,7 @@ from nvflare.job_config.api import FedJob
 from nvflare.recipe.sim_env import SimEnv
 from nvflare.recipe.spec import Recipe
 
-from benchmarks.runtimes_training import CLIP, DROPOUT, FOLDER, finish, settings, trained
+from benchmarks.runtimes.training import CLIP, DROPOUT, FOLDER, finish, settings, trained
 from protocols.adapters.nvflare import SITE_FILE, SecureExecutor, SecureFedAvg, site_roster
 from protocols.plan import SESSION_BYTES
 from protocols.roster import Identity, Roster

@@ -19,7 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 from flwr.simulation import run_simulation
 
-from benchmarks.runtimes_training import CLIP, DROPOUT, FOLDER, finish, settings, trained
+from benchmarks.runtimes.training import CLIP, DROPOUT, FOLDER, finish, settings, trained
 from protocols.adapters.flower import SecAgg, Secure
 from protocols.policy import Policy
 from protocols.registry import find, names

@@ -1,0 +1,335 @@
+"""The same attacks on this library's pairwise protocol, against real ``Client`` objects, and the same accidents.
+
+``_Server`` keeps what it hears and says what it likes, as an evil server can. An attack goes on until it has the
+vector or a client refuses; then what was seen is the error's own text.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from math import log10
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.peers.attacks.scene import BITS, CLIENTS, LENGTH, SCALE, VICTIM, WEIGHTS, Seen, compared, vectors
+from benchmarks.peers.attacks.seed import fold, search_ours
+from protocols import registry
+from protocols.cohort import from_bitmap, to_bitmap
+from protocols.machine import Client
+from protocols.pairwise.client import advert_leaf
+from protocols.pairwise.messages import (
+    Advert,
+    Consents,
+    Dealt,
+    Delivery,
+    Introduction,
+    Neighbour,
+    Reveal,
+    SealedShares,
+    SignedConsent,
+    Survivors,
+    Upload,
+)
+from protocols.pairwise.rules import Cohort, parameters_of
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Roster
+from protocols.simulate import Faults, local_clients, serve, simulate
+from secagg import labels
+from secagg.codec import u32
+from secagg.encoding import Encoding
+from secagg.errors import SecAggError
+from secagg.keys import KEY_BYTES, AgreementKey, SigningKey, transcript
+from secagg.masking import add_masks
+from secagg.merkle import HASH_BYTES, MerkleTree
+from secagg.params import Graph, GraphParameters
+from secagg.prg import SEED_BYTES
+from secagg.ring import Words
+from secagg.seal import open_box, seal
+from secagg.shamir import SHARE_BYTES, pack_shares, reconstruct, unpack_shares
+
+_EVERYBODY = range(CLIENTS)
+_OTHERS = [u for u in _EVERYBODY if u != VICTIM]
+_POLICY = Policy(min_contributors=CLIENTS // 2, corrupt="0.1", dropout="0.1")
+_ENCODING = Encoding.integers(LENGTH, BITS)
+
+
+def _scene(encoding: Encoding = _ENCODING) -> tuple[RoundPlan, Roster, dict[str, Client]]:
+    roster, clients = local_clients(CLIENTS, _POLICY)
+    plan = RoundPlan.propose(
+        "secagg", roster, encoding, min_contributors=_POLICY.min_contributors, corrupt="0.1", dropout="0.1"
+    )
+    return plan, roster, clients
+
+
+class _Server:
+    """One round. On the complete graph everybody is everybody's neighbour; all come, so a place in the cohort is the
+    client's number in the roster."""
+
+    def __init__(self, plan: RoundPlan, clients: Mapping[str, Client], weights: Sequence[int] = (1,) * CLIENTS) -> None:
+        self.plan, self.clients = plan, list(clients.values())
+        self.t = parameters_of(plan).threshold
+        self._messages = registry.find(plan.protocol).messages
+        starts = zip(self.clients, vectors(), weights, strict=True)
+        self.adverts: list[Advert] = [self._decoded(client.start(plan, row, weight)) for client, row, weight in starts]
+        self.uploads: dict[int, Upload] = {}
+        self.self_shares: dict[int, bytes] = {}  # of the victim: holder -> share
+        self.key_shares: dict[int, bytes] = {}
+        self.meet()
+
+    def meet(self) -> None:
+        """The cohort is whatever adverts the server shows."""
+        self.tree = MerkleTree([advert_leaf(advert) for advert in self.adverts])
+        self.cohort = Cohort(self.plan, self.tree.root, CLIENTS)
+
+    def _decoded(self, frame: bytes) -> Any:
+        return self._messages.decode(self.plan, frame)
+
+    def tell(self, u: int, message: object) -> Any:
+        return self._decoded(self.clients[u].receive(self.frame_of(message)))
+
+    def frame_of(self, message: object) -> bytes:
+        return self._messages.encode(self.plan, message)
+
+    def introduce(self, u: int) -> Dealt:
+        neighbours = tuple(Neighbour(v, self.adverts[v]) for v in _EVERYBODY if v != u)
+        dealt: Dealt = self.tell(u, Introduction(self.tree.root, CLIENTS, u, neighbours, self.tree.proof(_EVERYBODY)))
+        return dealt
+
+    def upload(self) -> _Server:
+        """An honest server's round, as far as that."""
+        boxes: dict[int, list[SealedShares]] = {u: [] for u in _EVERYBODY}
+        for u in _EVERYBODY:
+            for box in self.introduce(u).boxes:
+                boxes[box.peer].append(SealedShares(u, box.box))
+        for u in _EVERYBODY:
+            self.uploads[u] = self.tell(u, Delivery(tuple(boxes[u])))
+        return self
+
+    def consent(self, u: int, alive: Iterable[int]) -> bytes:
+        alive = set(alive)
+        headers = tuple(self.uploads[v].header for v in sorted(alive - {u}))
+        signature: bytes = self.tell(u, Survivors(to_bitmap(alive, _EVERYBODY), headers)).signature
+        return signature
+
+    def reveal(self, v: int, signatures: Mapping[int, bytes]) -> None:
+        """Hand v signatures on the survivors; keep its share of the victim's secrets."""
+        signed = tuple(SignedConsent(u, signatures[u]) for u in sorted(signatures))
+        answer: Reveal = self.tell(v, Consents(signed, (), self.tree.proof([])))
+        for kept, revealed in ((self.self_shares, answer.self_shares), (self.key_shares, answer.key_shares)):
+            kept.update((v, share.share) for share in revealed if share.peer == VICTIM)
+
+    # What can be had from the shares.
+
+    def words(self) -> Words:
+        return self.plan.ring.unpack(self.uploads[VICTIM].vector, self.plan.encoding.coordinates).copy()
+
+    def without_pairs(self) -> Words:
+        """The victim's upload without all it has masked with together with others, from its rebuilt key."""
+        key = AgreementKey(_rebuilt(self.key_shares, self.t))
+        return self.without({v: key.agree(self.adverts[v].mask_key) for v in _OTHERS})
+
+    def without(self, agreed: Mapping[int, bytes]) -> Words:
+        words = self.words()
+        partners = from_bitmap(self.uploads[VICTIM].header.holders, _EVERYBODY) - {VICTIM}
+        seeds = {v: self.cohort.pair_seed(agreed[v], VICTIM, v) for v in partners}
+        above = [seed for v, seed in seeds.items() if v > VICTIM]  # the lower position has added, the higher subtracted
+        add_masks(words, [seed for v, seed in seeds.items() if v < VICTIM], above)
+        return words
+
+    def numbers(self, words: Words) -> NDArray[np.int64]:
+        """The rest: without the victim's own mask."""
+        add_masks(words, [], [self.cohort.self_seed(_rebuilt(self.self_shares, self.t), VICTIM)])
+        return self.plan.ring.centred(words)
+
+
+def _rebuilt(shares: Mapping[int, bytes], threshold: int) -> bytes:
+    holders = sorted(shares)[:threshold]
+    points = np.stack([unpack_shares(shares[v], 1)[0] for v in holders])
+    (secret,) = reconstruct(np.array([[v + 1 for v in holders]]), points[None])
+    return secret or b""
+
+
+def attempt(attack: Callable[[], Seen]) -> Seen:
+    """What an attack saw; if it was refused, by what words."""
+    try:
+        return attack()
+    except SecAggError as error:
+        return Seen(False, f"refused: “{error}”")
+
+
+# Attacks.
+
+
+def late_upload() -> Seen:
+    """The server gets as far as in Flower's case: one mask is left. Its seed is a key of AES-256."""
+    plan, _, clients = _scene()
+    server = _Server(plan, clients).upload()
+    signatures = {u: server.consent(u, _OTHERS) for u in _OTHERS}
+    for holder in _OTHERS:
+        server.reveal(holder, signatures)
+    left = server.without_pairs()
+    victim: Any = server.clients[VICTIM].current
+    seed = server.cohort.self_seed(victim._self_secret, VICTIM)  # what only the client knows: to place the window
+    search = search_ours(left, plan.ring, SCALE, fold(seed))
+    found = np.zeros(LENGTH, np.int64)
+    for candidate in search.found:
+        add_masks(left, [], [candidate.to_bytes(4, "little").ljust(SEED_BYTES, b"\0")])
+        found = plan.ring.centred(left)
+    years = log10(2.0 ** (8 * len(seed)) / search.rate / 31_557_600)
+    how = (
+        f"mask seeds have {8 * len(seed)} bits; of those with 32, {search.tried:,} around the right one, folded, were "
+        f"tried and {len(search.found)} fit; at this rate all 2^{8 * len(seed)} take 10^{years:.0f} years"
+    )
+    return compared(found, VICTIM, how)
+
+
+def both_shares() -> Seen:
+    """No message can name one client twice: a set of survivors is a bitmap. So every client hears two sets in a row."""
+    plan, _, clients = _scene()
+    server = _Server(plan, clients).upload()
+    for alive in (_EVERYBODY, _OTHERS):
+        signatures = {u: server.consent(u, alive) for u in _OTHERS}
+        for holder in _OTHERS:
+            server.reveal(holder, signatures)
+    return compared(server.numbers(server.without_pairs()), VICTIM, "each client answered for two sets of survivors")
+
+
+def split_view() -> Seen:
+    """Half of the clients hear that the victim is alive, half that it is dead, and each half signs what it heard."""
+
+    def attack(plan: RoundPlan, clients: Mapping[str, Client]) -> Seen:
+        server, half = _Server(plan, clients).upload(), CLIENTS // 2
+        for group, alive in ((_EVERYBODY[:half], _EVERYBODY), (_EVERYBODY[half:], _OTHERS)):
+            signatures = {u: server.consent(u, alive) for u in group}
+            for holder in group:
+                server.reveal(holder, signatures)
+        return compared(server.numbers(server.without_pairs()), VICTIM, "either half answered")
+
+    plan, _, clients = _scene()
+    weak = replace(plan, parameters=GraphParameters(Graph.COMPLETE, CLIENTS - 1, CLIENTS // 2))
+    seen = [attempt(partial(attack, weak, clients)), attempt(partial(attack, plan, clients))]
+    return Seen(any(one.works for one in seen), "; with that threshold ".join(one.text for one in seen))
+
+
+def cohort_of_one() -> Seen:
+    """Plans for one client, for the two that a sum needs at least, and for ten of which two are enough."""
+    plan, _, clients = _scene()
+    return _accepted(
+        clients,
+        _forged(plan, clients=1, min_contributors=1, parameters=GraphParameters(Graph.COMPLETE, 0, 1)),
+        _forged(plan, clients=2, min_contributors=2, parameters=GraphParameters(Graph.COMPLETE, 1, 2)),
+        _forged(plan, parameters=GraphParameters(Graph.COMPLETE, CLIENTS - 1, 2)),
+    )
+
+
+def chosen_modulus() -> Seen:
+    """The narrowest ring there is, and one that holds each client's numbers but not their sum.
+
+    Accepting counts as lost, though it would not show the vector: masks are uniform in whatever ring.
+    """
+    plan, _, clients = _scene()
+    return _accepted(clients, _forged(plan, ring_bits=8), _forged(plan, ring_bits=BITS + 1))
+
+
+def _forged(plan: RoundPlan, **changed: object) -> bytes:
+    """The bytes of a plan that ours would not write."""
+    forged = replace(plan)
+    for name, value in changed.items():
+        object.__setattr__(forged, name, value)
+    return forged.encode()
+
+
+def _accepted(clients: Mapping[str, Client], *plans: bytes) -> Seen:
+    client, update = list(clients.values())[VICTIM], vectors()[VICTIM]
+
+    def attack(plan: bytes) -> Seen:
+        client.start(RoundPlan.decode(plan), update)
+        return Seen(True, "the client takes part")
+
+    seen = [attempt(partial(attack, plan)) for plan in plans]
+    return Seen(any(one.works for one in seen), "; ".join(one.text for one in seen))
+
+
+def substituted_keys() -> Seen:
+    """The victim is shown the server's keys as all its neighbours', signed by the server as well as it can."""
+    plan, _, clients = _scene()
+    server = _Server(plan, clients)
+    mask_keys = {v: AgreementKey(os.urandom(KEY_BYTES)) for v in _OTHERS}
+    seal_keys = {v: AgreementKey(os.urandom(KEY_BYTES)) for v in _OTHERS}
+    signing = SigningKey(os.urandom(KEY_BYTES))
+    for v in _OTHERS:
+        keys = (mask_keys[v].public, seal_keys[v].public, bytes(HASH_BYTES))
+        signature = signing.sign(labels.ADVERT, plan.digest(), u32.encode(v), *keys)
+        server.adverts[v] = Advert(v, *keys, signature)
+    server.meet()
+    dealt, own, boxes = server.introduce(VICTIM), server.adverts[VICTIM], []
+    for box in dealt.boxes:
+        v, agreed = box.peer, seal_keys[box.peer].agree(own.seal_key)
+        opened = _opened(server.cohort, agreed, v, box.box)
+        server.self_shares[v] = pack_shares(unpack_shares(opened, 2)[1])
+        boxes.append(SealedShares(v, _sealed(server.cohort, agreed, v)))
+    server.uploads[VICTIM] = server.tell(VICTIM, Delivery(tuple(boxes)))
+    left = server.without({v: key.agree(own.mask_key) for v, key in mask_keys.items()})
+    return compared(server.numbers(left), VICTIM, "all neighbours' keys were the server's")
+
+
+def _opened(cohort: Cohort, agreed: bytes, v: int, box: bytes) -> bytes:
+    """What the victim sealed to v."""
+    return open_box(cohort.share_key(agreed, VICTIM, v), box, transcript(labels.SHARE, *cohort.bound(VICTIM, v)))
+
+
+def _sealed(cohort: Cohort, agreed: bytes, v: int) -> bytes:
+    """Shares of nothing, from v to the victim."""
+    associated = transcript(labels.SHARE, *cohort.bound(v, VICTIM))
+    return seal(cohort.share_key(agreed, v, VICTIM), bytes(2 * SHARE_BYTES), associated, os.urandom)
+
+
+def sample_count() -> Seen:
+    """Everything that an upload consists of, for the victim's real weight and for 1.
+
+    A masked word is the weight by chance once in 2^30 runs.
+    """
+    real, one = (_weighted(weight) for weight in (WEIGHTS[VICTIM], 1))
+    masked = int(real.plan.ring.centred(real.words())[-1])
+    sizes = [len(server.frame_of(server.uploads[VICTIM])) for server in (real, one)]
+    shows = WEIGHTS[VICTIM] in (real.uploads[VICTIM].header.position, masked) or sizes[0] != sizes[1]
+    return Seen(
+        shows,
+        f"a position, a bitmap, a hash, a signature and masked words; {sizes[0]:,} bytes for {WEIGHTS[VICTIM]} as "
+        f"{sizes[1]:,} for 1; the word that holds the weight reads {masked}",
+    )
+
+
+def _weighted(weight: int) -> _Server:
+    plan, _, clients = _scene(replace(_ENCODING, weight_bound=max(WEIGHTS)))
+    return _Server(plan, clients, [weight if u == VICTIM else WEIGHTS[u] for u in _EVERYBODY]).upload()
+
+
+# Accidents.
+
+
+def silent_before_sharing() -> Seen:
+    plan, roster, clients = _scene()
+    updates = dict(zip(clients, vectors(), strict=True))
+    silent = {roster.names[VICTIM]: "share"}
+    return _rest(simulate(serve(plan, roster), clients, updates, faults=Faults(silent=silent)).outcome.total)
+
+
+def not_a_number() -> Seen:
+    plan, roster, clients = _scene()
+    victim = roster.names[VICTIM]
+    refusal = attempt(lambda: Seen(True, f"{len(clients[victim].start(plan, np.full(LENGTH, np.nan)))} bytes"))
+    updates = {name: row for name, row in zip(clients, vectors(), strict=True) if name != victim}
+    rest = _rest(simulate(serve(plan, roster), clients, updates).outcome.total)
+    return Seen(refusal.works or rest.works, f"{refusal.text} before anything is sent; {rest.text}")
+
+
+def _rest(total: NDArray[np.int64]) -> Seen:
+    right = int(np.count_nonzero(total == vectors()[_OTHERS].sum(axis=0)))
+    return Seen(right != LENGTH, f"the round ends, and {right:,} of {LENGTH:,} numbers are the exact sum of the others")
