@@ -10,6 +10,7 @@ import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from statistics import median
 from time import perf_counter, process_time
 from typing import Any
@@ -61,6 +62,8 @@ DEFAULTS = Config()
 
 
 def run(config: Config, say: Say) -> Measured:
+    if find_spec("ray") is None:
+        raise UsageError("the engines are compared with the extra [ray]")
     from protocols.engines.ray import OnRay
 
     figures: dict[str, float] = {"load": os.getloadavg()[0]}

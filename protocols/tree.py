@@ -75,6 +75,8 @@ class Tree:
         for level, (below, above) in enumerate(zip(self.rosters, self.rosters[1:], strict=False)):
             if len(above) != (count := self.cohorts(level)):
                 raise UsageError(f"{len(below)} members of level {level} are {count} cohorts, which {len(above)} lead")
+        if any(len(roster) // self.cohorts(level) < 2 for level, roster in enumerate(self.rosters)):
+            raise UsageError("a cohort with fewer than two members: make cohorts smaller, or do without a tree")
         if self.cohorts(len(self.rosters) - 1) != 1:
             raise UsageError(f"{len(self.rosters[-1])} at the top are more than one cohort of {self.size}")
         object.__setattr__(self, "_orders", tuple(self._order(level) for level in range(len(self.rosters))))

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the rounds of a level agree on. ``corrupt`` and ``dropout`` are fractions of the level's members."""
+    """What the rounds of a level agree on. ``corrupt`` and ``dropout`` are fractions of the level's members; plans are
+    made for the most of them that a cohort may have (``Tree.marked``), which is many more if cohorts are small."""
 
     min_contributors: int
     protocol: str = "secagg+"

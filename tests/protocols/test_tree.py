@@ -96,6 +96,8 @@ def test_leaders_are_the_members_of_the_level_above() -> None:
         ((people("c", 50), people("a", 5)), 12, b"short", "beacon"),
         ((people("c", 50), people("a", 5)), 1, BEACON, "at least two"),
         ((people("c", 50), people("a", 13)), 4, BEACON, "at the top are more than one cohort"),
+        ((people("c", 10), people("a", 1)), 12, BEACON, "fewer than two members"),
+        ((people("c", 3), people("a", 2)), 2, BEACON, "fewer than two members"),
     ],
 )
 def test_what_is_no_tree(rosters: tuple[Roster, ...], size: int, beacon: bytes, reason: str) -> None:
