@@ -21,17 +21,25 @@ from secagg.errors import UsageError
 CASES = {
     "ckks": "CKKS: bytes a coordinate, and time beside the bare TenSEAL calls.",
     "dp": "Samplers, calibration, accounting, the ledger, embedding gradients against Opacus.",
+    "engines": "What cores and Ray buy: removal of masks by ranges, thousands of clients, trees of cohorts.",
     "lattice": "Transforms against SEAL's, sampling, packing and exact decoding of coefficients.",
     "oneshot": "One-shot sums: client and server beside pairwise masks and bare additions; what dropouts cost.",
     "pairwise": "SecAgg and SecAgg+: phases, bytes, memory, masking against the keystream limit.",
+    "peers": "Whole rounds beside Flower's SecAgg+, uploads beside NVFlare's CKKS, attacks on both; or --quick.",
     "recommender": "What secure sums cost a federated recommender: time, memory, quality.",
+    "runtimes": "Secure rounds beside plain ones of the same app in Flower's and NVFlare's simulations.",
+    "scale": "What rounds cost with 10^3 to 10^8 clients: a model, checked against real rounds; trees of cohorts.",
     "threshold_ckks": "Threshold CKKS: bytes, and time beside TenSEAL with NVFlare's parameters.",
     "utility": "What privacy costs a recommender: models x budgets x seeds, beside ItemPop and EASE.",
 }
 """name (also of its module here) -> what it measures"""
 
 QUICK = {
+    "engines": ("masks=200", "crowd=200", "tree=300", "cohort=100", "repeats=3"),
+    "peers": ("n=10", "d=10000,100000", "repeats=2"),
     "recommender": ("items=2000", "clients=30", "rounds=2", "many=1000", "long=5", "central_rounds=50"),
+    "runtimes": ("training=0,0.5", "rounds=3"),
+    "scale": ("n=20,60", "d=2000", "long_n=8", "long_d=100000", "repeats=1", "cohorts=100,1000"),
     "utility": ("users=300", "items=500", "models=private-ease,mf", "seeds=2", "out=runs/utility-quick"),
 }
 """name -> the settings with which it takes minutes, for cases that take longer"""

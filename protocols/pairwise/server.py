@@ -48,6 +48,7 @@ from secagg import labels
 from secagg.errors import PeerError
 from secagg.keys import AgreementKey, digest
 from secagg.merkle import MerkleTree
+from secagg.params import Graph
 from secagg.shamir import reconstruct, unpack_shares
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class PairwiseServer(ServerRound):
         self._leaves = [advert_leaf(self._adverts[number]) for number in self._clients]
         self._tree = MerkleTree(self._leaves)
         self._cohort = Cohort(self.plan, self._tree.root, len(self._clients))
+        self._hold_own = parameters_of(self.plan).graph is Graph.COMPLETE
         self._holders = [self._cohort.holders(u) for u in range(len(self._clients))]
         self._need(len(self._holders[0]), self._t, "neighbours are there for each client")
         return Sends(self._clients, self._introduction)
@@ -130,7 +132,8 @@ class PairwiseServer(ServerRound):
         boxes = []
         for u in sorted(self._dealers_to(v)):
             if u != v:
-                at = bisect_left([w for w in self._holders[u] if w != u], v) * BOX_BYTES
+                before = bisect_left(self._holders[u], v) - (u < v and self._hold_own)  # u has no box for itself
+                at = before * BOX_BYTES
                 boxes.append(SealedShares(u, self._dealt[u][at : at + BOX_BYTES]))
         return Delivery(tuple(boxes))
 
