@@ -17,13 +17,14 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from secagg.errors import UsageError
-from secagg.masking import BLOCK_BYTES, add_masks
+from secagg.masking import add_masks
 from secagg.ring import Words
 
 A = TypeVar("A")
 R = TypeVar("R")
 S = TypeVar("S")
 
+_PAGE_BYTES = 1 << 12
 LARGEST_SHARD = 1 << 22
 """Coordinates that a worker sends back at once: memory stays bounded, and opening its streams costs a percent."""
 
@@ -92,12 +93,12 @@ def add_masks_on(engine: Engine, target: Words, plus: list[bytes], minus: list[b
 
 
 def shards(length: int, itemsize: int, workers: int) -> list[range]:
-    """Ranges of whole blocks, as even as that allows, at least one a worker if there are so many blocks.
+    """Ranges of whole pages, as even as that allows.
 
     >>> shards(100_000, 4, 2)
-    [range(0, 65536), range(65536, 100000)]
+    [range(0, 50176), range(50176, 100000)]
     """
-    per_block = BLOCK_BYTES // itemsize
+    per_page = _PAGE_BYTES // itemsize
     share = min(-(-length // workers), LARGEST_SHARD)
-    step = max(-(-share // per_block), 1) * per_block
+    step = max(-(-share // per_page), 1) * per_page
     return [range(start, min(start + step, length)) for start in range(0, length, step)]
