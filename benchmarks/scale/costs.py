@@ -369,7 +369,7 @@ def masked(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost:
             Step("reveal", consents, reveal, carried(u, consents, reveal) + signed + h * u.item),
         ),
     )
-    delivering = 2 * n * k * u.item
+    delivering = n * k * u.item
     adding = u.verify + u.hash * vector + packed + u.add * d + looked_up + h * (u.member + 3 * u.scan)
     telling = signers * u.item + k * u.scan + strangers.steps * u.prove
     rebuilding = n * (u.rebuild * t * t + 4 * u.item) + deployment.silent * u.agree
