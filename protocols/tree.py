@@ -2,8 +2,9 @@
 
 Clients are cut into cohorts of about a thousand. Each cohort runs a round of its own, with an aggregator as its server,
 and only the cohort's sum goes on: the aggregators are the clients of the next level, in rounds of their own over sums
-of integers, and so on up to one root. So a client's cost stays that of a cohort, and nobody but its own aggregator ever
-sees less than the sum of many cohorts; every level has its minimum, which the clients of that level enforce.
+of integers, and so on up to one root. So a client's cost stays that of a cohort (but for the drawing: it needs the
+roster of all), and nobody but its own aggregator ever sees less than the sum of many cohorts; every level has its
+minimum, which the clients of that level enforce.
 
 Who is with whom is drawn from a beacon: random bytes that the deployment publishes once the rosters are fixed. Every
 client draws its cohort again and takes it for its roster, so it refuses a plan for any other, and nobody can choose
