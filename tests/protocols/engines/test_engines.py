@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,13 @@ from hypothesis import strategies as st
 
 from protocols import engines
 from protocols.engines import Engine, Placed, add_masks_on, ahead, shards
-from protocols.engines.crowd import simulate_crowd
+from protocols.engines.crowd import clients_of, simulate_crowd
 from protocols.engines.local import Threads
 from protocols.machine import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Envelope, Faults, serve, simulate
+from protocols.simulate import Envelope, Faults, Simulation, serve, simulate
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, ThresholdError, UsageError
 from secagg.masking import BLOCK_BYTES, add_masks
@@ -168,26 +169,30 @@ def test_a_crowd_gives_the_exact_sum(protocol: str, workers: int) -> None:
 
 
 def test_a_crowd_is_what_simulate_is() -> None:
-    """The same randomness, so the same frames: whichever worker a client lives with."""
-    seen: list[set[tuple[str, str, bytes]]] = []
-    for workers in (1, 3):
+    """The same randomness, so the same frames: here, and whichever worker a client lives with."""
+
+    def noted(run: Callable[[Faults], Simulation]) -> set[tuple[str, str, bytes]]:
         frames = set()
 
-        def note(envelope: Envelope, frames: set[tuple[str, str, bytes]] = frames) -> bytes:
+        def note(envelope: Envelope) -> bytes:
             frames.add((envelope.sender, envelope.receiver, envelope.frame))
             return envelope.frame
 
-        simulate_crowd(
-            serve(plan_of(), ROSTER),
-            PEOPLE,
-            update_of,
-            policy=POLICY,
-            engine=Threads(workers),
-            secret=SECRET,
-            faults=Faults(corrupted=note),
-        )
-        seen.append(frames)
-    assert seen[0] == seen[1]
+        assert run(Faults(corrupted=note)).outcome.total.tolist() == EXPECTED.tolist()
+        return frames
+
+    def crowd(workers: int, faults: Faults) -> Simulation:
+        settings = {"policy": POLICY, "engine": Threads(workers), "secret": SECRET, "faults": faults}
+        return simulate_crowd(serve(plan_of(), ROSTER), PEOPLE, update_of, **settings)
+
+    def here(faults: Faults) -> Simulation:
+        people = [(one.name, one.key.secret) for one in PEOPLE]
+        clients = clients_of(plan_of(), ROSTER, people, POLICY, SECRET)
+        return simulate(serve(plan_of(), ROSTER), clients, {name: update_of(name) for name in clients}, faults=faults)
+
+    frames = noted(here)
+    assert len(frames) > 5 * N
+    assert noted(partial(crowd, 1)) == noted(partial(crowd, 3)) == frames
 
 
 def test_two_rounds_of_a_crowd_draw_anew() -> None:
