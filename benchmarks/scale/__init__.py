@@ -254,15 +254,7 @@ class _Watch:
 def taken_by_round(protocol: str, deployment: Deployment) -> Taken:
     """A real round; its clients live in a child process. To be run in a process that has not done much before."""
     _, roster = people(deployment.n)
-    plan = RoundPlan.propose(
-        protocol,
-        roster,
-        Encoding.integers(deployment.d, deployment.bits),
-        min_contributors=deployment.minimum,
-        corrupt=str(deployment.corrupt),
-        dropout=str(deployment.dropout),
-        beacon=BEACON,
-    )
+    plan = deployment.proposed(protocol, roster)
     context = multiprocessing.get_context("spawn")
     near, far = context.Pipe()
     child = context.Process(target=_clients, args=(far, plan.encode(), deployment.n), daemon=True)

@@ -29,6 +29,7 @@ from protocols.pairwise import messages as pairwise
 from protocols.pairwise.rules import parameters_of as graph_of
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO
+from protocols.roster import Roster
 from protocols.threshold_ckks import messages as threshold
 from protocols.wire import HEADER_BYTES
 from secagg.codec import u32, u64
@@ -71,6 +72,18 @@ class Deployment:
     @property
     def left(self) -> int:
         return self.n - self.silent
+
+    def proposed(self, protocol: str, roster: Roster) -> RoundPlan:
+        """Of a real round."""
+        return RoundPlan.propose(
+            protocol,
+            roster,
+            Encoding.integers(self.d, self.bits),
+            min_contributors=self.minimum,
+            corrupt=str(self.corrupt),
+            dropout=str(self.dropout),
+            beacon=BEACON,
+        )
 
     def plan(self, protocol: str) -> RoundPlan:
         """Of a round with this protocol; the roster is not there."""

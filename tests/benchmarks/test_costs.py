@@ -22,7 +22,6 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Faults, Simulation, local_clients, serve, simulate
 from protocols.tree import Tree, encoding_above
-from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.merkle import MerkleTree, leaf
 from secagg.prg import Prg
@@ -47,15 +46,7 @@ def test_every_protocol_has_a_model() -> None:
 def real_round(protocol: str, deployment: Deployment) -> tuple[RoundPlan, Simulation]:
     policy = Policy(min_contributors=2, protocols={protocol}, corrupt=0, dropout=0, beacon=BEACON)
     roster, clients = local_clients(deployment.n, policy, Prg(bytes(32)))
-    plan = RoundPlan.propose(
-        protocol,
-        roster,
-        Encoding.integers(deployment.d, deployment.bits),
-        min_contributors=deployment.minimum,
-        corrupt=str(deployment.corrupt),
-        dropout=str(deployment.dropout),
-        beacon=BEACON,
-    )
+    plan = deployment.proposed(protocol, roster)
     silent = dict.fromkeys(roster.names[:: deployment.n // max(deployment.silent, 1)][: deployment.silent], "upload")
     updates = {name: np.ones(deployment.d) for name in clients}
     return plan, simulate(serve(plan, roster), clients, updates, faults=Faults(silent=silent))

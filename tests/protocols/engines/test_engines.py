@@ -1,4 +1,7 @@
-"""Engines: order, bounds, errors; sharded masks; a crowd is what ``simulate`` is. Ray: ``tests/e2e/test_ray.py``."""
+"""Engines: order, bounds, errors; sharded masks; a crowd is what ``simulate`` is. Ray: ``tests/e2e/test_ray.py``.
+
+Engines that lose what they keep: ``tests/adversarial/test_tree.py``.
+"""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols import engines
-from protocols.engines import Engine, Placed, add_masks_on, ahead, shards
+from protocols.engines import add_masks_on, ahead, shards
 from protocols.engines.crowd import clients_of, simulate_crowd
 from protocols.engines.local import Threads
 from protocols.machine import Client
@@ -292,36 +295,3 @@ def test_at_most_a_few_batches_are_under_way(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(server, "receive", counting)
     simulate_crowd(server, PEOPLE, update_of, policy=POLICY, engine=Threads(1))
     assert worst <= 2 * 2 + 2
-
-
-class Forgetting(Engine):
-    """Threads that die: what is placed is lost before each third question, and is made and asked again, as on Ray."""
-
-    workers = 2
-
-    def map(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        return map(work, items)
-
-    def place(self, make: Callable[[], Any]) -> Placed[Any]:
-        return _Lost(make)
-
-
-class _Lost(Placed[Any]):
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.make, self.made, self.asked = make, make(), list[Any]()
-
-    def ask(self, work: Callable[[Any, Any], Any], argument: Any) -> Callable[[], Any]:
-        self.asked.append((work, argument))
-        if len(self.asked) % 3 == 0:
-            self.made = self.make()
-            answers = [old(self.made, said) for old, said in self.asked]
-            return lambda: answers[-1]
-        answer = work(self.made, argument)
-        return lambda: answer
-
-
-@pytest.mark.parametrize("protocol", ["secagg", "secagg+", "oneshot"])
-def test_parts_that_are_lost_say_the_same_again(protocol: str) -> None:
-    ran = simulate_crowd(serve(plan_of(protocol), ROSTER), PEOPLE, update_of, policy=POLICY, engine=Forgetting())
-    assert ran.outcome.total.tolist() == EXPECTED.tolist()
-    assert ran.incidents == ()
