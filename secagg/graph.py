@@ -29,6 +29,7 @@ class Neighbourhoods:
         self._size = size
         self._complete = parameters.graph is Graph.COMPLETE
         reach = parameters.degree // 2
+        self._witnesses = parameters.witnesses
         self._closed = 2 * reach >= size - 1  # so many stayed away that the ring meets itself
         self._steps = np.delete(np.arange(-reach, reach + 1), reach)
         self._order = np.argsort(random_words(Prg(seed), size), kind="stable").astype(np.int32)
@@ -45,3 +46,11 @@ class Neighbourhoods:
             return tuple(i for i in range(self._size) if i != position)
         around = self._order[(self._rank[position] + self._steps) % self._size]
         return tuple(sorted(around.tolist()))
+
+    def witnesses(self) -> tuple[int, ...]:
+        """Whose signatures speak for the whole cohort, ascending: places on the ring at even distances.
+
+        The order of the ring is random, so this is a uniformly random set of so many clients.
+        """
+        count = min(self._witnesses, self._size)
+        return tuple(sorted(int(self._order[i * self._size // count]) for i in range(count)))

@@ -11,13 +11,24 @@ Section 3.2 and Theorem 3.10), for n clients of which a fraction ``corrupt`` (ga
 
 The threshold is t1 + 1 against a curious server. Against an active server two disjoint quorums among one client's
 neighbours must be impossible even when the corrupt ones answer twice, so t1 is first raised to ceil((t1+k-1.25)/2).
+
+On a ring those quorums speak for one neighbourhood each: a server could tell two parts of the ring two stories, and
+both would be believed. So in active rounds w witnesses, the same for all and drawn by the same hash, speak for the
+whole cohort, and q of them must agree. With f such that Pr[HG(floor(gamma n), w draws) > f] <= 2^-security, w is about
+the smallest number for which
+
+4. no two sets are both signed: q = floor((w + f) / 2) + 1, since each honest witness signs once;
+5. enough witnesses stay: Pr[HG(floor(delta n), w draws) > w - q] <= 2^-correctness.
+
+On the complete graph a client's neighbours are all the others and t is already such a q.
 All probabilities are exact integers over a common denominator: nothing is rounded, so nothing is undercounted.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from functools import lru_cache
@@ -57,11 +68,18 @@ class Graph(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GraphParameters:
-    """The answer: who is whose neighbour, how many, and how many of them must help."""
+    """The answer: who is whose neighbour, how many, and how many of them must help.
+
+    Against an active server ``quorum`` of ``witnesses`` clients, drawn from the whole ring, must sign a set of
+    survivors before anybody reveals a share for it. Both are 0 where nothing is asked of witnesses: on the complete
+    graph, where the threshold says the same, and against a curious server, which tells everybody the same.
+    """
 
     graph: Graph
     degree: int
     threshold: int
+    witnesses: int = 0
+    quorum: int = 0
 
 
 def fraction(value: Fraction | str | float | int) -> Fraction:
@@ -171,6 +189,50 @@ def complete_threshold(n: int, corrupt: int) -> int:
     return max((n + corrupt) // 2 + 1, 2)
 
 
+@lru_cache(maxsize=1024)
+def least_quorum(n: int, corrupt: int, witnesses: int, security: int) -> int:
+    """How many of the witnesses must sign a set of survivors so that no second one can be signed (rule 4).
+
+    >>> least_quorum(1000, 50, 88, 120), least_quorum(100, 5, 100, 120)
+    (64, 53)
+    """
+    f = corrupt if witnesses >= n else most_marked(n, corrupt, witnesses, security)
+    return (min(witnesses, n) + f) // 2 + 1
+
+
+@lru_cache(maxsize=256)
+def choose_witnesses(
+    n: int, corrupt: int, silent: int, least_cohort: int, security: int, least_security: int, correctness: int
+) -> tuple[int, int]:
+    """(w, q): witnesses, and how many must agree, also if only ``least_cohort`` of the n clients advertise.
+
+    ``corrupt`` and ``silent`` are counts. If no sample is large enough, everybody is a witness.
+
+    >>> choose_witnesses(1000, 50, 100, 900, 120, 104, 20)
+    (88, 64)
+    """
+
+    def quorum(witnesses: int) -> int:
+        return max(
+            least_quorum(n, corrupt, witnesses, security),
+            least_quorum(least_cohort, corrupt, min(witnesses, least_cohort), least_security),
+        )
+
+    for witnesses in _sample_sizes(n):
+        q = quorum(witnesses)
+        if q <= min(witnesses - most_marked(n, silent, witnesses, correctness), least_cohort):
+            return witnesses, q
+    return n, quorum(n)
+
+
+def _sample_sizes(n: int) -> Iterator[int]:
+    """From 8 to below n: in steps of 8 at first, of a sixteenth later, where exact tails are slow."""
+    size = 8
+    while size < n:
+        yield size
+        size += max(8, size // 16 // 8 * 8)
+
+
 @lru_cache(maxsize=256)
 def choose(
     n: int,
@@ -182,12 +244,12 @@ def choose(
 ) -> GraphParameters:
     """The smallest k-ring that satisfies the rule, or the complete graph where n is too small for one.
 
-    >>> choose(1000, Fraction(1, 20), Fraction(1, 20), Adversary.CURIOUS)
-    GraphParameters(graph=<Graph.RING: 'ring'>, degree=30, threshold=17)
-    >>> choose(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE)
-    GraphParameters(graph=<Graph.RING: 'ring'>, degree=96, threshold=67)
-    >>> choose(4, Fraction(1, 4), Fraction(1, 4))
-    GraphParameters(graph=<Graph.COMPLETE: 'complete'>, degree=3, threshold=3)
+    >>> choose(1000, Fraction(1, 20), Fraction(1, 20), Adversary.CURIOUS) == GraphParameters(Graph.RING, 30, 17)
+    True
+    >>> choose(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE) == GraphParameters(Graph.RING, 96, 67)
+    True
+    >>> choose(4, Fraction(1, 4), Fraction(1, 4)) == GraphParameters(Graph.COMPLETE, 3, 3)
+    True
     """
     corrupt, dropout = fraction(corrupt), fraction(dropout)
     _check_feasible(n, corrupt, dropout, adversary, security, correctness)
@@ -201,16 +263,23 @@ def choose_for_round(
 
     Clients that stay away before the graph is drawn make the corrupt weigh more, so rule 2 must also hold for n less
     ``dropout`` of it (there with ``GRINDING_FLOOR``), which is what a client checks when it sees the cohort. Rule 1
-    only gets easier: who stays away cannot fall silent later.
+    only gets easier: who stays away cannot fall silent later. Witnesses are chosen here, because only a real round has
+    any.
 
-    >>> choose_for_round(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE).threshold
-    104
+    >>> chosen = choose_for_round(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE)
+    >>> chosen.degree, chosen.threshold, chosen.witnesses, chosen.quorum
+    (140, 104, 120, 91)
     """
     corrupt, dropout = fraction(corrupt), fraction(dropout)
     planned, floored = (GRINDING_BITS, GRINDING_FLOOR) if adversary is Adversary.ACTIVE else (0, 0)
     _check_feasible(n, corrupt, dropout, adversary, security, correctness)
-    least_cohort = n - floor(dropout * n)
-    return _smallest(n, corrupt, dropout, adversary, security + planned, security + floored, correctness, least_cohort)
+    bad, silent = floor(corrupt * n), floor(dropout * n)
+    bits = security + planned, security + floored
+    chosen = _smallest(n, corrupt, dropout, adversary, *bits, correctness, n - silent)
+    if chosen.graph is Graph.COMPLETE or adversary is Adversary.CURIOUS:
+        return chosen
+    witnesses, quorum = choose_witnesses(n, bad, silent, n - silent, *bits, correctness)
+    return replace(chosen, witnesses=witnesses, quorum=quorum)
 
 
 def _smallest(
@@ -284,3 +353,10 @@ def check_private(
             f"threshold {parameters.threshold} is too low for {degree} neighbours among {n} clients: "
             f"at least {needed} is needed"
         )
+    if parameters.graph is Graph.RING and adversary is Adversary.ACTIVE:
+        witnesses = min(parameters.witnesses, n)
+        if not witnesses or parameters.quorum < (least := least_quorum(n, corrupt, witnesses, security)):
+            raise PolicyError(
+                f"{parameters.quorum} of {witnesses} witnesses among {n} clients could sign two sets of survivors"
+                + (f": at least {least} are needed" if witnesses else "")
+            )

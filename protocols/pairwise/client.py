@@ -83,7 +83,6 @@ class PairwiseClient(ClientRound):
         self._neighbours: dict[int, Advert] = {}
         self._agreed: dict[int, bytes] = {}
         self._held: dict[int, _Held] = {}
-        self._masked_with_us: frozenset[int] = frozenset()
         self._partners: Set[int] = frozenset()
         self.unopened: tuple[str, ...] = ()
         """Neighbours whose shares did not open."""
@@ -187,17 +186,18 @@ class PairwiseClient(ClientRound):
             raise ThresholdError(
                 f"{len(survivors)} survivors, at least {max(self._t, self.plan.min_contributors)} are needed"
             )
-        alive = sorted(v for v in self._partners if v in survivors and v != self._u)
+        # Masking is mutual: this client masked with every neighbour in the sum, and each of these with this client.
+        # Bonawitz et al. get this from an honest delivery of U2; here the server could deliver less to some.
+        alive = sorted(v for v in self._neighbours if v in survivors)
+        if not self._partners >= set(alive):
+            raise PeerError("a surviving neighbour whose shares were never delivered here")
         if [header.position for header in message.headers] != alive:
             raise PeerError("upload headers that are not those of the surviving neighbours")
-        masked_with_us = {self._u} & self._partners
         for header in message.headers:
-            v = header.position
-            listed = check_header(self._cohort, self.roster, self._neighbours[v].client, self._t, header)
-            if self._u in listed:
-                masked_with_us.add(v)
+            client = self._neighbours[header.position].client
+            if self._u not in check_header(self._cohort, self.roster, client, self._t, header):
+                raise PeerError("a surviving neighbour did not mask with this client")  # its server delivered less
         self._bitmap = message.survivors
-        self._masked_with_us = frozenset(masked_with_us)
         self._values = partial(self.plan.ring.zeros, 0)  # sent, and never needed again
 
     @property
@@ -208,7 +208,8 @@ class PairwiseClient(ClientRound):
     def _consent(self) -> Consent:
         return Consent(self.identity.key.sign(labels.SURVIVORS, self._cohort.survivors_digest(self._bitmap)))
 
-    # 5 REVEAL: against t neighbours' signatures, one share for each client, never both (round 4).
+    # 5 REVEAL: against the signatures of t neighbours and of a quorum of witnesses, one share for each client, never
+    # both (round 4).
 
     def _check_consents(self, message: Consents) -> None:
         signers, survivors = [signed.position for signed in message.signatures], self._survivors
@@ -217,6 +218,9 @@ class PairwiseClient(ClientRound):
         own = survivors.intersection(self._holders, signers)
         if len(own) < self._t:
             raise ThresholdError(f"{len(own)} neighbours signed the survivors, at least {self._t} are needed")
+        witnesses, quorum = self._cohort.witnesses(), parameters_of(self.plan).quorum
+        if (seen := len(set(signers).intersection(witnesses))) < quorum:
+            raise ThresholdError(f"{seen} witnesses signed the survivors, at least {quorum} are needed")
         least = self.plan.min_contributors if self.plan.clients <= ENFORCED_UP_TO else 0
         if len(signers) < least:
             raise ThresholdError(f"{len(signers)} clients signed the survivors, at least {least} are needed")
@@ -238,8 +242,8 @@ class PairwiseClient(ClientRound):
         return agreed_sum(self.plan, self.roster, self._cohort.root, self._cohort.size, self._bitmap, self._signed)
 
     def _reveal(self) -> Reveal:
-        alive = sorted(self._masked_with_us & self._held.keys())
-        dead = sorted(self._held.keys() - self._survivors)
+        survivors = self._survivors
+        alive, dead = sorted(self._held.keys() & survivors), sorted(self._held.keys() - survivors)
         return Reveal(
             self_shares=tuple(Revealed(v, self._held[v].self_share) for v in alive),
             key_shares=tuple(Revealed(v, self._held[v].key_share) for v in dead),

@@ -18,7 +18,9 @@ from secagg.params import (
     check_private,
 )
 
-PARAMETERS: Codec[GraphParameters] = struct(GraphParameters, graph=enumeration(Graph), degree=u32, threshold=u32)
+PARAMETERS: Codec[GraphParameters] = struct(
+    GraphParameters, graph=enumeration(Graph), degree=u32, threshold=u32, witnesses=u32, quorum=u32
+)
 
 
 def parameters_of(plan: RoundPlan) -> GraphParameters:
@@ -40,6 +42,10 @@ def check_parameters(plan: RoundPlan) -> None:
         raise UsageError(f"degree {degree} does not make a {graph} graph of {plan.clients} clients")
     if not 2 <= threshold <= holders:
         raise UsageError(f"threshold {threshold} is not between 2 and the {holders} holders of a client's shares")
+    if graph is Graph.COMPLETE and p.witnesses:
+        raise UsageError("on the complete graph everybody is a neighbour: there are no witnesses besides")
+    if not min(p.witnesses, 1) <= p.quorum <= p.witnesses <= plan.clients:
+        raise UsageError(f"{p.quorum} of {p.witnesses} witnesses cannot speak for {plan.clients} clients")
 
 
 def check_policy(plan: RoundPlan, policy: Policy) -> None:
@@ -81,6 +87,10 @@ class Cohort:
     def holders(self, position: int) -> tuple[int, ...]:
         """Who holds this client's shares: its neighbours (and on the complete graph itself)."""
         return self._graph.of(position)
+
+    def witnesses(self) -> tuple[int, ...]:
+        """Those of whom enough must sign one set of survivors, so that no other can be signed; on the ring only."""
+        return self._graph.witnesses()
 
     def share_key(self, agreed: bytes, sender: int, receiver: int) -> bytes:
         return derive(agreed, labels.SHARE_KEY, *self.bound(sender, receiver))

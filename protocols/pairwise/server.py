@@ -173,6 +173,9 @@ class PairwiseServer(ServerRound):
     def _pass_on_consents(self) -> Sends:
         self._need(len(self._consents), self._least, "survivors signed")
         self._signers = [self._positions[number] for number in sorted(self._consents)]  # U4
+        witnesses, quorum = set(self._cohort.witnesses()), parameters_of(self.plan).quorum
+        self._witnesses = [u for u in self._signers if u in witnesses]
+        self._need(len(self._witnesses), quorum, "witnesses signed")
         reached = [u for u in self._signers if len(self._own_signers(u)) >= self._t]
         return Sends([self._clients[u] for u in reached], self._signatures)
 
@@ -186,6 +189,7 @@ class PairwiseServer(ServerRound):
         u = self._positions[number]
         chosen = set(self._own_signers(u)[: self._t])
         known = {u, *self._holders[u]}
+        chosen.update(sorted(self._witnesses, key=lambda v: v not in known)[: parameters_of(self.plan).quorum])
         least = self.plan.min_contributors if self.plan.clients <= ENFORCED_UP_TO else 0
         chosen.update(islice((v for v in self._signers if v not in chosen), max(least - len(chosen), 0)))
         strangers = sorted(chosen - known)

@@ -13,6 +13,7 @@ import __future__
 
 import ast
 import inspect
+import linecache
 import os
 import sys
 import textwrap
@@ -27,7 +28,7 @@ import pytest
 
 from protocols import registry
 from protocols.cohort import to_bitmap
-from protocols.machine import Client
+from protocols.machine import SERVER, Client
 from protocols.pairwise.client import advert_leaf
 from protocols.pairwise.messages import (
     Advert,
@@ -48,6 +49,7 @@ from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from protocols.simulate import Envelope
 from secagg import labels, merkle
 from secagg.encoding import Encoding
 from secagg.keys import AgreementKey, transcript
@@ -81,14 +83,14 @@ def switch_off(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, condition
             return ast.parse(instead, mode="eval").body if node is found[0] else self.generic_visit(node)
 
     module, made = sys.modules[function.__module__], dict[str, Any]()
-    code = compile(
-        ast.fix_missing_locations(Swap().visit(tree)),
-        "<control>",
-        "exec",
-        flags=__future__.annotations.compiler_flag,
-        dont_inherit=True,
+    source = ast.unparse(ast.fix_missing_locations(Swap().visit(tree)))
+    file = f"<control {sha256(source.encode()).hexdigest()}>"
+    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file  # to switch off more in it
+    exec(
+        compile(source, file, "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True),
+        module.__dict__,
+        made,
     )
-    exec(code, module.__dict__, made)
     monkeypatch.setattr(owner, name, made[function.__name__])
 
 
@@ -161,7 +163,9 @@ class Evil:
         self.honest = [u for u in self.members if u not in self.corrupt]
         self.messages = registry.find(plan.protocol).messages
         draw = np.random.default_rng(seed)
-        self.values = draw.integers(-99, 100, (plan.clients, LENGTH))
+        self.values = draw.integers(-99, 100, (plan.clients, plan.encoding.length))
+        self.seen = list[Envelope]()
+        """All that passed, for the leak oracle."""
         self.clients = {
             u: Client(
                 identities[self.name(u)],
@@ -192,9 +196,14 @@ class Evil:
         return self.messages.encode(self.plan, message)
 
     def tell(self, u: int, message: object) -> Any:
+        name, frame = self.name(self.leaves[u].client), self.frame(message)
+        self.seen.append(Envelope("", SERVER, name, frame))
         if (puppet := self.puppet(u)) is not None:
-            return puppet.hear(message)
-        return self.messages.decode(self.plan, self.client(u).receive(self.frame(message)))
+            answer = self.frame(puppet.hear(message))
+        else:
+            answer = self.client(u).receive(frame)
+        self.seen.append(Envelope("", name, SERVER, answer))
+        return self.messages.decode(self.plan, answer)
 
     def client(self, u: int) -> Client:
         return self.clients[self.leaves[u].client]
@@ -212,6 +221,7 @@ class Evil:
     def advertise(self) -> None:
         for u in self.members:
             self.adverts[u] = self.start(u)
+            self.seen.append(Envelope("", self.name(u), SERVER, self.frame(self.adverts[u])))
         self.found([self.adverts[u] for u in self.members])
 
     def found(self, leaves: Sequence[Advert]) -> None:
@@ -275,8 +285,9 @@ class Evil:
         return members_of(self.headers[u].holders, self.holders(u))
 
     def survivors(self, u: int, alive: Iterable[int]) -> Survivors:
+        """With the headers that there are, of all of u's neighbours in the set."""
         alive = set(alive)
-        wanted = sorted(self.listed(u) & alive - {u})
+        wanted = sorted(alive.intersection(self.others(u), self.headers))
         return Survivors(self.bitmap(alive), tuple(self.headers[v] for v in wanted))
 
     def consent(self, u: int, alive: Iterable[int]) -> bytes:
@@ -358,10 +369,10 @@ class Evil:
     def sum_of(self, group: Iterable[int]) -> list[int]:
         """The sum of the vectors of ``group``, or ``Denied``: their uploads minus all masks but those that cancel."""
         group = set(group)
-        total = self.plan.ring.zeros(LENGTH)
+        total = self.plan.ring.zeros(length := self.plan.encoding.length)
         added, subtracted = list[bytes](), list[bytes]()
         for u in group:
-            total += self.plan.ring.unpack(self.vectors[u], LENGTH)
+            total += self.plan.ring.unpack(self.vectors[u], length)
             added.append(self.cohort.self_seed(self.self_secret(u), u))
             for v in self.listed(u) - {u}:
                 if not (v in group and u in self.listed(v)):
@@ -383,6 +394,7 @@ def make(
     min_contributors: int = 2,
     policy: Policy | None = None,
     seed: int = 0,
+    length: int = LENGTH,
     **options: Any,
 ) -> Evil:
     """A round of ``clients`` in a roster that has ``outsiders`` more. Without a policy the clients accept (k, t)."""
@@ -392,7 +404,7 @@ def make(
     plan = RoundPlan.propose(
         "secagg",
         roster,
-        Encoding.integers(LENGTH),
+        Encoding.integers(length),
         min_contributors=min_contributors,
         clients=clients,
         corrupt=0,

@@ -1,7 +1,9 @@
 """Cutting the graph: making clients mask with few, and still getting their self-mask shares.
 
 One upload is safe as long as some honest client whose mask is on it stays unknown, and a group of uploads as long as
-masks lead out of it. The server tells clients that neighbours never shared keys, so that no masks cross a cut.
+masks lead out of it. The server tells clients that neighbours never shared keys, so that no masks cross a cut; or it
+tells two parts of the ring two stories. The invariant that stops the first is that masking is mutual: whoever is in the
+sum masked with each of its neighbours that is in the sum. Each client checks it for its own neighbourhood, both ways.
 """
 
 from __future__ import annotations
@@ -12,14 +14,17 @@ from dataclasses import replace
 import pytest
 
 from protocols.cohort import to_bitmap
+from protocols.machine import SERVER
 from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Survivors
+from protocols.policy import Policy
 from secagg import labels
-from secagg.errors import PeerError, ThresholdError
+from secagg.errors import PeerError, PolicyError, ThresholdError
 from secagg.keys import verify
 from secagg.params import Graph, GraphParameters
-from tests.adversarial.attack import BOTH, Denied, Evil, make, small, switch_off
+from tests.adversarial.attack import BOTH, Evil, make, small, switch_off
+from tests.oracle.leak_oracle import Round, Verdict, View, judge, secrets_of
 
 VICTIM = 2
 
@@ -58,14 +63,157 @@ def test_a_client_that_is_given_no_shares(protocol: str, monkeypatch: pytest.Mon
 
     switch_off(monkeypatch, client_module, "check_header", "len(listed) < t")
     isolate(evil := small(protocol))
-    finish(evil)  # they sign
-    with pytest.raises(Denied, match=r"\d shares, \d are needed"):
-        evil.sum_of([VICTIM])  # but do not reveal
+    with pytest.raises(PeerError, match="did not mask with this client|never delivered here"):
+        finish(evil)
 
-    switch_off(monkeypatch, PairwiseClient, "_hear_survivors", "self._u in listed", "True")
+    believe_that_masking_is_mutual(monkeypatch)
     isolate(evil := small(protocol))
     finish(evil)
     assert evil.sum_of([VICTIM]) == evil.plain([VICTIM])
+
+
+MINE, THEIRS = (
+    "not self._partners >= set(alive)",
+    "self._u not in check_header(self._cohort, self.roster, client, self._t, header)",
+)
+"""The two sides of mutual masking, as a client checks them."""
+
+
+def believe_that_masking_is_mutual(monkeypatch: pytest.MonkeyPatch) -> None:
+    switch_off(monkeypatch, PairwiseClient, "_hear_survivors", MINE)
+    switch_off(monkeypatch, PairwiseClient, "_hear_survivors", THEIRS)
+
+
+# A large group masks only among itself. All clients are honest, all upload, all are called survivors, all sign.
+
+
+def inner(protocol: str, silent: int = 0) -> tuple[Evil, list[int]]:
+    """(scene, a group in which each has at least t holders of its shares); everybody must be in the sum."""
+    if protocol == "secagg":
+        evil = make(
+            protocol,
+            clients=9,
+            parameters=GraphParameters(Graph.COMPLETE, 8, 5),
+            min_contributors=9 - silent,
+            length=40,
+        )
+        evil.advertise()
+        return evil, evil.members[:6]
+    ring = GraphParameters(Graph.RING, 8, 6, 20, 11)
+    evil = make(protocol, clients=20, parameters=ring, min_contributors=20 - silent, length=80)
+    evil.advertise()
+    return evil, [u for rank, u in enumerate(evil.cohort._graph._order.tolist()) if rank % 5]
+
+
+def withhold(evil: Evil, group: list[int]) -> None:
+    """The group gets the boxes of its own members only, so that it masks among itself; the others get all boxes."""
+    evil.share()
+    evil.upload(senders=lambda u: group if u in group else None)
+
+
+def judged(evil: Evil) -> Verdict:
+    """What the server can compute from all that it saw, whatever it sets out to compute."""
+    secrets = {evil.name(u): secrets_of(client) for u, client in evil.clients.items()}
+    inputs = {evil.name(u): evil.values[u] for u in evil.members}
+    return judge([Round(View(evil.plan, evil.roster, frames=evil.seen), inputs, secrets)])
+
+
+@BOTH
+def test_a_group_that_masks_only_among_itself(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody had to be in the sum; the server gets the sum over the group, and with it that over the others, who
+    are as few as it likes."""
+    evil, group = inner(protocol)
+    withhold(evil, group)
+    for u in evil.members:
+        reason = "shares were never delivered here" if u in group else "did not mask with this client"
+        if u in group or set(group) & set(evil.others(u)):
+            with pytest.raises(PeerError, match=reason) as refused:
+                evil.consent(u, evil.members)
+            assert refused.value.culprits == (SERVER,)  # the neighbour only masked with whom it was told of
+    verdict = judged(evil)
+    assert verdict.safe
+    assert verdict.computable == ()
+
+    believe_that_masking_is_mutual(monkeypatch)
+    evil, group = inner(protocol)
+    withhold(evil, group)
+    finish(evil)
+    assert evil.sum_of(group) == evil.plain(group)
+    assert len(group) < evil.plan.min_contributors
+    leaked = {frozenset(name for _, name in leak.coefficients) for leak in judged(evil).leaks}
+    assert frozenset(map(evil.name, group)) in leaked
+
+
+@BOTH
+@pytest.mark.parametrize("side", [MINE, THEIRS])
+def test_each_side_of_mutual_masking(protocol: str, side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one side unchecked half of the cohort signs. The others notice, but are not needed where few must sign."""
+    evil, group = inner(protocol)
+    withhold(evil, group)
+    believers = group if side == MINE else [u for u in evil.members if u not in group]
+    switch_off(monkeypatch, PairwiseClient, "_hear_survivors", side)
+    for u in believers:
+        evil.consent(u, evil.members)
+
+
+@BOTH
+def test_an_honest_server_always_satisfies_both(protocol: str) -> None:
+    """Also when clients fall silent after any phase, and when boxes do not open."""
+    evil, _ = inner(protocol, silent=2)
+    never, late = evil.members[3], evil.members[5]
+    dealers = [u for u in evil.members if u != never]
+    evil.share(dealers)
+    uploaders = [u for u in dealers if u != late]
+    boxes = evil.boxes[uploaders[0]]
+    boxes[max(boxes)] = bytes(len(boxes[max(boxes)]))
+    evil.upload(uploaders)
+    consents = {u: evil.consent(u, uploaders) for u in uploaders}
+    for u in uploaders:
+        evil.reveal(u, consents)
+    assert evil.sum_of(uploaders) == evil.plain(uploaders)
+    verdict = judged(evil)
+    assert verdict.safe
+    assert len(verdict.computable) == 1
+
+
+# Two stories for two parts of the ring. All clients are honest.
+
+
+def two_stories(quorum: int) -> tuple[Evil, list[int]]:
+    """One half of the ring hears that everybody survived, the other half that two in its middle did not. Each set is
+    signed by more than enough, and by t neighbours of nearly everybody. (scene, the smaller set)"""
+    ring = GraphParameters(Graph.RING, 8, 5, 40, quorum)
+    evil = make("secagg+", clients=40, parameters=ring, min_contributors=16, length=120)
+    evil.advertise()
+    evil.share()
+    evil.upload()
+    order = evil.cohort._graph._order.tolist()
+    fewer = [u for u in evil.members if u not in order[29:31]]
+    stories = dict.fromkeys(order[:20], evil.members) | dict.fromkeys([*order[20:29], *order[31:]], fewer)
+    consents = {u: evil.consent(u, alive) for u, alive in stories.items()}
+    for v, alive in stories.items():
+        signed = {u: consents[u] for u in stories if stories[u] == alive}
+        if len(set(signed) & set(evil.others(v))) >= evil.t:
+            evil.reveal(v, signed)
+    return evil, fewer
+
+
+def test_two_sets_of_survivors_on_the_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the clients have revealed for a sum of 40 clients and its noise; what comes out is a sum of 38."""
+    with pytest.raises(ThresholdError, match="20 witnesses signed the survivors, at least 21 are needed"):
+        two_stories(21)
+    lax = GraphParameters(Graph.RING, 38, 20, 40, 20)
+    demanding = Policy(min_contributors=16, corrupt=0, dropout=0, security=1)
+    with pytest.raises(PolicyError, match="could sign two sets of survivors: at least 21 are needed"):
+        make("secagg+", clients=40, parameters=lax, min_contributors=16, policy=demanding).advertise()
+
+    switch_off(
+        monkeypatch, PairwiseClient, "_check_consents", "(seen := len(set(signers).intersection(witnesses))) < quorum"
+    )
+    evil, fewer = two_stories(21)
+    assert evil.sum_of(fewer) == evil.plain(fewer)
+    verdict = judged(evil)
+    assert [set(leak.coefficients) for leak in verdict.leaks] == [{(0, evil.name(u)) for u in fewer}]
 
 
 # The cohort falls into two parts at gaps of silent clients (which shared keys, so that they count as neighbours).
@@ -107,16 +255,18 @@ def survivors(evil: Evil, u: int, present: list[int], forged: bool) -> Survivors
 
 @BOTH
 def test_cut_at_gaps_of_silent_clients(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The uploads list t neighbours, the silent ones among them; but then too few that are listed can reveal."""
-    with pytest.raises(Denied, match=r"\d shares, \d are needed"):
+    """The uploads list t neighbours, the silent ones among them, but not all surviving ones."""
+    with pytest.raises(PeerError, match="did not mask with this client|never delivered here"):
         cut(protocol)
-    switch_off(monkeypatch, PairwiseClient, "_hear_survivors", "self._u in listed", "True")
+    believe_that_masking_is_mutual(monkeypatch)
     cut(protocol)
 
 
 @BOTH
 def test_cut_with_altered_headers(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server writes the missing names into the lists; but these are signed."""
+    """The server writes the missing names into the lists; but these are signed. (That the near side itself did not mask
+    across the cut, it knows without a list.)"""
+    switch_off(monkeypatch, PairwiseClient, "_hear_survivors", MINE)
     with pytest.raises(PeerError, match="bad signature"):
         cut(protocol, forged=True)
 

@@ -357,7 +357,7 @@ MANGLED: dict[str, Mangle] = {
     "header cut": lambda frame: frame[: HEADER_BYTES - 1],
     "last byte missing": lambda frame: frame[:-1],
     "trailing byte": lambda frame: frame + b"\0",
-    "other version": lambda frame: b"\2" + frame[1:],
+    "other version": lambda frame: bytes([frame[0] + 1]) + frame[1:],
     "unknown type": lambda frame: frame[: HEADER_BYTES - 1] + b"\x63" + frame[HEADER_BYTES:],
 }
 

@@ -256,8 +256,8 @@ def test_fewer_survivors_than_min_contributors(protocol: str, monkeypatch: pytes
 
 
 def few_really_there(evil: Evil, present: list[int], extra: Callable[[int], Consents | None]) -> None:
-    """Some clients share and upload, all are called survivors. Nobody can tell that those who never shared did not
-    upload; but they cannot sign."""
+    """Some clients share and upload, all are called survivors. Neighbours miss the header of an upload, and shares; and
+    who did not upload cannot sign."""
     consents = {u: evil.consent(u, evil.members) for u in present}
     for u in present:
         message = extra(u) or evil.consents(u, consents)
@@ -279,10 +279,23 @@ def test_survivors_that_never_uploaded(monkeypatch: pytest.MonkeyPatch) -> None:
         present = evil.members[: evil.t]
         few_really_there(uploaded_by(evil, present), present, lambda u: None)
 
+    with pytest.raises(PeerError, match="shares were never delivered here"):
+        claim()
+    switch_off(monkeypatch, PairwiseClient, "_hear_survivors", "not self._partners >= set(alive)")
+    with pytest.raises(PeerError, match="upload headers that are not those of the surviving neighbours"):
+        claim()
+    believe_in_uploads(monkeypatch)
     with pytest.raises(ThresholdError, match="7 clients signed the survivors, at least 9 are needed"):
         claim()
     switch_off(monkeypatch, PairwiseClient, "_check_consents", "len(signers) < least")
     claim()
+
+
+def believe_in_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours are called survivors, and no header shows it."""
+    switch_off(
+        monkeypatch, PairwiseClient, "_hear_survivors", "[header.position for header in message.headers] != alive"
+    )
 
 
 def test_contributors_from_outside_the_cohort(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,6 +326,10 @@ def test_contributors_from_outside_the_cohort(monkeypatch: pytest.MonkeyPatch) -
             monkeypatch.setattr(client_module, "check_inclusion", lambda *_: None)
         few_really_there(evil, present, extra)
 
+    with pytest.raises(PeerError, match="shares were never delivered here"):
+        claim(believed=False)
+    switch_off(monkeypatch, PairwiseClient, "_hear_survivors", "not self._partners >= set(alive)")
+    believe_in_uploads(monkeypatch)
     with pytest.raises(PeerError, match=r"not under the root|out of order"):
         claim(believed=False)
     claim(believed=True)

@@ -14,7 +14,7 @@ import pytest
 from protocols.machine import Client, Sends
 from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient, check_header
-from protocols.pairwise.messages import Delivery, Reveal, Revealed, Survivors, Upload
+from protocols.pairwise.messages import Delivery, Reveal, Revealed, Upload
 from protocols.pairwise.rules import Cohort
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
@@ -27,6 +27,7 @@ from secagg.errors import ThresholdError
 from secagg.keys import derive
 from secagg.params import Adversary, Graph, GraphParameters
 from secagg.prg import Prg
+from tests.adversarial.attack import switch_off
 from tests.oracle.leak_oracle import Combination, Round, Verdict, View, judge, secrets_of
 
 LENGTH = 160  # long enough to tell all of a client's streams in two rounds apart
@@ -84,7 +85,8 @@ def session(
         protocol, roster, encoding, min_contributors=least, corrupt="0", dropout="0", session=bytes(16)
     )
     if protocol == "secagg+":
-        plan = replace(plan, parameters=GraphParameters(Graph.RING, degree, threshold))
+        witnesses = (n, n // 2 + 1) if adversary == "active" else (0, 0)
+        plan = replace(plan, parameters=GraphParameters(Graph.RING, degree, threshold, *witnesses))
     return Session(plan, roster, clients)
 
 
@@ -289,21 +291,21 @@ def cut(here: Session) -> tuple[Verdict, set[str]]:
     return judge([one]), {here.roster.names[server._clients[u]] for u in server.near}
 
 
-def test_the_ring_cannot_be_cut_because_uploads_say_whom_they_masked_with() -> None:
+def test_the_ring_cannot_be_cut_because_masking_is_mutual() -> None:
     verdict, _ = cut(session("secagg+", 24, degree=8, threshold=6, least=12))
     assert verdict.safe
     assert verdict.computable == ()
 
 
-def test_without_the_list_in_the_upload_the_ring_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_mutual_masking_the_ring_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twelve had to be in the sum; the server gets a sum of nine."""
-    hear_survivors = PairwiseClient._hear_survivors
-
-    def hear_and_trust(self: PairwiseClient, message: Survivors) -> None:
-        hear_survivors(self, message)
-        self._masked_with_us = frozenset(self._held.keys() & self._survivors)
-
-    monkeypatch.setattr(PairwiseClient, "_hear_survivors", hear_and_trust)
+    mutual = (
+        "not self._partners >= set(alive)",
+        "[header.position for header in message.headers] != alive",
+        "self._u not in check_header(self._cohort, self.roster, client, self._t, header)",
+    )
+    for condition in mutual:
+        switch_off(monkeypatch, PairwiseClient, "_hear_survivors", condition)
     verdict, near = cut(session("secagg+", 24, degree=8, threshold=6, least=12))
     assert [leak.coefficients for leak in verdict.leaks] == [total(near).coefficients]
 

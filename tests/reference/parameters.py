@@ -79,3 +79,15 @@ def choose_for_round(
         if t <= min(largest_t2(n, ceil((1 - d) * n), k, correctness), seen):
             return k, t
     return None
+
+
+def least_quorum(n: int, corrupt: int, witnesses: int, security: int) -> int:
+    """More than half of the witnesses and of as many corrupt ones as may be among them."""
+    draws = min(witnesses, n)
+    f = next(f for f in range(draws + 1) if above(n, corrupt, draws, f) <= Fraction(1, 2**security))
+    return floor(Fraction(draws + f, 2)) + 1
+
+
+def witnesses_fit(n: int, corrupt: int, silent: int, witnesses: int, quorum: int, correctness: int) -> bool:
+    """Whether a quorum of witnesses stays."""
+    return above(n, silent, witnesses, witnesses - quorum) <= Fraction(1, 2**correctness)

@@ -1,5 +1,6 @@
 """The (k, t) rule: the published check points, the slow reference in exact fractions, and every refusal."""
 
+from dataclasses import replace
 from fractions import Fraction
 from math import comb, floor
 
@@ -17,10 +18,12 @@ from secagg.params import (
     check_private,
     choose,
     choose_for_round,
+    choose_witnesses,
     complete,
     complete_threshold,
     corrupt_neighbours,
     fraction,
+    least_quorum,
     least_threshold,
     surviving_neighbours,
 )
@@ -53,13 +56,13 @@ def test_check_points(n: int, each: str, adversary: Adversary, security: int, ex
 @pytest.mark.parametrize(
     ("n", "each", "adversary", "expected"),
     [
-        (1000, "0.1", A, (140, 104)),
-        (10_000, "0.1", A, (190, 141)),
-        (1000, "0.05", A, (76, 58)),
-        (1000, "0.05", C, (30, 18)),  # 17 for 1000, one more for the 950 that are sure to come
+        (1000, "0.1", A, (140, 104, 120, 91)),
+        (10_000, "0.1", A, (190, 141, 144, 110)),
+        (1000, "0.05", A, (76, 58, 64, 50)),
+        (1000, "0.05", C, (30, 18, 0, 0)),  # 17 for 1000, one more for the 950 that are sure to come
     ],
 )
-def test_what_a_round_uses(n: int, each: str, adversary: Adversary, expected: tuple[int, int]) -> None:
+def test_what_a_round_uses(n: int, each: str, adversary: Adversary, expected: tuple[int, ...]) -> None:
     """And a client accepts it for the planned cohort, and for each smaller one down to those that are sure to come."""
     share = fraction(each)
     chosen = choose_for_round(n, share, share, adversary)
@@ -80,7 +83,15 @@ def test_what_a_round_uses_is_the_references(
     expected = reference.choose_for_round(n, corrupt, dropout, active, security, 10)
     if expected is not None:
         chosen = choose_for_round(n, corrupt, dropout, A if active else C, security, 10)
-        assert chosen == GraphParameters(Graph.RING, *expected)
+        assert (chosen.graph, chosen.degree, chosen.threshold) == (Graph.RING, *expected)
+        bad, silent = floor(corrupt * n), floor(dropout * n)
+        if active:
+            assert chosen.quorum >= reference.least_quorum(n, bad, chosen.witnesses, security + 80)
+            assert chosen.quorum >= reference.least_quorum(n - silent, bad, chosen.witnesses, security + 64)
+            if chosen.witnesses < n:
+                assert reference.witnesses_fit(n, bad, silent, chosen.witnesses, chosen.quorum, 10)
+        else:
+            assert (chosen.witnesses, chosen.quorum) == (0, 0)
     elif max(floor((n + corrupt * n) / 2) + 1, 2) <= n - floor(dropout * n):
         assert choose_for_round(n, corrupt, dropout, A if active else C, security, 10).graph is Graph.COMPLETE
     else:
@@ -95,9 +106,10 @@ def test_a_ring_that_closes_on_itself_is_judged_by_its_neighbours(n: int, data: 
     t = least_threshold(n, corrupt, n - 1, A if active else C, 40)
     assert t > corrupt
     assert not active or 2 * t > n - 1 + corrupt
-    check_private(n, corrupt, corrupt, GraphParameters(Graph.RING, n + 3, t), A if active else C, 40)
-    with pytest.raises(PolicyError):
-        check_private(n, corrupt, corrupt, GraphParameters(Graph.RING, n + 3, t - 1), A if active else C, 40)
+    q = (n + corrupt) // 2 + 1
+    check_private(n, corrupt, corrupt, GraphParameters(Graph.RING, n + 3, t, n, q), A if active else C, 40)
+    with pytest.raises(PolicyError, match="threshold"):
+        check_private(n, corrupt, corrupt, GraphParameters(Graph.RING, n + 3, t - 1, n, q), A if active else C, 40)
 
 
 @settings(max_examples=30)
@@ -160,10 +172,10 @@ def test_a_tail_of_exactly_the_limit_is_small_enough() -> None:
 @pytest.mark.parametrize(("n", "g", "adversary"), [(1000, "0.05", C), (1000, "0.1", A), (2000, "0.2", A)])
 def test_a_client_accepts_the_threshold_and_refuses_one_less(n: int, g: str, adversary: Adversary) -> None:
     corrupt, dropout = fraction(g), fraction("0.05")
-    chosen = choose(n, corrupt, dropout, adversary, 40, 20)
     bad, gone = floor(corrupt * n), floor(corrupt * n) + floor(dropout * n)
+    chosen = replace(choose(n, corrupt, dropout, adversary, 40, 20), witnesses=n, quorum=(n + bad) // 2 + 1)
     check_private(n, bad, gone, chosen, adversary, 40)
-    lower = GraphParameters(chosen.graph, chosen.degree, chosen.threshold - 1)
+    lower = replace(chosen, threshold=chosen.threshold - 1)
     with pytest.raises(PolicyError, match=f"at least {chosen.threshold} is needed"):
         check_private(n, bad, gone, lower, adversary, 40)
 
@@ -203,6 +215,29 @@ def test_against_an_active_server_two_quorums_share_an_honest_client() -> None:
         t1 = corrupt_neighbours(n, corrupt, k, 41)
         assert 2 * least_threshold(n, corrupt, k, A, 40) > k + t1
         assert least_threshold(n, corrupt, k, C, 40) == t1 + 1
+
+
+@settings(max_examples=30)
+@given(n=st.integers(4, 120), data=st.data(), security=st.integers(1, 60))
+def test_two_quorums_of_witnesses_share_an_honest_one(n: int, data: st.DataObject, security: int) -> None:
+    """Each honest witness signs once, the corrupt ones twice: two sets need 2q <= w + c signatures."""
+    corrupt, w = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    q = least_quorum(n, corrupt, w, security)
+    assert q == reference.least_quorum(n, corrupt, w, security)
+    assert reference.above(n, corrupt, w, 2 * q - w - 1) <= Fraction(1, 2**security)
+
+
+@pytest.mark.parametrize(("n", "corrupt", "silent"), [(200, 10, 20), (1000, 50, 100), (10_000, 1000, 1000)])
+def test_enough_witnesses_stay_and_a_client_accepts_no_quorum_below(n: int, corrupt: int, silent: int) -> None:
+    w, q = choose_witnesses(n, corrupt, silent, n - silent, 120, 104, 20)
+    assert reference.witnesses_fit(n, corrupt, silent, w, q, 20)
+    chosen = replace(choose(n, Fraction(corrupt, n), Fraction(silent, n), A, 120), witnesses=w, quorum=q)
+    check_private(n, corrupt, corrupt + silent, chosen, A, 120)
+    weaker = [replace(chosen, quorum=least_quorum(n, corrupt, w, 120) - 1), replace(chosen, witnesses=0, quorum=0)]
+    for one in weaker:
+        with pytest.raises(PolicyError, match="could sign two sets of survivors"):
+            check_private(n, corrupt, corrupt + silent, one, A, 120)
+        check_private(n, corrupt, corrupt + silent, one, C, 120)  # a curious server tells everybody the same
 
 
 @pytest.mark.parametrize(

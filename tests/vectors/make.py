@@ -74,7 +74,7 @@ def plan_secagg_plus() -> RoundPlan:
     roster, _ = roster_of(7)
     encoding = Encoding(length=7, clip_l2=4.0, bits=16, rotate=True, clip_inf=3.5, weight_bound=10)
     plan = RoundPlan.propose("secagg+", roster, encoding, min_contributors=3, corrupt="0", session=SESSION)
-    return replace(plan, round=7, parameters=GraphParameters(Graph.RING, 4, 2))
+    return replace(plan, round=7, parameters=GraphParameters(Graph.RING, 4, 2, 5, 3))
 
 
 def plan_noised() -> RoundPlan:
@@ -82,7 +82,7 @@ def plan_noised() -> RoundPlan:
     encoding = Encoding(7, clip_l2=1.0, bits=8, rotate=True, beta=Fraction(1, 2))
     noise = NoiseSpec(Family.SKELLAM, Fraction(1000), dropouts=2, colluders=1, components=1)
     plan = RoundPlan.propose("secagg+", roster, encoding, min_contributors=5, corrupt="0", session=SESSION, noise=noise)
-    return replace(plan, parameters=GraphParameters(Graph.RING, 4, 2))
+    return replace(plan, parameters=GraphParameters(Graph.RING, 4, 2, 5, 3))
 
 
 def plan_oneshot() -> RoundPlan:
@@ -132,7 +132,8 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         ("min_contributors", 4), ("ring_bits", 1), ("length", 8), ("clip_l2", 8), ("bits", 1), ("rotate", 1),
         ("clip_inf", 8), ("weight_bound", 4), ("beta", 16), ("noise", 1), ("family", 4 + len("skellam")),
         ("variance", 16), ("dropouts", 4), ("colluders", 4), ("components", 2),
-        ("graph", 4 + len("ring")), ("degree", 4), ("threshold", 4), ("beacon", 4),
+        ("graph", 4 + len("ring")), ("degree", 4), ("threshold", 4),
+        ("witnesses", 4), ("quorum", 4), ("beacon", 4),
     ):  # fmt: skip
         at[name] = slice(place, place + size)
         place += size
@@ -180,6 +181,10 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         "degree beyond the cohort": put("degree", u32.encode(8)),
         "threshold one": put("threshold", u32.encode(1)),
         "threshold beyond the degree": put("threshold", u32.encode(5)),
+        "a quorum of no witnesses": put("witnesses", u32.encode(0)),
+        "witnesses of whom none need sign": put("quorum", u32.encode(0)),
+        "a quorum beyond the witnesses": put("quorum", u32.encode(6)),
+        "more witnesses than clients": put("witnesses", u32.encode(8)),
         "a beacon of 65 bytes": put("beacon", u32.encode(65) + bytes(65)),
     }
 
@@ -249,7 +254,8 @@ def tampered_frames(name: str, frame: bytes) -> dict[str, bytes]:
         "extended": frame + b"\0",
         "header only": frame[:HEADER_BYTES],
         "version 0": put(0, b"\0"),
-        "version 2": put(0, b"\2"),
+        "version 1": put(0, b"\1"),
+        "version 3": put(0, b"\3"),
         "another protocol": put(1, b"\1"),
         "another session": put(17, bytes([frame[17] ^ 1])),
         "another round": put(18, u32.encode(8)),
