@@ -63,7 +63,7 @@ def test_a_client_that_is_given_no_shares(protocol: str, monkeypatch: pytest.Mon
 
     switch_off(monkeypatch, client_module, "check_header", "len(listed) < t")
     isolate(evil := small(protocol))
-    with pytest.raises(PeerError, match="did not mask with this client|never delivered here"):
+    with pytest.raises(PeerError, match=r"did not mask with this client|never delivered here"):
         finish(evil)
 
     believe_that_masking_is_mutual(monkeypatch)
@@ -256,7 +256,7 @@ def survivors(evil: Evil, u: int, present: list[int], forged: bool) -> Survivors
 @BOTH
 def test_cut_at_gaps_of_silent_clients(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The uploads list t neighbours, the silent ones among them, but not all surviving ones."""
-    with pytest.raises(PeerError, match="did not mask with this client|never delivered here"):
+    with pytest.raises(PeerError, match=r"did not mask with this client|never delivered here"):
         cut(protocol)
     believe_that_masking_is_mutual(monkeypatch)
     cut(protocol)
