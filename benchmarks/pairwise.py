@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.case import Measured, Say
-from benchmarks.rounds import LENIENT, people, run_round, update_of
+from benchmarks.rounds import LENIENT, people, run_round, update_of, with_ring
 from protocols.engines.local import Threads
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.rules import parameters_of
@@ -30,7 +30,6 @@ from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.keys import AgreementKey, derive
 from secagg.masking import BLOCK_BYTES, add_masks
-from secagg.params import Graph, GraphParameters
 from secagg.prg import Prg, keystream
 from secagg.seal import seal
 from secagg.shamir import pack_shares, reconstruct, split
@@ -161,7 +160,7 @@ def _plan(config: Config) -> tuple[RoundPlan, Roster]:
     _, roster = people(config.n)
     least = min(config.t, config.n)
     plan = RoundPlan.propose("secagg+", roster, Encoding.integers(config.d, config.bits), min_contributors=least)
-    return replace(plan, parameters=GraphParameters(Graph.RING, config.k, config.t)), roster
+    return with_ring(plan, config.k, config.t, round(config.drop * config.n)), roster
 
 
 def _check_total(server: PairwiseServer, plan: RoundPlan) -> None:

@@ -10,7 +10,7 @@ import resource
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
@@ -22,10 +22,19 @@ from protocols.machine import Client, ServerRound
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from secagg.params import GRINDING_BITS, GRINDING_FLOOR, Graph, GraphParameters, choose_witnesses
 from secagg.prg import Prg
 
 LENIENT = Policy(min_contributors=2, corrupt="0.01", dropout="0.01")
 """The benchmark chooses k and t itself; its clients accept."""
+
+
+def with_ring(plan: RoundPlan, degree: int, threshold: int, silent: int) -> RoundPlan:
+    """The plan with a ring of the benchmark's choice, and the witnesses that ``LENIENT`` clients insist on."""
+    n = plan.clients
+    bits = LENIENT.security + GRINDING_BITS, LENIENT.security + GRINDING_FLOOR
+    witnesses = choose_witnesses(n, LENIENT.corrupt_of(n), silent, n - silent, *bits, 20)
+    return replace(plan, parameters=GraphParameters(Graph.RING, degree, threshold, *witnesses))
 
 
 @dataclass(frozen=True, slots=True)

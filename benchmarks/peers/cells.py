@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.case import Say, timed
 from benchmarks.memory import peak, start_peak
-from benchmarks.rounds import RoundCost, people, run_round, update_of
+from benchmarks.rounds import RoundCost, people, run_round, update_of, with_ring
 from protocols import registry
 from protocols.pairwise.messages import Consents, Introduction, Survivors
 from protocols.pairwise.phases import Phase
@@ -85,8 +85,9 @@ class Cell:
         plan = RoundPlan.propose(
             "secagg+" if ring else "secagg", roster, encoding(self.n, self.d), min_contributors=self.threshold
         )
-        chosen = GraphParameters(Graph.RING, DEGREE, self.threshold)
-        return replace(plan, parameters=chosen if ring else GraphParameters(Graph.COMPLETE, self.n - 1, self.threshold))
+        if ring:
+            return with_ring(plan, DEGREE, self.threshold, self.silent)
+        return replace(plan, parameters=GraphParameters(Graph.COMPLETE, self.n - 1, self.threshold))
 
     def mean(self, plan: RoundPlan) -> NDArray[np.float64]:
         total = np.zeros(self.d)

@@ -37,7 +37,7 @@ from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.keys import SIGNATURE_BYTES
 from secagg.merkle import HASH_BYTES, NODE
-from secagg.params import Adversary, Graph
+from secagg.params import Adversary, Graph, GraphParameters
 from secagg.shamir import LIMBS, SHARE_BYTES
 
 BEACON = b"not secret, used"
@@ -270,22 +270,38 @@ def random_proof(width: int, leaves: int) -> Proof:
 
 
 @lru_cache(maxsize=1024)
-def first_signers_proof(width: int, left: int, signers: int, neighbours: int, own: int) -> Proof:
-    """Of a client's first ``own`` neighbours and as many strangers as make ``signers``, the strangers: a mean, too.
-
-    Without neighbours, all signers and the client itself.
-    """
+def first_signers_proof(width: int, left: int, signers: int) -> Proof:
+    """Of the first ``signers`` of the clients that are left and the client itself: a mean over a few draws."""
     rng, proofs = np.random.default_rng(1), list[Proof]()
     for _ in range(_DRAWS):
         alive = np.sort(rng.choice(width, left, replace=False))
-        u = int(rng.choice(alive))
-        others = np.delete(np.arange(width), u)
-        known = {u, *rng.choice(others, neighbours, replace=False).tolist()}
-        chosen = {v for v in alive.tolist() if v in known and v != u}
-        chosen = set(sorted(chosen)[:own])
-        chosen |= set([v for v in alive.tolist() if v not in chosen][: signers - len(chosen)])
-        proofs.append(proof_of(width, chosen - known if neighbours else chosen | known))
+        proofs.append(proof_of(width, {*alive[:signers].tolist(), int(rng.choice(alive))}))
     return _mean(proofs)
+
+
+@lru_cache(maxsize=1024)
+def signers_shown(width: int, left: int, graph: GraphParameters, least: int) -> tuple[float, Proof]:
+    """(signatures, proof for the strangers among the signers) that a client of a ring is sent, on average.
+
+    The first t of its neighbours, a quorum of witnesses (neighbours among them first), and as many others as make
+    ``least``. Above ``_DRAWN_UP_TO`` clients this follows from expectations, and ``least`` plays no part.
+    """
+    k, t, w, q = graph.degree, graph.threshold, graph.witnesses, graph.quorum
+    if width > _DRAWN_UP_TO:
+        strangers = q - min(w * k / width * left / width, q)
+        return t + q - min(t * w / width, q), random_proof(width, round(strangers))
+    rng, counts, proofs = np.random.default_rng(1), list[int](), list[Proof]()
+    for _ in range(_DRAWS):
+        alive = np.sort(rng.choice(width, left, replace=False)).tolist()
+        u = int(rng.choice(alive))
+        known = {u, *rng.choice(np.delete(np.arange(width), u), k, replace=False).tolist()}
+        witnesses = {*rng.choice(width, min(w, width), replace=False).tolist()}
+        chosen = {*[v for v in alive if v in known and v != u][:t]}
+        chosen |= {*sorted((v for v in alive if v in witnesses), key=lambda v: v not in known)[:q]}
+        chosen |= {*[v for v in alive if v not in chosen][: max(least - len(chosen), 0)]}
+        counts.append(len(chosen))
+        proofs.append(proof_of(width, chosen - known))
+    return mean(counts), _mean(proofs)
 
 
 _DRAWS, _DRAWN_UP_TO = 24, 5000
@@ -349,8 +365,8 @@ def masked(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost:
     complete = graph.graph is Graph.COMPLETE
     h = n if complete else k  # holders of a client's shares
     alive = k * (left - 1) / (n - 1)  # neighbours of a survivor that are left
-    signers = max(t, deployment.minimum if n <= ENFORCED_UP_TO else 0)
-    strangers = Proof(0, 0, 0) if complete or signers <= t else first_signers_proof(n, left, signers, k, t)
+    least = deployment.minimum if n <= ENFORCED_UP_TO else 0
+    signers, strangers = (max(t, least), Proof(0, 0, 0)) if complete else signers_shown(n, left, graph, least)
     introduced, vector = random_proof(n, k + 1), ring.packed_size(d)
     header = LEAST[pairwise.Upload] - u64.least + bitmap_of(h)  # an upload without its vector
 

@@ -208,7 +208,7 @@ def ckks_round(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost:
     chunks, signers = -(-layout.slots // SLOTS), max(deployment.minimum, 2)
     ciphertext, total = u.ckks_ciphertext_bytes, u.ckks_sum_bytes
     sent, packed = chunks * (u32.least + ciphertext), plan.ring.packed_size(d)
-    signed_by = first_signers_proof(n, left, signers, 0, 0)
+    signed_by = first_signers_proof(n, left, signers)
     reading = packing(u, plan.ring_bits, d) + u.centre * d
     offered = u.ckks_public_bytes + u.ckks_secret_bytes + OVERHEAD_BYTES
 

@@ -55,8 +55,9 @@ def params(
 
 
 def _plain(chosen: GraphParameters) -> dict[str, str | int]:
-    return {"graph": chosen.graph.value, "degree": chosen.degree, "threshold": chosen.threshold}
+    return asdict(chosen) | {"graph": chosen.graph.value}
 
 
 def _words(chosen: GraphParameters) -> str:
-    return f"{chosen.graph} graph, {chosen.degree} neighbours, threshold {chosen.threshold}"
+    witnesses = f", {chosen.quorum} of {chosen.witnesses} witnesses" if chosen.witnesses else ""
+    return f"{chosen.graph} graph, {chosen.degree} neighbours, threshold {chosen.threshold}{witnesses}"
