@@ -17,9 +17,11 @@ Rounds (client -> server, then server -> clients)
     2 SHARE      u deals t-of-k shares of its mask key and of b_u, sealed to each neighbour. Who did is U2.
     3 UPLOAD     y_u = x_u + PRG(b_u) + sum_{u<v} PRG(s_uv) - sum_{u>v} PRG(s_uv) over the neighbours v in U2, of
                  whom u must hold t shares, with a signature on that list and the hash of y_u. Who did is U3.
-    4 CONSENT    u signs the set U3, once. Signers are U4.
-    5 REVEAL     against t such signatures by its own neighbours u reveals its share of b_v for each neighbour v in U3,
-                 of the mask key for each in U2 \\ U3, never both. The server rebuilds masks and takes them off the sum.
+    4 CONSENT    u signs the set U3, once, if masking was mutual: each neighbour in U3 sent u its shares, and has u on the
+                 signed list of whom it masked with. Signers are U4.
+    5 REVEAL     against t such signatures by its own neighbours, and on the ring those of a quorum of witnesses, u
+                 reveals its share of b_v for each neighbour v in U3, of the mask key for each in U2 \\ U3, never both.
+                 The server rebuilds masks and takes them off the sum.
 
     With noise in the plan x_u carries u's share of it. Its removable surplus (``dp.noise``) depends on who is missing,
     so its seed goes along in REVEAL, against the same signatures. The ledger is charged with the worst case before
@@ -36,7 +38,7 @@ What the server learns
     The sum over U3, who took part in each phase, nothing else, if at least t of each client's neighbours stay.
 
 Cost
-    Client: 3k key agreements, about 2k + t signatures to verify, k + 1 mask expansions. Server: n expansions, and k
+    Client: 3k key agreements, about 2k + t + q signatures to verify, k + 1 mask expansions. Server: n expansions, and k
     more for each client that drops between SHARE and UPLOAD. Up: the vector at exactly ring width, and some 140 bytes
     a neighbour.
 
@@ -44,10 +46,13 @@ Deviations from the papers
     - The graph comes from a hash of plan and cohort, not from the clients' own choices as in Bell et al.'s active
       variant: every client checks that it was given the neighbours that the hash demands. Corrupt clients can grind
       the hash, so 80 bits are added to the security parameter.
-    - Signatures count only from a client's own neighbours (t of k), and up to 4096 clients ``min_contributors`` in all,
-      the strangers among them with a proof that they are in U1.
-    - The upload signs whom it was masked with; a holder reveals a self-mask share only to a list that names it.
-      Without that a server cuts the ring by claiming that neighbours never shared keys.
+    - Signatures count from a client's own neighbours (t of k), and up to 4096 clients ``min_contributors`` in all, the
+      strangers among them with a proof that they are in U1.
+    - On the ring q of w witnesses, drawn by hash from the whole cohort, must sign as well: neighbourhoods alone would
+      let a server tell two parts of the ring two sets (docs/protocol.md; numbers in ``secagg.params``).
+    - Boxes may reach some clients and not others here, where the papers' server delivers U2 to all alike. So the upload
+      signs whom it was masked with, and who signs U3 has checked that masking was mutual around it. Without that a
+      server gets the sum over a part of the cohort.
     - b_u is committed to in the advert, so a wrongly rebuilt seed is noticed.
 """
 
