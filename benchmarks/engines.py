@@ -22,11 +22,12 @@ from benchmarks.memory import peak, start_peak
 from benchmarks.rounds import LENIENT, people
 from protocols.engines import Engine, Placed, add_masks_on
 from protocols.engines.crowd import simulate_crowd
-from protocols.engines.forest import Terms, grown, simulate_tree
+from protocols.engines.forest import grown, simulate_tree
 from protocols.engines.local import Threads
 from protocols.pairwise.rules import parameters_of
 from protocols.plan import RoundPlan
 from protocols.simulate import Faults, serve
+from protocols.tree import Terms
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 
@@ -140,16 +141,14 @@ def _crowds(config: Config, ray: Engine, figures: dict[str, float], ratios: dict
 
 
 def _tree(config: Config, ray: Engine, figures: dict[str, float], ratios: dict[str, float], say: Say) -> None:
-    tree = grown(config.tree, config.cohort, _SECRET)
+    tree = grown(config.tree, config.cohort, _SECRET, Terms(config.cohort // 2), Terms(2, "secagg", corrupt="0"))
     say(f"tree: {config.tree} clients in {tree.cohorts(0)} cohorts, d = {config.crowd_d}")
-    terms = [Terms(config.cohort // 2), *[Terms(2, "secagg", corrupt="0") for _ in tree.rosters[1:]]]
     start_peak()
     began = perf_counter()
     ran = simulate_tree(
         tree,
         Encoding.integers(config.crowd_d, 16),
         _Update(config.crowd_d),
-        terms=terms,
         engine=ray,
         secret=_SECRET,
         round_=0,

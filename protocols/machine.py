@@ -28,7 +28,15 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from secagg import labels
 from secagg.codec import blob, struct, u32
-from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
+from secagg.errors import (
+    DecodeError,
+    PeerError,
+    PolicyError,
+    SecAggError,
+    ThresholdError,
+    UnblamedError,
+    UsageError,
+)
 from secagg.keys import KEY_BYTES, derive, digest, transcript
 from secagg.prg import Prg, Rng
 from secagg.ring import Words
@@ -220,7 +228,11 @@ class Client:
         return frame
 
     def receive(self, frame: bytes) -> bytes:
-        """Check a frame from the server and answer it. A repeated frame gets the same answer again."""
+        """Check a frame from the server and answer it. A repeated frame gets the same answer again.
+
+        The server is among the culprits of a bad one, whoever else is: it made it, or should have refused it, or it
+        could at least have altered what is sealed to this client.
+        """
         current = self._round
         if current is None or self._unsafe:
             raise UsageError("no round is under way: start (or resume) one first")
@@ -307,7 +319,7 @@ def _checked_step(current: ClientRound, frame: bytes) -> Step:
     message = registry.find(current.plan.protocol).messages.decode(current.plan, frame)
     step = current.steps.get(current.phase)
     if step is None or not isinstance(message, step.hears):
-        raise PeerError(f"{type(message).__name__} does not belong in phase {current.phase}")
+        raise UnblamedError(f"{type(message).__name__} does not belong in phase {current.phase}")  # or one was lost
     getattr(current, step.check)(message)
     return step
 
@@ -371,7 +383,11 @@ class ServerRound(ABC):
         return tuple(self.roster.names[number] for number in sorted(self._expected - self._heard.keys()))
 
     def receive(self, name: str, frame: bytes) -> None:
-        """Take a frame that the transport says is from ``name``. A bad one raises, blames, and changes nothing."""
+        """Take a frame that the transport says is from ``name``. A bad one raises, and changes nothing.
+
+        ``name`` is blamed for what no honest client sends: that is right if, and only if, the transport authenticates.
+        A message of another phase blames nobody, since an honest client's may come late.
+        """
         step = self.steps.get(self.phase)
         if step is None:
             raise UsageError(f"the round is over ({self.phase})")
@@ -387,7 +403,7 @@ class ServerRound(ABC):
     def _check(self, step: Step, number: int, frame: bytes) -> None:
         message = registry.find(self.plan.protocol).messages.decode(self.plan, frame)
         if not isinstance(message, step.hears):
-            raise PeerError(f"{type(message).__name__} does not belong in phase {self.phase}")
+            raise UnblamedError(f"{type(message).__name__} does not belong in phase {self.phase}")
         if number not in self._expected:
             raise PeerError(f"nothing is expected of this client in phase {self.phase}")
         if number in self._heard:

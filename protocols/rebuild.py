@@ -14,9 +14,10 @@ from secagg.shamir import reconstruct, wrong_shares
 def rebuilt_despite_liars(
     holders: Sequence[int], shares: NDArray[np.uint32], threshold: int, is_secret: Callable[[bytes], bool]
 ) -> tuple[bytes, list[int]] | None:
-    """The secret that ``is_secret`` knows, and the holders whose shares were wrong; None if it cannot be had.
+    """The secret that ``is_secret`` knows, and the holders whose shares were done without; None if it cannot be had.
 
-    Holder v has the share at abscissa v + 1. Shares beyond the threshold show which of them are wrong.
+    Holder v has the share at abscissa v + 1. Shares beyond the threshold show which of them do not fit. Their holders
+    lied, or the dealer did; or other holders, who know what to say so that an honest one's share does not fit.
 
     >>> from secagg.shamir import split
     >>> shares = split([b"k" * 32], 2, [1, 2, 3, 4], os.urandom)[:, 0]

@@ -4,6 +4,10 @@ The cohort is drawn from a seed that the deployment fixes (a beacon drawn after 
 their server), not by the server: each client draws it again, and a plan for another cohort is a plan for another
 roster, which clients refuse. So of a roster in which a fraction is dishonest, about that fraction of a cohort is.
 
+The draw is over the names of all clients and the kind and size of the cohort: a name that is added or changed after
+the seed is known changes every cohort, so none can be chosen that stands where a lot has fallen. (Who could try many
+names could still wait for a draw that suits it. The names must be fixed before the seed is out.)
+
 All parties know the cohort, so sampling makes no epsilon smaller: every sum is charged as if everybody were in it.
 """
 
@@ -39,7 +43,7 @@ class Participation:
     """
     >>> names = [f"client-{i}" for i in range(10)]
     >>> Participation(Draw.FIXED, 3).cohort(names, bytes(32), number=0)
-    ('client-0', 'client-3', 'client-5')
+    ('client-1', 'client-4', 'client-6')
     >>> len(Participation().cohort(names, bytes(32), number=0))
     10
     """
@@ -64,7 +68,10 @@ class Participation:
         planned = self.planned(len(names))
         if self.draw is Draw.EVERYONE:
             return tuple(names)
-        words = random_words(Prg(derive(seed, labels.SIMULATED, b"cohort", number.to_bytes(8, "big"))), len(names))
+        drawn = [str(self.draw), str(self.size), *names]
+        drawn_from = digest(labels.SIMULATED, b"cohort", *[part.encode() for part in drawn])
+        key = derive(seed, labels.SIMULATED, b"cohort", number.to_bytes(8, "big"), drawn_from)
+        words = random_words(Prg(key), len(names))
         if self.draw is Draw.FIXED:
             chosen = np.sort(np.argsort(words, kind="stable")[:planned])
         else:

@@ -22,6 +22,12 @@ class PolicyError(SecAggError):
 
 
 class _Blamed(SecAggError):
+    """An error with culprits: all who could have caused it, so that one of them did. Or nobody, if that says nothing.
+
+    It holds where the transport tells truly who is speaking, and delivers what was said: with neither, whoever can
+    write to the wire puts anything into anybody's mouth. It is no verdict on each one that is named.
+    """
+
     def __init__(self, reason: str, *, culprits: Iterable[str] = ()) -> None:
         self.reason = reason
         self.culprits: tuple[str, ...] = tuple(sorted(set(culprits)))
@@ -43,6 +49,17 @@ class PeerError(_Blamed):
     >>> PeerError("bad signature", culprits=["bob", "alice"]).culprits
     ('alice', 'bob')
     """
+
+
+class UnblamedError(PeerError):
+    """A message that is no good, and of which it cannot be told who made it so. It names nobody, whoever handed it on.
+
+    >>> UnblamedError("too late: the network may have been slow").blaming("alice").culprits
+    ()
+    """
+
+    def blaming(self, sender: str) -> Self:
+        return self
 
 
 class ThresholdError(SecAggError):

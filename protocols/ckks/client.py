@@ -43,7 +43,7 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from secagg import labels
 from secagg.codec import u32
-from secagg.errors import PeerError, ThresholdError
+from secagg.errors import PeerError, ThresholdError, UnblamedError
 from secagg.keys import KEY_BYTES, AgreementKey, check_agreement_key, digest, transcript, verify
 from secagg.merkle import Node, check_inclusion, leaf
 from secagg.ring import Words
@@ -197,9 +197,11 @@ class CkksClient(ClientRound):
         if asked != bool(message.chunks):
             raise PeerError("the sum withheld from a holder of the key, or shown to another")
         if asked:
-            total = self.plan.ring.centred(
-                engine.decrypt(self._layout, self._secret_key, message.chunks).astype(self.plan.ring.dtype)
-            )
+            try:
+                opened = engine.decrypt(self._layout, self._secret_key, message.chunks)
+            except PeerError as error:  # the maker's key, anybody's upload, or the server
+                raise UnblamedError(error.reason) from None
+            total = self.plan.ring.centred(opened.astype(self.plan.ring.dtype))
         self._total = total
         self._signed = {leaves[signed.position].low: signed.signature for signed in message.signatures}
 

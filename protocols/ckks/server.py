@@ -40,7 +40,7 @@ from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg import labels
-from secagg.errors import PeerError
+from secagg.errors import PeerError, UnblamedError
 from secagg.keys import KEY_BYTES, AgreementKey, digest, transcript, verify
 from secagg.merkle import HASH_BYTES, MerkleTree
 from secagg.seal import open_box
@@ -74,8 +74,8 @@ class CkksServer(ServerRound):
         self._told: dict[bytes, list[int]] = {}  # digest of what holders say the sum is -> who says so
         self._totals: dict[bytes, NDArray[np.int64]] = {}
         self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
-        self.exposed: tuple[str, ...] = ()
-        """Holders that said another sum than most."""
+        self.outliers: tuple[str, ...] = ()
+        """Holders that said another sum than most. That is a fact and no verdict: most may have lied."""
 
     # 1 ADVERTISE
 
@@ -83,7 +83,7 @@ class CkksServer(ServerRound):
         if advert.client != number:
             raise PeerError("an advert in somebody else's name")
         if len(self._adverts) == self.plan.clients:
-            raise PeerError(f"the cohort of {self.plan.clients} is full")
+            raise UnblamedError(f"the cohort of {self.plan.clients} is full")
         check_advert(self.plan, self.roster, advert)
         self._adverts[number] = advert
 
@@ -205,15 +205,19 @@ class CkksServer(ServerRound):
             self._surplus[number] = answer.surplus
 
     def _compare(self) -> Sends:
-        """What more than half of the holders say that answered, and at least two."""
+        """What more than half of the holders say that answered, and at least two.
+
+        If no sum has that many, all who said one are named. Nobody else can cause it: holders decrypt the same bytes
+        with the same key, and refuse what is not within the error bound of integers.
+        """
         answers = sum(map(len, self._told.values()))
         self._need(answers, LEAST_ANSWERS, "holders answered")
         said, agreeing = max(self._told.items(), key=lambda told: len(told[1]))
         if 2 * len(agreeing) <= answers:
-            liars = [self._name(u) for holders in self._told.values() for u in holders]
-            raise PeerError("holders of the key say different sums", culprits=liars)
-        lying = [u for told in self._told.values() if told is not agreeing for u in told]
-        self.exposed = tuple(self._name(u) for u in sorted(lying))
+            holders = [self._name(u) for told in self._told.values() for u in told]
+            raise PeerError("holders of the key say different sums", culprits=holders)
+        others = [u for told in self._told.values() if told is not agreeing for u in told]
+        self.outliers = tuple(self._name(u) for u in sorted(others))
         self.outcome = released(
             self.plan,
             self.roster,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,31 +20,17 @@ from protocols.engines import Engine
 from protocols.engines.crowd import Update, clients_of
 from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.plan import SESSION_BYTES, RoundPlan
-from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Faults, Simulation, serve, simulate
-from protocols.tree import Tree, decoded, encoding_above, update_above
+from protocols.tree import Terms, Tree, decoded, encoding_above, update_above
 from secagg import labels
 from secagg.encoding import Encoding, Sum
 from secagg.errors import PeerError, ThresholdError, UsageError
 from secagg.keys import derive
-from secagg.params import Adversary
 from secagg.prg import Prg
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What the rounds of a level agree on. ``corrupt`` and ``dropout`` are fractions of the level's members; plans are
-    made for the most of them that a cohort may have (``Tree.marked``), which is many more if cohorts are small."""
-
-    min_contributors: int
-    protocol: str = "secagg+"
-    corrupt: str = "0.05"
-    dropout: str = "0.1"
-    adversary: Adversary = Adversary.ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +46,10 @@ class TreeRun:
     """those whose sums are in the total: what it follows from at the root"""
 
 
-def grown(clients: int, size: int, secret: bytes) -> Tree:
-    """A tree for a simulation: of made-up people, in as many levels as it takes.
+def grown(clients: int, size: int, secret: bytes, terms: Terms, above: Terms) -> Tree:
+    """A tree for a simulation: of made-up people, in as many levels as it takes. Clients have terms of their own.
 
-    >>> [len(roster) for roster in grown(40, 6, bytes(32)).rosters]
+    >>> [len(roster) for roster in grown(40, 6, bytes(32), Terms(3), Terms(2)).rosters]
     [40, 7, 2]
     """
     rosters = list[Roster]()
@@ -72,7 +58,9 @@ def grown(clients: int, size: int, secret: bytes) -> Tree:
         names = [f"{'client' if not rosters else f'level-{len(rosters)}'}-{i:0{digits}}" for i in range(count)]
         rosters.append(Roster.of([_identity(name, secret) for name in names]))
         count = -(-count // size)
-    return Tree(tuple(rosters), size, derive(secret, labels.SIMULATED, b"beacon"))
+    return Tree(
+        tuple(rosters), size, derive(secret, labels.SIMULATED, b"beacon"), (terms, *[above] * (len(rosters) - 1))
+    )
 
 
 def simulate_tree(
@@ -80,7 +68,6 @@ def simulate_tree(
     encoding: Encoding,
     update: Update,
     *,
-    terms: Sequence[Terms],
     engine: Engine,
     secret: bytes,
     round_: int,
@@ -90,19 +77,16 @@ def simulate_tree(
 ) -> TreeRun:
     """One sum over all the clients of a tree that was ``grown`` from ``secret``. Each sum has a ``round_`` of its own.
 
-    ``terms`` are those of each level. With ``noise``, that of every cohort of clients, ``ledger(number)`` opens the one
+    With ``noise``, that of every cohort of clients, ``ledger(number)`` opens the one
     that a cohort is charged to, where the cohort is worked on. ``faults(level, number)`` go wrong in a cohort's round.
 
     >>> from protocols.engines.local import Threads
-    >>> tree, update = grown(12, 4, bytes(32)), lambda name: [1, 2]
-    >>> terms = [Terms(3, dropout="0"), Terms(2, "secagg", dropout="0")]
-    >>> settings = {"terms": terms, "engine": Threads(2), "secret": bytes(32)}
-    >>> run = simulate_tree(tree, Encoding.integers(2), update, round_=0, **settings)
+    >>> tree = grown(12, 4, bytes(32), Terms(3, dropout="0"), Terms(2, "secagg", dropout="0"))
+    >>> settings = {"engine": Threads(2), "secret": bytes(32), "round_": 0}
+    >>> run = simulate_tree(tree, Encoding.integers(2), lambda name: [1, 2], **settings)
     >>> run.total.vector.tolist(), run.total.weight
     ([12.0, 24.0], 12)
     """
-    if len(terms) != tree.levels:
-        raise UsageError(f"a tree of {tree.levels} levels has terms for each, not for {len(terms)}")
     if (noise is None) != (ledger is None):
         raise UsageError("sums with noise are charged to ledgers, and only those")
     if noise is not None and noise.family is not Family.SKELLAM:
@@ -111,8 +95,8 @@ def simulate_tree(
     rounds = list[tuple[Simulation | str, ...]]()
     add: Add = partial(_of_client, update)
     lost: frozenset[str] = frozenset()
-    for number, agreed in enumerate(terms):
-        level = _Level(tree, number, agreed, encoding, noise, session, round_, secret)
+    for number in range(tree.levels):
+        level = _Level(tree, number, encoding, noise, session, round_, secret)
         work = partial(level.run, add=add, lost=lost, ledger=ledger, faults=partial(faults, number))
         rounds.append(tuple(engine.map(work, range(tree.cohorts(number)))))
         if number + 1 < tree.levels:
@@ -121,13 +105,13 @@ def simulate_tree(
             leaders = {tree.leader(number, i): ran for i, ran in enumerate(rounds[-1])}
             lost = frozenset(name for name, ran in leaders.items() if isinstance(ran, str))
             outcomes = {name: ran.outcome for name, ran in leaders.items() if not isinstance(ran, str)}
-            add = partial(_of_cohort, outcomes, number)
+            add = partial(_of_cohort, tree, outcomes, number)
     [root] = rounds[-1]
     if isinstance(root, str):
         raise ThresholdError(f"no sum at the root: {root}")
     made = {number: ran.outcome.event for number, ran in enumerate(rounds[0]) if not isinstance(ran, str)}
     added = [event for number, event in made.items() if _added(tree, rounds, 0, number)]
-    total = decoded(added[0].plan, root.outcome)
+    total = decoded(tree, added[0].plan, root.outcome)
     return TreeRun(total, tuple(rounds), _sums(made.values()), _sums(added))
 
 
@@ -153,15 +137,14 @@ def _of_client(update: Update, _plan: RoundPlan, name: str) -> ArrayLike:
     return update(name)
 
 
-def _of_cohort(outcomes: Mapping[str, RoundOutcome], level: int, plan: RoundPlan, name: str) -> ArrayLike:
-    return update_above(plan, outcomes[name], level)
+def _of_cohort(tree: Tree, outcomes: Mapping[str, RoundOutcome], level: int, plan: RoundPlan, name: str) -> ArrayLike:
+    return update_above(tree, plan, outcomes[name], level)
 
 
 @dataclass(frozen=True, slots=True)
 class _Level:
     tree: Tree
     level: int
-    terms: Terms
     encoding: Encoding
     noise: NoiseSpec | None
     session: bytes = field(repr=False)
@@ -169,32 +152,8 @@ class _Level:
     secret: bytes = field(repr=False)
 
     def plan(self, number: int) -> RoundPlan:
-        first = RoundPlan.propose(
-            self.terms.protocol,
-            (cohort := self.tree.cohort(self.level, number)),
-            self.encoding,
-            min_contributors=self.terms.min_contributors,
-            corrupt=self._share(self.terms.corrupt, 40, len(cohort)),
-            dropout=self._share(self.terms.dropout, 20, len(cohort)),
-            adversary=self.terms.adversary,
-            noise=self.noise,
-            session=self.session,
-            beacon=self.tree.beacon,
-        )
-        return replace(first, round=self.round_)
-
-    def _share(self, share: str, bits: int, members: int) -> str:
-        return f"{self.tree.marked(self.level, share, bits)}/{members}"
-
-    def policy(self, members: int) -> Policy:
-        return Policy(
-            min_contributors=self.terms.min_contributors,
-            protocols={self.terms.protocol},
-            corrupt=self._share(self.terms.corrupt, 40, members),
-            dropout=self._share(self.terms.dropout, 20, members),
-            adversary=self.terms.adversary,
-            beacon=self.tree.beacon,
-            whole_roster=True,
+        return self.tree.plan(
+            self.level, number, self.encoding, session=self.session, round_=self.round_, noise=self.noise
         )
 
     def run(
@@ -209,7 +168,7 @@ class _Level:
         """A cohort's round, or why it has no sum."""
         plan, cohort = self.plan(number), self.tree.cohort(self.level, number)
         people = [(name, _identity(name, self.secret).key.secret) for name in cohort.names]
-        clients = clients_of(plan, cohort, people, self.policy(len(cohort)), self.secret)
+        clients = clients_of(plan, cohort, people, self.tree.policy(self.level, number), self.secret)
         updates = _Made(partial(add, plan), [name for name in cohort.names if name not in lost])
         with ExitStack() as held:
             opened = None if ledger is None else held.enter_context(closing(ledger(number)))

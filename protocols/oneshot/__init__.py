@@ -38,9 +38,9 @@ Threat model
     Given the sums of at least two honest clients' secrets and errors (sigma = 6.4) each of them
     hides as well as RLWE with sigma0 >= 3.2 does (``secagg.lattice``).
     Correctness only when clients follow the protocol. Wrong shares of members are found, up to half of those beyond
-    Q; a client whose shares do not open costs the round those members, and beyond m - Q the round, and is named;
-    shares that open and are wrong look like members' lies. Beyond what can be found they end the round, if the vector
-    is long: of very few values a lie can be chosen that decodes.
+    Q; a client whose shares do not open costs the round those members, and beyond m - Q the round, and is named. Shares
+    that open and are wrong, or do not fit the vector, cannot be told from members' lies: beyond what can be done
+    without they end the round, and everybody in it is named. Of very few values a lie can be chosen that decodes.
 
 What the server learns
     The sum over U, who joined, uploaded, signed and answered, the sums of secrets and errors, nothing else.

@@ -39,7 +39,7 @@ from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg import labels
 from secagg.compiled import require
-from secagg.errors import PeerError
+from secagg.errors import PeerError, UnblamedError
 from secagg.keys import check_agreement_key, digest
 from secagg.lattice import RunningSum
 from secagg.seal import OVERHEAD_BYTES
@@ -71,8 +71,9 @@ class OneshotServer(ServerRound):
         self._unopened: dict[int, tuple[int, ...]] = {}  # member -> whose shares did not open
         self._shares: dict[int, NDArray[np.uint32]] = {}  # member -> its share of the sum of the secrets
         self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
-        self.exposed: tuple[str, ...] = ()
-        """Members whose share of the sum was wrong. It was done without; they lied, or somebody who dealt to them."""
+        self.outliers: tuple[str, ...] = ()
+        """Members whose share of the sum did not fit the others', and was done without. That is a fact and no verdict:
+        they lied, or somebody in the sum dealt them a wrong share."""
 
     @property
     def waiting_for(self) -> tuple[str, ...]:
@@ -86,7 +87,7 @@ class OneshotServer(ServerRound):
 
     def _admit(self, number: int, join: Join) -> None:
         if len(self._joined) == self.plan.clients:
-            raise PeerError(f"the cohort of {self.plan.clients} is full")
+            raise UnblamedError(f"the cohort of {self.plan.clients} is full")
         if (join.seat is not None) != (number in self._seated):
             raise PeerError("a seat on which the lot did not fall, or none although it did")
         if join.seat is not None:
@@ -156,9 +157,14 @@ class OneshotServer(ServerRound):
         return Sends(sorted(self._consents.keys() | set(self._survivors)), lambda number: consents)
 
     def _blamed(self) -> list[str]:
-        """Of whom an honest member complains; if that is not sure of anybody, both sides of every complaint."""
+        """Of whom an honest member complains; if that is not sure of anybody, both sides of every complaint.
+
+        An honest member complains only of who dealt it a bad box: what this server passes on, the dealer has signed.
+        More members than may be corrupt do not all lie. One word alone convicts nobody, not even where a plan reckons
+        with no corrupt member at all.
+        """
         complaints = Counter(client for unopened in self._unopened.values() for client in unopened)
-        sure = [client for client, count in complaints.items() if count > parameters_of(self.plan).corrupt]
+        sure = [client for client, count in complaints.items() if count > parameters_of(self.plan).private]
         return [self.roster.names[number] for number in sorted(sure or {*complaints, *self._unopened})]
 
     def happened(self) -> SecureSum:
@@ -198,7 +204,11 @@ class OneshotServer(ServerRound):
         return NOTHING
 
     def _decoded(self) -> NDArray[np.int64]:
-        """The sum, opened with the sum of the secrets; shares beyond a quorum show which of them are wrong."""
+        """The sum, opened with the sum of the secrets; shares beyond a quorum show which of them are wrong.
+
+        If it does not open, everybody in it is named, too, and not only the members: a client may have uploaded a
+        vector that its shares do not fit, or dealt shares that are on no polynomial, and no share shows that.
+        """
         members = sorted(self._shares)
         order = {member: holder for holder, member in enumerate(self._seats.members, 1)}
         holders = [order[member] for member in members]
@@ -221,8 +231,8 @@ class OneshotServer(ServerRound):
         if 2 * len(wrong) > len(members) - self._quorum or (decoded := without(wrong)) is None:
             found = [(i, decoded) for i in range(len(members)) if (decoded := without([i])) is not None]
             if len(found) != 1:  # with a surplus of one, one can be left out, if it is clear which
-                names = [self.roster.names[member] for member in members]
-                raise PeerError("shares that do not open the sum", culprits=names)
+                suspects = {*members, *self._survivors}
+                raise PeerError("shares that do not open the sum", culprits=[self.roster.names[u] for u in suspects])
             wrong, decoded = [found[0][0]], found[0][1]
-        self.exposed = tuple(self.roster.names[members[i]] for i in wrong)
+        self.outliers = tuple(self.roster.names[members[i]] for i in wrong)
         return decoded

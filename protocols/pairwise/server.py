@@ -45,7 +45,7 @@ from protocols.policy import ENFORCED_UP_TO
 from protocols.rebuild import rebuilt_despite_liars
 from protocols.roster import Roster
 from secagg import labels
-from secagg.errors import PeerError
+from secagg.errors import PeerError, UnblamedError
 from secagg.keys import AgreementKey, digest
 from secagg.merkle import MerkleTree
 from secagg.params import Graph
@@ -77,8 +77,9 @@ class PairwiseServer(ServerRound):
         self._consents: dict[int, bytes] = {}
         self._shares: dict[int, _Shares] = {}  # whose secret -> what came of it
         self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
-        self.exposed: tuple[str, ...] = ()
-        """Holders of a wrong share. It was done without; whether they or the dealer lied cannot be told."""
+        self.outliers: tuple[str, ...] = ()
+        """Holders whose share of some secret did not fit the others', and was done without. That is a fact and no
+        verdict: they lied, or the dealer dealt them another share, or several others lied in a way that fits."""
         self.masks_removed = 0
         """Mask streams expanded at the end: what the round cost the server."""
 
@@ -88,7 +89,7 @@ class PairwiseServer(ServerRound):
         if advert.client != number:
             raise PeerError("an advert in somebody else's name")
         if len(self._adverts) == self.plan.clients:
-            raise PeerError(f"the cohort of {self.plan.clients} is full")
+            raise UnblamedError(f"the cohort of {self.plan.clients} is full")
         check_advert(self.plan, self.roster, advert)
         self._adverts[number] = advert
 
@@ -265,14 +266,18 @@ class PairwiseServer(ServerRound):
         return AgreementKey(secret).public == advert.mask_key
 
     def _rebuilt_despite_liars(self, u: int) -> bytes:
-        """Shares beyond t show which of them are wrong; those holders are exposed and done without."""
+        """Shares beyond t show which of them do not fit; those are done without.
+
+        If there is no secret in them, all who could have caused it are named: the dealer and every holder that
+        answered. This server passed the boxes on as they came.
+        """
         holders = self._shares[u].holders
         found = rebuilt_despite_liars(
             holders, self._shares[u].array(), self._t, lambda secret: self._is_secret_of(u, secret)
         )
         if found is not None:
-            secret, liars = found
-            self.exposed = tuple(sorted({*self.exposed, *map(self._name, liars)}))
+            secret, outliers = found
+            self.outliers = tuple(sorted({*self.outliers, *map(self._name, outliers)}))
             return secret
         suspects = [u, *holders]  # enough liars can make it look like a lie of the dealer, and the dealer too
         raise PeerError("shares that do not give the secret", culprits=map(self._name, suspects))

@@ -46,7 +46,7 @@ from protocols.threshold_ckks.rules import (
     scheme_of,
 )
 from secagg import labels
-from secagg.errors import PeerError
+from secagg.errors import PeerError, UnblamedError
 from secagg.keys import digest, verify
 from secagg.lattice import RunningSum
 from secagg.shamir import unpack_shares
@@ -83,8 +83,9 @@ class ThresholdServer(ServerRound):
         self._agreements: dict[int, bytes] = {}
         self._recovered: set[int] = set()
         self._shares: dict[int, dict[int, bytes]] = {}  # missing -> holder -> share of its seed
-        self.exposed: tuple[str, ...] = ()
-        """Holders of a wrong share. It was done without; whether they or the dealer lied cannot be told."""
+        self.outliers: tuple[str, ...] = ()
+        """Holders whose share of some seed did not fit the others', and was done without. That is a fact and no
+        verdict: they lied, or the dealer dealt them another share, or several others lied in a way that fits."""
 
     # 1 ADVERTISE
 
@@ -92,7 +93,7 @@ class ThresholdServer(ServerRound):
         if advert.client != number:
             raise PeerError("an advert in somebody else's name")
         if len(self._adverts) == self.plan.clients:
-            raise PeerError(f"the cohort of {self.plan.clients} is full")
+            raise UnblamedError(f"the cohort of {self.plan.clients} is full")
         check_advert(self.plan, self.roster, advert)
         self._adverts[number] = advert
 
@@ -214,7 +215,12 @@ class ThresholdServer(ServerRound):
         self._recovered.add(u)
 
     def _fuse(self) -> Sends:
-        """The sum is c0 + sum d_u + sum c1 s_w; partial decryptions are never weighted."""
+        """The sum is c0 + sum d_u + sum c1 s_w; partial decryptions are never weighted.
+
+        If it does not decode, everybody who uploaded is named, and not only who answered (which takes an upload): a
+        ciphertext that is none does it as well as a wrong part of the decryption, and its sender may fall silent. The
+        parts of the key of those who are missing cannot: what they committed to was checked.
+        """
         self._need(len(self._recovered), self._t, "clients are there to the end")
         seeds = [self._rebuilt(w) for w in self._missing]
         total = self._c0.value() + self._partials.value()
@@ -223,7 +229,7 @@ class ThresholdServer(ServerRound):
         try:
             decoded = self._scheme.decode(total)
         except PeerError as error:
-            raise PeerError(str(error), culprits=map(self._name, sorted(self._answered))) from None
+            raise PeerError(str(error), culprits=map(self._name, sorted(self._uploaded))) from None
         self.outcome = released(
             self.plan,
             self.roster,
@@ -245,8 +251,8 @@ class ThresholdServer(ServerRound):
         found = rebuilt_despite_liars(list(shares), points, self._t, lambda seed: self._is_seed_of(w, seed))
         if found is None:  # enough liars can make it look like a lie of the dealer, and the dealer too
             raise PeerError("shares that do not give the seed", culprits=map(self._name, [w, *shares]))
-        seed, liars = found
-        self.exposed = tuple(sorted({*self.exposed, *map(self._name, liars)}))
+        seed, outliers = found
+        self.outliers = tuple(sorted({*self.outliers, *map(self._name, outliers)}))
         return seed
 
     def _is_seed_of(self, w: int, seed: bytes) -> bool:

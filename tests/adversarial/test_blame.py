@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
-from protocols.machine import SERVER
+from protocols import machine
+from protocols.machine import SERVER, Client, ServerRound
 from protocols.pairwise.messages import Consents
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.simulate import local_clients, serve
+from secagg.encoding import Encoding
 from secagg.errors import PeerError
-from tests.adversarial.attack import BOTH, Evil, small
+from tests.adversarial.attack import BOTH, Evil, small, switch_off
 
 VICTIM = 2
 
@@ -73,6 +81,70 @@ FORGERIES: list[Callable[[Evil], None]] = [
     forged_survivors,
     forged_order,
 ]
+
+
+# What a slow network does to honest parties.
+
+PROTOCOLS = ["secagg", "secagg+", "oneshot", "threshold_ckks", *(["ckks"] if find_spec("tenseal") else [])]
+
+
+def honest(protocol: str, invited: int) -> tuple[ServerRound, dict[str, Client]]:
+    policy = Policy(min_contributors=3, protocols={protocol}, corrupt=0, dropout="0.2")
+    roster, clients = local_clients(6, policy)
+    options: dict[str, Any] = {"min_contributors": 3, "corrupt": 0, "dropout": "0.2", "clients": invited}
+    return serve(RoundPlan.propose(protocol, roster, Encoding.integers(4), **options), roster), clients
+
+
+def blamed(hand_over: Callable[[], object], match: str) -> tuple[str, ...]:
+    with pytest.raises(PeerError, match=match) as refused:
+        hand_over()
+    return refused.value.culprits
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_who_comes_late_is_not_blamed(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, clients = honest(protocol, 6)
+    (name, *_), frames = clients, {name: client.start(server.plan, [1] * 4) for name, client in clients.items()}
+    for other in [*clients][1:]:
+        server.receive(other, frames[other])
+    server.close(server.phase)
+    late = partial(server.receive, name, frames[name])
+    assert blamed(late, "does not belong in phase") == ()
+    switch_off(monkeypatch, ServerRound, "_check", "UnblamedError", "PeerError")
+    assert blamed(late, "does not belong in phase") == (name,)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_for_whom_there_is_no_room_is_not_blamed(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan is for five of six; the sixth came last."""
+    server, clients = honest(protocol, 5)
+    *first, last = clients
+    for name in first:
+        server.receive(name, clients[name].start(server.plan, [1] * 4))
+    too_many = partial(server.receive, last, clients[last].start(server.plan, [1] * 4))
+    assert blamed(too_many, "is full") == ()
+    switch_off(monkeypatch, type(server), "_admit", "UnblamedError", "PeerError")
+    assert blamed(too_many, "is full") == (last,)
+
+
+def test_a_server_whose_message_was_lost_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A one-shot server passes signatures on to all survivors, also to a member whom its last message did not reach."""
+    server, clients = honest("oneshot", 6)
+    (name, *_), answers = clients, {name: client.start(server.plan, [1] * 4) for name, client in clients.items()}
+    for phase in ("join", "upload", "consent"):
+        for other, frame in answers.items():
+            server.receive(other, frame)
+        server.close(phase)
+        lost = {name} if phase == "upload" else set[str]()
+        if phase != "consent":
+            answers = {to: clients[to].receive(frame) for to, frame in server.outbox() if to not in lost}
+    heard = partial(clients[name].receive, dict(server.outbox())[name])
+    assert blamed(heard, "does not belong in phase consent") == ()
+    switch_off(monkeypatch, machine, "_checked_step", "UnblamedError", "PeerError")
+    assert blamed(heard, "does not belong in phase consent") == (SERVER,)
+
+
+# What a server hands on, it should have checked.
 
 
 @BOTH

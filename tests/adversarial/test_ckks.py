@@ -24,7 +24,7 @@ from protocols.ckks.layout import DEGREE, MODULI, Layout
 from protocols.ckks.messages import Aggregate, KeyShown, SignedConsent, Survivors
 from protocols.ckks.phases import Phase
 from protocols.ckks.server import CkksServer
-from protocols.machine import Step
+from protocols.machine import SERVER, Client, Step
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.simulate import Envelope, Faults, Simulation, local_clients, simulate
@@ -392,7 +392,7 @@ def test_one_lying_holder_is_exposed_and_outvoted(monkeypatch: pytest.MonkeyPatc
     scene = Scene()
     lying(monkeypatch, lambda client: int(client.identity.name == scene.makers[0]))
     assert scene.run().outcome.total.tolist() == scene.sum()
-    assert scene.server.exposed == (scene.makers[0],)
+    assert scene.server.outliers == (scene.makers[0],)
 
     scene = Scene()
     condition = "max(self._told.items(), key=lambda told: len(told[1]))"
@@ -455,6 +455,41 @@ def test_bad_ciphertexts_are_blamed_and_left_out(what: str, monkeypatch: pytest.
     result = scene.run()
     assert result.outcome.total.tolist() == scene.sum("client-2")
     assert [incident.error.culprits for incident in result.incidents] == [("client-2",)]  # type: ignore[attr-defined]
+
+
+def test_holders_do_not_blame_the_server_for_a_sum_that_does_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """client-2 encrypts under a key of its own and signs that it was the one shown. The server cannot see it."""
+    honest = CkksClient._upload
+
+    def upload(self: CkksClient) -> Any:
+        if self.identity.name == "client-2":
+            self._public = engine.make_keys().public
+        return honest(self)
+
+    monkeypatch.setattr(CkksClient, "_upload", upload)
+    refusals = list[PeerError]()
+
+    def named() -> set[str]:
+        scene, receive = Scene(), Client.receive
+
+        def heard(self: Client, frame: bytes) -> bytes:
+            try:
+                return receive(self, frame)
+            except PeerError as error:
+                refusals.append(error)
+                raise
+
+        refusals.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(Client, "receive", heard)
+            with pytest.raises(ThresholdError):
+                scene.run()
+        assert len(refusals) == len(scene.makers)
+        return {name for error in refusals for name in error.culprits}
+
+    assert named() == set()
+    switch_off(monkeypatch, CkksClient, "_decrypt", "UnblamedError", "PeerError")
+    assert named() == {SERVER}
 
 
 def test_a_ciphertext_at_another_scale_spoils_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from protocols.oneshot.messages import Answer, Consent, Upload
-from protocols.oneshot.rules import lattice_of, public_of, sharing_of
+from protocols.oneshot.rules import lattice_of, parameters_of, public_of, seated, sharing_of
 from protocols.oneshot.server import OneshotServer
 from protocols.simulate import Faults, Simulation, serve, simulate
 from secagg.errors import PeerError, UsageError
@@ -144,10 +144,56 @@ def test_false_complaints_convict_nobody(monkeypatch: Fixture) -> None:
     with pytest.raises(PeerError, match="do not open") as caught:
         complaints(here, false, {2, 3, 4})
     assert caught.value.culprits == (here.names[10],)
-    switch_off(monkeypatch, OneshotServer, "_blamed", "count > parameters_of(self.plan).corrupt", "count > 1")
+    switch_off(monkeypatch, OneshotServer, "_blamed", "count > parameters_of(self.plan).private", "count > 1")
     with pytest.raises(PeerError, match="do not open") as caught:
         complaints(here, false, {2, 3, 4})
     assert caught.value.culprits == (here.names[0], here.names[10])
+
+
+def test_one_word_convicts_nobody(monkeypatch: Fixture) -> None:
+    """A small cohort, of which a plan reckons with no corrupt member at all. Five members fall silent and one lies: a
+    quorum is not left, and the one complaint would be more than none."""
+    here = scene(12, corrupt="0.05", dropout=0)
+    assert parameters_of(here.plan).corrupt == 0
+    silent = dict.fromkeys(here.names[:5], "consent")
+    lies = changing(here, "consent", {here.names[11]}, lambda consent: complaint(7))
+
+    def named() -> set[str]:
+        with pytest.raises(PeerError, match="do not open") as caught:
+            run(here, Faults(silent, corrupted=lies))
+        return set(caught.value.culprits)
+
+    assert named() == {here.names[7], here.names[11]}
+    private = "count > parameters_of(self.plan).private"
+    switch_off(monkeypatch, OneshotServer, "_blamed", private, private.replace("private", "corrupt"))
+    assert named() == {here.names[7]}
+
+
+def test_a_client_without_a_seat_frames_no_members(monkeypatch: Fixture) -> None:
+    """It uploads a vector that its shares do not fit, and signs that. Members' shares are all right."""
+    here = scene(150, corrupt="0.05", dropout="0.05")
+    liar = next(name for u, name in enumerate(here.names) if u not in seated(here.plan, here.roster))
+
+    def named() -> set[str]:
+        made = serve(here.plan, here.roster)
+
+        def cheat(upload: Upload) -> Upload:
+            return here.signed(made._seats, other_vector(here, upload))  # type: ignore[attr-defined]
+
+        with pytest.raises(PeerError, match="do not open the sum") as caught:
+            simulate(
+                made,
+                here.clients(),
+                here.updates(),
+                faults=Faults(corrupted=changing(here, "upload", {liar}, cheat)),
+            )
+        return set(caught.value.culprits)
+
+    assert named() == set(here.names)
+    switch_off(monkeypatch, OneshotServer, "_decoded", "{*members, *self._survivors}", "{*members}")
+    named_alone = named()
+    assert named_alone
+    assert liar not in named_alone
 
 
 def test_complaints_that_leave_a_quorum_cost_nothing(monkeypatch: Fixture) -> None:
@@ -198,19 +244,19 @@ def test_colluding_liars_up_to_half_of_the_surplus_are_exposed() -> None:
     are off theirs."""
     here = scene(12, 3000, **TWELVE)
     result, made = off(here, [], {10: 1, 11: 8})
-    assert (result.outcome.total.tolist(), made.exposed) == (total_of(here), names(here, 10, 11))
+    assert (result.outcome.total.tolist(), made.outliers) == (total_of(here), names(here, 10, 11))
 
 
-def test_colluding_liars_beyond_that_end_the_round_and_expose_nobody(monkeypatch: Fixture) -> None:
+def test_colluding_liars_beyond_that_end_the_round_and_frame_nobody(monkeypatch: Fixture) -> None:
     """Ten answer: nine of them are on the liars' polynomial, and only client 2 is not. Its secrets look like some, but
     do not open the vector. Without the check of that the honest one is exposed, and the sum wrong."""
     here = scene(12, 3000, **TWELVE)
     with pytest.raises(PeerError, match="do not open the sum") as caught:
         off(here, [0, 1], {10: 1, 11: 8})
-    assert caught.value.culprits == tuple(here.names[2:])
+    assert caught.value.culprits == tuple(here.names)
     switch_off(monkeypatch, Layout, "decode", BLIND)
     result, made = off(here, [0, 1], {10: 1, 11: 8})
-    assert made.exposed == names(here, 2)
+    assert made.outliers == names(here, 2)
     assert result.outcome.total.tolist() != total_of(here)
 
 
@@ -221,14 +267,14 @@ def test_with_a_surplus_of_one_a_liar_frames_nobody(monkeypatch: Fixture) -> Non
     here = scene(12, 3000, **TWELVE)
     for liar in (2, 9, 10):
         result, made = off(here, [0, 1, 11], {liar: 1})
-        assert (result.outcome.total.tolist(), made.exposed) == (total_of(here), names(here, liar))
+        assert (result.outcome.total.tolist(), made.outliers) == (total_of(here), names(here, liar))
     switch_off(monkeypatch, Layout, "decode", BLIND)
     with pytest.raises(PeerError, match="do not open the sum") as caught:
         off(here, [0, 1, 11], {10: 1})
-    assert caught.value.culprits == tuple(here.names[2:11])
+    assert caught.value.culprits == tuple(here.names)
     switch_off(monkeypatch, OneshotServer, "_decoded", "len(found) != 1", "not found")
     result, made = off(here, [0, 1, 11], {10: 1})
-    assert made.exposed == names(here, 2)
+    assert made.outliers == names(here, 2)
     assert result.outcome.total.tolist() != total_of(here)
 
 
@@ -299,7 +345,7 @@ def test_a_liar_with_nobody_to_contradict_it() -> None:
     here = scene(12, 1, **TWELVE)
     result, made = chosen(here, 10, 1, [0, 1, 2, 11])
     assert result.outcome.total.tolist() != total_of(here)
-    assert made.exposed == ()
+    assert made.outliers == ()
 
 
 def test_a_chosen_lie_frames_nobody(monkeypatch: Fixture) -> None:
@@ -308,8 +354,8 @@ def test_a_chosen_lie_frames_nobody(monkeypatch: Fixture) -> None:
     here = scene(12, 1, **TWELVE)
     with pytest.raises(PeerError, match="do not open the sum") as caught:
         chosen(here, 2, -1, [0, 1, 11])
-    assert caught.value.culprits == tuple(here.names[2:11])
+    assert caught.value.culprits == tuple(here.names)
     switch_off(monkeypatch, OneshotServer, "_decoded", "2 * len(wrong) > len(members) - self._quorum")
     result, made = chosen(here, 2, -1, [0, 1, 11])
-    assert made.exposed == names(here, 10)
+    assert made.outliers == names(here, 10)
     assert result.outcome.total.tolist() != total_of(here)

@@ -416,6 +416,30 @@ def test_a_ciphertext_of_another_round(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 in scene.server._uploaded
 
 
+def test_a_bad_upload_frames_nobody_who_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """client-0 encrypts under a key of its own, signs that it was the joint one, and falls silent. Its part of the key
+    is rebuilt and right, all the others' answers are, and the sum is none."""
+    honest = ThresholdClient._upload
+
+    def upload(self: ThresholdClient) -> Any:
+        if self.identity.name == "client-0":
+            self._joint = self._scheme.public(bytes(32))
+        return honest(self)
+
+    monkeypatch.setattr(ThresholdClient, "_upload", upload)
+
+    def named() -> set[str]:
+        scene = Scene()
+        with pytest.raises(PeerError, match="out of range") as caught:
+            scene.run(**{"client-0": "decrypt"})
+        return set(caught.value.culprits)
+
+    assert named() == {f"client-{i}" for i in range(6)}
+    everybody = "map(self._name, sorted(self._uploaded))"
+    switch_off(monkeypatch, ThresholdServer, "_fuse", everybody, everybody.replace("uploaded", "answered"))
+    assert named() == {f"client-{i}" for i in range(1, 6)}
+
+
 def test_an_upload_under_another_joint_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that was shown another key than the others signs another key: it is left out, the others have a sum."""
 

@@ -26,7 +26,7 @@ from dp.tree import TreeSum
 from protocols import tree as tree_module
 from protocols.engines import Engine, Placed, crowd
 from protocols.engines.crowd import simulate_crowd
-from protocols.engines.forest import Terms, grown, simulate_tree
+from protocols.engines.forest import _identity, grown, simulate_tree
 from protocols.engines.local import Threads
 from protocols.journal import ForgetfulJournal, MemoryJournal
 from protocols.machine import Client
@@ -35,9 +35,9 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Envelope, Faults, serve, simulate
-from protocols.tree import Tree, decoded, encoding_above, largest_epsilon
+from protocols.tree import Terms, Tree, decoded, encoding_above, largest_epsilon
 from secagg.encoding import Encoding
-from secagg.errors import PolicyError, SecAggError, UsageError
+from secagg.errors import PeerError, PolicyError, SecAggError, UsageError
 from secagg.keys import SigningKey
 from secagg.params import most_marked
 from secagg.prg import Prg
@@ -58,8 +58,11 @@ def roster(prefix: str, count: int) -> Roster:
     return Roster.of(list(identities(prefix, count).values()))
 
 
+TERMS = (Terms(8), Terms(2, "secagg", dropout="0.4"))
+
+
 def tree_of(clients: int, size: int) -> Tree:
-    return Tree((roster("c", clients), roster("a", -(-clients // size))), size, BEACON)
+    return Tree((roster("c", clients), roster("a", -(-clients // size))), size, BEACON, TERMS)
 
 
 # With whom
@@ -100,19 +103,133 @@ def test_trees_of_two_sizes_share_no_order(monkeypatch: pytest.MonkeyPatch) -> N
     clients = roster("c", 1002)
 
     def difference() -> set[str]:
-        small, large = (Tree((clients, roster("a", count)), -(-1002 // count), BEACON) for count in (4, 2))
+        small, large = (Tree((clients, roster("a", count)), -(-1002 // count), BEACON, TERMS) for count in (4, 2))
         return {*small.cohort(0, 0).names, *small.cohort(0, 1).names} ^ {*large.cohort(0, 0).names}
 
     assert len(difference()) > 300
-    seed = "digest(labels.TREE, self.beacon, u32.encode(level), u32.encode(self.size), self.rosters[level].digest)"
-    switch_off(monkeypatch, Tree, "_order", seed, seed.replace("u32.encode(self.size), ", ""))
+    drawn = "digest(labels.TREE, u32.encode(size), *[roster.digest for roster in rosters])"
+    switch_off(monkeypatch, tree_module, "settled", drawn, "rosters[0].digest")
     assert len(difference()) == 1
+
+
+SIX = identities("c", 6)
+SMALL = (Terms(2, "secagg", corrupt="0", dropout="0.17"), Terms(2, "secagg", dropout="0"))
+
+
+def led_by_a_member(beacon: bytes = BEACON) -> Tree:
+    """Two cohorts of three clients; one of the two aggregators is a client, too, with the same key."""
+    own = {"a-0000": SIX["c-0000"].key.public, "a-0001": identities("a", 2)["a-0001"].key.public}
+    return Tree((Roster.of(list(SIX.values())), Roster.build(own)), 3, beacon, SMALL)
+
+
+def robbed_by_its_aggregator() -> tuple[list[int], list[int], int]:
+    """It leads its own cohort, calls all but the victim silent, and takes its own vector off the sum. Gives what it has
+    then, the victim's vector, and how many marked members the tree would reckon with."""
+    draws = (led_by_a_member(bytes([i]) * 16) for i in range(100))
+    tree = next(tree for tree in draws if tree.leads(1, "a-0000") == tree.number_of(0, "c-0000"))
+    number = tree.number_of(0, "c-0000")
+    cohort = tree.cohort(0, number)
+    victim, other = (name for name in cohort.names if name != "c-0000")
+    plan = tree.plan(0, number, ENCODING, session=SESSION)
+    clients = {name: Client(SIX[name], cohort, policy=tree.policy(0, number)) for name in cohort.names}
+    values = {name: np.arange(LENGTH) * (i + 2) for i, name in enumerate(cohort.names)}
+    done = simulate(serve(plan, cohort), clients, values, faults=Faults(silent={other: "upload"}))
+    return (done.outcome.total - values["c-0000"]).tolist(), values[victim].tolist(), tree.marked(0, "0")
+
+
+def test_nobody_leads_its_own_cohort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum of two, one of which the server knows: the other is left. No share of marked clients was reckoned with."""
+    with pytest.raises(UsageError, match="nobody leads itself"):
+        robbed_by_its_aggregator()
+    condition = "not above.isdisjoint(below.names) or not above.isdisjoint(below.keys)"
+    switch_off(monkeypatch, Tree, "_check_disjoint", condition)
+    got, victim, reckoned_with = robbed_by_its_aggregator()
+    assert got == victim
+    assert reckoned_with == 0
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(0, 1), (0, 2), (1, 2)])
+@pytest.mark.parametrize("same", ["name", "key"])
+def test_nobody_is_on_two_levels(same: str, lower: int, upper: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under one name or under two, next to each other or not."""
+    levels = [dict(zip(one.names, one.keys, strict=True)) for one in (roster("c", 24), roster("b", 6), roster("a", 2))]
+    name, key = next(iter(levels[lower].items()))
+    replaced = next(iter(levels[upper]))
+    own = levels[upper].pop(replaced)
+    levels[upper] |= {name: own} if same == "name" else {replaced: key}
+
+    def made() -> Tree:
+        return Tree(tuple(Roster.build(one) for one in levels), 4, BEACON, (TERMS[0], TERMS[1], TERMS[1]))
+
+    with pytest.raises(UsageError, match=f"of level {lower} is on a level above"):
+        made()
+    condition = "not above.isdisjoint(below.names) or not above.isdisjoint(below.keys)"
+    switch_off(monkeypatch, Tree, "_check_disjoint", condition)
+    assert made().levels == 3
+
+
+def renamed(beacon: bytes) -> bool:
+    """An aggregator sees the draw. It takes the name that, in the order of names, stands where the lot of the victim's
+    cohort has fallen. Whether it leads the victim then."""
+    clients, own = roster("c", 12), identities("a", 3)
+    leaders = {name: one.key.public for name, one in own.items()}
+    before = Tree((clients, Roster.build(leaders)), 4, beacon, TERMS)
+    victims = before.number_of(0, "c-0007")
+    wanted = before.rosters[1].names.index(before.leader(0, victims))
+    key, others = leaders.pop("a-0001"), sorted(leaders)
+    name = ["A", f"{others[0]}-", "z"][wanted]
+    after = Tree((clients, Roster.build(leaders | {name: key})), 4, beacon, TERMS)
+    published = tree_module.settled(before.rosters, 4)
+    assert (tree_module.settled(after.rosters, 4) == published) == (after.cohort(0, 0) == before.cohort(0, 0))
+    return after.leads(1, name) == after.number_of(0, "c-0007")
+
+
+def test_a_new_name_leads_nobody_in_particular(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of three leads the victim in a third of the cases, whatever it is called. More than 20 of 30 (chance 1e-4;
+    the beacons are fixed) would be a choice; if only the clients were drawn from, it would be 30."""
+    beacons = [bytes([i]) * 16 for i in range(30)]
+    assert sum(map(renamed, beacons)) <= 20
+    drawn = "digest(labels.TREE, u32.encode(size), *[roster.digest for roster in rosters])"
+    switch_off(monkeypatch, tree_module, "settled", drawn, "digest(labels.TREE, u32.encode(size), rosters[0].digest)")
+    assert all(map(renamed, beacons))
+
+
+FOUR = identities("a", 4)
+
+
+def asked(invited: int, beacon: bytes = BEACON) -> list[int]:
+    """A plan for some of four aggregators: of so many cohorts the root would learn the sum, and choose which ones."""
+    tree = replace(tree_of(48, 12), terms=(TERMS[0], Terms(2, "secagg", dropout="0")))
+    everybody = tree.cohort(1, 0)
+    plan = RoundPlan.propose(
+        "secagg", everybody, ENCODING, clients=invited, min_contributors=2, dropout=0, session=SESSION, beacon=beacon
+    )
+    chosen = everybody.names[:invited]
+    clients = {name: Client(FOUR[name], everybody, policy=tree.policy(1, 0)) for name in chosen}
+    updates = dict.fromkeys(chosen, np.ones(LENGTH))
+    return simulate(serve(plan, everybody), clients, updates).outcome.total.tolist()
+
+
+def test_aggregators_join_no_plan_for_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their policies come from the tree, which forgets nothing."""
+    with pytest.raises(PolicyError, match="2 of the 4 clients"):
+        asked(2)
+    switch_off(monkeypatch, Tree, "policy", "True")
+    assert asked(2) == [2] * LENGTH
+
+
+def test_members_of_a_tree_know_its_beacon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lots inside a cohort would be drawn with one that its aggregator has chosen."""
+    with pytest.raises(PolicyError, match="another beacon"):
+        asked(4, b"of the root's choice")
+    switch_off(monkeypatch, Tree, "policy", "self.beacon", "b''")
+    assert asked(4, b"of the root's choice") == [4] * LENGTH
 
 
 def invited(clients: int) -> Evil:
     """A cohort of 20, of which a client fears 6, and a plan for only so many of it: all the marked, and four more."""
     people = identities("c", 40)
-    tree = Tree((Roster.of(list(people.values())), roster("a", 2)), 20, BEACON)
+    tree = Tree((Roster.of(list(people.values())), roster("a", 2)), 20, BEACON, TERMS)
     cohort, feared = tree.cohort(0, 0), 6
     policy = Policy(min_contributors=8, corrupt=f"{feared}/{len(cohort)}", dropout=0, whole_roster=True)
     plan = RoundPlan.propose(
@@ -157,9 +274,9 @@ def test_an_aggregator_cannot_invite_all_the_marked_and_few_others(monkeypatch: 
 def test_noise_reckons_with_the_marked_of_a_cohort(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not with their share of all: 5% of 400 are 5 of 100 on average, and 19 now and then."""
     people = identities("c", 400)
-    tree = Tree((Roster.of(list(people.values())), roster("a", 4)), 100, BEACON)
+    terms = (Terms(60, "secagg"), TERMS[1])
+    tree = Tree((Roster.of(list(people.values())), roster("a", 4)), 100, BEACON, terms)
     cohort, feared = tree.cohort(0, 0), tree.marked(0, "0.05")
-    policy = Policy(min_contributors=60, corrupt=f"{feared}/{len(cohort)}", beacon=BEACON)
     name = cohort.names[0]
 
     def start(colluders: int) -> bytes:
@@ -167,13 +284,16 @@ def test_noise_reckons_with_the_marked_of_a_cohort(monkeypatch: pytest.MonkeyPat
         plan = RoundPlan.propose(
             "secagg", cohort, ENCODING, min_contributors=90, corrupt=f"{feared}/100", noise=noise, beacon=BEACON
         )
-        return Client(people[name], cohort, policy=policy).start(plan, np.zeros(LENGTH))
+        return Client(people[name], cohort, policy=tree.policy(0, 0)).start(plan, np.zeros(LENGTH))
 
     assert feared == 19
     assert start(19)
     with pytest.raises(PolicyError, match="allows for 18 colluders, not the 19 feared"):
         start(18)
-    switch_off(monkeypatch, Policy, "check", "plan.noise.colluders < self.corrupt_of(plan.clients)")
+    with monkeypatch.context() as patched:
+        switch_off(patched, Policy, "check", "plan.noise.colluders < self.corrupt_of(plan.clients)")
+        assert start(5)
+    switch_off(monkeypatch, Tree, "policy", "self._share(level, number, terms.corrupt, 40)", "terms.corrupt")
     assert start(5)
 
 
@@ -186,7 +306,7 @@ def test_in_two_trees_with_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
     def both() -> bytes:
         journal, frame = MemoryJournal(), b""
         for beacon in (BEACON, b"of the other tree"):
-            tree = Tree((everybody, roster("a", 3)), 8, beacon)
+            tree = Tree((everybody, roster("a", 3)), 8, beacon, TERMS)
             cohort = tree.cohort(0, tree.number_of(0, name))
             client = Client(people[name], cohort, policy=Policy(min_contributors=3), journal=journal)
             plan = RoundPlan.propose("secagg", cohort, ENCODING, min_contributors=5, session=SESSION)
@@ -207,12 +327,12 @@ class Above:
 
     def __init__(self) -> None:
         secret = b"t" * 32
-        self.tree = grown(32, 8, secret)
+        terms = Terms(4, corrupt="0", dropout="0.05"), Terms(3, "secagg", corrupt="0", dropout="0.25")
+        self.tree = grown(32, 8, secret, *terms)
         ran = simulate_tree(
             self.tree,
             Encoding.integers(LENGTH, bits=10),
             lambda name: np.arange(LENGTH) * int(name.rpartition("-")[2]),
-            terms=[Terms(4, corrupt="0", dropout="0.05"), Terms(3, "secagg", corrupt="0", dropout="0.25")],
             engine=Threads(1),
             secret=secret,
             round_=0,
@@ -225,15 +345,16 @@ class Above:
         [root] = ran.rounds[1]
         assert not isinstance(root, str)
         self.plan, self.roster = root.outcome.event.plan, self.tree.cohort(1, 0)
-        people = {name: Identity.generate(name, Prg(name.encode().ljust(32))) for name in leaders}
-        self.roster = Roster.of(list(people.values()))
-        self.plan = replace(self.plan, roster=self.roster.digest)
-        policy = Policy(min_contributors=3, corrupt=0, dropout="0.25", beacon=self.tree.beacon, whole_roster=True)
+        self.clients_plan = self.outcomes[leaders[0]].event.plan
+        people = {name: _identity(name, secret) for name in leaders}
+        policy = self.tree.policy(1, 0)
         self.clients = {name: Client(one, self.roster, policy=policy) for name, one in people.items()}
 
     def total(self, plan: RoundPlan, without: Iterable[str] = ()) -> np.ndarray:
         """A round of the root, who calls somebody silent."""
-        updates = {name: tree_module.update_above(plan, outcome, 0) for name, outcome in self.outcomes.items()}
+        updates = {
+            name: tree_module.update_above(self.tree, plan, outcome, 0) for name, outcome in self.outcomes.items()
+        }
         faults = Faults(silent=dict.fromkeys(without, "upload"))
         done = simulate(serve(plan, self.roster), self.clients, updates, faults=faults)
         for client in self.clients.values():
@@ -281,6 +402,59 @@ def test_a_root_takes_no_difference(how: str, above: Callable[[], Above], monkey
     assert got == alone
 
 
+def told(above: Above, liar: str, count: int) -> float:
+    """How many clients the root believes in, if one aggregator says ``count`` of its own cohort."""
+    updates = {name: tree_module.update_above(above.tree, above.plan, one, 0) for name, one in above.outcomes.items()}
+    updates[liar][-1] = count
+    root = simulate(serve(above.plan, above.roster), above.clients, updates).outcome
+    return tree_module.decoded(above.tree, above.clients_plan, root).weight
+
+
+@pytest.mark.parametrize("lie", [-15, -4000, 33])
+def test_an_aggregator_does_not_invent_clients(
+    lie: int, above: Callable[[], Above], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """32 clients in four cohorts, in each at least 4 and at most 8. What four such cohorts can be is believed."""
+    liar = above().roster.names[1]
+    with pytest.raises(PeerError, match=f"of {24 + lie} clients, and is of 16 to 32") as refused:
+        told(above(), liar, lie)
+    assert liar in refused.value.culprits
+    assert told(above(), liar, -8) == 16
+    switch_off(monkeypatch, tree_module, "_check_count", "not least <= (count := int(outcome.total[-1])) <= most")
+    assert told(above(), liar, lie) == 24 + lie
+
+
+def test_a_leader_in_between_does_not_pass_on_what_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 clients in cohorts of 4 (at least 3), whose sums are added up by threes. The liar says 5 for its 4, so 13 for
+    12. In the other half some are silent, 9 are left, and at the root 22 could be as well as 21."""
+    people = identities("c", 24) | identities("b", 6) | identities("a", 2)
+    rosters = tuple(Roster.of([one for name, one in people.items() if name[0] == level]) for level in "cba")
+    tree = Tree(
+        rosters, 4, BEACON, (Terms(3, "secagg", dropout="0"), *[Terms(2, "secagg", corrupt="0", dropout="0.17")] * 2)
+    )
+    encodings = [ENCODING, *[Encoding.integers(LENGTH + 1, bits=bits) for bits in (24, 30)]]
+
+    def summed(level: int, number: int, updates: Mapping[str, Any]) -> RoundOutcome:
+        cohort = tree.cohort(level, number)
+        clients = {name: Client(people[name], cohort, policy=tree.policy(level, number)) for name in updates}
+        plan = tree.plan(level, number, encodings[level], session=SESSION)
+        return simulate(serve(plan, cohort), clients, updates).outcome
+
+    def believed() -> float:
+        said = {name: np.append(np.ones(LENGTH), 4) for number in range(2) for name in tree.cohort(1, number).names}
+        said[tree.cohort(1, 0).names[0]][-1] = 5
+        said |= {name: np.append(np.ones(LENGTH), 3) for name in tree.cohort(1, 1).names}
+        halves = [summed(1, number, {name: said[name] for name in tree.cohort(1, number).names}) for number in (0, 1)]
+        plan = tree.plan(2, 0, encodings[2], session=SESSION)
+        up = {tree.leader(1, n): tree_module.update_above(tree, plan, half, 1) for n, half in enumerate(halves)}
+        return decoded(tree, tree.plan(0, 0, ENCODING, session=SESSION), summed(2, 0, up)).weight
+
+    with pytest.raises(PeerError, match="of 13 clients, and is of 9 to 12"):
+        believed()
+    switch_off(monkeypatch, tree_module, "update_above", "level > 0")
+    assert believed() == 13 + 9
+
+
 def test_sums_turned_by_another_session_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rotations come from session and round. Cohorts with sessions of their own would add up to noise, unnoticed."""
     encoding, one = Encoding(8, clip_l2=10.0, rotate=True), np.array([1.0, -2, 3, -4, 5, 0, 1, 2])
@@ -297,14 +471,16 @@ def test_sums_turned_by_another_session_do_not_add_up(monkeypatch: pytest.Monkey
         }
         outcomes.append(simulate(serve(plan, cohort), clients, dict.fromkeys(clients, one)).outcome)
         plans.append(plan)
+    tree, leaders = tree_of(8, 4), roster("a", 2)
+    tree = replace(tree, terms=(Terms(3), TERMS[1]))
     upper = RoundPlan.propose(
-        "secagg", roster("a", 2), encoding_above(plans, 0), min_contributors=2, dropout=0, session=plans[0].session
+        "secagg", leaders, encoding_above(plans, 0), min_contributors=2, dropout=0, session=plans[0].session
     )
 
     def off() -> float:
-        vectors = [tree_module.update_above(upper, outcome, 0) for outcome in outcomes]
-        root = RoundOutcome(np.sum(vectors, axis=0), (), replace(outcomes[0].event, plan=upper))
-        return float(np.abs(decoded(plans[0], root).vector - 8 * one).max())
+        vectors = [tree_module.update_above(tree, upper, outcome, 0) for outcome in outcomes]
+        root = RoundOutcome(np.sum(vectors, axis=0), leaders.names, replace(outcomes[0].event, plan=upper))
+        return float(np.abs(decoded(tree, plans[0], root).vector - 8 * one).max())
 
     with pytest.raises(PolicyError, match="another session or round"):
         off()
@@ -373,7 +549,7 @@ def test_discrete_gaussians_have_no_sum_of_that_kind() -> None:
 def test_a_leader_in_between_sees_its_part() -> None:
     """Three levels. To the root and one such leader all cohorts are lost but those below it (or all the others)."""
     noise = NoiseSpec(Family.SKELLAM, Fraction(100))
-    tree = grown(60, 5, b"t" * 32)
+    tree = grown(60, 5, b"t" * 32, *TERMS)
     sums = TreeSum(tuple(cohort_sum(number, noise, 0, planned=5) for number in range(12)))
     parts = [len(tree.cohort(1, number)) for number in range(tree.cohorts(1))]
     assert parts == [4, 4, 4]
@@ -436,7 +612,7 @@ def test_one_client_more_or_less_is_in_no_single_cohort(
     tree = tree_of(16, 8)
     everybody, leaders = tree.rosters
     without_last = Roster.build(dict(zip(everybody.names[:-1], everybody.keys, strict=False)))
-    fewer = Tree((without_last, leaders), 8, BEACON)
+    fewer = Tree((without_last, leaders), 8, BEACON, TERMS)
     company = [{*one.cohort(0, one.number_of(0, "c-0000")).names} for one in (tree, fewer)]
     assert len(company[0] ^ company[1]) > 2
     ledgers = [book(Relation.ADD_OR_REMOVE), book(Relation.ADD_OR_REMOVE)]
@@ -466,10 +642,9 @@ def test_noise_that_trees_refuse_is_refused_before_it_is_charged(tmp_path: Path)
 
     with pytest.raises(UsageError, match="Skellam"):
         simulate_tree(
-            grown(8, 4, b"t" * 32),
+            grown(8, 4, b"t" * 32, Terms(3, "secagg", corrupt="0"), Terms(2, "secagg", corrupt="0", dropout="0")),
             Encoding.integers(2, bits=4),
             lambda name: [1, 2],
-            terms=[Terms(3, "secagg", corrupt="0", dropout="0.1"), Terms(2, "secagg", corrupt="0", dropout="0")],
             engine=Threads(1),
             secret=b"t" * 32,
             round_=0,

@@ -21,7 +21,7 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Faults, Simulation, local_clients, serve, simulate
-from protocols.tree import Tree, encoding_above
+from protocols.tree import Terms, Tree, encoding_above
 from secagg.errors import UsageError
 from secagg.merkle import MerkleTree, leaf
 from secagg.prg import Prg
@@ -196,7 +196,7 @@ def test_levels_are_those_of_a_real_tree() -> None:
     rng = Prg(bytes(32))
     clients = Roster.of([Identity.generate(f"client-{i}", rng) for i in range(400)])
     leaders = Roster.of([Identity.generate(f"leader-{i}", rng) for i in range(4)])
-    real = Tree((clients, leaders), size=100, beacon=bytes(32))
+    real = Tree((clients, leaders), size=100, beacon=bytes(32), terms=(Terms(20), Terms(2)))
     assert real.marked(0, "0.05") == 100 * marked(400, 4, Fraction(1, 20), 40)
     below, above = (level.deployment.plan("secagg+") for level in of.levels)
     assert encoding_above([below], 0) == above.encoding

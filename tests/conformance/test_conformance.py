@@ -29,7 +29,7 @@ from protocols.policy import Policy
 from protocols.simulate import Envelope, Faults, Simulation, local_clients, serve, simulate
 from protocols.wire import HEADER_BYTES
 from secagg.encoding import Encoding
-from secagg.errors import DecodeError, PeerError, ThresholdError, UsageError
+from secagg.errors import DecodeError, PeerError, ThresholdError, UnblamedError, UsageError
 from secagg.keys import SigningKey
 from secagg.prg import Prg
 
@@ -298,9 +298,9 @@ def test_more_want_in_than_the_plan_allows(name: str) -> None:
     result = simulate(deployment.server(), deployment.clients, updates)
     check_exact(result, updates)
     assert len(result.outcome.survivors) == 6
-    assert {culprit for incident in result.incidents for culprit in incident.error.culprits} == set(  # type: ignore[attr-defined]
-        deployment.names
-    ) - set(result.outcome.survivors)
+    refused = [incident.error for incident in result.incidents]
+    assert len(refused) == 2
+    assert all(isinstance(error, UnblamedError) and not error.culprits for error in refused)  # they came last, no more
 
 
 # A network that damages frames.
@@ -478,7 +478,7 @@ def test_whoever_comes_late_stays_outside(name: str) -> None:
         if server.phase != PHASES_OF[name][0]:
             with pytest.raises(PeerError) as caught:
                 server.receive(late, late_frame)
-            assert caught.value.culprits == (late,)
+            assert caught.value.culprits == ()  # the network may have been slow
             refused.add(str(server.phase))
 
     others = {client: updates[client] for client in deployment.names if client != late}

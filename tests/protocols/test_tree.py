@@ -1,5 +1,6 @@
 """Trees of cohorts: who is with whom, what goes up, what it costs; and what a lying root or aggregator can do."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols import tree as tree_module
-from protocols.engines.forest import Terms, TreeRun, grown, simulate_tree
+from protocols.engines.forest import TreeRun, grown, simulate_tree
 from protocols.engines.local import Threads
 from protocols.machine import Client
 from protocols.outcome import RoundOutcome
@@ -23,9 +24,9 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Faults, Simulation, local_clients, serve, simulate
-from protocols.tree import Tree, decoded, encoding_above, largest_epsilon, update_above
+from protocols.tree import Terms, Tree, decoded, encoding_above, largest_epsilon, settled, update_above
 from secagg.encoding import Encoding
-from secagg.errors import BudgetError, PolicyError, ThresholdError, UsageError
+from secagg.errors import BudgetError, PeerError, PolicyError, ThresholdError, UsageError
 from secagg.keys import SigningKey
 from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
@@ -34,6 +35,8 @@ SECRET, BEACON = b"s" * 32, bytes(32)
 LENGTH = 5
 ENCODING = Encoding.integers(LENGTH, bits=10)
 ENGINE = Threads(2)
+LOW, TOP = Terms(5, corrupt="0.02", dropout="0.06"), Terms(2, "secagg", dropout="0.4")
+BOTH = (LOW, TOP)
 
 
 def people(prefix: str, count: int) -> Roster:
@@ -41,7 +44,7 @@ def people(prefix: str, count: int) -> Roster:
 
 
 def tree_of(clients: int = 50, size: int = 12, beacon: bytes = BEACON) -> Tree:
-    return Tree((people("c", clients), people("a", -(-clients // size))), size, beacon)
+    return Tree((people("c", clients), people("a", -(-clients // size))), size, beacon, BOTH)
 
 
 # Who is with whom
@@ -62,13 +65,14 @@ def test_cohorts_are_a_partition_as_even_as_can_be(clients: int, size: int) -> N
             assert cohort.keys[cohort.number(name)] == tree.rosters[0].keys[tree.rosters[0].number(name)]
 
 
-def test_who_is_with_whom_depends_on_beacon_roster_and_nothing_else() -> None:
+def test_who_is_with_whom_depends_on_beacon_rosters_and_size_and_nothing_else() -> None:
     names = [tree_of().cohort(0, 0).names, tree_of(beacon=b"b" * 32).cohort(0, 0).names]
     assert names[0] == tree_of().cohort(0, 0).names
     assert names[0] != names[1]
     sizes = [tree_of(50, size).cohort(0, 0).names for size in (25, 13)]
     assert not set(sizes[1]) <= set(sizes[0])  # or two sizes would give cohorts that differ by little
     assert len(set(names[0]) & set(tree_of(51, 13).cohort(0, 0).names)) < 12
+    assert replace(tree_of(), terms=(Terms(9), TOP)).cohort(0, 0).names == names[0]
 
 
 def test_pairs_meet_as_often_as_chance_has_it() -> None:
@@ -82,9 +86,44 @@ def test_pairs_meet_as_often_as_chance_has_it() -> None:
 
 def test_leaders_are_the_members_of_the_level_above() -> None:
     tree = tree_of()
-    assert [tree.leader(0, number) for number in range(5)] == list(tree.rosters[1].names)
+    leaders = [tree.leader(0, number) for number in range(5)]
+    assert sorted(leaders) == list(tree.rosters[1].names)
+    assert [tree.leads(1, leader) for leader in leaders] == [*range(5)]
     with pytest.raises(UsageError, match="nobody's client"):
         tree.leader(1, 0)
+    with pytest.raises(UsageError, match="lead nobody"):
+        tree.leads(0, "c-000")
+    with pytest.raises(UsageError, match="not in the roster"):
+        tree.leads(1, "c-000")
+
+
+def test_on_three_levels_a_leader_is_with_those_whose_cohorts_its_own_leader_sums_up() -> None:
+    tree = grown(60, 5, SECRET, LOW, TOP)
+    for number in range(12):
+        above = tree.number_of(1, tree.leader(0, number))
+        assert tree.leader(0, number) in tree.cohort(1, above).names
+        assert tree.leads(2, tree.leader(1, above)) == above
+
+
+def test_everybody_leads_everywhere_as_often_as_chance_has_it() -> None:
+    """400 beacons, 4 cohorts: a name leads a given one with probability 1/4. 6 deviations; fixed beacons."""
+    led = Counter[tuple[str, int]]()
+    for i in range(400):
+        tree = tree_of(16, 4, beacon=i.to_bytes(16, "big"))
+        led.update((tree.leader(0, number), number) for number in range(4))
+    assert len(led) == 16
+    assert all(abs(count - 100) < 6 * np.sqrt(400 * 3 / 16) for count in led.values())
+
+
+def test_what_is_settled_before_the_beacon_is_all_that_is_drawn_from() -> None:
+    rosters = tree_of().rosters
+    others = [
+        settled((people("d", 50), rosters[1]), 12),
+        settled((rosters[0], people("b", 5)), 12),
+        settled(rosters, 13),
+        settled(rosters[:1], 12),
+    ]
+    assert len({settled(rosters, 12), *others}) == 5
 
 
 @pytest.mark.parametrize(
@@ -102,7 +141,13 @@ def test_leaders_are_the_members_of_the_level_above() -> None:
 )
 def test_what_is_no_tree(rosters: tuple[Roster, ...], size: int, beacon: bytes, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
-        Tree(rosters, size, beacon)
+        Tree(rosters, size, beacon, (LOW,) * len(rosters))
+
+
+@pytest.mark.parametrize("terms", [(), (LOW,), (LOW, TOP, TOP)])
+def test_terms_for_each_level(terms: tuple[Terms, ...]) -> None:
+    with pytest.raises(UsageError, match="2 levels"):
+        replace(tree_of(), terms=terms)
 
 
 @pytest.mark.parametrize("number", [-1, 5])
@@ -117,7 +162,7 @@ def test_no_cohort_has_more_marked_members_than_said() -> None:
     clients, marked = people("c", 200), {f"c-{i:03}" for i in range(20)}
 
     def most(beacon: int) -> int:
-        tree = Tree((clients, people("a", 8)), 25, beacon.to_bytes(16, "big"))
+        tree = Tree((clients, people("a", 8)), 25, beacon.to_bytes(16, "big"), BOTH)
         return max(len(marked & set(tree.cohort(0, number).names)) for number in range(8))
 
     bound = tree_of(200, 25).marked(0, "0.1", bits=10)
@@ -130,7 +175,7 @@ def test_no_cohort_has_more_marked_members_than_said() -> None:
 
 def test_a_client_refuses_the_plan_of_another_cohort() -> None:
     """The root or an aggregator cannot choose with whom a client is summed up."""
-    tree = grown(24, 8, SECRET)
+    tree = grown(24, 8, SECRET, LOW, TOP)
     name = tree.rosters[0].names[0]
     mine, other = tree.number_of(0, name), (tree.number_of(0, name) + 1) % 3
     identity = Identity.generate(name, Prg(_secret_of(name)))
@@ -163,13 +208,26 @@ def outcome() -> RoundOutcome:
     return round_over(plan, clients, lambda i: np.arange(LENGTH) - i).outcome
 
 
+DEEP = Tree(
+    (people("c", 24), people("a", 6), people("b", 2)), 4, BEACON, (Terms(3), Terms(2, "secagg"), Terms(2, "secagg"))
+)
+
+
+def said_of(tree: Tree, outcome: RoundOutcome, level: int, missing: int, count: int) -> RoundOutcome:
+    """A sum above the clients, of the first cohort of its level but for so many, and the count that is in it."""
+    cohort = tree.cohort(level, 0)
+    plan = replace(outcome.event.plan, roster=cohort.digest)
+    survivors, total = cohort.names[missing:], np.append(outcome.total[: LENGTH - (level + 1 < tree.levels)], count)
+    return RoundOutcome(total, survivors, replace(outcome.event, plan=plan, survivors=survivors))
+
+
 def plan_above(encoding: Encoding, session: bytes = bytes(16)) -> RoundPlan:
     return RoundPlan.propose("secagg", people("a", 5), encoding, min_contributors=3, session=session)
 
 
 def test_the_sum_of_a_cohort_goes_up_with_its_count(outcome: RoundOutcome) -> None:
     encoding = encoding_above([outcome.event.plan], 0)
-    vector = update_above(plan_above(encoding), outcome, 0)
+    vector = update_above(tree_of(), plan_above(encoding), outcome, 0)
     assert vector.tolist() == [*outcome.total.tolist(), 6]
     assert encoding.encode(vector, weight=1, seed=bytes(32), rng=Prg(bytes(32))).tolist() == vector.tolist()
 
@@ -177,7 +235,8 @@ def test_the_sum_of_a_cohort_goes_up_with_its_count(outcome: RoundOutcome) -> No
 def test_above_that_the_count_is_in_it_already(outcome: RoundOutcome) -> None:
     encoding = encoding_above([outcome.event.plan], 1)
     assert encoding.length == LENGTH
-    assert update_above(plan_above(encoding), outcome, 1).tolist() == outcome.total.tolist()
+    above = said_of(DEEP, outcome, 1, 0, 12)
+    assert update_above(DEEP, plan_above(encoding), above, 1).tolist() == above.total.tolist()
 
 
 BAD_ENCODINGS = {
@@ -193,13 +252,13 @@ BAD_ENCODINGS = {
 def test_an_aggregator_refuses_a_plan_that_is_not_for_its_sum(bad: str, outcome: RoundOutcome) -> None:
     plan = plan_above(BAD_ENCODINGS[bad](outcome.event.plan.ring_bits))
     with pytest.raises(PolicyError, match="not one for the sum"):
-        update_above(plan, outcome, 0)
+        update_above(tree_of(), plan, outcome, 0)
 
 
 def test_without_that_check_its_sum_would_be_clipped(outcome: RoundOutcome, monkeypatch: pytest.MonkeyPatch) -> None:
     switch_off(monkeypatch, tree_module, "update_above", "encoding.bits < below.ring_bits")
     plan = plan_above(Encoding.integers(LENGTH + 1, bits=4))
-    vector = tree_module.update_above(plan, outcome, 0)
+    vector = tree_module.update_above(tree_of(), plan, outcome, 0)
     encoded = plan.encoding.encode(vector, weight=1, seed=bytes(32), rng=Prg(bytes(32)))
     assert encoded.tolist() != vector.tolist()
 
@@ -209,14 +268,14 @@ def test_a_cohorts_sum_goes_up_once(other: str, outcome: RoundOutcome, monkeypat
     """Under two plans, with one aggregator missing in the second, the difference would be that cohort's sum alone."""
     right = plan_above(encoding_above([outcome.event.plan], 0))
     wrong = replace(right, session=b"x" * 16) if other == "session" else right.next_round()
-    assert len(update_above(right, outcome, 0)) == LENGTH + 1
+    assert len(update_above(tree_of(), right, outcome, 0)) == LENGTH + 1
     with pytest.raises(PolicyError, match="another session or round"):
-        update_above(wrong, outcome, 0)
+        update_above(tree_of(), wrong, outcome, 0)
     with pytest.raises(UsageError, match="another session or round"):
-        decoded(wrong, outcome)
+        decoded(tree_of(), wrong, outcome)
     condition = "(plan.session, plan.round) != (below.session, below.round)"
     switch_off(monkeypatch, tree_module, "update_above", condition)
-    assert len(tree_module.update_above(wrong, outcome, 0)) == LENGTH + 1
+    assert len(tree_module.update_above(tree_of(), wrong, outcome, 0)) == LENGTH + 1
 
 
 def test_the_widest_ring_may_be_the_smallest_cohorts() -> None:
@@ -232,7 +291,7 @@ def test_the_widest_ring_may_be_the_smallest_cohorts() -> None:
 
 def test_a_plan_for_a_part_of_the_cohort_is_refused() -> None:
     """Which part, the aggregator would choose, and the fears are for a cohort that was drawn."""
-    tree = grown(24, 8, SECRET)
+    tree = grown(24, 8, SECRET, LOW, TOP)
     name = tree.rosters[0].names[0]
     cohort = tree.cohort(0, tree.number_of(0, name))
     policy = Policy(min_contributors=2, dropout="0.2", whole_roster=True)
@@ -257,8 +316,8 @@ def value_of(name: str) -> np.ndarray:
     return (np.arange(LENGTH) + number) % 200 - 100
 
 
-def run(tree: Tree, *terms: Terms, **more: Any) -> TreeRun:
-    return simulate_tree(tree, ENCODING, value_of, terms=terms, engine=ENGINE, secret=SECRET, **({"round_": 0} | more))
+def run(tree: Tree, **more: Any) -> TreeRun:
+    return simulate_tree(tree, ENCODING, value_of, engine=ENGINE, secret=SECRET, **({"round_": 0} | more))
 
 
 def expected(tree: Tree, ran: TreeRun) -> list[float]:
@@ -266,39 +325,36 @@ def expected(tree: Tree, ran: TreeRun) -> list[float]:
     return np.sum([value_of(name) for name in names], axis=0).tolist() if names else []
 
 
-LOW, TOP = Terms(5, corrupt="0.02", dropout="0.06"), Terms(2, "secagg", dropout="0.4")
-
-
 def test_a_tree_gives_the_exact_sum() -> None:
-    tree = grown(50, 12, SECRET)
-    ran = run(tree, LOW, TOP)
+    tree = grown(50, 12, SECRET, LOW, TOP)
+    ran = run(tree)
     assert ran.total.vector.tolist() == expected(tree, ran)
     assert ran.total.weight == 50
     assert [len(level) for level in ran.rounds] == [5, 1]
 
 
 def test_three_levels() -> None:
-    tree = grown(60, 8, SECRET)
+    all_of_them = Terms(2, "secagg", corrupt="0", dropout="0")
+    tree = grown(60, 8, SECRET, all_of_them, all_of_them)
     assert [len(roster) for roster in tree.rosters] == [60, 8]
-    tree = grown(60, 5, SECRET)
+    tree = grown(60, 5, SECRET, all_of_them, all_of_them)
     assert [len(roster) for roster in tree.rosters] == [60, 12, 3]
-    terms = [Terms(2, "secagg", corrupt="0", dropout="0")] * 3
-    ran = run(tree, *terms)
+    ran = run(tree)
     assert ran.total.vector.tolist() == expected(tree, ran)
     assert ran.total.weight == 60
 
 
 def test_floats_come_back_unrotated_and_unscaled() -> None:
-    tree = grown(30, 10, SECRET)
+    tree = grown(30, 10, SECRET, LOW, TOP)
     encoding = Encoding(LENGTH, clip_l2=20.0, bits=16, rotate=True)
     update = lambda name: value_of(name) / 50  # noqa: E731
-    ran = simulate_tree(tree, encoding, update, terms=[LOW, TOP], engine=ENGINE, secret=SECRET, round_=0)
+    ran = simulate_tree(tree, encoding, update, engine=ENGINE, secret=SECRET, round_=0)
     truth = np.sum([update(name) for name in tree.rosters[0].names], axis=0)
     assert np.abs(ran.total.vector - truth).max() < 30 * 2 / encoding.scale
 
 
 def test_clients_and_whole_cohorts_drop_out() -> None:
-    tree = grown(50, 12, SECRET)
+    tree = grown(50, 12, SECRET, LOW, TOP)
     gone = tree.cohort(0, 1).names
 
     def faults(level: int, number: int) -> Faults:
@@ -308,7 +364,7 @@ def test_clients_and_whole_cohorts_drop_out() -> None:
             return Faults(silent=dict.fromkeys(gone[:9], "upload"))
         return Faults()
 
-    ran = run(tree, LOW, TOP, faults=faults)
+    ran = run(tree, faults=faults)
     assert isinstance(ran.rounds[0][1], str)
     assert "at least" in ran.rounds[0][1]
     assert ran.total.weight == 50 - 1 - len(gone)
@@ -316,9 +372,9 @@ def test_clients_and_whole_cohorts_drop_out() -> None:
 
 
 def test_an_aggregator_that_falls_silent_takes_its_cohort_along() -> None:
-    tree = grown(50, 12, SECRET)
+    tree = grown(50, 12, SECRET, LOW, TOP)
     silent = Faults(silent={tree.leader(0, 2): "upload"})
-    ran = run(tree, LOW, TOP, faults=lambda level, number: silent if level == 1 else Faults())
+    ran = run(tree, faults=lambda level, number: silent if level == 1 else Faults())
     assert ran.total.weight == 50 - len(tree.cohort(0, 2))
     [root] = ran.rounds[1]
     assert not isinstance(root, str)
@@ -326,21 +382,22 @@ def test_an_aggregator_that_falls_silent_takes_its_cohort_along() -> None:
 
 
 def test_every_level_enforces_its_minimum() -> None:
-    tree = grown(50, 12, SECRET)
+    tree = grown(50, 12, SECRET, LOW, TOP)
     lost = {0, 1}
 
     def faults(level: int, number: int) -> Faults:
         everybody = tree.cohort(level, number).names
         return Faults(silent=dict.fromkeys(everybody, "upload")) if level == 0 and number in lost else Faults()
 
-    assert run(tree, LOW, replace(TOP, min_contributors=3), faults=faults).total.weight == 30
+    three, four = (replace(tree, terms=(LOW, replace(TOP, min_contributors=least))) for least in (3, 4))
+    assert run(three, faults=faults).total.weight == 30
     with pytest.raises(ThresholdError, match=r"no sum at the root: .* at least 4"):
-        run(tree, LOW, replace(TOP, min_contributors=4), faults=faults)
+        run(four, faults=faults)
 
 
 def test_clients_and_aggregators_enforce_it_themselves() -> None:
     """Not only the servers: a plan with a smaller minimum is refused on either level."""
-    tree = grown(24, 8, SECRET)
+    tree = grown(24, 8, SECRET, LOW, TOP)
     for level in (0, 1):
         roster = tree.cohort(level, 0)
         name = roster.names[0]
@@ -350,18 +407,12 @@ def test_clients_and_aggregators_enforce_it_themselves() -> None:
 
 
 def test_a_run_repeats_itself() -> None:
-    tree = grown(24, 8, SECRET)
-    first, second = run(tree, Terms(3), TOP), run(tree, Terms(3), TOP)
+    tree = grown(24, 8, SECRET, Terms(3), TOP)
+    first, second = run(tree), run(tree)
     for one, other in zip(first.rounds[0], second.rounds[0], strict=True):
         assert not isinstance(one, str)
         assert not isinstance(other, str)
         assert one.outcome.event == other.outcome.event
-
-
-@pytest.mark.parametrize("terms", [(), (LOW,), (LOW, TOP, TOP)])
-def test_terms_for_each_level(terms: tuple[Terms, ...]) -> None:
-    with pytest.raises(UsageError, match="2 levels"):
-        run(grown(24, 8, SECRET), *terms)
 
 
 # Privacy
@@ -404,7 +455,6 @@ def noised(tree: Tree, ledgers: Ledgers, **more: Any) -> TreeRun:
         tree,
         encoding,
         lambda name: value_of(name) // 4,
-        terms=[QUIET, TOP],
         engine=ENGINE,
         secret=SECRET,
         noise=NOISE,
@@ -414,7 +464,7 @@ def noised(tree: Tree, ledgers: Ledgers, **more: Any) -> TreeRun:
 
 
 def test_each_cohort_is_noised_and_charged_once(ledgers: Ledgers) -> None:
-    tree = grown(48, 12, SECRET)
+    tree = grown(48, 12, SECRET, QUIET, TOP)
     ran = noised(tree, ledgers)
     assert ran.made is not None
     assert ran.made == ran.added
@@ -430,7 +480,7 @@ def test_each_cohort_is_noised_and_charged_once(ledgers: Ledgers) -> None:
 
 def test_a_round_that_is_done_again_is_charged_once(ledgers: Ledgers) -> None:
     """A worker died after its cohort's release: the same release, which the ledger knows."""
-    tree = grown(48, 12, SECRET)
+    tree = grown(48, 12, SECRET, QUIET, TOP)
     first = noised(tree, ledgers)
     with opened(ledgers) as books:
         epsilons = [book.epsilon for book in books]
@@ -441,7 +491,7 @@ def test_a_round_that_is_done_again_is_charged_once(ledgers: Ledgers) -> None:
 
 
 def test_the_next_round_is_charged_on_top(ledgers: Ledgers) -> None:
-    tree = grown(48, 12, SECRET)
+    tree = grown(48, 12, SECRET, QUIET, TOP)
     noised(tree, ledgers)
     with opened(ledgers) as books:
         before = largest_epsilon(tree, books)
@@ -453,13 +503,13 @@ def test_the_next_round_is_charged_on_top(ledgers: Ledgers) -> None:
 def test_a_budget_stops_a_cohort(tmp_path: Path) -> None:
     tight = Ledgers(tmp_path, Budget(Fraction(1, 100), Fraction(1, 1000), slack=Fraction(1, 10**6)))
     with pytest.raises(BudgetError):
-        noised(grown(48, 12, SECRET), tight)
+        noised(grown(48, 12, SECRET, QUIET, TOP), tight)
 
 
 def test_ledgers_of_other_cohorts_are_no_bound(ledgers: Ledgers) -> None:
-    tree = grown(48, 12, SECRET)
+    tree = grown(48, 12, SECRET, QUIET, TOP)
     noised(tree, ledgers)
-    other = Tree(tree.rosters, tree.size, b"other beacon" * 2)
+    other = replace(tree, beacon=b"other beacon" * 2)
     with opened(ledgers) as books:
         with pytest.raises(UsageError, match="cohort 0 holds something else"):
             largest_epsilon(tree, [books[1], books[0], *books[2:]])
@@ -474,11 +524,11 @@ def test_epsilons_at_different_deltas_have_no_largest(ledgers: Ledgers, tmp_path
     (tmp_path / "other").mkdir()
     others = Ledgers(tmp_path / "other", budget)
     with opened(ledgers) as books, closing(others(0)) as other, pytest.raises(UsageError, match="different deltas"):
-        largest_epsilon(grown(48, 12, SECRET), [other, *books[1:]])
+        largest_epsilon(grown(48, 12, SECRET, QUIET, TOP), [other, *books[1:]])
 
 
 def test_a_cohort_whose_aggregator_is_lost_hides_nobody_at_the_root(ledgers: Ledgers) -> None:
-    tree = grown(48, 12, SECRET)
+    tree = grown(48, 12, SECRET, QUIET, TOP)
     silent = Faults(silent={tree.leader(0, 2): "upload"})
     ran = noised(tree, ledgers, faults=lambda level, number: silent if level == 1 else Faults())
     assert ran.made is not None
@@ -491,14 +541,13 @@ def test_a_cohort_whose_aggregator_is_lost_hides_nobody_at_the_root(ledgers: Led
 
 def test_two_drawings_on_one_set_of_ledgers_are_no_bound(ledgers: Ledgers) -> None:
     """A client in cohort 0 now and in cohort 1 then is charged in neither ledger for both."""
-    tree = grown(48, 12, SECRET)
+    tree = grown(48, 12, SECRET, QUIET, TOP)
     noised(tree, ledgers)
     redrawn = replace(tree, beacon=b"another" * 4)
     simulate_tree(
         redrawn,
         Encoding.integers(LENGTH, bits=6),
         value_of_small,
-        terms=[QUIET, TOP],
         engine=ENGINE,
         secret=SECRET,
         round_=1,
@@ -514,10 +563,10 @@ def value_of_small(name: str) -> np.ndarray:
 
 
 def test_without_that_check_it_would_be_called_a_bound(ledgers: Ledgers, monkeypatch: pytest.MonkeyPatch) -> None:
-    tree = grown(48, 12, SECRET)
+    tree = grown(48, 12, SECRET, QUIET, TOP)
     noised(tree, ledgers)
     switch_off(monkeypatch, tree_module, "largest_epsilon", "_roster_of(entry) != roster")
-    other = Tree(tree.rosters, tree.size, b"other beacon" * 2)
+    other = replace(tree, beacon=b"other beacon" * 2)
     with opened(ledgers) as books:
         assert tree_module.largest_epsilon(other, books) > 0
 
@@ -526,17 +575,54 @@ def test_without_that_check_it_would_be_called_a_bound(ledgers: Ledgers, monkeyp
 def test_clients_who_come_or_go_change_all_cohorts(relation: Relation, tmp_path: Path) -> None:
     ledgers = Ledgers(tmp_path, relation=relation)
     with opened(ledgers) as books, pytest.raises(UsageError, match="zero-out only"):
-        largest_epsilon(grown(48, 12, SECRET), books)
+        largest_epsilon(grown(48, 12, SECRET, QUIET, TOP), books)
 
 
 def test_noise_needs_ledgers_and_ledgers_noise(ledgers: Ledgers) -> None:
-    tree = grown(48, 12, SECRET)
+    tree = grown(48, 12, SECRET, QUIET, TOP)
     with pytest.raises(UsageError, match="ledgers"):
-        run(tree, QUIET, TOP, noise=NOISE)
+        run(tree, noise=NOISE)
     with pytest.raises(UsageError, match="ledgers"):
-        run(tree, QUIET, TOP, ledger=ledgers)
+        run(tree, ledger=ledgers)
 
 
 def test_the_sum_is_decoded_as_any_cohort_encodes(outcome: RoundOutcome) -> None:
-    total = np.append(outcome.total, 6)
-    assert decoded(outcome.event.plan, replace(outcome, total=total)).weight == 6
+    for tree, count in ((tree_of(), 50), (DEEP, 24)):
+        root = said_of(tree, outcome, tree.levels - 1, 0, count)
+        assert decoded(tree, outcome.event.plan, root).weight == count
+
+
+def test_the_sum_of_something_else_is_not_that_at_the_root(outcome: RoundOutcome) -> None:
+    """Of one of the cohorts below, for instance: of fewer clients than whoever decodes it believes."""
+    with pytest.raises(UsageError, match="not the sum at the root of this tree"):
+        decoded(DEEP, outcome.event.plan, said_of(DEEP, outcome, 1, 0, 12))
+
+
+# 24 clients in cohorts of 4, of which at least 3 take part; 6 aggregators in cohorts of 3, at least 2; 2 above these.
+@pytest.mark.parametrize(
+    ("level", "missing", "least", "most"), [(1, 0, 9, 12), (1, 1, 6, 8), (2, 0, 2 * 6, 2 * 12), (2, 1, 6, 12)]
+)
+def test_how_many_clients_a_sum_can_be_of(
+    level: int, missing: int, least: int, most: int, outcome: RoundOutcome
+) -> None:
+    def used(count: int) -> tuple[str, ...]:
+        said = said_of(DEEP, outcome, level, missing, count)
+        if level == 2:
+            decoded(DEEP, outcome.event.plan, said)
+        else:
+            update_above(DEEP, plan_above(encoding_above([outcome.event.plan], 1)), said, level)
+        return said.survivors
+
+    survivors = used(least)
+    assert used(most) == survivors
+    for count in (least - 1, most + 1, -9):
+        with pytest.raises(PeerError, match=f"of {least} to {most}") as refused:
+            used(count)
+        assert refused.value.culprits == survivors
+
+
+def test_bounds_are_those_of_the_members_own_cohorts() -> None:
+    """22 clients in cohorts of 6, 6, 5 and 5: who leads a smaller one can have summed up no more."""
+    tree = tree_of(22, 6)
+    assert [tree.contributors(0, number) for number in range(4)] == [(5, 6), (5, 6), (5, 5), (5, 5)]
+    assert tree.contributors(1, 0) == (2 * 5, 22)

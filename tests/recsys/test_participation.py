@@ -86,3 +86,37 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         with pytest.raises(UsageError, match="cannot be drawn"):
             Participation(draw, 11).cohort(NAMES, SEED, 0)
     assert Participation("fixed", 4).planned(10) == 4  # type: ignore[arg-type]  # as a file has it
+
+
+def renamed(number: int) -> bool:
+    """Mallory sees the seed, and takes the name that stands, in the order of names, where a lot has fallen. Whether it
+    is in the cohort then."""
+    participation, others = Participation(Draw.FIXED, 3), NAMES[1:]
+    before = sorted([*others, "mallory"])
+    place = before.index(participation.cohort(before, SEED, number)[0])
+    name = f"{others[place - 1]}-" if place else "a"
+    after = sorted([*others, name])
+    assert after.index(name) == place
+    return name in participation.cohort(after, SEED, number)
+
+
+def test_a_new_name_is_drawn_no_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of ten are drawn: more than 20 of 30 times has probability 1e-5 (fixed seed). If places were drawn and not
+    names, it would always be there."""
+    assert sum(map(renamed, range(30))) <= 20
+    drawn = "[str(self.draw), str(self.size), *names]"
+    switch_off(monkeypatch, Participation, "cohort", drawn, "[str(self.draw), str(self.size)]")
+    assert all(map(renamed, range(30)))
+
+
+def test_cohorts_of_two_sizes_are_not_one_in_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one seed and number, with sizes that differ by one: the difference would be one client."""
+
+    def differ_by_one() -> int:
+        pairs = [[set(Participation(Draw.FIXED, size).cohort(NAMES, SEED, i)) for size in (4, 5)] for i in range(30)]
+        return sum(small < large for small, large in pairs)
+
+    assert differ_by_one() < 15
+    drawn = "[str(self.draw), str(self.size), *names]"
+    switch_off(monkeypatch, Participation, "cohort", drawn, "[str(self.draw), *names]")
+    assert differ_by_one() == 30
