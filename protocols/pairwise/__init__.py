@@ -17,8 +17,8 @@ Rounds (client -> server, then server -> clients)
     2 SHARE      u deals t-of-k shares of its mask key and of b_u, sealed to each neighbour. Who did is U2.
     3 UPLOAD     y_u = x_u + PRG(b_u) + sum_{u<v} PRG(s_uv) - sum_{u>v} PRG(s_uv) over the neighbours v in U2, of
                  whom u must hold t shares, with a signature on that list and the hash of y_u. Who did is U3.
-    4 CONSENT    u signs the set U3, once, if masking was mutual: each neighbour in U3 sent u its shares, and has u on the
-                 signed list of whom it masked with. Signers are U4.
+    4 CONSENT    u signs the set U3, once, if masking was mutual: each neighbour in U3 sent u its shares, and has u on
+                 the list that it signed in UPLOAD. Signers are U4.
     5 REVEAL     against t such signatures by its own neighbours, and on the ring those of a quorum of witnesses, u
                  reveals its share of b_v for each neighbour v in U3, of the mask key for each in U2 \\ U3, never both.
                  The server rebuilds masks and takes them off the sum.
