@@ -60,6 +60,7 @@ protocols = ["secagg", "secagg+", "threshold_ckks", "oneshot", "ckks"]
 corrupt = "0.1"
 dropout = "0.3"
 beacon = "{BEACON}"
+weight_bound = 50
 """
 SITES = ["site-1", "site-2", "site-3", "site-4"]
 MODEL = {"w": np.zeros((2, 3), np.float32), "steps": np.array(7, np.int32)}
@@ -297,7 +298,8 @@ def test_the_model_moves_by_the_mean_in_its_own_types(federation: Federation) ->
     assert federation.persistor.saved == 2
 
 
-def test_weights_and_metrics_travel_under_the_mask(federation: Federation) -> None:
+def test_weights_and_metrics_travel_under_the_mask(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, policy=POLICY.replace("weight_bound = 50", "weight_bound = 25"))
     controller = averaging(weight_bound=25, metrics={"loss": 8.0}, clip=64.0)
     (outcome,) = federation.run(controller)
     weights = {1: 10, 2: 20, 3: 25, 4: 25}  # steps, at most the bound
@@ -406,8 +408,9 @@ def test_nothing_but_frames_leaves_a_site(federation: Federation) -> None:
 
 
 def proposal(federation: Federation, **options: Any) -> tuple[RoundPlan, Form]:
-    form, beacon = Form.of(MODEL, clip=CLIP, **options), bytes.fromhex(BEACON)
-    chosen: dict[str, Any] = {"min_contributors": 2, "model": form.model(MODEL), "beacon": beacon} | SETTING
+    form = Form.of(MODEL, clip=CLIP, weight=MetaKey.NUM_STEPS_CURRENT_ROUND, **options)
+    model, beacon = form.model(MODEL, {"total rounds": None, "job": "job"}), bytes.fromhex(BEACON)
+    chosen: dict[str, Any] = {"min_contributors": 2, "model": model, "beacon": beacon} | SETTING
     return RoundPlan.propose("secagg", federation.roster, form.encoding, **chosen), form
 
 
@@ -473,7 +476,7 @@ def test_a_plan_that_the_policy_refuses_is_not_trained_for(tmp_path: Path, monke
     site = strict.sites["site-1"]
     plan, form = proposal(strict)
     assert refused(site, site.ask(plan, form))
-    switch_off(monkeypatch, SecureExecutor, "_join", "client.policy.check(plan, client.roster)", "None")
+    switch_off(monkeypatch, SecureExecutor, "_join", "client.check(plan)", "None")
     site.ask(plan, form)
     assert site.trainer.calls == 1  # ``Client.start`` refuses it all the same
 
