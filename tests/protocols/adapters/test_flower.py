@@ -310,11 +310,23 @@ def seen(folder: Path, odd: Train, **changes: Any) -> tuple[Secure, list[Any], l
     return server, shapes, said
 
 
+WEIGHED: dict[str, Any] = {"weight_bound": 100, "metrics": {"loss": 10.0}}
+
+
+@pytest.fixture(scope="module")
+def fine(tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
+    """What the server sees when nothing fails: without weights and with."""
+    folder = tmp_path_factory.mktemp("fine")
+    return [seen(folder / str(i), TRAIN, **options)[1] for i, options in enumerate(({}, WEIGHED))]
+
+
 @pytest.mark.parametrize("what", FAILURES)
-def test_nobody_sees_whose_training_failed(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_sees_whose_training_failed(
+    what: str, fine: list[list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It sends messages of the same kind and length in each phase, and zeros. Control: it would be missed."""
     server, shapes, said = seen(tmp_path / "failed", FAILURES[what])
-    assert shapes == seen(tmp_path / "fine", TRAIN)[1]
+    assert shapes == fine[0]
     assert "12345" not in str(said)
     check_exact(server, ALL, {"client-0": 0})
 
@@ -327,11 +339,10 @@ def test_nobody_sees_whose_training_failed(what: str, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("what", WEIGHTS)
-def test_nobody_sees_whose_weight_makes_no_sense(what: str, tmp_path: Path) -> None:
+def test_nobody_sees_whose_weight_makes_no_sense(what: str, fine: list[list[Any]], tmp_path: Path) -> None:
     """And the mean is over those who did report one."""
-    options = {"weight_bound": 100, "metrics": {"loss": 10.0}}
-    server, shapes, _ = seen(tmp_path / "failed", WEIGHTS[what], **options)
-    assert shapes == seen(tmp_path / "fine", TRAIN, **options)[1]
+    server, shapes, _ = seen(tmp_path / "failed", WEIGHTS[what], **WEIGHED)
+    assert shapes == fine[1]
     assert server.outcome is not None
     assert set(server.outcome.survivors) == ALL
     assert server.outcome.decode().weight == 20 + 30 + 40 + 50

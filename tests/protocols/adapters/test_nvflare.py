@@ -533,11 +533,17 @@ def replies_of(folder: Path, answer: Callable[[FLModel], FLModel | Shareable] | 
     return outcome, shown
 
 
+@pytest.fixture(scope="module")
+def fine(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What the server gets when nothing fails."""
+    return replies_of(tmp_path_factory.mktemp("fine"), None)[1]
+
+
 @pytest.mark.parametrize("what", FAILURES)
-def test_nobody_sees_whose_training_failed(what: str, tmp_path: Path) -> None:
+def test_nobody_sees_whose_training_failed(what: str, fine: list[Any], tmp_path: Path) -> None:
     """Its answers are like any other's in every phase; what goes in is zeros, its weight included."""
     outcome, shown = replies_of(tmp_path / "failed", FAILURES[what])
-    assert shown == replies_of(tmp_path / "fine", None)[1]
+    assert shown == fine
     assert len(shown) == 5
     assert list(outcome.survivors) == SITES
     total = outcome.decode()
