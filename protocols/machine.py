@@ -128,9 +128,10 @@ class ClientRound(ABC):
 class Client:
     """One identity, round after round. With a ``ledger`` it keeps a privacy budget and refuses plans beyond it.
 
-    ``start`` takes a plan and this client's update and returns the first frame; ``receive`` takes a server frame and
-    returns the answer. With a durable journal a restarted client calls ``start`` again with the same plan, or
-    ``resume``, and goes on where it was: what it said before, it says again byte for byte.
+    ``check`` raises if this client must refuse a plan: call it before the data are touched. ``start`` takes a plan and
+    this client's update and returns the first frame; ``receive`` takes a server frame and returns the answer. With a
+    durable journal a restarted client calls ``start`` again with the same plan, or ``resume``, and goes on where it
+    was: what it said before, it says again byte for byte.
     """
 
     def __init__(
@@ -168,8 +169,21 @@ class Client:
         """Whether this client has said all it has to say in the current round."""
         return self._round is not None and self._round.phase is self._round.done
 
-    def start(self, plan: RoundPlan, update: ArrayLike, weight: int = 1) -> bytes:
-        """Join a round, or resume it: the first frame, or the last one that was sent before a restart."""
+    def check(self, plan: RoundPlan) -> None:
+        """Raise unless this client may take part in the round: by policy, protocol, ledger and journal.
+
+        Whoever trains for a plan asks first. A refusal after the data were looked at would tell something about them.
+        """
+        self._accepted(plan)
+
+    def start(self, plan: RoundPlan, update: ArrayLike | None, weight: int = 1) -> bytes:
+        """Join a round, or resume it: the first frame, or the last one that was sent before a restart.
+
+        ``update`` is None if there is nothing to contribute, say because training failed: then zeros go into the sum,
+        and nobody sees a difference. An update that is not finite, or of another length, raises ``UsageError``. Do not
+        stay out of the round for it, which would tell something about the data: start with None instead. A weight that
+        the plan does not allow counts as the nearest one that it does.
+        """
         records = self._accepted(plan)
         secret = records[0].secret if records else self._rng(KEY_BYTES)
         integers = plan.encode_update(update, weight, Prg(derive(secret, labels.CLIENT_SECRET, b"rounding")))

@@ -141,8 +141,8 @@ class RoundPlan:
             object.__setattr__(self, "_digest", digest(labels.PLAN, self.encode()))
         return self._digest
 
-    def encode_update(self, update: ArrayLike, weight: int, rng: Rng) -> NDArray[np.int64]:
-        """A client's float update as the integers that are summed."""
+    def encode_update(self, update: ArrayLike | None, weight: int, rng: Rng) -> NDArray[np.int64]:
+        """A client's float update as the integers that are summed; None is nothing to contribute."""
         return self.encoding.encode(update, weight=weight, seed=self._rotation_seed(), rng=rng)
 
     def decode_total(self, total: NDArray[np.int64], contributors: int) -> Sum:

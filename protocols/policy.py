@@ -25,7 +25,9 @@ class Policy:
     the server computed with. ``noise_multiplier`` is the least noise in the sum, as standard deviation over the norm of
     one client's contribution; None accepts sums without noise. ``beacon`` is random bytes that this client has from the
     deployment, or from a public source, and not from the server: what lots are drawn with, once the roster is fixed.
-    ``whole_roster`` is for a roster that was itself drawn by lot: no server chooses a part of it.
+    ``whole_roster`` is for a roster that was itself drawn by lot: no server chooses a part of it. ``weight_bound`` is
+    the largest weight that this client ever has: a plan that weighs has this bound and no other, since a server that
+    could choose bounds would find out a client's weight by halving.
     """
 
     min_contributors: int
@@ -37,12 +39,15 @@ class Policy:
     noise_multiplier: Fraction | str | float | None = None
     beacon: bytes = b""
     whole_roster: bool = False
+    weight_bound: int = 1
 
     def __post_init__(self) -> None:
         if self.min_contributors < 2:
             raise UsageError("min_contributors must be at least 2: a sum of one is that one's vector")
         if not 1 <= self.security <= 512:
             raise UsageError("security must be between 1 and 512 bits")
+        if not 1 <= self.weight_bound < 1 << 31:
+            raise UsageError(f"weight_bound must be between 1 and 2^31 - 1, not {self.weight_bound}")
         if self.noise_multiplier is not None:
             object.__setattr__(self, "noise_multiplier", Fraction(self.noise_multiplier))
         object.__setattr__(self, "protocols", frozenset(self.protocols))
@@ -72,6 +77,8 @@ class Policy:
             raise PolicyError(f"the plan is for {plan.clients} of the {len(roster)} clients that were drawn")
         if plan.min_contributors < self.min_contributors:
             raise PolicyError(f"min_contributors {plan.min_contributors} is below the {self.min_contributors} demanded")
+        if plan.encoding.weight_bound not in (1, self.weight_bound):
+            raise PolicyError(f"weights are bounded by {plan.encoding.weight_bound}, not by {self.weight_bound} or 1")
         if plan.noise is not None and plan.noise.colluders < self.corrupt_of(plan.clients):
             raise PolicyError(
                 f"the noise allows for {plan.noise.colluders} colluders, not the {self.corrupt_of(plan.clients)} feared"

@@ -92,7 +92,7 @@ def serve(plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engi
 def simulate(
     server: ServerRound,
     clients: Mapping[str, Client],
-    updates: Mapping[str, ArrayLike],
+    updates: Mapping[str, ArrayLike | None],
     *,
     weights: Mapping[str, int] | None = None,
     faults: Faults | None = None,
@@ -125,7 +125,7 @@ class Parties(Protocol):
 class _Here:
     plan: RoundPlan
     clients: Mapping[str, Client]
-    updates: Mapping[str, ArrayLike]
+    updates: Mapping[str, ArrayLike | None]
     weights: Mapping[str, int]
 
     def begin(self) -> Frames:

@@ -63,7 +63,8 @@ class Terms:
     """What the rounds of a level agree on, and each of its members insists on.
 
     ``corrupt`` and ``dropout`` are fractions of the level's members. Plans and policies are made for the most of them
-    that a cohort may have (``Tree.marked``), which is many more if cohorts are small.
+    that a cohort may have (``Tree.marked``), which is many more if cohorts are small. Only clients have weights, so
+    ``weight_bound`` is 1 on the levels above.
     """
 
     min_contributors: int
@@ -71,6 +72,7 @@ class Terms:
     corrupt: str = "0.05"
     dropout: str = "0.1"
     adversary: Adversary = Adversary.ACTIVE
+    weight_bound: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,7 @@ class Tree:
             adversary=terms.adversary,
             beacon=self.beacon,
             whole_roster=True,
+            weight_bound=terms.weight_bound,
         )
 
     def _share(self, level: int, number: int, share: str, bits: int) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +47,7 @@ from secagg.keys import derive
 from secagg.prg import Prg, Rng
 
 METRICS = ("HR@10", "NDCG@10")
+_LOG = logging.getLogger(__name__)
 
 
 class PrivatelyTrained(SharedModel, Protocol):
@@ -260,6 +262,9 @@ class Federation:
             self._train(name, number)
             change = self._model.vector.astype(np.float64) - start
             self._model.vector = start
+            if not np.isfinite(change).all():  # nobody may see whose training came to nothing
+                _LOG.warning("round %d: the training of %s is no number, and counts as zeros", number, name)
+                change = np.zeros_like(change)
             share, clip = self._terms.measured, self._terms.clip
             if not share:
                 return change

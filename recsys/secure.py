@@ -192,6 +192,7 @@ class SecureAdder:
             adversary=deployment.adversary,
             beacon=self._beacon,
             whole_roster=True,
+            weight_bound=plan.encoding.weight_bound,
         )
 
     @property

@@ -36,7 +36,10 @@ _ROTATION_TAIL = 40
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """What a round gives back: the weighted sum of the clipped updates, and the sum of the weights."""
+    """What a round gives back: the weighted sum of the clipped updates, and the sum of the weights.
+
+    The weight is 0 if weights are summed and nobody had anything to contribute.
+    """
 
     vector: NDArray[np.float64]
     weight: int
@@ -55,7 +58,8 @@ class Encoding:
     """``length`` floats of L2 norm at most ``clip_l2`` become signed integers of ``bits`` bits.
 
     ``clip_inf`` bounds single coordinates (default: what ``clip_l2`` implies; much less after a rotation, which
-    spreads a vector evenly). With ``weight_bound`` above 1 a client contributes (w*x, w) for a weight w of its own.
+    spreads a vector evenly). With ``weight_bound`` above 1 a client contributes (w*x, w) for a weight w of its own,
+    from 1 to that bound, or (0, 0) if it has nothing to contribute.
     ``beta`` above 0 makes the sensitivity smaller: rounding is repeated until it stays within a norm that it exceeds
     with probability at most ``beta``, which biases it a little. 0 is the worst case.
 
@@ -132,17 +136,22 @@ class Encoding:
     def scale(self) -> float:
         return self.largest / self.clip_inf
 
-    def encode(self, update: ArrayLike, *, weight: int, seed: bytes, rng: Rng) -> NDArray[np.int64]:
-        """This client's integers. ``seed`` is public and fixes the rotation; ``rng`` is private and rounds."""
-        if not 1 <= weight <= self.weight_bound or weight != int(weight):
-            raise UsageError(f"weight must be an integer between 1 and {self.weight_bound}")
+    def encode(self, update: ArrayLike | None, *, weight: int, seed: bytes, rng: Rng) -> NDArray[np.int64]:
+        """This client's integers. ``seed`` is public and fixes the rotation; ``rng`` is private and rounds.
+
+        No weight is refused, since a refusal would tell it: the nearest one that is allowed counts. Without an update
+        all integers are zero, that of the weight included.
+        """
+        if update is None:
+            return np.zeros(self.coordinates, np.int64)
+        weight = self._admitted(weight)
         vector = self._clipped(self._checked(update))
         if self.rotate:
             vector = _hadamard(np.pad(vector, (0, self._width - self.length)) * _signs(seed, self._width))
         values = np.empty(self.coordinates, np.int64)
         self._round(vector, rng, values[: self._width])
         if weight > 1:
-            values[: self._width] *= int(weight)
+            values[: self._width] *= weight
         values[self._width :] = weight
         return values
 
@@ -199,6 +208,11 @@ class Encoding:
 
     def _scaled(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.clip(vector * self.scale, -self.largest, self.largest)  # clip_inf * scale may round upwards
+
+    def _admitted(self, weight: float) -> int:
+        if not weight > 1:  # which NaN is not
+            return 1
+        return self.weight_bound if weight >= self.weight_bound else int(weight)
 
     def _checked(self, update: ArrayLike) -> NDArray[np.float64]:
         try:

@@ -30,7 +30,8 @@ def deploy(local: Path) -> None:
         identity.save(local / f"{identity.name}.key")
     Roster.of(identities).save(local / "roster.toml")
     (local / "secagg.toml").write_text(
-        'identity = "{site}.key"\nroster = "roster.toml"\n[policy]\nmin_contributors = 4\ndropout = "0.2"\n'
+        'identity = "{site}.key"\nroster = "roster.toml"\n'
+        '[policy]\nmin_contributors = 4\ndropout = "0.2"\nweight_bound = 100\n'
     )
 
 

@@ -9,6 +9,10 @@ strategy wants to send, and our plan and form with it. The train function's repl
 is the frames of its ``protocols.machine.Client``, phase after phase, until the server has one sum. From that it makes
 one reply, as if a single client had trained, and hands it to the strategy.
 
+What the train function can read of the server is hashed into the plan (the model, all other records, the run config,
+the run) or is made here and not taken from it (the rest of the message). A plan is refused before the train function is
+called or not at all: when training fails, zeros go into the sum, and no message looks any different.
+
 Each message may reach another process of the same node, so a client lives in ``context.state``: its journal, sealed,
 and until it is uploaded its vector, sealed, too. All our messages are of the type ``train.secagg``: a ClientApp
 without this mod has no function of that name, and says so instead of uploading a model in clear.
@@ -17,20 +21,32 @@ without this mod has no function of that name, and says so instead of uploading 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from logging import ERROR, INFO, WARNING
 from math import floor
 from pathlib import Path
-from time import monotonic, sleep
-from typing import Any, TypeVar
+from time import monotonic, sleep, time
+from typing import Any, TypeAlias
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import (
+    DEFAULT_TTL,
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Error,
+    Message,
+    Metadata,
+    MetricRecord,
+    RecordDict,
+    UserConfig,
+)
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common import log
-from flwr.common.constant import ErrorCode
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import (
     Bulyan,
@@ -52,7 +68,7 @@ from dp.calibrate import calibrate
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from protocols.adapters.flower_state import KeptVector, StateJournal, value_of
-from protocols.adapters.form import FORM, Form
+from protocols.adapters.form import FORM, Form, Told, canonical
 from protocols.journal import Journal, SqliteJournal
 from protocols.machine import Client, ServerRound
 from protocols.outcome import RoundOutcome
@@ -61,11 +77,13 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve
 from secagg.encoding import Encoding
-from secagg.errors import BudgetError, DecodeError, PeerError, SecAggError, ThresholdError, UsageError
+from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
 from secagg.params import Adversary, fraction
 from secagg.prg import Rng
 
 MESSAGE_TYPE = "train.secagg"
+WEIGHTED_BY = "num-examples"
+"""The metric by which clients count, unless they say otherwise; Flower's own word."""
 CHUNK_BYTES = 64 << 20
 """A frame travels in records of so many bytes: each is one protobuf, which cannot be larger than 2 GiB."""
 
@@ -73,7 +91,7 @@ _RECORD, _CHUNK = "secagg", "secagg.frame."
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.01, 1.0
 """Seconds between two looks for replies; in between, a tenth of what has been waited."""
 
-T = TypeVar("T")
+Record: TypeAlias = ArrayRecord | ConfigRecord | MetricRecord
 
 
 # The client
@@ -85,25 +103,28 @@ class SecAgg:
     ``secagg-identity`` and ``secagg-roster`` are paths; ``secagg-journal`` (a ``SqliteJournal`` instead of
     ``context.state``) and ``secagg-ledger`` (this client's own budget) may be. The arguments of the same names stand in
     where the node config says nothing, and may contain ``{partition-id}``: a simulation's nodes have no more than that.
+
+    ``weighted_by`` is the one metric by which this client lets itself be weighed, up to ``policy.weight_bound``.
     """
 
     def __init__(
         self,
         policy: Policy,
         *,
+        weighted_by: str = WEIGHTED_BY,
         identity: str | Path = "",
         roster: str | Path = "",
         journal: str | Path = "",
         ledger: str | Path = "",
         rng: Rng = os.urandom,
     ) -> None:
-        self._policy, self._rng = policy, rng
+        self._policy, self._weighted_by, self._rng = policy, weighted_by, rng
         self._paths = {"identity": identity, "roster": roster, "journal": journal, "ledger": ledger}
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         try:
             return Message(self._answer(message, context, call_next), reply_to=message)
-        except SecAggError as error:  # its text holds no secrets
+        except SecAggError as error:  # its text holds no secrets, and depends on the messages only
             reason = f"{type(error).__name__}: {error}"
             log(WARNING, "secagg: %s", reason)
             return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, reason), reply_to=message)
@@ -113,13 +134,14 @@ class SecAgg:
         plan = RoundPlan.decode(value_of(ours, "plan", bytes))
         identity = Identity.load(self._path(context, "identity"))
         roster = Roster.load(self._path(context, "roster"))
-        kept = KeptVector(context.state, identity, plan, self._rng)
-        update = self._trained(message, context, call_next, plan, ours) if "form" in ours else None
+        kept, begins = KeptVector(context.state, identity, plan, self._rng), "form" in ours
         with ExitStack() as held:
             journal, ledger = self._journal(context, held), self._ledger(context, identity, held)
             client = Client(identity, roster, policy=self._policy, journal=journal, ledger=ledger, rng=self._rng)
-            if update is not None:
-                frame = client.start(plan, *update)
+            if begins:
+                client.check(plan)
+                form, old, asked, own = self._agreed(message, context, plan, roster.number(identity.name))
+                frame = client.start(plan, *_trained(form, old, lambda: call_next(asked, own)))
             else:
                 client.resume(plan, kept.vector)
                 if not client.uploaded:
@@ -127,31 +149,40 @@ class SecAgg:
                 frame = client.receive(_joined(message.content))
             if client.uploaded:
                 kept.forget()
-            elif update is not None:
+            elif begins:
                 kept.keep(client.encoded())
             if client.done:
                 client.finish()
         return _carried({"name": identity.name}, frame)
 
-    def _trained(
-        self, message: Message, context: Context, call_next: ClientAppCallable, plan: RoundPlan, ours: ConfigRecord
-    ) -> tuple[NDArray[np.float64], int]:
-        """What the train function has changed, and its weight. Its reply goes no further than here."""
-        form = FORM.decode(value_of(ours, "form", bytes))
-        old = _numpy(_only(message.content.array_records.values(), "a model is one array record"))
-        form.check_plan(plan, old)
-        message.content = RecordDict({name: record for name, record in message.content.items() if name != _RECORD})
-        try:
-            reply = call_next(message, context)
-        except Exception as error:  # Flower would send its text to the server, which may quote the data
-            log(ERROR, "secagg: the train function failed", exc_info=error)
-            raise UsageError(f"the train function raised {type(error).__name__}") from error
-        if reply.has_error():
-            raise UsageError("the train function answered with an error")
-        new = _numpy(_only(reply.content.array_records.values(), "a trained model is one array record"))
-        records = reply.content.metric_records.values()
-        metrics = {name: v for record in records for name, v in record.items() if not isinstance(v, list)}
-        return form.change(old, new, metrics), _weight(metrics.get(value_of(ours, "weight", str)), form.weight_bound)
+    def _agreed(
+        self, message: Message, context: Context, plan: RoundPlan, number: int
+    ) -> tuple[Form, dict[str, NDArray[Any]], Message, Context]:
+        """What all clients of the plan were told, and that as the train function gets it, with nothing beside it."""
+        form = FORM.decode(value_of(_ours(message), "form", bytes))
+        records = {name: record for name, record in message.content.items() if name != _RECORD}
+        key, record = _model_in(records)
+        old = _numpy(record)
+        if form.weight not in ("", self._weighted_by):
+            raise PolicyError("this client does not count by the metric that the form names")
+        form.check_plan(plan, old, _told(records, key, context.run_id, context.run_config))
+
+        content = RecordDict({name: _sorted(records[name]) for name in sorted(records)})
+        content[key] = _arrays(old)
+        config = {name: context.run_config[name] for name in sorted(context.run_config)}
+        metadata = Metadata(
+            run_id=context.run_id,
+            message_id="",
+            src_node_id=SUPERLINK_NODE_ID,
+            dst_node_id=number,
+            reply_to_message_id="",
+            group_id=str(plan.round),
+            created_at=time(),
+            ttl=DEFAULT_TTL,
+            message_type=MESSAGE_TYPE,
+        )
+        asked = Message(metadata=metadata, content=content)  # type: ignore[call-overload,unused-ignore]
+        return form, old, asked, Context(context.run_id, number, context.node_config, context.state, config)
 
     def _path(self, context: Context, what: str) -> str:
         given = str(context.node_config.get(f"secagg-{what}", self._paths[what]))
@@ -174,13 +205,33 @@ class SecAgg:
         return None
 
 
-def _weight(value: float | None, bound: int) -> int:
-    """How much this client counts; who has more than ``bound`` counts as ``bound``."""
-    if bound == 1:
+def _trained(
+    form: Form, old: Mapping[str, NDArray[Any]], train: Callable[[], Message]
+) -> tuple[NDArray[np.float64] | None, int]:
+    """What the train function has changed, and its weight. Neither its reply nor its failure goes any further."""
+    try:
+        reply = train()
+        if reply.has_error():
+            raise UsageError(f"the train function answers with an error: {reply.error.reason}")
+        _, record = _model_in(reply.content)
+        values = reply.content.metric_records.values()
+        metrics = {name: v for one in values for name, v in one.items() if not isinstance(v, list)}
+        if missing := form.missing(metrics):
+            log(WARNING, "secagg: not measured, or no finite number: %s", ", ".join(missing))
+        return form.change(old, _numpy(record), metrics), _weight(form, metrics)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, nobody but this node may notice
+        log(ERROR, "secagg: training failed, and counts as nothing", exc_info=error)
+        return form.failed(), 1
+
+
+def _weight(form: Form, metrics: Mapping[str, float]) -> int:
+    """How much this client counts; who has more than the bound counts as the bound (``Encoding``)."""
+    if not form.weight:
         return 1
-    if value is None or not float(value).is_integer() or value < 1:
-        raise UsageError("the weight that the train function reports is not a positive integer")
-    return min(int(value), bound)
+    value = float(metrics[form.weight])
+    if not value.is_integer() or value < 1:
+        raise UsageError(f"{form.weight}, by which this client counts, is not a positive integer")
+    return int(value)
 
 
 # The server
@@ -232,11 +283,13 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
 
     ``clip`` bounds how far one client may move the model (L2), ``metrics`` are the names of what clients report with
     the largest values they can have, and with ``weight_bound`` above 1 a client counts as often as its metric
-    ``strategy.weighted_by_key`` says. All of these are summed under the mask. ``corrupt``, ``dropout`` and
-    ``adversary`` are what the parameters are chosen for, ``timeout`` (seconds) is for each phase after training.
+    ``strategy.weighted_by_key`` says. All of these are summed under the mask. ``run_config`` is that of the run
+    (``context.run_config``), which clients train by. ``corrupt``, ``dropout`` and ``adversary`` are what the parameters
+    are chosen for, ``timeout`` (seconds) is for each phase after training.
 
-    With ``privacy`` the sum is noised, and charged to ``ledger``; what is missing from the cohort counts as zero then.
-    Evaluation is delegated as it is: nothing is hidden there.
+    With ``privacy`` the sum is noised, and charged to ``ledger``; what is missing from the cohort counts as zero then,
+    and the metric ``failed`` says of what share of the clients something failed. Evaluation is delegated as it is:
+    nothing is hidden there.
     """
 
     def __init__(
@@ -246,6 +299,7 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
         *,
         clip: float,
         min_contributors: int,
+        run_config: UserConfig | None = None,
         protocol: str = "secagg+",
         bits: int = 16,
         metrics: Mapping[str, float] | None = None,
@@ -271,8 +325,8 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
         self._protocol, self._least, self._beacon = protocol, min_contributors, beacon
         self._clip, self._bits, self._metrics, self._weight_bound = clip, bits, dict(metrics or {}), weight_bound
         self._corrupt, self._dropout, self._adversary = corrupt, dropout, adversary
-        self._privacy, self._ledger = privacy, ledger
-        self._session, self._weight_key = rng(SESSION_BYTES), str(getattr(strategy, "weighted_by_key", "num-examples"))
+        self._privacy, self._ledger, self._run_config = privacy, ledger, dict(run_config or {})
+        self._session, self._weight_key = rng(SESSION_BYTES), str(getattr(strategy, "weighted_by_key", WEIGHTED_BY))
         self._round: _Round | None = None
 
     def configure_train(
@@ -283,16 +337,24 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
         if len(asked) < self._least:
             log(WARNING, "secagg: %d clients are asked, at least %d must take part", len(asked), self._least)
             return []
-        key, old = _model_of(asked)
-        form = Form.of(old, clip=self._clip, bits=self._bits, metrics=self._metrics, weight_bound=self._weight_bound)
-        plan = self._plan(form, server_round, form.model(old), len(asked))
+        key, old, told = _same_for_all(asked, self._run_config)
+        form = Form.of(
+            old,
+            clip=self._clip,
+            bits=self._bits,
+            metrics=self._metrics,
+            weight_bound=self._weight_bound,
+            weight=self._weight_key,
+            failures=self._privacy is not None,
+        )
+        plan = self._plan(form, server_round, form.model(old, told), len(asked))
         try:
             machine = serve(plan, self.roster, ledger=self._ledger)
         except BudgetError as error:
             log(WARNING, "secagg: round %d does not begin: %s", server_round, error)
             return []
         self._round = _Round(form, key, old, machine, grid, asked[0])
-        ours = ConfigRecord({"plan": plan.encode(), "form": FORM.encode(form), "weight": self._weight_key})
+        ours = ConfigRecord({"plan": plan.encode(), "form": FORM.encode(form)})
         return [
             _message(RecordDict({**message.content, _RECORD: ours}), message.metadata.dst_node_id, message.metadata.ttl)
             for message in asked
@@ -312,6 +374,9 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
         plan, form, total = current.machine.plan, current.form, self.outcome.decode()
         log(INFO, "secagg: the sum is of %d clients out of %d", len(self.outcome.survivors), plan.clients)
         count = total.weight if plan.noise is None else plan.clients
+        if not count:
+            log(WARNING, "secagg: round %d changes nothing: no client had anything to contribute", server_round)
+            return None, None
         moved, metrics = form.applied(current.old, total.vector / count)
         measured = MetricRecord({**metrics, self._weight_key: count})
         reply = Message(RecordDict({current.key: _arrays(moved), "metrics": measured}), reply_to=current.asked)
@@ -414,17 +479,26 @@ def _replies(grid: Grid, frames: list[Message], timeout: float) -> Iterator[Mess
             sleep(min(max(passed / 10, _SHORTEST_WAIT), _LONGEST_WAIT))
 
 
-def _model_of(asked: list[Message]) -> tuple[str, dict[str, NDArray[Any]]]:
-    """The one model that the strategy sends to all, and the key under which it does."""
-    key, record = _only(asked[0].content.array_records.items(), "a model is one array record")
-    old = _numpy(record)
+def _same_for_all(asked: list[Message], run_config: UserConfig) -> tuple[str, dict[str, NDArray[Any]], Told]:
+    """The one model that the strategy sends to all, the key under which it does, and what else all are told."""
+    first = asked[0]
+    if _RECORD in first.content:
+        raise UsageError(f"the strategy sends a record named {_RECORD}: that is ours")
+    key, record = _model_in(first.content)
+    old, told = _numpy(record), _told(first.content, key, first.metadata.run_id, run_config)
     for message in asked[1:]:
+        if message.content is first.content:
+            continue
         other = message.content.array_records.get(key)
         if other is not record and (other is None or not _same(old, _numpy(other))):
             raise UsageError(
                 "the strategy sends different models to different clients: their changes have no common sum"
             )
-    return key, old
+        if canonical(_told(message.content, key, message.metadata.run_id, run_config)) != canonical(told):
+            raise UsageError(
+                "the strategy tells different clients different things: that is how a sum is made one client's update"
+            )
+    return key, old, told
 
 
 def _same(some: Mapping[str, NDArray[Any]], others: Mapping[str, NDArray[Any]]) -> bool:
@@ -463,19 +537,38 @@ def _ours(message: Message) -> ConfigRecord:
     return record
 
 
-def _only(values: Iterable[T], otherwise: str) -> T:
-    found = list(values)
+def _model_in(records: Mapping[str, Record]) -> tuple[str, ArrayRecord]:
+    found = [(name, record) for name, record in records.items() if isinstance(record, ArrayRecord)]
     if len(found) != 1:
-        raise UsageError(f"{otherwise}, not {len(found)}")
+        raise UsageError(f"a model is one array record, not {len(found)}")
     return found[0]
+
+
+def _told(records: Mapping[str, Record], key: str, run: int, config: UserConfig) -> Told:
+    """All that a train function can read of the server, but for the arrays: those are under ``key``."""
+    others = {name: [type(one).__name__, {**one}] for name, one in records.items() if name not in (key, _RECORD)}
+    return {"model": key, "records": others, "run": run, "run config": dict(config)}
+
+
+def _sorted(record: Record) -> Record:
+    """The same in one order, which therefore tells nothing; that of arrays is in the form."""
+    if isinstance(record, ConfigRecord):
+        return ConfigRecord({name: record[name] for name in sorted(record)})
+    if isinstance(record, MetricRecord):
+        return MetricRecord({name: record[name] for name in sorted(record)})
+    return record
 
 
 def _numpy(record: ArrayRecord) -> dict[str, NDArray[Any]]:
     try:
-        return {name: array.numpy() for name, array in record.items()}
+        found = {name: array.numpy() for name, array in record.items()}
     except (TypeError, ValueError, EOFError):
         raise DecodeError("an array record that does not hold numpy arrays") from None
+    if not all(isinstance(array, np.ndarray) for array in found.values()):  # numpy also opens archives
+        raise DecodeError("an array record that does not hold numpy arrays")
+    return found
 
 
 def _arrays(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+    """In one memory layout, whatever they came in."""
+    return ArrayRecord({name: Array(np.array(array, order="C")) for name, array in arrays.items()})

@@ -5,14 +5,20 @@ what it measured (a loss, an accuracy). So that the encoding has nothing left to
 
     change, shortened to norm `clip`  |  metric / its largest value, clipped to [-1, 1], times its share of the norm
 
-A ``Form`` says which coordinate is what. It travels beside the plan, and ``model`` binds it, together with the arrays,
-into the plan: clients that were shown different forms or models are in rounds that cannot be combined.
+A ``Form`` says which coordinate is what. It travels beside the plan, and ``model`` binds it into the plan, together
+with the arrays and all else that a training is ``told`` by the server (configuration, round numbers): clients that were
+shown different things are in rounds that cannot be combined. Otherwise a server could tell all but one to learn at the
+rate 0, and the sum would be that one's update.
+
+What fails goes in as zeros, so that nobody sees whose training failed: that would tell whose data are unusual. With
+noise in the sum one more coordinate counts how many failed; without, a count would name the client to its colluders.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import struct as packing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, TypeAlias
@@ -28,6 +34,11 @@ from secagg.errors import PolicyError, UsageError
 from secagg.keys import digest
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+Told: TypeAlias = "bool | int | float | str | bytes | Sequence[Told] | Mapping[str, Any] | None"
+"""What a training reads from the server besides the arrays."""
+
+FAILED = "failed"
+"""The name of the count of failures among the metrics of a sum: a share of the clients, from 0 to 1."""
 
 METRICS_NORM = 0.25
 """All metrics together are at most this long, in units of ``clip``: with noise they cost the change 3% of accuracy."""
@@ -78,6 +89,9 @@ class Metric:
 class Form:
     """What the coordinates of a round's vector mean.
 
+    ``weight`` names what a client counts by, if ``weight_bound`` is above 1. ``failures`` is for sums with noise, and
+    only for these: the last coordinate counts the clients of which something failed.
+
     >>> old = {"w": np.zeros((2, 2), np.float32), "steps": np.array(10)}
     >>> form = Form.of(old, clip=8.0, metrics={"loss": 10.0})
     >>> new = {"w": np.full((2, 2), 0.5, np.float32), "steps": np.array(12)}
@@ -95,8 +109,14 @@ class Form:
     metrics: tuple[Metric, ...] = ()
     weight_bound: int = 1
     rotate: bool = False
+    weight: str = ""
+    failures: bool = False
 
     def __post_init__(self) -> None:
+        if (self.weight_bound > 1) != bool(self.weight):
+            raise UsageError("a form that bounds weights says what clients count by, and only such a form")
+        if self.failures and any(metric.name == FAILED for metric in self.metrics):
+            raise UsageError(f"no metric can be named {FAILED!r} in a sum with noise: failures are counted there")
         for kind, names in (("arrays", [a.name for a in self.arrays]), ("metrics", [m.name for m in self.metrics])):
             if len(set(names)) != len(names):
                 raise UsageError(f"two {kind} have the same name")
@@ -113,10 +133,13 @@ class Form:
         metrics: Mapping[str, float] | None = None,
         weight_bound: int = 1,
         rotate: bool = False,
+        weight: str = "",
+        failures: bool = False,
     ) -> Form:
         """For a model; ``metrics`` are names with their largest values."""
         bounded = tuple(Metric(name, largest) for name, largest in (metrics or {}).items())
-        return cls(_described(arrays), clip, bits, bounded, weight_bound, rotate)
+        counted_by = weight if weight_bound > 1 else ""
+        return cls(_described(arrays), clip, bits, bounded, weight_bound, rotate, counted_by, failures)
 
     @property
     def size(self) -> int:
@@ -125,27 +148,28 @@ class Form:
 
     @property
     def length(self) -> int:
-        return self.size + len(self.metrics)
+        return self.size + self._measured
 
     @property
     def clip_l2(self) -> float:
         """How long the vector can be: the change and the metrics together. This is what privacy is calibrated for."""
-        return math.hypot(self.clip, METRICS_NORM * self.clip) if self.metrics else self.clip
+        return math.hypot(self.clip, METRICS_NORM * self.clip) if self._measured else self.clip
 
     @property
     def encoding(self) -> Encoding:
         return Encoding(self.length, self.clip_l2, self.bits, self.rotate, weight_bound=self.weight_bound)
 
-    def model(self, arrays: Arrays) -> bytes:
-        """What a plan calls the model that this round starts from, in this form."""
+    def model(self, arrays: Arrays, told: Told = None) -> bytes:
+        """What a plan calls all that a round's trainings start from: this form, the arrays, what else is ``told``."""
         self._check(arrays)
         hashes = [sha256(np.ascontiguousarray(arrays[array.name]).ravel().data).digest() for array in self.arrays]
-        return digest(labels.ADAPTER_MODEL, FORM.encode(self), *hashes)
+        return digest(labels.ADAPTER_MODEL, FORM.encode(self), canonical(told), *hashes)
 
-    def check_plan(self, plan: RoundPlan, arrays: Arrays) -> None:
-        """Raise ``PolicyError`` unless the plan is for this form and these arrays: a client asks before it trains.
+    def check_plan(self, plan: RoundPlan, arrays: Arrays, told: Told = None) -> None:
+        """Raise ``PolicyError`` unless the plan is for this form, these arrays and what else this client was told.
 
-        The encoding of a private sum has what ``dp.calibrate`` found (bits, rotation); without noise it is the form's.
+        A client asks before it trains. The encoding of a private sum has what ``dp.calibrate`` found (bits, rotation);
+        without noise it is the form's.
         """
         if _described(arrays) != self.arrays:
             raise PolicyError("the form is not that of the model")
@@ -153,13 +177,17 @@ class Form:
         private = (theirs.length, theirs.clip_l2, theirs.weight_bound) == (ours.length, ours.clip_l2, ours.weight_bound)
         if not (private if plan.noise is not None else theirs == ours):
             raise PolicyError("the plan's encoding is not that of the form")
-        if plan.model != self.model(arrays):
-            raise PolicyError("the plan is for another model or another form")
+        if self.failures != (plan.noise is not None):
+            raise PolicyError("failures are counted where there is noise in the sum, and only there")
+        if plan.model != self.model(arrays, told):
+            raise PolicyError("the plan is for another model, another form, or other words to those who train")
 
     def change(self, old: Arrays, new: Arrays, metrics: Mapping[str, float] | None = None) -> NDArray[np.float64]:
         """What this client puts into the sum. Its arrays may be of other types than the model's, not of other shapes.
 
-        NaN and infinite values are refused (``UsageError``), and so is a metric that is missing.
+        ``UsageError`` for arrays with NaN or infinite values: then ``failed`` goes in. A metric that is ``missing``
+        counts as 0, and the arrays count all the same: or a server that asks for what only one client can measure
+        would have the sum of that one.
         """
         self._check(old)
         if new.keys() != old.keys() or any(new[array.name].shape != array.shape for array in self.arrays):
@@ -174,7 +202,26 @@ class Form:
         if not np.isfinite(vector[:at]).all():
             raise UsageError("the update holds NaN or infinite values")
         _shorten(vector[:at], self.clip)
-        vector[at:] = [self._scaled(metric, metrics or {}) for metric in self.metrics]
+        missing = self.missing(metrics or {})
+        vector[at:] = 0
+        for metric in self.metrics:
+            if metric.name not in missing:
+                vector[at] = self._scaled(metric, (metrics or {})[metric.name])
+            at += 1
+        if self.failures and missing:
+            vector[-1] = self._share
+        return vector
+
+    def missing(self, metrics: Mapping[str, object]) -> list[str]:
+        """The names of those metrics that are not there, or no finite numbers."""
+        return [metric.name for metric in self.metrics if not _is_number(metrics.get(metric.name))]
+
+    def failed(self) -> NDArray[np.float64] | None:
+        """What a client whose training failed puts into the sum: nothing (see ``Client.start``), but for the count."""
+        if not self.failures:
+            return None
+        vector = np.zeros(self.length)
+        vector[-1] = self._share
         return vector
 
     def applied(self, old: Arrays, mean: NDArray[np.float64]) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
@@ -187,7 +234,8 @@ class Form:
             step = mean[at : at + array.size].reshape(array.shape)
             moved[array.name] = _moved(old[array.name], step)
             at += array.size
-        values = zip(self.metrics, mean[at:].tolist(), strict=True)
+        counted = (Metric(FAILED, 1.0),) if self.failures else ()
+        values = zip(self.metrics + counted, mean[at:].tolist(), strict=True)
         return moved, {metric.name: value / self._share * metric.largest for metric, value in values}
 
     def restored(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
@@ -202,14 +250,16 @@ class Form:
         }
 
     @property
-    def _share(self) -> float:
-        return METRICS_NORM * self.clip / math.sqrt(len(self.metrics))
+    def _measured(self) -> int:
+        """Coordinates of what is measured, failures included."""
+        return len(self.metrics) + self.failures
 
-    def _scaled(self, metric: Metric, metrics: Mapping[str, float]) -> float:
-        value = metrics.get(metric.name)
-        if value is None or not math.isfinite(value):
-            raise UsageError(f"metric {metric.name!r} is missing, NaN or infinite")
-        return min(max(value / metric.largest, -1.0), 1.0) * self._share
+    @property
+    def _share(self) -> float:
+        return METRICS_NORM * self.clip / math.sqrt(self._measured)
+
+    def _scaled(self, metric: Metric, value: float) -> float:
+        return min(max(float(value) / metric.largest, -1.0), 1.0) * self._share
 
     def _check(self, arrays: Arrays) -> None:
         if _described(arrays) != self.arrays:
@@ -218,6 +268,47 @@ class Form:
 
 def _described(arrays: Arrays) -> tuple[Array, ...]:
     return tuple(Array.like(name, array) for name, array in arrays.items())
+
+
+def canonical(told: Told) -> bytes:
+    """One encoding for each value, and another for each other: a letter for the type, a length, the contents.
+
+    The order of a mapping does not count (whoever trains must not see it either), that of a sequence does. NaN is equal
+    to itself, bit by bit; 1, 1.0 and True are three different values.
+
+    >>> canonical({"rate": 0.5, "steps": 3}) == canonical({"steps": 3, "rate": 0.5})
+    True
+    >>> len({canonical(value) for value in (1, 1.0, True, "1", b"1", [1], None, 0.0, -0.0, [], {}, "")})
+    12
+    """
+    match told:
+        case None:
+            kind, body = b"N", b""
+        case bool():
+            kind, body = b"B", bytes([told])
+        case int():
+            kind, body = b"I", f"{told:x}".encode()
+        case float():
+            kind, body = b"F", packing.pack(">d", told)
+        case str():
+            kind, body = b"S", told.encode("utf-8", "surrogatepass")
+        case bytes():
+            kind, body = b"Y", bytes(told)
+        case Mapping():
+            items = sorted((canonical(key), canonical(value)) for key, value in told.items())
+            kind, body = b"M", b"".join(key + value for key, value in items)
+        case list() | tuple():
+            kind, body = b"L", b"".join(canonical(value) for value in told)
+        case _:
+            raise UsageError(f"what clients are told cannot hold a {type(told).__name__}")
+    return kind + u64.encode(len(body)) + body
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return math.isfinite(float(value))  # type: ignore[arg-type]  # whatever a training reports
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _shorten(vector: NDArray[np.float64], clip: float) -> None:
@@ -248,4 +339,6 @@ FORM: Codec[Form] = struct(
     metrics=many(_METRIC, _MAX_METRICS),
     weight_bound=u32,
     rotate=boolean,
+    weight=text(_MAX_NAME),
+    failures=boolean,
 )

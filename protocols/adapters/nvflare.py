@@ -12,6 +12,10 @@ name in the roster, so that NVFlare's authenticated transport says who speaks.
 
 The trainer is only reachable through the wrapper: a server that asks for NVFlare's ordinary ``train`` is told
 ``TASK_UNKNOWN``, and one that asks for anything without a good plan gets an error code, never an update.
+
+What the trainer can read of the server is hashed into the plan (the model, the numbers of rounds, the job) or not
+handed on: its task and its context are made here. A plan is refused before the trainer is called or not at all: when
+training fails, zeros go into the sum, and no answer looks any different.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
-from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
@@ -38,7 +42,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from nvflare.app_common.workflows.model_controller import ModelController
 
-from protocols.adapters.form import FORM, Form
+from protocols.adapters.form import FORM, Form, Told
 from protocols.journal import SqliteJournal
 from protocols.machine import Client, ServerRound
 from protocols.outcome import RoundOutcome
@@ -46,7 +50,7 @@ from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve
-from secagg.errors import DecodeError, PeerError, SecAggError, ThresholdError, UsageError
+from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
 
 TRAIN_TASK = "secagg_train"
 FRAME_TASK = "secagg_frame"
@@ -126,6 +130,9 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
     def update(self, model: FLModel, form: Form, outcome: RoundOutcome) -> None:
         """Move the model by the mean of the changes; its metrics become the means of theirs."""
         total = outcome.decode()
+        if not total.weight:
+            self.warning(f"round {outcome.event.plan.round} changes nothing: no site had anything to contribute")
+            return
         model.params, model.metrics = form.applied(model.params, total.vector / total.weight)
 
     def _form(self, model: FLModel) -> Form:
@@ -136,6 +143,7 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
             metrics=self.metrics,
             weight_bound=self.weight_bound,
             rotate=self.rotate,
+            weight=MetaKey.NUM_STEPS_CURRENT_ROUND,
         )
 
     def _plan(
@@ -153,7 +161,7 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
             dropout=self.dropout,
             adversary=self.adversary,
             session=session,
-            model=form.model(model.params),
+            model=form.model(model.params, _told(model.total_rounds, self.fl_ctx)),
             beacon=bytes.fromhex(self.beacon),
         )
         return replace(plan, round=number), targets
@@ -228,15 +236,31 @@ class SecureExecutor(Executor):  # type: ignore[misc]
         if self._client is None:
             self._client = site_client(fl_ctx.get_workspace().get_site_config_dir(), fl_ctx.get_identity_name())
         client = self._client
-        client.policy.check(plan, client.roster)  # ``start`` asks again; nothing is trained for a plan that is refused
-        form.check_plan(plan, old)
+        client.check(plan)
+        if form.weight not in ("", MetaKey.NUM_STEPS_CURRENT_ROUND):
+            raise PolicyError("this site does not count by what the form names")
+        if task.current_round != plan.round:
+            raise PolicyError("the round that is to be trained is not that of the plan")
+        form.check_plan(plan, old, _told(task.total_rounds, fl_ctx))
+        return _reply(client.start(plan, *self._trained(form, old, _ordinary(plan, old, task), fl_ctx, abort_signal)))
 
-        reply = self.executor.execute(self.task_name, _ordinary(task, shareable), fl_ctx, abort_signal)
-        if (code := reply.get_return_code()) != ReturnCode.OK:
-            return make_reply(code)
-        trained = FLModelUtils.from_shareable(reply)
-        change = form.change(old, _new_arrays(trained, old), trained.metrics)
-        return _reply(client.start(plan, change, _weight(trained, plan.encoding.weight_bound)))
+    def _trained(
+        self, form: Form, old: Arrays, task: Shareable, fl_ctx: FLContext, abort_signal: Signal
+    ) -> tuple[NDArray[np.float64] | None, int]:
+        """What the trainer has changed, and its weight. Neither its answer nor its failure goes any further."""
+        try:
+            with fl_ctx.get_engine().new_context() as own:
+                own.set_prop(FLContextKey.TASK_NAME, TRAIN_TASK, private=True, sticky=False)
+                reply = self.executor.execute(self.task_name, task, own, Signal(parent=abort_signal))
+            if (code := reply.get_return_code()) != ReturnCode.OK:
+                raise UsageError(f"the trainer answers with {code}")
+            trained = FLModelUtils.from_shareable(reply)
+            if missing := form.missing(trained.metrics or {}):
+                self.logger.warning("not measured, or no finite number: %s", ", ".join(missing))
+            return form.change(old, _new_arrays(trained, old), trained.metrics), _weight(form, trained)
+        except (Exception, SystemExit) as error:  # whatever it is, nobody but this site may notice
+            self.logger.error("training failed, and counts as nothing", exc_info=error)
+            return form.failed(), 1
 
     def _answer(self, shareable: Shareable) -> Shareable:
         if self._client is None:
@@ -268,6 +292,7 @@ def site_client(folder: str | Path, site: str) -> Client:
 
     [policy]                        # see protocols.policy.Policy; a beacon is in hexadecimal
     min_contributors = 3
+    weight_bound = 100              # if the job weighs: the most steps for which this site counts
     """
     table = _site_table(folder)
     identity = Identity.load(_place(folder, table, "identity", site))
@@ -331,14 +356,19 @@ def _new_arrays(trained: FLModel, old: Arrays) -> Arrays:
     return new
 
 
-def _weight(trained: FLModel, bound: int) -> int:
-    """How often this site counts: its steps, at most ``bound``."""
-    if bound == 1:
+def _weight(form: Form, trained: FLModel) -> int:
+    """How often this site counts: as many steps as it has taken, but at most the bound (``Encoding``)."""
+    if not form.weight:
         return 1
-    steps = trained.meta.get(MetaKey.NUM_STEPS_CURRENT_ROUND)
+    steps = trained.meta.get(form.weight)
     if not isinstance(steps, int | np.integer) or steps < 1:
-        raise UsageError(f"a weighted sum needs {MetaKey.NUM_STEPS_CURRENT_ROUND}, and the trainer does not say it")
-    return min(int(steps), bound)
+        raise UsageError(f"a weighted sum needs {form.weight}, and the trainer does not say it")
+    return int(steps)
+
+
+def _told(total_rounds: Any, fl_ctx: FLContext) -> Told:
+    """All that a trainer can read of the server, but for the model and the round's number."""
+    return {"total rounds": total_rounds, "job": fl_ctx.get_job_id()}
 
 
 def _on_the_road(model: FLModel, params: Arrays, meta: Mapping[str, bytes]) -> FLModel:
@@ -346,12 +376,13 @@ def _on_the_road(model: FLModel, params: Arrays, meta: Mapping[str, bytes]) -> F
     return FLModel(params=params, meta=dict(meta), current_round=model.current_round, total_rounds=model.total_rounds)
 
 
-def _ordinary(task: FLModel, shareable: Shareable) -> Shareable:
-    """The task as NVFlare's own FedAvg sends it. The trainer gets copies, which it may change in place."""
-    copies = {name: array.copy() for name, array in task.params.items()}
-    ordinary = FLModelUtils.to_shareable(_on_the_road(task, copies, {}))
-    ordinary.set_peer_props(shareable.get_peer_props())
-    return ordinary
+def _ordinary(plan: RoundPlan, old: Arrays, task: FLModel) -> Shareable:
+    """The task as NVFlare's own FedAvg sends it, with nothing in it that is not bound into the plan.
+
+    The trainer gets copies of the arrays in one memory layout, which it may change in place.
+    """
+    copies = {name: array.copy() for name, array in old.items()}
+    return FLModelUtils.to_shareable(FLModel(params=copies, current_round=plan.round, total_rounds=task.total_rounds))
 
 
 def _carrying(frame: bytes) -> Arrays:

@@ -27,8 +27,8 @@ from secagg.errors import SecAggError, UsageError
 from secagg.keys import KEY_BYTES, Known, SigningKey, derive, verifying_once
 from secagg.prg import Prg
 
-Update: TypeAlias = Callable[[str], ArrayLike]
-"""What a client adds, made where it lives."""
+Update: TypeAlias = Callable[[str], ArrayLike | None]
+"""What a client adds, made where it lives; None is nothing, and goes in as zeros."""
 
 _BATCH = 32
 """Requests that travel together."""

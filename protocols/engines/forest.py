@@ -129,11 +129,11 @@ def _sums(events: Iterable[RoundEvent]) -> TreeSum | None:
     return TreeSum(sums) if sums else None
 
 
-Add: TypeAlias = Callable[[RoundPlan, str], ArrayLike]
+Add: TypeAlias = Callable[[RoundPlan, str], ArrayLike | None]
 """What a member of a level adds under its plan."""
 
 
-def _of_client(update: Update, _plan: RoundPlan, name: str) -> ArrayLike:
+def _of_client(update: Update, _plan: RoundPlan, name: str) -> ArrayLike | None:
     return update(name)
 
 
@@ -178,13 +178,13 @@ class _Level:
                 return str(error)
 
 
-class _Made(Mapping[str, ArrayLike]):
+class _Made(Mapping[str, ArrayLike | None]):
     """Updates that are made when a client asks for its own."""
 
-    def __init__(self, make: Callable[[str], ArrayLike], names: Sequence[str]) -> None:
+    def __init__(self, make: Callable[[str], ArrayLike | None], names: Sequence[str]) -> None:
         self._make, self._names = make, names
 
-    def __getitem__(self, name: str) -> ArrayLike:
+    def __getitem__(self, name: str) -> ArrayLike | None:
         return self._make(name)
 
     def __iter__(self) -> Iterator[str]:

@@ -74,7 +74,12 @@ def deploy(
     correctness: int = 20,
     clients: int | None = None,
 ) -> Deployment:
-    policy = Policy(min_contributors=least, protocols=frozenset(NAMES), **setting)  # type: ignore[arg-type]
+    policy = Policy(
+        min_contributors=least,
+        protocols=frozenset(NAMES),
+        weight_bound=encoding.weight_bound,
+        **setting,  # type: ignore[arg-type]
+    )
     roster, parties = local_clients(n, policy, Prg(seed))
     plan = RoundPlan.propose(
         name,

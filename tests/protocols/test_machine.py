@@ -6,6 +6,7 @@ import gc
 import os
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,8 @@ N = 6
 
 
 def scene(protocol: str, **options: Any) -> tuple[RoundPlan, Roster, dict[str, Client]]:
-    roster, clients = local_clients(N, POLICY)
     encoding = Encoding.integers(4, **options)
+    roster, clients = local_clients(N, replace(POLICY, weight_bound=encoding.weight_bound))
     plan = RoundPlan.propose(protocol, roster, encoding, min_contributors=3, corrupt=0, dropout="0.3")
     return plan, roster, clients
 

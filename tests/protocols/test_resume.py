@@ -18,7 +18,7 @@ from secagg.encoding import Encoding
 from secagg.errors import DecodeError, PolicyError, UsageError
 
 N, LENGTH = 5, 7
-POLICY = Policy(min_contributors=3, protocols=frozenset(names()), corrupt="0", dropout="0.4")
+POLICY = Policy(min_contributors=3, protocols=frozenset(names()), corrupt="0", dropout="0.4", weight_bound=3)
 
 
 def never() -> bytes:
@@ -151,7 +151,7 @@ def test_resuming_is_refused_for_what_starting_is_refused_for() -> None:
     other = RoundPlan.propose(
         "secagg",
         life.roster,
-        Encoding.integers(LENGTH, weight_bound=2),
+        Encoding.integers(LENGTH, bits=8, weight_bound=3),
         min_contributors=3,
         corrupt="0",
         dropout="0.4",

@@ -124,6 +124,30 @@ def test_clients_count_by_their_weight_up_to_the_bound() -> None:
     assert np.abs(run(federation(clients, secure(clients), measured=0.0), 1) - expected).max() > 10 * error(1)
 
 
+def test_a_training_that_comes_to_nothing_goes_in_as_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run goes on, and over all silos. Control: it would end there, and say at whose."""
+
+    class Overflowing(Bias):
+        def train(self, histories: Any, local: Local, seed: int) -> None:
+            super().train(histories, local, seed)
+            if len(histories) == 9:
+                self.vector = self.vector * np.float32(np.inf)
+
+    clients = fleet((4, 9, 4))
+    done = federation(clients, secure(clients), model=Overflowing(), measured=0.0)
+    start = done.state.vector.copy()
+    with np.errstate(invalid="ignore"):
+        vector = run(done, 1)
+    assert done.state.rounds[0].survivors == 3
+    fine = federation(clients, secure(clients), measured=0.0)
+    without = [fine._client(0, clients.names)(name) for name in ("silo-0", "silo-2")]
+    expected = start + sum(change * min(1.0, 1 / np.linalg.norm(change)) for change in without) / 3
+    assert np.abs(vector - expected).max() <= error(1)
+    switch_off(monkeypatch, Federation, "_client", "not np.isfinite(change).all()")
+    with np.errstate(invalid="ignore"), pytest.raises(UsageError, match="NaN or infinite"):
+        run(federation(clients, secure(clients), model=Overflowing(), measured=0.0), 1)
+
+
 def test_what_a_client_sends_is_no_longer_than_the_clip_with_what_it_measured() -> None:
     clients, sent = fleet(items=40), list[NDArray[np.float64]]()
 

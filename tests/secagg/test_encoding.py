@@ -74,12 +74,23 @@ def test_what_is_not_a_vector_of_this_length_is_refused(update: object) -> None:
         encode(Encoding(3, 1.0), update)
 
 
-@pytest.mark.parametrize("weight", [0, -1, 8, 2**40, 1.5, math.nan, math.inf])
-def test_a_weight_out_of_range_is_refused(weight: float) -> None:
-    with pytest.raises(UsageError, match="weight"):
-        encode(Encoding(3, 1.0, weight_bound=7), [0, 0, 0], weight)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="between 1 and 1"):
-        encode(Encoding(3, 1.0), [0, 0, 0], 2)
+@pytest.mark.parametrize(
+    ("weight", "counts"), [(0, 1), (-1, 1), (7, 7), (8, 7), (2**40, 7), (1.5, 1), (math.nan, 1), (math.inf, 7)]
+)
+def test_a_weight_out_of_range_is_the_nearest_in_it(weight: float, counts: int) -> None:
+    weighed = Encoding.integers(2, bits=8, weight_bound=7)
+    assert encode(weighed, [5, -6], weight).tolist() == [5 * counts, -6 * counts, counts]  # type: ignore[arg-type]
+    assert encode(Encoding.integers(2, bits=8), [5, -6], weight).tolist() == [5, -6]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+@pytest.mark.parametrize("bound", [1, 7])
+def test_nothing_is_zeros(bound: int, rotate: bool) -> None:
+    encoding = Encoding(3, 1.0, rotate=rotate, weight_bound=bound)
+    values = encode(encoding, None, 5)
+    assert (values.dtype, values.tolist()) == (np.int64, [0] * encoding.coordinates)
+    total = encoding.decode(values, count=1, seed=bytes(32))
+    assert (total.vector.tolist(), total.weight) == ([0, 0, 0], 1 if bound == 1 else 0)
 
 
 @pytest.mark.parametrize("weight", [3, 3.0, np.int64(3), np.uint8(3), np.float32(3)])

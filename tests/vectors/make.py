@@ -376,7 +376,7 @@ def build() -> dict[str, dict[str, Any]]:
         ),
         "round-secagg-plus.json": round_of(
             plan_secagg_plus(),
-            {"min_contributors": 3} | lenient,
+            {"min_contributors": 3, "weight_bound": 10} | lenient,
             {"gus": "advertise", "fay": "upload", "ann": "consent"},
             weights=True,
         ),

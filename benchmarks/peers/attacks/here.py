@@ -60,7 +60,7 @@ _ENCODING = Encoding.integers(LENGTH, BITS)
 
 
 def _scene(encoding: Encoding = _ENCODING) -> tuple[RoundPlan, Roster, dict[str, Client]]:
-    roster, clients = local_clients(CLIENTS, _POLICY)
+    roster, clients = local_clients(CLIENTS, replace(_POLICY, weight_bound=encoding.weight_bound))
     plan = RoundPlan.propose(
         "secagg", roster, encoding, min_contributors=_POLICY.min_contributors, corrupt="0.1", dropout="0.1"
     )

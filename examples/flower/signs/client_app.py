@@ -10,7 +10,7 @@ from protocols.policy import Policy
 from protocols.registry import names
 from signs.task import FOLDER, train
 
-POLICY = Policy(min_contributors=3, dropout="0.4", protocols=frozenset(names()))
+POLICY = Policy(min_contributors=3, dropout="0.4", protocols=frozenset(names()), weight_bound=1000)
 
 app = ClientApp()
 

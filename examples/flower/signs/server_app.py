@@ -29,6 +29,7 @@ def main(grid: Grid, context: Context) -> None:
     strategy = Secure(
         FedAvg(fraction_evaluate=0.0, min_train_nodes=LEAST, min_available_nodes=LEAST),
         roster,
+        run_config=context.run_config,
         protocol=str(context.run_config["protocol"]),
         clip=CLIP,
         weight_bound=1000,

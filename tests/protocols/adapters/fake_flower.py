@@ -25,7 +25,7 @@ from protocols.roster import Identity, Roster
 RUN = 7
 CLIP = 32767.0
 """With 16 bits the scale is 1: integer changes are summed exactly."""
-POLICY = Policy(min_contributors=3, protocols=frozenset(names()), dropout="0.4", corrupt="0")
+POLICY = Policy(min_contributors=3, protocols=frozenset(names()), dropout="0.4", corrupt="0", weight_bound=100)
 
 MODEL = {
     "dense.weight": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3),
@@ -51,12 +51,14 @@ class Node:
     config: dict[str, str | int | float | bool]
     app: Callable[[], ClientApp]
     state: bytes = b""
+    run_config: dict[str, str | int | float | bool] = field(default_factory=dict)
+    """What the SuperLink has told this node."""
 
     def context(self, number: int) -> Context:
         if self.state:
             context = context_from_proto(context_to_proto(Context(0, 0, {}, RecordDict(), {})).FromString(self.state))
-            return Context(RUN, number, self.config, context.state, {})
-        return Context(RUN, number, self.config, RecordDict(), {})
+            return Context(RUN, number, self.config, context.state, dict(self.run_config))
+        return Context(RUN, number, self.config, RecordDict(), dict(self.run_config))
 
     def handle(self, message: Message, number: int, *, saved: bool = True) -> Message:
         context = self.context(number)

@@ -4,9 +4,11 @@
 any two messages.
 """
 
+import io
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ pytest.importorskip("flwr", reason="NOT TESTED: the Flower adapter needs the ext
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.serde import context_from_proto
+from flwr.common.serde import context_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Context as ProtoContext
 from flwr.serverapp import strategy as flower_strategies
 from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi, Strategy
@@ -129,13 +131,14 @@ ALL = {f"client-{i}" for i in range(5)}
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_sum_is_the_one_that_simulate_gives(protocol: str, tmp_path: Path) -> None:
-    fed = federation(tmp_path, TRAIN)
+    policy = replace(POLICY, weight_bound=25)
+    fed = federation(tmp_path, TRAIN, policy=policy)
     server = secure(fed, protocol=protocol, weight_bound=25, min_contributors=3)
     arrays, metrics = one_round(server, fed.grid)
     assert server.outcome is not None
 
-    form = Form.of(MODEL, clip=CLIP, weight_bound=25)
-    roster, clients = local_clients(5, POLICY)
+    form = Form.of(MODEL, clip=CLIP, weight_bound=25, weight="num-examples")
+    roster, clients = local_clients(5, policy)
     plan = RoundPlan.propose(protocol, roster, form.encoding, min_contributors=3, corrupt="0", dropout="0.4")
     updates, weights = changes(form), {f"client-{i}": min(10 * (i + 1), 25) for i in range(5)}
     simulated = simulate(serve(plan, roster), clients, updates, weights=weights).outcome
@@ -228,7 +231,7 @@ def test_too_few_asked_is_not_begun(tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_no_arrays_and_no_metrics_in_any_reply(protocol: str, tmp_path: Path) -> None:
     fed = federation(tmp_path, TRAIN)
-    one_round(secure(fed, protocol=protocol, metrics={"loss": 10.0}, weight_bound=50), fed.grid)
+    one_round(secure(fed, protocol=protocol, metrics={"loss": 10.0}, weight_bound=100), fed.grid)
     assert len(fed.grid.said) >= 4 * 5
     for reply in fed.grid.said:
         assert set(reply.content) == {"secagg", "secagg.frame.0"}
@@ -253,39 +256,115 @@ def test_without_the_mod_nothing_is_uploaded_in_clear(tmp_path: Path) -> None:
     assert node.handle(clear, 1).content.array_records  # control
 
 
-@pytest.mark.parametrize("exchange", range(3))
-def test_an_error_says_nothing_of_the_update(exchange: int, tmp_path: Path) -> None:
-    secret = 12345.678
+SECRET = 12345.678
 
+
+def raising(error: BaseException) -> Train:
     def train(partition: int, model: dict[str, NDArray[Any]]) -> Any:
-        if partition == 0 and exchange == 0:
-            raise ValueError(f"bad value {secret}")
-        if partition == 1 and exchange == 1:
-            return {name: np.full(array.shape, np.nan) for name, array in model.items()}, {"loss": secret}
-        if partition == 2 and exchange == 2:
-            return model | {"w": np.full((9, 9), secret)}, {}
-        return TRAIN(partition, model)
+        raise error
 
-    fed = federation(tmp_path, train)
-    server = secure(fed)
+    return train
+
+
+def with_metrics(**metrics: Any) -> Train:
+    return lambda partition, model: (TRAIN(partition, model)[0], metrics)
+
+
+def with_all(value: float) -> Train:
+    return lambda partition, model: ({name: np.full(array.shape, value) for name, array in model.items()}, {})
+
+
+FAILURES: dict[str, Train] = {
+    "an exception": raising(ValueError(f"bad value {SECRET}")),
+    "an exception of ours": raising(PolicyError(f"bad value {SECRET}")),
+    "an exit": raising(SystemExit(f"bad value {SECRET}")),
+    "NaN": with_all(np.nan),
+    "infinite": with_all(-np.inf),
+    "another shape": lambda partition, model: (model | {"w": np.full((9, 9), SECRET)}, {}),
+    "another name": lambda partition, model: (model | {"x": np.full(2, SECRET)}, {}),
+    "complex": lambda partition, model: (model | {"w": model["w"] * 1j}, {}),
+    "no answer": lambda partition, model: 3,
+}
+WEIGHTS: dict[str, Train] = {
+    "no weight": with_metrics(loss=1.0),
+    "a list": with_metrics(**{"num-examples": [3], "loss": 1.0}),
+    **{
+        f"{value} times": with_metrics(**{"num-examples": value, "loss": 1.0}) for value in (0, -3, 1.5, np.nan, np.inf)
+    },
+}
+
+
+def seen(folder: Path, odd: Train, **changes: Any) -> tuple[Secure, list[Any], list[Message]]:
+    """A round in which client 0 trains oddly; what the server sees of each message from it: whether it is an error,
+    the records, and all sizes. Then the messages themselves."""
+    folder.mkdir()
+    fed = federation(folder, lambda partition, model: (odd if partition == 0 else TRAIN)(partition, model))
+    server = secure(fed, **changes)
     one_round(server, fed.grid)
-    [error] = [reply for reply in fed.grid.said if reply.has_error()]
-    assert not error.has_content()
-    assert "12345" not in str(error)
-    check_exact(server, ALL - {f"client-{exchange}"})
+    said = [reply for reply in fed.grid.said if reply.metadata.src_node_id == 100]
+    shapes = [
+        (reply.has_error(), message_to_proto(reply).ByteSize())
+        + ((sorted(reply.content), len(flower._joined(reply.content))) if reply.has_content() else ())
+        for reply in said
+    ]
+    return server, shapes, said
 
 
-def test_control_flower_itself_would_send_the_text_of_an_exception(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+WEIGHED: dict[str, Any] = {"weight_bound": 100, "metrics": {"loss": 10.0}}
+
+
+@pytest.fixture(scope="module")
+def fine(tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
+    """What the server sees when nothing fails: without weights and with."""
+    folder = tmp_path_factory.mktemp("fine")
+    return [seen(folder / str(i), TRAIN, **options)[1] for i, options in enumerate(({}, WEIGHED))]
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_nobody_sees_whose_training_failed(
+    what: str, fine: list[list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(partition: int, model: dict[str, NDArray[Any]]) -> Any:
-        raise ValueError("bad value 12345")
+    """It sends messages of the same kind and length in each phase, and zeros. Control: it would be missed."""
+    server, shapes, said = seen(tmp_path / "failed", FAILURES[what])
+    assert shapes == fine[0]
+    assert "12345" not in str(said)
+    check_exact(server, ALL, {"client-0": 0})
 
-    fed = federation(tmp_path, train)
-    [message, *_] = secure(fed).configure_train(1, record(MODEL), config(), fed.grid)
-    switch_off(monkeypatch, SecAgg, "_trained", "Exception", "ZeroDivisionError")
-    with pytest.raises(ValueError, match="12345"):  # which Flower puts into its error message
-        fed.grid.carry(message)
+    switch_off(monkeypatch, flower, "_trained", "(Exception, SystemExit)", "ZeroDivisionError")
+    try:
+        control = seen(tmp_path / "control", FAILURES[what])[1]
+    except (ValueError, SystemExit, AttributeError, TypeError):  # Flower puts the text into its error message
+        return
+    assert control != shapes
+
+
+@pytest.mark.parametrize("what", WEIGHTS)
+def test_nobody_sees_whose_weight_makes_no_sense(what: str, fine: list[list[Any]], tmp_path: Path) -> None:
+    """And the mean is over those who did report one."""
+    server, shapes, _ = seen(tmp_path / "failed", WEIGHTS[what], **WEIGHED)
+    assert shapes == fine[1]
+    assert server.outcome is not None
+    assert set(server.outcome.survivors) == ALL
+    assert server.outcome.decode().weight == 20 + 30 + 40 + 50
+
+
+def test_a_metric_that_one_client_alone_reports_does_not_select_it(tmp_path: Path) -> None:
+    """What cannot be measured counts as 0, and the change counts all the same: the sum is over all."""
+    server, _, _ = seen(tmp_path / "round", with_metrics(rare=1.0), metrics={"rare": 1.0})
+    assert server.outcome is not None
+    form = Form.of(MODEL, clip=CLIP, metrics={"rare": 1.0})
+    total = server.outcome.decode()
+    updates = changes(Form.of(MODEL, clip=CLIP))
+    np.testing.assert_allclose(total.vector[: form.size], sum(updates[name] for name in ALL), atol=5)  # rounding
+    assert form.applied(MODEL, total.vector / 5)[1]["rare"] == pytest.approx(0.2, abs=1e-3)
+
+
+def test_a_round_in_which_nobody_has_anything_changes_nothing(tmp_path: Path) -> None:
+    fed = federation(tmp_path, with_all(np.nan))
+    server = secure(fed, weight_bound=100)
+    assert one_round(server, fed.grid) == (None, None)
+    assert server.outcome is not None
+    assert not server.outcome.total.any()
 
 
 def test_an_error_of_the_train_function_is_not_passed_on(tmp_path: Path) -> None:
@@ -299,9 +378,210 @@ def test_an_error_of_the_train_function_is_not_passed_on(tmp_path: Path) -> None
     fed.grid.nodes[100].app = lambda: app
     server = secure(fed)
     one_round(server, fed.grid)
-    [error] = [reply for reply in fed.grid.said if reply.has_error()]
-    assert "12345" not in str(error)
-    check_exact(server, ALL - {"client-0"})
+    assert not any(reply.has_error() for reply in fed.grid.said)
+    assert "12345" not in str(fed.grid.said)
+    check_exact(server, ALL, {"client-0": 0})
+
+
+# What a client is told
+
+
+Read = Callable[[Message, Context], float]
+
+
+def steered(read: Read) -> Callable[[], ClientApp]:
+    """A train function that takes its learning rate from where ``read`` finds it."""
+
+    def made() -> ClientApp:
+        app = ClientApp()
+
+        @app.train("secagg", mods=[SecAgg(POLICY)])
+        def train(message: Message, context: Context) -> Message:
+            [arrays] = message.content.array_records.values()
+            partition, rate = int(context.node_config["partition-id"]), read(message, context)
+            old = numpy(arrays)
+            trained = TRAIN(partition, old)[0]
+            new = {name: array + rate * (trained[name].astype(float) - array) for name, array in old.items()}
+            return Message(RecordDict({"arrays": record(new), "metrics": MetricRecord({})}), reply_to=message)
+
+        return app
+
+    return made
+
+
+def tell(name: str, told: ConfigRecord | MetricRecord) -> Callable[[Message, Node], None]:
+    def change(message: Message, node: Node) -> None:
+        message.content[name] = told
+
+    return change
+
+
+def rename(message: Message, node: Node) -> None:
+    message.content["frozen"] = message.content.pop("arrays")
+
+
+def configure(message: Message, node: Node) -> None:
+    node.run_config["rate"] = 0.0
+
+
+def in_config(message: Message, context: Context) -> float:
+    return float(message.content.config_records["config"]["lr"]) / 0.1  # type: ignore[arg-type]
+
+
+STEERED: dict[str, tuple[Read, Callable[[Message, Node], None]]] = {
+    "config": (in_config, tell("config", ConfigRecord({"lr": 0.0, "server-round": 1}))),
+    "the type of a value": (
+        lambda m, c: float(type(m.content.config_records["config"]["server-round"]) is int),
+        tell("config", ConfigRecord({"lr": 0.1, "server-round": 1.0})),
+    ),
+    "a value that is not there": (
+        lambda m, c: float("slow" not in m.content.config_records["config"]),
+        tell("config", ConfigRecord({"lr": 0.1, "server-round": 1, "slow": False})),
+    ),
+    "a metric record": (
+        lambda m, c: 1.0 - sum(float(r["slow"]) for r in m.content.metric_records.values()),  # type: ignore[arg-type]
+        tell("told", MetricRecord({"slow": 1})),
+    ),
+    "a record without contents": (lambda m, c: float("told" not in m.content), tell("told", ConfigRecord({}))),
+    "the name of the model": (lambda m, c: float("arrays" in m.content), rename),
+    "run config": (lambda m, c: float(c.run_config["rate"]), configure),  # type: ignore[arg-type]
+}
+
+
+def steer(folder: Path, read: Read, change: Callable[[Message, Node], None]) -> tuple[Secure, Fakegrid]:
+    """The server tells all but client 0 not to learn."""
+    folder.mkdir()
+    fed = federation(folder, TRAIN)
+    for node in fed.grid.nodes.values():
+        node.app, node.run_config = steered(read), {"rate": 1.0}
+
+    def tamper(message: Message) -> Message:
+        number = message.metadata.dst_node_id
+        if fed.grid.exchange == 0 and number != 100:
+            other = Message(message.content.copy(), dst_node_id=number, message_type=MESSAGE_TYPE)
+            change(other, fed.grid.nodes[number])
+            return other
+        return message
+
+    fed.grid.tamper = tamper
+    server = secure(fed, run_config={"rate": 1.0})
+    one_round(server, fed.grid)
+    return server, fed.grid
+
+
+@pytest.mark.parametrize("what", STEERED)
+def test_a_sum_cannot_be_made_one_clients_update(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: the sum over all five is that of client 0, to the last bit."""
+    server, grid = steer(tmp_path / "checked", *STEERED[what])
+    assert server.outcome is None
+    assert {r.metadata.src_node_id for r in grid.said if not r.has_error()} == {100}
+    assert len(grid.said) == 5
+    assert all("other words to those who train" in str(reply.error) for reply in grid.said if reply.has_error())
+    check_plan = "form.check_plan(plan, old, _told(records, key, context.run_id, context.run_config))"
+    switch_off(monkeypatch, SecAgg, "_agreed", check_plan, "None")
+    check_exact(steer(tmp_path / "control", *STEERED[what])[0], ALL, dict.fromkeys(ALL - {"client-0"}, 0))
+
+
+def test_control_an_untampered_round_with_all_that_steers(tmp_path: Path) -> None:
+    for number, (read, _) in enumerate(STEERED.values()):
+        check_exact(steer(tmp_path / str(number), read, lambda message, node: None)[0], ALL)
+
+
+def test_what_is_not_bound_is_not_handed_on(tmp_path: Path) -> None:
+    """Two servers say the same and look different; the train functions get the same from both, unlike the mod."""
+    contents = RecordDict(
+        {
+            "config": ConfigRecord({"lr": 0.1, "b": [1, 2]}),
+            "m": MetricRecord({"x": 1, "y": 2.0}),
+            "arrays": record(MODEL),
+        }
+    )
+    other = RecordDict(
+        {
+            "arrays": ArrayRecord(
+                {n: Array(a.dtype.name, (7,), "numpy.ndarray", fortran(a)) for n, a in MODEL.items()}
+            ),
+            "m": MetricRecord({"y": 2.0, "x": 1}),
+            "config": ConfigRecord({"b": [1, 2], "lr": 0.1}),
+        }
+    )
+    got, raw = list[str](), list[str]()
+    for number, content in enumerate((contents, other)):
+        (folder := tmp_path / str(number)).mkdir()
+        fed = federation(folder, TRAIN)
+        app = ClientApp()
+
+        @app.train("secagg", mods=[SecAgg(POLICY)])
+        def train(message: Message, context: Context) -> Message:
+            assert abs(message.metadata.created_at - datetime.now().timestamp()) < 3600
+            message.metadata.created_at = 0.0
+            shown = replace(context, state=RecordDict(), node_config={})
+            got.append(f"{message!r} {shown!r} {[vars(array) for array in message.content['arrays'].values()]}")
+            return Message(message.content, reply_to=message)
+
+        form = Form.of(MODEL, clip=CLIP)
+        told = flower._told(content, "arrays", 7, {"a": 1, "b": 2})
+        plan = secure(fed)._plan(form, 1, form.model(MODEL, told), 5)
+        plan = replace(plan, roster=fed.roster.digest)
+        content["secagg"] = ConfigRecord({"plan": plan.encode(), "form": flower.FORM.encode(form), "more": number})
+        message = Message(content, dst_node_id=100, message_type=MESSAGE_TYPE, ttl=100.0 + number, group_id=f"{number}")
+        for name, value in (("created_at", 1e9 + number), ("message_id", f"{number}"), ("src_node_id", number + 2)):
+            message.metadata.__dict__[f"_{name}"] = value
+        raw.append(repr(message))
+        config = {"a": 1, "b": 2} if number else {"b": 2, "a": 1}
+        context = Context(7, 100 + number, fed.grid.nodes[100].config, RecordDict(), config, series_id=number)
+        assert app(message, context).has_content()
+    assert got[0] == got[1]
+    assert raw[0] != raw[1]
+
+
+def fortran(array: NDArray[Any]) -> bytes:
+    """As numpy writes it, in the other layout, and with something behind that numpy does not read."""
+    out = io.BytesIO()
+    np.save(out, np.asfortranarray(array).reshape(array.shape, order="A"))
+    return out.getvalue() + b"behind"
+
+
+@pytest.mark.parametrize("tells", [{"lr": 0.0}, {"lr": 0.1, "more": 1}, {}, {"lr": 1}])
+def test_strategies_that_tell_clients_different_things_are_refused(tells: dict[str, Any], tmp_path: Path) -> None:
+    class Personal(FedAvg):
+        def configure_train(self, *arguments: Any) -> list[Message]:
+            messages = list(super().configure_train(*arguments))
+            first = messages[0].content
+            messages[1].content = first.copy()  # the same in another message will do
+            messages[-1].content = RecordDict({**first, "config": ConfigRecord(tells | {"server-round": 1})})
+            return messages
+
+    fed = federation(tmp_path, TRAIN)
+    server = secure(fed, strategy=Personal())
+    with pytest.raises(UsageError, match="different things"):
+        server.configure_train(1, record(MODEL), config(), fed.grid)
+    tells.clear()
+    tells["lr"] = 0.1
+    assert len(list(server.configure_train(1, record(MODEL), config(), fed.grid))) == 5
+
+
+def test_a_strategy_with_a_record_of_our_name_is_refused(tmp_path: Path) -> None:
+    fed = federation(tmp_path, TRAIN)
+    with pytest.raises(UsageError, match="that is ours"):
+        secure(fed, strategy=FedAvg(configrecord_key="secagg")).configure_train(1, record(MODEL), config(), fed.grid)
+
+
+def test_a_client_counts_by_its_own_metric_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that could name any metric as the weight would have it summed up in clear integers."""
+    fed = federation(tmp_path, TRAIN)
+    server = secure(fed, strategy=FedAvg(weighted_by_key="loss", fraction_evaluate=0.0), weight_bound=100)
+    assert one_round(server, fed.grid) == (None, None)
+    assert all("does not count by the metric" in str(reply.error) for reply in fed.grid.said)
+    for node in fed.grid.nodes.values():
+        node.app = app_of(lambda: SecAgg(POLICY, weighted_by="loss"), TRAIN)
+    assert one_round(server, fed.grid, number=2)[0] is not None
+    for node in fed.grid.nodes.values():
+        node.app = app_of(lambda: SecAgg(POLICY), TRAIN)
+    switch_off(monkeypatch, SecAgg, "_agreed", 'form.weight not in ("", self._weighted_by)')
+    one_round(server, fed.grid, number=3)
+    assert server.outcome is not None
+    assert server.outcome.decode().weight == 1 + 2 + 3 + 4 + 5  # control: the sum of the losses
 
 
 # What a client remembers
@@ -536,15 +816,53 @@ def test_another_model_form_or_encoding_than_agreed(
     assert "PolicyError" in str(reply.error)
     assert trained == []
     if change in (other_model, other_clip):
-        switch_off(monkeypatch, SecAgg, "_trained", "form.check_plan(plan, old)", "None")
+        check_plan = "form.check_plan(plan, old, _told(records, key, context.run_id, context.run_config))"
+        switch_off(monkeypatch, SecAgg, "_agreed", check_plan, "None")
         assert tampered(fed, change)[0].has_content()  # control
 
 
-@pytest.mark.parametrize("policy", [replace(POLICY, min_contributors=4), Policy(3, protocols=frozenset({"secagg"}))])
-def test_a_plan_against_the_policy(policy: Policy, tmp_path: Path) -> None:
-    fed = federation(tmp_path, TRAIN, policy=policy)
-    assert one_round(secure(fed), fed.grid) == (None, None)
+@pytest.mark.parametrize(
+    "policy",
+    [
+        replace(POLICY, min_contributors=4),
+        Policy(3, protocols=frozenset({"secagg"})),
+        replace(POLICY, weight_bound=99),
+        replace(POLICY, noise_multiplier=1),
+    ],
+)
+def test_nobody_trains_for_a_plan_against_the_policy(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: without the check they train first, and only then they refuse."""
+    trained = list[int]()
+
+    def train(partition: int, model: dict[str, NDArray[Any]]) -> Any:
+        trained.append(partition)
+        return TRAIN(partition, model)
+
+    fed = federation(tmp_path, train, policy=policy)
+    server = secure(fed, weight_bound=100)
+    assert one_round(server, fed.grid) == (None, None)
     assert all("PolicyError" in str(reply.error) for reply in fed.grid.said)
+    assert trained == []
+    switch_off(monkeypatch, SecAgg, "_answer", "client.check(plan)", "None")
+    assert one_round(server, fed.grid) == (None, None)
+    assert sorted(trained) == [0, 1, 2, 3, 4]
+
+
+def test_nobody_trains_twice_for_a_round_that_is_over(tmp_path: Path) -> None:
+    trained = list[int]()
+
+    def train(partition: int, model: dict[str, NDArray[Any]]) -> Any:
+        trained.append(partition)
+        return TRAIN(partition, model)
+
+    fed = federation(tmp_path, train)
+    one_round(secure(fed), fed.grid)
+    trained.clear()
+    first = next(message for message in fed.grid.sent if message.metadata.dst_node_id == 100)
+    assert "is past round 1" in str(fed.grid.nodes[100].handle(first, 100).error)
+    assert trained == []
 
 
 def test_a_message_without_our_record_is_not_trained_on(tmp_path: Path) -> None:
@@ -681,7 +999,7 @@ def test_run_config_says_nothing_about_identities(tmp_path: Path) -> None:
 
 
 def test_weights_and_metrics_under_the_mask(tmp_path: Path) -> None:
-    fed = federation(tmp_path, TRAIN)
+    fed = federation(tmp_path, TRAIN, policy=replace(POLICY, weight_bound=25))
     server = secure(fed, weight_bound=25, metrics={"loss": 10.0})
     _, metrics = one_round(server, fed.grid)
     assert server.outcome is not None
@@ -689,20 +1007,6 @@ def test_weights_and_metrics_under_the_mask(tmp_path: Path) -> None:
     assert server.outcome.decode().weight == sum(weights)
     expected = sum(weight * (1.0 + i) for i, weight in enumerate(weights)) / sum(weights)
     assert dict(metrics) == {"loss": pytest.approx(expected, abs=1e-3)}
-
-
-@pytest.mark.parametrize("examples", [0, -3, 1.5, float("nan"), None, [3]])
-def test_weights_that_are_none(examples: Any, tmp_path: Path) -> None:
-    def train(partition: int, model: dict[str, NDArray[Any]]) -> Any:
-        new, metrics = TRAIN(partition, model)
-        if partition == 4:
-            metrics = {} if examples is None else {"num-examples": examples}
-        return new, metrics
-
-    fed = federation(tmp_path, train)
-    server = secure(fed, weight_bound=100)
-    one_round(server, fed.grid)
-    check_exact(server, ALL - {"client-4"}, {f"client-{i}": 10 * (i + 1) for i in range(5)})
 
 
 def test_frames_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -844,21 +1148,50 @@ def test_a_private_round_is_noised_charged_and_divided_by_the_plan(tmp_path: Pat
     fed = federation(tmp_path, PRIVATE_TRAIN, policy=NOISY)
     fed.grid.fate = lambda now, node: "lost" if (now, node) == (2, 102) else ""
     server, ledger = private(fed, tmp_path, rounds=2)
-    arrays, _ = one_round(server, fed.grid, PRIVATE_MODEL)
+    arrays, metrics = one_round(server, fed.grid, PRIVATE_MODEL)
+    assert list(metrics) == ["failed"]
     assert server.outcome is not None
     assert len(server.outcome.survivors) == 4
     assert [entry["phase"] for entry in ledger.entries()] == ["genesis", "reserve", "commit"]
-    total = server.outcome.decode().vector
+    total = server.outcome.decode().vector[:-1]  # the last counts failures
     np.testing.assert_allclose(numpy(arrays)["w"], total / 5)  # not 4: the denominator says nothing about who was there
 
     form = Form.of(PRIVATE_MODEL, clip=20.0)
     updates = changes(form, PRIVATE_TRAIN, PRIVATE_MODEL)
+    assert metrics["failed"] == pytest.approx(server.outcome.decode().vector[-1] / 5 / (0.25 * 20.0))
     error = total - sum(updates[name] for name in server.outcome.survivors)
     plan = server.outcome.event.plan
     assert plan.noise is not None
     deviation = float(plan.noise.variance) ** 0.5 / plan.encoding.scale
     # 300 coordinates: the root mean square is off by a factor of 2 with probability far below 1e-9
     assert 0.5 * deviation < float(np.sqrt(np.square(error).mean())) < 2 * deviation
+
+
+def test_failures_are_counted_under_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients 0 and 1 fail. What they put in, before the noise, is one at the last place, and nothing else."""
+    added = list[NDArray[np.float64]]()
+    encode = RoundPlan.encode_update
+
+    def kept(plan: RoundPlan, update: Any, weight: int, rng: Any) -> Any:
+        values = encode(plan, update, weight, rng)
+        added.append(plan.decode_total(values, 1).vector)
+        return values
+
+    monkeypatch.setattr(RoundPlan, "encode_update", kept)
+    fed = federation(
+        tmp_path, lambda partition, model: (FAILURES["NaN"] if partition < 2 else PRIVATE_TRAIN)(partition, model)
+    )
+    server, _ = private(fed, tmp_path, rounds=1)
+    _, metrics = one_round(server, fed.grid, PRIVATE_MODEL)
+    assert server.outcome is not None
+    assert len(server.outcome.survivors) == 5
+    share, scale = 0.25 * 20.0, server.outcome.event.plan.encoding.scale
+    counts = sorted((round(abs(vector[-1]) / share, 1), np.abs(vector[:-1]).max() < 0.5) for vector in added)
+    assert counts == [(0.0, False)] * 3 + [(1.0, True)] * 2
+    plan = server.outcome.event.plan
+    assert plan.noise is not None
+    deviation = float(plan.noise.variance) ** 0.5 / scale / share / 5
+    assert abs(metrics["failed"] - 0.4) < 8 * deviation  # beyond 8 deviations: probability below 1e-14
 
 
 def test_when_the_budget_is_spent_nobody_is_asked(tmp_path: Path) -> None:

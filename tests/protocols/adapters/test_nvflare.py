@@ -22,6 +22,7 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext, FLContextManager
+from nvflare.apis.fl_exception import UnsafeJobError
 from nvflare.apis.impl.wf_comm_server import WFCommServer
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
@@ -60,6 +61,7 @@ protocols = ["secagg", "secagg+", "threshold_ckks", "oneshot", "ckks"]
 corrupt = "0.1"
 dropout = "0.3"
 beacon = "{BEACON}"
+weight_bound = 50
 """
 SITES = ["site-1", "site-2", "site-3", "site-4"]
 MODEL = {"w": np.zeros((2, 3), np.float32), "steps": np.array(7, np.int32)}
@@ -172,6 +174,8 @@ class Federation:
     lost: Callable[[str, int], bool] = lambda site, nth: False
     """(site, how many tasks this site has had before): whether nothing more is heard of it."""
     changed: Callable[[str, int, Shareable], Shareable] = lambda site, nth, reply: reply
+    told: Callable[[str, Shareable], Shareable] = lambda site, data: data
+    """What a site is told in place of this."""
     replies: list[Shareable] = field(default_factory=list)
     abort: Signal = field(default_factory=Signal)
 
@@ -228,7 +232,7 @@ class Federation:
         if task:
             if self.lost(name, had[name]):
                 return False
-            reply = self.changed(name, had[name], self.sites[name].do(task, data))
+            reply = self.changed(name, had[name], self.sites[name].do(task, self.told(name, data)))
             had[name] += 1
             self.replies.append(reply)
             with self.server.new_context() as fl_ctx:
@@ -297,7 +301,8 @@ def test_the_model_moves_by_the_mean_in_its_own_types(federation: Federation) ->
     assert federation.persistor.saved == 2
 
 
-def test_weights_and_metrics_travel_under_the_mask(federation: Federation) -> None:
+def test_weights_and_metrics_travel_under_the_mask(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, policy=POLICY.replace("weight_bound = 50", "weight_bound = 25"))
     controller = averaging(weight_bound=25, metrics={"loss": 8.0}, clip=64.0)
     (outcome,) = federation.run(controller)
     weights = {1: 10, 2: 20, 3: 25, 4: 25}  # steps, at most the bound
@@ -406,26 +411,10 @@ def test_nothing_but_frames_leaves_a_site(federation: Federation) -> None:
 
 
 def proposal(federation: Federation, **options: Any) -> tuple[RoundPlan, Form]:
-    form, beacon = Form.of(MODEL, clip=CLIP, **options), bytes.fromhex(BEACON)
-    chosen: dict[str, Any] = {"min_contributors": 2, "model": form.model(MODEL), "beacon": beacon} | SETTING
+    form = Form.of(MODEL, clip=CLIP, weight=MetaKey.NUM_STEPS_CURRENT_ROUND, **options)
+    model, beacon = form.model(MODEL, {"total rounds": None, "job": "job"}), bytes.fromhex(BEACON)
+    chosen: dict[str, Any] = {"min_contributors": 2, "model": model, "beacon": beacon} | SETTING
     return RoundPlan.propose("secagg", federation.roster, form.encoding, **chosen), form
-
-
-def test_a_trainer_that_fails_takes_nothing_with_it(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
-    site = federation.sites["site-1"]
-
-    def failing(model: FLModel) -> Shareable:
-        answer = FLModelUtils.to_shareable(site.trainer.trained(model))
-        answer.set_return_code(ReturnCode.EXECUTION_RESULT_ERROR)
-        return answer
-
-    site.trainer.answer = failing
-    plan, form = proposal(federation)
-    reply = site.ask(plan, form)
-    assert reply.get_return_code() == ReturnCode.EXECUTION_RESULT_ERROR
-    assert set(reply) == {"__headers__"}
-    switch_off(monkeypatch, SecureExecutor, "_join", "make_reply(code)", "reply")
-    assert "DXO" in site.ask(plan, form)
 
 
 @pytest.mark.parametrize("task", ["train", "validate", "submit_model"])
@@ -464,7 +453,8 @@ def test_a_plan_for_another_form_or_model_is_refused(federation: Federation, mon
         (replace(plan, model=bytes(32)), form, MODEL),
     ]
     assert all(refused(site, site.ask(*one)) for one in wrong)
-    switch_off(monkeypatch, SecureExecutor, "_join", "form.check_plan(plan, old)", "None")
+    check_plan = "form.check_plan(plan, old, _told(task.total_rounds, fl_ctx))"
+    switch_off(monkeypatch, SecureExecutor, "_join", check_plan, "None")
     assert not refused(site, site.ask(*wrong[-1]))
 
 
@@ -473,7 +463,7 @@ def test_a_plan_that_the_policy_refuses_is_not_trained_for(tmp_path: Path, monke
     site = strict.sites["site-1"]
     plan, form = proposal(strict)
     assert refused(site, site.ask(plan, form))
-    switch_off(monkeypatch, SecureExecutor, "_join", "client.policy.check(plan, client.roster)", "None")
+    switch_off(monkeypatch, SecureExecutor, "_join", "client.check(plan)", "None")
     site.ask(plan, form)
     assert site.trainer.calls == 1  # ``Client.start`` refuses it all the same
 
@@ -490,24 +480,213 @@ def test_tasks_without_what_is_needed_are_refused(federation: Federation) -> Non
     assert refused(site, site.do(FRAME_TASK, FLModelUtils.to_shareable(frame)))  # nothing is under way
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda model: FLModel(params={"w": model.params["w"]}),
-        lambda model: FLModel(params={name: array * np.nan for name, array in model.params.items()}),
-        lambda model: FLModel(params={name: array.tolist() for name, array in model.params.items()}),
-        lambda model: FLModel(metrics={"loss": 1.0}),
-        lambda model: FLModel(params=model.params, metrics={"loss": float("nan")}),
-        lambda model: FLModel(params=model.params, metrics={"loss": 1.0}),  # no step count
-    ],
-)
-def test_a_trainer_whose_answer_makes_no_sense_sends_nothing(
-    federation: Federation, spoil: Callable[[FLModel], FLModel]
-) -> None:
+def raising(error: BaseException) -> Callable[[FLModel], FLModel]:
+    def train(model: FLModel) -> FLModel:
+        raise error
+
+    return train
+
+
+def coded(model: FLModel) -> Shareable:
+    answer = FLModelUtils.to_shareable(FLModel(params=model.params, metrics={"loss": 12345.0}))
+    answer.set_return_code(ReturnCode.EXECUTION_RESULT_ERROR)
+    return answer
+
+
+def counting(steps: Any) -> Callable[[FLModel], FLModel]:
+    return lambda model: FLModel(params=model.params, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: steps})
+
+
+FAILURES: dict[str, Callable[[FLModel], FLModel | Shareable]] = {
+    "an exception": raising(ValueError("12345")),
+    "an exception that ends jobs": raising(UnsafeJobError("12345")),
+    "an exit": raising(SystemExit("12345")),
+    "an error code": coded,
+    "an array less": lambda model: FLModel(params={"w": model.params["w"]}),
+    "NaN": lambda model: FLModel(params={name: array * np.nan for name, array in model.params.items()}),
+    "lists": lambda model: FLModel(params={name: array.tolist() for name, array in model.params.items()}),
+    "no model": lambda model: FLModel(metrics={"loss": 1.0}),
+    "nothing": lambda model: Shareable(),
+    "no step count": lambda model: FLModel(params=model.params, metrics={"loss": 1.0}),
+    "no steps": counting(0),
+    "half a step": counting(0.5),
+    "text": counting("12345"),
+}
+
+
+def replies_of(folder: Path, answer: Callable[[FLModel], FLModel | Shareable] | None) -> tuple[RoundOutcome, list[Any]]:
+    """A round in which site 2 trains so; what the server gets from it: codes, sizes, what is in it."""
+    federation = Federation(folder)
+    if answer is not None:
+        federation.sites["site-2"].trainer.answer = answer
+    said = list[Shareable]()
+
+    def keep(site: str, count: int, reply: Shareable) -> Shareable:
+        if site == "site-2":
+            said.append(reply)
+        return reply
+
+    federation.changed = keep
+    (outcome,) = federation.run(averaging(weight_bound=50))
+    assert all(b"12345" not in fobs.dumps(reply) for reply in said)
+    shown = [(reply.get_return_code(), len(fobs.dumps(reply)), set(reply), len(frame_of(reply))) for reply in said]
+    return outcome, shown
+
+
+@pytest.fixture(scope="module")
+def fine(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What the server gets when nothing fails."""
+    return replies_of(tmp_path_factory.mktemp("fine"), None)[1]
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_nobody_sees_whose_training_failed(what: str, fine: list[Any], tmp_path: Path) -> None:
+    """Its answers are like any other's in every phase; what goes in is zeros, its weight included."""
+    outcome, shown = replies_of(tmp_path / "failed", FAILURES[what])
+    assert shown == fine
+    assert len(shown) == 5
+    assert list(outcome.survivors) == SITES
+    total = outcome.decode()
+    assert total.weight == 10 + 30 + 40
+    left = [number * changes([SITES[number - 1]])[0] * 10 for number in (1, 3, 4)]
+    assert total.vector.tolist() == sum(left).tolist()  # type: ignore[union-attr]
+
+
+def test_control_a_failure_would_be_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    switch_off(monkeypatch, SecureExecutor, "_trained", "(Exception, SystemExit)", "ZeroDivisionError")
+    federation = Federation(tmp_path)
     site = federation.sites["site-1"]
-    site.trainer.answer = spoil
-    reply = site.ask(*proposal(federation, metrics={"loss": 8.0}, weight_bound=50))
-    assert (reply.get_return_code(), set(reply)) == (ReturnCode.EXECUTION_EXCEPTION, {"__headers__"})
+    site.trainer.answer = FAILURES["NaN"]
+    assert site.ask(*proposal(federation)).get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+
+
+def test_a_round_in_which_nobody_has_anything_changes_nothing(federation: Federation) -> None:
+    for site in federation.sites.values():
+        site.trainer.answer = FAILURES["NaN"]
+    (outcome,) = federation.run(averaging(weight_bound=50))
+    assert not outcome.total.any()
+    assert federation.persistor.weights["w"].tolist() == MODEL["w"].tolist()
+
+
+# What a trainer is told.
+
+
+Read = Callable[[FLModel], float]
+
+
+def steer(folder: Path, read: Read, told: FLModel, **also: Any) -> tuple[list[RoundOutcome], Federation]:
+    """Trainers whose rate is what ``read`` finds; the server tells something else to all sites but the first."""
+    federation = Federation(folder)
+    for site in federation.sites.values():
+        site.trainer.answer = steered(site.trainer, read)
+
+    def other(site: str, data: Shareable) -> Shareable:
+        if site != "site-1" and data.get_header("current_round") is not None and "secagg_plan" in str(data):
+            changed = FLModelUtils.from_shareable(data)
+            changed.current_round, changed.total_rounds = told.current_round, told.total_rounds
+            return FLModelUtils.to_shareable(changed)
+        return data
+
+    federation.told = other
+    return federation.run(averaging(**also)), federation
+
+
+def steered(trainer: Trainer, read: Read) -> Callable[[FLModel], FLModel]:
+    def train(model: FLModel) -> FLModel:
+        rate = read(model)
+        new = {name: model.params[name] + rate * (array - MODEL[name]) for name, array in moved(trainer.number).items()}
+        return FLModel(params=new)
+
+    return train
+
+
+STEERED: dict[str, tuple[Read, FLModel, list[tuple[Any, str, str, str]]]] = {
+    "current round": (
+        lambda model: float(model.current_round == 0),
+        FLModel(params={}, current_round=7, total_rounds=1),
+        [
+            (SecureExecutor, "_join", "task.current_round != plan.round", "False"),
+            (adapter, "_ordinary", "plan.round", "task.current_round"),
+        ],
+    ),
+    "total rounds": (
+        lambda model: float(model.total_rounds == 1),
+        FLModel(params={}, current_round=0, total_rounds=7),
+        [(SecureExecutor, "_join", "form.check_plan(plan, old, _told(task.total_rounds, fl_ctx))", "None")],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", STEERED)
+def test_a_sum_cannot_be_made_one_sites_update(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: the sum over all four is that of site 1, to the last bit."""
+    read, told, checks = STEERED[what]
+    outcomes, federation = steer(tmp_path / "checked", read, told)
+    assert outcomes == []
+    codes = [reply.get_return_code() for reply in federation.replies]
+    assert sorted(codes) == [ReturnCode.EXECUTION_EXCEPTION] * 3 + [ReturnCode.OK]
+    assert [site.trainer.calls for site in federation.sites.values()] == [1, 0, 0, 0]
+    for check in checks:
+        switch_off(monkeypatch, *check)
+    (outcome,) = steer(tmp_path / "control", read, told)[0]
+    assert list(outcome.survivors) == SITES
+    assert outcome.total.tolist() == changes(["site-1"])[0].tolist()
+
+
+def test_the_job_is_bound(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer may read its name."""
+    site, (plan, form) = federation.sites["site-1"], proposal(federation)
+    site.engine.contexts.job_id = "another"
+    assert refused(site, site.ask(plan, form))
+    site.engine.contexts.job_id = "job"
+    assert site.ask(plan, form).get_return_code() == ReturnCode.OK
+
+
+def test_a_site_counts_by_its_steps_and_nothing_else(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = federation.sites["site-1"]
+    plan, form = proposal(federation, weight_bound=50)
+    other = replace(form, weight="loss")
+    plan = replace(plan, model=other.model(MODEL, {"total rounds": None, "job": "job"}))
+    assert refused(site, site.ask(plan, other))
+    switch_off(monkeypatch, SecureExecutor, "_join", 'form.weight not in ("", MetaKey.NUM_STEPS_CURRENT_ROUND)')
+    assert not refused(site, site.ask(plan, other))  # control
+
+
+def test_what_is_not_bound_is_not_handed_on(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers, the server's public properties, a start round, arrays in another memory layout, metrics, meta."""
+    site, (plan, form) = federation.sites["site-1"], proposal(federation)
+    seen = list[tuple[str, Any]]()
+
+    def execute(task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        layouts = {name: array.flags.c_contiguous for name, array in shareable["DXO"]["data"].items()}
+        peer = fl_ctx.get_peer_context()
+        told = (fl_ctx.get_prop(FLContextKey.TASK_DATA), peer and peer.get_prop("rate"), shareable.get_peer_props())
+        seen.append((repr(shareable), (layouts, *told)))
+        return make_reply(ReturnCode.OK)
+
+    monkeypatch.setattr(site.trainer, "execute", execute)
+    for number in range(3):
+        if number == 2:
+            switch_off(monkeypatch, SecureExecutor, "_trained", "fl_ctx.get_engine().new_context()", "fl_ctx")
+        model = {name: np.asfortranarray(array).reshape(array.shape, order="A") for name, array in MODEL.items()}
+        meta = {"secagg_plan": plan.encode(), "secagg_form": FORM.encode(form), "rate": number}
+        told = FLModel(
+            params=model if number else MODEL, meta=meta, metrics={"x": number}, current_round=0, start_round=number
+        )
+        task = FLModelUtils.to_shareable(told)
+        task.set_header("rate", number)
+        task["rate"] = number
+        with site.engine.new_context() as fl_ctx:
+            peer = FLContext()
+            peer.set_prop("rate", number, private=False, sticky=False)
+            fl_ctx.set_peer_context(peer)
+            task.set_peer_props(peer.get_all_public_props())
+            fl_ctx.set_prop(FLContextKey.TASK_DATA, task, private=True, sticky=False)
+            assert site.executor.execute(TRAIN_TASK, task, fl_ctx, Signal()).get_return_code() == ReturnCode.OK
+    assert seen[0] == seen[1]
+    assert "rate" not in str(seen[:2])
+    assert seen[0][1] == (dict.fromkeys(MODEL, True), None, None, None)
+    assert seen[2][1][2] == 2  # control: the context that the server's task came with
 
 
 def in_place(trainer: Trainer) -> Callable[[FLModel], FLModel]:

@@ -54,7 +54,8 @@ def vectors(names: list[str], plan: RoundPlan) -> dict[str, np.ndarray]:
 
 class Scene:
     def __init__(self, n: int = 6, encoding: Encoding | None = None, seed: bytes = bytes(32), **options: object):
-        self.roster, self.clients = local_clients(n, POLICY, Prg(seed))
+        policy = POLICY if encoding is None else replace(POLICY, weight_bound=encoding.weight_bound)
+        self.roster, self.clients = local_clients(n, policy, Prg(seed))
         self.plan = proposal(self.roster, encoding, session=bytes(16), **options)
         self.updates = vectors(list(self.clients), self.plan)
         self.server: Any = None if self.plan.noise else serve(self.plan, self.roster)
