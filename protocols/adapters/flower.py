@@ -95,9 +95,10 @@ class SecAgg:
         roster: str | Path = "",
         journal: str | Path = "",
         ledger: str | Path = "",
+        deployment: str = "",
         rng: Rng = os.urandom,
     ) -> None:
-        self._policy, self._rng = policy, rng
+        self._policy, self._deployment, self._rng = policy, deployment, rng
         self._paths = {"identity": identity, "roster": roster, "journal": journal, "ledger": ledger}
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -117,7 +118,15 @@ class SecAgg:
         update = self._trained(message, context, call_next, plan, ours) if "form" in ours else None
         with ExitStack() as held:
             journal, ledger = self._journal(context, held), self._ledger(context, identity, held)
-            client = Client(identity, roster, policy=self._policy, journal=journal, ledger=ledger, rng=self._rng)
+            client = Client(
+                identity,
+                roster,
+                policy=self._policy,
+                journal=journal,
+                ledger=ledger,
+                deployment=self._deployment,
+                rng=self._rng,
+            )
             if update is not None:
                 frame = client.start(plan, *update)
             else:
