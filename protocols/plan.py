@@ -65,6 +65,8 @@ class RoundPlan:
             raise UsageError(f"min_contributors must be between 2 and {self.clients}, not {self.min_contributors}")
         if self.noise is not None and (least := self.clients - self.noise.dropouts) > self.min_contributors:
             raise UsageError(f"the noise allows for {self.noise.dropouts} missing: min_contributors is {least} then")
+        if self.noise is not None and not self.noise.drawable(self.clients):
+            raise UsageError("no client can draw so much noise, or so little")
         self.encoding.check_ring(self.ring, self.clients, self.noise_tail)
         registry.find(self.protocol).check_parameters(self)
 

@@ -122,7 +122,7 @@ class SigningKey:
 
 
 def check_signing_key(public: bytes, *, culprit: str = "") -> None:
-    """Raise ``PeerError`` for a point of small order, under which anybody can sign, and for a second way to write one."""
+    """Raise ``PeerError`` for a point of small order, under which anybody can sign, or one that is not reduced."""
     y = int.from_bytes(public, "little") % (1 << 255)
     if y >= _FIELD or y in _SMALL_ORDER:
         raise PeerError("unusable Ed25519 public key", culprits=[culprit] if culprit else [])

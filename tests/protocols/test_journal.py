@@ -71,9 +71,7 @@ def test_retired_rounds_are_gone_but_not_forgotten(journal: Journal) -> None:
     assert (journal.records(A, 3), journal.last_round(A), journal.head()) == ([], 3, head)
     assert len(journal.records(B, 3)) == 1
     for step in (0, 1):
-        with pytest.raises(
-            PolicyError, match=r"past round 3|step 1 of round 3 was already taken, or the round is over"
-        ):
+        with pytest.raises(PolicyError, match=r"past round 3|step 1 of round 3 .* is over"):
             journal.append(D, A, 3, step, b"again")
     assert (journal.records(A, 3), journal.head()) == ([], head)
 

@@ -30,9 +30,10 @@ def test_a_key_under_which_anybody_can_sign(tmp_path: Path, monkeypatch: pytest.
     for public in weak:
         file = tmp_path / f"{public.hex()}.toml"
         file.write_text(f'[clients]\nalice = "{key(1).hex()}"\nbob = "{public.hex()}"\n')
-        for refused in (lambda: Roster.build({"alice": key(1), "bob": public}), lambda: Roster.load(file)):
-            with pytest.raises(UsageError, match=r"a roster with an unusable Ed25519 public key \[bob\]"):
-                refused()
+        with pytest.raises(UsageError, match=r"a roster with an unusable Ed25519 public key \[bob\]"):
+            Roster.build({"alice": key(1), "bob": public})
+        with pytest.raises(UsageError, match=r"a roster with an unusable Ed25519 public key \[bob\]"):
+            Roster.load(file)
     switch_off(monkeypatch, keys, "check_signing_key", "y >= _FIELD or y in _SMALL_ORDER")
     monkeypatch.setattr(roster_module, "check_signing_key", keys.check_signing_key)
     for public in weak:
