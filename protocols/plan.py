@@ -23,7 +23,7 @@ from secagg.codec import Codec, Reader, blob, fixed, optional, struct, text, u8,
 from secagg.encoding import ENCODING, Encoding, Sum
 from secagg.errors import DecodeError, UsageError
 from secagg.keys import digest
-from secagg.params import MAX_CLIENTS, Adversary, fraction
+from secagg.params import MAX_CLIENTS, Adversary, CostModel, fraction
 from secagg.prg import Rng
 from secagg.ring import Ring
 
@@ -84,6 +84,7 @@ class RoundPlan:
         adversary: Adversary | str = Adversary.ACTIVE,
         security: int = 40,
         correctness: int = 20,
+        cost_model: CostModel | str = CostModel.CORE_SVP,
         noise: NoiseSpec | None = None,
         session: bytes | None = None,
         model: bytes = NO_MODEL,
@@ -94,13 +95,20 @@ class RoundPlan:
         ``clients`` is the most that may take part (default: the whole roster); at most a fraction ``corrupt`` of
         them is dishonest, and the round is to survive that ``dropout`` of them fall silent. ``encoding`` and ``noise``
         of a private sum come from ``dp.calibrate``. ``beacon`` is for protocols that draw lots: bytes that the clients
-        know from elsewhere (``Policy.beacon``).
+        know from elsewhere (``Policy.beacon``). ``cost_model`` is for protocols with lattices: how their security is
+        counted (``secagg.params.CostModel``).
         """
         n = len(roster) if clients is None else clients
         if n > len(roster):
             raise UsageError(f"the roster has {len(roster)} clients, not {n}")
         parameters = registry.find(protocol).choose(
-            n, fraction(corrupt), fraction(dropout), Adversary(adversary), security, correctness
+            n,
+            fraction(corrupt),
+            fraction(dropout),
+            Adversary(adversary),
+            security,
+            correctness,
+            CostModel(cost_model),
         )
         return cls(
             protocol=protocol,

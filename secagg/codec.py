@@ -179,7 +179,7 @@ def enumeration(kind: type[E]) -> Codec[E]:
         value = name.read(reader)
         try:
             return kind(value)
-        except ValueError:
+        except (ValueError, UsageError):
             raise DecodeError(f"unknown {kind.__name__.lower()}") from None
 
     return Codec(lambda out, value: name.write(out, value.value), read, name.least)
