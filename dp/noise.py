@@ -34,7 +34,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGEST_VARIANCE = Fraction(1 << 44)
-"""Of what one client draws: the samplers' limit."""
+SMALLEST_VARIANCE = Fraction(1, 1 << 20)
+"""Of what one client draws: the samplers' limits."""
+
+_BEYOND = 1 << 256
+"""No variance that anybody tries is so large; with these floating-point numbers still calculate."""
 
 WRAP_BITS = 40
 """Noise makes a round's sum wrap around the ring with probability below 2^-40: below 2^-20 in a million rounds."""
@@ -65,10 +69,12 @@ class NoiseSpec:
     components: int = 0
 
     def __post_init__(self) -> None:
-        if self.variance <= 0:
-            raise UsageError("the variance of noise is above zero")
-        if self.dropouts < 0 or self.colluders < 0:
-            raise UsageError("no fewer than zero clients drop out or collude")
+        if not 0 < self.variance < _BEYOND:
+            raise UsageError("the variance of noise is above zero, and not beyond all reason")
+        if not (0 <= self.dropouts < 1 << 32 and 0 <= self.colluders < 1 << 32):
+            raise UsageError("between zero and 2^32 - 1 clients drop out or collude")
+        if self.components >= 1 << 16:
+            raise UsageError("there are at most 2^16 - 1 removable components")
         if not 0 <= self.components <= self.dropouts:
             raise UsageError(f"{self.components} removable components do not fit {self.dropouts} dropouts")
         if self.components and self.family is not Family.SKELLAM:
@@ -82,8 +88,8 @@ class NoiseSpec:
             )
 
     def drawable(self, clients: int) -> bool:
-        """Whether the samplers reach so far."""
-        return self._at_level(clients, self.dropouts) <= LARGEST_VARIANCE
+        """Whether the samplers reach so far, and make noise so little."""
+        return self.each(clients) >= SMALLEST_VARIANCE and self._at_level(clients, self.dropouts) <= LARGEST_VARIANCE
 
     def each(self, clients: int) -> Fraction:
         """The variance of the noise that a client adds to keep."""

@@ -43,6 +43,9 @@ FIELDS = {
     "steps": "event count sampling seen_by",
 }
 COUNTS = ("planned", "survivors", "dimension", "l2_squared", "l1", "weight_bound", "ring_bits")
+PRIME = 2**255 - 19
+ORDER_8 = 0x5FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+SMALL_ORDER = {0, 1, PRIME - 1, ORDER_8, PRIME - ORDER_8}  # y of Ed25519's points of order 1, 2, 4 and 8
 RELATIONS = ("add-or-remove", "replace-one", "zero-out")
 
 
@@ -69,6 +72,8 @@ def transcript(label: bytes, *parts: bytes) -> bytes:
 
 
 def check_signature(key: bytes, signature: bytes, label: bytes, part: bytes, problem: str) -> None:
+    y = int.from_bytes(key, "little") % 2**255
+    need(y < PRIME and y not in SMALL_ORDER, f"{problem}: under such a key anybody can sign")
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, transcript(label, part))
     except (InvalidSignature, ValueError):

@@ -1,9 +1,14 @@
 """What a client must remember across a crash, written before it speaks.
 
 A journal is an append-only list of sealed records, numbered within each (session, round), under one hash chain. The
-client seals and opens the records; a journal sees ciphertext. Its promises are: ``append`` returns only when the
-record is durable, a step is taken once, and ``head`` moves with every write, so that a deployment which remembers a
-head can tell when an older copy of the file comes back.
+client seals and opens the records; a journal sees ciphertext. Its promises are:
+
+- ``append`` returns only when the record is durable, and a step is taken once.
+- A round is begun once, by its step 0, and the rounds of a session only ascend. Whatever is destroyed, that is not
+  forgotten.
+- Beginning a round destroys the records of all other rounds of its session and of its deployment, in the same
+  transaction. So of one deployment at most one round can be opened, the one begun last: not one that was abandoned.
+- ``head`` moves with every write, so that who remembers a head can tell when an older copy of the file comes back.
 """
 
 from __future__ import annotations
@@ -25,25 +30,36 @@ EMPTY_HEAD = bytes(32)
 
 class Journal(Protocol):
     def records(self, session: bytes, round_: int) -> list[bytes]:
-        """The records of a round that is not retired, in order."""
+        """The records of a round that lives, in order; nothing if it was not begun, or is over."""
 
-    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
-        """Keep a record for good before returning; ``PolicyError`` if this step was taken already."""
+    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
+        """Keep a record for good before returning. Step 0 begins a round, later ones go on with it where it stands.
+
+        ``PolicyError``: the step was taken, one before it is missing, or the round is over.
+        """
 
     def retire(self, session: bytes, before: int) -> None:
-        """Destroy the records of the rounds before ``before``; that these rounds took place is not forgotten."""
+        """Destroy the records of the session's rounds before ``before``; that they took place is not forgotten."""
 
     def last_round(self, session: bytes) -> int | None:
-        """The highest round of this session in which anything was ever written."""
+        """The highest round of this session that was ever begun."""
 
     def head(self) -> bytes:
         """The hash chain's last link."""
 
 
-def chained(head: bytes, session: bytes, round_: int, step: int, record_digest: bytes) -> bytes:
+def chained(head: bytes, deployment: bytes, session: bytes, round_: int, step: int, record_digest: bytes) -> bytes:
     """The next link of a journal's hash chain."""
     place = round_.to_bytes(4, "big") + step.to_bytes(4, "big")
-    return digest(labels.JOURNAL_RECORD, head, session, place, record_digest)
+    return digest(labels.JOURNAL_RECORD, head, deployment, session, place, record_digest)
+
+
+def check_next(round_: int, step: int, taken: int, last: int | None) -> None:
+    """Refuse a step that is not next: ``taken`` is how many of this round's are there, ``last`` the session's round."""
+    if step == 0 and last is not None and round_ <= last:
+        raise PolicyError(f"this session is past round {round_}: it is over, or was begun already")
+    if step != taken:
+        raise PolicyError(f"step {step} of round {round_} was already taken, or the round is over")
 
 
 class MemoryJournal:
@@ -51,23 +67,29 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._records: dict[tuple[bytes, int], list[bytes]] = {}
+        self._deployments: dict[tuple[bytes, int], bytes] = {}
         self._last: dict[bytes, int] = {}
         self._head = EMPTY_HEAD
 
     def records(self, session: bytes, round_: int) -> list[bytes]:
         return list(self._records.get((session, round_), ()))
 
-    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
-        taken = self._records.setdefault((session, round_), [])
-        if step != len(taken):
-            raise PolicyError(f"step {step} of round {round_} was already taken, or an earlier one is missing")
-        taken.append(record)
-        self._last[session] = max(round_, self._last.get(session, 0))
-        self._head = chained(self._head, session, round_, step, sha256(record).digest())
+    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
+        place = session, round_
+        taken = len(self._records[place]) if self._deployments.get(place) == deployment else 0
+        check_next(round_, step, taken, self._last.get(session))
+        if step == 0:
+            self._destroy([key for key, of in self._deployments.items() if of == deployment or key[0] == session])
+            self._records[place], self._deployments[place], self._last[session] = [], deployment, round_
+        self._records[place].append(record)
+        self._head = chained(self._head, deployment, session, round_, step, sha256(record).digest())
 
     def retire(self, session: bytes, before: int) -> None:
-        for key in [key for key in self._records if key[0] == session and key[1] < before]:
-            del self._records[key]
+        self._destroy([key for key in self._records if key[0] == session and key[1] < before])
+
+    def _destroy(self, rounds: list[tuple[bytes, int]]) -> None:
+        for place in rounds:
+            del self._records[place], self._deployments[place]
 
     def last_round(self, session: bytes) -> int | None:
         return self._last.get(session)
@@ -76,28 +98,17 @@ class MemoryJournal:
         return self._head
 
 
-class ForgetfulJournal:
+class ForgetfulJournal(MemoryJournal):
     """Remembers that steps were taken, and not what was said: for the thousands of clients of a simulation.
 
     A client can go on with it as long as it lives, and never again: what it said, it can neither repeat nor contradict.
     """
 
-    def __init__(self) -> None:
-        self._steps: dict[tuple[bytes, int], int] = {}
-
     def records(self, session: bytes, round_: int) -> list[bytes]:
         return []
 
-    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
-        if step != self._steps.get((session, round_), 0):
-            raise PolicyError(f"step {step} of round {round_} was already taken, or an earlier one is missing")
-        self._steps[session, round_] = step + 1
-
-    def retire(self, session: bytes, before: int) -> None:
-        """There is nothing to destroy."""
-
-    def last_round(self, session: bytes) -> int | None:
-        return max((round_ for of, round_ in self._steps if of == session), default=None)
+    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
+        super().append(deployment, session, round_, step, b"")
 
     def head(self) -> bytes:
         raise UsageError("a journal that forgets has no history to pin")
@@ -107,24 +118,40 @@ class SqliteJournal:
     """A durable journal in one file, for one client.
 
     ``pinned`` is a head seen earlier: a file that does not contain it has been rolled back and is refused. Every
-    append is synced to disk; retired records are overwritten.
+    append is synced to disk. What is destroyed is overwritten in the file. While a transaction lasts, SQLite keeps the
+    pages that it changes in a second file beside it (``-journal``), which a crash may leave behind, which undoes the
+    unfinished transaction when the journal is next opened, and which is deleted and not overwritten: what a disk gives
+    back of deleted files, sealed as it is, is out of reach here.
     """
 
     def __init__(self, path: str | Path, *, pinned: bytes | None = None) -> None:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # nobody else's business, sealed or not
             self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.executescript(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
+            self._db.executescript(_PRAGMAS)
+            with self._transaction():
+                self._find_tables(path)
+        except (OSError, sqlite3.Error, StorageError) as error:
             raise UsageError(f"cannot open journal {path}: {error}") from None
         self._check_chain(pinned)
+
+    def _find_tables(self, path: str | Path) -> None:
+        """Make them in a new file; of another version, or somebody else's, they are refused."""
+        [(version,)], [(tables,)] = self._read("PRAGMA user_version"), self._read("SELECT count(*) FROM sqlite_master")
+        if (version, tables) == (0, 0):
+            self._db.execute(_SCHEMA)
+            self._db.execute(f"PRAGMA user_version = {_VERSION}")
+        elif version != _VERSION:
+            raise UsageError(f"{path} is not a journal of this version of secagg")
 
     def _check_chain(self, pinned: bytes | None) -> None:
         head, seen = EMPTY_HEAD, pinned in (None, EMPTY_HEAD)
         try:
-            rows = self._db.execute("SELECT session, round, step, digest, record, link FROM log ORDER BY number")
-            for session, round_, step, record_digest, record, link in rows:
-                head = chained(head, session, round_, step, record_digest)
+            rows = self._db.execute(
+                "SELECT deployment, session, round, step, digest, record, link FROM log ORDER BY number"
+            )
+            for deployment, session, round_, step, record_digest, record, link in rows:
+                head = chained(head, deployment, session, round_, step, record_digest)
                 if head != link or (record is not None and sha256(record).digest() != record_digest):
                     raise PolicyError("the journal has been altered")
                 seen = seen or head == pinned
@@ -137,15 +164,15 @@ class SqliteJournal:
         query = "SELECT record FROM log WHERE session = ? AND round = ? AND record IS NOT NULL ORDER BY step"
         return [record for (record,) in self._read(query, session, round_)]
 
-    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
+    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
         record_digest = sha256(record).digest()
         with self._transaction():
-            link = chained(self.head(), session, round_, step, record_digest)
-            values = (session, round_, step, record_digest, record, link)
-            try:
-                self._db.execute(_INSERT, values)
-            except sqlite3.IntegrityError:
-                raise PolicyError(f"step {step} of round {round_} was already taken") from None
+            [(taken,)] = self._read(_TAKEN, deployment, session, round_)
+            check_next(round_, step, taken, self.last_round(session))
+            if step == 0:
+                self._db.execute(_SUPERSEDE, (deployment, session))
+            link = chained(self.head(), deployment, session, round_, step, record_digest)
+            self._db.execute(_INSERT, (deployment, session, round_, step, record_digest, record, link))
 
     def retire(self, session: bytes, before: int) -> None:
         with self._transaction():
@@ -182,18 +209,24 @@ class SqliteJournal:
         self._db.close()
 
 
-_INSERT = "INSERT INTO log (session, round, step, digest, record, link) VALUES (?, ?, ?, ?, ?, ?)"
-_SCHEMA = """
+_VERSION = 2
+_TAKEN = "SELECT count(record) FROM log WHERE deployment = ? AND session = ? AND round = ?"
+_SUPERSEDE = "UPDATE log SET record = NULL WHERE (deployment = ? OR session = ?) AND record IS NOT NULL"
+_INSERT = "INSERT INTO log (deployment, session, round, step, digest, record, link) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_PRAGMAS = """
 PRAGMA synchronous = EXTRA;
 PRAGMA secure_delete = ON;
-CREATE TABLE IF NOT EXISTS log (
-    number  INTEGER PRIMARY KEY,
-    session BLOB NOT NULL,
-    round   INTEGER NOT NULL,
-    step    INTEGER NOT NULL,
-    digest  BLOB NOT NULL,
-    record  BLOB,
-    link    BLOB NOT NULL,
+"""
+_SCHEMA = """
+CREATE TABLE log (
+    number     INTEGER PRIMARY KEY,
+    deployment BLOB NOT NULL,
+    session    BLOB NOT NULL,
+    round      INTEGER NOT NULL,
+    step       INTEGER NOT NULL,
+    digest     BLOB NOT NULL,
+    record     BLOB,
+    link       BLOB NOT NULL,
     UNIQUE (session, round, step)
-);
+)
 """

@@ -132,6 +132,10 @@ class Client:
     this client's update and returns the first frame; ``receive`` takes a server frame and returns the answer. With a
     durable journal a restarted client calls ``start`` again with the same plan, or ``resume``, and goes on where it
     was: what it said before, it says again byte for byte.
+
+    ``deployment`` is this client's own name, never a server's, for what its sessions belong to: who begins a round
+    gives up all others of the same deployment, whatever their sessions, and their secrets are destroyed. Without a name
+    each roster is a deployment. Sessions that are to live side by side need different names.
     """
 
     def __init__(
@@ -142,6 +146,7 @@ class Client:
         policy: Policy,
         journal: Journal | None = None,
         ledger: Ledger | None = None,
+        deployment: str = "",
         rng: Rng = os.urandom,
     ) -> None:
         if roster.keys[roster.number(identity.name)] != identity.key.public:
@@ -149,6 +154,7 @@ class Client:
         self.identity, self.roster, self.policy = identity, roster, policy
         self._journal: Journal = MemoryJournal() if journal is None else journal
         self._ledger = ledger
+        self._deployment = digest(labels.JOURNAL_DEPLOYMENT, deployment.encode(), b"" if deployment else roster.digest)
         self._journal_key = derive(identity.key.secret, labels.JOURNAL_KEY)
         self._rng = rng
         self._round: ClientRound | None = None
@@ -226,13 +232,14 @@ class Client:
         if records and records[0].request != plan.encode():
             raise PolicyError("another plan was already accepted for this round")
         if not records and last is not None and plan.round <= last:
-            raise PolicyError(f"this session is past round {plan.round} for this client")
+            raise PolicyError(
+                f"this session is past round {plan.round} for this client: it is over, or was given up for a newer one"
+            )
         return records
 
     def _entered(self, plan: RoundPlan, records: list[_Record], values: Callable[[], Words], secret: bytes) -> bytes:
         protocol = registry.find(plan.protocol)
         current = protocol.client(plan, self.roster, self.identity, self.policy, values, secret)
-        self._journal.retire(plan.session, plan.round)
         self._round, self._answered, self._unsafe = current, [], True
         if records:
             frame = self._resume(current, records)
@@ -267,7 +274,7 @@ class Client:
     def finish(self) -> None:
         """Destroy the secrets of the current round; from then on it can be neither resumed nor repeated.
 
-        The next ``start`` of the session does the same. Call it when the sum has been published, or given up.
+        The next ``start`` in the same deployment does the same. Call it when the sum has been published, or given up.
         """
         if self._round is not None:
             self._journal.retire(self._round.plan.session, self._round.plan.round + 1)
@@ -278,7 +285,7 @@ class Client:
         frame = registry.find(plan.protocol).messages.encode(plan, reply)
         record = _RECORD.encode(_Record(request, frame, secret))
         box = seal(self._journal_key, record, _place(plan, step), self._rng)
-        self._journal.append(plan.session, plan.round, step, box)
+        self._journal.append(self._deployment, plan.session, plan.round, step, box)
         self._answered.append(sha256(request).digest())
         return frame
 

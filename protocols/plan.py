@@ -23,7 +23,7 @@ from secagg.codec import Codec, Reader, blob, fixed, optional, struct, text, u8,
 from secagg.encoding import ENCODING, Encoding, Sum
 from secagg.errors import DecodeError, UsageError
 from secagg.keys import digest
-from secagg.params import MAX_CLIENTS, Adversary, fraction
+from secagg.params import MAX_CLIENTS, Adversary, CostModel, fraction
 from secagg.prg import Rng
 from secagg.ring import Ring
 
@@ -65,6 +65,8 @@ class RoundPlan:
             raise UsageError(f"min_contributors must be between 2 and {self.clients}, not {self.min_contributors}")
         if self.noise is not None and (least := self.clients - self.noise.dropouts) > self.min_contributors:
             raise UsageError(f"the noise allows for {self.noise.dropouts} missing: min_contributors is {least} then")
+        if self.noise is not None and not self.noise.drawable(self.clients):
+            raise UsageError("no client can draw so much noise, or so little")
         self.encoding.check_ring(self.ring, self.clients, self.noise_tail)
         registry.find(self.protocol).check_parameters(self)
 
@@ -82,6 +84,7 @@ class RoundPlan:
         adversary: Adversary | str = Adversary.ACTIVE,
         security: int = 40,
         correctness: int = 20,
+        cost_model: CostModel | str = CostModel.CORE_SVP,
         noise: NoiseSpec | None = None,
         session: bytes | None = None,
         model: bytes = NO_MODEL,
@@ -92,13 +95,20 @@ class RoundPlan:
         ``clients`` is the most that may take part (default: the whole roster); at most a fraction ``corrupt`` of
         them is dishonest, and the round is to survive that ``dropout`` of them fall silent. ``encoding`` and ``noise``
         of a private sum come from ``dp.calibrate``. ``beacon`` is for protocols that draw lots: bytes that the clients
-        know from elsewhere (``Policy.beacon``).
+        know from elsewhere (``Policy.beacon``). ``cost_model`` is for protocols with lattices: how their security is
+        counted (``secagg.params.CostModel``).
         """
         n = len(roster) if clients is None else clients
         if n > len(roster):
             raise UsageError(f"the roster has {len(roster)} clients, not {n}")
         parameters = registry.find(protocol).choose(
-            n, fraction(corrupt), fraction(dropout), Adversary(adversary), security, correctness
+            n,
+            fraction(corrupt),
+            fraction(dropout),
+            Adversary(adversary),
+            security,
+            correctness,
+            CostModel(cost_model),
         )
         return cls(
             protocol=protocol,

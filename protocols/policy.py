@@ -10,7 +10,7 @@ from math import floor
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg.errors import PolicyError, UsageError
-from secagg.params import Adversary, fraction
+from secagg.params import Adversary, CostModel, fraction
 
 ENFORCED_UP_TO = 4096
 """Up to this many clients, a client demands signatures of ``min_contributors`` others; beyond, only of neighbours."""
@@ -27,7 +27,9 @@ class Policy:
     deployment, or from a public source, and not from the server: what lots are drawn with, once the roster is fixed.
     ``whole_roster`` is for a roster that was itself drawn by lot: no server chooses a part of it. ``weight_bound`` is
     the largest weight that this client ever has: a plan that weighs has this bound and no other, since a server that
-    could choose bounds would find out a client's weight by halving.
+    could choose bounds would find out a client's weight by halving. ``cost_model`` is how this client wants the
+    security of lattices counted: "core-svp" refuses rings that have their 128 bits only by the tables of the
+    Homomorphic Encryption Standard.
     """
 
     min_contributors: int
@@ -40,6 +42,7 @@ class Policy:
     beacon: bytes = b""
     whole_roster: bool = False
     weight_bound: int = 1
+    cost_model: CostModel = CostModel.STANDARD
 
     def __post_init__(self) -> None:
         if self.min_contributors < 2:
@@ -54,6 +57,7 @@ class Policy:
         object.__setattr__(self, "corrupt", fraction(self.corrupt))
         object.__setattr__(self, "dropout", fraction(self.dropout))
         object.__setattr__(self, "adversary", Adversary(self.adversary))
+        object.__setattr__(self, "cost_model", CostModel(self.cost_model))
 
     def corrupt_of(self, n: int) -> int:
         """How many of n clients may be dishonest."""
@@ -85,6 +89,11 @@ class Policy:
             )
         if self.noise_multiplier is not None:
             self._check_noise(plan)
+
+    def check_cost_model(self, cost_model: CostModel) -> None:
+        """For protocols with lattices: whether this client is content with how the plan counts their security."""
+        if self.cost_model is CostModel.CORE_SVP and cost_model is not CostModel.CORE_SVP:
+            raise PolicyError(f"the ring has 128 bits of security by the {cost_model}, and not by core-SVP")
 
     def _check_noise(self, plan: RoundPlan) -> None:
         least = Fraction(self.noise_multiplier or 0) ** 2 * plan.encoding.sensitivity().l2_squared

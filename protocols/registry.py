@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from secagg.codec import Codec
 from secagg.errors import UsageError
-from secagg.params import Adversary
+from secagg.params import Adversary, CostModel
 
 if TYPE_CHECKING:
     from protocols.machine import ClientRound, ServerRound
@@ -40,8 +40,8 @@ class Protocol:
     server_learns: str
     cost: str
     parameters: Codec[Any]
-    choose: Callable[[int, Fraction, Fraction, Adversary, int, int], object]
-    """(n, corrupt, dropout, adversary, security, correctness) -> parameters for a real round."""
+    choose: Callable[[int, Fraction, Fraction, Adversary, int, int, CostModel], object]
+    """(n, corrupt, dropout, adversary, security, correctness, cost model of lattices) -> parameters for a round."""
     check_parameters: Callable[[RoundPlan], None]
     """Refuse (``UsageError``) a plan that makes no sense for anybody."""
     check_policy: Callable[[RoundPlan, Policy], None]

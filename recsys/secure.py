@@ -40,7 +40,7 @@ from secagg import labels
 from secagg.encoding import Encoding
 from secagg.errors import StorageError
 from secagg.keys import derive
-from secagg.params import Adversary, fraction
+from secagg.params import Adversary, CostModel, fraction
 from secagg.prg import Prg
 
 if TYPE_CHECKING:
@@ -109,7 +109,9 @@ class Deployment:
     def parameters(self, clients: int) -> object:
         """Of the protocol, for a cohort; ``UsageError`` if nothing resists that much."""
         choose = registry.find(self.protocol).choose
-        return choose(clients, fraction(self.corrupt), fraction(self.dropout), self.adversary, 40, 20)
+        return choose(
+            clients, fraction(self.corrupt), fraction(self.dropout), self.adversary, 40, 20, CostModel.CORE_SVP
+        )
 
     def noise(self, clients: int) -> NoiseSpec:
         """The kind of noise for a cohort, of variance 1: surplus for the missing is taken off, in a few parts."""

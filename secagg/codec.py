@@ -19,6 +19,7 @@ from enum import StrEnum
 from fractions import Fraction
 from operator import attrgetter
 from struct import Struct
+from struct import error as StructError
 from typing import Any, Generic, TypeVar, cast
 
 from secagg.errors import DecodeError, UsageError
@@ -74,11 +75,18 @@ class Codec(Generic[T]):
         return value
 
 
+def _packed(packer: Struct, *values: object) -> bytes:
+    try:
+        return packer.pack(*values)
+    except StructError as error:
+        raise UsageError(f"a value that its field does not hold: {error}") from None
+
+
 def _number(layout: str) -> Codec[int]:
     packer = Struct(layout)
 
     def write(out: bytearray, value: int) -> None:
-        out += packer.pack(value)
+        out += _packed(packer, value)
 
     def read(reader: Reader) -> int:
         number: int = packer.unpack(reader.take(packer.size))[0]
@@ -171,7 +179,7 @@ def enumeration(kind: type[E]) -> Codec[E]:
         value = name.read(reader)
         try:
             return kind(value)
-        except ValueError:
+        except (ValueError, UsageError):
             raise DecodeError(f"unknown {kind.__name__.lower()}") from None
 
     return Codec(lambda out, value: name.write(out, value.value), read, name.least)
@@ -241,7 +249,7 @@ def _record(kind: type[T], layout: Mapping[str, Codec[Any]]) -> Codec[T]:
         for place, size in sizes:  # pack would cut off or fill up
             if len(values[place]) != size:
                 raise UsageError(f"{size} bytes expected, not {len(values[place])}")
-        out += packer.pack(*values)
+        out += _packed(packer, *values)
 
     def rows(data: memoryview) -> list[T]:
         try:

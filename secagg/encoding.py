@@ -28,7 +28,8 @@ MAX_LENGTH = 1 << 34
 _BLOCK = 1 << 14
 _SHORT = 1 << 24  # the squares of a block of numbers below that add up to less than 2^62
 _SMALLEST_CLIP, _LARGEST_CLIP = 1e-100, 1e100  # products and squares of them are still numbers
-_LARGEST_BETA = Fraction(9, 10)
+_LARGEST_RATIO = 2.0**64
+_LARGEST_BETA, _LARGEST_DENOMINATOR = Fraction(9, 10), (1 << 64) - 1
 _ROUNDINGS = 1000  # at most; that none of them fits has probability below 2^-150
 _ROTATION_TAIL = 40
 """A rotated coordinate exceeds the bound that ``Encoding`` derives for it with probability below 2^-40 per vector."""
@@ -86,8 +87,8 @@ class Encoding:
             raise UsageError(f"a coordinate has 2 to 32 bits, not {self.bits}")
         if not 1 <= self.weight_bound < 1 << 31:
             raise UsageError(f"weight_bound must be between 1 and 2^31 - 1, not {self.weight_bound}")
-        if not 0 <= self.beta <= _LARGEST_BETA:
-            raise UsageError(f"beta must be between 0 and {_LARGEST_BETA}, not {self.beta}")
+        if not 0 <= self.beta <= _LARGEST_BETA or Fraction(self.beta).denominator > _LARGEST_DENOMINATOR:
+            raise UsageError(f"beta must be a fraction of 64-bit terms between 0 and {_LARGEST_BETA}")
         if not _SMALLEST_CLIP <= self.clip_l2 <= _LARGEST_CLIP:
             raise UsageError(f"clip_l2 must be between {_SMALLEST_CLIP} and {_LARGEST_CLIP}")
         if self.clip_inf == 0:
@@ -96,6 +97,9 @@ class Encoding:
             raise UsageError(
                 f"clip_inf must be between {_SMALLEST_CLIP} and {_LARGEST_CLIP}, or 0 for what clip_l2 implies"
             )
+        if self.clip_l2 / self.clip_inf > _LARGEST_RATIO:
+            raise UsageError(f"clip_l2 is at most 2^64 times clip_inf, not {self.clip_l2 / self.clip_inf:g} times")
+        object.__setattr__(self, "beta", Fraction(self.beta))
         object.__setattr__(self, "clip_l2", float(self.clip_l2))
         object.__setattr__(self, "clip_inf", float(self.clip_inf))
 

@@ -30,6 +30,11 @@ _ORDER_8 = (
 _LOW_ORDER = frozenset({0, 1, *_ORDER_8, _FIELD - 1, _FIELD, _FIELD + 1})
 """The u-coordinates of order 1, 2, 4 and 8 below 2^255 (RFC 7748, section 6.1); a test tries each against X25519."""
 
+_EDWARDS_D = -121665 * pow(121666, -1, _FIELD) % _FIELD
+_EDWARDS_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER = frozenset({0, 1, _FIELD - 1, _EDWARDS_ORDER_8, _FIELD - _EDWARDS_ORDER_8})
+"""The y-coordinates of the eight points of order 1, 2, 4 and 8 (RFC 8032, section 5.1); a test computes them."""
+
 
 def transcript(label: bytes, *parts: bytes) -> bytes:
     """The unambiguous concatenation that everything hashed or signed goes through.
@@ -116,6 +121,24 @@ class SigningKey:
         return f"SigningKey(public={self.public.hex()})"
 
 
+def check_signing_key(public: bytes, *, culprit: str = "") -> None:
+    """Raise ``PeerError`` for a point of small order, under which anybody can sign, or one that is not reduced."""
+    y = int.from_bytes(public, "little") % (1 << 255)
+    if y >= _FIELD or y in _SMALL_ORDER:
+        raise PeerError("unusable Ed25519 public key", culprits=[culprit] if culprit else [])
+
+
+def check_on_curve(public: bytes, *, culprit: str = "") -> None:
+    """Raise ``PeerError`` for bytes that no private key belongs to: nobody can ever sign with them.
+
+    x^2 = (y^2 - 1) / (d y^2 + 1) has to be a square. It takes longer than verifying a signature.
+    """
+    y_squared = (int.from_bytes(public, "little") % (1 << 255)) ** 2
+    x_squared = (y_squared - 1) * (_EDWARDS_D * y_squared + 1)  # but for a square
+    if pow(x_squared, (_FIELD - 1) // 2, _FIELD) == _FIELD - 1:
+        raise PeerError("not an Ed25519 public key", culprits=[culprit] if culprit else [])
+
+
 def verify(public: bytes, signature: bytes, label: bytes, *parts: bytes, culprit: str = "") -> None:
     """Raise ``PeerError`` naming the culprit unless ``public`` signed exactly these parts under this label."""
     verify_raw(public, signature, transcript(label, *parts), culprit=culprit)
@@ -125,6 +148,7 @@ def verify_raw(public: bytes, signature: bytes, message: bytes, *, culprit: str 
     known = _known_good.get()
     if known is not None and (public, signature, message) in known:
         return
+    check_signing_key(public, culprit=culprit)
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):

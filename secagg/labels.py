@@ -19,6 +19,7 @@ GRAPH: Final = b"secagg/v1/graph"
 CLIENT_SECRET: Final = b"secagg/v1/client/secret"  # + purpose: everything a client draws in one round
 JOURNAL_KEY: Final = b"secagg/v1/journal/key"
 JOURNAL_RECORD: Final = b"secagg/v1/journal/record"
+JOURNAL_DEPLOYMENT: Final = b"secagg/v1/journal/deployment"
 
 ADVERT: Final = b"secagg/v1/pairwise/advert"
 SELF_COMMITMENT: Final = b"secagg/v1/pairwise/self-commitment"

@@ -61,6 +61,23 @@ class Adversary(StrEnum):
         raise UsageError(f"an adversary is curious or active, not {value!r}")
 
 
+class CostModel(StrEnum):
+    """By which account of lattice attacks a ring has 128 bits of security, against classical attackers.
+
+    ``STANDARD``: the tables of the Homomorphic Encryption Standard (Albrecht et al. 2018), which other libraries use. A
+    block of BKZ costs 2^(0.292 beta + 16.4 + log2(8 d)) there: a sieve's lower terms and all tours are counted. By
+    ``CORE_SVP`` (Alkim et al. 2016) it is 2^(0.292 beta), one call of a sieve and nothing else, as in the analyses of
+    NIST's lattice schemes: the rings of the standard have 94 to 112 bits then, and narrower q have 128.
+    """
+
+    STANDARD = "standard"
+    CORE_SVP = "core-svp"
+
+    @classmethod
+    def _missing_(cls, value: object) -> CostModel:
+        raise UsageError(f"a cost model is standard or core-svp, not {value!r}")
+
+
 class Graph(StrEnum):
     COMPLETE = "complete"
     RING = "ring"

@@ -37,7 +37,7 @@ from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.keys import SIGNATURE_BYTES
 from secagg.merkle import HASH_BYTES, NODE
-from secagg.params import Adversary, Graph, GraphParameters
+from secagg.params import Adversary, CostModel, Graph, GraphParameters
 from secagg.shamir import LIMBS, SHARE_BYTES
 
 BEACON = b"not secret, used"
@@ -88,7 +88,8 @@ class Deployment:
     def plan(self, protocol: str) -> RoundPlan:
         """Of a round with this protocol; the roster is not there."""
         encoding = Encoding.integers(self.d, self.bits)
-        chosen = registry.find(protocol).choose(self.n, self.corrupt, self.dropout, Adversary.ACTIVE, 40, 20)
+        feared = (self.corrupt, self.dropout, Adversary.ACTIVE)
+        chosen = registry.find(protocol).choose(self.n, *feared, 40, 20, CostModel.CORE_SVP)
         return RoundPlan(
             protocol=protocol,
             session=bytes(16),

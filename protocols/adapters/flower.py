@@ -116,9 +116,11 @@ class SecAgg:
         roster: str | Path = "",
         journal: str | Path = "",
         ledger: str | Path = "",
+        deployment: str = "",
         rng: Rng = os.urandom,
     ) -> None:
-        self._policy, self._weighted_by, self._rng = policy, weighted_by, rng
+        self._policy, self._weighted_by = policy, weighted_by
+        self._deployment, self._rng = deployment, rng
         self._paths = {"identity": identity, "roster": roster, "journal": journal, "ledger": ledger}
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -137,7 +139,15 @@ class SecAgg:
         kept, begins = KeptVector(context.state, identity, plan, self._rng), "form" in ours
         with ExitStack() as held:
             journal, ledger = self._journal(context, held), self._ledger(context, identity, held)
-            client = Client(identity, roster, policy=self._policy, journal=journal, ledger=ledger, rng=self._rng)
+            client = Client(
+                identity,
+                roster,
+                policy=self._policy,
+                journal=journal,
+                ledger=ledger,
+                deployment=self._deployment,
+                rng=self._rng,
+            )
             if begins:
                 client.check(plan)
                 form, old, asked, own = self._agreed(message, context, plan, roster.number(identity.name))

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from flwr.app import ConfigRecord, RecordDict
 
-from protocols.journal import EMPTY_HEAD, chained
+from protocols.journal import EMPTY_HEAD, chained, check_next
 from protocols.plan import RoundPlan
 from protocols.roster import Identity
 from secagg import labels
@@ -24,8 +24,10 @@ T = TypeVar("T")
 class StateJournal:
     """A journal in ``context.state``. It is as durable as Flower makes that: in the memory of the SuperNode.
 
+    What one message changes there, Flower keeps as a whole or not at all.
+
     >>> state = RecordDict()
-    >>> StateJournal(state).append(b"session", 1, 0, b"sealed")
+    >>> StateJournal(state).append(b"deployment", b"session", 1, 0, b"sealed")
     >>> StateJournal(state).records(b"session", 1), StateJournal(state).last_round(b"session")
     ([b'sealed'], 1)
     """
@@ -41,25 +43,46 @@ class StateJournal:
             records.append(value_of(self._kept, key, bytes))
         return records
 
-    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
-        if step != len(self.records(session, round_)):
-            raise PolicyError(f"step {step} of round {round_} was already taken, or an earlier one is missing")
-        last, head = self.last_round(session), chained(self.head(), session, round_, step, sha256(record).digest())
+    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
+        rounds, place = self._living(), (session.hex(), round_)
+        taken = len(self.records(session, round_)) if rounds.get(place) == deployment else 0
+        check_next(round_, step, taken, self.last_round(session))
+        head = chained(self.head(), deployment, session, round_, step, sha256(record).digest())
+        if step == 0:
+            self._destroy([key for key, of in rounds.items() if of == deployment or key[0] == session.hex()])
+            self._kept[_deployment_key(*place)] = deployment
+            self._kept[session.hex()] = round_
         self._kept[_step_key(session, round_, step)] = record
-        self._kept[session.hex()] = round_ if last is None else max(last, round_)
         self._kept["head"] = head
 
     def retire(self, session: bytes, before: int) -> None:
-        for key in list(self._kept):
-            of, *place = key.split(".")
-            if of == session.hex() and place and int(place[0]) < before:
-                del self._kept[key]
+        self._destroy([place for place in self._living() if place[0] == session.hex() and place[1] < before])
 
     def last_round(self, session: bytes) -> int | None:
         return value_of(self._kept, session.hex(), int) if session.hex() in self._kept else None
 
     def head(self) -> bytes:
         return value_of(self._kept, "head", bytes) if "head" in self._kept else EMPTY_HEAD
+
+    def _living(self) -> dict[tuple[str, int], bytes]:
+        """(session, round) -> deployment, of the rounds whose records are there."""
+        places = [key.split(".") for key in self._kept if key.endswith(_DEPLOYMENT)]
+        return {
+            (session, int(round_)): value_of(self._kept, _deployment_key(session, int(round_)), bytes)
+            for session, round_, _ in places
+        }
+
+    def _destroy(self, rounds: list[tuple[str, int]]) -> None:
+        for session, round_ in rounds:
+            for key in [key for key in self._kept if key.startswith(f"{session}.{round_}.")]:
+                del self._kept[key]
+
+
+_DEPLOYMENT = ".deployment"
+
+
+def _deployment_key(session: str, round_: int) -> str:
+    return f"{session}.{round_}{_DEPLOYMENT}"
 
 
 def _step_key(session: bytes, round_: int, step: int) -> str:

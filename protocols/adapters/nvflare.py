@@ -55,7 +55,7 @@ from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, Thre
 TRAIN_TASK = "secagg_train"
 FRAME_TASK = "secagg_frame"
 SITE_FILE = "secagg.toml"
-_SITE_WORDS = {"identity", "roster", "journal", "policy"}
+_SITE_WORDS = {"identity", "roster", "journal", "deployment", "policy"}
 _PLAN, _FORM, _FRAME = "secagg_plan", "secagg_form", "secagg_frame"
 _PACKAGES = ["secagg", "dp", "protocols"]
 
@@ -289,6 +289,7 @@ def site_client(folder: str | Path, site: str) -> Client:
     identity = "{site}.key"         # {site} is the site's name
     roster = "roster.toml"
     journal = "{site}.db"           # optional: what was said outlives the process
+    deployment = "hospitals"        # optional: whose newer rounds destroy the older (protocols.machine.Client)
 
     [policy]                        # see protocols.policy.Policy; a beacon is in hexadecimal
     min_contributors = 3
@@ -300,7 +301,10 @@ def site_client(folder: str | Path, site: str) -> Client:
         raise UsageError(f"the key is that of {identity.name}, and this site is {site}")
     journal = SqliteJournal(_place(folder, table, "journal", site)) if "journal" in table else None
     roster = Roster.load(_place(folder, table, "roster", site))
-    return Client(identity, roster, policy=_policy(table.get("policy")), journal=journal)
+    deployment = table.get("deployment", "")
+    if not isinstance(deployment, str):
+        raise UsageError(f"the deployment in {SITE_FILE} is not a name")
+    return Client(identity, roster, policy=_policy(table.get("policy")), journal=journal, deployment=deployment)
 
 
 def site_roster(folder: str | Path) -> Roster:

@@ -17,7 +17,7 @@ from secagg import labels
 from secagg.codec import Codec, enumeration, struct, u32
 from secagg.errors import PolicyError, UsageError
 from secagg.keys import derive, digest
-from secagg.params import Adversary
+from secagg.params import Adversary, CostModel
 from secagg.prg import Prg, random_words
 
 LEAST_ANSWERS = 2
@@ -54,7 +54,13 @@ def layout_of(plan: RoundPlan) -> Layout:
 
 
 def choose(
-    n: int, _corrupt: Fraction, dropout: Fraction, _adversary: Adversary, _security: int, correctness: int
+    n: int,
+    _corrupt: Fraction,
+    dropout: Fraction,
+    _adversary: Adversary,
+    _security: int,
+    correctness: int,
+    _cost_model: CostModel = CostModel.STANDARD,
 ) -> Parameters:
     """The fewest makers of whom two stay, but with probability 2^-correctness if clients leave independently.
 
@@ -85,8 +91,9 @@ def check_parameters(plan: RoundPlan) -> None:
 def check_policy(plan: RoundPlan, policy: Policy) -> None:
     """The whole protocol is a matter of trust: a client that names it in ``Policy.protocols`` has decided.
 
-    What is left to refuse is fewer dropouts than it expects.
+    What is left to refuse is fewer dropouts than it expects, and a ring that is what the library below makes.
     """
+    policy.check_cost_model(CostModel.STANDARD)
     if (stay := plan.clients - policy.gone_of(plan.clients)) < LEAST_ANSWERS:
         raise PolicyError(f"{stay} clients are expected to stay, {LEAST_ANSWERS} are needed")
 

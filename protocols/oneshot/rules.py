@@ -27,13 +27,13 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
 from secagg import labels
-from secagg.codec import Codec, struct, u32
+from secagg.codec import Codec, enumeration, struct, u32
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
 from secagg.keys import derive, digest
 from secagg.lattice import VARIANCE, Evaluations, Parameters, candidates, tail, uniform
 from secagg.packed import Sharing
-from secagg.params import Adversary, most_marked
+from secagg.params import Adversary, CostModel, most_marked
 from secagg.prg import Prg, random_words
 
 EVERYBODY = 128
@@ -44,10 +44,14 @@ SLACK = Fraction(11, 10)
 
 @dataclass(frozen=True, slots=True)
 class Committee:
-    """Parameters of a plan: how many seats, and how many of them may be corrupt. The plan's beacon draws them."""
+    """Parameters of a plan: how many seats, and how many of them may be corrupt. The plan's beacon draws them.
+
+    ``cost_model`` says by which account the ring of the masks has 128 bits of security.
+    """
 
     seats: int
     corrupt: int
+    cost_model: CostModel = CostModel.CORE_SVP
 
     @property
     def quorum(self) -> int:
@@ -60,7 +64,7 @@ class Committee:
         return max(self.corrupt, 1)
 
 
-PARAMETERS: Codec[Committee] = struct(Committee, seats=u32, corrupt=u32)
+PARAMETERS: Codec[Committee] = struct(Committee, seats=u32, corrupt=u32, cost_model=enumeration(CostModel))
 
 
 def parameters_of(plan: RoundPlan) -> Committee:
@@ -70,21 +74,27 @@ def parameters_of(plan: RoundPlan) -> Committee:
 
 
 def choose_committee(
-    n: int, corrupt: Fraction, dropout: Fraction, _adversary: Adversary, security: int, correctness: int
+    n: int,
+    corrupt: Fraction,
+    dropout: Fraction,
+    _adversary: Adversary,
+    security: int,
+    correctness: int,
+    cost_model: CostModel = CostModel.CORE_SVP,
 ) -> Committee:
     """The smallest committee. Against a curious server it is the same: what is saved by trusting it is little.
 
     >>> choose_committee(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE, 40, 20)
-    Committee(seats=75, corrupt=32)
+    Committee(seats=75, corrupt=32, cost_model=<CostModel.CORE_SVP: 'core-svp'>)
     """
     bad, gone = floor(corrupt * n), floor(dropout * n)
     if n <= EVERYBODY:
-        everybody = Committee(n, bad)
+        everybody = Committee(n, bad, cost_model)
         if everybody.quorum > n - gone:
             raise UsageError(f"infeasible: {everybody.quorum} of {n} must sign, but only {n - gone} are sure to stay")
         return everybody
     for seats in range(3, min(n, MAX_SEATS)):
-        committee = Committee(seats, most_marked(n, bad, seats, security, times=MAX_SEATS))
+        committee = Committee(seats, most_marked(n, bad, seats, security, times=MAX_SEATS), cost_model)
         if committee.quorum <= seats - most_marked(n, gone, seats, correctness):
             return committee
     raise UsageError(f"infeasible: no committee of up to {MAX_SEATS} outlives these dropouts and corruptions")
@@ -105,6 +115,7 @@ def check_parameters(plan: RoundPlan) -> None:
 def check_policy(plan: RoundPlan, policy: Policy) -> None:
     """Refuse a committee that this client's own calculation does not trust, or that it cannot draw again."""
     committee, feared = parameters_of(plan), policy.corrupt_of(plan.clients)
+    policy.check_cost_model(committee.cost_model)
     bad = feared
     if committee.seats < plan.clients:
         if not policy.beacon:
@@ -135,7 +146,7 @@ def sharing_of(plan: RoundPlan) -> Sharing:
 @lru_cache(maxsize=256)
 def _lattice(encoding: Encoding, n: int, noise_tail: int, committee: Committee) -> Parameters:
     """The smallest N with which vector and shares take at most a tenth more than with the best."""
-    found = list(candidates(encoding, n, noise_tail))
+    found = list(candidates(encoding, n, noise_tail, cost_model=committee.cost_model))
     sizes = [
         one.upload_bytes + committee.seats * _sharing(one.layout.ring.degree, n, committee).share_bytes for one in found
     ]

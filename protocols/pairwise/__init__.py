@@ -67,13 +67,31 @@ from protocols.pairwise.rules import PARAMETERS, check_parameters, check_policy
 from protocols.pairwise.server import PairwiseServer
 from protocols.registry import Protocol
 from protocols.wire import Messages
-from secagg.params import Adversary, GraphParameters, choose_for_round, complete
+from secagg.params import Adversary, CostModel, GraphParameters, choose_for_round, complete
 
 
 def _choose_complete(
-    n: int, corrupt: Fraction, dropout: Fraction, _adversary: Adversary, _security: int, _correctness: int
+    n: int,
+    corrupt: Fraction,
+    dropout: Fraction,
+    _adversary: Adversary,
+    _security: int,
+    _correctness: int,
+    _cost_model: CostModel,
 ) -> GraphParameters:
     return complete(n, corrupt, dropout)
+
+
+def _choose_ring(
+    n: int,
+    corrupt: Fraction,
+    dropout: Fraction,
+    adversary: Adversary,
+    security: int,
+    correctness: int,
+    _cost_model: CostModel,
+) -> GraphParameters:
+    return choose_for_round(n, corrupt, dropout, adversary, security, correctness)
 
 
 SECAGG = Protocol(
@@ -99,6 +117,6 @@ SECAGG_PLUS = replace(
     paper="Bell et al. 2020 (CCS), with a hashed graph",
     threat_model="server malicious, with a fraction g of the clients; g + 2 dropout <= 0.9",
     cost="client O(k + d k), server O(d n (1 + dropped k)), k = O(log n), five messages up",
-    choose=choose_for_round,
+    choose=_choose_ring,
     messages=Messages(2, TYPES),
 )

@@ -42,8 +42,8 @@ What the server learns
     without the others'.
 
 Cost
-    Client: one encryption, one partial decryption, n boxes. Up, at 16 bits, n = 100 and 10^6 coordinates: 7.5 bytes a
-    coordinate for the ciphertext, 3.6 for the partial decryption; a part of the key once, 0.8 MB. Server: O(d n)
+    Client: one encryption, one partial decryption, n boxes. Up, at 16 bits, n = 100 and 10^6 coordinates: 7.9 bytes a
+    coordinate for the ciphertext, 3.8 for the partial decryption; a part of the key once, 0.7 MB. Server: O(d n)
     additions, one product for all that is missing. Seven messages up; a dropout costs those who stay a share each.
 
 Deviations from the papers
@@ -69,7 +69,7 @@ THRESHOLD_CKKS = Protocol(
     paper="Asharov et al. 2012 (EUROCRYPT) and Mouchet et al. 2021 (PETS), with exact sums and missing parts rebuilt",
     threat_model="server and fewer than t clients honest but curious; t is half of the honest and all the corrupt",
     server_learns="the sum over the survivors, and who dropped out when",
-    cost="client O(d + n), server O(d n), dropouts are free; 11 bytes a coordinate; seven messages up",
+    cost="client O(d + n), server O(d n), dropouts are free; 12 bytes a coordinate; seven messages up",
     parameters=PARAMETERS,
     choose=choose,
     check_parameters=check_parameters,

@@ -15,21 +15,25 @@ from protocols.threshold_ckks.messages import ADVERT, MAX_CLIENTS, Advert, Signe
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import Sizes, choose_sizes
 from secagg import labels
-from secagg.codec import Codec, struct, u32
+from secagg.codec import Codec, enumeration, struct, u32
 from secagg.errors import PeerError, PolicyError, ThresholdError, UsageError
 from secagg.keys import check_agreement_key, derive, digest, verify
 from secagg.merkle import MerkleTree, leaf
-from secagg.params import Adversary, complete, complete_threshold
+from secagg.params import Adversary, CostModel, complete, complete_threshold
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """How many clients must agree before anything is decrypted or rebuilt. Fewer learn nothing with the server."""
+    """How many clients must agree before anything is decrypted or rebuilt. Fewer learn nothing with the server.
+
+    ``cost_model`` says by which account the ring has 128 bits of security.
+    """
 
     threshold: int
+    cost_model: CostModel = CostModel.CORE_SVP
 
 
-PARAMETERS: Codec[Parameters] = struct(Parameters, threshold=u32)
+PARAMETERS: Codec[Parameters] = struct(Parameters, threshold=u32, cost_model=enumeration(CostModel))
 
 
 def parameters_of(plan: RoundPlan) -> Parameters:
@@ -45,7 +49,7 @@ def least_of(plan: RoundPlan) -> int:
 
 def sizes_of(plan: RoundPlan) -> Sizes:
     """They follow from the plan, so nobody chooses anybody's ring or flooding."""
-    return choose_sizes(plan.ring_bits, plan.clients, plan.encoding.coordinates)
+    return choose_sizes(plan.ring_bits, plan.clients, plan.encoding.coordinates, parameters_of(plan).cost_model)
 
 
 @lru_cache(maxsize=2)
@@ -54,7 +58,13 @@ def scheme_of(plan: RoundPlan) -> Scheme:
 
 
 def choose(
-    n: int, corrupt: Fraction, dropout: Fraction, _adversary: Adversary, _security: int, _correctness: int
+    n: int,
+    corrupt: Fraction,
+    dropout: Fraction,
+    _adversary: Adversary,
+    _security: int,
+    _correctness: int,
+    cost_model: CostModel = CostModel.CORE_SVP,
 ) -> Parameters:
     """More than half of the honest clients, plus all the corrupt: two different sets never have so many signatures.
 
@@ -63,7 +73,7 @@ def choose(
     """
     if n > MAX_CLIENTS:
         raise UsageError(f"threshold_ckks has up to {MAX_CLIENTS} clients, not {n}")
-    return Parameters(complete(n, corrupt, dropout).threshold)
+    return Parameters(complete(n, corrupt, dropout).threshold, cost_model)
 
 
 def check_parameters(plan: RoundPlan) -> None:
@@ -78,6 +88,7 @@ def check_parameters(plan: RoundPlan) -> None:
 
 def check_policy(plan: RoundPlan, policy: Policy) -> None:
     """Refuse a threshold that this client's own calculation does not accept for the planned number of clients."""
+    policy.check_cost_model(parameters_of(plan).cost_model)
     _check_threshold(plan, plan.clients, policy.corrupt_of(plan.clients))
 
 

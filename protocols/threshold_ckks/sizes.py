@@ -34,7 +34,8 @@ from secagg.errors import UsageError
 from secagg.lattice import VARIANCE, Layout
 from secagg.lattice.flooding import parts
 from secagg.lattice.parameters import narrowest
-from secagg.lattice.ring import SECURE_BITS
+from secagg.lattice.ring import WIDEST
+from secagg.params import CostModel
 
 FLOODING = 40
 """A round with flooded decryptions is no further than 2^-40 from one in which the server is just told the sum."""
@@ -126,29 +127,29 @@ def error_bound(degree: int, clients: int, count: int) -> float:
 
 
 @lru_cache(maxsize=256)
-def choose_sizes(width: int, clients: int, length: int) -> Sizes:
+def choose_sizes(width: int, clients: int, length: int, cost_model: CostModel = CostModel.CORE_SVP) -> Sizes:
     """The fewest bytes up for sums of ``width`` bits.
 
     >>> chosen = choose_sizes(23, 100, 10**6)  # 16-bit integers
     >>> ring = chosen.layout.ring
     >>> ring.degree, ring.bits, chosen.layout.values, log2(chosen.flooding) / 2
-    (16384, 378, 13, 71.0)
+    (16384, 332, 11, 71.0)
     >>> (chosen.c0_bytes + chosen.c1_bytes) / 10**6, round(chosen.failure_log2, 2), round(chosen.flooding_log2, 2)
-    (7.505385, -41.27, -40.5)
+    (7.852387, -41.28, -40.42)
     """
     smallest: Sizes | None = None
-    for degree, secure in SECURE_BITS.items():
+    for degree, secure in WIDEST[cost_model].items():
         for values in range(1, secure // width + 1):
             count = -(-length // values)
             flooding = _flooding(degree, clients, count)
             variance = _SPARE * (clients * flooding + Fraction(error_variance(degree, clients)))
-            layout = narrowest(degree, width, values, clients, length, variance)
+            layout = narrowest(degree, width, values, clients, length, variance, cost_model)
             if layout is not None:
                 chosen = Sizes(layout, clients, length, flooding)
                 if smallest is None or chosen.upload_bytes < smallest.upload_bytes:
                     smallest = chosen
     if smallest is None:
-        raise UsageError(f"no N up to {max(SECURE_BITS)} has room for sums of {width} bits and flooded errors")
+        raise UsageError(f"no N up to {max(WIDEST[cost_model])} has room for sums of {width} bits and flooded errors")
     return smallest
 
 

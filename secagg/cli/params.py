@@ -9,7 +9,7 @@ import typer
 
 from protocols import registry
 from secagg.cli.output import Json, emit, facts
-from secagg.params import GRINDING_BITS, Adversary, GraphParameters, choose, choose_for_round, fraction
+from secagg.params import GRINDING_BITS, Adversary, CostModel, GraphParameters, choose, choose_for_round, fraction
 
 app = typer.Typer()
 
@@ -23,6 +23,7 @@ def params(
     security: Annotated[int, typer.Option(help="A round leaks with chance at most 2^-security.")] = 40,
     correctness: Annotated[int, typer.Option(help="A round aborts with chance at most 2^-correctness.")] = 20,
     protocol: Annotated[str, typer.Option(help="Whose parameters: see secagg protocols.")] = "secagg+",
+    cost_model: Annotated[CostModel, typer.Option(help="How lattices are counted.")] = CostModel.CORE_SVP,
     as_json: Json = False,
 ) -> None:
     """What a cohort needs: neighbours and threshold (Bell et al. 2020), or another protocol's parameters.
@@ -32,7 +33,7 @@ def params(
     """
     gone, bad = fraction(dropout), fraction(corrupt)
     if protocol != "secagg+":
-        chosen = registry.find(protocol).choose(clients, bad, gone, adversary, security, correctness)
+        chosen = registry.find(protocol).choose(clients, bad, gone, adversary, security, correctness, cost_model)
         properties = [name for name, kind in vars(type(chosen)).items() if isinstance(kind, property)]
         found = asdict(chosen) | {name: getattr(chosen, name) for name in properties}  # type: ignore[call-overload]
         emit(as_json, {"protocol": protocol, **found}, facts(found))

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from protocols.roster import Identity, Roster
 from secagg.cli.output import Json, emit, facts
-from secagg.errors import UsageError
+from secagg.errors import PeerError, UsageError
+from secagg.keys import check_on_curve
 
 app = typer.Typer(name="roster", help="Who takes part: names and public keys, handed out by the deployment.")
 
@@ -49,7 +50,12 @@ def _named(text: str) -> tuple[str, bytes]:
     name, _, key = text.partition("=")
     if not re.fullmatch(r"[0-9A-Fa-f]{64}", key):
         raise UsageError(f"{text!r} is not NAME=HEXKEY, with a key of 64 hexadecimal digits")
-    return name, bytes.fromhex(key)
+    public = bytes.fromhex(key)
+    try:
+        check_on_curve(public, culprit=name)
+    except PeerError as error:
+        raise UsageError(str(error)) from None
+    return name, public
 
 
 def _tell(as_json: bool, roster: Roster, file: Path) -> None:

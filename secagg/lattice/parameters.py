@@ -4,7 +4,7 @@ For each N in turn and each number v of values, the narrowest q that
 
 1. has room: 2^(vw) (2 tail + 1) <= q for values of w bits (``Encoding.ring_bits``) and the errors' ``tail``;
 2. opens wrong keys up: c uniform coefficients are all in that range with probability at most 2^-40;
-3. is secure: at most SECURE_BITS[N] bits, else N and v are out.
+3. is secure: at most WIDEST[cost model][N] bits, else N and v are out.
 
 The tail T is such that a sum of errors exceeds it anywhere with probability below 2^-40. A discrete Gaussian of
 variance V has E exp(tX) <= exp(t^2 V / 2) (Canonne, Kamath and Steinke 2020), sums add the variances, so
@@ -15,7 +15,7 @@ The smallest N with which an upload is at most 1.2 times the packed sum is taken
 
 Fresh errors and secrets have sigma = 6.4. Who knows the sum of h of each (the server, once it is decoded) faces LWE
 with 1/sigma0^2 = 2 (1/sigma^2 + 1/((h - 1) sigma^2)), so sigma0 >= 3.2 from h = 2 on (hint-RLWE: Kim, Lee, Seo and Song
-2023), and 3.2 is what the standard's table is for.
+2023), and 3.2 is what the tables are for. Which account of the attacks they go by is ``secagg.params.CostModel``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.lattice.packing import Layout
 from secagg.lattice.primes import moduli
-from secagg.lattice.ring import SECURE_BITS, QuotientRing
-from secagg.params import MAX_CLIENTS
+from secagg.lattice.ring import SECURE_BITS, WIDEST, QuotientRing
+from secagg.params import MAX_CLIENTS, CostModel
 
 VARIANCE = Fraction(1024, 25)
 """Of secrets and errors: 6.4^2."""
@@ -52,12 +52,15 @@ class Parameters:
     clients: int
     length: int
     variance: Fraction
+    cost_model: CostModel = CostModel.CORE_SVP
 
     def __post_init__(self) -> None:
         if not 1 <= self.clients <= MAX_CLIENTS:
             raise UsageError(f"clients must be between 1 and {MAX_CLIENTS}, not {self.clients}")
         if self.length < 1 or self.variance <= 0:
             raise UsageError("there is at least one value, and errors have a variance")
+        if self.layout.ring.bits > self.secure_bits:
+            raise UsageError(f"q has {self.layout.ring.bits} bits, {self.secure_bits} are secure by {self.cost_model}")
         if self.failure_log2 >= -CORRECTNESS:
             raise UsageError(f"decoding fails with probability 2^{self.failure_log2:.1f}, which is too much")
         if self.undetected_log2 > -CORRECTNESS:
@@ -76,7 +79,7 @@ class Parameters:
     @property
     def secure_bits(self) -> int:
         """What q may have at this N for 128 bits of security; it has ``layout.ring.bits``."""
-        return SECURE_BITS[self.layout.ring.degree]
+        return WIDEST[self.cost_model][self.layout.ring.degree]
 
     @property
     def upload_bytes(self) -> int:
@@ -89,7 +92,13 @@ class Parameters:
 
 
 @lru_cache(maxsize=256)
-def choose(encoding: Encoding, n: int, noise_tail: int = 0, variance: Fraction | None = None) -> Parameters:
+def choose(
+    encoding: Encoding,
+    n: int,
+    noise_tail: int = 0,
+    variance: Fraction | None = None,
+    cost_model: CostModel = CostModel.CORE_SVP,
+) -> Parameters:
     """For n clients' vectors and integer noise up to ``noise_tail`` on a sum.
 
     ``variance``: of the errors in a decoded sum, if they are not n fresh ones (the sub-Gaussian parameter, squared).
@@ -101,7 +110,7 @@ def choose(encoding: Encoding, n: int, noise_tail: int = 0, variance: Fraction |
     (1.154, -40.08)
     """
     smallest: Parameters | None = None
-    for chosen in candidates(encoding, n, noise_tail, variance):
+    for chosen in candidates(encoding, n, noise_tail, variance, cost_model):
         if smallest is None or chosen.upload_bytes < smallest.upload_bytes:
             smallest = chosen
         if smallest.expansion <= EXPANSION:
@@ -113,7 +122,11 @@ def choose(encoding: Encoding, n: int, noise_tail: int = 0, variance: Fraction |
 
 
 def candidates(
-    encoding: Encoding, n: int, noise_tail: int = 0, variance: Fraction | None = None
+    encoding: Encoding,
+    n: int,
+    noise_tail: int = 0,
+    variance: Fraction | None = None,
+    cost_model: CostModel = CostModel.CORE_SVP,
 ) -> Iterator[Parameters]:
     """For each N with which it can be done, the smallest upload; N ascends."""
     if not 1 <= n <= MAX_CLIENTS:
@@ -123,20 +136,31 @@ def candidates(
         raise UsageError("a tail of noise is not negative, and errors have a variance, which is below q^2")
     length, width = encoding.coordinates, encoding.ring_bits(n, noise_tail)
     for degree in SECURE_BITS:
-        fitting = [Parameters(layout, n, length, variance) for layout in _layouts(degree, width, n, length, variance)]
+        layouts = _layouts(degree, width, n, length, variance, cost_model)
+        fitting = [Parameters(layout, n, length, variance, cost_model) for layout in layouts]
         if fitting:
             yield min(fitting, key=lambda chosen: chosen.upload_bytes)
 
 
-def _layouts(degree: int, width: int, n: int, length: int, variance: Fraction) -> Iterator[Layout]:
+def _layouts(
+    degree: int, width: int, n: int, length: int, variance: Fraction, cost_model: CostModel
+) -> Iterator[Layout]:
     """The narrowest for each number of values in a coefficient."""
-    for values in range(1, SECURE_BITS[degree] // width + 1):
-        layout = narrowest(degree, width, values, n, length, variance)
+    for values in range(1, WIDEST[cost_model][degree] // width + 1):
+        layout = narrowest(degree, width, values, n, length, variance, cost_model)
         if layout is not None:
             yield layout
 
 
-def narrowest(degree: int, width: int, values: int, n: int, length: int, variance: Fraction) -> Layout | None:
+def narrowest(
+    degree: int,
+    width: int,
+    values: int,
+    n: int,
+    length: int,
+    variance: Fraction,
+    cost_model: CostModel = CostModel.CORE_SVP,
+) -> Layout | None:
     """The layout with this N and so many values in a coefficient that fits rules 1 to 3; None if there is none.
 
     >>> narrowest(4096, 26, 3, 1000, 1_000_000, 1000 * VARIANCE) == choose(Encoding.integers(1_000_000), 1000).layout
@@ -144,7 +168,7 @@ def narrowest(degree: int, width: int, values: int, n: int, length: int, varianc
     """
     count = -(-length // values)
     largest = tail(count, n, variance)
-    ring = _ring(degree, (2 * largest + 1) << (values * width), count)
+    ring = _ring(degree, (2 * largest + 1) << (values * width), count, WIDEST[cost_model][degree])
     return None if ring is None else Layout(ring, width, values, largest)
 
 
@@ -163,8 +187,8 @@ def tail(count: int, n: int, variance: Fraction) -> int:
     return ceil(sqrt(2 * float(variance) * log(2 * count / left)) * _ROUNDING) + 1
 
 
-def _ring(degree: int, limit: int, count: int) -> QuotientRing | None:
-    for bits in range(limit.bit_length(), SECURE_BITS[degree] + 1):
+def _ring(degree: int, limit: int, count: int, widest: int) -> QuotientRing | None:
+    for bits in range(limit.bit_length(), widest + 1):
         primes = moduli(degree, bits)
         modulus = prod(primes)
         if modulus >= limit and count * _log2_ratio(limit, modulus) <= -CORRECTNESS:

@@ -20,10 +20,18 @@ from secagg.errors import DecodeError, UsageError
 from secagg.lattice import arithmetic, bits, ntt
 from secagg.lattice.ntt import Words
 from secagg.lattice.primes import DEGREES, MAX_PRIME_BITS, is_prime, rows, tables, with_quotients
+from secagg.params import CostModel
 
 SECURE_BITS = dict(zip(DEGREES, (27, 54, 109, 218, 438), strict=True))
-"""N -> the widest q with 128 bits of security against classical attacks: Albrecht et al. 2018, Homomorphic Encryption
-Standard, Table 1, for ternary secrets (two bits less than for secrets that are as wide as the errors)."""
+"""N -> the widest q of any choice: Albrecht et al. 2018, Homomorphic Encryption Standard, Table 1 (classical), for
+ternary secrets (two bits less than for secrets that are as wide as the errors)."""
+
+WIDEST = {
+    CostModel.STANDARD: SECURE_BITS,
+    CostModel.CORE_SVP: dict(zip(DEGREES, (24, 46, 90, 178, 355), strict=True)),
+}
+"""N -> the widest q with 128 bits of security, by each account. The second line is for secrets and errors of standard
+deviation 3.2, by the primal and the dual attack; ``tests/reference/core_svp.py`` computes it."""
 
 _CHUNK = 1 << 13
 """Coefficients handled at a time, so that all their residues stay in the second-level cache."""
@@ -33,7 +41,7 @@ Integers: TypeAlias = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class QuotientRing:
-    """R_q. A ring in which LWE with narrow errors would fall short of 128 bits of security cannot be made.
+    """R_q. A ring in which LWE with narrow errors falls short of 128 bits of security by both accounts cannot be made.
 
     >>> ring = QuotientRing(1024, (12289, 18433))
     Traceback (most recent call last):

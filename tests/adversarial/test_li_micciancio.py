@@ -49,6 +49,7 @@ from secagg import lattice
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
 from secagg.lattice import VARIANCE, Coefficients, Evaluations, QuotientRing, uniform
+from secagg.params import CostModel
 from secagg.prg import Prg
 from secagg.sampling import discrete_gaussian
 from tests.adversarial.attack import switch_off
@@ -377,7 +378,7 @@ def short(polynomial: Coefficients) -> int:
 def test_a_lattice_sum_gives_the_key_only_before_it_is_decoded() -> None:
     """Eight encryptions c0 = -c1 s + x + 2^(vw) e under one key, added: 4096 coefficients modulo 103 bits."""
     length = 16384
-    layout = lattice.choose(Encoding.integers(length), 100).layout
+    layout = lattice.choose(Encoding.integers(length), 100, cost_model=CostModel.STANDARD).layout
     ring, rng = layout.ring, np.random.default_rng(1)
     secret = ring.lift([gaussian(ring.degree, "secret")])
     vectors = rng.integers(-(1 << 15) + 1, 1 << 15, (9, length))
@@ -417,7 +418,7 @@ def run_threshold() -> tuple[ThresholdServer, list[bytes], list[Answer], list[Up
     """A round of 4096 coefficients: the server, the seeds of key shares, what came, and what is in the uploads."""
     policy = Policy(min_contributors=3, protocols={"threshold_ckks"}, corrupt=0)
     roster, clients = local_clients(3, policy, Prg(bytes(32)))
-    encoding, session = Encoding.integers(8192), bytes(16)
+    encoding, session = Encoding.integers(4096), bytes(16)
     plan = RoundPlan.propose("threshold_ckks", roster, encoding, min_contributors=3, dropout=0, session=session)
     wire, server, rng = registry.find(plan.protocol).messages, ThresholdServer(plan, roster), np.random.default_rng(1)
     heard: list[Any] = []
@@ -426,7 +427,7 @@ def run_threshold() -> tuple[ThresholdServer, list[bytes], list[Answer], list[Up
         heard.append(wire.decode(plan, envelope.frame))
         return envelope.frame
 
-    updates = {name: rng.integers(-99, 100, 8192) for name in clients}
+    updates = {name: rng.integers(-99, 100, 4096) for name in clients}
     simulate(server, clients, updates, faults=Faults(corrupted=network))
     seeds = [client.current._key_seed for client in clients.values()]  # type: ignore[union-attr]
     answers = [message for message in heard if isinstance(message, Answer)]
@@ -514,7 +515,7 @@ def test_how_wide_flooding_has_to_be(flooding: str, monkeypatch: pytest.MonkeyPa
     """
     if flooding == "none":
         unflooded(monkeypatch)
-    sizes = choose_sizes(17, 2, 229376)
+    sizes = choose_sizes(17, 2, 229376, CostModel.STANDARD)
     if flooding == "narrow":
         sizes = replace(sizes, flooding=Fraction(1 << 10))
     scheme, layout, degree = Scheme.of(sizes, bytes(32)), sizes.layout, sizes.layout.ring.degree

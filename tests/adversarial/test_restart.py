@@ -30,7 +30,7 @@ from protocols.pairwise.messages import Delivery
 from protocols.plan import RoundPlan
 from protocols.simulate import serve, simulate
 from secagg import labels
-from secagg.errors import PeerError, PolicyError, SecAggError, UsageError
+from secagg.errors import PeerError, PolicyError, SecAggError, StorageError, UsageError
 from secagg.keys import transcript
 from tests.adversarial.attack import BOTH, LENGTH, Denied, Evil, small, switch_off
 
@@ -224,6 +224,9 @@ def test_a_round_number_is_used_once(
     with pytest.raises(PolicyError, match="this session is past round 0 for this client"):
         reuse(Life(protocol, reopen))
     switch_off(monkeypatch, Client, "_accepted", "not records and last is not None and plan.round <= last")
+    with pytest.raises(PolicyError, match="this session is past round 0: it is over, or was begun already"):
+        reuse(Life(protocol, reopen))  # the journal's own check
+    monkeypatch.setattr(journal_module, "check_next", lambda *_: None)
     assert reuse(Life(protocol))
 
 
@@ -265,10 +268,10 @@ def rechain(path: Path) -> None:
     """Make digests and links right again, as anybody can who may write the file."""
     database = sqlite3.connect(path)
     head = journal_module.EMPTY_HEAD
-    rows = database.execute("SELECT number, session, round, step, record FROM log ORDER BY number").fetchall()
-    for number, session, round_, step, record in rows:
+    query = "SELECT number, deployment, session, round, step, record FROM log ORDER BY number"
+    for number, deployment, session, round_, step, record in database.execute(query).fetchall():
         record_digest = sha256(record).digest()
-        head = journal_module.chained(head, session, round_, step, record_digest)
+        head = journal_module.chained(head, deployment, session, round_, step, record_digest)
         fresh = (record_digest, head, number)
         database.execute("UPDATE log SET digest = ?, link = ? WHERE number = ?", fresh)
     database.commit()
@@ -279,6 +282,7 @@ EDITS = {
     "a record": "UPDATE log SET record = zeroblob(100) WHERE step = 1",
     "a record less": "DELETE FROM log WHERE step = 1",
     "a step renumbered": "UPDATE log SET step = 7 WHERE step = 2",
+    "another deployment": "UPDATE log SET deployment = zeroblob(32) WHERE step = 2",
     "another round": "UPDATE log SET round = 9 WHERE step = 2",
     "a link": "UPDATE log SET link = zeroblob(32) WHERE step = 2",
 }
@@ -378,10 +382,13 @@ def test_two_processes_with_one_journal(protocol: str, tmp_path: Path, monkeypat
         race("one.db", latched=True)
     with pytest.raises(PolicyError, match="step 3 of round 0 was already taken"):
         race("two.db", latched=False)
+    switch_off(monkeypatch, journal_module, "check_next", "step != taken")
+    with pytest.raises(StorageError, match="UNIQUE"):  # the table's own check
+        race("three.db", latched=False)
     schema = journal_module._SCHEMA.replace(",\n    UNIQUE (session, round, step)", "")
     assert schema != journal_module._SCHEMA
     monkeypatch.setattr(journal_module, "_SCHEMA", schema)
-    assert race("three.db", latched=False)
+    assert race("four.db", latched=False)
 
 
 class Failing(MemoryJournal):
@@ -389,10 +396,10 @@ class Failing(MemoryJournal):
 
     full = False
 
-    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
+    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
         if self.full:
             raise OSError("no space left on device")
-        super().append(session, round_, step, record)
+        super().append(deployment, session, round_, step, record)
 
 
 @BOTH
@@ -423,12 +430,11 @@ def test_a_journal_that_fails(protocol: str, monkeypatch: pytest.MonkeyPatch) ->
 class Careless(SqliteJournal):
     """Leaves the transaction open when its commit fails."""
 
-    def append(self, session: bytes, round_: int, step: int, record: bytes) -> None:
+    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         record_digest = sha256(record).digest()
-        link = journal_module.chained(self.head(), session, round_, step, record_digest)
-        values = (session, round_, step, record_digest, record, link)
-        self._db.execute("INSERT INTO log (session, round, step, digest, record, link) VALUES (?,?,?,?,?,?)", values)
+        link = journal_module.chained(self.head(), deployment, session, round_, step, record_digest)
+        self._db.execute(journal_module._INSERT, (deployment, session, round_, step, record_digest, record, link))
         self._db.execute("COMMIT")
 
     def retire(self, session: bytes, before: int) -> None:
@@ -542,3 +548,102 @@ def test_a_clone_that_deals_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda machine, purpose, *_: real(machine, b"polynomials" if purpose.startswith(b"polynomials") else purpose),
     )
     assert stolen(shares_of_both())
+
+
+# Sessions that were given up: the server stops answering and opens another, again and again.
+
+
+class Abandoned:
+    """One client that began ``count`` sessions of one deployment, and what a thief of key and journal finds."""
+
+    def __init__(self, journal: Journal, count: int = 8) -> None:
+        self.evil, self.journal = small("secagg"), journal
+        first = self.evil.plan
+        self.plans = [replace(first, session=bytes([i]) * 16) for i in range(count)]
+        self.restart()
+        self.said = [self.client.start(plan, self.evil.values[VICTIM]) for plan in self.plans]
+
+    def restart(self, **options: Any) -> None:
+        evil = self.evil
+        identity = evil.identities[evil.name(VICTIM)]
+        self.client = Client(identity, evil.roster, policy=evil.policy, journal=self.journal, **options)
+
+    def opened(self) -> list[int]:
+        """The rounds whose secrets the identity key and the journal give."""
+        return [i for i, plan in enumerate(self.plans) if self.client._records(plan)]
+
+
+def test_sessions_given_up_cannot_be_opened_any_more(
+    reopen: Callable[[], Journal] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Abandoned((reopen or MemoryJournal)())
+    assert scene.opened() == [7]
+    for live in (True, False):  # by the process that gave them up, and by one that was restarted
+        if not live:
+            scene.restart()
+        for plan in scene.plans[:7]:
+            for attempt in (
+                lambda plan=plan: scene.client.start(plan, np.zeros(LENGTH)),
+                lambda plan=plan: scene.client.resume(plan, lambda: b""),
+            ):
+                with pytest.raises(PolicyError, match="this session is past round 0 for this client: it is over, or"):
+                    attempt()
+        assert scene.client.start(scene.plans[7], np.zeros(LENGTH)) == scene.said[7]
+    scene.client.start(scene.plans[0].next_round(), np.zeros(LENGTH))  # the older one goes on: the newest now
+    assert scene.opened() == []
+    with pytest.raises(PolicyError, match="this session is past round 0"):
+        scene.client.start(scene.plans[7], np.zeros(LENGTH))
+
+    if isinstance(scene.journal, SqliteJournal):
+        scene.journal.close()
+        path = tmp_path / "control.db"
+        monkeypatch.setattr(journal_module, "_SUPERSEDE", "UPDATE log SET record = record WHERE ? = ?")
+        assert Abandoned(SqliteJournal(path)).opened() == list(range(8))
+    else:
+        monkeypatch.setattr(MemoryJournal, "_destroy", lambda *_: None)
+        assert Abandoned(MemoryJournal()).opened() == list(range(8))
+
+
+def test_deployments_live_side_by_side(reopen: Callable[[], Journal] | None) -> None:
+    """A name that the client was given by its own side, and no word of the server, says what belongs together."""
+    scene = Abandoned((reopen or MemoryJournal)(), count=2)
+    scene.restart(deployment="the other")
+    other = replace(scene.evil.plan, session=b"o" * 16)
+    said = scene.client.start(other, np.zeros(LENGTH))
+    assert scene.opened() == [1]
+    assert scene.client.start(other, np.zeros(LENGTH)) == said
+    with pytest.raises(PolicyError, match="this session is past round 0"):  # what was given up is so for all
+        scene.client.start(scene.plans[0], np.zeros(LENGTH))
+    scene.restart()
+    assert scene.client.start(scene.plans[1], np.zeros(LENGTH)) == scene.said[1]
+    scene.client.start(scene.plans[1].next_round(), np.zeros(LENGTH))
+    assert scene.client._records(other)
+
+
+def test_a_deployment_with_a_name_is_the_same_under_another_roster() -> None:
+    """Without a name, each roster is a deployment of its own: cohorts and the level above them live side by side."""
+
+    def opened(**options: str) -> bool:
+        scene, larger = Abandoned(MemoryJournal(), count=0), small("secagg", outsiders=1)
+        scene.restart(**options)
+        scene.client.start(scene.evil.plan, np.zeros(LENGTH))
+        identity = scene.evil.identities[scene.evil.name(VICTIM)]
+        client = Client(identity, larger.roster, policy=larger.policy, journal=scene.journal, **options)  # type: ignore[arg-type]
+        client.start(replace(larger.plan, session=b"n" * 16), np.zeros(LENGTH))
+        return bool(client._records(scene.evil.plan))
+
+    assert not opened(deployment="hospitals")
+    assert opened()
+
+
+def test_a_process_that_was_overtaken_writes_no_more(tmp_path: Path) -> None:
+    """One of two processes begins a newer session; the other stands in the middle of the one given up."""
+    path = tmp_path / "victim.db"
+    life = Life("secagg", lambda: SqliteJournal(path))
+    life.live(2)
+    evil = life.evil
+    other = Client(evil.identities[evil.name(VICTIM)], evil.roster, policy=evil.policy, journal=SqliteJournal(path))
+    other.start(replace(evil.plan, session=b"n" * 16), np.zeros(LENGTH))
+    with pytest.raises(PolicyError, match="step 2 of round 0 was already taken, or the round is over"):
+        life.client.receive(evil.frame(evil.delivery(VICTIM)))
+    assert not other._records(evil.plan)

@@ -881,16 +881,16 @@ def test_the_key_from_one_approximate_decryption(monkeypatch: pytest.MonkeyPatch
 
     What clients answer here is flooded, and the attack gives nothing; what is released are integers.
     """
-    scene = Scene(length=8192)
+    scene = Scene(length=4096)
     scheme, seed = scene.scheme, b"a single key's seed: 32 bytes..."
     assert scheme.sizes.count == scheme.ring.degree  # answers are about whole polynomials
-    c0, c1 = scheme.encrypt(scheme.public(seed), np.arange(8192), b"e" * 32)
+    c0, c1 = scheme.encrypt(scheme.public(seed), np.arange(4096), b"e" * 32)
     raw = c0 + scheme.bare(c1, [seed])
     assert (divided(scheme, raw - c0, c1) == scheme.secret(seed).words[:, 0]).all()
 
     def found() -> list[float]:
         """Of each client's part of the key, what fraction the attack gets right."""
-        scene = Scene(length=8192)
+        scene = Scene(length=4096)
         assert scene.run().outcome.total.tolist() == scene.sum()
         c1, shares = scheme.unpack_all(scene.server._c1_sum), list[float]()
         for name, answer in scene.said(Answer).items():

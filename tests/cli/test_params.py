@@ -61,7 +61,17 @@ def test_the_committee_of_the_one_shot_protocol(capsys: pytest.CaptureFixture[st
     asked = words(1000, 0.1, 0.1, "active", "--protocol", "oneshot")
     assert cli.main([*asked, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert answer == {"protocol": "oneshot", "seats": 75, "corrupt": 32, "quorum": 54, "private": 32}
+    expected = {
+        "protocol": "oneshot",
+        "seats": 75,
+        "corrupt": 32,
+        "quorum": 54,
+        "private": 32,
+        "cost_model": "core-svp",
+    }
+    assert answer == expected
+    assert cli.main([*asked, "--json", "--cost-model", "standard"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {**expected, "cost_model": "standard"}
     assert cli.main(asked) == 0
     assert ["quorum", "54"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dp.events import DiscreteGaussians, Skellam
 from dp.noise import NOISE, Family, NoiseSpec
+from protocols.plan import RoundPlan
+from protocols.roster import Identity, Roster
+from secagg.encoding import Encoding
 from secagg.errors import DecodeError, UsageError
+from tests.adversarial.attack import switch_off
 
 KEEP, CHAIN = b"k" * 32, b"c" * 32
 
@@ -130,6 +136,10 @@ def test_the_tail_is_rarely_exceeded_and_not_far_from_the_noise() -> None:
         lambda: NoiseSpec(Family.SKELLAM, Fraction(1), dropouts=-1),
         lambda: NoiseSpec(Family.SKELLAM, Fraction(1), colluders=-1),
         lambda: NoiseSpec(Family.SKELLAM, Fraction(1), dropouts=1, components=2),
+        lambda: NoiseSpec(Family.SKELLAM, Fraction(1), 70_000, 0, 70_000),
+        lambda: NoiseSpec(Family.SKELLAM, Fraction(1), dropouts=1 << 32),
+        lambda: NoiseSpec(Family.SKELLAM, Fraction(1), colluders=1 << 32),
+        lambda: NoiseSpec(Family.SKELLAM, Fraction(1 << 256)),
         lambda: NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(1), dropouts=1, components=1),
         lambda: NoiseSpec(Family.SKELLAM, Fraction(1), dropouts=3, colluders=2).check(5),
     ],
@@ -148,3 +158,48 @@ def test_another_family_is_undecodable() -> None:
     data = NOISE.encode(NoiseSpec(Family.SKELLAM, Fraction(1))).replace(b"skellam", b"laplace")
     with pytest.raises(DecodeError, match="family"):
         NOISE.decode(data)
+
+
+EDGES = [0, 1, 2, 5, 2**16 - 1, 2**16, 2**32 - 1, 2**32, 2**64, -1]
+integers = st.one_of(st.integers(), st.integers(0, 9), st.sampled_from(EDGES))
+variances = st.one_of(
+    st.fractions(), st.sampled_from([Fraction(1, 10**400), Fraction(10**400), Fraction(2**64), Fraction(2**256)])
+)
+
+
+@settings(max_examples=400)
+@given(
+    family=st.sampled_from(Family),
+    variance=variances,
+    dropouts=integers,
+    colluders=integers,
+    components=integers,
+    clients=st.integers(2, 10**7),
+)
+def test_whatever_the_fields_are_it_is_refused_as_wrong_use_or_works(clients: int, **fields: Any) -> None:
+    with suppress(UsageError):
+        spec = NoiseSpec(**fields)
+        spec.check(clients)
+        assert spec.tail(clients, 2**34) > 0
+        assert spec.held(clients, clients - min(spec.dropouts, 1)) > 0
+        assert spec.drawable(clients) in (True, False)
+        assert NOISE.decode(NOISE.encode(spec)) == spec
+
+
+def test_so_much_noise_or_so_little_that_nobody_can_draw_it_is_not_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client would find out when it uploads, after it has taken part in half the round."""
+    roster = Roster.of([Identity.generate(f"c{i}") for i in range(4)])
+
+    def planned(variance: Fraction) -> RoundPlan:
+        noise = NoiseSpec(Family.DISCRETE_GAUSSIAN, variance)
+        return RoundPlan.propose("secagg", roster, Encoding(3, 1.0), min_contributors=4, dropout=0, noise=noise)
+
+    planned(Fraction(1000))
+    for variance in (Fraction(1, 1 << 20), Fraction(1 << 60)):
+        with pytest.raises(UsageError, match="no client can draw so much noise, or so little"):
+            planned(variance)
+    switch_off(monkeypatch, RoundPlan, "__post_init__", "not self.noise.drawable(self.clients)")
+    for variance in (Fraction(1, 1 << 20), Fraction(1 << 60)):
+        plan = planned(variance)
+        with pytest.raises(UsageError, match="variance must be between"):
+            plan.noise.draw(4, 3, KEEP, CHAIN)  # type: ignore[union-attr]

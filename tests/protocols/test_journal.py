@@ -1,59 +1,141 @@
-"""Both journals keep the same promises."""
+"""All journals keep the same promises."""
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from protocols.journal import EMPTY_HEAD, Journal, MemoryJournal, SqliteJournal
-from secagg.errors import PolicyError, UsageError
+from protocols import journal as journal_module
+from protocols.journal import EMPTY_HEAD, ForgetfulJournal, Journal, MemoryJournal, SqliteJournal
+from secagg.errors import PolicyError, StorageError, UsageError
+
+ROOT = Path(__file__).parents[2]
 
 A, B = b"a" * 16, b"b" * 16
+D, E = b"d" * 32, b"e" * 32
+"""Two deployments."""
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+def state_journal() -> Journal:
+    pytest.importorskip("flwr")
+    from flwr.app import RecordDict
+
+    from protocols.adapters.flower_state import StateJournal
+
+    return StateJournal(RecordDict())
+
+
+@pytest.fixture(params=["memory", "sqlite", "state"])
 def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
-    return MemoryJournal() if request.param == "memory" else SqliteJournal(tmp_path / "journal.db")
+    makers: dict[str, Callable[[], Journal]] = {
+        "memory": MemoryJournal,
+        "sqlite": lambda: SqliteJournal(tmp_path / "journal.db"),
+        "state": state_journal,
+    }
+    return makers[request.param]()
 
 
 def test_what_is_written_is_read(journal: Journal) -> None:
     assert (journal.records(A, 0), journal.last_round(A), journal.head()) == ([], None, EMPTY_HEAD)
     for step, record in enumerate([b"one", b"", b"three"]):
-        journal.append(A, 5, step, record)
-    journal.append(B, 2, 0, b"other")
+        journal.append(D, A, 5, step, record)
+    journal.append(E, B, 2, 0, b"other")
     assert journal.records(A, 5) == [b"one", b"", b"three"]
     assert (journal.records(B, 2), journal.records(A, 2), journal.records(B, 5)) == ([b"other"], [], [])
     assert (journal.last_round(A), journal.last_round(B)) == (5, 2)
 
 
 def test_a_step_is_taken_once(journal: Journal) -> None:
-    journal.append(A, 0, 0, b"one")
+    journal.append(D, A, 0, 0, b"one")
     head = journal.head()
-    with pytest.raises(PolicyError, match="step 0 of round 0 was already taken"):
-        journal.append(A, 0, 0, b"two")
+    with pytest.raises(PolicyError, match="this session is past round 0: it is over, or was begun already"):
+        journal.append(D, A, 0, 0, b"two")
     assert (journal.records(A, 0), journal.head()) == ([b"one"], head)
-    journal.append(A, 0, 1, b"two")
+    journal.append(D, A, 0, 1, b"two")
 
 
 def test_retired_rounds_are_gone_but_not_forgotten(journal: Journal) -> None:
-    for round_ in (1, 2, 3):
-        journal.append(A, round_, 0, b"a secret, sealed")
-        journal.append(B, round_, 0, b"another")
+    journal.append(D, A, 3, 0, b"a secret, sealed")
+    journal.append(E, B, 3, 0, b"another")
     head = journal.head()
     journal.retire(A, 3)
-    assert (journal.records(A, 1), journal.records(A, 2), len(journal.records(A, 3))) == ([], [], 1)
-    assert len(journal.records(B, 1)) == 1
-    journal.retire(A, 9)
+    assert len(journal.records(A, 3)) == 1
+    journal.retire(A, 4)
     assert (journal.records(A, 3), journal.last_round(A), journal.head()) == ([], 3, head)
+    assert len(journal.records(B, 3)) == 1
+    for step in (0, 1):
+        with pytest.raises(PolicyError, match=r"past round 3|step 1 of round 3 .* is over"):
+            journal.append(D, A, 3, step, b"again")
+    assert (journal.records(A, 3), journal.head()) == ([], head)
+
+
+def living(journal: Journal) -> set[tuple[bytes, int]]:
+    return {(session, round_) for session in (A, B) for round_ in range(6) if journal.records(session, round_)}
+
+
+def test_who_begins_a_round_gives_up_the_others_of_its_deployment(journal: Journal) -> None:
+    journal.append(D, A, 0, 0, b"one")
+    journal.append(D, A, 0, 1, b"two")
+    journal.append(D, A, 2, 0, b"three")
+    assert living(journal) == {(A, 2)}
+    journal.append(E, B, 0, 0, b"a parallel session")
+    assert living(journal) == {(A, 2), (B, 0)}
+    journal.append(D, B, 1, 0, b"the same session elsewhere")  # a session, too, has one round at a time
+    assert living(journal) == {(B, 1)}
+    for session, round_, step in ((A, 2, 0), (A, 2, 1), (A, 1, 0), (A, 0, 0), (A, 0, 2), (B, 0, 0), (B, 0, 1)):
+        for deployment in (D, E):
+            with pytest.raises(PolicyError):
+                journal.append(deployment, session, round_, step, b"back again")
+    with pytest.raises(PolicyError, match="step 1 of round 1 was already taken, or the round is over"):
+        journal.append(E, B, 1, 1, b"another deployment goes on with it")
+    assert living(journal) == {(B, 1)}
+    journal.append(D, B, 1, 1, b"goes on")
+    journal.append(D, A, 3, 0, b"a later round of the older session")
+    assert living(journal) == {(A, 3)}
+    assert (journal.last_round(A), journal.last_round(B)) == (3, 1)
+
+
+def test_without_the_check_a_round_that_was_given_up_is_begun_again(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control. The table of the file has a second one of its own: no step twice."""
+    module = journal_module if "Sqlite" in type(journal).__name__ or type(journal) is MemoryJournal else None
+    if module is None:
+        from protocols.adapters import flower_state as module  # type: ignore[no-redef]
+    journal.append(D, A, 0, 0, b"one")
+    journal.append(D, B, 0, 0, b"two")
+    monkeypatch.setattr(module, "check_next", lambda *_: None)
+    if isinstance(journal, SqliteJournal):
+        with pytest.raises(StorageError, match="UNIQUE"):
+            journal.append(D, A, 0, 0, b"one more")
+        journal.append(D, A, 0, 1, b"one more")
+    else:
+        journal.append(D, A, 0, 0, b"one more")
+    assert journal.records(A, 0) == [b"one more"]
+
+
+def test_a_forgetful_journal_takes_no_step_twice_either() -> None:
+    journal = ForgetfulJournal()
+    journal.append(D, A, 0, 0, b"one")
+    journal.append(D, B, 0, 0, b"two")
+    for session, step in ((A, 0), (A, 1), (B, 0)):
+        with pytest.raises(PolicyError):
+            journal.append(D, session, 0, step, b"again")
+    journal.append(D, B, 0, 1, b"goes on")
+    assert (journal.records(B, 0), journal.last_round(A)) == ([], 0)
 
 
 def test_the_head_moves_with_every_write(journal: Journal) -> None:
     heads = [journal.head()]
     for place in ((A, 0, 0), (A, 0, 1), (A, 1, 0), (B, 0, 0)):
-        journal.append(*place, b"the same record")
+        journal.append(D, *place, b"the same record")
         heads.append(journal.head())
     assert len(set(heads)) == len(heads)
 
@@ -61,9 +143,12 @@ def test_the_head_moves_with_every_write(journal: Journal) -> None:
 def test_both_journals_have_the_same_head(tmp_path: Path) -> None:
     memory, file = MemoryJournal(), SqliteJournal(tmp_path / "journal.db")
     for journal in (memory, file):
-        journal.append(A, 0, 0, b"one")
-        journal.append(B, 7, 0, b"two")
+        journal.append(D, A, 0, 0, b"one")
+        journal.append(E, B, 7, 0, b"two")
     assert memory.head() == file.head()
+    memory.append(D, A, 1, 0, b"three")
+    file.append(E, A, 1, 0, b"three")
+    assert memory.head() != file.head()  # which deployment it was is in the chain
 
 
 Reopen = Callable[..., SqliteJournal]
@@ -76,9 +161,8 @@ def reopen(tmp_path: Path) -> Reopen:
 
 def test_a_file_is_there_after_a_restart(reopen: Reopen) -> None:
     journal = reopen()
-    journal.append(A, 0, 0, b"one")
-    journal.append(A, 1, 0, b"two")
-    journal.retire(A, 1)
+    journal.append(D, A, 0, 0, b"one")
+    journal.append(D, A, 1, 0, b"two")
     head = journal.head()
     journal.close()
     again = reopen(pinned=head)
@@ -90,14 +174,14 @@ def test_every_head_ever_seen_may_be_pinned(reopen: Reopen, known: int) -> None:
     journal = reopen()
     heads = [journal.head()]
     for step in range(3):
-        journal.append(A, 0, step, b"record")
+        journal.append(D, A, 0, step, b"record")
         heads.append(journal.head())
     journal.close()
     reopen(pinned=heads[known]).close()
 
 
 def test_an_unknown_head_is_refused(reopen: Reopen) -> None:
-    reopen().append(A, 0, 0, b"record")
+    reopen().append(D, A, 0, 0, b"record")
     with pytest.raises(PolicyError, match="rolled back"):
         reopen(pinned=bytes([1]) * 32)
 
@@ -114,20 +198,113 @@ def test_not_a_journal(tmp_path: Path) -> None:
         SqliteJournal(path)
 
 
-def test_another_table_of_that_name(tmp_path: Path) -> None:
+OLD = """CREATE TABLE log (number INTEGER PRIMARY KEY, session BLOB NOT NULL, round INTEGER NOT NULL,
+step INTEGER NOT NULL, digest BLOB NOT NULL, record BLOB, link BLOB NOT NULL, UNIQUE (session, round, step))"""
+
+
+@pytest.mark.parametrize("table", ["CREATE TABLE log (message TEXT)", "CREATE TABLE other (message TEXT)", OLD])
+def test_another_table_of_that_name(tmp_path: Path, table: str) -> None:
     path = tmp_path / "other.db"
     with sqlite3.connect(path) as database:
-        database.execute("CREATE TABLE log (message TEXT)")
+        database.execute(table)
     database.close()
-    with pytest.raises((UsageError, PolicyError)):
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="is not a journal of this version of secagg"):
         SqliteJournal(path)
+    assert path.read_bytes() == before
 
 
-def test_retired_records_are_overwritten_in_the_file(tmp_path: Path) -> None:
-    path, record = tmp_path / "journal.db", b"0123456789abcdef" * 20
-    journal = SqliteJournal(path)
-    journal.append(A, 0, 0, record)
-    assert record in path.read_bytes()
-    journal.retire(A, 1)
+# What is destroyed is no longer in the file.
+
+
+def left_of(path: Path, records: list[bytes]) -> list[bytes]:
+    """Pieces of these records that are still there, at any place."""
+    data = path.read_bytes()
+    there = {data[i : i + 12] for i in range(len(data) - 11)}
+    return [
+        piece for record in records for i in range(0, len(record) - 11, 12) if (piece := record[i : i + 12]) in there
+    ]
+
+
+@pytest.mark.parametrize("by", ["a new session", "the next round", "finish"])
+def test_what_is_destroyed_is_overwritten_in_the_file(tmp_path: Path, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records from a line to many pages. The control: SQLite's own habit is to leave them where they are."""
+
+    def destroyed(name: str) -> list[bytes]:
+        path, draw = tmp_path / name, Random(name)
+        journal = SqliteJournal(path)
+        journal.append(E, b"parallel", 0, 0, parallel := draw.randbytes(500))
+        records = [draw.randbytes(size) for size in (200, 60_000, 4000, 300, 9000)]
+        for step, record in enumerate(records):
+            journal.append(D, A, 0, step, record)
+        assert all(left_of(path, [record]) for record in records)
+        if by == "finish":
+            journal.retire(A, 1)
+        else:
+            journal.append(D, *((B, 0) if by == "a new session" else (A, 1)), 0, draw.randbytes(100))
+        assert not journal.records(A, 0)
+        assert journal.records(b"parallel", 0) == [parallel]
+        journal.close()
+        assert not [other for other in tmp_path.iterdir() if other.name.startswith(name + "-")]
+        return left_of(path, records)
+
+    assert not destroyed("one.db")
+    monkeypatch.setattr(journal_module, "_PRAGMAS", "PRAGMA secure_delete = OFF;")
+    assert destroyed("two.db")
+
+
+def test_of_many_abandoned_sessions_nothing_is_left_in_the_file(tmp_path: Path) -> None:
+    """Pages are split, joined and used again: no copy stays behind."""
+    path, draw = tmp_path / "journal.db", Random(1)
+    journal, given_up, last = SqliteJournal(path), list[bytes](), list[bytes]()
+    journal._db.execute("PRAGMA synchronous = OFF")
+    for session in range(60):
+        given_up += last
+        last = [draw.randbytes(draw.choice([20, 300, 1500, 4090, 9000])) for _ in range(draw.randrange(1, 6))]
+        for step, record in enumerate(last):
+            journal.append(D, session.to_bytes(16, "big"), 0, step, record)
     journal.close()
-    assert record[:16] not in path.read_bytes()
+    assert not left_of(path, given_up)
+    assert left_of(path, last)
+    assert [len(SqliteJournal(path).records(session.to_bytes(16, "big"), 0)) for session in (0, 58)] == [0, 0]
+
+
+# Killed while one round gives way to the next.
+
+KILLED = """
+import os, signal, sys
+from protocols.journal import SqliteJournal
+class Doomed:
+    def __init__(self, database): self._database, self.left = database, int(sys.argv[2])
+    def __getattr__(self, name): return getattr(self._database, name)
+    def execute(self, *statement):
+        if statement[0].split()[0] != "SELECT":
+            if self.left == 0: os.kill(os.getpid(), signal.SIGKILL)
+            self.left -= 1
+        return self._database.execute(*statement)
+journal = SqliteJournal(sys.argv[1])
+journal._db.execute("PRAGMA cache_spill = 1")
+journal._db.execute("PRAGMA cache_size = 1")  # pages go to the file before the transaction ends
+journal._db = Doomed(journal._db)
+journal.append(b"d" * 32, b"b" * 16, 0, 0, b"new")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("statements", range(5))
+def test_killed_between_destroying_and_writing(tmp_path: Path, statements: int) -> None:
+    """Begin, destroy, write, commit: either the old round lives, whole, or the new one does and nothing of the old."""
+    path, draw = tmp_path / "journal.db", Random(statements)
+    journal, records = SqliteJournal(path), [draw.randbytes(size) for size in (200, 60_000, 4000)]
+    for step, record in enumerate(records):
+        journal.append(D, A, 0, step, record)
+    journal.close()
+    died = subprocess.run([sys.executable, "-c", KILLED, path, str(statements)], cwd=ROOT, check=False)
+    assert died.returncode == -signal.SIGKILL
+    again = SqliteJournal(path)
+    if statements < 4:
+        assert (again.records(A, 0), again.records(B, 0), again.last_round(B)) == (records, [], None)
+        again.append(D, A, 0, 3, b"goes on")
+    else:
+        assert (again.records(A, 0), again.records(B, 0), again.last_round(A)) == ([], [b"new"], 0)
+        assert not left_of(path, records)

@@ -206,13 +206,16 @@ def test_finish(protocol: str) -> None:
 
 
 @PROTOCOLS
-def test_sessions_do_not_disturb_each_other(protocol: str) -> None:
+def test_a_newer_session_takes_the_place_of_the_older(protocol: str) -> None:
     plan, roster, clients = scene(protocol)
     other = RoundPlan.propose(protocol, roster, Encoding.integers(4), min_contributors=3, corrupt=0, dropout="0.3")
     client = clients[roster.names[0]]
     first = client.start(plan, np.zeros(4))
-    assert client.start(other.next_round(), np.zeros(4)) != first
     assert client.start(plan, np.zeros(4)) == first
+    assert client.start(other.next_round(), np.zeros(4)) != first
+    with pytest.raises(PolicyError, match="this session is past round 0"):
+        client.start(plan, np.zeros(4))
+    assert client.start(plan.next_round(), np.zeros(4))
 
 
 def test_unknown_protocol() -> None:

@@ -8,15 +8,47 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocols import roster as roster_module
 from protocols.roster import Identity, Roster
+from secagg import keys, labels
 from secagg.errors import DecodeError, UsageError
+from secagg.keys import SigningKey
 from secagg.prg import Prg
+from tests.adversarial.attack import switch_off
+from tests.reference import ed25519
 
 NAMES = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")
 
 
 def key(i: int) -> bytes:
-    return Prg(bytes(32), start=32 * i)(32)
+    return SigningKey(Prg(bytes(32), start=32 * i)(32)).public
+
+
+def test_a_key_under_which_anybody_can_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With such a key in a roster its client can be made to have signed whatever one likes."""
+    weak = sorted(ed25519.encodings(ed25519.small_order()))
+    for public in weak:
+        file = tmp_path / f"{public.hex()}.toml"
+        file.write_text(f'[clients]\nalice = "{key(1).hex()}"\nbob = "{public.hex()}"\n')
+        with pytest.raises(UsageError, match=r"a roster with an unusable Ed25519 public key \[bob\]"):
+            Roster.build({"alice": key(1), "bob": public})
+        with pytest.raises(UsageError, match=r"a roster with an unusable Ed25519 public key \[bob\]"):
+            Roster.load(file)
+    switch_off(monkeypatch, keys, "check_signing_key", "y >= _FIELD or y in _SMALL_ORDER")
+    monkeypatch.setattr(roster_module, "check_signing_key", keys.check_signing_key)
+    for public in weak:
+        roster = Roster.load(tmp_path / f"{public.hex()}.toml")
+        forged = ed25519.forged(public, keys.transcript(labels.SURVIVORS, b"whatever one likes"))
+        keys.verify(roster.keys[1], forged, labels.SURVIVORS, b"whatever one likes")
+
+
+def test_a_key_that_is_none(tmp_path: Path) -> None:
+    """A file's keys are points of the curve: of another one nobody has the private key."""
+    file = tmp_path / "roster.toml"
+    file.write_text(f'[clients]\nalice = "{key(1).hex()}"\nbob = "02{bytes(31).hex()}"\n')
+    assert ed25519.with_y(2) is None
+    with pytest.raises(DecodeError, match=r"not an Ed25519 public key \[bob\]"):
+        Roster.load(file)
 
 
 @given(st.sets(NAMES, min_size=1, max_size=20))

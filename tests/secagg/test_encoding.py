@@ -3,11 +3,13 @@
 import math
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secagg.encoding import ENCODING, MAX_LENGTH, Encoding, _hadamard, _rounded, _signs, norm_squared
@@ -113,6 +115,77 @@ def test_a_senseless_encoding_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError) as caught:
         Encoding(**({"length": 3, "clip_l2": 1.0} | wrong))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+EDGES = [0, 1, 2, 3, 31, 32, 33, 2**31 - 1, 2**31, 2**34, 2**34 + 1, 2**63, 2**64, -1, 10**400]
+integers = st.one_of(st.integers(), st.sampled_from(EDGES))
+numbers = st.one_of(
+    st.floats(), st.floats(1e-100, 1e100), st.sampled_from([0, 1e-100, 1e100, 1e-101, 1e101, 5e-324, 1.7e308, 10**400])
+)
+probabilities = st.one_of(
+    st.fractions(), st.fractions(0, 1), st.sampled_from([Fraction(1, 10**400), Fraction(1, 2**64), Fraction(1, 2**63)])
+)
+
+
+def everything_of(encoding: Encoding) -> None:
+    with suppress(UsageError):
+        encoding.ring_bits(10**7, 2**60)
+    sensitivity = encoding.sensitivity()
+    assert 0 <= sensitivity.l1 <= sensitivity.l2_squared
+    assert ENCODING.decode(ENCODING.encode(encoding)) == encoding
+    if encoding.length <= 50:
+        values = encode(encoding, np.linspace(-1e300, 1e300, encoding.length))
+        assert np.isfinite(encoding.decode(values, count=1, seed=SEED).vector).all()
+
+
+@settings(max_examples=400)
+@given(
+    length=st.one_of(integers, st.integers(1, 40)),
+    clip_l2=numbers,
+    bits=st.one_of(integers, st.integers(2, 32)),
+    rotate=st.booleans(),
+    clip_inf=numbers,
+    weight_bound=st.one_of(integers, st.integers(1, 9)),
+    beta=probabilities,
+)
+def test_whatever_the_fields_are_it_is_refused_as_wrong_use_or_works(**fields: Any) -> None:
+    try:
+        encoding = Encoding(**fields)
+    except UsageError:
+        return
+    everything_of(encoding)
+
+
+STRANGE = [
+    {"clip_l2": 1e100, "clip_inf": 1e-100},
+    {"clip_l2": 1e90, "clip_inf": 1e-90, "beta": Fraction(1, 2)},
+    {"clip_l2": 1.0, "beta": Fraction(1, 10**400)},
+]
+
+
+@pytest.mark.parametrize("fields", STRANGE, ids=str)
+def test_what_floats_do_not_reach_is_refused(fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError):
+        Encoding(3, bits=32, **fields)
+    switch_off(monkeypatch, Encoding, "__post_init__", "self.clip_l2 / self.clip_inf > _LARGEST_RATIO")
+    everything_of(Encoding(3, bits=32, clip_l2=1.0))
+    if "clip_inf" not in fields:
+        monkeypatch.undo()
+        condition = "not 0 <= self.beta <= _LARGEST_BETA or Fraction(self.beta).denominator > _LARGEST_DENOMINATOR"
+        switch_off(monkeypatch, Encoding, "__post_init__", condition)
+    with pytest.raises(OverflowError):
+        everything_of(Encoding(3, bits=32, **fields))
+
+
+def test_what_floats_do_not_reach_is_refused_from_the_wire() -> None:
+    data = ENCODING.encode(Encoding(3, 1e100, bits=32, clip_inf=1e92))
+    for clip, taken in ((1e92, True), (1e-100, False)):
+        sent = data.replace(struct.pack(">d", 1e92), struct.pack(">d", clip))
+        if taken:
+            everything_of(ENCODING.decode(sent))
+        else:
+            with pytest.raises(DecodeError, match="clip_l2 is at most 2\\^64 times clip_inf"):
+                ENCODING.decode(sent)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 
 from secagg import keys, labels
 from secagg.errors import PeerError, UsageError
-from secagg.keys import AgreementKey, SigningKey, check_agreement_key, derive, digest, hkdf, transcript, verify
+from secagg.keys import (
+    AgreementKey,
+    SigningKey,
+    check_agreement_key,
+    check_on_curve,
+    check_signing_key,
+    derive,
+    digest,
+    hkdf,
+    transcript,
+    verify,
+)
+from tests.adversarial.attack import switch_off
+from tests.reference import ed25519
 
 secrets = st.binary(min_size=32, max_size=32)
 parts = st.lists(st.binary(max_size=20), max_size=4)
@@ -47,6 +60,60 @@ def test_the_list_holds_all_points_of_low_order() -> None:
     for u in canonical - {0, 1, p - 1}:  # doubling one of order 8 gives u = 1 or -1: (u^2-1)^2 = +-4u(u^2+Au+1)
         left, right = pow(u * u - 1, 2, p), 4 * u * (u * u + 486662 * u + 1) % p
         assert left in (right, p - right)
+
+
+SMALL = sorted(ed25519.encodings(ed25519.small_order()))
+
+
+def test_there_are_eight_points_of_small_order_and_fourteen_ways_to_write_them() -> None:
+    points = ed25519.small_order()
+    assert (len(points), len(SMALL)) == (8, 14)
+    assert all(ed25519.times(8, point) == ed25519.ZERO for point in points)
+    assert {y for _, y in points} == keys._SMALL_ORDER
+
+
+@pytest.mark.parametrize("public", SMALL, ids=[public.hex()[:8] + public.hex()[-2:] for public in SMALL])
+def test_under_a_key_of_small_order_nothing_is_signed(public: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can sign under it, with arithmetic only. The library below takes all eight points; so it does when y is
+    written above the prime, or a sign is given to x = 0."""
+    forged = ed25519.forged(public, transcript(b"label", b"text"))
+    for refused in (
+        lambda: check_signing_key(public, culprit="mallory"),
+        lambda: verify(public, forged, b"label", b"text", culprit="mallory"),
+    ):
+        with pytest.raises(PeerError, match="unusable Ed25519 public key") as caught:
+            refused()
+        assert caught.value.culprits == ("mallory",)
+    switch_off(monkeypatch, keys, "check_signing_key", "y >= _FIELD or y in _SMALL_ORDER")
+    verify(public, forged, b"label", b"text")
+    with pytest.raises(PeerError, match="bad signature"):
+        verify(SigningKey(bytes(32)).public, forged, b"label", b"text")
+
+
+@given(secret=secrets)
+def test_every_key_of_ours_is_usable(secret: bytes) -> None:
+    check_signing_key(SigningKey(secret).public)
+    check_on_curve(SigningKey(secret).public)
+
+
+@pytest.mark.parametrize("y", range(2, 40))
+def test_no_point_of_the_curve(y: int) -> None:
+    """As the reference sees it: with neither sign."""
+    for public in (y.to_bytes(32, "little"), (y + (1 << 255)).to_bytes(32, "little")):
+        if ed25519.with_y(y) is None:
+            with pytest.raises(PeerError, match=r"not an Ed25519 public key \[mallory\]"):
+                check_on_curve(public, culprit="mallory")
+        else:
+            check_on_curve(public)
+
+
+def test_a_second_way_to_write_a_key() -> None:
+    """y + p, where that is below 2^255: two names of one point, of any order."""
+    for y in range(2, 19):
+        if ed25519.with_y(y) is not None:
+            check_signing_key(y.to_bytes(32, "little"))
+        with pytest.raises(PeerError, match="unusable Ed25519 public key"):
+            check_signing_key((y + ed25519.P).to_bytes(32, "little"))
 
 
 @pytest.mark.parametrize("size", [0, 31, 33, 64])

@@ -44,10 +44,12 @@ from dp.ledger import Ledger, Steps, book, entries
 from dp.ledger.book import Row, replay
 from dp.ledger.file import read
 from dp.ledger.verify import compare, verify
+from secagg import keys, labels
 from secagg.errors import PeerError, StorageError
 from tests.adversarial.attack import switch_off
 from tests.dp.ledger import scene
 from tests.dp.ledger.scene import CLIENT, EXAMPLE, KEY, exported, filled, forged, happened, new, planned, signed, step
+from tests.reference import ed25519
 
 STAND_ALONE = Path(verify_ledger.__file__)
 
@@ -289,6 +291,31 @@ def test_another_key(rows: list[Row]) -> None:
 def test_without_the_check_of_the_key(rows: list[Row], monkeypatch: pytest.MonkeyPatch, check: str) -> None:
     switch_off(monkeypatch, book, "replay", check)
     book.replay(forged(rows, lambda bodies: bodies[0].update(owner=CLIENT.public.hex()), CLIENT), KEY.public)
+
+
+def test_a_ledger_of_a_key_of_small_order(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can have written it: every entry is signed without a key."""
+    public = ed25519.encoded((0, ed25519.P - 1))
+    bodies = [json.loads(body) for body, _ in rows[:2]]
+    made, previous = list[Row](), book.START
+    for body in bodies:
+        body |= {"previous": previous.hex()} | ({"owner": public.hex()} if "owner" in body else {})
+        text = entries.canonical(body)
+        previous = entries.link(previous, text)
+        made.append((text, ed25519.forged(public, keys.transcript(labels.LEDGER_LINK, previous))))
+    with pytest.raises(PeerError, match="unusable Ed25519 public key"):
+        verify(made)
+    (found, *_) = verify_ledger.problems(exported(made), None, None)
+    assert "under such a key anybody can sign" in found
+    switch_off(monkeypatch, keys, "check_signing_key", "y >= _FIELD or y in _SMALL_ORDER")
+    verify(made)
+    monkeypatch.setattr(verify_ledger, "SMALL_ORDER", set())
+    assert not [problem for problem in verify_ledger.problems(exported(made), None, None) if "sign" in problem]
+
+
+def test_the_two_lists_of_small_orders_are_one() -> None:
+    assert verify_ledger.SMALL_ORDER == keys._SMALL_ORDER
+    assert verify_ledger.PRIME == ed25519.P
 
 
 def test_an_empty_ledger() -> None:

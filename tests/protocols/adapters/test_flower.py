@@ -743,15 +743,21 @@ def test_a_message_that_comes_again_gets_the_same_answer(tmp_path: Path) -> None
 
 def test_a_journal_in_the_state_is_a_journal() -> None:
     state, memory = RecordDict(), MemoryJournal()
-    for session, round_, step, box in [(b"a", 1, 0, b"1"), (b"a", 1, 1, b"2"), (b"b", 3, 0, b"3"), (b"a", 2, 0, b"4")]:
-        StateJournal(state).append(session, round_, step, box)
-        memory.append(session, round_, step, box)
+    for of, session, round_, step, box in [
+        (b"1", b"a", 1, 0, b"1"),
+        (b"1", b"a", 1, 1, b"2"),
+        (b"2", b"b", 3, 0, b"3"),
+        (b"1", b"a", 2, 0, b"4"),
+        (b"2", b"c", 0, 0, b"5"),
+    ]:
+        StateJournal(state).append(of, session, round_, step, box)
+        memory.append(of, session, round_, step, box)
         assert StateJournal(state).head() == memory.head()
-    with pytest.raises(PolicyError, match="already taken"):
-        StateJournal(state).append(b"a", 2, 0, b"5")
+    with pytest.raises(PolicyError, match="past round 2"):
+        StateJournal(state).append(b"1", b"a", 2, 0, b"5")
     StateJournal(state).retire(b"a", 2)
     memory.retire(b"a", 2)
-    for session in (b"a", b"b", b"c"):
+    for session in (b"a", b"b", b"c", b"d"):
         assert StateJournal(state).last_round(session) == memory.last_round(session)
         for round_ in range(4):
             assert StateJournal(state).records(session, round_) == memory.records(session, round_)

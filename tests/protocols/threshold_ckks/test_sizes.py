@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.threshold_ckks import scheme as scheme_module
-from protocols.threshold_ckks import sizes as sizes_module
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import Sizes, choose_sizes, error_bound, error_variance
 from secagg.errors import UsageError
 from secagg.lattice import VARIANCE, Coefficients
 from secagg.lattice.parameters import narrowest
-from secagg.lattice.ring import SECURE_BITS
+from secagg.lattice.ring import WIDEST
+from secagg.params import CostModel
 from tests.reference import lattice as reference
 
 MILLION = choose_sizes(23, 100, 10**6)
@@ -25,17 +25,20 @@ MILLION = choose_sizes(23, 100, 10**6)
 
 def test_a_million_coordinates_of_16_bits() -> None:
     ring = MILLION.layout.ring
-    assert (ring.degree, ring.bits, MILLION.layout.values, MILLION.blocks) == (16384, 378, 13, 5)
-    assert (MILLION.c0_bytes + MILLION.c1_bytes) / 10**6 == pytest.approx(7.505, abs=1e-3)  # the aim was 10
-    assert MILLION.upload_bytes / 10**6 == pytest.approx(11.914, abs=1e-3)
+    assert (ring.degree, ring.bits, MILLION.layout.values, MILLION.blocks) == (16384, 332, 11, 6)
+    assert (MILLION.c0_bytes + MILLION.c1_bytes) / 10**6 == pytest.approx(7.852, abs=1e-3)  # the aim was 10
+    assert MILLION.upload_bytes / 10**6 == pytest.approx(12.305, abs=1e-3)
+    laxer = choose_sizes(23, 100, 10**6, CostModel.STANDARD)
+    assert (laxer.layout.ring.degree, laxer.layout.ring.bits, laxer.layout.values) == (16384, 378, 13)
+    assert laxer.upload_bytes / 10**6 == pytest.approx(11.914, abs=1e-3)
     assert MILLION.flooding == 1 << 142
     assert MILLION.failure_log2 < -41
     assert MILLION.flooding_log2 < -40
 
 
 def test_the_same_numbers_by_hand() -> None:
-    """In plain floats: N = 16384, 100 clients, 76924 coefficients, tau = 44 ln 2."""
-    n, degree, count = 100, 16384, 76924
+    """In plain floats: N = 16384, 100 clients, 90910 coefficients, tau = 44 ln 2."""
+    n, degree, count = 100, 16384, 90910
     tau = 44 * 0.6931471805599453
     each = n * 6.4**2
     norm = degree * each * (1 + 2 * (tau / degree) ** 0.5 + 2 * tau / degree)
@@ -56,10 +59,12 @@ def test_the_same_numbers_by_hand() -> None:
 plans = {"width": st.integers(8, 64), "clients": st.integers(2, 1024), "length": st.integers(1, 10**7)}
 
 
-@given(**plans)
-def test_whatever_is_chosen_is_secure_exact_and_hides_the_error(width: int, clients: int, length: int) -> None:
-    chosen = choose_sizes(width, clients, length)
-    assert chosen.layout.ring.bits <= SECURE_BITS[chosen.layout.ring.degree]
+@given(cost_model=st.sampled_from(CostModel), **plans)
+def test_whatever_is_chosen_is_secure_exact_and_hides_the_error(
+    width: int, clients: int, length: int, cost_model: CostModel
+) -> None:
+    chosen = choose_sizes(width, clients, length, cost_model)
+    assert chosen.layout.ring.bits <= WIDEST[cost_model][chosen.layout.ring.degree]
     assert chosen.failure_log2 < -40
     assert chosen.flooding_log2 < -40
     narrow = Sizes(chosen.layout, clients, length, chosen.flooding / 8)
@@ -71,15 +76,15 @@ def test_whatever_is_chosen_is_secure_exact_and_hides_the_error(width: int, clie
 
 
 @settings(max_examples=10)
-@given(**plans)
-def test_no_other_ring_sends_less(width: int, clients: int, length: int) -> None:
-    chosen = choose_sizes(width, clients, length)
-    for degree in SECURE_BITS:
-        for values in range(1, SECURE_BITS[degree] // width + 1):
+@given(cost_model=st.sampled_from(CostModel), **plans)
+def test_no_other_ring_sends_less(width: int, clients: int, length: int, cost_model: CostModel) -> None:
+    chosen = choose_sizes(width, clients, length, cost_model)
+    for degree, widest in WIDEST[cost_model].items():
+        for values in range(1, widest // width + 1):
             count = -(-length // values)
             sigma = 2.0**40 * count**0.5 * error_bound(degree, clients, count)
             least = clients * Fraction(sigma**2)  # not rounded up to a power of two, no room to spare
-            layout = narrowest(degree, width, values, clients, length, least)
+            layout = narrowest(degree, width, values, clients, length, least, cost_model)
             if layout is not None:
                 other = Sizes(layout, clients, length, chosen.flooding)
                 two_bits_less = 1 - 2 / layout.ring.bits  # what the rounding may cost
@@ -87,7 +92,7 @@ def test_no_other_ring_sends_less(width: int, clients: int, length: int) -> None
 
 
 def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sizes_module, "SECURE_BITS", {1024: 27, 2048: 54})
+    monkeypatch.setitem(WIDEST, CostModel.CORE_SVP, {1024: 27, 2048: 54})
     with pytest.raises(UsageError, match="has room for sums"):
         choose_sizes.__wrapped__(23, 100, 10**6)
 

@@ -13,38 +13,44 @@ from secagg.errors import PeerError, UsageError
 from secagg.lattice import VARIANCE, Coefficients, Layout, Parameters, QuotientRing, choose, parameters, uniform
 from secagg.lattice.parameters import EXPANSION, failure_log2
 from secagg.lattice.primes import moduli
-from secagg.lattice.ring import SECURE_BITS
-from secagg.params import MAX_CLIENTS
+from secagg.lattice.ring import SECURE_BITS, WIDEST
+from secagg.params import MAX_CLIENTS, CostModel
 from secagg.sampling import STATISTICAL_DISTANCE, discrete_gaussian
 from tests.adversarial.attack import switch_off
 
 
-@pytest.mark.parametrize(("n", "degree", "values", "primes", "expansion"), [
-    (1000, 4096, 3, [30] * 3, 1.154), (1_000_000, 8192, 5, [28] * 6 + [29], 1.0944),
+@pytest.mark.parametrize(("n", "cost_model", "degree", "values", "primes", "expansion"), [
+    (1000, "core-svp", 4096, 3, [30] * 3, 1.154), (1_000_000, "core-svp", 8192, 4, [26] + [27] * 5, 1.1181),
+    (1000, "standard", 4096, 3, [30] * 3, 1.154), (1_000_000, "standard", 8192, 5, [28] * 6 + [29], 1.0944),
 ])  # fmt: skip
-def test_the_defaults_of_a_million_coordinates_of_16_bits(
-    n: int, degree: int, values: int, primes: list[int], expansion: float
+def test_the_rings_of_a_million_coordinates_of_16_bits(
+    n: int, cost_model: str, degree: int, values: int, primes: list[int], expansion: float
 ) -> None:
-    chosen = choose(Encoding.integers(1_000_000, bits=16), n)
+    chosen = choose(Encoding.integers(1_000_000, bits=16), n, cost_model=CostModel(cost_model))
     assert (chosen.layout.ring.degree, chosen.layout.values) == (degree, values)
     assert [q.bit_length() for q in chosen.layout.ring.primes] == primes
     assert chosen.expansion == pytest.approx(expansion, abs=1e-3)
     assert chosen.failure_log2 < -40
     assert chosen.undetected_log2 < -10_000
-    assert chosen.layout.ring.bits <= chosen.secure_bits == SECURE_BITS[degree]
+    assert chosen.layout.ring.bits <= chosen.secure_bits == WIDEST[CostModel(cost_model)][degree]
 
 
 encodings = st.builds(Encoding.integers, st.integers(1, 10**7), st.integers(2, 30), st.integers(1, 1000))
 
 
-@given(encoding=encodings, n=st.integers(1, MAX_CLIENTS), noise=st.integers(0, 2**40))
+@given(
+    encoding=encodings,
+    n=st.integers(1, MAX_CLIENTS),
+    noise=st.integers(0, 2**40),
+    cost_model=st.sampled_from(CostModel),
+)
 def test_whatever_is_chosen_is_secure_has_room_and_is_not_wider_than_needed(
-    encoding: Encoding, n: int, noise: int
+    encoding: Encoding, n: int, noise: int, cost_model: CostModel
 ) -> None:
-    chosen = choose(encoding, n, noise)
+    chosen = choose(encoding, n, noise, cost_model=cost_model)
     layout, count = chosen.layout, chosen.layout.coefficients(encoding.coordinates)
     assert layout.width == encoding.ring_bits(n, noise)
-    assert layout.ring.bits <= SECURE_BITS[layout.ring.degree]
+    assert layout.ring.bits <= WIDEST[cost_model][layout.ring.degree]
     assert chosen.failure_log2 < -40
     assert chosen.undetected_log2 <= -40
     assert failure_log2(layout.tail - 2, count, n, n * VARIANCE) >= -40
@@ -62,7 +68,7 @@ def test_a_smaller_n_would_not_do(encoding: Encoding, n: int) -> None:
     others = {
         degree: [
             Parameters(layout, n, length, variance)
-            for layout in parameters._layouts(degree, width, n, length, variance)
+            for layout in parameters._layouts(degree, width, n, length, variance, CostModel.CORE_SVP)
         ]
         for degree in SECURE_BITS
     }
