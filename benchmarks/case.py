@@ -83,7 +83,7 @@ def configured(defaults: Any, settings: Sequence[str]) -> Any:
             raise UsageError(f"{setting!r} is not one of {', '.join(f'{name}=...' for name in kinds)}")
         try:
             changes[key] = kinds[key](value) if kinds[key] is not int else int(float(value))
-        except ValueError:
+        except (ValueError, OverflowError):
             raise UsageError(f"{key} needs a {kinds[key].__name__}, not {value!r}") from None
     return replace(defaults, **changes)
 

@@ -55,6 +55,8 @@ class Guarantee:
 
 # Mechanisms
 
+MAX_PARTIES = 10_000_000
+"""As many as a round can have clients: accountants count them one by one."""
 
 _GRID = 1.01
 
@@ -126,6 +128,8 @@ class DiscreteGaussians:
     def __post_init__(self) -> None:
         for name in ("parties", "each", "dimension", "l2_squared", "l1"):
             _above_zero(getattr(self, name), name)
+        if self.parties > MAX_PARTIES:
+            raise UsageError(f"a sum has at most {MAX_PARTIES} parties")
 
 
 # Sampling, as far as the adversary does not see who was sampled

@@ -9,9 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from dp.events import Everyone, Guarantee, Release
+from dp.events import MAX_PARTIES, Everyone, Guarantee, Release
 from dp.noise import NoiseSpec
 from secagg.errors import UsageError
+
+_LONGEST_TEXT = 1000
+_LEAST_BITS, _MOST_BITS = 8, 64
+"""Of ``secagg.ring``, which this module does not load: it is light."""
+
+
+def check_text(text: str) -> str:
+    """What people read in a ledger."""
+    if not 0 < len(text) <= _LONGEST_TEXT:
+        raise UsageError(f"a text has 1 to {_LONGEST_TEXT} characters")
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +32,9 @@ class Signed:
     name: str
     key: bytes
     signature: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        check_text(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +67,16 @@ class SecureSum:
     signatures: tuple[Signed, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 < self.survivors <= self.planned:
+        if not 0 < self.survivors <= self.planned <= MAX_PARTIES:
             raise UsageError(f"{self.survivors} of {self.planned} clients cannot have survived")
+        if (len(self.plan_digest), len(self.session)) != (32, 16) or not 0 <= self.round < 1 << 32:
+            raise UsageError("a digest has 32 bytes, a session 16, and a round is a number below 2^32")
+        if min(self.dimension, self.l2_squared, self.l1) < 1 or not 1 <= self.weight_bound < 1 << 31:
+            raise UsageError("a sum is of vectors with at least one coordinate, that are not all zero and count")
+        if self.clip_l2 <= 0 or self.scale <= 0 or not 0 <= self.beta < 1:
+            raise UsageError("clip_l2 and scale are above zero, beta is a probability below 1")
+        if not _LEAST_BITS <= self.ring_bits <= _MOST_BITS:
+            raise UsageError(f"a ring has {_LEAST_BITS} to {_MOST_BITS} bits, not {self.ring_bits}")
 
     def worst(self) -> SecureSum:
         """Before the round: as many clients missing as the noise allows for."""

@@ -14,7 +14,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import lru_cache
@@ -27,26 +27,44 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 UNITS = 10**12
 ORDERS = [*range(2, 65), *range(72, 257, 8), 320, 384, 448, 512, 768, 1024]
-ABSOLUTE, RELATIVE = 3, 1e-6  # units, and a fraction: what floating point may differ by
+ABSOLUTE, RELATIVE = 3, 1e-8  # units, and a fraction: what floating point may differ by
 AT_COMMIT = "survivors cohort bitmap signatures survivors_digest missing honest components_removed variance_held"
-AFTER = "release total total_samples epsilon_before epsilon_after"
-FIELDS = {
-    "genesis": """number previous phase schema accountant run elsewhere unit relation trust epsilon delta slack order
-        orders units limits samples_limit owner""",
-    "reserve": f"number previous phase rdp samples {AFTER}",
-    "commit": f"number previous phase rdp samples {AFTER}",
-    "abort": f"number previous phase reason {AFTER}",
-    "sum": f"""plan plan_digest session round planned noise dimension clip_l2 scale rotated beta l2_squared l1
-        weight_bound ring_bits variance_each variance_components sampling seen_by {AT_COMMIT}""",
-    "noise": "family variance dropouts colluders components",
-    "signature": "name key signature",
-    "steps": "event count sampling seen_by",
+AFTER = "release:text total:number?* total_samples:number epsilon_before:number? epsilon_after:number?"
+CHARGED = f"number:number previous:hex phase:text rdp:number?* samples:number {AFTER}"
+FIELDS = {  # of each kind of record: its fields, and what stands there (see ``need_value``)
+    "genesis": """number:number previous:hex phase:text schema:count accountant:text run:text elsewhere:text unit:text
+        relation:text trust:text epsilon:above delta:above slack:rational order:count orders:count* units:above
+        limits:integer* samples_limit:number owner:hex""",
+    "reserve": CHARGED,
+    "commit": CHARGED,
+    "abort": f"number:number previous:hex phase:text reason:text {AFTER}",
+    "sum": """plan:hex plan_digest:hex session:hex round:number planned:count noise:record dimension:count
+        clip_l2:above scale:above rotated:truth beta:rational l2_squared:count l1:count weight_bound:count
+        ring_bits:count variance_each:above variance_components:above* sampling:text seen_by:text survivors:count
+        cohort:hex bitmap:hex signatures:record* survivors_digest:hex missing:number honest:count
+        components_removed:number variance_held:above""",
+    "noise": "family:text variance:above dropouts:number colluders:number components:number",
+    "signature": "name:text key:hex signature:hex",
+    "steps": "event:record count:count sampling:text seen_by:text",
+    "Selection": "kind:text release:record steps:count mean_runs:above",
+    "Release": "kind:text mechanism:record sampling:record guarantee:record",
+    "Guarantee": "kind:text unit:text relation:text trust:text",
+    "Gaussian": "kind:text noise_multiplier:above",
+    "DiscreteLaplace": "kind:text scale:above l1:count",
+    "Skellam": "kind:text variance:above l2_squared:count l1:count",
+    "DiscreteGaussians": "kind:text parties:count each:above dimension:count l2_squared:count l1:count",
+    "Everyone": "kind:text",
+    "PoissonSample": "kind:text rate:above",
+    "FixedSizeSample": "kind:text size:count population:count",
 }
-COUNTS = ("planned", "survivors", "dimension", "l2_squared", "l1", "weight_bound", "ring_bits")
 PRIME = 2**255 - 19
 ORDER_8 = 0x5FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 SMALL_ORDER = {0, 1, PRIME - 1, ORDER_8, PRIME - ORDER_8}  # y of Ed25519's points of order 1, 2, 4 and 8
+MOST_PARTIES, MOST_COMPONENTS, LARGEST_EPSILON = 10_000_000, 65_535, 500
+UNITS_OF_PRIVACY, TRUSTS = ("example", "user"), ("local", "distributed", "central")
 RELATIONS = ("add-or-remove", "replace-one", "zero-out")
+MECHANISMS = ("Gaussian", "DiscreteLaplace", "Skellam", "DiscreteGaussians")
+SAMPLINGS = ("Everyone", "PoissonSample", "FixedSizeSample")
 
 
 class Problem(Exception):
@@ -59,7 +77,21 @@ def need(condition: Any, problem: str) -> None:
 
 
 def need_fields(value: Any, kind: str) -> None:
-    need(value.keys() == set(FIELDS[kind].split()), f"{kind} has other fields")
+    """A record of this kind: these fields and no other, in each what should stand there."""
+    asked = dict(field.split(":") for field in FIELDS[kind].split())
+    need(isinstance(value, dict) and value.keys() == asked.keys(), f"{kind} has other fields")
+    for name, what in asked.items():
+        need_value(value[name], what, f"{name} of {kind}")
+
+
+def need_value(value: Any, what: str, where: str) -> None:
+    """``*``: a list of such; ``?``: or null. Truth values are no numbers, though Python thinks so."""
+    if what.endswith("*"):
+        need(type(value) is list, f"{where} is no list")
+        for item in value:
+            need_value(item, what[:-1], where)
+    elif not (what.endswith("?") and value is None):
+        need(WHAT[what.rstrip("?")](value), f"{where} is no {what.rstrip('?')}")
 
 
 def digest(label: bytes, *parts: bytes) -> bytes:
@@ -85,10 +117,27 @@ def canonical(value: Any) -> str:
 
 
 def rational(text: Any) -> Fraction:
-    need(isinstance(text, str) and re.fullmatch(r"\d+(/[1-9]\d*)?", text), f"{text!r} is not a rational")
+    need(isinstance(text, str) and re.fullmatch(r"[0-9]+(/[1-9][0-9]*)?", text), f"{text!r} is not a rational")
     value = Fraction(text)
     need(str(value) == text, f"{text} is not reduced")
     return value
+
+
+def decimal(value: Fraction) -> Decimal:
+    return Decimal(value.numerator) / value.denominator
+
+
+WHAT: dict[str, Callable[[Any], Any]] = {
+    "integer": lambda value: type(value) is int,
+    "number": lambda value: type(value) is int and value >= 0,
+    "count": lambda value: type(value) is int and value > 0,
+    "truth": lambda value: type(value) is bool,
+    "text": lambda value: type(value) is str and 0 < len(value) <= 1000,
+    "hex": lambda value: type(value) is str and re.fullmatch("([0-9a-f]{2})*", value),
+    "rational": lambda value: rational(value) >= 0,
+    "above": lambda value: rational(value) > 0,
+    "record": lambda value: type(value) is dict,
+}
 
 
 # Renyi divergences at one order a, in nats
@@ -179,19 +228,27 @@ def distance(parties: int, each: float) -> float:
 
 def curve(event: Any, guarantee: dict[str, str]) -> list[float]:
     """Divergences of an event record at all orders."""
+    need(event["kind"] in ("Selection", "Release"), "an event is a release or a selection")
+    need_fields(event, event["kind"])
     if event["kind"] == "Selection":  # Papernot and Steinke 2022, Theorem 2, eta = 1
+        need(event["release"]["kind"] == "Release" and rational(event["mean_runs"]) > 1, "a search of one run, or less")
         one = [event["steps"] * value for value in curve(event["release"], guarantee)]
         mean = float(rational(event["mean_runs"]))
         fixed = min(2 * ((1 - 1 / a) * r + math.log(mean) / a) for a, r in zip(ORDERS, one, strict=True))
         all_orders = [r + fixed + math.log(mean) / (a - 1) for a, r in zip(ORDERS, one, strict=True)]
         return [min(all_orders[i:]) for i in range(len(ORDERS))]
-    need(event["kind"] == "Release", "an event is a release or a selection")
     need(
         event["guarantee"] == {"kind": "Guarantee", **guarantee}, "a release under another guarantee than the budget's"
     )
     mechanism, sampling, relation = event["mechanism"], event["sampling"], guarantee["relation"]
     stretch = 2 if relation == "replace-one" else 1
     kinds = mechanism["kind"], sampling["kind"]
+    need(kinds[0] in MECHANISMS and kinds[1] in SAMPLINGS, f"unknown mechanism or sampling {kinds}")
+    need_fields(mechanism, kinds[0])
+    need_fields(sampling, kinds[1])
+    need(kinds[0] != "Gaussian" or guarantee["trust"] != "distributed", "noise inside a secure sum is discrete")
+    need(kinds[1] != "PoissonSample" or rational(sampling["rate"]) <= 1, "a rate above 1")
+    need(kinds[1] != "FixedSizeSample" or sampling["size"] <= sampling["population"], "more than the population")
     if kinds == ("Gaussian", "PoissonSample") and stretch == 1:
         z, q = float(rational(mechanism["noise_multiplier"])), float(rational(sampling["rate"]))
         return [sampled_gaussian(a, z, q) for a in ORDERS]
@@ -207,10 +264,30 @@ def curve(event: Any, guarantee: dict[str, str]) -> list[float]:
     l2_squared, l1 = stretch**2 * mechanism["l2_squared"], stretch * mechanism["l1"]
     if mechanism["kind"] == "Skellam":
         return [skellam(a, float(rational(mechanism["variance"])), l2_squared, l1) for a in ORDERS]
-    need(mechanism["kind"] == "DiscreteGaussians", f"unknown mechanism {mechanism['kind']}")
+    need(mechanism["parties"] <= MOST_PARTIES, "more parties than a sum can have")
     each = float(rational(mechanism["each"]))
     need(each >= 0.25, "discrete Gaussians of a standard deviation below 1/2 have no bound")
     return [discrete_gaussians(a, mechanism["parties"], each, mechanism["dimension"], l2_squared, l1) for a in ORDERS]
+
+
+@lru_cache(16)
+def limits(epsilon: Fraction, delta: Fraction, main_order: int) -> list[int]:
+    """Canonne, Kamath and Steinke 2020, Proposition 12, for each order's share of delta; in units, rounded down."""
+    found = []
+    with localcontext() as context:
+        context.prec = 50
+        for order in ORDERS:
+            share = Fraction(99, 100) if order == main_order else Fraction(1, 100 * (len(ORDERS) - 1))
+            most = decimal(delta * share * order).ln() / (order - 1) - decimal(1 - Fraction(1, order)).ln()
+            found.append(math.floor((decimal(epsilon) + most) * UNITS))
+    return found
+
+
+def samples(epsilon: Fraction, slack: Fraction) -> int:
+    """So many, each within 2^-128 of its law, add no more than the slack to delta."""
+    with localcontext() as context:
+        context.prec = 50
+        return math.floor(decimal(slack * 2**128) / (1 + decimal(epsilon).exp()))
 
 
 def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[Any, int]:
@@ -218,11 +295,14 @@ def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[A
     plan_digest, noise = digest(b"secagg/v1/plan", bytes.fromhex(facts["plan"])), facts["noise"]
     need(facts["plan_digest"] == plan_digest.hex(), "plan_digest is not that of the plan")
     need(guarantee["trust"] == "distributed", "noise in a secure sum is distributed, the guarantee is not")
-    need(all(type(facts[name]) is int and facts[name] > 0 for name in COUNTS), "counts less than one")
+    need((len(facts["session"]), facts["round"] >> 32) == (32, 0), "no session and round")
+    need(facts["planned"] <= MOST_PARTIES and facts["weight_bound"] < 1 << 31, "more clients than a round can have")
+    need(8 <= facts["ring_bits"] <= 64 and rational(facts["beta"]) < 1, "no ring, or no probability")
     n, survivors, colluders = facts["planned"], facts["survivors"], noise["colluders"]
     dropouts, m, missing = noise["dropouts"], noise["components"], n - survivors
     need(0 <= missing <= dropouts and facts["missing"] == missing, "more clients are missing than the noise allows for")
-    need(facts["honest"] == survivors - colluders > 0 and 0 <= m <= dropouts, "nobody honest is left")
+    need(facts["honest"] == survivors - colluders > 0, "nobody honest is left")
+    need(m <= min(dropouts, MOST_COMPONENTS), "more removable components than can be")
     # Jiang, Wang and Chen 2024 (XNoise), with m levels: level j is for a_j = ceil(j dropouts / m) missing clients
     target = rational(noise["variance"])
     levels = [-(-j * dropouts // m) for j in range(m + 1)] if m else [dropouts]
@@ -282,6 +362,7 @@ class Audit:
         need((body["phase"] == "genesis") == (body["number"] == 0), "a ledger has one genesis, its first entry")
         if body["number"] == 0:
             self.begin(body)
+        need_value(outer["signature"], "hex", "signature")
         signature = bytes.fromhex(outer["signature"])
         check_signature(self.key or b"", signature, b"secagg/v1/ledger/link", self.links[-1], "bad signature")
         if body["number"]:
@@ -289,6 +370,7 @@ class Audit:
 
     def begin(self, body: Any) -> None:
         need_fields(body, "genesis")
+        need(body["unit"] in UNITS_OF_PRIVACY and body["trust"] in TRUSTS, "unknown unit or trust")
         need(body["relation"] in RELATIONS, "unknown relation")
         self.key = self.key or bytes.fromhex(body["owner"])
         need(body["owner"] == self.key.hex(), "is signed by another key")
@@ -296,24 +378,24 @@ class Audit:
         need(body["units"] == f"1/{UNITS}", "is in other units")
         self.guarantee = {name: body[name] for name in ("unit", "relation", "trust")}
         epsilon, delta, slack = (rational(body[name]) for name in ("epsilon", "delta", "slack"))
+        need(epsilon <= LARGEST_EPSILON and slack < delta < 1 and body["order"] in ORDERS, "is no budget")
         self.budget, self.limits, self.most_samples = math.ceil(epsilon * UNITS), body["limits"], body["samples_limit"]
-        for order, limit in zip(ORDERS, self.limits, strict=True):  # Canonne, Kamath and Steinke 2020, Proposition 12
-            share = Fraction(99, 100) if order == body["order"] else Fraction(1, 100 * (len(ORDERS) - 1))
-            log_delta = math.log(float((delta - slack) * share))
-            most = float(epsilon) + (log_delta + math.log(order)) / (order - 1) - math.log1p(-1 / order)
-            need(abs(limit - most * UNITS) <= ABSOLUTE, f"the limit of order {order} does not follow")
-        allowed = slack * 2**128 / Fraction(1 + math.exp(epsilon))
-        need(abs(self.most_samples - math.floor(allowed)) <= allowed / 10**9, "samples_limit does not follow")
+        for order, limit, most in zip(ORDERS, self.limits, limits(epsilon, delta - slack, body["order"]), strict=True):
+            need(limit == most, f"the limit of order {order} does not follow")
+        need(self.most_samples == samples(epsilon, slack), "samples_limit does not follow")
 
     def follow(self, body: Any) -> None:
         name, phase = body["release"], body["phase"]
-        need_fields({field: value for field, value in body.items() if field not in ("sum", "steps")}, phase)
+        need(phase in ("reserve", "commit", "abort"), f"{phase!r} is no phase")
+        charged = [field for field in ("sum", "steps") if field in body]
+        need(len(charged) == (phase != "abort"), "is about no release, or about two")
+        need_fields({field: value for field, value in body.items() if field not in charged}, phase)
         before = self.total()
         if phase == "reserve":
             need(name not in self.open and name not in self.done, f"{name} was reserved before")
             self.open[name] = self.charge(body)
         else:
-            need(phase in ("commit", "abort") and name in self.open, f"nothing is reserved for {name}")
+            need(name in self.open, f"nothing is reserved for {name}")
             reserved = self.open.pop(name)
             if phase == "commit":
                 self.done.add(name)
@@ -354,7 +436,6 @@ class Audit:
             sampling = (event["release"] if event["kind"] == "Selection" else event)["sampling"]["kind"]
             seen_by = "everybody" if sampling == "Everyone" else "nobody"
             need((facts["sampling"], facts["seen_by"]) == (sampling, seen_by), "sampling is not the event's")
-            need(type(samples) is int and samples >= 0 and type(count) is int and count > 0, "is less than nothing")
         exact = [count * value * UNITS for value in curve(event, self.guarantee)]
         for order, recorded, value in zip(ORDERS, rdp, exact, strict=True):
             enough = recorded is None or recorded >= value * (1 - RELATIVE) - ABSOLUTE * count

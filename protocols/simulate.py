@@ -19,7 +19,7 @@ from protocols.outcome import RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
+from secagg.errors import DecodeError, PeerError, SecAggError, ThresholdError, UsageError
 from secagg.keys import verifying_once
 from secagg.prg import Prg, Rng, random_words
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dp.ledger import Ledger
 
 Frames: TypeAlias = Iterable[tuple[str, bytes]]
+Answers: TypeAlias = Iterator[tuple[str, bytes | SecAggError]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,11 @@ class Faults:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """An error that one party raised; the round went on without that message."""
+    """An error that one party raised; the round went on without that message.
+
+    Whatever a client refuses is one, with the first frame or any later: a plan, a message, a release that its own
+    ledger does not allow, an answer that its journal cannot keep.
+    """
 
     phase: str
     party: str
@@ -97,7 +102,8 @@ def simulate(
     weights: Mapping[str, int] | None = None,
     faults: Faults | None = None,
 ) -> Simulation:
-    """One round, from the plan to the sum. ``ThresholdError`` or ``PeerError`` if the server has to give up.
+    """One round, from the plan to the sum. ``ThresholdError`` or ``PeerError`` if the server has to give up, and what
+    the server's own ledger raises. An update that cannot be encoded is the caller's mistake (``UsageError``).
 
     >>> roster, clients = local_clients(5, Policy(min_contributors=3))
     >>> from secagg.encoding import Encoding
@@ -114,10 +120,10 @@ def simulate(
 class Parties(Protocol):
     """The clients of a simulation, wherever they are."""
 
-    def begin(self) -> Frames:
-        """Each one's first frame."""
+    def begin(self) -> Answers:
+        """Each one's first frame, or why it does not take part."""
 
-    def answers(self, requests: Frames) -> Iterator[tuple[str, bytes | SecAggError]]:
+    def answers(self, requests: Frames) -> Answers:
         """What becomes of each request: an answer, or the client's refusal."""
 
 
@@ -128,19 +134,30 @@ class _Here:
     updates: Mapping[str, ArrayLike | None]
     weights: Mapping[str, int]
 
-    def begin(self) -> Frames:
+    def begin(self) -> Answers:
         for name in self.updates:
-            yield name, self.clients[name].start(self.plan, self.updates[name], self.weights.get(name, 1))
+            update = self.updates[name]  # made here: what fails in the making is no refusal
+            yield name, first_or_refusal(self.clients[name], self.plan, update, self.weights.get(name, 1))
 
-    def answers(self, requests: Frames) -> Iterator[tuple[str, bytes | SecAggError]]:
+    def answers(self, requests: Frames) -> Answers:
         for name, frame in requests:
             yield name, answer_or_refusal(self.clients[name], frame)
 
 
+def first_or_refusal(client: Client, plan: RoundPlan, update: ArrayLike | None, weight: int = 1) -> bytes | SecAggError:
+    try:
+        return client.start(plan, update, weight)
+    except UsageError:
+        raise  # the caller's mistake
+    except SecAggError as error:
+        return error
+
+
 def answer_or_refusal(client: Client, frame: bytes) -> bytes | SecAggError:
+    """Here ``UsageError`` is a refusal, too: the client is latched, or keeps no such release."""
     try:
         return client.receive(frame)
-    except (PeerError, DecodeError, PolicyError, ThresholdError) as error:
+    except SecAggError as error:
         return error
 
 
@@ -159,14 +176,14 @@ def drive(server: ServerRound, parties: Parties, faults: Faults) -> Simulation:
             for arrived in _network(faults, server.phase, SERVER, name, frame):
                 yield name, arrived
 
-    def answers() -> Frames:
-        for name, answer in parties.answers(requests()):
+    def heard(answers: Answers) -> Frames:
+        for name, answer in answers:
             if isinstance(answer, bytes):
                 yield name, answer
             else:
                 incidents.append(Incident(server.phase, name, answer))
 
-    replies = parties.begin()
+    replies = heard(parties.begin())
     while server.outcome is None:
         phase, began = server.phase, perf_counter()
         for name, frame in _in_order(faults, replies):
@@ -178,9 +195,15 @@ def drive(server: ServerRound, parties: Parties, faults: Faults) -> Simulation:
                     server.receive(name, arrived)
                 except (PeerError, DecodeError) as error:
                     incidents.append(Incident(phase, SERVER, error))
-        server.close(phase)
+        try:
+            server.close(phase)
+        except ThresholdError as error:
+            refused = [one for one in incidents if one.phase == phase and one.party != SERVER]
+            if not refused:
+                raise
+            raise ThresholdError(f"{error}; {refused[0].party} said: {refused[0].error}") from refused[0].error
         seconds[phase] = perf_counter() - began
-        replies = answers()
+        replies = heard(parties.answers(requests()))
     return Simulation(server.outcome, tuple(incidents), bytes_up, bytes_down, seconds)
 
 

@@ -20,6 +20,8 @@ from recsys.participation import Draw
 from secagg.errors import UsageError
 from secagg.params import Adversary
 
+_DEEPEST, _LONGEST = 20, 100
+
 
 class Source(StrEnum):
     SYNTHETIC = "synthetic"
@@ -206,6 +208,7 @@ class Config:
         """
         for change in changes:
             _change(table, change)
+        _check(table, "", 0)
         config: Config = _parsed(cls, table, "")
         return config
 
@@ -217,16 +220,38 @@ class Config:
 def _change(table: dict[str, Any], change: str) -> None:
     key, separator, value = change.partition("=")
     if not separator:
-        raise UsageError(f"{change!r} is not section.key=value")
+        raise UsageError(f"{_shown(change)} is not section.key=value")
     *sections, name = key.strip().split(".")
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
-            raise UsageError(f"unknown key {key}")
+            raise UsageError(f"unknown key {_name(key)}")
     try:
         table[name] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         table[name] = value  # a word without quotes
+    except (ValueError, RecursionError):  # beyond the parser's limits
+        raise UsageError(f"{_name(key)} cannot be {_shown(value)}") from None
+
+
+def _check(value: object, where: str, depth: int) -> None:
+    """Refuse what TOML knows and a run cannot keep: it is written down as JSON, and shown in one line."""
+    if depth > _DEEPEST:
+        raise UsageError(f"{_name(where)} has more than {_DEEPEST} levels")
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, part in parts:
+            _check(part, f"{where}.{name}".removeprefix("."), depth + 1)
+    elif isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            _wrong(where, "text in UTF-8", value)
+    elif isinstance(value, float):
+        if not isfinite(value):
+            _wrong(where, "a finite number", value)
+    elif not isinstance(value, int):
+        _wrong(where, "text, a number, true or false", value)
+    elif not -(1 << 63) <= value < 1 << 63:
+        _wrong(where, "a number of 64 bits", value)
 
 
 def _parsed(kind: type[Any], table: object, where: str) -> Any:
@@ -236,7 +261,7 @@ def _parsed(kind: type[Any], table: object, where: str) -> Any:
     for key in table:
         if key not in known:
             names = ", ".join(list(known)[:6]) + (", ..." if len(known) > 6 else "")
-            raise UsageError(f"unknown key {where}{key}: there are {names}")
+            raise UsageError(f"unknown key {_name(where + key)}: there are {names}")
     hints = get_type_hints(kind)
     return kind(**{key: _value(hints[key], value, f"{where}{key}") for key, value in table.items()})
 
@@ -254,10 +279,20 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return str(value)
     if hint is float and type(value) is int:
         value = float(value)
-    if hint is float and type(value) is float and not isfinite(value):
-        _wrong(where, "a finite number", value)
     return value if type(value) is hint else _wrong(where, {"str": "text"}.get(hint.__name__, hint.__name__), value)
 
 
 def _wrong(where: str, wanted: str, value: object) -> Any:
-    raise UsageError(f"{where} is {wanted}, not {value!r}")
+    raise UsageError(f"{_name(where)} is {wanted}, not {_shown(value)}")
+
+
+def _name(key: str) -> str:
+    return key if key.isprintable() and len(key) <= _LONGEST else _shown(key)
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -67,10 +67,16 @@ class RdpAccountant(Composition):
 def curve(event: Event, orders: Orders = ORDERS) -> Curve:
     """The divergences of one event at ``orders``; inf where no bound is known."""
     if isinstance(event, Selection):
-        return _selection(event, orders)
+        try:
+            return _selection(event, orders)
+        except ArithmeticError:
+            raise UsageError("the numbers of this search are beyond floating point") from None
     relation = event.guarantee.relation
     handler = _HANDLERS.find(event)
-    found = tuple(float(value) for value in handler(event.mechanism, event.sampling, relation.stretch, orders))
+    try:
+        found = tuple(float(value) for value in handler(event.mechanism, event.sampling, relation.stretch, orders))
+    except (ArithmeticError, ValueError):  # dp-accounting's, too
+        raise UsageError("the numbers of this event are beyond floating point: no bound can be computed") from None
     return tuple(value if isfinite(value) and value >= 0 else inf for value in found)
 
 

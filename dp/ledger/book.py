@@ -23,7 +23,6 @@ from dp.ledger.entries import (
     charge_of,
     check_agreed,
     check_planned,
-    checked_text,
     facts,
     from_facts,
     link,
@@ -32,7 +31,7 @@ from dp.ledger.entries import (
     parsed,
     worst,
 )
-from dp.secure_sum import SecureSum
+from dp.secure_sum import SecureSum, check_text
 from secagg import labels
 from secagg.errors import BudgetError, PeerError, SecAggError, UsageError
 from secagg.keys import verify
@@ -55,8 +54,8 @@ class Genesis:
     """The Ed25519 key that signs the entries."""
 
     def __post_init__(self) -> None:
-        checked_text(self.run)
-        checked_text(self.elsewhere)
+        check_text(self.run)
+        check_text(self.elsewhere)
 
     def body(self) -> bytes:
         """The first entry."""
@@ -138,7 +137,7 @@ class Book:
     def abort(self, name: str, reason: str) -> Draft:
         """Nothing was released."""
         self._reserved(name)
-        return self._draft("abort", name, None, self.filter.abort(name), {"reason": checked_text(reason)})
+        return self._draft("abort", name, None, self.filter.abort(name), {"reason": check_text(reason)})
 
     def _reserved(self, name: str) -> Record:
         record = self.records.get(name)

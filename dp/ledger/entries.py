@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, cast, get_args, get_origin, get_type_hints
 
 from dp.events import Event, Everyone, Guarantee, Release, Selection, Trust, from_record, to_record
 from dp.filter import Charge
-from dp.secure_sum import SecureSum
+from dp.secure_sum import SecureSum, check_text
 from secagg import labels
 from secagg.errors import BudgetError, DecodeError, UsageError
 from secagg.keys import digest
@@ -25,8 +25,6 @@ from secagg.keys import digest
 SCHEMA = 1
 ACCOUNTANT = "rdp/1"
 """Changes when a formula or the list of orders does."""
-
-_LONGEST_TEXT = 1000
 
 
 class Mark(StrEnum):
@@ -63,7 +61,7 @@ class Steps:
     samples: int = 0
 
     def __post_init__(self) -> None:
-        checked_text(self.release)
+        check_text(self.release)
         if not isinstance(self.event, Release | Selection):
             raise UsageError("steps are of a release, or of a selection among releases")
 
@@ -194,12 +192,6 @@ def parsed(hint: Any, value: Any) -> Any:
 @cache
 def _hints(kind: Any) -> Mapping[str, Any]:
     return get_type_hints(kind)
-
-
-def checked_text(text: str) -> str:
-    if not 0 < len(text) <= _LONGEST_TEXT:
-        raise UsageError(f"a text has 1 to {_LONGEST_TEXT} characters")
-    return text
 
 
 # Bodies and links

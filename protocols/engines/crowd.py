@@ -21,7 +21,7 @@ from protocols.machine import Client, ServerRound
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Faults, Frames, Simulation, answer_or_refusal, drive
+from protocols.simulate import Answers, Faults, Frames, Simulation, answer_or_refusal, drive, first_or_refusal
 from secagg import labels
 from secagg.errors import SecAggError, UsageError
 from secagg.keys import KEY_BYTES, Known, SigningKey, derive, verifying_once
@@ -92,16 +92,14 @@ class _Spread:
 
         self._parts = [engine.place(maker(part)) for part in range(engine.workers)]
 
-    def begin(self) -> Frames:
-        for name, frame in self._asked(_begin, ((name, b"") for name in self._names)):
-            if isinstance(frame, bytes):  # who cannot begin, has raised
-                yield name, frame
+    def begin(self) -> Answers:
+        return self._asked(_begin, ((name, b"") for name in self._names))
 
-    def answers(self, requests: Frames) -> Iterator[tuple[str, bytes | SecAggError]]:
+    def answers(self, requests: Frames) -> Answers:
         return self._asked(_answer, requests)
 
-    def _asked(self, work: _Work, requests: Frames) -> Iterator[tuple[str, bytes | SecAggError]]:
-        def begin(batch: tuple[int, list[tuple[str, bytes]]]) -> Callable[[], _Answers]:
+    def _asked(self, work: _Work, requests: Frames) -> Answers:
+        def begin(batch: tuple[int, list[tuple[str, bytes]]]) -> Callable[[], _Batch]:
             part, asked = batch
             return self._parts[part].ask(work, asked)
 
@@ -151,14 +149,14 @@ def clients_of(
     }
 
 
-_Answers: TypeAlias = list[tuple[str, bytes | SecAggError]]
-_Work: TypeAlias = Callable[[_Part, list[tuple[str, bytes]]], _Answers]
+_Batch: TypeAlias = list[tuple[str, bytes | SecAggError]]
+_Work: TypeAlias = Callable[[_Part, list[tuple[str, bytes]]], _Batch]
 
 
-def _begin(part: _Part, requests: list[tuple[str, bytes]]) -> _Answers:
-    return [(name, part.clients[name].start(part.plan, part.update(name))) for name, _nothing in requests]
+def _begin(part: _Part, requests: list[tuple[str, bytes]]) -> _Batch:
+    return [(name, first_or_refusal(part.clients[name], part.plan, part.update(name))) for name, _nothing in requests]
 
 
-def _answer(part: _Part, requests: list[tuple[str, bytes]]) -> _Answers:
+def _answer(part: _Part, requests: list[tuple[str, bytes]]) -> _Batch:
     with verifying_once(part.known):
         return [(name, answer_or_refusal(part.clients[name], frame)) for name, frame in requests]

@@ -25,7 +25,7 @@ from protocols.simulate import Faults, Simulation, serve, simulate
 from protocols.tree import Terms, Tree, decoded, encoding_above, update_above
 from secagg import labels
 from secagg.encoding import Encoding, Sum
-from secagg.errors import PeerError, ThresholdError, UsageError
+from secagg.errors import BudgetError, PeerError, StorageError, ThresholdError, UsageError
 from secagg.keys import derive
 from secagg.prg import Prg
 
@@ -99,6 +99,9 @@ def simulate_tree(
         level = _Level(tree, number, encoding, noise, session, round_, secret)
         work = partial(level.run, add=add, lost=lost, ledger=ledger, faults=partial(faults, number))
         rounds.append(tuple(engine.map(work, range(tree.cohorts(number)))))
+        if all(isinstance(ran, str) for ran in rounds[-1]):
+            where = "at the root" if number + 1 == tree.levels else f"on level {number}"
+            raise ThresholdError(f"no sum {where}: {rounds[-1][0]}")
         if number + 1 < tree.levels:
             ends = level.plan(0), level.plan(tree.cohorts(number) - 1)
             encoding, noise, ledger = encoding_above(ends, number), None, None
@@ -106,9 +109,7 @@ def simulate_tree(
             lost = frozenset(name for name, ran in leaders.items() if isinstance(ran, str))
             outcomes = {name: ran.outcome for name, ran in leaders.items() if not isinstance(ran, str)}
             add = partial(_of_cohort, tree, outcomes, number)
-    [root] = rounds[-1]
-    if isinstance(root, str):
-        raise ThresholdError(f"no sum at the root: {root}")
+    [root] = [ran for ran in rounds[-1] if not isinstance(ran, str)]
     made = {number: ran.outcome.event for number, ran in enumerate(rounds[0]) if not isinstance(ran, str)}
     added = [event for number, event in made.items() if _added(tree, rounds, 0, number)]
     total = decoded(tree, added[0].plan, root.outcome)
@@ -165,17 +166,17 @@ class _Level:
         ledger: Callable[[int], Ledger] | None,
         faults: Callable[[int], Faults],
     ) -> Simulation | str:
-        """A cohort's round, or why it has no sum."""
+        """A cohort's round, or why it has no sum: also if it is its ledger that refuses, which is no other cohort's."""
         plan, cohort = self.plan(number), self.tree.cohort(self.level, number)
         people = [(name, _identity(name, self.secret).key.secret) for name in cohort.names]
         clients = clients_of(plan, cohort, people, self.tree.policy(self.level, number), self.secret)
         updates = _Made(partial(add, plan), [name for name in cohort.names if name not in lost])
-        with ExitStack() as held:
-            opened = None if ledger is None else held.enter_context(closing(ledger(number)))
-            try:
+        try:
+            with ExitStack() as held:
+                opened = None if ledger is None else held.enter_context(closing(ledger(number)))
                 return simulate(serve(plan, cohort, ledger=opened), clients, updates, faults=faults(number))
-            except (PeerError, ThresholdError) as error:
-                return str(error)
+        except (PeerError, ThresholdError, BudgetError, StorageError) as error:
+            return str(error)
 
 
 class _Made(Mapping[str, ArrayLike | None]):

@@ -428,6 +428,7 @@ def test_a_client_with_a_budget_refuses_a_sum_without_noise(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("phase", ["upload", "reveal"])
 def test_a_client_that_cannot_write_its_ledger_says_nothing(tmp_path: Path, ledger: Ledger, phase: str) -> None:
+    """And the others' round goes on."""
     own = client_ledgers(tmp_path)
     plan, clients = plan_with(), with_ledgers(own)
 
@@ -436,8 +437,11 @@ def test_a_client_that_cannot_write_its_ledger_says_nothing(tmp_path: Path, ledg
             own[NAMES[0]].close()
         return envelope.frame
 
-    with pytest.raises(StorageError, match="ledger is closed"):
-        simulate(serve(plan, ROSTER, ledger=ledger), clients, UPDATES, faults=Faults(corrupted=close_late))
+    ran = simulate(serve(plan, ROSTER, ledger=ledger), clients, UPDATES, faults=Faults(corrupted=close_late))
+    [incident] = ran.incidents
+    assert (incident.phase, incident.party, type(incident.error)) == (phase, NAMES[0], StorageError)
+    assert "ledger is closed" in str(incident.error)
+    assert (NAMES[0] in ran.outcome.survivors) == (phase == "reveal")
 
 
 def test_a_server_that_cannot_commit_unmasks_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -347,7 +347,8 @@ def test_nothing_that_was_measured_decides_anything(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(running, "evaluate", turned)
     run = go(of_kind("none"), other)
     assert run.results[-1].metrics != Run.load(tmp_path / "run").results[-1].metrics
-    assert (other / "model.npz").read_bytes() == (tmp_path / "run" / "model.npz").read_bytes()
+    one, another = (load(folder / "model.npz")[0] for folder in (tmp_path / "run", other))
+    np.testing.assert_allclose(one.vector, another.vector, rtol=1e-3, atol=1e-4)  # type: ignore[attr-defined]
 
 
 def test_control_a_run_that_forgets_its_checkpoint_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ def test_a_holder_whose_budget_refuses_shows_no_sum() -> None:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(CkksClient, "_answer", refuses)
-        with pytest.raises(BudgetError):
+        with pytest.raises(ThresholdError, match="said: spent"):
             simulate(serve(plan, roster), clients, updates)
     holders = [client for client in clients.values() if client._round._total is not None]
     assert holders

@@ -63,13 +63,13 @@ def test_another_future_gives_the_same_model(make: Callable[[], Recommender]) ->
     split = leave_last_out(EVENTS)
     other = leave_last_out(altered(split))
     assert not np.array_equal(split.test.items, other.test.items)
-    np.testing.assert_array_equal(trained(make(), split.train), trained(make(), other.train))
+    np.testing.assert_allclose(trained(make(), split.train), trained(make(), other.train), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("make", MODELS)
 def test_control_a_model_that_is_given_the_future_is_another(make: Callable[[], Recommender]) -> None:
     split = leave_last_out(EVENTS)
-    assert not np.array_equal(trained(make(), EVENTS), trained(make(), altered(split)))
+    assert not np.allclose(trained(make(), EVENTS), trained(make(), altered(split)), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -35,8 +35,8 @@ def places(made: SasRec, ids: list[int], there: list[bool]) -> Any:
 def test_no_place_knows_what_comes_later(heads: int) -> None:
     made, everything = model(heads), [True] * LENGTH
     one, other = places(made, [1, 2, 3, 4, 5, 6], everything), places(made, [1, 2, 3, 9, 5, 6], everything)
-    np.testing.assert_array_equal(one[:3], other[:3])
-    assert (one[3:] != other[3:]).any(axis=1).all()
+    np.testing.assert_allclose(one[:3], other[:3], rtol=1e-4, atol=1e-5)
+    assert (np.abs(one[3:] - other[3:]) > 1e-3).any(axis=1).all()
 
 
 def test_a_look_ahead_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_a_look_ahead_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_fills_up_is_not_seen() -> None:
     made, there = model(), [False, False, False, True, True, True]
     one, other = places(made, [0, 0, 0, 4, 5, 6], there), places(made, [7, 8, 9, 4, 5, 6], there)
-    np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
     assert np.isfinite(one).all()
 
 

@@ -1,0 +1,60 @@
+"""Which plans a client takes for those of its form: without noise the form's own encoding and no other, with noise one
+that may differ in what calibration chooses, and in nothing that says how long a client's vector can be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dp.noise import Family, NoiseSpec
+from protocols.adapters.form import Form
+from protocols.plan import RoundPlan
+from protocols.roster import Identity, Roster
+from secagg.encoding import Encoding
+from secagg.errors import PolicyError
+from secagg.prg import Prg
+
+MODEL = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(3, np.float32)}
+FORM = Form.of(MODEL, clip=4.0, metrics={"loss": 10.0}, weight_bound=1)
+NOISE = NoiseSpec(Family.SKELLAM, Fraction(10**6), dropouts=2)
+ROSTER = Roster.of([Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(5)])
+
+CALIBRATED: list[dict[str, Any]] = [{"bits": 15}, {"rotate": True}, {"beta": Fraction(1, 2)}]
+FIXED: list[dict[str, Any]] = [{"length": 9}, {"length": 11}, {"clip_l2": 4.0}, {"clip_l2": 400.0}, {"weight_bound": 2}]
+
+
+def plan(noise: NoiseSpec | None, **changes: Any) -> RoundPlan:
+    """For this form and model, but for the encoding."""
+    free = {} if "clip_inf" in changes else {"clip_inf": 0.0}  # what the rest implies
+    encoding = replace(FORM.encoding, **free, **changes)
+    return RoundPlan.propose(
+        "secagg", ROSTER, encoding, min_contributors=3, corrupt=0, noise=noise, model=FORM.model(MODEL)
+    )
+
+
+def test_the_forms_own_encoding_is_taken_with_noise_and_without() -> None:
+    assert isinstance(FORM.encoding, Encoding)
+    for noise in (None, NOISE):
+        FORM.check_plan(plan(noise), MODEL)
+
+
+@pytest.mark.parametrize("change", [*CALIBRATED, *FIXED, {"clip_inf": 1.0}], ids=str)
+def test_without_noise_no_other_encoding_is_taken(change: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError):
+        FORM.check_plan(plan(None, **change), MODEL)
+
+
+@pytest.mark.parametrize("change", CALIBRATED, ids=str)
+def test_with_noise_what_calibration_chooses_may_differ(change: dict[str, Any]) -> None:
+    assert plan(NOISE, **change).encoding != FORM.encoding
+    FORM.check_plan(plan(NOISE, **change), MODEL)
+
+
+@pytest.mark.parametrize("change", FIXED, ids=str)
+def test_with_noise_nothing_that_says_how_long_a_vector_can_be_may_differ(change: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError):
+        FORM.check_plan(plan(NOISE, **change), MODEL)
