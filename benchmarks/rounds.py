@@ -72,6 +72,7 @@ def run_round(server: ServerRound, silent_at: str, silent: Iterable[str]) -> Rou
     near, far = context.Pipe()
     child = context.Process(target=_clients, args=(far, len(server.roster)), daemon=True)
     child.start()
+    far.close()  # so that a child that dies is an error here, and no wait for ever
     near.send_bytes(server.plan.encode())
     before, began = _resident(), _peak()
     requests: Iterator[tuple[str, bytes]] = iter([(name, b"") for name in server.roster.names])

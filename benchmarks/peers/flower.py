@@ -75,6 +75,7 @@ def run_round(plan: RoundPlan, shares: int, threshold: int, silent: Iterable[int
     near, far = context.Pipe()
     child = context.Process(target=_clients, args=(far, plan.encode()), daemon=True)
     child.start()
+    far.close()  # so that a child that dies is an error here, and no wait for ever
     near.recv_bytes()  # it is there
     with quiet():
         grid = _PipeGrid(near, frozenset(_NODES + number for number in silent))

@@ -259,6 +259,7 @@ def taken_by_round(protocol: str, deployment: Deployment) -> Taken:
     near, far = context.Pipe()
     child = context.Process(target=_clients, args=(far, plan.encode(), deployment.n), daemon=True)
     child.start()
+    far.close()  # so that a child that dies is an error here, and no wait for ever
     _warm(plan)
     watch, up, down = _Watch(protocol), defaultdict[str, float](float), defaultdict[str, float](float)
     start_peak()
