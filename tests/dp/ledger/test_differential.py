@@ -311,6 +311,16 @@ def test_what_has_no_meaning_is_refused_by_both(
     assert theirs(lie)
 
 
+@pytest.mark.parametrize("at", [("limits", 0), ("limits", 92), ("samples_limit",)])
+def test_limits_are_exact(at: tuple[Any, ...], skellam: list[Row]) -> None:
+    """To the last unit, and to the last sample."""
+    value = inside(parse(skellam[0][0]), at)
+    for other in (value - 1, value + 1):
+        lie = known(skellam, 0, at, other)
+        assert ours(lie)
+        assert theirs(lie)
+
+
 def test_controls(skellam: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
     """With one check off each accepts what the other refuses."""
     rings = known(skellam, 2, ("sum", "ring_bits"), 0)
