@@ -127,7 +127,7 @@ class SqliteJournal:
     def __init__(self, path: str | Path, *, pinned: bytes | None = None) -> None:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # nobody else's business, sealed or not
-            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)  # a client has a lock
             self._db.executescript(_PRAGMAS)
             with self._transaction():
                 self._find_tables(path)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
+from threading import Lock
 from typing import TYPE_CHECKING, ClassVar
 
 from numpy.typing import ArrayLike
@@ -136,6 +137,9 @@ class Client:
     ``deployment`` is this client's own name, never a server's, for what its sessions belong to: who begins a round
     gives up all others of the same deployment, whatever their sessions, and their secrets are destroyed. Without a name
     each roster is a deployment. Sessions that are to live side by side need different names.
+
+    A client does one thing at a time, whatever threads hand it: what it may say depends on all that it has said. Who
+    calls while another call lasts, waits.
     """
 
     def __init__(
@@ -160,6 +164,7 @@ class Client:
         self._round: ClientRound | None = None
         self._answered: list[bytes] = []  # digests of the requests, one for each journaled step
         self._unsafe = False
+        self._one_at_a_time = Lock()
 
     @property
     def current(self) -> ClientRound | None:
@@ -180,7 +185,8 @@ class Client:
 
         Whoever trains for a plan asks first. A refusal after the data were looked at would tell something about them.
         """
-        self._accepted(plan)
+        with self._one_at_a_time:
+            self._accepted(plan)
 
     def start(self, plan: RoundPlan, update: ArrayLike | None, weight: int = 1) -> bytes:
         """Join a round, or resume it: the first frame, or the last one that was sent before a restart.
@@ -190,25 +196,28 @@ class Client:
         stay out of the round for it, which would tell something about the data: start with None instead. A weight that
         the plan does not allow counts as the nearest one that it does.
         """
-        records = self._accepted(plan)
-        secret = records[0].secret if records else self._rng(KEY_BYTES)
-        integers = plan.encode_update(update, weight, Prg(derive(secret, labels.CLIENT_SECRET, b"rounding")))
-        values = plan.ring.lift(integers)
-        return self._entered(plan, records, lambda: values, secret)
+        with self._one_at_a_time:
+            records = self._accepted(plan)
+            secret = records[0].secret if records else self._rng(KEY_BYTES)
+            integers = plan.encode_update(update, weight, Prg(derive(secret, labels.CLIENT_SECRET, b"rounding")))
+            values = plan.ring.lift(integers)
+            return self._entered(plan, records, lambda: values, secret)
 
     def resume(self, plan: RoundPlan, encoded: Callable[[], bytes]) -> bytes:
         """Resume a round without its update: ``encoded`` gives what ``self.encoded`` gave, and only the upload asks."""
-        records = self._accepted(plan)
-        if not records:
-            raise PolicyError("nothing is known here of this round")
-        length = plan.encoding.coordinates
-        return self._entered(plan, records, lambda: plan.ring.unpack(encoded(), length), records[0].secret)
+        with self._one_at_a_time:
+            records = self._accepted(plan)
+            if not records:
+                raise PolicyError("nothing is known here of this round")
+            length = plan.encoding.coordinates
+            return self._entered(plan, records, lambda: plan.ring.unpack(encoded(), length), records[0].secret)
 
     def encoded(self) -> bytes:
         """What this client puts into the sum, to be kept as a secret: without it the round cannot be resumed."""
-        if self._round is None or self.uploaded:
-            raise UsageError("there is no round with an upload to come")
-        return self._round.plan.ring.pack(self._round._values())
+        with self._one_at_a_time:
+            if self._round is None or self.uploaded:
+                raise UsageError("there is no round with an upload to come")
+            return self._round.plan.ring.pack(self._round._values())
 
     @property
     def uploaded(self) -> bool:
@@ -244,7 +253,7 @@ class Client:
         if records:
             frame = self._resume(current, records)
         else:
-            frame = self._journaled(current, plan.encode(), current.opening(), secret)
+            frame = self._journaled(current, 0, plan.encode(), current.opening(), secret)
         self._unsafe = False
         return frame
 
@@ -254,12 +263,17 @@ class Client:
         The server is among the culprits of a bad one, whoever else is: it made it, or should have refused it, or it
         could at least have altered what is sealed to this client.
         """
+        with self._one_at_a_time:
+            return self._received(frame)
+
+    def _received(self, frame: bytes) -> bytes:
         current = self._round
         if current is None or self._unsafe:
             raise UsageError("no round is under way: start (or resume) one first")
         request = sha256(frame).digest()
         if request in self._answered:
             return self._said_before(current.plan, self._answered.index(request))
+        number = 1 + list(current.steps).index(current.phase) if current.phase in current.steps else 0
         try:
             step = _checked_step(current, frame)
         except (DecodeError, PeerError) as error:
@@ -267,7 +281,7 @@ class Client:
         self._unsafe = True  # until the answer is on disk: what fails in between must not be tried another way
         if self._ledger is not None and step.charge is not None:
             _charge(self._ledger, step.charge, current.plan, current.happened)
-        answer = self._journaled(current, frame, getattr(current, step.reply)(), b"")
+        answer = self._journaled(current, number, frame, getattr(current, step.reply)(), b"")
         current.phase, self._unsafe = step.then, False
         return answer
 
@@ -276,12 +290,14 @@ class Client:
 
         The next ``start`` in the same deployment does the same. Call it when the sum has been published, or given up.
         """
-        if self._round is not None:
-            self._journal.retire(self._round.plan.session, self._round.plan.round + 1)
-            self._round = None
+        with self._one_at_a_time:
+            if self._round is not None:
+                self._journal.retire(self._round.plan.session, self._round.plan.round + 1)
+                self._round = None
 
-    def _journaled(self, current: ClientRound, request: bytes, reply: object, secret: bytes) -> bytes:
-        plan, step = current.plan, len(self._answered)
+    def _journaled(self, current: ClientRound, step: int, request: bytes, reply: object, secret: bytes) -> bytes:
+        """The reply, once it is on disk. ``step`` is that of the table, so that a phase is answered once at most."""
+        plan = current.plan
         frame = registry.find(plan.protocol).messages.encode(plan, reply)
         record = _RECORD.encode(_Record(request, frame, secret))
         box = seal(self._journal_key, record, _place(plan, step), self._rng)
@@ -371,7 +387,7 @@ class ServerRound(ABC):
     """The server in one round. It keeps no secret: whatever it sees, it may publish.
 
     Carry what ``outbox`` gives, hand in what comes back with ``receive``, and ``close`` a phase when everybody has
-    answered or time is up; whoever has not is a dropout. At the end ``outcome`` is there.
+    answered or time is up; whoever has not is a dropout. At the end ``outcome`` is there. Threads wait for one another.
     """
 
     steps: ClassVar[Mapping[StrEnum, Step]]
@@ -393,6 +409,7 @@ class ServerRound(ABC):
         self._expected: frozenset[int] = frozenset(range(len(roster)))
         self._heard: dict[int, bytes] = {}  # in this phase: client number -> fingerprint of its frame
         self._sends = NOTHING
+        self._one_at_a_time = Lock()
 
     @abstractmethod
     def happened(self) -> SecureSum:
@@ -409,6 +426,10 @@ class ServerRound(ABC):
         ``name`` is blamed for what no honest client sends: that is right if, and only if, the transport authenticates.
         A message of another phase blames nobody, since an honest client's may come late.
         """
+        with self._one_at_a_time:
+            self._received(name, frame)
+
+    def _received(self, name: str, frame: bytes) -> None:
         step = self.steps.get(self.phase)
         if step is None:
             raise UsageError(f"the round is over ({self.phase})")
@@ -433,6 +454,10 @@ class ServerRound(ABC):
 
     def close(self, phase: str) -> None:
         """End the phase with whoever has answered. ``ThresholdError``: too few; the round is over, nothing revealed."""
+        with self._one_at_a_time:
+            self._closed(phase)
+
+    def _closed(self, phase: str) -> None:
         step = self.steps.get(self.phase)
         if step is None or phase != self.phase:
             raise UsageError(f"phase {phase} cannot be closed in phase {self.phase}")

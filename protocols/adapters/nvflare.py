@@ -26,6 +26,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,9 @@ SITE_FILE = "secagg.toml"
 _SITE_WORDS = {"identity", "roster", "journal", "deployment", "policy"}
 _PLAN, _FORM, _FRAME = "secagg_plan", "secagg_form", "secagg_frame"
 _PACKAGES = ["secagg", "dp", "protocols"]
+
+_MAKING = Lock()
+"""One client a site, and one journal: not in the executor, which NVFlare copies."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -233,8 +237,9 @@ class SecureExecutor(Executor):  # type: ignore[misc]
         """Check what is asked, train, and say the first word."""
         task = FLModelUtils.from_shareable(shareable)
         plan, form, old = RoundPlan.decode(_bytes_in(task, _PLAN)), FORM.decode(_bytes_in(task, _FORM)), _arrays(task)
-        if self._client is None:
-            self._client = site_client(fl_ctx.get_workspace().get_site_config_dir(), fl_ctx.get_identity_name())
+        with _MAKING:  # NVFlare may hand over two tasks at once
+            if self._client is None:
+                self._client = site_client(fl_ctx.get_workspace().get_site_config_dir(), fl_ctx.get_identity_name())
         client = self._client
         client.check(plan)
         if form.weight not in ("", MetaKey.NUM_STEPS_CURRENT_ROUND):

@@ -94,6 +94,17 @@ def switch_off(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, condition
     monkeypatch.setattr(owner, name, made[function.__name__])
 
 
+def journal_by_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Number answers in the order in which they are given, and not by the phase that they answer: then the journal
+    takes a second one."""
+    journaled = Client._journaled
+
+    def by_count(self: Client, current: Any, _step: int, *said: Any) -> bytes:
+        return journaled(self, current, len(self._answered), *said)
+
+    monkeypatch.setattr(Client, "_journaled", by_count)
+
+
 def members_of(bitmap: bytes, universe: Sequence[int]) -> frozenset[int]:
     return frozenset(element for i, element in enumerate(universe) if bitmap[i // 8] >> i % 8 & 1)
 

@@ -19,10 +19,10 @@ from protocols.plan import RoundPlan
 from protocols.wire import HEADER_BYTES, Messages
 from secagg import codec
 from secagg.codec import u32
-from secagg.errors import DecodeError, PeerError, SecAggError, UsageError
+from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, UsageError
 from secagg.merkle import Node
 from secagg.shamir import PRIME, SHARE_BYTES
-from tests.adversarial.attack import BOTH, Evil, small, switch_off
+from tests.adversarial.attack import BOTH, Evil, journal_by_count, small, switch_off
 
 VICTIM = 2
 
@@ -73,7 +73,7 @@ def test_duplicates(protocol: str, step: int, monkeypatch: pytest.MonkeyPatch) -
         assert client.done
 
     again(2)
-    switch_off(monkeypatch, Client, "receive", "request in self._answered")
+    switch_off(monkeypatch, Client, "_received", "request in self._answered")
     again(0)
     with pytest.raises(PeerError, match="does not belong in phase"):
         again(1)
@@ -109,7 +109,8 @@ SECOND: list[Callable[[Evil], object]] = [
 @BOTH
 @pytest.mark.parametrize("step", STEPS)
 def test_a_second_different_message(protocol: str, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A phase is passed once. If it could be repeated, the client would answer twice."""
+    """A phase is passed once, and the journal takes one answer of it. If it could be repeated, and answers were
+    numbered as they come, the client would answer twice."""
 
     evil, frames = finished(protocol)
     client, second = fresh(protocol, step + 1), evil.frame(SECOND[step](evil))
@@ -126,6 +127,11 @@ def test_a_second_different_message(protocol: str, step: int, monkeypatch: pytes
     monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, phase: stay})
     assert client.receive(frames[step])
     if step:  # no second introduction under the same root is right
+        with pytest.raises(PolicyError, match="already taken"):
+            client.receive(second)
+        journal_by_count(monkeypatch)
+        client = fresh(protocol, step)
+        assert client.receive(frames[step])
         assert client.receive(second)
 
 

@@ -422,7 +422,7 @@ def test_a_journal_that_fails(protocol: str, monkeypatch: pytest.MonkeyPatch) ->
         life.evil.tell(VICTIM, other)
     assert life.restart() == life.said[-1]
     life.step()
-    switch_off(monkeypatch, Client, "receive", "current is None or self._unsafe", "current is None")
+    switch_off(monkeypatch, Client, "_received", "current is None or self._unsafe", "current is None")
     life = fail()
     assert life.evil.tell(VICTIM, other)
 

@@ -461,7 +461,7 @@ def test_a_server_that_cannot_commit_unmasks_nothing(ledger: Ledger, monkeypatch
 
 def test_without_the_charge_shares_leave_unrecorded(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control for the order of things."""
-    switch_off(monkeypatch, ServerRound, "close", "self._ledger is not None and step.charge is not None")
+    switch_off(monkeypatch, ServerRound, "_closed", "self._ledger is not None and step.charge is not None")
     simulate(serve(plan_with(), ROSTER, ledger=ledger), clients_of(), UPDATES)
     assert phases(ledger) == ["genesis", "reserve"]
 
