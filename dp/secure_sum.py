@@ -59,6 +59,8 @@ class SecureSum:
     l1: int
     weight_bound: int
     ring_bits: int
+    signers: int
+    """So many survivors have signed before anything can come out: the protocol's clients insist on it."""
     survivors: int
     cohort: bytes = b""
     """Root of the cohort that really advertised; empty before it is known."""
@@ -75,6 +77,8 @@ class SecureSum:
             raise UsageError("a sum is of vectors with at least one coordinate, that are not all zero and count")
         if self.clip_l2 <= 0 or self.scale <= 0 or not 0 <= self.beta < 1:
             raise UsageError("clip_l2 and scale are above zero, beta is a probability below 1")
+        if not 1 <= self.signers <= self.planned:
+            raise UsageError(f"{self.signers} of {self.planned} clients cannot have signed")
         if not _LEAST_BITS <= self.ring_bits <= _MOST_BITS:
             raise UsageError(f"a ring has {_LEAST_BITS} to {_MOST_BITS} bits, not {self.ring_bits}")
 

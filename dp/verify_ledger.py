@@ -40,8 +40,8 @@ FIELDS = {  # of each kind of record: its fields, and what stands there (see ``n
     "abort": f"number:number previous:hex phase:text reason:text {AFTER}",
     "sum": """plan:hex plan_digest:hex session:hex round:number planned:count noise:record dimension:count
         clip_l2:above scale:above rotated:truth beta:rational l2_squared:count l1:count weight_bound:count
-        ring_bits:count variance_each:above variance_components:above* sampling:text seen_by:text survivors:count
-        cohort:hex bitmap:hex signatures:record* survivors_digest:hex missing:number honest:count
+        ring_bits:count signers:count variance_each:above variance_components:above* sampling:text seen_by:text
+        survivors:count cohort:hex bitmap:hex signatures:record* survivors_digest:hex missing:number honest:count
         components_removed:number variance_held:above""",
     "noise": "family:text variance:above dropouts:number colluders:number components:number",
     "signature": "name:text key:hex signature:hex",
@@ -297,6 +297,7 @@ def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[A
     need(guarantee["trust"] == "distributed", "noise in a secure sum is distributed, the guarantee is not")
     need((len(facts["session"]), facts["round"] >> 32) == (32, 0), "no session and round")
     need(facts["planned"] <= MOST_PARTIES and facts["weight_bound"] < 1 << 31, "more clients than a round can have")
+    need(facts["signers"] <= facts["planned"], "more signatures demanded than there are clients")
     need(8 <= facts["ring_bits"] <= 64 and rational(facts["beta"]) < 1, "no ring, or no probability")
     n, survivors, colluders = facts["planned"], facts["survivors"], noise["colluders"]
     dropouts, m, missing = noise["dropouts"], noise["components"], n - survivors
@@ -322,7 +323,8 @@ def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[A
     if committed:
         need(len(cohort) == 32, "survivors of no cohort")
         need(sum(byte.bit_count() for byte in bitmap) == survivors, "survivors are not those of the bitmap")
-        need(0 < len(signatures) == len({signed["key"] for signed in signatures}), "no signatures, or two by one key")
+        need(len(signatures) == len({signed["key"] for signed in signatures}), "two signatures by one key")
+        need(len(signatures) >= facts["signers"], "fewer signed the survivors than clients insist on")
     else:
         need(not (cohort or bitmap or signatures) and missing == dropouts, "the worst case was not reserved")
     for signed in signatures:
@@ -374,7 +376,7 @@ class Audit:
         need(body["relation"] in RELATIONS, "unknown relation")
         self.key = self.key or bytes.fromhex(body["owner"])
         need(body["owner"] == self.key.hex(), "is signed by another key")
-        need((body["schema"], body["accountant"], body["orders"]) == (1, "rdp/1", ORDERS), "is of another version")
+        need((body["schema"], body["accountant"], body["orders"]) == (2, "rdp/1", ORDERS), "is of another version")
         need(body["units"] == f"1/{UNITS}", "is in other units")
         self.guarantee = {name: body[name] for name in ("unit", "relation", "trust")}
         epsilon, delta, slack = (rational(body[name]) for name in ("epsilon", "delta", "slack"))

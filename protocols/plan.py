@@ -182,6 +182,7 @@ class RoundPlan:
             l1=sensitivity.l1,
             weight_bound=self.encoding.weight_bound,
             ring_bits=self.ring_bits,
+            signers=registry.find(self.protocol).signers(self),
             survivors=survivors,
             cohort=cohort,
             bitmap=bitmap,

@@ -46,6 +46,9 @@ class Protocol:
     """Refuse (``UsageError``) a plan that makes no sense for anybody."""
     check_policy: Callable[[RoundPlan, Policy], None]
     """Refuse (``PolicyError``) a plan that this client must not accept."""
+    signers: Callable[[RoundPlan], int]
+    """How many signatures on one set of survivors a client has seen before it reveals anything for the sum. An auditor
+    asks for as many."""
     messages: Messages
     client: type[ClientRound]
     server: type[ServerRound]

@@ -22,7 +22,7 @@ from secagg import labels
 from secagg.errors import BudgetError, DecodeError, UsageError
 from secagg.keys import digest
 
-SCHEMA = 1
+SCHEMA = 2
 ACCOUNTANT = "rdp/1"
 """Changes when a formula or the list of orders does."""
 
@@ -42,7 +42,8 @@ FIELDS: Mapping[str, Mark] = {
             components_removed variance_held sampling seen_by""",
         Mark.SIGNED: """
             sum plan session round planned noise family variance dropouts colluders components dimension clip_l2 scale
-            rotated beta l2_squared l1 weight_bound ring_bits survivors cohort bitmap signatures key signature""",
+            rotated beta l2_squared l1 weight_bound ring_bits signers survivors cohort bitmap signatures key
+            signature""",
         Mark.ASSERTED: """
             phase run elsewhere unit relation trust epsilon delta slack order owner reason steps event count name""",
     }.items()
@@ -109,8 +110,12 @@ def check_agreed(what: Charged) -> None:
     if isinstance(what, SecureSum):
         if len(what.cohort) != 32 or int.from_bytes(what.bitmap, "big").bit_count() != what.survivors:
             raise UsageError("a sum is committed with its cohort and the bitmap of its survivors")
-        if not what.signatures or len({signed.key for signed in what.signatures}) < len(what.signatures):
+        if len({signed.key for signed in what.signatures}) < len(what.signatures):
             raise UsageError("a sum is committed with its survivors' signatures, one each")
+        if len(what.signatures) < what.signers:
+            raise UsageError(
+                f"{len(what.signatures)} signed the survivors, nothing comes out for fewer than {what.signers}"
+            )
 
 
 def survivors_digest(what: SecureSum) -> bytes:

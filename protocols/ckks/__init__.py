@@ -81,6 +81,7 @@ CKKS = Protocol(
     choose=choose,
     check_parameters=check_parameters,
     check_policy=check_policy,
+    signers=lambda plan: plan.min_contributors,
     messages=Messages(3, TYPES),
     client=CkksClient,
     server=CkksServer,

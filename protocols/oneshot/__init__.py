@@ -64,7 +64,7 @@ from __future__ import annotations
 
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import TYPES
-from protocols.oneshot.rules import PARAMETERS, check_parameters, check_policy, choose_committee
+from protocols.oneshot.rules import PARAMETERS, check_parameters, check_policy, choose_committee, parameters_of
 from protocols.oneshot.server import OneshotServer
 from protocols.registry import Protocol
 from protocols.wire import Messages
@@ -80,6 +80,7 @@ ONESHOT = Protocol(
     choose=choose_committee,
     check_parameters=check_parameters,
     check_policy=check_policy,
+    signers=lambda plan: parameters_of(plan).quorum,
     messages=Messages(4, TYPES),
     client=OneshotClient,
     server=OneshotServer,

@@ -63,7 +63,7 @@ from fractions import Fraction
 
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import TYPES
-from protocols.pairwise.rules import PARAMETERS, check_parameters, check_policy
+from protocols.pairwise.rules import PARAMETERS, check_parameters, check_policy, signers
 from protocols.pairwise.server import PairwiseServer
 from protocols.registry import Protocol
 from protocols.wire import Messages
@@ -105,6 +105,7 @@ SECAGG = Protocol(
     choose=_choose_complete,
     check_parameters=check_parameters,
     check_policy=check_policy,
+    signers=signers,
     messages=Messages(1, TYPES),
     client=PairwiseClient,
     server=PairwiseServer,

@@ -58,6 +58,12 @@ def check_policy(plan: RoundPlan, policy: Policy) -> None:
     _check_graph(plan, policy, plan.clients, GRINDING_BITS)
 
 
+def signers(plan: RoundPlan) -> int:
+    """How many survivors have signed the set before any of them reveals a share: each client sees at least so many."""
+    p, least = parameters_of(plan), plan.min_contributors if plan.clients <= ENFORCED_UP_TO else 0
+    return max(p.threshold, p.quorum, least)
+
+
 def check_cohort(plan: RoundPlan, policy: Policy, size: int) -> None:
     """The same again for the ``size`` clients that really advertised; all the corrupt ones are thought to be there."""
     if not plan.min_contributors <= size <= plan.clients:

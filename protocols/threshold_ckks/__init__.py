@@ -59,7 +59,7 @@ from __future__ import annotations
 from protocols.registry import Protocol
 from protocols.threshold_ckks.client import ThresholdClient
 from protocols.threshold_ckks.messages import TYPES
-from protocols.threshold_ckks.rules import PARAMETERS, check_parameters, check_policy, choose
+from protocols.threshold_ckks.rules import PARAMETERS, check_parameters, check_policy, choose, least_of
 from protocols.threshold_ckks.server import ThresholdServer
 from protocols.wire import Messages
 
@@ -74,6 +74,7 @@ THRESHOLD_CKKS = Protocol(
     choose=choose,
     check_parameters=check_parameters,
     check_policy=check_policy,
+    signers=least_of,
     messages=Messages(5, TYPES),
     client=ThresholdClient,
     server=ThresholdServer,

@@ -15,7 +15,7 @@ import pytest
 
 from dp import verify_ledger
 from dp.events import Guarantee, Relation, Trust, Unit
-from dp.ledger import Budget, Ledger
+from dp.ledger import Budget, Ledger, book
 from dp.ledger.file import read
 from dp.noise import Family, NoiseSpec
 from dp.secure_sum import Signed
@@ -26,6 +26,7 @@ from protocols.roster import Identity, Roster
 from protocols.simulate import Faults, serve, simulate
 from secagg import cli, labels
 from secagg.encoding import Encoding
+from secagg.errors import UsageError
 from secagg.keys import SigningKey, digest
 from tests.dp.ledger.scene import forged
 
@@ -189,6 +190,7 @@ def test_rewriting_alone_is_not_what_is_found(run: Path, secagg: Secagg) -> None
         {"session": "00" * 16},
         {"ring_bits": 40},
         {"weight_bound": 9},
+        {"signers": 1},
     ],
     ids=str,
 )
@@ -257,6 +259,34 @@ def test_a_server_that_shows_an_auditor_other_survivors(run: Path, secagg: Secag
     assert secagg("verify", run / "lie.db")[0] == 0
     code, _, error = secagg("verify", run / "lie.db", "--against", run / "client-0.db")
     assert (code, "fork" in error) == (4, True)
+
+
+def test_one_corrupt_client_signs_for_more_survivors(
+    run: Path, secagg: Secagg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More survivors than there were means more noise than there was, and a smaller epsilon. Nobody compares with the
+    ledger of a client."""
+    entry = json.loads(read(run / "ledger.db")[4][0])["sum"]
+    plan, corrupt = RoundPlan.decode(bytes.fromhex(entry["plan"])), IDENTITIES[0]
+    cohort, bitmap = bytes(range(32)), bytes([(1 << N) - 1])
+    agreed = digest(labels.SURVIVORS, plan.digest(), cohort, bitmap)
+    signatures = [Signed(corrupt.name, corrupt.key.public, corrupt.key.sign(labels.SURVIVORS, agreed))]
+
+    def lie() -> None:
+        ledger = Ledger.create(run / "lie.db", KEY, BUDGET, USER, run="two rounds", elsewhere="local training")
+        ledger.reserve(plan.secure_sum(N))
+        ledger.commit(plan.secure_sum(N, cohort=cohort, bitmap=bitmap, signatures=signatures))
+        ledger.close()
+
+    with pytest.raises(UsageError, match="1 signed the survivors, nothing comes out for fewer than"):
+        lie()
+    (run / "lie.db").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(book, "check_agreed", lambda what: None)
+        lie()
+        assert secagg("verify", run / "lie.db", "--roster", run / "roster.toml")[0] == 0
+    code, _, error = secagg("verify", run / "lie.db", "--roster", run / "roster.toml")
+    assert (code, "1 signed the survivors" in error) == (4, True)
 
 
 def test_an_older_file(run: Path, secagg: Secagg) -> None:

@@ -54,6 +54,7 @@ def planned(number: int = 0, noise: NoiseSpec = SKELLAM, session: bytes = bytes(
         l1=3_100,
         weight_bound=1,
         ring_bits=20,
+        signers=2,
         survivors=PLANNED,
     )
     return replace(facts, **more)

@@ -199,7 +199,8 @@ def test_more_clients_are_missing_than_the_noise_allows_for(path: Path) -> None:
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        (lambda: replace(happened(), signatures=()), "signatures"),
+        (lambda: replace(happened(), signatures=()), "0 signed the survivors"),
+        (lambda: happened(signers=1), "1 signed the survivors, nothing comes out for fewer than 2"),
         (lambda: replace(happened(), signatures=happened().signatures[:1] * 2), "one each"),
         (lambda: replace(happened(), cohort=b""), "cohort"),
         (lambda: replace(happened(), bitmap=b"\xff\x03"), "bitmap"),

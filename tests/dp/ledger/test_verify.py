@@ -187,7 +187,7 @@ def set_at(body: Any, at: tuple[Any, ...], change: Callable[[Any], Any]) -> None
 
 ON_ITS_OWN_WORD = {"run", "elsewhere", "unit", "reason", "name"}
 ON_ITS_OWN_WORD_UNTIL_COMMITTED = {
-    *("session", "round", "clip_l2", "scale", "rotated", "beta", "weight_bound", "ring_bits")
+    *("session", "round", "clip_l2", "scale", "rotated", "beta", "weight_bound", "ring_bits", "signers")
 }
 """In the plan, which ``dp`` cannot read: ``secagg ledger verify`` compares (tests/cli/test_ledger.py)."""
 BY_CHAIN = {"number", "previous"}
@@ -395,15 +395,17 @@ def test_survivors_who_did_not_sign(path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "bad signature [client-1]" in lied(path, lambda ledger: ledger.commit(other), monkeypatch)
 
 
-def test_no_signatures_at_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("few", [0, 1])
+def test_fewer_signatures_than_clients_insist_on(path: Path, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    """One corrupt client would sign any set for who keeps the ledger."""
     with monkeypatch.context() as patch:
         patch.setattr(book, "check_agreed", lambda what: None)
         ledger = new(path)
         ledger.reserve(planned())
-        ledger.commit(replace(happened(), signatures=()))
+        ledger.commit(happened(signers=few))
         ledger.close()
         assert ours(read(path)) == ""
-    assert "signatures" in both(read(path))
+    assert f"{few} signed the survivors" in both(read(path))
 
 
 @pytest.mark.parametrize("cohort", [b"", bytes(31)])
