@@ -237,7 +237,7 @@ class Client:
                 raise PolicyError("this client keeps a privacy budget, and the plan has no noise")
             self._ledger.check(plan.secure_sum(plan.clients))
         records = self._records(plan)
-        last = self._journal.last_round(plan.session)
+        last = self._journal.last_round(self._session(plan))
         if records and records[0].request != plan.encode():
             raise PolicyError("another plan was already accepted for this round")
         if not records and last is not None and plan.round <= last:
@@ -292,7 +292,7 @@ class Client:
         """
         with self._one_at_a_time:
             if self._round is not None:
-                self._journal.retire(self._round.plan.session, self._round.plan.round + 1)
+                self._journal.retire(self._session(self._round.plan), self._round.plan.round + 1)
                 self._round = None
 
     def _journaled(self, current: ClientRound, step: int, request: bytes, reply: object, secret: bytes) -> bytes:
@@ -301,9 +301,14 @@ class Client:
         frame = registry.find(plan.protocol).messages.encode(plan, reply)
         record = _RECORD.encode(_Record(request, frame, secret))
         box = seal(self._journal_key, record, _place(plan, step), self._rng)
-        self._journal.append(self._deployment, plan.session, plan.round, step, box)
+        self._journal.append(self._deployment, self._session(plan), plan.round, step, box)
         self._answered.append(sha256(request).digest())
         return frame
+
+    def _session(self, plan: RoundPlan) -> bytes:
+        """What the journal calls the plan's session. Servers choose session ids, and could choose one of another server
+        and its roster, to end a round there, or to learn from a refusal that this client takes part in it."""
+        return digest(labels.JOURNAL_SESSION, self.roster.digest, plan.session)
 
     def _said_before(self, plan: RoundPlan, step: int) -> bytes:
         records = self._records(plan)
@@ -312,7 +317,7 @@ class Client:
         return records[step].reply
 
     def _records(self, plan: RoundPlan) -> list[_Record]:
-        boxes = self._journal.records(plan.session, plan.round)
+        boxes = self._journal.records(self._session(plan), plan.round)
         try:
             return [
                 _RECORD.decode(open_box(self._journal_key, box, _place(plan, step))) for step, box in enumerate(boxes)

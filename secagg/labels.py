@@ -20,6 +20,7 @@ CLIENT_SECRET: Final = b"secagg/v1/client/secret"  # + purpose: everything a cli
 JOURNAL_KEY: Final = b"secagg/v1/journal/key"
 JOURNAL_RECORD: Final = b"secagg/v1/journal/record"
 JOURNAL_DEPLOYMENT: Final = b"secagg/v1/journal/deployment"
+JOURNAL_SESSION: Final = b"secagg/v1/journal/session"
 
 ADVERT: Final = b"secagg/v1/pairwise/advert"
 SELF_COMMITMENT: Final = b"secagg/v1/pairwise/self-commitment"

@@ -229,7 +229,9 @@ def _trained(
         if missing := form.missing(metrics):
             log(WARNING, "secagg: not measured, or no finite number: %s", ", ".join(missing))
         return form.change(old, _numpy(record), metrics), _weight(form, metrics)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, nobody but this node may notice
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # a panic of Rust code, too: nobody but this node may notice
         log(ERROR, "secagg: training failed, and counts as nothing", exc_info=error)
         return form.failed(), 1
 

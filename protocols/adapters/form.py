@@ -182,6 +182,7 @@ class Form:
         if plan.model != self.model(arrays, told):
             raise PolicyError("the plan is for another model, another form, or other words to those who train")
 
+    @np.errstate(all="ignore")  # what overflows is found below; what underflows is nobody's business
     def change(self, old: Arrays, new: Arrays, metrics: Mapping[str, float] | None = None) -> NDArray[np.float64]:
         """What this client puts into the sum. Its arrays may be of other types than the model's, not of other shapes.
 
@@ -270,6 +271,9 @@ def _described(arrays: Arrays) -> tuple[Array, ...]:
     return tuple(Array.like(name, array) for name, array in arrays.items())
 
 
+_EXACTLY = frozenset({type(None), bool, int, float, str, bytes, list, tuple})
+
+
 def canonical(told: Told) -> bytes:
     """One encoding for each value, and another for each other: a letter for the type, a length, the contents.
 
@@ -278,9 +282,11 @@ def canonical(told: Told) -> bytes:
 
     >>> canonical({"rate": 0.5, "steps": 3}) == canonical({"steps": 3, "rate": 0.5})
     True
-    >>> len({canonical(value) for value in (1, 1.0, True, "1", b"1", [1], None, 0.0, -0.0, [], {}, "")})
-    12
+    >>> len({canonical(value) for value in (1, 1.0, True, "1", b"1", [1], (1,), None, 0.0, -0.0, [], {}, "")})
+    13
     """
+    if type(told) not in _EXACTLY and not isinstance(told, Mapping):  # a subclass may be read as something else
+        raise UsageError(f"what clients are told cannot hold a {type(told).__name__}")
     match told:
         case None:
             kind, body = b"N", b""
@@ -297,10 +303,8 @@ def canonical(told: Told) -> bytes:
         case Mapping():
             items = sorted((canonical(key), canonical(value)) for key, value in told.items())
             kind, body = b"M", b"".join(key + value for key, value in items)
-        case list() | tuple():
-            kind, body = b"L", b"".join(canonical(value) for value in told)
         case _:
-            raise UsageError(f"what clients are told cannot hold a {type(told).__name__}")
+            kind, body = b"T" if isinstance(told, tuple) else b"L", b"".join(canonical(value) for value in told)
     return kind + u64.encode(len(body)) + body
 
 

@@ -263,7 +263,9 @@ class SecureExecutor(Executor):  # type: ignore[misc]
             if missing := form.missing(trained.metrics or {}):
                 self.logger.warning("not measured, or no finite number: %s", ", ".join(missing))
             return form.change(old, _new_arrays(trained, old), trained.metrics), _weight(form, trained)
-        except (Exception, SystemExit) as error:  # whatever it is, nobody but this site may notice
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a panic of Rust code, too: nobody but this site may notice
             self.logger.error("training failed, and counts as nothing", exc_info=error)
             return form.failed(), 1
 

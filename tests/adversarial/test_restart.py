@@ -179,7 +179,7 @@ def test_another_update_under_the_same_masks(protocol: str, reopen: Callable[[],
     life = Life(protocol)
     life.live(3)
     first, plan = life.evil.vectors[VICTIM], life.evil.plan
-    life.journal._records[plan.session, plan.round].pop()
+    life.journal._records[life.client._session(plan), plan.round].pop()
     life.restart(other)
     life.said.pop()
     life.step()
@@ -630,10 +630,30 @@ def test_a_deployment_with_a_name_is_the_same_under_another_roster() -> None:
         identity = scene.evil.identities[scene.evil.name(VICTIM)]
         client = Client(identity, larger.roster, policy=larger.policy, journal=scene.journal, **options)  # type: ignore[arg-type]
         client.start(replace(larger.plan, session=b"n" * 16), np.zeros(LENGTH))
-        return bool(client._records(scene.evil.plan))
+        return bool(scene.client._records(scene.evil.plan))
 
     assert not opened(deployment="hospitals")
     assert opened()
+
+
+def test_a_server_that_knows_the_session_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can neither end a round there, nor learn from refusals that this client takes part in it."""
+
+    def squatted() -> None:
+        mine, theirs, journal = small("secagg"), small("secagg", outsiders=1), MemoryJournal()
+        identity = mine.identities[mine.name(VICTIM)]
+        here = Client(identity, mine.roster, policy=mine.policy, journal=journal, deployment="mine")
+        there = Client(identity, theirs.roster, policy=theirs.policy, journal=journal, deployment="theirs")
+        here.start(replace(mine.plan, round=7), np.zeros(LENGTH))
+        for round_ in (0, 7, 8, 2**32 - 1):
+            there.start(replace(theirs.plan, session=mine.plan.session, round=round_), np.zeros(LENGTH))
+        here.start(replace(mine.plan, round=7), np.zeros(LENGTH))
+        here.start(replace(mine.plan, round=8), np.zeros(LENGTH))
+
+    squatted()
+    monkeypatch.setattr(Client, "_session", lambda _, plan: plan.session)
+    with pytest.raises(PolicyError, match="this session is past round 0"):
+        squatted()
 
 
 def test_a_process_that_was_overtaken_writes_no_more(tmp_path: Path) -> None:

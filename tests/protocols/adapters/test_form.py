@@ -1,5 +1,6 @@
 import struct
 from dataclasses import replace
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from protocols.adapters.form import FAILED, FORM, METRICS_NORM, Array, Form, Met
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
 from secagg.errors import DecodeError, PolicyError, UsageError
+from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 
 TYPES = ["<f2", "<f4", "<f8", ">f4", "|i1", "<i2", ">i4", "<i8", "|u1", "<u2", "<u4", "<u8", "|b1"]
@@ -318,3 +320,24 @@ class TestPlans:
         for other in (calibrate(clip_l2=form.clip, **asked), calibrate(clip_l2=form.clip_l2, weight_bound=2, **asked)):
             with pytest.raises(PolicyError, match="encoding is not that of the form"):
                 form.check_plan(plan_for(form, OLD, encoding=other.encoding, noise=other.noise), OLD)
+
+
+@pytest.mark.parametrize("told", [IntEnum("Rate", ["ONE"]).ONE, np.float64(1), np.str_("1"), np.bool_(True)], ids=repr)
+def test_what_clients_are_told_is_of_plain_types(told: Any) -> None:
+    """A training may read a subclass as something else than the number that it equals."""
+    with pytest.raises(UsageError, match="what clients are told cannot hold a"):
+        canonical({"rate": [told]})
+
+
+def test_an_app_that_lets_numpy_raise_tells_nothing() -> None:
+    """An underflow on one client's data would be an error after the plan was accepted."""
+    old = {"w": np.zeros(3)}
+    form = Form.of(old, clip=1.0, metrics={"p": 1.0})
+
+    def encoded() -> list[int]:
+        change = form.change(old, {"w": np.array([1e-200, 1e-300, 0.5])}, {"p": 1e-200})
+        return form.encoding.encode(change, weight=1, seed=bytes(32), rng=Prg(bytes(32))).tolist()  # type: ignore[no-any-return]
+
+    expected = encoded()
+    with np.errstate(all="raise"):
+        assert encoded() == expected

@@ -480,6 +480,10 @@ def test_tasks_without_what_is_needed_are_refused(federation: Federation) -> Non
     assert refused(site, site.do(FRAME_TASK, FLModelUtils.to_shareable(frame)))  # nothing is under way
 
 
+class Panic(BaseException):
+    """What Rust code raises into Python when it fails (pyo3): no ``Exception``."""
+
+
 def raising(error: BaseException) -> Callable[[FLModel], FLModel]:
     def train(model: FLModel) -> FLModel:
         raise error
@@ -501,6 +505,7 @@ FAILURES: dict[str, Callable[[FLModel], FLModel | Shareable]] = {
     "an exception": raising(ValueError("12345")),
     "an exception that ends jobs": raising(UnsafeJobError("12345")),
     "an exit": raising(SystemExit("12345")),
+    "a panic of Rust code, which is no Exception": raising(Panic("12345")),
     "an error code": coded,
     "an array less": lambda model: FLModel(params={"w": model.params["w"]}),
     "NaN": lambda model: FLModel(params={name: array * np.nan for name, array in model.params.items()}),
@@ -553,7 +558,7 @@ def test_nobody_sees_whose_training_failed(what: str, fine: list[Any], tmp_path:
 
 
 def test_control_a_failure_would_be_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    switch_off(monkeypatch, SecureExecutor, "_trained", "(Exception, SystemExit)", "ZeroDivisionError")
+    switch_off(monkeypatch, SecureExecutor, "_trained", "BaseException", "ZeroDivisionError")
     federation = Federation(tmp_path)
     site = federation.sites["site-1"]
     site.trainer.answer = FAILURES["NaN"]
@@ -751,10 +756,10 @@ def test_at_the_end_of_a_run_the_secrets_are_gone(federation: Federation) -> Non
     site.ask(plan, form)
     client = site.executor._client
     assert client is not None
-    assert client._journal.records(plan.session, 0)
+    assert client._journal.records(client._session(plan), 0)
     with site.engine.new_context() as fl_ctx:
         site.executor.handle_event(EventType.END_RUN, fl_ctx)
-    assert not client._journal.records(plan.session, 0)
+    assert not client._journal.records(client._session(plan), 0)
 
 
 def test_a_key_of_another_site_is_refused(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
