@@ -180,13 +180,15 @@ class Client:
         """Whether this client has said all it has to say in the current round."""
         return self._round is not None and self._round.phase is self._round.done
 
-    def check(self, plan: RoundPlan) -> None:
+    def check(self, plan: RoundPlan) -> bool:
         """Raise unless this client may take part in the round: by policy, protocol, ledger and journal.
 
         Whoever trains for a plan asks first. A refusal after the data were looked at would tell something about them.
+        True if this client has begun the round already: then do not train again, but ``resume``. How often a training
+        is asked for would steer it, if it remembers anything, and is in no plan.
         """
         with self._one_at_a_time:
-            self._accepted(plan)
+            return bool(self._accepted(plan))
 
     def start(self, plan: RoundPlan, update: ArrayLike | None, weight: int = 1) -> bytes:
         """Join a round, or resume it: the first frame, or the last one that was sent before a restart.

@@ -1,6 +1,7 @@
 """Any of our protocols inside Flower (extra ``flower``): a mod for its ClientApp, a strategy around its strategies.
 
-    client: @app.train("secagg", mods=[SecAgg(Policy(min_contributors=5))])      on an ordinary train function
+    client: app = ClientApp(mods=[only_secagg])
+            @app.train("secagg", mods=[SecAgg(Policy(min_contributors=5))])      on an ordinary train function
     server: Secure(FedAvg(), roster, clip=1.0, min_contributors=5)               instead of FedAvg()
 
 Flower carries the messages and says which node is speaking; who a client *is*, its roster says, which the deployment
@@ -10,8 +11,9 @@ is the frames of its ``protocols.machine.Client``, phase after phase, until the 
 one reply, as if a single client had trained, and hands it to the strategy.
 
 What the train function can read of the server is hashed into the plan (the model, all other records, the run config,
-the run) or is made here and not taken from it (the rest of the message). A plan is refused before the train function is
-called or not at all: when training fails, zeros go into the sum, and no message looks any different.
+the run) or is made here and not taken from it (the rest of the message). It is called once for a plan, and with an
+empty state, so that how often it was called says nothing either. A plan is refused before the train function is called
+or not at all: when training fails, zeros go into the sum, and no message looks any different.
 
 Each message may reach another process of the same node, so a client lives in ``context.state``: its journal, sealed,
 and until it is uploaded its vector, sealed, too. All our messages are of the type ``train.secagg``: a ClientApp
@@ -67,7 +69,7 @@ from numpy.typing import NDArray
 from dp.calibrate import calibrate
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
-from protocols.adapters.flower_state import KeptVector, StateJournal, value_of
+from protocols.adapters.flower_state import OURS, KeptVector, StateJournal, value_of
 from protocols.adapters.form import FORM, Form, Told, canonical
 from protocols.journal import Journal, SqliteJournal
 from protocols.machine import Client, ServerRound
@@ -77,7 +79,16 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve
 from secagg.encoding import Encoding
-from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
+from secagg.errors import (
+    BudgetError,
+    DecodeError,
+    PeerError,
+    PolicyError,
+    SecAggError,
+    StorageError,
+    ThresholdError,
+    UsageError,
+)
 from secagg.params import Adversary, fraction
 from secagg.prg import Rng
 
@@ -105,6 +116,10 @@ class SecAgg:
     where the node config says nothing, and may contain ``{partition-id}``: a simulation's nodes have no more than that.
 
     ``weighted_by`` is the one metric by which this client lets itself be weighed, up to ``policy.weight_bound``.
+
+    The train function gets an empty ``context.state``, and what it leaves there is forgotten. With ``stateful`` it gets
+    what it left there the last time. Then a server that lets some clients train more often than others steers what they
+    keep, such as a schedule: a sum over all can be made the update of one.
     """
 
     def __init__(
@@ -117,19 +132,22 @@ class SecAgg:
         journal: str | Path = "",
         ledger: str | Path = "",
         deployment: str = "",
+        stateful: bool = False,
         rng: Rng = os.urandom,
     ) -> None:
-        self._policy, self._weighted_by = policy, weighted_by
+        self._policy, self._weighted_by, self._stateful = policy, weighted_by, stateful
         self._deployment, self._rng = deployment, rng
         self._paths = {"identity": identity, "roster": roster, "journal": journal, "ledger": ledger}
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         try:
             return Message(self._answer(message, context, call_next), reply_to=message)
-        except SecAggError as error:  # its text holds no secrets, and depends on the messages only
-            reason = f"{type(error).__name__}: {error}"
-            log(WARNING, "secagg: %s", reason)
-            return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, reason), reply_to=message)
+        except SecAggError as error:
+            log(WARNING, "secagg: %s: %s", type(error).__name__, error)
+            return _refusal(_said_of(error), message)
+        except Exception as error:  # noqa: BLE001  # Flower would send its text to the server
+            log(ERROR, "secagg: a message could not be answered", exc_info=error)
+            return _refusal("this node failed", message)
 
     def _answer(self, message: Message, context: Context, call_next: ClientAppCallable) -> RecordDict:
         ours = _ours(message)
@@ -148,19 +166,20 @@ class SecAgg:
                 deployment=self._deployment,
                 rng=self._rng,
             )
-            if begins:
-                client.check(plan)
+            trains = begins and not client.check(plan)
+            if trains:
                 form, old, asked, own = self._agreed(message, context, plan, roster.number(identity.name))
                 frame = client.start(plan, *_trained(form, old, lambda: call_next(asked, own)))
+                self._remember(context.state, own.state)
+                kept.keep(client.encoded())
             else:
-                client.resume(plan, kept.vector)
+                frame = client.resume(plan, kept.vector)
                 if not client.uploaded:
                     kept.sealed()  # or it refuses now, not when the others have masked with it
-                frame = client.receive(_joined(message.content))
+                if not begins:
+                    frame = client.receive(_joined(message.content))
             if client.uploaded:
                 kept.forget()
-            elif begins:
-                kept.keep(client.encoded())
             if client.done:
                 client.finish()
         return _carried({"name": identity.name}, frame)
@@ -192,7 +211,15 @@ class SecAgg:
             message_type=MESSAGE_TYPE,
         )
         asked = Message(metadata=metadata, content=content)  # type: ignore[call-overload,unused-ignore]
-        return form, old, asked, Context(context.run_id, number, context.node_config, context.state, config)
+        state = {name: record for name, record in context.state.items() if self._stateful and name not in OURS}
+        return form, old, asked, Context(context.run_id, number, context.node_config, RecordDict(state), config)
+
+    def _remember(self, state: RecordDict, left: RecordDict) -> None:
+        """For the next training, what this one left in its state, if it may."""
+        if self._stateful:
+            for name in state.keys() - OURS:
+                del state[name]
+            state.update({name: record for name, record in left.items() if name not in OURS})
 
     def _path(self, context: Context, what: str) -> str:
         given = str(context.node_config.get(f"secagg-{what}", self._paths[what]))
@@ -213,6 +240,38 @@ class SecAgg:
         if path := self._path(context, "ledger"):
             return held.enter_context(closing(Ledger.open(path, identity.key)))
         return None
+
+
+def only_secagg(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """A mod for a whole app, ``ClientApp(mods=[only_secagg])``: whatever is not for ``SecAgg`` is answered with an error.
+
+    An evaluation tells the loss of one client's data at a model that the server chooses, and a few of them its gradient.
+    """
+    if message.metadata.message_type == MESSAGE_TYPE:
+        return call_next(message, context)
+    log(WARNING, "secagg: a message of the type %s is not answered", message.metadata.message_type)
+    return _refusal(f"this app answers {MESSAGE_TYPE} and nothing else", message)
+
+
+def _refusal(reason: str, message: Message) -> Message:
+    return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, reason), reply_to=message)
+
+
+_REASONS: dict[type[SecAggError], str] = {
+    BudgetError: "the privacy budget of this client does not allow that",
+    DecodeError: "the message is not what it should be",
+    PeerError: "the message breaks the protocol",
+    PolicyError: "this client does not accept that",
+    StorageError: "this node cannot read or write what it has to remember",
+    ThresholdError: "too few are left",
+    UsageError: "this node cannot do that, as it is set up and where it stands",
+}
+"""What of an error leaves the node. Its own text can name paths, what has been spent, and what this client demands."""
+
+
+def _said_of(error: SecAggError) -> str:
+    kind = next((kind for kind in _REASONS if isinstance(error, kind)), None)
+    return f"{kind.__name__}: {_REASONS[kind]}" if kind else "this node failed"
 
 
 def _trained(

@@ -17,6 +17,8 @@ from secagg.prg import Rng
 from secagg.seal import open_box, seal
 
 _JOURNAL, _VECTOR = "secagg.journal", "secagg.vector"
+OURS = frozenset({_JOURNAL, _VECTOR})
+"""The names of our records in ``context.state``; no app gets to see them."""
 
 T = TypeVar("T")
 
