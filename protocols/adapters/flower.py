@@ -243,9 +243,9 @@ class SecAgg:
 
 
 def only_secagg(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """A mod for a whole app, ``ClientApp(mods=[only_secagg])``: whatever is not for ``SecAgg`` is answered with an error.
+    """A mod for a whole app, ``ClientApp(mods=[only_secagg])``: what is not for ``SecAgg`` is answered with an error.
 
-    An evaluation tells the loss of one client's data at a model that the server chooses, and a few of them its gradient.
+    An evaluation tells the loss of one client's data at a model that the server chooses, a few of them its gradient.
     """
     if message.metadata.message_type == MESSAGE_TYPE:
         return call_next(message, context)
@@ -264,7 +264,7 @@ _REASONS: dict[type[SecAggError], str] = {
     PolicyError: "this client does not accept that",
     StorageError: "this node cannot read or write what it has to remember",
     ThresholdError: "too few are left",
-    UsageError: "this node cannot do that, as it is set up and where it stands",
+    UsageError: "this node is not set up for that",
 }
 """What of an error leaves the node. Its own text can name paths, what has been spent, and what this client demands."""
 

@@ -14,8 +14,9 @@ The trainer is only reachable through the wrapper: a server that asks for NVFlar
 ``TASK_UNKNOWN``, and one that asks for anything without a good plan gets an error code, never an update.
 
 What the trainer can read of the server is hashed into the plan (the model, the numbers of rounds, the job) or not
-handed on: its task and its context are made here. A plan is refused before the trainer is called or not at all: when
-training fails, zeros go into the sum, and no answer looks any different.
+handed on: its task and its context are made here. It is called once for a plan; what it keeps from one plan to the next
+is its own, and must steer no training (docs/nvflare.md). A plan is refused before the trainer is called or not at all:
+when training fails, zeros go into the sum, and no answer looks any different.
 """
 
 from __future__ import annotations
@@ -221,6 +222,8 @@ class SecureExecutor(Executor):  # type: ignore[misc]
         super().__init__()
         self.executor, self.task_name = executor, task_name
         self._client: Client | None = None
+        self._training: Lock | None = None
+        """One training at a time: who asks twice at once, is answered by the first."""
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         try:
@@ -237,17 +240,26 @@ class SecureExecutor(Executor):  # type: ignore[misc]
         """Check what is asked, train, and say the first word."""
         task = FLModelUtils.from_shareable(shareable)
         plan, form, old = RoundPlan.decode(_bytes_in(task, _PLAN)), FORM.decode(_bytes_in(task, _FORM)), _arrays(task)
+        client, training = self._site(fl_ctx)
+        with training:
+            if client.check(plan):
+                return _reply(_said_before(client, plan))
+            if form.weight not in ("", MetaKey.NUM_STEPS_CURRENT_ROUND):
+                raise PolicyError("this site does not count by what the form names")
+            if task.current_round != plan.round:
+                raise PolicyError("the round that is to be trained is not that of the plan")
+            form.check_plan(plan, old, _told(task.total_rounds, fl_ctx))
+            trained = self._trained(form, old, _ordinary(plan, old, task), fl_ctx, abort_signal)
+            if abort_signal.triggered:  # zeros would leave the sum to those whose training was not aborted
+                raise PolicyError("the training was aborted: this site has nothing to say")
+            return _reply(client.start(plan, *trained))
+
+    def _site(self, fl_ctx: FLContext) -> tuple[Client, Lock]:
         with _MAKING:  # NVFlare may hand over two tasks at once
-            if self._client is None:
+            if self._client is None or self._training is None:
                 self._client = site_client(fl_ctx.get_workspace().get_site_config_dir(), fl_ctx.get_identity_name())
-        client = self._client
-        client.check(plan)
-        if form.weight not in ("", MetaKey.NUM_STEPS_CURRENT_ROUND):
-            raise PolicyError("this site does not count by what the form names")
-        if task.current_round != plan.round:
-            raise PolicyError("the round that is to be trained is not that of the plan")
-        form.check_plan(plan, old, _told(task.total_rounds, fl_ctx))
-        return _reply(client.start(plan, *self._trained(form, old, _ordinary(plan, old, task), fl_ctx, abort_signal)))
+                self._training = Lock()
+            return self._client, self._training
 
     def _trained(
         self, form: Form, old: Arrays, task: Shareable, fl_ctx: FLContext, abort_signal: Signal
@@ -266,7 +278,8 @@ class SecureExecutor(Executor):  # type: ignore[misc]
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a panic of Rust code, too: nobody but this site may notice
-            self.logger.error("training failed, and counts as nothing", exc_info=error)
+            self.logger.error("training failed, and counts as nothing: %s", type(error).__name__)
+            self.logger.debug("what failed", exc_info=error)  # its text may hold data, and a job may stream its log
             return form.failed(), 1
 
     def _answer(self, shareable: Shareable) -> Shareable:
@@ -349,6 +362,22 @@ def _policy(table: object) -> Policy:
 
 
 # Models, frames and how they are carried.
+
+
+def _said_before(client: Client, plan: RoundPlan) -> bytes:
+    """What this site said last in a round that it has begun; it is not trained for again."""
+    living = client.current is not None and client.current.plan == plan
+    vector = client.encoded() if living and not client.uploaded else None
+
+    def kept() -> bytes:
+        if vector is None:
+            raise PolicyError("the update of this round has been lost: this site stays out of it")
+        return vector
+
+    frame = client.resume(plan, kept)
+    if not client.uploaded:
+        kept()  # or it refuses now, not when the others have masked with it
+    return frame
 
 
 def _arrays(model: FLModel) -> Arrays:

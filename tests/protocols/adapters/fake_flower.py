@@ -6,13 +6,14 @@ Messages and contexts go through Flower's own protobufs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
 from flwr.common.serde import context_from_proto, context_to_proto, message_from_proto, message_to_proto
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
@@ -162,11 +163,11 @@ class Fakegrid(Grid):
 Train = Callable[[int, dict[str, np.ndarray]], tuple[dict[str, np.ndarray], dict[str, float]]]
 
 
-def app_of(secagg: Callable[[], SecAgg], train: Train) -> Callable[[], ClientApp]:
+def app_of(secagg: Callable[[], SecAgg], train: Train, mods: Sequence[Mod] = ()) -> Callable[[], ClientApp]:
     """An ordinary ClientApp around ``train(partition, model)``."""
 
     def made() -> ClientApp:
-        app = ClientApp()
+        app = ClientApp(mods=list(mods))
 
         @app.train("secagg", mods=[secagg()])
         def train_function(message: Message, context: Context) -> Message:

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -673,6 +675,7 @@ def test_what_is_not_bound_is_not_handed_on(federation: Federation, monkeypatch:
     for number in range(3):
         if number == 2:
             switch_off(monkeypatch, SecureExecutor, "_trained", "fl_ctx.get_engine().new_context()", "fl_ctx")
+        plan = replace(plan, session=bytes([number] * 16))  # or it is not trained for again
         model = {name: np.asfortranarray(array).reshape(array.shape, order="A") for name, array in MODEL.items()}
         meta = {"secagg_plan": plan.encode(), "secagg_form": FORM.encode(form), "rate": number}
         told = FLModel(
@@ -714,6 +717,131 @@ def test_a_trainer_may_train_in_place(federation: Federation, monkeypatch: pytes
     assert not outcome.total.any()
 
 
+# How often a site trains.
+
+
+def finished(federation: Federation, plan: RoundPlan, replies: dict[str, Shareable]) -> RoundOutcome:
+    """The round of these first answers, carried to its end."""
+    server = serve(plan, federation.roster)
+    for name, reply in replies.items():
+        server.receive(name, frame_of(reply))
+    while server.outcome is None:
+        server.close(server.phase)
+        for name, frame in server.outbox():
+            task = FLModelUtils.to_shareable(FLModel(params=adapter._carrying(frame)))
+            server.receive(name, frame_of(federation.sites[name].do(FRAME_TASK, task)))
+    return server.outcome
+
+
+def scheduled(trainer: Trainer) -> Callable[[FLModel], FLModel]:
+    """Its rate falls to 0 after two trainings, which the living script counts."""
+    return lambda model: trainer.trained(model) if trainer.calls <= 2 else FLModel(params=model.params)
+
+
+def repeated(folder: Path, *, journal: bool) -> tuple[RoundOutcome, list[int]]:
+    """The server asks all sites but the third three times for one plan."""
+    federation = Federation(folder, journal=journal)
+    plan, form = proposal(federation)
+    for site in federation.sites.values():
+        site.trainer.answer = scheduled(site.trainer)
+    replies = dict[str, Shareable]()
+    for name, site in federation.sites.items():
+        for _ in range(1 if name == "site-3" else 3):
+            replies[name] = site.ask(plan, form)
+    return finished(federation, plan, replies), [site.trainer.calls for site in federation.sites.values()]
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_a_plan_is_trained_for_once(journal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: the schedules of all others are at their end, and the sum of four is the update of one."""
+    outcome, calls = repeated(tmp_path / "checked", journal=journal)
+    check_sum(outcome, SITES)
+    assert calls == [1, 1, 1, 1]
+    switch_off(monkeypatch, SecureExecutor, "_join", "client.check(plan)")
+    outcome, calls = repeated(tmp_path / "control", journal=journal)
+    assert list(outcome.survivors) == SITES
+    assert calls == [3, 3, 1, 3]
+    # a site that trains again at the rate 0 puts zeros in: the last training counts
+    assert outcome.total.tolist() == changes(["site-3"])[0].tolist()
+
+
+def at_once(federation: Federation, seconds: float) -> int:
+    """How often site 1 trains when the same task comes twice at the same time, as NVFlare's client can hand it over."""
+    site, (plan, form) = federation.sites["site-1"], proposal(federation)
+    both, frames = threading.Barrier(2), list[bytes]()
+
+    def train(model: FLModel) -> FLModel:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(seconds)
+        return site.trainer.trained(model)
+
+    site.trainer.answer = train
+    tasks = [threading.Thread(target=lambda: frames.append(frame_of(site.ask(plan, form)))) for _ in range(2)]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join()
+    assert len(frames) == 2
+    assert frames[0] == frames[1]
+    return site.trainer.calls
+
+
+def test_two_tasks_at_once_train_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert at_once(Federation(tmp_path / "checked"), 0.2) == 1
+    found = SecureExecutor._site
+    monkeypatch.setattr(SecureExecutor, "_site", lambda self, fl_ctx: (found(self, fl_ctx)[0], nullcontext()))
+    assert at_once(Federation(tmp_path / "control"), 60.0) == 2
+
+
+def aborted(folder: Path) -> tuple[RoundOutcome, list[str | None]]:
+    """The server aborts the trainings of all but site 3, and then asks all for what they have."""
+    federation = Federation(folder)
+    plan, form = proposal(federation)
+    codes = list[str | None]()
+    for name, site in federation.sites.items():
+        signal = Signal()
+
+        def stopped(model: FLModel, signal: Signal = signal) -> Shareable:
+            signal.trigger(True)
+            return make_reply(ReturnCode.TASK_ABORTED)
+
+        if name != "site-3":
+            site.trainer.answer = stopped
+        meta = {"secagg_plan": plan.encode(), "secagg_form": FORM.encode(form)}
+        task = FLModelUtils.to_shareable(FLModel(params=MODEL, meta=meta, current_round=0))
+        with site.engine.new_context() as fl_ctx:
+            codes.append(site.executor.execute(TRAIN_TASK, task, fl_ctx, signal).get_return_code())
+        site.trainer.answer = site.trainer.trained
+    replies = {name: site.ask(plan, form) for name, site in federation.sites.items()}
+    return finished(federation, plan, replies), codes
+
+
+def test_a_training_that_was_aborted_is_no_contribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: all but one are aborted and count as zeros, and the sum of four is the update of one."""
+    outcome, codes = aborted(tmp_path / "checked")
+    check_sum(outcome, SITES)
+    failed = ReturnCode.EXECUTION_EXCEPTION
+    assert codes == [failed, failed, ReturnCode.OK, failed]
+    switch_off(monkeypatch, SecureExecutor, "_join", "abort_signal.triggered")
+    outcome, codes = aborted(tmp_path / "control")
+    assert list(outcome.survivors) == SITES
+    assert outcome.total.tolist() == changes(["site-3"])[0].tolist()
+
+
+def test_what_failed_is_not_in_the_log_that_a_job_may_stream(
+    federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    """But for its type; at DEBUG, which a site has to ask for, all of it."""
+    caplog.set_level(logging.DEBUG)
+    site = federation.sites["site-1"]
+    site.trainer.answer = raising(ValueError("12345 was in the data"))
+    assert site.ask(*proposal(federation)).get_return_code() == ReturnCode.OK
+    assert "counts as nothing: ValueError" in caplog.text
+    for record in caplog.records:
+        shown = logging.Formatter().format(record)
+        assert ("12345" in shown) == (record.levelno == logging.DEBUG and record.name.startswith("protocols"))
+
+
 # Restarts, and a site's own folder.
 
 
@@ -722,21 +850,50 @@ def frame_of(reply: Shareable) -> bytes:
 
 
 def test_a_site_that_restarts_on_a_journal_says_the_same_again(tmp_path: Path) -> None:
-    """Its trainer comes to another result the second time; what was said before counts."""
+    """If its vector is out. Before, its update is lost, and it stays out of the round; it is never trained again."""
     federation = Federation(tmp_path, journal=True)
     plan, form = proposal(federation)
-    first = frame_of(federation.sites["site-1"].ask(plan, form))
-    assert frame_of(federation.site("site-1", Trainer(3)).ask(plan, form)) == first
-    other = federation.site("site-1", Trainer(1)).ask(replace(plan, min_contributors=3), form)
+    site = federation.sites["site-1"]
+    replies = {name: one.ask(plan, form) for name, one in federation.sites.items()}
+    again = federation.site("site-1", Trainer(1))
+    assert refused(again, again.ask(plan, form))
+    other = again.ask(replace(plan, min_contributors=3), form)
     assert other.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+
+    said = list[bytes]()
+    do = site.do
+    site.do = lambda task, data: keep(said, do(task, data))  # type: ignore[method-assign]
+    check_sum(finished(federation, plan, replies), SITES)
+    assert len(said) == 4
+    site.executor._client = None  # the process ends without a word
+    again = federation.site("site-1", Trainer(1))
+    assert frame_of(again.ask(plan, form)) == said[-1]
+    assert again.trainer.calls == 0
+
+
+def keep(said: list[bytes], reply: Shareable) -> Shareable:
+    said.append(frame_of(reply))
+    return reply
 
 
 def test_a_task_that_comes_twice_is_answered_twice_the_same(federation: Federation) -> None:
     """NVFlare sends a task again when the answer was lost."""
-    site, (plan, form) = federation.sites["site-1"], proposal(federation)
-    first = frame_of(site.ask(plan, form))
-    site.trainer.number = 3
-    assert frame_of(site.ask(plan, form)) == first
+    plan, form = proposal(federation)
+    replies = {name: site.ask(plan, form) for name, site in federation.sites.items()}
+    for name, site in federation.sites.items():
+        assert frame_of(site.ask(plan, form)) == frame_of(replies[name])
+    do = federation.sites["site-1"].do
+
+    def twice(task: str, data: Shareable) -> Shareable:
+        reply = do(task, data)
+        if task == TRAIN_TASK:
+            return reply
+        assert frame_of(do(task, data)) == frame_of(reply)
+        assert frame_of(federation.sites["site-1"].ask(plan, form)) == frame_of(reply)  # the last that was said
+        return reply
+
+    federation.sites["site-1"].do = twice  # type: ignore[method-assign]
+    check_sum(finished(federation, plan, replies), SITES)
 
 
 def test_a_site_that_restarts_in_the_middle_is_a_dropout(federation: Federation) -> None:
