@@ -116,6 +116,21 @@ def test_a_seeded_run_replays(protocol: str) -> None:
 # Wrong use.
 
 
+@PROTOCOLS
+def test_check_says_whether_the_round_has_been_begun(protocol: str) -> None:
+    plan, roster, clients = scene(protocol)
+    first, other = clients[roster.names[0]], clients[roster.names[1]]
+    assert first.check(plan) is False
+    frame, vector = first.start(plan, np.arange(4)), first.encoded()
+    assert first.check(plan) is True
+    assert first.resume(plan, lambda: vector) == frame
+    assert first.check(plan.next_round()) is False
+    assert other.check(plan) is False
+    first.finish()
+    with pytest.raises(PolicyError, match="is past round"):
+        first.check(plan)
+
+
 def test_a_client_that_is_not_in_its_roster() -> None:
     roster, _ = local_clients(3, POLICY)
     with pytest.raises(UsageError, match="'mallory' is not in the roster"):

@@ -1,18 +1,18 @@
-"""The client: an ordinary train function. What the mod lets out of it is masked."""
+"""The client: an ordinary train function. What the mod lets out of it is masked, and nothing else is answered."""
 
 from __future__ import annotations
 
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from protocols.adapters.flower import SecAgg
+from protocols.adapters.flower import SecAgg, only_secagg
 from protocols.policy import Policy
 from protocols.registry import names
 from signs.task import FOLDER, train
 
 POLICY = Policy(min_contributors=3, dropout="0.4", protocols=frozenset(names()), weight_bound=1000)
 
-app = ClientApp()
+app = ClientApp(mods=[only_secagg])
 
 
 @app.train("secagg", mods=[SecAgg(POLICY, identity=FOLDER / "{partition-id}.key", roster=FOLDER / "roster.toml")])
