@@ -41,6 +41,7 @@ def main() -> int:
             for mutant in here:
                 print(mutant.key, mutant.name)
         return 0
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(KEPT / "pycache")  # forks compile unmutated files once
     book = Book(KEPT / "results.jsonl")
     warm(late=any(stratum.name in ("recommender", "adapters") for stratum in chosen))
     paths = sorted({path for stratum in STRATA for path in stratum.source_files()} - {"secagg/labels.py"})

@@ -22,7 +22,7 @@ CHECKS = ("check", "known", "need", "require", "verify")
 PARTS = 8
 """So many parts under one label are looked at."""
 
-WATCHED = 1
+WATCHED = 2
 """To be raised when ``instrument`` tells more than before."""
 
 KEYS, LABELS = "secagg/keys.py", "secagg/labels.py"
@@ -33,6 +33,8 @@ Holder: TypeAlias = Callable[[ast.expr], Callable[[], None]]
 _MOVES = ("exchange", "next", "pop", "popleft", "read", "readline", "recv", "rng", "take", "urandom")
 """Calls that answer otherwise the second time."""
 
+_CONDITIONS = (ast.BoolOp, ast.Compare)
+_YES_OR_NO = (("true", True), ("false", False))
 _STRICT = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 
 
@@ -151,7 +153,10 @@ class _Walk:
                 add.call(body, statement)
         if isinstance(statement, ast.Return) and statement.value is not None and _answers_yes_or_no(scope):
             add.answer(statement)
-        add.smaller(statement)
+        if isinstance(statement, ast.Assign):
+            add.kept(statement)
+        if not isinstance(statement, ast.Raise):  # what an error says is no check
+            add.smaller(statement)
         add.charges(statement)
         for field in ("body", "orelse", "finalbody"):
             self._body(getattr(statement, field, []), place, scope)
@@ -187,32 +192,38 @@ class _Adder:
             self.found.append(Site(mutant, self.statement, apply, original, deepcopy(variant), put))
 
     def guard(self, statement: ast.If) -> None:
-        self._condition(statement, "test", (("never", False),))
+        self._condition(statement.test, _putter(statement, "test"), (("never", False),))
 
     def answer(self, statement: ast.Return) -> None:
-        self._condition(statement, "value", (("true", True), ("false", False)))
+        if statement.value is not None:
+            self._condition(statement.value, _putter(statement, "value"), _YES_OR_NO)
+
+    def kept(self, statement: ast.Assign) -> None:
+        """A condition that is given a name, to be asked later."""
+        value = statement.value
+        if isinstance(value, _CONDITIONS):
+            self._condition(value, _putter(statement, "value"), _YES_OR_NO)
+        for i, element in enumerate(value.elts if isinstance(value, ast.Tuple) else ()):
+            if isinstance(element, _CONDITIONS) and isinstance(value, ast.Tuple):
+                self._condition(element, _placer(value.elts, i), _YES_OR_NO)
 
     def call(self, body: list[ast.stmt], statement: ast.Expr) -> None:
         self._add("call", ast.unparse(statement), lambda: _replace(body, statement, ast.Pass()))
 
-    def _condition(self, owner: ast.AST, field: str, constants: tuple[tuple[str, bool], ...]) -> None:
+    def _condition(self, original: ast.expr, put: Holder, constants: tuple[tuple[str, bool], ...]) -> None:
         """A constant in its place; its operands and comparisons, one at a time."""
-        original: ast.expr = getattr(owner, field)
         whole = ast.unparse(original)
-
-        def put(new: ast.expr) -> Callable[[], None]:
-            return lambda: setattr(owner, field, new)
 
         def change(operator: str, text: str, holder: Holder, node: ast.expr, instead: ast.expr) -> None:
             holder(instead)()
-            variant = deepcopy(getattr(owner, field))
+            variant = instead if node is original else deepcopy(original)
             holder(node)()
             self._add(operator, text, holder(instead), original, variant, put)
 
         for operator, value in constants:
             if whole != str(value):
                 change(operator, whole, put, original, ast.Constant(value))
-        for node, holder in list(_expressions(owner, field)):
+        for node, holder in [(original, put), *_below(original)]:
             if isinstance(node, ast.BoolOp):
                 for i, value in enumerate(node.values):
                     rest = [*node.values[:i], *node.values[i + 1 :]]
@@ -363,20 +374,31 @@ def _links(node: ast.Compare) -> list[ast.expr]:
     return [ast.Compare(values[i], [operator], [values[i + 1]]) for i, operator in enumerate(node.ops)]
 
 
+def _putter(owner: ast.AST, field: str) -> Holder:
+    return lambda new: lambda: setattr(owner, field, new)
+
+
+def _placer(elements: list[ast.expr], i: int) -> Holder:
+    return lambda new: lambda: elements.__setitem__(i, new)
+
+
+def _below(node: ast.AST) -> Iterator[tuple[ast.AST, Holder]]:
+    """All expressions in this one, each with a way to put another in its place."""
+    for field in node._fields:
+        yield from _expressions(node, field)
+
+
 def _expressions(owner: ast.AST, field: str) -> Iterator[tuple[ast.AST, Holder]]:
-    """An expression and all below it, each with a way to put another in its place."""
-    value = getattr(owner, field)
+    value = getattr(owner, field, None)
     if isinstance(value, ast.AST):
-        yield value, lambda new: lambda: setattr(owner, field, new)
-        for inner in value._fields:
-            yield from _expressions(value, inner)
+        yield value, _putter(owner, field)
+        yield from _below(value)
     elif isinstance(value, list):
         for i, element in enumerate(value):
             if isinstance(element, ast.expr):
-                yield element, lambda new, i=i: lambda: value.__setitem__(i, new)
+                yield element, _placer(value, i)
             if isinstance(element, ast.AST) and not isinstance(element, ast.stmt | ast.excepthandler):
-                for inner in element._fields:
-                    yield from _expressions(element, inner)
+                yield from _below(element)
 
 
 def _own_expressions(statement: ast.stmt) -> Iterator[tuple[ast.AST, Holder]]:

@@ -2,7 +2,8 @@
 
     SECAGG_MUTANT='secagg/seal.py::...' python -m pytest -p tests.mutants.plugin tests/...
 
-Only the process of the tests itself and what it forks are mutated: what it starts anew (``subprocess``) is not.
+Only the process of the tests itself and what it forks are mutated: what it starts anew (``subprocess``) is not. The one
+exception is the child of the CKKS protocol, which is a script: a mutated copy of it is started instead.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import ast
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
 from hypothesis import Phase, settings
 
-from tests.mutants.operators import ROOT, mutated
+from tests.mutants.operators import ROOT, mutated, parse
+
+CHILD, ENGINE = "protocols/ckks/child.py", "protocols/ckks/engine.py"
 
 
 class Rewriting(MetaPathFinder):
@@ -51,7 +56,21 @@ def install(name: str) -> None:
     module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     if module in sys.modules:
         raise RuntimeError(f"{module} was imported before it could be mutated")
-    sys.meta_path.insert(0, Rewriting({path: lambda: mutated(path, name)}))
+    if path == CHILD:
+        copy = Path(tempfile.mkdtemp()) / "child.py"
+        copy.write_text(ast.unparse(mutated(path, name)))
+        trees = {ENGINE: lambda: _starting(copy)}
+    else:
+        trees = {path: lambda: mutated(path, name)}
+    sys.meta_path.insert(0, Rewriting(trees))
+
+
+def _starting(script: Path) -> ast.Module:
+    """The engine of the CKKS protocol, with another child."""
+    tree = parse(ENGINE)
+    (place,) = [node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets) == "_SCRIPT"]
+    place.value = ast.parse(f"Path({str(script)!r})", mode="eval").body
+    return ast.fix_missing_locations(tree)
 
 
 def pytest_collection() -> None:

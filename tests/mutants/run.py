@@ -8,11 +8,13 @@ mutant against the tests that run its check, file by file, until one fails (``hu
 from __future__ import annotations
 
 import builtins
+import gc
 import json
 import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +28,7 @@ from typing import Any
 
 from tests.mutants import plugin
 from tests.mutants.operators import ROOT, WATCHED, Mutant, instrument, label_values, mutants
-from tests.mutants.strata import Stratum
+from tests.mutants.strata import ELSEWHERE, FIRST, Stratum
 
 KEPT = ROOT / ".mutants"
 LIMIT_S = 30
@@ -94,6 +96,7 @@ def reach(files: Iterable[str], paths: Iterable[str], jobs: int, say: Callable[[
             missing.append((file, kept))
     if missing:
         say(f"learning what {len(missing)} unmutated test files run")
+    missing.sort(key=lambda one: -(ROOT / one[0]).stat().st_size)  # roughly the longest first
     failed = list[str]()
     forks = [Fork(file, lambda file=file, kept=kept: _learn(file, kept, paths), 600) for file, kept in missing]
     for fork in run_all(forks, jobs):
@@ -116,7 +119,7 @@ def _learn(file: str, kept: Path, paths: Iterable[str]) -> int:
     builtins._secagg_raises = recorder.tells  # type: ignore[attr-defined]
     builtins._secagg_chooses = recorder.chooses  # type: ignore[attr-defined]
     builtins._secagg_hashes = recorder.hashes  # type: ignore[attr-defined]
-    sys.meta_path.insert(0, plugin.Rewriting({path: _instrumented(path) for path in paths}))
+    sys.meta_path.insert(0, plugin.Rewriting({path: _instrumented(path) for path in paths if path not in ELSEWHERE}))
     status = int(pytest.main(_arguments([file]), plugins=[recorder, plugin]))
     if status == 5:  # every test of it is a long one
         status = 0
@@ -227,18 +230,22 @@ def rounds_of(mutant: Mutant, files: list[str], reached: dict[str, Reach]) -> li
     Where it is known in which tests the mutant makes a difference, those and no others can kill it. Else those that
     run the check, the quick ones first, for ``LIMIT_S`` in all.
     """
-    decided = mutant.operator in DECIDED and any(mutant.name in reach.tells for reach in reached.values())
+    name = ELSEWHERE.get(mutant.path, mutant.name)
+    decided = name != mutant.name or (
+        mutant.operator in DECIDED and any(name in reach.tells for reach in reached.values())
+    )
     found, check = list[tuple[str, list[str]]](), check_of(mutant)
+    files = sorted(files, key=lambda file: file != FIRST.get(mutant.operator))
     for file in files:
         known = reached[file]
-        told = known.tells.get(mutant.name, [])
+        told = known.tells.get(name, [])
         found += _chosen(file, told, known)
     if decided:
         return found
     left = LIMIT_S - sum(reached[file].seconds[test] for file, piece in found for test in piece)
     for file in files:
         known = reached[file]
-        told = known.tells.get(mutant.name, [])
+        told = known.tells.get(name, [])
         runners = list(known.seconds) if mutant.operator == "label" else known.runs.get(check, [])
         for piece in _chosen(file, [test for test in runners if test not in told], known):
             left -= sum(known.seconds[test] for test in piece[1])
@@ -403,6 +410,7 @@ def _start(fork: Fork) -> int:
         os.dup2(out, 1)
         os.dup2(out, 2)
         _scratch(os.getpid()).mkdir(parents=True, exist_ok=True)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(_scratch(os.getpid()))
         status = fork.work()
     except BaseException:  # noqa: BLE001  # whatever it is, it must not run on in two processes
         traceback.print_exc()
@@ -427,7 +435,8 @@ def _scratch(pid: int) -> Path:
 
 
 def _arguments(files: list[str]) -> list[str]:
-    quiet = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--assert=plain"]
+    without = ("cacheprovider", "xdist", "cov", "anyio", "unraisableexception", "threadexception")
+    quiet = ["-x", "-q", "--no-header", "--assert=plain", *[word for name in without for word in ("-p", f"no:{name}")]]
     return [*quiet, f"--basetemp={_scratch(os.getpid()) / 'tmp'}", f"--rootdir={ROOT}", *files]
 
 
@@ -436,6 +445,8 @@ def warm(late: bool) -> None:
     for name in (*_WARM, *(_WARM_LATE if late else ())):
         if find_spec(name.split(".")[0]) is not None:
             import_module(name)
+    gc.collect()
+    gc.freeze()
     if loaded := [name for name in sys.modules if name.split(".")[0] in OURS]:
         raise SystemExit(f"imported too early to be mutated: {loaded}")
 

@@ -13,6 +13,12 @@ from tests.mutants.operators import ROOT
 PINNED = ("tests/protocols/test_vectors.py",)
 """Never killers: they compare bytes that a regeneration would change together with the mutant."""
 
+FIRST = {"charge": "tests/protocols/test_private_rounds.py"}
+"""The likely killer of an operator whose mutants run in every test."""
+
+ELSEWHERE = {"protocols/ckks/child.py": "protocols/ckks/engine.py::_Child.call::never::refused"}
+"""A file that runs in a process of its own cannot be watched: its mutants matter where this one does."""
+
 ABSENT = ("tests/mutants/",)
 """Nor is the test of this tool."""
 

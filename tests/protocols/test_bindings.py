@@ -1,0 +1,150 @@
+"""Every key, seed, associated data and digest of a cohort is bound to all that it is for.
+
+Whoever gets two parties to use one key in two rounds, cohorts, directions or for two purposes can hand on a message
+where it was not meant. So each is computed once, and again with one thing changed: all the answers are different.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+
+from protocols.ckks.rules import Cohort as CkksCohort
+from protocols.oneshot.messages import Header, Seat
+from protocols.oneshot.rules import Seats
+from protocols.pairwise.rules import Cohort as PairwiseCohort
+from protocols.plan import RoundPlan
+from protocols.roster import Identity, Roster
+from protocols.threshold_ckks.messages import Advert
+from protocols.threshold_ckks.rules import Cohort as ThresholdCohort
+from secagg import labels
+from secagg.encoding import Encoding
+from secagg.prg import Prg
+
+CLIENTS = 6
+ROSTER = Roster.of([Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(CLIENTS)])
+ONE, OTHER = b"1" * 32, b"2" * 32
+FULL, PART = b"\x3f", b"\x1f"
+
+
+def plan_of(protocol: str) -> RoundPlan:
+    return RoundPlan.propose(
+        protocol, ROSTER, Encoding.integers(7), min_contributors=4, corrupt=0, dropout=0, session=bytes(16)
+    )
+
+
+def pairwise(plan: RoundPlan, root: bytes) -> Any:
+    return PairwiseCohort(plan, root, CLIENTS)
+
+
+def ckks(plan: RoundPlan, root: bytes) -> Any:
+    return CkksCohort(plan, root, CLIENTS)
+
+
+def threshold(plan: RoundPlan, root: bytes) -> Any:
+    return ThresholdCohort(plan, ROSTER, [Advert(i, root, bytes(32), bytes(64)) for i in range(CLIENTS)])
+
+
+def oneshot(plan: RoundPlan, root: bytes) -> Any:
+    return Seats(plan, [Seat(i, root, bytes(64)) for i in range(CLIENTS)])
+
+
+def header(key: bytes) -> Header:
+    return Header(0, key, bytes(32), bytes(32), bytes(64))
+
+
+Arguments = tuple[tuple[Any, Any], ...]
+"""Of each argument the usual value and another one."""
+
+POSITIONS: Arguments = ((1, 3), (2, 4))
+BOUND: dict[str, tuple[str, Callable[[RoundPlan, bytes], Any], Callable[..., bytes], Arguments]] = {
+    "share key": ("secagg", pairwise, PairwiseCohort.share_key, ((ONE, OTHER), *POSITIONS)),
+    "pair mask": ("secagg", pairwise, PairwiseCohort.pair_seed, ((ONE, OTHER), *POSITIONS)),
+    "self mask": ("secagg", pairwise, PairwiseCohort.self_seed, ((ONE, OTHER), POSITIONS[0])),
+    "survivors": ("secagg", pairwise, PairwiseCohort.survivors_digest, ((FULL, PART),)),
+    "ckks box": ("ckks", ckks, CkksCohort.box_key, ((ONE, OTHER), *POSITIONS)),
+    "ckks to the server": (
+        "ckks",
+        ckks,
+        CkksCohort.server_key,
+        ((ONE, OTHER), POSITIONS[0], (labels.CKKS_KEY, labels.CKKS_UPLOAD)),
+    ),
+    "ckks survivors": ("ckks", ckks, CkksCohort.survivors_digest, ((FULL, PART),)),
+    "threshold box": ("threshold_ckks", threshold, ThresholdCohort.box_key, ((ONE, OTHER), *POSITIONS)),
+    "threshold joint key": ("threshold_ckks", threshold, ThresholdCohort.joint_digest, ((FULL, PART), (ONE, OTHER))),
+    "threshold survivors": ("threshold_ckks", threshold, ThresholdCohort.survivors_digest, ((FULL, PART),)),
+    "threshold sum": (
+        "threshold_ckks",
+        threshold,
+        ThresholdCohort.ciphertext_digest,
+        ((ONE, OTHER), (FULL, PART), (b"c1", b"c2")),
+    ),
+    "threshold missing": ("threshold_ckks", threshold, ThresholdCohort.missing_digest, ((ONE, OTHER), (FULL, PART))),
+    "one-shot box": ("oneshot", oneshot, Seats.box_key, ((ONE, OTHER), *POSITIONS)),
+    "one-shot uploads": ("oneshot", oneshot, Seats.contributed, (([header(ONE)], [header(OTHER)]),)),
+    "one-shot survivors": ("oneshot", oneshot, Seats.survivors_digest, ((ONE, OTHER), (FULL, PART))),
+}
+NOT_UNDER_THE_ROOT = {"one-shot survivors"}
+"""Its first argument is a digest of the uploads, which is under the root."""
+
+
+@pytest.mark.parametrize("name", BOUND)
+def test_one_thing_changed_is_another_answer(name: str) -> None:
+    protocol, cohort, compute, arguments = BOUND[name]
+    plan = plan_of(protocol)
+    plans = [plan, plan.next_round(), replace(plan, session=b"s" * 16)]
+    roots = [ONE] if name in NOT_UNDER_THE_ROOT else [ONE, OTHER]
+    scenes = [cohort(plan, root) for plan, root in product(plans, roots)]
+    answers = [compute(scene, *chosen) for scene, chosen in product(scenes, product(*arguments))]
+    assert len(set(answers)) == len(answers)
+
+
+@pytest.mark.parametrize("name", [name for name in BOUND if POSITIONS[1] in BOUND[name][3] and name != "pair mask"])
+def test_what_goes_one_way_does_not_come_back(name: str) -> None:
+    protocol, cohort, compute, _ = BOUND[name]
+    scene = cohort(plan_of(protocol), ONE)
+    assert compute(scene, ONE, 1, 2) != compute(scene, ONE, 2, 1)
+
+
+def test_no_two_purposes_share_an_answer() -> None:
+    """All of one protocol from the same secret and the same place."""
+    for protocol in ("secagg", "ckks", "threshold_ckks", "oneshot"):
+        plan = plan_of(protocol)
+        answers = [
+            compute(cohort(plan, ONE), *[usual for usual, _ in arguments])
+            for used_by, cohort, compute, arguments in BOUND.values()
+            if used_by == protocol
+        ]
+        assert len(set(answers)) == len(answers)
+
+
+def test_the_graph_hangs_on_plan_and_root() -> None:
+    """Who could choose the graph of one cohort must not know that of another from it."""
+    plan = RoundPlan.propose(
+        "secagg+", big(), Encoding.integers(7), min_contributors=50, corrupt="0.01", dropout="0.01", session=bytes(16)
+    )
+    assert parameters(plan) < 200
+    cohorts = [PairwiseCohort(one, root, 200) for one, root in product((plan, plan.next_round()), (ONE, OTHER))]
+    assert len({cohort.holders(0) for cohort in cohorts}) == len(cohorts)
+
+
+def big() -> Roster:
+    return Roster.of([Identity.generate(f"client-{i}", Prg(i.to_bytes(32, "big"))) for i in range(200)])
+
+
+def parameters(plan: RoundPlan) -> int:
+    degree: int = plan.parameters.degree  # type: ignore[attr-defined]
+    return degree + 1
+
+
+def test_the_makers_of_a_ckks_key_hang_on_plan_and_root() -> None:
+    """Who could choose the lots would choose who holds the key."""
+    plan = plan_of("ckks")
+    plans, roots = [plan.next_round() for _ in range(1)] + [plan], [bytes([i]) * 32 for i in range(8)]
+    drawn = [[CkksCohort(one, root, CLIENTS).makers for root in roots] for one in plans]
+    assert drawn[0] != drawn[1]
+    assert len(set(drawn[0])) > 1
