@@ -30,7 +30,7 @@ KEYS, LABELS = "secagg/keys.py", "secagg/labels.py"
 Holder: TypeAlias = Callable[[ast.expr], Callable[[], None]]
 """Takes what is to stand in a place and gives the action that puts it there."""
 
-_MOVES = ("exchange", "next", "pop", "popleft", "read", "readline", "recv", "rng", "take", "urandom")
+_MOVES = ("exchange", "next", "pop", "popleft", "random_words", "read", "readline", "recv", "rng", "take", "urandom")
 """Calls that answer otherwise the second time."""
 
 _CONDITIONS = (ast.BoolOp, ast.Compare)

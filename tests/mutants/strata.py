@@ -13,7 +13,15 @@ from tests.mutants.operators import ROOT
 PINNED = ("tests/protocols/test_vectors.py",)
 """Never killers: they compare bytes that a regeneration would change together with the mutant."""
 
-FIRST = {"charge": "tests/protocols/test_private_rounds.py"}
+ROUNDS = (
+    "tests/protocols/test_client_ledgers.py",
+    "tests/protocols/test_private_rounds.py",
+    "tests/protocols/test_foreign_parameters.py",
+    "tests/protocols/test_bindings.py",
+)
+"""Tests of all protocols."""
+
+FIRST = {"charge": "tests/protocols/test_client_ledgers.py"}
 """The likely killer of an operator whose mutants run in every test."""
 
 ELSEWHERE = {"protocols/ckks/child.py": "protocols/ckks/engine.py::_Child.call::never::refused"}
@@ -106,18 +114,18 @@ STRATA = (
             "tests/adversarial/test_oneshot*.py",
             "tests/protocols/oneshot",
             "tests/conformance",
-            "tests/protocols/test_private_rounds.py",
+            *ROUNDS,
         ),
     ),
     Stratum(
         "ckks",
         ("protocols/ckks",),
-        ("tests/adversarial/test_ckks.py", "tests/protocols/ckks", "tests/conformance"),
+        ("tests/adversarial/test_ckks*.py", "tests/protocols/ckks", "tests/conformance", *ROUNDS),
     ),
     Stratum(
         "threshold_ckks",
         ("protocols/threshold_ckks",),
-        ("tests/adversarial/test_threshold.py", "tests/protocols/threshold_ckks", "tests/conformance"),
+        ("tests/adversarial/test_threshold*.py", "tests/protocols/threshold_ckks", "tests/conformance", *ROUNDS),
     ),
     Stratum(
         "round",

@@ -23,6 +23,7 @@ from protocols.threshold_ckks.messages import Advert
 from protocols.threshold_ckks.rules import Cohort as ThresholdCohort
 from secagg import labels
 from secagg.encoding import Encoding
+from secagg.params import Graph, GraphParameters
 from secagg.prg import Prg
 
 CLIENTS = 6
@@ -123,28 +124,18 @@ def test_no_two_purposes_share_an_answer() -> None:
 
 
 def test_the_graph_hangs_on_plan_and_root() -> None:
-    """Who could choose the graph of one cohort must not know that of another from it."""
-    plan = RoundPlan.propose(
-        "secagg+", big(), Encoding.integers(7), min_contributors=50, corrupt="0.01", dropout="0.01", session=bytes(16)
-    )
-    assert parameters(plan) < 200
-    cohorts = [PairwiseCohort(one, root, 200) for one, root in product((plan, plan.next_round()), (ONE, OTHER))]
-    assert len({cohort.holders(0) for cohort in cohorts}) == len(cohorts)
-
-
-def big() -> Roster:
-    return Roster.of([Identity.generate(f"client-{i}", Prg(i.to_bytes(32, "big"))) for i in range(200)])
-
-
-def parameters(plan: RoundPlan) -> int:
-    degree: int = plan.parameters.degree  # type: ignore[attr-defined]
-    return degree + 1
+    """Who knows, or chose, the neighbours in one cohort knows nothing of those in another."""
+    n, roots = 40, [bytes([i]) * 32 for i in range(3)]
+    plan = replace(plan_of("secagg"), protocol="secagg+", parameters=GraphParameters(Graph.RING, 2, 2))
+    plan = replace(plan, clients=n, ring_bits=40)
+    cohorts = [PairwiseCohort(one, root, n) for one, root in product([plan, plan.next_round()], roots)]
+    drawn = [tuple(cohort.holders(u) for u in range(n)) for cohort in cohorts]
+    assert len(set(drawn)) == len(drawn)
 
 
 def test_the_makers_of_a_ckks_key_hang_on_plan_and_root() -> None:
     """Who could choose the lots would choose who holds the key."""
-    plan = plan_of("ckks")
-    plans, roots = [plan.next_round() for _ in range(1)] + [plan], [bytes([i]) * 32 for i in range(8)]
-    drawn = [[CkksCohort(one, root, CLIENTS).makers for root in roots] for one in plans]
-    assert drawn[0] != drawn[1]
-    assert len(set(drawn[0])) > 1
+    plan, roots = plan_of("ckks"), [bytes([i]) * 32 for i in range(20)]
+    one, other = ([CkksCohort(plan, root, CLIENTS).makers for root in roots] for plan in (plan, plan.next_round()))
+    assert one != other
+    assert len(set(one)) > 1
