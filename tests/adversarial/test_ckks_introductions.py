@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +15,15 @@ from protocols.ckks import engine, messages, sum_of
 from protocols.ckks.client import CkksClient, advert_leaf
 from protocols.ckks.messages import Advert, Aggregate, Introduced, Introduction, KeyShown, SignedConsent
 from protocols.ckks.phases import Phase
-from protocols.ckks.rules import Cohort
+from protocols.ckks.rules import Cohort, Parameters, Reveal
+from protocols.ckks.server import CkksServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.simulate import Envelope, local_clients
 from secagg import labels
 from secagg.encoding import Encoding
-from secagg.errors import PeerError, ThresholdError, UsageError
-from secagg.keys import AgreementKey
+from secagg.errors import PeerError, SecAggError, ThresholdError, UsageError
+from secagg.keys import AgreementKey, digest
 from secagg.merkle import MerkleTree
 from secagg.seal import open_box
 from tests.adversarial.attack import switch_off
@@ -281,3 +283,195 @@ def test_without_the_library_a_client_does_not_even_begin(monkeypatch: pytest.Mo
     monkeypatch.setattr(engine, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs TenSEAL"):
         scene.clients["client-0"].start(scene.plan, scene.updates["client-0"])
+
+
+# Makers that lie to the server.
+
+
+def resigned(client: Any, made: messages.MadeKey, **changes: Any) -> messages.MadeKey:
+    """Another key, signed anew, as a liar can."""
+    made = replace(made, **{field: value for field, value in changes.items() if field != "maker"})
+    maker = changes.get("maker", made.header.maker)
+    hashes = (made.header.public_hash, digest(labels.CKKS_KEY, made.sealed, *made.boxes))
+    signature = client.identity.key.sign(labels.CKKS_KEY, *client._cohort.bound(maker), *hashes)
+    return replace(made, header=messages.KeyHeader(maker, *hashes, signature))
+
+
+def another_maker(client: Any, made: messages.MadeKey) -> messages.MadeKey:
+    return resigned(client, made, maker=next(v for v in client._cohort.makers if v != client._u))
+
+
+def a_box_too_few(client: Any, made: messages.MadeKey) -> messages.MadeKey:
+    return resigned(client, made, boxes=made.boxes[:-1])
+
+
+def other_boxes(client: Any, made: messages.MadeKey) -> messages.MadeKey:
+    return replace(made, boxes=made.boxes[::-1])
+
+
+def unsigned(client: Any, made: messages.MadeKey) -> messages.MadeKey:
+    return replace(made, header=replace(made.header, signature=bytes(64)))
+
+
+@pytest.mark.parametrize(
+    ("lie", "match", "condition", "instead"),
+    [
+        (
+            unsigned,
+            "bad signature",
+            "check_key(self._cohort, self.roster, number, made.header, made.public)",
+            "None",
+        ),
+        (
+            another_maker,
+            "a key in somebody else's name",
+            "made.header.maker != u or len(made.boxes) != len(self._cohort.holders)",
+            "len(made.boxes) != len(self._cohort.holders)",
+        ),
+        (
+            a_box_too_few,
+            "for others than the holders",
+            "made.header.maker != u or len(made.boxes) != len(self._cohort.holders)",
+            "made.header.maker != u",
+        ),
+        (
+            other_boxes,
+            "boxes that are not the signed ones",
+            "digest(labels.CKKS_KEY, made.sealed, *made.boxes) != made.header.sealed_hash",
+            "False",
+        ),
+    ],
+)
+def test_a_maker_that_lies_is_done_without(
+    lie: Any, match: str, condition: str, instead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it offers is refused by name, and the others' keys will do."""
+    honest = CkksClient._make_key
+
+    def refusals() -> list[Any]:
+        scene = Scene()
+
+        def make(self: Any) -> Any:
+            ready = honest(self)
+            if self._u != min(self._cohort.makers):
+                return ready
+            made = messages.MADE.decode(scene.server._opened(self._u, labels.CKKS_KEY, ready.made))
+            return messages.Ready(self._to_server(labels.CKKS_KEY, messages.MADE.encode(lie(self, made))))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(CkksClient, "_make_key", make)
+            with suppress(SecAggError, IndexError):  # taken, the lie ends the round one way or another
+                result = scene.run()
+                liar = scene.makers[0]
+                assert result.outcome.total.tolist() == scene.sum(liar)
+                return [incident.error for incident in result.incidents]
+        return []
+
+    (refused,) = refusals()
+    assert match in str(refused)
+    switch_off(monkeypatch, CkksServer, "_take_offer", condition, instead)
+    assert refusals() == []
+
+
+def test_a_client_that_is_not_in_the_roster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server builds the tree, and may put into it what it likes."""
+
+    def change(scene: Scene, message: Introduction, u: int) -> Introduction:
+        known = [scene.server._adverts[number] for number in scene.server._clients]
+        v = next(v for v in range(scene.n) if v != u)
+        for attempt in range(1000):  # until the lot falls on the stranger
+            adverts = list(known)
+            adverts[v:] = [*known[v + 1 :], replace(known[v], client=10**6 + attempt)]
+            tree = MerkleTree([advert_leaf(advert) for advert in adverts])
+            cohort = Cohort(scene.plan, tree.root, scene.n)
+            place = adverts.index(known[u])
+            if scene.n - 1 in cohort.makers:
+                break
+        others = [w for w in cohort.knows(place) if w != place]
+        shown = tuple(Introduced(w, adverts[w]) for w in others)
+        proof = tree.proof([place, *others])
+        return replace(message, root=tree.root, position=place, others=shown, proof=proof)
+
+    assert said(introductions(change), Phase.KEY) == []
+    switch_off(monkeypatch, client_module, "check_advert", "known_client(roster, advert.client)", "None")
+    with pytest.raises(IndexError):  # an undeclared error
+        introductions(change).run()
+
+
+# Holders that lie to the server.
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, change: Callable[[CkksClient, Any], Any]) -> None:
+    honest = CkksClient._answer
+    monkeypatch.setattr(CkksClient, "_answer", lambda self: change(self, honest(self)))
+
+
+def test_one_against_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three holders one says nothing that opens, and one lies: neither word is taken for the sum."""
+    honest = CkksClient._answer
+
+    def half(self: Any) -> Any:
+        if self._u == max(self._cohort.makers):
+            self._total = self._total + 1
+        answer = honest(self)
+        return replace(answer, total=b"noise") if self._u == min(self._cohort.makers) else answer
+
+    monkeypatch.setattr(CkksClient, "_answer", half)
+    with pytest.raises(PeerError, match="different sums"):
+        Scene().run()
+    switch_off(monkeypatch, CkksServer, "_compare", "2 * len(agreeing) <= answers", "2 * len(agreeing) < answers")
+    assert Scene().run().outcome is not None
+
+
+def test_a_sum_from_somebody_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot know it, and has no say in what it is."""
+
+    def change(self: Any, answer: Any) -> Any:
+        if self._u == min(set(range(self._cohort.size)) - set(self._cohort.makers)):
+            return replace(answer, total=self._to_server(labels.CKKS_ANSWER, bytes(100)))
+        return answer
+
+    def refusals() -> list[str]:
+        return [str(incident.error) for incident in Scene().run().incidents]
+
+    answers(monkeypatch, change)
+    (refused,) = refusals()
+    assert "a sum from a client that was not asked" in refused
+    switch_off(monkeypatch, CkksServer, "_take_answer", "u not in self._cohort.holders", "not answer.total")
+    with suppress(PeerError):  # without it the wrong sum is counted among the holders'
+        assert "not asked" not in str(refusals())
+
+
+def test_a_proof_of_another_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the server does not see the sum, holders show hashes: anything else proves nothing."""
+
+    def change(self: Any, answer: Any) -> Any:
+        if self._u == 0:
+            return replace(answer, total=self._to_server(labels.CKKS_ANSWER, b"short"))
+        return answer
+
+    def refusals() -> list[str]:
+        scene = Scene()
+        plan = replace(scene.plan, parameters=Parameters(Reveal.CLIENTS, 2))
+        scene.plan, scene.server = plan, CkksServer(plan, scene.roster)
+        return [str(incident.error) for incident in scene.run().incidents]
+
+    answers(monkeypatch, change)
+    (refused,) = refusals()
+    assert "no proof of a sum" in refused
+    switch_off(monkeypatch, CkksServer, "_take_answer", "len(said) != HASH_BYTES")
+    assert refusals() == []
+
+
+def test_a_seed_of_noise_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a round without noise nothing is taken off."""
+    answers(monkeypatch, lambda self, answer: replace(answer, surplus=bytes(32)) if self._u == 0 else answer)
+
+    def refusals() -> list[str]:
+        return [str(incident.error) for incident in Scene().run().incidents]
+
+    (refused,) = refusals()
+    assert "no seed for the noise" in refused
+    check = "check_surplus(self.plan, len(self._uploaded), answer.surplus)"
+    switch_off(monkeypatch, CkksServer, "_take_answer", check, "None")
+    assert refusals() == []

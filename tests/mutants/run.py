@@ -179,7 +179,8 @@ class _Recorder:
         for name, variant in variants:
             if self._current not in self.told.setdefault(name, set()):
                 try:
-                    differs = bool(variant() != value)
+                    other = variant()
+                    differs = bool(other != value) if "::least::" in name else bool(other) != bool(value)
                 except Exception:  # noqa: BLE001  # an error is another outcome, too
                     differs = True
                 if differs:
@@ -227,31 +228,28 @@ class Hunt:
 def rounds_of(mutant: Mutant, files: list[str], reached: dict[str, Reach]) -> list[tuple[str, list[str]]]:
     """Which tests to try, file by file, in pieces of ``CHUNK_S`` at most.
 
-    Where it is known in which tests the mutant makes a difference, those and no others can kill it. Else those that
-    run the check, the quick ones first, for ``LIMIT_S`` in all.
+    Where it is known in which tests the mutant makes a difference, those and no others can kill it. Else also those
+    that run the check. The quick ones of each file come first, and all together take ``LIMIT_S`` at most.
     """
     name = ELSEWHERE.get(mutant.path, mutant.name)
     decided = name != mutant.name or (
         mutant.operator in DECIDED and any(name in reach.tells for reach in reached.values())
     )
-    found, check = list[tuple[str, list[str]]](), check_of(mutant)
+    check = check_of(mutant)
     files = sorted(files, key=lambda file: file != FIRST.get(mutant.operator))
+    found = list[tuple[str, list[str]]]()
     for file in files:
+        found += _chosen(file, reached[file].tells.get(name, []), reached[file])
+    for file in files if not decided else ():
         known = reached[file]
-        told = known.tells.get(name, [])
-        found += _chosen(file, told, known)
-    if decided:
-        return found
-    left = LIMIT_S - sum(reached[file].seconds[test] for file, piece in found for test in piece)
-    for file in files:
-        known = reached[file]
-        told = known.tells.get(name, [])
         runners = list(known.seconds) if mutant.operator == "label" else known.runs.get(check, [])
-        for piece in _chosen(file, [test for test in runners if test not in told], known):
-            left -= sum(known.seconds[test] for test in piece[1])
-            if left < 0:
-                return found
-            found.append(piece)
+        told = known.tells.get(name, [])
+        found += _chosen(file, [test for test in runners if test not in told], known)
+    left = float(LIMIT_S)
+    for i, (file, piece) in enumerate(found):
+        left -= sum(reached[file].seconds[test] for test in piece)
+        if left < 0 and i > 0:
+            return found[:i]
     return found
 
 

@@ -18,6 +18,7 @@ ROUNDS = (
     "tests/protocols/test_private_rounds.py",
     "tests/protocols/test_foreign_parameters.py",
     "tests/protocols/test_bindings.py",
+    "tests/protocols/test_too_few.py",
 )
 """Tests of all protocols."""
 
