@@ -201,7 +201,7 @@ class _Adder:
     def kept(self, statement: ast.Assign) -> None:
         """A condition that is given a name, to be asked later."""
         value = statement.value
-        if isinstance(value, _CONDITIONS):
+        if isinstance(value, _CONDITIONS) and not _moves(value):
             self._condition(value, _putter(statement, "value"), _YES_OR_NO)
         for i, element in enumerate(value.elts if isinstance(value, ast.Tuple) else ()):
             if isinstance(element, _CONDITIONS) and isinstance(value, ast.Tuple):

@@ -44,6 +44,12 @@ class Item:
     key: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    first: int
+    second: int
+
+
 ITEMS = many(struct(Item, number=u32, key=fixed(4)), 3)
 
 
@@ -52,6 +58,13 @@ def test_an_item_of_another_size_is_not_cut_or_filled_up() -> None:
     for key in (b"fou", b"fours"):
         with pytest.raises(UsageError):
             ITEMS.encode((Item(1, key),))
+
+
+def test_fields_are_found_by_name_whatever_the_order_on_the_wire() -> None:
+    """Also where fields of fixed size are written and read in one go."""
+    backwards = struct(Pair, second=u32, first=u32)
+    assert backwards.encode(Pair(1, 2)) == u32.encode(2) + u32.encode(1)
+    assert backwards.decode(backwards.encode(Pair(1, 2))) == Pair(1, 2)
 
 
 @pytest.mark.parametrize("clip", ["clip_l2", "clip_inf"])
