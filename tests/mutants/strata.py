@@ -85,7 +85,7 @@ STRATA = (
     Stratum(
         "parameters",
         ("secagg/params.py", "secagg/sampling"),
-        ("tests/secagg/test_params.py", "tests/secagg/test_sampling*.py", "tests/protocols/test_policy.py"),
+        ("tests/secagg/test_params*.py", "tests/secagg/test_sampling*.py", "tests/protocols/test_policy.py"),
     ),
     Stratum(
         "lattice",
