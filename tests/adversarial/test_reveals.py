@@ -19,6 +19,9 @@ NOT_AS_ASKED = "not (asked and right and ascending(alive) and ascending(dead))"
 _UNCLAMPED = 8
 """The three lowest bits of an X25519 key are ignored."""
 
+_BEYOND = 1 << 30
+"""A limb has 29 bits."""
+
 
 def revealing(protocol: str, silent: int = 5) -> Round:
     """A round whose server waits for shares; this client dealt its own and never uploaded."""
@@ -82,9 +85,28 @@ def test_a_share_of_the_silent_twice(protocol: str, monkeypatch: pytest.MonkeyPa
         round_.server.close(Phase.REVEAL)
 
 
-def key_and_more(first: list[int], v: int, share: bytes) -> bytes:
-    """A share with which these holders get another key, off by ``_UNCLAMPED``."""
-    shift = _UNCLAMPED
+@BOTH
+def test_a_share_of_the_silent_among_those_of_the_living(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be counted with the other holders' shares of another secret."""
+
+    def hand_in() -> Round:
+        round_ = revealing(protocol)
+        holder = next(name for name, message in round_.replies.items() if message.key_shares)
+        message = round_.replies[holder]
+        shares = sorted([*message.self_shares, *message.key_shares], key=lambda share: share.peer)
+        round_.hand_in(holder, replace(message, self_shares=tuple(shares), key_shares=()))
+        return round_
+
+    with pytest.raises(PeerError, match="shares of others than asked for"):
+        hand_in()
+    condition = "all((u in survivors for u in alive)) and (not any((u in survivors for u in dead)))"
+    switch_off(monkeypatch, PairwiseServer, "_take_reveal", condition, "not any((u in survivors for u in dead))")
+    hand_in()
+
+
+def key_and_more(first: list[int], v: int, share: bytes, more: int) -> bytes:
+    """A share with which these holders get another key, off by so much."""
+    shift = more
     for w in first:
         if w != v:
             shift = shift * (w - v) * pow(w + 1, -1, PRIME) % PRIME
@@ -96,9 +118,9 @@ def key_and_more(first: list[int], v: int, share: bytes) -> bytes:
 @BOTH
 def test_a_wrong_share_of_the_key_of_the_silent(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The masks that the silent client shared with the others are taken off with the key of its advert and with no
-    other: a wrong share is done without."""
+    other: a wrong share is done without, whether it gives another key or, beyond 32 bytes, none."""
 
-    def with_a_liar() -> tuple[list[int], list[int]]:
+    def with_a_liar(more: int) -> tuple[list[int], list[int]]:
         round_ = revealing(protocol)
         dead = 5
         holding = [
@@ -111,7 +133,7 @@ def test_a_wrong_share_of_the_key_of_the_silent(protocol: str, monkeypatch: pyte
             v = round_.evil.roster.number(name)
             if v == first[0]:
                 shares = [
-                    replace(share, share=key_and_more(first, v, share.share)) if share.peer == dead else share
+                    replace(share, share=key_and_more(first, v, share.share, more)) if share.peer == dead else share
                     for share in message.key_shares
                 ]
                 message = replace(message, key_shares=tuple(shares))
@@ -119,10 +141,11 @@ def test_a_wrong_share_of_the_key_of_the_silent(protocol: str, monkeypatch: pyte
         round_.server.close(Phase.REVEAL)
         return round_.server.outcome.total.tolist(), round_.evil.plain(set(round_.evil.members) - {dead})
 
-    total, expected = with_a_liar()
-    assert total == expected
+    for more in (_UNCLAMPED, _BEYOND):
+        total, expected = with_a_liar(more)
+        assert total == expected
     monkeypatch.setattr(PairwiseServer, "_is_secret_of", lambda *_: True)
-    total, expected = with_a_liar()
+    total, expected = with_a_liar(_UNCLAMPED)
     assert total != expected
 
 

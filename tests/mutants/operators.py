@@ -22,7 +22,7 @@ CHECKS = ("check", "known", "need", "require", "verify")
 PARTS = 8
 """So many parts under one label are looked at."""
 
-WATCHED = 2
+WATCHED = 3
 """To be raised when ``instrument`` tells more than before."""
 
 KEYS, LABELS = "secagg/keys.py", "secagg/labels.py"
@@ -250,7 +250,14 @@ class _Adder:
                     rest = [other for other in node.args if other is not argument]
                     instead = rest[0] if len(rest) == 1 else ast.Call(node.func, rest, [])
                     text = f"{ast.unparse(argument)} // {ast.unparse(node)}"
-                    self._add("least", text, holder(instead), node, instead, holder)
+                    if isinstance(statement, ast.If):  # what counts is whether the condition is another one
+                        whole, put = statement.test, _putter(statement, "test")
+                        holder(instead)()
+                        variant = deepcopy(whole)
+                        holder(node)()
+                        self._add("least", text, holder(instead), whole, variant, put)
+                    else:
+                        self._add("least", text, holder(instead), node, instead, holder)
 
     def charges(self, statement: ast.stmt) -> None:
         for node, holder in list(_own_expressions(statement)):
@@ -295,8 +302,7 @@ def _labels(path: str, tree: ast.Module) -> Iterator[Site]:
 def instrument(path: str) -> ast.Module:
     """The tree of this file, which tells what runs, to three functions that ``run`` provides.
 
-    ``_secagg_runs(path, line)`` before a statement with mutants, ``_secagg_raises(name)`` when a check that is a call
-    raises, and ``_secagg_chooses(original, variants)`` in the place of a condition: it can compare what the condition
+    ``_secagg_runs(path, line)`` before a statement with mutants, ``_secagg_raises(name)`` when a check refuses, and ``_secagg_chooses(original, variants)`` in the place of a condition: it can compare what the condition
     is with what it would be.
     """
     tree = parse(path)
@@ -313,6 +319,10 @@ def instrument(path: str) -> ast.Module:
                     variants.append(ast.Tuple([ast.Constant(site.mutant.name), _lambda(site.variant)], ast.Load()))
             choice = ast.Name("_secagg_chooses", ast.Load())
             put(ast.Call(choice, [_lambda(original), ast.Tuple(variants, ast.Load())], []))()
+    for site in found:
+        if site.mutant.operator == "never" and site.original is None and isinstance(site.anchor, ast.If):
+            tell = ast.parse(f"_secagg_raises({site.mutant.name!r})").body
+            _insert(site.anchor.body, site.anchor.body[0], tell)
     anchors = {site.anchor: site.mutant for site in found}
     calls = {site.anchor: site.mutant.name for site in found if site.mutant.operator == "call"}
     for parent in list(ast.walk(tree)):

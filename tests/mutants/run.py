@@ -180,7 +180,8 @@ class _Recorder:
             if self._current not in self.told.setdefault(name, set()):
                 try:
                     other = variant()
-                    differs = bool(other != value) if "::least::" in name else bool(other) != bool(value)
+                    number = "::least::" in name and not isinstance(value, bool)
+                    differs = bool(other != value) if number else bool(other) != bool(value)
                 except Exception:  # noqa: BLE001  # an error is another outcome, too
                     differs = True
                 if differs:
@@ -229,7 +230,8 @@ def rounds_of(mutant: Mutant, files: list[str], reached: dict[str, Reach]) -> li
     """Which tests to try, file by file, in pieces of ``CHUNK_S`` at most.
 
     Where it is known in which tests the mutant makes a difference, those and no others can kill it. Else also those
-    that run the check. The quick ones of each file come first, and all together take ``LIMIT_S`` at most.
+    that run the check, some of each file before more of any. The quick ones come first, and all together take
+    ``LIMIT_S`` at most.
     """
     name = ELSEWHERE.get(mutant.path, mutant.name)
     decided = name != mutant.name or (
@@ -237,14 +239,16 @@ def rounds_of(mutant: Mutant, files: list[str], reached: dict[str, Reach]) -> li
     )
     check = check_of(mutant)
     files = sorted(files, key=lambda file: file != FIRST.get(mutant.operator))
-    found = list[tuple[str, list[str]]]()
+    found, others = list[tuple[str, list[str]]](), list[tuple[int, str, list[str]]]()
     for file in files:
         found += _chosen(file, reached[file].tells.get(name, []), reached[file])
     for file in files if not decided else ():
         known = reached[file]
         runners = list(known.seconds) if mutant.operator == "label" else known.runs.get(check, [])
         told = known.tells.get(name, [])
-        found += _chosen(file, [test for test in runners if test not in told], known)
+        chosen = _chosen(file, [test for test in runners if test not in told], known, LIMIT_S / 10)
+        others += [(i, file, piece) for i, (_file, piece) in enumerate(chosen)]
+    found += [(file, piece) for _i, file, piece in sorted(others, key=lambda one: one[0])]  # some of each file first
     left = float(LIMIT_S)
     for i, (file, piece) in enumerate(found):
         left -= sum(reached[file].seconds[test] for test in piece)
@@ -253,20 +257,20 @@ def rounds_of(mutant: Mutant, files: list[str], reached: dict[str, Reach]) -> li
     return found
 
 
-def _chosen(file: str, tests: list[str], known: Reach) -> list[tuple[str, list[str]]]:
+def _chosen(file: str, tests: list[str], known: Reach, most: float = CHUNK_S) -> list[tuple[str, list[str]]]:
     """These tests, the quick ones first, and all others of the file if a fixture is concerned."""
     seconds = known.seconds
     likely = sorted((test for test in tests if test in seconds), key=lambda test: seconds[test])
     others = [test for test in seconds if test not in likely] if "" in tests else []
-    return [(file, piece) for some in (likely, others) for piece in _pieces(some, seconds)]
+    return [(file, piece) for some in (likely, others) for piece in _pieces(some, seconds, most)]
 
 
-def _pieces(tests: list[str], seconds: dict[str, float]) -> Iterator[list[str]]:
+def _pieces(tests: list[str], seconds: dict[str, float], most: float) -> Iterator[list[str]]:
     piece, total = list[str](), 0.0
     for test in tests:
         if seconds[test] > CHUNK_S:
             continue  # could not be told from one that hangs
-        if piece and total + seconds[test] > CHUNK_S:
+        if piece and total + seconds[test] > most:
             yield piece
             piece, total = [], 0.0
         piece.append(test)

@@ -80,6 +80,23 @@ def test_a_member_with_a_key_of_low_order(monkeypatch: pytest.MonkeyPatch) -> No
         evil.upload([0])
 
 
+def test_a_contributor_that_is_not_in_the_roster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever signs in its name, a number that is nobody's is refused before anything is looked up under it."""
+
+    def told() -> None:
+        evil = make()
+        evil.join()
+        evil.upload()
+        evil.uploads[10**6] = evil.forged(10**6, signer=evil.corrupt[0])
+        evil.consent(0, sorted(evil.uploads)[1:])
+
+    with pytest.raises(PeerError, match="client number 1000000 is not in the roster"):
+        told()
+    switch_off(monkeypatch, client_module, "check_header", "known_client(roster, header.client)", "None")
+    with pytest.raises(IndexError):  # an undeclared error
+        told()
+
+
 def test_without_a_compiler_a_client_does_not_even_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     evil = make()
     monkeypatch.setattr(compiled, "find_spec", lambda name: None)
