@@ -302,8 +302,9 @@ def _labels(path: str, tree: ast.Module) -> Iterator[Site]:
 def instrument(path: str) -> ast.Module:
     """The tree of this file, which tells what runs, to three functions that ``run`` provides.
 
-    ``_secagg_runs(path, line)`` before a statement with mutants, ``_secagg_raises(name)`` when a check refuses, and ``_secagg_chooses(original, variants)`` in the place of a condition: it can compare what the condition
-    is with what it would be.
+    ``_secagg_runs(path, line)`` before a statement with mutants, ``_secagg_raises(name)`` when a check refuses, and
+    ``_secagg_chooses(original, variants)`` in the place of a condition: it can compare what the condition is with what
+    it would be.
     """
     tree = parse(path)
     found = [site for site in sites(path, tree) if site.mutant.operator not in ("context", "label")]
