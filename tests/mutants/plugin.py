@@ -59,7 +59,7 @@ def install(name: str) -> None:
     if path == CHILD:
         copy = Path(tempfile.mkdtemp()) / "child.py"
         copy.write_text(ast.unparse(mutated(path, name)))
-        trees = {ENGINE: lambda: _starting(copy)}
+        trees = {ENGINE: lambda: _starting(copy), CHILD: lambda: mutated(CHILD, name)}
     else:
         trees = {path: lambda: mutated(path, name)}
     sys.meta_path.insert(0, Rewriting(trees))
