@@ -22,7 +22,7 @@ ROUNDS = (
 )
 """Tests of all protocols."""
 
-FIRST = {"charge": "tests/protocols/test_client_ledgers.py"}
+FIRST = {"charge": "tests/protocols/test_client_ledgers.py", "context": "tests/protocols/test_bindings.py"}
 """The likely killer of an operator whose mutants run in every test."""
 
 ELSEWHERE = {"protocols/ckks/child.py": "protocols/ckks/engine.py::_Child.call::never::refused"}

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from protocols import registry
 from protocols.ckks.rules import Cohort as CkksCohort
 from protocols.oneshot.messages import Header, Seat
 from protocols.oneshot.rules import Seats
 from protocols.pairwise.rules import Cohort as PairwiseCohort
 from protocols.plan import RoundPlan
+from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.threshold_ckks.messages import Advert
 from protocols.threshold_ckks.rules import Cohort as ThresholdCohort
@@ -27,7 +29,8 @@ from secagg.params import Graph, GraphParameters
 from secagg.prg import Prg
 
 CLIENTS = 6
-ROSTER = Roster.of([Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(CLIENTS)])
+IDENTITIES = [Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(CLIENTS)]
+ROSTER = Roster.of(IDENTITIES)
 ONE, OTHER = b"1" * 32, b"2" * 32
 FULL, PART = b"\x3f", b"\x1f"
 
@@ -139,3 +142,42 @@ def test_the_makers_of_a_ckks_key_hang_on_plan_and_root() -> None:
     one, other = ([CkksCohort(plan, root, CLIENTS).makers for root in roots] for plan in (plan, plan.next_round()))
     assert one != other
     assert len(set(one)) > 1
+
+
+# What is bound before there is a cohort.
+
+
+def test_a_roster_is_its_names_and_its_keys() -> None:
+    """One other name, one other key, two keys exchanged: another roster."""
+    keys = dict(zip(ROSTER.names, ROSTER.keys, strict=True))
+    stranger = Identity.generate("stranger", Prg(b"s" * 32)).key.public
+    digests = {Roster.build(keys).digest}
+    for name, key in keys.items():
+        others = {other: known for other, known in keys.items() if other != name}
+        digests.add(Roster.build(others | {name: stranger}).digest)
+        digests.add(Roster.build(others | {f"{name}x": key}).digest)
+        digests.add(Roster.build(others).digest)
+    first, second = ROSTER.names[:2]
+    digests.add(Roster.build(keys | {first: keys[second], second: keys[first]}).digest)
+    assert len(digests) == 1 + 3 * CLIENTS + 1
+
+
+def test_each_round_is_rotated_in_its_own_way() -> None:
+    plan = plan_of("secagg")
+    plans = [plan, plan.next_round(), replace(plan, session=b"s" * 16)]
+    assert len({plan._rotation_seed() for plan in plans}) == len(plans)
+
+
+@pytest.mark.parametrize("protocol", ["secagg", "ckks", "threshold_ckks", "oneshot"])
+def test_what_a_client_draws_is_for_one_purpose_in_one_round(protocol: str) -> None:
+    """All of it comes from one secret: keys, noise and polynomials must not be one another's."""
+    drawn = set()
+    plan = plan_of(protocol)
+    purposes, contexts = (b"mask key", b"seal key"), ((), (b"a",), (b"b",), (b"a", b"b"), (b"a", b"c"), (b"c", b"b"))
+    for one in (plan, plan.next_round()):
+        policy = Policy(min_contributors=4, protocols={protocol}, corrupt=0, dropout=0)
+        current: Any = registry.find(protocol).client(
+            one, ROSTER, IDENTITIES[0], policy, lambda: plan.ring.zeros(7), bytes(32)
+        )
+        drawn |= {current._drawn(purpose, *context) for purpose, context in product(purposes, contexts)}
+    assert len(drawn) == 2 * len(purposes) * len(contexts)
