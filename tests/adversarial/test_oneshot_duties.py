@@ -11,7 +11,7 @@ import pytest
 from dp.noise import Family, NoiseSpec
 from protocols.oneshot.messages import Join, Seat
 from protocols.oneshot.phases import Phase
-from protocols.oneshot.rules import seated
+from protocols.oneshot.rules import seated, sharing_of
 from protocols.oneshot.server import OneshotServer
 from protocols.simulate import Envelope, Faults, serve, simulate
 from secagg import compiled, labels
@@ -143,3 +143,22 @@ def test_a_seed_of_noise_that_is_not_in_the_sum(tmp_path: Any, monkeypatch: Fixt
 def unchecked(self: Any, number: int, answer: Any) -> None:
     self._shares[number] = self._sharing.unpack(answer.share)
     self._surplus[number] = answer.surplus
+
+
+def test_a_share_from_a_client_without_a_seat(monkeypatch: Fixture) -> None:
+    """Nobody dealt it one: what it sends belongs to no place among the members."""
+    here = scene(130, corrupt="0.05", dropout="0.05", length=2)
+    outside = here.names[min(set(range(130)) - seated(here.plan, here.roster))]
+    share = bytes(sharing_of(here.plan).share_bytes)
+
+    def run_with_a_stranger() -> list[str]:
+        forge = changing(here, "reveal", {outside}, lambda answer: replace(answer, share=share))
+        result, _ = run(here, Faults(corrupted=forge))
+        assert result.outcome.total.tolist() == total_of(here)
+        return [str(incident.error) for incident in result.incidents]
+
+    (refused,) = run_with_a_stranger()
+    assert "a share of the sum from a client without a seat" in refused
+    switch_off(monkeypatch, OneshotServer, "_take_answer", "answer.share and number not in self._seats.members")
+    with pytest.raises(KeyError):  # an undeclared error
+        run_with_a_stranger()
