@@ -173,7 +173,7 @@ def test_what_a_client_draws_is_for_one_purpose_in_one_round(protocol: str) -> N
     """All of it comes from one secret: keys, noise and polynomials must not be one another's."""
     drawn = set()
     plan = plan_of(protocol)
-    purposes, contexts = (b"mask key", b"seal key"), ((), (b"a",), (b"b",), (b"a", b"b"), (b"a", b"c"), (b"c", b"b"))
+    purposes, contexts = (b"mask key", b"seal key"), [*product((b"", b"a", b"b"), repeat=4), (), (b"a",), (b"a", b"b")]
     for one in (plan, plan.next_round()):
         policy = Policy(min_contributors=4, protocols={protocol}, corrupt=0, dropout=0)
         current: Any = registry.find(protocol).client(
