@@ -39,5 +39,6 @@ def test_a_client_is_done_when_it_has_said_all() -> None:
     assert client.done
     assert client.receive(frame) == client.receive(frame)
     journal.retire(plan.session, plan.round + 1)
-    with pytest.raises(PolicyError, match="have been destroyed"):
-        client.receive(frame)
+    for heard in (plan.encode(), frame):  # the first thing that it answered to, and the last
+        with pytest.raises(PolicyError, match="have been destroyed"):
+            client.receive(heard)
