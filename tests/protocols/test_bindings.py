@@ -17,6 +17,7 @@ from protocols import registry
 from protocols.ckks.rules import Cohort as CkksCohort
 from protocols.oneshot.messages import Header, Seat
 from protocols.oneshot.rules import Seats
+from protocols.pairwise import client as pairwise_client
 from protocols.pairwise.rules import Cohort as PairwiseCohort
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
@@ -25,8 +26,10 @@ from protocols.threshold_ckks.messages import Advert
 from protocols.threshold_ckks.rules import Cohort as ThresholdCohort
 from secagg import labels
 from secagg.encoding import Encoding
+from secagg.errors import PeerError
 from secagg.params import Graph, GraphParameters
 from secagg.prg import Prg
+from tests.adversarial.attack import small
 
 CLIENTS = 6
 IDENTITIES = [Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(CLIENTS)]
@@ -181,3 +184,25 @@ def test_what_a_client_draws_is_for_one_purpose_in_one_round(protocol: str) -> N
         )
         drawn |= {current._drawn(purpose, *context) for purpose, context in product(purposes, contexts)}
     assert len(drawn) == 2 * len(purposes) * len(contexts)
+
+
+def test_an_upload_is_signed_for_one_place_in_one_cohort_and_one_vector() -> None:
+    """What a header says, and where it says it: with any of that changed the signature is none."""
+    evil = small("secagg", corrupt=())
+    evil.advertise()
+    evil.share()
+    evil.upload()
+    header, plan, root, size = evil.headers[0], evil.plan, evil.tree.root, evil.cohort.size
+    pairwise_client.check_header(evil.cohort, evil.roster, 0, evil.t, header)
+    fewer = bytes([header.holders[0] & 0xFE]) + header.holders[1:]
+    for cohort, changed in (
+        (PairwiseCohort(plan.next_round(), root, size), header),
+        (PairwiseCohort(plan, ONE, size), header),
+        (evil.cohort, replace(header, position=1)),
+        (evil.cohort, replace(header, holders=fewer)),
+        (evil.cohort, replace(header, vector_hash=ONE)),
+    ):
+        with pytest.raises(PeerError, match="bad signature"):
+            pairwise_client.check_header(cohort, evil.roster, 0, evil.t, changed)
+    with pytest.raises(PeerError, match="bad signature"):
+        pairwise_client.check_header(evil.cohort, evil.roster, 1, evil.t, header)
