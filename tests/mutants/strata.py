@@ -17,12 +17,12 @@ ROUNDS = (
     "tests/protocols/test_client_ledgers.py",
     "tests/protocols/test_private_rounds.py",
     "tests/protocols/test_foreign_parameters.py",
-    "tests/protocols/test_bindings.py",
+    "tests/protocols/test_contexts.py",
     "tests/protocols/test_too_few.py",
 )
 """Tests of all protocols."""
 
-FIRST = {"charge": "tests/protocols/test_client_ledgers.py", "context": "tests/protocols/test_bindings.py"}
+FIRST = {"charge": "tests/protocols/test_client_ledgers.py", "context": "tests/protocols/test_contexts.py"}
 """The likely killer of an operator whose mutants run in every test."""
 
 ELSEWHERE = {"protocols/ckks/child.py": "protocols/ckks/engine.py::_Child.call::never::refused"}
@@ -70,7 +70,7 @@ STRATA = (
         "context",
         ("secagg/keys.py",),
         (
-            "tests/protocols/test_bindings.py",
+            "tests/protocols/test_contexts.py",
             "tests/adversarial",
             "tests/protocols/test_*.py",
             "tests/protocols/oneshot",

@@ -38,7 +38,7 @@ def test_a_client_is_done_when_it_has_said_all() -> None:
         replies = {name: clients[name].receive(heard) for name, heard in frames.items()}
     assert client.done
     assert client.receive(frame) == client.receive(frame)
-    journal.retire(plan.session, plan.round + 1)
+    journal.retire(client._session(plan), plan.round + 1)
     for heard in (plan.encode(), frame):  # the first thing that it answered to, and the last
         with pytest.raises(PolicyError, match="have been destroyed"):
             client.receive(heard)

@@ -88,8 +88,9 @@ def test_a_name_between_two_others() -> None:
 
 
 def test_the_last_round_is_the_highest() -> None:
-    """Whatever is written down late: a round that is past does not come again."""
+    """A round that is past does not come again."""
     journal, session = MemoryJournal(), bytes(16)
-    journal.append(session, 5, 0, b"record")
-    journal.append(session, 3, 0, b"record")
+    journal.append(b"", session, 5, 0, b"record")
+    with pytest.raises(PolicyError, match="past round 3"):
+        journal.append(b"", session, 3, 0, b"record")
     assert journal.last_round(session) == 5

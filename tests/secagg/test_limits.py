@@ -72,7 +72,7 @@ def test_the_limits_of_a_clip(clip: str) -> None:
     """Beyond them products and squares of it are no numbers any more."""
     usual = {"clip_l2": 1.0, "clip_inf": 1.0}
     for good in (1e-100, 1e100):
-        assert getattr(Encoding(3, **usual | {clip: good}), clip) == good  # type: ignore[arg-type]
+        assert getattr(Encoding(3, clip_l2=good, clip_inf=good), clip) == good
     for bad in (np.nextafter(1e-100, 0), np.nextafter(1e100, np.inf), np.nan, np.inf, -1.0):
         with pytest.raises(UsageError, match=clip):
             Encoding(3, **usual | {clip: float(bad)})  # type: ignore[arg-type]
