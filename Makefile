@@ -7,7 +7,7 @@ PIN := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check coverage bench clean
+.PHONY: help demo test test-long check coverage mutants bench clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,11 +31,14 @@ check: .venv/dev ## lint, format, types, import direction, doctests
 coverage: .venv/dev ## the tests again, with branch coverage
 	$(BIN)/pytest -n 2 --cov
 
+mutants: .venv/dev ## take each security check away in turn: some test must fail (an hour, goes on where it was)
+	$(BIN)/python -m tests.mutants
+
 bench: .venv/dev ## one benchmark: make bench CASE=pairwise
 	$(BIN)/secagg bench $(CASE) --json
 
 clean: ## remove .venv, caches and build products
-	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .coverage* .hypothesis .mutants .mypy_cache .pytest_cache .ruff_cache build dist
 	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:

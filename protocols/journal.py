@@ -8,7 +8,8 @@ client seals and opens the records; a journal sees ciphertext. Its promises are:
   forgotten.
 - Beginning a round destroys the records of all other rounds of its session and of its deployment, in the same
   transaction. So of one deployment at most one round can be opened, the one begun last: not one that was abandoned.
-- ``head`` moves with every write, so that who remembers a head can tell when an older copy of the file comes back.
+- ``head`` moves with every write, also when something is destroyed, so that who remembers a head can tell when an older
+  copy of the file comes back.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from secagg.errors import PolicyError, StorageError, UsageError
 from secagg.keys import digest
 
 EMPTY_HEAD = bytes(32)
+OVER = (1 << 32) - 1
+"""The step of a link that says that a round's records are destroyed."""
 
 
 class Journal(Protocol):
@@ -85,7 +88,10 @@ class MemoryJournal:
         self._head = chained(self._head, deployment, session, round_, step, sha256(record).digest())
 
     def retire(self, session: bytes, before: int) -> None:
-        self._destroy([key for key in self._records if key[0] == session and key[1] < before])
+        over = [key for key in self._records if key[0] == session and key[1] < before]
+        for place in over:
+            self._head = chained(self._head, self._deployments[place], *place, OVER, sha256().digest())
+        self._destroy(over)
 
     def _destroy(self, rounds: list[tuple[bytes, int]]) -> None:
         for place in rounds:
@@ -133,7 +139,11 @@ class SqliteJournal:
                 self._find_tables(path)
         except (OSError, sqlite3.Error, StorageError) as error:
             raise UsageError(f"cannot open journal {path}: {error}") from None
-        self._check_chain(pinned)
+        try:
+            self._check_chain(pinned)
+        except PolicyError:
+            self._db.close()
+            raise
 
     def _find_tables(self, path: str | Path) -> None:
         """Make them in a new file; of another version, or somebody else's, they are refused."""
@@ -176,6 +186,9 @@ class SqliteJournal:
 
     def retire(self, session: bytes, before: int) -> None:
         with self._transaction():
+            for deployment, round_ in self._read(_LIVING, session, before):
+                link = chained(self.head(), deployment, session, round_, OVER, sha256().digest())
+                self._db.execute(_INSERT, (deployment, session, round_, OVER, sha256().digest(), None, link))
             self._db.execute("UPDATE log SET record = NULL WHERE session = ? AND round < ?", (session, before))
 
     @contextmanager
@@ -210,6 +223,7 @@ class SqliteJournal:
 
 
 _VERSION = 2
+_LIVING = "SELECT DISTINCT deployment, round FROM log WHERE session = ? AND round < ? AND record IS NOT NULL"
 _TAKEN = "SELECT count(record) FROM log WHERE deployment = ? AND session = ? AND round = ?"
 _SUPERSEDE = "UPDATE log SET record = NULL WHERE (deployment = ? OR session = ?) AND record IS NOT NULL"
 _INSERT = "INSERT INTO log (deployment, session, round, step, digest, record, link) VALUES (?, ?, ?, ?, ?, ?, ?)"

@@ -48,7 +48,7 @@ def reconstruct(holders: NDArray[np.int64], shares: NDArray[np.uint32]) -> list[
     callers check it against a public key or a commitment.
     """
     x = _abscissas(holders)
-    if shares.size and int(shares.max()) >= PRIME:
+    if int(shares.max()) >= PRIME:
         raise DecodeError("a share is not reduced")
     return _from_limbs(dot(_lagrange_at_zero(x), shares))
 
@@ -128,7 +128,7 @@ def unpack_shares(data: bytes, secrets: int) -> NDArray[np.uint32]:
 
 def _abscissas(holders: NDArray[np.int64]) -> Field:
     ordered = np.sort(holders, axis=-1)
-    if holders.size and (int(ordered.min()) < 1 or int(ordered.max()) >= PRIME):
+    if int(ordered.min()) < 1 or int(ordered.max()) >= PRIME:
         raise UsageError("a share index is zero or too large")
     if (ordered[..., 1:] == ordered[..., :-1]).any():
         raise UsageError("a share index appears twice")

@@ -181,13 +181,13 @@ def parameters_in_words(plan: RoundPlan) -> str:
     """What the protocol chose.
 
     >>> parameters_in_words(Deployment(1000, 10).plan("secagg+"))
-    'k = 106, t = 75'
+    'k = 106, t = 75, w = 88, q = 64'
     """
     chosen = asdict(cast(Any, plan.parameters))
     return ", ".join(f"{_SHORT.get(name, name)} = {value}" for name, value in chosen.items() if isinstance(value, int))
 
 
-_SHORT = {"degree": "k", "threshold": "t", "seats": "m", "corrupt": "f"}
+_SHORT = {"degree": "k", "threshold": "t", "witnesses": "w", "quorum": "q", "seats": "m", "corrupt": "f"}
 
 
 # What messages weigh.

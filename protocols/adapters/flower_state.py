@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from flwr.app import ConfigRecord, RecordDict
 
-from protocols.journal import EMPTY_HEAD, chained, check_next
+from protocols.journal import EMPTY_HEAD, OVER, chained, check_next
 from protocols.plan import RoundPlan
 from protocols.roster import Identity
 from secagg import labels
@@ -58,7 +58,11 @@ class StateJournal:
         self._kept["head"] = head
 
     def retire(self, session: bytes, before: int) -> None:
-        self._destroy([place for place in self._living() if place[0] == session.hex() and place[1] < before])
+        living = self._living()
+        over = [place for place in living if place[0] == session.hex() and place[1] < before]
+        for place in over:
+            self._kept["head"] = chained(self.head(), living[place], session, place[1], OVER, sha256().digest())
+        self._destroy(over)
 
     def last_round(self, session: bytes) -> int | None:
         return value_of(self._kept, session.hex(), int) if session.hex() in self._kept else None

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -64,16 +65,42 @@ def test_a_step_is_taken_once(journal: Journal) -> None:
 def test_retired_rounds_are_gone_but_not_forgotten(journal: Journal) -> None:
     journal.append(D, A, 3, 0, b"a secret, sealed")
     journal.append(E, B, 3, 0, b"another")
-    head = journal.head()
+    before = journal.head()
     journal.retire(A, 3)
-    assert len(journal.records(A, 3)) == 1
+    assert (len(journal.records(A, 3)), journal.head()) == (1, before)  # nothing was destroyed
     journal.retire(A, 4)
-    assert (journal.records(A, 3), journal.last_round(A), journal.head()) == ([], 3, head)
+    assert (journal.records(A, 3), journal.last_round(A)) == ([], 3)
+    assert (head := journal.head()) != before
+    journal.retire(A, 4)
+    assert journal.head() == head
     assert len(journal.records(B, 3)) == 1
     for step in (0, 1):
         with pytest.raises(PolicyError, match=r"past round 3|step 1 of round 3 .* is over"):
             journal.append(D, A, 3, step, b"again")
     assert (journal.records(A, 3), journal.head()) == ([], head)
+
+
+def test_a_file_from_before_a_round_was_finished_is_rolled_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its old copy a finished round could be resumed, and its secrets read."""
+
+    def put_back(name: str) -> SqliteJournal:
+        path, copy = tmp_path / name, tmp_path / f"{name}.old"
+        with closing(SqliteJournal(path)) as journal:
+            journal.append(D, A, 0, 0, b"a secret, sealed")
+            copy.write_bytes(path.read_bytes())
+            journal.retire(A, 1)
+            pinned = journal.head()
+        SqliteJournal(path, pinned=pinned).close()
+        path.write_bytes(copy.read_bytes())
+        return SqliteJournal(path, pinned=pinned)
+
+    with pytest.raises(PolicyError, match="rolled back"):
+        put_back("real.db")
+    monkeypatch.setattr(journal_module, "_LIVING", journal_module._LIVING + " AND 0")
+    with closing(put_back("control.db")) as journal:
+        assert journal.records(A, 0) == [b"a secret, sealed"]
 
 
 def living(journal: Journal) -> set[tuple[bytes, int]]:

@@ -238,7 +238,7 @@ def test_a_reader_takes_what_is_there_and_no_more() -> None:
     ("codec", "value"),
     [(u8, 256), (u16, -1), (u32, 2**32), (u64, 2**64), (rational, Fraction(2**64)), (rational, Fraction(1, 2**64)),
      (rational, Fraction(-1))],
-    ids=str,
+    ids=["u8", "u16", "u32", "u64", "numerator", "denominator", "sign"],
 )  # fmt: skip
 def test_a_number_beyond_its_field_is_wrong_use(codec: Codec[Any], value: object) -> None:
     with pytest.raises(UsageError, match="a value that its field does not hold"):

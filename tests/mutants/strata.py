@@ -1,0 +1,221 @@
+"""Which checks there are, and which tests are to kill their mutants: each stratum's own folders and the attacks on it.
+
+The files of a stratum are tried in the order in which they stand here, the likely killer first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.mutants.operators import ROOT
+
+PINNED = ("tests/protocols/test_vectors.py",)
+"""Never killers: they compare bytes that a regeneration would change together with the mutant."""
+
+ROUNDS = (
+    "tests/protocols/test_client_ledgers.py",
+    "tests/protocols/test_private_rounds.py",
+    "tests/protocols/test_foreign_parameters.py",
+    "tests/protocols/test_contexts.py",
+    "tests/protocols/test_too_few.py",
+)
+"""Tests of all protocols."""
+
+FIRST = {"charge": "tests/protocols/test_client_ledgers.py", "context": "tests/protocols/test_contexts.py"}
+"""The likely killer of an operator whose mutants run in every test."""
+
+ELSEWHERE = {"protocols/ckks/child.py": "protocols/ckks/engine.py::_Child.call::never::refused"}
+"""A file that runs in a process of its own cannot be watched: its mutants matter where this one does."""
+
+ABSENT = ("tests/mutants/",)
+"""Nor is the test of this tool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    name: str
+    sources: tuple[str, ...]
+    tests: tuple[str, ...]
+
+    def source_files(self) -> list[str]:
+        return list(dict.fromkeys(_files(self.sources, "*.py")))
+
+    def test_files(self) -> list[str]:
+        found = dict.fromkeys(_files(self.tests, "test_*.py"))
+        return [file for file in found if file not in PINNED and not file.startswith(ABSENT)]
+
+
+STRATA = (
+    Stratum(
+        "primitives",
+        (
+            "secagg/seal.py",
+            "secagg/shamir.py",
+            "secagg/packed.py",
+            "secagg/field.py",
+            "secagg/merkle.py",
+            "secagg/codec.py",
+            "secagg/keys.py",
+            "secagg/graph.py",
+            "secagg/ring.py",
+            "secagg/prg.py",
+            "secagg/masking.py",
+            "secagg/encoding.py",
+        ),
+        ("tests/secagg/test_*.py", "tests/adversarial", "tests/fuzz"),
+    ),
+    Stratum("labels", ("secagg/labels.py",), ("tests/secagg/test_keys.py",)),
+    Stratum(
+        "context",
+        ("secagg/keys.py",),
+        (
+            "tests/protocols/test_contexts.py",
+            "tests/adversarial",
+            "tests/protocols/test_*.py",
+            "tests/protocols/oneshot",
+            "tests/protocols/ckks",
+            "tests/protocols/threshold_ckks",
+            "tests/dp/test_noise.py",
+            "tests/dp/ledger",
+            "tests/recsys/test_participation.py",
+            "tests/secagg/lattice",
+        ),
+    ),
+    Stratum(
+        "parameters",
+        ("secagg/params.py", "secagg/sampling"),
+        ("tests/secagg/test_params*.py", "tests/secagg/test_sampling*.py", "tests/protocols/test_policy.py"),
+    ),
+    Stratum(
+        "lattice",
+        ("secagg/lattice",),
+        ("tests/secagg/lattice", "tests/adversarial/test_li_micciancio.py", "tests/protocols/oneshot"),
+    ),
+    Stratum(
+        "pairwise",
+        ("protocols/pairwise",),
+        (
+            "tests/adversarial/test_frames.py",
+            "tests/adversarial/test_server.py",
+            "tests/adversarial/test_survivors.py",
+            "tests/adversarial/test_shares.py",
+            "tests/adversarial/test_plans.py",
+            "tests/adversarial/test_cut.py",
+            "tests/adversarial",
+            "tests/conformance",
+            "tests/oracle",
+            "tests/protocols/test_*.py",
+        ),
+    ),
+    Stratum(
+        "oneshot",
+        ("protocols/oneshot",),
+        (
+            "tests/adversarial/test_oneshot*.py",
+            "tests/protocols/oneshot",
+            "tests/conformance",
+            *ROUNDS,
+        ),
+    ),
+    Stratum(
+        "ckks",
+        ("protocols/ckks",),
+        ("tests/adversarial/test_ckks*.py", "tests/protocols/ckks", "tests/conformance", *ROUNDS),
+    ),
+    Stratum(
+        "threshold_ckks",
+        ("protocols/threshold_ckks",),
+        ("tests/adversarial/test_threshold*.py", "tests/protocols/threshold_ckks", "tests/conformance", *ROUNDS),
+    ),
+    Stratum(
+        "round",
+        (
+            "protocols/plan.py",
+            "protocols/policy.py",
+            "protocols/roster.py",
+            "protocols/wire.py",
+            "protocols/journal.py",
+            "protocols/machine.py",
+            "protocols/rebuild.py",
+            "protocols/outcome.py",
+            "protocols/registry.py",
+            "protocols/private_sum.py",
+        ),
+        (
+            "tests/adversarial/test_plans.py",
+            "tests/adversarial/test_restart.py",
+            "tests/protocols/test_*.py",
+            "tests/adversarial",
+            "tests/conformance",
+            "tests/fuzz",
+            "tests/cli/test_roster.py",
+        ),
+    ),
+    Stratum(
+        "cohort",
+        ("protocols/cohort.py",),
+        (
+            "tests/adversarial/test_cohort.py",
+            "tests/adversarial",
+            "tests/protocols/test_*.py",
+            "tests/protocols/oneshot",
+            "tests/protocols/ckks",
+            "tests/protocols/threshold_ckks",
+            "tests/conformance",
+        ),
+    ),
+    Stratum(
+        "tree",
+        ("protocols/tree.py", "dp/tree.py", "protocols/engines", "protocols/simulate.py"),
+        (
+            "tests/adversarial/test_tree.py",
+            "tests/protocols/test_tree.py",
+            "tests/dp/test_tree.py",
+            "tests/protocols/engines",
+            "tests/protocols/test_*.py",
+            "tests/conformance",
+        ),
+    ),
+    Stratum("adapters", ("protocols/adapters",), ("tests/protocols/adapters",)),
+    Stratum(
+        "ledger",
+        ("dp/ledger", "dp/verify_ledger.py"),
+        ("tests/dp/ledger", "tests/cli/test_ledger.py", "tests/protocols/test_private_rounds.py"),
+    ),
+    Stratum(
+        "budget",
+        (
+            "dp/filter.py",
+            "dp/noise.py",
+            "dp/secure_sum.py",
+            "dp/events.py",
+            "dp/calibrate.py",
+            "dp/accountants",
+        ),
+        ("tests/dp/test_*.py", "tests/dp/ledger", "tests/protocols/test_private_rounds.py", "tests/conformance"),
+    ),
+    Stratum(
+        "recommender",
+        (
+            "recsys/config.py",
+            "recsys/federated.py",
+            "recsys/network.py",
+            "recsys/participation.py",
+            "recsys/prepare.py",
+            "recsys/private.py",
+            "recsys/record.py",
+            "recsys/run.py",
+            "recsys/secure.py",
+        ),
+        ("tests/recsys/test_*.py", "tests/cli/test_train.py", "tests/cli/test_audit.py"),
+    ),
+)
+
+
+def _files(patterns: tuple[str, ...], ending: str) -> Iterator[str]:
+    for pattern in patterns:
+        found = [ROOT / pattern] if (ROOT / pattern).is_file() else sorted(ROOT.glob(pattern))
+        for path in found:
+            inside = sorted(path.rglob(ending)) if path.is_dir() else [path]
+            yield from (str(file.relative_to(ROOT)) for file in inside if "__pycache__" not in file.parts)

@@ -1,0 +1,113 @@
+"""A client that keeps a privacy budget charges it in every protocol: before its vector leaves, and before it helps to
+open the sum."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dp.calibrate import user_level
+from dp.events import Relation
+from dp.ledger import Budget, Ledger
+from dp.noise import Family, NoiseSpec
+from protocols import registry
+from protocols.machine import Client
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from protocols.simulate import Faults, serve, simulate
+from secagg.encoding import Encoding
+from secagg.errors import SecAggError, ThresholdError
+from secagg.keys import SigningKey
+from secagg.prg import Prg
+
+N, LENGTH = 10, 8
+NAMES = [f"client-{i}" for i in range(N)]
+IDENTITIES = [Identity.generate(name, Prg(name.encode().ljust(32))) for name in NAMES]
+ROSTER = Roster.of(IDENTITIES)
+NOISE = NoiseSpec(Family.SKELLAM, Fraction(4_000_000), dropouts=3, colluders=1, components=3)
+HUGE = Budget(Fraction(30), Fraction(1, 1000), slack=Fraction(1, 10**6))
+
+
+def new_ledger(path: Path) -> Ledger:
+    key = SigningKey(b"l" * 32)
+    return Ledger.create(path, key, HUGE, user_level(Relation.ZERO_OUT), run="test", elsewhere="-")
+
+
+class Deployment:
+    def __init__(self, protocol: str, folder: Path) -> None:
+        policy = Policy(min_contributors=5, protocols={protocol}, corrupt="0.1", dropout="0.3")
+        self.plan = RoundPlan.propose(
+            protocol,
+            ROSTER,
+            Encoding.integers(LENGTH, bits=5),
+            min_contributors=7,
+            corrupt="0.1",
+            dropout="0.3",
+            noise=NOISE,
+        )
+        self.ledgers = {name: new_ledger(folder / f"{name}.db") for name in NAMES}
+        self.books = new_ledger(folder / "server.db")
+        self.clients = {
+            identity.name: Client(identity, ROSTER, policy=policy, ledger=self.ledgers[identity.name])
+            for identity in IDENTITIES
+        }
+        self.server: Any = serve(self.plan, ROSTER, ledger=self.books)
+
+    def run(self, **silent: str) -> Any:
+        updates = {name: np.ones(LENGTH) for name in NAMES}
+        return simulate(self.server, self.clients, updates, faults=Faults(silent))
+
+    def phases(self, name: str) -> list[str]:
+        return [entry["phase"] for entry in self.ledgers[name].entries()]
+
+
+@pytest.mark.parametrize("protocol", registry.names())
+def test_a_client_charges_what_happened(protocol: str, tmp_path: Path) -> None:
+    """Also in the ledger: that it was the worst case at first, and the same facts as the server's in the end."""
+    deployment = Deployment(protocol, tmp_path)
+    deployment.run(**{NAMES[0]: "upload"})
+    commits = [list(deployment.ledgers[name].entries())[-1] for name in NAMES[1:]]
+    assert {tuple(deployment.phases(name)) for name in NAMES[1:]} == {("genesis", "reserve", "commit")}
+    theirs = list(deployment.books.entries())[-1]
+    for entry in commits:
+        assert entry["sum"]["survivors"] == theirs["sum"]["survivors"] == N - 1
+        assert entry["rdp"] == theirs["rdp"]
+
+
+@pytest.mark.parametrize("protocol", registry.names())
+def test_what_has_left_is_reserved_whatever_comes_of_it(protocol: str, tmp_path: Path) -> None:
+    """A server that takes the vectors and is heard of no more may have a sum: the worst case stays in the ledger."""
+    deployment = Deployment(protocol, tmp_path)
+    with pytest.raises((ThresholdError, SecAggError)):
+        deployment.run(**dict.fromkeys(NAMES, "consent"))
+    assert {tuple(deployment.phases(name)) for name in NAMES} == {("genesis", "reserve")}
+    assert all(client.uploaded for client in deployment.clients.values())
+
+
+@pytest.mark.parametrize("protocol", registry.names())
+def test_the_server_commits_before_anything_is_opened(protocol: str, tmp_path: Path) -> None:
+    """What it sends out with the survivors' signatures makes clients open the sum: that is in its ledger by then."""
+    deployment = Deployment(protocol, tmp_path)
+    opened: list[bool] = []
+
+    def watched(name: str) -> Any:
+        receive = deployment.clients[name].receive
+
+        def hear(frame: bytes) -> bytes:
+            phases = list(deployment.server.steps)
+            if phases.index(deployment.server.phase) > phases.index("consent"):
+                opened.append("commit" in [entry["phase"] for entry in deployment.books.entries()])
+            return receive(frame)
+
+        return hear
+
+    for name, client in deployment.clients.items():
+        client.receive = watched(name)  # type: ignore[method-assign]
+    deployment.run()
+    assert opened
+    assert all(opened)
