@@ -177,7 +177,7 @@ def test_another_update_after_the_upload(role: str, reopen: Reopen | None) -> No
 
     life = Life(role)
     life.live(2)
-    life.journal._records[life.evil.plan.session, life.evil.plan.round].pop()  # type: ignore[attr-defined]
+    life.journal._records[life.client._session(life.evil.plan), life.evil.plan.round].pop()  # type: ignore[attr-defined]
     life.restart(np.arange(7))
     first, second = life.evil.uploads[VICTIM], life.evil.tell(VICTIM, life.evil.committee)
     assert second.vector != first.vector
@@ -198,7 +198,7 @@ def test_another_committee_after_the_upload(role: str, reopen: Reopen | None, mo
     life.restart()
     attempt(lambda: evil.tell(VICTIM, evil.committee), PeerError, "Committee does not belong in phase")
     if isinstance(life.journal, MemoryJournal):
-        life.journal._records[evil.plan.session, evil.plan.round].pop()
+        life.journal._records[life.client._session(evil.plan), evil.plan.round].pop()
         life.restart()
         assert evil.tell(VICTIM, evil.committee).vector != evil.uploads[VICTIM].vector
 
@@ -230,7 +230,7 @@ def asked_again(reopen: Callable[[str], Journal], rolled_back: int) -> list[int]
         for v in evil.honest:
             name = evil.name(v)
             for _ in range(rolled_back):
-                books[name]._records[evil.plan.session, evil.plan.round].pop()  # type: ignore[attr-defined]
+                books[name]._records[evil.clients[v]._session(evil.plan), evil.plan.round].pop()  # type: ignore[attr-defined]
             evil.clients[v] = Client(evil.identities[name], evil.roster, policy=evil.policy, journal=books[name])
             evil.clients[v].start(evil.plan, evil.values[v])
     return (np.array(evil.sum_of(evil.present)) - evil.sum_of(alive)).tolist()  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from protocols.pairwise.phases import Phase
 from protocols.policy import Policy
 from secagg.errors import PeerError, PolicyError, ThresholdError
 from secagg.merkle import Node
-from tests.adversarial.attack import BOTH, Evil, small, switch_off
+from tests.adversarial.attack import BOTH, Evil, journal_by_count, small, switch_off
 
 VICTIM = 2
 
@@ -95,6 +95,7 @@ def test_alive_and_dead_to_the_same_client(protocol: str, monkeypatch: pytest.Mo
         both_kinds(uploaded(protocol))
     again = replace(PairwiseClient.steps[Phase.REVEAL], then=Phase.CONSENT)
     monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, Phase.REVEAL: again})
+    journal_by_count(monkeypatch)
     both_kinds(uploaded(protocol))
 
 
@@ -108,6 +109,7 @@ def test_two_consents(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
         two_signatures(uploaded(protocol))
     again = replace(PairwiseClient.steps[Phase.CONSENT], then=Phase.CONSENT)
     monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, Phase.CONSENT: again})
+    journal_by_count(monkeypatch)
     two_signatures(uploaded(protocol))
 
 
@@ -125,6 +127,7 @@ def test_unmask_twice(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
         twice(uploaded(protocol))
     again = replace(PairwiseClient.steps[Phase.REVEAL], then=Phase.REVEAL)
     monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, Phase.REVEAL: again})
+    journal_by_count(monkeypatch)
     twice(uploaded(protocol))
 
 

@@ -49,7 +49,7 @@ from secagg.errors import DecodeError, PeerError, ThresholdError, UsageError
 from secagg.lattice import Coefficients, QuotientRing, RunningSum
 from secagg.prg import Prg
 from secagg.shamir import reconstruct, unpack_shares
-from tests.adversarial.attack import switch_off
+from tests.adversarial.attack import journal_by_count, switch_off
 from tests.reference import lattice as reference
 
 POLICY = Policy(min_contributors=3, protocols={"threshold_ckks"}, corrupt=0)
@@ -768,6 +768,7 @@ def test_two_missing_sets_for_one_ciphertext(restart: bool, monkeypatch: pytest.
 
     again = replace(ThresholdClient.steps[Phase.RECOVER], then=Phase.MISSING)
     monkeypatch.setattr(ThresholdClient, "steps", {**ThresholdClient.steps, Phase.RECOVER: again})
+    journal_by_count(monkeypatch)
     scene = answered()
     seeds = dict[int, bytes]()
     for missing in ((0, 1), (2, 3), (4, 5)):

@@ -298,19 +298,19 @@ def test_noise_reckons_with_the_marked_of_a_cohort(monkeypatch: pytest.MonkeyPat
     assert start(5)
 
 
-def test_in_two_trees_with_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another tree, or the level above its own cohort, in the same round: one journal knows one plan of a round."""
+def test_two_plans_for_one_cohort_and_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever adds two sums would be asked for both, for their difference: a journal knows one plan of a round."""
     people = identities("c", 24)
     everybody = Roster.of(list(people.values()))
     name = everybody.names[0]
 
     def both() -> bytes:
         journal, frame = MemoryJournal(), b""
-        for beacon in (BEACON, b"of the other tree"):
-            tree = Tree((everybody, roster("a", 3)), 8, beacon, TERMS)
-            cohort = tree.cohort(0, tree.number_of(0, name))
+        tree = Tree((everybody, roster("a", 3)), 8, BEACON, TERMS)
+        cohort = tree.cohort(0, tree.number_of(0, name))
+        for least in (5, 6):
             client = Client(people[name], cohort, policy=Policy(min_contributors=3), journal=journal)
-            plan = RoundPlan.propose("secagg", cohort, ENCODING, min_contributors=5, session=SESSION)
+            plan = RoundPlan.propose("secagg", cohort, ENCODING, min_contributors=least, session=SESSION)
             frame = client.start(plan, np.zeros(LENGTH))
         return frame
 

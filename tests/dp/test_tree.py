@@ -38,7 +38,7 @@ def cohort(number: int, missing: int = 0, noise: NoiseSpec = SKELLAM, **changes:
         "l1": 60,
         "weight_bound": 1,
         "ring_bits": 20,
-        "signers": 3,
+        "signers": 2,
         "survivors": 10 - missing,
     }
     return SecureSum(**facts | changes)

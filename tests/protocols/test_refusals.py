@@ -208,10 +208,9 @@ SECRET = b"t" * 32
 
 def tree(ledger: Callable[[int], Ledger]) -> TreeRun:
     return simulate_tree(
-        grown(48, 12, SECRET),
+        grown(48, 12, SECRET, Terms(9, corrupt="0.03", dropout="0.03"), Terms(2, "secagg", dropout="0.4")),
         Encoding.integers(LENGTH, bits=6),
         lambda name: np.ones(LENGTH),
-        terms=[Terms(9, corrupt="0.03", dropout="0.03"), Terms(2, "secagg", dropout="0.4")],
         engine=Threads(1),
         secret=SECRET,
         round_=0,
