@@ -22,7 +22,7 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from secagg.encoding import Encoding
-from secagg.errors import UsageError
+from secagg.errors import PolicyError, UsageError
 from secagg.params import Adversary, Graph, GraphParameters
 from secagg.prg import Prg
 
@@ -194,7 +194,7 @@ def _terms(draw: Random, protocol: str, liar: str) -> _Terms:
     while True:
         try:
             return _drawn_terms(draw, protocol, liar)
-        except UsageError:  # infeasible: too few clients for so many dropouts and liars, or no room for the noise
+        except (UsageError, PolicyError):  # infeasible: too few clients for so many dropouts and liars, or no room for the noise
             continue
 
 
@@ -205,8 +205,8 @@ def _drawn_terms(draw: Random, protocol: str, liar: str) -> _Terms:
     roster, _ = people(n)
     ring = protocol == "secagg+" and n >= 6 and draw.random() < 0.7
     corrupt, dropout = draw.choice(["0", "0.1", "0.2", "0.3"]), draw.choice(["0", "0.1", "0.2", "0.3", "0.4"])
-    if liar == "server" and draw.random() < 0.5:
-        corrupt = f"1/{n}"
+    if liar == "client" or (liar == "server" and draw.random() < 0.5):
+        corrupt = f"{draw.choice([1, 1, max(n // 5, 1)])}/{n}"  # whoever lies is among those feared
     adversary = Adversary.CURIOUS if liar != "server" and draw.random() < 0.25 else Adversary.ACTIVE
     bad, gone = floor(Fraction(corrupt) * n), floor(Fraction(dropout) * n)
     if ring:
@@ -219,8 +219,9 @@ def _drawn_terms(draw: Random, protocol: str, liar: str) -> _Terms:
     least = draw.randint(min(bad + 2, n - gone), n - gone)
     if least < 2:
         raise UsageError("too few would stay")
-    encoding = _encoding(draw, liar)
-    noise = _noise(draw, encoding, n, bad, gone) if draw.random() < 0.35 else None
+    noisy = draw.random() < 0.35
+    encoding = _encoding(draw, liar, draw.randint(20, 80) if noisy and liar != "server" else draw.randint(3, 12))
+    noise = _noise(draw, encoding, n, bad, gone) if noisy else None
     if noise is not None:
         least = n - noise.dropouts
     beacon = BEACON if protocol == "oneshot" else b""
@@ -254,8 +255,8 @@ def _drawn_terms(draw: Random, protocol: str, liar: str) -> _Terms:
     return _Terms(plan, policy, bad, gone)
 
 
-def _encoding(draw: Random, liar: str) -> Encoding:
-    length, bits = draw.randint(3, 12), draw.choice([4, 8, 12, 16])
+def _encoding(draw: Random, liar: str, length: int) -> Encoding:
+    bits = draw.choice([4, 8, 12, 16])
     if liar == "server":
         return Encoding.integers(length, bits)
     kind = draw.random()

@@ -65,7 +65,7 @@ class Result:
                 yield "refused" if refusals else "went on"
             else:
                 named = getattr(record.failed, "culprits", ())
-                yield "named" if named else "too few" if record.server is not None else "no budget"
+                yield "named" if named else "stalled" if record.stalled else "too few" if record.server is not None else "no budget"
 
 
 def run(seed: int, fully: bool = True, **narrowed: Any) -> Result:
