@@ -138,16 +138,28 @@ def people(count: int) -> tuple[Roster, dict[str, Identity]]:
     return Roster.of(list(identities.values())), identities
 
 
-def deployed(seed: int, protocol: str | None = None, liar: str | None = None, move: str | None = None) -> Deployment:
-    """What this seed stands for. The other arguments narrow it down, for controls."""
+@dataclass(frozen=True)
+class Narrowed:
+    """What is not left to the seed. For the command line, and for controls."""
+
+    protocol: str | None = None
+    liar: str | None = None
+    """"" for nobody, "server" or "client"."""
+    move: str | None = None
+    noisy: bool | None = None
+    length: int | None = None
+
+
+def deployed(seed: int, narrowed: Narrowed = Narrowed()) -> Deployment:  # noqa: B008  # frozen
+    """What this seed stands for."""
     from tests.simulator.moves import CLIENT_MOVES, server_moves
 
     draw = Random(seed)
     drawn = draw.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-    protocol = protocol or drawn
+    protocol, move = narrowed.protocol or drawn, narrowed.move
     kind = draw.choices(["", "server", "client"], [40, 35, 25])[0]
-    kind = kind if liar is None else liar
-    terms = _terms(draw, protocol, kind)
+    kind = kind if narrowed.liar is None else narrowed.liar
+    terms = _terms(draw, protocol, kind, narrowed)
     plan, policy = terms.plan, terms.policy
     roster, identities = people(plan.clients)
     corrupt: tuple[str, ...] = ()
@@ -168,7 +180,7 @@ def deployed(seed: int, protocol: str | None = None, liar: str | None = None, mo
         reasons = ["other protocol", "more contributors", "another roster", *(["poor"] if plan.noise else ["noise"])]
         honest = [name for name in roster.names if name != who and name not in corrupt]
         refusing[draw.choice(honest)] = draw.choice(reasons)
-    rounds = 1 if kind == "server" and "earlier_round" not in moves else draw.choices([1, 2, 3], [60, 28, 12])[0]
+    rounds = draw.choices([1, 2, 3], [60, 28, 12])[0] if "earlier_round" not in moves else draw.choice([2, 3])
     books, strapped = frozenset[str](), False
     if plan.noise is not None:
         others = [name for name in roster.names if name not in (*refusing, *corrupt, who)]
@@ -190,17 +202,19 @@ class _Terms:
     may_miss: int
 
 
-def _terms(draw: Random, protocol: str, liar: str) -> _Terms:
+def _terms(draw: Random, protocol: str, liar: str, narrowed: Narrowed) -> _Terms:
     while True:
         try:
-            return _drawn_terms(draw, protocol, liar)
+            return _drawn_terms(draw, protocol, liar, narrowed)
         except (UsageError, PolicyError):  # infeasible: too few clients for so many dropouts and liars, or no room for the noise
             continue
 
 
-def _drawn_terms(draw: Random, protocol: str, liar: str) -> _Terms:
-    large = 0.004 if protocol in PAIRWISE else 0.0
-    low, high = draw.choices([(3, 6), (5, 9), (8, 13), (14, 24), (40, 60)], [45, 38, 15, 2, 100 * large])[0]
+def _drawn_terms(draw: Random, protocol: str, liar: str, narrowed: Narrowed) -> _Terms:
+    weights = [45, 38, 15, 2, 0.4 if protocol in PAIRWISE else 0]
+    if protocol == "secagg+" and liar == "server":  # what can be cut is large
+        weights = [5, 25, 45, 25, 0.4]
+    low, high = draw.choices([(3, 6), (5, 9), (8, 13), (14, 24), (40, 60)], weights)[0]
     n = draw.randint(low, high)
     roster, _ = people(n)
     ring = protocol == "secagg+" and n >= 6 and draw.random() < 0.7
@@ -210,17 +224,23 @@ def _drawn_terms(draw: Random, protocol: str, liar: str) -> _Terms:
     adversary = Adversary.CURIOUS if liar != "server" and draw.random() < 0.25 else Adversary.ACTIVE
     bad, gone = floor(Fraction(corrupt) * n), floor(Fraction(dropout) * n)
     if ring:
-        bad, degree = min(bad, 2), draw.choice(range(4, min(n - 1, 10) + 1, 2))
+        bad, degree = min(bad, 2), draw.choice(range(4, min(n - 1, draw.choice([5, 10])) + 1, 2))
         threshold = draw.randint(degree // 2 + bad + 1, max(degree // 2 + bad + 1, degree - 1))
         quorum = (n + bad) // 2 + 1
         gone = min(gone, degree - threshold, n - quorum)
         if threshold > degree or gone < 0:
             raise UsageError("no such ring")
+    if liar == "client" and not gone and draw.random() < 0.8:
+        raise UsageError("a liar must be missed by nobody, or whatever it does may end the round")
     least = draw.randint(min(bad + 2, n - gone), n - gone)
+    if liar == "server":
+        least = min(least, draw.randint(min(bad + 2, n - gone), n - gone))
     if least < 2:
         raise UsageError("too few would stay")
     noisy = draw.random() < 0.35
-    encoding = _encoding(draw, liar, draw.randint(20, 80) if noisy and liar != "server" else draw.randint(3, 12))
+    noisy = noisy if narrowed.noisy is None else narrowed.noisy
+    length = draw.randint(20, 80) if noisy and liar != "server" else draw.randint(3, 12)
+    encoding = _encoding(draw, liar, narrowed.length or length)
     noise = _noise(draw, encoding, n, bad, gone) if noisy else None
     if noise is not None:
         least = n - noise.dropouts

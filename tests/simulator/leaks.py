@@ -43,10 +43,11 @@ Pool = tuple[bytes, int, str]
 
 
 class Memory:
-    """What the oracle remembers of a session: seeds, which must never come again."""
+    """What the oracle remembers of a session: seeds, which must never come again, and keys that the server knows."""
 
     def __init__(self) -> None:
         self.seeds: set[bytes] = set()
+        self.keys: set[bytes] = set()
 
 
 def pairwise_sums(record: Record, corrupt: Iterable[Any], memory: Memory) -> list[frozenset[str]]:
@@ -54,7 +55,8 @@ def pairwise_sums(record: Record, corrupt: Iterable[Any], memory: Memory) -> lis
 
     ``corrupt`` are machines whose secrets the server has.
     """
-    view = _PairwiseView(record, list(corrupt))
+    view = _PairwiseView(record, list(corrupt), memory.keys)
+    memory.keys |= view.known_keys
     uploads = [(name, upload) for name, upload in record.from_clients(Upload) if record.honest(name)]
     streams = [view.streams(name, upload) for name, upload in uploads]
     where: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
@@ -106,13 +108,13 @@ def check_pairwise(record: Record, corrupt: Iterable[Any], memory: Memory) -> bo
 
 
 class _PairwiseView:
-    def __init__(self, record: Record, corrupt: list[Any]) -> None:
+    def __init__(self, record: Record, corrupt: list[Any], known: set[bytes]) -> None:
         self.record, self.t = record, parameters_of(record.plan).threshold
         self._corrupt = corrupt
         self._agreed: dict[frozenset[bytes], bytes] = {}
         self.machines = {name: m for name, m in record.machines.items() if hasattr(m, "_cohort")}
         self.at = {(m._cohort.root, m._u): m for name, m in self.machines.items() if record.honest(name)}
-        self.known_keys = {m._mask_key.public for m in corrupt}
+        self.known_keys = known | {m._mask_key.public for m in corrupt}
         self.known_selves: set[tuple[bytes, int]] = set()
         self._rebuild()
 

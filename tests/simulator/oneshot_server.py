@@ -15,17 +15,21 @@ from tests.adversarial.oneshot_attack import Evil
 from tests.simulator.deployment import Deployment
 from tests.simulator.moves import mutated
 from tests.simulator.network import damaged
+from tests.simulator.pairwise_server import old_frames
 from tests.simulator.parties import Party, Record
 
 
 class Told(Evil):
     """``Evil`` whose clients may refuse, die and come back, and whose every word is recorded."""
 
-    def __init__(self, deployment: Deployment, record: Record, parties: Mapping[str, Party]) -> None:
+    def __init__(
+        self, deployment: Deployment, record: Record, parties: Mapping[str, Party], earlier: Sequence[Record]
+    ) -> None:
         corrupt = [deployment.roster.number(name) for name in deployment.corrupt]
         super().__init__(record.plan, deployment.roster, deployment.identities, corrupt, deployment.policy)
         self.record, self.draw, self.phase = record, deployment.draw("server", record.number), ""
         self.parties, self.restarting = parties, deployment.draw("restart").random() < 0.3
+        self.earlier = [(one.plan, said.message) for one in earlier for said in one.said]
         updates = deployment.updates(record.number)
         self.values = [updates[name] for name in deployment.roster.names]
 
@@ -309,9 +313,7 @@ def garbage(story: Story) -> None:
 
 
 def earlier_round(story: Story) -> None:
-    evil = story.evil
-    other = replace(evil.plan, round=evil.plan.round + 1)
-    _everywhere(story, lambda one: [evil.messages.encode(other, one), one, one])
+    _everywhere(story, lambda one: [*old_frames(story.evil, one), one, one])
 
 
 MOVES: dict[str, Callable[[Story], None]] = {
@@ -338,8 +340,10 @@ MOVES: dict[str, Callable[[Story], None]] = {
 }
 
 
-def attack(deployment: Deployment, record: Record, parties: Mapping[str, Party]) -> None:
-    evil = Told(deployment, record, parties)
+def attack(
+    deployment: Deployment, record: Record, parties: Mapping[str, Party], earlier: Sequence[Record] = ()
+) -> None:
+    evil = Told(deployment, record, parties, earlier)
     evil.begin()
     if len(evil.joins) >= 2:
         Story(evil, deployment.moves).tell()

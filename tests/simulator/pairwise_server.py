@@ -15,7 +15,6 @@ from protocols.cohort import to_bitmap
 from protocols.machine import SERVER
 from protocols.pairwise.messages import Consents, Delivery, SealedShares, SignedConsent, Survivors
 from protocols.pairwise.rules import parameters_of
-from protocols.plan import RoundPlan
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError
 from secagg.params import Graph
 from tests.adversarial.attack import Evil
@@ -28,7 +27,9 @@ from tests.simulator.parties import Party, Record
 class Told(Evil):
     """``Evil`` whose clients may refuse, die and come back, and whose every word is recorded."""
 
-    def __init__(self, deployment: Deployment, record: Record, parties: Mapping[str, Party]) -> None:
+    def __init__(
+        self, deployment: Deployment, record: Record, parties: Mapping[str, Party], earlier: Sequence[Record]
+    ) -> None:
         corrupt = [deployment.roster.number(name) for name in deployment.corrupt]
         seed = deployment.draw("evil", record.number).getrandbits(60)
         super().__init__(
@@ -36,7 +37,7 @@ class Told(Evil):
         )
         self.record, self.draw, self.phase = record, deployment.draw("server", record.number), ""
         self.clients = {u: parties[self.name(u)] for u in self.honest}  # type: ignore[misc]
-        self.parties = parties
+        self.parties, self.earlier = parties, [(one.plan, said.message) for one in earlier for said in one.said]
         self.restarting = deployment.draw("restart").random() < 0.3
         updates = deployment.updates(record.number)
         self.values = [updates[self.name(u)] for u in self.members]  # type: ignore[assignment]
@@ -76,6 +77,8 @@ class Told(Evil):
                     self.adverts[u] = self.messages.decode(self.plan, party.join(self.record, self.values[u]))  # type: ignore[assignment,arg-type]
             except SecAggError as error:
                 self.record.refused[self.name(u)] = error
+            else:
+                self.record.hear("advertise", self.name(u), SERVER, self.frame(self.adverts[u]))
         self.found([self.adverts[u] for u in sorted(self.adverts)])
 
 
@@ -158,13 +161,21 @@ class Story:
         size = self.draw.randint(2, max(2, len(order) - 1))
         return [order[(start + i) % len(order)] for i in range(size)]
 
+    def core(self) -> list[int]:
+        """A part of the cohort in which everybody has t holders of its shares, so that it can do without the rest."""
+        evil, part = self.evil, set(self.everybody)
+        part -= set(self.draw.sample(self.everybody, self.draw.randint(1, max(len(part) // 3, 1))))
+        while short := {u for u in part if len(part & set(evil.holders(u))) < evil.t}:
+            part -= short
+        return sorted(part) or self.arc()
+
 
 # Who gets whose boxes.
 
 
 def withhold_from_a_group(story: Story) -> None:
-    """A group masks only among itself."""
-    group, evil = set(story.arc()), story.evil
+    """A group masks only among itself; it is large enough for that."""
+    group, evil = set(story.core()), story.evil
     story.deliveries = lambda u: [evil.delivery(u, group if u in group else None)]
 
 
@@ -259,6 +270,10 @@ def two_stories(story: Story) -> None:
     """A stretch of the ring hears that all survived, the rest that one or two of the others did not."""
     evil, part = story.evil, set(story.arc())
     gone = set(story.draw.sample(story.everybody, min(2, len(story.everybody) - 1)))
+    if story.draw.random() < 0.5:  # two halves of the ring, and the difference as far from one as it can be
+        order = evil.cohort._graph._order.tolist()
+        half, far = len(order) // 2, 3 * len(order) // 4
+        part, gone = set(order[:half]), set(order[far : far + story.draw.randint(1, 2)])
     story.alive = lambda u: set(evil.headers) if u in part else {u} | set(evil.headers) - gone
 
 
@@ -474,14 +489,18 @@ def garbage(story: Story) -> None:
 
 
 def earlier_round(story: Story) -> None:
-    """Frames that were for the next round, or come from the last one, and everything twice."""
-    evil = story.evil
+    """Frames of earlier rounds, as they were or with this round's number; those of the next one; everything twice."""
+    _everywhere(story, lambda one: [*old_frames(story.evil, one), one, one])
 
-    def of_another(one: Any) -> list[Any]:
-        frame = evil.messages.encode(_next(evil.plan), one)
-        return [frame, one, one]
 
-    _everywhere(story, of_another)
+def old_frames(evil: Any, one: Any) -> list[Any]:
+    """Of all that passed in earlier rounds something of this kind, if there is any."""
+    frames: list[Any] = [evil.messages.encode(replace(evil.plan, round=evil.plan.round + 1), one)]
+    like = [(plan, message) for plan, message in evil.earlier if type(message) is type(one)]
+    if like:
+        plan, message = evil.draw.choice(like)
+        frames += [evil.messages.encode(plan, message), message]
+    return frames
 
 
 def another_plan(story: Story) -> None:
@@ -502,10 +521,6 @@ def another_plan(story: Story) -> None:
         return deliver(u)
 
     story.deliveries = lies
-
-
-def _next(plan: RoundPlan) -> RoundPlan:
-    return replace(plan, round=plan.round + 1)
 
 
 MOVES: dict[str, Callable[[Story], None]] = {
@@ -541,8 +556,10 @@ MOVES: dict[str, Callable[[Story], None]] = {
 }
 
 
-def attack(deployment: Deployment, record: Record, parties: Mapping[str, Party]) -> None:
-    evil = Told(deployment, record, parties)
+def attack(
+    deployment: Deployment, record: Record, parties: Mapping[str, Party], earlier: Sequence[Record] = ()
+) -> None:
+    evil = Told(deployment, record, parties, earlier)
     evil.begin()
     if len(evil.leaves) >= 2:
         Story(evil, deployment.moves).tell()

@@ -81,8 +81,6 @@ class Record:
     server: Any = None
     failed: SecAggError | None = None
     """Why the server gave up."""
-    stalled: bool = False
-    """A liar has ended the round and is not named, although all could have gone well without it."""
     charged: list[tuple[str, str, list[str]]] = field(default_factory=list)
     """(whose ledger, before which message left, what was in it about this round)"""
     opened: dict[str, frozenset[tuple[str, bytes]]] = field(default_factory=dict)
