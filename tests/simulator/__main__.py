@@ -7,12 +7,12 @@ import json
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from typing import Any
 
 from protocols import registry
-from tests.simulator.deployment import Narrowed
+from tests.simulator.deployment import KINDS, Narrowed
 from tests.simulator.oracles import check_variance
 from tests.simulator.parties import Failure
 from tests.simulator.run import Result, Tally, run, run_many
@@ -95,7 +95,14 @@ def again(seed: int, narrowed: Narrowed) -> str:
 
 
 def replay(seed: int, narrowed: Narrowed) -> int:
+    """One seed, and if it fails, again without the faults that the failure does not need."""
     result = run(seed, narrowed)
+    for kind in KINDS if result.failure else ():
+        calmer = replace(narrowed, without=narrowed.without | {kind})
+        if (calm := run(seed, calmer)).failure.split(":")[0] == result.failure.split(":")[0]:
+            result, narrowed = calm, calmer
+    if narrowed.without:
+        print(f"it fails as well without: {', '.join(sorted(narrowed.without))}")
     for line in trace(result):
         print(line)
     return 1 if result.failure else 0
@@ -112,7 +119,9 @@ def trace(result: Result) -> list[str]:
     lines.append(f"  {plan.encoding}")
     lines.append(f"  noise {plan.noise}; up to {d.may_miss} may be missing")
     lines.append(f"  liar: {d.liar or 'nobody'} {', '.join(d.moves)}; corrupt: {', '.join(d.corrupt) or 'nobody'}")
-    lines.append(f"  refusing: {dict(d.refusing)}; own budgets: {sorted(d.books)}; journals in files: {sorted(d.durable)}")
+    lines.append(
+        f"  refusing: {dict(d.refusing)}; own budgets: {sorted(d.books)}; journals in files: {sorted(d.durable)}"
+    )
     for record in result.records:
         faults = d.faults(record.number)
         lines.append(f"round {record.number}")

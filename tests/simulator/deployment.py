@@ -7,7 +7,7 @@ computed here a second time, from the words of the docs: how many may be missing
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cache
 from math import ceil, floor
@@ -53,6 +53,10 @@ class Faults:
         return frozenset([*self.silent, *(name for name, _ in self.garbled), *(name for name, _ in self.garbled_down)])
 
 
+NONE = Faults()
+KINDS = tuple(field_.name for field_ in fields(Faults))
+
+
 @dataclass(frozen=True)
 class Deployment:
     seed: int
@@ -77,7 +81,9 @@ class Deployment:
     books: frozenset[str]
     """Clients that keep a privacy budget of their own."""
     strapped: bool
-    """The server's budget is enough for one round only."""
+    """The server's budget is not enough for any round."""
+    without: frozenset[str] = frozenset()
+    """Faults that do not happen, of ``KINDS``."""
 
     @property
     def phases(self) -> list[str]:
@@ -118,9 +124,11 @@ class Deployment:
                 garbled.add((name, phase))
             else:
                 garbled_down.add((name, phase))
-        restarts = {(draw.choice(self.roster.names), draw.choice(self.phases[1:])) for _ in range(draw.choice([0, 0, 1, 3]))}
+        restarts = {
+            (draw.choice(self.roster.names), draw.choice(self.phases[1:])) for _ in range(draw.choice([0, 0, 1, 3]))
+        }
         duplicated = draw.sample(self.phases, draw.choice([0, 0, 1]))
-        return Faults(
+        faults = Faults(
             silent,
             frozenset(garbled),
             frozenset(garbled_down),
@@ -128,6 +136,7 @@ class Deployment:
             draw.random() < 0.3,
             frozenset(restarts),
         )
+        return replace(faults, **{kind: getattr(NONE, kind) for kind in self.without})
 
 
 @cache
@@ -148,9 +157,11 @@ class Narrowed:
     move: str | None = None
     noisy: bool | None = None
     length: int | None = None
+    without: frozenset[str] = frozenset()
+    """Faults that do not happen, of ``KINDS``."""
 
 
-def deployed(seed: int, narrowed: Narrowed = Narrowed()) -> Deployment:  # noqa: B008  # frozen
+def deployed(seed: int, narrowed: Narrowed = Narrowed()) -> Deployment:  # frozen
     """What this seed stands for."""
     from tests.simulator.moves import CLIENT_MOVES, server_moves
 
@@ -189,7 +200,7 @@ def deployed(seed: int, narrowed: Narrowed = Narrowed()) -> Deployment:  # noqa:
     durable = frozenset(draw.sample(roster.names, 1)) if draw.random() < 0.08 else frozenset[str]()
     return Deployment(
         seed, plan, roster, identities, policy, rounds, who, moves, corrupt, terms.may_miss, refusing, durable, books,
-        strapped,
+        strapped, narrowed.without,
     )  # fmt: skip
 
 
@@ -206,7 +217,7 @@ def _terms(draw: Random, protocol: str, liar: str, narrowed: Narrowed) -> _Terms
     while True:
         try:
             return _drawn_terms(draw, protocol, liar, narrowed)
-        except (UsageError, PolicyError):  # infeasible: too few clients for so many dropouts and liars, or no room for the noise
+        except (UsageError, PolicyError):  # too few clients for so many dropouts and liars, or no room for the noise
             continue
 
 
@@ -295,4 +306,3 @@ def _noise(draw: Random, encoding: Encoding, n: int, bad: int, gone: int) -> Noi
     if not noise.drawable(n):
         raise UsageError("more noise than can be drawn")
     return noise
-

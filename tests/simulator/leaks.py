@@ -158,7 +158,9 @@ class _PairwiseView:
                 by_count[min(len(shares), self.t)].append((pool, shares))
         for count, some in by_count.items():
             chosen = [sorted(shares)[:count] for _, shares in some]
-            values = np.stack([[unpack_shares(shares[v], 1)[0] for v in c] for c, (_, shares) in zip(chosen, some, strict=True)])
+            values = np.stack(
+                [[unpack_shares(shares[v], 1)[0] for v in c] for c, (_, shares) in zip(chosen, some, strict=True)]
+            )
             for ((root, u, kind), _), secret in zip(some, reconstruct(np.array(chosen) + 1, values), strict=True):
                 machine = self.at[root, u]
                 if secret == machine._mask_key.secret and kind == "key":

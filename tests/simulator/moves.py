@@ -165,11 +165,18 @@ def _some(liar: Liar, count: int) -> set[int]:
 def boxes_that_do_not_open(liar: Liar, message: Any) -> list[Any] | None:
     if isinstance(message, pairwise.Dealt):
         bad = _some(liar, len(message.boxes))
-        boxes = [replace(b, box=liar.draw.randbytes(len(b.box))) if i in bad else b for i, b in enumerate(message.boxes)]
+        boxes = [
+            replace(b, box=liar.draw.randbytes(len(b.box))) if i in bad else b for i, b in enumerate(message.boxes)
+        ]
         return [pairwise.Dealt(tuple(boxes))]
     if isinstance(message, threshold.Part):
         bad = _some(liar, len(message.boxes))
-        return [replace(message, boxes=tuple(liar.draw.randbytes(len(b)) if i in bad else b for i, b in enumerate(message.boxes)))]
+        return [
+            replace(
+                message,
+                boxes=tuple(liar.draw.randbytes(len(b)) if i in bad else b for i, b in enumerate(message.boxes)),
+            )
+        ]
     return None
 
 

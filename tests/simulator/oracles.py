@@ -78,7 +78,13 @@ def check_errors(deployment: Deployment, record: Record) -> None:
                 insist(SERVER in error.culprits, "a client names the server for what it was sent:", party, error)
                 careful = record.plan.protocol != "ckks" or not liar
                 excused = liar == SERVER or party in record.touched
-                insist(excused or not careful, "an honest server passes nothing on that a client refuses:", phase, party, error)
+                insist(
+                    excused or not careful,
+                    "an honest server passes nothing on that a client refuses:",
+                    phase,
+                    party,
+                    error,
+                )
         elif liar != SERVER:
             named = getattr(error, "culprits", ())
             insist(sender in named, "the server names who sent it:", sender, error)
@@ -140,7 +146,9 @@ def check_sum(deployment: Deployment, record: Record) -> None:
         plain += record.values[name]
     noise = plan.noise
     if noise is not None and (level := level_of(noise, plan.clients - len(outcome.survivors))) < noise.components:
-        refused = {sender for phase, party, sender, _ in record.errors if party == SERVER and phase == OPENS[plan.protocol]}
+        refused = {
+            sender for phase, party, sender, _ in record.errors if party == SERVER and phase == OPENS[plan.protocol]
+        }
         seeds = {  # as they arrived: a damaged one takes other noise off than was added
             one.sender: one.message.surplus
             for one in record.said
@@ -164,8 +172,12 @@ def check_sum(deployment: Deployment, record: Record) -> None:
             wanted += weights[name] * updates[name] * min(1.0, encoding.clip_l2 / norm if norm else 1.0)
         rounding = sum(weights[name] for name in outcome.survivors) * math.sqrt(2 * encoding.length) / encoding.scale
         tolerated = 1e-6 if encoding.scale == 1.0 else rounding
-        if not encoding.rotate and encoding.scale == 1.0 or encoding.clip_inf >= encoding.clip_l2:
-            insist(bool(np.abs(decoded.vector - wanted).max() <= tolerated + 1e-9), "the decoded sum", decoded.vector - wanted)
+        if (not encoding.rotate and encoding.scale == 1.0) or encoding.clip_inf >= encoding.clip_l2:
+            insist(
+                bool(np.abs(decoded.vector - wanted).max() <= tolerated + 1e-9),
+                "the decoded sum",
+                decoded.vector - wanted,
+            )
         if encoding.weight_bound > 1:
             insist(decoded.weight == sum(weights[name] for name in outcome.survivors), "the sum of the weights")
 
@@ -232,7 +244,9 @@ def check_variance(found: Mapping[str, Noise]) -> None:
     for protocol, noise in found.items():
         over = noise.squares - noise.coordinates
         room = 2 * math.sqrt(noise.spread * x)
-        insist(-room <= over <= room + 2 * x, "noise of the planned variance:", protocol, noise.squares / noise.coordinates)
+        insist(
+            -room <= over <= room + 2 * x, "noise of the planned variance:", protocol, noise.squares / noise.coordinates
+        )
 
 
 # Ledgers
@@ -249,7 +263,9 @@ def check_charges(deployment: Deployment, record: Record) -> None:
             wanted = ["reserve", "commit"] if opened else ["reserve"]
             insist(phases == wanted, "the server's ledger before", after, "holds", wanted, "not", phases)
         elif before == "Upload":
-            insist(phases in (["reserve"], ["reserve", "commit"]), "a client reserves before it uploads:", whose, phases)
+            insist(
+                phases in (["reserve"], ["reserve", "commit"]), "a client reserves before it uploads:", whose, phases
+            )
         else:
             insist(phases == ["reserve", "commit"], "a client commits before it gives shares away:", whose, phases)
 
@@ -260,7 +276,10 @@ def check_ledger(path: Path, key: Any, rounds: Iterable[Record], whose: str, ful
     book = verify(rows, key.public)
     entries = [parse(body) for body, _ in rows]
     if fully:
-        lines = [json.dumps({"body": e, "signature": s.hex()}, sort_keys=True, separators=(",", ":")) for e, (_, s) in zip(entries, rows, strict=True)]
+        lines = [
+            json.dumps({"body": e, "signature": s.hex()}, sort_keys=True, separators=(",", ":"))
+            for e, (_, s) in zip(entries, rows, strict=True)
+        ]
         found = list(problems(("\n".join(lines) + "\n").encode(), key.public, book.head))
         insist(not found, "an auditor finds nothing wrong:", found)
     budget = Fraction(entries[0]["epsilon"])
@@ -282,7 +301,9 @@ def check_commit(record: Record, entry: Mapping[str, Any]) -> None:
     """The facts of the round, and what they cost by the formula: never less than what happened."""
     plan, facts = record.plan, entry["sum"]
     if record.outcome is not None:
-        insist(facts["survivors"] == len(record.outcome.survivors), "as many survivors as there were:", facts["survivors"])
+        insist(
+            facts["survivors"] == len(record.outcome.survivors), "as many survivors as there were:", facts["survivors"]
+        )
     noise = plan.noise
     if noise is None or noise.family is not Family.SKELLAM:
         return

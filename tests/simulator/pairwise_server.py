@@ -32,9 +32,7 @@ class Told(Evil):
     ) -> None:
         corrupt = [deployment.roster.number(name) for name in deployment.corrupt]
         seed = deployment.draw("evil", record.number).getrandbits(60)
-        super().__init__(
-            record.plan, deployment.roster, deployment.identities, corrupt, deployment.policy, seed=seed
-        )
+        super().__init__(record.plan, deployment.roster, deployment.identities, corrupt, deployment.policy, seed=seed)
         self.record, self.draw, self.phase = record, deployment.draw("server", record.number), ""
         self.clients = {u: parties[self.name(u)] for u in self.honest}  # type: ignore[misc]
         self.parties, self.earlier = parties, [(one.plan, said.message) for one in earlier for said in one.said]
@@ -256,7 +254,10 @@ def _unopenable(story: Story, u: int, boxes: list[SealedShares]) -> list[SealedS
 def _forged(story: Story, u: int, boxes: list[SealedShares]) -> list[SealedShares]:
     """Corrupt clients' boxes, sealed anew with nothing in them."""
     evil = story.evil
-    return [evil.forged_box(one.peer, u) if evil.puppet(one.peer) is not None and evil.puppet(u) is None else one for one in boxes]
+    return [
+        evil.forged_box(one.peer, u) if evil.puppet(one.peer) is not None and evil.puppet(u) is None else one
+        for one in boxes
+    ]
 
 
 swap_boxes, reflect_boxes, repeat_a_box = map(_box_lie, (_swapped, _reflected, _repeated))
@@ -338,7 +339,12 @@ def both_kinds(story: Story) -> None:
     def two(v: int, signed: dict[int, bytes]) -> list[Any]:
         fewer = set(evil.headers) - {story.victim}
         other = {u: evil.sign(evil.leaves[u].client, fewer) for u in signed if evil.puppet(u) is not None}
-        return [evil.consents(v, signed), evil.consents(v, signed | other), evil.survivors(v, fewer), evil.consents(v, signed)]
+        return [
+            evil.consents(v, signed),
+            evil.consents(v, signed | other),
+            evil.survivors(v, fewer),
+            evil.consents(v, signed),
+        ]
 
     story.consents = two
 
@@ -564,4 +570,3 @@ def attack(
     if len(evil.leaves) >= 2:
         Story(evil, deployment.moves).tell()
     record.machines |= {evil.name(u): puppet.round for u, puppet in evil.puppets.items()}
-

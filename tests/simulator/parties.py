@@ -153,11 +153,14 @@ class Party:
             self._journal = SqliteJournal(self._path, pinned=pinned)
         self._born()
         plan, update, weight = self._started
-        if self._encoded is not None and draw.random() < 0.5:
-            encoded = self._encoded
-            frame = self.client.resume(plan, lambda: encoded)
-        else:
-            frame = self.client.start(plan, update, weight)
+        try:
+            if self._encoded is not None and draw.random() < 0.5:
+                encoded = self._encoded
+                frame = self.client.resume(plan, lambda: encoded)
+            else:
+                frame = self.client.start(plan, update, weight)
+        except SecAggError as error:
+            raise Failure(f"a restarted client goes on where it was: {self.name} {error}") from error
         insist(frame == self._last, "a restarted client repeats its last frame:", self.name)
 
     def receive(self, frame: bytes) -> bytes:

@@ -105,9 +105,7 @@ class _World:
         if self.plan.noise is not None and folder is not None:
             self.ledger = self._book(folder, SERVER, self._budget())
             held.callback(self.ledger.close)
-        self.parties = {
-            name: self._party(name, folder) for name in deployment.roster.names if name != deployment.liar
-        }
+        self.parties = {name: self._party(name, folder) for name in deployment.roster.names if name != deployment.liar}
         for party in self.parties.values():
             held.callback(party.close)
         self.liar = None
@@ -245,4 +243,3 @@ def run_many(first: int, rounds: int, narrowed: Narrowed, worker: int = 0, worke
             break
     tally.cpu_seconds = time.process_time() - began
     return tally
-
