@@ -13,7 +13,7 @@ from typing import Any
 
 from protocols.cohort import to_bitmap
 from protocols.machine import SERVER
-from protocols.pairwise.messages import Consents, Delivery, SealedShares, SignedConsent, Survivors
+from protocols.pairwise.messages import Consents, Delivery, Neighbour, SealedShares, SignedConsent, Survivors
 from protocols.pairwise.rules import parameters_of
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError
 from secagg.params import Graph
@@ -408,9 +408,10 @@ def wrong_introduction(story: Story) -> None:
             return [replace(true, size=true.size + story.draw.choice([-1, 1])), true]
         if kind == 2 and len(story.everybody) > 1:
             return [evil.introduction(story.draw.choice([v for v in story.everybody if v != u])), true]
-        if kind == 3 and true.neighbours:
-            i = story.draw.randrange(len(true.neighbours))
-            return [replace(true, neighbours=true.neighbours[:i] + true.neighbours[i + 1 :]), true]
+        if kind == 3 and true.neighbours:  # fewer, or others, with a proof that fits
+            shown = story.some(v for v in story.everybody if v != u)
+            neighbours = tuple(Neighbour(v, evil.leaves[v]) for v in sorted(shown))
+            return [replace(true, neighbours=neighbours, proof=evil.tree.proof([u, *sorted(shown)])), true]
         return [mutated(true, story.draw), true]
 
     story.introductions = lies
