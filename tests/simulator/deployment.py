@@ -22,7 +22,7 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from secagg.encoding import Encoding
-from secagg.errors import PolicyError, UsageError
+from secagg.errors import PolicyError, SecAggError, UsageError
 from secagg.params import Adversary, Graph, GraphParameters
 from secagg.prg import Prg
 
@@ -214,11 +214,13 @@ class _Terms:
 
 
 def _terms(draw: Random, protocol: str, liar: str, narrowed: Narrowed) -> _Terms:
-    while True:
+    last: SecAggError | None = None
+    for _ in range(1000):
         try:
             return _drawn_terms(draw, protocol, liar, narrowed)
-        except (UsageError, PolicyError):  # too few clients for so many dropouts and liars, or no room for the noise
-            continue
+        except (UsageError, PolicyError) as error:  # too few clients for so many dropouts and liars, no room for noise
+            last = error
+    raise UsageError(f"no such deployment of {protocol} can be found: {last}")
 
 
 def _drawn_terms(draw: Random, protocol: str, liar: str, narrowed: Narrowed) -> _Terms:

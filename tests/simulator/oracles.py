@@ -122,6 +122,12 @@ def check_end(deployment: Deployment, record: Record, faults: Faults) -> None:
         for one in record.said
         if one.receiver == SERVER and one.phase == "upload" and one.honest and type(one.message).__name__ == "Upload"
     }
+    # Whoever was told something damaged may believe it, and be refused for what it says then.
+    uploaded -= {
+        sender
+        for phase, party, sender, _ in record.errors
+        if phase == "upload" and party == SERVER and sender in record.touched
+    }
     insist(survivors - {liar} == uploaded - {liar}, "the survivors are those who uploaded:", survivors ^ uploaded)
     least = least_contributors(plan) if plan.protocol == "oneshot" else plan.min_contributors
     insist(len(survivors) >= least, "enough survivors:", len(survivors), "of", least)
