@@ -90,6 +90,7 @@ def pairwise_sums(record: Record, corrupt: Iterable[Any], memory: Memory) -> lis
 
 def check_pairwise(record: Record, corrupt: Iterable[Any], memory: Memory) -> bool:
     """Only the sum over the honest survivors of the one set that was signed. Whether that sum is there."""
+    corrupt = list(corrupt)
     honest = {name: machine for name, machine in record.machines.items() if record.honest(name)}
     revealed = {name for name, _ in record.from_clients(Reveal)} & honest.keys()
     sets = {(m._cohort.root, m._bitmap): m for name, m in honest.items() if name in revealed}
@@ -99,6 +100,11 @@ def check_pairwise(record: Record, corrupt: Iterable[Any], memory: Memory) -> bo
         survivors = from_bitmap(bitmap, range(machine._cohort.size))
         least = max(record.plan.min_contributors, parameters_of(record.plan).threshold)
         insist(len(survivors) >= least, "a set of survivors is large enough:", len(survivors), "of", least)
+        said = {name for name, kind in record.answers if kind == "Consent"}
+        signed = {name for name in said if (m := record.machines[name])._cohort.root == root and m._bitmap == bitmap}
+        signed |= {m.identity.name for m in corrupt if m._u in survivors}
+        needed = max(least, parameters_of(record.plan).quorum)
+        insist(len(signed) >= needed, "enough have signed a set that is revealed for:", len(signed), "of", needed)
         inside = {name for name, m in honest.items() if hasattr(m, "_cohort") and m._cohort.root == root}
         allowed = frozenset(name for name in inside if honest[name]._u in survivors)
     sums = pairwise_sums(record, corrupt, memory)
@@ -202,6 +208,7 @@ def check_oneshot(record: Record, corrupt: Iterable[Any]) -> bool:
     distinct = set(sets.values())
     insist(len(distinct) <= 1, "honest members have answered for one set of uploads, not for", len(distinct))
     (signed,) = distinct
+    insist(len(set(signed)) == len(signed), "nobody's upload is counted twice")
     least = least_contributors(record.plan)
     insist(len(signed) >= least, "a set of contributors is large enough:", len(signed), "of", least)
     combinations = oneshot_combinations(record, sets, list(corrupt))
@@ -216,7 +223,7 @@ def check_oneshot(record: Record, corrupt: Iterable[Any]) -> bool:
 
 
 def oneshot_combinations(
-    record: Record, sets: Mapping[str, frozenset[tuple[str, bytes]]], corrupt: list[Any]
+    record: Record, sets: Mapping[str, tuple[tuple[str, bytes], ...]], corrupt: list[Any]
 ) -> tuple[list[tuple[str, bytes]], NDArray[np.int64]] | None:
     """(uploads of honest clients, a basis of the combinations of them whose secret the server has)."""
     machine = record.machines[next(iter(sets))]

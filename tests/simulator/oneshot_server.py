@@ -166,6 +166,21 @@ def ghosts(story: Story) -> None:
     story.deliveries = lies
 
 
+def count_twice(story: Story) -> None:
+    """One client's contribution stands twice, and everybody is told the same."""
+    evil = story.evil
+
+    def order(alive: set[int]) -> list[int]:
+        return sorted([*alive, *(alive & {story.victim})])
+
+    def signed_by_honest(v: int, alive: set[int], signed: dict[int, bytes]) -> list[Any]:
+        true = evil.consents(alive, {u: one for u, one in signed.items() if u not in evil.puppets})
+        return [replace(true, contributed=evil.seats.contributed([evil.uploads[u].header for u in order(alive)]))]
+
+    story.deliveries = lambda v, alive: [evil.delivery(v, order(alive))]
+    story.consents = signed_by_honest
+
+
 def _delivery_lie(change: Callable[[Story, int, list[Any]], list[Any]]) -> Callable[[Story], None]:
     def move(story: Story) -> None:
         def lies(v: int, alive: set[int]) -> list[Any]:
@@ -323,6 +338,7 @@ MOVES: dict[str, Callable[[Story], None]] = {
     "uploads_left_out": uploads_left_out,
     "ghosts": ghosts,
     "swap_boxes": swap_boxes,
+    "count_twice": count_twice,
     "repeat_contributions": repeat_contributions,
     "boxes_of_another_member": boxes_of_another_member,
     "alter_headers": alter_headers,

@@ -90,6 +90,7 @@ class Story:
         self.victim = self.draw.choice(self.honest)
         self.dealing = set(self.everybody)
         self.uploading = set(self.everybody)
+        self.consenting = set(self.everybody)
         self.introductions: Callable[[int], list[Any]] = lambda u: [evil.introduction(u)]
         self.deliveries: Callable[[int], list[Any]] = lambda u: [evil.delivery(u)]
         self.alive: Callable[[int], set[int]] = lambda u: set(evil.headers)
@@ -131,7 +132,7 @@ class Story:
         signed: dict[int, tuple[set[int], bytes]] = {}
         for u in sorted(evil.headers):
             alive = self.alive(u)
-            if evil.puppet(u) is None:
+            if evil.puppet(u) is None and u in self.consenting:
                 consent = evil.ask(u, self.survivors(u, alive))
                 if type(consent).__name__ == "Consent":
                     signed[u] = set(alive), consent.signature
@@ -360,6 +361,11 @@ def few_signatures(story: Story) -> None:
     story.signing = fewer
 
 
+def few_are_asked(story: Story) -> None:
+    """No more sign than the server likes, and these are shown all that there is."""
+    story.consenting = set(story.some(story.everybody)[: max(len(story.everybody) * 2 // 3, 1)])
+
+
 def signatures_on_other_sets(story: Story) -> None:
     """All that were made, whatever they are on."""
     story.signing = lambda v, signed: {u: signature for u, (_, signature) in signed.items()}
@@ -549,6 +555,7 @@ MOVES: dict[str, Callable[[Story], None]] = {
     "alter_headers": alter_headers,
     "both_kinds": both_kinds,
     "few_signatures": few_signatures,
+    "few_are_asked": few_are_asked,
     "signatures_on_other_sets": signatures_on_other_sets,
     "repeated_signatures": repeated_signatures,
     "corrupt_sign_everything": corrupt_sign_everything,

@@ -83,7 +83,7 @@ class Record:
     """Why the server gave up."""
     charged: list[tuple[str, str, list[str]]] = field(default_factory=list)
     """(whose ledger, before which message left, what was in it about this round)"""
-    opened: dict[str, frozenset[tuple[str, bytes]]] = field(default_factory=dict)
+    opened: dict[str, tuple[tuple[str, bytes], ...]] = field(default_factory=dict)
     """One-shot: honest member -> (client, header) of the uploads whose shares it has added up."""
 
     def honest(self, name: str) -> bool:
@@ -171,7 +171,7 @@ class Party:
             if isinstance(message, Delivery) and self.current._bitmap:
                 headers = [one.header for one in message.contributions]
                 names = self._roster.names
-                self.record.opened[self.name] = frozenset((names[one.client], HEADER.encode(one)) for one in headers)
+                self.record.opened[self.name] = tuple((names[one.client], HEADER.encode(one)) for one in headers)
         return answer
 
     def _noted(self, frame: bytes, plan: RoundPlan) -> bytes:

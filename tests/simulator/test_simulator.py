@@ -157,6 +157,17 @@ BUGS = {
         Narrowed("secagg", "server", "two_stories"),
         first=27,
     ),
+    "few signatures are enough": Bug(
+        switched_off(PairwiseClient, "_check_consents", "len(signers) < least"),
+        "enough have signed a set that is revealed for",
+        Narrowed("secagg+", "server", "few_are_asked"),
+        first=18,
+    ),
+    "an upload counts twice": Bug(
+        switched_off(OneshotClient, "_open", "not ascending(clients) or len(clients) > self.plan.clients"),
+        "nobody's upload is counted twice",
+        Narrowed("oneshot", "server", "count_twice"),
+    ),
     "the charge comes after the shares": Bug(
         charged_too_late, "the server's ledger before reveal", Narrowed("secagg", "", noisy=True)
     ),
