@@ -102,7 +102,8 @@ def check_pairwise(record: Record, corrupt: Iterable[Any], memory: Memory) -> bo
         insist(len(survivors) >= least, "a set of survivors is large enough:", len(survivors), "of", least)
         said = {name for name, kind in record.answers if kind == "Consent"}
         signed = {name for name in said if (m := record.machines[name])._cohort.root == root and m._bitmap == bitmap}
-        signed |= {m.identity.name for m in corrupt if m._u in survivors}
+        # The server signs for the corrupt clients, also for one whose machine has never been told its place.
+        signed |= {m.identity.name for m in corrupt if getattr(m, "_u", min(survivors)) in survivors}
         needed = max(least, parameters_of(record.plan).quorum)
         insist(len(signed) >= needed, "enough have signed a set that is revealed for:", len(signed), "of", needed)
         inside = {name for name, m in honest.items() if hasattr(m, "_cohort") and m._cohort.root == root}
