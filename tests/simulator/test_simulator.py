@@ -225,7 +225,7 @@ BUGS = {
         an_exception_that_nobody_declared, "IndexError", Narrowed("secagg", "server", "mutate"), first=51
     ),
     "a round that could have ended well": Bug(
-        switched_off(OneshotServer, "_open", "self._quorum", "len(self._seats.members)"),
+        switched_off(OneshotServer, "_deliver", "least_contributors(self.plan)", "self.plan.clients"),
         "a sum, or the liar named",
         Narrowed("oneshot", ""),
     ),
