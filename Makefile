@@ -1,13 +1,15 @@
 # Every target makes the .venv it needs; the stamps make the second run fast.
 PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 CASE ?= pairwise
+ROUNDS ?= 10000
+SEED ?= 0
 BIN := .venv/bin
 PACKAGES := secagg dp protocols recsys benchmarks
 PIN := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check coverage mutants bench clean
+.PHONY: help demo test test-long simulate check coverage mutants bench clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -20,6 +22,9 @@ test: .venv/dev ## the tests, but for the long ones
 
 test-long: .venv/dev ## all the tests, with many more random examples
 	SECAGG_HYPOTHESIS=long $(BIN)/pytest -n 2 -m ""
+
+simulate: .venv/dev ## random deployments with faults and liars, before a release: make simulate ROUNDS=10000 SEED=0
+	$(BIN)/python -m tests.simulator --rounds $(ROUNDS) --seed $(SEED) --jobs 2
 
 check: .venv/dev ## lint, format, types, import direction, doctests
 	$(BIN)/ruff check

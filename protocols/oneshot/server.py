@@ -189,6 +189,8 @@ class OneshotServer(ServerRound):
             self._surplus[number] = answer.surplus
 
     def _open(self) -> Sends:
+        if len(self._shares) < self._quorum <= len(self._shares) + len(self._unopened):  # enough, but for complaints
+            raise PeerError("shares that do not open", culprits=self._blamed())
         self._need(len(self._shares), self._quorum, "members answered")
         self.outcome = released(
             self.plan,

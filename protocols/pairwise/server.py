@@ -249,8 +249,7 @@ class PairwiseServer(ServerRound):
     def _rebuilt(self, wanted: list[int]) -> dict[int, bytes]:
         """Self-mask seeds of survivors and mask keys of the dead, all at once, each checked against its advert."""
         for u in wanted:
-            came = len(self._shares[u].holders) if u in self._shares else 0
-            self._need(came, self._t, f"shares came to remove the mask of {self._name(u)}")
+            self._check_enough(u)
         holders = np.array([self._shares[u].holders[: self._t] for u in wanted]) + 1
         shares = np.stack([self._shares[u].array()[: self._t] for u in wanted])
         rebuilt: dict[int, bytes] = {}
@@ -258,6 +257,16 @@ class PairwiseServer(ServerRound):
             good = secret is not None and self._is_secret_of(u, secret)
             rebuilt[u] = secret if secret is not None and good else self._rebuilt_despite_liars(u)
         return rebuilt
+
+    def _check_enough(self, u: int) -> None:
+        """t shares came. If the holders who spoke were enough, then they withhold some, or u gave them none: named."""
+        came = set(self._shares[u].holders) if u in self._shares else set[int]()
+        spoke = (self._positions[number] for number in self._heard)
+        withheld = {v for v in spoke if u in self._masked_with[v]} - came
+        reason = f"shares came to remove the mask of {self._name(u)}"
+        if len(came) < self._t <= len(came | withheld):
+            raise PeerError(f"{len(came)} {reason}, {self._t} are needed", culprits=map(self._name, (u, *withheld)))
+        self._need(len(came), self._t, reason)
 
     def _is_secret_of(self, u: int, secret: bytes) -> bool:
         advert = self._adverts[self._clients[u]]

@@ -246,7 +246,10 @@ class ThresholdServer(ServerRound):
     def _rebuilt(self, w: int) -> bytes:
         """The seed of w's part of the key, checked against what w committed to."""
         shares = self._shares.get(w, {})
-        self._need(len(shares), self._t, f"shares came to rebuild the part of the key of {self._name(w)}")
+        reason = f"shares came to rebuild the part of the key of {self._name(w)}"
+        if len(shares) < self._t:  # enough clients are there, so some withhold theirs, or w gave them none
+            silent = self._recovered - shares.keys()
+            raise PeerError(f"{len(shares)} {reason}, {self._t} are needed", culprits=map(self._name, (w, *silent)))
         points = np.concatenate([unpack_shares(share, 1) for share in shares.values()])
         found = rebuilt_despite_liars(list(shares), points, self._t, lambda seed: self._is_seed_of(w, seed))
         if found is None:  # enough liars can make it look like a lie of the dealer, and the dealer too

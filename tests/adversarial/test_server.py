@@ -523,7 +523,8 @@ def test_a_dealer_of_bad_shares(protocol: str, monkeypatch: pytest.MonkeyPatch) 
 @BOTH
 def test_boxes_that_do_not_open(protocol: str) -> None:
     """The limit of all that (docs/threat_model.md): whoever masks with the others and gives them no shares ends the
-    round without a sum. It is noted by its neighbours, and named by the server."""
+    round without a sum. It is noted by its neighbours. The server cannot tell whether it dealt none or its holders
+    withhold them, and names all of these."""
     round_ = Round(protocol)
     honest = round_.until(Phase.SHARE)
     round_.hand_in(round_.liar, Dealt(tuple(replace(box, box=bytes(len(box.box))) for box in honest.boxes)))
@@ -531,8 +532,9 @@ def test_boxes_that_do_not_open(protocol: str) -> None:
     neighbours = [v for v in round_.server._holders[LIAR] if v != LIAR]
     assert all(round_.evil.clients[v]._round.unopened == (round_.liar,) for v in neighbours)
     round_.speak()
-    with pytest.raises(ThresholdError, match=f"shares came to remove the mask of {round_.liar}"):
+    with pytest.raises(PeerError, match=f"shares came to remove the mask of {round_.liar}") as refused:
         round_.finish()
+    assert {round_.liar, *map(round_.evil.name, neighbours)} == set(refused.value.culprits)
     assert (round_.server.outcome, round_.server.phase) == (None, Phase.FAILED)
 
 

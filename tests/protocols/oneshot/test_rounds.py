@@ -258,7 +258,9 @@ class Cheat:
         return self._here.signed(self._server._seats, replace(upload, boxes=boxes))
 
 
-def cheated(here: Scene, places: set[int], also: dict[str, Consent] | None = None) -> tuple[Simulation, OneshotServer]:
+def cheated(
+    here: Scene, places: set[int], also: dict[str, Consent] | None = None, silent: dict[str, str] | None = None
+) -> tuple[Simulation, OneshotServer]:
     """client-003 cheats those members; ``also``: what others say instead of consenting."""
     server = serve(here.plan, here.roster)
     assert isinstance(server, OneshotServer)
@@ -269,7 +271,8 @@ def cheated(here: Scene, places: set[int], also: dict[str, Consent] | None = Non
             return here.encode((also or {})[envelope.sender])
         return cheat(envelope)
 
-    return simulate(server, here.clients(), here.updates(), faults=Faults(corrupted=corrupted)), server
+    faults = Faults(silent=silent or {}, corrupted=corrupted)
+    return simulate(server, here.clients(), here.updates(), faults=faults), server
 
 
 def test_shares_that_do_not_open_cost_the_members_concerned() -> None:
@@ -286,6 +289,21 @@ def test_a_cheat_of_too_many_members_is_named() -> None:
     with pytest.raises(PeerError, match="do not open") as caught:
         cheated(here, {0, 5, 6, 8, 9})
     assert caught.value.culprits == (here.names[3],)
+
+
+def test_a_cheat_of_just_so_many_that_nobody_may_be_missing_is_named() -> None:
+    """It leaves a quorum of signatures, and then one member falls silent, as is planned for."""
+    here = scene(10)
+    assert parameters_of(here.plan).quorum == 6
+    with pytest.raises(PeerError, match="do not open") as caught:
+        cheated(here, {0, 5, 6, 9}, silent={here.names[7]: "reveal"})
+    assert caught.value.culprits == (here.names[3],)
+
+
+def test_with_more_missing_than_complain_nobody_is_blamed() -> None:
+    here = scene(10)
+    with pytest.raises(ThresholdError, match="3 members answered, at least 6 are needed"):
+        cheated(here, {0, 9}, silent=dict.fromkeys([here.names[i] for i in (1, 2, 4, 6, 7)], "reveal"))
 
 
 def test_a_complaint_that_nobody_shares_blames_both_sides() -> None:

@@ -1,0 +1,398 @@
+"""What a lying client does: one small function for each lie, called with every message that an honest one would send.
+
+A move says for which protocols it is, and what it may spoil: nobody is to be named who is honest alone, whatever the
+move is, but a client that uploads another vector than its own changes the sum, and one that deals bad shares can make
+its holders look like liars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from random import Random
+from typing import Any
+
+from protocols import registry
+from protocols.ckks import messages as ckks
+from protocols.cohort import to_bitmap
+from protocols.oneshot import messages as oneshot
+from protocols.pairwise import messages as pairwise
+from protocols.threshold_ckks import messages as threshold
+from secagg import labels
+from secagg.codec import u32
+from secagg.errors import SecAggError
+from secagg.field import PRIME
+from secagg.keys import AgreementKey, digest, transcript
+from secagg.seal import OVERHEAD_BYTES, seal
+from secagg.shamir import LIMBS, SHARE_BYTES
+from tests.simulator.parties import Liar
+
+EVERY = ("secagg", "secagg+", "oneshot", "ckks", "threshold_ckks")
+PAIRWISE = ("secagg", "secagg+")
+
+
+@dataclass(frozen=True)
+class ClientMove:
+    says: Callable[[Liar, Any], list[Any] | None]
+    protocols: tuple[str, ...]
+    spoils: bool
+    """The liar may put something else into the sum than its values."""
+    deals: bool
+    """The liar deals shares that its holders cannot be told from liars by."""
+
+
+CLIENT_MOVES: dict[str, ClientMove] = {}
+
+
+def lie(*protocols: str, spoils: bool = False, deals: bool = False) -> Callable[..., Any]:
+    def register(says: Callable[[Liar, Any], list[Any] | None]) -> Callable[[Liar, Any], list[Any] | None]:
+        CLIENT_MOVES[says.__name__] = ClientMove(says, protocols or EVERY, spoils, deals)
+        return says
+
+    return register
+
+
+def server_moves(protocol: str) -> Mapping[str, Any]:
+    from tests.simulator import oneshot_server, pairwise_server, tampering
+
+    if protocol in PAIRWISE:
+        return pairwise_server.MOVES
+    return oneshot_server.MOVES if protocol == "oneshot" else tampering.MOVES
+
+
+# Lies that need no knowledge of a protocol.
+
+
+def mutated(value: Any, draw: Random) -> Any:
+    """The same message with one thing in it changed."""
+    if is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in fields(value)]
+        name = draw.choice(names)
+        return replace(value, **{name: mutated(getattr(value, name), draw)})
+    if isinstance(value, tuple):
+        if not value:
+            return value
+        i, j = draw.randrange(len(value)), draw.randrange(len(value))
+        kind = draw.randrange(4)
+        if kind == 0:
+            return value[:i] + value[i + 1 :]
+        if kind == 1:
+            return (*value[:i], value[j], *value[i:])
+        if kind == 2:
+            swapped = list(value)
+            swapped[i], swapped[j] = swapped[j], swapped[i]
+            return tuple(swapped)
+        return (*value[:i], mutated(value[i], draw), *value[i + 1 :])
+    if isinstance(value, bytes):
+        if not value:
+            return draw.randbytes(32)
+        at = draw.randrange(len(value))
+        return value[:at] + bytes([value[at] ^ 1 << draw.randrange(8)]) + value[at + 1 :]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(0, value + draw.choice([-1, 1]))
+    return value
+
+
+def _once(liar: Liar) -> bool:
+    """Whether the lie is told in this phase: at each with a chance of one in three."""
+    return liar.draw.random() < 1 / 3
+
+
+@lie(spoils=True, deals=True)
+def mutate(liar: Liar, message: Any) -> list[Any] | None:
+    return [mutated(message, liar.draw)] if _once(liar) else None
+
+
+@lie()
+def garbage(liar: Liar, message: Any) -> list[Any] | None:
+    if not _once(liar):
+        return None
+    frame = liar.encode(message)
+    kind = liar.draw.randrange(4)
+    if kind == 0:
+        return [liar.draw.randbytes(liar.draw.randrange(60))]
+    if kind == 1:
+        return [frame[: liar.draw.randrange(len(frame))]]
+    if kind == 2:
+        return [frame + b"\0"]
+    at = liar.draw.randrange(min(len(frame), 24))
+    return [frame[:at] + bytes([frame[at] ^ 1 << liar.draw.randrange(8)]) + frame[at + 1 :]]
+
+
+@lie()
+def silent(liar: Liar, message: Any) -> list[Any] | None:
+    return [] if _once(liar) else None
+
+
+@lie(spoils=True, deals=True)
+def second_message(liar: Liar, message: Any) -> list[Any] | None:
+    """Two in one phase, the wrong one first or last."""
+    if not _once(liar):
+        return None
+    two = [message, mutated(message, liar.draw)]
+    return two if liar.draw.random() < 0.5 else two[::-1]
+
+
+@lie()
+def old_frames(liar: Liar, message: Any) -> list[Any] | None:
+    """Something that it said before, perhaps in an earlier round, before what is asked for, or instead."""
+    if not liar.frames or not _once(liar):
+        return None
+    old = liar.draw.choice(liar.frames)
+    return [old, message] if liar.draw.random() < 0.5 else [old]
+
+
+@lie()
+def words_of_others(liar: Liar, message: Any) -> list[Any] | None:
+    if not liar.overheard or not _once(liar):
+        return None
+    stolen = liar.draw.choice(liar.overheard)
+    return [stolen, message] if liar.draw.random() < 0.5 else [stolen]
+
+
+# Pairwise: shares, lists, consents.
+
+
+def random_share(draw: Random) -> bytes:
+    return b"".join(draw.randrange(PRIME).to_bytes(4, "little") for _ in range(LIMBS))
+
+
+def _some(liar: Liar, count: int) -> set[int]:
+    return set(liar.draw.sample(range(count), liar.draw.randint(1, count))) if count else set()
+
+
+@lie("secagg", "secagg+", "threshold_ckks", deals=True)
+def boxes_that_do_not_open(liar: Liar, message: Any) -> list[Any] | None:
+    if isinstance(message, pairwise.Dealt):
+        bad = _some(liar, len(message.boxes))
+        boxes = [
+            replace(b, box=liar.draw.randbytes(len(b.box))) if i in bad else b for i, b in enumerate(message.boxes)
+        ]
+        return [pairwise.Dealt(tuple(boxes))]
+    if isinstance(message, threshold.Part):
+        bad = _some(liar, len(message.boxes))
+        return [
+            replace(
+                message,
+                boxes=tuple(liar.draw.randbytes(len(b)) if i in bad else b for i, b in enumerate(message.boxes)),
+            )
+        ]
+    return None
+
+
+@lie(*PAIRWISE, deals=True)
+def wrong_shares_in_boxes(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, pairwise.Dealt):
+        return None
+    machine, bad, boxes = liar.machine, _some(liar, len(message.boxes)), []
+    for i, one in enumerate(message.boxes):
+        if i in bad:
+            shares = random_share(liar.draw) + random_share(liar.draw)
+            if liar.draw.random() < 0.2:
+                shares = b"\xff" * (2 * SHARE_BYTES)  # not reduced
+            associated = transcript(labels.SHARE, *machine._cohort.bound(machine._u, one.peer))
+            key = machine._share_key(machine._u, one.peer)
+            one = replace(one, box=seal(key, shares, associated, liar.draw.randbytes))
+        boxes.append(one)
+    return [pairwise.Dealt(tuple(boxes))]
+
+
+@lie("secagg", "secagg+", "oneshot", "threshold_ckks")
+def wrong_shares_revealed(liar: Liar, message: Any) -> list[Any] | None:
+    draw, machine = liar.draw, liar.machine
+    if isinstance(message, pairwise.Reveal):
+        bad = lambda ones: tuple(replace(o, share=random_share(draw)) if draw.random() < 0.6 else o for o in ones)  # noqa: E731
+        return [replace(message, self_shares=bad(message.self_shares), key_shares=bad(message.key_shares))]
+    if isinstance(message, oneshot.Answer) and message.share:
+        words = [draw.randrange(PRIME).to_bytes(4, "little") for _ in range(len(message.share) // 4)]
+        return [replace(message, share=b"".join(words))]
+    if isinstance(message, threshold.Recovery):
+        shares = tuple(replace(one, share=random_share(draw)) for one in message.shares)
+        signed = (*machine._cohort.bound(machine._u), machine._missing_digest, threshold.SHARES.encode(shares))
+        return [threshold.Recovery(shares, liar.identity.key.sign(labels.THRESHOLD_SHARES, *signed))]
+    return None
+
+
+@lie(*PAIRWISE)
+def fewer_shares_or_both(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, pairwise.Reveal):
+        return None
+    mine, keys = message.self_shares, message.key_shares
+    kind = liar.draw.randrange(3)
+    if kind == 0:
+        return [replace(message, self_shares=mine[1:], key_shares=keys[1:])]
+    if kind == 1:
+        return [replace(message, self_shares=keys, key_shares=mine)]
+    return [replace(message, key_shares=tuple(sorted((*keys, *mine[:1]), key=lambda one: one.peer)))]
+
+
+@lie(*PAIRWISE)
+def false_list(liar: Liar, message: Any) -> list[Any] | None:
+    """Says that it masked with others than it did, and signs that."""
+    if not isinstance(message, pairwise.Upload):
+        return None
+    machine = liar.machine
+    holders = machine._holders
+    listed = set(machine._partners) ^ set(liar.draw.sample(list(holders), liar.draw.randint(1, 2)))
+    bitmap = to_bitmap(listed, holders)
+    signed = (*machine._cohort.bound(machine._u), bitmap, message.header.vector_hash)
+    signature = liar.identity.key.sign(labels.UPLOAD, *signed)
+    return [replace(message, header=replace(message.header, holders=bitmap, signature=signature))]
+
+
+@lie(*PAIRWISE, spoils=True)
+def vector_that_is_not_masked_as_listed(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, pairwise.Upload):
+        return None
+    machine, vector = liar.machine, bytes(len(message.vector))
+    vector_hash = digest(labels.VECTOR, vector)
+    signed = (*machine._cohort.bound(machine._u), message.header.holders, vector_hash)
+    signature = liar.identity.key.sign(labels.UPLOAD, *signed)
+    return [pairwise.Upload(replace(message.header, vector_hash=vector_hash, signature=signature), vector)]
+
+
+@lie("secagg", "secagg+", "ckks", "threshold_ckks")
+def other_consent(liar: Liar, message: Any) -> list[Any] | None:
+    """Signs another set of survivors than it was told."""
+    if type(message).__name__ != "Consent":
+        return None
+    cohort = liar.machine._cohort
+    others = set(liar.draw.sample(range(cohort.size), liar.draw.randint(2, cohort.size)))
+    bitmap = to_bitmap(others, range(cohort.size))
+    if bitmap == liar.machine._bitmap:
+        return None
+    return [type(message)(liar.identity.key.sign(labels.SURVIVORS, cohort.survivors_digest(bitmap)))]
+
+
+@lie(*PAIRWISE, deals=True, spoils=True)
+def other_keys_than_advertised(liar: Liar, message: Any) -> list[Any] | None:
+    """A commitment, a mask key or a sealing key that is not its own, or of no use; signed."""
+    if not isinstance(message, pairwise.Advert):
+        return None
+    odd = liar.draw.choice(["mask_key", "seal_key", "commitment"])
+    key = AgreementKey(liar.draw.randbytes(32)).public if odd != "commitment" else liar.draw.randbytes(32)
+    if odd != "commitment" and liar.draw.random() < 0.3:
+        key = bytes(32)  # of low order
+    advert = replace(message, **{odd: key})
+    signed = (liar.plan.digest(), u32.encode(advert.client), advert.mask_key, advert.seal_key, advert.commitment)
+    return [replace(advert, signature=liar.identity.key.sign(labels.ADVERT, *signed))]
+
+
+# One-shot: boxes, vectors and complaints.
+
+
+def _signed_upload(liar: Liar, upload: oneshot.Upload, vector: bytes, boxes: bytes) -> oneshot.Upload:
+    hashes = (digest(labels.ONESHOT_VECTOR, vector), digest(labels.ONESHOT_BOX, boxes))
+    machine = liar.machine
+    signed = (*machine._seats.bound(machine._u), upload.header.key, *hashes)
+    signature = liar.identity.key.sign(labels.ONESHOT_UPLOAD, *signed)
+    return oneshot.Upload(oneshot.Header(upload.header.client, upload.header.key, *hashes, signature), vector, boxes)
+
+
+@lie("oneshot", deals=True)
+def oneshot_boxes_that_do_not_open(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, oneshot.Upload):
+        return None
+    size = liar.machine._sharing.share_bytes + OVERHEAD_BYTES
+    boxes = [message.boxes[at : at + size] for at in range(0, len(message.boxes), size)]
+    bad = _some(liar, len(boxes))
+    changed = b"".join(liar.draw.randbytes(size) if i in bad else box for i, box in enumerate(boxes))
+    return [_signed_upload(liar, message, message.vector, changed)]
+
+
+@lie("oneshot", deals=True, spoils=True)
+def shares_of_another_secret(liar: Liar, message: Any) -> list[Any] | None:
+    """Vector and shares do not fit: each from another run of the same machine."""
+    if not isinstance(message, oneshot.Upload):
+        return None
+    other = liar.another(liar.draw.randbytes(32))
+    other._seats = liar.machine._seats
+    fake = other._upload()
+    return [_signed_upload(liar, message, fake.vector, message.boxes)]
+
+
+@lie("oneshot", spoils=True)
+def huge_vector(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, oneshot.Upload):
+        return None
+    return [_signed_upload(liar, message, liar.draw.randbytes(len(message.vector)), message.boxes)]
+
+
+@lie("oneshot")
+def false_complaint(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, oneshot.Consent):
+        return None
+    survivors = sorted(liar.machine._seats.members)
+    return [oneshot.Consent(b"", tuple(sorted(liar.draw.sample(survivors, liar.draw.randint(1, len(survivors))))))]
+
+
+@lie("oneshot")
+def seat_with_a_useless_key(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, oneshot.Join) or message.seat is None:
+        return None
+    key = bytes(32) if liar.draw.random() < 0.5 else AgreementKey(liar.draw.randbytes(32)).public
+    signed = (liar.plan.digest(), u32.encode(message.seat.client), key)
+    return [oneshot.Join(oneshot.Seat(message.seat.client, key, liar.identity.key.sign(labels.ONESHOT_SEAT, *signed)))]
+
+
+# CKKS and threshold CKKS.
+
+
+@lie("ckks")
+def another_sum(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, ckks.Answer) or liar.machine._total is None:
+        return None
+    ring = liar.plan.ring
+    told = ring.pack((liar.machine._total + 1).astype(ring.dtype))
+    return [replace(message, total=liar.machine._to_server(labels.CKKS_ANSWER, told))]
+
+
+@lie("ckks", spoils=True)
+def ciphertexts_that_do_not_parse(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, ckks.Upload):
+        return None
+    machine, chunks = liar.machine, (liar.draw.randbytes(2000),)
+    signed = (*machine._cohort.bound(machine._u), machine._public_hash, digest(labels.CKKS_VECTOR, *chunks))
+    encrypted = ckks.Encrypted(liar.identity.key.sign(labels.CKKS_UPLOAD, *signed), chunks)
+    return [ckks.Upload(machine._to_server(labels.CKKS_UPLOAD, ckks.ENCRYPTED.encode(encrypted)))]
+
+
+@lie("threshold_ckks", deals=True)
+def another_part_than_committed(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, threshold.Part):
+        return None
+    scheme = liar.machine._scheme
+    return [replace(message, key=scheme.pack_key(scheme.public(liar.draw.randbytes(32))))]
+
+
+@lie("threshold_ckks", spoils=True)
+def wrong_partial_decryption(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, threshold.Answer):
+        return None
+    machine = liar.machine
+    key = liar.draw.randbytes(32)
+    partial = machine._scheme.pack_used(machine._scheme.partial(machine._c1, key, flooded_by=key))
+    said = digest(labels.THRESHOLD_PARTIAL, partial, message.surplus)
+    signed = (*machine._cohort.bound(machine._u), machine._ciphertext, said)
+    return [threshold.Answer(partial, message.surplus, liar.identity.key.sign(labels.THRESHOLD_PARTIAL, *signed))]
+
+
+@lie("threshold_ckks", spoils=True)
+def wrong_ciphertext(liar: Liar, message: Any) -> list[Any] | None:
+    """Under a key of its own, signed as if it were under the joint one."""
+    if not isinstance(message, threshold.Upload):
+        return None
+    machine = liar.machine
+    seed, zeros = liar.draw.randbytes(32), liar.plan.ring.centred(liar.plan.ring.zeros(liar.plan.encoding.coordinates))
+    c0, c1 = machine._scheme.encrypt(machine._scheme.public(seed), zeros, seed)
+    ciphertext = (machine._scheme.pack_used(c0), machine._scheme.pack_all(c1))
+    signed = (*machine._cohort.bound(machine._u), machine._joint_digest, digest(labels.THRESHOLD_UPLOAD, *ciphertext))
+    return [threshold.Upload(liar.identity.key.sign(labels.THRESHOLD_UPLOAD, *signed), *ciphertext)]
+
+
+def decodes(plan: Any, frame: bytes) -> bool:
+    try:
+        registry.find(plan.protocol).messages.decode(plan, frame)
+    except SecAggError:
+        return False
+    return True

@@ -1,0 +1,269 @@
+"""The parties of a simulated round, and what is written down about them for the oracles.
+
+An honest party is a real ``Client``, with a journal that survives it: it may die and start again between any two
+messages. A lying client is the real machine of one round without journal and restraint; a move (``moves``) makes of
+each of its messages whatever it likes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp.ledger import Ledger
+from protocols import registry
+from protocols.journal import Journal, MemoryJournal, SqliteJournal
+from protocols.machine import Client
+from protocols.oneshot.messages import HEADER, Delivery
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from secagg.errors import SecAggError
+from secagg.prg import Prg
+
+UNMASKING = {"Reveal", "Answer"}
+"""Messages with which a client gives away what opens the sum."""
+
+
+class Failure(AssertionError):
+    """An oracle says that a promise was broken."""
+
+
+def insist(condition: bool, promise: str, *facts: object) -> None:
+    if not condition:
+        raise Failure(" ".join([promise, *map(str, facts)]))
+
+
+@dataclass(frozen=True)
+class Said:
+    """A frame on its way, as it arrived. ``honest``: its sender meant it, and nothing happened to it."""
+
+    phase: str
+    sender: str
+    receiver: str
+    message: Any
+    """None if it does not decode."""
+    honest: bool = True
+    note: str = ""
+
+
+@dataclass
+class Record:
+    """All that the oracles need to know of one round."""
+
+    plan: RoundPlan
+    number: int
+    said: list[Said] = field(default_factory=list)
+    errors: list[tuple[str, str, str, SecAggError]] = field(default_factory=list)
+    """(phase, who raised, whose frame it was, what)"""
+    values: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """The integers that honest clients put in, before noise."""
+    noised: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """The same with the noise that was really in the upload."""
+    answers: dict[tuple[str, str], set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    """(honest client, type of message) -> the frames that it said"""
+    refused: dict[str, SecAggError] = field(default_factory=dict)
+    """Clients that did not take part from the beginning."""
+    insiders: frozenset[str] = frozenset()
+    """Clients who do as they should, and tell the server all they know."""
+    machines: dict[str, Any] = field(default_factory=dict)
+    """Each party's side of the round, at the end."""
+    touched: set[str] = field(default_factory=set)
+    """Clients whose frames, or frames to whom, were damaged on their way."""
+    outcome: Any = None
+    server: Any = None
+    failed: SecAggError | None = None
+    """Why the server gave up."""
+    charged: list[tuple[str, str, list[str]]] = field(default_factory=list)
+    """(whose ledger, before which message left, what was in it about this round)"""
+    opened: dict[str, tuple[tuple[str, bytes], ...]] = field(default_factory=dict)
+    """One-shot: honest member -> (client, header) of the uploads whose shares it has added up."""
+
+    def honest(self, name: str) -> bool:
+        """Whether this is a client whose vector is to stay a secret."""
+        return name in self.values and name not in self.insiders
+
+    def hear(self, phase: str, sender: str, receiver: str, frame: bytes, honest: bool = True, note: str = "") -> None:
+        try:
+            message = registry.find(self.plan.protocol).messages.decode(self.plan, frame)
+        except SecAggError:
+            message = None
+        self.said.append(Said(phase, sender, receiver, message, honest, note))
+
+    def from_clients(self, kind: type) -> list[tuple[str, Any]]:
+        """What clients meant to say, each thing once."""
+        found = {(one.sender, one.message): None for one in self.said if one.honest and isinstance(one.message, kind)}
+        return list(found)
+
+
+class Party:
+    """An honest client for the length of a session."""
+
+    def __init__(
+        self, identity: Identity, roster: Roster, policy: Policy, seed: bytes, folder: Path | None, book: Ledger | None
+    ) -> None:
+        self.name, self._identity, self._roster, self._policy = identity.name, identity, roster, policy
+        self._path = None if folder is None else folder / f"{identity.name}.db"
+        self._journal: Journal = MemoryJournal() if self._path is None else SqliteJournal(self._path)
+        self.book, self._seed, self._lives = book, seed, 0
+        self.record: Record | None = None
+        self._started: tuple[RoundPlan, NDArray[np.float64], int] | None = None
+        self._encoded: bytes | None = None
+        self._last = b""
+        self._born()
+
+    def _born(self) -> None:
+        rng = Prg(self._seed[:30] + self._lives.to_bytes(2, "big"))
+        self.client = Client(
+            self._identity, self._roster, policy=self._policy, journal=self._journal, ledger=self.book, rng=rng
+        )
+        self._lives += 1
+
+    @property
+    def current(self) -> Any:
+        return self.client.current
+
+    def join(self, record: Record, update: NDArray[np.float64], weight: int = 1) -> bytes:
+        """The first frame of a round."""
+        self.record = record
+        frame = self.start(record.plan, update, weight)
+        self._started = record.plan, update, weight
+        self._encoded = self.client.encoded()
+        lifted = self.current._values()
+        record.values[self.name] = record.plan.ring.centred(lifted.copy())
+        return frame
+
+    def start(self, plan: RoundPlan, update: NDArray[np.float64], weight: int = 1) -> bytes:
+        return self._noted(self.client.start(plan, update, weight), plan)
+
+    def restart(self, draw: Random) -> None:
+        """Die, start again, and say once more what was said last."""
+        if self._started is None or self.client.current is None:
+            return
+        if self._path is not None and isinstance(self._journal, SqliteJournal):
+            pinned = self._journal.head()
+            self._journal.close()
+            self._journal = SqliteJournal(self._path, pinned=pinned)
+        self._born()
+        plan, update, weight = self._started
+        try:
+            if self._encoded is not None and draw.random() < 0.5:
+                encoded = self._encoded
+                frame = self.client.resume(plan, lambda: encoded)
+            else:
+                frame = self.client.start(plan, update, weight)
+        except SecAggError as error:
+            raise Failure(f"a restarted client goes on where it was: {self.name} {error}") from error
+        insist(frame == self._last, "a restarted client repeats its last frame:", self.name)
+
+    def receive(self, frame: bytes) -> bytes:
+        plan = self.current.plan
+        answer = self._noted(self.client.receive(frame), plan)
+        if plan.protocol == "oneshot" and self.record is not None and self.name not in self.record.opened:
+            message = registry.find(plan.protocol).messages.decode(plan, frame)
+            if isinstance(message, Delivery) and self.current._bitmap:
+                headers = [one.header for one in message.contributions]
+                names = self._roster.names
+                self.record.opened[self.name] = tuple((names[one.client], HEADER.encode(one)) for one in headers)
+        return answer
+
+    def _noted(self, frame: bytes, plan: RoundPlan) -> bytes:
+        record, self._last = self.record, frame
+        if record is None or plan != record.plan:
+            return frame
+        message = registry.find(plan.protocol).messages.decode(plan, frame)
+        kind = type(message).__name__
+        record.answers[self.name, kind].add(frame)
+        record.machines[self.name] = self.current
+        if kind == "Upload" and self.name not in record.noised:
+            record.noised[self.name] = plan.ring.centred(self.current._noised(*bound_of(self.current)))
+        if self.book is not None and kind in {"Upload", *UNMASKING}:
+            record.charged.append((self.name, kind, phases_of(self.book, plan)))
+        return frame
+
+    def close(self) -> None:
+        if isinstance(self._journal, SqliteJournal):
+            self._journal.close()
+        if self.book is not None:
+            self.book.close()
+
+
+def bound_of(machine: Any) -> tuple[bytes, ...]:
+    """What a machine's upload is bound to: cohort or committee, and its own place."""
+    return (machine._seats if hasattr(machine, "_seats") else machine._cohort).bound(machine._u)  # type: ignore[no-any-return]
+
+
+def phases_of(ledger: Ledger, plan: RoundPlan) -> list[str]:
+    """What a ledger holds about a round."""
+    name = plan.digest().hex()
+    return [entry["phase"] for entry in ledger.entries() if entry.get("release") == name]
+
+
+Move = Callable[["Liar", Any], "list[Any] | None"]
+"""What a lying client says instead of a message: messages or frames, in this order. None: the message itself."""
+
+
+class Liar:
+    """A client that says what its move makes of what the machine would say."""
+
+    def __init__(self, identity: Identity, roster: Roster, draw: Random, move: Move, strict: Policy) -> None:
+        self.name, self.identity, self.roster, self.draw, self.move = identity.name, identity, roster, draw, move
+        self.policy = strict
+        self.heard: dict[str, bytes] = {}
+        """phase -> the last frame from the server"""
+        self.frames: list[bytes] = []
+        """All that it has said, in earlier rounds too."""
+        self.overheard: list[bytes] = []
+        """What others have said in this round; a liar may have friends at the server."""
+
+    def join(self, plan: RoundPlan, update: NDArray[np.float64], weight: int) -> list[bytes]:
+        secret = self.draw.randbytes(32)
+        values = plan.ring.lift(plan.encode_update(update, weight, Prg(secret)))
+        self.plan, self.values = plan, values
+        self.machine: Any = self.another(secret)
+        self.overheard = []
+        return self._said(self.machine.opening())
+
+    def another(self, secret: bytes) -> Any:
+        """The machine of this round with another secret."""
+        values = self.values
+        client = registry.find(self.plan.protocol).client
+        return client(self.plan, self.roster, self.identity, self.policy, lambda: values, secret)
+
+    def receive(self, frame: bytes) -> list[bytes]:
+        machine = self.machine
+        message = registry.find(self.plan.protocol).messages.decode(self.plan, frame)
+        step = machine.steps.get(machine.phase)
+        if step is None or not isinstance(message, step.hears):
+            return []
+        getattr(machine, step.check)(message)
+        self.heard[str(machine.phase)] = frame
+        reply = getattr(machine, step.reply)()
+        machine.phase = step.then
+        return self._said(reply)
+
+    def _said(self, message: Any) -> list[bytes]:
+        lies = self.move(self, message)
+        frames = [self.encode(one) for one in ([message] if lies is None else lies)]
+        self.frames += frames
+        return frames
+
+    def encode(self, message: Any) -> bytes:
+        if isinstance(message, bytes):
+            return message
+        return registry.find(self.plan.protocol).messages.encode(self.plan, message)
+
+
+def effective_total(record: Record, names: Mapping[str, Any]) -> NDArray[np.int64]:
+    """The sum of what these clients really put in, noise included."""
+    total = np.zeros(record.plan.encoding.coordinates, np.int64)
+    for name in names:
+        total += record.noised[name]
+    return total

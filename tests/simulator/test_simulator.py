@@ -1,0 +1,337 @@
+"""A few deployments of fixed seeds; and the controls: with a bug planted, some seed finds it, by the right oracle.
+
+Each control names what was broken and the promise that must be seen broken. The seeds to try are bounded, and without
+the bug the same seeds keep all promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from protocols import cohort as cohort_module
+from protocols import machine as machine_module
+from protocols.machine import Charge, Client, ClientRound, ServerRound
+from protocols.oneshot.client import OneshotClient
+from protocols.oneshot.messages import Answer
+from protocols.oneshot.rules import parameters_of
+from protocols.oneshot.server import OneshotServer
+from protocols.pairwise import client as client_module
+from protocols.pairwise import server as server_module
+from protocols.pairwise.client import PairwiseClient
+from protocols.pairwise.phases import Phase
+from protocols.pairwise.server import PairwiseServer
+from protocols.simulate import Envelope
+from secagg import shamir
+from tests.adversarial.attack import switch_off
+from tests.adversarial.test_cut import believe_that_masking_is_mutual
+from tests.oracle.leak_oracle import Round, View, judge, secrets_of
+from tests.simulator.__main__ import again, main
+from tests.simulator.deployment import Narrowed
+from tests.simulator.leaks import Memory, oneshot_combinations, pairwise_sums
+from tests.simulator.oracles import Noise, check_variance
+from tests.simulator.parties import Failure
+from tests.simulator.run import Tally, run, run_many
+
+SHORT, LONG = 60, 500
+
+
+def kept(tally: Tally) -> None:
+    assert tally.failures == []
+    check_variance(tally.noise)
+
+
+def test_all_promises_are_kept() -> None:
+    kept(run_many(1, SHORT, Narrowed()))
+
+
+@pytest.mark.long
+def test_all_promises_are_kept_in_many_more() -> None:
+    kept(run_many(1_000_000, LONG, Narrowed()))
+
+
+def test_a_seed_is_the_same_deployment_each_time() -> None:
+    one, two = run(4), run(4)
+    assert one.deployment == two.deployment
+    assert [r.said for r in one.records] == [r.said for r in two.records]
+
+
+# Controls
+
+
+@dataclass(frozen=True)
+class Bug:
+    plant: Callable[[pytest.MonkeyPatch], None]
+    promise: str
+    """What an oracle says of it, in part."""
+    where: Narrowed
+    first: int = 0
+    """The first that is tried: it finds the bug. If deployments are drawn otherwise, it takes more of them."""
+    seeds: int = 60
+    """So many are tried at most."""
+
+
+def switched_off(owner: Any, name: str, condition: str, instead: str = "False") -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: switch_off(patch, owner, name, condition, instead)
+
+
+def charged_too_late(patch: pytest.MonkeyPatch) -> None:
+    """The server commits when shares have come, not before it asks for them."""
+    steps = dict(PairwiseServer.steps)
+    steps[Phase.CONSENT] = replace(steps[Phase.CONSENT], charge=None)
+    steps[Phase.REVEAL] = replace(steps[Phase.REVEAL], charge=Charge.COMMIT)
+    patch.setattr(PairwiseServer, "steps", steps)
+
+
+def both_kinds_revealed(patch: pytest.MonkeyPatch) -> None:
+    reveal = PairwiseClient._reveal
+
+    def careless(self: PairwiseClient) -> Any:
+        said, mine = reveal(self), sorted(self._held.items())
+        return replace(said, key_shares=tuple(client_module.Revealed(v, held.key_share) for v, held in mine))
+
+    patch.setattr(PairwiseClient, "_reveal", careless)
+
+
+def no_self_masks(patch: pytest.MonkeyPatch) -> None:
+    add_masks = client_module.add_masks
+    patch.setattr(client_module, "add_masks", lambda target, plus, minus: add_masks(target, plus[1:], minus))
+
+
+def shares_of_no_degree(patch: pytest.MonkeyPatch) -> None:
+    """Every share is the secret, whatever the threshold."""
+    patch.setattr(shamir, "uniform", lambda shape, rng: np.zeros(shape, np.uint64))
+
+
+def same_masks_in_each_round(patch: pytest.MonkeyPatch) -> None:
+    def drawn(self: ClientRound, purpose: bytes, *context: bytes) -> bytes:
+        return machine_module.derive(self.identity.key.secret, b"always the same", purpose)
+
+    patch.setattr(ClientRound, "_drawn", drawn)
+
+
+def the_bearer_of_news_is_blamed(patch: pytest.MonkeyPatch) -> None:
+    """Members whose boxes did not open are named, and who dealt them is not."""
+    switch_off(patch, OneshotServer, "_blamed", "sure or {*complaints, *self._unopened}", "set(self._unopened)")
+
+
+def one_client_without_noise(patch: pytest.MonkeyPatch) -> None:
+    noised = ClientRound._noised
+
+    def careless(self: ClientRound, *context: bytes) -> Any:
+        return self._values().copy() if self.identity.name == "client-00" else noised(self, *context)
+
+    patch.setattr(ClientRound, "_noised", careless)
+
+
+def an_exception_that_nobody_declared(patch: pytest.MonkeyPatch) -> None:
+    """Bits beyond the universe are not refused."""
+
+    def loose(bitmap: bytes, universe: Any) -> frozenset[int]:
+        bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little").tolist()
+        return frozenset(universe[i] for i, bit in enumerate(bits) if bit)
+
+    patch.setattr(cohort_module, "from_bitmap", loose)
+    patch.setattr(client_module, "from_bitmap", loose)
+
+
+BUGS = {
+    "masking is not mutual": Bug(
+        believe_that_masking_is_mutual,
+        "the server can compute a sum over",
+        Narrowed("secagg+", "server", "withhold_from_a_group"),
+    ),
+    "no quorum of witnesses": Bug(
+        switched_off(PairwiseClient, "_check_consents", "(seen := len(set(signers).intersection(witnesses))) < quorum"),
+        "honest clients have revealed for one set of survivors",
+        Narrowed("secagg+", "server", "two_stories"),
+        first=5,
+    ),
+    "too few neighbours sign": Bug(
+        switched_off(PairwiseClient, "_check_consents", "len(own) < self._t"),
+        "honest clients have revealed for one set of survivors",
+        Narrowed("secagg", "server", "two_stories"),
+        first=27,
+    ),
+    "few signatures are enough": Bug(
+        switched_off(PairwiseClient, "_check_consents", "len(signers) < least"),
+        "enough have signed a set that is revealed for",
+        Narrowed("secagg+", "server", "few_are_asked"),
+        first=18,
+    ),
+    "an upload counts twice": Bug(
+        switched_off(OneshotClient, "_open", "not ascending(clients) or len(clients) > self.plan.clients"),
+        "nobody's upload is counted twice",
+        Narrowed("oneshot", "server", "count_twice"),
+    ),
+    "the charge comes after the shares": Bug(
+        charged_too_late, "the server's ledger before reveal", Narrowed("secagg", "", noisy=True)
+    ),
+    "nothing is charged": Bug(
+        switched_off(ServerRound, "close", "self._ledger is not None and step.charge is not None"),
+        "the server's ledger before",
+        Narrowed("oneshot", "", noisy=True),
+    ),
+    "a client does not reserve": Bug(
+        switched_off(Client, "receive", "self._ledger is not None and step.charge is not None"),
+        "a client reserves before it uploads",
+        Narrowed("secagg", "", noisy=True),
+    ),
+    "a mask with the wrong sign": Bug(
+        switched_off(PairwiseServer, "_unmask", "added if u < w else subtracted", "added"),
+        "the sum of the survivors",
+        Narrowed("secagg", ""),
+        first=17,
+    ),
+    "surplus noise stays in the sum": Bug(
+        switched_off(server_module, "released", "plan.noise is not None and surplus_due(plan, len(survivors))"),
+        "the sum of the survivors",
+        Narrowed("secagg", "", noisy=True),
+    ),
+    "both kinds of share": Bug(both_kinds_revealed, "never both kinds of share", Narrowed("secagg", "")),
+    "no self-masks": Bug(
+        no_self_masks,
+        "an upload is its input and the masks that it lists",
+        Narrowed("secagg+", "server", "called_dead"),
+    ),
+    "shares with too low a threshold": Bug(
+        shares_of_no_degree, "the server can compute a sum over", Narrowed("secagg", "server", "called_dead"), first=4
+    ),
+    "the same masks in each round": Bug(
+        same_masks_in_each_round, "the server can compute a sum over", Narrowed("secagg", ""), first=9, seeds=200
+    ),
+    "an honest client is blamed": Bug(
+        the_bearer_of_news_is_blamed,
+        "nobody is blamed who is honest",
+        Narrowed("oneshot", "client", "oneshot_boxes_that_do_not_open"),
+        first=1,
+    ),
+    "a restart forgets the secret": Bug(
+        switched_off(Client, "start", "records[0].secret if records else self._rng(KEY_BYTES)", "self._rng(KEY_BYTES)"),
+        "a restarted client goes on where it was",
+        Narrowed("secagg", ""),
+        first=4,
+    ),
+    "a repeated frame is checked anew": Bug(
+        switched_off(Client, "receive", "request in self._answered"),
+        "an honest server passes nothing on that a client refuses",
+        Narrowed("secagg", ""),
+    ),
+    "an exception that nobody declared": Bug(
+        an_exception_that_nobody_declared, "IndexError", Narrowed("secagg", "server", "mutate"), first=51
+    ),
+    "a round that could have ended well": Bug(
+        switched_off(OneshotServer, "_deliver", "least_contributors(self.plan)", "self.plan.clients"),
+        "a sum, or the liar named",
+        Narrowed("oneshot", ""),
+    ),
+    "two sets with one-shot clients": Bug(
+        switched_off(OneshotClient, "_check_consents", "len(signers) < (quorum := parameters_of(self.plan).quorum)"),
+        "honest members have answered for one set",
+        Narrowed("oneshot", "server", "two_sets"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bug = BUGS[name]
+    bug.plant(monkeypatch)
+    played = (run(seed, bug.where) for seed in range(bug.first, bug.first + bug.seeds))
+    found = next(result for result in played if result.failure)
+    assert bug.promise in found.failure
+    monkeypatch.undo()
+    assert run(found.seed, bug.where).failure == ""
+
+
+def test_a_failing_seed_replays_and_loses_the_faults_that_it_does_not_need(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    BUGS["a restart forgets the secret"].plant(monkeypatch)
+    assert main(["--replay", "4", "--protocol", "secagg", "--liar", "nobody"]) == 1
+    said = capsys.readouterr().out
+    assert "FAILED: a restarted client goes on where it was" in said
+    assert "-> server: Dealt" in said
+    (without,) = [line for line in said.splitlines() if "as well without" in line]
+    assert "silent" in without
+    assert "restarts" not in without
+    assert again(4, Narrowed("secagg", "")) == "python -m tests.simulator --replay 4 --protocol secagg --liar nobody"
+
+
+def test_a_client_that_leaves_out_its_noise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No single round shows it."""
+    where = Narrowed("secagg", "", noisy=True, length=400)
+    kept(run_many(0, 24, where))
+    one_client_without_noise(monkeypatch)
+    tally = run_many(0, 24, where)
+    assert tally.failures == []
+    with pytest.raises(Failure, match="noise of the planned variance"):
+        check_variance(tally.noise)
+
+
+def test_the_variance_test_bounds_both_sides() -> None:
+    check_variance({"secagg": Noise(10_300, 10_000, 10_000)})
+    for squares in (9_000, 11_200):
+        with pytest.raises(Failure):
+            check_variance({"secagg": Noise(squares, 10_000, 10_000)})
+
+
+# Two leak oracles
+
+
+@pytest.mark.parametrize(("move", "mutual"), [("both_kinds", True), ("withhold_from_a_group", False)])
+def test_both_leak_oracles_say_the_same(move: str, mutual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph and the elimination, over rounds of lying servers, with and without the check that matters most."""
+    if not mutual:
+        believe_that_masking_is_mutual(monkeypatch)
+    compared = sums = 0
+    for seed in range(200, 210):
+        protocol = ("secagg", "secagg+")[seed % 2]
+        result = run(seed, Narrowed(protocol, "server", move, noisy=False, length=150))
+        (d, record), messages = (result.deployment, result.records[0]), machine_module.registry.find(protocol).messages
+        assert d is not None
+        frames = {
+            Envelope(one.phase, one.sender, one.receiver, messages.encode(record.plan, one.message)): None
+            for one in record.said
+            if one.message is not None
+        }
+        secrets = {name: secrets_of(_Of(machine)) for name, machine in record.machines.items()}  # type: ignore[arg-type]
+        inputs = {name: record.plan.ring.centred(record.machines[name]._values()) for name in d.corrupt} | record.noised
+        verdict = judge([Round(View(record.plan, d.roster, frames=list(frames)), inputs, secrets)], d.corrupt)
+        corrupt = [record.machines[name] for name in d.corrupt]
+        mine = set(pairwise_sums(record, corrupt, Memory()))
+        theirs = {frozenset(name for _, name in one.coefficients) for one in verdict.computable}
+        assert mine == theirs
+        compared, sums = compared + 1, sums + len(mine)
+    assert compared == 10
+    assert sums >= 4
+
+
+class _Of:
+    """A client, as ``secrets_of`` wants it."""
+
+    def __init__(self, machine: Any) -> None:
+        self._round = machine
+
+
+@pytest.mark.parametrize("answers", ["all", "one less than a quorum"])
+def test_the_one_shot_oracle_sees_the_one_sum(answers: str) -> None:
+    """It is not blind, and what too few members say is nothing."""
+    seen = 0
+    for seed in range(8):
+        record = run(seed, Narrowed("oneshot", "")).records[0]
+        members = {name: record.opened[name] for name, _ in record.from_clients(Answer) if name in record.opened}
+        if record.outcome is None or not members:
+            continue
+        if answers != "all":
+            members = dict(list(members.items())[: parameters_of(record.plan).quorum - 1])
+        found = oneshot_combinations(record, members, [])
+        assert found is not None
+        uploads, basis = found
+        assert basis.tolist() == ([[1] * len(uploads)] if answers == "all" else [])
+        seen += 1
+    assert seen >= 4
