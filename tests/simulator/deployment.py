@@ -278,6 +278,7 @@ def _drawn_terms(draw: Random, protocol: str, liar: str, narrowed: Narrowed) -> 
         dropout=dropout,
         adversary=adversary,
         beacon=beacon,
+        weight_bound=encoding.weight_bound,
     )
     if ring:
         parameters = GraphParameters(Graph.RING, degree, threshold, n, quorum)

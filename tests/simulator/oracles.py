@@ -22,7 +22,7 @@ from dp.verify_ledger import problems
 from protocols.machine import SERVER
 from protocols.oneshot.rules import least_contributors
 from protocols.pairwise.messages import Reveal
-from secagg.errors import BudgetError, DecodeError, PeerError, ThresholdError
+from secagg.errors import BudgetError, DecodeError, PeerError, ThresholdError, UnblamedError
 from tests.simulator.deployment import PAIRWISE, Deployment, Faults
 from tests.simulator.leaks import Memory, check_oneshot, check_pairwise
 from tests.simulator.moves import CLIENT_MOVES
@@ -75,7 +75,8 @@ def check_errors(deployment: Deployment, record: Record) -> None:
     for phase, party, sender, error in record.errors:
         if party != SERVER:
             if isinstance(error, PeerError | DecodeError):
-                insist(SERVER in error.culprits, "a client names the server for what it was sent:", party, error)
+                named = SERVER in error.culprits or isinstance(error, UnblamedError)
+                insist(named, "a client names the server for what it was sent:", party, error)
                 careful = record.plan.protocol != "ckks" or not liar
                 excused = liar == SERVER or party in record.touched
                 insist(
@@ -85,7 +86,7 @@ def check_errors(deployment: Deployment, record: Record) -> None:
                     party,
                     error,
                 )
-        elif liar != SERVER:
+        elif liar != SERVER and not isinstance(error, UnblamedError):
             named = getattr(error, "culprits", ())
             insist(sender in named, "the server names who sent it:", sender, error)
             honest = sender != liar and sender not in record.touched
@@ -132,11 +133,11 @@ def check_end(deployment: Deployment, record: Record, faults: Faults) -> None:
     least = least_contributors(plan) if plan.protocol == "oneshot" else plan.min_contributors
     insist(len(survivors) >= least, "enough survivors:", len(survivors), "of", least)
     insist(tuple(sorted(survivors)) == record.outcome.event.survivors, "the event says who survived")
-    exposed = set(record.server.exposed)
-    if exposed:
+    outliers = set(record.server.outliers)
+    if outliers:
         excused = record.touched | ({liar} if liar else set())
         if not liar or not CLIENT_MOVES[deployment.moves[0]].deals:
-            insist(exposed <= excused, "nobody is exposed who is honest:", exposed)
+            insist(outliers <= excused, "nobody is outliers who is honest:", outliers)
     check_sum(deployment, record)
 
 

@@ -119,7 +119,8 @@ class _World:
             self.tampering = Tampering(self.plan, names, deployment.draw("tampering"), deployment.moves)
 
     def _lax(self) -> Policy:
-        return Policy(min_contributors=2, corrupt=0, dropout=0, adversary=Adversary.CURIOUS, security=1)
+        bound = self.plan.encoding.weight_bound
+        return Policy(2, corrupt=0, dropout=0, adversary=Adversary.CURIOUS, security=1, weight_bound=bound)
 
     def _budget(self) -> Budget:
         if not self.deployment.strapped:

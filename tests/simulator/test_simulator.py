@@ -172,12 +172,12 @@ BUGS = {
         charged_too_late, "the server's ledger before reveal", Narrowed("secagg", "", noisy=True)
     ),
     "nothing is charged": Bug(
-        switched_off(ServerRound, "close", "self._ledger is not None and step.charge is not None"),
+        switched_off(ServerRound, "_closed", "self._ledger is not None and step.charge is not None"),
         "the server's ledger before",
         Narrowed("oneshot", "", noisy=True),
     ),
     "a client does not reserve": Bug(
-        switched_off(Client, "receive", "self._ledger is not None and step.charge is not None"),
+        switched_off(Client, "_received", "self._ledger is not None and step.charge is not None"),
         "a client reserves before it uploads",
         Narrowed("secagg", "", noisy=True),
     ),
@@ -217,7 +217,7 @@ BUGS = {
         first=4,
     ),
     "a repeated frame is checked anew": Bug(
-        switched_off(Client, "receive", "request in self._answered"),
+        switched_off(Client, "_received", "request in self._answered"),
         "an honest server passes nothing on that a client refuses",
         Narrowed("secagg", ""),
     ),
