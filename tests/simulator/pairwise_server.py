@@ -507,7 +507,9 @@ def earlier_round(story: Story) -> None:
 
 
 def old_frames(evil: Any, one: Any) -> list[Any]:
-    """Of all that passed in earlier rounds something of this kind, if there is any."""
+    """Of all that passed in earlier rounds something of this kind, if there is any. Bytes are of no kind."""
+    if isinstance(one, bytes):
+        return []
     frames: list[Any] = [evil.messages.encode(replace(evil.plan, round=evil.plan.round + 1), one)]
     like = [(plan, message) for plan, message in evil.earlier if type(message) is type(one)]
     if like:
