@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from protocols.plan import HASH_BYTES, MAX_BEACON, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from secagg.encoding import Encoding
-from secagg.errors import PolicyError, UsageError
+from secagg.errors import DecodeError, PolicyError, UsageError
 from secagg.params import MAX_CLIENTS, Graph, GraphParameters
 from secagg.prg import Prg
 
@@ -94,3 +95,28 @@ def test_the_last_round_is_the_highest() -> None:
     with pytest.raises(PolicyError, match="past round 3"):
         journal.append(b"", session, 3, 0, b"record")
     assert journal.last_round(session) == 5
+
+
+def test_the_bounds_of_a_weight() -> None:
+    for good in (1, (1 << 31) - 1):
+        assert replace(POLICY, weight_bound=good).weight_bound == good
+    for bad in (0, -1, 1 << 31):
+        with pytest.raises(UsageError, match="weight"):
+            replace(POLICY, weight_bound=bad)
+
+
+@pytest.mark.parametrize("variance", [Fraction(1, 1 << 60), Fraction(1 << 60)])
+def test_noise_that_nobody_can_draw(variance: Fraction) -> None:
+    """Else the round would begin, and each client fail when it uploads."""
+    noise = NoiseSpec(Family.DISCRETE_GAUSSIAN, variance)
+    with pytest.raises(UsageError, match="no client can draw so much noise, or so little"):
+        plan_of(min_contributors=6, ring_bits=64, noise=noise)
+
+
+def test_a_roster_file_has_clients_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "roster.toml"
+    ROSTER.save(path)
+    assert Roster.load(path) == ROSTER
+    path.write_text('title = "x"\n' + path.read_text())
+    with pytest.raises(DecodeError, match="not a roster file"):
+        Roster.load(path)
