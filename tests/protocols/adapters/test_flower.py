@@ -1099,16 +1099,41 @@ def test_an_array_record_without_arrays_of_numpy(tmp_path: Path) -> None:
     assert "DecodeError" in str(tampered(federation(tmp_path, TRAIN), other)[0].error)
 
 
-def test_strategies_that_send_several_models_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "model"),
+    [
+        ("arrays", MODEL | {"b": np.array(3.0)}),
+        ("arrays", MODEL | {"b": MODEL["b"].astype(np.float16)}),
+        ("arrays", dict(reversed(MODEL.items()))),
+        ("arrays", {**MODEL, "c": np.zeros(1)}),
+        ("another", MODEL),
+    ],
+    ids=["values", "types", "order", "arrays", "key"],
+)
+def test_strategies_that_send_several_models_are_refused(
+    key: str, model: dict[str, NDArray[Any]], tmp_path: Path
+) -> None:
     class Personal(FedAvg):
         def configure_train(self, *arguments: Any) -> list[Message]:
             messages = list(super().configure_train(*arguments))
-            messages[-1].content = RecordDict({"arrays": record(MODEL | {"b": np.array(3.0)})})
+            messages[-1].content = RecordDict({key: record(model), "config": messages[0].content["config"]})
             return messages
 
     fed = federation(tmp_path, TRAIN)
     with pytest.raises(UsageError, match="different models"):
         secure(fed, strategy=Personal()).configure_train(1, record(MODEL), config(), fed.grid)
+
+
+def test_equal_models_in_several_records_are_one(tmp_path: Path) -> None:
+    class Copies(FedAvg):
+        def configure_train(self, *arguments: Any) -> list[Message]:
+            messages = list(super().configure_train(*arguments))
+            for message in messages:
+                message.content = RecordDict({**message.content, "arrays": record(MODEL)})
+            return messages
+
+    fed = federation(tmp_path, TRAIN)
+    assert secure(fed, strategy=Copies()).configure_train(1, record(MODEL), config(), fed.grid)
 
 
 # Who speaks
