@@ -15,7 +15,7 @@ from protocols.policy import ENFORCED_UP_TO, Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Faults, local_clients, serve, simulate
 from secagg.encoding import Encoding
-from secagg.errors import PolicyError, ThresholdError, UsageError
+from secagg.errors import ThresholdError, UsageError
 from secagg.graph import Neighbourhoods
 from secagg.params import Adversary, Graph, GraphParameters
 from secagg.prg import Prg
@@ -120,14 +120,3 @@ def test_a_server_does_not_ask_for_shares_that_no_client_would_give() -> None:
     with pytest.raises(ThresholdError, match="2 witnesses signed, at least 3 are needed"):
         simulate(server, clients, updates, faults=Faults(corrupted=lost))
     assert server.phase == "failed"
-
-
-def test_a_policy_may_insist_on_core_svp() -> None:
-    pytest.importorskip("numba")
-    lax = RoundPlan.propose(
-        "oneshot", ROSTER, Encoding.integers(3), min_contributors=3, corrupt=0, dropout=0, cost_model="standard"
-    )
-    check = registry.find("oneshot").check_policy
-    check(lax, Policy(min_contributors=3, protocols={"oneshot"}, corrupt=0))
-    with pytest.raises(PolicyError, match="core-SVP"):
-        check(lax, Policy(min_contributors=3, protocols={"oneshot"}, corrupt=0, cost_model="core-svp"))  # type: ignore[arg-type]

@@ -14,12 +14,12 @@ from protocols.oneshot.messages import Seat
 from protocols.oneshot.rules import MAX_SEATS, Committee, check_policy, choose_committee
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.roster import Roster
+from protocols.roster import Identity, Roster
 from secagg import compiled, labels
 from secagg.codec import u32
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, UsageError
-from secagg.params import Adversary
+from secagg.params import Adversary, CostModel
 from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 from tests.adversarial.oneshot_attack import Evil, make
@@ -121,3 +121,22 @@ def test_as_many_contributors_as_are_feared_corrupt() -> None:
     for few in (2, 101):
         with pytest.raises(PolicyError, match="100 are feared corrupt"):
             check_policy(replace(plan, min_contributors=few), policy)
+
+
+def test_a_policy_may_insist_on_core_svp() -> None:
+    """It refuses rings that have 128 bits by the standard's tables only, and takes the others."""
+    names = [f"client-{i}" for i in range(9)]
+    roster = Roster.of([Identity.generate(name, Prg(name.encode().ljust(32))) for name in names])
+    lax, strict = (
+        RoundPlan.propose(
+            "oneshot", roster, Encoding.integers(3), min_contributors=3, corrupt=0, dropout=0, cost_model=cost_model
+        )
+        for cost_model in ("standard", "core-svp")
+    )
+    easy = Policy(min_contributors=3, protocols={"oneshot"}, corrupt=0)
+    insisting = replace(easy, cost_model=CostModel.CORE_SVP)
+
+    for plan, policy in ((lax, easy), (strict, easy), (strict, insisting)):
+        check_policy(plan, policy)
+    with pytest.raises(PolicyError, match="core-SVP"):
+        check_policy(lax, insisting)
