@@ -42,7 +42,7 @@ from secagg import labels
 from secagg.errors import PeerError, UsageError
 from tests.adversarial.attack import switch_off
 from tests.dp.ledger import scene
-from tests.dp.ledger.scene import EXAMPLE, KEY, exported, happened, new, planned, step
+from tests.dp.ledger.scene import EXAMPLE, KEY, PLANNED, exported, happened, new, planned, step
 
 ROOMY = Budget(Fraction(30), Fraction(1, 10), slack=Fraction(1, 10**3))
 LOCAL = replace(EXAMPLE, relation=Relation.REPLACE_ONE)
@@ -209,6 +209,7 @@ MEANT: dict[str, Any] = {
     "beta": lambda v: type(v) is str and 0 <= Fraction(v) < 1,
     "rotated": lambda v: type(v) is bool,
     "weight_bound": lambda v: type(v) is int and 1 <= v < 1 << 31,
+    "signers": lambda v: type(v) is int and 1 <= v <= PLANNED,
     "ring_bits": lambda v: type(v) is int and 8 <= v <= 64,
     "l1": lambda v: type(v) is int and v > 0,
     "dimension": lambda v: type(v) is int and v > 0,
