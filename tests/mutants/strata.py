@@ -121,12 +121,26 @@ STRATA = (
     Stratum(
         "ckks",
         ("protocols/ckks",),
-        ("tests/adversarial/test_ckks*.py", "tests/protocols/ckks", "tests/conformance", *ROUNDS),
+        (
+            "tests/adversarial/test_low_order.py",
+            "tests/adversarial/test_bitmaps.py",
+            "tests/adversarial/test_ckks*.py",
+            "tests/protocols/ckks",
+            "tests/conformance",
+            *ROUNDS,
+        ),
     ),
     Stratum(
         "threshold_ckks",
         ("protocols/threshold_ckks",),
-        ("tests/adversarial/test_threshold*.py", "tests/protocols/threshold_ckks", "tests/conformance", *ROUNDS),
+        (
+            "tests/adversarial/test_low_order.py",
+            "tests/adversarial/test_bitmaps.py",
+            "tests/adversarial/test_threshold*.py",
+            "tests/protocols/threshold_ckks",
+            "tests/conformance",
+            *ROUNDS,
+        ),
     ),
     Stratum(
         "round",
