@@ -88,7 +88,7 @@ class NoiseSpec:
             )
 
     def drawable(self, clients: int) -> bool:
-        """Whether the samplers reach so far, and make noise so little."""
+        """Whether the samplers can draw what each of so many clients has to add: neither too little nor too much."""
         return self.each(clients) >= SMALLEST_VARIANCE and self._at_level(clients, self.dropouts) <= LARGEST_VARIANCE
 
     def each(self, clients: int) -> Fraction:

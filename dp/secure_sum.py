@@ -19,7 +19,7 @@ _LEAST_BITS, _MOST_BITS = 8, 64
 
 
 def check_text(text: str) -> str:
-    """What people read in a ledger."""
+    """The text, if it may stand in a ledger; ``UsageError`` if it is empty or too long for that."""
     if not 0 < len(text) <= _LONGEST_TEXT:
         raise UsageError(f"a text has 1 to {_LONGEST_TEXT} characters")
     return text

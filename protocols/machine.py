@@ -206,7 +206,10 @@ class Client:
             return self._entered(plan, records, lambda: values, secret)
 
     def resume(self, plan: RoundPlan, encoded: Callable[[], bytes]) -> bytes:
-        """Resume a round without its update: ``encoded`` gives what ``self.encoded`` gave, and only the upload asks."""
+        """Resume a round without its update: ``encoded`` gives what ``self.encoded`` gave, and only the upload asks.
+
+        It must not call this client, which waits for it.
+        """
         with self._one_at_a_time:
             records = self._accepted(plan)
             if not records:

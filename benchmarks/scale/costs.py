@@ -272,7 +272,7 @@ def random_proof(width: int, leaves: int) -> Proof:
 
 @lru_cache(maxsize=1024)
 def first_signers_proof(width: int, left: int, signers: int) -> Proof:
-    """Of the first ``signers`` of the clients that are left and the client itself: a mean over a few draws."""
+    """The mean proof that the first ``signers`` clients that are left, and one more, are in the tree."""
     rng, proofs = np.random.default_rng(1), list[Proof]()
     for _ in range(_DRAWS):
         alive = np.sort(rng.choice(width, left, replace=False))

@@ -67,7 +67,7 @@ class PairwiseServer(ServerRound):
 
     def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engine: Engine = HERE) -> None:
         super().__init__(plan, roster, ledger=ledger, engine=engine)
-        self._t = parameters_of(plan).threshold
+        self._t, self._q = parameters_of(plan).threshold, parameters_of(plan).quorum
         self._least = max(self._t, plan.min_contributors)
         self._adverts: dict[int, Advert] = {}  # by roster number
         self._dealt: dict[int, bytes] = {}  # U2: dealer -> its boxes, in the order of its holders
@@ -174,9 +174,8 @@ class PairwiseServer(ServerRound):
     def _pass_on_consents(self) -> Sends:
         self._need(len(self._consents), self._least, "survivors signed")
         self._signers = [self._positions[number] for number in sorted(self._consents)]  # U4
-        witnesses, quorum = set(self._cohort.witnesses()), parameters_of(self.plan).quorum
-        self._witnesses = [u for u in self._signers if u in witnesses]
-        self._need(len(self._witnesses), quorum, "witnesses signed")
+        self._witnesses = [u for u in self._cohort.witnesses() if self._clients[u] in self._consents]
+        self._need(len(self._witnesses), self._q, "witnesses signed")
         reached = [u for u in self._signers if len(self._own_signers(u)) >= self._t]
         return Sends([self._clients[u] for u in reached], self._signatures)
 
@@ -190,7 +189,7 @@ class PairwiseServer(ServerRound):
         u = self._positions[number]
         chosen = set(self._own_signers(u)[: self._t])
         known = {u, *self._holders[u]}
-        chosen.update(sorted(self._witnesses, key=lambda v: v not in known)[: parameters_of(self.plan).quorum])
+        chosen.update(sorted(self._witnesses, key=lambda v: v not in known)[: self._q])
         least = self.plan.min_contributors if self.plan.clients <= ENFORCED_UP_TO else 0
         chosen.update(islice((v for v in self._signers if v not in chosen), max(least - len(chosen), 0)))
         strangers = sorted(chosen - known)
@@ -259,7 +258,11 @@ class PairwiseServer(ServerRound):
         return rebuilt
 
     def _check_enough(self, u: int) -> None:
-        """t shares came. If the holders who spoke were enough, then they withhold some, or u gave them none: named."""
+        """Raise unless t shares of u's secret came.
+
+        If enough of its holders answered and too few shares came all the same, some of them withhold theirs or u dealt
+        them none: all of these are named.
+        """
         came = set(self._shares[u].holders) if u in self._shares else set[int]()
         spoke = (self._positions[number] for number in self._heard)
         withheld = {v for v in spoke if u in self._masked_with[v]} - came

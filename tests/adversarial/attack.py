@@ -59,7 +59,7 @@ from secagg.params import Adversary, Graph, GraphParameters
 from secagg.prg import Prg
 from secagg.ring import Words
 from secagg.seal import open_box, seal
-from secagg.shamir import SHARE_BYTES, pack_shares, reconstruct, unpack_shares
+from secagg.shamir import PRIME, SHARE_BYTES, pack_shares, reconstruct, unpack_shares
 
 LENGTH = 7
 _leaf = cache(advert_leaf)
@@ -103,6 +103,20 @@ def journal_by_count(monkeypatch: pytest.MonkeyPatch) -> None:
         return journaled(self, current, len(self._answered), *said)
 
     monkeypatch.setattr(Client, "_journaled", by_count)
+
+
+def share_of_another(holders: Sequence[int], v: int, share: bytes, more: int = 1) -> bytes:
+    """v's share, changed so that these holders rebuild another secret, whose first limb is larger by ``more``.
+
+    It is off by the inverse of v's Lagrange coefficient at zero; a holder u has the share at u + 1.
+    """
+    shift = more
+    for w in holders:
+        if w != v:
+            shift = shift * (w - v) * pow(w + 1, -1, PRIME) % PRIME
+    limbs = unpack_shares(share, 1).astype(np.uint64)
+    limbs[0, 0] = (limbs[0, 0] + np.uint64(shift)) % np.uint64(PRIME)
+    return pack_shares(limbs.astype(np.uint32))
 
 
 def members_of(bitmap: bytes, universe: Sequence[int]) -> frozenset[int]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from protocols.pairwise.messages import Revealed
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
 from secagg.errors import PeerError, ThresholdError, UsageError
-from secagg.shamir import PRIME, pack_shares, unpack_shares
-from tests.adversarial.attack import BOTH, small, switch_off
+from tests.adversarial.attack import BOTH, share_of_another, small, switch_off
 from tests.adversarial.test_server import LIAR, Round
 
 NOT_AS_ASKED = "not (asked and right and ascending(alive) and ascending(dead))"
@@ -104,17 +102,6 @@ def test_a_share_of_the_silent_among_those_of_the_living(protocol: str, monkeypa
     hand_in()
 
 
-def key_and_more(first: list[int], v: int, share: bytes, more: int) -> bytes:
-    """A share with which these holders get another key, off by so much."""
-    shift = more
-    for w in first:
-        if w != v:
-            shift = shift * (w - v) * pow(w + 1, -1, PRIME) % PRIME
-    limbs = unpack_shares(share, 1).astype(np.uint64)
-    limbs[0, 0] = (limbs[0, 0] + np.uint64(shift)) % np.uint64(PRIME)
-    return pack_shares(limbs.astype(np.uint32))
-
-
 @BOTH
 def test_a_wrong_share_of_the_key_of_the_silent(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The masks that the silent client shared with the others are taken off with the key of its advert and with no
@@ -133,7 +120,7 @@ def test_a_wrong_share_of_the_key_of_the_silent(protocol: str, monkeypatch: pyte
             v = round_.evil.roster.number(name)
             if v == first[0]:
                 shares = [
-                    replace(share, share=key_and_more(first, v, share.share, more)) if share.peer == dead else share
+                    replace(share, share=share_of_another(first, v, share.share, more)) if share.peer == dead else share
                     for share in message.key_shares
                 ]
                 message = replace(message, key_shares=tuple(shares))

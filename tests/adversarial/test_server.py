@@ -25,7 +25,7 @@ from secagg.errors import DecodeError, PeerError, ThresholdError, UsageError
 from secagg.keys import digest
 from secagg.ring import Ring
 from secagg.shamir import LIMBS, PRIME, pack_shares, unpack_shares
-from tests.adversarial.attack import BOTH, LENGTH, members_of, small, switch_off
+from tests.adversarial.attack import BOTH, LENGTH, members_of, share_of_another, small, switch_off
 
 LIAR = 2
 PHASES = list(PairwiseServer.steps)
@@ -410,17 +410,6 @@ def lie_about_shares(round_: Round, liars: tuple[int, ...], silent: tuple[int, .
             round_.hand_in(name, message)
 
 
-def secret_and_one(first: tuple[int, ...], v: int, share: bytes) -> bytes:
-    """A share with which these holders get the secret plus one: off by the inverse of the Lagrange coefficient."""
-    shift = 1
-    for w in first:
-        if w != v:
-            shift = shift * (w - v) * pow(w + 1, -1, PRIME) % PRIME
-    limbs = unpack_shares(share, 1).astype(np.uint64)
-    limbs[0, 0] = (limbs[0, 0] + np.uint64(shift)) % np.uint64(PRIME)
-    return pack_shares(limbs.astype(np.uint32))
-
-
 def off_by_one(v: int, share: bytes) -> bytes:
     return pack_shares((unpack_shares(share, 1) + 1) % PRIME)
 
@@ -436,7 +425,7 @@ def test_a_wrong_share_is_done_without(protocol: str, monkeypatch: pytest.Monkey
         round_.close()
         first = round_.server._holders[LIAR][: round_.evil.t]  # whom the server takes, if it sees nothing wrong
         holder = next(v for v in first if v != LIAR)
-        lie_about_shares(round_, (holder,), (), partial(secret_and_one, first))
+        lie_about_shares(round_, (holder,), (), partial(share_of_another, first))
         round_.server.close(Phase.REVEAL)
         return round_, round_.evil.name(holder)
 

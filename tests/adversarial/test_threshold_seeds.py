@@ -4,28 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from protocols.threshold_ckks.client import ThresholdClient
 from protocols.threshold_ckks.phases import Phase
 from protocols.threshold_ckks.server import ThresholdServer
 from secagg.errors import PeerError
-from secagg.shamir import PRIME, pack_shares, unpack_shares
+from tests.adversarial.attack import share_of_another
 from tests.adversarial.test_threshold import Scene
 
 SILENT = "client-5"
-
-
-def seed_and_one(holders: list[int], v: int, share: bytes) -> bytes:
-    """A share with which these holders get another seed, that is 32 bytes, too."""
-    shift = 1
-    for w in holders:
-        if w != v:
-            shift = shift * (w - v) * pow(w + 1, -1, PRIME) % PRIME
-    limbs = unpack_shares(share, 1).astype(np.uint64)
-    limbs[0, 0] = (limbs[0, 0] + np.uint64(shift)) % np.uint64(PRIME)
-    return pack_shares(limbs.astype(np.uint32))
 
 
 def test_a_wrong_share_of_a_seed_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +25,7 @@ def test_a_wrong_share_of_a_seed_is_done_without(monkeypatch: pytest.MonkeyPatch
             return honest(self)
         (missing,) = self._missing
         share = self._held[missing]
-        self._held = {**self._held, missing: seed_and_one(list(range(self._t)), 0, share)}
+        self._held = {**self._held, missing: share_of_another(list(range(self._t)), 0, share)}
         try:
             return honest(self)
         finally:

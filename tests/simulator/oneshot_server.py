@@ -15,7 +15,7 @@ from tests.adversarial.oneshot_attack import Evil
 from tests.simulator.deployment import Deployment
 from tests.simulator.moves import mutated
 from tests.simulator.network import damaged
-from tests.simulator.pairwise_server import old_frames
+from tests.simulator.pairwise_server import old_frames, swapped
 from tests.simulator.parties import Party, Record
 
 
@@ -194,12 +194,6 @@ def _delivery_lie(change: Callable[[Story, int, list[Any]], list[Any]]) -> Calla
     return move
 
 
-def _swapped(story: Story, v: int, ones: list[Any]) -> list[Any]:
-    i, j = (story.draw.randrange(len(ones)) for _ in range(2))
-    ones[i], ones[j] = replace(ones[i], box=ones[j].box), replace(ones[j], box=ones[i].box)
-    return ones
-
-
 def _repeated(story: Story, v: int, ones: list[Any]) -> list[Any]:
     i = story.draw.randrange(len(ones))
     return ones[: i + 1] + ones[i:]
@@ -217,7 +211,7 @@ def _headers_altered(story: Story, v: int, ones: list[Any]) -> list[Any]:
     return ones
 
 
-swap_boxes, repeat_contributions = _delivery_lie(_swapped), _delivery_lie(_repeated)
+swap_boxes, repeat_contributions = _delivery_lie(swapped), _delivery_lie(_repeated)
 boxes_of_another_member, alter_headers = _delivery_lie(_of_another_member), _delivery_lie(_headers_altered)
 
 

@@ -230,7 +230,7 @@ def _box_lie(change: Callable[[Story, int, list[SealedShares]], list[SealedShare
     return move
 
 
-def _swapped(story: Story, u: int, boxes: list[SealedShares]) -> list[SealedShares]:
+def swapped(story: Any, u: int, boxes: list[Any]) -> list[Any]:
     i, j = (story.draw.randrange(len(boxes)) for _ in range(2))
     boxes[i], boxes[j] = replace(boxes[i], box=boxes[j].box), replace(boxes[j], box=boxes[i].box)
     return boxes
@@ -261,7 +261,7 @@ def _forged(story: Story, u: int, boxes: list[SealedShares]) -> list[SealedShare
     ]
 
 
-swap_boxes, reflect_boxes, repeat_a_box = map(_box_lie, (_swapped, _reflected, _repeated))
+swap_boxes, reflect_boxes, repeat_a_box = map(_box_lie, (swapped, _reflected, _repeated))
 boxes_that_do_not_open, forge_boxes = map(_box_lie, (_unopenable, _forged))
 
 
