@@ -145,7 +145,7 @@ class SecAgg:
         except SecAggError as error:
             log(WARNING, "secagg: %s: %s", type(error).__name__, error)
             return _refusal(_said_of(error), message)
-        except Exception as error:  # noqa: BLE001  # Flower would send its text to the server
+        except Exception as error:  # noqa: BLE001  # of whatever kind: Flower would send its text, and paths, to the server
             log(ERROR, "secagg: a message could not be answered", exc_info=error)
             return _refusal("this node failed", message)
 

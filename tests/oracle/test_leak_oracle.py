@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 import pytest
 
+from protocols.cohort import from_bitmap
 from protocols.machine import Client, Sends
 from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient, check_header
@@ -28,7 +30,7 @@ from secagg.keys import derive
 from secagg.params import Adversary, Graph, GraphParameters
 from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
-from tests.oracle.leak_oracle import Combination, Round, Verdict, View, judge, secrets_of
+from tests.oracle.leak_oracle import Combination, Round, Verdict, View, _Transcript, judge, secrets_of
 
 LENGTH = 160  # long enough to tell all of a client's streams in two rounds apart
 PHASES = [str(phase) for phase in PairwiseServer.steps]
@@ -308,6 +310,30 @@ def test_without_mutual_masking_the_ring_is_cut(monkeypatch: pytest.MonkeyPatch)
         switch_off(monkeypatch, PairwiseClient, "_hear_survivors", condition)
     verdict, near = cut(session("secagg+", 24, degree=8, threshold=6, least=12))
     assert [leak.coefficients for leak in verdict.leaks] == [total(near).coefficients]
+
+
+def masks_and_lists(here: Session) -> list[tuple[set[str], set[str]]]:
+    """For each upload, with whom its vector is masked, as measured, and whom its signed header lists."""
+    never, late = here.names[2], here.names[5]
+    one = here.run(silent={never: "share", late: "upload"})
+    seen = _Transcript(one)
+    streams = seen.streams(frozenset(chain(*one.secrets.values())))
+    found = []
+    for (u, upload), (_, _, masks) in zip(seen.uploads, seen.equations(streams), strict=True):
+        own = seen.name(u)
+        masked = {name for seed in masks for name in streams[seed].split()[1:]} - {own}
+        listed = from_bitmap(upload.header.holders, seen.cohort.holders(u))
+        found.append((masked, {seen.name(v) for v in listed} - {own}))
+    return found
+
+
+@both_protocols
+def test_an_upload_is_masked_with_those_whom_it_lists(protocol: str, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What mutual masking rests on: neighbours check the list, and nobody can look into the vector."""
+    assert all(masked == listed for masked, listed in masks_and_lists(session(protocol, n)))
+    add_masks = client_module.add_masks
+    monkeypatch.setattr(client_module, "add_masks", lambda to, plus, minus: add_masks(to, plus[:1], minus))
+    assert any(masked < listed for masked, listed in masks_and_lists(session(protocol, n)))
 
 
 # The oracle itself.
