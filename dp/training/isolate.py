@@ -109,7 +109,7 @@ class _Use:
         gradient = gradient.reshape(batch, -1, gradient.shape[-1])
         if self.input.is_floating_point():
             return gradient, self.input.detach().reshape(batch, -1, self.input.shape[-1])
-        ids = self.input.reshape(batch, -1)
+        ids = self.input.reshape(batch, -1).long()
         if self.padding is not None:
             gradient = gradient.masked_fill((ids == self.padding).unsqueeze(2), 0)
         return ids, gradient

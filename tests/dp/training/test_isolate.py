@@ -162,6 +162,11 @@ def isolated_output(model: nn.Module, example: Tensor) -> Tensor:
     return seen[0][0]
 
 
+def test_ids_of_other_kinds() -> None:
+    for kind in (torch.int32, torch.int64):
+        check(table(), ids().to(kind))
+
+
 def test_padding_counted_from_the_end() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         return F.embedding(x, m.w, padding_idx=-ROWS).sum(1) + F.embedding_bag(x, m.w, padding_idx=-ROWS + 1)
