@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, log, sqrt
+from math import ceil, log
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class Chunks:
     """So many of such a size.
 
     >>> Chunks.of(population=1000, rate=Fraction(1, 50), largest=256), Chunks.of(1000, Fraction(1, 2), largest=256)
-    (Chunks(count=1, size=64), Chunks(count=3, size=256))
+    (Chunks(count=1, size=61), Chunks(count=3, size=256))
     """
 
     count: int
@@ -45,9 +45,10 @@ class Chunks:
 
     @classmethod
     def of(cls, population: int, rate: Fraction, largest: int) -> Chunks:
-        """For Poisson samples (Bernstein's bound), with chunks of ``largest`` at most."""
-        mean, tail = float(population * rate), _OVERFLOW_BITS * log(2)
-        places = min(population, ceil(mean + tail / 3 + sqrt(tail * tail / 9 + 2 * mean * tail)))
+        """For Poisson samples (Chernoff's bound), with chunks of ``largest`` at most."""
+        rare = _OVERFLOW_BITS * log(2) / population
+        enough = (k for k in range(ceil(population * rate), population) if _divergence(k / population, rate) >= rare)
+        places = next(enough, population)
         return cls(-(-places // largest), min(places, largest))
 
     def filled(self, sample: NDArray[np.int64], rng: Rng) -> list[NDArray[np.int64]]:
@@ -63,6 +64,11 @@ class Chunks:
         places = np.full(count * self.size, -1)
         places[np.argsort(random_words(rng, len(places)), kind="stable")[: len(sample)]] = sample
         return np.split(places, count)
+
+
+def _divergence(share: float, rate: Fraction) -> float:
+    """Of a coin that falls so often from one that should; of the former there is neither none nor all."""
+    return share * log(share / rate) + (1 - share) * log((1 - share) / (1 - rate))
 
 
 def dummies(examples: TensorDataset, size: int) -> tuple[Tensor, ...]:

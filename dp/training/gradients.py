@@ -33,8 +33,8 @@ from torch import Tensor
 _CANCELLED = 2.0**10
 """Terms that are together longer than so many times their sum are written out."""
 
-_AT_ONCE = 1 << 22
-"""Numbers that are scaled together, so that copies in float64 stay small beside the gradients."""
+_AT_ONCE = 1 << 20
+"""Numbers that are scaled together, so that copies in float64 stay small."""
 
 
 class Gradients(Protocol):
@@ -48,8 +48,8 @@ class Gradients(Protocol):
     def add_scaled(self, factors: Tensor, total: Tensor) -> None:
         """Add factor times gradient of each example, as integers, to ``total``; those whose factor is 0 add nothing."""
 
-    def written_out(self) -> Tensor:
-        """(B, *shape of the parameter), float64."""
+    def add_to(self, total: Tensor) -> None:
+        """Add each example's gradient to that example's part of ``total``, (B, *shape of the parameter), float64."""
 
     def rounding(self, batch: int, limit: float) -> float:
         """By how much more than its clipped norm, ``limit`` at most, one example of ``batch`` moves the total."""
@@ -72,8 +72,8 @@ class Dense:
         for values, some in zip(self.values.split(size), factors.split(size), strict=True):
             total += _scaled(values, some).sum(0)
 
-    def written_out(self) -> Tensor:
-        return self.values.double()
+    def add_to(self, total: Tensor) -> None:
+        total += self.values
 
     def rounding(self, batch: int, limit: float) -> float:
         return 0.0
@@ -82,7 +82,7 @@ class Dense:
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
     """
-    >>> twice = Rows.of(torch.tensor([[2, 2, 0]]), torch.tensor([[[3.0], [4.0], [1.0]]]), table=5)
+    >>> twice = Rows.of(torch.tensor([[2, 2, 0]]), torch.tensor([[[3.0], [4.0], [1.0]]]))
     >>> round(float(twice.squared_norms()), 9)  # 7^2 + 1^2
     50.0
     """
@@ -91,11 +91,9 @@ class Rows:
     """(B, n) rows of the table, each once; after them, places that hold zeros"""
     sums: Tensor
     """(B, n, d) float64"""
-    table: int
-    """how many rows the table has"""
 
     @classmethod
-    def of(cls, ids: Tensor, values: Tensor, table: int) -> Rows:
+    def of(cls, ids: Tensor, values: Tensor) -> Rows:
         """``values`` (B, n, d) belong to the rows ``ids`` (B, n), which may repeat."""
         ordered, order = ids.sort(dim=1, stable=True)
         place = torch.zeros_like(ids)
@@ -103,7 +101,7 @@ class Rows:
         back = order.argsort(1)
         sums = torch.zeros_like(values, dtype=torch.float64)
         sums.scatter_add_(1, place.gather(1, back).unsqueeze(2).expand_as(values), values.double())
-        return cls(torch.zeros_like(ids).scatter_(1, place, ordered), sums, table)
+        return cls(torch.zeros_like(ids).scatter_(1, place, ordered), sums)
 
     @property
     def numbers(self) -> int:
@@ -115,10 +113,8 @@ class Rows:
     def add_scaled(self, factors: Tensor, total: Tensor) -> None:
         total.index_add_(0, self.ids.flatten(), _scaled(self.sums, factors).flatten(0, 1))
 
-    def written_out(self) -> Tensor:
-        batch, _, width = self.sums.shape
-        dense = self.sums.new_zeros(batch, self.table, width)
-        return dense.scatter_add_(1, self.ids.unsqueeze(2).expand_as(self.sums), self.sums)
+    def add_to(self, total: Tensor) -> None:
+        total.scatter_add_(1, self.ids.unsqueeze(2).expand_as(self.sums), self.sums)
 
     def rounding(self, batch: int, limit: float) -> float:
         return 0.0
@@ -170,8 +166,8 @@ class Products:
         right = _masked(self.right, together)
         total += (left.flatten(0, 1).T @ right.flatten(0, 1)).trunc_().to(torch.int64)
 
-    def written_out(self) -> Tensor:
-        return self.left.double().mT @ self.right.double()
+    def add_to(self, total: Tensor) -> None:
+        total.baddbmm_(self.left.double().mT, self.right.double())
 
     def rounding(self, batch: int, limit: float) -> float:
         terms = self.left.shape[1]
@@ -182,25 +178,32 @@ def merged(
     dense: Sequence[Tensor],
     looked_up: Sequence[tuple[Tensor, Tensor]],
     products: Sequence[tuple[Tensor, Tensor]],
-    table: int,
+    shape: Sequence[int],
 ) -> Gradients:
-    """All uses of one parameter, of ``table`` rows. Uses of one kind are joined, different ones written out and added.
+    """All uses of a parameter, in ``shape`` (B, *shape of the parameter).
 
+    Those of one kind are joined, different ones are written out and added up.
     Products of more terms than the root of a gradient's numbers are written out as well: that is less work.
     """
     kinds: list[Gradients] = [Dense(values) for values in dense]
     if looked_up:
         ids, values = zip(*looked_up, strict=True)
-        kinds.append(Rows.of(torch.cat(ids, 1), torch.cat(values, 1), table))
+        kinds.append(Rows.of(torch.cat(ids, 1), torch.cat(values, 1)))
     if products:
         left, right = (torch.cat(sides, 1) for sides in zip(*products, strict=True))
         if left.shape[1] ** 2 > left.shape[2] * right.shape[2]:
             kinds.append(Dense(left.double().mT @ right.double()))
         else:
             kinds.append(Products.of(left, right))
-    if len(kinds) == 1:
-        return kinds[0]
-    return Dense(torch.stack([kind.written_out() for kind in kinds]).sum(0))
+    return kinds[0] if len(kinds) == 1 else Dense(written_out(kinds, shape))
+
+
+def written_out(kinds: Sequence[Gradients], shape: Sequence[int]) -> Tensor:
+    """Their sum, of that ``shape`` (B, *shape of the parameter), float64."""
+    total = torch.zeros(*shape, dtype=torch.float64)
+    for kind in kinds:
+        kind.add_to(total)
+    return total
 
 
 def _norms(vectors: Tensor) -> Tensor:

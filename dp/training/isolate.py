@@ -88,8 +88,9 @@ def per_example_gradients(
     used = [name for name in plain if name in dense or looked_up[name] or products[name]]
     if not used:
         raise UsageError("the loss does not depend on the model")
-    rows = {name: len(plain[name]) if looked_up[name] else 0 for name in used}
-    return {name: merged(dense.get(name, []), looked_up[name], products[name], rows[name]) for name in used}
+    return {
+        name: merged(dense.get(name, []), looked_up[name], products[name], (batch, *plain[name].shape)) for name in used
+    }
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import embedding
 from dp.training.clipping import Flat, PerLayer
+from dp.training.gradients import written_out
 from dp.training.isolate import Objective, per_example_gradients
 from tests.dp.training import reference
 
@@ -40,7 +41,8 @@ def total(model: nn.Module, *inputs: Tensor) -> Tensor:
 
 def ours(model: nn.Module, *inputs: Tensor, loss: Callable[..., Tensor] = total) -> dict[str, Tensor]:
     found = per_example_gradients(Objective(model, loss), dict(model.named_parameters()), inputs)
-    return {name: gradient.written_out().float() for name, gradient in found.items()}
+    shapes = {name: (len(inputs[0]), *parameter.shape) for name, parameter in model.named_parameters()}
+    return {name: written_out([gradient], shapes[name]).float() for name, gradient in found.items()}
 
 
 def opacus(model: nn.Module, *inputs: Tensor, loss: Callable[..., Tensor] = total) -> dict[str, Tensor]:

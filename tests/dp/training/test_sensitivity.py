@@ -215,9 +215,9 @@ class OldRows(Rows):
     """As it was: norms of what was added up, and then every term added by itself, in float32."""
 
     @classmethod
-    def of(cls, ids: Tensor, values: Tensor, table: int) -> Any:
-        found = COALESCED(ids, values, table)
-        found = cls(found.ids, found.sums, table)
+    def of(cls, ids: Tensor, values: Tensor) -> Any:
+        found = COALESCED(ids, values)
+        found = cls(found.ids, found.sums)
         KEPT[id(found.sums)] = ids, values
         return found
 
@@ -392,10 +392,12 @@ def test_samples_fit_their_places() -> None:
 # Exact norms of what is added
 
 
-def integers(gradient: Gradients, multiplier: float = 1.0, clip: float = 0.7) -> tuple[int, float]:
+def integers(
+    gradient: Gradients, shape: tuple[int, ...], multiplier: float = 1.0, clip: float = 0.7
+) -> tuple[int, float]:
     """The squared norm of what the only example of a gradient adds, exactly; and the limit."""
     grid = Grid.of(multiplier, clip, 0.0)
-    total = torch.zeros(gradient.written_out().shape[1:], dtype=torch.int64)
+    total = torch.zeros(shape, dtype=torch.int64)
     layers = Flat(clip).layers(["w"])
     clipping.add_clipped({"w": gradient}, layers, torch.ones(1, dtype=torch.bool), grid, {"w": total})
     return sum(int(value) ** 2 for value in total.flatten().tolist()), grid.limit
@@ -406,7 +408,7 @@ finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 @given(st.lists(finite, min_size=1, max_size=12), st.sampled_from([0.3, 1.0, 17.0, 1e4]))
 def test_what_is_written_out_is_never_longer(values: list[float], multiplier: float) -> None:
-    found, limit = integers(Dense(torch.tensor([values])), multiplier)
+    found, limit = integers(Dense(torch.tensor([values])), (len(values),), multiplier)
     assert found <= Fraction(limit) ** 2
 
 
@@ -416,7 +418,7 @@ def test_what_is_written_out_is_never_longer(values: list[float], multiplier: fl
 )
 def test_what_is_looked_up_is_never_longer(terms: list[tuple[int, float]], multiplier: float) -> None:
     ids, values = zip(*terms, strict=True)
-    found, limit = integers(Rows.of(torch.tensor([ids]), torch.tensor([values]).unsqueeze(2), 4), multiplier)
+    found, limit = integers(Rows.of(torch.tensor([ids]), torch.tensor([values]).unsqueeze(2)), (4, 1), multiplier)
     assert found <= Fraction(limit) ** 2
 
 
@@ -424,7 +426,7 @@ def test_what_is_looked_up_is_never_longer(terms: list[tuple[int, float]], multi
 def test_products_are_longer_by_their_rounding_at_most(values: list[float], multiplier: float) -> None:
     sides = torch.tensor(values).reshape(1, 2, 6)
     products = Products.of(sides[:, :, :4], sides[:, :, 4:])
-    found, limit = integers(products, multiplier)
+    found, limit = integers(products, (4, 2), multiplier)
     assert found <= (Fraction(limit) + Fraction(products.rounding(1, limit))) ** 2
 
 
@@ -452,11 +454,11 @@ def test_that_they_do_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rounding_to_the_nearest_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     values, multiplier = torch.ones(1, 1000), DEVIATION / (100.5 * math.sqrt(1000))
-    found, limit = integers(Dense(values), multiplier)
+    found, limit = integers(Dense(values), (1000,), multiplier)
     assert found <= Fraction(limit) ** 2
     whole = "(_masked(values, factors) * _beside(factors, values))"
     switch_off(monkeypatch, gradients, "_scaled", f"{whole}.trunc_()", f"{whole}.add_(0.01).round_()")
-    found, limit = integers(Dense(values), multiplier)
+    found, limit = integers(Dense(values), (1000,), multiplier)
     assert found > Fraction(limit) ** 2
 
 
