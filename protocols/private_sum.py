@@ -15,17 +15,21 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil, sqrt
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
-from dp.audit import Claim, Vector
+import numpy as np
+
+from dp.audit import Claim, Draw, Noise, Vector
 from dp.calibrate import SLACK, Calibration, evaluate, user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
+from protocols import registry
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
 from protocols.simulate import Faults, local_clients, serve, simulate
@@ -58,8 +62,8 @@ class PrivateSums:
             raise UsageError("discrete Gaussians of variance below 1 have another variance than they are named by")
         n, least = found.clients, found.clients - found.noise.dropouts
         corrupt, dropout = f"{found.noise.colluders}/{n}", f"{found.noise.dropouts}/{n}"
-        policy = Policy(min_contributors=least, corrupt=corrupt, dropout=dropout)
-        self.roster, self._clients = local_clients(n, policy, rng)
+        self._policy = Policy(min_contributors=least, corrupt=corrupt, dropout=dropout)
+        self.roster, self._clients = local_clients(n, self._policy, rng)
         self._plan = RoundPlan.propose(
             protocol,
             self.roster,
@@ -116,7 +120,37 @@ class PrivateSums:
             delta=self.delta,
             relation=RELATION,
             excess_kurtosis=1 / variance if noise.family is Family.SKELLAM else 0.0,
+            step=1 / found.encoding.scale,
         )
+
+    def drawn(self, draw: Draw, count: int) -> Vector:
+        """The noise, in whole numbers, that one client's machine adds to ``count`` zeros when all else is as given."""
+        plan = replace(self._plan, round=draw.round)
+        identity = self._clients[self.roster.names[draw.client]].identity
+        zeros = np.zeros(count, plan.ring.dtype)
+        made = registry.find(plan.protocol).client(
+            plan, self.roster, identity, self._policy, lambda: zeros, draw.secret
+        )
+        return plan.ring.centred(made._noised(draw.bound)).astype(np.float64)
+
+    def share(self) -> Noise:
+        """What one client adds, in whole numbers."""
+        noise = self.found.noise
+        variance = float(noise.variance / (self.found.clients - noise.dropouts - noise.colluders))
+        kurtosis = 1 / variance if noise.family is Family.SKELLAM else 0.0
+        return Noise(sqrt(variance), kurtosis, step=1.0)
+
+    def parts(self, count: int, seed: bytes) -> list[Vector]:
+        """What comes off the sum of one client's noise, level by level, in units of its planned deviation."""
+        noise, n = self.found.noise, self.found.clients
+        left = [noise.surplus(n, count, noise.seed(seed, level), level) for level in range(noise.components + 1)]
+        planned = _part_variances(noise, n)
+        return [(more - less) / sqrt(v) for (more, less), v in zip(pairwise(left), planned, strict=True)]
+
+    def part(self) -> Noise:
+        """Of the smallest removable part, in units of its deviation."""
+        least = min(_part_variances(self.found.noise, self.found.clients))
+        return Noise(1.0, 1 / least, step=1 / sqrt(least))
 
     def _ledger_with_room(self) -> Ledger:
         if self._ledger is None or len(self.charged[-1]) == self.rounds:
@@ -144,10 +178,19 @@ def planned_variance(noise: NoiseSpec, clients: int, missing: int) -> Fraction:
     >>> [str(planned_variance(noise, 10, missing)) for missing in range(5)]
     ['1000', '8100/7', '7200/7', '1260', '1080']
     """
-    steps = noise.components
-    levels = [ceil(Fraction(j * noise.dropouts, steps)) for j in range(steps + 1)] if steps else [noise.dropouts]
-    tolerated = min(level for level in levels if level >= missing)
+    tolerated = min(level for level in _levels(noise) if level >= missing)
     return (clients - missing) * noise.variance / (clients - tolerated - noise.colluders)
+
+
+def _levels(noise: NoiseSpec) -> list[int]:
+    """How many clients may be missing, at each level of removable noise."""
+    steps = noise.components
+    return [ceil(Fraction(j * noise.dropouts, steps)) for j in range(steps + 1)] if steps else [noise.dropouts]
+
+
+def _part_variances(noise: NoiseSpec, clients: int) -> list[float]:
+    each = [noise.variance / (clients - missing - noise.colluders) for missing in _levels(noise)]
+    return [float(more - less) for less, more in pairwise(each)]
 
 
 def without_rotation(found: Calibration) -> Calibration:

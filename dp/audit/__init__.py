@@ -5,6 +5,8 @@ supposed to do. Cheap and exact tests come first, and what they can see is not l
 
     contribution   no update, however crafted, moves the sum further than the claim says
     noise          known inputs: what is left after subtracting them is the planned noise, all of it, each time fresh
+    coordinates    that noise is in every place, also in the last one, and along every simple pattern
+    streams        a client's noise follows from its secret: another secret, client, round or upload gives other noise
     sampling       the cohorts are drawn as the accountant believes
     accounting     what is charged for several releases is at least what they cost
     canaries       the released sums tell inserted clients from absent ones no better than the claimed mu allows
@@ -26,15 +28,21 @@ from dp.audit.canaries import (
     one_run_bounds,
     repeated_runs_bounds,
 )
-from dp.audit.claim import Check, Claim, Pipeline, Vector, Verdict, false_alarm
+from dp.audit.claim import Check, Claim, Noise, Pipeline, Vector, Verdict, false_alarm
 from dp.audit.contribution import audit_clip, audit_contribution
-from dp.audit.noise import audit_noise, enough_coordinates, spikes, visible_share
+from dp.audit.coordinates import audit_lone, landmarks
+from dp.audit.margins import enough_coordinates, enough_rounds, least_mean_square, visible_share
+from dp.audit.noise import audit_noise, spikes
 from dp.audit.sampling import audit_sampling
+from dp.audit.streams import Draw, Drawn, audit_parts, audit_streams
 
 __all__ = [
     "Check",
     "Claim",
+    "Draw",
+    "Drawn",
     "LowerBounds",
+    "Noise",
     "Pipeline",
     "Scores",
     "Vector",
@@ -43,14 +51,20 @@ __all__ = [
     "audit_canaries",
     "audit_clip",
     "audit_contribution",
+    "audit_lone",
     "audit_noise",
+    "audit_parts",
     "audit_sampling",
+    "audit_streams",
     "clopper_pearson",
     "enough_coordinates",
+    "enough_rounds",
     "estimate_mu",
     "false_alarm",
     "gaussian_epsilon",
     "insert_canaries",
+    "landmarks",
+    "least_mean_square",
     "mu_interval",
     "one_run_bounds",
     "one_run_epsilon",

@@ -1,8 +1,8 @@
 """What is audited: a pipeline, what it claims, and what a check found.
 
 Noise enters the claim as the standard deviation that a coordinate of the released sum really has (that of the sampler,
-in the units of the release), and as its excess kurtosis: at most 0 for discrete Gaussians of standard deviation 1 or
-more, 1/variance (in integer units) for Skellam noise.
+in the units of the release), as its excess kurtosis (at most 0 for discrete Gaussians of standard deviation 1 or more,
+1/variance, in whole numbers, for Skellam noise), and as its step: what the whole number 1 is in the release.
 """
 
 from __future__ import annotations
@@ -34,6 +34,25 @@ DISCRETE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
+class Noise:
+    """What noise is said to be: all that checks of the noise alone look at."""
+
+    noise_std: float
+    excess_kurtosis: float = 0.0
+    step: float = 0.0
+    """0: it is continuous"""
+
+    def limit(self, error: float) -> float:
+        """What a weighted sum of the noise exceeds with probability ``error`` at most, in standard deviations.
+
+        For weights of Euclidean norm 1. Chernoff's bound exp(-x^2/2) of the normal law holds for sub-Gaussian noise;
+        the second term covers Skellam noise, whose ln E exp(tX) = V (cosh t - 1) <= V t^2 / (2 - 2t/3).
+        """
+        log = math.log(1 / error)
+        return math.sqrt(2 * log) + math.sqrt(max(self.excess_kurtosis, 0.0)) * log / 3
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """What one release is said to do to somebody who surely takes part.
 
@@ -57,6 +76,7 @@ class Claim:
     delta: float
     relation: Relation
     excess_kurtosis: float = 0.0
+    step: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("noise_std", "clip_l2", "mu", "epsilon"):
@@ -66,6 +86,8 @@ class Claim:
             raise UsageError("delta is between 0 and 1")
         if not -2 <= self.excess_kurtosis < math.inf:
             raise UsageError("an excess kurtosis is at least -2")
+        if not 0 <= self.step < math.inf:
+            raise UsageError("a step is zero or more, and finite")
         if self.mu < (least := self.reach / self.noise_std) * (1 - 1e-9):
             raise PolicyError(f"the claim contradicts itself: the clip alone makes mu {least:.4g}, not {self.mu:g}")
         if self.epsilon < (least := gaussian_epsilon(self.mu, self.delta)) * (1 - DISCRETE):
@@ -78,14 +100,13 @@ class Claim:
         """How far the sums of two neighbours really lie apart when a client uses its whole clip."""
         return self.clip_l2 * self.relation.stretch
 
-    def normal_limit(self, error: float) -> float:
-        """What a weighted sum of the noise exceeds with probability ``error`` at most, in standard deviations.
+    @property
+    def noise(self) -> Noise:
+        return Noise(self.noise_std, self.excess_kurtosis, self.step)
 
-        For weights of Euclidean norm 1. Chernoff's bound exp(-x^2/2) of the normal law holds for sub-Gaussian noise;
-        the second term covers Skellam noise, whose ln E exp(tX) = V (cosh t - 1) <= V t^2 / (2 - 2t/3).
-        """
-        log = math.log(1 / error)
-        return math.sqrt(2 * log) + math.sqrt(max(self.excess_kurtosis, 0.0)) * log / 3
+    def normal_limit(self, error: float) -> float:
+        """``Noise.limit``"""
+        return self.noise.limit(error)
 
 
 class Verdict(StrEnum):

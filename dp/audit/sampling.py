@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from scipy.stats import binom
 
 from dp.audit.claim import FALSE_ALARM, Check, Verdict
-from dp.audit.noise import variance_margin
+from dp.audit.margins import variance_margin
 from secagg.errors import UsageError
 
 

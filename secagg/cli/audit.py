@@ -30,12 +30,18 @@ from dp.audit import (
     audit_canaries,
     audit_clip,
     audit_contribution,
+    audit_lone,
     audit_noise,
+    audit_parts,
+    audit_streams,
     enough_coordinates,
+    enough_rounds,
     estimate_mu,
     false_alarm,
     gaussian_epsilon,
     insert_canaries,
+    landmarks,
+    least_mean_square,
     mu_interval,
     one_run_bounds,
     repeated_runs_bounds,
@@ -149,8 +155,16 @@ def _audited(found: Calibration, effort: _Effort, tell: Callable[[str], None]) -
             )
         )
         checks.append(audit_clip(sums.release, claim, clients=n, length=encoding.length, rng=rng))
+        tell("contributions to single coordinates")
+        places = landmarks(encoding.length, rng)
+        single = {"clients": n, "length": encoding.length, "height": encoding.clip_l2, "rng": rng}
+        checks.append(audit_lone(sums.release, claim.noise, places, rounds=_rounds_of(len(places), claim), **single))
+        tell("what clients draw, one by one")
+        checks += audit_streams(sums.drawn, sums.share(), _some(n, rng), rng=rng)
+        if found.noise.components:
+            checks.append(audit_parts(sums.parts, sums.part(), rng=rng))
         enough = -(-enough_coordinates(1 / n, claim.excess_kurtosis) // encoding.coordinates)
-        repeats = effort.audit_rounds or enough
+        repeats = effort.audit_rounds or max(enough, _rounds_of(encoding.coordinates, claim))
         for missing in sorted({0, found.noise.dropouts}):
             tell(f"{repeats} rounds of known updates, {missing} clients missing")
             checks += _noise_checks(flat, repeats, missing)
@@ -166,6 +180,15 @@ def _audited(found: Calibration, effort: _Effort, tell: Callable[[str], None]) -
         "false_alarm": false_alarm(checks),
         "assumed": ASSUMED,
     }
+
+
+def _rounds_of(places: int, claim: Claim) -> int:
+    return enough_rounds(places, claim.noise)
+
+
+def _some(clients: int, rng: Rng) -> list[int]:
+    """The first, the last and others, ten at most."""
+    return [place for place in landmarks(clients, rng, more=4) if place < clients][-10:]
 
 
 def _noise_checks(flat: PrivateSums, repeats: int, missing: int) -> list[Check]:

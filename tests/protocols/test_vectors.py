@@ -21,9 +21,12 @@ def load(name: str) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize("name", ["plans.json", "messages.json", *ROUNDS, "round-threshold-ckks.json"])
+OTHERS = ["plans.json", "messages.json", "noise.json", "round-threshold-ckks.json"]
+
+
+@pytest.mark.parametrize("name", [*OTHERS, *ROUNDS])
 def test_the_generator_still_makes_the_same_file(name: str) -> None:
-    """If this fails the wire format has changed: think of VERSION, then run ``python -m tests.vectors.make``."""
+    """If this fails the wire format, or what is drawn as noise, has changed: think of VERSION, then run ``python -m tests.vectors.make``."""
     assert json.loads(json.dumps(make.build()[name])) == load(name)
 
 

@@ -2,10 +2,13 @@
 
 plans.json     plans, their encodings and digests, and encodings that no plan has
 messages.json  one frame of each message type, field by field, and frames that are none
+noise.json     what clients draw from given seeds: each family, what is to keep and what is removable, level by level;
+               and sums with noise of whole rounds, whose clients draw from their secrets
 round-*.json   a whole round: every frame in order, tampered frames that must bounce off before it, and the sum
                (of threshold_ckks, whose frames are long, only their digests)
 
-They pin the wire format: a change of any byte on the wire must show up in a diff of these files.
+They pin the wire format: a change of any byte on the wire must show up in a diff of these files. And they pin the
+noise: what a client draws from its secret is what it drew when they were made.
 ``tests/protocols/test_vectors.py`` replays them.
 """
 
@@ -20,12 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from dp.calibrate import evaluate
 from dp.noise import Family, NoiseSpec
 from protocols import registry
 from protocols.machine import Client, ServerRound
 from protocols.pairwise import messages as pairwise
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
+from protocols.private_sum import PrivateSums
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve
 from protocols.wire import HEADER_BYTES
@@ -266,6 +271,53 @@ def tampered_frames(name: str, frame: bytes) -> dict[str, bytes]:
     return variants
 
 
+# Noise
+
+
+def noise() -> dict[str, Any]:
+    specs = {
+        "skellam": NoiseSpec(Family.SKELLAM, Fraction(10**9), dropouts=4, colluders=1, components=2),
+        "skellam, small": NoiseSpec(Family.SKELLAM, Fraction(3, 2), dropouts=1),
+        "discrete Gaussian": NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(10**9), dropouts=4, colluders=1),
+    }
+    keep, chain, count = seed("noise to keep"), seed("removable noise"), 16
+    return {
+        "provenance": PROVENANCE,
+        "clients": 10,
+        "keep": keep.hex(),
+        "chain": chain.hex(),
+        "draws": [
+            {
+                "name": name,
+                "fields": plain(spec),
+                "drawn": spec.draw(10, count, keep, chain).tolist(),
+                "surplus": [
+                    spec.surplus(10, count, spec.seed(chain, level), level).tolist()
+                    for level in range(spec.components + 1)
+                ],
+            }
+            for name, spec in specs.items()
+        ],
+        "beyond a block of the sampler": sha256(
+            specs["skellam"].draw(10, 100_000, keep, chain).astype("<i8").tobytes()
+        ).hexdigest(),
+        "sums": {protocol: noised_sums(protocol) for protocol in ("secagg", "secagg+")},
+    }
+
+
+def noised_sums(protocol: str) -> list[dict[str, Any]]:
+    """Of two rounds: with all clients, and with one that falls silent, so that some noise comes off again."""
+    encoding = Encoding(8, clip_l2=1.0, bits=12, beta=Fraction(1, 2))
+    spec = NoiseSpec(Family.SKELLAM, Fraction(10**6), dropouts=2, colluders=1, components=2)
+    found = evaluate(encoding, spec, clients=7, rounds=2, delta=1e-3)
+    update = [np.arange(8) / 32] * 7
+    with PrivateSums(found, rounds=2, delta=1e-3, protocol=protocol, rng=Prg(seed("noised rounds"))) as sums:
+        return [
+            {"missing": missing, "total": np.rint(sums.release(update, missing) * encoding.scale).astype(int).tolist()}
+            for missing in ([], [4])
+        ]
+
+
 # Rounds
 
 
@@ -368,6 +420,7 @@ def build() -> dict[str, dict[str, Any]]:
     return {
         "plans.json": plans(),
         "messages.json": messages(),
+        "noise.json": noise(),
         "round-secagg.json": round_of(
             plan_secagg(),
             {"min_contributors": 3, "dropout": "0.4"},

@@ -15,9 +15,14 @@ from dp.audit import (
     audit_canaries,
     audit_clip,
     audit_contribution,
+    audit_lone,
     audit_noise,
+    audit_parts,
     audit_sampling,
+    audit_streams,
+    enough_rounds,
     insert_canaries,
+    landmarks,
     spikes,
 )
 from dp.calibrate import calibrate
@@ -53,8 +58,35 @@ noise_of_many = partial(noise, length=1 << 15)
 REMOVABLE = {"dropouts": 2, "components": 2}
 noise_with_surplus = partial(noise, **REMOVABLE)
 noise_after_a_dropout = partial(noise, missing=(1,), **REMOVABLE)
+noise_after_two_dropouts = partial(noise, missing=(1, 2), **REMOVABLE)
 noise_left_in = partial(noise, missing=(1,), family="discrete-gaussian", dropouts=2, colluders=1)
 gain_after_a_dropout = partial(noise, length=64, repeats=64, missing=(1,), clients=4, dropouts=1)
+
+
+noise_in_each_place = partial(noise, length=1 << 8, repeats=6)
+
+
+def lone(length: int = 1 << 8) -> tuple[Check, ...]:
+    """Canaries in one coordinate each."""
+    with private_sums(length) as sums:
+        noise, rng = sums.claim().noise, Prg(b"single places, from a fixed seed")
+        few = {
+            "clients": 10,
+            "length": length,
+            "height": sums.found.encoding.clip_inf,
+            "rounds": enough_rounds(length, noise),
+        }
+        return (audit_lone(sums.release, noise, landmarks(length, rng), rng=rng, **few),)
+
+
+def streams() -> tuple[Check, ...]:
+    """What the clients' machines draw, one by one."""
+    with private_sums(1 << 8, **REMOVABLE) as sums:
+        rng = Prg(b"secrets of clients, a fixed seed")
+        return (
+            *audit_streams(sums.drawn, sums.share(), range(10), rng=rng),
+            audit_parts(sums.parts, sums.part(), rng=rng),
+        )
 
 
 def contribution(flat: bool = True, length: int = 1 << 10) -> tuple[Check, ...]:
@@ -112,6 +144,8 @@ def canaries() -> tuple[Check, ...]:
 
 
 CHEAP: tuple[Audit, ...] = (
-    *(noise, noise_of_many, noise_with_surplus, noise_after_a_dropout, noise_left_in, gain_after_a_dropout),
+    *(noise, noise_of_many, noise_with_surplus, noise_after_a_dropout, noise_after_two_dropouts),
+    *(noise_left_in, gain_after_a_dropout),
+    *(noise_in_each_place, lone, streams),
     *(contribution, contribution_coarse, contribution_rotated, clip, sampling, accounting),
 )

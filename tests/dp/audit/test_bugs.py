@@ -29,7 +29,7 @@ from protocols.machine import Client, ClientRound
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
 from secagg import encoding as encoding_module
-from secagg import labels
+from secagg import labels, sampling
 from secagg.encoding import Encoding, Sum
 from secagg.errors import BudgetError, PolicyError, SecAggError, UsageError
 from secagg.keys import SigningKey, derive
@@ -123,6 +123,83 @@ def without_a_secret(drawn: Any, self: ClientRound, purpose: bytes, *context: by
     return public if b"noise" in purpose else drawn(self, purpose, *context)
 
 
+def of_public_values(drawn: Any, self: ClientRound, purpose: bytes, *context: bytes) -> bytes:
+    """Others for each client, round and upload, and anybody can draw it again."""
+    public = derive(bytes(32), labels.CLIENT_SECRET, purpose, self.plan.digest(), self.identity.name.encode(), *context)
+    return public if b"noise" in purpose else drawn(self, purpose, *context)
+
+
+def of_the_round_only(drawn: Any, self: ClientRound, purpose: bytes, *context: bytes) -> bytes:
+    """A secret that a client keeps for life, and the number of the round: two uploads of one round, one noise."""
+    life = derive(self.identity.key.secret, labels.CLIENT_SECRET, purpose, bytes([self.plan.round]))
+    return life if b"noise" in purpose else drawn(self, purpose, *context)
+
+
+def last_one_missing(right: Callable[..., Any], *args: Any) -> Any:
+    """Of what is drawn, the last number is 0."""
+    out = right(*args)
+    out[-1] = 0
+    return out
+
+
+def powers_missing(right: Callable[..., Any], *args: Any) -> Any:
+    """Off by one at the ends of blocks: the numbers 1, 2, 4, 8, ... are 0."""
+    out = right(*args)
+    out[[1 << k for k in range((len(out) - 1).bit_length())]] = 0
+    return out
+
+
+def in_proportion(right: Callable[..., Any], self: ClientRound, *context: bytes) -> Any:
+    """A client adds noise as its own update is large, so that quiet clients do not disturb."""
+    noised, values, ring = right(self, *context), self._values(), self.plan.ring
+    part = np.linalg.norm(ring.centred(values).astype(float)) / (self.plan.encoding.scale * self.plan.encoding.clip_l2)
+    return values + ring.lift((ring.centred(noised - values) * min(part, 1)).astype(np.int64))
+
+
+def blocks_of_one_stream(right: Callable[..., Any], table: Any, count: int, seed: bytes, start: int = 0) -> Any:
+    """The sampler begins each of its blocks at the beginning of the stream."""
+    return np.resize(right(table, min(count, 1 << 15), seed, start), count)
+
+
+def adds_up_to_nothing(draw: Callable[..., Any], *args: Any) -> Any:
+    """Noise is centred, as if it were data: what the vector's numbers add up to is released without any."""
+    out = draw(*args)
+    out -= out.sum() // len(out)
+    out[0] -= out.sum()
+    return out
+
+
+def mirrored(draw: Callable[..., Any], family: Any, variance: Fraction, count: int, seed: bytes) -> Any:
+    """Half of it is drawn, and the other half is its negative, from the end to the beginning."""
+    half = draw(family, variance, -(-count // 2), seed)
+    return np.concatenate([half, -half[: count // 2][::-1]])
+
+
+def even(draw: Callable[..., Any], *args: Any) -> Any:
+    """Rounded to even numbers: as noise in floats that are too coarse. Whether a sum is even, is released."""
+    return draw(*args) >> 1 << 1
+
+
+def one_link(right: Any, self: NoiseSpec, clients: int, count: int, seed: bytes, level: int) -> Any:
+    """All removable components come from the first seed."""
+    parts = (self.component(clients, j) for j in range(level + 1, self.components + 1))
+    drawn = [noise_module._draw(self.family, part, count, derive(seed, labels.NOISE_DRAW)) for part in parts]
+    return sum(drawn, np.zeros(count, np.int64))
+
+
+def one_part_only(right: Callable[..., Any], self: NoiseSpec, clients: int, count: int, seed: bytes, level: int) -> Any:
+    """Of all removable components, a client adds the first."""
+    return right(replace(self, components=1, dropouts=1), clients, count, seed, level) if level == 0 else 0
+
+
+def in_one_client(right: Callable[..., Any], self: ClientRound, *context: bytes) -> Any:
+    """One client of ten, and its last number."""
+    noised = right(self, *context)
+    if self.identity.name == "client-3":
+        noised[-1] = self._values()[-1]
+    return noised
+
+
 DRAWN, CLIPPED, SCALED = (ClientRound, "_drawn"), (Encoding, "_clipped"), (rdp, "scaled")
 NO_CLIP = instead_of(*CLIPPED, lambda right, self, vector: vector)
 CLIP_BY_COORDINATE = instead_of(*CLIPPED, lambda right, self, vector: np.clip(vector, -1, 1))
@@ -178,6 +255,58 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
     "noise repeated within a vector": (
         (instead_of(noise_module, "_draw", two_blocks_of_one_stream),),
         *(suite.noise, "noise repeats", FAILED),
+    ),
+    "no noise in the last place": (
+        (noised("drawn.astype(values.dtype)", "(drawn * (drawn != drawn[-1])).astype(values.dtype)"),),
+        *(suite.noise_in_each_place, "noise in each place", FAILED),
+    ),
+    "no noise in the last place, in the sampler": (
+        (instead_of(sampling, "sample", last_one_missing),),
+        *(suite.noise_in_each_place, "noise in each place", FAILED),
+    ),
+    "no noise where blocks of 2^k begin": (
+        (instead_of(sampling, "sample", powers_missing),),
+        *(suite.lone, "lone canaries", FAILED),
+    ),
+    "noise in proportion to the update": (
+        (instead_of(ClientRound, "_noised", in_proportion),),
+        *(suite.noise, "noise variance", FAILED),
+    ),
+    "one client's last place without noise": (
+        (instead_of(ClientRound, "_noised", in_one_client),),
+        *(suite.streams, "each client's noise", FAILED),
+    ),
+    "blocks of the sampler begin anew": (
+        (instead_of(sampling, "sample", blocks_of_one_stream),),
+        *(suite.streams, "long draws that return", FAILED),
+    ),
+    "noise of public values": (
+        (instead_of(*DRAWN, of_public_values),),
+        *(suite.streams, "draws that return", FAILED),
+    ),
+    "noise of a lifelong secret and the round": (
+        (instead_of(*DRAWN, of_the_round_only),),
+        *(suite.streams, "draws that return", FAILED),
+    ),
+    "noise that adds up to nothing": (
+        (instead_of(noise_module, "_draw", adds_up_to_nothing),),
+        *(suite.noise_in_each_place, "noise in each pattern", FAILED),
+    ),
+    "half of the noise mirrors the other": (
+        (instead_of(noise_module, "_draw", mirrored),),
+        *(suite.noise_in_each_place, "twins", FAILED),
+    ),
+    "noise rounded to even numbers": (
+        (instead_of(noise_module, "_draw", even),),
+        *(suite.noise, "noise grid", FAILED),
+    ),
+    "removable components from one seed": (
+        (instead_of(NoiseSpec, "surplus", one_link),),
+        *(suite.streams, "removable parts that return", FAILED),
+    ),
+    "the first removable component only": (
+        (instead_of(NoiseSpec, "surplus", one_part_only),),
+        *(suite.noise_after_two_dropouts, "noise variance", FAILED),
     ),
     "clip not applied, norm not checked": ((NO_CLIP, unchecked), suite.clip, "clip", FAILED),
     "clipped by coordinate, norm not checked": ((CLIP_BY_COORDINATE, unchecked), suite.clip, "clip", FAILED),
@@ -254,7 +383,9 @@ def test_a_bug_leaves_the_other_checks_alone(monkeypatch: Patch) -> None:
     for seed in SEEN["one client's noise missing"][0]:
         seed(monkeypatch)
     verdicts = {check.name: check.verdict for check in suite.noise_of_many()}
-    assert [name for name, verdict in verdicts.items() if verdict is not Verdict.PASSED] == ["noise variance"]
+    assert [name for name, verdict in verdicts.items() if verdict is not Verdict.PASSED] == [
+        *("noise variance", "noise in each place"),
+    ]
 
 
 def test_a_fork_alone_repeats_no_noise(monkeypatch: Patch) -> None:
