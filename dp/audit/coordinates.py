@@ -7,10 +7,10 @@ stand in rows, one a round:
                 a multiple of 2^k, over the least that its number of draws allows
     patterns    the same along each Walsh function (+1 and -1 over the whole vector): noise that adds up to zero over
                 the vector, or over its halves, is whole in every place and still gives that sum away
-    twins       coordinates that have the same noise as another one, or the opposite, in all rounds
+    twins       coordinates that have the same noise as another one, or the opposite, in all rounds, or as themselves
     grid        the largest number whose multiples the noise keeps to, but for an offset: rounded to even numbers it
                 gives away whether each sum is even
-    lone        clients that contribute to one coordinate only: the first, the last, both sides of powers of two
+    lone        clients that contribute to one coordinate only: the first, the last, where blocks end
 
 What a single place shows depends on the number of rounds. None of the values of whole-number noise has a probability
 above p, about 0.4 over its standard deviation (``margins.mode``), so small values in every round are improbable, and a
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.audit.claim import FALSE_ALARM, Check, Noise, Pipeline, coins, release
-from dp.audit.margins import comparisons, least_mean_square, mode
+from dp.audit.margins import comparisons, least_mean_square, mode, twins_by_chance
 from secagg.errors import UsageError
 from secagg.prg import Rng, random_words
 
@@ -59,16 +59,14 @@ def patterns_check(residuals: NDArray[np.float64], noise: Noise, error: float = 
 
 
 def twins_check(residuals: NDArray[np.float64], noise: Noise) -> Check:
-    """How many coordinates have the noise of an earlier one in all rounds, up to a sign that is the same in all.
-
-    Two given coordinates do with probability at most 2 p^rounds; there are length (length - 1) / 2 pairs.
-    """
+    """How many coordinates have the noise of another one in all rounds, up to a sign, or the same in every round."""
     rounds, length = residuals.shape
     columns = np.ascontiguousarray(np.rint(residuals / noise.step).T)
+    constant = int((columns == columns[:, :1]).all(axis=1).sum())
     first = columns[np.arange(length), np.argmax(columns != 0, axis=1)]
     columns = columns * np.where(first < 0, -1.0, 1.0)[:, None] + 0.0  # there is one zero, not two
     distinct = len(np.unique(columns.view(np.dtype((np.void, columns.itemsize * rounds)))))
-    return Check("twins", length - distinct, 0, 0, min(length**2 * mode(noise) ** rounds, 1.0))
+    return Check("twins", length - distinct + constant, 0, 0, min(twins_by_chance(length, rounds, noise), 1.0))
 
 
 def grid_check(residuals: NDArray[np.float64], noise: Noise) -> Check:
@@ -91,15 +89,15 @@ def whole_number_checks(residuals: NDArray[np.float64], noise: Noise, error: flo
     return tuple(check for check in found if check.false_alarm <= error)
 
 
-def landmarks(length: int, rng: Rng, more: int = 8) -> list[int]:
-    """The first and the last place, both sides of each power of two (where blocks and halves end), and random ones.
+def landmarks(length: int, rng: Rng, more: int = 4) -> list[int]:
+    """The first two places, the last one, both sides of each power of two from 64, where blocks end, and random ones.
 
     >>> from secagg.prg import Prg
-    >>> landmarks(10, Prg(bytes(32)), more=0)
-    [0, 1, 2, 3, 4, 7, 8, 9]
+    >>> landmarks(200, Prg(bytes(32)), more=0)
+    [0, 1, 63, 64, 127, 128, 199]
     """
-    powers = [1 << k for k in range(length.bit_length())]
-    found = {0, length - 1, *powers, *(power - 1 for power in powers), *(random_words(rng, more) % length).tolist()}
+    powers = [1 << k for k in range(6, length.bit_length())]
+    found = {0, 1, length - 1, *powers, *(power - 1 for power in powers), *(random_words(rng, more) % length).tolist()}
     return sorted(place for place in found if place < length)
 
 

@@ -84,10 +84,22 @@ def enough_rounds(length: int, noise: Noise, error: float = FALSE_ALARM) -> int:
     >>> [enough_rounds(1 << 12, Noise(deviation, step=1.0)) for deviation in (1000.0, 3.0)]
     [5, 20]
     """
-    rounds, most = 1, mode(noise)
-    while least_mean_square(rounds, noise, error / comparisons(length)) <= 0 or length**2 * most**rounds > error:
+    rounds = 1
+    while not (
+        least_mean_square(rounds, noise, error / comparisons(length)) > 0
+        and twins_by_chance(length, rounds, noise) <= error
+    ):
         rounds += 1
     return rounds
+
+
+def twins_by_chance(length: int, rounds: int, noise: Noise) -> float:
+    """How probable it is, at most, that two of ``length`` coordinates agree in all rounds, or one with itself.
+
+    Two given ones, up to a sign, with probability 2 p^rounds; one is the same in all with p^(rounds - 1).
+    """
+    most = mode(noise)
+    return length * (length - 1) * most**rounds + length * most ** (rounds - 1)
 
 
 def comparisons(length: int) -> int:

@@ -1,5 +1,7 @@
 """``secagg audit``: try to prove the epsilon of a private plan wrong, with the real machines, on this machine.
 
+Local training (``dp.training``) is attacked with crafted examples, if its extras are installed.
+
 The plan is the one that ``dp.calibrate`` finds for what is asked. Its clients are made up and send what the audit
 wants: crafted updates, known ones, and canaries (in rounds of their own: among canaries no model could be trained).
 """
@@ -12,7 +14,9 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from functools import partial
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,7 +45,6 @@ from dp.audit import (
     gaussian_epsilon,
     insert_canaries,
     landmarks,
-    least_mean_square,
     mu_interval,
     one_run_bounds,
     repeated_runs_bounds,
@@ -49,11 +52,14 @@ from dp.audit import (
     visible_share,
 )
 from dp.audit.canaries import FEWEST
+from dp.audit.claim import FALSE_ALARM
+from dp.audit.margins import comparisons, least_mean_square
 from dp.calibrate import Calibration, calibrate
 from dp.noise import Family
 from protocols.private_sum import PrivateSums, without_rotation
 from secagg.cli.output import Json, emit, facts
 from secagg.errors import PeerError, UsageError
+from secagg.prg import Rng
 
 app = typer.Typer()
 
@@ -63,6 +69,7 @@ ASSUMED = (
     "Mu is that of somebody who sees sums only: colluders know their own noise and see more.",
     "Masks hide what they should: that has tests of its own.",
     "Rounds differ in nothing but their seeds: those of this audit stand for those of the plan.",
+    "Local training is attacked with the examples that somebody has thought of, on small models.",
     "A failed check shows that the claim is false. Passed checks do not show that it is true.",
 )
 
@@ -86,6 +93,7 @@ def audit(
     audit_rounds: Annotated[
         int, typer.Option(help="Rounds whose noise is measured; 0: enough to see one client's noise missing.")
     ] = 0,
+    examples: Annotated[bool, typer.Option(help="Attack local training, too (with the extras dp and train).")] = True,
     canaries: Annotated[int, typer.Option(help=f"Canaries, in dedicated rounds: {FEWEST} or more; 0: none.")] = FEWEST,
     out: Annotated[Path | None, typer.Option(help="Directory for audit.json; default: a new one in ./runs.")] = None,
     as_json: Json = False,
@@ -110,7 +118,7 @@ def audit(
     )
     tell = (lambda line: None) if as_json else print
     tell(str(found))
-    report = _audited(found, _Effort(rounds, delta, protocol, audit_rounds, canaries), tell)
+    report = _audited(found, _Effort(rounds, delta, protocol, audit_rounds, canaries, examples), tell)
     run_dir = _run_dir(out)
     answer = {"run_dir": str(run_dir), "config": _config(found, rounds, delta, protocol), **report}
     (run_dir / "audit.json").write_text(json.dumps(answer, allow_nan=False, indent=2) + "\n", "utf-8")
@@ -126,6 +134,7 @@ class _Effort:
     protocol: str
     audit_rounds: int
     canaries: int
+    examples: bool
 
 
 def _audited(found: Calibration, effort: _Effort, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -157,38 +166,71 @@ def _audited(found: Calibration, effort: _Effort, tell: Callable[[str], None]) -
         checks.append(audit_clip(sums.release, claim, clients=n, length=encoding.length, rng=rng))
         tell("contributions to single coordinates")
         places = landmarks(encoding.length, rng)
-        single = {"clients": n, "length": encoding.length, "height": encoding.clip_l2, "rng": rng}
-        checks.append(audit_lone(sums.release, claim.noise, places, rounds=_rounds_of(len(places), claim), **single))
+        checks.append(
+            audit_lone(
+                sums.release,
+                claim.noise,
+                places,
+                clients=n,
+                length=encoding.length,
+                height=encoding.clip_l2,
+                rounds=enough_rounds(len(places), claim.noise),
+                rng=rng,
+            )
+        )
         tell("what clients draw, one by one")
         checks += audit_streams(sums.drawn, sums.share(), _some(n, rng), rng=rng)
         if found.noise.components:
             checks.append(audit_parts(sums.parts, sums.part(), rng=rng))
         enough = -(-enough_coordinates(1 / n, claim.excess_kurtosis) // encoding.coordinates)
-        repeats = effort.audit_rounds or max(enough, _rounds_of(encoding.coordinates, claim))
+        repeats = effort.audit_rounds or max(enough, enough_rounds(encoding.coordinates, claim.noise))
         for missing in sorted({0, found.noise.dropouts}):
             tell(f"{repeats} rounds of known updates, {missing} clients missing")
             checks += _noise_checks(flat, repeats, missing)
         nobody_missing = (sums.charged[0], flat.charged[0][:repeats])
         checks.append(audit_accounting(max(nobody_missing, key=len), claim))
+    local, attacked = _local_training(tell) if effort.examples else ("not asked for", [])
+    checks += attacked
     return {
         "claimed": {"epsilon": found.epsilon, "epsilon_of_a_round": claim.epsilon, "mu_of_a_round": claim.mu},
         "measured": _measured(scores, claim, effort.rounds, n),
         "confidence": CONFIDENCE,
         "noise_coordinates": repeats * encoding.coordinates,
         "smallest_missing_share_seen": visible_share(repeats * encoding.coordinates, claim.excess_kurtosis),
+        "smallest_deviation_of_a_place": _least_deviation(repeats, encoding.coordinates, claim),
+        "local_training": local,
         "checks": [_plain(check) for check in checks],
         "false_alarm": false_alarm(checks),
         "assumed": ASSUMED,
     }
 
 
-def _rounds_of(places: int, claim: Claim) -> int:
-    return enough_rounds(places, claim.noise)
+def _local_training(tell: Callable[[str], None]) -> tuple[str, list[Check]]:
+    """What was done, in words, and what came of it."""
+    for module in ("torch", "opacus"):
+        if find_spec(module) is None:
+            tell(missing := f"NOT audited: {module} is not installed (pip install 'secagg[dp,train]')")
+            return missing, []
+    from dp.audit.examples import attacks, audit_examples, shape_attack, step_claim, trainer_step
+
+    tell("local training: crafted examples")
+    clip, multiplier = 1.0, Fraction(1, 64)
+    found = audit_examples(trainer_step(clip, multiplier), step_claim(clip, multiplier), attacks())
+    words = f"{len(found)} attacks on dp.training.Trainer, clip {clip:g}, noise multiplier {multiplier}"
+    if shape_attack() is None:
+        tell(missing := "NOT audited: one more in a batch (last bits do not depend on the size of a batch here)")
+        words = f"{words}; {missing}"
+    return words, [replace(check, name=f"example: {check.name}") for check in found]
+
+
+def _least_deviation(rounds: int, coordinates: int, claim: Claim) -> float:
+    """A part of the planned one: a place that has less over these rounds fails. 0: none does."""
+    return math.sqrt(max(least_mean_square(rounds, claim.noise, FALSE_ALARM / comparisons(coordinates)), 0.0))
 
 
 def _some(clients: int, rng: Rng) -> list[int]:
-    """The first, the last and others, ten at most."""
-    return [place for place in landmarks(clients, rng, more=4) if place < clients][-10:]
+    """The first, the last and others, ten or so."""
+    return list(range(clients)) if clients <= 10 else landmarks(clients, rng, more=8)
 
 
 def _noise_checks(flat: PrivateSums, repeats: int, missing: int) -> list[Check]:
@@ -297,7 +339,9 @@ def _story(answer: Mapping[str, Any]) -> Group:
     figures = {
         "mu of a round": f"claimed {_number(claimed['mu_of_a_round'])}, measured {mu} (standard error {error})",
         "noise": f"{answer['noise_coordinates']:,} coordinates: {answer['smallest_missing_share_seen']:.1%} of the "
-        "variance missing would show",
+        "variance missing would show, or in a single place all but "
+        f"{answer['smallest_deviation_of_a_place']:.1%} of the deviation",
+        "local training": answer["local_training"],
         "false alarms": f"{answer['false_alarm']:.1e} in all",
         "written to": answer["run_dir"],
     }

@@ -10,12 +10,18 @@ import pytest
 
 from dp import noise
 from protocols import cohort
-from secagg.cli import main
+from secagg.cli import audit, main
 from secagg.prg import Prg
 
-SMALL = ["--clients", "4", "--dropouts", "1", "--length", "300"]
+PLAN = ["--clients", "4", "--dropouts", "1", "--length", "300"]
+SMALL = [*PLAN, "--no-examples"]
 FAST = [*SMALL, "--canaries", "0", "--audit-rounds", "4"]
-CHECKS = [f"{check}, {missing} missing" for missing in (0, 1) for check in ("variance", "peak", "gain", "repeats")]
+NOISE = [*(f"noise {figure}" for figure in ("variance", "peak", "repeats", "in each place", "in each pattern", "grid"))]
+CHECKS = [f"{check}, {missing} missing" for missing in (0, 1) for check in (*NOISE, "gain", "twins")]
+STREAMS = [
+    *("the same draw again", "draws that return", "each client's noise", "each client's grid"),
+    *("long draws that return", "long draws in each place", "removable parts that return"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +64,12 @@ def test_a_correct_plan_passes_and_most_of_its_epsilon_is_found(capsys: pytest.C
 def test_what_is_in_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
     answer = answered(capsys, *FAST, "--rounds", "3", "--epsilon", "6", "--delta", "1e-5")
     assert verdicts(answer).keys() == {
-        *("contribution", "clip", "charged"),
-        *(name if name.startswith("gain") else f"noise {name}" for name in CHECKS),
+        *("contribution", "clip", "charged", "lone canaries"),
+        *STREAMS,
+        *CHECKS,
     }
+    assert answer["local_training"] == "not asked for"
+    assert 0 < answer["smallest_deviation_of_a_place"] < 0.01
     assert answer["config"] == {
         "protocol": "secagg",
         "clients": 4,
@@ -95,12 +104,43 @@ def test_enough_rounds_to_see_one_client(capsys: pytest.CaptureFixture[str]) -> 
     assert answer["noise_coordinates"] == 5 * 1024
 
 
+def test_local_training_is_attacked(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("opacus")
+    answer = answered(capsys, *PLAN, *FAST[len(SMALL) :])
+    examples = [name for name in verdicts(answer) if name.startswith("example: ")]
+    assert len(examples) > 20
+    assert set(verdicts(answer).values()) == {"passed"}
+    assert answer["local_training"].startswith(f"{len(examples)} attacks on dp.training.Trainer")
+
+
+def test_local_training_that_is_wrong_is_exit_code_4(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("opacus")
+    from dp.audit import examples
+    from tests.dp.audit import wrong_trainer
+
+    monkeypatch.setattr(examples, "trainer_step", lambda clip, multiplier: wrong_trainer.step)
+    assert main(["audit", *PLAN, *FAST[len(SMALL) :], "--json"]) == 4
+    assert "the claim does not hold: example: look-ups that cancel," in capsys.readouterr().err
+
+
+def test_without_torch_it_says_loudly_what_was_not_audited(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "find_spec", lambda module: None)
+    assert main(["audit", *PLAN, *FAST[len(SMALL) :]]) == 0
+    text = capsys.readouterr().out
+    assert text.count("NOT audited: torch is not installed") == 2
+
+
 def test_too_little_noise_is_exit_code_4(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     draw = noise._draw
     monkeypatch.setattr(noise, "_draw", lambda family, variance, *args: draw(family, variance / 4, *args))
     assert main(["audit", *FAST, "--json"]) == 4
     printed = capsys.readouterr()
-    assert "the claim does not hold: noise variance, 0 missing, noise variance, 1 missing" in printed.err
+    assert "the claim does not hold: each client's noise, " in printed.err
+    assert "noise variance, 0 missing, noise in each place, 0 missing, noise variance, 1 missing" in printed.err
     assert printed.err.count("\n") == 1
     answer = json.loads(printed.out)
     assert verdicts(answer)["noise variance, 0 missing"] == "failed"

@@ -26,7 +26,8 @@ OTHERS = ["plans.json", "messages.json", "noise.json", "round-threshold-ckks.jso
 
 @pytest.mark.parametrize("name", [*OTHERS, *ROUNDS])
 def test_the_generator_still_makes_the_same_file(name: str) -> None:
-    """If this fails the wire format, or what is drawn as noise, has changed: think of VERSION, then run ``python -m tests.vectors.make``."""
+    """If this fails the wire format has changed, or what is drawn as noise: think of VERSION, then run
+    ``python -m tests.vectors.make``."""
     assert json.loads(json.dumps(make.build()[name])) == load(name)
 
 

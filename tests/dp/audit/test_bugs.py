@@ -143,7 +143,7 @@ def last_one_missing(right: Callable[..., Any], *args: Any) -> Any:
 
 
 def powers_missing(right: Callable[..., Any], *args: Any) -> Any:
-    """Off by one at the ends of blocks: the numbers 1, 2, 4, 8, ... are 0."""
+    """Off by one where blocks end: the numbers 1, 2, 4, 8, ... are 0."""
     out = right(*args)
     out[[1 << k for k in range((len(out) - 1).bit_length())]] = 0
     return out
