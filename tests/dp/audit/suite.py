@@ -63,12 +63,12 @@ noise_left_in = partial(noise, missing=(1,), family="discrete-gaussian", dropout
 gain_after_a_dropout = partial(noise, length=64, repeats=64, missing=(1,), clients=4, dropouts=1)
 
 
-noise_in_each_place = partial(noise, length=1 << 8, repeats=6)
+noise_in_each_place = partial(noise, length=1 << 8, repeats=6, clients=4)
 
 
 def lone(length: int = 1 << 8) -> tuple[Check, ...]:
     """Canaries in one coordinate each."""
-    with private_sums(length) as sums:
+    with private_sums(length, clients=5) as sums:
         noise, rng = sums.claim().noise, Prg(b"single places, from a fixed seed")
         few = {
             "clients": 10,
