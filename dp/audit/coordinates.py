@@ -6,7 +6,8 @@ stand in rows, one a round:
     places      the mean square of each coordinate over the rounds, and of each block of 2^k coordinates that begins at
                 a multiple of 2^k, over the least that its number of draws allows
     patterns    the same along each Walsh function (+1 and -1 over the whole vector): noise that adds up to zero over
-                the vector, or over its halves, is whole in every place and still gives that sum away
+                the vector, or over its halves, is whole in every place and still gives that sum away. And the largest
+                value along any: noise that is never negative in one client is large along the first
     twins       coordinates that have the same noise as another one, or the opposite, in all rounds, or as themselves
     grid        the largest number whose multiples the noise keeps to, but for an offset: rounded to even numbers it
                 gives away whether each sum is even
@@ -48,14 +49,18 @@ def places_check(residuals: NDArray[np.float64], noise: Noise, error: float = FA
     return Check("noise in each place", least, 1.0, math.inf, error)
 
 
-def patterns_check(residuals: NDArray[np.float64], noise: Noise, error: float = FALSE_ALARM) -> Check:
-    """The mean square along that Walsh function along which it is least, over what it has to be."""
+def patterns_checks(residuals: NDArray[np.float64], noise: Noise, error: float = FALSE_ALARM) -> tuple[Check, Check]:
+    """Along Walsh functions: the least mean square over what it has to be, and the largest value in deviations."""
     rounds, length = residuals.shape
     along = _walsh(residuals) / (math.sqrt(length) * noise.noise_std)
     summed = Noise(noise.noise_std, noise.excess_kurtosis / length, noise.step / math.sqrt(length))
     needed = least_mean_square(rounds, summed, error / along.shape[1])
     least = float(np.square(along).mean(axis=0).min())
-    return Check("noise in each pattern", least / needed if needed > 0 else math.inf, 1.0, math.inf, error)
+    limit = summed.limit(error / (2 * along.size))
+    return (
+        Check("noise in each pattern", least / needed if needed > 0 else math.inf, 1.0, math.inf, error),
+        Check("pattern peak", float(np.abs(along).max()), 0.0, limit, error),
+    )
 
 
 def twins_check(residuals: NDArray[np.float64], noise: Noise) -> Check:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.audit.claim import FALSE_ALARM, Check, Claim, Noise, Pipeline, Vector, Verdict, release
-from dp.audit.coordinates import patterns_check, places_check, whole_number_checks
+from dp.audit.coordinates import patterns_checks, places_check, whole_number_checks
 from dp.audit.margins import variance_margin
 from secagg.errors import UsageError
 
@@ -54,7 +54,7 @@ def audit_noise(
         gain_check(residuals, known, claim, false_alarm),
         repeats_check(residuals, claim.noise, false_alarm),
         places_check(residuals, claim.noise, false_alarm),
-        patterns_check(residuals, claim.noise, false_alarm),
+        *patterns_checks(residuals, claim.noise, false_alarm),
         *whole_number_checks(residuals, claim.noise, false_alarm),
     )
 

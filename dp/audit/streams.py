@@ -22,7 +22,7 @@ from typing import TypeAlias
 import numpy as np
 
 from dp.audit.claim import FALSE_ALARM, Check, Noise, Vector
-from dp.audit.coordinates import grid_check, places_check
+from dp.audit.coordinates import grid_check, patterns_checks, places_check
 from dp.audit.margins import enough_rounds
 from dp.audit.noise import repeats_check
 from secagg.prg import SEED_BYTES, Rng
@@ -65,6 +65,7 @@ def audit_streams(
         Check("the same draw again", again, 0, 0, 0.0),
         replace(repeats_check(np.concatenate(rows[:, :4]), noise, false_alarm), name="draws that return"),
         Check("each client's noise", min(places), 1.0, math.inf, false_alarm),
+        replace(patterns_checks(np.concatenate(rows), noise, false_alarm)[1], name="each client's pattern peak"),
         replace(grid_check(np.concatenate(rows), noise), name="each client's grid"),
         replace(repeats_check(long, noise, false_alarm), name="long draws that return"),
         replace(places_check(long, noise, false_alarm), name="long draws in each place"),

@@ -17,9 +17,10 @@ PLAN = ["--clients", "4", "--dropouts", "1", "--length", "300"]
 SMALL = [*PLAN, "--no-examples"]
 FAST = [*SMALL, "--canaries", "0", "--audit-rounds", "4"]
 NOISE = [*(f"noise {figure}" for figure in ("variance", "peak", "repeats", "in each place", "in each pattern", "grid"))]
-CHECKS = [f"{check}, {missing} missing" for missing in (0, 1) for check in (*NOISE, "gain", "twins")]
+CHECKS = [f"{check}, {missing} missing" for missing in (0, 1) for check in (*NOISE, "gain", "twins", "pattern peak")]
 STREAMS = [
     *("the same draw again", "draws that return", "each client's noise", "each client's grid"),
+    "each client's pattern peak",
     *("long draws that return", "long draws in each place", "removable parts that return"),
 ]
 

@@ -66,17 +66,13 @@ gain_after_a_dropout = partial(noise, length=64, repeats=64, missing=(1,), clien
 noise_in_each_place = partial(noise, length=1 << 8, repeats=6, clients=4)
 
 
-def lone(length: int = 1 << 8) -> tuple[Check, ...]:
+def lone(length: int = 1 << 8, clients: int = 5) -> tuple[Check, ...]:
     """Canaries in one coordinate each."""
-    with private_sums(length, clients=5) as sums:
+    with private_sums(length, clients=clients) as sums:
         noise, rng = sums.claim().noise, Prg(b"single places, from a fixed seed")
-        few = {
-            "clients": 10,
-            "length": length,
-            "height": sums.found.encoding.clip_inf,
-            "rounds": enough_rounds(length, noise),
-        }
-        return (audit_lone(sums.release, noise, landmarks(length, rng), rng=rng, **few),)
+        places, height = landmarks(length, rng), sums.found.encoding.clip_inf
+        few = {"clients": clients, "length": length, "height": height, "rounds": enough_rounds(len(places), noise)}
+        return (audit_lone(sums.release, noise, places, rng=rng, **few),)
 
 
 def streams() -> tuple[Check, ...]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dp.audit import Check, Noise, Verdict, audit_lone, enough_rounds, landmarks
-from dp.audit.coordinates import grid_check, patterns_check, places_check, twins_check, whole_number_checks
+from dp.audit.coordinates import grid_check, patterns_checks, places_check, twins_check, whole_number_checks
 from secagg.errors import UsageError
 from secagg.prg import Prg
 from tests.dp.audit.test_noise import binomial_limit, skellam
@@ -21,12 +21,12 @@ def noise(seed: int, rounds: int = FEW, length: int = LENGTH) -> np.ndarray:
 
 
 def checks(residuals: np.ndarray) -> dict[str, Verdict]:
-    found = (places_check(residuals, NOISE), patterns_check(residuals, NOISE))
+    found = (places_check(residuals, NOISE), *patterns_checks(residuals, NOISE))
     return {check.name: check.verdict for check in (*found, *whole_number_checks(residuals, NOISE, 1e-9))}
 
 
 def only(name: str) -> dict[str, Verdict]:
-    every = ("noise in each place", "noise in each pattern", "twins", "noise grid")
+    every = ("noise in each place", "noise in each pattern", "pattern peak", "twins", "noise grid")
     return {each: Verdict.FAILED if each == name else Verdict.PASSED for each in every}
 
 
@@ -68,6 +68,13 @@ def test_noise_that_adds_up_to_nothing_is_seen(signs: int) -> None:
     assert checks(residuals)["noise in each pattern"] is Verdict.FAILED
 
 
+def test_noise_that_leans_to_one_side_is_seen() -> None:
+    """A fifth of the deviation in every place, in one round: no place shows it."""
+    residuals = noise(10, length=1 << 12)
+    residuals[3] += 20
+    assert checks(residuals) == only("pattern peak")
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_twins_are_seen_wherever_they_are(sign: int) -> None:
     residuals = noise(5)
@@ -97,13 +104,13 @@ def test_what_so_few_rounds_do_not_show_is_left_out() -> None:
 
 def test_alarms_on_whole_noise_are_as_rare_as_stated() -> None:
     """At a stated 5%: 1000 audits of 6 rounds of 64 coordinates, the count within 6 standard deviations (1e-9)."""
-    rng, small, alarms = np.random.default_rng(8), Noise(3.0, 1 / 9, step=1.0), [0, 0, 0]
+    rng, small, alarms = np.random.default_rng(8), Noise(3.0, 1 / 9, step=1.0), [0, 0, 0, 0]
     for residuals in skellam(rng, 9.0, (1000, 6, 64)):
-        found = (places_check(residuals, small, 0.05), patterns_check(residuals, small, 0.05))
+        found = (places_check(residuals, small, 0.05), *patterns_checks(residuals, small, 0.05))
         for i, check in enumerate((*found, twins_check(residuals, small))):
             alarms[i] += check.verdict is not Verdict.PASSED
-    assert max(alarms[:2]) < binomial_limit(1000, 0.05)
-    assert alarms[2] < binomial_limit(1000, twins_check(skellam(rng, 9.0, (6, 64)), small).false_alarm)
+    assert max(alarms[:3]) < binomial_limit(1000, 0.05)
+    assert alarms[3] < binomial_limit(1000, twins_check(skellam(rng, 9.0, (6, 64)), small).false_alarm)
 
 
 def lone(unnoised: int | None, rounds: int = ROUNDS) -> Check:

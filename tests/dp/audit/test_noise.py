@@ -190,7 +190,7 @@ def test_inputs_are_subtracted_and_dropped_ones_are_not() -> None:
         return sum(updates[1:]) + skellam(rng, SIGMA**2, 64)
 
     verdicts = [check.verdict for check in audit_noise(pipeline, CLAIM, rounds, dropped={0})]
-    assert verdicts == [Verdict.PASSED] * 6
+    assert verdicts == [Verdict.PASSED] * 7
     assert audit_noise(pipeline, CLAIM, rounds)[2].verdict is Verdict.FAILED
 
 
