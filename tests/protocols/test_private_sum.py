@@ -1,11 +1,13 @@
 """The pipeline that audits are given: the machines' own sums, and a claim worked out without their code."""
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dp.audit import Draw
 from dp.calibrate import Calibration, calibrate
 from dp.noise import Family, NoiseSpec
 from protocols.machine import Client
@@ -105,3 +107,33 @@ def test_what_is_not_audited_is_refused() -> None:
     small = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(2), dropouts=1)
     with pytest.raises(UsageError, match="below 1"):
         sums_of(Calibration(found_for().encoding, small, 4, 24, 1.0, 1.0, 1.0))
+
+
+def test_shares_and_parts_add_up_to_what_the_plan_adds() -> None:
+    """A client adds what is to keep and all components: ``NoiseSpec`` by its own words, and here by the plan's."""
+    with sums_of(found_for(clients=9, dropouts=3, components=2, colluders=1)) as sums:
+        noise, share = sums.found.noise, sums.share()
+        parts = [float(noise.component(9, level)) for level in (1, 2)]
+        assert share.noise_std**2 == pytest.approx(float(noise.each(9)) + sum(parts))
+        assert share.excess_kurtosis == pytest.approx(share.noise_std**-2)
+        assert sums.part().step == pytest.approx(min(parts) ** -0.5)
+        assert sums.part().excess_kurtosis == pytest.approx(1 / min(parts))
+        drawn = sums.parts(1 << 12, b"c" * 32)
+        scaled = [row * part**0.5 for row, part in zip(drawn, parts, strict=True)]
+        np.testing.assert_allclose(sum(scaled), noise.surplus(9, 1 << 12, b"c" * 32, 0), rtol=1e-9, atol=1e-6)
+        assert all(abs(float(row.std()) - 1) < 0.1 for row in drawn)
+    with sums_of(found_for(family=Family.DISCRETE_GAUSSIAN)) as sums:
+        assert sums.share().excess_kurtosis == 0
+        assert sums.parts(4, b"c" * 32) == []
+
+
+def test_a_draw_is_what_the_machine_adds() -> None:
+    """And follows from all that is in it but whose machine it is: that two have one secret is not foreseen."""
+    with sums_of(found_for()) as sums:
+        draw = Draw(client=1, round=0, secret=b"x" * 32, bound=b"y" * 32)
+        first = sums.drawn(draw, 64)
+        assert np.array_equal(first, sums.drawn(draw, 64))
+        assert np.array_equal(first[:10], np.rint(first[:10]))
+        for other in ({"round": 1}, {"secret": b"z" * 32}, {"bound": b"z" * 32}):
+            assert not np.array_equal(first, sums.drawn(replace(draw, **other), 64))
+        assert abs(first.std() / sums.share().noise_std - 1) < 0.5
