@@ -27,11 +27,15 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom, norm
 
 from dp.audit.claim import FALSE_ALARM, Check, Noise, Pipeline, coins, release
 from dp.audit.margins import comparisons, least_mean_square, mode, twins_by_chance
 from secagg.errors import UsageError
 from secagg.prg import Rng, random_words
+
+_FAR = (2.0, 3.0, 3.5)
+ROUGH = 10
 
 
 def places_check(residuals: NDArray[np.float64], noise: Noise, error: float = FALSE_ALARM) -> Check:
@@ -72,6 +76,20 @@ def twins_check(residuals: NDArray[np.float64], noise: Noise) -> Check:
     columns = columns * np.where(first < 0, -1.0, 1.0)[:, None] + 0.0  # there is one zero, not two
     distinct = len(np.unique(columns.view(np.dtype((np.void, columns.itemsize * rounds)))))
     return Check("twins", length - distinct + constant, 0, 0, min(twins_by_chance(length, rounds, noise), 1.0))
+
+
+def tails_check(residuals: NDArray[np.float64], noise: Noise, error: float = FALSE_ALARM) -> Check:
+    """How many numbers lie beyond 2, 3 and 3.5 deviations, over the least that is allowed; cut noise has none there.
+
+    At least 3/4 as many as of a normal law are expected, which holds for whole numbers of a deviation of 10 or more.
+    """
+    if noise.step * ROUGH > noise.noise_std:
+        raise UsageError(f"the tails of noise with a deviation below {ROUGH} steps are not those of a normal law")
+    least, sizes = math.inf, np.abs(residuals) / noise.noise_std
+    for far in _FAR:
+        needed = float(binom.ppf(error / len(_FAR), sizes.size, 1.5 * norm.sf(far)))
+        least = min(least, int((sizes > far).sum()) / needed if needed else math.inf)
+    return Check("noise tails", least, 1.0, math.inf, error)
 
 
 def grid_check(residuals: NDArray[np.float64], noise: Noise) -> Check:

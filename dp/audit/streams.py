@@ -22,7 +22,7 @@ from typing import TypeAlias
 import numpy as np
 
 from dp.audit.claim import FALSE_ALARM, Check, Noise, Vector
-from dp.audit.coordinates import grid_check, patterns_checks, places_check
+from dp.audit.coordinates import ROUGH, grid_check, patterns_checks, places_check, tails_check
 from dp.audit.margins import enough_rounds
 from dp.audit.noise import repeats_check
 from secagg.prg import SEED_BYTES, Rng
@@ -60,6 +60,8 @@ def audit_streams(
     firsts = zip(everybody, rows, strict=True)
     again = sum(not np.array_equal(own[0], drawn(draws[0], SHORT)) for draws, own in firsts)
     places = [places_check(own, noise, false_alarm / len(clients)).observed for own in rows]
+    each = false_alarm / (len(clients) + 1)
+    tails = [tails_check(own, noise, each).observed for own in (*rows, np.concatenate(rows))] if _fine(noise) else []
     long = np.stack([drawn(replace(everybody[0][0], round=r), LONG) for r in (0, 1)])
     return (
         Check("the same draw again", again, 0, 0, 0.0),
@@ -67,6 +69,7 @@ def audit_streams(
         Check("each client's noise", min(places), 1.0, math.inf, false_alarm),
         replace(patterns_checks(np.concatenate(rows), noise, false_alarm)[1], name="each client's pattern peak"),
         replace(grid_check(np.concatenate(rows), noise), name="each client's grid"),
+        *([Check("each client's tails", min(tails), 1.0, math.inf, false_alarm)] if tails else []),
         replace(repeats_check(long, noise, false_alarm), name="long draws that return"),
         replace(places_check(long, noise, false_alarm), name="long draws in each place"),
     )
@@ -81,11 +84,19 @@ def _draws(client: int, count: int, rng: Rng) -> list[Draw]:
 
 def audit_parts(
     parts: Callable[[int, bytes], Sequence[Vector]], noise: Noise, *, rng: Rng, false_alarm: float = FALSE_ALARM
-) -> Check:
+) -> tuple[Check, ...]:
     """Removable parts of one client's noise, in units of their planned deviation: each is drawn from a seed of its own.
 
     Whoever is given what takes some of them off must learn nothing of the others. ``noise``: that of the part whose
-    steps are coarsest.
+    steps are coarsest. Each is one draw of the sampler, in which tails that are cut stand out more than in a sum.
     """
     rows = np.stack([row for _ in range(2) for row in parts(SHORT, rng(SEED_BYTES))])
-    return replace(repeats_check(rows, noise, false_alarm), name="removable parts that return")
+    again = replace(repeats_check(rows, noise, false_alarm), name="removable parts that return")
+    if not _fine(noise):
+        return (again,)
+    return again, replace(tails_check(rows, noise, false_alarm), name="tails of removable parts")
+
+
+def _fine(noise: Noise) -> bool:
+    """Whether the steps are so small that tails are those of a normal law."""
+    return noise.noise_std >= ROUGH * noise.step

@@ -181,7 +181,7 @@ def _audited(found: Calibration, effort: _Effort, tell: Callable[[str], None]) -
         tell("what clients draw, one by one")
         checks += audit_streams(sums.drawn, sums.share(), _some(n, rng), rng=rng)
         if found.noise.components:
-            checks.append(audit_parts(sums.parts, sums.part(), rng=rng))
+            checks += audit_parts(sums.parts, sums.part(), rng=rng)
         enough = -(-enough_coordinates(1 / n, claim.excess_kurtosis) // encoding.coordinates)
         repeats = effort.audit_rounds or max(enough, enough_rounds(encoding.coordinates, claim.noise))
         for missing in sorted({0, found.noise.dropouts}):

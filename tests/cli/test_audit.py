@@ -20,8 +20,9 @@ NOISE = [*(f"noise {figure}" for figure in ("variance", "peak", "repeats", "in e
 CHECKS = [f"{check}, {missing} missing" for missing in (0, 1) for check in (*NOISE, "gain", "twins", "pattern peak")]
 STREAMS = [
     *("the same draw again", "draws that return", "each client's noise", "each client's grid"),
-    "each client's pattern peak",
+    *("each client's pattern peak", "each client's tails"),
     *("long draws that return", "long draws in each place", "removable parts that return"),
+    "tails of removable parts",
 ]
 
 

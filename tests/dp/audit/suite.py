@@ -81,7 +81,7 @@ def streams() -> tuple[Check, ...]:
         rng = Prg(b"secrets of clients, a fixed seed")
         return (
             *audit_streams(sums.drawn, sums.share(), range(10), rng=rng),
-            audit_parts(sums.parts, sums.part(), rng=rng),
+            *audit_parts(sums.parts, sums.part(), rng=rng),
         )
 
 

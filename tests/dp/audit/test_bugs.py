@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from hashlib import sha256
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,11 @@ def even(draw: Callable[..., Any], *args: Any) -> Any:
     return draw(*args) >> 1 << 1
 
 
+def cut(draw: Callable[..., Any], family: Any, variance: Fraction, *args: Any) -> Any:
+    """Noise is kept within three deviations, so that nothing stands out."""
+    return np.clip(draw(family, variance, *args), -isqrt(int(9 * variance)), isqrt(int(9 * variance)))
+
+
 def never_negative(right: Callable[..., Any], self: ClientRound, *context: bytes) -> Any:
     """One client takes noise for something that is added, and drops its sign."""
     values, ring = self._values(), self.plan.ring
@@ -306,6 +312,10 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
     "noise rounded to even numbers": (
         (instead_of(noise_module, "_draw", even),),
         *(suite.noise, "noise grid", FAILED),
+    ),
+    "tails of the noise cut": (
+        (instead_of(noise_module, "_draw", cut),),
+        *(suite.streams, "tails of removable parts", FAILED),
     ),
     "one client's noise never negative": (
         (instead_of(ClientRound, "_noised", never_negative),),

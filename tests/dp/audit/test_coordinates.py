@@ -1,13 +1,24 @@
 """Single places, patterns, twins, grids: what is seen, and how seldom it is wrong. Seeds are fixed."""
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from dp.audit import Check, Noise, Verdict, audit_lone, enough_rounds, landmarks
-from dp.audit.coordinates import grid_check, patterns_checks, places_check, twins_check, whole_number_checks
+from dp.audit.coordinates import (
+    grid_check,
+    patterns_checks,
+    places_check,
+    tails_check,
+    twins_check,
+    whole_number_checks,
+)
 from secagg.errors import UsageError
 from secagg.prg import Prg
-from tests.dp.audit.test_noise import binomial_limit, skellam
+from tests.dp.audit.test_noise import binomial_limit, discrete_gaussian_law, skellam, skellam_law
 
 LENGTH = 300
 NOISE = Noise(100.0, 1e-4, step=1.0)
@@ -93,6 +104,25 @@ def test_noise_on_a_coarser_grid_is_seen(multiple: int, offset: int) -> None:
     assert (found.observed, found.verdict) == (multiple, Verdict.FAILED)
     residuals[:, 0] += 1
     assert grid_check(residuals, NOISE).verdict is Verdict.PASSED
+
+
+def test_tails_that_are_cut_are_seen() -> None:
+    """Three deviations, of 2^15 numbers: 88 lie beyond, and once in 10^9 times fewer than a third."""
+    for seed in range(5):
+        assert tails_check(noise(seed, 8, 1 << 12), NOISE).verdict is Verdict.PASSED
+    cut = np.clip(noise(0, 8, 1 << 12), -300, 300)
+    assert tails_check(cut, NOISE).verdict is Verdict.FAILED
+    assert tails_check(noise(0, 8, 1 << 12) / 2, NOISE).verdict is Verdict.FAILED
+    with pytest.raises(UsageError, match="not those of a normal law"):
+        tails_check(cut, Noise(9.0, step=1.0))
+
+
+@pytest.mark.parametrize("law", [skellam_law, discrete_gaussian_law])
+@pytest.mark.parametrize("variance", [100.0, 1234.5, 1e6])
+def test_the_laws_have_three_quarters_of_a_normal_tail(law: Any, variance: float) -> None:
+    values, masses = law(variance, math.ceil(9 * math.sqrt(variance)))
+    for far in (2.0, 3.0, 3.5):
+        assert masses[np.abs(values) > far * math.sqrt(variance)].sum() > 1.5 * norm.sf(far)
 
 
 def test_what_so_few_rounds_do_not_show_is_left_out() -> None:

@@ -69,7 +69,8 @@ def test_too_little_noise_of_one_client_is_seen() -> None:
         return skellam_of(5e5 if draw.client == 2 else 1e6, count, derive(b"k" * 32, b"", *everything(draw)))
 
     found = audit_streams(drawn, NOISE, range(3), rng=Prg(b"s" * 32))
-    assert [check.name for check in found if check.verdict is not Verdict.PASSED] == ["each client's noise"]
+    failed = [check.name for check in found if check.verdict is not Verdict.PASSED]
+    assert failed == ["each client's noise", "each client's tails"]
 
 
 @pytest.mark.parametrize(("links", "verdict"), [(3, Verdict.PASSED), (2, Verdict.FAILED), (1, Verdict.FAILED)])
@@ -79,4 +80,14 @@ def test_parts_from_one_seed_are_seen(links: int, verdict: Verdict) -> None:
     def parts(count: int, seed: bytes) -> list[np.ndarray]:
         return [skellam_of(1e4, count, derive(seed, bytes([level % links]))) / 100 for level in range(3)]
 
-    assert audit_parts(parts, Noise(1.0, 1e-4, step=0.01), rng=Prg(b"q" * 32)).verdict is verdict
+    again, tails = audit_parts(parts, Noise(1.0, 1e-4, step=0.01), rng=Prg(b"q" * 32))
+    assert again.verdict is verdict
+    assert tails.verdict is Verdict.PASSED
+
+
+def test_noise_that_is_coarse_has_no_check_of_its_tails() -> None:
+    def parts(count: int, seed: bytes) -> list[np.ndarray]:
+        return [skellam_of(25.0, count, seed) / 5]
+
+    (again,) = audit_parts(parts, Noise(1.0, 0.04, step=0.2), rng=Prg(b"q" * 32))
+    assert again.verdict is Verdict.PASSED
