@@ -29,6 +29,7 @@ from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.keys import SigningKey, digest
 from tests.dp.ledger.scene import forged
+from tests.journals import KeptJournal
 
 N, LENGTH = 6, 50
 NOISE = NoiseSpec(Family.SKELLAM, Fraction(4_000_000), dropouts=2, colluders=0, components=2)
@@ -47,10 +48,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments: dict[str, Any] = {"run": "two rounds", "elsewhere": "local training"}
     server = Ledger.create(folder / "ledger.db", KEY, BUDGET, USER, **arguments)
     own = Ledger.create(folder / "client-0.db", IDENTITIES[0].key, BUDGET, USER, **arguments)
-    clients = {
-        identity.name: Client(identity, ROSTER, policy=POLICY, ledger=own if identity is IDENTITIES[0] else None)
-        for identity in IDENTITIES
-    }
+    clients = {one.name: Client(one, ROSTER, policy=POLICY) for one in IDENTITIES}
+    clients["client-0"] = Client(IDENTITIES[0], ROSTER, policy=POLICY, journal=KeptJournal(), ledger=own)
     encoding = Encoding.integers(LENGTH, bits=4)
     plan = RoundPlan.propose(
         "secagg", ROSTER, encoding, min_contributors=4, dropout="0.34", corrupt=0, adversary="curious", noise=NOISE
