@@ -374,6 +374,8 @@ class Audit:
         need_fields(body, "genesis")
         need(body["unit"] in UNITS_OF_PRIVACY and body["trust"] in TRUSTS, "unknown unit or trust")
         need(body["relation"] in RELATIONS, "unknown relation")
+        bounded = (body["relation"], body["trust"]) != ("add-or-remove", "distributed")
+        need(bounded, "a missing client takes its noise along: under distributed trust no add-or-remove")
         self.key = self.key or bytes.fromhex(body["owner"])
         need(body["owner"] == self.key.hex(), "is signed by another key")
         need((body["schema"], body["accountant"], body["orders"]) == (2, "rdp/1", ORDERS), "is of another version")

@@ -45,7 +45,7 @@ from dp.ledger.book import Row, replay
 from dp.ledger.file import read
 from dp.ledger.verify import compare, verify
 from secagg import keys, labels
-from secagg.errors import PeerError, StorageError
+from secagg.errors import PeerError, StorageError, UsageError
 from tests.adversarial.attack import switch_off
 from tests.dp.ledger import scene
 from tests.dp.ledger.scene import CLIENT, EXAMPLE, KEY, exported, filled, forged, happened, new, planned, signed, step
@@ -446,6 +446,21 @@ def test_a_ledger_of_no_noise(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         bodies[-1]["rdp"] = [-value for value in bodies[-1]["rdp"]]
 
     assert "less than nothing" in both(forged(read(path), change))
+
+
+def test_a_ledger_of_sums_that_clients_may_be_missing_from(
+    path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can make one, and both auditors refuse one that says it is. Control: they would find nothing wrong."""
+    with pytest.raises(UsageError, match="takes its noise along"):
+        new(path.with_name("other.db"), guarantee=replace(scene.USER, relation=Relation.ADD_OR_REMOVE))
+    lie = forged(rows, lambda bodies: bodies[0].update(relation="add-or-remove"))
+    assert "takes its noise along" in both(lie)
+    assert "takes its noise along" in problems(lie)[0]
+    monkeypatch.setattr(Guarantee, "__post_init__", lambda self: None)
+    condition = "(body['relation'], body['trust']) != ('add-or-remove', 'distributed')"
+    switch_off(monkeypatch, verify_ledger.Audit, "begin", condition, "True")
+    assert both(lie) == ""
 
 
 # Formulas: the stand-alone auditor's against ours
