@@ -166,8 +166,12 @@ def test_a_journal_that_is_put_back(ledger: Ledger, tmp_path: Path, monkeypatch:
     first = uploaded(plan, client(ledger, journal))
     journal.close()
     journal = put_back()
-    with pytest.raises(PolicyError, match="the ledger knows this plan"):
-        uploaded(plan, client(ledger, journal))
+    with pytest.raises(PolicyError, match="the ledger knows this plan"):  # and not only at the upload
+        client(ledger, journal).start(plan, UPDATES[VICTIM.name])
+    with monkeypatch.context() as later:
+        switch_off(later, Client, "_resume", "self._check_uncharged(current.plan)")
+        with pytest.raises(PolicyError, match="the ledger knows this plan"):
+            uploaded(plan, client(ledger, journal))
     journal.close()
     switch_off(monkeypatch, Client, "_check_uncharged", "self._ledger.knows(worst)")
     journal = put_back()
@@ -309,7 +313,12 @@ def test_a_fork_says_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) ->
         ):
             with pytest.raises(UsageError, match="made in another process"):
                 act()
-        for write in (lambda: ledger.reserve(plan.secure_sum(N)), lambda: list(ledger.entries())):
+        for act in (
+            lambda: ledger.reserve(plan.secure_sum(N)),
+            lambda: ledger.knows(plan.secure_sum(N)),
+            lambda: ledger.contains(ledger.head),
+            lambda: list(ledger.entries()),
+        ):
             with pytest.raises(StorageError, match="opened by another process"):
-                write()
+                act()
     victim.start(plan, UPDATES[VICTIM.name])

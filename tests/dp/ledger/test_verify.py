@@ -471,7 +471,13 @@ def test_steps_that_were_rounded_on_another_machine(path: Path, monkeypatch: pyt
     assert both(read(path.with_name("less.db")))
 
 
-@pytest.mark.parametrize("text", ["\ud800", "half of it \udc00"])
+def test_texts_of_any_characters(path: Path) -> None:
+    text = "\ud7ff\ue000\uffff\U0001f600\n"
+    Ledger.create(path, KEY, scene.BUDGET, scene.USER, run=text, elsewhere="-").close()
+    assert both(read(path)) == ""
+
+
+@pytest.mark.parametrize("text", ["\ud800", "half of it \udfff"])
 def test_half_a_surrogate_pair_is_no_text(
     text: str, path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
