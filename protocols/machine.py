@@ -257,10 +257,10 @@ class Client:
             return
         if self._ledger is None:
             raise UsageError("this journal is that of a client with a ledger: pass the ledger, too")
-        [box] = self._journal.records(_LEDGER, last)
         try:
+            [box] = self._journal.records(_LEDGER, last)
             self._remembered = open_box(self._journal_key, box, _ledger_place(last))
-        except PeerError:
+        except (PeerError, ValueError):
             raise PolicyError("the journal is not this client's, or has been altered") from None
         if not self._ledger.contains(self._remembered):
             raise PolicyError("the ledger is older than this client's journal, or another one")

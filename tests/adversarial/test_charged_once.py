@@ -293,6 +293,14 @@ def test_the_journal_of_another_client(ledger: Ledger) -> None:
         client(ledger, journal, IDENTITIES[1]).check(plan_of(1))
 
 
+def test_a_journal_from_which_the_ledgers_head_was_taken(ledger: Ledger) -> None:
+    journal = KeptJournal()
+    summed(plan_of(), client(ledger, journal))
+    journal.retire(machine._LEDGER, 1)
+    with pytest.raises(PolicyError, match="has been altered"):
+        client(ledger, journal).check(plan_of(1))
+
+
 # Two processes
 
 
