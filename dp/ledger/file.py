@@ -77,6 +77,7 @@ class Ledger:
         """Not for callers: ``create`` or ``open``."""
         self.path = path
         self._key, self._db, self._book, self._sound = key, database, book, True
+        self._process = os.getpid()
 
     @classmethod
     def create(
@@ -147,6 +148,15 @@ class Ledger:
         self._check_sound()
         return (parse(body) for body, _signature in _rows(self._db))
 
+    def contains(self, head: bytes) -> bool:
+        """Whether ``head`` was once this ledger's head."""
+        self._check_sound()
+        return head in self._book.links
+
+    def knows(self, what: Charged) -> bool:
+        """Whether this release is reserved or committed: its cost is counted, and would not be a second time."""
+        return self._record(what) is not None
+
     def check(self, what: Charged) -> None:
         """Raise ``BudgetError`` unless ``reserve`` would be allowed."""
         if not self._reserved(what):
@@ -193,6 +203,8 @@ class Ledger:
         return self._book.records.get(name_of(what))
 
     def _check_sound(self) -> None:
+        if os.getpid() != self._process:  # a fork inherits what was read, and not the lock
+            raise StorageError("the ledger was opened by another process: open it in this one")
         if not self._sound:
             raise StorageError("the ledger is closed, or could not be written: open it again to see what it holds")
 
