@@ -226,6 +226,19 @@ class Remembering(nn.Module):
         return inputs - self.mean
 
 
+class Counting(Weighted):
+    """Looks up rows, and after some calls with the opposite sign, as a schedule that a model keeps in itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
+        self.calls += 1
+        found: Tensor = super().forward(ids, weights)
+        return found if self.calls < 5 else -found
+
+
 class Kinked(nn.Module):
     """A fixed layer, and its first output's distance to a threshold, in which the last bit is large."""
 
@@ -262,9 +275,11 @@ def _on_look_ups() -> list[Attack]:
     ids, weights = torch.zeros(OTHERS, 4, dtype=torch.int64), torch.zeros(OTHERS, 4)
     weights[:, 0] = 1.0
 
-    def attack(name: str, crafted: Sequence[float], row: int = 0, least: float = 0.0) -> Attack:
+    def attack(
+        name: str, crafted: Sequence[float], row: int = 0, model: type[nn.Module] = Weighted, least: float = 0.0
+    ) -> Attack:
         example = torch.full((4,), row), torch.tensor(crafted)
-        return Attack(name, Weighted, (ids, weights), example, _total, least=least)
+        return Attack(name, model, (ids, weights), example, _total, least=least)
 
     return [
         attack("an ordinary example", [1.0, 0.0, 0.0, 0.0], least=1.0),
@@ -275,6 +290,7 @@ def _on_look_ups() -> list[Attack]:
         attack("a look-up of infinity", [math.inf, 0.0, 0.0, 0.0]),
         attack("a look-up of 1e-45", [1e-45, 0.0, 0.0, 0.0]),
         attack("a row that does not exist", [1.0, 0.0, 0.0, 0.0], row=4),
+        attack("the same, and a model that counts calls", [1.0, 0.0, 0.0, 0.0], row=4, model=Counting),
     ]
 
 

@@ -17,6 +17,7 @@ example moves.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -91,8 +92,10 @@ class Trainer:
     """Trains ``model`` in place with ``optimizer``, which holds all of its trainable parameters.
 
     ``loss(model, *example)`` is the loss of one example, given as a batch of one. Nothing but the model comes out: the
-    losses of the examples are not private. Nothing may be drawn in a model (dropout, sampled negatives): what is drawn
-    about an example is part of it, and follows from that example alone.
+    losses of the examples are not private. A model is a function of its parameters and one example, and so is the loss:
+    what a model keeps in itself from one call to the next is thrown away, and what a loss keeps elsewhere would tell
+    how often it was called, which depends on examples that raise. Nothing may be drawn in a model (dropout, sampled
+    negatives): what is drawn about an example is part of it, and follows from that example alone.
 
     ``unit``: ``Unit.USER`` when each example is one whole user, and no user is in two. It is what is charged; nothing
     here can check it.
@@ -129,7 +132,7 @@ class Trainer:
     ) -> None:
         self._settings = settings
         self._guarantee = replace(EXAMPLE, unit=unit)
-        self._objective = Objective(model, loss)
+        self._model, self._loss = model, loss
         self._charge, self._rng = charge, rng
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         _check_parameters(self._parameters.values(), optimizer)
@@ -155,7 +158,7 @@ class Trainer:
             raise UsageError(f"at least one step is taken, not {steps}")
         if not isinstance(examples, TensorDataset):
             raise UsageError("examples are a TensorDataset: tensors of one shape, whoever is in the data")
-        _check_modules(self._objective)
+        _check_modules(self._model)
         population, settings = len(examples), self._settings
         sampling = settings.sampling(population)
         chunks = Chunks.of(population, sampling.rate, settings.physical_batch)
@@ -195,7 +198,9 @@ class Trainer:
         self._settings = replace(settings, clipping=clipping)
 
     def _gradients(self, chunk: tuple[Tensor, ...]) -> dict[str, Gradients]:
-        return per_example_gradients(self._objective, self._parameters, chunk)
+        """Of a copy of the model, which takes along whatever it remembers: how often it was called, for one."""
+        model = copy.deepcopy(self._model, {id(p): p for p in self._model.parameters()})
+        return per_example_gradients(Objective(model, self._loss), self._parameters, chunk)
 
     def _grid(self, bound: float, rounding: float) -> Grid:
         settings = self._settings
