@@ -200,9 +200,9 @@ def one_link(right: Any, self: NoiseSpec, clients: int, count: int, seed: bytes,
     return sum(drawn, np.zeros(count, np.int64))
 
 
-def one_part_only(right: Callable[..., Any], self: NoiseSpec, clients: int, count: int, seed: bytes, level: int) -> Any:
+def one_part_only(right: Any, self: NoiseSpec, clients: int, count: int, seed: bytes, level: int) -> Any:
     """Of all removable components, a client adds the first."""
-    return right(replace(self, components=1, dropouts=1), clients, count, seed, level) if level == 0 else 0
+    return right(replace(self, components=1, dropouts=1), clients, count, seed, min(level, 1))
 
 
 def in_one_client(right: Callable[..., Any], self: ClientRound, *context: bytes) -> Any:
