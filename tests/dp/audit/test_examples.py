@@ -26,6 +26,8 @@ HARMLESS = {
 }
 """Against sums in float32. They are attacks on shortcuts that other trainers take."""
 
+RAISING = ("a row that does not exist", "the same, and a model that counts calls")
+
 
 def verdict(step: Any, name: str) -> Verdict:
     (check,) = audit_examples(step, CLAIM, [ATTACKS[name]])
@@ -33,12 +35,12 @@ def verdict(step: Any, name: str) -> Verdict:
 
 
 def test_the_trainer_passes_in_several_parts() -> None:
-    """In one part it does in tests/cli/test_audit.py."""
-    physical = 60
-    found = audit_examples(trainer_step(1.0, MULTIPLIER, physical, Prg(b"t" * 32)), CLAIM, list(ATTACKS.values()))
+    """In one part, and where a model raises, it does in tests/cli/test_audit.py."""
+    some = [attack for name, attack in ATTACKS.items() if name not in RAISING]
+    found = audit_examples(trainer_step(1.0, MULTIPLIER, 60, Prg(b"t" * 32)), CLAIM, some)
     assert [check.name for check in found if check.verdict is not Verdict.PASSED] == []
     refused = {check.name for check in found if check.name.endswith("(refused)")}
-    assert refused == {f"{name} (refused)" for name, attack in ATTACKS.items() if attack.refusable}
+    assert refused == {f"{attack.name} (refused)" for attack in some if attack.refusable}
 
 
 @pytest.mark.parametrize("name", ATTACKS)
