@@ -57,6 +57,15 @@ class Spread(StrEnum):
     """as a file says: ``clients.file`` with columns user and silo"""
 
 
+class Exact(StrEnum):
+    """Whether the model, and references beside it, are measured on all users' test events, outside of any guarantee."""
+
+    AUTO = "auto"
+    """unless noise in the sums is to protect users from whoever runs this (mode distributed or both), and they exist"""
+    ALWAYS = "true"
+    NEVER = "false"
+
+
 class Mode(StrEnum):
     NONE = "none"
     LOCAL = "local"
@@ -142,6 +151,22 @@ class Privacy:
     """of local training in a round"""
     rate: float = 0.5
     """of these steps"""
+    data: str = ""
+    """a name for the users that the data are about, if what they are called does not say it (``recsys.others``)"""
+    ledger: str = ""
+    """a file that several runs on the same data share: ``epsilon`` is this run's part of its budget"""
+    budget: float = 0.0
+    """of that ledger, all runs together: said by the run that makes it; 0: what it has, or as much as ``epsilon``"""
+    beside: bool = False
+    """begin although other runs on the same data are known, with budgets of their own: what they cost adds up"""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    exact: Exact = Exact.AUTO
+    users: bool = False
+    """write users.csv: each user's id, and the exact rank of its held-out item. With the model and the rest of a
+    history it says which item that was"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +187,7 @@ class Config:
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
     privacy: Privacy = field(default_factory=Privacy)
+    evaluation: Evaluation = field(default_factory=Evaluation)
     protocol: Protocol = field(default_factory=Protocol)
     network: Network = field(default_factory=Network)
 
@@ -185,6 +211,19 @@ class Config:
             raise UsageError("clients.count is at least 2: a sum of one silo is that silo's update")
         if privacy.mode in (Mode.LOCAL, Mode.BOTH) and self.clients.kind is Kind.DEVICES and self.model.name != "mf":
             raise UsageError("on devices only mf can be trained locally under privacy (its unit is one interaction)")
+        if privacy.ledger and privacy.mode not in (Mode.LOCAL, Mode.DISTRIBUTED):
+            raise UsageError("privacy.ledger is for one guarantee: with privacy.mode local or distributed")
+        if privacy.budget and not (privacy.ledger and privacy.budget >= privacy.epsilon):
+            raise UsageError("privacy.budget is that of privacy.ledger, and not below this run's part, privacy.epsilon")
+        if self.evaluation.users and not self.measured_exactly:
+            raise UsageError("evaluation.users needs evaluation.exact = true")
+
+    @property
+    def measured_exactly(self) -> bool:
+        """Whether anything is computed from exact data of all users."""
+        if self.evaluation.exact is not Exact.AUTO:
+            return self.evaluation.exact is Exact.ALWAYS
+        return self.data.source is Source.SYNTHETIC or self.privacy.mode in (Mode.NONE, Mode.LOCAL)
 
     @classmethod
     def load(cls, path: Path, changes: Sequence[str] = ()) -> Config:
@@ -271,6 +310,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _parsed(hint, value, f"{where}.")  # type: ignore[arg-type]
     if hint == Mapping[str, Any]:
         return dict(value) if isinstance(value, dict) else _wrong(where, "a section", value)
+    if hint is Exact and type(value) is bool:
+        return Exact(str(value).lower())
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         if value not in [one.value for one in hint]:
             _wrong(where, " or ".join(one.value for one in hint), value)

@@ -61,10 +61,11 @@ class PrivatelyTrained(SharedModel, Protocol):
         rate: float,
         *,
         unit: Unit,
-        charge: Callable[..., None],
+        charge: Callable[..., None] | None,
         seed: int,
         rng: Rng,
-    ) -> Settings: ...
+    ) -> Settings:
+        """``charge`` None: the same recipe without noise. It is a reference, and private it is not."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,6 +185,7 @@ class Federation:
         noise: Callable[[int], NoiseSpec] | None = None,
         local_privacy: LocalPrivacy | None = None,
         ledger: Ledger | None = None,
+        noiseless: bool = False,
         participation: Participation | None = None,
         optimiser: Optimiser | None = None,
         secret: bytes,
@@ -192,13 +194,14 @@ class Federation:
         if noise is not None and terms.weight_bound > 1:
             raise UsageError("with noise in the sum every client counts once")
         self._model, self._fleet, self._adder, self._terms = model, fleet, adder, terms
-        if (local_privacy is None) != (ledger is None):
+        if (local_privacy is None or noiseless) != (ledger is None):
             raise UsageError("local training under privacy is charged to a ledger, and only that")
-        self._encoding, self._noise = encoding, noise
+        self._encoding, self._noise, self._noiseless = encoding, noise, noiseless
         self._local_privacy, self._ledger = local_privacy, ledger
         self._participation = participation or Participation()
         self._optimiser = optimiser or Optimiser()
         self._secret, self._seed = secret, seed
+        self._run = derive(secret, labels.SIMULATED, b"run").hex()[:16]  # runs may share a ledger
         model.begin(fleet.train.item_count, seed)
         self.state = State(model.vector)
         if encoding.length != terms.length(len(self.state.vector)):
@@ -235,7 +238,7 @@ class Federation:
             "training",
             cohort,
             self._encoding,
-            None if self._noise is None else self._noise(len(cohort)),
+            None if self._noise is None or self._noiseless else self._noise(len(cohort)),
             sha256(self.state.vector.tobytes()).digest(),
             {name: self._weight(name) for name in cohort},
         )
@@ -248,7 +251,7 @@ class Federation:
         private, ledger = self._local_privacy, self._ledger
         if private is not None and ledger is not None:
             event = private.event(self._fleet.examples(cohort, private.unit))
-            steps = Steps(f"round {number}", event, private.steps)
+            steps = Steps(f"round {number} of {self._run}", event, private.steps)
             ledger.reserve(steps)
             ledger.commit(steps)
 
@@ -299,7 +302,7 @@ class Federation:
             private.steps,
             private.rate,
             unit=private.unit,
-            charge=charged,
+            charge=None if self._noiseless else charged,
             seed=seed,
             rng=rng,
         )

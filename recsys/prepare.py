@@ -27,6 +27,7 @@ from recsys.federated import Federation, Fleet, LocalPrivacy, Terms
 from recsys.models.private_sums import Sums
 from recsys.models.recommender import Local, Recommender, SharedModel
 from recsys.optimisers import Optimiser
+from recsys.others import identity
 from recsys.participation import Draw, Participation
 from recsys.private import RING_BITS, sums_of
 from recsys.record import Round
@@ -52,10 +53,28 @@ _NEARLY = 0.998
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """What all of a run is going to cost at most: so many releases, for which so many samples are drawn."""
+
+    event: Release
+    count: int
+    samples: int = 0
+
+    @property
+    def charge(self) -> Charge:
+        return Charge.of(self.event, self.count, self.samples)
+
+    def suited(self, budget: Budget, epsilon: float) -> Budget:
+        """The same for another epsilon."""
+        return Budget.suited(self.event, Fraction(str(epsilon)), budget.delta, budget.slack)
+
+
+@dataclass(frozen=True, slots=True)
 class Distributed:
     """Noise inside the sums."""
 
     found: Calibration
+    planned: Planned
     budget: Budget
     guarantee: Guarantee
 
@@ -65,6 +84,7 @@ class Locally:
     """Noise in local training; ``share`` of a client's users are in a batch, and there are so many steps a round."""
 
     settings: Settings
+    planned: Planned
     budget: Budget
     guarantee: Guarantee
 
@@ -83,6 +103,11 @@ class Prepared:
     """of what a client sends in training, without noise; None for a model made of sums"""
     distributed: Distributed | None
     locally: Locally | None
+
+    @property
+    def data(self) -> bytes:
+        """Which data a run is about."""
+        return identity(self.config, self.split.train.user_ids)
 
     @property
     def in_rounds(self) -> bool:
@@ -111,11 +136,19 @@ class Prepared:
         return fitted[1]
 
     def public(self) -> Prepared:
-        """The same without privacy: the twin."""
+        """The same without privacy."""
         return replace(self, distributed=None, locally=None)
 
-    def federation(self, model: SharedModel, adder: Adder, secret: bytes, ledger: Ledger | None = None) -> Federation:
-        """``ledger`` is for local training under privacy."""
+    def federation(
+        self,
+        model: SharedModel,
+        adder: Adder,
+        secret: bytes,
+        ledger: Ledger | None = None,
+        *,
+        noiseless: bool = False,
+    ) -> Federation:
+        """``ledger`` is for local training under privacy; ``noiseless`` for a reference of the same recipe."""
         training, privacy, locally = self.config.training, self.config.privacy, self.locally
         return Federation(
             model,
@@ -128,6 +161,7 @@ class Prepared:
             if locally is None
             else LocalPrivacy(locally.settings, privacy.share, privacy.steps, privacy.rate, locally.guarantee.unit),
             ledger=ledger,
+            noiseless=noiseless,
             participation=self.participation,
             optimiser=_optimiser(training),
             secret=secret,
@@ -284,7 +318,9 @@ def _distributed(
     )
     event = Release(mechanism, Everyone(), guarantee)
     budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
-    return Distributed(found, budget, guarantee)
+    rounds = config.training.rounds if in_rounds else 1
+    samples = rounds * planned * found.encoding.coordinates * (1 + kind.components)
+    return Distributed(found, Planned(event, rounds, samples), budget, guarantee)
 
 
 def _locally(config: Config, fleet: Fleet, data: Split) -> Locally:
@@ -301,5 +337,6 @@ def _locally(config: Config, fleet: Fleet, data: Split) -> Locally:
     )
     event = Release(Gaussian(z), sampling, guarantee)
     budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=Fraction(0))
-    Filter.of(budget).reserve("all rounds", Charge.of(event, steps))  # refused here, if at all
-    return Locally(Settings(Flat(privacy.clip), z, 1), budget, guarantee)
+    planned = Planned(event, steps)
+    Filter.of(budget).reserve("all rounds", planned.charge)  # refused here, if at all
+    return Locally(Settings(Flat(privacy.clip), z, 1), planned, budget, guarantee)

@@ -19,6 +19,9 @@ FILE = "run.json"
 """How the record is called in the directory of a run."""
 
 
+UNKNOWN = "other runs on these data: not known here"
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
     """One secure sum, as the server saw it."""
@@ -60,7 +63,7 @@ class Spending:
     """What is promised to whom. The guarantee's words are those of ``dp.events``."""
 
     ledger: str
-    """its file, beside this one"""
+    """its file, beside this one; or a path, where runs share a ledger: then all that is said is about all of them"""
     unit: str
     relation: str
     trust: str
@@ -70,6 +73,10 @@ class Spending:
     colluders: int = 0
     words: str = ""
     """one sentence for people"""
+    key: str = "ledger.pub"
+    """the file with the ledger's public key, beside this one or a path"""
+    part: float | None = None
+    """of a budget that is shared: what this run was planned for"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +92,13 @@ class Run:
     measured_under: str
     """what protects the values ``Round.measured``, in words"""
     spendings: tuple[Spending, ...] = ()
+    outside: tuple[str, ...] = ()
+    """what was computed from users' data and is in no budget"""
+    others: str = UNKNOWN
+    """what is known of other runs on the same data"""
     rounds: tuple[Round, ...] = ()
     results: tuple[Result, ...] = ()
-    """of the run's own model last; before it ItemPop, the twin without privacy ..."""
+    """of the run's own model last; before it ItemPop and references. None where nothing is measured exactly"""
     ended: str = ""
     """why it stopped; empty while it goes on"""
     machine: Mapping[str, Any] = field(default_factory=dict)
@@ -108,6 +119,7 @@ class Run:
         try:
             fields["rounds"] = tuple(_checked(Round, entry) for entry in fields["rounds"])
             fields["results"] = tuple(_checked(Result, entry) for entry in fields["results"])
+            fields["outside"] = tuple(fields["outside"])
             fields["spendings"] = tuple(_checked(Spending, entry) for entry in fields["spendings"])
             return _checked(cls, fields)
         except (KeyError, TypeError):
@@ -131,11 +143,12 @@ def _checked(kind: type[T], fields: Mapping[str, Any]) -> T:
     return kind(**fields)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Replace a file so that after a crash it is the old one or the new one; on the disk when this returns."""
     draft = path.with_name(f".{path.name}.draft")
     try:
-        with draft.open("wb") as file:
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -128,6 +128,15 @@ class Trainer:
         _check_parameters(self._parameters.values(), optimizer)
         self._optimizer = PrivateOptimizer(optimizer, settings.expected_batch, _padding(model), rng)
 
+    @classmethod
+    def without_noise(
+        cls, model: nn.Module, optimizer: Optimizer, loss: Loss, settings: Settings, *, rng: Rng = os.urandom
+    ) -> Self:
+        """The same recipe, sampling and clipping and all, without noise: a reference. It promises nothing."""
+        trainer = cls(model, optimizer, loss, settings, charge=lambda event, count: None, rng=rng)
+        trainer._optimizer.drawn = lambda count, deviation, rng: torch.zeros(count, dtype=torch.float64)
+        return trainer
+
     @property
     def settings(self) -> Settings:
         """To go on with; an adaptive bound has moved."""
@@ -176,11 +185,11 @@ class PrivateOptimizer(DPOptimizerFastGradientClipping):
         self, optimizer: Optimizer, expected_batch: int, padding: Mapping[nn.Parameter, int], rng: Rng
     ) -> None:
         super().__init__(optimizer, noise_multiplier=0.0, max_grad_norm=0.0, expected_batch_size=expected_batch)
-        self._padding, self._rng = padding, rng
+        self._padding, self._rng, self.drawn = padding, rng, gaussian
 
     def add_noise(self) -> None:
         for parameter in self.params:
-            noise = gaussian(parameter.numel(), self.noise_multiplier * self.max_grad_norm, self._rng)
+            noise = self.drawn(parameter.numel(), self.noise_multiplier * self.max_grad_norm, self._rng)
             noised = noise.add_(parameter.summed_grad.flatten()).to(parameter.dtype).view_as(parameter)
             if parameter in self._padding:
                 noised[self._padding[parameter]] = 0

@@ -57,7 +57,7 @@ def test_programs_are_told_the_figures(train: Call) -> None:
     assert answer["epsilon"] == run.rounds[-1].epsilon
     (budget,) = answer["budgets"]
     assert (budget["ledger"], budget["budget"], len(budget["head"])) == ("ledger.db", 8.0, 64)
-    assert list(answer["results"]) == ["ItemPop", "without privacy", "this run"]
+    assert list(answer["results"]) == ["ItemPop", "this recipe without noise", "this run"]
     assert run.config["protocol"]["name"] == "secagg"
     assert Path("runs/small/report.html").read_text().startswith("<!doctype html>")
 
@@ -70,7 +70,7 @@ def test_people_see_a_line_for_each_round_and_the_outcome(train: Call) -> None:
         (line,) = [line for line in lines if line.startswith(f"round {number},")]
         for column in ("survivors 6/6", "HR@10", "NDCG@10", "epsilon", "left", "outsiders", "up", "down", "seconds"):
             assert column in line
-    for name in ("ItemPop", "without privacy", "this run"):
+    for name in ("ItemPop", "this recipe without noise", "this run"):
         assert any(name in line for line in lines)
     assert "all rounds are done" in lines
     assert "report: there/report.html" in lines

@@ -13,10 +13,10 @@ from benchmarks.ideal import IdealAdder
 from dp.events import Relation, Trust, Unit
 from dp.ledger import Ledger
 from protocols.roster import Identity, Roster
+from recsys.beginning import budgets
 from recsys.config import Config, Mode, Privacy
 from recsys.models.autoencoder import Autoencoder
 from recsys.prepare import Distributed, Locally, Prepared, delta_of, prepare
-from recsys.run import _budgets
 from recsys.secure import Question, SecureAdder
 from secagg.errors import BudgetError, UsageError
 from tests.recsys.scene import KEY, SECRET, config
@@ -86,16 +86,16 @@ def test_local_noise_is_enough_for_all_rounds_and_not_for_one_more(
 
 
 def test_both_kinds_have_a_budget_each() -> None:
-    budgets = _budgets(ready("privacy.mode=both"))
-    assert [(mode, name) for mode, name, _, _ in budgets] == [
+    found = budgets(ready("privacy.mode=both"))
+    assert [(mode, name) for mode, name, _, _ in found] == [
         (Mode.DISTRIBUTED, "ledger.db"),
         (Mode.LOCAL, "local.db"),
     ]
-    assert [guarantee.trust for *_, guarantee in budgets] == [Trust.DISTRIBUTED, Trust.LOCAL]
-    assert all(budget.epsilon == 8 for _, _, budget, _ in budgets)
+    assert [guarantee.trust for *_, guarantee in found] == [Trust.DISTRIBUTED, Trust.LOCAL]
+    assert all(budget.epsilon == 8 for _, _, budget, _ in found)
     for mode in ("local", "distributed"):
-        assert [name for _, name, _, _ in _budgets(ready(f"privacy.mode={mode}"))] == ["ledger.db"]
-    assert _budgets(ready()) == []
+        assert [name for _, name, _, _ in budgets(ready(f"privacy.mode={mode}"))] == ["ledger.db"]
+    assert budgets(ready()) == []
 
 
 def test_the_twin_has_no_privacy_and_is_otherwise_the_same() -> None:
