@@ -224,10 +224,12 @@ class Ledger:
     def _catch_up(self) -> None:
         """What others wrote into a ledger that is shared."""
         if self._shared:
+            before, self._sound = self._sound, False  # unless all of it is right
             with _errors():
                 rows = self._db.execute(_SINCE, (len(self._known.links),)).fetchall()
             for row in rows:
                 self._known.follow(row)
+            self._sound = before
 
     def _check_sound(self) -> None:
         if not self._sound:
