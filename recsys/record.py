@@ -1,6 +1,7 @@
 """What a run leaves behind for people: one JSON file, from which the report is drawn.
 
-It holds no model, no key and nothing about one user; the ledger beside it says what was spent, and on what.
+It holds no model, no key and no line about one user; exact quality, where it was asked for, is a statistic over all of
+them that no budget covers (``Run.outside``). The ledger beside it says what was spent, and on what.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How good one model is in the end, over all users, outside of any guarantee."""
+    """How good one model is in the end, exactly, over all users: outside of any guarantee."""
 
     name: str
     metrics: Mapping[str, float]

@@ -70,7 +70,7 @@ class Ledger:
     >>> budget = Budget.suited(step, Fraction(2), Fraction(1, 10**5), slack=Fraction(0))
     >>> key = SigningKey(bytes(32))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     ledger = Ledger.create(f"{folder}/ledger.db", key, budget, example, run="training", elsewhere="nothing")
+    ...     ledger = Ledger.create(f"{folder}/ledger.db", key, budget, example, run="training", elsewhere="the rest")
     ...     ledger.charge(step, 100)
     ...     head = ledger.head
     ...     ledger.close()

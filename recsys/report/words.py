@@ -130,8 +130,8 @@ def promise(spent: Spent) -> str:
     given = spent.promise
     neighbours = NEIGHBOURS[given.relation].format(given.unit)
     said = (
-        f"That means: two worlds that differ in {neighbours}, look alike to whoever sees all that was released and "
-        "knows everything else, up to a likelihood ratio of e to the power of epsilon, and but for a failure of "
+        f"That means: two worlds that differ in {neighbours}, look alike to whoever sees all that this ledger charges "
+        "and knows everything else, up to a likelihood ratio of e to the power of epsilon, and but for a failure of "
         f"probability {delta(given.delta)}. For that, {NOISE[given.trust]}."
     )
     return f"{sentence(given.words)} {said}" if given.words else said

@@ -56,7 +56,7 @@ def demo(
     out: Annotated[Path | None, typer.Option(help="Directory of the run (default: a new one in runs/).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a recommender on made-up data without seeing anybody's, and report what that cost."""
+    """Train a recommender on made-up data, of which the server sees noised sums, and report what that cost."""
     config = Config.parse(CONFIGS[clients], settings or [])
     carry_out(config, out or _fresh(f"demo-{clients}"), as_json)
 
