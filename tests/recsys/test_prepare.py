@@ -209,7 +209,7 @@ WRONG = [
     (["data.source=table", "data.path=/nowhere.csv"], "nowhere"),
     (["privacy.mode=distributed", "privacy.epsilon=501"], "at most 500"),
     (["privacy.mode=distributed", "privacy.delta=1e-300"], "private"),
-    (["privacy.mode=local", "privacy.epsilon=1e-9"], "the budget allows 1e-09"),
+    (["privacy.mode=local", "privacy.epsilon=1e-9", "privacy.delta=1e-12"], "no noise makes this private"),
     (["privacy.mode=local", "privacy.clip=1e300"], "clipping bound"),
     (["model.name=private-ease", "model.settings={}", "privacy.mode=local"], "has no local training"),
     (["model.name=private-ease", "model.settings={}", "training.draw=fixed", "training.size=3"], "over all clients"),
