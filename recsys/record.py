@@ -77,13 +77,15 @@ class Run:
     title: str
     config: Mapping[str, Any]
     data: Mapping[str, Any]
-    """"users", "items", "events", "clients", "source" ..."""
+    """"users", "items", "clients", "source"; and, without privacy, counts of events and what was left out"""
     protocol: Mapping[str, Any]
     """"name", "clients", "threshold", "degree", "adversary", "min_contributors" ..."""
     mode: str
     """"none", "local", "distributed" or "both" """
     measured_under: str
-    """what protects the values ``Round.measured``, in words"""
+    """what protects the values ``Round.measured``, or that clients send none, in words"""
+    public: tuple[str, ...] = ()
+    """what the promises take as public (``recsys.public``)"""
     spendings: tuple[Spending, ...] = ()
     rounds: tuple[Round, ...] = ()
     results: tuple[Result, ...] = ()
@@ -108,6 +110,7 @@ class Run:
         try:
             fields["rounds"] = tuple(_checked(Round, entry) for entry in fields["rounds"])
             fields["results"] = tuple(_checked(Result, entry) for entry in fields["results"])
+            fields["public"] = tuple(fields["public"])
             fields["spendings"] = tuple(_checked(Spending, entry) for entry in fields["spendings"])
             return _checked(cls, fields)
         except (KeyError, TypeError):

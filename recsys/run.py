@@ -76,9 +76,7 @@ class _Running:
         write_whole(folder / "ledger.pub", f"{key.public.hex()}\n".encode())
         self._ledgers: dict[Mode, Ledger] = {}
         for mode, name, budget, guarantee in _budgets(prepared):
-            self._ledgers[mode] = held.enter_context(
-                _ledger(folder / name, key, budget, guarantee, prepared.config.title)
-            )
+            self._ledgers[mode] = held.enter_context(_ledger(folder / name, key, budget, guarantee, prepared))
         self._record = _record(prepared, machine)
         if before is not None:
             self._record = replace(self._record, rounds=before.rounds, results=before.results)
@@ -107,7 +105,8 @@ class _Running:
             if not (prepared.in_rounds and any(one.survivors for one in self._record.rounds)):
                 raise
             ended = f"the budget is spent: {error}"
-        save(cast(Stored, model), self._folder / "model.npz", prepared.split.train.item_ids)
+        items = prepared.split.train.item_ids
+        save(cast(Stored, model), self._folder / "model.npz", items, prepared.taken_as_public)
         found = self._measured(model)
         found.write_csv(self._folder / "users.csv", prepared.split.train.user_ids)
         self._say(results=(*self._record.results, self._result("this run", model, found)), ended=ended)
@@ -241,16 +240,17 @@ def _budgets(prepared: Prepared) -> list[tuple[Mode, str, Budget, Guarantee]]:
 
 
 @contextmanager
-def _ledger(path: Path, key: SigningKey, budget: Budget, guarantee: Guarantee, title: str) -> Iterator[Ledger]:
+def _ledger(path: Path, key: SigningKey, budget: Budget, guarantee: Guarantee, prepared: Prepared) -> Iterator[Ledger]:
     if path.exists():
         ledger = Ledger.open(path, key)
     elif (path.parent / "begun.json").exists():
         raise StorageError(f"{path} is gone, and with it what was spent: start a new run")
     else:
         elsewhere = (
-            "nothing: the rulers and the twin beside the run are outside of the guarantee, as is exact evaluation"
+            "nothing: the rulers and the twin beside the run are outside of the guarantee, as is exact evaluation. "
+            f"Taken as public: {'; '.join(prepared.taken_as_public)}"
         )
-        ledger = Ledger.create(path, key, budget, guarantee, run=title, elsewhere=elsewhere)
+        ledger = Ledger.create(path, key, budget, guarantee, run=prepared.config.title, elsewhere=elsewhere)
     try:
         yield ledger
     finally:
@@ -267,9 +267,8 @@ def _record(prepared: Prepared, machine: Mapping[str, Any]) -> Run:
             "source": config.data.source.value,
             "users": split.train.user_count,
             "items": split.train.item_count,
-            "training events": len(split.train),
             "clients": len(prepared.fleet.names),
-            "notes": list(prepared.notes),
+            **({} if config.private else {"training events": len(split.train), "notes": list(prepared.notes)}),
         },
         protocol={
             "name": deployment.protocol,
@@ -281,18 +280,22 @@ def _record(prepared: Prepared, machine: Mapping[str, Any]) -> Run:
             **{k: str(v) for k, v in asdict(cast(Any, deployment.parameters(planned))).items()},
         },
         mode=config.privacy.mode.value,
-        measured_under=_MEASURED[config.privacy.mode],
+        measured_under=_measured_under(prepared),
+        public=prepared.taken_as_public,
         spendings=tuple(_spending(prepared, *each) for each in _budgets(prepared)),
         machine=dict(machine),
     )
 
 
-_MEASURED = {
-    Mode.NONE: "exact, and known as a sum over clients only",
-    Mode.LOCAL: "exact, and known as a sum over clients only: outside of the guarantee, and nothing is selected by it",
-    Mode.DISTRIBUTED: "part of the noised sum, and charged with it",
-    Mode.BOTH: "part of the noised sum, and charged with it (to the distributed budget)",
-}
+UNMEASURED = "nothing: clients send no measured values"
+EXACT = "exact, and known as a sum over clients only"
+NOISED = "part of the noised sum, and charged with it"
+
+
+def _measured_under(prepared: Prepared) -> str:
+    if not (prepared.in_rounds and prepared.terms.measured):
+        return UNMEASURED
+    return EXACT if prepared.distributed is None else NOISED
 
 
 def _spending(prepared: Prepared, mode: Mode, name: str, budget: Budget, guarantee: Guarantee) -> Spending:

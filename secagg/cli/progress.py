@@ -6,7 +6,7 @@ the model before the round, as the server learnt it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,8 +55,8 @@ def watching(quiet: bool) -> Iterator[Watch]:
     yield lines
 
 
-def outcome(account: Account, folder: Path, report: Path) -> RenderableType:
-    """What is said in the end."""
+def outcome(account: Account, folder: Path, report: Path, notes: Iterable[str]) -> RenderableType:
+    """What is said in the end. ``notes`` on the data are exact counts: for whoever has the data, and kept nowhere."""
     run = account.run
     results = Table("", *run.results[-1].metrics, title="in the end, over all users", title_justify="left")
     for result in run.results:
@@ -68,7 +68,7 @@ def outcome(account: Account, folder: Path, report: Path) -> RenderableType:
             f"verify: secagg ledger verify {folder / spent.promise.ledger} --key {folder / 'ledger.pub'} "
             f"--head {spent.book.head.hex()}",
         ]
-    return Group(results, *(Text(line) for line in (*said, f"report: {report}")))
+    return Group(results, *(Text(line) for line in (*notes, *said, f"report: {report}")))
 
 
 def _table(run: Run) -> Table:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recsys.data import movielens
 from recsys.data.interactions import Interactions
-from recsys.data.loaded import KEPT_ROWS, BadRow
+from recsys.data.loaded import KEPT_ROWS, BadRow, LeftOut
 from secagg.errors import UsageError
 
 HEADER = "userId,movieId,rating,timestamp\n"
@@ -47,10 +47,20 @@ def test_every_layout(
     assert not loaded.bad.count
     assert not loaded.repeated.count
     assert loaded.titles == {"7": "Two, Three (1999)", "30": "Café (2001)"}
+    # By user, then time, then the order of the file; the film 900 is not in the list of titles.
+    assert loaded.interactions.item_ids == ("7", "30")
+    assert as_events(loaded.interactions) == [("1", "7", 90), ("2", "7", 50), ("2", "30", 100)]
+    assert loaded.interactions.ratings.tolist() == [3.0, 1.0, 4.5]
+    assert loaded.from_catalogue
+    assert loaded.unlisted == LeftOut(1, (BadRow(4 + bool(header), "the item is not in the catalogue"),))
+    (tmp_path / titles_name).unlink()
+    loaded = movielens.load(tmp_path)
     assert loaded.interactions.item_ids == ("7", "30", "900")
-    # By user, then time, then the order of the file.
     assert as_events(loaded.interactions) == [("1", "7", 90), ("2", "7", 50), ("2", "30", 100), ("2", "900", 100)]
-    assert loaded.interactions.ratings.tolist() == [3.0, 1.0, 4.5, 5.0]
+    assert not loaded.from_catalogue
+    listed = movielens.load(tmp_path, catalogue=["900", "8", "7"])
+    assert listed.interactions.item_ids == ("900", "8", "7")
+    assert as_events(listed.interactions) == [("1", "7", 90), ("2", "7", 50), ("2", "900", 100)]
 
 
 BAD = {
