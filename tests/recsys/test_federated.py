@@ -344,7 +344,8 @@ def step_of(clients: Fleet) -> Release:
 
 
 def private(clients: Fleet, ledger: Ledger, model: Autoencoder | None = None, **more: Any) -> Federation:
-    return federation(clients, model=model or small(), local_privacy=PRIVATE, ledger=ledger, measured=0.0, **more)
+    more = {"measured": 0.0, **more}
+    return federation(clients, model=model or small(), local_privacy=PRIVATE, ledger=ledger, **more)
 
 
 def test_local_steps_are_charged_once_for_a_round_however_often_it_is_begun(tmp_path: Path) -> None:
