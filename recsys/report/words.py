@@ -118,7 +118,7 @@ def promise(spent: Spent) -> str:
     given = spent.promise
     neighbours = NEIGHBOURS[given.relation].format(given.unit)
     said = (
-        f"That means: two worlds that differ in {neighbours}, look alike to whoever sees all that was released and "
+        f"That means: two worlds that differ in {neighbours}, look alike to whoever sees all that this is about and "
         "knows everything else, up to a likelihood ratio of e to the power of epsilon, and but for a failure of "
         f"probability {delta(given.delta)}. For that, {NOISE[given.trust]}."
     )

@@ -189,7 +189,10 @@ def test_latest_small() -> None:
         pytest.skip("NOT TESTED on real data: set SECAGG_MOVIELENS to a folder with ml-latest-small's ratings.csv")
     loaded = movielens.load(folder)
     events = loaded.interactions
-    assert (len(events), events.user_count, events.item_count) == (100_836, 610, 9_724)
+    assert (len(events), events.user_count, events.item_count) == (100_836, 610, 9_742)
+    assert np.count_nonzero(events.popularity()) == 9_724  # the others were tagged only
+    assert loaded.from_catalogue
+    assert not loaded.unlisted.count
     assert not loaded.bad.count
     assert not loaded.repeated.count
     assert loaded.titles[events.item_ids[0]] == "Toy Story (1995)"
