@@ -91,7 +91,7 @@ class Data:
     items: int = 1000
     held_out: Held = Held.LAST
     valid_from: str = ""
-    """for ``time``: moments as in the data, whole numbers or dates; with privacy on there must be some"""
+    """for ``time``: moments as in the data, whole numbers or dates in quotes; with privacy on there must be some"""
     test_from: str = ""
     seed: int = 1
 

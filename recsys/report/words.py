@@ -251,7 +251,7 @@ def outside(account: Account) -> list[str]:
         found.append(f"Charged elsewhere, or not at all, says the ledger: {elsewhere}.")
     found.append(
         "Who takes part, who falls silent and when, how long an answer takes, and the size of messages: the server "
-        "sees it."
+        "sees it. How long all of them took together is in the record."
     )
     if any(spent.promise.trust == "distributed" for spent in account.spent):
         found.append("Noise that more clients leave out than are allowed for. A ledger cannot show it either.")

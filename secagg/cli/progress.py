@@ -74,10 +74,13 @@ def outcome(account: Account, folder: Path, report: Path, notes: Iterable[str]) 
 def _table(run: Run) -> Table:
     rulers = "; ".join(f"{one.name} HR@10 {one.metrics['HR@10']:.4f}" for one in run.results)
     table = Table(title=f"{run.title} ({rulers})" if rulers else run.title, title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == COLUMNS[-1] else "right", overflow="fold")
-    for one in run.rounds:
-        table.add_row(*_cells(one))
+    rows = [_cells(one) for one in run.rounds]
+    kept = [place for place in range(len(COLUMNS)) if any(row[place] for row in rows)]
+    for place in kept:
+        left = place == len(COLUMNS) - 1
+        table.add_column(COLUMNS[place], justify="left" if left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(row[place] for place in kept))
     return table
 
 

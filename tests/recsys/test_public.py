@@ -301,6 +301,13 @@ def test_what_can_be_public_is_in_the_documents() -> None:
         assert words in text
 
 
+def test_what_nobody_of_the_made_up_population_has_is_an_item_all_the_same() -> None:
+    prepared = preparing.prepare(small(LOCAL, "data.users=8", "data.items=900", "clients.count=2"))
+    train = prepared.split.train
+    assert (train.item_count, prepared.taken_as_public) == (900, (WHO,))
+    assert (train.popularity() == 0).any()
+
+
 def test_without_privacy_nothing_is_promised_and_counts_are_told(tmp_path: Path) -> None:
     write(tmp_path, FEW)
     prepared = preparing.prepare(asked(tmp_path, "data.catalogue="))

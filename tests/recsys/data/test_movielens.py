@@ -112,6 +112,14 @@ def test_the_fast_way_is_the_slow_way(lines: list[str], separator: bytes) -> Non
         np.testing.assert_array_equal(getattr(fast, name), getattr(slow, name))
 
 
+def test_who_rated_only_films_that_are_not_listed_is_a_user_all_the_same(tmp_path: Path) -> None:
+    """Otherwise the number of users would tell of it."""
+    write(tmp_path, HEADER + "1,5,3,1\n2,99,4,1\n")
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n5,A,X\n6,B,X\n")
+    events = movielens.load(tmp_path).interactions
+    assert (events.user_ids, events.item_ids, as_events(events)) == (("1", "2"), ("5", "6"), [("1", "5", 1)])
+
+
 def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text(HEADER + "1,2,3,4\n", "utf-8-sig")
     assert len(movielens.load(tmp_path).interactions) == 1
