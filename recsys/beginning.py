@@ -64,7 +64,7 @@ def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, he
         ledgers = {}
         write_whole(folder / "ledger.pub", f"{key.public.hex()}\n".encode())
         for mode, file, budget, guarantee in budgets(prepared):
-            more = {"run": config.title, "elsewhere": elsewhere(prepared, said), "data": data_mark(secret, data)}
+            more = {"run": config.title, "elsewhere": elsewhere(prepared, beside), "data": data_mark(secret, data)}
             ledgers[mode] = held.enter_context(closing(_ledger(folder / file, key, budget, guarantee, begun, more)))
     where = str(shared or (folder / LEDGER).absolute()) if ledgers else ""
     known.add(data, Other(key.public.hex(), str(folder.absolute()), where, promised(ledgers.values())))

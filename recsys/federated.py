@@ -1,6 +1,6 @@
 """Rounds of federated training: a model's one vector goes out, the sum of what clients changed about it comes back.
 
-    cohort -> each client: measure the model on held-out events of its own users, train, clip, [change | measured]
+    cohort -> each client: train, clip; measure the model on held-out events of its own users; [change | measured]
            -> one secure sum, with noise inside it or not -> mean over a constant -> the server's optimiser
 
 The two ways of being private can be had together:
@@ -8,9 +8,10 @@ The two ways of being private can be had together:
     distributed  the sum is noised (``noise``). What counts as one unit is a client, hence each of its users; measured
                  values are coordinates of the same vector, under the same noise and the same charge.
     local        each client trains with DP-SGD (``LocalPrivacy``), so what it sends is private already, whoever sees
-                 it. Measured values are not: they are exact, and known in sum only.
+                 it. For that it sends nothing else: measured values would be exact, and are refused.
 
-What the server knows is a ``Round``. Nothing here selects anything by what was measured.
+Without either, measured values are exact, and known in sum only. What the server knows is a ``Round``. Nothing here
+selects anything by what was measured.
 """
 
 from __future__ import annotations
@@ -197,6 +198,8 @@ class Federation:
         self._model, self._fleet, self._adder, self._terms = model, fleet, adder, terms
         if (local_privacy is None or noiseless) != (ledger is None):
             raise UsageError("local training under privacy is charged to a ledger, and only that")
+        if local_privacy is not None and terms.measured:
+            raise UsageError("what a client measures would leave it without noise of its own: it sends what it trained")
         self._encoding, self._noise, self._noiseless = encoding, noise, noiseless
         self._local_privacy, self._ledger = local_privacy, ledger
         self._participation = participation or Participation()

@@ -85,13 +85,15 @@ class Run:
     title: str
     config: Mapping[str, Any]
     data: Mapping[str, Any]
-    """"users", "items", "events", "clients", "source" ..."""
+    """"users", "items", "clients", "source"; and, without privacy, counts of events and what was left out"""
     protocol: Mapping[str, Any]
     """"name", "clients", "threshold", "degree", "adversary", "min_contributors" ..."""
     mode: str
     """"none", "local", "distributed" or "both" """
     measured_under: str
-    """what protects the values ``Round.measured``, in words"""
+    """what protects the values ``Round.measured``, or that clients send none, in words"""
+    public: tuple[str, ...] = ()
+    """what the promises take as public (``recsys.public``)"""
     spendings: tuple[Spending, ...] = ()
     outside: tuple[str, ...] = ()
     """what was computed from users' data and is in no budget"""
@@ -121,6 +123,7 @@ class Run:
             fields["rounds"] = tuple(_checked(Round, entry) for entry in fields["rounds"])
             fields["results"] = tuple(_checked(Result, entry) for entry in fields["results"])
             fields["outside"] = tuple(fields["outside"])
+            fields["public"] = tuple(fields["public"])
             fields["spendings"] = tuple(_checked(Spending, entry) for entry in fields["spendings"])
             return _checked(cls, fields)
         except (KeyError, TypeError):

@@ -110,7 +110,8 @@ class _Running:
             if not (prepared.in_rounds and any(one.survivors for one in self._record.rounds)):
                 raise
             ended = f"the budget is spent: {error}"
-        save(cast(Stored, model), self._folder / "model.npz", prepared.split.train.item_ids)
+        items = prepared.split.train.item_ids
+        save(cast(Stored, model), self._folder / "model.npz", items, prepared.taken_as_public)
         self._say(results=(*self._record.results, *self._own(model)), ended=ended)
         return self._record
 
@@ -227,9 +228,8 @@ def _record(prepared: Prepared, begun: Begun, machine: Mapping[str, Any]) -> Run
             "source": config.data.source.value,
             "users": split.train.user_count,
             "items": split.train.item_count,
-            "training events": len(split.train),
             "clients": len(prepared.fleet.names),
-            "notes": list(prepared.notes),
+            **({} if config.private else {"training events": len(split.train), "notes": list(prepared.notes)}),
         },
         protocol={
             "name": deployment.protocol,
@@ -242,6 +242,7 @@ def _record(prepared: Prepared, begun: Begun, machine: Mapping[str, Any]) -> Run
         },
         mode=config.privacy.mode.value,
         measured_under=measured_under(prepared),
+        public=prepared.taken_as_public,
         spendings=tuple(spending(prepared, mode, ledger) for mode, ledger in begun.ledgers.items()),
         outside=outside(prepared),
         others=begun.others,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from dp.events import Unit
 from dp.ledger import Ledger
+from dp.secure_sum import LONGEST_TEXT
 from recsys.config import Mode
 from recsys.others import Other
 from recsys.prepare import Prepared
@@ -16,7 +17,7 @@ from recsys.record import FILE, UNKNOWN, Spending
 
 USERS = "users.csv"
 SHARED = "what each run computed outside of this budget, and which others it knew of, is in its own record"
-"""Where the budget is that of several runs."""
+"""Where the budget is that of several runs, or there is no room for more."""
 
 _NAMED = 3
 """Other runs, in a sentence."""
@@ -90,20 +91,24 @@ def outside(prepared: Prepared) -> tuple[str, ...]:
     return tuple(found)
 
 
-def elsewhere(prepared: Prepared, others: str) -> str:
-    """The same, for a ledger, with what is known of other runs."""
-    return "; ".join((*(outside(prepared) or ("this run charges all that leaves it",)), others))
+def elsewhere(prepared: Prepared, beside: Sequence[Other] = ()) -> str:
+    """The same, for a ledger, with what is taken as public and what is known of other runs."""
+    first = "; ".join(outside(prepared) or ("this run charges all that leaves it",))
+    public = f". Taken as public: {'; '.join(prepared.taken_as_public)}"
+    texts = (f"{first}; {known_others(beside, named=named)}{public}" for named in range(_NAMED, -1, -1))
+    return next((text for text in texts if len(text) <= LONGEST_TEXT), SHARED)
 
 
-def known_others(beside: Sequence[Other], sharing: int = 0) -> str:
+def known_others(beside: Sequence[Other], sharing: int = 0, named: int = _NAMED) -> str:
     """``beside``: with budgets of their own; ``sharing``: so many others are charged to the same ledger."""
     parts = []
     if sharing:
         parts.append(f"{sharing} other {'run is' if sharing == 1 else 'runs are'} charged to the same ledger")
     if beside:
-        named = ", ".join(f"{one.name[:16]} ({one.promise})" for one in beside[:_NAMED])
-        more = f" and {len(beside) - _NAMED} more" if len(beside) > _NAMED else ""
-        parts.append(f"other runs on these data with budgets of their own, whose cost comes on top: {named}{more}")
+        shown = [f"{one.name[:16]} ({one.promise})" for one in beside[:named]]
+        shown += [f"{len(beside) - named} more"] if len(beside) > named else []
+        listed = ", ".join(shown)
+        parts.append(f"other runs on these data with budgets of their own, whose cost comes on top: {listed}")
     return "; ".join((*parts, "further runs on these data: not known here")) if parts else UNKNOWN
 
 

@@ -241,6 +241,11 @@ def _outsiders(account: Account) -> str:
 # What is not promised
 
 
+def measured(account: Account) -> str:
+    """What of the clients' own measurements leaves them, and under what."""
+    return f"Measured by clients and sent, under the mask: {account.run.measured_under}."
+
+
 def outside(account: Account) -> list[str]:
     """What no epsilon here is about."""
     run, found = account.run, []
@@ -253,10 +258,15 @@ def outside(account: Account) -> list[str]:
     found += [f"{sentence(one)}" for one in run.outside]
     if account.measured and not any(spent.promise.trust == "distributed" for spent in account.spent):
         found.append(f"What clients measured in rounds is protected by no more than this: {run.measured_under}.")
+    if run.public:
+        found.append(f"Taken as public: {'; '.join(run.public)}.")
     for elsewhere in dict.fromkeys(spent.book.genesis.elsewhere for spent in account.spent):
         found.append(f"Charged elsewhere, or not at all, says the ledger: {elsewhere}.")
     found.append(sentence(run.others))
-    found.append("Who takes part, who falls silent and when, and the size of messages: the server sees it.")
+    found.append(
+        "Who takes part, who falls silent and when, how long an answer takes, and the size of messages: the server "
+        "sees it. How long all of them took together is in the record."
+    )
     if any(spent.promise.trust == "distributed" for spent in account.spent):
         found.append("Noise that more clients leave out than are allowed for. A ledger cannot show it either.")
     if not account.spent:

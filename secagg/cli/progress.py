@@ -6,7 +6,7 @@ what these measured of the model before the round, as the server learnt it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,8 +58,8 @@ def watching(quiet: bool) -> Iterator[Watch]:
     yield lines
 
 
-def outcome(account: Account, folder: Path, report: Path) -> RenderableType:
-    """What is said in the end."""
+def outcome(account: Account, folder: Path, report: Path, notes: Iterable[str]) -> RenderableType:
+    """What is said in the end. ``notes`` on the data are exact counts: for whoever has the data, and kept nowhere."""
     run = account.run
     shown: list[RenderableType] = []
     if run.results:
@@ -77,16 +77,19 @@ def outcome(account: Account, folder: Path, report: Path) -> RenderableType:
         ]
     where = "outside of the guarantee: " if account.spent else ""
     said += [f"{where}{one}" for one in (*run.outside, run.others)]
-    return Group(*shown, *(Text(line) for line in (*said, f"report: {report}")))
+    return Group(*shown, *(Text(line) for line in (*notes, *said, f"report: {report}")))
 
 
 def _table(run: Run) -> Table:
     rulers = "; ".join(f"{one.name} HR@10 {one.metrics['HR@10']:.4f}" for one in run.results)
     table = Table(title=f"{run.title} ({rulers})" if rulers else run.title, title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == COLUMNS[-1] else "right", overflow="fold")
-    for one in run.rounds:
-        table.add_row(*_cells(one))
+    rows = [_cells(one) for one in run.rounds]
+    kept = [place for place in range(len(COLUMNS)) if any(row[place] for row in rows)]
+    for place in kept:
+        left = place == len(COLUMNS) - 1
+        table.add_column(COLUMNS[place], justify="left" if left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(row[place] for place in kept))
     return table
 
 

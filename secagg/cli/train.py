@@ -43,5 +43,5 @@ def carry_out(config: Config, folder: Path, as_json: bool) -> None:
     emit(
         as_json,
         {"run_dir": str(folder), "report": str(report), **account.figures()},
-        outcome(account, folder, report),
+        outcome(account, folder, report, prepared.notes),
     )

@@ -29,6 +29,7 @@ mode = "distributed"
 workers = 1
 """
 
+TIGHT = ("--set", "privacy.mode=local", "--set", "privacy.delta=0.01")
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -123,7 +124,7 @@ WRONG = [
     (["small.toml", "--set", "privacy.epsilon=501"], 2, "at most 500"),
     (["small.toml", "--set", "privacy.epsilon=inf"], 2, "privacy.epsilon is a finite number"),
     (["small.toml", "--set", "privacy.delta=1e-300"], 2, "no noise makes this private"),
-    (["small.toml", "--set", "privacy.mode=local", "--set", "privacy.epsilon=1e-4"], 3, "the budget allows 0.0001"),
+    (["small.toml", *TIGHT, "--set", "privacy.epsilon=1e-9"], 3, "the budget allows 1e-09"),
     (["small.toml", "--set", "protocol.dropout=0.6"], 2, "infeasible"),
     (["small.toml", "--set", "training.server_rate=0"], 2, "above zero"),
     (["small.toml", "--set", "seed=-1"], 2, "seeds are"),

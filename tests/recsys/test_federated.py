@@ -344,6 +344,7 @@ def step_of(clients: Fleet) -> Release:
 
 
 def private(clients: Fleet, ledger: Ledger, model: Autoencoder | None = None, **more: Any) -> Federation:
+    more = {"measured": 0.0, **more}
     return federation(clients, model=model or small(), local_privacy=PRIVATE, ledger=ledger, **more)
 
 

@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,13 @@ from recsys.beginning import budgets
 from recsys.config import Exact
 from recsys.others import Other
 from recsys.prepare import Prepared, prepare
+from recsys.public import EVERYTHING
 from recsys.record import UNKNOWN, Run
 from recsys.report import Account, write_report
 from recsys.sentences import (
     EXACT,
     NOISED,
+    SHARED,
     UNMEASURED,
     elsewhere,
     known_others,
@@ -97,8 +100,9 @@ def test_where_it_is_off_nothing_exact_is_computed(
     assert "was not measured exactly" in text
     assert "Exact quality" not in text
     assert QUALITY not in text
-    assert ("clients measured" in text) == bool(account.measured) == (EASE[0] not in changes)
-    outcome(account, tmp_path / "off", tmp_path / "report.html")
+    assert ("clients measured" in text) == bool(account.measured)  # of noised counts it may be that no mean is known
+    assert not (account.measured and EASE[0] in changes)
+    outcome(account, tmp_path / "off", tmp_path / "report.html", ())
     on = go(config(*asked, "evaluation.exact=true"), tmp_path / "on")
     assert calls
     assert QUALITY in " ".join(on.outside)
@@ -149,11 +153,12 @@ def test_charged_with_it_is_said_where_something_was_measured(changes: tuple[str
 def test_a_ledger_says_all_that_is_outside_of_it_or_that_nothing_is() -> None:
     """Never that there is nothing elsewhere: of other runs that is not known."""
     quiet = ready("privacy.mode=distributed", "evaluation.exact=false")
-    assert elsewhere(quiet, UNKNOWN) == f"this run charges all that leaves it; {UNKNOWN}"
+    public = f". Taken as public: {'; '.join(quiet.taken_as_public)}"
+    assert elsewhere(quiet) == f"this run charges all that leaves it; {UNKNOWN}{public}"
     loud = ready("privacy.mode=distributed", "evaluation.users=true")
-    for one in (QUALITY, RANKS, UNKNOWN):
-        assert one in elsewhere(loud, UNKNOWN)
-    assert "charges all" not in elsewhere(loud, UNKNOWN)
+    for one in (QUALITY, RANKS, UNKNOWN, *loud.taken_as_public):
+        assert one in elsewhere(loud)
+    assert "charges all" not in elsewhere(loud)
 
 
 def others(count: int) -> list[Other]:
@@ -166,9 +171,14 @@ def test_other_runs_are_named_as_far_as_there_is_room() -> None:
     assert known_others([], 2).startswith("2 other runs are charged to the same ledger; further runs")
     assert known_others(others(1)).count("epsilon 8 per user") == 2
     many = known_others(others(1000), 1000)
-    assert "and 997 more" in many
-    loud = ready("privacy.mode=distributed", "evaluation.users=true", "training.measured=0.1")
-    assert len(elsewhere(loud, many)) <= 1000
+    assert "997 more; further runs" in many
+    assert known_others(others(5), named=0).startswith("other runs on these data with budgets of their own")
+    loud = ready("privacy.mode=distributed", "evaluation.users=true")
+    for public in ((), EVERYTHING, EVERYTHING * 5):
+        said = elsewhere(replace(loud, taken_as_public=public), others(1000))
+        assert len(said) <= 1000
+        assert (" more; further runs" in said) == (said != SHARED)
+        assert (said == SHARED) == (len(public) > len(EVERYTHING))
     assert "1000 other runs are known" in refusal(others(1000))
 
 
