@@ -70,6 +70,8 @@ def calibrate(
 ) -> Calibration:
     """The least noise for which ``rounds`` sums are (epsilon, delta)-private for a user, in a ring of ``ring_bits``.
 
+    ``relation`` is zero-out, or replace-one, which takes about twice the noise.
+
     >>> print(calibrate(epsilon=4, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0))
     epsilon 4.000: noise multiplier 4.014 (4.01 a coordinate), 13 bits a value, a ring of 24 bits
     >>> print(calibrate(epsilon=4, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0, ring_bits=12))
@@ -186,7 +188,7 @@ def steps_multiplier(*, epsilon: float, delta: float, steps: int, sampling: Samp
 
 
 def user_level(relation: Relation) -> Guarantee:
-    """What noise inside a secure sum gives."""
+    """What noise inside a secure sum gives: under zero-out, or replace-one (``Guarantee`` says why nothing else)."""
     return Guarantee(Unit.USER, relation, Trust.DISTRIBUTED)
 
 

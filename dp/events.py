@@ -30,7 +30,7 @@ class Relation(StrEnum):
     ADD_OR_REMOVE = "add-or-remove"
     REPLACE_ONE = "replace-one"
     ZERO_OUT = "zero-out"
-    """One unit's contribution becomes zero; who takes part stays known."""
+    """One unit's contribution becomes zero; who takes part stays known, and so does whose noise is there."""
 
     @property
     def stretch(self) -> int:
@@ -48,9 +48,25 @@ class Trust(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Guarantee:
+    """Whose data, which neighbours, whose noise.
+
+    Noise that the clients add together is there as long as they are. A client that is missing takes its share along, so
+    how much noise there is tells whether it was there, at any epsilon: one client more or less has no bound under
+    distributed trust. The data of a client that is present may become zero, or be replaced, and so may those of a user
+    inside a silo that is present: all noise stays where it was, and the sum moves by one contribution, or by two.
+
+    >>> Guarantee(Unit.USER, Relation.ADD_OR_REMOVE, Trust.DISTRIBUTED)
+    Traceback (most recent call last):
+    secagg.errors.UsageError: a missing client takes its noise along: under distributed trust no add-or-remove
+    """
+
     unit: Unit
     relation: Relation
     trust: Trust
+
+    def __post_init__(self) -> None:
+        if self.trust is Trust.DISTRIBUTED and self.relation is Relation.ADD_OR_REMOVE:
+            raise UsageError("a missing client takes its noise along: under distributed trust no add-or-remove")
 
 
 # Mechanisms

@@ -19,9 +19,11 @@ _LEAST_BITS, _MOST_BITS = 8, 64
 
 
 def check_text(text: str) -> str:
-    """The text, if it may stand in a ledger; ``UsageError`` if it is empty or too long for that."""
+    """The text, if it may stand in a ledger; ``UsageError`` if it is empty, too long or no text for that."""
     if not 0 < len(text) <= LONGEST_TEXT:
         raise UsageError(f"a text has 1 to {LONGEST_TEXT} characters")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError("half of a surrogate pair is no character")
     return text
 
 

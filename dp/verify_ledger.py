@@ -2,8 +2,9 @@
 
 It takes what ``secagg ledger export`` gives, imports nothing of the library that wrote it (only ``cryptography``, for
 Ed25519), and computes everything again from the facts, with formulas taken from the papers: hash chain, signatures,
-noise variances, Renyi divergences, sums, limits, epsilons. One line for each problem; exit code 0 (none) or 4. Without
-key and head it can only say that the ledger agrees with itself. The fields are described in docs/ledger.md.
+noise variances, Renyi divergences, sums, limits, epsilons. One line for each problem, and an exit code: 0, none was
+found, under the key that was given; 4, there is one; 5, the ledger agrees with itself, but without a key anybody can
+have written it. Without a head it may be an older copy. The fields are described in docs/ledger.md.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 UNITS = 10**12
 ORDERS = [*range(2, 65), *range(72, 257, 8), 320, 384, 448, 512, 768, 1024]
+VERIFIED, WRONG, CONSISTENT_ONLY = 0, 4, 5  # exit codes
 ABSOLUTE, RELATIVE = 3, 1e-8  # units, and a fraction: what floating point may differ by
 AT_COMMIT = "survivors cohort bitmap signatures survivors_digest missing honest components_removed variance_held"
 AFTER = "release:text total:number?* total_samples:number epsilon_before:number? epsilon_after:number?"
@@ -132,7 +134,7 @@ WHAT: dict[str, Callable[[Any], Any]] = {
     "number": lambda value: type(value) is int and value >= 0,
     "count": lambda value: type(value) is int and value > 0,
     "truth": lambda value: type(value) is bool,
-    "text": lambda value: type(value) is str and 0 < len(value) <= 1000,
+    "text": lambda value: type(value) is str and re.fullmatch("[^\ud800-\udfff]{1,1000}", value, re.DOTALL),
     "hex": lambda value: type(value) is str and re.fullmatch("([0-9a-f]{2})*", value),
     "rational": lambda value: rational(value) >= 0,
     "above": lambda value: rational(value) > 0,
@@ -374,6 +376,8 @@ class Audit:
         need_fields(body, "genesis")
         need(body["unit"] in UNITS_OF_PRIVACY and body["trust"] in TRUSTS, "unknown unit or trust")
         need(body["relation"] in RELATIONS, "unknown relation")
+        bounded = (body["relation"], body["trust"]) != ("add-or-remove", "distributed")
+        need(bounded, "a missing client takes its noise along: under distributed trust no add-or-remove")
         self.key = self.key or bytes.fromhex(body["owner"])
         need(body["owner"] == self.key.hex(), "is signed by another key")
         need((body["schema"], body["accountant"], body["orders"]) == (3, "rdp/1", ORDERS), "is of another version")
@@ -486,16 +490,22 @@ def hexadecimal(text: str) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Check an exported privacy ledger.")
+    codes = "Exit code 0: verified under --key, 4: something is wrong, 5: consistent with itself, and nothing more."
+    parser = argparse.ArgumentParser(description="Check an exported privacy ledger.", epilog=codes)
     parser.add_argument("export", type=Path)
     parser.add_argument("--key", type=hexadecimal, help="Ed25519 public key: 64 hexadecimal digits, or a file of them")
     parser.add_argument("--head", type=bytes.fromhex, help="a link that must be in the ledger")
     options = parser.parse_args(arguments)
     found = list(problems(options.export.read_bytes(), options.key, options.head))
-    pinned = options.key is not None and options.head is not None
-    for line in found or ["verified" if pinned else "internally consistent only: give --key and --head"]:
+    for line in found or [verdict(options.key is not None, options.head is not None)]:
         sys.stdout.write(line + "\n")
-    return 4 if found else 0
+    return WRONG if found else VERIFIED if options.key is not None else CONSISTENT_ONLY
+
+
+def verdict(trusted: bool, pinned: bool) -> str:
+    if not trusted:
+        return "internally consistent only: without --key anybody can have written it"
+    return "verified" if pinned else "verified, but it may be an older copy: give --head"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from secagg import labels
 from secagg.errors import PolicyError, StorageError, UsageError
@@ -32,6 +32,9 @@ OVER = (1 << 32) - 1
 
 
 class Journal(Protocol):
+    durable: ClassVar[bool]
+    """Whether what is kept outlives the process, and whatever run it is part of, until somebody deletes a file."""
+
     def records(self, session: bytes, round_: int) -> list[bytes]:
         """The records of a round that lives, in order; nothing if it was not begun, or is over."""
 
@@ -67,6 +70,8 @@ def check_next(round_: int, step: int, taken: int, last: int | None) -> None:
 
 class MemoryJournal:
     """For simulations, and for clients that may forget a round when their process ends."""
+
+    durable: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._records: dict[tuple[bytes, int], list[bytes]] = {}
@@ -130,10 +135,13 @@ class SqliteJournal:
     back of deleted files, sealed as it is, is out of reach here.
     """
 
+    durable: ClassVar[bool] = True
+
     def __init__(self, path: str | Path, *, pinned: bytes | None = None) -> None:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # nobody else's business, sealed or not
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)  # a client has a lock
+            file = Path(path).absolute()  # or SQLite takes ":memory:" for no file at all
+            self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)  # a client has a lock
             self._db.executescript(_PRAGMAS)
             with self._transaction():
                 self._find_tables(path)

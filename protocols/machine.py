@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -138,8 +139,13 @@ class Client:
     gives up all others of the same deployment, whatever their sessions, and their secrets are destroyed. Without a name
     each roster is a deployment. Sessions that are to live side by side need different names.
 
+    A ledger is charged once for a plan, so it must not be asked twice: it wants a journal that is as durable as itself.
+    A plan that the ledger knows and the journal does not is refused, since nobody can tell that what would be said now
+    is what was said then. The journal remembers the ledger's head, so an older ledger, another one or none is refused,
+    too.
+
     A client does one thing at a time, whatever threads hand it: what it may say depends on all that it has said. Who
-    calls while another call lasts, waits.
+    calls while another call lasts, waits. It does so in one process: a fork of it says nothing.
     """
 
     def __init__(
@@ -164,7 +170,12 @@ class Client:
         self._round: ClientRound | None = None
         self._answered: list[bytes] = []  # digests of the requests, one for each journaled step
         self._unsafe = False
-        self._one_at_a_time = Lock()
+        self._lock, self._process = Lock(), os.getpid()
+        self._remembered = b""  # the ledger's head, as the journal has it
+        if ledger is not None and not self._journal.durable:
+            raise UsageError(
+                "a client with a ledger needs a journal that is as durable: pass journal=SqliteJournal(path)"
+            )
 
     @property
     def current(self) -> ClientRound | None:
@@ -187,7 +198,7 @@ class Client:
         True if this client has begun the round already: then do not train again, but ``resume``. How often a training
         is asked for would steer it, if it remembers anything, and is in no plan.
         """
-        with self._one_at_a_time:
+        with self._one_at_a_time():
             return bool(self._accepted(plan))
 
     def start(self, plan: RoundPlan, update: ArrayLike | None, weight: int = 1) -> bytes:
@@ -198,7 +209,7 @@ class Client:
         stay out of the round for it, which would tell something about the data: start with None instead. A weight that
         the plan does not allow counts as the nearest one that it does.
         """
-        with self._one_at_a_time:
+        with self._one_at_a_time():
             records = self._accepted(plan)
             secret = records[0].secret if records else self._rng(KEY_BYTES)
             integers = plan.encode_update(update, weight, Prg(derive(secret, labels.CLIENT_SECRET, b"rounding")))
@@ -210,7 +221,7 @@ class Client:
 
         It must not call this client, which waits for it.
         """
-        with self._one_at_a_time:
+        with self._one_at_a_time():
             records = self._accepted(plan)
             if not records:
                 raise PolicyError("nothing is known here of this round")
@@ -219,7 +230,7 @@ class Client:
 
     def encoded(self) -> bytes:
         """What this client puts into the sum, to be kept as a secret: without it the round cannot be resumed."""
-        with self._one_at_a_time:
+        with self._one_at_a_time():
             if self._round is None or self.uploaded:
                 raise UsageError("there is no round with an upload to come")
             return self._round.plan.ring.pack(self._round._values())
@@ -232,15 +243,36 @@ class Client:
         phases, charges = list(self._round.steps), [step.charge for step in self._round.steps.values()]
         return self._round.phase not in phases[: charges.index(Charge.RESERVE) + 1]
 
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        if os.getpid() != self._process:
+            raise UsageError("this client was made in another process: two copies of it could say two things")
+        with self._lock:
+            yield
+
+    def _check_ledger(self) -> None:
+        """Refuse a ledger that is not the one that the journal remembers, or is older, or missing."""
+        last = self._journal.last_round(_LEDGER)
+        if last is None:
+            return
+        if self._ledger is None:
+            raise UsageError("this journal is that of a client with a ledger: pass the ledger, too")
+        try:
+            [box] = self._journal.records(_LEDGER, last)
+            self._remembered = open_box(self._journal_key, box, _ledger_place(last))
+        except (PeerError, ValueError):
+            raise PolicyError("the journal is not this client's, or has been altered") from None
+        if not self._ledger.contains(self._remembered):
+            raise PolicyError("the ledger is older than this client's journal, or another one")
+
     def _accepted(self, plan: RoundPlan) -> list[_Record]:
         """What is known of the round; it is one that this client takes part in."""
         self.policy.check(plan, self.roster)
         protocol = registry.find(plan.protocol)
         protocol.check_policy(plan, self.policy)
-        if self._ledger is not None:
-            if plan.noise is None:
-                raise PolicyError("this client keeps a privacy budget, and the plan has no noise")
-            self._ledger.check(plan.secure_sum(plan.clients))
+        if self._ledger is not None and plan.noise is None:
+            raise PolicyError("this client keeps a privacy budget, and the plan has no noise")
+        self._check_ledger()
         records = self._records(plan)
         last = self._journal.last_round(self._session(plan))
         if records and records[0].request != plan.encode():
@@ -249,6 +281,8 @@ class Client:
             raise PolicyError(
                 f"this session is past round {plan.round} for this client: it is over, or was given up for a newer one"
             )
+        if not records:
+            self._check_uncharged(plan)
         return records
 
     def _entered(self, plan: RoundPlan, records: list[_Record], values: Callable[[], Words], secret: bytes) -> bytes:
@@ -268,7 +302,7 @@ class Client:
         The server is among the culprits of a bad one, whoever else is: it made it, or should have refused it, or it
         could at least have altered what is sealed to this client.
         """
-        with self._one_at_a_time:
+        with self._one_at_a_time():
             return self._received(frame)
 
     def _received(self, frame: bytes) -> bytes:
@@ -284,18 +318,52 @@ class Client:
         except (DecodeError, PeerError) as error:
             raise error.blaming(SERVER) from None
         self._unsafe = True  # until the answer is on disk: what fails in between must not be tried another way
-        if self._ledger is not None and step.charge is not None:
-            _charge(self._ledger, step.charge, current.plan, current.happened)
+        if step.charge is Charge.RESERVE:
+            self._check_uncharged(current.plan)
+        elif step.charge is Charge.COMMIT:
+            self._commit(current)
         answer = self._journaled(current, number, frame, getattr(current, step.reply)(), b"")
+        if step.charge is Charge.RESERVE:
+            self._reserve(current.plan)
         current.phase, self._unsafe = step.then, False
         return answer
+
+    # The ledger is never ahead of the journal: a reservation means that the upload is journaled, or was.
+
+    def _check_uncharged(self, plan: RoundPlan) -> None:
+        """Refuse to upload for a plan that the ledger knows: it would be charged for one release, and make two."""
+        if self._ledger is not None:
+            worst = plan.secure_sum(plan.clients)
+            if self._ledger.knows(worst):
+                raise PolicyError("the ledger knows this plan, and the journal does not know what was said for it")
+            self._ledger.check(worst)
+
+    def _reserve(self, plan: RoundPlan) -> None:
+        if self._ledger is not None:
+            self._ledger.reserve(plan.secure_sum(plan.clients))
+            self._remember_ledger(self._ledger.head)
+
+    def _commit(self, current: ClientRound) -> None:
+        if self._ledger is not None:
+            self._ledger.commit(current.happened())
+            self._remember_ledger(self._ledger.head)
+
+    def _remember_ledger(self, head: bytes) -> None:
+        """Keep its head in the journal, in the place of the one before: as a session of its own."""
+        if head == self._remembered:
+            return
+        last = self._journal.last_round(_LEDGER)
+        number = 0 if last is None else last + 1
+        box = seal(self._journal_key, head, _ledger_place(number), self._rng)
+        self._journal.append(_LEDGER, _LEDGER, number, 0, box)
+        self._remembered = head
 
     def finish(self) -> None:
         """Destroy the secrets of the current round; from then on it can be neither resumed nor repeated.
 
         The next ``start`` in the same deployment does the same. Call it when the sum has been published, or given up.
         """
-        with self._one_at_a_time:
+        with self._one_at_a_time():
             if self._round is not None:
                 self._journal.retire(self._session(self._round.plan), self._round.plan.round + 1)
                 self._round = None
@@ -335,6 +403,10 @@ class Client:
         self._answered = [sha256(record.request).digest() for record in records]
         for record in records[1:]:
             current.phase = _checked_step(current, record.request).then
+        if self.uploaded:
+            self._reserve(current.plan)  # the crash may have come before it
+        else:
+            self._check_uncharged(current.plan)
         return records[-1].reply
 
 
@@ -350,11 +422,12 @@ class _Record:
 _RECORD = struct(_Record, request=blob(1 << 40), reply=blob(1 << 40), secret=blob(KEY_BYTES))
 
 
-def _charge(ledger: Ledger, charge: Charge, plan: RoundPlan, happened: Callable[[], SecureSum]) -> None:
-    if charge is Charge.RESERVE:
-        ledger.reserve(plan.secure_sum(plan.clients))
-    else:
-        ledger.commit(happened())
+_LEDGER = digest(labels.JOURNAL_LEDGER)
+"""What the journal calls the session, and the deployment, of the ledger's heads."""
+
+
+def _ledger_place(number: int) -> bytes:
+    return transcript(labels.JOURNAL_LEDGER, u32.encode(number))
 
 
 def _place(plan: RoundPlan, step: int) -> bytes:
@@ -369,6 +442,13 @@ def _checked_step(current: ClientRound, frame: bytes) -> Step:
         raise UnblamedError(f"{type(message).__name__} does not belong in phase {current.phase}")  # or one was lost
     getattr(current, step.check)(message)
     return step
+
+
+def _charge(ledger: Ledger, charge: Charge, plan: RoundPlan, happened: Callable[[], SecureSum]) -> None:
+    if charge is Charge.RESERVE:
+        ledger.reserve(plan.secure_sum(plan.clients))
+    else:
+        ledger.commit(happened())
 
 
 _END = 1 << 16

@@ -21,6 +21,7 @@ JOURNAL_KEY: Final = b"secagg/v1/journal/key"
 JOURNAL_RECORD: Final = b"secagg/v1/journal/record"
 JOURNAL_DEPLOYMENT: Final = b"secagg/v1/journal/deployment"
 JOURNAL_SESSION: Final = b"secagg/v1/journal/session"
+JOURNAL_LEDGER: Final = b"secagg/v1/journal/ledger"
 
 ADVERT: Final = b"secagg/v1/pairwise/advert"
 SELF_COMMITMENT: Final = b"secagg/v1/pairwise/self-commitment"

@@ -84,6 +84,7 @@ class Ledger:
         """Not for callers: ``create`` or ``open``."""
         self.path = path
         self._key, self._db, self._known, self._shared, self._sound = key, database, book, shared, True
+        self._process = os.getpid()
 
     @classmethod
     def create(
@@ -180,6 +181,16 @@ class Ledger:
         self._check_sound()
         return (parse(body) for body, _signature in _rows(self._db))
 
+    def contains(self, head: bytes) -> bool:
+        """Whether ``head`` was once this ledger's head."""
+        self._check_sound()
+        return head in self._book.links
+
+    def knows(self, what: Charged) -> bool:
+        """Whether this release is reserved or committed: its cost is counted, and would not be a second time."""
+        self._check_sound()
+        return name_of(what) in self._book.records
+
     def check(self, what: Charged) -> None:
         """Raise ``BudgetError`` unless ``reserve`` would be allowed."""
         self._check_sound()
@@ -232,6 +243,8 @@ class Ledger:
             self._sound = before
 
     def _check_sound(self) -> None:
+        if os.getpid() != self._process:  # a fork inherits what was read, and not the lock
+            raise StorageError("the ledger was opened by another process: open it in this one")
         if not self._sound:
             raise StorageError("the ledger is closed, or could not be written: open it again to see what it holds")
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 from dp.filter import Charge
 from dp.ledger.book import Book, Row, replay
-from dp.ledger.entries import charge_of, from_facts, parse, survivors_digest, unsigned
+from dp.ledger.entries import Steps, charge_of, from_facts, parse, survivors_digest, unsigned
 from dp.secure_sum import SecureSum
 from secagg import labels
 from secagg.errors import PeerError, SecAggError
 from secagg.keys import verify as verify_signature
 
 _ROUNDING, _RELATIVE = 3, 1e-9
-"""Units, and a fraction, by which a divergence may differ from one machine to another."""
+"""Units for each step, and a fraction, by which a divergence may differ from one machine to another."""
 
 
 def verify(
@@ -41,7 +41,8 @@ def verify(
                 also(what)
         except (SecAggError, ArithmeticError) as error:
             raise PeerError(f"entry {number} of the ledger: {error}") from None
-        if not _close(computed, Charge(tuple(entry["rdp"]), entry["samples"])):
+        count = what.count if isinstance(what, Steps) else 1
+        if not _close(computed, Charge(tuple(entry["rdp"]), entry["samples"]), count):
             raise PeerError(f"entry {number} of the ledger charges something else than it costs")
     return book
 
@@ -64,8 +65,9 @@ def compare(ledger: Book, other: Book) -> None:
             raise PeerError(f"release {name} is charged otherwise in the other ledger")
 
 
-def _close(a: Charge, b: Charge) -> bool:
+def _close(a: Charge, b: Charge, count: int = 1) -> bool:
+    """Each of ``count`` equal steps is rounded up by itself."""
     return a.samples == b.samples and all(
-        x == y or (x is not None and y is not None and abs(x - y) <= _ROUNDING + _RELATIVE * x)
+        x == y or (x is not None and y is not None and abs(x - y) <= _ROUNDING * count + _RELATIVE * x)
         for x, y in zip(a.rdp, b.rdp, strict=True)
     )

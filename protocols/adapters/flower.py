@@ -112,8 +112,9 @@ class SecAgg:
     """A mod for one train function. What it needs of the deployment, it takes from the node config.
 
     ``secagg-identity`` and ``secagg-roster`` are paths; ``secagg-journal`` (a ``SqliteJournal`` instead of
-    ``context.state``) and ``secagg-ledger`` (this client's own budget) may be. The arguments of the same names stand in
-    where the node config says nothing, and may contain ``{partition-id}``: a simulation's nodes have no more than that.
+    ``context.state``) and ``secagg-ledger`` (this client's own budget, which needs such a journal) may be. The
+    arguments of the same names stand in where the node config says nothing, and may contain ``{partition-id}``: a
+    simulation's nodes have no more than that.
 
     ``weighted_by`` is the one metric by which this client lets itself be weighed, up to ``policy.weight_bound``.
 
@@ -234,6 +235,8 @@ class SecAgg:
     def _journal(self, context: Context, held: ExitStack) -> Journal:
         if path := self._path(context, "journal"):
             return held.enter_context(closing(SqliteJournal(path)))
+        if self._path(context, "ledger"):
+            raise UsageError("a secagg-ledger needs a secagg-journal: what context.state holds is forgotten")
         return StateJournal(context.state)
 
     def _ledger(self, context: Context, identity: Identity, held: ExitStack) -> Ledger | None:

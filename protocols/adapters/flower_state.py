@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from flwr.app import ConfigRecord, RecordDict
 
@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 
 class StateJournal:
-    """A journal in ``context.state``. It is as durable as Flower makes that: in the memory of the SuperNode.
+    """A journal in ``context.state``: in the memory of the SuperNode, for one series of runs. The SuperLink says which
+    series a run belongs to, so a server can make it forget.
 
     What one message changes there, Flower keeps as a whole or not at all.
 
@@ -33,6 +34,8 @@ class StateJournal:
     >>> StateJournal(state).records(b"session", 1), StateJournal(state).last_round(b"session")
     ([b'sealed'], 1)
     """
+
+    durable: ClassVar[bool] = False
 
     def __init__(self, state: RecordDict) -> None:
         if _JOURNAL not in state:

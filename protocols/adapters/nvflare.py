@@ -338,7 +338,7 @@ def _site_table(folder: str | Path) -> Mapping[str, object]:
         table = tomllib.loads(path.read_text())
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"{path} is not a TOML file") from None
     if unknown := table.keys() - _SITE_WORDS:
         raise UsageError(f"{path} says {', '.join(sorted(unknown))}; known are {', '.join(sorted(_SITE_WORDS))}")

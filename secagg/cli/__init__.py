@@ -39,6 +39,7 @@ EXIT_CODES: dict[type[SecAggError], int] = {
     PeerError: 4,
     SecAggError: 1,
 }
+"""Besides, 5: ``ledger verify`` found nothing wrong, and was given no key by which anything could be authentic."""
 
 EXTRAS = {
     "dp_accounting": "dp",

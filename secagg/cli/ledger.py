@@ -62,11 +62,16 @@ def check(
     key: Annotated[Path | None, typer.Option(help="File with the ledger's public key, in hexadecimal.")] = None,
     head: Annotated[str | None, typer.Option(help="A head that was seen earlier, in hexadecimal.")] = None,
     against: Annotated[Path | None, typer.Option(help="A client's ledger, or a copy of this one.")] = None,
+    against_key: Annotated[Path | None, typer.Option(help="File with the public key of the other ledger.")] = None,
     roster: Annotated[Path | None, typer.Option(help="The roster that signers must be in.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compute everything again: hash chain, signatures, divergences, epsilons. Without key and head, only whether the
-    ledger agrees with itself."""
+    """Compute everything again: hash chain, signatures, divergences, epsilons.
+
+    Exit code 0: all is true under the key that was given, 4: something is not, 5: the ledger agrees with itself, but
+    without --key (for a client's ledger: --against-key) anybody can have written it. Without --head it may be an older
+    copy.
+    """
     names = None if roster is None else Roster.load(roster)
 
     def check_plan(what: SecureSum) -> None:
@@ -81,13 +86,15 @@ def check(
             if strangers:
                 raise PeerError("signed with a key that is not in the roster", culprits=strangers)
 
-    pinned_key = None if key is None else _hexadecimal(_text(key))
-    book = verify(read(_file(run_dir)), pinned_key, None if head is None else _hexadecimal(head), check_plan)
+    book = verify(read(_file(run_dir)), _key(key), None if head is None else _hexadecimal(head), check_plan)
+    trusted = key is not None
     if against is not None:
-        compare(book, verify(read(_file(against)), also=check_plan))
+        other = verify(read(_file(against)), _key(against_key), also=check_plan)
+        compare(book, other)
+        trusted = trusted and (against_key is not None or other.genesis.owner == book.genesis.owner)
     budget, guarantee = book.genesis.budget, book.genesis.guarantee
     answer = {
-        "verdict": "verified" if key is not None and head is not None else "internally consistent only",
+        "verdict": _verdict(trusted, head is not None),
         "signers": "in the roster" if roster is not None else "not compared with a roster",
         "entries": len(book.links),
         "head": book.head.hex(),
@@ -100,6 +107,22 @@ def check(
         "data": book.genesis.data.hex() or "not said",
     }
     emit(as_json, answer, facts(answer))
+    if not trusted:
+        raise typer.Exit(CONSISTENT_ONLY)
+
+
+CONSISTENT_ONLY = 5
+"""Exit code: nothing is wrong, and nothing shows who says so."""
+
+
+def _verdict(trusted: bool, pinned: bool) -> str:
+    if not trusted:
+        return "internally consistent only: without keys anybody can have written it"
+    return "verified" if pinned else "verified, but it may be an older copy: no head was given"
+
+
+def _key(path: Path | None) -> bytes | None:
+    return None if path is None else _hexadecimal(_text(path))
 
 
 def _file(path: Path) -> Path:

@@ -49,6 +49,7 @@ from secagg.packed import Sharing, _evaluate, _lagrange
 from secagg.prg import Prg
 from secagg.seal import OVERHEAD_BYTES, open_box, seal
 from tests.adversarial.attack import LENGTH, Denied, Puppet
+from tests.journals import KeptJournal
 
 Share = NDArray[np.uint32]
 Shares = Mapping[int, Share]
@@ -69,7 +70,7 @@ class Evil:
         *,
         present: Iterable[int] | None = None,
         seed: int = 0,
-        journals: Callable[[str], Any] = lambda name: None,
+        journals: Callable[[str], Any] = lambda name: KeptJournal(),
         ledgers: Callable[[str], Any] = lambda name: None,
     ) -> None:
         self.plan, self.roster, self.identities, self.policy = plan, roster, identities, policy

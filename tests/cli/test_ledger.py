@@ -29,6 +29,7 @@ from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.keys import SigningKey, digest
 from tests.dp.ledger.scene import forged
+from tests.journals import KeptJournal
 
 N, LENGTH = 6, 50
 NOISE = NoiseSpec(Family.SKELLAM, Fraction(4_000_000), dropouts=2, colluders=0, components=2)
@@ -47,10 +48,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments: dict[str, Any] = {"run": "two rounds", "elsewhere": "local training"}
     server = Ledger.create(folder / "ledger.db", KEY, BUDGET, USER, **arguments)
     own = Ledger.create(folder / "client-0.db", IDENTITIES[0].key, BUDGET, USER, **arguments)
-    clients = {
-        identity.name: Client(identity, ROSTER, policy=POLICY, ledger=own if identity is IDENTITIES[0] else None)
-        for identity in IDENTITIES
-    }
+    clients = {one.name: Client(one, ROSTER, policy=POLICY) for one in IDENTITIES}
+    clients["client-0"] = Client(IDENTITIES[0], ROSTER, policy=POLICY, journal=KeptJournal(), ledger=own)
     encoding = Encoding.integers(LENGTH, bits=4)
     plan = RoundPlan.propose(
         "secagg", ROSTER, encoding, min_contributors=4, dropout="0.34", corrupt=0, adversary="curious", noise=NOISE
@@ -96,7 +95,8 @@ def pinned(run: Path) -> list[object]:
 
 
 def test_verified(run: Path, secagg: Secagg) -> None:
-    code, out, _ = secagg(*pinned(run), "--against", run / "client-0.db", "--roster", run / "roster.toml", "--json")
+    client = ["--against", run / "client-0.db", "--against-key", run / "client.pub"]
+    code, out, _ = secagg(*pinned(run), *client, "--roster", run / "roster.toml", "--json")
     answer = json.loads(out.splitlines()[-1])
     assert (code, answer["verdict"], answer["entries"]) == (0, "verified", 6)
     assert answer["signers"] == "in the roster"
@@ -108,13 +108,37 @@ def test_verified(run: Path, secagg: Secagg) -> None:
     assert "not compared with a roster" in out
 
 
-@pytest.mark.parametrize("option", [[], ["--key"], ["--head"]])
-def test_without_key_and_head_it_is_only_consistent(run: Path, secagg: Secagg, option: list[str]) -> None:
-    value = {"--key": run / "ledger.pub", "--head": (run / "head").read_text()}
-    code, out, _ = secagg("verify", run, *option, *(value[name] for name in option))
+@pytest.mark.parametrize("option", [[], ["--head"]])
+def test_without_a_key_it_is_only_consistent(run: Path, secagg: Secagg, option: list[str]) -> None:
+    """Anybody can have written it: says the exit code, too."""
+    value = {"--head": (run / "head").read_text()}
+    code, out, _ = secagg("verify", run, *option, *(value[name] for name in option), "--json")
+    assert code == 5
+    assert json.loads(out)["verdict"].startswith("internally consistent only")
+
+
+def test_somebody_elses_ledger_is_consistent_and_not_verified(run: Path, secagg: Secagg) -> None:
+    """Written from beginning to end by another owner, who left all sums out."""
+    (run / "ledger.db").unlink()
+    other = SigningKey(b"o" * 32)
+    Ledger.create(run / "ledger.db", other, BUDGET, USER, run="two rounds", elsewhere="local training").close()
+    assert secagg("verify", run)[0] == 5
+    assert secagg("verify", run, "--key", run / "ledger.pub")[0] == 4
+
+
+def test_without_a_head_it_may_be_an_older_copy(run: Path, secagg: Secagg) -> None:
+    code, out, _ = secagg("verify", run, "--key", run / "ledger.pub", "--json")
     assert code == 0
-    assert "internally consistent only" in out
-    assert json.loads(secagg("verify", run, "--json")[1])["verdict"] == "internally consistent only"
+    assert "may be an older copy" in json.loads(out)["verdict"]
+
+
+def test_a_ledger_to_compare_with_needs_a_key_of_its_own(run: Path, secagg: Secagg) -> None:
+    """Or whoever keeps this one has written that one, too. A copy is by the same owner."""
+    assert secagg(*pinned(run), "--against", run / "client-0.db")[0] == 5
+    assert secagg(*pinned(run), "--against", run / "client-0.db", "--against-key", run / "ledger.pub")[0] == 4
+    assert secagg("verify", run, "--against", run / "client-0.db", "--against-key", run / "client.pub")[0] == 5
+    shutil.copy(run / "ledger.db", run / "copy.db")
+    assert secagg(*pinned(run), "--against", run / "copy.db")[0] == 0
 
 
 def test_a_file_will_do(run: Path, secagg: Secagg) -> None:
@@ -139,6 +163,18 @@ def test_show(run: Path, secagg: Secagg) -> None:
     answer = json.loads(secagg("show", run, "--json")[1])
     assert [entry["phase"] for entry in answer["entries"]] == ["genesis", *["reserve", "commit"] * 2, "reserve"]
     assert answer["fields"]["bitmap"] == "signed by clients"
+
+
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_a_text_that_cannot_be_shown(run: Path, secagg: Secagg, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line of error. Control: without the check, ``show`` ends in a traceback."""
+    rewritten(run / "ledger.db", lambda bodies: bodies[0].update(run="\ud800"))
+    code, out, error = secagg(command, run)
+    assert (code, out, error.count("\n"), "surrogate" in error) == (4, "", 1, True)
+    if command == "show":
+        monkeypatch.setattr(book, "check_text", str)
+        with pytest.raises(UnicodeEncodeError):
+            secagg(command, run)
 
 
 def test_export_goes_to_the_stand_alone_auditor(run: Path, secagg: Secagg) -> None:
@@ -237,7 +273,7 @@ def test_signers_who_are_not_in_the_roster(run: Path, secagg: Secagg) -> None:
         }
 
     rewritten(run / "ledger.db", change)
-    assert secagg("verify", run)[0] == 0
+    assert secagg("verify", run, "--key", run / "ledger.pub")[0] == 0
     code, _, error = secagg("verify", run, "--roster", run / "roster.toml")
     assert (code, "not in the roster [client-0]" in error) == (4, True)
 
@@ -256,7 +292,7 @@ def test_a_server_that_shows_an_auditor_other_survivors(run: Path, secagg: Secag
         ledger.reserve(plan.secure_sum(N))
         ledger.commit(plan.secure_sum(len(alive), cohort=cohort, bitmap=bitmap, signatures=signatures))
     ledger.close()
-    assert secagg("verify", run / "lie.db")[0] == 0
+    assert secagg("verify", run / "lie.db", "--key", run / "ledger.pub")[0] == 0
     code, _, error = secagg("verify", run / "lie.db", "--against", run / "client-0.db")
     assert (code, "fork" in error) == (4, True)
 
@@ -284,7 +320,8 @@ def test_one_corrupt_client_signs_for_more_survivors(
     with monkeypatch.context() as patch:
         patch.setattr(book, "check_agreed", lambda what: None)
         lie()
-        assert secagg("verify", run / "lie.db", "--roster", run / "roster.toml")[0] == 0
+        checked = ["--key", run / "ledger.pub", "--roster", run / "roster.toml"]
+        assert secagg("verify", run / "lie.db", *checked)[0] == 0
     code, _, error = secagg("verify", run / "lie.db", "--roster", run / "roster.toml")
     assert (code, "1 signed the survivors" in error) == (4, True)
 
@@ -299,7 +336,7 @@ def test_an_older_file(run: Path, secagg: Secagg) -> None:
     rewritten(run / "ledger.db", lambda bodies: bodies.pop())
     code, _, error = secagg("verify", run, "--key", run / "ledger.pub", "--head", newest)
     assert (code, "pinned head" in error) == (4, True)
-    assert secagg("verify", run, "--against", run / "newer.db")[0] == 0
+    assert secagg("verify", run, "--key", run / "ledger.pub", "--against", run / "newer.db")[0] == 0
 
 
 def test_another_key(run: Path, secagg: Secagg) -> None:

@@ -83,7 +83,7 @@ def test_the_ledger_of_a_run_can_be_verified_with_what_lies_beside_it(
     train: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train("small.toml")
-    assert cli.main(["ledger", "verify", "runs/small", "--json"]) == 0
+    assert cli.main(["ledger", "verify", "runs/small", "--json"]) == 5
     found = json.loads(capsys.readouterr().out)
     pinned = ["--key", "runs/small/ledger.pub", "--head", found["head"]]
     assert cli.main(["ledger", "verify", "runs/small", *pinned, "--json"]) == 0

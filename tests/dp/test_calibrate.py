@@ -22,6 +22,8 @@ BASE: dict[str, Any] = {
     "epsilon": 3.0, "delta": 1e-6, "rounds": 20, "clients": 100, "length": 5000, "clip_l2": 0.5, "ring_bits": 24,
     "dropouts": 10, "colluders": 5,
 }  # fmt: skip
+RELATIONS = [Relation.ZERO_OUT, Relation.REPLACE_ONE]
+"""Those that distributed noise has a bound under."""
 
 
 def calibrated(**changes: Any) -> Calibration:
@@ -34,7 +36,7 @@ def calibrated(**changes: Any) -> Calibration:
     length=st.sampled_from([1, 100, 65536, 10**6]),
     clip_l2=st.floats(1e-3, 1e3),
     family=st.sampled_from(Family),
-    relation=st.sampled_from(Relation),
+    relation=st.sampled_from(RELATIONS),
     beta=st.sampled_from([Fraction(0), Fraction(3, 5)]),
 )
 @settings(max_examples=40, deadline=None)
@@ -93,7 +95,7 @@ def test_a_worse_sampler_would_leave_no_bound(monkeypatch: pytest.MonkeyPatch) -
     assert evaluate(found.encoding, found.noise, clients=100, rounds=20, delta=1e-6).epsilon == float("inf")
 
 
-@pytest.mark.parametrize("relation", Relation)
+@pytest.mark.parametrize("relation", RELATIONS)
 @pytest.mark.parametrize("components", [0, 10])
 def test_as_many_rounds_as_planned_fit_the_budget_and_not_one_more(relation: Relation, components: int) -> None:
     found = calibrated(relation=relation, components=components)

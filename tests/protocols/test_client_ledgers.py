@@ -21,9 +21,11 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Faults, serve, simulate
 from secagg.encoding import Encoding
-from secagg.errors import SecAggError, ThresholdError
+from secagg.errors import PolicyError, SecAggError, ThresholdError
 from secagg.keys import SigningKey
 from secagg.prg import Prg
+from tests.adversarial.attack import switch_off
+from tests.journals import KeptJournal
 
 N, LENGTH = 10, 8
 NAMES = [f"client-{i}" for i in range(N)]
@@ -40,7 +42,7 @@ def new_ledger(path: Path) -> Ledger:
 
 class Deployment:
     def __init__(self, protocol: str, folder: Path) -> None:
-        policy = Policy(min_contributors=5, protocols={protocol}, corrupt="0.1", dropout="0.3")
+        policy = self.policy = Policy(min_contributors=5, protocols={protocol}, corrupt="0.1", dropout="0.3")
         self.plan = RoundPlan.propose(
             protocol,
             ROSTER,
@@ -53,7 +55,9 @@ class Deployment:
         self.ledgers = {name: new_ledger(folder / f"{name}.db") for name in NAMES}
         self.books = new_ledger(folder / "server.db")
         self.clients = {
-            identity.name: Client(identity, ROSTER, policy=policy, ledger=self.ledgers[identity.name])
+            identity.name: Client(
+                identity, ROSTER, policy=policy, journal=KeptJournal(), ledger=self.ledgers[identity.name]
+            )
             for identity in IDENTITIES
         }
         self.server: Any = serve(self.plan, ROSTER, ledger=self.books)
@@ -111,3 +115,21 @@ def test_the_server_commits_before_anything_is_opened(protocol: str, tmp_path: P
     deployment.run()
     assert opened
     assert all(opened)
+
+
+@pytest.mark.parametrize("protocol", registry.names())
+def test_what_the_ledger_knows_and_the_journal_does_not_is_refused(
+    protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reserved or committed: the client would draw anew, and be charged for one release of two."""
+    deployment = Deployment(protocol, tmp_path)
+    deployment.run()
+    clients = [
+        Client(one, ROSTER, policy=deployment.policy, journal=KeptJournal(), ledger=deployment.ledgers[one.name])
+        for one in IDENTITIES[:2]
+    ]
+    for client in clients:
+        with pytest.raises(PolicyError, match="the ledger knows this plan"):
+            client.check(deployment.plan)
+    switch_off(monkeypatch, Client, "_check_uncharged", "self._ledger.knows(worst)")
+    assert not any(client.check(deployment.plan) for client in clients)  # the control: it goes on as with a new plan

@@ -18,7 +18,6 @@ from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols import machine
 from protocols.engines.local import Threads
-from protocols.journal import MemoryJournal
 from protocols.machine import Client, ClientRound, ServerRound
 from protocols.pairwise.messages import Reveal
 from protocols.pairwise.server import PairwiseServer
@@ -31,6 +30,7 @@ from secagg.errors import BudgetError, PeerError, PolicyError, StorageError, Thr
 from secagg.keys import SigningKey
 from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
+from tests.journals import KeptJournal
 
 N, LENGTH = 10, 2000
 SKELLAM = NoiseSpec(Family.SKELLAM, Fraction(4_000_000), dropouts=4, colluders=1, components=4)
@@ -389,7 +389,7 @@ def client_ledgers(folder: Path, budget: Budget = HUGE) -> Mapping[str, Ledger]:
 
 def with_ledgers(ledgers: Mapping[str, Ledger]) -> dict[str, Client]:
     return {
-        identity.name: Client(identity, ROSTER, policy=POLICY, ledger=ledgers.get(identity.name))
+        identity.name: Client(identity, ROSTER, policy=POLICY, journal=KeptJournal(), ledger=ledgers.get(identity.name))
         for identity in IDENTITIES
     }
 
@@ -489,7 +489,7 @@ def test_the_event_is_what_the_plan_says_with_the_actual_survivors() -> None:
         plan_with(noise=None).secure_sum(8)
 
 
-class Failing(MemoryJournal):
+class Failing(KeptJournal):
     """Cannot write one step; the process dies there."""
 
     def __init__(self, step: int) -> None:

@@ -34,6 +34,7 @@ from secagg.errors import BudgetError, PolicyError, SecAggError, StorageError, T
 from secagg.keys import SigningKey
 from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
+from tests.journals import KeptJournal
 
 N, LENGTH = 7, 4
 PEOPLE = [Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(N)]
@@ -67,7 +68,7 @@ def stricter(_folder: Path) -> Simulation:
 
 
 def spent(folder: Path) -> Simulation:
-    with_budget = clients(ledger=book(folder / "own.db", TINY))
+    with_budget = clients(journal=KeptJournal(), ledger=book(folder / "own.db", TINY))
     return simulate(serve(plan(NOISE), ROSTER, ledger=book(folder / "server.db")), with_budget, UPDATES)
 
 
@@ -80,7 +81,7 @@ def closed(folder: Path, phase: str) -> Simulation:
         return envelope.frame
 
     server = serve(plan(NOISE), ROSTER, ledger=book(folder / "server.db"))
-    return simulate(server, clients(ledger=own), UPDATES, faults=Faults(corrupted=close))
+    return simulate(server, clients(journal=KeptJournal(), ledger=own), UPDATES, faults=Faults(corrupted=close))
 
 
 def unreadable(folder: Path, twice: frozenset[str] = frozenset()) -> Simulation:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dp.ledger import Ledger
 from protocols import registry
-from protocols.journal import Journal, MemoryJournal, SqliteJournal
+from protocols.journal import Journal, SqliteJournal
 from protocols.machine import Client
 from protocols.oneshot.messages import HEADER, Delivery
 from protocols.plan import RoundPlan
@@ -27,6 +27,7 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from secagg.errors import SecAggError
 from secagg.prg import Prg
+from tests.journals import KeptJournal
 
 UNMASKING = {"Reveal", "Answer"}
 """Messages with which a client gives away what opens the sum."""
@@ -111,7 +112,7 @@ class Party:
     ) -> None:
         self.name, self._identity, self._roster, self._policy = identity.name, identity, roster, policy
         self._path = None if folder is None else folder / f"{identity.name}.db"
-        self._journal: Journal = MemoryJournal() if self._path is None else SqliteJournal(self._path)
+        self._journal: Journal = KeptJournal() if self._path is None else SqliteJournal(self._path)
         self.book, self._seed, self._lives = book, seed, 0
         self.record: Record | None = None
         self._started: tuple[RoundPlan, NDArray[np.float64], int] | None = None

@@ -283,7 +283,11 @@ KNOWN: list[tuple[int, tuple[Any, ...], Any]] = [
     *[(2, ("sum", "session"), value) for value in ("", "00" * 15, "AB" * 16, "00 " * 16)],
     *[(2, ("sum", "rotated"), value) for value in (0, 1, "true", None)],
     *[(2, ("sum", "noise", "colluders"), True), (2, ("sum", "signatures", 0, "name"), "")],
-    *[(0, (name,), value) for name in ("run", "elsewhere") for value in ("", "a" * 1001, 1, None, MISSING)],
+    *[
+        (0, (name,), value)
+        for name in ("run", "elsewhere")
+        for value in ("", "a" * 1001, "\ud800", "a\udfff", 1, None, MISSING)
+    ],
     *[(0, ("data",), value) for value in ("00", "zz" * 32, 1, None, "AB" * 32, MISSING)],
     *[(0, ("unit",), value) for value in ("cohort", "", None, True)],
     *[(0, ("trust",), "nobody"), (0, ("schema",), True), (0, ("number",), False), (1, ("number",), True)],

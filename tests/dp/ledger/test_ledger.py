@@ -523,11 +523,13 @@ def test_no_secret_is_shown(path: Path) -> None:
 
 
 def test_signers_may_be_named_as_they_like(path: Path) -> None:
-    """Names are text in JSON: nothing in them can break an entry."""
+    """Names are text in JSON: nothing in them can break an entry. Half a surrogate pair is no text."""
     ledger = new(path)
     ledger.reserve(planned())
-    odd = '"},\n\\ \ud800 é'
+    odd = '"},\n\\ \ud7ff é'
     agreed = happened()
+    with pytest.raises(UsageError, match="surrogate"):
+        replace(agreed.signatures[0], name=odd + "\ud800")
     ledger.commit(replace(agreed, signatures=(replace(agreed.signatures[0], name=odd), *agreed.signatures[1:])))
     ledger.close()
     (first, *_others) = json.loads(read(path)[2][0])["sum"]["signatures"]

@@ -41,11 +41,12 @@ from dp.events import (
 )
 from dp.filter import Budget
 from dp.ledger import Ledger, Steps, book, entries
+from dp.ledger import verify as verifying
 from dp.ledger.book import Row, replay
 from dp.ledger.file import read
 from dp.ledger.verify import compare, verify
 from secagg import keys, labels
-from secagg.errors import PeerError, StorageError
+from secagg.errors import PeerError, StorageError, UsageError
 from tests.adversarial.attack import switch_off
 from tests.dp.ledger import scene
 from tests.dp.ledger.scene import CLIENT, EXAMPLE, KEY, exported, filled, forged, happened, new, planned, signed, step
@@ -448,6 +449,63 @@ def test_a_ledger_of_no_noise(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "less than nothing" in both(forged(read(path), change))
 
 
+@pytest.mark.parametrize("off", [-1, 1])
+def test_steps_that_were_rounded_on_another_machine(path: Path, monkeypatch: pytest.MonkeyPatch, off: int) -> None:
+    """Each of a million steps comes to a unit more, or less, there. Control: three units for all of them are too few;
+    and who charges a thousandth too little is found out."""
+    cheap, up = step("40", "1/100000"), filters._up
+    ledger = new(path, guarantee=EXAMPLE)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(filters, "_up", lambda value: up(value) + off)
+        ledger.charge(cheap, 10**6)
+    ledger.close()
+    assert both(read(path)) == ""
+    with monkeypatch.context() as old:
+        switch_off(old, verifying, "_close", "_ROUNDING * count", "_ROUNDING")
+        assert "charges something else" in ours(read(path))
+    other = new(path.with_name("less.db"), guarantee=EXAMPLE)
+    monkeypatch.setattr(filters, "_up", lambda value: up(value * 0.999))
+    other.charge(step("1", "1/100"), 10)
+    other.close()
+    monkeypatch.undo()
+    assert both(read(path.with_name("less.db")))
+
+
+def test_texts_of_any_characters(path: Path) -> None:
+    text = "\ud7ff\ue000\uffff\U0001f600\n"
+    Ledger.create(path, KEY, scene.BUDGET, scene.USER, run=text, elsewhere="-").close()
+    assert both(read(path)) == ""
+
+
+@pytest.mark.parametrize("text", ["\ud800", "half of it \udfff"])
+def test_half_a_surrogate_pair_is_no_text(
+    text: str, path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be written as JSON, and not shown. Control: both auditors would take it."""
+    with pytest.raises(UsageError, match="surrogate"):
+        Ledger.create(path.with_name("o.db"), KEY, scene.BUDGET, scene.USER, run=text, elsewhere="-")
+    lie = forged(rows, lambda bodies: bodies[0].update(run=text))
+    assert "surrogate" in both(lie)
+    monkeypatch.setattr(book, "check_text", str)
+    monkeypatch.setitem(verify_ledger.WHAT, "text", lambda value: type(value) is str)
+    assert both(lie) == ""
+
+
+def test_a_ledger_of_sums_that_clients_may_be_missing_from(
+    path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can make one, and both auditors refuse one that says it is. Control: they would find nothing wrong."""
+    with pytest.raises(UsageError, match="takes its noise along"):
+        new(path.with_name("other.db"), guarantee=replace(scene.USER, relation=Relation.ADD_OR_REMOVE))
+    lie = forged(rows, lambda bodies: bodies[0].update(relation="add-or-remove"))
+    assert "takes its noise along" in both(lie)
+    assert "takes its noise along" in problems(lie)[0]
+    monkeypatch.setattr(Guarantee, "__post_init__", lambda self: None)
+    condition = "(body['relation'], body['trust']) != ('add-or-remove', 'distributed')"
+    switch_off(monkeypatch, verify_ledger.Audit, "begin", condition, "True")
+    assert both(lie) == ""
+
+
 # Formulas: the stand-alone auditor's against ours
 
 
@@ -839,7 +897,10 @@ def test_it_stands_alone(rows: list[Row], tmp_path: Path) -> None:
         ran = script(copy, export, "--key", pinned, "--head", head)
         assert (ran.returncode, ran.stdout, ran.stderr) == (0, "verified\n", "")
     ran = script(copy, export, "--key", key)
-    assert (ran.returncode, ran.stdout[:26]) == (0, "internally consistent only")
+    assert (ran.returncode, ran.stdout[:14], "older copy" in ran.stdout) == (0, "verified, but ", True)
+    for unnamed in ([], ["--head", head]):
+        ran = script(copy, export, *unnamed)
+        assert (ran.returncode, ran.stdout[:26]) == (5, "internally consistent only")
     export.write_bytes(exported(rows[:-1]))
     ran = script(copy, export, "--key", key, "--head", head)
     assert (ran.returncode, ran.stdout) == (4, "the pinned head is not in the ledger: it is older, or another one\n")

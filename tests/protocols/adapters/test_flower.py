@@ -8,6 +8,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
@@ -408,6 +409,7 @@ def test_no_text_of_an_error_leaves_a_node(tmp_path: Path, monkeypatch: pytest.M
         nodes[101].config["secagg-journal"] = str(folder / "no" / "folder.db")
         new_ledger(folder / "2.ledger", fed.identities[2], 1).close()
         nodes[102].config["secagg-ledger"] = str(folder / "2.ledger")
+        nodes[102].config["secagg-journal"] = str(folder / "2.db")
         nodes[103].app = app_of(lambda: SecAgg(replace(NOISY, noise_multiplier=987.0)), PRIVATE_TRAIN)
         nodes[104].app = app_of(lambda: SecAgg(NOISY, rng=failing), PRIVATE_TRAIN)
         one_round(private(fed, folder, rounds=1)[0], fed.grid, PRIVATE_MODEL)
@@ -1443,7 +1445,7 @@ def test_when_the_budget_is_spent_nobody_is_asked(tmp_path: Path) -> None:
 
 
 def test_a_client_keeps_its_own_budget(tmp_path: Path) -> None:
-    fed = federation(tmp_path, PRIVATE_TRAIN, policy=NOISY)
+    fed = federation(tmp_path, PRIVATE_TRAIN, policy=NOISY, journals=True)
     for number, epsilon in ((0, 8), (1, 1)):
         path = tmp_path / f"{number}.ledger"
         new_ledger(path, fed.identities[number], epsilon).close()
@@ -1455,6 +1457,50 @@ def test_a_client_keeps_its_own_budget(tmp_path: Path) -> None:
     [refused] = [reply for reply in fed.grid.said if reply.has_error()]
     assert "BudgetError" in str(refused.error)
     assert Ledger.open(tmp_path / "0.ledger", fed.identities[0].key).epsilon > 1
+
+
+def test_a_budget_needs_a_journal_on_the_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ``context.state`` remembers, a server makes it forget: it says which series a run belongs to. Control: the
+    client itself does not believe in such a journal either."""
+
+    def said(folder: Path) -> str:
+        folder.mkdir()
+        fed = federation(folder, PRIVATE_TRAIN, policy=NOISY)
+        new_ledger(folder / "0.ledger", fed.identities[0]).close()
+        fed.grid.nodes[100].config["secagg-ledger"] = str(folder / "0.ledger")
+        server, ledger = private(fed, folder, rounds=1)
+        one_round(server, fed.grid, PRIVATE_MODEL)
+        assert server.outcome is not None
+        assert "client-0" not in server.outcome.survivors
+        ledger.close()
+        return refusals(caplog)[-1]
+
+    assert "a secagg-ledger needs a secagg-journal" in said(tmp_path / "one")
+    switch_off(monkeypatch, SecAgg, "_journal", "self._path(context, 'ledger')")
+    assert "pass journal=SqliteJournal(path)" in said(tmp_path / "other")
+
+
+def test_a_node_in_its_next_run_is_charged_for_no_second_release(tmp_path: Path) -> None:
+    """Its state is gone, its journal is not: asked once more for the same plan, it repeats its last words."""
+    fed = federation(tmp_path, PRIVATE_TRAIN, policy=NOISY, journals=True)
+    node, path = fed.grid.nodes[100], tmp_path / "0.ledger"
+    new_ledger(path, fed.identities[0]).close()
+    node.config["secagg-ledger"] = str(path)
+    fed.grid.fate = lambda now, number: "lost" if (now, number) == (4, 100) else ""  # it does not hear whose sum it is
+    server, ledger = private(fed, tmp_path, rounds=1)
+    one_round(server, fed.grid, PRIVATE_MODEL)
+    assert server.outcome is not None
+    assert "client-0" in server.outcome.survivors
+    first = next(message for message in fed.grid.sent if message.metadata.dst_node_id == 100)
+    said = [reply for reply in fed.grid.said if not reply.has_error() and reply.metadata.src_node_id == 100]
+    node.state = b""
+    again = node.handle(first, 100)
+    assert flower._joined(again.content) == flower._joined(said[-1].content)
+    with closing(Ledger.open(path, fed.identities[0].key)) as own:
+        assert [entry["phase"] for entry in own.entries()] == ["genesis", "reserve"]
+    ledger.close()
 
 
 def test_clients_that_want_noise_refuse_a_plan_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -30,6 +30,7 @@ from secagg.field import PRIME
 from secagg.keys import SigningKey
 from secagg.lattice import Layout
 from tests.adversarial.attack import switch_off
+from tests.journals import KeptJournal
 from tests.protocols.oneshot.scene import Scene, changing, complaint, hearing, lie, scene, spoiled
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -606,7 +607,7 @@ def test_clients_ledgers_say_what_each_heard(tmp_path: Path) -> None:
     (member, *_), (stays, leaves, absent, *_) = members_of(here), others_of(here)
     own = {name: new_ledger(tmp_path / f"{name}.db") for name in (member, stays, leaves, absent)}
     ledger, clients = new_ledger(tmp_path / "server.db"), here.clients()
-    clients |= {name: here.client(name, ledger=book) for name, book in own.items()}
+    clients |= {name: here.client(name, journal=KeptJournal(), ledger=book) for name, book in own.items()}
     server = serve(here.plan, here.roster, ledger=ledger)
 
     def lost(envelope: Envelope) -> bytes:
