@@ -221,7 +221,6 @@ WRONG = [
     (["data.source=table", "data.path=/nowhere.csv"], "nowhere"),
     (["privacy.mode=distributed", "privacy.epsilon=501"], "at most 500"),
     (["privacy.mode=distributed", "privacy.delta=1e-300"], "private"),
-    (["privacy.mode=local", "privacy.epsilon=1e-9"], "no noise makes this private"),
     (["privacy.mode=local", "privacy.epsilon=1e-9", "privacy.delta=0.01"], "the budget allows 1e-09"),
     (["privacy.mode=local", "privacy.delta=0.017"], "more than one over the number of units, 60"),
     (["privacy.mode=distributed", "privacy.delta=0.011", "privacy.n_min=100"], "number of units, 100: publishing"),
