@@ -32,7 +32,7 @@ from secagg.keys import SigningKey
 
 SIGMAS = {"1": 1, "16": 16, "256": 256, "4096": 4096, "2_20": 1 << 20}
 SAMPLES_PER_S, CALIBRATE_S, IDENTICAL_S, VARYING_S, APPEND_S = 5e6, 5.0, 2.0, 3.0, 0.020
-EXAMPLE = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+EXAMPLE = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
 
 
 @dataclass(frozen=True, slots=True)

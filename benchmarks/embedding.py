@@ -102,13 +102,15 @@ def _ours(table: Any, ids: Any, slope: Any) -> Any:
 
     from dp.training.clipping import Flat, add_clipped
     from dp.training.isolate import Objective, per_example_gradients
+    from dp.training.noise import Grid
 
     model = torch.nn.Embedding.from_pretrained(table, freeze=False)
     objective = Objective(model, lambda model, ids, slope: (model(ids) * slope).sum())
     gradients = per_example_gradients(objective, {"weight": model.weight}, (ids, slope))
-    total = torch.zeros_like(table)
-    add_clipped(gradients, Flat(CLIP).layers(["weight"]), {"weight": total})
-    return total
+    total, everybody = torch.zeros_like(table, dtype=torch.int64), torch.ones(len(ids), dtype=torch.bool)
+    grid = Grid.of(1.0, CLIP, 0.0)
+    add_clipped(gradients, Flat(CLIP).layers(["weight"]), everybody, grid, {"weight": total})
+    return (total * grid.unit).float()
 
 
 def _opacus(table: Any, ids: Any, slope: Any) -> Any:

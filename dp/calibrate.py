@@ -165,10 +165,10 @@ def evaluate(
 
 
 def steps_multiplier(*, epsilon: float, delta: float, steps: int, sampling: Sampling, guarantee: Guarantee) -> Fraction:
-    """The least Gaussian noise for which ``steps`` local steps fit a ``Budget`` of that epsilon and delta.
+    """The least noise for which ``steps`` local steps fit a ``Budget`` of that epsilon and delta, less ``SLACK``.
 
     >>> from dp.events import PoissonSample
-    >>> example = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+    >>> example = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
     >>> tenth = PoissonSample(Fraction(1, 10))
     >>> float(steps_multiplier(epsilon=8, delta=1e-5, steps=100, sampling=tenth, guarantee=example))
     0.999
@@ -176,7 +176,7 @@ def steps_multiplier(*, epsilon: float, delta: float, steps: int, sampling: Samp
 
     def fits(thousandths: int) -> bool:
         release = Release(Gaussian(Fraction(thousandths, 1000)), sampling, guarantee)
-        return rdp.epsilon(rdp.scaled(rdp.curve(release), steps), float(SHARE * Fraction(delta))) <= epsilon
+        return rdp.epsilon(rdp.scaled(rdp.curve(release), steps), float((SHARE - SLACK) * Fraction(delta))) <= epsilon
 
     most = int(1000 * _LARGEST_MULTIPLIER)
     found = 1 + bisect_left(range(1, most + 1), True, key=fits)

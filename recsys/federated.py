@@ -101,7 +101,8 @@ class LocalPrivacy:
     """DP-SGD at each client: so many steps a round, each with a batch that holds an example with probability ``share``.
 
     An example is a user, or (on devices) an interaction. A round is charged once for all clients, with the highest
-    rate among them: they share no example, so none costs more (parallel composition, which holds for add-or-remove).
+    rate among them: they share no example, so none costs more (parallel composition: what counts as zero does so at one
+    client).
     """
 
     settings: Settings
@@ -117,7 +118,7 @@ class LocalPrivacy:
     def event(self, examples: Sequence[int]) -> Release:
         """What a step costs the client for which it costs most."""
         sampling = max((self.of(count).sampling(count) for count in examples), key=lambda sample: sample.rate)
-        guarantee = Guarantee(self.unit, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+        guarantee = Guarantee(self.unit, Relation.ZERO_OUT, Trust.LOCAL)
         return Release(Gaussian(self.settings.noise_multiplier), sampling, guarantee)
 
 

@@ -324,7 +324,7 @@ def _distributed(
 def _locally(config: Config, fleet: Fleet, data: Split) -> Locally:
     privacy = config.privacy
     unit = Unit.EXAMPLE if config.clients.kind is Kind.DEVICES else Unit.USER
-    guarantee = Guarantee(unit, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+    guarantee = Guarantee(unit, Relation.ZERO_OUT, Trust.LOCAL)
     units = data.train.user_count if unit is Unit.USER else len(data.train)
     delta = delta_of(privacy, units)
     steps = config.training.rounds * privacy.steps
@@ -334,6 +334,6 @@ def _locally(config: Config, fleet: Fleet, data: Split) -> Locally:
         epsilon=privacy.epsilon, delta=float(delta), steps=steps, sampling=sampling, guarantee=guarantee
     )
     event = Release(Gaussian(z), sampling, guarantee)
-    budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=Fraction(0))
+    budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
     Filter.of(budget).reserve("all rounds", Charge.of(event, steps))  # refused here, if at all
     return Locally(Settings(Flat(privacy.clip), z, 1), budget, guarantee)

@@ -87,12 +87,12 @@ class Composition(ABC):
 def disjoint(accountants: Iterable[Composition], delta: float) -> float:
     """Epsilon over data sets that share nobody: the largest (parallel composition).
 
-    Only when an example is added or removed: replacing one by another could move it from one client to another.
+    Not when an example is replaced by another: that could move it from one client to another.
     """
     largest = 0.0
     for accountant in accountants:
-        if accountant.guarantee is not None and accountant.guarantee.relation is not Relation.ADD_OR_REMOVE:
-            raise UsageError("the maximum over disjoint clients needs the add-or-remove relation")
+        if accountant.guarantee is not None and accountant.guarantee.relation is Relation.REPLACE_ONE:
+            raise UsageError("no maximum over disjoint clients under replace-one: an example may move between them")
         largest = max(largest, accountant.epsilon(delta))
     return largest
 

@@ -31,7 +31,7 @@ class PldAccountant(Composition):
     """
     >>> from fractions import Fraction
     >>> from dp.events import Guarantee, Trust, Unit
-    >>> example = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+    >>> example = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
     >>> accountant = PldAccountant()
     >>> accountant.compose(Release(Gaussian(Fraction(1)), PoissonSample(Fraction(1, 10)), example), count=100)
     >>> round(accountant.epsilon(1e-5), 2)

@@ -41,7 +41,7 @@ class RdpAccountant(Composition):
     """
     >>> from fractions import Fraction
     >>> from dp.events import Guarantee, Release, Trust, Unit
-    >>> example = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+    >>> example = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
     >>> accountant = RdpAccountant()
     >>> accountant.compose(Release(Gaussian(Fraction(2)), PoissonSample(Fraction(1, 100)), example), count=1000)
     >>> round(accountant.epsilon(1e-5), 3)

@@ -58,7 +58,7 @@ class Ledger:
     >>> import tempfile
     >>> from fractions import Fraction
     >>> from dp.events import Gaussian, PoissonSample, Relation, Release, Trust, Unit
-    >>> example = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+    >>> example = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
     >>> step = Release(Gaussian(Fraction(1)), PoissonSample(Fraction(1, 100)), example)
     >>> budget = Budget.suited(step, Fraction(2), Fraction(1, 10**5), slack=Fraction(0))
     >>> key = SigningKey(bytes(32))

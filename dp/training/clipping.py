@@ -4,6 +4,10 @@ A clipping divides the parameters into layers. In each one an example's gradient
 whole of it has a norm of at most the root of the sum of their squares. That is the sensitivity: what ``gradient_noise``
 multiplies. After a step (``after_step``) a clipping may become another one.
 
+The bound holds for the numbers that are really added, integers of a ``Grid``. The squares of the N numbers of a
+gradient are added up in float64, and their root is taken to be larger by (N + 32) 2^-52: more than all that is rounded
+on the way, in the norm, the factor and the scaled numbers, can be together.
+
 An example whose gradient is not finite counts as zero: that depends on nobody else, so the bound holds; an error would
 tell that such an example exists, and a NaN in the model would as well.
 """
@@ -21,12 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from dp.training.gradients import Gradients
-from dp.training.noise import gaussian
+from dp.training.noise import Grid, noise
 from secagg.errors import UsageError
 from secagg.prg import Rng
-
-_ROUNDING = 1e-6
-"""Norms are taken to be larger by this share: float32 sums of what has been scaled stay within the bound."""
 
 _SMALLEST, _LARGEST = 1e-12, 1e12
 """Bounds on bounds, for those that move."""
@@ -55,7 +56,7 @@ class Flat:
     def gradient_noise(self, noise_multiplier: Fraction) -> float:
         return float(noise_multiplier)
 
-    def after_step(self, within: float, expected_batch: int, rng: Rng) -> Flat:
+    def after_step(self, within: int, expected_batch: int, rng: Rng) -> Flat:
         return self
 
 
@@ -89,7 +90,7 @@ class PerLayer:
     def gradient_noise(self, noise_multiplier: Fraction) -> float:
         return float(noise_multiplier)
 
-    def after_step(self, within: float, expected_batch: int, rng: Rng) -> PerLayer:
+    def after_step(self, within: int, expected_batch: int, rng: Rng) -> PerLayer:
         return self
 
 
@@ -98,9 +99,9 @@ class Adaptive:
     """One bound over all parameters that follows the ``quantile`` of the norms (Andrew et al. 2021).
 
     After each step it is multiplied by exp(-rate (share - quantile)), where share is that of the examples within it.
-    Each example adds 1/2 or -1/2 to what is counted, noise of deviation ``count_noise`` is added, and the share is of
-    the EXPECTED batch, not of the actual one. A step charges its noise multiplier z for gradient and count together;
-    the gradient gets (z^-2 - (2 count_noise)^-2)^(-1/2) (Theorem 1), which is more than z.
+    Each example adds 1/2 or -1/2 to what is counted, discrete noise of deviation ``count_noise`` is added, and the
+    share is of the EXPECTED batch, not of the actual one. A step charges its noise multiplier z for gradient and count
+    together; the gradient gets (z^-2 - (2 count_noise)^-2)^(-1/2) (Theorem 1), which is more than z.
 
     >>> round(Adaptive(1.0, count_noise=5.0).gradient_noise(Fraction(1)), 4)
     1.005
@@ -125,10 +126,10 @@ class Adaptive:
             raise UsageError("noise_multiplier is below 2 count_noise, or nothing is left for the gradient")
         return 1 / math.sqrt(spent)
 
-    def after_step(self, within: float, expected_batch: int, rng: Rng) -> Adaptive:
-        """``within``: the sum of the halves, as yet without noise."""
-        noised = within + float(gaussian(1, self.count_noise, rng))
-        share = min(1.0, max(0.0, noised / expected_batch + 0.5))
+    def after_step(self, within: int, expected_batch: int, rng: Rng) -> Adaptive:
+        """``within``: so many examples more were within the bound than were not. Noise is on that integer."""
+        noised = within + int(noise(1, rng, (2 * Fraction(self.count_noise)) ** 2))
+        share = min(1.0, max(0.0, noised / (2 * expected_batch) + 0.5))
         clip = self.clip * math.exp(-self.rate * (share - self.quantile))
         return replace(self, clip=min(_LARGEST, max(_SMALLEST, clip)))
 
@@ -141,25 +142,36 @@ def total_bound(layers: Sequence[Layer]) -> float:
     return math.hypot(*(layer.clip for layer in layers))
 
 
-def add_clipped(gradients: Mapping[str, Gradients], layers: Sequence[Layer], totals: Mapping[str, Tensor]) -> float:
-    """Add the clipped gradients of some examples to ``totals``, in place.
+def add_clipped(
+    gradients: Mapping[str, Gradients],
+    layers: Sequence[Layer],
+    there: Tensor,
+    grid: Grid,
+    totals: Mapping[str, Tensor],
+) -> int:
+    """Add the clipped gradients of the examples that are ``there`` to ``totals``, which hold integers of ``grid``.
 
-    Returns a half for each example that was within all bounds, less a half for each that was not.
+    Returns how many more examples were within all bounds than were not; those without a finite gradient are neither.
     """
     squares = {name: gradient.squared_norms() for name, gradient in gradients.items()}
-    finite = torch.isfinite(torch.stack([*squares.values()])).all(0)
-    within = finite.clone()
+    counted = torch.isfinite(torch.stack([*squares.values()])).all(0) & there
+    within = counted.clone()
     for layer in layers:
         names = [name for name in layer.names if name in gradients]
         if not names:
             continue
-        norms = torch.stack([squares[name] for name in names]).sum(0).sqrt()[finite]
-        weights = (layer.clip / (norms * (1 + _ROUNDING))).clamp(max=1)
-        within[finite] &= norms <= layer.clip
+        numbers = sum(gradients[name].numbers for name in names)
+        norms = norms_above(torch.stack([squares[name] for name in names]).sum(0), numbers)
+        factors = torch.where(counted, grid.share(layer.clip) / norms.clamp(min=layer.clip), 0.0)
+        within &= norms <= layer.clip
         for name in names:
-            known = gradients[name] if finite.all() else gradients[name].only(finite)
-            known.add_weighted(weights, totals[name])
-    return float((within.double() - 0.5).sum())
+            gradients[name].add_scaled(factors, totals[name])
+    return int(2 * within.sum() - counted.sum())
+
+
+def norms_above(squares: Tensor, numbers: int) -> Tensor:
+    """Norms of gradients of so many numbers, in whose ``squares`` every one is rounded: not below the true ones."""
+    return squares.sqrt() * (1 + (numbers + 32) * 2.0**-52)
 
 
 def _owner(name: str) -> str:

@@ -1,37 +1,58 @@
-"""The gradients of B examples for one parameter, in the smallest form that gives exact norms and clipped sums.
+"""The gradients of B examples for one parameter, in the smallest form in which they can be clipped and added exactly.
 
 - ``Rows``: an embedding table was looked up. One gradient row for each id: O(B L d) numbers, whatever the size V of the
-  table. Ids that repeat within an example are added up before the norm is taken, exactly as its gradient would be.
+  table. Ids that repeat within an example are added up, before the norm is taken and before anything is scaled.
 - ``Products``: a weight was multiplied. An example's gradient is the sum of T outer products; its norm follows from two
   T x T Gram matrices without it ("ghost clipping": Goodfellow 2015; Li et al. 2022; Bu et al. 2023, whose book-keeping
   also spares the second backward pass).
 - ``Dense``: everything else, written out.
 
-Norms are taken in float64: Gram matrices cancel, and a norm that is found too small would break the bound.
+What is measured is what is added: ``Dense`` and coalesced ``Rows`` hold the numbers whose norm is taken in float64,
+which are then scaled, truncated towards zero and added as integers. Truncation makes nothing longer, and integers add
+up exactly, in any order: one example moves the sum by its own clipped gradient, whatever the others are.
+
+``Products`` are added by one float64 product over all examples, whose rounding is no larger than (B T + 2) 2^-53 of the
+sum of |left| |right| over all of them. That is small beside an example's norm only where its terms do not cancel, so
+an example is in the product only if its terms are together at most 2^10 times as long as their sum; others are written
+out. Then one example moves the result by its clipped norm and at most B^2 T 2^-41 of the bound more, and the truncation
+of the result by the root of its numbers, in units (``rounding`` says so before any noise is drawn).
+
+Shapes depend on nothing but the number of examples and the model: nothing is ever sorted out, only masked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from math import prod, sqrt
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+_CANCELLED = 2.0**10
+"""Terms that are together longer than so many times their sum are written out."""
+
+_AT_ONCE = 1 << 20
+"""Numbers that are scaled together, so that copies in float64 stay small."""
+
 
 class Gradients(Protocol):
+    @property
+    def numbers(self) -> int:
+        """Of one example: so many are added up for a squared norm."""
+
     def squared_norms(self) -> Tensor:
-        """(B,) float64."""
+        """(B,) float64. Not finite where an example's gradient is not."""
 
-    def add_weighted(self, weights: Tensor, total: Tensor) -> None:
-        """Add the sum of weight times gradient over the examples to ``total``, in place."""
+    def add_scaled(self, factors: Tensor, total: Tensor) -> None:
+        """Add factor times gradient of each example, as integers, to ``total``; those whose factor is 0 add nothing."""
 
-    def only(self, examples: Tensor) -> Self:
-        """Those of some examples."""
+    def add_to(self, total: Tensor) -> None:
+        """Add each example's gradient to that example's part of ``total``, (B, *shape of the parameter), float64."""
 
-    def written_out(self) -> Tensor:
-        """(B, *shape of the parameter)."""
+    def rounding(self, batch: int, limit: float) -> float:
+        """By how much more than its clipped norm, ``limit`` at most, one example of ``batch`` moves the total."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,94 +60,165 @@ class Dense:
     values: Tensor
     """(B, *shape of the parameter)"""
 
+    @property
+    def numbers(self) -> int:
+        return prod(self.values.shape[1:])
+
     def squared_norms(self) -> Tensor:
         return torch.linalg.vector_norm(self.values.flatten(1), dim=1, dtype=torch.float64).square()
 
-    def add_weighted(self, weights: Tensor, total: Tensor) -> None:
-        total += torch.tensordot(weights.to(total.dtype), self.values, 1)
+    def add_scaled(self, factors: Tensor, total: Tensor) -> None:
+        size = max(1, _AT_ONCE // max(1, self.numbers))
+        for values, some in zip(self.values.split(size), factors.split(size), strict=True):
+            total += _scaled(values, some).sum(0)
 
-    def only(self, examples: Tensor) -> Dense:
-        return Dense(self.values[examples])
+    def add_to(self, total: Tensor) -> None:
+        total += self.values
 
-    def written_out(self) -> Tensor:
-        return self.values
+    def rounding(self, batch: int, limit: float) -> float:
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
     """
-    >>> twice = Rows(torch.tensor([[2, 2, 0]]), torch.tensor([[[3.0], [4.0], [1.0]]]), table=5)
-    >>> twice.squared_norms().tolist()  # 7^2 + 1^2
-    [50.0]
+    >>> twice = Rows.of(torch.tensor([[2, 2, 0]]), torch.tensor([[[3.0], [4.0], [1.0]]]))
+    >>> round(float(twice.squared_norms()), 9)  # 7^2 + 1^2
+    50.0
     """
 
     ids: Tensor
-    """(B, n) rows of the table"""
-    values: Tensor
-    """(B, n, d)"""
-    table: int
-    """how many rows the table has"""
+    """(B, n) rows of the table, each once; after them, places that hold zeros"""
+    sums: Tensor
+    """(B, n, d) float64"""
+
+    @classmethod
+    def of(cls, ids: Tensor, values: Tensor) -> Rows:
+        """``values`` (B, n, d) belong to the rows ``ids`` (B, n), which may repeat."""
+        ordered, order = ids.sort(dim=1, stable=True)
+        place = torch.zeros_like(ids)
+        place[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]).cumsum(1)
+        back = order.argsort(1)
+        sums = torch.zeros_like(values, dtype=torch.float64)
+        sums.scatter_add_(1, place.gather(1, back).unsqueeze(2).expand_as(values), values.double())
+        return cls(torch.zeros_like(ids).scatter_(1, place, ordered), sums)
+
+    @property
+    def numbers(self) -> int:
+        return prod(self.sums.shape[1:])
 
     def squared_norms(self) -> Tensor:
-        batch = len(self.ids)
-        keys = self.ids + self.table * torch.arange(batch).unsqueeze(1)  # an id of one example
-        distinct, place = torch.unique(keys, return_inverse=True)
-        sums = torch.zeros(len(distinct), self.values.shape[2], dtype=torch.float64)
-        sums.index_add_(0, place.flatten(), self.values.flatten(0, 1).double())
-        return torch.zeros(batch, dtype=torch.float64).index_add_(0, distinct // self.table, sums.square().sum(1))
+        return Dense(self.sums).squared_norms()
 
-    def add_weighted(self, weights: Tensor, total: Tensor) -> None:
-        weighted = self.values * weights.to(total.dtype)[:, None, None]
-        total.index_add_(0, self.ids.flatten(), weighted.flatten(0, 1))
+    def add_scaled(self, factors: Tensor, total: Tensor) -> None:
+        total.index_add_(0, self.ids.flatten(), _scaled(self.sums, factors).flatten(0, 1))
 
-    def only(self, examples: Tensor) -> Rows:
-        return Rows(self.ids[examples], self.values[examples], self.table)
+    def add_to(self, total: Tensor) -> None:
+        total.scatter_add_(1, self.ids.unsqueeze(2).expand_as(self.sums), self.sums)
 
-    def written_out(self) -> Tensor:
-        batch, _, width = self.values.shape
-        dense = self.values.new_zeros(batch, self.table, width)
-        return dense.scatter_add_(1, self.ids.unsqueeze(2).expand_as(self.values), self.values)
+    def rounding(self, batch: int, limit: float) -> float:
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Products:
     """
-    >>> sample = Products(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, 4.0]]]))
-    >>> sample.squared_norms().tolist()  # |(1, 2)|^2 |(3, 4)|^2
-    [125.0]
+    >>> sample = Products.of(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, 4.0]]]))
+    >>> round(float(sample.squared_norms()), 9)  # |(1, 2)|^2 |(3, 4)|^2
+    125.0
     """
 
     left: Tensor
     """(B, T, out): gradients of the outputs"""
     right: Tensor
     """(B, T, in): inputs"""
+    squares: Tensor
+    """(B,) float64: bounds from above on the squared norms"""
+    apart: Mapping[int, Tensor]
+    """the gradients of examples whose terms cancel, by number, float64"""
+
+    @classmethod
+    def of(cls, left: Tensor, right: Tensor) -> Products:
+        wide_left, wide_right = left.double(), right.double()
+        terms = (_norms(wide_left) * _norms(wide_right)).sum(1)
+        gram = ((wide_left @ wide_left.mT) * (wide_right @ wide_right.mT)).sum((1, 2)).clamp(min=0)
+        operations = left.shape[2] + right.shape[2] + left.shape[1] ** 2 + 16
+        squares = gram + operations * 2.0**-52 * terms.square()
+        apart = dict[int, Tensor]()
+        for example in (terms > _CANCELLED * squares.sqrt()).nonzero().flatten().tolist():
+            apart[example] = wide_left[example].T @ wide_right[example]
+            squares[example] = Dense(apart[example].unsqueeze(0)).squared_norms()[0]
+        return cls(left, right, squares, apart)
+
+    @property
+    def numbers(self) -> int:
+        return prod((self.left.shape[2], self.right.shape[2]))
 
     def squared_norms(self) -> Tensor:
-        if self.left.shape[1] ** 2 > self.left.shape[2] * self.right.shape[2]:
-            return Dense(self.written_out()).squared_norms()
-        left, right = self.left.double(), self.right.double()
-        return ((left @ left.mT) * (right @ right.mT)).sum((1, 2)).clamp(min=0)
+        return self.squares
 
-    def add_weighted(self, weights: Tensor, total: Tensor) -> None:
-        weighted = self.left * weights.to(total.dtype)[:, None, None]
-        total += weighted.flatten(0, 1).T @ self.right.flatten(0, 1)
+    def add_scaled(self, factors: Tensor, total: Tensor) -> None:
+        together = factors.clone()
+        for example, gradient in self.apart.items():
+            total += _scaled(gradient.unsqueeze(0), factors[example : example + 1])[0]
+            together[example] = 0
+        left = _masked(self.left, together) * _beside(together, self.left)
+        right = _masked(self.right, together)
+        total += (left.flatten(0, 1).T @ right.flatten(0, 1)).trunc_().to(torch.int64)
 
-    def only(self, examples: Tensor) -> Products:
-        return Products(self.left[examples], self.right[examples])
+    def add_to(self, total: Tensor) -> None:
+        total.baddbmm_(self.left.double().mT, self.right.double())
 
-    def written_out(self) -> Tensor:
-        return self.left.mT @ self.right
+    def rounding(self, batch: int, limit: float) -> float:
+        terms = self.left.shape[1]
+        return float(batch * batch * terms * 2.0**-41 * limit + sqrt(self.numbers))
 
 
-def merged(parts: Sequence[Rows | Products | Dense]) -> Gradients:
-    """All uses of one parameter. Norms are of their sum: uses of one kind are joined, different ones written out."""
-    rows = [part for part in parts if isinstance(part, Rows)]
-    products = [part for part in parts if isinstance(part, Products)]
-    kinds: list[Gradients] = [part for part in parts if isinstance(part, Dense)]
-    if rows:
-        kinds.append(Rows(torch.cat([r.ids for r in rows], 1), torch.cat([r.values for r in rows], 1), rows[0].table))
+def merged(
+    dense: Sequence[Tensor],
+    looked_up: Sequence[tuple[Tensor, Tensor]],
+    products: Sequence[tuple[Tensor, Tensor]],
+    shape: Sequence[int],
+) -> Gradients:
+    """All uses of a parameter, in ``shape`` (B, *shape of the parameter).
+
+    Those of one kind are joined, different ones are written out and added up.
+    Products of more terms than the root of a gradient's numbers are written out as well: that is less work.
+    """
+    kinds: list[Gradients] = [Dense(values) for values in dense]
+    if looked_up:
+        ids, values = zip(*looked_up, strict=True)
+        kinds.append(Rows.of(torch.cat(ids, 1), torch.cat(values, 1)))
     if products:
-        kinds.append(Products(torch.cat([p.left for p in products], 1), torch.cat([p.right for p in products], 1)))
-    if len(kinds) == 1:
-        return kinds[0]
-    return Dense(torch.stack([kind.written_out() for kind in kinds]).sum(0))
+        left, right = (torch.cat(sides, 1) for sides in zip(*products, strict=True))
+        if left.shape[1] ** 2 > left.shape[2] * right.shape[2]:
+            kinds.append(Dense(left.double().mT @ right.double()))
+        else:
+            kinds.append(Products.of(left, right))
+    return kinds[0] if len(kinds) == 1 else Dense(written_out(kinds, shape))
+
+
+def written_out(kinds: Sequence[Gradients], shape: Sequence[int]) -> Tensor:
+    """Their sum, of that ``shape`` (B, *shape of the parameter), float64."""
+    total = torch.zeros(*shape, dtype=torch.float64)
+    for kind in kinds:
+        kind.add_to(total)
+    return total
+
+
+def _norms(vectors: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(vectors, dim=2)
+
+
+def _scaled(values: Tensor, factors: Tensor) -> Tensor:
+    """Each example's numbers times its factor, truncated towards zero."""
+    return (_masked(values, factors) * _beside(factors, values)).trunc_().to(torch.int64)
+
+
+def _masked(values: Tensor, factors: Tensor) -> Tensor:
+    """In float64, with zeros for examples of factor 0: what they hold may be no number."""
+    return torch.where(_beside(factors, values) > 0, values.double(), 0.0)
+
+
+def _beside(factors: Tensor, values: Tensor) -> Tensor:
+    return factors.view(-1, *[1] * (values.dim() - 1))

@@ -5,7 +5,11 @@ to assume, one example moves one gradient, then holds by construction: in-batch 
 batch-wide loss cannot slip in, position embeddings need no batch dimension, and whatever a parameter is used for
 counts. Opacus' hooks instead look at modules and guess the batch dimension; what they do not see they do not clip
 (tests/dp/training/test_opacus.py shows where that goes wrong in 1.6). The price: vmap refuses a model that branches on
-values, or indexes with a mask.
+values, indexes with a mask, or draws random numbers.
+
+"Alone" holds to the last bit for whoever keeps shapes and places: the kernels below work row by row, so what they
+compute for one example depends on the size of the batch and on its place there, but not on what else is in it
+(``dp.training.chunks`` sees to the rest).
 
 Every parameter enters as B views of itself, one for each example, whose gradients are the per-example gradients.
 Written out they are large, so table look-ups and products with a known weight are taken aside on the way: they use the
@@ -27,7 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from dp.training.gradients import Dense, Gradients, Products, Rows, merged
+from dp.training.gradients import Gradients, merged
 from secagg.errors import UsageError
 
 Loss: TypeAlias = Callable[..., Tensor]
@@ -69,23 +73,24 @@ def per_example_gradients(
             return loss
 
     with sdpa_kernel(SDPBackend.MATH):  # the only attention that torch.vmap knows
-        losses = torch.vmap(alone, randomness="different")(torch.zeros(batch), copies, examples)
+        losses = torch.vmap(alone, randomness="error")(torch.zeros(batch), copies, examples)
     inputs = [*copies.values(), *(use.output for use in uses)]
     found = (
         torch.autograd.grad(losses.sum(), inputs, allow_unused=True) if losses.requires_grad else [None] * len(inputs)
     )
-    parts = {name: list[Rows | Products | Dense]() for name in plain}
-    for name, gradient in zip(copies, found, strict=False):
-        if gradient is not None:
-            parts[name].append(Dense(gradient))
+    dense = {name: [gradient] for name, gradient in zip(copies, found, strict=False) if gradient is not None}
+    looked_up, products = ({name: list[tuple[Tensor, Tensor]]() for name in plain} for _ in range(2))
     for use, gradient in zip(uses, found[len(copies) :], strict=True):
         if use.input._version != use.version:
             raise UsageError(f"the input of {use.name} was changed in place after its use")
         if gradient is not None:
-            parts[use.name].append(use.gradients(gradient))
-    if not any(parts.values()):
+            (products if use.input.is_floating_point() else looked_up)[use.name].append(use.sides(gradient))
+    used = [name for name in plain if name in dense or looked_up[name] or products[name]]
+    if not used:
         raise UsageError("the loss does not depend on the model")
-    return {name: merged(known) for name, known in parts.items() if known}
+    return {
+        name: merged(dense.get(name, []), looked_up[name], products[name], (batch, *plain[name].shape)) for name in used
+    }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,16 +104,16 @@ class _Use:
     padding: int | None
     version: int
 
-    def gradients(self, gradient: Tensor) -> Rows | Products:
-        """What the gradient of the output says about that of the parameter."""
+    def sides(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """What the gradient of the output says about that of the parameter: ids and rows, or the sides of products."""
         batch = len(self.input)
         gradient = gradient.reshape(batch, -1, gradient.shape[-1])
         if self.input.is_floating_point():
-            return Products(gradient, self.input.detach().reshape(batch, -1, self.input.shape[-1]))
-        ids = self.input.reshape(batch, -1)
+            return gradient, self.input.detach().reshape(batch, -1, self.input.shape[-1])
+        ids = self.input.reshape(batch, -1).long()
         if self.padding is not None:
             gradient = gradient.masked_fill((ids == self.padding).unsqueeze(2), 0)
-        return Rows(ids, gradient, table=len(self.weight))
+        return ids, gradient
 
 
 class _Aside(TorchFunctionMode):

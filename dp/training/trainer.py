@@ -1,51 +1,57 @@
 """DP-SGD on one client's examples (Abadi et al. 2016), with Opacus' optimiser.
 
-    charge the steps -> for each one: Poisson sample -> gradients of each example alone -> clip -> add up
-                        -> noise from a CSPRNG -> divide by the EXPECTED batch -> the optimiser's own step
+    charge the steps -> for each one: Poisson sample -> gradients of each example alone -> clip -> integers, added up
+                        -> discrete noise from a CSPRNG -> divide by the EXPECTED batch -> the optimiser's own step
 
 Unit: one example; what an example is, is for the caller to say, and it may be all there is of one user. Relation: an
-example is added or removed. Trust: local, the client is trusted with its own noise. The guarantee covers the model
-after every step. It assumes that nobody sees the samples, and that the number of examples (so the rate) is no secret.
+example counts as zero or does not; how many there are (so the rate) is no secret. Trust: local, the client is trusted
+with its own noise. The guarantee covers the model after every step. It assumes that nobody sees the samples.
+
+What one example moves is bounded for the numbers that a computer adds, not for those on paper: the sum of a step is
+one of integers (``dp.training.noise``), into which each example goes truncated, with a norm of at most the clipping
+bound (``dp.training.clipping``), whatever its gradient is: huge, cancelling, or no number. Another example's gradient
+does not depend on it (``dp.training.chunks``). Only large products are added in floating point, with a known error, for
+which the noise is raised (``dp.training.gradients``). So the noise is never below ``noise_multiplier`` times what one
+example moves.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, Protocol, TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizerFastGradientClipping
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
-from torch.utils.data import TensorDataset, default_collate
+from torch.utils.data import TensorDataset
 
 from dp.events import Event, Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
+from dp.training.chunks import Chunks, dummies, gradients_of
 from dp.training.clipping import Clipping, add_clipped, total_bound
+from dp.training.gradients import Gradients
 from dp.training.isolate import Loss, Objective, per_example_gradients
-from dp.training.noise import gaussian
+from dp.training.noise import Grid, noise
 from dp.training.sampling import poisson_sample
 from secagg.errors import UsageError
 from secagg.prg import Rng
 
-EXAMPLE = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+EXAMPLE = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
 """What is guaranteed to whom, where nothing else is said."""
+
+_MOST_ROUNDING = 0.01
+"""By which share of the clipping bound an example may move a sum further than by its clipped gradient."""
 
 Charge: TypeAlias = Callable[[Event, int], None]
 """Records that an event will happen so many times, for good, before it returns; raises to forbid it."""
-
-
-class Examples(Protocol):
-    """A torch data set, or a list: tensors, or tuples or dicts of them, all of one shape."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class Settings:
     """
     noise_multiplier: deviation of the noise over the clipping bound; all that a step charges.
     expected_batch: examples in a batch on average; each comes by itself with probability expected_batch / examples.
-    physical_batch: examples in memory at once; a larger batch is worked off in parts, with the same result.
+    physical_batch: examples in memory at once; a larger batch is worked off in parts.
     """
 
     clipping: Clipping
@@ -85,7 +91,8 @@ class Trainer:
     """Trains ``model`` in place with ``optimizer``, which holds all of its trainable parameters.
 
     ``loss(model, *example)`` is the loss of one example, given as a batch of one. Nothing but the model comes out: the
-    losses of the examples are not private.
+    losses of the examples are not private. Nothing may be drawn in a model (dropout, sampled negatives): what is drawn
+    about an example is part of it, and follows from that example alone.
 
     ``unit``: ``Unit.USER`` when each example is one whole user, and no user is in two. It is what is charged; nothing
     here can check it.
@@ -128,45 +135,75 @@ class Trainer:
         _check_parameters(self._parameters.values(), optimizer)
         self._optimizer = PrivateOptimizer(optimizer, settings.expected_batch, _padding(model), rng)
 
+    @classmethod
+    def without_noise(
+        cls, model: nn.Module, optimizer: Optimizer, loss: Loss, settings: Settings, *, rng: Rng = os.urandom
+    ) -> Self:
+        """The same recipe, sampling and clipping and all, without noise: a reference. It promises nothing."""
+        trainer = cls(model, optimizer, loss, settings, charge=lambda event, count: None, rng=rng)
+        trainer._optimizer.drawn = lambda count: torch.zeros(count, dtype=torch.int64)
+        return trainer
+
     @property
     def settings(self) -> Settings:
         """To go on with; an adaptive bound has moved."""
         return self._settings
 
-    def run(self, examples: Examples, steps: int) -> None:
+    def run(self, examples: TensorDataset, steps: int) -> None:
         """Charge ``steps`` steps, then take them."""
         if steps < 1:
             raise UsageError(f"at least one step is taken, not {steps}")
+        if not isinstance(examples, TensorDataset):
+            raise UsageError("examples are a TensorDataset: tensors of one shape, whoever is in the data")
         _check_modules(self._objective)
-        population = len(examples)
-        sampling = self._settings.sampling(population)
-        self._settings.clipping.layers(list(self._parameters))  # refused before anything is spent
-        self._charge(Release(Gaussian(self._settings.noise_multiplier), sampling, self._guarantee), steps)
+        population, settings = len(examples), self._settings
+        sampling = settings.sampling(population)
+        chunks = Chunks.of(population, sampling.rate, settings.physical_batch)
+        settings.clipping.layers(list(self._parameters))
+        rounding = self._rehearsed(examples, chunks.size)  # all of this is refused before anything is spent
+        self._charge(Release(Gaussian(settings.noise_multiplier), sampling, self._guarantee), steps)
         for _ in range(steps):
-            self._step(examples, poisson_sample(population, sampling.rate, self._rng))
-        self._optimizer.zero_grad(set_to_none=True)  # the last sum without noise is on the parameters
+            sample = poisson_sample(population, sampling.rate, self._rng)
+            self._step(examples, chunks.filled(sample, self._rng), rounding)
+        self._optimizer.zero_grad(set_to_none=True)
 
-    def _step(self, examples: Examples, batch: NDArray[np.int64]) -> None:
+    def _rehearsed(self, examples: TensorDataset, batch: int) -> float:
+        """By which share of its clip one example of ``batch`` may move a sum further. Nobody's data are needed."""
+        try:
+            gradients = self._gradients(dummies(examples, 1))
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(f"the model cannot be trained on one example alone, of zeros: {error}") from error
+        grid = self._grid(bound=1.0, rounding=0.0)
+        further = math.hypot(*(one.rounding(batch, grid.limit) for one in gradients.values())) / grid.limit
+        if further > _MOST_ROUNDING:
+            raise UsageError(f"sums round by {further:.1%} of the clipping bound: take a smaller physical_batch")
+        return further / (1 - _MOST_ROUNDING)  # of a bound that is smaller for it
+
+    def _step(self, examples: TensorDataset, batch: list[NDArray[np.int64]], rounding: float) -> None:
         settings = self._settings
         layers = settings.clipping.layers(list(self._parameters))
-        totals = {name: torch.zeros_like(parameter) for name, parameter in self._parameters.items()}
-        within = 0.0
-        for start in range(0, len(batch), settings.physical_batch):
-            part = _fetch(examples, batch[start : start + settings.physical_batch])
-            gradients = per_example_gradients(self._objective, self._parameters, part)
-            within += add_clipped(gradients, layers, totals)
-        self._optimizer.zero_grad()
-        for name, parameter in self._parameters.items():
-            parameter.grad = totals[name]
-        self._optimizer.max_grad_norm = total_bound(layers)
-        self._optimizer.noise_multiplier = settings.clipping.gradient_noise(settings.noise_multiplier)
-        self._optimizer.step()
+        grid = self._grid(total_bound(layers), rounding)
+        totals = {name: torch.zeros_like(p, dtype=torch.int64) for name, p in self._parameters.items()}
+        within = 0
+        for chunk in batch:
+            gradients, there = gradients_of(self._gradients, examples, chunk)
+            within += add_clipped(gradients, layers, there, grid, totals)
+        self._optimizer.descend([totals[name] for name in self._parameters], grid)
         clipping = settings.clipping.after_step(within, settings.expected_batch, self._rng)
         self._settings = replace(settings, clipping=clipping)
 
+    def _gradients(self, chunk: tuple[Tensor, ...]) -> dict[str, Gradients]:
+        return per_example_gradients(self._objective, self._parameters, chunk)
+
+    def _grid(self, bound: float, rounding: float) -> Grid:
+        settings = self._settings
+        return Grid.of(settings.clipping.gradient_noise(settings.noise_multiplier), bound, rounding)
+
 
 class PrivateOptimizer(DPOptimizerFastGradientClipping):
-    """Opacus' optimiser for gradients that are clipped sums already, with noise from a CSPRNG.
+    """Opacus' optimiser for sums that are clipped already, in the integers of a grid, with discrete noise of a CSPRNG.
 
     Every coordinate is noised, the rows of a table that nobody looked up as well: which rows were, is private. Only a
     padding row stays as it is, whoever is in the data.
@@ -176,22 +213,27 @@ class PrivateOptimizer(DPOptimizerFastGradientClipping):
         self, optimizer: Optimizer, expected_batch: int, padding: Mapping[nn.Parameter, int], rng: Rng
     ) -> None:
         super().__init__(optimizer, noise_multiplier=0.0, max_grad_norm=0.0, expected_batch_size=expected_batch)
-        self._padding, self._rng = padding, rng
+        self._padding, self._grid = padding, Grid(1.0, 1.0)
+        self.drawn: Callable[[int], Tensor] = lambda count: noise(count, rng)
+
+    def descend(self, sums: Sequence[Tensor], grid: Grid) -> None:
+        """One step, by these sums, one for each parameter."""
+        self._grid = grid
+        for parameter, total in zip(self.params, sums, strict=True):
+            parameter.summed_grad = total
+        self.step()
+        self.zero_grad()  # the sums without noise go
+
+    def accumulate(self) -> None:
+        """The sums are there already."""
 
     def add_noise(self) -> None:
         for parameter in self.params:
-            noise = gaussian(parameter.numel(), self.noise_multiplier * self.max_grad_norm, self._rng)
-            noised = noise.add_(parameter.summed_grad.flatten()).to(parameter.dtype).view_as(parameter)
+            noised = parameter.summed_grad.flatten() + self.drawn(parameter.numel())
+            gradient = (noised.double() * self._grid.unit).to(parameter.dtype).view_as(parameter)
             if parameter in self._padding:
-                noised[self._padding[parameter]] = 0
-            parameter.grad = noised
-
-
-def _fetch(examples: Examples, indices: NDArray[np.int64]) -> Any:
-    if isinstance(examples, TensorDataset):
-        return examples[torch.from_numpy(indices)]
-    batch = default_collate([examples[i] for i in indices.tolist()])
-    return tuple(batch) if isinstance(batch, list) else batch
+                gradient[self._padding[parameter]] = 0
+            parameter.grad = gradient
 
 
 def _padding(model: nn.Module) -> dict[nn.Parameter, int]:
@@ -214,5 +256,7 @@ def _check_modules(model: nn.Module) -> None:
             raise UsageError(f"{name} is a BatchNorm: it mixes examples. Take GroupNorm or LayerNorm, or its eval mode")
         if isinstance(module, _NormBase) and module.training and module.track_running_stats:
             raise UsageError(f"{name} keeps statistics of the examples, without noise")
+        if isinstance(module, _DropoutNd) and module.training and module.p:
+            raise UsageError(f"{name} is an active dropout: what it draws about one example depends on others")
         if isinstance(module, nn.RNNBase):
             raise UsageError(f"{name} is a fused {type(module).__name__}: take the one in opacus.layers")

@@ -39,7 +39,7 @@ from dp.events import (
 from secagg.errors import DecodeError, UsageError
 
 DELTA = 1e-5
-EXAMPLE = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+EXAMPLE = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
 CENTRAL = Guarantee(Unit.USER, Relation.ADD_OR_REMOVE, Trust.CENTRAL)
 INSIDE = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.DISTRIBUTED)
 
@@ -301,10 +301,10 @@ def test_disjoint_clients_cost_the_maximum_and_one_user_on_them_the_sum() -> Non
     assert both.curve == pytest.approx(np.add(first.curve, second.curve))
 
 
-def test_the_maximum_needs_add_or_remove() -> None:
+def test_the_maximum_is_not_for_replaced_examples() -> None:
     accountant = RdpAccountant()
     accountant.compose(gaussian(2, None, Relation.REPLACE_ONE))
-    with pytest.raises(UsageError, match="add-or-remove"):
+    with pytest.raises(UsageError, match="replace-one"):
         disjoint([accountant], DELTA)
 
 

@@ -27,7 +27,7 @@ SURVIVORS = (20, 19, 18, 17, 16)
 """In turn."""
 
 TOGETHER = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.DISTRIBUTED)
-ALONE = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+ALONE = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
 DELTA = Fraction(1, 10**6)
 SLACK = Fraction(1, 10**8)
 NOISE = NoiseSpec(Family.SKELLAM, Fraction(6_600_000_000), dropouts=4, colluders=1, components=4)

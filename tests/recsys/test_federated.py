@@ -385,7 +385,7 @@ def test_unequal_silos_are_charged_at_the_highest_rate(tmp_path: Path) -> None:
     commit = list(ledger.entries())[2]
     assert commit["steps"]["event"]["sampling"] == {"kind": "PoissonSample", "rate": "1/2"}
     ledger.close()
-    guarantee = Guarantee(Unit.USER, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+    guarantee = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.LOCAL)
     assert PRIVATE.event([5, 9]) == Release(Gaussian(Fraction(2)), PoissonSample(Fraction(4, 9)), guarantee)
     assert PRIVATE.event([5, 9, 1]).sampling == PoissonSample(Fraction(1))
 

@@ -363,5 +363,5 @@ def test_control_a_run_that_forgets_its_checkpoint_is_seen(tmp_path: Path, monke
 
 def test_an_impossible_budget_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises((UsageError, BudgetError)):
-        go(of_kind("local", "privacy.epsilon=1e-9"), tmp_path / "run")
+        go(of_kind("local", "privacy.epsilon=1e-9", "privacy.delta=1e-12"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dp.training.clipping import Layer, add_clipped, total_bound
+from dp.training.gradients import Gradients
+from dp.training.noise import Grid
+
 
 def gradients(model: nn.Module, loss: Callable[..., Tensor], example: Sequence[Tensor]) -> dict[str, Tensor]:
     """Of one example, by itself."""
@@ -36,3 +40,14 @@ def clipped_sum(
             for name in names:
                 total[name] += factor * gradient[name].double()
     return total
+
+
+def added(
+    found: Mapping[str, Gradients], model: nn.Module, layers: Sequence[Layer], there: Tensor | None = None
+) -> tuple[dict[str, Tensor], int]:
+    """What ``add_clipped`` adds, in the units of the gradients, and its count."""
+    totals = {name: torch.zeros_like(p, dtype=torch.int64) for name, p in model.named_parameters()}
+    grid = Grid.of(1.0, total_bound(layers), 0.0)
+    batch = len(next(iter(found.values())).squared_norms())
+    within = add_clipped(found, layers, torch.ones(batch, dtype=torch.bool) if there is None else there, grid, totals)
+    return {name: total * grid.unit for name, total in totals.items()}, within

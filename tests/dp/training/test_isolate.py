@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dp.training import isolate
-from dp.training.gradients import Dense, Gradients, Products, Rows
+from dp.training.clipping import Flat
+from dp.training.gradients import Dense, Gradients, Products, Rows, written_out
 from dp.training.isolate import Objective, per_example_gradients
 from secagg.errors import UsageError
 from tests.adversarial.attack import switch_off
@@ -46,7 +47,6 @@ def gradients_of(
 def check(model: nn.Module, *examples: Tensor, loss: Callable[..., Tensor] | None = None) -> dict[str, Gradients]:
     loss = loss or (lambda model, *inputs: (model(*inputs) + 1).square().sum())
     found = gradients_of(model, *examples, loss=loss)
-    weights = torch.rand(len(examples[0]))
     wanted = [reference.gradients(model, loss, example) for example in zip(*examples, strict=True)]
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -56,13 +56,12 @@ def check(model: nn.Module, *examples: Tensor, loss: Callable[..., Tensor] | Non
         if name not in found:
             assert not single.any()
             continue
-        torch.testing.assert_close(found[name].written_out(), single)
+        torch.testing.assert_close(written_out([found[name]], single.shape), single)
         torch.testing.assert_close(found[name].squared_norms(), single.flatten(1).square().sum(1))
-        total = torch.ones_like(parameter)
-        found[name].add_weighted(weights, total)
-        torch.testing.assert_close(total, 1 + torch.tensordot(weights, single, 1))
-        some = torch.rand(len(weights)) < 0.5
-        torch.testing.assert_close(found[name].only(some).written_out(), single[some])
+        total = torch.ones_like(parameter, dtype=torch.int64)
+        factors = 1e6 * torch.rand(len(single)) * (torch.rand(len(single)) < 0.7)
+        found[name].add_scaled(factors, total)
+        torch.testing.assert_close(total.double(), 1 + torch.tensordot(factors, single, 1), rtol=1e-6, atol=BATCH)
     return found
 
 
@@ -134,7 +133,7 @@ def test_tables(padding: int | None) -> None:
     found = check(table(padding_idx=padding), ids())
     assert isinstance(found["weight"], Rows)
     if padding is not None:
-        assert not found["weight"].written_out()[:, padding].any()
+        assert not written_out([found["weight"]], (BATCH, ROWS, WIDTH))[:, padding].any()
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
@@ -161,6 +160,11 @@ def isolated_output(model: nn.Module, example: Tensor) -> Tensor:
     with isolate._Aside(torch.zeros(1), {}, {}, []):
         loss(model, example.unsqueeze(0))
     return seen[0][0]
+
+
+def test_ids_of_other_kinds() -> None:
+    for kind in (torch.int32, torch.int64):
+        check(table(), ids().to(kind))
 
 
 def test_padding_counted_from_the_end() -> None:
@@ -199,8 +203,8 @@ def test_one_table_looked_up_twice() -> None:
 
 
 def test_one_layer_used_twice() -> None:
-    model = Calls(lambda m, x: m.layer(m.layer(x).tanh()), layer=nn.Linear(4, 4))
-    assert isinstance(check(model, floats(LENGTH, 4))["layer.weight"], Products)
+    model = Calls(lambda m, x: m.layer(m.layer(x).tanh()), layer=nn.Linear(10, 10))
+    assert isinstance(check(model, floats(LENGTH, 10))["layer.weight"], Products)
 
 
 def test_tied_weights() -> None:
@@ -268,8 +272,9 @@ def test_examples_cannot_see_each_other() -> None:
 
     model = nn.Linear(3, 2)
     x, y = floats(3), floats(3)
-    alone = gradients_of(model, x[:1], y[:1], loss=loss)["weight"].written_out()
-    torch.testing.assert_close(gradients_of(model, x, y, loss=loss)["weight"].written_out()[:1], alone)
+    alone = written_out([gradients_of(model, x[:1], y[:1], loss=loss)["weight"]], (1, 2, 3))
+    together = written_out([gradients_of(model, x, y, loss=loss)["weight"]], (BATCH, 2, 3))
+    torch.testing.assert_close(together[:1], alone)
 
 
 def test_statistics_of_examples_cannot_be_kept() -> None:
@@ -287,9 +292,12 @@ def test_statistics_of_examples_cannot_be_kept() -> None:
         gradients_of(Keeps(), floats(3))
 
 
-def test_dropout_differs_between_examples() -> None:
-    found = gradients_of(nn.Sequential(nn.Dropout(0.5), nn.Linear(20, 1)), torch.ones(BATCH, 20))
-    assert len(found["1.weight"].written_out().unique(dim=0)) > 1
+def test_a_model_draws_nothing() -> None:
+    """What it drew about one example would depend on the others."""
+    noisy = Calls(lambda m, x: m.layer(x + torch.rand_like(x)), layer=nn.Linear(3, 2))
+    for model in (nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 1)), noisy):
+        with pytest.raises(RuntimeError, match="randomness"):
+            gradients_of(model, floats(3))
 
 
 def test_a_bad_example_leaves_the_others_alone() -> None:
@@ -301,7 +309,8 @@ def test_a_bad_example_leaves_the_others_alone() -> None:
     others = torch.arange(BATCH) != 2
     for name in good:
         assert not bad[name].squared_norms()[2].isfinite()
-        torch.testing.assert_close(bad[name].only(others).written_out(), good[name].only(others).written_out())
+        shape = (BATCH, *model.get_parameter(name).shape)
+        torch.testing.assert_close(written_out([bad[name]], shape)[others], written_out([good[name]], shape)[others])
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -359,9 +368,7 @@ def largest_tensor() -> int:
     model = nn.Sequential(nn.Embedding(rows, width), nn.Flatten(), nn.Linear(width * length, 1))
     with Largest() as largest:
         found = gradients_of(model, torch.randint(rows, (batch, length)))
-        total = torch.zeros(rows, width)
-        found["0.weight"].squared_norms()
-        found["0.weight"].add_weighted(torch.ones(batch), total)
+        reference.added(found, model, Flat(1.0).layers([name for name, _ in model.named_parameters()]))
     return largest.bytes // (8 * rows * width)
 
 
@@ -374,14 +381,11 @@ def test_that_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert largest_tensor() == 32
 
 
-ONE_BY_ONE = "(keys, torch.arange(keys.numel()).view_as(keys))"
-
-
 @pytest.mark.parametrize(
     ("owner", "name", "part", "instead", "test"),
     [
-        (isolate._Use, "gradients", "self.padding is not None", "False", lambda: test_tables(0)),
-        (Rows, "squared_norms", "torch.unique(keys, return_inverse=True)", ONE_BY_ONE, lambda: test_tables(None)),
+        (isolate._Use, "sides", "self.padding is not None", "False", lambda: test_tables(0)),
+        (Rows, "of", "place.gather(1, back)", "place", lambda: test_tables(None)),
         (isolate._Aside, "_use", "output.clone()", "output", test_in_place_operations_on_outputs),
         (isolate._Together, "vmap", "dim is None", "False", test_a_look_up_that_is_the_same_for_all),
     ],

@@ -1,115 +1,85 @@
-"""Seeds are fixed, so nothing varies from run to run; the thresholds are what a right sampler would exceed with the
-probability given, all together below 1e-8.
-"""
+"""The sampler itself is tested in tests/secagg; here, that training takes the law and the deviation that it charges."""
 
 from __future__ import annotations
 
 import math
 import os
-from math import erf, sqrt
+from fractions import Fraction
 
-import numpy as np
 import pytest
 import torch
+from mpmath import log
 
-from dp.training import noise
-from dp.training.noise import gaussian
+from dp.accountants.rdp import curve
+from dp.events import Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
+from dp.training import noise as module
+from dp.training.noise import DEVIATION, Grid, noise
 from secagg.errors import UsageError
 from secagg.prg import Prg
+from secagg.sampling import LARGEST_VARIANCE, discrete_gaussian
 from tests.adversarial.attack import switch_off
-
-COUNT = 1 << 19
-SEED = b"distribution of training noise ."
-_cdf = np.vectorize(lambda x: (1 + erf(x / sqrt(2))) / 2)
+from tests.reference.noise import gaussian
 
 
-def problems(samples: torch.Tensor) -> list[str]:
-    """What is wrong with standard normal samples; each item is false with probability below 1e-9."""
-    x = samples.numpy()
-    root = math.sqrt(len(x))
-    ordered = np.sort(x)[:: len(x) // 4096]  # the greatest distance on a grid is at most that of Kolmogorov
-    distance = np.abs(_cdf(ordered) - np.arange(len(x))[:: len(x) // 4096] / len(x)).max()
-    found = {
-        "distribution": distance * root > 3.3 + 1 / root,  # 2 exp(-2 * 3.3^2) < 1e-9
-        "mean": abs(x.mean()) * root > 6.2,
-        "variance": abs(np.mean(x**2) - 1) * root / sqrt(2) > 6.5,
-        "skewness": abs(np.mean(x**3)) * root / sqrt(15) > 6.5,
-        "kurtosis": abs(np.mean(x**4) - 3) * root / sqrt(96) > 7,
-        "neighbours": abs(np.mean(x[1:] * x[:-1])) * root > 6.5,
-        "blocks": abs(np.mean(x[noise._BLOCK :] * x[: -noise._BLOCK])) * root > 6.5,
-        "tail": abs(np.mean(np.abs(x) > 3.5) - 4.6526e-4) * root / 0.02157 > 7,
-    }
-    return [name for name, wrong in found.items() if wrong]
-
-
-def test_it_is_gaussian() -> None:
-    assert problems(gaussian(COUNT, 1.0, Prg(SEED))) == []
-    assert problems(gaussian(COUNT, 250.0, Prg(SEED)) / 250) == []
-
-
-@pytest.mark.parametrize(
-    ("part", "instead", "caught_by"),
-    [
-        ("deviation / 2", "deviation / 4", "variance"),  # halved
-        ("deviation / 2", "deviation / 2 * 1.02", "variance"),  # 2% off
-        ("angle.cos() + angle.sin()", "angle.cos()", "variance"),  # half of it forgotten
-        ("angle.cos() + angle.sin()", "angle.sign() * 2 ** 0.5", "mean"),
-        ("rng(SEED_BYTES)", "bytes(32)", None),
-    ],
-)
-def test_a_wrong_sampler_is_caught(
-    monkeypatch: pytest.MonkeyPatch, part: str, instead: str, caught_by: str | None
-) -> None:
-    switch_off(monkeypatch, noise, "gaussian", part, instead)
-    if caught_by is None:  # a seed that repeats
-        with pytest.raises(AssertionError):
-            differs_every_time()
-    else:
-        assert caught_by in problems(noise.gaussian(COUNT, 1.0, Prg(SEED)))
+def test_it_is_the_discrete_gaussian_of_that_deviation() -> None:
+    assert DEVIATION**2 == LARGEST_VARIANCE
+    seed = Prg(bytes(32))(32)
+    assert noise(5, Prg(bytes(32))).tolist() == discrete_gaussian(Fraction(DEVIATION) ** 2, 5, seed).tolist()
+    assert noise(5, Prg(bytes(32)), Fraction(9)).tolist() == discrete_gaussian(Fraction(9), 5, seed).tolist()
 
 
 def differs_every_time() -> None:
     """No state, hence none that a fork could copy."""
-    assert not torch.equal(noise.gaussian(100, 1.0, os.urandom), noise.gaussian(100, 1.0, os.urandom))
+    assert not torch.equal(noise(100, os.urandom), noise(100, os.urandom))
 
 
-def test_it_differs_every_time() -> None:
+def test_it_differs_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     differs_every_time()
+    switch_off(monkeypatch, module, "noise", "rng(SEED_BYTES)", "bytes(32)")
+    monkeypatch.setitem(globals(), "noise", module.noise)
+    with pytest.raises(AssertionError):
+        differs_every_time()
 
 
-def test_opacus_generator_would_repeat_after_a_fork() -> None:
-    """torch's generator is state: a copy of it, as a forked process has one, draws the same noise."""
-    state = torch.get_rng_state()
-    one = torch.normal(0, 1, (5,))
-    torch.set_rng_state(state)
-    assert torch.equal(one, torch.normal(0, 1, (5,)))
+@pytest.mark.parametrize("multiplier", [1e-3, 0.3, 1.0, 7.7, 1e5])
+@pytest.mark.parametrize("bound", [1e-12, 0.7, 1e12])
+@pytest.mark.parametrize("rounding", [0.0, 0.01])
+def test_noise_is_the_multiplier_times_what_one_example_moves(multiplier: float, bound: float, rounding: float) -> None:
+    """Exactly, in the rationals that the floats are."""
+    grid = Grid.of(multiplier, bound, rounding)
+    moved = Fraction(grid.limit) * (1 + Fraction(rounding))
+    assert moved * Fraction(multiplier) <= DEVIATION
+    assert moved * Fraction(multiplier) >= DEVIATION * (1 - Fraction(1, 10**11))
+    assert grid.limit * grid.unit == pytest.approx(bound)
 
 
-def test_a_number_is_half_the_sum_of_four_samples() -> None:
-    words = np.frombuffer(Prg(Prg(SEED)(32))(32 * 3), "<u8").reshape(2, 2, 3)
-    radius = np.sqrt(-2 * np.log(((words[0] >> np.uint64(11)) + np.uint64(1)) * 2.0**-53))
-    angle = 2 * np.pi * ((words[1] >> np.uint64(11)) * 2.0**-53)
-    four = [*(radius * np.cos(angle)), *(radius * np.sin(angle))]
-    np.testing.assert_allclose(gaussian(3, 5.0, Prg(SEED)), 5.0 * sum(four) / 2, rtol=1e-12)
+def test_layers_share_the_limit() -> None:
+    grid = Grid.of(1.0, math.hypot(0.3, 0.4), 0.0)
+    assert math.hypot(grid.share(0.3), grid.share(0.4)) == pytest.approx(grid.limit)
 
 
-@pytest.mark.parametrize("byte", [b"\x00", b"\xff"])
-def test_extreme_uniforms_give_finite_noise(monkeypatch: pytest.MonkeyPatch, byte: bytes) -> None:
-    class Stuck:
-        def update(self, data: bytes) -> bytes:
-            return byte * len(data)
-
-    monkeypatch.setattr(noise, "keystream", lambda seed: Stuck())
-    assert gaussian(10, 1.0, os.urandom).isfinite().all()
-    assert gaussian(10, 1.0, os.urandom).abs().max() <= 18
+@pytest.mark.parametrize("multiplier", [1e-7, 1e7, math.inf])
+def test_what_no_integer_can_hold_is_refused(multiplier: float) -> None:
+    with pytest.raises(UsageError, match="noise multiplier"):
+        Grid.of(multiplier, 1.0, 0.0)
 
 
-@pytest.mark.parametrize("count", [0, 1, noise._BLOCK - 1, noise._BLOCK, noise._BLOCK + 1])
-def test_any_count(count: int) -> None:
-    assert gaussian(count, 1.0, os.urandom).shape == (count,)
-
-
-@pytest.mark.parametrize(("count", "deviation"), [(-1, 1.0), (1, 0.0), (1, -1.0), (1, math.inf), (1, math.nan)])
-def test_nonsense_is_refused(count: int, deviation: float) -> None:
-    with pytest.raises(UsageError):
-        gaussian(count, deviation, os.urandom)
+@pytest.mark.parametrize("rate", [Fraction(1, 20), Fraction(1, 2), Fraction(1)])
+@pytest.mark.parametrize("shift", [1, 3, 5])
+@pytest.mark.parametrize("order", [2, 8])
+def test_integers_cost_no_more_than_what_is_charged(rate: Fraction, shift: int, order: int) -> None:
+    """With and without sampling, in both directions, on a deviation at which sums can be written out."""
+    deviation, example = 4, Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
+    half = gaussian(Fraction(deviation**2))
+    law = {x: half[abs(x)] for x in range(1 - len(half), len(half))}
+    inside = [x for x in law if x - shift in law]
+    without = [law[x] for x in inside]
+    mixed = [(1 - float(rate)) * law[x] + float(rate) * law[x - shift] for x in inside]
+    release = Release(Gaussian(Fraction(deviation, shift)), PoissonSample(rate), example)
+    [charged] = curve(release, (order,))
+    for one, other in ((mixed, without), (without, mixed)):
+        cost = sum(p**order * q ** (1 - order) for p, q in zip(one, other, strict=True))
+        assert float(log(cost)) / (order - 1) <= charged * (1 + 1e-9)
+    assert charged == pytest.approx(float(log(sum(
+        p**order * q ** (1 - order) for p, q in zip(mixed, without, strict=True)
+    ))) / (order - 1), rel=1e-6)  # fmt: skip

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import embedding
-from dp.training.clipping import Flat, PerLayer, add_clipped
+from dp.training.clipping import Flat, PerLayer
+from dp.training.gradients import written_out
 from dp.training.isolate import Objective, per_example_gradients
 from tests.dp.training import reference
 
@@ -40,7 +41,8 @@ def total(model: nn.Module, *inputs: Tensor) -> Tensor:
 
 def ours(model: nn.Module, *inputs: Tensor, loss: Callable[..., Tensor] = total) -> dict[str, Tensor]:
     found = per_example_gradients(Objective(model, loss), dict(model.named_parameters()), inputs)
-    return {name: gradient.written_out() for name, gradient in found.items()}
+    shapes = {name: (len(inputs[0]), *parameter.shape) for name, parameter in model.named_parameters()}
+    return {name: written_out([gradient], shapes[name]).float() for name, gradient in found.items()}
 
 
 def opacus(model: nn.Module, *inputs: Tensor, loss: Callable[..., Tensor] = total) -> dict[str, Tensor]:
@@ -174,9 +176,8 @@ def test_positions_clipped_by_layer() -> None:
     optimizer.clip_and_accumulate()
     wrapped.remove_hooks()
     parameters = dict(model.named_parameters())
-    totals = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     found = per_example_gradients(Objective(model, total), parameters, (ids,))
-    add_clipped(found, PerLayer({"items": 0.1, "places": 0.1}).layers(list(parameters)), totals)
+    totals, _ = reference.added(found, model, PerLayer({"items": 0.1, "places": 0.1}).layers(list(parameters)))
     wanted = reference.clipped_sum(model, total, ids.unsqueeze(1), {("items.weight",): 0.1, ("places.weight",): 0.1})
     assert model.places.weight.summed_grad.norm() == pytest.approx(0.1, rel=1e-4)
     assert wanted["places.weight"].norm() > 0.15
@@ -219,10 +220,8 @@ def test_a_weight_used_without_its_module_under_ghost_clipping() -> None:
     optimizer.accumulate()
     wrapped.remove_hooks()
     assert model.items.weight.summed_grad.norm() > 1.1
-    totals = {"items.weight": torch.zeros(6, 3)}
-    parameters = dict(model.named_parameters())
-    found = per_example_gradients(Objective(model, total), parameters, (ids,))
-    add_clipped(found, Flat(1.0).layers(["items.weight"]), totals)
+    found = per_example_gradients(Objective(model, total), dict(model.named_parameters()), (ids,))
+    totals, _ = reference.added(found, model, Flat(1.0).layers(["items.weight"]))
     assert totals["items.weight"].norm() == pytest.approx(1.0, abs=1e-5)
 
 

@@ -17,14 +17,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import TensorDataset
 
 from dp.accountants import RdpAccountant
 from dp.accountants.rdp import curve
 from dp.events import Everyone, Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
 from dp.ledger import Budget, Ledger
 from dp.training import EXAMPLE, Adaptive, Flat, PerLayer, Settings, Trainer, trainer
-from dp.training.noise import gaussian
+from dp.training.chunks import Chunks
+from dp.training.noise import DEVIATION, noise
 from dp.training.sampling import poisson_sample
 from secagg.errors import BudgetError, UsageError
 from secagg.keys import SigningKey
@@ -93,11 +94,14 @@ def on_paper(settings: Settings, steps: int, layers: dict[Sequence[str], float])
     plain, rng, data = model(), Prg(SEED), examples()
     deviation = float(settings.noise_multiplier) * math.hypot(*layers.values())
     for _ in range(steps):
-        batch = poisson_sample(COUNT, Fraction(settings.expected_batch, COUNT), rng)
+        rate = Fraction(settings.expected_batch, COUNT)
+        batch = poisson_sample(COUNT, rate, rng)
+        Chunks.of(COUNT, rate, settings.physical_batch).filled(batch, rng)
         total = reference.clipped_sum(plain, loss, [data[i] for i in batch], layers)
         with torch.no_grad():
             for name, parameter in plain.named_parameters():
-                noised = total[name] + gaussian(parameter.numel(), deviation, rng).view_as(parameter)
+                drawn = noise(parameter.numel(), rng).view_as(parameter) / DEVIATION
+                noised = total[name] + deviation * drawn
                 if name == "items.weight":
                     noised[0] = 0  # padding
                 parameter -= RATE * noised / settings.expected_batch
@@ -124,20 +128,23 @@ def test_a_run_by_layers_is_that_on_paper() -> None:
     assert_same(trained(settings, steps=5)[0], on_paper(settings, 5, LAYERS))
 
 
-TOUCHED_ROWS_ONLY = "parameter.summed_grad.flatten() + noise * (parameter.summed_grad.flatten() != 0)"
-ACTUAL_BATCH = "(setattr(self._optimizer, 'expected_batch_size', len(batch)), self._optimizer.step())"
+DRAWN = "self.drawn(parameter.numel())"
+TOUCHED_ROWS_ONLY = f"{DRAWN} * (parameter.summed_grad.flatten() != 0)"
+DESCENT = "self._optimizer.descend([totals[name] for name in self._parameters], grid)"
+ACTUAL_BATCH = f"(setattr(self._optimizer, 'expected_batch_size', sum((c >= 0).sum() for c in batch)), {DESCENT})"
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "part", "instead"),
     [
-        (trainer.PrivateOptimizer, "add_noise", "self.noise_multiplier * self.max_grad_norm", "self.max_grad_norm / 2"),
+        (trainer.PrivateOptimizer, "add_noise", DRAWN, f"{DRAWN} // 2"),
         (trainer.PrivateOptimizer, "add_noise", "parameter in self._padding", "False"),
         (Trainer, "_step", "total_bound(layers)", "layers[0].clip / 2"),
         (Trainer, "__init__", "settings.expected_batch", "settings.expected_batch + 1"),
-        (Trainer, "run", "sampling.rate", "sampling.rate / 2"),
-        (trainer.PrivateOptimizer, "add_noise", "noise.add_(parameter.summed_grad.flatten())", TOUCHED_ROWS_ONLY),
-        (Trainer, "_step", "self._optimizer.step()", ACTUAL_BATCH),
+        (Trainer, "run", "poisson_sample(population, sampling.rate, self._rng)",
+         "poisson_sample(population, sampling.rate / 2, self._rng)"),
+        (trainer.PrivateOptimizer, "add_noise", DRAWN, TOUCHED_ROWS_ONLY),
+        (Trainer, "_step", DESCENT, ACTUAL_BATCH),
     ],
 )  # fmt: skip
 def test_a_wrong_run_would_be_seen(
@@ -179,10 +186,10 @@ def test_an_empty_batch_is_a_step_of_noise() -> None:
     start, _ = trained(rng=NOBODY)
     before, deviation = model(), 0.75 * 0.5
     for name, parameter in before.named_parameters():
-        noise = gaussian(parameter.numel(), deviation, NOBODY).view_as(parameter).float()
+        drawn = (deviation * noise(parameter.numel(), NOBODY).double() / DEVIATION).view_as(parameter).float()
         if name == "items.weight":
-            noise[0] = 0
-        torch.testing.assert_close(start.get_parameter(name), parameter - RATE * noise / 4)
+            drawn[0] = 0
+        torch.testing.assert_close(start.get_parameter(name), parameter - RATE * drawn / 4)
 
 
 def test_an_adaptive_empty_batch_is_a_step_of_noise() -> None:
@@ -212,22 +219,35 @@ def test_tiny_data(count: int) -> None:
     with pytest.raises(UsageError, match=f"{count} examples are fewer than the expected batch of 4"):
         trained(data=data)
     with pytest.raises(UsageError, match="0 examples"):
-        trained(data=[])
+        trained(data=TensorDataset(*(tensor[:0] for tensor in examples().tensors)))
 
 
-def test_data_sets_of_all_kinds() -> None:
-    class Plain(Dataset[Any]):
-        def __len__(self) -> int:
-            return COUNT
+@pytest.mark.parametrize("data", [list(examples()), torch.ones(COUNT, 3)])
+def test_other_data_sets_are_refused(data: Any) -> None:
+    """What an example looks like would be known from the examples only."""
+    charged: list[Any] = []
+    with pytest.raises(UsageError, match="TensorDataset"):
+        trained(data=data, charge=lambda *charge: charged.append(charge))
+    assert not charged
 
-        def __getitem__(self, index: int) -> Any:
-            return examples()[index]
 
-    wanted, _ = trained(steps=3)
-    assert_same(trained(steps=3, data=Plain())[0], wanted)
-    assert_same(trained(steps=3, data=list(examples()))[0], wanted)
-    named = [{"ids": ids, "wanted": value} for ids, value in examples()]
-    assert_same(trained(steps=3, data=named, loss=lambda m, example: loss(m, **example))[0], wanted)
+def test_a_model_that_draws_or_fails_is_refused_before_the_charge() -> None:
+    charged: list[Any] = []
+    for wrong in (lambda m, ids, y: loss(m, ids, y) * torch.rand(1).sum(), lambda m, ids, y: m.missing):
+        with pytest.raises(UsageError, match="one example alone"):
+            trained(loss=wrong, charge=lambda *charge: charged.append(charge))
+    assert not charged
+
+
+def test_a_reference_is_the_same_recipe_without_noise() -> None:
+    start = model()
+    made = Trainer.without_noise(start, torch.optim.SGD(start.parameters(), lr=RATE), loss, SETTINGS, rng=Prg(SEED))
+    made.run(examples(), 1)
+    batch = poisson_sample(COUNT, Fraction(1, 3), Prg(SEED))
+    plain = model()
+    total = reference.clipped_sum(plain, loss, [examples()[i] for i in batch], {EVERYTHING: 0.5})
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(start.get_parameter(name), parameter - RATE * total[name].float() / 4)
 
 
 # Privacy spent
@@ -249,7 +269,7 @@ def test_charged_before_anything_is_drawn() -> None:
 
 
 def test_that_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    switch_off(monkeypatch, Trainer, "run", "self._charge(Release(Gaussian(self._settings.noise_multiplier), sampling, self._guarantee), steps)", "None")  # fmt: skip  # noqa: E501
+    switch_off(monkeypatch, Trainer, "run", "self._charge(Release(Gaussian(settings.noise_multiplier), sampling, self._guarantee), steps)", "None")  # fmt: skip  # noqa: E501
     with pytest.raises(RuntimeError, match="drawn first"):
         test_charged_before_anything_is_drawn()
 
@@ -272,7 +292,7 @@ def test_what_an_example_is_is_what_is_charged() -> None:
     users.run(examples(), 2)
     [(event, count)] = charged
     assert count == 2
-    assert event.guarantee == Guarantee(Unit.USER, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+    assert event.guarantee == Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.LOCAL)
     assert_same(start, trained(steps=2)[0])  # a word about the data, no other computation
 
 
@@ -290,8 +310,12 @@ from dp.ledger import Ledger
 from tests.dp.training.test_trainer import KEY, loss, trained
 
 def crash(model, *example):
-    os._exit(9)
+    if len(calls) == 1:  # a rehearsal without data comes before the charge
+        os._exit(9)
+    calls.append(1)
+    return loss(model, *example)
 
+calls = []
 trained(steps=5, loss=crash, charge=Ledger.open(sys.argv[1], KEY).charge)
 """
 KEY = SigningKey(b"k" * 32)
@@ -400,6 +424,7 @@ def frozen_batch_norm() -> nn.Module:
         (lambda: nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, track_running_stats=False)).eval(), "BatchNorm"),
         (lambda: nn.InstanceNorm1d(3, affine=True, track_running_stats=True), "statistics"),
         (lambda: nn.GRU(3, 3), "opacus.layers"),
+        (lambda: nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.1)), "dropout"),
         (lambda: nn.Linear(3, 1).half(), "float32 or float64"),
     ],
 )
@@ -411,7 +436,7 @@ def test_models_that_are_refused(make: Callable[[], nn.Module], message: str) ->
 
 
 def test_a_frozen_batch_norm_is_no_danger() -> None:
-    data = [torch.ones(3)] * 4
+    data = TensorDataset(torch.ones(4, 3))
     trained(start=frozen_batch_norm(), data=data, loss=lambda m, x: m(x).sum())
 
 

@@ -115,7 +115,7 @@ def test_negatives_are_what_the_user_has_not() -> None:
 
 # DP-SGD
 
-WIDE = Settings(Flat(1e6), Fraction(1, 10**12), expected_batch=len(HISTORIES))
+WIDE = Settings(Flat(4.0), Fraction(1, 2 * 10**5), expected_batch=len(HISTORIES))
 """Nothing is clipped, and noise is too little to see."""
 
 
@@ -139,7 +139,7 @@ def test_users_as_examples_have_the_gradient_of_training(loss: str, monkeypatch:
     before = rows_of(plain)
     plain.train(HISTORIES, Local(epochs=1, batch=100, rate=1.0), seed=0)
     moved = without_noise(private, HISTORIES, Unit.USER)
-    np.testing.assert_allclose(moved, before - rows_of(plain), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(moved, before - rows_of(plain), rtol=1e-3, atol=1.5e-4)
 
 
 def test_only_the_latest_events_count_under_privacy() -> None:

@@ -176,7 +176,7 @@ def test_who_teaches_nothing_moves_nothing(model: Any) -> None:
 def test_a_user_is_an_example_and_charged_as_one(model: Any) -> None:
     charged: list[Any] = []
     kept = privately(model, charge=lambda *charge: charged.append(charge))
-    user = Guarantee(Unit.USER, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+    user = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.LOCAL)
     assert charged == [(Release(Gaussian(Fraction(1)), PoissonSample(Fraction(4, len(HISTORIES))), user), 2)]
     assert kept == SETTINGS
 
