@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from recsys.config import Config, Kind, Source, Spread
 
-WHO = "who takes part: the numbers of users and clients, and how many users each client has"
+WHO = "how many users and clients there are, and users each client has"
 INTERACTIONS = "the number of interactions on each device"
 ITEMS = "the list of items, which comes from the users' events"
-HELD_OUT = "which events are held out, and which users there are, as the files of the split say"
-SILOS = "which users are in which silo, drawn by what all of them like"
+HELD_OUT = "the users and held-out events of the split's files"
+SILOS = "who is in which silo, drawn by all users' tastes"
 
 EVERYTHING = (WHO, INTERACTIONS, ITEMS, HELD_OUT, SILOS)
 """All that can be on the list of a run."""

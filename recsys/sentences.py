@@ -16,7 +16,10 @@ from recsys.prepare import Prepared
 from recsys.record import FILE, UNKNOWN, Spending
 
 USERS = "users.csv"
-SHARED = "what each run computed outside of this budget, and which others it knew of, is in its own record"
+SHARED = (
+    "what each run computed outside of this budget, what it took as public, and which others it knew of, is in its own "
+    "record"
+)
 """Where the budget is that of several runs, or there is no room for more."""
 
 _NAMED = 3
