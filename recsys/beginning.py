@@ -48,7 +48,7 @@ def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, he
     name = _key(path.read_bytes()).public.hex() if path.exists() else ""
     found = known.on(data)
     begun = before is not None or name in [one.name for one in found]
-    shared = Path(config.privacy.ledger).absolute() if config.privacy.ledger else None
+    shared = Path(config.privacy.ledger).resolve() if config.privacy.ledger else None
     sharing = [one for one in found if shared is not None and one.ledger == str(shared)]
     beside = [one for one in found if one.name != name and one not in sharing]
     if beside and not (begun or config.privacy.beside):

@@ -351,6 +351,12 @@ def test_a_run_that_shares_goes_on(tmp_path: Path, state: Path) -> None:
     assert len(replay(read(tmp_path / "shared.db")).records) == 2
 
 
+def test_a_shared_ledger_is_the_same_by_whatever_path(tmp_path: Path, state: Path) -> None:
+    begun(sharing(tmp_path, 0), tmp_path / "one", state)
+    run = begun(sharing(tmp_path / "one" / "..", 1), tmp_path / "two", state)
+    assert run.others.startswith("1 other run is charged to the same ledger")
+
+
 def test_another_ledger_is_beside_and_so_is_one_of_its_own(tmp_path: Path, state: Path) -> None:
     go(sharing(tmp_path, 0), tmp_path / "one", state)
     with pytest.raises(BudgetError, match="known on the same data"):
