@@ -82,7 +82,7 @@ def measure(config: Config, key: str, folder: Path) -> Outcome:
     """Train and measure; metrics of each user are in the folder when this returns."""
     began, spent = perf_counter(), 0.0
     if config.model.name in RULERS:
-        split, _ = data_of(config.data)
+        split, *_ = data_of(config.data)
         model = RULERS[config.model.name](**config.model.settings)
         model.fit(split.train)
     else:

@@ -147,7 +147,7 @@ def _ledger(config: Config) -> Measured:
     key, times = SigningKey(os.urandom(32)), []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.db"
-        ledger = Ledger.create(path, key, budget, user_level(Relation.ZERO_OUT), run="benchmark", elsewhere="nothing")
+        ledger = Ledger.create(path, key, budget, user_level(Relation.ZERO_OUT), run="benchmark", elsewhere="-")
         for _ in range(config.rounds):
             reserved = plan.secure_sum(20)
             times.append(_seconds(lambda: ledger.reserve(reserved)))  # noqa: B023

@@ -129,7 +129,7 @@ def run(config: Config, say: Say) -> Measured:
     """Measure what is not measured yet, and compare."""
     folder = Path(config.out)
     with kept(folder) as store:
-        split, _ = data_of(ruler(config, "ItemPop").data)
+        split, *_ = data_of(ruler(config, "ItemPop").data)
         data, users = fingerprint(split), split.train.user_count
         del split
         grid = {key_of(one, data): one for one in _cells(config, users)}

@@ -13,15 +13,15 @@ from dp.events import MAX_PARTIES, Everyone, Guarantee, Release
 from dp.noise import NoiseSpec
 from secagg.errors import UsageError
 
-_LONGEST_TEXT = 1000
+LONGEST_TEXT = 1000
 _LEAST_BITS, _MOST_BITS = 8, 64
 """Of ``secagg.ring``, which this module does not load: it is light."""
 
 
 def check_text(text: str) -> str:
     """The text, if it may stand in a ledger; ``UsageError`` if it is empty, too long or no text for that."""
-    if not 0 < len(text) <= _LONGEST_TEXT:
-        raise UsageError(f"a text has 1 to {_LONGEST_TEXT} characters")
+    if not 0 < len(text) <= LONGEST_TEXT:
+        raise UsageError(f"a text has 1 to {LONGEST_TEXT} characters")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise UsageError("half of a surrogate pair is no character")
     return text

@@ -34,9 +34,9 @@ AT_COMMIT = "survivors cohort bitmap signatures survivors_digest missing honest 
 AFTER = "release:text total:number?* total_samples:number epsilon_before:number? epsilon_after:number?"
 CHARGED = f"number:number previous:hex phase:text rdp:number?* samples:number {AFTER}"
 FIELDS = {  # of each kind of record: its fields, and what stands there (see ``need_value``)
-    "genesis": """number:number previous:hex phase:text schema:count accountant:text run:text elsewhere:text unit:text
-        relation:text trust:text epsilon:above delta:above slack:rational order:count orders:count* units:above
-        limits:integer* samples_limit:number owner:hex""",
+    "genesis": """number:number previous:hex phase:text schema:count accountant:text run:text elsewhere:text data:hex
+        unit:text relation:text trust:text epsilon:above delta:above slack:rational order:count orders:count*
+        units:above limits:integer* samples_limit:number owner:hex""",
     "reserve": CHARGED,
     "commit": CHARGED,
     "abort": f"number:number previous:hex phase:text reason:text {AFTER}",
@@ -380,8 +380,9 @@ class Audit:
         need(bounded, "a missing client takes its noise along: under distributed trust no add-or-remove")
         self.key = self.key or bytes.fromhex(body["owner"])
         need(body["owner"] == self.key.hex(), "is signed by another key")
-        need((body["schema"], body["accountant"], body["orders"]) == (2, "rdp/1", ORDERS), "is of another version")
+        need((body["schema"], body["accountant"], body["orders"]) == (3, "rdp/1", ORDERS), "is of another version")
         need(body["units"] == f"1/{UNITS}", "is in other units")
+        need(len(body["data"]) in (0, 64), "data are marked with 32 bytes, or not at all")
         self.guarantee = {name: body[name] for name in ("unit", "relation", "trust")}
         epsilon, delta, slack = (rational(body[name]) for name in ("epsilon", "delta", "slack"))
         need(epsilon <= LARGEST_EPSILON and slack < delta < 1 and body["order"] in ORDERS, "is no budget")

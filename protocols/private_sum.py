@@ -160,7 +160,7 @@ class PrivateSums:
             event = self._plan.secure_sum(self._plan.clients).worst().release(guarantee)
             budget = Budget.suited(event, epsilon, delta, slack=delta * SLACK)
             path = self._folder / f"{len(self.charged)}.db"
-            self._ledger = Ledger.create(path, self._key, budget, guarantee, run="audit", elsewhere="nothing")
+            self._ledger = Ledger.create(path, self._key, budget, guarantee, run="audit", elsewhere="made-up clients")
             self.charged.append([])
         return self._ledger
 

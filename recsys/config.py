@@ -21,6 +21,10 @@ from secagg.errors import UsageError
 from secagg.params import Adversary
 
 _DEEPEST, _LONGEST = 20, 100
+_NUMBERS_AS_TEXT = ("protocol.corrupt", "protocol.dropout", "data.valid_from", "data.test_from")
+
+FEWEST = 100
+"""The smallest number of units that delta may be made from, where it is said to be public."""
 
 
 class Source(StrEnum):
@@ -40,7 +44,7 @@ class Held(StrEnum):
     RATIO = "ratio"
     """each user's last tenth, and the tenth before"""
     TIME = "time"
-    """everybody's last tenth, and the tenth before"""
+    """everybody's last tenth, and the tenth before; or what is from ``data.test_from`` on, and ``data.valid_from``"""
 
 
 class Kind(StrEnum):
@@ -55,6 +59,15 @@ class Spread(StrEnum):
     DIRICHLET = "dirichlet"
     COLUMN = "column"
     """as a file says: ``clients.file`` with columns user and silo"""
+
+
+class Exact(StrEnum):
+    """Whether the model, and references beside it, are measured on all users' test events, outside of any guarantee."""
+
+    AUTO = "auto"
+    """unless noise in the sums is to protect users from whoever runs this (mode distributed or both), and they exist"""
+    ALWAYS = "true"
+    NEVER = "false"
 
 
 class Mode(StrEnum):
@@ -79,10 +92,16 @@ class Data:
     item: str = "item"
     time: str = ""
     rating: str = ""
+    catalogue: str = ""
+    """a table with all items there are, in a column called as ``item`` says. Without it the list of items comes from
+    the users' events; but for MovieLens it is the data set's list of titles, if that is there"""
     users: int = 2000
     """of the synthetic population"""
     items: int = 1000
     held_out: Held = Held.LAST
+    valid_from: str = ""
+    """for ``time``: moments as in the data, whole numbers or dates in quotes; with privacy on there must be some"""
+    test_from: str = ""
     seed: int = 1
 
 
@@ -122,7 +141,8 @@ class Training:
     weight_bound: int = 1
     """a silo counts as often as it has users, up to this bound"""
     measured: float = 0.05
-    """the share of the squared norm that measured values take up"""
+    """the share of the squared norm that measured values take up; 0: clients send none. Under local privacy they never
+    do: what they measure is exact, and no noise of theirs is on it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +151,9 @@ class Privacy:
     epsilon: float = 8.0
     """of the whole run; in mode both, of each of its two guarantees"""
     delta: float = 0.0
-    """0: one over the number of units to the power 1.1"""
+    """at most one over the number of units; 0: a hundredth of that"""
     n_min: int = 0
-    """a number of users that is public; 0: the number of users is"""
+    """so many units there are at least, which is public; 0: their number is"""
     clip: float = 1.0
     """of one user's gradient, in local training"""
     share: float = 0.2
@@ -142,6 +162,22 @@ class Privacy:
     """of local training in a round"""
     rate: float = 0.5
     """of these steps"""
+    data: str = ""
+    """a name for the users that the data are about, if what they are called does not say it (``recsys.others``)"""
+    ledger: str = ""
+    """a file that several runs on the same data share: ``epsilon`` is this run's part of its budget"""
+    budget: float = 0.0
+    """of that ledger, all runs together: said by the run that makes it; 0: what it has, or as much as ``epsilon``"""
+    beside: bool = False
+    """begin although other runs on the same data are known, with budgets of their own: what they cost adds up"""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    exact: Exact = Exact.AUTO
+    users: bool = False
+    """write users.csv: each user's id, and the exact rank of its held-out item. With the model and the rest of a
+    history it says which item that was"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +198,7 @@ class Config:
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
     privacy: Privacy = field(default_factory=Privacy)
+    evaluation: Evaluation = field(default_factory=Evaluation)
     protocol: Protocol = field(default_factory=Protocol)
     network: Network = field(default_factory=Network)
 
@@ -173,6 +210,27 @@ class Config:
             raise UsageError("training.rate, training.clip, privacy.rate and privacy.clip are above zero")
         if not (privacy.epsilon > 0 and 0 <= privacy.delta < 1 and privacy.n_min >= 0):
             raise UsageError("privacy.epsilon is above zero, delta from 0 to below 1, n_min not below zero")
+        if 0 < privacy.n_min < FEWEST:
+            raise UsageError(
+                f"privacy.n_min is at least {FEWEST}: delta is made from it, and is the probability with which the "
+                "guarantee may fail altogether"
+            )
+        if self.private and self.data.held_out is Held.TIME and not self.data.test_from:
+            raise UsageError(
+                "with privacy on, data.held_out = time needs data.valid_from and data.test_from: a moment that follows "
+                "from all users' events would let one user move what is held out of others"
+            )
+        if self.data.catalogue and self.data.source is Source.SYNTHETIC:
+            raise UsageError("data.catalogue is for files: the made-up population has data.items items")
+        if bool(self.data.valid_from) != bool(self.data.test_from):
+            raise UsageError("data.valid_from and data.test_from go together")
+        if self.data.test_from and self.data.held_out is not Held.TIME:
+            raise UsageError("data.valid_from and data.test_from are for data.held_out = time")
+        if self.locally and training.measured not in (0.0, Training().measured):
+            raise UsageError(
+                f"training.measured is of no use with privacy.mode = {privacy.mode}: what clients measure would leave "
+                "them without noise of their own, so they do not send it"
+            )
         if not 0 < privacy.share <= 1 or privacy.steps < 1:
             raise UsageError("privacy.share is above 0 and at most 1, and there is at least one step")
         if training.proximal < 0 or self.protocol.workers < 1:
@@ -183,8 +241,31 @@ class Config:
             raise UsageError("training.weight_bound is 1 with noise in the sum: every client counts once")
         if self.clients.kind is Kind.SILOS and self.clients.count < 2:
             raise UsageError("clients.count is at least 2: a sum of one silo is that silo's update")
-        if privacy.mode in (Mode.LOCAL, Mode.BOTH) and self.clients.kind is Kind.DEVICES and self.model.name != "mf":
+        if self.locally and self.clients.kind is Kind.DEVICES and self.model.name != "mf":
             raise UsageError("on devices only mf can be trained locally under privacy (its unit is one interaction)")
+        if privacy.ledger and privacy.mode not in (Mode.LOCAL, Mode.DISTRIBUTED):
+            raise UsageError("privacy.ledger is for one guarantee: with privacy.mode local or distributed")
+        if privacy.budget and not (privacy.ledger and privacy.budget >= privacy.epsilon):
+            raise UsageError("privacy.budget is that of privacy.ledger, and not below this run's part, privacy.epsilon")
+        if self.evaluation.users and not self.measured_exactly:
+            raise UsageError("evaluation.users needs evaluation.exact = true")
+
+    @property
+    def measured_exactly(self) -> bool:
+        """Whether anything is computed from exact data of all users."""
+        if self.evaluation.exact is not Exact.AUTO:
+            return self.evaluation.exact is Exact.ALWAYS
+        return self.data.source is Source.SYNTHETIC or self.privacy.mode in (Mode.NONE, Mode.LOCAL)
+
+    @property
+    def private(self) -> bool:
+        """Whether anything is promised."""
+        return self.privacy.mode is not Mode.NONE
+
+    @property
+    def locally(self) -> bool:
+        """Whether what leaves a client is to be private already."""
+        return self.privacy.mode in (Mode.LOCAL, Mode.BOTH)
 
     @classmethod
     def load(cls, path: Path, changes: Sequence[str] = ()) -> Config:
@@ -271,11 +352,13 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _parsed(hint, value, f"{where}.")  # type: ignore[arg-type]
     if hint == Mapping[str, Any]:
         return dict(value) if isinstance(value, dict) else _wrong(where, "a section", value)
+    if hint is Exact and type(value) is bool:
+        return Exact(str(value).lower())
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         if value not in [one.value for one in hint]:
             _wrong(where, " or ".join(one.value for one in hint), value)
         return hint(value)
-    if hint is str and where in ("protocol.corrupt", "protocol.dropout") and isinstance(value, int | float):
+    if hint is str and where in _NUMBERS_AS_TEXT and type(value) in (int, float):
         return str(value)
     if hint is float and type(value) is int:
         value = float(value)

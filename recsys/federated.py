@@ -1,6 +1,6 @@
 """Rounds of federated training: a model's one vector goes out, the sum of what clients changed about it comes back.
 
-    cohort -> each client: measure the model on held-out events of its own users, train, clip, [change | measured]
+    cohort -> each client: train, clip; measure the model on held-out events of its own users; [change | measured]
            -> one secure sum, with noise inside it or not -> mean over a constant -> the server's optimiser
 
 The two ways of being private can be had together:
@@ -8,9 +8,10 @@ The two ways of being private can be had together:
     distributed  the sum is noised (``noise``). What counts as one unit is a client, hence each of its users; measured
                  values are coordinates of the same vector, under the same noise and the same charge.
     local        each client trains with DP-SGD (``LocalPrivacy``), so what it sends is private already, whoever sees
-                 it. Measured values are not: they are exact, and known in sum only.
+                 it. For that it sends nothing else: measured values would be exact, and are refused.
 
-What the server knows is a ``Round``. Nothing here selects anything by what was measured.
+Without either, measured values are exact, and known in sum only. What the server knows is a ``Round``. Nothing here
+selects anything by what was measured.
 """
 
 from __future__ import annotations
@@ -61,10 +62,11 @@ class PrivatelyTrained(SharedModel, Protocol):
         rate: float,
         *,
         unit: Unit,
-        charge: Callable[..., None],
+        charge: Callable[..., None] | None,
         seed: int,
         rng: Rng,
-    ) -> Settings: ...
+    ) -> Settings:
+        """``charge`` None: the same recipe without noise. It is a reference, and private it is not."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,6 +187,7 @@ class Federation:
         noise: Callable[[int], NoiseSpec] | None = None,
         local_privacy: LocalPrivacy | None = None,
         ledger: Ledger | None = None,
+        noiseless: bool = False,
         participation: Participation | None = None,
         optimiser: Optimiser | None = None,
         secret: bytes,
@@ -193,13 +196,16 @@ class Federation:
         if noise is not None and terms.weight_bound > 1:
             raise UsageError("with noise in the sum every client counts once")
         self._model, self._fleet, self._adder, self._terms = model, fleet, adder, terms
-        if (local_privacy is None) != (ledger is None):
+        if (local_privacy is None or noiseless) != (ledger is None):
             raise UsageError("local training under privacy is charged to a ledger, and only that")
-        self._encoding, self._noise = encoding, noise
+        if local_privacy is not None and terms.measured:
+            raise UsageError("what a client measures would leave it without noise of its own: it sends what it trained")
+        self._encoding, self._noise, self._noiseless = encoding, noise, noiseless
         self._local_privacy, self._ledger = local_privacy, ledger
         self._participation = participation or Participation()
         self._optimiser = optimiser or Optimiser()
         self._secret, self._seed = secret, seed
+        self._run = derive(secret, labels.SIMULATED, b"run").hex()[:16]  # runs may share a ledger
         model.begin(fleet.train.item_count, seed)
         self.state = State(model.vector)
         if encoding.length != terms.length(len(self.state.vector)):
@@ -236,7 +242,7 @@ class Federation:
             "training",
             cohort,
             self._encoding,
-            None if self._noise is None else self._noise(len(cohort)),
+            None if self._noise is None or self._noiseless else self._noise(len(cohort)),
             sha256(self.state.vector.tobytes()).digest(),
             {name: self._weight(name) for name in cohort},
         )
@@ -249,7 +255,7 @@ class Federation:
         private, ledger = self._local_privacy, self._ledger
         if private is not None and ledger is not None:
             event = private.event(self._fleet.examples(cohort, private.unit))
-            steps = Steps(f"round {number}", event, private.steps)
+            steps = Steps(f"round {number} of {self._run}", event, private.steps)
             ledger.reserve(steps)
             ledger.commit(steps)
 
@@ -300,7 +306,7 @@ class Federation:
             private.steps,
             private.rate,
             unit=private.unit,
-            charge=charged,
+            charge=None if self._noiseless else charged,
             seed=seed,
             rng=rng,
         )

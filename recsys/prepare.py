@@ -8,7 +8,6 @@ from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction
 from functools import lru_cache
 from importlib import import_module
-from math import floor, log10
 from typing import Any, cast
 
 import numpy as np
@@ -27,8 +26,10 @@ from recsys.federated import Federation, Fleet, LocalPrivacy, Terms
 from recsys.models.private_sums import Sums
 from recsys.models.recommender import Local, Recommender, SharedModel
 from recsys.optimisers import Optimiser
+from recsys.others import identity
 from recsys.participation import Draw, Participation
 from recsys.private import RING_BITS, sums_of
+from recsys.public import taken_as_public
 from recsys.record import Round
 from recsys.secure import Adder, Deployment
 from secagg.encoding import Encoding
@@ -52,10 +53,28 @@ _NEARLY = 0.998
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """What all of a run is going to cost at most: so many releases, for which so many samples are drawn."""
+
+    event: Release
+    count: int
+    samples: int = 0
+
+    @property
+    def charge(self) -> Charge:
+        return Charge.of(self.event, self.count, self.samples)
+
+    def suited(self, budget: Budget, epsilon: float) -> Budget:
+        """The same for another epsilon."""
+        return Budget.suited(self.event, Fraction(str(epsilon)), budget.delta, budget.slack)
+
+
+@dataclass(frozen=True, slots=True)
 class Distributed:
     """Noise inside the sums."""
 
     found: Calibration
+    planned: Planned
     budget: Budget
     guarantee: Guarantee
 
@@ -65,6 +84,7 @@ class Locally:
     """Noise in local training; ``share`` of a client's users are in a batch, and there are so many steps a round."""
 
     settings: Settings
+    planned: Planned
     budget: Budget
     guarantee: Guarantee
 
@@ -74,7 +94,9 @@ class Prepared:
     config: Config
     split: Split
     notes: tuple[str, ...]
-    """what people should know of the data"""
+    """what people should know of the data, for whoever has them: these are exact counts over users"""
+    taken_as_public: tuple[str, ...]
+    """``recsys.public``"""
     fleet: Fleet
     deployment: Deployment
     participation: Participation
@@ -83,6 +105,11 @@ class Prepared:
     """of what a client sends in training, without noise; None for a model made of sums"""
     distributed: Distributed | None
     locally: Locally | None
+
+    @property
+    def data(self) -> bytes:
+        """Which data a run is about."""
+        return identity(self.config, self.split.train.user_ids)
 
     @property
     def in_rounds(self) -> bool:
@@ -111,11 +138,19 @@ class Prepared:
         return fitted[1]
 
     def public(self) -> Prepared:
-        """The same without privacy: the twin."""
+        """The same without privacy."""
         return replace(self, distributed=None, locally=None)
 
-    def federation(self, model: SharedModel, adder: Adder, secret: bytes, ledger: Ledger | None = None) -> Federation:
-        """``ledger`` is for local training under privacy."""
+    def federation(
+        self,
+        model: SharedModel,
+        adder: Adder,
+        secret: bytes,
+        ledger: Ledger | None = None,
+        *,
+        noiseless: bool = False,
+    ) -> Federation:
+        """``ledger`` is for local training under privacy; ``noiseless`` for a reference of the same recipe."""
         training, privacy, locally = self.config.training, self.config.privacy, self.locally
         return Federation(
             model,
@@ -128,6 +163,7 @@ class Prepared:
             if locally is None
             else LocalPrivacy(locally.settings, privacy.share, privacy.steps, privacy.rate, locally.guarantee.unit),
             ledger=ledger,
+            noiseless=noiseless,
             participation=self.participation,
             optimiser=_optimiser(training),
             secret=secret,
@@ -144,7 +180,7 @@ class Prepared:
 
 def prepare(config: Config) -> Prepared:
     """``UsageError``: this cannot be done. ``BudgetError``: not within this budget."""
-    data, notes = data_of(config.data)
+    data, notes, catalogue = data_of(config.data)
     fleet = fleet_of(config, data)
     deployment = Deployment(
         config.protocol.name, config.protocol.adversary, config.protocol.corrupt, config.protocol.dropout
@@ -156,10 +192,10 @@ def prepare(config: Config) -> Prepared:
     planned = participation.planned(len(fleet.names))
     deployment.parameters(planned), _optimiser(training)  # refused here, if at all
     local = Local(training.epochs, training.batch, training.rate, training.proximal)
-    terms = Terms(local, training.clip, training.measured, training.weight_bound)
+    terms = Terms(local, training.clip, 0.0 if config.locally else training.measured, training.weight_bound)
     model, plain = model_of(config), None
     if made_of_sums(model):
-        if config.privacy.mode in (Mode.LOCAL, Mode.BOTH):
+        if config.locally:
             raise UsageError(f"{config.model.name} has no local training: its privacy is distributed, or none")
         if participation.draw is not Draw.EVERYONE:
             raise UsageError(f"{config.model.name} is made of sums over all clients: training.draw is everyone")
@@ -175,9 +211,10 @@ def prepare(config: Config) -> Prepared:
     distributed, locally = None, None
     if config.privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH):
         distributed = _distributed(config, deployment, planned, length, data, in_rounds=plain is not None)
-    if config.privacy.mode in (Mode.LOCAL, Mode.BOTH):
+    if config.locally:
         locally = _locally(config, fleet, data)
-    return Prepared(config, data, notes, fleet, deployment, participation, terms, plain, distributed, locally)
+    public = taken_as_public(config, catalogue=catalogue)
+    return Prepared(config, data, notes, public, fleet, deployment, participation, terms, plain, distributed, locally)
 
 
 def made_of_sums(model: Recommender) -> bool:
@@ -192,38 +229,56 @@ def _optimiser(training: Training) -> Optimiser:
 
 
 @lru_cache(1)
-def data_of(data: Data) -> tuple[Split, tuple[str, ...]]:
-    """The split, and what to say of it."""
+def data_of(data: Data) -> tuple[Split, tuple[str, ...], bool]:
+    """The split, what to say of it, and whether its items are those of a list that no user's events have made."""
+    columns = {"user": data.user, "item": data.item, "time": data.time, "rating": data.rating}
+    listed = tables.catalogue(data.catalogue, item=data.item) if data.catalogue else None
     if data.source is Source.SPLIT:
-        found = Split.load(
-            data.train, data.valid, data.test, user=data.user, item=data.item, time=data.time, rating=data.rating
-        )
-        return found, tuple(found.report())
+        found = Split.load(data.train, data.valid, data.test, **columns, catalogue=listed)
+        return found, tuple(found.report()), listed is not None
     if data.source is Source.SYNTHETIC:
-        events, said = synthetic.population(data.users, data.items, data.seed), ["a made-up population"]
+        events, said, given = synthetic.population(data.users, data.items, data.seed), ["a made-up population"], True
     else:
         loaded = (
-            movielens.load(download.fetch(data.download, data.path) if data.download else data.path)
+            movielens.load(download.fetch(data.download, data.path) if data.download else data.path, catalogue=listed)
             if data.source is Source.MOVIELENS
-            else tables.load(data.path, user=data.user, item=data.item, time=data.time, rating=data.rating)
+            else tables.load(data.path, **columns, catalogue=listed)
         )
-        events, said = loaded.interactions, loaded.report()
+        events, said, given = loaded.interactions, loaded.report(), loaded.from_catalogue
     rules: dict[Held, Callable[[Interactions], Split]] = {
         Held.LAST: split.leave_last_out,
         Held.RATIO: split.by_ratio,
-        Held.TIME: split.by_time,
+        Held.TIME: _by_moments(data) if data.test_from else split.by_time,
     }
     divided = rules[data.held_out](events)
-    return divided, (*said, *divided.report())
+    return divided, (*said, *divided.report()), given
+
+
+def _by_moments(data: Data) -> Callable[[Interactions], Split]:
+    """Tables keep dates as microseconds, MovieLens and the made-up population as seconds."""
+    unit = 1 if data.source is Source.TABLE else 10**6
+    moments = []
+    for name, text in (("valid_from", data.valid_from), ("test_from", data.test_from)):
+        try:
+            moment, is_date = tables.moment_of(text)
+        except ValueError as error:
+            raise UsageError(f"data.{name}: {error}") from None
+        moments.append(moment // unit if is_date else moment)
+    return lambda events: split.by_time(events, *moments, fractions=False)
 
 
 def fleet_of(config: Config, data: Split) -> Fleet:
-    """Clients by number: what users are called stays with them."""
+    """Clients by number: what users are called stays with them.
+
+    With privacy on, devices without an event to train on take part, too: otherwise what one user did would say how many
+    clients there are, and renumber others.
+    """
     clients: Clients = config.clients
     train = data.train
     if clients.kind is Kind.DEVICES:
-        having = np.flatnonzero(np.diff(train.starts) > 0)
-        members = tuple(having.reshape(-1, 1))
+        everybody = np.arange(train.user_count)
+        present = everybody if config.private else everybody[np.diff(train.starts) > 0]
+        members = tuple(present.reshape(-1, 1))
     elif clients.spread is Spread.COLUMN:
         members = partition.natural(train, tables.mapping(clients.file, user="user", silo="silo")).members
     else:
@@ -251,13 +306,26 @@ def model_of(config: Config) -> Recommender:
 # Privacy
 
 
-def delta_of(privacy: Privacy, users: int) -> Fraction:
-    """As asked for, or one over a public number of users to the power 1.1: three digits, rounded down."""
+def delta_of(privacy: Privacy, units: int) -> Fraction:
+    """As asked for, or 1 / (100 n) for a public number n of units: three digits, rounded down.
+
+    Delta is the probability with which the guarantee may fail altogether, and a mechanism that publishes one unit of n
+    at random has delta 1/n: so more than 1/n is refused.
+
+    >>> float(delta_of(Privacy(), 610)), float(delta_of(Privacy(n_min=600), 610))
+    (1.63e-05, 1.66e-05)
+    """
+    public = privacy.n_min or units
     if privacy.delta:
-        return Fraction(str(privacy.delta))
-    value = Decimal(privacy.n_min or users) ** Decimal("-1.1")
-    unit = Decimal(1).scaleb(floor(log10(value)) - 2)
-    return Fraction(value.quantize(unit, ROUND_FLOOR))
+        asked = Fraction(str(privacy.delta))
+        if asked > Fraction(1, public):
+            raise UsageError(
+                f"privacy.delta = {privacy.delta:g} is more than one over the number of units, {public}: publishing "
+                "one of them whole, at random, would be as private"
+            )
+        return asked
+    value = 1 / (100 * Decimal(public))
+    return Fraction(value.quantize(Decimal(1).scaleb(value.adjusted() - 2), ROUND_FLOOR))
 
 
 def _distributed(
@@ -284,7 +352,9 @@ def _distributed(
     )
     event = Release(mechanism, Everyone(), guarantee)
     budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
-    return Distributed(found, budget, guarantee)
+    rounds = config.training.rounds if in_rounds else 1
+    samples = rounds * planned * found.encoding.coordinates * (1 + kind.components)
+    return Distributed(found, Planned(event, rounds, samples), budget, guarantee)
 
 
 def _locally(config: Config, fleet: Fleet, data: Split) -> Locally:
@@ -301,5 +371,6 @@ def _locally(config: Config, fleet: Fleet, data: Split) -> Locally:
     )
     event = Release(Gaussian(z), sampling, guarantee)
     budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
-    Filter.of(budget).reserve("all rounds", Charge.of(event, steps))  # refused here, if at all
-    return Locally(Settings(Flat(privacy.clip), z, 1), budget, guarantee)
+    planned = Planned(event, steps)
+    Filter.of(budget).reserve("all rounds", planned.charge)  # refused here, if at all
+    return Locally(Settings(Flat(privacy.clip), z, 1), planned, budget, guarantee)

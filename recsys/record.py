@@ -1,6 +1,7 @@
 """What a run leaves behind for people: one JSON file, from which the report is drawn.
 
-It holds no model, no key and nothing about one user; the ledger beside it says what was spent, and on what.
+It holds no model, no key and no line about one user; exact quality, where it was asked for, is a statistic over all of
+them that no budget covers (``Run.outside``). The ledger beside it says what was spent, and on what.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from secagg.errors import StorageError, UsageError
 
 FILE = "run.json"
 """How the record is called in the directory of a run."""
+
+
+UNKNOWN = "other runs on these data: not known here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How good one model is in the end, over all users, outside of any guarantee."""
+    """How good one model is in the end, exactly, over all users: outside of any guarantee."""
 
     name: str
     metrics: Mapping[str, float]
@@ -60,7 +64,7 @@ class Spending:
     """What is promised to whom. The guarantee's words are those of ``dp.events``."""
 
     ledger: str
-    """its file, beside this one"""
+    """its file, beside this one; or a path, where runs share a ledger: then all that is said is about all of them"""
     unit: str
     relation: str
     trust: str
@@ -70,6 +74,10 @@ class Spending:
     colluders: int = 0
     words: str = ""
     """one sentence for people"""
+    key: str = "ledger.pub"
+    """the file with the ledger's public key, beside this one or a path"""
+    part: float | None = None
+    """of a budget that is shared: what this run was planned for"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +85,23 @@ class Run:
     title: str
     config: Mapping[str, Any]
     data: Mapping[str, Any]
-    """"users", "items", "events", "clients", "source" ..."""
+    """"users", "items", "clients", "source"; and, without privacy, counts of events and what was left out"""
     protocol: Mapping[str, Any]
     """"name", "clients", "threshold", "degree", "adversary", "min_contributors" ..."""
     mode: str
     """"none", "local", "distributed" or "both" """
     measured_under: str
-    """what protects the values ``Round.measured``, in words"""
+    """what protects the values ``Round.measured``, or that clients send none, in words"""
+    public: tuple[str, ...] = ()
+    """what the promises take as public (``recsys.public``)"""
     spendings: tuple[Spending, ...] = ()
+    outside: tuple[str, ...] = ()
+    """what was computed from users' data and is in no budget"""
+    others: str = UNKNOWN
+    """what is known of other runs on the same data"""
     rounds: tuple[Round, ...] = ()
     results: tuple[Result, ...] = ()
-    """of the run's own model last; before it ItemPop, the twin without privacy ..."""
+    """of the run's own model last; before it ItemPop and references. None where nothing is measured exactly"""
     ended: str = ""
     """why it stopped; empty while it goes on"""
     machine: Mapping[str, Any] = field(default_factory=dict)
@@ -108,6 +122,8 @@ class Run:
         try:
             fields["rounds"] = tuple(_checked(Round, entry) for entry in fields["rounds"])
             fields["results"] = tuple(_checked(Result, entry) for entry in fields["results"])
+            fields["outside"] = tuple(fields["outside"])
+            fields["public"] = tuple(fields["public"])
             fields["spendings"] = tuple(_checked(Spending, entry) for entry in fields["spendings"])
             return _checked(cls, fields)
         except (KeyError, TypeError):
@@ -131,11 +147,12 @@ def _checked(kind: type[T], fields: Mapping[str, Any]) -> T:
     return kind(**fields)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Replace a file so that after a crash it is the old one or the new one; on the disk when this returns."""
     draft = path.with_name(f".{path.name}.draft")
     try:
-        with draft.open("wb") as file:
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

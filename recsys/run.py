@@ -1,46 +1,45 @@
 """A run: from a configuration to a model, a ledger and a record, in one directory.
 
-Everything is tried out before anything is written (``prepare``). Then the secret and the ledgers are made, rulers and
-the twin without privacy are measured, and round follows round, each followed by a checkpoint. A run that was killed
-goes on with the same call, in the sum in which it was; it is the run that it would have been.
+Everything is tried out before anything is written (``prepare``), and other runs on the same data are looked for
+(``recsys.others``). Then the secret and the ledgers are made, references are measured beside the run if anything is
+measured exactly, and round follows round, each followed by a checkpoint. A run that was killed goes on with the same
+call, in the sum in which it was; it is the run that it would have been.
 
     config.json   what was asked for               run.json         what came out, for people (``recsys.record``)
     secret.key    all randomness of the parties    ledger.db        what was spent (and local.db: in local training,
     ledger.pub    the key of the ledgers                            if the sums are noised, too)
     model.npz     the model in the end             checkpoint.npz   the model between two rounds
-    users.csv     metrics for each user            begun.json       the sums that were begun, and of what
+    users.csv     metrics for each user, if asked  begun.json       the sums that were begun, and of what
+
+Runs that share a ledger (``privacy.ledger``) have none of their own: beside shared.db lie the secret of whoever may
+write it, shared.key, and its public key, shared.pub.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
-from dp.events import Guarantee, Unit
-from dp.filter import Budget
-from dp.ledger import Ledger
 from protocols.engines.local import Threads
-from recsys.config import Config, Mode
+from recsys.beginning import Begun, begin, there
+from recsys.config import Mode
 from recsys.data.negatives import frozen
 from recsys.federated import METRICS, State
 from recsys.metrics.ranking import Evaluation, evaluate
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Recommender, SharedModel
 from recsys.models.store import Stored, save
+from recsys.others import Others
 from recsys.prepare import Prepared
 from recsys.private import LearnsFromSums
-from recsys.record import FILE, Result, Round, Run, Spending, write_whole
+from recsys.record import Result, Round, Run, write_whole
 from recsys.secure import Adder, SecureAdder
-from secagg import labels
-from secagg.errors import BudgetError, StorageError, ThresholdError, UsageError
-from secagg.keys import KEY_BYTES, SigningKey, derive
+from recsys.sentences import PLAIN, USERS, WHOLE, WITHOUT_NOISE, measured_under, outside, spending
+from secagg.errors import BudgetError, ThresholdError
 
-LEDGER, LOCAL_LEDGER = "ledger.db", "local.db"
 NEGATIVES = 99
 _ATTEMPTS = 5
 """Sums given up one after another, until the run is."""
@@ -50,14 +49,25 @@ Watch = Callable[[Run], None]
 
 
 def train(
-    prepared: Prepared, folder: Path, *, twin: Adder, machine: Mapping[str, Any], watch: Watch = lambda run: None
+    prepared: Prepared,
+    folder: Path,
+    *,
+    ideal: Adder,
+    machine: Mapping[str, Any],
+    others: Others,
+    watch: Watch = lambda run: None,
 ) -> Run:
-    """Begin a run in ``folder``, or go on with it. ``twin`` adds up for the twin without privacy, in the clear."""
-    before = _claim(folder, prepared.config)
-    if before is not None and before.ended:
-        return before
+    """Begin a run in ``folder``, or go on with it. ``ideal`` adds up in the clear, for references beside the run.
+
+    ``BudgetError``: other runs on the same data are known, or the budget that they share is spent.
+    """
     with ExitStack() as held:
-        return _Running(prepared, folder, machine, watch, held, before).run(twin)
+        before = there(folder, prepared.config)
+        if before is not None and before.ended:
+            return before
+        with others.locked() as known:
+            begun = begin(prepared, folder, before, known, held)
+        return _Running(prepared, folder, machine, watch, begun, before).run(ideal)
 
 
 class _Running:
@@ -67,27 +77,20 @@ class _Running:
         folder: Path,
         machine: Mapping[str, Any],
         watch: Watch,
-        held: ExitStack,
+        begun: Begun,
         before: Run | None,
     ) -> None:
         self._prepared, self._folder, self._watch = prepared, folder, watch
-        self._secret = _secret(folder)
-        key = SigningKey(derive(self._secret, labels.SIMULATED, b"ledger"))
-        write_whole(folder / "ledger.pub", f"{key.public.hex()}\n".encode())
-        self._ledgers: dict[Mode, Ledger] = {}
-        for mode, name, budget, guarantee in _budgets(prepared):
-            self._ledgers[mode] = held.enter_context(
-                _ledger(folder / name, key, budget, guarantee, prepared.config.title)
-            )
-        self._record = _record(prepared, machine)
+        self._secret, self._ledgers = begun.secret, begun.ledgers
+        self._record = _record(prepared, begun, machine)
         if before is not None:
             self._record = replace(self._record, rounds=before.rounds, results=before.results)
-        negatives = prepared.split.train.item_count > 10 * NEGATIVES
+        negatives = prepared.config.measured_exactly and prepared.split.train.item_count > 10 * NEGATIVES
         self._negatives = frozen(prepared.split, NEGATIVES, seed=prepared.config.seed) if negatives else None
 
-    def run(self, twin: Adder) -> Run:
+    def run(self, ideal: Adder) -> Run:
         prepared = self._prepared
-        self._say(results=self._record.results or (self._rule("ItemPop", ItemPop()), self._twin(twin)))
+        self._say(results=self._record.results or self._references(ideal))
         adder = SecureAdder(
             prepared.deployment,
             self._secret,
@@ -107,10 +110,9 @@ class _Running:
             if not (prepared.in_rounds and any(one.survivors for one in self._record.rounds)):
                 raise
             ended = f"the budget is spent: {error}"
-        save(cast(Stored, model), self._folder / "model.npz", prepared.split.train.item_ids)
-        found = self._measured(model)
-        found.write_csv(self._folder / "users.csv", prepared.split.train.user_ids)
-        self._say(results=(*self._record.results, self._result("this run", model, found)), ended=ended)
+        items = prepared.split.train.item_ids
+        save(cast(Stored, model), self._folder / "model.npz", items, prepared.taken_as_public)
+        self._say(results=(*self._record.results, *self._own(model)), ended=ended)
         return self._record
 
     def _train(self, model: SharedModel, adder: Adder) -> None:
@@ -142,25 +144,47 @@ class _Running:
         exact = self._exact(model)
         self._say(rounds=(*self._record.rounds[:-1], replace(self._record.rounds[-1], exact=exact)))
 
-    # Measuring, by whoever sees everything
+    # Measuring, by whoever sees everything: only where that was asked for
 
-    def _twin(self, adder: Adder) -> Result:
-        """The same without privacy, once."""
+    def _references(self, adder: Adder) -> tuple[Result, ...]:
+        """What the run can be compared with, each called what it is. None of them is private."""
         prepared = self._prepared
-        model = prepared.model()
+        if not prepared.config.measured_exactly:
+            return ()
+        popular = ItemPop()
+        popular.fit(prepared.split.train)
+        found = [self._result("ItemPop", popular, note="the same list for everybody, from exact counts")]
         if prepared.in_rounds:
-            federation = prepared.public().federation(cast(SharedModel, model), adder, self._secret)
-            for _ in range(prepared.config.training.rounds):
-                federation.advance()
-            note = "the same federated training, without noise or masks"
-        else:
-            model.fit(prepared.split.train)
-            note = "the same model from exact sums"
-        return self._result("without privacy", model, note=note)
+            found.append(self._trained(WITHOUT_NOISE, prepared, adder, "the same federated training"))
+            if prepared.locally is not None:
+                note = "another recipe: training.epochs, batch and rate in place of DP-SGD's clipped steps"
+                found.append(self._trained(PLAIN, prepared.public(), adder, note))
+            return tuple(found)
+        sums = cast(LearnsFromSums, prepared.model())
+        sums.learn(prepared.public().sums(adder), prepared.split.train.item_count)
+        found.append(self._result(WITHOUT_NOISE, sums, note="the same sums over clients, without noise"))
+        if max(len(users) for users in prepared.fleet.members) > 1:
+            whole = prepared.model()
+            whole.fit(prepared.split.train)
+            note = "another recipe: each user counts in full, where a client of many is cut back to the norm of one"
+            found.append(self._result(WHOLE, whole, note=note))
+        return tuple(found)
 
-    def _rule(self, name: str, model: Recommender) -> Result:
-        model.fit(self._prepared.split.train)
-        return self._result(name, model, note="a ruler: the same list for everybody, from exact counts")
+    def _trained(self, name: str, prepared: Prepared, adder: Adder, note: str) -> Result:
+        model = cast(SharedModel, prepared.model())
+        federation = prepared.federation(model, adder, self._secret, noiseless=True)
+        for _ in range(prepared.config.training.rounds):
+            federation.advance()
+        return self._result(name, model, note=f"{note}; no noise, nobody lost")
+
+    def _own(self, model: Recommender) -> tuple[Result, ...]:
+        prepared = self._prepared
+        if not prepared.config.measured_exactly:
+            return ()
+        found = self._measured(model)
+        if prepared.config.evaluation.users:
+            found.write_csv(self._folder / USERS, prepared.split.train.user_ids)
+        return (self._result("this run", model, found),)
 
     def _result(self, name: str, model: Recommender, found: Evaluation | None = None, note: str = "") -> Result:
         found = found or self._measured(model)
@@ -173,13 +197,15 @@ class _Running:
     def _measured(self, model: Recommender) -> Evaluation:
         return evaluate(model, self._prepared.split)
 
-    def _exact(self, model: Recommender) -> dict[str, float]:
+    def _exact(self, model: Recommender | None) -> dict[str, float]:
+        if model is None or not self._prepared.config.measured_exactly:
+            return {}
         found = self._measured(model)
         return {metric: found.mean(metric) for metric in METRICS}
 
     def _counted(self, done: Round, model: Recommender | None) -> Round:
-        """With what has been spent, in the first of the ledgers, and how good the model is now."""
-        exact = {} if model is None else self._exact(model)
+        """With what has been spent, in the first of the ledgers (a shared one: by all runs), and how good it is now."""
+        exact = self._exact(model)
         if not self._ledgers:
             return replace(done, exact=exact)
         ledger = next(iter(self._ledgers.values()))
@@ -192,72 +218,7 @@ class _Running:
         self._watch(self._record)
 
 
-# Beginning
-
-
-def _claim(folder: Path, config: Config) -> Run | None:
-    """A new directory, or one in which this very run was begun; then its record, as far as it got."""
-    path, wanted = folder / "config.json", json.dumps(config.plain(), indent=1).encode()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        there = path.read_bytes() if path.exists() else None
-        if there is None and any(file.name != f".{path.name}.draft" for file in folder.iterdir()):
-            raise UsageError(f"{folder} is not empty, and holds no run")
-    except OSError as error:
-        raise UsageError(f"cannot use {folder}: {error.strerror}") from None
-    if there is None:
-        write_whole(path, wanted)
-    elif there != wanted:
-        raise UsageError(f"{folder} holds a run of another configuration: take a new directory")
-    return Run.load(folder) if (folder / FILE).exists() else None
-
-
-def _secret(folder: Path) -> bytes:
-    """Made once, and read by its owner alone."""
-    path = folder / "secret.key"
-    if not path.exists():
-        draft = path.with_name(".secret.key.draft")
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(os.urandom(KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    secret = path.read_bytes()
-    if len(secret) != KEY_BYTES:
-        raise StorageError(f"{path} is damaged")
-    return secret
-
-
-def _budgets(prepared: Prepared) -> list[tuple[Mode, str, Budget, Guarantee]]:
-    """The ledgers of a run: one of them is always called ledger.db, if there is any."""
-    found, local_name = [], LEDGER
-    if (distributed := prepared.distributed) is not None:
-        found.append((Mode.DISTRIBUTED, LEDGER, distributed.budget, distributed.guarantee))
-        local_name = LOCAL_LEDGER
-    if (locally := prepared.locally) is not None:
-        found.append((Mode.LOCAL, local_name, locally.budget, locally.guarantee))
-    return found
-
-
-@contextmanager
-def _ledger(path: Path, key: SigningKey, budget: Budget, guarantee: Guarantee, title: str) -> Iterator[Ledger]:
-    if path.exists():
-        ledger = Ledger.open(path, key)
-    elif (path.parent / "begun.json").exists():
-        raise StorageError(f"{path} is gone, and with it what was spent: start a new run")
-    else:
-        elsewhere = (
-            "nothing: the rulers and the twin beside the run are outside of the guarantee, as is exact evaluation"
-        )
-        ledger = Ledger.create(path, key, budget, guarantee, run=title, elsewhere=elsewhere)
-    try:
-        yield ledger
-    finally:
-        ledger.close()
-
-
-def _record(prepared: Prepared, machine: Mapping[str, Any]) -> Run:
+def _record(prepared: Prepared, begun: Begun, machine: Mapping[str, Any]) -> Run:
     config, split, planned = prepared.config, prepared.split, prepared.planned
     deployment = prepared.deployment
     return Run(
@@ -267,9 +228,8 @@ def _record(prepared: Prepared, machine: Mapping[str, Any]) -> Run:
             "source": config.data.source.value,
             "users": split.train.user_count,
             "items": split.train.item_count,
-            "training events": len(split.train),
             "clients": len(prepared.fleet.names),
-            "notes": list(prepared.notes),
+            **({} if config.private else {"training events": len(split.train), "notes": list(prepared.notes)}),
         },
         protocol={
             "name": deployment.protocol,
@@ -281,42 +241,10 @@ def _record(prepared: Prepared, machine: Mapping[str, Any]) -> Run:
             **{k: str(v) for k, v in asdict(cast(Any, deployment.parameters(planned))).items()},
         },
         mode=config.privacy.mode.value,
-        measured_under=_MEASURED[config.privacy.mode],
-        spendings=tuple(_spending(prepared, *each) for each in _budgets(prepared)),
+        measured_under=measured_under(prepared),
+        public=prepared.taken_as_public,
+        spendings=tuple(spending(prepared, mode, ledger) for mode, ledger in begun.ledgers.items()),
+        outside=outside(prepared),
+        others=begun.others,
         machine=dict(machine),
-    )
-
-
-_MEASURED = {
-    Mode.NONE: "exact, and known as a sum over clients only",
-    Mode.LOCAL: "exact, and known as a sum over clients only: outside of the guarantee, and nothing is selected by it",
-    Mode.DISTRIBUTED: "part of the noised sum, and charged with it",
-    Mode.BOTH: "part of the noised sum, and charged with it (to the distributed budget)",
-}
-
-
-def _spending(prepared: Prepared, mode: Mode, name: str, budget: Budget, guarantee: Guarantee) -> Spending:
-    unit = "user" if guarantee.unit is Unit.USER else "interaction"
-    distributed = prepared.distributed if mode is Mode.DISTRIBUTED else None
-    if distributed is not None:
-        noise = distributed.found.noise
-        words = (
-            f"the sums of all rounds together are ({float(budget.epsilon):g}, {float(budget.delta):.3g})-private for "
-            f"each {unit}, against the server and up to {noise.colluders} colluding clients, while at most "
-            f"{noise.dropouts} of {prepared.planned} are missing from a sum"
-        )
-    else:
-        words = (
-            f"what each client sends in all rounds together is ({float(budget.epsilon):g}, {float(budget.delta):.3g})-"
-            f"private for each {unit} of its own, against everybody else; the client sees its data"
-        )
-    return Spending(
-        ledger=name,
-        unit=guarantee.unit.value,
-        relation=guarantee.relation.value,
-        trust=guarantee.trust.value,
-        epsilon=float(budget.epsilon),
-        delta=float(budget.delta),
-        colluders=0 if distributed is None else distributed.found.noise.colluders,
-        words=words,
     )

@@ -34,7 +34,7 @@ from dp.ledger.entries import (
 from dp.secure_sum import SecureSum, check_text
 from secagg import labels
 from secagg.errors import BudgetError, PeerError, SecAggError, UsageError
-from secagg.keys import verify
+from secagg.keys import derive, verify
 
 Row: TypeAlias = tuple[bytes, bytes]
 """An entry as it is kept: its body, and the signature of its link."""
@@ -44,7 +44,13 @@ START = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Genesis:
-    """What a ledger is for."""
+    """What a ledger is for.
+
+    Whose data the budget is about is said in a way that tells nothing about them: a ledger is handed to auditors, and a
+    plain hash of events would be an exact statistic of private data, which anybody can test guesses against. So
+    ``data`` is made with a secret of whoever keeps the ledger (``data_mark``). They can tell whether another run is
+    about the same data; to everybody else it is a random number, and two ledgers with two secrets cannot be compared.
+    """
 
     run: str
     elsewhere: str
@@ -52,10 +58,14 @@ class Genesis:
     budget: Budget
     owner: bytes
     """The Ed25519 key that signs the entries."""
+    data: bytes = b""
+    """Empty: not said, so nobody can tell from this ledger which others are about the same data."""
 
     def __post_init__(self) -> None:
         check_text(self.run)
         check_text(self.elsewhere)
+        if len(self.data) not in (0, 32):
+            raise UsageError("a mark of data is 32 bytes, or none")
 
     def body(self) -> bytes:
         """The first entry."""
@@ -68,6 +78,7 @@ class Genesis:
                 "accountant": ACCOUNTANT,
                 "run": self.run,
                 "elsewhere": self.elsewhere,
+                "data": self.data.hex(),
                 **asdict(self.guarantee),
                 "epsilon": str(self.budget.epsilon),
                 "delta": str(self.budget.delta),
@@ -80,6 +91,11 @@ class Genesis:
                 "owner": self.owner.hex(),
             }
         )
+
+
+def data_mark(secret: bytes, identity: bytes) -> bytes:
+    """What stands for data of that ``identity`` in a ledger, or a list of runs. ``secret`` stays with its keeper."""
+    return derive(secret, labels.LEDGER_DATA, identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +201,8 @@ class Book:
         try:
             body = parse(data)
             texts = {name: parsed(str, body[name]) for name in ("run", "elsewhere")}
-            owner = parsed(bytes, body["owner"])
-            genesis = Genesis(guarantee=parsed(Guarantee, body), budget=parsed(Budget, body), owner=owner, **texts)
+            marks = {name: parsed(bytes, body[name]) for name in ("owner", "data")}
+            genesis = Genesis(guarantee=parsed(Guarantee, body), budget=parsed(Budget, body), **texts, **marks)
         except (SecAggError, KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise PeerError(f"entry 0 of the ledger does not begin one: {error}") from None
         if genesis.body() != data:
@@ -203,6 +219,17 @@ class Book:
         if draft.body != data:
             raise PeerError(f"entry {number} of the ledger has been altered, or is out of place")
         self.adopt(draft)
+
+    def follow(self, row: Row) -> None:
+        """Adopt the next entry, and see that the owner has signed it."""
+        body, signature = row
+        self.read(body)
+        self.check_signed(signature)
+
+    def check_signed(self, signature: bytes) -> None:
+        """The last entry."""
+        culprit = f"entry {len(self.links) - 1}"
+        verify(self.genesis.owner, signature, labels.LEDGER_LINK, self.head, culprit=culprit)
 
     def _drafted_again(self, body: Mapping[str, Any]) -> Draft:
         if body["phase"] == "abort":
@@ -224,9 +251,9 @@ def replay(rows: Iterable[Row], key: bytes | None = None, pinned: bytes | None =
             book = Book.begun_by(body)
             if key not in (None, book.genesis.owner):
                 raise PeerError("the ledger is that of another key")
+            book.check_signed(signature)
         else:
-            book.read(body)
-        verify(book.genesis.owner, signature, labels.LEDGER_LINK, book.head, culprit=f"entry {len(book.links) - 1}")
+            book.follow((body, signature))
     if book is None:
         raise PeerError("the ledger is empty")
     if pinned is not None and pinned not in book.links:

@@ -22,7 +22,7 @@ from secagg import labels
 from secagg.errors import BudgetError, DecodeError, UsageError
 from secagg.keys import digest
 
-SCHEMA = 2
+SCHEMA = 3
 ACCOUNTANT = "rdp/1"
 """Changes when a formula or the list of orders does."""
 
@@ -45,7 +45,8 @@ FIELDS: Mapping[str, Mark] = {
             rotated beta l2_squared l1 weight_bound ring_bits signers survivors cohort bitmap signatures key
             signature""",
         Mark.ASSERTED: """
-            phase run elsewhere unit relation trust epsilon delta slack order owner reason steps event count name""",
+            phase run elsewhere data unit relation trust epsilon delta slack order owner reason steps event count
+            name""",
     }.items()
     for name in names.split()
 }

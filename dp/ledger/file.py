@@ -9,25 +9,28 @@ What returns is on the disk; a crash leaves a reservation standing, so it may ov
 under-counts. Every call may be made again with the same facts, after a restart or not: it changes nothing then.
 
 One SQLite file, one table that is only added to. SQLite's log is synced at every commit (WAL, synchronous = FULL), and
-the file is locked to one process at a time. An older copy that comes back is whole in itself: only somebody who
-remembers a ``head`` can tell. A client that keeps its own budget does so in a ledger of its own, with its own key.
+the file is locked to one process at a time. A ledger that is ``shared`` is locked for each entry instead: its writer
+reads what others have written and drafts, signs and writes its own entry in one transaction.
+
+An older copy that comes back is whole in itself: only somebody who remembers a ``head`` can tell. A client that keeps
+its own budget does so in a ledger of its own, with its own key.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from dp.events import Event, Guarantee
 from dp.filter import UNITS, Budget, Charge
-from dp.ledger.book import Book, Draft, Genesis, Record, Row, replay
+from dp.ledger.book import Book, Draft, Genesis, Row, replay
 from dp.ledger.entries import Charged, Steps, name_of, parse, unsigned, worst
 from secagg import labels
-from secagg.errors import BudgetError, PeerError, StorageError, UsageError
+from secagg.errors import BudgetError, PeerError, SecAggError, StorageError, UsageError
 from secagg.keys import SigningKey
 
 FILE = "ledger.db"
@@ -39,6 +42,10 @@ _SCHEMA = (
     "CREATE TRIGGER no_delete BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",
 )
 _INSERT = "INSERT INTO entries VALUES (?, ?, ?)"
+_SINCE = "SELECT body, signature FROM entries WHERE number >= ? ORDER BY number"
+_PATIENCE = 60.0
+"""Seconds to wait for others who are writing an entry."""
+
 _OUTSIDE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_CANTOPEN,
@@ -63,7 +70,7 @@ class Ledger:
     >>> budget = Budget.suited(step, Fraction(2), Fraction(1, 10**5), slack=Fraction(0))
     >>> key = SigningKey(bytes(32))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     ledger = Ledger.create(f"{folder}/ledger.db", key, budget, example, run="training", elsewhere="nothing")
+    ...     ledger = Ledger.create(f"{folder}/ledger.db", key, budget, example, run="training", elsewhere="the rest")
     ...     ledger.charge(step, 100)
     ...     head = ledger.head
     ...     ledger.close()
@@ -73,29 +80,41 @@ class Ledger:
     1.3
     """
 
-    def __init__(self, path: Path, key: SigningKey, database: sqlite3.Connection, book: Book) -> None:
+    def __init__(self, path: Path, key: SigningKey, database: sqlite3.Connection, book: Book, shared: bool) -> None:
         """Not for callers: ``create`` or ``open``."""
         self.path = path
-        self._key, self._db, self._book, self._sound = key, database, book, True
+        self._key, self._db, self._known, self._shared, self._sound = key, database, book, shared, True
         self._process = os.getpid()
 
     @classmethod
     def create(
-        cls, path: str | Path, key: SigningKey, budget: Budget, guarantee: Guarantee, *, run: str, elsewhere: str
+        cls,
+        path: str | Path,
+        key: SigningKey,
+        budget: Budget,
+        guarantee: Guarantee,
+        *,
+        run: str,
+        elsewhere: str,
+        data: bytes = b"",
+        shared: bool = False,
     ) -> Self:
         """A new ledger. An existing file is refused: what it holds would be forgotten.
 
-        ``elsewhere`` says what this budget does not cover. After a crash there is a whole ledger or none.
+        ``elsewhere`` says what this budget does not cover, ``data`` whose data it is about (``data_mark``). After a
+        crash there is a whole ledger or none.
         """
-        path, book = Path(path), Book(Genesis(run, elsewhere, guarantee, budget, key.public))
+        path, book = Path(path), Book(Genesis(run, elsewhere, guarantee, budget, key.public, data))
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             draft.unlink(missing_ok=True)
             os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            with closing(_connected(draft)) as database, _written(database):
+            with closing(_connected(draft)) as database, _errors():
+                database.execute("BEGIN IMMEDIATE")
                 for statement in _SCHEMA:
                     database.execute(statement)
                 database.execute(_INSERT, (0, book.genesis.body(), key.sign(labels.LEDGER_LINK, book.head)))
+                database.execute("COMMIT")
             try:
                 os.link(draft, path)
             finally:
@@ -105,19 +124,23 @@ class Ledger:
             raise UsageError(f"there is a ledger at {path} already") from None
         except OSError as error:
             raise StorageError(f"cannot create ledger {path}: {error.strerror}") from None
-        return cls.open(path, key)
+        return cls.open(path, key, shared=shared)
 
     @classmethod
-    def open(cls, path: str | Path, key: SigningKey, *, pinned: bytes | None = None) -> Self:
-        """Go on with a ledger. ``pinned`` is a head seen earlier: a file that does not contain it is refused."""
+    def open(cls, path: str | Path, key: SigningKey, *, pinned: bytes | None = None, shared: bool = False) -> Self:
+        """Go on with a ledger. ``pinned`` is a head seen earlier: a file that does not contain it is refused.
+
+        ``shared``: with others who have its key, at the same time. Otherwise they are locked out until ``close``.
+        """
         path = Path(path)
         with ExitStack() as undo:
-            database = undo.enter_context(closing(_connected(path, "EXCLUSIVE")))
+            locking, patience = ("NORMAL", _PATIENCE) if shared else ("EXCLUSIVE", 0)
+            database = undo.enter_context(closing(_connected(path, locking, patience)))
             book = replay(_rows(database), key.public, pinned)
             with _errors():
                 database.execute("PRAGMA journal_mode = WAL")
             undo.pop_all()
-        return cls(path, key, database, book)
+        return cls(path, key, database, book, shared)
 
     @property
     def head(self) -> bytes:
@@ -126,11 +149,21 @@ class Ledger:
 
     @property
     def guarantee(self) -> Guarantee:
-        return self._book.genesis.guarantee
+        return self._known.genesis.guarantee
 
     @property
     def budget(self) -> Budget:
-        return self._book.genesis.budget
+        return self._known.genesis.budget
+
+    @property
+    def data(self) -> bytes:
+        """The mark of the data that this is about."""
+        return self._known.genesis.data
+
+    @property
+    def shared(self) -> bool:
+        """Whether others write, too."""
+        return self._shared
 
     @property
     def epsilon(self) -> float:
@@ -155,34 +188,35 @@ class Ledger:
 
     def knows(self, what: Charged) -> bool:
         """Whether this release is reserved or committed: its cost is counted, and would not be a second time."""
-        return self._record(what) is not None
+        self._check_sound()
+        return name_of(what) in self._book.records
 
     def check(self, what: Charged) -> None:
         """Raise ``BudgetError`` unless ``reserve`` would be allowed."""
-        if not self._reserved(what):
-            self._book.reserve(what)
+        self._check_sound()
+        _reservation(self._book, what)
+
+    def check_charge(self, charge: Charge) -> None:
+        """Raise ``BudgetError`` unless so much more may be reserved, whatever it is for."""
+        self._check_sound()
+        self._book.filter.reserve("what is asked for", charge)
 
     def reserve(self, what: Charged) -> None:
         """Set the worst case aside."""
-        if not self._reserved(what):
-            self._append(self._book.reserve(what))
+        self._append(lambda book: _reservation(book, what))
 
     def commit(self, what: Charged) -> None:
         """Say what happened to what was reserved. A release happens once: another set of survivors is refused."""
-        record = self._record(what)
-        if record is None or record.happened is None:
-            self._append(self._book.commit(what))
-        elif unsigned(record.happened) != unsigned(what):
-            raise BudgetError(f"release {name_of(what)} was committed with other facts")
+        self._append(lambda book: _commitment(book, what))
 
     def abort(self, what: Charged, reason: str) -> None:
         """Give back what was reserved, if anything. Only if nothing was released, and nothing can be any more."""
-        if self._record(what) is not None:
-            self._append(self._book.abort(name_of(what), reason))
+        name = name_of(what)
+        self._append(lambda book: book.abort(name, reason) if name in book.records else None)
 
     def charge(self, event: Event, count: int = 1, samples: int = 0) -> None:
         """Reserve and commit at once: for steps that are taken in any case. Charged anew with every call."""
-        steps = Steps(f"steps/{len(self._book.links)}", event, count, samples)
+        steps = Steps(f"steps/{os.urandom(16).hex()}", event, count, samples)
         self.reserve(steps)
         self.commit(steps)
 
@@ -191,16 +225,22 @@ class Ledger:
         self._sound = False
         self._db.close()
 
-    def _reserved(self, what: Charged) -> bool:
-        """Whether it was reserved before; refused if something else was, under its name."""
-        record = self._record(what)
-        if record is not None and record.reserved != worst(what):
-            raise BudgetError(f"release {name_of(what)} was reserved with other facts")
-        return record is not None
+    @property
+    def _book(self) -> Book:
+        """With all that is in the file; of one that is closed or broken, what was known of it."""
+        if self._sound:
+            self._catch_up()
+        return self._known
 
-    def _record(self, what: Charged) -> Record | None:
-        self._check_sound()
-        return self._book.records.get(name_of(what))
+    def _catch_up(self) -> None:
+        """What others wrote into a ledger that is shared."""
+        if self._shared:
+            before, self._sound = self._sound, False  # unless all of it is right
+            with _errors():
+                rows = self._db.execute(_SINCE, (len(self._known.links),)).fetchall()
+            for row in rows:
+                self._known.follow(row)
+            self._sound = before
 
     def _check_sound(self) -> None:
         if os.getpid() != self._process:  # a fork inherits what was read, and not the lock
@@ -208,13 +248,46 @@ class Ledger:
         if not self._sound:
             raise StorageError("the ledger is closed, or could not be written: open it again to see what it holds")
 
-    def _append(self, draft: Draft) -> None:
-        self._sound = False  # until it is known that the disk has it
-        signature = self._key.sign(labels.LEDGER_LINK, draft.link)
-        with _written(self._db):
-            self._db.execute(_INSERT, (len(self._book.links), draft.body, signature))
-        self._book.adopt(draft)
+    def _append(self, drafted: Callable[[Book], Draft | None]) -> None:
+        """Write an entry, if one is needed: all or nothing, and on the disk. Nobody else writes between its drafting
+        and that. What fails half-way is undone when the file is closed."""
+        self._check_sound()
+        self._sound = False  # until it is known what the disk has
+        with _errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            self._catch_up()
+            try:
+                draft = drafted(self._known)
+            except SecAggError:  # a refusal
+                self._db.execute("ROLLBACK")
+                self._sound = True
+                raise
+            if draft is not None:
+                signature = self._key.sign(labels.LEDGER_LINK, draft.link)
+                self._db.execute(_INSERT, (len(self._known.links), draft.body, signature))
+            self._db.execute("COMMIT")
+        if draft is not None:
+            self._known.adopt(draft)
         self._sound = True
+
+
+def _reservation(book: Book, what: Charged) -> Draft | None:
+    """None if it was reserved before; refused if something else was, under its name."""
+    record = book.records.get(name_of(what))
+    if record is None:
+        return book.reserve(what)
+    if record.reserved != worst(what):
+        raise BudgetError(f"release {name_of(what)} was reserved with other facts")
+    return None
+
+
+def _commitment(book: Book, what: Charged) -> Draft | None:
+    record = book.records.get(name_of(what))
+    if record is None or record.happened is None:
+        return book.commit(what)
+    if unsigned(record.happened) != unsigned(what):
+        raise BudgetError(f"release {name_of(what)} was committed with other facts")
+    return None
 
 
 def read(path: str | Path) -> list[Row]:
@@ -223,10 +296,11 @@ def read(path: str | Path) -> list[Row]:
         return _rows(database)
 
 
-def _connected(path: Path, locking: str = "NORMAL") -> sqlite3.Connection:
+def _connected(path: Path, locking: str = "NORMAL", patience: float = 0) -> sqlite3.Connection:
     """An existing file; a log that a crash left behind is taken in."""
     with _errors(), ExitStack() as undo:
-        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=0)
+        where = f"{path.absolute().as_uri()}?mode=rw"
+        database = sqlite3.connect(where, uri=True, isolation_level=None, timeout=patience)
         undo.callback(database.close)
         for setting in (f"locking_mode = {locking}", "synchronous = FULL", "trusted_schema = OFF"):
             database.execute(f"PRAGMA {setting}")
@@ -245,15 +319,6 @@ def _rows(database: sqlite3.Connection) -> list[Row]:
     if any(row[0] != place or type(row[1]) is not bytes or type(row[2]) is not bytes for place, row in enumerate(rows)):
         raise PeerError("entries of the ledger are missing")
     return [(body, signature) for _number, body, signature in rows]
-
-
-@contextmanager
-def _written(database: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing, and on the disk. What fails half-way is undone when the file is closed."""
-    with _errors():
-        database.execute("BEGIN IMMEDIATE")
-        yield
-        database.execute("COMMIT")
 
 
 @contextmanager

@@ -4,6 +4,10 @@ A line is left out for one of two reasons, both counted and reported with their 
 took what ("bad"), or the same user took the same item before ("repeated"): of these, only the first by time is kept, in
 the order of the file where times are equal. An item that is in a user's past can therefore never be held out as the
 user's future, and what is kept does not depend on what comes later.
+
+A catalogue, if there is one, says which items there are, and in which order, whatever the users did. An event about an
+item that is not in it is left out, too; its user stays. Without a catalogue the list of items comes from the events:
+one user's unique item is an entry of it, which everybody can see who sees the list, or its length.
 """
 
 from __future__ import annotations
@@ -52,6 +56,11 @@ class Loaded:
     interactions: Interactions
     bad: LeftOut = LeftOut()
     repeated: LeftOut = LeftOut()
+    unlisted: LeftOut = LeftOut()
+    """events about items that are not in the catalogue. How many there are tells about the users: a note for whoever
+    has the data anyway."""
+    from_catalogue: bool = False
+    """whether the items are those of a catalogue, or else those that occur"""
     titles: Mapping[str, str] = field(default_factory=dict)
     """item id -> what people call it, where the data set says so"""
     bad_titles: LeftOut = LeftOut()
@@ -72,12 +81,13 @@ class Loaded:
         events = self.interactions
         first = f"{self.source}: {len(events)} events of {events.user_count} users and {events.item_count} items"
         said = [
-            f"{left.count} {what}{'s' if left.count > 1 else ''} left out: "
+            f"{_counted(left.count, what)} left out: "
             + "; ".join(f"line {row.line}: {row.reason}" for row in left.rows[:rows])
             + ("; ..." if left.count > rows else "")
             for what, left in (
                 ("bad row", self.bad),
                 ("repeated event", self.repeated),
+                ("event about an item that is not in the catalogue", self.unlisted),
                 ("bad line of titles", self.bad_titles),
             )
             if left.count
@@ -104,10 +114,15 @@ def finish(
     bad: LeftOut,
     titles: Mapping[str, str] | None = None,
     bad_titles: LeftOut | None = None,
+    catalogue: Sequence[str] | None = None,
 ) -> Loaded:
-    """Leave out repeated events, and refuse a file that has none at all."""
+    """Leave out events about unknown items and repeated events, and refuse a file that has none at all."""
+    unlisted = LeftOut()
+    if catalogue is not None:
+        columns, unlisted = _listed(columns, catalogue)
     if not len(columns.users):
-        why = f": line {bad.rows[0].line}: {bad.rows[0].reason}" if bad.count else ""
+        first = (*bad.rows, *unlisted.rows)[:1]
+        why = f": line {first[0].line}: {first[0].reason}" if first else ""
         raise UsageError(f"{path} holds no events{why}")
     kept, repeated = _first_by_time(columns)
     interactions = Interactions.of(
@@ -118,7 +133,38 @@ def finish(
         user_ids=columns.user_ids,
         item_ids=columns.item_ids,
     )
-    return Loaded(path.name, interactions, bad, repeated, titles or {}, bad_titles or LeftOut())
+    return Loaded(
+        path.name, interactions, bad, repeated, unlisted, catalogue is not None, titles or {}, bad_titles or LeftOut()
+    )
+
+
+def _counted(count: int, what: str) -> str:
+    """
+    >>> _counted(2, "event about an item")
+    '2 events about an item'
+    """
+    first, *rest = what.split(" about ", 1)
+    return " about ".join([f"{count} {first}{'s' if count > 1 else ''}", *rest])
+
+
+def _listed(columns: Columns, catalogue: Sequence[str]) -> tuple[Columns, LeftOut]:
+    """The events about items of the catalogue, numbered as it has them, and the other lines. All users stay."""
+    numbers = {item: number for number, item in enumerate(catalogue)}
+    renumbered = np.array([numbers.get(item, -1) for item in columns.item_ids], np.int32)
+    items = renumbered[columns.items] if len(columns.items) else columns.items
+    known = items >= 0
+    reason = "the item is not in the catalogue"
+    lines = columns.lines[~known]
+    kept = Columns(
+        columns.users[known],
+        items[known],
+        columns.times[known],
+        columns.ratings[known],
+        columns.lines[known],
+        columns.user_ids,
+        tuple(catalogue),
+    )
+    return kept, LeftOut(len(lines), tuple(BadRow(int(line), reason) for line in lines[:KEPT_ROWS]))
 
 
 def _first_by_time(columns: Columns) -> tuple[NDArray[np.int64] | slice, LeftOut]:

@@ -7,7 +7,9 @@
 
 Which one it is, the files tell. Lines are user, item, rating, time: users and items are whole numbers, the rating is a
 number, the time is whole seconds since 1970 (written "964982703" or "964982703.0"; a fraction makes a line bad). Users
-and items are numbered by ascending id. The catalogue holds the items that occur.
+and items are numbered by ascending id. The catalogue is the list of titles; without that file, the items that occur.
+(GroupLens lists films with at least one rating or tag. The list is public because they published it, and is the same
+whatever is in the file of ratings here.)
 
 A file is read in blocks. Numpy parses a block at once, and if it finds anything odd, the block is read again line by
 line, to name the bad ones. So 25 million lines take some seconds, and nothing is let through that the slow way refuses.
@@ -18,7 +20,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +68,10 @@ class _Block:
         )
 
 
-def load(folder: str | Path) -> Loaded:
+def load(folder: str | Path, *, catalogue: Sequence[str] | None = None) -> Loaded:
     """The ratings in a folder of MovieLens, with the titles of the films if they lie there, too.
+
+    ``catalogue`` takes the place of the list of titles, in its own order.
 
     >>> from tempfile import mkdtemp
     >>> folder = Path(mkdtemp())
@@ -88,7 +92,9 @@ def load(folder: str | Path) -> Loaded:
         titles, bad_titles = _titles(folder / layout.titles, layout)
     except OSError as error:
         raise UsageError(f"{error.filename or path} cannot be read: {error.strerror}") from None
-    return finish(path, columns, bad, titles, bad_titles)
+    if catalogue is None and titles:
+        catalogue = sorted(titles, key=int)
+    return finish(path, columns, bad, titles, bad_titles, catalogue)
 
 
 def _read(path: Path, layout: _Layout) -> tuple[Columns, LeftOut]:

@@ -2,7 +2,8 @@
 
     leave_last_out   each user's last event is the test, the one before it the validation
     by_ratio         each user's last tenth, and the tenth before
-    by_time          everything from one moment on, for all users
+    by_time          everything from one moment on, for all users. A moment that is a share of the events follows from
+                     what all users did: one user more moves what is held out of others. Given as a time, it does not.
     load             the user's own three files
 
 No rule draws lots: the past is learnt from, the future is measured on. "Last" is by time, and where times are equal by
@@ -72,8 +73,10 @@ class Split:
         time: str = "",
         rating: str = "",
         separator: str = ",",
+        catalogue: Sequence[str] | None = None,
     ) -> Split:
-        """The user's own files, as ``recsys.data.tables.load`` reads them, with the ids of all of them together.
+        """The user's own files, as ``recsys.data.tables.load`` reads them, with the ids of all of them together, in
+        order; or with the items of a catalogue, in its order.
 
         There may be no ``valid``.
 
@@ -89,11 +92,14 @@ class Split:
         test: 1 users and 1 items that train has never seen, in 2 events
         """
         loaded = [
-            tables.load(path, user=user, item=item, time=time, rating=rating, separator=separator) if path else None
+            tables.load(path, user=user, item=item, time=time, rating=rating, separator=separator, catalogue=catalogue)
+            if path
+            else None
             for path in (train, valid, test)
         ]
         notes = [line for part in loaded if part for line in part.report()]
-        return cls(*_united([part.interactions if part else None for part in loaded]), notes=tuple(notes))
+        parts = [part.interactions if part else None for part in loaded]
+        return cls(*_united(parts, catalogue), notes=tuple(notes))
 
     def cold_start(self) -> dict[str, ColdStart]:
         """By part: who and what in it is new.
@@ -194,15 +200,12 @@ def _by_rank(interactions: Interactions, in_valid: NDArray[np.int64], in_test: N
     )
 
 
-def _united(parts: Sequence[Interactions | None]) -> list[Interactions]:
-    """The same events, numbered alike: ids in the order in which the parts bring them."""
-    users: dict[str, int] = {}
-    items: dict[str, int] = {}
-    for part in parts:
-        for ids, known in ((part.user_ids, users), (part.item_ids, items)) if part else ():
-            for name in ids:
-                known.setdefault(name, len(known))
-    user_ids, item_ids = tuple(users), tuple(items)
+def _united(parts: Sequence[Interactions | None], catalogue: Sequence[str] | None) -> list[Interactions]:
+    """The same events, numbered alike: users by their ids, items as the catalogue has them, or by their ids."""
+    user_ids = tuple(sorted({name for part in parts if part for name in part.user_ids}))
+    item_ids = tuple(catalogue or sorted({name for part in parts if part for name in part.item_ids}))
+    users = {name: number for number, name in enumerate(user_ids)}
+    items = {name: number for number, name in enumerate(item_ids)}
     nothing = Interactions.of([], [], user_ids=user_ids, item_ids=item_ids)
     return [
         nothing

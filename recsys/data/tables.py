@@ -2,12 +2,16 @@
 
     user, item   any text or whole number; it is the id
     time         optional; whole numbers in any unit, or dates and times as ISO 8601 writes them (kept as microseconds
-                 since 1970, in UTC where no zone is given), but not both in one file. Without it, the order of the
+                 since 1970, in UTC where no zone is given), but not both for one user. Without it, the order of the
                  file is the order of time.
     rating       optional; a number. Without it, 1.
 
-Users and items are numbered in the order in which they first occur. A line that cannot be read is left out and
-reported with its number, also one with a quotation mark that swallows the lines after it.
+Users and items are numbered in the order of their ids, as text: who came first, or took what first, moves nobody else.
+A line that cannot be read is left out and reported with its number, also one with a quotation mark that swallows the
+lines after it; its user, if that can be read, stays. A catalogue, if there is one, says which items there are:
+
+    item         a table with this one column (others do not matter), a line for each item. The order of its lines is
+                 the order of the items.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.data.loaded import LARGEST, BadRow, Columns, LeftOut, Loaded, finish
 from secagg.errors import UsageError
@@ -39,8 +44,11 @@ def load(
     time: str = "",
     rating: str = "",
     separator: str = ",",
+    catalogue: Sequence[str] | None = None,
 ) -> Loaded:
     """Events of a file called ``*.parquet``, or of a text file whose first line names the columns.
+
+    ``catalogue`` has the ids of all items there are; without it they are those that occur.
 
     >>> from tempfile import mkdtemp
     >>> path = Path(mkdtemp()) / "bought.csv"
@@ -61,27 +69,53 @@ def load(
             continue
         rest = list(cells)
         try:
-            ids = _identifier("user", rest.pop(0)), _identifier("item", rest.pop(0))
-            moment = clock.read(rest.pop(0)) if time else 0
+            number = users.of(_identifier("user", rest.pop(0)))
+            name = _identifier("item", rest.pop(0))
+            moment = clock.read(number, rest.pop(0)) if time else 0
             value = _number(rest.pop(0)) if rating else 1.0
         except ValueError as error:
             bad = bad.plus([BadRow(line, str(error))])
             continue
-        who.append(users.of(ids[0]))
-        what.append(items.of(ids[1]))
+        who.append(number)
+        what.append(items.of(name))
         when.append(moment)
         liked.append(value)
         lines.append(line)
     columns = Columns(
-        np.array(who, np.int32),
-        np.array(what, np.int32),
+        users.places[np.array(who, np.int32)],
+        items.places[np.array(what, np.int32)],
         np.array(when, np.int64),
         np.array(liked, np.float32),
         np.array(lines, np.int64),
         users.ids,
         items.ids,
     )
-    return finish(path, columns, bad)
+    return finish(path, columns, bad, catalogue=catalogue)
+
+
+def catalogue(path: str | Path, *, item: str = "item", separator: str = ",") -> tuple[str, ...]:
+    """The ids of all items there are, in the order of the file. Here a bad line is an error.
+
+    >>> from tempfile import mkdtemp
+    >>> path = Path(mkdtemp()) / "goods.csv"
+    >>> _ = path.write_text("what,price\\ntea,3\\njam,5\\n")
+    >>> catalogue(path, item="what")
+    ('tea', 'jam')
+    """
+    path = Path(path)
+    found: dict[str, int] = {}
+    for line, cells in _rows(path, [item], separator):
+        if isinstance(cells, str):
+            raise UsageError(f"{path}, line {line}: {cells}")
+        try:
+            name = _identifier("item", cells[0])
+        except ValueError as error:
+            raise UsageError(f"{path}, line {line}: {error}") from None
+        if found.setdefault(name, line) != line:
+            raise UsageError(f"{path}, line {line}: item {name} is in line {found[name]} already")
+    if not found:
+        raise UsageError(f"{path} lists no items")
+    return tuple(found)
 
 
 def mapping(path: str | Path, *, user: str = "user", silo: str = "silo", separator: str = ",") -> dict[str, str]:
@@ -108,7 +142,7 @@ def mapping(path: str | Path, *, user: str = "user", silo: str = "silo", separat
 
 
 class _Numbers:
-    """Ids and the numbers they get, in the order in which they come."""
+    """Ids and the numbers they get, for now in the order in which they come, and in the end in that of the ids."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -118,25 +152,29 @@ class _Numbers:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        return tuple(self._numbers)
+        return tuple(sorted(self._numbers))
+
+    @property
+    def places(self) -> NDArray[np.int32]:
+        """The final number of each, by the number that it got first."""
+        final = {name: number for number, name in enumerate(self.ids)}
+        return np.array([final[name] for name in self._numbers], np.int32)
 
 
 class _Clock:
-    """Reads times, all of the kind of the first."""
+    """Reads times, all of one user of the kind of that user's first: nobody's file makes another's lines bad."""
 
     def __init__(self) -> None:
-        self._dates: bool | None = None
+        self._dates: dict[int, bool] = {}
 
-    def read(self, cell: object) -> int:
-        moment, is_date = _moment(cell)
-        if self._dates is None:
-            self._dates = is_date
-        if self._dates != is_date:
-            raise ValueError("time is a date in some lines and a number in others")
+    def read(self, user: int, cell: object) -> int:
+        moment, is_date = moment_of(cell)
+        if self._dates.setdefault(user, is_date) != is_date:
+            raise ValueError("time is a date in some of this user's lines and a number in others")
         return moment
 
 
-def _moment(cell: object) -> tuple[int, bool]:
+def moment_of(cell: object) -> tuple[int, bool]:
     """The time as a number, and whether it was written as a date."""
     moment = _from_text(cell) if isinstance(cell, str) else cell
     if isinstance(moment, date):

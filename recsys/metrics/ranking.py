@@ -81,13 +81,16 @@ class Evaluation:
         return means | dict(self.coverage) | {"users": len(self.users), "skipped": self.skipped}
 
     def write_csv(self, path: Path, user_ids: Sequence[str]) -> None:
-        """One line for each user, whole or not at all: for paired tests elsewhere."""
+        """One line for each user, whole or not at all, and its owner's alone: for paired tests elsewhere.
+
+        Ranks are exact: with the model and the rest of a user's history they say what was held out.
+        """
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["user", *self.values])
         columns = [column.tolist() for column in self.values.values()]
         table.writerows(zip((user_ids[user] for user in self.users), *columns, strict=True))
-        write_whole(path, text.getvalue().encode())
+        write_whole(path, text.getvalue().encode(), mode=0o600)
 
 
 def evaluate(

@@ -135,13 +135,14 @@ class MatrixFactorisation:
         rate: float,
         *,
         unit: Unit,
-        charge: Charge,
+        charge: Charge | None,
         seed: int,
         rng: Rng = os.urandom,
     ) -> Settings:
         """DP-SGD; returns the settings to go on with. An example is a user, or one interaction of one user's device.
 
         ``seed`` is for what is drawn about a user alone, such as negatives; noise and sampling come from ``rng``.
+        ``charge`` None: the same recipe without noise.
         """
         from recsys.models import mf_private  # needs torch
 

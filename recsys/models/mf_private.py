@@ -43,7 +43,7 @@ def by_user(
     steps: int,
     rate: float,
     *,
-    charge: Charge,
+    charge: Charge | None,
     seed: int,
     rng: Rng,
 ) -> tuple[NDArray[np.float32], Settings]:
@@ -74,7 +74,7 @@ def by_interaction(
     steps: int,
     rate: float,
     *,
-    charge: Charge,
+    charge: Charge | None,
     seed: int,
     rng: Rng,
 ) -> tuple[NDArray[np.float32], Settings]:

@@ -97,13 +97,14 @@ class Neural(ABC):
         rate: float,
         *,
         unit: Unit,
-        charge: Charge,
+        charge: Charge | None,
         seed: int,
         rng: Rng = os.urandom,
     ) -> Settings:
         """DP-SGD in which one example is one user; returns the settings to go on with.
 
         What an example hides or draws follows from ``seed`` and that user's history; noise and sampling from ``rng``.
+        ``charge`` None: the same recipe without noise.
         """
         if unit is not Unit.USER:
             raise UsageError(f"an example of {type(self).__name__} is a whole user, not one interaction")
@@ -168,12 +169,17 @@ def descend_privately(
     rate: float,
     *,
     unit: Unit,
-    charge: Charge,
+    charge: Charge | None,
     rng: Rng,
 ) -> Settings:
-    """Without dropout: noise there is enough, and what torch draws would depend on who else is in a batch."""
+    """``charge`` None: the same recipe without noise, a reference that is not private.
+
+    Without dropout: noise there is enough, and what torch draws would depend on who else is in a batch."""
     optimizer = SGD(module.eval().parameters(), lr=rate)
-    trainer = Trainer(module, optimizer, loss, settings, charge=charge, rng=rng, unit=unit)
+    if charge is None:
+        trainer = Trainer.without_noise(module, optimizer, loss, settings, rng=rng)
+    else:
+        trainer = Trainer(module, optimizer, loss, settings, charge=charge, rng=rng, unit=unit)
     with alone(0):
         trainer.run(examples, steps)
     return trainer.settings

@@ -62,7 +62,7 @@ class PrivateEase:
         self.popularity = gram.popularity.astype(np.float32)
 
     def fit(self, train: Interactions) -> None:
-        """The twin without privacy: the same from exact sums."""
+        """Without privacy: from exact sums, in which each user counts in full."""
         self.learn(exact_sums(list(train.histories())), train.item_count)
 
     def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:

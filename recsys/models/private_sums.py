@@ -2,7 +2,7 @@
 
 A model says what each user adds, of L2 norm at most 1, and gets the sum over all users plus noise of a known size.
 Who adds, masks and noises is not the model's business: the secure protocol, the ideal functionality of the
-benchmarks, and ``exact_sums`` (the twin without privacy) all look the same from here.
+benchmarks, and ``exact_sums`` (without privacy) all look the same from here.
 
 The squared noise budget is shared out among a model's sums. With a noise multiplier z for one release of everything,
 a sum with share s carries noise of deviation z / sqrt(s); sums whose shares add up to one cost together what one
@@ -56,7 +56,7 @@ class Sums(Protocol):
 
 
 def exact_sums(histories: Sequence[History]) -> Sums:
-    """Sums without noise: what a model would learn if privacy were free.
+    """Sums without noise, over users. Where clients hold many users, theirs are others: each client counts as one.
 
     >>> sums = exact_sums([np.array([0, 1], np.int32), np.array([1], np.int32)])
     >>> counts = sums("popularity", 3, Fraction(1), lambda history: np.bincount(history, minlength=3) / 2)

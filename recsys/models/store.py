@@ -4,7 +4,8 @@ The header names the model's class, its settings and the ids of the items. Nothi
 read without pickle, and the class must be one of ``MODELS``. A file that is cut short, altered or of another kind is
 refused with one line.
 
-A history is all that models know about a user, so there are no users in the file, and no map of user ids.
+A history is all that models know about a user, so there are no users in the file, and no map of user ids. A list of
+items that comes from users' events says something about them all the same: under "public" the header says that it does.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ MODELS = {
 }
 """The classes that can be stored, and the module of each, which is imported when it is needed."""
 
-_VERSION = 1
+_VERSION = 2
 _HEADER = "header"
 
 
@@ -63,15 +64,21 @@ class Stored(Recommender, Protocol):
         """The same model again. What does not fit together raises an error of any ordinary kind."""
 
 
-def save(model: Stored, path: Path, item_ids: Sequence[str]) -> None:
-    """Write the model, whole or not at all."""
+def save(model: Stored, path: Path, item_ids: Sequence[str], taken_as_public: Sequence[str] = ()) -> None:
+    """Write the model, whole or not at all, with what a guarantee about it took as public (``recsys.public``)."""
     name = type(model).__name__
     if MODELS.get(name) != type(model).__module__:
         raise UsageError(f"{name} is none of the models that can be stored: {', '.join(MODELS)}")
     state = model.state()
     if _HEADER in state.arrays:
         raise UsageError(f"an array of a model is not called {_HEADER!r}")
-    header = {"version": _VERSION, "model": name, "settings": dict(state.settings), "items": list(item_ids)}
+    header = {
+        "version": _VERSION,
+        "model": name,
+        "settings": dict(state.settings),
+        "items": list(item_ids),
+        "public": list(taken_as_public),
+    }
     _check(model, len(item_ids))
     text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
     file = io.BytesIO()
@@ -81,17 +88,8 @@ def save(model: Stored, path: Path, item_ids: Sequence[str]) -> None:
 
 def load(path: Path) -> tuple[Stored, list[str]]:
     """The model and the ids of its items."""
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(arrays.pop(_HEADER).tobytes())
-        version, name = header["version"], str(header["model"])
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
-        raise StorageError(f"{path} is not the file of a model, or damaged") from None
-    if version != _VERSION or name not in MODELS:
-        raise StorageError(f"{path} holds a {name} in version {version} of the format: this release does not know it")
+    header, arrays = read(path)
+    name = str(header["model"])
     try:
         made = cast(type[Stored], getattr(import_module(MODELS[name]), name))
         model = made.from_state(State(header["settings"], arrays))
@@ -100,6 +98,22 @@ def load(path: Path) -> tuple[Stored, list[str]]:
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError, SecAggError):
         raise StorageError(f"{path} is damaged: its parts do not make a {name}") from None
     return model, items
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The header and the arrays of the file, with nothing made of them."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = dict(json.loads(arrays.pop(_HEADER).tobytes()))
+        version, name = header["version"], str(header["model"])
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}") from None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        raise StorageError(f"{path} is not the file of a model, or damaged") from None
+    if version != _VERSION or name not in MODELS:
+        raise StorageError(f"{path} holds a {name} in version {version} of the format: this release does not know it")
+    return header, arrays
 
 
 def _check(model: Stored, items: int) -> None:

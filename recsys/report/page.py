@@ -34,7 +34,7 @@ def _sections(account: Account) -> list[Html]:
         words.outcome(account),
         tables.headline(account),
         _section("Plots", tag("div", plots, class_="plots")),
-        _section("Rounds", tables.rounds(account)),
+        _section("Rounds", tables.rounds(account), tag("p", words.measured(account))),
         _section("Results", tables.results(account)),
         _section("The ledger", *_ledgers(account)),
         _section("Threat model", *_threats(account)),

@@ -13,9 +13,6 @@ from recsys.report.account import Account, Spent
 from recsys.report.markup import Group, Html, facts, join, table, tag
 from recsys.report.words import promise
 
-KEY_FILE = "ledger.pub"
-"""Where a run keeps the public key of its ledgers."""
-
 _ENTRIES = 200
 """Of a ledger, shown at most."""
 
@@ -95,7 +92,7 @@ def ledger(spent: Spent) -> Html:
         ]
     )
     where = given.ledger
-    command = f"secagg ledger verify {'.' if where == FILE else where} --key {KEY_FILE} --head {spent.book.head.hex()}"
+    command = f"secagg ledger verify {'.' if where == FILE else where} --key {given.key} --head {spent.book.head.hex()}"
     shown = table(
         f"Entries of {where}",
         [Group("", ["entry", "phase", "of", "survivors", "epsilon after"])],

@@ -83,7 +83,7 @@ def _span(least: int, most: int) -> str:
 def _utility(account: Account) -> Iterator[str]:
     own, name = account.own, account.metric
     if own is None or name is None or name not in own.metrics:
-        yield "How good the model is in the end was not measured."
+        yield f"How good the model is in the end was not measured exactly.{_last_measured(account)}"
         return
     value = own.metrics[name]
     others = [
@@ -94,10 +94,22 @@ def _utility(account: Account) -> Iterator[str]:
     yield f"In the end {name} is {metric(value)}" + (f": {', '.join(others)}." if others else ".")
 
 
+def _last_measured(account: Account) -> str:
+    """What clients said of it, as far as that got."""
+    name = account.metric
+    known = [point for point in account.measured if name in point.values]
+    if name is None or not known:
+        return ""
+    last = known[-1]
+    rounds = "1 round" if last.rounds == 1 else f"{last.rounds} rounds"
+    return f" After {rounds} clients measured {name} {metric(last.values[name])} ({account.run.measured_under})."
+
+
 def _cost(account: Account, spent: Spent) -> str:
     promise = spent.promise
+    whose = "" if promise.part is None else f", by all runs that share the ledger (this one: {budget(promise.part)})"
     words = (
-        f"Epsilon {epsilon(spent.epsilon)} of {budget(promise.epsilon)} is spent against the server, at delta "
+        f"Epsilon {epsilon(spent.epsilon)} of {budget(promise.epsilon)} is spent{whose} against the server, at delta "
         f"{delta(promise.delta)}, per {promise.unit}, with {promise.trust} noise"
     )
     if spent is account.spent[0] and account.epsilon_outsiders != account.epsilon:
@@ -118,8 +130,8 @@ def promise(spent: Spent) -> str:
     given = spent.promise
     neighbours = NEIGHBOURS[given.relation].format(given.unit)
     said = (
-        f"That means: two worlds that differ in {neighbours}, look alike to whoever sees all that was released and "
-        "knows everything else, up to a likelihood ratio of e to the power of epsilon, and but for a failure of "
+        f"That means: two worlds that differ in {neighbours}, look alike to whoever sees all that this ledger charges "
+        "and knows everything else, up to a likelihood ratio of e to the power of epsilon, and but for a failure of "
         f"probability {delta(given.delta)}. For that, {NOISE[given.trust]}."
     )
     return f"{sentence(given.words)} {said}" if given.words else said
@@ -229,20 +241,32 @@ def _outsiders(account: Account) -> str:
 # What is not promised
 
 
+def measured(account: Account) -> str:
+    """What of the clients' own measurements leaves them, and under what."""
+    return f"Measured by clients and sent, under the mask: {account.run.measured_under}."
+
+
 def outside(account: Account) -> list[str]:
     """What no epsilon here is about."""
     run, found = account.run, []
     if run.results or account.exact:
         found.append(
             "Exact quality, in the results and after rounds, was measured by whoever runs this and sees all data. It "
-            "is for readers of this report: it selected no model, no setting and no time to stop. Where nobody sees "
-            "all data, there is no such measurement."
+            "is for readers of this report: this run used no measured value to choose anything. What people did with "
+            "earlier runs is not known here. Where nobody sees all data, there is no such measurement."
         )
-    if account.measured:
+    found += [f"{sentence(one)}" for one in run.outside]
+    if account.measured and not any(spent.promise.trust == "distributed" for spent in account.spent):
         found.append(f"What clients measured in rounds is protected by no more than this: {run.measured_under}.")
+    if run.public:
+        found.append(f"Taken as public: {'; '.join(run.public)}.")
     for elsewhere in dict.fromkeys(spent.book.genesis.elsewhere for spent in account.spent):
         found.append(f"Charged elsewhere, or not at all, says the ledger: {elsewhere}.")
-    found.append("Who takes part, who falls silent and when, and the size of messages: the server sees it.")
+    found.append(sentence(run.others))
+    found.append(
+        "Who takes part, who falls silent and when, how long an answer takes, and the size of messages: the server "
+        "sees it. How long all of them took together is in the record."
+    )
     if any(spent.promise.trust == "distributed" for spent in account.spent):
         found.append("Noise that more clients leave out than are allowed for. A ledger cannot show it either.")
     if not account.spent:

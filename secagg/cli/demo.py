@@ -21,6 +21,9 @@ class Clients(StrEnum):
     DEVICES = "devices"
 
 
+MADE_UP = {"beside": True}
+"""Each demo is a run of its own on the same population, which has nobody to be protected."""
+
 CONFIGS: dict[Clients, dict[str, Any]] = {
     Clients.SILOS: {
         "title": "20 silos of 200 users, local DP-SGD, SecAgg+",
@@ -28,7 +31,7 @@ CONFIGS: dict[Clients, dict[str, Any]] = {
         "clients": {"kind": "silos", "count": 20},
         "model": {"name": "autoencoder", "settings": {"width": 8, "fading": 0.95}},
         "training": {"rounds": 15, "epochs": 3, "rate": 10.0, "clip": 50.0},
-        "privacy": {"mode": "local", "epsilon": 8.0, "share": 1.0, "steps": 1, "clip": 0.1, "rate": 50.0},
+        "privacy": {"mode": "local", "epsilon": 8.0, "share": 1.0, "steps": 1, "clip": 0.1, "rate": 50.0, **MADE_UP},
         "protocol": {"dropout": "0.25"},
         "network": {"dropout": 0.05},
     },
@@ -37,7 +40,7 @@ CONFIGS: dict[Clients, dict[str, Any]] = {
         "data": {"users": 2000, "items": 1000},
         "clients": {"kind": "devices"},
         "model": {"name": "private-ease"},
-        "privacy": {"mode": "distributed", "epsilon": 8.0},
+        "privacy": {"mode": "distributed", "epsilon": 8.0, **MADE_UP},
         "protocol": {"adversary": "curious"},
         "network": {"dropout": 0.03},
     },
@@ -53,7 +56,7 @@ def demo(
     out: Annotated[Path | None, typer.Option(help="Directory of the run (default: a new one in runs/).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a recommender on made-up data without seeing anybody's, and report what that cost."""
+    """Train a recommender on made-up data, of which the server sees noised sums, and report what that cost."""
     config = Config.parse(CONFIGS[clients], settings or [])
     carry_out(config, out or _fresh(f"demo-{clients}"), as_json)
 

@@ -18,6 +18,8 @@ from dp.ledger.verify import compare, verify
 from dp.secure_sum import SecureSum
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
+from recsys.record import FILE as RECORD
+from recsys.record import Run
 from secagg.cli.output import Json, emit, facts
 from secagg.errors import PeerError, UsageError
 
@@ -37,7 +39,7 @@ def show(run_dir: RunDir, as_json: Json = False) -> None:
         happened = entry.get("sum", {})
         survivors = f"{happened['survivors']} of {happened['planned']}" if happened else ""
         reached = _epsilon(entry["epsilon_after"])
-        where = happened.get("round", entry["release"][:20])
+        where = f"{happened['round']} of {happened['session'][:8]}" if happened else entry["release"][:30]
         table.add_row(str(entry["number"]), entry["phase"], Text(str(where)), survivors, f"{reached:.4g}")
     marks = {mark.value: ", ".join(name for name, other in FIELDS.items() if other is mark) for mark in FIELDS.values()}
     emit(as_json, {"entries": entries, "fields": FIELDS}, Group(table, "", facts(marks)))
@@ -102,6 +104,7 @@ def check(
         "budget": float(budget.epsilon),
         "delta": float(budget.delta),
         "elsewhere": book.genesis.elsewhere,
+        "data": book.genesis.data.hex() or "not said",
     }
     emit(as_json, answer, facts(answer))
     if not trusted:
@@ -124,6 +127,8 @@ def _key(path: Path | None) -> bytes | None:
 
 def _file(path: Path) -> Path:
     file = path / FILE if path.is_dir() else path
+    if not file.is_file() and (path / RECORD).is_file():  # of a run that shares one
+        file = next((path / one.ledger for one in Run.load(path).spendings), file)
     if not file.is_file():
         raise UsageError(f"there is no ledger at {file}")
     return file

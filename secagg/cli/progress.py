@@ -1,12 +1,12 @@
 """How a run is shown while it goes on: a table that grows by a line a round, and the results in the end.
 
-HR@10 and NDCG@10 are exact, of the model after the round, by whoever simulates; "by clients" is what these measured of
-the model before the round, as the server learnt it.
+HR@10 and NDCG@10 are exact, of the model after the round, by whoever simulates, if that was asked for; "by clients" is
+what these measured of the model before the round, as the server learnt it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +34,9 @@ COLUMNS = (
 )
 
 
+IN_THE_END = "in the end, over all users (exact: outside of any guarantee)"
+
+
 @contextmanager
 def watching(quiet: bool) -> Iterator[Watch]:
     """On a terminal the table is drawn anew each time; elsewhere its lines are printed as they come."""
@@ -55,29 +58,38 @@ def watching(quiet: bool) -> Iterator[Watch]:
     yield lines
 
 
-def outcome(account: Account, folder: Path, report: Path) -> RenderableType:
-    """What is said in the end."""
+def outcome(account: Account, folder: Path, report: Path, notes: Iterable[str]) -> RenderableType:
+    """What is said in the end. ``notes`` on the data are exact counts: for whoever has the data, and kept nowhere."""
     run = account.run
-    results = Table("", *run.results[-1].metrics, title="in the end, over all users", title_justify="left")
-    for result in run.results:
-        results.add_row(result.name, *(f"{value:.4f}" for value in result.metrics.values()))
+    shown: list[RenderableType] = []
+    if run.results:
+        results = Table("", *run.results[-1].metrics, title=IN_THE_END, title_justify="left")
+        for result in run.results:
+            results.add_row(result.name, *(f"{value:.4f}" for value in result.metrics.values()))
+        shown.append(results)
     said = [run.ended]
     for spent in account.spent:
+        given = spent.promise
         said += [
-            spent.promise.words,
-            f"verify: secagg ledger verify {folder / spent.promise.ledger} --key {folder / 'ledger.pub'} "
+            given.words,
+            f"verify: secagg ledger verify {folder / given.ledger} --key {folder / given.key} "
             f"--head {spent.book.head.hex()}",
         ]
-    return Group(results, *(Text(line) for line in (*said, f"report: {report}")))
+    where = "outside of the guarantee: " if account.spent else ""
+    said += [f"{where}{one}" for one in (*run.outside, run.others)]
+    return Group(*shown, *(Text(line) for line in (*notes, *said, f"report: {report}")))
 
 
 def _table(run: Run) -> Table:
     rulers = "; ".join(f"{one.name} HR@10 {one.metrics['HR@10']:.4f}" for one in run.results)
     table = Table(title=f"{run.title} ({rulers})" if rulers else run.title, title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == COLUMNS[-1] else "right", overflow="fold")
-    for one in run.rounds:
-        table.add_row(*_cells(one))
+    rows = [_cells(one) for one in run.rounds]
+    kept = [place for place in range(len(COLUMNS)) if any(row[place] for row in rows)]
+    for place in kept:
+        left = place == len(COLUMNS) - 1
+        table.add_column(COLUMNS[place], justify="left" if left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(row[place] for place in kept))
     return table
 
 

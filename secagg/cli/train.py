@@ -10,6 +10,7 @@ import typer
 from benchmarks.case import machine
 from benchmarks.ideal import IdealAdder
 from recsys.config import Config
+from recsys.others import Others
 from recsys.prepare import prepare
 from recsys.report import Account, write_report
 from recsys.run import train as run
@@ -37,10 +38,10 @@ def carry_out(config: Config, folder: Path, as_json: bool) -> None:
     """Check everything, then run it and write the report."""
     prepared = prepare(config)
     with watching(quiet=as_json) as watch:
-        run(prepared, folder, twin=IdealAdder(bytes(32)), machine=machine(), watch=watch)
+        run(prepared, folder, ideal=IdealAdder(bytes(32)), machine=machine(), others=Others(), watch=watch)
     report, account = write_report(folder), Account.load(folder)
     emit(
         as_json,
         {"run_dir": str(folder), "report": str(report), **account.figures()},
-        outcome(account, folder, report),
+        outcome(account, folder, report, prepared.notes),
     )

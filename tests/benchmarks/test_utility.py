@@ -79,11 +79,11 @@ def test_a_stopped_grid_goes_on(finished: Finished, tmp_path: Path) -> None:
 
 
 def test_a_changed_grid_has_other_cells() -> None:
-    split, _ = data_of(ruler(TINY, "ItemPop").data)
+    split, *_ = data_of(ruler(TINY, "ItemPop").data)
     data = fingerprint(split)
     found = {
         key_of(cell(changed, 40, name, epsilon, seed), print_)
-        for changed in (TINY, replace(TINY, users=41), replace(TINY, data_seed=2), replace(TINY, n_min=30))
+        for changed in (TINY, replace(TINY, users=41), replace(TINY, data_seed=2), replace(TINY, n_min=300))
         for name in ("private-ease", "mf")
         for epsilon in (1.0, 2.0)
         for seed in (0, 1)
@@ -102,7 +102,7 @@ def test_cohorts_grow_with_the_population() -> None:
 
 
 def test_the_fingerprint_is_that_of_the_split() -> None:
-    split, _ = data_of(ruler(TINY, "ItemPop").data)
+    split, *_ = data_of(ruler(TINY, "ItemPop").data)
     assert fingerprint(split) == fingerprint(data_of(ruler(TINY, "EASE").data)[0])
     assert fingerprint(split) != fingerprint(replace(split, test=split.valid, valid=split.test))
 

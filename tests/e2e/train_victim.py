@@ -88,6 +88,7 @@ def forked(order: dict[str, Any]) -> dict[str, Any]:
             try:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 os.dup2(said.fileno(), 2)
+                os.environ["XDG_STATE_HOME"] = f"{order['out']}.state"  # its own list of runs
                 {"anew": anew, "fresh": fresh, "": lambda: None}[order.get("control", "")]()
                 if "stop" in order:
                     kill_at(order["stop"])

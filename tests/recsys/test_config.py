@@ -53,6 +53,14 @@ def test_there_is_an_example_for_each_mode() -> None:
     assert {Config.load(path).privacy.mode for path in EXAMPLES} == set(Mode)
 
 
+def test_what_is_right_beside_what_is_refused_is_not() -> None:
+    times = {"held_out": "time", "valid_from": 8, "test_from": "2024-05-01"}
+    assert Config.parse({"data": times}).data.valid_from == "8"
+    assert Config.parse({"data": {"held_out": "time"}, "privacy": {"mode": "none"}}).data.test_from == ""
+    assert Config.parse({"privacy": {"n_min": 100}, "training": {"measured": 0}}).privacy.n_min == 100
+    assert Config.parse({"privacy": {"mode": "distributed"}, "training": {"measured": 0.1}}).training.measured == 0.1
+
+
 def test_what_is_written_down_is_read_again() -> None:
     config = Config.parse({"training": {"rounds": 3}}, ["clients.kind=devices", "privacy.mode=none"])
     assert Config.parse(json.loads(json.dumps(config.plain()))) == config
@@ -102,6 +110,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"privacy": {"epsilon": 0.0}}, "privacy.epsilon is above zero"),
     ({"privacy": {"epsilon": float("inf")}}, "privacy.epsilon is a finite number"),
     ({"privacy": {"delta": 1.0}}, "delta"),
+    ({"privacy": {"n_min": 2}}, "privacy.n_min is at least 100"),
+    ({"privacy": {"n_min": 99}}, "privacy.n_min is at least 100"),
+    ({"privacy": {"n_min": -100}}, "n_min not below zero"),
+    ({"data": {"held_out": "time"}}, "needs data.valid_from and data.test_from"),
+    ({"data": {"held_out": "time", "test_from": 9}}, "go together"),
+    ({"data": {"valid_from": 8, "test_from": 9}}, "are for data.held_out = time"),
+    ({"data": {"catalogue": "items.csv"}}, "data.catalogue is for files"),
+    ({"training": {"measured": 0.1}}, "training.measured is of no use with privacy.mode = local"),
+    ({"privacy": {"mode": "both"}, "training": {"measured": 0.1}}, "training.measured is of no use"),
     ({"privacy": {"share": 0.0}}, "privacy.share"),
     ({"privacy": {"share": 1.5}}, "privacy.share"),
     ({"privacy": {"steps": 0}}, "at least one step"),

@@ -13,12 +13,14 @@ from benchmarks.ideal import IdealAdder
 from dp.events import Relation, Trust, Unit
 from dp.ledger import Ledger
 from protocols.roster import Identity, Roster
+from recsys import prepare as prepare_module
+from recsys.beginning import budgets
 from recsys.config import Config, Mode, Privacy
 from recsys.models.autoencoder import Autoencoder
 from recsys.prepare import Distributed, Locally, Prepared, delta_of, prepare
-from recsys.run import _budgets
 from recsys.secure import Question, SecureAdder
 from secagg.errors import BudgetError, UsageError
+from tests.adversarial.attack import switch_off
 from tests.recsys.scene import KEY, SECRET, config
 
 
@@ -86,16 +88,16 @@ def test_local_noise_is_enough_for_all_rounds_and_not_for_one_more(
 
 
 def test_both_kinds_have_a_budget_each() -> None:
-    budgets = _budgets(ready("privacy.mode=both"))
-    assert [(mode, name) for mode, name, _, _ in budgets] == [
+    found = budgets(ready("privacy.mode=both"))
+    assert [(mode, name) for mode, name, _, _ in found] == [
         (Mode.DISTRIBUTED, "ledger.db"),
         (Mode.LOCAL, "local.db"),
     ]
-    assert [guarantee.trust for *_, guarantee in budgets] == [Trust.DISTRIBUTED, Trust.LOCAL]
-    assert all(budget.epsilon == 8 for _, _, budget, _ in budgets)
+    assert [guarantee.trust for *_, guarantee in found] == [Trust.DISTRIBUTED, Trust.LOCAL]
+    assert all(budget.epsilon == 8 for _, _, budget, _ in found)
     for mode in ("local", "distributed"):
-        assert [name for _, name, _, _ in _budgets(ready(f"privacy.mode={mode}"))] == ["ledger.db"]
-    assert _budgets(ready()) == []
+        assert [name for _, name, _, _ in budgets(ready(f"privacy.mode={mode}"))] == ["ledger.db"]
+    assert budgets(ready()) == []
 
 
 def test_the_twin_has_no_privacy_and_is_otherwise_the_same() -> None:
@@ -122,11 +124,11 @@ def test_a_cohort_of_any_size_has_its_noise_and_costs_no_more(size: int) -> None
         assert noise.drawable(clients)
 
 
-@pytest.mark.parametrize("users", [610, 2000, 20_000, 10**6])
-def test_delta_is_one_over_users_to_the_power_of_one_point_one(users: int) -> None:
+@pytest.mark.parametrize("users", [2, 100, 610, 1001, 2000, 20_000, 999_999, 10**6])
+def test_delta_is_a_hundredth_of_one_over_users(users: int) -> None:
     """Three digits, rounded down."""
-    exact, delta = users**-1.1, delta_of(Privacy(), users)
-    assert 0.99 * exact < delta <= exact
+    exact, delta = Fraction(1, 100 * users), delta_of(Privacy(), users)
+    assert Fraction(99, 100) * exact < delta <= exact
     assert len(str(int(Decimal(delta.numerator) / delta.denominator / Decimal(10) ** -12)).rstrip("0")) <= 3
 
 
@@ -134,6 +136,16 @@ def test_delta_as_asked_for_and_from_a_public_number() -> None:
     assert delta_of(Privacy(delta=1e-5), 610) == Fraction(1, 10**5)
     assert delta_of(Privacy(n_min=500), 610) == delta_of(Privacy(), 500) > delta_of(Privacy(), 610)
     assert delta_of(Privacy(n_min=500, delta=1e-5), 610) == Fraction(1, 10**5)
+
+
+def test_more_than_one_unit_in_n_is_no_delta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a mechanism that publishes somebody at random, the delta is 1/n: just that much is let through."""
+    assert delta_of(Privacy(delta=0.01), 100) == Fraction(1, 100)
+    for privacy, units in ((Privacy(delta=0.0101), 100), (Privacy(delta=0.005, n_min=300), 100)):
+        with pytest.raises(UsageError, match="would be as private"):
+            delta_of(privacy, units)
+    switch_off(monkeypatch, prepare_module, "delta_of", "asked > Fraction(1, public)")
+    assert prepare_module.delta_of(Privacy(delta=0.4), 100) == Fraction(2, 5)
 
 
 # Clients and data
@@ -210,6 +222,10 @@ WRONG = [
     (["privacy.mode=distributed", "privacy.epsilon=501"], "at most 500"),
     (["privacy.mode=distributed", "privacy.delta=1e-300"], "private"),
     (["privacy.mode=local", "privacy.epsilon=1e-9", "privacy.delta=1e-12"], "no noise makes this private"),
+    (["privacy.mode=local", "privacy.delta=0.017"], "more than one over the number of units, 60"),
+    (["privacy.mode=distributed", "privacy.delta=0.011", "privacy.n_min=100"], "number of units, 100: publishing"),
+    (["data.catalogue=/nowhere.csv", "data.source=table", "data.path=/nowhere.csv"], "nowhere"),
+    (["data.held_out=time", "data.valid_from=soon", "data.test_from=5"], "data.valid_from: time 'soon' is neither"),
     (["privacy.mode=local", "privacy.clip=1e300"], "clipping bound"),
     (["model.name=private-ease", "model.settings={}", "privacy.mode=local"], "has no local training"),
     (["model.name=private-ease", "model.settings={}", "training.draw=fixed", "training.size=3"], "over all clients"),

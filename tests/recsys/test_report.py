@@ -284,7 +284,9 @@ def test_a_run_that_goes_on(tmp_path: Path) -> None:
     run = runs.make(tmp_path, "none", results=runs.RESULTS[:2], ended="")
     text = page(tmp_path).text
     assert "It has not ended" in text
-    assert "How good the model is in the end was not measured." in text
+    assert (
+        "How good the model is in the end was not measured exactly. After 9 rounds clients measured NDCG@10 0.0" in text
+    )
     replace(run, rounds=(), results=()).save(tmp_path)
     text = page(tmp_path).text
     for part in ("No secure sum is done yet.", "Quality was not measured.", "Rounds: none.", "Results: none."):

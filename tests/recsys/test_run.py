@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,17 +25,22 @@ from recsys.config import Config
 from recsys.federated import State
 from recsys.metrics.ranking import evaluate
 from recsys.models.popularity import ItemPop
+from recsys.models.private_sums import Contribution, Noised
+from recsys.models.recommender import SharedModel
 from recsys.models.store import load
-from recsys.prepare import prepare
+from recsys.others import Others
+from recsys.prepare import Prepared, prepare
+from recsys.private import LearnsFromSums
 from recsys.record import Run
 from recsys.run import train
+from recsys.secure import Answer, Question, Update
 from secagg import cli
 from secagg.errors import BudgetError, DecodeError, PeerError, StorageError, ThresholdError, UsageError
 from tests.adversarial.attack import switch_off
 from tests.recsys.scene import config
 
 EASE = ("model.name=private-ease", "model.settings={}", "clients.kind=devices", "protocol.adversary=curious")
-ALWAYS = {"config.json", "secret.key", "ledger.pub", "run.json", "model.npz", "users.csv", "begun.json"}
+ALWAYS = {"config.json", "secret.key", "ledger.pub", "run.json", "model.npz", "begun.json"}
 KINDS = {
     "none": (("privacy.mode=none",), {"checkpoint.npz"}),
     "local": (("privacy.mode=local",), {"checkpoint.npz", "ledger.db"}),
@@ -44,8 +50,11 @@ KINDS = {
 }
 
 
-def go(config: Config, folder: Path, **more: object) -> Run:
-    return train(prepare(config), folder, twin=IdealAdder(bytes(32)), machine={"cores": 1}, **more)  # type: ignore[arg-type]
+def go(config: Config, folder: Path, state: Path | None = None, **more: object) -> Run:
+    """Each directory with a list of runs of its own: what runs know of one another is in test_others.py."""
+    others = Others(state or folder.with_name(f"{folder.name}.state"))
+    ideal = IdealAdder(bytes(32))
+    return train(prepare(config), folder, ideal=ideal, machine={"cores": 1}, others=others, **more)  # type: ignore[arg-type]
 
 
 def of_kind(kind: str, *changes: str) -> Config:
@@ -85,7 +94,9 @@ def test_a_run_leaves_what_it_says_and_nothing_else(kind: str, runs: Runs) -> No
     assert Run.load(folder) == run
     assert run.ended == "all rounds are done"
     assert len(run.rounds) == 2
-    assert [result.name for result in run.results] == ["ItemPop", "without privacy", "this run"]
+    references = ["plain federated training"] if kind in ("local", "both") else []
+    names = ["ItemPop", "this recipe without noise", *references, "this run"]
+    assert [result.name for result in run.results] == names
     assert json.loads((folder / "config.json").read_bytes()) == json.loads(json.dumps(run.config))
 
 
@@ -126,19 +137,69 @@ def test_the_model_is_what_was_measured(kind: str, runs: Runs) -> None:
     found = evaluate(model, split)
     assert {name: found.mean(name) for name in run.results[-1].metrics} == run.results[-1].metrics
     assert run.rounds[-1].exact == run.results[-1].metrics
-    table = list(csv.DictReader((folder / "users.csv").read_text().splitlines()))
-    assert [float(row["NDCG@10"]) for row in table] == found.values["NDCG@10"].tolist()
     popular = ItemPop()
     popular.fit(split.train)
     assert run.results[0].metrics["HR@10"] == evaluate(popular, split).mean("HR@10")
 
 
-def test_the_twin_is_the_run_without_noise(runs: Runs) -> None:
-    """Of a run without privacy, up to rounding; of others it is the same twin where they train alike."""
-    _, run = runs("none")
-    for name, value in run.results[-1].metrics.items():
-        assert run.results[1].metrics[name] == pytest.approx(value, abs=0.06)  # two of 60 users may be ranked otherwise
-    assert runs("distributed")[1].results[1] == run.results[1]
+class Quiet:
+    """Adds up without the noise that was asked for, and lets everybody pay nothing."""
+
+    def __init__(self) -> None:
+        self._ideal = IdealAdder(bytes(32))
+
+    def add_up(self, question: Question, update: Update) -> Answer:
+        return self._ideal.add_up(replace(question, noise=None), update)
+
+    def reserve(self, what: object) -> None: ...
+
+    commit = reserve
+
+
+def trained(prepared: Prepared, ledger: Any = None, **more: Any) -> np.ndarray[Any, Any]:
+    """The vector in the end."""
+    model = cast(SharedModel, prepared.model())
+    federation = prepared.federation(model, Quiet(), bytes(32), ledger, **more)
+    for _ in range(prepared.config.training.rounds):
+        federation.advance()
+    return federation.state.vector.astype(np.float64)
+
+
+POISSON = ("clients.count=20", "training.draw=poisson", "training.size=8", "privacy.share=1.0")
+
+
+@pytest.mark.parametrize("kind", ["local", "distributed", "both"])
+def test_the_reference_is_the_runs_own_recipe_without_noise(kind: str) -> None:
+    """Cohort, clipping, steps, divisor: with the noise taken out of a run, nearly nothing of it is left in training,
+    and then it is the reference. Another recipe is far away (the control)."""
+    prepared = prepare(of_kind(kind, *POISSON))
+    reference = trained(prepared, noiseless=True)
+    ledger = None
+    if (locally := prepared.locally) is not None:
+        little = replace(locally.settings, noise_multiplier=Fraction(1, 1000))
+        prepared, ledger = replace(prepared, locally=replace(locally, settings=little)), Quiet()
+    start = cast(SharedModel, prepared.model())
+    start.begin(prepared.split.train.item_count, prepared.config.seed)
+    moved = np.linalg.norm(reference - start.vector)
+    assert np.linalg.norm(trained(prepared, ledger) - reference) < 0.05 * moved
+    assert np.linalg.norm(trained(prepared.public(), noiseless=True) - reference) > 0.1 * moved
+
+
+def test_the_reference_of_a_model_of_sums_asks_for_the_same_sums(tmp_path: Path) -> None:
+    """Over silos: each is cut back to the norm of one, which costs far more than noise; so both are there."""
+    asked = config("privacy.mode=distributed", "model.name=private-ease", "model.settings={}")
+    results = {one.name: one.metrics["NDCG@10"] for one in go(asked, tmp_path / "run").results}
+    assert list(results) == ["ItemPop", "this recipe without noise", "exact sums over users", "this run"]
+    seen = list[Contribution]()
+
+    def same(purpose: str, length: int, share: Fraction, contribution: Contribution) -> Noised:
+        seen.append(contribution)
+        return prepare(asked).public().sums(IdealAdder(bytes(32)))(purpose, length, share, contribution)
+
+    model = cast(LearnsFromSums, prepare(asked).model())
+    model.learn(same, 150)
+    assert evaluate(model, prepare(asked).split).mean("NDCG@10") == results["this recipe without noise"]
+    assert len(seen) == 2
 
 
 def test_the_secret_is_its_owners_and_nobody_else_knows_it(runs: Runs) -> None:
@@ -159,10 +220,10 @@ def test_whoever_watches_sees_the_record_grow(tmp_path: Path) -> None:
     seen = list[Run]()
     done = go(of_kind("local"), tmp_path / "run", watch=seen.append)
     assert [(len(run.results), len(run.rounds), bool(run.ended)) for run in seen] == [
-        (2, 0, False),
-        (2, 1, False),
-        (2, 2, False),
-        (3, 2, True),
+        (3, 0, False),
+        (3, 1, False),
+        (3, 2, False),
+        (4, 2, True),
     ]
     assert seen[-1] == done
 

@@ -199,6 +199,7 @@ def cases(rows: list[Row]) -> Iterator[list[tuple[int, tuple[Any, ...], Any]]]:
 AT_COMMIT = {*verify_ledger.AT_COMMIT.split()}
 MEANT: dict[str, Any] = {
     **dict.fromkeys(("run", "elsewhere", "reason", "name", "release"), lambda v: type(v) is str and 0 < len(v) <= 1000),
+    "data": lambda v: type(v) is str and len(bytes.fromhex(v)) in (0, 32) and v == v.lower() and " " not in v,
     "unit": lambda v: v in ("user", "example"),
     "relation": lambda v: v in ("zero-out", "replace-one", "add-or-remove"),
     "trust": lambda v: v in ("local", "central", "distributed"),
@@ -287,6 +288,7 @@ KNOWN: list[tuple[int, tuple[Any, ...], Any]] = [
         for name in ("run", "elsewhere")
         for value in ("", "a" * 1001, "\ud800", "a\udfff", 1, None, MISSING)
     ],
+    *[(0, ("data",), value) for value in ("00", "zz" * 32, 1, None, "AB" * 32, MISSING)],
     *[(0, ("unit",), value) for value in ("cohort", "", None, True)],
     *[(0, ("trust",), "nobody"), (0, ("schema",), True), (0, ("number",), False), (1, ("number",), True)],
     *[(0, ("limits", 92), 1), (0, ("samples_limit",), 1), (3, ("release",), ""), (1, ("rdp", 0), True)],

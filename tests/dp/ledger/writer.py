@@ -21,12 +21,13 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from dp.ledger import Ledger, file
-from dp.ledger.book import Draft
+from dp.ledger.book import Book, Draft
 from tests.dp.ledger import scene
 
 ROUNDS = 2
@@ -76,7 +77,9 @@ def write(path: Path, acknowledge: int) -> None:
 def late() -> None:
     waiting = list[tuple[int, bytes, bytes]]()
 
-    def append(ledger: Any, draft: Draft) -> None:
+    def append(ledger: Any, drafted: Callable[[Book], Draft | None]) -> None:
+        draft = drafted(ledger._book)
+        assert draft is not None
         if waiting:
             ledger._db.execute(file._INSERT, waiting.pop())
         signature = ledger._key.sign(file.labels.LEDGER_LINK, draft.link)

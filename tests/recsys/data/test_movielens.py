@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recsys.data import movielens
 from recsys.data.interactions import Interactions
-from recsys.data.loaded import KEPT_ROWS, BadRow
+from recsys.data.loaded import KEPT_ROWS, BadRow, LeftOut
 from secagg.errors import UsageError
 
 HEADER = "userId,movieId,rating,timestamp\n"
@@ -47,10 +47,20 @@ def test_every_layout(
     assert not loaded.bad.count
     assert not loaded.repeated.count
     assert loaded.titles == {"7": "Two, Three (1999)", "30": "Café (2001)"}
+    # By user, then time, then the order of the file; the film 900 is not in the list of titles.
+    assert loaded.interactions.item_ids == ("7", "30")
+    assert as_events(loaded.interactions) == [("1", "7", 90), ("2", "7", 50), ("2", "30", 100)]
+    assert loaded.interactions.ratings.tolist() == [3.0, 1.0, 4.5]
+    assert loaded.from_catalogue
+    assert loaded.unlisted == LeftOut(1, (BadRow(4 + bool(header), "the item is not in the catalogue"),))
+    (tmp_path / titles_name).unlink()
+    loaded = movielens.load(tmp_path)
     assert loaded.interactions.item_ids == ("7", "30", "900")
-    # By user, then time, then the order of the file.
     assert as_events(loaded.interactions) == [("1", "7", 90), ("2", "7", 50), ("2", "30", 100), ("2", "900", 100)]
-    assert loaded.interactions.ratings.tolist() == [3.0, 1.0, 4.5, 5.0]
+    assert not loaded.from_catalogue
+    listed = movielens.load(tmp_path, catalogue=["900", "8", "7"])
+    assert listed.interactions.item_ids == ("900", "8", "7")
+    assert as_events(listed.interactions) == [("1", "7", 90), ("2", "7", 50), ("2", "900", 100)]
 
 
 BAD = {
@@ -100,6 +110,14 @@ def test_the_fast_way_is_the_slow_way(lines: list[str], separator: bytes) -> Non
     assert fast_bad == slow_bad
     for name in ("users", "items", "ratings", "times", "lines"):
         np.testing.assert_array_equal(getattr(fast, name), getattr(slow, name))
+
+
+def test_who_rated_only_films_that_are_not_listed_is_a_user_all_the_same(tmp_path: Path) -> None:
+    """Otherwise the number of users would tell of it."""
+    write(tmp_path, HEADER + "1,5,3,1\n2,99,4,1\n")
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n5,A,X\n6,B,X\n")
+    events = movielens.load(tmp_path).interactions
+    assert (events.user_ids, events.item_ids, as_events(events)) == (("1", "2"), ("5", "6"), [("1", "5", 1)])
 
 
 def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
@@ -179,7 +197,10 @@ def test_latest_small() -> None:
         pytest.skip("NOT TESTED on real data: set SECAGG_MOVIELENS to a folder with ml-latest-small's ratings.csv")
     loaded = movielens.load(folder)
     events = loaded.interactions
-    assert (len(events), events.user_count, events.item_count) == (100_836, 610, 9_724)
+    assert (len(events), events.user_count, events.item_count) == (100_836, 610, 9_742)
+    assert np.count_nonzero(events.popularity()) == 9_724  # the others were tagged only
+    assert loaded.from_catalogue
+    assert not loaded.unlisted.count
     assert not loaded.bad.count
     assert not loaded.repeated.count
     assert loaded.titles[events.item_ids[0]] == "Toy Story (1995)"

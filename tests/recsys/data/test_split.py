@@ -145,9 +145,9 @@ def test_own_files_share_their_ids_and_keep_cold_starts(tmp_path: Path) -> None:
         test="u,i,t\nann,oats,4\neve,rum,5\neve,tea,4\n",
     )
     split = Split.load(train, valid, test, user="u", item="i", time="t")
-    assert (split.train.user_ids, split.train.item_ids) == (("ann", "bob", "eve"), ("tea", "jam", "oats", "rum"))
-    assert [history.tolist() for history in split.train.histories()] == [[1, 0], [0], []]
-    assert [history.tolist() for history in split.test.histories()] == [[2], [], [0, 3]]
+    assert (split.train.user_ids, split.train.item_ids) == (("ann", "bob", "eve"), ("jam", "oats", "rum", "tea"))
+    assert [history.tolist() for history in split.train.histories()] == [[0, 3], [3], []]
+    assert [history.tolist() for history in split.test.histories()] == [[1], [], [3, 2]]
     assert split.cold_start() == {"valid": ColdStart(0, 1, 1), "test": ColdStart(1, 2, 3)}
     assert split.report() == [
         "3 train, 1 valid, 3 test events",
@@ -158,6 +158,15 @@ def test_own_files_share_their_ids_and_keep_cold_starts(tmp_path: Path) -> None:
         "valid: 0 users and 1 items that train has never seen, in 1 events",
         "test: 1 users and 2 items that train has never seen, in 3 events",
     ]
+
+
+def test_own_files_with_a_catalogue_have_its_items_in_its_order(tmp_path: Path) -> None:
+    train, test = write(tmp_path, train="user,item\na,x\na,y\nb,q\n", test="user,item\na,z\n")
+    split = Split.load(train, None, test, catalogue=["z", "w", "y", "x"])
+    assert (split.train.user_ids, split.train.item_ids) == (("a", "b"), ("z", "w", "y", "x"))
+    assert [history.tolist() for history in split.train.histories()] == [[3, 2], []]
+    assert split.test.items.tolist() == [0]
+    assert "1 event about an item that is not in the catalogue left out: line 4: " in " ".join(split.report())
 
 
 def test_own_files_may_lack_validation_but_may_not_overlap(tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ def test_columns_are_found_by_name(tmp_path: Path) -> None:
     path = table(tmp_path, "\ufeffstars;what;when;who\n5;007;20;ann\n1;7;10;ann\n2;7;10;Bob\n")
     loaded = tables.load(path, user="who", item="what", time="when", rating="stars", separator=";")
     events = loaded.interactions
-    assert (events.user_ids, events.item_ids) == (("ann", "Bob"), ("007", "7"))  # 007 is not 7
-    assert [history.tolist() for history in events.histories()] == [[1, 0], [1]]
-    assert events.ratings.tolist() == [1, 5, 2]
+    assert (events.user_ids, events.item_ids) == (("Bob", "ann"), ("007", "7"))  # 007 is not 7
+    assert [history.tolist() for history in events.histories()] == [[1], [1, 0]]
+    assert events.ratings.tolist() == [2, 1, 5]
     assert not loaded.bad.count
 
 
@@ -73,7 +73,7 @@ REASONS = [
     BadRow(5, "time 'soon' is neither a number nor a date"),
     BadRow(6, "time '1.5' is not a whole number"),
     BadRow(7, "time 'nan' is not a whole number"),
-    BadRow(8, "time is a date in some lines and a number in others"),
+    BadRow(8, "time is a date in some of this user's lines and a number in others"),
     BadRow(9, "rating 'lots' is not a number"),
     BadRow(10, "rating 'nan' is not a number"),
     BadRow(11, "rating '1e39' is not a number"),
@@ -130,7 +130,7 @@ def test_any_ids_survive(rows: list[tuple[str, str]], tmp_path_factory: pytest.T
 def test_dates_become_microseconds(tmp_path: Path, text: str, moment: datetime) -> None:
     loaded = tables.load(table(tmp_path, f"user,item,time\na,x,{text}\na,y,17\n"), time="time")
     assert loaded.interactions.times.tolist() == [(moment - EPOCH) // MICRO]
-    assert loaded.bad_rows == (BadRow(3, "time is a date in some lines and a number in others"),)
+    assert loaded.bad_rows == (BadRow(3, "time is a date in some of this user's lines and a number in others"),)
 
 
 def test_parquet_is_read_alike(tmp_path: Path) -> None:
@@ -156,6 +156,57 @@ def test_parquet_ids_are_text_or_whole_numbers(tmp_path: Path) -> None:
         tables.load(parquet(tmp_path, user=[1], item=[True]))
     loaded = tables.load(parquet(tmp_path, user=[1, 1], item=[1, 2], time=[None, 3]), time="time")
     assert loaded.bad_rows == (BadRow(1, "time is empty"),)
+
+
+def test_numbers_of_users_and_items_do_not_tell_who_came_first(tmp_path: Path) -> None:
+    lines = ["b,y", "a,x", "c,z", "a,y", "b,x"]
+    for order in (lines, lines[::-1]):
+        events = tables.load(table(tmp_path, "\n".join(["user,item", *order]) + "\n")).interactions
+        assert (events.user_ids, events.item_ids) == (("a", "b", "c"), ("x", "y", "z"))
+        assert [sorted(history.tolist()) for history in events.histories()] == [[0, 1], [0, 1], [2]]
+
+
+def test_how_one_user_writes_times_does_not_matter_to_others(tmp_path: Path) -> None:
+    others = "a,x,2024-05-01\na,y,2024-05-02\n"
+    loaded = tables.load(table(tmp_path, f"user,item,time\nz,x,17\n{others}"), time="time")
+    assert not loaded.bad.count
+    assert loaded.interactions.history(0).tolist() == [0, 1]
+
+
+def test_a_user_of_whom_no_line_is_good_stays(tmp_path: Path) -> None:
+    """Otherwise the number of users would tell of it."""
+    loaded = tables.load(table(tmp_path, "user,item\na,x\nb,\nc,q\n"), catalogue=["x"])
+    assert (loaded.interactions.user_ids, len(loaded.interactions)) == (("a", "b", "c"), 1)
+
+
+def test_with_a_catalogue_the_items_are_its_own(tmp_path: Path) -> None:
+    path = table(tmp_path, "user,item\na,y\na,q\nb,x\nb,r\n")
+    loaded = tables.load(path, catalogue=["z", "y", "x"])
+    assert loaded.interactions.item_ids == ("z", "y", "x")
+    assert [history.tolist() for history in loaded.interactions.histories()] == [[1], [2]]
+    assert loaded.report()[1:] == [
+        "2 events about an item that is not in the catalogue left out: line 3: the item is not in the catalogue; "
+        "line 5: the item is not in the catalogue"
+    ]
+    with pytest.raises(UsageError, match="holds no events: line 2: the item is not in the catalogue"):
+        tables.load(path, catalogue=["z"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("item\nx\ny\nx\n", "line 4: item x is in line 2 already"),
+        ("item\n \n", "line 2: item is empty"),
+        ("item,price\nx\n", "line 2: 1 fields, not 2"),
+        ("item\n", "lists no items"),
+        ("name\nx\n", "has no column item"),
+    ],
+)
+def test_a_catalogue_is_clear_or_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        tables.catalogue(table(tmp_path, text))
+    assert tables.catalogue(table(tmp_path, "price,item\n3,y\n4,x\n")) == ("y", "x")
+    assert tables.catalogue(parquet(tmp_path, item=[7, 5])) == ("7", "5")
 
 
 @pytest.mark.parametrize("name", ["events.csv", "events.parquet"])

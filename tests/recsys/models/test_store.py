@@ -112,7 +112,7 @@ def test_parts_that_do_not_fit_together(header: dict[str, Any], arrays: dict[str
         load(path)
 
 
-@pytest.mark.parametrize("header", [{"version": 2}, {"model": "os.system"}, {"model": ["Ease"]}])
+@pytest.mark.parametrize("header", [{"version": 1}, {"model": "os.system"}, {"model": ["Ease"]}])
 def test_what_this_release_does_not_know(header: dict[str, Any], tmp_path: Path) -> None:
     path = stored(tmp_path)
     rewritten(path, header)

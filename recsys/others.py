@@ -1,0 +1,114 @@
+"""Other runs on the same data: what one account of a machine knows of them.
+
+What a run costs its users adds up with what every other run on them costs, so a run has to find the others. It cannot
+find all: whoever copies data to another machine leaves no trace here. What it can do is remember the runs that were
+begun from this account, in a place that does not go away with a run's directory: one file of the user's state, as the
+XDG base directory specification has it ($XDG_STATE_HOME/secagg/runs.db, by default below ~/.local/state). Neighbouring
+directories would be no such place: a run may be anywhere, and is deleted more easily than it is forgotten.
+
+**Which data are the same.** What is protected are users (or examples of theirs), so data are the same that are about
+the same users: those who are called the same, in whatever file, order and split, and with whatever events. That errs on
+the side of finding too much: two data sets whose users are numbered from 1 to 1000 are the same here. A name
+(``privacy.data``) tells them apart, and brings together what is called differently. Runs over some of the same users
+only are not found without such a name. The made-up population is the same if it is made the same way.
+
+**What the file holds.** A random key, and for each run its public key, its directory, its ledger and what it promises,
+beside a mark of its data made with the key (``dp.ledger.book.data_mark``). It is its owner's alone (0600), is handed to
+nobody, and no part of it goes into a run's directory. It is a safeguard against forgetting and not against its owner:
+whoever deletes it, and the runs, begins anew, and is told that nothing is known.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from dp.ledger.book import data_mark
+from recsys.config import Config, Source
+from secagg import labels
+from secagg.errors import StorageError
+from secagg.keys import KEY_BYTES, digest
+
+FILE = "runs.db"
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS key (secret BLOB NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS runs (data BLOB NOT NULL, name TEXT PRIMARY KEY, folder TEXT NOT NULL, "
+    "ledger TEXT NOT NULL, promise TEXT NOT NULL)",
+)
+_PATIENCE = 60.0
+
+
+def identity(config: Config, user_ids: Sequence[str]) -> bytes:
+    """Of the data that a run is about. It follows from who the users are: to be written down under a key only."""
+    data = config.data
+    if name := config.privacy.data:
+        return digest(labels.LEDGER_DATA, b"named", name.encode())
+    if data.source is Source.SYNTHETIC:
+        made = f"{data.users} users, {data.items} items, seed {data.seed}"
+        return digest(labels.LEDGER_DATA, b"made up", made.encode())
+    return digest(labels.LEDGER_DATA, b"users", *sorted(user.encode() for user in user_ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A run that was begun."""
+
+    name: str
+    """A public key that it alone has, in hexadecimal; of a run with a ledger of its own, the key of that ledger."""
+    folder: str
+    ledger: str
+    """Its path; empty without one."""
+    promise: str
+    """What it may cost a user, in words."""
+
+
+class Known:
+    """The list of runs, while nobody else looks at it."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._db = database
+        if not (rows := database.execute("SELECT secret FROM key").fetchall()):
+            rows = [(os.urandom(KEY_BYTES),)]
+            database.execute("INSERT INTO key VALUES (?)", rows[0])
+        self._key: bytes = rows[0][0]
+
+    def on(self, data: bytes) -> list[Other]:
+        """All runs on data of that identity, the first one first."""
+        found = "SELECT name, folder, ledger, promise FROM runs WHERE data = ? ORDER BY rowid"
+        return [Other(*row) for row in self._db.execute(found, (data_mark(self._key, data),))]
+
+    def add(self, data: bytes, run: Other) -> None:
+        """Remember it, or where it is now."""
+        row = (data_mark(self._key, data), *astuple(run))
+        self._db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", row)
+
+
+class Others:
+    """The file. ``folder`` is for somebody else's list than that of this account."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        self._path = (folder or state / "secagg") / FILE
+
+    @contextmanager
+    def locked(self) -> Iterator[Known]:
+        """What is added is on the disk when this ends, and nothing is if it ends with an error."""
+        path = self._path
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            with closing(sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)) as database:
+                database.execute("BEGIN IMMEDIATE")
+                for statement in _SCHEMA:
+                    database.execute(statement)
+                yield Known(database)
+                database.execute("COMMIT")
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(
+                f"the list of this account's runs, {path}, cannot be read or written: {error} (XDG_STATE_HOME says "
+                "where it is)"
+            ) from None

@@ -1,0 +1,40 @@
+"""What is taken as public: what a run knows, or lets others know, of several users before there was any noise.
+
+One list for all who have to say so: ``run.json``, the report, the signed first entry of a ledger, the file of a model,
+and docs/privacy.md. What is not on it, and is not noised and charged, does not depend on what a user did: with privacy
+on, two data sets that differ in one user's events only give the same items in the same order, the same clients, the
+same histories, held-out events and updates of all others, and the same plan. ``tests/recsys/test_public.py`` compares
+them.
+"""
+
+from __future__ import annotations
+
+from recsys.config import Config, Kind, Source, Spread
+
+WHO = "how many users and clients there are, and users each client has"
+INTERACTIONS = "the number of interactions on each device"
+ITEMS = "the list of items, which comes from the users' events"
+HELD_OUT = "the users and held-out events of the split's files"
+SILOS = "who is in which silo, drawn by all users' tastes"
+
+EVERYTHING = (WHO, INTERACTIONS, ITEMS, HELD_OUT, SILOS)
+"""All that can be on the list of a run."""
+
+
+def taken_as_public(config: Config, *, catalogue: bool) -> tuple[str, ...]:
+    """Of a run; nothing without privacy, which promises nothing. ``catalogue``: the list of items was given.
+
+    >>> taken_as_public(Config(), catalogue=True) == (WHO,)
+    True
+    """
+    if not config.private:
+        return ()
+    devices = config.clients.kind is Kind.DEVICES
+    found = [
+        (WHO, True),
+        (INTERACTIONS, devices and config.locally),
+        (ITEMS, not catalogue),
+        (HELD_OUT, config.data.source is Source.SPLIT),
+        (SILOS, not devices and config.clients.spread is Spread.DIRICHLET),
+    ]
+    return tuple(words for words, said in found if said)

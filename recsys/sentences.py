@@ -1,0 +1,133 @@
+"""What a run says of its guarantee, in words: each sentence is derived from what the run does.
+
+Records, ledgers and reports print these, and none of their own about the same facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from dp.events import Unit
+from dp.ledger import Ledger
+from dp.secure_sum import LONGEST_TEXT
+from recsys.config import Mode
+from recsys.others import Other
+from recsys.prepare import Prepared
+from recsys.record import FILE, UNKNOWN, Spending
+
+USERS = "users.csv"
+SHARED = (
+    "what each run computed outside of this budget, what it took as public, and which others it knew of, is in its own "
+    "record"
+)
+"""Where the budget is that of several runs, or there is no room for more."""
+
+_NAMED = 3
+"""Other runs, in a sentence."""
+
+WITHOUT_NOISE, PLAIN, WHOLE = "this recipe without noise", "plain federated training", "exact sums over users"
+"""References, as results call them."""
+
+UNMEASURED = "nothing: clients send no measured values"
+EXACT = "exact, and known as a sum over clients only"
+NOISED = "part of the noised sum, and charged with it"
+
+
+def measured_under(prepared: Prepared) -> str:
+    """What protects the values that clients measure and send."""
+    if not (prepared.in_rounds and prepared.terms.measured):
+        return UNMEASURED
+    return EXACT if prepared.distributed is None else NOISED
+
+
+def spending(prepared: Prepared, mode: Mode, ledger: Ledger) -> Spending:
+    """The promise that a ledger keeps."""
+    guarantee, budget, distributed = ledger.guarantee, ledger.budget, prepared.distributed
+    unit = "user" if guarantee.unit is Unit.USER else "interaction"
+    private = f"({float(budget.epsilon):g}, {float(budget.delta):.3g})-private"
+    whose, part = "all rounds", ""
+    if ledger.shared:
+        whose = "all runs that share this ledger"
+        part = f"; this run was planned for epsilon {prepared.config.privacy.epsilon:g} of it"
+    colluders = 0
+    if distributed is not None and mode is Mode.DISTRIBUTED:
+        noise = distributed.found.noise
+        colluders = noise.colluders
+        words = (
+            f"the sums of {whose} together are {private} for each {unit}, against the server and up to {colluders} "
+            f"colluding clients, while at most {noise.dropouts} of {prepared.planned} are missing from a sum{part}"
+        )
+    else:
+        words = (
+            f"what each client sends in {whose} together is {private} for each {unit} of its own, against everybody "
+            f"else; the client sees its data{part}"
+        )
+    return Spending(
+        ledger=str(ledger.path) if ledger.shared else ledger.path.name,
+        unit=guarantee.unit.value,
+        relation=guarantee.relation.value,
+        trust=guarantee.trust.value,
+        epsilon=float(budget.epsilon),
+        delta=float(budget.delta),
+        colluders=colluders,
+        words=words,
+        key=str(ledger.path.with_suffix(".pub")) if ledger.shared else "ledger.pub",
+        part=prepared.config.privacy.epsilon if ledger.shared else None,
+    )
+
+
+def outside(prepared: Prepared) -> tuple[str, ...]:
+    """What is computed from users' data and charged to nobody, as far as this run does it."""
+    config, found = prepared.config, []
+    if config.measured_exactly:
+        found.append(
+            "exact quality of the run's model and of references without privacy, over all users' test events, is in "
+            f"{FILE} and the report"
+        )
+    if config.evaluation.users:
+        found.append(
+            f"{USERS} holds each user's id and the exact rank of its held-out item: with the model and the rest of a "
+            "history it says which item that was"
+        )
+    if measured_under(prepared) == EXACT:
+        found.append("what clients measure in a round is known exactly, as a sum over clients")
+    return tuple(found)
+
+
+def elsewhere(prepared: Prepared, beside: Sequence[Other] = ()) -> str:
+    """The same, for a ledger, with what is taken as public and what is known of other runs."""
+    first = "; ".join(outside(prepared) or ("this run charges all that leaves it",))
+    public = f". Taken as public: {'; '.join(prepared.taken_as_public)}"
+    texts = (f"{first}; {known_others(beside, named=named)}{public}" for named in range(_NAMED, -1, -1))
+    return next((text for text in texts if len(text) <= LONGEST_TEXT), SHARED)
+
+
+def known_others(beside: Sequence[Other], sharing: int = 0, named: int = _NAMED) -> str:
+    """``beside``: with budgets of their own; ``sharing``: so many others are charged to the same ledger."""
+    parts = []
+    if sharing:
+        parts.append(f"{sharing} other {'run is' if sharing == 1 else 'runs are'} charged to the same ledger")
+    if beside:
+        shown = [f"{one.name[:16]} ({one.promise})" for one in beside[:named]]
+        shown += [f"{len(beside) - named} more"] if len(beside) > named else []
+        listed = ", ".join(shown)
+        parts.append(f"other runs on these data with budgets of their own, whose cost comes on top: {listed}")
+    return "; ".join((*parts, "further runs on these data: not known here")) if parts else UNKNOWN
+
+
+def promised(ledgers: Iterable[Ledger]) -> str:
+    """What a run may cost a user, for the list of runs."""
+    found = [
+        f"epsilon {float(ledger.budget.epsilon):g} per {ledger.guarantee.unit}, {ledger.guarantee.trust} noise"
+        for ledger in ledgers
+    ]
+    return " and ".join(found) or "without privacy"
+
+
+def refusal(beside: Sequence[Other]) -> str:
+    where = ", ".join(f"{one.folder} ({one.promise})" for one in beside[:_NAMED])
+    number = "1 other run is" if len(beside) == 1 else f"{len(beside)} other runs are"
+    return (
+        f"{number} known on the same data: {where}. What runs cost adds up: let them share a budget (privacy.ledger) "
+        "or begin beside them (privacy.beside = true). If only users' ids are the same, name the data (privacy.data)"
+    )
