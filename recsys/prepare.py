@@ -270,14 +270,15 @@ def _by_moments(data: Data) -> Callable[[Interactions], Split]:
 def fleet_of(config: Config, data: Split) -> Fleet:
     """Clients by number: what users are called stays with them.
 
-    With privacy on, devices without an event to train on take part, too: otherwise what one user did would say how many
-    clients there are, and renumber others.
+    With noise in the sums, devices without an event to train on take part, too: otherwise what one user did would say
+    how many clients there are, and renumber others. (Of devices that train by themselves it is public how many events
+    each has, and one with none has nothing to train on.)
     """
     clients: Clients = config.clients
     train = data.train
     if clients.kind is Kind.DEVICES:
         everybody = np.arange(train.user_count)
-        present = everybody if config.private else everybody[np.diff(train.starts) > 0]
+        present = everybody[np.diff(train.starts) > 0] if config.locally or not config.private else everybody
         members = tuple(present.reshape(-1, 1))
     elif clients.spread is Spread.COLUMN:
         members = partition.natural(train, tables.mapping(clients.file, user="user", silo="silo")).members

@@ -201,6 +201,14 @@ def test_on_devices_that_train_by_themselves_the_number_of_interactions_is_publi
     assert preparing.prepare(asked(tmp_path, LOCAL, *MF)).taken_as_public == (WHO, INTERACTIONS)
 
 
+def test_a_device_with_nothing_to_train_on_does_not_train_by_itself(tmp_path: Path) -> None:
+    write(tmp_path, NOTHING)
+    prepared = preparing.prepare(asked(tmp_path, LOCAL, *MF))
+    mine = prepared.split.train.user_ids.index(MALLORY)
+    assert len(prepared.fleet.names) == len(OTHERS)
+    assert len(sent(prepared, mine, tmp_path)) == len(OTHERS)
+
+
 # Controls: one measure less
 
 
@@ -241,7 +249,7 @@ IN_ALL = "self._dates.setdefault(0, is_date)"
 
 
 def test_control_devices_that_are_left_out_renumber_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    switch_off(monkeypatch, preparing, "fleet_of", "config.private")
+    switch_off(monkeypatch, preparing, "fleet_of", "config.locally or not config.private", "True")
     assert {"clients", "form", "sent"} & differing(tmp_path, KINDS["sums"], FEW, NOTHING)
 
 
