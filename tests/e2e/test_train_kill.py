@@ -177,7 +177,7 @@ def check(through: Path, killed: Path) -> None:
     for place, digests in said(killed).items():
         assert len(set(digests)) == 1, place
     assert set(said(killed)) == set(said(through))
-    assert sorted(os.listdir(killed)) == sorted(os.listdir(through))
+    assert files(killed) == files(through)
     for name in ("secret.key", "ledger.pub"):
         assert (through / name).read_bytes() == (killed / name).read_bytes(), name
     (names, spent), (names_killed, spent_killed) = charges(through), charges(killed)
@@ -185,6 +185,11 @@ def check(through: Path, killed: Path) -> None:
     np.testing.assert_allclose(spent, spent_killed, rtol=1e-9)
     assert sums(Run.load(through)) == sums(Run.load(killed))
     assert Run.load(killed).ended == Run.load(through).ended
+
+
+def files(folder: Path) -> set[str]:
+    """Without drafts, which may stay where they have other names in the next process: those of ledgers."""
+    return {name for name in os.listdir(folder) if not name.startswith(".ledger.db.")}
 
 
 def charges(folder: Path) -> tuple[list[tuple[str, str]], list[int]]:

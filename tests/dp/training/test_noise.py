@@ -82,7 +82,7 @@ def test_opacus_generator_would_repeat_after_a_fork() -> None:
     state = torch.get_rng_state()
     one = torch.normal(0, 1, (5,))
     torch.set_rng_state(state)
-    assert torch.equal(one, torch.normal(0, 1, (5,)))
+    torch.testing.assert_close(one, torch.normal(0, 1, (5,)))
 
 
 def test_a_number_is_half_the_sum_of_four_samples() -> None:
