@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -207,6 +208,20 @@ def test_what_a_killed_run_had_not_finished_to_write_is_thrown_away(names: Seque
     assert os.listdir(tmp_path) == [".sum-0.sealed.draft"]
     assert again(tmp_path, other)[0] == again(tmp_path)[0] == sum(range(8)) + len(NAMES)
     assert os.listdir(tmp_path) == ["sum-0.sealed"]
+
+
+def test_where_nothing_can_be_kept_nothing_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    seen = set[str]()
+    frames_of(monkeypatch, lambda envelope: seen.add(envelope.phase))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match=r"cannot write .*sum-0\.sealed: No space left"):
+            again(tmp_path)
+    assert seen == {"advertise"}
+    assert again(tmp_path, other)[0] == sum(range(8)) + len(NAMES)
 
 
 def test_what_is_kept_is_its_owners_and_sealed(tmp_path: Path) -> None:
