@@ -225,8 +225,11 @@ class Client:
             records = self._accepted(plan)
             if not records:
                 raise PolicyError("nothing is known here of this round")
-            length = plan.encoding.coordinates
-            return self._entered(plan, records, lambda: plan.ring.unpack(encoded(), length), records[0].secret)
+            ring, length = plan.ring, plan.encoding.coordinates
+            # As words they are those of ``start``, also above the ring's bits: noise is drawn from a hash of them.
+            return self._entered(
+                plan, records, lambda: ring.lift(ring.centred(ring.unpack(encoded(), length))), records[0].secret
+            )
 
     def encoded(self) -> bytes:
         """What this client puts into the sum, to be kept as a secret: without it the round cannot be resumed."""

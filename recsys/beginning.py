@@ -28,7 +28,7 @@ from secagg import labels
 from secagg.errors import BudgetError, StorageError, UsageError
 from secagg.keys import KEY_BYTES, SigningKey, derive
 
-LEDGER, LOCAL_LEDGER = "ledger.db", "local.db"
+LEDGER, LOCAL_LEDGER, CHECKPOINT = "ledger.db", "local.db", "checkpoint.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, he
     path = folder / "secret.key"
     name = _key(path.read_bytes()).public.hex() if path.exists() else ""
     found = known.on(data)
-    begun = before is not None or name in [one.name for one in found]
+    begun = before is not None or (folder / CHECKPOINT).exists() or name in [one.name for one in found]
     shared = Path(config.privacy.ledger).resolve() if config.privacy.ledger else None
     sharing = [one for one in found if shared is not None and one.ledger == str(shared)]
     beside = [one for one in found if one.name != name and one not in sharing]

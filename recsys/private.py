@@ -6,11 +6,17 @@ adder. A client with several users adds up what they add, cut back to the norm o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import count, islice
 from math import sqrt
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +26,10 @@ from dp.noise import NoiseSpec
 from recsys.federated import Fleet, carried_out, given_up
 from recsys.models.private_sums import Contribution, Noised, Sums
 from recsys.models.recommender import Recommender
-from recsys.record import Round
-from recsys.secure import Adder, Question
+from recsys.record import Round, write_whole
+from recsys.secure import Adder, Answer, Question, SecureAdder, Update
 from secagg.encoding import Encoding
-from secagg.errors import ThresholdError, UsageError
+from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
 
 
 class LearnsFromSums(Recommender, Protocol):
@@ -88,3 +94,71 @@ def _encoded(
 def _deviation(noise: NoiseSpec, clients: int, survivors: int) -> float:
     """Of the noise in the sum, in its integers: all survivors' is in there, the colluders' too."""
     return sqrt(noise.held(clients, survivors) * survivors / (survivors - noise.colluders))
+
+
+# After a restart
+
+
+class Answered:
+    """An adder that remembers: after a restart a model asks for all its sums again, and each of them is made once.
+
+    What came out, or that nothing did, is in the file ``path`` before anybody hears of it. Later sums depend on
+    earlier ones (which items are paired, say), so these must not be computed again from updates that may differ.
+    """
+
+    def __init__(self, adder: SecureAdder, path: Path) -> None:
+        self._adder, self._path = adder, path
+        self._known = list(_decoded(path.read_bytes())) if path.exists() else []
+        adder.retire(len(self._known))
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add_up(self, question: Question, update: Update) -> Answer:
+        """``StorageError`` if another sum had this number."""
+        if question.number >= len(self):
+            self._known.append(self._asked(question, update))
+            write_whole(self._path, _encoded_answers(self._known))
+            self._adder.retire(len(self))
+        known = self._known[question.number]
+        if (known.purpose, known.length) != (question.purpose, question.encoding.length):
+            raise StorageError(f"sum {question.number} was another one when the run began: start a new run")
+        if known.answer is None:
+            raise ThresholdError(known.given_up)
+        return known.answer
+
+    def _asked(self, question: Question, update: Update) -> _Known:
+        try:
+            answer = self._adder.add_up(question, update)
+        except ThresholdError as error:
+            return _Known(question.purpose, question.encoding.length, str(error))
+        return _Known(question.purpose, question.encoding.length, "", answer)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    purpose: str
+    length: int
+    given_up: str
+    answer: Answer | None = None
+
+
+def _encoded_answers(known: Sequence[_Known]) -> bytes:
+    out = io.BytesIO()
+    said = [asdict(one) for one in known]
+    arrays = {str(i): one["answer"].pop("vector") for i, one in enumerate(said) if one["answer"]}
+    np.savez(out, said=np.array(json.dumps(said, allow_nan=False)), **arrays)
+    return out.getvalue()
+
+
+def _decoded(data: bytes) -> list[_Known]:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            said: list[dict[str, Any]] = json.loads(str(stored["said"]))
+            for i, one in enumerate(said):
+                if one["answer"]:
+                    survivors = tuple(one["answer"].pop("survivors"))
+                    one["answer"] = Answer(vector=stored[str(i)], survivors=survivors, **one["answer"])
+            return [_Known(**one) for one in said]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        raise DecodeError("this is no checkpoint") from None

@@ -3,13 +3,14 @@
 Everything is tried out before anything is written (``prepare``), and other runs on the same data are looked for
 (``recsys.others``). Then the secret and the ledgers are made, references are measured beside the run if anything is
 measured exactly, and round follows round, each followed by a checkpoint. A run that was killed goes on with the same
-call, in the sum in which it was; it is the run that it would have been.
+call, on this machine or another. The sum in which it was is finished with the vectors with which it was begun; what had
+not begun is computed then, as well as that machine computes.
 
     config.json   what was asked for               run.json         what came out, for people (``recsys.record``)
     secret.key    all randomness of the parties    ledger.db        what was spent (and local.db: in local training,
     ledger.pub    the key of the ledgers                            if the sums are noised, too)
-    model.npz     the model in the end             checkpoint.npz   the model between two rounds
-    users.csv     metrics for each user, if asked  begun.json       the sums that were begun, and of what
+    model.npz     the model in the end             checkpoint.npz   the model between two rounds, or the sums so far
+    users.csv     metrics for each user, if asked  sum-N.sealed     what clients put into sum N, until it is out
 
 Runs that share a ledger (``privacy.ledger``) have none of their own: beside shared.db lie the secret of whoever may
 write it, shared.key, and its public key, shared.pub.
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from protocols.engines.local import Threads
-from recsys.beginning import Begun, begin, there
+from recsys.beginning import CHECKPOINT, Begun, begin, there
 from recsys.config import Mode
 from recsys.data.negatives import frozen
 from recsys.federated import METRICS, State
@@ -34,11 +35,11 @@ from recsys.models.recommender import Recommender, SharedModel
 from recsys.models.store import Stored, save
 from recsys.others import Others
 from recsys.prepare import Prepared
-from recsys.private import LearnsFromSums
+from recsys.private import Answered, LearnsFromSums
 from recsys.record import Result, Round, Run, write_whole
 from recsys.secure import Adder, SecureAdder
 from recsys.sentences import PLAIN, USERS, WHOLE, WITHOUT_NOISE, measured_under, outside, spending
-from secagg.errors import BudgetError, ThresholdError
+from secagg.errors import BudgetError, StorageError, ThresholdError
 
 NEGATIVES = 99
 _ATTEMPTS = 5
@@ -115,34 +116,46 @@ class _Running:
         self._say(results=(*self._record.results, *self._own(model)), ended=ended)
         return self._record
 
-    def _train(self, model: SharedModel, adder: Adder) -> None:
-        """Rounds, with a checkpoint after each."""
+    def _train(self, model: SharedModel, adder: SecureAdder) -> None:
+        """Rounds, with a checkpoint before the first and after each."""
         federation = self._prepared.federation(model, adder, self._secret, self._ledgers.get(Mode.LOCAL))
-        checkpoint = self._folder / "checkpoint.npz"
+        checkpoint = self._folder / CHECKPOINT
         if checkpoint.exists():
             federation.resume(State.decode(checkpoint.read_bytes()))
-            self._say(rounds=federation.state.rounds)
+        self._check_reached(len(federation.state.rounds))
+        self._keep(federation.state, adder)
         while sum(one.survivors > 0 for one in federation.state.rounds) < self._prepared.config.training.rounds:
             done = self._counted(federation.advance(), model)
             federation.state.rounds = (*federation.state.rounds[:-1], done)
-            write_whole(checkpoint, federation.state.encode())
-            self._say(rounds=federation.state.rounds)
+            self._keep(federation.state, adder)
             last = federation.state.rounds[-_ATTEMPTS:]
             if len(last) == _ATTEMPTS and not any(one.survivors for one in last):
                 raise ThresholdError(f"too many clients were lost, {_ATTEMPTS} times: {done.purpose}")
 
-    def _learn(self, model: LearnsFromSums, adder: Adder) -> None:
+    def _keep(self, state: State, adder: SecureAdder) -> None:
+        write_whole(self._folder / CHECKPOINT, state.encode())
+        adder.retire(len(state.rounds))
+        if state.rounds:
+            self._say(rounds=state.rounds)
+
+    def _learn(self, model: LearnsFromSums, adder: SecureAdder) -> None:
         """A few sums. They are asked for again after a restart, and answered as before."""
-        prepared = self._prepared
+        prepared, answered = self._prepared, Answered(adder, self._folder / CHECKPOINT)
+        self._check_reached(len(answered))
 
         def done(one: Round) -> None:
             if one.number >= len(self._record.rounds):  # else it is on record, with what had been spent by then
                 self._say(rounds=(*self._record.rounds, self._counted(one, None)))
 
-        sums = prepared.sums(adder, done)
+        sums = prepared.sums(answered, done)
         model.learn(sums, prepared.split.train.item_count)
         exact = self._exact(model)
         self._say(rounds=(*self._record.rounds[:-1], replace(self._record.rounds[-1], exact=exact)))
+
+    def _check_reached(self, sums: int) -> None:
+        """A sum that is on record is not made again: of vectors that were computed again it would be another one."""
+        if sums < len(self._record.rounds):
+            raise StorageError(f"{self._folder / CHECKPOINT} is gone, or older than the record: start a new run")
 
     # Measuring, by whoever sees everything: only where that was asked for
 

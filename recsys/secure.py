@@ -5,19 +5,18 @@ process: what a server learns here is what it would learn elsewhere. There is no
 
 Every party's randomness comes from the run's one secret, so a run that was killed in the middle of a sum walks through
 it again: the same keys, masks and noise, hence the same release, which the ledger knows and does not charge twice.
-That is safe only if the updates are the same, too. So before anything but a key leaves a client, what goes into the
-sum is written down (``Begun``); after a restart a difference ends the run.
+That is safe only if what goes into the sum is the same, too, and no processor need compute an update twice alike. So
+before anything but a key leaves a client, all of it is on disk (``recsys.begun``), and after a restart it is read.
 """
 
 from __future__ import annotations
 
-import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
@@ -33,13 +32,13 @@ from protocols.machine import Client
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import serve, simulate
+from protocols.simulate import Answers, Faults, Frames, answer_or_refusal, drive, first_or_refusal, serve
+from recsys.begun import Begun, Keep, Kept, Terms
 from recsys.network import Network
-from recsys.record import write_whole
 from secagg import labels
 from secagg.encoding import Encoding
-from secagg.errors import StorageError
-from secagg.keys import derive
+from secagg.errors import SecAggError, StorageError
+from secagg.keys import derive, verifying_once
 from secagg.params import Adversary, CostModel, fraction
 from secagg.prg import Prg
 
@@ -135,41 +134,68 @@ class SecureAdder:
     ) -> None:
         self._deployment, self._secret = deployment, secret
         self._network, self._ledger, self._engine, self._seed = network or Network(), ledger, engine, seed
-        self._begun = None if folder is None else Begun(folder)
+        self._begun = None if folder is None else Begun(folder, secret)
 
     def add_up(self, question: Question, update: Update) -> Answer:
         """One round of the protocol; then its machines, keys and journals are gone."""
         identities = [self._identity(name) for name in question.cohort]
         roster = Roster.of(identities)
-        protocol = registry.find(self._deployment.protocol)
-        number = question.number if self._begun is None else self._begun.round_of(question.number, protocol.replays)
-        plan = self._plan(question, roster, number)
+        kept = None if self._begun is None else self._begun.read(question.number)
+        if kept is None:
+            terms = self._terms(question, roster)
+            plan = terms.plan
+            self._check_new(plan, question.number)
+        else:
+            terms = kept.terms
+            plan = self._once_more(terms.plan, question, roster)
         policy = self._policy(plan)
         clients = {
             one.name: Client(one, roster, policy=policy, rng=self._drawn(b"client", one.name.encode(), plan.digest()))
             for one in identities
         }
-        updates = _Updates(question, update, replace(plan, round=question.number), self._begun)
         server = serve(plan, roster, ledger=self._ledger if plan.noise is not None else None, engine=self._engine)
+        parties = _Parties(plan, clients, question, update, kept, self._writing(question, terms))
+        with verifying_once():
+            ran = drive(server, parties, Faults(silent=terms.silent))
+        total = terms.plan.decode_total(ran.outcome.total, len(ran.outcome.survivors))
         phases = [str(phase) for phase in server.steps]
-        faults = self._network.faults(question.cohort, phases, seed=self._seed * (1 << 32) + question.number)
-        ran = simulate(server, clients, updates, weights=question.weights, faults=faults)
-        total = ran.outcome.decode()
-        seconds = {"updates": updates.seconds, **{str(phase): value for phase, value in ran.seconds.items()}}
-        seconds[phases[0]] -= updates.seconds
+        seconds = {"updates": parties.seconds, **{str(phase): value for phase, value in ran.seconds.items()}}
+        seconds[phases[0]] -= parties.seconds
         return Answer(
             total.vector,
             total.weight,
             ran.outcome.survivors,
-            dict(Counter(faults.silent.values())),
+            dict(Counter(terms.silent.values())),
             sum(ran.bytes_up.values()),
             sum(ran.bytes_down.values()),
             seconds,
         )
 
-    def _plan(self, question: Question, roster: Roster, number: int) -> RoundPlan:
+    def _check_new(self, plan: RoundPlan, number: int) -> None:
+        """A sum that was paid for is not begun again: with other vectors it would be another release, for nothing."""
+        if (
+            self._ledger is not None
+            and plan.noise is not None
+            and self._ledger.committed(plan.secure_sum(plan.clients))
+        ):
+            raise StorageError(f"sum {number} is in the ledger, and what it was begun with is gone: start a new run")
+
+    def retire(self, before: int) -> None:
+        """What came of the sums before this one is on disk: what went into them is not needed any more."""
+        if self._begun is not None:
+            self._begun.retire(before)
+
+    def _writing(self, question: Question, terms: Terms) -> AbstractContextManager[Keep]:
+        if self._begun is None:
+            return nullcontext(_forget)
+        return self._begun.writing(question.number, terms, question.cohort)
+
+    def _terms(self, question: Question, roster: Roster) -> Terms:
+        """Of a sum that is begun now."""
         deployment = self._deployment
-        first = RoundPlan.propose(
+        protocol = registry.find(deployment.protocol)
+        session = derive(self._secret, labels.SIMULATED, b"session") if protocol.replays else os.urandom(SESSION_BYTES)
+        plan = RoundPlan.propose(
             deployment.protocol,
             roster,
             question.encoding,
@@ -178,11 +204,23 @@ class SecureAdder:
             dropout=deployment.dropout,
             adversary=deployment.adversary,
             noise=question.noise,
-            session=derive(self._secret, labels.SIMULATED, b"session")[:SESSION_BYTES],
+            session=session[:SESSION_BYTES],
             model=question.model,
             beacon=self._beacon,
         )
-        return replace(first, round=number)
+        phases = [str(phase) for phase in protocol.server.steps]
+        faults = self._network.faults(question.cohort, phases, seed=self._seed * (1 << 32) + question.number)
+        return Terms(replace(plan, round=question.number), faults.silent)
+
+    def _once_more(self, plan: RoundPlan, question: Question, roster: Roster) -> RoundPlan:
+        """The plan of a sum that was begun before. What cannot be said twice alike is said in a session of its own.
+
+        Encoding and noise are those of the plan: they were calibrated in floating point.
+        """
+        asked = (question.number, question.model, roster.digest, question.encoding.length)
+        if (plan.round, plan.model, plan.roster, plan.encoding.length) != asked:
+            raise StorageError(f"sum {question.number} was begun as another one: start a new run")
+        return plan if registry.find(plan.protocol).replays else replace(plan, session=os.urandom(SESSION_BYTES))
 
     def _policy(self, plan: RoundPlan) -> Policy:
         deployment = self._deployment
@@ -209,68 +247,52 @@ class SecureAdder:
         return Prg(derive(self._secret, labels.SIMULATED, *purpose))
 
 
-class Begun:
-    """Which sums were begun, and of what: written before they can be learnt."""
+class _Parties:
+    """All clients in this process, and what making updates took."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "begun.json"
-
-    @cached_property
-    def _known(self) -> list[dict[str, object]]:
-        try:
-            return [dict(one) for one in json.loads(self._path.read_bytes())]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, TypeError):
-            raise StorageError(f"{self._path} cannot be read") from None
-
-    def round_of(self, sum_: int, replays: bool) -> int:
-        """The protocol's round number for a sum. Where a protocol cannot be replayed, each attempt has a new one."""
-        if replays:
-            return sum_
-        attempt = 1 + max(int(str(one.get("round", -1))) for one in [{}, *self._known])
-        self._write({"round": attempt})
-        return attempt
-
-    def write(self, sum_: int, digest: str) -> None:
-        """Before the updates leave. ``StorageError`` if this sum was begun with others."""
-        for last in self._known:
-            if last.get("sum") == sum_ and last.get("digest") != digest:
-                raise StorageError(
-                    f"sum {sum_} was begun with other updates, which may be known already: this machine computes "
-                    "otherwise than the one that began. Start a new run"
-                )
-        self._write({"sum": sum_, "digest": digest})
-
-    def _write(self, what: dict[str, object]) -> None:
-        if what not in self._known:
-            known = [*self._known, what]
-            write_whole(self._path, json.dumps(known).encode())
-            self.__dict__["_known"] = known
-
-
-class _Updates(Mapping[str, NDArray[np.float64]]):
-    """Updates in the order of the cohort, each made when the machines ask for it, and timed."""
-
-    def __init__(self, question: Question, update: Update, plan: RoundPlan, begun: Begun | None) -> None:
-        self._question, self._update, self._begun = question, update, begun
-        self._digest = sha256(plan.digest())
-        self._left = len(question.cohort)
+    def __init__(
+        self,
+        plan: RoundPlan,
+        clients: Mapping[str, Client],
+        question: Question,
+        update: Update,
+        kept: Kept | None,
+        writing: AbstractContextManager[Keep],
+    ) -> None:
+        self._plan, self._clients, self._question = plan, clients, question
+        self._update, self._kept, self._writing = update, kept, writing
         self.seconds = 0.0
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._question.cohort)
+    def begin(self) -> Answers:
+        """The server hears all of them before it answers anybody: by then their vectors are on disk."""
+        if self._kept is not None:
+            for name, vector in self._kept.vectors.items():
+                yield name, self._resumed(self._clients[name], vector)
+            return
+        with self._writing as keep:
+            for name in self._question.cohort:
+                update = self._made(name)  # what fails in the making is no refusal
+                client, weight = self._clients[name], self._question.weights.get(name, 1)
+                first = first_or_refusal(client, self._plan, update, weight)
+                keep(name, client.encoded() if isinstance(first, bytes) else b"")
+                yield name, first
 
-    def __len__(self) -> int:
-        return len(self._question.cohort)
+    def answers(self, requests: Frames) -> Answers:
+        for name, frame in requests:
+            yield name, answer_or_refusal(self._clients[name], frame)
 
-    def __getitem__(self, name: str) -> NDArray[np.float64]:
+    def _resumed(self, client: Client, vector: bytes) -> bytes | SecAggError:
+        """Joined with nothing, which gives the first frame again; what it puts into the sum is what it put there."""
+        first = first_or_refusal(client, self._plan, None)
+        return client.resume(self._plan, lambda: vector) if isinstance(first, bytes) and vector else first
+
+    def _made(self, name: str) -> NDArray[np.float64]:
         began = perf_counter()
-        vector = np.ascontiguousarray(self._update(name), np.float64)
-        self.seconds += perf_counter() - began
-        self._left -= 1
-        if self._begun is not None:
-            self._digest.update(vector.data)
-            if not self._left:
-                self._begun.write(self._question.number, self._digest.hexdigest())
-        return vector
+        try:
+            return np.ascontiguousarray(self._update(name), np.float64)
+        finally:
+            self.seconds += perf_counter() - began
+
+
+def _forget(name: str, vector: bytes) -> None:
+    """A run without a directory keeps nothing: it cannot be begun again."""

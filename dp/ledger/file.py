@@ -191,6 +191,12 @@ class Ledger:
         self._check_sound()
         return name_of(what) in self._book.records
 
+    def committed(self, what: Charged) -> bool:
+        """Whether this release took place, as far as a ledger can tell: it was paid for, and may be known."""
+        self._check_sound()
+        record = self._book.records.get(name_of(what))
+        return record is not None and record.happened is not None
+
     def check(self, what: Charged) -> None:
         """Raise ``BudgetError`` unless ``reserve`` would be allowed."""
         self._check_sound()

@@ -3,7 +3,8 @@
 The server is here, and each worker keeps a part of the clients. Requests go to the parts in batches, and the server
 takes in the answers as they come, so only a few batches are in memory at once; what a client itself needs, it needs
 until the round is over. All clients' randomness comes from one secret: a part that is lost with its worker is made
-again, told what it was told, and says what it said.
+again, told what it was told, and says what it said. Its updates are computed again, and may differ: of each client one
+upload reaches the server, and after it nothing depends on the vector.
 """
 
 from __future__ import annotations

@@ -3,10 +3,14 @@
 One warm process forks a run for each line that it is sent. A line is JSON: {"config": file, "changes":
 [section.key=value ...], "out": directory} and perhaps "stop": k, to kill it with SIGKILL when for the k-th time it is
 about to make something durable or has just done so (a sync, a renaming, an insertion into a ledger or its commit), or
-"after": seconds, to kill it at a moment. The answer is {"code": its exit code, None if it was
-killed, "error": what it said}.
+"renaming": [name, k], to kill it when for the k-th time a file is about to get this name, or "after": seconds, to kill
+it at a moment. The answer is {"code": its exit code, None if it was killed, "error": what it said}.
 
-"control" names a run that is wrong: "anew" charges local steps each time they are begun, "fresh" draws new noise.
+"elsewhere": k makes it another machine: each update that is computed is up to 16 k of a float32's smallest steps away,
+and torch has two threads. "log" is a file that gets a line for each frame that a client sends and for each sum.
+
+"control" names a run that is wrong: "anew" charges local steps each time they are begun, "twice" computes the updates
+of a sum that was begun.
 """
 
 from __future__ import annotations
@@ -19,12 +23,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 import recsys.federated
+import recsys.secure
+from protocols import simulate
+from protocols.machine import SERVER
+from protocols.simulate import Envelope, Faults
+from recsys.begun import Begun
 from recsys.config import Config
 from recsys.prepare import prepare
 from secagg import cli
@@ -61,6 +76,54 @@ def kill_at(stop: int) -> None:
     Path.replace = around(Path.replace)  # type: ignore[method-assign]
 
 
+def kill_before_renaming(name: str, times: int) -> None:
+    real, left = Path.replace, count(times, -1)
+
+    def replaced(self: Path, target: Path) -> Path:
+        if target.name == name and next(left) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, target)
+
+    Path.replace = replaced  # type: ignore[method-assign, assignment]
+
+
+def move_elsewhere(far: int) -> None:
+    torch.set_num_threads(2)
+    real = recsys.secure.SecureAdder.add_up
+
+    def add_up(self: Any, question: Any, update: Any) -> Any:
+        def computed(name: str) -> NDArray[np.float64]:
+            vector = update(name).astype(np.float32)
+            steps = far * np.random.default_rng(far).integers(-16, 17, len(vector))
+            return (vector + steps * np.spacing(vector)).astype(np.float64)
+
+        return real(self, question, computed)
+
+    recsys.secure.SecureAdder.add_up = add_up  # type: ignore[method-assign]
+
+
+def note(log: Path) -> None:
+    """Before the server has it. A line is a place, where one thing is said, and a digest of what was."""
+    file, real = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), simulate.drive
+
+    def drive(server: Any, parties: Any, faults: Faults) -> Any:
+        place = f"{server.plan.session.hex()}/{server.plan.round}"
+
+        def said(phase: str, who: str, data: bytes) -> None:
+            os.write(file, f"{place}/{phase}/{who} {sha256(data).hexdigest()}\n".encode())
+
+        def seen(envelope: Envelope) -> bytes:
+            if envelope.receiver == SERVER:
+                said(envelope.phase, envelope.sender, envelope.frame)
+            return envelope.frame
+
+        ran = real(server, parties, replace(faults, corrupted=seen))
+        said("sum", SERVER, ran.outcome.total.tobytes())
+        return ran
+
+    recsys.secure.drive = drive  # type: ignore[attr-defined]
+
+
 def anew() -> None:
     def charge(self: Any, number: int, cohort: Any) -> None:
         private, ledger = self._local_privacy, self._ledger
@@ -70,8 +133,8 @@ def anew() -> None:
     recsys.federated.Federation._charge = charge  # type: ignore[method-assign]
 
 
-def fresh() -> None:
-    recsys.federated.Prg = lambda seed: os.urandom  # type: ignore[misc, assignment]
+def twice() -> None:
+    Begun.read = lambda self, number: None  # type: ignore[method-assign]
 
 
 @cache
@@ -89,7 +152,13 @@ def forked(order: dict[str, Any]) -> dict[str, Any]:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 os.dup2(said.fileno(), 2)
                 os.environ["XDG_STATE_HOME"] = f"{order['out']}.state"  # its own list of runs
-                {"anew": anew, "fresh": fresh, "": lambda: None}[order.get("control", "")]()
+                {"anew": anew, "twice": twice, "": lambda: None}[order.get("control", "")]()
+                if order.get("elsewhere"):
+                    move_elsewhere(order["elsewhere"])
+                if "log" in order:
+                    note(Path(order["log"]))
+                if "renaming" in order:
+                    kill_before_renaming(*order["renaming"])
                 if "stop" in order:
                     kill_at(order["stop"])
                 code = cli.main(["train", order["config"], "--out", order["out"], "--json", *changes])

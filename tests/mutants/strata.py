@@ -212,6 +212,7 @@ STRATA = (
     Stratum(
         "recommender",
         (
+            "recsys/begun.py",
             "recsys/config.py",
             "recsys/federated.py",
             "recsys/network.py",

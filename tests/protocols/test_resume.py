@@ -105,6 +105,19 @@ def test_the_vector_is_asked_for_by_the_upload_only() -> None:
     assert life.server.outcome.decode().weight == 2 * N
 
 
+def test_as_words_it_is_the_vector_that_was_started_with() -> None:
+    """Above the ring's bits, too: a hash of the words seeds noise, which must not be drawn anew for the same vector."""
+    life = Life("secagg")
+    client = life.client("c0")
+    client.start(life.plan, -np.arange(LENGTH))
+    assert client.current is not None
+    started, kept = client.current._values(), client.encoded()
+    client.resume(life.plan, lambda: kept)
+    assert client.current._values().tobytes() == started.tobytes()
+    unpacked = life.plan.ring.unpack(kept, LENGTH + 1)
+    assert unpacked.tobytes() != started.tobytes()  # control: not by itself
+
+
 def test_once_it_is_out_another_vector_changes_nothing() -> None:
     """Never a second vector under the same masks."""
     life = Life("secagg")

@@ -92,13 +92,20 @@ def test_coarse_numbers_are_further_apart() -> None:
     assert error(3) < difference <= error(3, bits=8)
 
 
-def test_the_same_seed_is_the_same_run_bit_by_bit() -> None:
+def test_the_same_seed_is_the_same_run() -> None:
+    """As far as floats are: a last bit that differs is rounded otherwise."""
     clients = fleet()
     first, second = federation(clients, secure(clients)), federation(clients, secure(clients))
-    assert run(first, 2).tobytes() == run(second, 2).tobytes()
-    for one, other in zip(first.state.rounds, second.state.rounds, strict=True):
-        assert replace(one, seconds={}) == replace(other, seconds={})
-    assert run(federation(clients, secure(clients), seed=4), 2).tobytes() != first.state.vector.tobytes()
+    assert np.abs(run(first, 2) - run(second, 2)).max() <= error(2)
+    alike(first.state.rounds, second.state.rounds)
+    assert np.abs(run(federation(clients, secure(clients), seed=4), 2) - first.state.vector).max() > 1e3 * error(2)
+
+
+def alike(ones: Sequence[Round], others: Sequence[Round]) -> None:
+    """What is counted is the same, what is measured nearly."""
+    for one, other in zip(ones, others, strict=True):
+        assert replace(one, seconds={}, measured={}) == replace(other, seconds={}, measured={})
+        assert one.measured == pytest.approx(other.measured, abs=1e-4)
 
 
 def test_with_another_secret_only_rounding_differs() -> None:
@@ -529,7 +536,11 @@ def test_the_server_moves_by_its_rule(rule: Rule) -> None:
 # Checkpoints
 
 
-@pytest.mark.parametrize("rule", [Rule.FEDAVG, Rule.FEDADAM])
+TOLERANCE = {Rule.FEDAVG: error(4), Rule.FEDADAM: 1e-3}
+"""Adam divides by what it has seen: a last bit of a small change is much of a step."""
+
+
+@pytest.mark.parametrize("rule", TOLERANCE)
 def test_from_a_checkpoint_the_run_goes_on_as_if_nothing_had_happened(rule: Rule) -> None:
     clients = fleet()
     through = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
@@ -538,10 +549,12 @@ def test_from_a_checkpoint_the_run_goes_on_as_if_nothing_had_happened(rule: Rule
     run(before, 2)
     after = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
     after.resume(State.decode(before.state.encode()))
-    assert run(after, 2).tobytes() == through.state.vector.tobytes()
-    assert [replace(one, seconds={}) for one in after.state.rounds] == [
-        replace(one, seconds={}) for one in through.state.rounds
-    ]
+    np.testing.assert_allclose(run(after, 2), through.state.vector, atol=TOLERANCE[rule])
+    alike(after.state.rounds, through.state.rounds)
+    forgetful = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
+    forgetful.resume(replace(before.state, optimiser={}))
+    same = np.allclose(run(forgetful, 2), through.state.vector, atol=TOLERANCE[rule])
+    assert same == (rule is Rule.FEDAVG)  # control: the other one has a state
 
 
 def test_the_checkpoint_of_another_model_is_refused() -> None:

@@ -124,7 +124,7 @@ def test_a_run_is_not_beside_itself(tmp_path: Path, state: Path) -> None:
         go(asked(), tmp_path / "two", state)
 
 
-ALL = ("run.json", "ledger.db", "begun.json", "checkpoint.npz")
+ALL = ("run.json", "ledger.db", "sum-0.sealed", "checkpoint.npz")
 
 
 @pytest.mark.parametrize(("mode", "gone"), [("local", ("ledger.db",)), ("distributed", ALL), ("both", ALL)])

@@ -6,6 +6,8 @@ standard deviations: for d = 3000 false with probability below 1e-9 (see test_fe
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,11 @@ from recsys.data.interactions import History
 from recsys.federated import Fleet
 from recsys.models.private_sums import Noised, exact_sums
 from recsys.network import Network
-from recsys.private import sums_of
+from recsys.private import Answered, sums_of
 from recsys.record import Round
-from recsys.secure import Begun, Deployment, SecureAdder
-from secagg.errors import StorageError, ThresholdError, UsageError
-from tests.adversarial.attack import switch_off
+from recsys.secure import Deployment, Question, SecureAdder
+from secagg.encoding import Encoding
+from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
 from tests.recsys.scene import SECRET, fleet, ledger_for
 
 WHOLE = Fraction(1)
@@ -150,34 +152,81 @@ def test_whoever_is_silent_is_missing_from_the_sum() -> None:
 # After a crash
 
 
-def two_sums(folder: Path, first: Any = counts, second: Any = counts, only: int = 2) -> None:
-    clients = devices()
-    sums = sums_of(clients, SecureAdder(DEPLOYMENT, SECRET, folder=folder))
-    for purpose, contribution in [("first", first), ("second", second)][:only]:
-        sums(purpose, 12, WHOLE, contribution)
+def two_sums(folder: Path, first: Any = counts, second: Any = counts, **how: Any) -> list[NDArray[np.float64]]:
+    """What they come to."""
+    adder = SecureAdder(DEPLOYMENT, SECRET, folder=folder, **how)
+    sums = sums_of(devices(), Answered(adder, folder / "checkpoint.npz"))
+    return [sums(purpose, 12, WHOLE, what).vector for purpose, what in (("first", first), ("second", second))]
 
 
 def other(history: History) -> NDArray[np.float64]:
     return counts(history) / 2
 
 
-def test_all_sums_are_asked_for_again_and_are_the_same(tmp_path: Path) -> None:
-    for only in (1, 2, 2):
-        two_sums(tmp_path, only=only)
+class Killed(BaseException):
+    pass
 
 
-@pytest.mark.parametrize("changed", [{"first": other}, {"second": other}])
-def test_none_of_them_is_made_of_other_vectors(changed: Any, tmp_path: Path) -> None:
-    """Also not the first, though the second was begun after it."""
-    two_sums(tmp_path)
-    with pytest.raises(StorageError, match="begun with other updates"):
-        two_sums(tmp_path, **changed)
+def killed(history: History) -> NDArray[np.float64]:
+    raise Killed
 
 
-@pytest.mark.parametrize("changed", [{"first": other}, {"second": other}])
-def test_control_remembering_the_last_alone_is_not_enough(
-    changed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_sum_that_is_out_is_not_made_again(tmp_path: Path) -> None:
+    """Not even asked for: what is known of it is what came out."""
+    before = two_sums(tmp_path)
+    after = two_sums(tmp_path, killed, killed)
+    for one, another in zip(before, after, strict=True):
+        assert one.tobytes() == another.tobytes()  # read from a file
+    assert os.listdir(tmp_path) == ["checkpoint.npz"]
+
+
+def test_the_first_is_known_when_the_second_is_begun_again(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        two_sums(tmp_path, second=killed)
+    first, second = two_sums(tmp_path, killed, other)
+    np.testing.assert_allclose(second, first / 2, atol=6 / 2**19)
+
+
+def test_a_sum_that_was_learnt_and_not_written_down_is_finished_as_it_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    switch_off(monkeypatch, Begun, "_write", "[*self._known, what]", "[what]")
+    def never(path: Path, data: bytes) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("recsys.private.write_whole", never)
+        with pytest.raises(Killed):
+            two_sums(tmp_path)
+    assert os.listdir(tmp_path) == ["sum-0.sealed"]
+    first, second = two_sums(tmp_path, killed, other)
+    np.testing.assert_allclose(second, first / 2, atol=6 / 2**19)
+
+
+def test_what_was_given_up_stays_given_up(tmp_path: Path) -> None:
+    """Vectors were uploaded for it, so its number stands for them."""
+    lossy = {"network": Network(dropout=0.9)}
+    for network in (lossy, {}):
+        with pytest.raises(ThresholdError, match="first: too many clients were lost, 5 times"):
+            two_sums(tmp_path, **network)
+    assert os.listdir(tmp_path) == ["checkpoint.npz"]
+
+
+def test_a_number_stands_for_one_sum(tmp_path: Path) -> None:
     two_sums(tmp_path)
-    two_sums(tmp_path, **changed)
+    adder = Answered(SecureAdder(DEPLOYMENT, SECRET, folder=tmp_path), tmp_path / "checkpoint.npz")
+    asked = Question(0, "first", devices().names, Encoding(12, 1.0, 20))
+    assert adder.add_up(asked, never_asked).weight == 6
+    for changed in (replace(asked, purpose="another"), replace(asked, encoding=Encoding(13, 1.0, 20))):
+        with pytest.raises(StorageError, match="was another one when the run began"):
+            adder.add_up(changed, never_asked)
+
+
+def never_asked(name: str) -> NDArray[np.float64]:
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", bytes(100)])
+def test_what_is_no_checkpoint_is_not_begun_anew(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.npz").write_bytes(data)
+    with pytest.raises(DecodeError, match="this is no checkpoint"):
+        two_sums(tmp_path)

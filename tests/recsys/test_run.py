@@ -31,7 +31,7 @@ from recsys.models.store import load
 from recsys.others import Others
 from recsys.prepare import Prepared, prepare
 from recsys.private import LearnsFromSums
-from recsys.record import Run
+from recsys.record import Round, Run
 from recsys.run import train
 from recsys.secure import Answer, Question, Update
 from secagg import cli
@@ -40,12 +40,12 @@ from tests.adversarial.attack import switch_off
 from tests.recsys.scene import config
 
 EASE = ("model.name=private-ease", "model.settings={}", "clients.kind=devices", "protocol.adversary=curious")
-ALWAYS = {"config.json", "secret.key", "ledger.pub", "run.json", "model.npz", "begun.json"}
+ALWAYS = {"config.json", "secret.key", "ledger.pub", "run.json", "model.npz", "checkpoint.npz"}
 KINDS = {
-    "none": (("privacy.mode=none",), {"checkpoint.npz"}),
-    "local": (("privacy.mode=local",), {"checkpoint.npz", "ledger.db"}),
-    "distributed": (("privacy.mode=distributed",), {"checkpoint.npz", "ledger.db"}),
-    "both": (("privacy.mode=both",), {"checkpoint.npz", "ledger.db", "local.db"}),
+    "none": (("privacy.mode=none",), set[str]()),
+    "local": (("privacy.mode=local",), {"ledger.db"}),
+    "distributed": (("privacy.mode=distributed",), {"ledger.db"}),
+    "both": (("privacy.mode=both",), {"ledger.db", "local.db"}),
     "sums": (("privacy.mode=distributed", *EASE), {"ledger.db"}),
 }
 
@@ -128,6 +128,10 @@ def test_the_ledgers_can_be_verified_and_say_what_the_rounds_say(
         assert all(one.epsilon is None for one in run.rounds)
 
 
+NEARLY = 0.06
+"""Where scores are computed again two of 60 users may be ranked otherwise: those with near ties."""
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_model_is_what_was_measured(kind: str, runs: Runs) -> None:
     folder, run = runs(kind)
@@ -135,8 +139,9 @@ def test_the_model_is_what_was_measured(kind: str, runs: Runs) -> None:
     split = prepare(of_kind(kind)).split
     assert items == list(split.train.item_ids)
     found = evaluate(model, split)
-    assert {name: found.mean(name) for name in run.results[-1].metrics} == run.results[-1].metrics
-    assert run.rounds[-1].exact == run.results[-1].metrics
+    measured = {name: found.mean(name) for name in run.results[-1].metrics}
+    assert measured == pytest.approx(run.results[-1].metrics, abs=NEARLY)
+    assert run.rounds[-1].exact == pytest.approx(run.results[-1].metrics, abs=NEARLY)
     popular = ItemPop()
     popular.fit(split.train)
     assert run.results[0].metrics["HR@10"] == evaluate(popular, split).mean("HR@10")
@@ -294,16 +299,21 @@ def test_what_had_been_spent_after_a_sum_stays_on_record(tmp_path: Path, monkeyp
             go(asked, tmp_path)
     before = Run.load(tmp_path).rounds
     stopped("sums", tmp_path, 2)  # once more
-    assert go(asked, tmp_path).rounds == before
+    assert unmeasured(go(asked, tmp_path)) == [replace(one, exact={}) for one in before]
     first, second = (one.epsilon for one in before)
     assert 0 < first < second  # type: ignore[operator]
+
+
+def unmeasured(run: Run) -> list[Round]:
+    """What is measured in the end is measured on a model that is computed again, from the same sums."""
+    return [replace(one, exact={}) for one in run.rounds]
 
 
 def stop_here() -> None:
     raise Killed
 
 
-@pytest.mark.parametrize("name", ["checkpoint.npz", "run.json", "begun.json", "secret.key"])
+@pytest.mark.parametrize("name", ["checkpoint.npz", "run.json", "secret.key"])
 def test_a_file_that_is_cut_short_ends_the_run(name: str, tmp_path: Path) -> None:
     stopped("distributed", tmp_path, 1)
     path = tmp_path / name
@@ -327,9 +337,11 @@ def test_another_secret_does_not_open_the_ledger(tmp_path: Path) -> None:
 def test_without_its_ledger_a_run_does_not_go_on(kind: str, name: str, tmp_path: Path) -> None:
     stopped(kind, tmp_path, 1)
     (tmp_path / name).unlink()
-    with pytest.raises(StorageError, match="is gone"):
-        go(of_kind(kind), tmp_path)
-    assert not (tmp_path / name).exists()
+    for gone in ("run.json", "checkpoint.npz"):  # either of them tells that sums were made
+        with pytest.raises(StorageError, match=f"{name} is gone"):
+            go(of_kind(kind), tmp_path)
+        assert not (tmp_path / name).exists()
+        (tmp_path / gone).rename(tmp_path.with_name(f"{tmp_path.name}.{gone}"))
 
 
 def test_a_ledger_that_is_cut_short_is_not_written_to(tmp_path: Path) -> None:
@@ -412,14 +424,26 @@ def test_nothing_that_was_measured_decides_anything(tmp_path: Path, monkeypatch:
     np.testing.assert_allclose(one.vector, another.vector, rtol=1e-3, atol=1e-4)  # type: ignore[attr-defined]
 
 
-def test_control_a_run_that_forgets_its_checkpoint_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It begins again from the first sum; that the record then has the rounds of one run only, is what is compared."""
+@pytest.mark.parametrize("kind", ["none", "sums"])
+def test_a_sum_that_is_on_record_is_not_made_again(kind: str, tmp_path: Path) -> None:
+    """Its vectors are deleted, and those that are computed now could be others."""
+    stopped(kind, tmp_path, 1)
+    older = (tmp_path / "checkpoint.npz").read_bytes()
+    stopped(kind, tmp_path, 2)
+    (tmp_path / "checkpoint.npz").write_bytes(older)
+    for _ in ("older", "gone"):
+        with pytest.raises(StorageError, match=r"checkpoint\.npz is gone, or older than the record"):
+            go(of_kind(kind), tmp_path)
+        (tmp_path / "checkpoint.npz").unlink(missing_ok=True)
+
+
+def test_control_without_that_check_it_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped("none", tmp_path, 1)
-    switch_off(monkeypatch, running._Running, "_train", "checkpoint.exists()", "False")
+    (tmp_path / "checkpoint.npz").unlink()
+    switch_off(monkeypatch, running._Running, "_check_reached", "sums < len(self._record.rounds)")
     seen = list[int]()
     go(of_kind("none"), tmp_path, watch=lambda run: seen.append(len(run.rounds)))
     assert seen == [1, 1, 2, 2]
-    assert np.isfinite(Run.load(tmp_path).results[-1].metrics["HR@10"])
 
 
 def test_an_impossible_budget_leaves_nothing(tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
-"""Sums over clients: right, lazy, and the same again after a crash or not at all."""
+"""Sums over clients: right, lazy, and finished after a crash with what they were begun with."""
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,22 +19,25 @@ from benchmarks.ideal import IdealAdder
 from dp.calibrate import SLACK, calibrate, user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
-from protocols import registry
-from recsys import secure
+from protocols import registry, simulate
+from protocols.machine import Client
+from protocols.plan import RoundPlan
+from protocols.simulate import Envelope, Faults
+from recsys.begun import Begun
 from recsys.network import Network
-from recsys.secure import Adder, Begun, Deployment, Question, SecureAdder, Update
+from recsys.secure import Adder, Deployment, Question, SecureAdder, Update
 from secagg.encoding import Encoding
-from secagg.errors import BudgetError, StorageError, ThresholdError, UsageError
+from secagg.errors import BudgetError, PolicyError, SecAggError, StorageError, ThresholdError, UsageError
 from secagg.keys import SigningKey
-from tests.adversarial.attack import switch_off
 
 NAMES = tuple(f"client-{i}" for i in range(8))
 SECRET = bytes(range(32))
+SIGNS = np.array([1, -1, 1, 1, -1])
 EXACT = Question(0, "test", NAMES, Encoding.integers(5))
 
 
 def update(name: str) -> NDArray[np.float64]:
-    return np.full(5, float(name[-1]))
+    return np.full(5, float(name[-1])) * SIGNS
 
 
 @pytest.mark.parametrize("protocol", registry.names())
@@ -82,57 +90,88 @@ def again(folder: Path, what: Update = update, protocol: str = "secagg+", **more
     return adder.add_up(EXACT, what).vector
 
 
-def test_a_sum_that_was_begun_is_the_same_again(tmp_path: Path) -> None:
-    assert again(tmp_path).tolist() == again(tmp_path).tolist()
+def other(name: str) -> NDArray[np.float64]:
+    """Another processor's."""
+    return update(name) + 1
 
 
-def test_a_sum_that_was_begun_with_other_updates_is_not_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", registry.names())
+def test_a_sum_that_was_begun_is_finished_with_the_same_values(protocol: str, tmp_path: Path) -> None:
+    def never(name: str) -> NDArray[np.float64]:
+        raise AssertionError(f"{name} is asked for its update again")
+
+    assert [again(tmp_path, what, protocol)[0] for what in (update, never, other)] == [sum(range(8))] * 3
+
+
+def test_control_without_what_was_kept_it_would_be_another_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again(tmp_path)
-    with pytest.raises(StorageError, match="begun with other updates"):
-        again(tmp_path, lambda name: update(name) + 1)
+    monkeypatch.setattr(Begun, "read", lambda self, number: None)
+    assert again(tmp_path, other)[0] == sum(range(8)) + len(NAMES)
 
 
-def test_control_without_the_digest_it_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def frames_of(monkeypatch: pytest.MonkeyPatch, look: Callable[[Envelope], None]) -> None:
+    """Have a look at each frame that a client sends."""
+    real = simulate.drive
+
+    def watched(server: Any, parties: Any, faults: Faults) -> Any:
+        def seen(envelope: Envelope) -> bytes:
+            if envelope.receiver == "server":
+                look(envelope)
+            return envelope.frame
+
+        return real(server, parties, replace(faults, corrupted=seen))
+
+    monkeypatch.setattr("recsys.secure.drive", watched)
+
+
+def test_before_anything_but_a_key_leaves_all_vectors_are_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, seen = list[int](), dict[str, set[bool]]()
+    real = os.fsync
+
+    def counted(descriptor: int) -> None:
+        real(descriptor)
+        synced.append(descriptor)
+
+    monkeypatch.setattr(os, "fsync", counted)
+
+    def look(envelope: Envelope) -> None:
+        durable = (tmp_path / "sum-0.sealed").exists() and len(synced) == 2  # the file, then its name
+        seen.setdefault(envelope.phase, set()).add(durable)
+
+    frames_of(monkeypatch, look)
     again(tmp_path)
-    switch_off(monkeypatch, Begun, "write", 'last.get("sum") == sum_ and last.get("digest") != digest', "False")
-    assert again(tmp_path, lambda name: update(name) + 1)[0] == sum(range(8)) + len(NAMES)
+    assert seen.pop("advertise") == {False}
+    assert all(durable == {True} for durable in seen.values())
+    assert len(seen) == 4
 
 
-def test_what_was_begun_is_written_before_a_vector_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = list[bool]()
-    real = secure.simulate
+@pytest.mark.parametrize("private", [False, True])
+def test_every_frame_is_the_same_again(private: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So no mask, share or noise ever meets two vectors."""
+    said = dict[tuple[str, str], set[bytes]]()
+    frames_of(monkeypatch, lambda one: said.setdefault((one.phase, one.sender), set()).add(one.frame))
+    question, ledger = noised(tmp_path) if private else (EXACT, None)
+    deployment, network = Deployment(dropout="0.3"), Network(dropout=0.15)
 
-    def watched(server: object, clients: object, updates: object, **more: object) -> object:
-        def look(envelope: object) -> bytes:
-            if envelope.phase == "upload" and envelope.receiver == "server":  # type: ignore[attr-defined]
-                seen.append((tmp_path / "begun.json").exists())
-            return envelope.frame  # type: ignore[attr-defined, no-any-return]
+    def go(what: Update) -> None:
+        SecureAdder(deployment, SECRET, folder=tmp_path, network=network, seed=1, ledger=ledger).add_up(question, what)
 
-        more["faults"] = replace(more["faults"], corrupted=look)  # type: ignore[type-var]
-        return real(server, clients, updates, **more)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(secure, "simulate", watched)
-    again(tmp_path)
-    assert seen == [True] * len(NAMES)
-
-
-def test_a_large_cohort_draws_its_committee_by_lot() -> None:
-    names = tuple(f"client-{i:03}" for i in range(130))
-    question = Question(0, "test", names, Encoding.integers(5))
-    answer = SecureAdder(Deployment("oneshot"), SECRET).add_up(question, update)
-    assert answer.vector.tolist() == [13.0 * sum(range(10))] * 5
-    assert answer.bytes_up < 130 * 12_000  # boxes for a few dozen members, not for 130
+    for what in (update, other):
+        go(what)
+    assert len(said) > 4 * 6
+    assert all(len(frames) == 1 for frames in said.values())
+    Begun(tmp_path, SECRET).retire(1)
+    go(other)  # control: what would happen if it were computed again
+    assert {phase for (phase, _), frames in said.items() if len(frames) > 1} == {"upload"}
+    if ledger is not None:
+        ledger.close()
 
 
-def test_a_protocol_that_cannot_repeat_itself_has_a_new_round_for_each_attempt(tmp_path: Path) -> None:
-    begun = Begun(tmp_path)
-    assert [begun.round_of(5, replays=True), begun.round_of(0, False), Begun(tmp_path).round_of(0, False)] == [5, 0, 1]
-    assert again(tmp_path, protocol="ckks").tolist() == again(tmp_path, protocol="ckks").tolist()
-
-
-def test_a_noised_sum_that_is_begun_again_is_the_same_release_and_charged_once(tmp_path: Path) -> None:
-    deployment = Deployment(dropout="0.3")
-    kind = deployment.noise(len(NAMES))
+def noised(folder: Path) -> tuple[Question, Ledger]:
+    """In a ring that is narrower than its words."""
+    kind = Deployment(dropout="0.3").noise(len(NAMES))
     found = calibrate(
         epsilon=8,
         delta=1e-5,
@@ -140,22 +179,214 @@ def test_a_noised_sum_that_is_begun_again_is_the_same_release_and_charged_once(t
         clients=len(NAMES),
         length=5,
         clip_l2=1.0,
-        ring_bits=32,
+        ring_bits=30,
         dropouts=kind.dropouts,
         components=kind.components,
         rotate=False,
     )
+    assert found.ring_bits < 32
     guarantee, delta = user_level(Relation.ZERO_OUT), Fraction(1, 10**5)
     budget, key = Budget(Fraction(8), delta, slack=delta * SLACK), SigningKey(bytes(32))
-    ledger = Ledger.create(tmp_path / "ledger.db", key, budget, guarantee, run="test", elsewhere="nothing")
-    question = replace(EXACT, encoding=found.encoding, noise=found.noise)
+    ledger = Ledger.create(folder / "ledger.db", key, budget, guarantee, run="test", elsewhere="nothing")
+    return replace(EXACT, encoding=found.encoding, noise=found.noise), ledger
+
+
+@pytest.mark.parametrize("names", [NAMES[:3], NAMES])
+def test_what_a_killed_run_had_not_finished_to_write_is_thrown_away(names: Sequence[str], tmp_path: Path) -> None:
+    """Nothing had left for the server, so whoever goes on may compute otherwise, and keeps that."""
+
+    class Killed(BaseException):
+        pass
+
+    def until(name: str) -> NDArray[np.float64]:
+        if name == names[-1]:
+            raise Killed
+        return update(name)
+
+    with pytest.raises(Killed):
+        again(tmp_path, until)
+    assert os.listdir(tmp_path) == [".sum-0.sealed.draft"]
+    assert again(tmp_path, other)[0] == again(tmp_path)[0] == sum(range(8)) + len(NAMES)
+    assert os.listdir(tmp_path) == ["sum-0.sealed"]
+
+
+def test_where_nothing_can_be_kept_nothing_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    seen = set[str]()
+    frames_of(monkeypatch, lambda envelope: seen.add(envelope.phase))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match=r"cannot write .*sum-0\.sealed: No space left"):
+            again(tmp_path)
+    assert seen == {"advertise"}
+    assert again(tmp_path, other)[0] == sum(range(8)) + len(NAMES)
+
+
+def test_what_is_kept_is_its_owners_and_sealed(tmp_path: Path) -> None:
+    telling = Encoding.integers(64)
+    question = replace(EXACT, encoding=telling)
+
+    def told(name: str) -> NDArray[np.float64]:
+        return np.full(64, 1 + int(name[-1]), np.float64)
+
+    SecureAdder(Deployment(), SECRET, folder=tmp_path).add_up(question, told)
+    path = tmp_path / "sum-0.sealed"
+    data = path.read_bytes()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not any(name.encode() in data for name in NAMES)
+    kept = Begun(tmp_path, SECRET).read(0)
+    assert kept is not None
+    ring = kept.terms.plan.ring
+    for name, vector in kept.vectors.items():
+        assert ring.unpack(vector, 64).tolist() == told(name).tolist()
+        assert vector not in data
+    for secret in (bytes(32), SECRET[::-1]):
+        with pytest.raises(StorageError, match="cannot be read"):
+            Begun(tmp_path, secret).read(0)
+
+
+def parts(data: bytes) -> list[bytes]:
+    found = list[bytes]()
+    while data:
+        size = 8 + int.from_bytes(data[:8], "big")
+        found.append(data[:size])
+        data = data[size:]
+    return found
+
+
+TAMPERED: dict[str, Callable[[list[bytes]], list[bytes]]] = {
+    "emptied": lambda found: [],
+    "cut": lambda found: [*found[:-1], found[-1][:-1]],
+    "cut between two": lambda found: found[:-1],
+    "longer": lambda found: [*found, found[-1]],
+    "exchanged": lambda found: [found[0], found[2], found[1], *found[3:]],
+    "bit": lambda found: [*found[:-1], found[-1][:-1] + bytes([found[-1][-1] ^ 1])],
+    "terms": lambda found: [found[1], *found[1:]],
+}
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+def test_a_sum_that_was_begun_and_cannot_be_read_is_not_begun_anew(how: str, tmp_path: Path) -> None:
+    again(tmp_path)
+    path = tmp_path / "sum-0.sealed"
+    path.write_bytes(b"".join(TAMPERED[how](parts(path.read_bytes()))))
+    with pytest.raises(StorageError, match="sum 0 was begun: start a new run"):
+        again(tmp_path)
+
+
+def test_what_was_begun_belongs_to_its_sum_its_model_and_its_cohort(tmp_path: Path) -> None:
+    again(tmp_path)
+    adder = SecureAdder(Deployment(dropout="0.3"), SECRET, folder=tmp_path)
+    for changed in (
+        replace(EXACT, model=bytes([1]) * 32),
+        replace(EXACT, cohort=NAMES[1:]),
+        replace(EXACT, encoding=Encoding.integers(6)),
+    ):
+        with pytest.raises(StorageError, match="begun as another one"):
+            adder.add_up(changed, update)
+    (tmp_path / "sum-0.sealed").rename(tmp_path / "sum-1.sealed")
+    with pytest.raises(StorageError, match="cannot be read"):
+        adder.add_up(replace(EXACT, number=1), update)
+
+
+def test_a_sum_before_one_that_was_begun_is_not_made(tmp_path: Path) -> None:
+    """An older checkpoint came back."""
+    adder = SecureAdder(Deployment(dropout="0.3"), SECRET, folder=tmp_path)
+    adder.add_up(replace(EXACT, number=10), update)
+    with pytest.raises(StorageError, match="the checkpoint is older"):
+        adder.add_up(replace(EXACT, number=9), update)
+
+
+def test_what_went_into_a_sum_is_deleted_when_it_is_out_and_not_earlier(tmp_path: Path) -> None:
+    adder = SecureAdder(Deployment(dropout="0.3"), SECRET, folder=tmp_path)
+    for number in (0, 1):
+        adder.add_up(replace(EXACT, number=number), update)
+        adder.retire(number)
+        assert os.listdir(tmp_path) == [f"sum-{number}.sealed"]
+    adder.retire(2)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_terms_of_a_sum_are_those_with_which_it_was_begun(tmp_path: Path) -> None:
+    """Who falls silent and how much noise there is were computed, too."""
+    begun = SecureAdder(Deployment(dropout="0.4"), SECRET, folder=tmp_path, network=Network(dropout=0.2), seed=1)
+    question = replace(EXACT, encoding=Encoding(5, 1.0, 16))
+    first = begun.add_up(question, update)
+    assert first.silent
+    other_terms = replace(question, encoding=Encoding(5, 1.0, 15))
+    second = SecureAdder(Deployment(dropout="0.4"), SECRET, folder=tmp_path).add_up(other_terms, update)
+    assert replace(second, seconds={}, vector=first.vector) == replace(first, seconds={})
+    assert second.vector.tolist() == first.vector.tolist()  # of the same integers
+
+
+def test_a_client_that_refuses_the_plan_refuses_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = simulate.first_or_refusal
+
+    def refusing(client: Client, *arguments: Any) -> bytes | SecAggError:
+        return PolicyError("no") if client.identity.name == NAMES[3] else real(client, *arguments)
+
+    monkeypatch.setattr("recsys.secure.first_or_refusal", refusing)
+    assert again(tmp_path)[0] == again(tmp_path, other)[0] == sum(range(8)) - 3
+
+
+def test_a_large_cohort_draws_its_committee_by_lot() -> None:
+    names = tuple(f"client-{i:03}" for i in range(130))
+    question = Question(0, "test", names, Encoding.integers(5))
+    answer = SecureAdder(Deployment("oneshot"), SECRET).add_up(question, update)
+    assert answer.vector.tolist() == (13.0 * sum(range(10)) * SIGNS).tolist()
+    assert answer.bytes_up < 130 * 12_000  # boxes for a few dozen members, not for 130
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+def test_a_protocol_that_cannot_repeat_itself_has_a_new_session_for_each_attempt(
+    rotate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vectors are those of the first attempt, and are decoded as they were encoded."""
+    sessions = list[bytes]()
+    real = simulate.serve
+
+    def noted(plan: RoundPlan, *rest: Any, **more: Any) -> Any:
+        sessions.append(plan.session)
+        return real(plan, *rest, **more)
+
+    monkeypatch.setattr("recsys.secure.serve", noted)
+    question = replace(EXACT, encoding=Encoding(5, 100.0, 20, rotate=rotate))
+    for what in (update, other):
+        adder = SecureAdder(Deployment("ckks", dropout="0.3"), SECRET, folder=tmp_path)
+        np.testing.assert_allclose(adder.add_up(question, what).vector, sum(range(8)) * SIGNS, atol=0.1)
+    assert len(set(sessions)) == 2
+
+
+def test_a_noised_sum_that_is_begun_again_is_the_same_release_and_charged_once(tmp_path: Path) -> None:
+    deployment, (question, ledger) = Deployment(dropout="0.3"), noised(tmp_path)
     totals, spent = [], []
-    for number in (0, 0, 1):
+    for number, what in ((0, update), (0, other), (1, update)):
         adder = SecureAdder(deployment, SECRET, folder=tmp_path, ledger=ledger)
-        totals.append(adder.add_up(replace(question, number=number), update).vector.tolist())
+        totals.append(adder.add_up(replace(question, number=number), what).vector.tolist())
         spent.append(ledger.epsilon)
     assert totals[0] == totals[1] != totals[2]
     assert spent[0] == spent[1] < spent[2]
     with pytest.raises(BudgetError):
         SecureAdder(deployment, SECRET, ledger=ledger).add_up(replace(question, number=2), update)
+    ledger.close()
+
+
+def test_a_sum_that_was_paid_for_is_not_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was begun with was deleted; its ledger, its secret and its number are there. Nothing would be charged."""
+    question, ledger = noised(tmp_path)
+
+    def released(value: float) -> list[float]:
+        adder = SecureAdder(Deployment(), SECRET, folder=tmp_path, ledger=ledger)
+        return adder.add_up(question, lambda name: np.full(5, value)).vector.tolist()
+
+    first = released(0.1)
+    (tmp_path / "sum-0.sealed").unlink()
+    with pytest.raises(StorageError, match="sum 0 is in the ledger"):
+        released(0.3)
+    monkeypatch.setattr(SecureAdder, "_check_new", lambda *arguments: None)
+    spent = ledger.epsilon
+    assert released(0.3) != first
+    assert ledger.epsilon == spent
     ledger.close()

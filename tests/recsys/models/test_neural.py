@@ -93,11 +93,11 @@ def test_nothing_works_before_it_has_begun(made: Callable[[], Any]) -> None:
 
 
 def test_a_beginning_follows_from_its_seed(model: Any) -> None:
-    first = fingerprint(model)
+    first = model.vector
     model.begin(ITEMS, seed=4)
-    assert fingerprint(model) != first
+    assert np.abs(model.vector - first).max() > 1e-3
     model.begin(ITEMS, seed=3)
-    assert fingerprint(model) == first
+    np.testing.assert_allclose(model.vector, first, rtol=1e-5, atol=1e-6)
 
 
 def test_a_state_makes_the_same_model(model: Any) -> None:
