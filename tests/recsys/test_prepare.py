@@ -62,7 +62,7 @@ def planned_sums(prepared: Prepared, count: int):  # type: ignore[no-untyped-def
     roster = Roster.of([Identity.generate(name) for name in names])
     noise = prepared.noise(len(names))
     questions = [Question(number, "training", names, prepared.encoding, noise) for number in range(count)]
-    return [adder._plan(question, roster, question.number).secure_sum(len(names)) for question in questions]
+    return [adder._terms(question, roster).plan.secure_sum(len(names)) for question in questions]
 
 
 UNEQUAL = ("clients.spread=dirichlet", "clients.alpha=0.3", "clients.count=4")

@@ -286,7 +286,7 @@ def test_a_run_leaves_no_more_than_that(kind: str, tmp_path: Path) -> None:
         for entry in run["rounds"]:
             assert entry.pop("seconds")
             entry.pop("exact")
-            assert bool(entry.pop("measured")) == (kind == "distributed")
+            assert not entry.pop("measured") or kind == "distributed"  # of noised counts there may be no mean
         seen.append(run)
     assert seen[0] == seen[1]
 

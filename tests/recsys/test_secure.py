@@ -163,6 +163,7 @@ def test_every_frame_is_the_same_again(private: bool, tmp_path: Path, monkeypatc
     assert len(said) > 4 * 6
     assert all(len(frames) == 1 for frames in said.values())
     Begun(tmp_path, SECRET).retire(1)
+    monkeypatch.setattr(SecureAdder, "_check_new", lambda *arguments: None)
     go(other)  # control: what would happen if it were computed again
     assert {phase for (phase, _), frames in said.items() if len(frames) > 1} == {"upload"}
     if ledger is not None:
