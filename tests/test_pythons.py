@@ -1,4 +1,4 @@
-"""The Pythons that are promised, in the metadata and to their readers, are those on which the public CI runs the tests."""
+"""The Pythons that are promised to users are those on which the public CI runs the tests."""
 
 import re
 import tomllib
