@@ -64,7 +64,8 @@ def compare(task: Task) -> Measured:
 
 
 def _in_a_process(side: str, task: Task) -> tuple[float, float, Any]:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # which has loaded, and not yet run, what the sides need
+    context.set_forkserver_preload(["benchmarks.embedding", "opacus"])
     near, far = context.Pipe()
     child = context.Process(target=_measure, args=(far, side, task), daemon=True)
     child.start()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -133,25 +133,26 @@ class SqliteJournal:
     pages that it changes in a second file beside it (``-journal``), which a crash may leave behind, which undoes the
     unfinished transaction when the journal is next opened, and which is deleted and not overwritten: what a disk gives
     back of deleted files, sealed as it is, is out of reach here.
+
+    Whoever opens it closes it: ``with closing(SqliteJournal(path)) as journal``.
     """
 
     durable: ClassVar[bool] = True
 
     def __init__(self, path: str | Path, *, pinned: bytes | None = None) -> None:
-        try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # nobody else's business, sealed or not
-            file = Path(path).absolute()  # or SQLite takes ":memory:" for no file at all
-            self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)  # a client has a lock
-            self._db.executescript(_PRAGMAS)
-            with self._transaction():
-                self._find_tables(path)
-        except (OSError, sqlite3.Error, StorageError) as error:
-            raise UsageError(f"cannot open journal {path}: {error}") from None
-        try:
+        with ExitStack() as undo:
+            try:
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # nobody else's business, sealed or not
+                file = Path(path).absolute()  # or SQLite takes ":memory:" for no file at all
+                self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)  # a client has a lock
+                undo.callback(self.close)
+                self._db.executescript(_PRAGMAS)
+                with self._transaction():
+                    self._find_tables(path)
+            except (OSError, sqlite3.Error, StorageError) as error:
+                raise UsageError(f"cannot open journal {path}: {error}") from None
             self._check_chain(pinned)
-        except PolicyError:
-            self._db.close()
-            raise
+            undo.pop_all()
 
     def _find_tables(self, path: str | Path) -> None:
         """Make them in a new file; of another version, or somebody else's, they are refused."""

@@ -1,11 +1,38 @@
-"""Hypothesis profiles: the same examples on every run, unless SECAGG_HYPOTHESIS=long asks for many fresh ones."""
+"""Hypothesis profiles: the same examples on every run, unless SECAGG_HYPOTHESIS=long asks for many fresh ones.
 
+And no test leaves a database open behind it. What is collected stays to the end, so garbage is not looked for among it.
+"""
+
+import gc
 import os
+from collections.abc import Generator, Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.connections import closed, watch
 
 _ROUNDS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 settings.register_profile("short", derandomize=True, deadline=None, max_examples=50, suppress_health_check=_ROUNDS)
 settings.register_profile("long", deadline=None, max_examples=1000, suppress_health_check=_ROUNDS, print_blob=True)
 settings.load_profile(os.environ.get("SECAGG_HYPOTHESIS", "short"))
+
+watch()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def databases() -> Iterator[None]:
+    """The first to be set up of what belongs to one test, so the last to be torn down."""
+    with closed():
+        yield

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -210,8 +211,15 @@ def _pieces(config: Config) -> Units:
 
 def _afresh(work: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
     """In a new process: its peak is its own, and its memory as little used as that of a client."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, _processes()) as process:
         return process.submit(work, *arguments, **named).result()
+
+
+def _processes() -> ForkServerContext:
+    """Forked from one that has loaded this module and has not run anything of it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _deployments(config: Config) -> Iterator[Deployment]:
@@ -255,7 +263,7 @@ def taken_by_round(protocol: str, deployment: Deployment) -> Taken:
     """A real round; its clients live in a child process. To be run in a process that has not done much before."""
     _, roster = people(deployment.n)
     plan = deployment.proposed(protocol, roster)
-    context = multiprocessing.get_context("spawn")
+    context = _processes()
     near, far = context.Pipe()
     child = context.Process(target=_clients, args=(far, plan.encode(), deployment.n), daemon=True)
     child.start()

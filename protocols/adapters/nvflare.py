@@ -25,6 +25,7 @@ import os
 import time
 import tomllib
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -222,6 +223,8 @@ class SecureExecutor(Executor):  # type: ignore[misc]
         super().__init__()
         self.executor, self.task_name = executor, task_name
         self._client: Client | None = None
+        self._held = ExitStack()
+        """What the client has open, until the run ends."""
         self._training: Lock | None = None
         """One training at a time: who asks twice at once, is answered by the first."""
 
@@ -257,7 +260,8 @@ class SecureExecutor(Executor):  # type: ignore[misc]
     def _site(self, fl_ctx: FLContext) -> tuple[Client, Lock]:
         with _MAKING:  # NVFlare may hand over two tasks at once
             if self._client is None or self._training is None:
-                self._client = site_client(fl_ctx.get_workspace().get_site_config_dir(), fl_ctx.get_identity_name())
+                folder, site = fl_ctx.get_workspace().get_site_config_dir(), fl_ctx.get_identity_name()
+                self._client = site_client(folder, site, self._held)
                 self._training = Lock()
             return self._client, self._training
 
@@ -290,6 +294,7 @@ class SecureExecutor(Executor):  # type: ignore[misc]
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         if event_type == EventType.END_RUN and self._client is not None:
             self._client.finish()
+            self._held.close()  # a task that comes after that is refused
 
     def requires_materialized_task_result(self, task_name: str) -> bool:
         """Asked by ``ClientAPIExecutor``: the trainer's arrays are needed here, not references to them."""
@@ -303,7 +308,7 @@ class SecureExecutor(Executor):  # type: ignore[misc]
 # What a site has in its own folder.
 
 
-def site_client(folder: str | Path, site: str) -> Client:
+def site_client(folder: str | Path, site: str, held: ExitStack) -> Client:
     """The client of a site, from ``secagg.toml`` in its ``local`` folder. Paths are relative to the folder::
 
     identity = "{site}.key"         # {site} is the site's name
@@ -314,17 +319,21 @@ def site_client(folder: str | Path, site: str) -> Client:
     [policy]                        # see protocols.policy.Policy; a beacon is in hexadecimal
     min_contributors = 3
     weight_bound = 100              # if the job weighs: the most steps for which this site counts
+
+    ``held`` closes the journal.
     """
     table = _site_table(folder)
     identity = Identity.load(_place(folder, table, "identity", site))
     if identity.name != site:
         raise UsageError(f"the key is that of {identity.name}, and this site is {site}")
-    journal = SqliteJournal(_place(folder, table, "journal", site)) if "journal" in table else None
     roster = Roster.load(_place(folder, table, "roster", site))
     deployment = table.get("deployment", "")
     if not isinstance(deployment, str):
         raise UsageError(f"the deployment in {SITE_FILE} is not a name")
-    return Client(identity, roster, policy=_policy(table.get("policy")), journal=journal, deployment=deployment)
+    policy, journal = _policy(table.get("policy")), None
+    if "journal" in table:
+        journal = held.enter_context(closing(SqliteJournal(_place(folder, table, "journal", site))))
+    return Client(identity, roster, policy=policy, journal=journal, deployment=deployment)
 
 
 def site_roster(folder: str | Path) -> Roster:

@@ -4,53 +4,68 @@ Each time it comes back from its journal file, the round goes on to the exact su
 ways: what the server had from it before the kill is what it says again.
 """
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from protocols.machine import Client
+from protocols.machine import Client, ServerRound
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve
 from secagg.encoding import Encoding
+from tests.e2e.victim import BEGIN, GONE
 
 LENGTH = 50
 ROOT = Path(__file__).parents[2]
 
 
 class Victim:
-    """The process, and what it has said."""
+    """The process that is killed, and comes back as another child of one that lives on."""
 
     def __init__(self, folder: Path, plan: RoundPlan) -> None:
-        self._folder, self._plan, self._process = folder, plan, None  # type: ignore[var-annotated]
-        self.kills = 0
+        self._plan, self.kills, self._living = plan, 0, ""
+        command = [sys.executable, "-m", "tests.e2e.victim", str(folder)]
+        self._parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
     def begin(self) -> bytes:
-        command = [sys.executable, "-m", "tests.e2e.victim", str(self._folder)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self._write(BEGIN)
+        self._living, _ = self._read()
         return self.ask(self._plan.encode())
 
     def ask(self, frame: bytes) -> bytes:
         self.tell(frame)
-        return bytes.fromhex(self._process.stdout.readline())
+        return bytes.fromhex(self._read()[1])
 
     def tell(self, frame: bytes) -> None:
-        self._process.stdin.write(frame.hex() + "\n")
-        self._process.stdin.flush()
+        self._write(frame.hex())
 
     def kill(self) -> None:
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
+        """And wait until it is dead, or it could still read a byte of what is for the next."""
+        os.kill(int(self._living), signal.SIGKILL)
+        while self._read()[1] != GONE:  # what it had still said
+            pass
         self.kills += 1
+
+    def close(self) -> None:
+        self._parent.communicate()
+
+    def _write(self, line: str) -> None:
+        assert self._parent.stdin is not None
+        self._parent.stdin.write(line + "\n")
+        self._parent.stdin.flush()
+
+    def _read(self) -> list[str]:
+        assert self._parent.stdout is not None
+        return self._parent.stdout.readline().split()
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.003, 0.01])
@@ -61,8 +76,11 @@ def test_killed_in_every_phase(tmp_path: Path, delay: float) -> None:
     identities[-1].save(tmp_path / "victim.key")
     plan = RoundPlan.propose("secagg", roster, Encoding.integers(LENGTH), min_contributors=3)
     others = {i.name: Client(i, roster, policy=Policy(min_contributors=3)) for i in identities[:-1]}
-    victim, server = Victim(tmp_path, plan), serve(plan, roster)
+    with closing(Victim(tmp_path, plan)) as victim:
+        survive(victim, delay, others, serve(plan, roster))
 
+
+def survive(victim: Victim, delay: float, others: dict[str, Client], server: ServerRound) -> None:
     def killed(begin: Callable[[], bytes], frame: bytes | None) -> bytes:
         """Ask, kill before the answer is read, come back, ask again."""
         if frame is None:
@@ -74,7 +92,7 @@ def test_killed_in_every_phase(tmp_path: Path, delay: float) -> None:
         said = begin()
         return said if frame is None else victim.ask(frame)
 
-    answers = {name: client.start(plan, np.arange(LENGTH)) for name, client in others.items()}
+    answers = {name: client.start(server.plan, np.arange(LENGTH)) for name, client in others.items()}
     answers["victim"] = killed(victim.begin, None)
     while server.outcome is None:
         for name, answer in answers.items():
@@ -87,6 +105,6 @@ def test_killed_in_every_phase(tmp_path: Path, delay: float) -> None:
         if "victim" in requests:
             answers["victim"] = killed(victim.begin, requests["victim"])
     victim.kill()
-    assert server.outcome.survivors == roster.names
+    assert server.outcome.survivors == server.roster.names
     assert server.outcome.total.tolist() == (4 * np.arange(LENGTH)).tolist()
     assert victim.kills == 11

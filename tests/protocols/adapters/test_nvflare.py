@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,7 @@ class Federation:
     """What a site is told in place of this."""
     replies: list[Shareable] = field(default_factory=list)
     abort: Signal = field(default_factory=Signal)
+    started: list[Site] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         identities = [Identity.generate(name) for name in SITES]
@@ -206,7 +207,14 @@ class Federation:
 
     def site(self, name: str, trainer: Executor) -> Site:
         """The site's process, started (again)."""
-        return Site(Engine(Workspace(str(self.folder / name), name), name), SecureExecutor(trainer))
+        site = Site(Engine(Workspace(str(self.folder / name), name), name), SecureExecutor(trainer))
+        self.started.append(site)
+        return site
+
+    def close(self) -> None:
+        """The ends of all processes."""
+        for site in self.started:
+            site.executor._held.close()
 
     def run(self, controller: Remembering) -> list[RoundOutcome]:
         communicator = WFCommServer(task_check_period=0.005)
@@ -740,15 +748,15 @@ def scheduled(trainer: Trainer) -> Callable[[FLModel], FLModel]:
 
 def repeated(folder: Path, *, journal: bool) -> tuple[RoundOutcome, list[int]]:
     """The server asks all sites but the third three times for one plan."""
-    federation = Federation(folder, journal=journal)
-    plan, form = proposal(federation)
-    for site in federation.sites.values():
-        site.trainer.answer = scheduled(site.trainer)
-    replies = dict[str, Shareable]()
-    for name, site in federation.sites.items():
-        for _ in range(1 if name == "site-3" else 3):
-            replies[name] = site.ask(plan, form)
-    return finished(federation, plan, replies), [site.trainer.calls for site in federation.sites.values()]
+    with closing(Federation(folder, journal=journal)) as federation:
+        plan, form = proposal(federation)
+        for site in federation.sites.values():
+            site.trainer.answer = scheduled(site.trainer)
+        replies = dict[str, Shareable]()
+        for name, site in federation.sites.items():
+            for _ in range(1 if name == "site-3" else 3):
+                replies[name] = site.ask(plan, form)
+        return finished(federation, plan, replies), [site.trainer.calls for site in federation.sites.values()]
 
 
 @pytest.mark.parametrize("journal", [False, True])
@@ -851,7 +859,11 @@ def frame_of(reply: Shareable) -> bytes:
 
 def test_a_site_that_restarts_on_a_journal_says_the_same_again(tmp_path: Path) -> None:
     """If its vector is out. Before, its update is lost, and it stays out of the round; it is never trained again."""
-    federation = Federation(tmp_path, journal=True)
+    with closing(Federation(tmp_path, journal=True)) as federation:
+        check_restart(federation)
+
+
+def check_restart(federation: Federation) -> None:
     plan, form = proposal(federation)
     site = federation.sites["site-1"]
     replies = {name: one.ask(plan, form) for name, one in federation.sites.items()}
@@ -865,7 +877,7 @@ def test_a_site_that_restarts_on_a_journal_says_the_same_again(tmp_path: Path) -
     site.do = lambda task, data: keep(said, do(task, data))  # type: ignore[method-assign]
     check_sum(finished(federation, plan, replies), SITES)
     assert len(said) == 4
-    site.executor._client = None  # the process ends without a word
+    federation.close()  # the processes end without a word
     again = federation.site("site-1", Trainer(1))
     assert frame_of(again.ask(plan, form)) == said[-1]
     assert again.trainer.calls == 0
@@ -907,6 +919,17 @@ def test_a_site_that_restarts_in_the_middle_is_a_dropout(federation: Federation)
     check_sum(outcome, ["site-1", "site-3", "site-4"])
 
 
+def test_at_the_end_of_a_run_the_journal_is_closed(tmp_path: Path) -> None:
+    """Open, it fails this test (``tests/conftest.py``). What comes late is refused, and gets no new client."""
+    federation = Federation(tmp_path, journal=True)
+    site, (plan, form) = federation.sites["site-1"], proposal(federation)
+    assert frame_of(site.ask(plan, form))
+    with site.engine.new_context() as fl_ctx:
+        site.executor.handle_event(EventType.END_RUN, fl_ctx)
+    assert site.ask(plan, form).get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+    assert site.trainer.calls == 1
+
+
 def test_at_the_end_of_a_run_the_secrets_are_gone(federation: Federation) -> None:
     site = federation.sites["site-1"]
     plan, form = proposal(federation)
@@ -923,9 +946,9 @@ def test_a_key_of_another_site_is_refused(federation: Federation, monkeypatch: p
     local = federation.local("site-1")
     (local / "site-1.key").write_text((federation.local("site-2") / "site-2.key").read_text())
     with pytest.raises(UsageError, match="the key is that of site-2"):
-        site_client(local, "site-1")
+        site_client(local, "site-1", ExitStack())
     switch_off(monkeypatch, adapter, "site_client", "identity.name != site")
-    assert adapter.site_client(local, "site-1").identity.name == "site-2"
+    assert adapter.site_client(local, "site-1", ExitStack()).identity.name == "site-2"
 
 
 KEY, ROSTER = "identity = '{site}.key'\n", "roster = 'roster.toml'\n"
@@ -950,12 +973,12 @@ def test_a_folder_with_mistakes_is_refused(federation: Federation, text: str, re
     local = federation.local("site-1")
     (local / SITE_FILE).write_text(text)
     with pytest.raises(UsageError, match=reason):
-        site_client(local, "site-1")
+        site_client(local, "site-1", ExitStack())
 
 
 def test_a_folder_without_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
-        site_client(tmp_path, "site-1")
+        site_client(tmp_path, "site-1", ExitStack())
 
 
 # Jobs.

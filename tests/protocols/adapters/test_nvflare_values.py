@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_a_deployment_is_a_name(tmp_path: Path) -> None:
     Roster.of([identity, Identity.generate("site-2", Prg(bytes([1]) * 32))]).save(tmp_path / "roster.toml")
     words = 'identity = "{site}.key"\nroster = "roster.toml"\ndeployment = %s\n[policy]\nmin_contributors = 2\n'
     (tmp_path / adapter.SITE_FILE).write_text(words % '"hospitals"')
-    assert adapter.site_client(tmp_path, "site-1").identity.name == "site-1"
+    assert adapter.site_client(tmp_path, "site-1", ExitStack()).identity.name == "site-1"
     (tmp_path / adapter.SITE_FILE).write_text(words % "7")
     with pytest.raises(UsageError, match="is not a name"):
-        adapter.site_client(tmp_path, "site-1")
+        adapter.site_client(tmp_path, "site-1", ExitStack())
