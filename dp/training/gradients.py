@@ -65,7 +65,7 @@ class Dense:
         return prod(self.values.shape[1:])
 
     def squared_norms(self) -> Tensor:
-        return torch.linalg.vector_norm(self.values.flatten(1), dim=1, dtype=torch.float64).square()
+        return torch.linalg.vector_norm(self.values.reshape(len(self.values), -1), dim=1, dtype=torch.float64).square()
 
     def add_scaled(self, factors: Tensor, total: Tensor) -> None:
         size = max(1, _AT_ONCE // max(1, self.numbers))

@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Self, TypeAlias
@@ -162,7 +162,6 @@ class Trainer:
         population, settings = len(examples), self._settings
         sampling = settings.sampling(population)
         chunks = Chunks.of(population, sampling.rate, settings.physical_batch)
-        settings.clipping.layers(list(self._parameters))
         rounding = self._rehearsed(examples, chunks.size)  # all of this is refused before anything is spent
         self._charge(Release(Gaussian(settings.noise_multiplier), sampling, self._guarantee), steps)
         for _ in range(steps):
@@ -179,6 +178,8 @@ class Trainer:
         except Exception as error:
             raise UsageError(f"the model cannot be trained on one example alone, of zeros: {error}") from error
         grid = self._grid(bound=1.0, rounding=0.0)
+        layers = self._settings.clipping.layers(list(self._parameters))
+        add_clipped(gradients, layers, torch.zeros(1, dtype=torch.bool), grid, self._zeros())
         further = math.hypot(*(one.rounding(batch, grid.limit) for one in gradients.values())) / grid.limit
         if further > _MOST_ROUNDING:
             raise UsageError(f"sums round by {further:.1%} of the clipping bound: take a smaller physical_batch")
@@ -188,14 +189,16 @@ class Trainer:
         settings = self._settings
         layers = settings.clipping.layers(list(self._parameters))
         grid = self._grid(total_bound(layers), rounding)
-        totals = {name: torch.zeros_like(p, dtype=torch.int64) for name, p in self._parameters.items()}
-        within = 0
+        totals, within = self._zeros(), 0
         for chunk in batch:
             gradients, there = gradients_of(self._gradients, examples, chunk)
             within += add_clipped(gradients, layers, there, grid, totals)
-        self._optimizer.descend([totals[name] for name in self._parameters], grid)
+        self._optimizer.descend({p: totals[name] for name, p in self._parameters.items()}, grid)
         clipping = settings.clipping.after_step(within, settings.expected_batch, self._rng)
         self._settings = replace(settings, clipping=clipping)
+
+    def _zeros(self) -> dict[str, Tensor]:
+        return {name: torch.zeros_like(p, dtype=torch.int64) for name, p in self._parameters.items()}
 
     def _gradients(self, chunk: tuple[Tensor, ...]) -> dict[str, Gradients]:
         """Of a copy of the model, which takes along whatever it remembers: how often it was called, for one."""
@@ -221,13 +224,15 @@ class PrivateOptimizer(DPOptimizerFastGradientClipping):
         self._padding, self._grid = padding, Grid(1.0, 1.0)
         self.drawn: Callable[[int], Tensor] = lambda count: noise(count, rng)
 
-    def descend(self, sums: Sequence[Tensor], grid: Grid) -> None:
-        """One step, by these sums, one for each parameter."""
+    def descend(self, sums: Mapping[nn.Parameter, Tensor], grid: Grid) -> None:
+        """One step, by these sums. They are without noise, so they go, also if the step fails: parameters are saved."""
         self._grid = grid
-        for parameter, total in zip(self.params, sums, strict=True):
+        for parameter, total in sums.items():
             parameter.summed_grad = total
-        self.step()
-        self.zero_grad()  # the sums without noise go
+        try:
+            self.step()
+        finally:
+            self.zero_grad()
 
     def accumulate(self) -> None:
         """The sums are there already."""
@@ -238,7 +243,7 @@ class PrivateOptimizer(DPOptimizerFastGradientClipping):
             gradient = (noised.double() * self._grid.unit).to(parameter.dtype).view_as(parameter)
             if parameter in self._padding:
                 gradient[self._padding[parameter]] = 0
-            parameter.grad = gradient
+            parameter.grad, parameter.summed_grad = gradient, None
 
 
 def _padding(model: nn.Module) -> dict[nn.Parameter, int]:
