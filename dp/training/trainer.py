@@ -201,8 +201,11 @@ class Trainer:
         return {name: torch.zeros_like(p, dtype=torch.int64) for name, p in self._parameters.items()}
 
     def _gradients(self, chunk: tuple[Tensor, ...]) -> dict[str, Gradients]:
-        """Of a copy of the model, which takes along whatever it remembers: how often it was called, for one."""
-        model = copy.deepcopy(self._model, {id(p): p for p in self._model.parameters()})
+        """Of a copy of the model, which takes along whatever it remembers: how often it was called, for one.
+
+        What is trained is not copied, but handed in for each example. What is not trained may be such a memory, too.
+        """
+        model = copy.deepcopy(self._model, {id(p): p for p in self._parameters.values()})
         return per_example_gradients(Objective(model, self._loss), self._parameters, chunk)
 
     def _grid(self, bound: float, rounding: float) -> Grid:
