@@ -20,10 +20,11 @@ from __future__ import annotations
 import copy
 import math
 import os
+import random  # noqa: TID251 - to see that no model drew from it
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -171,12 +172,15 @@ class Trainer:
 
     def _rehearsed(self, examples: TensorDataset, batch: int) -> float:
         """By which share of its clip one example of ``batch`` may move a sum further. Nobody's data are needed."""
+        before = _generators()
         try:
             gradients = self._gradients(dummies(examples, 1))
         except UsageError:
             raise
         except Exception as error:
             raise UsageError(f"the model cannot be trained on one example alone, of zeros: {error}") from error
+        if _generators() != before:
+            raise UsageError("the model draws numbers: what comes next then tells how often it drew, for whom")
         grid = self._grid(bound=1.0, rounding=0.0)
         layers = self._settings.clipping.layers(list(self._parameters))
         add_clipped(gradients, layers, torch.zeros(1, dtype=torch.bool), grid, self._zeros())
@@ -247,6 +251,13 @@ class PrivateOptimizer(DPOptimizerFastGradientClipping):
             if parameter in self._padding:
                 gradient[self._padding[parameter]] = 0
             parameter.grad, parameter.summed_grad = gradient, None
+
+
+def _generators() -> tuple[object, ...]:
+    """The states of the generators that all of this process share."""
+    numpy = cast(tuple[object, ...], np.random.get_state(legacy=True))  # noqa: TID251
+    arrays = [bytes(one) if isinstance(one, np.ndarray) else one for one in numpy]
+    return random.getstate(), *arrays, bytes(torch.get_rng_state().numpy())
 
 
 def _padding(model: nn.Module) -> dict[nn.Parameter, int]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -238,6 +240,23 @@ def test_a_model_that_draws_or_fails_is_refused_before_the_charge() -> None:
         with pytest.raises(UsageError, match="one example alone"):
             trained(loss=wrong, charge=lambda *charge: charged.append(charge))
     assert not charged
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.random_sample])
+def test_a_model_that_draws_from_other_generators_is_refused(
+    draw: Callable[[], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One draw serves a whole chunk. An example that raises is computed again, and all later ones draw others."""
+
+    def drawing() -> list[Any]:
+        charged = list[Any]()
+        with suppress(UsageError):
+            trained(loss=lambda m, ids, y: draw() * loss(m, ids, y), charge=lambda *charge: charged.append(charge))
+        return charged
+
+    assert not drawing()
+    switch_off(monkeypatch, Trainer, "_rehearsed", "_generators() != before")
+    assert drawing()
 
 
 def test_a_reference_is_the_same_recipe_without_noise() -> None:
