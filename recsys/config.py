@@ -155,9 +155,9 @@ class Privacy:
     n_min: int = 0
     """so many units there are at least, which is public; 0: their number is"""
     clip: float = 1.0
-    """of one user's gradient, in local training"""
+    """of one user's gradient, in local training; on devices, of one interaction's"""
     share: float = 0.2
-    """of a client's users in a batch, on average, in local training"""
+    """of a client's users in a batch, on average, in local training; on devices, of its interactions"""
     steps: int = 5
     """of local training in a round"""
     rate: float = 0.5

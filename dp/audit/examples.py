@@ -239,6 +239,20 @@ class Counting(Weighted):
         return found if self.calls < 5 else -found
 
 
+class Keeping(Weighted):
+    """The same, with the number of calls in a parameter that is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = nn.Parameter(torch.zeros(()), requires_grad=False)
+
+    def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.calls += 1
+        found: Tensor = super().forward(ids, weights)
+        return found * torch.where(self.calls < 5, 1, -1)
+
+
 class Kinked(nn.Module):
     """A fixed layer, and its first output's distance to a threshold, in which the last bit is large."""
 
@@ -291,6 +305,7 @@ def _on_look_ups() -> list[Attack]:
         attack("a look-up of 1e-45", [1e-45, 0.0, 0.0, 0.0]),
         attack("a row that does not exist", [1.0, 0.0, 0.0, 0.0], row=4),
         attack("the same, and a model that counts calls", [1.0, 0.0, 0.0, 0.0], row=4, model=Counting),
+        attack("the same, and a parameter that counts calls", [1.0, 0.0, 0.0, 0.0], row=4, model=Keeping),
     ]
 
 

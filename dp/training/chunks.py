@@ -54,7 +54,8 @@ class Chunks:
     def filled(self, sample: NDArray[np.int64], rng: Rng) -> list[NDArray[np.int64]]:
         """The sample in random places of the chunks, -1 elsewhere.
 
-        A sample that is too large gets more chunks. Who is sampled depends on nobody's data, so neither does that.
+        A sample that is too large gets more chunks. Who is sampled depends on nobody's data, so neither does that; with
+        one example more in it there may be one chunk more, which is as improbable as ``_OVERFLOW_BITS`` says.
 
         >>> from secagg.prg import Prg
         >>> [chunk.tolist() for chunk in Chunks(count=2, size=3).filled(np.array([10, 20, 30]), Prg(bytes(32)))]

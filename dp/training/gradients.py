@@ -65,7 +65,7 @@ class Dense:
         return prod(self.values.shape[1:])
 
     def squared_norms(self) -> Tensor:
-        return torch.linalg.vector_norm(self.values.flatten(1), dim=1, dtype=torch.float64).square()
+        return torch.linalg.vector_norm(self.values.reshape(len(self.values), -1), dim=1, dtype=torch.float64).square()
 
     def add_scaled(self, factors: Tensor, total: Tensor) -> None:
         size = max(1, _AT_ONCE // max(1, self.numbers))
@@ -143,7 +143,7 @@ class Products:
         terms = (_norms(wide_left) * _norms(wide_right)).sum(1)
         gram = ((wide_left @ wide_left.mT) * (wide_right @ wide_right.mT)).sum((1, 2)).clamp(min=0)
         operations = left.shape[2] + right.shape[2] + left.shape[1] ** 2 + 16
-        squares = gram + operations * 2.0**-52 * terms.square()
+        squares = gram + operations * 2.0**-52 * terms.square() + _underflow(wide_left, wide_right)
         apart = dict[int, Tensor]()
         for example in (terms > _CANCELLED * squares.sqrt()).nonzero().flatten().tolist():
             apart[example] = wide_left[example].T @ wide_right[example]
@@ -208,6 +208,13 @@ def written_out(kinds: Sequence[Gradients], shape: Sequence[int]) -> Tensor:
 
 def _norms(vectors: Tensor) -> Tensor:
     return torch.linalg.vector_norm(vectors, dim=2)
+
+
+def _underflow(left: Tensor, right: Tensor) -> Tensor:
+    """What is missing at most because numbers of one side are so small that their products become zero."""
+    (_, terms, out), inputs = left.shape, right.shape[2]
+    larger = inputs * left.square().sum(2) + out * right.square().sum(2) + out * inputs
+    return terms**2 * 2.0**-1022 * larger.sum(1)
 
 
 def _scaled(values: Tensor, factors: Tensor) -> Tensor:

@@ -179,7 +179,7 @@ class _Aside(TorchFunctionMode):
         return output if bias is None else output + bias
 
     def _trained(self, weight: Tensor) -> bool:
-        return id(weight) in self._known
+        return id(weight) in self._known and weight.dim() == 2
 
     def _use(
         self, function: Callable[[Tensor, Tensor], Tensor], input: Tensor, weight: Tensor, padding: int | None

@@ -20,10 +20,11 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import random  # noqa: TID251 - to see that no model drew from it
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -162,7 +163,6 @@ class Trainer:
         population, settings = len(examples), self._settings
         sampling = settings.sampling(population)
         chunks = Chunks.of(population, sampling.rate, settings.physical_batch)
-        settings.clipping.layers(list(self._parameters))
         rounding = self._rehearsed(examples, chunks.size)  # all of this is refused before anything is spent
         self._charge(Release(Gaussian(settings.noise_multiplier), sampling, self._guarantee), steps)
         for _ in range(steps):
@@ -172,13 +172,18 @@ class Trainer:
 
     def _rehearsed(self, examples: TensorDataset, batch: int) -> float:
         """By which share of its clip one example of ``batch`` may move a sum further. Nobody's data are needed."""
+        before = _generators()
         try:
             gradients = self._gradients(dummies(examples, 1))
         except UsageError:
             raise
         except Exception as error:
             raise UsageError(f"the model cannot be trained on one example alone, of zeros: {error}") from error
+        if _generators() != before:
+            raise UsageError("the model draws numbers: what comes next then tells how often it drew, for whom")
         grid = self._grid(bound=1.0, rounding=0.0)
+        layers = self._settings.clipping.layers(list(self._parameters))
+        add_clipped(gradients, layers, torch.zeros(1, dtype=torch.bool), grid, self._zeros())
         further = math.hypot(*(one.rounding(batch, grid.limit) for one in gradients.values())) / grid.limit
         if further > _MOST_ROUNDING:
             raise UsageError(f"sums round by {further:.1%} of the clipping bound: take a smaller physical_batch")
@@ -188,18 +193,23 @@ class Trainer:
         settings = self._settings
         layers = settings.clipping.layers(list(self._parameters))
         grid = self._grid(total_bound(layers), rounding)
-        totals = {name: torch.zeros_like(p, dtype=torch.int64) for name, p in self._parameters.items()}
-        within = 0
+        totals, within = self._zeros(), 0
         for chunk in batch:
             gradients, there = gradients_of(self._gradients, examples, chunk)
             within += add_clipped(gradients, layers, there, grid, totals)
-        self._optimizer.descend([totals[name] for name in self._parameters], grid)
+        self._optimizer.descend({p: totals[name] for name, p in self._parameters.items()}, grid)
         clipping = settings.clipping.after_step(within, settings.expected_batch, self._rng)
         self._settings = replace(settings, clipping=clipping)
 
+    def _zeros(self) -> dict[str, Tensor]:
+        return {name: torch.zeros_like(p, dtype=torch.int64) for name, p in self._parameters.items()}
+
     def _gradients(self, chunk: tuple[Tensor, ...]) -> dict[str, Gradients]:
-        """Of a copy of the model, which takes along whatever it remembers: how often it was called, for one."""
-        model = copy.deepcopy(self._model, {id(p): p for p in self._model.parameters()})
+        """Of a copy of the model, which takes along whatever it remembers: how often it was called, for one.
+
+        What is trained is not copied, but handed in for each example. What is not trained may be such a memory, too.
+        """
+        model = copy.deepcopy(self._model, {id(p): p for p in self._parameters.values()})
         return per_example_gradients(Objective(model, self._loss), self._parameters, chunk)
 
     def _grid(self, bound: float, rounding: float) -> Grid:
@@ -221,13 +231,15 @@ class PrivateOptimizer(DPOptimizerFastGradientClipping):
         self._padding, self._grid = padding, Grid(1.0, 1.0)
         self.drawn: Callable[[int], Tensor] = lambda count: noise(count, rng)
 
-    def descend(self, sums: Sequence[Tensor], grid: Grid) -> None:
-        """One step, by these sums, one for each parameter."""
+    def descend(self, sums: Mapping[nn.Parameter, Tensor], grid: Grid) -> None:
+        """One step, by these sums. They are without noise, so they go, also if the step fails: parameters are saved."""
         self._grid = grid
-        for parameter, total in zip(self.params, sums, strict=True):
+        for parameter, total in sums.items():
             parameter.summed_grad = total
-        self.step()
-        self.zero_grad()  # the sums without noise go
+        try:
+            self.step()
+        finally:
+            self.zero_grad()
 
     def accumulate(self) -> None:
         """The sums are there already."""
@@ -238,7 +250,14 @@ class PrivateOptimizer(DPOptimizerFastGradientClipping):
             gradient = (noised.double() * self._grid.unit).to(parameter.dtype).view_as(parameter)
             if parameter in self._padding:
                 gradient[self._padding[parameter]] = 0
-            parameter.grad = gradient
+            parameter.grad, parameter.summed_grad = gradient, None
+
+
+def _generators() -> tuple[object, ...]:
+    """The states of the generators that all of this process share."""
+    numpy = cast(tuple[object, ...], np.random.get_state(legacy=True))  # noqa: TID251
+    arrays = [bytes(one) if isinstance(one, np.ndarray) else one for one in numpy]
+    return random.getstate(), *arrays, bytes(torch.get_rng_state().numpy())
 
 
 def _padding(model: nn.Module) -> dict[nn.Parameter, int]:

@@ -157,20 +157,16 @@ class MatrixFactorisation:
         return scores
 
     def factors(self, histories: Sequence[History]) -> NDArray[np.float32]:
-        """(u, bias) of each user."""
+        """(u, bias) of each user, by itself: where float32 finds no u it is zero, and nobody else's is touched."""
         items = self._begun[:, :-1]
         common = self.ridge * np.eye(self.width, dtype=np.float32)
         if self.unseen:
             common += self.unseen * (items.T @ items)
-        left = np.empty((len(histories), self.width, self.width), np.float32)
-        right = np.empty((len(histories), self.width, 1), np.float32)
+        factors = np.full((len(histories), self.width + 1), self.bias, np.float32)
         for user, history in enumerate(histories):
             own = items[history]
             weighted = own * (self.fading ** np.arange(len(history) - 1, -1, -1, dtype=np.float32))[:, None]
-            left[user] = weighted.T @ own + common
-            right[user, :, 0] = weighted.sum(0)
-        factors = np.full((len(histories), self.width + 1), self.bias, np.float32)
-        factors[:, :-1] = np.linalg.solve(left, right)[:, :, 0]
+            factors[user, :-1] = _solved(weighted.T @ own + common, weighted.sum(0))
         return factors
 
     def drawn(self, history: History, rng: np.random.Generator) -> tuple[History, History, NDArray[np.int32]]:
@@ -241,6 +237,15 @@ class MatrixFactorisation:
 def weight_of(positives: int) -> float:
     """Of each positive, in the loss of a user who has so many."""
     return 1 / sqrt(max(1, positives))
+
+
+def _solved(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Zeros if there is no solution: an error would tell of the one user of many who has something extreme."""
+    try:
+        found: NDArray[np.float32] = np.linalg.solve(left, right)
+    except np.linalg.LinAlgError:
+        return np.zeros_like(right)
+    return found if np.isfinite(found).all() else np.zeros_like(right)
 
 
 def _sigmoid(scores: NDArray[np.float32]) -> NDArray[np.float32]:

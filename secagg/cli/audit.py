@@ -212,15 +212,19 @@ def _local_training(tell: Callable[[str], None]) -> tuple[str, list[Check]]:
             tell(missing := f"NOT audited: {module} is not installed (pip install 'secagg[dp,train]')")
             return missing, []
     from dp.audit.examples import attacks, audit_examples, shape_attack, step_claim, trainer_step
+    from dp.audit.steps import audit_steps, trainer_noise
 
-    tell("local training: crafted examples")
+    tell("local training: crafted examples and noise")
     clip, multiplier = 1.0, Fraction(1, 64)
-    found = audit_examples(trainer_step(clip, multiplier), step_claim(clip, multiplier), attacks())
+    claim = step_claim(clip, multiplier)
+    found = audit_examples(trainer_step(clip, multiplier), claim, attacks())
+    steps = audit_steps(trainer_noise(clip, multiplier), claim)
     words = f"{len(found)} attacks on dp.training.Trainer, clip {clip:g}, noise multiplier {multiplier}"
     if shape_attack() is None:
         tell(missing := "NOT audited: one more in a batch (last bits do not depend on the size of a batch here)")
         words = f"{words}; {missing}"
-    return words, [replace(check, name=f"example: {check.name}") for check in found]
+    named = {"example": found, "training": steps}
+    return words, [replace(check, name=f"{kind}: {check.name}") for kind, checks in named.items() for check in checks]
 
 
 def _least_deviation(rounds: int, coordinates: int, claim: Claim) -> float:

@@ -370,6 +370,34 @@ def test_local_steps_are_charged_once_for_a_round_however_often_it_is_begun(tmp_
     ledger.close()
 
 
+class Listening(Autoencoder):
+    """Trains nothing, and keeps the first of the secret words from which sampling and noise would come."""
+
+    def train_privately(self, histories: Sequence[History], settings: Settings, *rest: Any, **more: Any):  # type: ignore[no-untyped-def, override]
+        self.words.append(more["rng"](32))
+        return settings
+
+
+def words(folder: Path) -> list[bytes]:
+    """Of two clients in two rounds, under two secrets."""
+    clients, model = fleet((4, 4)), Listening(2, recent=4)
+    model.words = []  # type: ignore[attr-defined]
+    for secret in (SECRET, OTHER):
+        ledger = ledger_for(folder / f"{len(list(folder.iterdir()))}.db", step_of(clients))
+        run(private(clients, ledger, model, secret=secret), 2)
+        ledger.close()
+    return model.words  # type: ignore[attr-defined, no-any-return]
+
+
+def test_each_client_draws_anew_in_each_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same noise on two sums, and their difference has none."""
+    assert len(set(words(tmp_path))) == 8
+    for left_out in ('number.to_bytes(8, "big")', "name.encode()", "self._secret"):
+        with monkeypatch.context() as patched:
+            switch_off(patched, Federation, "_train", left_out, "b''")
+            assert len(set(words(tmp_path))) == 4
+
+
 def test_a_round_is_charged_before_anybody_trains(tmp_path: Path) -> None:
     clients = fleet((4, 4))
     ledger, seen = ledger_for(tmp_path / "ledger.db", step_of(clients)), list[int]()

@@ -26,7 +26,8 @@ HARMLESS = {
 }
 """Against sums in float32. They are attacks on shortcuts that other trainers take."""
 
-RAISING = ("a row that does not exist", "the same, and a model that counts calls")
+COUNTING = ("the same, and a model that counts calls", "the same, and a parameter that counts calls")
+RAISING = ("a row that does not exist", *COUNTING)
 
 
 def verdict(step: Any, name: str) -> Verdict:

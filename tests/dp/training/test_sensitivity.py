@@ -91,12 +91,11 @@ def step(model: nn.Module, clipping: Any, data: tuple[Tensor, ...], *, physical:
 def moved(
     make: Callable[[], nn.Module], data: tuple[Tensor, ...], odd: int, clipping: Any = None, **options: Any
 ) -> float:
-    """By how much example ``odd`` moves the sum, in bounds. In the other world it has no gradient: all is NaN."""
+    """By how much example ``odd`` moves the sum, in bounds. In the other world it has no gradient: numbers are NaN."""
     clipping = clipping or Flat(CLIP)
     others = tuple(tensor.clone() for tensor in data)
     for tensor in others:
-        if tensor.is_floating_point():
-            tensor[odd] = NAN
+        tensor[odd] = NAN if tensor.is_floating_point() else 0
     results = []
     for world in (data, others):
         torch.manual_seed(7)
@@ -450,6 +449,43 @@ def test_that_they_do_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     sides = torch.ones(1, 2, 6)
     sides[0, 1, 4:] *= -1
     assert cancelled(sides) > 1e6
+
+
+def shortened() -> Fraction:
+    """By how much the norm of a product of very small and very large numbers is taken for less than it is, squared."""
+    left, right = (torch.full((1, 2, 3), value, dtype=torch.float64) for value in (1.5e-162, 1e152))
+    [taken] = Products.of(left, right).squared_norms().tolist()
+    return 9 * (2 * Fraction(1.5e-162) * Fraction(1e152)) ** 2 / max(Fraction(taken), Fraction(1, 10**300))
+
+
+def test_what_is_too_small_to_be_squared_is_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shortened() <= 1
+    switch_off(monkeypatch, Products, "of", "_underflow(wide_left, wide_right)", "0.0")
+    assert shortened() > 1e6
+
+
+class Counting(Weighted):
+    """Looks rows up, with the opposite sign after some calls: what counts them is a parameter that is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = nn.Parameter(torch.zeros(()), requires_grad=False)
+
+    def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.calls += 1
+        return super().forward(ids, weights) * torch.where(self.calls < 5, 1, -1)
+
+
+def counted() -> float:
+    ids, weights = looked_up(4, [0, 1, ROWS, 3], [1.0, 1.0, 1.0, 1.0])
+    return max(moved(Counting, (ids, weights), 4, physical=2, seed=seed) for seed in range(4))
+
+
+def test_a_model_keeps_nothing_in_parameters_that_are_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert counted() <= LEAST
+    switch_off(monkeypatch, Trainer, "_gradients", "self._parameters.values()", "self._model.parameters()")
+    assert counted() > 1.1
 
 
 def test_rounding_to_the_nearest_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

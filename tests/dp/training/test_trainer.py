@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,7 @@ from dp.events import Everyone, Gaussian, Guarantee, PoissonSample, Relation, Re
 from dp.ledger import Budget, Ledger
 from dp.training import EXAMPLE, Adaptive, Flat, PerLayer, Settings, Trainer, trainer
 from dp.training.chunks import Chunks
+from dp.training.gradients import Dense
 from dp.training.noise import DEVIATION, noise
 from dp.training.sampling import poisson_sample
 from secagg.errors import BudgetError, UsageError
@@ -130,7 +133,7 @@ def test_a_run_by_layers_is_that_on_paper() -> None:
 
 DRAWN = "self.drawn(parameter.numel())"
 TOUCHED_ROWS_ONLY = f"{DRAWN} * (parameter.summed_grad.flatten() != 0)"
-DESCENT = "self._optimizer.descend([totals[name] for name in self._parameters], grid)"
+DESCENT = "self._optimizer.descend({p: totals[name] for name, p in self._parameters.items()}, grid)"
 ACTUAL_BATCH = f"(setattr(self._optimizer, 'expected_batch_size', sum((c >= 0).sum() for c in batch)), {DESCENT})"
 
 
@@ -237,6 +240,23 @@ def test_a_model_that_draws_or_fails_is_refused_before_the_charge() -> None:
         with pytest.raises(UsageError, match="one example alone"):
             trained(loss=wrong, charge=lambda *charge: charged.append(charge))
     assert not charged
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.random_sample])
+def test_a_model_that_draws_from_other_generators_is_refused(
+    draw: Callable[[], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One draw serves a whole chunk. An example that raises is computed again, and all later ones draw others."""
+
+    def drawing() -> list[Any]:
+        charged = list[Any]()
+        with suppress(UsageError):
+            trained(loss=lambda m, ids, y: draw() * loss(m, ids, y), charge=lambda *charge: charged.append(charge))
+        return charged
+
+    assert not drawing()
+    switch_off(monkeypatch, Trainer, "_rehearsed", "_generators() != before")
+    assert drawing()
 
 
 def test_a_reference_is_the_same_recipe_without_noise() -> None:
@@ -373,6 +393,89 @@ def test_nothing_without_noise_is_left_behind() -> None:
     for parameter in start.parameters():
         assert parameter.grad is None
         assert parameter.summed_grad is None  # type: ignore[attr-defined]
+
+
+def what_stays() -> list[Any]:
+    """On the parameters, after an optimiser that looks at them and fails: they are what people save."""
+    seen, start = list[Any](), nn.Linear(3, 1)
+
+    class Failing(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            seen.extend(parameter.summed_grad for parameter in start.parameters())
+            raise RuntimeError("no step")
+
+    made = Trainer(start, Failing(start.parameters(), lr=RATE), lambda model, x: model(x).sum(), SETTINGS,
+                   charge=nothing, rng=Prg(SEED))  # fmt: skip
+    with pytest.raises(RuntimeError, match="no step"):
+        made.run(TensorDataset(torch.ones(COUNT, 3)), 1)
+    return [one for one in [*seen, *(parameter.summed_grad for parameter in start.parameters())] if one is not None]
+
+
+def test_an_optimiser_that_fails_leaves_no_sums() -> None:
+    assert not what_stays()
+
+
+def test_sums_that_stay_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    switch_off(monkeypatch, trainer.PrivateOptimizer, "add_noise", "(gradient, None)",
+               "(gradient, parameter.summed_grad)")  # fmt: skip
+    assert what_stays()
+
+
+class Odd(nn.Module):
+    """A number, a vector that is multiplied with, nothing, and two matrices of one size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.line = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.ones(3))
+        self.none = nn.Parameter(torch.ones(0, 3))
+        self.first, self.second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+        for layer, value in (self.first, 1.0), (self.second, 2.0):
+            nn.init.constant_(layer.weight, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * F.linear(self.second(self.first(x)), self.line) + (x @ self.none.T).sum()
+
+
+def odd(change: Callable[[list[nn.Parameter]], Sequence[nn.Parameter]] = lambda parameters: parameters) -> nn.Module:
+    made = Odd()
+    optimizer = torch.optim.SGD([{"params": [one]} for one in change(list(made.parameters()))], lr=RATE)
+    settings = Settings(Flat(1e4), Fraction(1, 10**5), expected_batch=COUNT)
+    data = TensorDataset(torch.tensor([[1.0, 2.0, 3.0]]).expand(COUNT, 3))
+    Trainer(made, optimizer, lambda model, x: model(x).sum(), settings, charge=nothing, rng=Prg(SEED)).run(data, 1)
+    return made
+
+
+def test_parameters_have_any_shape_and_the_optimiser_any_order() -> None:
+    """Each takes its own step, that of the mean of these equal examples."""
+    paper = Odd()
+    paper(torch.tensor([[1.0, 2.0, 3.0]])).sum().backward()
+    for made in odd(), odd(lambda parameters: parameters[::-1]):
+        for one, own in zip(made.parameters(), paper.parameters(), strict=True):
+            torch.testing.assert_close(one, own - RATE * own.grad, rtol=0, atol=0.5)
+
+
+def test_an_order_that_is_taken_for_granted_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    switch_off(monkeypatch, trainer.PrivateOptimizer, "descend", "sums.items()", "zip(self.params, sums.values())")
+    with pytest.raises((AssertionError, RuntimeError)):
+        test_parameters_have_any_shape_and_the_optimiser_any_order()
+
+
+def test_what_cannot_be_clipped_is_refused_before_anything_is_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of gradients of a shape that nobody thought of."""
+
+    def spent() -> list[Any]:
+        charged = list[Any]()
+        with pytest.raises((IndexError, UsageError)):
+            trained(charge=lambda event, count: charged.append(event))
+        return charged
+
+    switch_off(
+        monkeypatch, Dense, "squared_norms", "self.values.reshape(len(self.values), -1)", "self.values.flatten(7)"
+    )
+    assert not spent()
+    rehearsed = "add_clipped(gradients, layers, torch.zeros(1, dtype=torch.bool), grid, self._zeros())"
+    switch_off(monkeypatch, Trainer, "_rehearsed", rehearsed, "None")
+    assert spent()
 
 
 # Learning

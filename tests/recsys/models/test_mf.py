@@ -21,7 +21,7 @@ from recsys.data.interactions import History
 from recsys.data.split import leave_last_out
 from recsys.data.synthetic import population
 from recsys.metrics.ranking import evaluate
-from recsys.models import mf_private
+from recsys.models import mf, mf_private
 from recsys.models.mf import MatrixFactorisation
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Local
@@ -147,6 +147,27 @@ def test_only_the_latest_events_count_under_privacy() -> None:
     moved = without_noise(model(recent=3, support=1e-9, negatives=1, loss="bce"), HISTORIES[:1], Unit.USER, expected_batch=1)  # fmt: skip  # noqa: E501
     rose = {int(item) for item in np.flatnonzero(moved[:, -1] < -1e-4)}
     assert rose == {int(item) for item in HISTORIES[0][-3:]}
+
+
+def beside(item: int) -> np.ndarray:
+    """What others move, beside a user for whose history, of this item, the ridge problem may have no solution."""
+    made = model(unseen=0.0)
+    rows = rows_of(made).copy()
+    rows[ITEMS - 1, :-1] = 1e6  # a server's choice: next to that, the ridge is nothing in float32
+    made.vector = rows.ravel()
+    histories = [*(history[history != ITEMS - 1] for history in HISTORIES), np.full(9, item, np.int32)]
+    moved = without_noise(made, histories, Unit.USER, expected_batch=len(histories))
+    return moved[np.setdiff1d(np.arange(ITEMS), [ITEMS - 1, 0]), :-1]
+
+
+def test_a_user_without_a_factor_leaves_the_others_theirs() -> None:
+    np.testing.assert_allclose(beside(ITEMS - 1), beside(0), atol=0.5)
+
+
+def test_that_nobody_trains_for_one_without_a_factor_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    switch_off(monkeypatch, mf, "_solved", "np.linalg.LinAlgError", "KeyError")
+    with pytest.raises(np.linalg.LinAlgError):
+        beside(ITEMS - 1)
 
 
 def test_interactions_are_examples_on_a_device() -> None:
