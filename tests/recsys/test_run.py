@@ -33,7 +33,7 @@ from recsys.prepare import Prepared, prepare
 from recsys.private import LearnsFromSums
 from recsys.record import Round, Run
 from recsys.run import train
-from recsys.secure import Answer, Question, Update
+from recsys.secure import Answer, Question, SecureAdder, Update
 from secagg import cli
 from secagg.errors import BudgetError, DecodeError, PeerError, StorageError, ThresholdError, UsageError
 from tests.adversarial.attack import switch_off
@@ -159,6 +159,9 @@ class Quiet:
     def reserve(self, what: object) -> None: ...
 
     commit = reserve
+
+    def committed(self, what: object) -> bool:
+        return False
 
 
 def trained(prepared: Prepared, ledger: Any = None, **more: Any) -> np.ndarray[Any, Any]:
@@ -324,6 +327,22 @@ def test_a_file_that_is_cut_short_ends_the_run(name: str, tmp_path: Path) -> Non
     assert "\n" not in str(refused.value)
     changed = {name for name, digest in contents(tmp_path).items() if digest != before.get(name)}
     assert changed <= {"run.json", "ledger.db"}  # where a sum is set aside before it is begun
+
+
+@pytest.mark.parametrize("kind", ["local", "both", "distributed"])
+def test_what_was_released_is_not_released_again_for_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Record and checkpoint are deleted, ledger and secret are there: the same noise, charged before, on other data."""
+    go(of_kind(kind), tmp_path)
+    before = Run.load(tmp_path).rounds[-1].epsilon
+    for name in ("run.json", "checkpoint.npz"):
+        (tmp_path / name).unlink()
+    with pytest.raises(StorageError, match="sum 0 is in the ledger"):
+        go(of_kind(kind), tmp_path)
+    monkeypatch.setattr(SecureAdder, "_check_new", lambda *arguments: None)  # the control
+    (tmp_path / "checkpoint.npz").unlink()
+    assert go(of_kind(kind), tmp_path).rounds[-1].epsilon == before
 
 
 def test_another_secret_does_not_open_the_ledger(tmp_path: Path) -> None:
