@@ -47,6 +47,7 @@ def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, he
     path = folder / "secret.key"
     name = _key(path.read_bytes()).public.hex() if path.exists() else ""
     found = known.on(data)
+    _check_same(folder, name, data, known)
     begun = before is not None or (folder / CHECKPOINT).exists() or name in [one.name for one in found]
     shared = Path(config.privacy.ledger).resolve() if config.privacy.ledger else None
     sharing = [one for one in found if shared is not None and one.ledger == str(shared)]
@@ -85,6 +86,13 @@ def there(folder: Path, config: Config) -> Run | None:
     if there not in (None, wanted):
         raise UsageError(f"{folder} holds a run of another configuration: take a new directory")
     return Run.load(folder) if (folder / FILE).exists() else None
+
+
+def _check_same(folder: Path, name: str, data: bytes, known: Known) -> None:
+    """Refuse to go on with a run on other data than those that it was begun on, or beside a copy of it."""
+    if name and (other := known.called(name)) is not None:
+        if other not in known.on(data):
+            raise UsageError(f"{folder} was begun on the data of other users: take a new directory")
 
 
 def _claim(folder: Path, config: Config) -> None:
@@ -136,11 +144,15 @@ def budgets(prepared: Prepared) -> list[tuple[Mode, str, Budget, Guarantee]]:
 def _ledger(
     path: Path, key: SigningKey, budget: Budget, guarantee: Guarantee, begun: bool, more: Mapping[str, Any]
 ) -> Ledger:
-    if path.exists():
-        return Ledger.open(path, key)
-    if begun:
-        raise StorageError(f"{path} is gone, and with it what was spent: this run cannot go on")
-    return Ledger.create(path, key, budget, guarantee, **more)
+    if not path.exists():
+        if begun:
+            raise StorageError(f"{path} is gone, and with it what was spent: this run cannot go on")
+        return Ledger.create(path, key, budget, guarantee, **more)
+    ledger = Ledger.open(path, key)
+    if ledger.data != more["data"]:
+        ledger.close()
+        raise UsageError(f"{path} is the ledger of other data: this run was begun on other users")
+    return ledger
 
 
 # A ledger that runs share

@@ -81,6 +81,11 @@ class Known:
         found = "SELECT name, folder, ledger, promise FROM runs WHERE data = ? ORDER BY rowid"
         return [Other(*row) for row in self._db.execute(found, (data_mark(self._key, data),))]
 
+    def called(self, name: str) -> Other | None:
+        """The run of that name, on whatever data."""
+        found = "SELECT name, folder, ledger, promise FROM runs WHERE name = ?"
+        return next((Other(*row) for row in self._db.execute(found, (name,))), None)
+
     def add(self, data: bytes, run: Other) -> None:
         """Remember it, or where it is now."""
         row = (data_mark(self._key, data), *astuple(run))

@@ -25,7 +25,7 @@ from recsys import run as running
 from recsys.config import Config
 from recsys.data.tables import load
 from recsys.others import FILE, Known, Other, Others, identity
-from recsys.prepare import prepare
+from recsys.prepare import data_of, prepare
 from recsys.record import UNKNOWN, Run
 from secagg.errors import BudgetError, StorageError, UsageError
 from tests.adversarial.attack import switch_off
@@ -219,6 +219,30 @@ def test_users_ids_are_those_of_the_file(tmp_path: Path) -> None:
     events = load(csv(tmp_path / "a.csv"), user="user", item="item", time="time", rating="").interactions
     assert sorted(events.user_ids) == sorted(f"u{user}" for user in range(24))
     assert sorted(prepare(of_table(str(tmp_path / "a.csv"))).split.train.user_ids) == sorted(events.user_ids)
+
+
+def test_a_run_does_not_go_on_with_other_users(tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be charged to a ledger that is about the first ones, and the list would forget these."""
+    table, first, second = tmp_path / "a.csv", csv(tmp_path / "b.csv"), csv(tmp_path / "c.csv", users=23)
+
+    def run(path: str, folder: str, *changes: str) -> Run:
+        shutil.copy(path, table)
+        data_of.cache_clear()
+        return begun(of_table(str(table), *changes), tmp_path / folder, state)
+
+    run(first, "one")
+    before = contents(tmp_path / "one")
+    with pytest.raises(UsageError, match="one was begun on the data of other users"):
+        run(second, "one")
+    assert contents(tmp_path / "one") == before
+    with monkeypatch.context() as patched:
+        patched.setattr(beginning, "_check_same", lambda *arguments: None)
+        with pytest.raises(UsageError, match=r"ledger\.db is the ledger of other data"):
+            run(second, "one")
+    switch_off(monkeypatch, beginning, "_ledger", "ledger.data != more['data']")
+    monkeypatch.setattr(beginning, "_check_same", lambda *arguments: None)
+    run(second, "one")
+    assert run(first, "two", "seed=1").others == UNKNOWN  # the control: in silence
 
 
 # The file
