@@ -7,10 +7,11 @@ A run that was begun and whose ledger, or whose whole directory, is gone does no
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -57,6 +58,7 @@ def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, he
     if shared is not None:
         _check_shared(prepared, shared, begun, sharing)
     _claim(folder, config)
+    held.enter_context(_alone(folder))
     secret = _secret(path)
     key, said = _key(secret), known_others(beside, len([one for one in sharing if one.name != name]))
     if shared is not None:
@@ -93,6 +95,13 @@ def _check_same(folder: Path, name: str, data: bytes, known: Known) -> None:
     if name and (other := known.called(name)) is not None:
         if other not in known.on(data):
             raise UsageError(f"{folder} was begun on the data of other users: take a new directory")
+        there, key = Path(other.folder), "secret.key"
+        with suppress(OSError):  # it is not there any more: the run was moved
+            if not there.samefile(folder) and (there / key).read_bytes() == (folder / key).read_bytes():
+                raise StorageError(
+                    f"{folder} is a copy of the run in {there}, which went on there: what both release would be "
+                    "charged once. Go on there, or take a new directory"
+                )
 
 
 def _claim(folder: Path, config: Config) -> None:
@@ -102,6 +111,19 @@ def _claim(folder: Path, config: Config) -> None:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
     if not (folder / "config.json").exists():
         write_whole(folder / "config.json", _plain(config))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time is at work on a run: two would have one secret, and one set of files."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StorageError(f"{folder} is locked: another process is at work on this run") from None
+    finally:
+        os.close(descriptor)
 
 
 def _plain(config: Config) -> bytes:

@@ -124,6 +124,19 @@ def test_a_run_is_not_beside_itself(tmp_path: Path, state: Path) -> None:
         go(asked(), tmp_path / "two", state)
 
 
+def test_a_run_and_its_copy_do_not_both_go_on(tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a ledger that says what the run had spent, and one draw of noise for what comes next."""
+    begun(asked(), tmp_path / "one", state)
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    before = contents(tmp_path / "copy")
+    with pytest.raises(StorageError, match=r"copy is a copy of the run in .*/one, which went on there"):
+        go(asked(), tmp_path / "copy", state)
+    assert contents(tmp_path / "copy") == before
+    assert go(asked(), tmp_path / "one", state).ended
+    monkeypatch.setattr(Path, "samefile", lambda one, other: True)  # the control
+    assert go(asked(), tmp_path / "copy", state).others == UNKNOWN
+
+
 ALL = ("run.json", "ledger.db", "sum-0.sealed", "checkpoint.npz")
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from hashlib import sha256
@@ -20,6 +21,7 @@ from benchmarks.ideal import IdealAdder
 from dp import verify_ledger
 from dp.ledger.file import read
 from dp.ledger.verify import verify
+from recsys import beginning
 from recsys import run as running
 from recsys.config import Config
 from recsys.federated import State
@@ -371,14 +373,21 @@ def test_a_ledger_that_is_cut_short_is_not_written_to(tmp_path: Path) -> None:
         go(of_kind("local"), tmp_path)
 
 
-def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["none", "local"])
+def test_two_processes_do_not_share_a_run(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no ledger of its own is locked. Of two, one would go on with what the other is writing."""
+    asked = of_kind(kind, *((f"privacy.ledger={tmp_path / 'shared.db'}",) if kind == "local" else ()))
+
     def second(run: Run) -> None:
-        with pytest.raises(StorageError, match="locked"):
-            go(of_kind("local"), tmp_path)
+        with pytest.raises(StorageError, match="locked: another process is at work"):
+            go(asked, tmp_path / "run")
+        if kind == "none":  # the control
+            monkeypatch.setattr(beginning, "_alone", lambda folder: nullcontext())
+            assert go(asked, tmp_path / "run").ended
         raise Killed
 
     with pytest.raises(Killed):
-        go(of_kind("local"), tmp_path, watch=second)
+        go(asked, tmp_path / "run", watch=second)
 
 
 # Lost clients, spent budgets
