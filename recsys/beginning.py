@@ -46,11 +46,11 @@ def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, he
     """Refuse what must not begin, before anything is written; then make or find secret and ledgers."""
     config, data = prepared.config, prepared.data
     path = folder / "secret.key"
-    name = _key(path.read_bytes()).public.hex() if path.exists() else ""
+    name = _key(_read(path)).public.hex() if path.exists() else ""
     found = known.on(data)
     _check_same(folder, name, data, known)
     begun = before is not None or (folder / CHECKPOINT).exists() or name in [one.name for one in found]
-    shared = Path(config.privacy.ledger).resolve() if config.privacy.ledger else None
+    shared = _shared_path(config.privacy.ledger) if config.privacy.ledger else None
     sharing = [one for one in found if shared is not None and one.ledger == str(shared)]
     beside = [one for one in found if one.name != name and one not in sharing]
     if beside and not (begun or config.privacy.beside):
@@ -118,10 +118,11 @@ def _alone(folder: Path) -> Iterator[None]:
     """One process at a time is at work on a run: two would have one secret, and one set of files."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StorageError(f"{folder} is locked: another process is at work on this run") from None
         yield
-    except BlockingIOError:
-        raise StorageError(f"{folder} is locked: another process is at work on this run") from None
     finally:
         os.close(descriptor)
 
@@ -134,15 +135,25 @@ def _secret(path: Path) -> bytes:
     """Made once, whoever else makes it at the same time, and read by its owner alone."""
     if not path.exists():
         draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(os.urandom(KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(draft, path)
-        draft.unlink()
-    return path.read_bytes()
+        try:
+            draft.unlink(missing_ok=True)
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(os.urandom(KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(draft, path)
+            draft.unlink()
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror}") from None
+    return _read(path)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _key(secret: bytes) -> SigningKey:
@@ -180,6 +191,17 @@ def _ledger(
 # A ledger that runs share
 
 
+def _shared_path(said: str) -> Path:
+    """The same by whatever name; refused where neither it nor what lies beside it can be."""
+    try:
+        path = Path(said).resolve()
+        if path.name and path.suffix not in (".key", ".pub") and path.parent.is_dir() and not path.is_dir():
+            return path
+    except (OSError, ValueError, RuntimeError):  # a link to itself, a path that no file can have
+        pass
+    raise UsageError(f"privacy.ledger is a file, not .key or .pub, in a directory that is there, and not {said!r}")
+
+
 def _check_shared(prepared: Prepared, path: Path, begun: bool, sharing: Sequence[Other]) -> None:
     """Refuse a ledger of something else, and one that has no room for this run. Nothing is written."""
     mine, asked = _mine(prepared), prepared.config.privacy.budget
@@ -188,7 +210,7 @@ def _check_shared(prepared: Prepared, path: Path, begun: bool, sharing: Sequence
             raise StorageError(f"{path} is gone, and with it what was spent by the runs that share it")
         return
     with closing(_opened(path)) as ledger:
-        if ledger.data != data_mark(path.with_suffix(".key").read_bytes(), prepared.data):
+        if ledger.data != data_mark(_read(path.with_suffix(".key")), prepared.data):
             raise UsageError(f"{path} is the ledger of other data")
         if ledger.guarantee != mine.guarantee:
             raise UsageError(f"{path} is about another guarantee than that of this run")
@@ -226,7 +248,7 @@ def _opened(path: Path) -> Ledger:
     key = path.with_suffix(".key")
     if not key.exists():
         raise UsageError(f"{path} can be written with its secret only: there is no {key}")
-    return Ledger.open(path, _key(key.read_bytes()), shared=True)
+    return Ledger.open(path, _key(_read(key)), shared=True)
 
 
 def _mine(prepared: Prepared) -> Distributed | Locally:

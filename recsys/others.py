@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -96,24 +96,42 @@ class Others:
     """The file. ``folder`` is for somebody else's list than that of this account."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-        self._path = (folder or state / "secagg") / FILE
+        self._path = (folder or _state() / "secagg") / FILE
 
     @contextmanager
     def locked(self) -> Iterator[Known]:
         """What is added is on the disk when this ends, and nothing is if it ends with an error."""
         path = self._path
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            with closing(sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)) as database:
+            with ExitStack() as held:
+                try:
+                    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                except OSError as error:
+                    raise _unusable(path, error) from None
+                database = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
+                held.callback(database.close)
                 database.execute("BEGIN IMMEDIATE")
                 for statement in _SCHEMA:
                     database.execute(statement)
                 yield Known(database)
                 database.execute("COMMIT")
-        except (OSError, sqlite3.Error) as error:
-            raise StorageError(
-                f"the list of this account's runs, {path}, cannot be read or written: {error} (XDG_STATE_HOME says "
-                "where it is)"
-            ) from None
+        except sqlite3.Error as error:
+            raise _unusable(path, error) from None
+
+
+def _state() -> Path:
+    """Where this account keeps state. A relative path would be another place in each directory, and the list another
+    one: the specification has it ignored."""
+    if (state := Path(os.environ.get("XDG_STATE_HOME", ""))).is_absolute():
+        return state
+    with suppress(RuntimeError):
+        if (home := Path.home()).is_absolute():
+            return home / ".local" / "state"
+    raise StorageError("there is no place for the list of this account's runs: XDG_STATE_HOME is no absolute path")
+
+
+def _unusable(path: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"the list of this account's runs, {path}, cannot be read or written: {error} (XDG_STATE_HOME says where it is)"
+    )

@@ -7,6 +7,7 @@ two at once.
 
 from __future__ import annotations
 
+import json
 import shutil
 import stat
 from dataclasses import replace
@@ -274,12 +275,21 @@ def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value, expected in (
         ("XDG_STATE_HOME", str(tmp_path / "a"), tmp_path / "a" / "secagg" / FILE),
         ("XDG_STATE_HOME", "", tmp_path / "home" / ".local" / "state" / "secagg" / FILE),
+        ("XDG_STATE_HOME", "relative", tmp_path / "home" / ".local" / "state" / "secagg" / FILE),
     ):
+        shutil.rmtree(tmp_path / "home", ignore_errors=True)
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         monkeypatch.setenv(name, value)
         with Others().locked():
             pass
         assert expected.is_file()
+
+
+def test_a_list_that_would_be_another_in_each_directory_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "state")
+    monkeypatch.setenv("HOME", "home")
+    with pytest.raises(StorageError, match="there is no place for the list"):
+        Others()
 
 
 def test_a_run_does_not_begin_where_it_cannot_be_remembered(tmp_path: Path) -> None:
@@ -424,6 +434,17 @@ def test_control_without_the_mark_other_data_are_charged_to_it(
     go(sharing(tmp_path, 0), tmp_path / "one", state)
     monkeypatch.setattr(beginning, "data_mark", lambda secret, data: replay(read(tmp_path / "shared.db")).genesis.data)
     assert go(sharing(tmp_path, 1, "data.users=70"), tmp_path / "two", state).ended
+
+
+@pytest.mark.parametrize("said", ["/", ".", "x.key", "x.pub", "nowhere/x.db", "a\0b"])
+def test_a_file_that_cannot_be_shared_is_refused_before_anything_is_written(
+    said: str, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"privacy\.ledger is a file") as refused:
+        go(asked(f"privacy.ledger={json.dumps(said)}"), tmp_path / "one", state)
+    assert "\0" not in str(refused.value)
+    assert files(tmp_path) == {f"state/{FILE}"}
 
 
 @pytest.mark.parametrize("gone", [("shared.db",), ("shared.db", "shared.key")])
