@@ -176,6 +176,8 @@ class Client:
             raise UsageError(
                 "a client with a ledger needs a journal that is as durable: pass journal=SqliteJournal(path)"
             )
+        if ledger is not None and ledger.shared:  # between its look and its reservation another could reserve the same
+            raise UsageError("a client's ledger is written by one process at a time: open it without shared=True")
 
     @property
     def current(self) -> ClientRound | None:

@@ -197,6 +197,29 @@ def test_two_copies_of_a_client_with_one_ledger(ledger: Ledger, monkeypatch: pyt
     assert phases(ledger) == ["reserve", "reserve"]  # one for each plan
 
 
+def test_a_ledger_that_several_write_at_once_is_no_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two copies of a client in two processes: one uploads after the other has looked, and before it reserves."""
+    created(tmp_path / "ledger.db").close()
+    opened = [Ledger.open(tmp_path / "ledger.db", SigningKey(bytes(32)), shared=True) for _ in range(2)]
+    with pytest.raises(UsageError, match="one process at a time"):
+        client(opened[0], KeptJournal())
+    switch_off(monkeypatch, Client, "__init__", "ledger is not None and ledger.shared")
+    uploads, look = list[bytes](), Client._check_uncharged
+
+    def slow(self: Client, plan: RoundPlan) -> None:
+        look(self, plan)
+        if self is one and self._unsafe and not uploads:  # about to upload
+            uploads.append(uploaded(plan, client(opened[1], KeptJournal())))
+
+    one = client(opened[0], KeptJournal())
+    monkeypatch.setattr(Client, "_check_uncharged", slow)
+    uploads.append(uploaded(plan_of(), one))
+    assert len(set(uploads)) == 2
+    assert phases(opened[0]) == ["reserve"]  # the control: one for both
+    for each in opened:
+        each.close()
+
+
 def test_a_crash_between_journal_and_ledger(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """The upload is in the journal and was never said: it is charged before a restarted client says it."""
 
