@@ -71,10 +71,13 @@ class Known:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
-        if not (rows := database.execute("SELECT secret FROM key").fetchall()):
-            rows = [(os.urandom(KEY_BYTES),)]
-            database.execute("INSERT INTO key VALUES (?)", rows[0])
-        self._key: bytes = rows[0][0]
+        secrets = [secret for (secret,) in database.execute("SELECT secret FROM key")]
+        if not secrets and not database.execute("SELECT name FROM runs").fetchall():
+            secrets = [os.urandom(KEY_BYTES)]
+            database.execute("INSERT INTO key VALUES (?)", secrets)
+        if [(type(secret), len(secret)) for secret in secrets] != [(bytes, KEY_BYTES)]:  # nothing would be found again
+            raise sqlite3.DatabaseError("its key is damaged")
+        self._key: bytes = secrets[0]
 
     def on(self, data: bytes) -> list[Other]:
         """All runs on data of that identity, the first one first."""

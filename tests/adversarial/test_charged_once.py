@@ -241,6 +241,39 @@ def test_a_crash_between_journal_and_ledger(ledger: Ledger, monkeypatch: pytest.
     assert phases(ledger) == ["reserve"]  # the control: a vector left, and was not charged
 
 
+def test_a_crash_between_journal_and_ledger_and_a_copy_that_pays_meanwhile(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reservation for two uploads, of one client with two journals: the one that did not make it says nothing.
+    Of a crash between a reservation and the journal's memory of it nobody can tell more: it costs the round."""
+
+    def raising(*arguments: object) -> None:
+        raise StorageError("died")
+
+    def crashed(plan: RoundPlan, owner: type, name: str) -> KeptJournal:
+        journal = KeptJournal()
+        with monkeypatch.context() as dying:
+            dying.setattr(owner, name, raising)
+            with pytest.raises(StorageError):
+                uploaded(plan, client(ledger, journal))
+        return journal
+
+    def pair(plan: RoundPlan) -> tuple[bytes, bytes]:
+        journal = crashed(plan, Ledger, "reserve")
+        other = uploaded(plan, client(ledger, KeptJournal()))
+        return other, client(ledger, journal).start(plan, UPDATES[VICTIM.name])
+
+    with pytest.raises(PolicyError, match="does not know that it was charged"):
+        pair(plan_of())
+    journal = crashed(plan_of(1), Client, "_remember_ledger")
+    with pytest.raises(PolicyError, match="does not know that it was charged"):
+        client(ledger, journal).start(plan_of(1), UPDATES[VICTIM.name])
+    switch_off(monkeypatch, Client, "_check_mine", "ledger.knows(worst)")
+    one, other = pair(plan_of(2))
+    assert one != other
+    assert phases(ledger) == ["reserve"] * 3  # the control: one for both
+
+
 def test_no_room_is_found_before_the_journal_is_written(ledger: Ledger) -> None:
     """What has no room is refused as long as nothing says that it left: no vector waits in the journal."""
     plan, journal = plan_of(), KeptJournal()

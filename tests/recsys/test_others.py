@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import stat
+from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -302,6 +304,19 @@ def test_a_run_does_not_begin_where_it_cannot_be_remembered(tmp_path: Path) -> N
     with pytest.raises(StorageError, match="cannot be read"):
         go(asked(), tmp_path / "one", damaged)
     assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize(
+    "change", ["DELETE FROM key", "UPDATE key SET secret = 'text'", "UPDATE key SET secret = x'ff'"]
+)
+def test_a_list_without_its_key_is_not_an_empty_one(change: str, tmp_path: Path) -> None:
+    """Under another key none of the runs in it would be found."""
+    with Others(tmp_path).locked() as known:
+        known.add(bytes(32), Other("name", "folder", "", "promise"))
+    with closing(sqlite3.connect(tmp_path / FILE)) as database, database:
+        database.execute(change)
+    with pytest.raises(StorageError, match="its key is damaged"), Others(tmp_path).locked():
+        pass
 
 
 def test_what_is_refused_is_not_remembered(tmp_path: Path) -> None:
