@@ -176,6 +176,8 @@ class Client:
             raise UsageError(
                 "a client with a ledger needs a journal that is as durable: pass journal=SqliteJournal(path)"
             )
+        if ledger is not None and ledger.shared:  # between its look and its reservation another could reserve the same
+            raise UsageError("a client's ledger is written by one process at a time: open it without shared=True")
 
     @property
     def current(self) -> ClientRound | None:
@@ -341,6 +343,15 @@ class Client:
                 raise PolicyError("the ledger knows this plan, and the journal does not know what was said for it")
             self._ledger.check(worst)
 
+    def _check_mine(self, plan: RoundPlan) -> None:
+        """Refuse to say an upload again that somebody else may have paid for: a copy of this client, with another
+        journal, after this one had crashed. A crash just after the reservation looks the same, and costs the round."""
+        if (ledger := self._ledger) is None:
+            return
+        worst = plan.secure_sum(plan.clients)
+        if ledger.knows(worst) and not ledger.reserved_by(self._remembered, worst):
+            raise PolicyError("the ledger knows this plan, and the journal does not know that it was charged for it")
+
     def _reserve(self, plan: RoundPlan) -> None:
         if self._ledger is not None:
             self._ledger.reserve(plan.secure_sum(plan.clients))
@@ -407,6 +418,7 @@ class Client:
         for record in records[1:]:
             current.phase = _checked_step(current, record.request).then
         if self.uploaded:
+            self._check_mine(current.plan)
             self._reserve(current.plan)  # the crash may have come before it
         else:
             self._check_uncharged(current.plan)

@@ -7,10 +7,11 @@ A run that was begun and whose ledger, or whose whole directory, is gone does no
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -45,10 +46,11 @@ def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, he
     """Refuse what must not begin, before anything is written; then make or find secret and ledgers."""
     config, data = prepared.config, prepared.data
     path = folder / "secret.key"
-    name = _key(path.read_bytes()).public.hex() if path.exists() else ""
+    name = _key(_read(path)).public.hex() if path.exists() else ""
     found = known.on(data)
+    _check_same(folder, name, data, known)
     begun = before is not None or (folder / CHECKPOINT).exists() or name in [one.name for one in found]
-    shared = Path(config.privacy.ledger).resolve() if config.privacy.ledger else None
+    shared = _shared_path(config.privacy.ledger) if config.privacy.ledger else None
     sharing = [one for one in found if shared is not None and one.ledger == str(shared)]
     beside = [one for one in found if one.name != name and one not in sharing]
     if beside and not (begun or config.privacy.beside):
@@ -56,6 +58,7 @@ def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, he
     if shared is not None:
         _check_shared(prepared, shared, begun, sharing)
     _claim(folder, config)
+    held.enter_context(_alone(folder))
     secret = _secret(path)
     key, said = _key(secret), known_others(beside, len([one for one in sharing if one.name != name]))
     if shared is not None:
@@ -87,6 +90,20 @@ def there(folder: Path, config: Config) -> Run | None:
     return Run.load(folder) if (folder / FILE).exists() else None
 
 
+def _check_same(folder: Path, name: str, data: bytes, known: Known) -> None:
+    """Refuse to go on with a run on other data than those that it was begun on, or beside a copy of it."""
+    if name and (other := known.called(name)) is not None:
+        if other not in known.on(data):
+            raise UsageError(f"{folder} was begun on the data of other users: take a new directory")
+        there, key = Path(other.folder), "secret.key"
+        with suppress(OSError):  # it is not there any more: the run was moved
+            if not there.samefile(folder) and (there / key).read_bytes() == (folder / key).read_bytes():
+                raise StorageError(
+                    f"{folder} is a copy of the run in {there}, which went on there: what both release would be "
+                    "charged once. Go on there, or take a new directory"
+                )
+
+
 def _claim(folder: Path, config: Config) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +111,20 @@ def _claim(folder: Path, config: Config) -> None:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
     if not (folder / "config.json").exists():
         write_whole(folder / "config.json", _plain(config))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time is at work on a run: two would have one secret, and one set of files."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StorageError(f"{folder} is locked: another process is at work on this run") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _plain(config: Config) -> bytes:
@@ -104,15 +135,25 @@ def _secret(path: Path) -> bytes:
     """Made once, whoever else makes it at the same time, and read by its owner alone."""
     if not path.exists():
         draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(os.urandom(KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(draft, path)
-        draft.unlink()
-    return path.read_bytes()
+        try:
+            draft.unlink(missing_ok=True)
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(os.urandom(KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(draft, path)
+            draft.unlink()
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror}") from None
+    return _read(path)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _key(secret: bytes) -> SigningKey:
@@ -136,14 +177,29 @@ def budgets(prepared: Prepared) -> list[tuple[Mode, str, Budget, Guarantee]]:
 def _ledger(
     path: Path, key: SigningKey, budget: Budget, guarantee: Guarantee, begun: bool, more: Mapping[str, Any]
 ) -> Ledger:
-    if path.exists():
-        return Ledger.open(path, key)
-    if begun:
-        raise StorageError(f"{path} is gone, and with it what was spent: this run cannot go on")
-    return Ledger.create(path, key, budget, guarantee, **more)
+    if not path.exists():
+        if begun:
+            raise StorageError(f"{path} is gone, and with it what was spent: this run cannot go on")
+        return Ledger.create(path, key, budget, guarantee, **more)
+    ledger = Ledger.open(path, key)
+    if ledger.data != more["data"]:
+        ledger.close()
+        raise UsageError(f"{path} is the ledger of other data: this run was begun on other users")
+    return ledger
 
 
 # A ledger that runs share
+
+
+def _shared_path(said: str) -> Path:
+    """The same by whatever name; refused where neither it nor what lies beside it can be."""
+    try:
+        path = Path(said).resolve()
+        if path.name and path.suffix not in (".key", ".pub") and path.parent.is_dir() and not path.is_dir():
+            return path
+    except (OSError, ValueError, RuntimeError):  # a link to itself, a path that no file can have
+        pass
+    raise UsageError(f"privacy.ledger is a file, not .key or .pub, in a directory that is there, and not {said!r}")
 
 
 def _check_shared(prepared: Prepared, path: Path, begun: bool, sharing: Sequence[Other]) -> None:
@@ -154,7 +210,7 @@ def _check_shared(prepared: Prepared, path: Path, begun: bool, sharing: Sequence
             raise StorageError(f"{path} is gone, and with it what was spent by the runs that share it")
         return
     with closing(_opened(path)) as ledger:
-        if ledger.data != data_mark(path.with_suffix(".key").read_bytes(), prepared.data):
+        if ledger.data != data_mark(_read(path.with_suffix(".key")), prepared.data):
             raise UsageError(f"{path} is the ledger of other data")
         if ledger.guarantee != mine.guarantee:
             raise UsageError(f"{path} is about another guarantee than that of this run")
@@ -192,7 +248,7 @@ def _opened(path: Path) -> Ledger:
     key = path.with_suffix(".key")
     if not key.exists():
         raise UsageError(f"{path} can be written with its secret only: there is no {key}")
-    return Ledger.open(path, _key(key.read_bytes()), shared=True)
+    return Ledger.open(path, _key(_read(key)), shared=True)
 
 
 def _mine(prepared: Prepared) -> Distributed | Locally:

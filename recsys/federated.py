@@ -21,7 +21,8 @@ import json
 import logging
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Protocol
@@ -226,8 +227,9 @@ class Federation:
         try:
             if len(cohort) < 2:
                 raise ThresholdError(f"a cohort of {len(cohort)} hides nobody")
-            self._charge(number, cohort)
-            answer = self._adder.add_up(self._question(number, cohort), self._client(number, cohort))
+            with self._charged(number, cohort) as left:
+                question = self._question(number, cohort, left)
+                answer = self._adder.add_up(question, self._client(number, cohort))
         except ThresholdError as error:
             done = given_up(number, "training", len(cohort), error)
         else:
@@ -236,7 +238,7 @@ class Federation:
         self.state.rounds += (done,)
         return done
 
-    def _question(self, number: int, cohort: tuple[str, ...]) -> Question:
+    def _question(self, number: int, cohort: tuple[str, ...], left: bool) -> Question:
         return Question(
             number,
             "training",
@@ -245,19 +247,29 @@ class Federation:
             None if self._noise is None or self._noiseless else self._noise(len(cohort)),
             sha256(self.state.vector.tobytes()).digest(),
             {name: self._weight(name) for name in cohort},
+            left,
         )
 
     def _weight(self, name: str) -> int:
         return min(len(self._fleet.users(name)), self._terms.weight_bound)
 
-    def _charge(self, number: int, cohort: Sequence[str]) -> None:
-        """Before anybody trains. The same round is charged once, however often it is begun."""
+    @contextmanager
+    def _charged(self, number: int, cohort: Sequence[str]) -> Iterator[bool]:
+        """Reserved before anybody trains, committed when what was trained has left. The same round is charged once,
+        however often it is begun; gives whether it was committed before."""
         private, ledger = self._local_privacy, self._ledger
-        if private is not None and ledger is not None:
-            event = private.event(self._fleet.examples(cohort, private.unit))
-            steps = Steps(f"round {number} of {self._run}", event, private.steps)
-            ledger.reserve(steps)
+        if private is None or ledger is None:
+            yield False
+            return
+        event = private.event(self._fleet.examples(cohort, private.unit))
+        steps = Steps(f"round {number} of {self._run}", event, private.steps)
+        ledger.reserve(steps)
+        try:
+            yield ledger.committed(steps)
+        except ThresholdError:  # a sum that failed has heard its clients
             ledger.commit(steps)
+            raise
+        ledger.commit(steps)
 
     # The clients
 

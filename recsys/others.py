@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -71,15 +71,23 @@ class Known:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
-        if not (rows := database.execute("SELECT secret FROM key").fetchall()):
-            rows = [(os.urandom(KEY_BYTES),)]
-            database.execute("INSERT INTO key VALUES (?)", rows[0])
-        self._key: bytes = rows[0][0]
+        secrets = [secret for (secret,) in database.execute("SELECT secret FROM key")]
+        if not secrets and not database.execute("SELECT name FROM runs").fetchall():
+            secrets = [os.urandom(KEY_BYTES)]
+            database.execute("INSERT INTO key VALUES (?)", secrets)
+        if [(type(secret), len(secret)) for secret in secrets] != [(bytes, KEY_BYTES)]:  # nothing would be found again
+            raise sqlite3.DatabaseError("its key is damaged")
+        self._key: bytes = secrets[0]
 
     def on(self, data: bytes) -> list[Other]:
         """All runs on data of that identity, the first one first."""
         found = "SELECT name, folder, ledger, promise FROM runs WHERE data = ? ORDER BY rowid"
         return [Other(*row) for row in self._db.execute(found, (data_mark(self._key, data),))]
+
+    def called(self, name: str) -> Other | None:
+        """The run of that name, on whatever data."""
+        found = "SELECT name, folder, ledger, promise FROM runs WHERE name = ?"
+        return next((Other(*row) for row in self._db.execute(found, (name,))), None)
 
     def add(self, data: bytes, run: Other) -> None:
         """Remember it, or where it is now."""
@@ -91,24 +99,42 @@ class Others:
     """The file. ``folder`` is for somebody else's list than that of this account."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-        self._path = (folder or state / "secagg") / FILE
+        self._path = (folder or _state() / "secagg") / FILE
 
     @contextmanager
     def locked(self) -> Iterator[Known]:
         """What is added is on the disk when this ends, and nothing is if it ends with an error."""
         path = self._path
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            with closing(sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)) as database:
+            with ExitStack() as held:
+                try:
+                    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                except OSError as error:
+                    raise _unusable(path, error) from None
+                database = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
+                held.callback(database.close)
                 database.execute("BEGIN IMMEDIATE")
                 for statement in _SCHEMA:
                     database.execute(statement)
                 yield Known(database)
                 database.execute("COMMIT")
-        except (OSError, sqlite3.Error) as error:
-            raise StorageError(
-                f"the list of this account's runs, {path}, cannot be read or written: {error} (XDG_STATE_HOME says "
-                "where it is)"
-            ) from None
+        except sqlite3.Error as error:
+            raise _unusable(path, error) from None
+
+
+def _state() -> Path:
+    """Where this account keeps state. A relative path would be another place in each directory, and the list another
+    one: the specification has it ignored."""
+    if (state := Path(os.environ.get("XDG_STATE_HOME", ""))).is_absolute():
+        return state
+    with suppress(RuntimeError):
+        if (home := Path.home()).is_absolute():
+            return home / ".local" / "state"
+    raise StorageError("there is no place for the list of this account's runs: XDG_STATE_HOME is no absolute path")
+
+
+def _unusable(path: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"the list of this account's runs, {path}, cannot be read or written: {error} (XDG_STATE_HOME says where it is)"
+    )

@@ -317,16 +317,18 @@ def delta_of(privacy: Privacy, units: int) -> Fraction:
     (1.63e-05, 1.66e-05)
     """
     public = privacy.n_min or units
+    made = 1 / (100 * Decimal(public))
+    delta = Fraction(made.quantize(Decimal(1).scaleb(made.adjusted() - 2), ROUND_FLOOR))
     if privacy.delta:
-        asked = Fraction(str(privacy.delta))
-        if asked > Fraction(1, public):
-            raise UsageError(
-                f"privacy.delta = {privacy.delta:g} is more than one over the number of units, {public}: publishing "
-                "one of them whole, at random, would be as private"
-            )
-        return asked
-    value = 1 / (100 * Decimal(public))
-    return Fraction(value.quantize(Decimal(1).scaleb(value.adjusted() - 2), ROUND_FLOOR))
+        delta = Fraction(str(privacy.delta))
+    most = max(public, units)
+    if delta > Fraction(1, most):
+        named = "privacy.delta" if privacy.delta else "delta, made from privacy.n_min,"
+        raise UsageError(
+            f"{named} = {float(delta):g} is more than one over the number of units, {most}: publishing one of them "
+            "whole, at random, would be as private"
+        )
+    return delta
 
 
 def _distributed(

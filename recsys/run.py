@@ -68,6 +68,7 @@ def train(
             return before
         with others.locked() as known:
             begun = begin(prepared, folder, before, known, held)
+        before = there(folder, prepared.config)  # from here on nobody else writes it
         return _Running(prepared, folder, machine, watch, begun, before).run(ideal)
 
 

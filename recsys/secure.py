@@ -65,6 +65,8 @@ class Question:
     model: bytes = bytes(32)
     """hash of what the updates were made from"""
     weights: Mapping[str, int] = field(default_factory=dict)
+    left: bool = False
+    """what clients made for this sum left them before, and was charged to a ledger of theirs"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ class SecureAdder:
         if kept is None:
             terms = self._terms(question, roster)
             plan = terms.plan
-            self._check_new(plan, question.number)
+            self._check_new(plan, question)
         else:
             terms = kept.terms
             plan = self._once_more(terms.plan, question, roster)
@@ -171,14 +173,13 @@ class SecureAdder:
             seconds,
         )
 
-    def _check_new(self, plan: RoundPlan, number: int) -> None:
+    def _check_new(self, plan: RoundPlan, question: Question) -> None:
         """A sum that was paid for is not begun again: with other vectors it would be another release, for nothing."""
-        if (
-            self._ledger is not None
-            and plan.noise is not None
-            and self._ledger.committed(plan.secure_sum(plan.clients))
-        ):
-            raise StorageError(f"sum {number} is in the ledger, and what it was begun with is gone: start a new run")
+        ledger = self._ledger if plan.noise is not None else None
+        if question.left or (ledger is not None and ledger.committed(plan.secure_sum(plan.clients))):
+            raise StorageError(
+                f"sum {question.number} is in the ledger, and what it was begun with is gone: start a new run"
+            )
 
     def retire(self, before: int) -> None:
         """What came of the sums before this one is on disk: what went into them is not needed any more."""

@@ -53,9 +53,12 @@ def spending(prepared: Prepared, mode: Mode, ledger: Ledger) -> Spending:
     if distributed is not None and mode is Mode.DISTRIBUTED:
         noise = distributed.found.noise
         colluders = noise.colluders
+        against = (
+            f" and up to {colluders} colluding clients" if colluders else ", not a client, which knows its own noise"
+        )
         words = (
-            f"the sums of {whose} together are {private} for each {unit}, against the server and up to {colluders} "
-            f"colluding clients, while at most {noise.dropouts} of {prepared.planned} are missing from a sum{part}"
+            f"the sums of {whose} together are {private} for each {unit}, against the server{against}, "
+            f"while at most {noise.dropouts} of {prepared.planned} are missing from a sum{part}"
         )
     else:
         words = (

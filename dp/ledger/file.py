@@ -186,6 +186,13 @@ class Ledger:
         self._check_sound()
         return head in self._book.links
 
+    def reserved_by(self, head: bytes, what: Charged) -> bool:
+        """Whether this release was reserved when ``head`` was this ledger's head."""
+        self._check_sound()
+        links, name = self._book.links, name_of(what)
+        known = zip(links[: links.index(head) + 1] if head in links else (), self.entries(), strict=False)
+        return any(entry["phase"] == "reserve" and entry["release"] == name for _link, entry in known)
+
     def knows(self, what: Charged) -> bool:
         """Whether this release is reserved or committed: its cost is counted, and would not be a second time."""
         self._check_sound()

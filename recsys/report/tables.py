@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from shlex import quote
 from typing import Any
 
 from dp.filter import UNITS
@@ -92,7 +93,8 @@ def ledger(spent: Spent) -> Html:
         ]
     )
     where = given.ledger
-    command = f"secagg ledger verify {'.' if where == FILE else where} --key {given.key} --head {spent.book.head.hex()}"
+    ledger = "." if where == FILE else quote(where)
+    command = f"secagg ledger verify {ledger} --key {quote(given.key)} --head {spent.book.head.hex()}"
     shown = table(
         f"Entries of {where}",
         [Group("", ["entry", "phase", "of", "survivors", "epsilon after"])],

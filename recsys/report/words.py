@@ -208,7 +208,7 @@ def seen(account: Account) -> list[tuple[str, str, str]]:
             "Other clients",
             "The model before each round, and so what each sum did to it. Of updates, their own."
             + (" Holders of the key: the sums." if ckks else ""),
-            inside,
+            _inside(account, of_a_client=True),
         ),
         (
             "Outsiders",
@@ -219,10 +219,13 @@ def seen(account: Account) -> list[tuple[str, str, str]]:
     ]
 
 
-def _inside(account: Account) -> str:
+def _inside(account: Account, *, of_a_client: bool = False) -> str:
     parts = []
     for spent in account.spent:
         given = spent.promise
+        if of_a_client and given.trust == "distributed" and not given.colluders:
+            parts.append("Noise in every sum, but a client knows its own share of it: no epsilon is claimed here.")
+            continue
         where = "every sum" if given.trust == "distributed" else "every update"
         parts.append(f"Noise in {where}: epsilon {epsilon(spent.epsilon)} per {given.unit}.")
         if given.trust == "distributed":

@@ -22,7 +22,7 @@ def emit(as_json: bool, answer: Mapping[str, object], human: RenderableType) -> 
     else:
         from rich.console import Console
 
-        Console().print(human)
+        Console().print(human, crop=False)  # a command to copy is one line, however long
 
 
 def facts(values: Mapping[str, object]) -> RenderableType:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -67,17 +68,15 @@ def outcome(account: Account, folder: Path, report: Path, notes: Iterable[str]) 
         for result in run.results:
             results.add_row(result.name, *(f"{value:.4f}" for value in result.metrics.values()))
         shown.append(results)
-    said = [run.ended]
+    shown += [Text(line) for line in (*notes, run.ended)]
     for spent in account.spent:
         given = spent.promise
-        said += [
-            given.words,
-            f"verify: secagg ledger verify {folder / given.ledger} --key {folder / given.key} "
-            f"--head {spent.book.head.hex()}",
-        ]
+        paths = (quote(str(folder / path)) for path in (given.ledger, given.key))
+        command = "verify: secagg ledger verify {} --key {} --head {}".format(*paths, spent.book.head.hex())
+        shown += [Text(given.words), Text(command, no_wrap=True, overflow="ignore")]
     where = "outside of the guarantee: " if account.spent else ""
-    said += [f"{where}{one}" for one in (*run.outside, run.others)]
-    return Group(*shown, *(Text(line) for line in (*notes, *said, f"report: {report}")))
+    shown += [Text(f"{where}{one}") for one in (*run.outside, run.others)]
+    return Group(*shown, Text(f"report: {report}"))
 
 
 def _table(run: Run) -> Table:

@@ -197,6 +197,29 @@ def test_two_copies_of_a_client_with_one_ledger(ledger: Ledger, monkeypatch: pyt
     assert phases(ledger) == ["reserve", "reserve"]  # one for each plan
 
 
+def test_a_ledger_that_several_write_at_once_is_no_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two copies of a client in two processes: one uploads after the other has looked, and before it reserves."""
+    created(tmp_path / "ledger.db").close()
+    opened = [Ledger.open(tmp_path / "ledger.db", SigningKey(bytes(32)), shared=True) for _ in range(2)]
+    with pytest.raises(UsageError, match="one process at a time"):
+        client(opened[0], KeptJournal())
+    switch_off(monkeypatch, Client, "__init__", "ledger is not None and ledger.shared")
+    uploads, look = list[bytes](), Client._check_uncharged
+
+    def slow(self: Client, plan: RoundPlan) -> None:
+        look(self, plan)
+        if self is one and self._unsafe and not uploads:  # about to upload
+            uploads.append(uploaded(plan, client(opened[1], KeptJournal())))
+
+    one = client(opened[0], KeptJournal())
+    monkeypatch.setattr(Client, "_check_uncharged", slow)
+    uploads.append(uploaded(plan_of(), one))
+    assert len(set(uploads)) == 2
+    assert phases(opened[0]) == ["reserve"]  # the control: one for both
+    for each in opened:
+        each.close()
+
+
 def test_a_crash_between_journal_and_ledger(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """The upload is in the journal and was never said: it is charged before a restarted client says it."""
 
@@ -216,6 +239,39 @@ def test_a_crash_between_journal_and_ledger(ledger: Ledger, monkeypatch: pytest.
     switch_off(monkeypatch, Client, "_resume", "self._reserve(current.plan)")
     assert len(restarted(plan_of(1))) > LENGTH
     assert phases(ledger) == ["reserve"]  # the control: a vector left, and was not charged
+
+
+def test_a_crash_between_journal_and_ledger_and_a_copy_that_pays_meanwhile(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reservation for two uploads, of one client with two journals: the one that did not make it says nothing.
+    Of a crash between a reservation and the journal's memory of it nobody can tell more: it costs the round."""
+
+    def raising(*arguments: object) -> None:
+        raise StorageError("died")
+
+    def crashed(plan: RoundPlan, owner: type, name: str) -> KeptJournal:
+        journal = KeptJournal()
+        with monkeypatch.context() as dying:
+            dying.setattr(owner, name, raising)
+            with pytest.raises(StorageError):
+                uploaded(plan, client(ledger, journal))
+        return journal
+
+    def pair(plan: RoundPlan) -> tuple[bytes, bytes]:
+        journal = crashed(plan, Ledger, "reserve")
+        other = uploaded(plan, client(ledger, KeptJournal()))
+        return other, client(ledger, journal).start(plan, UPDATES[VICTIM.name])
+
+    with pytest.raises(PolicyError, match="does not know that it was charged"):
+        pair(plan_of())
+    journal = crashed(plan_of(1), Client, "_remember_ledger")
+    with pytest.raises(PolicyError, match="does not know that it was charged"):
+        client(ledger, journal).start(plan_of(1), UPDATES[VICTIM.name])
+    switch_off(monkeypatch, Client, "_check_mine", "ledger.knows(worst)")
+    one, other = pair(plan_of(2))
+    assert one != other
+    assert phases(ledger) == ["reserve"] * 3  # the control: one for both
 
 
 def test_no_room_is_found_before_the_journal_is_written(ledger: Ledger) -> None:

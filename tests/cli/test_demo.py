@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,11 +84,14 @@ def test_each_demo_is_a_new_run(demo: Call) -> None:
 
 
 def test_people_see_rounds_and_outcome(demo: Call) -> None:
-    code, out, error = demo(Clients.SILOS, "--out", "here")
+    code, out, error = demo(Clients.SILOS, "--out", "over here")
     assert (code, error) == (0, "")
     assert out.startswith("round 0, survivors ")
+    (command,) = (line for line in out.splitlines() if line.startswith("verify: "))  # on one line, however wide
+    words = shlex.split(command)[2:]
+    assert (len(words), cli.main(words)) == (7, 0)
     names = ("ItemPop", "this recipe without noise", "plain federated training", "this run")
-    for word in (*names, "report: here/report.html", "secagg ledger verify here"):
+    for word in (*names, "report: over here/report.html", "secagg ledger verify 'over here/ledger.db'"):
         assert word in out
 
 

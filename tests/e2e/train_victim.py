@@ -22,7 +22,8 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from hashlib import sha256
@@ -125,17 +126,19 @@ def note(log: Path) -> None:
 
 
 def anew() -> None:
-    def charge(self: Any, number: int, cohort: Any) -> None:
+    @contextmanager
+    def charged(self: Any, number: int, cohort: Any) -> Iterator[bool]:
         private, ledger = self._local_privacy, self._ledger
         if ledger is not None:
             ledger.charge(private.event(self._fleet.examples(cohort, private.unit)), private.steps)
+        yield False
 
-    recsys.federated.Federation._charge = charge  # type: ignore[method-assign]
+    recsys.federated.Federation._charged = charged  # type: ignore[method-assign]
 
 
 def twice() -> None:
     Begun.read = lambda self, number: None  # type: ignore[method-assign]
-    recsys.secure.SecureAdder._check_new = lambda *arguments: None  # type: ignore[method-assign, assignment]
+    recsys.secure.SecureAdder._check_new = lambda self, plan, question: None  # type: ignore[method-assign]
 
 
 @cache

@@ -7,8 +7,11 @@ two at once.
 
 from __future__ import annotations
 
+import json
 import shutil
+import sqlite3
 import stat
+from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +28,7 @@ from recsys import run as running
 from recsys.config import Config
 from recsys.data.tables import load
 from recsys.others import FILE, Known, Other, Others, identity
-from recsys.prepare import prepare
+from recsys.prepare import data_of, prepare
 from recsys.record import UNKNOWN, Run
 from secagg.errors import BudgetError, StorageError, UsageError
 from tests.adversarial.attack import switch_off
@@ -122,6 +125,19 @@ def test_a_run_is_not_beside_itself(tmp_path: Path, state: Path) -> None:
     assert go(asked("training.rounds=2"), tmp_path / "there", state).others == UNKNOWN
     with pytest.raises(BudgetError, match="/there "):
         go(asked(), tmp_path / "two", state)
+
+
+def test_a_run_and_its_copy_do_not_both_go_on(tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a ledger that says what the run had spent, and one draw of noise for what comes next."""
+    begun(asked(), tmp_path / "one", state)
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    before = contents(tmp_path / "copy")
+    with pytest.raises(StorageError, match=r"copy is a copy of the run in .*/one, which went on there"):
+        go(asked(), tmp_path / "copy", state)
+    assert contents(tmp_path / "copy") == before
+    assert go(asked(), tmp_path / "one", state).ended
+    monkeypatch.setattr(Path, "samefile", lambda one, other: True)  # the control
+    assert go(asked(), tmp_path / "copy", state).others == UNKNOWN
 
 
 ALL = ("run.json", "ledger.db", "sum-0.sealed", "checkpoint.npz")
@@ -221,6 +237,30 @@ def test_users_ids_are_those_of_the_file(tmp_path: Path) -> None:
     assert sorted(prepare(of_table(str(tmp_path / "a.csv"))).split.train.user_ids) == sorted(events.user_ids)
 
 
+def test_a_run_does_not_go_on_with_other_users(tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be charged to a ledger that is about the first ones, and the list would forget these."""
+    table, first, second = tmp_path / "a.csv", csv(tmp_path / "b.csv"), csv(tmp_path / "c.csv", users=23)
+
+    def run(path: str, folder: str, *changes: str) -> Run:
+        shutil.copy(path, table)
+        data_of.cache_clear()
+        return begun(of_table(str(table), *changes), tmp_path / folder, state)
+
+    run(first, "one")
+    before = contents(tmp_path / "one")
+    with pytest.raises(UsageError, match="one was begun on the data of other users"):
+        run(second, "one")
+    assert contents(tmp_path / "one") == before
+    with monkeypatch.context() as patched:
+        patched.setattr(beginning, "_check_same", lambda *arguments: None)
+        with pytest.raises(UsageError, match=r"ledger\.db is the ledger of other data"):
+            run(second, "one")
+    switch_off(monkeypatch, beginning, "_ledger", "ledger.data != more['data']")
+    monkeypatch.setattr(beginning, "_check_same", lambda *arguments: None)
+    run(second, "one")
+    assert run(first, "two", "seed=1").others == UNKNOWN  # the control: in silence
+
+
 # The file
 
 
@@ -237,12 +277,21 @@ def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value, expected in (
         ("XDG_STATE_HOME", str(tmp_path / "a"), tmp_path / "a" / "secagg" / FILE),
         ("XDG_STATE_HOME", "", tmp_path / "home" / ".local" / "state" / "secagg" / FILE),
+        ("XDG_STATE_HOME", "relative", tmp_path / "home" / ".local" / "state" / "secagg" / FILE),
     ):
+        shutil.rmtree(tmp_path / "home", ignore_errors=True)
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         monkeypatch.setenv(name, value)
         with Others().locked():
             pass
         assert expected.is_file()
+
+
+def test_a_list_that_would_be_another_in_each_directory_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "state")
+    monkeypatch.setenv("HOME", "home")
+    with pytest.raises(StorageError, match="there is no place for the list"):
+        Others()
 
 
 def test_a_run_does_not_begin_where_it_cannot_be_remembered(tmp_path: Path) -> None:
@@ -255,6 +304,19 @@ def test_a_run_does_not_begin_where_it_cannot_be_remembered(tmp_path: Path) -> N
     with pytest.raises(StorageError, match="cannot be read"):
         go(asked(), tmp_path / "one", damaged)
     assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize(
+    "change", ["DELETE FROM key", "UPDATE key SET secret = 'text'", "UPDATE key SET secret = x'ff'"]
+)
+def test_a_list_without_its_key_is_not_an_empty_one(change: str, tmp_path: Path) -> None:
+    """Under another key none of the runs in it would be found."""
+    with Others(tmp_path).locked() as known:
+        known.add(bytes(32), Other("name", "folder", "", "promise"))
+    with closing(sqlite3.connect(tmp_path / FILE)) as database, database:
+        database.execute(change)
+    with pytest.raises(StorageError, match="its key is damaged"), Others(tmp_path).locked():
+        pass
 
 
 def test_what_is_refused_is_not_remembered(tmp_path: Path) -> None:
@@ -387,6 +449,17 @@ def test_control_without_the_mark_other_data_are_charged_to_it(
     go(sharing(tmp_path, 0), tmp_path / "one", state)
     monkeypatch.setattr(beginning, "data_mark", lambda secret, data: replay(read(tmp_path / "shared.db")).genesis.data)
     assert go(sharing(tmp_path, 1, "data.users=70"), tmp_path / "two", state).ended
+
+
+@pytest.mark.parametrize("said", ["/", ".", "x.key", "x.pub", "nowhere/x.db", "a\0b"])
+def test_a_file_that_cannot_be_shared_is_refused_before_anything_is_written(
+    said: str, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"privacy\.ledger is a file") as refused:
+        go(asked(f"privacy.ledger={json.dumps(said)}"), tmp_path / "one", state)
+    assert "\0" not in str(refused.value)
+    assert files(tmp_path) == {f"state/{FILE}"}
 
 
 @pytest.mark.parametrize("gone", [("shared.db",), ("shared.db", "shared.key")])

@@ -141,10 +141,16 @@ def test_delta_as_asked_for_and_from_a_public_number() -> None:
 def test_more_than_one_unit_in_n_is_no_delta(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a mechanism that publishes somebody at random, the delta is 1/n: just that much is let through."""
     assert delta_of(Privacy(delta=0.01), 100) == Fraction(1, 100)
-    for privacy, units in ((Privacy(delta=0.0101), 100), (Privacy(delta=0.005, n_min=300), 100)):
+    refused = (
+        (Privacy(delta=0.0101), 100),
+        (Privacy(delta=0.005, n_min=300), 100),
+        (Privacy(delta=0.005, n_min=100), 300),  # a small number that is public makes it no better
+        (Privacy(n_min=100), 10_001),
+    )
+    for privacy, units in refused:
         with pytest.raises(UsageError, match="would be as private"):
             delta_of(privacy, units)
-    switch_off(monkeypatch, prepare_module, "delta_of", "asked > Fraction(1, public)")
+    switch_off(monkeypatch, prepare_module, "delta_of", "delta > Fraction(1, most)")
     assert prepare_module.delta_of(Privacy(delta=0.4), 100) == Fraction(2, 5)
 
 

@@ -138,6 +138,17 @@ def test_what_was_promised(pages: dict[str, str]) -> None:
         assert part in text
 
 
+def test_against_a_client_nothing_is_promised_unless_colluders_are_counted_out(tmp_path: Path) -> None:
+    """It knows its own share of the noise, so it sees less of it than the server does."""
+    run = runs.make(tmp_path, "distributed")
+    counted = Page(write_report_of(tmp_path, run)).text
+    (promise,) = run.spendings
+    alone = Page(write_report_of(tmp_path, replace(run, spendings=(replace(promise, colluders=0),)))).text
+    words = "a client knows its own share of it: no epsilon is claimed here"
+    assert (words in counted, words in alone) == (False, True)
+    assert [text.count("Noise in every sum: epsilon") for text in (counted, alone)] == [2, 1]
+
+
 def test_outsiders_may_be_promised_less(tmp_path: Path) -> None:
     run = runs.make(tmp_path, "distributed", rounds=2)
     assert "outsiders it is the same" in page(tmp_path).text

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from hashlib import sha256
@@ -20,6 +21,7 @@ from benchmarks.ideal import IdealAdder
 from dp import verify_ledger
 from dp.ledger.file import read
 from dp.ledger.verify import verify
+from recsys import beginning
 from recsys import run as running
 from recsys.config import Config
 from recsys.federated import State
@@ -33,7 +35,7 @@ from recsys.prepare import Prepared, prepare
 from recsys.private import LearnsFromSums
 from recsys.record import Round, Run
 from recsys.run import train
-from recsys.secure import Answer, Question, Update
+from recsys.secure import Answer, Question, SecureAdder, Update
 from secagg import cli
 from secagg.errors import BudgetError, DecodeError, PeerError, StorageError, ThresholdError, UsageError
 from tests.adversarial.attack import switch_off
@@ -159,6 +161,9 @@ class Quiet:
     def reserve(self, what: object) -> None: ...
 
     commit = reserve
+
+    def committed(self, what: object) -> bool:
+        return False
 
 
 def trained(prepared: Prepared, ledger: Any = None, **more: Any) -> np.ndarray[Any, Any]:
@@ -326,6 +331,23 @@ def test_a_file_that_is_cut_short_ends_the_run(name: str, tmp_path: Path) -> Non
     assert changed <= {"run.json", "ledger.db"}  # where a sum is set aside before it is begun
 
 
+@pytest.mark.parametrize("kind", ["local", "both"])
+def test_what_was_released_is_not_released_again_for_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Record and checkpoint are deleted, ledger and secret are there: the same noise, charged before, on other data."""
+    asked = of_kind(kind, "evaluation.exact=false", "training.rounds=1")
+    go(asked, tmp_path)
+    before = Run.load(tmp_path).rounds[-1].epsilon
+    for name in ("run.json", "checkpoint.npz"):
+        (tmp_path / name).unlink()
+    with pytest.raises(StorageError, match="sum 0 is in the ledger"):
+        go(asked, tmp_path)
+    monkeypatch.setattr(SecureAdder, "_check_new", lambda *arguments: None)  # the control
+    (tmp_path / "checkpoint.npz").unlink()
+    assert go(asked, tmp_path).rounds[-1].epsilon == before
+
+
 def test_another_secret_does_not_open_the_ledger(tmp_path: Path) -> None:
     stopped("distributed", tmp_path, 1)
     (tmp_path / "secret.key").write_bytes(bytes(32))
@@ -352,14 +374,22 @@ def test_a_ledger_that_is_cut_short_is_not_written_to(tmp_path: Path) -> None:
         go(of_kind("local"), tmp_path)
 
 
-def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["none", "local"])
+def test_two_processes_do_not_share_a_run(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no ledger of its own is locked. Of two, one would go on with what the other is writing."""
+    shared = (f"privacy.ledger={tmp_path / 'shared.db'}",) if kind == "local" else ()
+    asked = of_kind(kind, "evaluation.exact=false", "training.rounds=1", *shared)
+
     def second(run: Run) -> None:
-        with pytest.raises(StorageError, match="locked"):
-            go(of_kind("local"), tmp_path)
+        with pytest.raises(StorageError, match="locked: another process is at work"):
+            go(asked, tmp_path / "run")
+        if kind == "none":  # the control
+            monkeypatch.setattr(beginning, "_alone", lambda folder: nullcontext())
+            assert go(asked, tmp_path / "run").ended
         raise Killed
 
     with pytest.raises(Killed):
-        go(of_kind("local"), tmp_path, watch=second)
+        go(asked, tmp_path / "run", watch=second)
 
 
 # Lost clients, spent budgets

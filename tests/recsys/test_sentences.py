@@ -193,7 +193,9 @@ def promises(tmp_path: Path, *changes: str) -> Sequence[str]:
 
 def test_a_promise_follows_from_the_budget_and_the_noise(tmp_path: Path) -> None:
     (silos,) = promises(tmp_path, "privacy.mode=distributed", "privacy.epsilon=4.0", "privacy.delta=0.001")
-    assert "together are (4, 0.001)-private for each user, against the server and up to 0 colluding" in silos
+    assert (
+        "together are (4, 0.001)-private for each user, against the server, not a client, which knows its own" in silos
+    )
     assert "at most 2 of 6 are missing" in silos
     (corrupt,) = promises(tmp_path, "privacy.mode=distributed", "clients.count=20", "protocol.corrupt=0.1")
     assert "up to 2 colluding" in corrupt
