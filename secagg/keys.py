@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from hashlib import sha256
 from typing import TypeAlias
 
 from cryptography.exceptions import InvalidSignature
@@ -47,11 +48,11 @@ def transcript(label: bytes, *parts: bytes) -> bytes:
 
 def digest(label: bytes, *parts: bytes) -> bytes:
     """SHA-256 under a label."""
-    hasher = hashes.Hash(hashes.SHA256())
+    hasher = sha256()
     for part in (label, *parts):  # streamed, so that a large vector is not copied
         hasher.update(len(part).to_bytes(8, "big"))
         hasher.update(part)
-    return hasher.finalize()
+    return hasher.digest()
 
 
 def derive(secret: bytes, label: bytes, *context: bytes) -> bytes:

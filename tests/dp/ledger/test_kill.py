@@ -188,9 +188,7 @@ def test_ten_thousand_kills(zygote: Zygote, tmp_path: Path) -> None:
 
 
 @EVERY
-def test_a_writer_that_acknowledges_too_early_is_caught(
-    every: int, zygote: Zygote, tmp_path: Path, base: Path
-) -> None:
+def test_a_writer_that_acknowledges_too_early_is_caught(every: int, zygote: Zygote, tmp_path: Path, base: Path) -> None:
     with pytest.raises(PeerError, match="pinned head"):
         killed_everywhere(zygote, tmp_path, base, every, control="late")
 
