@@ -102,7 +102,7 @@ def check(path: Path, acknowledged: list[list[str]]) -> None:
 
 
 EVERY = pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.long)])
-"""Every third step in the default run: neither three rounds nor the two steps of each write have that period."""
+"""Every third step in the default run, all of them in the long one; a wrong writer is caught by either."""
 
 
 def killed_everywhere(zygote: Zygote, folder: Path, base: Path | None, every: int, **how: Any) -> int:
