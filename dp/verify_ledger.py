@@ -88,12 +88,11 @@ def need_fields(value: Any, kind: str) -> None:
 
 def need_value(value: Any, what: str, where: str) -> None:
     """``*``: a list of such; ``?``: or null. Truth values are no numbers, though Python thinks so."""
-    if what.endswith("*"):
-        need(type(value) is list, f"{where} is no list")
-        for item in value:
-            need_value(item, what[:-1], where)
-    elif not (what.endswith("?") and value is None):
-        need(WHAT[what.rstrip("?")](value), f"{where} is no {what.rstrip('?')}")
+    many, or_null, one = what.endswith("*"), "?" in what, what.rstrip("*").rstrip("?")
+    need(not many or type(value) is list, f"{where} is no list")
+    fits, problem = WHAT[one], f"{where} is no {one}"
+    for item in value if many else [value]:
+        need((or_null and item is None) or fits(item), problem)
 
 
 def digest(label: bytes, *parts: bytes) -> bytes:
@@ -150,6 +149,7 @@ def gaussian(a: int, z: float) -> float:
     return a / (2 * z * z)
 
 
+@lru_cache(4096)
 def sampled_gaussian(a: int, z: float, q: float) -> float:
     """Mironov, Talwar and Zhang 2019, Section 3.3: sum over k of C(a,k) q^k (1-q)^(a-k) e^(k(k-1)/2z^2), less 1."""
     if q == 1:
@@ -169,6 +169,7 @@ def log1p_of_sum(logs: list[float]) -> float:
     return total + math.log1p(math.exp(-total)) if total > 0 else math.log1p(math.exp(total))
 
 
+@lru_cache(4096)
 def fixed_size_gaussian(a: int, z: float, q: float) -> float:
     """Wang, Balle and Kasiviswanathan 2019, Theorem 27, for noise of z replacements' norm."""
     if q == 1:
@@ -259,13 +260,15 @@ def curve(event: Any, guarantee: dict[str, str]) -> list[float]:
         return [fixed_size_gaussian(a, z, sampling["size"] / sampling["population"]) for a in ORDERS]
     need(sampling["kind"] == "Everyone", f"no bound is known for {kinds} under {relation}")
     if mechanism["kind"] == "Gaussian":
-        return [gaussian(a, float(rational(mechanism["noise_multiplier"])) / stretch) for a in ORDERS]
+        z = float(rational(mechanism["noise_multiplier"])) / stretch
+        return [gaussian(a, z) for a in ORDERS]
     if mechanism["kind"] == "DiscreteLaplace":
         pure = float(stretch * mechanism["l1"] / rational(mechanism["scale"]))
         return [discrete_laplace(a, pure) for a in ORDERS]
     l2_squared, l1 = stretch**2 * mechanism["l2_squared"], stretch * mechanism["l1"]
     if mechanism["kind"] == "Skellam":
-        return [skellam(a, float(rational(mechanism["variance"])), l2_squared, l1) for a in ORDERS]
+        variance = float(rational(mechanism["variance"]))
+        return [skellam(a, variance, l2_squared, l1) for a in ORDERS]
     need(mechanism["parties"] <= MOST_PARTIES, "more parties than a sum can have")
     each = float(rational(mechanism["each"]))
     need(each >= 0.25, "discrete Gaussians of a standard deviation below 1/2 have no bound")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
+from hashlib import sha256
 from typing import TypeAlias
 
 from cryptography.exceptions import InvalidSignature
@@ -47,11 +49,11 @@ def transcript(label: bytes, *parts: bytes) -> bytes:
 
 def digest(label: bytes, *parts: bytes) -> bytes:
     """SHA-256 under a label."""
-    hasher = hashes.Hash(hashes.SHA256())
+    hasher = sha256()
     for part in (label, *parts):  # streamed, so that a large vector is not copied
         hasher.update(len(part).to_bytes(8, "big"))
         hasher.update(part)
-    return hasher.finalize()
+    return hasher.digest()
 
 
 def derive(secret: bytes, label: bytes, *context: bytes) -> bytes:
@@ -129,14 +131,17 @@ def check_signing_key(public: bytes, *, culprit: str = "") -> None:
 
 
 def check_on_curve(public: bytes, *, culprit: str = "") -> None:
-    """Raise ``PeerError`` for bytes that no private key belongs to: nobody can ever sign with them.
+    """Raise ``PeerError`` for bytes that no private key belongs to: nobody can ever sign with them."""
+    if not _on_curve(public):
+        raise PeerError("not an Ed25519 public key", culprits=[culprit] if culprit else [])
 
-    x^2 = (y^2 - 1) / (d y^2 + 1) has to be a square. It takes longer than verifying a signature.
-    """
+
+@lru_cache(1 << 14)  # it takes longer than verifying a signature, and rosters are read again and again
+def _on_curve(public: bytes) -> bool:
+    """x^2 = (y^2 - 1) / (d y^2 + 1) has to be a square."""
     y_squared = (int.from_bytes(public, "little") % (1 << 255)) ** 2
     x_squared = (y_squared - 1) * (_EDWARDS_D * y_squared + 1)  # but for a square
-    if pow(x_squared, (_FIELD - 1) // 2, _FIELD) == _FIELD - 1:
-        raise PeerError("not an Ed25519 public key", culprits=[culprit] if culprit else [])
+    return pow(x_squared, (_FIELD - 1) // 2, _FIELD) != _FIELD - 1
 
 
 def verify(public: bytes, signature: bytes, label: bytes, *parts: bytes, culprit: str = "") -> None:

@@ -1,16 +1,20 @@
 """Hypothesis profiles: the same examples on every run, unless SECAGG_HYPOTHESIS=long asks for many fresh ones.
 
 And no test leaves a database open behind it. What is collected stays to the end, so garbage is not looked for among it.
+Libraries of linear algebra get one thread in each worker: on small matrices the others wait, and burn a core at it.
 """
 
 import gc
 import os
 from collections.abc import Generator, Iterator
 
-import pytest
-from hypothesis import HealthCheck, settings
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # read when they are first imported
+    os.environ.setdefault(_threads, "1")
 
-from tests.connections import closed, watch
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+from tests.connections import closed, watch  # noqa: E402
 
 _ROUNDS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 

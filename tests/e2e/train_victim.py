@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # what the first optimiser of a process would load
 from numpy.typing import NDArray
 
 import recsys.federated
@@ -43,6 +44,7 @@ from protocols.simulate import Envelope, Faults
 from recsys.begun import Begun
 from recsys.config import Config
 from recsys.prepare import prepare
+from recsys.report.plots import Curve, plot
 from secagg import cli
 from secagg.cli import train  # noqa: F401  # all that a run needs, before the forks
 
@@ -143,8 +145,9 @@ def twice() -> None:
 
 @cache
 def warm(config: Path, *changes: str) -> None:
-    """What preparing a run leaves in caches, each of its forks need not work out again."""
+    """What preparing a run and drawing leave in caches, each of its forks need not work out again."""
     prepare(Config.load(config, changes))
+    plot("warm", "x", "y", [Curve("line", [0, 1], [0, 1], 0)], whole_x=True)
 
 
 def forked(order: dict[str, Any]) -> dict[str, Any]:

@@ -101,10 +101,14 @@ def check(path: Path, acknowledged: list[list[str]]) -> None:
         assert charged >= small
 
 
-def killed_everywhere(zygote: Zygote, folder: Path, base: Path | None, **how: Any) -> int:
-    """One writer for each step, until one comes to its end."""
+EVERY = pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.long)])
+"""Every third step in the default run, all of them in the long one; a wrong writer is caught by either."""
+
+
+def killed_everywhere(zygote: Zygote, folder: Path, base: Path | None, every: int, **how: Any) -> int:
+    """One writer for each of these steps, until one comes to its end."""
     acknowledged = [] if base is None else zygote_said(base)
-    for stop in range(10_000):
+    for stop in range(0, 10_000, every):
         path = folder / f"{stop}.db"
         if base is not None:
             shutil.copy(base, path)
@@ -112,7 +116,7 @@ def killed_everywhere(zygote: Zygote, folder: Path, base: Path | None, **how: An
         if answer["ended"]:
             return stop
         check(path, acknowledged + answer["acknowledged"])
-        if stop % 25 == 0:
+        if stop // every % 25 == 0:
             verify(read(path), KEY.public)
         for file in folder.glob(f"*{stop}.db*"):
             file.unlink()
@@ -132,14 +136,16 @@ def base(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_killed_at_every_step_of_its_life(zygote: Zygote, tmp_path: Path) -> None:
+@EVERY
+def test_killed_at_every_step_of_its_life(every: int, zygote: Zygote, tmp_path: Path) -> None:
     """From before the file is there, through two rounds, to its being closed."""
-    assert killed_everywhere(zygote, tmp_path, None) > 250
+    assert killed_everywhere(zygote, tmp_path, None, every) > 250
 
 
-def test_killed_at_every_step_of_going_on(zygote: Zygote, tmp_path: Path, base: Path) -> None:
+@EVERY
+def test_killed_at_every_step_of_going_on(every: int, zygote: Zygote, tmp_path: Path, base: Path) -> None:
     """The third round is aborted."""
-    assert killed_everywhere(zygote, tmp_path, base) > 200
+    assert killed_everywhere(zygote, tmp_path, base, every) > 200
 
 
 When = Callable[[], dict[str, Any]]
@@ -181,9 +187,10 @@ def test_ten_thousand_kills(zygote: Zygote, tmp_path: Path) -> None:
     killed_again_and_again(zygote, tmp_path, 10_000, lambda: {"stop": rng.randrange(350)})
 
 
-def test_a_writer_that_acknowledges_too_early_is_caught(zygote: Zygote, tmp_path: Path, base: Path) -> None:
+@EVERY
+def test_a_writer_that_acknowledges_too_early_is_caught(every: int, zygote: Zygote, tmp_path: Path, base: Path) -> None:
     with pytest.raises(PeerError, match="pinned head"):
-        killed_everywhere(zygote, tmp_path, base, control="late")
+        killed_everywhere(zygote, tmp_path, base, every, control="late")
 
 
 # In what order it writes, syncs and speaks
