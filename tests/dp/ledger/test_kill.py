@@ -101,14 +101,10 @@ def check(path: Path, acknowledged: list[list[str]]) -> None:
         assert charged >= small
 
 
-EVERY = pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.long)])
-"""Every third step in the default run, all of them in the long one; a wrong writer is caught by either."""
-
-
-def killed_everywhere(zygote: Zygote, folder: Path, base: Path | None, every: int, **how: Any) -> int:
-    """One writer for each of these steps, until one comes to its end."""
+def killed_everywhere(zygote: Zygote, folder: Path, base: Path | None, **how: Any) -> int:
+    """One writer for each step, until one comes to its end."""
     acknowledged = [] if base is None else zygote_said(base)
-    for stop in range(0, 10_000, every):
+    for stop in range(10_000):
         path = folder / f"{stop}.db"
         if base is not None:
             shutil.copy(base, path)
@@ -116,7 +112,7 @@ def killed_everywhere(zygote: Zygote, folder: Path, base: Path | None, every: in
         if answer["ended"]:
             return stop
         check(path, acknowledged + answer["acknowledged"])
-        if stop // every % 25 == 0:
+        if stop % 25 == 0:
             verify(read(path), KEY.public)
         for file in folder.glob(f"*{stop}.db*"):
             file.unlink()
@@ -136,16 +132,14 @@ def base(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@EVERY
-def test_killed_at_every_step_of_its_life(every: int, zygote: Zygote, tmp_path: Path) -> None:
+def test_killed_at_every_step_of_its_life(zygote: Zygote, tmp_path: Path) -> None:
     """From before the file is there, through two rounds, to its being closed."""
-    assert killed_everywhere(zygote, tmp_path, None, every) > 250
+    assert killed_everywhere(zygote, tmp_path, None) > 250
 
 
-@EVERY
-def test_killed_at_every_step_of_going_on(every: int, zygote: Zygote, tmp_path: Path, base: Path) -> None:
+def test_killed_at_every_step_of_going_on(zygote: Zygote, tmp_path: Path, base: Path) -> None:
     """The third round is aborted."""
-    assert killed_everywhere(zygote, tmp_path, base, every) > 200
+    assert killed_everywhere(zygote, tmp_path, base) > 200
 
 
 When = Callable[[], dict[str, Any]]
@@ -187,10 +181,9 @@ def test_ten_thousand_kills(zygote: Zygote, tmp_path: Path) -> None:
     killed_again_and_again(zygote, tmp_path, 10_000, lambda: {"stop": rng.randrange(350)})
 
 
-@EVERY
-def test_a_writer_that_acknowledges_too_early_is_caught(every: int, zygote: Zygote, tmp_path: Path, base: Path) -> None:
+def test_a_writer_that_acknowledges_too_early_is_caught(zygote: Zygote, tmp_path: Path, base: Path) -> None:
     with pytest.raises(PeerError, match="pinned head"):
-        killed_everywhere(zygote, tmp_path, base, every, control="late")
+        killed_everywhere(zygote, tmp_path, base, control="late")
 
 
 # In what order it writes, syncs and speaks
