@@ -69,7 +69,7 @@ class Question:
     """what clients made for this sum left them before, and was charged to a ledger of theirs"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """The sum, and how it came about. Times and bytes are those of all parties together."""
 

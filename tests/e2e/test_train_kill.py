@@ -114,13 +114,16 @@ class Zygote:
 
     def learnt(self, mode: str) -> Path:
         """The same run, killed when the first sum is out, and what came of it is not on disk; made once."""
-        folder = self._folder / f"{mode}-learnt"
-        if not folder.exists():
+        folder, kept = self._folder / f"{mode}-learnt", self._folder / f"{mode}-kept"
+        if not kept.exists():
             begin_again(self.through(mode), folder)
             answer = self.train(folder, mode, renaming=["checkpoint.npz", LEARNT[mode]])
             assert answer["code"] is None, answer["error"]
             assert (folder / "sum-0.sealed").exists()
-        return folder
+            folder.with_name(f"{folder.name}.state").rename(kept.with_name(f"{kept.name}.state"))
+            log_of(folder).rename(log_of(kept))
+            folder.rename(kept)  # moved: a copy of a run that is still where it was does not go on
+        return kept
 
     def end(self, folder: Path, mode: str, stops: Iterable[int], **how: Any) -> int:
         """Killed at one stop after the other, each time elsewhere, until it comes to its end; how often."""

@@ -78,10 +78,11 @@ def test_local_noise_is_enough_for_all_rounds_and_not_for_one_more(
     federation = prepared.federation(Autoencoder(2, recent=10), IdealAdder(SECRET), SECRET, ledger)
     names = prepared.fleet.names
     for number in range(rounds):
-        federation._charge(number, names)
+        with federation._charged(number, names):
+            pass
     assert 0.99 * 4 < ledger.epsilon <= 4
-    with pytest.raises(BudgetError):
-        federation._charge(rounds, names)
+    with pytest.raises(BudgetError), federation._charged(rounds, names):
+        pass
     ledger.close()
     assert prepared.locally.guarantee.unit is Unit.USER
     assert prepared.locally.guarantee.trust is Trust.LOCAL

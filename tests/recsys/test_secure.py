@@ -318,7 +318,8 @@ def test_the_terms_of_a_sum_are_those_with_which_it_was_begun(tmp_path: Path) ->
     assert first.silent
     other_terms = replace(question, encoding=Encoding(5, 1.0, 15))
     second = SecureAdder(Deployment(dropout="0.4"), SECRET, folder=tmp_path).add_up(other_terms, update)
-    assert replace(second, seconds={}, vector=first.vector) == replace(first, seconds={})
+    for name in ("weight", "survivors", "silent", "bytes_up", "bytes_down"):
+        assert getattr(second, name) == getattr(first, name)
     assert second.vector.tolist() == first.vector.tolist()  # of the same integers
 
 
