@@ -93,6 +93,7 @@ def test_memory_of_a_large_table() -> None:
     assert measured.figures["opacus_difference"] < 1e-5
 
 
+@pytest.mark.long  # by default test_isolate.py looks at the largest tensor
 def test_small_comparison() -> None:
     measured = embedding.compare(embedding.Task(rows=20_000, examples=64, length=10, width=16, repeats=1))
     assert measured.ratios["opacus_memory_vs_ours"] > 5
