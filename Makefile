@@ -18,7 +18,7 @@ demo: .venv/demo ## the main job, on this machine
 	$(BIN)/secagg demo
 
 test: .venv/dev ## the tests, but for the long ones
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 3 --dist worksteal
 
 test-long: .venv/dev ## all the tests, with many more random examples
 	SECAGG_HYPOTHESIS=long $(BIN)/pytest -n 2 -m ""
