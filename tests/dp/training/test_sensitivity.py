@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from dp.audit.examples import Keeping, Weighted
 from dp.training import Flat, PerLayer, Settings, Trainer, chunks, clipping, gradients, isolate, trainer
 from dp.training.chunks import Chunks
 from dp.training.gradients import Dense, Gradients, Products, Rows
@@ -27,7 +28,7 @@ from dp.training.noise import DEVIATION, Grid
 from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 
-ROWS, WIDTH, LENGTH = 6, 3, 4
+ROWS, WIDTH, LENGTH = 4, 3, 4
 CLIP, COUNT, RATE = 1.0, 9, 1.0
 NAN = math.nan
 
@@ -38,17 +39,6 @@ def _seeded() -> None:
 
 
 # One step of the trainer, in both worlds
-
-
-class Weighted(nn.Module):
-    """Looks rows up, with weights that are part of an example."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.items = nn.Embedding(ROWS, WIDTH)
-
-    def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
-        return (self.items(ids) * weights.unsqueeze(2)).sum((1, 2))
 
 
 class Kinked(nn.Module):
@@ -464,22 +454,9 @@ def test_what_is_too_small_to_be_squared_is_not_left_out(monkeypatch: pytest.Mon
     assert shortened() > 1e6
 
 
-class Counting(Weighted):
-    """Looks rows up, with the opposite sign after some calls: what counts them is a parameter that is not trained."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = nn.Parameter(torch.zeros(()), requires_grad=False)
-
-    def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
-        with torch.no_grad():
-            self.calls += 1
-        return super().forward(ids, weights) * torch.where(self.calls < 5, 1, -1)
-
-
 def counted() -> float:
     ids, weights = looked_up(4, [0, 1, ROWS, 3], [1.0, 1.0, 1.0, 1.0])
-    return max(moved(Counting, (ids, weights), 4, physical=2, seed=seed) for seed in range(4))
+    return max(moved(Keeping, (ids, weights), 4, physical=2, seed=seed) for seed in range(4))
 
 
 def test_a_model_keeps_nothing_in_parameters_that_are_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
