@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from protocols.machine import ClientRound, ServerRound
+from protocols.machine import ClientRound, ServerRound, Step
 from protocols.registry import Protocol
 
 
@@ -21,10 +21,11 @@ def mermaid(protocol: Protocol) -> str:
 
 
 def _client(machine: type[ClientRound]) -> str:
-    arrows = [
-        _arrow("client", phase, step.then, f"{step.hears.__name__}: {step.check}, then {step.reply}")
-        for phase, step in machine.steps.items()
-    ]
+    arrows = []
+    for phase, step in machine.steps.items():
+        arrows.append(_heard("client", phase, step))
+        if step.optional:
+            arrows.append(_heard("client", phase, machine.steps[step.then]))
     return _diagram("client", next(iter(machine.steps)), arrows, [machine.done])
 
 
@@ -34,8 +35,14 @@ def _server(machine: type[ServerRound]) -> str:
         arrows.append(
             _arrow("server", phase, step.then, f"{step.hears.__name__} of each: {step.check}, then {step.reply}")
         )
+        if step.then in machine.steps and (skipped := machine.steps[step.then]).optional:
+            arrows.append(_arrow("server", phase, skipped.then, "the same, if nobody is to be asked"))
         arrows.append(_arrow("server", phase, machine.failed, "too few, or cheated"))
     return _diagram("server", next(iter(machine.steps)), arrows, [machine.done, machine.failed])
+
+
+def _heard(role: str, before: StrEnum, step: Step) -> str:
+    return _arrow(role, before, step.then, f"{step.hears.__name__}: {step.check}, then {step.reply}")
 
 
 def _diagram(role: str, first: StrEnum, arrows: list[str], ends: list[StrEnum]) -> str:

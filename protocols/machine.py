@@ -70,6 +70,9 @@ class Step:
     then: StrEnum
     charge: Charge | None = None
     """What has to be in the privacy ledger before the reply (server: what the phase sends) leaves."""
+    optional: bool = False
+    """Client: it may hear what the next phase hears, and skips this one. Server: if nobody is asked anything, the phase
+    is over as it begins."""
 
 
 class ClientRound(ABC):
@@ -317,7 +320,6 @@ class Client:
         request = sha256(frame).digest()
         if request in self._answered:
             return self._said_before(current.plan, self._answered.index(request))
-        number = 1 + list(current.steps).index(current.phase) if current.phase in current.steps else 0
         try:
             step = _checked_step(current, frame)
         except (DecodeError, PeerError) as error:
@@ -327,7 +329,7 @@ class Client:
             self._check_uncharged(current.plan)
         elif step.charge is Charge.COMMIT:
             self._commit(current)
-        answer = self._journaled(current, number, frame, getattr(current, step.reply)(), b"")
+        answer = self._journaled(current, len(self._answered), frame, getattr(current, step.reply)(), b"")
         if step.charge is Charge.RESERVE:
             self._reserve(current.plan)
         current.phase, self._unsafe = step.then, False
@@ -383,7 +385,8 @@ class Client:
                 self._round = None
 
     def _journaled(self, current: ClientRound, step: int, request: bytes, reply: object, secret: bytes) -> bytes:
-        """The reply, once it is on disk. ``step`` is that of the table, so that a phase is answered once at most."""
+        """The reply, once it is on disk. ``step`` counts the answers, and the journal takes each number once: of two
+        copies of this client, which know the same of the round, only one answers."""
         plan = current.plan
         frame = registry.find(plan.protocol).messages.encode(plan, reply)
         record = _RECORD.encode(_Record(request, frame, secret))
@@ -453,6 +456,8 @@ def _checked_step(current: ClientRound, frame: bytes) -> Step:
     """The transition that this frame makes, its message checked and kept."""
     message = registry.find(current.plan.protocol).messages.decode(current.plan, frame)
     step = current.steps.get(current.phase)
+    if step is not None and step.optional and not isinstance(message, step.hears):
+        step = current.steps[step.then]
     if step is None or not isinstance(message, step.hears):
         raise UnblamedError(f"{type(message).__name__} does not belong in phase {current.phase}")  # or one was lost
     getattr(current, step.check)(message)
@@ -513,6 +518,7 @@ class ServerRound(ABC):
         self._engine = engine
         self._expected: frozenset[int] = frozenset(range(len(roster)))
         self._heard: dict[int, bytes] = {}  # in this phase: client number -> fingerprint of its frame
+        self._liars: set[str] = set()
         self._sends = NOTHING
         self._one_at_a_time = Lock()
 
@@ -524,6 +530,11 @@ class ServerRound(ABC):
     def waiting_for(self) -> tuple[str, ...]:
         """Who may still answer in this phase."""
         return tuple(self.roster.names[number] for number in sorted(self._expected - self._heard.keys()))
+
+    @property
+    def liars(self) -> tuple[str, ...]:
+        """Who has said what no honest client says, where the transport tells truly who speaks."""
+        return tuple(sorted(self._liars))
 
     def receive(self, name: str, frame: bytes) -> None:
         """Take a frame that the transport says is from ``name``. A bad one raises, and changes nothing.
@@ -544,7 +555,9 @@ class ServerRound(ABC):
         try:
             self._check(step, number, frame)
         except (DecodeError, PeerError) as error:
-            raise error.blaming(name) from None
+            blamed = error.blaming(name)
+            self._liars.update(blamed.culprits)
+            raise blamed from None
         self._heard[number] = fingerprint
 
     def _check(self, step: Step, number: int, frame: bytes) -> None:
@@ -569,6 +582,9 @@ class ServerRound(ABC):
         self.phase, self._sends, self._expected = self.failed, NOTHING, frozenset()  # unless the next lines come back
         try:
             sends = getattr(self, step.reply)()
+            while not sends.receivers and step.then in self.steps and self.steps[step.then].optional:
+                step = self.steps[step.then]
+                sends = getattr(self, step.reply)()
         except SecAggError as error:
             if self._ledger is not None and not self._committed:  # nothing was unmasked
                 self._ledger.abort(self.plan.secure_sum(self.plan.clients), str(error))
@@ -588,4 +604,4 @@ class ServerRound(ABC):
 
     def _need(self, count: int, least: int, what: str) -> None:
         if count < least:
-            raise ThresholdError(f"{count} {what}, at least {least} are needed")
+            raise ThresholdError(f"{count} {what}, at least {least} are needed", culprits=self._liars)

@@ -12,7 +12,7 @@ from secagg.errors import DecodeError
 if TYPE_CHECKING:
     from protocols.plan import RoundPlan
 
-VERSION = 2
+VERSION = 3
 HEADER_BYTES = 1 + 1 + 16 + 4 + 1
 
 

@@ -62,8 +62,12 @@ class UnblamedError(PeerError):
         return self
 
 
-class ThresholdError(SecAggError):
-    """Too few parties are left: the round aborts and nothing is revealed."""
+class ThresholdError(_Blamed):
+    """Too few parties are left: the round aborts and nothing is revealed.
+
+    ``culprits`` are those who have been caught lying in this round: without them it might have ended well. Who was only
+    silent is not among them.
+    """
 
 
 class StorageError(SecAggError):

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from secagg.errors import UsageError
 from secagg.prg import Rng
 
 Field: TypeAlias = NDArray[np.uint64]
@@ -47,6 +48,25 @@ def dot(weights: Field, y: NDArray[np.uint32]) -> Field:
     for i in range(y.shape[1]):
         total += multiply(weights[:, i : i + 1], y[:, i].astype(np.uint64))
     return reduce(total)
+
+
+def matmul(a: Field, b: Field) -> Field:
+    """The product of two matrices; up to 2^15 terms of 2^47 stay below 2^63."""
+    if a.shape[-1] > 1 << 15:
+        raise UsageError(f"sums of {a.shape[-1]} products do not fit into a word")
+    low, high = a & np.uint64(0xFFFF), a >> np.uint64(16)
+    return reduce((reduce(high @ b) << np.uint64(16)) + reduce(low @ b))
+
+
+def powers(x: Field, count: int) -> Field:
+    """Row by row x^0, x^1, ... x^(count - 1), with as few products of whole columns as there are bits in ``count``."""
+    table = np.ones((len(x), count), np.uint64)
+    done, step = 1, x
+    while done < count:
+        more = min(done, count - done)
+        table[:, done : done + more] = multiply(table[:, :more], step[:, None])
+        done, step = 2 * done, multiply(step, step)
+    return table
 
 
 def uniform(shape: tuple[int, ...], rng: Rng) -> Field:

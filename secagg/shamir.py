@@ -33,7 +33,7 @@ def split(secrets: Sequence[bytes], threshold: int, holders: Sequence[int], rng:
     if not 1 <= threshold <= len(holders):
         raise UsageError(f"threshold {threshold} is not between 1 and the {len(holders)} holders")
     x = _abscissas(np.asarray([holders], np.int64))[0]
-    constants = _to_limbs(secrets)
+    constants = limbs_of(secrets)
     coefficients = uniform((threshold - 1, *constants.shape), rng)
     value = np.zeros((len(holders), *constants.shape), np.uint64)
     for coefficient in [*coefficients[::-1], constants]:  # Horner
@@ -149,7 +149,7 @@ def _lagrange_at_zero(x: Field) -> Field:
     return multiply(numerator, invert(denominator))
 
 
-def _to_limbs(secrets: Sequence[bytes]) -> Field:
+def limbs_of(secrets: Sequence[bytes]) -> Field:
     if any(len(secret) != SECRET_BYTES for secret in secrets):
         raise UsageError(f"a secret has {SECRET_BYTES} bytes")
     raw = np.frombuffer(b"".join(secrets), np.uint8).reshape(len(secrets), SECRET_BYTES)

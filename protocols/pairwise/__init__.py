@@ -14,14 +14,18 @@ Rounds (client -> server, then server -> clients)
     1 ADVERTISE  u signs two fresh X25519 keys and a commitment to its self-mask seed b_u. The adverts that came are
                  U1; a Merkle root over them, sorted by client (provably, so nobody is in it twice), is the identity
                  of the cohort, and with the plan it seeds the graph. Each client gets its neighbours' adverts.
-    2 SHARE      u deals t-of-k shares of its mask key and of b_u, sealed to each neighbour. Who did is U2.
-    3 UPLOAD     y_u = x_u + PRG(b_u) + sum_{u<v} PRG(s_uv) - sum_{u>v} PRG(s_uv) over the neighbours v in U2, of
+    2 SHARE      u deals t-of-k shares of its mask key and of b_u, each under a pad that u and its holder share, with
+                 commitments and a proof that all of them are consistent (``protocols.dealing``).
+    3 COMPLAIN   u signs which boxes do not hold what their commitments and proof say. Who is silent is left out.
+    4 DEFEND     who is complained about opens those boxes, if they are the very ones that it made. Who does not is
+                 left out. U2 are those who stay: the server tells each client whose shares to keep.
+    5 UPLOAD     y_u = x_u + PRG(b_u) + sum_{u<v} PRG(s_uv) - sum_{u>v} PRG(s_uv) over the neighbours v in U2, of
                  whom u must hold t shares, with a signature on that list and the hash of y_u. Who did is U3.
-    4 CONSENT    u signs the set U3, once, if masking was mutual: each neighbour in U3 sent u its shares, and has u on
-                 the list that it signed in UPLOAD. Signers are U4.
-    5 REVEAL     against t such signatures by its own neighbours, and on the ring those of a quorum of witnesses, u
+    6 CONSENT    u signs the set U3, once, if masking was mutual: u was to keep the shares of each neighbour in U3,
+                 which has u on the list that it signed in UPLOAD. Signers are U4.
+    7 REVEAL     against t such signatures by its own neighbours, and on the ring those of a quorum of witnesses, u
                  reveals its share of b_v for each neighbour v in U3, of the mask key for each in U2 \\ U3, never both.
-                 The server rebuilds masks and takes them off the sum.
+                 The server compares each share with its commitment, rebuilds masks and takes them off the sum.
 
     With noise in the plan x_u carries u's share of it. Its removable surplus (``dp.noise``) depends on who is missing,
     so its seed goes along in REVEAL, against the same signatures. The ledger is charged with the worst case before
@@ -29,18 +33,19 @@ Rounds (client -> server, then server -> clients)
 
 Threat model
     Privacy of honest clients against a server that lies to everybody together with up to a fraction gamma of clients;
-    parameters in ``secagg.params``. Correctness only when clients follow the protocol: a client may upload any vector,
-    and one that deals bad shares can make the round abort (a few wrong shares are found and done without). The
-    transport need not be secret; it should tell the server who speaks, because messages 2 and 5 carry no signature
-    (a forger can make a client drop out, nothing more).
+    parameters in ``secagg.params``. With an honest server, and no more silent and lying clients together than the
+    planned dropout, the round ends with the sum over the others: liars are named and left out. Two things remain to
+    them: to upload any vector, and to deal another secret than the advertised one, which loses the round and names its
+    dealer. The transport need not be secret; it should tell the server who speaks, because messages 2, 4
+    and 7 carry no signature (a forger can make a client drop out, nothing more).
 
 What the server learns
     The sum over U3, who took part in each phase, nothing else, if at least t of each client's neighbours stay.
 
 Cost
     Client: 3k key agreements, about 2k + t + q signatures to verify, k + 1 mask expansions. Server: n expansions, and k
-    more for each client that drops between SHARE and UPLOAD. Up: the vector at exactly ring width, and some 140 bytes
-    a neighbour.
+    more for each client that drops between COMPLAIN and UPLOAD. Up: the vector at exactly ring width, and some 170
+    bytes a neighbour.
 
 Deviations from the papers
     - The graph comes from a hash of plan and cohort, not from the clients' own choices as in Bell et al.'s active
@@ -50,10 +55,11 @@ Deviations from the papers
       strangers among them with a proof that they are in U1.
     - On the ring q of w witnesses, drawn by hash from the whole cohort, must sign as well: neighbourhoods alone would
       let a server tell two parts of the ring two sets (docs/protocol.md; numbers in ``secagg.params``).
-    - Boxes may reach some clients and not others here, where the papers' server delivers U2 to all alike. So the upload
+    - Verdicts may differ from client to client here, where the papers' server delivers U2 to all alike. So the upload
       signs whom it was masked with, and who signs U3 has checked that masking was mutual around it. Without that a
       server gets the sum over a part of the cohort.
-    - b_u is committed to in the advert, so a wrongly rebuilt seed is noticed.
+    - b_u is committed to in the advert, so that a dealer of another seed is noticed.
+    - Dealing is verified before anybody masks, and a share as it is revealed: phases 3 and 4 are not in the papers.
 """
 
 from __future__ import annotations
@@ -100,7 +106,7 @@ SECAGG = Protocol(
     paper="Bonawitz et al. 2017 (CCS), active adversaries",
     threat_model="server malicious, with a fraction g of the clients; g + 2 dropout < 1",
     server_learns="the sum over the survivors, and who dropped out when",
-    cost="client O(n + d n), server O(d n (1 + dropped n)), five messages up",
+    cost="client O(n + d n), server O(d n (1 + dropped n)), six messages up",
     parameters=PARAMETERS,
     choose=_choose_complete,
     check_parameters=check_parameters,
@@ -117,7 +123,7 @@ SECAGG_PLUS = replace(
     code=2,
     paper="Bell et al. 2020 (CCS), with a hashed graph",
     threat_model="server malicious, with a fraction g of the clients; g + 2 dropout <= 0.9",
-    cost="client O(k + d k), server O(d n (1 + dropped k)), k = O(log n), five messages up",
+    cost="client O(k + d k), server O(d n (1 + dropped k)), k = O(log n), six messages up",
     choose=_choose_ring,
     messages=Messages(2, TYPES),
 )

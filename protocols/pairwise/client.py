@@ -6,60 +6,65 @@ forged message costs nothing; each reply is a pure function of what is known, so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 
 from dp.secure_sum import SecureSum
 from protocols.cohort import agreed_sum, ascending, check_consent, from_bitmap, known_client, to_bitmap
+from protocols.dealing import (
+    Accusations,
+    Complaint,
+    Complaints,
+    Dealing,
+    Dealt,
+    Defence,
+    Delivered,
+    Delivery,
+    Opened,
+    check_complaint,
+    complaint,
+    fit,
+    opened,
+    share_of,
+)
 from protocols.machine import Charge, ClientRound, Step
 from protocols.pairwise.messages import (
     ADVERT,
+    MASK_KEY,
+    SECRETS,
+    SELF_MASK,
     Advert,
     Consent,
     Consents,
-    Dealt,
-    Delivery,
     Introduction,
     Reveal,
     Revealed,
-    SealedShares,
     Survivors,
     Upload,
     UploadHeader,
+    Verdict,
 )
 from protocols.pairwise.phases import Phase
-from protocols.pairwise.rules import Cohort, check_cohort, parameters_of
+from protocols.pairwise.rules import Cohort, check_cohort, corrupt_holders, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
 from protocols.roster import Identity, Roster
 from secagg import labels
 from secagg.codec import u32
-from secagg.errors import DecodeError, PeerError, ThresholdError
-from secagg.keys import AgreementKey, check_agreement_key, digest, transcript, verify
+from secagg.errors import PeerError, PolicyError, ThresholdError
+from secagg.keys import AgreementKey, check_agreement_key, digest, verify
 from secagg.masking import add_masks
 from secagg.merkle import Node, check_inclusion, leaf
 from secagg.prg import Prg
 from secagg.ring import Words
-from secagg.seal import open_box, seal
-from secagg.shamir import pack_shares, split, unpack_shares
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """What u holds for one client: a share of its mask key and one of its self-mask seed. It reveals one of them."""
-
-    key_share: bytes
-    self_share: bytes
-
-    def __repr__(self) -> str:
-        return "_Held(<redacted>)"
 
 
 class PairwiseClient(ClientRound):
     steps = {  # noqa: RUF012  # declared final by the base class
-        Phase.SHARE: Step(Introduction, "_meet", "_deal", Phase.UPLOAD),
-        Phase.UPLOAD: Step(Delivery, "_open", "_upload", Phase.CONSENT, Charge.RESERVE),
+        Phase.SHARE: Step(Introduction, "_meet", "_deal", Phase.COMPLAIN),
+        Phase.COMPLAIN: Step(Delivery, "_open", "_complain", Phase.DEFEND),
+        Phase.DEFEND: Step(Accusations, "_hear_complaints", "_defend", Phase.UPLOAD, optional=True),
+        Phase.UPLOAD: Step(Verdict, "_hear_verdict", "_upload", Phase.CONSENT, Charge.RESERVE),
         Phase.CONSENT: Step(Survivors, "_hear_survivors", "_consent", Phase.REVEAL),
         Phase.REVEAL: Step(Consents, "_check_consents", "_reveal", Phase.DONE, Charge.COMMIT),
     }
@@ -82,10 +87,8 @@ class PairwiseClient(ClientRound):
         self._self_secret = self._drawn(b"self mask")
         self._neighbours: dict[int, Advert] = {}
         self._agreed: dict[int, bytes] = {}
-        self._held: dict[int, _Held] = {}
-        self._partners: Set[int] = frozenset()
-        self.unopened: tuple[str, ...] = ()
-        """Neighbours whose shares did not open."""
+        self._held: dict[int, bytes] = {}  # dealer -> its points for u: a share of its mask key, one of its self-mask
+        self._doubted: dict[int, Delivered] = {}
 
     # 1 ADVERTISE: fresh keys, signed together with the plan (Bonawitz et al., round 0).
 
@@ -116,67 +119,103 @@ class PairwiseClient(ClientRound):
 
         self._cohort, self._u, self._holders, self._neighbours = cohort, u, holders, adverts
 
-    def _shares(self) -> dict[int, bytes]:
-        """Each holder's shares of (mask key, self-mask seed).
-
-        The polynomials depend on the cohort: should a copy of this client deal in another one, shares must not add up.
-        """
-        holders = self._holders
-        polynomials = Prg(self._drawn(b"polynomials", *self._cohort.bound(self._u)))
-        secrets = [self._mask_key.secret, self._self_secret]
-        dealt = split(secrets, self._t, [v + 1 for v in holders], polynomials)
-        return {v: pack_shares(shares) for v, shares in zip(holders, dealt, strict=True)}
+    def _dealing(self) -> Dealing:
+        """The polynomials depend on the cohort: should a copy of this client deal in another one, shares must not add
+        up."""
+        return Dealing(
+            self._cohort,
+            self._u,
+            self._holders,
+            self._t,
+            [self._mask_key.secret, self._self_secret],
+            Prg(self._drawn(b"polynomials", *self._cohort.bound(self._u))),
+            lambda v: self._pad_key(self._u, v),
+        )
 
     def _deal(self) -> Dealt:
-        nonces = Prg(self._drawn(b"nonces"))
-        boxes = []
-        for v, shares in self._shares().items():
-            if v != self._u:
-                associated = transcript(labels.SHARE, *self._cohort.bound(self._u, v))
-                boxes.append(SealedShares(v, seal(self._share_key(self._u, v), shares, associated, nonces)))
-        return Dealt(tuple(boxes))
+        return self._dealing().dealt
 
-    def _share_key(self, sender: int, receiver: int) -> bytes:
-        v = receiver if sender == self._u else sender
+    def _pad_key(self, dealer: int, holder: int) -> bytes:
+        v = holder if dealer == self._u else dealer
         if v not in self._agreed:  # once for both directions
             peer = self._neighbours[v]
             self._agreed[v] = self._seal_key.agree(peer.seal_key, culprit=self.roster.names[peer.client])
-        return self._cohort.share_key(self._agreed[v], sender, receiver)
+        return self._cohort.pad_key(self._agreed[v], dealer, holder)
 
-    # 3 UPLOAD: mask with those who dealt, if shares of at least t of them are good (round 2).
+    # 3 COMPLAIN: say whose points do not fit what it committed to and what its proof says.
 
     def _open(self, message: Delivery) -> None:
-        senders = [box.peer for box in message.boxes]
-        if not ascending(senders) or not self._neighbours.keys() >= set(senders):
+        dealers = [box.peer for box in message.boxes]
+        if not ascending(dealers) or not self._neighbours.keys() >= set(dealers):
             raise PeerError("shares from somebody who is not a neighbour, or twice from one")
-        held, unopened = {}, []
-        for box in message.boxes:
-            associated = transcript(labels.SHARE, *self._cohort.bound(box.peer, self._u))
-            try:
-                held[box.peer] = _unpack(open_box(self._share_key(box.peer, self._u), box.box, associated))
-            except (PeerError, DecodeError):  # the sender cheated, or the server: no share, but a mask all the same
-                unopened.append(self.roster.names[self._neighbours[box.peer].client])
-        if self._u in self._holders:
-            held[self._u] = _unpack(self._shares()[self._u])
-        if len(held) < self._t:
-            raise ThresholdError(f"shares from {len(held)} neighbours, at least {self._t} are needed")
-        self._held, self._partners, self.unopened = held, held.keys() | set(senders), tuple(unopened)
+        self._held = opened(
+            self._cohort, self._u, message.boxes, SECRETS, lambda dealer: self._pad_key(dealer, self._u)
+        )
+        self._doubted = {box.peer: box for box in message.boxes if box.peer not in self._held}
+
+    def _complain(self) -> Complaints:
+        return Complaints(
+            tuple(complaint(self.identity.key, self._cohort, self._u, box) for box in self._doubted.values())
+        )
+
+    # 4 DEFEND: open what was dealt to those who complain. They are corrupt, or this client would not be asked.
+
+    def _hear_complaints(self, message: Accusations) -> None:
+        complaining = [said.peer for said in message.complaints]
+        if not complaining or not ascending(complaining) or not self._neighbours.keys() >= set(complaining):
+            raise PeerError("complaints of others than the neighbours, or twice of one")
+        most = corrupt_holders(self.plan, self.policy, self._cohort.size)
+        if len(complaining) > most:
+            raise PolicyError(f"{len(complaining)} neighbours complain, and at most {most} can be lying")
+        dealing = self._dealing()
+        for said in message.complaints:
+            self._check_complaint(dealing, said)
+        self._opened = tuple(Opened(v, dealing.points[v]) for v in complaining)
+
+    def _check_complaint(self, dealing: Dealing, said: Complaint) -> None:
+        client = self._neighbours[said.peer].client
+        check_complaint(self.roster.keys[client], self._cohort, said.peer, dealing.delivered(said.peer), said)
+
+    def _defend(self) -> Defence:
+        return Defence(self._opened)
+
+    # 5 UPLOAD: mask with those whose shares hold, if these are at least t (round 2).
+
+    def _hear_verdict(self, message: Verdict) -> None:
+        dealers = from_bitmap(message.dealers, self._holders)
+        if self._u in self._holders and self._u not in dealers:
+            raise PeerError("this client dealt its shares and is left out")
+        answered = sorted(self._doubted.keys() & dealers)
+        if [one.peer for one in message.opened] != answered:
+            raise PeerError("boxes opened of others than of those whom this client complained about")
+        points = [one.points for one in message.opened]
+        boxes = [self._doubted[dealer] for dealer in answered]
+        if not all(fit(self._cohort, self._u, boxes, points, SECRETS)):
+            raise PeerError("a box opened to what it does not hold")
+        held = self._held | dict(zip(answered, points, strict=True))
+        if not held.keys() >= dealers - {self._u}:
+            raise PeerError("shares to be kept that were never delivered here")
+        if len(dealers) < self._t:
+            raise ThresholdError(f"shares of {len(dealers)} neighbours hold, at least {self._t} are needed")
+        if self._u in dealers:
+            held[self._u] = self._dealing().points[self._u]
+        self._held, self._doubted = {dealer: held[dealer] for dealer in sorted(dealers)}, {}
 
     def _upload(self) -> Upload:
         plus, minus = [self._cohort.self_seed(self._self_secret, self._u)], list[bytes]()
-        for v in self._partners - {self._u}:
+        for v in self._held.keys() - {self._u}:
             seed = self._cohort.pair_seed(self._mask_key.agree(self._neighbours[v].mask_key), self._u, v)
             (plus if self._u < v else minus).append(seed)
         masked = self._noised(*self._cohort.bound(self._u))
         add_masks(masked, plus, minus)
         vector = self.plan.ring.pack(masked)
-        holders = to_bitmap(self._partners, self._holders)
+        holders = to_bitmap(self._held.keys(), self._holders)
         vector_hash = digest(labels.VECTOR, vector)
         signed = (*self._cohort.bound(self._u), holders, vector_hash)
         signature = self.identity.key.sign(labels.UPLOAD, *signed)
         return Upload(UploadHeader(self._u, holders, vector_hash, signature), vector)
 
-    # 4 CONSENT: sign the one set of survivors (round 3, the consistency check).
+    # 6 CONSENT: sign the one set of survivors (round 3, the consistency check).
 
     def _hear_survivors(self, message: Survivors) -> None:
         survivors = from_bitmap(message.survivors, range(self._cohort.size))
@@ -187,16 +226,16 @@ class PairwiseClient(ClientRound):
                 f"{len(survivors)} survivors, at least {max(self._t, self.plan.min_contributors)} are needed"
             )
         # Masking is mutual: this client masked with every neighbour in the sum, and each of these with this client.
-        # Bonawitz et al. get this from an honest delivery of U2; here the server could deliver less to some.
+        # Bonawitz et al. get this from an honest delivery of U2; here the server could tell two verdicts.
         alive = sorted(v for v in self._neighbours if v in survivors)
-        if not self._partners >= set(alive):
-            raise PeerError("a surviving neighbour whose shares were never delivered here")
+        if not self._held.keys() >= set(alive):
+            raise PeerError("a surviving neighbour whose shares were not to be kept here")
         if [header.position for header in message.headers] != alive:
             raise PeerError("upload headers that are not those of the surviving neighbours")
         for header in message.headers:
             client = self._neighbours[header.position].client
             if self._u not in check_header(self._cohort, self.roster, client, self._t, header):
-                raise PeerError("a surviving neighbour did not mask with this client")  # its server delivered less
+                raise PeerError("a surviving neighbour did not mask with this client")  # it was told another verdict
         self._bitmap = message.survivors
         self._values = partial(self.plan.ring.zeros, 0)  # sent, and never needed again
 
@@ -208,7 +247,7 @@ class PairwiseClient(ClientRound):
     def _consent(self) -> Consent:
         return Consent(self.identity.key.sign(labels.SURVIVORS, self._cohort.survivors_digest(self._bitmap)))
 
-    # 5 REVEAL: against the signatures of t neighbours and of a quorum of witnesses, one share for each client, never
+    # 7 REVEAL: against the signatures of t neighbours and of a quorum of witnesses, one share for each client, never
     # both (round 4).
 
     def _check_consents(self, message: Consents) -> None:
@@ -245,15 +284,10 @@ class PairwiseClient(ClientRound):
         survivors = self._survivors
         alive, dead = sorted(self._held.keys() & survivors), sorted(self._held.keys() - survivors)
         return Reveal(
-            self_shares=tuple(Revealed(v, self._held[v].self_share) for v in alive),
-            key_shares=tuple(Revealed(v, self._held[v].key_share) for v in dead),
+            self_shares=tuple(Revealed(v, share_of(self._held[v], SELF_MASK)) for v in alive),
+            key_shares=tuple(Revealed(v, share_of(self._held[v], MASK_KEY)) for v in dead),
             surplus=self._surplus_seed(self.plan.clients - len(self._survivors), *self._cohort.bound(self._u)),
         )
-
-
-def _unpack(shares: bytes) -> _Held:
-    key_share, self_share = unpack_shares(shares, 2)
-    return _Held(pack_shares(key_share), pack_shares(self_share))
 
 
 # What both sides verify.

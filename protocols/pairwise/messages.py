@@ -9,15 +9,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from protocols.dealing import (
+    Accusations,
+    Complaints,
+    Dealt,
+    Defence,
+    Delivery,
+    Opened,
+    dealing_messages,
+    opened_codec,
+)
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.encoding import MAX_LENGTH
 from secagg.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.merkle import HASH_BYTES, NODE, Node
 from secagg.params import MAX_CLIENTS
-from secagg.seal import OVERHEAD_BYTES
 from secagg.shamir import SHARE_BYTES
 
-BOX_BYTES = 2 * SHARE_BYTES + OVERHEAD_BYTES
+MASK_KEY, SELF_MASK = range(2)
+"""The secrets that each client deals, in this order."""
+
+SECRETS = 2
 MAX_BITMAP = (MAX_CLIENTS + 7) // 8
 
 
@@ -49,26 +61,18 @@ class Introduction:
     proof: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SealedShares:
-    """Shares of two secrets in one box. ``peer`` is the receiver on the way up, the sender on the way down."""
-
-    peer: int
-    box: bytes
+# 2 to 4, the exchange about the shares: see protocols.dealing.
 
 
 @dataclass(frozen=True, slots=True)
-class Dealt:
-    """2, client to server: a box for each neighbour."""
+class Verdict:
+    """4, server to client: whose shares it is to keep (a bitmap over the holders of its own), and with whom it masks.
 
-    boxes: tuple[SealedShares, ...]
+    ``opened`` is what those dealers among them, about whom it complained, have dealt to it.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """2, server to client: the boxes that its neighbours sealed to it."""
-
-    boxes: tuple[SealedShares, ...]
+    dealers: bytes
+    opened: tuple[Opened, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class UploadHeader:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """3, client to server: the masked vector."""
+    """5, client to server: the masked vector."""
 
     header: UploadHeader
     vector: bytes
@@ -91,7 +95,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Survivors:
-    """3, server to client: who is in the sum, and the signed headers of your neighbours among them."""
+    """5, server to client: who is in the sum, and the signed headers of your neighbours among them."""
 
     survivors: bytes
     headers: tuple[UploadHeader, ...]
@@ -99,7 +103,7 @@ class Survivors:
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """4, client to server: a signature on the set of survivors."""
+    """6, client to server: a signature on the set of survivors."""
 
     signature: bytes
 
@@ -112,7 +116,7 @@ class SignedConsent:
 
 @dataclass(frozen=True, slots=True)
 class Consents:
-    """4, server to client: your neighbours' signatures, and as many others as you insist on.
+    """6, server to client: your neighbours' signatures, and as many others as you insist on.
 
     Of the others, in the same order, come their leaves and a proof that these are in the cohort.
     """
@@ -130,7 +134,7 @@ class Revealed:
 
 @dataclass(frozen=True, slots=True)
 class Reveal:
-    """5, client to server: self-mask shares of surviving neighbours, mask-key shares of dead ones.
+    """7, client to server: self-mask shares of surviving neighbours, mask-key shares of dead ones.
 
     ``surplus`` is the seed of its own removable noise beyond what the missing clients make necessary, if there is any.
     """
@@ -157,7 +161,6 @@ _INTRODUCTION = struct(
     neighbours=many(_NEIGHBOUR, MAX_CLIENTS),
     proof=many(NODE, MAX_CLIENTS),
 )
-_BOXES = many(struct(SealedShares, peer=u32, box=fixed(BOX_BYTES)), MAX_CLIENTS)
 _HEADER = struct(
     UploadHeader,
     position=u32,
@@ -169,14 +172,21 @@ _NODES = many(NODE, MAX_CLIENTS)
 _SIGNED = struct(SignedConsent, position=u32, signature=fixed(SIGNATURE_BYTES))
 _REVEALED = many(struct(Revealed, peer=u32, share=fixed(SHARE_BYTES)), MAX_CLIENTS)
 
+_VERDICT = struct(Verdict, dealers=blob(MAX_BITMAP), opened=opened_codec(SECRETS))
+_EXCHANGE = dealing_messages(SECRETS)
+
 TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     1: (Advert, ADVERT),
     2: (Introduction, _INTRODUCTION),
-    3: (Dealt, struct(Dealt, boxes=_BOXES)),
-    4: (Delivery, struct(Delivery, boxes=_BOXES)),
-    5: (Upload, struct(Upload, header=_HEADER, vector=blob(8 * MAX_LENGTH))),
-    6: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), headers=many(_HEADER, MAX_CLIENTS))),
-    7: (Consent, struct(Consent, signature=fixed(SIGNATURE_BYTES))),
-    8: (Consents, struct(Consents, signatures=many(_SIGNED, MAX_CLIENTS), others=_NODES, proof=_NODES)),
-    9: (Reveal, struct(Reveal, self_shares=_REVEALED, key_shares=_REVEALED, surplus=blob(KEY_BYTES))),
+    3: (Dealt, _EXCHANGE[Dealt]),
+    4: (Delivery, _EXCHANGE[Delivery]),
+    5: (Complaints, _EXCHANGE[Complaints]),
+    6: (Accusations, _EXCHANGE[Accusations]),
+    7: (Defence, _EXCHANGE[Defence]),
+    8: (Verdict, _VERDICT),
+    9: (Upload, struct(Upload, header=_HEADER, vector=blob(8 * MAX_LENGTH))),
+    10: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), headers=many(_HEADER, MAX_CLIENTS))),
+    11: (Consent, struct(Consent, signature=fixed(SIGNATURE_BYTES))),
+    12: (Consents, struct(Consents, signatures=many(_SIGNED, MAX_CLIENTS), others=_NODES, proof=_NODES)),
+    13: (Reveal, struct(Reveal, self_shares=_REVEALED, key_shares=_REVEALED, surplus=blob(KEY_BYTES))),
 }

@@ -16,6 +16,7 @@ from secagg.params import (
     Graph,
     GraphParameters,
     check_private,
+    corrupt_neighbours,
 )
 
 PARAMETERS: Codec[GraphParameters] = struct(
@@ -71,8 +72,20 @@ def check_cohort(plan: RoundPlan, policy: Policy, size: int) -> None:
     _check_graph(plan, policy, size, GRINDING_FLOOR)
 
 
+def corrupt_holders(plan: RoundPlan, policy: Policy, size: int) -> int:
+    """How many of the holders of its shares a client has to take for corrupt, and so for liars."""
+    corrupt, degree = min(policy.corrupt_of(plan.clients), size), min(parameters_of(plan).degree, size - 1)
+    if parameters_of(plan).graph is Graph.COMPLETE:
+        return corrupt
+    return corrupt_neighbours(size, corrupt, degree, _security(policy, GRINDING_FLOOR) + 1)
+
+
+def _security(policy: Policy, grinding: int) -> int:
+    return policy.security + (grinding if policy.adversary is Adversary.ACTIVE else 0)
+
+
 def _check_graph(plan: RoundPlan, policy: Policy, size: int, grinding: int) -> None:
-    security = policy.security + (grinding if policy.adversary is Adversary.ACTIVE else 0)
+    security = _security(policy, grinding)
     corrupt, absent = min(policy.corrupt_of(plan.clients), size), plan.clients - size
     gone = max(policy.gone_of(plan.clients) - absent, corrupt)
     check_private(size, corrupt, gone, parameters_of(plan), policy.adversary, security)
@@ -98,8 +111,9 @@ class Cohort:
         """Those of whom enough must sign one set of survivors, so that no other can be signed; on the ring only."""
         return self._graph.witnesses()
 
-    def share_key(self, agreed: bytes, sender: int, receiver: int) -> bytes:
-        return derive(agreed, labels.SHARE_KEY, *self.bound(sender, receiver))
+    def pad_key(self, agreed: bytes, dealer: int, holder: int) -> bytes:
+        """What hides a box on its way from its dealer to its holder."""
+        return derive(agreed, labels.SHARE_KEY, *self.bound(dealer, holder))
 
     def pair_seed(self, agreed: bytes, u: int, v: int) -> bytes:
         """The mask that u and v share; the lower position adds it, the higher subtracts it."""

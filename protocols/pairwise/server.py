@@ -7,48 +7,44 @@ are positions in U1 once U1 is there; u is an uploader, v a holder of its shares
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Set
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dp.secure_sum import SecureSum
-from protocols.cohort import agreed_sum, ascending, check_consent, check_surplus, released, to_bitmap
+from protocols.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
+from protocols.dealing import Complaints, Dealt, Defence, Delivery, Exchange
 from protocols.engines import Engine, add_masks_on
 from protocols.engines.local import HERE
 from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.pairwise.client import advert_leaf, check_advert, check_header
 from protocols.pairwise.messages import (
-    BOX_BYTES,
+    MASK_KEY,
+    SECRETS,
+    SELF_MASK,
     Advert,
     Consent,
     Consents,
-    Dealt,
-    Delivery,
     Introduction,
     Neighbour,
     Reveal,
-    SealedShares,
     SignedConsent,
     Survivors,
     Upload,
     UploadHeader,
+    Verdict,
 )
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO
-from protocols.rebuild import rebuilt_despite_liars
 from protocols.roster import Roster
 from secagg import labels
 from secagg.errors import PeerError, UnblamedError
 from secagg.keys import AgreementKey, digest
 from secagg.merkle import MerkleTree
-from secagg.params import Graph
 from secagg.shamir import reconstruct, unpack_shares
 
 if TYPE_CHECKING:
@@ -58,7 +54,9 @@ if TYPE_CHECKING:
 class PairwiseServer(ServerRound):
     steps = {  # noqa: RUF012  # declared final by the base class
         Phase.ADVERTISE: Step(Advert, "_admit", "_introduce", Phase.SHARE),
-        Phase.SHARE: Step(Dealt, "_take_boxes", "_deliver", Phase.UPLOAD),
+        Phase.SHARE: Step(Dealt, "_take_boxes", "_deliver", Phase.COMPLAIN),
+        Phase.COMPLAIN: Step(Complaints, "_take_complaints", "_accuse", Phase.DEFEND),
+        Phase.DEFEND: Step(Defence, "_take_defence", "_judge", Phase.UPLOAD, optional=True),
         Phase.UPLOAD: Step(Upload, "_add", "_announce_survivors", Phase.CONSENT),
         Phase.CONSENT: Step(Consent, "_take_consent", "_pass_on_consents", Phase.REVEAL, Charge.COMMIT),
         Phase.REVEAL: Step(Reveal, "_take_reveal", "_unmask", Phase.DONE),
@@ -70,16 +68,15 @@ class PairwiseServer(ServerRound):
         self._t, self._q = parameters_of(plan).threshold, parameters_of(plan).quorum
         self._least = max(self._t, plan.min_contributors)
         self._adverts: dict[int, Advert] = {}  # by roster number
-        self._dealt: dict[int, bytes] = {}  # U2: dealer -> its boxes, in the order of its holders
         self._headers: dict[int, UploadHeader] = {}  # U3
         self._masked_with: dict[int, frozenset[int]] = {}
         self._total = plan.ring.zeros(plan.encoding.coordinates)
         self._consents: dict[int, bytes] = {}
-        self._shares: dict[int, _Shares] = {}  # whose secret -> what came of it
+        self._shares: dict[int, dict[int, bytes]] = {}  # whose secret -> holder -> share, t of them
         self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
-        self.outliers: tuple[str, ...] = ()
-        """Holders whose share of some secret did not fit the others', and was done without. That is a fact and no
-        verdict: they lied, or the dealer dealt them another share, or several others lied in a way that fits."""
+        self.excluded: tuple[str, ...] = ()
+        """Who dealt shares and was left out before anybody masked: silent since, or without an answer to a complaint
+        about them. That is a fact and no verdict; who was caught lying is among ``liars``."""
         self.masks_removed = 0
         """Mask streams expanded at the end: what the round cost the server."""
 
@@ -100,8 +97,8 @@ class PairwiseServer(ServerRound):
         self._leaves = [advert_leaf(self._adverts[number]) for number in self._clients]
         self._tree = MerkleTree(self._leaves)
         self._cohort = Cohort(self.plan, self._tree.root, len(self._clients))
-        self._hold_own = parameters_of(self.plan).graph is Graph.COMPLETE
         self._holders = [self._cohort.holders(u) for u in range(len(self._clients))]
+        self._exchange = Exchange(self._cohort, self._holders.__getitem__, self._t, SECRETS)
         self._need(len(self._holders[0]), self._t, "neighbours are there for each client")
         return Sends(self._clients, self._introduction)
 
@@ -114,31 +111,56 @@ class PairwiseServer(ServerRound):
     # 2 SHARE
 
     def _take_boxes(self, number: int, dealt: Dealt) -> None:
-        u = self._positions[number]
-        if [box.peer for box in dealt.boxes] != [v for v in self._holders[u] if v != u]:
-            raise PeerError("shares for others than the neighbours")
-        self._dealt[u] = b"".join([box.box for box in dealt.boxes])
+        self._exchange.take(self._positions[number], dealt)
 
     def _deliver(self) -> Sends:
-        self._need(len(self._dealt), self._least, "clients dealt shares")
-        reached = [u for u in sorted(self._dealt) if len(self._dealers_to(u)) >= self._t]
-        return Sends([self._clients[u] for u in reached], self._delivery)
+        self._need(len(self._exchange.dealers), self._least, "clients dealt shares")
+        return Sends(self._reached(), self._delivery)
 
     def _dealers_to(self, v: int) -> Set[int]:
         """Those of whom v is to hold a share, and with whom it shares a mask."""
-        return self._dealt.keys() & self._holders[v]
+        return self._exchange.dealers & self._holders[v]
+
+    def _reached(self) -> list[int]:
+        """Whom enough have dealt shares to, as numbers in the roster."""
+        return [self._clients[v] for v in sorted(self._exchange.dealers) if len(self._dealers_to(v)) >= self._t]
 
     def _delivery(self, number: int) -> Delivery:
         v = self._positions[number]
-        boxes = []
-        for u in sorted(self._dealers_to(v)):
-            if u != v:
-                before = bisect_left(self._holders[u], v) - (u < v and self._hold_own)  # u has no box for itself
-                at = before * BOX_BYTES
-                boxes.append(SealedShares(u, self._dealt[u][at : at + BOX_BYTES]))
-        return Delivery(tuple(boxes))
+        return Delivery(tuple(self._exchange.delivered(u, v) for u in sorted(self._dealers_to(v)) if u != v))
 
-    # 3 UPLOAD
+    # 3 COMPLAIN
+
+    def _take_complaints(self, number: int, said: Complaints) -> None:
+        v = self._positions[number]
+        self._exchange.complain(v, self.roster.keys[number], self._dealers_to(v), said)
+
+    def _accuse(self) -> Sends:
+        """Who has fallen silent is left out now: nobody has masked with it, so it costs nobody anything."""
+        there = {self._positions[number] for number in self._heard}
+        self._leave_out(self._exchange.dealers - there)
+        accused = [self._clients[u] for u in self._exchange.accused]
+        return Sends(accused, lambda number: self._exchange.accusations(self._positions[number]))
+
+    # 4 DEFEND
+
+    def _take_defence(self, number: int, defence: Defence) -> None:
+        self._exchange.defend(self._positions[number], defence)
+
+    def _judge(self) -> Sends:
+        self._leave_out(self._exchange.undefended)
+        self._need(len(self._exchange.dealers), self._least, "clients dealt shares that hold")
+        return Sends(self._reached(), self._verdict)
+
+    def _leave_out(self, dealers: Set[int]) -> None:
+        self._exchange.leave_out(dealers)
+        self.excluded = tuple(sorted({*self.excluded, *map(self._name, dealers)}))
+
+    def _verdict(self, number: int) -> Verdict:
+        v = self._positions[number]
+        return Verdict(to_bitmap(self._dealers_to(v), self._holders[v]), self._exchange.opened_for(v))
+
+    # 5 UPLOAD
 
     def _add(self, number: int, upload: Upload) -> None:
         u = self._positions[number]
@@ -148,14 +170,14 @@ class PairwiseServer(ServerRound):
         if digest(labels.VECTOR, upload.vector) != upload.header.vector_hash:
             raise PeerError("a vector that is not the signed one")
         if listed != self._dealers_to(u):
-            raise PeerError("masked with others than those whose shares it was sent")
+            raise PeerError("masked with others than those whose shares it was to keep")
         self._total += self.plan.ring.unpack(upload.vector, len(self._total))
         self._headers[u], self._masked_with[u] = upload.header, listed
 
     def _announce_survivors(self) -> Sends:
         survivors = sorted(self._headers)  # U3
         self._need(len(survivors), self._least, "clients uploaded")
-        self._dealt = {}
+        self._exchange.keep_commitments(lambda u: SELF_MASK if u in self._headers else MASK_KEY)
         self._bitmap = to_bitmap(self._headers.keys(), range(self._cohort.size))
         self._agreed = self._cohort.survivors_digest(self._bitmap)
         return Sends([self._clients[u] for u in survivors], self._survivors)
@@ -165,7 +187,7 @@ class PairwiseServer(ServerRound):
         alive = sorted(v for v in self._masked_with[u] if v in self._headers and v != u)
         return Survivors(self._bitmap, tuple(self._headers[v] for v in alive))
 
-    # 4 CONSENT
+    # 6 CONSENT
 
     def _take_consent(self, number: int, consent: Consent) -> None:
         check_consent(self.roster, number, consent.signature, self._agreed)
@@ -199,23 +221,21 @@ class PairwiseServer(ServerRound):
             self._tree.proof(strangers),
         )
 
-    # 5 REVEAL
+    # 7 REVEAL
 
     def _take_reveal(self, number: int, reveal: Reveal) -> None:
         v, survivors = self._positions[number], self._headers.keys()
-        alive, dead = [s.peer for s in reveal.self_shares], [s.peer for s in reveal.key_shares]
-        asked = self._masked_with[v].issuperset((*alive, *dead))  # it may hold fewer: some shares did not open
-        right = all(u in survivors for u in alive) and not any(u in survivors for u in dead)
-        if not (asked and right and ascending(alive) and ascending(dead)):
+        held, revealed = self._masked_with[v], (*reveal.self_shares, *reveal.key_shares)
+        alive, dead = sorted(held & survivors), sorted(held - survivors)
+        if [share.peer for share in revealed] != alive + dead or len(reveal.self_shares) != len(alive):
             raise PeerError("shares of others than asked for")
         check_surplus(self.plan, len(survivors), reveal.surplus)
-        shares = (*reveal.self_shares, *reveal.key_shares)
-        for share in shares:
-            unpack_shares(share.share, 1)
-        for share in shares:
-            collected = self._shares.setdefault(share.peer, _Shares([], bytearray()))
-            collected.holders.append(v)
-            collected.shares.extend(share.share)
+        for share in revealed:
+            self._exchange.check_share(share.peer, v, SELF_MASK if share.peer in survivors else MASK_KEY, share.share)
+        for share in revealed:
+            collected = self._shares.setdefault(share.peer, {})
+            if len(collected) < self._t:
+                collected[v] = share.share
         if reveal.surplus:
             self._surplus[number] = reveal.surplus
 
@@ -246,30 +266,24 @@ class PairwiseServer(ServerRound):
         return NOTHING
 
     def _rebuilt(self, wanted: list[int]) -> dict[int, bytes]:
-        """Self-mask seeds of survivors and mask keys of the dead, all at once, each checked against its advert."""
-        for u in wanted:
-            self._check_enough(u)
-        holders = np.array([self._shares[u].holders[: self._t] for u in wanted]) + 1
-        shares = np.stack([self._shares[u].array()[: self._t] for u in wanted])
-        rebuilt: dict[int, bytes] = {}
-        for u, secret in zip(wanted, reconstruct(holders, shares), strict=True):
-            good = secret is not None and self._is_secret_of(u, secret)
-            rebuilt[u] = secret if secret is not None and good else self._rebuilt_despite_liars(u)
-        return rebuilt
+        """Self-mask seeds of survivors and mask keys of the dead, all at once, each checked against its advert.
 
-    def _check_enough(self, u: int) -> None:
-        """Raise unless t shares of u's secret came.
-
-        If enough of its holders answered and too few shares came all the same, some of them withhold theirs or u dealt
-        them none: all of these are named.
+        Every share is one that its dealer committed to, and those that honest holders accepted are of one polynomial.
+        So where the secret is another than the advertised one, its dealer has dealt another, to all or to liars.
         """
-        came = set(self._shares[u].holders) if u in self._shares else set[int]()
-        spoke = (self._positions[number] for number in self._heard)
-        withheld = {v for v in spoke if u in self._masked_with[v]} - came
-        reason = f"shares came to remove the mask of {self._name(u)}"
-        if len(came) < self._t <= len(came | withheld):
-            raise PeerError(f"{len(came)} {reason}, {self._t} are needed", culprits=map(self._name, (u, *withheld)))
-        self._need(len(came), self._t, reason)
+        for u in wanted:
+            self._need(len(self._shares.get(u, ())), self._t, f"shares came to remove the mask of {self._name(u)}")
+        holders = np.array([list(self._shares[u]) for u in wanted]) + 1
+        shares = np.stack([unpack_shares(b"".join(self._shares[u].values()), self._t) for u in wanted])
+        rebuilt, false = dict[int, bytes](), list[int]()
+        for u, secret in zip(wanted, reconstruct(holders, shares), strict=True):
+            if secret is not None and self._is_secret_of(u, secret):
+                rebuilt[u] = secret
+            else:
+                false.append(u)
+        if false:
+            raise PeerError("shares of another secret than the advertised one", culprits=map(self._name, false))
+        return rebuilt
 
     def _is_secret_of(self, u: int, secret: bytes) -> bool:
         advert = self._adverts[self._clients[u]]
@@ -277,33 +291,5 @@ class PairwiseServer(ServerRound):
             return digest(labels.SELF_COMMITMENT, secret) == advert.commitment
         return AgreementKey(secret).public == advert.mask_key
 
-    def _rebuilt_despite_liars(self, u: int) -> bytes:
-        """Shares beyond t show which of them do not fit; those are done without.
-
-        If there is no secret in them, all who could have caused it are named: the dealer and every holder that
-        answered. This server passed the boxes on as they came.
-        """
-        holders = self._shares[u].holders
-        found = rebuilt_despite_liars(
-            holders, self._shares[u].array(), self._t, lambda secret: self._is_secret_of(u, secret)
-        )
-        if found is not None:
-            secret, outliers = found
-            self.outliers = tuple(sorted({*self.outliers, *map(self._name, outliers)}))
-            return secret
-        suspects = [u, *holders]  # enough liars can make it look like a lie of the dealer, and the dealer too
-        raise PeerError("shares that do not give the secret", culprits=map(self._name, suspects))
-
     def _name(self, u: int) -> str:
         return self.roster.names[self._clients[u]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Shares:
-    """The shares of one secret in the order in which they came, without an object for each."""
-
-    holders: list[int]
-    shares: bytearray
-
-    def array(self) -> NDArray[np.uint32]:
-        return unpack_shares(bytes(self.shares), len(self.holders))
