@@ -43,9 +43,7 @@ class Life:
     """One client in one honest round, which dies and is restarted over the same journal. A corrupt neighbour may
     complain about it: then it says one thing more."""
 
-    def __init__(
-        self, protocol: str, reopen: Callable[[], Journal] | None = None, *, accused: bool = False
-    ) -> None:
+    def __init__(self, protocol: str, reopen: Callable[[], Journal] | None = None, *, accused: bool = False) -> None:
         self.evil = small(protocol, policy=wary(protocol))
         self.script = ["advert", "introduction", "delivery", *["accusations"] * accused, "verdict", "survivors"]
         self.script.append("consents")
@@ -141,7 +139,9 @@ def test_restart_between_any_two_messages(
     assert life.client.done
     assert life.said == unbroken(protocol, accused)
 
-    life = Life(protocol, MemoryJournal, accused=accused)  # without its journal it is another client, which knows nothing of the round
+    life = Life(
+        protocol, MemoryJournal, accused=accused
+    )  # without its journal it is another client, which knows nothing of the round
     life.live(step)
     assert life.restart() not in life.said
 

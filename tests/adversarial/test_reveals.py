@@ -94,7 +94,9 @@ def test_a_share_of_the_silent_among_those_of_the_living(protocol: str, monkeypa
     switch_off(monkeypatch, PairwiseServer, "_take_reveal", "len(reveal.self_shares) != len(alive)")
     with pytest.raises(PeerError, match="shares of others than asked for"):  # the order, too, is that of the kinds
         hand_in()
-    switch_off(monkeypatch, PairwiseServer, "_take_reveal", "[share.peer for share in revealed] != alive + dead or False")
+    switch_off(
+        monkeypatch, PairwiseServer, "_take_reveal", "[share.peer for share in revealed] != alive + dead or False"
+    )
     hand_in()
 
 

@@ -497,8 +497,6 @@ def test_nobodys_message() -> None:
         round_.server.receive("mallory", b"")
 
 
-
-
 # Wrong shares, and too few.
 
 
