@@ -26,6 +26,7 @@ import numpy as np
 from dp.calibrate import evaluate
 from dp.noise import Family, NoiseSpec
 from protocols import dealing, registry
+from protocols.dealing import COMMITMENT_BYTES
 from protocols.machine import Client, ServerRound
 from protocols.pairwise import messages as pairwise
 from protocols.plan import RoundPlan
@@ -34,7 +35,6 @@ from protocols.private_sum import PrivateSums
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve
 from protocols.wire import HEADER_BYTES
-from protocols.dealing import COMMITMENT_BYTES
 from secagg.codec import positive, text, u32, u64
 from secagg.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
 from secagg.encoding import Encoding
@@ -242,7 +242,8 @@ def samples() -> list[object]:
 
 
 _LENGTH_AT = {
-    "Introduction": 40, "Dealt": 0, "Delivery": 0, "Complaints": 0, "Accusations": 0, "Defence": 0, "Verdict": 0, "Upload": 4, "Survivors": 0, "Consents": 0, "Reveal": 0,
+    "Introduction": 40, "Dealt": 0, "Delivery": 0, "Complaints": 0, "Accusations": 0, "Defence": 0, "Verdict": 0,
+    "Upload": 4, "Survivors": 0, "Consents": 0, "Reveal": 0,
 }  # fmt: skip
 """Where in the body the first announced length stands."""
 
@@ -341,7 +342,8 @@ def noised_sums(protocol: str) -> list[dict[str, Any]]:
 _FLIPS = {
     "secagg": {
         "Advert": -1, "Introduction": HEADER_BYTES, "Dealt": HEADER_BYTES + 7, "Delivery": HEADER_BYTES + 4,
-        "Complaints": -1, "Accusations": -1, "Defence": HEADER_BYTES + 4, "Verdict": HEADER_BYTES + 4, "Upload": -1, "Survivors": -1, "Consent": -1, "Consents": HEADER_BYTES + 8, "Reveal": HEADER_BYTES + 4,
+        "Complaints": -1, "Accusations": -1, "Defence": HEADER_BYTES + 4, "Verdict": HEADER_BYTES + 4,
+        "Upload": -1, "Survivors": -1, "Consent": -1, "Consents": HEADER_BYTES + 8, "Reveal": HEADER_BYTES + 4,
     },
     "oneshot": {
         "Join": -1, "Committee": HEADER_BYTES + 4, "Upload": -1, "Delivery": HEADER_BYTES + 4,
