@@ -10,6 +10,7 @@ import pytest
 from protocols import dealing as dealing_module
 from protocols.cohort import to_bitmap
 from protocols.dealing import Accusations, Complaint, Opened, complaint
+from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Verdict
 from protocols.pairwise.rules import Cohort
@@ -69,7 +70,7 @@ def test_boxes_damaged_to_have_shares_opened(protocol: str, monkeypatch: pytest.
             damage(evil := dealt(protocol), few)
         assert not evil.defences
 
-    switch_off(monkeypatch, dealing_module, "check_complaint", ANOTHER_BOX)
+    switch_off(monkeypatch, client_module, "check_complaint", ANOTHER_BOX)
     evil = dealt(protocol)
     with pytest.raises(PolicyError, match="neighbours complain, and at most 3 can be lying"):
         damage(evil, honest)
