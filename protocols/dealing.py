@@ -309,6 +309,11 @@ class Exchange:
         """Who was accused and has not answered."""
         return self._complaints.keys() - self._opened.keys()
 
+    @property
+    def answered(self) -> list[tuple[int, int]]:
+        """(dealer, holder) of each complaint that was answered with what fits."""
+        return [(dealer, holder) for dealer, points in sorted(self._opened.items()) for holder in sorted(points)]
+
     def opened_for(self, holder: int) -> tuple[Opened, ...]:
         return tuple(
             Opened(dealer, points[holder]) for dealer, points in sorted(self._opened.items()) if holder in points
