@@ -51,7 +51,7 @@ from secagg.keys import SIGNATURE_BYTES, SigningKey, digest, transcript, verify
 from secagg.merkle import HASH_BYTES
 from secagg.params import MAX_CLIENTS
 from secagg.prg import Rng
-from secagg.shamir import SHARE_BYTES
+from secagg.shamir import SHARE_BYTES, unpack_shares
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -328,7 +328,11 @@ class Exchange:
             self._rows[dealer] = table[:, at : at + COMMITMENT_BYTES].tobytes()
 
     def check_share(self, dealer: int, holder: int, secret: int, share: bytes) -> None:
-        """Of those commitments that were kept: one hash tells a wrong share. A dealer's own is not checked."""
+        """Of those commitments that were kept: one hash tells a wrong share. A dealer's own is compared with none.
+
+        Liars can commit to what is no share at all, and no honest holder reveals that.
+        """
+        unpack_shares(share, 1)
         if dealer == holder:
             return
         at = self._place(dealer, holder) * COMMITMENT_BYTES
