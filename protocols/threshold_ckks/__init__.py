@@ -64,10 +64,10 @@ Cost
 Deviations from the papers
     - Only missing clients' parts are rebuilt, for one signed (ciphertext, missing set) per round. Nobody's partial
       decryption is weighted with Lagrange coefficients: two of those for one ciphertext give away the part.
-    - Parts of the key are committed to before any is shown: the last to speak would choose the sum. (Whoever is left out
-      or silent after that has chosen between no more keys than by falling silent before it shows its part.)
-    - Shares are dealt verifiably, complained about and answered for (Atapoor, Baghery, Cozzo and Pedersen 2023, with hashes
-      for commitments), where the papers trust each dealer.
+    - Parts of the key are committed to before any is shown: the last to speak would choose the sum. (Who gets itself
+      left out after that has chosen between no more keys than who shows none after it has seen the others'.)
+    - Shares are dealt verifiably, complained about and answered for (Atapoor, Baghery, Cozzo and Pedersen 2023, with
+      hashes for commitments), where the papers trust each dealer.
     - Errors are multiplied, not messages (as in BGV): the values are exact integers, and nothing approximate is shown.
     - A new key each round instead of one for many: two messages more, and no counter that could be rolled back.
 """
