@@ -28,18 +28,19 @@ import pytest
 
 from protocols import registry
 from protocols.cohort import to_bitmap
+from protocols.dealing import Dealt, Delivered, Delivery, Exchange, share_of
 from protocols.machine import SERVER, Client
 from protocols.pairwise.client import advert_leaf
 from protocols.pairwise.messages import (
+    MASK_KEY,
+    SECRETS,
+    SELF_MASK,
     Advert,
     Consent,
     Consents,
-    Dealt,
-    Delivery,
     Introduction,
     Neighbour,
     Reveal,
-    SealedShares,
     SignedConsent,
     Survivors,
     Upload,
@@ -52,14 +53,14 @@ from protocols.roster import Identity, Roster
 from protocols.simulate import Envelope
 from secagg import labels, merkle
 from secagg.encoding import Encoding
-from secagg.keys import AgreementKey, transcript
+from secagg.dealing import elements, unpadded, width
+from secagg.keys import AgreementKey
 from secagg.masking import add_masks
 from secagg.merkle import NODE, MerkleTree, Node
 from secagg.params import Adversary, Graph, GraphParameters
 from secagg.prg import Prg
 from secagg.ring import Words
-from secagg.seal import open_box, seal
-from secagg.shamir import PRIME, SHARE_BYTES, pack_shares, reconstruct, unpack_shares
+from secagg.shamir import PRIME, pack_shares, reconstruct, unpack_shares
 
 LENGTH = 7
 _leaf = cache(advert_leaf)
@@ -206,7 +207,7 @@ class Evil:
             for u in self.corrupt
         }
         self.adverts: dict[int, Advert] = {}
-        self.boxes: dict[int, dict[int, bytes]] = {}  # receiver -> sender -> box
+        self.boxes: dict[int, dict[int, Delivered]] = {}  # holder -> dealer -> box, as an honest server passes it on
         self.headers: dict[int, UploadHeader] = {}
         self.vectors: dict[int, bytes] = {}
         self.self_shares: dict[int, dict[int, bytes]] = {}  # whose -> holder -> share
@@ -280,15 +281,17 @@ class Evil:
             self.keep_boxes(u, self.tell(u, self.introduction(u)))
 
     def keep_boxes(self, u: int, dealt: Dealt) -> None:
-        self.intercept(u, dealt)
-        for box in dealt.boxes:
-            self.boxes.setdefault(box.peer, {})[u] = box.box
+        exchange = Exchange(self.cohort, self.cohort.holders, self.t, SECRETS)
+        exchange.take(u, dealt)
+        for v in self.others(u):
+            self.boxes.setdefault(v, {})[u] = exchange.delivered(u, v)
+        self.intercept(u)
 
     def delivery(self, u: int, senders: Iterable[int] | None = None) -> Delivery:
         """The boxes for u, from all who dealt or only from ``senders``."""
         boxes = self.boxes.get(u, {})
         chosen = boxes.keys() if senders is None else boxes.keys() & set(senders)
-        return Delivery(tuple(SealedShares(v, boxes[v]) for v in sorted(chosen)))
+        return Delivery(tuple(boxes[v] for v in sorted(chosen)))
 
     def upload(
         self, who: Iterable[int] | None = None, *, senders: Callable[[int], Iterable[int] | None] = lambda u: None
@@ -342,22 +345,15 @@ class Evil:
         for share in reveal.key_shares:
             self.key_shares.setdefault(share.peer, {})[v] = share.share
 
-    def intercept(self, u: int, dealt: Dealt) -> None:
+    def intercept(self, u: int) -> None:
         """What u dealt to the corrupt, the server has: both kinds of share."""
-        for box in dealt.boxes:
-            if (puppet := self.puppet(box.peer)) is not None:
+        for v in self.others(u):
+            if (puppet := self.puppet(v)) is not None:
                 agreed = puppet.round._seal_key.agree(self.leaves[u].seal_key)
-                associated = transcript(labels.SHARE, *self.cohort.bound(u, box.peer))
-                shares = open_box(self.cohort.share_key(agreed, u, box.peer), box.box, associated)
-                key_share, self_share = unpack_shares(shares, 2)
-                self.key_shares.setdefault(u, {})[box.peer] = pack_shares(key_share)
-                self.self_shares.setdefault(u, {})[box.peer] = pack_shares(self_share)
-
-    def forged_box(self, v: int, u: int, shares: bytes = bytes(2 * SHARE_BYTES)) -> SealedShares:
-        """A box to u that the corrupt v has sealed itself, with what it likes in it."""
-        puppet = self.puppets[self.leaves[v].client]
-        key = self.cohort.share_key(puppet.round._seal_key.agree(self.leaves[u].seal_key), v, u)
-        return SealedShares(v, seal(key, shares, transcript(labels.SHARE, *self.cohort.bound(v, u)), os.urandom))
+                [row] = elements(self.boxes[v][u].points, width(SECRETS))
+                points = unpadded(row, self.cohort.pad_key(agreed, u, v)).astype("<u4").tobytes()
+                self.key_shares.setdefault(u, {})[v] = share_of(points, MASK_KEY)
+                self.self_shares.setdefault(u, {})[v] = share_of(points, SELF_MASK)
 
     # What can be had from the loot.
 
