@@ -28,7 +28,19 @@ import pytest
 
 from protocols import registry
 from protocols.cohort import to_bitmap
-from protocols.dealing import Dealt, Delivered, Delivery, Exchange, share_of
+from protocols.dealing import (
+    Accusations,
+    Complaints,
+    Dealing,
+    Dealt,
+    Defence,
+    Delivered,
+    Delivery,
+    Exchange,
+    Opened,
+    opened,
+    share_of,
+)
 from protocols.machine import SERVER, Client
 from protocols.pairwise.client import advert_leaf
 from protocols.pairwise.messages import (
@@ -45,6 +57,7 @@ from protocols.pairwise.messages import (
     Survivors,
     Upload,
     UploadHeader,
+    Verdict,
 )
 from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
@@ -53,7 +66,6 @@ from protocols.roster import Identity, Roster
 from protocols.simulate import Envelope
 from secagg import labels, merkle
 from secagg.encoding import Encoding
-from secagg.dealing import elements, unpadded, width
 from secagg.keys import AgreementKey
 from secagg.masking import add_masks
 from secagg.merkle import NODE, MerkleTree, Node
@@ -93,17 +105,6 @@ def switch_off(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, condition
         made,
     )
     monkeypatch.setattr(owner, name, made[function.__name__])
-
-
-def journal_by_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Number answers in the order in which they are given, and not by the phase that they answer: then the journal
-    takes a second one."""
-    journaled = Client._journaled
-
-    def by_count(self: Client, current: Any, _step: int, *said: Any) -> bytes:
-        return journaled(self, current, len(self._answered), *said)
-
-    monkeypatch.setattr(Client, "_journaled", by_count)
 
 
 def share_of_another(holders: Sequence[int], v: int, share: bytes, more: int = 1) -> bytes:
@@ -161,6 +162,8 @@ class Puppet:
 
     def hear(self, message: object) -> object:
         step = self.round.steps[self.round.phase]
+        if step.optional and not isinstance(message, step.hears):
+            step = self.round.steps[step.then]
         getattr(self.round, step.check)(message)
         self.round.phase = step.then
         return getattr(self.round, step.reply)()
@@ -207,7 +210,9 @@ class Evil:
             for u in self.corrupt
         }
         self.adverts: dict[int, Advert] = {}
-        self.boxes: dict[int, dict[int, Delivered]] = {}  # holder -> dealer -> box, as an honest server passes it on
+        self.boxes: dict[int, dict[int, Delivered]] = {}  # holder -> dealer -> box
+        self.complaints: dict[int, Complaints] = {}
+        self.defences: dict[int, Defence] = {}
         self.headers: dict[int, UploadHeader] = {}
         self.vectors: dict[int, bytes] = {}
         self.self_shares: dict[int, dict[int, bytes]] = {}  # whose -> holder -> share
@@ -281,7 +286,7 @@ class Evil:
             self.keep_boxes(u, self.tell(u, self.introduction(u)))
 
     def keep_boxes(self, u: int, dealt: Dealt) -> None:
-        exchange = Exchange(self.cohort, self.cohort.holders, self.t, SECRETS)
+        exchange = Exchange(self.cohort, self.holders, self.t, SECRETS)
         exchange.take(u, dealt)
         for v in self.others(u):
             self.boxes.setdefault(v, {})[u] = exchange.delivered(u, v)
@@ -293,11 +298,53 @@ class Evil:
         chosen = boxes.keys() if senders is None else boxes.keys() & set(senders)
         return Delivery(tuple(boxes[v] for v in sorted(chosen)))
 
-    def upload(
+    def complain(
         self, who: Iterable[int] | None = None, *, senders: Callable[[int], Iterable[int] | None] = lambda u: None
     ) -> None:
         for u in self.members if who is None else who:
-            self.keep_upload(u, self.tell(u, self.delivery(u, senders(u))))
+            self.complaints[u] = self.tell(u, self.delivery(u, senders(u)))
+
+    def accusations(self, u: int) -> Accusations:
+        """All that others say about u's boxes."""
+        return Accusations(
+            tuple(
+                replace(said, peer=v)
+                for v in sorted(self.complaints)
+                for said in self.complaints[v].complaints
+                if said.peer == u
+            )
+        )
+
+    def accuse(self, u: int, accusations: Accusations) -> Defence:
+        """What u opens; the server keeps it."""
+        defence: Defence = self.tell(u, accusations)
+        self.defences[u] = defence
+        for one in defence.opened:
+            self.keep_points(u, one.peer, one.points)
+        return defence
+
+    def opened_for(self, u: int) -> tuple[Opened, ...]:
+        return tuple(
+            Opened(dealer, one.points)
+            for dealer, defence in sorted(self.defences.items())
+            for one in defence.opened
+            if one.peer == u
+        )
+
+    def verdict(self, u: int, senders: Iterable[int] | None = None) -> Verdict:
+        """u is to keep the shares of all who dealt to it, or of ``senders`` among them."""
+        boxes = self.boxes.get(u, {})
+        chosen = {*boxes} if senders is None else boxes.keys() & set(senders)
+        return Verdict(to_bitmap(chosen | {u}, self.holders(u)), self.opened_for(u))
+
+    def upload(
+        self, who: Iterable[int] | None = None, *, senders: Callable[[int], Iterable[int] | None] = lambda u: None
+    ) -> None:
+        """Boxes and the verdict on them for each; both speak of all dealers, or of ``senders``."""
+        for u in self.members if who is None else who:
+            if u not in self.complaints:
+                self.complain([u], senders=senders)
+            self.keep_upload(u, self.tell(u, self.verdict(u, senders(u))))
 
     def keep_upload(self, u: int, upload: Upload) -> None:
         self.headers[u], self.vectors[u] = upload.header, upload.vector
@@ -345,15 +392,27 @@ class Evil:
         for share in reveal.key_shares:
             self.key_shares.setdefault(share.peer, {})[v] = share.share
 
+    def keep_points(self, dealer: int, holder: int, points: bytes) -> None:
+        self.key_shares.setdefault(dealer, {})[holder] = share_of(points, MASK_KEY)
+        self.self_shares.setdefault(dealer, {})[holder] = share_of(points, SELF_MASK)
+
     def intercept(self, u: int) -> None:
         """What u dealt to the corrupt, the server has: both kinds of share."""
         for v in self.others(u):
-            if (puppet := self.puppet(v)) is not None:
-                agreed = puppet.round._seal_key.agree(self.leaves[u].seal_key)
-                [row] = elements(self.boxes[v][u].points, width(SECRETS))
-                points = unpadded(row, self.cohort.pad_key(agreed, u, v)).astype("<u4").tobytes()
-                self.key_shares.setdefault(u, {})[v] = share_of(points, MASK_KEY)
-                self.self_shares.setdefault(u, {})[v] = share_of(points, SELF_MASK)
+            if self.puppet(v) is not None:
+                found = opened(self.cohort, v, [self.boxes[v][u]], SECRETS, lambda _: self.pad_key(v, u, u, v))
+                for points in found.values():
+                    self.keep_points(u, v, points)
+
+    def pad_key(self, corrupt: int, peer: int, dealer: int, holder: int) -> bytes:
+        """What is between a corrupt client and a peer, one of whom deals and the other holds."""
+        puppet = self.puppets[self.leaves[corrupt].client]
+        return self.cohort.pad_key(puppet.round._seal_key.agree(self.leaves[peer].seal_key), dealer, holder)
+
+    def forged_box(self, v: int, u: int, secrets: Sequence[bytes] = (bytes(32), bytes(32))) -> Delivered:
+        """A good box to u that the corrupt v has dealt to nobody else, of what secrets it likes."""
+        dealing = Dealing(self.cohort, v, [u], self.t, secrets, os.urandom, lambda _: self.pad_key(v, u, v, u))
+        return dealing.delivered(u)
 
     # What can be had from the loot.
 
