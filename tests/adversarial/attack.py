@@ -30,6 +30,7 @@ from protocols import registry
 from protocols.cohort import to_bitmap
 from protocols.dealing import (
     Accusations,
+    Complaint,
     Complaints,
     Dealing,
     Dealt,
@@ -38,6 +39,7 @@ from protocols.dealing import (
     Delivery,
     Exchange,
     Opened,
+    complaint,
     opened,
     share_of,
 )
@@ -105,6 +107,17 @@ def switch_off(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, condition
         made,
     )
     monkeypatch.setattr(owner, name, made[function.__name__])
+
+
+def journal_by_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Number an answer when it is written, and not when its request comes in: then the journal takes one of each thread
+    that asks."""
+    journaled = Client._journaled
+
+    def by_count(self: Client, current: Any, _step: int, *said: Any) -> bytes:
+        return journaled(self, current, len(self._answered), *said)
+
+    monkeypatch.setattr(Client, "_journaled", by_count)
 
 
 def share_of_another(holders: Sequence[int], v: int, share: bytes, more: int = 1) -> bytes:
@@ -315,6 +328,11 @@ class Evil:
             )
         )
 
+    def false_complaint(self, v: int, u: int) -> Complaint:
+        """The corrupt v's, about u's box to it, as the server shows it to u."""
+        key = self.identities[self.name(self.leaves[v].client)].key
+        return replace(complaint(key, self.cohort, v, self.boxes[v][u]), peer=v)
+
     def accuse(self, u: int, accusations: Accusations) -> Defence:
         """What u opens; the server keeps it."""
         defence: Defence = self.tell(u, accusations)
@@ -414,6 +432,10 @@ class Evil:
         dealing = Dealing(self.cohort, v, [u], self.t, secrets, os.urandom, lambda _: self.pad_key(v, u, v, u))
         return dealing.delivered(u)
 
+    def deal_falsely(self, u: int, dealers: Iterable[int]) -> None:
+        """Good boxes for u from these corrupt clients, and from nobody else."""
+        self.boxes[u] = {v: self.forged_box(v, u) for v in dealers}
+
     # What can be had from the loot.
 
     def self_secret(self, u: int) -> bytes:
@@ -507,6 +529,12 @@ def small(protocol: str, **options: Any) -> Evil:
         return make(protocol, **{"clients": 10, "corrupt": (7, 8, 9), "parameters": parameters} | options)
     parameters = GraphParameters(Graph.RING, 8, 6)
     return make(protocol, **{"clients": 16, "corrupt": (13, 14, 15), "parameters": parameters} | options)
+
+
+def wary(protocol: str) -> Policy:
+    """Of clients that hold 3 of their neighbours for corrupt in the usual scene, and so put up with 3 complaints."""
+    corrupt = "0.3" if protocol == "secagg" else "0.1875"
+    return Policy(min_contributors=2, corrupt=corrupt, dropout=0, adversary=Adversary.CURIOUS, security=1)
 
 
 BOTH = pytest.mark.parametrize("protocol", ["secagg", "secagg+"])

@@ -29,7 +29,6 @@ from protocols.machine import SERVER, Client
 from protocols.pairwise.client import advert_leaf
 from protocols.pairwise.messages import (
     MASK_KEY,
-    SECRETS,
     SELF_MASK,
     Advert,
     Introduction,
@@ -42,8 +41,7 @@ from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from protocols.simulate import Envelope
 from secagg import labels
-from secagg.dealing import elements, unpadded, width
-from secagg.errors import DecodeError
+from secagg.dealing import unpadded
 from secagg.keys import AgreementKey, digest
 from secagg.masking import add_masks
 from secagg.merkle import MerkleTree
@@ -284,11 +282,8 @@ class _Transcript:
         if mine not in keys and theirs not in keys:
             return b""
         agreed = keys[mine].agree(theirs) if mine in keys else keys[theirs].agree(mine)
-        try:
-            [row] = elements(points, width(SECRETS))
-        except DecodeError:
-            return b""
-        return unpadded(row, self.cohort.pad_key(agreed, dealer, holder)).astype("<u4").tobytes()
+        words = np.frombuffer(points, "<u4")[None]
+        return unpadded(words, [self.cohort.pad_key(agreed, dealer, holder)]).astype("<u4").tobytes()
 
     def unblinded(self, secrets: frozenset[bytes]) -> set[str]:
         """Of whom all that a holder was dealt is known at so many places that nothing is blinded any more."""

@@ -29,10 +29,9 @@ from protocols.cohort import from_bitmap
 from protocols.dealing import Dealt, Defence, share_of
 from protocols.oneshot.messages import Answer
 from protocols.oneshot.rules import least_contributors
-from protocols.pairwise.messages import MASK_KEY, SECRETS, SELF_MASK, Reveal, Upload
+from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Reveal, Upload
 from protocols.pairwise.rules import parameters_of
-from secagg.dealing import elements, unpadded, width
-from secagg.errors import DecodeError
+from secagg.dealing import unpadded
 from secagg.field import PRIME
 from secagg.keys import AgreementKey
 from secagg.masking import add_masks
@@ -170,11 +169,8 @@ class _PairwiseView:
                 if advert is None or advert.seal_key not in seals:
                     continue
                 key = m._cohort.pad_key(self.agreed(seals[advert.seal_key], m._seal_key.public), m._u, holder)
-                try:
-                    [row] = elements(box.points, width(SECRETS))
-                except DecodeError:
-                    continue
-                found[m._cohort.root, m._u, holder] = unpadded(row, key).astype("<u4").tobytes()
+                words = np.frombuffer(box.points, "<u4")[None]
+                found[m._cohort.root, m._u, holder] = unpadded(words, [key]).astype("<u4").tobytes()
         for name, defence in self.record.from_clients(Defence):
             if (m := self.machines.get(name)) is not None:
                 found |= {(m._cohort.root, m._u, one.peer): one.points for one in defence.opened}

@@ -27,8 +27,8 @@ from protocols.dealing import (
     Defence,
     Opened,
     _challenge,
-    _commitments,
     abscissas,
+    commitments,
     complaint,
 )
 from protocols.oneshot import messages as oneshot
@@ -203,8 +203,8 @@ def dealt_otherwise(liar: Liar, alter: Callable[[Points], None], secrets: list[b
     liar.dealt = {v: row.astype("<u4").tobytes() for v, row in points.items()}
     boxes = tuple(
         Box(
-            padded(points[v], machine._pad_key(u, v)).astype("<u4").tobytes(),
-            _commitments(cohort, u, v, liar.dealt[v], pairwise.SECRETS),
+            padded(points[v][None], [machine._pad_key(u, v)]).astype("<u4").tobytes(),
+            commitments(cohort, u, v, liar.dealt[v], pairwise.SECRETS),
         )
         for v in holders
         if v != u

@@ -121,9 +121,11 @@ def check_end(deployment: Deployment, record: Record, faults: Faults) -> None:
         declared = isinstance(failed, PeerError | ThresholdError)
         insist(declared, "a round ends with a sum, too few, or somebody named:", type(failed).__name__, failed)
         if isinstance(failed, PeerError) and pairwise:  # whatever was damaged or said came to light before
-            spent = {name for name, move in deployment.liars.items() if CLIENT_MOVES[move].spends}
             insist(bool(culprits), "a round that ends by a lie names somebody:", failed)
-            insist(spent >= set(culprits), "nobody is blamed who is honest:", spent, failed)
+            insist(lying >= set(culprits), "nobody is blamed who is honest:", failed)
+            spent = {name for name, move in deployment.liars.items() if CLIENT_MOVES[move].spends}
+            only = spent >= set(culprits) or len(away) > deployment.may_miss
+            insist(only, "a budget is spent for nothing only by another secret than the advertised one:", failed)
         elif isinstance(failed, PeerError):
             insist(bool(suspects & set(culprits)), "nobody is blamed who is honest:", suspects, failed)
         else:

@@ -24,11 +24,10 @@ from protocols.dealing import Delivery as PairwiseDelivery
 from protocols.journal import Journal, SqliteJournal
 from protocols.machine import Client
 from protocols.oneshot.messages import HEADER, Delivery
-from protocols.pairwise.messages import SECRETS
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from secagg.dealing import elements, unpadded, width
+from secagg.dealing import unpadded
 from secagg.errors import SecAggError
 from secagg.prg import Prg
 from tests.journals import KeptJournal
@@ -285,9 +284,8 @@ class Liar:
         machine = self.machine
         self.boxes = {box.peer: box for box in delivery.boxes}
         for dealer in [u for u in machine._doubted if machine._neighbours[u].client in self.friends]:
-            [row] = elements(machine._doubted.pop(dealer).points, width(SECRETS))
-            points = unpadded(row, machine._pad_key(dealer, machine._u)).astype("<u4").tobytes()
-            machine._held[dealer] = points
+            words = np.frombuffer(machine._doubted.pop(dealer).points, "<u4")[None]
+            machine._held[dealer] = unpadded(words, [machine._pad_key(dealer, machine._u)]).astype("<u4").tobytes()
 
     def unasked(self) -> list[bytes]:
         """What it says in a phase in which nothing was asked of it."""
