@@ -28,22 +28,38 @@ import pytest
 
 from protocols import registry
 from protocols.cohort import to_bitmap
+from protocols.dealing import (
+    Accusations,
+    Complaint,
+    Complaints,
+    Dealing,
+    Dealt,
+    Defence,
+    Delivered,
+    Delivery,
+    Exchange,
+    Opened,
+    complaint,
+    opened,
+    share_of,
+)
 from protocols.machine import SERVER, Client
 from protocols.pairwise.client import advert_leaf
 from protocols.pairwise.messages import (
+    MASK_KEY,
+    SECRETS,
+    SELF_MASK,
     Advert,
     Consent,
     Consents,
-    Dealt,
-    Delivery,
     Introduction,
     Neighbour,
     Reveal,
-    SealedShares,
     SignedConsent,
     Survivors,
     Upload,
     UploadHeader,
+    Verdict,
 )
 from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
@@ -52,14 +68,13 @@ from protocols.roster import Identity, Roster
 from protocols.simulate import Envelope
 from secagg import labels, merkle
 from secagg.encoding import Encoding
-from secagg.keys import AgreementKey, transcript
+from secagg.keys import AgreementKey
 from secagg.masking import add_masks
 from secagg.merkle import NODE, MerkleTree, Node
 from secagg.params import Adversary, Graph, GraphParameters
 from secagg.prg import Prg
 from secagg.ring import Words
-from secagg.seal import open_box, seal
-from secagg.shamir import PRIME, SHARE_BYTES, pack_shares, reconstruct, unpack_shares
+from secagg.shamir import PRIME, pack_shares, reconstruct, unpack_shares
 
 LENGTH = 7
 _leaf = cache(advert_leaf)
@@ -95,8 +110,8 @@ def switch_off(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, condition
 
 
 def journal_by_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Number answers in the order in which they are given, and not by the phase that they answer: then the journal
-    takes a second one."""
+    """Number an answer when it is written, and not when its request comes in: then the journal takes one of each thread
+    that asks."""
     journaled = Client._journaled
 
     def by_count(self: Client, current: Any, _step: int, *said: Any) -> bytes:
@@ -160,6 +175,8 @@ class Puppet:
 
     def hear(self, message: object) -> object:
         step = self.round.steps[self.round.phase]
+        if step.optional and not isinstance(message, step.hears):
+            step = self.round.steps[step.then]
         getattr(self.round, step.check)(message)
         self.round.phase = step.then
         return getattr(self.round, step.reply)()
@@ -206,7 +223,9 @@ class Evil:
             for u in self.corrupt
         }
         self.adverts: dict[int, Advert] = {}
-        self.boxes: dict[int, dict[int, bytes]] = {}  # receiver -> sender -> box
+        self.boxes: dict[int, dict[int, Delivered]] = {}  # holder -> dealer -> box
+        self.complaints: dict[int, Complaints] = {}
+        self.defences: dict[int, Defence] = {}
         self.headers: dict[int, UploadHeader] = {}
         self.vectors: dict[int, bytes] = {}
         self.self_shares: dict[int, dict[int, bytes]] = {}  # whose -> holder -> share
@@ -280,21 +299,70 @@ class Evil:
             self.keep_boxes(u, self.tell(u, self.introduction(u)))
 
     def keep_boxes(self, u: int, dealt: Dealt) -> None:
-        self.intercept(u, dealt)
-        for box in dealt.boxes:
-            self.boxes.setdefault(box.peer, {})[u] = box.box
+        exchange = Exchange(self.cohort, self.holders, self.t, SECRETS)
+        exchange.take(u, dealt)
+        for v in self.others(u):
+            self.boxes.setdefault(v, {})[u] = exchange.delivered(u, v)
+        self.intercept(u)
 
     def delivery(self, u: int, senders: Iterable[int] | None = None) -> Delivery:
         """The boxes for u, from all who dealt or only from ``senders``."""
         boxes = self.boxes.get(u, {})
         chosen = boxes.keys() if senders is None else boxes.keys() & set(senders)
-        return Delivery(tuple(SealedShares(v, boxes[v]) for v in sorted(chosen)))
+        return Delivery(tuple(boxes[v] for v in sorted(chosen)))
+
+    def complain(
+        self, who: Iterable[int] | None = None, *, senders: Callable[[int], Iterable[int] | None] = lambda u: None
+    ) -> None:
+        for u in self.members if who is None else who:
+            self.complaints[u] = self.tell(u, self.delivery(u, senders(u)))
+
+    def accusations(self, u: int) -> Accusations:
+        """All that others say about u's boxes."""
+        return Accusations(
+            tuple(
+                replace(said, peer=v)
+                for v in sorted(self.complaints)
+                for said in self.complaints[v].complaints
+                if said.peer == u
+            )
+        )
+
+    def false_complaint(self, v: int, u: int) -> Complaint:
+        """The corrupt v's, about u's box to it, as the server shows it to u."""
+        key = self.identities[self.name(self.leaves[v].client)].key
+        return replace(complaint(key, self.cohort, v, self.boxes[v][u]), peer=v)
+
+    def accuse(self, u: int, accusations: Accusations) -> Defence:
+        """What u opens; the server keeps it."""
+        defence: Defence = self.tell(u, accusations)
+        self.defences[u] = defence
+        for one in defence.opened:
+            self.keep_points(u, one.peer, one.points)
+        return defence
+
+    def opened_for(self, u: int) -> tuple[Opened, ...]:
+        return tuple(
+            Opened(dealer, one.points)
+            for dealer, defence in sorted(self.defences.items())
+            for one in defence.opened
+            if one.peer == u
+        )
+
+    def verdict(self, u: int, senders: Iterable[int] | None = None) -> Verdict:
+        """u is to keep the shares of all who dealt to it, or of ``senders`` among them."""
+        boxes = self.boxes.get(u, {})
+        chosen = {*boxes} if senders is None else boxes.keys() & set(senders)
+        return Verdict(to_bitmap(chosen | {u}, self.holders(u)), self.opened_for(u))
 
     def upload(
         self, who: Iterable[int] | None = None, *, senders: Callable[[int], Iterable[int] | None] = lambda u: None
     ) -> None:
+        """Boxes and the verdict on them for each; both speak of all dealers, or of ``senders``."""
         for u in self.members if who is None else who:
-            self.keep_upload(u, self.tell(u, self.delivery(u, senders(u))))
+            if u not in self.complaints:
+                self.complain([u], senders=senders)
+            self.keep_upload(u, self.tell(u, self.verdict(u, senders(u))))
 
     def keep_upload(self, u: int, upload: Upload) -> None:
         self.headers[u], self.vectors[u] = upload.header, upload.vector
@@ -342,22 +410,31 @@ class Evil:
         for share in reveal.key_shares:
             self.key_shares.setdefault(share.peer, {})[v] = share.share
 
-    def intercept(self, u: int, dealt: Dealt) -> None:
-        """What u dealt to the corrupt, the server has: both kinds of share."""
-        for box in dealt.boxes:
-            if (puppet := self.puppet(box.peer)) is not None:
-                agreed = puppet.round._seal_key.agree(self.leaves[u].seal_key)
-                associated = transcript(labels.SHARE, *self.cohort.bound(u, box.peer))
-                shares = open_box(self.cohort.share_key(agreed, u, box.peer), box.box, associated)
-                key_share, self_share = unpack_shares(shares, 2)
-                self.key_shares.setdefault(u, {})[box.peer] = pack_shares(key_share)
-                self.self_shares.setdefault(u, {})[box.peer] = pack_shares(self_share)
+    def keep_points(self, dealer: int, holder: int, points: bytes) -> None:
+        self.key_shares.setdefault(dealer, {})[holder] = share_of(points, MASK_KEY)
+        self.self_shares.setdefault(dealer, {})[holder] = share_of(points, SELF_MASK)
 
-    def forged_box(self, v: int, u: int, shares: bytes = bytes(2 * SHARE_BYTES)) -> SealedShares:
-        """A box to u that the corrupt v has sealed itself, with what it likes in it."""
-        puppet = self.puppets[self.leaves[v].client]
-        key = self.cohort.share_key(puppet.round._seal_key.agree(self.leaves[u].seal_key), v, u)
-        return SealedShares(v, seal(key, shares, transcript(labels.SHARE, *self.cohort.bound(v, u)), os.urandom))
+    def intercept(self, u: int) -> None:
+        """What u dealt to the corrupt, the server has: both kinds of share."""
+        for v in self.others(u):
+            if self.puppet(v) is not None:
+                found = opened(self.cohort, v, [self.boxes[v][u]], SECRETS, lambda _: self.pad_key(v, u, u, v))
+                for points in found.values():
+                    self.keep_points(u, v, points)
+
+    def pad_key(self, corrupt: int, peer: int, dealer: int, holder: int) -> bytes:
+        """What is between a corrupt client and a peer, one of whom deals and the other holds."""
+        puppet = self.puppets[self.leaves[corrupt].client]
+        return self.cohort.pad_key(puppet.round._seal_key.agree(self.leaves[peer].seal_key), dealer, holder)
+
+    def forged_box(self, v: int, u: int, secrets: Sequence[bytes] = (bytes(32), bytes(32))) -> Delivered:
+        """A good box to u that the corrupt v has dealt to nobody else, of what secrets it likes."""
+        dealing = Dealing(self.cohort, v, [u], self.t, secrets, os.urandom, lambda _: self.pad_key(v, u, v, u))
+        return dealing.delivered(u)
+
+    def deal_falsely(self, u: int, dealers: Iterable[int]) -> None:
+        """Good boxes for u from these corrupt clients, and from nobody else."""
+        self.boxes[u] = {v: self.forged_box(v, u) for v in dealers}
 
     # What can be had from the loot.
 
@@ -452,6 +529,12 @@ def small(protocol: str, **options: Any) -> Evil:
         return make(protocol, **{"clients": 10, "corrupt": (7, 8, 9), "parameters": parameters} | options)
     parameters = GraphParameters(Graph.RING, 8, 6)
     return make(protocol, **{"clients": 16, "corrupt": (13, 14, 15), "parameters": parameters} | options)
+
+
+def wary(protocol: str) -> Policy:
+    """Of clients that hold 3 of their neighbours for corrupt in the usual scene, and so put up with 3 complaints."""
+    corrupt = "0.3" if protocol == "secagg" else "0.1875"
+    return Policy(min_contributors=2, corrupt=corrupt, dropout=0, adversary=Adversary.CURIOUS, security=1)
 
 
 BOTH = pytest.mark.parametrize("protocol", ["secagg", "secagg+"])
