@@ -320,6 +320,7 @@ class Client:
         request = sha256(frame).digest()
         if request in self._answered:
             return self._said_before(current.plan, self._answered.index(request))
+        number = len(self._answered)
         try:
             step = _checked_step(current, frame)
         except (DecodeError, PeerError) as error:
@@ -329,7 +330,7 @@ class Client:
             self._check_uncharged(current.plan)
         elif step.charge is Charge.COMMIT:
             self._commit(current)
-        answer = self._journaled(current, len(self._answered), frame, getattr(current, step.reply)(), b"")
+        answer = self._journaled(current, number, frame, getattr(current, step.reply)(), b"")
         if step.charge is Charge.RESERVE:
             self._reserve(current.plan)
         current.phase, self._unsafe = step.then, False
@@ -385,8 +386,9 @@ class Client:
                 self._round = None
 
     def _journaled(self, current: ClientRound, step: int, request: bytes, reply: object, secret: bytes) -> bytes:
-        """The reply, once it is on disk. ``step`` counts the answers, and the journal takes each number once: of two
-        copies of this client, which know the same of the round, only one answers."""
+        """The reply, once it is on disk. ``step`` counts the answers before the request was looked at, and the journal
+        takes each number once: of two copies of this client, or two threads, that know the same of the round, only one
+        answers."""
         plan = current.plan
         frame = registry.find(plan.protocol).messages.encode(plan, reply)
         record = _RECORD.encode(_Record(request, frame, secret))
