@@ -1,9 +1,9 @@
 """What can a server of a pairwise protocol compute? Its whole view as linear equations, solved.
 
 Every upload that the server saw is an equation over Z_{2^m}: the client's input plus or minus some mask streams. The
-oracle first finds out which streams the server knows, by doing what the server would do: it opens boxes with the keys
-of corrupt clients, interpolates all shares that it saw, and keeps what fits an advertised key or commitment. Then it
-eliminates the streams that stay unknown (random and independent to anybody without their seeds) and looks at what is
+oracle first finds out which streams the server knows, by doing what the server would do: it takes the pads of corrupt
+clients off their boxes, interpolates all shares that it saw, there, in defences and in reveals, and keeps what fits an
+advertised key or commitment. Then it eliminates the streams that stay unknown (random and independent to anybody without their seeds) and looks at what is
 left. An honest round leaves one combination: the sum over all honest survivors.
 
 Nothing is taken on trust. Which streams an upload holds is *measured*, with the secrets of all its clients at hand: a
@@ -13,7 +13,7 @@ used to decide what the server knows.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,19 +24,27 @@ from numpy.typing import NDArray
 
 from protocols import registry
 from protocols.cohort import from_bitmap
+from protocols.dealing import Dealt, Defence, share_of
 from protocols.machine import SERVER, Client
 from protocols.pairwise.client import advert_leaf
-from protocols.pairwise.messages import Advert, Dealt, Introduction, Reveal, Survivors, Upload
+from protocols.pairwise.messages import (
+    MASK_KEY,
+    SELF_MASK,
+    Advert,
+    Introduction,
+    Reveal,
+    Survivors,
+    Upload,
+)
 from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from protocols.simulate import Envelope
 from secagg import labels
-from secagg.errors import PeerError
-from secagg.keys import AgreementKey, digest, transcript
+from secagg.dealing import unpadded
+from secagg.keys import AgreementKey, digest
 from secagg.masking import add_masks
 from secagg.merkle import MerkleTree
-from secagg.seal import open_box
 from secagg.shamir import reconstruct, unpack_shares
 
 # A mask matrix of honest clients has entries 0, 1, -1, at most 50 of them in a row for the cohorts tested here. By
@@ -105,17 +113,20 @@ class Verdict:
     """Further combinations that exist only modulo a power of two (they would give away low bits)."""
     known: frozenset[str]
     """The streams that the server can expand."""
+    unblinded: frozenset[str]
+    """Honest dealers whose blinding values are known at t abscissas: what they have shown of their dealing then says
+    something about both secrets."""
 
     @property
     def safe(self) -> bool:
-        return not self.leaks and not self.torsion
+        return not self.leaks and not self.torsion and not self.unblinded
 
 
 def judge(rounds: Sequence[Round], corrupt: Iterable[str] = ()) -> Verdict:
     """Everything that the server can compute from the views of some rounds and the secrets of the corrupt clients."""
     insiders = frozenset(corrupt)
     transcripts = [_Transcript(one) for one in rounds]
-    known = _learn(transcripts, [one.secrets[name] for one in rounds for name in insiders & one.secrets.keys()])
+    known, secrets = _learn(transcripts, [one.secrets[name] for one in rounds for name in insiders & one.secrets.keys()])
     everything = {
         seed: label
         for transcript_ in transcripts
@@ -138,7 +149,9 @@ def judge(rounds: Sequence[Round], corrupt: Iterable[str] = ()) -> Verdict:
     masks_only = [row[:width] for row in matrix]
     torsion = len(_reduced(masks_only, PRIME)) - len(_reduced(masks_only, 2))
     leaks = tuple(one for one in computable if one.coefficients not in allowed)
-    return Verdict(computable, leaks, torsion, frozenset(everything[seed] for seed in known & everything.keys()))
+    unblinded = frozenset(name for transcript_ in transcripts for name in transcript_.unblinded(secrets)) - insiders
+    seen = frozenset(everything[seed] for seed in known & everything.keys())
+    return Verdict(computable, leaks, torsion, seen, unblinded)
 
 
 def _signed(symbols: Sequence[Symbol], row: Sequence[int]) -> Iterable[tuple[Symbol, int]]:
@@ -172,13 +185,17 @@ def _reduced(matrix: Sequence[Sequence[int]], prime: int) -> list[list[int]]:
 # What the server knows.
 
 
-def _learn(transcripts: Sequence[_Transcript], given: Iterable[frozenset[bytes]]) -> frozenset[bytes]:
-    """Seeds of all streams that the server can expand. Shares give secrets, keys open boxes, boxes hold shares ..."""
+def _learn(
+    transcripts: Sequence[_Transcript], given: Iterable[frozenset[bytes]]
+) -> tuple[frozenset[bytes], frozenset[bytes]]:
+    """Seeds of all streams that the server can expand, and the secrets from which. Shares give secrets, keys open boxes,
+    boxes hold shares ..."""
     secrets = frozenset(chain.from_iterable(given))
     while True:
         more = secrets.union(*[transcript_.rebuilt(secrets) for transcript_ in transcripts])
         if more == secrets:
-            return frozenset(chain.from_iterable(transcript_.streams(secrets) for transcript_ in transcripts))
+            seeds = frozenset(chain.from_iterable(transcript_.streams(secrets) for transcript_ in transcripts))
+            return seeds, secrets
         secrets = more
 
 
@@ -203,6 +220,7 @@ class _Transcript:
             )
         self.cohort = Cohort(self.plan, root, len(self.adverts))
         self.dealt = [(at[number], m) for number, m in heard if isinstance(m, Dealt)]
+        self.defences = [(at[number], m) for number, m in heard if isinstance(m, Defence)]
         self.uploads = [(at[number], m) for number, m in heard if isinstance(m, Upload)]
         self.reveals = [(at[number], m) for number, m in heard if isinstance(m, Reveal)]
         self.announced = {m.survivors for m in said if isinstance(m, Survivors)}
@@ -240,25 +258,37 @@ class _Transcript:
             for kind, revealed in (("self", reveal.self_shares), ("key", reveal.key_shares)):
                 for one in revealed:
                     pools[one.peer, kind][holder] = one.share
-        keys = {key.public: key for key in map(AgreementKey, sorted(secrets))}
-        for u, dealt in self.dealt:
-            for box in dealt.boxes:
-                opened = self._opened(keys, u, box.peer, box.box)
-                if opened:
-                    half = len(opened) // 2
-                    pools[u, "key"][box.peer], pools[u, "self"][box.peer] = opened[:half], opened[half:]
+        for (u, holder), points in self._points(secrets).items():
+            pools[u, "key"][holder] = share_of(points, MASK_KEY)
+            pools[u, "self"][holder] = share_of(points, SELF_MASK)
         return pools
 
-    def _opened(self, keys: Mapping[bytes, AgreementKey], sender: int, receiver: int, box: bytes) -> bytes:
-        mine, theirs = self.adverts[sender].seal_key, self.adverts[receiver].seal_key
+    def _points(self, secrets: frozenset[bytes]) -> Mapping[tuple[int, int], bytes]:
+        """(dealer, holder) -> what it dealt to it, both shares and the blinding values: in boxes whose pad is known, and
+        in the clear."""
+        keys = {key.public: key for key in map(AgreementKey, sorted(secrets))}
+        found = {}
+        for u, dealt in self.dealt:
+            others = [v for v in self.cohort.holders(u) if v != u]
+            for holder, box in zip(others, dealt.boxes, strict=False):
+                if points := self._unpadded(keys, u, holder, box.points):
+                    found[u, holder] = points
+        for u, defence in self.defences:
+            found |= {(u, one.peer): one.points for one in defence.opened}
+        return found
+
+    def _unpadded(self, keys: Mapping[bytes, AgreementKey], dealer: int, holder: int, points: bytes) -> bytes:
+        mine, theirs = self.adverts[dealer].seal_key, self.adverts[holder].seal_key
         if mine not in keys and theirs not in keys:
             return b""
         agreed = keys[mine].agree(theirs) if mine in keys else keys[theirs].agree(mine)
-        associated = transcript(labels.SHARE, *self.cohort.bound(sender, receiver))
-        try:
-            return open_box(self.cohort.share_key(agreed, sender, receiver), box, associated)
-        except PeerError:
-            return b""
+        words = np.frombuffer(points, "<u4")[None]
+        return unpadded(words, [self.cohort.pad_key(agreed, dealer, holder)]).astype("<u4").tobytes()
+
+    def unblinded(self, secrets: frozenset[bytes]) -> set[str]:
+        """Of whom all that a holder was dealt is known at so many places that nothing is blinded any more."""
+        places = Counter(u for u, _ in self._points(secrets))
+        return {self.name(u) for u, count in places.items() if count >= parameters_of(self.plan).threshold}
 
     def _interpolated(self, u: int, shares: Mapping[int, bytes]) -> bytes | None:
         """Through all shares, however few: that finds secrets shared with a threshold lower than the plan's, too.

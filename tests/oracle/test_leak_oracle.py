@@ -12,11 +12,12 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from protocols.cohort import from_bitmap
+from protocols.cohort import from_bitmap, to_bitmap
+from protocols.dealing import share_of
 from protocols.machine import Client, Sends
 from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient, check_header
-from protocols.pairwise.messages import Delivery, Reveal, Revealed, Upload
+from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Reveal, Revealed, Upload, Verdict as Ruling
 from protocols.pairwise.rules import Cohort
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
@@ -118,7 +119,7 @@ def test_an_honest_round_gives_the_sum_and_nothing_else(protocol: str, n: int, p
     verdict = judge([one], insiders)
     assert verdict.safe
     assert not here.aborted
-    out = gone if phase in ("advertise", "share", "upload", "late") else []
+    out = [] if phase in (None, "consent", "reveal") else gone
     honest = [name for name in here.names if name not in out and name not in insiders]
     assert verdict.computable == (total(honest),)  # the oracle is not blind
 
@@ -203,8 +204,8 @@ def test_with_both_shares_revealed_everybody_is_bare(monkeypatch: pytest.MonkeyP
     def reveal_all(self: PairwiseClient) -> Reveal:
         shares = sorted(self._held.items())
         return Reveal(
-            self_shares=tuple(Revealed(v, held.self_share) for v, held in shares),
-            key_shares=tuple(Revealed(v, held.key_share) for v, held in shares),
+            self_shares=tuple(Revealed(v, share_of(points, SELF_MASK)) for v, points in shares),
+            key_shares=tuple(Revealed(v, share_of(points, MASK_KEY)) for v, points in shares),
             surplus=b"",
         )
 
@@ -248,10 +249,10 @@ def test_with_the_same_keys_in_two_rounds_a_dropout_is_bare_in_the_next(monkeypa
 
 
 class CuttingServer(PairwiseServer):
-    """Cuts the ring at two gaps: claims to those on one side that those on the other never shared keys.
+    """Cuts the ring at two gaps: tells those on one side to keep no shares of those on the other.
 
-    Ring order: two dead, nine on the near side, two dead, the rest on the far side. Far clients get all boxes, so that
-    they hold shares of near clients; near clients mask only among themselves and with the dead.
+    Ring order: two dead, nine on the near side, two dead, the rest on the far side. Far clients keep all shares, also
+    those of near clients; near clients mask only among themselves and with the dead.
     """
 
     near: frozenset[int]
@@ -263,11 +264,11 @@ class CuttingServer(PairwiseServer):
         self.dead, self.near = frozenset(order[:2] + order[11:13]), frozenset(order[2:11])
         return sends
 
-    def _delivery(self, number: int) -> Delivery:
-        delivery, v = super()._delivery(number), self._positions[number]
+    def _verdict(self, number: int) -> Ruling:
+        v = self._positions[number]
         if v not in self.near:
-            return delivery
-        return Delivery(tuple(box for box in delivery.boxes if box.peer in self.near | self.dead))
+            return super()._verdict(number)
+        return Ruling(to_bitmap(self._dealers_to(v) & (self.near | self.dead), self._holders[v]), ())
 
     def _add(self, number: int, upload: Upload) -> None:
         u = self._positions[number]
@@ -302,7 +303,7 @@ def test_the_ring_cannot_be_cut_because_masking_is_mutual() -> None:
 def test_without_mutual_masking_the_ring_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twelve had to be in the sum; the server gets a sum of nine."""
     mutual = (
-        "not self._partners >= set(alive)",
+        "not self._held.keys() >= set(alive)",
         "[header.position for header in message.headers] != alive",
         "self._u not in check_header(self._cohort, self.roster, client, self._t, header)",
     )

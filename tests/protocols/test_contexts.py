@@ -81,7 +81,7 @@ BOUND: dict[str, tuple[str, Callable[[RoundPlan, bytes], Any], Callable[..., byt
         ((ONE, OTHER), POSITIONS[0], (labels.CKKS_KEY, labels.CKKS_UPLOAD)),
     ),
     "ckks survivors": ("ckks", ckks, CkksCohort.survivors_digest, ((FULL, PART),)),
-    "threshold box": ("threshold_ckks", threshold, ThresholdCohort.box_key, ((ONE, OTHER), *POSITIONS)),
+    "threshold box": ("threshold_ckks", threshold, ThresholdCohort.pad_key, ((ONE, OTHER), *POSITIONS)),
     "threshold joint key": ("threshold_ckks", threshold, ThresholdCohort.joint_digest, ((FULL, PART), (ONE, OTHER))),
     "threshold survivors": ("threshold_ckks", threshold, ThresholdCohort.survivors_digest, ((FULL, PART),)),
     "threshold sum": (

@@ -26,11 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--protocol", choices=registry.names())
     parser.add_argument("--liar", choices=["nobody", "client", "server"])
     parser.add_argument("--move")
+    parser.add_argument("--planned", action="store_true", help="n = 20 to 60, and all liars that the plan allows for")
     parser.add_argument("--replay", type=int, metavar="SEED", help="play one seed and say what happened")
     parser.add_argument("--json", action="store_true", help="the figures as one JSON object")
     options = parser.parse_args(arguments)
     liar = "" if options.liar == "nobody" else options.liar
-    narrowed = Narrowed(options.protocol, liar, options.move)
+    narrowed = Narrowed(options.protocol, liar, options.move, options.planned)
     if options.replay is not None:
         return replay(options.replay, narrowed)
     return campaign(options.seed, options.rounds, options.jobs, narrowed, options.json)
@@ -91,6 +92,7 @@ def again(seed: int, narrowed: Narrowed) -> str:
     words += [f"--protocol {narrowed.protocol}"] if narrowed.protocol else []
     words += [f"--liar {narrowed.liar or 'nobody'}"] if narrowed.liar is not None else []
     words += [f"--move {narrowed.move}"] if narrowed.move else []
+    words += ["--planned"] if narrowed.planned else []
     return " ".join(words)
 
 
@@ -118,7 +120,8 @@ def trace(result: Result) -> list[str]:
     lines.append(f"  {plan.parameters}")
     lines.append(f"  {plan.encoding}")
     lines.append(f"  noise {plan.noise}; up to {d.may_miss} may be missing")
-    lines.append(f"  liar: {d.liar or 'nobody'} {', '.join(d.moves)}; corrupt: {', '.join(d.corrupt) or 'nobody'}")
+    lies = [*d.moves, *(f"{name} {move}" for name, move in d.liars.items())]
+    lines.append(f"  liar: {d.liar or 'nobody'} {', '.join(lies)}; corrupt: {', '.join(d.corrupt) or 'nobody'}")
     lines.append(
         f"  refusing: {dict(d.refusing)}; own budgets: {sorted(d.books)}; journals in files: {sorted(d.durable)}"
     )

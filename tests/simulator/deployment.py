@@ -67,9 +67,11 @@ class Deployment:
     policy: Policy
     rounds: int
     liar: str
-    """"" for nobody, "server", or a client's name."""
+    """"" for nobody, "server" or "client"."""
     moves: tuple[str, ...]
-    """What the liar does."""
+    """What the lying server does."""
+    liars: Mapping[str, str]
+    """Lying client -> what it does."""
     corrupt: tuple[str, ...]
     """Clients whose secrets the server has."""
     may_miss: int
@@ -84,6 +86,8 @@ class Deployment:
     """The server's budget is not enough for any round."""
     without: frozenset[str] = frozenset()
     """Faults that do not happen, of ``KINDS``."""
+    planned: bool = False
+    """Never more are missing or lie than the plan allows for."""
 
     @property
     def phases(self) -> list[str]:
@@ -109,10 +113,10 @@ class Deployment:
     def faults(self, round_: int) -> Faults:
         """Mostly as many missing as are allowed for, or fewer; now and then more."""
         draw = self.draw("faults", round_)
-        names = [name for name in self.roster.names if name not in self.refusing and name != self.liar]
-        most = max(self.may_miss - len(self.refusing) - (self.liar in self.roster.names), 0)
+        names = [name for name in self.roster.names if name not in self.refusing and name not in self.liars]
+        most = max(self.may_miss - len(self.refusing) - len(self.liars), 0)
         wanted = draw.choice([0, 0, draw.randint(0, most), most, most])
-        if draw.random() < 0.06:
+        if draw.random() < 0.06 and not self.planned:
             wanted += draw.randint(1, 3)
         lost = draw.sample(names, min(wanted, len(names)))
         silent, garbled, garbled_down = dict[str, str](), set[tuple[str, str]](), set[tuple[str, str]]()
@@ -155,6 +159,8 @@ class Narrowed:
     liar: str | None = None
     """"" for nobody, "server" or "client"."""
     move: str | None = None
+    planned: bool = False
+    """20 to 60 clients, of whom as many lie as the plan allows for, each in its own way; others are silent."""
     noisy: bool | None = None
     length: int | None = None
     without: frozenset[str] = frozenset()
@@ -167,40 +173,43 @@ def deployed(seed: int, narrowed: Narrowed = Narrowed()) -> Deployment:  # froze
 
     draw = Random(seed)
     drawn = draw.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+    if narrowed.planned:
+        drawn = draw.choice(PAIRWISE)
     protocol, move = narrowed.protocol or drawn, narrowed.move
     kind = draw.choices(["", "server", "client"], [40, 35, 25])[0]
     kind = kind if narrowed.liar is None else narrowed.liar
+    kind = "client" if narrowed.planned else kind
     terms = _terms(draw, protocol, kind, narrowed)
     plan, policy = terms.plan, terms.policy
     roster, identities = people(plan.clients)
     corrupt: tuple[str, ...] = ()
     if kind != "client" and terms.corrupt:
         corrupt = tuple(sorted(draw.sample(roster.names, draw.randint(0, terms.corrupt))))
-    who, moves = "", tuple[str, ...]()
+    liars, moves = dict[str, str](), tuple[str, ...]()
     if kind == "server":
         known = server_moves(protocol)
         moves = tuple(draw.sample(sorted(known), draw.choices([1, 2], [3, 1])[0])) if move is None else (move,)
-        who = "server"
     elif kind == "client":
         known = [name for name, one in CLIENT_MOVES.items() if protocol in one.protocols]
-        moves = (draw.choice(known) if move is None else move,)
-        who = draw.choice(roster.names)
+        for _ in range(terms.corrupt if narrowed.planned else 1):
+            one = draw.choice(known) if move is None else move
+            liars[draw.choice([name for name in roster.names if name not in liars])] = one
     refusing = dict[str, str]()
-    room = terms.may_miss - (kind == "client")
+    room = terms.may_miss - len(liars)
     if kind != "server" and room > 0 and draw.random() < 0.15:
         reasons = ["other protocol", "more contributors", "another roster", *(["poor"] if plan.noise else ["noise"])]
-        honest = [name for name in roster.names if name != who and name not in corrupt]
+        honest = [name for name in roster.names if name not in liars and name not in corrupt]
         refusing[draw.choice(honest)] = draw.choice(reasons)
     rounds = draw.choices([1, 2, 3], [60, 28, 12])[0] if "earlier_round" not in moves else draw.choice([2, 3])
     books, strapped = frozenset[str](), False
     if plan.noise is not None:
-        others = [name for name in roster.names if name not in (*refusing, *corrupt, who)]
+        others = [name for name in roster.names if name not in (*refusing, *corrupt, *liars)]
         books = frozenset(draw.sample(others, min(draw.choice([0, 0, 1, 2]), len(others))))
         strapped = kind != "server" and draw.random() < 0.08
     durable = frozenset(draw.sample(roster.names, 1)) if draw.random() < 0.08 else frozenset[str]()
     return Deployment(
-        seed, plan, roster, identities, policy, rounds, who, moves, corrupt, terms.may_miss, refusing, durable, books,
-        strapped, narrowed.without,
+        seed, plan, roster, identities, policy, rounds, kind, moves, liars, corrupt, terms.may_miss, refusing, durable,
+        books, strapped, narrowed.without, narrowed.planned,
     )  # fmt: skip
 
 
@@ -228,21 +237,29 @@ def _drawn_terms(draw: Random, protocol: str, liar: str, narrowed: Narrowed) -> 
     if protocol == "secagg+" and liar == "server":  # what can be cut is large
         weights = [5, 25, 45, 25, 0.4]
     low, high = draw.choices([(3, 6), (5, 9), (8, 13), (14, 24), (40, 60)], weights)[0]
+    if narrowed.planned:
+        low, high = 20, 60
     n = draw.randint(low, high)
     roster, _ = people(n)
     ring = protocol == "secagg+" and n >= 6 and draw.random() < 0.7
     corrupt, dropout = draw.choice(["0", "0.1", "0.2", "0.3"]), draw.choice(["0", "0.1", "0.2", "0.3", "0.4"])
-    if liar == "client" or (liar == "server" and draw.random() < 0.5):
+    if narrowed.planned:
+        corrupt = draw.choice(["0.05", "0.1", "0.15", "0.2"])
+    elif liar == "client" or (liar == "server" and draw.random() < 0.5):
         corrupt = f"{draw.choice([1, 1, max(n // 5, 1)])}/{n}"  # whoever lies is among those feared
     adversary = Adversary.CURIOUS if liar != "server" and draw.random() < 0.25 else Adversary.ACTIVE
     bad, gone = floor(Fraction(corrupt) * n), floor(Fraction(dropout) * n)
     if ring:
         bad, degree = min(bad, 2), draw.choice(range(4, min(n - 1, draw.choice([5, 10])) + 1, 2))
+        if narrowed.planned:
+            degree = draw.choice(range(10, min(n - 1, 30), 2))
         threshold = draw.randint(degree // 2 + bad + 1, max(degree // 2 + bad + 1, degree - 1))
         quorum = (n + bad) // 2 + 1
         gone = min(gone, degree - threshold, n - quorum)
         if threshold > degree or gone < 0:
             raise UsageError("no such ring")
+    if narrowed.planned and not 1 <= bad <= gone:
+        raise UsageError("liars are among those who may be missing")
     if liar == "client" and not gone and draw.random() < 0.8:
         raise UsageError("a liar must be missed by nobody, or whatever it does may end the round")
     least = draw.randint(min(bad + 2, n - gone), n - gone)
@@ -283,7 +300,7 @@ def _drawn_terms(draw: Random, protocol: str, liar: str, narrowed: Narrowed) -> 
     if ring:
         parameters = GraphParameters(Graph.RING, degree, threshold, n, quorum)
         plan = replace(plan, protocol="secagg+", parameters=parameters)
-        lax = replace(policy, corrupt="0", dropout="0", adversary=Adversary.CURIOUS, security=1)
+        lax = replace(policy, corrupt=f"{bad}/{n}", dropout="0", adversary=Adversary.CURIOUS)
         return _Terms(plan, lax, bad, gone)
     registry.find(protocol).check_policy(plan, policy)
     return _Terms(plan, policy, bad, gone)

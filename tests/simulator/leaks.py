@@ -2,7 +2,9 @@
 
 Pairwise rounds. Each upload is an input plus or minus streams. Which ones is *measured*: input (noise included) and the
 streams that its header lists must give the very words of the upload, or the round fails here. A stream is known if its
-seed follows from secrets that the server can rebuild: shares are opened, interpolated and compared, as a server would.
+seed follows from secrets that the server can rebuild: shares are opened, interpolated and compared, as a server would:
+those in boxes of corrupt holders, in defences and in reveals. Commitments and the z_j are public and give nothing, as
+long as fewer than t holders' blinding values are known, which is asked for.
 What is left is a graph: each unknown pair stream stands in at most two uploads, with opposite signs, so a linear
 combination without unknown streams is one with equal coefficients on whole connected components, and none on those in
 which a self-mask or a one-sided pair mask is unknown. The matrix is that of a directed graph: totally unimodular, hence
@@ -16,7 +18,7 @@ not its subject.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,17 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.cohort import from_bitmap
+from protocols.dealing import Dealt, Defence, share_of
 from protocols.oneshot.messages import Answer
 from protocols.oneshot.rules import least_contributors
-from protocols.pairwise.messages import Dealt, Reveal, Upload
+from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Reveal, Upload
 from protocols.pairwise.rules import parameters_of
-from secagg import labels
-from secagg.errors import PeerError
+from secagg.dealing import unpadded
 from secagg.field import PRIME
-from secagg.keys import AgreementKey, transcript
+from secagg.keys import AgreementKey
 from secagg.masking import add_masks
 from secagg.packed import _lagrange
-from secagg.seal import open_box
 from secagg.shamir import reconstruct, unpack_shares
 from tests.simulator.parties import Record, insist
 
@@ -108,10 +109,21 @@ def check_pairwise(record: Record, corrupt: Iterable[Any], memory: Memory) -> bo
         insist(len(signed) >= needed, "enough have signed a set that is revealed for:", len(signed), "of", needed)
         inside = {name for name, m in honest.items() if hasattr(m, "_cohort") and m._cohort.root == root}
         allowed = frozenset(name for name in inside if honest[name]._u in survivors)
+    check_opened(record, corrupt)
     sums = pairwise_sums(record, corrupt, memory)
     for one in sums:
         insist(one == allowed, "the server can compute a sum over", sorted(one), "not over", sorted(allowed or ()))
     return bool(sums)
+
+
+def check_opened(record: Record, corrupt: Iterable[Any]) -> None:
+    """What an honest dealer opens, it dealt to somebody corrupt."""
+    open_already = {m.identity.name for m in corrupt}
+    for name, defence in record.from_clients(Defence):
+        if record.honest(name):
+            m = record.machines[name]
+            holders = {m.roster.names[m._neighbours[one.peer].client] for one in defence.opened}
+            insist(holders <= open_already, "an honest dealer opens only boxes of corrupt holders:", name, sorted(holders))
 
 
 class _PairwiseView:
@@ -133,22 +145,9 @@ class _PairwiseView:
 
     def _pools(self) -> Mapping[Pool, Mapping[int, bytes]]:
         pools: dict[Pool, dict[int, bytes]] = defaultdict(dict)
-        seals = {m._seal_key.public: m._seal_key for m in self._corrupt}
-        for name, dealt in self.record.from_clients(Dealt):
-            if (m := self.machines.get(name)) is None or not seals:
-                continue
-            cohort, u = m._cohort, m._u
-            for box in dealt.boxes:
-                advert = m._neighbours.get(box.peer)
-                if advert is not None and advert.seal_key in seals:
-                    key = cohort.share_key(self.agreed(seals[advert.seal_key], m._seal_key.public), u, box.peer)
-                    try:
-                        shares = open_box(key, box.box, transcript(labels.SHARE, *cohort.bound(u, box.peer)))
-                    except PeerError:
-                        continue
-                    half = len(shares) // 2
-                    pools[cohort.root, u, "key"][box.peer] = shares[:half]
-                    pools[cohort.root, u, "self"][box.peer] = shares[half:]
+        for (root, u, holder), points in self._points().items():
+            pools[root, u, "key"][holder] = share_of(points, MASK_KEY)
+            pools[root, u, "self"][holder] = share_of(points, SELF_MASK)
         for name, reveal in self.record.from_clients(Reveal):
             if (m := self.machines.get(name)) is None:
                 continue
@@ -157,8 +156,32 @@ class _PairwiseView:
                     pools[m._cohort.root, one.peer, kind][m._u] = one.share
         return pools
 
+    def _points(self) -> Mapping[tuple[bytes, int, int], bytes]:
+        """(root, dealer, holder) -> all that it dealt to it, where that is known: both shares and the blinding values."""
+        seals = {m._seal_key.public: m._seal_key for m in self._corrupt}
+        found = dict[tuple[bytes, int, int], bytes]()
+        for name, dealt in self.record.from_clients(Dealt):
+            if (m := self.machines.get(name)) is None or not seals:
+                continue
+            others = [v for v in m._cohort.holders(m._u) if v != m._u]
+            for holder, box in zip(others, dealt.boxes, strict=False):
+                advert = m._neighbours.get(holder)
+                if advert is None or advert.seal_key not in seals:
+                    continue
+                key = m._cohort.pad_key(self.agreed(seals[advert.seal_key], m._seal_key.public), m._u, holder)
+                words = np.frombuffer(box.points, "<u4")[None]
+                found[m._cohort.root, m._u, holder] = unpadded(words, [key]).astype("<u4").tobytes()
+        for name, defence in self.record.from_clients(Defence):
+            if (m := self.machines.get(name)) is not None:
+                found |= {(m._cohort.root, m._u, one.peer): one.points for one in defence.opened}
+        return found
+
     def _rebuild(self) -> None:
         """All secrets that the shares give, with however few: one that was shared with a lower threshold counts."""
+        shown = Counter((root, u) for root, u, _ in self._points() if (root, u) in self.at)
+        for dealer, count in shown.items():
+            name = self.at[dealer].identity.name
+            insist(count < self.t, "blinding values of an honest dealer are known at", count, "places:", name)
         by_count: dict[int, list[tuple[Pool, Mapping[int, bytes]]]] = defaultdict(list)
         for pool, shares in self._pools().items():
             if pool[:2] in self.at:
@@ -168,14 +191,28 @@ class _PairwiseView:
             values = np.stack(
                 [[unpack_shares(shares[v], 1)[0] for v in c] for c, (_, shares) in zip(chosen, some, strict=True)]
             )
-            for ((root, u, kind), _), secret in zip(some, reconstruct(np.array(chosen) + 1, values), strict=True):
+            for ((root, u, kind), shares), secret in zip(some, reconstruct(np.array(chosen) + 1, values), strict=True):
                 machine = self.at[root, u]
-                if secret == machine._mask_key.secret and kind == "key":
+                wanted = machine._mask_key.secret if kind == "key" else machine._self_secret
+                if secret != wanted and count == self.t:  # some are made up, by whoever is not honest
+                    secret = self._from_true_shares(machine, kind, shares)
+                if secret != wanted:
+                    continue
+                if kind == "key":
                     self.known_keys.add(machine._mask_key.public)
-                elif secret == machine._self_secret and kind == "self":
+                else:
                     self.known_selves.add((root, u))
-                elif count == self.t:
-                    insist(machine.identity.name in self.record.touched, "t honest shares give the secret")
+
+    def _from_true_shares(self, machine: Any, kind: str, shares: Mapping[int, bytes]) -> bytes | None:
+        """The secret from t of those shares that are as they were dealt, if so many are known."""
+        which, dealt = MASK_KEY if kind == "key" else SELF_MASK, machine._dealing().points
+        true = [v for v, share in sorted(shares.items()) if v in dealt and share == share_of(dealt[v], which)][: self.t]
+        if len(true) < self.t:
+            return None
+        values = np.stack([unpack_shares(shares[v], 1)[0] for v in true])
+        secret: bytes | None = reconstruct(np.array([true]) + 1, values[None])[0]
+        insist(secret is not None, "t shares that were dealt give a secret:", machine.identity.name)
+        return secret
 
     def streams(self, name: str, upload: Upload) -> Mapping[bytes, tuple[int, bool]]:
         """seed -> (sign, whether the server knows it) of each stream in an honest client's upload."""

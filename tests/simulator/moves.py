@@ -1,8 +1,9 @@
 """What a lying client does: one small function for each lie, called with every message that an honest one would send.
 
 A move says for which protocols it is, and what it may spoil: nobody is to be named who is honest alone, whatever the
-move is, but a client that uploads another vector than its own changes the sum, and one that deals bad shares can make
-its holders look like liars.
+move is, but a client that uploads another vector than its own changes the sum, one that deals bad shares can make its
+holders look like liars (not in the pairwise protocols), and one that shares another secret than it advertised ends the
+round when the budget is committed.
 """
 
 from __future__ import annotations
@@ -12,41 +13,64 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from random import Random
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from protocols import registry
 from protocols.ckks import messages as ckks
 from protocols.cohort import to_bitmap
+from protocols.dealing import (
+    Box,
+    Complaint,
+    Complaints,
+    Dealt,
+    Defence,
+    Opened,
+    _challenge,
+    abscissas,
+    commitments,
+    complaint,
+)
 from protocols.oneshot import messages as oneshot
 from protocols.pairwise import messages as pairwise
 from protocols.threshold_ckks import messages as threshold
 from secagg import labels
 from secagg.codec import u32
+from secagg.dealing import RESPONSE_BYTES, Polynomials, padded, width
 from secagg.errors import SecAggError
 from secagg.field import PRIME
-from secagg.keys import AgreementKey, digest, transcript
-from secagg.seal import OVERHEAD_BYTES, seal
-from secagg.shamir import LIMBS, SHARE_BYTES
+from secagg.keys import AgreementKey, digest
+from secagg.prg import Prg
+from secagg.seal import OVERHEAD_BYTES
+from secagg.shamir import LIMBS
 from tests.simulator.parties import Liar
 
 EVERY = ("secagg", "secagg+", "oneshot", "ckks", "threshold_ckks")
 PAIRWISE = ("secagg", "secagg+")
+DEALING = (*PAIRWISE, "threshold_ckks")
+"""Those with complaints about shares before anything depends on them."""
 
 
 @dataclass(frozen=True)
 class ClientMove:
+    """``says`` is also asked, with None for a message, what the liar says in a phase in which nothing is asked of it."""
+
     says: Callable[[Liar, Any], list[Any] | None]
     protocols: tuple[str, ...]
     spoils: bool
     """The liar may put something else into the sum than its values."""
     deals: bool
     """The liar deals shares that its holders cannot be told from liars by."""
+    spends: bool
+    """The liar shares another secret than it advertised: the round may end with its name, the budget spent."""
 
 
 CLIENT_MOVES: dict[str, ClientMove] = {}
 
 
-def lie(*protocols: str, spoils: bool = False, deals: bool = False) -> Callable[..., Any]:
+def lie(*protocols: str, spoils: bool = False, deals: bool = False, spends: bool = False) -> Callable[..., Any]:
     def register(says: Callable[[Liar, Any], list[Any] | None]) -> Callable[[Liar, Any], list[Any] | None]:
-        CLIENT_MOVES[says.__name__] = ClientMove(says, protocols or EVERY, spoils, deals)
+        CLIENT_MOVES[says.__name__] = ClientMove(says, protocols or EVERY, spoils, deals, spends)
         return says
 
     return register
@@ -107,6 +131,8 @@ def mutate(liar: Liar, message: Any) -> list[Any] | None:
 def garbage(liar: Liar, message: Any) -> list[Any] | None:
     if not _once(liar):
         return None
+    if message is None:
+        return [liar.draw.randbytes(60)]
     frame = liar.encode(message)
     kind = liar.draw.randrange(4)
     if kind == 0:
@@ -161,40 +187,272 @@ def _some(liar: Liar, count: int) -> set[int]:
     return set(liar.draw.sample(range(count), liar.draw.randint(1, count))) if count else set()
 
 
-@lie("secagg", "secagg+", "threshold_ckks", deals=True)
+Points = dict[int, NDArray[np.uint32]]
+"""holder -> its limbs of both secrets, then its blinding values"""
+
+
+def dealt_otherwise(liar: Liar, alter: Callable[[Points], None], secrets: list[bytes] | None = None) -> Dealt:
+    """Boxes, commitments and a proof as from the machine, but for other ``secrets``, and points that are altered first.
+
+    What was really dealt is what the liar opens, if it is asked to.
+    """
+    machine = liar.machine
+    cohort, u, holders = machine._cohort, machine._u, machine._holders
+    secrets = secrets or [machine._mask_key.secret, machine._self_secret]
+    polynomials = Polynomials(secrets, machine._t, Prg(liar.draw.randbytes(32)))
+    points = dict(zip(holders, polynomials.points(abscissas(holders)), strict=True))
+    alter(points)
+    liar.dealt = {v: row.astype("<u4").tobytes() for v, row in points.items()}
+    boxes = tuple(
+        Box(
+            padded(points[v][None], [machine._pad_key(u, v)]).astype("<u4").tobytes(),
+            commitments(cohort, u, v, liar.dealt[v], pairwise.SECRETS),
+        )
+        for v in holders
+        if v != u
+    )
+    return Dealt(boxes, polynomials.proof(_challenge(cohort, u, boxes)))
+
+
+def _others(liar: Liar) -> list[int]:
+    return [v for v in liar.machine._holders if v != liar.machine._u]
+
+
+def _off(row: NDArray[np.uint32], draw: Random) -> None:
+    """One or all of the values are others than before."""
+    for column in {draw.randrange(len(row))} if draw.random() < 0.5 else range(len(row)):
+        row[column] = (int(row[column]) + draw.randrange(1, PRIME)) % PRIME
+
+
+def bad_to(liar: Liar, holders: list[int]) -> list[Any]:
+    def alter(points: Points) -> None:
+        for v in holders:
+            _off(points[v], liar.draw)
+
+    return [dealt_otherwise(liar, alter)]
+
+
+@lie(*DEALING, deals=True)
 def boxes_that_do_not_open(liar: Liar, message: Any) -> list[Any] | None:
-    if isinstance(message, pairwise.Dealt):
+    if isinstance(message, Dealt):
         bad = _some(liar, len(message.boxes))
-        boxes = [
-            replace(b, box=liar.draw.randbytes(len(b.box))) if i in bad else b for i, b in enumerate(message.boxes)
-        ]
-        return [pairwise.Dealt(tuple(boxes))]
+        words = [random_words(liar.draw, width(pairwise.SECRETS)) for _ in message.boxes]
+        boxes = [replace(b, points=words[i]) if i in bad else b for i, b in enumerate(message.boxes)]
+        return [replace(message, boxes=tuple(boxes))]
     if isinstance(message, threshold.Part):
-        bad = _some(liar, len(message.boxes))
-        return [
-            replace(
-                message,
-                boxes=tuple(liar.draw.randbytes(len(b)) if i in bad else b for i, b in enumerate(message.boxes)),
-            )
-        ]
+        bad = _some(liar, len(message.dealt.boxes))
+        words = [random_words(liar.draw, width(threshold.SECRETS)) for _ in message.dealt.boxes]
+        altered = [replace(b, points=words[i]) if i in bad else b for i, b in enumerate(message.dealt.boxes)]
+        return [replace(message, dealt=replace(message.dealt, boxes=tuple(altered)))]
     return None
 
 
-@lie(*PAIRWISE, deals=True)
-def wrong_shares_in_boxes(liar: Liar, message: Any) -> list[Any] | None:
-    if not isinstance(message, pairwise.Dealt):
+@lie(*PAIRWISE)
+def words_that_are_no_elements(liar: Liar, message: Any) -> list[Any] | None:
+    """In its boxes or in its proof."""
+    if not isinstance(message, Dealt):
         return None
-    machine, bad, boxes = liar.machine, _some(liar, len(message.boxes)), []
-    for i, one in enumerate(message.boxes):
-        if i in bad:
-            shares = random_share(liar.draw) + random_share(liar.draw)
-            if liar.draw.random() < 0.2:
-                shares = b"\xff" * (2 * SHARE_BYTES)  # not reduced
-            associated = transcript(labels.SHARE, *machine._cohort.bound(machine._u, one.peer))
-            key = machine._share_key(machine._u, one.peer)
-            one = replace(one, box=seal(key, shares, associated, liar.draw.randbytes))
-        boxes.append(one)
-    return [pairwise.Dealt(tuple(boxes))]
+    if liar.draw.random() < 0.5:
+        return [replace(message, proof=b"\xff" * len(message.proof))]
+    bad = _some(liar, len(message.boxes))
+    boxes = [replace(b, points=b"\xff" * len(b.points)) if i in bad else b for i, b in enumerate(message.boxes)]
+    return [replace(message, boxes=tuple(boxes))]
+
+
+@lie(*PAIRWISE)
+def deals_badly_to_few(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, Dealt):
+        return None
+    return bad_to(liar, liar.draw.sample(_others(liar), min(liar.draw.randint(1, 2), len(_others(liar)))))
+
+
+@lie(*PAIRWISE)
+def deals_badly_to_many(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, Dealt):
+        return None
+    others = _others(liar)
+    return bad_to(liar, liar.draw.sample(others, liar.draw.randint(len(others) // 2, len(others))))
+
+
+@lie(*PAIRWISE)
+def deals_twice(liar: Liar, message: Any) -> list[Any] | None:
+    """Some holders get values of other polynomials than the others, of the same secrets or of others."""
+    if not isinstance(message, Dealt):
+        return None
+    machine, part = liar.machine, liar.draw.sample(_others(liar), liar.draw.randint(1, len(_others(liar)) - 1))
+    same = liar.draw.random() < 0.5
+    secrets = [machine._mask_key.secret, machine._self_secret] if same else [liar.draw.randbytes(32) for _ in range(2)]
+    second = Polynomials(secrets, machine._t, Prg(liar.draw.randbytes(32)))
+    return [dealt_otherwise(liar, lambda points: points.update(zip(part, second.points(abscissas(part)), strict=True)))]
+
+
+@lie(*PAIRWISE)
+def deals_a_polynomial_of_higher_degree(liar: Liar, message: Any) -> list[Any] | None:
+    """Of the right secrets, so that every t shares give them wrong, and enough of them right."""
+    if not isinstance(message, Dealt):
+        return None
+    machine = liar.machine
+    secrets = [machine._mask_key.secret, machine._self_secret]
+    higher = Polynomials(secrets, machine._t + 1, Prg(liar.draw.randbytes(32)))
+    holders = list(machine._holders)
+    values = zip(holders, higher.points(abscissas(holders)), strict=True)
+    return [dealt_otherwise(liar, lambda points: points.update(values))]
+
+
+@lie(*PAIRWISE, spends=True)
+def deals_another_secret(liar: Liar, message: Any) -> list[Any] | None:
+    """To all alike, so that nobody can tell before the secret is rebuilt."""
+    if not isinstance(message, Dealt):
+        return None
+    secrets = [liar.machine._mask_key.secret, liar.machine._self_secret]
+    for i in liar.draw.choice([[0], [1], [0, 1]]):
+        secrets[i] = liar.draw.randbytes(32)
+    return [dealt_otherwise(liar, lambda points: None, secrets)]
+
+
+@lie(*PAIRWISE, spends=True)
+def deals_a_friend_a_share_beside(liar: Liar, message: Any) -> list[Any] | None:
+    """A holder who is a friend does not complain about a share that is not on the polynomial."""
+    if not isinstance(message, Dealt):
+        return None
+    friends = [v for v in _others(liar) if liar.machine._neighbours[v].client in liar.friends]
+    return bad_to(liar, friends or _others(liar)[:1])
+
+
+@lie(*PAIRWISE)
+def proof_that_does_not_fit(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, Dealt):
+        return None
+    kind, proof = liar.draw.randrange(3), message.proof
+    if kind == 0:
+        return [replace(message, proof=random_words(liar.draw, len(proof) // 4))]
+    if kind == 1:  # of another number of coefficients
+        size = RESPONSE_BYTES
+        return [replace(message, proof=proof[:-size] if liar.draw.random() < 0.5 else proof + proof[:size])]
+    return [replace(message, proof=mutated(proof, liar.draw))]
+
+
+def random_words(draw: Random, count: int) -> bytes:
+    return b"".join(draw.randrange(PRIME).to_bytes(4, "little") for _ in range(count))
+
+
+# Complaints and defences.
+
+
+def _complaint_about(liar: Liar, dealer: int) -> Complaint:
+    machine = liar.machine
+    return complaint(liar.identity.key, machine._cohort, machine._u, liar.boxes[dealer])
+
+
+def _victims(liar: Liar) -> list[int]:
+    return sorted(liar.boxes)
+
+
+@lie(*DEALING)
+def complains_of_few(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, Complaints) or not liar.boxes:
+        return None
+    some = liar.draw.sample(_victims(liar), min(liar.draw.randint(1, 2), len(liar.boxes)))
+    return [Complaints(tuple(_complaint_about(liar, u) for u in sorted(some)))]
+
+
+@lie(*DEALING)
+def complains_of_all(liar: Liar, message: Any) -> list[Any] | None:
+    if not isinstance(message, Complaints):
+        return None
+    return [Complaints(tuple(_complaint_about(liar, u) for u in _victims(liar)))]
+
+
+@lie(*DEALING)
+def complains_of_another_box(liar: Liar, message: Any) -> list[Any] | None:
+    """Names a hash that is not the box's, or another's box, signed all the same."""
+    if not isinstance(message, Complaints) or not liar.boxes:
+        return None
+    machine, u = liar.machine, liar.draw.choice(_victims(liar))
+    other = liar.boxes[liar.draw.choice(_victims(liar))]
+    altered = mutated(replace(liar.boxes[u], commitments=mutated(other.commitments, liar.draw)), liar.draw)
+    return [Complaints((replace(complaint(liar.identity.key, machine._cohort, machine._u, altered), peer=u),))]
+
+
+@lie(*DEALING)
+def complains_unsigned(liar: Liar, message: Any) -> list[Any] | None:
+    """With a signature that is nobody's, or one of its own on something else."""
+    if not isinstance(message, Complaints) or not liar.boxes:
+        return None
+    u = liar.draw.choice(_victims(liar))
+    signature = liar.draw.randbytes(64) if liar.draw.random() < 0.5 else liar.identity.key.sign(labels.COMPLAINT)
+    return [Complaints((replace(_complaint_about(liar, u), signature=signature),))]
+
+
+@lie(*DEALING)
+def complains_twice(liar: Liar, message: Any) -> list[Any] | None:
+    """In one message, or in two."""
+    if not isinstance(message, Complaints) or not liar.boxes:
+        return None
+    one = _complaint_about(liar, liar.draw.choice(_victims(liar)))
+    if liar.draw.random() < 0.5:
+        return [Complaints((one, one))]
+    return [Complaints((one,)), Complaints(())] if liar.draw.random() < 0.5 else [Complaints(()), Complaints((one,))]
+
+
+@lie(*DEALING)
+def complains_of_strangers(liar: Liar, message: Any) -> list[Any] | None:
+    """About its own boxes, or those of nobody."""
+    if not isinstance(message, Complaints) or not liar.boxes:
+        return None
+    u = liar.draw.choice([liar.machine._u, liar.machine._cohort.size + liar.draw.randrange(5)])
+    return [Complaints((replace(_complaint_about(liar, liar.draw.choice(_victims(liar))), peer=u),))]
+
+
+@lie(*DEALING)
+def silent_in_complain(liar: Liar, message: Any) -> list[Any] | None:
+    return [] if isinstance(message, Complaints) else None
+
+
+@lie(*PAIRWISE)
+def silent_in_defend(liar: Liar, message: Any) -> list[Any] | None:
+    """Having dealt badly to few."""
+    if isinstance(message, Defence):
+        return []
+    return deals_badly_to_few(liar, message)  # type: ignore[no-any-return]
+
+
+@lie(*PAIRWISE)
+def defends_with_wrong_points(liar: Liar, message: Any) -> list[Any] | None:
+    """Having dealt badly to few: opens something else, fewer boxes or more."""
+    if not isinstance(message, Defence):
+        return deals_badly_to_few(liar, message)  # type: ignore[no-any-return]
+    kind, opened = liar.draw.randrange(4), list(message.opened)
+    if kind == 0:
+        return [Defence(tuple(replace(one, points=random_words(liar.draw, len(one.points) // 4)) for one in opened))]
+    if kind == 1:  # what its machine would have dealt
+        true = liar.machine._dealing().points
+        return [Defence(tuple(Opened(one.peer, true[one.peer]) for one in opened))]
+    if kind == 2:
+        return [Defence(tuple(opened[1:]))]
+    more = {v: Opened(v, liar.dealt[v]) for v in _others(liar)} | {one.peer: one for one in opened}
+    return [Defence(tuple(more[v] for v in sorted(more)))]
+
+
+@lie(*PAIRWISE)
+def speaks_after_exclusion(liar: Liar, message: Any) -> list[Any] | None:
+    """Having dealt badly: goes on as if it had not been left out, with whatever fits the phase."""
+    if isinstance(message, Dealt):
+        return deals_badly_to_many(liar, message)  # type: ignore[no-any-return]
+    if isinstance(message, Defence):
+        return []
+    if message is not None:
+        return None
+    machine = liar.machine
+    if liar.phase == "upload":
+        machine._held = {v: liar.dealt.get(v, bytes(88)) for v in machine._holders if v in (machine._u, *liar.boxes)}
+        return [machine._upload()]
+    if liar.phase == "consent":
+        return [pairwise.Consent(liar.draw.randbytes(64))]
+    if liar.phase == "reveal":
+        shares = tuple(pairwise.Revealed(v, random_share(liar.draw)) for v in _others(liar))
+        return [pairwise.Reveal(shares, (), b"")]
+    return None
 
 
 @lie("secagg", "secagg+", "oneshot", "threshold_ckks")
@@ -227,13 +485,24 @@ def fewer_shares_or_both(liar: Liar, message: Any) -> list[Any] | None:
 
 
 @lie(*PAIRWISE)
+def shares_of_others_revealed(liar: Liar, message: Any) -> list[Any] | None:
+    """The right shares under other names."""
+    if not isinstance(message, pairwise.Reveal) or len(message.self_shares) < 2:
+        return None
+    shares = [one.share for one in message.self_shares]
+    shares = shares[1:] + shares[:1]
+    moved = tuple(replace(one, share=share) for one, share in zip(message.self_shares, shares, strict=True))
+    return [replace(message, self_shares=moved)]
+
+
+@lie(*PAIRWISE)
 def false_list(liar: Liar, message: Any) -> list[Any] | None:
     """Says that it masked with others than it did, and signs that."""
     if not isinstance(message, pairwise.Upload):
         return None
     machine = liar.machine
     holders = machine._holders
-    listed = set(machine._partners) ^ set(liar.draw.sample(list(holders), liar.draw.randint(1, 2)))
+    listed = set(machine._held) ^ set(liar.draw.sample(list(holders), liar.draw.randint(1, 2)))
     bitmap = to_bitmap(listed, holders)
     signed = (*machine._cohort.bound(machine._u), bitmap, message.header.vector_hash)
     signature = liar.identity.key.sign(labels.UPLOAD, *signed)
@@ -264,7 +533,7 @@ def other_consent(liar: Liar, message: Any) -> list[Any] | None:
     return [type(message)(liar.identity.key.sign(labels.SURVIVORS, cohort.survivors_digest(bitmap)))]
 
 
-@lie(*PAIRWISE, deals=True, spoils=True)
+@lie(*PAIRWISE, spoils=True, spends=True)
 def other_keys_than_advertised(liar: Liar, message: Any) -> list[Any] | None:
     """A commitment, a mask key or a sealing key that is not its own, or of no use; signed."""
     if not isinstance(message, pairwise.Advert):
@@ -355,6 +624,28 @@ def ciphertexts_that_do_not_parse(liar: Liar, message: Any) -> list[Any] | None:
     signed = (*machine._cohort.bound(machine._u), machine._public_hash, digest(labels.CKKS_VECTOR, *chunks))
     encrypted = ckks.Encrypted(liar.identity.key.sign(labels.CKKS_UPLOAD, *signed), chunks)
     return [ckks.Upload(machine._to_server(labels.CKKS_UPLOAD, ckks.ENCRYPTED.encode(encrypted)))]
+
+
+@lie("threshold_ckks", spends=True)
+def deals_another_seed(liar: Liar, message: Any) -> list[Any] | None:
+    """To all alike, and falls silent when its part of the key is needed."""
+    if isinstance(message, threshold.Answer):
+        return []
+    if not isinstance(message, threshold.Part):
+        return None
+    machine = liar.machine
+    seed, machine._key_seed = machine._key_seed, liar.draw.randbytes(32)
+    dealing = machine._dealing()
+    machine._key_seed, liar.dealt = seed, dealing.points
+    return [replace(message, dealt=dealing.dealt)]
+
+
+@lie("threshold_ckks")
+def deals_badly_and_falls_silent(liar: Liar, message: Any) -> list[Any] | None:
+    """When its part of the key would be needed: if it had one."""
+    if isinstance(message, threshold.Answer | Defence):
+        return []
+    return boxes_that_do_not_open(liar, message)  # type: ignore[no-any-return]
 
 
 @lie("threshold_ckks", deals=True)

@@ -1,4 +1,4 @@
-"""One round through a real server machine: faults on the way, clients that die and come back, one that lies.
+"""One round through a real server machine: faults on the way, clients that die and come back, some that lie.
 
 ``tamper`` is for a server that lies with what it sends, and is honest with what it takes.
 """
@@ -25,7 +25,7 @@ def run_round(
     deployment: Deployment,
     record: Record,
     parties: Mapping[str, Party],
-    liar: Liar | None,
+    liars: Mapping[str, Liar],
     faults: Faults,
     ledger: Ledger | None,
     tamper: Tamper | None = None,
@@ -41,8 +41,8 @@ def run_round(
     updates, weights = deployment.updates(record.number), deployment.weights(record.number)
     replies: list[tuple[str, list[bytes]]] = []
     for name in deployment.roster.names:
-        if liar is not None and name == liar.name:
-            replies.append((name, liar.join(plan, updates[name], weights[name])))
+        if name in liars:
+            replies.append((name, liars[name].join(plan, updates[name], weights[name])))
             continue
         try:
             replies.append((name, [parties[name].join(record, updates[name], weights[name])]))
@@ -56,7 +56,7 @@ def run_round(
             if name in faults.silent and phases.index(phase) >= phases.index(faults.silent[name]):
                 continue
             for frame in frames:
-                _arrive(record, server, liar, faults, draw, phase, name, frame)
+                _arrive(record, server, liars, faults, draw, phase, name, frame)
         try:
             server.close(phase)
         except SecAggError as error:
@@ -65,23 +65,35 @@ def run_round(
         if ledger is not None:
             after = str(server.phase)
             record.charged.append((SERVER, f"{phase}>{after}", phases_of(ledger, plan)))
-        replies = []
+        replies, now = [], str(server.phase)
+        for one in liars.values():
+            one.phase = now
         for name, frame in server.outbox():
-            if (name, str(server.phase)) in faults.restarts and name in parties:
+            if (name, now) in faults.restarts and name in parties:
                 parties[name].restart(draw)
-            replies.append((name, _told(record, parties, liar, faults, draw, str(server.phase), name, frame, tamper)))
+            replies.append((name, _told(record, parties, liars, faults, draw, now, name, frame, tamper)))
+        asked = {name for name, _ in replies}
+        if server.outcome is None:
+            replies += [(name, one.unasked()) for name, one in liars.items() if name not in asked]
     record.outcome = server.outcome
 
 
 def _arrive(
-    record: Record, server: Any, liar: Liar | None, faults: Faults, draw: Random, phase: str, name: str, frame: bytes
+    record: Record,
+    server: Any,
+    liars: Mapping[str, Liar],
+    faults: Faults,
+    draw: Random,
+    phase: str,
+    name: str,
+    frame: bytes,
 ) -> None:
-    honest = liar is None or name != liar.name
+    honest = name not in liars
     if (name, phase) in faults.garbled:
         frame, honest = damaged(frame, draw), False
         record.touched.add(name)
     record.hear(phase, name, SERVER, frame, honest)
-    if liar is not None and honest:
+    for liar in liars.values() if honest else ():
         liar.overheard.append(frame)
     for _ in range(2 if phase in faults.duplicated else 1):
         try:
@@ -93,7 +105,7 @@ def _arrive(
 def _told(
     record: Record,
     parties: Mapping[str, Party],
-    liar: Liar | None,
+    liars: Mapping[str, Liar],
     faults: Faults,
     draw: Random,
     phase: str,
@@ -115,12 +127,12 @@ def _told(
         record.hear(phase, SERVER, name, one, honest)
         for again in range(2 if phase in faults.duplicated else 1):
             try:
-                if liar is not None and name == liar.name:
-                    answers += liar.receive(one) if not again else []
+                if name in liars:
+                    answers += liars[name].receive(one) if not again else []
                 else:
                     answers.append(parties[name].receive(one))
             except (PeerError, DecodeError, PolicyError, ThresholdError) as error:
-                if liar is None or name != liar.name:
+                if name not in liars:
                     record.errors.append((phase, name, SERVER, error))
     return answers
 

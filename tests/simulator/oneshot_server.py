@@ -15,7 +15,7 @@ from tests.adversarial.oneshot_attack import Evil
 from tests.simulator.deployment import Deployment
 from tests.simulator.moves import mutated
 from tests.simulator.network import damaged
-from tests.simulator.pairwise_server import old_frames, swapped
+from tests.simulator.pairwise_server import old_frames
 from tests.simulator.parties import Party, Record
 
 
@@ -211,7 +211,13 @@ def _headers_altered(story: Story, v: int, ones: list[Any]) -> list[Any]:
     return ones
 
 
-swap_boxes, repeat_contributions = _delivery_lie(swapped), _delivery_lie(_repeated)
+def _swapped(story: Any, u: int, boxes: list[Any]) -> list[Any]:
+    i, j = (story.draw.randrange(len(boxes)) for _ in range(2))
+    boxes[i], boxes[j] = replace(boxes[i], box=boxes[j].box), replace(boxes[j], box=boxes[i].box)
+    return boxes
+
+
+swap_boxes, repeat_contributions = _delivery_lie(_swapped), _delivery_lie(_repeated)
 boxes_of_another_member, alter_headers = _delivery_lie(_of_another_member), _delivery_lie(_headers_altered)
 
 

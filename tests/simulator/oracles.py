@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dp.calibrate import user_level
 from dp.events import Relation
@@ -19,13 +20,17 @@ from dp.ledger.file import read
 from dp.ledger.verify import verify
 from dp.noise import Family, NoiseSpec
 from dp.verify_ledger import problems
+from protocols.cohort import from_bitmap
 from protocols.machine import SERVER
 from protocols.oneshot.rules import least_contributors
 from protocols.pairwise.messages import Reveal
+from secagg import labels
 from secagg.errors import BudgetError, DecodeError, PeerError, ThresholdError, UnblamedError
+from secagg.keys import digest
+from secagg.masking import add_masks
 from tests.simulator.deployment import PAIRWISE, Deployment, Faults
 from tests.simulator.leaks import Memory, check_oneshot, check_pairwise
-from tests.simulator.moves import CLIENT_MOVES
+from tests.simulator.moves import CLIENT_MOVES, DEALING
 from tests.simulator.parties import UNMASKING, Record, insist
 
 OPENS = {"secagg": "reveal", "secagg+": "reveal", "oneshot": "reveal", "ckks": "reveal", "threshold_ckks": "decrypt"}
@@ -71,7 +76,7 @@ def check_words(record: Record) -> None:
 
 def check_errors(deployment: Deployment, record: Record) -> None:
     """Who is named, and by whom."""
-    liar = deployment.liar
+    liar, may_be_named = deployment.liar, record.touched | deployment.liars.keys()
     for phase, party, sender, error in record.errors:
         if party != SERVER:
             if isinstance(error, PeerError | DecodeError):
@@ -89,8 +94,7 @@ def check_errors(deployment: Deployment, record: Record) -> None:
         elif liar != SERVER and not isinstance(error, UnblamedError):
             named = getattr(error, "culprits", ())
             insist(sender in named, "the server names who sent it:", sender, error)
-            honest = sender != liar and sender not in record.touched
-            insist(not honest, "an honest client's frame is refused:", phase, sender, error)
+            insist(sender in may_be_named, "an honest client's frame is refused:", phase, sender, error)
     for name, refusal in record.refused.items():
         if deployment.liar != SERVER:
             expected = name in deployment.refusing or isinstance(refusal, BudgetError)
@@ -99,22 +103,34 @@ def check_errors(deployment: Deployment, record: Record) -> None:
 
 def check_end(deployment: Deployment, record: Record, faults: Faults) -> None:
     """With an honest server: a sum if enough are left, of those who uploaded, and nobody blamed who is honest."""
-    plan, liar = record.plan, deployment.liar
-    away = faults.gone | record.refused.keys() | ({liar} if liar else set())
+    plan, lying = record.plan, deployment.liars.keys()
+    away = faults.gone | record.refused.keys() | lying
+    suspects = record.touched | lying  # a frame may be damaged in such a way that it looks like a lie
     if record.server is None:
         insist(deployment.strapped, "the server's budget is large enough:", record.failed)
         return
-    insist(set(deployment.refusing) - {liar} <= record.refused.keys(), "whoever must refuse does:", deployment.refusing)
+    insist(set(deployment.refusing) - lying <= record.refused.keys(), "whoever must refuse does:", deployment.refusing)
+    insist(suspects >= set(record.server.liars), "nobody is blamed who is honest:", record.server.liars)
+    pairwise = plan.protocol in PAIRWISE
+    if plan.protocol in DEALING:
+        excluded = set(record.server.excluded)
+        insist(excluded <= away, "nobody is left out who is there and honest:", excluded - away)
     if record.outcome is None:
         failed = record.failed
         culprits = getattr(failed, "culprits", ())
         declared = isinstance(failed, PeerError | ThresholdError)
         insist(declared, "a round ends with a sum, too few, or somebody named:", type(failed).__name__, failed)
-        if isinstance(failed, PeerError):  # a frame may be damaged in such a way that it looks like a lie
-            suspects = record.touched | ({liar} if liar else set())
+        if isinstance(failed, PeerError) and pairwise:  # whatever was damaged or said came to light before
+            insist(bool(culprits), "a round that ends by a lie names somebody:", failed)
+            insist(lying >= set(culprits), "nobody is blamed who is honest:", failed)
+            spent = {name for name, move in deployment.liars.items() if CLIENT_MOVES[move].spends}
+            only = spent >= set(culprits) or len(away) > deployment.may_miss
+            insist(only, "a budget is spent for nothing only by another secret than the advertised one:", failed)
+        elif isinstance(failed, PeerError):
             insist(bool(suspects & set(culprits)), "nobody is blamed who is honest:", suspects, failed)
         else:
             enough = len(away) <= deployment.may_miss
+            insist(suspects >= set(culprits), "nobody is blamed who is honest:", failed, culprits)
             insist(not enough, "a sum, or the liar named, with", len(away), "away or lying:", failed)
         return
     survivors = set(record.outcome.survivors)
@@ -129,26 +145,31 @@ def check_end(deployment: Deployment, record: Record, faults: Faults) -> None:
         for phase, party, sender, _ in record.errors
         if phase == "upload" and party == SERVER and sender in record.touched
     }
-    insist(survivors - {liar} == uploaded - {liar}, "the survivors are those who uploaded:", survivors ^ uploaded)
+    insist(survivors - lying == uploaded - lying, "the survivors are those who uploaded:", survivors ^ uploaded)
     least = least_contributors(plan) if plan.protocol == "oneshot" else plan.min_contributors
     insist(len(survivors) >= least, "enough survivors:", len(survivors), "of", least)
     insist(tuple(sorted(survivors)) == record.outcome.event.survivors, "the event says who survived")
-    outliers = set(record.server.outliers)
-    if outliers:
-        excused = record.touched | ({liar} if liar else set())
-        if not liar or not CLIENT_MOVES[deployment.moves[0]].deals:
-            insist(outliers <= excused, "nobody is outliers who is honest:", outliers)
+    if plan.protocol in DEALING:
+        insist(not excluded & survivors, "whoever was left out is not in the sum:", excluded & survivors)
+    elif not any(CLIENT_MOVES[move].deals for move in deployment.liars.values()):
+        outliers = set(record.server.outliers)
+        insist(outliers <= suspects, "nobody is outliers who is honest:", outliers)
     check_sum(deployment, record)
 
 
 def check_sum(deployment: Deployment, record: Record) -> None:
     """Exactly what the survivors put in: their integers, and the noise that was not taken off."""
-    plan, liar, outcome = record.plan, deployment.liar, record.outcome
-    if liar and liar in outcome.survivors:
+    plan, outcome = record.plan, record.outcome
+    lying = deployment.liars.keys() & set(outcome.survivors)
+    if lying and plan.protocol not in PAIRWISE:
         return  # what it put in, nobody knows; that the others' part is right is seen where it does not survive
     total = np.zeros(plan.encoding.coordinates, np.int64)
     plain = np.zeros(plan.encoding.coordinates, np.int64)
-    for name in outcome.survivors:
+    for name in lying:
+        if (put_in := unmasked(record, name)) is None:
+            return
+        total += put_in
+    for name in set(outcome.survivors) - lying:
         total += record.noised[name]
         plain += record.values[name]
     noise = plan.noise
@@ -161,6 +182,9 @@ def check_sum(deployment: Deployment, record: Record) -> None:
             for one in record.said
             if type(one.message).__name__ in UNMASKING and one.sender not in refused
         }
+        if plan.protocol in PAIRWISE:  # a liar may have said several, one of which was taken
+            taken = {record.server.roster.names[n]: seed for n, seed in record.server._surplus.items()}
+            seeds |= {name: taken.get(name, b"") for name in lying}
         for name in outcome.survivors:
             if seeds.get(name) and name not in outcome.event.surplus_left:
                 total -= noise.surplus(plan.clients, len(total), seeds[name], level)
@@ -168,6 +192,10 @@ def check_sum(deployment: Deployment, record: Record) -> None:
             set(outcome.event.surplus_left) >= set(outcome.survivors) - {n for n, seed in seeds.items() if seed},
             "who has not told the seed of its surplus is on record",
         )
+    if lying:  # who may put in whatever fits the ring
+        over = (outcome.total - total) % (1 << plan.ring_bits)
+        insist(not over.any(), "the sum of the survivors:", over)
+        return
     insist(bool((outcome.total == total).all()), "the sum of the survivors:", outcome.total - total)
     left = np.abs(outcome.total - plain).max()
     insist(left <= plan.noise_tail, "no more noise than the ring has room for:", left)
@@ -187,6 +215,35 @@ def check_sum(deployment: Deployment, record: Record) -> None:
             )
         if encoding.weight_bound > 1:
             insist(decoded.weight == sum(weights[name] for name in outcome.survivors), "the sum of the weights")
+
+
+def unmasked(record: Record, name: str) -> NDArray[np.int64] | None:
+    """What a liar has put into a pairwise sum: its vector less the masks that others see in it.
+
+    Those are its self-mask by its commitment, and with each neighbour that it lists the mask that this one derives. None
+    if two liars see different masks.
+    """
+    plan, machine = record.plan, record.liars[name].machine
+    cohort, u = machine._cohort, machine._u
+    header = record.server._headers[u]
+    vector = next(
+        one.message.vector
+        for one in record.said
+        if one.sender == name and type(one.message).__name__ == "Upload" and one.message.header == header
+        and digest(labels.VECTOR, one.message.vector) == header.vector_hash
+    )
+    words, plus, minus = plan.ring.unpack(vector, plan.encoding.coordinates).copy(), list[bytes](), list[bytes]()
+    plus.append(cohort.self_seed(machine._self_secret, u))
+    for v in from_bitmap(header.holders, cohort.holders(u)) - {u}:
+        other = record.server.roster.names[record.server._clients[v]]
+        theirs = record.liars[other].machine if other in record.liars else record.machines[other]
+        seen, own = theirs._neighbours[u].mask_key, machine._neighbours[v].mask_key
+        if other in record.liars and (seen != machine._mask_key.public or own != theirs._mask_key.public):
+            return None
+        (plus if u < v else minus).append(cohort.pair_seed(theirs._mask_key.agree(seen), u, v))
+    add_masks(words, minus, plus)
+    put_in: NDArray[np.int64] = plan.ring.centred(words)
+    return put_in
 
 
 def check_threshold(record: Record) -> None:
@@ -227,7 +284,7 @@ def noise_of(deployment: Deployment, record: Record) -> Noise | None:
     plan, outcome = record.plan, record.outcome
     if plan.noise is None or outcome is None or deployment.liar == SERVER:
         return None
-    if {deployment.liar, *record.touched} & set(outcome.survivors):
+    if (deployment.liars.keys() | record.touched) & set(outcome.survivors):
         return None
     plain = np.zeros(plan.encoding.coordinates, np.int64)
     for name in outcome.survivors:

@@ -11,15 +11,44 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from protocols.cohort import to_bitmap
+from protocols.dealing import (
+    COMMITMENT_BYTES,
+    Accusations,
+    Complaint,
+    Complaints,
+    Dealing,
+    Dealt,
+    Defence,
+    Delivered,
+    Delivery,
+    Exchange,
+    Opened,
+    box_hash,
+    complaint,
+)
 from protocols.machine import SERVER
-from protocols.pairwise.messages import Consents, Delivery, Neighbour, SealedShares, SignedConsent, Survivors
+from protocols.pairwise.messages import (
+    SECRETS,
+    Consent,
+    Consents,
+    Neighbour,
+    SignedConsent,
+    Survivors,
+    Upload,
+    Verdict,
+)
 from protocols.pairwise.rules import parameters_of
+from secagg.dealing import BLINDS
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError
+from secagg.field import PRIME
+from secagg.keys import SigningKey
 from secagg.params import Graph
 from tests.adversarial.attack import Evil
 from tests.simulator.deployment import Deployment
-from tests.simulator.moves import mutated
+from tests.simulator.moves import mutated, random_words
 from tests.simulator.network import damaged
 from tests.simulator.parties import Party, Record
 
@@ -39,9 +68,27 @@ class Told(Evil):
         self.restarting = deployment.draw("restart").random() < 0.3
         updates = deployment.updates(record.number)
         self.values = [updates[self.name(u)] for u in self.members]  # type: ignore[assignment]
+        self.got: dict[int, dict[int, Delivered]] = {}
+        """holder -> dealer -> the box, as the holder has taken it"""
 
-    def ask(self, u: int, messages: Sequence[Any]) -> Any:
-        """The last answer that this client gives to these messages; None if it refuses them all."""
+    def keep_boxes(self, u: int, dealt: Dealt) -> None:
+        exchange = Exchange(self.cohort, self.holders, self.t, SECRETS)
+        try:
+            exchange.take(u, dealt)
+        except PeerError:  # dealt in another cohort
+            return
+        for v in self.others(u):
+            self.boxes.setdefault(v, {})[u] = exchange.delivered(u, v)
+
+    def ruling(self, u: int, dealers: Iterable[int] | None = None) -> Verdict:
+        """To keep the shares of ``dealers``, or of all, as far as this client will believe it."""
+        opened, doubted = self.opened_for(u), {said.peer for said in self.complaints[u].complaints}
+        good = self.got[u].keys() - (doubted - {one.peer for one in opened})
+        kept = good if dealers is None else good & set(dealers)
+        return Verdict(to_bitmap(kept | {u}, self.holders(u)), tuple(one for one in opened if one.peer in kept & doubted))
+
+    def ask(self, u: int, messages: Sequence[Any], kind: type) -> Any:
+        """The last answer of this kind that this client gives to these messages; None if there is none."""
         answer = None
         name = self.name(self.leaves[u].client)
         if self.restarting and name in self.parties and self.puppet(u) is None and self.draw.random() < 0.1:
@@ -52,6 +99,8 @@ class Told(Evil):
             try:
                 if (puppet := self.puppet(u)) is not None:
                     step = puppet.round.steps.get(puppet.round.phase)
+                    if step is not None and step.optional and not isinstance(message, step.hears):
+                        step = puppet.round.steps[step.then]
                     if step is None or not isinstance(message, step.hears):
                         continue
                     said = self.frame(puppet.hear(message))
@@ -62,7 +111,11 @@ class Told(Evil):
                     self.record.errors.append((self.phase, name, SERVER, error))
                 continue
             self.record.hear(self.phase, name, SERVER, said)
-            answer = self.messages.decode(self.plan, said)
+            reply = self.messages.decode(self.plan, said)
+            if isinstance(reply, kind):
+                answer = reply
+            if isinstance(reply, Complaints) and isinstance(message, Delivery):
+                self.got[u] = {box.peer: box for box in message.boxes}
         return answer
 
     def begin(self) -> None:
@@ -93,6 +146,10 @@ class Story:
         self.consenting = set(self.everybody)
         self.introductions: Callable[[int], list[Any]] = lambda u: [evil.introduction(u)]
         self.deliveries: Callable[[int], list[Any]] = lambda u: [evil.delivery(u)]
+        self.accusations: Callable[[int], list[Any]] = self.all_complaints
+        self.keeping: Callable[[int], Iterable[int] | None] = lambda u: None
+        self.verdicts: Callable[[int], list[Any]] = lambda u: [evil.ruling(u, self.keeping(u))]
+        self.afterwards: Callable[[int], list[Any]] = lambda u: []
         self.alive: Callable[[int], set[int]] = lambda u: set(evil.headers)
         self.survivors: Callable[[int, set[int]], list[Any]] = lambda u, alive: [evil.survivors(u, alive)]
         self.signing: Callable[[int, Mapping[int, tuple[set[int], bytes]]], dict[int, bytes]] = self.same_set
@@ -118,33 +175,42 @@ class Story:
     def at(self, number: int) -> int:
         return next((u for u, leaf in enumerate(self.evil.leaves) if leaf.client == number), -1)
 
+    def all_complaints(self, u: int) -> list[Any]:
+        said = self.evil.accusations(u)
+        return [said] if said.complaints else []
+
     def tell(self) -> None:
         evil = self.evil
         evil.phase = "share"
         for u in self.everybody:
-            if u in self.dealing and (dealt := evil.ask(u, self.introductions(u))) is not None:
-                self._keep_boxes(u, dealt)
+            if u in self.dealing and (dealt := evil.ask(u, self.introductions(u), Dealt)) is not None:
+                evil.keep_boxes(u, dealt)
+        evil.phase = "complain"
+        for u in self.everybody:
+            if u in self.dealing and (said := evil.ask(u, self.deliveries(u), Complaints)) is not None:
+                evil.complaints[u] = said
+        evil.phase = "defend"
+        for u in sorted(evil.complaints):
+            if (defence := evil.ask(u, self.accusations(u), Defence)) is not None:
+                evil.defences[u] = defence
         evil.phase = "upload"
-        for u in sorted(self.uploading):
-            if (upload := evil.ask(u, self.deliveries(u))) is not None and type(upload).__name__ == "Upload":
+        for u in sorted(self.uploading & evil.complaints.keys()):
+            if (upload := evil.ask(u, self.verdicts(u), Upload)) is not None:
                 evil.keep_upload(u, upload)
         evil.phase = "consent"
         signed: dict[int, tuple[set[int], bytes]] = {}
         for u in sorted(evil.headers):
             alive = self.alive(u)
             if evil.puppet(u) is None and u in self.consenting:
-                consent = evil.ask(u, self.survivors(u, alive))
-                if type(consent).__name__ == "Consent":
+                consent = evil.ask(u, self.survivors(u, alive), Consent)
+                if consent is not None:
                     signed[u] = set(alive), consent.signature
         evil.phase = "reveal"
         for v in sorted(signed):
-            evil.ask(v, self.consents(v, self.signing(v, signed)))
-
-    def _keep_boxes(self, u: int, dealt: Any) -> None:
-        if type(dealt).__name__ != "Dealt":
-            return
-        for box in dealt.boxes:
-            self.evil.boxes.setdefault(box.peer, {})[u] = box.box
+            evil.ask(v, self.consents(v, self.signing(v, signed)), object)
+        evil.phase = "afterwards"
+        for v in self.honest:
+            evil.ask(v, self.afterwards(v), object)
 
     def some(self, of: Iterable[int], least: int = 1) -> list[int]:
         of = sorted(of)
@@ -169,31 +235,39 @@ class Story:
         return sorted(part) or self.arc()
 
 
-# Who gets whose boxes.
+# Who is to keep whose shares.
+
+
+def _withhold(story: Story, dealers: Callable[[int], Iterable[int] | None]) -> None:
+    """By delivering no more boxes, or by the verdict."""
+    evil = story.evil
+    if story.draw.random() < 0.4:
+        story.deliveries = lambda u: [evil.delivery(u, dealers(u))]
+    else:
+        story.keeping = dealers
 
 
 def withhold_from_a_group(story: Story) -> None:
     """A group masks only among itself; it is large enough for that."""
-    group, evil = set(story.core()), story.evil
-    story.deliveries = lambda u: [evil.delivery(u, group if u in group else None)]
+    group = set(story.core())
+    _withhold(story, lambda u: group if u in group else None)
 
 
 def withhold_both_ways(story: Story) -> None:
     """Two parts mask each only among itself."""
-    group, evil = set(story.arc()), story.evil
-    story.deliveries = lambda u: [evil.delivery(u, [v for v in story.everybody if (v in group) == (u in group)])]
+    group = set(story.arc())
+    _withhold(story, lambda u: [v for v in story.everybody if (v in group) == (u in group)])
 
 
 def withhold_at_random(story: Story) -> None:
-    evil = story.evil
-    story.deliveries = lambda u: [evil.delivery(u, story.some(evil.others(u), evil.t))]
+    _withhold(story, lambda u: story.some(story.evil.others(u), story.evil.t))
 
 
 def isolate(story: Story) -> None:
     """The victim masks with corrupt clients only, or with as few as it accepts."""
     evil, friends = story.evil, {story.at(number) for number in story.evil.corrupt}
 
-    def senders(u: int) -> list[int] | None:
+    def dealers(u: int) -> list[int] | None:
         if u != story.victim:
             return None
         others = evil.others(u)
@@ -201,21 +275,68 @@ def isolate(story: Story) -> None:
         rest = [v for v in others if v not in friends]
         return [v for v in others if v in friends] + rest[: max(evil.t - own - len(friends & set(others)), 0)]
 
-    story.deliveries = lambda u: [evil.delivery(u, senders(u))]
+    _withhold(story, dealers)
 
 
 def cut_at_gaps(story: Story) -> None:
-    """Two gaps of silent clients, and no boxes from the far side to the near one."""
-    evil, near = story.evil, set(story.arc())
+    """Two gaps of silent clients, and the near side keeps no shares of the far one."""
+    near = set(story.arc())
     silent = set(story.draw.sample(story.everybody, min(len(story.everybody) // 3, 4)))
     story.uploading -= silent
-    story.deliveries = lambda u: [evil.delivery(u, near | silent if u in near else None)]
+    _withhold(story, lambda u: near | silent if u in near else None)
 
 
-# Boxes.
+def two_verdicts(story: Story) -> None:
+    """Two halves hear that different clients were left out."""
+    half, out = set(story.arc()), story.some(story.everybody)[: max(len(story.everybody) // 4, 1)]
+    other = set(story.some(story.everybody)[: len(out)]) if story.draw.random() < 0.5 else set()
+    story.keeping = lambda u: set(story.everybody) - (set(out) if u in half else other) | {u}
 
 
-def _box_lie(change: Callable[[Story, int, list[SealedShares]], list[SealedShares]]) -> Callable[[Story], None]:
+def second_verdict(story: Story) -> None:
+    """Another one after masking, and the first again."""
+    evil, out = story.evil, set(story.some(story.everybody)[:2])
+    story.verdicts = lambda u: [
+        evil.ruling(u),
+        evil.ruling(u, set(story.everybody) - out),
+        *story.all_complaints(u),
+        evil.ruling(u),
+    ]
+
+
+def verdict_first(story: Story) -> None:
+    """The verdict before anybody could complain, or before whoever is accused could answer."""
+    evil, early = story.evil, story.draw.random() < 0.3
+    puppets_complain(story)
+    if early:
+        full = lambda u: Verdict(to_bitmap({*evil.boxes.get(u, {}), u}, evil.holders(u)), ())  # noqa: E731
+        story.deliveries = lambda u: [full(u), evil.delivery(u), full(u)]
+    else:
+        accused = story.accusations
+        story.accusations = lambda u: []
+        story.verdicts = lambda u: [evil.ruling(u), *accused(u), evil.ruling(u)]
+
+
+def left_out_and_alive(story: Story) -> None:
+    """Some are left out for everybody else, upload all the same, and are called survivors to all or to some."""
+    evil, out = story.evil, set(story.some(story.everybody)[: max(len(story.everybody) // 4, 1)])
+    story.keeping = lambda u: None if u in out else set(story.everybody) - out
+    if story.draw.random() < 0.5:
+        told = set(story.arc())
+        story.alive = lambda u: {u} | set(evil.headers) - (set() if u in told else out)
+
+
+def left_out_and_dead(story: Story) -> None:
+    """Some are left out for a part, and called dead to all: who kept their shares may give their keys away."""
+    evil, out, part = story.evil, set(story.some(story.everybody)[:2]), set(story.arc())
+    story.keeping = lambda u: set(story.everybody) - out if u in part and u not in out else None
+    story.alive = lambda u: {u} | set(evil.headers) - out
+
+
+# Boxes on their way.
+
+
+def _box_lie(change: Callable[[Story, int, list[Delivered]], list[Delivered]]) -> Callable[[Story], None]:
     def move(story: Story) -> None:
         evil = story.evil
 
@@ -230,39 +351,217 @@ def _box_lie(change: Callable[[Story, int, list[SealedShares]], list[SealedShare
     return move
 
 
-def swapped(story: Any, u: int, boxes: list[Any]) -> list[Any]:
+def _swapped(story: Story, u: int, boxes: list[Delivered]) -> list[Delivered]:
     i, j = (story.draw.randrange(len(boxes)) for _ in range(2))
-    boxes[i], boxes[j] = replace(boxes[i], box=boxes[j].box), replace(boxes[j], box=boxes[i].box)
+    boxes[i], boxes[j] = replace(boxes[j], peer=boxes[i].peer), replace(boxes[i], peer=boxes[j].peer)
     return boxes
 
 
-def _reflected(story: Story, u: int, boxes: list[SealedShares]) -> list[SealedShares]:
-    """What u sealed to another comes back as if from it."""
+def _reflected(story: Story, u: int, boxes: list[Delivered]) -> list[Delivered]:
+    """What u dealt to another comes back as if from it."""
     own = {v: received[u] for v, received in story.evil.boxes.items() if u in received}
-    return [replace(one, box=own.get(one.peer, one.box)) for one in boxes]
+    return [replace(own.get(one.peer, one), peer=one.peer) for one in boxes]
 
 
-def _repeated(story: Story, u: int, boxes: list[SealedShares]) -> list[SealedShares]:
+def _repeated(story: Story, u: int, boxes: list[Delivered]) -> list[Delivered]:
     i = story.draw.randrange(len(boxes))
     return boxes[: i + 1] + boxes[i:]
 
 
-def _unopenable(story: Story, u: int, boxes: list[SealedShares]) -> list[SealedShares]:
+def _damaged(draw: Any, box: Delivered) -> Delivered:
+    """One of its parts is another: a value shifted, or all of it drawn anew."""
+    kind = draw.randrange(5)
+    if kind == 0:
+        return replace(box, points=_shifted(draw, box.points, draw.randrange(len(box.points) // 4), draw.randrange(1, PRIME)))
+    if kind == 1:
+        return replace(box, points=random_words(draw, len(box.points) // 4))
+    if kind == 2:
+        return replace(box, commitments=draw.randbytes(COMMITMENT_BYTES * SECRETS))
+    if kind == 3:
+        return replace(box, response=_shifted(draw, box.response, draw.randrange(BLINDS), draw.randrange(1, PRIME)))
+    return replace(box, challenge=draw.randbytes(len(box.challenge)))
+
+
+def _shifted(draw: Any, words: bytes, at: int, by: int) -> bytes:
+    values = np.frombuffer(words, "<u4").astype(np.uint64)
+    values[at] = (values[at] + np.uint64(by)) % np.uint64(PRIME)
+    return values.astype("<u4").tobytes()
+
+
+def _unopenable(story: Story, u: int, boxes: list[Delivered]) -> list[Delivered]:
     bad = story.some(range(len(boxes)))
-    return [replace(one, box=story.draw.randbytes(len(one.box))) if i in bad else one for i, one in enumerate(boxes)]
+    return [_damaged(story.draw, one) if i in bad else one for i, one in enumerate(boxes)]
 
 
-def _forged(story: Story, u: int, boxes: list[SealedShares]) -> list[SealedShares]:
-    """Corrupt clients' boxes, sealed anew with nothing in them."""
+def _forged(story: Story, u: int, boxes: list[Delivered]) -> list[Delivered]:
+    """Corrupt clients' boxes, dealt anew to this holder alone."""
     evil = story.evil
     return [
-        evil.forged_box(one.peer, u) if evil.puppet(one.peer) is not None and evil.puppet(u) is None else one
+        evil.forged_box(one.peer, u)
+        if evil.puppet(one.peer) is not None and evil.puppet(u) is None
+        else one
         for one in boxes
     ]
 
 
-swap_boxes, reflect_boxes, repeat_a_box = map(_box_lie, (swapped, _reflected, _repeated))
+swap_boxes, reflect_boxes, repeat_a_box = map(_box_lie, (_swapped, _reflected, _repeated))
 boxes_that_do_not_open, forge_boxes = map(_box_lie, (_unopenable, _forged))
+
+
+def _targets(story: Story) -> list[int]:
+    """Few of the victim's holders, or t of them."""
+    holders = story.evil.others(story.victim)
+    return story.draw.sample(holders, min(story.draw.choice([1, 2, story.evil.t, len(holders)]), len(holders)))
+
+
+def damage_boxes(story: Story) -> None:
+    """The victim's boxes are damaged on their way, and the complaints are handed to it: as they are, or with the hash of
+    what it made. Then everybody is told to keep its shares all the same, with whatever was opened, or something else."""
+    evil, victim, targets = story.evil, story.victim, _targets(story)
+
+    def delivery(u: int) -> list[Any]:
+        boxes = evil.delivery(u).boxes
+        return [Delivery(tuple(_damaged(story.draw, b) if b.peer == victim and u in targets else b for b in boxes))]
+
+    def accuse(u: int) -> list[Any]:
+        said = evil.accusations(u).complaints
+        if not said:
+            return []
+        true = [replace(one, box=box_hash(evil.cohort, one.peer, evil.boxes[one.peer][u])) for one in said]
+        return [Accusations(tuple(true)), *[Accusations((one,)) for one in said], Accusations(said)]
+
+    def verdict(u: int) -> list[Any]:
+        doubted = {one.peer for one in evil.complaints[u].complaints}
+        kept = to_bitmap({*evil.got[u], u}, evil.holders(u))
+        false = tuple(Opened(v, random_words(story.draw, SECRETS * 9 + BLINDS)) for v in sorted(doubted))
+        return [Verdict(kept, evil.opened_for(u)), Verdict(kept, false), evil.ruling(u)]
+
+    story.deliveries, story.accusations, story.verdicts = delivery, accuse, verdict
+
+
+def shift_blinding_values(story: Story) -> None:
+    """By as much as what the proof says about them: nobody can tell, and nothing is told."""
+    evil, victim, targets = story.evil, story.victim, _targets(story)
+
+    def shifted(box: Delivered) -> Delivered:
+        by, at = story.draw.randrange(1, PRIME), story.draw.randrange(BLINDS)
+        points = _shifted(story.draw, box.points, len(box.points) // 4 - BLINDS + at, by)
+        return replace(box, points=points, response=_shifted(story.draw, box.response, at, by))
+
+    story.deliveries = lambda u: [
+        Delivery(tuple(shifted(b) if b.peer == victim and u in targets else b for b in evil.delivery(u).boxes))
+    ]
+
+
+def open_falsely(story: Story) -> None:
+    """Some boxes of the victim are replaced by such as nobody can open, committed to points of the server's choice, and
+    opened to these. Its holders believe it: each of them has a useless share."""
+    evil, victim, targets = story.evil, story.victim, _targets(story)
+    made = dict[int, tuple[Delivered, bytes]]()
+    for u in targets:
+        box, points = _made_up(story, victim, u)
+        made[u] = box, points
+    story.deliveries = lambda u: [
+        Delivery(tuple(made[u][0] if b.peer == victim and u in made else b for b in evil.delivery(u).boxes))
+    ]
+    story.accusations = lambda u: []
+
+    def verdict(u: int) -> list[Any]:
+        kept = to_bitmap({*evil.got[u], u}, evil.holders(u))
+        if u not in made or victim not in evil.got[u]:
+            return [evil.ruling(u)]
+        true = made[u][1]
+        wrong = _shifted(story.draw, true, story.draw.randrange(len(true) // 4), 1)
+        return [Verdict(kept, (Opened(victim, wrong),)), Verdict(kept, (Opened(victim, true),))]
+
+    story.verdicts = verdict
+
+
+def _made_up(story: Story, dealer: int, holder: int) -> tuple[Delivered, bytes]:
+    """A box of an honest dealer that the server has made, and what it says is in it."""
+    evil = story.evil
+    dealing = Dealing(
+        evil.cohort, dealer, [holder], 1, [story.draw.randbytes(32)] * SECRETS, story.draw.randbytes, lambda v: bytes(32)
+    )
+    return dealing.delivered(holder), dealing.points[holder]
+
+
+# Complaints.
+
+
+def _complaints_of_puppets(story: Story, dealer: int) -> list[Complaint]:
+    """What the corrupt among its holders say about its boxes, signed, though there is nothing to say."""
+    evil, said = story.evil, list[Complaint]()
+    for v in evil.others(dealer):
+        box = evil.boxes.get(v, {}).get(dealer)
+        if evil.puppet(v) is not None and box is not None:
+            key = evil.identities[evil.name(evil.leaves[v].client)].key
+            said.append(replace(complaint(key, evil.cohort, v, box), peer=v))
+    return said
+
+
+def puppets_complain(story: Story) -> None:
+    """Corrupt holders complain about good boxes: their dealers open what the server knows."""
+    accused = set(story.some(story.honest))
+    story.accusations = lambda u: (
+        [Accusations(tuple(said))] if u in accused and (said := _complaints_of_puppets(story, u)) else []
+    )
+
+
+def forge_complaints(story: Story) -> None:
+    """Honest holders' complaints that they never made, beside true ones of the corrupt."""
+    evil, draw = story.evil, story.draw
+
+    def accuse(u: int) -> list[Any]:
+        true = {one.peer: one for one in _complaints_of_puppets(story, u)}
+        forged = dict[int, Complaint]()
+        for v in draw.sample(evil.others(u), draw.randint(1, len(evil.others(u)))):
+            if v not in true and (box := evil.boxes.get(v, {}).get(u)) is not None:
+                key = SigningKey(draw.randbytes(32))
+                if evil.corrupt and draw.random() < 0.5:
+                    key = evil.identities[evil.name(evil.corrupt[0])].key
+                forged[v] = replace(complaint(key, evil.cohort, v, box), peer=v)
+        both = true | forged
+        one_by_one = [Accusations((one,)) for one in forged.values()]
+        return [Accusations(tuple(both[v] for v in sorted(both))), *one_by_one] if forged else []
+
+    story.accusations = accuse
+
+
+def replay_complaints(story: Story) -> None:
+    """True complaints about altered boxes, shown to other dealers, or as if of other holders, again, or a round later."""
+    evil, draw = story.evil, story.draw
+    damage_boxes(story)
+    before = story.accusations
+
+    def accuse(u: int) -> list[Any]:
+        heard = [(v, one) for v, said in evil.complaints.items() for one in said.complaints]
+        heard += [(v, one) for _, message in evil.earlier if isinstance(message, Complaints) for one in message.complaints
+                  for v in evil.others(u)]  # fmt: skip
+        if not heard:
+            return before(u)
+        v, one = draw.choice(heard)
+        lies = [Accusations((replace(one, peer=w),)) for w in {v, *evil.others(u)}]
+        lies.append(Accusations((replace(one, peer=v),) * 2))
+        lies += [message for _, message in evil.earlier if isinstance(message, Accusations)]
+        return [*lies, *before(u)]
+
+    story.accusations = accuse
+
+
+def accuse_again(story: Story) -> None:
+    """Whoever has answered, masked or revealed is accused once more, by fewer or by others."""
+    evil = story.evil
+    puppets_complain(story)
+
+    def more(u: int) -> list[Any]:
+        said = _complaints_of_puppets(story, u)
+        return [Accusations(tuple(said[:i])) for i in range(1, len(said) + 1)]
+
+    first = story.accusations
+    story.accusations = lambda u: [*first(u)[:1], *more(u)]
+    story.verdicts = lambda u: [evil.ruling(u), *more(u)]
+    story.afterwards = lambda u: [*more(u), evil.delivery(u), *([evil.ruling(u)] if u in evil.got else [])]
 
 
 # Who is in the sum.
@@ -474,12 +773,19 @@ def _everywhere(story: Story, change: Callable[[Any], list[Any]]) -> None:
     """One kind of message, for some of the clients."""
     victims = set(story.some(story.everybody))
     intro, deliver, survive, consent = story.introductions, story.deliveries, story.survivors, story.consents
+    rule = story.verdicts
 
     def lied(u: int, messages: list[Any]) -> list[Any]:
         return [lie for one in messages for lie in (change(one) if u in victims else [one])]
 
-    kind = story.draw.randrange(4)
-    if kind == 0:
+    kind = story.draw.randrange(6)
+    if kind == 4:
+        story.verdicts = lambda u: lied(u, rule(u))
+    elif kind == 5:
+        puppets_complain(story)
+        accuse = story.accusations
+        story.accusations = lambda u: lied(u, accuse(u))
+    elif kind == 0:
         story.introductions = lambda u: lied(u, intro(u))
     elif kind == 1:
         story.deliveries = lambda u: lied(u, deliver(u))
@@ -544,6 +850,18 @@ MOVES: dict[str, Callable[[Story], None]] = {
     "withhold_at_random": withhold_at_random,
     "isolate": isolate,
     "cut_at_gaps": cut_at_gaps,
+    "two_verdicts": two_verdicts,
+    "second_verdict": second_verdict,
+    "verdict_first": verdict_first,
+    "left_out_and_alive": left_out_and_alive,
+    "left_out_and_dead": left_out_and_dead,
+    "damage_boxes": damage_boxes,
+    "shift_blinding_values": shift_blinding_values,
+    "open_falsely": open_falsely,
+    "puppets_complain": puppets_complain,
+    "forge_complaints": forge_complaints,
+    "replay_complaints": replay_complaints,
+    "accuse_again": accuse_again,
     "swap_boxes": swap_boxes,
     "reflect_boxes": reflect_boxes,
     "repeat_a_box": repeat_a_box,

@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 
 from dp.ledger import Ledger
 from protocols import registry
+from protocols.dealing import Accusations, Delivered, Opened
+from protocols.dealing import Delivery as PairwiseDelivery
 from protocols.journal import Journal, SqliteJournal
 from protocols.machine import Client
 from protocols.oneshot.messages import HEADER, Delivery
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from secagg.dealing import unpadded
 from secagg.errors import SecAggError
 from secagg.prg import Prg
 from tests.journals import KeptJournal
@@ -84,6 +87,7 @@ class Record:
     """Why the server gave up."""
     charged: list[tuple[str, str, list[str]]] = field(default_factory=list)
     """(whose ledger, before which message left, what was in it about this round)"""
+    liars: Mapping[str, Liar] = field(default_factory=dict)
     opened: dict[str, tuple[tuple[str, bytes], ...]] = field(default_factory=dict)
     """One-shot: honest member -> (client, header) of the uploads whose shares it has added up."""
 
@@ -214,9 +218,20 @@ Move = Callable[["Liar", Any], "list[Any] | None"]
 class Liar:
     """A client that says what its move makes of what the machine would say."""
 
-    def __init__(self, identity: Identity, roster: Roster, draw: Random, move: Move, strict: Policy) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        roster: Roster,
+        draw: Random,
+        move: Move,
+        strict: Policy,
+        friends: frozenset[int] = frozenset(),
+    ) -> None:
         self.name, self.identity, self.roster, self.draw, self.move = identity.name, identity, roster, draw, move
-        self.policy = strict
+        self.policy, self.friends = strict, friends
+        """The friends, as numbers in the roster: it does not complain about what they deal it."""
+        self.phase = ""
+        """The server's, in which it speaks."""
         self.heard: dict[str, bytes] = {}
         """phase -> the last frame from the server"""
         self.frames: list[bytes] = []
@@ -230,6 +245,13 @@ class Liar:
         self.plan, self.values = plan, values
         self.machine: Any = self.another(secret)
         self.overheard = []
+        self.phase = str(self.machine.phase)
+        self.boxes: dict[int, Delivered] = {}
+        """Dealer -> the box that came from it, where there are complaints."""
+        self.dealt: dict[int, bytes] = {}
+        """Holder -> the points that it was really dealt, if not those of the machine."""
+        self.spoke: dict[str, Any] = {}
+        """Type of message -> what it said without a change."""
         return self._said(self.machine.opening())
 
     def another(self, secret: bytes) -> Any:
@@ -242,16 +264,38 @@ class Liar:
         machine = self.machine
         message = registry.find(self.plan.protocol).messages.decode(self.plan, frame)
         step = machine.steps.get(machine.phase)
+        if step is not None and step.optional and not isinstance(message, step.hears):
+            step = machine.steps[step.then]
         if step is None or not isinstance(message, step.hears):
             return []
-        getattr(machine, step.check)(message)
+        if isinstance(message, Accusations):  # whatever it has dealt, and however many complain
+            dealt = self.dealt or machine._dealing().points
+            machine._opened = tuple(Opened(said.peer, dealt[said.peer]) for said in message.complaints)
+        else:
+            getattr(machine, step.check)(message)
+        if isinstance(message, PairwiseDelivery):
+            self._keep(message)
         self.heard[str(machine.phase)] = frame
         reply = getattr(machine, step.reply)()
         machine.phase = step.then
         return self._said(reply)
 
+    def _keep(self, delivery: PairwiseDelivery) -> None:
+        machine = self.machine
+        self.boxes = {box.peer: box for box in delivery.boxes}
+        adverts = machine._cohort.adverts if self.plan.protocol == "threshold_ckks" else machine._neighbours
+        for dealer in [u for u in machine._doubted if adverts[u].client in self.friends]:
+            words = np.frombuffer(machine._doubted.pop(dealer).points, "<u4")[None]
+            machine._held[dealer] = unpadded(words, [machine._pad_key(dealer, machine._u)]).astype("<u4").tobytes()
+
+    def unasked(self) -> list[bytes]:
+        """What it says in a phase in which nothing was asked of it."""
+        return [self.encode(one) for one in self.move(self, None) or [] if one is not None]
+
     def _said(self, message: Any) -> list[bytes]:
         lies = self.move(self, message)
+        if lies is None:
+            self.spoke[type(message).__name__] = message
         frames = [self.encode(one) for one in ([message] if lies is None else lies)]
         self.frames += frames
         return frames
@@ -260,11 +304,3 @@ class Liar:
         if isinstance(message, bytes):
             return message
         return registry.find(self.plan.protocol).messages.encode(self.plan, message)
-
-
-def effective_total(record: Record, names: Mapping[str, Any]) -> NDArray[np.int64]:
-    """The sum of what these clients really put in, noise included."""
-    total = np.zeros(record.plan.encoding.coordinates, np.int64)
-    for name in names:
-        total += record.noised[name]
-    return total

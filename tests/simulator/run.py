@@ -47,9 +47,7 @@ class Result:
     def kind(self) -> str:
         if self.deployment is None:
             return "?"
-        liar = self.deployment.liar
-        who = "server" if liar == SERVER else "client" if liar else "nobody"
-        return f"{self.deployment.plan.protocol} {who}"
+        return f"{self.deployment.plan.protocol} {self.deployment.liar or 'nobody'}"
 
     def ends(self) -> Iterator[str]:
         """How each round ended."""
@@ -105,18 +103,20 @@ class _World:
         if self.plan.noise is not None and folder is not None:
             self.ledger = self._book(folder, SERVER, self._budget())
             held.callback(self.ledger.close)
-        self.parties = {name: self._party(name, folder) for name in deployment.roster.names if name != deployment.liar}
+        self.parties = {name: self._party(name, folder) for name in deployment.roster.names if name not in deployment.liars}
         for party in self.parties.values():
             held.callback(party.close)
-        self.liar = None
-        if deployment.liar and deployment.liar != SERVER:
-            move = CLIENT_MOVES[deployment.moves[0]].says
-            identity, draw = deployment.identities[deployment.liar], deployment.draw("liar")
-            self.liar = Liar(identity, deployment.roster, draw, move, self._lax())
+        friends = frozenset(map(deployment.roster.number, deployment.liars))
+        self.liars = {name: self._liar(name, move, friends) for name, move in deployment.liars.items()}
         self.tampering: Tampering | None = None
         if deployment.liar == SERVER and self.plan.protocol not in (*PAIRWISE, "oneshot"):
             names = list(deployment.roster.names)
             self.tampering = Tampering(self.plan, names, deployment.draw("tampering"), deployment.moves)
+
+    def _liar(self, name: str, move: str, friends: frozenset[int]) -> Liar:
+        d = self.deployment
+        draw, says = d.draw("liar", name), CLIENT_MOVES[move].says
+        return Liar(d.identities[name], d.roster, draw, says, self._lax(), friends)
 
     def _lax(self) -> Policy:
         bound = self.plan.encoding.weight_bound
@@ -158,10 +158,11 @@ class _World:
             attack(d, record, self.parties, result.records[:-1])
             corrupt = [record.machines[name] for name in d.corrupt]
         else:
-            run_round(d, record, self.parties, self.liar, faults, self.ledger, self.tampering)
+            run_round(d, record, self.parties, self.liars, faults, self.ledger, self.tampering)
             corrupt = [record.machines[name] for name in d.corrupt if name in record.machines]
-            if self.liar is not None and record.server is not None:
-                corrupt.append(self.liar.machine)
+            if record.server is not None:
+                record.liars = self.liars
+                corrupt += [liar.machine for liar in self.liars.values()]
             check_charges(d, record)
         record.insiders = frozenset(d.corrupt)
         result.computable += check(d, record, faults, corrupt, self.memory)
@@ -203,7 +204,7 @@ class Tally:
             protocol = result.deployment.plan.protocol
             ends = list(result.ends())
             self.ends.setdefault(result.kind, Counter()).update(ends)
-            for move in result.deployment.moves:
+            for move in {*result.deployment.moves, *result.deployment.liars.values()}:
                 who = "server" if result.deployment.liar == SERVER else "client"
                 found = self.moves.setdefault(f"{who} {move}", Counter())
                 found.update(ends)

@@ -23,10 +23,11 @@ from protocols.oneshot.server import OneshotServer
 from protocols.pairwise import client as client_module
 from protocols.pairwise import server as server_module
 from protocols.pairwise.client import PairwiseClient
+from protocols.pairwise.messages import MASK_KEY
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
 from protocols.simulate import Envelope
-from secagg import shamir
+from secagg import dealing as dealing_module
 from tests.adversarial.attack import switch_off
 from tests.adversarial.test_cut import believe_that_masking_is_mutual
 from tests.oracle.leak_oracle import Round, View, judge, secrets_of
@@ -97,7 +98,8 @@ def both_kinds_revealed(patch: pytest.MonkeyPatch) -> None:
 
     def careless(self: PairwiseClient) -> Any:
         said, mine = reveal(self), sorted(self._held.items())
-        return replace(said, key_shares=tuple(client_module.Revealed(v, held.key_share) for v, held in mine))
+        keys = tuple(client_module.Revealed(v, client_module.share_of(points, MASK_KEY)) for v, points in mine)
+        return replace(said, key_shares=keys)
 
     patch.setattr(PairwiseClient, "_reveal", careless)
 
@@ -109,7 +111,7 @@ def no_self_masks(patch: pytest.MonkeyPatch) -> None:
 
 def shares_of_no_degree(patch: pytest.MonkeyPatch) -> None:
     """Every share is the secret, whatever the threshold."""
-    patch.setattr(shamir, "uniform", lambda shape, rng: np.zeros(shape, np.uint64))
+    patch.setattr(dealing_module, "uniform", lambda shape, rng: np.zeros(shape, np.uint64))
 
 
 def same_masks_in_each_round(patch: pytest.MonkeyPatch) -> None:
