@@ -23,7 +23,7 @@ CASES = {
     "dp": "Samplers, calibration, accounting, the ledger, embedding gradients against Opacus.",
     "engines": "What cores and Ray buy: removal of masks by ranges, thousands of clients, trees of cohorts.",
     "lattice": "Transforms against SEAL's, sampling, packing and exact decoding of coefficients.",
-    "liars": "SecAgg and SecAgg+ with clients that lie: the server's time, the exchange's cost, random rounds, budgets.",
+    "liars": "SecAgg and SecAgg+ with clients that lie: the server's time, what the exchange costs, random rounds.",
     "oneshot": "One-shot sums: client and server beside pairwise masks and bare additions; what dropouts cost.",
     "pairwise": "SecAgg and SecAgg+: phases, bytes, memory, masking against the keystream limit.",
     "peers": "Whole rounds beside Flower's SecAgg+, uploads beside NVFlare's CKKS, attacks on both; or --quick.",

@@ -1,4 +1,4 @@
-"""What verifiable dealing costs one client beside plain dealing of the same two secrets, k neighbours and a threshold t.
+"""What dealing verifiably costs a client with k neighbours, beside plain dealing of the same two secrets.
 
 Plain dealing is Shamir's shares under authenticated encryption (``secagg.shamir``, ``secagg.seal``): a box of 100 bytes
 and its holder's number, no commitments, no proof, no complaints. Keys are agreed on either way, and are so already.
@@ -13,7 +13,7 @@ from statistics import median
 from time import process_time
 
 from benchmarks.rounds import people
-from protocols.dealing import Dealing, Delivered, opened
+from protocols.dealing import Dealing, opened
 from protocols.pairwise.messages import SECRETS
 from protocols.pairwise.rules import Cohort
 from protocols.plan import RoundPlan

@@ -119,7 +119,7 @@ class OneBadBox(_Dealer):
 
 
 class TwoPolynomials(_Dealer):
-    """Deals half of its holders points of other polynomials, with commitments that fit; the proof does not: left out."""
+    """Deals to half of its holders points of other polynomials, with commitments to them; no proof fits: left out."""
 
     def _boxes(self, secrets: list[bytes], seed: bytes) -> tuple[Box, ...]:
         one, two = (self._dealt_by(secrets, drawn).dealt.boxes for drawn in (seed, self._drawn(b"other polynomials")))

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from benchmarks.liars.lies import Liar, other
 from benchmarks.rounds import people, update_of
-from protocols.journal import ForgetfulJournal
 from protocols import registry
+from protocols.journal import ForgetfulJournal
 from protocols.machine import Client, ServerRound
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Reveal, Revealed
@@ -152,7 +152,7 @@ class Recording:
         return replace(self, frames={**self.frames, Phase.REVEAL: revealed})
 
     def replayed(self) -> dict[str, float]:
-        """Processor seconds of a new server, phase by phase: making what opens it, taking the answers in, closing it."""
+        """Processor seconds of a new server: phase -> making what opens it, taking the answers in, closing it."""
         server, took = serve(self.plan, self.roster), dict[str, float]()
         while server.outcome is None:
             phase, began = str(server.phase), process_time()
@@ -175,9 +175,9 @@ class _Listening(PairwiseServer):
         super().__init__(plan, roster)
         self.frames = dict[str, list[tuple[str, bytes]]]()
 
-    def receive(self, name: str, frame: bytes) -> None:
+    def receive(self, name: str, frame: bytes, *, known: bool = True) -> None:
         self.frames.setdefault(str(self.phase), []).append((name, frame))
-        super().receive(name, frame)
+        super().receive(name, frame, known=known)
 
 
 def check_sum(ran: Simulation, parties: Mixed, gone: Collection[str] = ()) -> None:

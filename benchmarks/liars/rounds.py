@@ -28,7 +28,7 @@ from secagg.keys import SigningKey
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a round ended. ``named`` are those whom the server names: caught in the round, or by the error that ends it."""
+    """How a round ended. ``named`` are those caught lying in it, and those whom the error blames that ends it."""
 
     liars: int
     exact: bool
