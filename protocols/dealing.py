@@ -25,7 +25,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, KeysView, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Protocol
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,22 +35,26 @@ from protocols.cohort import ascending
 from secagg import labels
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.dealing import (
+    BLINDS,
     ELEMENT_BYTES,
     RESPONSE_BYTES,
     Polynomials,
     consistent,
-    elements,
     padded,
     responses,
     unpadded,
     width,
 )
-from secagg.errors import DecodeError, PeerError
-from secagg.keys import SIGNATURE_BYTES, SigningKey, digest, verify
+from secagg.errors import PeerError
+from secagg.field import PRIME
+from secagg.keys import SIGNATURE_BYTES, SigningKey, digest, transcript, verify
 from secagg.merkle import HASH_BYTES
 from secagg.params import MAX_CLIENTS
 from secagg.prg import Rng
-from secagg.shamir import SHARE_BYTES
+from secagg.shamir import SHARE_BYTES, unpack_shares
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 COMMITMENT_BYTES = 16
 
@@ -138,10 +143,22 @@ def share_of(points: bytes, secret: int) -> bytes:
     return points[SHARE_BYTES * secret : SHARE_BYTES * (secret + 1)]
 
 
+def commitments(context: Context, dealer: int, holder: int, points: bytes, secrets: int) -> bytes:
+    """To one holder's share of each secret. A share of 32 bytes has 279 uniform bits as long as fewer than t are known,
+    so that it needs no salt."""
+    bound = sha256(transcript(labels.SHARE_COMMITMENT, *context.bound(dealer, holder)))
+    return b"".join([_commitment(bound.copy(), secret, share_of(points, secret)) for secret in range(secrets)])
+
+
 def commitment(context: Context, dealer: int, holder: int, secret: int, share: bytes) -> bytes:
-    """To the share of a 32-byte secret. It has 279 uniform bits as long as fewer than t are known, so it needs no
-    salt."""
-    return digest(labels.SHARE_COMMITMENT, *context.bound(dealer, holder), bytes([secret]), share)[:COMMITMENT_BYTES]
+    """To a share of one of the secrets."""
+    bound = sha256(transcript(labels.SHARE_COMMITMENT, *context.bound(dealer, holder)))
+    return _commitment(bound, secret, share)
+
+
+def _commitment(bound: Hash, secret: int, share: bytes) -> bytes:
+    bound.update(bytes([secret]) + share)
+    return bound.digest()[:COMMITMENT_BYTES]
 
 
 def box_hash(context: Context, holder: int, delivered: Delivered) -> bytes:
@@ -176,15 +193,12 @@ class Dealing:
     ) -> None:
         polynomials = Polynomials(secrets, threshold, rng)
         points = polynomials.points(abscissas(holders))
-        self.points = {v: row.astype("<u4").tobytes() for v, row in zip(holders, points, strict=True)}
+        self.points = dict(zip(holders, _rows(points), strict=True))
         self._others = [v for v in holders if v != dealer]
+        kept = points[[v != dealer for v in holders]]
         boxes = tuple(
-            Box(
-                padded(row, pad_key(v)).astype("<u4").tobytes(),
-                _commitments(context, dealer, v, self.points[v], len(secrets)),
-            )
-            for v, row in zip(holders, points, strict=True)
-            if v != dealer
+            Box(row, commitments(context, dealer, v, self.points[v], len(secrets)))
+            for v, row in zip(self._others, _rows(padded(kept, [pad_key(v) for v in self._others])), strict=True)
         )
         challenge = _challenge(context, dealer, boxes)
         self.dealt = Dealt(boxes, polynomials.proof(challenge))
@@ -192,43 +206,29 @@ class Dealing:
 
     def delivered(self, holder: int) -> Delivered:
         """The box of this holder as a server delivers it that alters nothing."""
-        [response] = responses(self.dealt.proof, self._threshold, abscissas([holder]))
+        [response] = _rows(responses(self.dealt.proof, self._threshold, abscissas([holder])))
         box = self.dealt.boxes[self._others.index(holder)]
-        return Delivered(self._dealer, box.points, box.commitments, self._challenge, response.astype("<u4").tobytes())
+        return Delivered(self._dealer, box.points, box.commitments, self._challenge, response)
 
 
 def opened(
     context: Context, holder: int, boxes: Sequence[Delivered], secrets: int, pad_key: Callable[[int], bytes]
 ) -> dict[int, bytes]:
     """Whose boxes are good, and the points in them."""
-    found = list[bytes]()
-    for one in boxes:
-        try:
-            points = elements(one.points, width(secrets))[0]
-            found.append(unpadded(points, pad_key(one.peer)).astype("<u4").tobytes())
-        except (DecodeError, PeerError):  # of a key that is of no use, or words that are no field elements
-            found.append(b"")
+    sealed = _matrix([box.points for box in boxes], width(secrets))
+    found = _rows(unpadded(sealed, [pad_key(box.peer) for box in boxes]))
     good = fit(context, holder, boxes, found, secrets)
-    return {one.peer: points for one, points, fits in zip(boxes, found, good, strict=True) if fits}
+    return {box.peer: points for box, points, fits in zip(boxes, found, good, strict=True) if fits}
 
 
 def fit(context: Context, holder: int, boxes: Sequence[Delivered], found: Sequence[bytes], secrets: int) -> list[bool]:
     """Whether the points are those that each box commits to, and that its dealer's proof speaks of."""
-    fits, rows, shown = [False] * len(boxes), list[NDArray[np.uint32]](), list[NDArray[np.uint32]]()
-    asked = list[int]()
-    for i, (one, points) in enumerate(zip(boxes, found, strict=True)):
-        try:
-            if _commitments(context, one.peer, holder, points, secrets) == one.commitments:
-                rows.append(elements(points, width(secrets))[0])
-                shown.append(elements(one.response, RESPONSE_BYTES // ELEMENT_BYTES)[0])
-                asked.append(i)
-        except (DecodeError, IndexError):
-            continue
-    if asked:
-        agree = consistent(np.stack(rows), [boxes[i].challenge for i in asked], np.stack(shown))
-        for i, good in zip(asked, agree.tolist(), strict=True):
-            fits[i] = good
-    return fits
+    points, shown = _matrix(found, width(secrets)), _matrix([box.response for box in boxes], BLINDS)
+    agree = consistent(points, [box.challenge for box in boxes], shown) & (points < PRIME).all(axis=1)
+    return [
+        good and commitments(context, box.peer, holder, inside, secrets) == box.commitments
+        for box, inside, good in zip(boxes, found, agree.tolist(), strict=True)
+    ]
 
 
 class Exchange:
@@ -254,12 +254,10 @@ class Exchange:
 
     def take(self, dealer: int, dealt: Dealt) -> None:
         holders = self._holders_of(dealer)
-        shown = responses(dealt.proof, self._threshold, abscissas(holders)).astype("<u4")
-        others = [row.tobytes() for v, row in zip(holders, shown, strict=True) if v != dealer]
+        shown = _rows(responses(dealt.proof, self._threshold, abscissas(holders)))
+        others = [response for v, response in zip(holders, shown, strict=True) if v != dealer]
         if len(dealt.boxes) != len(others):
             raise PeerError("shares for others than the holders")
-        for box in dealt.boxes:
-            elements(box.points, width(self._secrets))
         self._challenges[dealer] = _challenge(self._context, dealer, dealt.boxes)
         self._rows[dealer] = b"".join(
             [box.points + box.commitments + response for box, response in zip(dealt.boxes, others, strict=True)]
@@ -311,6 +309,11 @@ class Exchange:
         """Who was accused and has not answered."""
         return self._complaints.keys() - self._opened.keys()
 
+    @property
+    def answered(self) -> list[tuple[int, int]]:
+        """(dealer, holder) of each complaint that was answered with what fits."""
+        return [(dealer, holder) for dealer, points in sorted(self._opened.items()) for holder in sorted(points)]
+
     def opened_for(self, holder: int) -> tuple[Opened, ...]:
         return tuple(
             Opened(dealer, points[holder]) for dealer, points in sorted(self._opened.items()) if holder in points
@@ -325,7 +328,11 @@ class Exchange:
             self._rows[dealer] = table[:, at : at + COMMITMENT_BYTES].tobytes()
 
     def check_share(self, dealer: int, holder: int, secret: int, share: bytes) -> None:
-        """Of those commitments that were kept: one hash tells a wrong share. A dealer's own is not checked."""
+        """Of those commitments that were kept: one hash tells a wrong share. A dealer's own is compared with none.
+
+        Liars can commit to what is no share at all, and no honest holder reveals that.
+        """
+        unpack_shares(share, 1)
         if dealer == holder:
             return
         at = self._place(dealer, holder) * COMMITMENT_BYTES
@@ -345,10 +352,12 @@ def abscissas(positions: Sequence[int]) -> list[int]:
     return [position + 1 for position in positions]
 
 
-def _commitments(context: Context, dealer: int, holder: int, points: bytes, secrets: int) -> bytes:
-    return b"".join(
-        [commitment(context, dealer, holder, secret, share_of(points, secret)) for secret in range(secrets)]
-    )
+def _rows(values: NDArray[np.uint32]) -> list[bytes]:
+    return [row.tobytes() for row in values.astype("<u4")]
+
+
+def _matrix(rows: Sequence[bytes], columns: int) -> NDArray[np.uint32]:
+    return np.frombuffer(b"".join(rows), "<u4").reshape(len(rows), columns).astype(np.uint32)
 
 
 def _challenge(context: Context, dealer: int, boxes: Sequence[Box]) -> bytes:

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import DecodeError, UsageError
-from secagg.field import PRIME, Field, P, matmul, multiply, powers, reduce, uniform
-from secagg.prg import Prg, Rng
+from secagg.field import PRIME, Field, P, matmul, multiply, powers, reduce, uniform, uniform_rows
+from secagg.prg import Rng
 from secagg.shamir import LIMBS, limbs_of
 
 BLINDS = 4
@@ -62,7 +62,7 @@ class Polynomials:
     def proof(self, challenge: bytes) -> bytes:
         """The coefficients of the z_j, lowest first."""
         limbs, blinds = self._coefficients[:, :-BLINDS], self._coefficients[:, -BLINDS:]
-        return reduce(matmul(limbs, _weights(challenge, limbs.shape[1])) + blinds).astype("<u4").tobytes()
+        return reduce(matmul(limbs, _weights([challenge], limbs.shape[1])[0]) + blinds).astype("<u4").tobytes()
 
     def __repr__(self) -> str:
         return "Polynomials(<redacted>)"
@@ -70,48 +70,36 @@ class Polynomials:
 
 def responses(proof: bytes, threshold: int, holders: Sequence[int]) -> NDArray[np.uint32]:
     """What the proof says about each holder: the z_j at its abscissa."""
-    coefficients = elements(proof, BLINDS)
-    if len(coefficients) != threshold:
-        raise DecodeError(f"a proof of {len(coefficients)} coefficients, not {threshold}")
-    return matmul(_table(tuple(holders), threshold), coefficients.astype(np.uint64)).astype(np.uint32)
+    if len(proof) != RESPONSE_BYTES * threshold:
+        raise DecodeError(f"a proof of {len(proof)} bytes, not of {threshold} coefficients of {BLINDS} polynomials")
+    coefficients = np.frombuffer(proof, "<u4").reshape(threshold, BLINDS).astype(np.uint64)
+    if (coefficients >= P).any():
+        raise DecodeError("a field element that is not reduced")
+    return matmul(_table(tuple(holders), threshold), coefficients).astype(np.uint32)
 
 
 def consistent(points: NDArray[np.uint32], challenges: Sequence[bytes], shown: NDArray[np.uint32]) -> NDArray[np.bool_]:
     """Row by row, whether one holder's values from one dealer are those of which that dealer's proof speaks."""
     values = points.astype(np.uint64)
     limbs, expected = values[:, :-BLINDS], values[:, -BLINDS:]
-    weights = np.stack([_weights(challenge, limbs.shape[1]) for challenge in challenges])
+    weights = _weights(challenges, limbs.shape[1])
     for limb in range(limbs.shape[1]):
         expected = expected + multiply(limbs[:, limb, None], weights[:, limb])
     agree: NDArray[np.bool_] = (reduce(expected) == shown).all(axis=1)
     return agree
 
 
-def padded(points: NDArray[np.uint32], key: bytes) -> NDArray[np.uint32]:
-    """One holder's values under a one-time pad in the field. Whoever alters them shifts them, by what it likes."""
-    return reduce(points.astype(np.uint64) + _pad(key, points.size)).astype(np.uint32)
+def padded(points: NDArray[np.uint32], keys: Sequence[bytes]) -> NDArray[np.uint32]:
+    """Each holder's row under a one-time pad in the field. Whoever alters a value shifts it, by what it likes."""
+    return reduce(points.astype(np.uint64) + uniform_rows(keys, points.shape[1])).astype(np.uint32)
 
 
-def unpadded(points: NDArray[np.uint32], key: bytes) -> NDArray[np.uint32]:
-    return reduce(points.astype(np.uint64) + P - _pad(key, points.size)).astype(np.uint32)
+def unpadded(points: NDArray[np.uint32], keys: Sequence[bytes]) -> NDArray[np.uint32]:
+    return reduce(points.astype(np.uint64) + P - uniform_rows(keys, points.shape[1])).astype(np.uint32)
 
 
-def elements(data: bytes, columns: int) -> NDArray[np.uint32]:
-    """Field elements from little-endian words, so many in a row; refuses what is not reduced."""
-    if len(data) % (ELEMENT_BYTES * columns):
-        raise DecodeError(f"{len(data)} bytes are not rows of {columns} field elements")
-    words = np.frombuffer(data, "<u4").reshape(-1, columns)
-    if (words >= PRIME).any():
-        raise DecodeError("a field element that is not reduced")
-    return words.astype(np.uint32)
-
-
-def _weights(challenge: bytes, limbs: int) -> Field:
-    return uniform((limbs, BLINDS), Prg(challenge))
-
-
-def _pad(key: bytes, count: int) -> Field:
-    return uniform((count,), Prg(key))
+def _weights(challenges: Sequence[bytes], limbs: int) -> Field:
+    return uniform_rows(challenges, limbs * BLINDS).reshape(-1, limbs, BLINDS)
 
 
 @lru_cache(maxsize=1)  # on the complete graph everybody's holders are the same

@@ -5,13 +5,14 @@ A Mersenne prime below 2^31 keeps every product inside a 64-bit word and reducti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import UsageError
-from secagg.prg import Rng
+from secagg.prg import Prg, Rng
 
 Field: TypeAlias = NDArray[np.uint64]
 
@@ -67,6 +68,15 @@ def powers(x: Field, count: int) -> Field:
         table[:, done : done + more] = multiply(table[:, :more], step[:, None])
         done, step = 2 * done, multiply(step, step)
     return table
+
+
+def uniform_rows(seeds: Sequence[bytes], count: int) -> Field:
+    """``uniform((count,), Prg(seed))`` of each seed, a row each."""
+    words = np.frombuffer(b"".join([Prg(seed)(4 * count) for seed in seeds]), "<u4").reshape(len(seeds), count)
+    rows = (words & np.uint32(PRIME)).astype(np.uint64)
+    for row in np.flatnonzero((rows == P).any(axis=1)).tolist():
+        rows[row] = uniform((count,), Prg(seeds[row]))
+    return rows
 
 
 def uniform(shape: tuple[int, ...], rng: Rng) -> Field:

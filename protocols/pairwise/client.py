@@ -45,7 +45,7 @@ from protocols.pairwise.messages import (
     Verdict,
 )
 from protocols.pairwise.phases import Phase
-from protocols.pairwise.rules import Cohort, check_cohort, corrupt_holders, parameters_of
+from protocols.pairwise.rules import Cohort, check_cohort, most_complaints, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
 from protocols.roster import Identity, Roster
@@ -164,9 +164,9 @@ class PairwiseClient(ClientRound):
         complaining = [said.peer for said in message.complaints]
         if not complaining or not ascending(complaining) or not self._neighbours.keys() >= set(complaining):
             raise PeerError("complaints of others than the neighbours, or twice of one")
-        most = corrupt_holders(self.plan, self.policy, self._cohort.size)
+        most = most_complaints(self.plan, self.policy, self._cohort.size)
         if len(complaining) > most:
-            raise PolicyError(f"{len(complaining)} neighbours complain, and at most {most} can be lying")
+            raise PolicyError(f"{len(complaining)} neighbours complain, boxes are opened for at most {most}")
         dealing = self._dealing()
         for said in message.complaints:
             self._check_complaint(dealing, said)

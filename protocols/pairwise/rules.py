@@ -72,12 +72,16 @@ def check_cohort(plan: RoundPlan, policy: Policy, size: int) -> None:
     _check_graph(plan, policy, size, GRINDING_FLOOR)
 
 
-def corrupt_holders(plan: RoundPlan, policy: Policy, size: int) -> int:
-    """How many of the holders of its shares a client has to take for corrupt, and so for liars."""
+def most_complaints(plan: RoundPlan, policy: Policy, size: int) -> int:
+    """How many holders a client opens boxes for before it takes them for more than liars.
+
+    As many as its policy takes for corrupt; or more, as long as fewer than t shares of its secrets would be known if
+    all who complain were honest, and corrupt ones kept silent.
+    """
     corrupt, degree = min(policy.corrupt_of(plan.clients), size), min(parameters_of(plan).degree, size - 1)
-    if parameters_of(plan).graph is Graph.COMPLETE:
-        return corrupt
-    return corrupt_neighbours(size, corrupt, degree, _security(policy, GRINDING_FLOOR) + 1)
+    if parameters_of(plan).graph is not Graph.COMPLETE:
+        corrupt = corrupt_neighbours(size, corrupt, degree, _security(policy, GRINDING_FLOOR) + 1)
+    return max(corrupt, parameters_of(plan).threshold - 1 - corrupt)
 
 
 def _security(policy: Policy, grinding: int) -> int:

@@ -73,10 +73,14 @@ class PairwiseServer(ServerRound):
         self._total = plan.ring.zeros(plan.encoding.coordinates)
         self._consents: dict[int, bytes] = {}
         self._shares: dict[int, dict[int, bytes]] = {}  # whose secret -> holder -> share, t of them
+        self._own_shares: dict[int, bytes] = {}  # to which nobody has committed: for want of others
         self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
         self.excluded: tuple[str, ...] = ()
         """Who dealt shares and was left out before anybody masked: silent since, or without an answer to a complaint
         about them. That is a fact and no verdict; who was caught lying is among ``liars``."""
+        self.disputes: tuple[tuple[str, str], ...] = ()
+        """(holder, dealer): who complained about whom and was answered. One of the two lied, and nobody else can tell
+        which; it costs nobody anything."""
         self.masks_removed = 0
         """Mask streams expanded at the end: what the round cost the server."""
 
@@ -149,6 +153,7 @@ class PairwiseServer(ServerRound):
 
     def _judge(self) -> Sends:
         self._leave_out(self._exchange.undefended)
+        self.disputes = tuple((self._name(v), self._name(u)) for u, v in self._exchange.answered)
         self._need(len(self._exchange.dealers), self._least, "clients dealt shares that hold")
         return Sends(self._reached(), self._verdict)
 
@@ -234,7 +239,9 @@ class PairwiseServer(ServerRound):
             self._exchange.check_share(share.peer, v, SELF_MASK if share.peer in survivors else MASK_KEY, share.share)
         for share in revealed:
             collected = self._shares.setdefault(share.peer, {})
-            if len(collected) < self._t:
+            if share.peer == v:
+                self._own_shares[v] = share.share
+            elif len(collected) < self._t:
                 collected[v] = share.share
         if reveal.surplus:
             self._surplus[number] = reveal.surplus
@@ -272,6 +279,8 @@ class PairwiseServer(ServerRound):
         So where the secret is another than the advertised one, its dealer has dealt another, to all or to liars.
         """
         for u in wanted:
+            if u in self._own_shares and len(self._shares[u]) < self._t:
+                self._shares[u][u] = self._own_shares[u]
             self._need(len(self._shares.get(u, ())), self._t, f"shares came to remove the mask of {self._name(u)}")
         holders = np.array([list(self._shares[u]) for u in wanted]) + 1
         shares = np.stack([unpack_shares(b"".join(self._shares[u].values()), self._t) for u in wanted])
