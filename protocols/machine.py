@@ -521,6 +521,8 @@ class ServerRound(ABC):
         self._liars: set[str] = set()
         self.excluded: tuple[str, ...] = ()
         """Who was left out before anybody put a vector in, by protocols that do so."""
+        self.disputes: tuple[tuple[str, str], ...] = ()
+        """(who complains, about whom), where one of the two lied and nobody can tell which."""
         self._sends = NOTHING
         self._one_at_a_time = Lock()
 
@@ -540,8 +542,12 @@ class ServerRound(ABC):
 
     @property
     def remarks(self) -> str:
-        """Who was caught lying and who was left out so far, in words for a log; empty if nobody was."""
-        said = {"caught lying": self.liars, "left out before the vectors were sent": self.excluded}
+        """Who was caught lying, who was left out, who of two lied, in words for a log; empty if there is nothing."""
+        said = {
+            "caught lying": self.liars,
+            "left out before the vectors were sent": self.excluded,
+            "one of two lied": [f"{holder} about {dealer}" for holder, dealer in self.disputes],
+        }
         return "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items() if names)
 
     def receive(self, name: str, frame: bytes, *, known: bool = True) -> None:

@@ -65,6 +65,18 @@ class OneWrongShare(PairwiseClient):
         return replace(said, self_shares=(*good, Revealed(last.peer, other(last.share))))
 
 
+class OwnWrongShare(PairwiseClient):
+    """Reveals its other shares as they are, and of its own secret a wrong one, to which nobody has committed.
+
+    On the complete graph, where it holds one; it is used only for want of others.
+    """
+
+    def _reveal(self) -> Reveal:
+        said = super()._reveal()
+        shares = [Revealed(one.peer, other(one.share)) if one.peer == self._u else one for one in said.self_shares]
+        return replace(said, self_shares=tuple(shares))
+
+
 class FalseComplaints(PairwiseClient):
     """Complains about all that was dealt to it: each dealer opens one box, and it is in the sum like everybody."""
 
@@ -170,6 +182,7 @@ LIES: Mapping[str, type[PairwiseClient]] = {
     for kind in (
         WrongShares,
         OneWrongShare,
+        OwnWrongShare,
         FalseComplaints,
         UnsignedComplaint,
         BadBoxes,
