@@ -20,7 +20,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from benchmarks.case import Measured, Say
-from benchmarks.liars.dealing import PLAIN_BYTES, Amid
+from benchmarks.dealing import PLAIN_BYTES, Amid
 from benchmarks.liars.lies import LIES, BadBoxes, FalseComplaints
 from benchmarks.liars.parties import Recording, Setting
 from benchmarks.liars.rounds import random_round, spent

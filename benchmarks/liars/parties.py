@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from time import process_time
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,7 +144,7 @@ class Recording:
         def altered(name: str, frame: bytes) -> bytes:
             if name != self.roster.names[number]:
                 return frame
-            said: Reveal = messages.decode(self.plan, frame)
+            said = cast(Reveal, messages.decode(self.plan, frame))
             *good, last = said.self_shares
             shares = (*good, Revealed(last.peer, other(last.share)))
             return messages.encode(self.plan, replace(said, self_shares=shares))

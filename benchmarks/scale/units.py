@@ -319,21 +319,27 @@ def _boxes(repeats: int, secrets: list[bytes], t: int, polynomials: float) -> di
     dealt = dealing().dealt
     boxes = [dealing(u, [0]).delivered(0) for u in holders]
     exchange = Exchange(cohort, lambda u: [v + u for v in holders], t, len(secrets))  # others each, as on a ring
+
+    def take() -> None:
+        for u in (0, k):
+            exchange.take(u, dealt)
+
+    def check() -> None:
+        for v in holders:
+            exchange.check_share(0, v, 0, points[v][:SHARE_BYTES])
+
+    def unbox() -> object:
+        return opened(cohort, 0, boxes, len(secrets), lambda u: cohort.pad_key(agreed, u, 0))
+
+    points = dealing().points
     found = {
         "box": max(seconds_of(dealing, repeats) - polynomials, 0) / k,
-        "unbox": seconds_of(
-            lambda: opened(cohort, 0, boxes, len(secrets), lambda u: cohort.pad_key(agreed, u, 0)), repeats
-        )
-        / k,
-        "take": seconds_of(lambda: [exchange.take(u, dealt) for u in (0, k)], repeats) / (2 * k),
+        "unbox": seconds_of(unbox, repeats) / k,
+        "take": seconds_of(take, repeats) / (2 * k),
         "deliver": seconds_of(lambda: [exchange.delivered(0, v) for v in holders], repeats) / k,
     }
-    points = dealing().points
     exchange.keep_commitments(lambda dealer: 0)
-    found["check"] = (
-        seconds_of(lambda: [exchange.check_share(0, v, 0, points[v][:SHARE_BYTES]) for v in holders], repeats) / k
-    )
-    return found
+    return found | {"check": seconds_of(check, repeats) / k}
 
 
 def _messages(repeats: int) -> dict[str, float]:

@@ -43,7 +43,7 @@ from protocols.roster import Roster
 from protocols.simulate import Faults, local_clients, serve, simulate
 from secagg import labels
 from secagg.codec import u32
-from secagg.dealing import elements, unpadded, width
+from secagg.dealing import unpadded
 from secagg.encoding import Encoding
 from secagg.errors import SecAggError
 from secagg.keys import KEY_BYTES, AgreementKey, SigningKey
@@ -114,7 +114,7 @@ class _Server:
     def deliver(self, u: int, boxes: Iterable[Delivered]) -> None:
         """All that is dealt to u, and the verdict that it holds."""
         self.tell(u, Delivery(tuple(boxes)))
-        self.uploads[u] = self.tell(u, Verdict(to_bitmap(_EVERYBODY, self.cohort.holders(u)), ()))
+        self.uploads[u] = self.tell(u, Verdict(to_bitmap(set(_EVERYBODY), self.cohort.holders(u)), ()))
 
     def consent(self, u: int, alive: Iterable[int]) -> bytes:
         alive = set(alive)
@@ -276,8 +276,9 @@ def substituted_keys() -> Seen:
     dealt, own, boxes = server.introduce(VICTIM), server.adverts[VICTIM], list[Delivered]()
     for v, box in zip(_OTHERS, dealt.boxes, strict=True):
         agreed = seal_keys[v].agree(own.seal_key)
-        points = unpadded(elements(box.points, width(SECRETS))[0], server.cohort.pad_key(agreed, VICTIM, v))
-        server.self_shares[v] = share_of(points.astype("<u4").tobytes(), SELF_MASK)
+        sealed = np.frombuffer(box.points, "<u4")[None]
+        points = unpadded(sealed, [server.cohort.pad_key(agreed, VICTIM, v)]).astype("<u4").tobytes()
+        server.self_shares[v] = share_of(points, SELF_MASK)
         boxes.append(_dealt_to_the_victim(server, v, agreed))
     server.deliver(VICTIM, boxes)
     left = server.without({v: key.agree(own.mask_key) for v, key in mask_keys.items()})
