@@ -67,7 +67,8 @@ def run(config: Config, say: Say) -> Measured:
         say(f"secagg+: n = {setting.n}, d = {setting.d}: recording a round")
         honest = Recording.of(setting)
         if "reveal" in parts:
-            _against(config, "large", honest, {"holder": honest.with_wrong_shares(setting.n // 2)}, figures, ratios)
+            liars = {"holder": honest.with_wrong_shares(setting.n // 2)}
+            _against(config, "large", honest, liars, figures, ratios, say)
         if "exchange" in parts:
             _exchange(config, honest, figures, ratios, say)
     if "rounds" in parts:
@@ -86,7 +87,7 @@ def _server(config: Config, protocol: str, figures: dict[str, float], ratios: di
         "complainer": Recording.of(setting, {liar: FalseComplaints}),
         "dealer": Recording.of(setting, {liar: BadBoxes}),
     }
-    _against(config, protocol, honest, liars, figures, ratios)
+    _against(config, protocol, honest, liars, figures, ratios, say)
 
 
 def _against(
@@ -96,6 +97,7 @@ def _against(
     liars: dict[str, Recording],
     figures: dict[str, float],
     ratios: dict[str, float],
+    say: Say,
 ) -> None:
     took = [
         {"honest": honest.replayed(), **{liar: recorded.replayed() for liar, recorded in liars.items()}}
@@ -107,8 +109,11 @@ def _against(
         figures[f"{name}_{liar}_server_s"] = median(sum(one[liar].values()) for one in took)
         figures[f"{name}_{liar}_reveal_s"] = median(one[liar][Phase.REVEAL] for one in took)
         whole = median(sum(one[liar].values()) / sum(one["honest"].values()) for one in took)
-        ratios[f"{name}_{liar}_server"] = whole
-        ratios[f"{name}_{liar}_reveal"] = median(one[liar][Phase.REVEAL] / one["honest"][Phase.REVEAL] for one in took)
+        last = median(one[liar][Phase.REVEAL] / one["honest"][Phase.REVEAL] for one in took)
+        ratios[f"{name}_{liar}_server"], ratios[f"{name}_{liar}_reveal"] = whole, last
+        say(
+            f"{name}: with a lying {liar} a round takes the server {whole:.2f} times as long, its last phase {last:.2f}"
+        )
 
 
 def _exchange(config: Config, honest: Recording, figures: dict[str, float], ratios: dict[str, float], say: Say) -> None:

@@ -54,9 +54,7 @@ def test_random_rounds_are_exact_or_named() -> None:
 def test_control_a_sum_that_is_not_that_of_the_others_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes an upload with a mask less: honest clients see it, and refuse its set of survivors."""
     switch_off(monkeypatch, PairwiseServer, "_add", "listed != self._dealers_to(u)")
-    with pytest.raises(
-        RuntimeError, match="an honest client refuses|honest clients are not in the sum|the sum is wrong"
-    ):
+    with pytest.raises(RuntimeError, match="honest client"):
         ended(SETTING, {LIAR: FewerMasks}, {})
 
 
