@@ -521,6 +521,10 @@ class ServerRound(ABC):
         self._expected: frozenset[int] = frozenset(range(len(roster)))
         self._heard: dict[int, bytes] = {}  # in this phase: client number -> fingerprint of its frame
         self._liars: set[str] = set()
+        self.excluded: tuple[str, ...] = ()
+        """Who was left out before anybody put a vector in, by protocols that do so."""
+        self.disputes: tuple[tuple[str, str], ...] = ()
+        """(who complains, about whom), where one of the two lied and nobody can tell which."""
         self._sends = NOTHING
         self._one_at_a_time = Lock()
 
@@ -538,16 +542,27 @@ class ServerRound(ABC):
         """Who has said what no honest client says, where the transport tells truly who speaks."""
         return tuple(sorted(self._liars))
 
-    def receive(self, name: str, frame: bytes) -> None:
+    @property
+    def remarks(self) -> str:
+        """Who was caught lying, who was left out, who of two lied, in words for a log; empty if there is nothing."""
+        said = {
+            "caught lying": self.liars,
+            "left out before the vectors were sent": self.excluded,
+            "one of two lied": [f"{holder} about {dealer}" for holder, dealer in self.disputes],
+        }
+        return "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items() if names)
+
+    def receive(self, name: str, frame: bytes, *, known: bool = True) -> None:
         """Take a frame that the transport says is from ``name``. A bad one raises, and changes nothing.
 
         ``name`` is blamed for what no honest client sends: that is right if, and only if, the transport authenticates.
-        A message of another phase blames nobody, since an honest client's may come late.
+        Where it does not know who speaks, and only the sender says so, hand in the frame with ``known=False``: a bad
+        one blames nobody then. A message of another phase blames nobody, since an honest client's may come late.
         """
         with self._one_at_a_time:
-            self._received(name, frame)
+            self._received(name, frame, known)
 
-    def _received(self, name: str, frame: bytes) -> None:
+    def _received(self, name: str, frame: bytes, known: bool) -> None:
         step = self.steps.get(self.phase)
         if step is None:
             raise UsageError(f"the round is over ({self.phase})")
@@ -557,6 +572,8 @@ class ServerRound(ABC):
         try:
             self._check(step, number, frame)
         except (DecodeError, PeerError) as error:
+            if not known:
+                raise type(error)(error.reason) from None
             blamed = error.blaming(name)
             self._liars.update(blamed.culprits)
             raise blamed from None
