@@ -33,7 +33,7 @@ VICTIM = 2
 
 
 def isolate(evil: Evil) -> None:
-    """The victim gets boxes from the corrupt among its neighbours only; all else goes well."""
+    """The victim is told to keep the shares of the corrupt among its neighbours only; all else goes well."""
     evil.advertise()
     evil.share()
     evil.upload(senders=lambda u: evil.corrupt if u == VICTIM else None)
@@ -52,10 +52,10 @@ def finish(evil: Evil, told: Callable[[Survivors], Survivors] = lambda message: 
 def test_a_client_that_is_given_no_shares(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three checks stand before the one vector, each enough alone: the client does not upload with fewer than t
     masks, its neighbours do not accept an upload with fewer, and those that are not listed reveal no self-share."""
-    with pytest.raises(ThresholdError, match=r"shares from \d neighbours, at least \d are needed"):
+    with pytest.raises(ThresholdError, match=r"shares of \d neighbours hold, at least \d are needed"):
         isolate(small(protocol))
 
-    switch_off(monkeypatch, PairwiseClient, "_open", "len(held) < self._t")
+    switch_off(monkeypatch, PairwiseClient, "_hear_verdict", "len(dealers) < self._t")
     isolate(evil := small(protocol))  # uploads with the corrupt clients' masks only
     assert not evil.listed(VICTIM) & (set(evil.honest) - {VICTIM})
     with pytest.raises(PeerError, match=rf"masked with \d neighbours, at least \d are needed \[{evil.name(VICTIM)}"):
@@ -63,7 +63,7 @@ def test_a_client_that_is_given_no_shares(protocol: str, monkeypatch: pytest.Mon
 
     switch_off(monkeypatch, client_module, "check_header", "len(listed) < t")
     isolate(evil := small(protocol))
-    with pytest.raises(PeerError, match=r"did not mask with this client|never delivered here"):
+    with pytest.raises(PeerError, match=r"did not mask with this client|not to be kept here"):
         finish(evil)
 
     believe_that_masking_is_mutual(monkeypatch)
@@ -73,7 +73,7 @@ def test_a_client_that_is_given_no_shares(protocol: str, monkeypatch: pytest.Mon
 
 
 MINE, THEIRS = (
-    "not self._partners >= set(alive)",
+    "not self._held.keys() >= set(alive)",
     "self._u not in check_header(self._cohort, self.roster, client, self._t, header)",
 )
 """The two sides of mutual masking, as a client checks them."""
@@ -105,9 +105,12 @@ def inner(protocol: str, silent: int = 0) -> tuple[Evil, list[int]]:
     return evil, [u for rank, u in enumerate(evil.cohort._graph._order.tolist()) if rank % 5]
 
 
-def withhold(evil: Evil, group: list[int]) -> None:
-    """The group gets the boxes of its own members only, so that it masks among itself; the others get all boxes."""
+def withhold(evil: Evil, group: list[int], what: str = "verdict") -> None:
+    """The group is told to keep the shares of its own members only, so that it masks among itself, or gets no others;
+    the rest keeps all."""
     evil.share()
+    if what == "verdict":
+        evil.complain()
     evil.upload(senders=lambda u: group if u in group else None)
 
 
@@ -119,13 +122,14 @@ def judged(evil: Evil) -> Verdict:
 
 
 @BOTH
-def test_a_group_that_masks_only_among_itself(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everybody had to be in the sum; the server gets the sum over the group, and with it that over the others, who
-    are as few as it likes."""
+@pytest.mark.parametrize("what", ["boxes", "verdict"])
+def test_a_group_that_masks_only_among_itself(protocol: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two verdicts for two parts. Everybody had to be in the sum; the server gets the sum over the group, and with it
+    that over the others, who are as few as it likes."""
     evil, group = inner(protocol)
-    withhold(evil, group)
+    withhold(evil, group, what)
     for u in evil.members:
-        reason = "shares were never delivered here" if u in group else "did not mask with this client"
+        reason = "shares were not to be kept here" if u in group else "did not mask with this client"
         if u in group or set(group) & set(evil.others(u)):
             with pytest.raises(PeerError, match=reason) as refused:
                 evil.consent(u, evil.members)
@@ -136,7 +140,7 @@ def test_a_group_that_masks_only_among_itself(protocol: str, monkeypatch: pytest
 
     believe_that_masking_is_mutual(monkeypatch)
     evil, group = inner(protocol)
-    withhold(evil, group)
+    withhold(evil, group, what)
     finish(evil)
     assert evil.sum_of(group) == evil.plain(group)
     assert len(group) < evil.plan.min_contributors
@@ -158,15 +162,19 @@ def test_each_side_of_mutual_masking(protocol: str, side: str, monkeypatch: pyte
 
 @BOTH
 def test_an_honest_server_always_satisfies_both(protocol: str) -> None:
-    """Also when clients fall silent after any phase, and when boxes do not open."""
-    evil, _ = inner(protocol, silent=2)
+    """Also when clients fall silent after any phase, and when one is left out because a box of its does not hold."""
+    evil, _ = inner(protocol, silent=3)
     never, late = evil.members[3], evil.members[5]
     dealers = [u for u in evil.members if u != never]
     evil.share(dealers)
-    uploaders = [u for u in dealers if u != late]
-    boxes = evil.boxes[uploaders[0]]
-    boxes[max(boxes)] = bytes(len(boxes[max(boxes)]))
-    evil.upload(uploaders)
+    first = evil.members[0]
+    liar = max(evil.boxes[first])
+    evil.boxes[first][liar] = replace(evil.boxes[first][liar], points=bytes(len(evil.boxes[first][liar].points)))
+    evil.complain(dealers)
+    assert [said.peer for said in evil.accusations(liar).complaints] == [first]
+    kept = [u for u in dealers if u != liar]
+    uploaders = [u for u in kept if u != late]
+    evil.upload(uploaders, senders=lambda u: kept)
     consents = {u: evil.consent(u, uploaders) for u in uploaders}
     for u in uploaders:
         evil.reveal(u, consents)
@@ -256,7 +264,7 @@ def survivors(evil: Evil, u: int, present: list[int], forged: bool) -> Survivors
 @BOTH
 def test_cut_at_gaps_of_silent_clients(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The uploads list t neighbours, the silent ones among them, but not all surviving ones."""
-    with pytest.raises(PeerError, match=r"did not mask with this client|never delivered here"):
+    with pytest.raises(PeerError, match=r"did not mask with this client|not to be kept here"):
         cut(protocol)
     believe_that_masking_is_mutual(monkeypatch)
     cut(protocol)
