@@ -123,7 +123,9 @@ def check_opened(record: Record, corrupt: Iterable[Any]) -> None:
         if record.honest(name):
             m = record.machines[name]
             holders = {m.roster.names[m._neighbours[one.peer].client] for one in defence.opened}
-            insist(holders <= open_already, "an honest dealer opens only boxes of corrupt holders:", name, sorted(holders))
+            insist(
+                holders <= open_already, "an honest dealer opens only boxes of corrupt holders:", name, sorted(holders)
+            )
 
 
 class _PairwiseView:
@@ -157,7 +159,7 @@ class _PairwiseView:
         return pools
 
     def _points(self) -> Mapping[tuple[bytes, int, int], bytes]:
-        """(root, dealer, holder) -> all that it dealt to it, where that is known: both shares and the blinding values."""
+        """(root, dealer, holder) -> all that it dealt to it, where known: both shares and the blinding values."""
         seals = {m._seal_key.public: m._seal_key for m in self._corrupt}
         found = dict[tuple[bytes, int, int], bytes]()
         for name, dealt in self.record.from_clients(Dealt):
