@@ -235,8 +235,6 @@ class PairwiseServer(ServerRound):
         if [share.peer for share in revealed] != alive + dead or len(reveal.self_shares) != len(alive):
             raise PeerError("shares of others than asked for")
         check_surplus(self.plan, len(survivors), reveal.surplus)
-        # A dealer can have committed to what is no share, for a corrupt holder: no honest one would have kept it.
-        unpack_shares(b"".join([share.share for share in revealed]), len(revealed))
         for share in revealed:
             self._exchange.check_share(share.peer, v, SELF_MASK if share.peer in survivors else MASK_KEY, share.share)
         for share in revealed:
