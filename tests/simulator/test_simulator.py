@@ -32,6 +32,7 @@ from secagg import dealing as dealing_module
 from tests.adversarial.attack import switch_off
 from tests.adversarial.test_cut import believe_that_masking_is_mutual
 from tests.oracle.leak_oracle import Round, View, judge, secrets_of
+from tests.simulator import exhaustive
 from tests.simulator.__main__ import again, main
 from tests.simulator.deployment import Narrowed
 from tests.simulator.leaks import Memory, oneshot_combinations, pairwise_sums
@@ -345,6 +346,37 @@ def test_the_variance_test_bounds_both_sides() -> None:
     for squares in (9_000, 11_200):
         with pytest.raises(Failure):
             check_variance({"secagg": Noise(squares, 10_000, 10_000)})
+
+
+# Everything that one liar among four can do
+
+
+@pytest.mark.parametrize("few", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_one_liar_among_four_clients_ends_nothing_unnamed(few: bool) -> None:
+    """All oracles of an honest server's rounds, for each combination of the choices at each of its messages."""
+    count = exhaustive.liars(few)
+    assert count.ends["sum"] > count.ends["named"] > 0
+    assert count.rounds >= (30 if few else 500)
+
+
+@pytest.mark.parametrize("few", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_whatever_a_server_says_to_four_clients_it_learns_a_sum_or_nothing(few: bool) -> None:
+    count = exhaustive.servers(few)
+    assert count.states >= (60 if few else 500)
+    assert count.ends["the sum"] > 0
+    assert count.ends["nothing"] > 0
+
+
+def test_the_search_finds_a_client_that_masks_after_any_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    believe_that_masking_is_mutual(monkeypatch)
+    with pytest.raises(Failure, match="the server can compute a sum over"):
+        exhaustive.servers(few=True)
+
+
+def test_the_search_finds_a_server_that_believes_what_is_revealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    BUGS["shares are not checked as they are revealed"].plant(monkeypatch)
+    with pytest.raises(Failure, match="nobody is blamed who is honest"):
+        exhaustive.liars(few=True)
 
 
 # Two leak oracles
