@@ -23,10 +23,11 @@ from dp.ledger.book import data_mark
 from recsys.config import Config, Mode
 from recsys.others import Known, Other
 from recsys.prepare import Distributed, Locally, Prepared
-from recsys.record import FILE, Run, write_whole
+from recsys.record import FILE, Run
 from recsys.sentences import SHARED, elsewhere, known_others, promised, refusal
 from secagg import labels
 from secagg.errors import BudgetError, StorageError, UsageError
+from secagg.files import DRAFT, create_file, read_private, write_file
 from secagg.keys import KEY_BYTES, SigningKey, derive
 
 LEDGER, LOCAL_LEDGER, CHECKPOINT = "ledger.db", "local.db", "checkpoint.npz"
@@ -65,7 +66,7 @@ def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, he
         ledgers = {config.privacy.mode: _shared(prepared, shared, held)}
     else:
         ledgers = {}
-        write_whole(folder / "ledger.pub", f"{key.public.hex()}\n".encode())
+        write_file(folder / "ledger.pub", f"{key.public.hex()}\n".encode(), private=False)
         for mode, file, budget, guarantee in budgets(prepared):
             more = {"run": config.title, "elsewhere": elsewhere(prepared, beside), "data": data_mark(secret, data)}
             ledgers[mode] = held.enter_context(closing(_ledger(folder / file, key, budget, guarantee, begun, more)))
@@ -81,7 +82,7 @@ def there(folder: Path, config: Config) -> Run | None:
         if not folder.exists():
             return None
         there = path.read_bytes() if path.exists() else None
-        if there is None and any(file.name != f".{path.name}.draft" for file in folder.iterdir()):
+        if there is None and any(not DRAFT.fullmatch(file.name) for file in folder.iterdir()):
             raise UsageError(f"{folder} is not empty, and holds no run")
     except OSError as error:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
@@ -110,7 +111,7 @@ def _claim(folder: Path, config: Config) -> None:
     except OSError as error:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
     if not (folder / "config.json").exists():
-        write_whole(folder / "config.json", _plain(config))
+        write_file(folder / "config.json", _plain(config), private=False)
 
 
 @contextmanager
@@ -134,26 +135,15 @@ def _plain(config: Config) -> bytes:
 def _secret(path: Path) -> bytes:
     """Made once, whoever else makes it at the same time, and read by its owner alone."""
     if not path.exists():
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            draft.unlink(missing_ok=True)
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(os.urandom(KEY_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):
-                os.link(draft, path)
-            draft.unlink()
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror}") from None
+        create_file(path, os.urandom(KEY_BYTES), private=True)
     return _read(path)
 
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from None
+        return read_private(path)
+    except FileNotFoundError:
+        raise StorageError(f"cannot read {path}: it is gone") from None
 
 
 def _key(secret: bytes) -> SigningKey:
@@ -228,7 +218,7 @@ def _shared(prepared: Prepared, path: Path, held: ExitStack) -> Ledger:
     if not path.exists():
         privacy, mine = prepared.config.privacy, _mine(prepared)
         secret = _secret(path.with_suffix(".key"))
-        write_whole(path.with_suffix(".pub"), f"{_key(secret).public.hex()}\n".encode())
+        write_file(path.with_suffix(".pub"), f"{_key(secret).public.hex()}\n".encode(), private=False)
         budget = mine.planned.suited(mine.budget, privacy.budget or privacy.epsilon)
         made = Ledger.create(
             path,

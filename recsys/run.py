@@ -36,10 +36,11 @@ from recsys.models.store import Stored, save
 from recsys.others import Others
 from recsys.prepare import Prepared
 from recsys.private import Answered, LearnsFromSums
-from recsys.record import Result, Round, Run, write_whole
+from recsys.record import Result, Round, Run
 from recsys.secure import Adder, SecureAdder
 from recsys.sentences import PLAIN, USERS, WHOLE, WITHOUT_NOISE, measured_under, outside, spending
 from secagg.errors import BudgetError, StorageError, ThresholdError
+from secagg.files import write_file
 
 NEGATIVES = 99
 _ATTEMPTS = 5
@@ -134,7 +135,7 @@ class _Running:
                 raise ThresholdError(f"too many clients were lost, {_ATTEMPTS} times: {done.purpose}")
 
     def _keep(self, state: State, adder: SecureAdder) -> None:
-        write_whole(self._folder / CHECKPOINT, state.encode())
+        write_file(self._folder / CHECKPOINT, state.encode(), private=True)
         adder.retire(len(state.rounds))
         if state.rounds:
             self._say(rounds=state.rounds)

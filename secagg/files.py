@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -24,8 +25,11 @@ from typing import BinaryIO
 
 from secagg.errors import StorageError
 
+DRAFT = re.compile(r"\.[0-9a-f]{16}\.draft")
+"""How a file is called until it is whole: one that a crash left behind is of no use to anybody."""
+
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe in a file's place must not make us wait
+_READ = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe in a file's place must not make us wait
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -61,6 +65,45 @@ def writing(path: Path, *, private: bool) -> Iterator[BinaryIO]:
     """A file to write into, which gets its name once this is left without an error; else nothing of it stays."""
     with _drafted(path, private, replace=True) as file:
         yield file
+
+
+@contextmanager
+def creating(path: Path) -> Iterator[Path]:
+    """A private file beside ``path``, to be written by name (as SQLite does), which gets that name in the end.
+
+    ``FileExistsError`` if something has it by then. What the writer put beside it, it has to take away.
+    """
+    draft = path.with_name(f".{secrets.token_hex(8)}.draft")
+    try:
+        hold_private(draft)
+        yield draft
+        with _said("write", path), _opened(path.parent) as folder:
+            os.link(draft.name, path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            os.unlink(draft.name, dir_fd=folder)
+            os.fsync(folder)
+    finally:
+        with suppress(OSError):  # it has its name
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def appending(path: Path) -> Iterator[int]:
+    """The descriptor of a plain file, made if nothing is there, to read and to add to; whoever adds, syncs."""
+    with ExitStack() as undo:
+        with _said("write", path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _READ, 0o644)
+            undo.callback(os.close, descriptor)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _Refused("it is no plain file")
+        yield descriptor
+
+
+def sweep(folder: Path) -> None:
+    """Take away drafts that a crash left behind; for whoever is sure that nobody writes there at this moment."""
+    with _said("use", folder):
+        for path in folder.iterdir():
+            if DRAFT.fullmatch(path.name) and not stat.S_ISDIR(path.lstat().st_mode):
+                path.unlink(missing_ok=True)
 
 
 def synced(folder: Path) -> None:
@@ -151,7 +194,7 @@ def _opened(folder: Path) -> Iterator[int]:
 def _plain(path: Path) -> Iterator[tuple[int, os.stat_result]]:
     """A plain file, opened for reading, and what is known of it."""
     try:
-        descriptor = os.open(path, _READ)
+        descriptor = os.open(path, os.O_RDONLY | _READ)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:

@@ -59,6 +59,7 @@ from dp.noise import Family
 from protocols.private_sum import PrivateSums, without_rotation
 from secagg.cli.output import Json, emit, facts
 from secagg.errors import PeerError, UsageError
+from secagg.files import write_file
 from secagg.prg import Rng
 
 app = typer.Typer()
@@ -121,7 +122,8 @@ def audit(
     report = _audited(found, _Effort(rounds, delta, protocol, audit_rounds, canaries, examples), tell)
     run_dir = _run_dir(out)
     answer = {"run_dir": str(run_dir), "config": _config(found, rounds, delta, protocol), **report}
-    (run_dir / "audit.json").write_text(json.dumps(answer, allow_nan=False, indent=2) + "\n", "utf-8")
+    text = json.dumps(answer, allow_nan=False, indent=2) + "\n"
+    write_file(run_dir / "audit.json", text.encode(), private=False)
     emit(as_json, answer, _story(answer))
     if failed := [check["name"] for check in answer["checks"] if check["verdict"] == Verdict.FAILED]:
         raise PeerError(f"the claim does not hold: {', '.join(failed)} (see {run_dir / 'audit.json'})")

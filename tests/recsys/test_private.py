@@ -190,11 +190,11 @@ def test_the_first_is_known_when_the_second_is_begun_again(tmp_path: Path) -> No
 def test_a_sum_that_was_learnt_and_not_written_down_is_finished_as_it_was_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(path: Path, data: bytes) -> None:
+    def never(path: Path, data: bytes, *, private: bool) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("recsys.private.write_whole", never)
+        patched.setattr("recsys.private.write_file", never)
         with pytest.raises(Killed):
             two_sums(tmp_path)
     assert os.listdir(tmp_path) == ["sum-0.sealed"]

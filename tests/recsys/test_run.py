@@ -269,7 +269,7 @@ def test_a_directory_with_something_else_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_killed_while_it_wrote_its_first_file_can_begin(tmp_path: Path) -> None:
-    (tmp_path / ".config.json.draft").write_bytes(b'{"tit')
+    (tmp_path / ".0123456789abcdef.draft").write_bytes(b'{"tit')
     assert go(of_kind("none"), tmp_path).ended
 
 

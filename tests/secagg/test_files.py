@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from secagg.errors import StorageError
-from secagg.files import create_file, hold_private, private_folder, read_file, read_private, write_file, writing
+from secagg.files import create_file, hold_private, private_folder, read_file, read_private, sweep, write_file, writing
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +46,65 @@ def test_whoever_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
         half()
     assert [one.name for one in tmp_path.iterdir()] == ["a"]
     assert path.read_bytes() == b"old"
+
+
+class Killed(BaseException):
+    """What comes after this line never happens."""
+
+
+@pytest.mark.parametrize("step", ["fsync", "rename"])
+def test_a_file_is_the_old_one_until_it_is_the_new_one(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_file(path := tmp_path / "a", b"old", private=False)
+
+    def killed(*arguments: object, **more: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, step, killed)
+        patched.setattr("secagg.files._gone", lambda *arguments: None)
+        with pytest.raises(Killed):
+            write_file(path, b"new", private=False)
+    assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 2
+    write_file(path, b"new", private=False)  # what the killed one left behind is not in the way
+    sweep(tmp_path)
+    assert (path.read_bytes(), len(list(tmp_path.iterdir()))) == (b"new", 1)
+
+
+def test_a_file_is_synced_before_it_takes_its_name_and_its_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("this system does not tell which file a descriptor is of")
+    done, sync, rename = list[str](), os.fsync, os.rename
+
+    def synced(descriptor: int) -> None:
+        done.append("sync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).suffix)
+        sync(descriptor)
+
+    def renamed(draft: str, name: str, **more: int) -> None:
+        done.append("rename")
+        rename(draft, name, **more)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    write_file(tmp_path / "a", b"new", private=False)
+    assert done == ["sync .draft", "rename", "sync "]
+
+
+def test_only_drafts_are_swept_and_not_what_they_point_to(tmp_path: Path) -> None:
+    (outside := tmp_path / "outside").write_text("mine")
+    (folder := tmp_path / "folder").mkdir()
+    for name in (".0123456789abcdef.draft", ".report.html.draft", "a"):
+        (folder / name).symlink_to(outside)
+    (folder / ".0123456789abcde0.draft").mkdir()
+    sweep(folder)
+    assert {path.name for path in folder.iterdir()} == {".report.html.draft", "a", ".0123456789abcde0.draft"}
+    assert outside.read_text() == "mine"
+    (folder / ".0123456789abcde0.draft").rmdir()
+    (folder / ".report.html.draft").unlink()
 
 
 def test_a_link_or_a_folder_in_a_files_place_is_refused(tmp_path: Path) -> None:
