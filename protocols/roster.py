@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is not a client name (1 to 64 letters, digits, . _ @ -, starting with one of the first two)"
+            f"{name[:80]!r} is not a client name (1 to 64 letters, digits, . _ @ -, starting with one of the first two)"
         )
     return name
 

@@ -20,6 +20,7 @@ from dp.events import Guarantee
 from dp.filter import Budget
 from dp.ledger import Ledger
 from dp.ledger.book import data_mark
+from recsys.begun import SUM
 from recsys.config import Config, Mode
 from recsys.others import Known, Other
 from recsys.prepare import Distributed, Locally, Prepared
@@ -27,16 +28,22 @@ from recsys.record import FILE, Run
 from recsys.sentences import SHARED, elsewhere, known_others, promised, refusal
 from secagg import labels
 from secagg.errors import BudgetError, StorageError, UsageError
-from secagg.files import DRAFT, create_file, read_private, write_file
+from secagg.files import DRAFT, create_file, private_folder, read_private, sweep, synced, write_file
 from secagg.keys import KEY_BYTES, SigningKey, derive
 
-LEDGER, LOCAL_LEDGER, CHECKPOINT = "ledger.db", "local.db", "checkpoint.npz"
+LEDGER, LOCAL_LEDGER, PUBLIC_KEY = "ledger.db", "local.db", "ledger.pub"
+PRIVATE = "private"
+"""The directory within that of a run which nobody else gets."""
+SECRET, KEY, NAME, CHECKPOINT = "secret.key", "ledger.key", "name", "checkpoint.npz"
+"""In it: all randomness of the parties, what signs the ledgers, how the list of runs calls this one, what goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
     """What a run has when it begins, or goes on."""
 
+    folder: Path
+    """the private one"""
     secret: bytes
     ledgers: Mapping[Mode, Ledger]
     others: str
@@ -46,11 +53,10 @@ class Begun:
 def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, held: ExitStack) -> Begun:
     """Refuse what must not begin, before anything is written; then make or find secret and ledgers."""
     config, data = prepared.config, prepared.data
-    path = folder / "secret.key"
-    name = _key(_read(path)).public.hex() if path.exists() else ""
+    name = _name(folder)
     found = known.on(data)
     _check_same(folder, name, data, known)
-    begun = before is not None or (folder / CHECKPOINT).exists() or name in [one.name for one in found]
+    begun = before is not None or (folder / PRIVATE / CHECKPOINT).exists() or name in [one.name for one in found]
     shared = _shared_path(config.privacy.ledger) if config.privacy.ledger else None
     sharing = [one for one in found if shared is not None and one.ledger == str(shared)]
     beside = [one for one in found if one.name != name and one not in sharing]
@@ -60,19 +66,46 @@ def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, he
         _check_shared(prepared, shared, begun, sharing)
     _claim(folder, config)
     held.enter_context(_alone(folder))
-    secret = _secret(path)
-    key, said = _key(secret), known_others(beside, len([one for one in sharing if one.name != name]))
+    private = private_folder(folder / PRIVATE)
+    sweep(folder)
+    sweep(private)
+    if gone := [path for path in (private / SECRET, private / KEY) if begun and not path.exists()]:
+        raise StorageError(f"{gone[0]} is gone: this run cannot go on")
+    secret, ledger_secret = _secret(private / SECRET), _secret(private / KEY)
+    key, said = _key(ledger_secret), known_others(beside, len([one for one in sharing if one.name != name]))
+    create_file(private / NAME, key.public.hex().encode(), private=True)
     if shared is not None:
         ledgers = {config.privacy.mode: _shared(prepared, shared, held)}
     else:
         ledgers = {}
-        write_file(folder / "ledger.pub", f"{key.public.hex()}\n".encode(), private=False)
+        write_file(folder / PUBLIC_KEY, f"{key.public.hex()}\n".encode(), private=False)
         for mode, file, budget, guarantee in budgets(prepared):
-            more = {"run": config.title, "elsewhere": elsewhere(prepared, beside), "data": data_mark(secret, data)}
+            more = {
+                "run": config.title,
+                "elsewhere": elsewhere(prepared, beside),
+                "data": data_mark(ledger_secret, data),
+            }
             ledgers[mode] = held.enter_context(closing(_ledger(folder / file, key, budget, guarantee, begun, more)))
     where = str(shared or (folder / LEDGER).absolute()) if ledgers else ""
     known.add(data, Other(key.public.hex(), str(folder.absolute()), where, promised(ledgers.values())))
-    return Begun(secret, ledgers, said)
+    return Begun(private, secret, ledgers, said)
+
+
+def forget(folder: Path) -> None:
+    """Delete what only a run that goes on has use for. With it the noise can be taken off what was released, and other
+    ledgers signed. What the disk, or a backup, keeps of deleted files is out of reach here."""
+    private = folder / PRIVATE
+    if not private.is_dir() or private.is_symlink():
+        return
+    private_folder(private)
+    sweep(private)
+    try:
+        for path in private.iterdir():
+            if path.name in (SECRET, KEY, CHECKPOINT) or SUM.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot delete what is in {private}: {error.strerror}") from None
+    synced(private)
 
 
 def there(folder: Path, config: Config) -> Run | None:
@@ -82,6 +115,11 @@ def there(folder: Path, config: Config) -> Run | None:
         if not folder.exists():
             return None
         there = path.read_bytes() if path.exists() else None
+        if (folder / SECRET).exists():
+            raise UsageError(
+                f"{folder} was begun by an earlier release, which kept secrets among what is shared: take a new "
+                f"directory (and delete {folder / SECRET}, with which the noise can be taken off)"
+            )
         if there is None and any(not DRAFT.fullmatch(file.name) for file in folder.iterdir()):
             raise UsageError(f"{folder} is not empty, and holds no run")
     except OSError as error:
@@ -91,14 +129,23 @@ def there(folder: Path, config: Config) -> Run | None:
     return Run.load(folder) if (folder / FILE).exists() else None
 
 
+def _name(folder: Path) -> str:
+    """How the list of runs calls this one; empty if it was not begun. Refused if others can get at its secrets."""
+    if (private := folder / PRIVATE).is_symlink() or private.exists():
+        private_folder(private)
+        with suppress(FileNotFoundError):
+            return read_private(private / NAME).decode("ascii", "replace")
+    return ""
+
+
 def _check_same(folder: Path, name: str, data: bytes, known: Known) -> None:
     """Refuse to go on with a run on other data than those that it was begun on, or beside a copy of it."""
     if name and (other := known.called(name)) is not None:
         if other not in known.on(data):
             raise UsageError(f"{folder} was begun on the data of other users: take a new directory")
-        there, key = Path(other.folder), "secret.key"
+        there = Path(other.folder)
         with suppress(OSError):  # it is not there any more: the run was moved
-            if not there.samefile(folder) and (there / key).read_bytes() == (folder / key).read_bytes():
+            if not there.samefile(folder) and (there / PRIVATE / NAME).read_bytes() == name.encode():
                 raise StorageError(
                     f"{folder} is a copy of the run in {there}, which went on there: what both release would be "
                     "charged once. Go on there, or take a new directory"
@@ -141,15 +188,16 @@ def _secret(path: Path) -> bytes:
 
 def _read(path: Path) -> bytes:
     try:
-        return read_private(path)
+        secret = read_private(path)
     except FileNotFoundError:
         raise StorageError(f"cannot read {path}: it is gone") from None
+    if len(secret) != KEY_BYTES:
+        raise StorageError(f"{path}, the secret of a run or of a ledger, is damaged")
+    return secret
 
 
 def _key(secret: bytes) -> SigningKey:
     """Of ledgers that this secret may write."""
-    if len(secret) != KEY_BYTES:
-        raise StorageError("the secret of a run, or of a ledger, is damaged")
     return SigningKey(derive(secret, labels.SIMULATED, b"ledger"))
 
 

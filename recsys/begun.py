@@ -31,11 +31,12 @@ from pathlib import Path
 from protocols.plan import RoundPlan
 from secagg import labels
 from secagg.errors import DecodeError, PeerError, StorageError
-from secagg.files import writing
+from secagg.files import read_private, writing
 from secagg.keys import derive
 from secagg.seal import open_box, seal
 
-_NAME = re.compile(r"sum-(\d+)\.sealed")
+SUM = re.compile(r"sum-(\d+)\.sealed")
+"""How the file of a sum is called."""
 _LENGTH_BYTES = 8
 
 
@@ -75,7 +76,7 @@ class Begun:
             )
         path = self._path(number)
         try:
-            header, *boxes = _parts(path.read_bytes())
+            header, *boxes = _parts(read_private(path))
             key = self._key(number)
             said = json.loads(open_box(key, header, _HEADER))
             terms = Terms(RoundPlan.decode(bytes.fromhex(said["plan"])), dict(said["silent"]))
@@ -113,7 +114,7 @@ class Begun:
                     self._path(number).unlink()
 
     def _numbers(self) -> list[int]:
-        names = (_NAME.fullmatch(path.name) for path in self._folder.iterdir())
+        names = (SUM.fullmatch(path.name) for path in self._folder.iterdir())
         return sorted(int(found[1]) for found in names if found)
 
     def _path(self, number: int) -> Path:

@@ -30,7 +30,7 @@ from recsys.record import Round
 from recsys.secure import Adder, Answer, Question, SecureAdder, Update
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
-from secagg.files import write_file
+from secagg.files import read_private, write_file
 
 
 class LearnsFromSums(Recommender, Protocol):
@@ -109,7 +109,7 @@ class Answered:
 
     def __init__(self, adder: SecureAdder, path: Path) -> None:
         self._adder, self._path = adder, path
-        self._known = list(_decoded(path.read_bytes())) if path.exists() else []
+        self._known = list(_decoded(read_private(path))) if path.exists() else []
         adder.retire(len(self._known))
 
     def __len__(self) -> int:

@@ -61,9 +61,12 @@ def create_file(path: Path, data: bytes, *, private: bool) -> bool:
 
 
 @contextmanager
-def writing(path: Path, *, private: bool) -> Iterator[BinaryIO]:
-    """A file to write into, which gets its name once this is left without an error; else nothing of it stays."""
-    with _drafted(path, private, replace=True) as file:
+def writing(path: Path, *, private: bool, replace: bool = True) -> Iterator[BinaryIO]:
+    """A file to write into, which gets its name once this is left without an error; else nothing of it stays.
+
+    With ``replace=False``, ``FileExistsError`` if there is a file of that name.
+    """
+    with _drafted(path, private, replace=replace) as file:
         yield file
 
 
@@ -114,11 +117,18 @@ def synced(folder: Path) -> None:
 
 def read_file(path: Path, *, most: int) -> bytes:
     """A plain file of at most so many bytes, no link; ``FileNotFoundError`` if nothing is there."""
-    with _plain(path) as (descriptor, _), os.fdopen(descriptor, "rb", closefd=False) as file:
+    with reading(path) as (file, _):
         data = file.read(most + 1)
     if len(data) > most:
         raise StorageError(f"cannot read {path}: it is longer than {most} bytes")
     return data
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """A plain file, no link, and what is known of it; ``FileNotFoundError`` if nothing is there."""
+    with _plain(path) as (descriptor, status), os.fdopen(descriptor, "rb", closefd=False) as file:
+        yield file, status
 
 
 def read_private(path: Path) -> bytes:
@@ -126,8 +136,9 @@ def read_private(path: Path) -> bytes:
 
     ``FileNotFoundError`` if nothing is there.
     """
-    with _plain(path) as (descriptor, status), os.fdopen(descriptor, "rb", closefd=False) as file:
-        _check_mine(status)
+    with reading(path) as (file, status):
+        with _said("read", path):
+            _check_mine(status)
         return file.read()
 
 
@@ -138,7 +149,9 @@ def hold_private(path: Path) -> None:
     """
     with _said("open", path), suppress(FileExistsError):
         os.close(os.open(path, _NEW, 0o600))
-    with _plain(path) as (_, status):
+    with _said("open", path):  # by its name: to close a descriptor would lift SQLite's locks in this process
+        if not stat.S_ISREG((status := path.lstat()).st_mode):
+            raise _Refused("it is a link" if stat.S_ISLNK(status.st_mode) else "it is no plain file")
         _check_mine(status)
 
 
@@ -203,7 +216,7 @@ def _plain(path: Path) -> Iterator[tuple[int, os.stat_result]]:
         with _said("read", path):
             if not stat.S_ISREG((status := os.fstat(descriptor)).st_mode):
                 raise _Refused("it is no plain file")
-            yield descriptor, status
+        yield descriptor, status
     finally:
         os.close(descriptor)
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 
-from secagg.errors import UsageError
-
 # Printable to Python, and empty on the screen or able to change a neighbour: Unicode's Default_Ignorable_Code_Point as
 # far as ``str.isprintable`` lets them pass, and the blank pattern of Braille.
 _UNSEEN = re.compile(
@@ -32,6 +30,8 @@ def printable(text: str) -> str:
 
 def check_printable(what: str, text: str, *, most: int = 200) -> str:
     """The same text, if it is a name: not empty, not long, and nothing in it that is not seen."""
+    from secagg.errors import UsageError  # which shows errors through this module
+
     if not text or len(text) > most or printable(text) != text:
         shown = printable(text[:most])
         raise UsageError(f"{what} is one line of 1 to {most} printable characters, and not {shown!r}")

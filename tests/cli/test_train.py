@@ -141,11 +141,11 @@ def test_wrong_use_is_one_line_and_leaves_nothing(words: list[str], expected: in
 
 
 def test_a_damaged_checkpoint_is_one_line(train: Call) -> None:
-    train("small.toml", "--json")
+    train("small.toml", "--json", "--keep-secrets")
     folder = Path("runs/small")
     record = json.loads((folder / "run.json").read_bytes())
     (folder / "run.json").write_text(json.dumps(record | {"ended": "", "results": record["results"][:2]}))
-    (folder / "checkpoint.npz").write_bytes(b"PK\x03\x04")
+    (folder / "private" / "checkpoint.npz").write_bytes(b"PK\x03\x04")
     code, out, error = train("small.toml", "--json")
     assert (code, out, error) == (2, "", "secagg: this is no checkpoint\n")
 

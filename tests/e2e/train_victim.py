@@ -168,7 +168,7 @@ def forked(order: dict[str, Any]) -> dict[str, Any]:
                     kill_before_renaming(*order["renaming"])
                 if "stop" in order:
                     kill_at(order["stop"])
-                code = cli.main(["train", order["config"], "--out", order["out"], "--json", *changes])
+                code = cli.main(["train", order["config"], "--out", order["out"], "--json", "--keep-secrets", *changes])
                 sys.stderr.flush()
                 os._exit(code)
             finally:
