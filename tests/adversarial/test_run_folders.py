@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ideal import IdealAdder
 from recsys.config import Config
+from recsys.others import Others
+from recsys.prepare import Prepared, prepare
 from recsys.record import Run
+from recsys.run import train
 from secagg.cli import main
-from secagg.errors import UsageError
+from secagg.errors import DecodeError, StorageError, UsageError
+from tests.recsys.scene import config
 
 KEY = "ssh-ed25519 AAAA attacker"
 RUN = Run(f"a run\n{KEY}\n", config={}, data={}, protocol={"name": "secagg+"}, mode="none", measured_under="nothing")
@@ -27,11 +32,12 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def unpacked(home: Path, links: Mapping[str, str], **files: bytes) -> Path:
+def unpacked(home: Path, links: Mapping[str, str], run: Run | None = RUN, **files: bytes) -> Path:
     """What a stranger packed, as tar unpacks it."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in {"run.json": dumps(asdict(RUN)).encode(), **files}.items():
+        record = {} if run is None else {"run.json": dumps(asdict(run)).encode()}
+        for name, data in (record | files).items():
             entry = tarfile.TarInfo(f"run/{name}")
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
@@ -85,6 +91,34 @@ def test_a_link_in_the_reports_place_is_refused(home: Path, target: str, capsys:
     assert kept(home)
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n"), "it is a link" in said.err) == ("", 1, True)
+
+
+@pytest.mark.parametrize(
+    ("links", "files", "why"),
+    [
+        ({".config.json.draft": KEYS}, (), "is not empty, and holds no run"),
+        ({"private": "../.ssh"}, ("config.json",), "private: it is a link"),
+        ({"ledger.pub": KEYS}, ("config.json",), "ledger.pub: it is a link"),
+        ({"run.json": KEYS}, ("config.json",), "run.json"),
+        ({"config.json": KEYS}, (), "holds a run of another configuration"),
+        ({"secret.key": KEYS}, ("config.json",), "begun by an earlier release"),
+    ],
+    ids=str,
+)
+def test_training_in_such_a_folder_writes_nothing_else(
+    links: Mapping[str, str], files: tuple[str, ...], why: str, home: Path, prepared: Prepared
+) -> None:
+    """Also where the sender knows what will be asked for, and has put the configuration there."""
+    plain = dumps(prepared.config.plain(), indent=1).encode()
+    folder = unpacked(home, links, run=None, **dict.fromkeys(files, plain))
+    with pytest.raises((UsageError, StorageError, DecodeError), match=why):
+        train(prepared, folder, ideal=IdealAdder(bytes(32)), machine={}, others=Others(home.parent / "state"))
+    assert kept(home)
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Prepared:
+    return prepare(config("privacy.mode=none", "training.rounds=1", "evaluation.exact=false"))
 
 
 @pytest.mark.parametrize("title", ["", f"a\n{KEY}\n", "a\x1b[2J", "\u202ea", "a" * 201, "a\u200b"])
