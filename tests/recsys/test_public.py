@@ -42,7 +42,7 @@ from tests.recsys.scene import SECRET, ledger_for, same_secrets
 from tests.recsys.scene import config as small
 
 DOCS = Path(__file__).parents[2] / "docs"
-UNBEGUN = Begun(b"", {}, UNKNOWN)
+UNBEGUN = Begun(Path(), b"", {}, UNKNOWN)
 OTHERS = [f"user-{number:02}" for number in range(40)]
 MALLORY = "mallory"
 CATALOGUE = [f"item-{number:03}" for number in range(120)][::-1]
