@@ -25,6 +25,7 @@ ALLOWED = {
 OF_OS = {"open", "link", "symlink", "rename", "renames", "replace", "truncate", "mkfifo", "mknod"}
 OF_PATHS = {"write_text", "write_bytes", "touch", "rename", "symlink_to", "hardlink_to"}
 OF_MODULES = {"shutil", "tempfile.mkstemp", "tempfile.NamedTemporaryFile", "tempfile.TemporaryFile", "sqlite3.connect"}
+OPENERS = {"", "io", "gzip", "builtins", "tarfile", "codecs"}
 UNPACKING = {"extract", "extractall"}
 TO_MEMORY = {"save", "savez", "savez_compressed", "savefig", "savetxt"}
 """of numpy, torch and matplotlib: fine where they fill a ``BytesIO`` or ``StringIO`` of the same function"""
@@ -54,8 +55,10 @@ def writers(source: str) -> Iterator[tuple[int, str]]:
 def _writes(call: ast.Call, memory: set[str]) -> bool:
     name = dotted(call.func)
     owner, _, last = name.rpartition(".")
-    if last == "open":
-        return owner == "os" or _mode_writes(call, 1 if owner in ("", "io", "gzip", "builtins") else 0)
+    if any(word.arg == "fileobj" for word in call.keywords):  # into a file that somebody has opened
+        return False
+    if last in ("open", "ZipFile", "GzipFile"):
+        return owner == "os" or _mode_writes(call, 0 if last == "open" and owner not in OPENERS else 1)
     if owner in ("np", "numpy", "torch") or last == "savefig":
         first = call.args[0] if call.args else None
         return last in TO_MEMORY and not (isinstance(first, ast.Name) and first.id in memory)
@@ -135,6 +138,9 @@ def test_what_is_allowed_is_still_there() -> None:
         "figure.savefig(path)",
         "archive.extractall(folder)",
         "logging.FileHandler('log')",
+        "zipfile.ZipFile(path, 'w')",
+        "tarfile.open(path, 'w')",
+        "tarfile.open(path, mode='x')",
     ],
 )
 def test_a_second_way_is_found(source: str) -> None:
@@ -153,6 +159,8 @@ def test_a_second_way_is_found(source: str) -> None:
         "replace(record, rounds=())",
         "out = io.BytesIO()\nnp.savez(out, a=array)",
         "identity.save(path)",
+        "tarfile.open(fileobj=file, mode='w')",
+        "zipfile.ZipFile(path)",
     ],
 )
 def test_reading_and_memory_are_not(source: str) -> None:

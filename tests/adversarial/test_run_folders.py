@@ -76,8 +76,9 @@ def test_a_report_is_written_nowhere_else(home: Path, capsys: pytest.CaptureFixt
 
 
 def test_with_a_name_that_can_be_told_beforehand_it_is(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: a line of the sender's choice is among the keys that may log in."""
+    """The control, with texts as they come: a line of the sender's choice is among the keys that may log in."""
     monkeypatch.setattr("recsys.report.write_file", naive)
+    monkeypatch.setattr("recsys.report.markup.printable", lambda text: text)
     folder = unpacked(home, {".report.html.draft": KEYS})
     main(["report", str(folder)])
     assert not kept(home)
