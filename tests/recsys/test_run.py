@@ -251,14 +251,15 @@ def test_secrets_are_deleted_when_a_run_has_ended(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_killed_at_its_end_deletes_them_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = of_kind("none", "training.rounds=1", "evaluation.exact=false")
     with monkeypatch.context() as patched:
         patched.setattr(running, "forget", lambda folder: stop_here())
         with pytest.raises(Killed):
-            go(of_kind("none"), tmp_path, keep_secrets=False)
+            go(asked, tmp_path, keep_secrets=False)
     draft = tmp_path / "private" / ".0123456789abcdef.draft"
     draft.touch()
     assert set(os.listdir(tmp_path / "private")) == SECRETS | {"name", draft.name}
-    go(of_kind("none"), tmp_path, keep_secrets=False)
+    go(asked, tmp_path, keep_secrets=False)
     assert os.listdir(tmp_path / "private") == ["name"]
 
 
@@ -285,14 +286,13 @@ def test_a_run_in_which_others_can_get_at_secrets_does_not_go_on(tmp_path: Path)
 
 def test_a_run_of_an_earlier_release_is_refused(tmp_path: Path) -> None:
     """Its secret lies beside what is shared."""
-    stopped("local", tmp_path, 1)
-    for name in SECRETS - {"ledger.key"}:
-        (tmp_path / "private" / name).rename(tmp_path / name)
-    before = contents(tmp_path)
+    asked = of_kind("local")
+    (tmp_path / "config.json").write_bytes(beginning._plain(asked))
+    assert beginning.there(tmp_path, asked) is None
+    (tmp_path / "secret.key").write_bytes(bytes(32))
     with pytest.raises(UsageError, match=r"begun by an earlier release, .* take a new directory") as refused:
-        go(of_kind("local"), tmp_path)
+        beginning.there(tmp_path, asked)
     assert "\n" not in str(refused.value)
-    assert contents(tmp_path) == before
 
 
 def test_two_runs_have_two_secrets(runs: Runs) -> None:
