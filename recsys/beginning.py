@@ -35,7 +35,8 @@ LEDGER, LOCAL_LEDGER, PUBLIC_KEY = "ledger.db", "local.db", "ledger.pub"
 PRIVATE = "private"
 """The directory within that of a run which nobody else gets."""
 SECRET, KEY, NAME, CHECKPOINT = "secret.key", "ledger.key", "name", "checkpoint.npz"
-"""In it: all randomness of the parties, what signs the ledgers, how the list of runs calls this one, what goes on."""
+"""In it: all randomness of the parties; what signs the ledgers; how the list of runs calls this one, by which a copy is
+known when the key of the run that it was copied from is deleted; what a run goes on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,12 @@ class Begun:
 def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, held: ExitStack) -> Begun:
     """Refuse what must not begin, before anything is written; then make or find secret and ledgers."""
     config, data = prepared.config, prepared.data
-    name = _name(folder)
+    private, name = folder / PRIVATE, _name(folder)
     found = known.on(data)
     _check_same(folder, name, data, known)
-    begun = before is not None or (folder / PRIVATE / CHECKPOINT).exists() or name in [one.name for one in found]
+    begun = before is not None or (private / CHECKPOINT).exists() or name in [one.name for one in found]
+    if gone := [path for path in (private / SECRET, private / KEY) if begun and not path.exists()]:
+        raise StorageError(f"{gone[0]} is gone: this run cannot go on")
     shared = _shared_path(config.privacy.ledger) if config.privacy.ledger else None
     sharing = [one for one in found if shared is not None and one.ledger == str(shared)]
     beside = [one for one in found if one.name != name and one not in sharing]
@@ -66,11 +69,9 @@ def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, he
         _check_shared(prepared, shared, begun, sharing)
     _claim(folder, config)
     held.enter_context(_alone(folder))
-    private = private_folder(folder / PRIVATE)
+    private_folder(private)
     sweep(folder)
     sweep(private)
-    if gone := [path for path in (private / SECRET, private / KEY) if begun and not path.exists()]:
-        raise StorageError(f"{gone[0]} is gone: this run cannot go on")
     secret, ledger_secret = _secret(private / SECRET), _secret(private / KEY)
     key, said = _key(ledger_secret), known_others(beside, len([one for one in sharing if one.name != name]))
     create_file(private / NAME, key.public.hex().encode(), private=True)
@@ -133,8 +134,8 @@ def _name(folder: Path) -> str:
     """How the list of runs calls this one; empty if it was not begun. Refused if others can get at its secrets."""
     if (private := folder / PRIVATE).is_symlink() or private.exists():
         private_folder(private)
-        with suppress(FileNotFoundError):
-            return read_private(private / NAME).decode("ascii", "replace")
+        if (key := private / KEY).exists():
+            return _key(_read(key)).public.hex()
     return ""
 
 

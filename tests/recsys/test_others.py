@@ -131,6 +131,7 @@ def test_a_run_and_its_copy_do_not_both_go_on(tmp_path: Path, state: Path, monke
     """Each has a ledger that says what the run had spent, and one draw of noise for what comes next."""
     begun(asked(), tmp_path / "one", state)
     shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    (tmp_path / "copy" / "private" / "name").unlink()
     before = contents(tmp_path / "copy")
     with pytest.raises(StorageError, match=r"copy is a copy of the run in .*/one, which went on there"):
         go(asked(), tmp_path / "copy", state)

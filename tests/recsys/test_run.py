@@ -274,7 +274,7 @@ def test_a_run_in_which_others_can_get_at_secrets_does_not_go_on(tmp_path: Path)
             train(prepared, tmp_path, ideal=IdealAdder(bytes(32)), machine={}, others=others)
         assert contents(tmp_path) == before
 
-    for name in ("", "secret.key", "ledger.key", "name"):
+    for name in ("", "secret.key", "ledger.key"):
         mode = stat.S_IMODE((private / name).stat().st_mode)
         (private / name).chmod(mode | 0o040)
         refused(r"others can get at it \(mode [67]40")

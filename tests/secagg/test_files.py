@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from secagg.errors import StorageError
-from secagg.files import create_file, hold_private, private_folder, read_file, read_private, sweep, write_file, writing
+from secagg.files import (
+    appending,
+    create_file,
+    creating,
+    hold_private,
+    private_folder,
+    read_file,
+    read_private,
+    sweep,
+    write_file,
+    writing,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -231,6 +242,30 @@ def test_no_more_is_read_than_was_asked_for(tmp_path: Path) -> None:
     assert read_file(path, most=5) == b"12345"
     with pytest.raises(StorageError, match="longer than 4 bytes"):
         read_file(path, most=4)
+
+
+def test_lines_are_added_to_plain_files_only(tmp_path: Path) -> None:
+    for text in (b"one\n", b"two\n"):
+        with appending(tmp_path / "a") as file:
+            os.write(file, text)
+    assert (tmp_path / "a").read_bytes() == b"one\ntwo\n"
+    os.mkfifo(pipe := tmp_path / "pipe")
+    (link := tmp_path / "link").symlink_to(tmp_path / "a")
+    for place, why in ((pipe, "no plain file"), (link, "a link")):
+        with pytest.raises(StorageError, match=why), appending(place):
+            pass
+
+
+def test_a_draft_for_others_to_write_replaces_nothing(tmp_path: Path) -> None:
+    def made(text: bytes) -> None:
+        with creating(tmp_path / "a") as draft:
+            assert mode(draft) == 0o600
+            draft.write_bytes(text)
+
+    made(b"first")
+    with pytest.raises(FileExistsError):
+        made(b"second")
+    assert ((tmp_path / "a").read_bytes(), (tmp_path / "a").stat().st_nlink) == (b"first", 1)
 
 
 def test_errors_are_one_line(tmp_path: Path) -> None:

@@ -64,6 +64,11 @@ def test_it_is_one_line_that_any_terminal_can_show(text: str) -> None:
     assert printable(shown) == shown
 
 
+def test_a_name_may_be_as_long_as_is_said() -> None:
+    assert check_printable("a title", "x" * 200) == "x" * 200
+    assert check_printable("a title", "xy", most=2) == "xy"
+
+
 @pytest.mark.parametrize("text", ["", "x" * 201])
 def test_a_name_is_neither_empty_nor_long(text: str) -> None:
     with pytest.raises(UsageError, match="1 to 200 printable"):
