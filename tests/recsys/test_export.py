@@ -110,6 +110,8 @@ def test_a_ledger_that_is_being_written_is_not_packed(log: str, tmp_path: Path) 
     (tmp_path / log).write_bytes(b"pages")
     with pytest.raises(UsageError, match="is being written, or was left by a crash"):
         export(tmp_path, tmp_path / "a.tar", model=True)
+    (tmp_path / log).write_bytes(b"")
+    assert export(tmp_path, tmp_path / "a.tar", model=True) == ["run.json"]
 
 
 def test_a_model_without_a_promise_is_packed_if_asked_for(
