@@ -40,6 +40,7 @@ from recsys.prepare import Distributed, Prepared, data_of, prepare
 from recsys.private import LearnsFromSums
 from recsys.secure import Adder, Answer, Question, Update
 from secagg.errors import StorageError, UsageError
+from secagg.files import appending
 
 RULERS: Mapping[str, Callable[..., Recommender]] = {"ItemPop": ItemPop, "EASE": Ease}
 METRICS = ("NDCG@10", "HR@10")
@@ -191,14 +192,11 @@ def kept(folder: Path) -> Iterator[Kept]:
     """Open a folder, made if it is not there; ``UsageError`` while another benchmark has it open."""
     try:
         (folder / "users").mkdir(parents=True, exist_ok=True)
-        file = os.open(folder / _LINES, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     except OSError as error:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
-    try:
+    with appending(folder / _LINES) as file:
         _lock(file, folder)
         yield Kept(folder, file)
-    finally:
-        os.close(file)
 
 
 def _lock(file: int, folder: Path) -> None:

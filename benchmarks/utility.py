@@ -29,8 +29,8 @@ from recsys.config import Mode, Source
 from recsys.metrics.comparing import Interval, difference, over_seeds
 from recsys.metrics.ranking import Evaluation
 from recsys.prepare import data_of
-from recsys.record import write_whole
 from secagg.errors import UsageError
+from secagg.files import write_file
 
 EXACT = 0.0
 """Stands for a budget where there is none."""
@@ -138,8 +138,8 @@ def run(config: Config, say: Say) -> Measured:
     others = {store.found[key].commit for key in grid} - {commit()}
     if others:
         say(f"some cells were measured by other commits: {', '.join(sorted(others))}")
-    write_whole(folder / "table.md", table(rows).encode())
-    write_whole(folder / "plot.png", plot(rows))
+    write_file(folder / "table.md", table(rows).encode(), private=False)
+    write_file(folder / "plot.png", plot(rows), private=False)
     say(f"{folder / 'table.md'} and plot.png are written")
     return _measured(rows)
 

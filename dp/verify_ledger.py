@@ -501,8 +501,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     found = list(problems(options.export.read_bytes(), options.key, options.head))
     for line in found or [verdict(options.key is not None, options.head is not None)]:
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(shown(line) + "\n")
     return WRONG if found else VERIFIED if options.key is not None else CONSISTENT_ONLY
+
+
+def shown(line: str) -> str:
+    """What whoever wrote the ledger put into it, in characters that no terminal obeys."""
+    return "".join(one if " " <= one <= "~" else f"\\u{ord(one):04x}" for one in line)
 
 
 def verdict(trusted: bool, pinned: bool) -> str:

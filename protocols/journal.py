@@ -14,7 +14,6 @@ client seals and opens the records; a journal sees ciphertext. Its promises are:
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +23,7 @@ from typing import Any, ClassVar, Protocol
 
 from secagg import labels
 from secagg.errors import PolicyError, StorageError, UsageError
+from secagg.files import hold_private
 from secagg.keys import digest
 
 EMPTY_HEAD = bytes(32)
@@ -142,7 +142,7 @@ class SqliteJournal:
     def __init__(self, path: str | Path, *, pinned: bytes | None = None) -> None:
         with ExitStack() as undo:
             try:
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # nobody else's business, sealed or not
+                hold_private(Path(path))  # nobody else's business, sealed or not
                 file = Path(path).absolute()  # or SQLite takes ":memory:" for no file at all
                 self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)  # a client has a lock
                 undo.callback(self.close)

@@ -16,7 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from secagg import labels
-from secagg.errors import DecodeError, PeerError, UsageError
+from secagg.errors import DecodeError, PeerError, StorageError, UsageError
+from secagg.files import create_file, read_private
 from secagg.keys import KEY_BYTES, SigningKey, check_on_curve, check_signing_key, digest
 from secagg.prg import Rng
 
@@ -26,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is not a client name (1 to 64 letters, digits, . _ @ -, starting with one of the first two)"
+            f"{name[:80]!r} is not a client name (1 to 64 letters, digits, . _ @ -, starting with one of the first two)"
         )
     return name
 
@@ -50,11 +51,12 @@ class Identity:
         text = (
             f'# A secagg identity. Keep this file secret.\nname = "{self.name}"\nsecret = "{self.key.secret.hex()}"\n'
         )
-        _write_new(path, text, 0o600)
+        _write_new(path, text, private=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Identity:
-        table = _read_toml(path)
+        """From a file that is this user's and closed to all others; any other is refused (``secagg.files``)."""
+        table = _read_toml(path, private=True)
         if set(table) != {"name", "secret"} or not isinstance(table["name"], str):
             raise DecodeError(f"{path} is not an identity file")
         return cls(table["name"], SigningKey(_key(table["secret"], path)))
@@ -114,12 +116,12 @@ class Roster:
     def save(self, path: str | Path) -> None:
         lines = [f'"{name}" = "{key.hex()}"' for name, key in zip(self.names, self.keys, strict=True)]
         text = "# A secagg roster: names and Ed25519 public keys.\n[clients]\n" + "\n".join(lines) + "\n"
-        _write_new(path, text, 0o644)
+        _write_new(path, text, private=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Roster:
         """From a file; each key is a point of the curve, which takes a fifth of a millisecond to see."""
-        table = _read_toml(path)
+        table = _read_toml(path, private=False)
         clients = table.get("clients")
         if set(table) != {"clients"} or not isinstance(clients, dict):
             raise DecodeError(f"{path} is not a roster file")
@@ -132,21 +134,24 @@ class Roster:
         return cls.build(keys)
 
 
-def _write_new(path: str | Path, text: str, mode: int) -> None:
+def _write_new(path: str | Path, text: str, *, private: bool) -> None:
     """An existing file is never overwritten."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
+        made = create_file(Path(path), text.encode(), private=private)
+    except StorageError as error:
+        raise UsageError(str(error)) from None
+    if not made:
+        raise UsageError(f"cannot write {path}: it exists already")
 
 
-def _read_toml(path: str | Path) -> dict[str, object]:
+def _read_toml(path: str | Path, *, private: bool) -> dict[str, object]:
     try:
-        return tomllib.loads(Path(path).read_text())
+        data = read_private(Path(path)) if private else Path(path).read_bytes()
+        return tomllib.loads(data.decode())
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except StorageError as error:
+        raise UsageError(str(error)) from None
     except (ValueError, RecursionError):  # not UTF-8, not TOML, or TOML beyond the parser's limits
         raise DecodeError(f"{path} is not a TOML file") from None
 

@@ -20,22 +20,31 @@ from dp.events import Guarantee
 from dp.filter import Budget
 from dp.ledger import Ledger
 from dp.ledger.book import data_mark
+from recsys.begun import SUM
 from recsys.config import Config, Mode
 from recsys.others import Known, Other
 from recsys.prepare import Distributed, Locally, Prepared
-from recsys.record import FILE, Run, write_whole
+from recsys.record import FILE, Run
 from recsys.sentences import SHARED, elsewhere, known_others, promised, refusal
 from secagg import labels
 from secagg.errors import BudgetError, StorageError, UsageError
+from secagg.files import DRAFT, create_file, private_folder, read_private, sweep, synced, write_file
 from secagg.keys import KEY_BYTES, SigningKey, derive
 
-LEDGER, LOCAL_LEDGER, CHECKPOINT = "ledger.db", "local.db", "checkpoint.npz"
+LEDGER, LOCAL_LEDGER, PUBLIC_KEY = "ledger.db", "local.db", "ledger.pub"
+PRIVATE = "private"
+"""The directory within that of a run which nobody else gets."""
+SECRET, KEY, NAME, CHECKPOINT = "secret.key", "ledger.key", "name", "checkpoint.npz"
+"""In it: all randomness of the parties; what signs the ledgers; how the list of runs calls this one, by which a copy is
+known when the key of the run that it was copied from is deleted; what a run goes on with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
     """What a run has when it begins, or goes on."""
 
+    folder: Path
+    """the private one"""
     secret: bytes
     ledgers: Mapping[Mode, Ledger]
     others: str
@@ -45,11 +54,12 @@ class Begun:
 def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, held: ExitStack) -> Begun:
     """Refuse what must not begin, before anything is written; then make or find secret and ledgers."""
     config, data = prepared.config, prepared.data
-    path = folder / "secret.key"
-    name = _key(_read(path)).public.hex() if path.exists() else ""
+    private, name = folder / PRIVATE, _name(folder)
     found = known.on(data)
     _check_same(folder, name, data, known)
-    begun = before is not None or (folder / CHECKPOINT).exists() or name in [one.name for one in found]
+    begun = before is not None or (private / CHECKPOINT).exists() or name in [one.name for one in found]
+    if gone := [path for path in (private / SECRET, private / KEY) if begun and not path.exists()]:
+        raise StorageError(f"{gone[0]} is gone: this run cannot go on")
     shared = _shared_path(config.privacy.ledger) if config.privacy.ledger else None
     sharing = [one for one in found if shared is not None and one.ledger == str(shared)]
     beside = [one for one in found if one.name != name and one not in sharing]
@@ -59,19 +69,44 @@ def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, he
         _check_shared(prepared, shared, begun, sharing)
     _claim(folder, config)
     held.enter_context(_alone(folder))
-    secret = _secret(path)
-    key, said = _key(secret), known_others(beside, len([one for one in sharing if one.name != name]))
+    private_folder(private)
+    sweep(folder)
+    sweep(private)
+    secret, ledger_secret = _secret(private / SECRET), _secret(private / KEY)
+    key, said = _key(ledger_secret), known_others(beside, len([one for one in sharing if one.name != name]))
+    create_file(private / NAME, key.public.hex().encode(), private=True)
     if shared is not None:
         ledgers = {config.privacy.mode: _shared(prepared, shared, held)}
     else:
         ledgers = {}
-        write_whole(folder / "ledger.pub", f"{key.public.hex()}\n".encode())
+        write_file(folder / PUBLIC_KEY, f"{key.public.hex()}\n".encode(), private=False)
         for mode, file, budget, guarantee in budgets(prepared):
-            more = {"run": config.title, "elsewhere": elsewhere(prepared, beside), "data": data_mark(secret, data)}
+            more = {
+                "run": config.title,
+                "elsewhere": elsewhere(prepared, beside),
+                "data": data_mark(ledger_secret, data),
+            }
             ledgers[mode] = held.enter_context(closing(_ledger(folder / file, key, budget, guarantee, begun, more)))
     where = str(shared or (folder / LEDGER).absolute()) if ledgers else ""
     known.add(data, Other(key.public.hex(), str(folder.absolute()), where, promised(ledgers.values())))
-    return Begun(secret, ledgers, said)
+    return Begun(private, secret, ledgers, said)
+
+
+def forget(folder: Path) -> None:
+    """Delete what only a run that goes on has use for. With it the noise can be taken off what was released, and other
+    ledgers signed. What the disk, or a backup, keeps of deleted files is out of reach here."""
+    private = folder / PRIVATE
+    if not private.is_dir() or private.is_symlink():
+        return
+    private_folder(private)
+    sweep(private)
+    try:
+        for path in private.iterdir():
+            if path.name in (SECRET, KEY, CHECKPOINT) or SUM.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot delete what is in {private}: {error.strerror}") from None
+    synced(private)
 
 
 def there(folder: Path, config: Config) -> Run | None:
@@ -81,7 +116,12 @@ def there(folder: Path, config: Config) -> Run | None:
         if not folder.exists():
             return None
         there = path.read_bytes() if path.exists() else None
-        if there is None and any(file.name != f".{path.name}.draft" for file in folder.iterdir()):
+        if (folder / SECRET).exists():
+            raise UsageError(
+                f"{folder} was begun by an earlier release, which kept secrets among what is shared: take a new "
+                f"directory (and delete {folder / SECRET}, with which the noise can be taken off)"
+            )
+        if there is None and any(not DRAFT.fullmatch(file.name) for file in folder.iterdir()):
             raise UsageError(f"{folder} is not empty, and holds no run")
     except OSError as error:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
@@ -90,14 +130,23 @@ def there(folder: Path, config: Config) -> Run | None:
     return Run.load(folder) if (folder / FILE).exists() else None
 
 
+def _name(folder: Path) -> str:
+    """How the list of runs calls this one; empty if it was not begun. Refused if others can get at its secrets."""
+    if (private := folder / PRIVATE).is_symlink() or private.exists():
+        private_folder(private)
+        if (key := private / KEY).exists():
+            return _key(_read(key)).public.hex()
+    return ""
+
+
 def _check_same(folder: Path, name: str, data: bytes, known: Known) -> None:
     """Refuse to go on with a run on other data than those that it was begun on, or beside a copy of it."""
     if name and (other := known.called(name)) is not None:
         if other not in known.on(data):
             raise UsageError(f"{folder} was begun on the data of other users: take a new directory")
-        there, key = Path(other.folder), "secret.key"
+        there = Path(other.folder)
         with suppress(OSError):  # it is not there any more: the run was moved
-            if not there.samefile(folder) and (there / key).read_bytes() == (folder / key).read_bytes():
+            if not there.samefile(folder) and (there / PRIVATE / NAME).read_bytes() == name.encode():
                 raise StorageError(
                     f"{folder} is a copy of the run in {there}, which went on there: what both release would be "
                     "charged once. Go on there, or take a new directory"
@@ -110,7 +159,7 @@ def _claim(folder: Path, config: Config) -> None:
     except OSError as error:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
     if not (folder / "config.json").exists():
-        write_whole(folder / "config.json", _plain(config))
+        write_file(folder / "config.json", _plain(config), private=False)
 
 
 @contextmanager
@@ -134,32 +183,22 @@ def _plain(config: Config) -> bytes:
 def _secret(path: Path) -> bytes:
     """Made once, whoever else makes it at the same time, and read by its owner alone."""
     if not path.exists():
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            draft.unlink(missing_ok=True)
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(os.urandom(KEY_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):
-                os.link(draft, path)
-            draft.unlink()
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror}") from None
+        create_file(path, os.urandom(KEY_BYTES), private=True)
     return _read(path)
 
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from None
+        secret = read_private(path)
+    except FileNotFoundError:
+        raise StorageError(f"cannot read {path}: it is gone") from None
+    if len(secret) != KEY_BYTES:
+        raise StorageError(f"{path}, the secret of a run or of a ledger, is damaged")
+    return secret
 
 
 def _key(secret: bytes) -> SigningKey:
     """Of ledgers that this secret may write."""
-    if len(secret) != KEY_BYTES:
-        raise StorageError("the secret of a run, or of a ledger, is damaged")
     return SigningKey(derive(secret, labels.SIMULATED, b"ledger"))
 
 
@@ -228,7 +267,7 @@ def _shared(prepared: Prepared, path: Path, held: ExitStack) -> Ledger:
     if not path.exists():
         privacy, mine = prepared.config.privacy, _mine(prepared)
         secret = _secret(path.with_suffix(".key"))
-        write_whole(path.with_suffix(".pub"), f"{_key(secret).public.hex()}\n".encode())
+        write_file(path.with_suffix(".pub"), f"{_key(secret).public.hex()}\n".encode(), private=False)
         budget = mine.planned.suited(mine.budget, privacy.budget or privacy.epsilon)
         made = Ledger.create(
             path,

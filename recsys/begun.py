@@ -29,13 +29,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocols.plan import RoundPlan
-from recsys.record import synced
 from secagg import labels
 from secagg.errors import DecodeError, PeerError, StorageError
+from secagg.files import read_private, writing
 from secagg.keys import derive
 from secagg.seal import open_box, seal
 
-_NAME = re.compile(r"sum-(\d+)\.sealed")
+SUM = re.compile(r"sum-(\d+)\.sealed")
+"""How the file of a sum is called."""
 _LENGTH_BYTES = 8
 
 
@@ -75,7 +76,7 @@ class Begun:
             )
         path = self._path(number)
         try:
-            header, *boxes = _parts(path.read_bytes())
+            header, *boxes = _parts(read_private(path))
             key = self._key(number)
             said = json.loads(open_box(key, header, _HEADER))
             terms = Terms(RoundPlan.decode(bytes.fromhex(said["plan"])), dict(said["silent"]))
@@ -93,7 +94,6 @@ class Begun:
     def writing(self, number: int, terms: Terms, names: tuple[str, ...]) -> Iterator[Keep]:
         """Takes the vectors of all ``names``, in their order. Once this is left, without an error, they are on disk."""
         path, key, digest = self._path(number), self._key(number), terms.plan.digest()
-        draft = path.with_name(f".{path.name}.draft")
         said = {"plan": terms.plan.encode().hex(), "silent": dict(terms.silent), "names": names}
 
         def write(data: bytes, associated: bytes) -> None:
@@ -102,18 +102,9 @@ class Begun:
             with _stored(path):
                 file.write(len(box).to_bytes(_LENGTH_BYTES, "big") + box)
 
-        with _stored(path):
-            draft.unlink(missing_ok=True)
-            file = os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-        with file:
+        with writing(path, private=True) as file:
             write(json.dumps(said).encode(), _HEADER)
             yield lambda name, vector: write(vector, digest + name.encode())
-            with _stored(path):
-                file.flush()
-                os.fsync(file.fileno())
-        with _stored(path):
-            draft.replace(path)
-            synced(self._folder)
 
     def retire(self, before: int) -> None:
         """The sums before this one are out, and what came of them is on disk: what went into them is deleted."""
@@ -123,7 +114,7 @@ class Begun:
                     self._path(number).unlink()
 
     def _numbers(self) -> list[int]:
-        names = (_NAME.fullmatch(path.name) for path in self._folder.iterdir())
+        names = (SUM.fullmatch(path.name) for path in self._folder.iterdir())
         return sorted(int(found[1]) for found in names if found)
 
     def _path(self, number: int) -> Path:

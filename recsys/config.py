@@ -19,6 +19,7 @@ from recsys.optimisers import Rule
 from recsys.participation import Draw
 from secagg.errors import UsageError
 from secagg.params import Adversary
+from secagg.printable import check_printable
 
 _DEEPEST, _LONGEST = 20, 100
 _NUMBERS_AS_TEXT = ("protocol.corrupt", "protocol.dropout", "data.valid_from", "data.test_from")
@@ -204,6 +205,7 @@ class Config:
 
     def __post_init__(self) -> None:
         training, privacy = self.training, self.privacy
+        check_printable("title", self.title)
         if training.rounds < 1 or training.epochs < 1 or training.batch < 1:
             raise UsageError("training.rounds, epochs and batch are at least 1")
         if not (training.rate > 0 and training.clip > 0 and privacy.rate > 0 and privacy.clip > 0):

@@ -31,6 +31,7 @@ from dp.ledger.book import data_mark
 from recsys.config import Config, Source
 from secagg import labels
 from secagg.errors import StorageError
+from secagg.files import hold_private
 from secagg.keys import KEY_BYTES, digest
 
 FILE = "runs.db"
@@ -109,8 +110,8 @@ class Others:
             with ExitStack() as held:
                 try:
                     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-                except OSError as error:
+                    hold_private(path)
+                except (OSError, StorageError) as error:
                     raise _unusable(path, error) from None
                 database = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
                 held.callback(database.close)

@@ -26,10 +26,11 @@ from dp.noise import NoiseSpec
 from recsys.federated import Fleet, carried_out, given_up
 from recsys.models.private_sums import Contribution, Noised, Sums
 from recsys.models.recommender import Recommender
-from recsys.record import Round, write_whole
+from recsys.record import Round
 from recsys.secure import Adder, Answer, Question, SecureAdder, Update
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
+from secagg.files import read_private, write_file
 
 
 class LearnsFromSums(Recommender, Protocol):
@@ -108,7 +109,7 @@ class Answered:
 
     def __init__(self, adder: SecureAdder, path: Path) -> None:
         self._adder, self._path = adder, path
-        self._known = list(_decoded(path.read_bytes())) if path.exists() else []
+        self._known = list(_decoded(read_private(path))) if path.exists() else []
         adder.retire(len(self._known))
 
     def __len__(self) -> int:
@@ -118,7 +119,7 @@ class Answered:
         """``StorageError`` if another sum had this number."""
         if question.number >= len(self):
             self._known.append(self._asked(question, update))
-            write_whole(self._path, _encoded_answers(self._known))
+            write_file(self._path, _encoded_answers(self._known), private=True)
             self._adder.retire(len(self))
         known = self._known[question.number]
         if (known.purpose, known.length) != (question.purpose, question.encoding.length):

@@ -7,7 +7,6 @@ them that no budget covers (``Run.outside``). The ledger beside it says what was
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from secagg.errors import StorageError, UsageError
+from secagg.files import write_file
 
 FILE = "run.json"
 """How the record is called in the directory of a run."""
@@ -108,7 +108,7 @@ class Run:
 
     def save(self, folder: Path) -> None:
         """Whole or not at all, also after a crash."""
-        write_whole(folder / FILE, json.dumps(asdict(self), indent=1, allow_nan=False).encode())
+        write_file(folder / FILE, json.dumps(asdict(self), indent=1, allow_nan=False).encode(), private=False)
 
     @classmethod
     def load(cls, folder: Path) -> Run:
@@ -145,27 +145,3 @@ def _checked(kind: type[T], fields: Mapping[str, Any]) -> T:
             if not isinstance(fields[name], (*allowed, int) if float in allowed else allowed):
                 raise TypeError(f"{name} is a {type(fields[name]).__name__}")
     return kind(**fields)
-
-
-def write_whole(path: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """Replace a file so that after a crash it is the old one or the new one; on the disk when this returns."""
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        synced(path.parent)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from None
-
-
-def synced(folder: Path) -> None:
-    """The names in a directory are on the disk when this returns."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,10 +7,17 @@ call, on this machine or another. The sum in which it was is finished with the v
 not begun is computed then, as well as that machine computes.
 
     config.json   what was asked for               run.json         what came out, for people (``recsys.record``)
-    secret.key    all randomness of the parties    ledger.db        what was spent (and local.db: in local training,
-    ledger.pub    the key of the ledgers                            if the sums are noised, too)
-    model.npz     the model in the end             checkpoint.npz   the model between two rounds, or the sums so far
-    users.csv     metrics for each user, if asked  sum-N.sealed     what clients put into sum N, until it is out
+    ledger.pub    the key of the ledgers           ledger.db        what was spent (and local.db: in local training,
+    model.npz     the model in the end                              if the sums are noised, too)
+
+All that can be handed on (``recsys.export`` packs it). What cannot is in ``private``, a directory for its owner alone:
+
+    secret.key    all randomness of the parties    checkpoint.npz   the model between two rounds, or the sums so far
+    ledger.key    signs the ledgers                sum-N.sealed     what clients put into sum N, until it is out
+    name          of the run in the account's list users.csv        metrics for each user, if asked
+
+The secrets, the checkpoint and what clients put into sums are deleted when the run has ended, unless they are to be
+kept. Ledgers are verified with their public key, so that needs none of it.
 
 Runs that share a ledger (``privacy.ledger``) have none of their own: beside shared.db lie the secret of whoever may
 write it, shared.key, and its public key, shared.pub.
@@ -25,7 +32,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from protocols.engines.local import Threads
-from recsys.beginning import CHECKPOINT, Begun, begin, there
+from recsys.beginning import CHECKPOINT, Begun, begin, forget, there
 from recsys.config import Mode
 from recsys.data.negatives import frozen
 from recsys.federated import METRICS, State
@@ -36,10 +43,11 @@ from recsys.models.store import Stored, save
 from recsys.others import Others
 from recsys.prepare import Prepared
 from recsys.private import Answered, LearnsFromSums
-from recsys.record import Result, Round, Run, write_whole
+from recsys.record import Result, Round, Run
 from recsys.secure import Adder, SecureAdder
 from recsys.sentences import PLAIN, USERS, WHOLE, WITHOUT_NOISE, measured_under, outside, spending
 from secagg.errors import BudgetError, StorageError, ThresholdError
+from secagg.files import read_private, write_file
 
 NEGATIVES = 99
 _ATTEMPTS = 5
@@ -57,19 +65,27 @@ def train(
     machine: Mapping[str, Any],
     others: Others,
     watch: Watch = lambda run: None,
+    keep_secrets: bool = False,
 ) -> Run:
     """Begin a run in ``folder``, or go on with it. ``ideal`` adds up in the clear, for references beside the run.
+
+    When it has ended its secrets are deleted, unless ``keep_secrets``; nothing is left to do for one that has.
 
     ``BudgetError``: other runs on the same data are known, or the budget that they share is spent.
     """
     with ExitStack() as held:
         before = there(folder, prepared.config)
         if before is not None and before.ended:
+            if not keep_secrets:  # they are there if they were kept, or if the run was killed at its end
+                forget(folder)
             return before
         with others.locked() as known:
             begun = begin(prepared, folder, before, known, held)
         before = there(folder, prepared.config)  # from here on nobody else writes it
-        return _Running(prepared, folder, machine, watch, begun, before).run(ideal)
+        ended = _Running(prepared, folder, machine, watch, begun, before).run(ideal)
+        if not keep_secrets:
+            forget(folder)
+        return ended
 
 
 class _Running:
@@ -83,7 +99,7 @@ class _Running:
         before: Run | None,
     ) -> None:
         self._prepared, self._folder, self._watch = prepared, folder, watch
-        self._secret, self._ledgers = begun.secret, begun.ledgers
+        self._private, self._secret, self._ledgers = begun.folder, begun.secret, begun.ledgers
         self._record = _record(prepared, begun, machine)
         if before is not None:
             self._record = replace(self._record, rounds=before.rounds, results=before.results)
@@ -98,7 +114,7 @@ class _Running:
             self._secret,
             network=prepared.config.network,
             ledger=self._ledgers.get(Mode.DISTRIBUTED),
-            folder=self._folder,
+            folder=self._private,
             seed=prepared.config.seed,
             engine=Threads(prepared.config.protocol.workers),
         )
@@ -120,9 +136,9 @@ class _Running:
     def _train(self, model: SharedModel, adder: SecureAdder) -> None:
         """Rounds, with a checkpoint before the first and after each."""
         federation = self._prepared.federation(model, adder, self._secret, self._ledgers.get(Mode.LOCAL))
-        checkpoint = self._folder / CHECKPOINT
+        checkpoint = self._private / CHECKPOINT
         if checkpoint.exists():
-            federation.resume(State.decode(checkpoint.read_bytes()))
+            federation.resume(State.decode(read_private(checkpoint)))
         self._check_reached(len(federation.state.rounds))
         self._keep(federation.state, adder)
         while sum(one.survivors > 0 for one in federation.state.rounds) < self._prepared.config.training.rounds:
@@ -134,14 +150,14 @@ class _Running:
                 raise ThresholdError(f"too many clients were lost, {_ATTEMPTS} times: {done.purpose}")
 
     def _keep(self, state: State, adder: SecureAdder) -> None:
-        write_whole(self._folder / CHECKPOINT, state.encode())
+        write_file(self._private / CHECKPOINT, state.encode(), private=True)
         adder.retire(len(state.rounds))
         if state.rounds:
             self._say(rounds=state.rounds)
 
     def _learn(self, model: LearnsFromSums, adder: SecureAdder) -> None:
         """A few sums. They are asked for again after a restart, and answered as before."""
-        prepared, answered = self._prepared, Answered(adder, self._folder / CHECKPOINT)
+        prepared, answered = self._prepared, Answered(adder, self._private / CHECKPOINT)
         self._check_reached(len(answered))
 
         def done(one: Round) -> None:
@@ -156,7 +172,7 @@ class _Running:
     def _check_reached(self, sums: int) -> None:
         """A sum that is on record is not made again: of vectors that were computed again it would be another one."""
         if sums < len(self._record.rounds):
-            raise StorageError(f"{self._folder / CHECKPOINT} is gone, or older than the record: start a new run")
+            raise StorageError(f"{self._private / CHECKPOINT} is gone, or older than the record: start a new run")
 
     # Measuring, by whoever sees everything: only where that was asked for
 
@@ -197,7 +213,7 @@ class _Running:
             return ()
         found = self._measured(model)
         if prepared.config.evaluation.users:
-            found.write_csv(self._folder / USERS, prepared.split.train.user_ids)
+            found.write_csv(self._private / USERS, prepared.split.train.user_ids)
         return (self._result("this run", model, found),)
 
     def _result(self, name: str, model: Recommender, found: Evaluation | None = None, note: str = "") -> Result:

@@ -89,8 +89,8 @@ def outside(prepared: Prepared) -> tuple[str, ...]:
         )
     if config.evaluation.users:
         found.append(
-            f"{USERS} holds each user's id and the exact rank of its held-out item: with the model and the rest of a "
-            "history it says which item that was"
+            f"private/{USERS} holds each user's id and the exact rank of its held-out item: with the model and the "
+            "rest of a history it says which item that was"
         )
     if measured_under(prepared) == EXACT:
         found.append("what clients measure in a round is known exactly, as a sum over clients")

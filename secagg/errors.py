@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Self
 
+from secagg.printable import printable
+
 
 class SecAggError(Exception):
-    """Base of every error this library declares."""
+    """Base of every error this library declares. Its text can be shown, also where it quotes what a stranger wrote."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(SecAggError):

@@ -31,8 +31,8 @@ from benchmarks.case import Measured, Say, commit, machine
 from benchmarks.peers import uploads
 from benchmarks.peers.cells import DEGREE, GRAPHS, Cell, Kept, Outcome, measure
 from benchmarks.peers.uploads import Upload
-from recsys.record import write_whole
 from secagg.errors import UsageError
+from secagg.files import write_file
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # read when flwr is imported, which only parts of this package do
 
@@ -135,10 +135,10 @@ def _write(folder: Path, found: Mapping[str, Any], say: Say) -> None:
     from benchmarks.peers.page import page, plot
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "peers.json", json.dumps(found, indent=1, allow_nan=False).encode())
-    write_whole(folder / "peers.md", page(found).encode())
+    write_file(folder / "peers.json", json.dumps(found, indent=1, allow_nan=False).encode(), private=False)
+    write_file(folder / "peers.md", page(found).encode(), private=False)
     if found["cells"]:
-        write_whole(folder / "peers.png", plot(found))
+        write_file(folder / "peers.png", plot(found), private=False)
     say(f"peers.json and peers.md are in {folder}")
 
 

@@ -29,10 +29,10 @@ from protocols.pairwise.messages import Consents, Introduction, Survivors
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
-from recsys.record import write_whole
 from secagg import labels
 from secagg.encoding import Encoding
 from secagg.errors import StorageError
+from secagg.files import write_file
 from secagg.keys import SigningKey, verify
 from secagg.params import Graph, GraphParameters
 
@@ -299,7 +299,9 @@ class Kept:
         self.found[one.key] = one
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path, json.dumps([asdict(one) for one in self.found.values()], indent=1).encode())
+            write_file(
+                self._path, json.dumps([asdict(one) for one in self.found.values()], indent=1).encode(), private=False
+            )
 
 
 def _outcome(plain: Mapping[str, Any]) -> Outcome:

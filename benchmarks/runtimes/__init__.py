@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks.case import Measured, Say
 from protocols import registry
 from secagg.errors import UsageError
+from secagg.files import write_file
 
 PARTS = {"flower": ("flwr", "ray"), "nvflare": ("nvflare",)}
 """name -> what must be installed"""
@@ -114,7 +115,7 @@ def _in_child(part: str, config: Config, folder: Path) -> tuple[Rounds, list[int
     """The rounds, and how many bytes of state clients had, each time."""
     clients = config.clients if part == "flower" else config.sites
     asked = asdict(config) | {"clients": clients, "training": config.seconds}
-    (folder / "settings.json").write_text(json.dumps(asked))
+    write_file(folder / "settings.json", json.dumps(asked).encode(), private=False)
     done = subprocess.run(
         [*(_ALONE if config.network == "own" else []), sys.executable, "-c", _CHILD.format(part=part)],
         env=os.environ | _QUIET | {"SECAGG_RUNTIMES": str(folder), "PYTHONPATH": str(Path(__file__).parents[2])},

@@ -5,6 +5,7 @@ One ClientApp answers both strategies: its ``train`` uploads in clear, its ``tra
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from itertools import pairwise
@@ -24,6 +25,7 @@ from protocols.adapters.flower import SecAgg, Secure
 from protocols.policy import Policy
 from protocols.registry import find, names
 from protocols.roster import Identity, Roster
+from secagg.files import appending
 
 app = ClientApp()
 
@@ -32,8 +34,8 @@ def weighed(message: Message, context: Context, call_next: ClientAppCallable) ->
     """A mod that notes how many bytes of state a client has after its answer."""
     reply = call_next(message, context)
     held = [value for record in context.state.config_records.values() for value in record.values()]
-    with (FOLDER / "states").open("a") as file:
-        file.write(f"{sum(len(value) for value in held if isinstance(value, bytes))}\n")
+    with appending(FOLDER / "states") as file:
+        os.write(file, b"%d\n" % sum(len(value) for value in held if isinstance(value, bytes)))
     return reply
 
 

@@ -27,6 +27,7 @@ from protocols.adapters.nvflare import SITE_FILE, SecureExecutor, SecureFedAvg, 
 from protocols.plan import SESSION_BYTES
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve
+from secagg.files import write_file
 
 INTERVAL = 0.1
 """How often the sites ask for tasks and the server for answers, in seconds; NVFlare's defaults are 2 and 0.5."""
@@ -87,7 +88,8 @@ def main() -> None:
         identity.save(local / f"{identity.name}.key")
     Roster.of(identities).save(local / "roster.toml")
     text = 'identity = "{site}.key"\nroster = "roster.toml"\n[policy]\nmin_contributors = 2\n'
-    (local / SITE_FILE).write_text(f'{text}dropout = "{DROPOUT}"\nprotocols = ["{asked["protocol"]}"]\n')
+    text += f'dropout = "{DROPOUT}"\nprotocols = ["{asked["protocol"]}"]\n'
+    write_file(local / SITE_FILE, text.encode(), private=False)
 
     job = FedJob("runtimes")
     job.to_server(NPModelPersistor(model=[0.0]), id="persistor")

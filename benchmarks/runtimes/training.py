@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from secagg.files import write_file
+
 FOLDER = Path(os.environ.get("SECAGG_RUNTIMES", "."))
 """Settings, keys, rosters and results. Whatever processes a runtime starts have the environment of their parent."""
 
@@ -45,4 +47,4 @@ def finish(models: dict[str, Model], rounds: list[dict[str, Any]]) -> None:
     apart = np.abs(models["plain"] - models["secure"])
     if float(apart.max()) > STEP or float(apart.mean()) > 1e-3 * STEP:
         raise RuntimeError("the mean is wrong")
-    (FOLDER / "rounds.json").write_text(json.dumps(rounds))
+    write_file(FOLDER / "rounds.json", json.dumps(rounds).encode(), private=False)

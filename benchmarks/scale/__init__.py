@@ -42,6 +42,7 @@ from protocols.simulate import local_clients, serve, simulate
 from protocols.threshold_ckks.rules import sizes_of
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
+from secagg.files import write_file
 from secagg.lattice.flooding import flooding
 
 
@@ -359,7 +360,7 @@ def _write(config: Config, units: Units, points: Sequence[Point]) -> None:
     where = f"Commit {commit()}, {machine()['cores']} cores, {machine()['processor']}.\n"
     checked = [(point.name, point.figures, point.ratios) for point in points]
     tables = [*([checked_table(checked)] if checked else []), *_tables(config, units)]
-    (out / "scale.md").write_text("\n".join([where, *tables]))
+    write_file(out / "scale.md", "\n".join([where, *tables]).encode(), private=False)
     found = {
         "config": asdict(config),
         "machine": machine(),
@@ -367,4 +368,4 @@ def _write(config: Config, units: Units, points: Sequence[Point]) -> None:
         "units": asdict(units),
         "points": {p.name: {"measured": p.figures, "ratios": p.ratios, "phases": p.by_phase()} for p in points},
     }
-    (out / "scale.json").write_text(json.dumps(found, indent=1))
+    write_file(out / "scale.json", json.dumps(found, indent=1).encode(), private=False)

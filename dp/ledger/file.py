@@ -31,6 +31,7 @@ from dp.ledger.book import Book, Draft, Genesis, Row, replay
 from dp.ledger.entries import Charged, Steps, name_of, parse, unsigned, worst
 from secagg import labels
 from secagg.errors import BudgetError, PeerError, SecAggError, StorageError, UsageError
+from secagg.files import creating
 from secagg.keys import SigningKey
 
 FILE = "ledger.db"
@@ -105,25 +106,15 @@ class Ledger:
         crash there is a whole ledger or none.
         """
         path, book = Path(path), Book(Genesis(run, elsewhere, guarantee, budget, key.public, data))
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            draft.unlink(missing_ok=True)
-            os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            with closing(_connected(draft)) as database, _errors():
+            with creating(path) as draft, closing(_connected(draft)) as database, _errors():
                 database.execute("BEGIN IMMEDIATE")
                 for statement in _SCHEMA:
                     database.execute(statement)
                 database.execute(_INSERT, (0, book.genesis.body(), key.sign(labels.LEDGER_LINK, book.head)))
                 database.execute("COMMIT")
-            try:
-                os.link(draft, path)
-            finally:
-                draft.unlink()
-            _sync(path.parent)
         except FileExistsError:
             raise UsageError(f"there is a ledger at {path} already") from None
-        except OSError as error:
-            raise StorageError(f"cannot create ledger {path}: {error.strerror}") from None
         return cls.open(path, key, shared=shared)
 
     @classmethod
@@ -342,11 +333,3 @@ def _errors() -> Iterator[None]:
         if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _OUTSIDE:
             raise StorageError(f"the ledger cannot be read or written: {error}") from None
         raise PeerError(f"this is no ledger, or it has been altered: {error}") from None
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

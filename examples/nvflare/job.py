@@ -14,6 +14,7 @@ from nvflare.recipe.spec import Recipe
 
 from protocols.adapters.nvflare import SecureExecutor, SecureFedAvg
 from protocols.roster import Identity, Roster
+from secagg.files import write_file
 
 SITES = [f"site-{number}" for number in range(1, 6)]
 WORKSPACE = Path("workspace").absolute()
@@ -29,10 +30,11 @@ def deploy(local: Path) -> None:
     for identity in identities:
         identity.save(local / f"{identity.name}.key")
     Roster.of(identities).save(local / "roster.toml")
-    (local / "secagg.toml").write_text(
+    text = (
         'identity = "{site}.key"\nroster = "roster.toml"\n'
         '[policy]\nmin_contributors = 4\ndropout = "0.2"\nweight_bound = 100\n'
     )
+    write_file(local / "secagg.toml", text.encode(), private=False)
 
 
 def main() -> None:

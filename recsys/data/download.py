@@ -19,6 +19,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from secagg.errors import StorageError, UsageError
+from secagg.files import writing
 
 _CHUNK = 1 << 20
 _SECONDS = 60
@@ -96,7 +97,7 @@ def fetch_archive(name: str, archive: Archive, folder: Path) -> Path:
 
 def _download(archive: Archive, path: Path) -> None:
     digest, size = hashlib.sha256(), 0
-    with path.open("wb") as file:
+    with writing(path, private=False) as file:
         try:
             with urlopen(archive.url, timeout=_SECONDS) as response:  # noqa: S310 the URL is ours, not the user's
                 while (chunk := response.read(_CHUNK)) and size <= archive.bytes:
@@ -121,9 +122,11 @@ def _unpack(archive: Archive, packed: Path, folder: Path) -> None:
                 parts = PurePosixPath(entry.filename).parts
                 if entry.is_dir() or len(parts) != 2 or ".." in parts or "\\" in entry.filename:
                     continue
-                with archived.open(entry) as source, (folder / parts[1]).open("xb") as file:
+                if (path := folder / parts[1]).exists():
+                    raise zipfile.BadZipFile
+                with archived.open(entry) as source, writing(path, private=False) as file:
                     left -= _copy(source, file, left)
-    except (zipfile.BadZipFile, FileExistsError):
+    except zipfile.BadZipFile:
         raise UsageError(f"{archive.url} is not an archive with one folder") from None
 
 

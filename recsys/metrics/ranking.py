@@ -36,8 +36,8 @@ from numpy.typing import NDArray
 
 from recsys.data.interactions import History, Interactions
 from recsys.data.split import Split
-from recsys.record import write_whole
 from secagg.errors import UsageError
+from secagg.files import write_file
 
 _BLOCK = 1 << 22  # scores compared at once
 
@@ -90,7 +90,7 @@ class Evaluation:
         table.writerow(["user", *self.values])
         columns = [column.tolist() for column in self.values.values()]
         table.writerows(zip((user_ids[user] for user in self.users), *columns, strict=True))
-        write_whole(path, text.getvalue().encode(), mode=0o600)
+        write_file(path, text.getvalue().encode(), private=True)
 
 
 def evaluate(

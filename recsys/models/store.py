@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from recsys.metrics.ranking import scores_of
 from recsys.models.recommender import Recommender
-from recsys.record import write_whole
 from secagg.errors import SecAggError, StorageError, UsageError
+from secagg.files import write_file
 
 MODELS = {
     "ItemPop": "recsys.models.popularity",
@@ -83,7 +83,7 @@ def save(model: Stored, path: Path, item_ids: Sequence[str], taken_as_public: Se
     text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **{_HEADER: text}, **state.arrays)
-    write_whole(path, file.getvalue())
+    write_file(path, file.getvalue(), private=False)
 
 
 def load(path: Path) -> tuple[Stored, list[str]]:

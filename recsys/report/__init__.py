@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recsys.record import write_whole
 from recsys.report.account import Account
 from recsys.report.page import page
+from secagg.files import write_file
 
 __all__ = ["FILE", "Account", "write_report"]
 
@@ -33,5 +33,5 @@ def write_report(folder: Path) -> Path:
     report.html
     """
     path = folder / FILE
-    write_whole(path, page(Account.load(folder)).encode())
+    write_file(path, page(Account.load(folder)).encode(), private=False)
     return path

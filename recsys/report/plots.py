@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from recsys.report.markup import Html, join, tag
+from secagg.printable import printable
 
 INK, SOFT = "#010101", "#020202"
 CURVES = [f"#0300{number:02x}" for number in range(6)]
@@ -67,8 +68,8 @@ def plot(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, who
         axes.patch.set_visible(False)
         for curve in curves:
             _draw(axes, curve)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
+        axes.set_xlabel(printable(x_label))
+        axes.set_ylabel(printable(y_label))
         if min(min(curve.y) for curve in curves) >= 0:
             axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
@@ -81,7 +82,7 @@ def plot(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, who
         canvas: Any = FigureCanvasSVG(figure)  # savefig would draw everything twice, to the same end
         canvas.print_svg(out, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     label = f"{title}: {', '.join(curve.label for curve in curves)}. The figures are in the table below it."
-    return join([_inline(out.getvalue(), label), _legend(curves)])
+    return join([_inline(out.getvalue(), printable(label)), _legend(curves)])
 
 
 def _draw(axes: Axes, curve: Curve) -> None:

@@ -9,17 +9,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import cast
 
 import typer
 from typer.main import get_command
 
+from secagg.cli.output import say
 from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecAggError, UsageError
 
 COMMANDS = {
     "audit": ("secagg.cli.audit", "Try to prove the epsilon of a private sum wrong, with the real machines."),
     "bench": ("secagg.cli.bench", "Measure a case: time, bytes, memory, and ratios within one run."),
     "demo": ("secagg.cli.demo", "The main job on made-up data: train privately, lose clients, report what it cost."),
+    "export": ("secagg.cli.export", "Pack what of a run can be handed on: one tar file."),
     "keys": ("secagg.cli.keys", "A client's long-term identity."),
     "ledger": ("secagg.cli.ledger", "What a privacy budget was spent on, and whether that is true."),
     "params": ("secagg.cli.params", "How many neighbours and which threshold a cohort needs."),
@@ -64,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if isinstance(sys.stdout, TextIOWrapper):  # a character that is not in its encoding is written out, too
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         command = get_command(application(words))
         return int(command.main(words, prog_name="secagg", standalone_mode=False) or 0)
@@ -102,5 +107,5 @@ def _exit_code(error: SecAggError) -> int:
 
 
 def _fail(reason: str, code: int) -> int:
-    print("secagg:", " ".join(reason.split()), file=sys.stderr)
+    say(f"secagg: {' '.join(reason.split())}", aside=True)
     return code

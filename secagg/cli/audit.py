@@ -57,8 +57,9 @@ from dp.audit.margins import comparisons, least_mean_square
 from dp.calibrate import Calibration, calibrate
 from dp.noise import Family
 from protocols.private_sum import PrivateSums, without_rotation
-from secagg.cli.output import Json, emit, facts
+from secagg.cli.output import Json, emit, facts, row, say
 from secagg.errors import PeerError, UsageError
+from secagg.files import write_file
 from secagg.prg import Rng
 
 app = typer.Typer()
@@ -116,12 +117,14 @@ def audit(
         components=(dropouts if family is Family.SKELLAM else 0) if components is None else components,
         family=family,
     )
-    tell = (lambda line: None) if as_json else print
-    tell(str(found))
+    tell = (lambda line: None) if as_json else say
+    for fact in str(found).splitlines():
+        tell(fact)
     report = _audited(found, _Effort(rounds, delta, protocol, audit_rounds, canaries, examples), tell)
     run_dir = _run_dir(out)
     answer = {"run_dir": str(run_dir), "config": _config(found, rounds, delta, protocol), **report}
-    (run_dir / "audit.json").write_text(json.dumps(answer, allow_nan=False, indent=2) + "\n", "utf-8")
+    text = json.dumps(answer, allow_nan=False, indent=2) + "\n"
+    write_file(run_dir / "audit.json", text.encode(), private=False)
     emit(as_json, answer, _story(answer))
     if failed := [check["name"] for check in answer["checks"] if check["verdict"] == Verdict.FAILED]:
         raise PeerError(f"the claim does not hold: {', '.join(failed)} (see {run_dir / 'audit.json'})")
@@ -325,7 +328,8 @@ def _story(answer: Mapping[str, Any]) -> Group:
     for check in answer["checks"]:
         low, high = (None if end is None else f"{end:.4g}" for end in (check["low"], check["high"]))
         allowed = f"at most {high}" if low is None else f"at least {low}" if high is None else f"{low} to {high}"
-        checks.add_row(
+        row(
+            checks,
             check["name"],
             _number(check["observed"]),
             allowed,
@@ -336,9 +340,9 @@ def _story(answer: Mapping[str, Any]) -> Group:
     bounds = Table("epsilon", "claimed", "at least", "one run", "repeated runs", box=None, pad_edge=False)
     names = ("gaussian", "one_run", "repeated_runs")
     found = [_number(measured.get(f"epsilon_of_a_round_at_least_{name}")) for name in names]
-    bounds.add_row("one round", _number(claimed["epsilon_of_a_round"]), *found)
+    row(bounds, "one round", _number(claimed["epsilon_of_a_round"]), *found)
     in_all = _number(measured.get("epsilon_at_least_gaussian"))
-    bounds.add_row(f"all rounds ({answer['config']['rounds']})", _number(claimed["epsilon"]), in_all)
+    row(bounds, f"all rounds ({answer['config']['rounds']})", _number(claimed["epsilon"]), in_all)
     mu, error = _number(measured.get("mu_of_a_round")), _number(measured.get("mu_standard_error"))
     figures = {
         "mu of a round": f"claimed {_number(claimed['mu_of_a_round'])}, measured {mu} (standard error {error})",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from benchmarks.case import CASES, QUICK, Report, run_case
-from secagg.cli.output import Json, emit
+from secagg.cli.output import Json, emit, row, say
 from secagg.errors import UsageError
 
 app = typer.Typer()
@@ -27,7 +27,7 @@ def bench(
     if quick and case not in QUICK:
         raise UsageError(f"there is no quick version of {case!r}, but of {', '.join(QUICK)}")
     small = QUICK[case] if quick else ()
-    report = run_case(case, [*small, *(settings or [])], lambda line: print(line, file=sys.stderr))
+    report = run_case(case, [*small, *(settings or [])], partial(say, aside=True))
     emit(as_json, asdict(report), _table(report))
 
 
@@ -36,5 +36,5 @@ def _table(report: Report) -> Table:
     table.add_column("figure")
     table.add_column("value", justify="right")
     for name, value in {**report.figures, **{f"ratio {name}": value for name, value in report.ratios.items()}}.items():
-        table.add_row(name, f"{value:,.4g}")
+        row(table, name, f"{value:,.4g}")
     return table

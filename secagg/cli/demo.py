@@ -11,7 +11,7 @@ import typer
 
 from recsys.config import Config
 from secagg.cli.output import Json
-from secagg.cli.train import carry_out
+from secagg.cli.train import KeepSecrets, carry_out
 
 app = typer.Typer()
 
@@ -54,11 +54,12 @@ def demo(
         list[str] | None, typer.Option("--set", help="section.key=value, as in a configuration of train.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run (default: a new one in runs/).")] = None,
+    keep_secrets: KeepSecrets = False,
     as_json: Json = False,
 ) -> None:
     """Train a recommender on made-up data, of which the server sees noised sums, and report what that cost."""
     config = Config.parse(CONFIGS[clients], settings or [])
-    carry_out(config, out or _fresh(f"demo-{clients}"), as_json)
+    carry_out(config, out or _fresh(f"demo-{clients}"), as_json, keep_secrets)
 
 
 def _fresh(name: str) -> Path:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from dp.filter import UNITS
 from dp.ledger.book import replay
@@ -20,7 +19,7 @@ from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from recsys.record import FILE as RECORD
 from recsys.record import Run
-from secagg.cli.output import Json, emit, facts
+from secagg.cli.output import Json, emit, facts, line, row, say
 from secagg.errors import PeerError, UsageError
 
 app = typer.Typer(name="ledger", help="What a privacy budget was spent on, and whether that is true.")
@@ -34,13 +33,13 @@ def show(run_dir: RunDir, as_json: Json = False) -> None:
     rows = read(_file(run_dir))
     run = replay(rows).genesis.run
     entries = [parse(body) for body, _signature in rows]
-    table = Table("entry", "phase", "round", "survivors", "epsilon", title=Text(run))
+    table = Table("entry", "phase", "round", "survivors", "epsilon", title=line(run))
     for entry in entries[1:]:
         happened = entry.get("sum", {})
         survivors = f"{happened['survivors']} of {happened['planned']}" if happened else ""
         reached = _epsilon(entry["epsilon_after"])
         where = f"{happened['round']} of {happened['session'][:8]}" if happened else entry["release"][:30]
-        table.add_row(str(entry["number"]), entry["phase"], Text(str(where)), survivors, f"{reached:.4g}")
+        row(table, str(entry["number"]), entry["phase"], str(where), survivors, f"{reached:.4g}")
     marks = {mark.value: ", ".join(name for name, other in FIELDS.items() if other is mark) for mark in FIELDS.values()}
     emit(as_json, {"entries": entries, "fields": FIELDS}, Group(table, "", facts(marks)))
 
@@ -52,8 +51,8 @@ def export(run_dir: RunDir, as_json: Json = False) -> None:
     if as_json:
         emit(as_json, {"entries": lines}, "")
     else:
-        for line in lines:
-            print(canonical(line).decode())
+        for entry in lines:
+            say(canonical(entry).decode())
 
 
 @app.command("verify")

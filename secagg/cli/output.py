@@ -1,38 +1,82 @@
-"""How a command answers: a table for people, or one JSON object on the last line for programs."""
+"""How a command answers: a table for people, or one JSON object on the last line for programs.
+
+All that a command prints goes through here, because most of it can come from strangers (the folder of somebody else's
+run, say): each line consists of characters that are seen, so that a terminal shows it and obeys nothing in it. Texts
+are no markup either.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from secagg.printable import printable
+
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.table import Table
+    from rich.text import Text
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line.")]
 """The flag that every command takes: ``as_json: Json = False``."""
 
 
+def say(line: str, *, aside: bool = False) -> None:
+    """Print one line; ``aside``: to the standard error."""
+    print(printable(line), file=sys.stderr if aside else sys.stdout, flush=True)
+
+
 def emit(as_json: bool, answer: Mapping[str, object], human: RenderableType) -> None:
     """Print ``answer`` as JSON, or ``human`` (anything rich can render)."""
     if as_json:
-        print(json.dumps(answer, allow_nan=False))
+        say(json.dumps(answer, allow_nan=False))
     else:
-        from rich.console import Console
+        terminal().print(Visible(human), crop=False)  # a command to copy is one line, however long
 
-        Console().print(human, crop=False)  # a command to copy is one line, however long
+
+def terminal(*, aside: bool = False) -> Console:
+    """Where tables go, each in ``Visible``; ``aside``: to the standard error."""
+    from rich.console import Console
+
+    return Console(stderr=aside, markup=False, emoji=False)
+
+
+class Visible:
+    """Anything rich can render, with whatever is not seen in it written out."""
+
+    def __init__(self, shown: RenderableType) -> None:
+        self._shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.segment import Segment
+
+        for text, style, control in console.render(self._shown, options):
+            yield Segment("\n".join(map(printable, text.split("\n"))), style, control)
+
+
+def line(words: object, *, whole: bool = False) -> Text:
+    """One line as it is, and not as rich's markup; ``whole``: never broken up, however long."""
+    from rich.text import Text
+
+    return Text(printable(str(words)), no_wrap=whole or None, overflow="ignore" if whole else None)
+
+
+def row(table: Table, *cells: str) -> None:
+    """Add a row in which each cell is one line."""
+    table.add_row(*map(line, cells))
 
 
 def facts(values: Mapping[str, object]) -> RenderableType:
-    """Named facts, one a line, as they are (no rich markup)."""
+    """Named facts, one a line."""
     from rich.table import Table
-    from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")
     for name, value in values.items():
-        grid.add_row(Text(name.replace("_", " ")), Text(str(value)))
+        row(grid, name.replace("_", " "), str(value))
     return grid

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from recsys.record import Round, Run
 from recsys.report import Account
 from recsys.run import Watch
+from secagg.cli.output import Visible, line, row, say, terminal
 
 COLUMNS = (
     "round",
@@ -41,10 +41,10 @@ IN_THE_END = "in the end, over all users (exact: outside of any guarantee)"
 @contextmanager
 def watching(quiet: bool) -> Iterator[Watch]:
     """On a terminal the table is drawn anew each time; elsewhere its lines are printed as they come."""
-    console = Console(stderr=quiet)
+    console = terminal(aside=quiet)
     if console.is_terminal and not quiet:
         with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
-            yield lambda run: live.update(_table(run), refresh=True)
+            yield lambda run: live.update(Visible(_table(run)), refresh=True)
         return
     shown = 0
 
@@ -53,7 +53,7 @@ def watching(quiet: bool) -> Iterator[Watch]:
         for one in run.rounds[shown:]:
             if not quiet:
                 cells = zip(COLUMNS, _cells(one), strict=True)
-                print(", ".join(f"{name} {cell}" for name, cell in cells if cell), flush=True)
+                say(", ".join(f"{name} {cell}" for name, cell in cells if cell))
         shown = len(run.rounds)
 
     yield lines
@@ -64,31 +64,33 @@ def outcome(account: Account, folder: Path, report: Path, notes: Iterable[str]) 
     run = account.run
     shown: list[RenderableType] = []
     if run.results:
-        results = Table("", *run.results[-1].metrics, title=IN_THE_END, title_justify="left")
+        results = Table("", title=IN_THE_END, title_justify="left")
+        for name in run.results[-1].metrics:
+            results.add_column(line(name))
         for result in run.results:
-            results.add_row(result.name, *(f"{value:.4f}" for value in result.metrics.values()))
+            row(results, result.name, *(f"{value:.4f}" for value in result.metrics.values()))
         shown.append(results)
-    shown += [Text(line) for line in (*notes, run.ended)]
+    shown += [line(one) for one in (*notes, run.ended)]
     for spent in account.spent:
         given = spent.promise
         paths = (quote(str(folder / path)) for path in (given.ledger, given.key))
         command = "verify: secagg ledger verify {} --key {} --head {}".format(*paths, spent.book.head.hex())
-        shown += [Text(given.words), Text(command, no_wrap=True, overflow="ignore")]
+        shown += [line(given.words), line(command, whole=True)]
     where = "outside of the guarantee: " if account.spent else ""
-    shown += [Text(f"{where}{one}") for one in (*run.outside, run.others)]
-    return Group(*shown, Text(f"report: {report}"))
+    shown += [line(f"{where}{one}") for one in (*run.outside, run.others)]
+    return Group(*shown, line(f"report: {report}"))
 
 
 def _table(run: Run) -> Table:
     rulers = "; ".join(f"{one.name} HR@10 {one.metrics['HR@10']:.4f}" for one in run.results)
-    table = Table(title=f"{run.title} ({rulers})" if rulers else run.title, title_justify="left")
+    table = Table(title=line(f"{run.title} ({rulers})" if rulers else run.title), title_justify="left")
     rows = [_cells(one) for one in run.rounds]
-    kept = [place for place in range(len(COLUMNS)) if any(row[place] for row in rows)]
+    kept = [place for place in range(len(COLUMNS)) if any(cells[place] for cells in rows)]
     for place in kept:
         left = place == len(COLUMNS) - 1
         table.add_column(COLUMNS[place], justify="left" if left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(row[place] for place in kept))
+    for cells in rows:
+        row(table, *(cells[place] for place in kept))
     return table
 
 

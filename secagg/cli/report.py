@@ -9,7 +9,7 @@ import typer
 
 from recsys.record import FILE
 from recsys.report import Account, write_report
-from secagg.cli.output import Json, emit
+from secagg.cli.output import Json, emit, say
 
 app = typer.Typer()
 
@@ -24,4 +24,4 @@ def report(
     if as_json:
         emit(as_json, {"report": str(path), **Account.load(run_dir).figures()}, "")
     else:
-        print(path)
+        say(str(path))

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 
 from protocols.roster import Identity, Roster
-from secagg.cli.output import Json, emit, facts
+from secagg.cli.output import Json, emit, facts, row
 from secagg.errors import PeerError, UsageError
 from secagg.keys import check_on_curve
 
@@ -64,7 +64,7 @@ def _tell(as_json: bool, roster: Roster, file: Path) -> None:
     table.columns[0].overflow = "fold"
     table.add_column("public key", no_wrap=True, min_width=64)
     for name, key in zip(roster.names, keys, strict=True):
-        table.add_row(name, key)
+        row(table, name, key)
     answer = {
         "file": str(file),
         "digest": roster.digest.hex(),

@@ -9,6 +9,7 @@ import typer
 
 from benchmarks.case import machine
 from benchmarks.ideal import IdealAdder
+from recsys.beginning import there
 from recsys.config import Config
 from recsys.others import Others
 from recsys.prepare import prepare
@@ -19,6 +20,13 @@ from secagg.cli.progress import outcome, watching
 
 app = typer.Typer()
 
+OVER = "nothing is left to do: this run has ended before"
+
+
+KeepSecrets = Annotated[
+    bool, typer.Option("--keep-secrets", help="Do not delete the secrets in the run's private directory at its end.")
+]
+
 
 @app.command()
 def train(
@@ -27,21 +35,31 @@ def train(
         list[str] | None, typer.Option("--set", help="section.key=value, over what the file says.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run; one begun there goes on.")] = None,
+    keep_secrets: KeepSecrets = False,
     as_json: Json = False,
 ) -> None:
     """Train as CONFIG says. A run that was stopped goes on where it was."""
     asked = Config.load(config, settings or [])
-    carry_out(asked, out or Path("runs") / config.stem, as_json)
+    carry_out(asked, out or Path("runs") / config.stem, as_json, keep_secrets)
 
 
-def carry_out(config: Config, folder: Path, as_json: bool) -> None:
+def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -> None:
     """Check everything, then run it and write the report."""
-    prepared = prepare(config)
+    prepared, before = prepare(config), there(folder, config)
+    over = before is not None and bool(before.ended)
     with watching(quiet=as_json) as watch:
-        run(prepared, folder, ideal=IdealAdder(bytes(32)), machine=machine(), others=Others(), watch=watch)
+        run(
+            prepared,
+            folder,
+            ideal=IdealAdder(bytes(32)),
+            machine=machine(),
+            others=Others(),
+            watch=watch,
+            keep_secrets=keep_secrets,
+        )
     report, account = write_report(folder), Account.load(folder)
     emit(
         as_json,
-        {"run_dir": str(folder), "report": str(report), **account.figures()},
-        outcome(account, folder, report, prepared.notes),
+        {"run_dir": str(folder), "report": str(report), "nothing_left_to_do": over, **account.figures()},
+        outcome(account, folder, report, [*([OVER] if over else ()), *prepared.notes]),
     )

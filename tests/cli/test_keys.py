@@ -59,7 +59,7 @@ def test_an_existing_file_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFi
     link.symlink_to(tmp_path / "elsewhere")
     assert "exists" in refused(capsys, "keys", "new", "alice", "--out", file)
     assert file.read_text() == "precious"
-    assert "exists" in refused(capsys, "keys", "new", "alice", "--out", link)
+    assert "it is a link" in refused(capsys, "keys", "new", "alice", "--out", link)
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -93,20 +93,26 @@ def test_the_ledger_of_a_run_can_be_verified_with_what_lies_beside_it(
 
 
 def test_the_same_call_again_changes_nothing(train: Call) -> None:
-    first = train("small.toml", "--json")
-    before = {path.name: path.read_bytes() for path in Path("runs/small").iterdir()}
-    assert train("small.toml", "--json") == first
-    after = {path.name: path.read_bytes() for path in Path("runs/small").iterdir()}
-    assert before == after
+    code, first, _ = train("small.toml", "--json")
+    before = contents()
+    again = json.loads(train("small.toml", "--json")[1])
+    assert (code, again) == (0, json.loads(first) | {"nothing_left_to_do": True})
+    assert "nothing is left to do: this run has ended before" in train("small.toml")[1]
+    assert contents() == before
+    assert sorted(before) == ["config.json", "ledger.db", "ledger.pub", "model.npz", "name", "report.html", "run.json"]
+
+
+def contents() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path("runs/small").rglob("*") if path.is_file()}
 
 
 def test_another_configuration_does_not_go_on_with_it(train: Call) -> None:
     train("small.toml", "--json")
-    before = {path.name: path.read_bytes() for path in Path("runs/small").iterdir()}
+    before = contents()
     code, out, error = train("small.toml", "--set", "seed=1")
     assert (code, out, error.count("\n")) == (2, "", 1)
     assert "another configuration" in error
-    assert {path.name: path.read_bytes() for path in Path("runs/small").iterdir()} == before
+    assert contents() == before
 
 
 WRONG = [
@@ -141,11 +147,11 @@ def test_wrong_use_is_one_line_and_leaves_nothing(words: list[str], expected: in
 
 
 def test_a_damaged_checkpoint_is_one_line(train: Call) -> None:
-    train("small.toml", "--json")
+    train("small.toml", "--json", "--keep-secrets")
     folder = Path("runs/small")
     record = json.loads((folder / "run.json").read_bytes())
     (folder / "run.json").write_text(json.dumps(record | {"ended": "", "results": record["results"][:2]}))
-    (folder / "checkpoint.npz").write_bytes(b"PK\x03\x04")
+    (folder / "private" / "checkpoint.npz").write_bytes(b"PK\x03\x04")
     code, out, error = train("small.toml", "--json")
     assert (code, out, error) == (2, "", "secagg: this is no checkpoint\n")
 

@@ -31,6 +31,8 @@ from dp.ledger.file import read
 from dp.ledger.verify import verify
 from recsys.models.store import load
 from recsys.record import Run
+from secagg.files import DRAFT
+from tests.recsys.scene import same_secrets
 
 ROOT = Path(__file__).parents[2]
 MEMORY = Path("/dev/shm")
@@ -119,7 +121,7 @@ class Zygote:
             begin_again(self.through(mode), folder)
             answer = self.train(folder, mode, renaming=["checkpoint.npz", LEARNT[mode]])
             assert answer["code"] is None, answer["error"]
-            assert (folder / "sum-0.sealed").exists()
+            assert (folder / "private" / "sum-0.sealed").exists()
             folder.with_name(f"{folder.name}.state").rename(kept.with_name(f"{kept.name}.state"))
             log_of(folder).rename(log_of(kept))
             folder.rename(kept)  # moved: a copy of a run that is still where it was does not go on
@@ -158,9 +160,7 @@ def begin_again(through: Path, killed: Path) -> None:
     for folder in (killed, killed.with_name(f"{killed.name}.state")):
         shutil.rmtree(folder, ignore_errors=True)
     log_of(killed).unlink(missing_ok=True)
-    killed.mkdir()
-    for name in ("config.json", "secret.key"):
-        shutil.copy(through / name, killed)
+    same_secrets(through, killed)
 
 
 def log_of(folder: Path) -> Path:
@@ -192,7 +192,7 @@ def check(through: Path, killed: Path) -> None:
         assert len(set(digests)) == 1, place
     assert set(said(killed)) == set(said(through))
     assert files(killed) == files(through)
-    for name in ("secret.key", "ledger.pub"):
+    for name in ("private/secret.key", "private/ledger.key", "ledger.pub"):
         assert (through / name).read_bytes() == (killed / name).read_bytes(), name
     (names, spent), (names_killed, spent_killed) = charges(through), charges(killed)
     assert names == names_killed
@@ -202,8 +202,8 @@ def check(through: Path, killed: Path) -> None:
 
 
 def files(folder: Path) -> set[str]:
-    """Without drafts, which may stay where they have other names in the next process: those of ledgers."""
-    return {name for name in os.listdir(folder) if not name.startswith(".ledger.db.")}
+    """Without drafts, which may stay where the last process was killed when nothing else was left to do."""
+    return {name for name in (*os.listdir(folder), *os.listdir(folder / "private")) if not DRAFT.fullmatch(name)}
 
 
 def charges(folder: Path) -> tuple[list[tuple[str, str]], list[int]]:

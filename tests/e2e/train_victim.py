@@ -76,18 +76,18 @@ def kill_at(stop: int) -> None:
     sqlite3.connect = lambda *arguments, **more: connect(*arguments, **more, factory=Counted)  # type: ignore[assignment]
     os.fsync = around(os.fsync)
     os.link = around(os.link)
-    Path.replace = around(Path.replace)  # type: ignore[method-assign]
+    os.rename = around(os.rename)
 
 
 def kill_before_renaming(name: str, times: int) -> None:
-    real, left = Path.replace, count(times, -1)
+    real, left = os.rename, count(times, -1)
 
-    def replaced(self: Path, target: Path) -> Path:
-        if target.name == name and next(left) == 0:
+    def renamed(draft: str, target: str, **more: int) -> None:
+        if target == name and next(left) == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(self, target)
+        real(draft, target, **more)
 
-    Path.replace = replaced  # type: ignore[method-assign, assignment]
+    os.rename = renamed  # type: ignore[assignment]
 
 
 def move_elsewhere(far: int) -> None:
@@ -168,7 +168,7 @@ def forked(order: dict[str, Any]) -> dict[str, Any]:
                     kill_before_renaming(*order["renaming"])
                 if "stop" in order:
                     kill_at(order["stop"])
-                code = cli.main(["train", order["config"], "--out", order["out"], "--json", *changes])
+                code = cli.main(["train", order["config"], "--out", order["out"], "--json", "--keep-secrets", *changes])
                 sys.stderr.flush()
                 os._exit(code)
             finally:

@@ -140,6 +140,7 @@ def test_file(party: Roster | Identity, data: st.DataObject, tmp_path: Path) -> 
     for file in tmp_path.iterdir():
         file.unlink()
     path, again = tmp_path / "file", tmp_path / "again"
+    path.touch(0o600)
     path.write_bytes(data.draw(inputs(text_of(party.save, tmp_path))))
     with suppress(SecAggError):
         loaded = type(party).load(path)
@@ -173,8 +174,9 @@ ODD_FILES = {
 @pytest.mark.parametrize("kind", [Roster, Identity])
 @pytest.mark.parametrize("content", ODD_FILES.values(), ids=ODD_FILES)
 def test_an_odd_file_is_refused(kind: type[Roster] | type[Identity], content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").touch(0o600)
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(SecAggError) as caught:
+    with pytest.raises(SecAggError, match=r"^(?!.*others can get at it)") as caught:
         kind.load(tmp_path / "file")
     assert "\n" not in str(caught.value)
 

@@ -65,6 +65,17 @@ STRATA = (
         ),
         ("tests/secagg/test_*.py", "tests/adversarial", "tests/fuzz"),
     ),
+    Stratum(
+        "files",
+        ("secagg/files.py", "secagg/printable.py", "recsys/export.py"),
+        (
+            "tests/secagg/test_files.py",
+            "tests/secagg/test_printable.py",
+            "tests/recsys/test_export.py",
+            "tests/adversarial/test_run_folders.py",
+            "tests/cli/test_output.py",
+        ),
+    ),
     Stratum("labels", ("secagg/labels.py",), ("tests/secagg/test_keys.py",)),
     Stratum(
         "context",

@@ -221,8 +221,24 @@ def test_no_directory(tmp_path: Path) -> None:
 def test_not_a_journal(tmp_path: Path) -> None:
     path = tmp_path / "letter.txt"
     path.write_text("Dear Sir or Madam, this has never been a database. " * 100)
-    with pytest.raises(UsageError, match="cannot open journal"):
+    path.chmod(0o600)
+    with pytest.raises(UsageError, match=r"cannot open journal .*not a database"):
         SqliteJournal(path)
+
+
+def test_a_journal_is_its_owners_alone(tmp_path: Path) -> None:
+    """Refused as ssh refuses a key: with others in its mode, as a link, of another user."""
+    path = tmp_path / "journal.db"
+    SqliteJournal(path).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    (link := tmp_path / "link.db").symlink_to(path)
+    with pytest.raises(UsageError, match=r"cannot open journal .*it is a link"):
+        SqliteJournal(link)
+    path.chmod(0o640)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match=r"cannot open journal .*others can get at it"):
+        SqliteJournal(path)
+    assert path.read_bytes() == before
 
 
 OLD = """CREATE TABLE log (number INTEGER PRIMARY KEY, session BLOB NOT NULL, round INTEGER NOT NULL,
@@ -235,6 +251,7 @@ def test_another_table_of_that_name(tmp_path: Path, table: str) -> None:
     with sqlite3.connect(path) as database:
         database.execute(table)
     database.close()
+    path.chmod(0o600)
     before = path.read_bytes()
     with pytest.raises(UsageError, match="is not a journal of this version of secagg"):
         SqliteJournal(path)

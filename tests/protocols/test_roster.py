@@ -123,6 +123,19 @@ def test_an_identity_file_is_its_owners_and_is_not_overwritten(tmp_path: Path) -
     assert path.read_bytes() == before
 
 
+def test_an_identity_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    """As ssh does. A link is refused, too: it says nothing about who could read what it points to yesterday."""
+    Identity.generate("alice").save(path := tmp_path / "alice.key")
+    (link := tmp_path / "link.key").symlink_to(path)
+    with pytest.raises(UsageError, match=r"cannot read .*: it is a link"):
+        Identity.load(link)
+    path.chmod(0o640)
+    with pytest.raises(UsageError, match=r"cannot read .*: others can get at it \(mode 640"):
+        Identity.load(path)
+    path.chmod(0o400)
+    assert Identity.load(path).name == "alice"
+
+
 GOOD_KEY = "ab" * 32
 FILES = {
     "not TOML": "name = ",
@@ -141,6 +154,7 @@ FILES = {
 def test_files_that_are_no_rosters(what: str, tmp_path: Path) -> None:
     path, content = tmp_path / "file.toml", FILES[what]
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.chmod(0o600)
     with pytest.raises(DecodeError):
         Roster.load(path)
     with pytest.raises(DecodeError):
@@ -161,6 +175,7 @@ IDENTITIES = {
 def test_files_that_are_no_identities(what: str, tmp_path: Path) -> None:
     path = tmp_path / "alice.key"
     path.write_text(IDENTITIES[what])
+    path.chmod(0o600)
     with pytest.raises(DecodeError) as refused:
         Identity.load(path)
     assert GOOD_KEY not in str(refused.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +29,14 @@ BITS = 24
 
 
 SEED = 3
+
+
+def same_secrets(run: Path, folder: Path) -> None:
+    """A directory in which the run may begin that another was before it began."""
+    (folder / "private").mkdir(parents=True)
+    (folder / "private").chmod(0o700)
+    for name in ("config.json", "private/secret.key", "private/ledger.key"):
+        shutil.copy(run / name, folder / name)
 
 
 def population(users: int, items: int = 12, events: int = 6, seed: int = 0) -> Interactions:

@@ -7,7 +7,6 @@ covered by the noise of local training, and one without noise in the sum is cove
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from recsys.secure import Answer, Question, SecureAdder, Update
 from recsys.sentences import EXACT, NOISED, UNMEASURED
 from secagg.errors import UsageError
 from tests.adversarial.attack import switch_off
-from tests.recsys.scene import config, fleet, ledger_for
+from tests.recsys.scene import config, fleet, ledger_for, same_secrets
 from tests.recsys.test_federated import private, step_of
 
 ONE_ROUND = ("training.rounds=1", "privacy.steps=1")
@@ -64,9 +63,7 @@ def world(config: Config, folder: Path, *, other: bool, like: Path | None = None
     if other:
         prepared = replace(prepared, fleet=replace(prepared.fleet, held_out=prepared.split.test))
     if like is not None:
-        folder.mkdir()
-        for name in ("config.json", "secret.key"):
-            shutil.copy(like / name, folder)
+        same_secrets(like, folder)
     sent, trained = list[Sent](), list[NDArray[np.float64]]()
 
     class Kept(SecureAdder):
@@ -92,7 +89,7 @@ def world(config: Config, folder: Path, *, other: bool, like: Path | None = None
         patched.setattr(Autoencoder, "train", watched(Autoencoder.train))
         patched.setattr(Autoencoder, "train_privately", watched(Autoencoder.train_privately))
         others = Others(folder.with_name(f"{folder.name}.state"))
-        run = running.train(prepared, folder, ideal=IdealAdder(bytes(32)), machine={}, others=others)
+        run = running.train(prepared, folder, ideal=IdealAdder(bytes(32)), machine={}, others=others, keep_secrets=True)
     entries = [parse(body) for one in run.spendings for body, _ in read(folder / one.ledger)]
     return World(run, sent, [entry for entry in entries if entry["phase"] == "commit"])
 

@@ -131,16 +131,20 @@ def test_a_run_and_its_copy_do_not_both_go_on(tmp_path: Path, state: Path, monke
     """Each has a ledger that says what the run had spent, and one draw of noise for what comes next."""
     begun(asked(), tmp_path / "one", state)
     shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    (tmp_path / "copy" / "private" / "name").unlink()
     before = contents(tmp_path / "copy")
     with pytest.raises(StorageError, match=r"copy is a copy of the run in .*/one, which went on there"):
         go(asked(), tmp_path / "copy", state)
     assert contents(tmp_path / "copy") == before
-    assert go(asked(), tmp_path / "one", state).ended
+    assert go(asked(), tmp_path / "one", state, keep_secrets=False).ended
+    with pytest.raises(StorageError, match=r"copy is a copy of the run in .*/one, which went on there"):
+        go(asked(), tmp_path / "copy", state)  # the secrets of the other are deleted
+    assert contents(tmp_path / "copy") == before
     monkeypatch.setattr(Path, "samefile", lambda one, other: True)  # the control
     assert go(asked(), tmp_path / "copy", state).others == UNKNOWN
 
 
-ALL = ("run.json", "ledger.db", "sum-0.sealed", "checkpoint.npz")
+ALL = ("run.json", "ledger.db", "private/sum-0.sealed", "private/checkpoint.npz")
 
 
 @pytest.mark.parametrize(("mode", "gone"), [("local", ("ledger.db",)), ("distributed", ALL), ("both", ALL)])
@@ -161,9 +165,8 @@ def test_what_is_deleted_in_a_run_does_not_restart_it(
 def test_control_without_the_list_it_restarts(tmp_path: Path, state: Path) -> None:
     """What the file of the account is for: a run's directory alone cannot know what was deleted in it."""
     begun(asked(), tmp_path / "one", state)
-    for path in (tmp_path / "one").iterdir():
-        if path.name not in ("config.json", "secret.key"):
-            path.unlink()
+    for name in files(tmp_path / "one") - {"config.json", "private/secret.key", "private/ledger.key", "private/name"}:
+        (tmp_path / "one" / name).unlink()
     with pytest.raises(StorageError, match="is gone"):
         go(asked(), tmp_path / "one", state)
     shutil.rmtree(state)
@@ -220,13 +223,14 @@ def test_no_function_of_users_leaves_without_a_key(tmp_path: Path, state: Path) 
     marks = set()
     for name in ("one", "two"):
         go(of_table(str(tmp_path / "a.csv"), "privacy.beside=true"), tmp_path / name, state)
-        secret = (tmp_path / name / "secret.key").read_bytes()
+        secret = (tmp_path / name / "private" / "ledger.key").read_bytes()
         mark = replay(read(tmp_path / name / "ledger.db")).genesis.data
         assert mark == data_mark(secret, prepared.data)
         marks.add(mark)
     assert len(marks) == 2
     identities = [prepared.data, sha256(prepared.data).digest(), data_mark(bytes(32), prepared.data)]
-    for path in (*(tmp_path / "one").iterdir(), *(tmp_path / "two").iterdir(), *state.iterdir()):
+    places = (tmp_path / "one", tmp_path / "two", state)
+    for path in (place / name for place in places for name in files(place)):
         data = path.read_bytes()
         assert not any(one in data or one.hex().encode() in data for one in identities), path
 
@@ -392,7 +396,7 @@ def test_control_without_that_check_it_begins_and_is_stopped_by_the_ledger(
     monkeypatch.setattr(Ledger, "check_charge", lambda *arguments: None)
     rooms, said = until_refused(tmp_path, state)
     assert "epsilon could reach" in said
-    assert (tmp_path / str(rooms) / "secret.key").exists()
+    assert (tmp_path / str(rooms) / "private" / "secret.key").exists()
     reached = replay(read(tmp_path / "shared.db")).filter.reached
     assert reached is not None
     assert reached <= 5 * 10**12

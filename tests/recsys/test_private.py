@@ -28,6 +28,7 @@ from recsys.record import Round
 from recsys.secure import Deployment, Question, SecureAdder
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
+from secagg.files import write_file
 from tests.recsys.scene import SECRET, fleet, ledger_for
 
 WHOLE = Fraction(1)
@@ -190,11 +191,11 @@ def test_the_first_is_known_when_the_second_is_begun_again(tmp_path: Path) -> No
 def test_a_sum_that_was_learnt_and_not_written_down_is_finished_as_it_was_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(path: Path, data: bytes) -> None:
+    def never(path: Path, data: bytes, *, private: bool) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("recsys.private.write_whole", never)
+        patched.setattr("recsys.private.write_file", never)
         with pytest.raises(Killed):
             two_sums(tmp_path)
     assert os.listdir(tmp_path) == ["sum-0.sealed"]
@@ -227,6 +228,6 @@ def never_asked(name: str) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("data", [b"", b"PK", bytes(100)])
 def test_what_is_no_checkpoint_is_not_begun_anew(data: bytes, tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.npz").write_bytes(data)
+    write_file(tmp_path / "checkpoint.npz", data, private=True)
     with pytest.raises(DecodeError, match="this is no checkpoint"):
         two_sums(tmp_path)

@@ -7,7 +7,6 @@ of the file is compared. Controls take one measure away at a time, and the compa
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,11 +38,11 @@ from recsys.run import _record, train
 from recsys.secure import Answer, Question, Update
 from secagg.errors import UsageError
 from tests.adversarial.attack import switch_off
-from tests.recsys.scene import SECRET, ledger_for
+from tests.recsys.scene import SECRET, ledger_for, same_secrets
 from tests.recsys.scene import config as small
 
 DOCS = Path(__file__).parents[2] / "docs"
-UNBEGUN = Begun(b"", {}, UNKNOWN)
+UNBEGUN = Begun(Path(), b"", {}, UNKNOWN)
 OTHERS = [f"user-{number:02}" for number in range(40)]
 MALLORY = "mallory"
 CATALOGUE = [f"item-{number:03}" for number in range(120)][::-1]
@@ -276,11 +275,10 @@ def test_a_run_leaves_no_more_than_that(kind: str, tmp_path: Path) -> None:
         write(tmp_path, lines)
         prepared = preparing.prepare(asked(tmp_path, *KINDS[kind]))
         if seen:  # the same secret, hence the same graphs and lots
-            folder.mkdir()
-            for name in ("config.json", "secret.key"):
-                shutil.copy(tmp_path / "one" / name, folder)
+            same_secrets(tmp_path / "one", folder)
         others = Others(folder.with_name(f"{folder.name}.state"))
-        run = asdict(train(prepared, folder, ideal=IdealAdder(bytes(32)), machine={}, others=others))
+        how: dict[str, Any] = {"ideal": IdealAdder(bytes(32)), "machine": {}, "others": others}
+        run = asdict(train(prepared, folder, keep_secrets=True, **how))
         results = run.pop("results")
         assert all(set(result) == {"name", "metrics", "note"} for result in results)
         for entry in run["rounds"]:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.record import FILE, Result, Round, Run, Spending, write_whole
+from recsys.record import FILE, Result, Round, Run, Spending
 from secagg.errors import StorageError, UsageError
 
 ROUND = Round(0, "training", 6, 5, {"upload": 1}, 100, 200, {"updates": 0.5}, {"HR@10": 0.1}, {}, 1.0, 7.0, 1.0)
@@ -118,54 +118,3 @@ def test_what_is_no_record_is_refused(wrong: Any, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(json.dumps(whole | wrong if is_change else wrong))
     with pytest.raises(StorageError, match="not the record"):
         Run.load(tmp_path)
-
-
-class Killed(BaseException):
-    """What comes after this line never happens."""
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_file_is_the_old_one_until_it_is_the_new_one(
-    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "file"
-    write_whole(path, b"old")
-
-    def killed(*arguments: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os if step == "fsync" else Path, step, killed)
-        with pytest.raises(Killed):
-            write_whole(path, b"new")
-    assert path.read_bytes() == b"old"
-    write_whole(path, b"new")  # what the killed one left behind is not in the way
-    assert path.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_a_file_is_synced_before_it_takes_its_name_and_its_name_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done, sync, rename = list[str](), os.fsync, Path.replace
-
-    def synced(descriptor: int) -> None:
-        done.append("sync " + os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
-        sync(descriptor)
-
-    def renamed(draft: Path, path: Path) -> Path:
-        done.append("rename")
-        return rename(draft, path)
-
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "replace", renamed)
-    if not Path("/proc/self/fd").exists():
-        pytest.skip("this system does not tell which file a descriptor is of")
-    write_whole(tmp_path / "file", b"new")
-    assert done == ["sync .file.draft", "rename", f"sync {tmp_path.name}"]
-
-
-def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="No such file") as refused:
-        write_whole(tmp_path / "nowhere" / "file", b"")
-    assert "\n" not in str(refused.value)

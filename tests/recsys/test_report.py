@@ -16,9 +16,10 @@ from recsys.report import Account, write_report
 from recsys.report.style import STYLE
 from secagg import cli
 from secagg.errors import PeerError, StorageError, UsageError
+from secagg.printable import printable
 from tests.recsys import runs
 
-EVIL = "<script>alert('x')</script>\"&'"
+EVIL = "<script>alert('x')</script>\"&'\u202e\x1b[2J\u2028"
 
 
 class Page(HTMLParser):
@@ -360,7 +361,8 @@ def test_a_record_cannot_break_the_page(tmp_path: Path) -> None:
     html = write_report(tmp_path).read_text()
     found = Page(html)
     assert "script" not in found.tags
-    assert found.text.count(EVIL) > 20
+    assert found.text.count(printable(EVIL)) > 20
+    assert not set(html) & set("\u202e\x1b\u2028")
     honest = Page(write_report_of(tmp_path, run))
     assert set(found.tags) == set(honest.tags)
 

@@ -36,13 +36,15 @@ from recsys.private import LearnsFromSums
 from recsys.record import Round, Run
 from recsys.run import train
 from recsys.secure import Answer, Question, SecureAdder, Update
-from secagg import cli
+from secagg import cli, labels
 from secagg.errors import BudgetError, DecodeError, PeerError, StorageError, ThresholdError, UsageError
+from secagg.keys import SigningKey, derive
 from tests.adversarial.attack import switch_off
-from tests.recsys.scene import config
+from tests.recsys.scene import config, same_secrets
 
 EASE = ("model.name=private-ease", "model.settings={}", "clients.kind=devices", "protocol.adversary=curious")
-ALWAYS = {"config.json", "secret.key", "ledger.pub", "run.json", "model.npz", "checkpoint.npz"}
+ALWAYS = {"config.json", "ledger.pub", "run.json", "model.npz", "private"}
+SECRETS = {"secret.key", "ledger.key", "checkpoint.npz"}
 KINDS = {
     "none": (("privacy.mode=none",), set[str]()),
     "local": (("privacy.mode=local",), {"ledger.db"}),
@@ -56,7 +58,8 @@ def go(config: Config, folder: Path, state: Path | None = None, **more: object) 
     """Each directory with a list of runs of its own: what runs know of one another is in test_others.py."""
     others = Others(state or folder.with_name(f"{folder.name}.state"))
     ideal = IdealAdder(bytes(32))
-    return train(prepare(config), folder, ideal=ideal, machine={"cores": 1}, others=others, **more)  # type: ignore[arg-type]
+    how: dict[str, Any] = {"keep_secrets": True, "machine": {"cores": 1}, **more}
+    return train(prepare(config), folder, ideal=ideal, others=others, **how)
 
 
 def of_kind(kind: str, *changes: str) -> Config:
@@ -83,7 +86,8 @@ Runs = Callable[[str], tuple[Path, Run]]
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 # What is there in the end
@@ -93,6 +97,7 @@ def contents(folder: Path) -> dict[str, str]:
 def test_a_run_leaves_what_it_says_and_nothing_else(kind: str, runs: Runs) -> None:
     folder, run = runs(kind)
     assert set(os.listdir(folder)) == ALWAYS | KINDS[kind][1]
+    assert set(os.listdir(folder / "private")) == SECRETS | {"name"}
     assert Run.load(folder) == run
     assert run.ended == "all rounds are done"
     assert len(run.rounds) == 2
@@ -214,16 +219,87 @@ def test_the_reference_of_a_model_of_sums_asks_for_the_same_sums(tmp_path: Path)
 
 def test_the_secret_is_its_owners_and_nobody_else_knows_it(runs: Runs) -> None:
     folder, _ = runs("both")
-    assert stat.S_IMODE((folder / "secret.key").stat().st_mode) == 0o600
-    secret = (folder / "secret.key").read_bytes()
-    for path in folder.iterdir():
-        data = path.read_bytes()
-        assert path.name == "secret.key" or (secret not in data and secret.hex().encode() not in data)
+    private = folder / "private"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in private.iterdir()} == {0o600}
+    for name in ("secret.key", "ledger.key"):
+        secret = (private / name).read_bytes()
+        for path in (*folder.iterdir(), *private.iterdir()):
+            data = path.read_bytes() if path.is_file() else b""
+            assert path.name == name or (secret not in data and secret.hex().encode() not in data)
+
+
+def test_the_key_of_a_ledger_does_not_follow_from_the_secret(runs: Runs) -> None:
+    folder, _ = runs("both")
+    secret, key = ((folder / "private" / name).read_bytes() for name in ("secret.key", "ledger.key"))
+    derived = {SigningKey(derive(one, labels.SIMULATED, b"ledger")).public.hex(): one for one in (secret, key)}
+    public = (folder / "ledger.pub").read_text().strip()
+    assert derived[public] == key != secret
+    assert public not in (SigningKey(secret).public.hex(), SigningKey(key).public.hex())
+
+
+def test_secrets_are_deleted_when_a_run_has_ended(tmp_path: Path) -> None:
+    folder, asked = tmp_path / "run", of_kind("local", "training.rounds=1", "evaluation.users=true")
+    run = go(asked, folder, keep_secrets=False)
+    assert set(os.listdir(folder / "private")) == {"name", "users.csv"}
+    before = contents(folder)
+    for keep in (True, False):
+        assert go(asked, folder, keep_secrets=keep) == run  # there is nothing left to do
+    assert contents(folder) == before
+    key = bytes.fromhex((folder / "ledger.pub").read_text())
+    assert verify(read(folder / "ledger.db"), key).genesis.run == asked.title
+
+
+def test_a_run_that_was_killed_at_its_end_deletes_them_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = of_kind("none", "training.rounds=1", "evaluation.exact=false")
+    with monkeypatch.context() as patched:
+        patched.setattr(running, "forget", lambda folder: stop_here())
+        with pytest.raises(Killed):
+            go(asked, tmp_path, keep_secrets=False)
+    draft = tmp_path / "private" / ".0123456789abcdef.draft"
+    draft.touch()
+    assert set(os.listdir(tmp_path / "private")) == SECRETS | {"name", draft.name}
+    go(asked, tmp_path, keep_secrets=False)
+    assert os.listdir(tmp_path / "private") == ["name"]
+
+
+def test_a_run_in_which_others_can_get_at_secrets_does_not_go_on(tmp_path: Path) -> None:
+    stopped("none", tmp_path, 1)
+    private, prepared = tmp_path / "private", prepare(of_kind("none"))
+    others = Others(tmp_path.with_name(f"{tmp_path.name}.state"))
+
+    def refused(why: str) -> None:
+        before = contents(tmp_path)
+        with pytest.raises(StorageError, match=why):
+            train(prepared, tmp_path, ideal=IdealAdder(bytes(32)), machine={}, others=others)
+        assert contents(tmp_path) == before
+
+    for name in ("", "secret.key", "ledger.key"):
+        mode = stat.S_IMODE((private / name).stat().st_mode)
+        (private / name).chmod(mode | 0o040)
+        refused(r"others can get at it \(mode [67]40")
+        (private / name).chmod(mode)
+    private.rename(elsewhere := tmp_path.with_name(f"{tmp_path.name}.private"))
+    private.symlink_to(elsewhere)
+    refused("it is a link")
+
+
+def test_a_run_of_an_earlier_release_is_refused(tmp_path: Path) -> None:
+    """Its secret lies beside what is shared."""
+    asked = of_kind("local")
+    (tmp_path / "config.json").write_bytes(beginning._plain(asked))
+    assert beginning.there(tmp_path, asked) is None
+    (tmp_path / "secret.key").write_bytes(bytes(32))
+    with pytest.raises(UsageError, match=r"begun by an earlier release, .* take a new directory") as refused:
+        beginning.there(tmp_path, asked)
+    assert "\n" not in str(refused.value)
 
 
 def test_two_runs_have_two_secrets(runs: Runs) -> None:
-    secrets = {(runs(kind)[0] / "secret.key").read_bytes() for kind in KINDS}
-    assert len(secrets) == len(KINDS)
+    secrets = {
+        (runs(kind)[0] / "private" / name).read_bytes() for kind in KINDS for name in ("secret.key", "ledger.key")
+    }
+    assert len(secrets) == 2 * len(KINDS)
 
 
 def test_whoever_watches_sees_the_record_grow(tmp_path: Path) -> None:
@@ -269,7 +345,7 @@ def test_a_directory_with_something_else_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_killed_while_it_wrote_its_first_file_can_begin(tmp_path: Path) -> None:
-    (tmp_path / ".config.json.draft").write_bytes(b'{"tit')
+    (tmp_path / ".0123456789abcdef.draft").write_bytes(b'{"tit')
     assert go(of_kind("none"), tmp_path).ended
 
 
@@ -318,7 +394,7 @@ def stop_here() -> None:
     raise Killed
 
 
-@pytest.mark.parametrize("name", ["checkpoint.npz", "run.json", "secret.key"])
+@pytest.mark.parametrize("name", ["private/checkpoint.npz", "run.json", "private/secret.key", "private/ledger.key"])
 def test_a_file_that_is_cut_short_ends_the_run(name: str, tmp_path: Path) -> None:
     stopped("distributed", tmp_path, 1)
     path = tmp_path / name
@@ -339,18 +415,18 @@ def test_what_was_released_is_not_released_again_for_nothing(
     asked = of_kind(kind, "evaluation.exact=false", "training.rounds=1")
     go(asked, tmp_path)
     before = Run.load(tmp_path).rounds[-1].epsilon
-    for name in ("run.json", "checkpoint.npz"):
+    for name in ("run.json", "private/checkpoint.npz"):
         (tmp_path / name).unlink()
     with pytest.raises(StorageError, match="sum 0 is in the ledger"):
         go(asked, tmp_path)
     monkeypatch.setattr(SecureAdder, "_check_new", lambda *arguments: None)  # the control
-    (tmp_path / "checkpoint.npz").unlink()
+    (tmp_path / "private" / "checkpoint.npz").unlink()
     assert go(asked, tmp_path).rounds[-1].epsilon == before
 
 
-def test_another_secret_does_not_open_the_ledger(tmp_path: Path) -> None:
+def test_another_key_does_not_open_the_ledger(tmp_path: Path) -> None:
     stopped("distributed", tmp_path, 1)
-    (tmp_path / "secret.key").write_bytes(bytes(32))
+    (tmp_path / "private" / "ledger.key").write_bytes(bytes(32))
     with pytest.raises(PeerError, match="another key"):
         go(of_kind("distributed"), tmp_path)
 
@@ -359,11 +435,11 @@ def test_another_secret_does_not_open_the_ledger(tmp_path: Path) -> None:
 def test_without_its_ledger_a_run_does_not_go_on(kind: str, name: str, tmp_path: Path) -> None:
     stopped(kind, tmp_path, 1)
     (tmp_path / name).unlink()
-    for gone in ("run.json", "checkpoint.npz"):  # either of them tells that sums were made
+    for gone in ("run.json", "private/checkpoint.npz"):  # either of them tells that sums were made
         with pytest.raises(StorageError, match=f"{name} is gone"):
             go(of_kind(kind), tmp_path)
         assert not (tmp_path / name).exists()
-        (tmp_path / gone).rename(tmp_path.with_name(f"{tmp_path.name}.{gone}"))
+        (tmp_path / gone).rename(tmp_path.with_name(f"{tmp_path.name}.{Path(gone).name}"))
 
 
 def test_a_ledger_that_is_cut_short_is_not_written_to(tmp_path: Path) -> None:
@@ -426,7 +502,7 @@ def test_when_the_budget_is_spent_the_model_stays_as_it_was(tmp_path: Path, monk
     run = go(asked, tmp_path / "run")
     assert run.ended.startswith("the budget is spent: with this release epsilon could reach")
     assert len(run.rounds) == 3
-    state = State.decode((tmp_path / "run" / "checkpoint.npz").read_bytes())
+    state = State.decode((tmp_path / "run" / "private" / "checkpoint.npz").read_bytes())
     model, _ = load(tmp_path / "run" / "model.npz")
     assert model.vector.tobytes() == state.vector.tobytes()  # type: ignore[attr-defined]
     before = contents(tmp_path / "run")
@@ -438,9 +514,7 @@ def test_nothing_that_was_measured_decides_anything(tmp_path: Path, monkeypatch:
     """With all measured values turned around, the model is the same."""
     go(of_kind("none"), tmp_path / "run")
     other = tmp_path / "other"
-    other.mkdir()
-    shutil.copy(tmp_path / "run" / "config.json", other)
-    shutil.copy(tmp_path / "run" / "secret.key", other)
+    same_secrets(tmp_path / "run", other)
     real = running.evaluate
 
     def turned(*arguments: object, **more: object) -> object:
@@ -458,18 +532,18 @@ def test_nothing_that_was_measured_decides_anything(tmp_path: Path, monkeypatch:
 def test_a_sum_that_is_on_record_is_not_made_again(kind: str, tmp_path: Path) -> None:
     """Its vectors are deleted, and those that are computed now could be others."""
     stopped(kind, tmp_path, 1)
-    older = (tmp_path / "checkpoint.npz").read_bytes()
+    older = (tmp_path / "private" / "checkpoint.npz").read_bytes()
     stopped(kind, tmp_path, 2)
-    (tmp_path / "checkpoint.npz").write_bytes(older)
+    (tmp_path / "private" / "checkpoint.npz").write_bytes(older)
     for _ in ("older", "gone"):
         with pytest.raises(StorageError, match=r"checkpoint\.npz is gone, or older than the record"):
             go(of_kind(kind), tmp_path)
-        (tmp_path / "checkpoint.npz").unlink(missing_ok=True)
+        (tmp_path / "private" / "checkpoint.npz").unlink(missing_ok=True)
 
 
 def test_control_without_that_check_it_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped("none", tmp_path, 1)
-    (tmp_path / "checkpoint.npz").unlink()
+    (tmp_path / "private" / "checkpoint.npz").unlink()
     switch_off(monkeypatch, running._Running, "_check_reached", "sums < len(self._record.rounds)")
     seen = list[int]()
     go(of_kind("none"), tmp_path, watch=lambda run: seen.append(len(run.rounds)))

@@ -93,7 +93,7 @@ def test_where_it_is_off_nothing_exact_is_computed(
     run = go(config(*asked, "evaluation.exact=false"), tmp_path / "off")
     assert (calls, run.results, run.outside, run.ended) == ([], (), (), "all rounds are done")
     assert not any(one.exact for one in run.rounds)
-    assert not (tmp_path / "off" / "users.csv").exists()
+    assert not (tmp_path / "off" / "private" / "users.csv").exists()
     account = Account.load(tmp_path / "off")
     assert account.exact == []
     text = write_report(tmp_path / "off").read_text()
@@ -112,9 +112,9 @@ def test_where_it_is_off_nothing_exact_is_computed(
 def test_ranks_of_users_are_written_if_asked_for_and_are_their_owners_alone(tmp_path: Path) -> None:
     asked = ("training.rounds=1", "protocol.dropout=0.34", "privacy.mode=distributed")
     go(config(*asked), tmp_path / "without")
-    assert not (tmp_path / "without" / "users.csv").exists()
+    assert not (tmp_path / "without" / "private" / "users.csv").exists()
     run = go(config(*asked, "evaluation.users=true"), tmp_path / "with")
-    assert stat.S_IMODE((tmp_path / "with" / "users.csv").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "with" / "private" / "users.csv").stat().st_mode) == 0o600
     said = (
         "; ".join(run.outside),
         replay(read(tmp_path / "with" / "ledger.db")).genesis.elsewhere,

@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from protocols.adapters.flower import Secure
 from protocols.roster import Roster
+from secagg.files import write_file
 from signs.task import CLIP, DIMENSION, FOLDER, loss
 
 HELD_OUT = 1000
@@ -45,7 +46,7 @@ def main(grid: Grid, context: Context) -> None:
             signed = [name for name, _ in outcome.event.signatures]
             facts = {"round": number, "survivors": outcome.survivors, "signed": signed, "weights": weights.tolist()}
             rounds.append(facts | {"total": outcome.total.tolist()})
-        (FOLDER / "result.json").write_text(json.dumps(rounds))
+        write_file(FOLDER / "result.json", json.dumps(rounds).encode(), private=False)
         return MetricRecord({"loss": loss(weights, HELD_OUT)})
 
     strategy.start(

@@ -1,0 +1,65 @@
+"""What of a run's directory can be handed on, packed into one file.
+
+Only files whose names stand here are packed, so whatever else lies in the directory stays: what is private above all.
+The archive is a plain tar with nothing in it but bytes and names: no owner, no time, no link, so the same files make
+the same archive, on every machine.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from recsys.beginning import LEDGER, LOCAL_LEDGER, PUBLIC_KEY
+from recsys.record import FILE, Run
+from recsys.report import FILE as REPORT
+from secagg.errors import StorageError, UsageError
+from secagg.files import reading, writing
+from secagg.printable import check_printable
+
+MODEL = "model.npz"
+SHARED = ("config.json", LEDGER, PUBLIC_KEY, LOCAL_LEDGER, FILE, REPORT)
+"""And the model, where it is asked for."""
+
+_LOGS = ("-wal", "-journal")
+"""What SQLite keeps beside a file that is being written."""
+
+
+def export(folder: Path, out: Path, *, model: bool) -> list[str]:
+    """Pack the run in ``folder`` into the new file ``out``, and tell which files that were. Nothing is replaced."""
+    run = Run.load(folder)
+    name = check_printable("the name of a run's directory", folder.resolve().name)
+    _check_ended(folder, run)
+    wanted = [*SHARED, MODEL] if model else list(SHARED)
+    try:
+        with writing(out, private=False, replace=False) as file, tarfile.open(fileobj=file, mode="w") as tar:
+            return list(_packed(tar, folder, name, wanted))
+    except FileExistsError:
+        raise UsageError(f"{out} exists already") from None
+
+
+def _packed(tar: tarfile.TarFile, folder: Path, name: str, wanted: list[str]) -> Iterator[str]:
+    for one in sorted(wanted):
+        path = folder / one
+        try:
+            with reading(path) as (file, status):
+                if status.st_nlink != 1:  # it may be a secret, under another name
+                    raise StorageError(f"{path} is not packed: the file has another name, too")
+                entry = tarfile.TarInfo(f"{name}/{one}")
+                entry.size, entry.mode = status.st_size, 0o644
+                tar.addfile(entry, file)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StorageError(f"cannot pack {path}: {error}") from None
+        yield one
+
+
+def _check_ended(folder: Path, run: Run) -> None:
+    if not run.ended:
+        raise UsageError(f"the run in {folder} has not ended: its ledger is still being written")
+    for ledger in (LEDGER, LOCAL_LEDGER):
+        for log in _LOGS:
+            if (path := folder / f"{ledger}{log}").exists() and path.stat().st_size:
+                raise UsageError(f"{folder / ledger} is being written, or was left by a crash: verify it first")

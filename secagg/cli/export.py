@@ -1,0 +1,37 @@
+"""``secagg export``: what of a run can be handed on, as one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.export import export as pack
+from recsys.record import FILE, Run
+from secagg.cli.output import Json, emit, facts
+
+app = typer.Typer()
+
+
+@app.command()
+def export(
+    run_dir: Annotated[Path, typer.Argument(help=f"A run's directory, with its {FILE}.", metavar="RUN_DIR")],
+    out: Annotated[Path | None, typer.Option(help="The new tar file; default: RUN_DIR's name with .tar, here.")] = None,
+    model: Annotated[
+        bool | None, typer.Option("--model/--no-model", help="Pack model.npz; default: if the run promises privacy.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Pack what others may see of a run that has ended: configuration, record, report, ledgers and their public key.
+
+    Nothing of RUN_DIR/private is packed. An existing file is never overwritten. A ledger that several runs share is
+    not packed: hand on that file and the .pub beside it. Whoever unpacks it checks it with: secagg ledger verify
+    """
+    run = Run.load(run_dir)
+    made = out or Path(f"{run_dir.resolve().name}.tar")
+    packed = pack(run_dir, made, model=bool(run.spendings) if model is None else model)
+    left = [path for one in run.spendings for path in (one.ledger, one.key) if path not in packed]
+    answer = {"file": str(made), "packed": packed, "elsewhere": left}
+    more = {"not packed": ", ".join(left)} if left else {}
+    emit(as_json, answer, facts({"file": made, "packed": ", ".join(packed), **more}))

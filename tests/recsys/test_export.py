@@ -1,0 +1,130 @@
+"""What is packed of a run, and that nothing else is."""
+
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from recsys.export import export
+from recsys.record import Run
+from secagg.cli import main
+from secagg.errors import StorageError, UsageError
+from secagg.files import write_file
+from tests.recsys.runs import make
+
+PRIVATE = ("secret.key", "ledger.key", "checkpoint.npz", "users.csv", "sum-0.sealed")
+SHARED = ["config.json", "ledger.db", "ledger.pub", "local.db", "run.json"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose secrets were kept. Nobody may change it."""
+    (folder := tmp_path_factory.mktemp("runs") / "both").mkdir()
+    make(folder, "both", rounds=2)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.npz").write_bytes(b"model")
+    (folder / "private").mkdir(mode=0o700)
+    for name in PRIVATE:
+        write_file(folder / "private" / name, os.urandom(32), private=True)
+    return folder
+
+
+def names(tar: Path) -> list[str]:
+    with tarfile.open(tar) as packed:
+        return packed.getnames()
+
+
+def test_nothing_private_is_packed(run: Path, tmp_path: Path) -> None:
+    (copy := tmp_path / "both").mkdir()
+    shutil.copytree(run, copy, dirs_exist_ok=True)
+    (copy / "private" / "run.json").write_text("{}")
+    (copy / "notes about patients.txt").write_text("private")
+    assert export(copy, tmp_path / "a.tar", model=True) == sorted([*SHARED, "model.npz"])
+    assert names(tmp_path / "a.tar") == [f"both/{name}" for name in sorted([*SHARED, "model.npz"])]
+    packed = (tmp_path / "a.tar").read_bytes()
+    for name in PRIVATE:
+        secret = (run / "private" / name).read_bytes()
+        assert secret not in packed
+        assert secret.hex().encode() not in packed
+
+
+def test_whoever_unpacks_it_can_verify_it_without_any_secret(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "a.tar", model=False)
+    with tarfile.open(tmp_path / "a.tar") as packed:
+        packed.extractall(tmp_path / "there", filter="data")
+    there = tmp_path / "there" / "both"
+    assert main(["ledger", "verify", str(there), "--key", str(there / "ledger.pub")]) == 0
+    assert main(["report", str(there)]) == 0
+    assert Run.load(there) == Run.load(run)
+    assert not (there / "private").exists()
+
+
+def test_the_same_files_make_the_same_archive(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "a.tar", model=True)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copytree(run, copy := tmp_path / "elsewhere" / "both", copy_function=shutil.copyfile)
+    for path in copy.iterdir():
+        os.utime(path, (0, 0))
+    export(copy, tmp_path / "b.tar", model=True)
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as packed:
+        for one in packed:
+            assert one.isreg()
+            assert (one.uid, one.gid, one.uname, one.gname, one.mtime, one.mode) == (0, 0, "", "", 0, 0o644)
+
+
+def test_nothing_is_overwritten(run: Path, tmp_path: Path) -> None:
+    (there := tmp_path / "a.tar").write_text("precious")
+    with pytest.raises(UsageError, match="exists already"):
+        export(run, there, model=True)
+    (link := tmp_path / "link.tar").symlink_to(tmp_path / "outside")
+    with pytest.raises(StorageError, match="it is a link"):
+        export(run, link, model=True)
+    assert there.read_text() == "precious"
+    assert sorted(os.listdir(tmp_path)) == ["a.tar", "link.tar"]
+
+
+@pytest.mark.parametrize("how", ["link", "hard link"])
+def test_what_lies_elsewhere_is_not_packed(how: str, tmp_path: Path) -> None:
+    """A file of a folder that was received may be another name of a secret."""
+    (folder := tmp_path / "run").mkdir()
+    make(folder, "none")
+    (secret := tmp_path / "id_ed25519").write_text("secret")
+    {"link": os.symlink, "hard link": os.link}[how](secret, folder / "model.npz")
+    with pytest.raises(StorageError, match=r"it is a link|has another name"):
+        export(folder, tmp_path / "a.tar", model=True)
+    assert not (tmp_path / "a.tar").exists()
+
+
+def test_a_run_that_goes_on_is_not_packed(tmp_path: Path) -> None:
+    make(tmp_path, "none", ended="")
+    with pytest.raises(UsageError, match="has not ended"):
+        export(tmp_path, tmp_path / "a.tar", model=True)
+
+
+@pytest.mark.parametrize("log", ["ledger.db-wal", "local.db-journal"])
+def test_a_ledger_that_is_being_written_is_not_packed(log: str, tmp_path: Path) -> None:
+    make(tmp_path, "none")
+    (tmp_path / log).write_bytes(b"pages")
+    with pytest.raises(UsageError, match="is being written, or was left by a crash"):
+        export(tmp_path, tmp_path / "a.tar", model=True)
+    (tmp_path / log).write_bytes(b"")
+    assert export(tmp_path, tmp_path / "a.tar", model=True) == ["run.json"]
+
+
+def test_a_model_without_a_promise_is_packed_if_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plain").mkdir()
+    make(tmp_path / "plain", "none")
+    (tmp_path / "plain" / "model.npz").write_bytes(b"model")
+    assert main(["export", "plain"]) == 0
+    assert names(tmp_path / "plain.tar") == ["plain/run.json"]
+    assert main(["export", "plain"]) == 2
+    assert main(["export", "plain", "--model", "--out", "more.tar", "--json"]) == 0
+    assert names(tmp_path / "more.tar") == ["plain/model.npz", "plain/run.json"]
+    said = capsys.readouterr()
+    assert said.err == "secagg: plain.tar exists already\n"
