@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 
@@ -278,6 +280,26 @@ def test_what_is_destroyed_is_overwritten_in_the_file(tmp_path: Path, by: str, m
     assert not destroyed("one.db")
     monkeypatch.setattr(journal_module, "_PRAGMAS", "PRAGMA secure_delete = OFF;")
     assert destroyed("two.db")
+
+
+def test_a_journal_with_a_write_ahead_log_is_one_file_again(tmp_path: Path) -> None:
+    """Somebody's tool has turned one on: the file alone had forgotten what was said. To open it undoes that."""
+    path, alone = tmp_path / "journal.db", tmp_path / "alone.db"
+    SqliteJournal(path).close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        link = journal_module.chained(EMPTY_HEAD, D, A, 0, 0, digest := sha256(b"said").digest())
+        other.execute(journal_module._INSERT, (D, A, 0, 0, digest, b"said", link))
+        other.commit()
+        shutil.copy(path, alone)
+        with closing(sqlite3.connect(alone)) as copy:
+            assert copy.execute("SELECT count(*) FROM log").fetchall() == [(0,)], "the control"
+    with closing(SqliteJournal(path)) as journal:
+        journal.append(D, A, 0, 1, b"and more")
+        shutil.copy(path, alone)
+        assert [each.name for each in tmp_path.iterdir() if each.name.startswith("journal")] == ["journal.db"]
+        with closing(SqliteJournal(alone, pinned=journal.head())) as copy_of_it:
+            assert copy_of_it.records(A, 0) == [b"said", b"and more"]
 
 
 def test_of_many_abandoned_sessions_nothing_is_left_in_the_file(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,12 @@ def late() -> None:
         draft = drafted(ledger._book)
         assert draft is not None
         if waiting:
-            ledger._db.execute(file._INSERT, waiting.pop())
-        signature = ledger._key.sign(file.labels.LEDGER_LINK, draft.link)
-        waiting.append((len(ledger._book.links), draft.body, signature))
+            number, body, signature = waiting.pop()
+            ledger._db.execute("BEGIN IMMEDIATE")
+            ledger._db.execute(file._INSERT, (number, body))
+            ledger._db.execute(file._SIGN, (signature,))
+            ledger._db.execute("COMMIT")
+        waiting.append((len(ledger._book.links), draft.body, ledger._book.signed_by(ledger._key, draft)))
         ledger._book.adopt(draft)
 
     Ledger._append = append  # type: ignore[method-assign]
@@ -92,10 +95,11 @@ def late() -> None:
 def unsynced() -> None:
     connected = file._connected
 
-    def connect(*arguments: Any) -> sqlite3.Connection:
-        database = connected(*arguments)
-        database.execute("PRAGMA synchronous = OFF")
-        return database
+    @contextmanager
+    def connect(*arguments: Any) -> Iterator[sqlite3.Connection]:
+        with connected(*arguments) as database:
+            database.execute("PRAGMA synchronous = OFF")
+            yield database
 
     file._connected = connect
 
