@@ -23,13 +23,13 @@ from dp.ledger.book import data_mark
 from recsys.config import Config, Mode
 from recsys.others import Known, Other
 from recsys.prepare import Distributed, Locally, Prepared
-from recsys.record import FILE, Run, write_whole
-from recsys.sentences import SHARED, elsewhere, known_others, promised, refusal
+from recsys.record import FILE, LEDGER, LOCAL_LEDGER, Run, write_whole
+from recsys.sentences import SHARED, SHARING, elsewhere, known_others, promised, refusal
 from secagg import labels
 from secagg.errors import BudgetError, StorageError, UsageError
 from secagg.keys import KEY_BYTES, SigningKey, derive
 
-LEDGER, LOCAL_LEDGER, CHECKPOINT = "ledger.db", "local.db", "checkpoint.npz"
+CHECKPOINT = "checkpoint.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ def _shared(prepared: Prepared, path: Path, held: ExitStack) -> Ledger:
             _key(secret),
             budget,
             mine.guarantee,
-            run="runs that share this ledger",
+            run=SHARING,
             elsewhere=SHARED,
             data=data_mark(secret, prepared.data),
             shared=True,

@@ -39,7 +39,9 @@ def carry_out(config: Config, folder: Path, as_json: bool) -> None:
     prepared = prepare(config)
     with watching(quiet=as_json) as watch:
         run(prepared, folder, ideal=IdealAdder(bytes(32)), machine=machine(), others=Others(), watch=watch)
-    report, account = write_report(folder), Account.load(folder)
+    ledger = Path(config.privacy.ledger).resolve() if config.privacy.ledger else None
+    account = Account.load(folder, ledger)
+    report = write_report(folder, account)
     emit(
         as_json,
         {"run_dir": str(folder), "report": str(report), **account.figures()},

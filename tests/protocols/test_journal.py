@@ -357,3 +357,22 @@ def test_killed_between_destroying_and_writing(tmp_path: Path, statements: int) 
     else:
         assert (again.records(A, 0), again.records(B, 0), again.last_round(A)) == ([], [b"new"], 0)
         assert not left_of(path, records)
+
+
+def test_where_destroyed_records_are_still_found_after_a_crash(tmp_path: Path) -> None:
+    """In the second file, with whose help the destroying is undone; so the round lives on. When it has been destroyed
+    for good there is no such file: what is left of it, the disk has."""
+    path, draw = tmp_path / "journal.db", Random(7)
+    journal, records = SqliteJournal(path), [draw.randbytes(size) for size in (200, 60_000, 4000)]
+    for step, record in enumerate(records):
+        journal.append(D, A, 0, step, record)
+    journal.close()
+    died = subprocess.run([sys.executable, "-c", KILLED, path, "3"], cwd=ROOT, check=False)
+    assert died.returncode == -signal.SIGKILL
+    beside = path.with_name("journal.db-journal")
+    assert left_of(beside, records)
+    with closing(SqliteJournal(path)) as again:
+        assert again.records(A, 0) == records
+        again.append(D, B, 0, 0, b"new")
+        assert [each for each in tmp_path.iterdir() if left_of(each, records)] == []
+    assert list(tmp_path.iterdir()) == [path]

@@ -857,9 +857,9 @@ def test_what_it_says(rows: list[Row], number: int, change: dict[str, Any], said
     check_signature, verify_ledger.check_signature = verify_ledger.check_signature, lambda *_: None
     try:
         for line in lines[:number]:
-            audit.entry(line.decode())
+            audit.entry(line.decode(), last=False)
         with pytest.raises(verify_ledger.Problem) as caught:
-            audit.entry(lines[number].decode())
+            audit.entry(lines[number].decode(), last=False)
     finally:
         verify_ledger.check_signature = check_signature
     assert said in str(caught.value)

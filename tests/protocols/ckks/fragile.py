@@ -15,6 +15,8 @@ class Fragile(child.Worker):
             os.abort()
         if chunk.startswith(b"memory"):
             return bytearray(1 << 40)
+        if chunk.startswith(b"dumpable"):
+            raise child.Refused(f"dumpable {child.ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)}")
         if chunk.startswith(b"hang"):
             while True:
                 pass
@@ -23,4 +25,6 @@ class Fragile(child.Worker):
 
 if __name__ == "__main__":
     child._SPARE_SECONDS = 2
+    if "KEEPS_KEYS" in os.environ:
+        child.SECRET = ()
     child.serve(Fragile(int(sys.argv[1]), [int(bits) for bits in sys.argv[2:]]), sys.stdin.buffer, sys.stdout.buffer)
