@@ -155,23 +155,8 @@ def _ledger(config: Config) -> Measured:
             plan = plan.next_round()
         ledger.close()
         opened = _seconds(lambda: Ledger.open(path, key).close())
-        sync = _sync(Path(folder) / "beside", config.rounds)
-    figures = {"append_s": median(times), "append_slowest_s": max(times), "open_s": opened, "sync_s": sync}
-    ratios = {"append_vs_allowed": figures["append_s"] / APPEND_S, "append_vs_sync": figures["append_s"] / sync}
-    return Measured(figures, ratios)
-
-
-def _sync(path: Path, repeats: int) -> float:
-    """What this disk takes to write one page for good, and no entry can do without."""
-    with path.open("wb", buffering=0) as file:
-
-        def written() -> None:
-            file.seek(0)
-            file.write(os.urandom(4096))
-            os.fsync(file.fileno())
-
-        written()
-        return _seconds(written, repeats)
+    figures = {"append_s": median(times), "append_slowest_s": max(times), "open_s": opened}
+    return Measured(figures, {"append_vs_allowed": figures["append_s"] / APPEND_S})
 
 
 def _embedding(config: Config) -> Measured:

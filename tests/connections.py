@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-_OWNED_BY_CALLERS = ("protocols/journal.py", "dp/ledger/file.py", "tests/connections.py", "/contextlib.py")
+_OWNED_BY_CALLERS = ("protocols/journal.py", "dp/ledger/file.py", "tests/connections.py")
 _TESTS = Path(__file__).parent
 
 _open: dict[int, tuple[Watched, str, bool]] = {}

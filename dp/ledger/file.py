@@ -124,7 +124,7 @@ class Ledger:
         draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
         try:
             os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-            with _connected(draft, "rw") as database, _errors():
+            with closing(_connected(draft, "rw")) as database, _errors():
                 database.execute("BEGIN IMMEDIATE")
                 for statement in _SCHEMA:
                     database.execute(statement)
@@ -151,7 +151,7 @@ class Ledger:
         path = Path(path)
         with ExitStack() as held:
             held.enter_context(_whole(path))
-            database = held.enter_context(_connected(path, "rw", _PATIENCE if shared else 0))
+            database = held.enter_context(closing(_connected(path, "rw", _PATIENCE if shared else 0)))
             with _errors():
                 for setting in _SHARED if shared else _ALONE:
                     database.execute(setting)
@@ -325,7 +325,7 @@ def _commitment(book: Book, what: Charged) -> Draft | None:
 def read(path: str | Path) -> list[Row]:
     """Body and signature of each entry in a file that nobody is writing to. Nothing is written, there or beside it."""
     path = Path(path)
-    with _whole(path), _connected(path, "ro", _READERS_PATIENCE) as database:
+    with _whole(path), closing(_connected(path, "ro", _READERS_PATIENCE)) as database:
         return _rows(database)
 
 
@@ -335,18 +335,16 @@ _ALONE = ("PRAGMA locking_mode = EXCLUSIVE", *_SHARED, "BEGIN EXCLUSIVE", "COMMI
 _TIDY = ("PRAGMA locking_mode = NORMAL", "PRAGMA journal_mode = DELETE")
 
 
-@contextmanager
-def _connected(path: Path, mode: str, patience: float = 0) -> Iterator[sqlite3.Connection]:
+def _connected(path: Path, mode: str, patience: float = 0) -> sqlite3.Connection:
     """An existing file, ``rw`` or ``ro``; an entry that a crash interrupted is undone, or it is not read."""
-    with ExitStack() as held:
-        with _errors():
-            where = f"{path.absolute().as_uri()}?mode={mode}"
-            database = held.enter_context(
-                closing(sqlite3.connect(where, uri=True, isolation_level=None, timeout=patience))
-            )
-            for setting in ("synchronous = EXTRA", "secure_delete = ON", "trusted_schema = OFF"):
-                database.execute(f"PRAGMA {setting}")
-        yield database
+    with _errors(), ExitStack() as undo:
+        where = f"{path.absolute().as_uri()}?mode={mode}"
+        database = sqlite3.connect(where, uri=True, isolation_level=None, timeout=patience)
+        undo.callback(database.close)
+        for setting in ("synchronous = EXTRA", "secure_delete = ON", "trusted_schema = OFF"):
+            database.execute(f"PRAGMA {setting}")
+        undo.pop_all()
+    return database
 
 
 _open: Counter[tuple[int, int]] = Counter()

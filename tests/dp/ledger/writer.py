@@ -21,8 +21,8 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +95,10 @@ def late() -> None:
 def unsynced() -> None:
     connected = file._connected
 
-    @contextmanager
-    def connect(*arguments: Any) -> Iterator[sqlite3.Connection]:
-        with connected(*arguments) as database:
-            database.execute("PRAGMA synchronous = OFF")
-            yield database
+    def connect(*arguments: Any) -> sqlite3.Connection:
+        database = connected(*arguments)
+        database.execute("PRAGMA synchronous = OFF")
+        return database
 
     file._connected = connect
 

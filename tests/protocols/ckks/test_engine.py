@@ -291,14 +291,14 @@ def memory(process: int) -> bytes:
 @pytest.mark.usefixtures("fragile")
 @pytest.mark.parametrize("keeps", [False, True])
 def test_a_process_that_had_the_key_has_ended(keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control is one that decrypts by itself: pieces of the key lie in its memory still."""
+    """The control is one that decrypts by itself: the key lies in its memory still."""
     if keeps:
         monkeypatch.setenv("KEEPS_KEYS", "1")
     pair = engine.make_keys()
     engine.decrypt(LAYOUT, pair.secret, engine.encrypt(LAYOUT, pair.public, values(0)))
     (child,) = engine._idle
     there = memory(child._process.pid)
-    pieces = [pair.secret[at : at + 16] for at in range(len(pair.secret) // 4, len(pair.secret) - 16, 997)]
+    pieces = [pair.secret[at : at + 16] for at in range(1000, len(pair.secret) - 16, len(pair.secret) // 20)]
     assert pair.public[1000:1016] in there
     assert any(piece in there for piece in pieces) == keeps
     assert resource.prlimit(child._process.pid, resource.RLIMIT_CORE) == (0, 0)
