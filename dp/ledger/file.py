@@ -252,9 +252,10 @@ class Ledger:
     def close(self) -> None:
         """Let others write; what is asked of it from now on is refused. Nothing is left beside the file."""
         self._sound = False
-        with suppress(sqlite3.Error):  # others are at work: the last of them sees to it
-            for setting in _TIDY:
-                self._db.execute(setting)
+        if os.getpid() == self._process:  # the journal may be in use, and a fork has no lock
+            with suppress(sqlite3.Error):  # others are at work: the last of them sees to it
+                for setting in _TIDY:
+                    self._db.execute(setting)
         self._held.close()
 
     @property

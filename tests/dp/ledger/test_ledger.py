@@ -325,6 +325,23 @@ def test_nothing_is_left_beside_it(path: Path) -> None:
     path.parent.chmod(0o700)
 
 
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_fork_that_closes_it_takes_no_journal_away(path: Path, knows: bool) -> None:
+    """The one that has it open may need it. The control: a fork that takes itself for the one."""
+    ledger = filled(path)
+    if (child := os.fork()) == 0:
+        if not knows:
+            ledger._process = os.getpid()
+        ledger.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert path.with_name("ledger.db-journal").exists() == knows
+    if knows:
+        ledger.reserve(planned(99))
+    ledger.close()
+    assert len(verify(read(path), KEY.public).links) == 10 + knows
+
+
 def test_of_an_older_version(path: Path) -> None:
     """Its log is not looked for, and none is made."""
     with closing(sqlite3.connect(path)) as database:
