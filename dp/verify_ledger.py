@@ -104,11 +104,11 @@ def transcript(label: bytes, *parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(8, "big") + part for part in (label, *parts))
 
 
-def check_signature(key: bytes, signature: bytes, label: bytes, part: bytes, problem: str) -> None:
+def check_signature(key: bytes, signature: bytes, label: bytes, parts: tuple[bytes, ...], problem: str) -> None:
     y = int.from_bytes(key, "little") % 2**255
     need(y < PRIME and y not in SMALL_ORDER, f"{problem}: under such a key anybody can sign")
     try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, transcript(label, part))
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, transcript(label, *parts))
     except (InvalidSignature, ValueError):
         raise Problem(problem) from None
 
@@ -336,7 +336,7 @@ def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[A
         need_fields(signed, "signature")
         key, signature = bytes.fromhex(signed["key"]), bytes.fromhex(signed["signature"])
         problem = f"{signed['name']} did not sign these survivors"
-        check_signature(key, signature, b"secagg/v1/pairwise/survivors", agreed, problem)
+        check_signature(key, signature, b"secagg/v1/pairwise/survivors", (agreed,), problem)
     norms = {"l2_squared": facts["l2_squared"], "l1": facts["l1"]}
     if noise["family"] == "skellam":
         mechanism = {"kind": "Skellam", "variance": str(held), **norms}
@@ -358,8 +358,8 @@ class Audit:
         self.done: set[str] = set()
         self.spent: Any = ([0] * len(ORDERS), [0.0] * len(ORDERS), 0)
 
-    def entry(self, line: str) -> None:
-        """Raise ``Problem`` unless this entry may be next."""
+    def entry(self, line: str, last: bool) -> None:
+        """Raise ``Problem`` unless this entry may be next. Only the last one is signed, as the last."""
         outer = json.loads(line, parse_float=_no_float, parse_constant=_no_float)
         need(canonical(outer) == line and outer.keys() == {"body", "signature"}, "not as it was exported")
         body, previous = outer["body"], self.links[-1] if self.links else bytes(32)
@@ -370,8 +370,13 @@ class Audit:
         if body["number"] == 0:
             self.begin(body)
         need_value(outer["signature"], "hex", "signature")
-        signature = bytes.fromhex(outer["signature"])
-        check_signature(self.key or b"", signature, b"secagg/v1/ledger/link", self.links[-1], "bad signature")
+        signature, count = bytes.fromhex(outer["signature"]), len(self.links)
+        if last:
+            need(signature, "the ledger has been cut short: nobody has signed that it ends here")
+            end = count.to_bytes(8, "big"), self.links[-1]
+            check_signature(self.key or b"", signature, b"secagg/v1/ledger/head", end, "bad signature")
+        else:
+            need(not signature, "is signed as the last one, and is not")
         if body["number"]:
             self.follow(body)
 
@@ -383,7 +388,7 @@ class Audit:
         need(bounded, "a missing client takes its noise along: under distributed trust no add-or-remove")
         self.key = self.key or bytes.fromhex(body["owner"])
         need(body["owner"] == self.key.hex(), "is signed by another key")
-        need((body["schema"], body["accountant"], body["orders"]) == (3, "rdp/1", ORDERS), "is of another version")
+        need((body["schema"], body["accountant"], body["orders"]) == (4, "rdp/1", ORDERS), "is of another version")
         need(body["units"] == f"1/{UNITS}", "is in other units")
         need(len(body["data"]) in (0, 64), "data are marked with 32 bytes, or not at all")
         self.guarantee = {name: body[name] for name in ("unit", "relation", "trust")}
@@ -478,7 +483,7 @@ def problems(data: bytes, key: bytes | None, head: bytes | None) -> Iterator[str
         yield "the export is cut off"
     for number, line in enumerate(lines):
         try:
-            audit.entry(line.decode("ascii"))
+            audit.entry(line.decode("ascii"), last=number == len(lines) - 1)
         except Problem as problem:
             yield f"entry {number}: {problem}"
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:

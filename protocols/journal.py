@@ -237,6 +237,7 @@ _TAKEN = "SELECT count(record) FROM log WHERE deployment = ? AND session = ? AND
 _SUPERSEDE = "UPDATE log SET record = NULL WHERE (deployment = ? OR session = ?) AND record IS NOT NULL"
 _INSERT = "INSERT INTO log (deployment, session, round, step, digest, record, link) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _PRAGMAS = """
+PRAGMA journal_mode = DELETE;
 PRAGMA synchronous = EXTRA;
 PRAGMA secure_delete = ON;
 """

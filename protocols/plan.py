@@ -21,7 +21,7 @@ from protocols.roster import Roster
 from secagg import labels
 from secagg.codec import Codec, Reader, blob, fixed, optional, struct, text, u8, u32
 from secagg.encoding import ENCODING, Encoding, Sum
-from secagg.errors import DecodeError, UsageError
+from secagg.errors import DecodeError, PeerError, UsageError
 from secagg.keys import digest
 from secagg.params import MAX_CLIENTS, Adversary, CostModel, fraction
 from secagg.prg import Rng
@@ -188,6 +188,15 @@ class RoundPlan:
             bitmap=bitmap,
             signatures=tuple(signatures),
         )
+
+    @classmethod
+    def charged(cls, what: SecureSum) -> RoundPlan:
+        """The plan under which a sum in a ledger was made; ``PeerError`` unless all that it says is of that plan."""
+        plan = cls.decode(what.plan)
+        agreed = plan.secure_sum(what.survivors, cohort=what.cohort, bitmap=what.bitmap, signatures=what.signatures)
+        if agreed != what:
+            raise PeerError("these are not the facts of the plan")
+        return plan
 
     def _rotation_seed(self) -> bytes:
         return digest(labels.ROTATION, self.session, u32.encode(self.round))

@@ -24,14 +24,14 @@ from recsys.begun import SUM
 from recsys.config import Config, Mode
 from recsys.others import Known, Other
 from recsys.prepare import Distributed, Locally, Prepared
-from recsys.record import FILE, Run
-from recsys.sentences import SHARED, elsewhere, known_others, promised, refusal
+from recsys.record import FILE, LEDGER, LOCAL_LEDGER, Run
+from recsys.sentences import SHARED, SHARING, elsewhere, known_others, promised, refusal
 from secagg import labels
 from secagg.errors import BudgetError, StorageError, UsageError
 from secagg.files import DRAFT, create_file, private_folder, read_private, sweep, synced, write_file
 from secagg.keys import KEY_BYTES, SigningKey, derive
 
-LEDGER, LOCAL_LEDGER, PUBLIC_KEY = "ledger.db", "local.db", "ledger.pub"
+PUBLIC_KEY = "ledger.pub"
 PRIVATE = "private"
 """The directory within that of a run which nobody else gets."""
 SECRET, KEY, NAME, CHECKPOINT = "secret.key", "ledger.key", "name", "checkpoint.npz"
@@ -274,7 +274,7 @@ def _shared(prepared: Prepared, path: Path, held: ExitStack) -> Ledger:
             _key(secret),
             budget,
             mine.guarantee,
-            run="runs that share this ledger",
+            run=SHARING,
             elsewhere=SHARED,
             data=data_mark(secret, prepared.data),
             shared=True,

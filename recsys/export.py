@@ -11,8 +11,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from recsys.beginning import LEDGER, LOCAL_LEDGER, PUBLIC_KEY
-from recsys.record import FILE, Run
+from recsys.beginning import PUBLIC_KEY
+from recsys.record import FILE, LEDGER, LOCAL_LEDGER, Run
 from recsys.report import FILE as REPORT
 from secagg.errors import StorageError, UsageError
 from secagg.files import reading, writing

@@ -20,6 +20,9 @@ FILE = "run.json"
 """How the record is called in the directory of a run."""
 
 
+LEDGERS = LEDGER, LOCAL_LEDGER = "ledger.db", "local.db"
+"""The only names of ledgers in the directory of a run; the second one beside the first, for the noise of clients."""
+
 UNKNOWN = "other runs on these data: not known here"
 
 
@@ -44,9 +47,10 @@ class Round:
     exact: Mapping[str, float] = field(default_factory=dict)
     """the same of the model after the round, by whoever simulates and sees all the data: outside of any guarantee"""
     epsilon: float | None = None
-    """spent so far, against the server"""
+    """spent so far, by the first of the run's ledgers; against outsiders it is the same"""
     epsilon_left: float | None = None
-    epsilon_outsiders: float | None = None
+    head: str = ""
+    """where that ledger was then: its last link. The report takes what was spent from there"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What is promised to whom. The guarantee's words are those of ``dp.events``."""
+    """What is promised to whom, in the words of ``dp.events``. For programs: a report makes it anew from the ledger."""
 
     ledger: str
     """its file, beside this one; or a path, where runs share a ledger: then all that is said is about all of them"""

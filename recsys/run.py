@@ -240,7 +240,8 @@ class _Running:
             return replace(done, exact=exact)
         ledger = next(iter(self._ledgers.values()))
         spent, budget = ledger.epsilon, float(ledger.budget.epsilon)
-        return replace(done, exact=exact, epsilon=spent, epsilon_left=max(0.0, budget - spent), epsilon_outsiders=spent)
+        left, head = max(0.0, budget - spent), ledger.head.hex()
+        return replace(done, exact=exact, epsilon=spent, epsilon_left=left, head=head)
 
     def _say(self, **news: Any) -> None:
         self._record = replace(self._record, **news)

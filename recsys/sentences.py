@@ -6,9 +6,12 @@ Records, ledgers and reports print these, and none of their own about the same f
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from dp.events import Unit
+from dp.events import Guarantee, Trust, Unit
+from dp.filter import Budget
 from dp.ledger import Ledger
+from dp.noise import NoiseSpec
 from dp.secure_sum import LONGEST_TEXT
 from recsys.config import Mode
 from recsys.others import Other
@@ -16,6 +19,8 @@ from recsys.prepare import Prepared
 from recsys.record import FILE, UNKNOWN, Spending
 
 USERS = "users.csv"
+SHARING = "runs that share this ledger"
+"""What the ledger of more than one run says that it is for."""
 SHARED = (
     "what each run computed outside of this budget, what it took as public, and which others it knew of, is in its own "
     "record"
@@ -42,31 +47,42 @@ def measured_under(prepared: Prepared) -> str:
 
 def spending(prepared: Prepared, mode: Mode, ledger: Ledger) -> Spending:
     """The promise that a ledger keeps."""
-    guarantee, budget, distributed = ledger.guarantee, ledger.budget, prepared.distributed
+    distributed = prepared.distributed if mode is Mode.DISTRIBUTED else None
+    noise = None if distributed is None else distributed.found.noise
+    part = prepared.config.privacy.epsilon if ledger.shared else None
+    return promise(ledger.path, ledger.shared, ledger.guarantee, ledger.budget, noise, prepared.planned, part)
+
+
+def promise(
+    path: Path,
+    shared: bool,
+    guarantee: Guarantee,
+    budget: Budget,
+    noise: NoiseSpec | None,
+    planned: int | None,
+    part: float | None = None,
+) -> Spending:
+    """What a ledger promises. ``noise`` of its sums: None where it has none yet, or is about what clients do by
+    themselves; over ``planned`` clients: None where sums differ in that, or in how many may be missing."""
     unit = "user" if guarantee.unit is Unit.USER else "interaction"
     private = f"({float(budget.epsilon):g}, {float(budget.delta):.3g})-private"
-    whose, part = "all rounds", ""
-    if ledger.shared:
-        whose = "all runs that share this ledger"
-        part = f"; this run was planned for epsilon {prepared.config.privacy.epsilon:g} of it"
-    colluders = 0
-    if distributed is not None and mode is Mode.DISTRIBUTED:
-        noise = distributed.found.noise
-        colluders = noise.colluders
+    whose = "all runs that share this ledger" if shared else "all rounds"
+    colluders = 0 if noise is None else noise.colluders
+    if guarantee.trust is Trust.DISTRIBUTED:
         against = (
             f" and up to {colluders} colluding clients" if colluders else ", not a client, which knows its own noise"
         )
-        words = (
-            f"the sums of {whose} together are {private} for each {unit}, against the server{against}, "
-            f"while at most {noise.dropouts} of {prepared.planned} are missing from a sum{part}"
-        )
+        words = f"the sums of {whose} together are {private} for each {unit}, against the server{against}"
+        if noise is not None:
+            allowed = f"at most {noise.dropouts} of {planned}" if planned else "no more than its plan allows for"
+            words += f", while {allowed} are missing from a sum"
     else:
         words = (
             f"what each client sends in {whose} together is {private} for each {unit} of its own, against everybody "
-            f"else; the client sees its data{part}"
+            "else; the client sees its data"
         )
     return Spending(
-        ledger=str(ledger.path) if ledger.shared else ledger.path.name,
+        ledger=str(path) if shared else path.name,
         unit=guarantee.unit.value,
         relation=guarantee.relation.value,
         trust=guarantee.trust.value,
@@ -74,8 +90,8 @@ def spending(prepared: Prepared, mode: Mode, ledger: Ledger) -> Spending:
         delta=float(budget.delta),
         colluders=colluders,
         words=words,
-        key=str(ledger.path.with_suffix(".pub")) if ledger.shared else "ledger.pub",
-        part=prepared.config.privacy.epsilon if ledger.shared else None,
+        key=str(path.with_suffix(".pub")) if shared else "ledger.pub",
+        part=part,
     )
 
 

@@ -42,7 +42,7 @@ NOISE_DRAW: Final = b"secagg/v1/noise/draw"
 NOISE_CHAIN: Final = b"secagg/v1/noise/chain"
 
 LEDGER_ENTRY: Final = b"secagg/v1/ledger/entry"
-LEDGER_LINK: Final = b"secagg/v1/ledger/link"
+LEDGER_HEAD: Final = b"secagg/v1/ledger/head"
 LEDGER_DATA: Final = b"secagg/v1/ledger/data"  # + whose data: told apart by whoever has the secret
 
 LATTICE_UNIFORM: Final = b"secagg/v1/lattice/uniform"

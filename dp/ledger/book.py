@@ -7,7 +7,7 @@ accepts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -34,10 +34,10 @@ from dp.ledger.entries import (
 from dp.secure_sum import SecureSum, check_text
 from secagg import labels
 from secagg.errors import BudgetError, PeerError, SecAggError, UsageError
-from secagg.keys import derive, verify
+from secagg.keys import SigningKey, derive, verify
 
 Row: TypeAlias = tuple[bytes, bytes]
-"""An entry as it is kept: its body, and the signature of its link."""
+"""An entry as it is read: its body and, with the last one, the owner's signature of the head; with others nothing."""
 
 START = bytes(32)
 
@@ -220,16 +220,30 @@ class Book:
             raise PeerError(f"entry {number} of the ledger has been altered, or is out of place")
         self.adopt(draft)
 
-    def follow(self, row: Row) -> None:
-        """Adopt the next entry, and see that the owner has signed it."""
-        body, signature = row
-        self.read(body)
-        self.check_signed(signature)
+    def follow(self, rows: Sequence[Row]) -> None:
+        """Adopt these entries, and see that the owner has signed that the ledger ends there."""
+        for body, _signature in rows:
+            self.read(body)
+        self.check_signed([signature for _body, signature in rows])
 
-    def check_signed(self, signature: bytes) -> None:
-        """The last entry."""
-        culprit = f"entry {len(self.links) - 1}"
-        verify(self.genesis.owner, signature, labels.LEDGER_LINK, self.head, culprit=culprit)
+    def check_signed(self, signatures: Sequence[bytes]) -> None:
+        """``signatures`` of the latest entries: the last one has the owner's, as the last, and no other has any."""
+        *earlier, signature = signatures
+        number = len(self.links) - 1
+        if any(earlier):
+            raise PeerError("an entry of the ledger is signed as its last, and is not")
+        if not signature:
+            raise PeerError(f"the ledger has been cut short: that it ends with entry {number}, nobody has signed")
+        verify(self.genesis.owner, signature, labels.LEDGER_HEAD, *self._end(), culprit=f"entry {number}")
+
+    def signed_by(self, key: SigningKey, draft: Draft | None = None) -> bytes:
+        """The one signature of a ledger that ends here, or with this ``draft``."""
+        return key.sign(labels.LEDGER_HEAD, *self._end(draft))
+
+    def _end(self, draft: Draft | None = None) -> tuple[bytes, bytes]:
+        """How many entries there are, and the last link, which covers them all."""
+        count, head = (len(self.links), self.head) if draft is None else (len(self.links) + 1, draft.link)
+        return count.to_bytes(8, "big"), head
 
     def _drafted_again(self, body: Mapping[str, Any]) -> Draft:
         if body["phase"] == "abort":
@@ -240,22 +254,19 @@ class Book:
         return draft(from_facts(body), charge)
 
 
-def replay(rows: Iterable[Row], key: bytes | None = None, pinned: bytes | None = None) -> Book:
+def replay(rows: Sequence[Row], key: bytes | None = None, pinned: bytes | None = None) -> Book:
     """The state that entries come to; ``PeerError`` for the first that must not be there.
 
-    They are signed by ``key`` (default: the one that the ledger names itself) and contain the head ``pinned``.
+    ``key`` (default: the one that the ledger names itself) has signed that these are all, and ``pinned`` was a head.
     """
-    book = None
-    for body, signature in rows:
-        if book is None:
-            book = Book.begun_by(body)
-            if key not in (None, book.genesis.owner):
-                raise PeerError("the ledger is that of another key")
-            book.check_signed(signature)
-        else:
-            book.follow((body, signature))
-    if book is None:
+    if not rows:
         raise PeerError("the ledger is empty")
+    book = Book.begun_by(rows[0][0])
+    if key not in (None, book.genesis.owner):
+        raise PeerError("the ledger is that of another key")
+    for body, _signature in rows[1:]:
+        book.read(body)
+    book.check_signed([signature for _body, signature in rows])
     if pinned is not None and pinned not in book.links:
         raise PeerError("the ledger does not contain the pinned head: it is older, or another one")
     return book

@@ -22,7 +22,7 @@ from secagg import labels
 from secagg.errors import BudgetError, DecodeError, UsageError
 from secagg.keys import digest
 
-SCHEMA = 3
+SCHEMA = 4
 ACCOUNTANT = "rdp/1"
 """Changes when a formula or the list of orders does."""
 

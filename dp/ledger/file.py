@@ -8,9 +8,12 @@
 What returns is on the disk; a crash leaves a reservation standing, so it may over-count by a release and never
 under-counts. Every call may be made again with the same facts, after a restart or not: it changes nothing then.
 
-One SQLite file, one table that is only added to. SQLite's log is synced at every commit (WAL, synchronous = FULL), and
-the file is locked to one process at a time. A ledger that is ``shared`` is locked for each entry instead: its writer
-reads what others have written and drafts, signs and writes its own entry in one transaction.
+One SQLite file that is the whole ledger whenever nothing is being written: entries, which are only added, and one
+signature of how many there are and of the last link, which is overwritten with each entry. So all of it is signed, and
+no part of it that ends earlier. SQLite's rollback journal beside it is what undoes an entry that was not finished: it
+is synced first, then the file, and then it is made void, before an entry counts as written. The file is locked to one
+process at a time. A ledger that is ``shared`` is locked for each entry instead: its writer reads what others have
+written and drafts, signs and writes its own entry in one transaction.
 
 An older copy that comes back is whole in itself: only somebody who remembers a ``head`` can tell. A client that keeps
 its own budget does so in a ledger of its own, with its own key.
@@ -20,16 +23,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Self
 
 from dp.events import Event, Guarantee
 from dp.filter import UNITS, Budget, Charge
 from dp.ledger.book import Book, Draft, Genesis, Row, replay
 from dp.ledger.entries import Charged, Steps, name_of, parse, unsigned, worst
-from secagg import labels
 from secagg.errors import BudgetError, PeerError, SecAggError, StorageError, UsageError
 from secagg.files import creating
 from secagg.keys import SigningKey
@@ -38,15 +43,24 @@ FILE = "ledger.db"
 """How the ledger of a run is called in its directory."""
 
 _SCHEMA = (
-    "CREATE TABLE entries (number INTEGER PRIMARY KEY, body BLOB NOT NULL, signature BLOB NOT NULL)",
+    "CREATE TABLE entries (number INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+    "CREATE TABLE head (place INTEGER PRIMARY KEY CHECK (place = 0), signature BLOB NOT NULL)",
     "CREATE TRIGGER no_update BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",
     "CREATE TRIGGER no_delete BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",
 )
-_INSERT = "INSERT INTO entries VALUES (?, ?, ?)"
-_SINCE = "SELECT body, signature FROM entries WHERE number >= ? ORDER BY number"
-_PATIENCE = 60.0
-"""Seconds to wait for others who are writing an entry."""
+_INSERT = "INSERT INTO entries VALUES (?, ?)"
+_SIGN = "INSERT OR REPLACE INTO head VALUES (0, ?)"
+_SINCE = """
+SELECT number, body, iif(number = (SELECT max(number) FROM entries), (SELECT signature FROM head), x'')
+FROM entries WHERE number >= ? ORDER BY number
+"""
+"""Rows with their numbers, all from one state of the file."""
+_PATIENCE, _READERS_PATIENCE = 60.0, 2.0
+"""Seconds to wait for others who are writing an entry, to write one and to read."""
 
+_INTERRUPTED = (
+    "an entry of the ledger was interrupted while it was written: its owner opens it with the key, which undoes that"
+)
 _OUTSIDE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_CANTOPEN,
@@ -81,9 +95,11 @@ class Ledger:
     1.3
     """
 
-    def __init__(self, path: Path, key: SigningKey, database: sqlite3.Connection, book: Book, shared: bool) -> None:
+    def __init__(
+        self, path: Path, key: SigningKey, database: sqlite3.Connection, book: Book, shared: bool, held: ExitStack
+    ) -> None:
         """Not for callers: ``create`` or ``open``."""
-        self.path = path
+        self.path, self._held = path, held
         self._key, self._db, self._known, self._shared, self._sound = key, database, book, shared, True
         self._process = os.getpid()
 
@@ -107,11 +123,12 @@ class Ledger:
         """
         path, book = Path(path), Book(Genesis(run, elsewhere, guarantee, budget, key.public, data))
         try:
-            with creating(path) as draft, closing(_connected(draft)) as database, _errors():
+            with creating(path) as draft, closing(_connected(draft, "rw")) as database, _errors():
                 database.execute("BEGIN IMMEDIATE")
                 for statement in _SCHEMA:
                     database.execute(statement)
-                database.execute(_INSERT, (0, book.genesis.body(), key.sign(labels.LEDGER_LINK, book.head)))
+                database.execute(_INSERT, (0, book.genesis.body()))
+                database.execute(_SIGN, (book.signed_by(key),))
                 database.execute("COMMIT")
         except FileExistsError:
             raise UsageError(f"there is a ledger at {path} already") from None
@@ -124,14 +141,14 @@ class Ledger:
         ``shared``: with others who have its key, at the same time. Otherwise they are locked out until ``close``.
         """
         path = Path(path)
-        with ExitStack() as undo:
-            locking, patience = ("NORMAL", _PATIENCE) if shared else ("EXCLUSIVE", 0)
-            database = undo.enter_context(closing(_connected(path, locking, patience)))
-            book = replay(_rows(database), key.public, pinned)
+        with ExitStack() as held:
+            held.enter_context(_whole(path))
+            database = held.enter_context(closing(_connected(path, "rw", _PATIENCE if shared else 0)))
             with _errors():
-                database.execute("PRAGMA journal_mode = WAL")
-            undo.pop_all()
-        return cls(path, key, database, book, shared)
+                for setting in _SHARED if shared else _ALONE:
+                    database.execute(setting)
+            book = replay(_rows(database), key.public, pinned)
+            return cls(path, key, database, book, shared, held.pop_all())
 
     @property
     def head(self) -> bytes:
@@ -225,9 +242,13 @@ class Ledger:
         self.commit(steps)
 
     def close(self) -> None:
-        """Let others write; what is asked of it from now on is refused."""
+        """Let others write; what is asked of it from now on is refused. Nothing is left beside the file."""
         self._sound = False
-        self._db.close()
+        if os.getpid() == self._process:  # the journal may be in use, and a fork has no lock
+            with suppress(sqlite3.Error):  # others are at work: the last of them sees to it
+                for setting in _TIDY:
+                    self._db.execute(setting)
+        self._held.close()
 
     @property
     def _book(self) -> Book:
@@ -241,9 +262,9 @@ class Ledger:
         if self._shared:
             before, self._sound = self._sound, False  # unless all of it is right
             with _errors():
-                rows = self._db.execute(_SINCE, (len(self._known.links),)).fetchall()
-            for row in rows:
-                self._known.follow(row)
+                rows = _since(self._db, len(self._known.links))
+            if rows:
+                self._known.follow(rows)
             self._sound = before
 
     def _check_sound(self) -> None:
@@ -267,8 +288,8 @@ class Ledger:
                 self._sound = True
                 raise
             if draft is not None:
-                signature = self._key.sign(labels.LEDGER_LINK, draft.link)
-                self._db.execute(_INSERT, (len(self._known.links), draft.body, signature))
+                self._db.execute(_INSERT, (len(self._known.links), draft.body))
+                self._db.execute(_SIGN, (self._known.signed_by(self._key, draft),))
             self._db.execute("COMMIT")
         if draft is not None:
             self._known.adopt(draft)
@@ -295,21 +316,63 @@ def _commitment(book: Book, what: Charged) -> Draft | None:
 
 
 def read(path: str | Path) -> list[Row]:
-    """Body and signature of each entry in a file that nobody is writing to."""
-    with closing(_connected(Path(path))) as database:
+    """Body and signature of each entry in a file that nobody is writing to. Nothing is written, there or beside it."""
+    path = Path(path)
+    with _whole(path), closing(_connected(path, "ro", _READERS_PATIENCE)) as database:
         return _rows(database)
 
 
-def _connected(path: Path, locking: str = "NORMAL", patience: float = 0) -> sqlite3.Connection:
-    """An existing file; a log that a crash left behind is taken in."""
+_SHARED = ("PRAGMA journal_mode = PERSIST",)
+"""Between two entries the journal stays where it is, void, which spares three syncs of each."""
+_ALONE = ("PRAGMA locking_mode = EXCLUSIVE", *_SHARED, "BEGIN EXCLUSIVE", "COMMIT")
+_TIDY = ("PRAGMA locking_mode = NORMAL", "PRAGMA journal_mode = DELETE")
+
+
+def _connected(path: Path, mode: str, patience: float = 0) -> sqlite3.Connection:
+    """An existing file, ``rw`` or ``ro``; an entry that a crash interrupted is undone, or it is not read."""
     with _errors(), ExitStack() as undo:
-        where = f"{path.absolute().as_uri()}?mode=rw"
+        where = f"{path.absolute().as_uri()}?mode={mode}"
         database = sqlite3.connect(where, uri=True, isolation_level=None, timeout=patience)
         undo.callback(database.close)
-        for setting in (f"locking_mode = {locking}", "synchronous = FULL", "trusted_schema = OFF"):
+        for setting in ("synchronous = EXTRA", "secure_delete = ON", "trusted_schema = OFF"):
             database.execute(f"PRAGMA {setting}")
         undo.pop_all()
     return database
+
+
+_open: Counter[tuple[int, int]] = Counter()
+"""Ledgers that this process has open, by device and inode, and how often."""
+_looking = threading.Lock()
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Refuse a file of which SQLite would look for a part elsewhere, in a write-ahead log, or make one.
+
+    To close a file lifts all of a process's locks on it, whichever of its descriptors they were taken through. So a
+    file that is open here is not looked at a second time.
+    """
+    try:
+        with _looking:
+            found = path.stat()
+            place = found.st_dev, found.st_ino
+            if not S_ISREG(found.st_mode):
+                raise PeerError("this is no ledger, and no file")
+            if not _open[place]:
+                with path.open("rb") as file:
+                    start = file.read(20)
+                if not start.startswith(b"SQLite format 3\0"):
+                    raise PeerError("this is no ledger, or it has been altered")
+                if 2 in start[18:20]:
+                    raise PeerError("the ledger has a write-ahead log: it is of an older version of this library")
+            _open[place] += 1
+    except OSError as error:
+        raise StorageError(f"the ledger cannot be read or written: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        with _looking:
+            _open[place] -= 1
 
 
 def _rows(database: sqlite3.Connection) -> list[Row]:
@@ -318,9 +381,17 @@ def _rows(database: sqlite3.Connection) -> list[Row]:
         schema = tuple(sql for (sql,) in database.execute("SELECT sql FROM sqlite_master ORDER BY rowid"))
         if schema != _SCHEMA or database.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
             raise PeerError("this is no ledger, or it has been altered")
-        rows = database.execute("SELECT number, body, signature FROM entries ORDER BY number").fetchall()
+        rows = _since(database, 0)
         database.execute("COMMIT")
-    if any(row[0] != place or type(row[1]) is not bytes or type(row[2]) is not bytes for place, row in enumerate(rows)):
+    return rows
+
+
+def _since(database: sqlite3.Connection, first: int) -> list[Row]:
+    rows = database.execute(_SINCE, (first,)).fetchall()
+    if any(
+        number != place or type(body) is not bytes or type(signature) is not bytes
+        for place, (number, body, signature) in enumerate(rows, first)
+    ):
         raise PeerError("entries of the ledger are missing")
     return [(body, signature) for _number, body, signature in rows]
 
@@ -330,6 +401,9 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: of a message that quotes what was altered
-        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _OUTSIDE:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+        if code == sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise StorageError(_INTERRUPTED) from None
+        if code & 0xFF in _OUTSIDE:
             raise StorageError(f"the ledger cannot be read or written: {error}") from None
         raise PeerError(f"this is no ledger, or it has been altered: {error}") from None

@@ -6,16 +6,24 @@ standard output: parts as they are ready, each after its length, then ``END``, a
 Both sides read while the other still writes, so most of the copying hides behind the work.
 
 What a request may cost in memory and processor time is limited by the operating system. It is not a jail: the process
-has the rights of the one that started it.
+has the rights of the one that started it. Where limits that it inherited leave less, it says so (``CRAMPED``) before it
+looks at anything: if it dies then, that may be nobody's fault.
+
+A secret key is made, or read, by a process that does this one thing and ends: a fork, which reads the rest of the
+request from the pipe by itself. No memory of it is left, and none of these processes leaves a core file.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 import resource
+import signal
 import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from struct import Struct, unpack
 from time import process_time
@@ -29,7 +37,11 @@ with warnings.catch_warnings():
 
 HEAD, LENGTH, TASK = Struct(">I"), Struct(">Q"), Struct(">BQ")
 """number of parts; length of a part; bits of the scale and number of slots"""
-END = (1 << 64) - 1
+END, CRAMPED = (1 << 64) - 1, (1 << 64) - 2
+"""In place of a length: the answer is complete; it is worked on with less memory or time than it may need."""
+
+SECRET = (b"keys", b"decrypt")
+"""What is done with a secret key, each by a process of its own."""
 
 _SPARE_MEMORY, _SPARE_SECONDS = 1 << 30, 60
 _BAD = (ValueError, RuntimeError, IndexError, TypeError, KeyError, OverflowError, MemoryError)
@@ -151,33 +163,83 @@ def _saved(context: Any, *, public: bool) -> bytes:
     return saved
 
 
-def _limit(size: int) -> None:
-    """So much memory and processor time for a request of this size, beyond what there is already."""
-    try:
+def _limit(size: int) -> bool:
+    """So much memory and processor time for a request of this size, beyond what there is already; whether less than
+    that was left by limits that this process inherited, and cannot raise."""
+    asked = {resource.RLIMIT_CPU: int(process_time()) + _SPARE_SECONDS + (size >> 18)}
+    with suppress(OSError):  # not Linux: no limit on memory
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except OSError:
-        mapped = 0  # not Linux: no limit on memory
-    if mapped:
-        _, most = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + _SPARE_MEMORY + 16 * size, most))
-    _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(process_time()) + _SPARE_SECONDS + (size >> 18), most))
+        asked[resource.RLIMIT_AS] = mapped + _SPARE_MEMORY + 16 * size
+    cramped = False
+    for which, wanted in asked.items():
+        _, most = resource.getrlimit(which)
+        less = most != resource.RLIM_INFINITY and most < wanted
+        resource.setrlimit(which, (most if less else wanted, most))
+        cramped |= less
+    return cramped
 
 
-def serve(worker: Worker, requests: BinaryIO, answers: BinaryIO) -> None:
+def _keep_quiet() -> None:
+    """No core file of this process and its forks, whoever would collect it, and nothing of them for a debugger."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _prctl(option: int, value: int) -> None:
+    with suppress(AttributeError, OSError):  # not Linux
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+
+
+class Requests:
+    """A pipe of which nothing is read ahead: what comes next may be another process's."""
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self._pipe = pipe
+
+    def read(self, count: int) -> bytes:
+        """So many bytes, or fewer at the end."""
+        data = bytearray(count)
+        there = 0
+        while there < count and (more := os.readv(self._pipe.fileno(), [memoryview(data)[there:]])):
+            there += more
+        return bytes(data[:there])
+
+
+def serve(worker: Worker, pipe: BinaryIO, answers: BinaryIO) -> None:
+    _keep_quiet()
+    requests = Requests(pipe)
     while head := requests.read(HEAD.size):
         (count,) = HEAD.unpack(head)
         lengths = unpack(f">{count}Q", requests.read(8 * count))
-        _limit(sum(lengths))
-        parts, refused = map(requests.read, lengths), b""
-        try:
-            for part in worker.does[next(parts)](parts):
-                answers.write(LENGTH.pack(len(part)) + part)
-        except Refused as error:
-            refused = str(error).encode()
-        deque(parts, maxlen=0)  # what has not been looked at
-        answers.write(LENGTH.pack(END) + LENGTH.pack(len(refused)) + refused)
+        what = requests.read(lengths[0])
+        if what not in SECRET:
+            _answer(worker, what, lengths[1:], requests, answers)
+        elif (child := os.fork()) == 0:
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # it does not outlive the one that is killed for it
+            _answer(worker, what, lengths[1:], requests, answers)
+            os._exit(0)
+        elif os.waitpid(child, 0)[1] != 0:
+            os._exit(1)  # half an answer is in the pipe
+
+
+def _answer(worker: Worker, what: bytes, lengths: tuple[int, ...], requests: Requests, answers: BinaryIO) -> None:
+    if cramped := _limit(sum(lengths)):
+        answers.write(LENGTH.pack(CRAMPED))
         answers.flush()
+    parts, refused = map(requests.read, lengths), b""
+    try:
+        for part in worker.does[what](parts):
+            answers.write(LENGTH.pack(len(part)) + part)
+    except Refused as error:
+        if cramped and isinstance(error.__context__, MemoryError):
+            os._exit(1)
+        refused = str(error).encode()
+    deque(parts, maxlen=0)  # what has not been looked at
+    answers.write(LENGTH.pack(END) + LENGTH.pack(len(refused)) + refused)
+    answers.flush()
 
 
 if __name__ == "__main__":

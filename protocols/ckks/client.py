@@ -9,7 +9,8 @@ own key back in a box, like everybody else.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -49,6 +50,9 @@ from secagg.merkle import Node, check_inclusion, leaf
 from secagg.ring import Words
 from secagg.seal import open_box, seal
 
+TRIES = 3
+"""Keys and sums that a client looks into in one round and refuses."""
+
 
 class CkksClient(ClientRound):
     steps = {  # noqa: RUF012  # declared final by the base class
@@ -76,6 +80,7 @@ class CkksClient(ClientRound):
         self._content_key = b""
         self._secret_key = b""
         self._total: NDArray[np.int64] | None = None
+        self._refusals = 0
 
     # 1 ADVERTISE: a fresh key, signed together with the plan.
 
@@ -146,10 +151,11 @@ class CkksClient(ClientRound):
             content_key = open_box(self._box_key(maker, self._u), message.box, place, culprit=culprit)
             place = self._secret_place(maker, public_hash)
             secret = open_box(content_key, message.sealed, place, culprit=culprit)
-        try:
-            engine.check_public(message.public)
-        except PeerError as error:
-            raise error.blaming(culprit) from None
+        with self._tried():
+            try:
+                engine.check_public(message.public)
+            except PeerError as error:
+                raise error.blaming(culprit) from None
         self._public, self._public_hash = message.public, public_hash
         self._content_key, self._secret_key = content_key, secret
 
@@ -197,13 +203,26 @@ class CkksClient(ClientRound):
         if asked != bool(message.chunks):
             raise PeerError("the sum withheld from a holder of the key, or shown to another")
         if asked:
-            try:
-                opened = engine.decrypt(self._layout, self._secret_key, message.chunks)
-            except PeerError as error:  # the maker's key, anybody's upload, or the server
-                raise UnblamedError(error.reason) from None
+            with self._tried():
+                try:
+                    opened = engine.decrypt(self._layout, self._secret_key, message.chunks)
+                except PeerError as error:  # the maker's key, anybody's upload, or the server
+                    raise UnblamedError(error.reason) from None
             total = self.plan.ring.centred(opened.astype(self.plan.ring.dtype))
         self._total = total
         self._signed = {leaves[signed.position].low: signed.signature for signed in message.signatures}
+
+    @contextmanager
+    def _tried(self) -> Iterator[None]:
+        """Refused frames cost a process each, and each refusal to decrypt says something of the key to who made them:
+        there are few of them in a round."""
+        if self._refusals == TRIES:
+            raise UnblamedError(f"{TRIES} frames of this round could not be opened: no further one is tried")
+        try:
+            yield
+        except PeerError:
+            self._refusals += 1
+            raise
 
     def happened(self) -> SecureSum:
         return agreed_sum(self.plan, self.roster, self._cohort.root, self._cohort.size, self._bitmap, self._signed)

@@ -1,7 +1,9 @@
 """CKKS as functions on bytes and arrays; the work is done by ``child``, in processes that may die on what they read.
 
-A request that is refused, or that kills its process, raises ``PeerError``; the caller says whose bytes they were. Idle
-processes are kept for the next call, so starting one (a quarter of a second) happens once, and again after a death.
+A request that is refused, or that kills its process, raises ``PeerError``; the caller says whose bytes they were. If
+the limits of this process (``ulimit``) leave less than a request may need, a death raises ``StorageError``, and nobody
+is to blame. Idle processes are kept for the next call, so starting one (a quarter of a second) happens once, and again
+after a death. What is done with a secret key is done by a process that ends with it (``child``).
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.ckks.layout import DEGREE, MODULI, Layout
-from secagg.errors import PeerError, UsageError
+from secagg.errors import PeerError, StorageError, UsageError
 
-_HEAD, _LENGTH, _TASK, _END = Struct(">I"), Struct(">Q"), Struct(">BQ"), (1 << 64) - 1  # as in child
+_HEAD, _LENGTH, _TASK, _END, _CRAMPED = Struct(">I"), Struct(">Q"), Struct(">BQ"), (1 << 64) - 1, (1 << 64) - 2
+"""As in child."""
 _SCRIPT = Path(__file__).with_name("child.py")
 _KEPT_BYTES = 256 << 20
 """Uploads kept until the sum is saved again. The largest part of a server's memory when vectors are short."""
@@ -92,7 +95,7 @@ class Adder:
         (child,) = self._held
         try:
             child.call(b"add", self._task, *chunks)
-        except PeerError:
+        except (PeerError, StorageError):
             if not child.alive:
                 self._start_again()
             raise
@@ -125,14 +128,20 @@ class _Child:
         )
         for pipe in (self._process.stdin, self._process.stdout):
             _widen(pipe)
-        self.alive = True
+        self.alive, self._cramped = True, False
 
     def call(self, *parts: bytes) -> list[bytes]:
+        self._cramped = False
         self.alive = False  # until the whole answer has been read: a broken exchange must not be gone on with
         try:
             given, refused = self._exchange(parts)
         except (OSError, EOFError):
             self.stop()
+            if self._cramped:
+                raise StorageError(
+                    "the process that parses ciphertexts died, and limits on this one leave it less memory or time "
+                    "than it may need (ulimit -Hv, ulimit -Ht)"
+                ) from None
             raise PeerError("bytes on which the process that parsed them died") from None
         except BaseException:  # an interrupt: half a question or half an answer is in the pipes
             self.stop()
@@ -152,7 +161,10 @@ class _Child:
         requests.flush()
         given = []
         while (length := _length(answers)) != _END:
-            given.append(_read(answers, length))
+            if length == _CRAMPED:
+                self._cramped = True
+            else:
+                given.append(_read(answers, length))
         return given, _read(answers, _length(answers))
 
     def runs(self) -> bool:

@@ -69,6 +69,7 @@ class CkksServer(ServerRound):
         self._offers: dict[int, MadeKey] = {}
         self._adder = Adder(layout_of(plan))
         self._uploaded: list[int] = []  # U3
+        self._refused: set[int] = set()  # signed an upload that could not be added
         self._consents: dict[int, bytes] = {}
         self._seal_key = AgreementKey(os.urandom(KEY_BYTES))  # its one secret: holders must not hear uploads pass by
         self._told: dict[bytes, list[int]] = {}  # digest of what holders say the sum is -> who says so
@@ -146,7 +147,13 @@ class CkksServer(ServerRound):
         encrypted = ENCRYPTED.decode(self._opened(u, labels.CKKS_UPLOAD, upload.encrypted))
         signed = (*self._cohort.bound(u), self._key.header.public_hash, digest(labels.CKKS_VECTOR, *encrypted.chunks))
         verify(self.roster.keys[number], encrypted.signature, labels.CKKS_UPLOAD, *signed)
-        self._adder.add(encrypted.chunks)
+        if u in self._refused:
+            raise PeerError("an upload of a client whose first one could not be added")
+        try:
+            self._adder.add(encrypted.chunks)
+        except PeerError:  # it signed them; each further one may cost another process, and the sum made again
+            self._refused.add(u)
+            raise
         self._uploaded.append(u)
 
     def _announce_survivors(self) -> Sends:

@@ -21,8 +21,10 @@ FILE = "report.html"
 """How a report is called in the directory of its run."""
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, account: Account | None = None) -> Path:
     """Draw the report of the run in ``folder``, whose ledgers nobody is writing to. It replaces an older one whole.
+
+    ``account`` of that run, if it is at hand. Nothing but the report is written, there or elsewhere.
 
     >>> import tempfile
     >>> from recsys.record import Run
@@ -33,5 +35,5 @@ def write_report(folder: Path) -> Path:
     report.html
     """
     path = folder / FILE
-    write_file(path, page(Account.load(folder)).encode(), private=False)
+    write_file(path, page(account or Account.load(folder)).encode(), private=False)
     return path

@@ -1,21 +1,33 @@
-"""What a report is about: the record of a run, and what the ledgers beside it say was spent."""
+"""What a report is about: the record of a run, and what the ledgers beside it say was promised and spent.
+
+A record is one file of JSON that anybody can have changed. So whatever is said of privacy comes from the ledgers: the
+promise from the first entry, how many clients may work together or be missing from the plans of the sums, what was
+spent after a round from the entry to which the round points. All of it is verified, as far as that goes without a key.
+What record and ledger both know is compared, and a report says where they differ. On the word of the record stands what
+no ledger knows: quality, times, bytes, who the clients are, and all of a run without privacy.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Self
 
+from dp.events import Trust
 from dp.filter import UNITS
-from dp.ledger.book import Book, replay
+from dp.ledger.book import Book
 from dp.ledger.entries import parse
 from dp.ledger.file import read
+from dp.ledger.verify import verify
+from dp.secure_sum import SecureSum
 from protocols import registry
+from protocols.plan import RoundPlan
 from protocols.registry import Protocol
-from recsys.record import Result, Round, Run, Spending
-from secagg.errors import StorageError
+from recsys.record import LEDGERS, Result, Round, Run, Spending
+from recsys.sentences import SHARING, promise
+from secagg.errors import PeerError, StorageError, UsageError
 
 TRUSTS = {"none": [], "local": ["local"], "distributed": ["distributed"], "both": ["distributed", "local"]}
 """Mode of a run -> whose noise is promised."""
@@ -29,14 +41,50 @@ class Spent:
     """A promise, and what its ledger says about it."""
 
     promise: Spending
+    """as the ledger and the plans in it have it"""
+    shared: bool
+    """with other runs, says the ledger"""
     book: Book
     entries: tuple[Mapping[str, Any], ...]
     """Without the first, which is the promise."""
+    plans: tuple[RoundPlan, ...]
+    """of all its sums"""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Verified, but for who wrote it."""
+        plans: list[RoundPlan] = []
+        rows = read(path)
+        book = verify(rows, also=lambda what: plans.append(RoundPlan.charged(what)))
+        genesis = book.genesis
+        if genesis.guarantee.trust is Trust.CENTRAL:
+            raise PeerError(f"{path.name} is not the ledger of such a run: its noise is added by whoever has the data")
+        shared = genesis.run == SHARING
+        alike = len({(plan.clients, plan.noise) for plan in plans}) == 1
+        noises = [plan.noise for plan in plans if plan.noise is not None]
+        noise = min(noises, key=lambda noise: noise.colluders, default=None)
+        planned = plans[0].clients if alike else None
+        promised = promise(path, shared, genesis.guarantee, genesis.budget, noise, planned)
+        return cls(promised, shared, book, tuple(parse(body) for body, _signature in rows[1:]), tuple(plans))
 
     @property
     def epsilon(self) -> float:
-        reached = self.book.filter.reached
-        return inf if reached is None else reached / UNITS
+        return _epsilon(self.book.filter.reached)
+
+    @property
+    def sums(self) -> list[SecureSum]:
+        """Those that took place, in their order."""
+        happened = [record.happened for record in self.book.records.values()]
+        return [what for what in happened if isinstance(what, SecureSum)]
+
+    def after(self, round_: Round) -> int | None:
+        """The entry to which a round points."""
+        heads = [link.hex() for link in self.book.links]
+        return heads.index(round_.head) if round_.head in heads else None
+
+    def epsilon_after(self, number: int) -> float:
+        """Spent when this was the last entry."""
+        return _epsilon(self.entries[number - 1]["epsilon_after"]) if number else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +102,25 @@ class Account:
     protocol: Protocol
     spent: tuple[Spent, ...]
 
+    differences: tuple[str, ...] = ()
+    """in what record and ledger are not of one mind"""
+
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, ledger: Path | None = None) -> Self:
+        """``ledger``: the one that the run shares with others, which is not in its folder."""
         run = Run.load(folder)
         name = run.protocol.get("name")
         if run.mode not in TRUSTS or name not in registry.names():
             raise StorageError(f"the record of the run in {folder} has an unknown mode or protocol")
-        if sorted(promise.trust for promise in run.spendings) != TRUSTS[run.mode]:
-            raise StorageError(
-                f"the record of the run in {folder} does not promise what its mode {run.mode!r} is about"
-            )
-        return cls(run, registry.find(name), tuple(_spent(folder, promise) for promise in run.spendings))
+        spent = tuple(Spent.load(path) for path in _ledgers(folder, run, ledger))
+        trusts = [each.promise.trust for each in spent]
+        if trusts != TRUSTS[run.mode]:
+            kept = " and ".join(trusts) or "no"
+            raise StorageError(f"record and ledger differ: the mode is {run.mode}, and {kept} noise is accounted for")
+        protocols = dict.fromkeys(plan.protocol for each in spent for plan in each.plans if not each.shared)
+        differences = tuple(_differences(run, spent))
+        run = replace(run, rounds=tuple(_accounted(entry, spent) for entry in run.rounds))
+        return cls(run, registry.find(next(iter(protocols), str(name))), spent, differences)
 
     @property
     def rounds(self) -> list[Round]:
@@ -114,10 +170,9 @@ class Account:
         return self.spent[0].epsilon if self.spent else None
 
     @property
-    def epsilon_outsiders(self) -> float | None:
-        """The same against those who see no more than models."""
-        said = [entry.epsilon_outsiders for entry in self.run.rounds[-1:]]
-        return said[0] if self.spent and said and said[0] is not None else self.epsilon
+    def least(self) -> int | None:
+        """So many clients are in each sum, by the plans; None where none was signed."""
+        return min((plan.min_contributors for each in self.spent for plan in each.plans), default=None)
 
     def figures(self) -> dict[str, object]:
         """What programs are told in the end."""
@@ -127,7 +182,8 @@ class Account:
             "ended": self.run.ended,
             "results": {result.name: dict(result.metrics) for result in self.run.results},
             "epsilon": _known(self.epsilon),
-            "epsilon_outsiders": _known(self.epsilon_outsiders),
+            "epsilon_outsiders": _known(self.epsilon),
+            "differences": list(self.differences),
             "budgets": [
                 {
                     "ledger": each.promise.ledger,
@@ -142,17 +198,98 @@ class Account:
         }
 
 
-def _spent(folder: Path, promise: Spending) -> Spent:
-    path = folder / promise.ledger
-    if not path.is_file():
-        raise StorageError(f"the ledger of the run is missing: {path}")
-    rows = read(path)
-    book = replay(rows)
-    guarantee, budget = book.genesis.guarantee, book.genesis.budget
-    kept = (guarantee.unit, guarantee.relation, guarantee.trust, float(budget.epsilon), float(budget.delta))
-    if kept != (promise.unit, promise.relation, promise.trust, promise.epsilon, promise.delta):
-        raise StorageError(f"{path} is the ledger of another promise than that of the run")
-    return Spent(promise, book, tuple(parse(body) for body, _signature in rows[1:]))
+def _ledgers(folder: Path, run: Run, shared: Path | None) -> list[Path]:
+    """Where they are: what a record says of that is not followed."""
+    found = [folder / name for name in LEDGERS if (folder / name).is_symlink() or (folder / name).exists()]
+    if links := [path.name for path in found if path.is_symlink()]:
+        raise StorageError(f"{links[0]} in {folder} is a link: a run has its ledgers itself")
+    if shared is not None:
+        if found:
+            raise UsageError(f"the run in {folder} has a ledger of its own")
+        return [shared]
+    if TRUSTS[run.mode] and not found:
+        raise StorageError(
+            f"the ledger of the run in {folder} is missing; if it shares one, say which it is (secagg report --ledger)"
+        )
+    return found
+
+
+def _accounted(entry: Round, spent: tuple[Spent, ...]) -> Round:
+    """With what the first ledger says was spent then."""
+    number = spent[0].after(entry) if spent else None
+    if number is None:
+        return replace(entry, epsilon=None, epsilon_left=None)
+    epsilon = spent[0].epsilon_after(number)
+    return replace(entry, epsilon=epsilon, epsilon_left=max(0.0, spent[0].promise.epsilon - epsilon))
+
+
+def _differences(run: Run, spent: tuple[Spent, ...]) -> Iterator[str]:
+    promises = {each.trust: each for each in run.spendings}
+    for each in spent:
+        kept, said = each.promise, promises.get(each.promise.trust)
+        if said is None:
+            yield f"the record does not promise what {kept.ledger} keeps account of"
+            continue
+        names = ["unit", "relation", "epsilon", "delta"]
+        names += ["colluders"] if each.plans and not each.shared else []
+        for name in names:
+            if getattr(said, name) != getattr(kept, name):
+                yield f"{name} is {getattr(said, name)}, says the record; {kept.ledger} has {getattr(kept, name)}"
+    if len(run.spendings) != len(spent):
+        yield f"the record promises {len(run.spendings)} budgets, and there are {len(spent)} ledgers"
+    if spent:
+        yield from _of_rounds(run, spent[0])
+        sums = len(spent[0].sums)
+        if sums > len(run.rounds) and not spent[0].shared:
+            yield f"the record has {len(run.rounds)} rounds, and {sums} sums are committed in {spent[0].promise.ledger}"
+        yield from _of_the_plan(run, spent[0])
+
+
+def _of_rounds(run: Run, spent: Spent) -> Iterator[str]:
+    """Each round that took place was charged, before the entry to which it points and after the one before."""
+    distributed = spent.promise.trust == "distributed"
+    commits = [entry for entry in spent.entries if entry["phase"] == "commit"]
+    last, used = 0, 0
+    for entry in run.rounds:
+        number = spent.after(entry)
+        if number is None or number < last:
+            yield f"round {entry.number} points to no entry of {spent.promise.ledger}, or to one before the last"
+            continue
+        last = number
+        accounted = _accounted(entry, (spent,))
+        for name in ("epsilon", "epsilon_left"):
+            said, kept = getattr(entry, name), getattr(accounted, name)
+            if said != kept:
+                yield f"{name} after round {entry.number} is {said}, says the record; the ledger has {kept}"
+        if not entry.survivors:
+            continue
+        while used < len(commits) and not (not distributed or _same_sum(entry, commits[used])):
+            used += 1
+        if used == len(commits) or commits[used]["number"] > number:
+            sizes = f"{entry.survivors} of {entry.planned} survived"
+            yield f"round {entry.number}, in which {sizes}, is not in {spent.promise.ledger}"
+            return
+        used += 1
+
+
+def _same_sum(entry: Round, commit: Mapping[str, Any]) -> bool:
+    happened = commit.get("sum", {})
+    return (happened.get("survivors"), happened.get("planned")) == (entry.survivors, entry.planned)
+
+
+def _of_the_plan(run: Run, spent: Spent) -> Iterator[str]:
+    """What the record says that the protocol was."""
+    if spent.shared:
+        return
+    for name, attribute in (("name", "protocol"), ("clients", "clients"), ("min_contributors", "min_contributors")):
+        found = {getattr(plan, attribute) for plan in spent.plans}
+        if found and name in run.protocol and found != {run.protocol[name]}:
+            listed = ", ".join(map(str, sorted(found)))
+            yield f"{name} of the protocol is {run.protocol[name]}, says the record; the plans have {listed}"
+
+
+def _epsilon(units: int | None) -> float:
+    return inf if units is None else units / UNITS
 
 
 def _known(epsilon: float | None) -> float | None:

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
 
-from recsys.record import Round
 from recsys.report.account import Account, Point
 from recsys.report.markup import Group, Html, table, tag
 from recsys.report.numbers import budget, epsilon, metric
 from recsys.report.plots import Curve, plot
 
-EXACT, MEASURED, SPENT, OUTSIDERS, BUDGET, RULERS = 0, 1, 0, 1, 5, 2
+EXACT, MEASURED, SPENT, BUDGET, RULERS = 0, 1, 0, 5, 2
 """Colours."""
 
 _ABOVE = 1.25
@@ -40,17 +39,10 @@ def epsilon_by_rounds(account: Account) -> Html:
     if not spending:
         return _nothing(title, "No round has spent anything yet.")
     x = [float(done) for done, _entry in spending]
-    against_server = [entry.epsilon or 0.0 for _done, entry in spending]
-    against_outsiders = [_outsiders(entry) for _done, entry in spending]
-    curves = [Curve(f"spent, against the server ({promise.trust} noise)", x, against_server, SPENT)]
-    if against_outsiders != against_server:
-        curves.append(Curve("spent, against outsiders", x, against_outsiders, OUTSIDERS))
+    curves = [Curve(f"spent ({promise.trust} noise)", x, [entry.epsilon or 0.0 for _done, entry in spending], SPENT)]
     curves.append(Curve(f"budget ({budget(promise.epsilon)})", [], [promise.epsilon], BUDGET))
-    columns = ["rounds done", "spent", "left", "against outsiders"]
-    rows = [
-        [str(done), epsilon(entry.epsilon), epsilon(entry.epsilon_left), epsilon(_outsiders(entry))]
-        for done, entry in spending
-    ]
+    columns = ["rounds done", "spent", "left"]
+    rows = [[str(done), epsilon(entry.epsilon), epsilon(entry.epsilon_left)] for done, entry in spending]
     note = "" if len(account.spent) == 1 else f"As {promise.ledger} counts it; the other ledger is further below."
     return _figure(title, "rounds done", "epsilon", curves, table(title, [Group("", columns)], rows), note)
 
@@ -126,7 +118,3 @@ def _nothing(title: str, why: str) -> Html:
 
 def _known(value: float | None) -> bool:
     return value is not None and isfinite(value)
-
-
-def _outsiders(entry: Round) -> float:
-    return (entry.epsilon if entry.epsilon_outsiders is None else entry.epsilon_outsiders) or 0.0

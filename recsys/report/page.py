@@ -33,6 +33,7 @@ def _sections(account: Account) -> list[Html]:
     return [
         words.outcome(account),
         tables.headline(account),
+        _section("On whose word", words.believed(account)),
         _section("Plots", tag("div", plots, class_="plots")),
         _section("Rounds", tables.rounds(account), tag("p", words.measured(account))),
         _section("Results", tables.results(account)),
@@ -65,10 +66,10 @@ def _threats(account: Account) -> list[Html]:
     ]
     adversary = words.ADVERSARIES.get(str(agreed.get("adversary")))
     if adversary and protocol.name not in words.CURIOUS:
-        pairs.append(("parameters chosen against", adversary))
+        pairs.append(("parameters chosen against", f"{adversary}, says the record"))
     for label, name in (("may be corrupt", "corrupt"), ("may drop out", "dropout")):
         if name in agreed:
-            pairs.append((label, f"{numbers.plain(agreed[name])} of the clients"))
+            pairs.append((label, f"{numbers.plain(agreed[name])} of the clients, says the record"))
     trust = prose("Who is trusted with what", ["party", "is trusted with"], words.trusted(account))
     return [facts(pairs), tag("h3", "Who is trusted with what"), trust]
 

@@ -39,8 +39,7 @@ def rounds(account: Account) -> Html:
     entries = account.run.rounds
     exact, measured = _names(entry.exact for entry in entries), _names(entry.measured for entry in entries)
     phases = _names(entry.seconds for entry in entries)
-    differ = any(entry.epsilon_outsiders not in (None, entry.epsilon) for entry in entries)
-    spending = ["spent", "left", *(["outsiders"] if differ else [])] if account.spent else []
+    spending = ["spent", "left"] if account.spent else []
     groups = [
         Group("", ["round", "purpose", "survivors", "fell silent"]),
         Group("exact, after the round", exact),
@@ -51,7 +50,6 @@ def rounds(account: Account) -> Html:
     ]
 
     def row(entry: Round) -> list[str]:
-        outsiders = entry.epsilon if entry.epsilon_outsiders is None else entry.epsilon_outsiders
         return [
             str(entry.number),
             entry.purpose,
@@ -59,7 +57,7 @@ def rounds(account: Account) -> Html:
             ", ".join(f"{number} {phase}" for phase, number in entry.silent.items() if number),
             *(numbers.metric(entry.exact.get(name)) for name in exact),
             *(numbers.metric(entry.measured.get(name)) for name in measured),
-            *map(numbers.epsilon, (entry.epsilon, entry.epsilon_left, outsiders)[: len(spending)]),
+            *map(numbers.epsilon, (entry.epsilon, entry.epsilon_left)[: len(spending)]),
             numbers.size(entry.bytes_up),
             numbers.size(entry.bytes_down),
             *(numbers.seconds(entry.seconds.get(name)) for name in phases),

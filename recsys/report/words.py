@@ -58,7 +58,7 @@ def _sentences(account: Account) -> Iterator[str]:
             "what the sums and the model say about a user."
         )
     for spent in account.spent:
-        yield _cost(account, spent)
+        yield _cost(spent)
     yield f"Why it ended: {run.ended}." if run.ended else "It has not ended: this is how far it has come."
 
 
@@ -105,16 +105,13 @@ def _last_measured(account: Account) -> str:
     return f" After {rounds} clients measured {name} {metric(last.values[name])} ({account.run.measured_under})."
 
 
-def _cost(account: Account, spent: Spent) -> str:
+def _cost(spent: Spent) -> str:
     promise = spent.promise
-    whose = "" if promise.part is None else f", by all runs that share the ledger (this one: {budget(promise.part)})"
-    words = (
+    whose = ", by all runs that share the ledger," if spent.shared else ""
+    return (
         f"Epsilon {epsilon(spent.epsilon)} of {budget(promise.epsilon)} is spent{whose} against the server, at delta "
-        f"{delta(promise.delta)}, per {promise.unit}, with {promise.trust} noise"
+        f"{delta(promise.delta)}, per {promise.unit}, with {promise.trust} noise; against outsiders it is the same."
     )
-    if spent is account.spent[0] and account.epsilon_outsiders != account.epsilon:
-        return f"{words}; against outsiders it is {epsilon(account.epsilon_outsiders)}."
-    return f"{words}; against outsiders it is the same."
 
 
 def sentence(words: str) -> str:
@@ -142,6 +139,21 @@ def _colluders(number: int) -> str:
         return "That holds as long as no client works together with the server."
     some = f"up to {count(number)} clients work" if number > 1 else "one client works"
     return f"That holds even if {some} together with the server."
+
+
+def believed(account: Account) -> Html:
+    """On whose word this page is, and where record and ledger are not of one mind."""
+    if not account.spent:
+        return tag("p", "All of this is said by the record of the run: nothing in it is signed.")
+    said = (
+        "What is promised and spent, and of how many clients, is computed here from the ledger, which its owner has "
+        "signed, and the survivors of each sum. Who the owner is, shows the key (see below). Everything else, such as "
+        "quality, times, and who the clients are, is said by the record of the run."
+    )
+    if not account.differences:
+        return tag("p", said)
+    differences = tag("ul", *(tag("li", sentence(each)) for each in account.differences))
+    return join([tag("p", "Record and ledger differ:"), differences, tag("p", said)])
 
 
 # Whom one trusts
@@ -191,8 +203,10 @@ def _spared(number: int) -> str:
 
 def seen(account: Account) -> list[tuple[str, str, str]]:
     """Party, what it could see, and what bounds what it can learn from that."""
-    least = account.run.protocol.get("min_contributors")
-    sums = f"There are at least {plain(least)} clients in each sum. " if least else ""
+    least, signed = account.run.protocol.get("min_contributors"), account.least
+    sums = f"There are at least {plain(least)} clients in each sum, says the record. " if least else ""
+    if signed is not None:
+        sums = f"There are at least {count(signed)} clients in each sum. "
     inside = _inside(account)
     own = {"silos": "The silo itself", "devices": "The device itself", "clients": "The client itself"}[clients(account)]
     data = {"silos": "The whole histories of its users.", "devices": "Its one user's history."}
@@ -236,8 +250,6 @@ def _inside(account: Account, *, of_a_client: bool = False) -> str:
 def _outsiders(account: Account) -> str:
     if not account.spent:
         return "Nothing: what the model says about a user is not bounded."
-    if account.epsilon_outsiders != account.epsilon:
-        return f"Epsilon {epsilon(account.epsilon_outsiders)}: they do not see who is in a round."
     return "The same epsilon as against the server; nothing smaller is claimed."
 
 

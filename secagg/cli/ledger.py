@@ -17,8 +17,6 @@ from dp.ledger.verify import compare, verify
 from dp.secure_sum import SecureSum
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
-from recsys.record import FILE as RECORD
-from recsys.record import Run
 from secagg.cli.output import Json, emit, facts, line, row, say
 from secagg.errors import PeerError, UsageError
 
@@ -74,10 +72,7 @@ def check(
     names = None if roster is None else Roster.load(roster)
 
     def check_plan(what: SecureSum) -> None:
-        plan = RoundPlan.decode(what.plan)
-        agreed = plan.secure_sum(what.survivors, cohort=what.cohort, bitmap=what.bitmap, signatures=what.signatures)
-        if agreed != what:
-            raise PeerError("these are not the facts of the plan")
+        plan = RoundPlan.charged(what)
         if names is not None:
             if plan.roster != names.digest:
                 raise PeerError("the plan is for another roster")
@@ -126,8 +121,6 @@ def _key(path: Path | None) -> bytes | None:
 
 def _file(path: Path) -> Path:
     file = path / FILE if path.is_dir() else path
-    if not file.is_file() and (path / RECORD).is_file():  # of a run that shares one
-        file = next((path / one.ledger for one in Run.load(path).spendings), file)
     if not file.is_file():
         raise UsageError(f"there is no ledger at {file}")
     return file

@@ -10,6 +10,7 @@ import typer
 from recsys.record import FILE
 from recsys.report import Account, write_report
 from secagg.cli.output import Json, emit, say
+from secagg.errors import PeerError
 
 app = typer.Typer()
 
@@ -17,11 +18,22 @@ app = typer.Typer()
 @app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(help=f"A run's directory, with its {FILE}.", metavar="RUN_DIR")],
+    ledger: Annotated[Path | None, typer.Option(help="The ledger that the run shares with others.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the report of a run into its directory, and print where it is."""
-    path = write_report(run_dir)
+    """Write the report of a run into its directory, and print where it is. What its ledger says counts.
+
+    Exit code 4: record and ledger differ; the report says in what.
+    """
+    account = Account.load(run_dir, ledger)
+    path = write_report(run_dir, account)
     if as_json:
-        emit(as_json, {"report": str(path), **Account.load(run_dir).figures()}, "")
+        emit(as_json, {"report": str(path), **account.figures()}, "")
     else:
         say(str(path))
+    if account.differences:
+        raise PeerError(f"record and ledger differ: {'; '.join(account.differences[:_NAMED])}")
+
+
+_NAMED = 3
+"""Differences, in a line."""

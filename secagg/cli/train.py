@@ -57,7 +57,9 @@ def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -
             watch=watch,
             keep_secrets=keep_secrets,
         )
-    report, account = write_report(folder), Account.load(folder)
+    ledger = Path(config.privacy.ledger).resolve() if config.privacy.ledger else None
+    account = Account.load(folder, ledger)
+    report = write_report(folder, account)
     emit(
         as_json,
         {"run_dir": str(folder), "report": str(report), "nothing_left_to_do": over, **account.figures()},

@@ -196,7 +196,8 @@ def rewritten(path: Path, change: Callable[[list[Any]], object], key: SigningKey
     ledger = Ledger.create(path, key, BUDGET, USER, run="two rounds", elsewhere="local training")
     ledger._db.execute("DROP TRIGGER no_delete")
     ledger._db.execute("DELETE FROM entries")
-    ledger._db.executemany("INSERT INTO entries VALUES (?, ?, ?)", [(i, *row) for i, row in enumerate(rows)])
+    ledger._db.executemany("INSERT INTO entries VALUES (?, ?)", [(i, body) for i, (body, _) in enumerate(rows)])
+    ledger._db.execute("UPDATE head SET signature = ?", (rows[-1][1],))
     ledger._db.execute(
         "CREATE TRIGGER no_delete BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,15 @@ def test_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, error = secagg(capsys, tmp_path)
     assert (code, out, error.count("\n")) == (1, "", 1)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_record_that_is_not_believed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """There is a report, which says so, and an exit code."""
+    run = runs.make(tmp_path, "distributed", rounds=2)
+    replace(run, rounds=(run.rounds[0], replace(run.rounds[1], epsilon=0.5))).save(tmp_path)
+    code, out, error = secagg(capsys, tmp_path, "--json")
+    answer = json.loads(out.splitlines()[-1])
+    assert (code, error.count("\n"), len(answer["differences"])) == (4, 1, 1)
+    assert "epsilon after round 1 is 0.5, says the record" in error
+    assert answer["epsilon"] == run.rounds[1].epsilon
+    assert "Record and ledger differ" in (tmp_path / "report.html").read_text()

@@ -69,7 +69,7 @@ def test_people_see_a_line_for_each_round_and_the_outcome(train: Call) -> None:
     lines = out.splitlines()
     for number in range(2):
         (line,) = [line for line in lines if line.startswith(f"round {number},")]
-        for column in ("survivors 6/6", "HR@10", "NDCG@10", "epsilon", "left", "outsiders", "up", "down", "seconds"):
+        for column in ("survivors 6/6", "HR@10", "NDCG@10", "epsilon", "left", "up", "down", "seconds"):
             assert column in line
     for name in ("ItemPop", "this recipe without noise", "this run"):
         assert any(name in line for line in lines)

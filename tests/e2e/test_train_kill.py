@@ -219,8 +219,8 @@ def charges(folder: Path) -> tuple[list[tuple[str, str]], list[int]]:
 
 def sums(run: Run) -> list[Any]:
     """How the sums came about, whatever they came to."""
-    plain = {"seconds": {}, "measured": {}, "exact": {}, "epsilon": None, "epsilon_left": None}
-    return [replace(one, **plain, epsilon_outsiders=None) for one in run.rounds]
+    plain = {"seconds": {}, "measured": {}, "exact": {}, "epsilon": None, "epsilon_left": None, "head": ""}
+    return [replace(one, **plain) for one in run.rounds]
 
 
 def vector(folder: Path) -> NDArray[np.float32]:

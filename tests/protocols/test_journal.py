@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 
@@ -297,6 +299,26 @@ def test_what_is_destroyed_is_overwritten_in_the_file(tmp_path: Path, by: str, m
     assert destroyed("two.db")
 
 
+def test_a_journal_with_a_write_ahead_log_is_one_file_again(tmp_path: Path) -> None:
+    """Somebody's tool has turned one on: the file alone had forgotten what was said. To open it undoes that."""
+    path, alone = tmp_path / "journal.db", tmp_path / "alone.db"
+    SqliteJournal(path).close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        link = journal_module.chained(EMPTY_HEAD, D, A, 0, 0, digest := sha256(b"said").digest())
+        other.execute(journal_module._INSERT, (D, A, 0, 0, digest, b"said", link))
+        other.commit()
+        shutil.copy(path, alone)
+        with closing(sqlite3.connect(alone)) as copy:
+            assert copy.execute("SELECT count(*) FROM log").fetchall() == [(0,)], "the control"
+    with closing(SqliteJournal(path)) as journal:
+        journal.append(D, A, 0, 1, b"and more")
+        shutil.copy(path, alone)
+        assert [each.name for each in tmp_path.iterdir() if each.name.startswith("journal")] == ["journal.db"]
+        with closing(SqliteJournal(alone, pinned=journal.head())) as copy_of_it:
+            assert copy_of_it.records(A, 0) == [b"said", b"and more"]
+
+
 def test_of_many_abandoned_sessions_nothing_is_left_in_the_file(tmp_path: Path) -> None:
     """Pages are split, joined and used again: no copy stays behind."""
     path, draw = tmp_path / "journal.db", Random(1)
@@ -352,3 +374,22 @@ def test_killed_between_destroying_and_writing(tmp_path: Path, statements: int) 
     else:
         assert (again.records(A, 0), again.records(B, 0), again.last_round(A)) == ([], [b"new"], 0)
         assert not left_of(path, records)
+
+
+def test_where_destroyed_records_are_still_found_after_a_crash(tmp_path: Path) -> None:
+    """In the second file, with whose help the destroying is undone; so the round lives on. When it has been destroyed
+    for good there is no such file: what is left of it, the disk has."""
+    path, draw = tmp_path / "journal.db", Random(7)
+    journal, records = SqliteJournal(path), [draw.randbytes(size) for size in (200, 60_000, 4000)]
+    for step, record in enumerate(records):
+        journal.append(D, A, 0, step, record)
+    journal.close()
+    died = subprocess.run([sys.executable, "-c", KILLED, path, "3"], cwd=ROOT, check=False)
+    assert died.returncode == -signal.SIGKILL
+    beside = path.with_name("journal.db-journal")
+    assert left_of(beside, records)
+    with closing(SqliteJournal(path)) as again:
+        assert again.records(A, 0) == records
+        again.append(D, B, 0, 0, b"new")
+        assert [each for each in tmp_path.iterdir() if left_of(each, records)] == []
+    assert list(tmp_path.iterdir()) == [path]

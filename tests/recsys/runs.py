@@ -38,7 +38,7 @@ LOCAL = "local.db"
 def make(folder: Path, mode: str, rounds: int = ROUNDS, **changes: Any) -> Run:
     """A run in ``folder``, as training would leave it."""
     spendings: list[Spending] = []
-    reached: list[float] | list[None] = [None] * rounds
+    reached: list[tuple[float | None, str]] = [(None, "")] * rounds
     if mode in ("distributed", "both"):
         reached = _secure_sums(folder, rounds)
         spendings.append(_promise(FILE, TOGETHER, 1))
@@ -71,7 +71,7 @@ def make(folder: Path, mode: str, rounds: int = ROUNDS, **changes: Any) -> Run:
         mode=mode,
         measured_under="summed up under the mask, without noise",
         spendings=tuple(spendings),
-        rounds=tuple(_round(number, epsilon) for number, epsilon in enumerate(reached)),
+        rounds=tuple(_round(number, *spent) for number, spent in enumerate(reached)),
         results=RESULTS,
         ended="all rounds are done" if mode == "none" else "the next round would exceed the budget",
         machine={"cores": 2, "system": "Linux"},
@@ -96,7 +96,7 @@ RESULTS = (
 )
 
 
-def _round(number: int, epsilon: float | None) -> Round:
+def _round(number: int, epsilon: float | None, head: str) -> Round:
     quality = 0.0331 * (1 - 0.7 ** (number + 1)) / (1 - 0.7**ROUNDS)
     survivors = SURVIVORS[number % len(SURVIVORS)]
     silent = {"upload": CLIENTS - survivors} if survivors < CLIENTS else {}
@@ -114,6 +114,7 @@ def _round(number: int, epsilon: float | None) -> Round:
         exact={"HR@10": 2.15 * quality, "NDCG@10": quality},
         epsilon=epsilon,
         epsilon_left=None if epsilon is None else 8 - epsilon,
+        head=head,
     )
 
 
@@ -124,9 +125,9 @@ def _promise(ledger: str, guarantee: Guarantee, colluders: int) -> Spending:
     return Spending(ledger, unit, relation, trust, 8.0, float(DELTA), colluders, words)
 
 
-def _secure_sums(folder: Path, rounds: int) -> list[float]:
-    """Epsilon after each of them."""
-    reached = []
+def _secure_sums(folder: Path, rounds: int) -> list[tuple[float | None, str]]:
+    """Epsilon and head after each of them."""
+    reached: list[tuple[float | None, str]] = []
     ledger = _created(folder / FILE, TOGETHER, Budget(Fraction(8), DELTA, SLACK))
     for plan, gone in zip(_plans(rounds), SURVIVORS * rounds, strict=False):
         ledger.reserve(plan.secure_sum(CLIENTS))
@@ -135,7 +136,7 @@ def _secure_sums(folder: Path, rounds: int) -> list[float]:
         agreed = digest(labels.SURVIVORS, plan.digest(), cohort, bitmap)
         signatures = [Signed(i.name, i.key.public, i.key.sign(labels.SURVIVORS, agreed)) for i in alive]
         ledger.commit(plan.secure_sum(gone, cohort=cohort, bitmap=bitmap, signatures=signatures))
-        reached.append(ledger.epsilon)
+        reached.append((ledger.epsilon, ledger.head.hex()))
     ledger.close()
     return reached
 
@@ -156,12 +157,12 @@ def _plans(rounds: int) -> tuple[RoundPlan, ...]:
     return tuple(plans)
 
 
-def _steps(path: Path, rounds: int) -> list[float]:
-    reached = []
+def _steps(path: Path, rounds: int) -> list[tuple[float | None, str]]:
+    reached: list[tuple[float | None, str]] = []
     ledger = _created(path, ALONE, Budget.suited(STEP, Fraction(8), DELTA, SLACK))
     for _ in range(rounds):
         ledger.charge(STEP, 29)
-        reached.append(ledger.epsilon)
+        reached.append((ledger.epsilon, ledger.head.hex()))
     ledger.close()
     return reached
 

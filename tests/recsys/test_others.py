@@ -30,6 +30,7 @@ from recsys.data.tables import load
 from recsys.others import FILE, Known, Other, Others, identity
 from recsys.prepare import data_of, prepare
 from recsys.record import UNKNOWN, Run
+from recsys.report import Account
 from secagg.errors import BudgetError, StorageError, UsageError
 from tests.adversarial.attack import switch_off
 from tests.dp.ledger.scene import exported
@@ -365,7 +366,11 @@ def test_runs_that_share_a_ledger_spend_one_budget(mode: str, tmp_path: Path, st
     assert (promise.ledger, promise.key) == (str(tmp_path / "shared.db"), str(tmp_path / "shared.pub"))
     assert (promise.epsilon, promise.part) == (5, 3)
     assert "all runs that share this ledger" in promise.words
-    assert "planned for epsilon 3 of it" in promise.words
+    account = Account.load(tmp_path / "1", tmp_path / "shared.db")
+    assert account.differences == ()
+    assert [one.epsilon for one in account.rounds] == [one.epsilon for one in runs[1].rounds if one.survivors]
+    with pytest.raises(StorageError, match="say which it is"):
+        Account.load(tmp_path / "1")
 
 
 def until_refused(folder: Path, state: Path, mode: str = "distributed") -> tuple[int, str]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from recsys.record import FILE, Result, Round, Run, Spending
 from secagg.errors import StorageError, UsageError
 
-ROUND = Round(0, "training", 6, 5, {"upload": 1}, 100, 200, {"updates": 0.5}, {"HR@10": 0.1}, {}, 1.0, 7.0, 1.0)
+ROUND = Round(0, "training", 6, 5, {"upload": 1}, 100, 200, {"updates": 0.5}, {"HR@10": 0.1}, {}, 1.0, 7.0, "ab")
 SPENDING = Spending("ledger.db", "user", "zero-out", "distributed", 8.0, 1e-5, 1, "words")
 RUN = Run(
     title="a run",

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache, reduce
 from html.parser import HTMLParser
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recsys.record import FILE, Result, Round, Run
-from recsys.report import Account, write_report
+from recsys.report import Account, words, write_report
+from recsys.report.account import Spent
 from recsys.report.style import STYLE
 from secagg import cli
 from secagg.errors import PeerError, StorageError, UsageError
@@ -88,6 +94,7 @@ def test_stands_alone(pages: dict[str, str], mode: str) -> None:
 def test_sections_and_figures(pages: dict[str, str], mode: str) -> None:
     html = pages[mode]
     assert re.findall("<h2>(.*?)</h2>", html) == [
+        "On whose word",
         "Plots",
         "Rounds",
         "Results",
@@ -102,7 +109,7 @@ def test_sections_and_figures(pages: dict[str, str], mode: str) -> None:
         "It took 12 secure sums (training) with secagg+; 16 to 20 of 20 clients survived.",
         "In the end NDCG@10 is 0.0331: 1.71 times that of “ItemPop” (0.0194), 0.83 times that of “without privacy”",
         "the sum over the survivors, and who dropped out when",
-        "There are at least 16 clients in each sum.",
+        f"There are at least 16 clients in each sum{'.' if mode in ('distributed', 'both') else ', says the record.'}",
         "training.optimiser",
         "3 rows were refused",
     ):
@@ -139,28 +146,22 @@ def test_what_was_promised(pages: dict[str, str]) -> None:
         assert part in text
 
 
-def test_against_a_client_nothing_is_promised_unless_colluders_are_counted_out(tmp_path: Path) -> None:
+def test_against_a_client_nothing_is_promised_unless_colluders_are_counted_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It knows its own share of the noise, so it sees less of it than the server does."""
-    run = runs.make(tmp_path, "distributed")
-    counted = Page(write_report_of(tmp_path, run)).text
-    (promise,) = run.spendings
-    alone = Page(write_report_of(tmp_path, replace(run, spendings=(replace(promise, colluders=0),)))).text
-    words = "a client knows its own share of it: no epsilon is claimed here"
-    assert (words in counted, words in alone) == (False, True)
+    made = {}
+    for colluders in (1, 0):
+        with monkeypatch.context() as patched:
+            patched.setattr(runs, "NOISE", replace(runs.NOISE, colluders=colluders))
+            patched.setattr(runs, "_plans", runs._plans.__wrapped__)
+            (folder := tmp_path / str(colluders)).mkdir()
+            runs.make(folder, "distributed", rounds=2)
+        made[colluders] = page(folder).text
+    counted, alone = made[1], made[0]
+    said = "a client knows its own share of it: no epsilon is claimed here"
+    assert (said in counted, said in alone) == (False, True)
     assert [text.count("Noise in every sum: epsilon") for text in (counted, alone)] == [2, 1]
-
-
-def test_outsiders_may_be_promised_less(tmp_path: Path) -> None:
-    run = runs.make(tmp_path, "distributed", rounds=2)
-    assert "outsiders it is the same" in page(tmp_path).text
-    told = tuple(replace(entry, epsilon_outsiders=0.5 * (entry.number + 1)) for entry in run.rounds)
-    replace(run, rounds=told).save(tmp_path)
-    html = write_report(tmp_path).read_text()
-    assert "against outsiders it is 1.00" in Page(html).text
-    assert "Epsilon 1.00: they do not see who is in a round." in Page(html).text
-    assert "spent, against outsiders" in html
-    assert '<th scope="col" class="figure">outsiders</th>' in html
-    assert Account.load(tmp_path).figures()["epsilon_outsiders"] == 1.0
 
 
 def test_who_the_clients_are(tmp_path: Path) -> None:
@@ -313,11 +314,11 @@ def test_other_metrics(tmp_path: Path) -> None:
     assert "In the end MRR is 0.2500." in text
 
 
-def test_an_epsilon_without_bound(tmp_path: Path) -> None:
+def test_an_epsilon_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Later rounds may be without: they are not drawn."""
-    run = runs.make(tmp_path, "distributed", rounds=3)
-    text = (tmp_path / FILE).read_text()
-    (tmp_path / FILE).write_text(text.replace(str(run.rounds[2].epsilon), "Infinity"))
+    runs.make(tmp_path, "distributed", rounds=3)
+    kept = Spent.epsilon_after
+    monkeypatch.setattr(Spent, "epsilon_after", lambda self, number: inf if number > 5 else kept(self, number))
     assert "unbounded" in page(tmp_path).text
 
 
@@ -381,7 +382,6 @@ def write_report_of(folder: Path, run: Run) -> str:
         {"mode": "central"},
         {"mode": "none"},
         {"mode": "local"},
-        {"spendings": []},
         {"protocol": {}},
         {"protocol": {"name": "none"}},
         {"rounds": None},
@@ -399,15 +399,9 @@ def test_a_record_that_is_none(tmp_path: Path, change: dict[str, object]) -> Non
 
 
 def test_ledgers_that_are_none(tmp_path: Path) -> None:
-    run = runs.make(tmp_path, "distributed", rounds=1)
+    runs.make(tmp_path, "distributed", rounds=1)
     write_report(tmp_path)
     before = (tmp_path / "report.html").read_bytes()
-    for field, value in (("epsilon", 9.0), ("unit", "example"), ("relation", "replace-one"), ("delta", 1e-5)):
-        other = replace(run, spendings=(replace(run.spendings[0], **{field: value}),))
-        other.save(tmp_path)
-        with pytest.raises(StorageError, match="another promise"):
-            write_report(tmp_path)
-    run.save(tmp_path)
     data = bytearray((tmp_path / "ledger.db").read_bytes())
     data[data.index(b'"phase":"commit"') + 10] ^= 1
     (tmp_path / "ledger.db").write_bytes(data)
@@ -420,6 +414,121 @@ def test_ledgers_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         write_report(tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
+
+
+# A record that lies
+
+
+def told(account: Account) -> list[object]:
+    """All that a report says of privacy."""
+    return [
+        [(words._cost(spent), words.promise(spent)) for spent in account.spent],
+        [(entry.epsilon, entry.epsilon_left) for entry in account.run.rounds],
+        words.seen(account),
+        words.trusted(account),
+        {name: account.figures()[name] for name in ("mode", "epsilon", "epsilon_outsiders", "budgets")},
+    ]
+
+
+def numbers_in(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if isinstance(value, dict | list):
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers_in(item, (*at, name))
+    elif isinstance(value, int | float):
+        yield at
+
+
+def lies(folder: Path) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """For each number in the record of a run: records that have another one there."""
+    fields = json.loads((folder / FILE).read_text())
+    found = {}
+    for at in numbers_in(fields):
+        for change in (lambda x: 2 * x + 1, lambda x: type(x)(0)):
+            other = deepcopy(fields)
+            *inside, last = at
+            place = reduce(lambda value, name: value[name], inside, other)
+            if (value := change(place[last])) != place[last]:
+                place[last] = value
+                found.setdefault(at, []).append(other)
+    return found
+
+
+def believed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[tuple[Any, ...]]:
+    """Where another number makes the report say something else of privacy, and nothing of a difference."""
+    monkeypatch.setattr(Spent, "load", cache(Spent.load))  # the ledgers stay as they are
+    honest, found = Account.load(folder), set()
+    assert honest.differences == ()
+    said = told(honest)
+    for at, records in lies(folder).items():
+        for fields in records:
+            (folder / FILE).write_text(json.dumps(fields))
+            account = Account.load(folder)
+            if not account.differences and told(account) != said:
+                found.add(at)
+    return found
+
+
+@pytest.mark.parametrize("mode", ["local", "distributed", "both"])
+def test_no_number_in_a_record_changes_what_is_said_of_privacy(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.make(tmp_path, mode, rounds=2)
+    assert believed(tmp_path, monkeypatch) == ({("protocol", "min_contributors")} if mode == "local" else set())
+
+
+def test_control_a_record_that_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it was: what had been spent by a round stood in the record."""
+    runs.make(tmp_path, "distributed", rounds=2)
+    monkeypatch.setattr("recsys.report.account._accounted", lambda entry, spent: entry)
+    changed = believed(tmp_path, monkeypatch)
+    assert {("rounds", 1, "epsilon"), ("rounds", 1, "epsilon_left")} <= changed
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda run: {"spendings": ()}, "does not promise what ledger.db keeps account of"),
+        (lambda run: {"spendings": (*run.spendings, replace(run.spendings[0], trust="local"))}, "2 budgets"),
+        (lambda run: {"spendings": (replace(run.spendings[0], epsilon=1.0),)}, "epsilon is 1.0, says the record"),
+        (lambda run: {"spendings": (replace(run.spendings[0], unit="example"),)}, "ledger.db has user"),
+        (lambda run: {"rounds": run.rounds[:1]}, "the record has 1 rounds, and 2 sums are committed"),
+        (lambda run: {"rounds": run.rounds[::-1]}, "points to no entry of ledger.db, or to one before the last"),
+        (lambda run: {"rounds": (*run.rounds, run.rounds[1])}, "is not in ledger.db"),
+        (lambda run: {"rounds": (replace(run.rounds[0], survivors=19), run.rounds[1])}, "19 of 20 survived, is not in"),
+        (lambda run: {"rounds": (replace(run.rounds[0], head=""), run.rounds[1])}, "points to no entry"),
+        (lambda run: {"protocol": {**run.protocol, "name": "oneshot"}}, "the plans have secagg+"),
+        (lambda run: {"protocol": {**run.protocol, "min_contributors": 19}}, "the plans have 16"),
+    ],
+)
+def test_where_record_and_ledger_differ(tmp_path: Path, change: Any, said: str) -> None:
+    run = runs.make(tmp_path, "distributed", rounds=2)
+    assert "Record and ledger differ" not in page(tmp_path).text
+    replace(run, **change(run)).save(tmp_path)
+    text = page(tmp_path).text
+    assert "Record and ledger differ" in text
+    assert said in text.lower()
+    assert "Epsilon 3.73 of 8" in text
+    assert "with secagg+;" in text
+
+
+def test_ledgers_are_looked_for_in_the_folder_alone(tmp_path: Path) -> None:
+    """Whatever the record calls them: a database elsewhere is not opened, and nothing is made beside it."""
+    (mine := tmp_path / "mine").mkdir()
+    (theirs := tmp_path / "theirs").mkdir()
+    runs.make(mine, "distributed", rounds=2)
+    run = runs.make(theirs, "distributed", rounds=1)
+    for name in ("../mine/ledger.db", str(mine / "ledger.db")):
+        replace(run, spendings=(replace(run.spendings[0], ledger=name),)).save(theirs)
+        assert len(Account.load(theirs).spent[0].sums) == 1
+    (theirs / "ledger.db").unlink()
+    with pytest.raises(StorageError, match="say which it is"):
+        write_report(theirs)
+    (theirs / "ledger.db").symlink_to(mine / "ledger.db")
+    with pytest.raises(StorageError, match="is a link"):
+        write_report(theirs)
+    assert sorted(path.name for path in mine.iterdir()) == ["ledger.db", "ledger.pub", "run.json"]
+    with pytest.raises(UsageError, match="a ledger of its own"):
+        Account.load(mine, theirs / "ledger.db")
 
 
 # How it looks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
@@ -105,10 +105,18 @@ def forged(rows: Iterable[Row], change: Callable[[list[dict[str, Any]]], object]
     change(bodies)
     made, previous = [], START
     for number, body in enumerate(bodies):
-        data = canonical({**body, "number": number, "previous": previous.hex()})
-        previous = link(previous, data)
-        made.append((data, key.sign(labels.LEDGER_LINK, previous)))
-    return made
+        made.append(canonical({**body, "number": number, "previous": previous.hex()}))
+        previous = link(previous, made[-1])
+    return ended(made, key)
+
+
+def ended(bodies: Sequence[bytes], key: SigningKey = KEY) -> list[Row]:
+    """These entries, the last of them signed as the last."""
+    head = START
+    for body in bodies:
+        head = link(head, body)
+    signatures = [b""] * (len(bodies) - 1) + [key.sign(labels.LEDGER_HEAD, len(bodies).to_bytes(8, "big"), head)]
+    return list(zip(bodies, signatures, strict=True))
 
 
 def exported(rows: Iterable[Row]) -> bytes:

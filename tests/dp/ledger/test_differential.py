@@ -38,11 +38,10 @@ from dp.ledger.entries import canonical, charge_of, from_facts, link, parse
 from dp.ledger.file import read
 from dp.ledger.verify import verify
 from dp.secure_sum import SecureSum, Signed
-from secagg import labels
 from secagg.errors import PeerError, UsageError
 from tests.adversarial.attack import switch_off
 from tests.dp.ledger import scene
-from tests.dp.ledger.scene import EXAMPLE, KEY, PLANNED, exported, happened, new, planned, step
+from tests.dp.ledger.scene import EXAMPLE, KEY, PLANNED, ended, exported, happened, new, planned, step
 
 ROOMY = Budget(Fraction(30), Fraction(1, 10), slack=Fraction(1, 10**3))
 LOCAL = replace(EXAMPLE, relation=Relation.REPLACE_ONE)
@@ -159,16 +158,15 @@ def inside(body: Any, at: tuple[Any, ...]) -> Any:
 
 def resigned(rows: list[Row], changes: list[tuple[int, tuple[Any, ...], Any]]) -> list[Row]:
     """As ``forged``, but that number and link to the entry before can be lies, too."""
-    bodies, made, previous = [parse(body) for body, _ in rows], list[Row](), START
+    bodies, made, previous = [parse(body) for body, _ in rows], list[bytes](), START
     for number, body in enumerate(bodies):
         body["previous"] = previous.hex()
         for where, at, value in changes:
             if where == number:
                 put(body, at, value)
-        data = canonical(body)
-        previous = link(previous, data)
-        made.append((data, KEY.sign(labels.LEDGER_LINK, previous)))
-    return made
+        made.append(canonical(body))
+        previous = link(previous, made[-1])
+    return ended(made)
 
 
 def ours(rows: list[Row]) -> str:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,11 +23,12 @@ from typing import Any
 import pytest
 
 from dp.filter import Charge
-from dp.ledger import Ledger
+from dp.ledger import Ledger, file
+from dp.ledger.book import replay
 from dp.ledger.entries import charge_of
 from dp.ledger.file import read
 from dp.ledger.verify import verify
-from secagg.errors import PeerError
+from secagg.errors import PeerError, StorageError
 from tests.dp.ledger import scene
 from tests.dp.ledger.scene import KEY, USER, happened, planned
 
@@ -90,7 +92,9 @@ def check(path: Path, acknowledged: list[list[str]]) -> None:
         scene.new(path, budget=scene.LARGE).close()  # what the killed one left behind is not in the way
         return
     last = bytes.fromhex(acknowledged[-1][1]) if acknowledged else None
+    alone = shutil.copy(path, path.with_name(f"alone-{path.name}"))
     ledger = Ledger.open(path, KEY, pinned=last)
+    check_alone(alone, last)
     links, total = ledger._book.links, ledger._book.filter.total
     ledger.close()
     heads = [bytes.fromhex(head) for _what, head in acknowledged]
@@ -101,10 +105,17 @@ def check(path: Path, acknowledged: list[list[str]]) -> None:
         assert charged >= small
 
 
+def check_alone(path: Path, last: bytes | None) -> None:
+    """A copy of the one file has all that was acknowledged, or cannot be taken for a ledger."""
+    with suppress(PeerError):
+        assert last is None or last in replay(read(path), KEY.public).links[-2:]
+
+
 def killed_everywhere(zygote: Zygote, folder: Path, base: Path | None, **how: Any) -> int:
-    """One writer for each step, until one comes to its end."""
+    """One writer for each step, until one comes to its end. Two stops are one step: between a call's return and the
+    next one's beginning the disk stays as it is."""
     acknowledged = [] if base is None else zygote_said(base)
-    for stop in range(10_000):
+    for stop in range(0, 10_000, 2):
         path = folder / f"{stop}.db"
         if base is not None:
             shutil.copy(base, path)
@@ -112,10 +123,10 @@ def killed_everywhere(zygote: Zygote, folder: Path, base: Path | None, **how: An
         if answer["ended"]:
             return stop
         check(path, acknowledged + answer["acknowledged"])
-        if stop % 25 == 0:
+        if stop % 50 == 0:
             verify(read(path), KEY.public)
-        for file in folder.glob(f"*{stop}.db*"):
-            file.unlink()
+        for left in folder.glob(f"*{stop}.db*"):
+            left.unlink()
     raise AssertionError("it never ends")
 
 
@@ -215,8 +226,8 @@ def killed_after(zygote: Zygote, path: Path, said: list[str]) -> list[bytes]:
     """A writer killed at once when it has acknowledged these; their heads."""
 
     def acknowledged(stop: int) -> list[list[str]]:
-        for file in path.parent.iterdir():
-            file.unlink()
+        for left in path.parent.iterdir():
+            left.unlink()
         found: list[list[str]] = zygote.order(path, stop=stop)["acknowledged"]
         return found
 
@@ -234,6 +245,25 @@ def crashed(zygote: Zygote, tmp_path: Path) -> tuple[Path, list[bytes]]:
     path = folder / "ledger.db"
     heads = killed_after(zygote, path, ["create", "reserve 0", "commit 0", "reserve 1", "commit 1"])
     return path, heads
+
+
+@pytest.fixture
+def half(zygote: Zygote, tmp_path: Path) -> tuple[Path, list[bytes]]:
+    """A ledger whose writer was killed between the first write of an entry to the file and the last."""
+    (folder := tmp_path / "half").mkdir()
+    path, most = folder / "ledger.db", zygote.order(folder / "ledger.db")["stops"]
+    for stop in range(most, 0, -1):
+        for each in folder.iterdir():
+            each.unlink()
+        heads = [bytes.fromhex(head) for _what, head in zygote.order(path, stop=stop)["acknowledged"]]
+        if not path.exists():
+            break
+        shutil.copy(path, alone := tmp_path / "alone.db")
+        try:
+            read(alone)
+        except PeerError:
+            return path, heads
+    raise AssertionError("no entry takes two writes")
 
 
 def torn(folder: Path, parts: dict[str, bytes], heads: list[bytes]) -> int:
@@ -260,28 +290,37 @@ def torn(folder: Path, parts: dict[str, bytes], heads: list[bytes]) -> int:
     return len(links)
 
 
-def test_a_torn_log(crashed: tuple[Path, list[bytes]], tmp_path: Path) -> None:
-    """Cut at every length that means something, and many that do not: a shorter ledger at most, and never unnoticed."""
-    path, heads = crashed
-    database, log = path.read_bytes(), path.with_name("ledger.db-wal").read_bytes()
+def test_a_torn_journal(zygote: Zygote, half: tuple[Path, list[bytes]], tmp_path: Path) -> None:
+    """An entry half in the file, and the journal cut at every length that means something, and many that do not: what
+    was acknowledged is there, or the ledger is refused."""
+    path, heads = half
+    database, journal = path.read_bytes(), path.with_name("ledger.db-journal").read_bytes()
     folder = tmp_path / "torn"
     folder.mkdir()
-    frames = range(32, len(log) + 1, 24 + 4096)
-    lengths = {0, 1, 31, *(frame + d for frame in frames for d in (-1, 0, 1, 24))}
-    lengths |= set(random.Random(3).sample(range(len(log)), 100))
-    left = [
-        torn(folder, {"ledger.db": database, "ledger.db-wal": log[:length]}, heads)
-        for length in sorted(length for length in lengths if length <= len(log))
-    ]
-    assert left == sorted(left)
-    assert (left[0], left[-1]) == (1, len(heads))
-    assert len(set(left)) == len(heads)
+    lengths = {0, 1, 27, 28, 511, 512, 513, *(512 + 4104 * page + d for page in range(9) for d in (-1, 0, 1))}
+    lengths |= {*random.Random(3).sample(range(len(journal)), 60), len(journal)}
+    found = set()
+    for length in sorted(each for each in lengths if each <= len(journal)):
+        (folder / "ledger.db").write_bytes(database)
+        (folder / "ledger.db-journal").write_bytes(journal[:length])
+        with pytest.raises((PeerError, StorageError)):  # it undoes nothing
+            read(folder / "ledger.db")
+        assert (folder / "ledger.db").read_bytes() == database
+        try:
+            ledger = Ledger.open(folder / "ledger.db", KEY)
+        except PeerError:
+            found.add("refused")
+        else:
+            assert ledger._book.links == heads
+            ledger.close()
+            found.add("undone")
+    assert found == {"refused", "undone"}
 
 
 def test_a_torn_file(crashed: tuple[Path, list[bytes]], tmp_path: Path) -> None:
     path, heads = crashed
     Ledger.open(path, KEY, pinned=heads[-1]).close()
-    assert not path.with_name("ledger.db-wal").exists()
+    assert not path.with_name("ledger.db-journal").exists()
     database = path.read_bytes()
     folder = tmp_path / "torn"
     folder.mkdir()
@@ -291,12 +330,30 @@ def test_a_torn_file(crashed: tuple[Path, list[bytes]], tmp_path: Path) -> None:
         assert torn(folder, {"ledger.db": database[:length]}, heads) == 0
 
 
-def test_a_log_that_is_gone(crashed: tuple[Path, list[bytes]]) -> None:
+def test_the_file_alone_is_the_ledger(crashed: tuple[Path, list[bytes]], tmp_path: Path) -> None:
+    """The writer was killed after an acknowledgement; whoever copies ``ledger.db``, and nothing else, has all of it."""
     path, heads = crashed
-    path.with_name("ledger.db-wal").unlink()
-    assert verify(read(path), KEY.public).links == heads[:1]
-    with pytest.raises(PeerError, match="pinned head"):
-        Ledger.open(path, KEY, pinned=heads[-1])
+    (alone := tmp_path / "elsewhere").mkdir()
+    shutil.copy(path, alone / "ledger.db")
+    assert verify(read(alone / "ledger.db"), KEY.public).links == heads
+    Ledger.open(alone / "ledger.db", KEY, pinned=heads[-1]).close()
+
+
+def test_control_with_a_write_ahead_log_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ledgers were once: the copy verifies, and has forgotten all that it was charged. Such a file is refused."""
+    path = tmp_path / "ledger.db"
+    monkeypatch.setattr(file, "_ALONE", ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = WAL"))
+    ledger = scene.filled(path)
+    copy = path.with_name("copy.db")
+    shutil.copy(path, copy)
+    with pytest.raises(PeerError, match="write-ahead log"):
+        read(copy)
+    assert sorted(path.parent.glob("copy*")) == [copy]
+    copy.write_bytes(path.read_bytes()[:18] + bytes([1, 1]) + path.read_bytes()[20:])
+    forgotten = verify(read(copy), KEY.public)
+    assert (len(forgotten.links), forgotten.filter.reached) == (1, 0)
+    assert len(list(ledger.entries())) == 10
+    ledger.close()
 
 
 def test_a_crash_keeps_the_reservation(zygote: Zygote, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -294,10 +296,10 @@ def test_a_new_file_is_its_owners_and_an_old_one_is_kept(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["ledger.db"]
 
 
-def test_while_it_is_open_the_log_is_its_owners_too(path: Path) -> None:
+def test_while_it_is_open_the_journal_is_its_owners_too(path: Path) -> None:
     ledger = filled(path)
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
-    assert modes == {"ledger.db": 0o600, "ledger.db-wal": 0o600}
+    assert modes == {"ledger.db": 0o600, "ledger.db-journal": 0o600}
     ledger.close()
 
 
@@ -307,6 +309,56 @@ def test_where_no_file_can_be(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         Ledger.open(tmp_path / "ledger.db", KEY)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_beside_it(path: Path) -> None:
+    """Not by who wrote, alone or with others; and who reads makes nothing."""
+    filled(path).close()
+    ledger = Ledger.open(path, KEY, shared=True)
+    ledger.reserve(planned(90))
+    ledger.close()
+    assert list(path.parent.iterdir()) == [path]
+    path.parent.chmod(0o500)
+    before = (path.read_bytes(), path.stat().st_mtime_ns)
+    verify(read(path), KEY.public)
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    path.parent.chmod(0o700)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_fork_that_closes_it_takes_no_journal_away(path: Path, knows: bool) -> None:
+    """The one that has it open may need it. The control: a fork that takes itself for the one."""
+    ledger = filled(path)
+    if (child := os.fork()) == 0:
+        if not knows:
+            ledger._process = os.getpid()
+        ledger.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert path.with_name("ledger.db-journal").exists() == knows
+    if knows:
+        ledger.reserve(planned(99))
+    ledger.close()
+    assert len(verify(read(path), KEY.public).links) == 10 + knows
+
+
+def test_of_an_older_version(path: Path) -> None:
+    """Its log is not looked for, and none is made."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE entries (number INTEGER PRIMARY KEY, body BLOB, signature BLOB)")
+    (log := path.with_name("ledger.db-wal")).write_bytes(b"some")
+    for reader in (lambda: Ledger.open(path, KEY), lambda: Ledger.open(path, KEY, shared=True), lambda: read(path)):
+        with pytest.raises(PeerError, match="older version"):
+            reader()
+    assert (sorted(path.parent.iterdir()), log.read_bytes()) == ([path, log], b"some")
+
+
+def test_what_is_no_file(path: Path) -> None:
+    os.mkfifo(path)
+    for reader in (lambda: Ledger.open(path, KEY), lambda: read(path)):
+        with pytest.raises(PeerError, match="no file"):
+            reader()
 
 
 def test_it_opens_again_as_it_was(path: Path) -> None:
@@ -341,16 +393,28 @@ def test_only_its_owner_goes_on(path: Path) -> None:
         Ledger.open(path, scene.CLIENT)
 
 
-def test_one_writer_at_a_time(path: Path) -> None:
-    ledger = filled(path)
-    with pytest.raises(StorageError, match="locked"):
-        Ledger.open(path, KEY)
+def opened_elsewhere(path: Path) -> str:
+    """What another process says that opens it."""
     other = (
         "import sys; from dp.ledger import Ledger; from secagg.keys import SigningKey\n"
         "Ledger.open(sys.argv[1], SigningKey(bytes(range(32))))"
     )
-    refused = subprocess.run([sys.executable, "-c", other, path], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert "StorageError: the ledger cannot be read or written: database is locked" in refused.stderr
+    return subprocess.run(
+        [sys.executable, "-c", other, path], capture_output=True, text=True, check=False, cwd=ROOT
+    ).stderr
+
+
+def test_one_writer_at_a_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "_READERS_PATIENCE", 0.0)
+    ledger = filled(path)
+    for reader in (lambda: Ledger.open(path, KEY), lambda: read(path)):
+        with pytest.raises(StorageError, match="locked"):
+            reader()
+    assert "StorageError: the ledger cannot be read or written: database is locked" in opened_elsewhere(path)
+    monkeypatch.setattr(file, "_open", Counter())
+    with pytest.raises(StorageError, match="locked"):
+        read(path)
+    assert opened_elsewhere(path) == "", "who looks into the file lifts the lock; if not, need nothing be counted"
     ledger.reserve(planned(99))
     ledger.close()
     Ledger.open(path, KEY).close()
@@ -420,7 +484,7 @@ def test_other_databases_are_no_ledgers(path: Path) -> None:
 def test_a_text_where_bytes_should_be(path: Path) -> None:
     filled(path).close()
     with sqlite3.connect(path) as database:
-        database.execute("INSERT INTO entries VALUES (10, 'a text', x'00')")
+        database.execute("INSERT INTO entries VALUES (10, 'a text')")
     database.close()
     with pytest.raises(PeerError, match="missing"):
         Ledger.open(path, KEY)
@@ -467,9 +531,8 @@ def test_a_write_that_fails_half_way(path: Path, room: int) -> None:
     """A file that may not grow: the write that crosses the limit is cut short, the next one fails."""
     ledger = filled(path)
     head, epsilon = ledger.head, ledger.epsilon
-    wal = path.with_name("ledger.db-wal")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (wal.stat().st_size + room, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2 + room, hard))
     try:
         with pytest.raises(StorageError, match="cannot be read or written"):
             ledger.reserve(planned(60))
@@ -519,7 +582,7 @@ def test_a_secure_sum_is_charged_without_anything_heavy(path: Path) -> None:
 def test_no_secret_is_shown(path: Path) -> None:
     ledger = filled(path)
     assert KEY.secret.hex() not in repr(vars(ledger))
-    assert KEY.secret not in path.read_bytes() + path.with_name("ledger.db-wal").read_bytes()
+    assert KEY.secret not in path.read_bytes() + path.with_name("ledger.db-journal").read_bytes()
 
 
 def test_signers_may_be_named_as_they_like(path: Path) -> None:

@@ -163,8 +163,16 @@ def test_three_processes_at_once(path: Path) -> None:
     for writer in writers:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    lengths = []
+    while any(writer.poll() is None for writer in writers):
+        lengths.append(len(replay(read(path), KEY.public).links))  # whole entries, and waited for
     for writer in writers:
-        writer.communicate("go\n")
+        writer.communicate()
+    assert lengths == sorted(lengths)
+    assert len(set(lengths)) > 1
     assert [writer.returncode for writer in writers] == [0, 0, 0]
     book = verify(read(path), KEY.public)
     assert len(book.records) == 24

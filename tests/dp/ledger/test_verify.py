@@ -50,7 +50,20 @@ from secagg import keys, labels
 from secagg.errors import PeerError, StorageError, UsageError
 from tests.adversarial.attack import switch_off
 from tests.dp.ledger import scene
-from tests.dp.ledger.scene import CLIENT, EXAMPLE, KEY, exported, filled, forged, happened, new, planned, signed, step
+from tests.dp.ledger.scene import (
+    CLIENT,
+    EXAMPLE,
+    KEY,
+    ended,
+    exported,
+    filled,
+    forged,
+    happened,
+    new,
+    planned,
+    signed,
+    step,
+)
 from tests.reference import ed25519
 
 STAND_ALONE = Path(verify_ledger.__file__)
@@ -292,16 +305,38 @@ def test_even_if_the_owner_signs_again(rows: list[Row]) -> None:
         harmless = removed["phase"] == "commit" and removed["epsilon_before"] == removed["epsilon_after"]
         assert bool(both(forged(rows, lambda bodies, n=number: bodies.pop(n)))) != harmless
     head = replay(rows).head
-    shorter = rows[:-1]
+    shorter = forged(rows[:-1], lambda bodies: None)
     assert both(shorter) == ""
     assert "pinned head" in both(shorter, head)
 
 
+def test_cut_short_by_who_has_not_the_key(rows: list[Row]) -> None:
+    """Whatever it begins with, nobody has signed that it ends there; the one signature is that of the whole."""
+    end = rows[-1][1]
+    for length in range(1, len(rows)):
+        assert "cut short" in both(rows[:length])
+        (body, _) = rows[length - 1]
+        assert "bad signature" in both([*rows[: length - 1], (body, end)])
+    assert "signed as its last" in both([*rows[:-2], (rows[-2][0], end), rows[-1]])
+
+
+def test_control_each_entry_signed_by_itself(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ledgers were once: each beginning of one is a ledger."""
+    linked = [ended([body for body, _ in rows[:length]])[-1] for length in range(1, len(rows) + 1)]
+    assert both(linked)
+    switch_off(monkeypatch, book.Book, "check_signed", "any(earlier)")
+    monkeypatch.setattr(verify_ledger, "need", lambda condition, problem: None)
+    for length in range(1, len(rows) + 1):
+        verify(linked[:length], KEY.public)
+        assert problems(linked[:length]) == []
+
+
 def test_another_signature(rows: list[Row]) -> None:
-    for number, (body, signature) in enumerate(rows):
-        wrong = bytes([signature[0] ^ 1, *signature[1:]])
-        assert both([*rows[:number], (body, wrong), *rows[number + 1 :]])
-        assert both([*rows[:number], (body, b""), *rows[number + 1 :]])
+    *others, (body, signature) = rows
+    for wrong in (bytes([signature[0] ^ 1, *signature[1:]]), b"", signature[:-1], signature + b"\0"):
+        assert both([*others, (body, wrong)])
+    for number, (body, _) in enumerate(others):
+        assert both([*others[:number], (body, signature), *rows[number + 1 :]])
 
 
 def test_another_key(rows: list[Row]) -> None:
@@ -318,15 +353,12 @@ def test_without_the_check_of_the_key(rows: list[Row], monkeypatch: pytest.Monke
 
 
 def test_a_ledger_of_a_key_of_small_order(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Anybody can have written it: every entry is signed without a key."""
+    """Anybody can have written it: its end is signed without a key."""
     public = ed25519.encoded((0, ed25519.P - 1))
-    bodies = [json.loads(body) for body, _ in rows[:2]]
-    made, previous = list[Row](), book.START
-    for body in bodies:
-        body |= {"previous": previous.hex()} | ({"owner": public.hex()} if "owner" in body else {})
-        text = entries.canonical(body)
-        previous = entries.link(previous, text)
-        made.append((text, ed25519.forged(public, keys.transcript(labels.LEDGER_LINK, previous))))
+    *others, (last, _) = forged(rows[:2], lambda bodies: bodies[0].update(owner=public.hex()))
+    head = entries.link(entries.link(book.START, others[0][0]), last)
+    end = keys.transcript(labels.LEDGER_HEAD, (2).to_bytes(8, "big"), head)
+    made = [*others, (last, ed25519.forged(public, end))]
     with pytest.raises(PeerError, match="unusable Ed25519 public key"):
         verify(made)
     (found, *_) = verify_ledger.problems(exported(made), None, None)
@@ -750,14 +782,14 @@ def flips_of_the_export(rows: list[Row], bits: list[int]) -> None:
 
 def test_bits_of_the_export(rows: list[Row]) -> None:
     """There are no unused bytes in it."""
-    few = rows[:4]
+    few = ended([body for body, _ in rows[:4]])
     flips_of_the_export(few, random.Random(2).sample(range(8 * len(exported(few))), 500))
 
 
 @pytest.mark.long
 def test_every_byte_of_the_export(rows: list[Row]) -> None:
-    rng = random.Random(6)
-    flips_of_the_export(rows[:4], [8 * byte + rng.randrange(8) for byte in range(len(exported(rows[:4])))])
+    rng, few = random.Random(6), ended([body for body, _ in rows[:4]])
+    flips_of_the_export(few, [8 * byte + rng.randrange(8) for byte in range(len(exported(few)))])
 
 
 def test_a_cut_off_export(rows: list[Row]) -> None:
@@ -840,9 +872,9 @@ def test_what_it_says(rows: list[Row], number: int, change: dict[str, Any], said
     check_signature, verify_ledger.check_signature = verify_ledger.check_signature, lambda *_: None
     try:
         for line in lines[:number]:
-            audit.entry(line.decode())
+            audit.entry(line.decode(), last=False)
         with pytest.raises(verify_ledger.Problem) as caught:
-            audit.entry(lines[number].decode())
+            audit.entry(lines[number].decode(), last=False)
     finally:
         verify_ledger.check_signature = check_signature
     assert said in str(caught.value)
@@ -931,6 +963,9 @@ def test_it_stands_alone(rows: list[Row], tmp_path: Path) -> None:
         ran = script(copy, export, *unnamed)
         assert (ran.returncode, ran.stdout[:26]) == (5, "internally consistent only")
     export.write_bytes(exported(rows[:-1]))
+    ran = script(copy, export, "--key", key)
+    assert (ran.returncode, "the ledger has been cut short" in ran.stdout) == (4, True)
+    export.write_bytes(exported(forged(rows[:-1], lambda bodies: None)))
     ran = script(copy, export, "--key", key, "--head", head)
     assert (ran.returncode, ran.stdout) == (4, "the pinned head is not in the ledger: it is older, or another one\n")
     changed = forged(rows, lambda bodies: alter(bodies, 2, ("samples",)))

@@ -81,9 +81,12 @@ def late() -> None:
         draft = drafted(ledger._book)
         assert draft is not None
         if waiting:
-            ledger._db.execute(file._INSERT, waiting.pop())
-        signature = ledger._key.sign(file.labels.LEDGER_LINK, draft.link)
-        waiting.append((len(ledger._book.links), draft.body, signature))
+            number, body, signature = waiting.pop()
+            ledger._db.execute("BEGIN IMMEDIATE")
+            ledger._db.execute(file._INSERT, (number, body))
+            ledger._db.execute(file._SIGN, (signature,))
+            ledger._db.execute("COMMIT")
+        waiting.append((len(ledger._book.links), draft.body, ledger._book.signed_by(ledger._key, draft)))
         ledger._book.adopt(draft)
 
     Ledger._append = append  # type: ignore[method-assign]

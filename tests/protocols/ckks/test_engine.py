@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gc
 import random
+import resource
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +22,7 @@ from secagg.errors import PeerError
 
 ts = pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
 
+ROOT = Path(__file__).parents[3]
 LAYOUT = Layout.choose(26, 1000, 3000)
 PAIR = engine.make_keys()
 
@@ -211,3 +216,96 @@ def test_a_process_that_was_killed_meanwhile_is_nobodys_fault() -> None:
         child._process.kill()
         child._process.wait()
     engine.check_public(PAIR.public)
+
+
+# What limits of this process leave to it
+
+UNDER_LIMITS = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
+try:
+    resource.setrlimit(resource.RLIMIT_CPU, (60, 30))
+except ValueError as error:
+    print(error)  # as the child died of it, and whoever had sent the bytes was blamed
+from protocols.ckks import engine
+from protocols.ckks.layout import Layout
+from secagg.errors import PeerError, StorageError
+layout = Layout.choose(26, 1000, 10)
+keys = engine.make_keys()
+chunks = engine.encrypt(layout, keys.public, engine.np.arange(10))
+print(engine.decrypt(layout, keys.secret, chunks).tolist())
+engine._stop_all()
+engine._SCRIPT = Path(sys.argv[1])
+for what in (b"abort", b"memory"):
+    adder = engine.Adder(layout)
+    adder.add(chunks)
+    try:
+        adder.add([what])
+    except (PeerError, StorageError) as error:
+        print(type(error).__name__)
+    print(engine.decrypt(layout, keys.secret, adder.total()).tolist())
+"""
+
+
+def under_limits(tmp_path: Path, spare: int) -> list[str]:
+    script = tmp_path / "fragile.py"
+    text = Path(__file__).with_name("fragile.py").read_text()
+    script.write_text(text.replace("Path(__file__).resolve().parents[3]", repr(str(ROOT))).replace("= 2", f"= {spare}"))
+    ran = subprocess.run(
+        [sys.executable, "-c", UNDER_LIMITS, script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
+
+
+def test_limits_that_were_inherited_blame_nobody(tmp_path: Path) -> None:
+    """They are kept to; and where they leave less than a request may need, its death proves nothing."""
+    sums = str(list(range(10)))
+    refused, *others = under_limits(tmp_path, 60)
+    assert refused == "current limit exceeds maximum limit"
+    assert others == [sums, "StorageError", sums, "StorageError", sums]
+    assert under_limits(tmp_path, 2)[1:] == [sums, "PeerError", sums, "PeerError", sums], "the control: enough is left"
+
+
+# What is left of a key
+
+
+def memory(process: int) -> bytes:
+    """All that can be read of a process's memory."""
+    found = []
+    try:
+        with open(f"/proc/{process}/maps") as maps, open(f"/proc/{process}/mem", "rb", 0) as file:
+            for line in maps:
+                span, rights = line.split()[:2]
+                begin, end = (int(part, 16) for part in span.split("-"))
+                if rights.startswith("rw"):
+                    with suppress(OSError, ValueError):
+                        file.seek(begin)
+                        found.append(file.read(end - begin))
+    except PermissionError:
+        pytest.skip("this machine lets nobody look into another process")
+    return b"".join(found)
+
+
+@pytest.mark.usefixtures("fragile")
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_process_that_had_the_key_has_ended(keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control is one that decrypts by itself: the key lies in its memory still."""
+    if keeps:
+        monkeypatch.setenv("KEEPS_KEYS", "1")
+    pair = engine.make_keys()
+    engine.decrypt(LAYOUT, pair.secret, engine.encrypt(LAYOUT, pair.public, values(0)))
+    (child,) = engine._idle
+    there = memory(child._process.pid)
+    pieces = [pair.secret[at : at + 16] for at in range(1000, len(pair.secret) - 16, len(pair.secret) // 20)]
+    assert pair.public[1000:1016] in there
+    assert any(piece in there for piece in pieces) == keeps
+    assert resource.prlimit(child._process.pid, resource.RLIMIT_CORE) == (0, 0)
+
+
+@pytest.mark.usefixtures("fragile")
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: only Linux says so")
+def test_no_core_of_it_is_kept_whoever_collects_them() -> None:
+    with pytest.raises(PeerError, match="dumpable 0"):
+        Adder(LAYOUT).add([b"dumpable", CHUNKS[1]])

@@ -13,8 +13,9 @@ import pytest
 
 from dp.noise import Family, NoiseSpec
 from protocols.ckks import engine, sum_of
-from protocols.ckks.client import CkksClient
+from protocols.ckks.client import TRIES, CkksClient
 from protocols.ckks.rules import Parameters, Reveal, parameters_of
+from protocols.ckks.server import CkksServer
 from protocols.journal import SqliteJournal
 from protocols.machine import Client
 from protocols.plan import RoundPlan
@@ -22,7 +23,8 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Faults, local_clients, serve, simulate
 from secagg.encoding import Encoding
-from secagg.errors import BudgetError, PolicyError, ThresholdError, UsageError
+from secagg.errors import BudgetError, PeerError, PolicyError, ThresholdError, UnblamedError, UsageError
+from tests.adversarial.attack import switch_off
 
 pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
 
@@ -124,6 +126,62 @@ def test_a_restarted_holder_decrypts_the_same(tmp_path: Path) -> None:
             assert again.start(plan, updates[name]) == frames[name]
             assert again.receive(frame) == frames[name]
     assert server.outcome.total.tolist() == sum(updates.values()).tolist()
+
+
+def until(phase: str, clients: dict[str, Client], plan: RoundPlan, roster: Roster) -> CkksServer:
+    """A server that has closed the phase before; everybody answers."""
+    server = serve(plan, roster)
+    assert isinstance(server, CkksServer)
+    for name, update in vectors(list(clients), plan).items():
+        server.receive(name, clients[name].start(plan, update))
+    server.close("advertise")
+    while server.phase != phase:
+        for name, frame in server.outbox():
+            server.receive(name, clients[name].receive(frame))
+        server.close(server.phase)
+    return server
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_a_client_looks_into_few_sums_that_it_refuses(bounded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs a process, and tells whoever made it something of the key. The control: without that, all of them."""
+    if not bounded:
+        switch_off(monkeypatch, CkksClient, "_tried", "self._refusals == TRIES")
+    roster, clients = local_clients(4, POLICY)
+    server = until("reveal", clients, proposal(roster), roster)
+    server._sum = tuple(bytes([number]) * 40 for number, _ in enumerate(server._sum))
+    holder = server._name(server._cohort.holders[0])
+    frame, opened, decrypt = dict(server.outbox())[holder], [], engine.decrypt
+    monkeypatch.setattr(engine, "decrypt", lambda *given: (opened.append(1), decrypt(*given))[1])
+    for _ in range(TRIES + 2):
+        with pytest.raises(UnblamedError):
+            clients[holder].receive(frame)
+    assert len(opened) == (TRIES if bounded else TRIES + 2)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_a_server_looks_into_one_upload_that_it_refuses(bounded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may cost it a process, and the sum made again. The sender is to blame, and the others are not hurt."""
+    if not bounded:
+        switch_off(monkeypatch, CkksServer, "_add", "u in self._refused")
+    roster, clients = local_clients(4, POLICY)
+    server = until("upload", clients, proposal(roster), roster)
+    looked, add = [], engine.Adder.add
+    monkeypatch.setattr(engine.Adder, "add", lambda adder, chunks: (looked.append(1), add(adder, chunks))[1])
+    for name, frame in server.outbox():
+        with monkeypatch.context() as patched:
+            if name == roster.names[0]:
+                patched.setattr(engine, "encrypt", lambda layout, public, values: (b"none",))
+            upload = clients[name].receive(frame)
+        for _ in range(3 if name == roster.names[0] else 0):
+            with pytest.raises(PeerError) as caught:
+                server.receive(name, upload)
+            assert caught.value.culprits == (name,)
+        if name != roster.names[0]:
+            server.receive(name, upload)
+    assert len(looked) == 3 + (1 if bounded else 3)
+    server.close("upload")
+    assert server._uploaded == [1, 2, 3]
 
 
 def test_no_holder_left_is_a_threshold_error() -> None:
