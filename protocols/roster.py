@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,16 +16,19 @@ from pathlib import Path
 
 from secagg import labels
 from secagg.errors import DecodeError, PeerError, UsageError
+from secagg.foreign import named_file, parse_toml
 from secagg.keys import KEY_BYTES, SigningKey, check_on_curve, check_signing_key, digest
 from secagg.prg import Rng
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_IDENTITY_BYTES, _ROSTER_BYTES = 1 << 12, 1 << 27
+"""At most in a file; a million clients fit a roster."""
 
 
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is not a client name (1 to 64 letters, digits, . _ @ -, starting with one of the first two)"
+            f"{name[:80]!r} is not a client name (1 to 64 letters, digits, . _ @ -, starting with one of the first two)"
         )
     return name
 
@@ -54,7 +56,7 @@ class Identity:
 
     @classmethod
     def load(cls, path: str | Path) -> Identity:
-        table = _read_toml(path)
+        table = _read_toml(path, _IDENTITY_BYTES)
         if set(table) != {"name", "secret"} or not isinstance(table["name"], str):
             raise DecodeError(f"{path} is not an identity file")
         return cls(table["name"], SigningKey(_key(table["secret"], path)))
@@ -119,7 +121,7 @@ class Roster:
     @classmethod
     def load(cls, path: str | Path) -> Roster:
         """From a file; each key is a point of the curve, which takes a fifth of a millisecond to see."""
-        table = _read_toml(path)
+        table = _read_toml(path, _ROSTER_BYTES)
         clients = table.get("clients")
         if set(table) != {"clients"} or not isinstance(clients, dict):
             raise DecodeError(f"{path} is not a roster file")
@@ -142,12 +144,11 @@ def _write_new(path: str | Path, text: str, mode: int) -> None:
         file.write(text)
 
 
-def _read_toml(path: str | Path) -> dict[str, object]:
+def _read_toml(path: str | Path, most: int) -> dict[str, object]:
+    data = named_file(Path(path), most=most)
     try:
-        return tomllib.loads(Path(path).read_text())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError):  # not UTF-8, not TOML, or TOML beyond the parser's limits
+        return parse_toml(data)
+    except DecodeError:
         raise DecodeError(f"{path} is not a TOML file") from None
 
 

@@ -8,19 +8,32 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
+from functools import cache
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
-from secagg.errors import StorageError, UsageError
+from secagg.errors import DecodeError, SecAggError, StorageError, UsageError
+from secagg.files import read_file
+from secagg.foreign import parse_json
 
 FILE = "run.json"
+_MOST_BYTES = 1 << 24
 """How the record is called in the directory of a run."""
 
 
 UNKNOWN = "other runs on these data: not known here"
+
+
+def check_drawable(values: Iterable[float]) -> None:
+    """Refuse what is not finite, and what is so large that a picture of it cannot be computed with."""
+    if not all(abs(value) <= _LARGEST for value in values):
+        raise UsageError(f"a figure is not beyond {_LARGEST:g}")
+
+
+_LARGEST = 1e100
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,13 @@ class Round:
     epsilon_left: float | None = None
     epsilon_outsiders: float | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.survivors <= self.planned or self.planned < 1 or min((self.number, *self.silent.values())) < 0:
+            raise UsageError("a round is planned for one client or more, of which some or none survive")
+        values = (*self.seconds.values(), *self.measured.values(), *self.exact.values())
+        spent = (self.epsilon, self.epsilon_left, self.epsilon_outsiders)
+        check_drawable((self.bytes_up, self.bytes_down, *values, *(value for value in spent if value is not None)))
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -57,6 +77,9 @@ class Result:
     metrics: Mapping[str, float]
     """"HR@10", "NDCG@10" ... with full ranking; "HR@10 of 100" ... against 99 negatives"""
     note: str = ""
+
+    def __post_init__(self) -> None:
+        check_drawable(self.metrics.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,37 +137,48 @@ class Run:
     def load(cls, folder: Path) -> Run:
         path = folder / FILE
         try:
-            fields = json.loads(path.read_bytes())
+            data = read_file(path, most=_MOST_BYTES)
         except FileNotFoundError:
             raise UsageError(f"there is no run in {folder}: no {FILE}") from None
-        except (OSError, ValueError):
-            raise StorageError(f"{path} cannot be read") from None
         try:
-            fields["rounds"] = tuple(_checked(Round, entry) for entry in fields["rounds"])
-            fields["results"] = tuple(_checked(Result, entry) for entry in fields["results"])
-            fields["outside"] = tuple(fields["outside"])
-            fields["public"] = tuple(fields["public"])
-            fields["spendings"] = tuple(_checked(Spending, entry) for entry in fields["spendings"])
-            return _checked(cls, fields)
-        except (KeyError, TypeError):
-            raise StorageError(f"{path} is not the record of a run") from None
+            run: Run = _read(cls, parse_json(data))
+        except (SecAggError, KeyError, TypeError) as error:
+            raise DecodeError(f"{path} is not the record of a run: {error}") from None
+        return run
 
 
-T = TypeVar("T")
+def rounds_of(fields: Any) -> tuple[Round, ...]:
+    """Rounds from their JSON; ``DecodeError`` if they are none."""
+    try:
+        return tuple(_read(tuple[Round, ...], fields))
+    except (KeyError, TypeError, UsageError) as error:
+        raise DecodeError(f"these are no rounds: {error}") from None
 
 
-def _checked(kind: type[T], fields: Mapping[str, Any]) -> T:
-    """``TypeError`` unless each field has the type that it is declared with, as far as JSON can tell."""
-    for name, hint in get_type_hints(kind).items():
-        if name in fields:
-            allowed = (
-                tuple(get_origin(one) or one for one in get_args(hint) if one is not Any)
-                if isinstance(hint, UnionType)
-                else (get_origin(hint) or hint,)
-            )
-            if not isinstance(fields[name], (*allowed, int) if float in allowed else allowed):
-                raise TypeError(f"{name} is a {type(fields[name]).__name__}")
-    return kind(**fields)
+def _read(hint: Any, value: Any, where: str = "it") -> Any:
+    """A value of type ``hint`` from its JSON; ``TypeError`` or ``KeyError`` where it is of another."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if isinstance(hint, UnionType):
+        return None if value is None else _read(inner[0], value, where)
+    if is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise TypeError(f"{where} is no object")
+        hints = _hints(hint)
+        if unknown := value.keys() - hints.keys():
+            raise TypeError(f"there is no field {min(unknown)[:80]!r}")
+        return hint(**{name: _read(hints[name], part, name) for name, part in value.items()})  # type: ignore[operator]
+    if origin is tuple and isinstance(value, list):
+        return tuple([_read(inner[0], part, f"one of {where}") for part in value])
+    if origin is Mapping and isinstance(value, dict):
+        return value if inner[1] is Any else {name: _read(inner[1], part, where) for name, part in value.items()}
+    if type(value) is hint or (hint is float and type(value) is int):
+        return value
+    raise TypeError(f"{where} is a {type(value).__name__}")
+
+
+_hints = cache(get_type_hints)
 
 
 def write_whole(path: Path, data: bytes, *, mode: int = 0o666) -> None:

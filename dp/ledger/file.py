@@ -43,6 +43,7 @@ _SCHEMA = (
 )
 _INSERT = "INSERT INTO entries VALUES (?, ?, ?)"
 _SINCE = "SELECT body, signature FROM entries WHERE number >= ? ORDER BY number"
+_LOGS = ("-journal", "-wal")
 _PATIENCE = 60.0
 """Seconds to wait for others who are writing an entry."""
 
@@ -304,8 +305,21 @@ def _commitment(book: Book, what: Charged) -> Draft | None:
 
 
 def read(path: str | Path) -> list[Row]:
-    """Body and signature of each entry in a file that nobody is writing to."""
-    with closing(_connected(Path(path))) as database:
+    """Body and signature of each entry in a file that nobody is writing to. It may be a stranger's.
+
+    Nothing is written, and no other file is looked at. Opened for writing, SQLite would take in a log that lies beside
+    a database; and a rollback journal names a file anywhere, which it deletes. So with such a log beside it a ledger is
+    not read here: whoever keeps the ledger opens it once, and closes it.
+    """
+    path = Path(path)
+    if beside := [path.with_name(path.name + end) for end in _LOGS if os.path.lexists(f"{path}{end}")]:
+        raise StorageError(f"{path} has a log beside it, {beside[0].name}: it is locked, or was left by a crash")
+    if path.is_symlink() or not path.is_file():
+        raise StorageError(f"{path} is not a plain file")
+    with _errors(), ExitStack() as undo:
+        where = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        database = undo.enter_context(closing(sqlite3.connect(where, uri=True, isolation_level=None)))
+        database.execute("PRAGMA trusted_schema = OFF")
         return _rows(database)
 
 
