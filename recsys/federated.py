@@ -43,7 +43,7 @@ from recsys.secure import Adder, Answer, Question
 from secagg import labels
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, ThresholdError, UsageError
-from secagg.foreign import parse_arrays, parse_json
+from secagg.foreign import as_declared, parse_arrays, parse_json
 from secagg.keys import derive
 from secagg.prg import Prg, Rng
 
@@ -165,7 +165,7 @@ class State:
     def decode(cls, data: bytes) -> State:
         try:
             arrays = parse_arrays(data)
-            rounds = rounds_of(parse_json(str(arrays.pop("rounds")).encode()))
+            rounds = as_declared(tuple[Round, ...], parse_json(str(arrays.pop("rounds")).encode()))
             vector = arrays.pop("vector")
         except (KeyError, ValueError):
             raise DecodeError("this is no checkpoint") from None

@@ -9,20 +9,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from functools import cache
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from secagg.errors import DecodeError, SecAggError, StorageError, UsageError
+from secagg.errors import DecodeError, StorageError, UsageError
 from secagg.files import read_file
-from secagg.foreign import parse_json
+from secagg.foreign import as_declared, parse_json
 
 FILE = "run.json"
-_MOST_BYTES = 1 << 24
 """How the record is called in the directory of a run."""
-
+_MOST_BYTES = 1 << 24
 
 UNKNOWN = "other runs on these data: not known here"
 
@@ -141,44 +138,10 @@ class Run:
         except FileNotFoundError:
             raise UsageError(f"there is no run in {folder}: no {FILE}") from None
         try:
-            run: Run = _read(cls, parse_json(data))
-        except (SecAggError, KeyError, TypeError) as error:
+            run: Run = as_declared(cls, parse_json(data))
+        except DecodeError as error:
             raise DecodeError(f"{path} is not the record of a run: {error}") from None
         return run
-
-
-def rounds_of(fields: Any) -> tuple[Round, ...]:
-    """Rounds from their JSON; ``DecodeError`` if they are none."""
-    try:
-        return tuple(_read(tuple[Round, ...], fields))
-    except (KeyError, TypeError, UsageError) as error:
-        raise DecodeError(f"these are no rounds: {error}") from None
-
-
-def _read(hint: Any, value: Any, where: str = "it") -> Any:
-    """A value of type ``hint`` from its JSON; ``TypeError`` or ``KeyError`` where it is of another."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
-    if isinstance(hint, UnionType):
-        return None if value is None else _read(inner[0], value, where)
-    if is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise TypeError(f"{where} is no object")
-        hints = _hints(hint)
-        if unknown := value.keys() - hints.keys():
-            raise TypeError(f"there is no field {min(unknown)[:80]!r}")
-        return hint(**{name: _read(hints[name], part, name) for name, part in value.items()})  # type: ignore[operator]
-    if origin is tuple and isinstance(value, list):
-        return tuple([_read(inner[0], part, f"one of {where}") for part in value])
-    if origin is Mapping and isinstance(value, dict):
-        return value if inner[1] is Any else {name: _read(inner[1], part, where) for name, part in value.items()}
-    if type(value) is hint or (hint is float and type(value) is int):
-        return value
-    raise TypeError(f"{where} is a {type(value).__name__}")
-
-
-_hints = cache(get_type_hints)
 
 
 def write_whole(path: Path, data: bytes, *, mode: int = 0o666) -> None:

@@ -12,10 +12,14 @@ import json
 import re
 import tomllib
 import zipfile
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from functools import cache
 from io import BytesIO
 from math import isfinite, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from secagg.errors import DecodeError, UsageError
 
@@ -67,6 +71,40 @@ def parse_json(data: bytes) -> Any:
     except (ValueError, RecursionError):
         raise DecodeError("not JSON in UTF-8") from None
     return found
+
+
+def as_declared(hint: Any, value: Any, where: str = "it") -> Any:
+    """A value of type ``hint`` (a dataclass, say) from its JSON; each part has the type that it is declared with.
+
+    >>> as_declared(tuple[float, ...], [1, 2.5]), as_declared(str | None, None)
+    ((1, 2.5), None)
+    >>> as_declared(Mapping[str, int], {"a": "1"})
+    Traceback (most recent call last):
+    secagg.errors.DecodeError: it has a str in the place of int
+    """
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any or type(value) is hint or (hint is float and type(value) is int):
+        return value
+    if isinstance(hint, UnionType) and type(None) in inner:
+        return None if value is None else as_declared(inner[0], value, where)
+    if is_dataclass(hint) and isinstance(value, dict):
+        hints = _hints(cast(Any, hint))
+        if unknown := value.keys() - hints.keys():
+            raise DecodeError(f"there is no field {min(unknown)[:80]!r}")
+        try:
+            return cast(Any, hint)(**{name: as_declared(hints[name], part, name) for name, part in value.items()})
+        except (TypeError, UsageError) as error:  # a field is missing, or refused by others
+            raise DecodeError(str(error)) from None
+    if origin is tuple and isinstance(value, list) and inner[1:] in ((Ellipsis,), inner[:1] * (len(value) - 1)):
+        return tuple([as_declared(inner[0], part, where) for part in value])
+    if origin is Mapping and isinstance(value, dict):
+        return {name: as_declared(inner[1], part, where) for name, part in value.items()}
+    raise DecodeError(f"{where} has a {type(value).__name__} in the place of {getattr(hint, '__name__', hint)}")
+
+
+@cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    return get_type_hints(kind)
 
 
 def parse_toml(data: bytes) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from secagg.keys import digest
 
 SCHEMA = 3
 _DIGITS = 400
-"""Of a number, at most. The largest float has 309, a divergence is counted in units of 10^-12, and steps are counted."""
+"""Of a number, at most. The largest float has 309, divergences are in units of 10^-12, and steps add up."""
 ACCOUNTANT = "rdp/1"
 """Changes when a formula or the list of orders does."""
 

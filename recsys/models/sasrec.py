@@ -61,9 +61,7 @@ class SasRec(Neural):
         if not 1 <= blocks <= _MOST_BLOCKS:
             raise UsageError(f"there are 1 to {_MOST_BLOCKS} blocks, not {blocks}")
         if min(width, heads, recent, negatives) < 1 or width % heads or not 0 <= dropout < 1:
-            raise UsageError(
-                "width (a multiple of heads), heads, recent, negatives are above 0, dropout in [0, 1)"
-            )
+            raise UsageError("width (a multiple of heads), heads, recent, negatives are above 0, dropout in [0, 1)")
         self.width, self.blocks, self.heads, self.recent = width, blocks, heads, recent
         self.negatives, self.dropout = negatives, dropout
 

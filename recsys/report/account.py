@@ -15,7 +15,7 @@ from dp.ledger.file import read
 from protocols import registry
 from protocols.registry import Protocol
 from recsys.record import Result, Round, Run, Spending
-from secagg.errors import StorageError
+from secagg.errors import DecodeError, StorageError
 
 TRUSTS = {"none": [], "local": ["local"], "distributed": ["distributed"], "both": ["distributed", "local"]}
 """Mode of a run -> whose noise is promised."""
@@ -59,11 +59,9 @@ class Account:
         run = Run.load(folder)
         name = run.protocol.get("name")
         if run.mode not in TRUSTS or name not in registry.names():
-            raise StorageError(f"the record of the run in {folder} has an unknown mode or protocol")
+            raise DecodeError(f"the record of the run in {folder} has an unknown mode or protocol")
         if sorted(promise.trust for promise in run.spendings) != TRUSTS[run.mode]:
-            raise StorageError(
-                f"the record of the run in {folder} does not promise what its mode {run.mode!r} is about"
-            )
+            raise DecodeError(f"the record of the run in {folder} does not promise what its mode {run.mode!r} is about")
         return cls(run, registry.find(name), tuple(_spent(folder, promise) for promise in run.spendings))
 
     @property

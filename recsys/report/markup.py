@@ -1,10 +1,15 @@
-"""HTML that cannot be broken by what is put into it: text is escaped, only what ``tag`` made is not."""
+"""HTML that cannot be broken by what is put into it: text is escaped, only what ``tag`` made is not.
+
+Characters that are not seen are written out: some must not be in HTML, and others turn the text around them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+
+from secagg.printable import printable
 
 
 class Html(str):
@@ -24,7 +29,7 @@ def tag(name: str, /, *children: str, **attributes: str | int) -> Html:
     """
     inner = "".join(map(_safe, children))
     words = "".join(
-        f' {key.removesuffix("_").replace("_", "-")}="{escape(str(value))}"' for key, value in attributes.items()
+        f' {key.removesuffix("_").replace("_", "-")}="{_safe(str(value))}"' for key, value in attributes.items()
     )
     return Html(f"<{name}{words}>" if name in VOID else f"<{name}{words}>{inner}</{name}>")
 
@@ -34,7 +39,7 @@ def join(parts: Iterable[str], between: str = "") -> Html:
 
 
 def _safe(part: str) -> str:
-    return part if isinstance(part, Html) else escape(part)
+    return part if isinstance(part, Html) else escape(printable(part))
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def plot(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, who
         for curve in curves:
             _draw(axes, curve)
         axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
+        axes.set_ylabel(_shown(y_label), parse_math=False)
         if min(min(curve.y) for curve in curves) >= 0:
             axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
@@ -112,6 +112,11 @@ def _inline(svg: str, label: str) -> Html:
         del root.attrib[name]
     root.attrib |= {"class": "plot", "role": "img", "aria-label": label}
     return Html(ElementTree.tostring(root, encoding="unicode", short_empty_elements=False))
+
+
+def _shown(name: str) -> str:
+    """What matplotlib's fonts have: an axis says which metric it is, and the page around it says it whole."""
+    return "".join(one if one.isascii() and one.isprintable() else "?" for one in name[:40])
 
 
 def _local(name: str) -> str:
