@@ -137,6 +137,8 @@ class Run:
             data = read_file(path, most=_MOST_BYTES)
         except FileNotFoundError:
             raise UsageError(f"there is no run in {folder}: no {FILE}") from None
+        except StorageError as error:  # a link, a pipe, a file that is too long
+            raise UsageError(str(error)) from None
         try:
             run: Run = as_declared(cls, parse_json(data))
         except DecodeError as error:

@@ -115,7 +115,9 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     except (SecAggError, KeyError, TypeError, ValueError):
         raise StorageError(f"{path} is not the file of a model, or damaged") from None
     if version != _VERSION or name not in MODELS:
-        raise StorageError(f"{path} holds a {name} in version {version} of the format: this release does not know it")
+        raise StorageError(
+            f"{path} holds a {name[:40]!r} in version {str(version)[:40]!r}: this release does not know it"
+        )
     return header, arrays
 
 

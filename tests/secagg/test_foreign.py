@@ -109,7 +109,7 @@ def test_control_numpy_believes_what_is_announced() -> None:
         np.load(io.BytesIO(announcing("1099511627776,")))
 
     def load() -> None:
-        with pytest.raises(ValueError, match="cannot be read|Failed to read|EOF"):
+        with pytest.raises(ValueError, match="array data"):
             np.load(io.BytesIO(announcing("20000000,")))
 
     assert peak(load) > 100_000_000
