@@ -3,9 +3,10 @@
     make locks                  the newest versions that constraints.txt and pyproject.toml allow
     make locks KEEP=--keep      the versions that pins.txt has; for a new extra, or a new Python
 
-pip resolves everything at once, by each Python itself (python3.11 and so on must be there, and make an empty
-environment each: some distributions have no wheels, and what they need is known when they are built), so that no two locks disagree, and says which files it would install
-(``pip install --dry-run --report``). What an extra needs of these follows from their metadata. Written are
+pip resolves everything at once, by each Python itself, so that no two locks disagree, and says which files it would
+install (``pip install --dry-run --report``). So python3.11 and so on must be there, and make an empty environment each:
+some distributions have no wheels, and what they need is known when they are built. What an extra needs of all that
+follows from their metadata. Written are
 
     NAME.lock    for ``pip install --require-hashes --no-deps -r``: files for CPython on Linux, x86-64
     build.lock   what builds this library
@@ -57,7 +58,7 @@ def main() -> None:
     everything = sorted({str(one) for needs in wanted.values() for one in needs})
     resolved: dict[str, dict[str, Found]] = {}
     for python in pythons(project):
-        print(f"Python {python}")
+        sys.stderr.write(f"Python {python}\n")
         first = next(iter(resolved.values()), None)
         like = [HERE / "pins.txt"] if "--keep" in sys.argv and (HERE / "pins.txt").exists() else []
         resolved[python] = resolve(everything, python, like, first)

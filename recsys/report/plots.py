@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from recsys.report.markup import Html, join, tag
+from secagg.printable import printable
 
 INK, SOFT = "#010101", "#020202"
 CURVES = [f"#0300{number:02x}" for number in range(6)]
@@ -110,7 +111,7 @@ def _inline(svg: str, label: str) -> Html:
             element.set("style", re.sub(r"#[0-9a-f]{6}", lambda colour: COLOURS[colour[0]], style))
     for name in ("width", "height", "version"):
         del root.attrib[name]
-    root.attrib |= {"class": "plot", "role": "img", "aria-label": label}
+    root.attrib |= {"class": "plot", "role": "img", "aria-label": printable(label)}
     return Html(ElementTree.tostring(root, encoding="unicode", short_empty_elements=False))
 
 
