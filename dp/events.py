@@ -289,13 +289,13 @@ def _value(value: Any, hint: Any) -> Any:
     return hint(value)
 
 
-def parse_rational(text: object) -> Fraction:
+def parse_rational(text: str) -> Fraction:
     """What ``str`` makes of a non-negative rational, with no more digits than a few floats' exact values have.
 
     >>> parse_rational("201/2")
     Fraction(201, 2)
     """
-    if type(text) is not str or not _RATIONAL.fullmatch(text) or str(value := Fraction(text)) != text:
+    if not _RATIONAL.fullmatch(text) or str(value := Fraction(text)) != text:
         raise DecodeError("not a reduced fraction")
     return value
 
