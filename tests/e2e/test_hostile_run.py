@@ -238,10 +238,28 @@ HOSTILE: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-ALL_COMMANDS = {"a journal that names another file", "absurd numbers", "a bad roster", "a bad configuration"}
+ALL_COMMANDS = {"a journal that names another file", "a bad roster", "a bad configuration"}
+QUICK = {
+    "a link for the report",
+    "a link for the draft of the report",
+    "a link for the record",
+    "a link for the ledger",
+    "a journal that names another file",
+    "no ledger",
+    "an endless record",
+    "a pipe for the record",
+    "a pipe for the ledger",
+    "nesting",
+    "absurd numbers",
+    "control characters",
+    "half of a surrogate pair",
+}
+"""The others are long tests: they go similar ways."""
 
 
-@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize(
+    "what", [what if what in QUICK else pytest.param(what, marks=pytest.mark.long) for what in HOSTILE]
+)
 def test_a_hostile_folder(what: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = home / "mail" / "run"
     HOSTILE[what](run, home)

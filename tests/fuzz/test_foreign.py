@@ -42,7 +42,7 @@ from recsys.record import FILE, Run  # noqa: E402
 from recsys.secure import Answer  # noqa: E402
 from tests.recsys import runs  # noqa: E402
 
-fuzz = settings(max_examples=5_000 if LONG else 40)
+fuzz = settings(max_examples=5_000 if LONG else 25)
 NEST = json.loads("[" * 400 + "]" * 400)
 ODD = [
     *(None, True, "", "text", "a\x00b", "\ud800", "\x1b[2J", "$_{", "<b>", "a\nb", "x" * 300, [], {}, [[]], {"": 0}),
