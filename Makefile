@@ -5,12 +5,15 @@ ROUNDS ?= 10000
 SEED ?= 0
 BIN := .venv/bin
 PACKAGES := secagg dp protocols recsys benchmarks
-PIN := pyproject.toml constraints.txt
+PIN := pyproject.toml constraints.txt requirements/pins.txt
+# All versions, also those of what builds: pip hands them to the environments it builds in (by the second name, from 25.3 on).
+export PIP_CONSTRAINT := requirements/pins.txt
+export PIP_BUILD_CONSTRAINT := requirements/pins.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE # what is compiled is kept, for the next worker and the next run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long simulate check coverage mutants bench clean
+.PHONY: help demo test test-long simulate check coverage mutants bench locks clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +45,9 @@ mutants: .venv/dev ## take each security check away in turn: some test must fail
 
 bench: .venv/dev ## one benchmark: make bench CASE=pairwise
 	$(BIN)/secagg bench $(CASE) --json
+
+locks: .venv/dev ## write requirements/ anew, before a release: make locks KEEP=--keep leaves versions as they are
+	$(BIN)/python requirements/renew.py $(KEEP)
 
 clean: ## remove .venv, caches and build products
 	rm -rf .venv .coverage* .hypothesis .mutants .mypy_cache .pytest_cache .ruff_cache build dist

@@ -39,8 +39,9 @@ from recsys.models.recommender import Recommender, SharedModel
 from recsys.prepare import Distributed, Prepared, data_of, prepare
 from recsys.private import LearnsFromSums
 from recsys.secure import Adder, Answer, Question, Update
-from secagg.errors import StorageError, UsageError
+from secagg.errors import DecodeError, StorageError, UsageError
 from secagg.files import appending
+from secagg.foreign import as_declared, parse_json
 
 RULERS: Mapping[str, Callable[..., Recommender]] = {"ItemPop": ItemPop, "EASE": Ease}
 METRICS = ("NDCG@10", "HR@10")
@@ -215,6 +216,7 @@ def _users(folder: Path, key: str) -> Path:
 
 def _read(line: bytes, where: str) -> Outcome:
     try:
-        return Outcome(**json.loads(line))
-    except (ValueError, TypeError):
+        outcome: Outcome = as_declared(Outcome, parse_json(line))
+    except DecodeError:
         raise StorageError(f"{where} is not a finished cell") from None
+    return outcome

@@ -7,6 +7,7 @@ discrete noise are in integer units, those of the encoded vectors (``secagg.enco
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -284,7 +285,19 @@ def _value(value: Any, hint: Any) -> Any:
             raise DecodeError("not an integer")
         return value
     if hint is Fraction:
-        if type(value) is not str or str(Fraction(value)) != value:
-            raise DecodeError("not a reduced fraction")
-        return Fraction(value)
+        return parse_rational(value)
     return hint(value)
+
+
+def parse_rational(text: str) -> Fraction:
+    """What ``str`` makes of a non-negative rational, with no more digits than a few floats' exact values have.
+
+    >>> parse_rational("201/2")
+    Fraction(201, 2)
+    """
+    if not _RATIONAL.fullmatch(text) or str(value := Fraction(text)) != text:
+        raise DecodeError("not a reduced fraction")
+    return value
+
+
+_RATIONAL = re.compile(r"[0-9]{1,1000}(/[1-9][0-9]{0,999})?")  # Fraction("1e999999999") would take all memory

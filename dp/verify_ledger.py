@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 UNITS = 10**12
 ORDERS = [*range(2, 65), *range(72, 257, 8), 320, 384, 448, 512, 768, 1024]
 VERIFIED, WRONG, CONSISTENT_ONLY = 0, 4, 5  # exit codes
+LONGEST_LINE = 500
 ABSOLUTE, RELATIVE = 3, 1e-8  # units, and a fraction: what floating point may differ by
 AT_COMMIT = "survivors cohort bitmap signatures survivors_digest missing honest components_removed variance_held"
 AFTER = "release:text total:number?* total_samples:number epsilon_before:number? epsilon_after:number?"
@@ -504,15 +505,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--key", type=hexadecimal, help="Ed25519 public key: 64 hexadecimal digits, or a file of them")
     parser.add_argument("--head", type=bytes.fromhex, help="a link that must be in the ledger")
     options = parser.parse_args(arguments)
-    found = list(problems(options.export.read_bytes(), options.key, options.head))
+    try:
+        data = options.export.read_bytes()
+    except OSError as error:
+        parser.error(f"cannot read {options.export}: {error.strerror}")
+    found = list(problems(data, options.key, options.head))
     for line in found or [verdict(options.key is not None, options.head is not None)]:
         sys.stdout.write(shown(line) + "\n")
     return WRONG if found else VERIFIED if options.key is not None else CONSISTENT_ONLY
 
 
 def shown(line: str) -> str:
-    """What whoever wrote the ledger put into it, in characters that no terminal obeys."""
-    return "".join(one if " " <= one <= "~" else f"\\u{ord(one):04x}" for one in line)
+    """What whoever wrote the ledger put into it, in one line of characters that no terminal obeys."""
+    seen = "".join(one if " " <= one <= "~" else f"\\u{ord(one):04x}" for one in line)
+    return seen if len(seen) <= LONGEST_LINE else f"{seen[:LONGEST_LINE]} ..."
 
 
 def verdict(trusted: bool, pinned: bool) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,10 +17,13 @@ from pathlib import Path
 from secagg import labels
 from secagg.errors import DecodeError, PeerError, StorageError, UsageError
 from secagg.files import create_file, read_private
+from secagg.foreign import named_file, parse_toml
 from secagg.keys import KEY_BYTES, SigningKey, check_on_curve, check_signing_key, digest
 from secagg.prg import Rng
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_IDENTITY_BYTES, _ROSTER_BYTES = 1 << 12, 1 << 27
+"""At most in a file; a million clients fit a roster."""
 
 
 def _checked_name(name: str) -> str:
@@ -56,7 +58,11 @@ class Identity:
     @classmethod
     def load(cls, path: str | Path) -> Identity:
         """From a file that is this user's and closed to all others; any other is refused (``secagg.files``)."""
-        table = _read_toml(path, private=True)
+        try:
+            data = read_private(Path(path))
+        except StorageError as error:
+            raise UsageError(str(error)) from None
+        table = _read_toml(path, data)
         if set(table) != {"name", "secret"} or not isinstance(table["name"], str):
             raise DecodeError(f"{path} is not an identity file")
         return cls(table["name"], SigningKey(_key(table["secret"], path)))
@@ -121,7 +127,7 @@ class Roster:
     @classmethod
     def load(cls, path: str | Path) -> Roster:
         """From a file; each key is a point of the curve, which takes a fifth of a millisecond to see."""
-        table = _read_toml(path, private=False)
+        table = _read_toml(path, named_file(Path(path), most=_ROSTER_BYTES))
         clients = table.get("clients")
         if set(table) != {"clients"} or not isinstance(clients, dict):
             raise DecodeError(f"{path} is not a roster file")
@@ -144,15 +150,10 @@ def _write_new(path: str | Path, text: str, *, private: bool) -> None:
         raise UsageError(f"cannot write {path}: it exists already")
 
 
-def _read_toml(path: str | Path, *, private: bool) -> dict[str, object]:
+def _read_toml(path: str | Path, data: bytes) -> dict[str, object]:
     try:
-        data = read_private(Path(path)) if private else Path(path).read_bytes()
-        return tomllib.loads(data.decode())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except StorageError as error:
-        raise UsageError(str(error)) from None
-    except (ValueError, RecursionError):  # not UTF-8, not TOML, or TOML beyond the parser's limits
+        return parse_toml(data)
+    except DecodeError:
         raise DecodeError(f"{path} is not a TOML file") from None
 
 

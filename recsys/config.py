@@ -17,11 +17,13 @@ from typing import Any, get_type_hints
 from recsys.network import Network
 from recsys.optimisers import Rule
 from recsys.participation import Draw
-from secagg.errors import UsageError
+from secagg.errors import DecodeError, UsageError
+from secagg.foreign import named_file, parse_toml
 from secagg.params import Adversary
 from secagg.printable import check_printable
 
 _DEEPEST, _LONGEST = 20, 100
+_MOST_BYTES = 1 << 20
 _NUMBERS_AS_TEXT = ("protocol.corrupt", "protocol.dropout", "data.valid_from", "data.test_from")
 
 FEWEST = 100
@@ -273,10 +275,8 @@ class Config:
     def load(cls, path: Path, changes: Sequence[str] = ()) -> Config:
         """From a file, with ``section.key=value`` on top."""
         try:
-            table = tomllib.loads(path.read_text())
-        except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror}") from None
-        except (ValueError, RecursionError) as error:
+            table = parse_toml(named_file(path, most=_MOST_BYTES))
+        except DecodeError as error:
             raise UsageError(f"{path} is not a TOML file: {error}") from None
         return cls.parse(table, changes)
 

@@ -19,8 +19,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -45,6 +43,7 @@ from recsys.secure import Adder, Answer, Question
 from secagg import labels
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, ThresholdError, UsageError
+from secagg.foreign import as_declared, parse_arrays, parse_json
 from secagg.keys import derive
 from secagg.prg import Prg, Rng
 
@@ -165,11 +164,10 @@ class State:
     @classmethod
     def decode(cls, data: bytes) -> State:
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            rounds = tuple(Round(**fields) for fields in json.loads(str(arrays.pop("rounds"))))
+            arrays = parse_arrays(data)
+            rounds = as_declared(tuple[Round, ...], parse_json(str(arrays.pop("rounds")).encode()))
             vector = arrays.pop("vector")
-        except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        except (KeyError, ValueError):
             raise DecodeError("this is no checkpoint") from None
         return cls(vector, {name.removeprefix("optimiser "): array for name, array in arrays.items()}, rounds)
 

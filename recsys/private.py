@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -31,6 +29,7 @@ from recsys.secure import Adder, Answer, Question, SecureAdder, Update
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
 from secagg.files import read_private, write_file
+from secagg.foreign import parse_arrays, parse_json
 
 
 class LearnsFromSums(Recommender, Protocol):
@@ -154,12 +153,12 @@ def _encoded_answers(known: Sequence[_Known]) -> bytes:
 
 def _decoded(data: bytes) -> list[_Known]:
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            said: list[dict[str, Any]] = json.loads(str(stored["said"]))
-            for i, one in enumerate(said):
-                if one["answer"]:
-                    survivors = tuple(one["answer"].pop("survivors"))
-                    one["answer"] = Answer(vector=stored[str(i)], survivors=survivors, **one["answer"])
-            return [_Known(**one) for one in said]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        stored = parse_arrays(data)
+        said: list[dict[str, Any]] = parse_json(str(stored["said"]).encode())
+        for i, one in enumerate(said):
+            if one["answer"]:
+                survivors = tuple(one["answer"].pop("survivors"))
+                one["answer"] = Answer(vector=stored[str(i)], survivors=survivors, **one["answer"])
+        return [_Known(**one) for one in said]
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise DecodeError("this is no checkpoint") from None

@@ -7,23 +7,32 @@ them that no budget covers (``Run.outside``). The ledger beside it says what was
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
-from secagg.errors import StorageError, UsageError
-from secagg.files import write_file
+from secagg.errors import DecodeError, StorageError, UsageError
+from secagg.files import read_file, write_file
+from secagg.foreign import as_declared, parse_json
 
 FILE = "run.json"
 """How the record is called in the directory of a run."""
-
+_MOST_BYTES = 1 << 24
 
 LEDGERS = LEDGER, LOCAL_LEDGER = "ledger.db", "local.db"
 """The only names of ledgers in the directory of a run; the second one beside the first, for the noise of clients."""
 
 UNKNOWN = "other runs on these data: not known here"
+
+
+def check_drawable(values: Iterable[float]) -> None:
+    """Refuse what is not finite, and what is so large that a picture of it cannot be computed with."""
+    if not all(abs(value) <= _LARGEST for value in values):
+        raise UsageError(f"a figure is not beyond {_LARGEST:g}")
+
+
+_LARGEST = 1e100
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,13 @@ class Round:
     head: str = ""
     """where that ledger was then: its last link. The report takes what was spent from there"""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.survivors <= self.planned or self.planned < 1 or min((self.number, *self.silent.values())) < 0:
+            raise UsageError("a round is planned for one client or more, of which some or none survive")
+        values = (*self.seconds.values(), *self.measured.values(), *self.exact.values())
+        spent = (self.epsilon, self.epsilon_left)
+        check_drawable((self.bytes_up, self.bytes_down, *values, *(value for value in spent if value is not None)))
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -61,6 +77,9 @@ class Result:
     metrics: Mapping[str, float]
     """"HR@10", "NDCG@10" ... with full ranking; "HR@10 of 100" ... against 99 negatives"""
     note: str = ""
+
+    def __post_init__(self) -> None:
+        check_drawable(self.metrics.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,34 +137,13 @@ class Run:
     def load(cls, folder: Path) -> Run:
         path = folder / FILE
         try:
-            fields = json.loads(path.read_bytes())
+            data = read_file(path, most=_MOST_BYTES)
         except FileNotFoundError:
             raise UsageError(f"there is no run in {folder}: no {FILE}") from None
-        except (OSError, ValueError):
-            raise StorageError(f"{path} cannot be read") from None
+        except StorageError as error:  # a link, a pipe, a file that is too long
+            raise UsageError(str(error)) from None
         try:
-            fields["rounds"] = tuple(_checked(Round, entry) for entry in fields["rounds"])
-            fields["results"] = tuple(_checked(Result, entry) for entry in fields["results"])
-            fields["outside"] = tuple(fields["outside"])
-            fields["public"] = tuple(fields["public"])
-            fields["spendings"] = tuple(_checked(Spending, entry) for entry in fields["spendings"])
-            return _checked(cls, fields)
-        except (KeyError, TypeError):
-            raise StorageError(f"{path} is not the record of a run") from None
-
-
-T = TypeVar("T")
-
-
-def _checked(kind: type[T], fields: Mapping[str, Any]) -> T:
-    """``TypeError`` unless each field has the type that it is declared with, as far as JSON can tell."""
-    for name, hint in get_type_hints(kind).items():
-        if name in fields:
-            allowed = (
-                tuple(get_origin(one) or one for one in get_args(hint) if one is not Any)
-                if isinstance(hint, UnionType)
-                else (get_origin(hint) or hint,)
-            )
-            if not isinstance(fields[name], (*allowed, int) if float in allowed else allowed):
-                raise TypeError(f"{name} is a {type(fields[name]).__name__}")
-    return kind(**fields)
+            run: Run = as_declared(cls, parse_json(data))
+        except DecodeError as error:
+            raise DecodeError(f"{path} is not the record of a run: {error}") from None
+        return run

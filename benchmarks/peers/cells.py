@@ -16,7 +16,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, median
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +30,9 @@ from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from secagg import labels
 from secagg.encoding import Encoding
-from secagg.errors import StorageError
-from secagg.files import write_file
+from secagg.errors import DecodeError, StorageError
+from secagg.files import read_file, write_file
+from secagg.foreign import as_declared, parse_json
 from secagg.keys import SigningKey, verify
 from secagg.params import Graph, GraphParameters
 
@@ -290,21 +290,15 @@ class Kept:
         self.found: dict[str, Outcome] = {}
         if self._path is not None and self._path.exists():
             try:
-                self.found = {one["key"]: _outcome(one) for one in json.loads(self._path.read_bytes())}
-            except (ValueError, TypeError, KeyError):
+                found = as_declared(tuple[Outcome, ...], parse_json(read_file(self._path, most=1 << 24)))
+            except DecodeError:
                 raise StorageError(f"{self._path} does not hold finished cells") from None
+            self.found = {one.key: one for one in found}
 
     def add(self, one: Outcome) -> None:
         """On the disk when this returns."""
         self.found[one.key] = one
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(
-                self._path, json.dumps([asdict(one) for one in self.found.values()], indent=1).encode(), private=False
-            )
-
-
-def _outcome(plain: Mapping[str, Any]) -> Outcome:
-    before, after = (Side(**side) for side in plain["ours"])
-    parts = {"cell": Cell(**plain["cell"]), "load": tuple(plain["load"]), "ours": (before, after)}
-    return Outcome(**{**plain, **parts, "flower": Side(**plain["flower"])})
+            kept = json.dumps([asdict(one) for one in self.found.values()], indent=1).encode()
+            write_file(self._path, kept, private=False)

@@ -12,8 +12,8 @@ from secagg import labels
 from secagg.errors import PeerError, SecAggError
 from secagg.keys import verify as verify_signature
 
-_ROUNDING, _RELATIVE = 3, 1e-9
-"""Units for each step, and a fraction, by which a divergence may differ from one machine to another."""
+_ROUNDING, _RELATIVE = 3, 10**9
+"""Units for each step, and one part in so many, by which a divergence may differ from one machine to another."""
 
 
 def verify(
@@ -68,6 +68,6 @@ def compare(ledger: Book, other: Book) -> None:
 def _close(a: Charge, b: Charge, count: int = 1) -> bool:
     """Each of ``count`` equal steps is rounded up by itself."""
     return a.samples == b.samples and all(
-        x == y or (x is not None and y is not None and abs(x - y) <= _ROUNDING * count + _RELATIVE * x)
+        x == y or (x is not None and y is not None and (abs(x - y) - _ROUNDING * count) * _RELATIVE <= x)
         for x, y in zip(a.rdp, b.rdp, strict=True)
     )

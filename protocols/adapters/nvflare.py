@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import os
 import time
-import tomllib
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -54,6 +53,7 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
+from secagg.foreign import named_file, parse_toml
 
 TRAIN_TASK = "secagg_train"
 FRAME_TASK = "secagg_frame"
@@ -347,10 +347,8 @@ def site_roster(folder: str | Path) -> Roster:
 def _site_table(folder: str | Path) -> Mapping[str, object]:
     path = Path(folder) / SITE_FILE
     try:
-        table = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError):
+        table = parse_toml(named_file(path, most=1 << 16))
+    except DecodeError:
         raise UsageError(f"{path} is not a TOML file") from None
     if unknown := table.keys() - _SITE_WORDS:
         raise UsageError(f"{path} says {', '.join(sorted(unknown))}; known are {', '.join(sorted(_SITE_WORDS))}")

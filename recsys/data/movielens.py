@@ -20,7 +20,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from secagg.errors import UsageError
 _PIECE_BYTES = 1 << 24
 _HEADER = b"userId,movieId,rating,timestamp"
 _BOM = b"\xef\xbb\xbf"
+_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +190,26 @@ def _titles(path: Path, layout: _Layout) -> tuple[dict[str, str], LeftOut]:
     encoding = "utf-8-sig" if layout.header else "latin-1"
     with path.open(encoding=encoding, errors="replace", newline="") as file:
         if layout.header:
-            rows: Iterator[list[str]] = csv.reader(file)
+            rows: Iterator[list[str]] = _cells(file)
         else:
             rows = (line.rstrip("\r\n").split("::" if layout.separator == b"::" else "|") for line in file)
         for line, row in enumerate(rows, 1):
             if layout.header and line == 1:
                 continue
-            if len(row) >= 2 and row[0].isdecimal():
+            if len(row) >= 2 and row[0].isdecimal() and len(row[0]) <= _DIGITS:
                 titles[str(int(row[0]))] = row[1]
             else:
                 bad = bad.plus([BadRow(line, f"{path.name} has no item and title here")])
     return titles, bad
+
+
+def _cells(file: Iterable[str]) -> Iterator[list[str]]:
+    """Of each line; none for what the parser refuses, such as a field of more than 128 KiB."""
+    reader = csv.reader(file)
+    while True:
+        try:
+            yield next(reader)
+        except csv.Error:
+            yield []
+        except StopIteration:
+            return

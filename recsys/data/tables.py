@@ -21,6 +21,8 @@ import math
 from array import array
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
+from math import floor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -32,6 +34,8 @@ from secagg.errors import UsageError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PARQUET_ROWS = 1 << 16
+_ROWS_A_BYTE = 8
+"""No column of items is packed more tightly; one value repeated a billion times is."""
 _Row: TypeAlias = tuple[int, Sequence[Any] | str]
 """Line number, and the cells of the wanted columns or what is wrong with the line as a whole."""
 
@@ -257,6 +261,8 @@ def _parquet(path: Path, names: list[str]) -> Iterator[_Row]:
         with path.open("rb") as stream, ParquetFile(stream) as file:
             for name in names:
                 _place(path, file.schema_arrow.names, name)
+            if file.metadata.num_rows > _ROWS_A_BYTE * path.stat().st_size:
+                raise UsageError(f"{path} cannot be read: it speaks of more rows than fit into its bytes")
             line = 0
             for batch in file.iter_batches(_PARQUET_ROWS, columns=list(dict.fromkeys(names))):
                 for cells in zip(*(_cells(batch.column(name)) for name in names), strict=True):
@@ -266,13 +272,39 @@ def _parquet(path: Path, names: list[str]) -> Iterator[_Row]:
 
 
 def _cells(column: Any) -> list[Any]:
-    """Python's times know microseconds and no less."""
-    from pyarrow import timestamp, types
+    """Python's times know microseconds and no less, and the years 1 to 9999; Arrow's text need not be UTF-8."""
+    from pyarrow import ArrowInvalid, int64, types
 
-    if types.is_timestamp(column.type):
-        column = column.cast(timestamp("us", column.type.tz), safe=False)
-    cells: list[Any] = column.to_pylist()
+    if types.is_timestamp(column.type):  # since 1970 in UTC, whatever zone it is to be shown in
+        unit = _UNITS[column.type.unit]
+        return [None if count is None else _moment(count * unit) for count in column.cast(int64()).to_pylist()]
+    try:
+        cells: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError, ArrowInvalid):
+        return [_cell(scalar) for scalar in column]
     return cells
+
+
+_UNITS = {"s": Fraction(10**6), "ms": Fraction(10**3), "us": Fraction(1), "ns": Fraction(1, 10**3)}
+
+
+def _moment(microseconds: Fraction) -> Any:
+    try:
+        return _EPOCH + timedelta(microseconds=floor(microseconds))
+    except OverflowError:
+        return _Unreadable()
+
+
+def _cell(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):
+        return _Unreadable()
+
+
+class _Unreadable:
+    def __str__(self) -> str:
+        return "that Python has no value for"
 
 
 def _place(path: Path, header: Sequence[str], name: str) -> int:

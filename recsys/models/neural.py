@@ -130,6 +130,10 @@ class Neural(ABC):
         settings = dict(state.settings)
         items = settings.pop("items")
         model = cls(**settings)
+        with torch.device("meta"):  # sizes without memory: settings may speak of more than is there
+            size = sum(part.numel() for part in model._build(items).parameters())
+        if size != state.arrays["vector"].size:
+            raise UsageError("a vector of another length than the model has")
         model.begin(items, seed=0)
         model.vector = state.arrays["vector"]
         return model

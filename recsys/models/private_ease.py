@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from fractions import Fraction
 from typing import Any, Self
 
 import numpy as np
@@ -25,6 +24,7 @@ from recsys.models.private_gram import Recency, Settings, last_occurrences, lear
 from recsys.models.private_sums import Sums, exact_sums
 from recsys.models.store import State
 from secagg.errors import UsageError
+from secagg.params import fraction
 
 RIDGE = 1.0
 """In units of the Gram matrix' mean diagonal."""
@@ -143,7 +143,7 @@ def settings_of(state: Mapping[str, Any]) -> Settings:
     """
     fields = dict(state)
     if "popularity_share" in fields:
-        fields["popularity_share"] = Fraction(fields["popularity_share"])
+        fields["popularity_share"] = fraction(fields["popularity_share"])
     if "recency" in fields:
         recency = fields["recency"]
         fields["recency"] = None if recency is None or recency is False else Recency(**recency)

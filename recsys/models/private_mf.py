@@ -30,6 +30,7 @@ from recsys.models.private_gram import Recency, Settings, learn_gram
 from recsys.models.private_sums import Noised, Sums, exact_sums
 from recsys.models.store import State
 from secagg.errors import UsageError
+from secagg.params import fraction
 
 RIDGE = 0.05
 
@@ -65,7 +66,7 @@ class PrivateMf:
     def configured(cls, fields: Mapping[str, Any]) -> Self:
         """From TOML: ``map_share``, and the fields of ``Settings``."""
         fields = dict(fields)
-        share = Fraction(str(fields.pop("map_share", 0)))
+        share = fraction(fields.pop("map_share", 0))
         return cls(settings_of(fields), share)
 
     def learn(self, sums: Sums, item_count: int) -> None:
@@ -106,7 +107,7 @@ class PrivateMf:
 
     @classmethod
     def from_state(cls, state: State) -> Self:
-        model = cls(settings_of(state.settings["settings"]), Fraction(state.settings["map_share"]))
+        model = cls(settings_of(state.settings["settings"]), fraction(state.settings["map_share"]))
         model.factors, model.bias, model.map = (state.arrays[name] for name in ("factors", "bias", "map"))
         model.items, model.popularity = state.arrays["items"], state.arrays["popularity"]
         return model

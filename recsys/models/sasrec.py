@@ -26,6 +26,8 @@ from secagg.errors import UsageError
 
 CENTRAL = Local(epochs=60, batch=64, rate=0.003)
 
+_MOST_BLOCKS = 64
+
 
 class SasRec(Neural):
     """
@@ -56,10 +58,10 @@ class SasRec(Neural):
         central: Local = CENTRAL,
     ) -> None:
         super().__init__(central)
-        if min(width, blocks, heads, recent, negatives) < 1 or width % heads or not 0 <= dropout < 1:
-            raise UsageError(
-                "width (a multiple of heads), blocks, heads, recent, negatives are above 0, dropout in [0, 1)"
-            )
+        if not 1 <= blocks <= _MOST_BLOCKS:
+            raise UsageError(f"there are 1 to {_MOST_BLOCKS} blocks, not {blocks}")
+        if min(width, heads, recent, negatives) < 1 or width % heads or not 0 <= dropout < 1:
+            raise UsageError("width (a multiple of heads), heads, recent, negatives are above 0, dropout in [0, 1)")
         self.width, self.blocks, self.heads, self.recent = width, blocks, heads, recent
         self.negatives, self.dropout = negatives, dropout
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -26,7 +24,8 @@ from numpy.typing import NDArray
 from recsys.metrics.ranking import scores_of
 from recsys.models.recommender import Recommender
 from secagg.errors import SecAggError, StorageError, UsageError
-from secagg.files import write_file
+from secagg.files import read_file, write_file
+from secagg.foreign import parse_arrays, parse_json
 
 MODELS = {
     "ItemPop": "recsys.models.popularity",
@@ -43,6 +42,9 @@ MODELS = {
 
 _VERSION = 2
 _HEADER = "header"
+_MOST_BYTES = 1 << 32
+_LARGEST = 1_000_000
+"""Whole number among a model's settings: how many latest items count, how wide a factor is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,11 +93,12 @@ def load(path: Path) -> tuple[Stored, list[str]]:
     header, arrays = read(path)
     name = str(header["model"])
     try:
+        _check_settings(header["settings"])
         made = cast(type[Stored], getattr(import_module(MODELS[name]), name))
         model = made.from_state(State(header["settings"], arrays))
         items = [str(item) for item in header["items"]]
         _check(model, len(items))
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, SecAggError):
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, SecAggError):
         raise StorageError(f"{path} is damaged: its parts do not make a {name}") from None
     return model, items
 
@@ -103,17 +106,26 @@ def load(path: Path) -> tuple[Stored, list[str]]:
 def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The header and the arrays of the file, with nothing made of them."""
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = dict(json.loads(arrays.pop(_HEADER).tobytes()))
+        arrays = parse_arrays(read_file(path, most=_MOST_BYTES))
+        header = dict(parse_json(arrays.pop(_HEADER).tobytes()))
         version, name = header["version"], str(header["model"])
     except FileNotFoundError:
         raise UsageError(f"there is no file {path}") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
+    except (SecAggError, KeyError, TypeError, ValueError):
         raise StorageError(f"{path} is not the file of a model, or damaged") from None
     if version != _VERSION or name not in MODELS:
-        raise StorageError(f"{path} holds a {name} in version {version} of the format: this release does not know it")
+        raise StorageError(
+            f"{path} holds a {name[:40]!r} in version {str(version)[:40]!r}: this release does not know it"
+        )
     return header, arrays
+
+
+def _check_settings(value: object) -> None:
+    """Before anything is as large as they say."""
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(part, int) and not -1 <= part <= _LARGEST:
+            raise ValueError("so large is no model")
+        _check_settings(part)
 
 
 def _check(model: Stored, items: int) -> None:

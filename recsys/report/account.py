@@ -27,7 +27,7 @@ from protocols.plan import RoundPlan
 from protocols.registry import Protocol
 from recsys.record import LEDGERS, Result, Round, Run, Spending
 from recsys.sentences import SHARING, promise
-from secagg.errors import PeerError, StorageError, UsageError
+from secagg.errors import DecodeError, PeerError, StorageError, UsageError
 
 TRUSTS = {"none": [], "local": ["local"], "distributed": ["distributed"], "both": ["distributed", "local"]}
 """Mode of a run -> whose noise is promised."""
@@ -111,7 +111,7 @@ class Account:
         run = Run.load(folder)
         name = run.protocol.get("name")
         if run.mode not in TRUSTS or name not in registry.names():
-            raise StorageError(f"the record of the run in {folder} has an unknown mode or protocol")
+            raise DecodeError(f"the record of the run in {folder} has an unknown mode or protocol")
         spent = tuple(Spent.load(path) for path in _ledgers(folder, run, ledger))
         trusts = [each.promise.trust for each in spent]
         if trusts != TRUSTS[run.mode]:

@@ -29,8 +29,7 @@ def tag(name: str, /, *children: str, **attributes: str | int) -> Html:
     """
     inner = "".join(map(_safe, children))
     words = "".join(
-        f' {key.removesuffix("_").replace("_", "-")}="{escape(printable(str(value)))}"'
-        for key, value in attributes.items()
+        f' {key.removesuffix("_").replace("_", "-")}="{_safe(str(value))}"' for key, value in attributes.items()
     )
     return Html(f"<{name}{words}>" if name in VOID else f"<{name}{words}>{inner}</{name}>")
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+
 from recsys.report import curves, numbers, tables, words
 from recsys.report.account import Account
 from recsys.report.markup import Html, facts, join, prose, tag
 from recsys.report.style import STYLE
+from secagg.errors import UsageError
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """A browser that knows this loads and runs nothing, whatever a title tries."""
 
 
+_CELLS, _SETTINGS = 2_000_000, 1 << 16
+"""Of the table of rounds, and bytes of all settings: what a record may have, so that its report can be drawn."""
+
+
 def page(account: Account) -> str:
+    _check_size(account)
     title = account.run.title
     head = tag(
         "head",
@@ -24,6 +32,17 @@ def page(account: Account) -> str:
     )
     body = tag("body", tag("main", tag("h1", title), *_sections(account)))
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _check_size(account: Account) -> None:
+    """A name that each round has for itself would make a column of its own, and settings are named by all levels."""
+    run = account.run
+    names = {name for entry in run.rounds for name in (*entry.exact, *entry.measured, *entry.seconds)}
+    names |= {name for result in run.results for name in result.metrics}
+    if len(names) * (len(run.rounds) + len(run.results)) > _CELLS:
+        raise UsageError("the record is too large for a report: so many rounds have so many different figures")
+    if len(json.dumps([run.config, run.data, run.protocol, run.machine])) > _SETTINGS:
+        raise UsageError("the record is too large for a report: its settings are longer than any configuration")
 
 
 def _sections(account: Account) -> list[Html]:

@@ -69,7 +69,7 @@ def plot(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, who
         for curve in curves:
             _draw(axes, curve)
         axes.set_xlabel(printable(x_label))
-        axes.set_ylabel(printable(y_label))
+        axes.set_ylabel(printable(y_label), parse_math=False)
         if min(min(curve.y) for curve in curves) >= 0:
             axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
@@ -113,8 +113,13 @@ def _inline(svg: str, label: str) -> Html:
             element.set("style", re.sub(r"#[0-9a-f]{6}", lambda colour: COLOURS[colour[0]], style))
     for name in ("width", "height", "version"):
         del root.attrib[name]
-    root.attrib |= {"class": "plot", "role": "img", "aria-label": label}
+    root.attrib |= {"class": "plot", "role": "img", "aria-label": printable(label)}
     return Html(ElementTree.tostring(root, encoding="unicode", short_empty_elements=False))
+
+
+def _shown(name: str) -> str:
+    """What matplotlib's fonts have: an axis says which metric it is, and the page around it says it whole."""
+    return "".join(one if one.isascii() and one.isprintable() else "?" for one in name[:40])
 
 
 def _local(name: str) -> str:

@@ -46,8 +46,8 @@ def outcome(account: Account) -> Html:
 
 def _sentences(account: Account) -> Iterator[str]:
     run, data, who = account.run, account.run.data, clients(account)
-    sizes = [f"{count(size)} {name}" for name, size in data.items() if isinstance(size, int) and name != "clients"]
-    number = f"{count(data['clients'])} {who}" if "clients" in data else who.capitalize()
+    sizes = [f"{count(size)} {name}" for name, size in data.items() if type(size) is int and name != "clients"]
+    number = f"{count(data['clients'])} {who}" if type(data.get("clients")) is int else who.capitalize()
     source = [str(data["source"])] if "source" in data else []
     yield f"{number} trained one recommender together" + (f" ({', '.join(source + sizes)})." if source + sizes else ".")
     yield _rounds(account) if account.rounds else "No secure sum is done yet."

@@ -19,6 +19,7 @@ from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg.cli.output import Json, emit, facts, line, row, say
 from secagg.errors import PeerError, UsageError
+from secagg.foreign import named_file
 
 app = typer.Typer(name="ledger", help="What a privacy budget was spent on, and whether that is true.")
 
@@ -105,6 +106,7 @@ def check(
         raise typer.Exit(CONSISTENT_ONLY)
 
 
+_KEY_FILE_BYTES = 1 << 12
 CONSISTENT_ONLY = 5
 """Exit code: nothing is wrong, and nothing shows who says so."""
 
@@ -116,7 +118,7 @@ def _verdict(trusted: bool, pinned: bool) -> str:
 
 
 def _key(path: Path | None) -> bytes | None:
-    return None if path is None else _hexadecimal(_text(path))
+    return None if path is None else _hexadecimal(named_file(path, most=_KEY_FILE_BYTES).decode(errors="replace"))
 
 
 def _file(path: Path) -> Path:
@@ -124,13 +126,6 @@ def _file(path: Path) -> Path:
     if not file.is_file():
         raise UsageError(f"there is no ledger at {file}")
     return file
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(f"cannot read {path}") from None
 
 
 def _hexadecimal(text: str) -> bytes:

@@ -61,7 +61,7 @@ def test_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert secagg(capsys, tmp_path)[0] == 1
     (tmp_path / "run.json").write_text("{")
     code, out, error = secagg(capsys, tmp_path)
-    assert (code, out, error.count("\n")) == (1, "", 1)
+    assert (code, out, error.count("\n")) == (2, "", 1)
     assert not (tmp_path / "report.html").exists()
 
 

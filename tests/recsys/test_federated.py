@@ -597,7 +597,7 @@ ROUNDS = st.builds(
     Round,
     number=st.integers(0, 1000),
     purpose=st.text(max_size=10),
-    planned=st.integers(0, 100),
+    planned=st.integers(100, 200),
     survivors=st.integers(0, 100),
     silent=st.dictionaries(st.text(max_size=5), st.integers(0, 9), max_size=2),
     bytes_up=st.integers(0, 2**60),

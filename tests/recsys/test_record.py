@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.record import FILE, Result, Round, Run, Spending
-from secagg.errors import StorageError, UsageError
+from secagg.errors import DecodeError, UsageError
 
 ROUND = Round(0, "training", 6, 5, {"upload": 1}, 100, 200, {"updates": 0.5}, {"HR@10": 0.1}, {}, 1.0, 7.0, "ab")
 SPENDING = Spending("ledger.db", "user", "zero-out", "distributed", 8.0, 1e-5, 1, "words")
@@ -38,7 +38,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 NAMES = st.text(max_size=8)
-VALUES = st.dictionaries(NAMES, st.floats(allow_nan=False, allow_infinity=False), max_size=3)
+VALUES = st.dictionaries(NAMES, st.floats(-1e100, 1e100), max_size=3)
 COUNTS = st.integers(0, 2**60)
 
 
@@ -49,8 +49,8 @@ COUNTS = st.integers(0, 2**60)
             Round,
             number=COUNTS,
             purpose=NAMES,
-            planned=COUNTS,
-            survivors=COUNTS,
+            planned=st.integers(2**59, 2**60),
+            survivors=st.integers(0, 2**59),
             silent=st.dictionaries(NAMES, COUNTS, max_size=2),
             bytes_up=COUNTS,
             bytes_down=COUNTS,
@@ -73,8 +73,11 @@ def test_any_record_is(rounds: list[Round], results: list[Result], ended: str, t
 
 def test_a_value_that_is_no_number_is_not_written(tmp_path: Path) -> None:
     RUN.save(tmp_path)
+    for value in (float("nan"), float("inf"), 1e101):
+        with pytest.raises(UsageError, match="beyond"):
+            Result("x", {"HR@10": value})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        replace(RUN, results=(Result("x", {"HR@10": float("nan")}),)).save(tmp_path)
+        replace(RUN, config={"rate": float("nan")}).save(tmp_path)
     assert Run.load(tmp_path) == RUN
 
 
@@ -88,7 +91,7 @@ def test_a_record_that_is_cut_short_is_refused(tmp_path: Path) -> None:
     data = (tmp_path / FILE).read_bytes()
     for length in range(0, len(data), 7):
         (tmp_path / FILE).write_bytes(data[:length])
-        with pytest.raises(StorageError):
+        with pytest.raises(DecodeError):
             Run.load(tmp_path)
 
 
@@ -116,5 +119,5 @@ def test_what_is_no_record_is_refused(wrong: Any, tmp_path: Path) -> None:
     whole = json.loads((tmp_path / FILE).read_bytes())
     is_change = isinstance(wrong, dict) and len(wrong) == 1 and wrong != {"rounds": []}
     (tmp_path / FILE).write_text(json.dumps(whole | wrong if is_change else wrong))
-    with pytest.raises(StorageError, match="not the record"):
+    with pytest.raises(DecodeError, match="not the record"):
         Run.load(tmp_path)

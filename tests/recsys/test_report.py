@@ -21,7 +21,7 @@ from recsys.report import Account, words, write_report
 from recsys.report.account import Spent
 from recsys.report.style import STYLE
 from secagg import cli
-from secagg.errors import PeerError, StorageError, UsageError
+from secagg.errors import DecodeError, PeerError, StorageError, UsageError
 from secagg.printable import printable
 from tests.recsys import runs
 
@@ -322,6 +322,14 @@ def test_an_epsilon_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "unbounded" in page(tmp_path).text
 
 
+def test_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
+    run = runs.make(tmp_path, "distributed", rounds=3)
+    text = (tmp_path / FILE).read_text()
+    (tmp_path / FILE).write_text(text.replace(str(run.rounds[1].epsilon), "Infinity"))
+    with pytest.raises(DecodeError, match="not finite"):
+        write_report(tmp_path)
+
+
 def test_many_rounds_stay_small(tmp_path: Path) -> None:
     run = runs.make(tmp_path, "none")
     replace(run, rounds=tuple(replace(entry, number=n) for n, entry in enumerate(run.rounds * 10))).save(tmp_path)
@@ -393,7 +401,7 @@ def test_a_record_that_is_none(tmp_path: Path, change: dict[str, object]) -> Non
     runs.make(tmp_path, "distributed", rounds=1)
     fields = json.loads((tmp_path / FILE).read_text())
     (tmp_path / FILE).write_text(json.dumps({**fields, **change}))
-    with pytest.raises(StorageError):
+    with pytest.raises((DecodeError, StorageError)):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
 

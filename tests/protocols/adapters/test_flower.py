@@ -8,7 +8,8 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
+from copy import copy
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
@@ -738,10 +739,10 @@ def test_what_is_not_bound_is_not_handed_on(tmp_path: Path) -> None:
 
 
 def fortran(array: NDArray[Any]) -> bytes:
-    """As numpy writes it, in the other layout, and with something behind that numpy does not read."""
+    """As numpy writes it, in the other layout. (Bytes behind it are refused: ``secagg.foreign``.)"""
     out = io.BytesIO()
     np.save(out, np.asfortranarray(array).reshape(array.shape, order="A"))
-    return out.getvalue() + b"behind"
+    return out.getvalue()
 
 
 @pytest.mark.parametrize("tells", [{"lr": 0.0}, {"lr": 0.1, "more": 1}, {}, {"lr": 1}])
@@ -1242,6 +1243,68 @@ def test_a_reply_that_makes_no_sense_is_passed_over(said: dict[str, Any], tmp_pa
     server = secure(fed)
     one_round(server, fed.grid)
     check_exact(server, ALL - {"client-3"})
+
+
+def malformed(good: Message) -> dict[str, RecordDict]:
+    """A good reply, with one thing in it that must not be there."""
+    said = dict(good.content.config_records["secagg"])
+    [frame] = [dict(one) for name, one in good.content.config_records.items() if name.startswith("secagg.frame.")]
+    secagg, chunk = ConfigRecord(said), "secagg.frame.0"
+
+    def other(**changes: Any) -> RecordDict:
+        return RecordDict({"secagg": ConfigRecord(said | changes), chunk: ConfigRecord(frame)})
+
+    return {
+        "nothing": RecordDict({}),
+        "no record of ours": RecordDict({"other": secagg}),
+        "our record is of arrays": RecordDict({"secagg": record(dict(MODEL))}),
+        "our record is of metrics": RecordDict({"secagg": MetricRecord({"chunks": 1})}),
+        "a number for the name": other(name=7),
+        "a list for the name": other(name=["client-3"]),
+        "a name of a megabyte": other(name="x" * 1_000_000),
+        "a billion chunks": other(chunks=1_000_000_000),
+        "no chunks": other(chunks=0),
+        "chunks below zero": other(chunks=-1),
+        "half a chunk": other(chunks=0.5),
+        "text for a chunk": RecordDict({"secagg": secagg, chunk: ConfigRecord({"bytes": "frame"})}),
+        "numbers for a chunk": RecordDict({"secagg": secagg, chunk: ConfigRecord({"bytes": [1, 2, 3]})}),
+        "a chunk without bytes": RecordDict({"secagg": secagg, chunk: ConfigRecord({})}),
+        "an empty frame": RecordDict({"secagg": secagg, chunk: ConfigRecord({"bytes": b""})}),
+        "a frame of noise": RecordDict({"secagg": secagg, chunk: ConfigRecord({"bytes": bytes(range(256))})}),
+    }
+
+
+def test_malformed_replies_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them in one round, before each good reply."""
+    fed = federation(tmp_path, TRAIN)
+    server = secure(fed)
+    fed.grid.exchange = 0
+    replies = list(fed.grid.send_and_receive(server.configure_train(1, record(dict(MODEL)), config(), fed.grid)))
+    passed: list[str] = []
+    let_in: list[str] = []
+    take = Secure._take
+
+    def taking(secure: Secure, current: Any, reply: Message) -> None:
+        if reply.metadata.src_node_id == 103:
+            for what, content in malformed(reply).items():
+                take(secure, current, copied(reply, content))
+                passed.append(what)
+                with suppress(DecodeError, PeerError, KeyError):  # the control: what it is
+                    current.machine.receive("client-3", flower._joined(content))
+                    let_in.append(what)
+        take(secure, current, reply)
+
+    monkeypatch.setattr(Secure, "_take", taking)
+    server.aggregate_train(1, replies)
+    check_exact(server, ALL)
+    assert len(passed) >= 2 * 16
+    assert set(let_in) == {"a number for the name", "a list for the name", "a name of a megabyte"}
+
+
+def copied(reply: Message, content: RecordDict) -> Message:
+    other = copy(reply)
+    other.content = content
+    return other
 
 
 # Paths

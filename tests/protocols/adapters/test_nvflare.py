@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing, nullcontext, suppress
@@ -958,6 +959,29 @@ def test_a_key_of_another_site_is_refused(federation: Federation, monkeypatch: p
         site_client(local, "site-1", ExitStack())
     switch_off(monkeypatch, adapter, "site_client", "identity.name != site")
     assert adapter.site_client(local, "site-1", ExitStack()).identity.name == "site-2"
+
+
+@pytest.mark.parametrize("site", ["../site-2/site-2", "../site-2", "..", "/site-2", "site-2/../site-1", "site-1\0"])
+def test_a_site_that_is_named_like_a_path(
+    federation: Federation, site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that lies elsewhere is that of another name, whatever leads to it; and no journal is begun there."""
+    local, other = federation.local("site-1"), federation.local("site-2")
+    (local.parent / "site-2").mkdir(exist_ok=True)
+    shutil.copy(other / "site-2.key", local.parent / "site-2" / "site-2.key")
+    shutil.copy(other / "site-2.key", local.parent / "site-2.key")
+    (local / SITE_FILE).write_text(
+        (local / SITE_FILE).read_text().replace("[policy]", "journal = '{site}.db'\n[policy]")
+    )
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError), ExitStack() as held:
+        site_client(local, site, held)
+    assert sorted(tmp_path.rglob("*")) == before
+    if site == "../site-2":  # the control: without the comparison it has that key, and a journal elsewhere
+        switch_off(monkeypatch, adapter, "site_client", "identity.name != site")
+        with ExitStack() as held:
+            assert adapter.site_client(local, site, held).identity.name == "site-2"
+        assert (local.parent / "site-2.db").exists()
 
 
 KEY, ROSTER = "identity = '{site}.key'\n", "roster = 'roster.toml'\n"

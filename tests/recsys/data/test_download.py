@@ -4,9 +4,11 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import ClassVar
 
 import pytest
 
@@ -31,6 +33,8 @@ GOOD = zipped(**{"ml-tiny/": b"", "ml-tiny/ratings.csv": RATINGS, "ml-tiny/READM
 
 class _Server(BaseHTTPRequestHandler):
     body = b""
+    sent: ClassVar[list[int]] = []
+    """Megabytes of a file without an end."""
 
     def do_GET(self) -> None:
         if self.path == "/gone.zip":
@@ -38,6 +42,12 @@ class _Server(BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.end_headers()
+        if self.path == "/endless.zip":
+            with suppress(ConnectionError):
+                while len(self.sent) < 10_000:  # 10 GB
+                    self.wfile.write(bytes(1 << 20))
+                    self.sent.append(1)
+            return
         self.wfile.write(self.body[: len(self.body) // 2] if self.path == "/cut.zip" else self.body)
 
     def log_message(self, format: str, *args: object) -> None:
@@ -91,6 +101,16 @@ def test_another_file_is_refused_and_nothing_is_left(
     with pytest.raises(UsageError, match=message) as caught:
         fetch_archive("ml-tiny", archive, tmp_path)
     assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_without_an_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str) -> None:
+    """Some megabytes are in buffers on the way."""
+    archive = serving(monkeypatch, f"{home}/endless.zip", GOOD)
+    monkeypatch.setattr(_Server, "sent", [])
+    with pytest.raises(UsageError, match="is not the file that it should be"):
+        fetch_archive("ml-tiny", archive, tmp_path)
+    assert len(_Server.sent) < 100
     assert not list(tmp_path.iterdir())
 
 

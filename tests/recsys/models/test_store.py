@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from recsys.data.interactions import Interactions
+from recsys.models.autoencoder import Autoencoder
 from recsys.models.ease import Ease
 from recsys.models.popularity import ItemPop
 from recsys.models.store import MODELS, State, load, save
@@ -110,6 +111,35 @@ def test_parts_that_do_not_fit_together(header: dict[str, Any], arrays: dict[str
     rewritten(path, header, **arrays)
     with pytest.raises(StorageError, match=r"its parts do not make a|not the file of a model"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"width": 1_000_000}, {"items": 999_999}, {"recent": 2**40}, {"width": 2**62}], ids=str
+)
+def test_nothing_is_made_as_large_as_a_header_says(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: without these settings the network is made, and the vector put into it."""
+    made: list[int] = []
+    begin = Autoencoder.begin
+
+    def beginning(model: Autoencoder, item_count: int, seed: int) -> None:
+        made.append(model.width * item_count)
+        begin(model, item_count, seed)
+
+    model = Autoencoder(width=2)
+    model.begin(len(ITEMS), seed=1)
+    path = tmp_path / "model.npz"
+    save(model, path, ITEMS)
+    monkeypatch.setattr(Autoencoder, "begin", beginning)
+    load(path)
+    assert made == [2 * len(ITEMS)]
+    with np.load(path) as file:
+        known = json.loads(file["header"].tobytes())["settings"]
+    rewritten(path, {"settings": known | settings})
+    with pytest.raises(StorageError, match="its parts do not make a"):
+        load(path)
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("header", [{"version": 1}, {"model": "os.system"}, {"model": ["Ease"]}])
