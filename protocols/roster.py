@@ -22,7 +22,7 @@ from secagg.keys import KEY_BYTES, SigningKey, check_on_curve, check_signing_key
 from secagg.prg import Rng
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_IDENTITY_BYTES, _ROSTER_BYTES = 1 << 12, 1 << 27
+_ROSTER_BYTES = 1 << 27
 """At most in a file; a million clients fit a roster."""
 
 

@@ -68,8 +68,8 @@ def plot(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, who
         axes.patch.set_visible(False)
         for curve in curves:
             _draw(axes, curve)
-        axes.set_xlabel(printable(x_label))
-        axes.set_ylabel(printable(y_label), parse_math=False)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(_shown(y_label), parse_math=False)
         if min(min(curve.y) for curve in curves) >= 0:
             axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
