@@ -7,6 +7,7 @@ BIN := .venv/bin
 PACKAGES := secagg dp protocols recsys benchmarks
 PIN := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE # what is compiled is kept, for the next worker and the next run
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long simulate check coverage mutants bench clean
@@ -55,4 +56,5 @@ clean: ## remove .venv, caches and build products
 
 .venv/dev: $(PIN) | .venv/bin/python
 	$(BIN)/python -m pip install -q -e '.[dev]' -c constraints.txt
+	$(BIN)/python -c 'import secagg.lattice' # compiled once, and not by each worker
 	@touch .venv/demo $@

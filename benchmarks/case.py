@@ -23,6 +23,7 @@ CASES = {
     "dp": "Samplers, calibration, accounting, the ledger, embedding gradients against Opacus.",
     "engines": "What cores and Ray buy: removal of masks by ranges, thousands of clients, trees of cohorts.",
     "lattice": "Transforms against SEAL's, sampling, packing and exact decoding of coefficients.",
+    "liars": "SecAgg and SecAgg+ with clients that lie: the server's time, what the exchange costs, random rounds.",
     "oneshot": "One-shot sums: client and server beside pairwise masks and bare additions; what dropouts cost.",
     "pairwise": "SecAgg and SecAgg+: phases, bytes, memory, masking against the keystream limit.",
     "peers": "Whole rounds beside Flower's SecAgg+, uploads beside NVFlare's CKKS, attacks on both; or --quick.",
@@ -36,6 +37,7 @@ CASES = {
 
 QUICK = {
     "engines": ("masks=200", "crowd=200", "tree=300", "cohort=100", "repeats=3"),
+    "liars": ("n=40", "d=1000", "large_n=100", "large_d=1000", "rounds=4", "repeats=1"),
     "peers": ("n=10", "d=10000,100000", "repeats=2"),
     "recommender": ("items=2000", "clients=30", "rounds=2", "many=1000", "long=5", "central_rounds=50"),
     "runtimes": ("training=0,0.5", "rounds=3"),

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.case import Measured, Say
+from benchmarks.dealing import Amid
 from benchmarks.rounds import LENIENT, people, run_round, update_of, with_ring
 from protocols.engines.local import Threads
 from protocols.pairwise.phases import Phase
@@ -25,14 +26,12 @@ from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from protocols.simulate import local_clients, serve, simulate
-from secagg import labels
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.keys import AgreementKey, derive
+from secagg.keys import AgreementKey
 from secagg.masking import BLOCK_BYTES, add_masks
-from secagg.prg import Prg, keystream
-from secagg.seal import seal
-from secagg.shamir import pack_shares, reconstruct, split
+from secagg.prg import keystream
+from secagg.shamir import reconstruct, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +99,18 @@ def _kernels(config: Config, figures: dict[str, float], ratios: dict[str, float]
     ratios["mask_vs_keystream"] = median(ours / limit for ours, limit in pairs)
 
     say(f"shares: {config.k} of two secrets, threshold {config.t}")
-    figures["deal_s"] = median(_seconds(lambda: _deal(config.k, config.t)) for _ in range(config.repeats))
+    dealing = Amid(config.k, config.t).seconds(config.repeats)
+    figures["agree_s"] = median(_seconds(lambda: _agree(config.k)) for _ in range(config.repeats))
+    figures["deal_s"], figures["open_s"] = dealing.deal, dealing.open
     holders, shares = _dealt(config.n, config.t)
     figures["reconstruct_s"] = median(_seconds(lambda: reconstruct(holders, shares)) for _ in range(config.repeats))
 
 
-def _deal(k: int, t: int) -> list[bytes]:
-    """What a client does in SHARE after checking its neighbours: agree, split, seal."""
-    sealing, rng = AgreementKey(os.urandom(32)), Prg(os.urandom(32))
-    dealt = split([os.urandom(32), os.urandom(32)], t, range(1, k + 1), rng)
-    return [
-        seal(derive(sealing.agree(_PEER), labels.SHARE_KEY, bytes(72)), pack_shares(shares), bytes(100), rng)
-        for shares in dealt
-    ]
+def _agree(k: int) -> None:
+    """Keys with all neighbours, for dealing in either direction."""
+    sealing = AgreementKey(os.urandom(32))
+    for _ in range(k):
+        sealing.agree(_PEER)
 
 
 _PEER = AgreementKey(b"peer" * 8).public

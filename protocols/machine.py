@@ -320,6 +320,7 @@ class Client:
         request = sha256(frame).digest()
         if request in self._answered:
             return self._said_before(current.plan, self._answered.index(request))
+        number = len(self._answered)
         try:
             step = _checked_step(current, frame)
         except (DecodeError, PeerError) as error:
@@ -329,7 +330,7 @@ class Client:
             self._check_uncharged(current.plan)
         elif step.charge is Charge.COMMIT:
             self._commit(current)
-        answer = self._journaled(current, len(self._answered), frame, getattr(current, step.reply)(), b"")
+        answer = self._journaled(current, number, frame, getattr(current, step.reply)(), b"")
         if step.charge is Charge.RESERVE:
             self._reserve(current.plan)
         current.phase, self._unsafe = step.then, False
@@ -385,8 +386,9 @@ class Client:
                 self._round = None
 
     def _journaled(self, current: ClientRound, step: int, request: bytes, reply: object, secret: bytes) -> bytes:
-        """The reply, once it is on disk. ``step`` counts the answers, and the journal takes each number once: of two
-        copies of this client, which know the same of the round, only one answers."""
+        """The reply, once it is on disk. ``step`` counts the answers before the request was looked at, and the journal
+        takes each number once: of two copies of this client, or two threads, that know the same of the round, only one
+        answers."""
         plan = current.plan
         frame = registry.find(plan.protocol).messages.encode(plan, reply)
         record = _RECORD.encode(_Record(request, frame, secret))
@@ -519,6 +521,12 @@ class ServerRound(ABC):
         self._expected: frozenset[int] = frozenset(range(len(roster)))
         self._heard: dict[int, bytes] = {}  # in this phase: client number -> fingerprint of its frame
         self._liars: set[str] = set()
+        self.excluded: tuple[str, ...] = ()
+        """Who dealt shares and was left out before anybody put a vector in: silent since, or without an answer to a
+        complaint about them. That is a fact and no verdict; who was caught lying is among ``liars``."""
+        self.disputes: tuple[tuple[str, str], ...] = ()
+        """(holder, dealer): who complained about whom and was answered. One of the two lied, and nobody else can tell
+        which; it costs nobody anything."""
         self._sends = NOTHING
         self._one_at_a_time = Lock()
 
@@ -536,16 +544,27 @@ class ServerRound(ABC):
         """Who has said what no honest client says, where the transport tells truly who speaks."""
         return tuple(sorted(self._liars))
 
-    def receive(self, name: str, frame: bytes) -> None:
+    @property
+    def remarks(self) -> str:
+        """Who was caught lying, who was left out, who of two lied, in words for a log; empty if there is nothing."""
+        said = {
+            "caught lying": self.liars,
+            "left out before the vectors were sent": self.excluded,
+            "one of two lied": [f"{holder} about {dealer}" for holder, dealer in self.disputes],
+        }
+        return "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items() if names)
+
+    def receive(self, name: str, frame: bytes, *, known: bool = True) -> None:
         """Take a frame that the transport says is from ``name``. A bad one raises, and changes nothing.
 
         ``name`` is blamed for what no honest client sends: that is right if, and only if, the transport authenticates.
-        A message of another phase blames nobody, since an honest client's may come late.
+        Where it does not know who speaks, and only the sender says so, hand in the frame with ``known=False``: a bad
+        one blames nobody then. A message of another phase blames nobody, since an honest client's may come late.
         """
         with self._one_at_a_time:
-            self._received(name, frame)
+            self._received(name, frame, known)
 
-    def _received(self, name: str, frame: bytes) -> None:
+    def _received(self, name: str, frame: bytes, known: bool) -> None:
         step = self.steps.get(self.phase)
         if step is None:
             raise UsageError(f"the round is over ({self.phase})")
@@ -555,6 +574,8 @@ class ServerRound(ABC):
         try:
             self._check(step, number, frame)
         except (DecodeError, PeerError) as error:
+            if not known:
+                raise type(error)(error.reason) from None
             blamed = error.blaming(name)
             self._liars.update(blamed.culprits)
             raise blamed from None

@@ -201,7 +201,8 @@ def drive(server: ServerRound, parties: Parties, faults: Faults) -> Simulation:
             refused = [one for one in incidents if one.phase == phase and one.party != SERVER]
             if not refused:
                 raise
-            raise ThresholdError(f"{error}; {refused[0].party} said: {refused[0].error}") from refused[0].error
+            reason = f"{error.reason}; {refused[0].party} said: {refused[0].error}"
+            raise ThresholdError(reason, culprits=error.culprits) from refused[0].error
         seconds[phase] = perf_counter() - began
         replies = heard(parties.answers(requests()))
     return Simulation(server.outcome, tuple(incidents), bytes_up, bytes_down, seconds)

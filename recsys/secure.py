@@ -209,7 +209,7 @@ class SecureAdder:
             model=question.model,
             beacon=self._beacon,
         )
-        phases = [str(phase) for phase in protocol.server.steps]
+        phases = [str(phase) for phase, step in protocol.server.steps.items() if not step.optional]
         faults = self._network.faults(question.cohort, phases, seed=self._seed * (1 << 32) + question.number)
         return Terms(replace(plan, round=question.number), faults.silent)
 

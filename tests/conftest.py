@@ -2,14 +2,20 @@
 
 And no test leaves a database open behind it. What is collected stays to the end, so garbage is not looked for among it.
 Libraries of linear algebra get one thread in each worker: on small matrices the others wait, and burn a core at it.
+Temporary directories are in memory, if there is room: journals and ledgers wait for thousands of syncs otherwise.
 """
 
 import gc
 import os
+import shutil
 from collections.abc import Generator, Iterator
 
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # read when they are first imported
     os.environ.setdefault(_threads, "1")
+
+_MEMORY = "/dev/shm"
+if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 1 << 31:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY)
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402

@@ -183,8 +183,9 @@ def ours(cell: Cell) -> Side:
     if server.outcome is None:
         raise RuntimeError("the round did not end")
     cost.server_s["frames"] = server.frames_s
-    received = cell.n + 2 * (cell.n - cell.silent)  # adverts; uploads and consents
-    side = _side(replace(cost, server_extra_bytes=extra), cell, checks=server.checks + received, check_s=check_s)
+    received = cell.n + 2 * (cell.n - cell.silent)  # adverts; uploads and consents; nobody complains
+    cost = replace(cost, server_extra_bytes=extra)
+    side = _side(cost, cell, Phase.UPLOAD, checks=server.checks + received, check_s=check_s)
     decoded = server.outcome.decode()
     return _checked(side, decoded.vector / decoded.weight, cell.mean(plan), step=1 / plan.encoding.scale)
 
@@ -231,27 +232,31 @@ def _seconds_of_a_check() -> float:
 
 
 def flower(cell: Cell) -> Side:
+    from flwr.common.secure_aggregation.secaggplus_constants import Stage
+
     from benchmarks.peers.flower import QUANTIZATION
     from benchmarks.peers.flower import run_round as run_flowers
 
     plan = cell.plan()
     ran = run_flowers(plan, cell.shares, cell.threshold, cell.gone)
-    side = _side(ran.cost, cell, serialising_s=sum(ran.serialising_s.values()))
+    side = _side(ran.cost, cell, Stage.COLLECT_MASKED_VECTORS, serialising_s=sum(ran.serialising_s.values()))
     return _checked(side, ran.mean, cell.mean(plan), step=2 * plan.encoding.clip_inf / QUANTIZATION)
 
 
 # Either.
 
 
-def _side(cost: RoundCost, cell: Cell, serialising_s: float = 0.0, checks: int = 0, check_s: float = 0.0) -> Side:
+def _side(
+    cost: RoundCost, cell: Cell, upload: str, *, serialising_s: float = 0.0, checks: int = 0, check_s: float = 0.0
+) -> Side:
     clients = {f"clients {phase}": seconds for phase, seconds in cost.client_s.items()}
     return Side(
         clients_s=sum(cost.client_s.values()),
         server_s=sum(cost.server_s.values()),
         phases={**clients, **{f"server {phase}": seconds for phase, seconds in cost.server_s.items()}},
         serialising_s=serialising_s,
-        bytes_up=_of_one(cost.bytes_up, cell),
-        bytes_down=_of_one(cost.bytes_down, cell),
+        bytes_up=_of_one(cost.bytes_up, cell, upload),
+        bytes_down=_of_one(cost.bytes_down, cell, upload),
         server_mib=cost.server_extra_bytes / 2**20,
         clients_mib=cost.clients_extra_bytes / 2**20,
         error=0.0,
@@ -260,9 +265,10 @@ def _side(cost: RoundCost, cell: Cell, serialising_s: float = 0.0, checks: int =
     )
 
 
-def _of_one(phases: Mapping[str, int], cell: Cell) -> float:
-    """Of a client that stays. Everybody is there in the first two phases, here and there."""
-    return sum(size / (cell.n if i < 2 else cell.n - cell.silent) for i, size in enumerate(phases.values()))
+def _of_one(phases: Mapping[str, int], cell: Cell, upload: str) -> float:
+    """Of a client that stays. Everybody is there until ``upload``."""
+    until = list(phases).index(upload)
+    return sum(size / (cell.n if i < until else cell.n - cell.silent) for i, size in enumerate(phases.values()))
 
 
 def _checked(side: Side, found: NDArray[np.float64], expected: NDArray[np.float64], step: float) -> Side:

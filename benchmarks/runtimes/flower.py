@@ -103,7 +103,7 @@ def rounds_of(grid: Grid, roster: Roster) -> None:
         "secure": Secure(FedAvg(fraction_evaluate=0.0), roster, clip=CLIP, **terms),
     }
     models = dict.fromkeys(strategies, ArrayRecord({"w": Array(np.zeros(asked["d"], np.float32))}))
-    exchanges = [str(phase) for phase in find(asked["protocol"]).server.steps]
+    exchanges = [str(phase) for phase, step in find(asked["protocol"]).server.steps.items() if not step.optional]
     training = [seconds for seconds in asked["training"] for _ in range(asked["rounds"])]
     for number, seconds in enumerate([0.0, *training]):
         config = ConfigRecord({"seconds": seconds})

@@ -22,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.scale.units import Units, columns_of
+from protocols import dealing as exchange
 from protocols import registry
 from protocols.ckks import messages as ckks
 from protocols.oneshot import messages as oneshot
@@ -33,6 +34,7 @@ from protocols.roster import Roster
 from protocols.threshold_ckks import messages as threshold
 from protocols.wire import HEADER_BYTES
 from secagg.codec import u32, u64
+from secagg.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.keys import SIGNATURE_BYTES
@@ -199,6 +201,8 @@ LEAST = {
 }
 SIGNED = u32.least + SIGNATURE_BYTES
 REVEALED = u32.least + SHARE_BYTES
+BOX = ELEMENT_BYTES * width(pairwise.SECRETS) + exchange.COMMITMENT_BYTES * pairwise.SECRETS
+DELIVERED = u32.least + BOX + HASH_BYTES + RESPONSE_BYTES
 
 
 def frame_of(kind: type, *variable: float) -> float:
@@ -334,7 +338,7 @@ def ordered(units: Units, n: int) -> float:
 
 
 def dealt(units: Units, threshold: int, holders: int, secrets: int) -> float:
-    return threshold * (units.deal_step + units.deal * holders * secrets * LIMBS)
+    return threshold * (units.deal_step + units.deal * holders * width(secrets))
 
 
 def packing(units: Units, bits: int, d: int) -> float:
@@ -373,7 +377,9 @@ def masked(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost:
 
     plan_bytes, advert = float(len(plan.encode())), frame_of(pairwise.Advert)
     introduction = frame_of(pairwise.Introduction, k * (u32.least + pairwise.ADVERT.least), introduced.size)
-    boxes = frame_of(pairwise.Dealt, k * (u32.least + pairwise.BOX_BYTES))
+    boxes = frame_of(exchange.Dealt, k * BOX, t * RESPONSE_BYTES)
+    delivery, complaints = frame_of(exchange.Delivery, k * DELIVERED), frame_of(exchange.Complaints)
+    verdict = frame_of(pairwise.Verdict, bitmap_of(h))
     upload = frame_of(pairwise.Upload, bitmap_of(h), vector)
     survivors = frame_of(pairwise.Survivors, bitmap_of(n), alive * header)
     consent = frame_of(pairwise.Consent)
@@ -383,9 +389,10 @@ def masked(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost:
     looked_up, sharing, packed = 4 * u.item + h * u.scan, dealt(u, t, h, 2), packing(u, plan.ring_bits, d)
     one_mask = u.stream + u.mask * word * d
     meeting = k * (u.verify + 2 * u.item) + u.sign + introduced.steps * u.climb + ordered(u, n) + looked_up
-    dealing = sharing + k * (u.box + u.item)
-    opening = k * (u.box - u.agree + u.item) + (sharing if complete else 0)  # its own share it makes again
-    masking = k * u.agree + (k + 1) * one_mask + packed + u.hash * vector + u.sign
+    dealing = sharing + k * (u.box + u.record)
+    opening = k * (u.unbox + u.record)
+    again = sharing + k * (u.box - u.agree) if complete else 0  # its own share it makes again
+    masking = again + k * u.agree + (k + 1) * one_mask + packed + u.hash * vector + u.sign
     checking = alive * (u.verify + u.header + looked_up + h * u.member) + n * u.member + u.sign
     signed = signers * (u.verify + u.item) + strangers.steps * u.climb + 4 * n * u.member
     client = Role(
@@ -394,22 +401,23 @@ def masked(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost:
         (
             Step("advertise", plan_bytes, advert, begun(u, d)),
             Step("share", introduction, boxes, carried(u, introduction, boxes) + meeting + dealing),
-            Step("upload", boxes, upload, carried(u, boxes, upload) + opening + masking),
+            Step("complain", delivery, complaints, carried(u, delivery, complaints) + opening),
+            Step("upload", verdict, upload, carried(u, verdict, upload) + masking),
             Step("consent", survivors, consent, carried(u, survivors, consent) + checking),
             Step("reveal", consents, reveal, carried(u, consents, reveal) + signed + h * u.item),
         ),
     )
-    delivering = n * k * u.item
     adding = u.verify + u.hash * vector + packed + u.add * d + looked_up + h * (u.member + 3 * u.scan)
     telling = signers * u.item + k * u.scan + strangers.steps * u.prove
     rebuilding = n * (u.rebuild * t * t + 4 * u.item) + deployment.silent * u.agree
     removing = u.centre * d + left * one_mask + deployment.silent * alive * (u.agree + one_mask)
     server = {
         "advertise": n * (heard(u, advert) + u.verify + 2 * u.item + u.climb + looked_up) + ordered(u, n),
-        "share": n * (k * (3 * u.item + 3 * u.scan) + introduced.steps * u.prove + heard(u, boxes)),
-        "upload": delivering + left * (heard(u, upload) + u.frame + adding),
+        "share": n * (k * (2 * u.item + 3 * u.scan + u.record + u.take) + introduced.steps * u.prove + heard(u, boxes)),
+        "complain": n * (k * (u.deliver + u.record + 2 * u.scan) + u.frame),
+        "upload": n * h * 2 * u.scan + left * (heard(u, upload) + u.frame + adding),
         "consent": left * (alive * (u.header + u.scan) + u.verify + heard(u, consent)) + n * u.member,
-        "reveal": left * (heard(u, reveal) + telling + h * u.share) + rebuilding + removing,
+        "reveal": left * (heard(u, reveal) + telling + h * (u.share + u.check)) + rebuilding + removing,
     }
     memory = _masked_memory(n, d, h, t, word, vector)
     return Cost((client, silenced(deployment, client, "upload")), server, memory)
@@ -418,12 +426,13 @@ def masked(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost:
 def _masked_memory(n: int, d: int, h: int, t: int, word: int, vector: int) -> float:
     """While uploads come, a box, a holder, an entry in a set for each neighbour; later shares, and their rebuilding."""
     links = n * h * (_LISTED + _IN_SET)
-    uploading = links + n * h * pairwise.BOX_BYTES + d * word + 3 * vector  # a frame, its vector, padded, unpacked
-    revealing = links + n * h * (9 * SHARE_BYTES / 8 + 8) + 3 * 8 * LIMBS * n * t + 2 * 8 * d
+    uploading = links + n * h * (BOX + RESPONSE_BYTES) + d * word + 3 * vector  # a frame, its vector, padded, unpacked
+    kept = n * h * exchange.COMMITMENT_BYTES + n * t * (SHARE_BYTES + _KEPT_SHARE)
+    revealing = links + kept + 3 * 8 * LIMBS * n * t + 2 * 8 * d
     return n * CLIENT + d * word + max(uploading, revealing)
 
 
 CLIENT = 1800
 """An advert, its leaf, two inner nodes, a header, entries in dictionaries."""
-_LISTED, _IN_SET = 40, 90
-"""A number in a tuple; in a set, which is half empty."""
+_LISTED, _IN_SET, _KEPT_SHARE = 40, 90, 110
+"""A number in a tuple; in a set, which is half empty; what bytes in a dictionary take beside themselves."""

@@ -29,6 +29,7 @@ from benchmarks.scale.costs import (
     silenced,
 )
 from benchmarks.scale.units import Units
+from protocols import dealing as exchange
 from protocols.ckks import messages as ckks
 from protocols.ckks.layout import SLOTS
 from protocols.ckks.rules import layout_of
@@ -41,9 +42,10 @@ from protocols.threshold_ckks import messages as threshold
 from protocols.threshold_ckks.rules import least_of, sizes_of
 from protocols.threshold_ckks.rules import parameters_of as threshold_of
 from secagg.codec import u32
+from secagg.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
 from secagg.keys import SIGNATURE_BYTES
 from secagg.lattice.flooding import parts
-from secagg.merkle import NODE
+from secagg.merkle import HASH_BYTES, NODE
 from secagg.seal import OVERHEAD_BYTES
 
 # One-shot.
@@ -124,12 +126,14 @@ def threshold_round(deployment: Deployment, plan: RoundPlan, units: Units) -> Co
     primes, logs = len(ring.primes), log2(ring.degree) / 12
     used, every, one = sizes.count * primes, sizes.blocks * ring.degree * primes, ring.degree * primes
     columns, whole = len(parts(sizes.flooding)), sizes.blocks * ring.degree
-    boxes = (n - 1) * threshold.BOX_BYTES
+    box = ELEMENT_BYTES * width(threshold.SECRETS) + exchange.COMMITMENT_BYTES * threshold.SECRETS
 
     plan_bytes, advert = float(len(plan.encode())), frame_of(threshold.Advert)
     introduction = frame_of(threshold.Introduction, n * threshold.ADVERT.least)
-    part = frame_of(threshold.Part, sizes.key_bytes, boxes)
-    joint = frame_of(threshold.JointKey, bitmap_of(n), sizes.key_bytes, boxes)
+    part = frame_of(threshold.Part, sizes.key_bytes, (n - 1) * box, t * RESPONSE_BYTES)
+    delivery = frame_of(exchange.Delivery, (n - 1) * (u32.least + box + HASH_BYTES + RESPONSE_BYTES))
+    complaints = frame_of(exchange.Complaints)
+    joint = frame_of(threshold.JointKey, bitmap_of(n), sizes.key_bytes)
     upload = frame_of(threshold.Upload, sizes.c0_bytes, sizes.c1_bytes)
     survivors = frame_of(threshold.Survivors, bitmap_of(n))
     consent = frame_of(threshold.Consent)
@@ -161,7 +165,7 @@ def threshold_round(deployment: Deployment, plan: RoundPlan, units: Units) -> Co
     )
     meeting = n * (u.verify + 2 * u.item + u.climb) + u.sign
     dealing = dealt(u, t, n, 1) + (n - 1) * (u.box + u.item)
-    opening = (n - 1) * (u.box + u.share)
+    opening = (n - 1) * (u.box - u.agree + u.share)
     agreed = least * (u.verify + u.item) + n * u.member
     telling = t * (u.verify + u.item) + gone * u.item + u.sign
     client = Role(
@@ -170,7 +174,8 @@ def threshold_round(deployment: Deployment, plan: RoundPlan, units: Units) -> Co
         (
             Step("advertise", plan_bytes, advert, begun(u, d) + keyed),
             Step("key", introduction, part, carried(u, introduction, part) + meeting + dealing + keyed),
-            Step("upload", joint, upload, carried(u, joint, upload) + opening + encrypting + u.sign),
+            Step("complain", delivery, complaints, carried(u, delivery, complaints) + opening),
+            Step("upload", joint, upload, carried(u, joint, upload) + encrypting + u.sign),
             Step("consent", survivors, consent, carried(u, survivors, consent) + n * u.member + u.sign),
             Step("decrypt", aggregate, answer, carried(u, aggregate, answer) + agreed + decrypting + u.sign),
             Step("missing", missing, consent, carried(u, missing, consent) + n * u.member + u.sign),
@@ -181,9 +186,10 @@ def threshold_round(deployment: Deployment, plan: RoundPlan, units: Units) -> Co
     recovering = gone * (u.rebuild * t * t + keyed + secret) + bool(gone) * (u.transform + u.product) * logs * every
     server = {
         "advertise": n * (heard(u, advert) + u.verify + u.item + u.climb),
-        "key": n
-        * (2 * n * u.item + heard(u, part) + u.hash * sizes.key_bytes + (u.residue_unpack + u.residue_add) * one),
-        "upload": n * (n * (u.record + 4 * u.scan) + u.frame + 3 * u.copy * joint)
+        "key": n * (2 * n * u.item + heard(u, part) + u.hash * (sizes.key_bytes + n * box) + u.residue_unpack * one)
+        + dealt(u, t, n, 1) * n,
+        "complain": n * (n * (u.record + 4 * u.scan) + u.frame + 3 * u.copy * delivery) + n * u.residue_add * one,
+        "upload": n * (u.frame + 3 * u.copy * joint)
         + left * (heard(u, upload) + u.frame + u.verify + u.hash * upload + adding),
         "consent": left * (u.frame + u.verify) + n * u.member + u.residue_pack * every + u.hash * sizes.c1_bytes,
         "decrypt": left * (least * u.item + 3 * u.copy * aggregate)
@@ -194,8 +200,10 @@ def threshold_round(deployment: Deployment, plan: RoundPlan, units: Units) -> Co
         + u.residue_add * every
         + u.decode * used,
     }
-    kept = n * (CLIENT + boxes)
-    memory = kept + 4 * one + 12 * every + max(2 * upload + 8 * every, 12 * every + 8 * d)
+    keys = n * (4 * one + n * (box + RESPONSE_BYTES))  # until it is known whose parts are added
+    kept = n * (CLIENT + n * exchange.COMMITMENT_BYTES)
+    adding_up = kept + 4 * one + 12 * every + max(2 * upload + 8 * every, 12 * every + 8 * d)
+    memory = max(n * CLIENT + keys + 12 * every, adding_up)
     return Cost((client, silenced(deployment, client, "upload")), server, memory)
 
 

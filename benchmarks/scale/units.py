@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.rounds import LENIENT, people
 from protocols import registry
 from protocols.cohort import from_bitmap
+from protocols.dealing import Dealing, Exchange, opened
 from protocols.journal import ForgetfulJournal
 from protocols.machine import Client
 from protocols.pairwise.messages import (
@@ -40,17 +41,18 @@ from protocols.pairwise.rules import Cohort
 from protocols.plan import RoundPlan
 from protocols.simulate import serve
 from secagg import labels
+from secagg.dealing import Polynomials, width
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.graph import Neighbourhoods
-from secagg.keys import AgreementKey, SigningKey, digest, transcript, verify
+from secagg.keys import AgreementKey, SigningKey, digest, verify
 from secagg.masking import add_masks
 from secagg.merkle import MerkleTree, check_inclusion, leaf
 from secagg.params import Graph, GraphParameters
 from secagg.prg import Prg
 from secagg.ring import Ring
 from secagg.seal import seal
-from secagg.shamir import pack_shares, reconstruct, split, unpack_shares
+from secagg.shamir import SHARE_BYTES, pack_shares, reconstruct, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +68,20 @@ class Units:
     agree: float
     """X25519, and a key derived from it"""
     box: float
-    """the same, and a share sealed or opened"""
+    """the same, and a share put under a pad, with commitments"""
     hash: float
     """a byte"""
     seal: float
     """a byte, in the journal (client)"""
     copy: float
     """a byte"""
+    unbox: float
+    """a box opened and checked, its key agreed on before"""
+    take: float
+    """a box, on the server"""
+    deliver: float
+    check: float
+    """a share that is revealed, against its commitment"""
     stream: float
     """a mask, before its first byte"""
     mask: float
@@ -86,9 +95,9 @@ class Units:
     add: float
     centre: float
     deal_step: float
-    """a coefficient of the polynomials with which a secret is shared"""
+    """a coefficient of the polynomials with which secrets are dealt"""
     deal: float
-    """the same for each holder and limb"""
+    """the same for each holder and value that it is given"""
     rebuild: float
     """a secret from t shares, over t^2"""
     share: float
@@ -200,10 +209,6 @@ def _keys(repeats: int) -> dict[str, float]:
     parts = (plan.digest(), bytes(4), bytes(32), bytes(32), bytes(32))
     signature = signing.sign(labels.ADVERT, *parts)
 
-    def box() -> bytes:
-        associated = transcript(labels.SHARE, *cohort.bound(0, 1))
-        return seal(cohort.share_key(key.agree(peer), 0, 1), bytes(72), associated, os.urandom)
-
     started, taken = _first_frames(plan)
     verified = seconds_of(lambda: verify(signing.public, signature, labels.ADVERT, *parts), repeats)
     megabyte, frame = bytes(1 << 20), bytearray(1 << 24)
@@ -213,7 +218,6 @@ def _keys(repeats: int) -> dict[str, float]:
         "sign": seconds_of(lambda: signing.sign(labels.ADVERT, *parts), repeats),
         "verify": verified,
         "agree": seconds_of(lambda: cohort.pair_seed(key.agree(peer), 0, 1), repeats),
-        "box": seconds_of(box, repeats),
         "hash": seconds_of(lambda: digest(labels.VECTOR, megabyte), repeats) / len(megabyte),
         "copy": seconds_of(lambda: bytes(frame), repeats) / len(frame),
         "seal": seconds_of(lambda: seal(bytes(32), megabyte, b"", os.urandom), repeats) / len(megabyte),
@@ -270,21 +274,72 @@ def columns_of(bits: int, d: int) -> int:
     return 0 if bits in (8, 16, 32, 64) else -(-d // (1 << 15)) * (64 // gcd(bits, 64))
 
 
+def _polynomials(secrets: list[bytes], t: int, holders: int) -> None:
+    made = Polynomials(secrets, t, Prg(bytes(32)))
+    made.points(range(1, holders + 1))
+    made.points([1])  # of others: what was made for these holders is not there the next time
+    made.proof(bytes(32))
+
+
 def _shares(repeats: int) -> dict[str, float]:
     secrets, t = [os.urandom(32), os.urandom(32)], 64
     few, many = (
-        seconds_of(lambda h=h: split(secrets, t, range(1, h + 1), Prg(bytes(32))), repeats)  # type: ignore[misc]
+        seconds_of(lambda h=h: _polynomials(secrets, t, h), repeats)  # type: ignore[misc]
         for h in (64, 512)
     )
-    each = (many - few) / (t * (512 - 64) * 18)
+    each = (many - few) / (t * (512 - 64) * width(2))
     n = 200
     holders = np.stack([np.arange(1 + i, 1 + i + t) for i in range(n)])
     shares = np.stack([split([os.urandom(32)], t, row.tolist(), os.urandom)[:, 0] for row in holders])
     return {
+        **_boxes(repeats, secrets, t, few),
         "deal": max(each, 0),
-        "deal_step": max(few / t - 64 * 18 * each, 0),
+        "deal_step": max(few / t - 64 * width(2) * each, 0),
         "rebuild": seconds_of(lambda: reconstruct(holders, shares), repeats) / (n * t * t),
     }
+
+
+def _boxes(repeats: int, secrets: list[bytes], t: int, polynomials: float) -> dict[str, float]:
+    """Of the exchange about the shares, with 64 holders. ``polynomials`` is what those alone take."""
+    k = 64
+    cohort, key, peer = Cohort(_plan(k + 1, 1), bytes(32), k + 1), AgreementKey(bytes(32)), AgreementKey(os.urandom(32))
+    holders, agreed = list(range(1, k + 1)), key.agree(peer.public)
+
+    def dealing(dealer: int = 0, to: list[int] = holders) -> Dealing:
+        return Dealing(
+            cohort,
+            dealer,
+            to,
+            t,
+            secrets,
+            Prg(bytes(32)),
+            lambda v: cohort.pad_key(key.agree(peer.public), dealer, v),
+        )
+
+    dealt = dealing().dealt
+    boxes = [dealing(u, [0]).delivered(0) for u in holders]
+    exchange = Exchange(cohort, lambda u: [v + u for v in holders], t, len(secrets))  # others each, as on a ring
+
+    def take() -> None:
+        for u in (0, k):
+            exchange.take(u, dealt)
+
+    def check() -> None:
+        for v in holders:
+            exchange.check_share(0, v, 0, points[v][:SHARE_BYTES])
+
+    def unbox() -> object:
+        return opened(cohort, 0, boxes, len(secrets), lambda u: cohort.pad_key(agreed, u, 0))
+
+    points = dealing().points
+    found = {
+        "box": max(seconds_of(dealing, repeats) - polynomials, 0) / k,
+        "unbox": seconds_of(unbox, repeats) / k,
+        "take": seconds_of(take, repeats) / (2 * k),
+        "deliver": seconds_of(lambda: [exchange.delivered(0, v) for v in holders], repeats) / k,
+    }
+    exchange.keep_commitments(lambda dealer: 0)
+    return found | {"check": seconds_of(check, repeats) / k}
 
 
 def _messages(repeats: int) -> dict[str, float]:
@@ -299,15 +354,14 @@ def _messages(repeats: int) -> dict[str, float]:
     revealed = tuple(Revealed(i, pack_shares(np.zeros((1, 9), np.uint32))) for i in range(k))
     shares = messages.encode(plan, Reveal(revealed, (), b""))
 
-    collected = [(list[int](), bytearray()) for _ in range(n)]
+    collected = [dict[int, bytes]() for _ in range(n)]
 
     def read_shares() -> None:
         message = messages.decode(plan, shares)
         for one in message.self_shares if isinstance(message, Reveal) else ():
-            unpack_shares(one.share, 1)
-            holders, together = collected[one.peer * 37 % n]
-            holders.append(1)
-            together.extend(one.share)
+            held = collected[one.peer * 37 % n]
+            if len(held) < k:
+                held[one.peer] = one.share
 
     tree = MerkleTree([leaf(i, bytes(160)) for i in range(n)])
     chosen = sorted(np.random.default_rng(1).choice(n, k, replace=False).tolist())

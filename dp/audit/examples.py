@@ -117,7 +117,7 @@ def _moved(step: Step, attack: Attack, place: int) -> tuple[float, int]:
 def _stepped(step: Step, attack: Attack, examples: TensorDataset, drawn: Sequence[bool]) -> Vector:
     """From the same model and the same state of torch's generator, which is put back."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         return step(attack.model(), attack.loss, examples, drawn)
 
 

@@ -35,8 +35,8 @@ def verify(
         try:
             computed = charge_of(what, book.genesis.guarantee)
             if isinstance(what, SecureSum):
+                digest = survivors_digest(what)
                 for signed in what.signatures:
-                    digest = survivors_digest(what)
                     verify_signature(signed.key, signed.signature, labels.SURVIVORS, digest, culprit=signed.name)
                 also(what)
         except (SecAggError, ArithmeticError) as error:

@@ -87,6 +87,7 @@ from secagg.errors import (
     SecAggError,
     StorageError,
     ThresholdError,
+    UnblamedError,
     UsageError,
 )
 from secagg.params import Adversary, fraction
@@ -396,6 +397,10 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
         self.strategy, self.roster, self.timeout = strategy, roster, timeout
         self.outcome: RoundOutcome | None = None
         """Of the last round; None if it was given up."""
+        self.liars: tuple[str, ...] = ()
+        """Who was caught lying in the last round; that is the word of this server."""
+        self.excluded: tuple[str, ...] = ()
+        """Who was left out of it before vectors were sent; they may have been silent only."""
         self._protocol, self._least, self._beacon = protocol, min_contributors, beacon
         self._clip, self._bits, self._metrics, self._weight_bound = clip, bits, dict(metrics or {}), weight_bound
         self._corrupt, self._dropout, self._adversary = corrupt, dropout, adversary
@@ -407,6 +412,7 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         self._round = self.outcome = None
+        self.liars = self.excluded = ()
         asked = list(self.strategy.configure_train(server_round, arrays, config, grid))
         if len(asked) < self._least:
             log(WARNING, "secagg: %d clients are asked, at least %d must take part", len(asked), self._least)
@@ -445,6 +451,8 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
         except (BudgetError, PeerError, ThresholdError) as error:
             log(WARNING, "secagg: round %d is given up: %s", server_round, error)
             return None, None
+        finally:
+            self._note(server_round, current.machine)
         plan, form, total = current.machine.plan, current.form, self.outcome.decode()
         log(INFO, "secagg: the sum is of %d clients out of %d", len(self.outcome.survivors), plan.clients)
         count = total.weight if plan.noise is None else plan.clients
@@ -506,6 +514,11 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
         )
         return found.encoding, found.noise
 
+    def _note(self, server_round: int, machine: ServerRound) -> None:
+        self.liars, self.excluded = machine.liars, machine.excluded
+        if machine.remarks:
+            log(WARNING, "secagg: round %d: %s", server_round, machine.remarks)
+
     def _summed(self, current: _Round, replies: Iterable[Message]) -> RoundOutcome:
         """All phases after the first messages, each with its own timeout."""
         machine = current.machine
@@ -532,8 +545,9 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
             if name not in self.roster.names:
                 raise PeerError("a client that is not in the roster")
             if current.nodes.get(name, node) != node:
-                raise PeerError("another node speaks for this client", culprits=[name])
-            current.machine.receive(name, _joined(reply.content))
+                raise UnblamedError("another node speaks for this client")
+            # Until its first good frame anybody can say that it speaks for this client.
+            current.machine.receive(name, _joined(reply.content), known=name in current.nodes)
         except (DecodeError, PeerError) as error:
             log(WARNING, "secagg: node %d: %s", node, error)
         else:

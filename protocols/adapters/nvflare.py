@@ -124,9 +124,12 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
             model.params = _arrays(model)
             form = self._form(model)
             plan, targets = self._plan(roster, form, model, session, number)
-            outcome = self._round(serve(plan, roster), form, model, targets)
+            server = serve(plan, roster)
+            outcome = self._round(server, form, model, targets)
             if self.abort_signal.triggered:
                 return
+            if server.remarks:
+                self.warning(f"Round {number}: {server.remarks}")
             if outcome is not None:
                 self.update(model, form, outcome)
                 self.info(f"Round {number}: a sum over {', '.join(outcome.survivors)}; metrics {model.metrics}")

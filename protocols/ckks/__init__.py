@@ -28,7 +28,9 @@ Threat model
     ``Reveal.CLIENTS`` not even that). But the server together with ONE holder opens every upload: that is what one
     shared key means, and why the makers are few. And a holder cannot tell a sum from one client's update: a server
     that lies sends it one upload and gets it decrypted. Signatures, the count of signers and the comparison of answers
-    stop accidents, outsiders and lying minorities, not that. Against such a server use ``secagg+``.
+    stop accidents, outsiders and lying minorities, not that. Against such a server use ``secagg+``. Nor does anything
+    here stop one client that ends the round: a maker whose boxes do not open (non-holders keep what they reserved), or
+    anybody whose ciphertexts parse and are none (budgets are committed). The server cannot name it.
 
 What the server learns
     The sum over U3 (not with ``Reveal.CLIENTS``), who took part in each phase. Holders learn the sum, too.

@@ -156,8 +156,9 @@ class OneshotServer(ServerRound):
         self._uploads = {}
         return Sends(sorted(self._consents.keys() | set(self._survivors)), lambda number: consents)
 
-    def _blamed(self) -> list[str]:
-        """Of whom an honest member complains; if that is not sure of anybody, both sides of every complaint.
+    def _blamed(self) -> set[str]:
+        """Of whom an honest member complains; if that is not sure of anybody, both sides of every complaint. Besides,
+        whoever has been caught lying: without it there might have been enough.
 
         An honest member complains only of who dealt it a bad box: what this server passes on, the dealer has signed.
         More members than may be corrupt do not all lie. One word alone convicts nobody, not even where a plan reckons
@@ -165,7 +166,7 @@ class OneshotServer(ServerRound):
         """
         complaints = Counter(client for unopened in self._unopened.values() for client in unopened)
         sure = [client for client, count in complaints.items() if count > parameters_of(self.plan).private]
-        return [self.roster.names[number] for number in sorted(sure or {*complaints, *self._unopened})]
+        return self._liars.union(self.roster.names[number] for number in sure or {*complaints, *self._unopened})
 
     def happened(self) -> SecureSum:
         size = len(self.roster)

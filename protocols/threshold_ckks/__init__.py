@@ -15,13 +15,18 @@ Parties
 Rounds (client -> server, then server -> clients); a is public, drawn from the plan
     1 ADVERTISE  u signs a fresh X25519 key and a commitment to b_u = -a s_u + T e_u; s_u and e_u come from a seed z_u.
                  The adverts that came are U1, a Merkle root over them is its identity. Everybody gets all of them.
-    2 KEY        u shows b_u and deals t-of-n shares of z_u, sealed. Who did is U2; b = sum b_u is the joint key.
-    3 UPLOAD     c0 = b v + T e0 + x and c1 = a v + T e1, signed with the digest of b. Who did is U3.
-    4 CONSENT    u signs the set U3, once. Signers are U4.
-    5 DECRYPT    against max(t, min_contributors) such signatures u answers d_u = (sum c1) s_u + T f_u, flooded.
-    6 MISSING    u signs the one set M of those in U2 who did not answer, if it leaves t that did.
-    7 RECOVER    against t such signatures u reveals its shares of z_w for w in M. The server rebuilds z_w, compares
-                 with the commitment, and adds (sum c1) s_w. Then sum c0 + sum d_u + ... = x + T (small) is decoded.
+    2 KEY        u shows b_u and deals t-of-n shares of z_u, with a proof that they are consistent (``secagg.dealing``).
+    3 COMPLAIN   u signs what is wrong with what it was dealt, mostly nothing (``protocols.dealing``).
+    4 DEFEND     u opens what it dealt to those who complain about it. U2 are those who dealt, looked at what they were
+                 dealt, and answered all complaints about them with what fits. Only now b = sum b_u over U2 is the joint
+                 key. Who is left out has no part in it, and nobody keeps its shares.
+    5 UPLOAD     c0 = b v + T e0 + x and c1 = a v + T e1, signed with the digest of U2 and b. Who did is U3.
+    6 CONSENT    u signs the set U3, once. Signers are U4.
+    7 DECRYPT    against max(t, min_contributors) such signatures u answers d_u = (sum c1) s_u + T f_u, flooded.
+    8 MISSING    u signs the one set M of those in U2 who did not answer, if it leaves t that did.
+    9 RECOVER    against t such signatures u reveals its shares of z_w for all w in M. One hash tells a wrong one. The
+                 server rebuilds z_w, compares with the commitment, and adds (sum c1) s_w. Then sum c0 + sum d_u + ... =
+                 x + T (small) is decoded.
 
     The key lives for one round and decrypts once: the transition table and the journal see to that. So there is no
     count of decryptions to bound or to keep, and every part of the key, rebuilt or not, is retired with the round.
@@ -37,19 +42,32 @@ Threat model
     (Lyubashevsky, Nguyen and Plancon 2022, CRYPTO), here one a block; the n halves c1 to be downloaded, 390 MB for 100
     clients and 10^6 coordinates, weigh more. Against such a server use ``secagg+``.
 
+    Liars among the clients cost nobody a round or a budget where they deal badly, complain falsely, reveal wrong shares
+    or fall silent, as long as they and the silent ones are within the planned dropout, and the liars fewer than t: they
+    have no part in the key, or are done without, and are named by an honest server. Two lies are found only when
+    budgets are committed. A dealer of another seed than the one behind its part of the key, to all or to corrupt
+    holders, who then falls silent, is named, alone. A ciphertext or a partial decryption that is none makes a sum that
+    does not decode, again and again, and nobody can tell whose it was: all who uploaded are named. (Which part of a sum
+    is wrong, proofs would show, or every seed, which nobody is to have.)
+
 What the server learns
     The sum over U3, who took part in each phase. Of each missing client its part of the key, which is worth nothing
     without the others'.
 
 Cost
-    Client: one encryption, one partial decryption, n boxes. Up, at 16 bits, n = 100 and 10^6 coordinates: 7.9 bytes a
-    coordinate for the ciphertext, 3.8 for the partial decryption; a part of the key once, 0.7 MB. Server: O(d n)
-    additions, one product for all that is missing. Seven messages up; a dropout costs those who stay a share each.
+    Client: one encryption, one partial decryption, 2 n boxes. Up, at 16 bits, n = 100 and 10^6 coordinates: 7.9 bytes a
+    coordinate for the ciphertext, 3.8 for the partial decryption; a part of the key once, 0.7 MB; shares and
+    their proof, 68 n + 16 t bytes. Server: O(d n) additions, one product for all that is missing; it keeps the parts of
+    the key until it knows whose are in it. Eight messages up, nine for whom complaints are about; a dropout costs those
+    who stay a share each.
 
 Deviations from the papers
     - Only missing clients' parts are rebuilt, for one signed (ciphertext, missing set) per round. Nobody's partial
       decryption is weighted with Lagrange coefficients: two of those for one ciphertext give away the part.
-    - Parts of the key are committed to before any is shown: the last to speak would choose the sum.
+    - Parts of the key are committed to before any is shown: the last to speak would choose the sum. (Who gets itself
+      left out after that has chosen between no more keys than who shows none after it has seen the others'.)
+    - Shares are dealt verifiably, complained about and answered for (Atapoor, Baghery, Cozzo and Pedersen 2023, with
+      hashes for commitments), where the papers trust each dealer.
     - Errors are multiplied, not messages (as in BGV): the values are exact integers, and nothing approximate is shown.
     - A new key each round instead of one for many: two messages more, and no counter that could be rolled back.
 """
@@ -69,7 +87,7 @@ THRESHOLD_CKKS = Protocol(
     paper="Asharov et al. 2012 (EUROCRYPT) and Mouchet et al. 2021 (PETS), with exact sums and missing parts rebuilt",
     threat_model="server and fewer than t clients honest but curious; t is half of the honest and all the corrupt",
     server_learns="the sum over the survivors, and who dropped out when",
-    cost="client O(d + n), server O(d n), dropouts are free; 12 bytes a coordinate; seven messages up",
+    cost="client O(d + n), server O(d n), dropouts are free; 12 bytes a coordinate; eight messages up",
     parameters=PARAMETERS,
     choose=choose,
     check_parameters=check_parameters,

@@ -10,12 +10,29 @@ from collections.abc import Callable
 from functools import partial
 
 from dp.secure_sum import SecureSum
-from protocols.cohort import agreed_sum, from_bitmap
+from protocols.cohort import agreed_sum, ascending, from_bitmap
+from protocols.dealing import (
+    Accusations,
+    Complaint,
+    Complaints,
+    Dealing,
+    Defence,
+    Delivered,
+    Delivery,
+    Opened,
+    check_complaint,
+    complaint,
+    fit,
+    opened,
+    share_of,
+)
 from protocols.machine import Charge, ClientRound, Step
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.threshold_ckks.messages import (
+    SECRETS,
+    SEED,
     SHARES,
     Advert,
     Aggregate,
@@ -39,22 +56,23 @@ from protocols.threshold_ckks.rules import (
     check_cohort,
     commitment_to,
     least_of,
+    most_complaints,
     parameters_of,
     scheme_of,
 )
 from secagg import labels
 from secagg.codec import u32
-from secagg.errors import DecodeError, PeerError, ThresholdError
-from secagg.keys import AgreementKey, digest, transcript
+from secagg.errors import PeerError, PolicyError, ThresholdError
+from secagg.keys import AgreementKey, digest
 from secagg.prg import Prg
 from secagg.ring import Words
-from secagg.seal import open_box, seal
-from secagg.shamir import pack_shares, split, unpack_shares
 
 
 class ThresholdClient(ClientRound):
     steps = {  # noqa: RUF012  # declared final by the base class
-        Phase.KEY: Step(Introduction, "_meet", "_deal", Phase.UPLOAD),
+        Phase.KEY: Step(Introduction, "_meet", "_deal", Phase.COMPLAIN),
+        Phase.COMPLAIN: Step(Delivery, "_open", "_complain", Phase.DEFEND),
+        Phase.DEFEND: Step(Accusations, "_hear_complaints", "_defend", Phase.UPLOAD, optional=True),
         Phase.UPLOAD: Step(JointKey, "_take_key", "_upload", Phase.CONSENT, Charge.RESERVE),
         Phase.CONSENT: Step(Survivors, "_hear_survivors", "_consent", Phase.DECRYPT),
         Phase.DECRYPT: Step(Aggregate, "_take_aggregate", "_decrypt", Phase.MISSING, Charge.COMMIT),
@@ -79,8 +97,9 @@ class ThresholdClient(ClientRound):
         self._seal_key = AgreementKey(self._drawn(b"seal key"))
         self._key_seed = self._drawn(b"key seed")
         self._commitment = commitment_to(plan, self._number, self._key_part())
-        self.unopened: tuple[str, ...] = ()
-        """Clients whose shares did not open."""
+        self._agreed_with: dict[int, bytes] = {}
+        self._held: dict[int, bytes] = {}  # dealer -> its points for u, a share of its seed
+        self._doubted: dict[int, Delivered] = {}
 
     def _key_part(self) -> bytes:
         return self._scheme.pack_key(self._scheme.public(self._key_seed))
@@ -103,28 +122,68 @@ class ThresholdClient(ClientRound):
         cohort = Cohort(self.plan, self.roster, message.adverts)
         self._cohort, self._u = cohort, message.adverts.index(own)
 
+    def _dealing(self) -> Dealing:
+        """The polynomials depend on the cohort: should a copy of this client deal in another one, shares must not add
+        up."""
+        return Dealing(
+            self._cohort,
+            self._u,
+            range(self._cohort.size),
+            self._t,
+            [self._key_seed],
+            Prg(self._drawn(b"polynomials", *self._cohort.bound(self._u))),
+            lambda v: self._pad_key(self._u, v),
+        )
+
     def _deal(self) -> Part:
-        """Shares of the seed; the polynomial depends on the cohort: a copy of this client may deal in another one."""
-        polynomial = Prg(self._drawn(b"polynomial", *self._cohort.bound(self._u)))
-        nonces = Prg(self._drawn(b"nonces", *self._cohort.bound(self._u)))
-        everybody = range(self._cohort.size)
-        shares = split([self._key_seed], self._t, [v + 1 for v in everybody], polynomial)
-        boxes = [
-            seal(self._box_key(self._u, v), pack_shares(shares[v]), self._box_place(self._u, v), nonces)
-            for v in everybody
-            if v != self._u
-        ]
-        return Part(self._key_part(), tuple(boxes))
+        return Part(self._key_part(), self._dealing().dealt)
 
-    def _box_key(self, sender: int, receiver: int) -> bytes:
-        peer = receiver if sender == self._u else sender
-        agreed = self._seal_key.agree(self._cohort.adverts[peer].seal_key, culprit=self._cohort.name(peer))
-        return self._cohort.box_key(agreed, sender, receiver)
+    def _pad_key(self, dealer: int, holder: int) -> bytes:
+        v = holder if dealer == self._u else dealer
+        if v not in self._agreed_with:  # once for both directions
+            peer = self._cohort.adverts[v]
+            self._agreed_with[v] = self._seal_key.agree(peer.seal_key, culprit=self._cohort.name(v))
+        return self._cohort.pad_key(self._agreed_with[v], dealer, holder)
 
-    def _box_place(self, sender: int, receiver: int) -> bytes:
-        return transcript(labels.THRESHOLD_BOX, *self._cohort.bound(sender, receiver))
+    # 3 COMPLAIN: say whose points do not fit what it committed to and what its proof says.
 
-    # 3 UPLOAD: encrypt under the sum of the parts.
+    def _open(self, message: Delivery) -> None:
+        dealers = [box.peer for box in message.boxes]
+        if not ascending(dealers) or not self._others() >= set(dealers):
+            raise PeerError("shares from somebody who is not another client of the cohort, or twice from one")
+        self._held = opened(
+            self._cohort, self._u, message.boxes, SECRETS, lambda dealer: self._pad_key(dealer, self._u)
+        )
+        self._doubted = {box.peer: box for box in message.boxes if box.peer not in self._held}
+
+    def _others(self) -> set[int]:
+        return set(range(self._cohort.size)) - {self._u}
+
+    def _complain(self) -> Complaints:
+        return Complaints(
+            tuple(complaint(self.identity.key, self._cohort, self._u, box) for box in self._doubted.values())
+        )
+
+    # 4 DEFEND: open what was dealt to those who complain. They are corrupt, or this client would not be asked.
+
+    def _hear_complaints(self, message: Accusations) -> None:
+        complaining = [said.peer for said in message.complaints]
+        if not complaining or not ascending(complaining) or not self._others() >= set(complaining):
+            raise PeerError("complaints of others than those of the cohort, or twice of one")
+        if len(complaining) > (most := most_complaints(self.plan, self.policy, self._cohort.size)):
+            raise PolicyError(f"{len(complaining)} clients complain, boxes are opened for at most {most}")
+        dealing = self._dealing()
+        for said in message.complaints:
+            self._check_complaint(dealing, said)
+        self._opened = tuple(Opened(v, dealing.points[v]) for v in complaining)
+
+    def _check_complaint(self, dealing: Dealing, said: Complaint) -> None:
+        check_complaint(self._cohort.key_of(said.peer), self._cohort, said.peer, dealing.delivered(said.peer), said)
+
+    def _defend(self) -> Defence:
+        return Defence(self._opened)
+
+    # 5 UPLOAD: encrypt under the sum of the parts of those whose shares hold.
 
     def _take_key(self, message: JointKey) -> None:
         members = from_bitmap(message.members, range(self._cohort.size))
@@ -132,20 +191,17 @@ class ThresholdClient(ClientRound):
             raise PeerError("a joint key without this client's part")
         if len(members) < self._least:
             raise ThresholdError(f"{len(members)} clients share the key, at least {self._least} are needed")
-        others = sorted(members - {self._u})
-        if len(message.boxes) != len(others):
-            raise PeerError("boxes of others than those who share the key")
-        joint = self._scheme.unpack_key(message.key)
-        held, unopened = dict[int, bytes](), list[str]()
-        for w, box in zip(others, message.boxes, strict=True):
-            try:
-                share = open_box(self._box_key(w, self._u), box, self._box_place(w, self._u))
-                unpack_shares(share, 1)
-            except (PeerError, DecodeError):  # w cheated, or the server: others may hold enough shares
-                unopened.append(self._cohort.name(w))
-            else:
-                held[w] = share
-        self._members, self._joint, self._held, self.unopened = members, joint, held, tuple(unopened)
+        answered = sorted(self._doubted.keys() & members)
+        if [one.peer for one in message.opened] != answered:
+            raise PeerError("boxes opened of others than of those whom this client complained about")
+        points = [one.points for one in message.opened]
+        if not all(fit(self._cohort, self._u, [self._doubted[dealer] for dealer in answered], points, SECRETS)):
+            raise PeerError("a box opened to what it does not hold")
+        held = self._held | dict(zip(answered, points, strict=True))
+        if not held.keys() >= members - {self._u}:
+            raise PeerError("a part of the key whose shares were never delivered here")
+        self._joint = self._scheme.unpack_key(message.key)
+        self._members, self._held, self._doubted = members, {w: held[w] for w in sorted(members - {self._u})}, {}
         self._joint_digest = self._cohort.joint_digest(message.members, message.key)
 
     def _upload(self) -> Upload:
@@ -158,7 +214,7 @@ class ThresholdClient(ClientRound):
         signed = (*self._cohort.bound(self._u), self._joint_digest, digest(labels.THRESHOLD_UPLOAD, *ciphertext))
         return Upload(self.identity.key.sign(labels.THRESHOLD_UPLOAD, *signed), *ciphertext)
 
-    # 4 CONSENT: sign the one set of survivors.
+    # 6 CONSENT: sign the one set of survivors.
 
     def _hear_survivors(self, message: Survivors) -> None:
         survivors = from_bitmap(message.survivors, range(self._cohort.size))
@@ -175,7 +231,7 @@ class ThresholdClient(ClientRound):
     def _consent(self) -> Consent:
         return Consent(self.identity.key.sign(labels.SURVIVORS, self._agreed))
 
-    # 5 DECRYPT: against the signatures of enough of them, this client's part of the decryption, once.
+    # 7 DECRYPT: against the signatures of enough of them, this client's part of the decryption, once.
 
     def _take_aggregate(self, message: Aggregate) -> None:
         self._cohort.check_signers(message.signatures, self._survivors, self._least, labels.SURVIVORS, self._agreed)
@@ -196,7 +252,7 @@ class ThresholdClient(ClientRound):
         signed = (*self._cohort.bound(self._u), self._ciphertext, said)
         return Answer(partial, surplus, self.identity.key.sign(labels.THRESHOLD_PARTIAL, *signed))
 
-    # 6 MISSING: sign the one set of those whose seeds may be rebuilt.
+    # 8 MISSING: sign the one set of those whose seeds may be rebuilt.
 
     def _hear_missing(self, message: Missing) -> None:
         missing = from_bitmap(message.missing, range(self._cohort.size))
@@ -214,7 +270,7 @@ class ThresholdClient(ClientRound):
     def _agree(self) -> Agreement:
         return Agreement(self.identity.key.sign(labels.THRESHOLD_MISSING, self._missing_digest))
 
-    # 7 RECOVER: against t such signatures, shares of those seeds and of no other.
+    # 9 RECOVER: against t such signatures, shares of those seeds and of no other.
 
     def _check_agreements(self, message: Agreements) -> None:
         asked = self._survivors - self._missing
@@ -222,6 +278,6 @@ class ThresholdClient(ClientRound):
         self._cohort.check_signers(message.signatures, asked, self._t, *said)
 
     def _recover(self) -> Recovery:
-        shares = tuple(Revealed(w, self._held[w]) for w in sorted(self._missing & self._held.keys()))
+        shares = tuple(Revealed(w, share_of(self._held[w], SEED)) for w in sorted(self._missing))
         signed = (*self._cohort.bound(self._u), self._missing_digest, SHARES.encode(shares))
         return Recovery(shares, self.identity.key.sign(labels.THRESHOLD_SHARES, *signed))

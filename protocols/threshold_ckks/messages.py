@@ -10,17 +10,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from protocols.dealing import (
+    Accusations,
+    Complaints,
+    Dealt,
+    Defence,
+    Delivery,
+    Opened,
+    dealing_messages,
+    opened_codec,
+)
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.encoding import MAX_LENGTH
 from secagg.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.merkle import HASH_BYTES
-from secagg.seal import OVERHEAD_BYTES
 from secagg.shamir import SHARE_BYTES
 
 MAX_CLIENTS = 1024
 """Every client deals a share to every other one, and the server hands all of them on."""
 
-BOX_BYTES = SHARE_BYTES + OVERHEAD_BYTES
+SEED, SECRETS = 0, 1
+"""Each client deals one secret: the seed of its part of the key."""
+
 MAX_BITMAP = MAX_CLIENTS // 8
 MAX_KEY = 1 << 20
 MAX_VECTOR = 64 * MAX_LENGTH + MAX_KEY
@@ -48,21 +59,27 @@ class Part:
     """2, client to server: its part of the joint key, and a share of its seed in a box for each other client."""
 
     key: bytes = field(repr=False)
-    boxes: tuple[bytes, ...] = field(repr=False)
+    dealt: Dealt = field(repr=False)
+
+
+# 2 to 4, the exchange about the shares: see protocols.dealing.
 
 
 @dataclass(frozen=True, slots=True)
 class JointKey:
-    """2, server to client: whose parts are in the key, their sum, and the boxes that these others sealed to it."""
+    """4, server to client: whose parts are in the key and whose shares it is to keep, and the sum of the parts.
+
+    ``opened`` is what those among them, about whom it complained, have dealt to it.
+    """
 
     members: bytes
     key: bytes = field(repr=False)
-    boxes: tuple[bytes, ...] = field(repr=False)
+    opened: tuple[Opened, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """3, client to server: the encrypted vector, signed with the joint key that it is under.
+    """5, client to server: the encrypted vector, signed with the joint key that it is under.
 
     A proof that it is well formed would stand next to the signature.
     """
@@ -74,7 +91,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Survivors:
-    """3, server to client: who is in the sum, and the digest of the one ciphertext that is to be decrypted."""
+    """5, server to client: who is in the sum, and the digest of the one ciphertext that is to be decrypted."""
 
     survivors: bytes
     ciphertext: bytes
@@ -82,7 +99,7 @@ class Survivors:
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """4, client to server: a signature on the set of survivors."""
+    """6, client to server: a signature on the set of survivors."""
 
     signature: bytes
 
@@ -95,7 +112,7 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """4, server to client: signatures on the survivors, and that half of the ciphertext which the key works on."""
+    """6, server to client: signatures on the survivors, and that half of the ciphertext which the key works on."""
 
     signatures: tuple[Signed, ...]
     c1: bytes = field(repr=False)
@@ -103,7 +120,7 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """5, client to server: its partial decryption, flooded; the surplus noise's seed."""
+    """7, client to server: its partial decryption, flooded; the surplus noise's seed."""
 
     partial: bytes = field(repr=False)
     surplus: bytes = field(repr=False)
@@ -112,7 +129,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """5, server to client: whose parts of the key did not answer for this ciphertext."""
+    """7, server to client: whose parts of the key did not answer for this ciphertext."""
 
     ciphertext: bytes
     missing: bytes
@@ -120,14 +137,14 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """6, client to server: a signature on ciphertext and missing set."""
+    """8, client to server: a signature on ciphertext and missing set."""
 
     signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Agreements:
-    """6, server to client: so many of these signatures that no other set can have as many."""
+    """8, server to client: so many of these signatures that no other set can have as many."""
 
     signatures: tuple[Signed, ...]
 
@@ -140,7 +157,7 @@ class Revealed:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """7, client to server: its shares of the missing clients' seeds, signed."""
+    """9, client to server: its shares of the missing clients' seeds, signed."""
 
     shares: tuple[Revealed, ...]
     signature: bytes
@@ -153,22 +170,26 @@ ADVERT = struct(
     commitment=fixed(HASH_BYTES),
     signature=fixed(SIGNATURE_BYTES),
 )
-_BOXES = many(fixed(BOX_BYTES), MAX_CLIENTS)
+_EXCHANGE = dealing_messages(SECRETS)
 _SIGNATURES = many(struct(Signed, position=u32, signature=fixed(SIGNATURE_BYTES)), MAX_CLIENTS)
 SHARES = many(struct(Revealed, peer=u32, share=fixed(SHARE_BYTES)), MAX_CLIENTS)
 
 TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     1: (Advert, ADVERT),
     2: (Introduction, struct(Introduction, adverts=many(ADVERT, MAX_CLIENTS))),
-    3: (Part, struct(Part, key=blob(MAX_KEY), boxes=_BOXES)),
-    4: (JointKey, struct(JointKey, members=blob(MAX_BITMAP), key=blob(MAX_KEY), boxes=_BOXES)),
-    5: (Upload, struct(Upload, signature=fixed(SIGNATURE_BYTES), c0=blob(MAX_VECTOR), c1=blob(MAX_VECTOR))),
-    6: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), ciphertext=fixed(HASH_BYTES))),
-    7: (Consent, struct(Consent, signature=fixed(SIGNATURE_BYTES))),
-    8: (Aggregate, struct(Aggregate, signatures=_SIGNATURES, c1=blob(MAX_VECTOR))),
-    9: (Answer, struct(Answer, partial=blob(MAX_VECTOR), surplus=blob(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))),
-    10: (Missing, struct(Missing, ciphertext=fixed(HASH_BYTES), missing=blob(MAX_BITMAP))),
-    11: (Agreement, struct(Agreement, signature=fixed(SIGNATURE_BYTES))),
-    12: (Agreements, struct(Agreements, signatures=_SIGNATURES)),
-    13: (Recovery, struct(Recovery, shares=SHARES, signature=fixed(SIGNATURE_BYTES))),
+    3: (Part, struct(Part, key=blob(MAX_KEY), dealt=_EXCHANGE[Dealt])),
+    4: (Delivery, _EXCHANGE[Delivery]),
+    5: (Complaints, _EXCHANGE[Complaints]),
+    6: (Accusations, _EXCHANGE[Accusations]),
+    7: (Defence, _EXCHANGE[Defence]),
+    8: (JointKey, struct(JointKey, members=blob(MAX_BITMAP), key=blob(MAX_KEY), opened=opened_codec(SECRETS))),
+    9: (Upload, struct(Upload, signature=fixed(SIGNATURE_BYTES), c0=blob(MAX_VECTOR), c1=blob(MAX_VECTOR))),
+    10: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), ciphertext=fixed(HASH_BYTES))),
+    11: (Consent, struct(Consent, signature=fixed(SIGNATURE_BYTES))),
+    12: (Aggregate, struct(Aggregate, signatures=_SIGNATURES, c1=blob(MAX_VECTOR))),
+    13: (Answer, struct(Answer, partial=blob(MAX_VECTOR), surplus=blob(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))),
+    14: (Missing, struct(Missing, ciphertext=fixed(HASH_BYTES), missing=blob(MAX_BITMAP))),
+    15: (Agreement, struct(Agreement, signature=fixed(SIGNATURE_BYTES))),
+    16: (Agreements, struct(Agreements, signatures=_SIGNATURES)),
+    17: (Recovery, struct(Recovery, shares=SHARES, signature=fixed(SIGNATURE_BYTES))),
 }

@@ -8,6 +8,8 @@ from enum import StrEnum
 class Phase(StrEnum):
     ADVERTISE = "advertise"
     KEY = "key"
+    COMPLAIN = "complain"
+    DEFEND = "defend"
     UPLOAD = "upload"
     CONSENT = "consent"
     DECRYPT = "decrypt"

@@ -43,7 +43,7 @@ def parameters_of(plan: RoundPlan) -> Parameters:
 
 
 def least_of(plan: RoundPlan) -> int:
-    """No fewer clients may advertise, deal, be in the sum or sign it."""
+    """No fewer clients may advertise, deal, have a part in the key, be in the sum or sign it."""
     return max(parameters_of(plan).threshold, plan.min_contributors)
 
 
@@ -99,6 +99,16 @@ def check_cohort(plan: RoundPlan, policy: Policy, size: int) -> None:
     _check_threshold(plan, size, min(policy.corrupt_of(plan.clients), size))
 
 
+def most_complaints(plan: RoundPlan, policy: Policy, size: int) -> int:
+    """How many holders a client opens boxes for before it takes them for more than liars.
+
+    As many as its policy takes for corrupt; or more, as long as fewer than t shares of its seed would be known if all
+    who complain were honest, and corrupt ones kept silent.
+    """
+    corrupt = min(policy.corrupt_of(plan.clients), size)
+    return max(corrupt, parameters_of(plan).threshold - 1 - corrupt)
+
+
 def _check_threshold(plan: RoundPlan, size: int, corrupt: int) -> None:
     threshold = parameters_of(plan).threshold
     if threshold < (needed := complete_threshold(size, corrupt)):
@@ -121,8 +131,9 @@ class Cohort:
         """The identity key."""
         return self._roster.keys[self.adverts[position].client]
 
-    def box_key(self, agreed: bytes, sender: int, receiver: int) -> bytes:
-        return derive(agreed, labels.THRESHOLD_BOX, *self.bound(sender, receiver))
+    def pad_key(self, agreed: bytes, dealer: int, holder: int) -> bytes:
+        """What hides a box on its way from its dealer to its holder."""
+        return derive(agreed, labels.THRESHOLD_BOX, *self.bound(dealer, holder))
 
     def joint_digest(self, members: bytes, key: bytes) -> bytes:
         return digest(labels.THRESHOLD_JOINT, *self.bound(), members, key)

@@ -6,20 +6,22 @@ missing would have said. Clients are positions in U1 once U1 is there; u is one 
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dp.secure_sum import SecureSum
-from protocols.cohort import agreed_sum, ascending, check_consent, check_surplus, released, to_bitmap
+from protocols.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
+from protocols.dealing import Complaints, Defence, Delivery, Exchange
 from protocols.engines import Engine
 from protocols.engines.local import HERE
 from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.plan import RoundPlan
-from protocols.rebuild import rebuilt_despite_liars
 from protocols.roster import Roster
 from protocols.threshold_ckks.messages import (
-    BOX_BYTES,
+    SECRETS,
+    SEED,
     SHARES,
     Advert,
     Aggregate,
@@ -48,8 +50,8 @@ from protocols.threshold_ckks.rules import (
 from secagg import labels
 from secagg.errors import PeerError, UnblamedError
 from secagg.keys import digest, verify
-from secagg.lattice import RunningSum
-from secagg.shamir import unpack_shares
+from secagg.lattice import Coefficients, RunningSum
+from secagg.shamir import reconstruct, unpack_shares
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
@@ -58,7 +60,9 @@ if TYPE_CHECKING:
 class ThresholdServer(ServerRound):
     steps = {  # noqa: RUF012  # declared final by the base class
         Phase.ADVERTISE: Step(Advert, "_admit", "_introduce", Phase.KEY),
-        Phase.KEY: Step(Part, "_take_part", "_join", Phase.UPLOAD),
+        Phase.KEY: Step(Part, "_take_part", "_deliver", Phase.COMPLAIN),
+        Phase.COMPLAIN: Step(Complaints, "_take_complaints", "_accuse", Phase.DEFEND),
+        Phase.DEFEND: Step(Defence, "_take_defence", "_join", Phase.UPLOAD, optional=True),
         Phase.UPLOAD: Step(Upload, "_add", "_announce_survivors", Phase.CONSENT),
         Phase.CONSENT: Step(Consent, "_take_consent", "_pass_on_consents", Phase.DECRYPT, Charge.COMMIT),
         Phase.DECRYPT: Step(Answer, "_take_answer", "_name_missing", Phase.MISSING),
@@ -72,8 +76,7 @@ class ThresholdServer(ServerRound):
         self._scheme, sizes = scheme_of(plan), scheme_of(plan).sizes
         self._t, self._least = parameters_of(plan).threshold, least_of(plan)
         self._adverts: dict[int, Advert] = {}  # by roster number
-        self._dealt: dict[int, bytes] = {}  # U2: dealer -> its boxes, in the order of the others
-        self._key = RunningSum(self._scheme.ring, 1)
+        self._parts: dict[int, Coefficients] = {}  # of the key; until it is known whose are in it
         self._uploaded: set[int] = set()  # U3
         self._c0, self._c1 = (RunningSum(self._scheme.ring, sizes.blocks) for _ in range(2))
         self._consents: dict[int, bytes] = {}  # by roster number
@@ -81,11 +84,7 @@ class ThresholdServer(ServerRound):
         self._partials = RunningSum(self._scheme.ring, sizes.blocks)
         self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
         self._agreements: dict[int, bytes] = {}
-        self._recovered: set[int] = set()
-        self._shares: dict[int, dict[int, bytes]] = {}  # missing -> holder -> share of its seed
-        self.outliers: tuple[str, ...] = ()
-        """Holders whose share of some seed did not fit the others', and was done without. That is a fact and no
-        verdict: they lied, or the dealer dealt them another share, or several others lied in a way that fits."""
+        self._shares: dict[int, bytes] = {}  # holder -> its shares of the seeds of all that are missing
 
     # 1 ADVERTISE
 
@@ -102,35 +101,72 @@ class ThresholdServer(ServerRound):
         self._clients = sorted(self._adverts)  # U1: position -> roster number
         self._positions = {number: u for u, number in enumerate(self._clients)}
         self._cohort = Cohort(self.plan, self.roster, [self._adverts[number] for number in self._clients])
+        self._exchange = Exchange(self._cohort, lambda _: range(self._cohort.size), self._t, SECRETS)
         return Sends(self._clients, lambda number: Introduction(self._cohort.adverts))
 
     # 2 KEY
 
     def _take_part(self, number: int, part: Part) -> None:
-        if len(part.boxes) != self._cohort.size - 1:
-            raise PeerError("shares for others than all the others")
         if commitment_to(self.plan, number, part.key) != self._adverts[number].commitment:
             raise PeerError("another part of the key than was committed to")
-        self._key.add(self._scheme.unpack_key(part.key))
-        self._dealt[self._positions[number]] = b"".join(part.boxes)
+        key = self._scheme.unpack_key(part.key)
+        self._exchange.take(self._positions[number], part.dealt)
+        self._parts[self._positions[number]] = key
+
+    def _deliver(self) -> Sends:
+        self._need(len(self._parts), self._least, "clients dealt shares of their part of the key")
+        return Sends(self._dealers(), self._delivery)
+
+    def _dealers(self) -> list[int]:
+        """As numbers in the roster."""
+        return [self._clients[u] for u in sorted(self._exchange.dealers)]
+
+    def _delivery(self, number: int) -> Delivery:
+        v = self._positions[number]
+        return Delivery(tuple(self._exchange.delivered(u, v) for u in sorted(self._exchange.dealers) if u != v))
+
+    # 3 COMPLAIN
+
+    def _take_complaints(self, number: int, said: Complaints) -> None:
+        v, key = self._positions[number], self.roster.keys[number]
+        self._exchange.complain(v, key, self._exchange.dealers, said)
+
+    def _accuse(self) -> Sends:
+        """Who has fallen silent is left out now: there is no key yet of which it has a part."""
+        there = {self._positions[number] for number in self._heard}
+        self._leave_out(self._exchange.dealers - there)
+        accused = [self._clients[u] for u in self._exchange.accused]
+        return Sends(accused, lambda number: self._exchange.accusations(self._positions[number]))
+
+    # 4 DEFEND
+
+    def _take_defence(self, number: int, defence: Defence) -> None:
+        self._exchange.defend(self._positions[number], defence)
+
+    def _leave_out(self, dealers: Set[int]) -> None:
+        self._exchange.leave_out(dealers)
+        self.excluded = tuple(sorted({*self.excluded, *map(self._name, dealers)}))
 
     def _join(self) -> Sends:
-        self._need(len(self._dealt), self._least, "clients share the key")
-        self._members = sorted(self._dealt)  # U2
-        self._members_bitmap = to_bitmap(self._dealt.keys(), range(self._cohort.size))
-        self._joint = self._scheme.pack_key(self._key.value())
+        """Add up the parts of those whose shares hold, and of nobody else."""
+        self._leave_out(self._exchange.undefended)
+        self.disputes = tuple((self._name(v), self._name(u)) for u, v in self._exchange.answered)
+        self._members = sorted(self._exchange.dealers)  # U2
+        self._need(len(self._members), self._least, "clients share the key")
+        self._exchange.keep_commitments(lambda u: SEED)
+        joint = RunningSum(self._scheme.ring, 1)
+        for u in self._members:
+            joint.add(self._parts[u])
+        self._parts = {}
+        self._members_bitmap = to_bitmap(set(self._members), range(self._cohort.size))
+        self._joint = self._scheme.pack_key(joint.value())
         self._joint_digest = self._cohort.joint_digest(self._members_bitmap, self._joint)
-        return Sends([self._clients[u] for u in self._members], self._joint_key)
+        return Sends(self._dealers(), self._joint_key)
 
     def _joint_key(self, number: int) -> JointKey:
-        u, boxes = self._positions[number], list[bytes]()
-        for w in self._members:
-            if w != u:
-                at = (u - (u > w)) * BOX_BYTES
-                boxes.append(self._dealt[w][at : at + BOX_BYTES])
-        return JointKey(self._members_bitmap, self._joint, tuple(boxes))
+        return JointKey(self._members_bitmap, self._joint, self._exchange.opened_for(self._positions[number]))
 
-    # 3 UPLOAD
+    # 5 UPLOAD
 
     def _add(self, number: int, upload: Upload) -> None:
         u = self._positions[number]
@@ -144,7 +180,6 @@ class ThresholdServer(ServerRound):
 
     def _announce_survivors(self) -> Sends:
         self._need(len(self._uploaded), self._least, "clients uploaded")
-        self._dealt = {}
         self._bitmap = to_bitmap(self._uploaded, range(self._cohort.size))
         self._agreed = self._cohort.survivors_digest(self._bitmap)
         self._c1_sum = self._scheme.pack_all(self._c1.value())
@@ -152,7 +187,7 @@ class ThresholdServer(ServerRound):
         receivers = [self._clients[u] for u in sorted(self._uploaded)]
         return Sends(receivers, lambda number: Survivors(self._bitmap, self._ciphertext))
 
-    # 4 CONSENT
+    # 6 CONSENT
 
     def _take_consent(self, number: int, consent: Consent) -> None:
         check_consent(self.roster, number, consent.signature, self._agreed)
@@ -167,7 +202,7 @@ class ThresholdServer(ServerRound):
     def happened(self) -> SecureSum:
         return agreed_sum(self.plan, self.roster, self._cohort.root, self._cohort.size, self._bitmap, self._consents)
 
-    # 5 DECRYPT
+    # 7 DECRYPT
 
     def _take_answer(self, number: int, answer: Answer) -> None:
         u = self._positions[number]
@@ -188,7 +223,7 @@ class ThresholdServer(ServerRound):
         receivers = [self._clients[u] for u in sorted(self._answered)]
         return Sends(receivers, lambda number: Missing(self._ciphertext, bitmap))
 
-    # 6 MISSING
+    # 8 MISSING
 
     def _take_agreement(self, number: int, agreement: Agreement) -> None:
         verify(self.roster.keys[number], agreement.signature, labels.THRESHOLD_MISSING, self._missing_digest)
@@ -200,19 +235,17 @@ class ThresholdServer(ServerRound):
         signed = tuple(Signed(u, self._agreements[u]) for u in signers[: self._t])
         return Sends([self._clients[u] for u in signers], lambda number: Agreements(signed))
 
-    # 7 RECOVER
+    # 9 RECOVER
 
     def _take_shares(self, number: int, recovery: Recovery) -> None:
         u, peers = self._positions[number], [revealed.peer for revealed in recovery.shares]
         signed = (*self._cohort.bound(u), self._missing_digest, SHARES.encode(recovery.shares))
         verify(self.roster.keys[number], recovery.signature, labels.THRESHOLD_SHARES, *signed)
-        if not ascending(peers) or not set(peers) <= set(self._missing):
-            raise PeerError("shares of others than asked for")  # it may hold fewer: some did not open
+        if peers != self._missing:
+            raise PeerError("shares of others than asked for")
         for revealed in recovery.shares:
-            unpack_shares(revealed.share, 1)
-        for revealed in recovery.shares:
-            self._shares.setdefault(revealed.peer, {})[u] = revealed.share
-        self._recovered.add(u)
+            self._exchange.check_share(revealed.peer, u, SEED, revealed.share)
+        self._shares[u] = b"".join([revealed.share for revealed in recovery.shares])
 
     def _fuse(self) -> Sends:
         """The sum is c0 + sum d_u + sum c1 s_w; partial decryptions are never weighted.
@@ -221,8 +254,8 @@ class ThresholdServer(ServerRound):
         ciphertext that is none does it as well as a wrong part of the decryption, and its sender may fall silent. The
         parts of the key of those who are missing cannot: what they committed to was checked.
         """
-        self._need(len(self._recovered), self._t, "clients are there to the end")
-        seeds = [self._rebuilt(w) for w in self._missing]
+        self._need(len(self._shares), self._t, "clients are there to the end")
+        seeds = self._rebuilt()
         total = self._c0.value() + self._partials.value()
         if seeds:
             total += self._scheme.bare(self._c1.value(), seeds)
@@ -243,20 +276,26 @@ class ThresholdServer(ServerRound):
         )
         return NOTHING
 
-    def _rebuilt(self, w: int) -> bytes:
-        """The seed of w's part of the key, checked against what w committed to."""
-        shares = self._shares.get(w, {})
-        reason = f"shares came to rebuild the part of the key of {self._name(w)}"
-        if len(shares) < self._t:  # enough clients are there, so some withhold theirs, or w gave them none
-            silent = self._recovered - shares.keys()
-            raise PeerError(f"{len(shares)} {reason}, {self._t} are needed", culprits=map(self._name, (w, *silent)))
-        points = np.concatenate([unpack_shares(share, 1) for share in shares.values()])
-        found = rebuilt_despite_liars(list(shares), points, self._t, lambda seed: self._is_seed_of(w, seed))
-        if found is None:  # enough liars can make it look like a lie of the dealer, and the dealer too
-            raise PeerError("shares that do not give the seed", culprits=map(self._name, [w, *shares]))
-        seed, outliers = found
-        self.outliers = tuple(sorted({*self.outliers, *map(self._name, outliers)}))
-        return seed
+    def _rebuilt(self) -> list[bytes]:
+        """The seeds of the missing parts of the key, all at once, each checked against what its owner committed to.
+
+        Every share is one that its dealer committed to, and those that honest holders accepted are of one polynomial.
+        So where it is another seed than the one behind the part, its dealer has dealt another, to all or to liars.
+        """
+        if not self._missing:
+            return []
+        holders = sorted(self._shares)[: self._t]
+        shares = np.stack([unpack_shares(self._shares[u], len(self._missing)) for u in holders], axis=1)
+        places = np.tile(np.array(holders) + 1, (len(self._missing), 1))
+        seeds, false = list[bytes](), list[int]()
+        for w, seed in zip(self._missing, reconstruct(places, shares), strict=True):
+            if seed is not None and self._is_seed_of(w, seed):
+                seeds.append(seed)
+            else:
+                false.append(w)
+        if false:
+            raise PeerError("shares of another seed than that of the part of the key", culprits=map(self._name, false))
+        return seeds
 
     def _is_seed_of(self, w: int, seed: bytes) -> bool:
         number = self._clients[w]

@@ -216,7 +216,7 @@ def alone(seed: int) -> Iterator[None]:
     """Torch on one thread, its generator seeded: so results repeat on every machine. Both are put back after."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed is for all devices, and takes a stack trace
         torch.set_num_threads(1)
         try:
             yield

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -77,7 +78,8 @@ def plot(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, who
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         out = StringIO()
-        figure.savefig(out, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        canvas: Any = FigureCanvasSVG(figure)  # savefig would draw everything twice, to the same end
+        canvas.print_svg(out, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     label = f"{title}: {', '.join(curve.label for curve in curves)}. The figures are in the table below it."
     return join([_inline(out.getvalue(), label), _legend(curves)])
 

@@ -334,7 +334,9 @@ class Evil:
         return replace(complaint(key, self.cohort, v, self.boxes[v][u]), peer=v)
 
     def accuse(self, u: int, accusations: Accusations) -> Defence:
-        """What u opens; the server keeps it."""
+        """What u opens, after it has looked at its boxes; the server keeps it."""
+        if u not in self.complaints:
+            self.complain([u])
         defence: Defence = self.tell(u, accusations)
         self.defences[u] = defence
         for one in defence.opened:
@@ -418,8 +420,8 @@ class Evil:
         """What u dealt to the corrupt, the server has: both kinds of share."""
         for v in self.others(u):
             if self.puppet(v) is not None:
-                found = opened(self.cohort, v, [self.boxes[v][u]], SECRETS, lambda _: self.pad_key(v, u, u, v))
-                for points in found.values():
+                key = self.pad_key(v, u, u, v)
+                for points in opened(self.cohort, v, [self.boxes[v][u]], SECRETS, lambda _, key=key: key).values():
                     self.keep_points(u, v, points)
 
     def pad_key(self, corrupt: int, peer: int, dealer: int, holder: int) -> bytes:

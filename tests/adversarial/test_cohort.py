@@ -8,7 +8,7 @@ import pytest
 
 from protocols.pairwise import client as client_module
 from protocols.pairwise import rules
-from protocols.pairwise.messages import Advert, Delivery
+from protocols.pairwise.messages import Advert
 from protocols.pairwise.rules import Cohort
 from protocols.policy import Policy
 from secagg import labels, merkle
@@ -26,7 +26,8 @@ def rob(evil: Evil, u: int) -> list[int]:
     """Introduce u, open what it deals to the corrupt, have it upload over boxes from them alone, and unmask."""
     evil.share([u])
     corrupt = [v for v in evil.others(u) if evil.puppet(v) is not None]
-    evil.keep_upload(u, evil.tell(u, Delivery(tuple(evil.forged_box(v, u) for v in corrupt))))
+    evil.deal_falsely(u, corrupt)
+    evil.upload([u])
     return evil.sum_of([u])
 
 
@@ -94,14 +95,13 @@ def test_a_neighbour_with_a_key_of_low_order(protocol: str, monkeypatch: pytest.
         victim = next(v for v in evil.others(number) if v in evil.honest)
         evil.share([victim])
         evil.share([v for v in evil.others(victim) if v in evil.honest])
-        dealt = [
-            *evil.delivery(victim).boxes,
-            *[evil.forged_box(v, victim) for v in evil.others(victim) if v in evil.corrupt],
-        ]
+        dealt = evil.boxes[victim]
+        evil.deal_falsely(victim, [v for v in evil.others(victim) if v in evil.corrupt])
+        evil.boxes[victim] |= dealt
         with pytest.raises(PeerError, match="unusable X25519 public key"):
-            evil.tell(victim, Delivery(tuple(sorted(dealt, key=lambda box: box.peer))))
+            evil.upload([victim])
         with pytest.raises(UsageError, match="no round is under way"):
-            evil.tell(victim, evil.delivery(victim))
+            evil.upload([victim])
 
     with pytest.raises(PeerError, match=r"unusable X25519 public key \[client-"):
         poison(small(protocol))
@@ -167,8 +167,8 @@ def test_a_root_that_is_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
         evil.cohort = Cohort(evil.plan, grind_root(evil, VICTIM), len(evil.leaves))
         message = replace(evil.introduction(VICTIM), root=evil.cohort.root)
         evil.keep_boxes(VICTIM, evil.tell(VICTIM, message))
-        boxes = tuple(evil.forged_box(v, VICTIM) for v in evil.others(VICTIM))
-        evil.keep_upload(VICTIM, evil.tell(VICTIM, Delivery(boxes)))
+        evil.deal_falsely(VICTIM, evil.others(VICTIM))
+        evil.upload([VICTIM])
         return evil.sum_of([VICTIM])
 
     scene = {"clients": 14, "corrupt": range(6, 14), "parameters": GraphParameters(Graph.RING, 4, 4)}

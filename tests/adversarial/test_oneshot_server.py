@@ -150,6 +150,21 @@ def test_false_complaints_convict_nobody(monkeypatch: Fixture) -> None:
     assert caught.value.culprits == (here.names[0], here.names[10])
 
 
+def test_who_was_caught_lying_is_named_with_those_complained_about(monkeypatch: Fixture) -> None:
+    """Client 10 cheats four members, client 5 signs something else: with either alone a quorum would be left."""
+    here = scene(12, **TWELVE)
+    false = {here.names[5]: Consent(bytes(64), ())}
+
+    def named() -> tuple[str, ...]:
+        with pytest.raises(PeerError, match="do not open") as caught:
+            complaints(here, false, {0, 1, 2, 3})
+        return caught.value.culprits
+
+    assert named() == (here.names[5], here.names[10])
+    switch_off(monkeypatch, OneshotServer, "_blamed", "self._liars", "set()")
+    assert named() == (here.names[10],)
+
+
 def test_one_word_convicts_nobody(monkeypatch: Fixture) -> None:
     """A small cohort, of which a plan reckons with no corrupt member at all. Five members fall silent and one lies: a
     quorum is not left, and the one complaint would be more than none."""

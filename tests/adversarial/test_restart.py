@@ -23,27 +23,30 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from protocols import journal as journal_module
 from protocols import machine
+from protocols.dealing import Accusations, Delivery
 from protocols.journal import Journal, MemoryJournal, SqliteJournal
 from protocols.machine import Client
 from protocols.pairwise.client import PairwiseClient
-from protocols.pairwise.messages import Delivery
 from protocols.plan import RoundPlan
 from protocols.simulate import serve, simulate
 from secagg import labels
 from secagg.errors import PeerError, PolicyError, SecAggError, StorageError, UsageError
 from secagg.keys import transcript
-from tests.adversarial.attack import BOTH, LENGTH, Denied, Evil, small, switch_off
+from tests.adversarial.attack import BOTH, LENGTH, Denied, Evil, small, switch_off, wary
 
 VICTIM = 2
-STEPS = range(1, 6)
-"""How many frames a client has sent: after each of these it may crash."""
+STEPS = range(1, 7)
+"""How many frames a client has sent that nobody complains about: after each of these it may crash."""
 
 
 class Life:
-    """One client in one honest round, which dies and is restarted over the same journal."""
+    """One client in one honest round, which dies and is restarted over the same journal. A corrupt neighbour may
+    complain about it: then it says one thing more."""
 
-    def __init__(self, protocol: str, reopen: Callable[[], Journal] | None = None) -> None:
-        self.evil = small(protocol)
+    def __init__(self, protocol: str, reopen: Callable[[], Journal] | None = None, *, accused: bool = False) -> None:
+        self.evil = small(protocol, policy=wary(protocol))
+        self.script = ["advert", "introduction", "delivery", *["accusations"] * accused, "verdict", "survivors"]
+        self.script.append("consents")
         kept = MemoryJournal()
         self.reopen = reopen or (lambda: kept)
         self.journal = self.reopen()
@@ -64,8 +67,8 @@ class Life:
         evil.clients[VICTIM] = Client(identity, evil.roster, policy=evil.policy, journal=self.journal)
         return self.client.start(plan or evil.plan, evil.values[VICTIM] if update is None else update)
 
-    def live(self, steps: int = 5) -> None:
-        """The round, until the victim has sent so many frames. The others are ahead of it."""
+    def live(self, steps: int | None = None) -> None:
+        """The round, until the victim has sent so many frames, or all. The others are ahead of it."""
         evil = self.evil
         for u in evil.members:
             evil.adverts[u] = evil.start(u)
@@ -73,38 +76,44 @@ class Life:
         evil.found([evil.adverts[u] for u in evil.members])
         self.others = [u for u in evil.members if u != VICTIM]
         evil.share(self.others)
-        for _ in range(1, steps):
+        for _ in range(1, len(self.script) if steps is None else steps):
             self.step()
 
     def step(self) -> bytes:
         """One more frame to the victim, and its answer."""
-        evil, done = self.evil, len(self.said)
-        if done == 1:
-            frame = evil.frame(evil.introduction(VICTIM))
-        elif done == 2:
-            frame = evil.frame(evil.delivery(VICTIM))
-        elif done == 3:
-            evil.upload(self.others)
-            frame = evil.frame(evil.survivors(VICTIM, evil.members))
-        else:
-            frame = self.consents(evil.members)
-        answer = self.client.receive(frame)
+        evil, hears = self.evil, self.script[len(self.said)]
+        answer = self.client.receive(self.frame(hears))
         message = evil.messages.decode(evil.plan, answer)
-        if done == 1:
+        if hears == "introduction":
             evil.keep_boxes(VICTIM, message)
-        elif done == 2:
+        elif hears == "verdict":
             evil.keep_upload(VICTIM, message)
+            evil.upload([u for u in self.others if u not in evil.headers])
         self.said.append(answer)
         return answer
+
+    def frame(self, hears: str) -> bytes:
+        evil = self.evil
+        if hears == "consents":
+            return self.consents(evil.members)
+        if hears == "survivors":
+            return evil.frame(evil.survivors(VICTIM, evil.members))
+        if hears == "accusations":
+            liar = next(v for v in evil.others(VICTIM) if v in evil.corrupt)
+            return evil.frame(Accusations((evil.false_complaint(liar, VICTIM),)))
+        made: dict[str, Callable[[int], object]] = {
+            "introduction": evil.introduction, "delivery": evil.delivery, "verdict": evil.verdict
+        }  # fmt: skip
+        return evil.frame(made[hears](VICTIM))
 
     def consents(self, alive: list[int]) -> bytes:
         return self.evil.frame(self.evil.consents(VICTIM, {v: self.evil.sign(v, alive) for v in alive}))
 
 
 @cache
-def unbroken(protocol: str) -> list[bytes]:
+def unbroken(protocol: str, accused: bool = False) -> list[bytes]:
     """What the client says when it does not die."""
-    life = Life(protocol)
+    life = Life(protocol, accused=accused)
     life.live()
     return life.said
 
@@ -115,21 +124,24 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Journ
 
 
 @BOTH
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(("step", "accused"), [*[(step, False) for step in STEPS], (3, True), (4, True), (5, True)])
 def test_restart_between_any_two_messages(
-    protocol: str, step: int, reopen: Callable[[], Journal] | None, monkeypatch: pytest.MonkeyPatch
+    protocol: str, step: int, accused: bool, reopen: Callable[[], Journal] | None
 ) -> None:
-    """The last frame comes again, and the rest of the round is what it would have been."""
-    life = Life(protocol, reopen)
+    """The last frame comes again, and the rest of the round is what it would have been: whether DEFEND is skipped or
+    not."""
+    life = Life(protocol, reopen, accused=accused)
     life.live(step)
     for _ in range(2):
         assert life.restart() == life.said[-1]
-    while len(life.said) < 5:
+    while len(life.said) < len(life.script):
         life.step()
     assert life.client.done
-    assert life.said == unbroken(protocol)
+    assert life.said == unbroken(protocol, accused)
 
-    life = Life(protocol, MemoryJournal)  # without its journal it is another client, which knows nothing of the round
+    life = Life(
+        protocol, MemoryJournal, accused=accused
+    )  # without its journal it is another client, which knows nothing of the round
     life.live(step)
     assert life.restart() not in life.said
 
@@ -172,12 +184,12 @@ def test_another_update_under_the_same_masks(protocol: str, reopen: Callable[[],
     """The stored upload comes again. Had the journal lost it, two uploads would differ by the updates."""
     other = np.arange(LENGTH)
     life = Life(protocol, reopen)
-    life.live(3)
-    assert life.restart(other) == life.said[2]
-    assert life.client.receive(life.evil.frame(life.evil.delivery(VICTIM))) == life.said[2]
+    life.live(4)
+    assert life.restart(other) == life.said[3]
+    assert life.client.receive(life.frame("verdict")) == life.said[3]
 
     life = Life(protocol)
-    life.live(3)
+    life.live(4)
     first, plan = life.evil.vectors[VICTIM], life.evil.plan
     life.journal._records[life.client._session(plan), plan.round].pop()
     life.restart(other)
@@ -239,7 +251,7 @@ def test_a_rolled_back_journal(protocol: str, tmp_path: Path) -> None:
         path.unlink(missing_ok=True)
         head = journal_module.EMPTY_HEAD
         life = Life(protocol, lambda: SqliteJournal(path, pinned=head if pinned else None))
-        life.live(3)
+        life.live(4)
         shutil.copy(path, old)
         first = life.step()
         head = life.journal.head()
@@ -336,13 +348,13 @@ def test_a_record_altered_with_care(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def flipped(name: str) -> bytes:
         path = tmp_path / name
         life = Life("secagg", lambda: SqliteJournal(path))
-        life.live(4)
+        life.live(5)
         life.journal.close()
         database = sqlite3.connect(path)
-        (record,) = database.execute("SELECT record FROM log WHERE step = 3").fetchone()
+        (record,) = database.execute("SELECT record FROM log WHERE step = 4").fetchone()
         at = len(record) - 16 - 4 - 8 - 1  # the last byte of the reply; an empty secret follows, and the tag
         changed = record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :]
-        database.execute("UPDATE log SET record = ? WHERE step = 3", (changed,))
+        database.execute("UPDATE log SET record = ? WHERE step = 4", (changed,))
         database.commit()
         database.close()
         rechain(path)
@@ -363,13 +375,12 @@ def test_two_processes_with_one_journal(protocol: str, tmp_path: Path, monkeypat
     def race(name: str, latched: bool) -> bytes:
         path = tmp_path / name
         life = Life(protocol, lambda: SqliteJournal(path))
-        life.live(3)
+        life.live(4)
         first, evil = life.client, life.evil
         second = Client(
             evil.identities[evil.name(VICTIM)], evil.roster, policy=evil.policy, journal=SqliteJournal(path)
         )
         second.start(evil.plan, np.zeros(LENGTH))
-        evil.upload(life.others)
         first.receive(evil.frame(evil.survivors(VICTIM, evil.members)))
         alive = [u for u in evil.members if u != evil.others(VICTIM)[0]]
         other = evil.frame(evil.survivors(VICTIM, alive))
@@ -380,7 +391,7 @@ def test_two_processes_with_one_journal(protocol: str, tmp_path: Path, monkeypat
 
     with pytest.raises(UsageError, match="no round is under way"):
         race("one.db", latched=True)
-    with pytest.raises(PolicyError, match="step 3 of round 0 was already taken"):
+    with pytest.raises(PolicyError, match="step 4 of round 0 was already taken"):
         race("two.db", latched=False)
     switch_off(monkeypatch, journal_module, "check_next", "step != taken")
     with pytest.raises(StorageError, match="UNIQUE"):  # the table's own check
@@ -389,6 +400,46 @@ def test_two_processes_with_one_journal(protocol: str, tmp_path: Path, monkeypat
     assert schema != journal_module._SCHEMA
     monkeypatch.setattr(journal_module, "_SCHEMA", schema)
     assert race("four.db", latched=False)
+
+
+@BOTH
+def test_two_processes_that_answer_a_complaint_and_a_verdict(
+    protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One phase may be skipped, so both answers may come next: of two processes that know the same only one gives its.
+    What it opened and what it masks with would else belong to two stories."""
+
+    def race(path: Path, first: str, second: str) -> None:
+        life = Life(protocol, lambda: SqliteJournal(path), accused=True)
+        life.live(3)
+        evil = life.evil
+        identity, journal = evil.identities[evil.name(VICTIM)], SqliteJournal(path)
+        other = Client(identity, evil.roster, policy=evil.policy, journal=journal)
+        other.start(evil.plan, evil.values[VICTIM])
+        frames = [life.frame(first), life.frame(second)]
+        life.client.receive(frames[0])
+        try:
+            other.receive(frames[1])
+        finally:
+            journal.close()
+
+    for name, order in (("one", ("accusations", "verdict")), ("two", ("verdict", "accusations"))):
+        with pytest.raises(PolicyError, match="step 3 of round 0 was already taken"):
+            race(tmp_path / name, *order)
+    by_phase(monkeypatch)
+    race(tmp_path / "three", "accusations", "verdict")
+
+
+def by_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Number an answer by the phase that it answers, and let the journal take numbers with holes."""
+    journaled = Client._journaled
+
+    def numbered(self: Client, current: Any, step: int, request: bytes, reply: object, secret: bytes) -> bytes:
+        places = {"Defence": 3, "Upload": 4}
+        return journaled(self, current, places.get(type(reply).__name__, step), request, reply, secret)
+
+    monkeypatch.setattr(Client, "_journaled", numbered)
+    switch_off(monkeypatch, journal_module, "check_next", "step != taken")
 
 
 class Failing(MemoryJournal):
@@ -444,8 +495,7 @@ class Careless(SqliteJournal):
 def busy(path: Path, kind: type[SqliteJournal]) -> tuple[Life, sqlite3.Connection]:
     """Before the consent; somebody (a backup) reads the file, so that nothing can be committed."""
     life = Life("secagg", lambda: kind(path))
-    life.live(3)
-    life.evil.upload(life.others)
+    life.live(4)
     life.journal._db.execute("PRAGMA busy_timeout = 0")
     reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("BEGIN")

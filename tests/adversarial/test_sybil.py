@@ -12,7 +12,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from protocols.pairwise.messages import Delivery
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -55,7 +54,8 @@ def sybil_cohort() -> tuple[Evil, int]:
 def rob(evil: Evil, u: int) -> list[int]:
     evil.share([u])
     corrupt = [v for v in evil.others(u) if evil.puppet(v) is not None]
-    evil.keep_upload(u, evil.tell(u, Delivery(tuple(evil.forged_box(v, u) for v in corrupt))))
+    evil.deal_falsely(u, corrupt)
+    evil.upload([u])
     return evil.sum_of([u])
 
 

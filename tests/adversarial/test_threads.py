@@ -89,7 +89,7 @@ def test_two_sets_of_survivors_at_once(protocol: str, monkeypatch: pytest.Monkey
     assert isinstance(signed, bytes)
 
     monkeypatch.setattr(machine_module, "Lock", nullcontext)
-    refused, signed = answers(LONG_ENOUGH)  # the journal takes one answer of a phase
+    refused, signed = answers(LONG_ENOUGH)  # the journal takes one answer of all that know the same
     assert isinstance(refused, PolicyError)
     assert isinstance(signed, bytes)
 

@@ -16,6 +16,7 @@ import pytest
 
 from protocols import registry
 from protocols.cohort import to_bitmap
+from protocols.dealing import Exchange, share_of
 from protocols.machine import Client, Step
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
@@ -23,7 +24,7 @@ from protocols.simulate import Envelope, Faults, Simulation, local_clients, simu
 from protocols.threshold_ckks import client as client_module
 from protocols.threshold_ckks.client import ThresholdClient
 from protocols.threshold_ckks.messages import (
-    BOX_BYTES,
+    SEED,
     SHARES,
     Advert,
     Aggregate,
@@ -44,11 +45,12 @@ from protocols.threshold_ckks.rules import Cohort, scheme_of
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.server import ThresholdServer
 from secagg import labels
+from secagg.dealing import Polynomials
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, PeerError, ThresholdError, UsageError
 from secagg.lattice import Coefficients, QuotientRing, RunningSum
 from secagg.prg import Prg
-from secagg.shamir import reconstruct, unpack_shares
+from secagg.shamir import pack_shares, reconstruct, unpack_shares
 from tests.adversarial.attack import journal_by_count, switch_off
 from tests.reference import lattice as reference
 
@@ -164,6 +166,14 @@ def opened(scheme: Scheme, upload: Upload, *seeds: bytes) -> list[int]:
     return scheme.decode(c0 + scheme.bare(c1, seeds)).tolist()
 
 
+def added(scene: Scene) -> Coefficients:
+    """The parts of the key that the server has so far."""
+    total = RunningSum(scene.scheme.ring, 1)
+    for part in scene.server._parts.values():
+        total.add(part)
+    return total.value()
+
+
 # The key.
 
 
@@ -178,8 +188,8 @@ def test_a_contribution_to_the_key_that_is_chosen_last(monkeypatch: pytest.Monke
             scene.server.receive(name, scene.clients[name].receive(frames[name]))
         part: Any = WIRE.decode(scene.plan, scene.clients[last].receive(frames[last]))
         wanted = scene.scheme.public(b"the attacker's own seed is this!")
-        chosen = scene.scheme.pack_key(wanted - scene.server._key.value())
-        scene.server.receive(last, WIRE.encode(scene.plan, Part(chosen, part.boxes)))
+        chosen = scene.scheme.pack_key(wanted - added(scene))
+        scene.server.receive(last, WIRE.encode(scene.plan, Part(chosen, part.dealt)))
         return scene
 
     with pytest.raises(PeerError, match="another part of the key") as caught:
@@ -190,6 +200,9 @@ def test_a_contribution_to_the_key_that_is_chosen_last(monkeypatch: pytest.Monke
     switch_off(monkeypatch, ThresholdServer, "_take_part", check)
     scene = attack()
     scene.server.close(Phase.KEY)
+    for name, frame in scene.server.outbox():
+        scene.server.receive(name, scene.clients[name].receive(frame))
+    scene.server.close(Phase.COMPLAIN)
     for name, frame in scene.server.outbox():
         upload: Any = WIRE.decode(scene.plan, scene.clients[name].receive(frame))
         assert opened(scene.scheme, upload, b"the attacker's own seed is this!") == scene.updates[name].tolist()
@@ -212,24 +225,29 @@ def leaked(scene: Scene) -> set[str]:
     }
 
 
-def unshared(secrets: list[bytes], threshold: int, holders: list[int], rng: Any) -> np.ndarray:
-    """The seed itself, to everybody."""
-    words = np.frombuffer(secrets[0] + bytes(4), "<u4")
-    return np.broadcast_to(words, (len(holders), 1, len(words)))
-
-
 def test_no_key_and_no_seed_in_what_the_server_gets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In any 16 bytes. Positive controls: boxes that are not sealed; a key shown as its own public half."""
+    """In any 16 bytes. Positive controls: boxes without a pad; a key shown as its own public half."""
     scene = Scene()
     scene.run(**{"client-1": "decrypt"})
     assert leaked(scene) == set()
 
     with monkeypatch.context() as patched:
-        sealing = "seal(self._box_key(self._u, v), pack_shares(shares[v]), self._box_place(self._u, v), nonces)"
-        switch_off(patched, ThresholdClient, "_deal", sealing, "bytes(28) + pack_shares(shares[v])")
-        patched.setattr(client_module, "split", unshared)
+        seeds = {}  # shown instead of shares: the seed itself, to everybody, under no pad
+
+        def seed_itself(self: Any, holders: list[int]) -> Any:
+            words = np.frombuffer(seeds[id(self)] + bytes(20), "<u4")
+            return np.broadcast_to(words, (len(holders), len(words))).copy()
+
+        def keeping(self: Any, secrets: list[bytes], *rest: Any) -> None:
+            honest(self, secrets, *rest)
+            (seeds[id(self)],) = secrets
+
+        honest = Polynomials.__init__
+        patched.setattr(Polynomials, "__init__", keeping)
+        patched.setattr(Polynomials, "points", seed_itself)
+        patched.setattr("protocols.dealing.padded", lambda points, keys: points)
         scene = Scene()
-        scene.run()
+        scene.fails()
         assert leaked(scene) == set(scene.clients)
     with monkeypatch.context() as patched:
         shown = "self._scheme.secret(self._key_seed).coefficients()"
@@ -272,8 +290,7 @@ def test_cohorts_that_are_none(how: str, check: str, monkeypatch: pytest.MonkeyP
     assert scene.said(Part) == {}
     if check:
         monkeypatch.setattr(client_module, check, lambda *_: None)
-        monkeypatch.setattr(client_module, "seal", lambda *_: bytes(BOX_BYTES))  # under whatever key
-        monkeypatch.setattr(ThresholdClient, "_box_key", lambda *_: bytes(32))
+        monkeypatch.setattr(ThresholdClient, "_pad_key", lambda *_: bytes(32))  # under whatever key
         scene = Scene(least=5, change=change)
         scene.fails()
         assert len(scene.said(Part)) >= 4
@@ -309,12 +326,7 @@ def test_a_joint_key_of_too_few_or_without_oneself(
     """A key whose parts the attacker could have all; a key that oneself has no part in."""
 
     def change(envelope: Envelope, message: Any) -> Any:
-        if isinstance(message, JointKey):
-            u = scene.roster.number(envelope.receiver)
-            others = [w for w in range(6) if w != u]
-            boxes = [box for w, box in zip(others, message.boxes, strict=True) if w in members]
-            return JointKey(bitmap(*members), message.key, tuple(boxes))
-        return message
+        return replace(message, members=bitmap(*members)) if isinstance(message, JointKey) else message
 
     concerned = {f"client-{u}" for u in (range(6) if len(members) < 4 else set(range(6)) - set(members))}
     scene = Scene(change=change)
@@ -324,25 +336,6 @@ def test_a_joint_key_of_too_few_or_without_oneself(
     scene = Scene(change=change)
     scene.fails()  # the server's own code expects signatures on another key
     assert concerned & set(scene.said(Upload))
-
-
-def test_boxes_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A box too many would be taken for another sender's."""
-    change = telling(JointKey, lambda message: replace(message, boxes=message.boxes[1:]))
-    scene = Scene(change=change)
-    scene.fails()
-    assert scene.said(Upload) == {}
-    switch_off(monkeypatch, ThresholdClient, "_take_key", "len(message.boxes) != len(others)")
-    with pytest.raises(ValueError, match="zip"):
-        Scene(change=change).run()
-
-
-def test_a_box_of_one_receiver_shown_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sealed for sender, receiver and cohort: a reflected or displaced box does not open."""
-    change = telling(JointKey, lambda message: replace(message, boxes=message.boxes[::-1]))
-    scene = Scene(change=change)
-    assert scene.run().outcome.total.tolist() == scene.sum()
-    assert all(len(scene.current(u).unopened) >= 4 for u in range(6))
 
 
 # Uploads.
@@ -797,13 +790,17 @@ def evil_reply(monkeypatch: pytest.MonkeyPatch, method: str, change: Callable[[A
     monkeypatch.setattr(ThresholdClient, method, reply)
 
 
+def too_few_boxes(_: Any, part: Part) -> Part:
+    return replace(part, dealt=replace(part.dealt, boxes=part.dealt.boxes[1:]))
+
+
 def re_signed(client: Any, shares: tuple[Revealed, ...]) -> Recovery:
     said = (*client._cohort.bound(client._u), client._missing_digest, SHARES.encode(shares))
     return Recovery(shares, client.identity.key.sign(labels.THRESHOLD_SHARES, *said))
 
 
 def unasked(client: Any, recovery: Recovery) -> Recovery:
-    return re_signed(client, (*recovery.shares, Revealed(2, recovery.shares[0].share)))
+    return re_signed(client, (*recovery.shares, Revealed(2, share_of(client._held[2], SEED))))
 
 
 def twice(client: Any, recovery: Recovery) -> Recovery:
@@ -814,13 +811,31 @@ def unreduced(client: Any, recovery: Recovery) -> Recovery:
     return re_signed(client, (replace(recovery.shares[0], share=b"\xff" * 36),))
 
 
+def withheld(client: Any, recovery: Recovery) -> Recovery:
+    return re_signed(client, ())
+
+
+def wrong(client: Any, recovery: Recovery) -> Recovery:
+    (revealed,) = recovery.shares
+    limbs = unpack_shares(revealed.share, 1)
+    limbs[0, 4] ^= 1
+    return re_signed(client, (replace(revealed, share=pack_shares(limbs)),))
+
+
+CHECKED_SHARE = "self._exchange.check_share(revealed.peer, u, SEED, revealed.share)"
 FORGED_SHARES = "verify(self.roster.keys[number], recovery.signature, labels.THRESHOLD_SHARES, *signed)"
 
 
 @pytest.mark.parametrize(
     ("method", "change", "function", "condition"),
     [
-        ("_deal", lambda _, part: replace(part, boxes=part.boxes[1:]), "_take_part", None),
+        ("_deal", lambda _, part: replace(part, key=part.key[::-1]), "_take_part", None),
+        (
+            "_deal",
+            too_few_boxes,
+            "_take_part",
+            None,
+        ),
         ("_consent", lambda _, consent: replace(consent, signature=bytes(64)), "_take_consent", None),
         (
             "_agree",
@@ -829,10 +844,11 @@ FORGED_SHARES = "verify(self.roster.keys[number], recovery.signature, labels.THR
             "verify(self.roster.keys[number], agreement.signature, labels.THRESHOLD_MISSING, self._missing_digest)",
         ),
         ("_recover", lambda _, recovery: replace(recovery, signature=bytes(64)), "_take_shares", FORGED_SHARES),
-        ("_recover", lambda _, recovery: replace(recovery, shares=()), "_take_shares", FORGED_SHARES),
-        ("_recover", unasked, "_take_shares", "not ascending(peers) or not set(peers) <= set(self._missing)"),
-        ("_recover", twice, "_take_shares", "not ascending(peers) or not set(peers) <= set(self._missing)"),
-        ("_recover", unreduced, "_take_shares", "unpack_shares(revealed.share, 1)"),
+        ("_recover", unasked, "_take_shares", "peers != self._missing"),
+        ("_recover", twice, "_take_shares", "peers != self._missing"),
+        ("_recover", withheld, "_take_shares", "peers != self._missing"),
+        ("_recover", wrong, "_take_shares", CHECKED_SHARE),
+        ("_recover", unreduced, "_take_shares", CHECKED_SHARE),
     ],
 )
 def test_a_bad_message_costs_its_sender_only(
@@ -852,16 +868,16 @@ def test_a_bad_message_costs_its_sender_only(
         scene = Scene()
         try:
             incidents = scene.run(**{"client-0": "decrypt"}).incidents
-        except (ThresholdError, DecodeError):
+        except (ThresholdError, DecodeError, PeerError):  # after a wrong share it is the silent client that is named
             assert scene.server.outcome is None
         else:
             assert incidents == ()
 
 
 def test_too_few_boxes_would_displace_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    evil_reply(monkeypatch, "_deal", lambda _, part: replace(part, boxes=part.boxes[1:]))
-    switch_off(monkeypatch, ThresholdServer, "_take_part", "len(part.boxes) != self._cohort.size - 1")
-    with pytest.raises(UsageError, match="64 bytes expected"):
+    evil_reply(monkeypatch, "_deal", too_few_boxes)
+    switch_off(monkeypatch, Exchange, "take", "len(dealt.boxes) != len(others)")
+    with pytest.raises(ValueError, match="zip"):
         Scene().run()
 
 
@@ -941,9 +957,9 @@ def test_active_a_joint_key_of_the_servers_own() -> None:
     scene, seed = Scene(), b"the server's own seed, 32 bytes."
 
     def evil(phase: Phase) -> None:
-        if phase == Phase.KEY:
-            scene.server._key = RunningSum(scene.scheme.ring, 1)
-            scene.server._key.add(scene.scheme.public(seed))
+        if phase == Phase.COMPLAIN:
+            difference = scene.scheme.public(seed) - added(scene)
+            scene.server._parts[0] = scene.server._parts[0] + difference
 
     scene.phases(Phase.CONSENT, evil)
     for name, upload in scene.uploads.items():
@@ -997,7 +1013,7 @@ def test_active_a_client_called_missing_although_it_answered() -> None:
             scene.server.receive(name, scene.clients[name].receive(frame))
         if phase == Phase.MISSING:
             scene.server.close(phase)
-    scheme, seed = scene.scheme, scene.server._rebuilt(0)
+    scheme, (seed,) = scene.scheme, scene.server._rebuilt()
     assert seed == scene.current(0)._key_seed
     flood = scheme.unpack_used(answers["client-0"].partial) - scheme.bare(scene.server._c1.value(), [seed])
     none = scheme.partial(scheme.ring.zeros(1), seed, flooded_by=scene.current(0)._drawn(

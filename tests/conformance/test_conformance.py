@@ -417,7 +417,8 @@ def junk(frame: bytes) -> Iterator[bytes]:
         yield frame[:size]
     yield frame + b"\0"
     for at in range(HEADER_BYTES):
-        yield frame[:at] + bytes([frame[at] ^ 1]) + frame[at + 1 :]
+        flip = 0x80 if at == HEADER_BYTES - 1 else 1  # a type that there is not
+        yield frame[:at] + bytes([frame[at] ^ flip]) + frame[at + 1 :]
 
 
 @every_protocol
@@ -488,7 +489,8 @@ def test_whoever_comes_late_stays_outside(name: str) -> None:
 
     others = {client: updates[client] for client in deployment.names if client != late}
     check_exact(walk(server, deployment.clients, others, at_server=at_server), others)
-    assert refused == set(PHASES_OF[name][1:])
+    asked = [phase for phase, step in registry.find(name).server.steps.items() if not step.optional]
+    assert refused == set(map(str, asked[1:]))
     assert late not in server.outcome.event.advertised  # type: ignore[union-attr]
 
 
@@ -597,7 +599,8 @@ def test_seeded_runs_replay_byte_for_byte(name: str) -> None:
     assert run(bytes(32)) == first
     other = run(b"\1" * 32)
     assert [envelope.phase for envelope in other] == [envelope.phase for envelope in first]
-    assert all(a.frame != b.frame for a, b in zip(first, other, strict=True))
+    says_something = HEADER_BYTES + 16  # lists of nobody, or of all, are shorter
+    assert all(a.frame != b.frame for a, b in zip(first, other, strict=True) if len(a.frame) > says_something)
 
 
 # Floats.

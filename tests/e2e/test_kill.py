@@ -107,4 +107,4 @@ def survive(victim: Victim, delay: float, others: dict[str, Client], server: Ser
     victim.kill()
     assert server.outcome.survivors == server.roster.names
     assert server.outcome.total.tolist() == (4 * np.arange(LENGTH)).tolist()
-    assert victim.kills == 11
+    assert victim.kills == 13

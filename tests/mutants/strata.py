@@ -151,7 +151,6 @@ STRATA = (
             "protocols/wire.py",
             "protocols/journal.py",
             "protocols/machine.py",
-            "protocols/rebuild.py",
             "protocols/outcome.py",
             "protocols/registry.py",
             "protocols/private_sum.py",

@@ -69,7 +69,7 @@ Arguments = tuple[tuple[Any, Any], ...]
 
 POSITIONS: Arguments = ((1, 3), (2, 4))
 BOUND: dict[str, tuple[str, Callable[[RoundPlan, bytes], Any], Callable[..., bytes], Arguments]] = {
-    "share key": ("secagg", pairwise, PairwiseCohort.share_key, ((ONE, OTHER), *POSITIONS)),
+    "pad": ("secagg", pairwise, PairwiseCohort.pad_key, ((ONE, OTHER), *POSITIONS)),
     "pair mask": ("secagg", pairwise, PairwiseCohort.pair_seed, ((ONE, OTHER), *POSITIONS)),
     "self mask": ("secagg", pairwise, PairwiseCohort.self_seed, ((ONE, OTHER), POSITIONS[0])),
     "survivors": ("secagg", pairwise, PairwiseCohort.survivors_digest, ((FULL, PART),)),
@@ -81,7 +81,7 @@ BOUND: dict[str, tuple[str, Callable[[RoundPlan, bytes], Any], Callable[..., byt
         ((ONE, OTHER), POSITIONS[0], (labels.CKKS_KEY, labels.CKKS_UPLOAD)),
     ),
     "ckks survivors": ("ckks", ckks, CkksCohort.survivors_digest, ((FULL, PART),)),
-    "threshold box": ("threshold_ckks", threshold, ThresholdCohort.box_key, ((ONE, OTHER), *POSITIONS)),
+    "threshold box": ("threshold_ckks", threshold, ThresholdCohort.pad_key, ((ONE, OTHER), *POSITIONS)),
     "threshold joint key": ("threshold_ckks", threshold, ThresholdCohort.joint_digest, ((FULL, PART), (ONE, OTHER))),
     "threshold survivors": ("threshold_ckks", threshold, ThresholdCohort.survivors_digest, ((FULL, PART),)),
     "threshold sum": (

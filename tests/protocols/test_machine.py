@@ -263,11 +263,9 @@ def secrets_of(client: Client, spy: Spy) -> Iterator[bytes]:
     yield machine._secret
     if not machine._held:
         return
-    for shares in machine._shares().values():
-        yield shares
-        yield from (shares[:36], shares[36:])
-    for held in machine._held.values():
-        yield from (held.key_share, held.self_share)
+    for points in (*machine._dealing().points.values(), *machine._held.values()):
+        yield points
+        yield from (points[:36], points[36:72], points[72:])
 
 
 def forms(secret: bytes) -> Iterator[str]:

@@ -169,13 +169,14 @@ def clone_difference() -> np.ndarray[Any, Any]:
     others = clients_of()
     for name in NAMES[1:]:
         others[name].start(plan, UPDATES[name])
-    server.close("advertise")
-    for name, frame in server.outbox():
-        answers = (
-            [clone[name].receive(frame) for clone in clones] if name == NAMES[0] else [others[name].receive(frame)]
-        )
-        server.receive(name, answers[0])
-    server.close("share")
+    while server.phase != "complain":
+        server.close(server.phase)
+        for name, frame in server.outbox():
+            answers = (
+                [clone[name].receive(frame) for clone in clones] if name == NAMES[0] else [others[name].receive(frame)]
+            )
+            server.receive(name, answers[0])
+    server.close("complain")
     frame = dict(server.outbox())[NAMES[0]]
     messages = [
         machine.registry.find("secagg").messages.decode(plan, clone[NAMES[0]].receive(frame)) for clone in clones

@@ -89,8 +89,8 @@ def test_the_seed_decides() -> None:
 
 
 def test_in_a_sum_the_late_are_missing_from_the_phase_on_in_which_they_are_late() -> None:
-    """With their vectors in, they are in the sum, though later they are silent."""
-    network, seed = Network(latency=1.0, spread=0.4, deadline=2.0), 12
+    """With their vectors in, they are in the sum, though later they are silent. Phases are those that took place."""
+    network, seed = Network(latency=1.0, spread=0.4, deadline=2.0), 0
     adder = SecureAdder(Deployment(dropout="0.4"), SECRET, network=network, seed=seed)
     answer = adder.add_up(Question(0, "test", EIGHT, Encoding.integers(5)), update)
     phases = list(answer.seconds)[1:]

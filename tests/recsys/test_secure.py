@@ -144,7 +144,7 @@ def test_before_anything_but_a_key_leaves_all_vectors_are_on_disk(
     again(tmp_path)
     assert seen.pop("advertise") == {False}
     assert all(durable == {True} for durable in seen.values())
-    assert len(seen) == 4
+    assert len(seen) == 5
 
 
 @pytest.mark.parametrize("private", [False, True])

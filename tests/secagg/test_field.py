@@ -1,10 +1,12 @@
 """GF(2^31 - 1) in 64-bit words against Python integers."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg.field import PRIME, dot, invert, multiply, reduce, uniform
+from secagg.errors import UsageError
+from secagg.field import PRIME, dot, invert, matmul, multiply, powers, reduce, uniform
 from secagg.prg import Prg
 from tests.reference.shamir import P
 
@@ -41,6 +43,27 @@ def test_dot(shape: tuple[int, int, int], seed: int) -> None:
     assert dot(weights.astype(np.uint64), y.astype(np.uint32)).tolist() == expected
 
 
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 70), st.integers(1, 4)),
+    seed=st.integers(0, 2**32),
+    fill=st.sampled_from([0, PRIME - 1, None]),
+)
+def test_matrices(shape: tuple[int, int, int], seed: int, fill: int | None) -> None:
+    rng, (rows, inner, columns) = np.random.default_rng(seed), shape
+    left, right = rng.integers(PRIME, size=(rows, inner)), rng.integers(PRIME, size=(inner, columns))
+    if fill is not None:
+        left[rng.random(left.shape) < 0.9] = right[rng.random(right.shape) < 0.9] = fill
+    expected = [
+        [sum(int(a) * int(b) for a, b in zip(row, column, strict=True)) % P for column in right.T] for row in left
+    ]
+    assert matmul(left.astype(np.uint64), right.astype(np.uint64)).tolist() == expected
+
+
+@given(points=rows, count=st.integers(1, 12))
+def test_powers(points: list[int], count: int) -> None:
+    assert powers(np.array(points, np.uint64), count).tolist() == [[pow(x, i, P) for i in range(count)] for x in points]
+
+
 def test_a_word_equal_to_the_prime_is_drawn_again() -> None:
     """Otherwise zero would be twice as likely as any other element."""
     draws = iter([b"\xff" * 8 + bytes(4), b"\xff\xff\xff\x7f" + (7).to_bytes(4, "little"), (5).to_bytes(4, "little")])
@@ -55,3 +78,8 @@ def test_uniform_elements_are_uniform() -> None:
     assert abs(counts - 10000).max() < 500
     skewed = np.bincount(((drawn & drawn >> np.uint64(1)) * np.uint64(3) // np.uint64(PRIME)).astype(int), minlength=3)
     assert abs(skewed - 10000).max() > 500
+
+
+def test_a_product_that_would_not_fit_is_refused() -> None:
+    with pytest.raises(UsageError, match="do not fit into a word"):
+        matmul(np.zeros((1, (1 << 15) + 1), np.uint64), np.zeros(((1 << 15) + 1, 1), np.uint64))

@@ -47,6 +47,8 @@ from tests.simulator.parties import Liar
 
 EVERY = ("secagg", "secagg+", "oneshot", "ckks", "threshold_ckks")
 PAIRWISE = ("secagg", "secagg+")
+DEALING = (*PAIRWISE, "threshold_ckks")
+"""Those with complaints about shares before anything depends on them."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ def bad_to(liar: Liar, holders: list[int]) -> list[Any]:
     return [dealt_otherwise(liar, alter)]
 
 
-@lie("secagg", "secagg+", "threshold_ckks", deals=True)
+@lie(*DEALING, deals=True)
 def boxes_that_do_not_open(liar: Liar, message: Any) -> list[Any] | None:
     if isinstance(message, Dealt):
         bad = _some(liar, len(message.boxes))
@@ -243,13 +245,10 @@ def boxes_that_do_not_open(liar: Liar, message: Any) -> list[Any] | None:
         boxes = [replace(b, points=words[i]) if i in bad else b for i, b in enumerate(message.boxes)]
         return [replace(message, boxes=tuple(boxes))]
     if isinstance(message, threshold.Part):
-        bad = _some(liar, len(message.boxes))
-        return [
-            replace(
-                message,
-                boxes=tuple(liar.draw.randbytes(len(b)) if i in bad else b for i, b in enumerate(message.boxes)),
-            )
-        ]
+        bad = _some(liar, len(message.dealt.boxes))
+        words = [random_words(liar.draw, width(threshold.SECRETS)) for _ in message.dealt.boxes]
+        altered = [replace(b, points=words[i]) if i in bad else b for i, b in enumerate(message.dealt.boxes)]
+        return [replace(message, dealt=replace(message.dealt, boxes=tuple(altered)))]
     return None
 
 
@@ -363,7 +362,7 @@ def _victims(liar: Liar) -> list[int]:
     return sorted(liar.boxes)
 
 
-@lie(*PAIRWISE)
+@lie(*DEALING)
 def complains_of_few(liar: Liar, message: Any) -> list[Any] | None:
     if not isinstance(message, Complaints) or not liar.boxes:
         return None
@@ -371,14 +370,14 @@ def complains_of_few(liar: Liar, message: Any) -> list[Any] | None:
     return [Complaints(tuple(_complaint_about(liar, u) for u in sorted(some)))]
 
 
-@lie(*PAIRWISE)
+@lie(*DEALING)
 def complains_of_all(liar: Liar, message: Any) -> list[Any] | None:
     if not isinstance(message, Complaints):
         return None
     return [Complaints(tuple(_complaint_about(liar, u) for u in _victims(liar)))]
 
 
-@lie(*PAIRWISE)
+@lie(*DEALING)
 def complains_of_another_box(liar: Liar, message: Any) -> list[Any] | None:
     """Names a hash that is not the box's, or another's box, signed all the same."""
     if not isinstance(message, Complaints) or not liar.boxes:
@@ -389,7 +388,7 @@ def complains_of_another_box(liar: Liar, message: Any) -> list[Any] | None:
     return [Complaints((replace(complaint(liar.identity.key, machine._cohort, machine._u, altered), peer=u),))]
 
 
-@lie(*PAIRWISE)
+@lie(*DEALING)
 def complains_unsigned(liar: Liar, message: Any) -> list[Any] | None:
     """With a signature that is nobody's, or one of its own on something else."""
     if not isinstance(message, Complaints) or not liar.boxes:
@@ -399,7 +398,7 @@ def complains_unsigned(liar: Liar, message: Any) -> list[Any] | None:
     return [Complaints((replace(_complaint_about(liar, u), signature=signature),))]
 
 
-@lie(*PAIRWISE)
+@lie(*DEALING)
 def complains_twice(liar: Liar, message: Any) -> list[Any] | None:
     """In one message, or in two."""
     if not isinstance(message, Complaints) or not liar.boxes:
@@ -410,7 +409,7 @@ def complains_twice(liar: Liar, message: Any) -> list[Any] | None:
     return [Complaints((one,)), Complaints(())] if liar.draw.random() < 0.5 else [Complaints(()), Complaints((one,))]
 
 
-@lie(*PAIRWISE)
+@lie(*DEALING)
 def complains_of_strangers(liar: Liar, message: Any) -> list[Any] | None:
     """About its own boxes, or those of nobody."""
     if not isinstance(message, Complaints) or not liar.boxes:
@@ -419,7 +418,7 @@ def complains_of_strangers(liar: Liar, message: Any) -> list[Any] | None:
     return [Complaints((replace(_complaint_about(liar, liar.draw.choice(_victims(liar))), peer=u),))]
 
 
-@lie(*PAIRWISE)
+@lie(*DEALING)
 def silent_in_complain(liar: Liar, message: Any) -> list[Any] | None:
     return [] if isinstance(message, Complaints) else None
 
@@ -639,6 +638,28 @@ def ciphertexts_that_do_not_parse(liar: Liar, message: Any) -> list[Any] | None:
     signed = (*machine._cohort.bound(machine._u), machine._public_hash, digest(labels.CKKS_VECTOR, *chunks))
     encrypted = ckks.Encrypted(liar.identity.key.sign(labels.CKKS_UPLOAD, *signed), chunks)
     return [ckks.Upload(machine._to_server(labels.CKKS_UPLOAD, ckks.ENCRYPTED.encode(encrypted)))]
+
+
+@lie("threshold_ckks", spends=True)
+def deals_another_seed(liar: Liar, message: Any) -> list[Any] | None:
+    """To all alike, and falls silent when its part of the key is needed."""
+    if isinstance(message, threshold.Answer):
+        return []
+    if not isinstance(message, threshold.Part):
+        return None
+    machine = liar.machine
+    seed, machine._key_seed = machine._key_seed, liar.draw.randbytes(32)
+    dealing = machine._dealing()
+    machine._key_seed, liar.dealt = seed, dealing.points
+    return [replace(message, dealt=dealing.dealt)]
+
+
+@lie("threshold_ckks")
+def deals_badly_and_falls_silent(liar: Liar, message: Any) -> list[Any] | None:
+    """When its part of the key would be needed: if it had one."""
+    if isinstance(message, threshold.Answer | Defence):
+        return []
+    return boxes_that_do_not_open(liar, message)  # type: ignore[no-any-return]
 
 
 @lie("threshold_ckks", deals=True)

@@ -30,7 +30,7 @@ from secagg.keys import digest
 from secagg.masking import add_masks
 from tests.simulator.deployment import PAIRWISE, Deployment, Faults
 from tests.simulator.leaks import Memory, check_oneshot, check_pairwise
-from tests.simulator.moves import CLIENT_MOVES
+from tests.simulator.moves import CLIENT_MOVES, DEALING
 from tests.simulator.parties import UNMASKING, Record, insist
 
 OPENS = {"secagg": "reveal", "secagg+": "reveal", "oneshot": "reveal", "ckks": "reveal", "threshold_ckks": "decrypt"}
@@ -112,7 +112,7 @@ def check_end(deployment: Deployment, record: Record, faults: Faults) -> None:
     insist(set(deployment.refusing) - lying <= record.refused.keys(), "whoever must refuse does:", deployment.refusing)
     insist(suspects >= set(record.server.liars), "nobody is blamed who is honest:", record.server.liars)
     pairwise = plan.protocol in PAIRWISE
-    if pairwise:
+    if plan.protocol in DEALING:
         excluded = set(record.server.excluded)
         insist(excluded <= away, "nobody is left out who is there and honest:", excluded - away)
     if record.outcome is None:
@@ -149,7 +149,7 @@ def check_end(deployment: Deployment, record: Record, faults: Faults) -> None:
     least = least_contributors(plan) if plan.protocol == "oneshot" else plan.min_contributors
     insist(len(survivors) >= least, "enough survivors:", len(survivors), "of", least)
     insist(tuple(sorted(survivors)) == record.outcome.event.survivors, "the event says who survived")
-    if pairwise:
+    if plan.protocol in DEALING:
         insist(not excluded & survivors, "whoever was left out is not in the sum:", excluded & survivors)
     elif not any(CLIENT_MOVES[move].deals for move in deployment.liars.values()):
         outliers = set(record.server.outliers)

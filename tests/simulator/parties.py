@@ -247,9 +247,9 @@ class Liar:
         self.overheard = []
         self.phase = str(self.machine.phase)
         self.boxes: dict[int, Delivered] = {}
-        """Pairwise: dealer -> the box that came from it."""
+        """Dealer -> the box that came from it, where there are complaints."""
         self.dealt: dict[int, bytes] = {}
-        """Pairwise: holder -> the points that it was really dealt, if not those of the machine."""
+        """Holder -> the points that it was really dealt, if not those of the machine."""
         self.spoke: dict[str, Any] = {}
         """Type of message -> what it said without a change."""
         return self._said(self.machine.opening())
@@ -283,7 +283,8 @@ class Liar:
     def _keep(self, delivery: PairwiseDelivery) -> None:
         machine = self.machine
         self.boxes = {box.peer: box for box in delivery.boxes}
-        for dealer in [u for u in machine._doubted if machine._neighbours[u].client in self.friends]:
+        adverts = machine._cohort.adverts if self.plan.protocol == "threshold_ckks" else machine._neighbours
+        for dealer in [u for u in machine._doubted if adverts[u].client in self.friends]:
             words = np.frombuffer(machine._doubted.pop(dealer).points, "<u4")[None]
             machine._held[dealer] = unpadded(words, [machine._pad_key(dealer, machine._u)]).astype("<u4").tobytes()
 

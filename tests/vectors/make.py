@@ -25,7 +25,8 @@ import numpy as np
 
 from dp.calibrate import evaluate
 from dp.noise import Family, NoiseSpec
-from protocols import registry
+from protocols import dealing, registry
+from protocols.dealing import COMMITMENT_BYTES
 from protocols.machine import Client, ServerRound
 from protocols.pairwise import messages as pairwise
 from protocols.plan import RoundPlan
@@ -35,6 +36,7 @@ from protocols.roster import Identity, Roster
 from protocols.simulate import serve
 from protocols.wire import HEADER_BYTES
 from secagg.codec import positive, text, u32, u64
+from secagg.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
 from secagg.encoding import Encoding
 from secagg.keys import SigningKey
 from secagg.merkle import Node
@@ -71,6 +73,14 @@ def plan_secagg() -> RoundPlan:
     roster, _ = roster_of(5)
     return RoundPlan.propose(
         "secagg", roster, Encoding.integers(7), min_contributors=3, dropout="0.4", session=SESSION, model=seed("model")
+    )
+
+
+def plan_secagg_with_a_liar() -> RoundPlan:
+    """So many clients that one of them may be corrupt."""
+    roster, _ = roster_of(7)
+    return RoundPlan.propose(
+        "secagg", roster, Encoding.integers(7), min_contributors=3, corrupt="0.15", dropout="0.3", session=SESSION
     )
 
 
@@ -204,15 +214,21 @@ def samples() -> list[object]:
         return letter.encode() * size
 
     advert = pairwise.Advert(3, filled("m", 32), filled("s", 32), filled("c", 32), filled("A", 64))
-    box = filled("b", pairwise.BOX_BYTES)
+    points, commitments = filled("b", ELEMENT_BYTES * width(pairwise.SECRETS)), filled("k", 2 * COMMITMENT_BYTES)
+    delivered = dealing.Delivered(0, points, commitments, filled("q", 32), filled("z", RESPONSE_BYTES))
+    said = dealing.Complaint(3, filled("x", 32), filled("S", 64))
     header = pairwise.UploadHeader(2, b"\x0b", filled("h", 32), filled("U", 64))
     node = Node(4, 5, filled("p", 32))
     share = pairwise.Revealed(1, filled("r", 36))
     return [
         advert,
         pairwise.Introduction(filled("R", 32), 4, 2, (pairwise.Neighbour(1, advert),), (node,)),
-        pairwise.Dealt((pairwise.SealedShares(1, box), pairwise.SealedShares(3, box))),
-        pairwise.Delivery((pairwise.SealedShares(0, box),)),
+        dealing.Dealt((dealing.Box(points, commitments), dealing.Box(points[::-1], commitments)), filled("Z", 32)),
+        dealing.Delivery((delivered,)),
+        dealing.Complaints((said,)),
+        dealing.Accusations((replace(said, peer=1), said)),
+        dealing.Defence((dealing.Opened(3, points),)),
+        pairwise.Verdict(b"\x0e", (dealing.Opened(1, points),)),
         pairwise.Upload(header, filled("v", 14)),
         pairwise.Survivors(b"\x0d", (header,)),
         pairwise.Consent(filled("C", 64)),
@@ -226,7 +242,8 @@ def samples() -> list[object]:
 
 
 _LENGTH_AT = {
-    "Introduction": 40, "Dealt": 0, "Delivery": 0, "Upload": 4, "Survivors": 0, "Consents": 0, "Reveal": 0,
+    "Introduction": 40, "Dealt": 0, "Delivery": 0, "Complaints": 0, "Accusations": 0, "Defence": 0, "Verdict": 0,
+    "Upload": 4, "Survivors": 0, "Consents": 0, "Reveal": 0,
 }  # fmt: skip
 """Where in the body the first announced length stands."""
 
@@ -260,7 +277,8 @@ def tampered_frames(name: str, frame: bytes) -> dict[str, bytes]:
         "header only": frame[:HEADER_BYTES],
         "version 0": put(0, b"\0"),
         "version 1": put(0, b"\1"),
-        "version 3": put(0, b"\3"),
+        "version 2": put(0, b"\2"),
+        "version 4": put(0, b"\4"),
         "another protocol": put(1, b"\1"),
         "another session": put(17, bytes([frame[17] ^ 1])),
         "another round": put(18, u32.encode(8)),
@@ -323,7 +341,8 @@ def noised_sums(protocol: str) -> list[dict[str, Any]]:
 
 _FLIPS = {
     "secagg": {
-        "Advert": -1, "Introduction": HEADER_BYTES, "Dealt": HEADER_BYTES + 4, "Delivery": HEADER_BYTES + 4,
+        "Advert": -1, "Introduction": HEADER_BYTES, "Dealt": -1, "Delivery": HEADER_BYTES + 4,
+        "Complaints": -1, "Accusations": -1, "Defence": HEADER_BYTES + 4, "Verdict": HEADER_BYTES + 4,
         "Upload": -1, "Survivors": -1, "Consent": -1, "Consents": HEADER_BYTES + 8, "Reveal": HEADER_BYTES + 4,
     },
     "oneshot": {
@@ -332,13 +351,19 @@ _FLIPS = {
     },
 }  # fmt: skip
 """A byte of each message that its receiver can check at once: in a signature, the root, a number, the vector. (A share
-of a sum can only be seen to be one: its first word is not reduced.)"""
+of a sum and a proof can only be seen to be some: a word is not reduced then.)"""
 
 
 def round_of(
-    plan: RoundPlan, policy: dict[str, Any], silent: dict[str, str], weights: bool, digests: bool = False
+    plan: RoundPlan,
+    policy: dict[str, Any],
+    silent: dict[str, str],
+    weights: bool,
+    digests: bool = False,
+    complains: str | None = None,
 ) -> dict[str, Any]:
-    """``digests``: of frames that are too long to keep, and that nobody tampers with."""
+    """``digests``: of frames that are too long to keep, and that nobody tampers with. ``complains``: who finds a box
+    bad that is good."""
     _, identities = roster_of(plan.clients)
     vector = np.resize(np.arange(-3, 4), plan.encoding.length)
     updates = {name: (vector * (i + 1) * (1 / 8 if weights else 1)).tolist() for i, name in enumerate(NAMES)}
@@ -350,6 +375,7 @@ def round_of(
             "update": updates[identity.name],
             "weight": 1 + i % 3 if weights else 1,
             "silent_from": silent.get(identity.name),
+            "complains": identity.name == complains,
         }
         for i, identity in enumerate(identities)
     ]
@@ -370,7 +396,7 @@ def round_of(
             entry["bounces"] = [
                 {
                     "what": f"byte {at} flipped",
-                    "error": "DecodeError" if kind == "Answer" else "PeerError",
+                    "error": "DecodeError" if kind in ("Answer", "Dealt") else "PeerError",
                     "frame": flipped.hex(),
                 },
                 {"what": "truncated", "error": "DecodeError", "frame": frame[:-1].hex()},
@@ -402,6 +428,24 @@ def round_of(
     }
 
 
+class Complaining(Client):
+    """A client that takes the first box that it is given for a bad one."""
+
+    def _entered(self, *arguments: Any) -> bytes:
+        frame = super()._entered(*arguments)
+        machine: Any = self._round
+        honest = machine._open
+
+        def doubting(message: dealing.Delivery) -> None:
+            honest(message)
+            first = message.boxes[0]
+            del machine._held[first.peer]
+            machine._doubted[first.peer] = first
+
+        machine._open = doubting
+        return frame
+
+
 def parties(
     plan: RoundPlan, policy: dict[str, Any], members: list[dict[str, Any]]
 ) -> tuple[ServerRound, dict[str, Client]]:
@@ -409,29 +453,33 @@ def parties(
     identities = [Identity(m["name"], SigningKey(bytes.fromhex(m["identity"]))) for m in members]
     roster, accepted = Roster.of(identities), Policy(**policy)
     clients = {
-        identity.name: Client(identity, roster, policy=accepted, rng=Prg(bytes.fromhex(m["rng"])))
+        identity.name: (Complaining if m["complains"] else Client)(
+            identity, roster, policy=accepted, rng=Prg(bytes.fromhex(m["rng"]))
+        )
         for identity, m in zip(identities, members, strict=True)
     }
     return serve(plan, roster), clients
 
 
 def build() -> dict[str, dict[str, Any]]:
-    lenient = {"adversary": str(Adversary.CURIOUS), "corrupt": "0", "dropout": "0", "security": 1}
+    lenient = {"adversary": str(Adversary.CURIOUS), "corrupt": "0.2", "dropout": "0", "security": 1}
     return {
         "plans.json": plans(),
         "messages.json": messages(),
         "noise.json": noise(),
         "round-secagg.json": round_of(
-            plan_secagg(),
-            {"min_contributors": 3, "dropout": "0.4"},
+            plan_secagg_with_a_liar(),
+            {"min_contributors": 3, "corrupt": "0.15", "dropout": "0.3"},
             {"dan": "advertise", "eve": "upload"},
             weights=False,
+            complains="ann",
         ),
         "round-secagg-plus.json": round_of(
             plan_secagg_plus(),
             {"min_contributors": 3, "weight_bound": 10} | lenient,
             {"gus": "advertise", "fay": "upload", "ann": "consent"},
             weights=True,
+            complains="ann",
         ),
         "round-oneshot.json": round_of(
             plan_oneshot(),

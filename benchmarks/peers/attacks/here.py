@@ -20,20 +20,21 @@ from benchmarks.peers.attacks.scene import BITS, CLIENTS, LENGTH, SCALE, VICTIM,
 from benchmarks.peers.attacks.seed import fold, search_ours
 from protocols import registry
 from protocols.cohort import from_bitmap, to_bitmap
+from protocols.dealing import Dealing, Dealt, Delivered, Delivery, Exchange, share_of
 from protocols.machine import Client
 from protocols.pairwise.client import advert_leaf
 from protocols.pairwise.messages import (
+    SECRETS,
+    SELF_MASK,
     Advert,
     Consents,
-    Dealt,
-    Delivery,
     Introduction,
     Neighbour,
     Reveal,
-    SealedShares,
     SignedConsent,
     Survivors,
     Upload,
+    Verdict,
 )
 from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
@@ -42,16 +43,16 @@ from protocols.roster import Roster
 from protocols.simulate import Faults, local_clients, serve, simulate
 from secagg import labels
 from secagg.codec import u32
+from secagg.dealing import unpadded
 from secagg.encoding import Encoding
 from secagg.errors import SecAggError
-from secagg.keys import KEY_BYTES, AgreementKey, SigningKey, transcript
+from secagg.keys import KEY_BYTES, AgreementKey, SigningKey
 from secagg.masking import add_masks
 from secagg.merkle import HASH_BYTES, MerkleTree
 from secagg.params import Graph, GraphParameters
 from secagg.prg import SEED_BYTES
 from secagg.ring import Words
-from secagg.seal import open_box, seal
-from secagg.shamir import SHARE_BYTES, pack_shares, reconstruct, unpack_shares
+from secagg.shamir import reconstruct, unpack_shares
 
 _EVERYBODY = range(CLIENTS)
 _OTHERS = [u for u in _EVERYBODY if u != VICTIM]
@@ -103,13 +104,17 @@ class _Server:
 
     def upload(self) -> _Server:
         """An honest server's round, as far as that."""
-        boxes: dict[int, list[SealedShares]] = {u: [] for u in _EVERYBODY}
+        exchange = Exchange(self.cohort, self.cohort.holders, self.t, SECRETS)
         for u in _EVERYBODY:
-            for box in self.introduce(u).boxes:
-                boxes[box.peer].append(SealedShares(u, box.box))
+            exchange.take(u, self.introduce(u))
         for u in _EVERYBODY:
-            self.uploads[u] = self.tell(u, Delivery(tuple(boxes[u])))
+            self.deliver(u, [exchange.delivered(v, u) for v in _EVERYBODY if v != u])
         return self
+
+    def deliver(self, u: int, boxes: Iterable[Delivered]) -> None:
+        """All that is dealt to u, and the verdict that it holds."""
+        self.tell(u, Delivery(tuple(boxes)))
+        self.uploads[u] = self.tell(u, Verdict(to_bitmap(set(_EVERYBODY), self.cohort.holders(u)), ()))
 
     def consent(self, u: int, alive: Iterable[int]) -> bytes:
         alive = set(alive)
@@ -268,26 +273,23 @@ def substituted_keys() -> Seen:
         signature = signing.sign(labels.ADVERT, plan.digest(), u32.encode(v), *keys)
         server.adverts[v] = Advert(v, *keys, signature)
     server.meet()
-    dealt, own, boxes = server.introduce(VICTIM), server.adverts[VICTIM], []
-    for box in dealt.boxes:
-        v, agreed = box.peer, seal_keys[box.peer].agree(own.seal_key)
-        opened = _opened(server.cohort, agreed, v, box.box)
-        server.self_shares[v] = pack_shares(unpack_shares(opened, 2)[1])
-        boxes.append(SealedShares(v, _sealed(server.cohort, agreed, v)))
-    server.uploads[VICTIM] = server.tell(VICTIM, Delivery(tuple(boxes)))
+    dealt, own, boxes = server.introduce(VICTIM), server.adverts[VICTIM], list[Delivered]()
+    for v, box in zip(_OTHERS, dealt.boxes, strict=True):
+        agreed = seal_keys[v].agree(own.seal_key)
+        sealed = np.frombuffer(box.points, "<u4")[None]
+        points = unpadded(sealed, [server.cohort.pad_key(agreed, VICTIM, v)]).astype("<u4").tobytes()
+        server.self_shares[v] = share_of(points, SELF_MASK)
+        boxes.append(_dealt_to_the_victim(server, v, agreed))
+    server.deliver(VICTIM, boxes)
     left = server.without({v: key.agree(own.mask_key) for v, key in mask_keys.items()})
     return compared(server.numbers(left), VICTIM, "all neighbours' keys were the server's")
 
 
-def _opened(cohort: Cohort, agreed: bytes, v: int, box: bytes) -> bytes:
-    """What the victim sealed to v."""
-    return open_box(cohort.share_key(agreed, VICTIM, v), box, transcript(labels.SHARE, *cohort.bound(VICTIM, v)))
-
-
-def _sealed(cohort: Cohort, agreed: bytes, v: int) -> bytes:
-    """Shares of nothing, from v to the victim."""
-    associated = transcript(labels.SHARE, *cohort.bound(v, VICTIM))
-    return seal(cohort.share_key(agreed, v, VICTIM), bytes(2 * SHARE_BYTES), associated, os.urandom)
+def _dealt_to_the_victim(server: _Server, v: int, agreed: bytes) -> Delivered:
+    """A good box of v's, with shares of nothing in it."""
+    secrets, holders = [bytes(KEY_BYTES)] * SECRETS, server.cohort.holders(v)
+    pad_key = server.cohort.pad_key(agreed, v, VICTIM)
+    return Dealing(server.cohort, v, holders, server.t, secrets, os.urandom, lambda _: pad_key).delivered(VICTIM)
 
 
 def sample_count() -> Seen:

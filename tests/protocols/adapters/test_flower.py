@@ -36,8 +36,9 @@ from protocols.adapters import flower, flower_state
 from protocols.adapters.flower import MESSAGE_TYPE, Privacy, SecAgg, Secure, only_secagg
 from protocols.adapters.flower_state import KeptVector, StateJournal
 from protocols.adapters.form import Form
+from protocols.cohort import to_bitmap
 from protocols.journal import MemoryJournal
-from protocols.pairwise.messages import Delivery
+from protocols.pairwise.messages import Verdict
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -161,13 +162,13 @@ def test_the_sum_is_the_one_that_simulate_gives(protocol: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("fate", ["lost", "unheard", "failed", "crashed"])
-@pytest.mark.parametrize("exchange", range(5))
+@pytest.mark.parametrize("exchange", range(6))
 def test_a_dropout_in_every_phase(exchange: int, fate: str, tmp_path: Path) -> None:
     fed = federation(tmp_path, TRAIN)
     fed.grid.fate = lambda now, node: fate if (now, node) == (exchange, 102) else ""
     server = secure(fed)
     one_round(server, fed.grid)
-    check_exact(server, ALL - ({"client-2"} if exchange <= 2 else set()))
+    check_exact(server, ALL - ({"client-2"} if exchange <= 3 else set()))
     fed.grid.fate = lambda now, node: ""
     one_round(server, fed.grid, number=2)  # and it is there again in the next round
     check_exact(server, ALL)
@@ -176,7 +177,8 @@ def test_a_dropout_in_every_phase(exchange: int, fate: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_dropouts_under_every_protocol(protocol: str, tmp_path: Path) -> None:
     fed = federation(tmp_path, TRAIN)
-    upload = [str(phase) for phase in registry.find(protocol).server.steps].index("upload")
+    steps = registry.find(protocol).server.steps
+    upload = [str(phase) for phase in steps if not steps[phase].optional].index("upload")
     fed.grid.fate = lambda now, node: {(upload, 101): "lost", (upload + 1, 103): "lost"}.get((now, node), "")
     server = secure(fed, protocol=protocol)
     one_round(server, fed.grid)
@@ -190,11 +192,11 @@ def test_replies_are_taken_when_they_come_until_time_is_up(tmp_path: Path) -> No
     began = CLOCK.now
     one_round(server, fed.grid)
     check_exact(server, ALL - {"client-2"})
-    # 19 s for client 1, 20 s for client 2, 0.3 s in the last two: what is too late is one look, a tenth or a second
-    assert 39.6 <= CLOCK.now - began <= 39.6 * 1.1
+    # 19 s for client 1, 20 s for client 2, 0.3 s in the last three: what is too late is one look, a tenth or a second
+    assert 39.9 <= CLOCK.now - began <= 39.9 * 1.1
     assert min(CLOCK.slept) <= 0.01
     assert max(CLOCK.slept) <= 1.0
-    assert len(CLOCK.slept) < 200
+    assert len(CLOCK.slept) < 250
 
 
 def test_a_message_that_flower_does_not_take_is_not_waited_for(tmp_path: Path) -> None:
@@ -813,10 +815,10 @@ def test_the_vector_is_kept_sealed_until_it_is_uploaded(tmp_path: Path, monkeypa
         one_round(secure(fed), fed.grid)
         return kept, in_clear
 
-    assert seen(tmp_path / "sealed") == ([True, True, False, False, False], [False] * 5)
+    assert seen(tmp_path / "sealed") == ([True, True, True, False, False, False], [False] * 6)
     monkeypatch.setattr(flower_state, "seal", lambda key, text, associated, rng: text)
     monkeypatch.setattr(flower_state, "open_box", lambda key, box, associated: box)
-    assert seen(tmp_path / "control")[1] == [True, True, False, False, False]
+    assert seen(tmp_path / "control")[1] == [True, True, True, False, False, False]
 
 
 def test_another_identity_cannot_open_what_was_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -862,7 +864,7 @@ def forgets(fed: Federation, exchange: int) -> None:
 
 
 @pytest.mark.parametrize("journals", [False, True])
-@pytest.mark.parametrize("exchange", range(1, 5))
+@pytest.mark.parametrize("exchange", range(1, 6))
 def test_a_node_that_lost_its_memory(
     exchange: int, journals: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -871,9 +873,9 @@ def test_a_node_that_lost_its_memory(
     forgets(fed, exchange)
     server = secure(fed)
     one_round(server, fed.grid)
-    check_exact(server, ALL - ({"client-2"} if exchange <= 2 else set()))
+    check_exact(server, ALL - ({"client-2"} if exchange <= 3 else set()))
     refused = refusals(caplog)
-    if journals and exchange > 2:
+    if journals and exchange > 3:
         assert refused == []
     else:
         assert all(("has been lost" if journals else "nothing is known") in reason for reason in refused)
@@ -896,7 +898,7 @@ def test_a_lost_update_is_noticed_before_others_mask_with_it(
     one_round(server, fed.grid)
     check_exact(server, ALL - {"client-2"})
     said = [reply for reply in fed.grid.said if reply.metadata.src_node_id == 102]
-    assert [reply.has_error() for reply in said] == ([False, True] if checked else [False, False, True])
+    assert [reply.has_error() for reply in said] == ([False, True] if checked else [False, False, False, True])
 
 
 @pytest.mark.parametrize("journals", [False, True])
@@ -906,7 +908,7 @@ def test_a_client_uploads_once(journals: bool, tmp_path: Path) -> None:
     before = list[bytes]()
 
     def keep(now: int, node: int) -> str:
-        if (now, node) == (2, 100):
+        if (now, node) == (3, 100):
             before.append(fed.grid.nodes[100].state)
         return ""
 
@@ -915,12 +917,11 @@ def test_a_client_uploads_once(journals: bool, tmp_path: Path) -> None:
     one_round(server, fed.grid)
     check_exact(server, ALL)
     messages = [message for message in fed.grid.sent if message.metadata.dst_node_id == 100]
-    node, asked = fed.grid.nodes[100], messages[2]
+    node, asked = fed.grid.nodes[100], messages[3]
     plan = RoundPlan.decode(asked.content.config_records["secagg"]["plan"])
     kind = registry.find("secagg").messages
-    delivery = kind.decode(plan, flower._joined(asked.content))
-    assert isinstance(delivery, Delivery)
-    fewer = kind.encode(plan, Delivery(delivery.boxes[1:]))
+    assert isinstance(kind.decode(plan, flower._joined(asked.content)), Verdict)
+    fewer = kind.encode(plan, Verdict(to_bitmap(range(4), range(5)), ()))
     other = flower._message(flower._carried({"plan": plan.encode()}, fewer), 100, 60.0)
     assert node.handle(other, 100, saved=False).has_error()
     if not journals:
@@ -935,14 +936,14 @@ def test_a_message_that_comes_again_gets_the_same_answer(tmp_path: Path) -> None
 
     def again(reply: Message) -> Message:
         node, message = fed.grid.nodes[100], fed.grid.sent[-1]
-        if message.metadata.dst_node_id == 100 and fed.grid.exchange in (1, 2, 3):
+        if message.metadata.dst_node_id == 100 and fed.grid.exchange in (1, 2, 3, 4):
             repeated.append(flower._joined(node.handle(message, 100).content) == flower._joined(reply.content))
         return reply
 
     fed.grid.tamper_reply = again
     server = secure(fed)
     one_round(server, fed.grid)
-    assert repeated == [True, True, True]
+    assert repeated == [True] * 4
     check_exact(server, ALL)
 
 
@@ -1181,6 +1182,51 @@ def test_a_node_that_repeats_anothers_words_does_not_take_its_place(
         assert server.outcome is not None
         survivors.append(server.outcome.survivors)
     assert survivors == [("client-0", "client-1", "client-2", "client-3"), ("client-1", "client-2", "client-3")]
+
+
+def says(fed: Federation, exchange: int, node: int, name: str) -> None:
+    """In this exchange this node says in this name what is no frame."""
+
+    def tamper(reply: Message) -> Message:
+        if (fed.grid.exchange, reply.metadata.src_node_id) == (exchange, node):
+            reply.content = flower._carried({"name": name}, b"no frame")
+        return reply
+
+    fed.grid.tamper_reply = tamper
+
+
+def test_who_lied_and_who_was_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fed = federation(tmp_path, TRAIN)
+    says(fed, 2, 102, "client-2")
+    server = secure(fed)
+    one_round(server, fed.grid)
+    check_exact(server, ALL - {"client-2"})
+    assert (server.liars, server.excluded) == (("client-2",), ("client-2",))
+    line = "secagg: round 1: caught lying: client-2; left out before the vectors were sent: client-2"
+    assert line in [record.getMessage() for record in caplog.records]
+    fed.grid.tamper_reply = lambda reply: reply
+    one_round(server, fed.grid, number=2)
+    assert (server.liars, server.excluded) == ((), ())
+    assert sum("caught lying" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_nobody_is_caught_by_what_others_say_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its own first frame: the server does not know yet which node is its. Control: it would be named."""
+
+    def caught(folder: Path) -> tuple[str, ...]:
+        folder.mkdir()
+        fed = federation(folder, TRAIN)
+        says(fed, 0, 100, "client-4")
+        fed.grid.get_node_ids = lambda: [100, 101, 102, 103, 104]  # type: ignore[method-assign]
+        server = secure(fed)
+        one_round(server, fed.grid)
+        check_exact(server, ALL - {"client-0"})
+        return server.liars
+
+    monkeypatch.setattr("random.sample", lambda population, count: list(population)[:count])
+    assert caught(tmp_path / "checked") == ()
+    switch_off(monkeypatch, Secure, "_take", "name in current.nodes", "True")
+    assert caught(tmp_path / "control") == ("client-4",)
 
 
 @pytest.mark.parametrize("said", [{"name": "mallory", "chunks": 1}, {"name": 7, "chunks": 1}, {"chunks": 1}, {}])

@@ -324,11 +324,11 @@ def test_weights_and_metrics_travel_under_the_mask(tmp_path: Path) -> None:
     assert abs(controller.moved.metrics["loss"] - loss) < 0.01
 
 
-@pytest.mark.parametrize("nth", range(5))
+@pytest.mark.parametrize("nth", range(6))
 def test_a_site_may_fail_in_any_phase(federation: Federation, nth: int) -> None:
     federation.changed = instead("site-2", nth, FAILED)
     (outcome,) = federation.run(averaging())
-    check_sum(outcome, SITES if nth > 2 else ["site-1", "site-3", "site-4"])
+    check_sum(outcome, SITES if nth > 3 else ["site-1", "site-3", "site-4"])
 
 
 @pytest.mark.parametrize("nth", [0, 2])
@@ -363,7 +363,7 @@ def test_a_trainer_may_answer_with_a_difference(federation: Federation) -> None:
 def test_not_all_sites_need_be_asked(federation: Federation) -> None:
     (outcome,) = federation.run(averaging(num_clients=3))
     assert outcome.event.plan.clients == 3
-    assert len(federation.replies) == 3 * 5
+    assert len(federation.replies) == 3 * 6
     check_sum(outcome, list(outcome.survivors))
 
 
@@ -406,13 +406,22 @@ def test_what_is_no_frame_is_refused(federation: Federation, params: dict[str, A
     check_sum(outcome, ["site-1", "site-3", "site-4"])
 
 
+def test_who_lied_and_who_was_left_out_is_said(federation: Federation, caplog: pytest.LogCaptureFixture) -> None:
+    no_frame = FLModel(params={"secagg_frame": np.zeros(3, np.uint8)})
+    federation.changed = instead("site-2", 2, FLModelUtils.to_shareable(no_frame))
+    (outcome,) = federation.run(averaging())
+    check_sum(outcome, ["site-1", "site-3", "site-4"])
+    line = "Round 0: caught lying: site-2; left out before the vectors were sent: site-2"
+    assert sum(line in record.getMessage() for record in caplog.records) == 1
+
+
 # What leaves a site.
 
 
 def test_nothing_but_frames_leaves_a_site(federation: Federation) -> None:
     """Every reply of a whole job, where the trainers report a metric and a step count: one array of bytes."""
     federation.run(averaging(metrics={"loss": 8.0}, weight_bound=50))
-    assert len(federation.replies) == 4 * 5
+    assert len(federation.replies) == 4 * 6
     for reply in federation.replies:
         model = FLModelUtils.from_shareable(reply)
         assert list(model.params) == ["secagg_frame"]
@@ -559,7 +568,7 @@ def test_nobody_sees_whose_training_failed(what: str, fine: list[Any], tmp_path:
     """Its answers are like any other's in every phase; what goes in is zeros, its weight included."""
     outcome, shown = replies_of(tmp_path / "failed", FAILURES[what])
     assert shown == fine
-    assert len(shown) == 5
+    assert len(shown) == 6
     assert list(outcome.survivors) == SITES
     total = outcome.decode()
     assert total.weight == 10 + 30 + 40
@@ -876,7 +885,7 @@ def check_restart(federation: Federation) -> None:
     do = site.do
     site.do = lambda task, data: keep(said, do(task, data))  # type: ignore[method-assign]
     check_sum(finished(federation, plan, replies), SITES)
-    assert len(said) == 4
+    assert len(said) == 5
     federation.close()  # the processes end without a word
     again = federation.site("site-1", Trainer(1))
     assert frame_of(again.ask(plan, form)) == said[-1]
