@@ -378,7 +378,7 @@ def explore(scene: Scene, u: int, few: bool, count: Count) -> list[Told]:
     best = dict[Kept, Told]()
     for one in sorted((one for one in told if one.has_said(Upload)), key=worth):
         best[one.kept] = one
-    kept = sorted(best, key=lambda one: (-len(one), sorted(one)))
+    kept = sorted(best, key=lambda one: (-len(one), N - 1 not in one, sorted(one)))
     return [best[one] for one in kept[: 2 if few else None]]
 
 
