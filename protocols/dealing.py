@@ -28,7 +28,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, KeysView, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -148,14 +150,29 @@ def share_of(points: bytes, secret: int) -> bytes:
 def commitments(context: Context, dealer: int, holder: int, points: bytes, secrets: int) -> bytes:
     """To one holder's share of each secret. Unknown shares have 279 uniform bits, or the 256 of the secret if t - 1
     are known, so that they need no salt."""
-    bound = sha256(transcript(labels.SHARE_COMMITMENT, *context.bound(dealer, holder)))
+    bound = _bound(context, dealer, holder)
     return b"".join([_commitment(bound.copy(), secret, share_of(points, secret)) for secret in range(secrets)])
 
 
 def commitment(context: Context, dealer: int, holder: int, secret: int, share: bytes) -> bytes:
     """To a share of one of the secrets."""
-    bound = sha256(transcript(labels.SHARE_COMMITMENT, *context.bound(dealer, holder)))
-    return _commitment(bound, secret, share)
+    return _commitment(_bound(context, dealer, holder), secret, share)
+
+
+_PAIR = Struct(">QIQI")
+
+
+def _bound(context: Context, dealer: int, holder: int) -> Hash:
+    """SHA-256 of ``transcript(labels.SHARE_COMMITMENT, *context.bound(dealer, holder))``, of which most is the same for
+    all the shares of a cohort: servers check thousands."""
+    bound = _begun(context.bound()).copy()
+    bound.update(_PAIR.pack(4, dealer, 4, holder))
+    return bound
+
+
+@lru_cache(maxsize=2)
+def _begun(bound: tuple[bytes, ...]) -> Hash:
+    return sha256(transcript(labels.SHARE_COMMITMENT, *bound))
 
 
 def _commitment(bound: Hash, secret: int, share: bytes) -> bytes:

@@ -528,9 +528,11 @@ class ServerRound(ABC):
         self._heard: dict[int, bytes] = {}  # in this phase: client number -> fingerprint of its frame
         self._liars: set[str] = set()
         self.excluded: tuple[str, ...] = ()
-        """Who was left out before anybody put a vector in, by protocols that do so."""
+        """Who dealt shares and was left out before anybody put a vector in: silent since, or without an answer to a
+        complaint about them. That is a fact and no verdict; who was caught lying is among ``liars``."""
         self.disputes: tuple[tuple[str, str], ...] = ()
-        """(who complains, about whom), where one of the two lied and nobody can tell which."""
+        """(holder, dealer): who complained about whom and was answered. One of the two lied, and nobody else can tell
+        which; it costs nobody anything."""
         self._sends = NOTHING
         self._one_at_a_time = Lock()
 

@@ -49,7 +49,7 @@ def main() -> None:
         phase_timeout=10,
     )
     job.to_server(averaging)
-    job.to_server({"server": {"task_request_interval": 0.2}})  # a round has five tasks: do not wait 2 s for each
+    job.to_server({"server": {"task_request_interval": 0.2}})  # a round has six tasks: do not wait 2 s for each
     job.to_clients(SecureExecutor(ClientAPIExecutor("in_process", task_script_path="client.py")))
     job.to_clients("client.py")
     if not (local := WORKSPACE / job.name / "local").exists():

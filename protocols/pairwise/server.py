@@ -75,12 +75,6 @@ class PairwiseServer(ServerRound):
         self._shares: dict[int, dict[int, bytes]] = {}  # whose secret -> holder -> share, t of them
         self._own_shares: dict[int, bytes] = {}  # to which nobody has committed: for want of others
         self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
-        self.excluded: tuple[str, ...] = ()
-        """Who dealt shares and was left out before anybody masked: silent since, or without an answer to a complaint
-        about them. That is a fact and no verdict; who was caught lying is among ``liars``."""
-        self.disputes: tuple[tuple[str, str], ...] = ()
-        """(holder, dealer): who complained about whom and was answered. One of the two lied, and nobody else can tell
-        which; it costs nobody anything."""
         self.masks_removed = 0
         """Mask streams expanded at the end: what the round cost the server."""
 
@@ -235,8 +229,6 @@ class PairwiseServer(ServerRound):
         if [share.peer for share in revealed] != alive + dead or len(reveal.self_shares) != len(alive):
             raise PeerError("shares of others than asked for")
         check_surplus(self.plan, len(survivors), reveal.surplus)
-        # A dealer can have committed to what is no share, for a corrupt holder: no honest one would have kept it.
-        unpack_shares(b"".join([share.share for share in revealed]), len(revealed))
         for share in revealed:
             self._exchange.check_share(share.peer, v, SELF_MASK if share.peer in survivors else MASK_KEY, share.share)
         for share in revealed:

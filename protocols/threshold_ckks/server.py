@@ -85,12 +85,6 @@ class ThresholdServer(ServerRound):
         self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
         self._agreements: dict[int, bytes] = {}
         self._shares: dict[int, bytes] = {}  # holder -> its shares of the seeds of all that are missing
-        self.excluded: tuple[str, ...] = ()
-        """Who showed a part of the key and was left out of it: silent since, or without an answer to a complaint about
-        the shares. That is a fact and no verdict; who was caught lying is among ``liars``."""
-        self.disputes: tuple[tuple[str, str], ...] = ()
-        """(holder, dealer): who complained about whom and was answered. One of the two lied, and nobody else can tell
-        which; it costs nobody anything."""
 
     # 1 ADVERTISE
 

@@ -72,7 +72,7 @@ def test_boxes_damaged_to_have_shares_opened(protocol: str, monkeypatch: pytest.
 
     switch_off(monkeypatch, client_module, "check_complaint", ANOTHER_BOX)
     evil = dealt(protocol)
-    with pytest.raises(PolicyError, match="neighbours complain, and at most 3 can be lying"):
+    with pytest.raises(PolicyError, match="neighbours complain, boxes are opened for at most 3"):
         damage(evil, honest)
     switch_off(monkeypatch, PairwiseClient, "_hear_complaints", TOO_MANY)
     damage(evil := dealt(protocol), honest)
@@ -86,7 +86,7 @@ def test_more_complaints_than_liars_are_feared(protocol: str, monkeypatch: pytes
     evil = dealt(protocol)
     liars = evil.others(VICTIM)[: 3 + 1]
     said = [evil.false_complaint(v, VICTIM) for v in liars]
-    with pytest.raises(PolicyError, match="4 neighbours complain, and at most 3 can be lying"):
+    with pytest.raises(PolicyError, match="4 neighbours complain, boxes are opened for at most 3"):
         evil.accuse(VICTIM, Accusations(tuple(said)))
     assert not evil.defences
     defence = evil.accuse(VICTIM, Accusations(tuple(said[:3])))

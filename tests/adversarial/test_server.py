@@ -182,10 +182,6 @@ def unsigned(said: Complaints) -> Complaints:
     return Complaints(tuple(replace(one, signature=bytes(64)) for one in said.complaints))
 
 
-def words(data: bytes, columns: int) -> Any:
-    return np.frombuffer(data, "<u4").reshape(-1, columns).astype(np.uint32)
-
-
 def all_listed(cohort: Any, _roster: Any, number: int, _t: int, _header: Any) -> frozenset[int]:
     return frozenset(cohort.holders(number))
 
@@ -230,16 +226,10 @@ LIES: dict[str, Lie] = {
         "shares for others than the holders",
         NOT_FOR_HOLDERS,
     ),
-    "a box of words that are no field elements": Lie(
-        Phase.SHARE,
-        lambda r, m: replace(m, boxes=(replace(m.boxes[0], points=beyond(m.boxes[0].points)), *m.boxes[1:])),
-        "a field element that is not reduced",
-        lambda monkeypatch: monkeypatch.setattr(dealing_module, "elements", words),
-    ),
     "a proof of too low a degree": Lie(
         Phase.SHARE,
         lambda r, m: replace(m, proof=m.proof[:-16]),
-        r"a proof of \d coefficients, not \d",
+        r"a proof of \d+ bytes, not of \d coefficients",
         lambda monkeypatch: monkeypatch.setattr(
             dealing_module, "responses", lambda proof, threshold, holders: np.zeros((len(holders), 4), np.uint32)
         ),
@@ -382,7 +372,7 @@ LIES: dict[str, Lie] = {
         lambda r, m: first_share(m, beyond(m.self_shares[0].share)),
         "a share is not reduced",
         lambda monkeypatch: (
-            monkeypatch.setattr(server_module, "unpack_shares", lambda data, secrets: None),
+            monkeypatch.setattr(dealing_module, "unpack_shares", lambda data, secrets: None),
             switch_off(monkeypatch, Exchange, "check_share", NOT_THE_ONE),
         )[0],
     ),

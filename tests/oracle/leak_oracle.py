@@ -3,8 +3,10 @@
 Every upload that the server saw is an equation over Z_{2^m}: the client's input plus or minus some mask streams. The
 oracle first finds out which streams the server knows, by doing what the server would do: it takes the pads of corrupt
 clients off their boxes, interpolates all shares that it saw, there, in defences and in reveals, and keeps what fits an
-advertised key or commitment. Then it eliminates the streams that stay unknown (random and independent to anybody without their seeds) and looks at what is
-left. An honest round leaves one combination: the sum over all honest survivors.
+advertised key or commitment. Then it eliminates the streams that stay unknown (random and independent to anybody
+without their seeds) and looks at what is left. An honest round leaves one combination: the sum over all honest
+survivors. Commitments to shares and the z_j of a proof are public and give nothing, as long as fewer than t holders'
+blinding values are known.
 
 Nothing is taken on trust. Which streams an upload holds is *measured*, with the secrets of all its clients at hand: a
 mask that a client forgot is not in the equation, and two masks from one seed are one unknown. That measurement is never
@@ -126,7 +128,9 @@ def judge(rounds: Sequence[Round], corrupt: Iterable[str] = ()) -> Verdict:
     """Everything that the server can compute from the views of some rounds and the secrets of the corrupt clients."""
     insiders = frozenset(corrupt)
     transcripts = [_Transcript(one) for one in rounds]
-    known, secrets = _learn(transcripts, [one.secrets[name] for one in rounds for name in insiders & one.secrets.keys()])
+    known, secrets = _learn(
+        transcripts, [one.secrets[name] for one in rounds for name in insiders & one.secrets.keys()]
+    )
     everything = {
         seed: label
         for transcript_ in transcripts
@@ -188,8 +192,10 @@ def _reduced(matrix: Sequence[Sequence[int]], prime: int) -> list[list[int]]:
 def _learn(
     transcripts: Sequence[_Transcript], given: Iterable[frozenset[bytes]]
 ) -> tuple[frozenset[bytes], frozenset[bytes]]:
-    """Seeds of all streams that the server can expand, and the secrets from which. Shares give secrets, keys open boxes,
-    boxes hold shares ..."""
+    """Seeds of all streams that the server can expand, and the secrets that give them.
+
+    Shares give secrets, keys open boxes, boxes hold shares ...
+    """
     secrets = frozenset(chain.from_iterable(given))
     while True:
         more = secrets.union(*[transcript_.rebuilt(secrets) for transcript_ in transcripts])
@@ -264,8 +270,10 @@ class _Transcript:
         return pools
 
     def _points(self, secrets: frozenset[bytes]) -> Mapping[tuple[int, int], bytes]:
-        """(dealer, holder) -> what it dealt to it, both shares and the blinding values: in boxes whose pad is known, and
-        in the clear."""
+        """(dealer, holder) -> what it dealt to it, both shares and the blinding values.
+
+        It is in boxes whose pad is known, and in the clear in defences.
+        """
         keys = {key.public: key for key in map(AgreementKey, sorted(secrets))}
         found = {}
         for u, dealt in self.dealt:

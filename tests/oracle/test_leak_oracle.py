@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from protocols.cohort import from_bitmap, to_bitmap
-from protocols.dealing import share_of
+from protocols.dealing import Complaints, Delivery, share_of
 from protocols.machine import Client, Sends
 from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient, check_header
-from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Reveal, Revealed, Upload, Verdict as Ruling
+from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Reveal, Revealed, Upload
+from protocols.pairwise.messages import Verdict as Ruling
 from protocols.pairwise.rules import Cohort
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
@@ -311,6 +312,61 @@ def test_without_mutual_masking_the_ring_is_cut(monkeypatch: pytest.MonkeyPatch)
         switch_off(monkeypatch, PairwiseClient, "_hear_survivors", condition)
     verdict, near = cut(session("secagg+", 24, degree=8, threshold=6, least=12))
     assert [leak.coefficients for leak in verdict.leaks] == [total(near).coefficients]
+
+
+class DamagingServer(PairwiseServer):
+    """Damages the first client's boxes for so many holders on their way, and hands their complaints to it."""
+
+    damaged: int
+
+    def _delivery(self, number: int) -> Delivery:
+        delivery = super()._delivery(number)
+        if not 1 <= self._positions[number] <= self.damaged:
+            return delivery
+        first, *rest = delivery.boxes
+        return Delivery((replace(first, points=bytes(4) + first.points[4:]), *rest))
+
+    def _take_complaints(self, number: int, said: Complaints) -> None:
+        for one in said.complaints:
+            self._exchange._complaints.setdefault(one.peer, {})[self._positions[number]] = one
+
+
+def damage(damaged: int, insiders: int = 0) -> tuple[Verdict, str]:
+    """Six clients, t = 4; the insiders are the last ones."""
+    here = session("secagg", 6)
+    server = DamagingServer(here.plan, here.roster)
+    server.damaged = damaged
+    return judge([here.run(server=server)], here.names[6 - insiders :]), here.names[0]
+
+
+def believe_complaints(monkeypatch: pytest.MonkeyPatch, however_many: bool) -> None:
+    switch_off(monkeypatch, client_module, "check_complaint", "said.box != box_hash(context, holder, delivered)")
+    if however_many:
+        switch_off(monkeypatch, PairwiseClient, "_hear_complaints", "len(complaining) > most")
+
+
+@pytest.mark.parametrize("damaged", [1, 3, 4, 5])
+def test_damaged_boxes_are_not_opened(damaged: int) -> None:
+    assert damage(damaged)[0].safe
+
+
+def test_what_a_dealer_opens_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two dealers' checks gone, t boxes give everything away: both secrets, and what blinded them."""
+    believe_complaints(monkeypatch, however_many=True)
+    assert damage(3)[0].safe
+    verdict, dealer = damage(4)
+    assert dealer in single(verdict)
+    assert verdict.unblinded == {dealer}
+
+
+def test_what_a_dealer_opens_adds_up_with_what_the_corrupt_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its bound on complaints alone, three are opened: too few without insiders, enough with one."""
+    believe_complaints(monkeypatch, however_many=False)
+    assert damage(4)[0].safe
+    assert damage(3)[0].safe
+    verdict, dealer = damage(3, insiders=1)
+    assert dealer in single(verdict)
+    assert verdict.unblinded == {dealer}
 
 
 def masks_and_lists(here: Session) -> list[tuple[set[str], set[str]]]:

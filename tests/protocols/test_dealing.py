@@ -106,8 +106,8 @@ def test_control_with_bits_for_a_pad_complaints_would_tell_secrets(monkeypatch: 
     """Were the pad XORed, a flipped bit would shift a blinding value up or down, depending on what it is, and the
     server would see which."""
 
-    def xored(points: np.ndarray[Any, Any], key: bytes) -> np.ndarray[Any, Any]:
-        return points ^ uniform((points.size,), Prg(key)).astype(np.uint32)
+    def xored(points: np.ndarray[Any, Any], keys: list[bytes]) -> np.ndarray[Any, Any]:
+        return points ^ np.stack([uniform((points.shape[1],), Prg(key)).astype(np.uint32) for key in keys])
 
     def foretold(seed: int) -> bool:
         """Whether the last bit that is on the wire says what becomes of the box without it."""

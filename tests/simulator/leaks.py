@@ -49,6 +49,8 @@ class Memory:
     def __init__(self) -> None:
         self.seeds: set[bytes] = set()
         self.keys: set[bytes] = set()
+        self.agreed: dict[frozenset[bytes], bytes] = {}
+        """What pairs of public keys agree on: kept, since computing it takes most of the time."""
 
 
 def pairwise_sums(record: Record, corrupt: Iterable[Any], memory: Memory) -> list[frozenset[str]]:
@@ -56,7 +58,7 @@ def pairwise_sums(record: Record, corrupt: Iterable[Any], memory: Memory) -> lis
 
     ``corrupt`` are machines whose secrets the server has.
     """
-    view = _PairwiseView(record, list(corrupt), memory.keys)
+    view = _PairwiseView(record, list(corrupt), memory)
     memory.keys |= view.known_keys
     uploads = [(name, upload) for name, upload in record.from_clients(Upload) if record.honest(name)]
     streams = [view.streams(name, upload) for name, upload in uploads]
@@ -123,17 +125,19 @@ def check_opened(record: Record, corrupt: Iterable[Any]) -> None:
         if record.honest(name):
             m = record.machines[name]
             holders = {m.roster.names[m._neighbours[one.peer].client] for one in defence.opened}
-            insist(holders <= open_already, "an honest dealer opens only boxes of corrupt holders:", name, sorted(holders))
+            insist(
+                holders <= open_already, "an honest dealer opens only boxes of corrupt holders:", name, sorted(holders)
+            )
 
 
 class _PairwiseView:
-    def __init__(self, record: Record, corrupt: list[Any], known: set[bytes]) -> None:
+    def __init__(self, record: Record, corrupt: list[Any], memory: Memory) -> None:
         self.record, self.t = record, parameters_of(record.plan).threshold
         self._corrupt = corrupt
-        self._agreed: dict[frozenset[bytes], bytes] = {}
+        self._agreed = memory.agreed
         self.machines = {name: m for name, m in record.machines.items() if hasattr(m, "_cohort")}
         self.at = {(m._cohort.root, m._u): m for name, m in self.machines.items() if record.honest(name)}
-        self.known_keys = known | {m._mask_key.public for m in corrupt}
+        self.known_keys = memory.keys | {m._mask_key.public for m in corrupt}
         self.known_selves: set[tuple[bytes, int]] = set()
         self._rebuild()
 
@@ -157,7 +161,7 @@ class _PairwiseView:
         return pools
 
     def _points(self) -> Mapping[tuple[bytes, int, int], bytes]:
-        """(root, dealer, holder) -> all that it dealt to it, where that is known: both shares and the blinding values."""
+        """(root, dealer, holder) -> all that it dealt to it, where known: both shares and the blinding values."""
         seals = {m._seal_key.public: m._seal_key for m in self._corrupt}
         found = dict[tuple[bytes, int, int], bytes]()
         for name, dealt in self.record.from_clients(Dealt):

@@ -53,7 +53,7 @@ DEALING = (*PAIRWISE, "threshold_ckks")
 
 @dataclass(frozen=True)
 class ClientMove:
-    """``says`` is also asked, with None for a message, what the liar says in a phase in which nothing is asked of it."""
+    """``says`` is also asked, with None for a message, what to say in a phase in which nothing is asked of the liar."""
 
     says: Callable[[Liar, Any], list[Any] | None]
     protocols: tuple[str, ...]
@@ -191,10 +191,16 @@ Points = dict[int, NDArray[np.uint32]]
 """holder -> its limbs of both secrets, then its blinding values"""
 
 
-def dealt_otherwise(liar: Liar, alter: Callable[[Points], None], secrets: list[bytes] | None = None) -> Dealt:
+def dealt_otherwise(
+    liar: Liar,
+    alter: Callable[[Points], None],
+    secrets: list[bytes] | None = None,
+    altered: Callable[[int], bool] = lambda i: False,
+) -> Dealt:
     """Boxes, commitments and a proof as from the machine, but for other ``secrets``, and points that are altered first.
 
-    What was really dealt is what the liar opens, if it is asked to.
+    The commitments of ``altered`` boxes are to something else. What was really dealt is what the liar opens, if it is
+    asked to.
     """
     machine = liar.machine
     cohort, u, holders = machine._cohort, machine._u, machine._holders
@@ -206,10 +212,9 @@ def dealt_otherwise(liar: Liar, alter: Callable[[Points], None], secrets: list[b
     boxes = tuple(
         Box(
             padded(points[v][None], [machine._pad_key(u, v)]).astype("<u4").tobytes(),
-            commitments(cohort, u, v, liar.dealt[v], pairwise.SECRETS),
+            commitments(cohort, u, v, liar.draw.randbytes(88) if altered(i) else liar.dealt[v], pairwise.SECRETS),
         )
-        for v in holders
-        if v != u
+        for i, v in enumerate(v for v in holders if v != u)
     )
     return Dealt(boxes, polynomials.proof(_challenge(cohort, u, boxes)))
 
@@ -272,6 +277,15 @@ def deals_badly_to_many(liar: Liar, message: Any) -> list[Any] | None:
         return None
     others = _others(liar)
     return bad_to(liar, liar.draw.sample(others, liar.draw.randint(len(others) // 2, len(others))))
+
+
+@lie(*PAIRWISE)
+def commits_to_other_shares(liar: Liar, message: Any) -> list[Any] | None:
+    """Deals well, and commits to something else, to some of its holders."""
+    if not isinstance(message, Dealt):
+        return None
+    bad = _some(liar, len(message.boxes))
+    return [dealt_otherwise(liar, lambda points: None, altered=lambda i: i in bad)]
 
 
 @lie(*PAIRWISE)

@@ -220,8 +220,8 @@ def check_sum(deployment: Deployment, record: Record) -> None:
 def unmasked(record: Record, name: str) -> NDArray[np.int64] | None:
     """What a liar has put into a pairwise sum: its vector less the masks that others see in it.
 
-    Those are its self-mask by its commitment, and with each neighbour that it lists the mask that this one derives. None
-    if two liars see different masks.
+    Those are its self-mask by its commitment, and with each neighbour that it lists the mask that this one derives.
+    None if two liars see different masks.
     """
     plan, machine = record.plan, record.liars[name].machine
     cohort, u = machine._cohort, machine._u
@@ -229,7 +229,9 @@ def unmasked(record: Record, name: str) -> NDArray[np.int64] | None:
     vector = next(
         one.message.vector
         for one in record.said
-        if one.sender == name and type(one.message).__name__ == "Upload" and one.message.header == header
+        if one.sender == name
+        and type(one.message).__name__ == "Upload"
+        and one.message.header == header
         and digest(labels.VECTOR, one.message.vector) == header.vector_hash
     )
     words, plus, minus = plan.ring.unpack(vector, plan.encoding.coordinates).copy(), list[bytes](), list[bytes]()

@@ -85,7 +85,9 @@ class Told(Evil):
         opened, doubted = self.opened_for(u), {said.peer for said in self.complaints[u].complaints}
         good = self.got[u].keys() - (doubted - {one.peer for one in opened})
         kept = good if dealers is None else good & set(dealers)
-        return Verdict(to_bitmap(kept | {u}, self.holders(u)), tuple(one for one in opened if one.peer in kept & doubted))
+        return Verdict(
+            to_bitmap(kept | {u}, self.holders(u)), tuple(one for one in opened if one.peer in kept & doubted)
+        )
 
     def ask(self, u: int, messages: Sequence[Any], kind: type) -> Any:
         """The last answer of this kind that this client gives to these messages; None if there is none."""
@@ -372,7 +374,9 @@ def _damaged(draw: Any, box: Delivered) -> Delivered:
     """One of its parts is another: a value shifted, or all of it drawn anew."""
     kind = draw.randrange(5)
     if kind == 0:
-        return replace(box, points=_shifted(draw, box.points, draw.randrange(len(box.points) // 4), draw.randrange(1, PRIME)))
+        return replace(
+            box, points=_shifted(draw, box.points, draw.randrange(len(box.points) // 4), draw.randrange(1, PRIME))
+        )
     if kind == 1:
         return replace(box, points=random_words(draw, len(box.points) // 4))
     if kind == 2:
@@ -397,9 +401,7 @@ def _forged(story: Story, u: int, boxes: list[Delivered]) -> list[Delivered]:
     """Corrupt clients' boxes, dealt anew to this holder alone."""
     evil = story.evil
     return [
-        evil.forged_box(one.peer, u)
-        if evil.puppet(one.peer) is not None and evil.puppet(u) is None
-        else one
+        evil.forged_box(one.peer, u) if evil.puppet(one.peer) is not None and evil.puppet(u) is None else one
         for one in boxes
     ]
 
@@ -415,8 +417,8 @@ def _targets(story: Story) -> list[int]:
 
 
 def damage_boxes(story: Story) -> None:
-    """The victim's boxes are damaged on their way, and the complaints are handed to it: as they are, or with the hash of
-    what it made. Then everybody is told to keep its shares all the same, with whatever was opened, or something else."""
+    """The victim's boxes are damaged on their way, and the complaints are handed to it: as they are, or with the hash
+    of what it made. Then everybody is told to keep its shares all the same, with whatever was opened, or something."""
     evil, victim, targets = story.evil, story.victim, _targets(story)
 
     def delivery(u: int) -> list[Any]:
@@ -481,7 +483,13 @@ def _made_up(story: Story, dealer: int, holder: int) -> tuple[Delivered, bytes]:
     """A box of an honest dealer that the server has made, and what it says is in it."""
     evil = story.evil
     dealing = Dealing(
-        evil.cohort, dealer, [holder], 1, [story.draw.randbytes(32)] * SECRETS, story.draw.randbytes, lambda v: bytes(32)
+        evil.cohort,
+        dealer,
+        [holder],
+        1,
+        [story.draw.randbytes(32)] * SECRETS,
+        story.draw.randbytes,
+        lambda v: bytes(32),
     )
     return dealing.delivered(holder), dealing.points[holder]
 
@@ -529,15 +537,15 @@ def forge_complaints(story: Story) -> None:
 
 
 def replay_complaints(story: Story) -> None:
-    """True complaints about altered boxes, shown to other dealers, or as if of other holders, again, or a round later."""
+    """True complaints about altered boxes, shown to other dealers, as if of other holders, again, or a round later."""
     evil, draw = story.evil, story.draw
     damage_boxes(story)
     before = story.accusations
 
     def accuse(u: int) -> list[Any]:
         heard = [(v, one) for v, said in evil.complaints.items() for one in said.complaints]
-        heard += [(v, one) for _, message in evil.earlier if isinstance(message, Complaints) for one in message.complaints
-                  for v in evil.others(u)]  # fmt: skip
+        old = [one for _, said in evil.earlier if isinstance(said, Complaints) for one in said.complaints]
+        heard += [(v, one) for one in old for v in evil.others(u)]
         if not heard:
             return before(u)
         v, one = draw.choice(heard)

@@ -103,7 +103,9 @@ class _World:
         if self.plan.noise is not None and folder is not None:
             self.ledger = self._book(folder, SERVER, self._budget())
             held.callback(self.ledger.close)
-        self.parties = {name: self._party(name, folder) for name in deployment.roster.names if name not in deployment.liars}
+        self.parties = {
+            name: self._party(name, folder) for name in deployment.roster.names if name not in deployment.liars
+        }
         for party in self.parties.values():
             held.callback(party.close)
         friends = frozenset(map(deployment.roster.number, deployment.liars))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from protocols import cohort as cohort_module
+from protocols import dealing as exchange_module
 from protocols import machine as machine_module
 from protocols.machine import Charge, Client, ClientRound, ServerRound
 from protocols.oneshot.client import OneshotClient
@@ -31,6 +32,7 @@ from secagg import dealing as dealing_module
 from tests.adversarial.attack import switch_off
 from tests.adversarial.test_cut import believe_that_masking_is_mutual
 from tests.oracle.leak_oracle import Round, View, judge, secrets_of
+from tests.simulator import exhaustive
 from tests.simulator.__main__ import again, main
 from tests.simulator.deployment import Narrowed
 from tests.simulator.leaks import Memory, oneshot_combinations, pairwise_sums
@@ -146,6 +148,22 @@ def an_exception_that_nobody_declared(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(client_module, "from_bitmap", loose)
 
 
+REVEALED_SHARE_CHECKED = (
+    "self._exchange.check_share(share.peer, v, SELF_MASK if share.peer in survivors else MASK_KEY, share.share)"
+)
+
+
+def complaints_are_not_compared(patch: pytest.MonkeyPatch) -> None:
+    """A dealer opens a box whatever hash its holder names."""
+    switch_off(patch, client_module, "check_complaint", "said.box != box_hash(context, holder, delivered)")
+
+
+def complaints_are_believed(patch: pytest.MonkeyPatch) -> None:
+    """A dealer opens a box whoever signed the complaint."""
+    signed = "verify(public, said.signature, labels.COMPLAINT, *context.bound(delivered.peer, holder), said.box)"
+    switch_off(patch, client_module, "check_complaint", signed)
+
+
 BUGS = {
     "masking is not mutual": Bug(
         believe_that_masking_is_mutual,
@@ -192,12 +210,13 @@ BUGS = {
         switched_off(PairwiseServer, "_unmask", "added if u < w else subtracted", "added"),
         "the sum of the survivors",
         Narrowed("secagg", ""),
-        first=17,
+        first=9,
     ),
     "surplus noise stays in the sum": Bug(
         switched_off(server_module, "released", "plan.noise is not None and surplus_due(plan, len(survivors))"),
         "the sum of the survivors",
         Narrowed("secagg", "", noisy=True),
+        first=11,
     ),
     "both kinds of share": Bug(both_kinds_revealed, "never both kinds of share", Narrowed("secagg", "")),
     "no self-masks": Bug(
@@ -215,13 +234,13 @@ BUGS = {
         the_bearer_of_news_is_blamed,
         "nobody is blamed who is honest",
         Narrowed("oneshot", "client", "oneshot_boxes_that_do_not_open"),
-        first=1,
+        first=3,
     ),
     "a restart forgets the secret": Bug(
         switched_off(Client, "start", "records[0].secret if records else self._rng(KEY_BYTES)", "self._rng(KEY_BYTES)"),
         "a restarted client goes on where it was",
         Narrowed("secagg", ""),
-        first=4,
+        first=3,
     ),
     "a repeated frame is checked anew": Bug(
         switched_off(Client, "_received", "request in self._answered"),
@@ -229,12 +248,54 @@ BUGS = {
         Narrowed("secagg", ""),
     ),
     "an exception that nobody declared": Bug(
-        an_exception_that_nobody_declared, "IndexError", Narrowed("secagg", "server", "mutate"), first=51
+        an_exception_that_nobody_declared, "IndexError", Narrowed("secagg", "server", "mutate"), first=24
     ),
     "a round that could have ended well": Bug(
         switched_off(OneshotServer, "_deliver", "least_contributors(self.plan)", "self.plan.clients"),
         "a sum, or the liar named",
         Narrowed("oneshot", ""),
+    ),
+    "complaints are not compared with the box that was dealt": Bug(
+        complaints_are_not_compared,
+        "an honest dealer opens only boxes of corrupt holders",
+        Narrowed("secagg", "server", "damage_boxes"),
+    ),
+    "complaints need no signature": Bug(
+        complaints_are_believed,
+        "an honest dealer opens only boxes of corrupt holders",
+        Narrowed("secagg", "server", "forge_complaints"),
+    ),
+    "shares of whoever was left out are kept": Bug(
+        switched_off(PairwiseClient, "_hear_verdict", "sorted(dealers)", "sorted(held)"),
+        "an honest client's frame is refused",
+        Narrowed("secagg", "client", "deals_badly_to_few"),
+    ),
+    "masks of whoever was left out": Bug(
+        switched_off(PairwiseClient, "_upload", "self._held.keys() - {self._u}", "self._neighbours"),
+        "the sum of the survivors",
+        Narrowed("secagg", "client", "deals_badly_to_few"),
+    ),
+    "shares are not checked as they are revealed": Bug(
+        switched_off(PairwiseServer, "_take_reveal", REVEALED_SHARE_CHECKED, "None"),
+        "nobody is blamed who is honest",
+        Narrowed("secagg", "client", "wrong_shares_revealed"),
+    ),
+    "nobody is left out": Bug(
+        switched_off(PairwiseServer, "_leave_out", "self._exchange.leave_out(dealers)", "None"),
+        "an honest server passes nothing on that a client refuses",
+        Narrowed("secagg", "client", "deals_badly_to_few"),
+    ),
+    "shares are not compared with commitments": Bug(
+        switched_off(
+            exchange_module, "fit", "commitments(context, box.peer, holder, inside, secrets) == box.commitments", "True"
+        ),
+        "an honest client's frame is refused",
+        Narrowed("secagg", "client", "commits_to_other_shares"),
+    ),
+    "points are not compared with the proof": Bug(
+        switched_off(exchange_module, "fit", "consistent(points, [box.challenge for box in boxes], shown)", "True"),
+        "a budget is spent for nothing only by another secret",
+        Narrowed("secagg", "client", "deals_badly_to_few"),
     ),
     "two sets with one-shot clients": Bug(
         switched_off(OneshotClient, "_check_consents", "len(signers) < (quorum := parameters_of(self.plan).quorum)"),
@@ -285,6 +346,37 @@ def test_the_variance_test_bounds_both_sides() -> None:
     for squares in (9_000, 11_200):
         with pytest.raises(Failure):
             check_variance({"secagg": Noise(squares, 10_000, 10_000)})
+
+
+# Everything that one liar among four can do
+
+
+@pytest.mark.parametrize("few", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_one_liar_among_four_clients_ends_nothing_unnamed(few: bool) -> None:
+    """All oracles of an honest server's rounds, for each combination of the choices at each of its messages."""
+    count = exhaustive.liars(few)
+    assert count.ends["sum"] > count.ends["named"] > 0
+    assert count.rounds >= (30 if few else 500)
+
+
+@pytest.mark.parametrize("few", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_whatever_a_server_says_to_four_clients_it_learns_a_sum_or_nothing(few: bool) -> None:
+    count = exhaustive.servers(few)
+    assert count.states >= (60 if few else 500)
+    assert count.ends["the sum"] > 0
+    assert count.ends["nothing"] > 0
+
+
+def test_the_search_finds_a_client_that_masks_after_any_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    believe_that_masking_is_mutual(monkeypatch)
+    with pytest.raises(Failure, match="the server can compute a sum over"):
+        exhaustive.servers(few=True)
+
+
+def test_the_search_finds_a_server_that_believes_what_is_revealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    BUGS["shares are not checked as they are revealed"].plant(monkeypatch)
+    with pytest.raises(Failure, match="nobody is blamed who is honest"):
+        exhaustive.liars(few=True)
 
 
 # Two leak oracles

@@ -341,7 +341,7 @@ def noised_sums(protocol: str) -> list[dict[str, Any]]:
 
 _FLIPS = {
     "secagg": {
-        "Advert": -1, "Introduction": HEADER_BYTES, "Dealt": HEADER_BYTES + 7, "Delivery": HEADER_BYTES + 4,
+        "Advert": -1, "Introduction": HEADER_BYTES, "Dealt": -1, "Delivery": HEADER_BYTES + 4,
         "Complaints": -1, "Accusations": -1, "Defence": HEADER_BYTES + 4, "Verdict": HEADER_BYTES + 4,
         "Upload": -1, "Survivors": -1, "Consent": -1, "Consents": HEADER_BYTES + 8, "Reveal": HEADER_BYTES + 4,
     },
@@ -351,7 +351,7 @@ _FLIPS = {
     },
 }  # fmt: skip
 """A byte of each message that its receiver can check at once: in a signature, the root, a number, the vector. (A share
-of a sum and what is in a box can only be seen to be some: a word is not reduced then.)"""
+of a sum and a proof can only be seen to be some: a word is not reduced then.)"""
 
 
 def round_of(
