@@ -233,15 +233,23 @@ class Dealing:
 def opened(
     context: Context, holder: int, boxes: Sequence[Delivered], secrets: int, pad_key: Callable[[int], bytes]
 ) -> dict[int, bytes]:
-    """Whose boxes are good, and the points in them: those that the box commits to, and that the proof speaks of."""
+    """Whose boxes are good, and the points in them."""
     sealed = _matrix([box.points for box in boxes], width(secrets))
-    points = unpadded(sealed, [pad_key(box.peer) for box in boxes])
-    agree = consistent(points, [box.challenge for box in boxes], _matrix([box.response for box in boxes], BLINDS))
-    return {
-        box.peer: inside
+    found = unpadded(sealed, [pad_key(box.peer) for box in boxes])
+    good = fit(context, holder, boxes, found, secrets)
+    return {box.peer: points for box, points, fits in zip(boxes, _rows(found), good, strict=True) if fits}
+
+
+def fit(
+    context: Context, holder: int, boxes: Sequence[Delivered], points: NDArray[np.uint32], secrets: int
+) -> list[bool]:
+    """Whether the points, a row for each box, are those that it commits to, and that its dealer's proof speaks of."""
+    shown = _matrix([box.response for box in boxes], BLINDS)
+    agree = consistent(points, [box.challenge for box in boxes], shown)
+    return [
+        good and commitments(context, box.peer, holder, inside, secrets) == box.commitments
         for box, inside, good in zip(boxes, _rows(points), agree.tolist(), strict=True)
-        if good and commitments(context, box.peer, holder, inside, secrets) == box.commitments
-    }
+    ]
 
 
 class Exchange:
@@ -298,6 +306,7 @@ class Exchange:
         for dealer in list(dealers):
             del self._rows[dealer], self._challenges[dealer]
             self._complaints.pop(dealer, None)
+            self._defended.discard(dealer)
 
     @property
     def accused(self) -> list[int]:
