@@ -528,8 +528,9 @@ class ServerRound(ABC):
         self._heard: dict[int, bytes] = {}  # in this phase: client number -> fingerprint of its frame
         self._liars: set[str] = set()
         self.excluded: tuple[str, ...] = ()
-        """Who dealt shares and was left out before anybody put a vector in: silent since, or without an answer to a
-        complaint about them. That is a fact and no verdict; who was caught lying is among ``liars``."""
+        """Who dealt shares and was left out before anybody put a vector in: silent since, without an answer to a
+        complaint about them, or not asked any more since too few others had dealt to it. That is a fact and no verdict;
+        who was caught lying is among ``liars``."""
         self.disputes: tuple[tuple[str, str], ...] = ()
         """(holder, dealer): who complained about whom and was answered. One of the two lied, and nobody else can tell
         which; it costs nobody anything."""
