@@ -27,10 +27,11 @@ NOT_OPENED = "[one.peer for one in message.opened] != answered"
 NOT_HELD = "not held.keys() >= dealers - {self._u}"
 
 
-def dealt(protocol: str, **options: Any) -> Evil:
+def dealt(protocol: str, who: list[int] | None = None, **options: Any) -> Evil:
+    """Everybody has dealt shares, or ``who``."""
     evil = small(protocol, **{"policy": wary(protocol)} | options)
     evil.advertise()
-    evil.share()
+    evil.share(who)
     return evil
 
 
@@ -137,7 +138,7 @@ def test_complaints_from_elsewhere(protocol: str, what: str, monkeypatch: pytest
     """Plan, cohort, dealer and holder are signed, and are in the hash of the box."""
 
     def replay() -> Evil:
-        evil = dealt(protocol)
+        evil = dealt(protocol, [VICTIM])
         said, _ = elsewhere(evil, what)
         evil.accuse(VICTIM, Accusations((said,)))
         return evil
@@ -152,7 +153,7 @@ def test_complaints_from_elsewhere(protocol: str, what: str, monkeypatch: pytest
 @pytest.mark.parametrize("how", ["not signed", "signed by another", "nobody", "twice", "out of order", "a stranger"])
 def test_complaints_of_nobody(protocol: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def accused() -> Evil:
-        evil = dealt(protocol)
+        evil = dealt(protocol, [VICTIM])
         liars = evil.others(VICTIM)[:2]
         first, second = (evil.false_complaint(v, VICTIM) for v in liars)
         said = {

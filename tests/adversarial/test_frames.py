@@ -305,11 +305,9 @@ def test_reflection(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reflect(evil) == (evil.name(partner(evil)),)
     assert partner(evil) not in evil.clients[VICTIM]._round._held
 
-    bound = Cohort.bound  # without the direction; and the proof speaks of another abscissa
+    bound, committed = Cohort.bound, dealing._bound  # without the direction
     monkeypatch.setattr(Cohort, "bound", lambda cohort, *positions: bound(cohort, *sorted(positions)))
-    pair = dealing._bound
-    monkeypatch.setattr(dealing, "_bound", lambda context, *positions: pair(context, *sorted(positions)))
-    switch_off(monkeypatch, dealing, "fit", CONSISTENT, "np.ones(len(boxes), bool)")
+    monkeypatch.setattr(dealing, "_bound", lambda cohort, *positions: committed(cohort, *sorted(positions)))
     evil = shared(protocol)
     assert reflect(evil) == ()
     v = partner(evil)

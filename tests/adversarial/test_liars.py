@@ -138,7 +138,7 @@ def test_a_bad_dealer_is_left_out(protocol: str, how: str) -> None:
     assert round_.server.excluded == round_.server.liars == (round_.liar,)
 
 
-@BOTH
+@pytest.mark.parametrize("protocol", ["secagg+"])
 @pytest.mark.parametrize("how", ["badly to one", "with a proof that does not fit"])
 def test_control_a_defence_that_is_believed(protocol: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then holders refuse the verdict that speaks of it, and are lost to the round; or keep shares that are none, if
@@ -229,8 +229,7 @@ def test_a_dealer_cannot_choose_blinding_values_when_it_answers(protocol: str, m
     assert round_.server.liars == (round_.liar,)
 
 
-@BOTH
-@pytest.mark.parametrize("complaining", [1, 3])
+@pytest.mark.parametrize(("protocol", "complaining"), [("secagg", 1), ("secagg+", 3)])
 def test_false_complaints_cost_their_dealer_one_answer(protocol: str, complaining: int) -> None:
     """An honest dealer cannot be framed: it answers as many as its policy holds for corrupt, and stays."""
     round_ = Round(protocol)
@@ -248,7 +247,7 @@ def test_false_complaints_cost_their_dealer_one_answer(protocol: str, complainin
     assert (round_.server.excluded, round_.server.liars) == ((), ())
 
 
-@BOTH
+@pytest.mark.parametrize("protocol", ["secagg+"])
 def test_control_an_accused_dealer_without_a_say(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were whoever is complained about left out at once, one liar could exclude any number of honest clients."""
     monkeypatch.setattr(Exchange, "undefended", property(lambda exchange: {*exchange._complaints}))
@@ -275,7 +274,7 @@ def test_a_silent_dealer_is_left_out_before_anybody_masks(protocol: str, phase: 
     assert round_.server.liars == ()
 
 
-@BOTH
+@pytest.mark.parametrize("protocol", ["secagg"])
 def test_an_upload_of_a_dealer_that_was_left_out(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It masks with all, as if nothing had been, and sends its vector; then another."""
 
@@ -327,8 +326,7 @@ def deal_another(monkeypatch: pytest.MonkeyPatch, name: str, secret: int) -> Non
     monkeypatch.setattr(PairwiseClient, "_dealing", dealing)
 
 
-@BOTH
-@pytest.mark.parametrize("secret", [MASK_KEY, SELF_MASK])
+@pytest.mark.parametrize(("protocol", "secret"), [("secagg", MASK_KEY), ("secagg+", SELF_MASK)])
 def test_another_secret_dealt_to_all_names_its_dealer_alone(
     protocol: str, secret: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,7 +358,7 @@ def test_another_secret_dealt_to_all_names_its_dealer_alone(
     assert wrong.server.outcome.total.tolist() not in (rest(wrong), wrong.evil.plain(wrong.evil.members))
 
 
-@BOTH
+@pytest.mark.parametrize("protocol", ["secagg+"])
 def test_a_dealer_that_committed_to_no_share_for_a_friend(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The holder does not complain, and reveals words that are no field elements. It is named, and nothing is lost.
     Seen only as the sum is opened, they would end the round, and nobody would be named."""
@@ -405,7 +403,7 @@ def test_a_dealer_that_committed_to_no_share_for_a_friend(protocol: str, monkeyp
 # Nobody who is honest is named, or left out, whatever a dealer sends.
 
 
-@BOTH
+@pytest.mark.parametrize("protocol", ["secagg+"])
 @pytest.mark.parametrize("seed", range(3))
 def test_an_honest_holder_cannot_be_framed(protocol: str, seed: int) -> None:
     """A dealer alters what it likes in its boxes and its proof, and opens what it likes; and frames come in any order,
@@ -446,9 +444,6 @@ def test_an_honest_holder_cannot_be_framed(protocol: str, seed: int) -> None:
 # What liars cost: noise, contributors, budgets.
 
 
-PAIRWISE = pytest.mark.parametrize("protocol", ["secagg", "secagg+"])
-
-
 def left_out(deployment: Deployment, count: int) -> Any:
     return deployment.run(**dict.fromkeys(NAMES[:count], "complain"))
 
@@ -468,7 +463,7 @@ def test_who_is_left_out_counts_as_missing(protocol: str, count: int, tmp_path: 
     assert {tuple(deployment.phases(name)) for name in NAMES[:count]} == {("genesis",)}
 
 
-@PAIRWISE
+@pytest.mark.parametrize("protocol", ["secagg"])
 def test_too_many_left_out_cost_nobody_a_budget(protocol: str, tmp_path: Path) -> None:
     """Fewer than ``min_contributors`` stay: the round ends before anybody has reserved. A phase later it would not."""
     deployment = Deployment(protocol, tmp_path)
@@ -483,7 +478,7 @@ def test_too_many_left_out_cost_nobody_a_budget(protocol: str, tmp_path: Path) -
     assert {tuple(later.phases(name)) for name in NAMES} == {("genesis", "reserve")}
 
 
-@PAIRWISE
+@pytest.mark.parametrize("protocol", ["secagg"])
 def test_another_secret_costs_one_budget_and_its_dealer_is_known(
     protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -495,7 +490,7 @@ def test_another_secret_costs_one_budget_and_its_dealer_is_known(
     assert {tuple(deployment.phases(name)) for name in NAMES} == {("genesis", "reserve", "commit")}
 
 
-@PAIRWISE
+@pytest.mark.parametrize("protocol", ["secagg+"])
 def test_a_dealer_of_nonsense_costs_nobody_anything(
     protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ complaints give nothing away", 3)."""
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 from protocols import dealing as dealing_module
 from protocols.dealing import Complaints, Dealing, Defence, Delivered, Exchange, Opened, complaint, opened
+from secagg import labels
 from secagg.codec import u32
 from secagg.dealing import BLINDS, width
 from secagg.field import uniform
-from secagg.keys import SigningKey
+from secagg.keys import SigningKey, transcript
 from secagg.prg import Prg
 from secagg.shamir import PRIME
 
@@ -123,6 +125,15 @@ def test_control_with_bits_for_a_pad_complaints_would_tell_secrets(monkeypatch: 
         monkeypatch.setattr(dealing_module, name, xored)
     assert accepted(bytes(32), dealt(bytes(32)))
     assert {foretold(seed) for seed in range(20)} == {False, True}
+
+
+@given(share=seeds, dealer=st.integers(0, 2**32 - 1), holder=st.integers(0, 2**32 - 1), secret=st.integers(0, 1))
+@settings(max_examples=20)
+def test_a_commitment_is_bound_to_all_it_is_about(share: bytes, dealer: int, holder: int, secret: int) -> None:
+    """It is the start of one hash, of which a part is computed once for many."""
+    parts = (labels.SHARE_COMMITMENT, *Bound().bound(dealer, holder))
+    expected = sha256(transcript(*parts) + bytes([secret]) + share).digest()[: dealing_module.COMMITMENT_BYTES]
+    assert dealing_module.commitment(Bound(), dealer, holder, secret, share) == expected
 
 
 def test_every_part_of_a_box_and_every_name_is_in_its_hash() -> None:
