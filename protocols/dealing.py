@@ -6,12 +6,15 @@ Four messages follow, the same in every protocol that deals:
 
     v -> server  ``Complaints``: signed, one for each box whose points do not fit its commitments and the proof
     server -> u  ``Accusations``: the complaints about u, if there are any
-    u -> server  ``Defence``: the points of each box complained about, in the clear
-    server -> v  whose shares hold, and what was opened for v
+    u -> server  ``Defence``: the key of each box complained about
+    server -> v  whose shares hold, and the keys that were shown for v
 
 A complaint names the hash of the box as v has it, and u opens only what it sealed itself. An honest v never complains
 about the true box of an honest u. So what an honest u opens is known to the adversary already: its holder is corrupt.
 And if a server altered the box on its way, its hash is another, and u opens nothing.
+
+What is shown is the key of the pad, and no points. A dealer that could name points would choose the blinding values to
+fit any share, after it has seen the challenge; under a key the box holds what it held before.
 
 What becomes of an altered box does not depend on what is in it: a share that is shifted never fits its commitment, and
 a blinding value and its response that are shifted alike always fit. So complaints tell a server nothing.
@@ -48,8 +51,7 @@ from secagg.dealing import (
     width,
 )
 from secagg.errors import PeerError
-from secagg.field import PRIME
-from secagg.keys import SIGNATURE_BYTES, SigningKey, digest, transcript, verify
+from secagg.keys import KEY_BYTES, SIGNATURE_BYTES, SigningKey, digest, transcript, verify
 from secagg.merkle import HASH_BYTES
 from secagg.params import MAX_CLIENTS
 from secagg.prg import Rng
@@ -121,15 +123,15 @@ class Accusations:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The points of a box in the clear; ``peer`` is the holder on the way up, the dealer on the way down."""
+    """The key that takes the pad off a box; ``peer`` is the holder on the way up, the dealer on the way down."""
 
     peer: int
-    points: bytes
+    key: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Defence:
-    """Client to server: what it dealt to those who complain."""
+    """Client to server: it opens what it dealt to those who complain."""
 
     opened: tuple[Opened, ...]
 
@@ -146,8 +148,8 @@ def share_of(points: bytes, secret: int) -> bytes:
 
 
 def commitments(context: Context, dealer: int, holder: int, points: bytes, secrets: int) -> bytes:
-    """To one holder's share of each secret. A share of 32 bytes has 279 uniform bits as long as fewer than t are known,
-    so that it needs no salt."""
+    """To one holder's share of each secret. Unknown shares have 279 uniform bits, or the 256 of the secret if t - 1
+    are known, so that they need no salt."""
     bound = _bound(context, dealer, holder)
     return b"".join([_commitment(bound.copy(), secret, share_of(points, secret)) for secret in range(secrets)])
 
@@ -233,18 +235,20 @@ def opened(
 ) -> dict[int, bytes]:
     """Whose boxes are good, and the points in them."""
     sealed = _matrix([box.points for box in boxes], width(secrets))
-    found = _rows(unpadded(sealed, [pad_key(box.peer) for box in boxes]))
+    found = unpadded(sealed, [pad_key(box.peer) for box in boxes])
     good = fit(context, holder, boxes, found, secrets)
-    return {box.peer: points for box, points, fits in zip(boxes, found, good, strict=True) if fits}
+    return {box.peer: points for box, points, fits in zip(boxes, _rows(found), good, strict=True) if fits}
 
 
-def fit(context: Context, holder: int, boxes: Sequence[Delivered], found: Sequence[bytes], secrets: int) -> list[bool]:
-    """Whether the points are those that each box commits to, and that its dealer's proof speaks of."""
-    points, shown = _matrix(found, width(secrets)), _matrix([box.response for box in boxes], BLINDS)
-    agree = consistent(points, [box.challenge for box in boxes], shown) & (points < PRIME).all(axis=1)
+def fit(
+    context: Context, holder: int, boxes: Sequence[Delivered], points: NDArray[np.uint32], secrets: int
+) -> list[bool]:
+    """Whether the points, a row for each box, are those that it commits to, and that its dealer's proof speaks of."""
+    shown = _matrix([box.response for box in boxes], BLINDS)
+    agree = consistent(points, [box.challenge for box in boxes], shown)
     return [
         good and commitments(context, box.peer, holder, inside, secrets) == box.commitments
-        for box, inside, good in zip(boxes, found, agree.tolist(), strict=True)
+        for box, inside, good in zip(boxes, _rows(points), agree.tolist(), strict=True)
     ]
 
 
@@ -262,7 +266,8 @@ class Exchange:
         self._rows: dict[int, bytes] = {}  # dealer -> its boxes and responses, in the order of its other holders
         self._challenges: dict[int, bytes] = {}
         self._complaints: dict[int, dict[int, Complaint]] = {}  # dealer -> holder -> what it says
-        self._opened: dict[int, dict[int, bytes]] = {}  # dealer -> holder -> points
+        self._defended: set[int] = set()
+        self._keys: dict[int, dict[int, bytes]] = {}  # holder -> dealer -> what opens its box
 
     @property
     def dealers(self) -> KeysView[int]:
@@ -301,6 +306,7 @@ class Exchange:
         for dealer in list(dealers):
             del self._rows[dealer], self._challenges[dealer]
             self._complaints.pop(dealer, None)
+            self._defended.discard(dealer)
 
     @property
     def accused(self) -> list[int]:
@@ -316,25 +322,25 @@ class Exchange:
         if holders != sorted(self._complaints[dealer]):
             raise PeerError("boxes opened of others than of those who complain")
         for one in defence.opened:
-            box = self.delivered(dealer, one.peer)
-            if not fit(self._context, one.peer, [box], [one.points], self._secrets)[0]:
-                raise PeerError("a box opened to what it does not hold")
-        self._opened[dealer] = {one.peer: one.points for one in defence.opened}
+            box, keys = self.delivered(dealer, one.peer), {dealer: one.key}
+            if not opened(self._context, one.peer, [box], self._secrets, keys.__getitem__):
+                raise PeerError("a key that opens no good box")
+        for one in defence.opened:
+            self._keys.setdefault(one.peer, {})[dealer] = one.key
+        self._defended.add(dealer)
 
     @property
     def undefended(self) -> Set[int]:
         """Who was accused and has not answered."""
-        return self._complaints.keys() - self._opened.keys()
+        return self._complaints.keys() - self._defended
 
     @property
     def answered(self) -> list[tuple[int, int]]:
         """(dealer, holder) of each complaint that was answered with what fits."""
-        return [(dealer, holder) for dealer, points in sorted(self._opened.items()) for holder in sorted(points)]
+        return [(dealer, holder) for dealer in sorted(self._defended) for holder in sorted(self._complaints[dealer])]
 
     def opened_for(self, holder: int) -> tuple[Opened, ...]:
-        return tuple(
-            Opened(dealer, points[holder]) for dealer, points in sorted(self._opened.items()) if holder in points
-        )
+        return tuple(Opened(dealer, key) for dealer, key in sorted(self._keys.get(holder, {}).items()))
 
     def keep_commitments(self, secret_of: Callable[[int], int]) -> None:
         """Forget all but what is needed to check shares of one secret of each dealer."""
@@ -388,8 +394,7 @@ COMPLAINTS = struct(Complaints, complaints=_COMPLAINTS)
 ACCUSATIONS = struct(Accusations, complaints=_COMPLAINTS)
 
 
-def opened_codec(secrets: int) -> Codec[Any]:
-    return many(struct(Opened, peer=u32, points=fixed(ELEMENT_BYTES * width(secrets))), MAX_CLIENTS)
+OPENED: Codec[Any] = many(struct(Opened, peer=u32, key=fixed(KEY_BYTES)), MAX_CLIENTS)
 
 
 def dealing_messages(secrets: int) -> Mapping[type, Codec[Any]]:
@@ -408,5 +413,5 @@ def dealing_messages(secrets: int) -> Mapping[type, Codec[Any]]:
         Delivery: struct(Delivery, boxes=many(delivered, MAX_CLIENTS)),
         Complaints: COMPLAINTS,
         Accusations: ACCUSATIONS,
-        Defence: struct(Defence, opened=opened_codec(secrets)),
+        Defence: struct(Defence, opened=OPENED),
     }

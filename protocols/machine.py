@@ -495,6 +495,12 @@ class Sends:
 NOTHING = Sends((), lambda number: None)
 
 
+def _listed(names: Sequence[str], most: int = 20) -> str:
+    """Not all of them, if they are many: one liar can complain about everybody."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 class ServerRound(ABC):
     """The server in one round. It keeps no secret: whatever it sees, it may publish.
 
@@ -522,8 +528,9 @@ class ServerRound(ABC):
         self._heard: dict[int, bytes] = {}  # in this phase: client number -> fingerprint of its frame
         self._liars: set[str] = set()
         self.excluded: tuple[str, ...] = ()
-        """Who dealt shares and was left out before anybody put a vector in: silent since, or without an answer to a
-        complaint about them. That is a fact and no verdict; who was caught lying is among ``liars``."""
+        """Who dealt shares and was left out before anybody put a vector in: silent since, without an answer to a
+        complaint about them, or not asked any more since too few others had dealt to it. That is a fact and no verdict;
+        who was caught lying is among ``liars``."""
         self.disputes: tuple[tuple[str, str], ...] = ()
         """(holder, dealer): who complained about whom and was answered. One of the two lied, and nobody else can tell
         which; it costs nobody anything."""
@@ -552,14 +559,15 @@ class ServerRound(ABC):
             "left out before the vectors were sent": self.excluded,
             "one of two lied": [f"{holder} about {dealer}" for holder, dealer in self.disputes],
         }
-        return "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items() if names)
+        return "; ".join(f"{what}: {_listed(names)}" for what, names in said.items() if names)
 
     def receive(self, name: str, frame: bytes, *, known: bool = True) -> None:
         """Take a frame that the transport says is from ``name``. A bad one raises, and changes nothing.
 
         ``name`` is blamed for what no honest client sends: that is right if, and only if, the transport authenticates.
         Where it does not know who speaks, and only the sender says so, hand in the frame with ``known=False``: a bad
-        one blames nobody then. A message of another phase blames nobody, since an honest client's may come late.
+        one blames nobody then. A message of another phase, round or version blames nobody, since an honest client's may
+        come late.
         """
         with self._one_at_a_time:
             self._received(name, frame, known)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from secagg.codec import Codec, Reader, fixed, struct, u8, u32
-from secagg.errors import DecodeError
+from secagg.errors import DecodeError, StrayError
 
 if TYPE_CHECKING:
     from protocols.plan import RoundPlan
@@ -33,15 +33,19 @@ class Messages:
         return bytes(out)
 
     def decode(self, plan: RoundPlan, frame: bytes) -> object:
-        """The message in a frame of this round; anything else is not for us."""
+        """The message in a frame of this round; anything else is not for us.
+
+        A frame of another round or version blames nobody: an honest party's may come late, or have been made before an
+        update.
+        """
         reader = Reader(frame)
         header = _HEADER.read(reader)
         if header.version != VERSION:
-            raise DecodeError(f"version {header.version} is not {VERSION}")
+            raise StrayError(f"version {header.version} is not {VERSION}")
         if header.protocol != self._code:
             raise DecodeError("a frame of another protocol")
         if (header.session, header.round) != (plan.session, plan.round):
-            raise DecodeError("a frame of another session or round")
+            raise StrayError("a frame of another session or round")
         if header.number not in self._by_number:
             raise DecodeError(f"unknown message type {header.number}")
         return self._by_number[header.number][1].decode(reader.take(reader.left))

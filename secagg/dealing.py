@@ -57,7 +57,7 @@ class Polynomials:
 
     def points(self, holders: Sequence[int]) -> NDArray[np.uint32]:
         """The values at the holders' abscissas, which are not zero, a row for each."""
-        return matmul(_table(tuple(holders), len(self._coefficients)), self._coefficients).astype(np.uint32)
+        return _evaluated(self._coefficients, holders)
 
     def proof(self, challenge: bytes) -> bytes:
         """The coefficients of the z_j, lowest first."""
@@ -75,7 +75,7 @@ def responses(proof: bytes, threshold: int, holders: Sequence[int]) -> NDArray[n
     coefficients = np.frombuffer(proof, "<u4").reshape(threshold, BLINDS).astype(np.uint64)
     if (coefficients >= P).any():
         raise DecodeError("a field element that is not reduced")
-    return matmul(_table(tuple(holders), threshold), coefficients).astype(np.uint32)
+    return _evaluated(coefficients, holders)
 
 
 def consistent(points: NDArray[np.uint32], challenges: Sequence[bytes], shown: NDArray[np.uint32]) -> NDArray[np.bool_]:
@@ -100,6 +100,18 @@ def unpadded(points: NDArray[np.uint32], keys: Sequence[bytes]) -> NDArray[np.ui
 
 def _weights(challenges: Sequence[bytes], limbs: int) -> Field:
     return uniform_rows(challenges, limbs * BLINDS).reshape(-1, limbs, BLINDS)
+
+
+_MOST = 1 << 22
+"""How many powers are kept at once: on the complete graph of 10^4 clients all of them would be half a gigabyte."""
+
+
+def _evaluated(coefficients: Field, holders: Sequence[int]) -> NDArray[np.uint32]:
+    """The values of polynomials, a column each, at the holders' abscissas."""
+    threshold, rows = len(coefficients), max(_MOST // len(coefficients), 1)
+    if len(holders) <= rows:
+        return matmul(_table(tuple(holders), threshold), coefficients).astype(np.uint32)
+    return np.concatenate([_evaluated(coefficients, holders[at : at + rows]) for at in range(0, len(holders), rows)])
 
 
 @lru_cache(maxsize=1)  # on the complete graph everybody's holders are the same

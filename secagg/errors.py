@@ -48,6 +48,17 @@ class DecodeError(_Blamed):
     """Bytes that are not a message (or not the canonical bytes of one). ``culprits`` names who sent them, if known."""
 
 
+class StrayError(DecodeError):
+    """A frame of another round or version. An honest party's may come late, so it names nobody, whoever handed it on.
+
+    >>> StrayError("a frame of another round").blaming("alice").culprits
+    ()
+    """
+
+    def blaming(self, sender: str) -> Self:
+        return self
+
+
 class PeerError(_Blamed):
     """A well-formed message that breaks the protocol. ``culprits`` names the parties it can be blamed on.
 

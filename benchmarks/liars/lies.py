@@ -140,13 +140,13 @@ class TwoPolynomials(_Dealer):
 
 
 class FalseDefence(OneBadBox):
-    """Opens the bad box to points that do not fit: named, and left out."""
+    """Shows a key that does not open the bad box: named, and left out."""
 
     def _check_complaint(self, dealing: Dealing, said: Complaint) -> None:
         pass
 
     def _defend(self) -> Defence:
-        return Defence(tuple(Opened(one.peer, other(one.points)) for one in self._opened))
+        return Defence(tuple(Opened(one.peer, self._pad_key(one.peer, self._u)) for one in self._opened))
 
 
 class OtherSecret(_Dealer):

@@ -17,8 +17,8 @@ Rounds (client -> server, then server -> clients)
     2 SHARE      u deals t-of-k shares of its mask key and of b_u, each under a pad that u and its holder share, with
                  commitments and a proof that all of them are consistent (``protocols.dealing``).
     3 COMPLAIN   u signs which boxes do not hold what their commitments and proof say. Who is silent is left out.
-    4 DEFEND     who is complained about opens those boxes, if they are the very ones that it made. Who does not is
-                 left out. U2 are those who stay: the server tells each client whose shares to keep.
+    4 DEFEND     who is complained about shows the keys of those boxes, if they are the very ones that it made. Who does
+                 not is left out. U2 are those who stay: the server tells each client whose shares to keep.
     5 UPLOAD     y_u = x_u + PRG(b_u) + sum_{u<v} PRG(s_uv) - sum_{u>v} PRG(s_uv) over the neighbours v in U2, of
                  whom u must hold t shares, with a signature on that list and the hash of y_u. Who did is U3.
     6 CONSENT    u signs the set U3, once, if masking was mutual: u was to keep the shares of each neighbour in U3,
@@ -36,8 +36,8 @@ Threat model
     parameters in ``secagg.params``. With an honest server, and no more silent and lying clients together than the
     planned dropout, the round ends with the sum over the others: liars are named and left out. Two things remain to
     them: to upload any vector, and to deal another secret than the advertised one, which loses the round and names its
-    dealer. The transport need not be secret; it should tell the server who speaks, because messages 2, 4
-    and 7 carry no signature (a forger can make a client drop out, nothing more).
+    dealer. The transport need not be secret; it must tell the server who speaks, because messages 2, 4 and 7 carry no
+    signature, nor does 3 without complaints (a forger can make a client drop out and be named, nothing more).
 
 What the server learns
     The sum over U3, who took part in each phase, nothing else, if at least t of each client's neighbours stay.

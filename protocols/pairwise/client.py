@@ -23,7 +23,6 @@ from protocols.dealing import (
     Opened,
     check_complaint,
     complaint,
-    fit,
     opened,
     share_of,
 )
@@ -170,7 +169,7 @@ class PairwiseClient(ClientRound):
         dealing = self._dealing()
         for said in message.complaints:
             self._check_complaint(dealing, said)
-        self._opened = tuple(Opened(v, dealing.points[v]) for v in complaining)
+        self._opened = tuple(Opened(v, self._pad_key(self._u, v)) for v in complaining)
 
     def _check_complaint(self, dealing: Dealing, said: Complaint) -> None:
         client = self._neighbours[said.peer].client
@@ -188,13 +187,10 @@ class PairwiseClient(ClientRound):
         answered = sorted(self._doubted.keys() & dealers)
         if [one.peer for one in message.opened] != answered:
             raise PeerError("boxes opened of others than of those whom this client complained about")
-        points = [one.points for one in message.opened]
-        boxes = [self._doubted[dealer] for dealer in answered]
-        if not all(fit(self._cohort, self._u, boxes, points, SECRETS)):
-            raise PeerError("a box opened to what it does not hold")
-        held = self._held | dict(zip(answered, points, strict=True))
+        keys, boxes = {one.peer: one.key for one in message.opened}, [self._doubted[dealer] for dealer in answered]
+        held = self._held | opened(self._cohort, self._u, boxes, SECRETS, keys.__getitem__)
         if not held.keys() >= dealers - {self._u}:
-            raise PeerError("shares to be kept that were never delivered here")
+            raise PeerError("shares to be kept that are not good, or were never delivered here")
         if len(dealers) < self._t:
             raise ThresholdError(f"shares of {len(dealers)} neighbours hold, at least {self._t} are needed")
         if self._u in dealers:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from protocols.dealing import (
+    OPENED,
     Accusations,
     Complaints,
     Dealt,
@@ -17,7 +18,6 @@ from protocols.dealing import (
     Delivery,
     Opened,
     dealing_messages,
-    opened_codec,
 )
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.encoding import MAX_LENGTH
@@ -68,7 +68,7 @@ class Introduction:
 class Verdict:
     """4, server to client: whose shares it is to keep (a bitmap over the holders of its own), and with whom it masks.
 
-    ``opened`` is what those dealers among them, about whom it complained, have dealt to it.
+    ``opened`` are the keys of the boxes about which it complained, as far as their dealers are among them.
     """
 
     dealers: bytes
@@ -172,7 +172,7 @@ _NODES = many(NODE, MAX_CLIENTS)
 _SIGNED = struct(SignedConsent, position=u32, signature=fixed(SIGNATURE_BYTES))
 _REVEALED = many(struct(Revealed, peer=u32, share=fixed(SHARE_BYTES)), MAX_CLIENTS)
 
-_VERDICT = struct(Verdict, dealers=blob(MAX_BITMAP), opened=opened_codec(SECRETS))
+_VERDICT = struct(Verdict, dealers=blob(MAX_BITMAP), opened=OPENED)
 _EXCHANGE = dealing_messages(SECRETS)
 
 TYPES: Mapping[int, tuple[type, Codec[Any]]] = {

@@ -285,6 +285,7 @@ class PairwiseServer(ServerRound):
             else:
                 false.append(u)
         if false:
+            self._liars.update(map(self._name, false))
             raise PeerError("shares of another secret than the advertised one", culprits=map(self._name, false))
         return rebuilt
 

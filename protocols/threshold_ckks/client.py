@@ -22,7 +22,6 @@ from protocols.dealing import (
     Opened,
     check_complaint,
     complaint,
-    fit,
     opened,
     share_of,
 )
@@ -175,7 +174,7 @@ class ThresholdClient(ClientRound):
         dealing = self._dealing()
         for said in message.complaints:
             self._check_complaint(dealing, said)
-        self._opened = tuple(Opened(v, dealing.points[v]) for v in complaining)
+        self._opened = tuple(Opened(v, self._pad_key(self._u, v)) for v in complaining)
 
     def _check_complaint(self, dealing: Dealing, said: Complaint) -> None:
         check_complaint(self._cohort.key_of(said.peer), self._cohort, said.peer, dealing.delivered(said.peer), said)
@@ -194,12 +193,10 @@ class ThresholdClient(ClientRound):
         answered = sorted(self._doubted.keys() & members)
         if [one.peer for one in message.opened] != answered:
             raise PeerError("boxes opened of others than of those whom this client complained about")
-        points = [one.points for one in message.opened]
-        if not all(fit(self._cohort, self._u, [self._doubted[dealer] for dealer in answered], points, SECRETS)):
-            raise PeerError("a box opened to what it does not hold")
-        held = self._held | dict(zip(answered, points, strict=True))
+        keys, boxes = {one.peer: one.key for one in message.opened}, [self._doubted[dealer] for dealer in answered]
+        held = self._held | opened(self._cohort, self._u, boxes, SECRETS, keys.__getitem__)
         if not held.keys() >= members - {self._u}:
-            raise PeerError("a part of the key whose shares were never delivered here")
+            raise PeerError("a part of the key whose shares are not good, or were never delivered here")
         self._joint = self._scheme.unpack_key(message.key)
         self._members, self._held, self._doubted = members, {w: held[w] for w in sorted(members - {self._u})}, {}
         self._joint_digest = self._cohort.joint_digest(message.members, message.key)

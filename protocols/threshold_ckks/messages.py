@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from protocols.dealing import (
+    OPENED,
     Accusations,
     Complaints,
     Dealt,
@@ -18,7 +19,6 @@ from protocols.dealing import (
     Delivery,
     Opened,
     dealing_messages,
-    opened_codec,
 )
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.encoding import MAX_LENGTH
@@ -69,7 +69,7 @@ class Part:
 class JointKey:
     """4, server to client: whose parts are in the key and whose shares it is to keep, and the sum of the parts.
 
-    ``opened`` is what those among them, about whom it complained, have dealt to it.
+    ``opened`` are the keys of the boxes about which it complained, as far as their dealers are among them.
     """
 
     members: bytes
@@ -182,7 +182,7 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     5: (Complaints, _EXCHANGE[Complaints]),
     6: (Accusations, _EXCHANGE[Accusations]),
     7: (Defence, _EXCHANGE[Defence]),
-    8: (JointKey, struct(JointKey, members=blob(MAX_BITMAP), key=blob(MAX_KEY), opened=opened_codec(SECRETS))),
+    8: (JointKey, struct(JointKey, members=blob(MAX_BITMAP), key=blob(MAX_KEY), opened=OPENED)),
     9: (Upload, struct(Upload, signature=fixed(SIGNATURE_BYTES), c0=blob(MAX_VECTOR), c1=blob(MAX_VECTOR))),
     10: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), ciphertext=fixed(HASH_BYTES))),
     11: (Consent, struct(Consent, signature=fixed(SIGNATURE_BYTES))),

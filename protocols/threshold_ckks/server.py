@@ -294,6 +294,7 @@ class ThresholdServer(ServerRound):
             else:
                 false.append(w)
         if false:
+            self._liars.update(map(self._name, false))
             raise PeerError("shares of another seed than that of the part of the key", culprits=map(self._name, false))
         return seeds
 

@@ -40,7 +40,6 @@ from protocols.dealing import (
     Exchange,
     Opened,
     complaint,
-    opened,
     share_of,
 )
 from protocols.machine import SERVER, Client
@@ -67,6 +66,7 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Envelope
 from secagg import labels, merkle
+from secagg.dealing import unpadded
 from secagg.encoding import Encoding
 from secagg.keys import AgreementKey
 from secagg.masking import add_masks
@@ -340,12 +340,12 @@ class Evil:
         defence: Defence = self.tell(u, accusations)
         self.defences[u] = defence
         for one in defence.opened:
-            self.keep_points(u, one.peer, one.points)
+            self.open_box(u, one.peer, one.key)
         return defence
 
     def opened_for(self, u: int) -> tuple[Opened, ...]:
         return tuple(
-            Opened(dealer, one.points)
+            Opened(dealer, one.key)
             for dealer, defence in sorted(self.defences.items())
             for one in defence.opened
             if one.peer == u
@@ -412,7 +412,10 @@ class Evil:
         for share in reveal.key_shares:
             self.key_shares.setdefault(share.peer, {})[v] = share.share
 
-    def keep_points(self, dealer: int, holder: int, points: bytes) -> None:
+    def open_box(self, dealer: int, holder: int, key: bytes) -> None:
+        """Keep both shares."""
+        sealed = np.frombuffer(self.boxes[holder][dealer].points, "<u4")[None]
+        points = unpadded(sealed, [key]).astype("<u4").tobytes()
         self.key_shares.setdefault(dealer, {})[holder] = share_of(points, MASK_KEY)
         self.self_shares.setdefault(dealer, {})[holder] = share_of(points, SELF_MASK)
 
@@ -420,9 +423,7 @@ class Evil:
         """What u dealt to the corrupt, the server has: both kinds of share."""
         for v in self.others(u):
             if self.puppet(v) is not None:
-                key = self.pad_key(v, u, u, v)
-                for points in opened(self.cohort, v, [self.boxes[v][u]], SECRETS, lambda _, key=key: key).values():
-                    self.keep_points(u, v, points)
+                self.open_box(u, v, self.pad_key(v, u, u, v))
 
     def pad_key(self, corrupt: int, peer: int, dealer: int, holder: int) -> bytes:
         """What is between a corrupt client and a peer, one of whom deals and the other holds."""

@@ -20,6 +20,7 @@ from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Revealed
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
 from protocols.simulate import Faults, simulate
+from secagg import dealing as secret_sharing
 from secagg.dealing import Polynomials
 from secagg.errors import DecodeError, PeerError, SecAggError, ThresholdError
 from secagg.prg import Prg
@@ -29,6 +30,7 @@ from tests.adversarial.test_server import LIAR, Round, beyond
 from tests.protocols.test_client_ledgers import NAMES, Deployment
 
 OTHER = b"another secret".ljust(32)
+DEFENDED = "not opened(self._context, one.peer, [box], self._secrets, keys.__getitem__)"
 
 
 # How a dealer lies.
@@ -44,10 +46,10 @@ def redealt(machine: Any, boxes: Mapping[int, Box]) -> Dealt:
     return Dealt(mixed, polynomials.proof(dealing_module._challenge(machine._cohort, machine._u, mixed)))
 
 
-def good_box(machine: Any, v: int, points: bytes) -> Box:
-    """One that holds these points, whatever they are, with commitments to them."""
+def good_box(machine: Any, v: int, points: bytes, key: bytes = b"") -> Box:
+    """One that holds these points, whatever they are, with commitments to them; under ``key`` instead of the pad."""
     values = np.frombuffer(points, "<u4") % np.uint32(PRIME)
-    padded = dealing_module.padded(values[None], [machine._pad_key(machine._u, v)]).astype("<u4").tobytes()
+    padded = dealing_module.padded(values[None], [key or machine._pad_key(machine._u, v)]).astype("<u4").tobytes()
     return Box(padded, dealing_module.commitments(machine._cohort, machine._u, v, points, 2))
 
 
@@ -129,9 +131,8 @@ def test_a_bad_dealer_is_left_out(protocol: str, how: str) -> None:
     assert (round_.server.excluded, round_.server.liars) == ((round_.liar,), ())
 
     round_, whom = dealt_badly(protocol, how)
-    points = of_other_secrets(round_.machine).points if how.startswith("differently") else {}
-    false = Defence(tuple(Opened(v, points.get(v, bytes(88))) for v in whom))
-    with pytest.raises(PeerError, match="a box opened to what it does not hold"):
+    false = Defence(tuple(Opened(v, round_.machine._pad_key(LIAR, v)) for v in whom))
+    with pytest.raises(PeerError, match="a key that opens no good box"):
         round_.hand_in(round_.liar, false)
     assert judged(round_) == rest(round_)
     assert round_.server.excluded == round_.server.liars == (round_.liar,)
@@ -143,29 +144,89 @@ def test_control_a_defence_that_is_believed(protocol: str, how: str, monkeypatch
     """Then holders refuse the verdict that speaks of it, and are lost to the round; or keep shares that are none, if
     they believe it, too, and the round is lost."""
     round_, whom = dealt_badly(protocol, how)
-    switch_off(
-        monkeypatch, Exchange, "defend", "not fit(self._context, one.peer, [box], [one.points], self._secrets)[0]"
-    )
-    round_.hand_in(round_.liar, Defence(tuple(Opened(v, bytes(88)) for v in whom)))
+    switch_off(monkeypatch, Exchange, "defend", DEFENDED)
+    round_.hand_in(round_.liar, Defence(tuple(Opened(v, bytes(32)) for v in whom)))
     round_.server.close(Phase.DEFEND)
     frame = dict(round_.server.outbox())[round_.evil.name(whom[0])]
-    with pytest.raises(PeerError, match="a box opened to what it does not hold"):
+    with pytest.raises(PeerError, match="shares to be kept that are not good"):
         round_.evil.clients[whom[0]].receive(frame)
+
+
+def accused(protocol: str, deal: Deal) -> tuple[Round, int]:
+    """(the round in DEFEND, the one holder that complains)"""
+    round_ = Round(protocol)
+    round_.until(Phase.SHARE)
+    holder = holders_of(round_.machine, 1)[0]
+    round_.hand_in(round_.liar, deal(round_.machine))
+    round_.close()
+    round_.speak()
+    round_.server.close(Phase.COMPLAIN)
+    assert round_.server._exchange.accused == [LIAR]
+    assert [one.peer for one in round_.server._exchange.accusations(LIAR).complaints] == [holder]
+    return round_, holder
 
 
 @BOTH
 def test_a_dealer_that_answers_stays(protocol: str) -> None:
-    """A box that was spoilt, or never was bad: the holder has its share from the answer, and the sum is of all."""
-    round_, whom = dealt_badly(protocol, "badly to one")
-    points = round_.machine._dealing().points
-    spoilt = Exchange.__dict__["delivered"](round_.server._exchange, LIAR, whom[0])
-    assert spoilt.points == bytes(88)
-    honest = Defence(tuple(Opened(v, points[v]) for v in whom))
-    round_.hand_in(round_.liar, honest)
+    """A box under another pad than was agreed on: the holder has its share from the answer, and the sum is of all."""
+    other = b"another key".ljust(32)
+
+    def padded_otherwise(machine: Any) -> Dealt:
+        v = holders_of(machine, 1)[0]
+        return redealt(machine, {v: good_box(machine, v, machine._dealing().points[v], other)})
+
+    round_, holder = accused(protocol, padded_otherwise)
+    round_.hand_in(round_.liar, Defence((Opened(holder, other),)))
     round_.evil.clients[LIAR]._round.phase = Phase.UPLOAD  # it has opened its boxes
     assert judged(round_) == round_.evil.plain(round_.evil.members)
     assert (round_.server.excluded, round_.server.liars) == ((), ())
-    assert round_.evil.clients[whom[0]]._round._held[LIAR] == points[whom[0]]
+    assert round_.evil.clients[holder]._round._held[LIAR] == round_.machine._dealing().points[holder]
+
+
+@BOTH
+def test_a_dealer_cannot_choose_blinding_values_when_it_answers(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It commits to shares off its polynomials for an honest holder, whose box is rubbish. Once the challenge is known
+    there are blinding values that fit these shares: with them the points look good, and no key gives them. Control: a
+    server, and a holder, that take points for an answer."""
+    chosen = dict[int, bytes]()
+
+    def off_the_polynomials(machine: Any) -> Dealt:
+        v = holders_of(machine, 1)[0]
+        points = np.frombuffer(machine._dealing().points[v], "<u4").copy()
+        points[:18] = (points[:18].astype(np.int64) + 1) % PRIME
+        bad = Box(bytes(88), dealing_module.commitments(machine._cohort, machine._u, v, points.tobytes(), 2))
+        dealt = redealt(machine, {v: bad})
+        challenge = dealing_module._challenge(machine._cohort, machine._u, dealt.boxes)
+        shown = secret_sharing.responses(dealt.proof, machine._t, [v + 1])
+        weights = secret_sharing._weights([challenge], 18)[0].astype(object)
+        points[18:] = [int(value) for value in (shown[0].astype(object) - points[:18].astype(object) @ weights) % PRIME]
+        chosen[v] = points.astype("<u4").tobytes()
+        return dealt
+
+    round_, holder = accused(protocol, off_the_polynomials)
+    box = round_.server._exchange.delivered(LIAR, holder)
+    values = np.frombuffer(chosen[holder], "<u4")[None]
+    assert dealing_module.fit(round_.server._cohort, holder, [box], values, 2) == [True]  # no more is asked of points
+    for key in (bytes(32), chosen[holder][:32], round_.machine._pad_key(LIAR, holder)):
+        with pytest.raises(PeerError, match="a key that opens no good box"):
+            round_.hand_in(round_.liar, Defence((Opened(holder, key),)))
+    assert judged(round_) == rest(round_)
+    assert round_.server.excluded == round_.server.liars == (round_.liar,)
+
+    round_, holder = accused(protocol, off_the_polynomials)
+    unpadded = dealing_module.unpadded
+    monkeypatch.setattr(
+        dealing_module,
+        "unpadded",
+        lambda sealed, keys: (
+            np.frombuffer(chosen[holder], "<u4")[None] if list(keys) == [bytes(32)] else unpadded(sealed, keys)
+        ),
+    )
+    round_.hand_in(round_.liar, Defence((Opened(holder, bytes(32)),)))
+    round_.evil.clients[LIAR]._round.phase = Phase.UPLOAD
+    with pytest.raises(PeerError, match="shares of another secret than the advertised one"):
+        judged(round_)
+    assert round_.server.liars == (round_.liar,)
 
 
 @pytest.mark.parametrize(("protocol", "complaining"), [("secagg", 1), ("secagg+", 3)])
@@ -273,6 +334,7 @@ def test_another_secret_dealt_to_all_names_its_dealer_alone(
 
     def ended() -> Round:
         round_ = Round(protocol)
+        servers.append(round_.server)
         deal_another(monkeypatch, round_.liar, secret)
         round_.until(Phase.UPLOAD)
         assert round_.server.excluded == ()
@@ -286,9 +348,11 @@ def test_another_secret_dealt_to_all_names_its_dealer_alone(
         round_.server.close(Phase.REVEAL)
         return round_
 
+    servers = list[Any]()
     with pytest.raises(PeerError, match="shares of another secret than the advertised one") as refused:
         ended()
     assert [name[-2:] for name in refused.value.culprits] == [f"{LIAR:02}"]
+    assert servers[0].liars == refused.value.culprits  # what adapters hand on
     monkeypatch.setattr(PairwiseServer, "_is_secret_of", lambda *_: True)
     wrong = ended()
     assert wrong.server.outcome.total.tolist() not in (rest(wrong), wrong.evil.plain(wrong.evil.members))

@@ -258,19 +258,19 @@ LIES: dict[str, Lie] = {
         "complaints about boxes that were not delivered",
         off(Exchange, "complain", "not ascending(about)"),
     ),
-    "a box opened to what it does not hold": Lie(
+    "a key that opens no box": Lie(
         Phase.DEFEND,
-        lambda r, m: Defence(tuple(Opened(one.peer, bytes(len(one.points))) for one in m.opened)),
-        "a box opened to what it does not hold",
-        off(Exchange, "defend", "not fit(self._context, one.peer, [box], [one.points], self._secrets)[0]"),
+        lambda r, m: Defence(tuple(Opened(one.peer, bytes(32)) for one in m.opened)),
+        "a key that opens no good box",
+        off(Exchange, "defend", "not opened(self._context, one.peer, [box], self._secrets, keys.__getitem__)"),
     ),
     "a box opened of somebody who does not complain": Lie(
         Phase.DEFEND,
-        lambda r, m: Defence((*m.opened, Opened(10**6, m.opened[0].points))),
+        lambda r, m: Defence((*m.opened, Opened(10**6, m.opened[0].key))),
         "boxes opened of others than of those who complain",
         lambda monkeypatch: (
             switch_off(monkeypatch, Exchange, "defend", "holders != sorted(self._complaints[dealer])"),
-            monkeypatch.setattr(dealing_module, "fit", lambda *_: [True]),  # two layers
+            monkeypatch.setattr(dealing_module, "opened", lambda *_: True),  # two layers
         )[0],
     ),
     "nothing opened": Lie(

@@ -272,26 +272,24 @@ class _Transcript:
     def _points(self, secrets: frozenset[bytes]) -> Mapping[tuple[int, int], bytes]:
         """(dealer, holder) -> what it dealt to it, both shares and the blinding values.
 
-        It is in boxes whose pad is known, and in the clear in defences.
+        It is in boxes whose pad is known: from a key of the corrupt, or from a defence.
         """
         keys = {key.public: key for key in map(AgreementKey, sorted(secrets))}
-        found = {}
+        found, shown = {}, {(u, one.peer): one.key for u, defence in self.defences for one in defence.opened}
         for u, dealt in self.dealt:
             others = [v for v in self.cohort.holders(u) if v != u]
             for holder, box in zip(others, dealt.boxes, strict=False):
-                if points := self._unpadded(keys, u, holder, box.points):
-                    found[u, holder] = points
-        for u, defence in self.defences:
-            found |= {(u, one.peer): one.points for one in defence.opened}
+                if pad := shown.get((u, holder)) or self._pad_key(keys, u, holder):
+                    words = np.frombuffer(box.points, "<u4")[None]
+                    found[u, holder] = unpadded(words, [pad]).astype("<u4").tobytes()
         return found
 
-    def _unpadded(self, keys: Mapping[bytes, AgreementKey], dealer: int, holder: int, points: bytes) -> bytes:
+    def _pad_key(self, keys: Mapping[bytes, AgreementKey], dealer: int, holder: int) -> bytes:
         mine, theirs = self.adverts[dealer].seal_key, self.adverts[holder].seal_key
         if mine not in keys and theirs not in keys:
             return b""
         agreed = keys[mine].agree(theirs) if mine in keys else keys[theirs].agree(mine)
-        words = np.frombuffer(points, "<u4")[None]
-        return unpadded(words, [self.cohort.pad_key(agreed, dealer, holder)]).astype("<u4").tobytes()
+        return self.cohort.pad_key(agreed, dealer, holder)
 
     def unblinded(self, secrets: frozenset[bytes]) -> set[str]:
         """Of whom all that a holder was dealt is known at so many places that nothing is blinded any more."""

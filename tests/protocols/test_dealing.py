@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols import dealing as dealing_module
-from protocols.dealing import Dealing, Delivered, opened
+from protocols.dealing import Complaints, Dealing, Defence, Delivered, Exchange, Opened, complaint, opened
 from secagg import labels
 from secagg.codec import u32
 from secagg.dealing import BLINDS, width
 from secagg.field import uniform
-from secagg.keys import transcript
+from secagg.keys import SigningKey, transcript
 from secagg.prg import Prg
 from secagg.shamir import PRIME
 
@@ -148,3 +148,35 @@ def test_every_part_of_a_box_and_every_name_is_in_its_hash() -> None:
     ]
     hashes = {dealing_module.box_hash(Bound(), HOLDER, one) for one in [box, *others]}
     assert len({*hashes, dealing_module.box_hash(Bound(), HOLDER + 1, box)}) == len(others) + 2
+
+
+def test_what_is_opened_for_a_holder_is_found_without_looking_through_all_dealers() -> None:
+    """Liars can complain about everybody: a search for each holder would take hours among 10^5."""
+    exchange = Exchange(Bound(), lambda _: range(5), THRESHOLD, SECRETS)
+    dealings = {
+        u: Dealing(
+            Bound(), u, range(5), THRESHOLD, [bytes(32)] * 2, Prg(bytes([u]) * 32), lambda v, u=u: bytes([u]) * 32
+        )
+        for u in range(5)
+    }
+    for u, dealing in dealings.items():
+        exchange.take(u, dealing.dealt)
+    key = SigningKey(bytes(32))
+    for u in (0, 1, 3):
+        exchange.complain(HOLDER, key.public, exchange.dealers, said_about(exchange, key, u))
+        exchange.defend(u, Defence((Opened(HOLDER, bytes([u]) * 32),)))
+    assert exchange.answered == [(0, HOLDER), (1, HOLDER), (3, HOLDER)]
+
+    class Looked(dict[int, Any]):
+        def __iter__(self) -> Any:
+            raise LookupError
+
+        items = values = keys = __iter__
+
+    exchange._keys = Looked(exchange._keys)
+    assert [one.peer for one in exchange.opened_for(HOLDER)] == [0, 1, 3]
+    assert exchange.opened_for(4) == ()
+
+
+def said_about(exchange: Exchange, key: SigningKey, dealer: int) -> Complaints:
+    return Complaints((complaint(key, Bound(), HOLDER, exchange.delivered(dealer, HOLDER)),))

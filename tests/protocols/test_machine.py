@@ -333,3 +333,16 @@ def test_reprs_that_say_so() -> None:
     assert repr(Prg(bytes(32))) == "Prg(<redacted>)"
     assert "object at" in repr(MemoryJournal())
     assert isinstance(serve(*scene("secagg")[:2]), ServerRound)
+
+
+def test_remarks_do_not_grow_with_what_liars_say() -> None:
+    """One client can complain about all others, and logs are read by people."""
+    plan, roster, _ = scene("secagg")
+    server = serve(plan, roster)
+    assert server.remarks == ""
+    server.excluded = ("bob",)
+    server.disputes = tuple(("eve", f"client-{u}") for u in range(1000))
+    assert server.remarks.startswith(
+        "left out before the vectors were sent: bob; one of two lied: eve about client-0, "
+    )
+    assert server.remarks.endswith("eve about client-19 and 980 more")

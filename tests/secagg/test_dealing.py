@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from secagg import dealing as secret_sharing
 from secagg.dealing import (
     BLINDS,
     Polynomials,
@@ -213,3 +215,29 @@ def test_what_is_no_dealing() -> None:
     with pytest.raises(DecodeError, match="not reduced"):
         responses(PRIME.to_bytes(4, "little") * 8, 2, [1])
     assert "redacted" in repr(dealt)
+
+
+# Size.
+
+
+def peak_of(holders: int) -> int:
+    secret_sharing._table.cache_clear()
+    dealt = Polynomials([SECRET], 64, Prg(bytes(32)))
+    tracemalloc.start()
+    dealt.points(range(1, holders + 1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_powers_are_computed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same values, without a table of as many powers as holders times threshold."""
+    whole = Polynomials([SECRET], 64, Prg(bytes(32))).points(range(1, 5001)).tolist()
+    table = 5000 * 64 * 8
+    assert peak_of(5000) > table
+    monkeypatch.setattr(secret_sharing, "_MOST", 64 * 100)
+    assert peak_of(5000) < table
+    dealt = Polynomials([SECRET], 64, Prg(bytes(32)))
+    assert dealt.points(range(1, 5001)).tolist() == whole
+    monkeypatch.setattr(secret_sharing, "_MOST", 1)
+    assert dealt.points([1, 2, 5000]).tolist() == [whole[0], whole[1], whole[4999]]

@@ -164,7 +164,7 @@ def _lie(liar: Liar, message: Any, how: str) -> Any:
         about = sorted(liar.boxes)[: int(how[-1])]
         return Complaints(tuple(moves._complaint_about(liar, u) for u in about))
     if isinstance(message, Defence):
-        return Defence(tuple(replace(one, points=moves.random_words(draw, 22)) for one in message.opened))
+        return Defence(tuple(replace(one, key=draw.randbytes(32)) for one in message.opened))
     if isinstance(message, Upload):
         return (moves.false_list if how == "false list" else moves.vector_that_is_not_masked_as_listed)(liar, message)[
             0
@@ -258,10 +258,11 @@ class Scene(Evil):
         return client
 
     def _made_up(self, dealer: int, holder: int) -> tuple[Delivered, bytes]:
-        """A box that only its pad tells from the dealer's, and what the server says is in it."""
+        """A box that only its pad tells from the dealer's, and its key."""
         words = Random(dealer * N + holder).randbytes
-        made = Dealing(self.cohort, dealer, [holder], 1, [words(32)] * SECRETS, words, lambda v: words(32))
-        return made.delivered(holder), made.points[holder]
+        key = words(32)
+        made = Dealing(self.cohort, dealer, [holder], 1, [words(32)] * SECRETS, words, lambda v: key)
+        return made.delivered(holder), key
 
     def header_of_the_corrupt(self) -> UploadHeader:
         """It lists everybody; there is no vector that it must fit."""
@@ -306,14 +307,14 @@ class Scene(Evil):
         yield Accusations(())
 
     def verdicts_for(self, u: int, doubted: Sequence[int]) -> Iterator[Verdict]:
-        """All sets of dealers; who was complained about is opened to what the server made up, to nothing or wrong."""
+        """All sets of dealers; with the keys of made-up boxes that were complained about, with none, or with others."""
         for kept in _sets(range(N)):
             bitmap = to_bitmap(set(kept), self.holders(u))
             opened = [v for v in doubted if v in kept]
             yield Verdict(bitmap, ())
             if opened:
                 yield Verdict(bitmap, tuple(Opened(v, self.made[v, u][1]) for v in opened))
-                yield Verdict(bitmap, tuple(Opened(v, bytes(88)) for v in opened))
+                yield Verdict(bitmap, tuple(Opened(v, bytes(32)) for v in opened))
 
     def survivors_for(self, u: int, headers: dict[int, dict[Kept, Any]]) -> Iterator[tuple[Survivors, dict[int, Kept]]]:
         """All sets, with all headers that the others can have signed; and whose lists these are."""

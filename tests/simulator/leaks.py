@@ -130,6 +130,10 @@ def check_opened(record: Record, corrupt: Iterable[Any]) -> None:
             )
 
 
+def _without_pad(box: bytes, key: bytes) -> bytes:
+    return unpadded(np.frombuffer(box, "<u4")[None], [key]).astype("<u4").tobytes()
+
+
 class _PairwiseView:
     def __init__(self, record: Record, corrupt: list[Any], memory: Memory) -> None:
         self.record, self.t = record, parameters_of(record.plan).threshold
@@ -164,20 +168,22 @@ class _PairwiseView:
         """(root, dealer, holder) -> all that it dealt to it, where known: both shares and the blinding values."""
         seals = {m._seal_key.public: m._seal_key for m in self._corrupt}
         found = dict[tuple[bytes, int, int], bytes]()
+        boxes = dict[tuple[str, int], bytes]()
         for name, dealt in self.record.from_clients(Dealt):
-            if (m := self.machines.get(name)) is None or not seals:
+            if (m := self.machines.get(name)) is None:
                 continue
             others = [v for v in m._cohort.holders(m._u) if v != m._u]
             for holder, box in zip(others, dealt.boxes, strict=False):
+                boxes[name, holder] = box.points
                 advert = m._neighbours.get(holder)
                 if advert is None or advert.seal_key not in seals:
                     continue
                 key = m._cohort.pad_key(self.agreed(seals[advert.seal_key], m._seal_key.public), m._u, holder)
-                words = np.frombuffer(box.points, "<u4")[None]
-                found[m._cohort.root, m._u, holder] = unpadded(words, [key]).astype("<u4").tobytes()
+                found[m._cohort.root, m._u, holder] = _without_pad(box.points, key)
         for name, defence in self.record.from_clients(Defence):
             if (m := self.machines.get(name)) is not None:
-                found |= {(m._cohort.root, m._u, one.peer): one.points for one in defence.opened}
+                shown = {one.peer: _without_pad(boxes[name, one.peer], one.key) for one in defence.opened}
+                found |= {(m._cohort.root, m._u, holder): points for holder, points in shown.items()}
         return found
 
     def _rebuild(self) -> None:

@@ -438,13 +438,14 @@ def defends_with_wrong_points(liar: Liar, message: Any) -> list[Any] | None:
         return deals_badly_to_few(liar, message)  # type: ignore[no-any-return]
     kind, opened = liar.draw.randrange(4), list(message.opened)
     if kind == 0:
-        return [Defence(tuple(replace(one, points=random_words(liar.draw, len(one.points) // 4)) for one in opened))]
-    if kind == 1:  # what its machine would have dealt
-        true = liar.machine._dealing().points
-        return [Defence(tuple(Opened(one.peer, true[one.peer]) for one in opened))]
+        return [Defence(tuple(replace(one, key=liar.draw.randbytes(32)) for one in opened))]
+    if kind == 1:  # with the key of the other direction
+        machine = liar.machine
+        return [Defence(tuple(Opened(one.peer, machine._pad_key(one.peer, machine._u)) for one in opened))]
     if kind == 2:
         return [Defence(tuple(opened[1:]))]
-    more = {v: Opened(v, liar.dealt[v]) for v in _others(liar)} | {one.peer: one for one in opened}
+    machine = liar.machine
+    more = {v: Opened(v, machine._pad_key(machine._u, v)) for v in _others(liar)} | {one.peer: one for one in opened}
     return [Defence(tuple(more[v] for v in sorted(more)))]
 
 

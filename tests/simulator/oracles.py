@@ -25,7 +25,7 @@ from protocols.machine import SERVER
 from protocols.oneshot.rules import least_contributors
 from protocols.pairwise.messages import Reveal
 from secagg import labels
-from secagg.errors import BudgetError, DecodeError, PeerError, ThresholdError, UnblamedError
+from secagg.errors import BudgetError, DecodeError, PeerError, StrayError, ThresholdError, UnblamedError
 from secagg.keys import digest
 from secagg.masking import add_masks
 from tests.simulator.deployment import PAIRWISE, Deployment, Faults
@@ -80,7 +80,7 @@ def check_errors(deployment: Deployment, record: Record) -> None:
     for phase, party, sender, error in record.errors:
         if party != SERVER:
             if isinstance(error, PeerError | DecodeError):
-                named = SERVER in error.culprits or isinstance(error, UnblamedError)
+                named = SERVER in error.culprits or isinstance(error, UnblamedError | StrayError)
                 insist(named, "a client names the server for what it was sent:", party, error)
                 careful = record.plan.protocol != "ckks" or not liar
                 excused = liar == SERVER or party in record.touched
@@ -91,7 +91,7 @@ def check_errors(deployment: Deployment, record: Record) -> None:
                     party,
                     error,
                 )
-        elif liar != SERVER and not isinstance(error, UnblamedError):
+        elif liar != SERVER and not isinstance(error, UnblamedError | StrayError):
             named = getattr(error, "culprits", ())
             insist(sender in named, "the server names who sent it:", sender, error)
             insist(sender in may_be_named, "an honest client's frame is refused:", phase, sender, error)

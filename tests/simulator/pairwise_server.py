@@ -435,7 +435,7 @@ def damage_boxes(story: Story) -> None:
     def verdict(u: int) -> list[Any]:
         doubted = {one.peer for one in evil.complaints[u].complaints}
         kept = to_bitmap({*evil.got[u], u}, evil.holders(u))
-        false = tuple(Opened(v, random_words(story.draw, SECRETS * 9 + BLINDS)) for v in sorted(doubted))
+        false = tuple(Opened(v, story.draw.randbytes(32)) for v in sorted(doubted))
         return [Verdict(kept, evil.opened_for(u)), Verdict(kept, false), evil.ruling(u)]
 
     story.deliveries, story.accusations, story.verdicts = delivery, accuse, verdict
@@ -456,13 +456,12 @@ def shift_blinding_values(story: Story) -> None:
 
 
 def open_falsely(story: Story) -> None:
-    """Some boxes of the victim are replaced by such as nobody can open, committed to points of the server's choice, and
-    opened to these. Its holders believe it: each of them has a useless share."""
+    """Some boxes of the victim are replaced by such as nobody can open, of the server's making; it shows their
+    keys. Its holders believe it: each of them has a useless share."""
     evil, victim, targets = story.evil, story.victim, _targets(story)
     made = dict[int, tuple[Delivered, bytes]]()
     for u in targets:
-        box, points = _made_up(story, victim, u)
-        made[u] = box, points
+        made[u] = _made_up(story, victim, u)
     story.deliveries = lambda u: [
         Delivery(tuple(made[u][0] if b.peer == victim and u in made else b for b in evil.delivery(u).boxes))
     ]
@@ -472,16 +471,15 @@ def open_falsely(story: Story) -> None:
         kept = to_bitmap({*evil.got[u], u}, evil.holders(u))
         if u not in made or victim not in evil.got[u]:
             return [evil.ruling(u)]
-        true = made[u][1]
-        wrong = _shifted(story.draw, true, story.draw.randrange(len(true) // 4), 1)
+        true, wrong = made[u][1], story.draw.randbytes(32)
         return [Verdict(kept, (Opened(victim, wrong),)), Verdict(kept, (Opened(victim, true),))]
 
     story.verdicts = verdict
 
 
 def _made_up(story: Story, dealer: int, holder: int) -> tuple[Delivered, bytes]:
-    """A box of an honest dealer that the server has made, and what it says is in it."""
-    evil = story.evil
+    """A box of an honest dealer that the server has made, and its key."""
+    evil, key = story.evil, story.draw.randbytes(32)
     dealing = Dealing(
         evil.cohort,
         dealer,
@@ -489,9 +487,9 @@ def _made_up(story: Story, dealer: int, holder: int) -> tuple[Delivered, bytes]:
         1,
         [story.draw.randbytes(32)] * SECRETS,
         story.draw.randbytes,
-        lambda v: bytes(32),
+        lambda v: key,
     )
-    return dealing.delivered(holder), dealing.points[holder]
+    return dealing.delivered(holder), key
 
 
 # Complaints.

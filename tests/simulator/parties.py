@@ -271,8 +271,8 @@ class Liar:
             doubted = tuple(one for one in message.opened if one.peer in machine._doubted)
             message = replace(message, opened=doubted)
         if isinstance(message, Accusations):  # whatever it has dealt, and however many complain
-            dealt = self.dealt or machine._dealing().points
-            machine._opened = tuple(Opened(said.peer, dealt[said.peer]) for said in message.complaints)
+            keys = [(said.peer, machine._pad_key(machine._u, said.peer)) for said in message.complaints]
+            machine._opened = tuple(Opened(v, key) for v, key in keys)
         else:
             getattr(machine, step.check)(message)
         if isinstance(message, PairwiseDelivery):

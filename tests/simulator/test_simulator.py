@@ -293,7 +293,12 @@ BUGS = {
         Narrowed("secagg", "client", "commits_to_other_shares"),
     ),
     "points are not compared with the proof": Bug(
-        switched_off(exchange_module, "fit", "consistent(points, [box.challenge for box in boxes], shown)", "True"),
+        switched_off(
+            exchange_module,
+            "fit",
+            "consistent(points, [box.challenge for box in boxes], shown)",
+            "np.ones(len(boxes), bool)",
+        ),
         "a budget is spent for nothing only by another secret",
         Narrowed("secagg", "client", "deals_badly_to_few"),
     ),
