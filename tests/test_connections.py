@@ -107,6 +107,7 @@ def test_what_cannot_be_opened_is_closed(content: str, tmp_path: Path, monkeypat
     else:
         with closing(sqlite3.connect(path)) as database:
             database.execute("CREATE TABLE log (number INTEGER)")
+    path.chmod(0o700)  # a journal that others can get at is refused unopened
     with closed(tests_too=True):
         with pytest.raises(UsageError, match="journal"):
             SqliteJournal(path)
