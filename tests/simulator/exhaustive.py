@@ -378,7 +378,8 @@ def explore(scene: Scene, u: int, few: bool, count: Count) -> list[Told]:
     best = dict[Kept, Told]()
     for one in sorted((one for one in told if one.has_said(Upload)), key=worth):
         best[one.kept] = one
-    return list(best.values())
+    kept = sorted(best, key=lambda one: (-len(one), N - 1 not in one, sorted(one)))
+    return [best[one] for one in kept[: 2 if few else None]]
 
 
 def explore_further(
@@ -449,8 +450,8 @@ def fork(client: Client) -> Client:
     return twin
 
 
-def servers(few: bool = False) -> Count:
-    """All that a server can say, to each client and to all together."""
+def servers(few: bool = False, every: int = 1) -> Count:
+    """All that a server can say, to each client and to all together; of what it then has, ``every`` so many-th."""
     count = Count()
     with verifying_once():
         scene = Scene()
@@ -461,7 +462,7 @@ def servers(few: bool = False) -> Count:
         }
         headers[N - 1] = {frozenset(range(N)): scene.header_of_the_corrupt()}
         ends = {u: explore_further(scene, u, few, uploaded[u], headers, count) for u in scene.honest}
-        for together in islice(_combinations(scene, uploaded, ends), 0, None, 16 if few else 1):
+        for together in islice(_combinations(scene, uploaded, ends), 0, None, every):
             count.rounds += 1
             _ask(scene, together, count)
     return count

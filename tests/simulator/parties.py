@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,6 +24,7 @@ from protocols.dealing import Delivery as PairwiseDelivery
 from protocols.journal import Journal, SqliteJournal
 from protocols.machine import Client
 from protocols.oneshot.messages import HEADER, Delivery
+from protocols.pairwise.messages import Advert, Verdict
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -250,8 +251,6 @@ class Liar:
         """Dealer -> the box that came from it, where there are complaints."""
         self.dealt: dict[int, bytes] = {}
         """Holder -> the points that it was really dealt, if not those of the machine."""
-        self.spoke: dict[str, Any] = {}
-        """Type of message -> what it said without a change."""
         return self._said(self.machine.opening())
 
     def another(self, secret: bytes) -> Any:
@@ -268,6 +267,9 @@ class Liar:
             step = machine.steps[step.then]
         if step is None or not isinstance(message, step.hears):
             return []
+        if isinstance(message, Verdict):  # it may have complained about what it need not doubt
+            doubted = tuple(one for one in message.opened if one.peer in machine._doubted)
+            message = replace(message, opened=doubted)
         if isinstance(message, Accusations):  # whatever it has dealt, and however many complain
             dealt = self.dealt or machine._dealing().points
             machine._opened = tuple(Opened(said.peer, dealt[said.peer]) for said in message.complaints)
@@ -294,8 +296,9 @@ class Liar:
 
     def _said(self, message: Any) -> list[bytes]:
         lies = self.move(self, message)
-        if lies is None:
-            self.spoke[type(message).__name__] = message
+        if lies and isinstance(message, Advert) and isinstance(lies[0], Advert):
+            advert = lies[0]
+            self.machine.opening = lambda: advert  # it looks for it under the root
         frames = [self.encode(one) for one in ([message] if lies is None else lies)]
         self.frames += frames
         return frames
