@@ -60,6 +60,8 @@ class Identity:
         """From a file that is this user's and closed to all others; any other is refused (``secagg.files``)."""
         try:
             data = read_private(Path(path))
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror}") from None
         except StorageError as error:
             raise UsageError(str(error)) from None
         table = _read_toml(path, data)

@@ -167,7 +167,7 @@ class State:
             arrays = parse_arrays(data)
             rounds = as_declared(tuple[Round, ...], parse_json(str(arrays.pop("rounds")).encode()))
             vector = arrays.pop("vector")
-        except (KeyError, ValueError):
+        except (DecodeError, KeyError, ValueError):
             raise DecodeError("this is no checkpoint") from None
         return cls(vector, {name.removeprefix("optimiser "): array for name, array in arrays.items()}, rounds)
 

@@ -160,5 +160,5 @@ def _decoded(data: bytes) -> list[_Known]:
                 survivors = tuple(one["answer"].pop("survivors"))
                 one["answer"] = Answer(vector=stored[str(i)], survivors=survivors, **one["answer"])
         return [_Known(**one) for one in said]
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (DecodeError, KeyError, TypeError, ValueError, AttributeError):
         raise DecodeError("this is no checkpoint") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,9 @@ class Round:
             raise UsageError("a round is planned for one client or more, of which some or none survive")
         values = (*self.seconds.values(), *self.measured.values(), *self.exact.values())
         spent = (self.epsilon, self.epsilon_left)
-        check_drawable((self.bytes_up, self.bytes_down, *values, *(value for value in spent if value is not None)))
+        check_drawable(
+            (self.bytes_up, self.bytes_down, *values, *(value for value in spent if value is not None and value != inf))
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,13 +279,13 @@ def test_no_room_is_found_before_the_journal_is_written(ledger: Ledger) -> None:
     plan, journal = plan_of(), KeptJournal()
     victim = client(ledger, journal)
     phases_of_it = played(plan, victim)
-    assert [next(phases_of_it)[0] for _ in range(2)] == ["advertise", "share"]
+    assert [next(phases_of_it)[0] for _ in range(3)] == ["advertise", "share", "complain"]
     with suppress(BudgetError):  # used up by other rounds meanwhile
         for number in range(1, 256):
             ledger.reserve(plan_of(number).secure_sum(N))
     with pytest.raises(BudgetError):
         next(phases_of_it)
-    assert len(journal.records(victim._session(plan), 0)) == 2
+    assert len(journal.records(victim._session(plan), 0)) == 3
 
 
 # The ledger that forgets

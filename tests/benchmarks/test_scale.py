@@ -38,7 +38,14 @@ def test_bench_prints_the_contract_and_writes_tables(tmp_path: Path, capsys: pyt
         assert report["ratios"][f"{point}_predicted_client"] > 0
         assert report["figures"][f"{point}_server_s"] > 0
     written = json.loads((tmp_path / "scale.json").read_text())
-    assert set(written["points"]["secagg_n5_d10"]["phases"]) == {"advertise", "share", "upload", "consent", "reveal"}
+    assert set(written["points"]["secagg_n5_d10"]["phases"]) == {
+        "advertise",
+        "share",
+        "complain",
+        "upload",
+        "consent",
+        "reveal",
+    }
     tables = (tmp_path / "scale.md").read_text()
     assert "predicted over measured" in tables
     assert "Flat rounds, d = 10^4" in tables

@@ -280,7 +280,7 @@ def test_header_of_a_model(kind: str, data: st.DataObject, folder: Path) -> None
     accepted(lambda: load(folder / "model.npz"), StorageError)
 
 
-CHECKPOINT = State(np.zeros(5, np.float32), {"momentum": np.zeros(5)}, (runs._round(0, None),)).encode()
+CHECKPOINT = State(np.zeros(5, np.float32), {"momentum": np.zeros(5)}, (runs._round(0, None, ""),)).encode()
 ANSWERS = _encoded_answers([_Known("a", 3, "", Answer(np.zeros(3), 2, ("ann", "bob"), {}, 9, 9, {}))])
 
 

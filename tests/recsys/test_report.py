@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache, reduce
@@ -470,9 +471,10 @@ def believed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[tuple[Any, ..
     for at, records in lies(folder).items():
         for fields in records:
             (folder / FILE).write_text(json.dumps(fields))
-            account = Account.load(folder)
-            if not account.differences and told(account) != said:
-                found.add(at)
+            with suppress(DecodeError):  # no record at all: nothing is said
+                account = Account.load(folder)
+                if not account.differences and told(account) != said:
+                    found.add(at)
     return found
 
 

@@ -999,7 +999,8 @@ KEY, ROSTER = "identity = '{site}.key'\n", "roster = 'roster.toml'\n"
         (f"{KEY}{ROSTER}[policy]\nmin_contributors = 1", "at least 2"),
         (f"{KEY}rooster = 'roster.toml'", "says rooster"),
         ("identity =", "not a TOML file"),
-        (f"identity = {'[' * 100_000}", "not a TOML file"),
+        (f"identity = {'[' * 10_000}", "not a TOML file"),
+        (f"identity = {'[' * 100_000}", "longer than"),
     ],
 )
 def test_a_folder_with_mistakes_is_refused(federation: Federation, text: str, reason: str) -> None:
