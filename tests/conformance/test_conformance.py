@@ -569,12 +569,16 @@ def check_nothing_comes_twice(bodies: Iterable[bytes]) -> None:
 
 
 @every_protocol
-def test_a_session_of_rounds_in_which_clients_come_and_go(name: str) -> None:
-    """The same clients with the same updates: every sum is exact, and no key, mask or share comes twice."""
+@pytest.mark.parametrize("rounds", [3, pytest.param(5, marks=pytest.mark.long)])
+def test_a_session_of_rounds_in_which_clients_come_and_go(name: str, rounds: int) -> None:
+    """The same clients with the same updates: every sum is exact, and no key, mask or share comes twice.
+
+    Three rounds by default, five in the long version.
+    """
     deployment = deploy(name, 9, Encoding.integers(12, bits=16), setting=dict(STURDY, dropout="0.3"))
     updates = integers(deployment.names, deployment.plan.encoding, 11)
     plan, said = deployment.plan, list[dict[tuple[str, str], bytes]]()
-    present = [range(9), range(9), range(1, 8), range(2, 9), range(9)]
+    present = [range(9), range(9), range(1, 8), range(2, 9), range(9)][:rounds]
     for number, who in enumerate(present):
         recorder = Recorder()
         here = {deployment.names[i]: updates[deployment.names[i]] for i in who}
