@@ -398,10 +398,27 @@ LIES: dict[str, Lie] = {
 }
 
 
-@BOTH
-@pytest.mark.parametrize("what", LIES)
+def in_turn(first: int, lies: list[str]) -> pytest.MarkDecorator:
+    """By default every other lie under one protocol and the rest under the other, beginning with the protocol of this
+    number; in the long version all of them under both."""
+    return pytest.mark.parametrize(
+        ("protocol", "what"),
+        [
+            (protocol, what)
+            if (lie + number + first) % 2 == 0
+            else pytest.param(protocol, what, marks=pytest.mark.long)
+            for lie, what in enumerate(lies)
+            for number, protocol in enumerate(("secagg", "secagg+"))
+        ],
+    )
+
+
+@in_turn(0, list(LIES))
 def test_a_lie_is_refused_and_changes_nothing(protocol: str, what: str) -> None:
-    """The culprit is named; it may still say the right thing; the sum is exact."""
+    """The culprit is named; it may still say the right thing; the sum is exact.
+
+    Here and in the next test a lie is told under different protocols by default, and refused under both.
+    """
     lie, round_ = LIES[what], Round(protocol)
     honest = round_.until(lie.phase)
     with pytest.raises((PeerError, DecodeError), match=lie.reason) as refused:
@@ -413,8 +430,7 @@ def test_a_lie_is_refused_and_changes_nothing(protocol: str, what: str) -> None:
     assert round_.finish() == round_.evil.plain(round_.evil.members)
 
 
-@BOTH
-@pytest.mark.parametrize("what", LIES)
+@in_turn(1, list(LIES))
 def test_the_others_round_goes_on(protocol: str, what: str) -> None:
     """Without the liar's vector, if it never uploaded a good one."""
     lie, round_ = LIES[what], Round(protocol)
@@ -426,8 +442,7 @@ def test_the_others_round_goes_on(protocol: str, what: str) -> None:
     assert total == round_.evil.plain([u for u in round_.evil.members if u != LIAR or uploaded])
 
 
-@BOTH
-@pytest.mark.parametrize("what", [what for what in LIES if what != "no message"])
+@in_turn(0, [what for what in LIES if what != "no message"])
 def test_control_a_lie_is_believed(protocol: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With that one check away the lie is taken, and the round ends with a wrong sum, without one, or with an error
     that nobody declared; at best with a right one."""

@@ -5,6 +5,7 @@ Nothing here knows a protocol by name. Phases are those of ``server.steps``, mes
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -37,6 +38,9 @@ NAMES = registry.names()
 PHASES = [(name, str(phase)) for name in NAMES for phase in registry.find(name).server.steps]
 SESSION = b"conformance test"
 LEAST = 2
+LONG = os.environ.get("SECAGG_HYPOTHESIS") == "long"
+whole_rounds = settings() if LONG else settings(max_examples=20)
+"""Random rounds of each protocol: 20 by default, as many as everywhere in ``make test-long``."""
 
 SETTINGS = [  # all feasible for 3 to 10 clients
     {"corrupt": "0", "dropout": "0", "adversary": "active", "security": 40},
@@ -197,6 +201,7 @@ def situations(draw: st.DrawFn, name: str) -> Situation:
 
 
 @every_protocol
+@whole_rounds
 @given(data=st.data())
 def test_exact_sum_or_threshold_error(name: str, data: st.DataObject) -> None:
     """Random sizes, widths, weights and dropouts, with frames that arrive twice and in any order."""
@@ -353,6 +358,7 @@ def damages(name: str, clients: list[str]) -> st.SearchStrategy[Damage]:
 
 
 @every_protocol
+@whole_rounds
 @given(data=st.data())
 def test_damaged_frames_never_give_a_wrong_sum(name: str, data: st.DataObject) -> None:
     """Bits flipped, frames cut, extended or exchanged, both ways: the sum is still exact, or there is none."""
@@ -383,14 +389,24 @@ def test_damaged_frames_never_give_a_wrong_sum(name: str, data: st.DataObject) -
     check_exact(result, situation.updates, situation.weights)
 
 
+PLACES = (0, 23, 31, 40, 55, 58, 62, 70, 120, -1)
+FEW_PLACES = (31, 62, -1)
+
+
 @every_phase
 @pytest.mark.parametrize("upward", [True, False])
-def test_one_damaged_byte_costs_at_most_one_client(name: str, phase: str, upward: bool) -> None:
-    """The others get their exact sum; only damage that nobody can see before the end may end the round."""
+@pytest.mark.parametrize("places", [FEW_PLACES, pytest.param(PLACES, marks=pytest.mark.long)], ids=["few", "all"])
+def test_one_damaged_byte_costs_at_most_one_client(
+    name: str, phase: str, upward: bool, places: tuple[int, ...]
+) -> None:
+    """The others get their exact sum; only damage that nobody can see before the end may end the round.
+
+    By default three places of each frame are damaged in turn, all ten in the long version.
+    """
     deployment = deploy(name, 5, Encoding.integers(2, bits=8), setting=dict(STURDY, dropout="0.3"))
     updates, victim = integers(deployment.names, deployment.plan.encoding, 6), deployment.names[3]
     plan, good = deployment.plan, 0
-    for where in (0, 23, 31, 40, 55, 58, 62, 70, 120, -1):
+    for where in places:
         damage = Damage(phase, victim, upward, "flip", where, 2)
 
         def corrupted(envelope: Envelope, damage: Damage = damage) -> bytes:
@@ -553,12 +569,16 @@ def check_nothing_comes_twice(bodies: Iterable[bytes]) -> None:
 
 
 @every_protocol
-def test_a_session_of_rounds_in_which_clients_come_and_go(name: str) -> None:
-    """The same clients with the same updates: every sum is exact, and no key, mask or share comes twice."""
+@pytest.mark.parametrize("rounds", [3, pytest.param(5, marks=pytest.mark.long)])
+def test_a_session_of_rounds_in_which_clients_come_and_go(name: str, rounds: int) -> None:
+    """The same clients with the same updates: every sum is exact, and no key, mask or share comes twice.
+
+    Three rounds by default, five in the long version.
+    """
     deployment = deploy(name, 9, Encoding.integers(12, bits=16), setting=dict(STURDY, dropout="0.3"))
     updates = integers(deployment.names, deployment.plan.encoding, 11)
     plan, said = deployment.plan, list[dict[tuple[str, str], bytes]]()
-    present = [range(9), range(9), range(1, 8), range(2, 9), range(9)]
+    present = [range(9), range(9), range(1, 8), range(2, 9), range(9)][:rounds]
     for number, who in enumerate(present):
         recorder = Recorder()
         here = {deployment.names[i]: updates[deployment.names[i]] for i in who}

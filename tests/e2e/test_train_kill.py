@@ -232,8 +232,9 @@ SOME = range(12, 1000, 40)
 """Each process comes a little further than the one before."""
 
 
-@pytest.mark.parametrize("mode", ["local", "distributed"])
+@pytest.mark.parametrize("mode", ["local", pytest.param("distributed", marks=pytest.mark.long)])
 def test_killed_again_and_again(mode: str, zygote: Zygote, tmp_path: Path) -> None:
+    """By default with the mode whose last assertion the other does not allow, in the long version with both."""
     through, killed = prepared(tmp_path, zygote, mode)
     assert zygote.end(killed, mode, SOME) > 2
     check(through, killed)
@@ -255,7 +256,11 @@ LEARNT = {"local": 1, "distributed": 1, "sums": 0}
 """How many checkpoints there are when the first sum is known."""
 
 
-@pytest.mark.parametrize("mode", LEARNT)
+SUMS = pytest.param("sums", marks=pytest.mark.long)
+"""A model of sums: by default the models that are trained are killed, in the long version this one, too."""
+
+
+@pytest.mark.parametrize("mode", ["local", "distributed", SUMS])
 def test_a_sum_that_was_learnt_elsewhere_comes_out_as_it_did_there(mode: str, zygote: Zygote, tmp_path: Path) -> None:
     through, killed = prepared(tmp_path, zygote, mode)
     learnt_elsewhere(zygote, killed, mode)
@@ -265,7 +270,7 @@ def test_a_sum_that_was_learnt_elsewhere_comes_out_as_it_did_there(mode: str, zy
     assert [len(first), *map(len, others)] == [2] + [1] * len(others)
 
 
-@pytest.mark.parametrize("mode", ["local", "sums"])
+@pytest.mark.parametrize("mode", ["local", SUMS])
 def test_control_a_sum_that_is_computed_twice_is_caught(mode: str, zygote: Zygote, tmp_path: Path) -> None:
     through, killed = prepared(tmp_path, zygote, mode)
     learnt_elsewhere(zygote, killed, mode)

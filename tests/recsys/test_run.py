@@ -183,10 +183,18 @@ def trained(prepared: Prepared, ledger: Any = None, **more: Any) -> np.ndarray[A
 POISSON = ("clients.count=20", "training.draw=poisson", "training.size=8", "privacy.share=1.0")
 
 
-@pytest.mark.parametrize("kind", ["local", "distributed", "both"])
+def longer(kind: str) -> Any:
+    """What ``make test-long`` alone looks at: by default "both" stands for "local", whose noise and ledger it has."""
+    return pytest.param(kind, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("kind", [longer("local"), longer("distributed"), "both"])
 def test_the_reference_is_the_runs_own_recipe_without_noise(kind: str) -> None:
     """Cohort, clipping, steps, divisor: with the noise taken out of a run, nearly nothing of it is left in training,
-    and then it is the reference. Another recipe is far away (the control)."""
+    and then it is the reference. Another recipe is far away (the control).
+
+    By default with both kinds of noise at once, in the long version with each of them alone, too.
+    """
     prepared = prepare(of_kind(kind, *POISSON))
     reference = trained(prepared, noiseless=True)
     ledger = None
@@ -407,7 +415,7 @@ def test_a_file_that_is_cut_short_ends_the_run(name: str, tmp_path: Path) -> Non
     assert changed <= {"run.json", "ledger.db"}  # where a sum is set aside before it is begun
 
 
-@pytest.mark.parametrize("kind", ["local", "both"])
+@pytest.mark.parametrize("kind", [longer("local"), "both"])
 def test_what_was_released_is_not_released_again_for_nothing(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,11 +111,11 @@ def check_alone(path: Path, last: bytes | None) -> None:
         assert last is None or last in replay(read(path), KEY.public).links[-2:]
 
 
-def killed_everywhere(zygote: Zygote, folder: Path, base: Path | None, **how: Any) -> int:
-    """One writer for each step, until one comes to its end. Two stops are one step: between a call's return and the
-    next one's beginning the disk stays as it is."""
+def killed_everywhere(zygote: Zygote, folder: Path, base: Path | None, every: int = 1, **how: Any) -> int:
+    """One writer for each step, or for every third of them and so on, until one comes to its end. Two stops are one
+    step: between a call's return and the next one's beginning the disk stays as it is."""
     acknowledged = [] if base is None else zygote_said(base)
-    for stop in range(0, 10_000, 2):
+    for stop in range(0, 10_000, 2 * every):
         path = folder / f"{stop}.db"
         if base is not None:
             shutil.copy(base, path)
@@ -123,7 +123,7 @@ def killed_everywhere(zygote: Zygote, folder: Path, base: Path | None, **how: An
         if answer["ended"]:
             return stop
         check(path, acknowledged + answer["acknowledged"])
-        if stop % 50 == 0:
+        if stop % (50 * every) == 0:
             verify(read(path), KEY.public)
         for left in folder.glob(f"*{stop}.db*"):
             left.unlink()
@@ -143,14 +143,22 @@ def base(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_killed_at_every_step_of_its_life(zygote: Zygote, tmp_path: Path) -> None:
+each_third_or_all = pytest.mark.parametrize(
+    "every", [pytest.param(3, id="third"), pytest.param(1, id="all", marks=pytest.mark.long)]
+)
+"""By default a writer is killed at every third step, in the long version at every one."""
+
+
+@each_third_or_all
+def test_killed_at_every_step_of_its_life(zygote: Zygote, tmp_path: Path, every: int) -> None:
     """From before the file is there, through two rounds, to its being closed."""
-    assert killed_everywhere(zygote, tmp_path, None) > 250
+    assert killed_everywhere(zygote, tmp_path, None, every) > 250
 
 
-def test_killed_at_every_step_of_going_on(zygote: Zygote, tmp_path: Path, base: Path) -> None:
+@each_third_or_all
+def test_killed_at_every_step_of_going_on(zygote: Zygote, tmp_path: Path, base: Path, every: int) -> None:
     """The third round is aborted."""
-    assert killed_everywhere(zygote, tmp_path, base) > 200
+    assert killed_everywhere(zygote, tmp_path, base, every) > 200
 
 
 When = Callable[[], dict[str, Any]]
@@ -182,9 +190,11 @@ def check_heads(path: Path, acknowledged: list[list[str]]) -> None:
         assert (charged or 0) >= (small or 0)
 
 
-def test_killed_at_any_moment(zygote: Zygote, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [50, pytest.param(150, marks=pytest.mark.long)])
+def test_killed_at_any_moment(zygote: Zygote, tmp_path: Path, times: int) -> None:
+    """At 50 random moments by default, at 150 in the long version."""
     rng = random.Random(1)
-    killed_again_and_again(zygote, tmp_path, 150, lambda: {"after": rng.uniform(0, 0.025)})
+    killed_again_and_again(zygote, tmp_path, times, lambda: {"after": rng.uniform(0, 0.025)})
 
 
 @pytest.mark.long

@@ -69,6 +69,11 @@ from tests.reference import ed25519
 STAND_ALONE = Path(verify_ledger.__file__)
 
 
+def longer(*values: Any) -> Any:
+    """What ``make test-long`` alone looks at."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 def problems(rows: list[Row], head: bytes | None = None) -> list[str]:
     return list(verify_ledger.problems(exported(rows), KEY.public, head))
 
@@ -230,9 +235,16 @@ ON_ITS_OWN_WORD_UNTIL_COMMITTED = {
 BY_CHAIN = {"number", "previous"}
 
 
-@pytest.mark.parametrize("number", range(10))
+EACH_KIND = (0, 1, 4, 8, 9)
+
+
+@pytest.mark.parametrize("number", [number if number in EACH_KIND else longer(number) for number in range(10)])
 def test_each_field_of_each_entry(rows: list[Row], number: int) -> None:
-    """The owner changes one and signs again: noticed, unless the field stands on the owner's word."""
+    """The owner changes one and signs again: noticed, unless the field stands on the owner's word.
+
+    By default one entry of each kind: a genesis, a reservation, a commitment with a client missing, an abort, and a
+    reservation that is still open. The long version changes all ten entries.
+    """
     noticed, unnoticed = set(), set()
     for at in leaves(json.loads(rows[number][0])):
         if at[0] not in BY_CHAIN:
@@ -273,10 +285,21 @@ def test_fields_more_or_less(rows: list[Row], number: int) -> None:
 OTHERS = [None, [], {}, "x", -1, 10**30, True, "1e9", [None] * 93, [-5] * 93, ["1"] * 93]
 
 
-@pytest.mark.parametrize("value", OTHERS, ids=range(len(OTHERS)))
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_fields_of_other_types(rows: list[Row], number: int, value: Any) -> None:
-    """Refused in an orderly way, whatever stands there; the script does not judge what it does not compute with."""
+@pytest.mark.parametrize(
+    ("number", "which"),
+    [
+        (number, which) if number in (2, which % 2) else longer(number, which)
+        for number in range(3)
+        for which in range(len(OTHERS))
+    ],
+)
+def test_fields_of_other_types(rows: list[Row], number: int, which: int) -> None:
+    """Refused in an orderly way, whatever stands there; the script does not judge what it does not compute with.
+
+    By default each value stands in the fields of a commitment, and in turn in those of a genesis or a reservation; the
+    long version puts each into all three.
+    """
+    value = OTHERS[which]
     for at in places(rows[number][0]):
         if inside(json.loads(rows[number][0]), at) not in (value, [value]):
             changed = forged(rows[: number + 1], lambda bodies, at=at: set_at(bodies[number], at, lambda _: value))
@@ -569,10 +592,7 @@ USER = scene.USER
 EVENTS = [
     *(Release(Gaussian(Fraction(z)), Everyone(), LOCAL) for z in ("1/2", "7")),
     *(step(z, q) for z, q in (("1", "1/100"), ("1/2", "1/3"), ("40", "1/100000"), ("3", "1"))),
-    *(
-        Release(Gaussian(Fraction(z)), FixedSizeSample(m, n), LOCAL)
-        for z, m, n in ((2, 10, 1000), (6, 1, 50), (3, 5, 5))
-    ),
+    *(Release(Gaussian(Fraction(z)), FixedSizeSample(m, n), LOCAL) for z, m, n in ((2, 10, 1000), (3, 5, 5))),
     Release(DiscreteLaplace(Fraction(31, 3), 2), Everyone(), LOCAL),
     Release(Skellam(Fraction(10**6, 7), 12_000, 3_000), Everyone(), USER),
     Release(Skellam(Fraction(9), 3, 3), Everyone(), replace(USER, relation=Relation.REPLACE_ONE)),
@@ -580,10 +600,12 @@ EVENTS = [
     Release(DiscreteGaussians(50, Fraction(500), 10**6, 12_000, 9_000), Everyone(), USER),
     Selection(step(), 300, Fraction(10)),
 ]
+ANOTHER_SAMPLE = Release(Gaussian(Fraction(6)), FixedSizeSample(1, 50), LOCAL)
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=str)
+@pytest.mark.parametrize("event", [*EVENTS, longer(ANOTHER_SAMPLE)], ids=str)
 def test_two_implementations_agree(event: Any) -> None:
+    """Of samples of a fixed size, which take seconds, two by default and a third in the long version."""
     guarantee = {name: value for name, value in to_record(event.guarantee).items() if name != "kind"}
     theirs = verify_ledger.curve(to_record(event), guarantee)
     assert theirs == pytest.approx(rdp.curve(event), rel=1e-8, abs=1e-12)
@@ -750,9 +772,10 @@ def flips_of_the_file(path: Path, rows: list[Row], bits: list[int]) -> tuple[int
     return said, unused
 
 
-def test_bits_of_the_file(path: Path, rows: list[Row]) -> None:
-    """A bit anywhere: what the file says is unchanged, or it is refused."""
-    bits = random.Random(1).sample(range(8 * path.stat().st_size), 1500)
+@pytest.mark.parametrize("count", [500, longer(1500)])
+def test_bits_of_the_file(path: Path, rows: list[Row], count: int) -> None:
+    """A bit anywhere: what the file says is unchanged, or it is refused. 500 bits by default, else 1500."""
+    bits = random.Random(1).sample(range(8 * path.stat().st_size), count)
     said, unused = flips_of_the_file(path, rows, bits)
     content = sum(len(body) + len(signature) for body, signature in rows)
     assert said / (said + unused) > 0.95 * content / path.stat().st_size
@@ -780,10 +803,11 @@ def flips_of_the_export(rows: list[Row], bits: list[int]) -> None:
         assert list(verify_ledger.problems(flipped(data, bit), KEY.public, head)), bit
 
 
-def test_bits_of_the_export(rows: list[Row]) -> None:
-    """There are no unused bytes in it."""
+@pytest.mark.parametrize("count", [200, longer(500)])
+def test_bits_of_the_export(rows: list[Row], count: int) -> None:
+    """There are no unused bytes in it. 200 bits by default, else 500."""
     few = ended([body for body, _ in rows[:4]])
-    flips_of_the_export(few, random.Random(2).sample(range(8 * len(exported(few))), 500))
+    flips_of_the_export(few, random.Random(2).sample(range(8 * len(exported(few))), count))
 
 
 @pytest.mark.long
@@ -792,9 +816,11 @@ def test_every_byte_of_the_export(rows: list[Row]) -> None:
     flips_of_the_export(few, [8 * byte + rng.randrange(8) for byte in range(len(exported(few)))])
 
 
-def test_a_cut_off_export(rows: list[Row]) -> None:
+@pytest.mark.parametrize("every", [293, longer(97)])
+def test_a_cut_off_export(rows: list[Row], every: int) -> None:
+    """At every 293rd byte by default, at every 97th in the long version."""
     data, head = exported(rows), replay(rows).head
-    for length in range(0, len(data), 97):
+    for length in range(0, len(data), every):
         assert list(verify_ledger.problems(data[:length], KEY.public, head))
 
 

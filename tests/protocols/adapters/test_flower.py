@@ -162,9 +162,20 @@ def test_the_sum_is_the_one_that_simulate_gives(protocol: str, tmp_path: Path) -
     assert dict(metrics) == {}
 
 
-@pytest.mark.parametrize("fate", ["lost", "unheard", "failed", "crashed"])
-@pytest.mark.parametrize("exchange", range(6))
+def longer(*values: Any) -> Any:
+    """What ``make test-long`` alone looks at."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
+FATES = ["lost", "unheard", "failed", "crashed"]
+
+
+@pytest.mark.parametrize(
+    ("exchange", "fate"),
+    [(now, fate) if number == now % 4 else longer(now, fate) for now in range(6) for number, fate in enumerate(FATES)],
+)
 def test_a_dropout_in_every_phase(exchange: int, fate: str, tmp_path: Path) -> None:
+    """By default one of the four fates in each phase, and each of them in some phase; all four in each otherwise."""
     fed = federation(tmp_path, TRAIN)
     fed.grid.fate = lambda now, node: fate if (now, node) == (exchange, 102) else ""
     server = secure(fed)
@@ -353,9 +364,12 @@ def test_nobody_sees_whose_training_failed(
     assert control != shapes
 
 
-@pytest.mark.parametrize("what", WEIGHTS)
+ALIKE = ("-3 times", "1.5 times", "inf times")
+
+
+@pytest.mark.parametrize("what", [longer(what) if what in ALIKE else what for what in WEIGHTS])
 def test_nobody_sees_whose_weight_makes_no_sense(what: str, fine: list[list[Any]], tmp_path: Path) -> None:
-    """And the mean is over those who did report one."""
+    """And the mean is over those who did report one. By default two of five numbers that make no sense: 0 and NaN."""
     server, shapes, _ = seen(tmp_path / "failed", WEIGHTS[what], **WEIGHED)
     assert shapes == fine[1]
     assert server.outcome is not None
@@ -864,12 +878,21 @@ def forgets(fed: Federation, exchange: int) -> None:
     fed.grid.fate = fate
 
 
-@pytest.mark.parametrize("journals", [False, True])
-@pytest.mark.parametrize("exchange", range(1, 6))
+@pytest.mark.parametrize(
+    ("exchange", "journals"),
+    [
+        (now, journals) if journals == (now % 2 == 0) else longer(now, journals)
+        for now in range(1, 6)
+        for journals in (False, True)
+    ],
+)
 def test_a_node_that_lost_its_memory(
     exchange: int, journals: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On a journal file it goes on if its vector is out; else it stays out of the round, and there is no second one."""
+    """On a journal file it goes on if its vector is out; else it stays out of the round, and there is no second one.
+
+    By default each phase is tried once, with and without a journal file in turn; all are tried both ways otherwise.
+    """
     fed = federation(tmp_path, TRAIN, journals=journals)
     forgets(fed, exchange)
     server = secure(fed)
@@ -1416,12 +1439,13 @@ def plain_app(train: Train) -> Callable[[], ClientApp]:
         FedAvg,
         lambda: FedAvgM(server_learning_rate=0.5, server_momentum=0.9),
         FedAdam,
-        FedYogi,
-        FedAdagrad,
+        longer(FedYogi),
+        longer(FedAdagrad),
         lambda: FedProx(proximal_mu=0.1),
     ],
 )
 def test_strategies_do_what_they_do_without_us(make: Callable[[], Strategy], tmp_path: Path) -> None:
+    """Of the three that adapt their rates FedAdam by default."""
     fed = federation(tmp_path, TRAIN)
     plain = Fakegrid({number: Node(node.config, plain_app(TRAIN)) for number, node in fed.grid.nodes.items()})
     expected = make().start(plain, record(PLAIN_MODEL), num_rounds=3)

@@ -37,6 +37,10 @@ ROOT = Path(__file__).resolve().parents[3]
 SKELLAM = NoiseSpec(Family.SKELLAM, Fraction(4_000_000), dropouts=3, colluders=1, components=3)
 MANY = replace(SKELLAM, dropouts=6, colluders=2)
 LOT = {"corrupt": "0.02", "dropout": "0.05"}  # of 129: a small committee
+ten_or_many = pytest.mark.parametrize(
+    ("count", "rates"), [pytest.param(10, {}, id="ten"), pytest.param(129, LOT, id="many", marks=pytest.mark.long)]
+)
+"""By default among ten clients, all of whom are members; in the long version among 129, with a small committee."""
 
 
 def run(here: Scene, faults: Faults | None = None, **options: Any) -> tuple[Simulation, OneshotServer]:
@@ -389,18 +393,28 @@ def test_uploads_that_are_turned_away(what: str) -> None:
     check_sum(here, result.outcome.total, result.outcome.survivors)
 
 
-def test_answers_that_are_turned_away() -> None:
-    """None from a member that has signed; a share from a client without a seat, or of another size."""
-    here = scene(129, **LOT)
-    member, other = members_of(here)[0], others_of(here)[0]
+@ten_or_many
+def test_answers_of_members_that_are_turned_away(count: int, rates: dict[str, str]) -> None:
+    """None from a member that has signed, or a share of another size or not reduced."""
+    here = scene(count, **rates)
+    member = members_of(here)[0]
     share = lie(here)(Answer(b"", b"")).share
-    for name, sent in ((member, b""), (other, share), (member, share[:-4]), (member, b"\xff" * len(share))):
-        forge = changing(here, "reveal", {name}, lambda answer, sent=sent: replace(answer, share=sent))
-        result, server = run(here, Faults(corrupted=forge))
-        (incident,) = result.incidents
-        assert (incident.phase, incident.error.culprits) == ("reveal", (name,))  # type: ignore[attr-defined]
-        check_sum(here, result.outcome.total, set(here.names))
-        assert server.outliers == ()
+    for sent in (b"", share[:-4], b"\xff" * len(share)):
+        check_turned_away(here, member, sent)
+
+
+def test_an_answer_of_a_client_without_a_seat_is_turned_away() -> None:
+    here = scene(129, **LOT)
+    check_turned_away(here, others_of(here)[0], lie(here)(Answer(b"", b"")).share)
+
+
+def check_turned_away(here: Scene, name: str, sent: bytes) -> None:
+    forge = changing(here, "reveal", {name}, lambda answer: replace(answer, share=sent))
+    result, server = run(here, Faults(corrupted=forge))
+    (incident,) = result.incidents
+    assert (incident.phase, incident.error.culprits) == ("reveal", (name,))  # type: ignore[attr-defined]
+    check_sum(here, result.outcome.total, set(here.names))
+    assert server.outliers == ()
 
 
 # What clients turn away. (What a server could gain by it is in tests/adversarial.)
@@ -671,9 +685,10 @@ def test_a_restarted_client_says_the_same(tmp_path: Path) -> None:
     assert {name: len(frames) for name, frames in said.items()} == dict(zip(fragile, (3, 2), strict=True))
 
 
-def test_seeded_rounds_replay_byte_for_byte() -> None:
+@ten_or_many
+def test_seeded_rounds_replay_byte_for_byte(count: int, rates: dict[str, str]) -> None:
     def once(session: bytes) -> list[bytes]:
-        frames, here = list[bytes](), scene(129, session=session, **LOT)
+        frames, here = list[bytes](), scene(count, session=session, **rates)
 
         def keep(envelope: Envelope) -> bytes:
             frames.append(envelope.frame)
