@@ -96,7 +96,7 @@ class Choices:
         """Each choice, and how many there were."""
 
     def pick(self, options: Sequence[str]) -> str:
-        options = options[:3] if self.few else options
+        options = options[:2] if self.few else options
         chosen = self.path[len(self.taken)] if len(self.taken) < len(self.path) else 0
         self.taken.append((chosen, len(options)))
         return options[chosen]
@@ -129,7 +129,7 @@ OPTIONS: dict[type, tuple[str, ...]] = {
     Consent: ("true", "another set", "silent"),
     Reveal: ("true", "other shares", "silent", "another own share", "others' shares"),
 }
-"""The first three are those of the short version. A liar without an answer to a complaint may upload all the same."""
+"""The first two are those of the short version. A liar without an answer to a complaint may upload all the same."""
 
 SPENDS = {"another commitment", "another mask key", "another self-mask"}
 
