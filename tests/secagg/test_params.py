@@ -40,7 +40,7 @@ percents = st.integers(0, 40).map(lambda percent: Fraction(percent, 100))
         (1000, "0.1", A, 40, (96, 67)),
         (100_000, "0.05", C, 40, (36, 21)),
         (1000, "0.1", A, 40 + GRINDING_BITS, (140, 104)),
-        (10_000, "0.1", A, 40 + GRINDING_BITS, (190, 141)),
+        pytest.param(10_000, "0.1", A, 40 + GRINDING_BITS, (190, 141), marks=pytest.mark.long),  # the slowest of them
         (1000, "0.05", A, 40 + GRINDING_BITS, (76, 58)),
     ],
 )
