@@ -281,7 +281,10 @@ def test_infeasible_inputs_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("corrupt", "dropout", "adversary"), [("0.5", "0.4", C), ("0.3", "0.3", A), ("0.3", "0.6", C)])
+@pytest.mark.parametrize(
+    ("corrupt", "dropout", "adversary"),
+    [("0.5", "0.4", C), ("0.3", "0.3", A), pytest.param("0.3", "0.6", C, marks=pytest.mark.long)],
+)
 def test_exactly_nine_tenths_are_not_too_much(corrupt: str, dropout: str, adversary: Adversary) -> None:
     g, d = Fraction(corrupt), Fraction(dropout)
     expected = reference.choose(120, g, d, adversary is A, 1, 1)
