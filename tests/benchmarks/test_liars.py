@@ -44,8 +44,10 @@ def test_another_secret_costs_the_round_and_its_dealer_is_named() -> None:
     assert (found.exact, found.named, found.burnt) == (False, (NAME,), True)
 
 
-def test_random_rounds_are_exact_or_named() -> None:
-    for number in range(4):
+@pytest.mark.parametrize("rounds", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_random_rounds_are_exact_or_named(rounds: int) -> None:
+    """Two by default, four in the long version."""
+    for number in range(rounds):
         found = random_round(1, number, "0.1", "0.1")
         assert found.exact or found.named
         assert found.liars > 0

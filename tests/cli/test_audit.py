@@ -106,11 +106,19 @@ def test_enough_rounds_to_see_one_client(capsys: pytest.CaptureFixture[str]) -> 
     assert answer["noise_coordinates"] == 5 * 1024
 
 
-def test_local_training_is_attacked(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("every", "least"), [(3, 7), pytest.param(1, 20, marks=pytest.mark.long)])
+def test_local_training_is_attacked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, every: int, least: int
+) -> None:
+    """By default with every third of the attacks that there are, in the long version with all."""
     pytest.importorskip("opacus")
+    from dp.audit import examples as attacked
+
+    some = attacked.attacks()[::every]
+    monkeypatch.setattr(attacked, "attacks", lambda: some)
     answer = answered(capsys, *PLAN, *FAST[len(SMALL) :])
     examples = [name for name in verdicts(answer) if name.startswith("example: ")]
-    assert len(examples) > 20
+    assert len(examples) > least
     assert set(verdicts(answer).values()) == {"passed"}
     assert answer["local_training"].startswith(f"{len(examples)} attacks on dp.training.Trainer")
 

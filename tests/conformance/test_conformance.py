@@ -36,6 +36,7 @@ from secagg.prg import Prg
 
 NAMES = registry.names()
 PHASES = [(name, str(phase)) for name in NAMES for phase in registry.find(name).server.steps]
+PHASES_OF = {name: [phase for owner, phase in PHASES if owner == name] for name in NAMES}
 SESSION = b"conformance test"
 LEAST = 2
 LONG = os.environ.get("SECAGG_HYPOTHESIS") == "long"
@@ -228,13 +229,20 @@ def test_exact_sum_or_threshold_error(name: str, data: st.DataObject) -> None:
         assert not result.incidents
 
 
-PHASES_OF = {name: [phase for owner, phase in PHASES if owner == name] for name in NAMES}
-
-
-@every_phase
-@pytest.mark.parametrize("setting", range(len(SETTINGS)))
+@pytest.mark.parametrize(
+    ("name", "phase", "setting"),
+    [
+        pytest.param(name, phase, setting, marks=[] if setting == number % len(SETTINGS) else pytest.mark.long)
+        for name in NAMES
+        for number, phase in enumerate(PHASES_OF[name])
+        for setting in range(len(SETTINGS))
+    ],
+)
 def test_planned_dropouts_are_survived_in_every_phase(name: str, phase: str, setting: int) -> None:
-    """Three of ten are what this plan must survive, from the first phase (before any key is shared) to the last."""
+    """Three of ten are what this plan must survive, from the first phase (before any key is shared) to the last.
+
+    By default each phase has one of the settings, in turn; in the long version all of them.
+    """
     how = dict(SETTINGS[setting], dropout="0.3")
     deployment = deploy(name, 10, Encoding.integers(5, bits=20), setting=how)
     updates, gone = integers(deployment.names, deployment.plan.encoding, 1), deployment.names[2:9:3]
@@ -286,11 +294,26 @@ def test_min_contributors_are_demanded_above_the_threshold(name: str, phase: str
         check_exact(result, updates)
 
 
+CORNERS = [(1, 2, 1), (300, 32, 1), (33, 32, 1 << 26), (7, 2, 2)]
+
+
 @every_protocol
-@pytest.mark.parametrize("n", [2, 3, 13])
-@pytest.mark.parametrize(("length", "bits", "weight_bound"), [(1, 2, 1), (300, 32, 1), (33, 32, 1 << 26), (7, 2, 2)])
+@pytest.mark.parametrize(
+    ("n", "length", "bits", "weight_bound"),
+    [
+        pytest.param(
+            n, *corner, marks=[] if n == 3 or (n, corner) in {(2, CORNERS[0]), (13, CORNERS[2])} else pytest.mark.long
+        )
+        for n in (2, 3, 13)
+        for corner in CORNERS
+    ],
+)
 def test_corners_of_the_encoding(name: str, n: int, length: int, bits: int, weight_bound: int) -> None:
-    """Everybody at the extreme, so that a ring one bit too narrow would wrap; weights are summed under the mask too."""
+    """Everybody at the extreme, so that a ring one bit too narrow would wrap; weights are summed under the mask too.
+
+    By default all corners with three clients, the smallest with two and the largest weights with thirteen; in the long
+    version all corners with two, three and thirteen.
+    """
     encoding = Encoding.integers(length, bits, weight_bound)
     deployment = deploy(name, n, encoding, setting=SETTINGS[0])
     for sign in (1, -1):

@@ -40,7 +40,7 @@ percents = st.integers(0, 40).map(lambda percent: Fraction(percent, 100))
         (1000, "0.1", A, 40, (96, 67)),
         (100_000, "0.05", C, 40, (36, 21)),
         (1000, "0.1", A, 40 + GRINDING_BITS, (140, 104)),
-        (10_000, "0.1", A, 40 + GRINDING_BITS, (190, 141)),
+        pytest.param(10_000, "0.1", A, 40 + GRINDING_BITS, (190, 141), marks=pytest.mark.long),  # the slowest of them
         (1000, "0.05", A, 40 + GRINDING_BITS, (76, 58)),
     ],
 )
@@ -281,7 +281,10 @@ def test_infeasible_inputs_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("corrupt", "dropout", "adversary"), [("0.5", "0.4", C), ("0.3", "0.3", A), ("0.3", "0.6", C)])
+@pytest.mark.parametrize(
+    ("corrupt", "dropout", "adversary"),
+    [("0.5", "0.4", C), ("0.3", "0.3", A), pytest.param("0.3", "0.6", C, marks=pytest.mark.long)],
+)
 def test_exactly_nine_tenths_are_not_too_much(corrupt: str, dropout: str, adversary: Adversary) -> None:
     g, d = Fraction(corrupt), Fraction(dropout)
     expected = reference.choose(120, g, d, adversary is A, 1, 1)

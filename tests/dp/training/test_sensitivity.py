@@ -7,6 +7,7 @@ lies, the noise. The models after the step may be so far apart as the bound allo
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import count
@@ -102,11 +103,14 @@ def looked_up(odd: int, ids: list[int], weights: list[float]) -> tuple[Tensor, T
 
 HUGE = [0.0, 1.0, -1.0, 1e10, -1e10, 1e-30, 1e20, -1e20, 3e38, 1e-45, math.inf, NAN]
 numbers = st.one_of(st.sampled_from(HUGE), st.floats(width=32))
+LONG = os.environ.get("SECAGG_HYPOTHESIS") == "long"
+whole_steps = settings(deadline=None) if LONG else settings(deadline=None, max_examples=20)
+"""Whole steps of training: 20 by default, as many as everywhere in ``make test-long``."""
 LEAST = 1e-3
 """Models are float32, and a step of 1 / 9 of the bound on numbers of about 1 rounds by so much at most."""
 
 
-@settings(deadline=None)
+@whole_steps
 @given(
     make=st.sampled_from([Weighted, Tied]),
     ids=st.lists(st.integers(0, ROWS - 1), min_size=LENGTH, max_size=LENGTH),
@@ -121,7 +125,7 @@ def test_no_look_up_moves_the_sum_further(
     assert moved(make, looked_up(odd, ids, weights), odd, physical=physical, seed=seed) <= 1 + LEAST
 
 
-@settings(deadline=None)
+@whole_steps
 @given(
     inputs=st.lists(numbers, min_size=2 * WIDTH, max_size=2 * WIDTH),
     odd=st.integers(0, COUNT - 1),
