@@ -116,8 +116,9 @@ class Told(Evil):
             reply = self.messages.decode(self.plan, said)
             if isinstance(reply, kind):
                 answer = reply
-            if isinstance(reply, Complaints) and isinstance(message, Delivery):
-                self.got[u] = {box.peer: box for box in message.boxes}
+            if isinstance(reply, Complaints):  # to what it took, which may be a frame that was damaged
+                delivery = self.messages.decode(self.plan, frame)
+                self.got[u] = {box.peer: box for box in delivery.boxes}  # type: ignore[attr-defined]
         return answer
 
     def begin(self) -> None:

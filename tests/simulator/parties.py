@@ -181,11 +181,14 @@ class Party:
         return answer
 
     def _noted(self, frame: bytes, plan: RoundPlan) -> bytes:
-        record, self._last = self.record, frame
+        record = self.record
         if record is None or plan != record.plan:
+            self._last = frame
             return frame
         message = registry.find(plan.protocol).messages.decode(plan, frame)
         kind = type(message).__name__
+        if frame not in record.answers[self.name, kind]:  # an answer that is said again is not the last one
+            self._last = frame
         record.answers[self.name, kind].add(frame)
         record.machines[self.name] = self.current
         if kind == "Upload" and self.name not in record.noised:
