@@ -233,7 +233,7 @@ class Dealing:
 def opened(
     context: Context, holder: int, boxes: Sequence[Delivered], secrets: int, pad_key: Callable[[int], bytes]
 ) -> dict[int, bytes]:
-    """Whose boxes are good, and the points in them."""
+    """By dealer, the points in those boxes that are good: they fit the commitments in the box and the proof."""
     sealed = _matrix([box.points for box in boxes], width(secrets))
     found = unpadded(sealed, [pad_key(box.peer) for box in boxes])
     good = fit(context, holder, boxes, found, secrets)
@@ -390,10 +390,6 @@ def _challenge(context: Context, dealer: int, boxes: Sequence[Box]) -> bytes:
 _COMPLAINTS: Codec[Any] = many(
     struct(Complaint, peer=u32, box=fixed(HASH_BYTES), signature=fixed(SIGNATURE_BYTES)), MAX_CLIENTS
 )
-COMPLAINTS = struct(Complaints, complaints=_COMPLAINTS)
-ACCUSATIONS = struct(Accusations, complaints=_COMPLAINTS)
-
-
 OPENED: Codec[Any] = many(struct(Opened, peer=u32, key=fixed(KEY_BYTES)), MAX_CLIENTS)
 
 
@@ -411,7 +407,7 @@ def dealing_messages(secrets: int) -> Mapping[type, Codec[Any]]:
     return {
         Dealt: struct(Dealt, boxes=many(box, MAX_CLIENTS), proof=blob(RESPONSE_BYTES * MAX_CLIENTS)),
         Delivery: struct(Delivery, boxes=many(delivered, MAX_CLIENTS)),
-        Complaints: COMPLAINTS,
-        Accusations: ACCUSATIONS,
+        Complaints: struct(Complaints, complaints=_COMPLAINTS),
+        Accusations: struct(Accusations, complaints=_COMPLAINTS),
         Defence: struct(Defence, opened=OPENED),
     }

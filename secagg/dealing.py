@@ -2,9 +2,9 @@
 
 Atapoor, Baghery, Cozzo and Pedersen 2023 ("VSS from Distributed ZK Proofs and Applications", ASIACRYPT), with hashes
 for commitments. A secret is nine limbs, each the constant term of a polynomial f_l of degree t - 1 (``shamir``). The
-dealer adds ``BLINDS`` polynomials r_j that hide nothing, gives holder i the values of all of them at its abscissa,
-commits to what it gave, and shows z_j = r_j + sum_l rho_lj f_l, where rho is a hash of the commitments. Holder i checks
-z_j at its own point.
+dealer adds ``BLINDS`` random polynomials r_j that carry no secret, gives holder i the values of all of them at its
+abscissa, commits to what it gave, and shows z_j = r_j + sum_l rho_lj f_l, where rho is a hash of the commitments.
+Holder i checks z_j at its own point.
 
 - If the values given to honest holders are not those of polynomials of degree t - 1, some holder's check fails, except
   with probability (2^31)^-BLINDS = 2^-124 for each set of commitments that the dealer tries.

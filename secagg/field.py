@@ -11,7 +11,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.errors import UsageError
 from secagg.prg import Prg, Rng
 
 Field: TypeAlias = NDArray[np.uint64]
@@ -52,9 +51,9 @@ def dot(weights: Field, y: NDArray[np.uint32]) -> Field:
 
 
 def matmul(a: Field, b: Field) -> Field:
-    """The product of two matrices; up to 2^15 terms of 2^47 stay below 2^63."""
-    if a.shape[-1] > 1 << 15:
-        raise UsageError(f"sums of {a.shape[-1]} products do not fit into a word")
+    """The product of two matrices. Up to 2^15 terms of 2^47 stay below 2^63; of more, the halves are added up."""
+    if (half := a.shape[-1] // 2) >= 1 << 14:
+        return reduce(matmul(a[..., :half], b[:half]) + matmul(a[..., half:], b[half:]))
     low, high = a & np.uint64(0xFFFF), a >> np.uint64(16)
     return reduce((reduce(high @ b) << np.uint64(16)) + reduce(low @ b))
 

@@ -5,6 +5,7 @@ They keep no journal. Each class says what an honest server makes of it.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -93,8 +94,8 @@ class UnsignedComplaint(PairwiseClient):
         return Complaints((Complaint(dealer, bytes(32), bytes(SIGNATURE_BYTES)),))
 
 
-class _Dealer(PairwiseClient):
-    """Deals other boxes than it should, with the best proof that there is for them."""
+class _Deals(PairwiseClient):
+    """Can deal any secrets on any polynomials."""
 
     def _pad_to(self, holder: int) -> bytes:
         return self._pad_key(self._u, holder)
@@ -102,8 +103,13 @@ class _Dealer(PairwiseClient):
     def _dealt_by(self, secrets: list[bytes], seed: bytes) -> Dealing:
         return Dealing(self._cohort, self._u, self._holders, self._t, secrets, Prg(seed), self._pad_to)
 
+
+class _Dealer(_Deals):
+    """Deals other boxes than it should, with the best proof that there is for them."""
+
+    @abstractmethod
     def _boxes(self, secrets: list[bytes], seed: bytes) -> tuple[Box, ...]:
-        raise NotImplementedError
+        """What it deals instead of the boxes of these secrets."""
 
     def _deal(self) -> Dealt:
         secrets = [self._mask_key.secret, self._self_secret]
@@ -149,16 +155,13 @@ class FalseDefence(OneBadBox):
         return Defence(tuple(Opened(one.peer, self._pad_key(one.peer, self._u)) for one in self._opened))
 
 
-class OtherSecret(_Dealer):
+class OtherSecret(_Deals):
     """Deals another self-mask than the one that it committed to, consistently and to all: named when the masks come
     off, and the round has no sum."""
 
     def _dealing(self) -> Dealing:
         seed = self._drawn(b"polynomials", *self._cohort.bound(self._u))
         return self._dealt_by([self._mask_key.secret, self._drawn(b"another self mask")], seed)
-
-    def _deal(self) -> Dealt:
-        return self._dealing().dealt
 
 
 class FewerMasks(PairwiseClient):
