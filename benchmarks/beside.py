@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from secagg.crypto.masking import add_masks
+from secagg.crypto.ring import Ring
 from secagg.errors import UsageError
-from secagg.masking import add_masks
-from secagg.ring import Ring
 
 NEIGHBOURS = 96
 """Of each client, by the formula for 1000 clients, a tenth corrupt and a tenth silent."""

@@ -1,6 +1,6 @@
 """What dealing verifiably costs a client with k neighbours, beside plain dealing of the same two secrets.
 
-Plain dealing is Shamir's shares under authenticated encryption (``secagg.shamir``, ``secagg.seal``): a box of 100 bytes
+Plain dealing is Shamir's shares under authenticated encryption (``secagg.crypto.shamir``, ``secagg.crypto.seal``): a box of 100 bytes
 and its holder's number, no commitments, no proof, no complaints. Keys are agreed on either way, and are so already.
 """
 
@@ -17,13 +17,13 @@ from protocols.dealing import Dealing, opened
 from protocols.pairwise.messages import SECRETS
 from protocols.pairwise.rules import Cohort
 from protocols.plan import RoundPlan
-from secagg import labels
 from secagg.codec import u32
+from secagg.crypto import labels
+from secagg.crypto.keys import KEY_BYTES, derive, transcript
+from secagg.crypto.prg import Prg
+from secagg.crypto.seal import OVERHEAD_BYTES, open_box, seal
+from secagg.crypto.shamir import SHARE_BYTES, pack_shares, split, unpack_shares
 from secagg.encoding import Encoding
-from secagg.keys import KEY_BYTES, derive, transcript
-from secagg.prg import Prg
-from secagg.seal import OVERHEAD_BYTES, open_box, seal
-from secagg.shamir import SHARE_BYTES, pack_shares, split, unpack_shares
 
 PLAIN_BOX_BYTES = SECRETS * SHARE_BYTES + OVERHEAD_BYTES
 PLAIN_BYTES = u32.least + PLAIN_BOX_BYTES

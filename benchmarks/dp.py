@@ -26,9 +26,9 @@ from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
-from secagg import sampling
+from secagg.crypto import sampling
+from secagg.crypto.keys import SigningKey
 from secagg.errors import UsageError
-from secagg.keys import SigningKey
 
 SIGMAS = {"1": 1, "16": 16, "256": 256, "4096": 4096, "2_20": 1 << 20}
 SAMPLES_PER_S, CALIBRATE_S, IDENTICAL_S, VARYING_S, APPEND_S = 5e6, 5.0, 2.0, 3.0, 0.020

@@ -12,9 +12,9 @@ import numpy as np
 
 from dp.noise import LARGEST_VARIANCE
 from recsys.secure import Answer, Question, Update
-from secagg import labels, sampling
-from secagg.keys import derive
-from secagg.prg import Prg
+from secagg.crypto import labels, sampling
+from secagg.crypto.keys import derive
+from secagg.crypto.prg import Prg
 
 
 class IdealAdder:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.case import Measured, Say
+from secagg.crypto.lattice import VARIANCE, Parameters, RunningSum, choose, uniform
+from secagg.crypto.sampling import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.lattice import VARIANCE, Parameters, RunningSum, choose, uniform
-from secagg.sampling import discrete_gaussian
 
 MILLION, DEMANDED_S, DEMANDED_VS_SEAL, SEAL_PRIME_BITS = 1e6, 0.020, 2.0, 60
 

@@ -42,15 +42,15 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
 from protocols.simulate import serve
-from secagg import labels
 from secagg.codec import u32
 from secagg.compiled import require
+from secagg.crypto import labels
+from secagg.crypto.keys import AgreementKey, digest, transcript
+from secagg.crypto.lattice import VARIANCE, RunningSum
+from secagg.crypto.sampling import discrete_gaussian
+from secagg.crypto.seal import OVERHEAD_BYTES, seal
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.keys import AgreementKey, digest, transcript
-from secagg.lattice import VARIANCE, RunningSum
-from secagg.sampling import discrete_gaussian
-from secagg.seal import OVERHEAD_BYTES, seal
 
 SCENES = ("none", "before", "after")
 """When clients fall silent: never, before their upload, after it."""

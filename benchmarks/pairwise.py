@@ -26,12 +26,12 @@ from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from protocols.simulate import local_clients, serve, simulate
+from secagg.crypto.keys import AgreementKey
+from secagg.crypto.masking import BLOCK_BYTES, add_masks
+from secagg.crypto.prg import keystream
+from secagg.crypto.shamir import reconstruct, split
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.keys import AgreementKey
-from secagg.masking import BLOCK_BYTES, add_masks
-from secagg.prg import keystream
-from secagg.shamir import reconstruct, split
 
 
 @dataclass(frozen=True, slots=True)

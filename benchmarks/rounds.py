@@ -22,8 +22,8 @@ from protocols.machine import Client, ServerRound
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from secagg.crypto.prg import Prg
 from secagg.params import GRINDING_BITS, GRINDING_FLOOR, Graph, GraphParameters, choose_witnesses
-from secagg.prg import Prg
 
 LENIENT = Policy(min_contributors=2, corrupt="0.01", dropout="0.01")
 """The benchmark chooses k and t itself; its clients accept."""

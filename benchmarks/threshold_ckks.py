@@ -24,9 +24,9 @@ from protocols.simulate import Faults, local_clients, serve, simulate
 from protocols.threshold_ckks.phases import Phase
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import Sizes, choose_sizes
+from secagg.crypto.lattice import Coefficients
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.lattice import Coefficients
 
 
 @dataclass(frozen=True, slots=True)

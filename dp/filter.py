@@ -38,7 +38,7 @@ SHARE = Fraction(99, 100)
 """Of delta, for the budget's own order."""
 
 SAMPLER = Fraction(1, 1 << 128)
-"""How far one sample of ``secagg.sampling`` is from its ideal, at most (a test compares)."""
+"""How far one sample of ``secagg.crypto.sampling`` is from its ideal, at most (a test compares)."""
 
 _LARGEST_EPSILON = 500
 _DIGITS = 50

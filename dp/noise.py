@@ -11,7 +11,7 @@ so the n - D - C honest survivors hold at least s^2, and exactly s^2 if m = A. C
 Deviations from the paper: seeds are not shared among neighbours; a client that falls silent after its upload leaves
 its surplus in the sum, which costs accuracy, never privacy. One seed is sent instead of m.
 
-Variances are in integer units and exact; what is drawn comes from ``secagg.sampling``. Assumed of clients: that they
+Variances are in integer units and exact; what is drawn comes from ``secagg.crypto.sampling``. Assumed of clients: that they
 add their noise.
 """
 
@@ -24,10 +24,10 @@ from math import ceil, log, sqrt
 from typing import TYPE_CHECKING
 
 from dp.events import DiscreteGaussians, Mechanism, Skellam
-from secagg import labels
 from secagg.codec import Codec, enumeration, rational, struct, u16, u32
+from secagg.crypto import labels
+from secagg.crypto.keys import derive
 from secagg.errors import UsageError
-from secagg.keys import derive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,7 +155,7 @@ class NoiseSpec:
 
 
 def _draw(family: Family, variance: Fraction, count: int, seed: bytes) -> NDArray[np.int64]:
-    from secagg import sampling
+    from secagg.crypto import sampling
 
     return {Family.SKELLAM: sampling.skellam, Family.DISCRETE_GAUSSIAN: sampling.discrete_gaussian}[family](
         variance, count, seed

@@ -15,7 +15,7 @@ from secagg.errors import UsageError
 
 LONGEST_TEXT = 1000
 _LEAST_BITS, _MOST_BITS = 8, 64
-"""Of ``secagg.ring``, which this module does not load: it is light."""
+"""Of ``secagg.crypto.ring``, which this module does not load: it is light."""
 
 
 def check_text(text: str) -> str:

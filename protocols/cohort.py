@@ -18,10 +18,10 @@ from protocols.engines import Engine
 from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import verify
+from secagg.crypto.prg import SEED_BYTES
 from secagg.errors import PeerError
-from secagg.keys import verify
-from secagg.prg import SEED_BYTES
 
 
 def ascending(values: Sequence[int]) -> bool:

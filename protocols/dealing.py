@@ -1,6 +1,6 @@
 """Dealing shares so that who deals badly is left out before anything depends on its secrets.
 
-A dealer u gives each holder v a ``Box``: its points (``secagg.dealing``) under a one-time pad that u and v share, and a
+A dealer u gives each holder v a ``Box``: its points (``secagg.crypto.dealing``) under a one-time pad that u and v share, and a
 commitment to its share of each secret. With the boxes goes a proof that all points are of polynomials of degree t - 1.
 Four messages follow, the same in every protocol that deals:
 
@@ -37,9 +37,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.cohort import ascending
-from secagg import labels
 from secagg.codec import Codec, blob, fixed, many, struct, u32
-from secagg.dealing import (
+from secagg.crypto import labels
+from secagg.crypto.dealing import (
     BLINDS,
     ELEMENT_BYTES,
     RESPONSE_BYTES,
@@ -50,12 +50,12 @@ from secagg.dealing import (
     unpadded,
     width,
 )
+from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES, SigningKey, digest, transcript, verify
+from secagg.crypto.merkle import HASH_BYTES
+from secagg.crypto.prg import Rng
+from secagg.crypto.shamir import SHARE_BYTES, unpack_shares
 from secagg.errors import PeerError
-from secagg.keys import KEY_BYTES, SIGNATURE_BYTES, SigningKey, digest, transcript, verify
-from secagg.merkle import HASH_BYTES
 from secagg.params import MAX_CLIENTS
-from secagg.prg import Rng
-from secagg.shamir import SHARE_BYTES, unpack_shares
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash

@@ -21,10 +21,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import digest
 from secagg.errors import PolicyError, StorageError, UsageError
 from secagg.files import hold_private
-from secagg.keys import digest
 
 EMPTY_HEAD = bytes(32)
 OVER = (1 << 32) - 1

@@ -28,8 +28,12 @@ from protocols.outcome import RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from secagg import labels
 from secagg.codec import blob, struct, u32
+from secagg.crypto import labels
+from secagg.crypto.keys import KEY_BYTES, derive, digest, transcript
+from secagg.crypto.prg import Prg, Rng
+from secagg.crypto.ring import Words
+from secagg.crypto.seal import open_box, seal
 from secagg.errors import (
     DecodeError,
     PeerError,
@@ -39,10 +43,6 @@ from secagg.errors import (
     UnblamedError,
     UsageError,
 )
-from secagg.keys import KEY_BYTES, derive, digest, transcript
-from secagg.prg import Prg, Rng
-from secagg.ring import Words
-from secagg.seal import open_box, seal
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger

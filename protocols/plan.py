@@ -18,14 +18,14 @@ from dp.noise import NOISE, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
 from protocols import registry
 from protocols.roster import Roster
-from secagg import labels
 from secagg.codec import Codec, Reader, blob, fixed, optional, struct, text, u8, u32
+from secagg.crypto import labels
+from secagg.crypto.keys import digest
+from secagg.crypto.prg import Rng
+from secagg.crypto.ring import Ring
 from secagg.encoding import ENCODING, Encoding, Sum
 from secagg.errors import DecodeError, PeerError, UsageError
-from secagg.keys import digest
 from secagg.params import MAX_CLIENTS, Adversary, CostModel, fraction
-from secagg.prg import Rng
-from secagg.ring import Ring
 
 SESSION_BYTES = 16
 HASH_BYTES = 32

@@ -33,9 +33,9 @@ from protocols import registry
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
 from protocols.simulate import Faults, local_clients, serve, simulate
+from secagg.crypto.keys import KEY_BYTES, SigningKey
+from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
-from secagg.keys import KEY_BYTES, SigningKey
-from secagg.prg import Rng
 
 RELATION = Relation.ZERO_OUT
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import KEY_BYTES, SigningKey, check_on_curve, check_signing_key, digest
+from secagg.crypto.prg import Rng
 from secagg.errors import DecodeError, PeerError, StorageError, UsageError
 from secagg.files import create_file, read_private
 from secagg.foreign import named_file, parse_toml
-from secagg.keys import KEY_BYTES, SigningKey, check_on_curve, check_signing_key, digest
-from secagg.prg import Rng
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _ROSTER_BYTES = 1 << 27

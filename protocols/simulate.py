@@ -19,9 +19,9 @@ from protocols.outcome import RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from secagg.crypto.keys import verifying_once
+from secagg.crypto.prg import Prg, Rng, random_words
 from secagg.errors import DecodeError, PeerError, SecAggError, ThresholdError, UsageError
-from secagg.keys import verifying_once
-from secagg.prg import Prg, Rng, random_words
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger

@@ -26,10 +26,10 @@ from recsys.others import Known, Other
 from recsys.prepare import Distributed, Locally, Prepared
 from recsys.record import FILE, LEDGER, LOCAL_LEDGER, Run
 from recsys.sentences import SHARED, SHARING, elsewhere, known_others, promised, refusal
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import KEY_BYTES, SigningKey, derive
 from secagg.errors import BudgetError, StorageError, UsageError
 from secagg.files import DRAFT, create_file, private_folder, read_private, sweep, synced, write_file
-from secagg.keys import KEY_BYTES, SigningKey, derive
 
 PUBLIC_KEY = "ledger.pub"
 PRIVATE = "private"

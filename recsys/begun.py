@@ -13,7 +13,7 @@ room (2,000 clients with 16,384 values of 24 bits: 98 MB instead of 262 MB a sum
 
 The file is a draft until the last client is in it; then it is synced, once, and gets its name. A draft that a killed
 run leaves behind is thrown away: nothing that was computed for it had left the process. A file that has its name holds
-the whole sum, and whatever is wrong with it ends the run. Each part is sealed (``secagg.seal``) under a key derived
+the whole sum, and whatever is wrong with it ends the run. Each part is sealed (``secagg.crypto.seal``) under a key derived
 from the run's secret for this sum, and bound to the plan (hence session, round and model) and to the client's name.
 That is worth as much as the secret, which lies in the same directory: who copies the file alone learns its length.
 """
@@ -29,11 +29,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocols.plan import RoundPlan
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import derive
+from secagg.crypto.seal import open_box, seal
 from secagg.errors import DecodeError, PeerError, StorageError
 from secagg.files import read_private, writing
-from secagg.keys import derive
-from secagg.seal import open_box, seal
 
 SUM = re.compile(r"sum-(\d+)\.sealed")
 """How the file of a sum is called."""

@@ -40,12 +40,12 @@ from recsys.optimisers import Optimiser
 from recsys.participation import Participation, beacon
 from recsys.record import Round
 from recsys.secure import Adder, Answer, Question
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import derive
+from secagg.crypto.prg import Prg, Rng
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, ThresholdError, UsageError
 from secagg.foreign import as_declared, parse_arrays, parse_json
-from secagg.keys import derive
-from secagg.prg import Prg, Rng
 
 METRICS = ("HR@10", "NDCG@10")
 _LOG = logging.getLogger(__name__)

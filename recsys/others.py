@@ -29,10 +29,10 @@ from pathlib import Path
 
 from dp.ledger.book import data_mark
 from recsys.config import Config, Source
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import KEY_BYTES, digest
 from secagg.errors import StorageError
 from secagg.files import hold_private
-from secagg.keys import KEY_BYTES, digest
 
 FILE = "runs.db"
 _SCHEMA = (

@@ -19,10 +19,10 @@ from enum import StrEnum
 
 import numpy as np
 
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import derive, digest
+from secagg.crypto.prg import Prg, random_words
 from secagg.errors import UsageError
-from secagg.keys import derive, digest
-from secagg.prg import Prg, random_words
 
 
 def beacon(seed: int) -> bytes:

@@ -35,12 +35,12 @@ from protocols.roster import Identity, Roster
 from protocols.simulate import Answers, Faults, Frames, answer_or_refusal, drive, first_or_refusal, serve
 from recsys.begun import Begun, Keep, Kept, Terms
 from recsys.network import Network
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import derive, verifying_once
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import SecAggError, StorageError
-from secagg.keys import derive, verifying_once
 from secagg.params import Adversary, CostModel, fraction
-from secagg.prg import Prg
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from secagg.codec import Codec, boolean, positive, rational, struct, u8, u32, u64
+from secagg.crypto.prg import Prg, Rng, random_words
+from secagg.crypto.ring import Ring
 from secagg.errors import UsageError
-from secagg.prg import Prg, Rng, random_words
-from secagg.ring import Ring
 
 MAX_LENGTH = 1 << 34
 _BLOCK = 1 << 14

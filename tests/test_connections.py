@@ -21,10 +21,10 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve, simulate
+from secagg.crypto.keys import SigningKey
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, StorageError, UsageError
-from secagg.keys import SigningKey
-from secagg.prg import Prg
 from tests import connections
 from tests.adversarial.attack import switch_off
 from tests.connections import Watched, closed

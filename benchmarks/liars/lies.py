@@ -16,10 +16,10 @@ from protocols.dealing import Box, Complaint, Complaints, Dealing, Dealt, Defenc
 from protocols.machine import ClientRound
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import SECRETS, Consent, Reveal, Revealed, Upload
-from secagg.dealing import Polynomials
-from secagg.field import PRIME
-from secagg.keys import SIGNATURE_BYTES
-from secagg.prg import Prg
+from secagg.crypto.dealing import Polynomials
+from secagg.crypto.field import PRIME
+from secagg.crypto.keys import SIGNATURE_BYTES
+from secagg.crypto.prg import Prg
 
 
 class Liar:

@@ -27,11 +27,11 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
 from protocols.simulate import Answers, Faults, Frames, Simulation, answer_or_refusal, drive, first_or_refusal, serve
+from secagg.crypto.keys import derive, verifying_once
+from secagg.crypto.prg import Prg
+from secagg.crypto.ring import Words
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, SecAggError
-from secagg.keys import derive, verifying_once
-from secagg.prg import Prg
-from secagg.ring import Words
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from dp.ledger import Budget, Ledger
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
+from secagg.crypto.keys import SigningKey
 from secagg.errors import BudgetError, PeerError, ThresholdError
-from secagg.keys import SigningKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,10 +40,10 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.simulate import local_clients, serve, simulate
 from protocols.threshold_ckks.rules import sizes_of
+from secagg.crypto.lattice.flooding import flooding
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.files import write_file
-from secagg.lattice.flooding import flooding
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,13 +34,13 @@ from protocols.roster import Roster
 from protocols.threshold_ckks import messages as threshold
 from protocols.wire import HEADER_BYTES
 from secagg.codec import u32, u64
-from secagg.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
+from secagg.crypto.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
+from secagg.crypto.keys import SIGNATURE_BYTES
+from secagg.crypto.merkle import HASH_BYTES, NODE
+from secagg.crypto.shamir import LIMBS, SHARE_BYTES
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.keys import SIGNATURE_BYTES
-from secagg.merkle import HASH_BYTES, NODE
 from secagg.params import Adversary, CostModel, Graph, GraphParameters
-from secagg.shamir import LIMBS, SHARE_BYTES
 
 BEACON = b"not secret, used"
 """For lots, where there are any."""
@@ -231,7 +231,7 @@ class Proof:
 
 
 def proof_of(width: int, indices: Iterable[int]) -> Proof:
-    """Of these leaves, as ``secagg.merkle`` makes it.
+    """Of these leaves, as ``secagg.crypto.merkle`` makes it.
 
     >>> proof_of(8, [0, 3])
     Proof(leaves=2, nodes=3, steps=4)

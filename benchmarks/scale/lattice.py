@@ -42,11 +42,11 @@ from protocols.threshold_ckks import messages as threshold
 from protocols.threshold_ckks.rules import least_of, sizes_of
 from protocols.threshold_ckks.rules import parameters_of as threshold_of
 from secagg.codec import u32
-from secagg.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
-from secagg.keys import SIGNATURE_BYTES
-from secagg.lattice.flooding import parts
-from secagg.merkle import HASH_BYTES, NODE
-from secagg.seal import OVERHEAD_BYTES
+from secagg.crypto.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
+from secagg.crypto.keys import SIGNATURE_BYTES
+from secagg.crypto.lattice.flooding import parts
+from secagg.crypto.merkle import HASH_BYTES, NODE
+from secagg.crypto.seal import OVERHEAD_BYTES
 
 # One-shot.
 

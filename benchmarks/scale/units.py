@@ -40,19 +40,19 @@ from protocols.pairwise.messages import (
 from protocols.pairwise.rules import Cohort
 from protocols.plan import RoundPlan
 from protocols.simulate import serve
-from secagg import labels
-from secagg.dealing import Polynomials, width
+from secagg.crypto import labels
+from secagg.crypto.dealing import Polynomials, width
+from secagg.crypto.graph import Neighbourhoods
+from secagg.crypto.keys import AgreementKey, SigningKey, digest, verify
+from secagg.crypto.masking import add_masks
+from secagg.crypto.merkle import MerkleTree, check_inclusion, leaf
+from secagg.crypto.prg import Prg
+from secagg.crypto.ring import Ring
+from secagg.crypto.seal import seal
+from secagg.crypto.shamir import SHARE_BYTES, pack_shares, reconstruct, split
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.graph import Neighbourhoods
-from secagg.keys import AgreementKey, SigningKey, digest, verify
-from secagg.masking import add_masks
-from secagg.merkle import MerkleTree, check_inclusion, leaf
 from secagg.params import Graph, GraphParameters
-from secagg.prg import Prg
-from secagg.ring import Ring
-from secagg.seal import seal
-from secagg.shamir import SHARE_BYTES, pack_shares, reconstruct, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +266,7 @@ def _vectors(repeats: int) -> dict[str, float]:
 
 
 def columns_of(bits: int, d: int) -> int:
-    """How many steps packing takes (``secagg.ring``): none for whole words.
+    """How many steps packing takes (``secagg.crypto.ring``): none for whole words.
 
     >>> columns_of(26, 10_000), columns_of(24, 10_000), columns_of(32, 10_000)
     (32, 8, 0)
@@ -405,10 +405,10 @@ def _steps(chosen: list[int], width: int) -> int:
 
 def _lattice(repeats: int) -> dict[str, float]:
     from protocols.threshold_ckks.sizes import choose_sizes
-    from secagg.lattice import VARIANCE, RunningSum, choose, uniform
-    from secagg.lattice.flooding import flooding
-    from secagg.packed import Sharing
-    from secagg.sampling import discrete_gaussian
+    from secagg.crypto.lattice import VARIANCE, RunningSum, choose, uniform
+    from secagg.crypto.lattice.flooding import flooding
+    from secagg.crypto.packed import Sharing
+    from secagg.crypto.sampling import discrete_gaussian
 
     d = 1 << 18
     layout = choose(Encoding.integers(d, 16), 1000).layout

@@ -25,8 +25,8 @@ from scipy.stats import norm
 
 from dp.audit.bounds import gaussian_epsilon, one_run_epsilon, rates_epsilon, rates_mu
 from dp.audit.claim import FALSE_ALARM, Check, Claim, Pipeline, Verdict, coins, directions, release
+from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
-from secagg.prg import Rng
 
 FEWEST = 1000
 _INTERFERENCE = 1 / 16

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from dp.audit.bounds import gaussian_epsilon
 from dp.events import Relation
+from secagg.crypto.prg import Rng
 from secagg.errors import PolicyError, UsageError
-from secagg.prg import Rng
 
 Vector: TypeAlias = NDArray[np.float64]
 

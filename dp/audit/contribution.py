@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.audit.claim import FALSE_ALARM, Check, Claim, Pipeline, Vector, directions, release
-from secagg.prg import Rng
+from secagg.crypto.prg import Rng
 
 Encode: TypeAlias = Callable[[Vector], NDArray[np.int64]]
 """A client's update in, its integers out, before noise."""

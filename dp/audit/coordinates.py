@@ -31,8 +31,8 @@ from scipy.stats import binom, norm
 
 from dp.audit.claim import FALSE_ALARM, Check, Noise, Pipeline, coins, release
 from dp.audit.margins import comparisons, least_mean_square, mode, twins_by_chance
+from secagg.crypto.prg import Rng, random_words
 from secagg.errors import UsageError
-from secagg.prg import Rng, random_words
 
 _FAR = (2.0, 3.0, 3.5)
 ROUGH = 10
@@ -115,7 +115,7 @@ def whole_number_checks(residuals: NDArray[np.float64], noise: Noise, error: flo
 def landmarks(length: int, rng: Rng, more: int = 4) -> list[int]:
     """The first two places, the last one, both sides of each power of two from 64, where blocks end, and random ones.
 
-    >>> from secagg.prg import Prg
+    >>> from secagg.crypto.prg import Prg
     >>> landmarks(200, Prg(bytes(32)), more=0)
     [0, 1, 63, 64, 127, 128, 199]
     """

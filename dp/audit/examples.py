@@ -34,7 +34,7 @@ from torch.utils.data import TensorDataset
 from dp.audit.bounds import gaussian_epsilon
 from dp.audit.claim import FALSE_ALARM, Check, Claim, Vector
 from dp.events import Relation
-from secagg.prg import Rng
+from secagg.crypto.prg import Rng
 
 Loss: TypeAlias = Callable[..., Tensor]
 Step: TypeAlias = Callable[[nn.Module, Loss, TensorDataset, Sequence[bool]], Vector]

@@ -21,7 +21,7 @@ from dp.audit.claim import FALSE_ALARM, Check, Claim
 from dp.audit.coordinates import patterns_checks, places_check, tails_check
 from dp.audit.noise import peak_check, repeats_check, variance_check
 from dp.audit.streams import LONG
-from secagg.prg import Rng
+from secagg.crypto.prg import Rng
 
 _EXAMPLES = 4
 

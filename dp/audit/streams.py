@@ -25,7 +25,7 @@ from dp.audit.claim import FALSE_ALARM, Check, Noise, Vector
 from dp.audit.coordinates import ROUGH, grid_check, patterns_checks, places_check, tails_check
 from dp.audit.margins import enough_rounds
 from dp.audit.noise import repeats_check
-from secagg.prg import SEED_BYTES, Rng
+from secagg.crypto.prg import SEED_BYTES, Rng
 
 SHORT, LONG = 1 << 13, (1 << 15) + (1 << 12)
 """Numbers in a draw: a tenth of its variance that two have in common is seen in the short ones; the long ones do not

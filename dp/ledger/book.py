@@ -32,9 +32,9 @@ from dp.ledger.entries import (
     worst,
 )
 from dp.secure_sum import SecureSum, check_text
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import SigningKey, derive, verify
 from secagg.errors import BudgetError, PeerError, SecAggError, UsageError
-from secagg.keys import SigningKey, derive, verify
 
 Row: TypeAlias = tuple[bytes, bytes]
 """An entry as it is read: its body and, with the last one, the owner's signature of the head; with others nothing."""

@@ -17,9 +17,9 @@ from typing import Any, TypeAlias, cast, get_args, get_origin, get_type_hints
 from dp.events import Event, Everyone, Guarantee, Release, Selection, Trust, from_record, parse_rational, to_record
 from dp.filter import Charge
 from dp.secure_sum import SecureSum, check_text
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import digest
 from secagg.errors import BudgetError, DecodeError, UsageError
-from secagg.keys import digest
 
 SCHEMA = 4
 _DIGITS = 400

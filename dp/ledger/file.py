@@ -35,9 +35,9 @@ from dp.events import Event, Guarantee
 from dp.filter import UNITS, Budget, Charge
 from dp.ledger.book import Book, Draft, Genesis, Row, replay
 from dp.ledger.entries import Charged, Steps, name_of, parse, unsigned, worst
+from secagg.crypto.keys import SigningKey
 from secagg.errors import BudgetError, PeerError, SecAggError, StorageError, UsageError
 from secagg.files import creating
-from secagg.keys import SigningKey
 
 FILE = "ledger.db"
 """How the ledger of a run is called in its directory."""

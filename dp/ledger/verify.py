@@ -8,9 +8,9 @@ from dp.filter import Charge
 from dp.ledger.book import Book, Row, replay
 from dp.ledger.entries import Steps, charge_of, from_facts, parse, survivors_digest, unsigned
 from dp.secure_sum import SecureSum
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import verify as verify_signature
 from secagg.errors import PeerError, SecAggError
-from secagg.keys import verify as verify_signature
 
 _ROUNDING, _RELATIVE = 3, 10**9
 """Units for each step, and one part in so many, by which a divergence may differ from one machine to another."""

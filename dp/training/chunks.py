@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from dp.training.gradients import Gradients
-from secagg.prg import Rng, random_words
+from secagg.crypto.prg import Rng, random_words
 
 _OVERFLOW_BITS = 40
 """A sample is larger than its places with probability 2^-40 at most."""
@@ -57,7 +57,7 @@ class Chunks:
         A sample that is too large gets more chunks. Who is sampled depends on nobody's data, so neither does that; with
         one example more in it there may be one chunk more, which is as improbable as ``_OVERFLOW_BITS`` says.
 
-        >>> from secagg.prg import Prg
+        >>> from secagg.crypto.prg import Prg
         >>> [chunk.tolist() for chunk in Chunks(count=2, size=3).filled(np.array([10, 20, 30]), Prg(bytes(32)))]
         [[-1, 30, -1], [-1, 20, 10]]
         """

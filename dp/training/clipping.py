@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from dp.training.gradients import Gradients
 from dp.training.noise import Grid, noise
+from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
-from secagg.prg import Rng
 
 _SMALLEST, _LARGEST = 1e-12, 1e12
 """Bounds on bounds, for those that move."""

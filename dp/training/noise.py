@@ -9,7 +9,7 @@ For integer vectors at a distance of at most D, discrete Gaussian noise of devia
 continuous noise of deviation s, order by order, with no error term (Canonne, Kamath and Steinke 2020, Theorem 4); with
 Poisson sampling as well, since for integer orders the moments of the mixture are sums of E exp(k <x, v> / s^2), which a
 shift by the integer vector kv evaluates alike in both cases (Mironov, Talwar and Zhang 2019, section 3.3). So a step is
-charged as ``Gaussian(z)``. A number that is drawn is within 2^-128 of its law (``secagg.sampling``): 10^12 numbers add
+charged as ``Gaussian(z)``. A number that is drawn is within 2^-128 of its law (``secagg.crypto.sampling``): 10^12 numbers add
 less than 10^-26 (1 + e^epsilon) to delta.
 """
 
@@ -22,9 +22,9 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from secagg.crypto.prg import SEED_BYTES, Rng
+from secagg.crypto.sampling import LARGEST_VARIANCE, discrete_gaussian
 from secagg.errors import UsageError
-from secagg.prg import SEED_BYTES, Rng
-from secagg.sampling import LARGEST_VARIANCE, discrete_gaussian
 
 DEVIATION = math.isqrt(int(LARGEST_VARIANCE))
 """Of the noise, in units, 2^22: what is rounded away is small beside it, whatever the clipping bound."""
@@ -41,7 +41,7 @@ def noise(count: int, rng: Rng, variance: Fraction = LARGEST_VARIANCE) -> Tensor
 
     Each call takes a fresh seed from ``rng``: there is no state that a fork or a restored snapshot could repeat.
 
-    >>> from secagg.prg import Prg
+    >>> from secagg.crypto.prg import Prg
     >>> bool(noise(3, Prg(bytes(32))).equal(noise(3, Prg(bytes(32)))))
     True
     >>> round(float(noise(10_000, Prg(bytes(32))).double().std() / DEVIATION), 1)

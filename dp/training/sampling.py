@@ -11,8 +11,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from secagg.crypto.prg import Rng, random_words
 from secagg.errors import UsageError
-from secagg.prg import Rng, random_words
 
 
 def poisson_sample(population: int, rate: Fraction, rng: Rng) -> NDArray[np.int64]:
@@ -20,7 +20,7 @@ def poisson_sample(population: int, rate: Fraction, rng: Rng) -> NDArray[np.int6
 
     The probability is ``rate`` rounded down to a multiple of 2^-64: never above what is charged.
 
-    >>> from secagg.prg import Prg
+    >>> from secagg.crypto.prg import Prg
     >>> poisson_sample(20, Fraction(1, 4), Prg(bytes(32))).tolist()
     [5, 10, 11, 12, 14, 16, 17, 19]
     >>> poisson_sample(3, Fraction(1), Prg(bytes(32))).tolist()

@@ -43,8 +43,8 @@ from dp.training.gradients import Gradients
 from dp.training.isolate import Loss, Objective, per_example_gradients
 from dp.training.noise import Grid, noise
 from dp.training.sampling import poisson_sample
+from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
-from secagg.prg import Rng
 
 EXAMPLE = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
 """What is guaranteed to whom, where nothing else is said."""

@@ -78,6 +78,7 @@ from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve
+from secagg.crypto.prg import Rng
 from secagg.encoding import Encoding
 from secagg.errors import (
     BudgetError,
@@ -92,7 +93,6 @@ from secagg.errors import (
 )
 from secagg.foreign import parse_array
 from secagg.params import Adversary, fraction
-from secagg.prg import Rng
 
 MESSAGE_TYPE = "train.secagg"
 WEIGHTED_BY = "num-examples"

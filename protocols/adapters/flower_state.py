@@ -10,11 +10,11 @@ from flwr.app import ConfigRecord, RecordDict
 from protocols.journal import EMPTY_HEAD, OVER, chained, check_next
 from protocols.plan import RoundPlan
 from protocols.roster import Identity
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import derive
+from secagg.crypto.prg import Rng
+from secagg.crypto.seal import open_box, seal
 from secagg.errors import DecodeError, PolicyError
-from secagg.keys import derive
-from secagg.prg import Rng
-from secagg.seal import open_box, seal
 
 _JOURNAL, _VECTOR = "secagg.journal", "secagg.vector"
 OURS = frozenset({_JOURNAL, _VECTOR})

@@ -27,11 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.plan import RoundPlan
-from secagg import labels
 from secagg.codec import Codec, boolean, many, positive, struct, text, u8, u32, u64
+from secagg.crypto import labels
+from secagg.crypto.keys import digest
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
-from secagg.keys import digest
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Told: TypeAlias = "bool | int | float | str | bytes | Sequence[Told] | Mapping[str, Any] | None"

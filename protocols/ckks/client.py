@@ -42,13 +42,13 @@ from protocols.machine import Charge, ClientRound, Step
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from secagg import labels
 from secagg.codec import u32
+from secagg.crypto import labels
+from secagg.crypto.keys import KEY_BYTES, AgreementKey, check_agreement_key, digest, transcript, verify
+from secagg.crypto.merkle import Node, check_inclusion, leaf
+from secagg.crypto.ring import Words
+from secagg.crypto.seal import open_box, seal
 from secagg.errors import PeerError, ThresholdError, UnblamedError
-from secagg.keys import KEY_BYTES, AgreementKey, check_agreement_key, digest, transcript, verify
-from secagg.merkle import Node, check_inclusion, leaf
-from secagg.ring import Words
-from secagg.seal import open_box, seal
 
 TRIES = 3
 """Keys and sums that a client looks into in one round and refuses."""

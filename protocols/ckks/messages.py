@@ -13,10 +13,10 @@ from typing import Any
 
 from protocols.ckks.layout import MAX_CLIENTS, SLOTS
 from secagg.codec import Codec, blob, fixed, many, struct, u32
+from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
+from secagg.crypto.merkle import HASH_BYTES, NODE, Node
+from secagg.crypto.seal import OVERHEAD_BYTES
 from secagg.encoding import MAX_LENGTH
-from secagg.keys import KEY_BYTES, SIGNATURE_BYTES
-from secagg.merkle import HASH_BYTES, NODE, Node
-from secagg.seal import OVERHEAD_BYTES
 
 BOX_BYTES = KEY_BYTES + OVERHEAD_BYTES
 MAX_KEY = 1 << 18

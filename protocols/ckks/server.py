@@ -39,11 +39,11 @@ from protocols.engines.local import HERE
 from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import KEY_BYTES, AgreementKey, digest, transcript, verify
+from secagg.crypto.merkle import HASH_BYTES, MerkleTree
+from secagg.crypto.seal import open_box
 from secagg.errors import PeerError, UnblamedError
-from secagg.keys import KEY_BYTES, AgreementKey, digest, transcript, verify
-from secagg.merkle import HASH_BYTES, MerkleTree
-from secagg.seal import open_box
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger

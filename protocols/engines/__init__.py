@@ -16,9 +16,9 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from secagg.crypto.masking import add_masks
+from secagg.crypto.ring import Words
 from secagg.errors import UsageError
-from secagg.masking import add_masks
-from secagg.ring import Words
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -71,7 +71,7 @@ def checked_workers(workers: int) -> int:
 
 
 def add_masks_on(engine: Engine, target: Words, plus: list[bytes], minus: list[bytes]) -> None:
-    """``secagg.masking.add_masks``, cut into ranges of coordinates: every worker enters all streams at its own place.
+    """``secagg.crypto.masking.add_masks``, cut into ranges of coordinates: every worker enters all streams at its own place.
 
     >>> from protocols.engines.local import Threads
     >>> ours, theirs = np.zeros(100_000, np.uint32), np.zeros(100_000, np.uint32)

@@ -23,10 +23,10 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Answers, Faults, Frames, Simulation, answer_or_refusal, drive, first_or_refusal
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import KEY_BYTES, Known, SigningKey, derive, verifying_once
+from secagg.crypto.prg import Prg
 from secagg.errors import SecAggError, UsageError
-from secagg.keys import KEY_BYTES, Known, SigningKey, derive, verifying_once
-from secagg.prg import Prg
 
 Update: TypeAlias = Callable[[str], ArrayLike | None]
 """What a client adds, made where it lives; None is nothing, and goes in as zeros."""

@@ -23,11 +23,11 @@ from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.roster import Identity, Roster
 from protocols.simulate import Faults, Simulation, serve, simulate
 from protocols.tree import Terms, Tree, decoded, encoding_above, update_above
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import derive
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding, Sum
 from secagg.errors import BudgetError, PeerError, StorageError, ThresholdError, UsageError
-from secagg.keys import derive
-from secagg.prg import Prg
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger

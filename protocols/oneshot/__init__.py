@@ -36,7 +36,7 @@ Threat model
     are signed, too: of a client that was cloned and made to upload twice, members would add up different shares.) Who
     is in the set has signed its upload, so min_contributors of the roster really are, at every n, and at least f + 2.
     Given the sums of at least two honest clients' secrets and errors (sigma = 6.4) each of them
-    hides as well as RLWE with sigma0 >= 3.2 does (``secagg.lattice``).
+    hides as well as RLWE with sigma0 >= 3.2 does (``secagg.crypto.lattice``).
     Correctness only when clients follow the protocol. One liar can end a round, and clients have reserved budget as
     they uploaded, before anybody has looked at anything:
     - Whose shares do not open costs the round the members concerned, and beyond m - Q of them the round. More than f
@@ -44,7 +44,7 @@ Threat model
       clients, who are not told, keep the worst case that they reserved.
     - Shares that open and are wrong, or do not fit the vector, cannot be told from members' lies. Beyond what can be
       done without they end the round after budgets are committed, and everybody in it is named: the liar can do it
-      again. (A proof of consistency as in ``secagg.dealing`` would find the former, and not the latter.)
+      again. (A proof of consistency as in ``secagg.crypto.dealing`` would find the former, and not the latter.)
     - Members who complain falsely are worth as much as silent ones; they exclude nobody. Their wrong shares are found,
       up to half of those beyond Q. Of very few values a lie can be chosen that decodes.
 

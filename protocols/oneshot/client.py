@@ -30,16 +30,16 @@ from protocols.oneshot.rules import Seats, lattice_of, least_contributors, param
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from secagg import labels
 from secagg.codec import u32
 from secagg.compiled import require
+from secagg.crypto import labels
+from secagg.crypto.keys import AgreementKey, check_agreement_key, digest, transcript, verify
+from secagg.crypto.lattice import VARIANCE
+from secagg.crypto.prg import Prg
+from secagg.crypto.ring import Words
+from secagg.crypto.sampling import discrete_gaussian
+from secagg.crypto.seal import open_box, seal
 from secagg.errors import DecodeError, PeerError, ThresholdError
-from secagg.keys import AgreementKey, check_agreement_key, digest, transcript, verify
-from secagg.lattice import VARIANCE
-from secagg.prg import Prg
-from secagg.ring import Words
-from secagg.sampling import discrete_gaussian
-from secagg.seal import open_box, seal
 
 
 class OneshotClient(ClientRound):

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secagg.codec import Codec, blob, fixed, many, optional, struct, u32
+from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
+from secagg.crypto.merkle import HASH_BYTES
 from secagg.encoding import MAX_LENGTH
-from secagg.keys import KEY_BYTES, SIGNATURE_BYTES
-from secagg.merkle import HASH_BYTES
 from secagg.params import MAX_CLIENTS
 
 MAX_SEATS = 1024

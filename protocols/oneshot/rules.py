@@ -26,15 +26,15 @@ from protocols.oneshot.messages import HEADER, MAX_SEATS, SEAT, Header, Seat
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
-from secagg import labels
 from secagg.codec import Codec, enumeration, struct, u32
+from secagg.crypto import labels
+from secagg.crypto.keys import derive, digest
+from secagg.crypto.lattice import VARIANCE, Evaluations, Parameters, candidates, tail, uniform
+from secagg.crypto.packed import Sharing
+from secagg.crypto.prg import Prg, random_words
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
-from secagg.keys import derive, digest
-from secagg.lattice import VARIANCE, Evaluations, Parameters, candidates, tail, uniform
-from secagg.packed import Sharing
 from secagg.params import Adversary, CostModel, most_marked
-from secagg.prg import Prg, random_words
 
 EVERYBODY = 128
 """Up to so many clients all have a seat."""

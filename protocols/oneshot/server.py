@@ -37,12 +37,12 @@ from protocols.oneshot.phases import Phase
 from protocols.oneshot.rules import Seats, lattice_of, least_contributors, parameters_of, public_of, seated, sharing_of
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
-from secagg import labels
 from secagg.compiled import require
+from secagg.crypto import labels
+from secagg.crypto.keys import check_agreement_key, digest
+from secagg.crypto.lattice import RunningSum
+from secagg.crypto.seal import OVERHEAD_BYTES
 from secagg.errors import PeerError, UnblamedError
-from secagg.keys import check_agreement_key, digest
-from secagg.lattice import RunningSum
-from secagg.seal import OVERHEAD_BYTES
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger

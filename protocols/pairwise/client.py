@@ -48,14 +48,14 @@ from protocols.pairwise.rules import Cohort, check_cohort, most_complaints, para
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
 from protocols.roster import Identity, Roster
-from secagg import labels
 from secagg.codec import u32
+from secagg.crypto import labels
+from secagg.crypto.keys import AgreementKey, check_agreement_key, digest, verify
+from secagg.crypto.masking import add_masks
+from secagg.crypto.merkle import Node, check_inclusion, leaf
+from secagg.crypto.prg import Prg
+from secagg.crypto.ring import Words
 from secagg.errors import PeerError, PolicyError, ThresholdError
-from secagg.keys import AgreementKey, check_agreement_key, digest, verify
-from secagg.masking import add_masks
-from secagg.merkle import Node, check_inclusion, leaf
-from secagg.prg import Prg
-from secagg.ring import Words
 
 
 class PairwiseClient(ClientRound):

@@ -20,11 +20,11 @@ from protocols.dealing import (
     dealing_messages,
 )
 from secagg.codec import Codec, blob, fixed, many, struct, u32
+from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
+from secagg.crypto.merkle import HASH_BYTES, NODE, Node
+from secagg.crypto.shamir import SHARE_BYTES
 from secagg.encoding import MAX_LENGTH
-from secagg.keys import KEY_BYTES, SIGNATURE_BYTES
-from secagg.merkle import HASH_BYTES, NODE, Node
 from secagg.params import MAX_CLIENTS
-from secagg.shamir import SHARE_BYTES
 
 MASK_KEY, SELF_MASK = range(2)
 """The secrets that each client deals, in this order."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
-from secagg import labels
 from secagg.codec import Codec, enumeration, struct, u32
+from secagg.crypto import labels
+from secagg.crypto.graph import Neighbourhoods
+from secagg.crypto.keys import derive, digest
 from secagg.errors import PolicyError, UsageError
-from secagg.graph import Neighbourhoods
-from secagg.keys import derive, digest
 from secagg.params import (
     GRINDING_BITS,
     GRINDING_FLOOR,

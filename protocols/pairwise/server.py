@@ -41,11 +41,11 @@ from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO
 from protocols.roster import Roster
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import AgreementKey, digest
+from secagg.crypto.merkle import MerkleTree
+from secagg.crypto.shamir import reconstruct, unpack_shares
 from secagg.errors import PeerError, UnblamedError
-from secagg.keys import AgreementKey, digest
-from secagg.merkle import MerkleTree
-from secagg.shamir import reconstruct, unpack_shares
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger

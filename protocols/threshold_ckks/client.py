@@ -59,12 +59,12 @@ from protocols.threshold_ckks.rules import (
     parameters_of,
     scheme_of,
 )
-from secagg import labels
 from secagg.codec import u32
+from secagg.crypto import labels
+from secagg.crypto.keys import AgreementKey, digest
+from secagg.crypto.prg import Prg
+from secagg.crypto.ring import Words
 from secagg.errors import PeerError, PolicyError, ThresholdError
-from secagg.keys import AgreementKey, digest
-from secagg.prg import Prg
-from secagg.ring import Words
 
 
 class ThresholdClient(ClientRound):

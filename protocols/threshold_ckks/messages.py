@@ -21,10 +21,10 @@ from protocols.dealing import (
     dealing_messages,
 )
 from secagg.codec import Codec, blob, fixed, many, struct, u32
+from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
+from secagg.crypto.merkle import HASH_BYTES
+from secagg.crypto.shamir import SHARE_BYTES
 from secagg.encoding import MAX_LENGTH
-from secagg.keys import KEY_BYTES, SIGNATURE_BYTES
-from secagg.merkle import HASH_BYTES
-from secagg.shamir import SHARE_BYTES
 
 MAX_CLIENTS = 1024
 """Every client deals a share to every other one, and the server hands all of them on."""

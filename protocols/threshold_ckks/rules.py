@@ -14,11 +14,11 @@ from protocols.roster import Roster
 from protocols.threshold_ckks.messages import ADVERT, MAX_CLIENTS, Advert, Signed
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import Sizes, choose_sizes
-from secagg import labels
 from secagg.codec import Codec, enumeration, struct, u32
+from secagg.crypto import labels
+from secagg.crypto.keys import check_agreement_key, derive, digest, verify
+from secagg.crypto.merkle import MerkleTree, leaf
 from secagg.errors import PeerError, PolicyError, ThresholdError, UsageError
-from secagg.keys import check_agreement_key, derive, digest, verify
-from secagg.merkle import MerkleTree, leaf
 from secagg.params import Adversary, CostModel, complete, complete_threshold
 
 

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from protocols.threshold_ckks.sizes import Sizes
-from secagg import labels
-from secagg.keys import derive
-from secagg.lattice import VARIANCE, Coefficients, Evaluations, QuotientRing, uniform
-from secagg.lattice.flooding import flooding
-from secagg.lattice.ring import Integers
-from secagg.sampling import discrete_gaussian
+from secagg.crypto import labels
+from secagg.crypto.keys import derive
+from secagg.crypto.lattice import VARIANCE, Coefficients, Evaluations, QuotientRing, uniform
+from secagg.crypto.lattice.flooding import flooding
+from secagg.crypto.lattice.ring import Integers
+from secagg.crypto.sampling import discrete_gaussian
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -47,11 +47,11 @@ from protocols.threshold_ckks.rules import (
     parameters_of,
     scheme_of,
 )
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import digest, verify
+from secagg.crypto.lattice import Coefficients, RunningSum
+from secagg.crypto.shamir import reconstruct, unpack_shares
 from secagg.errors import PeerError, UnblamedError
-from secagg.keys import digest, verify
-from secagg.lattice import Coefficients, RunningSum
-from secagg.shamir import reconstruct, unpack_shares
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger

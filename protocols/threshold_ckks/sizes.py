@@ -30,11 +30,11 @@ from fractions import Fraction
 from functools import lru_cache
 from math import ceil, exp2, log, log2, sqrt
 
+from secagg.crypto.lattice import VARIANCE, Layout
+from secagg.crypto.lattice.flooding import parts
+from secagg.crypto.lattice.parameters import narrowest
+from secagg.crypto.lattice.ring import WIDEST
 from secagg.errors import UsageError
-from secagg.lattice import VARIANCE, Layout
-from secagg.lattice.flooding import parts
-from secagg.lattice.parameters import narrowest
-from secagg.lattice.ring import WIDEST
 from secagg.params import CostModel
 
 FLOODING = 40

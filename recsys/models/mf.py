@@ -39,8 +39,8 @@ from recsys.models.batches import batches
 from recsys.models.recommender import Local
 from recsys.models.store import State
 from recsys.optimisers import Optimiser, Rule
+from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
-from secagg.prg import Rng
 
 if TYPE_CHECKING:
     from dp.training import Settings

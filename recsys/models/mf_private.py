@@ -28,8 +28,8 @@ from recsys.data.interactions import History
 from recsys.data.negatives import sample
 from recsys.models.mf import weight_of
 from recsys.models.neural import descend_privately, latest, own
+from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
-from secagg.prg import Rng
 
 if TYPE_CHECKING:
     from recsys.models.mf import MatrixFactorisation

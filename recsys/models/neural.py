@@ -30,8 +30,8 @@ from recsys.data.interactions import History, Interactions
 from recsys.models.batches import batches
 from recsys.models.recommender import Local
 from recsys.models.store import State
+from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
-from secagg.prg import Rng
 
 _SCORED_AT_ONCE = 256
 """Histories for which scores are worked out together."""

@@ -58,9 +58,9 @@ from dp.calibrate import Calibration, calibrate
 from dp.noise import Family
 from protocols.private_sum import PrivateSums, without_rotation
 from secagg.cli.output import Json, emit, facts, row, say
+from secagg.crypto.prg import Rng
 from secagg.errors import PeerError, UsageError
 from secagg.files import write_file
-from secagg.prg import Rng
 
 app = typer.Typer()
 

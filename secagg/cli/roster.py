@@ -12,8 +12,8 @@ from rich.table import Table
 
 from protocols.roster import Identity, Roster
 from secagg.cli.output import Json, emit, facts, row
+from secagg.crypto.keys import check_on_curve
 from secagg.errors import PeerError, UsageError
-from secagg.keys import check_on_curve
 
 app = typer.Typer(name="roster", help="Who takes part: names and public keys, handed out by the deployment.")
 

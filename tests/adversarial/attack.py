@@ -65,16 +65,16 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Envelope
-from secagg import labels, merkle
-from secagg.dealing import unpadded
+from secagg.crypto import labels, merkle
+from secagg.crypto.dealing import unpadded
+from secagg.crypto.keys import AgreementKey
+from secagg.crypto.masking import add_masks
+from secagg.crypto.merkle import NODE, MerkleTree, Node
+from secagg.crypto.prg import Prg
+from secagg.crypto.ring import Words
+from secagg.crypto.shamir import PRIME, pack_shares, reconstruct, unpack_shares
 from secagg.encoding import Encoding
-from secagg.keys import AgreementKey
-from secagg.masking import add_masks
-from secagg.merkle import NODE, MerkleTree, Node
 from secagg.params import Adversary, Graph, GraphParameters
-from secagg.prg import Prg
-from secagg.ring import Words
-from secagg.shamir import PRIME, pack_shares, reconstruct, unpack_shares
 
 LENGTH = 7
 _leaf = cache(advert_leaf)

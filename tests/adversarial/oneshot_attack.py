@@ -39,15 +39,15 @@ from protocols.oneshot.rules import Seats, lattice_of, parameters_of, public_of,
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from secagg import labels
 from secagg.codec import u32
+from secagg.crypto import labels
+from secagg.crypto.field import PRIME, P, multiply, reduce
+from secagg.crypto.keys import AgreementKey, digest, transcript
+from secagg.crypto.packed import Sharing, _evaluate, _lagrange
+from secagg.crypto.prg import Prg
+from secagg.crypto.seal import OVERHEAD_BYTES, open_box, seal
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
-from secagg.field import PRIME, P, multiply, reduce
-from secagg.keys import AgreementKey, digest, transcript
-from secagg.packed import Sharing, _evaluate, _lagrange
-from secagg.prg import Prg
-from secagg.seal import OVERHEAD_BYTES, open_box, seal
 from tests.adversarial.attack import LENGTH, Denied, Puppet
 from tests.journals import KeptJournal
 

@@ -22,10 +22,10 @@ from protocols.policy import Policy
 from protocols.roster import Identity
 from protocols.simulate import local_clients, serve
 from protocols.threshold_ckks import client as threshold_client
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 
 N, VICTIM, SILENT = 6, "client-2", "client-5"

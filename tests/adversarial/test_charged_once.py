@@ -31,10 +31,10 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve
+from secagg.crypto.keys import SigningKey
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, PolicyError, StorageError, UsageError
-from secagg.keys import SigningKey
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 from tests.journals import KeptJournal
 

@@ -28,11 +28,11 @@ from protocols.machine import SERVER, Client, Step
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.simulate import Envelope, Faults, Simulation, local_clients, simulate
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import digest
+from secagg.crypto.merkle import leaf
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, SecAggError, ThresholdError, UsageError
-from secagg.keys import digest
-from secagg.merkle import leaf
 from tests.adversarial.attack import switch_off
 
 ts = pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")

@@ -20,12 +20,12 @@ from protocols.ckks.server import CkksServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.simulate import Envelope, local_clients
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import AgreementKey, digest
+from secagg.crypto.merkle import MerkleTree
+from secagg.crypto.seal import open_box
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, SecAggError, ThresholdError, UsageError
-from secagg.keys import AgreementKey, digest
-from secagg.merkle import MerkleTree
-from secagg.seal import open_box
 from tests.adversarial.attack import switch_off
 from tests.adversarial.test_ckks import Scene
 

@@ -14,10 +14,10 @@ from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import MASK_KEY, Verdict
 from protocols.pairwise.rules import Cohort
-from secagg import labels
 from secagg.codec import u32
+from secagg.crypto import labels
+from secagg.crypto.keys import digest
 from secagg.errors import PeerError, PolicyError
-from secagg.keys import digest
 from tests.adversarial.attack import BOTH, Evil, members_of, small, switch_off, wary
 
 VICTIM = 2

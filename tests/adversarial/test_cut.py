@@ -19,9 +19,9 @@ from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Survivors
 from protocols.policy import Policy
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import verify
 from secagg.errors import PeerError, PolicyError, ThresholdError
-from secagg.keys import verify
 from secagg.params import Graph, GraphParameters
 from tests.adversarial.attack import BOTH, Evil, make, small, switch_off
 from tests.oracle.leak_oracle import Round, Verdict, View, judge, secrets_of

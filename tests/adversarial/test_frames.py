@@ -20,9 +20,9 @@ from protocols.simulate import serve
 from protocols.wire import HEADER_BYTES, Messages
 from secagg import codec
 from secagg.codec import u32
+from secagg.crypto.merkle import Node
+from secagg.crypto.shamir import PRIME
 from secagg.errors import DecodeError, PeerError, SecAggError, StrayError, UsageError
-from secagg.merkle import Node
-from secagg.shamir import PRIME
 from tests.adversarial.attack import BOTH, Evil, small, switch_off, wary
 
 VICTIM = 2

@@ -9,7 +9,7 @@ nothing short, and it opens nothing.
 1. ``ckks``, with its own parameters, and keys, ciphertexts and floats from TenSEAL. One vector of complex numbers is
    enough. TenSEAL shows real parts only, half of the equations: there it takes two vectors of 2048 floats under one
    key. What a round releases is rounded to the integers that went in, which are no equations.
-2. ``secagg.lattice``: errors above the values instead of below them make no difference, decoding drops them.
+2. ``secagg.crypto.lattice``: errors above the values instead of below them make no difference, decoding drops them.
 3. ``threshold_ckks``: the server is told partial decryptions c1 s_i + T F_i. Flooding F_i hides s_i, and E.
 
 ``oneshot`` has nothing to attack in this way: the server is given the sum of one-time secrets as it is.
@@ -45,13 +45,13 @@ from protocols.threshold_ckks.messages import Answer, Upload
 from protocols.threshold_ckks.scheme import Scheme, _gaussian
 from protocols.threshold_ckks.server import ThresholdServer
 from protocols.threshold_ckks.sizes import choose_sizes
-from secagg import lattice
+from secagg.crypto import lattice
+from secagg.crypto.lattice import VARIANCE, Coefficients, Evaluations, QuotientRing, uniform
+from secagg.crypto.prg import Prg
+from secagg.crypto.sampling import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
-from secagg.lattice import VARIANCE, Coefficients, Evaluations, QuotientRing, uniform
 from secagg.params import CostModel
-from secagg.prg import Prg
-from secagg.sampling import discrete_gaussian
 from tests.adversarial.attack import switch_off
 
 ts = pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
@@ -345,7 +345,7 @@ def test_rounding_does_not_stop_a_server_that_alters_the_sum() -> None:
     assert told(64) is None
 
 
-# 2. secagg.lattice
+# 2. secagg.crypto.lattice
 
 
 def gaussian(count: int, *label: object) -> NDArray[np.int64]:

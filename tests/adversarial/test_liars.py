@@ -20,11 +20,11 @@ from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Revealed
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
 from protocols.simulate import Faults, simulate
-from secagg import dealing as secret_sharing
-from secagg.dealing import Polynomials
+from secagg.crypto import dealing as secret_sharing
+from secagg.crypto.dealing import Polynomials
+from secagg.crypto.prg import Prg
+from secagg.crypto.shamir import PRIME
 from secagg.errors import DecodeError, PeerError, SecAggError, ThresholdError
-from secagg.prg import Prg
-from secagg.shamir import PRIME
 from tests.adversarial.attack import BOTH, switch_off
 from tests.adversarial.test_server import LIAR, Round, beyond
 from tests.protocols.test_client_ledgers import NAMES, Deployment

@@ -36,11 +36,11 @@ from protocols.threshold_ckks import client as threshold_client
 from protocols.threshold_ckks import rules as threshold_rules
 from protocols.threshold_ckks import server as threshold_server
 from protocols.threshold_ckks.client import ThresholdClient
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import AgreementKey
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, SecAggError, ThresholdError
-from secagg.keys import AgreementKey
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 
 N, EVIL, LOW_ORDER = 6, "client-1", (1).to_bytes(32, "little")

@@ -20,9 +20,9 @@ from protocols.oneshot.messages import Upload
 from protocols.oneshot.phases import Phase
 from protocols.oneshot.rules import Committee
 from protocols.policy import Policy
+from secagg.crypto.keys import AgreementKey
+from secagg.crypto.prg import Prg
 from secagg.errors import PeerError, PolicyError, SecAggError, ThresholdError
-from secagg.keys import AgreementKey
-from secagg.prg import Prg
 from tests.adversarial.attack import Denied, switch_off
 from tests.adversarial.oneshot_attack import Evil, make
 

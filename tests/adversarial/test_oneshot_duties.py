@@ -14,10 +14,11 @@ from protocols.oneshot.phases import Phase
 from protocols.oneshot.rules import seated, sharing_of
 from protocols.oneshot.server import OneshotServer
 from protocols.simulate import Envelope, Faults, serve, simulate
-from secagg import compiled, labels
+from secagg import compiled
 from secagg.codec import u32
+from secagg.crypto import labels
+from secagg.crypto.keys import AgreementKey
 from secagg.errors import PeerError, ThresholdError, UsageError
-from secagg.keys import AgreementKey
 from tests.adversarial.attack import switch_off
 from tests.adversarial.test_oneshot_noise import new_ledger
 from tests.adversarial.test_oneshot_server import FIRST, TWELVE, run, total_of

@@ -22,11 +22,11 @@ from protocols.oneshot.messages import Consent, Upload
 from protocols.oneshot.rules import Committee
 from protocols.policy import Policy
 from protocols.simulate import Faults
+from secagg.crypto.keys import AgreementKey
+from secagg.crypto.packed import Sharing
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, SecAggError, UsageError
-from secagg.keys import AgreementKey
-from secagg.packed import Sharing
-from secagg.prg import Prg
 from tests.adversarial.attack import Denied, switch_off
 from tests.adversarial.oneshot_attack import Evil, make, short_secret
 from tests.adversarial.test_oneshot import VICTIM, Fixture, attempt, cloned

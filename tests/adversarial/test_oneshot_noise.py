@@ -21,8 +21,8 @@ from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Upload
 from protocols.oneshot.phases import Phase
 from protocols.simulate import serve
+from secagg.crypto.keys import SigningKey
 from secagg.errors import PeerError, PolicyError, ThresholdError, UsageError
-from secagg.keys import SigningKey
 from tests.adversarial.attack import switch_off
 from tests.adversarial.oneshot_attack import Evil, make
 from tests.adversarial.test_oneshot import VICTIM, Fixture, attempt

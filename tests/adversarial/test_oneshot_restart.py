@@ -19,9 +19,9 @@ from protocols.machine import Client
 from protocols.oneshot.client import OneshotClient
 from protocols.plan import RoundPlan
 from protocols.simulate import serve, simulate
+from secagg.crypto.keys import AgreementKey
+from secagg.crypto.prg import Prg
 from secagg.errors import PeerError, PolicyError, SecAggError, UsageError
-from secagg.keys import AgreementKey
-from secagg.prg import Prg
 from tests.adversarial.attack import Denied, switch_off
 from tests.adversarial.oneshot_attack import Evil, make
 from tests.adversarial.test_oneshot import VICTIM, Fixture, attempt

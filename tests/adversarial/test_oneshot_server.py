@@ -16,11 +16,11 @@ from protocols.oneshot.messages import Answer, Consent, Upload
 from protocols.oneshot.rules import lattice_of, parameters_of, public_of, seated, sharing_of
 from protocols.oneshot.server import OneshotServer
 from protocols.simulate import Faults, Simulation, serve, simulate
+from secagg.crypto.field import PRIME
+from secagg.crypto.lattice import Layout
+from secagg.crypto.lattice.ring import QuotientRing
+from secagg.crypto.packed import _evaluate
 from secagg.errors import PeerError, UsageError
-from secagg.field import PRIME
-from secagg.lattice import Layout
-from secagg.lattice.ring import QuotientRing
-from secagg.packed import _evaluate
 from tests.adversarial.attack import switch_off
 from tests.adversarial.test_oneshot import Fixture
 from tests.protocols.oneshot.scene import Scene, changing, complaint, scene, spoiled

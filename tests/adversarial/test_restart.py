@@ -29,9 +29,9 @@ from protocols.machine import Client
 from protocols.pairwise.client import PairwiseClient
 from protocols.plan import RoundPlan
 from protocols.simulate import serve, simulate
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import transcript
 from secagg.errors import PeerError, PolicyError, SecAggError, StorageError, UsageError
-from secagg.keys import transcript
 from tests.adversarial.attack import BOTH, LENGTH, Denied, Evil, small, switch_off, wary
 
 VICTIM = 2

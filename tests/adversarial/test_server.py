@@ -20,12 +20,12 @@ from protocols.pairwise.messages import Revealed, Upload
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
 from protocols.simulate import serve
-from secagg import labels
 from secagg.codec import u32
+from secagg.crypto import labels
+from secagg.crypto.keys import digest
+from secagg.crypto.ring import Ring
+from secagg.crypto.shamir import PRIME, pack_shares, unpack_shares
 from secagg.errors import DecodeError, PeerError, PolicyError, ThresholdError, UsageError
-from secagg.keys import digest
-from secagg.ring import Ring
-from secagg.shamir import PRIME, pack_shares, unpack_shares
 from tests.adversarial.attack import BOTH, LENGTH, members_of, share_of_another, small, switch_off, wary
 
 LIAR = 2

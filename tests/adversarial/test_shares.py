@@ -7,10 +7,10 @@ import os
 import numpy as np
 import pytest
 
-from secagg import shamir
+from secagg.crypto import shamir
+from secagg.crypto.keys import AgreementKey, check_agreement_key
+from secagg.crypto.shamir import PRIME, pack_shares, reconstruct, split, unpack_shares
 from secagg.errors import DecodeError, PeerError, UsageError
-from secagg.keys import AgreementKey, check_agreement_key
-from secagg.shamir import PRIME, pack_shares, reconstruct, split, unpack_shares
 
 SECRET = bytes(range(32))
 
@@ -85,7 +85,7 @@ def test_keys_of_low_order(point: str, bit: int, monkeypatch: pytest.MonkeyPatch
         check_agreement_key(public, culprit="mallory")
     with pytest.raises(PeerError, match=r"unusable X25519 public key \[mallory\]"):
         AgreementKey(SECRET).agree(public, culprit="mallory")
-    from secagg import keys
+    from secagg.crypto import keys
 
     monkeypatch.setattr(keys, "_LOW_ORDER", frozenset[int]())
     check_agreement_key(public)

@@ -14,8 +14,8 @@ from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Consents
 from protocols.pairwise.phases import Phase
 from protocols.policy import Policy
+from secagg.crypto.merkle import Node
 from secagg.errors import PeerError, PolicyError, ThresholdError
-from secagg.merkle import Node
 from tests.adversarial.attack import BOTH, Evil, small, switch_off
 
 VICTIM = 2

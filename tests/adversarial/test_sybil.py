@@ -15,10 +15,10 @@ import pytest
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from secagg import merkle
+from secagg.crypto import merkle
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
-from secagg.prg import Prg
 from tests.adversarial.attack import LENGTH, Evil, switch_off
 
 N, COPIES = 10_000, 7

@@ -16,8 +16,8 @@ import pytest
 from protocols import machine as machine_module
 from protocols.journal import SqliteJournal
 from protocols.pairwise.phases import Phase
+from secagg.crypto.ring import Ring
 from secagg.errors import PeerError, PolicyError, SecAggError
-from secagg.ring import Ring
 from tests.adversarial.attack import BOTH, Evil, journal_by_count, small
 from tests.adversarial.test_server import Round
 

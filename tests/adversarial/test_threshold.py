@@ -44,13 +44,13 @@ from protocols.threshold_ckks.phases import Phase
 from protocols.threshold_ckks.rules import Cohort, scheme_of
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.server import ThresholdServer
-from secagg import labels
-from secagg.dealing import Polynomials
+from secagg.crypto import labels
+from secagg.crypto.dealing import Polynomials
+from secagg.crypto.lattice import Coefficients, QuotientRing, RunningSum
+from secagg.crypto.prg import Prg
+from secagg.crypto.shamir import pack_shares, reconstruct, unpack_shares
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, PeerError, ThresholdError, UsageError
-from secagg.lattice import Coefficients, QuotientRing, RunningSum
-from secagg.prg import Prg
-from secagg.shamir import pack_shares, reconstruct, unpack_shares
 from tests.adversarial.attack import journal_by_count, switch_off
 from tests.reference import lattice as reference
 

@@ -43,11 +43,11 @@ from protocols.threshold_ckks.client import ThresholdClient
 from protocols.threshold_ckks.messages import JointKey, Missing, Part, Recovery, Upload
 from protocols.threshold_ckks.phases import Phase
 from protocols.threshold_ckks.server import ThresholdServer
+from secagg.crypto.keys import SigningKey
+from secagg.crypto.prg import Prg
+from secagg.crypto.shamir import pack_shares, reconstruct, unpack_shares
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, PeerError, PolicyError, ThresholdError
-from secagg.keys import SigningKey
-from secagg.prg import Prg
-from secagg.shamir import pack_shares, reconstruct, unpack_shares
 from tests.adversarial.attack import switch_off
 from tests.adversarial.test_threshold import POLICY, WIRE, Change, Scene, bitmap, telling
 

@@ -37,11 +37,11 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Envelope, Faults, serve, simulate
 from protocols.tree import Terms, Tree, decoded, encoding_above, largest_epsilon
+from secagg.crypto.keys import SigningKey
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, SecAggError, ThresholdError, UsageError
-from secagg.keys import SigningKey
 from secagg.params import most_marked
-from secagg.prg import Prg
 from tests.adversarial.attack import BOTH, LENGTH, Evil, switch_off
 from tests.adversarial.test_restart import STEPS, Life
 

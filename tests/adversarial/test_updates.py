@@ -15,9 +15,9 @@ from protocols.machine import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.simulate import Envelope, Faults, serve, simulate
+from secagg.crypto.ring import Ring
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
-from secagg.ring import Ring
 from tests.adversarial.attack import BOTH, LENGTH, Evil, small, switch_off
 
 VICTIM = 2

@@ -24,10 +24,10 @@ from protocols.pairwise.phases import Phase
 from protocols.pairwise.rules import Cohort
 from protocols.policy import Policy
 from protocols.simulate import Faults
+from secagg.crypto.prg import Prg, keystream, random_words
+from secagg.crypto.ring import Ring
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.prg import Prg, keystream, random_words
-from secagg.ring import Ring
 from tests.adversarial.attack import journal_by_count, switch_off
 
 pytest.importorskip("flwr", reason="NOT TESTED: the peers are compared with the extra peers")

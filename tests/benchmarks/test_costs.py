@@ -22,9 +22,9 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Faults, Simulation, local_clients, serve, simulate
 from protocols.tree import Terms, Tree, encoding_above
+from secagg.crypto.merkle import MerkleTree, leaf
+from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
-from secagg.merkle import MerkleTree, leaf
-from secagg.prg import Prg
 
 NEEDS = {"oneshot": "numba", "threshold_ckks": "numba", "ckks": "tenseal"}
 EACH = Units(**{field.name: 1e-6 for field in fields(Units)})

@@ -12,8 +12,8 @@ from benchmarks import engines
 from benchmarks.engines import DEFAULTS
 from protocols.engines import Engine
 from protocols.engines.local import Threads
+from secagg.crypto.ring import Words
 from secagg.errors import UsageError
-from secagg.ring import Words
 
 SMALL = {
     "d": 70_000,

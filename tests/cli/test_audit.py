@@ -11,7 +11,7 @@ import pytest
 from dp import noise
 from protocols import cohort
 from secagg.cli import audit, main
-from secagg.prg import Prg
+from secagg.crypto.prg import Prg
 
 PLAN = ["--clients", "4", "--dropouts", "1", "--length", "300"]
 SMALL = [*PLAN, "--no-examples"]

@@ -24,10 +24,11 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Faults, serve, simulate
-from secagg import cli, labels
+from secagg import cli
+from secagg.crypto import labels
+from secagg.crypto.keys import SigningKey, digest
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.keys import SigningKey, digest
 from tests.dp.ledger.scene import forged
 from tests.journals import KeptJournal
 

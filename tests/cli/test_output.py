@@ -17,8 +17,8 @@ from recsys.report import Account
 from secagg.cli import main
 from secagg.cli.output import Visible, emit, facts, terminal
 from secagg.cli.progress import outcome
+from secagg.crypto.keys import SigningKey
 from secagg.errors import PeerError, UsageError
-from secagg.keys import SigningKey
 from tests.recsys.runs import make
 
 CLI = Path(__file__).resolve().parents[2] / "secagg" / "cli"

@@ -29,10 +29,10 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.simulate import Envelope, Faults, Simulation, local_clients, serve, simulate
 from protocols.wire import HEADER_BYTES
+from secagg.crypto.keys import SigningKey
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, PeerError, StrayError, ThresholdError, UnblamedError, UsageError
-from secagg.keys import SigningKey
-from secagg.prg import Prg
 
 NAMES = registry.names()
 PHASES = [(name, str(phase)) for name in NAMES for phase in registry.find(name).server.steps]

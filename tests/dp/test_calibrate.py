@@ -14,9 +14,9 @@ from dp.calibrate import Calibration, calibrate, evaluate, sampler_slack, user_l
 from dp.events import Everyone, Relation, Release
 from dp.filter import Budget, Charge, Filter
 from dp.noise import Family, NoiseSpec
+from secagg.crypto.ring import Ring
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, UsageError
-from secagg.ring import Ring
 
 BASE: dict[str, Any] = {
     "epsilon": 3.0, "delta": 1e-6, "rounds": 20, "clients": 100, "length": 5000, "clip_l2": 0.5, "ring_bits": 24,
@@ -137,7 +137,7 @@ def test_the_published_points_come_out() -> None:
 
 def test_noise_is_never_more_than_the_samplers_can_draw() -> None:
     from dp.noise import LARGEST_VARIANCE
-    from secagg import sampling
+    from secagg.crypto import sampling
 
     assert LARGEST_VARIANCE == sampling.LARGEST_VARIANCE
     found = calibrate(epsilon=1, delta=1e-5, rounds=1, clients=3, length=4, clip_l2=1.0, ring_bits=60, rotate=False)

@@ -27,7 +27,7 @@ from dp.events import (
     Unit,
 )
 from dp.filter import SAMPLER, UNITS, Budget, Charge, Filter
-from secagg import sampling
+from secagg.crypto import sampling
 from secagg.errors import BudgetError, UsageError
 from tests.adversarial.attack import switch_off
 

@@ -9,9 +9,9 @@ import pytest
 from dp.noise import LARGEST_VARIANCE, Family, NoiseSpec
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.prg import Prg
 
 NOISE = NoiseSpec(Family.SKELLAM, Fraction(4000), dropouts=2, colluders=1, components=2)
 

@@ -37,7 +37,7 @@ from protocols.roster import Identity, Roster
 from protocols.simulate import Faults, serve
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, StorageError, UsageError
-from secagg.prg import Prg
+from secagg.crypto.prg import Prg
 
 def dies_once(path, value):
     "The first who tries is killed in the middle."

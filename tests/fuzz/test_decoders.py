@@ -20,10 +20,10 @@ from protocols import registry
 from protocols.machine import _RECORD, _Record
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
+from secagg.crypto.prg import Prg
+from secagg.crypto.ring import Ring
+from secagg.crypto.shamir import PRIME, SHARE_BYTES, pack_shares, unpack_shares
 from secagg.errors import DecodeError, SecAggError
-from secagg.prg import Prg
-from secagg.ring import Ring
-from secagg.shamir import PRIME, SHARE_BYTES, pack_shares, unpack_shares
 from tests.vectors import make
 
 LONG = os.environ.get("SECAGG_HYPOTHESIS") == "long"

@@ -44,7 +44,7 @@ def main() -> int:
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(KEPT / "pycache")  # forks compile unmutated files once
     book = Book(KEPT / "results.jsonl")
     warm(late=any(stratum.name in ("recommender", "adapters") for stratum in chosen))
-    paths = sorted({path for stratum in STRATA for path in stratum.source_files()} - {"secagg/labels.py"})
+    paths = sorted({path for stratum in STRATA for path in stratum.source_files()} - {"secagg/crypto/labels.py"})
     results: dict[str, dict[str, Verdict]] = {}
     for stratum in chosen:
         results[stratum.name] = _run(stratum, found[stratum.name], equivalent, book, paths, options)

@@ -25,7 +25,7 @@ PARTS = 8
 WATCHED = 3
 """To be raised when ``instrument`` tells more than before."""
 
-KEYS, LABELS = "secagg/keys.py", "secagg/labels.py"
+KEYS, LABELS = "secagg/crypto/keys.py", "secagg/crypto/labels.py"
 
 Holder: TypeAlias = Callable[[ast.expr], Callable[[], None]]
 """Takes what is to stand in a place and gives the action that puts it there."""

@@ -1,6 +1,6 @@
 """A pytest plugin that mutates one check when the module with it is imported; no file is changed.
 
-    SECAGG_MUTANT='secagg/seal.py::...' python -m pytest -p tests.mutants.plugin tests/...
+    SECAGG_MUTANT='secagg/crypto/seal.py::...' python -m pytest -p tests.mutants.plugin tests/...
 
 Only the process of the tests itself and what it forks are mutated: what it starts anew (``subprocess``) is not. The one
 exception is the child of the CKKS protocol, which is a script: a mutated copy of it is started instead.

@@ -14,8 +14,8 @@ from tests.mutants.operators import ROOT, instrument, mutants, mutated, parse, s
 from tests.mutants.run import stratum_mutants
 from tests.mutants.strata import STRATA
 
-KILLER = "tests/secagg/test_seal.py::test_a_key_of_another_size_is_the_callers_mistake"
-GUARD = "secagg/seal.py::_cipher::never::len(key) != KEY_BYTES"
+KILLER = "tests/secagg/crypto/test_seal.py::test_a_key_of_another_size_is_the_callers_mistake"
+GUARD = "secagg/crypto/seal.py::_cipher::never::len(key) != KEY_BYTES"
 
 
 def run(name: str, test: str) -> subprocess.CompletedProcess[str]:
@@ -26,12 +26,12 @@ def run(name: str, test: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_check_that_is_gone_is_missed_by_its_test() -> None:
-    before = (ROOT / "secagg/seal.py").read_bytes()
+    before = (ROOT / "secagg/crypto/seal.py").read_bytes()
     without = run(GUARD, KILLER)
     assert without.returncode == 1, without.stdout
     assert "1 failed" in without.stdout
     assert run("", KILLER).returncode == 0
-    assert (ROOT / "secagg/seal.py").read_bytes() == before
+    assert (ROOT / "secagg/crypto/seal.py").read_bytes() == before
 
 
 @pytest.mark.parametrize("stratum", STRATA, ids=lambda stratum: stratum.name)

@@ -42,12 +42,12 @@ from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from protocols.simulate import Envelope
-from secagg import labels
-from secagg.dealing import unpadded
-from secagg.keys import AgreementKey, digest
-from secagg.masking import add_masks
-from secagg.merkle import MerkleTree
-from secagg.shamir import reconstruct, unpack_shares
+from secagg.crypto import labels
+from secagg.crypto.dealing import unpadded
+from secagg.crypto.keys import AgreementKey, digest
+from secagg.crypto.masking import add_masks
+from secagg.crypto.merkle import MerkleTree
+from secagg.crypto.shamir import reconstruct, unpack_shares
 
 # A mask matrix of honest clients has entries 0, 1, -1, at most 50 of them in a row for the cohorts tested here. By
 # Hadamard no minor of up to 40 rows reaches 50^20 < 2^113, so this prime divides none: the rank modulo it is the

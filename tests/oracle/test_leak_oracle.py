@@ -25,12 +25,12 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
 from protocols.simulate import Envelope, Faults, local_clients, simulate
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import derive
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import ThresholdError
-from secagg.keys import derive
 from secagg.params import Adversary, Graph, GraphParameters
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 from tests.oracle.leak_oracle import Combination, Round, Verdict, View, _Transcript, judge, secrets_of
 

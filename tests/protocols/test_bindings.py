@@ -25,15 +25,15 @@ from protocols.simulate import local_clients, serve
 from protocols.threshold_ckks import client as threshold_client
 from protocols.threshold_ckks import rules as threshold
 from protocols.threshold_ckks import server as threshold_server
-from secagg import labels
 from secagg.codec import u32
+from secagg.crypto import labels
+from secagg.crypto.graph import Neighbourhoods
+from secagg.crypto.keys import digest
+from secagg.crypto.prg import Prg
+from secagg.crypto.sampling import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
-from secagg.graph import Neighbourhoods
-from secagg.keys import digest
 from secagg.params import Graph, GraphParameters
-from secagg.prg import Prg
-from secagg.sampling import discrete_gaussian
 from tests.adversarial.attack import switch_off
 
 LABELS = [value for name, value in vars(labels).items() if name.isupper() and isinstance(value, bytes)]

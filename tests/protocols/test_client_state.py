@@ -11,9 +11,9 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import serve
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError
-from secagg.prg import Prg
 
 IDENTITIES = [Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(4)]
 ROSTER = Roster.of(IDENTITIES)

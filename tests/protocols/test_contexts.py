@@ -24,11 +24,11 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.threshold_ckks.messages import Advert
 from protocols.threshold_ckks.rules import Cohort as ThresholdCohort
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
 from secagg.params import Graph, GraphParameters
-from secagg.prg import Prg
 from tests.adversarial.attack import small
 
 CLIENTS = 6

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from protocols import dealing as dealing_module
 from protocols.dealing import Complaints, Dealing, Defence, Delivered, Exchange, Opened, complaint, opened
-from secagg import labels
 from secagg.codec import u32
-from secagg.dealing import BLINDS, width
-from secagg.field import uniform
-from secagg.keys import SigningKey, transcript
-from secagg.prg import Prg
-from secagg.shamir import PRIME
+from secagg.crypto import labels
+from secagg.crypto.dealing import BLINDS, width
+from secagg.crypto.field import uniform
+from secagg.crypto.keys import SigningKey, transcript
+from secagg.crypto.prg import Prg
+from secagg.crypto.shamir import PRIME
 
 SECRETS, THRESHOLD, DEALER, HOLDER = 2, 3, 0, 2
 WIDTH = width(SECRETS)

@@ -9,9 +9,9 @@ import pytest
 from protocols import registry
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.prg import Prg
 
 ROSTER = Roster.of([Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(6)])
 

@@ -6,9 +6,9 @@ import pytest
 
 from protocols.cohort import check_consent, known_client
 from protocols.roster import Identity, Roster
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.prg import Prg
 from secagg.errors import PeerError
-from secagg.prg import Prg
 
 IDENTITIES = [Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(3)]
 ROSTER = Roster.of(IDENTITIES)

@@ -20,10 +20,10 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Envelope, Faults, local_clients, serve, simulate
+from secagg.crypto.keys import AgreementKey
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, SecAggError, ThresholdError, UsageError
-from secagg.keys import AgreementKey
-from secagg.prg import Prg
 
 PROTOCOLS = pytest.mark.parametrize("protocol", ["secagg", "secagg+"])
 POLICY = Policy(min_contributors=3, corrupt=0, dropout="0.3")

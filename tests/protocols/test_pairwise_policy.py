@@ -11,10 +11,10 @@ from protocols.pairwise.rules import check_cohort, check_policy
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
 from protocols.roster import Roster
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError
 from secagg.params import Adversary, Graph, GraphParameters
-from secagg.prg import Prg
 
 
 def plan_of(clients: int, degree: int, threshold: int) -> RoundPlan:

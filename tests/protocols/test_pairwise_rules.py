@@ -14,11 +14,11 @@ from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Faults, local_clients, serve, simulate
+from secagg.crypto.graph import Neighbourhoods
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import ThresholdError, UsageError
-from secagg.graph import Neighbourhoods
 from secagg.params import Adversary, Graph, GraphParameters
-from secagg.prg import Prg
 
 ROSTER = Roster.of([Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(9)])
 

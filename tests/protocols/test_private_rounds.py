@@ -25,10 +25,10 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Envelope, Faults, Simulation, serve, simulate
+from secagg.crypto.keys import SigningKey
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, PeerError, PolicyError, StorageError, ThresholdError, UsageError
-from secagg.keys import SigningKey
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 from tests.journals import KeptJournal
 

@@ -12,8 +12,8 @@ from dp.calibrate import Calibration, calibrate
 from dp.noise import Family, NoiseSpec
 from protocols.machine import Client
 from protocols.private_sum import PrivateSums, planned_variance, without_rotation
+from secagg.crypto.prg import Prg
 from secagg.errors import DecodeError, UsageError
-from secagg.prg import Prg
 
 DELTA = 1e-6
 

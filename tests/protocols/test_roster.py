@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from protocols import roster as roster_module
 from protocols.roster import Identity, Roster
-from secagg import keys, labels
+from secagg.crypto import keys, labels
+from secagg.crypto.keys import SigningKey
+from secagg.crypto.prg import Prg
 from secagg.errors import DecodeError, UsageError
-from secagg.keys import SigningKey
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 from tests.reference import ed25519
 

@@ -25,10 +25,10 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Faults, Simulation, local_clients, serve, simulate
 from protocols.tree import Terms, Tree, decoded, encoding_above, largest_epsilon, settled, update_above
+from secagg.crypto.keys import SigningKey
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, ThresholdError, UsageError
-from secagg.keys import SigningKey
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 
 SECRET, BEACON = b"s" * 32, bytes(32)
@@ -187,8 +187,8 @@ def test_a_client_refuses_the_plan_of_another_cohort() -> None:
 
 
 def _secret_of(name: str) -> bytes:
-    from secagg import labels
-    from secagg.keys import derive
+    from secagg.crypto import labels
+    from secagg.crypto.keys import derive
 
     return derive(SECRET, labels.SIMULATED, b"identity", name.encode())
 

@@ -15,9 +15,9 @@ from dp.secure_sum import Signed
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
 from recsys.record import Result, Round, Run, Spending
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import SigningKey, digest
 from secagg.encoding import Encoding
-from secagg.keys import SigningKey, digest
 
 MODES = ("none", "local", "distributed", "both")
 CLIENTS, ROUNDS = 20, 12

@@ -19,8 +19,8 @@ from recsys.data.split import leave_last_out
 from recsys.federated import Federation, Fleet, Terms
 from recsys.models.recommender import Local, SharedModel
 from recsys.secure import Adder
+from secagg.crypto.keys import SigningKey
 from secagg.encoding import Encoding
-from secagg.keys import SigningKey
 from tests.recsys.bias import Bias
 
 KEY = SigningKey(bytes(range(32)))

@@ -36,9 +36,10 @@ from recsys.private import LearnsFromSums
 from recsys.record import Round, Run
 from recsys.run import train
 from recsys.secure import Answer, Question, SecureAdder, Update
-from secagg import cli, labels
+from secagg import cli
+from secagg.crypto import labels
+from secagg.crypto.keys import SigningKey, derive
 from secagg.errors import BudgetError, DecodeError, PeerError, StorageError, ThresholdError, UsageError
-from secagg.keys import SigningKey, derive
 from tests.adversarial.attack import switch_off
 from tests.recsys.scene import config, same_secrets
 

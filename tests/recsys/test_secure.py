@@ -26,9 +26,9 @@ from protocols.simulate import Envelope, Faults
 from recsys.begun import Begun
 from recsys.network import Network
 from recsys.secure import Adder, Deployment, Question, SecureAdder, Update
+from secagg.crypto.keys import SigningKey
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, PolicyError, SecAggError, StorageError, ThresholdError, UsageError
-from secagg.keys import SigningKey
 
 NAMES = tuple(f"client-{i}" for i in range(8))
 SECRET = bytes(range(32))

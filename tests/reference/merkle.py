@@ -6,7 +6,7 @@ A node is its lowest key, its highest key (32 bits each) and its hash; the paren
 from collections.abc import Sequence
 from hashlib import sha256
 
-from secagg import labels
+from secagg.crypto import labels
 
 
 def root(leaves: Sequence[tuple[int, bytes]]) -> bytes:

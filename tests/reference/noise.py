@@ -7,7 +7,7 @@ from math import isqrt
 
 from mpmath import exp, mp, mpf
 
-from secagg.prg import Prg
+from secagg.crypto.prg import Prg
 
 mp.prec = 400
 

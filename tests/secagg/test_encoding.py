@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from secagg.crypto.prg import Prg
+from secagg.crypto.ring import Ring
 from secagg.encoding import ENCODING, MAX_LENGTH, Encoding, _hadamard, _rounded, _signs, norm_squared
 from secagg.errors import DecodeError, UsageError
-from secagg.prg import Prg
-from secagg.ring import Ring
 from tests.adversarial.attack import switch_off
 
 SEED = b"public rotation seed, 32 bytes.."

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from secagg import merkle
 from secagg.codec import fixed, many, struct, u32
+from secagg.crypto import merkle
+from secagg.crypto.keys import hkdf
+from secagg.crypto.merkle import MerkleTree, Node, check_inclusion, leaf
+from secagg.crypto.packed import Sharing
+from secagg.crypto.ring import Ring
 from secagg.encoding import MAX_LENGTH, Encoding
 from secagg.errors import PeerError, UsageError
-from secagg.keys import hkdf
-from secagg.merkle import MerkleTree, Node, check_inclusion, leaf
-from secagg.packed import Sharing
-from secagg.ring import Ring
 from tests.adversarial.attack import _join_anyhow, switch_off
 
 

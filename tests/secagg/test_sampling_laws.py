@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpmath import besseli, cos, exp, mp, mpf, pi, sin, sqrt
 
-from secagg.sampling import LARGEST_VARIANCE, SMALLEST, STATISTICAL_DISTANCE, laws
-from secagg.sampling.fixed import ONE, PI, PRECISION, cos_sin, exp_minus, fixed
+from secagg.crypto.sampling import LARGEST_VARIANCE, SMALLEST, STATISTICAL_DISTANCE, laws
+from secagg.crypto.sampling.fixed import ONE, PI, PRECISION, cos_sin, exp_minus, fixed
 from tests.reference import noise as reference
 
 DIRECT = [

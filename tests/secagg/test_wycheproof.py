@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from secagg.crypto.keys import AgreementKey, check_agreement_key, hkdf, verify_raw
+from secagg.crypto.seal import open_box, seal
 from secagg.errors import PeerError, UsageError
-from secagg.keys import AgreementKey, check_agreement_key, hkdf, verify_raw
-from secagg.seal import open_box, seal
 
 FOLDER = Path(
     os.environ.get("SECAGG_WYCHEPROOF") or Path(__file__).resolve().parents[2].parent / "shared/vectors/wycheproof"

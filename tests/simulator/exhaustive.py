@@ -39,13 +39,13 @@ from protocols.pairwise.messages import (
 )
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from secagg import labels
 from secagg.codec import u32
+from secagg.crypto import labels
+from secagg.crypto.keys import AgreementKey, SigningKey, digest, verifying_once
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import SecAggError
-from secagg.keys import AgreementKey, SigningKey, digest, verifying_once
 from secagg.params import Adversary, Graph, GraphParameters
-from secagg.prg import Prg
 from tests.adversarial.attack import Evil
 from tests.simulator import moves
 from tests.simulator.deployment import NONE, Deployment, people

@@ -31,12 +31,12 @@ from protocols.oneshot.messages import Answer
 from protocols.oneshot.rules import least_contributors
 from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Reveal, Upload
 from protocols.pairwise.rules import parameters_of
-from secagg.dealing import unpadded
-from secagg.field import PRIME
-from secagg.keys import AgreementKey
-from secagg.masking import add_masks
-from secagg.packed import _lagrange
-from secagg.shamir import reconstruct, unpack_shares
+from secagg.crypto.dealing import unpadded
+from secagg.crypto.field import PRIME
+from secagg.crypto.keys import AgreementKey
+from secagg.crypto.masking import add_masks
+from secagg.crypto.packed import _lagrange
+from secagg.crypto.shamir import reconstruct, unpack_shares
 from tests.simulator.parties import Record, insist
 
 Pool = tuple[bytes, int, str]

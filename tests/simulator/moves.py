@@ -34,15 +34,15 @@ from protocols.dealing import (
 from protocols.oneshot import messages as oneshot
 from protocols.pairwise import messages as pairwise
 from protocols.threshold_ckks import messages as threshold
-from secagg import labels
 from secagg.codec import u32
-from secagg.dealing import RESPONSE_BYTES, Polynomials, padded, width
+from secagg.crypto import labels
+from secagg.crypto.dealing import RESPONSE_BYTES, Polynomials, padded, width
+from secagg.crypto.field import PRIME
+from secagg.crypto.keys import AgreementKey, digest
+from secagg.crypto.prg import Prg
+from secagg.crypto.seal import OVERHEAD_BYTES
+from secagg.crypto.shamir import LIMBS
 from secagg.errors import SecAggError
-from secagg.field import PRIME
-from secagg.keys import AgreementKey, digest
-from secagg.prg import Prg
-from secagg.seal import OVERHEAD_BYTES
-from secagg.shamir import LIMBS
 from tests.simulator.parties import Liar
 
 EVERY = ("secagg", "secagg+", "oneshot", "ckks", "threshold_ckks")

@@ -9,8 +9,8 @@ from typing import Any
 from protocols.machine import SERVER
 from protocols.oneshot.messages import Committee, Consents, Delivery, SignedConsent
 from protocols.oneshot.rules import least_contributors
+from secagg.crypto.keys import AgreementKey
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError
-from secagg.keys import AgreementKey
 from tests.adversarial.oneshot_attack import Evil
 from tests.simulator.deployment import Deployment
 from tests.simulator.moves import mutated

@@ -24,10 +24,10 @@ from protocols.cohort import from_bitmap
 from protocols.machine import SERVER
 from protocols.oneshot.rules import least_contributors
 from protocols.pairwise.messages import Reveal
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import digest
+from secagg.crypto.masking import add_masks
 from secagg.errors import BudgetError, DecodeError, PeerError, StrayError, ThresholdError, UnblamedError
-from secagg.keys import digest
-from secagg.masking import add_masks
 from tests.simulator.deployment import PAIRWISE, Deployment, Faults
 from tests.simulator.leaks import Memory, check_oneshot, check_pairwise
 from tests.simulator.moves import CLIENT_MOVES, DEALING

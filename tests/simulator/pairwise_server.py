@@ -41,10 +41,10 @@ from protocols.pairwise.messages import (
     Verdict,
 )
 from protocols.pairwise.rules import parameters_of
-from secagg.dealing import BLINDS
+from secagg.crypto.dealing import BLINDS
+from secagg.crypto.field import PRIME
+from secagg.crypto.keys import SigningKey
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError
-from secagg.field import PRIME
-from secagg.keys import SigningKey
 from secagg.params import Graph
 from tests.adversarial.attack import Evil
 from tests.simulator.deployment import Deployment

@@ -28,9 +28,9 @@ from protocols.pairwise.messages import Advert, Verdict
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from secagg.dealing import unpadded
+from secagg.crypto.dealing import unpadded
+from secagg.crypto.prg import Prg
 from secagg.errors import SecAggError
-from secagg.prg import Prg
 from tests.journals import KeptJournal
 
 UNMASKING = {"Reveal", "Answer"}

@@ -16,7 +16,7 @@ from typing import Any
 from dp.ledger import Budget, Ledger
 from protocols.machine import SERVER
 from protocols.policy import Policy
-from secagg.keys import SigningKey, digest, verifying_once
+from secagg.crypto.keys import SigningKey, digest, verifying_once
 from secagg.params import Adversary
 from tests.simulator import oneshot_server, pairwise_server
 from tests.simulator.deployment import PAIRWISE, Deployment, Faults, Narrowed, deployed

@@ -28,7 +28,7 @@ from protocols.pairwise.messages import MASK_KEY
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
 from protocols.simulate import Envelope
-from secagg import dealing as dealing_module
+from secagg.crypto import dealing as dealing_module
 from tests.adversarial.attack import switch_off
 from tests.adversarial.test_cut import believe_that_masking_is_mutual
 from tests.oracle.leak_oracle import Round, View, judge, secrets_of

@@ -36,12 +36,12 @@ from protocols.roster import Identity, Roster
 from protocols.simulate import serve
 from protocols.wire import HEADER_BYTES
 from secagg.codec import positive, text, u32, u64
-from secagg.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
+from secagg.crypto.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
+from secagg.crypto.keys import SigningKey
+from secagg.crypto.merkle import Node
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
-from secagg.keys import SigningKey
-from secagg.merkle import Node
 from secagg.params import Adversary, Graph, GraphParameters
-from secagg.prg import Prg
 
 FOLDER = Path(__file__).parent
 PROVENANCE = "made by tests/vectors/make.py from fixed seeds, with this library; not from another implementation"

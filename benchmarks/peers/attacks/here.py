@@ -41,18 +41,18 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
 from protocols.simulate import Faults, local_clients, serve, simulate
-from secagg import labels
 from secagg.codec import u32
-from secagg.dealing import unpadded
+from secagg.crypto import labels
+from secagg.crypto.dealing import unpadded
+from secagg.crypto.keys import KEY_BYTES, AgreementKey, SigningKey
+from secagg.crypto.masking import add_masks
+from secagg.crypto.merkle import HASH_BYTES, MerkleTree
+from secagg.crypto.prg import SEED_BYTES
+from secagg.crypto.ring import Words
+from secagg.crypto.shamir import reconstruct, unpack_shares
 from secagg.encoding import Encoding
 from secagg.errors import SecAggError
-from secagg.keys import KEY_BYTES, AgreementKey, SigningKey
-from secagg.masking import add_masks
-from secagg.merkle import HASH_BYTES, MerkleTree
 from secagg.params import Graph, GraphParameters
-from secagg.prg import SEED_BYTES
-from secagg.ring import Words
-from secagg.shamir import reconstruct, unpack_shares
 
 _EVERYBODY = range(CLIENTS)
 _OTHERS = [u for u in _EVERYBODY if u != VICTIM]

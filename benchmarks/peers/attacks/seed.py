@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.compiled import njit
-from secagg.prg import SEED_BYTES, keystream
-from secagg.ring import Ring, Words
+from secagg.crypto.prg import SEED_BYTES, keystream
+from secagg.crypto.ring import Ring, Words
 
 _AT_ONCE = 256
 """Seeds that go through the recurrence side by side: the compiler makes vector instructions of it."""

@@ -27,7 +27,7 @@ from dp.audit import (
 )
 from dp.calibrate import calibrate
 from protocols.private_sum import PrivateSums, without_rotation
-from secagg.prg import Prg
+from secagg.crypto.prg import Prg
 
 DELTA = 1e-6
 Audit = Callable[[], tuple[Check, ...]]

@@ -30,11 +30,11 @@ from protocols.machine import Client, ClientRound
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
 from secagg import encoding as encoding_module
-from secagg import labels, sampling
+from secagg.crypto import labels, sampling
+from secagg.crypto.keys import SigningKey, derive
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding, Sum
 from secagg.errors import BudgetError, PolicyError, SecAggError, UsageError
-from secagg.keys import SigningKey, derive
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 from tests.dp.audit import suite
 

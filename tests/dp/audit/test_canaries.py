@@ -22,8 +22,8 @@ from dp.audit import (
     repeated_runs_bounds,
 )
 from dp.events import Relation
+from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
-from secagg.prg import Prg
 
 DELTA = 1e-5
 

@@ -10,8 +10,8 @@ from scipy.stats import skellam
 from dp.audit import Check, Claim, Verdict, false_alarm
 from dp.audit.claim import coins, directions, release
 from dp.events import Relation
+from secagg.crypto.prg import Prg
 from secagg.errors import PolicyError, UsageError
-from secagg.prg import Prg
 
 CLAIM = Claim(noise_std=2.0, clip_l2=1.0, mu=0.5, epsilon=2.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE)
 

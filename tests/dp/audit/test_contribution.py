@@ -11,7 +11,7 @@ import pytest
 from dp.audit import Claim, Verdict, audit_clip, audit_contribution, gaussian_epsilon
 from dp.audit.contribution import _halfway
 from dp.events import Relation
-from secagg.prg import Prg, random_words
+from secagg.crypto.prg import Prg, random_words
 
 LENGTH, SCALE = 256, 40.0
 LIMIT = int((SCALE + math.sqrt(LENGTH)) ** 2)

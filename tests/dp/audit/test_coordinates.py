@@ -16,8 +16,8 @@ from dp.audit.coordinates import (
     twins_check,
     whole_number_checks,
 )
+from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
-from secagg.prg import Prg
 from tests.dp.audit.test_noise import binomial_limit, discrete_gaussian_law, skellam, skellam_law
 
 LENGTH = 300

@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch")
 
 from dp.audit import Verdict  # noqa: E402
 from dp.audit.examples import attacks, audit_examples, shape_attack, step_claim, trainer_step  # noqa: E402
+from secagg.crypto.prg import Prg  # noqa: E402
 from secagg.errors import UsageError  # noqa: E402
-from secagg.prg import Prg  # noqa: E402
 from tests.dp.audit import wrong_trainer  # noqa: E402
 
 MULTIPLIER = Fraction(1, 64)

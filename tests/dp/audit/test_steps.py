@@ -15,7 +15,7 @@ from dp.audit import Verdict
 from dp.audit.examples import step_claim
 from dp.audit.steps import audit_steps, trainer_noise
 from dp.training import noise, trainer
-from secagg.prg import Prg
+from secagg.crypto.prg import Prg
 from tests.adversarial.attack import switch_off
 
 MULTIPLIER = Fraction(1, 64)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dp.audit import Draw, Noise, Verdict, audit_parts, audit_streams
-from secagg.keys import derive
-from secagg.prg import Prg
-from secagg.sampling import skellam
+from secagg.crypto.keys import derive
+from secagg.crypto.prg import Prg
+from secagg.crypto.sampling import skellam
 
 NOISE = Noise(1000.0, 1e-6, step=1.0)
 Seeds = Callable[[Draw], list[bytes]]

@@ -15,8 +15,8 @@ from dp.ledger.book import START, Row
 from dp.ledger.entries import canonical, link, parse, survivors_digest
 from dp.noise import Family, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
-from secagg import labels
-from secagg.keys import SigningKey, digest
+from secagg.crypto import labels
+from secagg.crypto.keys import SigningKey, digest
 
 KEY = SigningKey(bytes(range(32)))
 CLIENT = SigningKey(bytes(range(1, 33)))

@@ -396,7 +396,7 @@ def test_only_its_owner_goes_on(path: Path) -> None:
 def opened_elsewhere(path: Path) -> str:
     """What another process says that opens it."""
     other = (
-        "import sys; from dp.ledger import Ledger; from secagg.keys import SigningKey\n"
+        "import sys; from dp.ledger import Ledger; from secagg.crypto.keys import SigningKey\n"
         "Ledger.open(sys.argv[1], SigningKey(bytes(range(32))))"
     )
     return subprocess.run(

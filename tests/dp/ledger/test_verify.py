@@ -46,7 +46,7 @@ from dp.ledger import verify as verifying
 from dp.ledger.book import Row, replay
 from dp.ledger.file import read
 from dp.ledger.verify import compare, verify
-from secagg import keys, labels
+from secagg.crypto import keys, labels
 from secagg.errors import PeerError, StorageError, UsageError
 from tests.adversarial.attack import switch_off
 from tests.dp.ledger import scene

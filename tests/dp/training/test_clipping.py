@@ -17,8 +17,8 @@ from dp.training import clipping
 from dp.training.clipping import Adaptive, Flat, Layer, PerLayer, total_bound
 from dp.training.gradients import Dense, Products, Rows, written_out
 from dp.training.isolate import Objective, per_example_gradients
+from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 from tests.dp.training import reference
 

@@ -14,9 +14,9 @@ from dp.accountants.rdp import curve
 from dp.events import Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
 from dp.training import noise as module
 from dp.training.noise import DEVIATION, Grid, noise
+from secagg.crypto.prg import Prg
+from secagg.crypto.sampling import LARGEST_VARIANCE, discrete_gaussian
 from secagg.errors import UsageError
-from secagg.prg import Prg
-from secagg.sampling import LARGEST_VARIANCE, discrete_gaussian
 from tests.adversarial.attack import switch_off
 from tests.reference.noise import gaussian
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from dp.training import sampling
 from dp.training.sampling import poisson_sample
+from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 
 POPULATION, ROUNDS = 200, 5000

@@ -26,7 +26,7 @@ from dp.training import Flat, PerLayer, Settings, Trainer, chunks, clipping, gra
 from dp.training.chunks import Chunks
 from dp.training.gradients import Dense, Gradients, Products, Rows
 from dp.training.noise import DEVIATION, Grid
-from secagg.prg import Prg
+from secagg.crypto.prg import Prg
 from tests.adversarial.attack import switch_off
 
 ROWS, WIDTH, LENGTH = 4, 3, 4

@@ -30,9 +30,9 @@ from dp.training.chunks import Chunks
 from dp.training.gradients import Dense
 from dp.training.noise import DEVIATION, noise
 from dp.training.sampling import poisson_sample
+from secagg.crypto.keys import SigningKey
+from secagg.crypto.prg import Prg
 from secagg.errors import BudgetError, UsageError
-from secagg.keys import SigningKey
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 from tests.dp.training import reference
 

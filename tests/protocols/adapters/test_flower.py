@@ -44,8 +44,8 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import local_clients, serve, simulate
+from secagg.crypto.ring import Ring
 from secagg.errors import DecodeError, PeerError, PolicyError, UsageError
-from secagg.ring import Ring
 from tests.adversarial.attack import switch_off
 from tests.protocols.adapters.fake_flower import (
     CLIP,

@@ -14,8 +14,8 @@ from dp.calibrate import calibrate
 from protocols.adapters.form import FAILED, FORM, METRICS_NORM, Array, Form, Metric, canonical
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
+from secagg.crypto.prg import Prg
 from secagg.errors import DecodeError, PolicyError, UsageError
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 
 TYPES = ["<f2", "<f4", "<f8", ">f4", "|i1", "<i2", ">i4", "<i8", "|u1", "<u2", "<u4", "<u8", "|b1"]

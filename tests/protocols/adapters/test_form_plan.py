@@ -14,9 +14,9 @@ from dp.noise import Family, NoiseSpec
 from protocols.adapters.form import Form
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError
-from secagg.prg import Prg
 
 MODEL = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(3, np.float32)}
 FORM = Form.of(MODEL, clip=4.0, metrics={"loss": 10.0}, weight_bound=1)

@@ -16,8 +16,8 @@ from nvflare.app_common.abstract.fl_model import FLModel, MetaKey
 from protocols.adapters import nvflare as adapter
 from protocols.adapters.form import Form
 from protocols.roster import Identity, Roster
+from secagg.crypto.prg import Prg
 from secagg.errors import DecodeError, UsageError
-from secagg.prg import Prg
 
 FRAME = np.frombuffer(b"frame", np.uint8)
 

@@ -23,10 +23,10 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Envelope, Faults, Simulation, serve, simulate
+from secagg.crypto.masking import BLOCK_BYTES, add_masks
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import ThresholdError, UsageError
-from secagg.masking import BLOCK_BYTES, add_masks
-from secagg.prg import Prg
 
 N, LENGTH = 9, 6
 POLICY = Policy(min_contributors=5, protocols={"secagg", "secagg+", "oneshot", "ckks"})

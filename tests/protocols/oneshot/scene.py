@@ -17,11 +17,11 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.simulate import Envelope
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import digest
+from secagg.crypto.prg import Prg
+from secagg.crypto.seal import OVERHEAD_BYTES
 from secagg.encoding import Encoding
-from secagg.keys import digest
-from secagg.prg import Prg
-from secagg.seal import OVERHEAD_BYTES
 
 BEACON = b"dice thrown in public"
 SESSION = b"one-shot session"

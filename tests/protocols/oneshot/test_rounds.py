@@ -25,10 +25,10 @@ from protocols.oneshot.messages import Answer, Committee, Consent, Consents, Con
 from protocols.oneshot.rules import Seats, parameters_of, seated
 from protocols.oneshot.server import OneshotServer
 from protocols.simulate import Envelope, Faults, Simulation, serve, simulate
+from secagg.crypto.field import PRIME
+from secagg.crypto.keys import SigningKey
+from secagg.crypto.lattice import Layout
 from secagg.errors import PeerError, PolicyError, ThresholdError
-from secagg.field import PRIME
-from secagg.keys import SigningKey
-from secagg.lattice import Layout
 from tests.adversarial.attack import switch_off
 from tests.journals import KeptJournal
 from tests.protocols.oneshot.scene import Scene, changing, complaint, hearing, lie, scene, spoiled

@@ -32,10 +32,10 @@ from protocols.threshold_ckks.messages import MAX_CLIENTS, JointKey, Part, Recov
 from protocols.threshold_ckks.phases import Phase
 from protocols.threshold_ckks.rules import Parameters, parameters_of, scheme_of
 from protocols.threshold_ckks.server import ThresholdServer
+from secagg.crypto.keys import SigningKey
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, ThresholdError, UsageError
-from secagg.keys import SigningKey
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 
 POLICY = Policy(min_contributors=3, protocols={"threshold_ckks"}, corrupt=0)

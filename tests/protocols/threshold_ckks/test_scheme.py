@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import choose_sizes
-from secagg import labels
+from secagg.crypto import labels
+from secagg.crypto.keys import derive
+from secagg.crypto.lattice import VARIANCE, Coefficients
+from secagg.crypto.lattice.flooding import flooding
+from secagg.crypto.sampling import discrete_gaussian
 from secagg.errors import DecodeError, PeerError
-from secagg.keys import derive
-from secagg.lattice import VARIANCE, Coefficients
-from secagg.lattice.flooding import flooding
-from secagg.sampling import discrete_gaussian
 from tests.reference import lattice as reference
 
 SMALL = Scheme.of(choose_sizes(20, 2, 3), b"a" * 32)

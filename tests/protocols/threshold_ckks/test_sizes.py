@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from protocols.threshold_ckks import scheme as scheme_module
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import Sizes, choose_sizes, error_bound, error_variance
+from secagg.crypto.lattice import VARIANCE, Coefficients
+from secagg.crypto.lattice.parameters import narrowest
+from secagg.crypto.lattice.ring import WIDEST
 from secagg.errors import UsageError
-from secagg.lattice import VARIANCE, Coefficients
-from secagg.lattice.parameters import narrowest
-from secagg.lattice.ring import WIDEST
 from secagg.params import CostModel
 from tests.reference import lattice as reference
 

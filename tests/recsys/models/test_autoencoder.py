@@ -19,7 +19,7 @@ from recsys.metrics.ranking import evaluate
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Local
-from secagg.prg import Prg
+from secagg.crypto.prg import Prg
 
 HISTORY = np.int32([4, 7, 1, 9, 3])
 

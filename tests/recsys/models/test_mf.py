@@ -25,8 +25,8 @@ from recsys.models import mf, mf_private
 from recsys.models.mf import MatrixFactorisation
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Local
+from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 
 ITEMS = 60

@@ -23,8 +23,8 @@ from recsys.models.mf import MatrixFactorisation
 from recsys.models.neumf import NeuMf
 from recsys.models.recommender import Local
 from recsys.models.sasrec import SasRec
+from secagg.crypto.prg import Prg
 from secagg.errors import BudgetError, UsageError
-from secagg.prg import Prg
 from tests.adversarial.attack import switch_off
 
 ITEMS = 80

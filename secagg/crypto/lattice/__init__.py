@@ -1,0 +1,33 @@
+"""Sums under ring-LWE: polynomials modulo q and X^N + 1, uniform ones from seeds, vectors in their coefficients.
+
+    parameters.choose(encoding, n)       -> which ring and which layout, with a bound on failures; nothing insecure
+    packing.Layout.encode / decode       integers and errors -> coefficients; their sum -> exact sums of the integers
+    sampling.uniform                     public polynomials from a seed
+    ring                                 coefficients, evaluations, products, bytes
+
+A one-time sum with secret s_i and public a is then ``layout.encode(x_i, e_i) + (a * s_i).coefficients()``: who learns
+the sum of the s_i can decode the sum of the x_i. Secrets and errors: ``secagg.crypto.sampling.discrete_gaussian``, VARIANCE.
+
+The arithmetic takes the same time whatever it is done with; drawing the secrets and errors does not quite
+(``secagg.crypto.sampling``). No library was found that does this from Python: TenSEAL and OpenFHE's wheels hide polynomials
+behind whole schemes, and galois has no transform of this size. Needs the extra ``[lattice]`` (numba).
+"""
+
+from secagg.crypto.lattice.packing import Layout
+from secagg.crypto.lattice.parameters import VARIANCE, Parameters, candidates, choose, tail
+from secagg.crypto.lattice.ring import Coefficients, Evaluations, QuotientRing, RunningSum
+from secagg.crypto.lattice.sampling import uniform
+
+__all__ = [
+    "VARIANCE",
+    "Coefficients",
+    "Evaluations",
+    "Layout",
+    "Parameters",
+    "QuotientRing",
+    "RunningSum",
+    "candidates",
+    "choose",
+    "tail",
+    "uniform",
+]

@@ -1,0 +1,84 @@
+"""add_masks equals the naive sum of whole streams, however the work is cut."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secagg.crypto import masking
+from secagg.crypto.masking import BLOCK_BYTES, add_masks
+from secagg.crypto.prg import Prg
+from secagg.crypto.ring import Ring
+from secagg.errors import UsageError
+
+
+def seeds_of(count: int, first: int = 0) -> list[bytes]:
+    return [(first + i).to_bytes(32, "big") for i in range(count)]
+
+
+def naive(target: np.ndarray, plus: list[bytes], minus: list[bytes]) -> np.ndarray:
+    result = target.copy()
+    for seed in plus:
+        result = result + np.frombuffer(Prg(seed)(target.nbytes), target.dtype)
+    for seed in minus:
+        result = result - np.frombuffer(Prg(seed)(target.nbytes), target.dtype)
+    return result
+
+
+def start_of(bits: int, length: int) -> np.ndarray:
+    return np.arange(length).astype(Ring(bits).dtype)
+
+
+@given(
+    bits=st.integers(8, 64),
+    length=st.integers(0, 300),
+    plus=st.integers(0, 4),
+    minus=st.integers(0, 4),
+)
+def test_adding_masks_is_the_naive_sum(bits: int, length: int, plus: int, minus: int) -> None:
+    target = start_of(bits, length)
+    expected = naive(target, seeds_of(plus), seeds_of(minus, 100))
+    add_masks(target, seeds_of(plus), seeds_of(minus, 100))
+    assert (target == expected).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16, 26, 64])
+def test_block_borders_change_nothing(bits: int) -> None:
+    per_block = BLOCK_BYTES // Ring(bits).dtype.itemsize
+    for blocks in (1, 2, 3):
+        for around in (-1, 0, 1):
+            target = start_of(bits, blocks * per_block + around)
+            expected = naive(target, seeds_of(2), seeds_of(1, 100))
+            add_masks(target, seeds_of(2), seeds_of(1, 100))
+            assert (target == expected).all()
+
+
+def test_more_streams_than_are_open_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "_STREAMS_AT_ONCE", 3)
+    target = start_of(32, 1000)
+    expected = naive(target, seeds_of(7), seeds_of(4, 100))
+    add_masks(target, seeds_of(7), seeds_of(4, 100))
+    assert (target == expected).all()
+
+
+@given(bits=st.integers(8, 64), length=st.integers(1, 200), count=st.integers(1, 4))
+def test_subtracting_undoes_adding(bits: int, length: int, count: int) -> None:
+    target = start_of(bits, length)
+    add_masks(target, seeds_of(count))
+    add_masks(target, [], seeds_of(count))
+    assert (target == start_of(bits, length)).all()
+
+
+@given(bits=st.integers(8, 64), length=st.integers(0, 200), cut=st.integers(0, 10))
+def test_ranges_make_up_the_whole(bits: int, length: int, cut: int) -> None:
+    target = start_of(bits, length)
+    expected = naive(target, seeds_of(2), seeds_of(1, 100))
+    first = min(cut * 16, length)
+    add_masks(target[:first], seeds_of(2), seeds_of(1, 100))
+    add_masks(target[first:], seeds_of(2), seeds_of(1, 100), first=first if first < length else 0)
+    assert (target == expected).all()
+
+
+def test_a_range_begins_where_a_stream_can_be_entered() -> None:
+    with pytest.raises(UsageError, match="multiple of 16"):
+        add_masks(start_of(32, 4), seeds_of(1), first=3)
