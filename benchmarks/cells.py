@@ -29,6 +29,8 @@ from benchmarks.case import commit
 from benchmarks.ideal import IdealAdder
 from dp.events import Everyone, Release
 from dp.filter import UNITS, Charge, Filter
+from recsys.aggregator import Adder, Answer, Question, Update
+from recsys.assembly import Distributed, Prepared, data_of, prepare
 from recsys.config import Config
 from recsys.data.negatives import frozen
 from recsys.data.split import Split
@@ -36,9 +38,7 @@ from recsys.metrics.ranking import Evaluation, evaluate
 from recsys.models.ease import Ease
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Recommender, SharedModel
-from recsys.prepare import Distributed, Prepared, data_of, prepare
-from recsys.private import LearnsFromSums
-from recsys.secure import Adder, Answer, Question, Update
+from recsys.requested_sums import LearnsFromSums
 from secagg.errors import DecodeError, StorageError, UsageError
 from secagg.files import appending
 from secagg.foreign import as_declared, parse_json

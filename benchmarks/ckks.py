@@ -26,7 +26,8 @@ from protocols.ckks.phases import Phase
 from protocols.ckks.rules import layout_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.simulate import Envelope, Faults, local_clients, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import Envelope, Faults, local_clients, simulate
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 

@@ -1,7 +1,8 @@
 """What dealing verifiably costs a client with k neighbours, beside plain dealing of the same two secrets.
 
-Plain dealing is Shamir's shares under authenticated encryption (``secagg.crypto.shamir``, ``secagg.crypto.seal``): a box of 100 bytes
-and its holder's number, no commitments, no proof, no complaints. Keys are agreed on either way, and are so already.
+Plain dealing is Shamir's shares under authenticated encryption (``secagg.crypto.shamir``, ``secagg.crypto.seal``): a
+box of 100 bytes and its holder's number, no commitments, no proof, no complaints. Keys are agreed on either way, and
+are so already.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from statistics import median
 from time import process_time
 
 from benchmarks.rounds import people
-from protocols.dealing import Dealing, opened
 from protocols.pairwise.messages import SECRETS
 from protocols.pairwise.rules import Cohort
 from protocols.plan import RoundPlan
+from protocols.rounds.dealing import Dealing, opened
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, derive, transcript

@@ -21,12 +21,13 @@ from benchmarks.case import Measured, Say
 from benchmarks.memory import peak, start_peak
 from benchmarks.rounds import LENIENT, people
 from protocols.engines import Engine, Placed, add_masks_on
-from protocols.engines.crowd import simulate_crowd
-from protocols.engines.forest import grown, simulate_tree
 from protocols.engines.local import Threads
 from protocols.pairwise.rules import parameters_of
 from protocols.plan import RoundPlan
-from protocols.simulate import Faults, serve
+from protocols.server import serve
+from protocols.simulation.network import Faults
+from protocols.simulation.trees import grown, simulate_tree
+from protocols.simulation.workers import simulate_crowd
 from protocols.tree import Terms
 from secagg.encoding import Encoding
 from secagg.errors import UsageError

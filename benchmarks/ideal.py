@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from dp.noise import LARGEST_VARIANCE
-from recsys.secure import Answer, Question, Update
+from recsys.aggregator import Answer, Question, Update
 from secagg.crypto import labels, sampling
 from secagg.crypto.keys import derive
 from secagg.crypto.prg import Prg

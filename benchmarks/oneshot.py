@@ -32,16 +32,17 @@ from benchmarks.case import Measured, Say, timed
 from benchmarks.memory import peak, start_peak
 from benchmarks.rounds import LENIENT, people, update_of
 from protocols import registry
-from protocols.cohort import to_bitmap
+from protocols.client import Client
 from protocols.journal import ForgetfulJournal
-from protocols.machine import Client, ServerRound
 from protocols.oneshot.messages import Answer, Committee, Consent, Contribution, Delivery, Header, Join, Seat, Upload
 from protocols.oneshot.phases import Phase
 from protocols.oneshot.rules import EVERYBODY, Seats, lattice_of, parameters_of, public_of, seated, sharing_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
-from protocols.simulate import serve
+from protocols.rounds.cohort import to_bitmap
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
 from secagg.codec import u32
 from secagg.compiled import require
 from secagg.crypto import labels

@@ -25,7 +25,8 @@ from protocols.pairwise.rules import parameters_of
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
-from protocols.simulate import local_clients, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import local_clients, simulate
 from secagg.crypto.keys import AgreementKey
 from secagg.crypto.masking import BLOCK_BYTES, add_masks
 from secagg.crypto.prg import keystream

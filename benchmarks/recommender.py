@@ -22,11 +22,11 @@ from benchmarks.ideal import IdealAdder
 from benchmarks.memory import peak, start_peak
 from benchmarks.utility import RECIPES, Recipe
 from protocols.engines.local import Threads
+from recsys.aggregator import Adder, SecureAdder
+from recsys.assembly import Prepared, prepare
 from recsys.config import Config as Asked
 from recsys.federated import Federation
 from recsys.models.recommender import SharedModel
-from recsys.prepare import Prepared, prepare
-from recsys.secure import Adder, SecureAdder
 from secagg.errors import UsageError
 
 SECRET = bytes(range(32))

@@ -17,11 +17,12 @@ from time import perf_counter
 
 import numpy as np
 
+from protocols.client import Client
 from protocols.journal import ForgetfulJournal
-from protocols.machine import Client, ServerRound
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from protocols.rounds.server import ServerRound
 from secagg.crypto.prg import Prg
 from secagg.params import GRINDING_BITS, GRINDING_FLOOR, Graph, GraphParameters, choose_witnesses
 

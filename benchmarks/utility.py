@@ -24,11 +24,11 @@ import numpy as np
 from benchmarks.case import Measured, Say, commit
 from benchmarks.cells import AMONG, METRICS, RULERS, Kept, Outcome, fingerprint, kept, key_of, measure
 from benchmarks.rows import TWIN, Row, plot, table
+from recsys.assembly import data_of
 from recsys.config import Config as Cell
 from recsys.config import Mode, Source
 from recsys.metrics.comparing import Interval, difference, over_seeds
 from recsys.metrics.ranking import Evaluation
-from recsys.prepare import data_of
 from secagg.errors import UsageError
 from secagg.files import write_file
 

@@ -11,8 +11,8 @@ so the n - D - C honest survivors hold at least s^2, and exactly s^2 if m = A. C
 Deviations from the paper: seeds are not shared among neighbours; a client that falls silent after its upload leaves
 its surplus in the sum, which costs accuracy, never privacy. One seed is sent instead of m.
 
-Variances are in integer units and exact; what is drawn comes from ``secagg.crypto.sampling``. Assumed of clients: that they
-add their noise.
+Variances are in integer units and exact; what is drawn comes from ``secagg.crypto.sampling``. Assumed of clients: that
+they add their noise.
 """
 
 from __future__ import annotations

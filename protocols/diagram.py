@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from protocols.machine import ClientRound, ServerRound, Step
 from protocols.registry import Protocol
+from protocols.rounds.client import ClientRound
+from protocols.rounds.server import ServerRound
+from protocols.rounds.steps import Step
 
 
 def mermaid(protocol: Protocol) -> str:

@@ -14,9 +14,10 @@ from secagg.errors import UsageError
 from secagg.params import Adversary, CostModel
 
 if TYPE_CHECKING:
-    from protocols.machine import ClientRound, ServerRound
     from protocols.plan import RoundPlan
     from protocols.policy import Policy
+    from protocols.rounds.client import ClientRound
+    from protocols.rounds.server import ServerRound
     from protocols.wire import Messages
 
 _WHERE = {

@@ -34,6 +34,10 @@ def _checked_name(name: str) -> str:
     return name
 
 
+SERVER = "server"
+"""How the server is named among culprits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A client's name and its Ed25519 key."""

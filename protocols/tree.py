@@ -191,7 +191,7 @@ class Tree:
         """The fewest and the most clients that the sum of a cohort can be of, whoever falls silent: each level below
         has had its minimum.
 
-        >>> from protocols.engines.forest import grown
+        >>> from protocols.simulation.trees import grown
         >>> tree = grown(60, 5, bytes(32), Terms(3), Terms(2))
         >>> tree.contributors(0, 0), tree.contributors(1, 0), tree.contributors(2, 0)
         ((3, 5), (6, 20), (12, 60))

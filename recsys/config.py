@@ -166,7 +166,7 @@ class Privacy:
     rate: float = 0.5
     """of these steps"""
     data: str = ""
-    """a name for the users that the data are about, if what they are called does not say it (``recsys.others``)"""
+    """a name for the users that the data are about, if what they are called does not say it (``recsys.other_runs``)"""
     ledger: str = ""
     """a file that several runs on the same data share: ``epsilon`` is this run's part of its budget"""
     budget: float = 0.0

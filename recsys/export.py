@@ -11,9 +11,9 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from recsys.beginning import PUBLIC_KEY
-from recsys.record import FILE, LEDGER, LOCAL_LEDGER, Run
 from recsys.report import FILE as REPORT
+from recsys.run_record import FILE, LEDGER, LOCAL_LEDGER, Run
+from recsys.run_start import PUBLIC_KEY
 from secagg.errors import StorageError, UsageError
 from secagg.files import reading, writing
 from secagg.printable import check_printable

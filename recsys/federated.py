@@ -33,13 +33,13 @@ from dp.ledger import Ledger
 from dp.ledger.entries import Steps
 from dp.noise import NoiseSpec
 from dp.training import Settings
+from recsys.aggregator import Adder, Answer, Question
 from recsys.data.interactions import History, Interactions
 from recsys.metrics.ranking import measure
 from recsys.models.recommender import Local, SharedModel
 from recsys.optimisers import Optimiser
 from recsys.participation import Participation, beacon
-from recsys.record import Round
-from recsys.secure import Adder, Answer, Question
+from recsys.run_record import Round
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
 from secagg.crypto.prg import Prg, Rng

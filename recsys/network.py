@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protocols.simulate import Faults
+from protocols.simulation.network import Faults
 from secagg.errors import UsageError
 
 

@@ -1,12 +1,12 @@
 """A run: from a configuration to a model, a ledger and a record, in one directory.
 
 Everything is tried out before anything is written (``prepare``), and other runs on the same data are looked for
-(``recsys.others``). Then the secret and the ledgers are made, references are measured beside the run if anything is
+(``recsys.other_runs``). Then the secret and the ledgers are made, references are measured beside the run if anything is
 measured exactly, and round follows round, each followed by a checkpoint. A run that was killed goes on with the same
 call, on this machine or another. The sum in which it was is finished with the vectors with which it was begun; what had
 not begun is computed then, as well as that machine computes.
 
-    config.json   what was asked for               run.json         what came out, for people (``recsys.record``)
+    config.json   what was asked for               run.json         what came out, for people (``recsys.run_record``)
     ledger.pub    the key of the ledgers           ledger.db        what was spent (and local.db: in local training,
     model.npz     the model in the end                              if the sums are noised, too)
 
@@ -32,7 +32,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from protocols.engines.local import Threads
-from recsys.beginning import CHECKPOINT, Begun, begin, forget, there
+from recsys.aggregator import Adder, SecureAdder
+from recsys.assembly import Prepared
 from recsys.config import Mode
 from recsys.data.negatives import frozen
 from recsys.federated import METRICS, State
@@ -40,11 +41,10 @@ from recsys.metrics.ranking import Evaluation, evaluate
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Recommender, SharedModel
 from recsys.models.store import Stored, save
-from recsys.others import Others
-from recsys.prepare import Prepared
-from recsys.private import Answered, LearnsFromSums
-from recsys.record import Result, Round, Run
-from recsys.secure import Adder, SecureAdder
+from recsys.other_runs import Others
+from recsys.requested_sums import Answered, LearnsFromSums
+from recsys.run_record import Result, Round, Run
+from recsys.run_start import CHECKPOINT, Begun, begin, forget, there
 from recsys.sentences import PLAIN, USERS, WHOLE, WITHOUT_NOISE, measured_under, outside, spending
 from secagg.errors import BudgetError, StorageError, ThresholdError
 from secagg.files import read_private, write_file

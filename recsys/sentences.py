@@ -13,10 +13,10 @@ from dp.filter import Budget
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.secure_sum import LONGEST_TEXT
+from recsys.assembly import Prepared
 from recsys.config import Mode
-from recsys.others import Other
-from recsys.prepare import Prepared
-from recsys.record import FILE, UNKNOWN, Spending
+from recsys.other_runs import Other
+from recsys.run_record import FILE, UNKNOWN, Spending
 
 USERS = "users.csv"
 SHARING = "runs that share this ledger"

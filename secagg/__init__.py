@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from dp.calibrate import calibrate
     from dp.ledger import Budget, Ledger
     from dp.noise import NoiseSpec
+    from protocols.client import Client
     from protocols.journal import MemoryJournal, SqliteJournal
-    from protocols.machine import Client
     from protocols.outcome import RoundOutcome
     from protocols.plan import RoundPlan
     from protocols.policy import Policy
     from protocols.roster import Identity, Roster
-    from protocols.simulate import Faults, local_clients, serve, simulate
+    from protocols.server import serve
+    from protocols.simulation.network import Faults, local_clients, simulate
     from secagg.encoding import Encoding
     from secagg.errors import (
         BudgetError,
@@ -72,12 +73,12 @@ _WHERE = {
     "dp.ledger": ("Budget", "Ledger"),
     "dp.noise": ("NoiseSpec",),
     "protocols.journal": ("MemoryJournal", "SqliteJournal"),
-    "protocols.machine": ("Client",),
+    "protocols.client": ("Client",),
     "protocols.outcome": ("RoundOutcome",),
     "protocols.plan": ("RoundPlan",),
     "protocols.policy": ("Policy",),
     "protocols.roster": ("Identity", "Roster"),
-    "protocols.simulate": ("Faults", "local_clients", "serve", "simulate"),
+    "protocols.simulation.network": ("Faults", "local_clients", "serve", "simulate"),
     "secagg.encoding": ("Encoding",),
     "secagg.errors": (
         "BudgetError",

@@ -15,12 +15,13 @@ from dp.calibrate import user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
+from protocols.client import Client
 from protocols.journal import SqliteJournal
-from protocols.machine import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import simulate
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding

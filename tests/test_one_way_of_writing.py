@@ -14,8 +14,8 @@ THE_WAY = Path("secagg/files.py")
 ALLOWED = {
     ("dp/ledger/file.py", "sqlite3.connect"): "a file that secagg.files has made or checked",
     ("protocols/journal.py", "sqlite3.connect"): "the same",
-    ("recsys/others.py", "sqlite3.connect"): "the same",
-    ("recsys/beginning.py", "os.open"): "a directory, to lock and to sync it",
+    ("recsys/other_runs.py", "sqlite3.connect"): "the same",
+    ("recsys/run_start.py", "os.open"): "a directory, to lock and to sync it",
     ("recsys/data/download.py", "unpacked.rename"): "a directory of a random name gets its own",
     ("benchmarks/memory.py", "Path.write_text"): "Linux is told by /proc/self/clear_refs to count anew",
     ("benchmarks/embedding.py", "Path.write_text"): "the same",

@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from protocols import registry
-from protocols.dealing import Box, Complaint, Complaints, Dealing, Dealt, Defence, Delivery, Exchange, Opened
-from protocols.machine import ClientRound
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import SECRETS, Consent, Reveal, Revealed, Upload
+from protocols.rounds.client import ClientRound
+from protocols.rounds.dealing import Box, Complaint, Complaints, Dealing, Dealt, Defence, Delivery, Exchange, Opened
 from secagg.crypto.dealing import Polynomials
 from secagg.crypto.field import PRIME
 from secagg.crypto.keys import SIGNATURE_BYTES

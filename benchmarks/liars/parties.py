@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from benchmarks.liars.lies import Liar, other
 from benchmarks.rounds import people, update_of
 from protocols import registry
+from protocols.client import Client
 from protocols.journal import ForgetfulJournal
-from protocols.machine import Client, ServerRound
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Reveal, Revealed
 from protocols.pairwise.phases import Phase
@@ -26,7 +26,9 @@ from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
-from protocols.simulate import Answers, Faults, Frames, Simulation, answer_or_refusal, drive, first_or_refusal, serve
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
+from protocols.simulation.network import Answers, Faults, Frames, Simulation, answer_or_refusal, drive, first_or_refusal
 from secagg.crypto.keys import derive, verifying_once
 from secagg.crypto.prg import Prg
 from secagg.crypto.ring import Words

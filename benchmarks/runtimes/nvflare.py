@@ -26,7 +26,7 @@ from benchmarks.runtimes.training import CLIP, DROPOUT, FOLDER, finish, settings
 from protocols.adapters.nvflare import SITE_FILE, SecureExecutor, SecureFedAvg, site_roster
 from protocols.plan import SESSION_BYTES
 from protocols.roster import Identity, Roster
-from protocols.simulate import serve
+from protocols.server import serve
 from secagg.files import write_file
 
 INTERVAL = 0.1

@@ -34,11 +34,13 @@ from benchmarks.scale.costs import BEACON, Cost, Deployment
 from benchmarks.scale.tables import FEWEST, checked_table, flat_table, tree_table
 from benchmarks.scale.trees import MODELS, cost
 from benchmarks.scale.units import Units, measure, processor_seconds, seconds_of
+from protocols.client import Client
 from protocols.journal import ForgetfulJournal
-from protocols.machine import Client, ServerRound
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.simulate import local_clients, serve, simulate
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
+from protocols.simulation.network import local_clients, simulate
 from protocols.threshold_ckks.rules import sizes_of
 from secagg.crypto.lattice.flooding import flooding
 from secagg.encoding import Encoding

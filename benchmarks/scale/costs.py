@@ -22,7 +22,6 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.scale.units import Units, columns_of
-from protocols import dealing as exchange
 from protocols import registry
 from protocols.ckks import messages as ckks
 from protocols.oneshot import messages as oneshot
@@ -31,6 +30,7 @@ from protocols.pairwise.rules import parameters_of as graph_of
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO
 from protocols.roster import Roster
+from protocols.rounds import dealing as exchange
 from protocols.threshold_ckks import messages as threshold
 from protocols.wire import HEADER_BYTES
 from secagg.codec import u32, u64
@@ -329,7 +329,7 @@ def carried(units: Units, down: float, up: float) -> float:
 
 
 def heard(units: Units, up: float) -> float:
-    """The server takes a frame in; its ends are hashed, to know it again (``protocols.machine``)."""
+    """The server takes a frame in; its ends are hashed, to know it again (``protocols.client``)."""
     return units.frame + units.hash * min(up, 1 << 17) + units.copy * up
 
 

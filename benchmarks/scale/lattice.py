@@ -29,7 +29,6 @@ from benchmarks.scale.costs import (
     silenced,
 )
 from benchmarks.scale.units import Units
-from protocols import dealing as exchange
 from protocols.ckks import messages as ckks
 from protocols.ckks.layout import SLOTS
 from protocols.ckks.rules import layout_of
@@ -38,6 +37,7 @@ from protocols.oneshot import messages as oneshot
 from protocols.oneshot.rules import lattice_of, sharing_of
 from protocols.oneshot.rules import parameters_of as committee_of
 from protocols.plan import RoundPlan
+from protocols.rounds import dealing as exchange
 from protocols.threshold_ckks import messages as threshold
 from protocols.threshold_ckks.rules import least_of, sizes_of
 from protocols.threshold_ckks.rules import parameters_of as threshold_of

@@ -22,10 +22,8 @@ import numpy as np
 
 from benchmarks.rounds import LENIENT, people
 from protocols import registry
-from protocols.cohort import from_bitmap
-from protocols.dealing import Dealing, Exchange, opened
+from protocols.client import Client
 from protocols.journal import ForgetfulJournal
-from protocols.machine import Client
 from protocols.pairwise.messages import (
     Advert,
     Consents,
@@ -39,7 +37,9 @@ from protocols.pairwise.messages import (
 )
 from protocols.pairwise.rules import Cohort
 from protocols.plan import RoundPlan
-from protocols.simulate import serve
+from protocols.rounds.cohort import from_bitmap
+from protocols.rounds.dealing import Dealing, Exchange, opened
+from protocols.server import serve
 from secagg.crypto import labels
 from secagg.crypto.dealing import Polynomials, width
 from secagg.crypto.graph import Neighbourhoods

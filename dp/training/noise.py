@@ -9,8 +9,8 @@ For integer vectors at a distance of at most D, discrete Gaussian noise of devia
 continuous noise of deviation s, order by order, with no error term (Canonne, Kamath and Steinke 2020, Theorem 4); with
 Poisson sampling as well, since for integer orders the moments of the mixture are sums of E exp(k <x, v> / s^2), which a
 shift by the integer vector kv evaluates alike in both cases (Mironov, Talwar and Zhang 2019, section 3.3). So a step is
-charged as ``Gaussian(z)``. A number that is drawn is within 2^-128 of its law (``secagg.crypto.sampling``): 10^12 numbers add
-less than 10^-26 (1 + e^epsilon) to delta.
+charged as ``Gaussian(z)``. A number that is drawn is within 2^-128 of its law (``secagg.crypto.sampling``): 10^12
+numbers add less than 10^-26 (1 + e^epsilon) to delta.
 """
 
 from __future__ import annotations

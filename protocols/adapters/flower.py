@@ -7,7 +7,7 @@
 Flower carries the messages and says which node is speaking; who a client *is*, its roster says, which the deployment
 puts beside the node (``secagg-identity`` and ``secagg-roster`` in the node config). A round starts with what the
 strategy wants to send, and our plan and form with it. The train function's reply stays on the client: what leaves it
-is the frames of its ``protocols.machine.Client``, phase after phase, until the server has one sum. From that it makes
+is the frames of its ``protocols.client.Client``, phase after phase, until the server has one sum. From that it makes
 one reply, as if a single client had trained, and hands it to the strategy.
 
 What the train function can read of the server is hashed into the plan (the model, all other records, the run config,
@@ -71,13 +71,14 @@ from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from protocols.adapters.flower_state import OURS, KeptVector, StateJournal, value_of
 from protocols.adapters.form import FORM, Form, Told, canonical
+from protocols.client import Client
 from protocols.journal import Journal, SqliteJournal
-from protocols.machine import Client, ServerRound
 from protocols.outcome import RoundOutcome
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import serve
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
 from secagg.crypto.prg import Rng
 from secagg.encoding import Encoding
 from secagg.errors import (

@@ -45,13 +45,14 @@ from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from nvflare.app_common.workflows.model_controller import ModelController
 
 from protocols.adapters.form import FORM, Form, Told
+from protocols.client import Client
 from protocols.journal import SqliteJournal
-from protocols.machine import Client, ServerRound
 from protocols.outcome import RoundOutcome
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import serve
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError, UsageError
 from secagg.foreign import named_file, parse_toml
 
@@ -317,7 +318,7 @@ def site_client(folder: str | Path, site: str, held: ExitStack) -> Client:
     identity = "{site}.key"         # {site} is the site's name
     roster = "roster.toml"
     journal = "{site}.db"           # optional: what was said outlives the process
-    deployment = "hospitals"        # optional: whose newer rounds destroy the older (protocols.machine.Client)
+    deployment = "hospitals"        # optional: whose newer rounds destroy the older (protocols.client.Client)
 
     [policy]                        # see protocols.policy.Policy; a beacon is in hexadecimal
     min_contributors = 3

@@ -60,7 +60,7 @@ from protocols.wire import Messages
 from secagg.errors import UsageError
 
 if TYPE_CHECKING:
-    from protocols.machine import Client
+    from protocols.client import Client
     from secagg.encoding import Sum
 
 

@@ -37,11 +37,12 @@ from protocols.ckks.messages import (
 )
 from protocols.ckks.phases import Phase
 from protocols.ckks.rules import LEAST_ANSWERS, Cohort, Reveal, layout_of, parameters_of
-from protocols.cohort import agreed_sum, ascending, check_consent, from_bitmap, known_client
-from protocols.machine import Charge, ClientRound, Step
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from protocols.rounds.client import ClientRound
+from protocols.rounds.cohort import agreed_sum, ascending, check_consent, from_bitmap, known_client
+from protocols.rounds.steps import Charge, Step
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, AgreementKey, check_agreement_key, digest, transcript, verify

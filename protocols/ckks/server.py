@@ -33,12 +33,13 @@ from protocols.ckks.messages import (
 )
 from protocols.ckks.phases import Phase
 from protocols.ckks.rules import LEAST_ANSWERS, Cohort, Reveal, layout_of, parameters_of
-from protocols.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
 from protocols.engines import Engine
 from protocols.engines.local import HERE
-from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
+from protocols.rounds.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
+from protocols.rounds.server import NOTHING, Sends, ServerRound
+from protocols.rounds.steps import Charge, Step
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, AgreementKey, digest, transcript, verify
 from secagg.crypto.merkle import HASH_BYTES, MerkleTree

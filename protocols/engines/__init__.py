@@ -71,7 +71,8 @@ def checked_workers(workers: int) -> int:
 
 
 def add_masks_on(engine: Engine, target: Words, plus: list[bytes], minus: list[bytes]) -> None:
-    """``secagg.crypto.masking.add_masks``, cut into ranges of coordinates: every worker enters all streams at its own place.
+    """``secagg.crypto.masking.add_masks``, cut into ranges of coordinates: every worker enters all streams at its own
+    place.
 
     >>> from protocols.engines.local import Threads
     >>> ours, theirs = np.zeros(100_000, np.uint32), np.zeros(100_000, np.uint32)

@@ -11,8 +11,6 @@ from dataclasses import replace
 from functools import partial
 
 from dp.secure_sum import SecureSum
-from protocols.cohort import agreed_sum, ascending, check_consent, from_bitmap, known_client, to_bitmap
-from protocols.machine import Charge, ClientRound, Step
 from protocols.oneshot.messages import (
     Answer,
     Committee,
@@ -30,6 +28,9 @@ from protocols.oneshot.rules import Seats, lattice_of, least_contributors, param
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from protocols.rounds.client import ClientRound
+from protocols.rounds.cohort import agreed_sum, ascending, check_consent, from_bitmap, known_client, to_bitmap
+from protocols.rounds.steps import Charge, Step
 from secagg.codec import u32
 from secagg.compiled import require
 from secagg.crypto import labels

@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.secure_sum import SecureSum
-from protocols.cohort import agreed_sum, ascending, check_consent, check_surplus, released, surplus_due, to_bitmap
 from protocols.engines import Engine
 from protocols.engines.local import HERE
-from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.oneshot.client import check_header, check_seat
 from protocols.oneshot.messages import (
     Answer,
@@ -37,6 +35,17 @@ from protocols.oneshot.phases import Phase
 from protocols.oneshot.rules import Seats, lattice_of, least_contributors, parameters_of, public_of, seated, sharing_of
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
+from protocols.rounds.cohort import (
+    agreed_sum,
+    ascending,
+    check_consent,
+    check_surplus,
+    released,
+    surplus_due,
+    to_bitmap,
+)
+from protocols.rounds.server import NOTHING, Sends, ServerRound
+from protocols.rounds.steps import Charge, Step
 from secagg.compiled import require
 from secagg.crypto import labels
 from secagg.crypto.keys import check_agreement_key, digest

@@ -15,7 +15,7 @@ Rounds (client -> server, then server -> clients)
                  U1; a Merkle root over them, sorted by client (provably, so nobody is in it twice), is the identity
                  of the cohort, and with the plan it seeds the graph. Each client gets its neighbours' adverts.
     2 SHARE      u deals t-of-k shares of its mask key and of b_u, each under a pad that u and its holder share, with
-                 commitments and a proof that all of them are consistent (``protocols.dealing``).
+                 commitments and a proof that all of them are consistent (``protocols.rounds.dealing``).
     3 COMPLAIN   u signs which boxes do not hold what their commitments and proof say. Who is silent is left out.
     4 DEFEND     who is complained about shows the keys of those boxes, if they are the very ones that it made. Who does
                  not is left out. U2 are those who stay: the server tells each client whose shares to keep.

@@ -10,23 +10,6 @@ from collections.abc import Callable
 from functools import partial
 
 from dp.secure_sum import SecureSum
-from protocols.cohort import agreed_sum, ascending, check_consent, from_bitmap, known_client, to_bitmap
-from protocols.dealing import (
-    Accusations,
-    Complaint,
-    Complaints,
-    Dealing,
-    Dealt,
-    Defence,
-    Delivered,
-    Delivery,
-    Opened,
-    check_complaint,
-    complaint,
-    opened,
-    share_of,
-)
-from protocols.machine import Charge, ClientRound, Step
 from protocols.pairwise.messages import (
     ADVERT,
     MASK_KEY,
@@ -48,6 +31,24 @@ from protocols.pairwise.rules import Cohort, check_cohort, most_complaints, para
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
 from protocols.roster import Identity, Roster
+from protocols.rounds.client import ClientRound
+from protocols.rounds.cohort import agreed_sum, ascending, check_consent, from_bitmap, known_client, to_bitmap
+from protocols.rounds.dealing import (
+    Accusations,
+    Complaint,
+    Complaints,
+    Dealing,
+    Dealt,
+    Defence,
+    Delivered,
+    Delivery,
+    Opened,
+    check_complaint,
+    complaint,
+    opened,
+    share_of,
+)
+from protocols.rounds.steps import Charge, Step
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, check_agreement_key, digest, verify

@@ -9,16 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from protocols.dealing import (
-    OPENED,
-    Accusations,
-    Complaints,
-    Dealt,
-    Defence,
-    Delivery,
-    Opened,
-    dealing_messages,
-)
+from protocols.rounds.dealing import OPENED, Accusations, Complaints, Dealt, Defence, Delivery, Opened, dealing_messages
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES, NODE, Node
@@ -61,7 +52,7 @@ class Introduction:
     proof: tuple[Node, ...]
 
 
-# 2 to 4, the exchange about the shares: see protocols.dealing.
+# 2 to 4, the exchange about the shares: see protocols.rounds.dealing.
 
 
 @dataclass(frozen=True, slots=True)

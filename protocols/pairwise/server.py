@@ -14,11 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dp.secure_sum import SecureSum
-from protocols.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
-from protocols.dealing import Complaints, Dealt, Defence, Delivery, Exchange
 from protocols.engines import Engine, add_masks_on
 from protocols.engines.local import HERE
-from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.pairwise.client import advert_leaf, check_advert, check_header
 from protocols.pairwise.messages import (
     MASK_KEY,
@@ -41,6 +38,10 @@ from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO
 from protocols.roster import Roster
+from protocols.rounds.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
+from protocols.rounds.dealing import Complaints, Dealt, Defence, Delivery, Exchange
+from protocols.rounds.server import NOTHING, Sends, ServerRound
+from protocols.rounds.steps import Charge, Step
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, digest
 from secagg.crypto.merkle import MerkleTree

@@ -15,8 +15,9 @@ Parties
 Rounds (client -> server, then server -> clients); a is public, drawn from the plan
     1 ADVERTISE  u signs a fresh X25519 key and a commitment to b_u = -a s_u + T e_u; s_u and e_u come from a seed z_u.
                  The adverts that came are U1, a Merkle root over them is its identity. Everybody gets all of them.
-    2 KEY        u shows b_u and deals t-of-n shares of z_u, with a proof that they are consistent (``secagg.crypto.dealing``).
-    3 COMPLAIN   u signs what is wrong with what it was dealt, mostly nothing (``protocols.dealing``).
+    2 KEY        u shows b_u and deals t-of-n shares of z_u, with a proof that they are consistent
+                 (``secagg.crypto.dealing``).
+    3 COMPLAIN   u signs what is wrong with what it was dealt, mostly nothing (``protocols.rounds.dealing``).
     4 DEFEND     u opens what it dealt to those who complain about it. U2 are those who dealt, looked at what they were
                  dealt, and answered all complaints about them with what fits. Only now b = sum b_u over U2 is the joint
                  key. Who is left out has no part in it, and nobody keeps its shares.

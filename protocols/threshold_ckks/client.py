@@ -10,8 +10,12 @@ from collections.abc import Callable
 from functools import partial
 
 from dp.secure_sum import SecureSum
-from protocols.cohort import agreed_sum, ascending, from_bitmap
-from protocols.dealing import (
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from protocols.rounds.client import ClientRound
+from protocols.rounds.cohort import agreed_sum, ascending, from_bitmap
+from protocols.rounds.dealing import (
     Accusations,
     Complaint,
     Complaints,
@@ -25,10 +29,7 @@ from protocols.dealing import (
     opened,
     share_of,
 )
-from protocols.machine import Charge, ClientRound, Step
-from protocols.plan import RoundPlan
-from protocols.policy import Policy
-from protocols.roster import Identity, Roster
+from protocols.rounds.steps import Charge, Step
 from protocols.threshold_ckks.messages import (
     SECRETS,
     SEED,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from protocols.cohort import ascending, known_client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
+from protocols.rounds.cohort import ascending, known_client
 from protocols.threshold_ckks.messages import ADVERT, MAX_CLIENTS, Advert, Signed
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import Sizes, choose_sizes

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dp.secure_sum import SecureSum
-from protocols.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
-from protocols.dealing import Complaints, Defence, Delivery, Exchange
 from protocols.engines import Engine
 from protocols.engines.local import HERE
-from protocols.machine import NOTHING, Charge, Sends, ServerRound, Step
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
+from protocols.rounds.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
+from protocols.rounds.dealing import Complaints, Defence, Delivery, Exchange
+from protocols.rounds.server import NOTHING, Sends, ServerRound
+from protocols.rounds.steps import Charge, Step
 from protocols.threshold_ckks.messages import (
     SECRETS,
     SEED,

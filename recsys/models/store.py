@@ -67,7 +67,7 @@ class Stored(Recommender, Protocol):
 
 
 def save(model: Stored, path: Path, item_ids: Sequence[str], taken_as_public: Sequence[str] = ()) -> None:
-    """Write the model, whole or not at all, with what a guarantee about it took as public (``recsys.public``)."""
+    """Write the model, whole or not at all, with what a guarantee about it took as public (``recsys.public_facts``)."""
     name = type(model).__name__
     if MODELS.get(name) != type(model).__module__:
         raise UsageError(f"{name} is none of the models that can be stored: {', '.join(MODELS)}")

@@ -27,7 +27,7 @@ def write_report(folder: Path, account: Account | None = None) -> Path:
     ``account`` of that run, if it is at hand. Nothing but the report is written, there or elsewhere.
 
     >>> import tempfile
-    >>> from recsys.record import Run
+    >>> from recsys.run_record import Run
     >>> run = Run("A run", config={}, data={}, protocol={"name": "secagg+"}, mode="none", measured_under="nothing")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     run.save(Path(folder))

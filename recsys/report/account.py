@@ -25,7 +25,7 @@ from dp.secure_sum import SecureSum
 from protocols import registry
 from protocols.plan import RoundPlan
 from protocols.registry import Protocol
-from recsys.record import LEDGERS, Result, Round, Run, Spending
+from recsys.run_record import LEDGERS, Result, Round, Run, Spending
 from recsys.sentences import SHARING, promise
 from secagg.errors import DecodeError, PeerError, StorageError, UsageError
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from dp.filter import UNITS
 from dp.ledger.file import FILE
-from recsys.record import Round
 from recsys.report import numbers
 from recsys.report.account import Account, Spent
 from recsys.report.markup import Group, Html, facts, join, table, tag
 from recsys.report.words import promise
+from recsys.run_record import Round
 
 _ENTRIES = 200
 """Of a ledger, shown at most."""

@@ -56,7 +56,7 @@ from dp.audit.claim import FALSE_ALARM
 from dp.audit.margins import comparisons, least_mean_square
 from dp.calibrate import Calibration, calibrate
 from dp.noise import Family
-from protocols.private_sum import PrivateSums, without_rotation
+from protocols.simulation.audited import PrivateSums, without_rotation
 from secagg.cli.output import Json, emit, facts, row, say
 from secagg.crypto.prg import Rng
 from secagg.errors import PeerError, UsageError

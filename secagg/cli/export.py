@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from recsys.export import export as pack
-from recsys.record import FILE, Run
+from recsys.run_record import FILE, Run
 from secagg.cli.output import Json, emit, facts
 
 app = typer.Typer()

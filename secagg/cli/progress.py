@@ -15,9 +15,9 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from recsys.record import Round, Run
 from recsys.report import Account
 from recsys.run import Watch
+from recsys.run_record import Round, Run
 from secagg.cli.output import Visible, line, row, say, terminal
 
 COLUMNS = (

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from recsys.record import FILE
 from recsys.report import Account, write_report
+from recsys.run_record import FILE
 from secagg.cli.output import Json, emit, say
 from secagg.errors import PeerError
 

@@ -9,12 +9,12 @@ import typer
 
 from benchmarks.case import machine
 from benchmarks.ideal import IdealAdder
-from recsys.beginning import there
+from recsys.assembly import prepare
 from recsys.config import Config
-from recsys.others import Others
-from recsys.prepare import prepare
+from recsys.other_runs import Others
 from recsys.report import Account, write_report
 from recsys.run import train as run
+from recsys.run_start import there
 from secagg.cli.output import Json, emit
 from secagg.cli.progress import outcome, watching
 

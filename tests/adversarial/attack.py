@@ -27,22 +27,7 @@ import numpy as np
 import pytest
 
 from protocols import registry
-from protocols.cohort import to_bitmap
-from protocols.dealing import (
-    Accusations,
-    Complaint,
-    Complaints,
-    Dealing,
-    Dealt,
-    Defence,
-    Delivered,
-    Delivery,
-    Exchange,
-    Opened,
-    complaint,
-    share_of,
-)
-from protocols.machine import SERVER, Client
+from protocols.client import Client
 from protocols.pairwise.client import advert_leaf
 from protocols.pairwise.messages import (
     MASK_KEY,
@@ -63,8 +48,23 @@ from protocols.pairwise.messages import (
 from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.roster import Identity, Roster
-from protocols.simulate import Envelope
+from protocols.roster import SERVER, Identity, Roster
+from protocols.rounds.cohort import to_bitmap
+from protocols.rounds.dealing import (
+    Accusations,
+    Complaint,
+    Complaints,
+    Dealing,
+    Dealt,
+    Defence,
+    Delivered,
+    Delivery,
+    Exchange,
+    Opened,
+    complaint,
+    share_of,
+)
+from protocols.simulation.network import Envelope
 from secagg.crypto import labels, merkle
 from secagg.crypto.dealing import unpadded
 from secagg.crypto.keys import AgreementKey

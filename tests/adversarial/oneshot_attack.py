@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols import registry
-from protocols.cohort import to_bitmap
-from protocols.machine import Client
+from protocols.client import Client
 from protocols.oneshot.messages import (
     Answer,
     Committee,
@@ -39,6 +38,7 @@ from protocols.oneshot.rules import Seats, lattice_of, parameters_of, public_of,
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from protocols.rounds.cohort import to_bitmap
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.field import PRIME, P, multiply, reduce

@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols import cohort, registry
+from protocols import registry
 from protocols.ckks import client as ckks_client
-from protocols.machine import Client, ServerRound
+from protocols.client import Client
 from protocols.pairwise import client as pairwise_client
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Upload
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity
-from protocols.simulate import local_clients, serve
+from protocols.rounds import cohort
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
+from protocols.simulation.network import local_clients
 from protocols.threshold_ckks import client as threshold_client
 from secagg.crypto import labels
 from secagg.crypto.prg import Prg

@@ -13,7 +13,7 @@ import pytest
 from protocols import registry
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
-from protocols.simulate import serve
+from protocols.server import serve
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, SecAggError
 from tests.fuzz.test_decoders import peak_of

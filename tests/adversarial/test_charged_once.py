@@ -24,13 +24,13 @@ from dp.calibrate import user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
-from protocols import machine
+from protocols import client as client_module
+from protocols.client import Client
 from protocols.journal import ForgetfulJournal, Journal, MemoryJournal, SqliteJournal
-from protocols.machine import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import serve
+from protocols.server import serve
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
@@ -337,8 +337,8 @@ def test_the_ledgers_head_is_written_for_each_change_of_it(ledger: Ledger) -> No
     summed(plan, victim)
     for _ in range(3):
         client(ledger, journal).start(plan, UPDATES[VICTIM.name])
-    assert journal.last_round(machine._LEDGER) == 0
-    [box] = journal.records(machine._LEDGER, 0)
+    assert journal.last_round(client_module._LEDGER) == 0
+    [box] = journal.records(client_module._LEDGER, 0)
     assert ledger.head not in box  # sealed
 
 
@@ -352,7 +352,7 @@ def test_the_journal_of_another_client(ledger: Ledger) -> None:
 def test_a_journal_from_which_the_ledgers_head_was_taken(ledger: Ledger) -> None:
     journal = KeptJournal()
     summed(plan_of(), client(ledger, journal))
-    journal.retire(machine._LEDGER, 1)
+    journal.retire(client_module._LEDGER, 1)
     with pytest.raises(PolicyError, match="has been altered"):
         client(ledger, journal).check(plan_of(1))
 

@@ -24,10 +24,12 @@ from protocols.ckks.layout import DEGREE, MODULI, Layout
 from protocols.ckks.messages import Aggregate, KeyShown, SignedConsent, Survivors
 from protocols.ckks.phases import Phase
 from protocols.ckks.server import CkksServer
-from protocols.machine import SERVER, Client, Step
+from protocols.client import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.simulate import Envelope, Faults, Simulation, local_clients, simulate
+from protocols.roster import SERVER
+from protocols.rounds.steps import Step
+from protocols.simulation.network import Envelope, Faults, Simulation, local_clients, simulate
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.crypto.merkle import leaf

@@ -19,7 +19,7 @@ from protocols.ckks.rules import Cohort, Parameters, Reveal
 from protocols.ckks.server import CkksServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.simulate import Envelope, local_clients
+from protocols.simulation.network import Envelope, local_clients
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, digest
 from secagg.crypto.merkle import MerkleTree

@@ -13,12 +13,12 @@ from dataclasses import replace
 
 import pytest
 
-from protocols.cohort import to_bitmap
-from protocols.machine import SERVER
 from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Survivors
 from protocols.policy import Policy
+from protocols.roster import SERVER
+from protocols.rounds.cohort import to_bitmap
 from secagg.crypto import labels
 from secagg.crypto.keys import verify
 from secagg.errors import PeerError, PolicyError, ThresholdError

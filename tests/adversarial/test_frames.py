@@ -9,14 +9,16 @@ from functools import cache
 import numpy as np
 import pytest
 
-from protocols import dealing, machine, wire
-from protocols.dealing import Accusations, Delivered, Delivery, share_of
-from protocols.machine import Client
+from protocols import client as client_module
+from protocols import wire
+from protocols.client import Client
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Survivors
 from protocols.pairwise.rules import Cohort
 from protocols.plan import RoundPlan
-from protocols.simulate import serve
+from protocols.rounds import dealing
+from protocols.rounds.dealing import Accusations, Delivered, Delivery, share_of
+from protocols.server import serve
 from protocols.wire import HEADER_BYTES, Messages
 from secagg import codec
 from secagg.codec import u32
@@ -117,7 +119,7 @@ def test_reordering(protocol: str, now: int, then: int, monkeypatch: pytest.Monk
     assert client.phase != fresh(protocol, now).phase
 
     if then > now:  # without the check the phase's method meets a message that it does not know
-        switch_off(monkeypatch, machine, "_checked_step", "step is None or not isinstance(message, step.hears)")
+        switch_off(monkeypatch, client_module, "_checked_step", "step is None or not isinstance(message, step.hears)")
         with pytest.raises(AttributeError):
             fresh(protocol, now).receive(frames[then])
 

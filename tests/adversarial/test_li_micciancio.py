@@ -40,7 +40,7 @@ from protocols.ckks.layout import DEGREE, MODULI, SLOTS, Layout
 from protocols.ckks.server import CkksServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.simulate import Envelope, Faults, local_clients, simulate
+from protocols.simulation.network import Envelope, Faults, local_clients, simulate
 from protocols.threshold_ckks.messages import Answer, Upload
 from protocols.threshold_ckks.scheme import Scheme, _gaussian
 from protocols.threshold_ckks.server import ThresholdServer

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols import dealing as dealing_module
-from protocols.dealing import Box, Dealing, Dealt, Defence, Exchange, Opened
-from protocols.machine import ServerRound
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Revealed
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
-from protocols.simulate import Faults, simulate
+from protocols.rounds import dealing as dealing_module
+from protocols.rounds.dealing import Box, Dealing, Dealt, Defence, Exchange, Opened
+from protocols.rounds.server import ServerRound
+from protocols.simulation.network import Faults, simulate
 from secagg.crypto import dealing as secret_sharing
 from secagg.crypto.dealing import Polynomials
 from secagg.crypto.prg import Prg

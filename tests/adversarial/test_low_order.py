@@ -20,7 +20,7 @@ from protocols.ckks import client as ckks_client
 from protocols.ckks import server as ckks_server
 from protocols.ckks.client import CkksClient
 from protocols.ckks.rules import Parameters, Reveal
-from protocols.machine import Client, ClientRound, ServerRound
+from protocols.client import Client
 from protocols.oneshot import client as oneshot_client
 from protocols.oneshot import server as oneshot_server
 from protocols.oneshot.client import OneshotClient
@@ -31,7 +31,10 @@ from protocols.pairwise import server as pairwise_server
 from protocols.pairwise.client import PairwiseClient
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.simulate import local_clients, serve, simulate
+from protocols.rounds.client import ClientRound
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
+from protocols.simulation.network import local_clients, simulate
 from protocols.threshold_ckks import client as threshold_client
 from protocols.threshold_ckks import rules as threshold_rules
 from protocols.threshold_ckks import server as threshold_server

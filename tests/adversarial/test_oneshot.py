@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from protocols import registry
-from protocols.machine import Client
+from protocols.client import Client
 from protocols.oneshot import ONESHOT, client, rules
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Upload

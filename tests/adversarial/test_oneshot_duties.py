@@ -13,7 +13,8 @@ from protocols.oneshot.messages import Join, Seat
 from protocols.oneshot.phases import Phase
 from protocols.oneshot.rules import seated, sharing_of
 from protocols.oneshot.server import OneshotServer
-from protocols.simulate import Envelope, Faults, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import Envelope, Faults, simulate
 from secagg import compiled
 from secagg.codec import u32
 from secagg.crypto import labels

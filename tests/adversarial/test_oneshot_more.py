@@ -21,7 +21,7 @@ from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Consent, Upload
 from protocols.oneshot.rules import Committee
 from protocols.policy import Policy
-from protocols.simulate import Faults
+from protocols.simulation.network import Faults
 from secagg.crypto.keys import AgreementKey
 from secagg.crypto.packed import Sharing
 from secagg.crypto.prg import Prg

@@ -16,11 +16,12 @@ from dp.calibrate import user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
-from protocols.machine import Client, ServerRound
+from protocols.client import Client
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Upload
 from protocols.oneshot.phases import Phase
-from protocols.simulate import serve
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
 from secagg.crypto.keys import SigningKey
 from secagg.errors import PeerError, PolicyError, ThresholdError, UsageError
 from tests.adversarial.attack import switch_off

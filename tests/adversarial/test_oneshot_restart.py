@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocols.client import Client
 from protocols.journal import Journal, MemoryJournal, SqliteJournal
-from protocols.machine import Client
 from protocols.oneshot.client import OneshotClient
 from protocols.plan import RoundPlan
-from protocols.simulate import serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import simulate
 from secagg.crypto.keys import AgreementKey
 from secagg.crypto.prg import Prg
 from secagg.errors import PeerError, PolicyError, SecAggError, UsageError

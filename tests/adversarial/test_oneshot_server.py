@@ -15,7 +15,8 @@ import pytest
 from protocols.oneshot.messages import Answer, Consent, Upload
 from protocols.oneshot.rules import lattice_of, parameters_of, public_of, seated, sharing_of
 from protocols.oneshot.server import OneshotServer
-from protocols.simulate import Faults, Simulation, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import Faults, Simulation, simulate
 from secagg.crypto.field import PRIME
 from secagg.crypto.lattice import Layout
 from secagg.crypto.lattice.ring import QuotientRing

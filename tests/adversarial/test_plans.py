@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from protocols import registry
+from protocols.client import Client
 from protocols.journal import EMPTY_HEAD, MemoryJournal
-from protocols.machine import Client
 from protocols.pairwise import rules
 from protocols.plan import RoundPlan
 from protocols.policy import Policy

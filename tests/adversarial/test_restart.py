@@ -21,14 +21,15 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
+from protocols import client as client_module
 from protocols import journal as journal_module
-from protocols import machine
-from protocols.dealing import Accusations, Delivery
+from protocols.client import Client
 from protocols.journal import Journal, MemoryJournal, SqliteJournal
-from protocols.machine import Client
 from protocols.pairwise.client import PairwiseClient
 from protocols.plan import RoundPlan
-from protocols.simulate import serve, simulate
+from protocols.rounds.dealing import Accusations, Delivery
+from protocols.server import serve
+from protocols.simulation.network import simulate
 from secagg.crypto import labels
 from secagg.crypto.keys import transcript
 from secagg.errors import PeerError, PolicyError, SecAggError, StorageError, UsageError
@@ -333,7 +334,7 @@ def test_a_journal_altered_with_care(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     with pytest.raises(PolicyError, match="the journal is not this client's, or has been altered"):
         swapped("one.db").restart()
-    monkeypatch.setattr(machine, "_place", lambda plan, step: transcript(labels.JOURNAL_RECORD, plan.session))
+    monkeypatch.setattr(client_module, "_place", lambda plan, step: transcript(labels.JOURNAL_RECORD, plan.session))
     with pytest.raises(PeerError, match="Delivery does not belong in phase share"):  # it hears them in the wrong order
         swapped("two.db").restart()
 
@@ -364,7 +365,7 @@ def test_a_record_altered_with_care(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(PolicyError, match="the journal is not this client's, or has been altered"):
         flipped("one.db")
-    monkeypatch.setattr(machine, "open_box", unauthenticated)
+    monkeypatch.setattr(client_module, "open_box", unauthenticated)
     assert flipped("two.db")
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from protocols.dealing import Exchange
 from protocols.pairwise.messages import Revealed
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
+from protocols.rounds.dealing import Exchange
 from secagg.errors import PeerError, ThresholdError
 from tests.adversarial.attack import BOTH, share_of_another, small, switch_off
 from tests.adversarial.test_server import LIAR, NOT_ASKED, Round

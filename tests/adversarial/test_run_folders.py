@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.ideal import IdealAdder
+from recsys.assembly import Prepared, prepare
 from recsys.config import Config
-from recsys.others import Others
-from recsys.prepare import Prepared, prepare
-from recsys.record import Run
+from recsys.other_runs import Others
 from recsys.run import train
+from recsys.run_record import Run
 from secagg.cli import main
 from secagg.errors import DecodeError, StorageError, UsageError
 from tests.recsys.scene import config

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols import dealing as dealing_module
-from protocols.cohort import to_bitmap
-from protocols.dealing import Complaints, Defence, Delivered, Exchange, Opened, complaint
-from protocols.machine import ServerRound
 from protocols.pairwise import server as server_module
 from protocols.pairwise.messages import Revealed, Upload
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
-from protocols.simulate import serve
+from protocols.rounds import dealing as dealing_module
+from protocols.rounds.cohort import to_bitmap
+from protocols.rounds.dealing import Complaints, Defence, Delivered, Exchange, Opened, complaint
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import digest

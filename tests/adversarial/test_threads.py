@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from protocols import machine as machine_module
+from protocols import client as client_module
 from protocols.journal import SqliteJournal
 from protocols.pairwise.phases import Phase
+from protocols.rounds import server as server_module
 from secagg.crypto.ring import Ring
 from secagg.errors import PeerError, PolicyError, SecAggError
 from tests.adversarial.attack import BOTH, Evil, journal_by_count, small
@@ -80,7 +81,7 @@ def test_two_sets_of_survivors_at_once(protocol: str, monkeypatch: pytest.Monkey
     def answers(patience: float) -> list[Any]:
         with pytest.MonkeyPatch.context() as inside:
             evil = uploaded(protocol)
-            meet_inside(inside, machine_module, "_checked_step", patience)
+            meet_inside(inside, client_module, "_checked_step", patience)
             return sorted(two_sets_at_once(evil, who), key=lambda answer: isinstance(answer, bytes))
 
     refused, signed = answers(IN_VAIN)
@@ -88,7 +89,7 @@ def test_two_sets_of_survivors_at_once(protocol: str, monkeypatch: pytest.Monkey
     assert "does not belong in phase" in str(refused)
     assert isinstance(signed, bytes)
 
-    monkeypatch.setattr(machine_module, "Lock", nullcontext)
+    monkeypatch.setattr(client_module, "Lock", nullcontext)
     refused, signed = answers(LONG_ENOUGH)  # the journal takes one answer of all that know the same
     assert isinstance(refused, PolicyError)
     assert isinstance(signed, bytes)
@@ -104,7 +105,7 @@ def test_a_journal_file_and_two_threads(protocol: str, tmp_path: Path, monkeypat
     evil = uploaded(protocol, journals=lambda name: SqliteJournal(tmp_path / f"{name}.db"))
     try:
         with pytest.MonkeyPatch.context() as inside:
-            meet_inside(inside, machine_module, "_checked_step", IN_VAIN)
+            meet_inside(inside, client_module, "_checked_step", IN_VAIN)
             answers = two_sets_at_once(evil, who)
         signed = [answer for answer in answers if isinstance(answer, bytes)]
         assert len(signed) == 1
@@ -131,6 +132,6 @@ def test_one_upload_handed_over_twice_at_once(protocol: str, monkeypatch: pytest
 
     found, expected = total(IN_VAIN)
     assert found == expected
-    monkeypatch.setattr(machine_module, "Lock", nullcontext)
+    monkeypatch.setattr(server_module, "Lock", nullcontext)
     found, expected = total(LONG_ENOUGH)
     assert found != expected

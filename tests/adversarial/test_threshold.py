@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from protocols import registry
-from protocols.cohort import to_bitmap
-from protocols.dealing import Exchange, share_of
-from protocols.machine import Client, Step
+from protocols.client import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.simulate import Envelope, Faults, Simulation, local_clients, simulate
+from protocols.rounds.cohort import to_bitmap
+from protocols.rounds.dealing import Exchange, share_of
+from protocols.rounds.steps import Step
+from protocols.simulation.network import Envelope, Faults, Simulation, local_clients, simulate
 from protocols.threshold_ckks import client as client_module
 from protocols.threshold_ckks.client import ThresholdClient
 from protocols.threshold_ckks.messages import (
@@ -245,7 +246,7 @@ def test_no_key_and_no_seed_in_what_the_server_gets(monkeypatch: pytest.MonkeyPa
         honest = Polynomials.__init__
         patched.setattr(Polynomials, "__init__", keeping)
         patched.setattr(Polynomials, "points", seed_itself)
-        patched.setattr("protocols.dealing.padded", lambda points, keys: points)
+        patched.setattr("protocols.rounds.dealing.padded", lambda points, keys: points)
         scene = Scene()
         scene.fails()
         assert leaked(scene) == set(scene.clients)

@@ -19,9 +19,13 @@ from dp.calibrate import user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
-from protocols import dealing
-from protocols.cohort import from_bitmap
-from protocols.dealing import (
+from protocols.client import Client
+from protocols.journal import SqliteJournal
+from protocols.plan import RoundPlan
+from protocols.roster import Identity, Roster
+from protocols.rounds import dealing
+from protocols.rounds.cohort import from_bitmap
+from protocols.rounds.dealing import (
     Accusations,
     Complaint,
     Complaints,
@@ -33,11 +37,9 @@ from protocols.dealing import (
     Opened,
     complaint,
 )
-from protocols.journal import SqliteJournal
-from protocols.machine import Client, ServerRound
-from protocols.plan import RoundPlan
-from protocols.roster import Identity, Roster
-from protocols.simulate import Envelope, Faults, local_clients, serve, simulate
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
+from protocols.simulation.network import Envelope, Faults, local_clients, simulate
 from protocols.threshold_ckks import client as client_module
 from protocols.threshold_ckks.client import ThresholdClient
 from protocols.threshold_ckks.messages import JointKey, Missing, Part, Recovery, Upload

@@ -25,17 +25,19 @@ from dp.noise import Family, NoiseSpec
 from dp.tree import TreeSum
 from protocols import journal as journal_module
 from protocols import tree as tree_module
-from protocols.engines import Engine, Placed, crowd
-from protocols.engines.crowd import simulate_crowd
-from protocols.engines.forest import _identity, grown, simulate_tree
+from protocols.client import Client
+from protocols.engines import Engine, Placed
 from protocols.engines.local import Threads
 from protocols.journal import ForgetfulJournal, MemoryJournal
-from protocols.machine import Client
 from protocols.outcome import RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Envelope, Faults, serve, simulate
+from protocols.server import serve
+from protocols.simulation import workers as crowd
+from protocols.simulation.network import Envelope, Faults, simulate
+from protocols.simulation.trees import _identity, grown, simulate_tree
+from protocols.simulation.workers import simulate_crowd
 from protocols.tree import Terms, Tree, decoded, encoding_above, largest_epsilon
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocols.client import Client
 from protocols.journal import EMPTY_HEAD, MemoryJournal
-from protocols.machine import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.simulate import Envelope, Faults, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import Envelope, Faults, simulate
 from secagg.crypto.ring import Ring
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError

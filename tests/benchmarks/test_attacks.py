@@ -23,7 +23,7 @@ from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.rules import Cohort
 from protocols.policy import Policy
-from protocols.simulate import Faults
+from protocols.simulation.network import Faults
 from secagg.crypto.prg import Prg, keystream, random_words
 from secagg.crypto.ring import Ring
 from secagg.encoding import Encoding

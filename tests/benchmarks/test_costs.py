@@ -20,7 +20,8 @@ from protocols import registry
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Faults, Simulation, local_clients, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import Faults, Simulation, local_clients, simulate
 from protocols.tree import Terms, Tree, encoding_above
 from secagg.crypto.merkle import MerkleTree, leaf
 from secagg.crypto.prg import Prg

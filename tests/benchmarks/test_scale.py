@@ -14,11 +14,12 @@ from benchmarks.rounds import people, update_of
 from benchmarks.scale.tables import flat_table, tree_table
 from benchmarks.scale.trees import MODELS
 from benchmarks.scale.units import Units
+from protocols.client import Client
 from protocols.journal import ForgetfulJournal
-from protocols.machine import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.simulate import serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import simulate
 from secagg.cli import main
 from secagg.encoding import Encoding
 

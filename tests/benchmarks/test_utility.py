@@ -13,8 +13,8 @@ from benchmarks import cells
 from benchmarks.cells import AMONG, METRICS, Charged, Outcome, fingerprint, kept, key_of, trained
 from benchmarks.rows import TWIN
 from benchmarks.utility import Config, cell, ruler, run
-from recsys.prepare import data_of, prepare
-from recsys.secure import Answer, Question, Update
+from recsys.aggregator import Answer, Question, Update
+from recsys.assembly import data_of, prepare
 from secagg.cli import main
 from secagg.errors import BudgetError, StorageError, UsageError
 from tests.adversarial.attack import switch_off

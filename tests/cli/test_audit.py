@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dp import noise
-from protocols import cohort
+from protocols.rounds import cohort
 from secagg.cli import audit, main
 from secagg.crypto.prg import Prg
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from recsys.assembly import prepare
 from recsys.config import Config, Kind, Mode
-from recsys.prepare import prepare
-from recsys.record import Run
+from recsys.run_record import Run
 from secagg import cli
 from secagg.cli.demo import CONFIGS, Clients
 

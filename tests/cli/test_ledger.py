@@ -19,11 +19,12 @@ from dp.ledger import Budget, Ledger, book
 from dp.ledger.file import read
 from dp.noise import Family, NoiseSpec
 from dp.secure_sum import Signed
-from protocols.machine import Client
+from protocols.client import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Faults, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import Faults, simulate
 from secagg import cli
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, digest

@@ -12,8 +12,8 @@ import pytest
 from dp import verify_ledger
 from dp.events import Guarantee, Relation, Trust, Unit
 from dp.ledger import Budget, Ledger
-from recsys.record import Run
 from recsys.report import Account
+from recsys.run_record import Run
 from secagg.cli import main
 from secagg.cli.output import Visible, emit, facts, terminal
 from secagg.cli.progress import outcome

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.record import Run
+from recsys.run_record import Run
 from secagg import cli
 from tests.recsys.test_config import EXAMPLES
 

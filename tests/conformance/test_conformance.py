@@ -24,10 +24,12 @@ from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols import registry
-from protocols.machine import Client, ServerRound
+from protocols.client import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.simulate import Envelope, Faults, Simulation, local_clients, serve, simulate
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
+from protocols.simulation.network import Envelope, Faults, Simulation, local_clients, simulate
 from protocols.wire import HEADER_BYTES
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protocols.machine import Client, ServerRound
+from protocols.client import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import serve
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
 from secagg.encoding import Encoding
 from tests.e2e.victim import BEGIN, GONE
 

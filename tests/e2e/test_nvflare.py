@@ -18,7 +18,8 @@ from protocols.adapters.nvflare import SITE_FILE
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Faults, local_clients, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import Faults, local_clients, simulate
 from tests.e2e.nvflare_job import CLIP, trained
 
 HERE = Path(__file__).resolve().parent

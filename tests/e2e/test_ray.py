@@ -28,13 +28,14 @@ from functools import partial
 from pathlib import Path
 import numpy as np
 from protocols.engines import add_masks_on
-from protocols.engines.crowd import simulate_crowd
+from protocols.simulation.workers import simulate_crowd
 from protocols.engines.local import Threads
 from protocols.engines.ray import OnRay
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Faults, serve
+from protocols.simulation.network import Faults
+from protocols.server import serve
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, StorageError, UsageError
 from secagg.crypto.prg import Prg

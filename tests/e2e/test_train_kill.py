@@ -30,7 +30,7 @@ from dp.ledger.entries import parse
 from dp.ledger.file import read
 from dp.ledger.verify import verify
 from recsys.models.store import load
-from recsys.record import Run
+from recsys.run_record import Run
 from secagg.files import DRAFT
 from tests.recsys.scene import same_secrets
 

@@ -36,14 +36,14 @@ import torch
 import torch._dynamo  # what the first optimiser of a process would load
 from numpy.typing import NDArray
 
+import recsys.aggregator
 import recsys.federated
-import recsys.secure
-from protocols import simulate
-from protocols.machine import SERVER
-from protocols.simulate import Envelope, Faults
-from recsys.begun import Begun
+from protocols.roster import SERVER
+from protocols.simulation import network as simulate
+from protocols.simulation.network import Envelope, Faults
+from recsys.assembly import prepare
 from recsys.config import Config
-from recsys.prepare import prepare
+from recsys.pending_sum import Begun
 from recsys.report.plots import Curve, plot
 from secagg import cli
 from secagg.cli import train  # noqa: F401  # all that a run needs, before the forks
@@ -92,7 +92,7 @@ def kill_before_renaming(name: str, times: int) -> None:
 
 def move_elsewhere(far: int) -> None:
     torch.set_num_threads(2)
-    real = recsys.secure.SecureAdder.add_up
+    real = recsys.aggregator.SecureAdder.add_up
 
     def add_up(self: Any, question: Any, update: Any) -> Any:
         def computed(name: str) -> NDArray[np.float64]:
@@ -102,7 +102,7 @@ def move_elsewhere(far: int) -> None:
 
         return real(self, question, computed)
 
-    recsys.secure.SecureAdder.add_up = add_up  # type: ignore[method-assign]
+    recsys.aggregator.SecureAdder.add_up = add_up  # type: ignore[method-assign]
 
 
 def note(log: Path) -> None:
@@ -124,7 +124,7 @@ def note(log: Path) -> None:
         said("sum", SERVER, ran.outcome.total.tobytes())
         return ran
 
-    recsys.secure.drive = drive  # type: ignore[attr-defined]
+    recsys.aggregator.drive = drive  # type: ignore[attr-defined]
 
 
 def anew() -> None:
@@ -140,7 +140,7 @@ def anew() -> None:
 
 def twice() -> None:
     Begun.read = lambda self, number: None  # type: ignore[method-assign]
-    recsys.secure.SecureAdder._check_new = lambda self, plan, question: None  # type: ignore[method-assign]
+    recsys.aggregator.SecureAdder._check_new = lambda self, plan, question: None  # type: ignore[method-assign]
 
 
 @cache

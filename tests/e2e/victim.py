@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from protocols.client import Client
 from protocols.journal import SqliteJournal
-from protocols.machine import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protocols import registry
-from protocols.machine import _RECORD, _Record
+from protocols.client import _RECORD, _Record
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
 from secagg.crypto.prg import Prg

@@ -32,14 +32,14 @@ from tests.fuzz.test_decoders import LONG, inputs, mutations
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("torch")
 
+from recsys.aggregator import Answer  # noqa: E402
 from recsys.data import movielens, tables  # noqa: E402
 from recsys.federated import State  # noqa: E402
 from recsys.models.ease import Ease  # noqa: E402
 from recsys.models.mf import MatrixFactorisation  # noqa: E402
 from recsys.models.store import load, save  # noqa: E402
-from recsys.private import _decoded, _encoded_answers, _Known  # noqa: E402
-from recsys.record import FILE, Run  # noqa: E402
-from recsys.secure import Answer  # noqa: E402
+from recsys.requested_sums import _decoded, _encoded_answers, _Known  # noqa: E402
+from recsys.run_record import FILE, Run  # noqa: E402
 from tests.recsys import runs  # noqa: E402
 
 fuzz = settings(max_examples=5_000 if LONG else 25)

@@ -161,10 +161,10 @@ STRATA = (
             "protocols/roster.py",
             "protocols/wire.py",
             "protocols/journal.py",
-            "protocols/machine.py",
+            "protocols/client.py",
             "protocols/outcome.py",
             "protocols/registry.py",
-            "protocols/private_sum.py",
+            "protocols/simulation/audited.py",
         ),
         (
             "tests/adversarial/test_plans.py",
@@ -178,7 +178,7 @@ STRATA = (
     ),
     Stratum(
         "cohort",
-        ("protocols/cohort.py",),
+        ("protocols/rounds/cohort.py",),
         (
             "tests/adversarial/test_cohort.py",
             "tests/adversarial",
@@ -191,7 +191,7 @@ STRATA = (
     ),
     Stratum(
         "tree",
-        ("protocols/tree.py", "dp/tree.py", "protocols/engines", "protocols/simulate.py"),
+        ("protocols/tree.py", "dp/tree.py", "protocols/engines", "protocols/simulation/network.py"),
         (
             "tests/adversarial/test_tree.py",
             "tests/protocols/test_tree.py",
@@ -222,16 +222,16 @@ STRATA = (
     Stratum(
         "recommender",
         (
-            "recsys/begun.py",
+            "recsys/pending_sum.py",
             "recsys/config.py",
             "recsys/federated.py",
             "recsys/network.py",
             "recsys/participation.py",
-            "recsys/prepare.py",
-            "recsys/private.py",
-            "recsys/record.py",
+            "recsys/assembly.py",
+            "recsys/requested_sums.py",
+            "recsys/run_record.py",
             "recsys/run.py",
-            "recsys/secure.py",
+            "recsys/aggregator.py",
         ),
         ("tests/recsys/test_*.py", "tests/cli/test_train.py", "tests/cli/test_audit.py"),
     ),

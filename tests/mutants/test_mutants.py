@@ -43,7 +43,7 @@ def test_every_mutant_has_a_name_of_its_own(stratum: object) -> None:
 
 
 def test_a_mutant_differs_in_one_place() -> None:
-    path = "protocols/cohort.py"
+    path = "protocols/rounds/cohort.py"
     before = ast.unparse(parse(path)).splitlines()
     for mutant in mutants(path):
         after = ast.unparse(mutated(path, mutant.name)).splitlines()
@@ -51,7 +51,7 @@ def test_a_mutant_differs_in_one_place() -> None:
 
 
 def test_finding_the_mutants_changes_nothing() -> None:
-    path = "protocols/cohort.py"
+    path = "protocols/rounds/cohort.py"
     sites(path, tree := parse(path))
     assert ast.dump(tree) == ast.dump(parse(path))
 

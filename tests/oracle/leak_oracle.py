@@ -25,9 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols import registry
-from protocols.cohort import from_bitmap
-from protocols.dealing import Dealt, Defence, share_of
-from protocols.machine import SERVER, Client
+from protocols.client import Client
 from protocols.pairwise.client import advert_leaf
 from protocols.pairwise.messages import (
     MASK_KEY,
@@ -40,8 +38,10 @@ from protocols.pairwise.messages import (
 )
 from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
-from protocols.roster import Roster
-from protocols.simulate import Envelope
+from protocols.roster import SERVER, Roster
+from protocols.rounds.cohort import from_bitmap
+from protocols.rounds.dealing import Dealt, Defence, share_of
+from protocols.simulation.network import Envelope
 from secagg.crypto import labels
 from secagg.crypto.dealing import unpadded
 from secagg.crypto.keys import AgreementKey, digest

@@ -12,9 +12,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from protocols.cohort import from_bitmap, to_bitmap
-from protocols.dealing import Complaints, Delivery, share_of
-from protocols.machine import Client, Sends
+from protocols.client import Client
 from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient, check_header
 from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Reveal, Revealed, Upload
@@ -24,7 +22,10 @@ from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
-from protocols.simulate import Envelope, Faults, local_clients, simulate
+from protocols.rounds.cohort import from_bitmap, to_bitmap
+from protocols.rounds.dealing import Complaints, Delivery, share_of
+from protocols.rounds.server import Sends
+from protocols.simulation.network import Envelope, Faults, local_clients, simulate
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
 from secagg.crypto.prg import Prg

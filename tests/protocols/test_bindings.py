@@ -12,7 +12,7 @@ import pytest
 
 from protocols import registry
 from protocols.ckks import rules as ckks
-from protocols.machine import Client, ClientRound
+from protocols.client import Client
 from protocols.oneshot import client as oneshot_client
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Seat
@@ -21,7 +21,9 @@ from protocols.pairwise import rules as pairwise
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
-from protocols.simulate import local_clients, serve
+from protocols.rounds.client import ClientRound
+from protocols.server import serve
+from protocols.simulation.network import local_clients
 from protocols.threshold_ckks import client as threshold_client
 from protocols.threshold_ckks import rules as threshold
 from protocols.threshold_ckks import server as threshold_server

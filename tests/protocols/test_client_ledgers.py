@@ -15,11 +15,12 @@ from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols import registry
-from protocols.machine import Client
+from protocols.client import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Faults, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import Faults, simulate
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding

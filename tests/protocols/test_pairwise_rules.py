@@ -13,7 +13,8 @@ from protocols import registry
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Faults, local_clients, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import Faults, local_clients, simulate
 from secagg.crypto.graph import Neighbourhoods
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding

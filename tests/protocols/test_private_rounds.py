@@ -16,15 +16,18 @@ from dp.calibrate import calibrate, user_level
 from dp.events import Relation, Skellam
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
-from protocols import machine
+from protocols import registry
+from protocols.client import Client
 from protocols.engines.local import Threads
-from protocols.machine import Client, ClientRound, ServerRound
 from protocols.pairwise.messages import Reveal
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Envelope, Faults, Simulation, serve, simulate
+from protocols.rounds.client import ClientRound
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
+from protocols.simulation.network import Envelope, Faults, Simulation, simulate
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
@@ -178,9 +181,7 @@ def clone_difference() -> np.ndarray[Any, Any]:
             server.receive(name, answers[0])
     server.close("complain")
     frame = dict(server.outbox())[NAMES[0]]
-    messages = [
-        machine.registry.find("secagg").messages.decode(plan, clone[NAMES[0]].receive(frame)) for clone in clones
-    ]
+    messages = [registry.find("secagg").messages.decode(plan, clone[NAMES[0]].receive(frame)) for clone in clones]
     vectors = [plan.ring.unpack(message.vector, LENGTH) for message in messages]
     return plan.ring.centred(vectors[1] - vectors[0])
 
@@ -215,7 +216,7 @@ def revealed(ran: Callable[[Faults], Simulation], plan: RoundPlan) -> dict[str, 
 
     def see(envelope: Envelope) -> bytes:
         if envelope.phase == "reveal" and envelope.receiver == "server":
-            message = machine.registry.find("secagg").messages.decode(plan, envelope.frame)
+            message = registry.find("secagg").messages.decode(plan, envelope.frame)
             assert isinstance(message, Reveal)
             seeds[envelope.sender] = message.surplus
         return envelope.frame
@@ -240,7 +241,7 @@ def test_a_seed_leaves_once_and_only_if_there_is_surplus(missing: int, bytes_eac
 @pytest.mark.parametrize("surplus", [b"", b"s" * 31, None], ids=["none", "short", "unasked"])
 def test_a_reveal_with_another_seed_than_asked_for_bounces(surplus: bytes | None, ledger: Ledger) -> None:
     plan = plan_with() if surplus is not None else plan_with(noise=replace(SKELLAM, components=0))
-    wire = machine.registry.find("secagg").messages
+    wire = registry.find("secagg").messages
 
     def forge(envelope: Envelope) -> bytes:
         if (envelope.phase, envelope.sender) == ("reveal", NAMES[0]):

@@ -17,18 +17,19 @@ from dp.calibrate import user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
-from protocols import simulate as simulate_module
-from protocols.engines import crowd as crowd_module
-from protocols.engines import forest as forest_module
-from protocols.engines.crowd import simulate_crowd
-from protocols.engines.forest import Terms, TreeRun, grown, simulate_tree
+from protocols.client import Client
 from protocols.engines.local import Threads
 from protocols.journal import SqliteJournal
-from protocols.machine import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Envelope, Faults, Incident, Simulation, serve, simulate
+from protocols.server import serve
+from protocols.simulation import network as simulate_module
+from protocols.simulation import trees as forest_module
+from protocols.simulation import workers as crowd_module
+from protocols.simulation.network import Envelope, Faults, Incident, Simulation, simulate
+from protocols.simulation.trees import Terms, TreeRun, grown, simulate_tree
+from protocols.simulation.workers import simulate_crowd
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from protocols.client import Client
 from protocols.journal import MemoryJournal
-from protocols.machine import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.registry import names
 from protocols.roster import Identity, Roster
-from protocols.simulate import serve
+from protocols.server import serve
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, PolicyError, UsageError
 

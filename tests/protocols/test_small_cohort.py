@@ -10,7 +10,8 @@ from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.simulate import local_clients, serve
+from protocols.server import serve
+from protocols.simulation.network import local_clients
 from secagg.encoding import Encoding
 from secagg.errors import ThresholdError
 from secagg.params import Graph, GraphParameters

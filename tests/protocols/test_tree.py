@@ -16,14 +16,15 @@ from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols import tree as tree_module
-from protocols.engines.forest import TreeRun, grown, simulate_tree
+from protocols.client import Client
 from protocols.engines.local import Threads
-from protocols.machine import Client
 from protocols.outcome import RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Faults, Simulation, local_clients, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import Faults, Simulation, local_clients, simulate
+from protocols.simulation.trees import TreeRun, grown, simulate_tree
 from protocols.tree import Terms, Tree, decoded, encoding_above, largest_epsilon, settled, update_above
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg

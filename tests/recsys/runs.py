@@ -14,7 +14,7 @@ from dp.noise import Family, NoiseSpec
 from dp.secure_sum import Signed
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
-from recsys.record import Result, Round, Run, Spending
+from recsys.run_record import Result, Round, Run, Spending
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, digest
 from secagg.encoding import Encoding

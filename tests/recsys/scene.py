@@ -13,12 +13,12 @@ import numpy as np
 from benchmarks.ideal import IdealAdder
 from dp.events import Release
 from dp.ledger import Budget, Ledger
+from recsys.aggregator import Adder
 from recsys.config import Config
 from recsys.data.interactions import Interactions
 from recsys.data.split import leave_last_out
 from recsys.federated import Federation, Fleet, Terms
 from recsys.models.recommender import Local, SharedModel
-from recsys.secure import Adder
 from secagg.crypto.keys import SigningKey
 from secagg.encoding import Encoding
 from tests.recsys.bias import Bias

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recsys.export import export
-from recsys.record import Run
+from recsys.run_record import Run
 from secagg.cli import main
 from secagg.errors import StorageError, UsageError
 from secagg.files import write_file

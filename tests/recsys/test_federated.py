@@ -29,6 +29,7 @@ from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.training import Flat, Settings
 from protocols import registry
+from recsys.aggregator import Adder, Deployment, SecureAdder
 from recsys.data.interactions import History
 from recsys.federated import METRICS, Federation, Fleet, LocalPrivacy, State, Terms
 from recsys.metrics.ranking import measure
@@ -37,8 +38,7 @@ from recsys.models.recommender import Local
 from recsys.network import Network
 from recsys.optimisers import Optimiser, Rule
 from recsys.participation import Draw, Participation, beacon
-from recsys.record import Round
-from recsys.secure import Adder, Deployment, SecureAdder
+from recsys.run_record import Round
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, UsageError
 from tests.adversarial.attack import switch_off

@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from benchmarks.ideal import IdealAdder
 from dp.ledger.entries import parse
 from dp.ledger.file import read
-from recsys import prepare as preparing
+from recsys import assembly as preparing
 from recsys import run as running
+from recsys.aggregator import Answer, Question, SecureAdder, Update
 from recsys.config import Config
 from recsys.federated import Federation
 from recsys.models.autoencoder import Autoencoder
-from recsys.others import Others
-from recsys.record import Run
+from recsys.other_runs import Others
 from recsys.report import Account, write_report
-from recsys.secure import Answer, Question, SecureAdder, Update
+from recsys.run_record import Run
 from recsys.sentences import EXACT, NOISED, UNMEASURED
 from secagg.errors import UsageError
 from tests.adversarial.attack import switch_off

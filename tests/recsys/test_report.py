@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from recsys.record import FILE, Result, Round, Run
 from recsys.report import Account, words, write_report
 from recsys.report.account import Spent
 from recsys.report.style import STYLE
+from recsys.run_record import FILE, Result, Round, Run
 from secagg import cli
 from secagg.errors import DecodeError, PeerError, StorageError, UsageError
 from secagg.printable import printable

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from recsys.record import FILE
 from recsys.report import markup, write_report
+from recsys.run_record import FILE
 from secagg.errors import SecAggError
 from tests.recsys import runs
 

@@ -21,8 +21,10 @@ from benchmarks.ideal import IdealAdder
 from dp import verify_ledger
 from dp.ledger.file import read
 from dp.ledger.verify import verify
-from recsys import beginning
 from recsys import run as running
+from recsys import run_start as beginning
+from recsys.aggregator import Answer, Question, SecureAdder, Update
+from recsys.assembly import Prepared, prepare
 from recsys.config import Config
 from recsys.federated import State
 from recsys.metrics.ranking import evaluate
@@ -30,12 +32,10 @@ from recsys.models.popularity import ItemPop
 from recsys.models.private_sums import Contribution, Noised
 from recsys.models.recommender import SharedModel
 from recsys.models.store import load
-from recsys.others import Others
-from recsys.prepare import Prepared, prepare
-from recsys.private import LearnsFromSums
-from recsys.record import Round, Run
+from recsys.other_runs import Others
+from recsys.requested_sums import LearnsFromSums
 from recsys.run import train
-from recsys.secure import Answer, Question, SecureAdder, Update
+from recsys.run_record import Round, Run
 from secagg import cli
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, derive

@@ -13,18 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.recsys.test_other_runs import csv
 
 from dp.ledger import Ledger
 from dp.ledger.book import replay
 from dp.ledger.file import read
 from recsys import run as running
-from recsys.beginning import budgets
+from recsys.assembly import Prepared, prepare
 from recsys.config import Exact
-from recsys.others import Other
-from recsys.prepare import Prepared, prepare
-from recsys.public import EVERYTHING
-from recsys.record import UNKNOWN, Run
+from recsys.other_runs import Other
+from recsys.public_facts import EVERYTHING
 from recsys.report import Account, write_report
+from recsys.run_record import UNKNOWN, Run
+from recsys.run_start import budgets
 from recsys.sentences import (
     EXACT,
     NOISED,
@@ -40,7 +41,6 @@ from recsys.sentences import (
 from secagg.cli.progress import outcome
 from secagg.errors import UsageError
 from tests.recsys.scene import KEY, config
-from tests.recsys.test_others import csv
 from tests.recsys.test_run import go
 
 EASE = ("model.name=private-ease", "model.settings={}")

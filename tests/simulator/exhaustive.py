@@ -23,9 +23,7 @@ from random import Random
 from threading import Lock
 from typing import Any
 
-from protocols.cohort import to_bitmap
-from protocols.dealing import Accusations, Complaints, Dealing, Dealt, Defence, Delivered, Delivery, Opened, complaint
-from protocols.machine import SERVER, Client
+from protocols.client import Client
 from protocols.pairwise.messages import (
     SECRETS,
     Advert,
@@ -39,6 +37,19 @@ from protocols.pairwise.messages import (
 )
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
+from protocols.roster import SERVER
+from protocols.rounds.cohort import to_bitmap
+from protocols.rounds.dealing import (
+    Accusations,
+    Complaints,
+    Dealing,
+    Dealt,
+    Defence,
+    Delivered,
+    Delivery,
+    Opened,
+    complaint,
+)
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, SigningKey, digest, verifying_once

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.cohort import from_bitmap
-from protocols.dealing import Dealt, Defence, share_of
 from protocols.oneshot.messages import Answer
 from protocols.oneshot.rules import least_contributors
 from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Reveal, Upload
 from protocols.pairwise.rules import parameters_of
+from protocols.rounds.cohort import from_bitmap
+from protocols.rounds.dealing import Dealt, Defence, share_of
 from secagg.crypto.dealing import unpadded
 from secagg.crypto.field import PRIME
 from secagg.crypto.keys import AgreementKey

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from protocols import registry
 from protocols.ckks import messages as ckks
-from protocols.cohort import to_bitmap
-from protocols.dealing import (
+from protocols.oneshot import messages as oneshot
+from protocols.pairwise import messages as pairwise
+from protocols.rounds.cohort import to_bitmap
+from protocols.rounds.dealing import (
     Box,
     Complaint,
     Complaints,
@@ -31,8 +33,6 @@ from protocols.dealing import (
     commitments,
     complaint,
 )
-from protocols.oneshot import messages as oneshot
-from protocols.pairwise import messages as pairwise
 from protocols.threshold_ckks import messages as threshold
 from secagg.codec import u32
 from secagg.crypto import labels

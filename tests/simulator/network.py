@@ -11,8 +11,8 @@ from typing import Any
 
 from dp.ledger import Ledger
 from protocols import registry
-from protocols.machine import SERVER
-from protocols.simulate import serve
+from protocols.roster import SERVER
+from protocols.server import serve
 from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecAggError, ThresholdError
 from tests.simulator.deployment import Deployment, Faults
 from tests.simulator.parties import Liar, Party, Record, phases_of

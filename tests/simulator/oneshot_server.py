@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from protocols.machine import SERVER
 from protocols.oneshot.messages import Committee, Consents, Delivery, SignedConsent
 from protocols.oneshot.rules import least_contributors
+from protocols.roster import SERVER
 from secagg.crypto.keys import AgreementKey
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError
 from tests.adversarial.oneshot_attack import Evil

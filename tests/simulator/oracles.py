@@ -20,10 +20,10 @@ from dp.ledger.file import read
 from dp.ledger.verify import verify
 from dp.noise import Family, NoiseSpec
 from dp.verify_ledger import problems
-from protocols.cohort import from_bitmap
-from protocols.machine import SERVER
 from protocols.oneshot.rules import least_contributors
 from protocols.pairwise.messages import Reveal
+from protocols.roster import SERVER
+from protocols.rounds.cohort import from_bitmap
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.crypto.masking import add_masks

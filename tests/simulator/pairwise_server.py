@@ -13,8 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from protocols.cohort import to_bitmap
-from protocols.dealing import (
+from protocols.pairwise.messages import (
+    SECRETS,
+    Consent,
+    Consents,
+    Neighbour,
+    SignedConsent,
+    Survivors,
+    Upload,
+    Verdict,
+)
+from protocols.pairwise.rules import parameters_of
+from protocols.roster import SERVER
+from protocols.rounds.cohort import to_bitmap
+from protocols.rounds.dealing import (
     COMMITMENT_BYTES,
     Accusations,
     Complaint,
@@ -29,18 +41,6 @@ from protocols.dealing import (
     box_hash,
     complaint,
 )
-from protocols.machine import SERVER
-from protocols.pairwise.messages import (
-    SECRETS,
-    Consent,
-    Consents,
-    Neighbour,
-    SignedConsent,
-    Survivors,
-    Upload,
-    Verdict,
-)
-from protocols.pairwise.rules import parameters_of
 from secagg.crypto.dealing import BLINDS
 from secagg.crypto.field import PRIME
 from secagg.crypto.keys import SigningKey

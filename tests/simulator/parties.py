@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 from dp.ledger import Ledger
 from protocols import registry
-from protocols.dealing import Accusations, Delivered, Opened
-from protocols.dealing import Delivery as PairwiseDelivery
+from protocols.client import Client
 from protocols.journal import Journal, SqliteJournal
-from protocols.machine import Client
 from protocols.oneshot.messages import HEADER, Delivery
 from protocols.pairwise.messages import Advert, Verdict
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from protocols.rounds.dealing import Accusations, Delivered, Opened
+from protocols.rounds.dealing import Delivery as PairwiseDelivery
 from secagg.crypto.dealing import unpadded
 from secagg.crypto.prg import Prg
 from secagg.errors import SecAggError

@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dp.ledger import Budget, Ledger
-from protocols.machine import SERVER
 from protocols.policy import Policy
+from protocols.roster import SERVER
 from secagg.crypto.keys import SigningKey, digest, verifying_once
 from secagg.params import Adversary
 from tests.simulator import oneshot_server, pairwise_server

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols import cohort as cohort_module
-from protocols import dealing as exchange_module
-from protocols import machine as machine_module
-from protocols.machine import Charge, Client, ClientRound, ServerRound
+from protocols import registry
+from protocols.client import Client
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Answer
 from protocols.oneshot.rules import parameters_of
@@ -27,8 +25,14 @@ from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import MASK_KEY
 from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
-from protocols.simulate import Envelope
+from protocols.rounds import cohort as cohort_module
+from protocols.rounds import dealing as exchange_module
+from protocols.rounds.client import ClientRound
+from protocols.rounds.server import ServerRound
+from protocols.rounds.steps import Charge
+from protocols.simulation.network import Envelope
 from secagg.crypto import dealing as dealing_module
+from secagg.crypto.keys import derive
 from tests.adversarial.attack import switch_off
 from tests.adversarial.test_cut import believe_that_masking_is_mutual
 from tests.oracle.leak_oracle import Round, View, judge, secrets_of
@@ -120,7 +124,7 @@ def shares_of_no_degree(patch: pytest.MonkeyPatch) -> None:
 
 def same_masks_in_each_round(patch: pytest.MonkeyPatch) -> None:
     def drawn(self: ClientRound, purpose: bytes, *context: bytes) -> bytes:
-        return machine_module.derive(self.identity.key.secret, b"always the same", purpose)
+        return derive(self.identity.key.secret, b"always the same", purpose)
 
     patch.setattr(ClientRound, "_drawn", drawn)
 
@@ -399,7 +403,7 @@ def test_both_leak_oracles_say_the_same(move: str, mutual: bool, monkeypatch: py
     for seed in range(200, 210):
         protocol = ("secagg", "secagg+")[seed % 2]
         result = run(seed, Narrowed(protocol, "server", move, noisy=False, length=150))
-        (d, record), messages = (result.deployment, result.records[0]), machine_module.registry.find(protocol).messages
+        (d, record), messages = (result.deployment, result.records[0]), registry.find(protocol).messages
         assert d is not None
         frames = {
             Envelope(one.phase, one.sender, one.receiver, messages.encode(record.plan, one.message)): None

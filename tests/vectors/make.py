@@ -25,15 +25,17 @@ import numpy as np
 
 from dp.calibrate import evaluate
 from dp.noise import Family, NoiseSpec
-from protocols import dealing, registry
-from protocols.dealing import COMMITMENT_BYTES
-from protocols.machine import Client, ServerRound
+from protocols import registry
+from protocols.client import Client
 from protocols.pairwise import messages as pairwise
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.private_sum import PrivateSums
 from protocols.roster import Identity, Roster
-from protocols.simulate import serve
+from protocols.rounds import dealing
+from protocols.rounds.dealing import COMMITMENT_BYTES
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
+from protocols.simulation.audited import PrivateSums
 from protocols.wire import HEADER_BYTES
 from secagg.codec import positive, text, u32, u64
 from secagg.crypto.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width

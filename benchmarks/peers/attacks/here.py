@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 from benchmarks.peers.attacks.scene import BITS, CLIENTS, LENGTH, SCALE, VICTIM, WEIGHTS, Seen, compared, vectors
 from benchmarks.peers.attacks.seed import fold, search_ours
 from protocols import registry
-from protocols.cohort import from_bitmap, to_bitmap
-from protocols.dealing import Dealing, Dealt, Delivered, Delivery, Exchange, share_of
-from protocols.machine import Client
+from protocols.client import Client
 from protocols.pairwise.client import advert_leaf
 from protocols.pairwise.messages import (
     SECRETS,
@@ -40,7 +38,10 @@ from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
-from protocols.simulate import Faults, local_clients, serve, simulate
+from protocols.rounds.cohort import from_bitmap, to_bitmap
+from protocols.rounds.dealing import Dealing, Dealt, Delivered, Delivery, Exchange, share_of
+from protocols.server import serve
+from protocols.simulation.network import Faults, local_clients, simulate
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.dealing import unpadded

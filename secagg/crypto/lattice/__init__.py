@@ -6,11 +6,12 @@
     ring                                 coefficients, evaluations, products, bytes
 
 A one-time sum with secret s_i and public a is then ``layout.encode(x_i, e_i) + (a * s_i).coefficients()``: who learns
-the sum of the s_i can decode the sum of the x_i. Secrets and errors: ``secagg.crypto.sampling.discrete_gaussian``, VARIANCE.
+the sum of the s_i can decode the sum of the x_i. Secrets and errors: ``secagg.crypto.sampling.discrete_gaussian``,
+VARIANCE.
 
 The arithmetic takes the same time whatever it is done with; drawing the secrets and errors does not quite
-(``secagg.crypto.sampling``). No library was found that does this from Python: TenSEAL and OpenFHE's wheels hide polynomials
-behind whole schemes, and galois has no transform of this size. Needs the extra ``[lattice]`` (numba).
+(``secagg.crypto.sampling``). No library was found that does this from Python: TenSEAL and OpenFHE's wheels hide
+polynomials behind whole schemes, and galois has no transform of this size. Needs the extra ``[lattice]`` (numba).
 """
 
 from secagg.crypto.lattice.packing import Layout

@@ -26,7 +26,7 @@ from dp.audit import (
     spikes,
 )
 from dp.calibrate import calibrate
-from protocols.private_sum import PrivateSums, without_rotation
+from protocols.simulation.audited import PrivateSums, without_rotation
 from secagg.crypto.prg import Prg
 
 DELTA = 1e-6

@@ -25,10 +25,12 @@ from dp.events import Relation
 from dp.filter import Filter
 from dp.ledger import Budget, Ledger
 from dp.noise import NoiseSpec
-from protocols import cohort, private_sum
-from protocols.machine import Client, ClientRound
+from protocols.client import Client
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
+from protocols.rounds import cohort
+from protocols.rounds.client import ClientRound
+from protocols.simulation import audited as private_sum
 from secagg import encoding as encoding_module
 from secagg.crypto import labels, sampling
 from secagg.crypto.keys import SigningKey, derive

@@ -37,13 +37,14 @@ from protocols.adapters import flower, flower_state
 from protocols.adapters.flower import MESSAGE_TYPE, Privacy, SecAgg, Secure, only_secagg
 from protocols.adapters.flower_state import KeptVector, StateJournal
 from protocols.adapters.form import Form
-from protocols.cohort import to_bitmap
 from protocols.journal import MemoryJournal
 from protocols.pairwise.messages import Verdict
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import local_clients, serve, simulate
+from protocols.rounds.cohort import to_bitmap
+from protocols.server import serve
+from protocols.simulation.network import local_clients, simulate
 from secagg.crypto.ring import Ring
 from secagg.errors import DecodeError, PeerError, PolicyError, UsageError
 from tests.adversarial.attack import switch_off

@@ -48,7 +48,8 @@ from protocols.adapters.nvflare import FRAME_TASK, SITE_FILE, TRAIN_TASK, Secure
 from protocols.outcome import RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
-from protocols.simulate import local_clients, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import local_clients, simulate
 from secagg.errors import UsageError
 from tests.adversarial.attack import switch_off
 

@@ -16,12 +16,13 @@ from protocols.ckks import engine, sum_of
 from protocols.ckks.client import TRIES, CkksClient
 from protocols.ckks.rules import Parameters, Reveal, parameters_of
 from protocols.ckks.server import CkksServer
+from protocols.client import Client
 from protocols.journal import SqliteJournal
-from protocols.machine import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Faults, local_clients, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import Faults, local_clients, simulate
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, PeerError, PolicyError, ThresholdError, UnblamedError, UsageError
 from tests.adversarial.attack import switch_off
@@ -252,7 +253,7 @@ assert main(["protocols"]) == 0
 from protocols import registry
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.simulate import local_clients
+from protocols.simulation.network import local_clients
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 roster, _ = local_clients(4, Policy(min_contributors=2))

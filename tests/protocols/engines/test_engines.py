@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols import engines
+from protocols.client import Client
 from protocols.engines import add_masks_on, ahead, shards
-from protocols.engines.crowd import clients_of, simulate_crowd
 from protocols.engines.local import Threads
-from protocols.machine import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Envelope, Faults, Simulation, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import Envelope, Faults, Simulation, simulate
+from protocols.simulation.workers import clients_of, simulate_crowd
 from secagg.crypto.masking import BLOCK_BYTES, add_masks
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
@@ -272,7 +273,7 @@ def test_clients_that_cannot_repeat_themselves_are_no_crowd() -> None:
 
 def test_at_most_a_few_batches_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounded memory: a phase's requests are made as answers come in, not all at once."""
-    from protocols.engines import crowd
+    from protocols.simulation import workers as crowd
 
     monkeypatch.setattr(crowd, "_BATCH", 2)
     made, taken, worst = 0, 0, 0

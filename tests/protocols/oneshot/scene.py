@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from protocols import registry
-from protocols.machine import Client
+from protocols.client import Client
 from protocols.oneshot.messages import Answer, Consent, Upload
 from protocols.oneshot.rules import Seats, sharing_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Envelope
+from protocols.simulation.network import Envelope
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.crypto.prg import Prg

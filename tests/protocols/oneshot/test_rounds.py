@@ -17,14 +17,17 @@ from dp.calibrate import user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
-from protocols.cohort import check_consent
+from protocols.client import Client
 from protocols.journal import SqliteJournal
-from protocols.machine import SERVER, Client, ServerRound
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Answer, Committee, Consent, Consents, Contribution, Delivery, Join, Upload
 from protocols.oneshot.rules import Seats, parameters_of, seated
 from protocols.oneshot.server import OneshotServer
-from protocols.simulate import Envelope, Faults, Simulation, serve, simulate
+from protocols.roster import SERVER
+from protocols.rounds.cohort import check_consent
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
+from protocols.simulation.network import Envelope, Faults, Simulation, simulate
 from secagg.crypto.field import PRIME
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.lattice import Layout
@@ -717,7 +720,8 @@ import numpy as np
 from protocols.oneshot.rules import lattice_of, sharing_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.simulate import local_clients, serve
+from protocols.simulation.network import local_clients
+from protocols.server import serve
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 roster, clients = local_clients(4, Policy(min_contributors=2, protocols={"oneshot"}))

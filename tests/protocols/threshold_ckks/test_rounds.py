@@ -19,13 +19,14 @@ from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols import registry
-from protocols.dealing import Dealt, Opened
+from protocols.client import Client
 from protocols.journal import SqliteJournal
-from protocols.machine import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Envelope, Faults, local_clients, serve, simulate
+from protocols.rounds.dealing import Dealt, Opened
+from protocols.server import serve
+from protocols.simulation.network import Envelope, Faults, local_clients, simulate
 from protocols.threshold_ckks import rules as rules_module
 from protocols.threshold_ckks.client import ThresholdClient
 from protocols.threshold_ckks.messages import MAX_CLIENTS, JointKey, Part, Recovery, Revealed

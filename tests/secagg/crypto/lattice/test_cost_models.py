@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from protocols import registry
-from protocols.machine import Client
+from protocols.client import Client
 from protocols.oneshot.rules import lattice_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from benchmarks.ideal import IdealAdder
 from dp.calibrate import user_level
 from dp.events import Everyone, Relation, Release, Skellam
+from recsys.aggregator import Deployment, Question, SecureAdder
 from recsys.data.interactions import History
 from recsys.federated import Fleet
 from recsys.models.private_sums import Noised, exact_sums
 from recsys.network import Network
-from recsys.private import Answered, sums_of
-from recsys.record import Round
-from recsys.secure import Deployment, Question, SecureAdder
+from recsys.requested_sums import Answered, sums_of
+from recsys.run_record import Round
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
 from secagg.files import write_file
@@ -195,7 +195,7 @@ def test_a_sum_that_was_learnt_and_not_written_down_is_finished_as_it_was_begun(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("recsys.private.write_file", never)
+        patched.setattr("recsys.requested_sums.write_file", never)
         with pytest.raises(Killed):
             two_sums(tmp_path)
     assert os.listdir(tmp_path) == ["sum-0.sealed"]

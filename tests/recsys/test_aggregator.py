@@ -19,13 +19,14 @@ from benchmarks.ideal import IdealAdder
 from dp.calibrate import SLACK, calibrate, user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
-from protocols import registry, simulate
-from protocols.machine import Client
+from protocols import registry
+from protocols.client import Client
 from protocols.plan import RoundPlan
-from protocols.simulate import Envelope, Faults
-from recsys.begun import Begun
+from protocols.simulation import network as simulate
+from protocols.simulation.network import Envelope, Faults
+from recsys.aggregator import Adder, Deployment, Question, SecureAdder, Update
 from recsys.network import Network
-from recsys.secure import Adder, Deployment, Question, SecureAdder, Update
+from recsys.pending_sum import Begun
 from secagg.crypto.keys import SigningKey
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, PolicyError, SecAggError, StorageError, ThresholdError, UsageError
@@ -121,7 +122,7 @@ def frames_of(monkeypatch: pytest.MonkeyPatch, look: Callable[[Envelope], None])
 
         return real(server, parties, replace(faults, corrupted=seen))
 
-    monkeypatch.setattr("recsys.secure.drive", watched)
+    monkeypatch.setattr("recsys.aggregator.drive", watched)
 
 
 def test_before_anything_but_a_key_leaves_all_vectors_are_on_disk(
@@ -329,7 +330,7 @@ def test_a_client_that_refuses_the_plan_refuses_it_again(tmp_path: Path, monkeyp
     def refusing(client: Client, *arguments: Any) -> bytes | SecAggError:
         return PolicyError("no") if client.identity.name == NAMES[3] else real(client, *arguments)
 
-    monkeypatch.setattr("recsys.secure.first_or_refusal", refusing)
+    monkeypatch.setattr("recsys.aggregator.first_or_refusal", refusing)
     assert again(tmp_path)[0] == again(tmp_path, other)[0] == sum(range(8)) - 3
 
 
@@ -353,7 +354,7 @@ def test_a_protocol_that_cannot_repeat_itself_has_a_new_session_for_each_attempt
         sessions.append(plan.session)
         return real(plan, *rest, **more)
 
-    monkeypatch.setattr("recsys.secure.serve", noted)
+    monkeypatch.setattr("recsys.aggregator.serve", noted)
     question = replace(EXACT, encoding=Encoding(5, 100.0, 20, rotate=rotate))
     for what in (update, other):
         adder = SecureAdder(Deployment("ckks", dropout="0.3"), SECRET, folder=tmp_path)

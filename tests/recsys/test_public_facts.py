@@ -19,23 +19,23 @@ from numpy.typing import NDArray
 from benchmarks.ideal import IdealAdder
 from dp.ledger.book import replay
 from dp.ledger.file import read
+from recsys import assembly as preparing
 from recsys import config as configuring
-from recsys import prepare as preparing
 from recsys import run as running
-from recsys.beginning import Begun
+from recsys.aggregator import Answer, Question, Update
+from recsys.assembly import Prepared
 from recsys.config import Config
 from recsys.data import tables
 from recsys.federated import Federation
 from recsys.models.recommender import SharedModel
 from recsys.models.store import read as read_model
-from recsys.others import Others
-from recsys.prepare import Prepared
-from recsys.private import LearnsFromSums
-from recsys.public import EVERYTHING, HELD_OUT, INTERACTIONS, ITEMS, SILOS, WHO
-from recsys.record import UNKNOWN
+from recsys.other_runs import Others
+from recsys.public_facts import EVERYTHING, HELD_OUT, INTERACTIONS, ITEMS, SILOS, WHO
 from recsys.report import write_report
+from recsys.requested_sums import LearnsFromSums
 from recsys.run import _record, train
-from recsys.secure import Answer, Question, Update
+from recsys.run_record import UNKNOWN
+from recsys.run_start import Begun
 from secagg.errors import UsageError
 from tests.adversarial.attack import switch_off
 from tests.recsys.scene import SECRET, ledger_for, same_secrets

@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from protocols import registry
-from protocols.engines import Engine
-from protocols.engines.local import HERE
-from protocols.machine import SERVER, Client, ServerRound
+from protocols.client import Client
 from protocols.outcome import RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.roster import Identity, Roster
+from protocols.roster import SERVER, Identity, Roster
+from protocols.rounds.server import ServerRound
 from secagg.crypto.keys import verifying_once
 from secagg.crypto.prg import Prg, Rng, random_words
 from secagg.errors import DecodeError, PeerError, SecAggError, ThresholdError, UsageError
 
 if TYPE_CHECKING:
-    from dp.ledger import Ledger
+    pass
 
 Frames: TypeAlias = Iterable[tuple[str, bytes]]
 Answers: TypeAlias = Iterator[tuple[str, bytes | SecAggError]]
@@ -84,14 +82,6 @@ def local_clients(count: int, policy: Policy, rng: Rng = os.urandom) -> tuple[Ro
     identities = [Identity.generate(f"client-{i:0{digits}}", rng) for i in range(count)]
     roster = Roster.of(identities)
     return roster, {identity.name: Client(identity, roster, policy=policy, rng=rng) for identity in identities}
-
-
-def serve(plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engine: Engine = HERE) -> ServerRound:
-    """The server side of a round of whatever protocol the plan names. A plan with noise is charged to ``ledger``.
-
-    What can be shared out among cores or machines is done by ``engine`` (``protocols.engines``).
-    """
-    return registry.find(plan.protocol).server(plan, roster, ledger=ledger, engine=engine)
 
 
 def simulate(

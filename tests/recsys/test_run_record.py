@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.record import FILE, Result, Round, Run, Spending
+from recsys.run_record import FILE, Result, Round, Run, Spending
 from secagg.errors import DecodeError, UsageError
 
 ROUND = Round(0, "training", 6, 5, {"upload": 1}, 100, 200, {"updates": 0.5}, {"HR@10": 0.1}, {}, 1.0, 7.0, "ab")

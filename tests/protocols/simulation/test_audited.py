@@ -10,8 +10,8 @@ import pytest
 from dp.audit import Draw
 from dp.calibrate import Calibration, calibrate
 from dp.noise import Family, NoiseSpec
-from protocols.machine import Client
-from protocols.private_sum import PrivateSums, planned_variance, without_rotation
+from protocols.client import Client
+from protocols.simulation.audited import PrivateSums, planned_variance, without_rotation
 from secagg.crypto.prg import Prg
 from secagg.errors import DecodeError, UsageError
 

@@ -18,6 +18,7 @@ from dp.filter import Budget, Charge, Filter
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.training import Flat, Settings
+from recsys.aggregator import Adder, Deployment
 from recsys.config import Clients, Config, Data, Held, Kind, Mode, Privacy, Source, Spread, Training
 from recsys.data import download, movielens, partition, split, synthetic, tables
 from recsys.data.interactions import Interactions
@@ -26,12 +27,11 @@ from recsys.federated import Federation, Fleet, LocalPrivacy, Terms
 from recsys.models.private_sums import Sums
 from recsys.models.recommender import Local, Recommender, SharedModel
 from recsys.optimisers import Optimiser
-from recsys.others import identity
+from recsys.other_runs import identity
 from recsys.participation import Draw, Participation
-from recsys.private import RING_BITS, sums_of
-from recsys.public import taken_as_public
-from recsys.record import Round
-from recsys.secure import Adder, Deployment
+from recsys.public_facts import taken_as_public
+from recsys.requested_sums import RING_BITS, sums_of
+from recsys.run_record import Round
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 
@@ -96,7 +96,7 @@ class Prepared:
     notes: tuple[str, ...]
     """what people should know of the data, for whoever has them: these are exact counts over users"""
     taken_as_public: tuple[str, ...]
-    """``recsys.public``"""
+    """``recsys.public_facts``"""
     fleet: Fleet
     deployment: Deployment
     participation: Participation

@@ -13,9 +13,10 @@ room (2,000 clients with 16,384 values of 24 bits: 98 MB instead of 262 MB a sum
 
 The file is a draft until the last client is in it; then it is synced, once, and gets its name. A draft that a killed
 run leaves behind is thrown away: nothing that was computed for it had left the process. A file that has its name holds
-the whole sum, and whatever is wrong with it ends the run. Each part is sealed (``secagg.crypto.seal``) under a key derived
-from the run's secret for this sum, and bound to the plan (hence session, round and model) and to the client's name.
-That is worth as much as the secret, which lies in the same directory: who copies the file alone learns its length.
+the whole sum, and whatever is wrong with it ends the run. Each part is sealed (``secagg.crypto.seal``) under a key
+derived from the run's secret for this sum, and bound to the plan (hence session, round and model) and to the client's
+name. That is worth as much as the secret, which lies in the same directory: who copies the file alone learns its
+length.
 """
 
 from __future__ import annotations

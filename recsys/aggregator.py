@@ -4,9 +4,9 @@
 process: what a server learns here is what it would learn elsewhere. There is no other adder in this package.
 
 Every party's randomness comes from the run's one secret, so a run that was killed in the middle of a sum walks through
-it again: the same keys, masks and noise, hence the same release, which the ledger knows and does not charge twice.
-That is safe only if what goes into the sum is the same, too, and no processor need compute an update twice alike. So
-before anything but a key leaves a client, all of it is on disk (``recsys.begun``), and after a restart it is read.
+it again: the same keys, masks and noise, hence the same release, which the ledger knows and does not charge twice. That
+is safe only if what goes into the sum is the same, too, and no processor need compute an update twice alike. So before
+anything but a key leaves a client, all of it is on disk (``recsys.pending_sum``), and after a restart it is read.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from numpy.typing import NDArray
 
 from dp.noise import Family, NoiseSpec
 from protocols import registry
+from protocols.client import Client
 from protocols.engines import Engine
 from protocols.engines.local import HERE
-from protocols.machine import Client
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Answers, Faults, Frames, answer_or_refusal, drive, first_or_refusal, serve
-from recsys.begun import Begun, Keep, Kept, Terms
+from protocols.server import serve
+from protocols.simulation.network import Answers, Faults, Frames, answer_or_refusal, drive, first_or_refusal
 from recsys.network import Network
+from recsys.pending_sum import Begun, Keep, Kept, Terms
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, verifying_once
 from secagg.crypto.prg import Prg

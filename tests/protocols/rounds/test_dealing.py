@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols import dealing as dealing_module
-from protocols.dealing import Complaints, Dealing, Defence, Delivered, Exchange, Opened, complaint, opened
+from protocols.rounds import dealing as dealing_module
+from protocols.rounds.dealing import Complaints, Dealing, Defence, Delivered, Exchange, Opened, complaint, opened
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.dealing import BLINDS, width

@@ -119,7 +119,7 @@ class Run:
     measured_under: str
     """what protects the values ``Round.measured``, or that clients send none, in words"""
     public: tuple[str, ...] = ()
-    """what the promises take as public (``recsys.public``)"""
+    """what the promises take as public (``recsys.public_facts``)"""
     spendings: tuple[Spending, ...] = ()
     outside: tuple[str, ...] = ()
     """what was computed from users' data and is in no budget"""

@@ -23,14 +23,14 @@ from dp.ledger import Ledger
 from dp.ledger.book import data_mark, replay
 from dp.ledger.file import read
 from dp.ledger.verify import verify
-from recsys import beginning
 from recsys import run as running
+from recsys import run_start as beginning
+from recsys.assembly import data_of, prepare
 from recsys.config import Config
 from recsys.data.tables import load
-from recsys.others import FILE, Known, Other, Others, identity
-from recsys.prepare import data_of, prepare
-from recsys.record import UNKNOWN, Run
+from recsys.other_runs import FILE, Known, Other, Others, identity
 from recsys.report import Account
+from recsys.run_record import UNKNOWN, Run
 from secagg.errors import BudgetError, StorageError, UsageError
 from tests.adversarial.attack import switch_off
 from tests.dp.ledger.scene import exported

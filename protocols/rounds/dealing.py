@@ -1,8 +1,8 @@
 """Dealing shares so that who deals badly is left out before anything depends on its secrets.
 
-A dealer u gives each holder v a ``Box``: its points (``secagg.crypto.dealing``) under a one-time pad that u and v share, and a
-commitment to its share of each secret. With the boxes goes a proof that all points are of polynomials of degree t - 1.
-Four messages follow, the same in every protocol that deals:
+A dealer u gives each holder v a ``Box``: its points (``secagg.crypto.dealing``) under a one-time pad that u and v
+share, and a commitment to its share of each secret. With the boxes goes a proof that all points are of polynomials of
+degree t - 1. Four messages follow, the same in every protocol that deals:
 
     v -> server  ``Complaints``: signed, one for each box whose points do not fit its commitments and the proof
     server -> u  ``Accusations``: the complaints about u, if there are any
@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.cohort import ascending
+from protocols.rounds.cohort import ascending
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.dealing import (

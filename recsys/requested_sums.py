@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from dp.calibrate import DEFAULT_BETA, with_multiplier
 from dp.noise import NoiseSpec
+from recsys.aggregator import Adder, Answer, Question, SecureAdder, Update
 from recsys.federated import Fleet, carried_out, given_up
 from recsys.models.private_sums import Contribution, Noised, Sums
 from recsys.models.recommender import Recommender
-from recsys.record import Round
-from recsys.secure import Adder, Answer, Question, SecureAdder, Update
+from recsys.run_record import Round
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
 from secagg.files import read_private, write_file

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 
 from protocols import registry
+from protocols.client import Client
 from protocols.journal import MemoryJournal
-from protocols.machine import Client, ServerRound
 from protocols.pairwise.phases import Phase
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Envelope, Faults, local_clients, serve, simulate
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
+from protocols.simulation.network import Envelope, Faults, local_clients, simulate
 from secagg.crypto.keys import AgreementKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding

@@ -1,33 +1,25 @@
-"""Parties as state machines without I/O: messages in, messages out, time is an input.
-
-``ClientRound`` and ``ServerRound`` are one party's side of one round; a protocol fills them in. ``Client`` drives the
-rounds of one identity for its whole life: it checks the plan against the policy, journals before it speaks, and
-answers a repeated request with the stored bytes.
-"""
+"""A client for its whole life: it checks each plan, journals before it speaks, and keeps a privacy budget."""
 
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from threading import Lock
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
-from dp.secure_sum import SecureSum
 from protocols import registry
-from protocols.engines import Engine
-from protocols.engines.local import HERE
 from protocols.journal import Journal, MemoryJournal
-from protocols.outcome import RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.roster import Identity, Roster
+from protocols.roster import SERVER, Identity, Roster
+from protocols.rounds.client import ClientRound
+from protocols.rounds.steps import Charge, Step
 from secagg.codec import blob, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, derive, digest, transcript
@@ -38,96 +30,12 @@ from secagg.errors import (
     DecodeError,
     PeerError,
     PolicyError,
-    SecAggError,
-    ThresholdError,
     UnblamedError,
     UsageError,
 )
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
-
-SERVER = "server"
-"""How the server is named among culprits."""
-
-
-class Charge(StrEnum):
-    RESERVE = "reserve"
-    """The worst case: from here on the sum can come out."""
-    COMMIT = "commit"
-    """What happened: the survivors have signed, and are about to be unmasked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One row of a transition table. Both methods are named, so that the table can stand before them."""
-
-    hears: type
-    check: str
-    """Verifies a message and keeps what it says; raises before it changes anything."""
-    reply: str
-    """Client: makes the answer, as a pure function of the state. Server: closes the phase and says what to send."""
-    then: StrEnum
-    charge: Charge | None = None
-    """What has to be in the privacy ledger before the reply (server: what the phase sends) leaves."""
-    optional: bool = False
-    """Client: it may hear what the next phase hears, and skips this one. Server: if nobody is asked anything, the phase
-    is over as it begins."""
-
-
-class ClientRound(ABC):
-    """One client in one round: ``steps`` is its transition table (one for each role), ``phase`` where it stands.
-
-    All that it draws comes from one ``secret``, so that a restarted client draws the same. ``values`` is asked by the
-    upload and by nothing else.
-    """
-
-    steps: Mapping[StrEnum, Step]
-    done: ClassVar[StrEnum]
-
-    def __init__(
-        self,
-        plan: RoundPlan,
-        roster: Roster,
-        identity: Identity,
-        policy: Policy,
-        values: Callable[[], Words],
-        secret: bytes,
-    ) -> None:
-        self.plan, self.roster, self.identity, self.policy = plan, roster, identity, policy
-        self.phase = next(iter(self.steps))
-        self._values, self._secret = values, secret
-
-    @abstractmethod
-    def opening(self) -> object:
-        """The message a client speaks first."""
-
-    @abstractmethod
-    def happened(self) -> SecureSum:
-        """What the sum's privacy follows from, as this client has verified it."""
-
-    def _drawn(self, purpose: bytes, *context: bytes) -> bytes:
-        return derive(self._secret, labels.CLIENT_SECRET, purpose, self.plan.digest(), *context)
-
-    def _noised(self, *context: bytes) -> Words:
-        """This client's integers and its share of the noise. ``context`` is what the upload is bound to.
-
-        The seed of the noise to keep depends on the integers, too: two copies of this client that are made to upload
-        different vectors do not reveal the difference.
-        """
-        noise, values = self.plan.noise, self._values()
-        if noise is None:
-            return values.copy()
-        keep = self._drawn(b"noise", *context, digest(labels.NOISE_KEEP, values.tobytes()))
-        drawn = noise.draw(self.plan.clients, len(values), keep, self._drawn(b"removable noise", *context))
-        return values + drawn.astype(values.dtype)
-
-    def _surplus_seed(self, missing: int, *context: bytes) -> bytes:
-        """What takes the surplus off again when so many clients are missing; empty if there is none."""
-        noise = self.plan.noise
-        if noise is None or (level := noise.level(missing)) == noise.components:
-            return b""
-        return noise.seed(self._drawn(b"removable noise", *context), level)
 
 
 class Client:
@@ -464,173 +372,3 @@ def _checked_step(current: ClientRound, frame: bytes) -> Step:
         raise UnblamedError(f"{type(message).__name__} does not belong in phase {current.phase}")  # or one was lost
     getattr(current, step.check)(message)
     return step
-
-
-def _charge(ledger: Ledger, charge: Charge, plan: RoundPlan, happened: Callable[[], SecureSum]) -> None:
-    if charge is Charge.RESERVE:
-        ledger.reserve(plan.secure_sum(plan.clients))
-    else:
-        ledger.commit(happened())
-
-
-_END = 1 << 16
-
-
-def _fingerprint(frame: bytes) -> bytes:
-    """Tells a frame that comes again from another one: by its length and its ends, where the signatures are.
-
-    What differs only in between is not validly signed. It is passed over like a repetition, and as harmless.
-    """
-    return sha256(len(frame).to_bytes(8, "big") + frame[:_END] + frame[-_END:]).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class Sends:
-    """What the server sends when a phase closes: to whom, and how each one's message is made."""
-
-    receivers: Sequence[int]
-    message_for: Callable[[int], object]
-
-
-NOTHING = Sends((), lambda number: None)
-
-
-def _listed(names: Sequence[str], most: int = 20) -> str:
-    """Not all of them, if they are many: one liar can complain about everybody."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-class ServerRound(ABC):
-    """The server in one round. It keeps no secret: whatever it sees, it may publish.
-
-    Carry what ``outbox`` gives, hand in what comes back with ``receive``, and ``close`` a phase when everybody has
-    answered or time is up; whoever has not is a dropout. At the end ``outcome`` is there. Threads wait for one another.
-    """
-
-    steps: ClassVar[Mapping[StrEnum, Step]]
-    done: ClassVar[StrEnum]
-    failed: ClassVar[StrEnum]
-
-    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engine: Engine = HERE) -> None:
-        if plan.roster != roster.digest:
-            raise UsageError("the plan is for another roster")
-        if (plan.noise is None) != (ledger is None):
-            raise UsageError("a sum with noise is charged to a ledger, and only that")
-        self._ledger, self._committed = ledger, False
-        if ledger is not None:
-            _charge(ledger, Charge.RESERVE, plan, self.happened)
-        self.plan, self.roster = plan, roster
-        self.phase = next(iter(self.steps))
-        self.outcome: RoundOutcome | None = None
-        self._engine = engine
-        self._expected: frozenset[int] = frozenset(range(len(roster)))
-        self._heard: dict[int, bytes] = {}  # in this phase: client number -> fingerprint of its frame
-        self._liars: set[str] = set()
-        self.excluded: tuple[str, ...] = ()
-        """Who dealt shares and was left out before anybody put a vector in: silent since, without an answer to a
-        complaint about them, or not asked any more since too few others had dealt to it. That is a fact and no verdict;
-        who was caught lying is among ``liars``."""
-        self.disputes: tuple[tuple[str, str], ...] = ()
-        """(holder, dealer): who complained about whom and was answered. One of the two lied, and nobody else can tell
-        which; it costs nobody anything."""
-        self._sends = NOTHING
-        self._one_at_a_time = Lock()
-
-    @abstractmethod
-    def happened(self) -> SecureSum:
-        """What the sum's privacy follows from, once the survivors have signed."""
-
-    @property
-    def waiting_for(self) -> tuple[str, ...]:
-        """Who may still answer in this phase."""
-        return tuple(self.roster.names[number] for number in sorted(self._expected - self._heard.keys()))
-
-    @property
-    def liars(self) -> tuple[str, ...]:
-        """Who has said what no honest client says, where the transport tells truly who speaks."""
-        return tuple(sorted(self._liars))
-
-    @property
-    def remarks(self) -> str:
-        """Who was caught lying, who was left out, who of two lied, in words for a log; empty if there is nothing."""
-        said = {
-            "caught lying": self.liars,
-            "left out before the vectors were sent": self.excluded,
-            "one of two lied": [f"{holder} about {dealer}" for holder, dealer in self.disputes],
-        }
-        return "; ".join(f"{what}: {_listed(names)}" for what, names in said.items() if names)
-
-    def receive(self, name: str, frame: bytes, *, known: bool = True) -> None:
-        """Take a frame that the transport says is from ``name``. A bad one raises, and changes nothing.
-
-        ``name`` is blamed for what no honest client sends: that is right if, and only if, the transport authenticates.
-        Where it does not know who speaks, and only the sender says so, hand in the frame with ``known=False``: a bad
-        one blames nobody then. A message of another phase, round or version blames nobody, since an honest client's may
-        come late.
-        """
-        with self._one_at_a_time:
-            self._received(name, frame, known)
-
-    def _received(self, name: str, frame: bytes, known: bool) -> None:
-        step = self.steps.get(self.phase)
-        if step is None:
-            raise UsageError(f"the round is over ({self.phase})")
-        number, fingerprint = self.roster.number(name), _fingerprint(frame)
-        if self._heard.get(number) == fingerprint:
-            return
-        try:
-            self._check(step, number, frame)
-        except (DecodeError, PeerError) as error:
-            if not known:
-                raise type(error)(error.reason) from None
-            blamed = error.blaming(name)
-            self._liars.update(blamed.culprits)
-            raise blamed from None
-        self._heard[number] = fingerprint
-
-    def _check(self, step: Step, number: int, frame: bytes) -> None:
-        message = registry.find(self.plan.protocol).messages.decode(self.plan, frame)
-        if not isinstance(message, step.hears):
-            raise UnblamedError(f"{type(message).__name__} does not belong in phase {self.phase}")
-        if number not in self._expected:
-            raise PeerError(f"nothing is expected of this client in phase {self.phase}")
-        if number in self._heard:
-            raise PeerError("a second, different message")
-        getattr(self, step.check)(number, message)
-
-    def close(self, phase: str) -> None:
-        """End the phase with whoever has answered. ``ThresholdError``: too few; the round is over, nothing revealed."""
-        with self._one_at_a_time:
-            self._closed(phase)
-
-    def _closed(self, phase: str) -> None:
-        step = self.steps.get(self.phase)
-        if step is None or phase != self.phase:
-            raise UsageError(f"phase {phase} cannot be closed in phase {self.phase}")
-        self.phase, self._sends, self._expected = self.failed, NOTHING, frozenset()  # unless the next lines come back
-        try:
-            sends = getattr(self, step.reply)()
-            while not sends.receivers and step.then in self.steps and self.steps[step.then].optional:
-                step = self.steps[step.then]
-                sends = getattr(self, step.reply)()
-        except SecAggError as error:
-            if self._ledger is not None and not self._committed:  # nothing was unmasked
-                self._ledger.abort(self.plan.secure_sum(self.plan.clients), str(error))
-            raise
-        if self._ledger is not None and step.charge is not None:
-            _charge(self._ledger, step.charge, self.plan, self.happened)
-            self._committed = True
-        self._sends = sends
-        self._expected, self._heard = frozenset(self._sends.receivers), {}
-        self.phase = step.then
-
-    def outbox(self) -> Iterator[tuple[str, bytes]]:
-        """The frames that open this phase, with their receivers. Made one by one, and again on every call."""
-        messages = registry.find(self.plan.protocol).messages
-        for number in self._sends.receivers:
-            yield self.roster.names[number], messages.encode(self.plan, self._sends.message_for(number))
-
-    def _need(self, count: int, least: int, what: str) -> None:
-        if count < least:
-            raise ThresholdError(f"{count} {what}, at least {least} are needed", culprits=self._liars)

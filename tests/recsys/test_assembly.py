@@ -13,12 +13,12 @@ from benchmarks.ideal import IdealAdder
 from dp.events import Relation, Trust, Unit
 from dp.ledger import Ledger
 from protocols.roster import Identity, Roster
-from recsys import prepare as prepare_module
-from recsys.beginning import budgets
+from recsys import assembly as prepare_module
+from recsys.aggregator import Question, SecureAdder
+from recsys.assembly import Distributed, Locally, Prepared, delta_of, prepare
 from recsys.config import Config, Mode, Privacy
 from recsys.models.autoencoder import Autoencoder
-from recsys.prepare import Distributed, Locally, Prepared, delta_of, prepare
-from recsys.secure import Question, SecureAdder
+from recsys.run_start import budgets
 from secagg.errors import BudgetError, UsageError
 from tests.adversarial.attack import switch_off
 from tests.recsys.scene import KEY, SECRET, config

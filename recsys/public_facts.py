@@ -3,8 +3,8 @@
 One list for all who have to say so: ``run.json``, the report, the signed first entry of a ledger, the file of a model,
 and docs/privacy.md. What is not on it, and is not noised and charged, does not depend on what a user did: with privacy
 on, two data sets that differ in one user's events only give the same items in the same order, the same clients, the
-same histories, held-out events and updates of all others, and the same plan. ``tests/recsys/test_public.py`` compares
-them.
+same histories, held-out events and updates of all others, and the same plan. ``tests/recsys/test_public_facts.py``
+compares them.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ from dp.noise import Family, NoiseSpec
 from protocols import registry
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
-from protocols.simulate import Faults, local_clients, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import Faults, local_clients, simulate
 from secagg.crypto.keys import KEY_BYTES, SigningKey
 from secagg.crypto.prg import Rng
 from secagg.errors import UsageError

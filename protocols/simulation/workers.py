@@ -16,13 +16,14 @@ from typing import TypeAlias
 from numpy.typing import ArrayLike
 
 from protocols import registry
+from protocols.client import Client
 from protocols.engines import Engine, ahead
 from protocols.journal import ForgetfulJournal
-from protocols.machine import Client, ServerRound
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.simulate import Answers, Faults, Frames, Simulation, answer_or_refusal, drive, first_or_refusal
+from protocols.rounds.server import ServerRound
+from protocols.simulation.network import Answers, Faults, Frames, Simulation, answer_or_refusal, drive, first_or_refusal
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, Known, SigningKey, derive, verifying_once
 from secagg.crypto.prg import Prg
@@ -51,7 +52,7 @@ def simulate_crowd(
 
     >>> import numpy as np
     >>> from protocols.engines.local import Threads
-    >>> from protocols.simulate import serve
+    >>> from protocols.server import serve
     >>> from secagg.encoding import Encoding
     >>> people = [Identity.generate(f"client-{i}") for i in range(8)]
     >>> roster, policy = Roster.of(people), Policy(min_contributors=3)

@@ -1,8 +1,9 @@
 """How a run begins: what is refused before anything is written, its secret, and its ledgers.
 
-One data set has one budget. So before a run writes anything it looks for others on the same data (``recsys.others``),
-and refuses to begin beside them unless it is told to, or shares their ledger and there is room for all that it plans.
-A run that was begun and whose ledger, or whose whole directory, is gone does not begin anew in silence.
+One data set has one budget. So before a run writes anything it looks for others on the same data
+(``recsys.other_runs``), and refuses to begin beside them unless it is told to, or shares their ledger and there is room
+for all that it plans. A run that was begun and whose ledger, or whose whole directory, is gone does not begin anew in
+silence.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from dp.events import Guarantee
 from dp.filter import Budget
 from dp.ledger import Ledger
 from dp.ledger.book import data_mark
-from recsys.begun import SUM
+from recsys.assembly import Distributed, Locally, Prepared
 from recsys.config import Config, Mode
-from recsys.others import Known, Other
-from recsys.prepare import Distributed, Locally, Prepared
-from recsys.record import FILE, LEDGER, LOCAL_LEDGER, Run
+from recsys.other_runs import Known, Other
+from recsys.pending_sum import SUM
+from recsys.run_record import FILE, LEDGER, LOCAL_LEDGER, Run
 from recsys.sentences import SHARED, SHARING, elsewhere, known_others, promised, refusal
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, SigningKey, derive

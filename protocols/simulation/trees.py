@@ -17,11 +17,12 @@ from numpy.typing import ArrayLike
 from dp.noise import Family, NoiseSpec
 from dp.tree import TreeSum
 from protocols.engines import Engine
-from protocols.engines.crowd import Update, clients_of
 from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.roster import Identity, Roster
-from protocols.simulate import Faults, Simulation, serve, simulate
+from protocols.server import serve
+from protocols.simulation.network import Faults, Simulation, simulate
+from protocols.simulation.workers import Update, clients_of
 from protocols.tree import Terms, Tree, decoded, encoding_above, update_above
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
