@@ -22,10 +22,10 @@ from benchmarks.beside import nvflare_encryption, pairwise_masking
 from benchmarks.case import Measured, Say, timed
 from protocols.ckks import engine
 from protocols.ckks.layout import DEGREE, MODULI, SLOTS, Layout
-from protocols.ckks.phases import Phase
 from protocols.ckks.rules import layout_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
+from protocols.rounds.phases import Phase
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, local_clients, simulate
 from secagg.encoding import Encoding

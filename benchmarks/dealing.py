@@ -17,6 +17,7 @@ from benchmarks.rounds import people
 from protocols.pairwise.messages import SECRETS
 from protocols.pairwise.rules import Cohort
 from protocols.plan import RoundPlan
+from protocols.rounds.cohort import Position, positions
 from protocols.rounds.dealing import Dealing, opened
 from secagg.codec import u32
 from secagg.crypto import labels
@@ -29,6 +30,9 @@ from secagg.encoding import Encoding
 PLAIN_BOX_BYTES = SECRETS * SHARE_BYTES + OVERHEAD_BYTES
 PLAIN_BYTES = u32.least + PLAIN_BOX_BYTES
 """A box in a message, with the number of who it is for."""
+
+
+ME = Position(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +58,27 @@ class Amid:
         self._cohort = Cohort(plan, bytes(32), 2 * k + 1)
         self._k, self._threshold, self._agreed = k, threshold, os.urandom(KEY_BYTES)
         self._secrets = [os.urandom(KEY_BYTES) for _ in range(SECRETS)]
-        self._boxes = [self._dealt(u, [0]).delivered(0) for u in self.holders(0)]
-        self._sealed = [self._seal(u, 0, bytes(SECRETS * SHARE_BYTES)) for u in self.holders(0)]
+        self._boxes = [self._dealt(u, [ME]).delivered(ME) for u in self.holders(0)]
+        self._sealed = [self._seal(u, ME, bytes(SECRETS * SHARE_BYTES)) for u in self.holders(0)]
 
-    def holders(self, number: int) -> list[int]:
+    def holders(self, number: int) -> list[Position]:
         """Others each time: whose shares go to whom is new in each round, and nothing is left of the last one."""
-        return list(range(1 + number % self._k, 1 + number % self._k + self._k))
+        return list(positions(2 * self._k + 1)[1 + number % self._k :][: self._k])
 
     def deal(self, number: int) -> Dealing:
-        return self._dealt(0, self.holders(number))
+        return self._dealt(ME, self.holders(number))
 
-    def open(self, _number: int) -> dict[int, bytes]:
-        return opened(self._cohort, 0, self._boxes, SECRETS, lambda u: self._cohort.pad_key(self._agreed, u, 0))
+    def open(self, _number: int) -> dict[Position, bytes]:
+        return opened(self._cohort, ME, self._boxes, SECRETS, lambda u: self._cohort.pad_key(self._agreed, u, ME))
 
     def plain_deal(self, number: int) -> list[bytes]:
         holders = self.holders(number)
         dealt = split(self._secrets, self._threshold, [v + 1 for v in holders], Prg(os.urandom(32)))
-        return [self._seal(0, v, pack_shares(shares)) for v, shares in zip(holders, dealt, strict=True)]
+        return [self._seal(ME, v, pack_shares(shares)) for v, shares in zip(holders, dealt, strict=True)]
 
     def plain_open(self, _number: int) -> list[object]:
         boxes = zip(self.holders(0), self._sealed, strict=True)
-        return [unpack_shares(open_box(self._key(u, 0), box, self._associated(u, 0)), SECRETS) for u, box in boxes]
+        return [unpack_shares(open_box(self._key(u, ME), box, self._associated(u, ME)), SECRETS) for u, box in boxes]
 
     def seconds(self, repeats: int) -> Seconds:
         """All four in turn, the median of each."""
@@ -89,7 +93,7 @@ class Amid:
                 found.append(process_time() - began)
         return Seconds(*map(median, took))
 
-    def _dealt(self, dealer: int, holders: list[int]) -> Dealing:
+    def _dealt(self, dealer: Position, holders: list[Position]) -> Dealing:
         return Dealing(
             self._cohort,
             dealer,
@@ -100,11 +104,11 @@ class Amid:
             lambda v: self._cohort.pad_key(self._agreed, dealer, v),
         )
 
-    def _key(self, dealer: int, holder: int) -> bytes:
+    def _key(self, dealer: Position, holder: Position) -> bytes:
         return derive(self._agreed, labels.SHARE_KEY, *self._cohort.bound(dealer, holder))
 
-    def _associated(self, dealer: int, holder: int) -> bytes:
+    def _associated(self, dealer: Position, holder: Position) -> bytes:
         return transcript(labels.SHARE_KEY, *self._cohort.bound(dealer, holder))
 
-    def _seal(self, dealer: int, holder: int, shares: bytes) -> bytes:
+    def _seal(self, dealer: Position, holder: Position, shares: bytes) -> bytes:
         return seal(self._key(dealer, holder), shares, self._associated(dealer, holder), os.urandom)

@@ -34,14 +34,14 @@ from benchmarks.rounds import LENIENT, people, update_of
 from protocols import registry
 from protocols.client import Client
 from protocols.journal import ForgetfulJournal
-from protocols.oneshot.messages import Answer, Committee, Consent, Contribution, Delivery, Header, Join, Seat, Upload
-from protocols.oneshot.phases import Phase
+from protocols.oneshot.messages import Answer, Committee, Contribution, Delivery, Header, Join, Seat, Upload, Vote
 from protocols.oneshot.rules import EVERYBODY, Seats, lattice_of, parameters_of, public_of, seated, sharing_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.roster import Roster
-from protocols.rounds.cohort import to_bitmap
+from protocols.roster import Number, Roster
+from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
+from protocols.rounds.sets import to_bitmap
 from protocols.server import serve
 from secagg.codec import u32
 from secagg.compiled import require
@@ -159,7 +159,7 @@ def _clients(config: Config, cast: Cast, figures: dict[str, float], ratios: dict
     say(f"clients: {committee.seats} seats, and {config.k} neighbours")
     took: dict[str, list[float]] = defaultdict(list)
     pairwise = _Pairwise(config)
-    who = [number for number in range(config.n) if number not in cast.seats]
+    who = [Number(i) for i in range(config.n) if i not in cast.seats]
     frame, frames = cast.encode(Committee(tuple(cast.seats.values()))), list[bytes]()
     for i in range(config.repeats):
         upload = timed(took, "ours", lambda i=i: cast.upload_of_a_client(who[i % len(who)], frame))
@@ -278,7 +278,7 @@ class Cast:
         self._bound = Seats(self.plan, tuple(self.seats.values()))
         self._make_vectors()
 
-    def _seat(self, plan: RoundPlan, number: int, key: AgreementKey) -> Seat:
+    def _seat(self, plan: RoundPlan, number: Number, key: AgreementKey) -> Seat:
         signed = (plan.digest(), u32.encode(number), key.public)
         return Seat(number, key.public, self._identities[number].key.sign(labels.ONESHOT_SEAT, *signed))
 
@@ -312,26 +312,26 @@ class Cast:
 
     # What each says.
 
-    def _upload(self, number: int) -> Upload:
+    def _upload(self, number: Number) -> Upload:
         variant = number % self.VARIANTS
         header = self._header(number, self._key, self._hashes[variant], self._boxes_hash)
         return Upload(header, self.vectors[variant], self._boxes)
 
-    def _header(self, number: int, key: bytes, vector_hash: bytes, boxes_hash: bytes) -> Header:
+    def _header(self, number: Number, key: bytes, vector_hash: bytes, boxes_hash: bytes) -> Header:
         signed = (*self._bound.bound(number), key, vector_hash, boxes_hash)
         signature = self._identities[number].key.sign(labels.ONESHOT_UPLOAD, *signed)
         return Header(number, key, vector_hash, boxes_hash, signature)
 
-    def _agreed(self, survivors: list[int]) -> bytes:
+    def _agreed(self, survivors: list[Number]) -> bytes:
         """What members sign."""
         headers = [self._upload(number).header for number in survivors]
         bitmap = to_bitmap(set(survivors), range(len(self.roster)))
-        return self._bound.survivors_digest(self._bound.contributed(headers), bitmap)
+        return self._bound.agreed(self._bound.contributed(headers), len(self.roster), bitmap).digest
 
-    def _consent(self, number: int, agreed: bytes) -> bytes:
-        return self.encode(Consent(self._identities[number].key.sign(labels.SURVIVORS, agreed), ()))
+    def _consent(self, number: Number, agreed: bytes) -> bytes:
+        return self.encode(Vote(self._identities[number].key.sign(labels.SURVIVORS, agreed), ()))
 
-    def _answers(self, survivors: list[int]) -> dict[int, bytes]:
+    def _answers(self, survivors: list[Number]) -> dict[int, bytes]:
         """Shares of the sum of the survivors' secrets, as the members would have added them."""
         counts = np.bincount([number % self.VARIANTS for number in survivors], minlength=self.VARIANTS)
         total = np.sum([count * secret for count, secret in zip(counts, self.secrets, strict=True)], axis=0)
@@ -343,13 +343,13 @@ class Cast:
     def round(self, scene: str) -> tuple[Seconds, int]:
         """The server's seconds, by what it did, and its memory beyond what was there before."""
         n, gone = self.config.n, frozenset(range(round(self.config.drop * self.config.n)))
-        survivors = [number for number in range(n) if not (scene == "before" and number in gone)]
+        survivors = [Number(i) for i in range(n) if not (scene == "before" and i in gone)]
         if len(self.seats.keys() - (gone if scene != "none" else set())) < parameters_of(self.plan).quorum:
             raise UsageError("the lot left too few members: more clients, or fewer dropouts")
         answers, agreed = self._answers(survivors), self._agreed(survivors)
         server = serve(self.plan, self.roster)
 
-        def say(phase: str, number: int) -> bytes | None:
+        def say(phase: str, number: Number) -> bytes | None:
             late = phase != Phase.JOIN if scene == "before" else phase not in (Phase.JOIN, Phase.UPLOAD)
             if scene != "none" and late and number in gone:
                 return None
@@ -364,7 +364,7 @@ class Cast:
                     return answers.get(number) or self.encode(Answer(b"", b""))
 
         seconds: Seconds = {}
-        at = {name: number for number, name in enumerate(self.roster.names)}
+        at = {name: self.roster.number(name) for name in self.roster.names}
         extra = _extra_bytes(lambda: seconds.update(_drive(server, lambda phase, name, _: say(phase, at[name]))))
         expected = np.zeros(self.config.d, np.int64)
         for number in survivors:
@@ -375,14 +375,14 @@ class Cast:
     def joined(self) -> tuple[ServerRound, Iterator[tuple[str, bytes]]]:
         """A server in UPLOAD, and uploads for it."""
         server = serve(self.plan, self.roster)
-        for number, name in enumerate(self.roster.names):
-            server.receive(name, self.encode(Join(self.seats.get(number))))
+        for name in self.roster.names:
+            server.receive(name, self.encode(Join(self.seats.get(self.roster.number(name)))))
         server.close(Phase.JOIN)
-        return server, ((name, self.encode(self._upload(number))) for number, name in enumerate(self.roster.names))
+        return server, ((name, self.encode(self._upload(self.roster.number(name)))) for name in self.roster.names)
 
     # One real client.
 
-    def upload_of_a_client(self, number: int, committee: bytes) -> bytes:
+    def upload_of_a_client(self, number: Number, committee: bytes) -> bytes:
         """A client from the plan to its upload; if it has a seat, with the key that the committee knows."""
         client = Client(self._identities[number], self.roster, policy=_POLICY, journal=ForgetfulJournal())
         client.start(self.plan, update_of(number, self.plan))
@@ -406,7 +406,7 @@ class Cast:
 
     def _dealt(self, plan: RoundPlan, seats: Seats, to: Seat) -> Iterator[Contribution]:
         share = bytes(sharing_of(plan).share_bytes)
-        for number in range(self.config.n):
+        for number in map(Number, range(self.config.n)):
             key, hashes = AgreementKey(os.urandom(32)), (bytes(32), bytes(32))
             signed = (*seats.bound(number), key.public, *hashes)
             signature = self._identities[number].key.sign(labels.ONESHOT_UPLOAD, *signed)

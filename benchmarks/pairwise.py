@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from benchmarks.case import Measured, Say
 from benchmarks.dealing import Amid
 from benchmarks.rounds import LENIENT, people, run_round, update_of, with_ring
+from protocols import registry
 from protocols.engines.local import Threads
-from protocols.pairwise.phases import Phase
 from protocols.pairwise.rules import parameters_of
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
+from protocols.rounds.phases import Phase
 from protocols.server import serve
 from protocols.simulation.network import local_clients, simulate
 from secagg.crypto.keys import AgreementKey
@@ -132,7 +133,7 @@ def _whole_round(config: Config, figures: dict[str, float], ratios: dict[str, fl
     dropped = round(config.drop * config.n)
     say(f"a whole round: n = {config.n}, d = {config.d}, k = {config.k}, {dropped} clients gone before UPLOAD")
     plan, roster = _plan(config)
-    server = PairwiseServer(plan, roster, engine=Threads(config.workers))
+    server = PairwiseServer(plan, roster, registry.find(plan.protocol).messages, engine=Threads(config.workers))
     cost = run_round(server, Phase.UPLOAD, roster.names[:: max(config.n // max(dropped, 1), 1)][:dropped])
     removed = server.masks_removed * config.d * plan.ring.dtype.itemsize
     limit = keystream_seconds(removed)

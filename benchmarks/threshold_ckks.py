@@ -20,9 +20,9 @@ from benchmarks.beside import nvflare_encryption, pairwise_masking
 from benchmarks.case import Measured, Say, timed
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
+from protocols.rounds.phases import Phase
 from protocols.server import serve
 from protocols.simulation.network import Faults, local_clients, simulate
-from protocols.threshold_ckks.phases import Phase
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import Sizes, choose_sizes
 from secagg.crypto.lattice import Coefficients

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from hashlib import sha256
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from protocols import registry
 from protocols.journal import Journal, MemoryJournal
@@ -19,18 +19,17 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import SERVER, Identity, Roster
 from protocols.rounds.client import ClientRound
-from protocols.rounds.steps import Charge, Step
+from protocols.rounds.phases import Phase
+from protocols.rounds.steps import Charge
 from secagg.codec import blob, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, derive, digest, transcript
 from secagg.crypto.prg import Prg, Rng
-from secagg.crypto.ring import Words
 from secagg.crypto.seal import open_box, seal
 from secagg.errors import (
     DecodeError,
     PeerError,
     PolicyError,
-    UnblamedError,
     UsageError,
 )
 
@@ -96,13 +95,13 @@ class Client:
         return self._round
 
     @property
-    def phase(self) -> StrEnum | None:
+    def phase(self) -> Phase | None:
         return None if self._round is None else self._round.phase
 
     @property
     def done(self) -> bool:
         """Whether this client has said all it has to say in the current round."""
-        return self._round is not None and self._round.phase is self._round.done
+        return self._round is not None and self._round.done
 
     def check(self, plan: RoundPlan) -> bool:
         """Raise unless this client may take part in the round: by policy, protocol, ledger and journal.
@@ -125,8 +124,7 @@ class Client:
         with self._one_at_a_time():
             records = self._accepted(plan)
             secret = records[0].secret if records else self._rng(KEY_BYTES)
-            integers = plan.encode_update(update, weight, Prg(derive(secret, labels.CLIENT_SECRET, b"rounding")))
-            values = plan.ring.lift(integers)
+            values = plan.encode_update(update, weight, Prg(derive(secret, labels.CLIENT_SECRET, b"rounding")))
             return self._entered(plan, records, lambda: values, secret)
 
     def resume(self, plan: RoundPlan, encoded: Callable[[], bytes]) -> bytes:
@@ -139,17 +137,15 @@ class Client:
             if not records:
                 raise PolicyError("nothing is known here of this round")
             ring, length = plan.ring, plan.encoding.coordinates
-            # As words they are those of ``start``, also above the ring's bits: noise is drawn from a hash of them.
-            return self._entered(
-                plan, records, lambda: ring.lift(ring.centred(ring.unpack(encoded(), length))), records[0].secret
-            )
+            return self._entered(plan, records, lambda: ring.centred(ring.unpack(encoded(), length)), records[0].secret)
 
     def encoded(self) -> bytes:
         """What this client puts into the sum, to be kept as a secret: without it the round cannot be resumed."""
         with self._one_at_a_time():
             if self._round is None or self.uploaded:
                 raise UsageError("there is no round with an upload to come")
-            return self._round.plan.ring.pack(self._round._values())
+            ring = self._round.plan.ring
+            return ring.pack(ring.lift(self._round.values()))
 
     @property
     def uploaded(self) -> bool:
@@ -184,8 +180,7 @@ class Client:
     def _accepted(self, plan: RoundPlan) -> list[_Record]:
         """What is known of the round; it is one that this client takes part in."""
         self.policy.check(plan, self.roster)
-        protocol = registry.find(plan.protocol)
-        protocol.check_policy(plan, self.policy)
+        registry.find(plan.protocol).check_policy(plan, self.policy)
         if self._ledger is not None and plan.noise is None:
             raise PolicyError("this client keeps a privacy budget, and the plan has no noise")
         self._check_ledger()
@@ -201,9 +196,11 @@ class Client:
             self._check_uncharged(plan)
         return records
 
-    def _entered(self, plan: RoundPlan, records: list[_Record], values: Callable[[], Words], secret: bytes) -> bytes:
+    def _entered(
+        self, plan: RoundPlan, records: list[_Record], values: Callable[[], NDArray[np.int64]], secret: bytes
+    ) -> bytes:
         protocol = registry.find(plan.protocol)
-        current = protocol.client(plan, self.roster, self.identity, self.policy, values, secret)
+        current = protocol.client(plan, self.roster, protocol.messages, self.identity, self.policy, values, secret)
         self._round, self._answered, self._unsafe = current, [], True
         if records:
             frame = self._resume(current, records)
@@ -230,7 +227,7 @@ class Client:
             return self._said_before(current.plan, self._answered.index(request))
         number = len(self._answered)
         try:
-            step = _checked_step(current, frame)
+            step = current.hear(frame)
         except (DecodeError, PeerError) as error:
             raise error.blaming(SERVER) from None
         self._unsafe = True  # until the answer is on disk: what fails in between must not be tried another way
@@ -238,7 +235,7 @@ class Client:
             self._check_uncharged(current.plan)
         elif step.charge is Charge.COMMIT:
             self._commit(current)
-        answer = self._journaled(current, number, frame, getattr(current, step.reply)(), b"")
+        answer = self._journaled(current, number, frame, step.reply(current), b"")
         if step.charge is Charge.RESERVE:
             self._reserve(current.plan)
         current.phase, self._unsafe = step.then, False
@@ -298,7 +295,7 @@ class Client:
         takes each number once: of two copies of this client, or two threads, that know the same of the round, only one
         answers."""
         plan = current.plan
-        frame = registry.find(plan.protocol).messages.encode(plan, reply)
+        frame = current.messages.encode(plan, reply)
         record = _RECORD.encode(_Record(request, frame, secret))
         box = seal(self._journal_key, record, _place(plan, step), self._rng)
         self._journal.append(self._deployment, self._session(plan), plan.round, step, box)
@@ -329,7 +326,7 @@ class Client:
         """Walk through what was heard before the restart; nothing that was said is computed again."""
         self._answered = [sha256(record.request).digest() for record in records]
         for record in records[1:]:
-            current.phase = _checked_step(current, record.request).then
+            current.phase = current.hear(record.request).then
         if self.uploaded:
             self._check_mine(current.plan)
             self._reserve(current.plan)  # the crash may have come before it
@@ -360,15 +357,3 @@ def _ledger_place(number: int) -> bytes:
 
 def _place(plan: RoundPlan, step: int) -> bytes:
     return transcript(labels.JOURNAL_RECORD, plan.session, u32.encode(plan.round), u32.encode(step))
-
-
-def _checked_step(current: ClientRound, frame: bytes) -> Step:
-    """The transition that this frame makes, its message checked and kept."""
-    message = registry.find(current.plan.protocol).messages.decode(current.plan, frame)
-    step = current.steps.get(current.phase)
-    if step is not None and step.optional and not isinstance(message, step.hears):
-        step = current.steps[step.then]
-    if step is None or not isinstance(message, step.hears):
-        raise UnblamedError(f"{type(message).__name__} does not belong in phase {current.phase}")  # or one was lost
-    getattr(current, step.check)(message)
-    return step

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from protocols.registry import Protocol
 from protocols.rounds.client import ClientRound
+from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
 from protocols.rounds.steps import Step
 
@@ -28,29 +27,34 @@ def _client(machine: type[ClientRound]) -> str:
         arrows.append(_heard("client", phase, step))
         if step.optional:
             arrows.append(_heard("client", phase, machine.steps[step.then]))
-    return _diagram("client", next(iter(machine.steps)), arrows, [machine.done])
+    return _diagram("client", next(iter(machine.steps)), arrows, [Phase.DONE])
 
 
 def _server(machine: type[ServerRound]) -> str:
     arrows = []
     for phase, step in machine.steps.items():
         arrows.append(
-            _arrow("server", phase, step.then, f"{step.hears.__name__} of each: {step.check}, then {step.reply}")
+            _arrow(
+                "server",
+                phase,
+                step.then,
+                f"{step.hears.__name__} of each: {step.check.__name__}, then {step.reply.__name__}",
+            )
         )
         if step.then in machine.steps and (skipped := machine.steps[step.then]).optional:
             arrows.append(_arrow("server", phase, skipped.then, "the same, if nobody is to be asked"))
-        arrows.append(_arrow("server", phase, machine.failed, "too few, or cheated"))
-    return _diagram("server", next(iter(machine.steps)), arrows, [machine.done, machine.failed])
+        arrows.append(_arrow("server", phase, Phase.FAILED, "too few, or cheated"))
+    return _diagram("server", next(iter(machine.steps)), arrows, [Phase.DONE, Phase.FAILED])
 
 
-def _heard(role: str, before: StrEnum, step: Step) -> str:
-    return _arrow(role, before, step.then, f"{step.hears.__name__}: {step.check}, then {step.reply}")
+def _heard(role: str, before: Phase, step: Step) -> str:
+    return _arrow(role, before, step.then, f"{step.hears.__name__}: {step.check.__name__}, then {step.reply.__name__}")
 
 
-def _diagram(role: str, first: StrEnum, arrows: list[str], ends: list[StrEnum]) -> str:
+def _diagram(role: str, first: Phase, arrows: list[str], ends: list[Phase]) -> str:
     lines = ["stateDiagram-v2", f"[*] --> {role}_{first}", *arrows, *[f"{role}_{end} --> [*]" for end in ends]]
     return "\n".join(["```mermaid", lines[0], *[f"    {line}" for line in lines[1:]], "```"])
 
 
-def _arrow(role: str, before: StrEnum, after: StrEnum, label: str) -> str:
+def _arrow(role: str, before: Phase, after: Phase, label: str) -> str:
     return f"{role}_{before} --> {role}_{after}: {label}"

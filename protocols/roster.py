@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import NewType
 
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, SigningKey, check_on_curve, check_signing_key, digest
@@ -33,6 +34,9 @@ def _checked_name(name: str) -> str:
         )
     return name
 
+
+Number = NewType("Number", int)
+"""Which client of the roster it is, the first in the order of names being 0."""
 
 SERVER = "server"
 """How the server is named among culprits."""
@@ -119,11 +123,11 @@ class Roster:
     def __len__(self) -> int:
         return len(self.names)
 
-    def number(self, name: str) -> int:
+    def number(self, name: str) -> Number:
         at = bisect_left(self.names, name)
         if at == len(self.names) or self.names[at] != name:
             raise UsageError(f"{name!r} is not in the roster")
-        return at
+        return Number(at)
 
     def save(self, path: str | Path) -> None:
         lines = [f'"{name}" = "{key.hex()}"' for name, key in zip(self.names, self.keys, strict=True)]
@@ -144,6 +148,12 @@ class Roster:
             except PeerError as error:
                 raise DecodeError(f"{path}: {error}") from None
         return cls.build(keys)
+
+
+def known_client(roster: Roster, number: Number) -> None:
+    """Refuse a number that no client of the roster has."""
+    if number >= len(roster):
+        raise PeerError(f"client number {number} is not in the roster")
 
 
 def _write_new(path: str | Path, text: str, *, private: bool) -> None:

@@ -20,4 +20,5 @@ def serve(plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engi
 
     What can be shared out among cores or machines is done by ``engine`` (``protocols.engines``).
     """
-    return registry.find(plan.protocol).server(plan, roster, ledger=ledger, engine=engine)
+    protocol = registry.find(plan.protocol)
+    return protocol.server(plan, roster, protocol.messages, ledger=ledger, engine=engine)

@@ -11,11 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from protocols import registry
 from protocols.pairwise.client import PairwiseClient
-from protocols.pairwise.messages import SECRETS, Consent, Reveal, Revealed, Upload
+from protocols.pairwise.messages import SECRETS, Reveal, Revealed, Upload
 from protocols.rounds.client import ClientRound
-from protocols.rounds.dealing import Box, Complaint, Complaints, Dealing, Dealt, Defence, Delivery, Exchange, Opened
+from protocols.rounds.cohort import Position
+from protocols.rounds.dealing import Box, Complaint, Complaints, Dealing, Dealt, Defence, Delivery, Opened
+from protocols.rounds.exchange import Exchange
+from protocols.rounds.survivors import Consent
 from secagg.crypto.dealing import Polynomials
 from secagg.crypto.field import PRIME
 from secagg.crypto.keys import SIGNATURE_BYTES
@@ -26,20 +28,16 @@ class Liar:
     """Drives a machine of its own, which nothing restrains."""
 
     def __init__(self, machine: ClientRound) -> None:
-        self._machine, self._messages = machine, registry.find(machine.plan.protocol).messages
+        self._machine, self._messages = machine, machine.messages
 
     def start(self) -> bytes:
         return self._messages.encode(self._machine.plan, self._machine.opening())
 
     def receive(self, frame: bytes) -> bytes:
         machine = self._machine
-        message = self._messages.decode(machine.plan, frame)
-        step = machine.steps[machine.phase]
-        if step.optional and not isinstance(message, step.hears):
-            step = machine.steps[step.then]
-        getattr(machine, step.check)(message)
+        step = machine.hear(frame)
         machine.phase = step.then
-        return self._messages.encode(machine.plan, getattr(machine, step.reply)())
+        return self._messages.encode(machine.plan, step.reply(machine))
 
 
 def other(points: bytes) -> bytes:
@@ -97,7 +95,7 @@ class UnsignedComplaint(PairwiseClient):
 class _Deals(PairwiseClient):
     """Can deal any secrets on any polynomials."""
 
-    def _pad_to(self, holder: int) -> bytes:
+    def _pad_to(self, holder: Position) -> bytes:
         return self._pad_key(self._u, holder)
 
     def _dealt_by(self, secrets: list[bytes], seed: bytes) -> Dealing:
@@ -117,7 +115,7 @@ class _Dealer(_Deals):
         boxes = self._boxes(secrets, seed)
         exchange = Exchange(self._cohort, self._cohort.holders, self._t, SECRETS)
         exchange.take(self._u, replace(self._dealt_by(secrets, seed).dealt, boxes=boxes))
-        challenge = exchange.delivered(self._u, min(self._neighbours)).challenge
+        challenge = exchange.delivered(self._u, min(self._peers)).challenge
         return Dealt(boxes, Polynomials(secrets, self._t, Prg(seed)).proof(challenge))
 
 

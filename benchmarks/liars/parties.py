@@ -21,17 +21,16 @@ from protocols.client import Client
 from protocols.journal import ForgetfulJournal
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Reveal, Revealed
-from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
+from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
 from protocols.server import serve
 from protocols.simulation.network import Answers, Faults, Frames, Simulation, answer_or_refusal, drive, first_or_refusal
 from secagg.crypto.keys import derive, verifying_once
 from secagg.crypto.prg import Prg
-from secagg.crypto.ring import Words
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, SecAggError
 
@@ -63,20 +62,22 @@ class Mixed:
 
     def __init__(self, plan: RoundPlan, policy: Policy, lies: Mapping[str, type[PairwiseClient]]) -> None:
         identities, self.roster = people(plan.clients)
-        self._plan = plan
+        self._plan, messages = plan, registry.find(plan.protocol).messages
         self.honest = {
             one.name: Client(one, self.roster, policy=policy, journal=ForgetfulJournal())
             for one in identities
             if one.name not in lies
         }
         self._liars = {
-            one.name: Liar(lies[one.name](plan, self.roster, one, policy, self._words_of(one.name), _secret(one.name)))
+            one.name: Liar(
+                lies[one.name](plan, self.roster, messages, one, policy, self._integers_of(one.name), _secret(one.name))
+            )
             for one in identities
             if one.name in lies
         }
 
-    def _words_of(self, name: str) -> Callable[[], Words]:
-        return lambda: self._plan.ring.lift(self._plan.encode_update(self.update_of(name), 1, Prg(bytes(32))))
+    def _integers_of(self, name: str) -> Callable[[], NDArray[np.int64]]:
+        return lambda: self._plan.encode_update(self.update_of(name), 1, Prg(bytes(32)))
 
     def update_of(self, name: str) -> NDArray[np.int64]:
         return update_of(self.roster.number(name), self._plan)
@@ -175,7 +176,7 @@ class _Listening(PairwiseServer):
     """Keeps what it hears."""
 
     def __init__(self, plan: RoundPlan, roster: Roster) -> None:
-        super().__init__(plan, roster)
+        super().__init__(plan, roster, registry.find(plan.protocol).messages)
         self.frames = dict[str, list[tuple[str, bytes]]]()
 
     def receive(self, name: str, frame: bytes, *, known: bool = True) -> None:

@@ -22,6 +22,7 @@ from dp.ledger import Budget, Ledger
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
+from protocols.server import serve
 from secagg.crypto.keys import SigningKey
 from secagg.errors import BudgetError, PeerError, ThresholdError
 
@@ -54,7 +55,7 @@ def ended(setting: Setting, lies: Mapping[int, type[PairwiseClient]], silent: Ma
     plan, roster = setting.plan()
     liars = {roster.names[one]: lie for one, lie in lies.items()}
     gone = {roster.names[one]: phase for one, phase in silent.items()}
-    parties, server = Mixed(plan, setting.policy, liars), PairwiseServer(plan, roster)
+    parties, server = Mixed(plan, setting.policy, liars), serve(plan, roster)
     named = set[str]()
     try:
         ran = played(server, parties, gone)
@@ -119,7 +120,7 @@ def spent(lie: type[PairwiseClient] | None, folder: Path, attempts: int = 4, cli
             dropout=setting.dropout,
         )
         try:
-            server = PairwiseServer(plan, roster, ledger=ledger)
+            server = serve(plan, roster, ledger=ledger)
         except BudgetError:  # spent
             break
         try:

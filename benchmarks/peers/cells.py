@@ -25,9 +25,9 @@ from benchmarks.memory import peak, start_peak
 from benchmarks.rounds import RoundCost, people, run_round, update_of, with_ring
 from protocols import registry
 from protocols.pairwise.messages import Consents, Introduction, Survivors
-from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
+from protocols.rounds.phases import Phase
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, verify
 from secagg.encoding import Encoding
@@ -175,7 +175,7 @@ def _alone(work: Callable[[Cell], Side], cell: Cell) -> Side:
 
 def ours(cell: Cell) -> Side:
     plan, (_, roster) = cell.plan(), people(cell.n)
-    server = _Watched(plan, roster)
+    server = _Watched(plan, roster, registry.find(plan.protocol).messages)
     start_peak()
     before = peak()
     cost = run_round(server, Phase.UPLOAD, [roster.names[number] for number in cell.gone])
@@ -197,7 +197,7 @@ class _Watched(PairwiseServer):
     checks = 0
 
     def outbox(self) -> Iterator[tuple[str, bytes]]:
-        frames, messages = super().outbox(), registry.find(self.plan.protocol).messages
+        frames, messages = super().outbox(), self._messages
         while True:
             started = perf_counter()
             sent = next(frames, None)

@@ -31,6 +31,7 @@ from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO
 from protocols.roster import Roster
 from protocols.rounds import dealing as exchange
+from protocols.rounds.survivors import Consent
 from protocols.threshold_ckks import messages as threshold
 from protocols.wire import HEADER_BYTES
 from secagg.codec import u32, u64
@@ -382,7 +383,7 @@ def masked(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost:
     verdict = frame_of(pairwise.Verdict, bitmap_of(h))
     upload = frame_of(pairwise.Upload, bitmap_of(h), vector)
     survivors = frame_of(pairwise.Survivors, bitmap_of(n), alive * header)
-    consent = frame_of(pairwise.Consent)
+    consent = frame_of(Consent)
     consents = frame_of(pairwise.Consents, signers * SIGNED, strangers.leaves * NODE.least, strangers.size)
     reveal = frame_of(pairwise.Reveal, h * REVEALED)
 

@@ -38,6 +38,7 @@ from protocols.oneshot.rules import lattice_of, sharing_of
 from protocols.oneshot.rules import parameters_of as committee_of
 from protocols.plan import RoundPlan
 from protocols.rounds import dealing as exchange
+from protocols.rounds.survivors import Consent
 from protocols.threshold_ckks import messages as threshold
 from protocols.threshold_ckks.rules import least_of, sizes_of
 from protocols.threshold_ckks.rules import parameters_of as threshold_of
@@ -64,7 +65,7 @@ def oneshot_round(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost
     seats = frame_of(oneshot.Committee, m * seat)
     upload = frame_of(oneshot.Upload, vector, m * box)
     delivery = frame_of(oneshot.Delivery, left * (oneshot.HEADER.least + u32.least + box))
-    consent = frame_of(oneshot.Consent, SIGNATURE_BYTES)
+    consent = frame_of(oneshot.Vote, SIGNATURE_BYTES)
     consents = frame_of(oneshot.Consents, bitmap_of(n), quorum * SIGNED)
     answer = frame_of(oneshot.Answer)
 
@@ -136,7 +137,7 @@ def threshold_round(deployment: Deployment, plan: RoundPlan, units: Units) -> Co
     joint = frame_of(threshold.JointKey, bitmap_of(n), sizes.key_bytes)
     upload = frame_of(threshold.Upload, sizes.c0_bytes, sizes.c1_bytes)
     survivors = frame_of(threshold.Survivors, bitmap_of(n))
-    consent = frame_of(threshold.Consent)
+    consent = frame_of(Consent)
     aggregate = frame_of(threshold.Aggregate, least * SIGNED, sizes.c1_bytes)
     answer = frame_of(threshold.Answer, sizes.c0_bytes)
     missing = frame_of(threshold.Missing, bitmap_of(n))
@@ -223,7 +224,7 @@ def ckks_round(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost:
     plan_bytes, advert = float(len(plan.encode())), frame_of(ckks.Advert)
     made = OVERHEAD_BYTES + ckks.MADE.least + offered + makers * ckks.BOX_BYTES
     upload = frame_of(ckks.Upload, OVERHEAD_BYTES + ckks.ENCRYPTED.least + sent)
-    survivors, consent = frame_of(ckks.Survivors, bitmap_of(n)), frame_of(ckks.Consent)
+    survivors, consent = frame_of(ckks.Survivors, bitmap_of(n)), frame_of(Consent)
 
     def steps(maker: bool) -> tuple[Step, ...]:
         known = random_proof(n, makers + (not maker))

@@ -31,14 +31,17 @@ from protocols.pairwise.messages import (
     Neighbour,
     Reveal,
     Revealed,
-    SignedConsent,
     Survivors,
     UploadHeader,
 )
 from protocols.pairwise.rules import Cohort
 from protocols.plan import RoundPlan
-from protocols.rounds.cohort import from_bitmap
-from protocols.rounds.dealing import Dealing, Exchange, opened
+from protocols.roster import Number
+from protocols.rounds.cohort import Position, positions
+from protocols.rounds.dealing import Dealing, opened
+from protocols.rounds.exchange import Exchange
+from protocols.rounds.sets import from_bitmap
+from protocols.rounds.survivors import SignedBy
 from protocols.server import serve
 from secagg.crypto import labels
 from secagg.crypto.dealing import Polynomials, width
@@ -217,7 +220,7 @@ def _keys(repeats: int) -> dict[str, float]:
         "frame": max(taken - verified, 0),
         "sign": seconds_of(lambda: signing.sign(labels.ADVERT, *parts), repeats),
         "verify": verified,
-        "agree": seconds_of(lambda: cohort.pair_seed(key.agree(peer), 0, 1), repeats),
+        "agree": seconds_of(lambda: cohort.pair_seed(key.agree(peer), *positions(2)), repeats),
         "hash": seconds_of(lambda: digest(labels.VECTOR, megabyte), repeats) / len(megabyte),
         "copy": seconds_of(lambda: bytes(frame), repeats) / len(frame),
         "seal": seconds_of(lambda: seal(bytes(32), megabyte, b"", os.urandom), repeats) / len(megabyte),
@@ -303,9 +306,10 @@ def _boxes(repeats: int, secrets: list[bytes], t: int, polynomials: float) -> di
     """Of the exchange about the shares, with 64 holders. ``polynomials`` is what those alone take."""
     k = 64
     cohort, key, peer = Cohort(_plan(k + 1, 1), bytes(32), k + 1), AgreementKey(bytes(32)), AgreementKey(os.urandom(32))
-    holders, agreed = list(range(1, k + 1)), key.agree(peer.public)
+    own, *holders = positions(k + 1)
+    agreed = key.agree(peer.public)
 
-    def dealing(dealer: int = 0, to: list[int] = holders) -> Dealing:
+    def dealing(dealer: Position = own, to: list[Position] = holders) -> Dealing:
         return Dealing(
             cohort,
             dealer,
@@ -317,26 +321,28 @@ def _boxes(repeats: int, secrets: list[bytes], t: int, polynomials: float) -> di
         )
 
     dealt = dealing().dealt
-    boxes = [dealing(u, [0]).delivered(0) for u in holders]
-    exchange = Exchange(cohort, lambda u: [v + u for v in holders], t, len(secrets))  # others each, as on a ring
+    boxes = [dealing(u, [own]).delivered(own) for u in holders]
+    exchange = Exchange(
+        cohort, lambda u: [Position(v + u) for v in holders], t, len(secrets)
+    )  # others each, as on a ring
 
     def take() -> None:
-        for u in (0, k):
+        for u in (own, holders[-1]):
             exchange.take(u, dealt)
 
     def check() -> None:
         for v in holders:
-            exchange.check_share(0, v, 0, points[v][:SHARE_BYTES])
+            exchange.check_share(own, v, 0, points[v][:SHARE_BYTES])
 
     def unbox() -> object:
-        return opened(cohort, 0, boxes, len(secrets), lambda u: cohort.pad_key(agreed, u, 0))
+        return opened(cohort, own, boxes, len(secrets), lambda u: cohort.pad_key(agreed, u, own))
 
     points = dealing().points
     found = {
         "box": max(seconds_of(dealing, repeats) - polynomials, 0) / k,
         "unbox": seconds_of(unbox, repeats) / k,
         "take": seconds_of(take, repeats) / (2 * k),
-        "deliver": seconds_of(lambda: [exchange.delivered(0, v) for v in holders], repeats) / k,
+        "deliver": seconds_of(lambda: [exchange.delivered(own, v) for v in holders], repeats) / k,
     }
     exchange.keep_commitments(lambda dealer: 0)
     return found | {"check": seconds_of(check, repeats) / k}
@@ -345,13 +351,13 @@ def _boxes(repeats: int, secrets: list[bytes], t: int, polynomials: float) -> di
 def _messages(repeats: int) -> dict[str, float]:
     n, k = 1024, 100
     plan, messages = _plan(20, 1), registry.find("secagg").messages
-    advert = Advert(0, bytes(32), bytes(32), bytes(32), bytes(64))
-    introduction = Introduction(bytes(32), n, 0, tuple(Neighbour(i, advert) for i in range(k)), ())
+    advert = Advert(Number(0), bytes(32), bytes(32), bytes(32), bytes(64))
+    introduction = Introduction(bytes(32), n, Position(0), tuple(Neighbour(i, advert) for i in positions(k)), ())
     long = messages.encode(plan, introduction)
-    headers = Survivors(b"", tuple(UploadHeader(i, bytes(k // 8), bytes(32), bytes(64)) for i in range(k)))
-    signed = Consents(tuple(SignedConsent(i, bytes(64)) for i in range(k)), (), ())
+    headers = Survivors(b"", tuple(UploadHeader(i, bytes(k // 8), bytes(32), bytes(64)) for i in positions(k)))
+    signed = Consents(tuple(SignedBy(i, bytes(64)) for i in range(k)), (), ())
     heard, consents = messages.encode(plan, headers), messages.encode(plan, signed)
-    revealed = tuple(Revealed(i, pack_shares(np.zeros((1, 9), np.uint32))) for i in range(k))
+    revealed = tuple(Revealed(i, pack_shares(np.zeros((1, 9), np.uint32))) for i in positions(k))
     shares = messages.encode(plan, Reveal(revealed, (), b""))
 
     collected = [dict[int, bytes]() for _ in range(n)]

@@ -9,14 +9,12 @@ own key back in a box, like everybody else.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.secure_sum import SecureSum
 from protocols.ckks import engine
 from protocols.ckks.messages import (
     ADVERT,
@@ -25,7 +23,6 @@ from protocols.ckks.messages import (
     Advert,
     Aggregate,
     Answer,
-    Consent,
     Encrypted,
     Introduction,
     KeyHeader,
@@ -35,19 +32,19 @@ from protocols.ckks.messages import (
     Survivors,
     Upload,
 )
-from protocols.ckks.phases import Phase
 from protocols.ckks.rules import LEAST_ANSWERS, Cohort, Reveal, layout_of, parameters_of
 from protocols.plan import RoundPlan
-from protocols.policy import Policy
-from protocols.roster import Identity, Roster
+from protocols.roster import Number, Roster, known_client
 from protocols.rounds.client import ClientRound
-from protocols.rounds.cohort import agreed_sum, ascending, check_consent, from_bitmap, known_client
-from protocols.rounds.steps import Charge, Step
+from protocols.rounds.cohort import Position, positions
+from protocols.rounds.phases import Phase
+from protocols.rounds.sets import ascending
+from protocols.rounds.steps import Charge, Step, Steps, table
+from protocols.rounds.survivors import check_consent
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, AgreementKey, check_agreement_key, digest, transcript, verify
 from secagg.crypto.merkle import Node, check_inclusion, leaf
-from secagg.crypto.ring import Words
 from secagg.crypto.seal import open_box, seal
 from secagg.errors import PeerError, ThresholdError, UnblamedError
 
@@ -56,27 +53,18 @@ TRIES = 3
 
 
 class CkksClient(ClientRound):
-    steps = {  # noqa: RUF012  # declared final by the base class
-        Phase.KEY: Step(Introduction, "_meet", "_make_key", Phase.UPLOAD),
-        Phase.UPLOAD: Step(KeyShown, "_take_key", "_upload", Phase.CONSENT, Charge.RESERVE),
-        Phase.CONSENT: Step(Survivors, "_hear_survivors", "_consent", Phase.REVEAL),
-        Phase.REVEAL: Step(Aggregate, "_decrypt", "_answer", Phase.DONE, Charge.COMMIT),
-    }
-    done = Phase.DONE
+    @table
+    def steps(cls: type[CkksClient]) -> Steps:
+        return {
+            Phase.KEY: Step(Introduction, cls._meet, cls._make_key, Phase.UPLOAD),
+            Phase.UPLOAD: Step(KeyShown, cls._take_key, cls._upload, Phase.CONSENT, Charge.RESERVE),
+            Phase.CONSENT: Step(Survivors, cls._hear_survivors, cls._consent, Phase.REVEAL),
+            Phase.REVEAL: Step(Aggregate, cls._decrypt, cls._answer, Phase.DONE, Charge.COMMIT),
+        }
 
-    def __init__(
-        self,
-        plan: RoundPlan,
-        roster: Roster,
-        identity: Identity,
-        policy: Policy,
-        values: Callable[[], Words],
-        secret: bytes,
-    ) -> None:
+    def _prepare(self) -> None:
         engine.require()
-        super().__init__(plan, roster, identity, policy, values, secret)
-        self._layout, self._reveal = layout_of(plan), parameters_of(plan).reveal
-        self._number = roster.number(identity.name)
+        self._layout, self._reveal = layout_of(self.plan), parameters_of(self.plan).reveal
         self._seal_key = AgreementKey(self._drawn(b"seal key"))
         self._content_key = b""
         self._secret_key = b""
@@ -125,15 +113,15 @@ class CkksClient(ClientRound):
         key = self._cohort.server_key(self._seal_key.agree(self._server_key), self._u, label)
         return seal(key, plaintext, transcript(label), os.urandom)
 
-    def _box_key(self, sender: int, receiver: int) -> bytes:
+    def _box_key(self, sender: Position, receiver: Position) -> bytes:
         peer = self._adverts[receiver if sender == self._u else sender]
         agreed = self._seal_key.agree(peer.seal_key, culprit=self.roster.names[peer.client])
         return self._cohort.box_key(agreed, sender, receiver)
 
-    def _box_place(self, sender: int, receiver: int, public_hash: bytes) -> bytes:
+    def _box_place(self, sender: Position, receiver: Position, public_hash: bytes) -> bytes:
         return transcript(labels.CKKS_BOX, *self._cohort.bound(sender, receiver), public_hash)
 
-    def _secret_place(self, maker: int, public_hash: bytes) -> bytes:
+    def _secret_place(self, maker: Position, public_hash: bytes) -> bytes:
         return transcript(labels.CKKS_KEY, *self._cohort.bound(maker), public_hash)
 
     # 3 UPLOAD: encrypt under the one key that was shown.
@@ -161,7 +149,7 @@ class CkksClient(ClientRound):
         self._content_key, self._secret_key = content_key, secret
 
     def _upload(self) -> Upload:
-        values = self.plan.ring.centred(self._noised(*self._cohort.bound(self._u)))
+        values = self.noised(*self._cohort.bound(self._u))
         chunks = engine.encrypt(self._layout, self._public, values)
         signed = (*self._cohort.bound(self._u), self._public_hash, digest(labels.CKKS_VECTOR, *chunks))
         encrypted = Encrypted(self.identity.key.sign(labels.CKKS_UPLOAD, *signed), chunks)
@@ -170,22 +158,16 @@ class CkksClient(ClientRound):
     # 4 CONSENT: sign the one set of survivors.
 
     def _hear_survivors(self, message: Survivors) -> None:
-        survivors = from_bitmap(message.survivors, range(self._cohort.size))
-        if self._u not in survivors:
-            raise PeerError("this client uploaded and is called dead")
-        if len(survivors) < (least := max(LEAST_ANSWERS, self.plan.min_contributors)):
-            raise ThresholdError(f"{len(survivors)} survivors, at least {least} are needed")
-        self._bitmap = message.survivors
-        self._values = partial(self.plan.ring.zeros, 0)  # sent, and never needed again
-
-    def _consent(self) -> Consent:
-        return Consent(self.identity.key.sign(labels.SURVIVORS, self._cohort.survivors_digest(self._bitmap)))
+        least = max(LEAST_ANSWERS, self.plan.min_contributors)
+        self._survivors_in(message.survivors, positions(self._cohort.size), self._u, least)
+        self._agreed = self._cohort.agreed(message.survivors)
+        self._forget_values()
 
     # 5 REVEAL: against the signatures of min_contributors, a holder decrypts, once.
 
     def _decrypt(self, message: Aggregate) -> None:
-        signers = [signed.position for signed in message.signatures]
-        if not ascending(signers) or not from_bitmap(self._bitmap, range(self._cohort.size)) >= set(signers):
+        signers = [signed.signer for signed in message.signatures]
+        if not ascending(signers) or not self._agreed.survivors >= set(signers):
             raise PeerError("signers out of order, repeated, or not among the survivors")
         if len(signers) < self.plan.min_contributors:
             raise ThresholdError(
@@ -196,9 +178,8 @@ class CkksClient(ClientRound):
             raise PeerError("signers of whom it is not shown that they are in the cohort")
         leaves = dict(zip(others, message.others, strict=True)) | {self._u: advert_leaf(self.opening())}
         check_inclusion(self._cohort.root, self._cohort.size, leaves, message.proof)
-        agreed = self._cohort.survivors_digest(self._bitmap)
         for signed in message.signatures:
-            check_consent(self.roster, leaves[signed.position].low, signed.signature, agreed)
+            check_consent(self.roster, Number(leaves[signed.signer].low), signed.signature, self._agreed.digest)
 
         total, asked = None, self._u in self._cohort.holders
         if asked != bool(message.chunks):
@@ -211,7 +192,7 @@ class CkksClient(ClientRound):
                     raise UnblamedError(error.reason) from None
             total = self.plan.ring.centred(opened.astype(self.plan.ring.dtype))
         self._total = total
-        self._signed = {leaves[signed.position].low: signed.signature for signed in message.signatures}
+        self._signed = {Number(leaves[signed.signer].low): signed.signature for signed in message.signatures}
 
     @contextmanager
     def _tried(self) -> Iterator[None]:
@@ -225,18 +206,15 @@ class CkksClient(ClientRound):
             self._refusals += 1
             raise
 
-    def happened(self) -> SecureSum:
-        return agreed_sum(self.plan, self.roster, self._cohort.root, self._cohort.size, self._bitmap, self._signed)
-
     @property
     def total(self) -> NDArray[np.int64] | None:
         """The sum, from a holder, once it is charged for and answered. Removable noise is still in it."""
-        return self._total if self.phase is self.done else None
+        return self._total if self.done else None
 
     @property
     def survivors(self) -> int:
         """How many are in the sum."""
-        return len(from_bitmap(self._bitmap, range(self._cohort.size)))
+        return len(self._agreed.survivors)
 
     def _answer(self) -> Answer:
         missing = self.plan.clients - self.survivors

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from protocols.ckks.layout import MAX_CLIENTS, SLOTS
+from protocols.roster import Number
+from protocols.rounds.cohort import Position
+from protocols.rounds.survivors import CONSENT, Consent, SignedBy, signatures
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES, NODE, Node
@@ -29,14 +32,14 @@ MAX_CHUNKS = 8 * MAX_LENGTH // SLOTS
 class Advert:
     """1, client to server: a fresh key to be reached under, signed with the plan."""
 
-    client: int
+    client: Number
     seal_key: bytes
     signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Introduced:
-    position: int
+    position: Position
     advert: Advert
 
 
@@ -47,7 +50,7 @@ class Introduction:
     server_key: bytes
     root: bytes
     size: int
-    position: int
+    position: Position
     others: tuple[Introduced, ...]
     proof: tuple[Node, ...]
 
@@ -56,7 +59,7 @@ class Introduction:
 class KeyHeader:
     """Which key a maker offers, and under which seal its secret half is: signed."""
 
-    maker: int
+    maker: Position
     public_hash: bytes
     sealed_hash: bytes
     signature: bytes
@@ -112,26 +115,13 @@ class Survivors:
 
 
 @dataclass(frozen=True, slots=True)
-class Consent:
-    """4, client to server: a signature on the set of survivors."""
-
-    signature: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SignedConsent:
-    position: int
-    signature: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Aggregate:
     """4, server to client: signatures on the survivors, leaves and proof of the signers but yourself.
 
     Holders get the encrypted sum, too.
     """
 
-    signatures: tuple[SignedConsent, ...]
+    signatures: tuple[SignedBy, ...]
     others: tuple[Node, ...]
     proof: tuple[Node, ...]
     chunks: tuple[bytes, ...] = field(repr=False)
@@ -172,7 +162,6 @@ MADE = struct(
 )
 _CHUNKS = many(blob(MAX_CIPHERTEXT), MAX_CHUNKS)
 ENCRYPTED = struct(Encrypted, signature=fixed(SIGNATURE_BYTES), chunks=_CHUNKS)
-_SIGNED = struct(SignedConsent, position=u32, signature=fixed(SIGNATURE_BYTES))
 
 TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     1: (Advert, ADVERT),
@@ -181,12 +170,12 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     4: (KeyShown, struct(KeyShown, header=_HEADER, public=blob(MAX_KEY), sealed=blob(MAX_KEY), box=blob(BOX_BYTES))),
     5: (Upload, struct(Upload, encrypted=blob(MAX_CHUNKS * MAX_CIPHERTEXT))),
     6: (Survivors, struct(Survivors, survivors=blob((MAX_CLIENTS + 7) // 8))),
-    7: (Consent, struct(Consent, signature=fixed(SIGNATURE_BYTES))),
+    7: (Consent, CONSENT),
     8: (
         Aggregate,
         struct(
             Aggregate,
-            signatures=many(_SIGNED, MAX_CLIENTS),
+            signatures=signatures(MAX_CLIENTS),
             others=_NODES,
             proof=_NODES,
             chunks=_CHUNKS,

@@ -13,6 +13,8 @@ from protocols.ckks.engine import require
 from protocols.ckks.layout import MAX_CLIENTS, Layout
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
+from protocols.rounds.cohort import Cohort as AnyCohort
+from protocols.rounds.cohort import Position, positions
 from secagg.codec import Codec, enumeration, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, digest
@@ -98,33 +100,25 @@ def check_policy(plan: RoundPlan, policy: Policy) -> None:
         raise PolicyError(f"{stay} clients are expected to stay, {LEAST_ANSWERS} are needed")
 
 
-class Cohort:
+class Cohort(AnyCohort):
     """The clients of U1 under their Merkle root: who makes keys, who holds the one that is used, and every binding."""
 
     def __init__(self, plan: RoundPlan, root: bytes, size: int) -> None:
         if not plan.min_contributors <= size <= min(plan.clients, MAX_CLIENTS):
             raise PolicyError(f"{size} clients advertised, the plan allows {plan.min_contributors} to {plan.clients}")
-        self.root, self.size = root, size
-        self._plan = plan.digest()
+        super().__init__(plan, root, size)
         parameters = parameters_of(plan)
         lots = random_words(Prg(digest(labels.CKKS_MAKERS, *self.bound())), size)
-        self.makers: tuple[int, ...] = tuple(sorted(np.argsort(lots)[: parameters.makers].tolist()))
-        self.holders = self.makers if parameters.reveal is Reveal.SERVER else tuple(range(size))
+        self.makers = tuple(sorted(map(Position, np.argsort(lots)[: parameters.makers].tolist())))
+        self.holders = self.makers if parameters.reveal is Reveal.SERVER else tuple(positions(size))
 
-    def knows(self, position: int) -> tuple[int, ...]:
+    def knows(self, position: Position) -> tuple[Position, ...]:
         """Whose adverts a client needs: the makers', and a maker those of all that hold."""
         return self.holders if position in self.makers else self.makers
 
-    def box_key(self, agreed: bytes, sender: int, receiver: int) -> bytes:
+    def box_key(self, agreed: bytes, sender: Position, receiver: Position) -> bytes:
         return derive(agreed, labels.CKKS_BOX, *self.bound(sender, receiver))
 
-    def survivors_digest(self, bitmap: bytes) -> bytes:
-        return digest(labels.SURVIVORS, *self.bound(), bitmap)
-
-    def server_key(self, agreed: bytes, sender: int, label: bytes) -> bytes:
+    def server_key(self, agreed: bytes, sender: Position, label: bytes) -> bytes:
         """What this client seals to the server under, for one purpose."""
         return derive(agreed, label, *self.bound(sender))
-
-    def bound(self, *positions: int) -> tuple[bytes, ...]:
-        """The context of everything derived or signed in this cohort."""
-        return (self._plan, self.root, *[u32.encode(position) for position in positions])

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.secure_sum import SecureSum
 from protocols.ckks.client import advert_leaf, check_advert, check_key
 from protocols.ckks.engine import Adder, require
 from protocols.ckks.messages import (
@@ -21,84 +20,77 @@ from protocols.ckks.messages import (
     Advert,
     Aggregate,
     Answer,
-    Consent,
     Introduced,
     Introduction,
     KeyShown,
     MadeKey,
     Ready,
-    SignedConsent,
     Survivors,
     Upload,
 )
-from protocols.ckks.phases import Phase
 from protocols.ckks.rules import LEAST_ANSWERS, Cohort, Reveal, layout_of, parameters_of
-from protocols.engines import Engine
-from protocols.engines.local import HERE
-from protocols.plan import RoundPlan
-from protocols.roster import Roster
-from protocols.rounds.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
-from protocols.rounds.server import NOTHING, Sends, ServerRound
-from protocols.rounds.steps import Charge, Step
+from protocols.roster import Number
+from protocols.rounds.admission import CohortServer
+from protocols.rounds.cohort import Position, positions
+from protocols.rounds.excess import check_surplus
+from protocols.rounds.phases import Phase
+from protocols.rounds.server import NOTHING, Sends
+from protocols.rounds.sets import to_bitmap
+from protocols.rounds.steps import Charge, Step, Steps, table
+from protocols.rounds.survivors import Consent, SignedBy
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, AgreementKey, digest, transcript, verify
 from secagg.crypto.merkle import HASH_BYTES, MerkleTree
 from secagg.crypto.seal import open_box
-from secagg.errors import PeerError, UnblamedError
+from secagg.errors import PeerError
 
 if TYPE_CHECKING:
-    from dp.ledger import Ledger
+    pass
 
 
-class CkksServer(ServerRound):
-    steps = {  # noqa: RUF012  # declared final by the base class
-        Phase.ADVERTISE: Step(Advert, "_admit", "_introduce", Phase.KEY),
-        Phase.KEY: Step(Ready, "_take_offer", "_show_key", Phase.UPLOAD),
-        Phase.UPLOAD: Step(Upload, "_add", "_announce_survivors", Phase.CONSENT),
-        Phase.CONSENT: Step(Consent, "_take_consent", "_pass_on", Phase.REVEAL, Charge.COMMIT),
-        Phase.REVEAL: Step(Answer, "_take_answer", "_compare", Phase.DONE),
-    }
-    done, failed = Phase.DONE, Phase.FAILED
+class CkksServer(CohortServer):
+    _adverts: dict[Number, Advert]
 
-    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engine: Engine = HERE) -> None:
+    @table
+    def steps(cls: type[CkksServer]) -> Steps:
+        return {
+            Phase.ADVERTISE: Step(Advert, cls._admit, cls._introduce, Phase.KEY),
+            Phase.KEY: Step(Ready, cls._take_offer, cls._show_key, Phase.UPLOAD),
+            Phase.UPLOAD: Step(Upload, cls._add, cls._announce_survivors, Phase.CONSENT),
+            Phase.CONSENT: Step(Consent, cls._take_consent, cls._pass_on, Phase.REVEAL, Charge.COMMIT),
+            Phase.REVEAL: Step(Answer, cls._take_answer, cls._compare, Phase.DONE),
+        }
+
+    def _prepare(self) -> None:
+        super()._prepare()
         require()
-        super().__init__(plan, roster, ledger=ledger, engine=engine)
-        self._reveal = parameters_of(plan).reveal
-        self._least = max(LEAST_ANSWERS, plan.min_contributors)
-        self._adverts: dict[int, Advert] = {}  # by roster number
-        self._ready: list[int] = []  # U2
-        self._offers: dict[int, MadeKey] = {}
-        self._adder = Adder(layout_of(plan))
-        self._uploaded: list[int] = []  # U3
-        self._refused: set[int] = set()  # signed an upload that could not be added
-        self._consents: dict[int, bytes] = {}
+        self._reveal = parameters_of(self.plan).reveal
+        self._least = max(LEAST_ANSWERS, self.plan.min_contributors)
+        self._ready: list[Number] = []  # U2
+        self._offers: dict[Position, MadeKey] = {}
+        self._adder = Adder(layout_of(self.plan))
+        self._uploaded: list[Position] = []  # U3
+        self._refused: set[Position] = set()  # signed an upload that could not be added
         self._seal_key = AgreementKey(os.urandom(KEY_BYTES))  # its one secret: holders must not hear uploads pass by
-        self._told: dict[bytes, list[int]] = {}  # digest of what holders say the sum is -> who says so
+        self._told: dict[bytes, list[Position]] = {}  # digest of what holders say the sum is -> who says so
         self._totals: dict[bytes, NDArray[np.int64]] = {}
-        self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
         self.outliers: tuple[str, ...] = ()
         """Holders that said another sum than most. That is a fact and no verdict: most may have lied."""
 
     # 1 ADVERTISE
 
-    def _admit(self, number: int, advert: Advert) -> None:
-        if advert.client != number:
-            raise PeerError("an advert in somebody else's name")
-        if len(self._adverts) == self.plan.clients:
-            raise UnblamedError(f"the cohort of {self.plan.clients} is full")
+    def _check_advert(self, advert: Advert) -> None:
         check_advert(self.plan, self.roster, advert)
-        self._adverts[number] = advert
 
     def _introduce(self) -> Sends:
         self._need(len(self._adverts), self._least, "clients advertised")
-        self._clients = sorted(self._adverts)  # U1: position -> roster number
-        self._positions = {number: u for u, number in enumerate(self._clients)}
+        self._settle()
         self._leaves = [advert_leaf(self._adverts[number]) for number in self._clients]
         self._tree = MerkleTree(self._leaves)
         self._cohort = Cohort(self.plan, self._tree.root, len(self._clients))
         return Sends(self._clients, self._introduction)
 
-    def _introduction(self, number: int) -> Introduction:
+    def _introduction(self, number: Number) -> Introduction:
         u = self._positions[number]
         others = [v for v in self._cohort.knows(u) if v != u]
         introduced = tuple(Introduced(v, self._adverts[self._clients[v]]) for v in others)
@@ -109,7 +101,7 @@ class CkksServer(ServerRound):
 
     # 2 KEY
 
-    def _take_offer(self, number: int, ready: Ready) -> None:
+    def _take_offer(self, number: Number, ready: Ready) -> None:
         u = self._positions[number]
         if bool(ready.made) != (u in self._cohort.makers):
             raise PeerError("a key that was not asked for, or none that was")
@@ -123,7 +115,7 @@ class CkksServer(ServerRound):
             self._offers[u] = made
         self._ready.append(number)
 
-    def _opened(self, u: int, label: bytes, box: bytes) -> bytes:
+    def _opened(self, u: Position, label: bytes, box: bytes) -> bytes:
         sender = self._adverts[self._clients[u]]
         key = self._cohort.server_key(self._seal_key.agree(sender.seal_key), u, label)
         return open_box(key, box, transcript(label))
@@ -135,7 +127,7 @@ class CkksServer(ServerRound):
         self._offers = {}
         return Sends(sorted(self._ready), self._shown)
 
-    def _shown(self, number: int) -> KeyShown:
+    def _shown(self, number: Number) -> KeyShown:
         u, key = self._positions[number], self._key
         if u not in self._cohort.holders:
             return KeyShown(key.header, key.public, b"", b"")
@@ -143,7 +135,7 @@ class CkksServer(ServerRound):
 
     # 3 UPLOAD
 
-    def _add(self, number: int, upload: Upload) -> None:
+    def _add(self, number: Number, upload: Upload) -> None:
         u = self._positions[number]
         encrypted = ENCRYPTED.decode(self._opened(u, labels.CKKS_UPLOAD, upload.encrypted))
         signed = (*self._cohort.bound(u), self._key.header.public_hash, digest(labels.CKKS_VECTOR, *encrypted.chunks))
@@ -160,15 +152,10 @@ class CkksServer(ServerRound):
     def _announce_survivors(self) -> Sends:
         self._need(len(self._uploaded), self._least, "clients uploaded")
         self._uploaded.sort()
-        self._bitmap = to_bitmap(set(self._uploaded), range(self._cohort.size))
-        self._agreed = self._cohort.survivors_digest(self._bitmap)
-        return Sends([self._clients[u] for u in self._uploaded], lambda number: Survivors(self._bitmap))
+        self._agreed = self._cohort.agreed(to_bitmap(set(self._uploaded), positions(self._cohort.size)))
+        return Sends([self._clients[u] for u in self._uploaded], lambda number: Survivors(self._agreed.bitmap))
 
     # 4 CONSENT
-
-    def _take_consent(self, number: int, consent: Consent) -> None:
-        check_consent(self.roster, number, consent.signature, self._agreed)
-        self._consents[number] = consent.signature
 
     def _pass_on(self) -> Sends:
         self._need(len(self._consents), self._least, "survivors signed")
@@ -178,15 +165,12 @@ class CkksServer(ServerRound):
         self._sum = self._adder.total()
         return Sends([self._clients[u] for u in self._signers], self._aggregate)
 
-    def happened(self) -> SecureSum:
-        return agreed_sum(self.plan, self.roster, self._cohort.root, self._cohort.size, self._bitmap, self._consents)
-
-    def _aggregate(self, number: int) -> Aggregate:
+    def _aggregate(self, number: Number) -> Aggregate:
         u = self._positions[number]
         chosen = self._signers[: self.plan.min_contributors]
         others, holds = [v for v in chosen if v != u], u in self._cohort.holders
         return Aggregate(
-            tuple(SignedConsent(v, self._consents[self._clients[v]]) for v in chosen),
+            tuple(SignedBy(v, self._consents[self._clients[v]]) for v in chosen),
             tuple(self._leaves[v] for v in others),
             self._tree.proof([u, *others]),
             self._sum if holds else (),
@@ -194,7 +178,7 @@ class CkksServer(ServerRound):
 
     # 5 REVEAL
 
-    def _take_answer(self, number: int, answer: Answer) -> None:
+    def _take_answer(self, number: Number, answer: Answer) -> None:
         u, ring = self._positions[number], self.plan.ring
         check_surplus(self.plan, len(self._uploaded), answer.surplus)
         if u not in self._cohort.holders:
@@ -226,18 +210,5 @@ class CkksServer(ServerRound):
             raise PeerError("holders of the key say different sums", culprits=holders)
         others = [u for told in self._told.values() if told is not agreeing for u in told]
         self.outliers = tuple(self._name(u) for u in sorted(others))
-        self.outcome = released(
-            self.plan,
-            self.roster,
-            self._totals.get(said, np.zeros(0, np.int64)),
-            advertised=self._clients,
-            survivors=[self._clients[u] for u in self._uploaded],
-            agreed=self._agreed,
-            consents=self._consents,
-            surplus=self._surplus,
-            engine=self._engine,
-        )
+        self._publish(self._totals.get(said, np.zeros(0, np.int64)), self._uploaded)
         return NOTHING
-
-    def _name(self, u: int) -> str:
-        return self.roster.names[self._clients[u]]

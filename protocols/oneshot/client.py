@@ -6,15 +6,11 @@ function of what is known, so a replay after a crash repeats it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
-from dp.secure_sum import SecureSum
 from protocols.oneshot.messages import (
     Answer,
     Committee,
-    Consent,
     Consents,
     Contribution,
     Delivery,
@@ -22,22 +18,22 @@ from protocols.oneshot.messages import (
     Join,
     Seat,
     Upload,
+    Vote,
 )
-from protocols.oneshot.phases import Phase
 from protocols.oneshot.rules import Seats, lattice_of, least_contributors, parameters_of, public_of, seated, sharing_of
 from protocols.plan import RoundPlan
-from protocols.policy import Policy
-from protocols.roster import Identity, Roster
+from protocols.roster import Number, Roster, known_client
 from protocols.rounds.client import ClientRound
-from protocols.rounds.cohort import agreed_sum, ascending, check_consent, from_bitmap, known_client, to_bitmap
-from protocols.rounds.steps import Charge, Step
+from protocols.rounds.phases import Phase
+from protocols.rounds.sets import ascending, to_bitmap
+from protocols.rounds.steps import Charge, Step, Steps, table
+from protocols.rounds.survivors import Agreed, check_consent
 from secagg.codec import u32
 from secagg.compiled import require
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, check_agreement_key, digest, transcript, verify
 from secagg.crypto.lattice import VARIANCE
 from secagg.crypto.prg import Prg
-from secagg.crypto.ring import Words
 from secagg.crypto.sampling import discrete_gaussian
 from secagg.crypto.seal import open_box, seal
 from secagg.errors import DecodeError, PeerError, ThresholdError
@@ -46,34 +42,26 @@ from secagg.errors import DecodeError, PeerError, ThresholdError
 class OneshotClient(ClientRound):
     """With a seat a client walks all of ``steps``; without one it misses CONSENT, and may be gone after UPLOAD."""
 
-    steps = {  # noqa: RUF012  # never changed
-        Phase.UPLOAD: Step(Committee, "_meet", "_upload", Phase.CONSENT, Charge.RESERVE),
-        Phase.CONSENT: Step(Delivery, "_open", "_consent", Phase.REVEAL),
-        Phase.REVEAL: Step(Consents, "_check_consents", "_answer", Phase.DONE, Charge.COMMIT),
-    }
-    done = Phase.DONE
+    @table
+    def steps(cls: type[OneshotClient]) -> Steps:
+        return {
+            Phase.UPLOAD: Step(Committee, cls._meet, cls._upload, Phase.CONSENT, Charge.RESERVE),
+            Phase.CONSENT: Step(Delivery, cls._open, cls._vote, Phase.REVEAL),
+            Phase.REVEAL: Step(Consents, cls._check_consents, cls._answer, Phase.DONE, Charge.COMMIT),
+        }
 
-    def __init__(
-        self,
-        plan: RoundPlan,
-        roster: Roster,
-        identity: Identity,
-        policy: Policy,
-        values: Callable[[], Words],
-        secret: bytes,
-    ) -> None:
+    def _prepare(self) -> None:
         require()
-        super().__init__(plan, roster, identity, policy, values, secret)
-        self._u = roster.number(identity.name)
-        self._seated = seated(plan, roster)
+        self._u = self._number
+        self._seated = seated(self.plan, self.roster)
         self._seat_key = AgreementKey(self._drawn(b"seat key")) if self._u in self._seated else None
         if self._seat_key is None:
             upload, reveal = replace(self.steps[Phase.UPLOAD], then=Phase.REVEAL), self.steps[Phase.REVEAL]
-            self.steps = {Phase.UPLOAD: upload, Phase.REVEAL: reveal}
-        self._sharing = sharing_of(plan)
-        self._bitmap = b""  # the survivors that this client has signed
+            self.__dict__["steps"] = {Phase.UPLOAD: upload, Phase.REVEAL: reveal}
+        self._sharing = sharing_of(self.plan)
+        self._mine: Agreed | None = None  # the survivors that this client has signed, as a member
         self._share = b""  # of the sum of their secrets
-        self._unopened: tuple[int, ...] = ()
+        self._unopened: tuple[Number, ...] = ()
 
     # 1 JOIN: those with a seat sign a fresh key together with the plan.
 
@@ -103,10 +91,9 @@ class OneshotClient(ClientRound):
 
     def _upload(self) -> Upload:
         layout, bound = lattice_of(self.plan).layout, self._seats.bound(self._u)
-        noised = self._noised(*bound)
-        values = self.plan.ring.centred(noised)
+        values = self.noised(*bound)
         # Another vector, another secret: two copies of this client that are made to upload do not bare the difference.
-        context = (*bound, digest(labels.ONESHOT_SECRET, noised.tobytes()))
+        context = (*bound, digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).tobytes()))
         secret = discrete_gaussian(VARIANCE, layout.ring.degree, self._drawn(b"secret", *context))
         errors = discrete_gaussian(VARIANCE, layout.coefficients(len(values)), self._drawn(b"errors", *context))
         mask = (public_of(self.plan) * layout.ring.lift([secret]).evaluations()).coefficients()
@@ -125,7 +112,7 @@ class OneshotClient(ClientRound):
         signature = self.identity.key.sign(labels.ONESHOT_UPLOAD, *bound, key.public, *hashes)
         return Upload(Header(self._u, key.public, *hashes, signature), vector, boxes)
 
-    def _place(self, sender: int, receiver: int) -> bytes:
+    def _place(self, sender: Number, receiver: Number) -> bytes:
         return transcript(labels.ONESHOT_BOX, *self._seats.bound(sender, receiver))
 
     # 3 CONSENT: a member checks who contributed, keeps its share of the sum of their secrets, signs the uploads, once.
@@ -146,8 +133,10 @@ class OneshotClient(ClientRound):
                 unopened.append(contribution.header.client)
         self._unopened = tuple(unopened)
         self._share = b"" if unopened else self._sharing.total(shares).tobytes()
-        self._contributed = self._seats.contributed([one.header for one in message.contributions])
-        self._bitmap = b"" if unopened else to_bitmap(set(clients), range(len(self.roster)))
+        contributed = self._seats.contributed([one.header for one in message.contributions])
+        everybody = range(len(self.roster))
+        found = self._seats.agreed(contributed, len(everybody), to_bitmap(set(clients), everybody))
+        self._mine = None if unopened else found
 
     def _opened(self, contribution: Contribution) -> bytes:
         client, key = contribution.header.client, self._seat_key
@@ -156,36 +145,29 @@ class OneshotClient(ClientRound):
         sealing = self._seats.box_key(key.agree(contribution.header.key), client, self._u)
         return open_box(sealing, contribution.box, self._place(client, self._u))
 
-    def _consent(self) -> Consent:
-        if self._unopened:
-            return Consent(b"", self._unopened)
-        agreed = self._seats.survivors_digest(self._contributed, self._bitmap)
-        return Consent(self.identity.key.sign(labels.SURVIVORS, agreed), ())
+    def _vote(self) -> Vote:
+        if self._mine is None:
+            return Vote(b"", self._unopened)
+        return Vote(self.identity.key.sign(labels.SURVIVORS, self._mine.digest), ())
 
     # 4 REVEAL: against the signatures of a quorum, the share of the sum; from a survivor the seed of its surplus noise.
 
     def _check_consents(self, message: Consents) -> None:
-        survivors = from_bitmap(message.survivors, range(len(self.roster)))
-        if self._bitmap and (message.contributed, message.survivors) != (self._contributed, self._bitmap):
+        agreed = self._seats.agreed(message.contributed, len(self.roster), message.survivors)
+        if self._mine is not None and agreed != self._mine:
             raise PeerError("other survivors than those that this member has signed")
-        if len(survivors) < (least := least_contributors(self.plan)):
+        if len(survivors := agreed.survivors) < (least := least_contributors(self.plan)):
             raise ThresholdError(f"{len(survivors)} survivors, at least {least} are needed")
-        signers = [signed.member for signed in message.signatures]
+        signers = [signed.signer for signed in message.signatures]
         if not ascending(signers) or not self._seats.members.keys() >= set(signers):
             raise PeerError("signers out of order, repeated, or without a seat")
         if len(signers) < (quorum := parameters_of(self.plan).quorum):
             raise ThresholdError(f"{len(signers)} members signed the survivors, at least {quorum} are needed")
-        agreed = self._seats.survivors_digest(message.contributed, message.survivors)
         for signed in message.signatures:
-            check_consent(self.roster, signed.member, signed.signature, agreed)
-        self._survivors, self._agreed_bitmap = survivors, message.survivors
-        self._agreed_contributed = message.contributed
-        self._signed = {signed.member: signed.signature for signed in message.signatures}
-        self._values = partial(self.plan.ring.zeros, 0)  # sent, and never needed again
-
-    def happened(self) -> SecureSum:
-        size = len(self.roster)
-        return agreed_sum(self.plan, self.roster, self._agreed_contributed, size, self._agreed_bitmap, self._signed)
+            check_consent(self.roster, Number(signed.signer), signed.signature, agreed.digest)
+        self._agreed, self._survivors = agreed, survivors
+        self._signed = {Number(signed.signer): signed.signature for signed in message.signatures}
+        self._forget_values()
 
     def _answer(self) -> Answer:
         surplus = b""

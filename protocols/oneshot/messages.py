@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from protocols.roster import Number
+from protocols.rounds.survivors import SignedBy, signatures
 from secagg.codec import Codec, blob, fixed, many, optional, struct, u32
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES
@@ -21,7 +23,7 @@ MAX_VECTOR = 64 * MAX_LENGTH
 class Seat:
     """A member of the committee: a fresh key to seal shares to, signed with the plan."""
 
-    client: int
+    client: Number
     key: bytes
     signature: bytes
 
@@ -44,7 +46,7 @@ class Committee:
 class Header:
     """Whose vector and shares these are: signed, and the key that the shares are sealed with."""
 
-    client: int
+    client: Number
     key: bytes
     vector_hash: bytes
     boxes_hash: bytes
@@ -74,17 +76,11 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Consent:
+class Vote:
     """3, member to server: a signature on the set of survivors; or whose shares do not open, and no signature."""
 
     signature: bytes
-    unopened: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SignedConsent:
-    member: int
-    signature: bytes
+    unopened: tuple[Number, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,7 @@ class Consents:
 
     contributed: bytes
     survivors: bytes
-    signatures: tuple[SignedConsent, ...]
+    signatures: tuple[SignedBy, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +109,6 @@ HEADER = struct(
     boxes_hash=fixed(HASH_BYTES),
     signature=fixed(SIGNATURE_BYTES),
 )
-_SIGNED = struct(SignedConsent, member=u32, signature=fixed(SIGNATURE_BYTES))
 
 TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     1: (Join, struct(Join, seat=optional(SEAT))),
@@ -126,14 +121,14 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
             contributions=many(struct(Contribution, header=HEADER, box=blob(MAX_BOX)), MAX_CLIENTS),
         ),
     ),
-    5: (Consent, struct(Consent, signature=blob(SIGNATURE_BYTES), unopened=many(u32, MAX_CLIENTS))),
+    5: (Vote, struct(Vote, signature=blob(SIGNATURE_BYTES), unopened=many(u32, MAX_CLIENTS))),
     6: (
         Consents,
         struct(
             Consents,
             contributed=fixed(HASH_BYTES),
             survivors=blob(MAX_CLIENTS // 8),
-            signatures=many(_SIGNED, MAX_SEATS),
+            signatures=signatures(MAX_SEATS),
         ),
     ),
     7: (Answer, struct(Answer, share=blob(MAX_BOX), surplus=blob(KEY_BYTES))),

@@ -25,7 +25,8 @@ import numpy as np
 from protocols.oneshot.messages import HEADER, MAX_SEATS, SEAT, Header, Seat
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.roster import Roster
+from protocols.roster import Number, Roster
+from protocols.rounds.survivors import Agreed
 from secagg.codec import Codec, enumeration, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, digest
@@ -175,27 +176,28 @@ class Seats:
         self.root = digest(labels.ONESHOT_COMMITTEE, plan.digest(), *map(SEAT.encode, members))
         self._plan = plan.digest()
 
-    def box_key(self, agreed: bytes, sender: int, receiver: int) -> bytes:
+    def box_key(self, agreed: bytes, sender: Number, receiver: Number) -> bytes:
         return derive(agreed, labels.ONESHOT_BOX, *self.bound(sender, receiver))
 
     def contributed(self, headers: Sequence[Header]) -> bytes:
         """Committee and uploads: what was added up, and not only by whom."""
         return digest(labels.ONESHOT_UPLOAD, *self.bound(), *map(HEADER.encode, headers))
 
-    def survivors_digest(self, contributed: bytes, bitmap: bytes) -> bytes:
-        return digest(labels.SURVIVORS, self._plan, contributed, bitmap)
+    def agreed(self, contributed: bytes, size: int, bitmap: bytes) -> Agreed:
+        """This set of survivors out of a roster of ``size``, with these uploads, as it is signed."""
+        return Agreed(contributed, size, bitmap, digest(labels.SURVIVORS, self._plan, contributed, bitmap))
 
-    def bound(self, *clients: int) -> tuple[bytes, ...]:
+    def bound(self, *clients: Number) -> tuple[bytes, ...]:
         """The context of everything derived or signed under this committee. Clients are numbers in the roster."""
         return (self._plan, self.root, *[u32.encode(client) for client in clients])
 
 
-def seated(plan: RoundPlan, roster: Roster) -> frozenset[int]:
+def seated(plan: RoundPlan, roster: Roster) -> frozenset[Number]:
     """Who may sit on the committee: by lot, or everybody."""
     committee = parameters_of(plan)
     if committee.seats == plan.clients:
-        return frozenset(range(len(roster)))
+        return frozenset(map(Number, range(len(roster))))
     if plan.clients != len(roster):
         raise PolicyError("seats are drawn from the whole roster: a cohort must be a roster of its own")
     lots = random_words(Prg(digest(labels.ONESHOT_SEATS, roster.digest, plan.beacon)), len(roster))
-    return frozenset(np.argsort(lots)[: committee.seats].tolist())
+    return frozenset(map(Number, np.argsort(lots)[: committee.seats].tolist()))

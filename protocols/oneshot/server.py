@@ -14,38 +14,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.secure_sum import SecureSum
-from protocols.engines import Engine
-from protocols.engines.local import HERE
 from protocols.oneshot.client import check_header, check_seat
 from protocols.oneshot.messages import (
     Answer,
     Committee,
-    Consent,
     Consents,
     Contribution,
     Delivery,
     Header,
     Join,
     Seat,
-    SignedConsent,
     Upload,
+    Vote,
 )
-from protocols.oneshot.phases import Phase
 from protocols.oneshot.rules import Seats, lattice_of, least_contributors, parameters_of, public_of, seated, sharing_of
-from protocols.plan import RoundPlan
-from protocols.roster import Roster
-from protocols.rounds.cohort import (
-    agreed_sum,
-    ascending,
-    check_consent,
-    check_surplus,
-    released,
-    surplus_due,
-    to_bitmap,
-)
+from protocols.roster import Number
+from protocols.rounds.excess import check_surplus, surplus_due
+from protocols.rounds.phases import Phase
 from protocols.rounds.server import NOTHING, Sends, ServerRound
-from protocols.rounds.steps import Charge, Step
+from protocols.rounds.sets import ascending, to_bitmap
+from protocols.rounds.steps import Charge, Step, Steps, table
+from protocols.rounds.survivors import SignedBy, check_consent
 from secagg.compiled import require
 from secagg.crypto import labels
 from secagg.crypto.keys import check_agreement_key, digest
@@ -54,32 +43,30 @@ from secagg.crypto.seal import OVERHEAD_BYTES
 from secagg.errors import PeerError, UnblamedError
 
 if TYPE_CHECKING:
-    from dp.ledger import Ledger
+    pass
 
 
 class OneshotServer(ServerRound):
-    steps = {  # noqa: RUF012  # declared final by the base class
-        Phase.JOIN: Step(Join, "_admit", "_seat", Phase.UPLOAD),
-        Phase.UPLOAD: Step(Upload, "_add", "_deliver", Phase.CONSENT),
-        Phase.CONSENT: Step(Consent, "_take_consent", "_pass_on", Phase.REVEAL, Charge.COMMIT),
-        Phase.REVEAL: Step(Answer, "_take_answer", "_open", Phase.DONE),
-    }
-    done, failed = Phase.DONE, Phase.FAILED
+    @table
+    def steps(cls: type[OneshotServer]) -> Steps:
+        return {
+            Phase.JOIN: Step(Join, cls._admit, cls._seat, Phase.UPLOAD),
+            Phase.UPLOAD: Step(Upload, cls._add, cls._deliver, Phase.CONSENT),
+            Phase.CONSENT: Step(Vote, cls._take_vote, cls._pass_on, Phase.REVEAL, Charge.COMMIT),
+            Phase.REVEAL: Step(Answer, cls._take_answer, cls._open, Phase.DONE),
+        }
 
-    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engine: Engine = HERE) -> None:
+    def _prepare(self) -> None:
         require()
-        self._seated = seated(plan, roster)
-        super().__init__(plan, roster, ledger=ledger, engine=engine)
-        self._quorum = parameters_of(plan).quorum
-        self._layout, self._sharing = lattice_of(plan).layout, sharing_of(plan)
-        self._length = plan.encoding.coordinates
-        self._joined: dict[int, Seat | None] = {}
+        self._seated = seated(self.plan, self.roster)
+        self._quorum = parameters_of(self.plan).quorum
+        self._layout, self._sharing = lattice_of(self.plan).layout, sharing_of(self.plan)
+        self._length = self.plan.encoding.coordinates
+        self._joined: dict[Number, Seat | None] = {}
         self._total = RunningSum(self._layout.ring, self._layout.blocks(self._length))
-        self._uploads: dict[int, tuple[Header, bytes]] = {}  # client -> header and boxes
-        self._consents: dict[int, bytes] = {}
-        self._unopened: dict[int, tuple[int, ...]] = {}  # member -> whose shares did not open
-        self._shares: dict[int, NDArray[np.uint32]] = {}  # member -> its share of the sum of the secrets
-        self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
+        self._uploads: dict[Number, tuple[Header, bytes]] = {}  # client -> header and boxes
+        self._unopened: dict[Number, tuple[Number, ...]] = {}  # member -> whose shares did not open
+        self._shares: dict[Number, NDArray[np.uint32]] = {}  # member -> its share of the sum of the secrets
         self.outliers: tuple[str, ...] = ()
         """Members whose share of the sum did not fit the others', and was done without. That is a fact and no verdict:
         they lied, or somebody in the sum dealt them a wrong share."""
@@ -94,7 +81,7 @@ class OneshotServer(ServerRound):
 
     # 1 JOIN
 
-    def _admit(self, number: int, join: Join) -> None:
+    def _admit(self, number: Number, join: Join) -> None:
         if len(self._joined) == self.plan.clients:
             raise UnblamedError(f"the cohort of {self.plan.clients} is full")
         if (join.seat is not None) != (number in self._seated):
@@ -115,7 +102,7 @@ class OneshotServer(ServerRound):
 
     # 2 UPLOAD
 
-    def _add(self, number: int, upload: Upload) -> None:
+    def _add(self, number: Number, upload: Upload) -> None:
         header = upload.header
         if header.client != number:
             raise PeerError("an upload in somebody else's name")
@@ -134,34 +121,36 @@ class OneshotServer(ServerRound):
     def _deliver(self) -> Sends:
         self._need(len(self._uploads), least_contributors(self.plan), "clients uploaded")
         self._survivors = sorted(self._uploads)
-        self._bitmap = to_bitmap(self._uploads.keys(), range(len(self.roster)))
-        self._contributed = self._seats.contributed([self._uploads[client][0] for client in self._survivors])
-        self._agreed = self._seats.survivors_digest(self._contributed, self._bitmap)
+        bitmap, size = to_bitmap(self._uploads.keys(), range(len(self.roster))), len(self.roster)
+        contributed = self._seats.contributed([self._uploads[client][0] for client in self._survivors])
+        self._agreed = self._seats.agreed(contributed, size, bitmap)
         return Sends(list(self._seats.members), self._delivery)
 
-    def _delivery(self, member: int) -> Delivery:
+    def _delivery(self, member: Number) -> Delivery:
         at = list(self._seats.members).index(member) * self._box_bytes
         uploads = [self._uploads[client] for client in self._survivors]
         return Delivery(tuple(Contribution(header, boxes[at : at + self._box_bytes]) for header, boxes in uploads))
 
     # 3 CONSENT
 
-    def _take_consent(self, number: int, consent: Consent) -> None:
-        if consent.unopened:
-            known = ascending(consent.unopened) and self._uploads.keys() >= set(consent.unopened)
-            if consent.signature or not known:
+    def _take_vote(self, number: Number, vote: Vote) -> None:
+        if vote.unopened:
+            known = ascending(vote.unopened) and self._uploads.keys() >= set(vote.unopened)
+            if vote.signature or not known:
                 raise PeerError("a complaint about others than those whose shares were delivered, or a signed one")
-            self._unopened[number] = consent.unopened
+            self._unopened[number] = vote.unopened
         else:
-            check_consent(self.roster, number, consent.signature, self._agreed)
-            self._consents[number] = consent.signature
+            check_consent(self.roster, number, vote.signature, self._agreed.digest)
+            self._consents[number] = vote.signature
 
     def _pass_on(self) -> Sends:
         if self._unopened and len(self._consents) < self._quorum:
             raise PeerError("shares that do not open", culprits=self._blamed())
         self._need(len(self._consents), self._quorum, "members signed")
         chosen = sorted(self._consents)[: self._quorum]
-        consents = Consents(self._contributed, self._bitmap, tuple(SignedConsent(v, self._consents[v]) for v in chosen))
+        consents = Consents(
+            self._agreed.root, self._agreed.bitmap, tuple(SignedBy(v, self._consents[v]) for v in chosen)
+        )
         self._uploads = {}
         return Sends(sorted(self._consents.keys() | set(self._survivors)), lambda number: consents)
 
@@ -177,14 +166,10 @@ class OneshotServer(ServerRound):
         sure = [client for client, count in complaints.items() if count > parameters_of(self.plan).private]
         return self._liars.union(self.roster.names[number] for number in sure or {*complaints, *self._unopened})
 
-    def happened(self) -> SecureSum:
-        size = len(self.roster)
-        return agreed_sum(self.plan, self.roster, self._contributed, size, self._bitmap, self._consents)
-
     # 4 REVEAL
 
-    def _take_answer(self, number: int, answer: Answer) -> None:
-        survived = bool(self._bitmap[number // 8] >> number % 8 & 1)
+    def _take_answer(self, number: Number, answer: Answer) -> None:
+        survived = bool(self._agreed.bitmap[number // 8] >> number % 8 & 1)
         if answer.share and number not in self._seats.members:
             raise PeerError("a share of the sum from a client without a seat")
         if not answer.share and number in self._consents:
@@ -202,17 +187,7 @@ class OneshotServer(ServerRound):
         if len(self._shares) < self._quorum <= len(self._shares) + len(self._unopened):  # enough, but for complaints
             raise PeerError("shares that do not open", culprits=self._blamed())
         self._need(len(self._shares), self._quorum, "members answered")
-        self.outcome = released(
-            self.plan,
-            self.roster,
-            self._decoded(),
-            advertised=sorted(self._joined),
-            survivors=self._survivors,
-            agreed=self._agreed,
-            consents=self._consents,
-            surplus=self._surplus,
-            engine=self._engine,
-        )
+        self._release(self._decoded(), advertised=sorted(self._joined), survivors=self._survivors)
         return NOTHING
 
     def _decoded(self) -> NDArray[np.int64]:

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from protocols.roster import Number
+from protocols.rounds.cohort import Position
 from protocols.rounds.dealing import OPENED, Accusations, Complaints, Dealt, Defence, Delivery, Opened, dealing_messages
+from protocols.rounds.survivors import CONSENT, Consent, SignedBy, signatures
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES, NODE, Node
@@ -28,7 +31,7 @@ MAX_BITMAP = (MAX_CLIENTS + 7) // 8
 class Advert:
     """1, client to server: fresh public keys and a commitment to the self-mask seed, signed with the plan."""
 
-    client: int
+    client: Number
     mask_key: bytes
     seal_key: bytes
     commitment: bytes
@@ -37,7 +40,7 @@ class Advert:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    position: int
+    position: Position
     advert: Advert
 
 
@@ -47,7 +50,7 @@ class Introduction:
 
     root: bytes
     size: int
-    position: int
+    position: Position
     neighbours: tuple[Neighbour, ...]
     proof: tuple[Node, ...]
 
@@ -70,7 +73,7 @@ class Verdict:
 class UploadHeader:
     """Whom the vector was masked with (a bitmap over the sender's neighbours) and its hash, signed."""
 
-    position: int
+    position: Position
     holders: bytes
     vector_hash: bytes
     signature: bytes
@@ -93,33 +96,20 @@ class Survivors:
 
 
 @dataclass(frozen=True, slots=True)
-class Consent:
-    """6, client to server: a signature on the set of survivors."""
-
-    signature: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SignedConsent:
-    position: int
-    signature: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Consents:
     """6, server to client: your neighbours' signatures, and as many others as you insist on.
 
     Of the others, in the same order, come their leaves and a proof that these are in the cohort.
     """
 
-    signatures: tuple[SignedConsent, ...]
+    signatures: tuple[SignedBy, ...]
     others: tuple[Node, ...]
     proof: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Revealed:
-    peer: int
+    peer: Position
     share: bytes
 
 
@@ -160,7 +150,6 @@ _HEADER = struct(
     signature=fixed(SIGNATURE_BYTES),
 )
 _NODES = many(NODE, MAX_CLIENTS)
-_SIGNED = struct(SignedConsent, position=u32, signature=fixed(SIGNATURE_BYTES))
 _REVEALED = many(struct(Revealed, peer=u32, share=fixed(SHARE_BYTES)), MAX_CLIENTS)
 
 _VERDICT = struct(Verdict, dealers=blob(MAX_BITMAP), opened=OPENED)
@@ -177,7 +166,7 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     8: (Verdict, _VERDICT),
     9: (Upload, struct(Upload, header=_HEADER, vector=blob(8 * MAX_LENGTH))),
     10: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), headers=many(_HEADER, MAX_CLIENTS))),
-    11: (Consent, struct(Consent, signature=fixed(SIGNATURE_BYTES))),
-    12: (Consents, struct(Consents, signatures=many(_SIGNED, MAX_CLIENTS), others=_NODES, proof=_NODES)),
+    11: (Consent, CONSENT),
+    12: (Consents, struct(Consents, signatures=signatures(MAX_CLIENTS), others=_NODES, proof=_NODES)),
     13: (Reveal, struct(Reveal, self_shares=_REVEALED, key_shares=_REVEALED, surplus=blob(KEY_BYTES))),
 }

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
+from protocols.rounds.cohort import Position
+from protocols.rounds.dealer import DealingCohort
 from secagg.codec import Codec, enumeration, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.graph import Neighbourhoods
@@ -95,40 +99,28 @@ def _check_graph(plan: RoundPlan, policy: Policy, size: int, grinding: int) -> N
     check_private(size, corrupt, gone, parameters_of(plan), policy.adversary, security)
 
 
-class Cohort:
-    """The clients of U1 under their Merkle root, and the graph that hash and plan give them.
-
-    Every binding of the round goes through here, so that none forgets the plan or the root. Clients are positions in
-    U1, and a vertex set is a bitmap over positions.
-    """
+class Cohort(DealingCohort):
+    """The clients of U1 under their Merkle root, and the graph that hash and plan give them."""
 
     def __init__(self, plan: RoundPlan, root: bytes, size: int) -> None:
-        self.root, self.size = root, size
-        self._plan = plan.digest()
+        super().__init__(plan, root, size)
         self._graph = Neighbourhoods(parameters_of(plan), size, digest(labels.GRAPH, self._plan, root))
 
-    def holders(self, position: int) -> tuple[int, ...]:
+    def holders(self, position: Position) -> tuple[Position, ...]:
         """Who holds this client's shares: its neighbours (and on the complete graph itself)."""
-        return self._graph.of(position)
+        return cast("tuple[Position, ...]", self._graph.of(position))
 
-    def witnesses(self) -> tuple[int, ...]:
+    def witnesses(self) -> tuple[Position, ...]:
         """Those of whom enough must sign one set of survivors, so that no other can be signed; on the ring only."""
-        return self._graph.witnesses()
+        return cast("tuple[Position, ...]", self._graph.witnesses())
 
-    def pad_key(self, agreed: bytes, dealer: int, holder: int) -> bytes:
+    def pad_key(self, agreed: bytes, dealer: Position, holder: Position) -> bytes:
         """What hides a box on its way from its dealer to its holder."""
         return derive(agreed, labels.SHARE_KEY, *self.bound(dealer, holder))
 
-    def pair_seed(self, agreed: bytes, u: int, v: int) -> bytes:
+    def pair_seed(self, agreed: bytes, u: Position, v: Position) -> bytes:
         """The mask that u and v share; the lower position adds it, the higher subtracts it."""
         return derive(agreed, labels.PAIR_MASK, *self.bound(min(u, v), max(u, v)))
 
-    def self_seed(self, secret: bytes, u: int) -> bytes:
+    def self_seed(self, secret: bytes, u: Position) -> bytes:
         return derive(secret, labels.SELF_MASK, *self.bound(u))
-
-    def survivors_digest(self, bitmap: bytes) -> bytes:
-        return digest(labels.SURVIVORS, *self.bound(), bitmap)
-
-    def bound(self, *positions: int) -> tuple[bytes, ...]:
-        """The context of everything derived or signed in this cohort."""
-        return (self._plan, self.root, *[u32.encode(position) for position in positions])

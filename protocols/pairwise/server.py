@@ -13,95 +13,88 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dp.secure_sum import SecureSum
-from protocols.engines import Engine, add_masks_on
-from protocols.engines.local import HERE
+from protocols.engines import add_masks_on
 from protocols.pairwise.client import advert_leaf, check_advert, check_header
 from protocols.pairwise.messages import (
     MASK_KEY,
     SECRETS,
     SELF_MASK,
     Advert,
-    Consent,
     Consents,
     Introduction,
     Neighbour,
     Reveal,
-    SignedConsent,
     Survivors,
     Upload,
     UploadHeader,
     Verdict,
 )
-from protocols.pairwise.phases import Phase
 from protocols.pairwise.rules import Cohort, parameters_of
-from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO
-from protocols.roster import Roster
-from protocols.rounds.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
-from protocols.rounds.dealing import Complaints, Dealt, Defence, Delivery, Exchange
-from protocols.rounds.server import NOTHING, Sends, ServerRound
-from protocols.rounds.steps import Charge, Step
+from protocols.roster import Number
+from protocols.rounds.cohort import Position, positions
+from protocols.rounds.dealing import Complaints, Dealt, Defence
+from protocols.rounds.excess import check_surplus
+from protocols.rounds.exchange import DealingServer, Exchange
+from protocols.rounds.phases import Phase
+from protocols.rounds.server import NOTHING, Sends
+from protocols.rounds.sets import to_bitmap
+from protocols.rounds.steps import Charge, Step, Steps, table
+from protocols.rounds.survivors import Consent, SignedBy
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, digest
 from secagg.crypto.merkle import MerkleTree
 from secagg.crypto.shamir import reconstruct, unpack_shares
-from secagg.errors import PeerError, UnblamedError
+from secagg.errors import PeerError
 
 if TYPE_CHECKING:
-    from dp.ledger import Ledger
+    pass
 
 
-class PairwiseServer(ServerRound):
-    steps = {  # noqa: RUF012  # declared final by the base class
-        Phase.ADVERTISE: Step(Advert, "_admit", "_introduce", Phase.SHARE),
-        Phase.SHARE: Step(Dealt, "_take_boxes", "_deliver", Phase.COMPLAIN),
-        Phase.COMPLAIN: Step(Complaints, "_take_complaints", "_accuse", Phase.DEFEND),
-        Phase.DEFEND: Step(Defence, "_take_defence", "_judge", Phase.UPLOAD, optional=True),
-        Phase.UPLOAD: Step(Upload, "_add", "_announce_survivors", Phase.CONSENT),
-        Phase.CONSENT: Step(Consent, "_take_consent", "_pass_on_consents", Phase.REVEAL, Charge.COMMIT),
-        Phase.REVEAL: Step(Reveal, "_take_reveal", "_unmask", Phase.DONE),
-    }
-    done, failed = Phase.DONE, Phase.FAILED
+class PairwiseServer(DealingServer):
+    _adverts: dict[Number, Advert]
 
-    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engine: Engine = HERE) -> None:
-        super().__init__(plan, roster, ledger=ledger, engine=engine)
-        self._t, self._q = parameters_of(plan).threshold, parameters_of(plan).quorum
-        self._least = max(self._t, plan.min_contributors)
-        self._adverts: dict[int, Advert] = {}  # by roster number
-        self._headers: dict[int, UploadHeader] = {}  # U3
-        self._masked_with: dict[int, frozenset[int]] = {}
-        self._total = plan.ring.zeros(plan.encoding.coordinates)
-        self._consents: dict[int, bytes] = {}
-        self._shares: dict[int, dict[int, bytes]] = {}  # whose secret -> holder -> share, t of them
-        self._own_shares: dict[int, bytes] = {}  # to which nobody has committed: for want of others
-        self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
+    @table
+    def steps(cls: type[PairwiseServer]) -> Steps:
+        return {
+            Phase.ADVERTISE: Step(Advert, cls._admit, cls._introduce, Phase.SHARE),
+            Phase.SHARE: Step(Dealt, cls._take_boxes, cls._deliver, Phase.COMPLAIN),
+            Phase.COMPLAIN: Step(Complaints, cls._take_complaints, cls._accuse, Phase.DEFEND),
+            Phase.DEFEND: Step(Defence, cls._take_defence, cls._judge, Phase.UPLOAD, optional=True),
+            Phase.UPLOAD: Step(Upload, cls._add, cls._announce_survivors, Phase.CONSENT),
+            Phase.CONSENT: Step(Consent, cls._take_consent, cls._pass_on_consents, Phase.REVEAL, Charge.COMMIT),
+            Phase.REVEAL: Step(Reveal, cls._take_reveal, cls._unmask, Phase.DONE),
+        }
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        self._t, self._q = parameters_of(self.plan).threshold, parameters_of(self.plan).quorum
+        self._least = max(self._t, self.plan.min_contributors)
+        self._headers: dict[Position, UploadHeader] = {}  # U3
+        self._masked_with: dict[Position, frozenset[Position]] = {}
+        self._total = self.plan.ring.zeros(self.plan.encoding.coordinates)
+        self._shares: dict[Position, dict[Position, bytes]] = {}  # whose secret -> holder -> share, t of them
+        self._own_shares: dict[Position, bytes] = {}  # to which nobody has committed: for want of others
         self.masks_removed = 0
         """Mask streams expanded at the end: what the round cost the server."""
 
     # 1 ADVERTISE
 
-    def _admit(self, number: int, advert: Advert) -> None:
-        if advert.client != number:
-            raise PeerError("an advert in somebody else's name")
-        if len(self._adverts) == self.plan.clients:
-            raise UnblamedError(f"the cohort of {self.plan.clients} is full")
+    def _check_advert(self, advert: Advert) -> None:
         check_advert(self.plan, self.roster, advert)
-        self._adverts[number] = advert
 
     def _introduce(self) -> Sends:
         self._need(len(self._adverts), self._least, "clients advertised")
-        self._clients = sorted(self._adverts)  # U1: position -> roster number
-        self._positions = {number: u for u, number in enumerate(self._clients)}
+        self._settle()
         self._leaves = [advert_leaf(self._adverts[number]) for number in self._clients]
         self._tree = MerkleTree(self._leaves)
         self._cohort = Cohort(self.plan, self._tree.root, len(self._clients))
-        self._holders = [self._cohort.holders(u) for u in range(len(self._clients))]
+        self._holders = [self._cohort.holders(u) for u in positions(len(self._clients))]
         self._exchange = Exchange(self._cohort, self._holders.__getitem__, self._t, SECRETS)
         self._need(len(self._holders[0]), self._t, "neighbours are there for each client")
         return Sends(self._clients, self._introduction)
 
-    def _introduction(self, number: int) -> Introduction:
+    def _introduction(self, number: Number) -> Introduction:
         u = self._positions[number]
         others = [v for v in self._holders[u] if v != u]
         neighbours = tuple(Neighbour(v, self._adverts[self._clients[v]]) for v in others)
@@ -109,60 +102,35 @@ class PairwiseServer(ServerRound):
 
     # 2 SHARE
 
-    def _take_boxes(self, number: int, dealt: Dealt) -> None:
+    def _take_boxes(self, number: Number, dealt: Dealt) -> None:
         self._exchange.take(self._positions[number], dealt)
 
     def _deliver(self) -> Sends:
         self._need(len(self._exchange.dealers), self._least, "clients dealt shares")
         return Sends(self._reached(), self._delivery)
 
-    def _dealers_to(self, v: int) -> Set[int]:
+    def _dealers_to(self, v: Position) -> Set[Position]:
         """Those of whom v is to hold a share, and with whom it shares a mask."""
         return self._exchange.dealers & self._holders[v]
 
-    def _reached(self) -> list[int]:
+    def _reached(self) -> list[Number]:
         """Whom enough have dealt shares to, as numbers in the roster."""
         return [self._clients[v] for v in sorted(self._exchange.dealers) if len(self._dealers_to(v)) >= self._t]
 
-    def _delivery(self, number: int) -> Delivery:
-        v = self._positions[number]
-        return Delivery(tuple(self._exchange.delivered(u, v) for u in sorted(self._dealers_to(v)) if u != v))
-
-    # 3 COMPLAIN
-
-    def _take_complaints(self, number: int, said: Complaints) -> None:
-        v = self._positions[number]
-        self._exchange.complain(v, self.roster.keys[number], self._dealers_to(v), said)
-
-    def _accuse(self) -> Sends:
-        """Who has fallen silent is left out now: nobody has masked with it, so it costs nobody anything."""
-        there = {self._positions[number] for number in self._heard}
-        self._leave_out(self._exchange.dealers - there)
-        accused = [self._clients[u] for u in self._exchange.accused]
-        return Sends(accused, lambda number: self._exchange.accusations(self._positions[number]))
-
-    # 4 DEFEND
-
-    def _take_defence(self, number: int, defence: Defence) -> None:
-        self._exchange.defend(self._positions[number], defence)
+    # 3 COMPLAIN and 4 DEFEND: see protocols.rounds.exchange.
 
     def _judge(self) -> Sends:
-        self._leave_out(self._exchange.undefended)
-        self.disputes = tuple((self._name(v), self._name(u)) for u, v in self._exchange.answered)
+        self._end_exchange()
         self._need(len(self._exchange.dealers), self._least, "clients dealt shares that hold")
         return Sends(self._reached(), self._verdict)
 
-    def _leave_out(self, dealers: Set[int]) -> None:
-        self._exchange.leave_out(dealers)
-        self.excluded = tuple(sorted({*self.excluded, *map(self._name, dealers)}))
-
-    def _verdict(self, number: int) -> Verdict:
+    def _verdict(self, number: Number) -> Verdict:
         v = self._positions[number]
         return Verdict(to_bitmap(self._dealers_to(v), self._holders[v]), self._exchange.opened_for(v))
 
     # 5 UPLOAD
 
-    def _add(self, number: int, upload: Upload) -> None:
+    def _add(self, number: Number, upload: Upload) -> None:
         u = self._positions[number]
         if upload.header.position != u:
             raise PeerError("an upload in somebody else's place")
@@ -178,20 +146,15 @@ class PairwiseServer(ServerRound):
         survivors = sorted(self._headers)  # U3
         self._need(len(survivors), self._least, "clients uploaded")
         self._exchange.keep_commitments(lambda u: SELF_MASK if u in self._headers else MASK_KEY)
-        self._bitmap = to_bitmap(self._headers.keys(), range(self._cohort.size))
-        self._agreed = self._cohort.survivors_digest(self._bitmap)
+        self._agreed = self._cohort.agreed(to_bitmap(self._headers.keys(), positions(self._cohort.size)))
         return Sends([self._clients[u] for u in survivors], self._survivors)
 
-    def _survivors(self, number: int) -> Survivors:
+    def _survivors(self, number: Number) -> Survivors:
         u = self._positions[number]
         alive = sorted(v for v in self._masked_with[u] if v in self._headers and v != u)
-        return Survivors(self._bitmap, tuple(self._headers[v] for v in alive))
+        return Survivors(self._agreed.bitmap, tuple(self._headers[v] for v in alive))
 
     # 6 CONSENT
-
-    def _take_consent(self, number: int, consent: Consent) -> None:
-        check_consent(self.roster, number, consent.signature, self._agreed)
-        self._consents[number] = consent.signature
 
     def _pass_on_consents(self) -> Sends:
         self._need(len(self._consents), self._least, "survivors signed")
@@ -201,13 +164,10 @@ class PairwiseServer(ServerRound):
         reached = [u for u in self._signers if len(self._own_signers(u)) >= self._t]
         return Sends([self._clients[u] for u in reached], self._signatures)
 
-    def happened(self) -> SecureSum:
-        return agreed_sum(self.plan, self.roster, self._cohort.root, self._cohort.size, self._bitmap, self._consents)
-
-    def _own_signers(self, u: int) -> list[int]:
+    def _own_signers(self, u: Position) -> list[Position]:
         return [v for v in self._holders[u] if self._clients[v] in self._consents]
 
-    def _signatures(self, number: int) -> Consents:
+    def _signatures(self, number: Number) -> Consents:
         u = self._positions[number]
         chosen = set(self._own_signers(u)[: self._t])
         known = {u, *self._holders[u]}
@@ -216,14 +176,14 @@ class PairwiseServer(ServerRound):
         chosen.update(islice((v for v in self._signers if v not in chosen), max(least - len(chosen), 0)))
         strangers = sorted(chosen - known)
         return Consents(
-            tuple(SignedConsent(v, self._consents[self._clients[v]]) for v in sorted(chosen)),
+            tuple(SignedBy(v, self._consents[self._clients[v]]) for v in sorted(chosen)),
             tuple(self._leaves[v] for v in strangers),
             self._tree.proof(strangers),
         )
 
     # 7 REVEAL
 
-    def _take_reveal(self, number: int, reveal: Reveal) -> None:
+    def _take_reveal(self, number: Number, reveal: Reveal) -> None:
         v, survivors = self._positions[number], self._headers.keys()
         held, revealed = self._masked_with[v], (*reveal.self_shares, *reveal.key_shares)
         alive, dead = sorted(held & survivors), sorted(held - survivors)
@@ -254,20 +214,10 @@ class PairwiseServer(ServerRound):
                 (added if u < w else subtracted).append(seed)
         self.masks_removed = len(added) + len(subtracted)
         add_masks_on(self._engine, self._total, subtracted, added)
-        self.outcome = released(
-            self.plan,
-            self.roster,
-            self.plan.ring.centred(self._total),
-            advertised=self._clients,
-            survivors=[self._clients[u] for u in survivors],
-            agreed=self._agreed,
-            consents=self._consents,
-            surplus=self._surplus,
-            engine=self._engine,
-        )
+        self._publish(self.plan.ring.centred(self._total), survivors)
         return NOTHING
 
-    def _rebuilt(self, wanted: list[int]) -> dict[int, bytes]:
+    def _rebuilt(self, wanted: list[Position]) -> dict[Position, bytes]:
         """Self-mask seeds of survivors and mask keys of the dead, all at once, each checked against its advert.
 
         Every share is one that its dealer committed to, and those that honest holders accepted are of one polynomial.
@@ -279,7 +229,7 @@ class PairwiseServer(ServerRound):
             self._need(len(self._shares.get(u, ())), self._t, f"shares came to remove the mask of {self._name(u)}")
         holders = np.array([list(self._shares[u]) for u in wanted]) + 1
         shares = np.stack([unpack_shares(b"".join(self._shares[u].values()), self._t) for u in wanted])
-        rebuilt, false = dict[int, bytes](), list[int]()
+        rebuilt, false = dict[Position, bytes](), list[Position]()
         for u, secret in zip(wanted, reconstruct(holders, shares), strict=True):
             if secret is not None and self._is_secret_of(u, secret):
                 rebuilt[u] = secret
@@ -290,11 +240,8 @@ class PairwiseServer(ServerRound):
             raise PeerError("shares of another secret than the advertised one", culprits=map(self._name, false))
         return rebuilt
 
-    def _is_secret_of(self, u: int, secret: bytes) -> bool:
+    def _is_secret_of(self, u: Position, secret: bytes) -> bool:
         advert = self._adverts[self._clients[u]]
         if u in self._headers:
             return digest(labels.SELF_COMMITMENT, secret) == advert.commitment
         return AgreementKey(secret).public == advert.mask_key
-
-    def _name(self, u: int) -> str:
-        return self.roster.names[self._clients[u]]

@@ -1,113 +1,40 @@
-"""What protocols share about a cohort, U1: sets of positions as bitmaps, consents, what the survivors have signed,
-surplus noise, the outcome.
+"""Cohorts: the clients of a round that advertised (U1), as positions in the order of the roster, and sets of them.
 
-A cohort is known by a root over its adverts; its clients are positions in the order of the roster.
+A position in a cohort and a number in the roster are different types, so that a type checker sees a mix-up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
-from itertools import compress, pairwise
+from collections.abc import Sequence
+from typing import NewType
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dp.noise import NoiseSpec
-from dp.secure_sum import SecureSum, Signed
-from protocols.engines import Engine
-from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.plan import RoundPlan
-from protocols.roster import Roster
+from protocols.rounds.survivors import Agreed
+from secagg.codec import u32
 from secagg.crypto import labels
-from secagg.crypto.keys import verify
-from secagg.crypto.prg import SEED_BYTES
-from secagg.errors import PeerError
+from secagg.crypto.keys import digest
+
+Position = NewType("Position", int)
+"""Where a client is in the cohort, the first at 0."""
 
 
-def ascending(values: Sequence[int]) -> bool:
-    """Whether a list that stands for a set is in its one canonical order."""
-    return all(a < b for a, b in pairwise(values))
+def positions(count: int) -> Sequence[Position]:
+    """All of a cohort of so many clients."""
+    return range(count)  # type: ignore[return-value]  # a range cannot say that its integers are positions
 
 
-def to_bitmap(members: Set[int], universe: Sequence[int]) -> bytes:
-    """Which of ``universe`` (ascending) are members, one bit each, first in the lowest bit."""
-    return np.packbits([element in members for element in universe], bitorder="little").tobytes()
+class Cohort:
+    """The clients of U1 under their Merkle root. Whatever is signed or derived in it is bound to the plan and the root:
+    every binding of a round goes through here, so that none forgets them."""
 
+    def __init__(self, plan: RoundPlan, root: bytes, size: int) -> None:
+        self.root, self.size = root, size
+        self._plan = plan.digest()
 
-def from_bitmap(bitmap: bytes, universe: Sequence[int]) -> frozenset[int]:
-    """Inverse of ``to_bitmap``; refuses a wrong length and bits beyond the universe."""
-    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little").tolist()
-    if len(bitmap) != (len(universe) + 7) // 8 or any(bits[len(universe) :]):
-        raise PeerError("not a set of the clients in question")
-    return frozenset(compress(universe, bits))
+    def bound(self, *places: Position) -> tuple[bytes, ...]:
+        """The context of everything that is derived or signed in this cohort."""
+        return (self._plan, self.root, *[u32.encode(position) for position in places])
 
-
-def known_client(roster: Roster, number: int) -> None:
-    if number >= len(roster):
-        raise PeerError(f"client number {number} is not in the roster")
-
-
-def check_consent(roster: Roster, client: int, signature: bytes, agreed: bytes) -> None:
-    known_client(roster, client)
-    verify(roster.keys[client], signature, labels.SURVIVORS, agreed, culprit=roster.names[client])
-
-
-def agreed_sum(
-    plan: RoundPlan, roster: Roster, root: bytes, size: int, bitmap: bytes, signatures: Mapping[int, bytes]
-) -> SecureSum:
-    """What the survivors in ``bitmap`` signed, as privacy accounting needs it. Signers are numbers in the roster."""
-    signed = [Signed(roster.names[number], roster.keys[number], signatures[number]) for number in sorted(signatures)]
-    survivors = len(from_bitmap(bitmap, range(size)))
-    return plan.secure_sum(survivors, cohort=root, bitmap=bitmap, signatures=signed)
-
-
-def surplus_due(plan: RoundPlan, survivors: int) -> bool:
-    """Whether fewer are missing than the noise allows for, so that some of it can be taken off."""
-    return plan.noise is not None and plan.noise.level(plan.clients - survivors) < plan.noise.components
-
-
-def check_surplus(plan: RoundPlan, survivors: int, seed: bytes) -> None:
-    if len(seed) != (SEED_BYTES if surplus_due(plan, survivors) else 0):
-        raise PeerError("no seed for the noise that is to be taken off, or one too many")
-
-
-def released(
-    plan: RoundPlan,
-    roster: Roster,
-    total: NDArray[np.int64],
-    *,
-    advertised: Iterable[int],
-    survivors: Sequence[int],
-    agreed: bytes,
-    consents: Mapping[int, bytes],
-    surplus: Mapping[int, bytes],
-    engine: Engine,
-) -> RoundOutcome:
-    """The sum without its surplus noise, and what happened. All clients are numbers in the roster, ascending."""
-    names, left = roster.names, tuple[str, ...]()
-    if plan.noise is not None and surplus_due(plan, len(survivors)):
-        level = plan.noise.level(plan.clients - len(survivors))
-        total = total - surplus_of(plan.noise, plan.clients, len(total), level, surplus.values(), engine)
-        left = tuple(names[number] for number in survivors if number not in surplus)
-    signatures = tuple((names[number], signature) for number, signature in sorted(consents.items()))
-    alive = tuple(names[number] for number in survivors)
-    event = RoundEvent(plan, tuple(names[number] for number in advertised), alive, agreed, signatures, left)
-    return RoundOutcome(total, alive, event)
-
-
-def surplus_of(
-    noise: NoiseSpec, clients: int, length: int, level: int, seeds: Iterable[bytes], engine: Engine
-) -> NDArray[np.int64]:
-    """Noise that was added for clients who might have been missing, and are not (XNoise, see ``dp.noise``)."""
-    queue = list(seeds)
-
-    def part(worker: int) -> NDArray[np.int64]:
-        total = np.zeros(length, np.int64)
-        for seed in queue[worker :: engine.workers]:
-            total += noise.surplus(clients, length, seed, level)
-        return total
-
-    total = np.zeros(length, np.int64)
-    for surplus in engine.map(part, range(engine.workers)):
-        total += surplus
-    return total
+    def agreed(self, bitmap: bytes) -> Agreed:
+        """This set of survivors, as it is signed."""
+        return Agreed(self.root, self.size, bitmap, digest(labels.SURVIVORS, *self.bound(), bitmap))

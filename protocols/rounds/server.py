@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from hashlib import sha256
 from threading import Lock
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dp.secure_sum import SecureSum
-from protocols import registry
 from protocols.engines import Engine
 from protocols.engines.local import HERE
-from protocols.outcome import RoundOutcome
+from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.plan import RoundPlan
-from protocols.roster import Roster
-from protocols.rounds.steps import Charge, Step
+from protocols.roster import Number, Roster
+from protocols.rounds.excess import surplus_due, surplus_of
+from protocols.rounds.phases import Phase
+from protocols.rounds.steps import Charge, Step, Steps
+from protocols.rounds.survivors import Agreed, agreed_sum
+from protocols.wire import Messages
 from secagg.errors import (
     DecodeError,
     PeerError,
@@ -29,13 +34,6 @@ from secagg.errors import (
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
-
-
-def _charge(ledger: Ledger, charge: Charge, plan: RoundPlan, happened: Callable[[], SecureSum]) -> None:
-    if charge is Charge.RESERVE:
-        ledger.reserve(plan.secure_sum(plan.clients))
-    else:
-        ledger.commit(happened())
 
 
 _END = 1 << 16
@@ -53,8 +51,8 @@ def _fingerprint(frame: bytes) -> bytes:
 class Sends:
     """What the server sends when a phase closes: to whom, and how each one's message is made."""
 
-    receivers: Sequence[int]
-    message_for: Callable[[int], object]
+    receivers: Sequence[Number]
+    message_for: Callable[[Number], object]
 
 
 NOTHING = Sends((), lambda number: None)
@@ -73,24 +71,31 @@ class ServerRound(ABC):
     answered or time is up; whoever has not is a dropout. At the end ``outcome`` is there. Threads wait for one another.
     """
 
-    steps: ClassVar[Mapping[StrEnum, Step]]
-    done: ClassVar[StrEnum]
-    failed: ClassVar[StrEnum]
+    steps: ClassVar[Steps]
+    _agreed: Agreed
+    """The survivors whom the clients are to sign."""
 
-    def __init__(self, plan: RoundPlan, roster: Roster, *, ledger: Ledger | None = None, engine: Engine = HERE) -> None:
+    def __init__(
+        self,
+        plan: RoundPlan,
+        roster: Roster,
+        messages: Messages,
+        *,
+        ledger: Ledger | None = None,
+        engine: Engine = HERE,
+    ) -> None:
         if plan.roster != roster.digest:
             raise UsageError("the plan is for another roster")
         if (plan.noise is None) != (ledger is None):
             raise UsageError("a sum with noise is charged to a ledger, and only that")
-        self._ledger, self._committed = ledger, False
-        if ledger is not None:
-            _charge(ledger, Charge.RESERVE, plan, self.happened)
-        self.plan, self.roster = plan, roster
+        self.plan, self.roster, self._messages = plan, roster, messages
         self.phase = next(iter(self.steps))
         self.outcome: RoundOutcome | None = None
-        self._engine = engine
-        self._expected: frozenset[int] = frozenset(range(len(roster)))
-        self._heard: dict[int, bytes] = {}  # in this phase: client number -> fingerprint of its frame
+        self._engine, self._ledger, self._committed = engine, ledger, False
+        self._expected: frozenset[Number] = frozenset(map(Number, range(len(roster))))
+        self._heard: dict[Number, bytes] = {}  # in this phase: client number -> fingerprint of its frame
+        self._consents: dict[Number, bytes] = {}  # signatures on the survivors
+        self._surplus: dict[Number, bytes] = {}  # survivor -> the seed of its excess noise
         self._liars: set[str] = set()
         self.excluded: tuple[str, ...] = ()
         """Who dealt shares and was left out before anybody put a vector in: silent since, without an answer to a
@@ -101,10 +106,17 @@ class ServerRound(ABC):
         which; it costs nobody anything."""
         self._sends = NOTHING
         self._one_at_a_time = Lock()
+        self._prepare()
+        if ledger is not None:
+            ledger.reserve(plan.secure_sum(plan.clients))
 
     @abstractmethod
+    def _prepare(self) -> None:
+        """What a protocol's server begins a round with."""
+
     def happened(self) -> SecureSum:
         """What the sum's privacy follows from, once the survivors have signed."""
+        return agreed_sum(self.plan, self.roster, self._agreed, self._consents)
 
     @property
     def waiting_for(self) -> tuple[str, ...]:
@@ -154,15 +166,15 @@ class ServerRound(ABC):
             raise blamed from None
         self._heard[number] = fingerprint
 
-    def _check(self, step: Step, number: int, frame: bytes) -> None:
-        message = registry.find(self.plan.protocol).messages.decode(self.plan, frame)
+    def _check(self, step: Step, number: Number, frame: bytes) -> None:
+        message = self._messages.decode(self.plan, frame)
         if not isinstance(message, step.hears):
             raise UnblamedError(f"{type(message).__name__} does not belong in phase {self.phase}")
         if number not in self._expected:
             raise PeerError(f"nothing is expected of this client in phase {self.phase}")
         if number in self._heard:
             raise PeerError("a second, different message")
-        getattr(self, step.check)(number, message)
+        step.check(self, number, message)
 
     def close(self, phase: str) -> None:
         """End the phase with whoever has answered. ``ThresholdError``: too few; the round is over, nothing revealed."""
@@ -173,18 +185,18 @@ class ServerRound(ABC):
         step = self.steps.get(self.phase)
         if step is None or phase != self.phase:
             raise UsageError(f"phase {phase} cannot be closed in phase {self.phase}")
-        self.phase, self._sends, self._expected = self.failed, NOTHING, frozenset()  # unless the next lines come back
+        self.phase, self._sends, self._expected = Phase.FAILED, NOTHING, frozenset()  # unless the next lines come back
         try:
-            sends = getattr(self, step.reply)()
+            sends: Sends = step.reply(self)
             while not sends.receivers and step.then in self.steps and self.steps[step.then].optional:
                 step = self.steps[step.then]
-                sends = getattr(self, step.reply)()
+                sends = step.reply(self)
         except SecAggError as error:
             if self._ledger is not None and not self._committed:  # nothing was unmasked
                 self._ledger.abort(self.plan.secure_sum(self.plan.clients), str(error))
             raise
-        if self._ledger is not None and step.charge is not None:
-            _charge(self._ledger, step.charge, self.plan, self.happened)
+        if self._ledger is not None and step.charge is Charge.COMMIT:
+            self._ledger.commit(self.happened())
             self._committed = True
         self._sends = sends
         self._expected, self._heard = frozenset(self._sends.receivers), {}
@@ -192,10 +204,29 @@ class ServerRound(ABC):
 
     def outbox(self) -> Iterator[tuple[str, bytes]]:
         """The frames that open this phase, with their receivers. Made one by one, and again on every call."""
-        messages = registry.find(self.plan.protocol).messages
         for number in self._sends.receivers:
-            yield self.roster.names[number], messages.encode(self.plan, self._sends.message_for(number))
+            yield self.roster.names[number], self._messages.encode(self.plan, self._sends.message_for(number))
 
     def _need(self, count: int, least: int, what: str) -> None:
         if count < least:
             raise ThresholdError(f"{count} {what}, at least {least} are needed", culprits=self._liars)
+
+    def _release(
+        self,
+        total: NDArray[np.int64],
+        *,
+        advertised: Sequence[Number],
+        survivors: Sequence[Number],
+    ) -> None:
+        """The outcome: the sum without its excess noise, and what happened. Both lists are ascending."""
+        plan, names, left = self.plan, self.roster.names, tuple[str, ...]()
+        if plan.noise is not None and surplus_due(plan, len(survivors)):
+            level = plan.noise.level(plan.clients - len(survivors))
+            seeds = self._surplus.values()
+            total = total - surplus_of(plan.noise, plan.clients, len(total), level, seeds, self._engine)
+            left = tuple(names[number] for number in survivors if number not in self._surplus)
+        signatures = tuple((names[number], signature) for number, signature in sorted(self._consents.items()))
+        alive = tuple(names[number] for number in survivors)
+        advertised_names = tuple(names[number] for number in advertised)
+        event = RoundEvent(plan, advertised_names, alive, self._agreed.digest, signatures, left)
+        self.outcome = RoundOutcome(total, alive, event)

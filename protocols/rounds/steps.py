@@ -1,30 +1,55 @@
-"""Transition tables: what a party hears in each phase of a round, what it checks and answers, what that costs."""
+"""Transition tables: what a party hears in each phase of a round, what it checks and answers, and what is charged."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, TypeAlias, cast
+
+from protocols.rounds.phases import Phase
 
 
 class Charge(StrEnum):
+    """What has to be in the privacy ledger before a step's answer leaves."""
+
     RESERVE = "reserve"
-    """The worst case: from here on the sum can come out."""
+    """The worst case, before the sum can come out."""
     COMMIT = "commit"
     """What happened: the survivors have signed, and are about to be unmasked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One row of a transition table. Both methods are named, so that the table can stand before them."""
+    """One row of a transition table. ``check`` and ``reply`` are methods of the party's class."""
 
     hears: type
-    check: str
+    check: Callable[..., None]
     """Verifies a message and keeps what it says; raises before it changes anything."""
-    reply: str
+    reply: Callable[..., Any]
     """Client: makes the answer, as a pure function of the state. Server: closes the phase and says what to send."""
-    then: StrEnum
+    then: Phase
     charge: Charge | None = None
-    """What has to be in the privacy ledger before the reply (server: what the phase sends) leaves."""
     optional: bool = False
     """Client: it may hear what the next phase hears, and skips this one. Server: if nobody is asked anything, the phase
     is over as it begins."""
+
+
+Steps: TypeAlias = Mapping[Phase, Step]
+
+
+def table(make: Callable[[Any], Steps]) -> Steps:
+    """A transition table that stands at the top of a class, before the methods that it holds.
+
+    ``make`` is given the class, and is called each time the table is looked at: a subclass that overrides a method has
+    its own in the table.
+    """
+    return cast(Steps, _Table(make))
+
+
+class _Table:
+    def __init__(self, make: Callable[[Any], Steps]) -> None:
+        self._make = make
+
+    def __get__(self, party: object, kind: type) -> Steps:
+        return self._make(kind)

@@ -128,11 +128,9 @@ class PrivateSums:
         """The noise, in whole numbers, that one client's machine adds to ``count`` zeros when all else is as given."""
         plan = replace(self._plan, round=draw.round)
         identity = self._clients[self.roster.names[draw.client]].identity
-        zeros = np.zeros(count, plan.ring.dtype)
-        made = registry.find(plan.protocol).client(
-            plan, self.roster, identity, self._policy, lambda: zeros, draw.secret
-        )
-        return plan.ring.centred(made._noised(draw.bound)).astype(np.float64)
+        protocol, zeros = registry.find(plan.protocol), np.zeros(count, np.int64)
+        made = protocol.client(plan, self.roster, protocol.messages, identity, self._policy, lambda: zeros, draw.secret)
+        return made.noised(draw.bound).astype(np.float64)
 
     def share(self) -> Noise:
         """What one client adds, in whole numbers."""

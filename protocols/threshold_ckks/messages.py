@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from protocols.roster import Number
+from protocols.rounds.cohort import Position
 from protocols.rounds.dealing import OPENED, Accusations, Complaints, Dealt, Defence, Delivery, Opened, dealing_messages
+from protocols.rounds.survivors import CONSENT, Consent, SignedBy, signatures
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES
@@ -32,7 +35,7 @@ MAX_VECTOR = 64 * MAX_LENGTH + MAX_KEY
 class Advert:
     """1, client to server: a fresh key to seal under and a commitment to its part of the joint key, signed."""
 
-    client: int
+    client: Number
     seal_key: bytes
     commitment: bytes
     signature: bytes
@@ -89,23 +92,10 @@ class Survivors:
 
 
 @dataclass(frozen=True, slots=True)
-class Consent:
-    """6, client to server: a signature on the set of survivors."""
-
-    signature: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Signed:
-    position: int
-    signature: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Aggregate:
     """6, server to client: signatures on the survivors, and that half of the ciphertext which the key works on."""
 
-    signatures: tuple[Signed, ...]
+    signatures: tuple[SignedBy, ...]
     c1: bytes = field(repr=False)
 
 
@@ -137,12 +127,12 @@ class Agreement:
 class Agreements:
     """8, server to client: so many of these signatures that no other set can have as many."""
 
-    signatures: tuple[Signed, ...]
+    signatures: tuple[SignedBy, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Revealed:
-    peer: int
+    peer: Position
     share: bytes = field(repr=False)
 
 
@@ -162,7 +152,7 @@ ADVERT = struct(
     signature=fixed(SIGNATURE_BYTES),
 )
 _EXCHANGE = dealing_messages(SECRETS)
-_SIGNATURES = many(struct(Signed, position=u32, signature=fixed(SIGNATURE_BYTES)), MAX_CLIENTS)
+_SIGNATURES = signatures(MAX_CLIENTS)
 SHARES = many(struct(Revealed, peer=u32, share=fixed(SHARE_BYTES)), MAX_CLIENTS)
 
 TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
@@ -176,7 +166,7 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     8: (JointKey, struct(JointKey, members=blob(MAX_BITMAP), key=blob(MAX_KEY), opened=OPENED)),
     9: (Upload, struct(Upload, signature=fixed(SIGNATURE_BYTES), c0=blob(MAX_VECTOR), c1=blob(MAX_VECTOR))),
     10: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), ciphertext=fixed(HASH_BYTES))),
-    11: (Consent, struct(Consent, signature=fixed(SIGNATURE_BYTES))),
+    11: (Consent, CONSENT),
     12: (Aggregate, struct(Aggregate, signatures=_SIGNATURES, c1=blob(MAX_VECTOR))),
     13: (Answer, struct(Answer, partial=blob(MAX_VECTOR), surplus=blob(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))),
     14: (Missing, struct(Missing, ciphertext=fixed(HASH_BYTES), missing=blob(MAX_BITMAP))),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.roster import Roster
-from protocols.rounds.cohort import ascending, known_client
-from protocols.threshold_ckks.messages import ADVERT, MAX_CLIENTS, Advert, Signed
+from protocols.roster import Number, Roster, known_client
+from protocols.rounds.cohort import Position
+from protocols.rounds.dealer import DealingCohort
+from protocols.rounds.sets import ascending
+from protocols.rounds.survivors import SignedBy
+from protocols.threshold_ckks.messages import ADVERT, MAX_CLIENTS, Advert
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import Sizes, choose_sizes
 from secagg.codec import Codec, enumeration, struct, u32
@@ -115,31 +118,28 @@ def _check_threshold(plan: RoundPlan, size: int, corrupt: int) -> None:
         raise PolicyError(f"threshold {threshold} is too low for {size} clients: at least {needed} is needed")
 
 
-class Cohort:
+class Cohort(DealingCohort):
     """The clients of U1 under their Merkle root. Every binding of the round goes through here."""
 
     def __init__(self, plan: RoundPlan, roster: Roster, adverts: Sequence[Advert]) -> None:
         """Adverts that were checked, in the order of the roster: the tree refuses another, and one client twice."""
-        self.adverts, self.size, self._roster = tuple(adverts), len(adverts), roster
-        self.root = MerkleTree([leaf(advert.client, ADVERT.encode(advert)) for advert in adverts]).root
-        self._plan = plan.digest()
+        root = MerkleTree([leaf(advert.client, ADVERT.encode(advert)) for advert in adverts]).root
+        super().__init__(plan, root, len(adverts))
+        self.adverts, self._roster = tuple(adverts), roster
 
-    def name(self, position: int) -> str:
+    def name(self, position: Position) -> str:
         return self._roster.names[self.adverts[position].client]
 
-    def key_of(self, position: int) -> bytes:
+    def key_of(self, position: Position) -> bytes:
         """The identity key."""
         return self._roster.keys[self.adverts[position].client]
 
-    def pad_key(self, agreed: bytes, dealer: int, holder: int) -> bytes:
+    def pad_key(self, agreed: bytes, dealer: Position, holder: Position) -> bytes:
         """What hides a box on its way from its dealer to its holder."""
         return derive(agreed, labels.THRESHOLD_BOX, *self.bound(dealer, holder))
 
     def joint_digest(self, members: bytes, key: bytes) -> bytes:
         return digest(labels.THRESHOLD_JOINT, *self.bound(), members, key)
-
-    def survivors_digest(self, bitmap: bytes) -> bytes:
-        return digest(labels.SURVIVORS, *self.bound(), bitmap)
 
     def ciphertext_digest(self, joint: bytes, survivors: bytes, c1: bytes) -> bytes:
         """What a sum is called in every signature that helps to decrypt it."""
@@ -148,23 +148,22 @@ class Cohort:
     def missing_digest(self, ciphertext: bytes, bitmap: bytes) -> bytes:
         return digest(labels.THRESHOLD_MISSING, *self.bound(), ciphertext, bitmap)
 
-    def bound(self, *positions: int) -> tuple[bytes, ...]:
-        """The context of everything derived or signed in this cohort."""
-        return (self._plan, self.root, *[u32.encode(position) for position in positions])
-
-    def check_signers(self, signed: Sequence[Signed], allowed: Set[int], least: int, label: bytes, said: bytes) -> None:
+    def check_signers(
+        self, signed: Sequence[SignedBy], allowed: Set[Position], least: int, label: bytes, said: bytes
+    ) -> None:
         """At least so many of those allowed have signed this, each once."""
-        signers = [one.position for one in signed]
+        signers = [one.signer for one in signed]
         if not ascending(signers) or not allowed >= set(signers):
             raise PeerError("signers out of order, repeated, or not among those asked")
         if len(signers) < least:
             raise ThresholdError(f"{len(signers)} clients signed, at least {least} are needed")
         for one in signed:
-            verify(self.key_of(one.position), one.signature, label, said, culprit=self.name(one.position))
+            signer = Position(one.signer)
+            verify(self.key_of(signer), one.signature, label, said, culprit=self.name(signer))
 
-    def by_client(self, signed: Sequence[Signed]) -> Mapping[int, bytes]:
+    def by_client(self, signed: Sequence[SignedBy]) -> dict[Number, bytes]:
         """Signatures by number in the roster."""
-        return {self.adverts[one.position].client: one.signature for one in signed}
+        return {self.adverts[one.signer].client: one.signature for one in signed}
 
 
 def check_advert(plan: RoundPlan, roster: Roster, advert: Advert) -> None:
@@ -175,6 +174,6 @@ def check_advert(plan: RoundPlan, roster: Roster, advert: Advert) -> None:
     verify(roster.keys[advert.client], advert.signature, labels.THRESHOLD_ADVERT, *signed, culprit=name)
 
 
-def commitment_to(plan: RoundPlan, client: int, key: bytes) -> bytes:
+def commitment_to(plan: RoundPlan, client: Number, key: bytes) -> bytes:
     """To a part of the joint key, before anybody has seen one: else the last to choose chooses the sum."""
     return digest(labels.THRESHOLD_KEY, plan.digest(), u32.encode(client), key)

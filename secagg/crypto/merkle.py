@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from struct import Struct
+from typing import Any
 
 from secagg.codec import Codec, fixed, struct, u32
 from secagg.crypto import labels
@@ -74,7 +75,7 @@ class MerkleTree:
         return tuple(proof)
 
 
-def check_inclusion(root: bytes, size: int, leaves: Mapping[int, Node], proof: Sequence[Node]) -> None:
+def check_inclusion(root: bytes, size: int, leaves: Mapping[Any, Node], proof: Sequence[Node]) -> None:
     """Raise ``PeerError`` unless each leaf stands at its index among the ``size`` leaves under ``root``."""
     known, width, siblings = dict(leaves), size, iter(proof)
     if not known or not all(0 <= index < size for index in known):

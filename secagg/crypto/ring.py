@@ -59,6 +59,10 @@ class Ring:
         """Signed integers to ring elements; refuses what would wrap."""
         if values.size and (int(values.max()) > self.largest or int(values.min()) < -self.largest):
             raise UsageError(f"a value does not fit in a ring of {self.bits} bits")
+        return self.wrap(values)
+
+    def wrap(self, values: NDArray[np.int64]) -> Words:
+        """Signed integers to ring elements, whatever their size."""
         return values.astype(self.dtype)
 
     def centred(self, words: Words) -> NDArray[np.int64]:

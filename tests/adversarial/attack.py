@@ -34,12 +34,10 @@ from protocols.pairwise.messages import (
     SECRETS,
     SELF_MASK,
     Advert,
-    Consent,
     Consents,
     Introduction,
     Neighbour,
     Reveal,
-    SignedConsent,
     Survivors,
     Upload,
     UploadHeader,
@@ -49,7 +47,6 @@ from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import SERVER, Identity, Roster
-from protocols.rounds.cohort import to_bitmap
 from protocols.rounds.dealing import (
     Accusations,
     Complaint,
@@ -59,11 +56,13 @@ from protocols.rounds.dealing import (
     Defence,
     Delivered,
     Delivery,
-    Exchange,
     Opened,
     complaint,
     share_of,
 )
+from protocols.rounds.exchange import Exchange
+from protocols.rounds.sets import to_bitmap
+from protocols.rounds.survivors import Consent, SignedBy
 from protocols.simulation.network import Envelope
 from secagg.crypto import labels, merkle
 from secagg.crypto.dealing import unpadded
@@ -403,7 +402,7 @@ class Evil:
     def consents(self, v: int, signatures: Mapping[int, bytes]) -> Consents:
         """Signatures by position, with what shows v that the strangers among the signers are in the cohort."""
         strangers = [u for u in sorted(signatures) if u != v and u not in self.holders(v)]
-        signed = tuple(SignedConsent(u, signatures[u]) for u in sorted(signatures))
+        signed = tuple(SignedBy(u, signatures[u]) for u in sorted(signatures))
         return Consents(signed, tuple(self.nodes[u] for u in strangers), self.tree.proof(strangers))
 
     def keep_shares(self, v: int, reveal: Reveal) -> None:

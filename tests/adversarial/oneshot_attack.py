@@ -24,21 +24,21 @@ from protocols.client import Client
 from protocols.oneshot.messages import (
     Answer,
     Committee,
-    Consent,
     Consents,
     Contribution,
     Delivery,
     Header,
     Join,
     Seat,
-    SignedConsent,
     Upload,
+    Vote,
 )
 from protocols.oneshot.rules import Seats, lattice_of, parameters_of, public_of, sharing_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.rounds.cohort import to_bitmap
+from protocols.rounds.sets import to_bitmap
+from protocols.rounds.survivors import SignedBy
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.field import PRIME, P, multiply, reduce
@@ -193,7 +193,7 @@ class Evil:
         """v's signature on a set of survivors: asked for, or made, if v is corrupt."""
         if v in self.puppets:
             return self.sign(v, alive)
-        consent: Consent = self.tell(v, self.delivery(v, sorted(alive), uploads))
+        consent: Vote = self.tell(v, self.delivery(v, sorted(alive), uploads))
         if consent.unopened:
             raise Denied(f"shares of {consent.unopened} do not open")
         return consent.signature
@@ -212,7 +212,7 @@ class Evil:
         return Consents(
             self.contributed(alive),
             self.bitmap(alive),
-            tuple(SignedConsent(v, signatures[v]) for v in sorted(signatures)),
+            tuple(SignedBy(v, signatures[v]) for v in sorted(signatures)),
         )
 
     def reveal(

@@ -21,14 +21,15 @@ from protocols.ckks import engine, messages, sum_of
 from protocols.ckks import server as server_module
 from protocols.ckks.client import CkksClient
 from protocols.ckks.layout import DEGREE, MODULI, Layout
-from protocols.ckks.messages import Aggregate, KeyShown, SignedConsent, Survivors
-from protocols.ckks.phases import Phase
+from protocols.ckks.messages import Aggregate, KeyShown, Survivors
 from protocols.ckks.server import CkksServer
 from protocols.client import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import SERVER
+from protocols.rounds.phases import Phase
 from protocols.rounds.steps import Step
+from protocols.rounds.survivors import SignedBy
 from protocols.simulation.network import Envelope, Faults, Simulation, local_clients, simulate
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
@@ -272,7 +273,7 @@ def forged(scene: Scene, how: str) -> Callable[[Envelope, Any], Any]:
                 proof = scene.server._tree.proof([u, *[s.position for s in keep if s.position != u]])
                 return replace(message, signatures=tuple(keep), others=tuple(nodes), proof=proof)
             case "forged":
-                return replace(message, signatures=(SignedConsent(signed[0].position, bytes(64)), *signed[1:]))
+                return replace(message, signatures=(SignedBy(signed[0].position, bytes(64)), *signed[1:]))
             case "repeated":
                 return replace(message, signatures=(signed[0], *signed))
             case "without proof":

@@ -13,12 +13,13 @@ import pytest
 from protocols.ckks import client as client_module
 from protocols.ckks import engine, messages, sum_of
 from protocols.ckks.client import CkksClient, advert_leaf
-from protocols.ckks.messages import Advert, Aggregate, Introduced, Introduction, KeyShown, SignedConsent
-from protocols.ckks.phases import Phase
+from protocols.ckks.messages import Advert, Aggregate, Introduced, Introduction, KeyShown
 from protocols.ckks.rules import Cohort, Parameters, Reveal
 from protocols.ckks.server import CkksServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
+from protocols.rounds.phases import Phase
+from protocols.rounds.survivors import SignedBy
 from protocols.simulation.network import Envelope, local_clients
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, digest
@@ -216,7 +217,7 @@ def test_a_holders_own_signature_repeated(monkeypatch: pytest.MonkeyPatch) -> No
         if not own:
             agreed = scene.server._cohort.survivors_digest(scene.server._bitmap)
             key = scene.clients[scene.server._name(u)].identity.key
-            own = [SignedConsent(u, key.sign(labels.SURVIVORS, agreed))]
+            own = [SignedBy(u, key.sign(labels.SURVIVORS, agreed))]
         return replace(message, signatures=tuple(own * 4), others=(), proof=scene.server._tree.proof([u]))
 
     scene = aggregates(change, least=4)
@@ -235,7 +236,7 @@ def test_a_signer_that_is_not_in_the_sum(monkeypatch: pytest.MonkeyPatch) -> Non
         silent = scene.server._positions[scene.roster.number("client-5")]
         agreed = scene.server._cohort.survivors_digest(scene.server._bitmap)
         signature = scene.clients["client-5"].identity.key.sign(labels.SURVIVORS, agreed)
-        signed = (*message.signatures[:-1], SignedConsent(silent, signature))
+        signed = (*message.signatures[:-1], SignedBy(silent, signature))
         others = [one.position for one in signed if one.position != u]
         leaves = tuple(scene.server._leaves[v] for v in others)
         return replace(message, signatures=signed, others=leaves, proof=scene.server._tree.proof([u, *others]))

@@ -12,8 +12,8 @@ from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import MASK_KEY, Verdict
 from protocols.pairwise.rules import Cohort
 from protocols.rounds import dealing as dealing_module
-from protocols.rounds.cohort import to_bitmap
 from protocols.rounds.dealing import Accusations, Complaint, Opened, complaint, share_of
+from protocols.rounds.sets import to_bitmap
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import digest

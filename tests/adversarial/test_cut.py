@@ -18,7 +18,7 @@ from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Survivors
 from protocols.policy import Policy
 from protocols.roster import SERVER
-from protocols.rounds.cohort import to_bitmap
+from protocols.rounds.sets import to_bitmap
 from secagg.crypto import labels
 from secagg.crypto.keys import verify
 from secagg.errors import PeerError, PolicyError, ThresholdError

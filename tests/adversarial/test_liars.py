@@ -14,10 +14,11 @@ import pytest
 
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Revealed
-from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
 from protocols.rounds import dealing as dealing_module
-from protocols.rounds.dealing import Box, Dealing, Dealt, Defence, Exchange, Opened
+from protocols.rounds.dealing import Box, Dealing, Dealt, Defence, Opened
+from protocols.rounds.exchange import Exchange
+from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
 from protocols.simulation.network import Faults, simulate
 from secagg.crypto import dealing as secret_sharing

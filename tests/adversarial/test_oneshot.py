@@ -17,9 +17,9 @@ from protocols.client import Client
 from protocols.oneshot import ONESHOT, client, rules
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Upload
-from protocols.oneshot.phases import Phase
 from protocols.oneshot.rules import Committee
 from protocols.policy import Policy
+from protocols.rounds.phases import Phase
 from secagg.crypto.keys import AgreementKey
 from secagg.crypto.prg import Prg
 from secagg.errors import PeerError, PolicyError, SecAggError, ThresholdError

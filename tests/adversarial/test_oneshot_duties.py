@@ -10,9 +10,9 @@ import pytest
 
 from dp.noise import Family, NoiseSpec
 from protocols.oneshot.messages import Join, Seat
-from protocols.oneshot.phases import Phase
 from protocols.oneshot.rules import seated, sharing_of
 from protocols.oneshot.server import OneshotServer
+from protocols.rounds.phases import Phase
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, simulate
 from secagg import compiled

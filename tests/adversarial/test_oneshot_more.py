@@ -18,7 +18,7 @@ from protocols import registry
 from protocols.journal import EMPTY_HEAD, MemoryJournal
 from protocols.oneshot import ONESHOT, client, rules
 from protocols.oneshot.client import OneshotClient
-from protocols.oneshot.messages import Consent, Upload
+from protocols.oneshot.messages import Upload, Vote
 from protocols.oneshot.rules import Committee
 from protocols.policy import Policy
 from protocols.simulation.network import Faults
@@ -173,7 +173,7 @@ def test_committees_that_are_none(how: str, match: str, condition: str, monkeypa
     assert shown(make(), how).header.client == VICTIM
 
 
-def two_committees(evil: Evil) -> Consent:
+def two_committees(evil: Evil) -> Vote:
     """Client 11 has two keys, and half of the others is shown each. One of the second half is to sign them all."""
     evil.join()
     first = evil.true_seats()
@@ -244,7 +244,7 @@ def test_one_contributor_three_times(monkeypatch: Fixture) -> None:
 
 
 def test_contributors_out_of_order(monkeypatch: Fixture) -> None:
-    def attack() -> Consent:
+    def attack() -> Vote:
         evil = make()
         evil.join()
         evil.upload()
@@ -335,7 +335,7 @@ def exchanged(how: str) -> bytes:
         first = replace(first, box=evil.box(0, 3))
     else:
         first = replace(first, box=bytes([*first.box[:-17], first.box[-17] ^ 1, *first.box[-16:]]))
-    consent: Consent = evil.tell(2, replace(delivery, contributions=(first, second, *rest)))
+    consent: Vote = evil.tell(2, replace(delivery, contributions=(first, second, *rest)))
     if consent.unopened:
         raise Denied(f"{consent.unopened}")
     return consent.signature

@@ -19,7 +19,7 @@ from dp.noise import Family, NoiseSpec
 from protocols.client import Client
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Upload
-from protocols.oneshot.phases import Phase
+from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
 from protocols.server import serve
 from secagg.crypto.keys import SigningKey

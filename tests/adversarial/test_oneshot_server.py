@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols.oneshot.messages import Answer, Consent, Upload
+from protocols.oneshot.messages import Answer, Upload, Vote
 from protocols.oneshot.rules import lattice_of, parameters_of, public_of, seated, sharing_of
 from protocols.oneshot.server import OneshotServer
 from protocols.server import serve
@@ -113,7 +113,7 @@ def test_vectors_of_another_length_or_modulus(how: str, condition: str, monkeypa
     assert bounced() != [FIRST]
 
 
-def complaints(here: Scene, false: dict[str, Consent], cheated: set[int]) -> tuple[Simulation, Reveals]:
+def complaints(here: Scene, false: dict[str, Vote], cheated: set[int]) -> tuple[Simulation, Reveals]:
     """Client 10 cheats these members; ``false``: what others say instead of consenting. And to whom REVEAL went."""
     made, revealed = serve(here.plan, here.roster), Reveals()
 
@@ -154,7 +154,7 @@ def test_false_complaints_convict_nobody(monkeypatch: Fixture) -> None:
 def test_who_was_caught_lying_is_named_with_those_complained_about(monkeypatch: Fixture) -> None:
     """Client 10 cheats four members, client 5 signs something else: with either alone a quorum would be left."""
     here = scene(12, **TWELVE)
-    false = {here.names[5]: Consent(bytes(64), ())}
+    false = {here.names[5]: Vote(bytes(64), ())}
 
     def named() -> tuple[str, ...]:
         with pytest.raises(PeerError, match="do not open") as caught:

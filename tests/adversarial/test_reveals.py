@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from protocols.pairwise.messages import Revealed
-from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
-from protocols.rounds.dealing import Exchange
+from protocols.rounds.exchange import Exchange
+from protocols.rounds.phases import Phase
 from secagg.errors import PeerError, ThresholdError
 from tests.adversarial.attack import BOTH, share_of_another, small, switch_off
 from tests.adversarial.test_server import LIAR, NOT_ASKED, Round

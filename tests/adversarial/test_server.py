@@ -13,12 +13,13 @@ import pytest
 
 from protocols.pairwise import server as server_module
 from protocols.pairwise.messages import Revealed, Upload
-from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
 from protocols.rounds import dealing as dealing_module
-from protocols.rounds.cohort import to_bitmap
-from protocols.rounds.dealing import Complaints, Defence, Delivered, Exchange, Opened, complaint
+from protocols.rounds.dealing import Complaints, Defence, Delivered, Opened, complaint
+from protocols.rounds.exchange import Exchange
+from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
+from protocols.rounds.sets import to_bitmap
 from protocols.server import serve
 from secagg.codec import u32
 from secagg.crypto import labels

@@ -12,8 +12,8 @@ from protocols.pairwise import client as client_module
 from protocols.pairwise import rules
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Consents
-from protocols.pairwise.phases import Phase
 from protocols.policy import Policy
+from protocols.rounds.phases import Phase
 from secagg.crypto.merkle import Node
 from secagg.errors import PeerError, PolicyError, ThresholdError
 from tests.adversarial.attack import BOTH, Evil, small, switch_off

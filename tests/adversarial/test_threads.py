@@ -15,8 +15,8 @@ import pytest
 
 from protocols import client as client_module
 from protocols.journal import SqliteJournal
-from protocols.pairwise.phases import Phase
 from protocols.rounds import server as server_module
+from protocols.rounds.phases import Phase
 from secagg.crypto.ring import Ring
 from secagg.errors import PeerError, PolicyError, SecAggError
 from tests.adversarial.attack import BOTH, Evil, journal_by_count, small

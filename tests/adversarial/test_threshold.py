@@ -18,9 +18,12 @@ from protocols import registry
 from protocols.client import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.rounds.cohort import to_bitmap
-from protocols.rounds.dealing import Exchange, share_of
+from protocols.rounds.dealing import share_of
+from protocols.rounds.exchange import Exchange
+from protocols.rounds.phases import Phase
+from protocols.rounds.sets import to_bitmap
 from protocols.rounds.steps import Step
+from protocols.rounds.survivors import SignedBy
 from protocols.simulation.network import Envelope, Faults, Simulation, local_clients, simulate
 from protocols.threshold_ckks import client as client_module
 from protocols.threshold_ckks.client import ThresholdClient
@@ -37,11 +40,9 @@ from protocols.threshold_ckks.messages import (
     Part,
     Recovery,
     Revealed,
-    Signed,
     Survivors,
     Upload,
 )
-from protocols.threshold_ckks.phases import Phase
 from protocols.threshold_ckks.rules import Cohort, scheme_of
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.server import ThresholdServer
@@ -511,10 +512,10 @@ def forged(scene: Scene, signatures: tuple[Signed, ...], how: str, label: bytes,
         case "repeated":
             return (signatures[0], *signatures[:3])
         case "forged":
-            return (Signed(signatures[0].position, bytes(64)), *signatures[1:])
+            return (SignedBy(signatures[0].position, bytes(64)), *signatures[1:])
         case _:  # by somebody of the cohort who is not among those asked
             stranger = scene.clients["client-5"].identity.key.sign(label, said)
-            return (*signatures[:3], Signed(5, stranger))
+            return (*signatures[:3], SignedBy(5, stranger))
 
 
 FORGERIES = pytest.mark.parametrize(
@@ -767,7 +768,7 @@ def test_two_missing_sets_for_one_ciphertext(restart: bool, monkeypatch: pytest.
     seeds = dict[int, bytes]()
     for missing in ((0, 1), (2, 3), (4, 5)):
         others = [u for u in range(6) if u not in missing]
-        said = tuple(Signed(u, ask(scene, u, missing).signature) for u in others)
+        said = tuple(SignedBy(u, ask(scene, u, missing).signature) for u in others)
         frame = WIRE.encode(scene.plan, Agreements(said))
         recoveries: Any = [
             WIRE.decode(scene.plan, (scene.restarted(name) if restart else scene.clients[name]).receive(frame))

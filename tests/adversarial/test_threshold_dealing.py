@@ -24,7 +24,6 @@ from protocols.journal import SqliteJournal
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
 from protocols.rounds import dealing
-from protocols.rounds.cohort import from_bitmap
 from protocols.rounds.dealing import (
     Accusations,
     Complaint,
@@ -33,17 +32,18 @@ from protocols.rounds.dealing import (
     Dealt,
     Defence,
     Delivery,
-    Exchange,
     Opened,
     complaint,
 )
+from protocols.rounds.exchange import Exchange
+from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
+from protocols.rounds.sets import from_bitmap
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, local_clients, simulate
 from protocols.threshold_ckks import client as client_module
 from protocols.threshold_ckks.client import ThresholdClient
 from protocols.threshold_ckks.messages import JointKey, Missing, Part, Recovery, Upload
-from protocols.threshold_ckks.phases import Phase
 from protocols.threshold_ckks.server import ThresholdServer
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg

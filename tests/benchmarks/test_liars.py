@@ -12,8 +12,8 @@ from benchmarks.liars import rounds
 from benchmarks.liars.lies import LIES, BadBoxes, FalseComplaints, FewerMasks, OneWrongShare, OtherSecret
 from benchmarks.liars.parties import Mixed, Recording, Setting, check_sum, played
 from benchmarks.liars.rounds import ended, random_round, spent
-from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
+from protocols.rounds.phases import Phase
 from secagg.errors import PeerError
 from tests.adversarial.attack import switch_off
 

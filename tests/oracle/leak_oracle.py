@@ -39,8 +39,8 @@ from protocols.pairwise.messages import (
 from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.roster import SERVER, Roster
-from protocols.rounds.cohort import from_bitmap
 from protocols.rounds.dealing import Dealt, Defence, share_of
+from protocols.rounds.sets import from_bitmap
 from protocols.simulation.network import Envelope
 from secagg.crypto import labels
 from secagg.crypto.dealing import unpadded

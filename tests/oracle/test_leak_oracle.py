@@ -22,9 +22,9 @@ from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
-from protocols.rounds.cohort import from_bitmap, to_bitmap
 from protocols.rounds.dealing import Complaints, Delivery, share_of
 from protocols.rounds.server import Sends
+from protocols.rounds.sets import from_bitmap, to_bitmap
 from protocols.simulation.network import Envelope, Faults, local_clients, simulate
 from secagg.crypto import labels
 from secagg.crypto.keys import derive

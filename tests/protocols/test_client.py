@@ -15,10 +15,10 @@ import pytest
 from protocols import registry
 from protocols.client import Client
 from protocols.journal import MemoryJournal
-from protocols.pairwise.phases import Phase
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, local_clients, simulate

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from protocols.roster import Identity, Roster
-from protocols.rounds.cohort import check_consent, known_client
+from protocols.roster import Identity, Roster, known_client
+from protocols.rounds.survivors import check_consent
 from secagg.crypto import labels
 from secagg.crypto.prg import Prg
 from secagg.errors import PeerError

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from protocols.pairwise import rules
-from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
+from protocols.rounds.phases import Phase
 from protocols.server import serve
 from protocols.simulation.network import local_clients
 from secagg.encoding import Encoding

@@ -24,21 +24,10 @@ from threading import Lock
 from typing import Any
 
 from protocols.client import Client
-from protocols.pairwise.messages import (
-    SECRETS,
-    Advert,
-    Consent,
-    Consents,
-    Reveal,
-    Survivors,
-    Upload,
-    UploadHeader,
-    Verdict,
-)
+from protocols.pairwise.messages import SECRETS, Advert, Consents, Reveal, Survivors, Upload, UploadHeader, Verdict
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import SERVER
-from protocols.rounds.cohort import to_bitmap
 from protocols.rounds.dealing import (
     Accusations,
     Complaints,
@@ -50,6 +39,8 @@ from protocols.rounds.dealing import (
     Opened,
     complaint,
 )
+from protocols.rounds.sets import to_bitmap
+from protocols.rounds.survivors import Consent
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, SigningKey, digest, verifying_once
@@ -181,7 +172,7 @@ def _lie(liar: Liar, message: Any, how: str) -> Any:
             0
         ]
     if isinstance(message, Consent):
-        return Consent(liar.identity.key.sign(labels.SURVIVORS, machine._cohort.survivors_digest(b"\x07")))
+        return Consent(liar.identity.key.sign(labels.SURVIVORS, machine._cohort.agreed(b"\x07").digest))
     own = {"another own share": {machine._u}, "others' shares": set(machine._neighbours)}.get(
         how, set(machine._holders)
     )

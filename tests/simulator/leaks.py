@@ -29,8 +29,8 @@ from protocols.oneshot.messages import Answer
 from protocols.oneshot.rules import least_contributors
 from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Reveal, Upload
 from protocols.pairwise.rules import parameters_of
-from protocols.rounds.cohort import from_bitmap
 from protocols.rounds.dealing import Dealt, Defence, share_of
+from protocols.rounds.sets import from_bitmap
 from secagg.crypto.dealing import unpadded
 from secagg.crypto.field import PRIME
 from secagg.crypto.keys import AgreementKey
@@ -103,7 +103,7 @@ def check_pairwise(record: Record, corrupt: Iterable[Any], memory: Memory) -> bo
         survivors = from_bitmap(bitmap, range(machine._cohort.size))
         least = max(record.plan.min_contributors, parameters_of(record.plan).threshold)
         insist(len(survivors) >= least, "a set of survivors is large enough:", len(survivors), "of", least)
-        said = {name for name, kind in record.answers if kind == "Consent"}
+        said = {name for name, kind in record.answers if kind in ("Consent", "Vote")}
         signed = {name for name in said if (m := record.machines[name])._cohort.root == root and m._bitmap == bitmap}
         # The server signs for the corrupt clients, also for one whose machine has never been told its place.
         signed |= {m.identity.name for m in corrupt if getattr(m, "_u", min(survivors)) in survivors}

@@ -20,7 +20,6 @@ from protocols import registry
 from protocols.ckks import messages as ckks
 from protocols.oneshot import messages as oneshot
 from protocols.pairwise import messages as pairwise
-from protocols.rounds.cohort import to_bitmap
 from protocols.rounds.dealing import (
     Box,
     Complaint,
@@ -33,6 +32,8 @@ from protocols.rounds.dealing import (
     commitments,
     complaint,
 )
+from protocols.rounds.sets import to_bitmap
+from protocols.rounds.survivors import Consent
 from protocols.threshold_ckks import messages as threshold
 from secagg.codec import u32
 from secagg.crypto import labels
@@ -463,7 +464,7 @@ def speaks_after_exclusion(liar: Liar, message: Any) -> list[Any] | None:
         machine._held = {v: liar.dealt.get(v, bytes(88)) for v in machine._holders if v in (machine._u, *liar.boxes)}
         return [machine._upload()]
     if liar.phase == "consent":
-        return [pairwise.Consent(liar.draw.randbytes(64))]
+        return [Consent(liar.draw.randbytes(64))]
     if liar.phase == "reveal":
         shares = tuple(pairwise.Revealed(v, random_share(liar.draw)) for v in _others(liar))
         return [pairwise.Reveal(shares, (), b"")]
@@ -538,7 +539,7 @@ def vector_that_is_not_masked_as_listed(liar: Liar, message: Any) -> list[Any] |
 @lie("secagg", "secagg+", "ckks", "threshold_ckks")
 def other_consent(liar: Liar, message: Any) -> list[Any] | None:
     """Signs another set of survivors than it was told."""
-    if type(message).__name__ != "Consent":
+    if type(message).__name__ not in ("Consent", "Vote"):
         return None
     cohort = liar.machine._cohort
     others = set(liar.draw.sample(range(cohort.size), liar.draw.randint(2, cohort.size)))
@@ -604,10 +605,10 @@ def huge_vector(liar: Liar, message: Any) -> list[Any] | None:
 
 @lie("oneshot")
 def false_complaint(liar: Liar, message: Any) -> list[Any] | None:
-    if not isinstance(message, oneshot.Consent):
+    if not isinstance(message, oneshot.Vote):
         return None
     survivors = sorted(liar.machine._seats.members)
-    return [oneshot.Consent(b"", tuple(sorted(liar.draw.sample(survivors, liar.draw.randint(1, len(survivors))))))]
+    return [oneshot.Vote(b"", tuple(sorted(liar.draw.sample(survivors, liar.draw.randint(1, len(survivors))))))]
 
 
 @lie("oneshot")

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from protocols.oneshot.messages import Committee, Consents, Delivery, SignedConsent
+from protocols.oneshot.messages import Committee, Consents, Delivery
 from protocols.oneshot.rules import least_contributors
 from protocols.roster import SERVER
+from protocols.rounds.survivors import SignedBy
 from secagg.crypto.keys import AgreementKey
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError
 from tests.adversarial.oneshot_attack import Evil
@@ -120,7 +121,7 @@ class Story:
             if not alive:
                 continue
             consent = evil.ask(v, self.deliveries(v, alive))
-            if type(consent).__name__ == "Consent" and consent.signature:
+            if type(consent).__name__ == "Vote" and consent.signature:
                 signed[v] = alive, consent.signature
         evil.phase = "reveal"
         for v in sorted(self.honest):
@@ -277,7 +278,7 @@ def repeated_signatures(story: Story) -> None:
         if not true.signatures:
             return [true]
         again = story.draw.choice(true.signatures)
-        more = [SignedConsent(u, again.signature) for u in evil.seats.members if u not in signed] or [again]
+        more = [SignedBy(u, again.signature) for u in evil.seats.members if u not in signed] or [again]
         everything = sorted((*true.signatures, *more), key=lambda one: one.member)
         return [replace(true, signatures=tuple(everything)), true]
 

@@ -23,7 +23,7 @@ from dp.verify_ledger import problems
 from protocols.oneshot.rules import least_contributors
 from protocols.pairwise.messages import Reveal
 from protocols.roster import SERVER
-from protocols.rounds.cohort import from_bitmap
+from protocols.rounds.sets import from_bitmap
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.crypto.masking import add_masks

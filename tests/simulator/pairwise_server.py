@@ -13,19 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from protocols.pairwise.messages import (
-    SECRETS,
-    Consent,
-    Consents,
-    Neighbour,
-    SignedConsent,
-    Survivors,
-    Upload,
-    Verdict,
-)
+from protocols.pairwise.messages import SECRETS, Consents, Neighbour, Survivors, Upload, Verdict
 from protocols.pairwise.rules import parameters_of
 from protocols.roster import SERVER
-from protocols.rounds.cohort import to_bitmap
 from protocols.rounds.dealing import (
     COMMITMENT_BYTES,
     Accusations,
@@ -36,11 +26,13 @@ from protocols.rounds.dealing import (
     Defence,
     Delivered,
     Delivery,
-    Exchange,
     Opened,
     box_hash,
     complaint,
 )
+from protocols.rounds.exchange import Exchange
+from protocols.rounds.sets import to_bitmap
+from protocols.rounds.survivors import Consent, SignedBy
 from secagg.crypto.dealing import BLINDS
 from secagg.crypto.field import PRIME
 from secagg.crypto.keys import SigningKey
@@ -685,7 +677,7 @@ def repeated_signatures(story: Story) -> None:
         if not true.signatures:
             return [true]
         again = story.draw.choice(true.signatures)
-        others = [SignedConsent(u, again.signature) for u in story.everybody if u not in signed]
+        others = [SignedBy(u, again.signature) for u in story.everybody if u not in signed]
         more = sorted((*true.signatures, *(others or [again])), key=lambda one: one.position)
         return [Consents(tuple(more), true.others, true.proof), true]
 

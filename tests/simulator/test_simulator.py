@@ -23,11 +23,11 @@ from protocols.pairwise import client as client_module
 from protocols.pairwise import server as server_module
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import MASK_KEY
-from protocols.pairwise.phases import Phase
 from protocols.pairwise.server import PairwiseServer
 from protocols.rounds import cohort as cohort_module
 from protocols.rounds import dealing as exchange_module
 from protocols.rounds.client import ClientRound
+from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
 from protocols.rounds.steps import Charge
 from protocols.simulation.network import Envelope

@@ -34,6 +34,7 @@ from protocols.roster import Identity, Roster
 from protocols.rounds import dealing
 from protocols.rounds.dealing import COMMITMENT_BYTES
 from protocols.rounds.server import ServerRound
+from protocols.rounds.survivors import Consent
 from protocols.server import serve
 from protocols.simulation.audited import PrivateSums
 from protocols.wire import HEADER_BYTES
@@ -233,9 +234,9 @@ def samples() -> list[object]:
         pairwise.Verdict(b"\x0e", (dealing.Opened(1, filled("o", 32)),)),
         pairwise.Upload(header, filled("v", 14)),
         pairwise.Survivors(b"\x0d", (header,)),
-        pairwise.Consent(filled("C", 64)),
+        Consent(filled("C", 64)),
         pairwise.Consents(
-            (pairwise.SignedConsent(0, filled("C", 64)), pairwise.SignedConsent(2, filled("D", 64))),
+            (pairwise.SignedBy(0, filled("C", 64)), pairwise.SignedBy(2, filled("D", 64))),
             (Node(6, 6, filled("o", 32)),),
             (node, replace(node, low=8, high=9)),
         ),

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.attacks.scene import BITS, CLIENTS, LENGTH, SCALE, VICTIM, WEIGHTS, Seen, compared, vectors
+from benchmarks.peers.attacks.scene import BITS, CLIENTS, LENGTH, SCALE, WEIGHTS, Seen, compared, vectors
+from benchmarks.peers.attacks.scene import VICTIM as _VICTIM
 from benchmarks.peers.attacks.seed import fold, search_ours
 from protocols import registry
 from protocols.client import Client
@@ -29,7 +30,6 @@ from protocols.pairwise.messages import (
     Introduction,
     Neighbour,
     Reveal,
-    SignedConsent,
     Survivors,
     Upload,
     Verdict,
@@ -37,9 +37,12 @@ from protocols.pairwise.messages import (
 from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.roster import Roster
-from protocols.rounds.cohort import from_bitmap, to_bitmap
-from protocols.rounds.dealing import Dealing, Dealt, Delivered, Delivery, Exchange, share_of
+from protocols.roster import Number, Roster
+from protocols.rounds.cohort import Position, positions
+from protocols.rounds.dealing import Dealing, Dealt, Delivered, Delivery, share_of
+from protocols.rounds.exchange import Exchange
+from protocols.rounds.sets import from_bitmap, to_bitmap
+from protocols.rounds.survivors import SignedBy
 from protocols.server import serve
 from protocols.simulation.network import Faults, local_clients, simulate
 from secagg.codec import u32
@@ -55,7 +58,8 @@ from secagg.encoding import Encoding
 from secagg.errors import SecAggError
 from secagg.params import Graph, GraphParameters
 
-_EVERYBODY = range(CLIENTS)
+_EVERYBODY = positions(CLIENTS)
+VICTIM = Position(_VICTIM)
 _OTHERS = [u for u in _EVERYBODY if u != VICTIM]
 _POLICY = Policy(min_contributors=CLIENTS // 2, corrupt="0.1", dropout="0.1")
 _ENCODING = Encoding.integers(LENGTH, BITS)
@@ -80,8 +84,8 @@ class _Server:
         starts = zip(self.clients, vectors(), weights, strict=True)
         self.adverts: list[Advert] = [self._decoded(client.start(plan, row, weight)) for client, row, weight in starts]
         self.uploads: dict[int, Upload] = {}
-        self.self_shares: dict[int, bytes] = {}  # of the victim: holder -> share
-        self.key_shares: dict[int, bytes] = {}
+        self.self_shares: dict[Position, bytes] = {}  # of the victim: holder -> share
+        self.key_shares: dict[Position, bytes] = {}
         self.meet()
 
     def meet(self) -> None:
@@ -92,13 +96,13 @@ class _Server:
     def _decoded(self, frame: bytes) -> Any:
         return self._messages.decode(self.plan, frame)
 
-    def tell(self, u: int, message: object) -> Any:
+    def tell(self, u: Position, message: object) -> Any:
         return self._decoded(self.clients[u].receive(self.frame_of(message)))
 
     def frame_of(self, message: object) -> bytes:
         return self._messages.encode(self.plan, message)
 
-    def introduce(self, u: int) -> Dealt:
+    def introduce(self, u: Position) -> Dealt:
         neighbours = tuple(Neighbour(v, self.adverts[v]) for v in _EVERYBODY if v != u)
         dealt: Dealt = self.tell(u, Introduction(self.tree.root, CLIENTS, u, neighbours, self.tree.proof(_EVERYBODY)))
         return dealt
@@ -112,20 +116,20 @@ class _Server:
             self.deliver(u, [exchange.delivered(v, u) for v in _EVERYBODY if v != u])
         return self
 
-    def deliver(self, u: int, boxes: Iterable[Delivered]) -> None:
+    def deliver(self, u: Position, boxes: Iterable[Delivered]) -> None:
         """All that is dealt to u, and the verdict that it holds."""
         self.tell(u, Delivery(tuple(boxes)))
         self.uploads[u] = self.tell(u, Verdict(to_bitmap(set(_EVERYBODY), self.cohort.holders(u)), ()))
 
-    def consent(self, u: int, alive: Iterable[int]) -> bytes:
+    def consent(self, u: Position, alive: Iterable[Position]) -> bytes:
         alive = set(alive)
         headers = tuple(self.uploads[v].header for v in sorted(alive - {u}))
         signature: bytes = self.tell(u, Survivors(to_bitmap(alive, _EVERYBODY), headers)).signature
         return signature
 
-    def reveal(self, v: int, signatures: Mapping[int, bytes]) -> None:
+    def reveal(self, v: Position, signatures: Mapping[Position, bytes]) -> None:
         """Hand v signatures on the survivors; keep its share of the victim's secrets."""
-        signed = tuple(SignedConsent(u, signatures[u]) for u in sorted(signatures))
+        signed = tuple(SignedBy(u, signatures[u]) for u in sorted(signatures))
         answer: Reveal = self.tell(v, Consents(signed, (), self.tree.proof([])))
         for kept, revealed in ((self.self_shares, answer.self_shares), (self.key_shares, answer.key_shares)):
             kept.update((v, share.share) for share in revealed if share.peer == VICTIM)
@@ -140,7 +144,7 @@ class _Server:
         key = AgreementKey(_rebuilt(self.key_shares, self.t))
         return self.without({v: key.agree(self.adverts[v].mask_key) for v in _OTHERS})
 
-    def without(self, agreed: Mapping[int, bytes]) -> Words:
+    def without(self, agreed: Mapping[Position, bytes]) -> Words:
         words = self.words()
         partners = from_bitmap(self.uploads[VICTIM].header.holders, _EVERYBODY) - {VICTIM}
         seeds = {v: self.cohort.pair_seed(agreed[v], VICTIM, v) for v in partners}
@@ -154,7 +158,7 @@ class _Server:
         return self.plan.ring.centred(words)
 
 
-def _rebuilt(shares: Mapping[int, bytes], threshold: int) -> bytes:
+def _rebuilt(shares: Mapping[Position, bytes], threshold: int) -> bytes:
     holders = sorted(shares)[:threshold]
     points = np.stack([unpack_shares(shares[v], 1)[0] for v in holders])
     (secret,) = reconstruct(np.array([[v + 1 for v in holders]]), points[None])
@@ -272,7 +276,7 @@ def substituted_keys() -> Seen:
     for v in _OTHERS:
         keys = (mask_keys[v].public, seal_keys[v].public, bytes(HASH_BYTES))
         signature = signing.sign(labels.ADVERT, plan.digest(), u32.encode(v), *keys)
-        server.adverts[v] = Advert(v, *keys, signature)
+        server.adverts[v] = Advert(Number(v), *keys, signature)
     server.meet()
     dealt, own, boxes = server.introduce(VICTIM), server.adverts[VICTIM], list[Delivered]()
     for v, box in zip(_OTHERS, dealt.boxes, strict=True):
@@ -286,7 +290,7 @@ def substituted_keys() -> Seen:
     return compared(server.numbers(left), VICTIM, "all neighbours' keys were the server's")
 
 
-def _dealt_to_the_victim(server: _Server, v: int, agreed: bytes) -> Delivered:
+def _dealt_to_the_victim(server: _Server, v: Position, agreed: bytes) -> Delivered:
     """A good box of v's, with shares of nothing in it."""
     secrets, holders = [bytes(KEY_BYTES)] * SECRETS, server.cohort.holders(v)
     pad_key = server.cohort.pad_key(agreed, v, VICTIM)

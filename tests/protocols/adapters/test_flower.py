@@ -42,7 +42,7 @@ from protocols.pairwise.messages import Verdict
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.rounds.cohort import to_bitmap
+from protocols.rounds.sets import to_bitmap
 from protocols.server import serve
 from protocols.simulation.network import local_clients, simulate
 from secagg.crypto.ring import Ring

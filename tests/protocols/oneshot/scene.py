@@ -11,7 +11,7 @@ import numpy as np
 
 from protocols import registry
 from protocols.client import Client
-from protocols.oneshot.messages import Answer, Consent, Upload
+from protocols.oneshot.messages import Answer, Upload, Vote
 from protocols.oneshot.rules import Seats, sharing_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
@@ -111,8 +111,8 @@ def lie(scene: Scene) -> Callable[[Answer], Answer]:
     return lambda answer: replace(answer, share=junk.tobytes())
 
 
-def complaint(*clients: int) -> Consent:
-    return Consent(b"", tuple(clients))
+def complaint(*clients: int) -> Vote:
+    return Vote(b"", tuple(clients))
 
 
 def spoiled(scene: Scene, boxes: bytes, places: set[int]) -> bytes:

@@ -20,12 +20,12 @@ from dp.noise import Family, NoiseSpec
 from protocols.client import Client
 from protocols.journal import SqliteJournal
 from protocols.oneshot.client import OneshotClient
-from protocols.oneshot.messages import Answer, Committee, Consent, Consents, Contribution, Delivery, Join, Upload
+from protocols.oneshot.messages import Answer, Committee, Consents, Contribution, Delivery, Join, Upload, Vote
 from protocols.oneshot.rules import Seats, parameters_of, seated
 from protocols.oneshot.server import OneshotServer
 from protocols.roster import SERVER
-from protocols.rounds.cohort import check_consent
 from protocols.rounds.server import ServerRound
+from protocols.rounds.survivors import check_consent
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, Simulation, simulate
 from secagg.crypto.field import PRIME
@@ -267,7 +267,7 @@ class Cheat:
 
 
 def cheated(
-    here: Scene, places: set[int], also: dict[str, Consent] | None = None, silent: dict[str, str] | None = None
+    here: Scene, places: set[int], also: dict[str, Vote] | None = None, silent: dict[str, str] | None = None
 ) -> tuple[Simulation, OneshotServer]:
     """client-003 cheats those members; ``also``: what others say instead of consenting."""
     server = serve(here.plan, here.roster)
@@ -332,11 +332,11 @@ def test_a_member_that_complains_for_nothing_is_done_without() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [complaint(7, 2), complaint(2, 2), complaint(3, 99), Consent(bytes(64), (2,)), Consent(b"", ()),
-     Consent(bytes(64), ())],
+    [complaint(7, 2), complaint(2, 2), complaint(3, 99), Vote(bytes(64), (2,)), Vote(b"", ()),
+     Vote(bytes(64), ())],
     ids=["order", "twice", "unknown", "both", "neither", "forged"],
 )  # fmt: skip
-def test_complaints_and_signatures_that_bounce(wrong: Consent) -> None:
+def test_complaints_and_signatures_that_bounce(wrong: Vote) -> None:
     here = scene(10)
     result, _ = cheated(here, set(), {here.names[1]: wrong})
     (incident,) = result.incidents

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.rounds import dealing as dealing_module
-from protocols.rounds.dealing import Complaints, Dealing, Defence, Delivered, Exchange, Opened, complaint, opened
+from protocols.rounds.dealing import Complaints, Dealing, Defence, Delivered, Opened, complaint, opened
+from protocols.rounds.exchange import Exchange
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.dealing import BLINDS, width

@@ -25,12 +25,12 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.rounds.dealing import Dealt, Opened
+from protocols.rounds.phases import Phase
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, local_clients, simulate
 from protocols.threshold_ckks import rules as rules_module
 from protocols.threshold_ckks.client import ThresholdClient
 from protocols.threshold_ckks.messages import MAX_CLIENTS, JointKey, Part, Recovery, Revealed
-from protocols.threshold_ckks.phases import Phase
 from protocols.threshold_ckks.rules import Parameters, parameters_of, scheme_of
 from protocols.threshold_ckks.server import ThresholdServer
 from secagg.crypto.keys import SigningKey

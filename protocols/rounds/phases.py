@@ -1,4 +1,4 @@
-"""The phases of a round, named after what the clients send. Both machines walk them in this order."""
+"""The phases of a round, named after what the clients send. Each protocol walks some of them, in its table's order."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
+    JOIN = "join"
     ADVERTISE = "advertise"
     KEY = "key"
+    SHARE = "share"
     COMPLAIN = "complain"
     DEFEND = "defend"
     UPLOAD = "upload"
     CONSENT = "consent"
+    REVEAL = "reveal"
     DECRYPT = "decrypt"
     MISSING = "missing"
     RECOVER = "recover"
