@@ -27,7 +27,7 @@ from protocols.rounds.client import ClientRound
 from protocols.rounds.phases import Phase
 from protocols.rounds.sets import ascending, to_bitmap
 from protocols.rounds.steps import Charge, Step, Steps, table
-from protocols.rounds.survivors import Agreed, check_consent
+from protocols.rounds.survivors import NOBODY, check_consent
 from secagg.codec import u32
 from secagg.compiled import require
 from secagg.crypto import labels
@@ -59,7 +59,7 @@ class OneshotClient(ClientRound):
             upload, reveal = replace(self.steps[Phase.UPLOAD], then=Phase.REVEAL), self.steps[Phase.REVEAL]
             self.__dict__["steps"] = {Phase.UPLOAD: upload, Phase.REVEAL: reveal}
         self._sharing = sharing_of(self.plan)
-        self._mine: Agreed | None = None  # the survivors that this client has signed, as a member
+        self._mine = NOBODY  # the survivors that this client has signed, as a member
         self._share = b""  # of the sum of their secrets
         self._unopened: tuple[Number, ...] = ()
 
@@ -136,7 +136,7 @@ class OneshotClient(ClientRound):
         contributed = self._seats.contributed([one.header for one in message.contributions])
         everybody = range(len(self.roster))
         found = self._seats.agreed(contributed, len(everybody), to_bitmap(set(clients), everybody))
-        self._mine = None if unopened else found
+        self._mine = NOBODY if unopened else found
 
     def _opened(self, contribution: Contribution) -> bytes:
         client, key = contribution.header.client, self._seat_key
@@ -146,7 +146,7 @@ class OneshotClient(ClientRound):
         return open_box(sealing, contribution.box, self._place(client, self._u))
 
     def _vote(self) -> Vote:
-        if self._mine is None:
+        if not self._mine.bitmap:
             return Vote(b"", self._unopened)
         return Vote(self.identity.key.sign(labels.SURVIVORS, self._mine.digest), ())
 
@@ -154,7 +154,7 @@ class OneshotClient(ClientRound):
 
     def _check_consents(self, message: Consents) -> None:
         agreed = self._seats.agreed(message.contributed, len(self.roster), message.survivors)
-        if self._mine is not None and agreed != self._mine:
+        if self._mine.bitmap and agreed != self._mine:
             raise PeerError("other survivors than those that this member has signed")
         if len(survivors := agreed.survivors) < (least := least_contributors(self.plan)):
             raise ThresholdError(f"{len(survivors)} survivors, at least {least} are needed")

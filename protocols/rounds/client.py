@@ -16,7 +16,7 @@ from protocols.roster import Identity, Number, Roster
 from protocols.rounds.phases import Phase
 from protocols.rounds.sets import Client, from_bitmap
 from protocols.rounds.steps import Step, Steps
-from protocols.rounds.survivors import Agreed, Consent, agreed_sum
+from protocols.rounds.survivors import NOBODY, Consent, agreed_sum
 from protocols.wire import Messages
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, digest
@@ -31,7 +31,7 @@ class ClientRound(ABC):
     """
 
     steps: ClassVar[Steps]
-    _agreed: Agreed
+    _agreed = NOBODY
     """The survivors that this client has signed."""
 
     def __init__(

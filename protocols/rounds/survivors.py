@@ -59,6 +59,10 @@ class Agreed:
         return from_bitmap(self.bitmap, range(self.size))
 
 
+NOBODY = Agreed(b"", 0, b"", b"")
+"""Nothing is agreed on yet."""
+
+
 def check_consent(roster: Roster, client: Number, signature: bytes, agreed: bytes) -> None:
     """A client's signature on what is agreed on."""
     known_client(roster, client)

@@ -70,7 +70,6 @@ from secagg.crypto.keys import AgreementKey
 from secagg.crypto.masking import add_masks
 from secagg.crypto.merkle import NODE, MerkleTree, Node
 from secagg.crypto.prg import Prg
-from secagg.crypto.ring import Words
 from secagg.crypto.shamir import PRIME, pack_shares, reconstruct, unpack_shares
 from secagg.encoding import Encoding
 from secagg.params import Adversary, Graph, GraphParameters
@@ -168,17 +167,20 @@ def _join_anyhow(left: Node, right: Node) -> Node:
 class Puppet:
     """A corrupt client: the real machine of one round, which the attacker drives and reads as it likes."""
 
-    def __init__(self, plan: RoundPlan, roster: Roster, identity: Identity, values: Words, secret: bytes) -> None:
+    def __init__(self, plan: RoundPlan, roster: Roster, identity: Identity, values: Any, secret: bytes) -> None:
+        messages = registry.find(plan.protocol).messages
         lax = Policy(min_contributors=2, corrupt=0, dropout=0, adversary=Adversary.CURIOUS, security=1)
-        self.round: Any = registry.find(plan.protocol).client(plan, roster, identity, lax, lambda: values, secret)
+        self.round: Any = registry.find(plan.protocol).client(
+            plan, roster, messages, identity, lax, lambda: values, secret
+        )
 
     def hear(self, message: object) -> object:
         step = self.round.steps[self.round.phase]
         if step.optional and not isinstance(message, step.hears):
             step = self.round.steps[step.then]
-        getattr(self.round, step.check)(message)
+        step.check(self.round, message)
         self.round.phase = step.then
-        return getattr(self.round, step.reply)()
+        return step.reply(self.round)
 
 
 class Evil:
@@ -218,7 +220,7 @@ class Evil:
             for u in self.honest
         }
         self.puppets = {
-            u: Puppet(plan, roster, identities[self.name(u)], plan.ring.lift(self.values[u]), u.to_bytes(32, "big"))
+            u: Puppet(plan, roster, identities[self.name(u)], self.values[u], u.to_bytes(32, "big"))
             for u in self.corrupt
         }
         self.adverts: dict[int, Advert] = {}
@@ -372,7 +374,7 @@ class Evil:
         return to_bitmap(set(alive), range(len(self.leaves)))
 
     def digest(self, alive: Iterable[int]) -> bytes:
-        return self.cohort.survivors_digest(self.bitmap(alive))
+        return self.cohort.agreed(self.bitmap(alive)).digest
 
     def listed(self, u: int) -> frozenset[int]:
         """Whom u says it masked with."""

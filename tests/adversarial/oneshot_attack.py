@@ -91,7 +91,7 @@ class Evil:
             for u in self.honest
         }
         self.puppets = {
-            u: Puppet(plan, roster, identities[self.name(u)], plan.ring.lift(self.values[u]), u.to_bytes(32, "big"))
+            u: Puppet(plan, roster, identities[self.name(u)], self.values[u], u.to_bytes(32, "big"))
             for u in self.corrupt
         }
         self.joins: dict[int, Join] = {}
@@ -199,7 +199,7 @@ class Evil:
         return consent.signature
 
     def sign(self, number: int, alive: Iterable[int]) -> bytes:
-        agreed = self.seats.survivors_digest(self.contributed(alive), self.bitmap(alive))
+        agreed = self.seats.agreed(self.contributed(alive), len(self.roster), self.bitmap(alive)).digest
         return self.identities[self.name(number)].key.sign(labels.SURVIVORS, agreed)
 
     def contributed(self, alive: Iterable[int]) -> bytes:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from protocols import client as client_module
 from protocols.client import Client
 from protocols.pairwise.messages import Consents
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import SERVER
+from protocols.rounds.client import ClientRound
 from protocols.rounds.server import ServerRound
 from protocols.server import serve
 from protocols.simulation.network import local_clients
@@ -143,7 +143,7 @@ def test_a_server_whose_message_was_lost_is_not_blamed(monkeypatch: pytest.Monke
             answers = {to: clients[to].receive(frame) for to, frame in server.outbox() if to not in lost}
     heard = partial(clients[name].receive, dict(server.outbox())[name])
     assert blamed(heard, "does not belong in phase consent") == ()
-    switch_off(monkeypatch, client_module, "_checked_step", "UnblamedError", "PeerError")
+    switch_off(monkeypatch, ClientRound, "hear", "UnblamedError", "PeerError")
     assert blamed(heard, "does not belong in phase consent") == (SERVER,)
 
 

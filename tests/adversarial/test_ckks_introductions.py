@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocols import registry
 from protocols.ckks import client as client_module
 from protocols.ckks import engine, messages, sum_of
 from protocols.ckks.client import CkksClient, advert_leaf
@@ -206,7 +207,7 @@ def knowing(scene: Scene) -> list[str]:
     return [name for name, client in scene.clients.items() if knows(client)]
 
 
-SIGNERS = "not ascending(signers) or not from_bitmap(self._bitmap, range(self._cohort.size)) >= set(signers)"
+SIGNERS = "not ascending(signers) or not self._agreed.survivors >= set(signers)"
 
 
 def test_a_holders_own_signature_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +216,7 @@ def test_a_holders_own_signature_repeated(monkeypatch: pytest.MonkeyPatch) -> No
     def change(scene: Scene, message: Aggregate, u: int) -> Aggregate:
         own = [signed for signed in message.signatures if signed.position == u]
         if not own:
-            agreed = scene.server._cohort.survivors_digest(scene.server._bitmap)
+            agreed = scene.server._agreed.digest
             key = scene.clients[scene.server._name(u)].identity.key
             own = [SignedBy(u, key.sign(labels.SURVIVORS, agreed))]
         return replace(message, signatures=tuple(own * 4), others=(), proof=scene.server._tree.proof([u]))
@@ -234,7 +235,7 @@ def test_a_signer_that_is_not_in_the_sum(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def change(scene: Scene, message: Aggregate, u: int) -> Aggregate:
         silent = scene.server._positions[scene.roster.number("client-5")]
-        agreed = scene.server._cohort.survivors_digest(scene.server._bitmap)
+        agreed = scene.server._agreed.digest
         signature = scene.clients["client-5"].identity.key.sign(labels.SURVIVORS, agreed)
         signed = (*message.signatures[:-1], SignedBy(silent, signature))
         others = [one.position for one in signed if one.position != u]
@@ -454,7 +455,7 @@ def test_a_proof_of_another_length(monkeypatch: pytest.MonkeyPatch) -> None:
     def refusals() -> list[str]:
         scene = Scene()
         plan = replace(scene.plan, parameters=Parameters(Reveal.CLIENTS, 2))
-        scene.plan, scene.server = plan, CkksServer(plan, scene.roster)
+        scene.plan, scene.server = plan, CkksServer(plan, scene.roster, registry.find(plan.protocol).messages)
         return [str(incident.error) for incident in scene.run().incidents]
 
     answers(monkeypatch, change)

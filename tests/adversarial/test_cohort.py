@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from protocols.pairwise import client as client_module
@@ -282,7 +283,7 @@ def test_more_advertised_than_planned(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def many(evil: Evil) -> None:
         evil.advertise()
-        extra = Puppet(evil.plan, evil.roster, evil.identities[evil.name(10)], evil.plan.ring.zeros(LENGTH), bytes(32))
+        extra = Puppet(evil.plan, evil.roster, evil.identities[evil.name(10)], np.zeros(LENGTH, np.int64), bytes(32))
         evil.found([*evil.leaves, extra.round.opening()])
         evil.share([VICTIM])
 

@@ -21,9 +21,9 @@ from secagg.errors import PeerError, PolicyError
 from tests.adversarial.attack import BOTH, Evil, members_of, small, switch_off, wary
 
 VICTIM = 2
-TOO_MANY = "len(complaining) > most"
+TOO_MANY = "len(complaining) > (most := self._most_complaints())"
 ANOTHER_BOX = "said.box != box_hash(context, holder, delivered)"
-NOT_OPENED = "[one.peer for one in message.opened] != answered"
+NOT_OPENED = "[one.peer for one in shown] != answered"
 NOT_HELD = "not held.keys() >= dealers - {self._u}"
 
 
@@ -167,12 +167,14 @@ def test_complaints_of_nobody(protocol: str, how: str, monkeypatch: pytest.Monke
         evil.accuse(VICTIM, Accusations(said))
         return evil
 
-    with pytest.raises(PeerError, match=r"bad signature|complaints of others than the neighbours, or twice of one"):
+    with pytest.raises(
+        PeerError, match=r"bad signature|complaints of others than those who hold shares, or twice of one"
+    ):
         accused()
     if how.endswith(("signed", "another")):
         monkeypatch.setattr(dealing_module, "verify", lambda *_: None)
     else:
-        whole = "not complaining or not ascending(complaining) or not self._neighbours.keys() >= set(complaining)"
+        whole = "not complaining or not ascending(complaining) or not self._peers.keys() >= set(complaining)"
         switch_off(monkeypatch, PairwiseClient, "_hear_complaints", whole)
     if how == "a stranger":
         with pytest.raises(KeyError):
@@ -208,7 +210,7 @@ def test_a_verdict_with_a_complaint_that_was_not_answered(protocol: str, monkeyp
     evil.tell(VICTIM, evil.verdict(VICTIM, evil.boxes[VICTIM].keys() - {dealer}))  # the right one is still welcome
     assert dealer not in evil.clients[VICTIM]._round._held
 
-    switch_off(monkeypatch, PairwiseClient, "_hear_verdict", NOT_OPENED)
+    switch_off(monkeypatch, PairwiseClient, "_good_shares", NOT_OPENED)
     evil, _ = doubting(protocol)
     with pytest.raises(KeyError):
         evil.tell(VICTIM, verdict(evil))
@@ -242,7 +244,7 @@ def test_a_box_opened_of_whom_nobody_complained(protocol: str, monkeypatch: pyte
 
     with pytest.raises(PeerError, match="boxes opened of others than of those whom this client complained about"):
         exchanged()
-    switch_off(monkeypatch, PairwiseClient, "_hear_verdict", NOT_OPENED)
+    switch_off(monkeypatch, PairwiseClient, "_good_shares", NOT_OPENED)
     held, evil = exchanged()
     assert held == evil.clients[evil.others(VICTIM)[1]]._round._dealing().points[VICTIM]
 
@@ -258,7 +260,7 @@ def test_a_verdict_with_a_dealer_that_was_never_delivered(protocol: str, monkeyp
 
     with pytest.raises(PeerError, match="shares to be kept that are not good, or were never delivered here"):
         told()
-    switch_off(monkeypatch, PairwiseClient, "_hear_verdict", NOT_HELD)
+    switch_off(monkeypatch, PairwiseClient, "_good_shares", NOT_HELD)
     with pytest.raises(KeyError):
         told()
 

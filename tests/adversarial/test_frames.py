@@ -9,7 +9,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-from protocols import client as client_module
 from protocols import wire
 from protocols.client import Client
 from protocols.pairwise.client import PairwiseClient
@@ -17,6 +16,7 @@ from protocols.pairwise.messages import Survivors
 from protocols.pairwise.rules import Cohort
 from protocols.plan import RoundPlan
 from protocols.rounds import dealing
+from protocols.rounds.client import ClientRound
 from protocols.rounds.dealing import Accusations, Delivered, Delivery, share_of
 from protocols.server import serve
 from protocols.wire import HEADER_BYTES, Messages
@@ -119,7 +119,7 @@ def test_reordering(protocol: str, now: int, then: int, monkeypatch: pytest.Monk
     assert client.phase != fresh(protocol, now).phase
 
     if then > now:  # without the check the phase's method meets a message that it does not know
-        switch_off(monkeypatch, client_module, "_checked_step", "step is None or not isinstance(message, step.hears)")
+        switch_off(monkeypatch, ClientRound, "hear", "step is None or not isinstance(message, step.hears)")
         with pytest.raises(AttributeError):
             fresh(protocol, now).receive(frames[then])
 
@@ -380,12 +380,12 @@ def test_boxes_of_nobody(protocol: str, how: str, monkeypatch: pytest.MonkeyPatc
         }[how]
 
     evil = shared(protocol)
-    with pytest.raises(PeerError, match="shares from somebody who is not a neighbour, or twice from one"):
+    with pytest.raises(PeerError, match="shares from somebody who deals none to this client, or twice from one"):
         evil.tell(VICTIM, Delivery(wrong(evil)))
     evil.upload([VICTIM])  # the right ones are still welcome
 
     condition = (
-        "not ascending(dealers)" if how in ("twice", "out of order") else "not self._neighbours.keys() >= set(dealers)"
+        "not ascending(dealers)" if how in ("twice", "out of order") else "not self._peers.keys() >= set(dealers)"
     )
     switch_off(monkeypatch, PairwiseClient, "_open", condition)
     evil = shared(protocol)

@@ -293,7 +293,7 @@ def test_the_sum_of_a_round_gives_no_key(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(engine.Adder, "add", adding)
     roster, clients = local_clients(4, Policy(min_contributors=3, protocols={"ckks"}, corrupt=0))
     plan = RoundPlan.propose("ckks", roster, Encoding.integers(2 * SLOTS), min_contributors=3, dropout="0.25")
-    server, rng = CkksServer(plan, roster), np.random.default_rng(1)
+    server, rng = CkksServer(plan, roster, registry.find(plan.protocol).messages), np.random.default_rng(1)
     updates = {name: rng.integers(-99, 100, 2 * SLOTS) for name in clients}
     released = simulate(server, clients, updates).outcome.total
     assert released.tolist() == sum(updates.values()).tolist()  # type: ignore[union-attr]
@@ -420,7 +420,11 @@ def run_threshold() -> tuple[ThresholdServer, list[bytes], list[Answer], list[Up
     roster, clients = local_clients(3, policy, Prg(bytes(32)))
     encoding, session = Encoding.integers(4096), bytes(16)
     plan = RoundPlan.propose("threshold_ckks", roster, encoding, min_contributors=3, dropout=0, session=session)
-    wire, server, rng = registry.find(plan.protocol).messages, ThresholdServer(plan, roster), np.random.default_rng(1)
+    wire, server, rng = (
+        registry.find(plan.protocol).messages,
+        ThresholdServer(plan, roster, registry.find(plan.protocol).messages),
+        np.random.default_rng(1),
+    )
     heard: list[Any] = []
 
     def network(envelope: Envelope) -> bytes:

@@ -140,7 +140,7 @@ def a_few_shares(evil: Evil, how: str) -> list[int]:
             "another set than it has signed",
             PeerError,
             "other survivors than those that this member has signed",
-            "self._bitmap and (message.contributed, message.survivors) != (self._contributed, self._bitmap)",
+            "self._mine.bitmap and agreed != self._mine",
             "False",
         ),
         (

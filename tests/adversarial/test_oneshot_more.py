@@ -385,7 +385,7 @@ def test_an_update_too_large_counts_as_the_largest(monkeypatch: Fixture) -> None
     def begun() -> int:
         evil = make()
         evil.clients[VICTIM].start(evil.plan, [1e9] + [0.0] * 6)
-        return int(evil.clients[VICTIM].current._values()[0] - evil.plan.encoding.largest)  # type: ignore[union-attr]
+        return int(evil.clients[VICTIM].current.values()[0] - evil.plan.encoding.largest)  # type: ignore[union-attr]
 
     assert begun() == 0
     clipped = "np.clip(vector * self.scale, -self.largest, self.largest)"

@@ -258,7 +258,7 @@ def test_two_sets_to_a_member_that_restarts_before_it_reveals(reopen: Reopen | N
         monkeypatch,
         OneshotClient,
         "_check_consents",
-        "self._bitmap and (message.contributed, message.survivors) != (self._contributed, self._bitmap)",
+        "self._mine.bitmap and agreed != self._mine",
     )
     assert life.client.receive(life.consents(fewer))
 

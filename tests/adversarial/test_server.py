@@ -344,7 +344,7 @@ LIES: dict[str, Lie] = {
         lambda r, m: replace(
             m,
             signature=r.machine.identity.key.sign(
-                labels.SURVIVORS, r.machine._cohort.survivors_digest(to_bitmap({LIAR}, range(r.evil.plan.clients)))
+                labels.SURVIVORS, r.machine._cohort.agreed(to_bitmap({LIAR}, range(r.evil.plan.clients))).digest
             ),
         ),
         "bad signature",

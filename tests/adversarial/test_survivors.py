@@ -235,7 +235,7 @@ def test_called_dead_oneself(protocol: str, monkeypatch: pytest.MonkeyPatch) -> 
 
     with pytest.raises(PeerError, match="this client uploaded and is called dead"):
         sign_own_death(uploaded(protocol))
-    switch_off(monkeypatch, PairwiseClient, "_hear_survivors", "self._u not in survivors")
+    switch_off(monkeypatch, PairwiseClient, "_survivors_in", "own not in survivors")
     sign_own_death(uploaded(protocol))
 
 
@@ -250,8 +250,7 @@ def test_fewer_survivors_than_min_contributors(protocol: str, monkeypatch: pytes
 
     with pytest.raises(ThresholdError, match="survivors, at least 9 are needed"):
         few(uploaded(protocol, min_contributors=9))
-    condition = "len(survivors) < max(self._t, self.plan.min_contributors)"
-    switch_off(monkeypatch, PairwiseClient, "_hear_survivors", condition)
+    switch_off(monkeypatch, PairwiseClient, "_survivors_in", "len(survivors) < least")
     few(uploaded(protocol, min_contributors=9))
 
 

@@ -16,6 +16,7 @@ import pytest
 from protocols import client as client_module
 from protocols.journal import SqliteJournal
 from protocols.rounds import server as server_module
+from protocols.rounds.client import ClientRound
 from protocols.rounds.phases import Phase
 from secagg.crypto.ring import Ring
 from secagg.errors import PeerError, PolicyError, SecAggError
@@ -81,7 +82,7 @@ def test_two_sets_of_survivors_at_once(protocol: str, monkeypatch: pytest.Monkey
     def answers(patience: float) -> list[Any]:
         with pytest.MonkeyPatch.context() as inside:
             evil = uploaded(protocol)
-            meet_inside(inside, client_module, "_checked_step", patience)
+            meet_inside(inside, ClientRound, "hear", patience)
             return sorted(two_sets_at_once(evil, who), key=lambda answer: isinstance(answer, bytes))
 
     refused, signed = answers(IN_VAIN)
@@ -105,7 +106,7 @@ def test_a_journal_file_and_two_threads(protocol: str, tmp_path: Path, monkeypat
     evil = uploaded(protocol, journals=lambda name: SqliteJournal(tmp_path / f"{name}.db"))
     try:
         with pytest.MonkeyPatch.context() as inside:
-            meet_inside(inside, client_module, "_checked_step", IN_VAIN)
+            meet_inside(inside, ClientRound, "hear", IN_VAIN)
             answers = two_sets_at_once(evil, who)
         signed = [answer for answer in answers if isinstance(answer, bytes)]
         assert len(signed) == 1

@@ -87,7 +87,7 @@ class Scene:
             dropout="0.3",
             session=self.session,
         )
-        self.server = ThresholdServer(self.plan, self.roster)
+        self.server = ThresholdServer(self.plan, self.roster, registry.find(self.plan.protocol).messages)
         rng = np.random.default_rng(1)
         self.updates = {name: rng.integers(-99, 100, self.length) for name in self.clients}
         self.uploads: dict[str, Any] = {}
@@ -473,8 +473,8 @@ def test_two_plans_make_two_rounds() -> None:
 @pytest.mark.parametrize(
     ("survivors", "condition"),
     [
-        ((0, 1, 2), "len(survivors) < self._least"),
-        ((1, 2, 3, 4, 5), "self._u not in survivors"),
+        ((0, 1, 2), "len(survivors) < least"),
+        ((1, 2, 3, 4, 5), "own not in survivors"),
     ],
 )
 def test_survivors_too_few_or_without_oneself(
@@ -487,7 +487,7 @@ def test_survivors_too_few_or_without_oneself(
 
     before = signers()
     assert before == (set() if len(survivors) < 4 else {f"client-{u}" for u in survivors})
-    switch_off(monkeypatch, ThresholdClient, "_hear_survivors", condition)
+    switch_off(monkeypatch, ThresholdClient, "_survivors_in", condition)
     assert before < signers()
 
 
@@ -505,14 +505,14 @@ def test_survivors_who_have_no_part_in_the_key(monkeypatch: pytest.MonkeyPatch) 
     assert signers() == 5
 
 
-def forged(scene: Scene, signatures: tuple[Signed, ...], how: str, label: bytes, said: bytes) -> tuple[Signed, ...]:
+def forged(scene: Scene, signatures: tuple[SignedBy, ...], how: str, label: bytes, said: bytes) -> tuple[SignedBy, ...]:
     match how:
         case "too few":
             return signatures[:3]
         case "repeated":
             return (signatures[0], *signatures[:3])
         case "forged":
-            return (SignedBy(signatures[0].position, bytes(64)), *signatures[1:])
+            return (SignedBy(signatures[0].signer, bytes(64)), *signatures[1:])
         case _:  # by somebody of the cohort who is not among those asked
             stranger = scene.clients["client-5"].identity.key.sign(label, said)
             return (*signatures[:3], SignedBy(5, stranger))
@@ -526,7 +526,7 @@ FORGERIES = pytest.mark.parametrize(
         ("stranger", "not ascending(signers) or not allowed >= set(signers)"),
         (
             "forged",
-            "verify(self.key_of(one.position), one.signature, label, said, culprit=self.name(one.position))",
+            "verify(self.key_of(signer), one.signature, label, said, culprit=self.name(signer))",
         ),
     ],
 )
@@ -538,7 +538,7 @@ def test_parts_are_decrypted_only_against_signatures(how: str, condition: str, m
 
     def change(envelope: Envelope, message: Any) -> Any:
         if isinstance(message, Aggregate):
-            agreed = scene.server._agreed
+            agreed = scene.server._agreed.digest
             return replace(message, signatures=forged(scene, message.signatures, how, labels.SURVIVORS, agreed))
         return message
 
@@ -579,7 +579,7 @@ def test_another_ciphertext_than_was_named(monkeypatch: pytest.MonkeyPatch) -> N
     scene.fails()
     assert scene.said(Answer) == {}
 
-    check = "self._cohort.ciphertext_digest(self._joint_digest, self._agreed, message.c1) != self._ciphertext"
+    check = "self._cohort.ciphertext_digest(self._joint_digest, self._agreed.digest, message.c1) != self._ciphertext"
     switch_off(monkeypatch, ThresholdClient, "_take_aggregate", check)
     scene = Scene(change=change)
     scene.fails()  # its own sum does not open
@@ -612,7 +612,7 @@ def test_a_key_decrypts_once(restart: bool, monkeypatch: pytest.MonkeyPatch) -> 
 
     again = Step(Aggregate, "_take_aggregate", "_decrypt", Phase.RECOVER)
     monkeypatch.setattr(ThresholdClient, "steps", {**ThresholdClient.steps, Phase.MISSING: again})
-    check = "self._cohort.ciphertext_digest(self._joint_digest, self._agreed, message.c1) != self._ciphertext"
+    check = "self._cohort.ciphertext_digest(self._joint_digest, self._agreed.digest, message.c1) != self._ciphertext"
     switch_off(monkeypatch, ThresholdClient, "_take_aggregate", check)
     total = scene.scheme.unpack_used(scene.uploads["client-0"].c0)
     for name, frame in frames.items():

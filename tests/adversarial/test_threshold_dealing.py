@@ -53,7 +53,7 @@ from secagg.errors import DecodeError, PeerError, PolicyError, ThresholdError
 from tests.adversarial.attack import switch_off
 from tests.adversarial.test_threshold import POLICY, WIRE, Change, Scene, bitmap, telling
 
-OPENED = "opened(self._cohort, self._u, boxes, SECRETS, keys.__getitem__)"
+OPENED = "self._unsealed(boxes, {one.peer: one.key for one in shown})"
 EVERYBODY = {f"client-{u}" for u in range(6)}
 
 
@@ -168,7 +168,7 @@ def test_a_dealer_that_opens_what_nobody_could(monkeypatch: pytest.MonkeyPatch) 
     told = scene.said(JointKey)
     assert {name for name, message in told.items() if message.opened} == {"client-1", "client-2"}
 
-    switch_off(monkeypatch, ThresholdClient, "_take_key", OPENED, "{dealer: bytes(52) for dealer in answered}")
+    switch_off(monkeypatch, ThresholdClient, "_good_shares", OPENED, "{dealer: bytes(52) for dealer in answered}")
     scene = Scene()
     scene.fails(**{"client-0": "decrypt"})
 
@@ -516,7 +516,9 @@ def test_boxes_from_nobody_and_twice(how: str, monkeypatch: pytest.MonkeyPatch) 
     scene = Scene(change=DELIVERIES[how])
     scene.fails()
     assert scene.said(Complaints) == {}
-    switch_off(monkeypatch, ThresholdClient, "_open", "not ascending(dealers) or not self._others() >= set(dealers)")
+    switch_off(
+        monkeypatch, ThresholdClient, "_open", "not ascending(dealers) or not self._peers.keys() >= set(dealers)"
+    )
     scene = Scene(change=DELIVERIES[how])
     try:
         scene.run()
@@ -547,7 +549,7 @@ def test_accusations_that_are_none(how: str, monkeypatch: pytest.MonkeyPatch) ->
     if how == "by another":
         monkeypatch.setattr(ThresholdClient, "_check_complaint", lambda *_: None)
     else:
-        places = "not complaining or not ascending(complaining) or not self._others() >= set(complaining)"
+        places = "not complaining or not ascending(complaining) or not self._peers.keys() >= set(complaining)"
         switch_off(monkeypatch, ThresholdClient, "_hear_complaints", places)
     scene = Scene(change=change)
     try:
@@ -571,7 +573,7 @@ def test_a_box_opened_falsely_to_its_holder(monkeypatch: pytest.MonkeyPatch) -> 
     scene = Scene(change=change)
     assert scene.run().outcome.total.tolist() == scene.sum("client-1")
     assert "client-1" not in scene.said(Upload)
-    switch_off(monkeypatch, ThresholdClient, "_take_key", OPENED, "{dealer: bytes(52) for dealer in answered}")
+    switch_off(monkeypatch, ThresholdClient, "_good_shares", OPENED, "{dealer: bytes(52) for dealer in answered}")
     scene = Scene(change=change)
     assert scene.run(**{"client-0": "decrypt"}).outcome.total.tolist() == scene.sum()
     assert scene.server.liars == ("client-1",)
@@ -582,7 +584,7 @@ def test_boxes_opened_of_whom_nobody_asked(monkeypatch: pytest.MonkeyPatch) -> N
     scene = Scene(change=change)
     scene.fails()
     assert scene.said(Upload) == {}
-    switch_off(monkeypatch, ThresholdClient, "_take_key", "[one.peer for one in message.opened] != answered")
+    switch_off(monkeypatch, ThresholdClient, "_good_shares", "[one.peer for one in shown] != answered")
     scene = Scene(change=change)  # only the keys of doubted boxes are tried
     assert scene.run().outcome.total.tolist() == scene.sum()
 
@@ -598,8 +600,8 @@ def test_a_part_of_the_key_without_a_share(monkeypatch: pytest.MonkeyPatch) -> N
     scene = Scene(change=change)
     assert scene.run().outcome.total.tolist() == scene.sum("client-2")
     assert "client-2" not in scene.said(Upload)
-    condition = "not held.keys() >= members - {self._u}"
-    switch_off(monkeypatch, ThresholdClient, "_take_key", condition)
+    condition = "not held.keys() >= dealers - {self._u}"
+    switch_off(monkeypatch, ThresholdClient, "_good_shares", condition)
     with pytest.raises(KeyError):
         Scene(change=change).run()
 
@@ -611,7 +613,7 @@ def test_a_client_that_was_left_out_is_called_missing(monkeypatch: pytest.Monkey
     scene.fails(**{"client-0": "complain"})
     assert scene.said(Recovery) == {}
     assert all(0 not in scene.current(u)._held for u in range(1, 6))
-    switch_off(monkeypatch, ThresholdClient, "_take_key", "sorted(members - {self._u})", "sorted(held)")
+    switch_off(monkeypatch, ThresholdClient, "_good_shares", "sorted(dealers - {self._u})", "sorted(held)")
     switch_off(monkeypatch, ThresholdClient, "_hear_missing", "not missing <= self._members")
     scene = Scene(change=change)
     scene.fails(**{"client-0": "complain"})

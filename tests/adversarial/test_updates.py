@@ -79,7 +79,7 @@ def test_a_weight_counts_as_the_nearest_that_is_allowed(protocol: str, what: str
     evil, client, _ = scene(protocol)
     weight, admitted = ADMITTED[what]
     assert client.start(evil.plan, np.ones(LENGTH), weight=weight)
-    assert client._round._values().tolist() == [admitted] * (LENGTH + 1)
+    assert client._round.values().tolist() == [admitted] * (LENGTH + 1)
 
 
 @BOTH
@@ -190,7 +190,7 @@ def test_control_a_weight_too_large(protocol: str, monkeypatch: pytest.MonkeyPat
     evil, client, _ = scene(protocol)
     switch_off(monkeypatch, Encoding, "encode", "self._admitted(weight)", "weight")
     assert client.start(evil.plan, np.ones(LENGTH), weight=15)
-    assert client._round._values().tolist() == [15] * (LENGTH + 1)
+    assert client._round.values().tolist() == [15] * (LENGTH + 1)
 
 
 @BOTH

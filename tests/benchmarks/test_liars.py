@@ -12,6 +12,7 @@ from benchmarks.liars import rounds
 from benchmarks.liars.lies import LIES, BadBoxes, FalseComplaints, FewerMasks, OneWrongShare, OtherSecret
 from benchmarks.liars.parties import Mixed, Recording, Setting, check_sum, played
 from benchmarks.liars.rounds import ended, random_round, spent
+from protocols import registry
 from protocols.pairwise.server import PairwiseServer
 from protocols.rounds.phases import Phase
 from secagg.errors import PeerError
@@ -30,7 +31,7 @@ IN_THE_SUM = set(LIES) - LEFT_OUT - {"OtherSecret", "FewerMasks"}
 def test_a_lie_costs_nobody_the_round(lie: str, protocol: str) -> None:
     plan, _ = (setting := Setting(protocol, 20, 16, "0.1", "0.1")).plan()
     parties = Mixed(plan, setting.policy, {NAME: LIES[lie]})
-    server = PairwiseServer(plan, parties.roster)
+    server = PairwiseServer(plan, parties.roster, registry.find(plan.protocol).messages)
     ran = played(server, parties, {})
     check_sum(ran, parties)
     assert server.liars == ((NAME,) if lie in CAUGHT else ())

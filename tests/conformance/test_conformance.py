@@ -27,6 +27,7 @@ from protocols import registry
 from protocols.client import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
+from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, Simulation, local_clients, simulate
@@ -273,7 +274,7 @@ def test_below_the_threshold_there_is_an_error_and_no_outcome(name: str, phase: 
     with pytest.raises(ThresholdError):
         simulate(server, deployment.clients, updates, faults=Faults(silent=silent))
     assert server.outcome is None
-    assert server.phase is server.failed
+    assert server.phase is Phase.FAILED
     assert not server.waiting_for
     assert not list(server.outbox())
     with pytest.raises(UsageError):
@@ -496,7 +497,7 @@ def test_phases_are_closed_in_their_order_and_once(name: str) -> None:
     server, phases = deployment.server(), PHASES_OF[name]
 
     def at_server(_client: str, _frame: bytes) -> None:
-        for phase in [*phases, "nosuch", str(server.done), str(server.failed)]:
+        for phase in [*phases, "nosuch", str(Phase.DONE), str(Phase.FAILED)]:
             if phase != server.phase:
                 with pytest.raises(UsageError):
                     server.close(phase)
@@ -504,7 +505,7 @@ def test_phases_are_closed_in_their_order_and_once(name: str) -> None:
     updates = integers(deployment.names, deployment.plan.encoding, 8)
     walk(server, deployment.clients, updates, at_server=at_server)
     check_exact(server, updates)
-    assert server.phase is server.done
+    assert server.phase is Phase.DONE
     assert all(client.done for client in deployment.clients.values())
     with pytest.raises(UsageError):
         server.close(phases[-1])

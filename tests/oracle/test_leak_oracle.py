@@ -12,6 +12,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
+from protocols import registry
 from protocols.client import Client
 from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient, check_header
@@ -69,7 +70,12 @@ class Session:
         inputs = {name: rng.integers(-1000, 1000, LENGTH) for name in self.names}
         faults = Faults(silent=silent or {}, corrupted=view)
         try:
-            simulate(server or PairwiseServer(self.plan, self.roster), self.clients, inputs, faults=faults)
+            simulate(
+                server or PairwiseServer(self.plan, self.roster, registry.find(self.plan.protocol).messages),
+                self.clients,
+                inputs,
+                faults=faults,
+            )
             self.aborted = False
         except ThresholdError:
             self.aborted = True
@@ -172,7 +178,7 @@ def test_with_a_quorum_of_corrupt_clients_there_is_no_privacy() -> None:
 def test_a_ring_that_falls_apart_gives_the_sums_of_its_parts() -> None:
     """Two neighbours each side, and two gaps of two: parameters that count on dropouts rule this out."""
     here = session("secagg+", 12, degree=4, threshold=2, adversary="curious")
-    server = PairwiseServer(here.plan, here.roster)
+    server = PairwiseServer(here.plan, here.roster, registry.find(here.plan.protocol).messages)
 
     def in_ring_order(*ranks: range) -> set[str]:
         order = server._cohort._graph._order.tolist()
@@ -285,7 +291,7 @@ class CuttingServer(PairwiseServer):
 
 
 def cut(here: Session) -> tuple[Verdict, set[str]]:
-    server = CuttingServer(here.plan, here.roster)
+    server = CuttingServer(here.plan, here.roster, registry.find(here.plan.protocol).messages)
 
     def lost(envelope: Envelope) -> bool:
         return envelope.phase == "upload" and envelope.sender in {
@@ -335,7 +341,7 @@ class DamagingServer(PairwiseServer):
 def damage(damaged: int, insiders: int = 0) -> tuple[Verdict, str]:
     """Six clients, t = 4; the insiders are the last ones."""
     here = session("secagg", 6)
-    server = DamagingServer(here.plan, here.roster)
+    server = DamagingServer(here.plan, here.roster, registry.find(here.plan.protocol).messages)
     server.damaged = damaged
     return judge([here.run(server=server)], here.names[6 - insiders :]), here.names[0]
 
@@ -343,7 +349,9 @@ def damage(damaged: int, insiders: int = 0) -> tuple[Verdict, str]:
 def believe_complaints(monkeypatch: pytest.MonkeyPatch, however_many: bool) -> None:
     switch_off(monkeypatch, client_module, "check_complaint", "said.box != box_hash(context, holder, delivered)")
     if however_many:
-        switch_off(monkeypatch, PairwiseClient, "_hear_complaints", "len(complaining) > most")
+        switch_off(
+            monkeypatch, PairwiseClient, "_hear_complaints", "len(complaining) > (most := self._most_complaints())"
+        )
 
 
 @pytest.mark.parametrize("damaged", [1, 3, 4, 5])

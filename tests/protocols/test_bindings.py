@@ -222,8 +222,16 @@ def upload(
     roster, clients, first = deployment("oneshot", 4)
     plan, identity = replace(first, round=round_), clients[f"client-{client}"].identity
     seats = [opened_seat(one, roster, plan) for one in clients.values()][:members]
-    values = plan.ring.lift(np.full(4, vector))
-    machine = OneshotClient(plan, roster, identity, clients["client-0"].policy, lambda: values, bytes(32))
+    values = np.full(4, vector)
+    machine = OneshotClient(
+        plan,
+        roster,
+        registry.find(plan.protocol).messages,
+        identity,
+        clients["client-0"].policy,
+        lambda: values,
+        bytes(32),
+    )
     seeds, contexts = list[bytes](), list[bytes]()
 
     def drawing(variance: Any, count: int, seed: bytes) -> Any:
@@ -243,7 +251,15 @@ def upload(
 
 
 def opened_seat(client: Client, roster: Roster, plan: RoundPlan) -> Seat:
-    machine = OneshotClient(plan, roster, client.identity, client.policy, lambda: plan.ring.zeros(4), bytes(32))
+    machine = OneshotClient(
+        plan,
+        roster,
+        registry.find(plan.protocol).messages,
+        client.identity,
+        client.policy,
+        lambda: np.zeros(4, np.int64),
+        bytes(32),
+    )
     seat = machine.opening().seat
     assert seat is not None
     return seat

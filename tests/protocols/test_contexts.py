@@ -22,6 +22,7 @@ from protocols.pairwise.rules import Cohort as PairwiseCohort
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from protocols.rounds.cohort import Cohort
 from protocols.threshold_ckks.messages import Advert
 from protocols.threshold_ckks.rules import Cohort as ThresholdCohort
 from secagg.crypto import labels
@@ -64,6 +65,14 @@ def header(key: bytes) -> Header:
     return Header(0, key, bytes(32), bytes(32), bytes(64))
 
 
+def agreed_digest(cohort: Cohort, bitmap: bytes) -> bytes:
+    return cohort.agreed(bitmap).digest
+
+
+def agreed_uploads_digest(seats: Seats, contributed: bytes, bitmap: bytes) -> bytes:
+    return seats.agreed(contributed, CLIENTS, bitmap).digest
+
+
 Arguments = tuple[tuple[Any, Any], ...]
 """Of each argument the usual value and another one."""
 
@@ -72,7 +81,7 @@ BOUND: dict[str, tuple[str, Callable[[RoundPlan, bytes], Any], Callable[..., byt
     "pad": ("secagg", pairwise, PairwiseCohort.pad_key, ((ONE, OTHER), *POSITIONS)),
     "pair mask": ("secagg", pairwise, PairwiseCohort.pair_seed, ((ONE, OTHER), *POSITIONS)),
     "self mask": ("secagg", pairwise, PairwiseCohort.self_seed, ((ONE, OTHER), POSITIONS[0])),
-    "survivors": ("secagg", pairwise, PairwiseCohort.survivors_digest, ((FULL, PART),)),
+    "survivors": ("secagg", pairwise, agreed_digest, ((FULL, PART),)),
     "ckks box": ("ckks", ckks, CkksCohort.box_key, ((ONE, OTHER), *POSITIONS)),
     "ckks to the server": (
         "ckks",
@@ -80,10 +89,10 @@ BOUND: dict[str, tuple[str, Callable[[RoundPlan, bytes], Any], Callable[..., byt
         CkksCohort.server_key,
         ((ONE, OTHER), POSITIONS[0], (labels.CKKS_KEY, labels.CKKS_UPLOAD)),
     ),
-    "ckks survivors": ("ckks", ckks, CkksCohort.survivors_digest, ((FULL, PART),)),
+    "ckks survivors": ("ckks", ckks, agreed_digest, ((FULL, PART),)),
     "threshold box": ("threshold_ckks", threshold, ThresholdCohort.pad_key, ((ONE, OTHER), *POSITIONS)),
     "threshold joint key": ("threshold_ckks", threshold, ThresholdCohort.joint_digest, ((FULL, PART), (ONE, OTHER))),
-    "threshold survivors": ("threshold_ckks", threshold, ThresholdCohort.survivors_digest, ((FULL, PART),)),
+    "threshold survivors": ("threshold_ckks", threshold, agreed_digest, ((FULL, PART),)),
     "threshold sum": (
         "threshold_ckks",
         threshold,
@@ -93,7 +102,7 @@ BOUND: dict[str, tuple[str, Callable[[RoundPlan, bytes], Any], Callable[..., byt
     "threshold missing": ("threshold_ckks", threshold, ThresholdCohort.missing_digest, ((ONE, OTHER), (FULL, PART))),
     "one-shot box": ("oneshot", oneshot, Seats.box_key, ((ONE, OTHER), *POSITIONS)),
     "one-shot uploads": ("oneshot", oneshot, Seats.contributed, (([header(ONE)], [header(OTHER)]),)),
-    "one-shot survivors": ("oneshot", oneshot, Seats.survivors_digest, ((ONE, OTHER), (FULL, PART))),
+    "one-shot survivors": ("oneshot", oneshot, agreed_uploads_digest, ((ONE, OTHER), (FULL, PART))),
 }
 NOT_UNDER_THE_ROOT = {"one-shot survivors"}
 """Its first argument is a digest of the uploads, which is under the root."""

@@ -111,9 +111,9 @@ def test_as_words_it_is_the_vector_that_was_started_with() -> None:
     client = life.client("c0")
     client.start(life.plan, -np.arange(LENGTH))
     assert client.current is not None
-    started, kept = client.current._values(), client.encoded()
+    started, kept = client.current.values(), client.encoded()
     client.resume(life.plan, lambda: kept)
-    assert client.current._values().tobytes() == started.tobytes()
+    assert client.current.values().tobytes() == started.tobytes()
     unpacked = life.plan.ring.unpack(kept, LENGTH + 1)
     assert unpacked.tobytes() != started.tobytes()  # control: not by itself
 

@@ -12,6 +12,7 @@ from protocols.client import Client
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from protocols.rounds.phases import Phase
 from protocols.server import serve
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
@@ -56,7 +57,7 @@ def test_fewer_answers_are_not_enough(protocol: str, phase: str, fewer: int) -> 
         server.receive(name, replies[name])
     with pytest.raises(ThresholdError):
         server.close(server.phase)
-    assert (server.outcome, server.phase) == (None, server.failed)
+    assert (server.outcome, server.phase) == (None, Phase.FAILED)
     assert list(server.outbox()) == []
 
 
@@ -66,4 +67,4 @@ def test_all_answers_are_enough(protocol: str, phase: str) -> None:
     for name, frame in replies.items():
         server.receive(name, frame)
     server.close(server.phase)
-    assert server.phase != server.failed
+    assert server.phase != Phase.FAILED

@@ -173,9 +173,7 @@ def _lie(liar: Liar, message: Any, how: str) -> Any:
         ]
     if isinstance(message, Consent):
         return Consent(liar.identity.key.sign(labels.SURVIVORS, machine._cohort.agreed(b"\x07").digest))
-    own = {"another own share": {machine._u}, "others' shares": set(machine._neighbours)}.get(
-        how, set(machine._holders)
-    )
+    own = {"another own share": {machine._u}, "others' shares": set(machine._peers)}.get(how, set(machine._holders))
     bad = lambda ones: tuple(replace(o, share=moves.random_share(draw)) if o.peer in own else o for o in ones)  # noqa: E731
     return replace(message, self_shares=bad(message.self_shares), key_shares=bad(message.key_shares))
 
@@ -343,7 +341,7 @@ def _key(client: Client, said: Sequence[Any]) -> tuple[Any, ...]:
     m: Any = client.current
     gave = tuple(one for one in said if isinstance(one, Defence | Upload | Consent | Reveal))
     doubted = tuple(sorted((v, box.points, box.commitments) for v, box in m._doubted.items()))
-    return (m.phase, tuple(sorted(m._held.items())), doubted, getattr(m, "_bitmap", b""), gave)
+    return (m.phase, tuple(sorted(m._held.items())), doubted, m._agreed.bitmap, gave)
 
 
 @dataclass(frozen=True)
@@ -497,7 +495,7 @@ def _combinations(
                     for one in ends[u]
                     if one.kept == mine
                     and one.has_said(Consent)
-                    and one.machine._bitmap == bitmap
+                    and one.machine._agreed.bitmap == bitmap
                     and all(v == N - 1 or kept[v] == shown for v, shown in one.lists)
                     and one.signers <= there
                 ]

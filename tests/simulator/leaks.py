@@ -96,7 +96,7 @@ def check_pairwise(record: Record, corrupt: Iterable[Any], memory: Memory) -> bo
     corrupt = list(corrupt)
     honest = {name: machine for name, machine in record.machines.items() if record.honest(name)}
     revealed = {name for name, _ in record.from_clients(Reveal)} & honest.keys()
-    sets = {(m._cohort.root, m._bitmap): m for name, m in honest.items() if name in revealed}
+    sets = {(m._cohort.root, m._agreed.bitmap): m for name, m in honest.items() if name in revealed}
     insist(len(sets) <= 1, "honest clients have revealed for one set of survivors, not for", len(sets))
     allowed: frozenset[str] | None = None
     for (root, bitmap), machine in sets.items():
@@ -104,7 +104,9 @@ def check_pairwise(record: Record, corrupt: Iterable[Any], memory: Memory) -> bo
         least = max(record.plan.min_contributors, parameters_of(record.plan).threshold)
         insist(len(survivors) >= least, "a set of survivors is large enough:", len(survivors), "of", least)
         said = {name for name, kind in record.answers if kind in ("Consent", "Vote")}
-        signed = {name for name in said if (m := record.machines[name])._cohort.root == root and m._bitmap == bitmap}
+        signed = {
+            name for name in said if (m := record.machines[name])._cohort.root == root and m._agreed.bitmap == bitmap
+        }
         # The server signs for the corrupt clients, also for one whose machine has never been told its place.
         signed |= {m.identity.name for m in corrupt if getattr(m, "_u", min(survivors)) in survivors}
         needed = max(least, parameters_of(record.plan).quorum)
@@ -124,7 +126,7 @@ def check_opened(record: Record, corrupt: Iterable[Any]) -> None:
     for name, defence in record.from_clients(Defence):
         if record.honest(name):
             m = record.machines[name]
-            holders = {m.roster.names[m._neighbours[one.peer].client] for one in defence.opened}
+            holders = {m.roster.names[m._peers[one.peer].client] for one in defence.opened}
             insist(
                 holders <= open_already, "an honest dealer opens only boxes of corrupt holders:", name, sorted(holders)
             )
@@ -175,7 +177,7 @@ class _PairwiseView:
             others = [v for v in m._cohort.holders(m._u) if v != m._u]
             for holder, box in zip(others, dealt.boxes, strict=False):
                 boxes[name, holder] = box.points
-                advert = m._neighbours.get(holder)
+                advert = m._peers.get(holder)
                 if advert is None or advert.seal_key not in seals:
                     continue
                 key = m._cohort.pad_key(self.agreed(seals[advert.seal_key], m._seal_key.public), m._u, holder)
@@ -231,7 +233,7 @@ class _PairwiseView:
         listed = from_bitmap(upload.header.holders, cohort.holders(u))
         found = {cohort.self_seed(machine._self_secret, u): (1, (cohort.root, u) in self.known_selves)}
         for v in listed - {u}:
-            other = machine._neighbours[v].mask_key
+            other = machine._peers[v].mask_key
             seed = cohort.pair_seed(self.agreed(machine._mask_key, other), u, v)
             known = other in self.known_keys or machine._mask_key.public in self.known_keys
             insist(seed not in found, "two masks from one seed:", name)

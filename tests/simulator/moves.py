@@ -330,7 +330,7 @@ def deals_a_friend_a_share_beside(liar: Liar, message: Any) -> list[Any] | None:
     """A holder who is a friend does not complain about a share that is not on the polynomial."""
     if not isinstance(message, Dealt):
         return None
-    friends = [v for v in _others(liar) if liar.machine._neighbours[v].client in liar.friends]
+    friends = [v for v in _others(liar) if liar.machine._peers[v].client in liar.friends]
     return bad_to(liar, friends or _others(liar)[:1])
 
 
@@ -544,9 +544,9 @@ def other_consent(liar: Liar, message: Any) -> list[Any] | None:
     cohort = liar.machine._cohort
     others = set(liar.draw.sample(range(cohort.size), liar.draw.randint(2, cohort.size)))
     bitmap = to_bitmap(others, range(cohort.size))
-    if bitmap == liar.machine._bitmap:
+    if bitmap == liar.machine._agreed.bitmap:
         return None
-    return [type(message)(liar.identity.key.sign(labels.SURVIVORS, cohort.survivors_digest(bitmap)))]
+    return [type(message)(liar.identity.key.sign(labels.SURVIVORS, cohort.agreed(bitmap).digest))]
 
 
 @lie(*PAIRWISE, spoils=True, spends=True)

@@ -242,7 +242,7 @@ def unmasked(record: Record, name: str) -> NDArray[np.int64] | None:
     for v in from_bitmap(header.holders, cohort.holders(u)) - {u}:
         other = record.server.roster.names[record.server._clients[v]]
         theirs = record.liars[other].machine if other in record.liars else record.machines[other]
-        seen, own = theirs._neighbours[u].mask_key, machine._neighbours[v].mask_key
+        seen, own = theirs._peers[u].mask_key, machine._peers[v].mask_key
         if other in record.liars and (seen != machine._mask_key.public or own != theirs._mask_key.public):
             return None
         (plus if u < v else minus).append(cohort.pair_seed(theirs._mask_key.agree(seen), u, v))
@@ -255,7 +255,7 @@ def check_threshold(record: Record) -> None:
     """Honest clients decrypt for one set of survivors, of which enough have signed, and rebuild one set of missing."""
     answered = {name for name, kind in record.answers if kind == "Answer"}
     machines = [record.machines[name] for name in answered]
-    sets = {(m._cohort.root, m._bitmap) for m in machines}
+    sets = {(m._cohort.root, m._agreed.bitmap) for m in machines}
     insist(len(sets) <= 1, "one set of survivors is decrypted, not", len(sets))
     recovered = [record.machines[name] for name, kind in record.answers if kind == "Recovery"]
     missing = {(m._cohort.root, m._missing) for m in recovered}

@@ -142,8 +142,7 @@ class Party:
         frame = self.start(record.plan, update, weight)
         self._started = record.plan, update, weight
         self._encoded = self.client.encoded()
-        lifted = self.current._values()
-        record.values[self.name] = record.plan.ring.centred(lifted.copy())
+        record.values[self.name] = self.current.values().copy()
         return frame
 
     def start(self, plan: RoundPlan, update: NDArray[np.float64], weight: int = 1) -> bytes:
@@ -174,7 +173,7 @@ class Party:
         answer = self._noted(self.client.receive(frame), plan)
         if plan.protocol == "oneshot" and self.record is not None and self.name not in self.record.opened:
             message = registry.find(plan.protocol).messages.decode(plan, frame)
-            if isinstance(message, Delivery) and self.current._bitmap:
+            if isinstance(message, Delivery) and self.current._mine.bitmap:
                 headers = [one.header for one in message.contributions]
                 names = self._roster.names
                 self.record.opened[self.name] = tuple((names[one.client], HEADER.encode(one)) for one in headers)
@@ -192,7 +191,7 @@ class Party:
         record.answers[self.name, kind].add(frame)
         record.machines[self.name] = self.current
         if kind == "Upload" and self.name not in record.noised:
-            record.noised[self.name] = plan.ring.centred(self.current._noised(*bound_of(self.current)))
+            record.noised[self.name] = self.current.noised(*bound_of(self.current))
         if self.book is not None and kind in {"Upload", *UNMASKING}:
             record.charged.append((self.name, kind, phases_of(self.book, plan)))
         return frame
@@ -245,7 +244,7 @@ class Liar:
 
     def join(self, plan: RoundPlan, update: NDArray[np.float64], weight: int) -> list[bytes]:
         secret = self.draw.randbytes(32)
-        values = plan.ring.lift(plan.encode_update(update, weight, Prg(secret)))
+        values = plan.encode_update(update, weight, Prg(secret))
         self.plan, self.values = plan, values
         self.machine: Any = self.another(secret)
         self.overheard = []
@@ -259,8 +258,10 @@ class Liar:
     def another(self, secret: bytes) -> Any:
         """The machine of this round with another secret."""
         values = self.values
-        client = registry.find(self.plan.protocol).client
-        return client(self.plan, self.roster, self.identity, self.policy, lambda: values, secret)
+        protocol = registry.find(self.plan.protocol)
+        return protocol.client(
+            self.plan, self.roster, protocol.messages, self.identity, self.policy, lambda: values, secret
+        )
 
     def receive(self, frame: bytes) -> list[bytes]:
         machine = self.machine
@@ -277,19 +278,18 @@ class Liar:
             keys = [(said.peer, machine._pad_key(machine._u, said.peer)) for said in message.complaints]
             machine._opened = tuple(Opened(v, key) for v, key in keys)
         else:
-            getattr(machine, step.check)(message)
+            step.check(machine, message)
         if isinstance(message, PairwiseDelivery):
             self._keep(message)
         self.heard[str(machine.phase)] = frame
-        reply = getattr(machine, step.reply)()
+        reply = step.reply(machine)
         machine.phase = step.then
         return self._said(reply)
 
     def _keep(self, delivery: PairwiseDelivery) -> None:
         machine = self.machine
         self.boxes = {box.peer: box for box in delivery.boxes}
-        adverts = machine._cohort.adverts if self.plan.protocol == "threshold_ckks" else machine._neighbours
-        for dealer in [u for u in machine._doubted if adverts[u].client in self.friends]:
+        for dealer in [u for u in machine._doubted if machine._peers[u].client in self.friends]:
             words = np.frombuffer(machine._doubted.pop(dealer).points, "<u4")[None]
             machine._held[dealer] = unpadded(words, [machine._pad_key(dealer, machine._u)]).astype("<u4").tobytes()
 

@@ -20,12 +20,13 @@ from protocols.oneshot.messages import Answer
 from protocols.oneshot.rules import parameters_of
 from protocols.oneshot.server import OneshotServer
 from protocols.pairwise import client as client_module
-from protocols.pairwise import server as server_module
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import MASK_KEY
 from protocols.pairwise.server import PairwiseServer
-from protocols.rounds import cohort as cohort_module
+from protocols.rounds import client as round_module
+from protocols.rounds import dealer as dealer_module
 from protocols.rounds import dealing as exchange_module
+from protocols.rounds import survivors as survivors_module
 from protocols.rounds.client import ClientRound
 from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
@@ -135,12 +136,12 @@ def the_bearer_of_news_is_blamed(patch: pytest.MonkeyPatch) -> None:
 
 
 def one_client_without_noise(patch: pytest.MonkeyPatch) -> None:
-    noised = ClientRound._noised
+    noised = ClientRound.noised
 
     def careless(self: ClientRound, *context: bytes) -> Any:
-        return self._values().copy() if self.identity.name == "client-00" else noised(self, *context)
+        return self.values().copy() if self.identity.name == "client-00" else noised(self, *context)
 
-    patch.setattr(ClientRound, "_noised", careless)
+    patch.setattr(ClientRound, "noised", careless)
 
 
 def an_exception_that_nobody_declared(patch: pytest.MonkeyPatch) -> None:
@@ -150,8 +151,8 @@ def an_exception_that_nobody_declared(patch: pytest.MonkeyPatch) -> None:
         bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little").tolist()
         return frozenset(universe[i] for i, bit in enumerate(bits) if bit)
 
-    patch.setattr(cohort_module, "from_bitmap", loose)
-    patch.setattr(client_module, "from_bitmap", loose)
+    for module in (survivors_module, round_module, client_module):
+        patch.setattr(module, "from_bitmap", loose)
 
 
 REVEALED_SHARE_CHECKED = (
@@ -161,13 +162,13 @@ REVEALED_SHARE_CHECKED = (
 
 def complaints_are_not_compared(patch: pytest.MonkeyPatch) -> None:
     """A dealer opens a box whatever hash its holder names."""
-    switch_off(patch, client_module, "check_complaint", "said.box != box_hash(context, holder, delivered)")
+    switch_off(patch, dealer_module, "check_complaint", "said.box != box_hash(context, holder, delivered)")
 
 
 def complaints_are_believed(patch: pytest.MonkeyPatch) -> None:
     """A dealer opens a box whoever signed the complaint."""
     signed = "verify(public, said.signature, labels.COMPLAINT, *context.bound(delivered.peer, holder), said.box)"
-    switch_off(patch, client_module, "check_complaint", signed)
+    switch_off(patch, dealer_module, "check_complaint", signed)
 
 
 BUGS = {
@@ -203,7 +204,7 @@ BUGS = {
         charged_too_late, "the server's ledger before reveal", Narrowed("secagg", "", noisy=True)
     ),
     "nothing is charged": Bug(
-        switched_off(ServerRound, "_closed", "self._ledger is not None and step.charge is not None"),
+        switched_off(ServerRound, "_closed", "self._ledger is not None and step.charge is Charge.COMMIT"),
         "the server's ledger before",
         Narrowed("oneshot", "", noisy=True),
     ),
@@ -219,7 +220,7 @@ BUGS = {
         first=9,
     ),
     "surplus noise stays in the sum": Bug(
-        switched_off(server_module, "released", "plan.noise is not None and surplus_due(plan, len(survivors))"),
+        switched_off(ServerRound, "_release", "plan.noise is not None and surplus_due(plan, len(survivors))"),
         "the sum of the survivors",
         Narrowed("secagg", "", noisy=True),
         first=11,
@@ -277,7 +278,7 @@ BUGS = {
         Narrowed("secagg", "client", "deals_badly_to_few"),
     ),
     "masks of whoever was left out": Bug(
-        switched_off(PairwiseClient, "_upload", "self._held.keys() - {self._u}", "self._neighbours"),
+        switched_off(PairwiseClient, "_upload", "self._held.keys() - {self._u}", "self._peers"),
         "the sum of the survivors",
         Narrowed("secagg", "client", "deals_badly_to_few"),
     ),
@@ -411,7 +412,7 @@ def test_both_leak_oracles_say_the_same(move: str, mutual: bool, monkeypatch: py
             if one.message is not None
         }
         secrets = {name: secrets_of(_Of(machine)) for name, machine in record.machines.items()}  # type: ignore[arg-type]
-        inputs = {name: record.plan.ring.centred(record.machines[name]._values()) for name in d.corrupt} | record.noised
+        inputs = {name: record.machines[name].values() for name in d.corrupt} | record.noised
         verdict = judge([Round(View(record.plan, d.roster, frames=list(frames)), inputs, secrets)], d.corrupt)
         corrupt = [record.machines[name] for name in d.corrupt]
         mine = set(pairwise_sums(record, corrupt, Memory()))

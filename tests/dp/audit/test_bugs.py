@@ -48,7 +48,7 @@ Seed = Callable[[Patch], None]
 
 def noised(condition: str, instead: str) -> Seed:
     """Another expression in the one function in which a client adds its noise."""
-    return lambda patch: switch_off(patch, ClientRound, "_noised", condition, instead)
+    return lambda patch: switch_off(patch, ClientRound, "noised", condition, instead)
 
 
 def instead_of(owner: Any, name: str, wrong: Callable[..., Any]) -> Seed:
@@ -154,7 +154,7 @@ def powers_missing(right: Callable[..., Any], *args: Any) -> Any:
 
 def in_proportion(right: Callable[..., Any], self: ClientRound, *context: bytes) -> Any:
     """A client adds noise as its own update is large, so that quiet clients do not disturb."""
-    noised, values, ring = right(self, *context), self._values(), self.plan.ring
+    noised, values, ring = right(self, *context), self.values(), self.plan.ring
     part = np.linalg.norm(ring.centred(values).astype(float)) / (self.plan.encoding.scale * self.plan.encoding.clip_l2)
     return values + ring.lift((ring.centred(noised - values) * min(part, 1)).astype(np.int64))
 
@@ -190,7 +190,7 @@ def cut(draw: Callable[..., Any], family: Any, variance: Fraction, *args: Any) -
 
 def never_negative(right: Callable[..., Any], self: ClientRound, *context: bytes) -> Any:
     """One client takes noise for something that is added, and drops its sign."""
-    values, ring = self._values(), self.plan.ring
+    values, ring = self.values(), self.plan.ring
     drawn = ring.centred(right(self, *context) - values)
     return values + ring.lift(np.abs(drawn) if self.identity.name == "client-3" else drawn)
 
@@ -211,7 +211,7 @@ def in_one_client(right: Callable[..., Any], self: ClientRound, *context: bytes)
     """One client of ten, and its last number."""
     noised = right(self, *context)
     if self.identity.name == "client-3":
-        noised[-1] = self._values()[-1]
+        noised[-1] = self.values()[-1]
     return noised
 
 
@@ -236,7 +236,7 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.noise, "noise variance", FAILED),
     ),
     "noised value saturated before summing": (
-        (instead_of(ClientRound, "_noised", saturated),),
+        (instead_of(ClientRound, "noised", saturated),),
         *(suite.noise, "gain", FAILED),
     ),
     "denominators from actual counts": (
@@ -284,11 +284,11 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.lone, "lone canaries", FAILED),
     ),
     "noise in proportion to the update": (
-        (instead_of(ClientRound, "_noised", in_proportion),),
+        (instead_of(ClientRound, "noised", in_proportion),),
         *(suite.noise, "noise variance", FAILED),
     ),
     "one client's last place without noise": (
-        (instead_of(ClientRound, "_noised", in_one_client),),
+        (instead_of(ClientRound, "noised", in_one_client),),
         *(suite.streams, "each client's noise", FAILED),
     ),
     "blocks of the sampler begin anew": (
@@ -320,7 +320,7 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.streams, "tails of removable parts", FAILED),
     ),
     "one client's noise never negative": (
-        (instead_of(ClientRound, "_noised", never_negative),),
+        (instead_of(ClientRound, "noised", never_negative),),
         *(suite.noise_with_surplus, "pattern peak", FAILED),
     ),
     "removable components from one seed": (

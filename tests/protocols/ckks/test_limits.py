@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dp.noise import Family, NoiseSpec
+from protocols import registry
 from protocols.ckks import engine
 from protocols.ckks.layout import _PRODUCT_BITS, Layout
 from protocols.ckks.rules import LEAST_ANSWERS, Parameters, Reveal, check_policy, choose
@@ -81,7 +82,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="needs TenSEAL"):
         chosen(10, Fraction(0))
     with pytest.raises(UsageError, match="needs TenSEAL"):
-        CkksServer(plan, ROSTER)
+        CkksServer(plan, ROSTER, registry.find(plan.protocol).messages)
     monkeypatch.setattr(engine, "_idle", [])
     with pytest.raises(UsageError, match="needs TenSEAL"):
         engine.make_keys()

@@ -430,5 +430,5 @@ def test_keys_and_digests_differ_for_every_plan_committee_and_pair() -> None:
     ]
     contributed = [scene.contributed(headers) for scene in scenes for headers in uploads]
     assert len(set(contributed)) == 16
-    digests = {scenes[0].survivors_digest(what, bitmap) for what in contributed for bitmap in (b"\x07", b"\x07\x00")}
+    digests = {scenes[0].agreed(what, 3, bitmap).digest for what in contributed for bitmap in (b"\x07", b"\x07\x00")}
     assert len(digests) == 32
