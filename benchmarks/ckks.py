@@ -22,7 +22,7 @@ from benchmarks.beside import nvflare_encryption, pairwise_masking
 from benchmarks.case import Measured, Say, timed
 from protocols.ckks import engine
 from protocols.ckks.layout import DEGREE, MODULI, SLOTS, Layout
-from protocols.ckks.rules import layout_of
+from protocols.ckks.parameters import layout_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.rounds.phases import Phase

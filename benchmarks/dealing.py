@@ -14,8 +14,8 @@ from statistics import median
 from time import process_time
 
 from benchmarks.rounds import people
+from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import SECRETS
-from protocols.pairwise.rules import Cohort
 from protocols.plan import RoundPlan
 from protocols.rounds.cohort import Position, positions
 from protocols.rounds.dealing import Dealing, opened

@@ -22,7 +22,7 @@ from benchmarks.memory import peak, start_peak
 from benchmarks.rounds import LENIENT, people
 from protocols.engines import Engine, Placed, add_masks_on
 from protocols.engines.local import Threads
-from protocols.pairwise.rules import parameters_of
+from protocols.pairwise.parameters import parameters_of
 from protocols.plan import RoundPlan
 from protocols.server import serve
 from protocols.simulation.network import Faults

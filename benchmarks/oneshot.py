@@ -34,8 +34,9 @@ from benchmarks.rounds import LENIENT, people, update_of
 from protocols import registry
 from protocols.client import Client
 from protocols.journal import ForgetfulJournal
+from protocols.oneshot.committee import Seats, public_of, seated
 from protocols.oneshot.messages import Answer, Committee, Contribution, Delivery, Header, Join, Seat, Upload, Vote
-from protocols.oneshot.rules import EVERYBODY, Seats, lattice_of, parameters_of, public_of, seated, sharing_of
+from protocols.oneshot.parameters import EVERYBODY, lattice_of, parameters_of, sharing_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Number, Roster

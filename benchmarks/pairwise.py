@@ -21,7 +21,7 @@ from benchmarks.dealing import Amid
 from benchmarks.rounds import LENIENT, people, run_round, update_of, with_ring
 from protocols import registry
 from protocols.engines.local import Threads
-from protocols.pairwise.rules import parameters_of
+from protocols.pairwise.parameters import parameters_of
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.roster import Roster

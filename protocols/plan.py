@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dp.noise import NOISE, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
-from protocols import registry
+from protocols.parameters import rules_of
 from protocols.roster import Roster
 from secagg.codec import Codec, Reader, blob, fixed, optional, struct, text, u8, u32
 from secagg.crypto import labels
@@ -68,7 +68,7 @@ class RoundPlan:
         if self.noise is not None and not self.noise.drawable(self.clients):
             raise UsageError("no client can draw so much noise, or so little")
         self.encoding.check_ring(self.ring, self.clients, self.noise_tail)
-        registry.find(self.protocol).check_parameters(self)
+        rules_of(self.protocol).check(self)
 
     @classmethod
     def propose(
@@ -101,7 +101,7 @@ class RoundPlan:
         n = len(roster) if clients is None else clients
         if n > len(roster):
             raise UsageError(f"the roster has {len(roster)} clients, not {n}")
-        parameters = registry.find(protocol).choose(
+        parameters = rules_of(protocol).choose(
             n,
             fraction(corrupt),
             fraction(dropout),
@@ -182,7 +182,7 @@ class RoundPlan:
             l1=sensitivity.l1,
             weight_bound=self.encoding.weight_bound,
             ring_bits=self.ring_bits,
-            signers=registry.find(self.protocol).signers(self),
+            signers=rules_of(self.protocol).signers(self),
             survivors=survivors,
             cohort=cohort,
             bitmap=bitmap,
@@ -209,7 +209,7 @@ def _noise_tail(encoding: Encoding, noise: NoiseSpec | None, clients: int) -> in
 def _read(reader: Reader) -> RoundPlan:
     protocol = _PROTOCOL.read(reader)
     try:
-        parameters = registry.find(protocol).parameters
+        parameters = rules_of(protocol).codec
     except UsageError as error:
         raise DecodeError(str(error)) from None
     return _body(protocol, parameters).read(reader)
@@ -217,7 +217,7 @@ def _read(reader: Reader) -> RoundPlan:
 
 def _write(out: bytearray, plan: RoundPlan) -> None:
     _PROTOCOL.write(out, plan.protocol)
-    _body(plan.protocol, registry.find(plan.protocol).parameters).write(out, plan)
+    _body(plan.protocol, rules_of(plan.protocol).codec).write(out, plan)
 
 
 def _body(protocol: str, parameters: Codec[object]) -> Codec[RoundPlan]:

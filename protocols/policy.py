@@ -12,9 +12,6 @@ from protocols.roster import Roster
 from secagg.errors import PolicyError, UsageError
 from secagg.params import Adversary, CostModel, fraction
 
-ENFORCED_UP_TO = 4096
-"""Up to this many clients, a client demands signatures of ``min_contributors`` others; beyond, only of neighbours."""
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:

@@ -1,32 +1,20 @@
-"""The protocols there are. A new one is a module with a ``PROTOCOL`` of this shape, and one line here."""
+"""The protocols there are, as values: what is said about them, their messages, and both sides' machines.
+
+A new one is a package with ``parameters.RULES`` and ``protocol.PROTOCOLS``, and one line in ``protocols.parameters``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-from secagg.codec import Codec
-from secagg.errors import UsageError
-from secagg.params import Adversary, CostModel
-
-if TYPE_CHECKING:
-    from protocols.plan import RoundPlan
-    from protocols.policy import Policy
-    from protocols.rounds.client import ClientRound
-    from protocols.rounds.server import ServerRound
-    from protocols.wire import Messages
-
-_WHERE = {
-    "secagg": "protocols.pairwise:SECAGG",
-    "secagg+": "protocols.pairwise:SECAGG_PLUS",
-    "ckks": "protocols.ckks:CKKS",
-    "oneshot": "protocols.oneshot:ONESHOT",
-    "threshold_ckks": "protocols.threshold_ckks:THRESHOLD_CKKS",
-}
+from protocols.parameters import PACKAGES, module_of
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.rounds.client import ClientRound
+from protocols.rounds.server import ServerRound
+from protocols.wire import Messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +28,8 @@ class Protocol:
     threat_model: str
     server_learns: str
     cost: str
-    parameters: Codec[Any]
-    choose: Callable[[int, Fraction, Fraction, Adversary, int, int, CostModel], object]
-    """(n, corrupt, dropout, adversary, security, correctness, cost model of lattices) -> parameters for a round."""
-    check_parameters: Callable[[RoundPlan], None]
-    """Refuse (``UsageError``) a plan that makes no sense for anybody."""
     check_policy: Callable[[RoundPlan, Policy], None]
     """Refuse (``PolicyError``) a plan that this client must not accept."""
-    signers: Callable[[RoundPlan], int]
-    """How many signatures on one set of survivors a client has seen before it reveals anything for the sum. An auditor
-    asks for as many."""
     messages: Messages
     client: type[ClientRound]
     server: type[ServerRound]
@@ -58,7 +38,8 @@ class Protocol:
 
 
 def names() -> tuple[str, ...]:
-    return tuple(_WHERE)
+    """Of all protocols."""
+    return tuple(PACKAGES)
 
 
 @cache
@@ -67,8 +48,5 @@ def find(name: str) -> Protocol:
     >>> find("secagg+").name
     'secagg+'
     """
-    if name not in _WHERE:
-        raise UsageError(f"unknown protocol {name!r}; there are {', '.join(_WHERE)}")
-    module, attribute = _WHERE[name].split(":")
-    protocol: Protocol = getattr(import_module(module), attribute)
+    protocol: Protocol = module_of(name, "protocol").PROTOCOLS[name]
     return protocol

@@ -29,6 +29,7 @@ from protocols import registry
 from protocols.client import Client
 from protocols.engines import Engine
 from protocols.engines.local import HERE
+from protocols.parameters import rules_of
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -110,7 +111,7 @@ class Deployment:
 
     def parameters(self, clients: int) -> object:
         """Of the protocol, for a cohort; ``UsageError`` if nothing resists that much."""
-        choose = registry.find(self.protocol).choose
+        choose = rules_of(self.protocol).choose
         return choose(
             clients, fraction(self.corrupt), fraction(self.dropout), self.adversary, 40, 20, CostModel.CORE_SVP
         )

@@ -24,7 +24,7 @@ from benchmarks.dealing import PLAIN_BYTES, Amid
 from benchmarks.liars.lies import LIES, BadBoxes, FalseComplaints
 from benchmarks.liars.parties import Recording, Setting
 from benchmarks.liars.rounds import random_round, spent
-from protocols.pairwise.rules import parameters_of
+from protocols.pairwise.parameters import parameters_of
 from protocols.rounds.phases import Phase
 from protocols.wire import HEADER_BYTES
 from secagg.codec import u32

@@ -54,7 +54,7 @@ def measure(n: int, d: int, repeats: int, say: Say) -> list[Upload]:
 def _works(values: NDArray[np.int64], n: int) -> dict[str, Callable[[], bytes]]:
     from benchmarks.oneshot import encrypted
     from protocols.ckks import engine
-    from protocols.ckks.rules import layout_of
+    from protocols.ckks.parameters import layout_of
     from protocols.threshold_ckks.scheme import Scheme
     from protocols.threshold_ckks.sizes import choose_sizes
 

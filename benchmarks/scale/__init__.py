@@ -41,7 +41,7 @@ from protocols.policy import Policy
 from protocols.rounds.server import ServerRound
 from protocols.server import serve
 from protocols.simulation.network import local_clients, simulate
-from protocols.threshold_ckks.rules import sizes_of
+from protocols.threshold_ckks.parameters import sizes_of
 from secagg.crypto.lattice.flooding import flooding
 from secagg.encoding import Encoding
 from secagg.errors import UsageError

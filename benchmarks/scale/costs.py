@@ -22,13 +22,12 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.scale.units import Units, columns_of
-from protocols import registry
 from protocols.ckks import messages as ckks
 from protocols.oneshot import messages as oneshot
 from protocols.pairwise import messages as pairwise
-from protocols.pairwise.rules import parameters_of as graph_of
+from protocols.pairwise.parameters import parameters_of as graph_of
+from protocols.parameters import ENFORCED_UP_TO, rules_of
 from protocols.plan import RoundPlan
-from protocols.policy import ENFORCED_UP_TO
 from protocols.roster import Roster
 from protocols.rounds import dealing as exchange
 from protocols.rounds.survivors import Consent
@@ -92,7 +91,7 @@ class Deployment:
         """Of a round with this protocol; the roster is not there."""
         encoding = Encoding.integers(self.d, self.bits)
         feared = (self.corrupt, self.dropout, Adversary.ACTIVE)
-        chosen = registry.find(protocol).choose(self.n, *feared, 40, 20, CostModel.CORE_SVP)
+        chosen = rules_of(protocol).choose(self.n, *feared, 40, 20, CostModel.CORE_SVP)
         return RoundPlan(
             protocol=protocol,
             session=bytes(16),

@@ -31,17 +31,17 @@ from benchmarks.scale.costs import (
 from benchmarks.scale.units import Units
 from protocols.ckks import messages as ckks
 from protocols.ckks.layout import SLOTS
-from protocols.ckks.rules import layout_of
-from protocols.ckks.rules import parameters_of as makers_of
+from protocols.ckks.parameters import layout_of
+from protocols.ckks.parameters import parameters_of as makers_of
 from protocols.oneshot import messages as oneshot
-from protocols.oneshot.rules import lattice_of, sharing_of
-from protocols.oneshot.rules import parameters_of as committee_of
+from protocols.oneshot.parameters import lattice_of, sharing_of
+from protocols.oneshot.parameters import parameters_of as committee_of
 from protocols.plan import RoundPlan
 from protocols.rounds import dealing as exchange
 from protocols.rounds.survivors import Consent
 from protocols.threshold_ckks import messages as threshold
-from protocols.threshold_ckks.rules import least_of, sizes_of
-from protocols.threshold_ckks.rules import parameters_of as threshold_of
+from protocols.threshold_ckks.parameters import least_of, sizes_of
+from protocols.threshold_ckks.parameters import parameters_of as threshold_of
 from secagg.codec import u32
 from secagg.crypto.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
 from secagg.crypto.keys import SIGNATURE_BYTES

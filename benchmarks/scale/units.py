@@ -24,6 +24,7 @@ from benchmarks.rounds import LENIENT, people
 from protocols import registry
 from protocols.client import Client
 from protocols.journal import ForgetfulJournal
+from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import (
     Advert,
     Consents,
@@ -34,7 +35,6 @@ from protocols.pairwise.messages import (
     Survivors,
     UploadHeader,
 )
-from protocols.pairwise.rules import Cohort
 from protocols.plan import RoundPlan
 from protocols.roster import Number
 from protocols.rounds.cohort import Position, positions

@@ -121,7 +121,7 @@ def check_agreed(what: Charged) -> None:
 
 
 def survivors_digest(what: SecureSum) -> bytes:
-    """What the survivors signed (``protocols.pairwise.rules``)."""
+    """What the survivors signed (``protocols.pairwise.cohort``)."""
     return digest(labels.SURVIVORS, what.plan_digest, what.cohort, what.bitmap)
 
 

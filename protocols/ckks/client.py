@@ -8,6 +8,11 @@ own key back in a box, like everybody else.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from protocols.client import Client
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.ckks import engine
+from protocols.ckks.cohort import Cohort
 from protocols.ckks.messages import (
     ADVERT,
     ENCRYPTED,
@@ -32,7 +38,7 @@ from protocols.ckks.messages import (
     Survivors,
     Upload,
 )
-from protocols.ckks.rules import LEAST_ANSWERS, Cohort, Reveal, layout_of, parameters_of
+from protocols.ckks.parameters import LEAST_ANSWERS, Reveal, layout_of, parameters_of
 from protocols.plan import RoundPlan
 from protocols.roster import Number, Roster, known_client
 from protocols.rounds.client import ClientRound
@@ -46,7 +52,8 @@ from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, AgreementKey, check_agreement_key, digest, transcript, verify
 from secagg.crypto.merkle import Node, check_inclusion, leaf
 from secagg.crypto.seal import open_box, seal
-from secagg.errors import PeerError, ThresholdError, UnblamedError
+from secagg.encoding import Sum
+from secagg.errors import PeerError, ThresholdError, UnblamedError, UsageError
 
 TRIES = 3
 """Keys and sums that a client looks into in one round and refuses."""
@@ -226,6 +233,14 @@ class CkksClient(ClientRound):
             told = self._to_server(labels.CKKS_ANSWER, told)
         self._secret_key = b""  # a key decrypts once
         return Answer(told, self._surplus_seed(missing, *self._cohort.bound(self._u)))
+
+
+def sum_of(client: Client) -> Sum:
+    """What a holder of the key has decrypted in its current round: with ``Reveal.CLIENTS`` the only way to the sum."""
+    current = client.current
+    if not isinstance(current, CkksClient) or current.total is None:
+        raise UsageError("this client has decrypted no sum in this round")
+    return current.plan.decode_total(current.total, current.survivors)
 
 
 # What both sides verify.

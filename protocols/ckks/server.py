@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.ckks.client import advert_leaf, check_advert, check_key
+from protocols.ckks.cohort import Cohort
 from protocols.ckks.engine import Adder, require
 from protocols.ckks.messages import (
     ENCRYPTED,
@@ -28,7 +29,7 @@ from protocols.ckks.messages import (
     Survivors,
     Upload,
 )
-from protocols.ckks.rules import LEAST_ANSWERS, Cohort, Reveal, layout_of, parameters_of
+from protocols.ckks.parameters import LEAST_ANSWERS, Reveal, layout_of, parameters_of
 from protocols.roster import Number
 from protocols.rounds.admission import CohortServer
 from protocols.rounds.cohort import Position, positions

@@ -65,29 +65,3 @@ Deviations from the papers
       members concerned are. (To leave clients out, n vectors would have to be kept until the members have looked.)
     - Nothing shows that uploads are short or that shares fit them (ACORN's and Willow's proofs).
 """
-
-from __future__ import annotations
-
-from protocols.oneshot.client import OneshotClient
-from protocols.oneshot.messages import TYPES
-from protocols.oneshot.rules import PARAMETERS, check_parameters, check_policy, choose_committee, parameters_of
-from protocols.oneshot.server import OneshotServer
-from protocols.registry import Protocol
-from protocols.wire import Messages
-
-ONESHOT = Protocol(
-    name="oneshot",
-    code=4,
-    paper="OPA 2024, Willow 2024, ACORN 2022: ring-LWE masks, packed shares to a committee",
-    threat_model="server malicious, with a fraction g of the clients; g + 2 dropout < 1",
-    server_learns="the sum over the survivors, and who dropped out when",
-    cost="client O(d + m), speaks once; member of the committee O(n); server O(d n), dropouts are free",
-    parameters=PARAMETERS,
-    choose=choose_committee,
-    check_parameters=check_parameters,
-    check_policy=check_policy,
-    signers=lambda plan: parameters_of(plan).quorum,
-    messages=Messages(4, TYPES),
-    client=OneshotClient,
-    server=OneshotServer,
-)

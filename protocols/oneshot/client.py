@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from protocols.oneshot.committee import Seats, public_of, seated
 from protocols.oneshot.messages import (
     Answer,
     Committee,
@@ -20,7 +21,7 @@ from protocols.oneshot.messages import (
     Upload,
     Vote,
 )
-from protocols.oneshot.rules import Seats, lattice_of, least_contributors, parameters_of, public_of, seated, sharing_of
+from protocols.oneshot.parameters import lattice_of, least_contributors, parameters_of, sharing_of
 from protocols.plan import RoundPlan
 from protocols.roster import Number, Roster, known_client
 from protocols.rounds.client import ClientRound

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from protocols.oneshot.parameters import MAX_SEATS
 from protocols.roster import Number
 from protocols.rounds.survivors import SignedBy, signatures
 from secagg.codec import Codec, blob, fixed, many, optional, struct, u32
@@ -14,7 +15,6 @@ from secagg.crypto.merkle import HASH_BYTES
 from secagg.encoding import MAX_LENGTH
 from secagg.params import MAX_CLIENTS
 
-MAX_SEATS = 1024
 MAX_BOX = 1 << 17
 MAX_VECTOR = 64 * MAX_LENGTH
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.oneshot.client import check_header, check_seat
+from protocols.oneshot.committee import Seats, public_of, seated
 from protocols.oneshot.messages import (
     Answer,
     Committee,
@@ -27,7 +28,7 @@ from protocols.oneshot.messages import (
     Upload,
     Vote,
 )
-from protocols.oneshot.rules import Seats, lattice_of, least_contributors, parameters_of, public_of, seated, sharing_of
+from protocols.oneshot.parameters import lattice_of, least_contributors, parameters_of, sharing_of
 from protocols.roster import Number
 from protocols.rounds.excess import check_surplus, surplus_due
 from protocols.rounds.phases import Phase

@@ -6,6 +6,7 @@ forged message costs nothing; each reply is a pure function of what is known, so
 
 from __future__ import annotations
 
+from protocols.pairwise.cohort import Cohort, check_cohort, most_complaints
 from protocols.pairwise.messages import (
     ADVERT,
     MASK_KEY,
@@ -20,9 +21,9 @@ from protocols.pairwise.messages import (
     UploadHeader,
     Verdict,
 )
-from protocols.pairwise.rules import Cohort, check_cohort, most_complaints, parameters_of
+from protocols.pairwise.parameters import parameters_of
+from protocols.parameters import ENFORCED_UP_TO
 from protocols.plan import RoundPlan
-from protocols.policy import ENFORCED_UP_TO
 from protocols.roster import Number, Roster, known_client
 from protocols.rounds.cohort import Position, positions
 from protocols.rounds.dealer import DealingClient

@@ -15,6 +15,7 @@ import numpy as np
 
 from protocols.engines import add_masks_on
 from protocols.pairwise.client import advert_leaf, check_advert, check_header
+from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import (
     MASK_KEY,
     SECRETS,
@@ -29,8 +30,8 @@ from protocols.pairwise.messages import (
     UploadHeader,
     Verdict,
 )
-from protocols.pairwise.rules import Cohort, parameters_of
-from protocols.policy import ENFORCED_UP_TO
+from protocols.pairwise.parameters import parameters_of
+from protocols.parameters import ENFORCED_UP_TO
 from protocols.roster import Number
 from protocols.rounds.cohort import Position, positions
 from protocols.rounds.dealing import Complaints, Dealt, Defence

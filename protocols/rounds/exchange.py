@@ -155,7 +155,7 @@ class Exchange:
 
 
 class DealingServer(CohortServer):
-    """A server of clients that deal shares: the phases COMPLAIN and DEFEND. ``_exchange`` is there once the cohort is."""
+    """A server of clients that deal shares: the phases COMPLAIN and DEFEND. ``_exchange`` comes with the cohort."""
 
     _exchange: Exchange
 

@@ -12,6 +12,14 @@ from protocols.rounds.dealing import Accusations, Delivery, share_of
 from protocols.rounds.phases import Phase
 from protocols.rounds.sets import from_bitmap
 from protocols.rounds.steps import Charge, Step, Steps, table
+from protocols.threshold_ckks.cohort import (
+    Cohort,
+    check_advert,
+    check_cohort,
+    commitment_to,
+    most_complaints,
+    scheme_of,
+)
 from protocols.threshold_ckks.messages import (
     SEED,
     SHARES,
@@ -29,16 +37,7 @@ from protocols.threshold_ckks.messages import (
     Survivors,
     Upload,
 )
-from protocols.threshold_ckks.rules import (
-    Cohort,
-    check_advert,
-    check_cohort,
-    commitment_to,
-    least_of,
-    most_complaints,
-    parameters_of,
-    scheme_of,
-)
+from protocols.threshold_ckks.parameters import least_of, parameters_of
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import digest

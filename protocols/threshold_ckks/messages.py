@@ -14,14 +14,12 @@ from protocols.roster import Number
 from protocols.rounds.cohort import Position
 from protocols.rounds.dealing import OPENED, Accusations, Complaints, Dealt, Defence, Delivery, Opened, dealing_messages
 from protocols.rounds.survivors import CONSENT, Consent, SignedBy, signatures
+from protocols.threshold_ckks.parameters import MAX_CLIENTS
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES
 from secagg.crypto.shamir import SHARE_BYTES
 from secagg.encoding import MAX_LENGTH
-
-MAX_CLIENTS = 1024
-"""Every client deals a share to every other one, and the server hands all of them on."""
 
 SEED, SECRETS = 0, 1
 """Each client deals one secret: the seed of its part of the key."""

@@ -21,6 +21,7 @@ from protocols.rounds.server import NOTHING, Sends
 from protocols.rounds.sets import to_bitmap
 from protocols.rounds.steps import Charge, Step, Steps, table
 from protocols.rounds.survivors import Consent, SignedBy
+from protocols.threshold_ckks.cohort import Cohort, check_advert, commitment_to, scheme_of
 from protocols.threshold_ckks.messages import (
     SECRETS,
     SEED,
@@ -38,14 +39,7 @@ from protocols.threshold_ckks.messages import (
     Survivors,
     Upload,
 )
-from protocols.threshold_ckks.rules import (
-    Cohort,
-    check_advert,
-    commitment_to,
-    least_of,
-    parameters_of,
-    scheme_of,
-)
+from protocols.threshold_ckks.parameters import least_of, parameters_of
 from secagg.crypto import labels
 from secagg.crypto.keys import digest, verify
 from secagg.crypto.lattice import Coefficients, RunningSum

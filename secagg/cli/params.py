@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from protocols import registry
+from protocols.parameters import rules_of
 from secagg.cli.output import Json, emit, facts
 from secagg.params import GRINDING_BITS, Adversary, CostModel, GraphParameters, choose, choose_for_round, fraction
 
@@ -33,7 +33,7 @@ def params(
     """
     gone, bad = fraction(dropout), fraction(corrupt)
     if protocol != "secagg+":
-        chosen = registry.find(protocol).choose(clients, bad, gone, adversary, security, correctness, cost_model)
+        chosen = rules_of(protocol).choose(clients, bad, gone, adversary, security, correctness, cost_model)
         properties = [name for name, kind in vars(type(chosen)).items() if isinstance(kind, property)]
         found = asdict(chosen) | {name: getattr(chosen, name) for name in properties}  # type: ignore[call-overload]
         emit(as_json, {"protocol": protocol, **found}, facts(found))

@@ -29,6 +29,7 @@ import pytest
 from protocols import registry
 from protocols.client import Client
 from protocols.pairwise.client import advert_leaf
+from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import (
     MASK_KEY,
     SECRETS,
@@ -43,7 +44,7 @@ from protocols.pairwise.messages import (
     UploadHeader,
     Verdict,
 )
-from protocols.pairwise.rules import Cohort, parameters_of
+from protocols.pairwise.parameters import parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import SERVER, Identity, Roster

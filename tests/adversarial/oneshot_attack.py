@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from protocols import registry
 from protocols.client import Client
+from protocols.oneshot.committee import Seats, public_of
 from protocols.oneshot.messages import (
     Answer,
     Committee,
@@ -33,7 +34,7 @@ from protocols.oneshot.messages import (
     Upload,
     Vote,
 )
-from protocols.oneshot.rules import Seats, lattice_of, parameters_of, public_of, sharing_of
+from protocols.oneshot.parameters import lattice_of, parameters_of, sharing_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster

@@ -17,9 +17,9 @@ import pytest
 from protocols import registry
 from protocols.ckks import child as child_module
 from protocols.ckks import client as client_module
-from protocols.ckks import engine, messages, sum_of
+from protocols.ckks import engine, messages
 from protocols.ckks import server as server_module
-from protocols.ckks.client import CkksClient
+from protocols.ckks.client import CkksClient, sum_of
 from protocols.ckks.layout import DEGREE, MODULI, Layout
 from protocols.ckks.messages import Aggregate, KeyShown, Survivors
 from protocols.ckks.server import CkksServer

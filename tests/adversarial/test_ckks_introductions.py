@@ -12,10 +12,11 @@ import pytest
 
 from protocols import registry
 from protocols.ckks import client as client_module
-from protocols.ckks import engine, messages, sum_of
-from protocols.ckks.client import CkksClient, advert_leaf
+from protocols.ckks import engine, messages
+from protocols.ckks.client import CkksClient, advert_leaf, sum_of
+from protocols.ckks.cohort import Cohort
 from protocols.ckks.messages import Advert, Aggregate, Introduced, Introduction, KeyShown
-from protocols.ckks.rules import Cohort, Parameters, Reveal
+from protocols.ckks.parameters import Parameters, Reveal
 from protocols.ckks.server import CkksServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy

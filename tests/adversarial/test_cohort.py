@@ -9,8 +9,8 @@ import pytest
 
 from protocols.pairwise import client as client_module
 from protocols.pairwise import rules
+from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import Advert
-from protocols.pairwise.rules import Cohort
 from protocols.policy import Policy
 from secagg.crypto import labels, merkle
 from secagg.crypto.keys import verify

@@ -9,8 +9,8 @@ import pytest
 
 from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient
+from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import MASK_KEY, Verdict
-from protocols.pairwise.rules import Cohort
 from protocols.rounds import dealing as dealing_module
 from protocols.rounds.dealing import Accusations, Complaint, Opened, complaint, share_of
 from protocols.rounds.sets import to_bitmap

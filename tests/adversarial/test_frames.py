@@ -12,8 +12,8 @@ import pytest
 from protocols import wire
 from protocols.client import Client
 from protocols.pairwise.client import PairwiseClient
+from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import Survivors
-from protocols.pairwise.rules import Cohort
 from protocols.plan import RoundPlan
 from protocols.rounds import dealing
 from protocols.rounds.client import ClientRound

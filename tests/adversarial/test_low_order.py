@@ -19,7 +19,7 @@ from protocols import registry
 from protocols.ckks import client as ckks_client
 from protocols.ckks import server as ckks_server
 from protocols.ckks.client import CkksClient
-from protocols.ckks.rules import Parameters, Reveal
+from protocols.ckks.parameters import Parameters, Reveal
 from protocols.client import Client
 from protocols.oneshot import client as oneshot_client
 from protocols.oneshot import server as oneshot_server

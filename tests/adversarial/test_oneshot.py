@@ -14,10 +14,12 @@ import pytest
 
 from protocols import registry
 from protocols.client import Client
-from protocols.oneshot import ONESHOT, client, rules
+from protocols.oneshot import client
+from protocols.oneshot import committee as rules
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Upload
-from protocols.oneshot.rules import Committee
+from protocols.oneshot.parameters import Committee
+from protocols.oneshot.protocol import ONESHOT
 from protocols.policy import Policy
 from protocols.rounds.phases import Phase
 from secagg.crypto.keys import AgreementKey

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from dp.noise import Family, NoiseSpec
+from protocols.oneshot.committee import seated
 from protocols.oneshot.messages import Join, Seat
-from protocols.oneshot.rules import seated, sharing_of
+from protocols.oneshot.parameters import sharing_of
 from protocols.oneshot.server import OneshotServer
 from protocols.rounds.phases import Phase
 from protocols.server import serve

@@ -16,10 +16,12 @@ import pytest
 
 from protocols import registry
 from protocols.journal import EMPTY_HEAD, MemoryJournal
-from protocols.oneshot import ONESHOT, client, rules
+from protocols.oneshot import client
+from protocols.oneshot import committee as rules
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Upload, Vote
-from protocols.oneshot.rules import Committee
+from protocols.oneshot.parameters import Committee
+from protocols.oneshot.protocol import ONESHOT
 from protocols.policy import Policy
 from protocols.simulation.network import Faults
 from secagg.crypto.keys import AgreementKey

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocols.oneshot.committee import public_of, seated
 from protocols.oneshot.messages import Answer, Upload, Vote
-from protocols.oneshot.rules import lattice_of, parameters_of, public_of, seated, sharing_of
+from protocols.oneshot.parameters import lattice_of, parameters_of, sharing_of
 from protocols.oneshot.server import OneshotServer
 from protocols.server import serve
 from protocols.simulation.network import Faults, Simulation, simulate

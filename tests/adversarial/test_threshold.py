@@ -27,6 +27,7 @@ from protocols.rounds.survivors import SignedBy
 from protocols.simulation.network import Envelope, Faults, Simulation, local_clients, simulate
 from protocols.threshold_ckks import client as client_module
 from protocols.threshold_ckks.client import ThresholdClient
+from protocols.threshold_ckks.cohort import Cohort, scheme_of
 from protocols.threshold_ckks.messages import (
     SEED,
     SHARES,
@@ -43,7 +44,6 @@ from protocols.threshold_ckks.messages import (
     Survivors,
     Upload,
 )
-from protocols.threshold_ckks.rules import Cohort, scheme_of
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.server import ThresholdServer
 from secagg.crypto import labels

@@ -20,7 +20,7 @@ from benchmarks.peers.attacks.seed import fold, search_ours, search_twister, win
 from protocols.pairwise import client as client_module
 from protocols.pairwise import rules
 from protocols.pairwise.client import PairwiseClient
-from protocols.pairwise.rules import Cohort
+from protocols.pairwise.cohort import Cohort
 from protocols.policy import Policy
 from protocols.rounds.phases import Phase
 from protocols.simulation.network import Faults

@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks import oneshot
 from benchmarks.oneshot import Cast, Config, encrypted
-from protocols.oneshot.rules import lattice_of, public_of
+from protocols.oneshot.committee import public_of
+from protocols.oneshot.parameters import lattice_of
 from secagg.cli import main
 
 pytest.importorskip("numba", reason="NOT TESTED: one-shot sums need numba, pip install 'secagg[lattice]'")

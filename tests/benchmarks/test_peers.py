@@ -20,7 +20,7 @@ from benchmarks.peers.attacks import Row
 from benchmarks.peers.cells import Cell, Kept, Outcome, Side, flower, ours
 from benchmarks.peers.page import page
 from benchmarks.peers.uploads import Upload
-from protocols.pairwise.rules import parameters_of
+from protocols.pairwise.parameters import parameters_of
 from secagg.cli import main
 from secagg.errors import StorageError, ThresholdError, UsageError
 

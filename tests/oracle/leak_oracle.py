@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from protocols import registry
 from protocols.client import Client
 from protocols.pairwise.client import advert_leaf
+from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import (
     MASK_KEY,
     SELF_MASK,
@@ -36,7 +37,7 @@ from protocols.pairwise.messages import (
     Survivors,
     Upload,
 )
-from protocols.pairwise.rules import Cohort, parameters_of
+from protocols.pairwise.parameters import parameters_of
 from protocols.plan import RoundPlan
 from protocols.roster import SERVER, Roster
 from protocols.rounds.dealing import Dealt, Defence, share_of

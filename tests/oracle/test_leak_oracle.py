@@ -16,9 +16,9 @@ from protocols import registry
 from protocols.client import Client
 from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient, check_header
+from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Reveal, Revealed, Upload
 from protocols.pairwise.messages import Verdict as Ruling
-from protocols.pairwise.rules import Cohort
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy

@@ -15,8 +15,8 @@ from protocols.ckks import rules as ckks
 from protocols.client import Client
 from protocols.oneshot import client as oneshot_client
 from protocols.oneshot.client import OneshotClient
+from protocols.oneshot.committee import Seats
 from protocols.oneshot.messages import Seat
-from protocols.oneshot.rules import Seats
 from protocols.pairwise import rules as pairwise
 from protocols.plan import RoundPlan
 from protocols.policy import Policy

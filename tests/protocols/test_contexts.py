@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 
 from protocols import registry
-from protocols.ckks.rules import Cohort as CkksCohort
+from protocols.ckks.cohort import Cohort as CkksCohort
+from protocols.oneshot.committee import Seats
 from protocols.oneshot.messages import Header, Seat
-from protocols.oneshot.rules import Seats
 from protocols.pairwise import client as pairwise_client
-from protocols.pairwise.rules import Cohort as PairwiseCohort
+from protocols.pairwise.cohort import Cohort as PairwiseCohort
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.rounds.cohort import Cohort
+from protocols.threshold_ckks.cohort import Cohort as ThresholdCohort
 from protocols.threshold_ckks.messages import Advert
-from protocols.threshold_ckks.rules import Cohort as ThresholdCohort
 from secagg.crypto import labels
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding

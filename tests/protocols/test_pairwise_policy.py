@@ -7,9 +7,10 @@ from math import comb
 
 import pytest
 
-from protocols.pairwise.rules import check_cohort, check_policy
+from protocols.pairwise.cohort import check_cohort, check_policy
+from protocols.parameters import ENFORCED_UP_TO
 from protocols.plan import RoundPlan
-from protocols.policy import ENFORCED_UP_TO, Policy
+from protocols.policy import Policy
 from protocols.roster import Roster
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from dp.noise import Family, NoiseSpec
-from protocols import registry
+from protocols.parameters import ENFORCED_UP_TO, rules_of
 from protocols.plan import RoundPlan
-from protocols.policy import ENFORCED_UP_TO, Policy
+from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.server import serve
 from protocols.simulation.network import Faults, local_clients, simulate
@@ -77,7 +77,7 @@ def test_complete_graphs(protocol: str) -> None:
 )
 def test_so_many_have_signed(ring: GraphParameters, least: int, expected: int) -> None:
     made = replace(plan("secagg+", ring), min_contributors=least)
-    assert registry.find("secagg+").signers(made) == expected
+    assert rules_of("secagg+").signers(made) == expected
     noised = replace(made, min_contributors=9, ring_bits=32, noise=NoiseSpec(Family.SKELLAM, np.int64(100).item()))  # type: ignore[arg-type]
     assert noised.secure_sum(9).signers == 9
 
@@ -91,7 +91,7 @@ def test_beyond_so_many_clients_strangers_are_not_counted() -> None:
         tuple(names), tuple((int.from_bytes(key, "little") ^ i << 8).to_bytes(32, "little") for i in range(count))
     )
     made = RoundPlan.propose("secagg+", roster, Encoding.integers(1), min_contributors=4000)
-    signers = registry.find("secagg+").signers
+    signers = rules_of("secagg+").signers
     assert signers(made) < 200
     assert signers(replace(made, clients=ENFORCED_UP_TO)) == 4000
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from protocols import registry
+from protocols.parameters import ENFORCED_UP_TO
 from protocols.plan import RoundPlan
-from protocols.policy import ENFORCED_UP_TO, Policy
+from protocols.policy import Policy
 from protocols.roster import Roster
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding

@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.oneshot.messages import Answer
-from protocols.oneshot.rules import least_contributors
+from protocols.oneshot.parameters import least_contributors
 from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Reveal, Upload
-from protocols.pairwise.rules import parameters_of
+from protocols.pairwise.parameters import parameters_of
 from protocols.rounds.dealing import Dealt, Defence, share_of
 from protocols.rounds.sets import from_bitmap
 from secagg.crypto.dealing import unpadded

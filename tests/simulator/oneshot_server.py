@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from protocols.oneshot.messages import Committee, Consents, Delivery
-from protocols.oneshot.rules import least_contributors
+from protocols.oneshot.parameters import least_contributors
 from protocols.roster import SERVER
 from protocols.rounds.survivors import SignedBy
 from secagg.crypto.keys import AgreementKey

@@ -20,7 +20,7 @@ from dp.ledger.file import read
 from dp.ledger.verify import verify
 from dp.noise import Family, NoiseSpec
 from dp.verify_ledger import problems
-from protocols.oneshot.rules import least_contributors
+from protocols.oneshot.parameters import least_contributors
 from protocols.pairwise.messages import Reveal
 from protocols.roster import SERVER
 from protocols.rounds.sets import from_bitmap

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from protocols.pairwise.messages import SECRETS, Consents, Neighbour, Survivors, Upload, Verdict
-from protocols.pairwise.rules import parameters_of
+from protocols.pairwise.parameters import parameters_of
 from protocols.roster import SERVER
 from protocols.rounds.dealing import (
     COMMITMENT_BYTES,

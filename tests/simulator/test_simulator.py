@@ -17,7 +17,7 @@ from protocols import registry
 from protocols.client import Client
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Answer
-from protocols.oneshot.rules import parameters_of
+from protocols.oneshot.parameters import parameters_of
 from protocols.oneshot.server import OneshotServer
 from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient

@@ -22,6 +22,7 @@ from benchmarks.peers.attacks.seed import fold, search_ours
 from protocols import registry
 from protocols.client import Client
 from protocols.pairwise.client import advert_leaf
+from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import (
     SECRETS,
     SELF_MASK,
@@ -34,7 +35,7 @@ from protocols.pairwise.messages import (
     Upload,
     Verdict,
 )
-from protocols.pairwise.rules import Cohort, parameters_of
+from protocols.pairwise.parameters import parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Number, Roster

@@ -11,8 +11,9 @@ import pytest
 from dp.noise import Family, NoiseSpec
 from protocols import registry
 from protocols.ckks import engine
+from protocols.ckks.cohort import check_policy
 from protocols.ckks.layout import _PRODUCT_BITS, Layout
-from protocols.ckks.rules import LEAST_ANSWERS, Parameters, Reveal, check_policy, choose
+from protocols.ckks.parameters import LEAST_ANSWERS, Parameters, Reveal, choose
 from protocols.ckks.server import CkksServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy

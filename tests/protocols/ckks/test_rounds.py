@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from dp.noise import Family, NoiseSpec
-from protocols.ckks import engine, sum_of
-from protocols.ckks.client import TRIES, CkksClient
-from protocols.ckks.rules import Parameters, Reveal, parameters_of
+from protocols.ckks import engine
+from protocols.ckks.client import TRIES, CkksClient, sum_of
+from protocols.ckks.parameters import Parameters, Reveal, parameters_of
 from protocols.ckks.server import CkksServer
 from protocols.client import Client
 from protocols.journal import SqliteJournal

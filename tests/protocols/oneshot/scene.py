@@ -11,8 +11,9 @@ import numpy as np
 
 from protocols import registry
 from protocols.client import Client
+from protocols.oneshot.committee import Seats
 from protocols.oneshot.messages import Answer, Upload, Vote
-from protocols.oneshot.rules import Seats, sharing_of
+from protocols.oneshot.parameters import sharing_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster

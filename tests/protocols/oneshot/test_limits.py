@@ -9,9 +9,10 @@ import pytest
 
 from protocols.oneshot import client as client_module
 from protocols.oneshot.client import OneshotClient
+from protocols.oneshot.committee import MAX_SEATS, check_policy
 from protocols.oneshot.messages import Committee as Members
 from protocols.oneshot.messages import Seat
-from protocols.oneshot.rules import MAX_SEATS, Committee, check_policy, choose_committee
+from protocols.oneshot.parameters import Committee, choose_committee
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster

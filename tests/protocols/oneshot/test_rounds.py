@@ -20,8 +20,9 @@ from dp.noise import Family, NoiseSpec
 from protocols.client import Client
 from protocols.journal import SqliteJournal
 from protocols.oneshot.client import OneshotClient
+from protocols.oneshot.committee import Seats, seated
 from protocols.oneshot.messages import Answer, Committee, Consents, Contribution, Delivery, Join, Upload, Vote
-from protocols.oneshot.rules import Seats, parameters_of, seated
+from protocols.oneshot.parameters import parameters_of
 from protocols.oneshot.server import OneshotServer
 from protocols.roster import SERVER
 from protocols.rounds.server import ServerRound
@@ -717,7 +718,7 @@ from secagg.cli import main
 assert main(["protocols"]) == 0
 assert main("params --protocol oneshot --clients 1000 --dropout 0.1 --corrupt 0.1 --adversary active".split()) == 0
 import numpy as np
-from protocols.oneshot.rules import lattice_of, sharing_of
+from protocols.oneshot.parameters import lattice_of, sharing_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.simulation.network import local_clients

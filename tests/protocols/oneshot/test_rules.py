@@ -15,16 +15,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from protocols.oneshot import rules
-from protocols.oneshot.messages import MAX_SEATS, Header, Seat
-from protocols.oneshot.rules import (
+from protocols.oneshot.committee import Seats, public_of, seated
+from protocols.oneshot.messages import Header, Seat
+from protocols.oneshot.parameters import (
     EVERYBODY,
+    MAX_SEATS,
     Committee,
-    Seats,
     choose_committee,
     lattice_of,
     parameters_of,
-    public_of,
-    seated,
     sharing_of,
 )
 from protocols.plan import RoundPlan

@@ -10,8 +10,8 @@ import pytest
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.threshold_ckks.messages import MAX_CLIENTS
-from protocols.threshold_ckks.rules import Parameters, check_cohort, check_policy, choose
+from protocols.threshold_ckks.cohort import check_cohort, check_policy
+from protocols.threshold_ckks.parameters import MAX_CLIENTS, Parameters, choose
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError

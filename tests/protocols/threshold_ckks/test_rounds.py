@@ -30,8 +30,9 @@ from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, local_clients, simulate
 from protocols.threshold_ckks import rules as rules_module
 from protocols.threshold_ckks.client import ThresholdClient
-from protocols.threshold_ckks.messages import MAX_CLIENTS, JointKey, Part, Recovery, Revealed
-from protocols.threshold_ckks.rules import Parameters, parameters_of, scheme_of
+from protocols.threshold_ckks.cohort import scheme_of
+from protocols.threshold_ckks.messages import JointKey, Part, Recovery, Revealed
+from protocols.threshold_ckks.parameters import MAX_CLIENTS, Parameters, parameters_of
 from protocols.threshold_ckks.server import ThresholdServer
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg

@@ -10,11 +10,11 @@ import pytest
 
 from protocols import registry
 from protocols.client import Client
-from protocols.oneshot.rules import lattice_of
+from protocols.oneshot.parameters import lattice_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from protocols.threshold_ckks.rules import sizes_of
+from protocols.threshold_ckks.parameters import sizes_of
 from secagg.crypto.lattice import Parameters, choose
 from secagg.crypto.lattice.ring import SECURE_BITS, WIDEST
 from secagg.encoding import Encoding

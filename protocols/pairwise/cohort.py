@@ -4,53 +4,24 @@ from __future__ import annotations
 
 from typing import cast
 
+from protocols.pairwise.parameters import parameters_of
+from protocols.parameters import ENFORCED_UP_TO
 from protocols.plan import RoundPlan
-from protocols.policy import ENFORCED_UP_TO, Policy
+from protocols.policy import Policy
 from protocols.rounds.cohort import Position
 from protocols.rounds.dealer import DealingCohort
-from secagg.codec import Codec, enumeration, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.graph import Neighbourhoods
 from secagg.crypto.keys import derive, digest
-from secagg.errors import PolicyError, UsageError
+from secagg.errors import PolicyError
 from secagg.params import (
     GRINDING_BITS,
     GRINDING_FLOOR,
     Adversary,
     Graph,
-    GraphParameters,
     check_private,
     corrupt_neighbours,
 )
-
-PARAMETERS: Codec[GraphParameters] = struct(
-    GraphParameters, graph=enumeration(Graph), degree=u32, threshold=u32, witnesses=u32, quorum=u32
-)
-
-
-def parameters_of(plan: RoundPlan) -> GraphParameters:
-    if not isinstance(plan.parameters, GraphParameters):
-        raise UsageError(f"{plan.protocol} needs graph parameters")
-    return plan.parameters
-
-
-def check_parameters(plan: RoundPlan) -> None:
-    """Refuse what no round could run with."""
-    graph, degree, threshold = (p := parameters_of(plan)).graph, p.degree, p.threshold
-    if plan.protocol == "secagg" and graph is not Graph.COMPLETE:
-        raise UsageError("secagg runs on the complete graph; the ring is secagg+")
-    if graph is Graph.COMPLETE:
-        fits, holders = degree == plan.clients - 1, plan.clients  # its own share included
-    else:
-        fits, holders = 2 <= degree <= plan.clients - 1 and degree % 2 == 0, degree
-    if not fits:
-        raise UsageError(f"degree {degree} does not make a {graph} graph of {plan.clients} clients")
-    if not 2 <= threshold <= holders:
-        raise UsageError(f"threshold {threshold} is not between 2 and the {holders} holders of a client's shares")
-    if graph is Graph.COMPLETE and p.witnesses:
-        raise UsageError("on the complete graph everybody is a neighbour: there are no witnesses besides")
-    if not min(p.witnesses, 1) <= p.quorum <= p.witnesses <= plan.clients:
-        raise UsageError(f"{p.quorum} of {p.witnesses} witnesses cannot speak for {plan.clients} clients")
 
 
 def check_policy(plan: RoundPlan, policy: Policy) -> None:
@@ -61,12 +32,6 @@ def check_policy(plan: RoundPlan, policy: Policy) -> None:
             f"(the threshold), not the {policy.min_contributors} demanded"
         )
     _check_graph(plan, policy, plan.clients, GRINDING_BITS)
-
-
-def signers(plan: RoundPlan) -> int:
-    """How many survivors have signed the set before any of them reveals a share: each client sees at least so many."""
-    p, least = parameters_of(plan), plan.min_contributors if plan.clients <= ENFORCED_UP_TO else 0
-    return max(p.threshold, p.quorum, least)
 
 
 def check_cohort(plan: RoundPlan, policy: Policy, size: int) -> None:

@@ -1,4 +1,4 @@
-"""What both sides compute from the plan and the cohort: how many hold the key, who, the bindings, the checks."""
+"""Who learns the sum, and how many clients make keys: how that is chosen, and what no round could run with."""
 
 from __future__ import annotations
 
@@ -7,19 +7,11 @@ from enum import StrEnum
 from fractions import Fraction
 from math import floor
 
-import numpy as np
-
 from protocols.ckks.engine import require
-from protocols.ckks.layout import MAX_CLIENTS, Layout
-from protocols.plan import RoundPlan
-from protocols.policy import Policy
-from protocols.rounds.cohort import Cohort as AnyCohort
-from protocols.rounds.cohort import Position, positions
+from protocols.ckks.layout import Layout
+from protocols.parameters import Facts, Rules
 from secagg.codec import Codec, enumeration, struct, u32
-from secagg.crypto import labels
-from secagg.crypto.keys import derive, digest
-from secagg.crypto.prg import Prg, random_words
-from secagg.errors import PolicyError, UsageError
+from secagg.errors import UsageError
 from secagg.params import Adversary, CostModel
 
 LEAST_ANSWERS = 2
@@ -44,13 +36,13 @@ class Parameters:
 PARAMETERS: Codec[Parameters] = struct(Parameters, reveal=enumeration(Reveal), makers=u32)
 
 
-def parameters_of(plan: RoundPlan) -> Parameters:
+def parameters_of(plan: Facts) -> Parameters:
     if not isinstance(plan.parameters, Parameters):
         raise UsageError(f"{plan.protocol} needs ckks parameters")
     return plan.parameters
 
 
-def layout_of(plan: RoundPlan) -> Layout:
+def layout_of(plan: Facts) -> Layout:
     """It follows from the plan: the ring is as wide as bits, weights, clients and noise demand."""
     return Layout.choose(plan.ring_bits, plan.clients, plan.encoding.coordinates)
 
@@ -80,7 +72,7 @@ def choose(
     return Parameters(Reveal.SERVER, most)
 
 
-def check_parameters(plan: RoundPlan) -> None:
+def check_parameters(plan: Facts) -> None:
     """Refuse what no round could run with."""
     parameters = parameters_of(plan)
     if not LEAST_ANSWERS <= parameters.makers <= plan.clients:
@@ -90,35 +82,4 @@ def check_parameters(plan: RoundPlan) -> None:
     layout_of(plan)
 
 
-def check_policy(plan: RoundPlan, policy: Policy) -> None:
-    """The whole protocol is a matter of trust: a client that names it in ``Policy.protocols`` has decided.
-
-    What is left to refuse is fewer dropouts than it expects, and a ring that is what the library below makes.
-    """
-    policy.check_cost_model(CostModel.STANDARD)
-    if (stay := plan.clients - policy.gone_of(plan.clients)) < LEAST_ANSWERS:
-        raise PolicyError(f"{stay} clients are expected to stay, {LEAST_ANSWERS} are needed")
-
-
-class Cohort(AnyCohort):
-    """The clients of U1 under their Merkle root: who makes keys, who holds the one that is used, and every binding."""
-
-    def __init__(self, plan: RoundPlan, root: bytes, size: int) -> None:
-        if not plan.min_contributors <= size <= min(plan.clients, MAX_CLIENTS):
-            raise PolicyError(f"{size} clients advertised, the plan allows {plan.min_contributors} to {plan.clients}")
-        super().__init__(plan, root, size)
-        parameters = parameters_of(plan)
-        lots = random_words(Prg(digest(labels.CKKS_MAKERS, *self.bound())), size)
-        self.makers = tuple(sorted(map(Position, np.argsort(lots)[: parameters.makers].tolist())))
-        self.holders = self.makers if parameters.reveal is Reveal.SERVER else tuple(positions(size))
-
-    def knows(self, position: Position) -> tuple[Position, ...]:
-        """Whose adverts a client needs: the makers', and a maker those of all that hold."""
-        return self.holders if position in self.makers else self.makers
-
-    def box_key(self, agreed: bytes, sender: Position, receiver: Position) -> bytes:
-        return derive(agreed, labels.CKKS_BOX, *self.bound(sender, receiver))
-
-    def server_key(self, agreed: bytes, sender: Position, label: bytes) -> bytes:
-        """What this client seals to the server under, for one purpose."""
-        return derive(agreed, label, *self.bound(sender))
+RULES = {"ckks": Rules(PARAMETERS, choose, check_parameters, lambda plan: plan.min_contributors)}

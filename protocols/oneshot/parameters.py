@@ -1,4 +1,4 @@
-"""What both sides compute from the plan: who has a seat, how many must agree, layouts of vectors and secrets.
+"""The committee: how many seats, how many must agree, layouts of vectors and secrets.
 
 The calculator. m seats are filled by lot from n clients, of which floor(gamma n) are corrupt; HG is the hypergeometric
 law. The committee is the smallest for which
@@ -14,29 +14,21 @@ Up to ``EVERYBODY`` clients there is no lot: everyone who joins has a seat, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import floor
 
-import numpy as np
-
-from protocols.oneshot.messages import HEADER, MAX_SEATS, SEAT, Header, Seat
-from protocols.plan import RoundPlan
-from protocols.policy import Policy
-from protocols.roster import Number, Roster
-from protocols.rounds.survivors import Agreed
+from protocols.parameters import Facts, Rules
 from secagg.codec import Codec, enumeration, struct, u32
-from secagg.crypto import labels
-from secagg.crypto.keys import derive, digest
-from secagg.crypto.lattice import VARIANCE, Evaluations, Parameters, candidates, tail, uniform
+from secagg.crypto.lattice import Parameters
+from secagg.crypto.lattice.parameters import VARIANCE, candidates, tail
 from secagg.crypto.packed import Sharing
-from secagg.crypto.prg import Prg, random_words
 from secagg.encoding import Encoding
-from secagg.errors import PolicyError, UsageError
+from secagg.errors import UsageError
 from secagg.params import Adversary, CostModel, most_marked
 
+MAX_SEATS = 1024
 EVERYBODY = 128
 """Up to so many clients all have a seat."""
 
@@ -68,7 +60,7 @@ class Committee:
 PARAMETERS: Codec[Committee] = struct(Committee, seats=u32, corrupt=u32, cost_model=enumeration(CostModel))
 
 
-def parameters_of(plan: RoundPlan) -> Committee:
+def parameters_of(plan: Facts) -> Committee:
     if not isinstance(plan.parameters, Committee):
         raise UsageError(f"{plan.protocol} needs a committee")
     return plan.parameters
@@ -101,7 +93,7 @@ def choose_committee(
     raise UsageError(f"infeasible: no committee of up to {MAX_SEATS} outlives these dropouts and corruptions")
 
 
-def check_parameters(plan: RoundPlan) -> None:
+def check_parameters(plan: Facts) -> None:
     """Refuse what no round could run with."""
     committee = parameters_of(plan)
     if not 2 <= committee.seats <= min(plan.clients, MAX_SEATS):
@@ -113,33 +105,18 @@ def check_parameters(plan: RoundPlan) -> None:
     lattice_of(plan)
 
 
-def check_policy(plan: RoundPlan, policy: Policy) -> None:
-    """Refuse a committee that this client's own calculation does not trust, or that it cannot draw again."""
-    committee, feared = parameters_of(plan), policy.corrupt_of(plan.clients)
-    policy.check_cost_model(committee.cost_model)
-    bad = feared
-    if committee.seats < plan.clients:
-        if not policy.beacon:
-            raise PolicyError("seats are drawn by lot, and this client knows no beacon (Policy.beacon)")
-        bad = most_marked(plan.clients, feared, committee.seats, policy.security, times=MAX_SEATS)
-    if committee.corrupt < bad:
-        raise PolicyError(f"the committee bears {committee.corrupt} corrupt members, not the {bad} feared")
-    if (least := least_contributors(plan)) < feared + 2:
-        raise PolicyError(f"{least} contributors are enough for this plan, and {feared} are feared corrupt")
-
-
-def least_contributors(plan: RoundPlan) -> int:
+def least_contributors(plan: Facts) -> int:
     """With so many at least two are honest, as hint-RLWE needs: one's vector is not a sum. All members reckon with the
     plan's committee, not each with its own fears, since who fears most is not asked again after its upload."""
     return max(plan.min_contributors, parameters_of(plan).corrupt + 2)
 
 
-def lattice_of(plan: RoundPlan) -> Parameters:
+def lattice_of(plan: Facts) -> Parameters:
     """The ring and the layout in it that the plan's vectors take."""
     return _lattice(plan.encoding, plan.clients, plan.noise_tail, parameters_of(plan))
 
 
-def sharing_of(plan: RoundPlan) -> Sharing:
+def sharing_of(plan: Facts) -> Sharing:
     """How the coefficients of a secret are shared."""
     return _sharing(lattice_of(plan).layout.ring.degree, plan.clients, parameters_of(plan))
 
@@ -162,42 +139,4 @@ def _sharing(degree: int, n: int, committee: Committee) -> Sharing:
     return Sharing(degree, bound, committee.quorum - committee.private, committee.private)
 
 
-def public_of(plan: RoundPlan) -> Evaluations:
-    """The public polynomials a, one for each block: nobody chooses them, they are a hash of the plan."""
-    layout = lattice_of(plan).layout
-    return uniform(layout.ring, layout.blocks(plan.encoding.coordinates), digest(labels.ONESHOT_PUBLIC, plan.digest()))
-
-
-class Seats:
-    """The members who came, in the order of the roster, and every binding of the round to them and to the plan."""
-
-    def __init__(self, plan: RoundPlan, members: Sequence[Seat]) -> None:
-        self.members = {seat.client: seat for seat in members}
-        self.root = digest(labels.ONESHOT_COMMITTEE, plan.digest(), *map(SEAT.encode, members))
-        self._plan = plan.digest()
-
-    def box_key(self, agreed: bytes, sender: Number, receiver: Number) -> bytes:
-        return derive(agreed, labels.ONESHOT_BOX, *self.bound(sender, receiver))
-
-    def contributed(self, headers: Sequence[Header]) -> bytes:
-        """Committee and uploads: what was added up, and not only by whom."""
-        return digest(labels.ONESHOT_UPLOAD, *self.bound(), *map(HEADER.encode, headers))
-
-    def agreed(self, contributed: bytes, size: int, bitmap: bytes) -> Agreed:
-        """This set of survivors out of a roster of ``size``, with these uploads, as it is signed."""
-        return Agreed(contributed, size, bitmap, digest(labels.SURVIVORS, self._plan, contributed, bitmap))
-
-    def bound(self, *clients: Number) -> tuple[bytes, ...]:
-        """The context of everything derived or signed under this committee. Clients are numbers in the roster."""
-        return (self._plan, self.root, *[u32.encode(client) for client in clients])
-
-
-def seated(plan: RoundPlan, roster: Roster) -> frozenset[Number]:
-    """Who may sit on the committee: by lot, or everybody."""
-    committee = parameters_of(plan)
-    if committee.seats == plan.clients:
-        return frozenset(map(Number, range(len(roster))))
-    if plan.clients != len(roster):
-        raise PolicyError("seats are drawn from the whole roster: a cohort must be a roster of its own")
-    lots = random_words(Prg(digest(labels.ONESHOT_SEATS, roster.digest, plan.beacon)), len(roster))
-    return frozenset(map(Number, np.argsort(lots)[: committee.seats].tolist()))
+RULES = {"oneshot": Rules(PARAMETERS, choose_committee, check_parameters, lambda plan: parameters_of(plan).quorum)}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 
 from protocols.plan import RoundPlan
@@ -14,79 +12,20 @@ from protocols.rounds.cohort import Position
 from protocols.rounds.dealer import DealingCohort
 from protocols.rounds.sets import ascending
 from protocols.rounds.survivors import SignedBy
-from protocols.threshold_ckks.messages import ADVERT, MAX_CLIENTS, Advert
+from protocols.threshold_ckks.messages import ADVERT, Advert
+from protocols.threshold_ckks.parameters import least_of, parameters_of, sizes_of
 from protocols.threshold_ckks.scheme import Scheme
-from protocols.threshold_ckks.sizes import Sizes, choose_sizes
-from secagg.codec import Codec, enumeration, struct, u32
+from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import check_agreement_key, derive, digest, verify
 from secagg.crypto.merkle import MerkleTree, leaf
-from secagg.errors import PeerError, PolicyError, ThresholdError, UsageError
-from secagg.params import Adversary, CostModel, complete, complete_threshold
-
-
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """How many clients must agree before anything is decrypted or rebuilt. Fewer learn nothing with the server.
-
-    ``cost_model`` says by which account the ring has 128 bits of security.
-    """
-
-    threshold: int
-    cost_model: CostModel = CostModel.CORE_SVP
-
-
-PARAMETERS: Codec[Parameters] = struct(Parameters, threshold=u32, cost_model=enumeration(CostModel))
-
-
-def parameters_of(plan: RoundPlan) -> Parameters:
-    if not isinstance(plan.parameters, Parameters):
-        raise UsageError(f"{plan.protocol} needs a threshold")
-    return plan.parameters
-
-
-def least_of(plan: RoundPlan) -> int:
-    """No fewer clients may advertise, deal, have a part in the key, be in the sum or sign it."""
-    return max(parameters_of(plan).threshold, plan.min_contributors)
-
-
-def sizes_of(plan: RoundPlan) -> Sizes:
-    """They follow from the plan, so nobody chooses anybody's ring or flooding."""
-    return choose_sizes(plan.ring_bits, plan.clients, plan.encoding.coordinates, parameters_of(plan).cost_model)
+from secagg.errors import PeerError, PolicyError, ThresholdError
+from secagg.params import complete_threshold
 
 
 @lru_cache(maxsize=2)
 def scheme_of(plan: RoundPlan) -> Scheme:
     return Scheme.of(sizes_of(plan), digest(labels.THRESHOLD_PUBLIC, plan.digest()))
-
-
-def choose(
-    n: int,
-    corrupt: Fraction,
-    dropout: Fraction,
-    _adversary: Adversary,
-    _security: int,
-    _correctness: int,
-    cost_model: CostModel = CostModel.CORE_SVP,
-) -> Parameters:
-    """More than half of the honest clients, plus all the corrupt: two different sets never have so many signatures.
-
-    >>> [choose(n, Fraction(1, 10), Fraction(1, 5), Adversary.CURIOUS, 40, 20).threshold for n in (10, 100, 1000)]
-    [6, 56, 551]
-    """
-    if n > MAX_CLIENTS:
-        raise UsageError(f"threshold_ckks has up to {MAX_CLIENTS} clients, not {n}")
-    return Parameters(complete(n, corrupt, dropout).threshold, cost_model)
-
-
-def check_parameters(plan: RoundPlan) -> None:
-    """Refuse what no round could run with."""
-    threshold = parameters_of(plan).threshold
-    if plan.clients > MAX_CLIENTS:
-        raise UsageError(f"threshold_ckks has up to {MAX_CLIENTS} clients, not {plan.clients}")
-    if not 2 <= threshold <= plan.clients:
-        raise UsageError(f"threshold {threshold} is not between 2 and the {plan.clients} clients")
-    sizes_of(plan)
 
 
 def check_policy(plan: RoundPlan, policy: Policy) -> None:

@@ -1,0 +1,86 @@
+"""Parameters of protocols: how a plan carries them, how they are chosen, and which no round could run with.
+
+A plan names its protocol and holds that protocol's parameters. What they mean is said in the protocol's own
+``parameters`` module, which knows nothing of plans but these ``Facts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from importlib import import_module
+from typing import Any, Protocol
+
+from dp.noise import NoiseSpec
+from secagg.codec import Codec
+from secagg.encoding import Encoding
+from secagg.errors import UsageError
+from secagg.params import Adversary, CostModel
+
+PACKAGES = {
+    "secagg": "pairwise",
+    "secagg+": "pairwise",
+    "ckks": "ckks",
+    "oneshot": "oneshot",
+    "threshold_ckks": "threshold_ckks",
+}
+"""protocol -> its package in ``protocols``. A new protocol is a package and one line here."""
+
+ENFORCED_UP_TO = 4096
+"""Up to this many clients, a client demands signatures of ``min_contributors`` others; beyond, only of neighbours."""
+
+
+class Facts(Protocol):
+    """Of a plan, what the rules about its parameters depend on."""
+
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def clients(self) -> int: ...
+    @property
+    def min_contributors(self) -> int: ...
+    @property
+    def ring_bits(self) -> int: ...
+    @property
+    def encoding(self) -> Encoding: ...
+    @property
+    def noise(self) -> NoiseSpec | None: ...
+    @property
+    def noise_tail(self) -> int: ...
+    @property
+    def parameters(self) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a protocol says of its parameters. Its package has ``parameters.RULES``: protocol -> ``Rules``."""
+
+    codec: Codec[Any]
+    choose: Callable[[int, Fraction, Fraction, Adversary, int, int, CostModel], object]
+    """(n, corrupt, dropout, adversary, security, correctness, cost model of lattices) -> parameters for a round."""
+    check: Callable[[Facts], None]
+    """Refuse (``UsageError``) a plan that makes no sense for anybody."""
+    signers: Callable[[Facts], int]
+    """How many signatures on one set of survivors a client has seen before it reveals anything for the sum. An auditor
+    asks for as many."""
+
+
+def module_of(protocol: str, name: str) -> Any:
+    """A module of the protocol's package, loaded when it is first asked for."""
+    if protocol not in PACKAGES:
+        raise UsageError(f"unknown protocol {protocol!r}; there are {', '.join(PACKAGES)}")
+    return import_module(f"protocols.{PACKAGES[protocol]}.{name}")
+
+
+@cache
+def rules_of(protocol: str) -> Rules:
+    """
+    >>> rules_of("secagg+").choose(
+    ...     100, Fraction(1, 20), Fraction(1, 20), Adversary.CURIOUS, 40, 20, CostModel.CORE_SVP
+    ... ).threshold
+    16
+    """
+    rules: Rules = module_of(protocol, "parameters").RULES[protocol]
+    return rules
