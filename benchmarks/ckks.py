@@ -152,7 +152,7 @@ def _round(config: Config, figures: dict[str, float], ratios: dict[str, float], 
         return envelope.frame
 
     started = perf_counter()
-    outcome = simulate(serve(plan, roster), clients, updates, faults=Faults(corrupted=watched)).outcome
+    outcome = simulate(serve(plan, roster), clients, updates.get, faults=Faults(corrupted=watched)).outcome
     seconds = perf_counter() - started
     if not np.array_equal(outcome.total, sum(updates.values())):
         raise RuntimeError("the sum is wrong")

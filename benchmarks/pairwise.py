@@ -184,7 +184,7 @@ def _growth(config: Config, figures: dict[str, float], ratios: dict[str, float],
         degree[n] = parameters_of(plan).degree
         say(f"growth: n = {n}, k = {degree[n]}, d = 10000")
         updates = {name: update_of(number, plan) for number, name in enumerate(roster.names)}
-        per_client[n] = _seconds(lambda: simulate(serve(plan, roster), clients, updates)) / n  # noqa: B023
+        per_client[n] = _seconds(lambda: simulate(serve(plan, roster), clients, updates.get)) / n  # noqa: B023
         figures[f"growth_{n}_s_per_client"] = per_client[n]
         figures[f"growth_{n}_degree"] = degree[n]
         ratios[f"growth_{n}_vs_k"] = per_client[n] / per_client[sizes[0]] / (degree[n] / degree[sizes[0]])

@@ -67,7 +67,7 @@ def play(folder: Path, held: ExitStack) -> None:
         own = ledger(folder, identity.name, held)
         clients[identity.name] = Client(identity, ROSTER, policy=policy, journal=journal, ledger=own)
     server = serve(plan, ROSTER, ledger=ledger(folder, "server", held))
-    assert len(simulate(server, clients, dict.fromkeys(clients, np.ones(8))).outcome.survivors) == 4
+    assert len(simulate(server, clients, dict.fromkeys(clients, np.ones(8)).get).outcome.survivors) == 4
 
 
 def test_a_round_leaves_nothing_open(tmp_path: Path) -> None:

@@ -326,7 +326,7 @@ def _warm(plan: RoundPlan) -> None:
     """Load what the protocol needs, start its helpers, make the samplers' tables: what is done once for many rounds."""
     roster, clients = local_clients(4, _policy(plan.protocol))
     small = RoundPlan.propose(plan.protocol, roster, Encoding.integers(8), min_contributors=2, beacon=BEACON)
-    simulate(serve(small, roster), clients, {name: np.ones(8) for name in clients})
+    simulate(serve(small, roster), clients, {name: np.ones(8) for name in clients}.get)
     if plan.protocol == "threshold_ckks":
         flooding(sizes_of(plan).flooding, 1, bytes(32))
 

@@ -98,7 +98,7 @@ class PrivateSums:
         names = self.roster.names
         faults = Faults(silent={names[i]: "upload" for i in missing})
         server = serve(self._plan, self.roster, ledger=ledger)
-        ran = simulate(server, self._clients, dict(zip(names, updates, strict=True)), faults=faults)
+        ran = simulate(server, self._clients, dict(zip(names, updates, strict=True)).get, faults=faults)
         for incident in ran.incidents:
             raise incident.error
         self.charged[-1].append(ledger.epsilon)

@@ -24,6 +24,9 @@ from secagg.errors import DecodeError, PeerError, SecAggError, ThresholdError, U
 if TYPE_CHECKING:
     pass
 
+Update: TypeAlias = Callable[[str], ArrayLike | None]
+"""What a client adds, by its name; None is nothing, and goes in as zeros."""
+
 Frames: TypeAlias = Iterable[tuple[str, bytes]]
 Answers: TypeAlias = Iterator[tuple[str, bytes | SecAggError]]
 
@@ -87,24 +90,26 @@ def local_clients(count: int, policy: Policy, rng: Rng = os.urandom) -> tuple[Ro
 def simulate(
     server: ServerRound,
     clients: Mapping[str, Client],
-    updates: Mapping[str, ArrayLike | None],
+    update: Update,
     *,
     weights: Mapping[str, int] | None = None,
     faults: Faults | None = None,
 ) -> Simulation:
-    """One round, from the plan to the sum. ``ThresholdError`` or ``PeerError`` if the server has to give up, and what
-    the server's own ledger raises. An update that cannot be encoded is the caller's mistake (``UsageError``).
+    """One round of all these clients, from the plan to the sum. ``update`` gives what each of them adds.
+
+    ``ThresholdError`` or ``PeerError`` if the server has to give up, and what the
+    server's own ledger raises. An update that cannot be encoded is the caller's mistake (``UsageError``).
 
     >>> roster, clients = local_clients(5, Policy(min_contributors=3))
     >>> from secagg.encoding import Encoding
     >>> plan = RoundPlan.propose("secagg", roster, Encoding.integers(4), min_contributors=3, dropout="0.4")
     >>> updates = {name: np.full(4, i) for i, name in enumerate(clients)}
     >>> faults = Faults(silent={"client-1": "upload"})
-    >>> simulate(serve(plan, roster), clients, updates, faults=faults).outcome.decode().vector.tolist()
+    >>> simulate(serve(plan, roster), clients, updates.get, faults=faults).outcome.decode().vector.tolist()
     [9.0, 9.0, 9.0, 9.0]
     """
     with verifying_once():  # all parties are here: a signature that one has verified, the others need not
-        return drive(server, _Here(server.plan, clients, updates, weights or {}), faults or Faults())
+        return drive(server, _Here(server.plan, clients, update, weights or {}), faults or Faults())
 
 
 class Parties(Protocol):
@@ -121,13 +126,13 @@ class Parties(Protocol):
 class _Here:
     plan: RoundPlan
     clients: Mapping[str, Client]
-    updates: Mapping[str, ArrayLike | None]
+    update: Update
     weights: Mapping[str, int]
 
     def begin(self) -> Answers:
-        for name in self.updates:
-            update = self.updates[name]  # made here: what fails in the making is no refusal
-            yield name, first_or_refusal(self.clients[name], self.plan, update, self.weights.get(name, 1))
+        for name, client in self.clients.items():
+            update = self.update(name)  # what fails here is no refusal
+            yield name, first_or_refusal(client, self.plan, update, self.weights.get(name, 1))
 
     def answers(self, requests: Frames) -> Answers:
         for name, frame in requests:

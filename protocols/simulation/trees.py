@@ -6,7 +6,7 @@ Memory holds the cohorts that are being worked on, and the sums of a level.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,8 +21,8 @@ from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.roster import Identity, Roster
 from protocols.server import serve
-from protocols.simulation.network import Faults, Simulation, simulate
-from protocols.simulation.workers import Update, clients_of
+from protocols.simulation.network import Faults, Simulation, Update, simulate
+from protocols.simulation.workers import clients_of
 from protocols.tree import Terms, Tree, decoded, encoding_above, update_above
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
@@ -169,31 +169,14 @@ class _Level:
     ) -> Simulation | str:
         """A cohort's round, or why it has no sum: also if it is its ledger that refuses, which is no other cohort's."""
         plan, cohort = self.plan(number), self.tree.cohort(self.level, number)
-        people = [(name, _identity(name, self.secret).key.secret) for name in cohort.names]
+        people = [(name, _identity(name, self.secret).key.secret) for name in cohort.names if name not in lost]
         clients = clients_of(plan, cohort, people, self.tree.policy(self.level, number), self.secret)
-        updates = _Made(partial(add, plan), [name for name in cohort.names if name not in lost])
         try:
             with ExitStack() as held:
                 opened = None if ledger is None else held.enter_context(closing(ledger(number)))
-                return simulate(serve(plan, cohort, ledger=opened), clients, updates, faults=faults(number))
+                return simulate(serve(plan, cohort, ledger=opened), clients, partial(add, plan), faults=faults(number))
         except (PeerError, ThresholdError, BudgetError, StorageError) as error:
             return str(error)
-
-
-class _Made(Mapping[str, ArrayLike | None]):
-    """Updates that are made when a client asks for its own."""
-
-    def __init__(self, make: Callable[[str], ArrayLike | None], names: Sequence[str]) -> None:
-        self._make, self._names = make, names
-
-    def __getitem__(self, name: str) -> ArrayLike | None:
-        return self._make(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def _identity(name: str, secret: bytes) -> Identity:

@@ -13,8 +13,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
-from numpy.typing import ArrayLike
-
 from protocols import registry
 from protocols.client import Client
 from protocols.engines import Engine, ahead
@@ -23,14 +21,20 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.rounds.server import ServerRound
-from protocols.simulation.network import Answers, Faults, Frames, Simulation, answer_or_refusal, drive, first_or_refusal
+from protocols.simulation.network import (
+    Answers,
+    Faults,
+    Frames,
+    Simulation,
+    Update,
+    answer_or_refusal,
+    drive,
+    first_or_refusal,
+)
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, Known, SigningKey, derive, verifying_once
 from secagg.crypto.prg import Prg
 from secagg.errors import SecAggError, UsageError
-
-Update: TypeAlias = Callable[[str], ArrayLike | None]
-"""What a client adds, made where it lives; None is nothing, and goes in as zeros."""
 
 _BATCH = 32
 """Requests that travel together."""

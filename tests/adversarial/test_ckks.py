@@ -81,7 +81,7 @@ class Scene:
 
     def run(self, **silent: str) -> Simulation:
         faults = Faults(silent, corrupted=self.network)
-        return simulate(self.server, self.clients, self.updates, faults=faults)
+        return simulate(self.server, self.clients, self.updates.get, faults=faults)
 
     def sum(self, *without: str) -> list[int]:
         return sum(vector for name, vector in self.updates.items() if name not in without).tolist()  # type: ignore[union-attr]
@@ -617,7 +617,7 @@ def test_cohorts_of_another_size(size: int, monkeypatch: pytest.MonkeyPatch) -> 
     scene = Scene(change=change)
     faults = Faults(corrupted=scene.network)
     with pytest.raises(ThresholdError):
-        simulate(scene.server, scene.clients, scene.updates, faults=faults)
+        simulate(scene.server, scene.clients, scene.updates.get, faults=faults)
     assert not [e for e in scene.passed if e.phase == Phase.KEY and e.sender in scene.clients]
     with pytest.raises(PolicyError):
         client_module.Cohort(scene.plan, bytes(32), size)

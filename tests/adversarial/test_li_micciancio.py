@@ -295,7 +295,7 @@ def test_the_sum_of_a_round_gives_no_key(monkeypatch: pytest.MonkeyPatch) -> Non
     plan = RoundPlan.propose("ckks", roster, Encoding.integers(2 * SLOTS), min_contributors=3, dropout="0.25")
     server, rng = CkksServer(plan, roster, registry.find(plan.protocol).messages), np.random.default_rng(1)
     updates = {name: rng.integers(-99, 100, 2 * SLOTS) for name in clients}
-    released = simulate(server, clients, updates).outcome.total
+    released = simulate(server, clients, updates.get).outcome.total
     assert released.tolist() == sum(updates.values()).tolist()  # type: ignore[union-attr]
     layout = Layout.choose(plan.ring_bits, 4, 2 * SLOTS)
 
@@ -432,7 +432,7 @@ def run_threshold() -> tuple[ThresholdServer, list[bytes], list[Answer], list[Up
         return envelope.frame
 
     updates = {name: rng.integers(-99, 100, 4096) for name in clients}
-    simulate(server, clients, updates, faults=Faults(corrupted=network))
+    simulate(server, clients, updates.get, faults=Faults(corrupted=network))
     seeds = [client.current._key_seed for client in clients.values()]  # type: ignore[union-attr]
     answers = [message for message in heard if isinstance(message, Answer)]
     uploads = [message for message in heard if isinstance(message, Upload)]

@@ -504,7 +504,7 @@ def test_a_dealer_of_nonsense_costs_nobody_anything(
     monkeypatch.setattr(PairwiseClient, "_deal", deal)
     faults = Faults({NAMES[3]: "defend"}, shuffled=bytes(32), duplicated=frozenset({"share", "complain", "upload"}))
     updates = {name: np.ones(8) for name in NAMES}
-    simulation = simulate(deployment.server, deployment.clients, updates, faults=faults)
+    simulation = simulate(deployment.server, deployment.clients, updates.get, faults=faults)
     assert simulation.outcome.survivors == tuple(name for name in NAMES if name != NAMES[3])
     assert deployment.server.excluded == (NAMES[3],)
     assert deployment.phases(NAMES[3]) == ["genesis"]

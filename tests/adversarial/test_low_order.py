@@ -132,7 +132,7 @@ def unseen(key: Key, monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> N
 def test_it_costs_the_round_one_client(key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
     poison(key, monkeypatch)
     server, clients, updates = scene(key.protocol)
-    ran = simulate(server, clients, updates)
+    ran = simulate(server, clients, updates.get)
     [incident] = ran.incidents
     assert isinstance(incident.error, PeerError)
     assert incident.error.culprits == (EVIL,)
@@ -146,7 +146,7 @@ def test_control_unseen_it_ends_every_round(key: Key, monkeypatch: pytest.Monkey
     server, clients, updates = scene(key.protocol)
     unseen(key, monkeypatch, key.client, key.server)
     with pytest.raises((ThresholdError, PeerError)):
-        simulate(server, clients, updates)
+        simulate(server, clients, updates.get)
     assert server.outcome is None
 
 
@@ -215,7 +215,7 @@ def test_an_upload_with_such_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Taken, no member can open its boxes, and no sum can do without its vector any more."""
     poison_upload(monkeypatch)
     server, clients, updates = scene("oneshot")
-    ran = simulate(server, clients, updates)
+    ran = simulate(server, clients, updates.get)
     [incident] = ran.incidents
     assert isinstance(incident.error, PeerError)
     assert incident.error.culprits == (EVIL,)
@@ -223,7 +223,8 @@ def test_an_upload_with_such_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
     switch_off(monkeypatch, OneshotServer, "_add", "check_agreement_key(header.key)", "None")
     with pytest.raises(PeerError, match=r"shares that do not open \[client-1\]"):
-        simulate(*scene("oneshot"))
+        server, clients, updates = scene("oneshot")
+        simulate(server, clients, updates.get)
 
 
 def test_every_protocol_is_here() -> None:

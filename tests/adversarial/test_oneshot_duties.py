@@ -131,7 +131,7 @@ def test_a_seed_of_noise_that_is_not_in_the_sum(tmp_path: Any, monkeypatch: Fixt
             return spoil(replace(envelope, frame=forge(envelope)))
 
         server: Any = serve(here.plan, here.roster, ledger=new_ledger(tmp_path / folder / "ledger.db"))
-        result = simulate(server, here.clients(), here.updates(), faults=Faults(corrupted=corrupted))
+        result = simulate(server, here.clients(), here.updates().get, faults=Faults(corrupted=corrupted))
         return [str(incident.error) for incident in result.incidents][1:], set(server._surplus)
 
     errors, taken = seeds("with")

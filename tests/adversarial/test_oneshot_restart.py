@@ -290,6 +290,6 @@ def test_everybody_restarts_all_the_time() -> None:
 
     clients: Any = {name: Mortal(made(name)) for name in evil.roster.names}
     updates = {name: evil.values[u] for u, name in enumerate(evil.roster.names)}
-    simulation = simulate(serve(evil.plan, evil.roster), clients, updates)
+    simulation = simulate(serve(evil.plan, evil.roster), clients, updates.get)
     assert not simulation.incidents
     assert simulation.outcome.total.tolist() == evil.plain(evil.present)

@@ -35,7 +35,7 @@ Reveals = list[str]
 def run(here: Scene, faults: Faults | None = None) -> tuple[Simulation, OneshotServer]:
     made = serve(here.plan, here.roster)
     assert isinstance(made, OneshotServer)
-    return simulate(made, here.clients(), here.updates(), faults=faults), made
+    return simulate(made, here.clients(), here.updates().get, faults=faults), made
 
 
 def total_of(here: Scene) -> list[int]:
@@ -103,7 +103,7 @@ def test_vectors_of_another_length_or_modulus(how: str, condition: str, monkeypa
 
         faults = Faults(corrupted=changing(here, "upload", {FIRST}, forge))
         try:
-            result = simulate(made, here.clients(), here.updates(), faults=faults)
+            result = simulate(made, here.clients(), here.updates().get, faults=faults)
         except UsageError as error:  # of the server itself: everybody's round is over
             return [str(error)]
         assert (how == "longer") == (FIRST in result.outcome.survivors) or result.incidents
@@ -132,7 +132,7 @@ def complaints(here: Scene, false: dict[str, Vote], cheated: set[int]) -> tuple[
         return spoil(envelope)
 
     try:
-        return simulate(made, here.clients(), here.updates(), faults=Faults(corrupted=corrupted)), revealed
+        return simulate(made, here.clients(), here.updates().get, faults=Faults(corrupted=corrupted)), revealed
     except PeerError:
         assert not revealed
         assert not list(made.outbox())
@@ -201,7 +201,7 @@ def test_a_client_without_a_seat_frames_no_members(monkeypatch: Fixture) -> None
             simulate(
                 made,
                 here.clients(),
-                here.updates(),
+                here.updates().__getitem__,
                 faults=Faults(corrupted=changing(here, "upload", {liar}, cheat)),
             )
         return set(caught.value.culprits)

@@ -175,7 +175,7 @@ def test_everybody_restarts_all_the_time(protocol: str) -> None:
 
     clients: Any = {name: Mortal(maker(name)) for name in evil.roster.names}
     updates = {name: evil.values[u] for u, name in enumerate(evil.roster.names)}
-    simulation = simulate(serve(evil.plan, evil.roster), clients, updates)
+    simulation = simulate(serve(evil.plan, evil.roster), clients, updates.get)
     assert not simulation.incidents
     assert simulation.outcome.total.tolist() == evil.plain(evil.members)
 

@@ -106,7 +106,7 @@ class Scene:
         return frame
 
     def run(self, **silent: str) -> Simulation:
-        return simulate(self.server, self.clients, self.updates, faults=Faults(silent, corrupted=self.network))
+        return simulate(self.server, self.clients, self.updates.get, faults=Faults(silent, corrupted=self.network))
 
     def fails(self, **silent: str) -> None:
         with pytest.raises((ThresholdError, PeerError)):

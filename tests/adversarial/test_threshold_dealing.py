@@ -134,11 +134,11 @@ def test_no_budget_is_spent_without_a_sum(tmp_path: Path, monkeypatch: pytest.Mo
         faults = Faults({"client-0": "decrypt"})
         updates = {name: np.zeros(8) for name in clients}
         if seeing:
-            survivors = simulate(server, clients, updates, faults=faults).outcome.survivors
+            survivors = simulate(server, clients, updates.get, faults=faults).outcome.survivors
             assert set(survivors) == EVERYBODY - {"client-0"}
         else:
             with pytest.raises(ThresholdError):
-                simulate(server, clients, updates, faults=faults)
+                simulate(server, clients, updates.get, faults=faults)
         paid = [[entry["sum"]["survivors"] for entry in one.entries() if entry["phase"] == "commit"] for one in ledgers]
         assert paid == [[5], [5]] if seeing else [[6], [6]]
         assert (server.outcome is None) != seeing

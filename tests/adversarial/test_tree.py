@@ -136,7 +136,7 @@ def robbed_by_its_aggregator() -> tuple[list[int], list[int], int]:
     plan = tree.plan(0, number, ENCODING, session=SESSION)
     clients = {name: Client(SIX[name], cohort, policy=tree.policy(0, number)) for name in cohort.names}
     values = {name: np.arange(LENGTH) * (i + 2) for i, name in enumerate(cohort.names)}
-    done = simulate(serve(plan, cohort), clients, values, faults=Faults(silent={other: "upload"}))
+    done = simulate(serve(plan, cohort), clients, values.get, faults=Faults(silent={other: "upload"}))
     return (done.outcome.total - values["c-0000"]).tolist(), values[victim].tolist(), tree.marked(0, "0")
 
 
@@ -210,7 +210,7 @@ def asked(invited: int, beacon: bytes = BEACON) -> list[int]:
     chosen = everybody.names[:invited]
     clients = {name: Client(FOUR[name], everybody, policy=tree.policy(1, 0)) for name in chosen}
     updates = dict.fromkeys(chosen, np.ones(LENGTH))
-    return simulate(serve(plan, everybody), clients, updates).outcome.total.tolist()
+    return simulate(serve(plan, everybody), clients, updates.get).outcome.total.tolist()
 
 
 def test_aggregators_join_no_plan_for_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +359,7 @@ class Above:
             name: tree_module.update_above(self.tree, plan, outcome, 0) for name, outcome in self.outcomes.items()
         }
         faults = Faults(silent=dict.fromkeys(without, "upload"))
-        done = simulate(serve(plan, self.roster), self.clients, updates, faults=faults)
+        done = simulate(serve(plan, self.roster), self.clients, updates.get, faults=faults)
         for client in self.clients.values():
             client.finish()
         return done.outcome.total
@@ -410,7 +410,7 @@ def told(above: Above, liar: str, count: int) -> float:
     """How many clients the root believes in, if one aggregator says ``count`` of its own cohort."""
     updates = {name: tree_module.update_above(above.tree, above.plan, one, 0) for name, one in above.outcomes.items()}
     updates[liar][-1] = count
-    root = simulate(serve(above.plan, above.roster), above.clients, updates).outcome
+    root = simulate(serve(above.plan, above.roster), above.clients, updates.get).outcome
     return tree_module.decoded(above.tree, above.clients_plan, root).weight
 
 
@@ -442,7 +442,7 @@ def test_a_leader_in_between_does_not_pass_on_what_cannot_be(monkeypatch: pytest
         cohort = tree.cohort(level, number)
         clients = {name: Client(people[name], cohort, policy=tree.policy(level, number)) for name in updates}
         plan = tree.plan(level, number, encodings[level], session=SESSION)
-        return simulate(serve(plan, cohort), clients, updates).outcome
+        return simulate(serve(plan, cohort), clients, updates.get).outcome
 
     def believed() -> float:
         said = {name: np.append(np.ones(LENGTH), 4) for number in range(2) for name in tree.cohort(1, number).names}
@@ -473,7 +473,7 @@ def test_sums_turned_by_another_session_do_not_add_up(monkeypatch: pytest.Monkey
             name: Client(person, cohort, policy=Policy(min_contributors=3, dropout="0.25"))
             for name, person in people.items()
         }
-        outcomes.append(simulate(serve(plan, cohort), clients, dict.fromkeys(clients, one)).outcome)
+        outcomes.append(simulate(serve(plan, cohort), clients, dict.fromkeys(clients, one).get).outcome)
         plans.append(plan)
     tree, leaders = tree_of(8, 4), roster("a", 2)
     tree = replace(tree, terms=(Terms(3), TERMS[1]))

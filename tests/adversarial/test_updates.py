@@ -99,7 +99,7 @@ def test_nothing_to_contribute_is_zeros_and_nobody_sees_it(protocol: str, bound:
         return envelope.frame
 
     updates[victim] = None
-    ran = simulate(server, clients, updates, weights=dict.fromkeys(clients, 3), faults=Faults(corrupted=heard))
+    ran = simulate(server, clients, updates.get, weights=dict.fromkeys(clients, 3), faults=Faults(corrupted=heard))
     total = ran.outcome.decode()
     others = [name for name in clients if name != victim]
     factor = min(3, bound)

@@ -100,7 +100,7 @@ def test_a_wrong_sum_is_no_benchmark() -> None:
     for updates, fine in ((right, True), (wrong, False)):
         clients = {i.name: Client(i, roster, policy=policy, journal=ForgetfulJournal()) for i in identities}
         server = serve(plan, roster)
-        simulate(server, clients, updates)
+        simulate(server, clients, updates.get)
         if fine:
             scale.check_total(server, plan)
         else:

@@ -215,7 +215,7 @@ def test_exact_sum_or_threshold_error(name: str, data: st.DataObject) -> None:
         result = simulate(
             server,
             situation.deployment.clients,
-            situation.updates,
+            situation.updates.__getitem__,
             weights=situation.weights,
             faults=situation.faults(),
         )
@@ -250,7 +250,7 @@ def test_planned_dropouts_are_survived_in_every_phase(name: str, phase: str, set
     deployment = deploy(name, 10, Encoding.integers(5, bits=20), setting=how)
     updates, gone = integers(deployment.names, deployment.plan.encoding, 1), deployment.names[2:9:3]
     result = simulate(
-        deployment.server(), deployment.clients, updates, faults=Faults(silent=dict.fromkeys(gone, phase))
+        deployment.server(), deployment.clients, updates.get, faults=Faults(silent=dict.fromkeys(gone, phase))
     )
     check_exact(result, updates)
     assert set(deployment.names) - set(gone) <= set(result.outcome.survivors)
@@ -263,7 +263,7 @@ def test_one_drops_in_each_phase(name: str) -> None:
     deployment = deploy(name, 20, Encoding.integers(3), setting=dict(STURDY, corrupt="0.05", dropout="0.3"))
     updates = integers(deployment.names, deployment.plan.encoding, 2)
     silent = dict(zip(deployment.names[3:], PHASES_OF[name], strict=False))
-    check_exact(simulate(deployment.server(), deployment.clients, updates, faults=Faults(silent=silent)), updates)
+    check_exact(simulate(deployment.server(), deployment.clients, updates.get, faults=Faults(silent=silent)), updates)
 
 
 @every_phase
@@ -272,7 +272,7 @@ def test_below_the_threshold_there_is_an_error_and_no_outcome(name: str, phase: 
     updates, server = integers(deployment.names, deployment.plan.encoding, 3), deployment.server()
     silent = dict.fromkeys(deployment.names[1:], phase)
     with pytest.raises(ThresholdError):
-        simulate(server, deployment.clients, updates, faults=Faults(silent=silent))
+        simulate(server, deployment.clients, updates.get, faults=Faults(silent=silent))
     assert server.outcome is None
     assert server.phase is Phase.FAILED
     assert not server.waiting_for
@@ -289,7 +289,7 @@ def test_min_contributors_are_demanded_above_the_threshold(name: str, phase: str
     deployment = deploy(name, 6, Encoding.integers(3), least=6)
     updates, server = integers(deployment.names, deployment.plan.encoding, 4), deployment.server()
     try:
-        result = simulate(server, deployment.clients, updates, faults=Faults(silent={deployment.names[0]: phase}))
+        result = simulate(server, deployment.clients, updates.get, faults=Faults(silent={deployment.names[0]: phase}))
     except ThresholdError:
         assert server.outcome is None
     else:  # it fell silent after it had contributed
@@ -324,14 +324,14 @@ def test_corners_of_the_encoding(name: str, n: int, length: int, bits: int, weig
         weights = dict.fromkeys(deployment.names, weight_bound)
         deployment = replace(deployment, plan=deployment.plan.next_round())
         server = deployment.server(deployment.plan)
-        check_exact(simulate(server, deployment.clients, updates, weights=weights), updates, weights)
+        check_exact(simulate(server, deployment.clients, updates.get, weights=weights), updates, weights)
 
 
 @every_protocol
 def test_more_want_in_than_the_plan_allows(name: str) -> None:
     deployment = deploy(name, 8, Encoding.integers(3), clients=6)
     updates = integers(deployment.names, deployment.plan.encoding, 5)
-    result = simulate(deployment.server(), deployment.clients, updates)
+    result = simulate(deployment.server(), deployment.clients, updates.get)
     check_exact(result, updates)
     assert len(result.outcome.survivors) == 6
     refused = [incident.error for incident in result.incidents]
@@ -405,7 +405,7 @@ def test_damaged_frames_never_give_a_wrong_sum(name: str, data: st.DataObject) -
         result = simulate(
             server,
             situation.deployment.clients,
-            situation.updates,
+            situation.updates.__getitem__,
             weights=situation.weights,
             faults=situation.faults(corrupted),
         )
@@ -440,7 +440,9 @@ def test_one_damaged_byte_costs_at_most_one_client(
 
         plan, blamed = plan.next_round(), list[str]()
         try:
-            result = simulate(deployment.server(plan), deployment.clients, updates, faults=Faults(corrupted=corrupted))
+            result = simulate(
+                deployment.server(plan), deployment.clients, updates.get, faults=Faults(corrupted=corrupted)
+            )
         except PeerError as error:
             blamed += error.culprits
         if blamed:
@@ -560,7 +562,7 @@ def test_frames_of_elsewhere_are_refused(name: str, what: str) -> None:
     updates, recorder = integers(deployment.names, deployment.plan.encoding, 10), Recorder()
     elsewhere = foreign_to(deployment, what)
     fresh = deploy(name, 4, Encoding.integers(3))  # clients that have not been elsewhere
-    simulate(elsewhere.server(elsewhere.plan), elsewhere.clients, updates, faults=Faults(corrupted=recorder))
+    simulate(elsewhere.server(elsewhere.plan), elsewhere.clients, updates.get, faults=Faults(corrupted=recorder))
     server = deployment.server()
 
     def at_server(client: str, _frame: bytes) -> None:
@@ -610,7 +612,10 @@ def test_a_session_of_rounds_in_which_clients_come_and_go(name: str, rounds: int
         here = {deployment.names[i]: updates[deployment.names[i]] for i in who}
         silent = {deployment.names[2]: PHASES_OF[name][-1]} if number == 1 else {}
         result = simulate(
-            deployment.server(plan), deployment.clients, here, faults=Faults(silent=silent, corrupted=recorder)
+            deployment.server(plan),
+            deployment.clients,
+            here.__getitem__,
+            faults=Faults(silent=silent, corrupted=recorder),
         )
         check_exact(result, here)
         assert set(result.outcome.survivors) == set(here)
@@ -627,7 +632,10 @@ def test_a_session_of_rounds_in_which_clients_come_and_go(name: str, rounds: int
 def test_no_two_clients_say_the_same_although_their_vectors_are_equal(name: str) -> None:
     deployment, recorder = deploy(name, 5, Encoding.integers(12, bits=16)), Recorder()
     updates = dict.fromkeys(deployment.names, np.zeros(12, np.int64))
-    check_exact(simulate(deployment.server(), deployment.clients, updates, faults=Faults(corrupted=recorder)), updates)
+    check_exact(
+        simulate(deployment.server(), deployment.clients, updates.get, faults=Faults(corrupted=recorder)),
+        updates,
+    )
     bodies = [e.frame[HEADER_BYTES:] for e in recorder.envelopes if e.sender in updates]
     check_nothing_comes_twice(bodies)
 
@@ -640,7 +648,7 @@ def test_seeded_runs_replay_byte_for_byte(name: str) -> None:
         updates = {client: np.linspace(-1, 1, 7) * i for i, client in enumerate(deployment.names)}
         for plan in (deployment.plan, deployment.plan.next_round()):
             faults = Faults(silent={deployment.names[4]: PHASES_OF[name][-1]}, corrupted=recorder)
-            simulate(deployment.server(plan), deployment.clients, updates, faults=faults)
+            simulate(deployment.server(plan), deployment.clients, updates.get, faults=faults)
         return recorder.envelopes
 
     first = run(bytes(32))
@@ -668,7 +676,7 @@ def test_the_decoded_mean_is_the_clipped_mean_to_within_rounding(name: str, rota
     assert min(norms.values()) < 2.0 < max(norms.values())  # some are clipped, some are not
     silent = {deployment.names[1]: PHASES_OF[name][0]}
     outcome = simulate(
-        deployment.server(), deployment.clients, updates, weights=weights, faults=Faults(silent=silent)
+        deployment.server(), deployment.clients, updates.get, weights=weights, faults=Faults(silent=silent)
     ).outcome
     survivors = deployment.names[:1] + deployment.names[2:]
     assert list(outcome.survivors) == survivors
@@ -702,7 +710,7 @@ def test_the_planned_noise_is_in_the_sum(name: str, missing: int, tmp_path: Path
         Ledger.create(tmp_path / "l.db", SigningKey(bytes(32)), budget, guarantee, run="test", elsewhere="-")
     ) as ledger:
         gone = dict.fromkeys(deployment.names[:missing], PHASES_OF[name][0])
-        result = simulate(serve(plan, roster, ledger=ledger), deployment.clients, updates, faults=Faults(gone))
+        result = simulate(serve(plan, roster, ledger=ledger), deployment.clients, updates.get, faults=Faults(gone))
         commits = [entry for entry in ledger.entries() if entry["phase"] == "commit"]
     left = result.outcome.total - sum(updates[client] for client in result.outcome.survivors)
     assert len(result.outcome.survivors) == 10 - missing == commits[0]["sum"]["survivors"]

@@ -72,7 +72,7 @@ def simulated(protocol: str, model: np.ndarray, round_: int, silent: dict[str, s
         for number, name in enumerate(clients, 1)
     }
     faults = Faults({f"client-{int(site[-1]) - 1}": phase for site, phase in silent.items()})
-    outcome = simulate(serve(plan, roster), clients, updates, faults=faults).outcome
+    outcome = simulate(serve(plan, roster), clients, updates.get, faults=faults).outcome
     return outcome.total.tolist(), [f"site-{int(name[-1]) + 1}" for name in outcome.survivors]
 
 

@@ -73,7 +73,7 @@ class Session:
             simulate(
                 server or PairwiseServer(self.plan, self.roster, registry.find(self.plan.protocol).messages),
                 self.clients,
-                inputs,
+                inputs.__getitem__,
                 faults=faults,
             )
             self.aborted = False

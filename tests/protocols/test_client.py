@@ -79,7 +79,7 @@ def test_rounds_of_a_session(protocol: str) -> None:
         return envelope.frame
 
     for _ in range(3):
-        simulation = simulate(serve(plan, roster), clients, updates, faults=Faults(corrupted=watched))
+        simulation = simulate(serve(plan, roster), clients, updates.get, faults=Faults(corrupted=watched))
         assert simulation.outcome.total.tolist() == sum(updates.values()).tolist()
         plan = plan.next_round()
     bodies = [frame[-plan.ring.packed_size(4) :] for frame in uploads]
@@ -91,7 +91,7 @@ def test_weights(protocol: str) -> None:
     plan, roster, clients = scene(protocol, weight_bound=10)
     updates = updates_of(clients)
     weights = {name: i + 1 for i, name in enumerate(clients)}
-    outcome = simulate(serve(plan, roster), clients, updates, weights=weights).outcome.decode()
+    outcome = simulate(serve(plan, roster), clients, updates.get, weights=weights).outcome.decode()
     assert outcome.vector.tolist() == sum(weights[name] * updates[name] for name in clients).tolist()
     assert outcome.weight == sum(weights.values())
 
@@ -109,7 +109,7 @@ def test_a_seeded_run_replays(protocol: str) -> None:
             frames.append(envelope.frame)
             return envelope.frame
 
-        simulate(serve(plan, roster), clients, updates_of(clients), faults=Faults(corrupted=watched))
+        simulate(serve(plan, roster), clients, updates_of(clients).get, faults=Faults(corrupted=watched))
         return frames
 
     assert run() == run()
@@ -177,7 +177,7 @@ def test_close_of_the_wrong_phase(protocol: str) -> None:
 def test_nothing_after_the_end(protocol: str) -> None:
     plan, roster, clients = scene(protocol)
     server = serve(plan, roster)
-    simulate(server, clients, updates_of(clients))
+    simulate(server, clients, updates_of(clients).get)
     assert list(server.outbox()) == []
     assert server.waiting_for == ()
     with pytest.raises(UsageError, match="the round is over"):
@@ -210,7 +210,7 @@ def test_an_outbox_may_be_read_again(protocol: str) -> None:
 def test_finish(protocol: str) -> None:
     """The secrets are destroyed: no repetition, no resumption, and no second round of that number."""
     plan, roster, clients = scene(protocol)
-    simulate(serve(plan, roster), clients, updates_of(clients))
+    simulate(serve(plan, roster), clients, updates_of(clients).get)
     client = clients[roster.names[0]]
     client.finish()
     client.finish()
@@ -302,7 +302,7 @@ def printed_in_a_round(protocol: str) -> tuple[str, set[bytes]]:
 
     texts: list[str] = []
     try:
-        simulation = simulate(server, clients, updates_of(clients), faults=Faults(corrupted=spoil))
+        simulation = simulate(server, clients, updates_of(clients).get, faults=Faults(corrupted=spoil))
         texts += ["".join(traceback.format_exception(incident.error)) for incident in simulation.incidents]
     except SecAggError as error:
         texts.append("".join(traceback.format_exception(error)))

@@ -65,7 +65,7 @@ class Deployment:
 
     def run(self, **silent: str) -> Any:
         updates = {name: np.ones(LENGTH) for name in NAMES}
-        return simulate(self.server, self.clients, updates, faults=Faults(silent))
+        return simulate(self.server, self.clients, updates.get, faults=Faults(silent))
 
     def phases(self, name: str) -> list[str]:
         return [entry["phase"] for entry in self.ledgers[name].entries()]

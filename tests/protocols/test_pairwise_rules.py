@@ -119,5 +119,5 @@ def test_a_server_does_not_ask_for_shares_that_no_client_would_give() -> None:
         return envelope.frame
 
     with pytest.raises(ThresholdError, match="2 witnesses signed, at least 3 are needed"):
-        simulate(server, clients, updates, faults=Faults(corrupted=lost))
+        simulate(server, clients, updates.get, faults=Faults(corrupted=lost))
     assert server.phase == "failed"

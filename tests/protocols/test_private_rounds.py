@@ -85,7 +85,7 @@ def noise_left(ran: Simulation) -> np.ndarray[Any, Any]:
 def test_the_sum_carries_the_noise_that_the_event_claims(noise: NoiseSpec, missing: int, ledger: Ledger) -> None:
     """2000 coordinates: 6 sigma of a variance estimate, false alarm below 1e-8 each (8 cases)."""
     plan, faults = plan_with(noise), Faults(silent=dict.fromkeys(NAMES[:missing], "upload"))
-    ran = simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES, faults=faults)
+    ran = simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES.get, faults=faults)
     left = noise_left(ran)
     honest = N - missing - noise.colluders
     everybody = float(noise.held(N, N - missing)) * (N - missing) / honest
@@ -109,7 +109,7 @@ def test_what_is_left_after_the_surplus_is_exactly_what_each_client_kept(ledger:
         faults = Faults(silent=dict.fromkeys(NAMES[3:5], "upload"))
         server = serve(plan_with(), ROSTER, ledger=ledger)
         everybody = clients_of()
-        ran = simulate(server, everybody, UPDATES, faults=faults)
+        ran = simulate(server, everybody, UPDATES.get, faults=faults)
     assert len(kept) == N  # in the order of the clients, the silent ones too
     expected = sum(noise for name, noise in zip(NAMES, kept, strict=True) if name in ran.outcome.survivors)
     assert noise_left(ran).tolist() == expected.tolist()
@@ -117,7 +117,10 @@ def test_what_is_left_after_the_surplus_is_exactly_what_each_client_kept(ledger:
 
 def test_a_client_lost_after_its_upload_leaves_its_surplus_and_is_named(ledger: Ledger) -> None:
     ran = simulate(
-        serve(plan_with(), ROSTER, ledger=ledger), clients_of(), UPDATES, faults=Faults(silent={NAMES[2]: "reveal"})
+        serve(plan_with(), ROSTER, ledger=ledger),
+        clients_of(),
+        UPDATES.__getitem__,
+        faults=Faults(silent={NAMES[2]: "reveal"}),
     )
     assert ran.outcome.event.surplus_left == (NAMES[2],)
     assert set(ran.outcome.survivors) == set(NAMES)
@@ -132,7 +135,7 @@ def test_several_workers_remove_the_same(tmp_path: Path) -> None:
         ledger = new_ledger(tmp_path / f"{workers}.db")
         plan = replace(plan_with(), session=bytes(16))
         server = serve(plan, ROSTER, ledger=ledger, engine=Threads(workers))
-        totals.append(simulate(server, clients_of(), UPDATES).outcome.total.tolist())
+        totals.append(simulate(server, clients_of(), UPDATES.get).outcome.total.tolist())
         ledger.close()
     assert totals[0] == totals[1]
 
@@ -140,7 +143,7 @@ def test_several_workers_remove_the_same(tmp_path: Path) -> None:
 def test_noise_is_fresh_in_each_round(ledger: Ledger) -> None:
     plan, clients, lefts = plan_with(), clients_of(), []
     for _ in range(2):
-        lefts.append(noise_left(simulate(serve(plan, ROSTER, ledger=ledger), clients, UPDATES)))
+        lefts.append(noise_left(simulate(serve(plan, ROSTER, ledger=ledger), clients, UPDATES.get)))
         plan = plan.next_round()
     correlation = np.corrcoef(lefts[0], lefts[1])[0, 1]
     assert abs(correlation) < 6.5 / np.sqrt(LENGTH)
@@ -152,7 +155,7 @@ def test_the_decoded_sum_is_near_the_true_one(ledger: Ledger) -> None:
     )
     plan = RoundPlan.propose("secagg", ROSTER, found.encoding, min_contributors=7, dropout="0.3", noise=found.noise)
     updates = {name: np.full(100, 0.1) for name in NAMES}
-    decoded = simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), updates).outcome.decode()
+    decoded = simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), updates.get).outcome.decode()
     assert abs(decoded.vector.mean() - 1.0) < 6 * found.deviation * np.sqrt(10 / 9 / 100)
     assert decoded.weight == N
 
@@ -231,7 +234,7 @@ def test_a_seed_leaves_once_and_only_if_there_is_surplus(missing: int, bytes_eac
 
     def run(faults: Faults) -> Simulation:
         faults = replace(faults, silent=dict.fromkeys(NAMES[:missing], "upload"))
-        return simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES, faults=faults)
+        return simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES.get, faults=faults)
 
     seeds = revealed(run, plan)
     assert {len(seed) for seed in seeds.values()} == {bytes_each}
@@ -250,7 +253,7 @@ def test_a_reveal_with_another_seed_than_asked_for_bounces(surplus: bytes | None
             return wire.encode(plan, replace(message, surplus=b"s" * 32 if surplus is None else surplus))
         return envelope.frame
 
-    ran = simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES, faults=Faults(corrupted=forge))
+    ran = simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES.get, faults=Faults(corrupted=forge))
     (incident,) = ran.incidents
     assert isinstance(incident.error, PeerError)
     assert incident.error.culprits == (NAMES[0],)
@@ -270,7 +273,7 @@ def test_claiming_fewer_dropouts_gives_no_seed() -> None:
 
     server = Lying(plan, ROSTER, ledger=DEAF)
     with pytest.raises((ThresholdError, PeerError)):
-        simulate(server, clients, UPDATES, faults=Faults(silent={NAMES[0]: "upload"}))
+        simulate(server, clients, UPDATES.get, faults=Faults(silent={NAMES[0]: "upload"}))
     assert not server._surplus
 
 
@@ -282,7 +285,7 @@ def test_with_too_many_missing_nothing_is_unmasked(ledger: Ledger) -> None:
     silent = dict.fromkeys(NAMES[:5], "upload")
     server = serve(plan, ROSTER, ledger=ledger)
     with pytest.raises(ThresholdError, match="5 clients uploaded, at least 6"):
-        simulate(server, clients, UPDATES, faults=Faults(silent=silent))
+        simulate(server, clients, UPDATES.get, faults=Faults(silent=silent))
     assert [entry["phase"] for entry in ledger.entries()] == ["genesis", "reserve", "abort"]
     assert ledger.epsilon < 1
 
@@ -293,7 +296,10 @@ def test_a_client_does_not_sign_too_few_survivors(monkeypatch: pytest.MonkeyPatc
     plan, clients = plan_with(), clients_of()
     with pytest.raises(ThresholdError, match="0 survivors signed"):
         simulate(
-            serve(plan, ROSTER, ledger=DEAF), clients, UPDATES, faults=Faults(silent=dict.fromkeys(NAMES[:5], "upload"))
+            serve(plan, ROSTER, ledger=DEAF),
+            clients,
+            UPDATES.__getitem__,
+            faults=Faults(silent=dict.fromkeys(NAMES[:5], "upload")),
         )
 
 
@@ -347,7 +353,7 @@ def test_reserved_before_the_first_message_committed_before_the_first_share(ledg
         return envelope.frame
 
     faults = Faults(silent={NAMES[0]: "upload"}, corrupted=see)
-    ran = simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES, faults=faults)
+    ran = simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES.get, faults=faults)
     reserved, committed = ["genesis", "reserve"], ["genesis", "reserve", "commit"]
     assert seen["advertise", True] == seen["consent", True] == reserved
     assert seen["reveal", False] == seen["reveal", True] == committed
@@ -366,7 +372,7 @@ def test_the_ledger_comes_to_what_an_accountant_says(tmp_path: Path) -> None:
     ledger, clients, accountant = new_ledger(tmp_path / "l.db", budget), clients_of(), RdpAccountant()
     updates = {name: np.full(100, 0.1) for name in NAMES}
     for _ in range(3):
-        ran = simulate(serve(plan, ROSTER, ledger=ledger), clients, updates)
+        ran = simulate(serve(plan, ROSTER, ledger=ledger), clients, updates.get)
         happened = plan.secure_sum(len(ran.outcome.survivors))
         accountant.compose(happened.release(user_level(Relation.ZERO_OUT)))
         plan = plan.next_round()
@@ -403,7 +409,7 @@ def phases(ledger: Ledger) -> list[str]:
 def test_clients_keep_their_own_and_it_says_the_same(tmp_path: Path, ledger: Ledger) -> None:
     plan, own = plan_with(), client_ledgers(tmp_path)
     faults = Faults(silent={NAMES[1]: "consent", NAMES[2]: "share", NAMES[5]: "upload"})
-    simulate(serve(plan, ROSTER, ledger=ledger), with_ledgers(own), UPDATES, faults=faults)
+    simulate(serve(plan, ROSTER, ledger=ledger), with_ledgers(own), UPDATES.get, faults=faults)
     assert phases(own[NAMES[0]]) == ["genesis", "reserve", "commit"]
     assert phases(own[NAMES[1]]) == ["genesis", "reserve"]  # its vector is in the sum, who else's it never heard
     assert phases(own[NAMES[2]]) == ["genesis"]  # it was never asked for its vector
@@ -439,7 +445,7 @@ def test_a_client_that_cannot_write_its_ledger_says_nothing(tmp_path: Path, ledg
             own[NAMES[0]].close()
         return envelope.frame
 
-    ran = simulate(serve(plan, ROSTER, ledger=ledger), clients, UPDATES, faults=Faults(corrupted=close_late))
+    ran = simulate(serve(plan, ROSTER, ledger=ledger), clients, UPDATES.get, faults=Faults(corrupted=close_late))
     [incident] = ran.incidents
     assert (incident.phase, incident.party, type(incident.error)) == (phase, NAMES[0], StorageError)
     assert "ledger is closed" in str(incident.error)
@@ -455,7 +461,7 @@ def test_a_server_that_cannot_commit_unmasks_nothing(ledger: Ledger, monkeypatch
 
     monkeypatch.setattr(Ledger, "commit", refuse)
     with pytest.raises(BudgetError):
-        simulate(server, clients_of(), UPDATES)
+        simulate(server, clients_of(), UPDATES.get)
     assert server.phase == "failed"
     assert not list(server.outbox())
     assert phases(ledger)[-1] == "reserve"  # over-counted: what failed is not known here
@@ -464,23 +470,23 @@ def test_a_server_that_cannot_commit_unmasks_nothing(ledger: Ledger, monkeypatch
 def test_without_the_charge_shares_leave_unrecorded(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control for the order of things."""
     switch_off(monkeypatch, ServerRound, "_closed", "self._ledger is not None and step.charge is not None")
-    simulate(serve(plan_with(), ROSTER, ledger=ledger), clients_of(), UPDATES)
+    simulate(serve(plan_with(), ROSTER, ledger=ledger), clients_of(), UPDATES.get)
     assert phases(ledger) == ["genesis", "reserve"]
 
 
 def test_a_server_started_again_goes_on_with_its_reservation(ledger: Ledger) -> None:
     plan = plan_with()
     serve(plan, ROSTER, ledger=ledger)
-    simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES)
+    simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES.get)
     assert phases(ledger) == ["genesis", "reserve", "commit"]
 
 
 def test_a_second_set_of_survivors_for_one_plan_is_refused(ledger: Ledger) -> None:
     plan = plan_with()
-    simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES)
+    simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES.get)
     silent = Faults(silent={NAMES[0]: "upload"})
     with pytest.raises(BudgetError, match="other facts"):
-        simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES, faults=silent)
+        simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES.get, faults=silent)
 
 
 def test_the_event_is_what_the_plan_says_with_the_actual_survivors() -> None:

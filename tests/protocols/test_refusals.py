@@ -65,12 +65,12 @@ Case = Callable[[Path], Simulation]
 
 
 def stricter(_folder: Path) -> Simulation:
-    return simulate(serve(plan(), ROSTER), clients(policy=replace(POLICY, min_contributors=6)), UPDATES)
+    return simulate(serve(plan(), ROSTER), clients(policy=replace(POLICY, min_contributors=6)), UPDATES.get)
 
 
 def spent(folder: Path) -> Simulation:
     with_budget = clients(journal=KeptJournal(), ledger=book(folder / "own.db", TINY))
-    return simulate(serve(plan(NOISE), ROSTER, ledger=book(folder / "server.db")), with_budget, UPDATES)
+    return simulate(serve(plan(NOISE), ROSTER, ledger=book(folder / "server.db")), with_budget, UPDATES.get)
 
 
 def closed(folder: Path, phase: str) -> Simulation:
@@ -82,7 +82,7 @@ def closed(folder: Path, phase: str) -> Simulation:
         return envelope.frame
 
     server = serve(plan(NOISE), ROSTER, ledger=book(folder / "server.db"))
-    return simulate(server, clients(journal=KeptJournal(), ledger=own), UPDATES, faults=Faults(corrupted=close))
+    return simulate(server, clients(journal=KeptJournal(), ledger=own), UPDATES.get, faults=Faults(corrupted=close))
 
 
 def unreadable(folder: Path, twice: frozenset[str] = frozenset()) -> Simulation:
@@ -103,7 +103,7 @@ def unreadable(folder: Path, twice: frozenset[str] = frozenset()) -> Simulation:
     if not twice:
         gone()
     faults = Faults(corrupted=close, duplicated=twice)
-    return simulate(serve(plan(), ROSTER), clients(journal=journal), UPDATES, faults=faults)
+    return simulate(serve(plan(), ROSTER), clients(journal=journal), UPDATES.get, faults=faults)
 
 
 CASES: dict[str, tuple[Case, str, list[type[SecAggError]], str, str]] = {
@@ -154,14 +154,14 @@ def test_one_client_that_refuses(case: str, tmp_path: Path, monkeypatch: pytest.
 def test_if_all_refuse_the_reason_is_told() -> None:
     everybody = {one.name: Client(one, ROSTER, policy=replace(POLICY, min_contributors=6)) for one in PEOPLE}
     with pytest.raises(ThresholdError, match=r"0 clients advertised.* client-0 said: .*below the 6 demanded") as caught:
-        simulate(serve(plan(), ROSTER), everybody, UPDATES)
+        simulate(serve(plan(), ROSTER), everybody, UPDATES.get)
     assert isinstance(caught.value.__cause__, PolicyError)
 
 
 def test_an_update_that_is_none_is_the_callers_mistake_and_no_refusal() -> None:
     for wrong in (np.zeros(LENGTH + 1), np.full(LENGTH, np.nan)):
         with pytest.raises(UsageError):
-            simulate(serve(plan(), ROSTER), clients(), UPDATES | {ONE: wrong})
+            simulate(serve(plan(), ROSTER), clients(), (UPDATES | {ONE: wrong}).get)
 
 
 # Crowds.

@@ -199,7 +199,7 @@ def _secret_of(name: str) -> bytes:
 
 def round_over(plan: RoundPlan, clients: dict[str, Client], value: Callable[[int], Any]) -> Simulation:
     roster = next(iter(clients.values())).roster
-    return simulate(serve(plan, roster), clients, {name: value(i) for i, name in enumerate(clients)})
+    return simulate(serve(plan, roster), clients, {name: value(i) for i, name in enumerate(clients)}.get)
 
 
 @pytest.fixture(scope="module")

@@ -326,7 +326,7 @@ def silent_before_sharing() -> Seen:
     plan, roster, clients = _scene()
     updates = dict(zip(clients, vectors(), strict=True))
     silent = {roster.names[VICTIM]: "share"}
-    return _rest(simulate(serve(plan, roster), clients, updates, faults=Faults(silent=silent)).outcome.total)
+    return _rest(simulate(serve(plan, roster), clients, updates.get, faults=Faults(silent=silent)).outcome.total)
 
 
 def not_a_number() -> Seen:
@@ -334,7 +334,7 @@ def not_a_number() -> Seen:
     victim = roster.names[VICTIM]
     refusal = attempt(lambda: Seen(True, f"{len(clients[victim].start(plan, np.full(LENGTH, np.nan)))} bytes"))
     updates = {name: row for name, row in zip(clients, vectors(), strict=True) if name != victim}
-    rest = _rest(simulate(serve(plan, roster), clients, updates).outcome.total)
+    rest = _rest(simulate(serve(plan, roster), clients, updates.get).outcome.total)
     return Seen(refusal.works or rest.works, f"{refusal.text} before anything is sent; {rest.text}")
 
 

@@ -151,7 +151,7 @@ def test_the_sum_is_the_one_that_simulate_gives(protocol: str, tmp_path: Path) -
     roster, clients = local_clients(5, policy)
     plan = RoundPlan.propose(protocol, roster, form.encoding, min_contributors=3, corrupt="0", dropout="0.4")
     updates, weights = changes(form), {f"client-{i}": min(10 * (i + 1), 25) for i in range(5)}
-    simulated = simulate(serve(plan, roster), clients, updates, weights=weights).outcome
+    simulated = simulate(serve(plan, roster), clients, updates.get, weights=weights).outcome
     assert server.outcome.total.tolist() == simulated.total.tolist()
     assert server.outcome.survivors == simulated.survivors
 

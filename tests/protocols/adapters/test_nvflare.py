@@ -296,7 +296,7 @@ def test_the_sum_is_that_of_the_simulation_for_every_protocol(federation: Federa
     assert client is not None
     roster, clients = local_clients(4, client.policy)
     plan = replace(outcome.event.plan, roster=roster.digest)
-    same = simulate(serve(plan, roster), clients, dict(zip(clients, changes(SITES), strict=True)))
+    same = simulate(serve(plan, roster), clients, dict(zip(clients, changes(SITES), strict=True)).get)
     assert same.outcome.total.tolist() == outcome.total.tolist()
 
 

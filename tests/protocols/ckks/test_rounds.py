@@ -49,7 +49,7 @@ def test_only_clients_learn_the_sum() -> None:
     plan = replace(plan, parameters=replace(parameters_of(plan), reveal=Reveal.CLIENTS))
     assert RoundPlan.decode(plan.encode()) == plan
     updates, gone = vectors(list(clients), plan), roster.names[1]
-    outcome = simulate(serve(plan, roster), clients, updates, faults=Faults({gone: "upload"})).outcome
+    outcome = simulate(serve(plan, roster), clients, updates.get, faults=Faults({gone: "upload"})).outcome
     assert outcome.total.size == 0
     with pytest.raises(UsageError, match="a sum has shape"):
         outcome.decode()
@@ -65,7 +65,7 @@ def test_of_the_clients_only_holders_learn_the_sum() -> None:
     roster, clients = local_clients(8, POLICY)
     plan = proposal(roster)
     updates = vectors(list(clients), plan)
-    simulate(serve(plan, roster), clients, updates)
+    simulate(serve(plan, roster), clients, updates.get)
     knowing = 0
     for client in clients.values():
         try:
@@ -92,7 +92,7 @@ def test_a_holder_whose_budget_refuses_shows_no_sum() -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(CkksClient, "_answer", refuses)
         with pytest.raises(ThresholdError, match="said: spent"):
-            simulate(serve(plan, roster), clients, updates)
+            simulate(serve(plan, roster), clients, updates.get)
     holders = [client for client in clients.values() if client._round._total is not None]
     assert holders
     for client in holders:

@@ -154,7 +154,7 @@ def test_a_server_removes_masks_on_its_engine(monkeypatch: pytest.MonkeyPatch) -
     clients = {one.name: Client(one, ROSTER, policy=POLICY) for one in PEOPLE}
     plan = plan_of()
     server = serve(plan, ROSTER, engine=Counting(2))
-    done = simulate(server, clients, {name: update_of(name) for name in clients})
+    done = simulate(server, clients, {name: update_of(name) for name in clients}.get)
     assert done.outcome.total.tolist() == EXPECTED.tolist()
     assert ran == [2]
 
@@ -193,7 +193,9 @@ def test_a_crowd_is_what_simulate_is() -> None:
     def here(faults: Faults) -> Simulation:
         people = [(one.name, one.key.secret) for one in PEOPLE]
         clients = clients_of(plan_of(), ROSTER, people, POLICY, SECRET)
-        return simulate(serve(plan_of(), ROSTER), clients, {name: update_of(name) for name in clients}, faults=faults)
+        return simulate(
+            serve(plan_of(), ROSTER), clients, {name: update_of(name) for name in clients}.get, faults=faults
+        )
 
     frames = noted(here)
     assert len(frames) > 5 * N

@@ -50,7 +50,7 @@ ten_or_many = pytest.mark.parametrize(
 def run(here: Scene, faults: Faults | None = None, **options: Any) -> tuple[Simulation, OneshotServer]:
     server = serve(here.plan, here.roster, **options)
     assert isinstance(server, OneshotServer)
-    return simulate(server, here.clients(), here.updates(), faults=faults), server
+    return simulate(server, here.clients(), here.updates().get, faults=faults), server
 
 
 def check_sum(here: Scene, total: np.ndarray, survivors: tuple[str, ...] | set[str]) -> None:
@@ -281,7 +281,7 @@ def cheated(
         return cheat(envelope)
 
     faults = Faults(silent=silent or {}, corrupted=corrupted)
-    return simulate(server, here.clients(), here.updates(), faults=faults), server
+    return simulate(server, here.clients(), here.updates().get, faults=faults), server
 
 
 def test_shares_that_do_not_open_cost_the_members_concerned() -> None:
@@ -390,7 +390,7 @@ def test_uploads_that_are_turned_away(what: str) -> None:
     here = scene(10)
     server = serve(here.plan, here.roster)
     forge = changing(here, "upload", {here.names[3]}, lambda upload: FORGED[what](here, server._seats, upload))  # type: ignore[attr-defined]
-    result = simulate(server, here.clients(), here.updates(), faults=Faults(corrupted=forge))
+    result = simulate(server, here.clients(), here.updates().get, faults=Faults(corrupted=forge))
     (incident,) = result.incidents
     assert (incident.phase, incident.error.culprits) == ("upload", (here.names[3],))  # type: ignore[attr-defined]
     assert set(result.outcome.survivors) == set(here.names) - {here.names[3]}
@@ -640,7 +640,7 @@ def test_clients_ledgers_say_what_each_heard(tmp_path: Path) -> None:
             return b""  # it is gone, and hears nothing
         return lost(envelope)
 
-    simulate(server, clients, here.updates(), faults=replace(faults, corrupted=before))
+    simulate(server, clients, here.updates().get, faults=replace(faults, corrupted=before))
     assert set(heard) == {"commit"}
     assert phases(own[member]) == phases(own[stays]) == phases(ledger) == ["genesis", "reserve", "commit"]
     assert phases(own[leaves]) == ["genesis", "reserve"]

@@ -63,7 +63,7 @@ class Scene:
         self.server: Any = None if self.plan.noise else serve(self.plan, self.roster)
 
     def run(self, silent: dict[str, str] | None = None, corrupted: Any = lambda envelope: envelope.frame) -> Any:
-        return simulate(self.server, self.clients, self.updates, faults=Faults(silent or {}, corrupted=corrupted))
+        return simulate(self.server, self.clients, self.updates.get, faults=Faults(silent or {}, corrupted=corrupted))
 
     def sum(self, names: tuple[str, ...]) -> list[int]:
         return sum(self.updates[name] for name in names).tolist()
