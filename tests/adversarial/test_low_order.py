@@ -222,8 +222,8 @@ def test_an_upload_with_such_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(ran.outcome.survivors) == clients.keys() - {EVIL}
 
     switch_off(monkeypatch, OneshotServer, "_add", "check_agreement_key(header.key)", "None")
+    server, clients, updates = scene("oneshot")
     with pytest.raises(PeerError, match=r"shares that do not open \[client-1\]"):
-        server, clients, updates = scene("oneshot")
         simulate(server, clients, updates.get)
 
 

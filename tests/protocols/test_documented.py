@@ -1,6 +1,6 @@
-"""The state diagrams in the documentation are those that the machines have.
+"""What the documentation shows of the protocols is what they say of themselves, and what their machines do.
 
-To renew them: python -m tests.protocols.test_diagram
+To renew it: python -m tests.protocols.test_documented
 """
 
 import re
@@ -9,15 +9,24 @@ from pathlib import Path
 import pytest
 
 from protocols import registry
-from protocols.diagram import mermaid
+from protocols.documented import mermaid, table
 from protocols.rounds.phases import Phase
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "protocol.md"
+TABLES = [ROOT / "README.md", ROOT / "docs" / "threat_model.md"]
+TABLE = re.compile(r"(?<=<!-- table of the protocols -->\n).*?(?=<!-- end of the table -->)", re.DOTALL)
 NAMES = [name for name in registry.names() if name != "secagg+"]
 
 
 def block(name: str) -> re.Pattern[str]:
     return re.compile(rf"(?<=<!-- diagram of {name} -->\n).*(?=<!-- end of {name} -->)", re.DOTALL)
+
+
+@pytest.mark.parametrize("page", TABLES, ids=lambda page: page.name)
+def test_threat_models_are_written_once(page: Path) -> None:
+    (shown,) = TABLE.findall(page.read_text("utf-8"))
+    assert shown == table() + "\n"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,6 +69,8 @@ def test_the_methods_that_the_page_names_exist() -> None:
 
 
 if __name__ == "__main__":
+    for path in TABLES:
+        path.write_text(TABLE.sub(lambda _: table() + "\n", path.read_text("utf-8")), "utf-8")
     page = PAGE.read_text("utf-8")
     for name in NAMES:
         page = block(name).sub(lambda _, name=name: mermaid(registry.find(name)) + "\n", page)  # type: ignore[misc]

@@ -1,12 +1,23 @@
-"""The transition tables of a protocol's two machines as Mermaid state diagrams, for the documentation."""
+"""Protocols as the documentation shows them: a table of them all, and of each its two machines as Mermaid diagrams."""
 
 from __future__ import annotations
 
-from protocols.registry import Protocol
+from protocols.registry import Protocol, find, names
 from protocols.rounds.client import ClientRound
 from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
 from protocols.rounds.steps import Step
+
+
+def table() -> str:
+    """Of each protocol the paper, whom it holds against, what the server learns and what it costs, as Markdown.
+
+    >>> print(table().splitlines()[0])
+    | protocol | paper | holds against | the server learns | cost |
+    """
+    head = ("protocol", "paper", "holds against", "the server learns", "cost")
+    rows = [(f"`{p.name}`", p.paper, p.threat_model, p.server_learns, p.cost) for p in map(find, names())]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *rows))
 
 
 def mermaid(protocol: Protocol) -> str:
