@@ -20,7 +20,9 @@ from protocols.pairwise.messages import Upload
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity
-from protocols.rounds import cohort
+from protocols.rounds import client as client_module
+from protocols.rounds import sets
+from protocols.rounds import survivors as survivors_module
 from protocols.rounds.server import ServerRound
 from protocols.server import serve
 from protocols.simulation.network import local_clients
@@ -113,9 +115,9 @@ class Scene:
 
 def loose(check: str, monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
     with monkeypatch.context() as patched:
-        switch_off(patched, cohort, "from_bitmap", check)
-        read = cohort.from_bitmap
-    for module in modules:
+        switch_off(patched, sets, "from_bitmap", check)
+        read = sets.from_bitmap
+    for module in (*modules, survivors_module, client_module):
         monkeypatch.setattr(module, "from_bitmap", read)
 
 

@@ -268,12 +268,12 @@ def forged(scene: Scene, how: str) -> Callable[[Envelope, Any], Any]:
         signed, u = message.signatures, scene.server._positions[scene.roster.number(envelope.receiver)]
         match how:
             case "too few":
-                keep = [s for s in signed if s.position == u] or [signed[0]]
-                nodes = [scene.server._leaves[s.position] for s in keep if s.position != u]
-                proof = scene.server._tree.proof([u, *[s.position for s in keep if s.position != u]])
+                keep = [s for s in signed if s.signer == u] or [signed[0]]
+                nodes = [scene.server._leaves[s.signer] for s in keep if s.signer != u]
+                proof = scene.server._tree.proof([u, *[s.signer for s in keep if s.signer != u]])
                 return replace(message, signatures=tuple(keep), others=tuple(nodes), proof=proof)
             case "forged":
-                return replace(message, signatures=(SignedBy(signed[0].position, bytes(64)), *signed[1:]))
+                return replace(message, signatures=(SignedBy(signed[0].signer, bytes(64)), *signed[1:]))
             case "repeated":
                 return replace(message, signatures=(signed[0], *signed))
             case "without proof":
@@ -289,7 +289,10 @@ def forged(scene: Scene, how: str) -> Callable[[Envelope, Any], Any]:
     ("how", "condition"),
     [
         ("too few", "len(signers) < self.plan.min_contributors"),
-        ("forged", "check_consent(self.roster, leaves[signed.position].low, signed.signature, agreed)"),
+        (
+            "forged",
+            "check_consent(self.roster, Number(leaves[signed.signer].low), signed.signature, self._agreed.digest)",
+        ),
         ("strange leaves", "check_inclusion(self._cohort.root, self._cohort.size, leaves, message.proof)"),
     ],
 )

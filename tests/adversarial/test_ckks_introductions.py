@@ -215,7 +215,7 @@ def test_a_holders_own_signature_repeated(monkeypatch: pytest.MonkeyPatch) -> No
     """It needs no proof that it is in the cohort itself: so often repeated as to be many, it would decrypt alone."""
 
     def change(scene: Scene, message: Aggregate, u: int) -> Aggregate:
-        own = [signed for signed in message.signatures if signed.position == u]
+        own = [signed for signed in message.signatures if signed.signer == u]
         if not own:
             agreed = scene.server._agreed.digest
             key = scene.clients[scene.server._name(u)].identity.key
@@ -239,7 +239,7 @@ def test_a_signer_that_is_not_in_the_sum(monkeypatch: pytest.MonkeyPatch) -> Non
         agreed = scene.server._agreed.digest
         signature = scene.clients["client-5"].identity.key.sign(labels.SURVIVORS, agreed)
         signed = (*message.signatures[:-1], SignedBy(silent, signature))
-        others = [one.position for one in signed if one.position != u]
+        others = [one.signer for one in signed if one.signer != u]
         leaves = tuple(scene.server._leaves[v] for v in others)
         return replace(message, signatures=signed, others=leaves, proof=scene.server._tree.proof([u, *others]))
 

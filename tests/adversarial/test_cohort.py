@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from protocols.pairwise import client as client_module
-from protocols.pairwise import rules
+from protocols.pairwise import cohort as rules
 from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import Advert
 from protocols.policy import Policy

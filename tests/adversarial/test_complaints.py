@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from protocols.pairwise import client as client_module
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import MASK_KEY, Verdict
+from protocols.rounds import dealer as dealer_module
 from protocols.rounds import dealing as dealing_module
 from protocols.rounds.dealing import Accusations, Complaint, Opened, complaint, share_of
 from protocols.rounds.sets import to_bitmap
@@ -70,9 +70,9 @@ def test_boxes_damaged_to_have_shares_opened(protocol: str, monkeypatch: pytest.
             damage(evil := dealt(protocol), few)
         assert not evil.defences
 
-    switch_off(monkeypatch, client_module, "check_complaint", ANOTHER_BOX)
+    switch_off(monkeypatch, dealer_module, "check_complaint", ANOTHER_BOX)
     evil = dealt(protocol)
-    with pytest.raises(PolicyError, match="neighbours complain, boxes are opened for at most 3"):
+    with pytest.raises(PolicyError, match="clients complain, boxes are opened for at most 3"):
         damage(evil, honest)
     switch_off(monkeypatch, PairwiseClient, "_hear_complaints", TOO_MANY)
     damage(evil := dealt(protocol), honest)
@@ -86,7 +86,7 @@ def test_more_complaints_than_liars_are_feared(protocol: str, monkeypatch: pytes
     evil = dealt(protocol)
     liars = evil.others(VICTIM)[: 3 + 1]
     said = [evil.false_complaint(v, VICTIM) for v in liars]
-    with pytest.raises(PolicyError, match="4 neighbours complain, boxes are opened for at most 3"):
+    with pytest.raises(PolicyError, match="4 clients complain, boxes are opened for at most 3"):
         evil.accuse(VICTIM, Accusations(tuple(said)))
     assert not evil.defences
     defence = evil.accuse(VICTIM, Accusations(tuple(said[:3])))

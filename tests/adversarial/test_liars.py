@@ -16,6 +16,7 @@ from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import MASK_KEY, SELF_MASK, Revealed
 from protocols.pairwise.server import PairwiseServer
 from protocols.rounds import dealing as dealing_module
+from protocols.rounds import exchange as exchange_module
 from protocols.rounds.dealing import Box, Dealing, Dealt, Defence, Opened
 from protocols.rounds.exchange import Exchange
 from protocols.rounds.phases import Phase
@@ -44,7 +45,7 @@ def redealt(machine: Any, boxes: Mapping[int, Box]) -> Dealt:
     mixed = tuple(boxes.get(v, box) for v, box in zip(others, dealing.dealt.boxes, strict=True))
     seed = machine._drawn(b"polynomials", *machine._cohort.bound(machine._u))
     polynomials = Polynomials([machine._mask_key.secret, machine._self_secret], machine._t, Prg(seed))
-    return Dealt(mixed, polynomials.proof(dealing_module._challenge(machine._cohort, machine._u, mixed)))
+    return Dealt(mixed, polynomials.proof(dealing_module.challenge_of(machine._cohort, machine._u, mixed)))
 
 
 def good_box(machine: Any, v: int, points: bytes, key: bytes = b"") -> Box:
@@ -197,7 +198,7 @@ def test_a_dealer_cannot_choose_blinding_values_when_it_answers(protocol: str, m
         points[:18] = (points[:18].astype(np.int64) + 1) % PRIME
         bad = Box(bytes(88), dealing_module.commitments(machine._cohort, machine._u, v, points.tobytes(), 2))
         dealt = redealt(machine, {v: bad})
-        challenge = dealing_module._challenge(machine._cohort, machine._u, dealt.boxes)
+        challenge = dealing_module.challenge_of(machine._cohort, machine._u, dealt.boxes)
         shown = secret_sharing.responses(dealt.proof, machine._t, [v + 1])
         weights = secret_sharing._weights([challenge], 18)[0].astype(object)
         points[18:] = [int(value) for value in (shown[0].astype(object) - points[:18].astype(object) @ weights) % PRIME]
@@ -395,7 +396,7 @@ def test_a_dealer_that_committed_to_no_share_for_a_friend(protocol: str, monkeyp
     assert round_.server.outcome.total.tolist() == round_.evil.plain(round_.evil.members)
     assert round_.server.liars == (round_.evil.name(holders_of(round_.machine, 1)[0]),)
 
-    monkeypatch.setattr(dealing_module, "unpack_shares", lambda *_: None)
+    monkeypatch.setattr(exchange_module, "unpack_shares", lambda *_: None)
     with pytest.raises(DecodeError, match="a share is not reduced") as refused:
         collude()
     assert refused.value.culprits == ()

@@ -36,7 +36,7 @@ from protocols.rounds.server import ServerRound
 from protocols.server import serve
 from protocols.simulation.network import local_clients, simulate
 from protocols.threshold_ckks import client as threshold_client
-from protocols.threshold_ckks import rules as threshold_rules
+from protocols.threshold_ckks import cohort as threshold_rules
 from protocols.threshold_ckks import server as threshold_server
 from protocols.threshold_ckks.client import ThresholdClient
 from secagg.crypto import labels

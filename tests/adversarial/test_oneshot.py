@@ -125,7 +125,7 @@ def a_few_shares(evil: Evil, how: str) -> list[int]:
         evil.reveal(four, fewer, other)
     elif how == "repeated":
         message = evil.consents(fewer, other)
-        twice = sorted([*message.signatures, *message.signatures], key=lambda signed: signed.member)
+        twice = sorted([*message.signatures, *message.signatures], key=lambda signed: signed.signer)
         for v in four:
             evil.keep_answer(v, fewer, evil.tell(v, replace(message, signatures=tuple(twice))))
     elif how == "without a seat":
@@ -170,7 +170,7 @@ def a_few_shares(evil: Evil, how: str) -> list[int]:
             "forged",
             PeerError,
             "bad signature",
-            "check_consent(self.roster, signed.member, signed.signature, agreed)",
+            "check_consent(self.roster, Number(signed.signer), signed.signature, agreed.digest)",
             "None",
         ),
     ],
@@ -228,7 +228,7 @@ def test_a_sum_of_too_few(monkeypatch: Fixture) -> None:
         monkeypatch,
         OneshotClient,
         "_check_consents",
-        "len(survivors) < (least := least_contributors(self.plan))",
+        "len((survivors := agreed.survivors)) < (least := least_contributors(self.plan))",
     )
     assert all_alone(evil := make()) == evil.plain([VICTIM])
 
@@ -331,7 +331,13 @@ def test_two_vectors_under_one_secret(monkeypatch: Fixture) -> None:
 
     with pytest.raises(Denied, match="out of range"):
         attack(make())
-    switch_off(monkeypatch, OneshotClient, "_upload", "digest(labels.ONESHOT_SECRET, noised.tobytes())", "b''")
+    switch_off(
+        monkeypatch,
+        OneshotClient,
+        "_upload",
+        "digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).tobytes())",
+        "b''",
+    )
     evil = make()
     assert attack(evil) == (evil.values[VICTIM] - OTHER).tolist()
 

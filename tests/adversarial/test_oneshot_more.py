@@ -20,7 +20,7 @@ from protocols.oneshot import client
 from protocols.oneshot import committee as rules
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Upload, Vote
-from protocols.oneshot.parameters import Committee
+from protocols.oneshot.parameters import Committee, lattice_of
 from protocols.oneshot.protocol import ONESHOT
 from protocols.policy import Policy
 from protocols.simulation.network import Faults
@@ -211,8 +211,14 @@ def many_committees(evil: Evil) -> list[int]:
 
 def test_a_clone_shown_many_committees(monkeypatch: Fixture) -> None:
     denied(lambda: many_committees(make()), "out of range")
-    with_root = "(*bound, digest(labels.ONESHOT_SECRET, noised.tobytes()))"
-    switch_off(monkeypatch, OneshotClient, "_upload", with_root, "(digest(labels.ONESHOT_SECRET, noised.tobytes()),)")
+    with_root = "(*bound, digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).tobytes()))"
+    switch_off(
+        monkeypatch,
+        OneshotClient,
+        "_upload",
+        with_root,
+        "(digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).tobytes()),)",
+    )
     assert many_committees(make()) == victims(make())
 
 
@@ -413,7 +419,7 @@ def forms(secret: np.ndarray[Any, Any], primes: tuple[int, ...]) -> Iterator[byt
 def leaked(monkeypatch: Fixture) -> set[str]:
     """Whose secrets, shares or seeds are in some frame to the server, by kind."""
     here, frames, secrets = scene(12, **TWELVE), list[bytes](), dict[str, list[bytes]]()
-    primes = rules.lattice_of(here.plan).layout.ring.primes
+    primes = lattice_of(here.plan).layout.ring.primes
 
     def keep(envelope: Any) -> bytes:
         frames.append(envelope.frame) if envelope.receiver == "server" else None

@@ -12,7 +12,7 @@ import pytest
 from protocols import registry
 from protocols.client import Client
 from protocols.journal import EMPTY_HEAD, MemoryJournal
-from protocols.pairwise import rules
+from protocols.pairwise import cohort as rules
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster

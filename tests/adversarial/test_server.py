@@ -14,7 +14,9 @@ import pytest
 from protocols.pairwise import server as server_module
 from protocols.pairwise.messages import Revealed, Upload
 from protocols.pairwise.server import PairwiseServer
+from protocols.rounds import admission as admission_module
 from protocols.rounds import dealing as dealing_module
+from protocols.rounds import exchange as exchange_module
 from protocols.rounds.dealing import Complaints, Defence, Delivered, Opened, complaint
 from protocols.rounds.exchange import Exchange
 from protocols.rounds.phases import Phase
@@ -245,7 +247,7 @@ LIES: dict[str, Lie] = {
         Phase.COMPLAIN,
         lambda r, m: complaints(r, replace(box_for(r), response=bytes(16))),
         "a complaint about another box than was dealt",
-        off(dealing_module, "check_complaint", "said.box != box_hash(context, holder, delivered)"),
+        off(exchange_module, "check_complaint", "said.box != box_hash(context, holder, delivered)"),
     ),
     "a complaint about a client that is not there": Lie(
         Phase.COMPLAIN,
@@ -337,7 +339,7 @@ LIES: dict[str, Lie] = {
         Phase.CONSENT,
         lambda r, m: replace(m, signature=bytes(64)),
         "bad signature",
-        gone(server_module, "check_consent"),
+        gone(admission_module, "check_consent"),
     ),
     "a consent to another set": Lie(
         Phase.CONSENT,
@@ -348,7 +350,7 @@ LIES: dict[str, Lie] = {
             ),
         ),
         "bad signature",
-        gone(server_module, "check_consent"),
+        gone(admission_module, "check_consent"),
     ),
     "a share twice": Lie(
         Phase.REVEAL,
@@ -373,7 +375,7 @@ LIES: dict[str, Lie] = {
         lambda r, m: first_share(m, beyond(m.self_shares[0].share)),
         "a share is not reduced",
         lambda monkeypatch: (
-            monkeypatch.setattr(dealing_module, "unpack_shares", lambda data, secrets: None),
+            monkeypatch.setattr(exchange_module, "unpack_shares", lambda data, secrets: None),
             switch_off(monkeypatch, Exchange, "check_share", NOT_THE_ONE),
         )[0],
     ),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from protocols.pairwise import client as client_module
-from protocols.pairwise import rules
+from protocols.pairwise import cohort as rules
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Consents
 from protocols.policy import Policy

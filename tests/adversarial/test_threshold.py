@@ -610,7 +610,7 @@ def test_a_key_decrypts_once(restart: bool, monkeypatch: pytest.MonkeyPatch) -> 
             client.receive(second_aggregate(scene, name, frame))
         assert client.receive(frame) == answers[name]
 
-    again = Step(Aggregate, "_take_aggregate", "_decrypt", Phase.RECOVER)
+    again = Step(Aggregate, ThresholdClient._take_aggregate, ThresholdClient._decrypt, Phase.RECOVER)
     monkeypatch.setattr(ThresholdClient, "steps", {**ThresholdClient.steps, Phase.MISSING: again})
     check = "self._cohort.ciphertext_digest(self._joint_digest, self._agreed.digest, message.c1) != self._ciphertext"
     switch_off(monkeypatch, ThresholdClient, "_take_aggregate", check)

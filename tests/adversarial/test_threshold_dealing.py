@@ -23,7 +23,7 @@ from protocols.client import Client
 from protocols.journal import SqliteJournal
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
-from protocols.rounds import dealing
+from protocols.rounds import dealer, dealing, exchange
 from protocols.rounds.dealing import (
     Accusations,
     Complaint,
@@ -175,12 +175,12 @@ def test_a_dealer_that_opens_what_nobody_could(monkeypatch: pytest.MonkeyPatch) 
 
 def another_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     """client-0 deals the seed of another key, consistently, to all alike."""
-    honest = client_module.Dealing
+    honest = dealer.Dealing
 
     def dealt(context: Any, dealer: int, holders: Any, threshold: int, secrets: Any, *rest: Any) -> Dealing:
         return honest(context, dealer, holders, threshold, [b"s" * 32] if dealer == 0 else secrets, *rest)
 
-    monkeypatch.setattr(client_module, "Dealing", dealt)
+    monkeypatch.setattr(dealer, "Dealing", dealt)
 
 
 def beside(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,9 +335,9 @@ def forgery(client: Any, one: Complaint, how: str) -> tuple[Complaint, ...]:
 @pytest.mark.parametrize(
     ("how", "owner", "function", "condition"),
     [
-        ("unsigned", dealing, "check_complaint", "verify(public, said.signature, labels.COMPLAINT, "
+        ("unsigned", exchange, "check_complaint", "verify(public, said.signature, labels.COMPLAINT, "
          "*context.bound(delivered.peer, holder), said.box)"),
-        ("about another box", dealing, "check_complaint", "said.box != box_hash(context, holder, delivered)"),
+        ("about another box", exchange, "check_complaint", "said.box != box_hash(context, holder, delivered)"),
         ("twice", Exchange, "complain", "not ascending(about) or not dealers - {holder} >= set(about)"),
         ("about nobody", Exchange, "complain", "not ascending(about) or not dealers - {holder} >= set(about)"),
     ],
@@ -480,8 +480,7 @@ def test_boxes_damaged_so_that_their_dealer_publishes_them(monkeypatch: pytest.M
     points, limit = dict[int, bytes](), 3
     with pytest.raises(PeerError, match="another box than was dealt"):
         opened()
-    switch_off(monkeypatch, dealing, "check_complaint", "said.box != box_hash(context, holder, delivered)")
-    monkeypatch.setattr(client_module, "check_complaint", dealing.check_complaint)
+    switch_off(monkeypatch, dealer, "check_complaint", "said.box != box_hash(context, holder, delivered)")
     limit = 4
     with pytest.raises(PolicyError, match="4 clients complain, boxes are opened for at most 3"):
         opened()

@@ -18,7 +18,7 @@ from benchmarks.peers.attacks import here, there
 from benchmarks.peers.attacks.scene import CLIENTS, LENGTH, SCALE, VICTIM, WEIGHTS, Seen, vectors
 from benchmarks.peers.attacks.seed import fold, search_ours, search_twister, window
 from protocols.pairwise import client as client_module
-from protocols.pairwise import rules
+from protocols.pairwise import cohort as rules
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.cohort import Cohort
 from protocols.policy import Policy

@@ -23,6 +23,7 @@ from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
+from protocols.rounds import dealer as dealer_module
 from protocols.rounds.dealing import Complaints, Delivery, share_of
 from protocols.rounds.server import Sends
 from protocols.rounds.sets import from_bitmap, to_bitmap
@@ -347,7 +348,7 @@ def damage(damaged: int, insiders: int = 0) -> tuple[Verdict, str]:
 
 
 def believe_complaints(monkeypatch: pytest.MonkeyPatch, however_many: bool) -> None:
-    switch_off(monkeypatch, client_module, "check_complaint", "said.box != box_hash(context, holder, delivered)")
+    switch_off(monkeypatch, dealer_module, "check_complaint", "said.box != box_hash(context, holder, delivered)")
     if however_many:
         switch_off(
             monkeypatch, PairwiseClient, "_hear_complaints", "len(complaining) > (most := self._most_complaints())"

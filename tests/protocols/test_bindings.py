@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from protocols import registry
-from protocols.ckks import rules as ckks
+from protocols.ckks import cohort as ckks
 from protocols.client import Client
 from protocols.oneshot import client as oneshot_client
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.committee import Seats
 from protocols.oneshot.messages import Seat
-from protocols.pairwise import rules as pairwise
+from protocols.pairwise import cohort as pairwise
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
@@ -25,7 +25,7 @@ from protocols.rounds.client import ClientRound
 from protocols.server import serve
 from protocols.simulation.network import local_clients
 from protocols.threshold_ckks import client as threshold_client
-from protocols.threshold_ckks import rules as threshold
+from protocols.threshold_ckks import cohort as threshold
 from protocols.threshold_ckks import server as threshold_server
 from secagg.codec import u32
 from secagg.crypto import labels
@@ -279,7 +279,7 @@ def test_uploads_of_copies_of_a_client_use_unrelated_secrets(monkeypatch: pytest
     """Other plans, committees, vectors, places: another secret, other errors, another key. The same again: the same."""
     assert upload(monkeypatch) == upload(monkeypatch)
     assert repeated(monkeypatch) == 0
-    vector = "digest(labels.ONESHOT_SECRET, noised.tobytes())"
+    vector = "digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).tobytes())"
     for less, again in (("(*bound,)", 3), (f"({vector},)", 6)):  # the other vector; the other committee and place
         with monkeypatch.context() as patched:
             switch_off(patched, OneshotClient, "_upload", f"(*bound, {vector})", less)

@@ -162,7 +162,7 @@ def test_close_of_the_wrong_phase(protocol: str) -> None:
     plan, roster, clients = scene(protocol)
     server = serve(plan, roster)
     phases = list(server.steps)
-    for phase in [*phases[1:], "never", server.done, server.failed]:
+    for phase in [*phases[1:], "never", Phase.DONE, Phase.FAILED]:
         with pytest.raises(UsageError, match=f"phase {phase} cannot be closed in phase {phases[0]}"):
             server.close(phase)
     assert server.phase == phases[0]

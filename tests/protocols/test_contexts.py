@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 
 from protocols import registry
@@ -189,7 +190,13 @@ def test_what_a_client_draws_is_for_one_purpose_in_one_round(protocol: str) -> N
     for one in (plan, plan.next_round()):
         policy = Policy(min_contributors=4, protocols={protocol}, corrupt=0, dropout=0)
         current: Any = registry.find(protocol).client(
-            one, ROSTER, IDENTITIES[0], policy, lambda: plan.ring.zeros(7), bytes(32)
+            one,
+            ROSTER,
+            registry.find(protocol).messages,
+            IDENTITIES[0],
+            policy,
+            lambda: np.zeros(7, np.int64),
+            bytes(32),
         )
         drawn |= {current._drawn(purpose, *context) for purpose, context in product(purposes, contexts)}
     assert len(drawn) == 2 * len(purposes) * len(contexts)

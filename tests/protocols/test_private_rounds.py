@@ -207,7 +207,7 @@ def test_two_clones_with_two_vectors_do_not_bare_the_difference() -> None:
 
 
 def test_without_the_vector_in_the_seed_the_difference_is_bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    switch_off(monkeypatch, ClientRound, "noised", "digest(labels.NOISE_KEEP, values.tobytes())", "b''")
+    switch_off(monkeypatch, ClientRound, "noised", "digest(labels.NOISE_KEEP, ring.lift(values).tobytes())", "b''")
     assert (clone_difference() == 7).all()
 
 
@@ -271,7 +271,7 @@ def test_claiming_fewer_dropouts_gives_no_seed() -> None:
             self._masked_with[ghost] = self._masked_with[ghost + 1]
             return super()._announce_survivors()
 
-    server = Lying(plan, ROSTER, ledger=DEAF)
+    server = Lying(plan, ROSTER, registry.find("secagg").messages, ledger=DEAF)
     with pytest.raises((ThresholdError, PeerError)):
         simulate(server, clients, UPDATES.get, faults=Faults(silent={NAMES[0]: "upload"}))
     assert not server._surplus
@@ -469,7 +469,7 @@ def test_a_server_that_cannot_commit_unmasks_nothing(ledger: Ledger, monkeypatch
 
 def test_without_the_charge_shares_leave_unrecorded(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control for the order of things."""
-    switch_off(monkeypatch, ServerRound, "_closed", "self._ledger is not None and step.charge is not None")
+    switch_off(monkeypatch, ServerRound, "_closed", "self._ledger is not None and step.charge is Charge.COMMIT")
     simulate(serve(plan_with(), ROSTER, ledger=ledger), clients_of(), UPDATES.get)
     assert phases(ledger) == ["genesis", "reserve"]
 

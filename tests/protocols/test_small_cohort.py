@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from protocols.pairwise import rules
+from protocols.pairwise import cohort as rules
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy

@@ -27,8 +27,8 @@ from protocols.rounds.dealing import (
     Dealt,
     Defence,
     Opened,
-    _challenge,
     abscissas,
+    challenge_of,
     commitments,
     complaint,
 )
@@ -217,7 +217,7 @@ def dealt_otherwise(
         )
         for i, v in enumerate(v for v in holders if v != u)
     )
-    return Dealt(boxes, polynomials.proof(_challenge(cohort, u, boxes)))
+    return Dealt(boxes, polynomials.proof(challenge_of(cohort, u, boxes)))
 
 
 def _others(liar: Liar) -> list[int]:

@@ -279,7 +279,7 @@ def repeated_signatures(story: Story) -> None:
             return [true]
         again = story.draw.choice(true.signatures)
         more = [SignedBy(u, again.signature) for u in evil.seats.members if u not in signed] or [again]
-        everything = sorted((*true.signatures, *more), key=lambda one: one.member)
+        everything = sorted((*true.signatures, *more), key=lambda one: one.signer)
         return [replace(true, signatures=tuple(everything)), true]
 
     story.consents = lies

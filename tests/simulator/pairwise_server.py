@@ -678,7 +678,7 @@ def repeated_signatures(story: Story) -> None:
             return [true]
         again = story.draw.choice(true.signatures)
         others = [SignedBy(u, again.signature) for u in story.everybody if u not in signed]
-        more = sorted((*true.signatures, *(others or [again])), key=lambda one: one.position)
+        more = sorted((*true.signatures, *(others or [again])), key=lambda one: one.signer)
         return [Consents(tuple(more), true.others, true.proof), true]
 
     story.consents = lies

@@ -350,7 +350,7 @@ _FLIPS = {
     },
     "oneshot": {
         "Join": -1, "Committee": HEADER_BYTES + 4, "Upload": -1, "Delivery": HEADER_BYTES + 4,
-        "Consent": HEADER_BYTES + 4, "Consents": HEADER_BYTES + 4, "Answer": HEADER_BYTES + 7,
+        "Vote": HEADER_BYTES + 4, "Consents": HEADER_BYTES + 4, "Answer": HEADER_BYTES + 7,
     },
 }  # fmt: skip
 """A byte of each message that its receiver can check at once: in a signature, the root, a number, the vector. (A share

@@ -86,7 +86,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def installed(name: str) -> Any:
     try:
-        registry.find(name).server(*_any_plan(name))
+        serve(*_any_plan(name))
     except ImportError:
         return pytest.param(name, marks=pytest.mark.skip(reason=f"NOT TESTED: {name} needs its extra"))
     except UsageError as error:

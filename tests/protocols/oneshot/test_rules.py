@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from protocols.oneshot import rules
+from protocols.oneshot import committee as rules
 from protocols.oneshot.committee import Seats, public_of, seated
 from protocols.oneshot.messages import Header, Seat
 from protocols.oneshot.parameters import (
@@ -23,6 +23,7 @@ from protocols.oneshot.parameters import (
     Committee,
     choose_committee,
     lattice_of,
+    least_contributors,
     parameters_of,
     sharing_of,
 )
@@ -30,10 +31,11 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
 from secagg.crypto.lattice import VARIANCE, candidates, tail
+from secagg.crypto.packed import Sharing
 from secagg.crypto.sampling import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
-from secagg.params import Adversary
+from secagg.params import Adversary, most_marked
 from tests.adversarial.attack import switch_off
 from tests.reference import packed as reference
 from tests.reference.parameters import above
@@ -119,8 +121,8 @@ def test_a_committee_of_a_hundred() -> None:
     hundred = Committee(100, 37)
     assert (hundred.quorum, hundred.quorum - hundred.private) == (69, 32)
     for n in (1000, 10**6):
-        assert rules.most_marked(n, n // 10, 100, 40) <= 37
-        assert hundred.quorum <= 100 - rules.most_marked(n, n // 10, 100, 20)
+        assert most_marked(n, n // 10, 100, 40) <= 37
+        assert hundred.quorum <= 100 - most_marked(n, n // 10, 100, 20)
         assert chosen(n, "0.1", "0.1").seats < 100
 
 
@@ -171,7 +173,7 @@ def test_fewer_than_a_quorum_of_shares_leave_the_secrets_open(seats: int, corrup
     committee = Committee(seats, corrupt)
     assume(committee.quorum <= seats)
     assert committee.private >= max(corrupt, 1)
-    sharing = rules.Sharing(100, 10, committee.quorum - committee.private, committee.private)
+    sharing = Sharing(100, 10, committee.quorum - committee.private, committee.private)
     assert (sharing.threshold, sharing.private) == (committee.quorum, committee.private)
 
 
@@ -363,7 +365,7 @@ def test_hints_leave_errors_of_at_least_3_2(honest: int) -> None:
 @pytest.mark.parametrize(("corrupt", "demanded", "least"), [("0", 2, 2), ("0.1", 2, 3), ("0.3", 2, 5), ("0.3", 8, 8)])
 def test_contributors_are_so_many_that_two_are_honest(corrupt: str, demanded: int, least: int) -> None:
     plan = proposal(10, min_contributors=demanded, corrupt=corrupt, dropout=0)
-    assert rules.least_contributors(plan) == least
+    assert least_contributors(plan) == least
     assert least - int(Fraction(corrupt) * 10) >= 2
 
 

@@ -18,9 +18,11 @@ from dp.calibrate import user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
+from protocols import plan as plan_module
 from protocols import registry
 from protocols.client import Client
 from protocols.journal import SqliteJournal
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -28,7 +30,7 @@ from protocols.rounds.dealing import Dealt, Opened
 from protocols.rounds.phases import Phase
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, local_clients, simulate
-from protocols.threshold_ckks import rules as rules_module
+from protocols.threshold_ckks import parameters as rules_module
 from protocols.threshold_ckks.client import ThresholdClient
 from protocols.threshold_ckks.cohort import scheme_of
 from protocols.threshold_ckks.messages import JointKey, Part, Recovery, Revealed
@@ -292,11 +294,11 @@ def test_more_than_1024_clients_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UsageError, match="up to 1024 clients"):
         replace(plan, clients=MAX_CLIENTS + 1)
     switch_off(monkeypatch, rules_module, "check_parameters", "plan.clients > MAX_CLIENTS")
-    monkeypatch.setattr(registry, "find", lambda name: replace(found, check_parameters=rules_module.check_parameters))
+    monkeypatch.setattr(plan_module, "rules_of", lambda name: replace(found, check=rules_module.check_parameters))
     assert replace(plan, clients=MAX_CLIENTS + 1).clients == MAX_CLIENTS + 1
 
 
-found = registry.find("threshold_ckks")
+found = rules_of("threshold_ckks")
 
 
 @pytest.mark.parametrize(("corrupt", "dropout"), [("0.1", "0.5"), ("0.4", "0.4"), ("0.9", 0)])
