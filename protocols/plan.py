@@ -153,7 +153,9 @@ class RoundPlan:
 
     def encode_update(self, update: ArrayLike | None, weight: int, rng: Rng) -> NDArray[np.int64]:
         """A client's float update as the integers that are summed; None is nothing to contribute."""
-        return self.encoding.encode(update, weight=weight, seed=self._rotation_seed(), rng=rng)
+        integers = self.encoding.encode(update, weight=weight, seed=self._rotation_seed(), rng=rng)
+        self.ring.check(integers)
+        return integers
 
     def decode_total(self, total: NDArray[np.int64], contributors: int) -> Sum:
         """The integer sum of the contributors as floats."""

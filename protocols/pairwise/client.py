@@ -112,7 +112,7 @@ class PairwiseClient(DealingClient):
             raise ThresholdError(f"shares of {len(dealers)} neighbours hold, at least {self._t} are needed")
         if self._u in dealers:
             held[self._u] = self._dealing().points[self._u]
-        self._held, self._doubted = {dealer: held[dealer] for dealer in sorted(dealers)}, {}
+        self._held, self._doubted = dict(sorted(held.items())), {}
 
     def _upload(self) -> Upload:
         plus, minus = [self._cohort.self_seed(self._self_secret, self._u)], list[bytes]()

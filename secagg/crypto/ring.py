@@ -55,10 +55,14 @@ class Ring:
     def zeros(self, length: int) -> Words:
         return np.zeros(length, self.dtype)
 
-    def lift(self, values: NDArray[np.int64]) -> Words:
-        """Signed integers to ring elements; refuses what would wrap."""
+    def check(self, values: NDArray[np.int64]) -> None:
+        """Refuse integers that would wrap."""
         if values.size and (int(values.max()) > self.largest or int(values.min()) < -self.largest):
             raise UsageError(f"a value does not fit in a ring of {self.bits} bits")
+
+    def lift(self, values: NDArray[np.int64]) -> Words:
+        """Signed integers to ring elements; refuses what would wrap."""
+        self.check(values)
         return self.wrap(values)
 
     def wrap(self, values: NDArray[np.int64]) -> Words:

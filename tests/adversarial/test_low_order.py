@@ -111,9 +111,9 @@ def scene(protocol: str) -> tuple[ServerRound, dict[str, Client], Mapping[str, A
 def poison(key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
     begin = key.machine.__init__
 
-    def begun(self: Any, plan: RoundPlan, roster: Any, identity: Any, *rest: Any) -> None:
-        begin(self, plan, roster, identity, *rest)
-        if identity.name == EVIL:
+    def begun(self: Any, *arguments: Any) -> None:
+        begin(self, *arguments)
+        if self.identity.name == EVIL:
             setattr(self, key.held_as, Poisoned(getattr(self, key.held_as)))
 
     monkeypatch.setattr(key.machine, "__init__", begun)

@@ -229,6 +229,7 @@ def test_a_sum_of_too_few(monkeypatch: Fixture) -> None:
         OneshotClient,
         "_check_consents",
         "len((survivors := agreed.survivors)) < (least := least_contributors(self.plan))",
+        "not (survivors := agreed.survivors)",
     )
     assert all_alone(evil := make()) == evil.plain([VICTIM])
 

@@ -234,7 +234,7 @@ LIES: dict[str, Lie] = {
         lambda r, m: replace(m, proof=m.proof[:-16]),
         r"a proof of \d+ bytes, not of \d coefficients",
         lambda monkeypatch: monkeypatch.setattr(
-            dealing_module, "responses", lambda proof, threshold, holders: np.zeros((len(holders), 4), np.uint32)
+            exchange_module, "responses", lambda proof, threshold, holders: np.zeros((len(holders), 4), np.uint32)
         ),
     ),
     "a complaint that is not signed": Lie(

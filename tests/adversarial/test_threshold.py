@@ -610,10 +610,10 @@ def test_a_key_decrypts_once(restart: bool, monkeypatch: pytest.MonkeyPatch) -> 
             client.receive(second_aggregate(scene, name, frame))
         assert client.receive(frame) == answers[name]
 
-    again = Step(Aggregate, ThresholdClient._take_aggregate, ThresholdClient._decrypt, Phase.RECOVER)
-    monkeypatch.setattr(ThresholdClient, "steps", {**ThresholdClient.steps, Phase.MISSING: again})
     check = "self._cohort.ciphertext_digest(self._joint_digest, self._agreed.digest, message.c1) != self._ciphertext"
     switch_off(monkeypatch, ThresholdClient, "_take_aggregate", check)
+    again = Step(Aggregate, ThresholdClient._take_aggregate, ThresholdClient._decrypt, Phase.RECOVER)
+    monkeypatch.setattr(ThresholdClient, "steps", {**ThresholdClient.steps, Phase.MISSING: again})
     total = scene.scheme.unpack_used(scene.uploads["client-0"].c0)
     for name, frame in frames.items():
         client = scene.restarted(name) if restart else scene.clients[name]

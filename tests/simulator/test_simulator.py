@@ -273,7 +273,7 @@ BUGS = {
         Narrowed("secagg", "server", "forge_complaints"),
     ),
     "shares of whoever was left out are kept": Bug(
-        switched_off(PairwiseClient, "_hear_verdict", "sorted(dealers)", "sorted(held)"),
+        switched_off(PairwiseClient, "_good_shares", "sorted(dealers - {self._u})", "sorted(held)"),
         "an honest client's frame is refused",
         Narrowed("secagg", "client", "deals_badly_to_few"),
     ),

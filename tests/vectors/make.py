@@ -33,6 +33,7 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.rounds import dealing
 from protocols.rounds.dealing import COMMITMENT_BYTES
+from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
 from protocols.rounds.survivors import Consent
 from protocols.server import serve
@@ -445,7 +446,8 @@ class Complaining(Client):
             del machine._held[first.peer]
             machine._doubted[first.peer] = first
 
-        machine._open = doubting
+        doubts = replace(machine.steps[Phase.COMPLAIN], check=lambda _, message: doubting(message))
+        machine.steps = {**machine.steps, Phase.COMPLAIN: doubts}
         return frame
 
 

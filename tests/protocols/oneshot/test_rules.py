@@ -15,6 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from protocols.oneshot import committee as rules
+from protocols.oneshot import parameters as parameters_module
 from protocols.oneshot.committee import Seats, public_of, seated
 from protocols.oneshot.messages import Header, Seat
 from protocols.oneshot.parameters import (
@@ -250,7 +251,7 @@ def test_more_than_1024_seats_are_refused() -> None:
 
 def test_a_vector_that_fits_no_ring_is_refused_when_the_plan_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that an encoding can ask for is that wide today: the widest ring has 438 bits."""
-    monkeypatch.setattr(rules, "candidates", lambda *arguments, **options: iter(()))
+    monkeypatch.setattr(parameters_module, "candidates", lambda *arguments, **options: iter(()))
     odd = Encoding.integers(31)  # asked for nowhere else: answers are remembered
     with pytest.raises(UsageError, match="no ring has room for sums of 20 bits"):
         proposal(10, odd)

@@ -30,6 +30,7 @@ from protocols.rounds.dealing import Dealt, Opened
 from protocols.rounds.phases import Phase
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, local_clients, simulate
+from protocols.threshold_ckks import cohort as cohort_module
 from protocols.threshold_ckks import parameters as rules_module
 from protocols.threshold_ckks.client import ThresholdClient
 from protocols.threshold_ckks.cohort import scheme_of
@@ -320,7 +321,7 @@ def test_a_client_computes_the_threshold_itself(monkeypatch: pytest.MonkeyPatch)
         clients["client-0"].start(plan, np.zeros(5))
     clients["client-0"].start(replace(plan, parameters=Parameters(7)), np.zeros(5))
     switch_off(
-        monkeypatch, rules_module, "_check_threshold", "threshold < (needed := complete_threshold(size, corrupt))"
+        monkeypatch, cohort_module, "_check_threshold", "threshold < (needed := complete_threshold(size, corrupt))"
     )
     clients["client-1"].start(plan, np.zeros(5))
 
