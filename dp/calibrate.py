@@ -154,12 +154,12 @@ def evaluate(
     release = Release(mechanism, Everyone(), guarantee or user_level(Relation.ZERO_OUT))
     cost = rdp.epsilon(rdp.scaled(rdp.curve(release), rounds), float((SHARE - SLACK) * Fraction(delta)))
     slack = sampler_slack(cost, noise, clients=clients, dimension=dimension, rounds=rounds)
-    held = float(noise.held(clients, survivors))
+    held = float(noise.honest_variance(clients, survivors))
     return Calibration(
         encoding=encoding,
         noise=noise,
         clients=clients,
-        ring_bits=encoding.ring_bits(clients, noise.tail(clients, dimension)),
+        ring_bits=encoding.ring_bits(clients, noise.coordinate_bound(clients, dimension)),
         noise_multiplier=sqrt(held / sensitivity.l2_squared),
         deviation=sqrt(held) / encoding.scale,
         epsilon=cost if slack <= SLACK * Fraction(delta) else inf,
@@ -205,6 +205,6 @@ def _finest_first(length: int, clip_l2: float, rotate: bool, beta: Fraction, wei
 
 def _needed_bits(encoding: Encoding, noise: NoiseSpec, clients: int) -> int | None:
     try:
-        return encoding.ring_bits(clients, noise.tail(clients, encoding.coordinates))
+        return encoding.ring_bits(clients, noise.coordinate_bound(clients, encoding.coordinates))
     except UsageError:  # more than any ring
         return None

@@ -58,7 +58,7 @@ class TreeSum:
 
     def _held(self) -> list[Fraction]:
         """The variance in each cohort's sum, colluders' not counted, the least first."""
-        return sorted(cohort.noise.held(cohort.planned, cohort.survivors) for cohort in self.cohorts)
+        return sorted(cohort.noise.honest_variance(cohort.planned, cohort.survivors) for cohort in self.cohorts)
 
     def _under(self, variance: Fraction, guarantee: Guarantee) -> Release:
         if guarantee.relation is not Relation.ZERO_OUT:

@@ -67,7 +67,7 @@ class RoundPlan:
             raise UsageError(f"the noise allows for {self.noise.dropouts} missing: min_contributors is {least} then")
         if self.noise is not None and not self.noise.drawable(self.clients):
             raise UsageError("no client can draw so much noise, or so little")
-        self.encoding.check_ring(self.ring, self.clients, self.noise_tail)
+        self.encoding.check_ring(self.ring, self.clients, self.noise_bound)
         registry.find(self.protocol).check_parameters(self)
 
     @classmethod
@@ -118,7 +118,7 @@ class RoundPlan:
             model=model,
             clients=n,
             min_contributors=min_contributors,
-            ring_bits=encoding.ring_bits(n, _noise_tail(encoding, noise, n)),
+            ring_bits=encoding.ring_bits(n, _noise_bound(encoding, noise, n)),
             encoding=encoding,
             noise=noise,
             parameters=parameters,
@@ -134,9 +134,9 @@ class RoundPlan:
         return Ring(self.ring_bits)
 
     @property
-    def noise_tail(self) -> int:
+    def noise_bound(self) -> int:
         """What noise may add to a coordinate of the sum."""
-        return _noise_tail(self.encoding, self.noise, self.clients)
+        return _noise_bound(self.encoding, self.noise, self.clients)
 
     def encode(self) -> bytes:
         return PLAN.encode(self)
@@ -202,8 +202,8 @@ class RoundPlan:
         return digest(labels.ROTATION, self.session, u32.encode(self.round))
 
 
-def _noise_tail(encoding: Encoding, noise: NoiseSpec | None, clients: int) -> int:
-    return 0 if noise is None else noise.tail(clients, encoding.coordinates)
+def _noise_bound(encoding: Encoding, noise: NoiseSpec | None, clients: int) -> int:
+    return 0 if noise is None else noise.coordinate_bound(clients, encoding.coordinates)
 
 
 def _read(reader: Reader) -> RoundPlan:

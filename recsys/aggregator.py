@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from dp.ledger import Ledger
 
 _COMPONENTS = 4
-"""Parts in which surplus noise is taken off: each costs every client one more draw of full length."""
+"""Parts in which excess noise is taken off: each costs every client one more draw of full length."""
 
 Update = Callable[[str], NDArray[np.float64]]
 """What a client adds, made when its turn comes."""
@@ -116,7 +116,7 @@ class Deployment:
         )
 
     def noise(self, clients: int) -> NoiseSpec:
-        """The kind of noise for a cohort, of variance 1: surplus for the missing is taken off, in a few parts."""
+        """The kind of noise for a cohort, of variance 1: excess for the missing is taken off, in a few parts."""
         missing, colluders = self.missing(clients), int(fraction(self.corrupt) * clients)
         return NoiseSpec(Family.SKELLAM, Fraction(1), missing, colluders, min(missing, _COMPONENTS))
 

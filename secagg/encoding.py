@@ -169,17 +169,17 @@ class Encoding:
             vector = (_hadamard(vector) * _signs(seed, self._width))[: self.length]
         return Sum(vector, int(total[-1]) if self.weight_bound > 1 else count)
 
-    def ring_bits(self, n: int, noise_tail: int = 0) -> int:
-        """The narrowest ring in which n clients' integers, plus noise up to ``noise_tail``, cannot wrap."""
-        largest = n * self.weight_bound * self.largest + noise_tail
+    def ring_bits(self, n: int, noise_bound: int = 0) -> int:
+        """The narrowest ring in which n clients' integers, plus noise up to ``noise_bound``, cannot wrap."""
+        largest = n * self.weight_bound * self.largest + noise_bound
         bits = max(largest.bit_length() + 1, 8)
         if bits > 64:
             raise UsageError(f"{n} clients need a ring of {bits} bits, at most 64 are possible")
         return bits
 
-    def check_ring(self, ring: Ring, n: int, noise_tail: int = 0) -> None:
+    def check_ring(self, ring: Ring, n: int, noise_bound: int = 0) -> None:
         """Refuse a ring in which the sum could wrap."""
-        if ring.bits < (needed := self.ring_bits(n, noise_tail)):
+        if ring.bits < (needed := self.ring_bits(n, noise_bound)):
             raise UsageError(f"a ring of {ring.bits} bits is too narrow for {n} clients: {needed} bits are needed")
 
     def sensitivity(self) -> Sensitivity:

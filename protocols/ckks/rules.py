@@ -84,7 +84,7 @@ def check_parameters(plan: RoundPlan) -> None:
     if not LEAST_ANSWERS <= parameters.makers <= plan.clients:
         raise UsageError(f"{parameters.makers} makers of a key are not between 2 and the {plan.clients} clients")
     if parameters.reveal is Reveal.CLIENTS and plan.noise is not None and plan.noise.components:
-        raise UsageError("noise is taken off by the server, and a sum that only clients see has no surplus to take")
+        raise UsageError("noise is taken off by the server, and a sum that only clients see has no excess to take")
     layout_of(plan)
 
 

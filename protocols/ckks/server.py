@@ -37,7 +37,7 @@ from protocols.engines import Engine
 from protocols.engines.local import HERE
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
-from protocols.rounds.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
+from protocols.rounds.cohort import agreed_sum, check_consent, check_excess, released, to_bitmap
 from protocols.rounds.server import NOTHING, Sends, ServerRound
 from protocols.rounds.steps import Charge, Step
 from secagg.crypto import labels
@@ -75,7 +75,7 @@ class CkksServer(ServerRound):
         self._seal_key = AgreementKey(os.urandom(KEY_BYTES))  # its one secret: holders must not hear uploads pass by
         self._told: dict[bytes, list[int]] = {}  # digest of what holders say the sum is -> who says so
         self._totals: dict[bytes, NDArray[np.int64]] = {}
-        self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
+        self._excess: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
         self.outliers: tuple[str, ...] = ()
         """Holders that said another sum than most. That is a fact and no verdict: most may have lied."""
 
@@ -196,7 +196,7 @@ class CkksServer(ServerRound):
 
     def _take_answer(self, number: int, answer: Answer) -> None:
         u, ring = self._positions[number], self.plan.ring
-        check_surplus(self.plan, len(self._uploaded), answer.surplus)
+        check_excess(self.plan, len(self._uploaded), answer.excess)
         if u not in self._cohort.holders:
             if answer.total:
                 raise PeerError("a sum from a client that was not asked")
@@ -209,8 +209,8 @@ class CkksServer(ServerRound):
             elif len(said) != HASH_BYTES:
                 raise PeerError("no proof of a sum")
             self._told.setdefault(said, []).append(u)
-        if answer.surplus:
-            self._surplus[number] = answer.surplus
+        if answer.excess:
+            self._excess[number] = answer.excess
 
     def _compare(self) -> Sends:
         """What more than half of the holders say that answered, and at least two.
@@ -234,7 +234,7 @@ class CkksServer(ServerRound):
             survivors=[self._clients[u] for u in self._uploaded],
             agreed=self._agreed,
             consents=self._consents,
-            surplus=self._surplus,
+            excess=self._excess,
             engine=self._engine,
         )
         return NOTHING

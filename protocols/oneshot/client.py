@@ -162,7 +162,7 @@ class OneshotClient(ClientRound):
         agreed = self._seats.survivors_digest(self._contributed, self._bitmap)
         return Consent(self.identity.key.sign(labels.SURVIVORS, agreed), ())
 
-    # 4 REVEAL: against the signatures of a quorum, the share of the sum; from a survivor the seed of its surplus noise.
+    # 4 REVEAL: against the signatures of a quorum, the share of the sum; from a survivor the seed of its excess noise.
 
     def _check_consents(self, message: Consents) -> None:
         survivors = from_bitmap(message.survivors, range(len(self.roster)))
@@ -188,10 +188,10 @@ class OneshotClient(ClientRound):
         return agreed_sum(self.plan, self.roster, self._agreed_contributed, size, self._agreed_bitmap, self._signed)
 
     def _answer(self) -> Answer:
-        surplus = b""
+        excess = b""
         if self._u in self._survivors:
-            surplus = self._surplus_seed(self.plan.clients - len(self._survivors), *self._seats.bound(self._u))
-        return Answer(self._share, surplus)
+            excess = self._excess_seed(self.plan.clients - len(self._survivors), *self._seats.bound(self._u))
+        return Answer(self._share, excess)
 
 
 # What both sides verify.

@@ -98,10 +98,10 @@ class Consents:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """4, to server: from a member its share of the sum of the secrets; from a survivor the surplus noise's seed."""
+    """4, to server: from a member its share of the sum of the secrets; from a survivor the excess noise's seed."""
 
     share: bytes = field(repr=False)
-    surplus: bytes = field(repr=False)
+    excess: bytes = field(repr=False)
 
 
 SEAT = struct(Seat, client=u32, key=fixed(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))
@@ -136,5 +136,5 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
             signatures=many(_SIGNED, MAX_SEATS),
         ),
     ),
-    7: (Answer, struct(Answer, share=blob(MAX_BOX), surplus=blob(KEY_BYTES))),
+    7: (Answer, struct(Answer, share=blob(MAX_BOX), excess=blob(KEY_BYTES))),
 }

@@ -135,7 +135,7 @@ def least_contributors(plan: RoundPlan) -> int:
 
 def lattice_of(plan: RoundPlan) -> Parameters:
     """The ring and the layout in it that the plan's vectors take."""
-    return _lattice(plan.encoding, plan.clients, plan.noise_tail, parameters_of(plan))
+    return _lattice(plan.encoding, plan.clients, plan.noise_bound, parameters_of(plan))
 
 
 def sharing_of(plan: RoundPlan) -> Sharing:
@@ -144,14 +144,14 @@ def sharing_of(plan: RoundPlan) -> Sharing:
 
 
 @lru_cache(maxsize=256)
-def _lattice(encoding: Encoding, n: int, noise_tail: int, committee: Committee) -> Parameters:
+def _lattice(encoding: Encoding, n: int, noise_bound: int, committee: Committee) -> Parameters:
     """The smallest N with which vector and shares take at most a tenth more than with the best."""
-    found = list(candidates(encoding, n, noise_tail, cost_model=committee.cost_model))
+    found = list(candidates(encoding, n, noise_bound, cost_model=committee.cost_model))
     sizes = [
         one.upload_bytes + committee.seats * _sharing(one.layout.ring.degree, n, committee).share_bytes for one in found
     ]
     if not found:
-        raise UsageError(f"no ring has room for sums of {encoding.ring_bits(n, noise_tail)} bits")
+        raise UsageError(f"no ring has room for sums of {encoding.ring_bits(n, noise_bound)} bits")
     return next(one for one, size in zip(found, sizes, strict=True) if size <= SLACK * min(sizes))
 
 

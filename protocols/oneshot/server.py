@@ -39,9 +39,9 @@ from protocols.rounds.cohort import (
     agreed_sum,
     ascending,
     check_consent,
-    check_surplus,
+    check_excess,
+    excess_due,
     released,
-    surplus_due,
     to_bitmap,
 )
 from protocols.rounds.server import NOTHING, Sends, ServerRound
@@ -79,7 +79,7 @@ class OneshotServer(ServerRound):
         self._consents: dict[int, bytes] = {}
         self._unopened: dict[int, tuple[int, ...]] = {}  # member -> whose shares did not open
         self._shares: dict[int, NDArray[np.uint32]] = {}  # member -> its share of the sum of the secrets
-        self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
+        self._excess: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
         self.outliers: tuple[str, ...] = ()
         """Members whose share of the sum did not fit the others', and was done without. That is a fact and no verdict:
         they lied, or somebody in the sum dealt them a wrong share."""
@@ -88,7 +88,7 @@ class OneshotServer(ServerRound):
     def waiting_for(self) -> tuple[str, ...]:
         """Who may still answer, and is needed: in REVEAL only members, unless there is noise to take off."""
         names = super().waiting_for
-        if self.phase is not Phase.REVEAL or surplus_due(self.plan, len(self._survivors)):
+        if self.phase is not Phase.REVEAL or excess_due(self.plan, len(self._survivors)):
             return names
         return tuple(name for name in names if self.roster.number(name) in self._consents)
 
@@ -190,13 +190,13 @@ class OneshotServer(ServerRound):
         if not answer.share and number in self._consents:
             raise PeerError("no share of the sum from a member who has signed")
         if survived:
-            check_surplus(self.plan, len(self._survivors), answer.surplus)
-        elif answer.surplus:
+            check_excess(self.plan, len(self._survivors), answer.excess)
+        elif answer.excess:
             raise PeerError("a seed of noise that is not in the sum")
         if answer.share:
             self._shares[number] = self._sharing.unpack(answer.share)
-        if answer.surplus:
-            self._surplus[number] = answer.surplus
+        if answer.excess:
+            self._excess[number] = answer.excess
 
     def _open(self) -> Sends:
         if len(self._shares) < self._quorum <= len(self._shares) + len(self._unopened):  # enough, but for complaints
@@ -210,7 +210,7 @@ class OneshotServer(ServerRound):
             survivors=self._survivors,
             agreed=self._agreed,
             consents=self._consents,
-            surplus=self._surplus,
+            excess=self._excess,
             engine=self._engine,
         )
         return NOTHING

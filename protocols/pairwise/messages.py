@@ -127,12 +127,12 @@ class Revealed:
 class Reveal:
     """7, client to server: self-mask shares of surviving neighbours, mask-key shares of dead ones.
 
-    ``surplus`` is the seed of its own removable noise beyond what the missing clients make necessary, if there is any.
+    ``excess`` is the seed of its own removable noise beyond what the missing clients make necessary, if there is any.
     """
 
     self_shares: tuple[Revealed, ...]
     key_shares: tuple[Revealed, ...]
-    surplus: bytes
+    excess: bytes
 
 
 ADVERT = struct(
@@ -179,5 +179,5 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     10: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), headers=many(_HEADER, MAX_CLIENTS))),
     11: (Consent, struct(Consent, signature=fixed(SIGNATURE_BYTES))),
     12: (Consents, struct(Consents, signatures=many(_SIGNED, MAX_CLIENTS), others=_NODES, proof=_NODES)),
-    13: (Reveal, struct(Reveal, self_shares=_REVEALED, key_shares=_REVEALED, surplus=blob(KEY_BYTES))),
+    13: (Reveal, struct(Reveal, self_shares=_REVEALED, key_shares=_REVEALED, excess=blob(KEY_BYTES))),
 }

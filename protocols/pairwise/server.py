@@ -38,7 +38,7 @@ from protocols.pairwise.rules import Cohort, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO
 from protocols.roster import Roster
-from protocols.rounds.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
+from protocols.rounds.cohort import agreed_sum, check_consent, check_excess, released, to_bitmap
 from protocols.rounds.dealing import Complaints, Dealt, Defence, Delivery, Exchange
 from protocols.rounds.server import NOTHING, Sends, ServerRound
 from protocols.rounds.steps import Charge, Step
@@ -75,7 +75,7 @@ class PairwiseServer(ServerRound):
         self._consents: dict[int, bytes] = {}
         self._shares: dict[int, dict[int, bytes]] = {}  # whose secret -> holder -> share, t of them
         self._own_shares: dict[int, bytes] = {}  # to which nobody has committed: for want of others
-        self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
+        self._excess: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
         self.masks_removed = 0
         """Mask streams expanded at the end: what the round cost the server."""
 
@@ -229,7 +229,7 @@ class PairwiseServer(ServerRound):
         alive, dead = sorted(held & survivors), sorted(held - survivors)
         if [share.peer for share in revealed] != alive + dead or len(reveal.self_shares) != len(alive):
             raise PeerError("shares of others than asked for")
-        check_surplus(self.plan, len(survivors), reveal.surplus)
+        check_excess(self.plan, len(survivors), reveal.excess)
         for share in revealed:
             self._exchange.check_share(share.peer, v, SELF_MASK if share.peer in survivors else MASK_KEY, share.share)
         for share in revealed:
@@ -238,8 +238,8 @@ class PairwiseServer(ServerRound):
                 self._own_shares[v] = share.share
             elif len(collected) < self._t:
                 collected[v] = share.share
-        if reveal.surplus:
-            self._surplus[number] = reveal.surplus
+        if reveal.excess:
+            self._excess[number] = reveal.excess
 
     def _unmask(self) -> Sends:
         survivors = sorted(self._headers)
@@ -262,7 +262,7 @@ class PairwiseServer(ServerRound):
             survivors=[self._clients[u] for u in survivors],
             agreed=self._agreed,
             consents=self._consents,
-            surplus=self._surplus,
+            excess=self._excess,
             engine=self._engine,
         )
         return NOTHING

@@ -67,9 +67,9 @@ class ClientRound(ABC):
         drawn = noise.draw(self.plan.clients, len(values), keep, self._drawn(b"removable noise", *context))
         return values + drawn.astype(values.dtype)
 
-    def _surplus_seed(self, missing: int, *context: bytes) -> bytes:
-        """What takes the surplus off again when so many clients are missing; empty if there is none."""
+    def _excess_seed(self, missing: int, *context: bytes) -> bytes:
+        """What takes the excess off again when so many clients are missing; empty if there is none."""
         noise = self.plan.noise
-        if noise is None or (level := noise.level(missing)) == noise.components:
+        if noise is None or (level := noise.removal_level(missing)) == noise.components:
             return b""
         return noise.seed(self._drawn(b"removable noise", *context), level)

@@ -1,5 +1,5 @@
 """What protocols share about a cohort, U1: sets of positions as bitmaps, consents, what the survivors have signed,
-surplus noise, the outcome.
+excess noise, the outcome.
 
 A cohort is known by a root over its adverts; its clients are positions in the order of the roster.
 """
@@ -61,13 +61,13 @@ def agreed_sum(
     return plan.secure_sum(survivors, cohort=root, bitmap=bitmap, signatures=signed)
 
 
-def surplus_due(plan: RoundPlan, survivors: int) -> bool:
+def excess_due(plan: RoundPlan, survivors: int) -> bool:
     """Whether fewer are missing than the noise allows for, so that some of it can be taken off."""
-    return plan.noise is not None and plan.noise.level(plan.clients - survivors) < plan.noise.components
+    return plan.noise is not None and plan.noise.removal_level(plan.clients - survivors) < plan.noise.components
 
 
-def check_surplus(plan: RoundPlan, survivors: int, seed: bytes) -> None:
-    if len(seed) != (SEED_BYTES if surplus_due(plan, survivors) else 0):
+def check_excess(plan: RoundPlan, survivors: int, seed: bytes) -> None:
+    if len(seed) != (SEED_BYTES if excess_due(plan, survivors) else 0):
         raise PeerError("no seed for the noise that is to be taken off, or one too many")
 
 
@@ -80,22 +80,22 @@ def released(
     survivors: Sequence[int],
     agreed: bytes,
     consents: Mapping[int, bytes],
-    surplus: Mapping[int, bytes],
+    excess: Mapping[int, bytes],
     engine: Engine,
 ) -> RoundOutcome:
-    """The sum without its surplus noise, and what happened. All clients are numbers in the roster, ascending."""
+    """The sum without its excess noise, and what happened. All clients are numbers in the roster, ascending."""
     names, left = roster.names, tuple[str, ...]()
-    if plan.noise is not None and surplus_due(plan, len(survivors)):
-        level = plan.noise.level(plan.clients - len(survivors))
-        total = total - surplus_of(plan.noise, plan.clients, len(total), level, surplus.values(), engine)
-        left = tuple(names[number] for number in survivors if number not in surplus)
+    if plan.noise is not None and excess_due(plan, len(survivors)):
+        level = plan.noise.removal_level(plan.clients - len(survivors))
+        total = total - excess_of(plan.noise, plan.clients, len(total), level, excess.values(), engine)
+        left = tuple(names[number] for number in survivors if number not in excess)
     signatures = tuple((names[number], signature) for number, signature in sorted(consents.items()))
     alive = tuple(names[number] for number in survivors)
     event = RoundEvent(plan, tuple(names[number] for number in advertised), alive, agreed, signatures, left)
     return RoundOutcome(total, alive, event)
 
 
-def surplus_of(
+def excess_of(
     noise: NoiseSpec, clients: int, length: int, level: int, seeds: Iterable[bytes], engine: Engine
 ) -> NDArray[np.int64]:
     """Noise that was added for clients who might have been missing, and are not (XNoise, see ``dp.noise``)."""
@@ -104,10 +104,10 @@ def surplus_of(
     def part(worker: int) -> NDArray[np.int64]:
         total = np.zeros(length, np.int64)
         for seed in queue[worker :: engine.workers]:
-            total += noise.surplus(clients, length, seed, level)
+            total += noise.excess(clients, length, seed, level)
         return total
 
     total = np.zeros(length, np.int64)
-    for surplus in engine.map(part, range(engine.workers)):
-        total += surplus
+    for excess in engine.map(part, range(engine.workers)):
+        total += excess
     return total

@@ -16,7 +16,7 @@ from protocols.engines import Engine
 from protocols.engines.local import HERE
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
-from protocols.rounds.cohort import agreed_sum, check_consent, check_surplus, released, to_bitmap
+from protocols.rounds.cohort import agreed_sum, check_consent, check_excess, released, to_bitmap
 from protocols.rounds.dealing import Complaints, Defence, Delivery, Exchange
 from protocols.rounds.server import NOTHING, Sends, ServerRound
 from protocols.rounds.steps import Charge, Step
@@ -83,7 +83,7 @@ class ThresholdServer(ServerRound):
         self._consents: dict[int, bytes] = {}  # by roster number
         self._answered: set[int] = set()
         self._partials = RunningSum(self._scheme.ring, sizes.blocks)
-        self._surplus: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
+        self._excess: dict[int, bytes] = {}  # survivor -> the seed of its removable noise
         self._agreements: dict[int, bytes] = {}
         self._shares: dict[int, bytes] = {}  # holder -> its shares of the seeds of all that are missing
 
@@ -207,14 +207,14 @@ class ThresholdServer(ServerRound):
 
     def _take_answer(self, number: int, answer: Answer) -> None:
         u = self._positions[number]
-        said = digest(labels.THRESHOLD_PARTIAL, answer.partial, answer.surplus)
+        said = digest(labels.THRESHOLD_PARTIAL, answer.partial, answer.excess)
         signed = (*self._cohort.bound(u), self._ciphertext, said)
         verify(self.roster.keys[number], answer.signature, labels.THRESHOLD_PARTIAL, *signed)
-        check_surplus(self.plan, len(self._uploaded), answer.surplus)
+        check_excess(self.plan, len(self._uploaded), answer.excess)
         self._partials.add(self._scheme.unpack_used(answer.partial))
         self._answered.add(u)
-        if answer.surplus:
-            self._surplus[number] = answer.surplus
+        if answer.excess:
+            self._excess[number] = answer.excess
 
     def _name_missing(self) -> Sends:
         self._need(len(self._answered), self._t, "clients decrypted their part")
@@ -272,7 +272,7 @@ class ThresholdServer(ServerRound):
             survivors=[self._clients[u] for u in sorted(self._uploaded)],
             agreed=self._agreed,
             consents=self._consents,
-            surplus=self._surplus,
+            excess=self._excess,
             engine=self._engine,
         )
         return NOTHING

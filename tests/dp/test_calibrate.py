@@ -49,7 +49,7 @@ def test_there_and_back(**asked: Any) -> None:
     assert again == found
     assert 0.98 * asked["epsilon"] <= found.epsilon <= asked["epsilon"]
     assert found.ring_bits <= 32
-    found.encoding.check_ring(Ring(found.ring_bits), 100, found.noise.tail(100, found.encoding.coordinates))
+    found.encoding.check_ring(Ring(found.ring_bits), 100, found.noise.coordinate_bound(100, found.encoding.coordinates))
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_a_wider_ring_rounds_more_finely() -> None:
     assert coarse.deviation > fine.deviation > 0.5 * fine.noise_multiplier  # clip_l2 is 0.5
 
 
-def test_removable_noise_leaves_no_surplus_when_nobody_drops() -> None:
+def test_removable_noise_leaves_no_excess_when_nobody_drops() -> None:
     plain, removable = calibrated(), calibrated(components=10)
-    assert removable.noise.held(100, 100) == removable.noise.variance
-    assert plain.noise.held(100, 100) == plain.noise.variance * Fraction(95, 85)
+    assert removable.noise.honest_variance(100, 100) == removable.noise.variance
+    assert plain.noise.honest_variance(100, 100) == plain.noise.variance * Fraction(95, 85)
     with_all = evaluate(plain.encoding, plain.noise, clients=100, survivors=100, rounds=20, delta=1e-6)
     assert with_all.epsilon < plain.epsilon
 

@@ -208,7 +208,7 @@ def test_with_both_shares_revealed_everybody_is_bare(monkeypatch: pytest.MonkeyP
         return Reveal(
             self_shares=tuple(Revealed(v, share_of(points, SELF_MASK)) for v, points in shares),
             key_shares=tuple(Revealed(v, share_of(points, MASK_KEY)) for v, points in shares),
-            surplus=b"",
+            excess=b"",
         )
 
     monkeypatch.setattr(PairwiseClient, "_reveal", reveal_all)

@@ -311,8 +311,8 @@ def noise() -> dict[str, Any]:
                 "name": name,
                 "fields": plain(spec),
                 "drawn": spec.draw(10, count, keep, chain).tolist(),
-                "surplus": [
-                    spec.surplus(10, count, spec.seed(chain, level), level).tolist()
+                "excess": [
+                    spec.excess(10, count, spec.seed(chain, level), level).tolist()
                     for level in range(spec.components + 1)
                 ],
             }

@@ -95,11 +95,11 @@ class Parameters:
 def choose(
     encoding: Encoding,
     n: int,
-    noise_tail: int = 0,
+    noise_bound: int = 0,
     variance: Fraction | None = None,
     cost_model: CostModel = CostModel.CORE_SVP,
 ) -> Parameters:
-    """For n clients' vectors and integer noise up to ``noise_tail`` on a sum.
+    """For n clients' vectors and integer noise up to ``noise_bound`` on a sum.
 
     ``variance``: of the errors in a decoded sum, if they are not n fresh ones (the sub-Gaussian parameter, squared).
 
@@ -110,13 +110,13 @@ def choose(
     (1.154, -40.08)
     """
     smallest: Parameters | None = None
-    for chosen in candidates(encoding, n, noise_tail, variance, cost_model):
+    for chosen in candidates(encoding, n, noise_bound, variance, cost_model):
         if smallest is None or chosen.upload_bytes < smallest.upload_bytes:
             smallest = chosen
         if smallest.expansion <= EXPANSION:
             return smallest
     if smallest is None:
-        width = encoding.ring_bits(n, noise_tail)
+        width = encoding.ring_bits(n, noise_bound)
         raise UsageError(f"no N up to {max(SECURE_BITS)} has room for sums of {width} bits and such errors")
     return smallest
 
@@ -124,7 +124,7 @@ def choose(
 def candidates(
     encoding: Encoding,
     n: int,
-    noise_tail: int = 0,
+    noise_bound: int = 0,
     variance: Fraction | None = None,
     cost_model: CostModel = CostModel.CORE_SVP,
 ) -> Iterator[Parameters]:
@@ -132,9 +132,9 @@ def candidates(
     if not 1 <= n <= MAX_CLIENTS:
         raise UsageError(f"clients must be between 1 and {MAX_CLIENTS}, not {n}")
     variance = n * VARIANCE if variance is None else variance
-    if noise_tail < 0 or not 0 < variance < _LARGEST_VARIANCE:
+    if noise_bound < 0 or not 0 < variance < _LARGEST_VARIANCE:
         raise UsageError("a tail of noise is not negative, and errors have a variance, which is below q^2")
-    length, width = encoding.coordinates, encoding.ring_bits(n, noise_tail)
+    length, width = encoding.coordinates, encoding.ring_bits(n, noise_bound)
     for degree in SECURE_BITS:
         layouts = _layouts(degree, width, n, length, variance, cost_model)
         fitting = [Parameters(layout, n, length, variance, cost_model) for layout in layouts]
