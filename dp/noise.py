@@ -1,12 +1,13 @@
 """Noise inside a secure sum: what each client adds so that the SUM carries what the plan demands.
 
-Clients drop out and may collude, so each adds more than its share. With ``components`` the excess noise is removable, as in
-XNoise (Jiang, Wang and Chen 2024, "Efficient Federated Learning with Dropout-Resilient Differential Privacy", EuroSys):
-n clients are planned, C may collude, A may be missing. Every client adds noise of variance s^2 / (n - C) to keep, and
-components 1..m on top that bring it to s^2 / (n - a_j - C), where a_j = ceil(j A / m) clients may be missing at removal
-level j. When D clients turn out to be missing, components beyond the first level with a_j >= D are taken off the sum
-again, so the noise of the n - D - C honest survivors has variance at least s^2, and exactly s^2 if m = A. Component
-seeds form a hash chain: the 32 bytes of level j give the seeds of all components beyond it, and of none before it.
+Clients drop out and may collude, so each adds more than its share. With ``components`` the excess noise is removable,
+as in XNoise (Jiang, Wang and Chen 2024, "Efficient Federated Learning with Dropout-Resilient Differential Privacy",
+EuroSys): n clients are planned, C may collude, A may be missing. Every client adds noise of variance s^2 / (n - C) to
+keep, and components 1..m on top that bring it to s^2 / (n - a_j - C), where a_j = ceil(j A / m) clients may be missing
+at removal level j. When D clients turn out to be missing, components beyond the first level with a_j >= D are taken off
+the sum again, so the noise of the n - D - C honest survivors has variance at least s^2, and exactly s^2 if m = A.
+Component seeds form a hash chain: the 32 bytes of level j give the seeds of all components beyond it, and of none
+before it.
 
 Deviations from the paper: seeds are not shared among neighbours; a client that falls silent after its upload leaves
 its excess noise in the sum, which costs accuracy, never privacy. One seed is sent instead of m.
@@ -135,7 +136,8 @@ class NoiseSpec:
         return ceil(u / 3 + sqrt(u * u / 9 + 2 * total * u))
 
     def draw(self, clients: int, coordinates: int, keep: bytes, chain: bytes) -> NDArray[np.int64]:
-        """All the noise that a client adds: what stays, from the seed ``keep``, and what is removable, from ``chain``."""
+        """All the noise that a client adds: what stays, from the seed ``keep``, and what is removable, from
+        ``chain``."""
         return _draw(self.family, self.kept_variance(clients), coordinates, keep) + self.excess(
             clients, coordinates, chain, 0
         )
