@@ -14,7 +14,7 @@ import numpy as np
 
 from dp.calibrate import SLACK, Calibration, calibrate, steps_multiplier, user_level, with_multiplier
 from dp.events import Everyone, Gaussian, Guarantee, Relation, Release, Trust, Unit
-from dp.filter import Budget, Charge, Filter
+from dp.filter import Budget, Filter, PrivacyCost
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.training import Flat, Settings
@@ -61,8 +61,8 @@ class Planned:
     samples: int = 0
 
     @property
-    def charge(self) -> Charge:
-        return Charge.of(self.event, self.count, self.samples)
+    def cost(self) -> PrivacyCost:
+        return PrivacyCost.of(self.event, self.count, self.samples)
 
     def suited(self, budget: Budget, epsilon: float) -> Budget:
         """The same for another epsilon."""
@@ -375,5 +375,5 @@ def _locally(config: Config, fleet: Fleet, data: Split) -> Locally:
     event = Release(Gaussian(z), sampling, guarantee)
     budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
     planned = Planned(event, steps)
-    Filter.of(budget).reserve("all rounds", planned.charge)  # refused here, if at all
+    Filter.of(budget).reserve("all rounds", planned.cost)  # refused here, if at all
     return Locally(Settings(Flat(privacy.clip), z, 1), planned, budget, guarantee)

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, TypeAlias, cast, get_args, get_origin, get_type_hints
 
 from dp.events import Event, Everyone, Guarantee, Release, Selection, Trust, from_record, parse_rational, to_record
-from dp.filter import Charge
+from dp.filter import PrivacyCost
 from dp.secure_sum import SecureSum, check_text
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
@@ -69,45 +69,45 @@ class Steps:
             raise UsageError("steps are of a release, or of a selection among releases")
 
 
-Charged: TypeAlias = SecureSum | Steps
+Chargeable: TypeAlias = SecureSum | Steps
 """What can be reserved and committed."""
 
 
-def worst(what: Charged) -> Charged:
+def worst(what: Chargeable) -> Chargeable:
     """What is reserved for it."""
     return what.worst() if isinstance(what, SecureSum) else what
 
 
-def unsigned(what: Charged) -> Charged:
+def unsigned(what: Chargeable) -> Chargeable:
     """Without the evidence, which may be collected in more than one way."""
     return replace(what, signatures=()) if isinstance(what, SecureSum) else what
 
 
-def name_of(what: Charged) -> str:
+def name_of(what: Chargeable) -> str:
     return what.plan_digest.hex() if isinstance(what, SecureSum) else what.release
 
 
-def charge_of(what: Charged, guarantee: Guarantee) -> Charge:
+def cost_of(what: Chargeable, guarantee: Guarantee) -> PrivacyCost:
     """What it costs; refused if it comes under another guarantee, or has less noise than planned."""
     if isinstance(what, Steps):
         if what.event.guarantee != guarantee:
             raise UsageError(f"a release under {what.event.guarantee} is not charged to a budget under {guarantee}")
-        return Charge.of(what.event, what.count, what.samples)
+        return PrivacyCost.of(what.event, what.count, what.samples)
     if guarantee.trust is not Trust.DISTRIBUTED:
         raise UsageError("the noise in a secure sum is distributed: so is the trust")
     if (missing := what.planned - what.survivors) > what.noise.dropouts:
         raise BudgetError(f"{missing} clients are missing, the noise allows for {what.noise.dropouts}")
     samples = what.planned * what.dimension * (1 + what.noise.components)
-    return Charge.of(what.release(guarantee), 1, samples)
+    return PrivacyCost.of(what.release(guarantee), 1, samples)
 
 
-def check_planned(what: Charged) -> None:
+def check_planned(what: Chargeable) -> None:
     """Refuse to reserve for another plan than the one that is written down."""
     if isinstance(what, SecureSum) and what.plan_digest != digest(labels.PLAN, what.plan):
         raise UsageError("the digest is not that of the plan")
 
 
-def check_agreed(what: Charged) -> None:
+def check_agreed(what: Chargeable) -> None:
     """Refuse to commit a sum whose survivors have not signed who they are."""
     if isinstance(what, SecureSum):
         if len(what.cohort) != 32 or int.from_bytes(what.bitmap, "big").bit_count() != what.survivors:
@@ -128,7 +128,7 @@ def survivors_digest(what: SecureSum) -> bytes:
 # To JSON and back
 
 
-def facts(what: Charged) -> dict[str, Any]:
+def facts(what: Chargeable) -> dict[str, Any]:
     """The part of an entry that is about the release itself."""
     if isinstance(what, Steps):
         release = what.event.release if isinstance(what.event, Selection) else what.event
@@ -156,7 +156,7 @@ def facts(what: Charged) -> dict[str, Any]:
     return {"sum": _plain(what) | {name: _plain(value) for name, value in derived.items()}}
 
 
-def from_facts(body: Mapping[str, Any]) -> Charged:
+def from_facts(body: Mapping[str, Any]) -> Chargeable:
     """Inverse of ``facts``, for a reader who compares: what is derived is not looked at."""
     if "steps" in body:
         steps = body["steps"]

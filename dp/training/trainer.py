@@ -52,7 +52,7 @@ EXAMPLE = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
 _MOST_ROUNDING = 0.01
 """By which share of the clipping bound an example may move a sum further than by its clipped gradient."""
 
-Charge: TypeAlias = Callable[[Event, int], None]
+ChargeFunction: TypeAlias = Callable[[Event, int], None]
 """Records that an event will happen so many times, for good, before it returns; raises to forbid it."""
 
 
@@ -127,7 +127,7 @@ class Trainer:
         loss: Loss,
         settings: Settings,
         *,
-        charge: Charge,
+        charge: ChargeFunction,
         rng: Rng = os.urandom,
         unit: Unit = Unit.EXAMPLE,
     ) -> None:

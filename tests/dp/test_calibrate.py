@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dp import calibrate as module
 from dp.calibrate import Calibration, calibrate, evaluate, sampler_slack, user_level
 from dp.events import Everyone, Relation, Release
-from dp.filter import Budget, Charge, Filter
+from dp.filter import Budget, Filter, PrivacyCost
 from dp.noise import Family, NoiseSpec
 from secagg.crypto.ring import Ring
 from secagg.encoding import Encoding
@@ -102,12 +102,12 @@ def test_as_many_rounds_as_planned_fit_the_budget_and_not_one_more(relation: Rel
     budget = Budget(Fraction(3), Fraction(1, 10**6), slack=Fraction(1, 10**8))
     sensitivity, dimension = found.encoding.sensitivity(), found.encoding.coordinates
     mechanism = found.noise.mechanism(100, 90, dimension, sensitivity.l2_squared, sensitivity.l1)
-    charge = Charge.of(Release(mechanism, Everyone(), user_level(relation)), samples=100 * dimension)
+    cost = PrivacyCost.of(Release(mechanism, Everyone(), user_level(relation)), samples=100 * dimension)
     spent = Filter.of(budget)
     for number in range(20):
-        spent = spent.reserve(str(number), charge)
+        spent = spent.reserve(str(number), cost)
     with pytest.raises(BudgetError):
-        spent.reserve("one more", charge)
+        spent.reserve("one more", cost)
 
 
 @pytest.mark.parametrize(

@@ -342,14 +342,14 @@ def check_charges(deployment: Deployment, record: Record) -> None:
 def check_ledger(path: Path, key: Any, rounds: Iterable[Record], whose: str, fully: bool) -> None:
     """A ledger that is closed: whole, recomputable, never beyond its budget, with as many survivors as there were."""
     rows = read(path)
-    book = verify(rows, key.public)
+    state = verify(rows, key.public)
     entries = [parse(body) for body, _ in rows]
     if fully:
         lines = [
             json.dumps({"body": e, "signature": s.hex()}, sort_keys=True, separators=(",", ":"))
             for e, (_, s) in zip(entries, rows, strict=True)
         ]
-        found = list(problems(("\n".join(lines) + "\n").encode(), key.public, book.head))
+        found = list(problems(("\n".join(lines) + "\n").encode(), key.public, state.head))
         insist(not found, "an auditor finds nothing wrong:", found)
     budget = Fraction(entries[0]["epsilon"])
     for entry in entries[1:]:

@@ -351,7 +351,7 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.sampling, "cohort sizes", FAILED),
     ),
     "a fresh accountant each round": (
-        (lambda patch: switch_off(patch, Filter, "commit", "self.spent + charge", "charge"),),
+        (lambda patch: switch_off(patch, Filter, "commit", "self.spent + cost", "cost"),),
         *(suite.accounting, "charged", FAILED),
     ),
 }

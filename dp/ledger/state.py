@@ -1,8 +1,8 @@
-"""What a ledger's entries come to, and which entry may be next.
+"""The state that a ledger's entries add up to, and which entry may be next.
 
-Writer and reader share this: the writer drafts an entry, makes it durable and adopts it; the reader parses an entry,
-drafts it again from its facts, compares byte by byte and adopts it. So whatever the writer may not write, no reader
-accepts.
+Writer and reader share it: the writer prepares an entry, makes it durable and applies it; the reader parses an entry,
+prepares it again from its facts, compares byte by byte and applies it. So no reader accepts what the writer may not
+write.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, TypeAlias
 
 from dp.accountants.rdp import ORDERS
 from dp.events import Guarantee
-from dp.filter import UNITS, Budget, Charge, Filter
+from dp.filter import RESOLUTION, Budget, Filter, PrivacyCost
 from dp.ledger.entries import (
     ACCOUNTANT,
     SCHEMA,
-    Charged,
+    Chargeable,
     canonical,
-    charge_of,
     check_agreed,
     check_planned,
+    cost_of,
     facts,
     from_facts,
     link,
@@ -37,29 +37,32 @@ from secagg.crypto.keys import SigningKey, derive, verify
 from secagg.errors import BudgetError, PeerError, SecAggError, UsageError
 
 Row: TypeAlias = tuple[bytes, bytes]
-"""An entry as it is read: its body and, with the last one, the owner's signature of the head; with others nothing."""
+"""An entry as it is read: its body, and the owner's signature of the head, which is empty for all entries but the
+last."""
 
 START = bytes(32)
+"""What stands for the previous link in the first entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Genesis:
-    """What a ledger is for.
+    """The first entry of a ledger: what its budget is for, and who signs.
 
-    Whose data the budget is about is said in a way that tells nothing about them: a ledger is handed to auditors, and a
-    plain hash of events would be an exact statistic of private data, which anybody can test guesses against. So
-    ``data`` is made with a secret of whoever keeps the ledger (``data_mark``). They can tell whether another run is
-    about the same data; to everybody else it is a random number, and two ledgers with two secrets cannot be compared.
+    ``data`` marks whose data the budget is about and tells nothing about them: a ledger is handed to auditors, and a
+    plain hash of events would be an exact statistic of private data, which anybody can test guesses against. So it is
+    made with a secret of whoever keeps the ledger (``data_mark``). They can tell whether another run is about the same
+    data; to everybody else it is a random number, and two ledgers with two secrets cannot be compared.
     """
 
     run: str
     elsewhere: str
+    """What is charged to other budgets, or to none."""
     guarantee: Guarantee
     budget: Budget
     owner: bytes
-    """The Ed25519 key that signs the entries."""
+    """The Ed25519 key that signs the number of entries and the last link."""
     data: bytes = b""
-    """Empty: not said, so nobody can tell from this ledger which others are about the same data."""
+    """Empty if it is not said; then nobody can tell from this ledger which others are about the same data."""
 
     def __post_init__(self) -> None:
         check_text(self.run)
@@ -68,7 +71,7 @@ class Genesis:
             raise UsageError("a mark of data is 32 bytes, or none")
 
     def body(self) -> bytes:
-        """The first entry."""
+        """The entry's canonical bytes."""
         return canonical(
             {
                 "number": 0,
@@ -85,7 +88,7 @@ class Genesis:
                 "slack": str(self.budget.slack),
                 "order": self.budget.order,
                 "orders": ORDERS,
-                "units": str(Fraction(1, UNITS)),
+                "units": str(Fraction(1, RESOLUTION)),
                 "limits": self.budget.limits(),
                 "samples_limit": self.budget.samples(),
                 "owner": self.owner.hex(),
@@ -94,22 +97,22 @@ class Genesis:
 
 
 def data_mark(secret: bytes, identity: bytes) -> bytes:
-    """What stands for data of that ``identity`` in a ledger, or a list of runs. ``secret`` stays with its keeper."""
+    """The mark of data of that ``identity`` in a ledger, or in a list of runs. ``secret`` stays with its keeper."""
     return derive(secret, labels.LEDGER_DATA, identity)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Where a release stands."""
+    """What the ledger knows of one release; ``happened`` is None while it is only reserved."""
 
-    reserved: Charged
-    happened: Charged | None
-    charge: Charge
+    reserved: Chargeable
+    happened: Chargeable | None
+    cost: PrivacyCost
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """An entry that may be next, and what it would change."""
+class PreparedEntry:
+    """An entry that may be next, and the state that it leads to. ``record`` is None if the release is aborted."""
 
     body: bytes
     link: bytes
@@ -118,42 +121,45 @@ class Draft:
     filter: Filter
 
 
-class Book:
-    """The state that entries add up to; begun by a genesis."""
+class LedgerState:
+    """All releases on record, the links of the hash chain, and the privacy filter. A genesis begins it."""
 
     def __init__(self, genesis: Genesis) -> None:
         self.genesis = genesis
         self.filter = Filter.of(genesis.budget)
         self.links = [link(START, genesis.body())]
         self.records: dict[str, Record] = {}
-        """By release. An aborted one has none: it may be reserved again."""
+        """The records by release. An aborted release has none: it may be reserved again."""
 
     @property
     def head(self) -> bytes:
         return self.links[-1]
 
-    def reserve(self, what: Charged, charge: Charge | None = None) -> Draft:
-        """The worst case of a secure sum; steps as they are planned. ``charge``: as recorded, else computed."""
+    def reserve(self, what: Chargeable, cost: PrivacyCost | None = None) -> PreparedEntry:
+        """The entry that reserves the worst case of a secure sum, or steps as they are planned.
+
+        ``cost`` is what a reader found in the entry; a writer leaves it out, and it is computed.
+        """
         check_planned(what)
         what = worst(what)
         if (name := name_of(what)) in self.records:
             raise UsageError(f"release {name} is on record")
-        charge = charge_of(what, self.genesis.guarantee) if charge is None else charge
-        return self._draft("reserve", name, Record(what, None, charge), self.filter.reserve(name, charge))
+        cost = cost_of(what, self.genesis.guarantee) if cost is None else cost
+        return self._prepare("reserve", name, Record(what, None, cost), self.filter.reserve(name, cost))
 
-    def commit(self, what: Charged, charge: Charge | None = None) -> Draft:
-        """What happened, instead of what was reserved for it."""
+    def commit(self, what: Chargeable, cost: PrivacyCost | None = None) -> PreparedEntry:
+        """The entry that says what happened, instead of what was reserved for it."""
         check_agreed(what)
         record = self._reserved(name := name_of(what))
         if isinstance(what, SecureSum) and worst(what) != record.reserved:
             raise BudgetError(f"release {name} was reserved with other facts")
-        charge = charge_of(what, self.genesis.guarantee) if charge is None else charge
-        return self._draft("commit", name, Record(record.reserved, what, charge), self.filter.commit(name, charge))
+        cost = cost_of(what, self.genesis.guarantee) if cost is None else cost
+        return self._prepare("commit", name, Record(record.reserved, what, cost), self.filter.commit(name, cost))
 
-    def abort(self, name: str, reason: str) -> Draft:
-        """Nothing was released."""
+    def abort(self, name: str, reason: str) -> PreparedEntry:
+        """The entry that says that nothing was released."""
         self._reserved(name)
-        return self._draft("abort", name, None, self.filter.abort(name), {"reason": check_text(reason)})
+        return self._prepare("abort", name, None, self.filter.abort(name), {"reason": check_text(reason)})
 
     def _reserved(self, name: str) -> Record:
         record = self.records.get(name)
@@ -161,9 +167,9 @@ class Book:
             raise BudgetError(f"nothing is reserved for release {name}")
         return record
 
-    def _draft(
+    def _prepare(
         self, phase: str, name: str, record: Record | None, after: Filter, more: Mapping[str, Any] | None = None
-    ) -> Draft:
+    ) -> PreparedEntry:
         total = after.total
         body = {
             "number": len(self.links),
@@ -178,26 +184,27 @@ class Book:
         }
         if record is not None:
             body |= {
-                "rdp": record.charge.rdp,
-                "samples": record.charge.samples,
+                "rdp": record.cost.rdp,
+                "samples": record.cost.samples,
                 **facts(record.happened or record.reserved),
             }
         data = canonical(body)
-        return Draft(data, link(self.head, data), name, record, after)
+        return PreparedEntry(data, link(self.head, data), name, record, after)
 
-    def adopt(self, draft: Draft) -> None:
-        self.filter = draft.filter
-        self.links.append(draft.link)
-        if draft.record is None:
-            del self.records[draft.release]
+    def apply(self, entry: PreparedEntry) -> None:
+        """Go on to the state after ``entry``."""
+        self.filter = entry.filter
+        self.links.append(entry.link)
+        if entry.record is None:
+            del self.records[entry.release]
         else:
-            self.records[draft.release] = draft.record
+            self.records[entry.release] = entry.record
 
     # Reading
 
     @classmethod
-    def begun_by(cls, data: bytes) -> Book:
-        """The ledger that this entry begins."""
+    def begun_by(cls, data: bytes) -> LedgerState:
+        """The state of a ledger that has only its first entry, which is ``data``."""
         try:
             body = parse(data)
             texts = {name: parsed(str, body[name]) for name in ("run", "elsewhere")}
@@ -210,24 +217,25 @@ class Book:
         return cls(genesis)
 
     def read(self, data: bytes) -> None:
-        """Adopt the next entry, if it is one."""
+        """Apply the next entry; ``PeerError`` if it may not be there."""
         number = len(self.links)
         try:
-            draft = self._drafted_again(parse(data))
+            entry = self._prepared_again(parse(data))
         except (SecAggError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise PeerError(f"entry {number} of the ledger must not be there: {error}") from None
-        if draft.body != data:
+        if entry.body != data:
             raise PeerError(f"entry {number} of the ledger has been altered, or is out of place")
-        self.adopt(draft)
+        self.apply(entry)
 
-    def follow(self, rows: Sequence[Row]) -> None:
-        """Adopt these entries, and see that the owner has signed that the ledger ends there."""
+    def read_all(self, rows: Sequence[Row]) -> None:
+        """Apply these entries, and check that the owner has signed that the ledger ends with them."""
         for body, _signature in rows:
             self.read(body)
         self.check_signed([signature for _body, signature in rows])
 
     def check_signed(self, signatures: Sequence[bytes]) -> None:
-        """``signatures`` of the latest entries: the last one has the owner's, as the last, and no other has any."""
+        """Check the ``signatures`` of the latest entries: the last has the owner's signature of the end, no other has
+        one."""
         *earlier, signature = signatures
         number = len(self.links) - 1
         if any(earlier):
@@ -236,37 +244,38 @@ class Book:
             raise PeerError(f"the ledger has been cut short: that it ends with entry {number}, nobody has signed")
         verify(self.genesis.owner, signature, labels.LEDGER_HEAD, *self._end(), culprit=f"entry {number}")
 
-    def signed_by(self, key: SigningKey, draft: Draft | None = None) -> bytes:
-        """The one signature of a ledger that ends here, or with this ``draft``."""
-        return key.sign(labels.LEDGER_HEAD, *self._end(draft))
+    def signed_by(self, key: SigningKey, entry: PreparedEntry | None = None) -> bytes:
+        """The owner's signature of a ledger that ends here, or with ``entry``."""
+        return key.sign(labels.LEDGER_HEAD, *self._end(entry))
 
-    def _end(self, draft: Draft | None = None) -> tuple[bytes, bytes]:
-        """How many entries there are, and the last link, which covers them all."""
-        count, head = (len(self.links), self.head) if draft is None else (len(self.links) + 1, draft.link)
+    def _end(self, entry: PreparedEntry | None = None) -> tuple[bytes, bytes]:
+        """The number of entries, and the last link, which covers them all."""
+        count, head = (len(self.links), self.head) if entry is None else (len(self.links) + 1, entry.link)
         return count.to_bytes(8, "big"), head
 
-    def _drafted_again(self, body: Mapping[str, Any]) -> Draft:
+    def _prepared_again(self, body: Mapping[str, Any]) -> PreparedEntry:
         if body["phase"] == "abort":
             return self.abort(parsed(str, body["release"]), parsed(str, body["reason"]))
         rdp = tuple(None if value is None else parsed(int, value) for value in body["rdp"])
-        charge = Charge(rdp, parsed(int, body["samples"]))
-        draft = {"reserve": self.reserve, "commit": self.commit}[body["phase"]]
-        return draft(from_facts(body), charge)
+        cost = PrivacyCost(rdp, parsed(int, body["samples"]))
+        prepare = {"reserve": self.reserve, "commit": self.commit}[body["phase"]]
+        return prepare(from_facts(body), cost)
 
 
-def replay(rows: Sequence[Row], key: bytes | None = None, pinned: bytes | None = None) -> Book:
-    """The state that entries come to; ``PeerError`` for the first that must not be there.
+def replay(rows: Sequence[Row], key: bytes | None = None, pinned: bytes | None = None) -> LedgerState:
+    """The state that entries add up to; ``PeerError`` for the first that may not be there.
 
-    ``key`` (default: the one that the ledger names itself) has signed that these are all, and ``pinned`` was a head.
+    ``key`` must have signed that these are all (by default the one that the ledger itself names), and ``pinned`` must
+    have been a head.
     """
     if not rows:
         raise PeerError("the ledger is empty")
-    book = Book.begun_by(rows[0][0])
-    if key not in (None, book.genesis.owner):
+    state = LedgerState.begun_by(rows[0][0])
+    if key not in (None, state.genesis.owner):
         raise PeerError("the ledger is that of another key")
     for body, _signature in rows[1:]:
-        book.read(body)
-    book.check_signed([signature for _body, signature in rows])
-    if pinned is not None and pinned not in book.links:
+        state.read(body)
+    state.check_signed([signature for _body, signature in rows])
+    if pinned is not None and pinned not in state.links:
         raise PeerError("the ledger does not contain the pinned head: it is older, or another one")
-    return book
+    return state
