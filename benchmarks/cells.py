@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.case import commit
 from benchmarks.ideal import IdealAdder
-from dp.events import Everyone, Release
+from dp.calibrate import release_of
 from dp.filter import RESOLUTION, Filter, PrivacyCost
 from recsys.aggregator import Adder, Answer, Question, Update
 from recsys.assembly import Distributed, Prepared, data_of, prepare
@@ -145,10 +145,8 @@ def _cost(question: Question, privacy: Distributed) -> PrivacyCost:
     encoding, noise, clients = question.encoding, question.noise, len(question.cohort)
     if noise is None:
         raise UsageError("a sum without noise has no place under a budget")
-    sensitivity = encoding.sensitivity()
-    mechanism = noise.mechanism(clients, clients, encoding.coordinates, sensitivity.l2_squared, sensitivity.l1)
-    event = Release(mechanism, Everyone(), privacy.guarantee)
-    return PrivacyCost.of(event, samples=clients * encoding.coordinates * (1 + noise.components))
+    event = release_of(encoding, noise, clients, clients, privacy.guarantee)
+    return PrivacyCost.of(event, samples=noise.samples(clients, encoding.coordinates))
 
 
 # The folder

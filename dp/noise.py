@@ -24,7 +24,7 @@ from fractions import Fraction
 from math import ceil, log, sqrt
 from typing import TYPE_CHECKING
 
-from dp.events import DiscreteGaussians, Mechanism, Skellam
+from dp.events import DiscreteGaussians, Everyone, Guarantee, Mechanism, Release, Skellam
 from secagg.codec import Codec, enumeration, rational, struct, u16, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
@@ -126,6 +126,16 @@ class NoiseSpec:
         honest = survivors - self.colluders
         return DiscreteGaussians(honest, self.kept_variance(clients), dimension, l2_squared, l1)
 
+    def release(
+        self, clients: int, survivors: int, dimension: int, l2_squared: int, l1: int, guarantee: Guarantee
+    ) -> Release:
+        """The survivors' sum as an event. All parties know the cohort, so sampling clients amplifies nothing."""
+        return Release(self.mechanism(clients, survivors, dimension, l2_squared, l1), Everyone(), guarantee)
+
+    def samples(self, clients: int, dimension: int) -> int:
+        """How many integers all clients' samplers draw for one sum."""
+        return clients * dimension * (1 + self.components)
+
     def coordinate_bound(self, clients: int, coordinates: int) -> int:
         """A bound that all clients' noise together exceeds on any coordinate with probability below 2^-WRAP_BITS.
 
@@ -136,8 +146,7 @@ class NoiseSpec:
         return ceil(u / 3 + sqrt(u * u / 9 + 2 * total * u))
 
     def draw(self, clients: int, coordinates: int, keep: bytes, chain: bytes) -> NDArray[np.int64]:
-        """All the noise that a client adds: what stays, from the seed ``keep``, and what is removable, from
-        ``chain``."""
+        """A client's noise: what stays in the sum, from the seed ``keep``, and what is removable, from ``chain``."""
         return _draw(self.family, self.kept_variance(clients), coordinates, keep) + self.excess(
             clients, coordinates, chain, 0
         )

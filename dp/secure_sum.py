@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from dp.events import MAX_PARTIES, Everyone, Guarantee, Release
+from dp.events import MAX_PARTIES, Guarantee, Release
 from dp.noise import NoiseSpec
 from secagg.errors import UsageError
 
@@ -91,5 +91,4 @@ class SecureSum:
 
     def release(self, guarantee: Guarantee) -> Release:
         """What the sum is to an adversary who sees the cohort and whose ``colluders`` know their own noise."""
-        mechanism = self.noise.mechanism(self.planned, self.survivors, self.dimension, self.l2_squared, self.l1)
-        return Release(mechanism, Everyone(), guarantee)
+        return self.noise.release(self.planned, self.survivors, self.dimension, self.l2_squared, self.l1, guarantee)

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from dp.calibrate import SLACK, Calibration, calibrate, steps_multiplier, user_level, with_multiplier
-from dp.events import Everyone, Gaussian, Guarantee, Relation, Release, Trust, Unit
+from dp.calibrate import SLACK, Calibration, calibrate, release_of, steps_multiplier, user_level, with_multiplier
+from dp.events import Gaussian, Guarantee, Relation, Release, Trust, Unit
 from dp.filter import Budget, Filter, PrivacyCost
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
@@ -349,14 +349,11 @@ def _distributed(
         components=kind.components,
         rotate=False,
     )
-    guarantee, sensitivity = user_level(Relation.ZERO_OUT), found.encoding.sensitivity()
-    mechanism = found.noise.mechanism(
-        planned, planned - kind.dropouts, found.encoding.coordinates, sensitivity.l2_squared, sensitivity.l1
-    )
-    event = Release(mechanism, Everyone(), guarantee)
+    guarantee = user_level(Relation.ZERO_OUT)
+    event = release_of(found.encoding, found.noise, planned, planned - kind.dropouts, guarantee)
     budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
     rounds = config.training.rounds if in_rounds else 1
-    samples = rounds * planned * found.encoding.coordinates * (1 + kind.components)
+    samples = rounds * found.noise.samples(planned, found.encoding.coordinates)
     return Distributed(found, Planned(event, rounds, samples), budget, guarantee)
 
 

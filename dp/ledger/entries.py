@@ -97,8 +97,7 @@ def cost_of(what: Chargeable, guarantee: Guarantee) -> PrivacyCost:
         raise UsageError("the noise in a secure sum is distributed: so is the trust")
     if (missing := what.planned - what.survivors) > what.noise.dropouts:
         raise BudgetError(f"{missing} clients are missing, the noise allows for {what.noise.dropouts}")
-    samples = what.planned * what.dimension * (1 + what.noise.components)
-    return PrivacyCost.of(what.release(guarantee), 1, samples)
+    return PrivacyCost.of(what.release(guarantee), 1, what.noise.samples(what.planned, what.dimension))
 
 
 def check_planned(what: Chargeable) -> None:
