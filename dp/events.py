@@ -7,7 +7,6 @@ discrete noise are in integer units, those of the encoded vectors (``secagg.enco
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -16,6 +15,7 @@ from math import floor, log, log2
 from typing import Any, TypeAlias, get_type_hints
 
 from secagg.errors import DecodeError, UsageError
+from secagg.foreign import as_declared
 
 
 class Unit(StrEnum):
@@ -269,35 +269,15 @@ def from_record(record: Any) -> Any:
         hints = _HINTS[record["kind"]]
         if record.keys() != {"kind", *hints}:
             raise DecodeError(f"a {record['kind']} has other fields")
-        return kind(**{name: _value(record[name], hint) for name, hint in hints.items()})
+        return kind(**{name: _value(name, record[name], hint) for name, hint in hints.items()})
     except (KeyError, TypeError, ValueError, ZeroDivisionError, UsageError) as error:
         raise DecodeError(f"not a privacy event: {error}") from None
 
 
-def _value(value: Any, hint: Any) -> Any:
+def _value(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, dict):
         value = from_record(value)
         if not isinstance(value, hint):
-            raise DecodeError(f"{type(value).__name__} in the wrong place")
+            raise DecodeError(f"{name} has a {type(value).__name__}")
         return value
-    if hint is int:
-        if type(value) is not int:
-            raise DecodeError("not an integer")
-        return value
-    if hint is Fraction:
-        return parse_rational(value)
-    return hint(value)
-
-
-def parse_rational(text: str) -> Fraction:
-    """What ``str`` makes of a non-negative rational, with no more digits than a few floats' exact values have.
-
-    >>> parse_rational("201/2")
-    Fraction(201, 2)
-    """
-    if not _RATIONAL.fullmatch(text) or str(value := Fraction(text)) != text:
-        raise DecodeError("not a reduced fraction")
-    return value
-
-
-_RATIONAL = re.compile(r"[0-9]{1,1000}(/[1-9][0-9]{0,999})?")  # Fraction("1e999999999") would take all memory
+    return as_declared(hint, value, name)

@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
-from functools import cache
-from typing import Any, TypeAlias, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, cast
 
-from dp.events import Event, Everyone, Guarantee, Release, Selection, Trust, from_record, parse_rational, to_record
+from dp.events import Event, Everyone, Guarantee, Release, Selection, Trust, from_record, to_record
 from dp.filter import PrivacyCost
 from dp.secure_sum import SecureSum, check_text
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.errors import BudgetError, DecodeError, UsageError
+from secagg.foreign import as_declared
 
 SCHEMA = 4
 _DIGITS = 400
@@ -159,9 +159,9 @@ def from_facts(body: Mapping[str, Any]) -> Chargeable:
     """Inverse of ``facts``, for a reader who compares: what is derived is not looked at."""
     if "steps" in body:
         steps = body["steps"]
-        count, samples = parsed(int, steps["count"]), parsed(int, body["samples"])
-        return Steps(parsed(str, body["release"]), from_record(steps["event"]), count, samples)
-    return cast(SecureSum, parsed(SecureSum, body["sum"]))
+        count, samples = as_declared(int, steps["count"]), as_declared(int, body["samples"])
+        return Steps(as_declared(str, body["release"]), from_record(steps["event"]), count, samples)
+    return cast(SecureSum, picked(SecureSum, body["sum"]))
 
 
 def _plain(value: Any) -> Any:
@@ -176,26 +176,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def parsed(hint: Any, value: Any) -> Any:
-    """A value of type ``hint`` from its JSON."""
-    if hint is bytes:
-        return bytes.fromhex(value)
-    if hint is Fraction:
-        return parse_rational(value)
-    if get_origin(hint) is tuple:
-        return tuple(parsed(get_args(hint)[0], item) for item in value)
-    if is_dataclass(hint):
-        return cast(Any, hint)(**{name: parsed(kind, value[name]) for name, kind in _hints(cast(Any, hint)).items()})
-    if issubclass(hint, StrEnum):
-        return hint(value)
-    if type(value) is not hint:
-        raise DecodeError(f"not of type {hint.__name__}")
-    return value
-
-
-@cache
-def _hints(kind: Any) -> Mapping[str, Any]:
-    return get_type_hints(kind)
+def picked(kind: Any, body: Mapping[str, Any]) -> Any:
+    """A dataclass from an object that has its fields, and others."""
+    return as_declared(kind, {field.name: body[field.name] for field in fields(kind)})
 
 
 # Bodies and links

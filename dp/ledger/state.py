@@ -28,13 +28,14 @@ from dp.ledger.entries import (
     link,
     name_of,
     parse,
-    parsed,
+    picked,
     worst,
 )
 from dp.secure_sum import SecureSum, check_text
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, derive, verify
 from secagg.errors import BudgetError, PeerError, SecAggError, UsageError
+from secagg.foreign import as_declared
 
 Row: TypeAlias = tuple[bytes, bytes]
 """An entry as it is read: its body, and the owner's signature of the head, which is empty for all entries but the
@@ -207,9 +208,9 @@ class LedgerState:
         """The state of a ledger that has only its first entry, which is ``data``."""
         try:
             body = parse(data)
-            texts = {name: parsed(str, body[name]) for name in ("run", "elsewhere")}
-            marks = {name: parsed(bytes, body[name]) for name in ("owner", "data")}
-            genesis = Genesis(guarantee=parsed(Guarantee, body), budget=parsed(Budget, body), **texts, **marks)
+            texts = {name: as_declared(str, body[name], name) for name in ("run", "elsewhere")}
+            marks = {name: as_declared(bytes, body[name], name) for name in ("owner", "data")}
+            genesis = Genesis(guarantee=picked(Guarantee, body), budget=picked(Budget, body), **texts, **marks)
         except (SecAggError, KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise PeerError(f"entry 0 of the ledger does not begin one: {error}") from None
         if genesis.body() != data:
@@ -255,9 +256,9 @@ class LedgerState:
 
     def _prepared_again(self, body: Mapping[str, Any]) -> PreparedEntry:
         if body["phase"] == "abort":
-            return self.abort(parsed(str, body["release"]), parsed(str, body["reason"]))
-        rdp = tuple(None if value is None else parsed(int, value) for value in body["rdp"])
-        cost = PrivacyCost(rdp, parsed(int, body["samples"]))
+            return self.abort(as_declared(str, body["release"]), as_declared(str, body["reason"]))
+        rdp, samples = as_declared(tuple[int | None, ...], body["rdp"], "rdp"), as_declared(int, body["samples"])
+        cost = PrivacyCost(rdp, samples)
         prepare = {"reserve": self.reserve, "commit": self.commit}[body["phase"]]
         return prepare(from_facts(body), cost)
 
