@@ -18,6 +18,7 @@ from dp.noise import NOISE, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
 from protocols import registry
 from protocols.roster import Roster
+from secagg.assumptions import MAX_CLIENTS, Adversary, CostModel, fraction
 from secagg.codec import Codec, Reader, blob, fixed, optional, struct, text, u8, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
@@ -25,7 +26,6 @@ from secagg.crypto.prg import Rng
 from secagg.crypto.ring import Ring
 from secagg.encoding import ENCODING, Encoding, Sum
 from secagg.errors import DecodeError, PeerError, UsageError
-from secagg.params import MAX_CLIENTS, Adversary, CostModel, fraction
 
 SESSION_BYTES = 16
 HASH_BYTES = 32
@@ -96,7 +96,7 @@ class RoundPlan:
         them is dishonest, and the round is to survive that ``dropout`` of them fall silent. ``encoding`` and ``noise``
         of a private sum come from ``dp.calibrate``. ``beacon`` is for protocols that draw lots: bytes that the clients
         know from elsewhere (``Policy.beacon``). ``cost_model`` is for protocols with lattices: how their security is
-        counted (``secagg.params.CostModel``).
+        counted (``secagg.assumptions.CostModel``).
         """
         n = len(roster) if clients is None else clients
         if n > len(roster):

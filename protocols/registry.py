@@ -9,9 +9,9 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from secagg.assumptions import Adversary, CostModel
 from secagg.codec import Codec
 from secagg.errors import UsageError
-from secagg.params import Adversary, CostModel
 
 if TYPE_CHECKING:
     from protocols.plan import RoundPlan

@@ -36,12 +36,12 @@ from protocols.server import serve
 from protocols.simulation.network import Answers, Faults, Frames, answer_or_refusal, drive, first_or_refusal
 from recsys.network import Network
 from recsys.pending_sum import Begun, Keep, Kept, Terms
+from secagg.assumptions import Adversary, CostModel, fraction
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, verifying_once
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import SecAggError, StorageError
-from secagg.params import Adversary, CostModel, fraction
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger

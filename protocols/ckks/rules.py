@@ -13,12 +13,12 @@ from protocols.ckks.engine import require
 from protocols.ckks.layout import MAX_CLIENTS, Layout
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
+from secagg.assumptions import Adversary, CostModel
 from secagg.codec import Codec, enumeration, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, digest
 from secagg.crypto.prg import Prg, random_words
 from secagg.errors import PolicyError, UsageError
-from secagg.params import Adversary, CostModel
 
 LEAST_ANSWERS = 2
 """One client's word alone is not taken for the sum."""

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from secagg.assumptions import MAX_CLIENTS
 from secagg.codec import Codec, blob, fixed, many, optional, struct, u32
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES
 from secagg.encoding import MAX_LENGTH
-from secagg.params import MAX_CLIENTS
 
 MAX_SEATS = 1024
 MAX_BOX = 1 << 17

@@ -26,6 +26,7 @@ from protocols.oneshot.messages import HEADER, MAX_SEATS, SEAT, Header, Seat
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
+from secagg.assumptions import Adversary, CostModel
 from secagg.codec import Codec, enumeration, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, digest
@@ -34,7 +35,7 @@ from secagg.crypto.packed import Sharing
 from secagg.crypto.prg import Prg, random_words
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
-from secagg.params import Adversary, CostModel, most_marked
+from secagg.hypergeometric import most_marked
 
 EVERYBODY = 128
 """Up to so many clients all have a seat."""

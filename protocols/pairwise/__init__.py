@@ -73,7 +73,9 @@ from protocols.pairwise.rules import PARAMETERS, check_parameters, check_policy,
 from protocols.pairwise.server import PairwiseServer
 from protocols.registry import Protocol
 from protocols.wire import Messages
-from secagg.params import Adversary, CostModel, GraphParameters, choose_for_round, complete
+from secagg.assumptions import Adversary, CostModel
+from secagg.crypto.graph import GraphParameters
+from secagg.params import choose_for_round, complete
 
 
 def _choose_complete(

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from protocols.rounds.dealing import OPENED, Accusations, Complaints, Dealt, Defence, Delivery, Opened, dealing_messages
+from secagg.assumptions import MAX_CLIENTS
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES, NODE, Node
 from secagg.crypto.shamir import SHARE_BYTES
 from secagg.encoding import MAX_LENGTH
-from secagg.params import MAX_CLIENTS
 
 MASK_KEY, SELF_MASK = range(2)
 """The secrets that each client deals, in this order."""

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from protocols.plan import RoundPlan
 from protocols.policy import ENFORCED_UP_TO, Policy
+from secagg.assumptions import Adversary
 from secagg.codec import Codec, enumeration, struct, u32
 from secagg.crypto import labels
-from secagg.crypto.graph import Neighbourhoods
+from secagg.crypto.graph import Graph, GraphParameters, Neighbourhoods
 from secagg.crypto.keys import derive, digest
 from secagg.errors import PolicyError, UsageError
-from secagg.params import (
-    GRINDING_BITS,
-    GRINDING_FLOOR,
-    Adversary,
-    Graph,
-    GraphParameters,
-    check_private,
-    corrupt_neighbours,
-)
+from secagg.params import GRINDING_BITS, GRINDING_FLOOR, check_private, corrupt_neighbours
 
 PARAMETERS: Codec[GraphParameters] = struct(
     GraphParameters, graph=enumeration(Graph), degree=u32, threshold=u32, witnesses=u32, quorum=u32

@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.rounds.cohort import ascending
+from secagg.assumptions import MAX_CLIENTS
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.dealing import (
@@ -55,7 +56,6 @@ from secagg.crypto.merkle import HASH_BYTES
 from secagg.crypto.prg import Rng
 from secagg.crypto.shamir import SHARE_BYTES, unpack_shares
 from secagg.errors import PeerError
-from secagg.params import MAX_CLIENTS
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash

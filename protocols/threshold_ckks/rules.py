@@ -14,12 +14,13 @@ from protocols.rounds.cohort import ascending, known_client
 from protocols.threshold_ckks.messages import ADVERT, MAX_CLIENTS, Advert, Signed
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import Sizes, choose_sizes
+from secagg.assumptions import Adversary, CostModel
 from secagg.codec import Codec, enumeration, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import check_agreement_key, derive, digest, verify
 from secagg.crypto.merkle import MerkleTree, leaf
 from secagg.errors import PeerError, PolicyError, ThresholdError, UsageError
-from secagg.params import Adversary, CostModel, complete, complete_threshold
+from secagg.params import complete, complete_threshold
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, SecAggError, ThresholdError, UsageError
-from secagg.params import most_marked
+from secagg.hypergeometric import most_marked
 from tests.adversarial.attack import BOTH, LENGTH, Evil, switch_off
 from tests.adversarial.test_restart import STEPS, Life
 

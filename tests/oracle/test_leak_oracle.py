@@ -26,12 +26,13 @@ from protocols.rounds.cohort import from_bitmap, to_bitmap
 from protocols.rounds.dealing import Complaints, Delivery, share_of
 from protocols.rounds.server import Sends
 from protocols.simulation.network import Envelope, Faults, local_clients, simulate
+from secagg.assumptions import Adversary
 from secagg.crypto import labels
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import derive
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import ThresholdError
-from secagg.params import Adversary, Graph, GraphParameters
 from tests.adversarial.attack import switch_off
 from tests.oracle.leak_oracle import Combination, Round, Verdict, View, _Transcript, judge, secrets_of
 

@@ -25,10 +25,10 @@ from protocols.roster import Identity, Roster
 from protocols.threshold_ckks.messages import Advert
 from protocols.threshold_ckks.rules import Cohort as ThresholdCohort
 from secagg.crypto import labels
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
-from secagg.params import Graph, GraphParameters
 from tests.adversarial.attack import small
 
 CLIENTS = 6

@@ -43,9 +43,9 @@ from protocols.rounds.dealing import (
 )
 from secagg.crypto.dealing import BLINDS
 from secagg.crypto.field import PRIME
+from secagg.crypto.graph import Graph
 from secagg.crypto.keys import SigningKey
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError
-from secagg.params import Graph
 from tests.adversarial.attack import Evil
 from tests.simulator.deployment import Deployment
 from tests.simulator.moves import mutated, random_words

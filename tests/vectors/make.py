@@ -37,13 +37,14 @@ from protocols.rounds.server import ServerRound
 from protocols.server import serve
 from protocols.simulation.audited import PrivateSums
 from protocols.wire import HEADER_BYTES
+from secagg.assumptions import Adversary
 from secagg.codec import positive, text, u32, u64
 from secagg.crypto.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.merkle import Node
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
-from secagg.params import Adversary, Graph, GraphParameters
 
 FOLDER = Path(__file__).parent
 PROVENANCE = "made by tests/vectors/make.py from fixed seeds, with this library; not from another implementation"

@@ -15,7 +15,7 @@ The smallest N with which an upload is at most 1.2 times the packed sum is taken
 
 Fresh errors and secrets have sigma = 6.4. Who knows the sum of h of each (the server, once it is decoded) faces LWE
 with 1/sigma0^2 = 2 (1/sigma^2 + 1/((h - 1) sigma^2)), so sigma0 >= 3.2 from h = 2 on (hint-RLWE: Kim, Lee, Seo and Song
-2023), and 3.2 is what the tables are for. Which account of the attacks they go by is ``secagg.params.CostModel``.
+2023), and 3.2 is what the tables are for. Which account of the attacks they go by is ``secagg.assumptions.CostModel``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from fractions import Fraction
 from functools import lru_cache
 from math import ceil, exp2, log, log2, prod, sqrt
 
+from secagg.assumptions import MAX_CLIENTS, CostModel
 from secagg.crypto.lattice.packing import Layout
 from secagg.crypto.lattice.primes import moduli
 from secagg.crypto.lattice.ring import SECURE_BITS, WIDEST, QuotientRing
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.params import MAX_CLIENTS, CostModel
 
 VARIANCE = Fraction(1024, 25)
 """Of secrets and errors: 6.4^2."""

@@ -16,11 +16,11 @@ from typing import Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from secagg.assumptions import CostModel
 from secagg.crypto.lattice import arithmetic, bits, ntt
 from secagg.crypto.lattice.ntt import Words
 from secagg.crypto.lattice.primes import DEGREES, MAX_PRIME_BITS, is_prime, rows, tables, with_quotients
 from secagg.errors import DecodeError, UsageError
-from secagg.params import CostModel
 
 SECURE_BITS = dict(zip(DEGREES, (27, 54, 109, 218, 438), strict=True))
 """N -> the widest q of any choice: Albrecht et al. 2018, Homomorphic Encryption Standard, Table 1 (classical), for

@@ -16,10 +16,10 @@ from protocols.ckks.server import CkksServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from secagg.assumptions import Adversary
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, UsageError
-from secagg.params import Adversary
 
 pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
 

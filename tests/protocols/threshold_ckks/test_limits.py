@@ -12,10 +12,10 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.threshold_ckks.messages import MAX_CLIENTS
 from protocols.threshold_ckks.rules import Parameters, check_cohort, check_policy, choose
+from secagg.assumptions import Adversary
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
-from secagg.params import Adversary
 
 ROSTER = Roster.of([Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(10)])
 
