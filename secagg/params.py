@@ -43,7 +43,7 @@ GRINDING_BITS = 80
 """Added to ``security`` in active rounds: the graph is a hash of adverts, and corrupt clients may try many adverts."""
 
 GRINDING_FLOOR = 64
-"""The bits of these that must be left for the clients that really advertised. Of 1000, each absence costs about 1/20."""
+"""What must be left of these bits for the clients that really advertised; of 1000, each absence costs about 1/20."""
 
 
 def corrupt_neighbours(n: int, corrupt: int, degree: int, bits: int) -> int:
