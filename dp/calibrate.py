@@ -1,4 +1,4 @@
-"""How much noise a private sum needs, how finely to round, and how wide the ring must be; and what that comes to.
+"""How much noise a private sum needs, how finely to round, how wide the ring must be, and the epsilon of all that.
 
 The server sees who is in the cohort, so sampling clients earns nothing here: ``rounds`` is how often one user takes
 part at most. More noise makes the ring fuller, hence the scale smaller and the rounding coarser, hence the sensitivity
@@ -210,5 +210,5 @@ def _finest_first(length: int, clip_l2: float, rotate: bool, beta: Fraction, wei
 def _needed_bits(encoding: Encoding, noise: NoiseSpec, clients: int) -> int | None:
     try:
         return encoding.ring_bits(clients, noise.coordinate_bound(clients, encoding.coordinates))
-    except UsageError:  # more than any ring
+    except UsageError:  # more bits than any ring has
         return None

@@ -1,4 +1,4 @@
-"""Noise in every place: what an average over all coordinates does not see.
+"""Audit of the noise in each coordinate, which an average over all coordinates does not see.
 
 A mean square over 2^15 numbers says nothing about one of them. Five more figures do; residuals (released minus known)
 stand in rows, one a round:
@@ -39,7 +39,7 @@ ROUGH = 10
 
 
 def places_check(residuals: NDArray[np.float64], noise: Noise, error: float = FALSE_ALARM) -> Check:
-    """The mean square of that block of coordinates which has least for its size, over what it has to have."""
+    """The mean square of the block of coordinates that has least for its size, over the least that is allowed."""
     rounds, length = residuals.shape
     squares = np.square(residuals / noise.noise_std).sum(axis=0)
     least = math.inf
@@ -54,7 +54,7 @@ def places_check(residuals: NDArray[np.float64], noise: Noise, error: float = FA
 
 
 def patterns_checks(residuals: NDArray[np.float64], noise: Noise, error: float = FALSE_ALARM) -> tuple[Check, Check]:
-    """Along Walsh functions: the least mean square over what it has to be, and the largest value in deviations."""
+    """Along Walsh functions, the least mean square over the least allowed, and the largest value in deviations."""
     rounds, length = residuals.shape
     along = _walsh(residuals) / (math.sqrt(length) * noise.noise_std)
     summed = Noise(noise.noise_std, noise.excess_kurtosis / length, noise.step / math.sqrt(length))
@@ -107,7 +107,7 @@ def grid_check(residuals: NDArray[np.float64], noise: Noise) -> Check:
 
 
 def whole_number_checks(residuals: NDArray[np.float64], noise: Noise, error: float) -> tuple[Check, ...]:
-    """Of noise in whole numbers, and where there is enough of it for so few false alarms."""
+    """The checks for integer noise, as far as there is enough of it for so few false alarms."""
     found = (twins_check(residuals, noise), grid_check(residuals, noise)) if noise.step else ()
     return tuple(check for check in found if check.false_alarm <= error)
 

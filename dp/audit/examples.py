@@ -40,10 +40,10 @@ Loss: TypeAlias = Callable[..., Tensor]
 Step: TypeAlias = Callable[[nn.Module, Loss, TensorDataset, Sequence[bool]], Vector]
 
 OTHERS = 100
-"""Ordinary examples, whose clipped gradients all point the same way."""
+"""The number of ordinary examples, whose clipped gradients all have the same direction."""
 
 _SLACK = 0.02
-"""In clips: models are float32."""
+"""The tolerance in clips, since models are float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class Attack:
     crafted: tuple[Tensor, ...]
     loss: Loss
     refusable: bool = False
-    """Whether it is right not to train such a model at all."""
+    """Whether a step may refuse to train such a model at all."""
     least: float = 0.0
-    """How far, in clips, the example has to move the sum: an audit that cannot see an ordinary one sees nothing."""
+    """The least distance, in clips, by which the example must move the sum: an audit must see an ordinary one."""
 
 
 def step_claim(clip: float, noise_multiplier: Fraction, delta: float = 1e-6) -> Claim:
@@ -70,7 +70,7 @@ def step_claim(clip: float, noise_multiplier: Fraction, delta: float = 1e-6) -> 
 def audit_examples(
     step: Step, claim: Claim, attacks: Sequence[Attack], *, false_alarm: float = FALSE_ALARM
 ) -> tuple[Check, ...]:
-    """Each attack with the crafted example in three places: first, in the middle, last. The worst one counts."""
+    """A check for each attack, with the crafted example first, in the middle and last. The worst case counts."""
     return tuple(_audited(step, claim, attack, false_alarm) for attack in attacks)
 
 
@@ -115,7 +115,7 @@ def _moved(step: Step, attack: Attack, place: int) -> tuple[float, int]:
 
 
 def _stepped(step: Step, attack: Attack, examples: TensorDataset, drawn: Sequence[bool]) -> Vector:
-    """From the same model and the same state of torch's generator, which is put back."""
+    """A step from the same model and the same state of torch's generator, which is restored afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         return step(attack.model(), attack.loss, examples, drawn)

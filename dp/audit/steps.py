@@ -1,4 +1,4 @@
-"""The noise of local training: steps in which no example has a gradient, so that noise is all that comes out.
+"""Audit of the noise of local training, by steps in which no example has a gradient, so that only noise comes out.
 
 Crafted examples (``dp.audit.examples``) show what one example moves; that is too far only beside the noise that is
 claimed. So it is looked at like that of sums: whether all of it is there, in every place of every parameter (of one
@@ -27,7 +27,7 @@ _EXAMPLES = 4
 
 
 class Still(nn.Module):  # type: ignore[misc]  # torch goes untyped here
-    """Whatever it is given, its gradient is zero. It has 5 2^13 numbers, for which transforms are fast."""
+    """A model whose gradient is always zero. It has 5 2^13 numbers, a length for which transforms are fast."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Still(nn.Module):  # type: ignore[misc]  # torch goes untyped here
 
 
 def trainer_noise(clip: float, noise_multiplier: Fraction, rng: Rng = os.urandom) -> NDArray[np.float64]:
-    """A row for each step of ``dp.training.Trainer``, as the sum has it: two of one trainer, two of another."""
+    """The noise in the sums of ``dp.training.Trainer``, a row for each step: two of one trainer, two of another."""
     return np.concatenate([_noise_of_one(clip, noise_multiplier, rng) for _ in range(2)])
 
 
@@ -70,7 +70,7 @@ def _noise_of_one(clip: float, noise_multiplier: Fraction, rng: Rng) -> NDArray[
 
 
 def audit_steps(residuals: NDArray[np.float64], claim: Claim, *, false_alarm: float = FALSE_ALARM) -> tuple[Check, ...]:
-    """``residuals``: a row for each step, nothing but noise."""
+    """The checks of ``residuals``, which are the noise of steps, a row for each."""
     noise = claim.noise
     return (
         variance_check(residuals, claim, false_alarm),

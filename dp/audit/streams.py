@@ -1,4 +1,4 @@
-"""Whose noise is it: what a client draws follows from its own secret, and from nothing that others know.
+"""Audit of one client's draws: its noise follows from its own secret, and from nothing that others know.
 
 No statistics of released sums can see noise that is drawn from public values: it is as random as any, and whoever knows
 these values takes it off. So one client's machine is asked for its draws directly, with one thing changed at a time:
@@ -32,7 +32,7 @@ SHORT, LONG = 1 << 13, (1 << 15) + (1 << 12)
 fit into one block of the sampler."""
 
 _MOST_ROUNDS = 16
-"""Of one client. Noise with a deviation below 6 or so is not seen in a single place then, only in blocks of them."""
+"""The most rounds of one client. A deviation below about 6 is then not seen in one coordinate, only in blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class Draw:
     round: int
     secret: bytes = field(repr=False)
     bound: bytes
-    """What the upload is bound to: the cohort that advertised."""
+    """The context of the upload: the cohort that advertised."""
 
 
 Drawn: TypeAlias = Callable[[Draw, int], Vector]
-"""So many whole numbers of one client's noise."""
+"""Draws as many integers of one client's noise as it is asked for."""
 
 
 def audit_streams(

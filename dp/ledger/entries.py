@@ -1,7 +1,7 @@
-"""What an entry of the ledger says, and its one canonical form: JSON with sorted keys, integers and exact rationals.
+"""Entries of the ledger in their one canonical form: JSON with sorted keys, integers and exact rationals.
 
 The facts that a release follows from are written down whole, what follows from them too: a reader builds every entry
-again from its facts and compares byte by byte. ``FIELDS`` says of each field on whose word it stands.
+again from its facts and compares byte by byte. ``FIELDS`` says for each field on whose word it stands.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from secagg.errors import BudgetError, DecodeError, UsageError
 from secagg.foreign import as_declared
 
 SCHEMA = 4
+"""The version of the entries' fields."""
 _DIGITS = 400
-"""Of a number, at most. The largest float has 309, divergences are in units of 10^-12, and steps add up."""
+"""The most digits of a number. The largest float has 309, divergences are multiples of 10^-12, and steps add up."""
 ACCOUNTANT = "rdp/1"
-"""Changes when a formula or the list of orders does."""
+"""The version of the accountant, which changes with a formula or the list of orders."""
 
 
 class Mark(StrEnum):
+    """On whose word a field of an entry stands."""
+
     RECOMPUTED = "recomputed"
     SIGNED = "signed by clients"
     ASSERTED = "asserted"
@@ -51,12 +54,12 @@ FIELDS: Mapping[str, Mark] = {
     }.items()
     for name in names.split()
 }
-"""On whose word a field stands, once its release is committed; docs/ledger.md says what each one is."""
+"""On whose word a field stands once its release is committed; docs/ledger.md says what each field is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """``count`` equal releases by one party, such as one round of local training; ``samples`` integers drawn in all."""
+    """``count`` equal releases by one party, as in local training, for which ``samples`` integers are drawn in all."""
 
     release: str
     event: Event
@@ -70,25 +73,26 @@ class Steps:
 
 
 Chargeable: TypeAlias = SecureSum | Steps
-"""What can be reserved and committed."""
+"""What can be reserved and committed in a ledger."""
 
 
 def worst(what: Chargeable) -> Chargeable:
-    """What is reserved for it."""
+    """The facts that are reserved for a release."""
     return what.worst() if isinstance(what, SecureSum) else what
 
 
 def unsigned(what: Chargeable) -> Chargeable:
-    """Without the evidence, which may be collected in more than one way."""
+    """The facts without the signatures, of which different sets may be collected."""
     return replace(what, signatures=()) if isinstance(what, SecureSum) else what
 
 
 def name_of(what: Chargeable) -> str:
+    """The name of a release in the ledger."""
     return what.plan_digest.hex() if isinstance(what, SecureSum) else what.release
 
 
 def cost_of(what: Chargeable, guarantee: Guarantee) -> PrivacyCost:
-    """What it costs; refused if it comes under another guarantee, or has less noise than planned."""
+    """The cost of a release. It is refused under another guarantee, or if it has less noise than planned."""
     if isinstance(what, Steps):
         if what.event.guarantee != guarantee:
             raise UsageError(f"a release under {what.event.guarantee} is not charged to a budget under {guarantee}")
@@ -101,7 +105,7 @@ def cost_of(what: Chargeable, guarantee: Guarantee) -> PrivacyCost:
 
 
 def check_planned(what: Chargeable) -> None:
-    """Refuse to reserve for another plan than the one that is written down."""
+    """Refuse to reserve a sum whose digest is not that of its plan."""
     if isinstance(what, SecureSum) and what.plan_digest != digest(labels.PLAN, what.plan):
         raise UsageError("the digest is not that of the plan")
 
@@ -120,11 +124,11 @@ def check_agreed(what: Chargeable) -> None:
 
 
 def survivors_digest(what: SecureSum) -> bytes:
-    """What the survivors signed (``protocols.pairwise.rules``)."""
+    """What the survivors signed, whatever the protocol."""
     return digest(labels.SURVIVORS, what.plan_digest, what.cohort, what.bitmap)
 
 
-# To JSON and back
+# Facts as JSON
 
 
 def facts(what: Chargeable) -> dict[str, Any]:
@@ -156,7 +160,7 @@ def facts(what: Chargeable) -> dict[str, Any]:
 
 
 def from_facts(body: Mapping[str, Any]) -> Chargeable:
-    """Inverse of ``facts``, for a reader who compares: what is derived is not looked at."""
+    """Inverse of ``facts``. It ignores what is derived: the reader compares the whole entry afterwards."""
     if "steps" in body:
         steps = body["steps"]
         count, samples = as_declared(int, steps["count"]), as_declared(int, body["samples"])
@@ -165,6 +169,7 @@ def from_facts(body: Mapping[str, Any]) -> Chargeable:
 
 
 def _plain(value: Any) -> Any:
+    """A value as JSON: bytes in hexadecimal, rationals as text."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, Fraction):
@@ -177,7 +182,7 @@ def _plain(value: Any) -> Any:
 
 
 def picked(kind: Any, body: Mapping[str, Any]) -> Any:
-    """A dataclass from an object that has its fields, and others."""
+    """A dataclass from an object that has its fields, and may have others."""
     return as_declared(kind, {field.name: body[field.name] for field in fields(kind)})
 
 
@@ -185,12 +190,12 @@ def picked(kind: Any, body: Mapping[str, Any]) -> Any:
 
 
 def canonical(body: Mapping[str, Any]) -> bytes:
-    """The bytes that are hashed and signed."""
+    """The canonical bytes of an entry, which are hashed."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def parse(data: bytes) -> dict[str, Any]:
-    """Inverse of ``canonical``; whatever is not canonical is refused."""
+    """Inverse of ``canonical``; bytes that are not canonical are refused."""
     try:
         body = json.loads(data, parse_float=_no_float, parse_constant=_no_float, parse_int=_whole)
         if not isinstance(body, dict) or canonical(body) != data:
@@ -211,5 +216,5 @@ def _whole(text: str) -> int:
 
 
 def link(previous: bytes, body: bytes) -> bytes:
-    """The hash chain's next link."""
+    """The next link of the hash chain."""
     return digest(labels.LEDGER_ENTRY, previous, body)

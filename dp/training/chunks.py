@@ -26,15 +26,15 @@ from dp.training.gradients import Gradients
 from secagg.crypto.prg import Rng, random_words
 
 _OVERFLOW_BITS = 40
-"""A sample is larger than its places with probability 2^-40 at most."""
+"""A sample is larger than the chunks with probability 2^-40 at most."""
 
 Compute = Callable[[tuple[Tensor, ...]], dict[str, Gradients]]
-"""The gradients of a chunk."""
+"""Computes the gradients of a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """So many of such a size.
+    """The number of chunks in a step, and how many examples are in each.
 
     >>> Chunks.of(population=1000, rate=Fraction(1, 50), largest=256), Chunks.of(1000, Fraction(1, 2), largest=256)
     (Chunks(count=1, size=61), Chunks(count=3, size=256))
@@ -45,14 +45,14 @@ class Chunks:
 
     @classmethod
     def of(cls, population: int, rate: Fraction, largest: int) -> Chunks:
-        """For Poisson samples (Chernoff's bound), with chunks of ``largest`` at most."""
+        """Enough for Poisson samples, by Chernoff's bound, with at most ``largest`` examples in a chunk."""
         rare = _OVERFLOW_BITS * log(2) / population
         enough = (k for k in range(ceil(population * rate), population) if _divergence(k / population, rate) >= rare)
         places = next(enough, population)
         return cls(-(-places // largest), min(places, largest))
 
     def filled(self, sample: NDArray[np.int64], rng: Rng) -> list[NDArray[np.int64]]:
-        """The sample in random places of the chunks, -1 elsewhere.
+        """The chunks, with the sample at random positions and -1 at all others.
 
         A sample that is too large gets more chunks. Who is sampled depends on nobody's data, so neither does that; with
         one example more in it there may be one chunk more, which is as improbable as ``_OVERFLOW_BITS`` says.
@@ -68,19 +68,19 @@ class Chunks:
 
 
 def _divergence(share: float, rate: Fraction) -> float:
-    """Of a coin that falls so often from one that should; of the former there is neither none nor all."""
+    """The Kullback-Leibler divergence of a coin with probability ``share`` from one with ``rate``; 0 < share < 1."""
     return share * log(share / rate) + (1 - share) * log((1 - share) / (1 - rate))
 
 
 def dummies(examples: TensorDataset, size: int) -> tuple[Tensor, ...]:
-    """A chunk of nothing but zeros."""
+    """A chunk of examples that are all zeros."""
     return tuple(tensor.new_zeros(size, *tensor.shape[1:]) for tensor in examples.tensors)
 
 
 def gradients_of(
     compute: Compute, examples: TensorDataset, chunk: NDArray[np.int64]
 ) -> tuple[dict[str, Gradients], Tensor]:
-    """The gradients of a chunk, and which of its places hold an example that has one."""
+    """The gradients of a chunk, and which of its positions have an example with a gradient."""
     try:
         return compute(_fetched(examples, chunk)), torch.from_numpy(chunk >= 0)
     except Exception:  # noqa: BLE001 - whatever it is, the example that causes it counts as zero
@@ -90,10 +90,10 @@ def gradients_of(
 
 
 def _raises(compute: Compute, examples: TensorDataset, chunk: NDArray[np.int64], place: int) -> bool:
-    """Whether the example at a place does so in its place among dummies."""
+    """Whether the example at position ``place`` raises there, among dummies."""
     try:
         compute(_fetched(examples, np.where(np.arange(len(chunk)) == place, chunk, -1)))
-    except Exception:  # noqa: BLE001 - of whatever kind: the caller asks for nothing else
+    except Exception:  # noqa: BLE001 - the caller asks only whether it raises
         return True
     return False
 
