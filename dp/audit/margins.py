@@ -1,7 +1,7 @@
 """Margins of statistical checks: how much a number of draws of the noise shows, and at which false-alarm rate.
 
 ``variance_margin`` is about the mean square of many draws, ``least_mean_square`` about that of few: the noise of one
-place in a handful of rounds.
+coordinate in a handful of rounds.
 """
 
 from __future__ import annotations

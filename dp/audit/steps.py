@@ -1,9 +1,9 @@
 """Audit of the noise of local training, by steps in which no example has a gradient, so that only noise comes out.
 
 Crafted examples (``dp.audit.examples``) show what one example moves; that is too far only beside the noise that is
-claimed. So it is looked at like that of sums: whether all of it is there, in every place of every parameter (of one
-that is longer than a block of the sampler, of a table of which no row is looked up, of a single number, in float32 and
-in float64), in every step of one trainer and in those of the next, and not the same twice. Extra ``train``.
+claimed. So it is looked at like that of sums: whether all of it is there, in every coordinate of every parameter (of
+one that is longer than a block of the sampler, of a table of which no row is looked up, of a single number, in float32
+and in float64), in every step of one trainer and in those of the next, and not the same twice. Extra ``train``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from dp.audit.claim import FALSE_ALARM, Check, Claim
-from dp.audit.coordinates import patterns_checks, places_check, tails_check
+from dp.audit.coordinates import coordinates_check, patterns_checks, tails_check
 from dp.audit.noise import peak_check, repeats_check, variance_check
 from dp.audit.streams import LONG
 from secagg.crypto.prg import Rng
@@ -76,7 +76,7 @@ def audit_steps(residuals: NDArray[np.float64], claim: Claim, *, false_alarm: fl
         variance_check(residuals, claim, false_alarm),
         peak_check(residuals, claim, false_alarm),
         repeats_check(residuals, noise, false_alarm),
-        places_check(residuals, noise, false_alarm),
+        coordinates_check(residuals, noise, false_alarm),
         *patterns_checks(residuals, noise, false_alarm),
         tails_check(residuals, noise, false_alarm),
     )

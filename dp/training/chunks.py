@@ -1,8 +1,8 @@
 """Batches of constant shape: the same work whoever is in the sample, so that no example is seen in another's gradient.
 
-The last bits of a gradient depend on how many examples are computed together and on the place among them, and a last
+The last bits of a gradient depend on how many examples are computed together and on the position among them, and a last
 bit may decide on which side of a kink an example lies: from 0 to a whole clip. So a step always computes the same
-number of chunks of the same size. Sampled examples lie in secret random places; in all others are dummies of zeros,
+number of chunks of the same size. Sampled examples lie in secret random positions; in all others are dummies of zeros,
 which are computed and left out of the sum. With or without one example, the others are computed in the same way.
 
 An example that makes the model raise (an id out of range) is found by computing it among dummies alone, and becomes a
@@ -48,8 +48,8 @@ class Chunks:
         """Enough for Poisson samples, by Chernoff's bound, with at most ``largest`` examples in a chunk."""
         rare = _OVERFLOW_BITS * log(2) / population
         enough = (k for k in range(ceil(population * rate), population) if _divergence(k / population, rate) >= rare)
-        places = next(enough, population)
-        return cls(-(-places // largest), min(places, largest))
+        positions = next(enough, population)
+        return cls(-(-positions // largest), min(positions, largest))
 
     def filled(self, sample: NDArray[np.int64], rng: Rng) -> list[NDArray[np.int64]]:
         """The chunks, with the sample at random positions and -1 at all others.
@@ -62,9 +62,9 @@ class Chunks:
         [[-1, 30, -1], [-1, 20, 10]]
         """
         count = max(self.count, -(-len(sample) // self.size))
-        places = np.full(count * self.size, -1)
-        places[np.argsort(random_words(rng, len(places)), kind="stable")[: len(sample)]] = sample
-        return np.split(places, count)
+        positions = np.full(count * self.size, -1)
+        positions[np.argsort(random_words(rng, len(positions)), kind="stable")[: len(sample)]] = sample
+        return np.split(positions, count)
 
 
 def _divergence(share: float, rate: Fraction) -> float:
@@ -84,15 +84,17 @@ def gradients_of(
     try:
         return compute(_fetched(examples, chunk)), torch.from_numpy(chunk >= 0)
     except Exception:  # noqa: BLE001 - whatever it is, the example that causes it counts as zero
-        raising = [place for place in np.flatnonzero(chunk >= 0).tolist() if _raises(compute, examples, chunk, place)]
+        raising = [
+            position for position in np.flatnonzero(chunk >= 0).tolist() if _raises(compute, examples, chunk, position)
+        ]
         left = np.where(np.isin(np.arange(len(chunk)), raising), -1, chunk)
         return compute(_fetched(examples, left)), torch.from_numpy(left >= 0)
 
 
-def _raises(compute: Compute, examples: TensorDataset, chunk: NDArray[np.int64], place: int) -> bool:
-    """Whether the example at position ``place`` raises there, among dummies."""
+def _raises(compute: Compute, examples: TensorDataset, chunk: NDArray[np.int64], position: int) -> bool:
+    """Whether the example at position ``position`` raises there, among dummies."""
     try:
-        compute(_fetched(examples, np.where(np.arange(len(chunk)) == place, chunk, -1)))
+        compute(_fetched(examples, np.where(np.arange(len(chunk)) == position, chunk, -1)))
     except Exception:  # noqa: BLE001 - the caller asks only whether it raises
         return True
     return False

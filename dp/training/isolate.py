@@ -7,8 +7,8 @@ counts. Opacus' hooks instead look at modules and guess the batch dimension; wha
 (tests/dp/training/test_opacus.py shows where that goes wrong in 1.6). The price: vmap refuses a model that branches on
 values, indexes with a mask, or draws random numbers.
 
-"Alone" holds to the last bit for whoever keeps shapes and places: the kernels below work row by row, so what they
-compute for one example depends on the size of the batch and on its place there, but not on what else is in it
+"Alone" holds to the last bit if shapes and positions stay the same: the kernels below work row by row, so what they
+compute for one example depends on the size of the batch and on its position in it, but not on what else is in it
 (``dp.training.chunks`` sees to the rest).
 
 Every parameter enters as B views of itself, one for each example, whose gradients are the per-example gradients.
