@@ -27,8 +27,8 @@ import numpy as np
 
 from benchmarks.case import commit
 from benchmarks.ideal import IdealAdder
-from dp.events import Everyone, Release
-from dp.filter import UNITS, Charge, Filter
+from dp.calibrate import release_of
+from dp.filter import RESOLUTION, Filter, PrivacyCost
 from recsys.aggregator import Adder, Answer, Question, Update
 from recsys.assembly import Distributed, Prepared, data_of, prepare
 from recsys.config import Config
@@ -128,8 +128,8 @@ class Charged:
 
     def add_up(self, question: Question, update: Update) -> Answer:
         if self._privacy is not None and self._filter is not None:
-            charge = _cost(question, self._privacy)
-            self._filter = self._filter.reserve(str(question.number), charge).commit(str(question.number), charge)
+            cost = _cost(question, self._privacy)
+            self._filter = self._filter.reserve(str(question.number), cost).commit(str(question.number), cost)
         return self._adder.add_up(question, update)
 
     @property
@@ -137,18 +137,16 @@ class Charged:
         reached = 0 if self._filter is None else self._filter.reached
         if reached is None:
             raise UsageError("what was summed up has no bounded cost")
-        return reached / UNITS
+        return reached / RESOLUTION
 
 
-def _cost(question: Question, privacy: Distributed) -> Charge:
+def _cost(question: Question, privacy: Distributed) -> PrivacyCost:
     """Of one sum from which nobody is missing."""
     encoding, noise, clients = question.encoding, question.noise, len(question.cohort)
     if noise is None:
         raise UsageError("a sum without noise has no place under a budget")
-    sensitivity = encoding.sensitivity()
-    mechanism = noise.mechanism(clients, clients, encoding.coordinates, sensitivity.l2_squared, sensitivity.l1)
-    event = Release(mechanism, Everyone(), privacy.guarantee)
-    return Charge.of(event, samples=clients * encoding.coordinates * (1 + noise.components))
+    event = release_of(encoding, noise, clients, clients, privacy.guarantee)
+    return PrivacyCost.of(event, samples=noise.samples(clients, encoding.coordinates))
 
 
 # The folder

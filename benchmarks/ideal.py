@@ -33,7 +33,7 @@ class IdealAdder:
             making += perf_counter() - started
             total += encoding.encode(vector, weight=question.weights.get(name, 1), seed=bytes(32), rng=rng)
         if question.noise is not None:
-            variance = question.noise.held(clients, clients) * clients / (clients - question.noise.colluders)
+            variance = question.noise.honest_variance(clients, clients) * clients / (clients - question.noise.colluders)
             parts, seeds = -(-variance // LARGEST_VARIANCE), self._drawn(question.number, b"noise")
             for _ in range(parts):  # at once a sampler draws no more than one client's
                 total += sampling.skellam(variance / parts, encoding.coordinates, seeds(32))

@@ -23,8 +23,9 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.rounds.server import ServerRound
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.prg import Prg
-from secagg.params import GRINDING_BITS, GRINDING_FLOOR, Graph, GraphParameters, choose_witnesses
+from secagg.params import GRINDING_BITS, GRINDING_FLOOR, choose_witnesses
 
 LENIENT = Policy(min_contributors=2, corrupt="0.01", dropout="0.01")
 """The benchmark chooses k and t itself; its clients accept."""

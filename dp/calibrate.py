@@ -1,4 +1,4 @@
-"""How much noise a private sum needs, how finely to round, and how wide the ring must be; and what that comes to.
+"""How much noise a private sum needs, how finely to round, how wide the ring must be, and the epsilon of all that.
 
 The server sees who is in the cohort, so sampling clients earns nothing here: ``rounds`` is how often one user takes
 part at most. More noise makes the ring fuller, hence the scale smaller and the rounding coarser, hence the sensitivity
@@ -14,24 +14,24 @@ from fractions import Fraction
 from math import ceil, exp, inf, sqrt
 
 from dp.accountants import rdp
-from dp.events import Everyone, Gaussian, Guarantee, Relation, Release, Sampling, Trust, Unit
+from dp.events import Gaussian, Guarantee, Relation, Release, Sampling, Trust, Unit
 from dp.filter import SAMPLER, SHARE
 from dp.noise import Family, NoiseSpec
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 
 DEFAULT_BETA = Fraction(3, 5)
-"""About e^-1/2: what Kairouz, Liu and Steinke 2021 use."""
+"""The probability with which a rounding is repeated, at most: about e^-1/2, as in Kairouz, Liu and Steinke 2021."""
 
 SLACK = Fraction(1, 100)
-"""Of delta, for what samplers lack to their ideal. The rest goes as far as it does in a ``dp.filter.Budget``."""
+"""The part of delta that is set aside because samplers are not exact, as in a ``dp.filter.Budget``."""
 
 _LARGEST_MULTIPLIER = 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What goes into ``RoundPlan.propose``, and what it amounts to in a ``Budget`` of the same delta."""
+    """An encoding, noise and ring for ``RoundPlan.propose``, and their cost in a ``Budget`` of the same delta."""
 
     encoding: Encoding
     noise: NoiseSpec
@@ -141,27 +141,25 @@ def evaluate(
     guarantee: Guarantee | None = None,
     survivors: int | None = None,
 ) -> Calibration:
-    """The way back: what ``rounds`` sums with this noise cost when (at least) ``survivors`` of the clients stay.
+    """The inverse of ``calibrate``: what ``rounds`` sums with this noise cost if at least ``survivors`` clients stay.
 
     >>> noise = NoiseSpec(Family.SKELLAM, Fraction(10**11), dropouts=20)
     >>> encoding = Encoding(1000, clip_l2=1.0, rotate=True)
     >>> round(evaluate(encoding, noise, clients=100, rounds=10, delta=1e-6).epsilon, 2)
     6.72
     """
-    survivors = clients - noise.dropouts if survivors is None else survivors
-    sensitivity, dimension = encoding.sensitivity(), encoding.coordinates
-    mechanism = noise.mechanism(clients, survivors, dimension, sensitivity.l2_squared, sensitivity.l1)
-    release = Release(mechanism, Everyone(), guarantee or user_level(Relation.ZERO_OUT))
+    survivors, dimension = clients - noise.dropouts if survivors is None else survivors, encoding.coordinates
+    release = release_of(encoding, noise, clients, survivors, guarantee or user_level(Relation.ZERO_OUT))
     cost = rdp.epsilon(rdp.scaled(rdp.curve(release), rounds), float((SHARE - SLACK) * Fraction(delta)))
     slack = sampler_slack(cost, noise, clients=clients, dimension=dimension, rounds=rounds)
-    held = float(noise.held(clients, survivors))
+    variance = float(noise.honest_variance(clients, survivors))
     return Calibration(
         encoding=encoding,
         noise=noise,
         clients=clients,
-        ring_bits=encoding.ring_bits(clients, noise.tail(clients, dimension)),
-        noise_multiplier=sqrt(held / sensitivity.l2_squared),
-        deviation=sqrt(held) / encoding.scale,
+        ring_bits=encoding.ring_bits(clients, noise.coordinate_bound(clients, dimension)),
+        noise_multiplier=sqrt(variance / encoding.sensitivity().l2_squared),
+        deviation=sqrt(variance) / encoding.scale,
         epsilon=cost if slack <= SLACK * Fraction(delta) else inf,
     )
 
@@ -187,14 +185,20 @@ def steps_multiplier(*, epsilon: float, delta: float, steps: int, sampling: Samp
     return Fraction(found, 1000)
 
 
+def release_of(encoding: Encoding, noise: NoiseSpec, clients: int, survivors: int, guarantee: Guarantee) -> Release:
+    """One sum with this noise as an event, when ``survivors`` of ``clients`` clients with this encoding are in it."""
+    sensitivity = encoding.sensitivity()
+    return noise.release(clients, survivors, encoding.coordinates, sensitivity.l2_squared, sensitivity.l1, guarantee)
+
+
 def user_level(relation: Relation) -> Guarantee:
-    """What noise inside a secure sum gives: under zero-out, or replace-one (``Guarantee`` says why nothing else)."""
+    """The guarantee of noise inside a secure sum; ``Guarantee`` says why add-or-remove is impossible."""
     return Guarantee(Unit.USER, relation, Trust.DISTRIBUTED)
 
 
 def sampler_slack(epsilon: float, noise: NoiseSpec, *, clients: int, dimension: int, rounds: int) -> float:
-    """What imperfect samplers add to delta: (1 + e^epsilon) times the distance of all that was drawn."""
-    drawn = rounds * clients * dimension * (1 + noise.components)
+    """What inexact samplers add to delta: (1 + e^epsilon) times the distance of all that is drawn from its law."""
+    drawn = rounds * noise.samples(clients, dimension)
     return (1 + exp(min(epsilon, 700.0))) * drawn * float(SAMPLER)
 
 
@@ -205,6 +209,6 @@ def _finest_first(length: int, clip_l2: float, rotate: bool, beta: Fraction, wei
 
 def _needed_bits(encoding: Encoding, noise: NoiseSpec, clients: int) -> int | None:
     try:
-        return encoding.ring_bits(clients, noise.tail(clients, encoding.coordinates))
-    except UsageError:  # more than any ring
+        return encoding.ring_bits(clients, noise.coordinate_bound(clients, encoding.coordinates))
+    except UsageError:  # more bits than any ring has
         return None

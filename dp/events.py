@@ -1,13 +1,12 @@
-"""What was released: frozen facts with exact numbers. Accountants interpret them, the ledger records them.
+"""Privacy events: what was released, in exact numbers. Accountants interpret events, ledgers record them.
 
-A ``Release`` is one noised answer: which noise, over which sample, and what it is to guarantee. Its unit, relation and
-trust model are part of it, so that two guarantees cannot be added up by mistake. Sensitivities and variances of
-discrete noise are in integer units, those of the encoded vectors (``secagg.encoding``).
+A ``Release`` is one noised answer: with which noise, over which sample, under which guarantee. The guarantee's unit,
+relation and trust model are part of it, so that two guarantees cannot be added up by mistake. Sensitivities and
+variances of discrete noise are in integers, those of encoded vectors (``secagg.encoding``).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -16,10 +15,11 @@ from math import floor, log, log2
 from typing import Any, TypeAlias, get_type_hints
 
 from secagg.errors import DecodeError, UsageError
+from secagg.foreign import as_declared
 
 
 class Unit(StrEnum):
-    """Whose data the guarantee is about."""
+    """Whose data a guarantee is about."""
 
     EXAMPLE = "example"
     USER = "user"
@@ -31,11 +31,11 @@ class Relation(StrEnum):
     ADD_OR_REMOVE = "add-or-remove"
     REPLACE_ONE = "replace-one"
     ZERO_OUT = "zero-out"
-    """One unit's contribution becomes zero; who takes part stays known, and so does whose noise is there."""
+    """One unit's contribution becomes zero. Who takes part stays known, and all noise stays in the sum."""
 
     @property
     def stretch(self) -> int:
-        """How far the sum moves, in contributions of one unit."""
+        """How far the sum moves between neighbours, in contributions of one unit."""
         return 2 if self is Relation.REPLACE_ONE else 1
 
 
@@ -49,7 +49,7 @@ class Trust(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Guarantee:
-    """Whose data, which neighbours, whose noise.
+    """Whose data are protected, which data sets are neighbours, and who is trusted to add the noise.
 
     Noise that the clients add together is there as long as they are. A client that is missing takes its share along, so
     how much noise there is tells whether it was there, at any epsilon: one client more or less has no bound under
@@ -73,13 +73,13 @@ class Guarantee:
 # Mechanisms
 
 MAX_PARTIES = 10_000_000
-"""As many as a round can have clients: accountants count them one by one."""
+"""The most parties in a sum, which is the most clients of a round: accountants count them one by one."""
 
 _GRID = 1.01
 
 
 def _grid_point(power: int) -> Fraction:
-    """1.01^power with 40 significant bits, so that it can be written down."""
+    """1.01^power rounded down to 40 significant bits, so that it is a short fraction."""
     value = Fraction(_GRID**power)
     unit = Fraction(2) ** (floor(power * log2(_GRID)) - 40)
     return value // unit * unit
@@ -95,20 +95,20 @@ class Gaussian:
         _above_zero(self.noise_multiplier, "noise_multiplier")
 
     def on_grid(self) -> Gaussian:
-        """With the multiplier rounded down to a power of 1.01, so that many slightly different rounds become few.
+        """The same with the multiplier rounded down to a power of 1.01, so that many similar events become few.
 
         >>> round(float(Gaussian(Fraction(10, 7)).on_grid().noise_multiplier), 4)
         1.4166
         """
         z = self.noise_multiplier
-        power = floor(log(z) / log(_GRID) + 1e-6)  # what is on the grid stays there
+        power = floor(log(z) / log(_GRID) + 1e-6)  # a multiplier on the grid stays the same
         on_grid = next(value for value in map(_grid_point, (power, power - 1)) if value <= z)
         return Gaussian(on_grid)
 
 
 @dataclass(frozen=True, slots=True)
 class DiscreteLaplace:
-    """Integer noise with pmf ~ exp(-|x| / scale) on a query of L1 sensitivity ``l1``."""
+    """Integer noise x of probability proportional to exp(-|x| / scale), on a query of L1 sensitivity ``l1``."""
 
     scale: Fraction
     l1: int
@@ -120,7 +120,7 @@ class DiscreteLaplace:
 
 @dataclass(frozen=True, slots=True)
 class Skellam:
-    """Skellam noise of that ``variance`` in all on integer vectors of bounded norms."""
+    """Skellam noise on integer vectors of bounded norms; ``variance`` is that of all noise in a coordinate."""
 
     variance: Fraction
     l2_squared: int
@@ -149,7 +149,7 @@ class DiscreteGaussians:
             raise UsageError(f"a sum has at most {MAX_PARTIES} parties")
 
 
-# Sampling, as far as the adversary does not see who was sampled
+# Sampling, which counts only if the adversary does not see who was sampled
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class Everyone:
 
 @dataclass(frozen=True, slots=True)
 class PoissonSample:
-    """Each unit by itself with probability ``rate``."""
+    """Each unit is sampled independently with probability ``rate``."""
 
     rate: Fraction
 
@@ -170,7 +170,7 @@ class PoissonSample:
 
 @dataclass(frozen=True, slots=True)
 class FixedSizeSample:
-    """A uniformly random set of exactly ``size`` out of ``population``."""
+    """A uniformly random set of exactly ``size`` units out of ``population``."""
 
     size: int
     population: int
@@ -186,7 +186,7 @@ Sampling: TypeAlias = Everyone | PoissonSample | FixedSizeSample
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One noised answer.
+    """One noised answer: its mechanism, its sampling and its guarantee.
 
     >>> user = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.DISTRIBUTED)
     >>> release = Release(Skellam(Fraction(400), l2_squared=100, l1=80), Everyone(), user)
@@ -229,7 +229,7 @@ class Selection:
 
 
 Event: TypeAlias = Release | Selection
-"""What an accountant composes."""
+"""What accountants compose."""
 
 
 def _above_zero(value: Fraction | int, name: str) -> None:
@@ -237,7 +237,7 @@ def _above_zero(value: Fraction | int, name: str) -> None:
         raise UsageError(f"{name} must be above zero")
 
 
-# Records: an event as JSON, rationals as "p/q".
+# Events as JSON, with rationals as "p/q"
 
 _KINDS: Mapping[str, type[Any]] = {
     kind.__name__: kind
@@ -269,35 +269,15 @@ def from_record(record: Any) -> Any:
         hints = _HINTS[record["kind"]]
         if record.keys() != {"kind", *hints}:
             raise DecodeError(f"a {record['kind']} has other fields")
-        return kind(**{name: _value(record[name], hint) for name, hint in hints.items()})
+        return kind(**{name: _value(name, record[name], hint) for name, hint in hints.items()})
     except (KeyError, TypeError, ValueError, ZeroDivisionError, UsageError) as error:
         raise DecodeError(f"not a privacy event: {error}") from None
 
 
-def _value(value: Any, hint: Any) -> Any:
+def _value(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, dict):
         value = from_record(value)
         if not isinstance(value, hint):
-            raise DecodeError(f"{type(value).__name__} in the wrong place")
+            raise DecodeError(f"{name} has a {type(value).__name__}")
         return value
-    if hint is int:
-        if type(value) is not int:
-            raise DecodeError("not an integer")
-        return value
-    if hint is Fraction:
-        return parse_rational(value)
-    return hint(value)
-
-
-def parse_rational(text: str) -> Fraction:
-    """What ``str`` makes of a non-negative rational, with no more digits than a few floats' exact values have.
-
-    >>> parse_rational("201/2")
-    Fraction(201, 2)
-    """
-    if not _RATIONAL.fullmatch(text) or str(value := Fraction(text)) != text:
-        raise DecodeError("not a reduced fraction")
-    return value
-
-
-_RATIONAL = re.compile(r"[0-9]{1,1000}(/[1-9][0-9]{0,999})?")  # Fraction("1e999999999") would take all memory
+    return as_declared(hint, value, name)

@@ -9,8 +9,8 @@ an order that has room at their end: those of order a are also runs of the filte
 share of delta. Summed over the orders that is delta. One order, chosen before the run, gets 99%: that costs 0.1% of the
 noise. The others say early in a run how little has been spent, and may decide when the choice was not the best.
 
-Everything is counted in integers, so that an auditor's sums are the same to the last digit: divergences and epsilons in
-units of 10^-12, rounded up; limits rounded down; None where no bound is known.
+Everything is counted in integers, so that an auditor's sums are the same to the last digit: divergences and epsilons
+are multiples of 10^-12, divergences rounded up and limits rounded down.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from dp.accountants.rdp import ORDERS
 from dp.events import Event
 from secagg.errors import BudgetError, UsageError
 
-UNITS = 10**12
-"""So many units are 1."""
+RESOLUTION = 10**12
+"""Divergences and epsilons are counted in integer multiples of 1 / RESOLUTION."""
 
-Units: TypeAlias = tuple[int | None, ...]
-"""One number for each of ``ORDERS``."""
+Divergences: TypeAlias = tuple[int | None, ...]
+"""One divergence for each of ``ORDERS``, in multiples of 1 / RESOLUTION; None where no bound is known."""
 
 SHARE = Fraction(99, 100)
-"""Of delta, for the budget's own order."""
+"""The part of delta that the budget's own order has; the other orders share the rest."""
 
 SAMPLER = Fraction(1, 1 << 128)
-"""How far one sample of ``secagg.crypto.sampling`` is from its ideal, at most (a test compares)."""
+"""The statistical distance of one sample of ``secagg.crypto.sampling`` from its law, at most (a test compares)."""
 
 _LARGEST_EPSILON = 500
 _DIGITS = 50
@@ -46,10 +46,11 @@ _DIGITS = 50
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """(``epsilon``, ``delta``) in all. Of delta, ``slack`` is set aside for what samplers lack to their ideal.
+    """A privacy budget: all releases together are to be (``epsilon``, ``delta``)-private.
 
-    ``order`` is the one that is expected to decide. The default suits divergences that grow in proportion to it, those
-    of noise without sampling; ``suited`` finds the one for a release.
+    The part ``slack`` of delta is set aside because samplers are not exact. ``order`` is the Renyi order that is
+    expected to decide. The default suits divergences that grow in proportion to the order, those of noise without
+    sampling; ``suited`` finds the one for a release.
 
     >>> Budget(Fraction(4), Fraction(1, 10**6), slack=Fraction(1, 10**9)).order
     7
@@ -76,7 +77,7 @@ class Budget:
 
     @classmethod
     def suited(cls, event: Event, epsilon: Fraction, delta: Fraction, slack: Fraction) -> Self:
-        """With the order at which ``event`` can happen most often."""
+        """A budget whose order is the one at which ``event`` can be released most often."""
         budget = cls(epsilon, delta, slack)
         return replace(budget, order=budget._best(rdp.curve(event)))
 
@@ -93,11 +94,11 @@ class Budget:
                 share = (self.delta - self.slack) * (SHARE if order == self.order else others)
                 limit = _decimal(self.epsilon) - _decimal(1 - Fraction(1, order)).ln()
                 limit += _decimal(share * order).ln() / (order - 1)
-                found.append(int((limit * UNITS).to_integral_value(ROUND_FLOOR)))
+                found.append(int((limit * RESOLUTION).to_integral_value(ROUND_FLOOR)))
         return tuple(found)
 
     def samples(self) -> int:
-        """How many samples may be drawn: a distance h from the ideal adds (1 + e^epsilon) h to delta."""
+        """How many samples may be drawn: each is within h of its law, which adds (1 + e^epsilon) h to delta."""
         with localcontext(prec=_DIGITS):
             allowed = _decimal(self.slack / SAMPLER) / (1 + _decimal(self.epsilon).exp())
             return int(allowed.to_integral_value(ROUND_FLOOR))
@@ -108,10 +109,10 @@ def _decimal(value: Fraction) -> Decimal:
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
-    """What a release costs: divergences at all orders, and samples drawn."""
+class PrivacyCost:
+    """What a release takes from a budget: divergences at all orders, and how many samples are drawn for it."""
 
-    rdp: Units = (0,) * len(ORDERS)
+    rdp: Divergences = (0,) * len(ORDERS)
     samples: int = 0
 
     def __post_init__(self) -> None:
@@ -120,31 +121,31 @@ class Charge:
 
     @classmethod
     def of(cls, event: Event, count: int = 1, samples: int = 0) -> Self:
-        """``count`` times ``event``, for which ``samples`` integers are drawn in all."""
+        """The cost of ``count`` times ``event``, for which ``samples`` integers are drawn in all."""
         if count < 1:
             raise UsageError(f"an event is charged at least once, not {count} times")
         curve = [value if value < float("inf") else None for value in rdp.curve(event)]
         return cls(tuple(None if value is None else count * _up(value) for value in curve), samples)
 
-    def __add__(self, other: Charge) -> Charge:
+    def __add__(self, other: PrivacyCost) -> PrivacyCost:
         sums = [None if a is None or b is None else a + b for a, b in zip(self.rdp, other.rdp, strict=True)]
-        return Charge(tuple(sums), self.samples + other.samples)
+        return PrivacyCost(tuple(sums), self.samples + other.samples)
 
 
 def _up(value: float) -> int:
     numerator, denominator = value.as_integer_ratio()
-    return -(-numerator * UNITS // denominator)
+    return -(-numerator * RESOLUTION // denominator)
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What has been spent and reserved, against the limits. Every step gives a new one, or ``BudgetError``.
+    """What has been spent and reserved, and the limits. Each method returns a new filter, or raises ``BudgetError``.
 
     >>> from dp.events import Everyone, Gaussian, Guarantee, Relation, Release, Trust, Unit
     >>> user = Guarantee(Unit.USER, Relation.ADD_OR_REMOVE, Trust.CENTRAL)
-    >>> charge = Charge.of(Release(Gaussian(Fraction(3)), Everyone(), user))
-    >>> once = Filter.of(Budget(Fraction(2), Fraction(1, 10**5), slack=Fraction(0))).reserve("first", charge)
-    >>> once.commit("first", charge).reserve("second", charge)
+    >>> cost = PrivacyCost.of(Release(Gaussian(Fraction(3)), Everyone(), user))
+    >>> once = Filter.of(Budget(Fraction(2), Fraction(1, 10**5), slack=Fraction(0))).reserve("first", cost)
+    >>> once.commit("first", cost).reserve("second", cost)
     Traceback (most recent call last):
     secagg.errors.BudgetError: with this release epsilon could reach 2.03024, the budget allows 2
     """
@@ -152,64 +153,64 @@ class Filter:
     epsilon: int
     limits: tuple[int, ...] = field(repr=False)
     samples: int
-    spent: Charge = field(default=Charge(), repr=False)
-    reserved: Mapping[str, Charge] = field(default_factory=dict, repr=False)
+    spent: PrivacyCost = field(default=PrivacyCost(), repr=False)
+    reserved: Mapping[str, PrivacyCost] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, budget: Budget) -> Self:
-        return cls(ceil(budget.epsilon * UNITS), budget.limits(), budget.samples())
+        return cls(ceil(budget.epsilon * RESOLUTION), budget.limits(), budget.samples())
 
     @property
-    def total(self) -> Charge:
-        """What counts: a reservation is as good as spent."""
+    def total(self) -> PrivacyCost:
+        """What is spent and reserved together: a reservation counts like what is spent."""
         return sum(self.reserved.values(), self.spent)
 
     @property
     def reached(self) -> int | None:
-        """The epsilon that the total comes to; None for no bound."""
+        """The epsilon that the total comes to, in multiples of 1 / RESOLUTION; None if there is no bound."""
         return self._reached(self.total)
 
-    def _reached(self, total: Charge) -> int | None:
+    def _reached(self, total: PrivacyCost) -> int | None:
         if not any(total.rdp) and None not in total.rdp:
             return 0
         rooms = [limit - used for limit, used in zip(self.limits, total.rdp, strict=True) if used is not None]
         return max(0, self.epsilon - max(rooms)) if rooms else None
 
-    def reserve(self, name: str, charge: Charge) -> Filter:
-        """Set ``charge`` aside, if then some order is still within its limit."""
+    def reserve(self, name: str, cost: PrivacyCost) -> Filter:
+        """Set ``cost`` aside, if then some order is still within its limit."""
         if name in self.reserved:
             raise UsageError(f"{name} is reserved already")
-        after = replace(self, reserved={**self.reserved, name: charge})
+        after = replace(self, reserved={**self.reserved, name: cost})
         total = after.total
         reached = self._reached(total)
         if reached is None or reached > self.epsilon:
-            known = "any value" if reached is None else f"{reached / UNITS:.6g}"
+            known = "any value" if reached is None else f"{reached / RESOLUTION:.6g}"
             raise BudgetError(
-                f"with this release epsilon could reach {known}, the budget allows {self.epsilon / UNITS:.6g}"
+                f"with this release epsilon could reach {known}, the budget allows {self.epsilon / RESOLUTION:.6g}"
             )
         if total.samples > self.samples:
             raise BudgetError(f"the slack of delta allows {self.samples} samples, this release needs more")
         return after
 
-    def commit(self, name: str, charge: Charge) -> Filter:
-        """What was reserved becomes what happened: no more than that at any order that is within its limit."""
+    def commit(self, name: str, cost: PrivacyCost) -> Filter:
+        """Replace a reservation by what happened, which may not cost more at any order that is within its limit."""
         reserved, total = self._open(name), self.total
-        for now, limit, actual, allowed in zip(total.rdp, self.limits, charge.rdp, reserved.rdp, strict=True):
+        for now, limit, actual, allowed in zip(total.rdp, self.limits, cost.rdp, reserved.rdp, strict=True):
             if now is not None and now <= limit and (actual is None or allowed is None or actual > allowed):
                 raise BudgetError(f"{name} costs more than was reserved for it")
-        if charge.samples > reserved.samples:
+        if cost.samples > reserved.samples:
             raise BudgetError(f"{name} draws more samples than were reserved for it")
-        return replace(self, spent=self.spent + charge, reserved=self._without(name))
+        return replace(self, spent=self.spent + cost, reserved=self._without(name))
 
     def abort(self, name: str) -> Filter:
-        """Nothing was released: give back what was reserved."""
+        """Give back a reservation for which nothing was released."""
         self._open(name)
         return replace(self, reserved=self._without(name))
 
-    def _open(self, name: str) -> Charge:
+    def _open(self, name: str) -> PrivacyCost:
         if name not in self.reserved:
             raise UsageError(f"nothing is reserved for {name}")
         return self.reserved[name]
 
-    def _without(self, name: str) -> Mapping[str, Charge]:
-        return {other: charge for other, charge in self.reserved.items() if other != name}
+    def _without(self, name: str) -> Mapping[str, PrivacyCost]:
+        return {other: cost for other, cost in self.reserved.items() if other != name}

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from dp.events import MAX_PARTIES, Everyone, Guarantee, Release
+from dp.events import MAX_PARTIES, Guarantee, Release
 from dp.noise import NoiseSpec
 from secagg.errors import UsageError
 
 LONGEST_TEXT = 1000
 _LEAST_BITS, _MOST_BITS = 8, 64
-"""Of ``secagg.crypto.ring``, which this module does not load: it is light."""
+"""The bits of a ``secagg.crypto.ring.Ring``, which is not imported here, since it loads numpy."""
 
 
 def check_text(text: str) -> str:
@@ -41,33 +41,37 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class SecureSum:
-    """``dimension`` integers a client, their squared L2 norm at most ``l2_squared``, L1 at most ``l1``, and noise."""
+    """The facts of one secure sum with noise.
+
+    Each client contributes ``dimension`` integers, of a squared L2 norm of at most ``l2_squared`` and an L1 norm of at
+    most ``l1``.
+    """
 
     plan: bytes = field(repr=False)
-    """The plan's canonical bytes; session, round and roster are in it."""
+    """The plan's canonical bytes, which contain session, round and roster."""
     plan_digest: bytes
     session: bytes
     round: int
     planned: int
-    """Clients in the plan; whoever does not survive counts as missing."""
+    """The clients in the plan; those that do not survive count as missing."""
     noise: NoiseSpec
     dimension: int
     clip_l2: Fraction
     scale: Fraction
     rotated: bool
     beta: Fraction
-    """Rounding was repeated until the norm was within a bound that it exceeds with at most this probability."""
+    """The probability, at most, with which a rounding exceeds ``l2_squared`` and is repeated."""
     l2_squared: int
     l1: int
     weight_bound: int
     ring_bits: int
     signers: int
-    """So many survivors have signed before anything can come out: the protocol's clients insist on it."""
+    """How many survivors must sign before clients reveal anything."""
     survivors: int
     cohort: bytes = b""
-    """Root of the cohort that really advertised; empty before it is known."""
+    """The Merkle root of the clients that advertised; empty before it is known."""
     bitmap: bytes = b""
-    """Which of the cohort survived, first in the lowest bit."""
+    """Which clients of the cohort survived; the first one is the lowest bit."""
     signatures: tuple[Signed, ...] = ()
 
     def __post_init__(self) -> None:
@@ -85,11 +89,10 @@ class SecureSum:
             raise UsageError(f"a ring has {_LEAST_BITS} to {_MOST_BITS} bits, not {self.ring_bits}")
 
     def worst(self) -> SecureSum:
-        """Before the round: as many clients missing as the noise allows for."""
+        """The sum as it is reserved before the round: with as many clients missing as the noise allows for."""
         least = self.planned - self.noise.dropouts
         return replace(self, survivors=least, cohort=b"", bitmap=b"", signatures=())
 
     def release(self, guarantee: Guarantee) -> Release:
-        """What the sum is to an adversary who sees the cohort and whose ``colluders`` know their own noise."""
-        mechanism = self.noise.mechanism(self.planned, self.survivors, self.dimension, self.l2_squared, self.l1)
-        return Release(mechanism, Everyone(), guarantee)
+        """The sum as an event, to an adversary who sees the cohort and whose colluders know their own noise."""
+        return self.noise.release(self.planned, self.survivors, self.dimension, self.l2_squared, self.l1, guarantee)

@@ -1,9 +1,9 @@
-"""What one sum over a tree of cohorts costs: it depends on where in the tree the adversary sits.
+"""The privacy cost of one sum over a tree of cohorts, which depends on what the adversary sees of the tree.
 
 Each cohort is summed by itself, with noise of its own (``protocols.tree``). Whoever sees the sums of cohorts, as their
 aggregators do, sees a client's data in one of them only: cohorts are disjoint, and drawn without looking at data. So
 the cohort with the least noise stands for all, and nothing is multiplied by their number. Whoever sees the total alone
-sees it under the noise of all cohorts, but for those whose aggregators tell what they saw.
+sees it under the noise of all cohorts, except those whose aggregators tell what they saw.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ class TreeSum:
             raise UsageError("a cohort counts once")
 
     def worst(self) -> TreeSum:
-        """Before the round: as many clients missing everywhere as the noise allows for."""
+        """The sums as they are reserved before the round: with as many clients missing as the noise allows for."""
         return TreeSum(tuple(cohort.worst() for cohort in self.cohorts))
 
     def to_aggregators(self, guarantee: Guarantee) -> Release:
-        """To the root and all the aggregators together: the sum of a client's own cohort.
+        """The event that the root and all aggregators together see: the sum of a client's own cohort.
 
         An aggregator in between, of cohorts of cohorts, is the root of those.
         """
-        return self._under(min(self._held()), guarantee)
+        return self._under(min(self._variances()), guarantee)
 
     def to_root(self, guarantee: Guarantee, lost: int) -> Release:
-        """To the root, for the clients of honest aggregators, if the noise of any ``lost`` cohorts does not count.
+        """The event that the root sees of honest aggregators' clients, if the noise of ``lost`` cohorts does not count.
 
         It does not if their aggregators tell what they saw, or (before the round) if they may not come through. Nobody
         knows which they are: those with the most noise.
@@ -54,11 +54,11 @@ class TreeSum:
         honest = len(self.cohorts) - lost
         if not 0 < honest <= len(self.cohorts):
             raise UsageError(f"of {len(self.cohorts)} cohorts {lost} cannot be lost and another one left")
-        return self._under(sum(self._held()[:honest], Fraction(0)), guarantee)
+        return self._under(sum(self._variances()[:honest], Fraction(0)), guarantee)
 
-    def _held(self) -> list[Fraction]:
-        """The variance in each cohort's sum, colluders' not counted, the least first."""
-        return sorted(cohort.noise.held(cohort.planned, cohort.survivors) for cohort in self.cohorts)
+    def _variances(self) -> list[Fraction]:
+        """The variances of honest clients' noise in the cohorts' sums, the least first."""
+        return sorted(cohort.noise.honest_variance(cohort.planned, cohort.survivors) for cohort in self.cohorts)
 
     def _under(self, variance: Fraction, guarantee: Guarantee) -> Release:
         if guarantee.relation is not Relation.ZERO_OUT:

@@ -26,7 +26,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-UNITS = 10**12
+RESOLUTION = 10**12
 ORDERS = [*range(2, 65), *range(72, 257, 8), 320, 384, 448, 512, 768, 1024]
 VERIFIED, WRONG, CONSISTENT_ONLY = 0, 4, 5  # exit codes
 LONGEST_LINE = 500
@@ -285,7 +285,7 @@ def limits(epsilon: Fraction, delta: Fraction, main_order: int) -> list[int]:
         for order in ORDERS:
             share = Fraction(99, 100) if order == main_order else Fraction(1, 100 * (len(ORDERS) - 1))
             most = decimal(delta * share * order).ln() / (order - 1) - decimal(1 - Fraction(1, order)).ln()
-            found.append(math.floor((decimal(epsilon) + most) * UNITS))
+            found.append(math.floor((decimal(epsilon) + most) * RESOLUTION))
     return found
 
 
@@ -390,12 +390,16 @@ class Audit:
         self.key = self.key or bytes.fromhex(body["owner"])
         need(body["owner"] == self.key.hex(), "is signed by another key")
         need((body["schema"], body["accountant"], body["orders"]) == (4, "rdp/1", ORDERS), "is of another version")
-        need(body["units"] == f"1/{UNITS}", "is in other units")
+        need(body["units"] == f"1/{RESOLUTION}", "is in other units")
         need(len(body["data"]) in (0, 64), "data are marked with 32 bytes, or not at all")
         self.guarantee = {name: body[name] for name in ("unit", "relation", "trust")}
         epsilon, delta, slack = (rational(body[name]) for name in ("epsilon", "delta", "slack"))
         need(epsilon <= LARGEST_EPSILON and slack < delta < 1 and body["order"] in ORDERS, "is no budget")
-        self.budget, self.limits, self.most_samples = math.ceil(epsilon * UNITS), body["limits"], body["samples_limit"]
+        self.budget, self.limits, self.most_samples = (
+            math.ceil(epsilon * RESOLUTION),
+            body["limits"],
+            body["samples_limit"],
+        )
         for order, limit, most in zip(ORDERS, self.limits, limits(epsilon, delta - slack, body["order"]), strict=True):
             need(limit == most, f"the limit of order {order} does not follow")
         need(self.most_samples == samples(epsilon, slack), "samples_limit does not follow")
@@ -421,7 +425,10 @@ class Audit:
         for field, (recorded, recomputed, _) in (("epsilon_before", before), ("epsilon_after", total)):
             epsilon, own = body[field], self.epsilon(recomputed)
             need(epsilon == self.epsilon(recorded), f"{field} is not what the sums come to")
-            need(own is None or abs(epsilon - own) <= UNITS / 1000, f"{field} is {epsilon / UNITS}, not {own / UNITS}")
+            need(
+                own is None or abs(epsilon - own) <= RESOLUTION / 1000,
+                f"{field} is {epsilon / RESOLUTION}, not {own / RESOLUTION}",
+            )
         if phase == "reserve":
             need(epsilon is not None and epsilon <= self.budget, "exceeds the budget")
             need(total[2] <= self.most_samples, "draws more samples than the slack of delta allows")
@@ -452,7 +459,7 @@ class Audit:
             sampling = (event["release"] if event["kind"] == "Selection" else event)["sampling"]["kind"]
             seen_by = "everybody" if sampling == "Everyone" else "nobody"
             need((facts["sampling"], facts["seen_by"]) == (sampling, seen_by), "sampling is not the event's")
-        exact = [count * value * UNITS for value in curve(event, self.guarantee)]
+        exact = [count * value * RESOLUTION for value in curve(event, self.guarantee)]
         for order, recorded, value in zip(ORDERS, rdp, exact, strict=True):
             enough = recorded is None or recorded >= value * (1 - RELATIVE) - ABSOLUTE * count
             need(enough, f"is charged less at order {order} than it costs")

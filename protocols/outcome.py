@@ -24,7 +24,7 @@ class RoundEvent:
     """What the survivors signed: plan, cohort and the set of survivors."""
     signatures: tuple[tuple[str, bytes], ...] = field(repr=False)
     """(name, Ed25519 signature) over that digest."""
-    surplus_left: tuple[str, ...] = ()
+    excess_left: tuple[str, ...] = ()
     """Survivors who fell silent before their removable noise was taken off: more noise than planned, never less."""
 
 

@@ -14,10 +14,10 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from dp.noise import NoiseSpec
+from secagg.assumptions import Adversary, CostModel
 from secagg.codec import Codec
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.params import Adversary, CostModel
 
 PACKAGES = {
     "secagg": "pairwise",
@@ -48,7 +48,7 @@ class Facts(Protocol):
     @property
     def noise(self) -> NoiseSpec | None: ...
     @property
-    def noise_tail(self) -> int: ...
+    def noise_bound(self) -> int: ...
     @property
     def parameters(self) -> object: ...
 

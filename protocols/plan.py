@@ -18,6 +18,7 @@ from dp.noise import NOISE, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
 from protocols.parameters import rules_of
 from protocols.roster import Roster
+from secagg.assumptions import MAX_CLIENTS, Adversary, CostModel, fraction
 from secagg.codec import Codec, Reader, blob, fixed, optional, struct, text, u8, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
@@ -25,7 +26,6 @@ from secagg.crypto.prg import Rng
 from secagg.crypto.ring import Ring
 from secagg.encoding import ENCODING, Encoding, Sum
 from secagg.errors import DecodeError, PeerError, UsageError
-from secagg.params import MAX_CLIENTS, Adversary, CostModel, fraction
 
 SESSION_BYTES = 16
 HASH_BYTES = 32
@@ -67,7 +67,7 @@ class RoundPlan:
             raise UsageError(f"the noise allows for {self.noise.dropouts} missing: min_contributors is {least} then")
         if self.noise is not None and not self.noise.drawable(self.clients):
             raise UsageError("no client can draw so much noise, or so little")
-        self.encoding.check_ring(self.ring, self.clients, self.noise_tail)
+        self.encoding.check_ring(self.ring, self.clients, self.noise_bound)
         rules_of(self.protocol).check(self)
 
     @classmethod
@@ -96,7 +96,7 @@ class RoundPlan:
         them is dishonest, and the round is to survive that ``dropout`` of them fall silent. ``encoding`` and ``noise``
         of a private sum come from ``dp.calibrate``. ``beacon`` is for protocols that draw lots: bytes that the clients
         know from elsewhere (``Policy.beacon``). ``cost_model`` is for protocols with lattices: how their security is
-        counted (``secagg.params.CostModel``).
+        counted (``secagg.assumptions.CostModel``).
         """
         n = len(roster) if clients is None else clients
         if n > len(roster):
@@ -118,7 +118,7 @@ class RoundPlan:
             model=model,
             clients=n,
             min_contributors=min_contributors,
-            ring_bits=encoding.ring_bits(n, _noise_tail(encoding, noise, n)),
+            ring_bits=encoding.ring_bits(n, _noise_bound(encoding, noise, n)),
             encoding=encoding,
             noise=noise,
             parameters=parameters,
@@ -134,9 +134,9 @@ class RoundPlan:
         return Ring(self.ring_bits)
 
     @property
-    def noise_tail(self) -> int:
+    def noise_bound(self) -> int:
         """What noise may add to a coordinate of the sum."""
-        return _noise_tail(self.encoding, self.noise, self.clients)
+        return _noise_bound(self.encoding, self.noise, self.clients)
 
     def encode(self) -> bytes:
         return PLAN.encode(self)
@@ -204,8 +204,8 @@ class RoundPlan:
         return digest(labels.ROTATION, self.session, u32.encode(self.round))
 
 
-def _noise_tail(encoding: Encoding, noise: NoiseSpec | None, clients: int) -> int:
-    return 0 if noise is None else noise.tail(clients, encoding.coordinates)
+def _noise_bound(encoding: Encoding, noise: NoiseSpec | None, clients: int) -> int:
+    return 0 if noise is None else noise.coordinate_bound(clients, encoding.coordinates)
 
 
 def _read(reader: Reader) -> RoundPlan:

@@ -9,8 +9,8 @@ from math import floor
 
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
+from secagg.assumptions import Adversary, CostModel, fraction
 from secagg.errors import PolicyError, UsageError
-from secagg.params import Adversary, CostModel, fraction
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,13 +46,14 @@ from protocols.outcome import RoundOutcome
 from protocols.plan import MAX_BEACON, NO_MODEL, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
+from secagg.assumptions import Adversary, fraction
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.crypto.prg import Prg, random_words
 from secagg.encoding import Encoding, Sum
 from secagg.errors import PeerError, PolicyError, UsageError
-from secagg.params import Adversary, fraction, most_marked
+from secagg.hypergeometric import most_marked
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger

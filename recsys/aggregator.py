@@ -37,18 +37,18 @@ from protocols.server import serve
 from protocols.simulation.network import Answers, Faults, Frames, answer_or_refusal, drive, first_or_refusal
 from recsys.network import Network
 from recsys.pending_sum import Begun, Keep, Kept, Terms
+from secagg.assumptions import Adversary, CostModel, fraction
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, verifying_once
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import SecAggError, StorageError
-from secagg.params import Adversary, CostModel, fraction
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
 
 _COMPONENTS = 4
-"""Parts in which surplus noise is taken off: each costs every client one more draw of full length."""
+"""Parts in which excess noise is taken off: each costs every client one more draw of full length."""
 
 Update = Callable[[str], NDArray[np.float64]]
 """What a client adds, made when its turn comes."""
@@ -117,7 +117,7 @@ class Deployment:
         )
 
     def noise(self, clients: int) -> NoiseSpec:
-        """The kind of noise for a cohort, of variance 1: surplus for the missing is taken off, in a few parts."""
+        """The kind of noise for a cohort, of variance 1: excess for the missing is taken off, in a few parts."""
         missing, colluders = self.missing(clients), int(fraction(self.corrupt) * clients)
         return NoiseSpec(Family.SKELLAM, Fraction(1), missing, colluders, min(missing, _COMPONENTS))
 

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from dp.calibrate import SLACK, Calibration, calibrate, steps_multiplier, user_level, with_multiplier
-from dp.events import Everyone, Gaussian, Guarantee, Relation, Release, Trust, Unit
-from dp.filter import Budget, Charge, Filter
+from dp.calibrate import SLACK, Calibration, calibrate, release_of, steps_multiplier, user_level, with_multiplier
+from dp.events import Gaussian, Guarantee, Relation, Release, Trust, Unit
+from dp.filter import Budget, Filter, PrivacyCost
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.training import Flat, Settings
@@ -61,8 +61,8 @@ class Planned:
     samples: int = 0
 
     @property
-    def charge(self) -> Charge:
-        return Charge.of(self.event, self.count, self.samples)
+    def cost(self) -> PrivacyCost:
+        return PrivacyCost.of(self.event, self.count, self.samples)
 
     def suited(self, budget: Budget, epsilon: float) -> Budget:
         """The same for another epsilon."""
@@ -349,14 +349,11 @@ def _distributed(
         components=kind.components,
         rotate=False,
     )
-    guarantee, sensitivity = user_level(Relation.ZERO_OUT), found.encoding.sensitivity()
-    mechanism = found.noise.mechanism(
-        planned, planned - kind.dropouts, found.encoding.coordinates, sensitivity.l2_squared, sensitivity.l1
-    )
-    event = Release(mechanism, Everyone(), guarantee)
+    guarantee = user_level(Relation.ZERO_OUT)
+    event = release_of(found.encoding, found.noise, planned, planned - kind.dropouts, guarantee)
     budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
     rounds = config.training.rounds if in_rounds else 1
-    samples = rounds * planned * found.encoding.coordinates * (1 + kind.components)
+    samples = rounds * found.noise.samples(planned, found.encoding.coordinates)
     return Distributed(found, Planned(event, rounds, samples), budget, guarantee)
 
 
@@ -375,5 +372,5 @@ def _locally(config: Config, fleet: Fleet, data: Split) -> Locally:
     event = Release(Gaussian(z), sampling, guarantee)
     budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
     planned = Planned(event, steps)
-    Filter.of(budget).reserve("all rounds", planned.charge)  # refused here, if at all
+    Filter.of(budget).reserve("all rounds", planned.cost)  # refused here, if at all
     return Locally(Settings(Flat(privacy.clip), z, 1), planned, budget, guarantee)

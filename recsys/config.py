@@ -17,9 +17,9 @@ from typing import Any, get_type_hints
 from recsys.network import Network
 from recsys.optimisers import Rule
 from recsys.participation import Draw
+from secagg.assumptions import Adversary
 from secagg.errors import DecodeError, UsageError
 from secagg.foreign import named_file, parse_toml
-from secagg.params import Adversary
 from secagg.printable import check_printable
 
 _DEEPEST, _LONGEST = 20, 100

@@ -13,9 +13,9 @@ the side of finding too much: two data sets whose users are numbered from 1 to 1
 only are not found without such a name. The made-up population is the same if it is made the same way.
 
 **What the file holds.** A random key, and for each run its public key, its directory, its ledger and what it promises,
-beside a mark of its data made with the key (``dp.ledger.book.data_mark``). It is its owner's alone (0600), is handed to
-nobody, and no part of it goes into a run's directory. It is a safeguard against forgetting and not against its owner:
-whoever deletes it, and the runs, begins anew, and is told that nothing is known.
+beside a mark of its data made with the key (``dp.ledger.state.data_mark``). It is its owner's alone (0600), is handed
+to nobody, and no part of it goes into a run's directory. It is a safeguard against forgetting and not against its
+owner: whoever deletes it, and the runs, begins anew, and is told that nothing is known.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from dp.ledger.book import data_mark
+from dp.ledger.state import data_mark
 from recsys.config import Config, Source
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, digest

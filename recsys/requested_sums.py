@@ -93,7 +93,7 @@ def _encoded(
 
 def _deviation(noise: NoiseSpec, clients: int, survivors: int) -> float:
     """Of the noise in the sum, in its integers: all survivors' is in there, the colluders' too."""
-    return sqrt(noise.held(clients, survivors) * survivors / (survivors - noise.colluders))
+    return sqrt(noise.honest_variance(clients, survivors) * survivors / (survivors - noise.colluders))
 
 
 # After a restart

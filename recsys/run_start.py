@@ -20,7 +20,7 @@ from typing import Any, cast
 from dp.events import Guarantee
 from dp.filter import Budget
 from dp.ledger import Ledger
-from dp.ledger.book import data_mark
+from dp.ledger.state import data_mark
 from recsys.assembly import Distributed, Locally, Prepared
 from recsys.config import Config, Mode
 from recsys.other_runs import Known, Other
@@ -258,7 +258,7 @@ def _check_shared(prepared: Prepared, path: Path, begun: bool, sharing: Sequence
             raise UsageError(f"the budget of {path} is {float(ledger.budget.epsilon):g}, not {asked:g}")
         if not begun:
             try:
-                ledger.check_charge(mine.planned.charge)
+                ledger.check_cost(mine.planned.cost)
             except BudgetError as error:
                 reached = f"{ledger.epsilon:.6g}"
                 raise BudgetError(f"{path}, at epsilon {reached}, has no room for this run: {error}") from None

@@ -1,4 +1,4 @@
-"""The five packages come from one house: a stranger's ``dp`` on the path must not stand in for ours."""
+"""The five packages belong together: another package named ``dp`` on the path must not stand in for ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOMS = ("dp", "protocols", "recsys", "benchmarks")
 STRAYS = {"benchmarks": "opacus"}
-"""room -> the distribution that drops a folder of that name, which nobody imports, next to its own package"""
+"""For a package, the distribution that installs a folder of that name, which nobody imports, next to its own."""
 
 
 def refuse_shadows() -> None:

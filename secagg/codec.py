@@ -1,4 +1,4 @@
-"""The one canonical encoding: of plans (to be hashed), of messages (to be sent), of journal records (to be kept).
+"""The canonical encoding of plans (to be hashed), messages (to be sent) and journal records (to be kept).
 
 A codec is declared once and works both ways, so writer and reader cannot disagree::
 
@@ -52,8 +52,8 @@ class Reader:
 class Codec(Generic[T]):
     """How one type of value is written and read; ``least`` is the size of its smallest encoding.
 
-    ``layout`` is there for what has one size and no invalid encoding, in the letters of ``struct``; ``rows`` reads
-    several values that consist of such parts at once.
+    ``layout`` is the format, in the letters of Python's ``struct``, of values that have one size and no invalid
+    encoding, and empty for others; ``rows`` reads several values at once that consist of such parts.
     """
 
     write: Callable[[bytearray, T], None]
@@ -126,11 +126,11 @@ def _read_positive(reader: Reader) -> float:
 
 
 positive: Codec[float] = Codec(_write_double, _read_positive, 8)
-"""A finite double above zero (so there is no second way to write zero)."""
+"""A finite double above zero. Zero, which has two encodings, is not among them."""
 
 
 def fixed(size: int) -> Codec[bytes]:
-    """Exactly ``size`` bytes."""
+    """A codec for exactly ``size`` bytes."""
 
     def write(out: bytearray, value: bytes) -> None:
         if len(value) != size:
@@ -141,7 +141,7 @@ def fixed(size: int) -> Codec[bytes]:
 
 
 def blob(most: int) -> Codec[bytes]:
-    """Up to ``most`` bytes."""
+    """A codec for up to ``most`` bytes."""
     length = u32 if most < 1 << 32 else u64
 
     def write(out: bytearray, value: bytes) -> None:
@@ -160,7 +160,7 @@ def blob(most: int) -> Codec[bytes]:
 
 
 def text(most: int) -> Codec[str]:
-    """Up to ``most`` bytes of UTF-8."""
+    """A codec for text of up to ``most`` bytes in UTF-8."""
     raw = blob(most)
 
     def read(reader: Reader) -> str:
@@ -173,6 +173,7 @@ def text(most: int) -> Codec[str]:
 
 
 def enumeration(kind: type[E]) -> Codec[E]:
+    """A codec for the members of a ``StrEnum``, by their values."""
     name = text(64)
 
     def read(reader: Reader) -> E:
@@ -186,7 +187,7 @@ def enumeration(kind: type[E]) -> Codec[E]:
 
 
 def many(item: Codec[T], most: int) -> Codec[tuple[T, ...]]:
-    """Up to ``most`` items."""
+    """A codec for up to ``most`` items."""
 
     def write(out: bytearray, values: tuple[T, ...]) -> None:
         if len(values) > most:
@@ -207,7 +208,7 @@ def many(item: Codec[T], most: int) -> Codec[tuple[T, ...]]:
 
 
 def optional(item: Codec[T]) -> Codec[T | None]:
-    """A value or none: a boolean first."""
+    """A codec for a value or None, with a boolean in front."""
 
     def write(out: bytearray, value: T | None) -> None:
         boolean.write(out, value is not None)
@@ -218,7 +219,7 @@ def optional(item: Codec[T]) -> Codec[T | None]:
 
 
 def struct(kind: type[T], **fields: Codec[Any]) -> Codec[T]:
-    """A dataclass, field by field in the order given."""
+    """A codec for a dataclass, field by field in the order given."""
     layout: Mapping[str, Codec[Any]] = fields
     in_order = list(layout) == [field.name for field in dataclass_fields(cast(Any, kind))]
     if len(layout) > 1 and in_order and all(codec.layout for codec in layout.values()):
@@ -239,16 +240,16 @@ def struct(kind: type[T], **fields: Codec[Any]) -> Codec[T]:
 
 
 def _record(kind: type[T], layout: Mapping[str, Codec[Any]]) -> Codec[T]:
-    """A dataclass all of whose fields have one size each: in one go, which messages of thousands of items need."""
+    """A codec for a dataclass of fields of one size, all packed at once: messages of thousands of items need it."""
     packer = Struct(">" + "".join(codec.layout for codec in layout.values()))
     values_of, build = attrgetter(*layout), cast(Callable[..., T], kind)
-    sizes = [(place, codec.least) for place, codec in enumerate(layout.values()) if codec.layout.endswith("s")]
+    sizes = [(index, codec.least) for index, codec in enumerate(layout.values()) if codec.layout.endswith("s")]
 
     def write(out: bytearray, value: T) -> None:
         values = values_of(value)
-        for place, size in sizes:  # pack would cut off or fill up
-            if len(values[place]) != size:
-                raise UsageError(f"{size} bytes expected, not {len(values[place])}")
+        for index, size in sizes:  # pack would cut off or fill up
+            if len(values[index]) != size:
+                raise UsageError(f"{size} bytes expected, not {len(values[index])}")
         out += _packed(packer, *values)
 
     def rows(data: memoryview) -> list[T]:

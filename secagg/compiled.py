@@ -1,6 +1,6 @@
-"""numba's compiler, or, where it is not installed, functions that say so when they are called.
+"""The compiler of numba; where it is not installed, compiled functions raise an error when they are called.
 
-So what only looks (which protocols are there, which parameters would be chosen) works with the base install.
+So everything that calls no such function, like listing protocols and choosing parameters, works with the base install.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from secagg.errors import UsageError
 
 
 def require() -> None:
-    """``UsageError`` without the compiler."""
+    """Raise ``UsageError`` if numba is not installed."""
     if find_spec("numba") is None:
         raise UsageError("this needs numba: pip install 'secagg[lattice]' or 'secagg[dp]'")
 

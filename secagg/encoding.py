@@ -1,4 +1,4 @@
-"""From a client's float update to bounded integers, and from the sum of integers back to floats.
+"""The encoding of a client's float update as bounded integers, and of the integers' sum as floats again.
 
     finite check -> clip L2 -> rotate (optional) -> clip coordinates -> scale -> round stochastically -> weigh
 
@@ -37,7 +37,7 @@ _ROTATION_TAIL = 40
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """What a round gives back: the weighted sum of the clipped updates, and the sum of the weights.
+    """The result of a round: the weighted sum of the clipped updates, and the sum of the weights.
 
     The weight is 0 if weights are summed and nobody had anything to contribute.
     """
@@ -48,7 +48,7 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """What adding one client can change in the sum, at most, in integer units: the L1 norm, and the L2 norm squared."""
+    """The most by which one client can move the sum of integers: in the L1 norm, and in the squared L2 norm."""
 
     l1: int
     l2_squared: int
@@ -123,24 +123,24 @@ class Encoding:
 
     @property
     def _width(self) -> int:
-        """Coordinates after rotation, which needs a power of two."""
+        """The number of coordinates after rotation, which needs a power of two."""
         return 1 << (self.length - 1).bit_length() if self.rotate else self.length
 
     @property
     def coordinates(self) -> int:
-        """Integers that a client contributes: the vector, and its weight if it has one."""
+        """The number of integers that a client contributes: the vector, and its weight if it has one."""
         return self._width + (self.weight_bound > 1)
 
     @property
     def largest(self) -> int:
-        """Magnitude of an unweighted coordinate, at most."""
+        """The largest magnitude of an unweighted coordinate."""
         return (1 << (self.bits - 1)) - 1
 
     @property
     def scale(self) -> float:
         return self.largest / self.clip_inf
 
-    @np.errstate(all="ignore")  # who lets numpy raise for underflows would let a refusal tell of them
+    @np.errstate(all="ignore")  # if numpy raised for an underflow, the error would tell something of the data
     def encode(self, update: ArrayLike | None, *, weight: int, seed: bytes, rng: Rng) -> NDArray[np.int64]:
         """This client's integers. ``seed`` is public and fixes the rotation; ``rng`` is private and rounds.
 
@@ -169,21 +169,21 @@ class Encoding:
             vector = (_hadamard(vector) * _signs(seed, self._width))[: self.length]
         return Sum(vector, int(total[-1]) if self.weight_bound > 1 else count)
 
-    def ring_bits(self, n: int, noise_tail: int = 0) -> int:
-        """The narrowest ring in which n clients' integers, plus noise up to ``noise_tail``, cannot wrap."""
-        largest = n * self.weight_bound * self.largest + noise_tail
+    def ring_bits(self, n: int, noise_bound: int = 0) -> int:
+        """The narrowest ring in which n clients' integers, plus noise up to ``noise_bound``, cannot wrap."""
+        largest = n * self.weight_bound * self.largest + noise_bound
         bits = max(largest.bit_length() + 1, 8)
         if bits > 64:
             raise UsageError(f"{n} clients need a ring of {bits} bits, at most 64 are possible")
         return bits
 
-    def check_ring(self, ring: Ring, n: int, noise_tail: int = 0) -> None:
+    def check_ring(self, ring: Ring, n: int, noise_bound: int = 0) -> None:
         """Refuse a ring in which the sum could wrap."""
-        if ring.bits < (needed := self.ring_bits(n, noise_tail)):
+        if ring.bits < (needed := self.ring_bits(n, noise_bound)):
             raise UsageError(f"a ring of {ring.bits} bits is too narrow for {n} clients: {needed} bits are needed")
 
     def sensitivity(self) -> Sensitivity:
-        """How far one client can move the sum, its weight included. Integers have |x| <= x^2, hence L1 <= L2^2."""
+        """How far one client can move the sum, its weight included. Integers have |x| <= x^2, so L1 <= L2^2."""
         l2_squared = self._longest()
         if self.weight_bound > 1:
             l2_squared = self.weight_bound**2 * (l2_squared + 1)
@@ -203,7 +203,7 @@ class Encoding:
         return min(math.floor(longest), self.largest**2 * self._width)
 
     def _round(self, vector: NDArray[np.float64], rng: Rng, values: NDArray[np.int64]) -> None:
-        """Integers no longer than the sensitivity says, checked exactly: the bound holds whatever floats did."""
+        """Round until the integers are no longer than the sensitivity says, which is checked in exact integers."""
         for _ in range(_ROUNDINGS):
             for at in _blocks(len(vector)):
                 values[at] = _rounded(self._scaled(vector[at]), rng)
@@ -240,12 +240,12 @@ class Encoding:
 
 
 def _blocks(length: int) -> Iterator[slice]:
-    """Ranges that stay in the cache, with all that is computed from them."""
+    """Ranges of coordinates so short that they stay in the cache with all that is computed from them."""
     return (slice(start, start + _BLOCK) for start in range(0, length, _BLOCK))
 
 
 def _rounded(vector: NDArray[np.float64], rng: Rng) -> NDArray[np.int64]:
-    """Up with probability equal to the fraction, to within 2^-63, else down."""
+    """Each number rounded up with probability equal to its fraction, to within 2^-63, else down."""
     below = np.floor(vector)
     fraction = vector - below
     whole = fraction == 1.0  # a negative number so small that subtracting its floor rounds

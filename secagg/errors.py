@@ -1,4 +1,4 @@
-"""The ways a call can end badly. Verification raises one of these; nothing returns a bool for "is it valid?".
+"""The errors of this library. Verification raises one of them; nothing returns a bool for "is it valid?".
 
 Error texts name parties, phases and sizes, never keys, seeds, shares or vectors.
 """
@@ -27,10 +27,10 @@ class PolicyError(SecAggError):
 
 
 class _Blamed(SecAggError):
-    """An error with culprits: all who could have caused it, so that one of them did. Or nobody, if that says nothing.
+    """An error with culprits: all who could have caused it, so that one of them did, or nobody.
 
-    It holds where the transport tells truly who is speaking, and delivers what was said: with neither, whoever can
-    write to the wire puts anything into anybody's mouth. It is no verdict on each one that is named.
+    That holds if the transport authenticates who is speaking and delivers what was said. Without it, whoever can write
+    to the wire can speak in anybody's name. It is no verdict on each one that is named.
     """
 
     def __init__(self, reason: str, *, culprits: Iterable[str] = ()) -> None:
@@ -68,7 +68,7 @@ class PeerError(_Blamed):
 
 
 class UnblamedError(PeerError):
-    """A message that is no good, and of which it cannot be told who made it so. It names nobody, whoever handed it on.
+    """A bad message of which it cannot be told who made it bad. It names nobody, whoever handed it on.
 
     >>> UnblamedError("too late: the network may have been slow").blaming("alice").culprits
     ()

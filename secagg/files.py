@@ -1,14 +1,14 @@
 """The one way in which this library writes files and reads secret ones, safe in a folder that somebody else made.
 
 A folder that was unpacked from a stranger's archive can hold symbolic links under any name that can be told beforehand.
-So a file is written under a random name beside its place, which must not exist (``O_EXCL | O_NOFOLLOW``), brought to
-the disk, and renamed; a place that holds anything but a plain file is refused. After a crash there is the old file or
-the new one, and at worst a draft beside it, which nothing reads.
+So a file is written under a random name in the same folder, which must not exist (``O_EXCL | O_NOFOLLOW``), synced and
+renamed; a path that has anything but a plain file is refused. After a crash there is the old file or the new one, and
+at worst a draft beside it, which nothing reads.
 
-A secret is believed as ssh believes one: it is a plain file and no link, it belongs to this process's user (also where
-that is root), and group and others may do nothing with it. POSIX access lists show in the bits of the group, so they
-are seen. File systems that keep no modes or owners (Windows disks under WSL, a squashed NFS) are noticed when a secret
-is written. What is not seen: access lists of NFSv4, whoever administers the machine or the file server, backups.
+A secret file is accepted by the rules of ssh: it is a plain file and no link, it belongs to this process's user (also
+where that is root), and group and others may do nothing with it. POSIX access lists show in the bits of the group, so
+they are seen. File systems that keep no modes or owners (Windows disks under WSL, a squashed NFS) are noticed when a
+secret is written. What is not seen: access lists of NFSv4, whoever administers the machine or the file server, backups.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from typing import BinaryIO
 from secagg.errors import StorageError
 
 DRAFT = re.compile(r"\.[0-9a-f]{16}\.draft")
-"""How a file is called until it is whole: one that a crash left behind is of no use to anybody."""
+"""The name of a file until it is whole: one that a crash left behind is of no use to anybody."""
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe in a file's place must not make us wait
+_READ = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe must not make us wait
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def write_file(path: Path, data: bytes, *, private: bool) -> None:
-    """Replace a file so that after a crash it is the old one or the new one; on the disk when this returns.
+    """Replace a file. After a crash it is the old one or the new one; when this returns, it is on the disk.
 
-    Everybody may read it, as far as the umask lets them, unless it is ``private``: then its owner alone.
+    Everybody may read it, as far as the umask allows, unless it is ``private``: then only its owner may.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -51,7 +51,7 @@ def write_file(path: Path, data: bytes, *, private: bool) -> None:
 
 
 def create_file(path: Path, data: bytes, *, private: bool) -> bool:
-    """Like ``write_file``, but what is there already stays as it is, and then the answer is False."""
+    """Like ``write_file``, but a file that exists stays as it is, and then this returns False."""
     try:
         with _drafted(path, private, replace=False) as file, _said("write", path):
             file.write(data)
@@ -62,7 +62,7 @@ def create_file(path: Path, data: bytes, *, private: bool) -> bool:
 
 @contextmanager
 def writing(path: Path, *, private: bool, replace: bool = True) -> Iterator[BinaryIO]:
-    """A file to write into, which gets its name once this is left without an error; else nothing of it stays.
+    """A file to write into, which gets its name when the context ends without an error, and is removed otherwise.
 
     With ``replace=False``, ``FileExistsError`` if there is a file of that name.
     """
@@ -72,9 +72,9 @@ def writing(path: Path, *, private: bool, replace: bool = True) -> Iterator[Bina
 
 @contextmanager
 def creating(path: Path) -> Iterator[Path]:
-    """A private file beside ``path``, to be written by name (as SQLite does), which gets that name in the end.
+    """A private file beside ``path``, to be written by name (as SQLite does), which becomes ``path`` in the end.
 
-    ``FileExistsError`` if something has it by then. What the writer put beside it, it has to take away.
+    ``FileExistsError`` if ``path`` exists by then. The writer removes what it put beside the file.
     """
     draft = path.with_name(f".{secrets.token_hex(8)}.draft")
     try:
@@ -85,13 +85,13 @@ def creating(path: Path) -> Iterator[Path]:
             os.unlink(draft.name, dir_fd=folder)
             os.fsync(folder)
     finally:
-        with suppress(OSError):  # it has its name
+        with suppress(OSError):  # it may have been renamed
             draft.unlink(missing_ok=True)
 
 
 @contextmanager
 def appending(path: Path) -> Iterator[int]:
-    """The descriptor of a plain file, made if nothing is there, to read and to add to; whoever adds, syncs."""
+    """The descriptor of a plain file, made if it does not exist, to read and append to. The caller syncs."""
     with ExitStack() as undo:
         with _said("write", path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _READ, 0o644)
@@ -102,7 +102,7 @@ def appending(path: Path) -> Iterator[int]:
 
 
 def sweep(folder: Path) -> None:
-    """Take away drafts that a crash left behind; for whoever is sure that nobody writes there at this moment."""
+    """Remove drafts that a crash left behind. The caller is sure that nobody writes there at this moment."""
     with _said("use", folder):
         for path in folder.iterdir():
             if DRAFT.fullmatch(path.name) and not stat.S_ISDIR(path.lstat().st_mode):
@@ -110,13 +110,13 @@ def sweep(folder: Path) -> None:
 
 
 def synced(folder: Path) -> None:
-    """The names in a directory are on the disk when this returns."""
+    """Sync a directory: its names are on the disk when this returns."""
     with _said("write", folder), _opened(folder) as descriptor:
         os.fsync(descriptor)
 
 
 def read_file(path: Path, *, most: int) -> bytes:
-    """A plain file of at most so many bytes, no link; ``FileNotFoundError`` if nothing is there."""
+    """The bytes of a plain file, at most ``most``, and no link; ``FileNotFoundError`` if it does not exist."""
     with reading(path) as (file, _):
         data = file.read(most + 1)
     if len(data) > most:
@@ -126,15 +126,15 @@ def read_file(path: Path, *, most: int) -> bytes:
 
 @contextmanager
 def reading(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
-    """A plain file, no link, and what is known of it; ``FileNotFoundError`` if nothing is there."""
+    """A plain file, no link, opened, and its status; ``FileNotFoundError`` if it does not exist."""
     with _plain(path) as (descriptor, status), os.fdopen(descriptor, "rb", closefd=False) as file:
         yield file, status
 
 
 def read_private(path: Path) -> bytes:
-    """What a secret file holds; refused unless it is a plain file of this user, closed to everybody else.
+    """The bytes of a secret file, which must be a plain file of this user, closed to everybody else.
 
-    ``FileNotFoundError`` if nothing is there.
+    ``FileNotFoundError`` if it does not exist.
     """
     with reading(path) as (file, status):
         with _said("read", path):
@@ -143,9 +143,9 @@ def read_private(path: Path) -> bytes:
 
 
 def hold_private(path: Path) -> None:
-    """There is a secret file of this user under that name, made empty where nothing was; anything else is refused.
+    """Make sure that ``path`` is a secret file of this user; make an empty one if it does not exist.
 
-    For libraries that open files by name, as SQLite does; what they put beside it gets its mode.
+    It is for libraries that open files by name, as SQLite does; what they put beside it gets its mode.
     """
     with _said("open", path), suppress(FileExistsError):
         os.close(os.open(path, _NEW, 0o600))
@@ -156,7 +156,7 @@ def hold_private(path: Path) -> None:
 
 
 def private_folder(path: Path) -> Path:
-    """The same path, made a directory of this user and closed to everybody else; one that is neither is refused."""
+    """Make sure that ``path`` is a directory of this user, closed to everybody else; make it if it does not exist."""
     with _said("use", path):
         with suppress(FileExistsError):
             path.mkdir(mode=0o700)
@@ -166,12 +166,12 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-# How it is done
+# Implementation
 
 
 @contextmanager
 def _drafted(path: Path, private: bool, *, replace: bool) -> Iterator[BinaryIO]:
-    """Errors of whoever writes into it are left as they are."""
+    """A draft that becomes ``path`` in the end. Errors of the caller who writes into it are left as they are."""
     draft = f".{secrets.token_hex(8)}.draft"
     with ExitStack() as undo:
         with _said("write", path):
@@ -205,7 +205,7 @@ def _opened(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def _plain(path: Path) -> Iterator[tuple[int, os.stat_result]]:
-    """A plain file, opened for reading, and what is known of it."""
+    """The descriptor of a plain file, opened for reading, and its status."""
     try:
         descriptor = os.open(path, os.O_RDONLY | _READ)
     except FileNotFoundError:
@@ -222,13 +222,14 @@ def _plain(path: Path) -> Iterator[tuple[int, os.stat_result]]:
 
 
 def _check_place(name: str, folder: int) -> None:
-    """A file may be replaced; a link, a directory or a device may not."""
+    """Refuse to replace anything but a plain file."""
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(mode := os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             raise _Refused("it is a link" if stat.S_ISLNK(mode) else "there is something else than a plain file")
 
 
 def _check_mine(status: os.stat_result) -> None:
+    """Refuse what belongs to another user, or is open to others."""
     if status.st_uid != os.geteuid():
         raise _Refused(f"it belongs to another user ({status.st_uid}, and this process is of {os.geteuid()})")
     if loose := status.st_mode & 0o077:
@@ -236,17 +237,17 @@ def _check_mine(status: os.stat_result) -> None:
 
 
 def _gone(draft: str, folder: int) -> None:
-    with suppress(FileNotFoundError):  # it has its name
+    with suppress(FileNotFoundError):  # it has been renamed
         os.unlink(draft, dir_fd=folder)
 
 
 class _Refused(Exception):
-    """Why a file is not used."""
+    """The reason why a file is not used."""
 
 
 @contextmanager
 def _said(verb: str, path: Path) -> Iterator[None]:
-    """Errors in one line; that there is something already is told apart."""
+    """Turn errors into a ``StorageError`` of one line, except that a file exists already."""
     try:
         yield
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""What a stranger may have written, read within bounds: files that a user names, JSON, TOML, and numpy's arrays.
+"""Readers for what strangers may have written: files that a user names, JSON, TOML, and numpy's arrays.
 
 Parsers trust what a file says of itself. A few bytes can announce an array of 2^40 numbers, two megabytes of zeros can
 be the compressed form of two gigabytes, one line of TOML can take a parser hours, and nesting ends the interpreter's
@@ -14,6 +14,8 @@ import tomllib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from enum import StrEnum
+from fractions import Fraction
 from functools import cache
 from io import BytesIO
 from math import isfinite, prod
@@ -27,11 +29,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEEPEST = 32
-"""Levels of lists and objects in JSON."""
+"""The most levels of lists and objects in JSON."""
 LONGEST_KEY = 200
-"""Characters in the name of a field in JSON."""
+"""The most characters in the name of a field in JSON."""
 MOST_PARTS = 32
-"""Of a dotted key in TOML: the time its parser takes grows with their square."""
+"""The most parts of a dotted key in TOML: the time that its parser takes grows with their square."""
 _DIGITS = 20
 
 _DOTTED = re.compile(rf"""(?:(?:(?<![\w-])[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MOST_PARTS}}}""")
@@ -44,7 +46,7 @@ _ARRAY = re.compile(
 
 
 def named_file(path: Path, *, most: int) -> bytes:
-    """A file that the user names, at most so many bytes. It may be a link or a pipe: that is the user's own choice."""
+    """A file that the user names, of at most ``most`` bytes. It may be a link or a pipe: the user chose it."""
     try:
         with path.open("rb") as file:
             data = file.read(most + 1)
@@ -56,7 +58,7 @@ def named_file(path: Path, *, most: int) -> bytes:
 
 
 def parse_json(data: bytes) -> Any:
-    """JSON in UTF-8 with finite numbers, whole ones of 64 bits, text without halves of surrogate pairs, few levels.
+    """JSON in UTF-8: numbers finite, integers of 64 bits, at most ``DEEPEST`` levels, no half surrogate pair in text.
 
     >>> parse_json(b'{"a": [1, 2.5, "x", null]}')
     {'a': [1, 2.5, 'x', None]}
@@ -74,10 +76,12 @@ def parse_json(data: bytes) -> Any:
 
 
 def as_declared(hint: Any, value: Any, where: str = "it") -> Any:
-    """A value of type ``hint`` (a dataclass, say) from its JSON; each part has the type that it is declared with.
+    """A value of type ``hint`` (a dataclass, say) from its JSON; each part must have the type that it is declared with.
 
-    >>> as_declared(tuple[float, ...], [1, 2.5]), as_declared(str | None, None)
-    ((1, 2.5), None)
+    Bytes are written in hexadecimal, fractions as ``str`` writes them, members of a ``StrEnum`` as their values.
+
+    >>> as_declared(tuple[float, ...], [1, 2.5]), as_declared(str | None, None), as_declared(Fraction, "1/2")
+    ((1, 2.5), None, Fraction(1, 2))
     >>> as_declared(Mapping[str, int], {"a": "1"})
     Traceback (most recent call last):
     secagg.errors.DecodeError: it has a str in the place of int
@@ -87,6 +91,16 @@ def as_declared(hint: Any, value: Any, where: str = "it") -> Any:
         return value
     if isinstance(hint, UnionType) and type(None) in inner:
         return None if value is None else as_declared(inner[0], value, where)
+    if isinstance(value, str) and isinstance(hint, type):
+        if hint is Fraction:
+            return parse_rational(value)
+        try:
+            if hint is bytes and (data := bytes.fromhex(value)).hex() == value:
+                return data
+            if issubclass(hint, StrEnum):
+                return hint(value)
+        except (ValueError, UsageError):
+            raise DecodeError(f"{where} is no {hint.__name__}") from None
     if is_dataclass(hint) and isinstance(value, dict):
         hints = _hints(cast(Any, hint))
         if unknown := value.keys() - hints.keys():
@@ -100,6 +114,20 @@ def as_declared(hint: Any, value: Any, where: str = "it") -> Any:
     if origin is Mapping and isinstance(value, dict):
         return {name: as_declared(inner[1], part, where) for name, part in value.items()}
     raise DecodeError(f"{where} has a {type(value).__name__} in the place of {getattr(hint, '__name__', hint)}")
+
+
+def parse_rational(text: str) -> Fraction:
+    """What ``str`` makes of a non-negative rational, with no more digits than a few floats' exact values have.
+
+    >>> parse_rational("201/2")
+    Fraction(201, 2)
+    """
+    if not _RATIONAL.fullmatch(text) or str(value := Fraction(text)) != text:
+        raise DecodeError("not a reduced fraction")
+    return value
+
+
+_RATIONAL = re.compile(r"[0-9]{1,1000}(/[1-9][0-9]{0,999})?")  # Fraction("1e999999999") would take all memory
 
 
 @cache

@@ -26,105 +26,24 @@ All probabilities are exact integers over a common denominator: nothing is round
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
-from itertools import accumulate
-from math import ceil, comb, floor, lgamma, log, log2
+from math import ceil, comb, floor, log2
 
 import numpy as np
-from numpy.typing import NDArray
 
+from secagg.assumptions import MAX_CLIENTS, Adversary, fraction
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.errors import PolicyError, UsageError
-
-MAX_CLIENTS = 10_000_000
-"""Beyond this the exact sums get slow and a flat cohort makes no sense."""
+from secagg.hypergeometric import estimated_log2, least_marked, most_marked
 
 GRINDING_BITS = 80
-"""Added to ``security`` in active rounds: the graph is a hash of the adverts, and corrupt clients may try many."""
+"""Added to ``security`` in active rounds: the graph is a hash of adverts, and corrupt clients may try many adverts."""
 
 GRINDING_FLOOR = 64
-"""What must be left of those bits for the clients that really advertised (each absence eats about 1/20 bit of 1000)."""
-
-
-class Adversary(StrEnum):
-    """What the server may do: follow the protocol and look, or lie to everybody."""
-
-    CURIOUS = "curious"
-    ACTIVE = "active"
-
-    @classmethod
-    def _missing_(cls, value: object) -> Adversary:
-        raise UsageError(f"an adversary is curious or active, not {value!r}")
-
-
-class CostModel(StrEnum):
-    """By which account of lattice attacks a ring has 128 bits of security, against classical attackers.
-
-    ``STANDARD``: the tables of the Homomorphic Encryption Standard (Albrecht et al. 2018), which other libraries use. A
-    block of BKZ costs 2^(0.292 beta + 16.4 + log2(8 d)) there: a sieve's lower terms and all tours are counted. By
-    ``CORE_SVP`` (Alkim et al. 2016) it is 2^(0.292 beta), one call of a sieve and nothing else, as in the analyses of
-    NIST's lattice schemes: the rings of the standard have 94 to 112 bits then, and narrower q have 128.
-    """
-
-    STANDARD = "standard"
-    CORE_SVP = "core-svp"
-
-    @classmethod
-    def _missing_(cls, value: object) -> CostModel:
-        raise UsageError(f"a cost model is standard or core-svp, not {value!r}")
-
-
-class Graph(StrEnum):
-    COMPLETE = "complete"
-    RING = "ring"
-
-
-@dataclass(frozen=True, slots=True)
-class GraphParameters:
-    """The answer: who is whose neighbour, how many, and how many of them must help.
-
-    Against an active server ``quorum`` of ``witnesses`` clients, drawn from the whole ring, must sign a set of
-    survivors before anybody reveals a share for it. Both are 0 where nothing is asked of witnesses: on the complete
-    graph, where the threshold says the same, and against a curious server, which tells everybody the same.
-    """
-
-    graph: Graph
-    degree: int
-    threshold: int
-    witnesses: int = 0
-    quorum: int = 0
-
-
-def fraction(value: Fraction | str | float | int) -> Fraction:
-    """An exact rational from what a person wrote: 0.1 means 1/10, not the double next to it.
-
-    >>> fraction(0.1), fraction("1/3")
-    (Fraction(1, 10), Fraction(1, 3))
-    """
-    written = str(value)
-    if not re.fullmatch(r"[0-9]{1,20}(/[0-9]{1,20}|\.[0-9]{0,20})?(e-[0-9]{1,2})?", written):
-        raise UsageError(f"{written[:40]!r} is not a fraction of clients, like 0.05 or 1/20")
-    try:
-        exact = Fraction(written)
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{written!r} is not a fraction") from None
-    if exact >= 1:
-        raise UsageError(f"a fraction of clients must be below 1, not {written}")
-    return exact
-
-
-def _hypergeometric(population: int, marked: int, draws: int) -> tuple[int, tuple[int, ...]]:
-    """(lowest count, weights): weight / comb(population, draws) is the chance of lowest, lowest + 1, ... marked."""
-    lowest = max(0, draws - (population - marked))
-    weights = [comb(marked, lowest) * comb(population - marked, draws - lowest)]
-    for i in range(lowest, min(marked, draws)):
-        numerator = weights[-1] * (marked - i) * (draws - i)
-        weights.append(numerator // ((i + 1) * (population - marked - draws + i + 1)))
-    return lowest, tuple(weights)
+"""What must be left of these bits for the clients that really advertised; of 1000, each absence costs about 1/20."""
 
 
 def corrupt_neighbours(n: int, corrupt: int, degree: int, bits: int) -> int:
@@ -136,35 +55,9 @@ def corrupt_neighbours(n: int, corrupt: int, degree: int, bits: int) -> int:
     return most_marked(n, corrupt, degree, bits, times=n)
 
 
-def most_marked(population: int, marked: int, draws: int, bits: int, times: int = 1) -> int:
-    """Least count with Pr[more than that are marked among those drawn] <= 2^-bits / times.
-
-    >>> most_marked(1000, 100, 100, 40)
-    34
-    """
-    lowest, weights = _hypergeometric(population, marked, draws)
-    allowed, tails = comb(population, draws), accumulate(reversed(weights))
-    return lowest + len(weights) - 1 - next(i for i, tail in enumerate(tails) if tail * times << bits > allowed)
-
-
 def surviving_neighbours(n: int, survivors: int, degree: int, bits: int) -> int:
     """Largest t2 with Pr[a client keeps fewer than t2 neighbours] <= 2^-bits / n (rule 3)."""
-    lowest, weights = _hypergeometric(n, survivors, degree)
-    allowed = comb(n, degree)
-    return lowest + next(i for i, below in enumerate(accumulate(weights)) if below * n << bits > allowed)
-
-
-def _estimated_log2(population: int, marked: int, draws: int) -> tuple[int, NDArray[np.float64]]:
-    """(lowest count, log2 of the chances), in floating point: for ruling out, never for deciding."""
-    lowest, highest = max(0, draws - (population - marked)), min(marked, draws)
-    first = _log2_comb(marked, lowest) + _log2_comb(population - marked, draws - lowest) - _log2_comb(population, draws)
-    i = np.arange(lowest, highest, dtype=np.float64)
-    ratios = (marked - i) * (draws - i) / ((i + 1) * (population - marked - draws + i + 1))
-    return lowest, first + np.concatenate([[0.0], np.cumsum(np.log2(ratios))])
-
-
-def _log2_comb(n: int, k: int) -> float:
-    return (lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)) / log(2)
+    return least_marked(n, survivors, degree, bits, times=n)
 
 
 def _hopeless(
@@ -175,22 +68,23 @@ def _hopeless(
     Exact tails of thousands of neighbours are slow, and most degrees on the way fail by far. A degree is skipped only
     when the estimates are at least three apart; each is off by one at most.
     """
-    lowest, chances = _estimated_log2(n, corrupt, degree)
+    lowest, chances = estimated_log2(n, corrupt, degree)
     above = np.logaddexp2.accumulate(chances[::-1])[::-1] + log2(n) + security + 1  # [i]: at least lowest + i marked
     t1 = lowest + int(np.count_nonzero(above > 0)) - 1
-    lowest, chances = _estimated_log2(n, survivors, degree)
+    lowest, chances = estimated_log2(n, survivors, degree)
     t2 = lowest + int(np.count_nonzero(np.logaddexp2.accumulate(chances) + log2(n) + correctness <= 0))
     return _raised(max(t1, 0), degree, adversary) + 1 >= t2 + 3
 
 
 def _connected(n: int, degree: int, gone: int, bits: int) -> bool:
-    """Rule 1: whatever set of ``gone`` clients disappears, the rest is in one piece, but for 2^-bits."""
+    """Rule 1: the graph stays connected when ``gone`` clients are lost, except with probability 2^-bits."""
     if degree > gone:
         return True
     return n * (n - degree - 1) * comb(gone, degree) << bits < 2 * comb(n, degree)
 
 
 def _raised(t1: int, degree: int, adversary: Adversary) -> int:
+    """t1, or what the module's text raises it to against an active server."""
     return t1 if adversary is Adversary.CURIOUS else ceil(Fraction(4 * (t1 + degree) - 5, 8))
 
 
@@ -243,7 +137,7 @@ def choose_witnesses(
 
 
 def _sample_sizes(n: int) -> Iterator[int]:
-    """From 8 to below n: in steps of 8 at first, of a sixteenth later, where exact tails are slow."""
+    """Sample sizes from 8 to below n: in steps of 8 at first, later of a sixteenth, since exact tails are slow."""
     size = 8
     while size < n:
         yield size

@@ -1,4 +1,4 @@
-"""Text of strangers on a terminal and in names: what cannot be seen, or paints what is not there, is written out.
+"""Text of strangers made safe for terminals and names: invisible and control characters are written out.
 
 A terminal obeys control characters (an ESC sequence repaints lines above), reorders text at Unicode's bidirectional
 controls, and shows nothing at all for others, so that two names look the same.
@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 
-# Printable to Python, and empty on the screen or able to change a neighbour: Unicode's Default_Ignorable_Code_Point as
-# far as ``str.isprintable`` lets them pass, and the blank pattern of Braille.
+# Characters that Python takes for printable but that are invisible, or change a neighbour: those of Unicode's
+# Default_Ignorable_Code_Point that ``str.isprintable`` lets pass, and the blank pattern of Braille.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 
 
 def printable(text: str) -> str:
-    r"""The same text in one line, with ``\u`` and four digits (or ``\U`` and eight) for each that is not seen.
+    r"""The text in one line, with ``\u`` and four digits (or ``\U`` and eight) for each invisible character.
 
-    Left are letters, marks, digits, punctuation, symbols and the space, so that a line says what it looks like:
+    Letters, marks, digits, punctuation, symbols and the space stay, so that a line says what it looks like:
 
     >>> print(printable("ok\x1b[1A\r\n all \u202efine, café"))
     ok\u001b[1A\u000d\u000a all \u202efine, café
@@ -29,7 +29,7 @@ def printable(text: str) -> str:
 
 
 def check_printable(what: str, text: str, *, most: int = 200) -> str:
-    """The same text, if it is a name: not empty, not long, and nothing in it that is not seen."""
+    """The text, if it can be a name: not empty, not too long, and without invisible characters."""
     from secagg.errors import UsageError  # which shows errors through this module
 
     if not text or len(text) > most or printable(text) != text:

@@ -29,12 +29,12 @@ from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.rounds.phases import Phase
 from secagg.crypto import labels
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import SigningKey, verify
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, StorageError
 from secagg.files import read_file, write_file
 from secagg.foreign import as_declared, parse_json
-from secagg.params import Graph, GraphParameters
 
 GRAPHS = {"complete": 0, "k21": 21}
 """graph -> Flower's ``num_shares``, itself included; 0: all"""

@@ -33,14 +33,15 @@ from protocols.rounds import dealing as exchange
 from protocols.rounds.survivors import Consent
 from protocols.threshold_ckks import messages as threshold
 from protocols.wire import HEADER_BYTES
+from secagg.assumptions import Adversary, CostModel
 from secagg.codec import u32, u64
 from secagg.crypto.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES, NODE
 from secagg.crypto.shamir import LIMBS, SHARE_BYTES
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.params import Adversary, CostModel, Graph, GraphParameters
 
 BEACON = b"not secret, used"
 """For lots, where there are any."""

@@ -18,7 +18,7 @@ from benchmarks.scale.lattice import ckks_round, oneshot_round, threshold_round
 from benchmarks.scale.units import Units
 from protocols.plan import RoundPlan
 from secagg.errors import UsageError
-from secagg.params import most_marked
+from secagg.hypergeometric import most_marked
 
 MODELS: Mapping[str, Callable[[Deployment, RoundPlan, Units], Cost]] = {
     "secagg": masked,

@@ -45,7 +45,7 @@ from protocols.rounds.survivors import SignedBy
 from protocols.server import serve
 from secagg.crypto import labels
 from secagg.crypto.dealing import Polynomials, width
-from secagg.crypto.graph import Neighbourhoods
+from secagg.crypto.graph import Graph, GraphParameters, Neighbourhoods
 from secagg.crypto.keys import AgreementKey, SigningKey, digest, verify
 from secagg.crypto.masking import add_masks
 from secagg.crypto.merkle import MerkleTree, check_inclusion, leaf
@@ -55,7 +55,6 @@ from secagg.crypto.seal import seal
 from secagg.crypto.shamir import SHARE_BYTES, pack_shares, reconstruct, split
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.params import Graph, GraphParameters
 
 
 @dataclass(frozen=True, slots=True)

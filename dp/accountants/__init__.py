@@ -1,4 +1,4 @@
-"""What events come to, in epsilon. One accountant a data subject, for its whole life."""
+"""Accountants: the epsilon of composed events. Each data subject has one accountant, for its whole life."""
 
 from dp.accountants.composition import disjoint, group, overlapping
 from dp.accountants.pld import PldAccountant

@@ -1,4 +1,4 @@
-"""What every accountant is: the events one data subject was exposed to, for its whole life."""
+"""The base of accountants: a composition of the events that one data subject was exposed to, for its whole life."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SMALLEST_DELTA = 1e-200
 
 
 class Handlers(Generic[H]):
-    """One handler for each (mechanism, sampling), with the relations for which it holds."""
+    """A registry with a handler for each mechanism and sampling, and the relations for which the handler holds."""
 
     def __init__(self, accountant: str) -> None:
         self._accountant = accountant
@@ -41,7 +41,7 @@ class Handlers(Generic[H]):
 
 
 class Composition(ABC):
-    """Events with their counts, all under one guarantee. Two instances for one subject are a mistake: keep one."""
+    """Events with their counts, all under one guarantee. One data subject must have one instance only."""
 
     def __init__(self) -> None:
         self.events: Counter[Event] = Counter()
@@ -65,14 +65,14 @@ class Composition(ABC):
 
     @abstractmethod
     def epsilon(self, delta: float) -> float:
-        """What all of it comes to."""
+        """The epsilon of all composed events at ``delta``."""
 
     def state(self) -> list[dict[str, Any]]:
-        """As JSON, to be kept across restarts."""
+        """The events as JSON, to be kept across restarts."""
         return [{"event": to_record(event), "count": count} for event, count in self.events.items()]
 
     def restore(self, state: Iterable[Any]) -> Self:
-        """Add what ``state`` holds."""
+        """Add the events of a ``state``."""
         for item in state:
             try:
                 event, count = from_record(item["event"]), item["count"]

@@ -15,12 +15,12 @@ from dp.events import DiscreteLaplace, Event, Everyone, Gaussian, PoissonSample,
 from secagg.errors import UsageError
 
 INTERVAL = 1e-4
-"""Losses are rounded up to multiples of this."""
+"""Privacy losses are rounded up to multiples of this."""
 
 _HANDLERS: Handlers[Callable[[Any, Any, Relation, int], Any]] = Handlers("PLD")
-"""(mechanism, sampling, relation, count) -> a privacy loss distribution"""
+"""Functions from mechanism, sampling, relation and count to a privacy loss distribution."""
 
-_THEIRS = {
+_RELATIONS = {
     Relation.ADD_OR_REMOVE: "ADD_OR_REMOVE_ONE",
     Relation.REPLACE_ONE: "REPLACE_ONE",
     Relation.ZERO_OUT: "REPLACE_SPECIAL",
@@ -28,7 +28,8 @@ _THEIRS = {
 
 
 class PldAccountant(Composition):
-    """
+    """Composes privacy loss distributions.
+
     >>> from fractions import Fraction
     >>> from dp.events import Guarantee, Trust, Unit
     >>> example = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
@@ -88,5 +89,5 @@ def _gaussian_loss(deviation: float, rate: float, relation: Relation) -> Any:
         standard_deviation=deviation,
         value_discretization_interval=INTERVAL,
         sampling_prob=rate,
-        neighboring_relation=NeighboringRelation[_THEIRS[relation]],
+        neighboring_relation=NeighboringRelation[_RELATIONS[relation]],
     )

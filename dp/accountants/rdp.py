@@ -34,11 +34,12 @@ Curve: TypeAlias = tuple[float, ...]
 ORDERS: Orders = (*range(2, 65), *range(72, 257, 8), 320, 384, 448, 512, 768, 1024)
 
 _HANDLERS: Handlers[Callable[[Any, Any, int, Orders], Iterable[float]]] = Handlers("RDP")
-"""(mechanism, sampling, stretch of the relation, orders) -> divergences"""
+"""Functions from mechanism, sampling, stretch of the relation and orders to divergences."""
 
 
 class RdpAccountant(Composition):
-    """
+    """Adds up Renyi divergences.
+
     >>> from fractions import Fraction
     >>> from dp.events import Guarantee, Release, Trust, Unit
     >>> example = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
@@ -65,7 +66,7 @@ class RdpAccountant(Composition):
 
 @lru_cache(4096)
 def curve(event: Event, orders: Orders = ORDERS) -> Curve:
-    """The divergences of one event at ``orders``; inf where no bound is known."""
+    """The divergences of one event at ``orders``, which are infinite where no bound is known."""
     if isinstance(event, Selection):
         try:
             return _selection(event, orders)
@@ -75,18 +76,18 @@ def curve(event: Event, orders: Orders = ORDERS) -> Curve:
     handler = _HANDLERS.find(event)
     try:
         found = tuple(float(value) for value in handler(event.mechanism, event.sampling, relation.stretch, orders))
-    except (ArithmeticError, ValueError):  # dp-accounting's, too
+    except (ArithmeticError, ValueError):  # those of dp-accounting, too
         raise UsageError("the numbers of this event are beyond floating point: no bound can be computed") from None
     return tuple(value if isfinite(value) and value >= 0 else inf for value in found)
 
 
 def scaled(values: Curve, count: int) -> Curve:
-    """``count`` times the same."""
+    """The curve of ``count`` equal events."""
     return tuple([count * value for value in values])
 
 
 def total(curves: Iterable[Curve], orders: Orders = ORDERS) -> Curve:
-    """Composition."""
+    """The curve of a composition: the sum of its curves."""
     return tuple(map(sum, zip((0.0,) * len(orders), *curves, strict=True)))
 
 
@@ -96,7 +97,7 @@ def epsilon(values: Curve, delta: float, orders: Orders = ORDERS) -> float:
 
 
 def limits(budget: float, delta: float, orders: Orders = ORDERS) -> Curve:
-    """How much divergence each order may gather while (``budget``, ``delta``) holds. Below zero: this order is no use.
+    """The most divergence at each order for which (``budget``, ``delta``) holds. An order below zero is of no use.
 
     >>> [round(limit, 2) for limit in limits(1.0, 1e-5, orders=(2, 10, 100))]
     [-9.13, 0.08, 0.94]
@@ -124,7 +125,7 @@ def _poisson_gaussian(mechanism: Gaussian, sampling: PoissonSample, _stretch: in
 def _fixed_size_gaussian(
     mechanism: Gaussian, sampling: FixedSizeSample, stretch: int, orders: Orders
 ) -> Iterable[float]:
-    """Wang, Balle and Kasiviswanathan 2019, Theorem 27. There the sensitivity is that of a replacement."""
+    """By Wang, Balle and Kasiviswanathan 2019, Theorem 27, where the sensitivity is that of a replacement."""
     import dp_accounting as dpa
 
     noise = dpa.GaussianDpEvent(float(mechanism.noise_multiplier / stretch))
@@ -134,7 +135,7 @@ def _fixed_size_gaussian(
 
 @_HANDLERS.add(DiscreteLaplace, Everyone, *Relation)
 def _laplace(mechanism: DiscreteLaplace, _sampling: Everyone, stretch: int, orders: Orders) -> Iterable[float]:
-    """Pure epsilon bounds the divergence of each order: by itself and by order * epsilon^2 / 2 (Bun, Steinke 2016)."""
+    """Pure epsilon bounds each divergence, and so does order * epsilon^2 / 2 (Bun and Steinke 2016)."""
     pure = float(stretch * mechanism.l1 / mechanism.scale)
     return [min(pure, order * pure * pure / 2) for order in orders]
 
@@ -153,7 +154,7 @@ def _gaussians(mechanism: DiscreteGaussians, _sampling: Everyone, stretch: int, 
 
 
 def _selection(event: Selection, orders: Orders) -> Curve:
-    """Papernot and Steinke 2022, Theorem 2 for the geometric distribution (eta = 1)."""
+    """By Papernot and Steinke 2022, Theorem 2, for the geometric distribution (eta = 1)."""
     one = scaled(curve(event.release, orders), event.steps)
     gamma = 1 / float(event.mean_runs)
     fixed = min(2 * ((1 - 1 / order) * value - log(gamma) / order) for order, value in zip(orders, one, strict=True))

@@ -1,4 +1,4 @@
-"""Renyi divergences of discrete noise inside a sum, in integer units. Pure functions, standard library only.
+"""Renyi divergences of discrete noise inside a sum of integer vectors, computed with the standard library only.
 
 ``l2_squared`` and ``l1`` bound the squared L2 and the L1 norm by which neighbouring sums differ. Orders are integers.
 """
@@ -12,7 +12,7 @@ from secagg.errors import UsageError
 
 
 def skellam(order: int, variance: float, l2_squared: float, l1: float) -> float:
-    """Agarwal, Kairouz and Liu 2021, "The Skellam Mechanism", Theorem 3.5, for noise of ``variance`` in all.
+    """For Skellam noise of ``variance``: Agarwal, Kairouz and Liu 2021, "The Skellam Mechanism", Theorem 3.5.
 
     >>> round(skellam(2, variance=1e6, l2_squared=1e6, l1=1e6), 6)
     1.000002
@@ -24,10 +24,10 @@ def skellam(order: int, variance: float, l2_squared: float, l1: float) -> float:
 
 
 def discrete_gaussians(order: int, parties: int, each: float, dimension: int, l2_squared: float, l1: float) -> float:
-    """Kairouz, Liu and Steinke 2021, "The Distributed Discrete Gaussian Mechanism", Proposition 14.
+    """For the sum of ``parties`` independent discrete Gaussians of variance ``each``, at least 1/4.
 
-    ``parties`` independent discrete Gaussians of variance ``each`` >= 1/4. Their sum is no discrete Gaussian; tau says
-    how far it is from one.
+    The sum is no discrete Gaussian; tau says how far it is from one (Kairouz, Liu and Steinke 2021, "The Distributed
+    Discrete Gaussian Mechanism", Proposition 14).
 
     >>> discrete_gaussians(2, parties=100, each=1e4, dimension=10, l2_squared=1e6, l1=1e3)
     1.0

@@ -5,13 +5,13 @@ supposed to do. Cheap and exact tests come first, and what they can see is not l
 
     contribution   no update, however crafted, moves the sum further than the claim says
     noise          known inputs: what is left after subtracting them is the planned noise, all of it, each time fresh
-    coordinates    that noise is in every place, also in the last one, and along every simple pattern
+    coordinates    that noise is in every coordinate, also in the last one, and along every simple pattern
     streams        a client's noise follows from its secret: another secret, client, round or upload gives other noise
     sampling       the cohorts are drawn as the accountant believes
     accounting     what is charged for several releases is at least what they cost
     canaries       the released sums tell inserted clients from absent ones no better than the claimed mu allows
     examples       no crafted example moves a step of local training further than the claim says
-    steps          the noise of such a step is all there, in each place of each parameter, and fresh
+    steps          the noise of such a step is all there, in each coordinate of each parameter, and fresh
     bounds         what such guesses prove about epsilon, whatever the mechanism
 
 Each test returns ``Check``s, which state how often they would raise a false alarm on a correct pipeline. An audit can

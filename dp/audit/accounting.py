@@ -1,4 +1,4 @@
-"""What an accountant says that several releases cost, against what they cost at the least.
+"""Audit of an accountant: what it says that several releases cost, against the least that they can cost.
 
 Noise of a given variance gives no smaller epsilon than normal noise does (up to 1%, see ``Claim``), and releases with
 independent noise add up: the squares of mu do. An accountant that forgets earlier releases, or counts a sampling that

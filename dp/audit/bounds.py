@@ -1,4 +1,4 @@
-"""What guesses prove about epsilon.
+"""Lower bounds on epsilon from guesses about who was in a release.
 
 Two ways from a number of right guesses to a lower bound that holds for every (epsilon, delta)-private mechanism, and
 two that assume the trade-off curve of a Gaussian mechanism and are much tighter where that is what runs:

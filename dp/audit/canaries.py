@@ -34,7 +34,7 @@ _INTERFERENCE = 1 / 16
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Of each canary: was it present, and how far did the released sum go its way?"""
+    """For each canary, whether it was present, and its score: the released sum along its direction."""
 
     present: NDArray[np.bool_]
     values: NDArray[np.float64]
@@ -122,14 +122,14 @@ def audit_canaries(scores: Scores, claim: Claim, false_alarm: float = FALSE_ALAR
 
 @dataclass(frozen=True, slots=True)
 class LowerBounds:
-    """What scores prove about epsilon: if scores are normal, as a Gaussian mechanism's are, and whatever they are."""
+    """Lower bounds on epsilon: one for normal scores, as of a Gaussian mechanism, and one for any scores."""
 
     gaussian: float
     general: float
 
 
 def one_run_bounds(scores: Scores, claim: Claim, *, guesses: int, error: float = 0.05) -> LowerBounds:
-    """From many canaries in few releases, with confidence 1 - error each. Reported, not relied on.
+    """Bounds from many canaries in few releases, each with confidence 1 - error. They are reported, not relied on.
 
     A fifth of the canaries is a good number of guesses; it is fixed before the scores are seen.
     """
@@ -141,7 +141,7 @@ def one_run_bounds(scores: Scores, claim: Claim, *, guesses: int, error: float =
 
 
 def repeated_runs_bounds(scores: Scores, claim: Claim, *, error: float = 0.05) -> LowerBounds:
-    """From one canary in each of many small releases, which makes the guesses independent.
+    """Bounds from one canary in each of many small releases, which makes the guesses independent.
 
     Guessed present is what lies above the middle of where the claim expects present and absent canaries.
     """

@@ -27,23 +27,23 @@ Pipeline: TypeAlias = Callable[[Sequence[Vector]], Vector]
 """One release: the clients' updates in, the noised sum of their clipped selves out. Each call is a round of its own."""
 
 FALSE_ALARM = 1e-9
-"""Of a single check, unless told otherwise: an audit of a hundred checks errs once in ten million."""
+"""The false-alarm rate of one check by default: an audit of a hundred checks errs once in ten million."""
 
 DISCRETE = 0.01
-"""By so much discrete noise may do better than normal noise of the same variance."""
+"""The part by which discrete noise may do better than normal noise of the same variance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What noise is said to be: all that checks of the noise alone look at."""
+    """What is claimed of the noise alone."""
 
     noise_std: float
     excess_kurtosis: float = 0.0
     step: float = 0.0
-    """0: it is continuous"""
+    """What the integer 1 is in the release; 0 for continuous noise."""
 
     def limit(self, error: float) -> float:
-        """What a weighted sum of the noise exceeds with probability ``error`` at most, in standard deviations.
+        """A bound in standard deviations that a weighted sum of the noise exceeds with probability at most ``error``.
 
         For weights of Euclidean norm 1. Chernoff's bound exp(-x^2/2) of the normal law holds for sub-Gaussian noise;
         the second term covers Skellam noise, whose ln E exp(tX) = V (cosh t - 1) <= V t^2 / (2 - 2t/3).
@@ -54,7 +54,7 @@ class Noise:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one release is said to do to somebody who surely takes part.
+    """What is claimed of one release, for somebody who surely takes part.
 
     ``mu`` is the distance of the sums of two neighbours, at most, over the standard deviation of the noise: the
     parameter of Gaussian differential privacy, 1/z. Rounding inflation makes it larger than the clip alone explains,
@@ -112,13 +112,13 @@ class Claim:
 class Verdict(StrEnum):
     PASSED = "passed"
     FINDING = "finding"
-    """Not as planned, but no less private: too much noise, a signal lost."""
+    """The pipeline is not as planned, but no less private: too much noise, or a lost signal."""
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A measured figure and where it has to lie; outside, a correct pipeline is with probability ``false_alarm``."""
+    """A figure and its allowed range, which it leaves for a correct pipeline with probability ``false_alarm``."""
 
     name: str
     observed: float
@@ -155,10 +155,10 @@ def release(pipeline: Pipeline, updates: Sequence[Vector]) -> Vector:
 
 
 def coins(rng: Rng, count: int) -> NDArray[np.bool_]:
-    """Fair coins."""
+    """The results of ``count`` fair coins."""
     return np.unpackbits(np.frombuffer(rng(-(-count // 8)), np.uint8), count=count).astype(bool)
 
 
 def directions(rng: Rng, count: int, length: int) -> NDArray[np.float64]:
-    """Random vectors of +-1/sqrt(length), norm 1, one a row."""
+    """Random vectors of +-1/sqrt(length), each of norm 1, as rows."""
     return np.where(coins(rng, count * length), 1.0, -1.0).reshape(count, length) / math.sqrt(length)

@@ -1,23 +1,23 @@
-"""Noise in every place: what an average over all coordinates does not see.
+"""Audit of the noise in each coordinate, which an average over all coordinates does not see.
 
-A mean square over 2^15 numbers says nothing about one of them. Five more figures do; residuals (released minus known)
-stand in rows, one a round:
+A mean square over 2^15 numbers says nothing about one of them. Five more figures do. They are computed from residuals
+(released minus known), a row for each round:
 
-    places      the mean square of each coordinate over the rounds, and of each block of 2^k coordinates that begins at
+    coordinates the mean square of each coordinate over the rounds, and of each block of 2^k coordinates that begins at
                 a multiple of 2^k, over the least that its number of draws allows
     patterns    the same along each Walsh function (+1 and -1 over the whole vector): noise that adds up to zero over
-                the vector, or over its halves, is whole in every place and still gives that sum away. And the largest
-                value along any: noise that is never negative in one client is large along the first
+                the vector, or over its halves, is whole in every coordinate and still gives that sum away. And the
+                largest value along any: noise that is never negative in one client is large along the first
     twins       coordinates that have the same noise as another one, or the opposite, in all rounds, or as themselves
     grid        the largest number whose multiples the noise keeps to, but for an offset: rounded to even numbers it
                 gives away whether each sum is even
     lone        clients that contribute to one coordinate only: the first, the last, where blocks end
 
-What a single place shows depends on the number of rounds. None of the values of whole-number noise has a probability
-above p, about 0.4 over its standard deviation (``margins.mode``), so small values in every round are improbable, and a
-place without any noise is found as soon as p^rounds is small enough. ``margins.least_mean_square`` says what is too
-little, with a false-alarm rate that holds for every law with that p. A part that is missing from one place takes many
-more rounds to see than the same part missing from all (docs/privacy.md has a table).
+What a single coordinate shows depends on the number of rounds. No value of integer noise has a probability above p,
+about 0.4 over its standard deviation (``margins.mode``), so small values in every round are improbable, and a
+coordinate without any noise is found as soon as p^rounds is small enough. ``margins.least_mean_square`` says what is
+too little, with a false-alarm rate that holds for every law with that p. A part that is missing from one coordinate
+takes many more rounds to see than the same part missing from all (docs/privacy.md has a table).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _FAR = (2.0, 3.0, 3.5)
 ROUGH = 10
 
 
-def places_check(residuals: NDArray[np.float64], noise: Noise, error: float = FALSE_ALARM) -> Check:
-    """The mean square of that block of coordinates which has least for its size, over what it has to have."""
+def coordinates_check(residuals: NDArray[np.float64], noise: Noise, error: float = FALSE_ALARM) -> Check:
+    """The mean square of the block of coordinates that has least for its size, over the least that is allowed."""
     rounds, length = residuals.shape
     squares = np.square(residuals / noise.noise_std).sum(axis=0)
     least = math.inf
@@ -54,7 +54,7 @@ def places_check(residuals: NDArray[np.float64], noise: Noise, error: float = FA
 
 
 def patterns_checks(residuals: NDArray[np.float64], noise: Noise, error: float = FALSE_ALARM) -> tuple[Check, Check]:
-    """Along Walsh functions: the least mean square over what it has to be, and the largest value in deviations."""
+    """Along Walsh functions, the least mean square over the least allowed, and the largest value in deviations."""
     rounds, length = residuals.shape
     along = _walsh(residuals) / (math.sqrt(length) * noise.noise_std)
     summed = Noise(noise.noise_std, noise.excess_kurtosis / length, noise.step / math.sqrt(length))
@@ -107,13 +107,13 @@ def grid_check(residuals: NDArray[np.float64], noise: Noise) -> Check:
 
 
 def whole_number_checks(residuals: NDArray[np.float64], noise: Noise, error: float) -> tuple[Check, ...]:
-    """Of noise in whole numbers, and where there is enough of it for so few false alarms."""
+    """The checks for integer noise, as far as there is enough of it for so few false alarms."""
     found = (twins_check(residuals, noise), grid_check(residuals, noise)) if noise.step else ()
     return tuple(check for check in found if check.false_alarm <= error)
 
 
 def landmarks(length: int, rng: Rng, more: int = 4) -> list[int]:
-    """The first two places, the last one, both sides of each power of two from 64, where blocks end, and random ones.
+    """The first two coordinates, the last, both sides of each power of two from 64, where blocks end, and random ones.
 
     >>> from secagg.crypto.prg import Prg
     >>> landmarks(200, Prg(bytes(32)), more=0)
@@ -121,13 +121,13 @@ def landmarks(length: int, rng: Rng, more: int = 4) -> list[int]:
     """
     powers = [1 << k for k in range(6, length.bit_length())]
     found = {0, 1, length - 1, *powers, *(power - 1 for power in powers), *(random_words(rng, more) % length).tolist()}
-    return sorted(place for place in found if place < length)
+    return sorted(coordinate for coordinate in found if coordinate < length)
 
 
 def audit_lone(
     pipeline: Pipeline,
     noise: Noise,
-    places: Sequence[int],
+    coordinates: Sequence[int],
     *,
     clients: int,
     length: int,
@@ -138,17 +138,20 @@ def audit_lone(
 ) -> Check:
     """Canaries in one coordinate each: ``height`` there, or nothing, as a coin decides, ``rounds`` times.
 
-    What a place shows beside the contribution is its noise: with little of it the coin could be read off.
+    What a coordinate shows beside the contribution is its noise: with little of it the coin could be read off.
     """
-    worst, needed = math.inf, least_mean_square(rounds, noise, false_alarm / len(places))
+    worst, needed = math.inf, least_mean_square(rounds, noise, false_alarm / len(coordinates))
     if needed <= 0:
-        raise UsageError(f"{rounds} rounds show nothing of a single place")
-    for first in range(0, len(places), clients):
-        some = np.array(places[first : first + clients])
+        raise UsageError(f"{rounds} rounds show nothing of a single coordinate")
+    for first in range(0, len(coordinates), clients):
+        some = np.array(coordinates[first : first + clients])
         squares = np.zeros(len(some))
         for _ in range(rounds):
             heights = np.where(coins(rng, len(some)), height, 0.0)
-            updates = [value * np.eye(1, length, place)[0] for value, place in zip(heights, some.tolist(), strict=True)]
+            updates = [
+                value * np.eye(1, length, coordinate)[0]
+                for value, coordinate in zip(heights, some.tolist(), strict=True)
+            ]
             total = release(pipeline, updates + [np.zeros(length)] * (clients - len(some)))
             squares += np.square((total[some] - heights) / noise.noise_std)
         worst = min(worst, float(squares.min()) / rounds)

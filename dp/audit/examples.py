@@ -2,9 +2,9 @@
 
 On paper an example that is clipped moves a sum by the clipping bound. On a machine it can move *others*: terms that
 cancel in its own norm wash out what was added before them, an overflow makes everything NaN, an error ends the run, and
-one more in a batch changes the last bits of the rest, the places at which they draw, or their statistics. Each attack
-here is a small model with ordinary examples and one crafted one, and a training step is run with the crafted one drawn
-and not drawn. It is a black box that says what came out:
+one more in a batch changes the last bits of the rest, the positions at which they draw, or their statistics. Each
+attack here is a small model with ordinary examples and one crafted one, and a training step is run with the crafted one
+drawn and not drawn. It is a black box that says what came out:
 
     step(model, loss, examples, drawn)   the noised sum of the clipped gradients of those that are drawn
 
@@ -40,10 +40,10 @@ Loss: TypeAlias = Callable[..., Tensor]
 Step: TypeAlias = Callable[[nn.Module, Loss, TensorDataset, Sequence[bool]], Vector]
 
 OTHERS = 100
-"""Ordinary examples, whose clipped gradients all point the same way."""
+"""The number of ordinary examples, whose clipped gradients all have the same direction."""
 
 _SLACK = 0.02
-"""In clips: models are float32."""
+"""The tolerance in clips, since models are float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class Attack:
     crafted: tuple[Tensor, ...]
     loss: Loss
     refusable: bool = False
-    """Whether it is right not to train such a model at all."""
+    """Whether a step may refuse to train such a model at all."""
     least: float = 0.0
-    """How far, in clips, the example has to move the sum: an audit that cannot see an ordinary one sees nothing."""
+    """The least distance, in clips, by which the example must move the sum: an audit must see an ordinary one."""
 
 
 def step_claim(clip: float, noise_multiplier: Fraction, delta: float = 1e-6) -> Claim:
@@ -70,16 +70,16 @@ def step_claim(clip: float, noise_multiplier: Fraction, delta: float = 1e-6) -> 
 def audit_examples(
     step: Step, claim: Claim, attacks: Sequence[Attack], *, false_alarm: float = FALSE_ALARM
 ) -> tuple[Check, ...]:
-    """Each attack with the crafted example in three places: first, in the middle, last. The worst one counts."""
+    """A check for each attack, with the crafted example first, in the middle and last. The worst case counts."""
     return tuple(_audited(step, claim, attack, false_alarm) for attack in attacks)
 
 
 def _audited(step: Step, claim: Claim, attack: Attack, false_alarm: float) -> Check:
     count = len(attack.others[0])
-    found = [_moved(step, attack, place) for place in (0, count // 2, count)]
+    found = [_moved(step, attack, position) for position in (0, count // 2, count)]
     moved = [distance / claim.clip_l2 for distance, _ in found]
     length = max(length for _, length in found)
-    # the norm of sub-Gaussian noise in d places: beyond (sqrt(d) + sqrt(2 t)) s with probability e^-t (Hsu et al. 2012)
+    # the norm of sub-Gaussian noise of length d: beyond (sqrt(d) + sqrt(2 t)) s with probability e^-t (Hsu et al. 2012)
     spread = math.sqrt(2) * (math.sqrt(length) + math.sqrt(2 * math.log(3 / false_alarm)))
     noise = spread * claim.noise_std / claim.clip_l2
     reach = claim.reach / claim.clip_l2 + _SLACK
@@ -89,16 +89,16 @@ def _audited(step: Step, claim: Claim, attack: Attack, false_alarm: float) -> Ch
     return Check(attack.name + refused, worst, least, reach + noise, false_alarm)
 
 
-def _moved(step: Step, attack: Attack, place: int) -> tuple[float, int]:
+def _moved(step: Step, attack: Attack, position: int) -> tuple[float, int]:
     """How far the sums with and without the crafted example are apart, and in how many numbers (0: refused)."""
     examples = TensorDataset(
         *(
-            torch.cat([others[:place], crafted.unsqueeze(0), others[place:]])
+            torch.cat([others[:position], crafted.unsqueeze(0), others[position:]])
             for others, crafted in zip(attack.others, attack.crafted, strict=True)
         )
     )
     everybody = [True] * len(examples)
-    others = [i != place for i in range(len(examples))]
+    others = [i != position for i in range(len(examples))]
     try:
         without = _stepped(step, attack, examples, others)
     except Exception:
@@ -115,7 +115,7 @@ def _moved(step: Step, attack: Attack, place: int) -> tuple[float, int]:
 
 
 def _stepped(step: Step, attack: Attack, examples: TensorDataset, drawn: Sequence[bool]) -> Vector:
-    """From the same model and the same state of torch's generator, which is put back."""
+    """A step from the same model and the same state of torch's generator, which is restored afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         return step(attack.model(), attack.loss, examples, drawn)

@@ -1,7 +1,7 @@
-"""How much so many draws of the noise show, and how seldom they are wrong.
+"""Margins of statistical checks: how much a number of draws of the noise shows, and at which false-alarm rate.
 
 ``variance_margin`` is about the mean square of many draws, ``least_mean_square`` about that of few: the noise of one
-place in a handful of rounds.
+coordinate in a handful of rounds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from secagg.errors import UsageError
 
 
 def variance_margin(count: int, excess_kurtosis: float, error: float) -> float:
-    """By what part the mean square of ``count`` independent coordinates is off with probability at most ``error``.
+    """The relative error of the mean square of ``count`` coordinates, exceeded with probability at most ``error``.
 
     With L = ln(2/error) and k = 3 + excess kurtosis, sqrt(2 (k - 1) L / count) + 2 L / count. Below: Chernoff with
     exp(-y) <= 1 - y + y^2/2, for any law. Above: for sub-Gaussian laws (Laurent and Massart 2000, Lemma 1); for Skellam
@@ -37,7 +37,7 @@ def visible_share(count: int, excess_kurtosis: float, error: float = FALSE_ALARM
 
 
 def enough_coordinates(share: float, excess_kurtosis: float, error: float = FALSE_ALARM) -> int:
-    """The other way round: so many coordinates show that ``share`` of the variance is missing.
+    """The inverse of ``visible_share``: how many coordinates show that ``share`` of the variance is missing.
 
     >>> enough_coordinates(1 / 10, 0.0), enough_coordinates(1 / 100, 0.0)
     (32533, 3409472)
@@ -50,7 +50,7 @@ def enough_coordinates(share: float, excess_kurtosis: float, error: float = FALS
 
 
 def mode(noise: Noise) -> float:
-    """What no value of the noise exceeds in probability; 0 if it is continuous.
+    """A bound on the probability of any value of the noise; 0 if it is continuous.
 
     e^-V I0(V) for Skellam noise of variance V in whole numbers, about 1 / sqrt(2 pi V); no more for sums of discrete
     Gaussians of variance 1 or more.
@@ -62,7 +62,7 @@ def mode(noise: Noise) -> float:
 
 
 def least_mean_square(count: int, noise: Noise, error: float) -> float:
-    """In planned variances: ``count`` independent draws have less with probability at most ``error``; 0: nobody knows.
+    """The mean square, over the variance, below which ``count`` draws are with probability at most ``error``, or 0.
 
     The larger of two bounds. One is that of ``variance_margin``. The other is for few draws: if no value has a
     probability above p, then E exp(-t X^2 / s^2) <= p (1 + s sqrt(pi / t)), and with t = 1 / (2 q) the mean square of n
@@ -79,7 +79,7 @@ def least_mean_square(count: int, noise: Noise, error: float) -> float:
 
 
 def enough_rounds(length: int, noise: Noise, error: float = FALSE_ALARM) -> int:
-    """So many rounds show whichever of ``length`` coordinates has no noise at all, and whichever two have the same.
+    """How many rounds show any of ``length`` coordinates that has no noise, and any two that have the same.
 
     >>> [enough_rounds(1 << 12, Noise(deviation, step=1.0)) for deviation in (1000.0, 3.0)]
     [5, 20]
@@ -94,7 +94,7 @@ def enough_rounds(length: int, noise: Noise, error: float = FALSE_ALARM) -> int:
 
 
 def twins_by_chance(length: int, rounds: int, noise: Noise) -> float:
-    """How probable it is, at most, that two of ``length`` coordinates agree in all rounds, or one with itself.
+    """A bound on the probability that two of ``length`` coordinates agree in all rounds, or that one is constant.
 
     Two given ones, up to a sign, with probability 2 p^rounds; one is the same in all with p^(rounds - 1).
     """
@@ -103,5 +103,5 @@ def twins_by_chance(length: int, rounds: int, noise: Noise) -> float:
 
 
 def comparisons(length: int) -> int:
-    """At least the number of blocks of 1, 2, 4, ... coordinates."""
+    """A bound on the number of blocks of 1, 2, 4, ... coordinates."""
     return 2 * length + length.bit_length() + 1

@@ -2,7 +2,7 @@
 
 The inputs must survive encoding exactly (zeros do, and whatever lies on the integer grid), so that nothing but noise is
 left. Four figures follow, each bounded for every noise law that the library has, and those of ``dp.audit.coordinates``
-about single places (two of them where there are rounds enough):
+about single coordinates (two of them where there are rounds enough):
 
     variance   one client's missing share of n lowers it by 1/n; noise that should have been removed raises it
     peak       a sum that wrapped around, or noise with too heavy a tail
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.audit.claim import FALSE_ALARM, Check, Claim, Noise, Pipeline, Vector, Verdict, release
-from dp.audit.coordinates import patterns_checks, places_check, whole_number_checks
+from dp.audit.coordinates import coordinates_check, patterns_checks, whole_number_checks
 from dp.audit.margins import variance_margin
 from secagg.errors import UsageError
 
@@ -53,25 +53,26 @@ def audit_noise(
         peak_check(residuals, claim, false_alarm),
         gain_check(residuals, known, claim, false_alarm),
         repeats_check(residuals, claim.noise, false_alarm),
-        places_check(residuals, claim.noise, false_alarm),
+        coordinates_check(residuals, claim.noise, false_alarm),
         *patterns_checks(residuals, claim.noise, false_alarm),
         *whole_number_checks(residuals, claim.noise, false_alarm),
     )
 
 
 def spikes(clients: int, length: int, rounds: int, *, height: float, clip_l2: float) -> list[list[Vector]]:
-    """Known inputs for ``audit_noise``: every client sends ``height`` in as many places as its clip allows, zeros else.
+    """Known inputs for ``audit_noise``: each client sends ``height`` in as many coordinates as its clip allows.
 
-    The places are others in each round, and every second round is quiet: zeros only, with all the noise. At the largest
-    value that an encoding without rotation represents, these are the inputs that a noised value clipped to the range of
-    the encoding distorts most; zeros everywhere else show noise that only follows what was sent.
+    All other coordinates are zero. The coordinates change with each round, and every second round is quiet: zeros only,
+    with all the noise. At the largest value that an encoding without rotation represents, these are the inputs that a
+    noised value clipped to the range of the encoding distorts most; zeros everywhere else show noise that only follows
+    what was sent.
 
     >>> [updates[1].tolist() for updates in spikes(clients=2, length=4, rounds=3, height=0.5, clip_l2=0.75)]
     [[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]
     """
-    places = min(max(int((clip_l2 / height) ** 2), 1), length)
-    first = np.where(np.arange(length) < places, height, 0.0)
-    return [[np.roll(first, r // 2 * places) * (1 - r % 2)] * clients for r in range(rounds)]
+    coordinates = min(max(int((clip_l2 / height) ** 2), 1), length)
+    first = np.where(np.arange(length) < coordinates, height, 0.0)
+    return [[np.roll(first, r // 2 * coordinates) * (1 - r % 2)] * clients for r in range(rounds)]
 
 
 def variance_check(residuals: NDArray[np.float64], claim: Claim, error: float = FALSE_ALARM) -> Check:

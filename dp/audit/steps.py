@@ -1,9 +1,9 @@
-"""The noise of local training: steps in which no example has a gradient, so that noise is all that comes out.
+"""Audit of the noise of local training, by steps in which no example has a gradient, so that only noise comes out.
 
 Crafted examples (``dp.audit.examples``) show what one example moves; that is too far only beside the noise that is
-claimed. So it is looked at like that of sums: whether all of it is there, in every place of every parameter (of one
-that is longer than a block of the sampler, of a table of which no row is looked up, of a single number, in float32 and
-in float64), in every step of one trainer and in those of the next, and not the same twice. Extra ``train``.
+claimed. So it is looked at like that of sums: whether all of it is there, in every coordinate of every parameter (of
+one that is longer than a block of the sampler, of a table of which no row is looked up, of a single number, in float32
+and in float64), in every step of one trainer and in those of the next, and not the same twice. Extra ``train``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from dp.audit.claim import FALSE_ALARM, Check, Claim
-from dp.audit.coordinates import patterns_checks, places_check, tails_check
+from dp.audit.coordinates import coordinates_check, patterns_checks, tails_check
 from dp.audit.noise import peak_check, repeats_check, variance_check
 from dp.audit.streams import LONG
 from secagg.crypto.prg import Rng
@@ -27,7 +27,7 @@ _EXAMPLES = 4
 
 
 class Still(nn.Module):  # type: ignore[misc]  # torch goes untyped here
-    """Whatever it is given, its gradient is zero. It has 5 2^13 numbers, for which transforms are fast."""
+    """A model whose gradient is always zero. It has 5 2^13 numbers, a length for which transforms are fast."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Still(nn.Module):  # type: ignore[misc]  # torch goes untyped here
 
 
 def trainer_noise(clip: float, noise_multiplier: Fraction, rng: Rng = os.urandom) -> NDArray[np.float64]:
-    """A row for each step of ``dp.training.Trainer``, as the sum has it: two of one trainer, two of another."""
+    """The noise in the sums of ``dp.training.Trainer``, a row for each step: two of one trainer, two of another."""
     return np.concatenate([_noise_of_one(clip, noise_multiplier, rng) for _ in range(2)])
 
 
@@ -70,13 +70,13 @@ def _noise_of_one(clip: float, noise_multiplier: Fraction, rng: Rng) -> NDArray[
 
 
 def audit_steps(residuals: NDArray[np.float64], claim: Claim, *, false_alarm: float = FALSE_ALARM) -> tuple[Check, ...]:
-    """``residuals``: a row for each step, nothing but noise."""
+    """The checks of ``residuals``, which are the noise of steps, a row for each."""
     noise = claim.noise
     return (
         variance_check(residuals, claim, false_alarm),
         peak_check(residuals, claim, false_alarm),
         repeats_check(residuals, noise, false_alarm),
-        places_check(residuals, noise, false_alarm),
+        coordinates_check(residuals, noise, false_alarm),
         *patterns_checks(residuals, noise, false_alarm),
         tails_check(residuals, noise, false_alarm),
     )

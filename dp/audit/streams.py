@@ -1,4 +1,4 @@
-"""Whose noise is it: what a client draws follows from its own secret, and from nothing that others know.
+"""Audit of one client's draws: its noise follows from its own secret, and from nothing that others know.
 
 No statistics of released sums can see noise that is drawn from public values: it is as random as any, and whoever knows
 these values takes it off. So one client's machine is asked for its draws directly, with one thing changed at a time:
@@ -9,7 +9,8 @@ these values takes it off. So one client's machine is asked for its draws direct
     another client          with its own secret: other noise
 
 "Other" means without correlation at any shift (``repeats_check``), so a part that stays the same is seen, too; and each
-client by itself has the share of noise that the plan asks of it, in each place, also across the blocks of the sampler.
+client by itself has the share of noise that the plan asks of it, in each coordinate, also across the blocks of the
+sampler.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TypeAlias
 import numpy as np
 
 from dp.audit.claim import FALSE_ALARM, Check, Noise, Vector
-from dp.audit.coordinates import ROUGH, grid_check, patterns_checks, places_check, tails_check
+from dp.audit.coordinates import ROUGH, coordinates_check, grid_check, patterns_checks, tails_check
 from dp.audit.margins import enough_rounds
 from dp.audit.noise import repeats_check
 from secagg.crypto.prg import SEED_BYTES, Rng
@@ -32,7 +33,7 @@ SHORT, LONG = 1 << 13, (1 << 15) + (1 << 12)
 fit into one block of the sampler."""
 
 _MOST_ROUNDS = 16
-"""Of one client. Noise with a deviation below 6 or so is not seen in a single place then, only in blocks of them."""
+"""The most rounds of one client. A deviation below about 6 is then not seen in one coordinate, only in blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,11 @@ class Draw:
     round: int
     secret: bytes = field(repr=False)
     bound: bytes
-    """What the upload is bound to: the cohort that advertised."""
+    """The context of the upload: the cohort that advertised."""
 
 
 Drawn: TypeAlias = Callable[[Draw, int], Vector]
-"""So many whole numbers of one client's noise."""
+"""Draws as many integers of one client's noise as it is asked for."""
 
 
 def audit_streams(
@@ -59,19 +60,19 @@ def audit_streams(
     rows = np.stack([[drawn(draw, SHORT) for draw in draws] for draws in everybody])
     firsts = zip(everybody, rows, strict=True)
     again = sum(not np.array_equal(own[0], drawn(draws[0], SHORT)) for draws, own in firsts)
-    places = [places_check(own, noise, false_alarm / len(clients)).observed for own in rows]
+    coordinates = [coordinates_check(own, noise, false_alarm / len(clients)).observed for own in rows]
     each = false_alarm / (len(clients) + 1)
     tails = [tails_check(own, noise, each).observed for own in (*rows, np.concatenate(rows))] if _fine(noise) else []
     long = np.stack([drawn(replace(everybody[0][0], round=r), LONG) for r in (0, 1)])
     return (
         Check("the same draw again", again, 0, 0, 0.0),
         replace(repeats_check(np.concatenate(rows[:, :4]), noise, false_alarm), name="draws that return"),
-        Check("each client's noise", min(places), 1.0, math.inf, false_alarm),
+        Check("each client's noise", min(coordinates), 1.0, math.inf, false_alarm),
         replace(patterns_checks(np.concatenate(rows), noise, false_alarm)[1], name="each client's pattern peak"),
         replace(grid_check(np.concatenate(rows), noise), name="each client's grid"),
         *([Check("each client's tails", min(tails), 1.0, math.inf, false_alarm)] if tails else []),
         replace(repeats_check(long, noise, false_alarm), name="long draws that return"),
-        replace(places_check(long, noise, false_alarm), name="long draws in each place"),
+        replace(coordinates_check(long, noise, false_alarm), name="long draws in each place"),
     )
 
 

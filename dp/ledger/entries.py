@@ -1,7 +1,7 @@
-"""What an entry of the ledger says, and its one canonical form: JSON with sorted keys, integers and exact rationals.
+"""Entries of the ledger in their one canonical form: JSON with sorted keys, integers and exact rationals.
 
 The facts that a release follows from are written down whole, what follows from them too: a reader builds every entry
-again from its facts and compares byte by byte. ``FIELDS`` says of each field on whose word it stands.
+again from its facts and compares byte by byte. ``FIELDS`` says for each field on whose word it stands.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
-from functools import cache
-from typing import Any, TypeAlias, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, cast
 
-from dp.events import Event, Everyone, Guarantee, Release, Selection, Trust, from_record, parse_rational, to_record
-from dp.filter import Charge
+from dp.events import Event, Everyone, Guarantee, Release, Selection, Trust, from_record, to_record
+from dp.filter import PrivacyCost
 from dp.secure_sum import SecureSum, check_text
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.errors import BudgetError, DecodeError, UsageError
+from secagg.foreign import as_declared
 
 SCHEMA = 4
+"""The version of the entries' fields."""
 _DIGITS = 400
-"""Of a number, at most. The largest float has 309, divergences are in units of 10^-12, and steps add up."""
+"""The most digits of a number. The largest float has 309, divergences are multiples of 10^-12, and steps add up."""
 ACCOUNTANT = "rdp/1"
-"""Changes when a formula or the list of orders does."""
+"""The version of the accountant, which changes with a formula or the list of orders."""
 
 
 class Mark(StrEnum):
+    """On whose word a field of an entry stands."""
+
     RECOMPUTED = "recomputed"
     SIGNED = "signed by clients"
     ASSERTED = "asserted"
@@ -51,12 +54,12 @@ FIELDS: Mapping[str, Mark] = {
     }.items()
     for name in names.split()
 }
-"""On whose word a field stands, once its release is committed; docs/ledger.md says what each one is."""
+"""On whose word a field stands once its release is committed; docs/ledger.md says what each field is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """``count`` equal releases by one party, such as one round of local training; ``samples`` integers drawn in all."""
+    """``count`` equal releases by one party, as in local training, for which ``samples`` integers are drawn in all."""
 
     release: str
     event: Event
@@ -69,45 +72,45 @@ class Steps:
             raise UsageError("steps are of a release, or of a selection among releases")
 
 
-Charged: TypeAlias = SecureSum | Steps
-"""What can be reserved and committed."""
+Chargeable: TypeAlias = SecureSum | Steps
+"""What can be reserved and committed in a ledger."""
 
 
-def worst(what: Charged) -> Charged:
-    """What is reserved for it."""
+def worst(what: Chargeable) -> Chargeable:
+    """The facts that are reserved for a release."""
     return what.worst() if isinstance(what, SecureSum) else what
 
 
-def unsigned(what: Charged) -> Charged:
-    """Without the evidence, which may be collected in more than one way."""
+def unsigned(what: Chargeable) -> Chargeable:
+    """The facts without the signatures, of which different sets may be collected."""
     return replace(what, signatures=()) if isinstance(what, SecureSum) else what
 
 
-def name_of(what: Charged) -> str:
+def name_of(what: Chargeable) -> str:
+    """The name of a release in the ledger."""
     return what.plan_digest.hex() if isinstance(what, SecureSum) else what.release
 
 
-def charge_of(what: Charged, guarantee: Guarantee) -> Charge:
-    """What it costs; refused if it comes under another guarantee, or has less noise than planned."""
+def cost_of(what: Chargeable, guarantee: Guarantee) -> PrivacyCost:
+    """The cost of a release. It is refused under another guarantee, or if it has less noise than planned."""
     if isinstance(what, Steps):
         if what.event.guarantee != guarantee:
             raise UsageError(f"a release under {what.event.guarantee} is not charged to a budget under {guarantee}")
-        return Charge.of(what.event, what.count, what.samples)
+        return PrivacyCost.of(what.event, what.count, what.samples)
     if guarantee.trust is not Trust.DISTRIBUTED:
         raise UsageError("the noise in a secure sum is distributed: so is the trust")
     if (missing := what.planned - what.survivors) > what.noise.dropouts:
         raise BudgetError(f"{missing} clients are missing, the noise allows for {what.noise.dropouts}")
-    samples = what.planned * what.dimension * (1 + what.noise.components)
-    return Charge.of(what.release(guarantee), 1, samples)
+    return PrivacyCost.of(what.release(guarantee), 1, what.noise.samples(what.planned, what.dimension))
 
 
-def check_planned(what: Charged) -> None:
-    """Refuse to reserve for another plan than the one that is written down."""
+def check_planned(what: Chargeable) -> None:
+    """Refuse to reserve a sum whose digest is not that of its plan."""
     if isinstance(what, SecureSum) and what.plan_digest != digest(labels.PLAN, what.plan):
         raise UsageError("the digest is not that of the plan")
 
 
-def check_agreed(what: Charged) -> None:
+def check_agreed(what: Chargeable) -> None:
     """Refuse to commit a sum whose survivors have not signed who they are."""
     if isinstance(what, SecureSum):
         if len(what.cohort) != 32 or int.from_bytes(what.bitmap, "big").bit_count() != what.survivors:
@@ -121,14 +124,14 @@ def check_agreed(what: Charged) -> None:
 
 
 def survivors_digest(what: SecureSum) -> bytes:
-    """What the survivors signed (``protocols.pairwise.cohort``)."""
+    """What the survivors signed, whatever the protocol."""
     return digest(labels.SURVIVORS, what.plan_digest, what.cohort, what.bitmap)
 
 
-# To JSON and back
+# Facts as JSON
 
 
-def facts(what: Charged) -> dict[str, Any]:
+def facts(what: Chargeable) -> dict[str, Any]:
     """The part of an entry that is about the release itself."""
     if isinstance(what, Steps):
         release = what.event.release if isinstance(what.event, Selection) else what.event
@@ -146,26 +149,27 @@ def facts(what: Charged) -> dict[str, Any]:
         "missing": missing,
         "honest": what.survivors - noise.colluders,
         "survivors_digest": survivors_digest(what),
-        "variance_each": noise.each(n),
-        "variance_components": [str(noise.component(n, level + 1)) for level in range(noise.components)],
-        "components_removed": noise.components - noise.level(missing),
-        "variance_held": noise.held(n, what.survivors),
+        "variance_each": noise.kept_variance(n),
+        "variance_components": [str(noise.component_variance(n, level + 1)) for level in range(noise.components)],
+        "components_removed": noise.components - noise.removal_level(missing),
+        "variance_held": noise.honest_variance(n, what.survivors),
         "sampling": Everyone.__name__,
         "seen_by": "server",
     }
     return {"sum": _plain(what) | {name: _plain(value) for name, value in derived.items()}}
 
 
-def from_facts(body: Mapping[str, Any]) -> Charged:
-    """Inverse of ``facts``, for a reader who compares: what is derived is not looked at."""
+def from_facts(body: Mapping[str, Any]) -> Chargeable:
+    """Inverse of ``facts``. It ignores what is derived: the reader compares the whole entry afterwards."""
     if "steps" in body:
         steps = body["steps"]
-        count, samples = parsed(int, steps["count"]), parsed(int, body["samples"])
-        return Steps(parsed(str, body["release"]), from_record(steps["event"]), count, samples)
-    return cast(SecureSum, parsed(SecureSum, body["sum"]))
+        count, samples = as_declared(int, steps["count"]), as_declared(int, body["samples"])
+        return Steps(as_declared(str, body["release"]), from_record(steps["event"]), count, samples)
+    return cast(SecureSum, picked(SecureSum, body["sum"]))
 
 
 def _plain(value: Any) -> Any:
+    """A value as JSON: bytes in hexadecimal, rationals as text."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, Fraction):
@@ -177,38 +181,21 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def parsed(hint: Any, value: Any) -> Any:
-    """A value of type ``hint`` from its JSON."""
-    if hint is bytes:
-        return bytes.fromhex(value)
-    if hint is Fraction:
-        return parse_rational(value)
-    if get_origin(hint) is tuple:
-        return tuple(parsed(get_args(hint)[0], item) for item in value)
-    if is_dataclass(hint):
-        return cast(Any, hint)(**{name: parsed(kind, value[name]) for name, kind in _hints(cast(Any, hint)).items()})
-    if issubclass(hint, StrEnum):
-        return hint(value)
-    if type(value) is not hint:
-        raise DecodeError(f"not of type {hint.__name__}")
-    return value
-
-
-@cache
-def _hints(kind: Any) -> Mapping[str, Any]:
-    return get_type_hints(kind)
+def picked(kind: Any, body: Mapping[str, Any]) -> Any:
+    """A dataclass from an object that has its fields, and may have others."""
+    return as_declared(kind, {field.name: body[field.name] for field in fields(kind)})
 
 
 # Bodies and links
 
 
 def canonical(body: Mapping[str, Any]) -> bytes:
-    """The bytes that are hashed and signed."""
+    """The canonical bytes of an entry, which are hashed."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def parse(data: bytes) -> dict[str, Any]:
-    """Inverse of ``canonical``; whatever is not canonical is refused."""
+    """Inverse of ``canonical``; bytes that are not canonical are refused."""
     try:
         body = json.loads(data, parse_float=_no_float, parse_constant=_no_float, parse_int=_whole)
         if not isinstance(body, dict) or canonical(body) != data:
@@ -229,5 +216,5 @@ def _whole(text: str) -> int:
 
 
 def link(previous: bytes, body: bytes) -> bytes:
-    """The hash chain's next link."""
+    """The next link of the hash chain."""
     return digest(labels.LEDGER_ENTRY, previous, body)

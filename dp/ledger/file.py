@@ -13,7 +13,7 @@ signature of how many there are and of the last link, which is overwritten with 
 no part of it that ends earlier. SQLite's rollback journal beside it is what undoes an entry that was not finished: it
 is synced first, then the file, and then it is made void, before an entry counts as written. The file is locked to one
 process at a time. A ledger that is ``shared`` is locked for each entry instead: its writer reads what others have
-written and drafts, signs and writes its own entry in one transaction.
+written and prepares, signs and writes its own entry in one transaction.
 
 An older copy that comes back is whole in itself: only somebody who remembers a ``head`` can tell. A client that keeps
 its own budget does so in a ledger of its own, with its own key.
@@ -32,15 +32,15 @@ from stat import S_ISREG
 from typing import Any, Self
 
 from dp.events import Event, Guarantee
-from dp.filter import UNITS, Budget, Charge
-from dp.ledger.book import Book, Draft, Genesis, Row, replay
-from dp.ledger.entries import Charged, Steps, name_of, parse, unsigned, worst
+from dp.filter import RESOLUTION, Budget, PrivacyCost
+from dp.ledger.entries import Chargeable, Steps, name_of, parse, unsigned, worst
+from dp.ledger.state import Genesis, LedgerState, PreparedEntry, Row, replay
 from secagg.crypto.keys import SigningKey
 from secagg.errors import BudgetError, PeerError, SecAggError, StorageError, UsageError
 from secagg.files import creating
 
 FILE = "ledger.db"
-"""How the ledger of a run is called in its directory."""
+"""The name of a run's ledger in its directory."""
 
 _SCHEMA = (
     "CREATE TABLE entries (number INTEGER PRIMARY KEY, body BLOB NOT NULL)",
@@ -54,9 +54,9 @@ _SINCE = """
 SELECT number, body, iif(number = (SELECT max(number) FROM entries), (SELECT signature FROM head), x'')
 FROM entries WHERE number >= ? ORDER BY number
 """
-"""Rows with their numbers, all from one state of the file."""
+"""Selects entries with their numbers, all from one state of the file; the last one with the signature of the head."""
 _PATIENCE, _READERS_PATIENCE = 60.0, 2.0
-"""Seconds to wait for others who are writing an entry, to write one and to read."""
+"""Seconds to wait while others write an entry: before writing one, and before reading."""
 
 _INTERRUPTED = (
     "an entry of the ledger was interrupted while it was written: its owner opens it with the key, which undoes that"
@@ -71,11 +71,11 @@ _OUTSIDE = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_READONLY,
 }
-"""Errors that are not about what the file holds."""
+"""SQLite's errors that are not about what the file holds."""
 
 
 class Ledger:
-    """Make a new one with ``create``, go on with ``open``.
+    """The open ledger of one budget. ``create`` makes a new one, ``open`` goes on with one that is there.
 
     >>> import tempfile
     >>> from fractions import Fraction
@@ -96,11 +96,17 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path, key: SigningKey, database: sqlite3.Connection, book: Book, shared: bool, held: ExitStack
+        self,
+        path: Path,
+        key: SigningKey,
+        database: sqlite3.Connection,
+        state: LedgerState,
+        shared: bool,
+        held: ExitStack,
     ) -> None:
         """Not for callers: ``create`` or ``open``."""
         self.path, self._held = path, held
-        self._key, self._db, self._known, self._shared, self._sound = key, database, book, shared, True
+        self._key, self._db, self._known, self._shared, self._sound = key, database, state, shared, True
         self._process = os.getpid()
 
     @classmethod
@@ -121,14 +127,14 @@ class Ledger:
         ``elsewhere`` says what this budget does not cover, ``data`` whose data it is about (``data_mark``). After a
         crash there is a whole ledger or none.
         """
-        path, book = Path(path), Book(Genesis(run, elsewhere, guarantee, budget, key.public, data))
+        path, state = Path(path), LedgerState(Genesis(run, elsewhere, guarantee, budget, key.public, data))
         try:
             with creating(path) as draft, closing(_connected(draft, "rw")) as database, _errors():
                 database.execute("BEGIN IMMEDIATE")
                 for statement in _SCHEMA:
                     database.execute(statement)
-                database.execute(_INSERT, (0, book.genesis.body()))
-                database.execute(_SIGN, (book.signed_by(key),))
+                database.execute(_INSERT, (0, state.genesis.body()))
+                database.execute(_SIGN, (state.signed_by(key),))
                 database.execute("COMMIT")
         except FileExistsError:
             raise UsageError(f"there is a ledger at {path} already") from None
@@ -138,7 +144,8 @@ class Ledger:
     def open(cls, path: str | Path, key: SigningKey, *, pinned: bytes | None = None, shared: bool = False) -> Self:
         """Go on with a ledger. ``pinned`` is a head seen earlier: a file that does not contain it is refused.
 
-        ``shared``: with others who have its key, at the same time. Otherwise they are locked out until ``close``.
+        With ``shared``, others who have its key may write at the same time. Otherwise they are locked out until
+        ``close``.
         """
         path = Path(path)
         with ExitStack() as held:
@@ -147,13 +154,13 @@ class Ledger:
             with _errors():
                 for setting in _SHARED if shared else _ALONE:
                     database.execute(setting)
-            book = replay(_rows(database), key.public, pinned)
-            return cls(path, key, database, book, shared, held.pop_all())
+            state = replay(_rows(database), key.public, pinned)
+            return cls(path, key, database, state, shared, held.pop_all())
 
     @property
     def head(self) -> bytes:
         """The last link. Whoever remembers it can tell whether an older ledger comes back."""
-        return self._book.head
+        return self._state.head
 
     @property
     def guarantee(self) -> Guarantee:
@@ -165,24 +172,24 @@ class Ledger:
 
     @property
     def data(self) -> bytes:
-        """The mark of the data that this is about."""
+        """The mark of the data that the budget is about (``data_mark``)."""
         return self._known.genesis.data
 
     @property
     def shared(self) -> bool:
-        """Whether others write, too."""
+        """Whether others may write to it at the same time."""
         return self._shared
 
     @property
     def epsilon(self) -> float:
         """What all that is committed or reserved comes to, at the budget's delta."""
-        reached = self._book.filter.reached
-        return float("inf") if reached is None else reached / UNITS
+        reached = self._state.filter.reached
+        return float("inf") if reached is None else reached / RESOLUTION
 
     @property
-    def spent(self) -> Charge:
-        """What is committed."""
-        return self._book.filter.spent
+    def spent(self) -> PrivacyCost:
+        """The cost of all that is committed."""
+        return self._state.filter.spent
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """All entries from the first on."""
@@ -192,48 +199,48 @@ class Ledger:
     def contains(self, head: bytes) -> bool:
         """Whether ``head`` was once this ledger's head."""
         self._check_sound()
-        return head in self._book.links
+        return head in self._state.links
 
-    def reserved_by(self, head: bytes, what: Charged) -> bool:
+    def reserved_by(self, head: bytes, what: Chargeable) -> bool:
         """Whether this release was reserved when ``head`` was this ledger's head."""
         self._check_sound()
-        links, name = self._book.links, name_of(what)
+        links, name = self._state.links, name_of(what)
         known = zip(links[: links.index(head) + 1] if head in links else (), self.entries(), strict=False)
         return any(entry["phase"] == "reserve" and entry["release"] == name for _link, entry in known)
 
-    def knows(self, what: Charged) -> bool:
+    def knows(self, what: Chargeable) -> bool:
         """Whether this release is reserved or committed: its cost is counted, and would not be a second time."""
         self._check_sound()
-        return name_of(what) in self._book.records
+        return name_of(what) in self._state.records
 
-    def committed(self, what: Charged) -> bool:
+    def committed(self, what: Chargeable) -> bool:
         """Whether this release took place, as far as a ledger can tell: it was paid for, and may be known."""
         self._check_sound()
-        record = self._book.records.get(name_of(what))
+        record = self._state.records.get(name_of(what))
         return record is not None and record.happened is not None
 
-    def check(self, what: Charged) -> None:
+    def check(self, what: Chargeable) -> None:
         """Raise ``BudgetError`` unless ``reserve`` would be allowed."""
         self._check_sound()
-        _reservation(self._book, what)
+        _reservation(self._state, what)
 
-    def check_charge(self, charge: Charge) -> None:
+    def check_cost(self, cost: PrivacyCost) -> None:
         """Raise ``BudgetError`` unless so much more may be reserved, whatever it is for."""
         self._check_sound()
-        self._book.filter.reserve("what is asked for", charge)
+        self._state.filter.reserve("what is asked for", cost)
 
-    def reserve(self, what: Charged) -> None:
+    def reserve(self, what: Chargeable) -> None:
         """Set the worst case aside."""
-        self._append(lambda book: _reservation(book, what))
+        self._append(lambda state: _reservation(state, what))
 
-    def commit(self, what: Charged) -> None:
+    def commit(self, what: Chargeable) -> None:
         """Say what happened to what was reserved. A release happens once: another set of survivors is refused."""
-        self._append(lambda book: _commitment(book, what))
+        self._append(lambda state: _commitment(state, what))
 
-    def abort(self, what: Charged, reason: str) -> None:
+    def abort(self, what: Chargeable, reason: str) -> None:
         """Give back what was reserved, if anything. Only if nothing was released, and nothing can be any more."""
         name = name_of(what)
-        self._append(lambda book: book.abort(name, reason) if name in book.records else None)
+        self._append(lambda state: state.abort(name, reason) if name in state.records else None)
 
     def charge(self, event: Event, count: int = 1, samples: int = 0) -> None:
         """Reserve and commit at once: for steps that are taken in any case. Charged anew with every call."""
@@ -251,20 +258,20 @@ class Ledger:
         self._held.close()
 
     @property
-    def _book(self) -> Book:
-        """With all that is in the file; of one that is closed or broken, what was known of it."""
+    def _state(self) -> LedgerState:
+        """The state with all that is in the file; of a ledger that is closed or broken, the last state known."""
         if self._sound:
             self._catch_up()
         return self._known
 
     def _catch_up(self) -> None:
-        """What others wrote into a ledger that is shared."""
+        """Read what others have written into a shared ledger."""
         if self._shared:
-            before, self._sound = self._sound, False  # unless all of it is right
+            before, self._sound = self._sound, False  # it stays unsound if one of their entries is wrong
             with _errors():
                 rows = _since(self._db, len(self._known.links))
             if rows:
-                self._known.follow(rows)
+                self._known.read_all(rows)
             self._sound = before
 
     def _check_sound(self) -> None:
@@ -273,43 +280,46 @@ class Ledger:
         if not self._sound:
             raise StorageError("the ledger is closed, or could not be written: open it again to see what it holds")
 
-    def _append(self, drafted: Callable[[Book], Draft | None]) -> None:
-        """Write an entry, if one is needed: all or nothing, and on the disk. Nobody else writes between its drafting
-        and that. What fails half-way is undone when the file is closed."""
+    def _append(self, prepare: Callable[[LedgerState], PreparedEntry | None]) -> None:
+        """Write the entry that ``prepare`` returns, if it returns one: all of it is on the disk then, or nothing.
+
+        Nobody else writes between its preparation and that. What fails half-way is undone when the file is closed.
+        """
         self._check_sound()
-        self._sound = False  # until it is known what the disk has
+        self._sound = False  # until it is known what is on the disk
         with _errors():
             self._db.execute("BEGIN IMMEDIATE")
             self._catch_up()
             try:
-                draft = drafted(self._known)
+                entry = prepare(self._known)
             except SecAggError:  # a refusal
                 self._db.execute("ROLLBACK")
                 self._sound = True
                 raise
-            if draft is not None:
-                self._db.execute(_INSERT, (len(self._known.links), draft.body))
-                self._db.execute(_SIGN, (self._known.signed_by(self._key, draft),))
+            if entry is not None:
+                self._db.execute(_INSERT, (len(self._known.links), entry.body))
+                self._db.execute(_SIGN, (self._known.signed_by(self._key, entry),))
             self._db.execute("COMMIT")
-        if draft is not None:
-            self._known.adopt(draft)
+        if entry is not None:
+            self._known.apply(entry)
         self._sound = True
 
 
-def _reservation(book: Book, what: Charged) -> Draft | None:
-    """None if it was reserved before; refused if something else was, under its name."""
-    record = book.records.get(name_of(what))
+def _reservation(state: LedgerState, what: Chargeable) -> PreparedEntry | None:
+    """The entry that reserves ``what``, or None if it is reserved. Other facts under the same name are refused."""
+    record = state.records.get(name_of(what))
     if record is None:
-        return book.reserve(what)
+        return state.reserve(what)
     if record.reserved != worst(what):
         raise BudgetError(f"release {name_of(what)} was reserved with other facts")
     return None
 
 
-def _commitment(book: Book, what: Charged) -> Draft | None:
-    record = book.records.get(name_of(what))
+def _commitment(state: LedgerState, what: Chargeable) -> PreparedEntry | None:
+    """The entry that commits ``what``, or None if it is committed. Other facts under the same name are refused."""
+    record = state.records.get(name_of(what))
     if record is None or record.happened is None:
-        return book.commit(what)
+        return state.commit(what)
     if unsigned(record.happened) != unsigned(what):
         raise BudgetError(f"release {name_of(what)} was committed with other facts")
     return None
@@ -323,13 +333,16 @@ def read(path: str | Path) -> list[Row]:
 
 
 _SHARED = ("PRAGMA journal_mode = PERSIST",)
-"""Between two entries the journal stays where it is, void, which spares three syncs of each."""
+"""Settings of an open ledger: a void journal stays in place between two entries, which spares three syncs of each."""
 _ALONE = ("PRAGMA locking_mode = EXCLUSIVE", *_SHARED, "BEGIN EXCLUSIVE", "COMMIT")
 _TIDY = ("PRAGMA locking_mode = NORMAL", "PRAGMA journal_mode = DELETE")
 
 
 def _connected(path: Path, mode: str, patience: float = 0) -> sqlite3.Connection:
-    """An existing file, ``rw`` or ``ro``; an entry that a crash interrupted is undone, or it is not read."""
+    """Open an existing file for writing (``rw``) or reading (``ro``).
+
+    The writer undoes an entry that a crash interrupted; a reader refuses the file.
+    """
     with _errors(), ExitStack() as undo:
         where = f"{path.absolute().as_uri()}?mode={mode}"
         database = sqlite3.connect(where, uri=True, isolation_level=None, timeout=patience)
@@ -341,13 +354,13 @@ def _connected(path: Path, mode: str, patience: float = 0) -> sqlite3.Connection
 
 
 _open: Counter[tuple[int, int]] = Counter()
-"""Ledgers that this process has open, by device and inode, and how often."""
+"""How often this process has a ledger open, by device and inode."""
 _looking = threading.Lock()
 
 
 @contextmanager
 def _whole(path: Path) -> Iterator[None]:
-    """Refuse a file of which SQLite would look for a part elsewhere, in a write-ahead log, or make one.
+    """Refuse a file that is no ledger, or of which SQLite would look for a part in a write-ahead log.
 
     To close a file lifts all of a process's locks on it, whichever of its descriptors they were taken through. So a
     file that is open here is not looked at a second time.
@@ -355,24 +368,24 @@ def _whole(path: Path) -> Iterator[None]:
     try:
         with _looking:
             found = path.stat()
-            place = found.st_dev, found.st_ino
+            inode = found.st_dev, found.st_ino
             if not S_ISREG(found.st_mode):
                 raise PeerError("this is no ledger, and no file")
-            if not _open[place]:
+            if not _open[inode]:
                 with path.open("rb") as file:
                     start = file.read(20)
                 if not start.startswith(b"SQLite format 3\0"):
                     raise PeerError("this is no ledger, or it has been altered")
                 if 2 in start[18:20]:
                     raise PeerError("the ledger has a write-ahead log: it is of an older version of this library")
-            _open[place] += 1
+            _open[inode] += 1
     except OSError as error:
         raise StorageError(f"the ledger cannot be read or written: {error.strerror}") from None
     try:
         yield
     finally:
         with _looking:
-            _open[place] -= 1
+            _open[inode] -= 1
 
 
 def _rows(database: sqlite3.Connection) -> list[Row]:
@@ -389,8 +402,8 @@ def _rows(database: sqlite3.Connection) -> list[Row]:
 def _since(database: sqlite3.Connection, first: int) -> list[Row]:
     rows = database.execute(_SINCE, (first,)).fetchall()
     if any(
-        number != place or type(body) is not bytes or type(signature) is not bytes
-        for place, (number, body, signature) in enumerate(rows, first)
+        number != expected or type(body) is not bytes or type(signature) is not bytes
+        for expected, (number, body, signature) in enumerate(rows, first)
     ):
         raise PeerError("entries of the ledger are missing")
     return [(body, signature) for _number, body, signature in rows]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dp.filter import Charge
-from dp.ledger.book import Book, Row, replay
-from dp.ledger.entries import Steps, charge_of, from_facts, parse, survivors_digest, unsigned
+from dp.filter import PrivacyCost
+from dp.ledger.entries import Steps, cost_of, from_facts, parse, survivors_digest, unsigned
+from dp.ledger.state import LedgerState, Row, replay
 from dp.secure_sum import SecureSum
 from secagg.crypto import labels
 from secagg.crypto.keys import verify as verify_signature
 from secagg.errors import PeerError, SecAggError
 
 _ROUNDING, _RELATIVE = 3, 10**9
-"""Units for each step, and one part in so many, by which a divergence may differ from one machine to another."""
+"""By how much divergences may differ from one machine to another: by ``_ROUNDING`` multiples of 10^-12 for each step,
+and by one part in ``_RELATIVE``."""
 
 
 def verify(
@@ -21,19 +22,21 @@ def verify(
     key: bytes | None = None,
     head: bytes | None = None,
     also: Callable[[SecureSum], None] = lambda what: None,
-) -> Book:
-    """Check all that can be checked; ``PeerError`` says what is wrong. Without key and head: in itself only.
+) -> LedgerState:
+    """Check a ledger and return its state; ``PeerError`` says what is wrong.
+
+    Without ``key`` and ``head`` it is only checked whether the ledger agrees with itself.
 
     ``also`` is called with every secure sum, for checks that need to know what a plan is.
     """
-    book = replay(rows, key, head)
+    state = replay(rows, key, head)
     for number, (body, _signature) in enumerate(rows):
         entry = parse(body)
         if "rdp" not in entry:
             continue
         what = from_facts(entry)
         try:
-            computed = charge_of(what, book.genesis.guarantee)
+            computed = cost_of(what, state.genesis.guarantee)
             if isinstance(what, SecureSum):
                 digest = survivors_digest(what)
                 for signed in what.signatures:
@@ -42,12 +45,12 @@ def verify(
         except (SecAggError, ArithmeticError) as error:
             raise PeerError(f"entry {number} of the ledger: {error}") from None
         count = what.count if isinstance(what, Steps) else 1
-        if not _close(computed, Charge(tuple(entry["rdp"]), entry["samples"]), count):
+        if not _close(computed, PrivacyCost(tuple(entry["rdp"]), entry["samples"]), count):
             raise PeerError(f"entry {number} of the ledger charges something else than it costs")
-    return book
+    return state
 
 
-def compare(ledger: Book, other: Book) -> None:
+def compare(ledger: LedgerState, other: LedgerState) -> None:
     """``other`` is a copy of this ledger, or kept by a client. ``PeerError`` if they cannot both be true."""
     if ledger.links[0] == other.links[0]:
         if any(ours != theirs for ours, theirs in zip(ledger.links, other.links, strict=False)):
@@ -61,12 +64,12 @@ def compare(ledger: Book, other: Book) -> None:
             raise PeerError(f"release {name} is committed in the other ledger and not in this one")
         if unsigned(ours.happened) != unsigned(theirs.happened):
             raise PeerError(f"a fork: release {name} has other facts in the other ledger")
-        if ledger.genesis.guarantee == other.genesis.guarantee and not _close(ours.charge, theirs.charge):
+        if ledger.genesis.guarantee == other.genesis.guarantee and not _close(ours.cost, theirs.cost):
             raise PeerError(f"release {name} is charged otherwise in the other ledger")
 
 
-def _close(a: Charge, b: Charge, count: int = 1) -> bool:
-    """Each of ``count`` equal steps is rounded up by itself."""
+def _close(a: PrivacyCost, b: PrivacyCost, count: int = 1) -> bool:
+    """Whether two costs are the same but for rounding. Each of ``count`` equal steps was rounded up by itself."""
     return a.samples == b.samples and all(
         x == y or (x is not None and y is not None and (abs(x - y) - _ROUNDING * count) * _RELATIVE <= x)
         for x, y in zip(a.rdp, b.rdp, strict=True)

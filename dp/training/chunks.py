@@ -1,8 +1,8 @@
 """Batches of constant shape: the same work whoever is in the sample, so that no example is seen in another's gradient.
 
-The last bits of a gradient depend on how many examples are computed together and on the place among them, and a last
+The last bits of a gradient depend on how many examples are computed together and on the position among them, and a last
 bit may decide on which side of a kink an example lies: from 0 to a whole clip. So a step always computes the same
-number of chunks of the same size. Sampled examples lie in secret random places; in all others are dummies of zeros,
+number of chunks of the same size. Sampled examples lie in secret random positions; in all others are dummies of zeros,
 which are computed and left out of the sum. With or without one example, the others are computed in the same way.
 
 An example that makes the model raise (an id out of range) is found by computing it among dummies alone, and becomes a
@@ -26,15 +26,15 @@ from dp.training.gradients import Gradients
 from secagg.crypto.prg import Rng, random_words
 
 _OVERFLOW_BITS = 40
-"""A sample is larger than its places with probability 2^-40 at most."""
+"""A sample is larger than the chunks with probability 2^-40 at most."""
 
 Compute = Callable[[tuple[Tensor, ...]], dict[str, Gradients]]
-"""The gradients of a chunk."""
+"""Computes the gradients of a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """So many of such a size.
+    """The number of chunks in a step, and how many examples are in each.
 
     >>> Chunks.of(population=1000, rate=Fraction(1, 50), largest=256), Chunks.of(1000, Fraction(1, 2), largest=256)
     (Chunks(count=1, size=61), Chunks(count=3, size=256))
@@ -45,14 +45,14 @@ class Chunks:
 
     @classmethod
     def of(cls, population: int, rate: Fraction, largest: int) -> Chunks:
-        """For Poisson samples (Chernoff's bound), with chunks of ``largest`` at most."""
+        """Enough for Poisson samples, by Chernoff's bound, with at most ``largest`` examples in a chunk."""
         rare = _OVERFLOW_BITS * log(2) / population
         enough = (k for k in range(ceil(population * rate), population) if _divergence(k / population, rate) >= rare)
-        places = next(enough, population)
-        return cls(-(-places // largest), min(places, largest))
+        positions = next(enough, population)
+        return cls(-(-positions // largest), min(positions, largest))
 
     def filled(self, sample: NDArray[np.int64], rng: Rng) -> list[NDArray[np.int64]]:
-        """The sample in random places of the chunks, -1 elsewhere.
+        """The chunks, with the sample at random positions and -1 at all others.
 
         A sample that is too large gets more chunks. Who is sampled depends on nobody's data, so neither does that; with
         one example more in it there may be one chunk more, which is as improbable as ``_OVERFLOW_BITS`` says.
@@ -62,38 +62,40 @@ class Chunks:
         [[-1, 30, -1], [-1, 20, 10]]
         """
         count = max(self.count, -(-len(sample) // self.size))
-        places = np.full(count * self.size, -1)
-        places[np.argsort(random_words(rng, len(places)), kind="stable")[: len(sample)]] = sample
-        return np.split(places, count)
+        positions = np.full(count * self.size, -1)
+        positions[np.argsort(random_words(rng, len(positions)), kind="stable")[: len(sample)]] = sample
+        return np.split(positions, count)
 
 
 def _divergence(share: float, rate: Fraction) -> float:
-    """Of a coin that falls so often from one that should; of the former there is neither none nor all."""
+    """The Kullback-Leibler divergence of a coin with probability ``share`` from one with ``rate``; 0 < share < 1."""
     return share * log(share / rate) + (1 - share) * log((1 - share) / (1 - rate))
 
 
 def dummies(examples: TensorDataset, size: int) -> tuple[Tensor, ...]:
-    """A chunk of nothing but zeros."""
+    """A chunk of examples that are all zeros."""
     return tuple(tensor.new_zeros(size, *tensor.shape[1:]) for tensor in examples.tensors)
 
 
 def gradients_of(
     compute: Compute, examples: TensorDataset, chunk: NDArray[np.int64]
 ) -> tuple[dict[str, Gradients], Tensor]:
-    """The gradients of a chunk, and which of its places hold an example that has one."""
+    """The gradients of a chunk, and which of its positions have an example with a gradient."""
     try:
         return compute(_fetched(examples, chunk)), torch.from_numpy(chunk >= 0)
     except Exception:  # noqa: BLE001 - whatever it is, the example that causes it counts as zero
-        raising = [place for place in np.flatnonzero(chunk >= 0).tolist() if _raises(compute, examples, chunk, place)]
+        raising = [
+            position for position in np.flatnonzero(chunk >= 0).tolist() if _raises(compute, examples, chunk, position)
+        ]
         left = np.where(np.isin(np.arange(len(chunk)), raising), -1, chunk)
         return compute(_fetched(examples, left)), torch.from_numpy(left >= 0)
 
 
-def _raises(compute: Compute, examples: TensorDataset, chunk: NDArray[np.int64], place: int) -> bool:
-    """Whether the example at a place does so in its place among dummies."""
+def _raises(compute: Compute, examples: TensorDataset, chunk: NDArray[np.int64], position: int) -> bool:
+    """Whether the example at position ``position`` raises there, among dummies."""
     try:
-        compute(_fetched(examples, np.where(np.arange(len(chunk)) == place, chunk, -1)))
-    except Exception:  # noqa: BLE001 - of whatever kind: the caller asks for nothing else
+        compute(_fetched(examples, np.where(np.arange(len(chunk)) == position, chunk, -1)))
+    except Exception:  # noqa: BLE001 - the caller asks only whether it raises
         return True
     return False
 

@@ -30,7 +30,7 @@ from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
 
 _SMALLEST, _LARGEST = 1e-12, 1e12
-"""Bounds on bounds, for those that move."""
+"""The smallest and the largest clipping bound, also for one that adapts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class PerLayer:
 
     @classmethod
     def even(cls, model: nn.Module, clip: float) -> PerLayer:
-        """The same for each layer, ``clip`` over all of them together.
+        """An equal bound for each layer; all of them together come to ``clip``.
 
         >>> dict(PerLayer.even(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)), clip=1.0).clips)
         {'0': 0.7071067811865475, '2': 0.7071067811865475}
@@ -127,7 +127,7 @@ class Adaptive:
         return 1 / math.sqrt(spent)
 
     def after_step(self, within: int, expected_batch: int, rng: Rng) -> Adaptive:
-        """``within``: so many examples more were within the bound than were not. Noise is on that integer."""
+        """The next clipping. ``within`` is how many more examples were within the bound than were not; it is noised."""
         noised = within + int(noise(1, rng, (2 * Fraction(self.count_noise)) ** 2))
         share = min(1.0, max(0.0, noised / (2 * expected_batch) + 0.5))
         clip = self.clip * math.exp(-self.rate * (share - self.quantile))
@@ -149,7 +149,7 @@ def add_clipped(
     grid: Grid,
     totals: Mapping[str, Tensor],
 ) -> int:
-    """Add the clipped gradients of the examples that are ``there`` to ``totals``, which hold integers of ``grid``.
+    """Add the clipped gradients of the examples marked in ``there`` to ``totals``, which hold integers of ``grid``.
 
     Returns how many more examples were within all bounds than were not; those without a finite gradient are neither.
     """
@@ -170,7 +170,7 @@ def add_clipped(
 
 
 def norms_above(squares: Tensor, numbers: int) -> Tensor:
-    """Norms of gradients of so many numbers, in whose ``squares`` every one is rounded: not below the true ones."""
+    """Norms that are not below the true ones, of gradients of so many ``numbers`` with rounded ``squares``."""
     return squares.sqrt() * (1 + (numbers + 32) * 2.0**-52)
 
 

@@ -31,10 +31,10 @@ import torch
 from torch import Tensor
 
 _CANCELLED = 2.0**10
-"""Terms that are together longer than so many times their sum are written out."""
+"""If an example's terms are together longer than this many times their sum, its gradient is written out."""
 
 _AT_ONCE = 1 << 20
-"""Numbers that are scaled together, so that copies in float64 stay small."""
+"""How many numbers are scaled at once, so that copies in float64 stay small."""
 
 
 class Gradients(Protocol):
@@ -199,7 +199,7 @@ def merged(
 
 
 def written_out(kinds: Sequence[Gradients], shape: Sequence[int]) -> Tensor:
-    """Their sum, of that ``shape`` (B, *shape of the parameter), float64."""
+    """The sum of the gradients in float64, of ``shape`` (B, *shape of the parameter)."""
     total = torch.zeros(*shape, dtype=torch.float64)
     for kind in kinds:
         kind.add_to(total)
@@ -211,19 +211,19 @@ def _norms(vectors: Tensor) -> Tensor:
 
 
 def _underflow(left: Tensor, right: Tensor) -> Tensor:
-    """What is missing at most because numbers of one side are so small that their products become zero."""
+    """A bound on what underflow takes away: products of numbers so small that they become zero."""
     (_, terms, out), inputs = left.shape, right.shape[2]
     larger = inputs * left.square().sum(2) + out * right.square().sum(2) + out * inputs
     return terms**2 * 2.0**-1022 * larger.sum(1)
 
 
 def _scaled(values: Tensor, factors: Tensor) -> Tensor:
-    """Each example's numbers times its factor, truncated towards zero."""
+    """Each example's numbers times its factor, as integers truncated towards zero."""
     return (_masked(values, factors) * _beside(factors, values)).trunc_().to(torch.int64)
 
 
 def _masked(values: Tensor, factors: Tensor) -> Tensor:
-    """In float64, with zeros for examples of factor 0: what they hold may be no number."""
+    """Values in float64, with zeros for examples of factor 0, which may hold NaN."""
     return torch.where(_beside(factors, values) > 0, values.double(), 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Each example alone: the gradient of its own loss, from a model that sees a batch of one.
+"""Per-example gradients: each from its own loss, by a model that sees a batch of one.
 
 The model runs under ``torch.vmap``, once for the whole batch but so that no example can see another. What DP-SGD has
 to assume, one example moves one gradient, then holds by construction: in-batch negatives, batch statistics or a
@@ -7,8 +7,8 @@ counts. Opacus' hooks instead look at modules and guess the batch dimension; wha
 (tests/dp/training/test_opacus.py shows where that goes wrong in 1.6). The price: vmap refuses a model that branches on
 values, indexes with a mask, or draws random numbers.
 
-"Alone" holds to the last bit for whoever keeps shapes and places: the kernels below work row by row, so what they
-compute for one example depends on the size of the batch and on its place there, but not on what else is in it
+"Alone" holds to the last bit if shapes and positions stay the same: the kernels below work row by row, so what they
+compute for one example depends on the size of the batch and on its position in it, but not on what else is in it
 (``dp.training.chunks`` sees to the rest).
 
 Every parameter enters as B views of itself, one for each example, whose gradients are the per-example gradients.
@@ -95,7 +95,7 @@ def per_example_gradients(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Use:
-    """One use of a parameter, by all examples: what went in, what came out."""
+    """One use of a parameter by all examples: its input and output."""
 
     name: str
     weight: Tensor
@@ -105,7 +105,7 @@ class _Use:
     version: int
 
     def sides(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """What the gradient of the output says about that of the parameter: ids and rows, or the sides of products."""
+        """The parameter's gradient from that of the output: ids and rows, or the two sides of products."""
         batch = len(self.input)
         gradient = gradient.reshape(batch, -1, gradient.shape[-1])
         if self.input.is_floating_point():
@@ -117,7 +117,7 @@ class _Use:
 
 
 class _Aside(TorchFunctionMode):
-    """Takes the look-ups and products with a known parameter aside, onto the list of uses."""
+    """Records look-ups and products with a known parameter on the list of uses, and computes them once for all."""
 
     def __init__(self, mark: Tensor, known: Mapping[int, str], plain: Mapping[str, Tensor], uses: list[_Use]) -> None:
         super().__init__()
@@ -203,11 +203,11 @@ def _row(padding_idx: int | None, weight: Tensor) -> int | None:
 
 
 class _Together(torch.autograd.Function):
-    """Calls a function once, on the inputs of all examples. ``mark`` makes it so even where they share one input."""
+    """Calls a function once, on the inputs of all examples; ``mark`` has it batched where they share one input, too."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing to keep: the function is made of ordinary operations."""
+        """Keep nothing: the function is made of ordinary operations."""
 
     @staticmethod
     def vmap(

@@ -27,13 +27,13 @@ from secagg.crypto.sampling import LARGEST_VARIANCE, discrete_gaussian
 from secagg.errors import UsageError
 
 DEVIATION = math.isqrt(int(LARGEST_VARIANCE))
-"""Of the noise, in units, 2^22: what is rounded away is small beside it, whatever the clipping bound."""
+"""The standard deviation of the noise on the integers, 2^22: rounding is small beside it, whatever the bound."""
 
 _FINEST = float(1 << 40)
-"""The largest clipping bound in units: 2^22 examples fit into 63 bits."""
+"""The largest clipping bound as an integer: sums of 2^22 examples then fit into 63 bits."""
 
 _LOWER = 1 - 2.0**-40
-"""The clipping bound in units is rounded down by this share, so that no rounding of it makes noise too small."""
+"""The factor by which the clipping bound in integers is made smaller, so that rounding never makes noise too small."""
 
 
 def noise(count: int, rng: Rng, variance: Fraction = LARGEST_VARIANCE) -> Tensor:
@@ -52,14 +52,14 @@ def noise(count: int, rng: Rng, variance: Fraction = LARGEST_VARIANCE) -> Tensor
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """``bound`` is the clipping bound over all parameters, ``limit`` the same in units, ``unit`` the value of 1."""
+    """The integers of a step. ``bound`` is the clipping bound, ``limit`` that in integers, ``unit`` the value of 1."""
 
     bound: float
     limit: float
 
     @classmethod
     def of(cls, multiplier: float, bound: float, rounding: float) -> Grid:
-        """For noise of ``multiplier`` times what one example can move: ``bound``, and ``rounding`` as a share of it.
+        """A grid for noise of ``multiplier`` times what one example moves: ``bound``, and the part ``rounding`` of it.
 
         >>> grid = Grid.of(multiplier=2.0, bound=0.5, rounding=0.0)
         >>> round(grid.limit) == DEVIATION / 2, round(DEVIATION * grid.unit, 9)
@@ -75,5 +75,5 @@ class Grid:
         return self.bound / self.limit
 
     def share(self, clip: float) -> float:
-        """In units, the bound on a layer whose own is ``clip``."""
+        """The bound in integers of a layer whose clipping bound is ``clip``."""
         return self.limit * (clip / self.bound)

@@ -1,4 +1,4 @@
-"""Who is in a batch: every example by itself with the same probability, from a CSPRNG.
+"""Poisson sampling: every example is in a batch independently with the same probability, drawn from a CSPRNG.
 
 That is the sampling that the accountant assumes. Shuffled epochs, or batches of one size, are something else (and
 Opacus' loader takes 1 / len(loader) for the rate, which is not batch / examples unless the division comes out even).

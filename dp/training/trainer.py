@@ -52,7 +52,7 @@ EXAMPLE = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
 _MOST_ROUNDING = 0.01
 """By which share of the clipping bound an example may move a sum further than by its clipped gradient."""
 
-Charge: TypeAlias = Callable[[Event, int], None]
+ChargeFunction: TypeAlias = Callable[[Event, int], None]
 """Records that an event will happen so many times, for good, before it returns; raises to forbid it."""
 
 
@@ -127,7 +127,7 @@ class Trainer:
         loss: Loss,
         settings: Settings,
         *,
-        charge: Charge,
+        charge: ChargeFunction,
         rng: Rng = os.urandom,
         unit: Unit = Unit.EXAMPLE,
     ) -> None:
@@ -143,14 +143,14 @@ class Trainer:
     def without_noise(
         cls, model: nn.Module, optimizer: Optimizer, loss: Loss, settings: Settings, *, rng: Rng = os.urandom
     ) -> Self:
-        """The same recipe, sampling and clipping and all, without noise: a reference. It promises nothing."""
+        """The same training without noise: a non-private reference. It samples and clips alike, and charges nothing."""
         trainer = cls(model, optimizer, loss, settings, charge=lambda event, count: None, rng=rng)
         trainer._optimizer.drawn = lambda count: torch.zeros(count, dtype=torch.int64)
         return trainer
 
     @property
     def settings(self) -> Settings:
-        """To go on with; an adaptive bound has moved."""
+        """The settings to go on with: an adaptive bound has changed."""
         return self._settings
 
     def run(self, examples: TensorDataset, steps: int) -> None:
@@ -171,7 +171,7 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
 
     def _rehearsed(self, examples: TensorDataset, batch: int) -> float:
-        """By which share of its clip one example of ``batch`` may move a sum further. Nobody's data are needed."""
+        """Try a step on zeros: by which part of its clip rounding lets one example of ``batch`` move a sum further."""
         before = _generators()
         try:
             gradients = self._gradients(dummies(examples, 1))
@@ -187,7 +187,7 @@ class Trainer:
         further = math.hypot(*(one.rounding(batch, grid.limit) for one in gradients.values())) / grid.limit
         if further > _MOST_ROUNDING:
             raise UsageError(f"sums round by {further:.1%} of the clipping bound: take a smaller physical_batch")
-        return further / (1 - _MOST_ROUNDING)  # of a bound that is smaller for it
+        return further / (1 - _MOST_ROUNDING)  # relative to a bound that is smaller by it
 
     def _step(self, examples: TensorDataset, batch: list[NDArray[np.int64]], rounding: float) -> None:
         settings = self._settings
@@ -205,7 +205,7 @@ class Trainer:
         return {name: torch.zeros_like(p, dtype=torch.int64) for name, p in self._parameters.items()}
 
     def _gradients(self, chunk: tuple[Tensor, ...]) -> dict[str, Gradients]:
-        """Of a copy of the model, which takes along whatever it remembers: how often it was called, for one.
+        """Gradients from a copy of the model, so that what it remembers, like a count of calls, is thrown away.
 
         What is trained is not copied, but handed in for each example. What is not trained may be such a memory, too.
         """
@@ -232,7 +232,7 @@ class PrivateOptimizer(DPOptimizerFastGradientClipping):
         self.drawn: Callable[[int], Tensor] = lambda count: noise(count, rng)
 
     def descend(self, sums: Mapping[nn.Parameter, Tensor], grid: Grid) -> None:
-        """One step, by these sums. They are without noise, so they go, also if the step fails: parameters are saved."""
+        """Take one step by these sums. They have no noise, so they are dropped even if the step fails."""
         self._grid = grid
         for parameter, total in sums.items():
             parameter.summed_grad = total
@@ -242,7 +242,7 @@ class PrivateOptimizer(DPOptimizerFastGradientClipping):
             self.zero_grad()
 
     def accumulate(self) -> None:
-        """The sums are there already."""
+        """Do nothing: ``descend`` has set the sums."""
 
     def add_noise(self) -> None:
         for parameter in self.params:
@@ -254,7 +254,7 @@ class PrivateOptimizer(DPOptimizerFastGradientClipping):
 
 
 def _generators() -> tuple[object, ...]:
-    """The states of the generators that all of this process share."""
+    """The states of the random generators that this process shares."""
     numpy = cast(tuple[object, ...], np.random.get_state(legacy=True))  # noqa: TID251
     arrays = [bytes(one) if isinstance(one, np.ndarray) else one for one in numpy]
     return random.getstate(), *arrays, bytes(torch.get_rng_state().numpy())
@@ -274,7 +274,7 @@ def _check_parameters(parameters: Iterable[nn.Parameter], optimizer: Optimizer) 
 
 
 def _check_modules(model: nn.Module) -> None:
-    """What cannot be trained on one example at a time."""
+    """Refuse modules that cannot be trained on one example at a time."""
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             raise UsageError(f"{name} is a BatchNorm: it mixes examples. Take GroupNorm or LayerNorm, or its eval mode")

@@ -79,6 +79,7 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.rounds.server import ServerRound
 from protocols.server import serve
+from secagg.assumptions import Adversary, fraction
 from secagg.crypto.prg import Rng
 from secagg.encoding import Encoding
 from secagg.errors import (
@@ -93,7 +94,6 @@ from secagg.errors import (
     UsageError,
 )
 from secagg.foreign import parse_array
-from secagg.params import Adversary, fraction
 
 MESSAGE_TYPE = "train.secagg"
 WEIGHTED_BY = "num-examples"

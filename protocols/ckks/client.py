@@ -232,7 +232,7 @@ class CkksClient(ClientRound):
                 told = digest(labels.CKKS_ANSWER, self._content_key, *self._cohort.bound(), told)
             told = self._to_server(labels.CKKS_ANSWER, told)
         self._secret_key = b""  # a key decrypts once
-        return Answer(told, self._surplus_seed(missing, *self._cohort.bound(self._u)))
+        return Answer(told, self._excess_seed(missing, *self._cohort.bound(self._u)))
 
 
 def sum_of(client: Client) -> Sum:

@@ -10,11 +10,11 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.rounds.cohort import Cohort as AnyCohort
 from protocols.rounds.cohort import Position, positions
+from secagg.assumptions import CostModel
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, digest
 from secagg.crypto.prg import Prg, random_words
 from secagg.errors import PolicyError
-from secagg.params import CostModel
 
 
 def check_policy(plan: RoundPlan, policy: Policy) -> None:

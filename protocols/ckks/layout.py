@@ -26,7 +26,7 @@ from secagg.errors import PeerError, UsageError
 DEGREE = 4096
 MODULI = (54, 55)
 """Bits of the primes: of ciphertexts, and of keys only. 109 in all is what 128 bits of security allow at N = 4096
-(Homomorphic Encryption Standard 2018, table 1; 98 at most by core-SVP, see ``secagg.params.CostModel``)."""
+(Homomorphic Encryption Standard 2018, table 1; 98 at most by core-SVP, see ``secagg.assumptions.CostModel``)."""
 SLOTS = DEGREE // 2
 """Reals in a ciphertext. The imaginary halves stay empty: TenSEAL has no way to fill them."""
 MAX_CLIENTS = 4096

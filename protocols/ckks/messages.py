@@ -129,10 +129,10 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """5, client to server: from a holder the sum (or only a proof of having it), sealed; the surplus noise's seed."""
+    """5, client to server: from a holder the sum (or only a proof of having it), sealed; the excess noise's seed."""
 
     total: bytes = field(repr=False)
-    surplus: bytes
+    excess: bytes
 
 
 ADVERT = struct(Advert, client=u32, seal_key=fixed(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))
@@ -181,5 +181,5 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
             chunks=_CHUNKS,
         ),
     ),
-    9: (Answer, struct(Answer, total=blob(8 * MAX_LENGTH), surplus=blob(KEY_BYTES))),
+    9: (Answer, struct(Answer, total=blob(8 * MAX_LENGTH), excess=blob(KEY_BYTES))),
 }

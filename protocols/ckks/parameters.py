@@ -10,9 +10,9 @@ from math import floor
 from protocols.ckks.engine import require
 from protocols.ckks.layout import Layout
 from protocols.parameters import Facts, Rules
+from secagg.assumptions import Adversary, CostModel
 from secagg.codec import Codec, enumeration, struct, u32
 from secagg.errors import UsageError
-from secagg.params import Adversary, CostModel
 
 LEAST_ANSWERS = 2
 """One client's word alone is not taken for the sum."""
@@ -78,7 +78,7 @@ def check_parameters(plan: Facts) -> None:
     if not LEAST_ANSWERS <= parameters.makers <= plan.clients:
         raise UsageError(f"{parameters.makers} makers of a key are not between 2 and the {plan.clients} clients")
     if parameters.reveal is Reveal.CLIENTS and plan.noise is not None and plan.noise.components:
-        raise UsageError("noise is taken off by the server, and a sum that only clients see has no surplus to take")
+        raise UsageError("noise is taken off by the server, and a sum that only clients see has no excess to take")
     layout_of(plan)
 
 

@@ -33,7 +33,7 @@ from protocols.ckks.parameters import LEAST_ANSWERS, Reveal, layout_of, paramete
 from protocols.roster import Number
 from protocols.rounds.admission import CohortServer
 from protocols.rounds.cohort import Position, positions
-from protocols.rounds.excess import check_surplus
+from protocols.rounds.excess import check_excess
 from protocols.rounds.phases import Phase
 from protocols.rounds.server import NOTHING, Sends
 from protocols.rounds.sets import to_bitmap
@@ -181,7 +181,7 @@ class CkksServer(CohortServer):
 
     def _take_answer(self, number: Number, answer: Answer) -> None:
         u, ring = self._positions[number], self.plan.ring
-        check_surplus(self.plan, len(self._uploaded), answer.surplus)
+        check_excess(self.plan, len(self._uploaded), answer.excess)
         if u not in self._cohort.holders:
             if answer.total:
                 raise PeerError("a sum from a client that was not asked")
@@ -194,8 +194,8 @@ class CkksServer(CohortServer):
             elif len(said) != HASH_BYTES:
                 raise PeerError("no proof of a sum")
             self._told.setdefault(said, []).append(u)
-        if answer.surplus:
-            self._surplus[number] = answer.surplus
+        if answer.excess:
+            self._excess[number] = answer.excess
 
     def _compare(self) -> Sends:
         """What more than half of the holders say that answered, and at least two.

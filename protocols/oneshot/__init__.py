@@ -26,7 +26,7 @@ Rounds (client -> server, then server -> clients)
                  bits.
 
     With noise in the plan x_u carries u's share of it. A survivor that is still there gets the signatures, too: it
-    sends the seed of its surplus (``dp.noise``), and its own ledger learns what happened. Of those who left, surplus
+    sends the seed of its excess (``dp.noise``), and its own ledger learns what happened. Of those who left, excess
     stays in the sum, and their ledgers keep the worst case.
 
 Threat model

@@ -151,7 +151,7 @@ class OneshotClient(ClientRound):
             return Vote(b"", self._unopened)
         return Vote(self.identity.key.sign(labels.SURVIVORS, self._mine.digest), ())
 
-    # 4 REVEAL: against the signatures of a quorum, the share of the sum; from a survivor the seed of its surplus noise.
+    # 4 REVEAL: against the signatures of a quorum, the share of the sum; from a survivor the seed of its excess noise.
 
     def _check_consents(self, message: Consents) -> None:
         agreed = self._seats.agreed(message.contributed, len(self.roster), message.survivors)
@@ -171,10 +171,10 @@ class OneshotClient(ClientRound):
         self._forget_values()
 
     def _answer(self) -> Answer:
-        surplus = b""
+        excess = b""
         if self._u in self._survivors:
-            surplus = self._surplus_seed(self.plan.clients - len(self._survivors), *self._seats.bound(self._u))
-        return Answer(self._share, surplus)
+            excess = self._excess_seed(self.plan.clients - len(self._survivors), *self._seats.bound(self._u))
+        return Answer(self._share, excess)
 
 
 # What both sides verify.

@@ -18,7 +18,7 @@ from secagg.crypto.keys import derive, digest
 from secagg.crypto.lattice import Evaluations, uniform
 from secagg.crypto.prg import Prg, random_words
 from secagg.errors import PolicyError
-from secagg.params import most_marked
+from secagg.hypergeometric import most_marked
 
 
 def check_policy(plan: RoundPlan, policy: Policy) -> None:

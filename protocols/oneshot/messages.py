@@ -9,11 +9,11 @@ from typing import Any
 from protocols.oneshot.parameters import MAX_SEATS
 from protocols.roster import Number
 from protocols.rounds.survivors import SignedBy, signatures
+from secagg.assumptions import MAX_CLIENTS
 from secagg.codec import Codec, blob, fixed, many, optional, struct, u32
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES
 from secagg.encoding import MAX_LENGTH
-from secagg.params import MAX_CLIENTS
 
 MAX_BOX = 1 << 17
 MAX_VECTOR = 64 * MAX_LENGTH
@@ -94,10 +94,10 @@ class Consents:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """4, to server: from a member its share of the sum of the secrets; from a survivor the surplus noise's seed."""
+    """4, to server: from a member its share of the sum of the secrets; from a survivor the excess noise's seed."""
 
     share: bytes = field(repr=False)
-    surplus: bytes = field(repr=False)
+    excess: bytes = field(repr=False)
 
 
 SEAT = struct(Seat, client=u32, key=fixed(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))
@@ -131,5 +131,5 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
             signatures=signatures(MAX_SEATS),
         ),
     ),
-    7: (Answer, struct(Answer, share=blob(MAX_BOX), surplus=blob(KEY_BYTES))),
+    7: (Answer, struct(Answer, share=blob(MAX_BOX), excess=blob(KEY_BYTES))),
 }

@@ -20,13 +20,14 @@ from functools import lru_cache
 from math import floor
 
 from protocols.parameters import Facts, Rules
+from secagg.assumptions import Adversary, CostModel
 from secagg.codec import Codec, enumeration, struct, u32
 from secagg.crypto.lattice import Parameters
 from secagg.crypto.lattice.parameters import VARIANCE, candidates, tail
 from secagg.crypto.packed import Sharing
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.params import Adversary, CostModel, most_marked
+from secagg.hypergeometric import most_marked
 
 MAX_SEATS = 1024
 EVERYBODY = 128
@@ -113,7 +114,7 @@ def least_contributors(plan: Facts) -> int:
 
 def lattice_of(plan: Facts) -> Parameters:
     """The ring and the layout in it that the plan's vectors take."""
-    return _lattice(plan.encoding, plan.clients, plan.noise_tail, parameters_of(plan))
+    return _lattice(plan.encoding, plan.clients, plan.noise_bound, parameters_of(plan))
 
 
 def sharing_of(plan: Facts) -> Sharing:
@@ -122,14 +123,14 @@ def sharing_of(plan: Facts) -> Sharing:
 
 
 @lru_cache(maxsize=256)
-def _lattice(encoding: Encoding, n: int, noise_tail: int, committee: Committee) -> Parameters:
+def _lattice(encoding: Encoding, n: int, noise_bound: int, committee: Committee) -> Parameters:
     """The smallest N with which vector and shares take at most a tenth more than with the best."""
-    found = list(candidates(encoding, n, noise_tail, cost_model=committee.cost_model))
+    found = list(candidates(encoding, n, noise_bound, cost_model=committee.cost_model))
     sizes = [
         one.upload_bytes + committee.seats * _sharing(one.layout.ring.degree, n, committee).share_bytes for one in found
     ]
     if not found:
-        raise UsageError(f"no ring has room for sums of {encoding.ring_bits(n, noise_tail)} bits")
+        raise UsageError(f"no ring has room for sums of {encoding.ring_bits(n, noise_bound)} bits")
     return next(one for one, size in zip(found, sizes, strict=True) if size <= SLACK * min(sizes))
 
 

@@ -30,7 +30,7 @@ from protocols.oneshot.messages import (
 )
 from protocols.oneshot.parameters import lattice_of, least_contributors, parameters_of, sharing_of
 from protocols.roster import Number
-from protocols.rounds.excess import check_surplus, surplus_due
+from protocols.rounds.excess import check_excess, excess_due
 from protocols.rounds.phases import Phase
 from protocols.rounds.server import NOTHING, Sends, ServerRound
 from protocols.rounds.sets import ascending, to_bitmap
@@ -76,7 +76,7 @@ class OneshotServer(ServerRound):
     def waiting_for(self) -> tuple[str, ...]:
         """Who may still answer, and is needed: in REVEAL only members, unless there is noise to take off."""
         names = super().waiting_for
-        if self.phase is not Phase.REVEAL or surplus_due(self.plan, len(self._survivors)):
+        if self.phase is not Phase.REVEAL or excess_due(self.plan, len(self._survivors)):
             return names
         return tuple(name for name in names if self.roster.number(name) in self._consents)
 
@@ -176,13 +176,13 @@ class OneshotServer(ServerRound):
         if not answer.share and number in self._consents:
             raise PeerError("no share of the sum from a member who has signed")
         if survived:
-            check_surplus(self.plan, len(self._survivors), answer.surplus)
-        elif answer.surplus:
+            check_excess(self.plan, len(self._survivors), answer.excess)
+        elif answer.excess:
             raise PeerError("a seed of noise that is not in the sum")
         if answer.share:
             self._shares[number] = self._sharing.unpack(answer.share)
-        if answer.surplus:
-            self._surplus[number] = answer.surplus
+        if answer.excess:
+            self._excess[number] = answer.excess
 
     def _open(self) -> Sends:
         if len(self._shares) < self._quorum <= len(self._shares) + len(self._unopened):  # enough, but for complaints

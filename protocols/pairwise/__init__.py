@@ -27,7 +27,7 @@ Rounds (client -> server, then server -> clients)
                  reveals its share of b_v for each neighbour v in U3, of the mask key for each in U2 \\ U3, never both.
                  The server compares each share with its commitment, rebuilds masks and takes them off the sum.
 
-    With noise in the plan x_u carries u's share of it. Its removable surplus (``dp.noise``) depends on who is missing,
+    With noise in the plan x_u carries u's share of it. Its removable excess (``dp.noise``) depends on who is missing,
     so its seed goes along in REVEAL, against the same signatures. The ledger is charged with the worst case before
     anything is said (a client's own: before UPLOAD leaves) and with what happened between CONSENT and REVEAL.
 

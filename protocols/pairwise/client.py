@@ -183,7 +183,7 @@ class PairwiseClient(DealingClient):
         return Reveal(
             self_shares=tuple(Revealed(v, share_of(self._held[v], SELF_MASK)) for v in alive),
             key_shares=tuple(Revealed(v, share_of(self._held[v], MASK_KEY)) for v in dead),
-            surplus=self._surplus_seed(self.plan.clients - len(survivors), *self._cohort.bound(self._u)),
+            excess=self._excess_seed(self.plan.clients - len(survivors), *self._cohort.bound(self._u)),
         )
 
 

@@ -10,18 +10,12 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.rounds.cohort import Position
 from protocols.rounds.dealer import DealingCohort
+from secagg.assumptions import Adversary
 from secagg.crypto import labels
-from secagg.crypto.graph import Neighbourhoods
+from secagg.crypto.graph import Graph, Neighbourhoods
 from secagg.crypto.keys import derive, digest
 from secagg.errors import PolicyError
-from secagg.params import (
-    GRINDING_BITS,
-    GRINDING_FLOOR,
-    Adversary,
-    Graph,
-    check_private,
-    corrupt_neighbours,
-)
+from secagg.params import GRINDING_BITS, GRINDING_FLOOR, check_private, corrupt_neighbours
 
 
 def check_policy(plan: RoundPlan, policy: Policy) -> None:

@@ -13,12 +13,12 @@ from protocols.roster import Number
 from protocols.rounds.cohort import Position
 from protocols.rounds.dealing import OPENED, Accusations, Complaints, Dealt, Defence, Delivery, Opened, dealing_messages
 from protocols.rounds.survivors import CONSENT, Consent, SignedBy, signatures
+from secagg.assumptions import MAX_CLIENTS
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES, NODE, Node
 from secagg.crypto.shamir import SHARE_BYTES
 from secagg.encoding import MAX_LENGTH
-from secagg.params import MAX_CLIENTS
 
 MASK_KEY, SELF_MASK = range(2)
 """The secrets that each client deals, in this order."""
@@ -117,12 +117,12 @@ class Revealed:
 class Reveal:
     """7, client to server: self-mask shares of surviving neighbours, mask-key shares of dead ones.
 
-    ``surplus`` is the seed of its own removable noise beyond what the missing clients make necessary, if there is any.
+    ``excess`` is the seed of its own removable noise beyond what the missing clients make necessary, if there is any.
     """
 
     self_shares: tuple[Revealed, ...]
     key_shares: tuple[Revealed, ...]
-    surplus: bytes
+    excess: bytes
 
 
 ADVERT = struct(
@@ -168,5 +168,5 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     10: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), headers=many(_HEADER, MAX_CLIENTS))),
     11: (Consent, CONSENT),
     12: (Consents, struct(Consents, signatures=signatures(MAX_CLIENTS), others=_NODES, proof=_NODES)),
-    13: (Reveal, struct(Reveal, self_shares=_REVEALED, key_shares=_REVEALED, surplus=blob(KEY_BYTES))),
+    13: (Reveal, struct(Reveal, self_shares=_REVEALED, key_shares=_REVEALED, excess=blob(KEY_BYTES))),
 }

@@ -5,9 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 from protocols.parameters import ENFORCED_UP_TO, Facts, Rules
+from secagg.assumptions import Adversary, CostModel
 from secagg.codec import Codec, enumeration, struct, u32
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.errors import UsageError
-from secagg.params import Adversary, CostModel, Graph, GraphParameters, choose_for_round, complete
+from secagg.params import choose_for_round, complete
 
 PARAMETERS: Codec[GraphParameters] = struct(
     GraphParameters, graph=enumeration(Graph), degree=u32, threshold=u32, witnesses=u32, quorum=u32

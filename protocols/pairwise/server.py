@@ -35,7 +35,7 @@ from protocols.parameters import ENFORCED_UP_TO
 from protocols.roster import Number
 from protocols.rounds.cohort import Position, positions
 from protocols.rounds.dealing import Complaints, Dealt, Defence
-from protocols.rounds.excess import check_surplus
+from protocols.rounds.excess import check_excess
 from protocols.rounds.exchange import DealingServer, Exchange
 from protocols.rounds.phases import Phase
 from protocols.rounds.server import NOTHING, Sends
@@ -190,7 +190,7 @@ class PairwiseServer(DealingServer):
         alive, dead = sorted(held & survivors), sorted(held - survivors)
         if [share.peer for share in revealed] != alive + dead or len(reveal.self_shares) != len(alive):
             raise PeerError("shares of others than asked for")
-        check_surplus(self.plan, len(survivors), reveal.surplus)
+        check_excess(self.plan, len(survivors), reveal.excess)
         for share in revealed:
             self._exchange.check_share(share.peer, v, SELF_MASK if share.peer in survivors else MASK_KEY, share.share)
         for share in revealed:
@@ -199,8 +199,8 @@ class PairwiseServer(DealingServer):
                 self._own_shares[v] = share.share
             elif len(collected) < self._t:
                 collected[v] = share.share
-        if reveal.surplus:
-            self._surplus[number] = reveal.surplus
+        if reveal.excess:
+            self._excess[number] = reveal.excess
 
     def _unmask(self) -> Sends:
         survivors = sorted(self._headers)

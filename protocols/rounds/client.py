@@ -111,10 +111,10 @@ class ClientRound(ABC):
         """They have left, and are never needed again."""
         self.values = _nothing
 
-    def _surplus_seed(self, missing: int, *context: bytes) -> bytes:
+    def _excess_seed(self, missing: int, *context: bytes) -> bytes:
         """What takes the excess noise off again when so many clients are missing; empty if there is none."""
         noise = self.plan.noise
-        if noise is None or (level := noise.level(missing)) == noise.components:
+        if noise is None or (level := noise.removal_level(missing)) == noise.components:
             return b""
         return noise.seed(self._drawn(b"removable noise", *context), level)
 

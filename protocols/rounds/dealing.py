@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.rounds.cohort import Cohort, Position
+from secagg.assumptions import MAX_CLIENTS
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.dealing import (
@@ -54,7 +55,6 @@ from secagg.crypto.merkle import HASH_BYTES
 from secagg.crypto.prg import Rng
 from secagg.crypto.shamir import SHARE_BYTES
 from secagg.errors import PeerError
-from secagg.params import MAX_CLIENTS
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash

@@ -18,7 +18,7 @@ from protocols.engines.local import HERE
 from protocols.outcome import RoundEvent, RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.roster import Number, Roster
-from protocols.rounds.excess import surplus_due, surplus_of
+from protocols.rounds.excess import excess_due, excess_of
 from protocols.rounds.phases import Phase
 from protocols.rounds.steps import Charge, Step, Steps
 from protocols.rounds.survivors import Agreed, agreed_sum
@@ -95,7 +95,7 @@ class ServerRound(ABC):
         self._expected: frozenset[Number] = frozenset(map(Number, range(len(roster))))
         self._heard: dict[Number, bytes] = {}  # in this phase: client number -> fingerprint of its frame
         self._consents: dict[Number, bytes] = {}  # signatures on the survivors
-        self._surplus: dict[Number, bytes] = {}  # survivor -> the seed of its excess noise
+        self._excess: dict[Number, bytes] = {}  # survivor -> the seed of its excess noise
         self._liars: set[str] = set()
         self.excluded: tuple[str, ...] = ()
         """Who dealt shares and was left out before anybody put a vector in: silent since, without an answer to a
@@ -220,11 +220,11 @@ class ServerRound(ABC):
     ) -> None:
         """The outcome: the sum without its excess noise, and what happened. Both lists are ascending."""
         plan, names, left = self.plan, self.roster.names, tuple[str, ...]()
-        if plan.noise is not None and surplus_due(plan, len(survivors)):
-            level = plan.noise.level(plan.clients - len(survivors))
-            seeds = self._surplus.values()
-            total = total - surplus_of(plan.noise, plan.clients, len(total), level, seeds, self._engine)
-            left = tuple(names[number] for number in survivors if number not in self._surplus)
+        if plan.noise is not None and excess_due(plan, len(survivors)):
+            level = plan.noise.removal_level(plan.clients - len(survivors))
+            seeds = self._excess.values()
+            total = total - excess_of(plan.noise, plan.clients, len(total), level, seeds, self._engine)
+            left = tuple(names[number] for number in survivors if number not in self._excess)
         signatures = tuple((names[number], signature) for number, signature in sorted(self._consents.items()))
         alive = tuple(names[number] for number in survivors)
         advertised_names = tuple(names[number] for number in advertised)

@@ -59,7 +59,7 @@ class PrivateSums:
     ) -> None:
         if found.encoding.weight_bound > 1:
             raise UsageError("only sums without weights are audited")
-        if found.noise.family is Family.DISCRETE_GAUSSIAN and found.noise.each(found.clients) < 1:
+        if found.noise.family is Family.DISCRETE_GAUSSIAN and found.noise.kept_variance(found.clients) < 1:
             raise UsageError("discrete Gaussians of variance below 1 have another variance than they are named by")
         n, least = found.clients, found.clients - found.noise.dropouts
         corrupt, dropout = f"{found.noise.colluders}/{n}", f"{found.noise.dropouts}/{n}"
@@ -142,7 +142,7 @@ class PrivateSums:
     def parts(self, count: int, seed: bytes) -> list[Vector]:
         """What comes off the sum of one client's noise, level by level, in units of its planned deviation."""
         noise, n = self.found.noise, self.found.clients
-        left = [noise.surplus(n, count, noise.seed(seed, level), level) for level in range(noise.components + 1)]
+        left = [noise.excess(n, count, noise.seed(seed, level), level) for level in range(noise.components + 1)]
         planned = _part_variances(noise, n)
         return [(more - less) / sqrt(v) for (more, less), v in zip(pairwise(left), planned, strict=True)]
 

@@ -152,10 +152,10 @@ class ThresholdClient(DealingClient):
         flooded_by = self._drawn(b"flooding", *self._cohort.bound(self._u), self._ciphertext)
         partial = self._scheme.pack_used(self._scheme.partial(self._c1, self._key_seed, flooded_by=flooded_by))
         missing = self.plan.clients - len(self._survivors)
-        surplus = self._surplus_seed(missing, *self._cohort.bound(self._u))
-        said = digest(labels.THRESHOLD_PARTIAL, partial, surplus)
+        excess = self._excess_seed(missing, *self._cohort.bound(self._u))
+        said = digest(labels.THRESHOLD_PARTIAL, partial, excess)
         signed = (*self._cohort.bound(self._u), self._ciphertext, said)
-        return Answer(partial, surplus, self.identity.key.sign(labels.THRESHOLD_PARTIAL, *signed))
+        return Answer(partial, excess, self.identity.key.sign(labels.THRESHOLD_PARTIAL, *signed))
 
     # 8 MISSING: sign the one set of those whose seeds may be rebuilt.
 

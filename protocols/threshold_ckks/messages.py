@@ -99,10 +99,10 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """7, client to server: its partial decryption, flooded; the surplus noise's seed."""
+    """7, client to server: its partial decryption, flooded; the excess noise's seed."""
 
     partial: bytes = field(repr=False)
-    surplus: bytes = field(repr=False)
+    excess: bytes = field(repr=False)
     signature: bytes
 
 
@@ -166,7 +166,7 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     10: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), ciphertext=fixed(HASH_BYTES))),
     11: (Consent, CONSENT),
     12: (Aggregate, struct(Aggregate, signatures=_SIGNATURES, c1=blob(MAX_VECTOR))),
-    13: (Answer, struct(Answer, partial=blob(MAX_VECTOR), surplus=blob(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))),
+    13: (Answer, struct(Answer, partial=blob(MAX_VECTOR), excess=blob(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))),
     14: (Missing, struct(Missing, ciphertext=fixed(HASH_BYTES), missing=blob(MAX_BITMAP))),
     15: (Agreement, struct(Agreement, signature=fixed(SIGNATURE_BYTES))),
     16: (Agreements, struct(Agreements, signatures=_SIGNATURES)),

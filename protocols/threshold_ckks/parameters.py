@@ -7,9 +7,10 @@ from fractions import Fraction
 
 from protocols.parameters import Facts, Rules
 from protocols.threshold_ckks.sizes import Sizes, choose_sizes
+from secagg.assumptions import Adversary, CostModel
 from secagg.codec import Codec, enumeration, struct, u32
 from secagg.errors import UsageError
-from secagg.params import Adversary, CostModel, complete
+from secagg.params import complete
 
 MAX_CLIENTS = 1024
 """Every client deals a share to every other one, and the server hands all of them on."""

@@ -14,7 +14,7 @@ import numpy as np
 from protocols.roster import Number
 from protocols.rounds.cohort import Position, positions
 from protocols.rounds.dealing import Complaints, Defence
-from protocols.rounds.excess import check_surplus
+from protocols.rounds.excess import check_excess
 from protocols.rounds.exchange import DealingServer, Exchange
 from protocols.rounds.phases import Phase
 from protocols.rounds.server import NOTHING, Sends
@@ -163,14 +163,14 @@ class ThresholdServer(DealingServer):
 
     def _take_answer(self, number: Number, answer: Answer) -> None:
         u = self._positions[number]
-        said = digest(labels.THRESHOLD_PARTIAL, answer.partial, answer.surplus)
+        said = digest(labels.THRESHOLD_PARTIAL, answer.partial, answer.excess)
         signed = (*self._cohort.bound(u), self._ciphertext, said)
         verify(self.roster.keys[number], answer.signature, labels.THRESHOLD_PARTIAL, *signed)
-        check_surplus(self.plan, len(self._uploaded), answer.surplus)
+        check_excess(self.plan, len(self._uploaded), answer.excess)
         self._partials.add(self._scheme.unpack_used(answer.partial))
         self._answered.add(u)
-        if answer.surplus:
-            self._surplus[number] = answer.surplus
+        if answer.excess:
+            self._excess[number] = answer.excess
 
     def _name_missing(self) -> Sends:
         self._need(len(self._answered), self._t, "clients decrypted their part")

@@ -30,12 +30,12 @@ from fractions import Fraction
 from functools import lru_cache
 from math import ceil, exp2, log, log2, sqrt
 
+from secagg.assumptions import CostModel
 from secagg.crypto.lattice import VARIANCE, Layout
 from secagg.crypto.lattice.flooding import parts
 from secagg.crypto.lattice.parameters import narrowest
 from secagg.crypto.lattice.ring import WIDEST
 from secagg.errors import UsageError
-from secagg.params import CostModel
 
 FLOODING = 40
 """A round with flooded decryptions is no further than 2^-40 from one in which the server is just told the sum."""

@@ -44,7 +44,7 @@ from secagg.errors import UsageError
 
 if TYPE_CHECKING:
     from dp.training import Settings
-    from dp.training.trainer import Charge
+    from dp.training.trainer import ChargeFunction
 
 CENTRAL = Local(epochs=40, batch=128, rate=0.003)
 
@@ -135,7 +135,7 @@ class MatrixFactorisation:
         rate: float,
         *,
         unit: Unit,
-        charge: Charge | None,
+        charge: ChargeFunction | None,
         seed: int,
         rng: Rng = os.urandom,
     ) -> Settings:

@@ -23,7 +23,7 @@ from torch.utils.data import TensorDataset
 
 from dp.events import Unit
 from dp.training import Settings
-from dp.training.trainer import Charge
+from dp.training.trainer import ChargeFunction
 from recsys.data.interactions import History
 from recsys.data.negatives import sample
 from recsys.models.mf import weight_of
@@ -43,7 +43,7 @@ def by_user(
     steps: int,
     rate: float,
     *,
-    charge: Charge | None,
+    charge: ChargeFunction | None,
     seed: int,
     rng: Rng,
 ) -> tuple[NDArray[np.float32], Settings]:
@@ -74,7 +74,7 @@ def by_interaction(
     steps: int,
     rate: float,
     *,
-    charge: Charge | None,
+    charge: ChargeFunction | None,
     seed: int,
     rng: Rng,
 ) -> tuple[NDArray[np.float32], Settings]:

@@ -25,7 +25,7 @@ from torch.utils.data import TensorDataset
 from dp.events import Unit
 from dp.training import Settings, Trainer
 from dp.training.isolate import Loss
-from dp.training.trainer import Charge
+from dp.training.trainer import ChargeFunction
 from recsys.data.interactions import History, Interactions
 from recsys.models.batches import batches
 from recsys.models.recommender import Local
@@ -97,7 +97,7 @@ class Neural(ABC):
         rate: float,
         *,
         unit: Unit,
-        charge: Charge | None,
+        charge: ChargeFunction | None,
         seed: int,
         rng: Rng = os.urandom,
     ) -> Settings:
@@ -173,7 +173,7 @@ def descend_privately(
     rate: float,
     *,
     unit: Unit,
-    charge: Charge | None,
+    charge: ChargeFunction | None,
     rng: Rng,
 ) -> Settings:
     """``charge`` None: the same recipe without noise, a reference that is not private.

@@ -23,8 +23,8 @@ from recsys.data.interactions import History, Interactions
 from recsys.models.private_gram import Recency, Settings, last_occurrences, learn_gram
 from recsys.models.private_sums import Sums, exact_sums
 from recsys.models.store import State
+from secagg.assumptions import fraction
 from secagg.errors import UsageError
-from secagg.params import fraction
 
 RIDGE = 1.0
 """In units of the Gram matrix' mean diagonal."""

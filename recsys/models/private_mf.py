@@ -29,8 +29,8 @@ from recsys.models.private_ease import on_device, settings_of, settings_state, w
 from recsys.models.private_gram import Recency, Settings, learn_gram
 from recsys.models.private_sums import Noised, Sums, exact_sums
 from recsys.models.store import State
+from secagg.assumptions import fraction
 from secagg.errors import UsageError
-from secagg.params import fraction
 
 RIDGE = 0.05
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from dp.events import Trust
-from dp.filter import UNITS
-from dp.ledger.book import Book
+from dp.filter import RESOLUTION
 from dp.ledger.entries import parse
 from dp.ledger.file import read
+from dp.ledger.state import LedgerState
 from dp.ledger.verify import verify
 from dp.secure_sum import SecureSum
 from protocols import registry
@@ -44,7 +44,7 @@ class Spent:
     """as the ledger and the plans in it have it"""
     shared: bool
     """with other runs, says the ledger"""
-    book: Book
+    state: LedgerState
     entries: tuple[Mapping[str, Any], ...]
     """Without the first, which is the promise."""
     plans: tuple[RoundPlan, ...]
@@ -55,8 +55,8 @@ class Spent:
         """Verified, but for who wrote it."""
         plans: list[RoundPlan] = []
         rows = read(path)
-        book = verify(rows, also=lambda what: plans.append(RoundPlan.charged(what)))
-        genesis = book.genesis
+        state = verify(rows, also=lambda what: plans.append(RoundPlan.charged(what)))
+        genesis = state.genesis
         if genesis.guarantee.trust is Trust.CENTRAL:
             raise PeerError(f"{path.name} is not the ledger of such a run: its noise is added by whoever has the data")
         shared = genesis.run == SHARING
@@ -65,21 +65,21 @@ class Spent:
         noise = min(noises, key=lambda noise: noise.colluders, default=None)
         planned = plans[0].clients if alike else None
         promised = promise(path, shared, genesis.guarantee, genesis.budget, noise, planned)
-        return cls(promised, shared, book, tuple(parse(body) for body, _signature in rows[1:]), tuple(plans))
+        return cls(promised, shared, state, tuple(parse(body) for body, _signature in rows[1:]), tuple(plans))
 
     @property
     def epsilon(self) -> float:
-        return _epsilon(self.book.filter.reached)
+        return _epsilon(self.state.filter.reached)
 
     @property
     def sums(self) -> list[SecureSum]:
         """Those that took place, in their order."""
-        happened = [record.happened for record in self.book.records.values()]
+        happened = [record.happened for record in self.state.records.values()]
         return [what for what in happened if isinstance(what, SecureSum)]
 
     def after(self, round_: Round) -> int | None:
         """The entry to which a round points."""
-        heads = [link.hex() for link in self.book.links]
+        heads = [link.hex() for link in self.state.links]
         return heads.index(round_.head) if round_.head in heads else None
 
     def epsilon_after(self, number: int) -> float:
@@ -191,7 +191,7 @@ class Account:
                     "epsilon": _known(each.epsilon),
                     "budget": each.promise.epsilon,
                     "delta": each.promise.delta,
-                    "head": each.book.head.hex(),
+                    "head": each.state.head.hex(),
                 }
                 for each in self.spent
             ],
@@ -288,8 +288,8 @@ def _of_the_plan(run: Run, spent: Spent) -> Iterator[str]:
             yield f"{name} of the protocol is {run.protocol[name]}, says the record; the plans have {listed}"
 
 
-def _epsilon(units: int | None) -> float:
-    return inf if units is None else units / UNITS
+def _epsilon(reached: int | None) -> float:
+    return inf if reached is None else reached / RESOLUTION
 
 
 def _known(epsilon: float | None) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from shlex import quote
 from typing import Any
 
-from dp.filter import UNITS
+from dp.filter import RESOLUTION
 from dp.ledger.file import FILE
 from recsys.report import numbers
 from recsys.report.account import Account, Spent
@@ -87,12 +87,12 @@ def ledger(spent: Spent) -> Html:
             ("relation", given.relation),
             ("noise", given.trust),
             ("entries", numbers.count(len(entries) + 1)),
-            ("head", spent.book.head.hex()),
+            ("head", spent.state.head.hex()),
         ]
     )
     where = given.ledger
     ledger = "." if where == FILE else quote(where)
-    command = f"secagg ledger verify {ledger} --key {quote(given.key)} --head {spent.book.head.hex()}"
+    command = f"secagg ledger verify {ledger} --key {quote(given.key)} --head {spent.state.head.hex()}"
     shown = table(
         f"Entries of {where}",
         [Group("", ["entry", "phase", "of", "survivors", "epsilon after"])],
@@ -119,7 +119,7 @@ def _entry(entry: Mapping[str, Any]) -> list[str]:
     of = f"round {happened['round']}" if happened else f"{steps['count']} steps" if steps else entry["release"][:12]
     survivors = f"{happened['survivors']} of {happened['planned']}" if happened else ""
     reached = entry["epsilon_after"]
-    after = numbers.epsilon(float("inf") if reached is None else reached / UNITS)
+    after = numbers.epsilon(float("inf") if reached is None else reached / RESOLUTION)
     return [str(entry["number"]), entry["phase"], of, survivors, after]
 
 

@@ -275,7 +275,7 @@ def outside(account: Account) -> list[str]:
         found.append(f"What clients measured in rounds is protected by no more than this: {run.measured_under}.")
     if run.public:
         found.append(f"Taken as public: {'; '.join(run.public)}.")
-    for elsewhere in dict.fromkeys(spent.book.genesis.elsewhere for spent in account.spent):
+    for elsewhere in dict.fromkeys(spent.state.genesis.elsewhere for spent in account.spent):
         found.append(f"Charged elsewhere, or not at all, says the ledger: {elsewhere}.")
     found.append(sentence(run.others))
     found.append(

@@ -9,10 +9,10 @@ import typer
 from rich.console import Group
 from rich.table import Table
 
-from dp.filter import UNITS
-from dp.ledger.book import replay
+from dp.filter import RESOLUTION
 from dp.ledger.entries import FIELDS, canonical, parse
 from dp.ledger.file import FILE, read
+from dp.ledger.state import replay
 from dp.ledger.verify import compare, verify
 from dp.secure_sum import SecureSum
 from protocols.plan import RoundPlan
@@ -81,25 +81,25 @@ def check(
             if strangers:
                 raise PeerError("signed with a key that is not in the roster", culprits=strangers)
 
-    book = verify(read(_file(run_dir)), _key(key), None if head is None else _hexadecimal(head), check_plan)
+    state = verify(read(_file(run_dir)), _key(key), None if head is None else _hexadecimal(head), check_plan)
     trusted = key is not None
     if against is not None:
         other = verify(read(_file(against)), _key(against_key), also=check_plan)
-        compare(book, other)
-        trusted = trusted and (against_key is not None or other.genesis.owner == book.genesis.owner)
-    budget, guarantee = book.genesis.budget, book.genesis.guarantee
+        compare(state, other)
+        trusted = trusted and (against_key is not None or other.genesis.owner == state.genesis.owner)
+    budget, guarantee = state.genesis.budget, state.genesis.guarantee
     answer = {
         "verdict": _verdict(trusted, head is not None),
         "signers": "in the roster" if roster is not None else "not compared with a roster",
-        "entries": len(book.links),
-        "head": book.head.hex(),
-        "run": book.genesis.run,
+        "entries": len(state.links),
+        "head": state.head.hex(),
+        "run": state.genesis.run,
         "guarantee": f"{guarantee.unit}, {guarantee.relation}, {guarantee.trust}",
-        "epsilon": _epsilon(book.filter.reached),
+        "epsilon": _epsilon(state.filter.reached),
         "budget": float(budget.epsilon),
         "delta": float(budget.delta),
-        "elsewhere": book.genesis.elsewhere,
-        "data": book.genesis.data.hex() or "not said",
+        "elsewhere": state.genesis.elsewhere,
+        "data": state.genesis.data.hex() or "not said",
     }
     emit(as_json, answer, facts(answer))
     if not trusted:
@@ -138,5 +138,5 @@ def _hexadecimal(text: str) -> bytes:
     return found
 
 
-def _epsilon(units: int | None) -> float:
-    return float("inf") if units is None else units / UNITS
+def _epsilon(reached: int | None) -> float:
+    return float("inf") if reached is None else reached / RESOLUTION

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from protocols.parameters import rules_of
+from secagg.assumptions import Adversary, CostModel, fraction
 from secagg.cli.output import Json, emit, facts
-from secagg.params import GRINDING_BITS, Adversary, CostModel, GraphParameters, choose, choose_for_round, fraction
+from secagg.crypto.graph import GraphParameters
+from secagg.params import GRINDING_BITS, choose, choose_for_round
 
 app = typer.Typer()
 

@@ -73,7 +73,7 @@ def outcome(account: Account, folder: Path, report: Path, notes: Iterable[str]) 
     for spent in account.spent:
         given = spent.promise
         paths = (quote(str(folder / path)) for path in (given.ledger, given.key))
-        command = "verify: secagg ledger verify {} --key {} --head {}".format(*paths, spent.book.head.hex())
+        command = "verify: secagg ledger verify {} --key {} --head {}".format(*paths, spent.state.head.hex())
         shown += [line(given.words), line(command, whole=True)]
     where = "outside of the guarantee: " if account.spent else ""
     shown += [line(f"{where}{one}") for one in (*run.outside, run.others)]

@@ -8,8 +8,8 @@ Holder i checks z_j at its own point.
 
 - If the values given to honest holders are not those of polynomials of degree t - 1, some holder's check fails, except
   with probability (2^31)^-BLINDS = 2^-124 for each set of commitments that the dealer tries.
-- The z_j say nothing about the secrets, since the r_j are uniform: as long as nobody shows its values of r_j. So a
-  share that is revealed goes without them.
+- The z_j say nothing about the secrets, since the r_j are uniform, as long as no holder shows its values of the r_j.
+  So whoever reveals a share leaves them out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def width(secrets: int) -> int:
 
 
 class Polynomials:
-    """The dealer's side; the first columns of what it gives are the limbs of its secrets.
+    """The polynomials that a dealer shares secrets with; the first of their columns are for the limbs of the secrets.
 
     >>> import os
     >>> dealt = Polynomials([b"k" * 32, b"b" * 32], 2, os.urandom)
@@ -56,11 +56,11 @@ class Polynomials:
         self._coefficients[0, :-BLINDS] = limbs_of(secrets).reshape(-1)
 
     def points(self, holders: Sequence[int]) -> NDArray[np.uint32]:
-        """The values at the holders' abscissas, which are not zero, a row for each."""
+        """The values at the holders' abscissas, a row for each holder. No abscissa is zero."""
         return _evaluated(self._coefficients, holders)
 
     def proof(self, challenge: bytes) -> bytes:
-        """The coefficients of the z_j, lowest first."""
+        """The coefficients of the z_j of the module's text, lowest first, as bytes."""
         limbs, blinds = self._coefficients[:, :-BLINDS], self._coefficients[:, -BLINDS:]
         return reduce(matmul(limbs, _weights([challenge], limbs.shape[1])[0]) + blinds).astype("<u4").tobytes()
 
@@ -69,7 +69,7 @@ class Polynomials:
 
 
 def responses(proof: bytes, threshold: int, holders: Sequence[int]) -> NDArray[np.uint32]:
-    """What the proof says about each holder: the z_j at its abscissa."""
+    """The values of the proof's polynomials z_j at each holder's abscissa."""
     if len(proof) != RESPONSE_BYTES * threshold:
         raise DecodeError(f"a proof of {len(proof)} bytes, not of {threshold} coefficients of {BLINDS} polynomials")
     coefficients = np.frombuffer(proof, "<u4").reshape(threshold, BLINDS).astype(np.uint64)
@@ -79,7 +79,7 @@ def responses(proof: bytes, threshold: int, holders: Sequence[int]) -> NDArray[n
 
 
 def consistent(points: NDArray[np.uint32], challenges: Sequence[bytes], shown: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """Row by row, whether one holder's values from one dealer are those of which that dealer's proof speaks."""
+    """For each row, whether the values that a dealer gave to a holder agree with that dealer's proof."""
     values = points.astype(np.uint64)
     limbs, expected = values[:, :-BLINDS], values[:, -BLINDS:]
     weights = _weights(challenges, limbs.shape[1])
@@ -90,11 +90,12 @@ def consistent(points: NDArray[np.uint32], challenges: Sequence[bytes], shown: N
 
 
 def padded(points: NDArray[np.uint32], keys: Sequence[bytes]) -> NDArray[np.uint32]:
-    """Each holder's row under a one-time pad in the field. Whoever alters a value shifts it, by what it likes."""
+    """Each holder's row under a one-time pad in the field. Whoever alters a padded value shifts the value as much."""
     return reduce(points.astype(np.uint64) + uniform_rows(keys, points.shape[1])).astype(np.uint32)
 
 
 def unpadded(points: NDArray[np.uint32], keys: Sequence[bytes]) -> NDArray[np.uint32]:
+    """Inverse of ``padded``."""
     return reduce(points.astype(np.uint64) + P - uniform_rows(keys, points.shape[1])).astype(np.uint32)
 
 
@@ -103,11 +104,11 @@ def _weights(challenges: Sequence[bytes], limbs: int) -> Field:
 
 
 _MOST = 1 << 22
-"""How many powers are kept at once: on the complete graph of 10^4 clients all of them would be half a gigabyte."""
+"""The most powers of abscissas kept at once: for a complete graph of 10^4 clients all take half a gigabyte."""
 
 
 def _evaluated(coefficients: Field, holders: Sequence[int]) -> NDArray[np.uint32]:
-    """The values of polynomials, a column each, at the holders' abscissas."""
+    """The values of polynomials at the holders' abscissas. Each column of ``coefficients`` is a polynomial."""
     threshold, rows = len(coefficients), max(_MOST // len(coefficients), 1)
     if len(holders) <= rows:
         return matmul(_table(tuple(holders), threshold), coefficients).astype(np.uint32)
@@ -116,6 +117,7 @@ def _evaluated(coefficients: Field, holders: Sequence[int]) -> NDArray[np.uint32
 
 @lru_cache(maxsize=1)  # on the complete graph everybody's holders are the same
 def _table(holders: tuple[int, ...], threshold: int) -> Field:
+    """Powers 0 to ``threshold`` - 1 of the holders' abscissas, a row for each holder."""
     if not holders or min(holders) < 1 or max(holders) >= PRIME:
         raise UsageError("a share index is zero or too large")
     return powers(np.array(holders, np.uint64), threshold)

@@ -22,7 +22,7 @@ _SHIFT = np.uint64(31)
 
 
 def reduce(value: Field) -> Field:
-    """Any 64-bit word below 2^63, modulo p."""
+    """Words below 2^63, reduced modulo p."""
     value = (value & P) + (value >> _SHIFT)
     value = (value & P) + (value >> _SHIFT)
     return np.where(value >= P, value - P, value)
@@ -33,7 +33,7 @@ def multiply(a: Field, b: Field) -> Field:
 
 
 def invert(value: Field) -> Field:
-    """value^(p-2); p - 2 has every bit set but the second."""
+    """Inverses, as value^(p-2). All of the 31 bits of p - 2 but the second are set."""
     result, square = value, value
     for bit in range(1, 31):
         square = multiply(square, square)
@@ -43,7 +43,7 @@ def invert(value: Field) -> Field:
 
 
 def dot(weights: Field, y: NDArray[np.uint32]) -> Field:
-    """Row by row, sum_i weights_i y_i. Products are below 2^31, so up to 2^32 of them add up without wrapping."""
+    """For each row, sum_i weights_i y_i. Reduced products are below 2^31, so 2^32 of them add up without wrapping."""
     total = np.zeros((len(y), y.shape[2]), np.uint64)
     for i in range(y.shape[1]):
         total += multiply(weights[:, i : i + 1], y[:, i].astype(np.uint64))
@@ -51,7 +51,7 @@ def dot(weights: Field, y: NDArray[np.uint32]) -> Field:
 
 
 def matmul(a: Field, b: Field) -> Field:
-    """The product of two matrices. Up to 2^15 terms of 2^47 stay below 2^63; of more, the halves are added up."""
+    """The product of two matrices. Up to 2^15 terms of 2^47 stay below 2^63; with more terms, halves are added up."""
     if (half := a.shape[-1] // 2) >= 1 << 14:
         return reduce(matmul(a[..., :half], b[:half]) + matmul(a[..., half:], b[half:]))
     low, high = a & np.uint64(0xFFFF), a >> np.uint64(16)
@@ -59,7 +59,7 @@ def matmul(a: Field, b: Field) -> Field:
 
 
 def powers(x: Field, count: int) -> Field:
-    """Row by row x^0, x^1, ... x^(count - 1), with as few products of whole columns as there are bits in ``count``."""
+    """For each row x^0, x^1, ... x^(count - 1), with one product of many columns for each bit of ``count``."""
     table = np.ones((len(x), count), np.uint64)
     done, step = 1, x
     while done < count:
@@ -70,7 +70,7 @@ def powers(x: Field, count: int) -> Field:
 
 
 def uniform_rows(seeds: Sequence[bytes], count: int) -> Field:
-    """``uniform((count,), Prg(seed))`` of each seed, a row each."""
+    """A row of ``count`` uniform field elements for each seed: ``uniform((count,), Prg(seed))``."""
     words = np.frombuffer(b"".join([Prg(seed)(4 * count) for seed in seeds]), "<u4").reshape(len(seeds), count)
     rows = (words & np.uint32(PRIME)).astype(np.uint64)
     for row in np.flatnonzero((rows == P).any(axis=1)).tolist():
@@ -79,7 +79,7 @@ def uniform_rows(seeds: Sequence[bytes], count: int) -> Field:
 
 
 def uniform(shape: tuple[int, ...], rng: Rng) -> Field:
-    """Uniform field elements: 31-bit words, those equal to p drawn again."""
+    """Uniform field elements: 31-bit words, of which those equal to p are drawn again."""
     count = int(np.prod(shape))
     words = np.frombuffer(rng(4 * count), "<u4") & np.uint32(PRIME)
     while (again := np.flatnonzero(words == PRIME)).size:

@@ -6,11 +6,36 @@ drawn from a public seed, and each is joined to the k/2 before and the k/2 after
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import StrEnum
+
 import numpy as np
 
 from secagg.crypto.prg import Prg, random_words
 from secagg.errors import UsageError
-from secagg.params import Graph, GraphParameters
+
+
+class Graph(StrEnum):
+    """The two kinds of graphs."""
+
+    COMPLETE = "complete"
+    RING = "ring"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphParameters:
+    """Which graph it is, how many neighbours each client has, and how many of them must help to recover its secrets.
+
+    Against an active server ``quorum`` of ``witnesses`` clients, drawn from the whole ring, must sign a set of
+    survivors before anybody reveals a share for it. Both are 0 where nothing is asked of witnesses: on the complete
+    graph, where the threshold says the same, and against a curious server, which tells everybody the same.
+    """
+
+    graph: Graph
+    degree: int
+    threshold: int
+    witnesses: int = 0
+    quorum: int = 0
 
 
 class Neighbourhoods:
@@ -30,7 +55,7 @@ class Neighbourhoods:
         self._complete = parameters.graph is Graph.COMPLETE
         reach = parameters.degree // 2
         self._witnesses = parameters.witnesses
-        self._closed = 2 * reach >= size - 1  # so many stayed away that the ring meets itself
+        self._closed = 2 * reach >= size - 1  # so few are left that all are neighbours
         self._steps = np.delete(np.arange(-reach, reach + 1), reach)
         self._order = np.argsort(random_words(Prg(seed), size), kind="stable").astype(np.int32)
         self._rank = np.argsort(self._order).astype(np.int32)
@@ -48,7 +73,7 @@ class Neighbourhoods:
         return tuple(sorted(around.tolist()))
 
     def witnesses(self) -> tuple[int, ...]:
-        """Whose signatures speak for the whole cohort, ascending: places on the ring at even distances.
+        """The clients whose signatures speak for the whole cohort, ascending: those at even distances on the ring.
 
         The order of the ring is random, so this is a uniformly random set of so many clients.
         """

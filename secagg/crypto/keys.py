@@ -1,4 +1,4 @@
-"""Key agreement, signatures and key derivation: thin, hard to misuse covers over ``cryptography``.
+"""Key agreement, signatures and key derivation: a thin layer over ``cryptography`` that is hard to misuse.
 
 Every derivation and signature takes a label from ``labels`` and its context as separate parts; the parts are
 length-prefixed, so no two lists of parts give the same bytes.
@@ -48,7 +48,7 @@ def transcript(label: bytes, *parts: bytes) -> bytes:
 
 
 def digest(label: bytes, *parts: bytes) -> bytes:
-    """SHA-256 under a label."""
+    """The SHA-256 hash of a label and parts, the same as that of their ``transcript``."""
     hasher = sha256()
     for part in (label, *parts):  # streamed, so that a large vector is not copied
         hasher.update(len(part).to_bytes(8, "big"))
@@ -62,7 +62,7 @@ def derive(secret: bytes, label: bytes, *context: bytes) -> bytes:
 
 
 def hkdf(secret: bytes, *, salt: bytes, info: bytes, length: int) -> bytes:
-    """RFC 5869 with SHA-256."""
+    """HKDF of RFC 5869, with SHA-256."""
     if not 0 < length <= 255 * 32:
         raise UsageError(f"HKDF gives 1 to 8160 bytes, not {length}")
     return HKDF(algorithm=hashes.SHA256(), length=length, salt=salt, info=info).derive(secret)
@@ -138,9 +138,9 @@ def check_on_curve(public: bytes, *, culprit: str = "") -> None:
 
 @lru_cache(1 << 14)  # it takes longer than verifying a signature, and rosters are read again and again
 def _on_curve(public: bytes) -> bool:
-    """x^2 = (y^2 - 1) / (d y^2 + 1) has to be a square."""
+    """Whether a point with this y exists: x^2 = (y^2 - 1) / (d y^2 + 1) must be a square."""
     y_squared = (int.from_bytes(public, "little") % (1 << 255)) ** 2
-    x_squared = (y_squared - 1) * (_EDWARDS_D * y_squared + 1)  # but for a square
+    x_squared = (y_squared - 1) * (_EDWARDS_D * y_squared + 1)  # times the square of the denominator
     return pow(x_squared, (_FIELD - 1) // 2, _FIELD) != _FIELD - 1
 
 
@@ -150,6 +150,7 @@ def verify(public: bytes, signature: bytes, label: bytes, *parts: bytes, culprit
 
 
 def verify_raw(public: bytes, signature: bytes, message: bytes, *, culprit: str = "") -> None:
+    """Raise ``PeerError`` naming the culprit unless ``public`` signed this message."""
     known = _known_good.get()
     if known is not None and (public, signature, message) in known:
         return
@@ -163,16 +164,16 @@ def verify_raw(public: bytes, signature: bytes, message: bytes, *, culprit: str 
 
 
 Known: TypeAlias = set[tuple[bytes, bytes, bytes]]
-"""(key, signature, message) of signatures that are good."""
+"""Keys, signatures and messages of signatures that have been verified."""
 
 _known_good: ContextVar[Known | None] = ContextVar("known_good", default=None)
 
 
 @contextmanager
 def verifying_once(known: Known | None = None) -> Iterator[None]:
-    """Within, what has verified is not verified again: for a process in which all the parties live.
+    """Inside this context, a good signature is verified once. It is for a process in which all the parties live.
 
-    ``known`` is where it is kept, for who comes back to it.
+    ``known`` keeps what has been verified, to be handed in again later.
 
     >>> key = SigningKey(bytes(32))
     >>> with verifying_once():

@@ -1,6 +1,7 @@
 """Every domain-separation label, in one place, so that no two uses of a key or a hash can be confused.
 
-A label names one purpose. It starts each signed or hashed message and each HKDF ``info``.
+A label names one purpose. It starts each signed or hashed message and each HKDF ``info``. Its bytes never change: a
+part of it that looks like the name of a protocol says where the label was first used, not where it is used now.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ NODE: Final = b"secagg/v1/merkle/node"
 ROOT: Final = b"secagg/v1/merkle/root"
 GRAPH: Final = b"secagg/v1/graph"
 
-CLIENT_SECRET: Final = b"secagg/v1/client/secret"  # + purpose: everything a client draws in one round
+CLIENT_SECRET: Final = b"secagg/v1/client/secret"  # with a purpose: all that a client draws in one round
 JOURNAL_KEY: Final = b"secagg/v1/journal/key"
 JOURNAL_RECORD: Final = b"secagg/v1/journal/record"
 JOURNAL_DEPLOYMENT: Final = b"secagg/v1/journal/deployment"
@@ -35,7 +36,7 @@ PAIR_MASK: Final = b"secagg/v1/pairwise/pair-mask"
 SELF_MASK: Final = b"secagg/v1/pairwise/self-mask"
 VECTOR: Final = b"secagg/v1/pairwise/vector"
 UPLOAD: Final = b"secagg/v1/pairwise/upload"
-SURVIVORS: Final = b"secagg/v1/pairwise/survivors"
+SURVIVORS: Final = b"secagg/v1/pairwise/survivors"  # survivors of every protocol sign under it, and ledgers keep that
 
 NOISE_KEEP: Final = b"secagg/v1/noise/keep"
 NOISE_DRAW: Final = b"secagg/v1/noise/draw"
@@ -43,9 +44,10 @@ NOISE_CHAIN: Final = b"secagg/v1/noise/chain"
 
 LEDGER_ENTRY: Final = b"secagg/v1/ledger/entry"
 LEDGER_HEAD: Final = b"secagg/v1/ledger/head"
-LEDGER_DATA: Final = b"secagg/v1/ledger/data"  # + whose data: told apart by whoever has the secret
+LEDGER_DATA: Final = b"secagg/v1/ledger/data"  # with whose data it is: a mark that only the secret's keeper can tell
 
 LATTICE_UNIFORM: Final = b"secagg/v1/lattice/uniform"
+LATTICE_FLOODING: Final = b"secagg/v1/lattice/flooding"
 
 CKKS_ADVERT: Final = b"secagg/v1/ckks/advert"
 CKKS_MAKERS: Final = b"secagg/v1/ckks/makers"
@@ -64,11 +66,9 @@ ONESHOT_BOX: Final = b"secagg/v1/oneshot/box"
 ONESHOT_VECTOR: Final = b"secagg/v1/oneshot/vector"
 ONESHOT_UPLOAD: Final = b"secagg/v1/oneshot/upload"
 
-LATTICE_FLOODING: Final = b"secagg/v1/lattice/flooding"
-
 THRESHOLD_ADVERT: Final = b"secagg/v1/threshold/advert"
 THRESHOLD_PUBLIC: Final = b"secagg/v1/threshold/public"
-THRESHOLD_DRAW: Final = b"secagg/v1/threshold/draw"  # + purpose: secrets and errors, from a seed
+THRESHOLD_DRAW: Final = b"secagg/v1/threshold/draw"  # with a purpose: secrets and errors, from a seed
 THRESHOLD_KEY: Final = b"secagg/v1/threshold/key"
 THRESHOLD_JOINT: Final = b"secagg/v1/threshold/joint"
 THRESHOLD_BOX: Final = b"secagg/v1/threshold/box"
@@ -83,4 +83,4 @@ ADAPTER_UPDATE: Final = b"secagg/v1/adapter/update"  # seals a client's own upda
 
 TREE: Final = b"secagg/v1/tree"
 
-SIMULATED: Final = b"secagg/v1/simulated"  # + purpose: what a simulation of many parties derives from its one secret
+SIMULATED: Final = b"secagg/v1/simulated"  # with a purpose: what a simulation of many parties derives from its secret

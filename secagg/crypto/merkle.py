@@ -36,10 +36,11 @@ class Node:
 
 NODE: Codec[Node] = struct(Node, low=u32, high=u32, hash=fixed(HASH_BYTES))
 _CHILDREN = Struct(">II32sII32s")
-"""``NODE`` twice, in one go: proofs of thousands of leaves spend their time here."""
+"""The encodings of two nodes, packed at once: proofs of thousands of leaves spend their time here."""
 
 
 def leaf(key: int, data: bytes) -> Node:
+    """The leaf that commits to ``data`` under ``key``."""
     return Node(key, key, sha256(labels.LEAF + data).digest())
 
 
@@ -67,7 +68,7 @@ class MerkleTree:
         self.root = _root(len(leaves), self._levels[-1][0])
 
     def proof(self, indices: Iterable[int]) -> tuple[Node, ...]:
-        """What must be known besides the leaves at ``indices`` to compute the root."""
+        """The nodes that are needed, besides the leaves at ``indices``, to compute the root."""
         known, proof = set(indices), list[Node]()
         for level in self._levels[:-1]:
             proof += [level[i ^ 1] for i in sorted(known) if i ^ 1 not in known and i ^ 1 < len(level)]

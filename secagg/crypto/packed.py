@@ -1,13 +1,13 @@
 """Packed Shamir shares of vectors of small integers; shares of several vectors add up to a share of their sum.
 
 Franklin and Yung 1992 ("Communication Complexity of Secure Computation", STOC): a polynomial of degree l + f - 1 over
-GF(2^31 - 1) carries l secrets, at the points -1 ... -l. Holder i has its value at i. Any f values say nothing (they are
-uniform: the first f holders' values ARE the randomness); any l + f give all the secrets.
+GF(2^31 - 1) carries l secrets, at the points -1 ... -l. Holder i has its value at i. Any f values say nothing about the
+secrets: the first f holders' values are chosen at random, and so any f values are uniform. Any l + f give all secrets.
 
 Integers whose sums stay within +-bound are digits to the base B = 2 bound + 1, several in one field element, as long as
-B^digits is at most half the field: then a random polynomial is out of range with probability 1 - 2^-elements. Who
-chooses its wrong share well can stay in range: what the secrets open has to show that, too. More than l + f shares
-show which of them are wrong (``shamir.wrong_shares``).
+B^digits is at most half the field: then a random polynomial is out of range with probability 1 - 2^-elements. Whoever
+chooses a wrong share with care can stay in range, so what the secrets open must show errors, too. More than l + f
+shares show which of them are wrong (``shamir.wrong_shares``).
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class Sharing:
 
     @property
     def threshold(self) -> int:
-        """How many shares give the secrets."""
+        """The number of shares that give the secrets."""
         return self.packing + self.private
 
     @property
     def digits(self) -> int:
-        """How many integers are in one field element."""
+        """The number of integers in one field element."""
         base, digits = 2 * self.bound + 1, 1
         while base ** (digits + 1) <= PRIME >> 1:
             digits += 1
@@ -63,7 +63,7 @@ class Sharing:
 
     @property
     def polynomials(self) -> int:
-        """How many there are, and elements in a share."""
+        """The number of polynomials, which is the number of field elements in a share."""
         return -(-self.length // (self.digits * self.packing))
 
     @property
@@ -71,7 +71,7 @@ class Sharing:
         return 4 * self.polynomials
 
     def split(self, values: NDArray[np.int64], holders: int, rng: Rng) -> NDArray[np.uint32]:
-        """Shares for the holders 1, 2, ..., one row each."""
+        """Shares for the holders 1, 2, ..., one row for each."""
         if values.shape != (self.length,) or max(int(values.max()), -int(values.min())) > self.bound:
             raise UsageError(f"{self.length} integers up to {self.bound} expected")
         if holders < self.threshold:
@@ -82,7 +82,7 @@ class Sharing:
         return np.concatenate([known[self.packing :], rest]).astype("<u4")
 
     def rebuild(self, holders: Sequence[int], shares: NDArray[np.integer]) -> NDArray[np.int64]:
-        """The vector, from one row for each holder. ``PeerError`` if the rows do not fit together."""
+        """The vector, from one row of shares for each holder. ``PeerError`` if the rows do not fit together."""
         if len(holders) < self.threshold or shares.shape != (len(holders), self.polynomials):
             raise UsageError(f"{len(holders)} shares, {self.threshold} are needed, or they have another size")
         if len(set(holders)) < len(holders) or min(holders) < 1:
@@ -96,7 +96,7 @@ class Sharing:
         return self._integers(values[: self.packing])
 
     def wrong(self, holders: Sequence[int], shares: NDArray[np.uint32], rng: Rng) -> list[int]:
-        """Which rows are off the polynomials that the others agree on (see ``shamir.wrong_shares``)."""
+        """The rows that are off the polynomials that the other rows agree on (see ``shamir.wrong_shares``)."""
         return wrong_shares(np.array(holders), shares, self.threshold, rng)
 
     def unpack(self, data: bytes) -> NDArray[np.uint32]:
@@ -111,7 +111,7 @@ class Sharing:
     def total(self, shares: Sequence[NDArray[np.uint32]]) -> NDArray[np.uint32]:
         """One holder's shares of several vectors as its share of their sum."""
         total = np.zeros(self.polynomials, np.uint64)
-        for share in shares:  # below 2^31 each: 2^32 of them fit
+        for share in shares:  # each is below 2^31, so 2^32 of them fit
             total += share
         return reduce(total).astype(np.uint32)
 
@@ -119,7 +119,7 @@ class Sharing:
         return tuple(range(PRIME - 1, PRIME - 1 - self.packing, -1))
 
     def _elements(self, values: NDArray[np.int64]) -> Field:
-        """One row for each secret point, one column for each polynomial."""
+        """Values as field elements: a row for each secret point, a column for each polynomial."""
         digits = np.zeros((self.digits, self.packing * self.polynomials), np.int64)
         digits.reshape(-1)[: self.length] = values
         elements = np.zeros(digits.shape[1], np.int64)
@@ -128,6 +128,7 @@ class Sharing:
         return (elements % PRIME).astype(np.uint64).reshape(self.packing, self.polynomials)
 
     def _integers(self, elements: Field) -> NDArray[np.int64]:
+        """Inverse of ``_elements``, for sums; ``PeerError`` if one of them is out of range."""
         base, digits = 2 * self.bound + 1, np.empty((self.digits, elements.size), np.int64)
         middle = self.bound * sum(base**j for j in range(self.digits))
         rest = (elements.reshape(-1).astype(np.int64) + middle) % PRIME
@@ -145,7 +146,7 @@ def _evaluate(points: tuple[int, ...], at: tuple[int, ...], values: Field) -> Fi
 
 @lru_cache(maxsize=64)
 def _lagrange(points: tuple[int, ...], at: tuple[int, ...]) -> Field:
-    """[k, i]: prod_{j != i} (at_k - x_j) / (x_i - x_j)."""
+    """The coefficients of Lagrange: at row k and column i, prod_{j != i} (at_k - x_j) / (x_i - x_j)."""
     x, y = np.array(points, np.uint64), np.array(at, np.uint64)
     weights = np.ones(len(x), np.uint64)
     for j, other in enumerate(x):

@@ -2,7 +2,7 @@
 
 Byte i of a stream is byte i of AES-CTR(seed) with the counter starting at zero, so a stream can be entered anywhere:
 that is what lets masks be removed by coordinate ranges, on several cores or machines. A seed is used for one stream
-only and has 256 bits, so a fixed initial counter costs nothing.
+only and has 256 bits, so a fixed initial counter costs no security.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Vectors over Z_{2^m}, 8 <= m <= 64: held in the narrowest numpy type, packed at exactly m bits on the wire.
+"""Vectors over Z_{2^m}, 8 <= m <= 64: in the narrowest numpy type in memory, packed at exactly m bits on the wire.
 
 In memory the numbers are only right modulo 2^m: the bits above m are whatever the additions left there, because
 reduction commutes with addition and is needed only at the end (``pack`` and ``centred`` do it).
@@ -19,7 +19,7 @@ Words: TypeAlias = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
 """Ring elements in memory, as unsigned machine words."""
 
 _BLOCK = 1 << 15
-"""Coordinates (un)packed at a time: 256 KiB as 64-bit words, so both sides of a transposition stay in cache."""
+"""Coordinates packed at a time: 256 KiB as 64-bit words, so both sides of a transposition stay in cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Ring:
 
     @property
     def largest(self) -> int:
-        """Largest magnitude that survives ``lift`` and ``centred``."""
+        """The largest magnitude that ``lift`` and ``centred`` preserve."""
         return (1 << (self.bits - 1)) - 1
 
     def zeros(self, length: int) -> Words:
@@ -78,7 +78,7 @@ class Ring:
         return (length * self.bits + 7) // 8
 
     def pack(self, words: Words) -> bytes:
-        """Exactly ``bits`` bits a coordinate, little-endian, unused bits of the last byte zero."""
+        """Exactly ``bits`` bits for each coordinate, little-endian; the unused bits of the last byte are zero."""
         if self.bits == 8 * self.dtype.itemsize:
             return words.astype(self.dtype, copy=False).tobytes()
         per_group, per_word = self._group()

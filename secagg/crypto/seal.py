@@ -1,4 +1,4 @@
-"""Authenticated encryption (ChaCha20-Poly1305): what only one receiver may read, bound to what it is for.
+"""Authenticated encryption (ChaCha20-Poly1305) for one receiver, bound to associated data.
 
 A box is nonce || ciphertext || tag. The nonce is random; every key here is derived for one sender, one receiver and
 one round and seals one message, so 96 bits are ample even if a machine is cloned in between.
@@ -18,7 +18,7 @@ OVERHEAD_BYTES = _NONCE_BYTES + _TAG_BYTES
 
 
 def seal(key: bytes, plaintext: bytes, associated: bytes, rng: Rng) -> bytes:
-    """Encrypt and bind to ``associated``, which the receiver must present again.
+    """Encrypt ``plaintext`` and bind it to ``associated``, which the receiver must present again.
 
     >>> box = seal(bytes(32), b"a share", b"from alice to bob", lambda count: bytes(count))
     >>> open_box(bytes(32), box, b"from alice to bob", culprit="alice")

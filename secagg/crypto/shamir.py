@@ -42,9 +42,9 @@ def split(secrets: Sequence[bytes], threshold: int, holders: Sequence[int], rng:
 
 
 def reconstruct(holders: NDArray[np.int64], shares: NDArray[np.uint32]) -> list[bytes | None]:
-    """Secrets from t shares each: ``holders`` (secrets, t) and ``shares`` (secrets, t, LIMBS), all secrets at once.
+    """Several secrets at once, from t shares each: ``holders`` is (secrets, t), ``shares`` is (secrets, t, LIMBS).
 
-    None stands where the shares cannot come from one 32-byte secret. Wrong shares can also give a wrong secret:
+    The secret is None where the shares cannot come from one of 32 bytes. Wrong shares can also give a wrong secret, so
     callers check it against a public key or a commitment.
     """
     x = _abscissas(holders)
@@ -54,12 +54,12 @@ def reconstruct(holders: NDArray[np.int64], shares: NDArray[np.uint32]) -> list[
 
 
 def wrong_shares(holders: NDArray[np.int64], shares: NDArray[np.uint32], threshold: int, rng: Rng) -> list[int]:
-    """Which of m shares, one row each, lie off the polynomials that the others agree on.
+    """Which of m shares, a row for each, are off the polynomials that the other shares agree on.
 
     Up to (m - t) / 2 wrong shares are found (Berlekamp and Welch 1986): a monic E of degree e that vanishes at the
     wrong ones and a Q of degree below t + e satisfy Q(x) = y E(x) at all m points, and Q / E is the polynomial. The
-    columns are first combined with random weights; a wrong share escapes that with probability 2^-31. With more
-    errors than that, the answer means nothing: callers check the secret.
+    columns are first combined with random weights; a wrong share escapes that with probability 2^-31. If more
+    shares are wrong, the answer means nothing, so callers check the secret.
     """
     x = _abscissas(holders[None])[0]
     y = dot(uniform((1, shares.shape[1]), rng), shares.T[None])[0]
@@ -68,7 +68,9 @@ def wrong_shares(holders: NDArray[np.int64], shares: NDArray[np.uint32], thresho
     while len(powers) < threshold + e:
         powers.append(multiply(powers[-1], x))
     times_y = [multiply(y, power) for power in powers[: e + 1]]
-    system = np.stack([*powers, *[P - column for column in times_y]], axis=1)  # [Q | E but its 1] = y x^e
+    system = np.stack(
+        [*powers, *[P - column for column in times_y]], axis=1
+    )  # Q and all coefficients of E but the leading 1
     solution = _solve(reduce(system))
     q, divisor = solution[: threshold + e], [*solution[threshold + e :], 1]
     value = np.zeros_like(x)
@@ -78,7 +80,7 @@ def wrong_shares(holders: NDArray[np.int64], shares: NDArray[np.uint32], thresho
 
 
 def _solve(system: Field) -> list[int]:
-    """Some solution of the linear equations [A | b], given as rows (a, -b); free unknowns are zero."""
+    """A solution of the linear equations A x = b, given as rows (a, -b); unknowns that are free are set to zero."""
     rows, unknowns = system.copy(), system.shape[1] - 1
     pivots: list[int] = []
     for column in range(unknowns):
@@ -112,7 +114,7 @@ def _divide(dividend: list[int], divisor: list[int]) -> list[int]:
 
 
 def pack_shares(shares: NDArray[np.uint32]) -> bytes:
-    """One holder's shares of several secrets, as they are sealed."""
+    """One holder's shares of several secrets, as bytes to be sealed."""
     return shares.astype("<u4").tobytes()
 
 
@@ -127,6 +129,7 @@ def unpack_shares(data: bytes, secrets: int) -> NDArray[np.uint32]:
 
 
 def _abscissas(holders: NDArray[np.int64]) -> Field:
+    """Holders as field elements: in each row distinct, and not zero."""
     ordered = np.sort(holders, axis=-1)
     if int(ordered.min()) < 1 or int(ordered.max()) >= PRIME:
         raise UsageError("a share index is zero or too large")
@@ -150,6 +153,7 @@ def _lagrange_at_zero(x: Field) -> Field:
 
 
 def limbs_of(secrets: Sequence[bytes]) -> Field:
+    """Secrets cut into limbs, a row for each."""
     if any(len(secret) != SECRET_BYTES for secret in secrets):
         raise UsageError(f"a secret has {SECRET_BYTES} bytes")
     raw = np.frombuffer(b"".join(secrets), np.uint8).reshape(len(secrets), SECRET_BYTES)
@@ -159,6 +163,7 @@ def limbs_of(secrets: Sequence[bytes]) -> Field:
 
 
 def _from_limbs(limbs: Field) -> list[bytes | None]:
+    """Inverse of ``limbs_of``; None where a bit is set that no limb of a secret has."""
     bits = (limbs[:, :, None] >> np.arange(31, dtype=np.uint64) & np.uint64(1)).astype(np.uint8)
     flat = bits[:, :, :LIMB_BITS].reshape(len(limbs), -1)
     spare = bits[:, :, LIMB_BITS:].sum(axis=(1, 2)) + flat[:, 8 * SECRET_BYTES :].sum(axis=1)

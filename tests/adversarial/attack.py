@@ -65,15 +65,16 @@ from protocols.rounds.exchange import Exchange
 from protocols.rounds.sets import to_bitmap
 from protocols.rounds.survivors import Consent, SignedBy
 from protocols.simulation.network import Envelope
+from secagg.assumptions import Adversary
 from secagg.crypto import labels, merkle
 from secagg.crypto.dealing import unpadded
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import AgreementKey
 from secagg.crypto.masking import add_masks
 from secagg.crypto.merkle import NODE, MerkleTree, Node
 from secagg.crypto.prg import Prg
 from secagg.crypto.shamir import PRIME, pack_shares, reconstruct, unpack_shares
 from secagg.encoding import Encoding
-from secagg.params import Adversary, Graph, GraphParameters
 
 LENGTH = 7
 _leaf = cache(advert_leaf)

@@ -468,13 +468,13 @@ def test_a_proof_of_another_length(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_seed_of_noise_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a round without noise nothing is taken off."""
-    answers(monkeypatch, lambda self, answer: replace(answer, surplus=bytes(32)) if self._u == 0 else answer)
+    answers(monkeypatch, lambda self, answer: replace(answer, excess=bytes(32)) if self._u == 0 else answer)
 
     def refusals() -> list[str]:
         return [str(incident.error) for incident in Scene().run().incidents]
 
     (refused,) = refusals()
     assert "no seed for the noise" in refused
-    check = "check_surplus(self.plan, len(self._uploaded), answer.surplus)"
+    check = "check_excess(self.plan, len(self._uploaded), answer.excess)"
     switch_off(monkeypatch, CkksServer, "_take_answer", check, "None")
     assert refusals() == []

@@ -12,11 +12,12 @@ from protocols.pairwise import cohort as rules
 from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import Advert
 from protocols.policy import Policy
+from secagg.assumptions import Adversary
 from secagg.crypto import labels, merkle
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import verify
 from secagg.crypto.merkle import Node
 from secagg.errors import PeerError, PolicyError, UsageError
-from secagg.params import Adversary, Graph, GraphParameters
 from tests.adversarial.attack import BOTH, LENGTH, Evil, Puppet, make, small, switch_off
 
 VICTIM = 2

@@ -20,9 +20,9 @@ from protocols.policy import Policy
 from protocols.roster import SERVER
 from protocols.rounds.sets import to_bitmap
 from secagg.crypto import labels
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import verify
 from secagg.errors import PeerError, PolicyError, ThresholdError
-from secagg.params import Graph, GraphParameters
 from tests.adversarial.attack import BOTH, Evil, make, small, switch_off
 from tests.oracle.leak_oracle import Round, Verdict, View, judge, secrets_of
 

@@ -45,13 +45,13 @@ from protocols.threshold_ckks.messages import Answer, Upload
 from protocols.threshold_ckks.scheme import Scheme, _gaussian
 from protocols.threshold_ckks.server import ThresholdServer
 from protocols.threshold_ckks.sizes import choose_sizes
+from secagg.assumptions import CostModel
 from secagg.crypto import lattice
 from secagg.crypto.lattice import VARIANCE, Coefficients, Evaluations, QuotientRing, uniform
 from secagg.crypto.prg import Prg
 from secagg.crypto.sampling import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
-from secagg.params import CostModel
 from tests.adversarial.attack import switch_off
 
 ts = pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")

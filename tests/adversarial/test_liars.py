@@ -452,7 +452,7 @@ def left_out(deployment: Deployment, count: int) -> Any:
 
 @pytest.mark.parametrize(("protocol", "count"), [("secagg", 3), ("secagg+", 1)])
 def test_who_is_left_out_counts_as_missing(protocol: str, count: int, tmp_path: Path) -> None:
-    """For the noise, whose surplus comes off for those who are there, and in all ledgers; its own is not charged."""
+    """For the noise, whose excess comes off for those who are there, and in all ledgers; its own is not charged."""
     deployment = Deployment(protocol, tmp_path)
     outcome = left_out(deployment, count).outcome
     assert deployment.server.excluded == tuple(NAMES[:count])

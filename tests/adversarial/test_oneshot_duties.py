@@ -125,14 +125,14 @@ def test_a_seed_of_noise_that_is_not_in_the_sum(tmp_path: Any, monkeypatch: Fixt
     def seeds(folder: str) -> tuple[list[str], set[int]]:
         (tmp_path / folder).mkdir()
         spoil = changing(here, "upload", {FIRST}, lambda upload: replace(upload, vector=b"another"))
-        forge = changing(here, "reveal", {FIRST}, lambda answer: replace(answer, surplus=bytes(32)))
+        forge = changing(here, "reveal", {FIRST}, lambda answer: replace(answer, excess=bytes(32)))
 
         def corrupted(envelope: Envelope) -> bytes:
             return spoil(replace(envelope, frame=forge(envelope)))
 
         server: Any = serve(here.plan, here.roster, ledger=new_ledger(tmp_path / folder / "ledger.db"))
         result = simulate(server, here.clients(), here.updates().get, faults=Faults(corrupted=corrupted))
-        return [str(incident.error) for incident in result.incidents][1:], set(server._surplus)
+        return [str(incident.error) for incident in result.incidents][1:], set(server._excess)
 
     errors, taken = seeds("with")
     assert ["a seed of noise that is not in the sum" in error for error in errors] == [True]
@@ -145,7 +145,7 @@ def test_a_seed_of_noise_that_is_not_in_the_sum(tmp_path: Any, monkeypatch: Fixt
 
 def unchecked(self: Any, number: int, answer: Any) -> None:
     self._shares[number] = self._sharing.unpack(answer.share)
-    self._surplus[number] = answer.surplus
+    self._excess[number] = answer.excess
 
 
 def test_a_share_from_a_client_without_a_seat(monkeypatch: Fixture) -> None:

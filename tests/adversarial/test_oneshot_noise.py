@@ -1,4 +1,4 @@
-"""One-shot rounds with noise under attack: the seeds of surplus noise, and ledgers.
+"""One-shot rounds with noise under attack: the seeds of excess noise, and ledgers.
 
 Attackers as in ``test_oneshot``.
 """
@@ -39,12 +39,12 @@ def noised(**options: Any) -> Evil:
 
 
 def seed_of(evil: Evil, alive: list[int], uploads: dict[int, Upload] | None = None, signers: int = 12) -> bytes:
-    """The seed of the victim's surplus, from a set that all the others and the corrupt sign."""
+    """The seed of the victim's excess, from a set that all the others and the corrupt sign."""
     signed = evil.ask(evil.honest[1:], alive, uploads)
     if evil.clients[VICTIM].current.phase is not Phase.REVEAL:  # type: ignore[union-attr]
         evil.tell(VICTIM, evil.delivery(VICTIM, sorted(alive), uploads))
     chosen = {v: signed[v] for v in sorted(signed)[-signers:]}
-    return evil.tell(VICTIM, evil.consents(alive, chosen)).surplus  # type: ignore[no-any-return]
+    return evil.tell(VICTIM, evil.consents(alive, chosen)).excess  # type: ignore[no-any-return]
 
 
 def components(evil: Evil, seed: bytes) -> list[int]:
@@ -55,7 +55,7 @@ def components(evil: Evil, seed: bytes) -> list[int]:
     return [level for level in range(4) if SKELLAM.seed(chain, level) == seed]
 
 
-def test_seeds_of_surplus_are_for_survivors_only(monkeypatch: Fixture) -> None:
+def test_seeds_of_excess_are_for_survivors_only(monkeypatch: Fixture) -> None:
     def attack(alive: list[int]) -> tuple[Evil, bytes]:
         evil = noised()
         evil.join()
@@ -72,7 +72,7 @@ def test_seeds_of_surplus_are_for_survivors_only(monkeypatch: Fixture) -> None:
     assert components(evil, seed) == [1]
 
 
-def test_seeds_of_surplus_only_against_a_quorum(monkeypatch: Fixture) -> None:
+def test_seeds_of_excess_only_against_a_quorum(monkeypatch: Fixture) -> None:
     def attack() -> bytes:
         evil = noised()
         evil.join()
@@ -87,7 +87,7 @@ def test_seeds_of_surplus_only_against_a_quorum(monkeypatch: Fixture) -> None:
 
 
 def test_more_survivors_claimed_than_there_are(monkeypatch: Fixture) -> None:
-    """Clients 1, 2 and 3 uploaded nothing. If the others believe that they did, they take all the surplus off, and the
+    """Clients 1, 2 and 3 uploaded nothing. If the others believe that they did, they take all the excess off, and the
     sum of nine has the noise of twelve: a quarter less than it must."""
 
     def attack() -> tuple[Evil, bytes]:

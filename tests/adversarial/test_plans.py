@@ -17,10 +17,10 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from secagg import params
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, PeerError, PolicyError, UsageError
-from secagg.params import Graph, GraphParameters
 from tests.adversarial.attack import BOTH, LENGTH, Evil, small, switch_off
 
 CLIENTS = 600

@@ -636,7 +636,7 @@ def evil_answer(monkeypatch: pytest.MonkeyPatch, change: Callable[[Answer], Answ
     [
         lambda answer: replace(answer, partial=bytes([answer.partial[0] ^ 1]) + answer.partial[1:]),
         lambda answer: replace(answer, signature=bytes(64)),
-        lambda answer: replace(answer, surplus=bytes(32)),
+        lambda answer: replace(answer, excess=bytes(32)),
     ],
 )
 def test_an_answer_that_was_altered_makes_its_client_a_missing_one(
@@ -654,7 +654,7 @@ def test_an_answer_that_was_altered_makes_its_client_a_missing_one(
     scene = Scene()
     if change(Answer(b"ab", b"", b"")).partial == b"ab":
         assert scene.run().outcome.total.tolist() == scene.sum()
-        assert (scene.server._missing == []) == (change(Answer(b"", b"", b"")).surplus == b"")
+        assert (scene.server._missing == []) == (change(Answer(b"", b"", b"")).excess == b"")
     else:
         scene.fails()  # a wrong part is in the sum
 

@@ -43,7 +43,7 @@ from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, SecAggError, ThresholdError, UsageError
-from secagg.params import most_marked
+from secagg.hypergeometric import most_marked
 from tests.adversarial.attack import BOTH, LENGTH, Evil, switch_off
 from tests.adversarial.test_restart import STEPS, Life
 
@@ -522,7 +522,7 @@ def test_what_the_root_sees_exactly() -> None:
     left diverges by no more than is claimed. Were the lost not reckoned with, it would."""
     noise = NoiseSpec(Family.SKELLAM, Fraction(24), dropouts=3, colluders=1)
     sums = TreeSum((cohort_sum(0, noise, 0), cohort_sum(1, noise, 3), cohort_sum(2, noise, 1)))
-    held = [one.noise.held(one.planned, one.survivors) for one in sums.cohorts]
+    held = [one.noise.honest_variance(one.planned, one.survivors) for one in sums.cohorts]
     for lost in range(3):
         claimed = rdp.curve(sums.to_root(USERS, lost))
         forgotten = rdp.curve(sums.to_root(USERS, 0))
@@ -557,7 +557,7 @@ def test_a_leader_in_between_sees_its_part() -> None:
     sums = TreeSum(tuple(cohort_sum(number, noise, 0, planned=5) for number in range(12)))
     parts = [len(tree.cohort(1, number)) for number in range(tree.cohorts(1))]
     assert parts == [4, 4, 4]
-    seen = Release(Skellam(min(parts) * noise.held(5, 5), 1, 1), Everyone(), USERS)
+    seen = Release(Skellam(min(parts) * noise.honest_variance(5, 5), 1, 1), Everyone(), USERS)
     assert sums.to_root(USERS, 12 - min(parts)) == seen
     assert rdp.curve(sums.to_root(USERS, 1))[0] < rdp.curve(seen)[0]  # one lost cohort is not what it amounts to
 
@@ -767,7 +767,7 @@ def test_lost_parts_add_the_same_noise(protocol: str, book: Callable[[], Ledger]
         epsilons.append(ledger.epsilon)
     plain = np.sum([counted(name) for name in NAMES], axis=0)
     assert totals[0] == totals[1] != plain.tolist()
-    assert np.abs(totals[0] - plain).max() < 6 * float(noise.held(9, 9)) ** 0.5
+    assert np.abs(totals[0] - plain).max() < 6 * float(noise.honest_variance(9, 9)) ** 0.5
     assert epsilons[0] == epsilons[1] > 0
 
 

@@ -158,7 +158,7 @@ def test_too_little_noise_is_exit_code_4(capsys: pytest.CaptureFixture[str], mon
 
 
 def test_too_much_noise_is_a_finding(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cohort, "surplus_of", lambda *asked: np.zeros(asked[2], np.int64))
+    monkeypatch.setattr(cohort, "excess_of", lambda *asked: np.zeros(asked[2], np.int64))
     answer = answered(capsys, *FAST[:-1], "20")
     assert verdicts(answer)["noise variance, 0 missing"] == "finding"
 

@@ -15,7 +15,7 @@ import pytest
 
 from dp import verify_ledger
 from dp.events import Guarantee, Relation, Trust, Unit
-from dp.ledger import Budget, Ledger, book
+from dp.ledger import Budget, Ledger, state
 from dp.ledger.file import read
 from dp.noise import Family, NoiseSpec
 from dp.secure_sum import Signed
@@ -174,7 +174,7 @@ def test_a_text_that_cannot_be_shown(run: Path, secagg: Secagg, command: str, mo
     code, out, error = secagg(command, run)
     assert (code, out, error.count("\n"), "surrogate" in error) == (4, "", 1, True)
     if command == "show":
-        monkeypatch.setattr(book, "check_text", str)
+        monkeypatch.setattr(state, "check_text", str)
         code, out, error = secagg(command, run)
         assert (code, "\\ud800" in out, error) == (0, True, "")
 
@@ -321,7 +321,7 @@ def test_one_corrupt_client_signs_for_more_survivors(
         lie()
     (run / "lie.db").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(book, "check_agreed", lambda what: None)
+        patch.setattr(state, "check_agreed", lambda what: None)
         lie()
         checked = ["--key", run / "ledger.pub", "--roster", run / "roster.toml"]
         assert secagg("verify", run / "lie.db", *checked)[0] == 0

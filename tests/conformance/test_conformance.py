@@ -695,13 +695,13 @@ def test_the_decoded_mean_is_the_clipped_mean_to_within_rounding(name: str, rota
 @every_protocol
 @pytest.mark.parametrize("missing", [0, 2])
 def test_the_planned_noise_is_in_the_sum(name: str, missing: int, tmp_path: Path) -> None:
-    """Every protocol carries noise, takes the surplus off, and charges what happened.
+    """Every protocol carries noise, takes the excess off, and charges what happened.
 
     4000 coordinates: 6.5 standard errors of a variance, false alarm below 1e-9 each.
     """
     noise = NoiseSpec(Family.SKELLAM, Fraction(10**6), dropouts=3, colluders=1, components=3)
     deployment = deploy(name, 10, Encoding.integers(4000, bits=4), least=7, setting=dict(STURDY, dropout="0.3"))
-    wide = deployment.plan.encoding.ring_bits(10, noise.tail(10, 4000))
+    wide = deployment.plan.encoding.ring_bits(10, noise.coordinate_bound(10, 4000))
     plan, roster = replace(deployment.plan, noise=noise, ring_bits=wide), deployment.clients[deployment.names[0]].roster
     updates = integers(deployment.names, plan.encoding, 9)
     guarantee = user_level(Relation.ZERO_OUT)

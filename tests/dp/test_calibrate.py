@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dp import calibrate as module
 from dp.calibrate import Calibration, calibrate, evaluate, sampler_slack, user_level
 from dp.events import Everyone, Relation, Release
-from dp.filter import Budget, Charge, Filter
+from dp.filter import Budget, Filter, PrivacyCost
 from dp.noise import Family, NoiseSpec
 from secagg.crypto.ring import Ring
 from secagg.encoding import Encoding
@@ -49,7 +49,7 @@ def test_there_and_back(**asked: Any) -> None:
     assert again == found
     assert 0.98 * asked["epsilon"] <= found.epsilon <= asked["epsilon"]
     assert found.ring_bits <= 32
-    found.encoding.check_ring(Ring(found.ring_bits), 100, found.noise.tail(100, found.encoding.coordinates))
+    found.encoding.check_ring(Ring(found.ring_bits), 100, found.noise.coordinate_bound(100, found.encoding.coordinates))
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_a_wider_ring_rounds_more_finely() -> None:
     assert coarse.deviation > fine.deviation > 0.5 * fine.noise_multiplier  # clip_l2 is 0.5
 
 
-def test_removable_noise_leaves_no_surplus_when_nobody_drops() -> None:
+def test_removable_noise_leaves_no_excess_when_nobody_drops() -> None:
     plain, removable = calibrated(), calibrated(components=10)
-    assert removable.noise.held(100, 100) == removable.noise.variance
-    assert plain.noise.held(100, 100) == plain.noise.variance * Fraction(95, 85)
+    assert removable.noise.honest_variance(100, 100) == removable.noise.variance
+    assert plain.noise.honest_variance(100, 100) == plain.noise.variance * Fraction(95, 85)
     with_all = evaluate(plain.encoding, plain.noise, clients=100, survivors=100, rounds=20, delta=1e-6)
     assert with_all.epsilon < plain.epsilon
 
@@ -102,12 +102,12 @@ def test_as_many_rounds_as_planned_fit_the_budget_and_not_one_more(relation: Rel
     budget = Budget(Fraction(3), Fraction(1, 10**6), slack=Fraction(1, 10**8))
     sensitivity, dimension = found.encoding.sensitivity(), found.encoding.coordinates
     mechanism = found.noise.mechanism(100, 90, dimension, sensitivity.l2_squared, sensitivity.l1)
-    charge = Charge.of(Release(mechanism, Everyone(), user_level(relation)), samples=100 * dimension)
+    cost = PrivacyCost.of(Release(mechanism, Everyone(), user_level(relation)), samples=100 * dimension)
     spent = Filter.of(budget)
     for number in range(20):
-        spent = spent.reserve(str(number), charge)
+        spent = spent.reserve(str(number), cost)
     with pytest.raises(BudgetError):
-        spent.reserve("one more", charge)
+        spent.reserve("one more", cost)
 
 
 @pytest.mark.parametrize(

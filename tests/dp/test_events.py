@@ -73,7 +73,7 @@ def test_a_missing_client_takes_its_noise_along(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Guarantee, "__post_init__", lambda self: None)
     found = calibrate(**asked)
     assert 3.99 < found.epsilon <= 4
-    present, missing = (found.noise.held(100, survivors) for survivors in (100, 99))
+    present, missing = (found.noise.honest_variance(100, survivors) for survivors in (100, 99))
     # The sum of N squares is all but normal: its mean moves by this fraction of N, its deviation is sqrt(2 N).
     mu = float(1 - missing / present) * sqrt(10 * found.encoding.coordinates / 2)
     assert 42 < gaussian_epsilon(mu, 1e-6) < 45

@@ -26,7 +26,7 @@ from dp.events import (
     Trust,
     Unit,
 )
-from dp.filter import SAMPLER, UNITS, Budget, Charge, Filter
+from dp.filter import RESOLUTION, SAMPLER, Budget, Filter, PrivacyCost
 from secagg.crypto import sampling
 from secagg.errors import BudgetError, UsageError
 from tests.adversarial.attack import switch_off
@@ -44,9 +44,9 @@ def gaussian(z: Fraction | int, rate: str = "1") -> Release:
     return Release(Gaussian(Fraction(z)), sampling, CENTRAL)
 
 
-def flat(units: int | None, samples: int = 0) -> Charge:
+def flat(units: int | None, samples: int = 0) -> PrivacyCost:
     """The same divergence at every order."""
-    return Charge((units,) * len(ORDERS), samples)
+    return PrivacyCost((units,) * len(ORDERS), samples)
 
 
 # Budgets
@@ -57,7 +57,7 @@ def test_the_orders_share_delta(epsilon: Fraction, delta: Fraction) -> None:
     """Each limit allows its order some failure probability; together they are delta less slack, and not more."""
     budget = Budget(epsilon, delta, slack=delta / 5)
     shares = [
-        math.exp((order - 1) * (limit / UNITS - float(epsilon) + math.log1p(-1 / order))) / order
+        math.exp((order - 1) * (limit / RESOLUTION - float(epsilon) + math.log1p(-1 / order))) / order
         for order, limit in zip(ORDERS, budget.limits(), strict=True)
     ]
     assert sum(shares) == pytest.approx(float(delta) * 4 / 5, rel=1e-6)
@@ -69,7 +69,7 @@ def test_limits_are_those_of_conversion(order: int) -> None:
     """Decimals here, floating point there."""
     found = budget(4, slack=DELTA / 10, order=order).limits()[ORDERS.index(order)]
     (expected,) = rdp.limits(4.0, float(DELTA) * 0.9 * 0.99, (order,))
-    assert found / UNITS == pytest.approx(expected, abs=2e-12)
+    assert found / RESOLUTION == pytest.approx(expected, abs=2e-12)
 
 
 def test_a_filter_that_gives_all_of_delta_to_every_order_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,30 +84,30 @@ def test_sharing_costs_a_run_of_equal_rounds_almost_nothing(epsilon: float, delt
     budget = Budget(Fraction(epsilon), Fraction(1, 10**delta), slack=Fraction(0))
     rho = max(limit / order for limit, order in zip(rdp.limits(epsilon, 10**-delta), ORDERS, strict=True))
     z = Fraction(math.sqrt(100 / (2 * rho)) * 1.0015)
-    Filter.of(budget).reserve("all", Charge.of(gaussian(z), 100))
+    Filter.of(budget).reserve("all", PrivacyCost.of(gaussian(z), 100))
     with pytest.raises(BudgetError):
-        Filter.of(budget).reserve("all", Charge.of(gaussian(z), 101))
+        Filter.of(budget).reserve("all", PrivacyCost.of(gaussian(z), 101))
 
 
 def test_early_in_a_run_little_is_said_to_be_spent() -> None:
     """At the budget's own order alone the first of 100 rounds would come to 1.85."""
-    one = Charge.of(gaussian(14))
+    one = PrivacyCost.of(gaussian(14))
     reached = Filter.of(budget()).reserve("first", one).reached
     assert reached is not None
-    assert reached / UNITS < 0.45
+    assert reached / RESOLUTION < 0.45
     accountant = RdpAccountant()
     accountant.compose(gaussian(14))
-    assert reached / UNITS > accountant.epsilon(float(DELTA))
+    assert reached / RESOLUTION > accountant.epsilon(float(DELTA))
 
 
 def test_the_order_suits_the_noise() -> None:
     sampled = gaussian(1, "1/100")
     suited = Budget.suited(sampled, Fraction(2), Fraction(1, 10**5), slack=Fraction(0))
     other = Budget(Fraction(2), Fraction(1, 10**5), slack=Fraction(0))
-    charge = Charge.of(sampled, 600)
-    Filter.of(suited).reserve("run", charge)
+    cost = PrivacyCost.of(sampled, 600)
+    Filter.of(suited).reserve("run", cost)
     with pytest.raises(BudgetError):
-        Filter.of(other).reserve("run", charge)
+        Filter.of(other).reserve("run", cost)
     assert Budget.suited(gaussian(9), Fraction(2), Fraction(1, 10**5), slack=Fraction(0)) == other
 
 
@@ -121,8 +121,8 @@ def test_the_order_suits_the_noise() -> None:
         lambda: Budget(Fraction(1), DELTA, Fraction(-1, 10**9)),
         lambda: Budget(1.0, DELTA, Fraction(0)),  # type: ignore[arg-type]
         lambda: Budget(Fraction(1), DELTA, Fraction(0), order=65),
-        lambda: Charge.of(gaussian(1), 0),
-        lambda: Charge.of(gaussian(1), 1, samples=-1),
+        lambda: PrivacyCost.of(gaussian(1), 0),
+        lambda: PrivacyCost.of(gaussian(1), 1, samples=-1),
         lambda: flat(-1),
     ],
 )
@@ -139,20 +139,20 @@ def test_nonsense_is_refused(make: Any) -> None:
 )
 def test_divergences_are_rounded_up(mechanism: Any) -> None:
     event = Release(mechanism, Everyone(), CENTRAL)
-    for units, value in zip(Charge.of(event).rdp, rdp.curve(event), strict=True):
+    for units, value in zip(PrivacyCost.of(event).rdp, rdp.curve(event), strict=True):
         assert units is not None
-        assert 0 <= Fraction(units, UNITS) - Fraction(value) < Fraction(1, UNITS)
+        assert 0 <= Fraction(units, RESOLUTION) - Fraction(value) < Fraction(1, RESOLUTION)
 
 
 def test_a_charge_is_counted_as_often_as_it_happens() -> None:
-    one, many = Charge.of(gaussian(3), 1, samples=5), Charge.of(gaussian(3), 7, samples=35)
-    assert sum([one] * 7, Charge()) == many
+    one, many = PrivacyCost.of(gaussian(3), 1, samples=5), PrivacyCost.of(gaussian(3), 7, samples=35)
+    assert sum([one] * 7, PrivacyCost()) == many
 
 
 def test_no_bound_stays_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert flat(None) + flat(3) == flat(None)
     monkeypatch.setattr(rdp, "curve", lambda event: (math.inf,) * len(ORDERS))
-    assert Charge.of(gaussian(1)) == flat(None)
+    assert PrivacyCost.of(gaussian(1)) == flat(None)
     with pytest.raises(BudgetError, match="any value"):
         Filter.of(budget()).reserve("one", flat(None))
 
@@ -166,16 +166,16 @@ def test_the_samplers_distance_is_that_of_the_samplers() -> None:
 
 def limited(*limits: int, samples: int = 0) -> Filter:
     """Limits at the first orders; the others are no use."""
-    return Filter(10 * UNITS, limits + (-UNITS,) * (len(ORDERS) - len(limits)), samples)
+    return Filter(10 * RESOLUTION, limits + (-RESOLUTION,) * (len(ORDERS) - len(limits)), samples)
 
 
-def curve(*units: int | None) -> Charge:
-    return Charge(units + (0,) * (len(ORDERS) - len(units)))
+def curve(*units: int | None) -> PrivacyCost:
+    return PrivacyCost(units + (0,) * (len(ORDERS) - len(units)))
 
 
 def test_the_last_unit_may_be_spent_and_no_more() -> None:
     tight = limited(100).reserve("a", curve(40)).reserve("b", curve(60))
-    assert tight.reached == 10 * UNITS
+    assert tight.reached == 10 * RESOLUTION
     with pytest.raises(BudgetError):
         tight.reserve("c", curve(1))
     assert tight.reserve("c", curve(0)).total == curve(100)
@@ -187,7 +187,7 @@ def test_one_order_with_room_is_enough() -> None:
     with pytest.raises(BudgetError):
         limited(100, 50).reserve("a", curve(101, 51))
     limited(100, 50).reserve("a", curve(None, 50))
-    assert limited(100, 50).reserve("a", curve(90, 50)).reached == 10 * UNITS - 10
+    assert limited(100, 50).reserve("a", curve(90, 50)).reached == 10 * RESOLUTION - 10
 
 
 def test_reservations_count() -> None:
@@ -196,7 +196,7 @@ def test_reservations_count() -> None:
         reserved.reserve("b", curve(41))
     with pytest.raises(UsageError, match="reserved already"):
         reserved.reserve("a", curve(1))
-    assert reserved.spent == Charge()
+    assert reserved.spent == PrivacyCost()
     assert reserved.commit("a", curve(50)).reserve("b", curve(50)).total == curve(110 - 10)
     assert reserved.abort("a").reserve("b", curve(100)).total == curve(100)
     for gone in (reserved.commit("a", curve(50)), reserved.abort("a")):
@@ -251,17 +251,17 @@ CHARGES = st.lists(
 @given(CHARGES)
 def test_whatever_happens_the_budget_holds_and_the_sums_are_right(steps: list[tuple[int, int, int, str]]) -> None:
     """Against a list of what is reserved and committed."""
-    state, reserved, spent = limited(150, 100), dict[str, Charge](), Charge()
+    state, reserved, spent = limited(150, 100), dict[str, PrivacyCost](), PrivacyCost()
     for number, (a, b, which, step) in enumerate(steps):
-        before, name, charge = state, str(number if step == "r" else number - which), curve(a, b)
+        before, name, cost = state, str(number if step == "r" else number - which), curve(a, b)
         try:
             if step == "r":
-                state = state.reserve(name, charge)
-                reserved[name] = charge
+                state = state.reserve(name, cost)
+                reserved[name] = cost
             elif step == "c":
-                state = state.commit(name, charge)
+                state = state.commit(name, cost)
                 del reserved[name]
-                spent += charge
+                spent += cost
             else:
                 state = state.abort(name)
                 del reserved[name]
@@ -282,4 +282,4 @@ def test_what_is_refused_changes_nothing() -> None:
     with pytest.raises(UsageError):
         state.abort("b")
     assert state == copy
-    assert filters.Filter.of(budget()).total == Charge()
+    assert filters.Filter.of(budget()).total == PrivacyCost()

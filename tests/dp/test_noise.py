@@ -1,4 +1,4 @@
-"""Noise inside the sum: exact variances, removable surplus, seeds that give no more than they must."""
+"""Noise inside the sum: exact variances, removable excess, seeds that give no more than they must."""
 
 from __future__ import annotations
 
@@ -37,13 +37,16 @@ def specs(draw: st.DrawFn, removable: bool = True) -> tuple[NoiseSpec, int]:
 def test_the_honest_survivors_hold_what_was_planned_whoever_is_missing(case: tuple[NoiseSpec, int]) -> None:
     """Each client's kept noise is the base and the components up to the level, summed one by one."""
     spec, clients = case
-    parts = [spec.each(clients), *(spec.component(clients, level) for level in range(1, spec.components + 1))]
+    parts = [
+        spec.kept_variance(clients),
+        *(spec.component_variance(clients, level) for level in range(1, spec.components + 1)),
+    ]
     kept = list(accumulate(parts))
     assert all(part > 0 for part in parts)
     for missing in range(spec.dropouts + 1):
-        level, survivors = spec.level(missing), clients - missing
+        level, survivors = spec.removal_level(missing), clients - missing
         held = (survivors - spec.colluders) * kept[level]
-        assert held == spec.held(clients, survivors) >= spec.variance
+        assert held == spec.honest_variance(clients, survivors) >= spec.variance
         if level:
             assert (survivors - spec.colluders) * kept[level - 1] < spec.variance  # one part less would be too little
         if spec.components == spec.dropouts:
@@ -56,23 +59,27 @@ def test_with_a_component_for_each_dropout_the_variances_are_those_of_the_paper(
         case[1],
         NoiseSpec(Family.SKELLAM, case[0].variance, case[0].dropouts, case[0].colluders, case[0].dropouts),
     )
-    assert spec.each(n) == spec.variance / (n - spec.colluders)
+    assert spec.kept_variance(n) == spec.variance / (n - spec.colluders)
     for k in range(1, spec.dropouts + 1):
         c = spec.colluders
-        assert spec.component(n, k) == spec.variance / ((n - k + 1 - c) * (n - k - c))
+        assert spec.component_variance(n, k) == spec.variance / ((n - k + 1 - c) * (n - k - c))
 
 
 @given(specs(removable=False))
 def test_noise_that_cannot_be_removed_is_enough_for_the_most_dropouts(case: tuple[NoiseSpec, int]) -> None:
     spec, clients = case
-    assert spec.held(clients, clients - spec.dropouts) == spec.variance
-    assert spec.held(clients, clients) >= spec.variance
-    assert spec.surplus(clients, 3, CHAIN, 0).tolist() == [0, 0, 0]
+    assert spec.honest_variance(clients, clients - spec.dropouts) == spec.variance
+    assert spec.honest_variance(clients, clients) >= spec.variance
+    assert spec.excess(clients, 3, CHAIN, 0).tolist() == [0, 0, 0]
 
 
 def test_more_missing_than_allowed_for_is_refused() -> None:
     spec = NoiseSpec(Family.SKELLAM, Fraction(100), dropouts=2, colluders=1, components=2)
-    for refused in (lambda: spec.level(3), lambda: spec.held(10, 7), lambda: spec.mechanism(10, 7, 1, 1, 1)):
+    for refused in (
+        lambda: spec.removal_level(3),
+        lambda: spec.honest_variance(10, 7),
+        lambda: spec.mechanism(10, 7, 1, 1, 1),
+    ):
         with pytest.raises(UsageError, match="3 clients are missing"):
             refused()
     plain = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(100), dropouts=2)
@@ -87,11 +94,11 @@ def test_what_the_sum_is_to_an_adversary() -> None:
     assert spec.mechanism(10, 8, dimension=5, l2_squared=7, l1=6) == DiscreteGaussians(7, Fraction(150), 5, 7, 6)
 
 
-def test_surplus_taken_off_leaves_the_noise_of_the_level() -> None:
+def test_excess_taken_off_leaves_the_noise_of_the_level() -> None:
     """Exactly, not in distribution: the server draws from the revealed seed what the client drew."""
     spec = NoiseSpec(Family.SKELLAM, Fraction(9000), dropouts=4, colluders=1, components=4)
     drawn = spec.draw(20, 50, KEEP, CHAIN)
-    parts = [spec.surplus(20, 50, spec.seed(CHAIN, level), level) for level in range(5)]
+    parts = [spec.excess(20, 50, spec.seed(CHAIN, level), level) for level in range(5)]
     assert not parts[4].any()
     kept = [drawn - part for part in parts]
     base = NoiseSpec(Family.SKELLAM, Fraction(9000) / 19 * 20).draw(20, 50, KEEP, CHAIN)  # the same base, no parts
@@ -115,15 +122,17 @@ def test_the_sum_of_all_clients_has_the_planned_variance(family: str, components
     total = np.zeros(d, np.int64)
     for client in range(n):
         keep, chain = (bytes([purpose, client]).ljust(32, b"x") for purpose in (0, 1))
-        total += spec.draw(n, d, keep, chain) - spec.surplus(n, d, spec.seed(chain, spec.level(0)), spec.level(0))
-    expected = float(spec.held(n, n)) * n / (n - spec.colluders)  # the colluders add theirs, too
+        total += spec.draw(n, d, keep, chain) - spec.excess(
+            n, d, spec.seed(chain, spec.removal_level(0)), spec.removal_level(0)
+        )
+    expected = float(spec.honest_variance(n, n)) * n / (n - spec.colluders)  # the colluders add theirs, too
     assert abs(float(np.mean(total**2)) / expected - 1) < 6 * np.sqrt(2.1 / d)
     assert abs(float(np.mean(total))) < 6 * np.sqrt(expected / d)
 
 
 def test_the_tail_is_rarely_exceeded_and_not_far_from_the_noise() -> None:
     spec, n, d = NoiseSpec(Family.SKELLAM, Fraction(40), dropouts=5), 20, 100_000
-    tail = spec.tail(n, d)
+    tail = spec.coordinate_bound(n, d)
     total = sum(spec.draw(n, d, bytes([client]) * 32, CHAIN) for client in range(n))
     deviation = float(np.sqrt(40 / 15 * 20))
     assert np.abs(total).max() <= tail <= 14 * deviation
@@ -180,8 +189,8 @@ def test_whatever_the_fields_are_it_is_refused_as_wrong_use_or_works(clients: in
     with suppress(UsageError):
         spec = NoiseSpec(**fields)
         spec.check(clients)
-        assert spec.tail(clients, 2**34) > 0
-        assert spec.held(clients, clients - min(spec.dropouts, 1)) > 0
+        assert spec.coordinate_bound(clients, 2**34) > 0
+        assert spec.honest_variance(clients, clients - min(spec.dropouts, 1)) > 0
         assert spec.drawable(clients) in (True, False)
         assert NOISE.decode(NOISE.encode(spec)) == spec
 

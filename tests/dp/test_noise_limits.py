@@ -26,10 +26,10 @@ def test_no_fewer_than_none() -> None:
 
 
 def test_no_fewer_missing_than_none_and_no_more_than_allowed() -> None:
-    assert [NOISE.level(missing) for missing in (0, 1, 2)] == [0, 1, 2]
+    assert [NOISE.removal_level(missing) for missing in (0, 1, 2)] == [0, 1, 2]
     for missing in (-1, 3):
         with pytest.raises(UsageError, match="clients are missing"):
-            NOISE.level(missing)
+            NOISE.removal_level(missing)
 
 
 def test_the_most_noise_that_can_be_drawn() -> None:

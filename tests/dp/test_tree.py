@@ -66,7 +66,7 @@ def test_the_cohort_with_the_least_noise_stands_for_all() -> None:
 def test_to_the_root_all_noise_counts() -> None:
     tree = TreeSum(tuple(cohort(i) for i in range(25)))
     mechanism = tree.to_root(GUARANTEE, lost=0).mechanism
-    assert mechanism == Skellam(25 * SKELLAM.held(10, 10), 100, 60)
+    assert mechanism == Skellam(25 * SKELLAM.honest_variance(10, 10), 100, 60)
     ratio = epsilon(tree.to_root(GUARANTEE, 0)) / epsilon(tree.to_aggregators(GUARANTEE))
     assert ratio < 1.2 / sqrt(25)
 
@@ -75,7 +75,7 @@ def test_corrupt_aggregators_take_their_cohorts_noise_with_them() -> None:
     """The noisiest: 3, then 2 are told, and subtracted."""
     noises = [replace(SKELLAM, variance=Fraction(v), components=0) for v in (1000, 2000, 3000, 4000)]
     tree = TreeSum(tuple(cohort(i, noise=noise) for i, noise in enumerate(noises)))
-    held = [noise.held(10, 10) for noise in noises]
+    held = [noise.honest_variance(10, 10) for noise in noises]
     for lost in range(4):
         mechanism = tree.to_root(GUARANTEE, lost).mechanism
         assert isinstance(mechanism, Skellam)

@@ -241,7 +241,9 @@ class _Adder:
                         change("part", text, holder, node, rest[0] if len(rest) == 1 else ast.BoolOp(ast.And(), rest))
 
     def smaller(self, statement: ast.stmt) -> None:
-        if not self.path.startswith(("protocols/", "dp/ledger/", "dp/verify_ledger", "secagg/params")):
+        if not self.path.startswith(
+            ("protocols/", "dp/ledger/", "dp/verify_ledger", "secagg/params", "secagg/hypergeometric")
+        ):
             return
         for node, holder in list(_own_expressions(statement)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("max", "min"):

@@ -95,7 +95,7 @@ STRATA = (
     ),
     Stratum(
         "parameters",
-        ("secagg/params.py", "secagg/crypto/sampling"),
+        ("secagg/params.py", "secagg/assumptions.py", "secagg/hypergeometric.py", "secagg/crypto/sampling"),
         ("tests/secagg/test_params*.py", "tests/secagg/test_sampling*.py", "tests/protocols/test_policy.py"),
     ),
     Stratum(

@@ -28,12 +28,13 @@ from protocols.rounds.dealing import Complaints, Delivery, share_of
 from protocols.rounds.server import Sends
 from protocols.rounds.sets import from_bitmap, to_bitmap
 from protocols.simulation.network import Envelope, Faults, local_clients, simulate
+from secagg.assumptions import Adversary
 from secagg.crypto import labels
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import derive
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import ThresholdError
-from secagg.params import Adversary, Graph, GraphParameters
 from tests.adversarial.attack import switch_off
 from tests.oracle.leak_oracle import Combination, Round, Verdict, View, _Transcript, judge, secrets_of
 
@@ -215,7 +216,7 @@ def test_with_both_shares_revealed_everybody_is_bare(monkeypatch: pytest.MonkeyP
         return Reveal(
             self_shares=tuple(Revealed(v, share_of(points, SELF_MASK)) for v, points in shares),
             key_shares=tuple(Revealed(v, share_of(points, MASK_KEY)) for v, points in shares),
-            surplus=b"",
+            excess=b"",
         )
 
     monkeypatch.setattr(PairwiseClient, "_reveal", reveal_all)

@@ -29,13 +29,12 @@ from protocols.threshold_ckks import cohort as threshold
 from protocols.threshold_ckks import server as threshold_server
 from secagg.codec import u32
 from secagg.crypto import labels
-from secagg.crypto.graph import Neighbourhoods
+from secagg.crypto.graph import Graph, GraphParameters, Neighbourhoods
 from secagg.crypto.keys import digest
 from secagg.crypto.prg import Prg
 from secagg.crypto.sampling import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
-from secagg.params import Graph, GraphParameters
 from tests.adversarial.attack import switch_off
 
 LABELS = [value for name, value in vars(labels).items() if name.isupper() and isinstance(value, bytes)]

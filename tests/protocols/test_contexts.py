@@ -27,10 +27,10 @@ from protocols.rounds.cohort import Cohort
 from protocols.threshold_ckks.cohort import Cohort as ThresholdCohort
 from protocols.threshold_ckks.messages import Advert
 from secagg.crypto import labels
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
-from secagg.params import Graph, GraphParameters
 from tests.adversarial.attack import small
 
 CLIENTS = 6

@@ -12,10 +12,11 @@ from protocols.parameters import ENFORCED_UP_TO
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
+from secagg.assumptions import Adversary
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError
-from secagg.params import Adversary, Graph, GraphParameters
 
 
 def plan_of(clients: int, degree: int, threshold: int) -> RoundPlan:

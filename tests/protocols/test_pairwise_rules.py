@@ -15,11 +15,11 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.server import serve
 from protocols.simulation.network import Faults, local_clients, simulate
-from secagg.crypto.graph import Neighbourhoods
+from secagg.assumptions import Adversary
+from secagg.crypto.graph import Graph, GraphParameters, Neighbourhoods
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import ThresholdError, UsageError
-from secagg.params import Adversary, Graph, GraphParameters
 
 ROSTER = Roster.of([Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(9)])
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from protocols import registry
 from protocols.plan import NO_MODEL, RoundPlan
 from protocols.roster import Roster
+from secagg.assumptions import Adversary
+from secagg.crypto.graph import Graph
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, UsageError
-from secagg.params import Adversary, Graph
 
 ROSTER = Roster.build({f"client-{i:03}": Prg(bytes(32), start=32 * i)(32) for i in range(300)})
 PROTOCOLS = pytest.mark.parametrize("protocol", ["secagg", "secagg+"])

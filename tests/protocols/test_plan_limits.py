@@ -14,10 +14,11 @@ from protocols.journal import MemoryJournal
 from protocols.plan import HASH_BYTES, MAX_BEACON, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from secagg.assumptions import MAX_CLIENTS
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, PolicyError, UsageError
-from secagg.params import MAX_CLIENTS, Graph, GraphParameters
 
 ROSTER = Roster.of([Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(6)])
 POLICY = Policy(min_contributors=3, protocols={"secagg"}, corrupt=0, dropout=0)

@@ -12,10 +12,10 @@ from protocols.parameters import ENFORCED_UP_TO
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
+from secagg.assumptions import Adversary
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.params import Adversary
 
 WRONG: dict[str, dict[str, Any]] = {
     "one contributor": {"min_contributors": 1},

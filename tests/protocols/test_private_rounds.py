@@ -88,20 +88,22 @@ def test_the_sum_carries_the_noise_that_the_event_claims(noise: NoiseSpec, missi
     ran = simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES.get, faults=faults)
     left = noise_left(ran)
     honest = N - missing - noise.colluders
-    everybody = float(noise.held(N, N - missing)) * (N - missing) / honest
+    everybody = float(noise.honest_variance(N, N - missing)) * (N - missing) / honest
     assert abs(np.mean(left**2.0) / everybody - 1) < 6 * np.sqrt(2.1 / LENGTH)
-    assert ran.outcome.event.surplus_left == ()
+    assert ran.outcome.event.excess_left == ()
     if noise is SKELLAM:
-        assert noise.held(N, N - missing) == noise.variance
+        assert noise.honest_variance(N, N - missing) == noise.variance
 
 
-def test_what_is_left_after_the_surplus_is_exactly_what_each_client_kept(ledger: Ledger) -> None:
+def test_what_is_left_after_the_excess_is_exactly_what_each_client_kept(ledger: Ledger) -> None:
     """Not in distribution: the sum is the inputs plus each survivor's noise up to the level, integer by integer."""
     kept, drawn = [], NoiseSpec.draw
 
     def spy(self: NoiseSpec, clients: int, coordinates: int, keep: bytes, chain: bytes) -> Any:
         whole = drawn(self, clients, coordinates, keep, chain)
-        kept.append(whole - self.surplus(clients, coordinates, self.seed(chain, self.level(2)), self.level(2)))
+        kept.append(
+            whole - self.excess(clients, coordinates, self.seed(chain, self.removal_level(2)), self.removal_level(2))
+        )
         return whole
 
     with pytest.MonkeyPatch.context() as patch:
@@ -115,17 +117,17 @@ def test_what_is_left_after_the_surplus_is_exactly_what_each_client_kept(ledger:
     assert noise_left(ran).tolist() == expected.tolist()
 
 
-def test_a_client_lost_after_its_upload_leaves_its_surplus_and_is_named(ledger: Ledger) -> None:
+def test_a_client_lost_after_its_upload_leaves_its_excess_and_is_named(ledger: Ledger) -> None:
     ran = simulate(
         serve(plan_with(), ROSTER, ledger=ledger),
         clients_of(),
         UPDATES.__getitem__,
         faults=Faults(silent={NAMES[2]: "reveal"}),
     )
-    assert ran.outcome.event.surplus_left == (NAMES[2],)
+    assert ran.outcome.event.excess_left == (NAMES[2],)
     assert set(ran.outcome.survivors) == set(NAMES)
-    surplus = float(sum(SKELLAM.component(N, level) for level in range(1, 5)))
-    expected = float(SKELLAM.variance) * 10 / 9 + surplus
+    excess = float(sum(SKELLAM.component_variance(N, level) for level in range(1, 5)))
+    expected = float(SKELLAM.variance) * 10 / 9 + excess
     assert abs(np.mean(noise_left(ran) ** 2.0) / expected - 1) < 6 * np.sqrt(2.1 / LENGTH)
 
 
@@ -203,7 +205,7 @@ DEAF: Any = Deaf()
 def test_two_clones_with_two_vectors_do_not_bare_the_difference() -> None:
     """The masks are the same, the removable noise is the same; the noise to keep is not."""
     difference = clone_difference() - 7
-    assert abs(np.mean(difference**2.0) / (2 * float(SKELLAM.each(N))) - 1) < 6 * np.sqrt(2.1 / LENGTH)
+    assert abs(np.mean(difference**2.0) / (2 * float(SKELLAM.kept_variance(N))) - 1) < 6 * np.sqrt(2.1 / LENGTH)
 
 
 def test_without_the_vector_in_the_seed_the_difference_is_bare(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +213,7 @@ def test_without_the_vector_in_the_seed_the_difference_is_bare(monkeypatch: pyte
     assert (clone_difference() == 7).all()
 
 
-# Surplus seeds
+# Excess seeds
 
 
 def revealed(ran: Callable[[Faults], Simulation], plan: RoundPlan) -> dict[str, bytes]:
@@ -221,7 +223,7 @@ def revealed(ran: Callable[[Faults], Simulation], plan: RoundPlan) -> dict[str, 
         if envelope.phase == "reveal" and envelope.receiver == "server":
             message = registry.find("secagg").messages.decode(plan, envelope.frame)
             assert isinstance(message, Reveal)
-            seeds[envelope.sender] = message.surplus
+            seeds[envelope.sender] = message.excess
         return envelope.frame
 
     ran(Faults(corrupted=see))
@@ -229,7 +231,7 @@ def revealed(ran: Callable[[Faults], Simulation], plan: RoundPlan) -> dict[str, 
 
 
 @pytest.mark.parametrize(("missing", "bytes_each"), [(0, 32), (3, 32), (4, 0)])
-def test_a_seed_leaves_once_and_only_if_there_is_surplus(missing: int, bytes_each: int, ledger: Ledger) -> None:
+def test_a_seed_leaves_once_and_only_if_there_is_excess(missing: int, bytes_each: int, ledger: Ledger) -> None:
     plan = plan_with()
 
     def run(faults: Faults) -> Simulation:
@@ -241,23 +243,23 @@ def test_a_seed_leaves_once_and_only_if_there_is_surplus(missing: int, bytes_eac
     assert len(set(seeds.values())) == (N - missing if bytes_each else 1)
 
 
-@pytest.mark.parametrize("surplus", [b"", b"s" * 31, None], ids=["none", "short", "unasked"])
-def test_a_reveal_with_another_seed_than_asked_for_bounces(surplus: bytes | None, ledger: Ledger) -> None:
-    plan = plan_with() if surplus is not None else plan_with(noise=replace(SKELLAM, components=0))
+@pytest.mark.parametrize("excess", [b"", b"s" * 31, None], ids=["none", "short", "unasked"])
+def test_a_reveal_with_another_seed_than_asked_for_bounces(excess: bytes | None, ledger: Ledger) -> None:
+    plan = plan_with() if excess is not None else plan_with(noise=replace(SKELLAM, components=0))
     wire = registry.find("secagg").messages
 
     def forge(envelope: Envelope) -> bytes:
         if (envelope.phase, envelope.sender) == ("reveal", NAMES[0]):
             message = wire.decode(plan, envelope.frame)
             assert isinstance(message, Reveal)
-            return wire.encode(plan, replace(message, surplus=b"s" * 32 if surplus is None else surplus))
+            return wire.encode(plan, replace(message, excess=b"s" * 32 if excess is None else excess))
         return envelope.frame
 
     ran = simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES.get, faults=Faults(corrupted=forge))
     (incident,) = ran.incidents
     assert isinstance(incident.error, PeerError)
     assert incident.error.culprits == (NAMES[0],)
-    assert ran.outcome.event.surplus_left == ((NAMES[0],) if surplus is not None else ())
+    assert ran.outcome.event.excess_left == ((NAMES[0],) if excess is not None else ())
 
 
 def test_claiming_fewer_dropouts_gives_no_seed() -> None:
@@ -274,7 +276,7 @@ def test_claiming_fewer_dropouts_gives_no_seed() -> None:
     server = Lying(plan, ROSTER, registry.find("secagg").messages, ledger=DEAF)
     with pytest.raises((ThresholdError, PeerError)):
         simulate(server, clients, UPDATES.get, faults=Faults(silent={NAMES[0]: "upload"}))
-    assert not server._surplus
+    assert not server._excess
 
 
 # Beyond the allowance
@@ -292,7 +294,7 @@ def test_with_too_many_missing_nothing_is_unmasked(ledger: Ledger) -> None:
 
 def test_a_client_does_not_sign_too_few_survivors(monkeypatch: pytest.MonkeyPatch) -> None:
     switch_off(monkeypatch, PairwiseServer, "_announce_survivors", "self._least", "1")
-    monkeypatch.setattr(NoiseSpec, "level", lambda self, missing: 0)
+    monkeypatch.setattr(NoiseSpec, "removal_level", lambda self, missing: 0)
     plan, clients = plan_with(), clients_of()
     with pytest.raises(ThresholdError, match="0 survivors signed"):
         simulate(

@@ -12,9 +12,9 @@ from protocols.policy import Policy
 from protocols.rounds.phases import Phase
 from protocols.server import serve
 from protocols.simulation.network import local_clients
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.encoding import Encoding
 from secagg.errors import ThresholdError
-from secagg.params import Graph, GraphParameters
 
 
 def cohort_of_four(monkeypatch: pytest.MonkeyPatch) -> tuple[PairwiseServer, dict[str, object]]:

@@ -474,7 +474,7 @@ def test_each_cohort_is_noised_and_charged_once(ledgers: Ledgers) -> None:
         assert largest_epsilon(tree, books) == max(epsilons)
         assert max(epsilons) < 1.01 * min(epsilons)  # four cohorts, and nothing adds up over them
     guarantee = user_level(Relation.ZERO_OUT)
-    held = NOISE.held(12, 12)
+    held = NOISE.honest_variance(12, 12)
     assert ran.made.to_aggregators(guarantee).mechanism.variance == held  # type: ignore[union-attr]
     assert ran.made.to_root(guarantee, 1).mechanism.variance == 3 * held  # type: ignore[union-attr]
 

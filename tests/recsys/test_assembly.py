@@ -121,7 +121,7 @@ def test_a_cohort_of_any_size_has_its_noise_and_costs_no_more(size: int) -> None
         noise = prepared.noise(clients)
         missing = int(Fraction(1, 10) * clients)
         assert (noise.dropouts, noise.colluders) == (missing, int(Fraction(1, 20) * clients))
-        assert noise.held(clients, clients - missing) >= found.noise.variance
+        assert noise.honest_variance(clients, clients - missing) >= found.noise.variance
         assert noise.drawable(clients)
 
 

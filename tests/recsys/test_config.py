@@ -12,8 +12,8 @@ import pytest
 from recsys.config import Clients, Config, Data, Kind, Mode, Privacy, Source, Training
 from recsys.network import Network
 from recsys.optimisers import Rule
+from secagg.assumptions import Adversary
 from secagg.errors import UsageError
-from secagg.params import Adversary
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
 

@@ -236,7 +236,7 @@ def noise_of(secret: bytes, adder: str, *, network: Network | None = None, folde
     exact, survivors = run(plain, 1), private.advance().survivors
     ledger.close()
     assert survivors == 6
-    variance = float(noise.held(6, 6)) * 6 / (6 - noise.colluders)
+    variance = float(noise.honest_variance(6, 6)) * 6 / (6 - noise.colluders)
     units = (private.state.vector.astype(np.float64) - exact) * 6 * encoding.scale
     return float(np.square(units).sum() / variance), length
 
@@ -249,13 +249,15 @@ def test_with_noise_the_model_is_the_exact_one_plus_noise_of_the_stated_size(add
 
 def test_control_less_noise_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     switch_off(monkeypatch, NoiseSpec, "_at_level", "self.variance / (clients - missing - self.colluders)", SMALLER)
-    monkeypatch.setattr(NoiseSpec, "held", lambda self, clients, survivors: HELD(self, clients, survivors) * 25 / 16)
+    monkeypatch.setattr(
+        NoiseSpec, "honest_variance", lambda self, clients, survivors: HELD(self, clients, survivors) * 25 / 16
+    )
     squares, length = noise_of(SECRET, "secure", folder=tmp_path)
     assert length - squares > 7 * (2 * length) ** 0.5
 
 
 SMALLER = "self.variance / (clients - missing - self.colluders) * 16 / 25"
-HELD = NoiseSpec.held
+HELD = NoiseSpec.honest_variance
 
 
 def test_with_another_secret_the_noise_is_another(tmp_path: Path) -> None:
@@ -264,7 +266,7 @@ def test_with_another_secret_the_noise_is_another(tmp_path: Path) -> None:
     more: dict[str, Any] = {"encoding": encoding, "noise": lambda count: noise, "measured": 0.0}
     one, other = (run(federation(clients, IdealAdder(each), **more), 1) for each in (SECRET, OTHER))
     units = (one.astype(np.float64) - other) * 6 * encoding.scale
-    squares = float(np.square(units).sum() / (2 * noise.held(6, 6)))
+    squares = float(np.square(units).sum() / (2 * noise.honest_variance(6, 6)))
     assert abs(squares - 3000) < 7 * 6000**0.5
 
 

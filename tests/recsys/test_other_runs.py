@@ -20,8 +20,8 @@ import pytest
 
 from dp import verify_ledger
 from dp.ledger import Ledger
-from dp.ledger.book import data_mark, replay
 from dp.ledger.file import read
+from dp.ledger.state import data_mark, replay
 from dp.ledger.verify import verify
 from recsys import run as running
 from recsys import run_start as beginning
@@ -357,9 +357,9 @@ def test_runs_that_share_a_ledger_spend_one_budget(mode: str, tmp_path: Path, st
     assert runs[1].others == "1 other run is charged to the same ledger; further runs on these data: not known here"
     key = bytes.fromhex((tmp_path / "shared.pub").read_text())
     rows = read(tmp_path / "shared.db")
-    book = verify(rows, key)
-    assert (len(book.records), float(book.genesis.budget.epsilon)) == (2, 5)
-    assert list(verify_ledger.problems(exported(rows), key, book.head)) == []
+    state = verify(rows, key)
+    assert (len(state.records), float(state.genesis.budget.epsilon)) == (2, 5)
+    assert list(verify_ledger.problems(exported(rows), key, state.head)) == []
     assert stat.S_IMODE((tmp_path / "shared.key").stat().st_mode) == 0o600
     assert not list((tmp_path / "1").glob("*.db"))
     (promise,) = runs[1].spendings
@@ -398,7 +398,7 @@ def test_a_run_for_which_there_is_no_room_writes_nothing(mode: str, tmp_path: Pa
 def test_control_without_that_check_it_begins_and_is_stopped_by_the_ledger(
     tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Ledger, "check_charge", lambda *arguments: None)
+    monkeypatch.setattr(Ledger, "check_cost", lambda *arguments: None)
     rooms, said = until_refused(tmp_path, state)
     assert "epsilon could reach" in said
     assert (tmp_path / str(rooms) / "private" / "secret.key").exists()
@@ -500,8 +500,8 @@ def test_two_runs_at_the_same_time(tmp_path: Path, state: Path) -> None:
     first = go(sharing(tmp_path, 0, "training.rounds=2"), tmp_path / "one", state, watch=watch)
     epsilons = [first.rounds[0].epsilon, *seen, first.rounds[1].epsilon]
     assert epsilons == sorted(set(epsilons))  # type: ignore[type-var]
-    book = verify(read(tmp_path / "shared.db"), bytes.fromhex((tmp_path / "shared.pub").read_text()))
-    assert len(book.records) == 4
+    state = verify(read(tmp_path / "shared.db"), bytes.fromhex((tmp_path / "shared.pub").read_text()))
+    assert len(state.records) == 4
 
 
 def test_local_rounds_of_two_runs_are_not_taken_for_one(tmp_path: Path, state: Path) -> None:

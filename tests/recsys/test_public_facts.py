@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.ideal import IdealAdder
-from dp.ledger.book import replay
 from dp.ledger.file import read
+from dp.ledger.state import replay
 from recsys import assembly as preparing
 from recsys import config as configuring
 from recsys import run as running

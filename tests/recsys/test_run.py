@@ -116,17 +116,17 @@ def test_the_ledgers_can_be_verified_and_say_what_the_rounds_say(
     assert [spending.ledger for spending in run.spendings] == sorted(KINDS[kind][1] & {"ledger.db", "local.db"})
     key = bytes.fromhex((folder / "ledger.pub").read_text())
     for spending in run.spendings:
-        book = verify(read(folder / spending.ledger), key)
-        assert book.genesis.guarantee.trust.value == spending.trust
-        assert float(book.genesis.budget.epsilon) == spending.epsilon == 8
+        state = verify(read(folder / spending.ledger), key)
+        assert state.genesis.guarantee.trust.value == spending.trust
+        assert float(state.genesis.budget.epsilon) == spending.epsilon == 8
         assert cli.main(["ledger", "export", str(folder / spending.ledger)]) == 0
         exported = capsys.readouterr().out.encode()
-        assert list(verify_ledger.problems(exported, key, book.head)) == []
-        reached = book.filter.reached
+        assert list(verify_ledger.problems(exported, key, state.head)) == []
+        reached = state.filter.reached
         assert reached is not None
         if spending is run.spendings[0]:
             assert run.rounds[-1].epsilon == reached / 10**12
-        assert len(book.records) == 2
+        assert len(state.records) == 2
     if run.spendings:
         spent = [one.epsilon for one in run.rounds]
         assert spent == sorted(spent)  # type: ignore[type-var]

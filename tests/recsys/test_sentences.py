@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from dp.ledger import Ledger
-from dp.ledger.book import replay
 from dp.ledger.file import read
+from dp.ledger.state import replay
 from recsys import run as running
 from recsys.assembly import Prepared, prepare
 from recsys.config import Exact

@@ -9,6 +9,8 @@ import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +197,10 @@ def test_json() -> None:
     assert parse_json(b"[" * 32 + b"]" * 32) is not None
 
 
+class Color(StrEnum):
+    RED = "red"
+
+
 @dataclass(frozen=True)
 class Thing:
     name: str
@@ -221,6 +227,13 @@ def test_types_are_those_that_are_declared() -> None:
         refused(lambda change=change: as_declared(Thing, whole | change))
     refused(lambda: as_declared(Thing, {"name": "a"}))
     refused(lambda: as_declared(Thing, []))
+    assert (as_declared(bytes, "0a"), as_declared(Fraction, "1/2"), as_declared(Color, "red")) == (
+        b"\n",
+        0.5,
+        Color.RED,
+    )
+    for hint, text in ((bytes, "0A"), (bytes, "0"), (bytes, "x"), (Fraction, "2/4"), (Color, "green"), (Color, 1)):
+        refused(lambda hint=hint, text=text: as_declared(hint, text))
 
 
 # TOML

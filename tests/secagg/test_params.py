@@ -8,13 +8,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from secagg.assumptions import Adversary, fraction
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.errors import PolicyError, UsageError
 from secagg.params import (
     GRINDING_BITS,
     GRINDING_FLOOR,
-    Adversary,
-    Graph,
-    GraphParameters,
     check_private,
     choose,
     choose_for_round,
@@ -22,7 +21,6 @@ from secagg.params import (
     complete,
     complete_threshold,
     corrupt_neighbours,
-    fraction,
     least_quorum,
     least_threshold,
     surviving_neighbours,

@@ -6,8 +6,9 @@ from fractions import Fraction
 
 import pytest
 
+from secagg.assumptions import MAX_CLIENTS, Adversary
 from secagg.errors import UsageError
-from secagg.params import MAX_CLIENTS, Adversary, _check_feasible, _connected, choose, choose_for_round
+from secagg.params import _check_feasible, _connected, choose, choose_for_round
 
 NOBODY = Fraction(0)
 

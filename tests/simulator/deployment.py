@@ -21,10 +21,11 @@ from protocols import registry
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from secagg.assumptions import Adversary
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, SecAggError, UsageError
-from secagg.params import Adversary, Graph, GraphParameters
 
 PAIRWISE = ("secagg", "secagg+")
 WEIGHTS = {"secagg": 30, "secagg+": 34, "oneshot": 22, "threshold_ckks": 9, "ckks": 5}

@@ -41,13 +41,14 @@ from protocols.rounds.dealing import (
 )
 from protocols.rounds.sets import to_bitmap
 from protocols.rounds.survivors import Consent
+from secagg.assumptions import Adversary
 from secagg.codec import u32
 from secagg.crypto import labels
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import AgreementKey, SigningKey, digest, verifying_once
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import SecAggError
-from secagg.params import Adversary, Graph, GraphParameters
 from tests.adversarial.attack import Evil
 from tests.simulator import moves
 from tests.simulator.deployment import NONE, Deployment, people

@@ -679,9 +679,9 @@ def wrong_partial_decryption(liar: Liar, message: Any) -> list[Any] | None:
     machine = liar.machine
     key = liar.draw.randbytes(32)
     partial = machine._scheme.pack_used(machine._scheme.partial(machine._c1, key, flooded_by=key))
-    said = digest(labels.THRESHOLD_PARTIAL, partial, message.surplus)
+    said = digest(labels.THRESHOLD_PARTIAL, partial, message.excess)
     signed = (*machine._cohort.bound(machine._u), machine._ciphertext, said)
-    return [threshold.Answer(partial, message.surplus, liar.identity.key.sign(labels.THRESHOLD_PARTIAL, *signed))]
+    return [threshold.Answer(partial, message.excess, liar.identity.key.sign(labels.THRESHOLD_PARTIAL, *signed))]
 
 
 @lie("threshold_ckks", spoils=True)

@@ -181,19 +181,19 @@ def check_sum(deployment: Deployment, record: Record) -> None:
             sender for phase, party, sender, _ in record.errors if party == SERVER and phase == OPENS[plan.protocol]
         }
         seeds = {  # as they arrived: a damaged one takes other noise off than was added
-            one.sender: one.message.surplus
+            one.sender: one.message.excess
             for one in record.said
             if type(one.message).__name__ in UNMASKING and one.sender not in refused
         }
         if plan.protocol in PAIRWISE:  # a liar may have said several, one of which was taken
-            taken = {record.server.roster.names[n]: seed for n, seed in record.server._surplus.items()}
+            taken = {record.server.roster.names[n]: seed for n, seed in record.server._excess.items()}
             seeds |= {name: taken.get(name, b"") for name in lying}
         for name in outcome.survivors:
-            if seeds.get(name) and name not in outcome.event.surplus_left:
-                total -= noise.surplus(plan.clients, len(total), seeds[name], level)
+            if seeds.get(name) and name not in outcome.event.excess_left:
+                total -= noise.excess(plan.clients, len(total), seeds[name], level)
         insist(
-            set(outcome.event.surplus_left) >= set(outcome.survivors) - {n for n, seed in seeds.items() if seed},
-            "who has not told the seed of its surplus is on record",
+            set(outcome.event.excess_left) >= set(outcome.survivors) - {n for n, seed in seeds.items() if seed},
+            "who has not told the seed of its excess is on record",
         )
     if lying:  # who may put in whatever fits the ring
         over = (outcome.total - total) % (1 << plan.ring_bits)
@@ -201,7 +201,7 @@ def check_sum(deployment: Deployment, record: Record) -> None:
         return
     insist(bool((outcome.total == total).all()), "the sum of the survivors:", outcome.total - total)
     left = np.abs(outcome.total - plain).max()
-    insist(left <= plan.noise_tail, "no more noise than the ring has room for:", left)
+    insist(left <= plan.noise_bound, "no more noise than the ring has room for:", left)
     encoding, updates, weights = plan.encoding, deployment.updates(record.number), deployment.weights(record.number)
     if noise is None:
         decoded, wanted = outcome.decode(), np.zeros(encoding.length)
@@ -274,7 +274,7 @@ def level_of(noise: NoiseSpec, missing: int) -> int:
 
 
 def planned_variance(noise: NoiseSpec, clients: int, missing: int, left: int) -> Fraction:
-    """Of all the noise in a sum, from the words of ``dp.noise``; ``left`` survivors did not take off their surplus."""
+    """Of all the noise in a sum, from the words of ``dp.noise``; ``left`` survivors did not take off their excess."""
     steps = noise.components
     levels = [math.ceil(Fraction(j * noise.dropouts, steps)) for j in range(steps + 1)] if steps else [noise.dropouts]
     tolerated = min(level for level in levels if level >= missing)
@@ -295,7 +295,7 @@ def noise_of(deployment: Deployment, record: Record) -> Noise | None:
     for name in outcome.survivors:
         plain += record.values[name]
     missing = plan.clients - len(outcome.survivors)
-    variance = float(planned_variance(plan.noise, plan.clients, missing, len(outcome.event.surplus_left)))
+    variance = float(planned_variance(plan.noise, plan.clients, missing, len(outcome.event.excess_left)))
     squares = float(((outcome.total - plain).astype(float) ** 2).sum()) / variance
     kurtosis = 1 / variance if plan.noise.family is Family.SKELLAM else 0.0
     return Noise(squares, len(plain), len(plain) * (1 + kurtosis / 2))
@@ -342,14 +342,14 @@ def check_charges(deployment: Deployment, record: Record) -> None:
 def check_ledger(path: Path, key: Any, rounds: Iterable[Record], whose: str, fully: bool) -> None:
     """A ledger that is closed: whole, recomputable, never beyond its budget, with as many survivors as there were."""
     rows = read(path)
-    book = verify(rows, key.public)
+    state = verify(rows, key.public)
     entries = [parse(body) for body, _ in rows]
     if fully:
         lines = [
             json.dumps({"body": e, "signature": s.hex()}, sort_keys=True, separators=(",", ":"))
             for e, (_, s) in zip(entries, rows, strict=True)
         ]
-        found = list(problems(("\n".join(lines) + "\n").encode(), key.public, book.head))
+        found = list(problems(("\n".join(lines) + "\n").encode(), key.public, state.head))
         insist(not found, "an auditor finds nothing wrong:", found)
     budget = Fraction(entries[0]["epsilon"])
     for entry in entries[1:]:

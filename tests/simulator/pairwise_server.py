@@ -35,9 +35,9 @@ from protocols.rounds.sets import to_bitmap
 from protocols.rounds.survivors import Consent, SignedBy
 from secagg.crypto.dealing import BLINDS
 from secagg.crypto.field import PRIME
+from secagg.crypto.graph import Graph
 from secagg.crypto.keys import SigningKey
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError
-from secagg.params import Graph
 from tests.adversarial.attack import Evil
 from tests.simulator.deployment import Deployment
 from tests.simulator.moves import mutated, random_words

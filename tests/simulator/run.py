@@ -16,8 +16,8 @@ from typing import Any
 from dp.ledger import Budget, Ledger
 from protocols.policy import Policy
 from protocols.roster import SERVER
+from secagg.assumptions import Adversary
 from secagg.crypto.keys import SigningKey, digest, verifying_once
-from secagg.params import Adversary
 from tests.simulator import oneshot_server, pairwise_server
 from tests.simulator.deployment import PAIRWISE, Deployment, Faults, Narrowed, deployed
 from tests.simulator.leaks import Memory

@@ -219,8 +219,8 @@ BUGS = {
         Narrowed("secagg", ""),
         first=9,
     ),
-    "surplus noise stays in the sum": Bug(
-        switched_off(ServerRound, "_release", "plan.noise is not None and surplus_due(plan, len(survivors))"),
+    "excess noise stays in the sum": Bug(
+        switched_off(ServerRound, "_release", "plan.noise is not None and excess_due(plan, len(survivors))"),
         "the sum of the survivors",
         Narrowed("secagg", "", noisy=True),
         first=11,

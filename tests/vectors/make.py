@@ -39,13 +39,14 @@ from protocols.rounds.survivors import Consent
 from protocols.server import serve
 from protocols.simulation.audited import PrivateSums
 from protocols.wire import HEADER_BYTES
+from secagg.assumptions import Adversary
 from secagg.codec import positive, text, u32, u64
 from secagg.crypto.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.merkle import Node
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
-from secagg.params import Adversary, Graph, GraphParameters
 
 FOLDER = Path(__file__).parent
 PROVENANCE = "made by tests/vectors/make.py from fixed seeds, with this library; not from another implementation"
@@ -313,8 +314,8 @@ def noise() -> dict[str, Any]:
                 "name": name,
                 "fields": plain(spec),
                 "drawn": spec.draw(10, count, keep, chain).tolist(),
-                "surplus": [
-                    spec.surplus(10, count, spec.seed(chain, level), level).tolist()
+                "excess": [
+                    spec.excess(10, count, spec.seed(chain, level), level).tolist()
                     for level in range(spec.components + 1)
                 ],
             }

@@ -49,6 +49,7 @@ from protocols.simulation.network import Faults, local_clients, simulate
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.dealing import unpadded
+from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import KEY_BYTES, AgreementKey, SigningKey
 from secagg.crypto.masking import add_masks
 from secagg.crypto.merkle import HASH_BYTES, MerkleTree
@@ -57,7 +58,6 @@ from secagg.crypto.ring import Words
 from secagg.crypto.shamir import reconstruct, unpack_shares
 from secagg.encoding import Encoding
 from secagg.errors import SecAggError
-from secagg.params import Graph, GraphParameters
 
 _EVERYBODY = positions(CLIENTS)
 VICTIM = Position(_VICTIM)

@@ -1,15 +1,15 @@
 """Sums under ring-LWE: polynomials modulo q and X^N + 1, uniform ones from seeds, vectors in their coefficients.
 
-    parameters.choose(encoding, n)       -> which ring and which layout, with a bound on failures; nothing insecure
+    parameters.choose(encoding, n)       -> a secure ring, and a layout with a bound on failures
     packing.Layout.encode / decode       integers and errors -> coefficients; their sum -> exact sums of the integers
     sampling.uniform                     public polynomials from a seed
     ring                                 coefficients, evaluations, products, bytes
 
-A one-time sum with secret s_i and public a is then ``layout.encode(x_i, e_i) + (a * s_i).coefficients()``: who learns
-the sum of the s_i can decode the sum of the x_i. Secrets and errors: ``secagg.crypto.sampling.discrete_gaussian``,
-VARIANCE.
+For a one-time sum, client i with secret s_i sends ``layout.encode(x_i, e_i) + (a * s_i).coefficients()``, with a public
+a. Whoever learns the sum of the s_i can decode the sum of the x_i. Secrets and errors are drawn by
+``secagg.crypto.sampling.discrete_gaussian`` with VARIANCE.
 
-The arithmetic takes the same time whatever it is done with; drawing the secrets and errors does not quite
+The arithmetic takes the same time whatever the numbers are; drawing secrets and errors does not quite
 (``secagg.crypto.sampling``). No library was found that does this from Python: TenSEAL and OpenFHE's wheels hide
 polynomials behind whole schemes, and galois has no transform of this size. Needs the extra ``[lattice]`` (numba).
 """

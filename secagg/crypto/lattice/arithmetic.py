@@ -1,11 +1,11 @@
-"""Number by number in residues: sums, fixed factors, from 64-bit integers to residues and back to wide integers.
+"""Arithmetic on residues: sums, products with fixed factors, 64-bit integers to residues and residues to wide integers.
 
-Like the transform, everything here is a loop over neighbours in 32-bit words that compilers vectorise, and takes the
-same time whatever the numbers are. Residues are (primes, coefficients), prime by prime.
+Like the transform, every function is a loop over neighbouring 32-bit words that compilers vectorise, and takes the same
+time whatever the numbers are. Arrays of residues have the shape (primes, coefficients).
 
 Back to integers goes by mixed radix (Garner 1959): x = a_0 + q_0 (a_1 + q_1 (a_2 + ...)) with a_i < q_i, where
 a_i = ((r_i - a_0) / q_0 - a_1) / q_1 ... modulo q_i. Primes ascend, so a_j < q_i and no difference needs more than one
-addition of q_i. Then Horner's rule in 32-bit limbs: limb * q + carry < 2^64. Exact by construction: no floats.
+addition of q_i. Then follows Horner's rule in 32-bit limbs, where limb * q + carry < 2^64. All of it is in integers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def add(left: Words, right: Words, primes: Words, out: Words) -> None:
 
 @njit(f"void({READ(3)}, u4[:, ::1], u4[::1], u4[:, :, ::1])", cache=True, nogil=True)
 def scale(words: Words, factors: Words, primes: Words, out: Words) -> None:
-    """Times one number; ``factors`` are its residues and Shoup's quotients."""
+    """Multiply residues by one number; ``factors`` are its residues and Shoup's quotients."""
     for i in range(words.shape[0]):
         for b in range(words.shape[1]):
             x, z = words[i, b], out[i, b]
@@ -90,7 +90,7 @@ def wide_integers(residues: Words, start: int, shift: Words, inverses: Words, pr
 
 @njit("b1(u4[:, ::1], u4[::1])", cache=True, nogil=True)
 def all_below(limbs: Words, bound: Words) -> bool:
-    """Whether every integer is less than the bound: whether subtracting it borrows in the end."""
+    """Whether every integer is less than the bound, which is whether subtracting the bound borrows in the end."""
     borrow = np.zeros(limbs.shape[1], np.uint32)
     for k in range(limbs.shape[0]):
         limb, least = limbs[k], np.int64(bound[k])
@@ -101,7 +101,7 @@ def all_below(limbs: Words, bound: Words) -> bool:
 
 @njit("void(u4[:, ::1], i8, i8, i8[::1])", cache=True, nogil=True)
 def fields(limbs: Words, position: int, width: int, out: NDArray[np.int64]) -> None:
-    """``width`` bits (at most 64) of each of the first integers, from bit ``position`` on, less 2^(width - 1)."""
+    """``width`` bits (at most 64) of the first integers, from bit ``position`` on, less 2^(width - 1)."""
     first, skipped, half = position >> 5, np.uint64(position & 31), np.uint64(1) << np.uint64(width - 1)
     mask, none = half | (half - np.uint64(1)), np.zeros(limbs.shape[1], np.uint32)
     low = limbs[first]

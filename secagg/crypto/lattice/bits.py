@@ -1,6 +1,7 @@
-"""Residues at exactly as many bits as their prime has: the bytes of ``secagg.crypto.ring.Ring.pack``, compiled.
+"""Residues packed at exactly as many bits as their prime has: like ``secagg.crypto.ring.Ring.pack``, but compiled.
 
-A vector under ring-LWE has several residues for each few values, and packing them would take longer than the masks.
+A vector under ring-LWE has several residues for every few values, so that packing in numpy would take longer than
+masking.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def packed_size(count: int, width: int) -> int:
 
 
 def pack(words: Words, width: int) -> bytes:
-    """Little-endian, unused bits of the last byte zero.
+    """Words at ``width`` bits each, little-endian; the unused bits of the last byte are zero.
 
     >>> unpack(pack(np.array([5, 0, 1023], np.uint32), 10), 3, 10).tolist()
     [5, 0, 1023]

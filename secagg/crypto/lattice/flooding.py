@@ -1,4 +1,4 @@
-"""Discrete Gaussians of any width: errors that drown others, wider than the sampler's 2^22 and than 64-bit integers.
+"""Discrete Gaussians of any width: errors that hide other errors, wider than the sampler's limit of 2^22.
 
 A sample is x = sum_j 2^(19 j) x_j with independent discrete Gaussians x_j, and ``QuotientRing.lift`` adds up exactly
 that. Convolution (Peikert 2010, "An Efficient and Parallel Gaussian Sampler", Theorem 3.1; Micciancio and Walter
@@ -24,7 +24,7 @@ from secagg.errors import UsageError
 
 FACTOR_BITS = 19
 LOW_VARIANCE = LARGEST_VARIANCE / 2
-"""Of all parts but the highest. So much below the sampler's limit that the rest is never too narrow to be smooth."""
+"""The variance of all parts but the highest: half the sampler's limit, so that the highest is wide enough."""
 
 
 def parts(variance: Fraction) -> tuple[Fraction, ...]:

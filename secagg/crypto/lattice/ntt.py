@@ -3,14 +3,14 @@
 X^N + 1 = (X^(N/2) - r)(X^(N/2) + r), and so on down to X - psi^(2i+1): log2 N stages of butterflies (x, y) ->
 (x + r y, x - r y) (Longa and Naehrig 2016, Algorithms 1 and 2). Products with a fixed r follow Shoup: with r' =
 floor(2^32 r / q), v r - floor(v r' / 2^32) q lies in [0, 2q) for EVERY 32-bit v (Harvey 2014), so the inverse may
-multiply differences that it never reduced. 2q < 2^32 leaves no room for more laziness; one subtraction brings a number
-below q, and min(t, t - q) modulo 2^32 does that without a branch.
+multiply differences that it never reduced. 2q < 2^32 leaves no room for more unreduced steps; one subtraction brings a
+number below q, and min(t, t - q) modulo 2^32 does that without a branch.
 
 Compilers vectorise loops over neighbours, which the last stages lack. So half-way the numbers are transposed, as a
 matrix; the result stays transposed. The order of evaluations means nothing, but is fixed: public polynomials are drawn
 as evaluations (``sampling``).
 
-Inputs are below q and so are outputs; ring.py makes sure. Nothing depends on the numbers, in time or in addresses.
+Inputs are below q and so are outputs; ``ring`` checks that. Nothing depends on the numbers, in time or in addresses.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from secagg.compiled import njit
 
 Words: TypeAlias = NDArray[np.uint32]
 READ = "Array(u4, {}, 'C', readonly=True)".format
-"""In a signature: words that are only read, of so many dimensions."""
+"""The type, in a signature of numba, of an array with that many dimensions that is only read."""
 
 
 @njit(inline="always")
@@ -37,7 +37,7 @@ def times(v: np.uint32, factor: np.uint32, quotient: np.uint32, q: np.uint32) ->
 
 @njit("void(u4[::1], u4[::1], u4, u4, u4)", cache=True, nogil=True)
 def _split(left: Words, right: Words, factor: np.uint32, quotient: np.uint32, q: np.uint32) -> None:
-    """(x, y) -> (x + r y, x - r y), one r for all."""
+    """(x, y) -> (x + r y, x - r y), with one r for all columns."""
     for c in range(left.size):
         u, v = left[c], times(right[c], factor, quotient, q)
         total, difference = np.uint32(u + v), np.uint32(u - v)
@@ -47,7 +47,7 @@ def _split(left: Words, right: Words, factor: np.uint32, quotient: np.uint32, q:
 
 @njit("void(u4[::1], u4[::1], u4[::1], u4[::1], u4)", cache=True, nogil=True)
 def _split_each(left: Words, right: Words, factors: Words, quotients: Words, q: np.uint32) -> None:
-    """The same, each column with its own r."""
+    """(x, y) -> (x + r y, x - r y), with an r for each column."""
     for c in range(left.size):
         u, v = left[c], times(right[c], factors[c], quotients[c], q)
         total, difference = np.uint32(u + v), np.uint32(u - v)
@@ -67,6 +67,7 @@ def _join(left: Words, right: Words, factor: np.uint32, quotient: np.uint32, q: 
 
 @njit("void(u4[::1], u4[::1], u4[::1], u4[::1], u4)", cache=True, nogil=True)
 def _join_each(left: Words, right: Words, factors: Words, quotients: Words, q: np.uint32) -> None:
+    """(x, y) -> (x + y, (x - y) / r), with an r for each column."""
     for c in range(left.size):
         u, v = left[c], right[c]
         total = np.uint32(u + v)
@@ -106,7 +107,7 @@ def forward(words: Words, primes: Words, twiddles: Words, rows: int) -> None:
 
 @njit("void(u4[:, :, ::1], u4[::1], u4[:, :, ::1], u4[:, ::1], i8)", cache=True, nogil=True)
 def backward(words: Words, primes: Words, inverses: Words, shrink: Words, rows: int) -> None:
-    """Evaluations to coefficients, in place: the same steps in the opposite order, then times 1 / N."""
+    """Evaluations to coefficients, in place: the steps of ``forward`` in the opposite order, then times 1 / N."""
     degree = words.shape[2]
     columns, scratch = degree // rows, np.empty(degree, np.uint32)
     for i in range(words.shape[0]):
@@ -136,7 +137,7 @@ def backward(words: Words, primes: Words, inverses: Words, shrink: Words, rows: 
 
 @njit(f"void({READ(3)}, {READ(3)}, u4[::1], u4[:, ::1], u4[:, :, ::1])", cache=True, nogil=True)
 def multiply(left: Words, right: Words, primes: Words, montgomery: Words, out: Words) -> None:
-    """Products number by number; ``right`` may hold one polynomial, which then multiplies each of ``left``.
+    """Products of evaluations; ``right`` may hold one polynomial, which then multiplies each of ``left``.
 
     Montgomery's reduction of t < 2^32 q, (t + (-t/q mod 2^32) q) / 2^32, gives t / 2^32 below 2q. The second one, of
     the product with 2^64 mod q, brings the 2^32 back.

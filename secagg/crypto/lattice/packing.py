@@ -2,14 +2,14 @@
 
     coefficient = x_0 + 2^w x_1 + ... + 2^((v-1)w) x_(v-1) + 2^(vw) e          (x: values, e: an error)
 
-Sums of such integers are such integers with the sums of x and e. As long as all |x| < 2^(w-1) and |e| <= tail, they
-are K more than numbers in [0, 2^(vw) (2 tail + 1)), with K = 2^(vw) tail + sum_j 2^(jw + w - 1): below q, so nothing
-wraps, and in bits every field stands alone. Decoding adds K modulo q, takes the integer in [0, q), checks the range and
-cuts out the fields. Multiplying errors instead of messages, as BGV does and BFV does not, changes nothing for security:
+Sums of such integers are such integers with the sums of x and e. As long as |x| < 2^(w-1) and |e| <= tail, adding
+K = 2^(vw) tail + sum_j 2^(jw + w - 1) gives numbers in [0, 2^(vw) (2 tail + 1)). That is below q, so nothing wraps,
+and every value has its own bits. Decoding adds K modulo q, takes the integer in [0, q), checks the range and cuts out
+the values. Multiplying errors instead of messages, as BGV does and BFV does not, changes nothing for security:
 2^(vw) is a unit modulo q, and uniform a stays uniform times its inverse.
 
 A sum that is opened with a wrong key has uniform coefficients: each is in range with probability ``limit`` / q.
-Value i is in coefficient i mod c, at place i div c, for c coefficients used; the others need not be sent.
+If c coefficients are used, value i is the (i div c)-th in coefficient i mod c. The other coefficients are not sent.
 """
 
 from __future__ import annotations
@@ -58,14 +58,15 @@ class Layout:
 
     @property
     def limit(self) -> int:
-        """How many integers a coefficient that decodes can be."""
+        """The number of integers that a coefficient may be, to be decoded."""
         return (2 * self.tail + 1) << (self.values * self.width)
 
     def coefficients(self, length: int) -> int:
-        """How many coefficients ``length`` values take."""
+        """The number of coefficients that ``length`` values take."""
         return -(-length // self.values)
 
     def blocks(self, length: int) -> int:
+        """The number of polynomials that ``length`` values take."""
         return -(-self.coefficients(length) // self.ring.degree)
 
     def encode(self, values: Integers, errors: Integers, onto: Coefficients | None = None) -> Coefficients:
@@ -106,8 +107,9 @@ class _Constants:
 
 @lru_cache(maxsize=32)
 def _constants(layout: Layout) -> _Constants:
-    primes, places = layout.ring.primes, range(layout.values)
-    shift = (layout.tail << (layout.values * layout.width)) + sum(1 << (layout.width * (j + 1) - 1) for j in places)
+    primes = layout.ring.primes
+    middles = sum(1 << (layout.width * (j + 1) - 1) for j in range(layout.values))
+    shift = (layout.tail << (layout.values * layout.width)) + middles
     inverses = np.zeros((len(primes), len(primes), 2), np.uint32)
     for i, q in enumerate(primes):
         for j in range(i):

@@ -1,10 +1,10 @@
-"""Which ring, how many values in a coefficient, how wide: from what is summed by how many.
+"""Parameters of sums under ring-LWE: the ring, how many values are in a coefficient, and how wide they are.
 
-For each N in turn and each number v of values, the narrowest q that
+For each N in turn and each number v of values in a coefficient, the narrowest q is taken that
 
 1. has room: 2^(vw) (2 tail + 1) <= q for values of w bits (``Encoding.ring_bits``) and the errors' ``tail``;
-2. opens wrong keys up: c uniform coefficients are all in that range with probability at most 2^-40;
-3. is secure: at most WIDEST[cost model][N] bits, else N and v are out.
+2. shows wrong keys: c uniform coefficients are all in that range with probability at most 2^-40;
+3. is secure: it has at most WIDEST[cost model][N] bits.
 
 The tail T is such that a sum of errors exceeds it anywhere with probability below 2^-40. A discrete Gaussian of
 variance V has E exp(tX) <= exp(t^2 V / 2) (Canonne, Kamath and Steinke 2020), sums add the variances, so
@@ -15,7 +15,7 @@ The smallest N with which an upload is at most 1.2 times the packed sum is taken
 
 Fresh errors and secrets have sigma = 6.4. Who knows the sum of h of each (the server, once it is decoded) faces LWE
 with 1/sigma0^2 = 2 (1/sigma^2 + 1/((h - 1) sigma^2)), so sigma0 >= 3.2 from h = 2 on (hint-RLWE: Kim, Lee, Seo and Song
-2023), and 3.2 is what the tables are for. Which account of the attacks they go by is ``secagg.params.CostModel``.
+2023), and 3.2 is what the tables are for. Which account of the attacks they go by is ``secagg.assumptions.CostModel``.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from fractions import Fraction
 from functools import lru_cache
 from math import ceil, exp2, log, log2, prod, sqrt
 
+from secagg.assumptions import MAX_CLIENTS, CostModel
 from secagg.crypto.lattice.packing import Layout
 from secagg.crypto.lattice.primes import moduli
 from secagg.crypto.lattice.ring import SECURE_BITS, WIDEST, QuotientRing
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from secagg.params import MAX_CLIENTS, CostModel
 
 VARIANCE = Fraction(1024, 25)
-"""Of secrets and errors: 6.4^2."""
+"""The variance of secrets and errors: 6.4^2."""
 
 CORRECTNESS = 40
 EXPANSION = Fraction(6, 5)
@@ -46,7 +46,7 @@ _ROUNDING = 1 + 2.0**-40  # covers the floating-point operations of a bound many
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """An answer, checked again on construction; ``variance`` is that of the errors in a sum."""
+    """Parameters that satisfy the rules, checked on construction; ``variance`` is that of the errors in a sum."""
 
     layout: Layout
     clients: int
@@ -78,7 +78,7 @@ class Parameters:
 
     @property
     def secure_bits(self) -> int:
-        """What q may have at this N for 128 bits of security; it has ``layout.ring.bits``."""
+        """The most bits that q may have at this N for 128 bits of security."""
         return WIDEST[self.cost_model][self.layout.ring.degree]
 
     @property
@@ -87,7 +87,7 @@ class Parameters:
 
     @property
     def expansion(self) -> float:
-        """Upload over the same vector packed at the width of its sum."""
+        """The size of an upload over that of the same vector, packed at the width of its sum."""
         return 8 * self.upload_bytes / (self.length * self.layout.width)
 
 
@@ -95,13 +95,14 @@ class Parameters:
 def choose(
     encoding: Encoding,
     n: int,
-    noise_tail: int = 0,
+    noise_bound: int = 0,
     variance: Fraction | None = None,
     cost_model: CostModel = CostModel.CORE_SVP,
 ) -> Parameters:
-    """For n clients' vectors and integer noise up to ``noise_tail`` on a sum.
+    """Parameters for sums of n clients' vectors, with integer noise up to ``noise_bound`` on a coordinate of the sum.
 
-    ``variance``: of the errors in a decoded sum, if they are not n fresh ones (the sub-Gaussian parameter, squared).
+    ``variance`` is that of the errors in a decoded sum, if they are not n fresh ones (the squared sub-Gaussian
+    parameter).
 
     >>> chosen = choose(Encoding.integers(1_000_000, bits=16), 1000)
     >>> chosen.layout.ring.degree, chosen.layout.ring.bits, chosen.layout.values, chosen.layout.width
@@ -110,13 +111,13 @@ def choose(
     (1.154, -40.08)
     """
     smallest: Parameters | None = None
-    for chosen in candidates(encoding, n, noise_tail, variance, cost_model):
+    for chosen in candidates(encoding, n, noise_bound, variance, cost_model):
         if smallest is None or chosen.upload_bytes < smallest.upload_bytes:
             smallest = chosen
         if smallest.expansion <= EXPANSION:
             return smallest
     if smallest is None:
-        width = encoding.ring_bits(n, noise_tail)
+        width = encoding.ring_bits(n, noise_bound)
         raise UsageError(f"no N up to {max(SECURE_BITS)} has room for sums of {width} bits and such errors")
     return smallest
 
@@ -124,17 +125,17 @@ def choose(
 def candidates(
     encoding: Encoding,
     n: int,
-    noise_tail: int = 0,
+    noise_bound: int = 0,
     variance: Fraction | None = None,
     cost_model: CostModel = CostModel.CORE_SVP,
 ) -> Iterator[Parameters]:
-    """For each N with which it can be done, the smallest upload; N ascends."""
+    """For each possible N, in ascending order, the parameters with the smallest upload."""
     if not 1 <= n <= MAX_CLIENTS:
         raise UsageError(f"clients must be between 1 and {MAX_CLIENTS}, not {n}")
     variance = n * VARIANCE if variance is None else variance
-    if noise_tail < 0 or not 0 < variance < _LARGEST_VARIANCE:
-        raise UsageError("a tail of noise is not negative, and errors have a variance, which is below q^2")
-    length, width = encoding.coordinates, encoding.ring_bits(n, noise_tail)
+    if noise_bound < 0 or not 0 < variance < _LARGEST_VARIANCE:
+        raise UsageError("a bound on noise is not negative, and errors have a variance, which is below q^2")
+    length, width = encoding.coordinates, encoding.ring_bits(n, noise_bound)
     for degree in SECURE_BITS:
         layouts = _layouts(degree, width, n, length, variance, cost_model)
         fitting = [Parameters(layout, n, length, variance, cost_model) for layout in layouts]
@@ -145,7 +146,7 @@ def candidates(
 def _layouts(
     degree: int, width: int, n: int, length: int, variance: Fraction, cost_model: CostModel
 ) -> Iterator[Layout]:
-    """The narrowest for each number of values in a coefficient."""
+    """For each number of values in a coefficient, the layout with the narrowest q."""
     for values in range(1, WIDEST[cost_model][degree] // width + 1):
         layout = narrowest(degree, width, values, n, length, variance, cost_model)
         if layout is not None:
@@ -161,7 +162,7 @@ def narrowest(
     variance: Fraction,
     cost_model: CostModel = CostModel.CORE_SVP,
 ) -> Layout | None:
-    """The layout with this N and so many values in a coefficient that fits rules 1 to 3; None if there is none.
+    """The layout with this N and this number of values that satisfies rules 1 to 3 with the narrowest q, or None.
 
     >>> narrowest(4096, 26, 3, 1000, 1_000_000, 1000 * VARIANCE) == choose(Encoding.integers(1_000_000), 1000).layout
     True
@@ -173,13 +174,13 @@ def narrowest(
 
 
 def failure_log2(tail: int, count: int, clients: int, variance: Fraction) -> float:
-    """log2 of the bound above on Pr[some |E| > T]."""
+    """The logarithm to base 2 of the bound in the module's text on Pr[some |E| > T]."""
     gauss = tail**2 / (2 * float(variance) * log(2) * _ROUNDING)
     return log2(count) + log2(exp2(1 - gauss) + clients * exp2(-_SAMPLER_BITS))
 
 
 def tail(count: int, n: int, variance: Fraction) -> int:
-    """What none of ``count`` sums of n samples exceeds, but for 2^-40; ``variance`` is that of a sum.
+    """A bound that ``count`` sums of n samples exceed anywhere with probability below 2^-40; a sum has ``variance``.
 
     It is the least T, or one more, with 2 c exp(-T^2 / 2V) <= 2^-40 - n c 2^-128.
     """

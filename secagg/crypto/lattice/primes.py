@@ -22,7 +22,7 @@ _WITNESSES = (2, 3, 5, 7)  # enough below 3,215,031,751 (Pomerance, Selfridge an
 
 
 def is_prime(number: int) -> bool:
-    """Miller and Rabin's test, which these witnesses decide for every number below 2^31.
+    """The test of Miller and Rabin, which is exact below 2^31 with these witnesses.
 
     >>> [n for n in range(30) if is_prime(n)]
     [2, 3, 5, 7, 11, 13, 17, 19, 23, 29]
@@ -45,9 +45,9 @@ def _passes(power: int, twos: int, number: int) -> bool:
 
 @lru_cache(maxsize=1024)
 def moduli(degree: int, bits: int) -> tuple[int, ...]:
-    """Distinct primes, ascending, whose bit lengths add up to ``bits``: the largest there are of each length.
+    """Distinct primes, ascending, whose bit lengths add up to ``bits``: the largest of each length.
 
-    None at all, if some length has too few.
+    There are none if a length has too few of them.
 
     >>> moduli(4096, 90), [q.bit_length() for q in moduli(8192, 197)]
     ((1073651713, 1073668097, 1073692673), [28, 28, 28, 28, 28, 28, 29])
@@ -66,9 +66,9 @@ def _largest(degree: int, length: int, count: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tables:
-    """For every prime of a ring (first index): what the kernels in ``ntt`` multiply by.
+    """The factors of the kernels in ``ntt``; the first index is the prime.
 
-    A fixed factor w stands next to floor(2^32 w / q) (Shoup's trick); ``twiddles`` are in the order of use.
+    Next to each fixed factor w is floor(2^32 w / q) (Shoup's quotient); ``twiddles`` are in the order of their use.
     """
 
     primes: NDArray[np.uint32]
@@ -80,7 +80,7 @@ class Tables:
 
 @lru_cache(maxsize=32)
 def tables(degree: int, primes: tuple[int, ...]) -> Tables:
-    """A few times 16 N bytes per prime."""
+    """The tables of a ring. They take a few times 16 N bytes for each prime."""
     forward, backward = [], []
     for q in primes:
         psi = _root(degree, q)
@@ -96,13 +96,13 @@ def tables(degree: int, primes: tuple[int, ...]) -> Tables:
 
 
 def with_quotients(factors: NDArray[np.integer], q: int) -> NDArray[np.uint32]:
-    """Residues below q, and floor(2^32 w / q) for each."""
+    """Factors w below q, and floor(2^32 w / q) of each."""
     wide = factors.astype(np.uint64)
     return np.stack([wide, (wide << np.uint64(_WORD)) // np.uint64(q)]).astype(np.uint32)
 
 
 def rows(degree: int) -> int:
-    """How the transform sees its N numbers: as this many rows of at least as many columns."""
+    """The rows of the matrix into which the transform arranges its N numbers; it has at least as many columns."""
     return 1 << (degree.bit_length() - 1) // 2
 
 
@@ -120,7 +120,7 @@ def _powers(psi: int, degree: int, q: int) -> NDArray[np.uint64]:
 
 
 def _in_order_of_use(powers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Bit-reversed; and from the stage on in which each column has its own factors, those of one row side by side."""
+    """Powers in bit-reversed order; where each column has its own factor, the factors of a row are adjacent."""
     degree, order = len(powers), np.zeros(1, np.int64)
     while len(order) < degree:
         order = np.concatenate([2 * order, 2 * order + 1])

@@ -1,8 +1,9 @@
-"""Polynomials over R_q = Z_q[X]/(X^N + 1), q a product of primes q_i = 1 mod 2N below 2^31, held modulo each of them.
+"""Polynomials in R_q = Z_q[X]/(X^N + 1), where q is a product of primes q_i = 1 mod 2N below 2^31, modulo each prime.
 
 ``Coefficients`` and ``Evaluations`` are the same polynomials before and after the transform, and different types:
 only evaluations can be multiplied, only coefficients be read or sent, and the two cannot be added. A value holds any
-number of polynomials ("blocks"); (primes, blocks, N) words, each below its prime, checked whenever one is made.
+number of polynomials, its blocks, as (primes, blocks, N) words. That each word is below its prime is checked on
+construction.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from typing import Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from secagg.assumptions import CostModel
 from secagg.crypto.lattice import arithmetic, bits, ntt
 from secagg.crypto.lattice.ntt import Words
 from secagg.crypto.lattice.primes import DEGREES, MAX_PRIME_BITS, is_prime, rows, tables, with_quotients
 from secagg.errors import DecodeError, UsageError
-from secagg.params import CostModel
 
 SECURE_BITS = dict(zip(DEGREES, (27, 54, 109, 218, 438), strict=True))
-"""N -> the widest q of any choice: Albrecht et al. 2018, Homomorphic Encryption Standard, Table 1 (classical), for
-ternary secrets (two bits less than for secrets that are as wide as the errors)."""
+"""The widest q for each N by the more generous account: Albrecht et al. 2018, Homomorphic Encryption Standard, Table 1
+(classical), for ternary secrets (two bits less than for secrets that are as wide as the errors)."""
 
 WIDEST = {
     CostModel.STANDARD: SECURE_BITS,
     CostModel.CORE_SVP: dict(zip(DEGREES, (24, 46, 90, 178, 355), strict=True)),
 }
-"""N -> the widest q with 128 bits of security, by each account. The second line is for secrets and errors of standard
+"""The widest q with 128 bits of security for each N, by each account. CORE_SVP is for secrets and errors of standard
 deviation 3.2, by the primal and the dual attack; ``tests/reference/core_svp.py`` computes it."""
 
 _CHUNK = 1 << 13
@@ -41,7 +42,7 @@ Integers: TypeAlias = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class QuotientRing:
-    """R_q. A ring in which LWE with narrow errors falls short of 128 bits of security by both accounts cannot be made.
+    """The ring R_q. One in which LWE with narrow errors has less than 128 bits of security by both accounts is refused.
 
     >>> ring = QuotientRing(1024, (12289, 18433))
     Traceback (most recent call last):
@@ -74,7 +75,7 @@ class QuotientRing:
 
     @property
     def bits(self) -> int:
-        """Of all residues of one coefficient, on the wire."""
+        """The bits that all residues of one coefficient take on the wire."""
         return sum(q.bit_length() for q in self.primes)
 
     def zero_words(self, blocks: int) -> Words:
@@ -111,7 +112,7 @@ class QuotientRing:
         return Coefficients(self, words)
 
     def packed_size(self, count: int) -> int:
-        """Bytes that ``count`` coefficients take on the wire."""
+        """The bytes that ``count`` coefficients take on the wire."""
         return sum(bits.packed_size(count, q.bit_length()) for q in self.primes)
 
     def unpack(self, data: bytes | memoryview, count: int) -> Coefficients:
@@ -167,7 +168,7 @@ class _Polynomials:
         return self + -other
 
     def scaled(self, factor: int) -> Self:
-        """Times an integer."""
+        """The product with an integer."""
         out = np.empty_like(self.words)
         factors = np.stack([with_quotients(np.array(factor % q), q) for q in self.ring.primes])
         arithmetic.scale(self.words, factors, np.array(self.ring.primes, np.uint32), out)
@@ -179,7 +180,7 @@ class _Polynomials:
 
 
 class Coefficients(_Polynomials):
-    """Polynomials by their coefficients: what is lifted from integers, packed, sent and decoded."""
+    """Polynomials as coefficients, which are lifted from integers, packed, sent and decoded."""
 
     __slots__ = ()
 
@@ -199,7 +200,7 @@ class Coefficients(_Polynomials):
 
 
 class Evaluations(_Polynomials):
-    """Polynomials by their values at the roots of X^N + 1: what is multiplied."""
+    """Polynomials as their values at the roots of X^N + 1, which can be multiplied."""
 
     __slots__ = ()
 
@@ -214,11 +215,11 @@ class Evaluations(_Polynomials):
         return self._transformed(self.words.copy())
 
     def product(self, other: Evaluations) -> Coefficients:
-        """``(self * other).coefficients()``, with one array less to fill."""
+        """``(self * other).coefficients()``, with one copy less."""
         return self._transformed((self * other).words)
 
     def _transformed(self, words: Words) -> Coefficients:
-        """Takes the words over."""
+        """The coefficients, computed in place in ``words``."""
         words.flags.writeable = True
         own = tables(self.ring.degree, self.ring.primes)
         ntt.backward(words, own.primes, own.inverses, own.shrink, rows(self.ring.degree))
@@ -251,6 +252,6 @@ class RunningSum:
 
 @lru_cache(maxsize=1024)
 def _column_constants(weight: int, primes: tuple[int, ...]) -> tuple[Words, Words]:
-    """For ``arithmetic.add_multiple``."""
+    """The arguments ``factors`` and ``less`` of ``arithmetic.add_multiple``."""
     factors = [[with_quotients(np.array(w % q), q) for w in (weight << 32, weight)] for q in primes]
     return np.array(factors, np.uint32), np.array([-(weight << 63) % q for q in primes], np.uint32)

@@ -1,8 +1,9 @@
-"""Public polynomials from a seed. (Secrets and errors are ``secagg.crypto.sampling.discrete_gaussian``, lifted.)
+"""Uniform polynomials from a seed. (Secrets and errors come from ``secagg.crypto.sampling.discrete_gaussian``.)
 
-For each prime its own stream: little-endian 32-bit words, cut to as many bits as the prime has; those not below the
-prime are passed over. So the same seed gives the same polynomials on every machine, and more blocks only add to them.
-They are drawn as evaluations: a bijection of R_q leaves the uniform law alone, and a transform is saved.
+Each prime has a stream of its own: little-endian 32-bit words, cut to as many bits as the prime has; words that are not
+below the prime are skipped. So the same seed gives the same polynomials on every machine, and with more blocks the
+first ones stay the same. They are drawn as evaluations: the transform is a bijection, so it keeps the uniform law, and
+need not be computed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def uniform(ring: QuotientRing, blocks: int, seed: bytes) -> Evaluations:
 
 @njit(f"i8({READ(1)}, u4, u4, u4[::1], i8)", cache=True, nogil=True)
 def _accept(drawn: Words, q: int, mask: int, out: Words, filled: int) -> int:
-    """Put what is below q at the end of what is there, until nothing more fits; return how much is there."""
+    """Append words below q to the first ``filled`` ones of ``out``, as far as they fit; return the new count."""
     for i in range(drawn.size):
         if filled == out.size:
             break

@@ -27,7 +27,7 @@ from secagg.crypto.sampling.inversion import REGION, Table, sample
 from secagg.errors import UsageError
 
 STATISTICAL_DISTANCE = Fraction(1, 1 << 128)
-"""No sample's law is further than this from its ideal, in total variation (``laws``; at most 2^-130 for each table)."""
+"""A bound on the total variation between a sample's law and the ideal one (``laws``; each table is within 2^-130)."""
 
 SMALLEST = Fraction(1, 1 << 20)
 LARGEST_VARIANCE = Fraction(1 << 44)
@@ -37,11 +37,11 @@ _DIGIT = 1 << 10
 _SMALL_SCALE = 32
 
 _TABLES = 512
-"""Kept per family. Making one takes up to 30 ms, keeping it up to 200 KB."""
+"""How many tables are kept for each law. Making one takes up to 30 ms, keeping it up to 200 KB."""
 
 
 def discrete_gaussian(variance: Fraction, count: int, seed: bytes) -> NDArray[np.int64]:
-    """Pr[x] proportional to exp(-x^2 / (2 variance)).
+    """Samples x with probability proportional to exp(-x^2 / (2 variance)).
 
     >>> discrete_gaussian(Fraction(1024), 8, bytes(32)).tolist()
     [23, -23, -35, -24, 18, -4, 19, -24]
@@ -50,7 +50,7 @@ def discrete_gaussian(variance: Fraction, count: int, seed: bytes) -> NDArray[np
 
 
 def skellam(variance: Fraction, count: int, seed: bytes) -> NDArray[np.int64]:
-    """The difference of two Poisson(variance / 2): sums of them are Skellam again, the variances add.
+    """Differences of two Poisson(variance / 2) variables. Sums of them are Skellam again, and variances add up.
 
     >>> skellam(Fraction(3, 2), 8, bytes(32)).tolist()
     [1, -1, -1, -1, 1, 0, 1, -1]
@@ -59,20 +59,20 @@ def skellam(variance: Fraction, count: int, seed: bytes) -> NDArray[np.int64]:
 
 
 def discrete_laplace(scale: Fraction, count: int, seed: bytes) -> NDArray[np.int64]:
-    """Pr[x] proportional to exp(-|x| / scale).
+    """Samples x with probability proportional to exp(-|x| / scale).
 
-    It is the difference of two geometric variables, whose digits in any base are independent: so is the difference of
-    each digit, and the highest part is a discrete Laplace variable of a small scale.
+    Such a variable is the difference of two geometric variables, whose digits in any base are independent. So are the
+    differences of the digits, and the highest part is a discrete Laplace variable of a small scale.
 
     >>> discrete_laplace(Fraction(10), 8, bytes(32)).tolist()
     [8, -7, -13, -8, 6, -1, 6, -8]
     """
     rest = _checked("scale", scale, LARGEST_SCALE)
-    total, place, start = np.zeros(_length(count), np.int64), 1, 0
+    total, weight, start = np.zeros(_length(count), np.int64), 1, 0
     while rest > _SMALL_SCALE:
-        total += place * sample(_laplace_digit(rest), count, seed, start)
-        rest, place, start = rest / _DIGIT, place * _DIGIT, start + REGION
-    total += place * sample(_laplace(rest), count, seed, start)
+        total += weight * sample(_laplace_digit(rest), count, seed, start)
+        rest, weight, start = rest / _DIGIT, weight * _DIGIT, start + REGION
+    total += weight * sample(_laplace(rest), count, seed, start)
     return total
 
 

@@ -1,7 +1,7 @@
 """Exponential, cosine and sine in integers: the same digits on every machine, which no floating-point library promises.
 
-A number x stands as the integer x * 2^256. Every operation rounds down, so each loses at most 2^-256; how the losses
-add up is said function by function, and tests compare with arbitrary precision.
+A number x is represented by the integer x * 2^256. Every operation rounds down, so each loses at most 2^-256; each
+function says how the losses add up, and tests compare with arbitrary precision.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ PI = 0x3243F6A8885A308D313198A2E03707344A4093822299F31D0082EFA98EC4E6C89
 """pi, to 256 bits after the point."""
 
 _VANISHED = 200
-"""e^-200 is below 2^-288."""
+"""From this exponent on, e^-x counts as zero: e^-200 is below 2^-288."""
 
 
 def fixed(x: Fraction) -> int:
-    """Rounded down."""
+    """A fraction as a fixed-point number, rounded down."""
     return (x.numerator << PRECISION) // x.denominator
 
 
@@ -39,7 +39,7 @@ def exp_minus(x: int) -> int:
 
 
 def cos_sin(angle: int) -> tuple[int, int]:
-    """Cosine and sine of an angle between 0 and pi, to within 2^-245: some 70 terms, none above 2^4.
+    """Cosine and sine of an angle between 0 and pi, to within 2^-245: about 70 terms of a series, none above 2^4.
 
     >>> [round(value / ONE, 15) for value in cos_sin(PI // 3)]
     [0.5, 0.866025403784439]
@@ -49,7 +49,7 @@ def cos_sin(angle: int) -> tuple[int, int]:
 
 
 def _series(x: int) -> list[int]:
-    """Sums of x^n / n! over the n that leave 0, 1, 2 and 3 when divided by four."""
+    """Four sums of x^n / n!: over the n that are 0, 1, 2 and 3 modulo four."""
     sums, term, n = [0, 0, 0, 0], ONE, 0
     while term:
         sums[n % 4] += term

@@ -33,7 +33,7 @@ from secagg.crypto.sampling.fixed import PRECISION
 from secagg.crypto.sampling.laws import HALF, Law
 
 REGION = 1 << 65
-"""Bytes of a stream that one table may use: words in the lower half, refinements in the upper."""
+"""The bytes of a stream that samples from one table use: words in the lower half, refinements in the upper."""
 _REFINEMENT = REGION >> 1
 
 _BLOCK = 1 << 15
@@ -42,7 +42,7 @@ _UNIT_BITS = 53
 """A bucket holds at most sigma / 64 outcomes, so less than 2^46 units: times 2^16 outcomes that is below 2^63."""
 
 _RARE = HALF - (HALF >> 40)
-"""Outcomes beyond the boundary that reaches this are left to bisection."""
+"""Outcomes beyond the first boundary above this are found by bisection."""
 
 _NODES = range(-2, 4)
 _DEGREE = 5
@@ -50,7 +50,7 @@ _DEGREE = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """A law, and for the buckets that matter what finds an outcome fast."""
+    """A law, and for all buckets but the rarest the numbers with which an outcome is found fast."""
 
     law: Law
     ends: NDArray[np.uint64]  # first 64 bits of the boundary after each bucket; the last one is beyond all words
@@ -77,13 +77,13 @@ class Table:
 
 
 def _node(law: Law, i: int) -> int:
-    """H at y = i 2^bits - 1/2; it is an odd function of y."""
+    """H at y = i 2^bits - 1/2, also for negative y: H is an odd function of y."""
     x = (i << law.bits) - 1
     return law.boundary(min(x, law.reach)) if x >= 0 else -law.boundary(-x - 1)
 
 
 def _lagrange() -> list[list[int]]:
-    """Row m has the six values' weights in 120 times the coefficient of s^m."""
+    """The weights of the six values in 120 times each coefficient of the polynomial; row m is for s^m."""
     columns = []
     for i in _NODES:
         column = [120]
@@ -98,13 +98,13 @@ _LAGRANGE = _lagrange()
 
 
 def _interpolated(nodes: list[int]) -> list[int]:
-    """The polynomial through the values at s = -2, ..., 3, in units of 2^-53, each coefficient rounded down."""
+    """The polynomial with these values at s = -2, ..., 3: coefficients in multiples of 2^-53, each rounded down."""
     shift = PRECISION - _UNIT_BITS
     return [sum(map(mul, row, nodes)) // 120 >> shift for row in _LAGRANGE]
 
 
 def _inverses(forward: NDArray[np.int64], width: int) -> NDArray[np.float64]:
-    """The outcome's place in its bucket as a polynomial of degree five in the distance from the bucket's start."""
+    """Polynomials of degree five: an outcome's offset in its bucket from the distance to the bucket's start."""
     places = (1 - np.cos(np.pi * (np.arange(6) + 0.5) / 6)) / 2
     rises = forward[:, 1:] @ (places ** np.arange(1, 6)[:, None])
     whole = forward[:, 1:].sum(axis=1, keepdims=True).astype(np.float64)
@@ -132,7 +132,7 @@ def sample(table: Table, count: int, seed: bytes, start: int = 0) -> NDArray[np.
 
 
 def _exact(law: Law, word: int, refinement: bytes) -> int:
-    """The definition: how many boundaries are at or below u, and the sign."""
+    """The outcome by definition: the number of boundaries at or below u, with the sign."""
     u = ((word >> 1) << 128 | int.from_bytes(refinement, "little")) << (PRECISION - 192)
     x = bisect_right(range(law.reach), u, key=law.boundary)
     return -x if word & 1 else x
@@ -154,7 +154,7 @@ def _invert(
     out: NDArray[np.int64],
     unsure: NDArray[np.int64],
 ) -> int:
-    """Write every word's outcome into ``out``, the places of those not certain into ``unsure``; return their number."""
+    """Write the words' outcomes into ``out``, the indices of uncertain ones into ``unsure``; return their number."""
     count, last = 0, ends.size - 1
     for i in range(words.size):
         u = words[i] >> np.uint64(1)

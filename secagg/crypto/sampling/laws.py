@@ -32,14 +32,15 @@ from secagg.crypto.sampling.fixed import ONE, PI, PRECISION, cos_sin, exp_minus,
 HALF = ONE >> 1
 _NEGLIGIBLE = ONE >> 210
 _WIDE = 7
-"""Buckets are wider than one outcome from sigma = 2^7 on."""
+"""Buckets hold more than one outcome from sigma = 2^7 on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """X is in -reach..reach; ``boundary(x)`` is 2^256 H(x) for x in 0..reach, so one half at the end.
+    """A law of X in -reach..reach. ``boundary(x)`` is 2^256 H(x) for x in 0..reach, so 2^255 for the last x.
 
-    Boundaries 2^bits apart can be interpolated: in that unit of y, the sixth derivative of H is at most ``bend``.
+    Boundaries 2^bits apart can be interpolated: with y in multiples of 2^bits, the sixth derivative of H is at most
+    ``bend``.
     """
 
     reach: int
@@ -49,7 +50,7 @@ class Law:
 
 
 def gaussian(variance: Fraction) -> Law:
-    """Pr[X = x] proportional to exp(-x^2 / (2 variance))."""
+    """The law with Pr[X = x] proportional to exp(-x^2 / (2 variance))."""
     reach, bits = _reach(variance), _bucket_bits(variance)
     if bits == 0:
         return _summed(islice(_powers_of_squares(exp_minus(fixed(1 / (2 * variance)))), reach + 1))
@@ -60,7 +61,7 @@ def gaussian(variance: Fraction) -> Law:
 
 
 def skellam(variance: Fraction) -> Law:
-    """The difference of two Poisson(variance / 2); its characteristic function is exp(-variance (1 - cos t))."""
+    """The law of a difference of two Poisson(variance / 2), with characteristic function exp(-variance (1 - cos t))."""
     reach = _reach(variance)
     sines = (cos_sin(PI * j // (2 * reach + 1))[1] for j in range(1, reach + 1))
     exponents = (2 * variance.numerator * sine * sine // variance.denominator for sine in sines)
@@ -68,13 +69,13 @@ def skellam(variance: Fraction) -> Law:
 
 
 def laplace(scale: Fraction) -> Law:
-    """Pr[X = x] proportional to exp(-|x| / scale). Beyond 92 scale lies at most 2 exp(-92) < 2^-131."""
+    """The law with Pr[X = x] proportional to exp(-|x| / scale). Beyond 92 scale lies at most 2 exp(-92) < 2^-131."""
     ratio, reach = exp_minus(fixed(1 / scale)), int(92 * scale) + 1
     return _summed(_powers(ratio, reach + 1))
 
 
 def laplace_digit(scale: Fraction, base: int) -> Law:
-    """The difference of two geometric variables (ratio exp(-1/scale)) modulo ``base``: nothing is cut.
+    """The law of the difference of two geometric variables (ratio exp(-1/scale)), modulo ``base``. Nothing is cut.
 
     With q the ratio, Pr[X = x] is proportional to sum_{r < base - |x|} q^(2r + |x|), so to q^|x| - q^(2 base - |x|).
     """
@@ -83,7 +84,7 @@ def laplace_digit(scale: Fraction, base: int) -> Law:
 
 
 def _reach(variance: Fraction) -> int:
-    """Beyond 14 sigma + 61 lies at most 2^-130, for the discrete Gaussian and for Skellam.
+    """14 sigma + 61: beyond it lies at most 2^-130, for the discrete Gaussian and for Skellam.
 
     The former has E exp(sX) <= exp(s^2 variance / 2), because a sum of exp(-(x - c)^2 / (2 variance)) over the integers
     is largest for c = 0 (Canonne, Kamath and Steinke 2020), so 2 exp(-14^2 / 2) < 2^-140 lies beyond. The latter has
@@ -113,7 +114,7 @@ def _powers_of_squares(ratio: int) -> Iterator[int]:
 
 
 def _summed(weights: Iterator[int]) -> Law:
-    """From the probabilities of 0, 1, 2, ..., up to a common factor."""
+    """A law from its probabilities of 0, 1, 2, ..., which may have a common factor."""
     zero, *rest = weights
     doubled = list(accumulate((2 * weight for weight in rest), initial=zero))
     boundaries = [(total << (PRECISION - 1)) // doubled[-1] for total in doubled]
@@ -121,7 +122,7 @@ def _summed(weights: Iterator[int]) -> Law:
 
 
 def _inverted(reach: int, bits: int, characteristic: Iterator[int]) -> Law:
-    """From phi(t_1), phi(t_2), ..., which fall: what follows the first negligible one is negligible together."""
+    """A law from phi(t_1), phi(t_2), ..., which fall: all after the first negligible one together are negligible."""
     modulus = 2 * reach + 1
     coefficients, bend = [], 0
     for j, phi in zip(range(1, reach + 1), characteristic, strict=False):

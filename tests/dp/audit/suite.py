@@ -56,7 +56,7 @@ def noise(length: int = 1 << 14, repeats: int = 2, missing: tuple[int, ...] = ()
 
 noise_of_many = partial(noise, length=1 << 15)
 REMOVABLE = {"dropouts": 2, "components": 2}
-noise_with_surplus = partial(noise, **REMOVABLE)
+noise_with_excess = partial(noise, **REMOVABLE)
 noise_after_a_dropout = partial(noise, missing=(1,), **REMOVABLE)
 noise_after_two_dropouts = partial(noise, missing=(1, 2), **REMOVABLE)
 noise_left_in = partial(noise, missing=(1,), family="discrete-gaussian", dropouts=2, colluders=1)
@@ -140,7 +140,7 @@ def canaries() -> tuple[Check, ...]:
 
 
 CHEAP: tuple[Audit, ...] = (
-    *(noise, noise_of_many, noise_with_surplus, noise_after_a_dropout, noise_after_two_dropouts),
+    *(noise, noise_of_many, noise_with_excess, noise_after_a_dropout, noise_after_two_dropouts),
     *(noise_left_in, gain_after_a_dropout),
     *(noise_in_each_place, lone, streams),
     *(contribution, contribution_coarse, contribution_rotated, clip, sampling, accounting),

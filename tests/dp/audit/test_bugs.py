@@ -197,7 +197,7 @@ def never_negative(right: Callable[..., Any], self: ClientRound, *context: bytes
 
 def one_link(right: Any, self: NoiseSpec, clients: int, count: int, seed: bytes, level: int) -> Any:
     """All removable components come from the first seed."""
-    parts = (self.component(clients, j) for j in range(level + 1, self.components + 1))
+    parts = (self.component_variance(clients, j) for j in range(level + 1, self.components + 1))
     drawn = [noise_module._draw(self.family, part, count, derive(seed, labels.NOISE_DRAW)) for part in parts]
     return sum(drawn, np.zeros(count, np.int64))
 
@@ -244,15 +244,15 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.gain_after_a_dropout, "gain", FAILED),
     ),
     "removable noise not removed": (
-        (instead_of(cohort, "surplus_of", lambda right, *asked: np.zeros(asked[2], np.int64)),),
-        *(suite.noise_with_surplus, "noise variance", FINDING),
+        (instead_of(cohort, "excess_of", lambda right, *asked: np.zeros(asked[2], np.int64)),),
+        *(suite.noise_with_excess, "noise variance", FINDING),
     ),
     "removable noise removed as if nobody had dropped": (
-        (instead_of(NoiseSpec, "level", lambda level, self, missing: 0),),
+        (instead_of(NoiseSpec, "removal_level", lambda level, self, missing: 0),),
         *(suite.noise_after_a_dropout, "noise variance", FAILED),
     ),
     "noise not raised for dropouts": (
-        (instead_of(NoiseSpec, "each", lambda each, self, clients: each(replace(self, dropouts=0), clients)),),
+        (instead_of(NoiseSpec, "kept_variance", lambda each, self, clients: each(replace(self, dropouts=0), clients)),),
         *(suite.noise_left_in, "noise variance", FAILED),
     ),
     "noise seeds repeated after a fork": (
@@ -321,14 +321,14 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
     ),
     "one client's noise never negative": (
         (instead_of(ClientRound, "noised", never_negative),),
-        *(suite.noise_with_surplus, "pattern peak", FAILED),
+        *(suite.noise_with_excess, "pattern peak", FAILED),
     ),
     "removable components from one seed": (
-        (instead_of(NoiseSpec, "surplus", one_link),),
+        (instead_of(NoiseSpec, "excess", one_link),),
         *(suite.streams, "removable parts that return", FAILED),
     ),
     "the first removable component only": (
-        (instead_of(NoiseSpec, "surplus", one_part_only),),
+        (instead_of(NoiseSpec, "excess", one_part_only),),
         *(suite.noise_after_two_dropouts, "noise variance", FAILED),
     ),
     "clip not applied, norm not checked": ((NO_CLIP, unchecked), suite.clip, "clip", FAILED),
@@ -351,7 +351,7 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.sampling, "cohort sizes", FAILED),
     ),
     "a fresh accountant each round": (
-        (lambda patch: switch_off(patch, Filter, "commit", "self.spent + charge", "charge"),),
+        (lambda patch: switch_off(patch, Filter, "commit", "self.spent + cost", "cost"),),
         *(suite.accounting, "charged", FAILED),
     ),
 }

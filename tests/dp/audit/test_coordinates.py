@@ -9,9 +9,9 @@ from scipy.stats import norm
 
 from dp.audit import Check, Noise, Verdict, audit_lone, enough_rounds, landmarks
 from dp.audit.coordinates import (
+    coordinates_check,
     grid_check,
     patterns_checks,
-    places_check,
     tails_check,
     twins_check,
     whole_number_checks,
@@ -32,7 +32,7 @@ def noise(seed: int, rounds: int = FEW, length: int = LENGTH) -> np.ndarray:
 
 
 def checks(residuals: np.ndarray) -> dict[str, Verdict]:
-    found = (places_check(residuals, NOISE), *patterns_checks(residuals, NOISE))
+    found = (coordinates_check(residuals, NOISE), *patterns_checks(residuals, NOISE))
     return {check.name: check.verdict for check in (*found, *whole_number_checks(residuals, NOISE, 1e-9))}
 
 
@@ -136,7 +136,7 @@ def test_alarms_on_whole_noise_are_as_rare_as_stated() -> None:
     """At a stated 5%: 1000 audits of 6 rounds of 64 coordinates, the count within 6 standard deviations (1e-9)."""
     rng, small, alarms = np.random.default_rng(8), Noise(3.0, 1 / 9, step=1.0), [0, 0, 0, 0]
     for residuals in skellam(rng, 9.0, (1000, 6, 64)):
-        found = (places_check(residuals, small, 0.05), *patterns_checks(residuals, small, 0.05))
+        found = (coordinates_check(residuals, small, 0.05), *patterns_checks(residuals, small, 0.05))
         for i, check in enumerate((*found, twins_check(residuals, small))):
             alarms[i] += check.verdict is not Verdict.PASSED
     assert max(alarms[:3]) < binomial_limit(1000, 0.05)

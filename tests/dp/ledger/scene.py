@@ -11,8 +11,8 @@ from typing import Any
 
 from dp.events import Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
 from dp.ledger import Budget, Ledger
-from dp.ledger.book import START, Row
 from dp.ledger.entries import canonical, link, parse, survivors_digest
+from dp.ledger.state import START, Row
 from dp.noise import Family, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
 from secagg.crypto import labels

@@ -33,9 +33,9 @@ from dp.events import (
 )
 from dp.filter import Budget
 from dp.ledger import Steps
-from dp.ledger.book import START, Row, replay
-from dp.ledger.entries import canonical, charge_of, from_facts, link, parse
+from dp.ledger.entries import canonical, cost_of, from_facts, link, parse
 from dp.ledger.file import read
+from dp.ledger.state import START, Row, replay
 from dp.ledger.verify import verify
 from dp.secure_sum import SecureSum, Signed
 from secagg.errors import PeerError, UsageError
@@ -221,7 +221,7 @@ def undercharged(rows: list[Row]) -> bool:
     """What was charged in the last entry is less than what our own accountant says, by more than floating point is."""
     body = parse(rows[-1][0])
     what = from_facts(body)
-    cost = charge_of(what, replay(rows).genesis.guarantee)
+    cost = cost_of(what, replay(rows).genesis.guarantee)
     count = what.count if isinstance(what, Steps) else 1
     return any(
         own is None or (charged is not None and charged < own * (1 - 1e-8) - 3 * count)

@@ -22,11 +22,11 @@ from typing import Any
 
 import pytest
 
-from dp.filter import Charge
+from dp.filter import PrivacyCost
 from dp.ledger import Ledger, file
-from dp.ledger.book import replay
-from dp.ledger.entries import charge_of
+from dp.ledger.entries import cost_of
 from dp.ledger.file import read
+from dp.ledger.state import replay
 from dp.ledger.verify import verify
 from secagg.errors import PeerError, StorageError
 from tests.dp.ledger import scene
@@ -75,13 +75,13 @@ def zygote() -> Iterator[Zygote]:
     process.close()
 
 
-def least(acknowledged: list[list[str]]) -> Charge:
+def least(acknowledged: list[list[str]]) -> PrivacyCost:
     """What these come to, if all that was not acknowledged made it as small as it can be."""
-    total = Charge()
+    total = PrivacyCost()
     for what, _head in acknowledged:
         step, _, number = what.partition(" ")
         if step == "reserve" and int(number) % 3 != 2:
-            total += charge_of(happened(int(number), gone=[int(number) % 4]), USER)
+            total += cost_of(happened(int(number), gone=[int(number) % 4]), USER)
     return total
 
 
@@ -95,7 +95,7 @@ def check(path: Path, acknowledged: list[list[str]]) -> None:
     alone = shutil.copy(path, path.with_name(f"alone-{path.name}"))
     ledger = Ledger.open(path, KEY, pinned=last)
     check_alone(alone, last)
-    links, total = ledger._book.links, ledger._book.filter.total
+    links, total = ledger._state.links, ledger._state.filter.total
     ledger.close()
     heads = [bytes.fromhex(head) for _what, head in acknowledged]
     assert heads == links[len(links) - len(heads) - (links[-1] != last) :][: len(heads)]
@@ -183,10 +183,10 @@ def killed_again_and_again(zygote: Zygote, folder: Path, times: int, when: When)
 
 def check_heads(path: Path, acknowledged: list[list[str]]) -> None:
     Ledger.open(path, KEY).close()  # takes in what a killed one left beside the file
-    book = verify(read(path), KEY.public)
-    places = [book.links.index(bytes.fromhex(head)) for _what, head in acknowledged]
+    state = verify(read(path), KEY.public)
+    places = [state.links.index(bytes.fromhex(head)) for _what, head in acknowledged]
     assert places == sorted(places)
-    for charged, small in zip(book.filter.total.rdp, least(acknowledged).rdp, strict=True):
+    for charged, small in zip(state.filter.total.rdp, least(acknowledged).rdp, strict=True):
         assert (charged or 0) >= (small or 0)
 
 
@@ -322,7 +322,7 @@ def test_a_torn_journal(zygote: Zygote, half: tuple[Path, list[bytes]], tmp_path
         except PeerError:
             found.add("refused")
         else:
-            assert ledger._book.links == heads
+            assert ledger._state.links == heads
             ledger.close()
             found.add("undone")
     assert found == {"refused", "undone"}
@@ -372,9 +372,9 @@ def test_a_crash_keeps_the_reservation(zygote: Zygote, tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     heads = killed_after(zygote, path, ["create", "reserve 0"])
     ledger = Ledger.open(path, KEY, pinned=heads[-1])
-    assert ledger._book.filter.total == charge_of(planned(0).worst(), USER)
+    assert ledger._state.filter.total == cost_of(planned(0).worst(), USER)
     ledger.reserve(planned(0))
     ledger.commit(happened(0, gone=[0]))
-    assert ledger._book.filter.total == charge_of(happened(0, gone=[0]), USER)
-    assert len(ledger._book.links) == 3
+    assert ledger._state.filter.total == cost_of(happened(0, gone=[0]), USER)
+    assert len(ledger._state.links) == 3
     ledger.close()

@@ -22,10 +22,10 @@ import pytest
 
 from dp.accountants import RdpAccountant
 from dp.events import Everyone, Gaussian, PoissonSample, Relation, Release, Trust
-from dp.filter import UNITS, Budget, Charge
+from dp.filter import RESOLUTION, Budget, PrivacyCost
 from dp.ledger import Ledger, Steps, file
-from dp.ledger.book import Book
 from dp.ledger.file import read
+from dp.ledger.state import LedgerState
 from dp.ledger.verify import verify
 from dp.secure_sum import Signed
 from secagg.errors import BudgetError, PeerError, StorageError, UsageError
@@ -50,13 +50,13 @@ def count(ledger: Ledger) -> int:
 
 def test_a_round(path: Path) -> None:
     ledger = new(path)
-    assert (ledger.epsilon, ledger.spent) == (0.0, Charge())
+    assert (ledger.epsilon, ledger.spent) == (0.0, PrivacyCost())
     ledger.reserve(planned())
     worst = ledger.epsilon
-    assert ledger.spent == Charge()
+    assert ledger.spent == PrivacyCost()
     ledger.commit(happened(gone=[3]))
     assert 0 < ledger.epsilon < worst
-    assert ledger.spent == Charge.of(happened(gone=[3]).release(USER), 1, samples=10 * 1000 * 3)
+    assert ledger.spent == PrivacyCost.of(happened(gone=[3]).release(USER), 1, samples=10 * 1000 * 3)
     phases = [(entry["phase"], entry["number"]) for entry in ledger.entries()]
     assert phases == [("genesis", 0), ("reserve", 1), ("commit", 2)]
     ledger.close()
@@ -226,7 +226,7 @@ def test_discrete_gaussians(path: Path) -> None:
     ledger = new(path)
     ledger.reserve(planned(noise=scene.GAUSSIANS))
     ledger.commit(happened(noise=scene.GAUSSIANS))
-    assert ledger.spent == Charge.of(happened(noise=scene.GAUSSIANS).release(USER), 1, samples=10 * 1000)
+    assert ledger.spent == PrivacyCost.of(happened(noise=scene.GAUSSIANS).release(USER), 1, samples=10 * 1000)
     assert Fraction(list(ledger.entries())[2]["sum"]["variance_held"]) == Fraction(40_000 * 7, 5)
 
 
@@ -246,15 +246,15 @@ def test_steps(path: Path) -> None:
         ledger.commit(Steps("round 2", step(), 101))
     with pytest.raises(BudgetError, match="other facts"):
         ledger.reserve(Steps("round 2", step(), 101))
-    assert ledger.spent == Charge.of(step(), 90)
+    assert ledger.spent == PrivacyCost.of(step(), 90)
     ledger.charge(step(), 10)
     ledger.charge(step(), 10)
-    assert ledger.spent == Charge.of(step(), 110)
+    assert ledger.spent == PrivacyCost.of(step(), 110)
     with pytest.raises(BudgetError):
         ledger.charge(step(), 1000)
-    assert ledger.spent == Charge.of(step(), 110)
+    assert ledger.spent == PrivacyCost.of(step(), 110)
     ledger.close()
-    assert verify(read(path), KEY.public).filter.spent == Charge.of(step(), 110)
+    assert verify(read(path), KEY.public).filter.spent == PrivacyCost.of(step(), 110)
 
 
 def test_guarantees_do_not_mix(path: Path, tmp_path: Path) -> None:
@@ -449,7 +449,7 @@ def test_an_older_file_is_refused_by_who_remembers_the_head(path: Path, tmp_path
 def test_without_that_check_it_comes_back(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dp.ledger import file
 
-    switch_off(monkeypatch, file, "replay", "pinned is not None and pinned not in book.links")
+    switch_off(monkeypatch, file, "replay", "pinned is not None and pinned not in state.links")
     filled(path).close()
     Ledger.open(path, KEY, pinned=bytes(32)).close()
 
@@ -548,7 +548,7 @@ def test_an_unwritable_ledger_says_nothing_half(path: Path, monkeypatch: pytest.
     """Had the state moved before the disk had it, the next entry would build on one that is not there."""
     ledger = filled(path)
     adopted: list[object] = []
-    monkeypatch.setattr(Book, "adopt", lambda self, draft: adopted.append(draft))
+    monkeypatch.setattr(LedgerState, "apply", lambda self, draft: adopted.append(draft))
     ledger._db.execute("PRAGMA max_page_count = 1")
     with pytest.raises(StorageError):
         ledger.reserve(planned(60))
@@ -598,5 +598,5 @@ def test_signers_may_be_named_as_they_like(path: Path) -> None:
     (first, *_others) = json.loads(read(path)[2][0])["sum"]["signatures"]
     assert first["name"] == odd
     assert isinstance(signed(agreed, [1]).signatures[0], Signed)
-    assert BUDGET.epsilon * UNITS == 8 * UNITS
+    assert BUDGET.epsilon * RESOLUTION == 8 * RESOLUTION
     verify(read(path), KEY.public)

@@ -13,9 +13,10 @@ import pytest
 
 from dp.filter import Budget
 from dp.ledger import Steps
-from dp.ledger.entries import FIELDS, Mark, canonical, parse, parsed
+from dp.ledger.entries import FIELDS, Mark, canonical, parse
 from dp.ledger.file import read
 from secagg.errors import DecodeError
+from secagg.foreign import as_declared
 from tests.dp.ledger.scene import EXAMPLE, filled, new, step
 
 DOCS = Path(__file__).parents[3] / "docs" / "ledger.md"
@@ -72,4 +73,4 @@ def test_there_is_one_way_to_write_an_entry(data: bytes) -> None:
 def test_rationals_are_plain(text: str) -> None:
     """An exponent could ask for more digits than there is memory."""
     with pytest.raises(DecodeError):
-        parsed(Fraction, text)
+        as_declared(Fraction, text)

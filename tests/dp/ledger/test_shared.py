@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from dp.ledger import Budget, Ledger, Steps
-from dp.ledger.book import data_mark, replay
 from dp.ledger.file import read
+from dp.ledger.state import data_mark, replay
 from dp.ledger.verify import verify
 from secagg.errors import BudgetError, PeerError, StorageError, UsageError
 from tests.dp.ledger.scene import BUDGET, EXAMPLE, KEY, LARGE, USER, happened, new, planned, step
@@ -174,9 +174,9 @@ def test_three_processes_at_once(path: Path) -> None:
     assert lengths == sorted(lengths)
     assert len(set(lengths)) > 1
     assert [writer.returncode for writer in writers] == [0, 0, 0]
-    book = verify(read(path), KEY.public)
-    assert len(book.records) == 24
-    assert all(record.happened is not None for record in book.records.values())
+    state = verify(read(path), KEY.public)
+    assert len(state.records) == 24
+    assert all(record.happened is not None for record in state.records.values())
 
 
 # Whose data

@@ -41,10 +41,10 @@ from dp.events import (
     to_record,
 )
 from dp.filter import Budget
-from dp.ledger import Ledger, Steps, book, entries
+from dp.ledger import Ledger, Steps, entries, state
 from dp.ledger import verify as verifying
-from dp.ledger.book import Row, replay
 from dp.ledger.file import read
+from dp.ledger.state import Row, replay
 from dp.ledger.verify import compare, verify
 from secagg.crypto import keys, labels
 from secagg.errors import PeerError, StorageError, UsageError
@@ -347,7 +347,7 @@ def test_control_each_entry_signed_by_itself(rows: list[Row], monkeypatch: pytes
     """As ledgers were once: each beginning of one is a ledger."""
     linked = [ended([body for body, _ in rows[:length]])[-1] for length in range(1, len(rows) + 1)]
     assert both(linked)
-    switch_off(monkeypatch, book.Book, "check_signed", "any(earlier)")
+    switch_off(monkeypatch, state.LedgerState, "check_signed", "any(earlier)")
     monkeypatch.setattr(verify_ledger, "need", lambda condition, problem: None)
     for length in range(1, len(rows) + 1):
         verify(linked[:length], KEY.public)
@@ -369,17 +369,17 @@ def test_another_key(rows: list[Row]) -> None:
     assert both(forged(rows, lambda bodies: None, CLIENT))
 
 
-@pytest.mark.parametrize("check", ["key not in (None, book.genesis.owner)"])
+@pytest.mark.parametrize("check", ["key not in (None, state.genesis.owner)"])
 def test_without_the_check_of_the_key(rows: list[Row], monkeypatch: pytest.MonkeyPatch, check: str) -> None:
-    switch_off(monkeypatch, book, "replay", check)
-    book.replay(forged(rows, lambda bodies: bodies[0].update(owner=CLIENT.public.hex()), CLIENT), KEY.public)
+    switch_off(monkeypatch, state, "replay", check)
+    state.replay(forged(rows, lambda bodies: bodies[0].update(owner=CLIENT.public.hex()), CLIENT), KEY.public)
 
 
 def test_a_ledger_of_a_key_of_small_order(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
     """Anybody can have written it: its end is signed without a key."""
     public = ed25519.encoded((0, ed25519.P - 1))
     *others, (last, _) = forged(rows[:2], lambda bodies: bodies[0].update(owner=public.hex()))
-    head = entries.link(entries.link(book.START, others[0][0]), last)
+    head = entries.link(entries.link(state.START, others[0][0]), last)
     end = keys.transcript(labels.LEDGER_HEAD, (2).to_bytes(8, "big"), head)
     made = [*others, (last, ed25519.forged(public, end))]
     with pytest.raises(PeerError, match="unusable Ed25519 public key"):
@@ -440,7 +440,7 @@ def test_more_than_was_reserved(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Another, larger norm is committed for the same plan."""
     off = (
         (filters.Filter, "commit", "actual > allowed", "False"),
-        (book.Book, "commit", "worst(what) != record.reserved", "False"),
+        (state.LedgerState, "commit", "worst(what) != record.reserved", "False"),
     )
     larger = signed(replace(happened(), l2_squared=20_000), range(3))
     assert "other facts" in lied(path, lambda ledger: ledger.commit(larger), monkeypatch, *off)
@@ -459,7 +459,7 @@ def test_as_many_survivors_as_there_are_bits(path: Path, monkeypatch: pytest.Mon
     claimed = signed(replace(happened(gone=range(5)), survivors=6), range(5, 8))
     with monkeypatch.context() as patch:
         switch_off(patch, *off)
-        patch.setattr(book, "check_agreed", entries.check_agreed)
+        patch.setattr(state, "check_agreed", entries.check_agreed)
         ledger = new(path)
         ledger.reserve(planned())
         ledger.commit(claimed)
@@ -478,7 +478,7 @@ def test_survivors_who_did_not_sign(path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_fewer_signatures_than_clients_insist_on(path: Path, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
     """One corrupt client would sign any set for who keeps the ledger."""
     with monkeypatch.context() as patch:
-        patch.setattr(book, "check_agreed", lambda what: None)
+        patch.setattr(state, "check_agreed", lambda what: None)
         ledger = new(path)
         ledger.reserve(planned())
         ledger.commit(happened(signers=few))
@@ -489,7 +489,7 @@ def test_fewer_signatures_than_clients_insist_on(path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("cohort", [b"", bytes(31)])
 def test_no_cohort(path: Path, monkeypatch: pytest.MonkeyPatch, cohort: bytes) -> None:
-    monkeypatch.setattr(book, "check_agreed", lambda what: None)
+    monkeypatch.setattr(state, "check_agreed", lambda what: None)
     ledger = new(path)
     ledger.reserve(planned())
     ledger.commit(signed(replace(happened(), cohort=cohort), range(3)))
@@ -564,7 +564,7 @@ def test_half_a_surrogate_pair_is_no_text(
         Ledger.create(path.with_name("o.db"), KEY, scene.BUDGET, scene.USER, run=text, elsewhere="-")
     lie = forged(rows, lambda bodies: bodies[0].update(run=text))
     assert "surrogate" in both(lie)
-    monkeypatch.setattr(book, "check_text", str)
+    monkeypatch.setattr(state, "check_text", str)
     monkeypatch.setitem(verify_ledger.WHAT, "text", lambda value: type(value) is str)
     assert both(lie) == ""
 
@@ -659,12 +659,12 @@ def pair(tmp_path: Path) -> tuple[Ledger, Ledger]:
 
 
 def compared(server: Ledger, client: Ledger) -> str:
-    books = []
+    states = []
     for ledger in (server, client):
         ledger.close()
-        books.append(verify(read(ledger.path)))
+        states.append(verify(read(ledger.path)))
     try:
-        compare(*books)
+        compare(*states)
     except PeerError as error:
         return str(error)
     return ""
@@ -717,7 +717,7 @@ def test_another_charge_for_the_same(path: Path, tmp_path: Path) -> None:
     mine, other = replay(read(path)), replay(read(tmp_path / "b.db"))
     other.links[0] = bytes(32)
     name, record = next(iter(other.records.items()))
-    other.records[name] = replace(record, charge=record.charge + record.charge)
+    other.records[name] = replace(record, cost=record.cost + record.cost)
     with pytest.raises(PeerError, match="charged otherwise"):
         compare(mine, other)
     other.genesis = replace(other.genesis, guarantee=Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.DISTRIBUTED))

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from dp.ledger import Ledger, file
-from dp.ledger.book import Book, Draft
+from dp.ledger.state import LedgerState, PreparedEntry
 from tests.dp.ledger import scene
 
 ROUNDS = 2
@@ -77,17 +77,17 @@ def write(path: Path, acknowledge: int) -> None:
 def late() -> None:
     waiting = list[tuple[int, bytes, bytes]]()
 
-    def append(ledger: Any, drafted: Callable[[Book], Draft | None]) -> None:
-        draft = drafted(ledger._book)
-        assert draft is not None
+    def append(ledger: Any, prepare: Callable[[LedgerState], PreparedEntry | None]) -> None:
+        entry = prepare(ledger._state)
+        assert entry is not None
         if waiting:
             number, body, signature = waiting.pop()
             ledger._db.execute("BEGIN IMMEDIATE")
             ledger._db.execute(file._INSERT, (number, body))
             ledger._db.execute(file._SIGN, (signature,))
             ledger._db.execute("COMMIT")
-        waiting.append((len(ledger._book.links), draft.body, ledger._book.signed_by(ledger._key, draft)))
-        ledger._book.adopt(draft)
+        waiting.append((len(ledger._state.links), entry.body, ledger._state.signed_by(ledger._key, entry)))
+        ledger._state.apply(entry)
 
     Ledger._append = append  # type: ignore[method-assign]
 

@@ -18,10 +18,10 @@ from protocols.ckks.server import CkksServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from secagg.assumptions import Adversary
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, UsageError
-from secagg.params import Adversary
 
 pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
 
@@ -56,7 +56,7 @@ def test_two_must_be_expected_to_stay() -> None:
         check_policy(plan_of(), replace(policy, dropout="0.8"))
 
 
-def test_noise_with_a_surplus_is_for_servers_that_see_the_sum() -> None:
+def test_noise_with_an_excess_is_for_servers_that_see_the_sum() -> None:
     hidden = Parameters(Reveal.CLIENTS, 2)
     whole = NoiseSpec(Family.SKELLAM, Fraction(1000), dropouts=8, colluders=1)
     assert plan_of(parameters=hidden, noise=whole).noise is not None

@@ -17,12 +17,12 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from secagg import compiled
+from secagg.assumptions import Adversary, CostModel
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, UsageError
-from secagg.params import Adversary, CostModel
 from tests.adversarial.attack import switch_off
 from tests.adversarial.oneshot_attack import Evil, make
 

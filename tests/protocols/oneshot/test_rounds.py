@@ -85,7 +85,7 @@ def test_a_round_by_lot_with_dropouts_in_every_phase() -> None:
     assert not result.incidents
     assert set(event.advertised) == {name for name in here.names if silent.get(name) != "join"}
     assert event.survivors == outcome.survivors
-    assert (event.plan, event.surplus_left, server.outliers) == (here.plan, (), ())
+    assert (event.plan, event.excess_left, server.outliers) == (here.plan, (), ())
     signers = dict(event.signatures)
     assert set(signers) == {name for name in members if silent.get(name, "reveal") == "reveal"}
     for name, signature in signers.items():
@@ -150,7 +150,7 @@ def test_who_is_waited_for_and_who_is_done() -> None:
 
 
 @pytest.mark.parametrize("components", [3, 0])
-def test_with_surplus_survivors_are_waited_for_too(components: int) -> None:
+def test_with_excess_survivors_are_waited_for_too(components: int) -> None:
     """Without, nobody needs contributors any more, as in a sum without noise."""
     here = noised(129, replace(MANY, components=components), **LOT)
     server = serve(here.plan, here.roster, ledger=DEAF)
@@ -503,7 +503,7 @@ def test_what_a_contributor_turns_away(reason: str, forge: Callable[[Any], objec
     result, _ = run(here, Faults(corrupted=hearing(here, "reveal", other, forge)), ledger=DEAF)
     (incident,) = result.incidents
     assert reason in str(incident.error)
-    assert result.outcome.event.surplus_left == (other,)
+    assert result.outcome.event.excess_left == (other,)
 
 
 # Seats.
@@ -557,9 +557,9 @@ def with_kept(here: Scene, missing: int, silent: dict[str, str]) -> tuple[Simula
     kept, drawn = list[np.ndarray](), NoiseSpec.draw
 
     def spy(self: NoiseSpec, clients: int, coordinates: int, keep: bytes, chain: bytes) -> Any:
-        whole, level = drawn(self, clients, coordinates, keep, chain), self.level(missing)
-        surplus = level < self.components
-        kept.append(whole - self.surplus(clients, coordinates, self.seed(chain, level), level) if surplus else whole)
+        whole, level = drawn(self, clients, coordinates, keep, chain), self.removal_level(missing)
+        excess = level < self.components
+        kept.append(whole - self.excess(clients, coordinates, self.seed(chain, level), level) if excess else whole)
         return whole
 
     with pytest.MonkeyPatch.context() as patch:
@@ -571,7 +571,7 @@ def with_kept(here: Scene, missing: int, silent: dict[str, str]) -> tuple[Simula
 
 @pytest.mark.parametrize("missing", [0, 2, 3])
 def test_the_sum_is_inputs_and_kept_noise_exactly(missing: int) -> None:
-    """With surplus (its seeds go up in REVEAL) and without (as many are missing as the noise allows for)."""
+    """With excess (its seeds go up in REVEAL) and without (as many are missing as the noise allows for)."""
     here = noised(10)
     result, kept = with_kept(here, missing, dict.fromkeys(here.names[:missing], "join"))
     updates = here.updates()
@@ -579,32 +579,32 @@ def test_the_sum_is_inputs_and_kept_noise_exactly(missing: int) -> None:
     assert len(result.outcome.survivors) == 10 - missing
     assert result.outcome.total.tolist() == expected.tolist()  # type: ignore[union-attr]
     assert any(noise.any() for noise in kept.values())
-    assert result.outcome.event.surplus_left == ()
+    assert result.outcome.event.excess_left == ()
 
 
-def test_surplus_of_those_who_left_stays_and_they_are_named() -> None:
+def test_excess_of_those_who_left_stays_and_they_are_named() -> None:
     """Contributors without a seat, of whom nobody waits for more."""
     here = noised(129, MANY, **LOT)
     left = others_of(here)[:2]
     result, kept = with_kept(here, 0, dict.fromkeys(left, "reveal"))
-    assert result.outcome.event.surplus_left == tuple(left)
+    assert result.outcome.event.excess_left == tuple(left)
     expected = sum(update + kept[name] for name, update in here.updates().items())
-    surplus = result.outcome.total - expected
-    assert surplus.any()
-    variance = sum(float(MANY.component(129, level)) for level in range(1, 4))
-    assert abs(surplus).max() < 10 * np.sqrt(2 * variance)
+    excess = result.outcome.total - expected
+    assert excess.any()
+    variance = sum(float(MANY.component_variance(129, level)) for level in range(1, 4))
+    assert abs(excess).max() < 10 * np.sqrt(2 * variance)
 
 
-@pytest.mark.parametrize("surplus", [b"", b"s" * 31, None], ids=["none", "short", "unasked"])
-def test_another_seed_than_asked_for_bounces(surplus: bytes | None) -> None:
-    here = noised(10, SKELLAM if surplus is not None else replace(SKELLAM, components=0))
+@pytest.mark.parametrize("excess", [b"", b"s" * 31, None], ids=["none", "short", "unasked"])
+def test_another_seed_than_asked_for_bounces(excess: bytes | None) -> None:
+    here = noised(10, SKELLAM if excess is not None else replace(SKELLAM, components=0))
     forged = changing(
-        here, "reveal", {here.names[0]}, lambda a: replace(a, surplus=b"s" * 32 if surplus is None else surplus)
+        here, "reveal", {here.names[0]}, lambda a: replace(a, excess=b"s" * 32 if excess is None else excess)
     )
     result, _ = run(here, Faults(corrupted=forged), ledger=DEAF)
     (incident,) = result.incidents
     assert incident.error.culprits == (here.names[0],)  # type: ignore[attr-defined]
-    assert result.outcome.event.surplus_left == ((here.names[0],) if surplus is not None else ())
+    assert result.outcome.event.excess_left == ((here.names[0],) if excess is not None else ())
 
 
 # Ledgers.

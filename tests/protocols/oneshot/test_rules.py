@@ -31,12 +31,13 @@ from protocols.oneshot.parameters import (
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
+from secagg.assumptions import Adversary
 from secagg.crypto.lattice import VARIANCE, candidates, tail
 from secagg.crypto.packed import Sharing
 from secagg.crypto.sampling import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
-from secagg.params import Adversary, most_marked
+from secagg.hypergeometric import most_marked
 from tests.adversarial.attack import switch_off
 from tests.reference import packed as reference
 from tests.reference.parameters import above

@@ -35,7 +35,7 @@ def test_the_plan_is_read_as_the_noise_reads_it(components: int, colluders: int)
     noise = NoiseSpec(family, Fraction(10**6), dropouts=5, colluders=colluders, components=components)
     for missing in range(6):
         honest = 12 - missing - colluders
-        expected = noise.held(12, 12 - missing) * (12 - missing) / honest
+        expected = noise.honest_variance(12, 12 - missing) * (12 - missing) / honest
         assert planned_variance(noise, 12, missing) == expected
 
 
@@ -113,14 +113,14 @@ def test_shares_and_parts_add_up_to_what_the_plan_adds() -> None:
     """A client adds what is to keep and all components: ``NoiseSpec`` by its own words, and here by the plan's."""
     with sums_of(found_for(clients=9, dropouts=3, components=2, colluders=1)) as sums:
         noise, share = sums.found.noise, sums.share()
-        parts = [float(noise.component(9, level)) for level in (1, 2)]
-        assert share.noise_std**2 == pytest.approx(float(noise.each(9)) + sum(parts))
+        parts = [float(noise.component_variance(9, level)) for level in (1, 2)]
+        assert share.noise_std**2 == pytest.approx(float(noise.kept_variance(9)) + sum(parts))
         assert share.excess_kurtosis == pytest.approx(share.noise_std**-2)
         assert sums.part().step == pytest.approx(min(parts) ** -0.5)
         assert sums.part().excess_kurtosis == pytest.approx(1 / min(parts))
         drawn = sums.parts(1 << 12, b"c" * 32)
         scaled = [row * part**0.5 for row, part in zip(drawn, parts, strict=True)]
-        np.testing.assert_allclose(sum(scaled), noise.surplus(9, 1 << 12, b"c" * 32, 0), rtol=1e-9, atol=1e-6)
+        np.testing.assert_allclose(sum(scaled), noise.excess(9, 1 << 12, b"c" * 32, 0), rtol=1e-9, atol=1e-6)
         assert all(abs(float(row.std()) - 1) < 0.1 for row in drawn)
     with sums_of(found_for(family=Family.DISCRETE_GAUSSIAN)) as sums:
         assert sums.share().excess_kurtosis == 0

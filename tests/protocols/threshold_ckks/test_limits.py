@@ -12,10 +12,10 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.threshold_ckks.cohort import check_cohort, check_policy
 from protocols.threshold_ckks.parameters import MAX_CLIENTS, Parameters, choose
+from secagg.assumptions import Adversary
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
-from secagg.params import Adversary
 
 ROSTER = Roster.of([Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(10)])
 

@@ -335,7 +335,7 @@ def test_a_client_must_have_agreed_to_this_trust_model() -> None:
 @pytest.mark.parametrize(("phase", "left"), [("upload", ()), ("decrypt", ("client-4",))])
 def test_noise_and_what_it_costs(phase: str, left: tuple[str, ...], tmp_path: Path) -> None:
     """A client that keeps a budget is charged what the server is charged. Who falls silent after its upload leaves its
-    surplus in the sum and is named. 3000 coordinates: 6.5 deviations of a variance, false alarm below 1e-9.
+    excess in the sum and is named. 3000 coordinates: 6.5 deviations of a variance, false alarm below 1e-9.
     """
     noise = NoiseSpec(Family.SKELLAM, Fraction(10**6), dropouts=2, components=2)
     scene = Scene(encoding=Encoding.integers(3000, bits=4), min_contributors=4, noise=noise)
@@ -347,11 +347,12 @@ def test_noise_and_what_it_costs(phase: str, left: tuple[str, ...], tmp_path: Pa
     scene.server = serve(scene.plan, scene.roster, ledger=ledgers[0])
     scene.clients["client-1"]._ledger = ledgers[1]
     outcome = scene.run({"client-4": phase}).outcome
-    assert outcome.event.surplus_left == left
+    assert outcome.event.excess_left == left
     rest = outcome.total - scene.sum(outcome.survivors)
-    surplus = sum(noise.component(6, level) for level in (1, 2)) if left else 0
+    excess = sum(noise.component_variance(6, level) for level in (1, 2)) if left else 0
     assert (
-        abs(np.mean(rest**2.0) / float(noise.held(6, len(outcome.survivors)) + surplus) - 1) < 6.5 * (2 / 3000) ** 0.5
+        abs(np.mean(rest**2.0) / float(noise.honest_variance(6, len(outcome.survivors)) + excess) - 1)
+        < 6.5 * (2 / 3000) ** 0.5
     )
     sums = [[entry["sum"] for entry in ledger.entries() if entry["phase"] == "commit"] for ledger in ledgers]
     assert [len(one) for one in sums] == [1, 1]
@@ -362,16 +363,16 @@ def test_noise_and_what_it_costs(phase: str, left: tuple[str, ...], tmp_path: Pa
 
 def test_a_seed_of_noise_that_nobody_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no noise in the plan. The client that sends one all the same is done without, and blamed."""
-    honest = ThresholdClient._surplus_seed
+    honest = ThresholdClient._excess_seed
 
     def unasked(self: ThresholdClient, *context: Any) -> bytes:
         return bytes(32) if self.identity.name == "client-3" else honest(self, *context)
 
-    monkeypatch.setattr(ThresholdClient, "_surplus_seed", unasked)
+    monkeypatch.setattr(ThresholdClient, "_excess_seed", unasked)
     scene = Scene()
     result = scene.run()
     assert [incident.error.culprits for incident in result.incidents] == [("client-3",)]
     assert result.outcome.total.tolist() == scene.sum(tuple(scene.clients))
     assert scene.server._missing == [3]
-    monkeypatch.setattr("protocols.threshold_ckks.server.check_surplus", lambda *_: None)
+    monkeypatch.setattr("protocols.threshold_ckks.server.check_excess", lambda *_: None)
     assert not Scene().run().incidents

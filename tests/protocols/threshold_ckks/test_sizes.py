@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from protocols.threshold_ckks import scheme as scheme_module
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import Sizes, choose_sizes, error_bound, error_variance
+from secagg.assumptions import CostModel
 from secagg.crypto.lattice import VARIANCE, Coefficients
 from secagg.crypto.lattice.parameters import narrowest
 from secagg.crypto.lattice.ring import WIDEST
 from secagg.errors import UsageError
-from secagg.params import CostModel
 from tests.reference import lattice as reference
 
 MILLION = choose_sizes(23, 100, 10**6)

@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg.crypto.graph import Neighbourhoods
+from secagg.crypto.graph import Graph, GraphParameters, Neighbourhoods
 from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
-from secagg.params import Graph, GraphParameters
 
 seeds = st.binary(min_size=32, max_size=32)
 

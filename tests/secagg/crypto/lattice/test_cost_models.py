@@ -15,11 +15,11 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.threshold_ckks.parameters import sizes_of
+from secagg.assumptions import CostModel
 from secagg.crypto.lattice import Parameters, choose
 from secagg.crypto.lattice.ring import SECURE_BITS, WIDEST
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, PolicyError, UsageError
-from secagg.params import CostModel
 from tests.adversarial.attack import switch_off
 from tests.reference import core_svp
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secagg.assumptions import MAX_CLIENTS, CostModel
 from secagg.crypto.lattice import VARIANCE, Coefficients, Layout, Parameters, QuotientRing, choose, parameters, uniform
 from secagg.crypto.lattice.parameters import EXPANSION, failure_log2
 from secagg.crypto.lattice.primes import moduli
@@ -15,7 +16,6 @@ from secagg.crypto.lattice.ring import SECURE_BITS, WIDEST
 from secagg.crypto.sampling import STATISTICAL_DISTANCE, discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, UsageError
-from secagg.params import MAX_CLIENTS, CostModel
 from tests.adversarial.attack import switch_off
 
 

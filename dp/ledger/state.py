@@ -1,0 +1,282 @@
+"""The state that a ledger's entries add up to, and which entry may be next.
+
+Writer and reader share it: the writer prepares an entry, makes it durable and applies it; the reader parses an entry,
+prepares it again from its facts, compares byte by byte and applies it. So no reader accepts what the writer may not
+write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+from dp.accountants.rdp import ORDERS
+from dp.events import Guarantee
+from dp.filter import RESOLUTION, Budget, Filter, PrivacyCost
+from dp.ledger.entries import (
+    ACCOUNTANT,
+    SCHEMA,
+    Chargeable,
+    canonical,
+    check_agreed,
+    check_planned,
+    cost_of,
+    facts,
+    from_facts,
+    link,
+    name_of,
+    parse,
+    picked,
+    worst,
+)
+from dp.secure_sum import SecureSum, check_text
+from secagg.crypto import labels
+from secagg.crypto.keys import SigningKey, derive, verify
+from secagg.errors import BudgetError, PeerError, SecAggError, UsageError
+from secagg.foreign import as_declared
+
+Row: TypeAlias = tuple[bytes, bytes]
+"""An entry as it is read: its body, and the owner's signature of the head, which is empty for all entries but the
+last."""
+
+START = bytes(32)
+"""What stands for the previous link in the first entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Genesis:
+    """The first entry of a ledger: what its budget is for, and who signs.
+
+    ``data`` marks whose data the budget is about and tells nothing about them: a ledger is handed to auditors, and a
+    plain hash of events would be an exact statistic of private data, which anybody can test guesses against. So it is
+    made with a secret of whoever keeps the ledger (``data_mark``). They can tell whether another run is about the same
+    data; to everybody else it is a random number, and two ledgers with two secrets cannot be compared.
+    """
+
+    run: str
+    elsewhere: str
+    """What is charged to other budgets, or to none."""
+    guarantee: Guarantee
+    budget: Budget
+    owner: bytes
+    """The Ed25519 key that signs the number of entries and the last link."""
+    data: bytes = b""
+    """Empty if it is not said; then nobody can tell from this ledger which others are about the same data."""
+
+    def __post_init__(self) -> None:
+        check_text(self.run)
+        check_text(self.elsewhere)
+        if len(self.data) not in (0, 32):
+            raise UsageError("a mark of data is 32 bytes, or none")
+
+    def body(self) -> bytes:
+        """The entry's canonical bytes."""
+        return canonical(
+            {
+                "number": 0,
+                "previous": START.hex(),
+                "phase": "genesis",
+                "schema": SCHEMA,
+                "accountant": ACCOUNTANT,
+                "run": self.run,
+                "elsewhere": self.elsewhere,
+                "data": self.data.hex(),
+                **asdict(self.guarantee),
+                "epsilon": str(self.budget.epsilon),
+                "delta": str(self.budget.delta),
+                "slack": str(self.budget.slack),
+                "order": self.budget.order,
+                "orders": ORDERS,
+                "units": str(Fraction(1, RESOLUTION)),
+                "limits": self.budget.limits(),
+                "samples_limit": self.budget.samples(),
+                "owner": self.owner.hex(),
+            }
+        )
+
+
+def data_mark(secret: bytes, identity: bytes) -> bytes:
+    """The mark of data of that ``identity`` in a ledger, or in a list of runs. ``secret`` stays with its keeper."""
+    return derive(secret, labels.LEDGER_DATA, identity)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the ledger knows of one release; ``happened`` is None while it is only reserved."""
+
+    reserved: Chargeable
+    happened: Chargeable | None
+    cost: PrivacyCost
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedEntry:
+    """An entry that may be next, and the state that it leads to. ``record`` is None if the release is aborted."""
+
+    body: bytes
+    link: bytes
+    release: str
+    record: Record | None
+    filter: Filter
+
+
+class LedgerState:
+    """All releases on record, the links of the hash chain, and the privacy filter. A genesis begins it."""
+
+    def __init__(self, genesis: Genesis) -> None:
+        self.genesis = genesis
+        self.filter = Filter.of(genesis.budget)
+        self.links = [link(START, genesis.body())]
+        self.records: dict[str, Record] = {}
+        """The records by release. An aborted release has none: it may be reserved again."""
+
+    @property
+    def head(self) -> bytes:
+        return self.links[-1]
+
+    def reserve(self, what: Chargeable, cost: PrivacyCost | None = None) -> PreparedEntry:
+        """The entry that reserves the worst case of a secure sum, or steps as they are planned.
+
+        ``cost`` is what a reader found in the entry; a writer leaves it out, and it is computed.
+        """
+        check_planned(what)
+        what = worst(what)
+        if (name := name_of(what)) in self.records:
+            raise UsageError(f"release {name} is on record")
+        cost = cost_of(what, self.genesis.guarantee) if cost is None else cost
+        return self._prepare("reserve", name, Record(what, None, cost), self.filter.reserve(name, cost))
+
+    def commit(self, what: Chargeable, cost: PrivacyCost | None = None) -> PreparedEntry:
+        """The entry that says what happened, instead of what was reserved for it."""
+        check_agreed(what)
+        record = self._reserved(name := name_of(what))
+        if isinstance(what, SecureSum) and worst(what) != record.reserved:
+            raise BudgetError(f"release {name} was reserved with other facts")
+        cost = cost_of(what, self.genesis.guarantee) if cost is None else cost
+        return self._prepare("commit", name, Record(record.reserved, what, cost), self.filter.commit(name, cost))
+
+    def abort(self, name: str, reason: str) -> PreparedEntry:
+        """The entry that says that nothing was released."""
+        self._reserved(name)
+        return self._prepare("abort", name, None, self.filter.abort(name), {"reason": check_text(reason)})
+
+    def _reserved(self, name: str) -> Record:
+        record = self.records.get(name)
+        if record is None or record.happened is not None:
+            raise BudgetError(f"nothing is reserved for release {name}")
+        return record
+
+    def _prepare(
+        self, phase: str, name: str, record: Record | None, after: Filter, more: Mapping[str, Any] | None = None
+    ) -> PreparedEntry:
+        total = after.total
+        body = {
+            "number": len(self.links),
+            "previous": self.head.hex(),
+            "phase": phase,
+            "release": name,
+            "total": total.rdp,
+            "total_samples": total.samples,
+            "epsilon_before": self.filter.reached,
+            "epsilon_after": after.reached,
+            **(more or {}),
+        }
+        if record is not None:
+            body |= {
+                "rdp": record.cost.rdp,
+                "samples": record.cost.samples,
+                **facts(record.happened or record.reserved),
+            }
+        data = canonical(body)
+        return PreparedEntry(data, link(self.head, data), name, record, after)
+
+    def apply(self, entry: PreparedEntry) -> None:
+        """Go on to the state after ``entry``."""
+        self.filter = entry.filter
+        self.links.append(entry.link)
+        if entry.record is None:
+            del self.records[entry.release]
+        else:
+            self.records[entry.release] = entry.record
+
+    # Reading
+
+    @classmethod
+    def begun_by(cls, data: bytes) -> LedgerState:
+        """The state of a ledger that has only its first entry, which is ``data``."""
+        try:
+            body = parse(data)
+            texts = {name: as_declared(str, body[name], name) for name in ("run", "elsewhere")}
+            marks = {name: as_declared(bytes, body[name], name) for name in ("owner", "data")}
+            genesis = Genesis(guarantee=picked(Guarantee, body), budget=picked(Budget, body), **texts, **marks)
+        except (SecAggError, KeyError, TypeError, ValueError, ArithmeticError) as error:
+            raise PeerError(f"entry 0 of the ledger does not begin one: {error}") from None
+        if genesis.body() != data:
+            raise PeerError("entry 0 of the ledger is of another version, or has been altered")
+        return cls(genesis)
+
+    def read(self, data: bytes) -> None:
+        """Apply the next entry; ``PeerError`` if it may not be there."""
+        number = len(self.links)
+        try:
+            entry = self._prepared_again(parse(data))
+        except (SecAggError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise PeerError(f"entry {number} of the ledger must not be there: {error}") from None
+        if entry.body != data:
+            raise PeerError(f"entry {number} of the ledger has been altered, or is out of place")
+        self.apply(entry)
+
+    def read_all(self, rows: Sequence[Row]) -> None:
+        """Apply these entries, and check that the owner has signed that the ledger ends with them."""
+        for body, _signature in rows:
+            self.read(body)
+        self.check_signed([signature for _body, signature in rows])
+
+    def check_signed(self, signatures: Sequence[bytes]) -> None:
+        """Check the ``signatures`` of the latest entries: the last has the owner's signature of the end, no other has
+        one."""
+        *earlier, signature = signatures
+        number = len(self.links) - 1
+        if any(earlier):
+            raise PeerError("an entry of the ledger is signed as its last, and is not")
+        if not signature:
+            raise PeerError(f"the ledger has been cut short: that it ends with entry {number}, nobody has signed")
+        verify(self.genesis.owner, signature, labels.LEDGER_HEAD, *self._end(), culprit=f"entry {number}")
+
+    def signed_by(self, key: SigningKey, entry: PreparedEntry | None = None) -> bytes:
+        """The owner's signature of a ledger that ends here, or with ``entry``."""
+        return key.sign(labels.LEDGER_HEAD, *self._end(entry))
+
+    def _end(self, entry: PreparedEntry | None = None) -> tuple[bytes, bytes]:
+        """The number of entries, and the last link, which covers them all."""
+        count, head = (len(self.links), self.head) if entry is None else (len(self.links) + 1, entry.link)
+        return count.to_bytes(8, "big"), head
+
+    def _prepared_again(self, body: Mapping[str, Any]) -> PreparedEntry:
+        if body["phase"] == "abort":
+            return self.abort(as_declared(str, body["release"]), as_declared(str, body["reason"]))
+        rdp, samples = as_declared(tuple[int | None, ...], body["rdp"], "rdp"), as_declared(int, body["samples"])
+        cost = PrivacyCost(rdp, samples)
+        prepare = {"reserve": self.reserve, "commit": self.commit}[body["phase"]]
+        return prepare(from_facts(body), cost)
+
+
+def replay(rows: Sequence[Row], key: bytes | None = None, pinned: bytes | None = None) -> LedgerState:
+    """The state that entries add up to; ``PeerError`` for the first that may not be there.
+
+    ``key`` must have signed that these are all (by default the one that the ledger itself names), and ``pinned`` must
+    have been a head.
+    """
+    if not rows:
+        raise PeerError("the ledger is empty")
+    state = LedgerState.begun_by(rows[0][0])
+    if key not in (None, state.genesis.owner):
+        raise PeerError("the ledger is that of another key")
+    for body, _signature in rows[1:]:
+        state.read(body)
+    state.check_signed([signature for _body, signature in rows])
+    if pinned is not None and pinned not in state.links:
+        raise PeerError("the ledger does not contain the pinned head: it is older, or another one")
+    return state
