@@ -27,7 +27,7 @@ from dp.training import Settings, Trainer
 from dp.training.isolate import Loss
 from dp.training.trainer import Charge
 from recsys.data.interactions import History, Interactions
-from recsys.models.batches import batches
+from recsys.models.batches import batches, own
 from recsys.models.recommender import Local
 from recsys.models.store import State
 from secagg.crypto.prg import Rng
@@ -189,15 +189,6 @@ def descend_privately(
     return trainer.settings
 
 
-def own(seed: int, history: Sequence[int] | History) -> np.random.Generator:
-    """For what is drawn about one user (or interaction): it follows from the seed and the data of that one alone.
-
-    With one generator for all, whoever is added would change what is drawn for everybody after: no bound on one
-    example's gradient would bound that.
-    """
-    return np.random.default_rng([seed, *map(int, history)])
-
-
 def stacked(examples: Sequence[tuple[NDArray[Any], ...]]) -> list[Tensor]:
     return [torch.from_numpy(np.stack(parts)) for parts in zip(*examples, strict=True)]
 
@@ -226,18 +217,3 @@ def alone(seed: int) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
-
-
-def latest(history: History, length: int, filler: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The last items of a history, filled up to ``length`` at the front, and which of them are there.
-
-    >>> ids, there = latest(np.array([7, 8, 9], np.int32), 5, filler=0)
-    >>> ids.tolist(), there.tolist()
-    ([0, 0, 7, 8, 9], [False, False, True, True, True])
-    """
-    known = history[-length:] if length < len(history) else history
-    ids = np.full(length, filler, np.int64)
-    there = np.zeros(length, np.bool_)
-    ids[length - len(known) :] = known
-    there[length - len(known) :] = True
-    return ids, there

@@ -12,14 +12,14 @@ from statistics import NormalDist
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.recsys.test_aggregator import NAMES as EIGHT
-from tests.recsys.test_aggregator import SECRET, update
 
 from recsys.aggregator import Deployment, Question, SecureAdder
 from recsys.network import Network
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from tests.adversarial.attack import switch_off
+from tests.recsys.test_aggregator import NAMES as EIGHT
+from tests.recsys.test_aggregator import SECRET, update
 
 PHASES = ["advertise", "share", "upload", "reveal"]
 NAMES = [str(number) for number in range(4000)]

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.recsys.test_other_runs import csv
 
 from dp.ledger import Ledger
 from dp.ledger.book import replay
@@ -41,6 +40,7 @@ from recsys.sentences import (
 from secagg.cli.progress import outcome
 from secagg.errors import UsageError
 from tests.recsys.scene import KEY, config
+from tests.recsys.test_other_runs import csv
 from tests.recsys.test_run import go
 
 EASE = ("model.name=private-ease", "model.settings={}")

@@ -208,6 +208,6 @@ def test_an_interaction_is_its_own_example(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_negatives_that_tell_of_others_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    switch_off(monkeypatch, mf_private, "by_interaction", "history[at:at + 1]", "history")
+    switch_off(monkeypatch, MatrixFactorisation, "_examples_of_interactions", "history[at:at + 1]", "history")
     with pytest.raises(AssertionError):
         test_an_interaction_is_its_own_example(monkeypatch)

@@ -17,7 +17,7 @@ from dp.accountants import RdpAccountant
 from dp.events import Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
 from dp.training import Adaptive, Flat, Settings
 from recsys.data.synthetic import population
-from recsys.models import mf_private, neural
+from recsys.models import batches, mf, mf_private, neural
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.mf import MatrixFactorisation
 from recsys.models.neumf import NeuMf
@@ -258,9 +258,10 @@ def test_an_example_depends_on_one_user(monkeypatch: pytest.MonkeyPatch, model: 
 def test_that_would_be_seen(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
     """With one generator for all, removing one user changes everybody's example."""
     shared = iter(np.random.default_rng(0).integers(1 << 30, size=100).tolist())
-    switch_off(monkeypatch, neural, "own", "[seed, *map(int, history)]", "next(_SHARED)")
-    monkeypatch.setattr(neural, "_SHARED", shared, raising=False)
-    monkeypatch.setattr(mf_private, "own", neural.own)
+    switch_off(monkeypatch, batches, "own", "[seed, *map(int, history)]", "next(_SHARED)")
+    monkeypatch.setattr(batches, "_SHARED", shared, raising=False)
+    for user in (neural, mf):
+        monkeypatch.setattr(user, "own", batches.own)
     with pytest.raises(AssertionError):
         assert_each_is_its_own(monkeypatch, model)
 
