@@ -18,15 +18,16 @@ import numpy as np
 
 from benchmarks.case import Measured, Say
 from benchmarks.cells import AMONG, METRICS, scored
-from benchmarks.ideal import IdealAdder
 from benchmarks.memory import peak, start_peak
 from benchmarks.utility import RECIPES, Recipe
 from protocols.engines.local import Threads
-from recsys.aggregator import Adder, SecureAdder
+from recsys.aggregator import Aggregator
 from recsys.assembly import Prepared, prepare
 from recsys.config import Config as Asked
 from recsys.federated import Federation
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.recommender import SharedModel
+from recsys.secure_aggregator import SecureAggregator
 from secagg.errors import UsageError
 
 SECRET = bytes(range(32))
@@ -105,8 +106,10 @@ def _data(config: Config) -> dict[str, Any]:
 
 def _federation(prepared: Prepared, *, secure: bool) -> tuple[Federation, SharedModel]:
     workers, model = prepared.config.protocol.workers, cast(SharedModel, prepared.model())
-    adder: Adder = SecureAdder(prepared.deployment, SECRET, engine=Threads(workers)) if secure else IdealAdder(SECRET)
-    return prepared.federation(model, adder, SECRET), model
+    aggregator: Aggregator = (
+        SecureAggregator(prepared.deployment, SECRET, engine=Threads(workers)) if secure else IdealAggregator(SECRET)
+    )
+    return prepared.federation(model, aggregator, SECRET), model
 
 
 def _cost(config: Config, say: Say) -> Measured:

@@ -18,11 +18,12 @@ from dp.filter import Budget, Charge, Filter
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.training import Flat, Settings
-from recsys.aggregator import Adder, Deployment
+from recsys.aggregator import Aggregator
 from recsys.config import Clients, Config, Data, Held, Kind, Mode, Privacy, Source, Spread, Training
 from recsys.data import download, movielens, partition, split, synthetic, tables
 from recsys.data.interactions import Interactions
 from recsys.data.split import Split
+from recsys.deployment import Deployment
 from recsys.federated import Federation, Fleet, LocalPrivacy, Terms
 from recsys.models.private_sums import Sums
 from recsys.models.recommender import Local, Recommender, SharedModel
@@ -144,7 +145,7 @@ class Prepared:
     def federation(
         self,
         model: SharedModel,
-        adder: Adder,
+        aggregator: Aggregator,
         secret: bytes,
         ledger: Ledger | None = None,
         *,
@@ -155,7 +156,7 @@ class Prepared:
         return Federation(
             model,
             self.fleet,
-            adder,
+            aggregator,
             self.terms,
             encoding=self.encoding,
             noise=self.noise if self.distributed is not None else None,
@@ -170,12 +171,12 @@ class Prepared:
             seed=self.config.seed,
         )
 
-    def sums(self, adder: Adder, done: Callable[[Round], None] = lambda one: None) -> Sums:
+    def sums(self, aggregator: Aggregator, done: Callable[[Round], None] = lambda one: None) -> Sums:
         """What a model is made of that does not train in rounds."""
         if self.distributed is None:
-            return sums_of(self.fleet, adder, done=done)
+            return sums_of(self.fleet, aggregator, done=done)
         found = self.distributed.found
-        return sums_of(self.fleet, adder, multiplier=found.noise_multiplier, noise=found.noise, done=done)
+        return sums_of(self.fleet, aggregator, multiplier=found.noise_multiplier, noise=found.noise, done=done)
 
 
 def prepare(config: Config) -> Prepared:

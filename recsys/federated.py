@@ -33,7 +33,7 @@ from dp.ledger import Ledger
 from dp.ledger.entries import Steps
 from dp.noise import NoiseSpec
 from dp.training import Settings
-from recsys.aggregator import Adder, Answer, Question
+from recsys.aggregator import Aggregator, Request, Result
 from recsys.data.interactions import History, Interactions
 from recsys.metrics.ranking import measure
 from recsys.models.recommender import Local, SharedModel
@@ -179,7 +179,7 @@ class Federation:
         self,
         model: SharedModel,
         fleet: Fleet,
-        adder: Adder,
+        aggregator: Aggregator,
         terms: Terms,
         *,
         encoding: Encoding,
@@ -194,7 +194,7 @@ class Federation:
     ) -> None:
         if noise is not None and terms.weight_bound > 1:
             raise UsageError("with noise in the sum every client counts once")
-        self._model, self._fleet, self._adder, self._terms = model, fleet, adder, terms
+        self._model, self._fleet, self._aggregator, self._terms = model, fleet, aggregator, terms
         if (local_privacy is None or noiseless) != (ledger is None):
             raise UsageError("local training under privacy is charged to a ledger, and only that")
         if local_privacy is not None and terms.measured:
@@ -225,19 +225,19 @@ class Federation:
         try:
             if len(cohort) < 2:
                 raise ThresholdError(f"a cohort of {len(cohort)} hides nobody")
-            with self._charged(number, cohort) as left:
-                question = self._question(number, cohort, left)
-                answer = self._adder.add_up(question, self._client(number, cohort))
+            with self._charged(number, cohort) as charged_before:
+                request = self._request(number, cohort, charged_before)
+                result = self._aggregator.aggregate(request, self._client(number, cohort))
         except ThresholdError as error:
             done = given_up(number, "training", len(cohort), error)
         else:
-            measured = self._learn(answer, planned)
-            done = carried_out(number, "training", len(cohort), answer, measured)
+            measured = self._learn(result, planned)
+            done = carried_out(number, "training", len(cohort), result, measured)
         self.state.rounds += (done,)
         return done
 
-    def _question(self, number: int, cohort: tuple[str, ...], left: bool) -> Question:
-        return Question(
+    def _request(self, number: int, cohort: tuple[str, ...], charged_before: bool) -> Request:
+        return Request(
             number,
             "training",
             cohort,
@@ -245,7 +245,7 @@ class Federation:
             None if self._noise is None or self._noiseless else self._noise(len(cohort)),
             sha256(self.state.vector.tobytes()).digest(),
             {name: self._weight(name) for name in cohort},
-            left,
+            charged_before,
         )
 
     def _weight(self, name: str) -> int:
@@ -343,33 +343,33 @@ class Federation:
 
     # The server
 
-    def _learn(self, answer: Answer, planned: int) -> dict[str, float]:
+    def _learn(self, result: Result, planned: int) -> dict[str, float]:
         """Move the model; returns what was measured."""
         parameters = len(self.state.vector)
-        denominator = planned if self._noise is not None else answer.weight
-        step = self._optimiser(answer.vector[:parameters] / denominator)
+        denominator = planned if self._noise is not None else result.weight
+        step = self._optimiser(result.vector[:parameters] / denominator)
         self.state.vector = (self.state.vector + step).astype(np.float32)
         self.state.optimiser = dict(self._optimiser.state)
         self._model.vector = self.state.vector
         if not self._terms.measured:
             return {}
-        *totals, having = (answer.vector[parameters:] / self._unit).tolist()
+        *totals, having = (result.vector[parameters:] / self._unit).tolist()
         return {name: total / having for name, total in zip(METRICS, totals, strict=True)} if having > 0 else {}
 
 
 def carried_out(
-    number: int, purpose: str, planned: int, answer: Answer, measured: Mapping[str, float] | None = None
+    number: int, purpose: str, planned: int, result: Result, measured: Mapping[str, float] | None = None
 ) -> Round:
     """The record of a sum."""
     return Round(
         number,
         purpose,
         planned,
-        len(answer.survivors),
-        answer.silent,
-        answer.bytes_up,
-        answer.bytes_down,
-        answer.seconds,
+        len(result.survivors),
+        result.silent,
+        result.bytes_up,
+        result.bytes_down,
+        result.seconds,
         measured or {},
     )
 

@@ -1,35 +1,36 @@
 """Sums for models that are made of a few noised sums, over the clients of a fleet.
 
-The model says what a user adds and what share of the budget that is worth; from here on it is one question to the
-adder. A client with several users adds up what they add, cut back to the norm of one: the unit is the client.
+The model says what a user adds and what share of the budget that is worth; from here on it is one request to the
+aggregator. A client with several users adds up what they add, cut back to the norm of one: the unit is the client.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from itertools import count, islice
 from math import sqrt
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp.calibrate import DEFAULT_BETA, with_multiplier
 from dp.noise import NoiseSpec
-from recsys.aggregator import Adder, Answer, Question, SecureAdder, Update
+from recsys.aggregator import Aggregator, Request, Result, Update
 from recsys.federated import Fleet, carried_out, given_up
 from recsys.models.private_sums import Contribution, Noised, Sums
 from recsys.models.recommender import Recommender
 from recsys.run_record import Round
+from recsys.secure_aggregator import SecureAggregator
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
 from secagg.files import read_private, write_file
-from secagg.foreign import parse_arrays, parse_json
+from secagg.foreign import as_declared, parse_arrays, parse_json
 
 
 class LearnsFromSums(Recommender, Protocol):
@@ -45,7 +46,7 @@ _ATTEMPTS = 5
 
 def sums_of(
     fleet: Fleet,
-    adder: Adder,
+    aggregator: Aggregator,
     *,
     multiplier: float = 0.0,
     noise: NoiseSpec | None = None,
@@ -67,13 +68,13 @@ def sums_of(
 
         for number in islice(numbers, _ATTEMPTS):
             try:
-                answer = adder.add_up(Question(number, purpose, fleet.names, encoding, drawn), update)
+                result = aggregator.aggregate(Request(number, purpose, fleet.names, encoding, drawn), update)
             except ThresholdError as error:
                 done(given_up(number, purpose, clients, error))
                 continue
-            done(carried_out(number, purpose, clients, answer))
-            deviation = 0.0 if drawn is None else _deviation(drawn, clients, len(answer.survivors)) / encoding.scale
-            return Noised(answer.vector, deviation, clients)
+            done(carried_out(number, purpose, clients, result))
+            deviation = 0.0 if drawn is None else _deviation(drawn, clients, len(result.survivors)) / encoding.scale
+            return Noised(result.vector, deviation, clients)
         raise ThresholdError(f"{purpose}: too many clients were lost, {_ATTEMPTS} times")
 
     return add
@@ -99,66 +100,97 @@ def _deviation(noise: NoiseSpec, clients: int, survivors: int) -> float:
 # After a restart
 
 
-class Answered:
-    """An adder that remembers: after a restart a model asks for all its sums again, and each of them is made once.
+class ResultsOnDisk:
+    """An aggregator that remembers: after a restart a model asks for all its sums again, and each of them is made once.
 
     What came out, or that nothing did, is in the file ``path`` before anybody hears of it. Later sums depend on
     earlier ones (which items are paired, say), so these must not be computed again from updates that may differ.
     """
 
-    def __init__(self, adder: SecureAdder, path: Path) -> None:
-        self._adder, self._path = adder, path
-        self._known = list(_decoded(read_private(path))) if path.exists() else []
-        adder.retire(len(self._known))
+    def __init__(self, aggregator: SecureAggregator, path: Path) -> None:
+        self._aggregator, self._path = aggregator, path
+        self._past = _decoded(read_private(path)) if path.exists() else []
+        aggregator.delete_pending(len(self._past))
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._past)
 
-    def add_up(self, question: Question, update: Update) -> Answer:
+    def aggregate(self, request: Request, update: Update) -> Result:
         """``StorageError`` if another sum had this number."""
-        if question.number >= len(self):
-            self._known.append(self._asked(question, update))
-            write_file(self._path, _encoded_answers(self._known), private=True)
-            self._adder.retire(len(self))
-        known = self._known[question.number]
-        if (known.purpose, known.length) != (question.purpose, question.encoding.length):
-            raise StorageError(f"sum {question.number} was another one when the run began: start a new run")
-        if known.answer is None:
-            raise ThresholdError(known.given_up)
-        return known.answer
+        if request.number >= len(self):
+            self._past.append(self._requested(request, update))
+            write_file(self._path, _encoded_results(self._past), private=True)
+            self._aggregator.delete_pending(len(self))
+        past = self._past[request.number]
+        if (past.purpose, past.length) != (request.purpose, request.encoding.length):
+            raise StorageError(f"sum {request.number} was another one when the run began: start a new run")
+        if past.result is None:
+            raise ThresholdError(past.given_up)
+        return past.result
 
-    def _asked(self, question: Question, update: Update) -> _Known:
+    def _requested(self, request: Request, update: Update) -> _PastSum:
         try:
-            answer = self._adder.add_up(question, update)
+            result = self._aggregator.aggregate(request, update)
         except ThresholdError as error:
-            return _Known(question.purpose, question.encoding.length, str(error))
-        return _Known(question.purpose, question.encoding.length, "", answer)
+            return _PastSum(request.purpose, request.encoding.length, str(error))
+        return _PastSum(request.purpose, request.encoding.length, "", result)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Known:
+class _PastSum:
+    """A sum that was asked for: its result, or why it was given up."""
+
     purpose: str
     length: int
     given_up: str
-    answer: Answer | None = None
+    result: Result | None = None
 
 
-def _encoded_answers(known: Sequence[_Known]) -> bytes:
-    out = io.BytesIO()
-    said = [asdict(one) for one in known]
-    arrays = {str(i): one["answer"].pop("vector") for i, one in enumerate(said) if one["answer"]}
-    np.savez(out, said=np.array(json.dumps(said, allow_nan=False)), **arrays)
+@dataclass(frozen=True, slots=True)
+class _ResultWithoutVector:
+    """A result as JSON; its vector is an array of the same file."""
+
+    weight: int
+    survivors: tuple[str, ...]
+    silent: Mapping[str, int]
+    bytes_up: int
+    bytes_down: int
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A past sum as JSON."""
+
+    purpose: str
+    length: int
+    given_up: str
+    answer: _ResultWithoutVector | None
+
+
+def _encoded_results(past: Sequence[_PastSum]) -> bytes:
+    out, arrays, entries = io.BytesIO(), dict[str, NDArray[np.float64]](), list[dict[str, object]]()
+    for number, one in enumerate(past):
+        answer = None
+        if one.result is not None:
+            answer = {each.name: getattr(one.result, each.name) for each in fields(_ResultWithoutVector)}
+            arrays[str(number)] = one.result.vector
+        entries.append({"purpose": one.purpose, "length": one.length, "given_up": one.given_up, "answer": answer})
+    np.savez(out, said=np.array(json.dumps(entries, allow_nan=False)), **arrays)  # type: ignore[arg-type]
     return out.getvalue()
 
 
-def _decoded(data: bytes) -> list[_Known]:
+def _decoded(data: bytes) -> list[_PastSum]:
+    found = list[_PastSum]()
     try:
-        stored = parse_arrays(data)
-        said: list[dict[str, Any]] = parse_json(str(stored["said"]).encode())
-        for i, one in enumerate(said):
-            if one["answer"]:
-                survivors = tuple(one["answer"].pop("survivors"))
-                one["answer"] = Answer(vector=stored[str(i)], survivors=survivors, **one["answer"])
-        return [_Known(**one) for one in said]
-    except (DecodeError, KeyError, TypeError, ValueError, AttributeError):
+        arrays = parse_arrays(data)
+        entries: tuple[_Entry, ...] = as_declared(tuple[_Entry, ...], parse_json(str(arrays["said"]).encode()))
+        for number, one in enumerate(entries):
+            result = None
+            if (facts := one.answer) is not None:
+                known = {each.name: getattr(facts, each.name) for each in fields(facts)}
+                result = Result(vector=arrays[str(number)], **known)
+            found.append(_PastSum(one.purpose, one.length, one.given_up, result))
+    except (DecodeError, KeyError):
         raise DecodeError("this is no checkpoint") from None
+    return found

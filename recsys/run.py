@@ -32,19 +32,21 @@ from pathlib import Path
 from typing import Any, cast
 
 from protocols.engines.local import Threads
-from recsys.aggregator import Adder, SecureAdder
+from recsys.aggregator import Aggregator
 from recsys.assembly import Prepared
 from recsys.config import Mode
 from recsys.data.negatives import frozen
 from recsys.federated import METRICS, State
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import Evaluation, evaluate
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Recommender, SharedModel
 from recsys.models.store import Stored, save
 from recsys.other_runs import Others
-from recsys.requested_sums import Answered, LearnsFromSums
-from recsys.run_record import Result, Round, Run
+from recsys.requested_sums import LearnsFromSums, ResultsOnDisk
+from recsys.run_record import Quality, Round, Run
 from recsys.run_start import CHECKPOINT, Begun, begin, forget, there
+from recsys.secure_aggregator import SecureAggregator
 from recsys.sentences import PLAIN, USERS, WHOLE, WITHOUT_NOISE, measured_under, outside, spending
 from secagg.errors import BudgetError, StorageError, ThresholdError
 from secagg.files import read_private, write_file
@@ -61,13 +63,12 @@ def train(
     prepared: Prepared,
     folder: Path,
     *,
-    ideal: Adder,
     machine: Mapping[str, Any],
     others: Others,
     watch: Watch = lambda run: None,
     keep_secrets: bool = False,
 ) -> Run:
-    """Begin a run in ``folder``, or go on with it. ``ideal`` adds up in the clear, for references beside the run.
+    """Begin a run in ``folder``, or go on with it.
 
     When it has ended its secrets are deleted, unless ``keep_secrets``; nothing is left to do for one that has.
 
@@ -82,7 +83,7 @@ def train(
         with others.locked() as known:
             begun = begin(prepared, folder, before, known, held)
         before = there(folder, prepared.config)  # from here on nobody else writes it
-        ended = _Running(prepared, folder, machine, watch, begun, before).run(ideal)
+        ended = _Running(prepared, folder, machine, watch, begun, before).run()
         if not keep_secrets:
             forget(folder)
         return ended
@@ -106,10 +107,10 @@ class _Running:
         negatives = prepared.config.measured_exactly and prepared.split.train.item_count > 10 * NEGATIVES
         self._negatives = frozen(prepared.split, NEGATIVES, seed=prepared.config.seed) if negatives else None
 
-    def run(self, ideal: Adder) -> Run:
+    def run(self) -> Run:
         prepared = self._prepared
-        self._say(results=self._record.results or self._references(ideal))
-        adder = SecureAdder(
+        self._say(results=self._record.results or self._references(IdealAggregator(bytes(32))))
+        aggregator = SecureAggregator(
             prepared.deployment,
             self._secret,
             network=prepared.config.network,
@@ -121,9 +122,9 @@ class _Running:
         model, ended = prepared.model(), "all rounds are done"
         try:
             if prepared.in_rounds:
-                self._train(cast(SharedModel, model), adder)
+                self._train(cast(SharedModel, model), aggregator)
             else:
-                self._learn(cast(LearnsFromSums, model), adder)
+                self._learn(cast(LearnsFromSums, model), aggregator)
         except BudgetError as error:
             if not (prepared.in_rounds and any(one.survivors for one in self._record.rounds)):
                 raise
@@ -133,38 +134,38 @@ class _Running:
         self._say(results=(*self._record.results, *self._own(model)), ended=ended)
         return self._record
 
-    def _train(self, model: SharedModel, adder: SecureAdder) -> None:
+    def _train(self, model: SharedModel, aggregator: SecureAggregator) -> None:
         """Rounds, with a checkpoint before the first and after each."""
-        federation = self._prepared.federation(model, adder, self._secret, self._ledgers.get(Mode.LOCAL))
+        federation = self._prepared.federation(model, aggregator, self._secret, self._ledgers.get(Mode.LOCAL))
         checkpoint = self._private / CHECKPOINT
         if checkpoint.exists():
             federation.resume(State.decode(read_private(checkpoint)))
         self._check_reached(len(federation.state.rounds))
-        self._keep(federation.state, adder)
+        self._keep(federation.state, aggregator)
         while sum(one.survivors > 0 for one in federation.state.rounds) < self._prepared.config.training.rounds:
             done = self._counted(federation.advance(), model)
             federation.state.rounds = (*federation.state.rounds[:-1], done)
-            self._keep(federation.state, adder)
+            self._keep(federation.state, aggregator)
             last = federation.state.rounds[-_ATTEMPTS:]
             if len(last) == _ATTEMPTS and not any(one.survivors for one in last):
                 raise ThresholdError(f"too many clients were lost, {_ATTEMPTS} times: {done.purpose}")
 
-    def _keep(self, state: State, adder: SecureAdder) -> None:
+    def _keep(self, state: State, aggregator: SecureAggregator) -> None:
         write_file(self._private / CHECKPOINT, state.encode(), private=True)
-        adder.retire(len(state.rounds))
+        aggregator.delete_pending(len(state.rounds))
         if state.rounds:
             self._say(rounds=state.rounds)
 
-    def _learn(self, model: LearnsFromSums, adder: SecureAdder) -> None:
+    def _learn(self, model: LearnsFromSums, aggregator: SecureAggregator) -> None:
         """A few sums. They are asked for again after a restart, and answered as before."""
-        prepared, answered = self._prepared, Answered(adder, self._private / CHECKPOINT)
-        self._check_reached(len(answered))
+        prepared, results = self._prepared, ResultsOnDisk(aggregator, self._private / CHECKPOINT)
+        self._check_reached(len(results))
 
         def done(one: Round) -> None:
             if one.number >= len(self._record.rounds):  # else it is on record, with what had been spent by then
                 self._say(rounds=(*self._record.rounds, self._counted(one, None)))
 
-        sums = prepared.sums(answered, done)
+        sums = prepared.sums(results, done)
         model.learn(sums, prepared.split.train.item_count)
         exact = self._exact(model)
         self._say(rounds=(*self._record.rounds[:-1], replace(self._record.rounds[-1], exact=exact)))
@@ -176,7 +177,7 @@ class _Running:
 
     # Measuring, by whoever sees everything: only where that was asked for
 
-    def _references(self, adder: Adder) -> tuple[Result, ...]:
+    def _references(self, aggregator: Aggregator) -> tuple[Quality, ...]:
         """What the run can be compared with, each called what it is. None of them is private."""
         prepared = self._prepared
         if not prepared.config.measured_exactly:
@@ -185,13 +186,13 @@ class _Running:
         popular.fit(prepared.split.train)
         found = [self._result("ItemPop", popular, note="the same list for everybody, from exact counts")]
         if prepared.in_rounds:
-            found.append(self._trained(WITHOUT_NOISE, prepared, adder, "the same federated training"))
+            found.append(self._trained(WITHOUT_NOISE, prepared, aggregator, "the same federated training"))
             if prepared.locally is not None:
                 note = "another recipe: training.epochs, batch and rate in place of DP-SGD's clipped steps"
-                found.append(self._trained(PLAIN, prepared.public(), adder, note))
+                found.append(self._trained(PLAIN, prepared.public(), aggregator, note))
             return tuple(found)
         sums = cast(LearnsFromSums, prepared.model())
-        sums.learn(prepared.public().sums(adder), prepared.split.train.item_count)
+        sums.learn(prepared.public().sums(aggregator), prepared.split.train.item_count)
         found.append(self._result(WITHOUT_NOISE, sums, note="the same sums over clients, without noise"))
         if max(len(users) for users in prepared.fleet.members) > 1:
             whole = prepared.model()
@@ -200,14 +201,14 @@ class _Running:
             found.append(self._result(WHOLE, whole, note=note))
         return tuple(found)
 
-    def _trained(self, name: str, prepared: Prepared, adder: Adder, note: str) -> Result:
+    def _trained(self, name: str, prepared: Prepared, aggregator: Aggregator, note: str) -> Quality:
         model = cast(SharedModel, prepared.model())
-        federation = prepared.federation(model, adder, self._secret, noiseless=True)
+        federation = prepared.federation(model, aggregator, self._secret, noiseless=True)
         for _ in range(prepared.config.training.rounds):
             federation.advance()
         return self._result(name, model, note=f"{note}; no noise, nobody lost")
 
-    def _own(self, model: Recommender) -> tuple[Result, ...]:
+    def _own(self, model: Recommender) -> tuple[Quality, ...]:
         prepared = self._prepared
         if not prepared.config.measured_exactly:
             return ()
@@ -216,13 +217,13 @@ class _Running:
             found.write_csv(self._private / USERS, prepared.split.train.user_ids)
         return (self._result("this run", model, found),)
 
-    def _result(self, name: str, model: Recommender, found: Evaluation | None = None, note: str = "") -> Result:
+    def _result(self, name: str, model: Recommender, found: Evaluation | None = None, note: str = "") -> Quality:
         found = found or self._measured(model)
         metrics = {metric: found.mean(metric) for metric in METRICS}
         if self._negatives is not None:
             among = evaluate(model, self._prepared.split, negatives=self._negatives)
             metrics |= {f"{metric} of {NEGATIVES + 1}": among.mean(metric) for metric in METRICS}
-        return Result(name, metrics, note)
+        return Quality(name, metrics, note)
 
     def _measured(self, model: Recommender) -> Evaluation:
         return evaluate(model, self._prepared.split)
@@ -265,7 +266,7 @@ def _record(prepared: Prepared, begun: Begun, machine: Mapping[str, Any]) -> Run
         protocol={
             "name": deployment.protocol,
             "clients": planned,
-            "min_contributors": max(2, planned - deployment.missing(planned)),
+            "min_contributors": max(2, planned - deployment.dropouts(planned)),
             "adversary": deployment.adversary.value,
             "corrupt": deployment.corrupt,
             "dropout": deployment.dropout,

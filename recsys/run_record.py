@@ -73,7 +73,7 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Quality:
     """How good one model is in the end, exactly, over all users: outside of any guarantee."""
 
     name: str
@@ -126,7 +126,7 @@ class Run:
     others: str = UNKNOWN
     """what is known of other runs on the same data"""
     rounds: tuple[Round, ...] = ()
-    results: tuple[Result, ...] = ()
+    results: tuple[Quality, ...] = ()
     """of the run's own model last; before it ItemPop and references. None where nothing is measured exactly"""
     ended: str = ""
     """why it stopped; empty while it goes on"""

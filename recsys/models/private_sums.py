@@ -1,8 +1,8 @@
 """The one door between private models and their users: sums of bounded vectors, noised before anybody sees them.
 
 A model says what each user adds, of L2 norm at most 1, and gets the sum over all users plus noise of a known size.
-Who adds, masks and noises is not the model's business: the secure protocol, the ideal functionality of the
-benchmarks, and ``exact_sums`` (without privacy) all look the same from here.
+Who adds, masks and noises is not the model's business: the secure protocol, the ideal functionality,
+and ``exact_sums`` (without privacy) all look the same from here.
 
 The squared noise budget is shared out among a model's sums. With a noise multiplier z for one release of everything,
 a sum with share s carries noise of deviation z / sqrt(s); sums whose shares add up to one cost together what one

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.case import machine
-from benchmarks.ideal import IdealAdder
 from recsys.assembly import prepare
 from recsys.config import Config
 from recsys.other_runs import Others
@@ -17,6 +15,7 @@ from recsys.run import train as run
 from recsys.run_start import there
 from secagg.cli.output import Json, emit
 from secagg.cli.progress import outcome, watching
+from secagg.machine import machine
 
 app = typer.Typer()
 
@@ -51,7 +50,6 @@ def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -
         run(
             prepared,
             folder,
-            ideal=IdealAdder(bytes(32)),
             machine=machine(),
             others=Others(),
             watch=watch,

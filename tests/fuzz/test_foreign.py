@@ -32,13 +32,13 @@ from tests.fuzz.test_decoders import LONG, inputs, mutations
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("torch")
 
-from recsys.aggregator import Answer  # noqa: E402
+from recsys.aggregator import Result  # noqa: E402
 from recsys.data import movielens, tables  # noqa: E402
 from recsys.federated import State  # noqa: E402
 from recsys.models.ease import Ease  # noqa: E402
 from recsys.models.mf import MatrixFactorisation  # noqa: E402
 from recsys.models.store import load, save  # noqa: E402
-from recsys.requested_sums import _decoded, _encoded_answers, _Known  # noqa: E402
+from recsys.requested_sums import _decoded, _encoded_results, _PastSum  # noqa: E402
 from recsys.run_record import FILE, Run  # noqa: E402
 from tests.recsys import runs  # noqa: E402
 
@@ -281,7 +281,7 @@ def test_header_of_a_model(kind: str, data: st.DataObject, folder: Path) -> None
 
 
 CHECKPOINT = State(np.zeros(5, np.float32), {"momentum": np.zeros(5)}, (runs._round(0, None, ""),)).encode()
-ANSWERS = _encoded_answers([_Known("a", 3, "", Answer(np.zeros(3), 2, ("ann", "bob"), {}, 9, 9, {}))])
+ANSWERS = _encoded_results([_PastSum("a", 3, "", Result(np.zeros(3), 2, ("ann", "bob"), {}, 9, 9, {}))])
 
 
 @fuzz

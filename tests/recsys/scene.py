@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.ideal import IdealAdder
 from dp.events import Release
 from dp.ledger import Budget, Ledger
-from recsys.aggregator import Adder
+from recsys.aggregator import Aggregator
 from recsys.config import Config
 from recsys.data.interactions import Interactions
 from recsys.data.split import leave_last_out
 from recsys.federated import Federation, Fleet, Terms
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.recommender import Local, SharedModel
 from secagg.crypto.keys import SigningKey
 from secagg.encoding import Encoding
@@ -58,7 +58,7 @@ def fleet(sizes: Sequence[int] = (4, 4, 4, 4, 4, 4), items: int = 12) -> Fleet:
 
 def federation(
     clients: Fleet,
-    adder: Adder | None = None,
+    aggregator: Aggregator | None = None,
     *,
     model: SharedModel | None = None,
     clip: float = 1.0,
@@ -76,8 +76,8 @@ def federation(
     terms = Terms(local, clip, measured, weight_bound)
     length = terms.length(len(model.vector))
     encoding = encoding or Encoding(length, clip, BITS, weight_bound=weight_bound)
-    adder = adder or IdealAdder(secret)
-    return Federation(model, clients, adder, terms, encoding=encoding, secret=secret, seed=seed, **more)
+    aggregator = aggregator or IdealAggregator(secret)
+    return Federation(model, clients, aggregator, terms, encoding=encoding, secret=secret, seed=seed, **more)
 
 
 def ledger_for(path: Path, step: Release, epsilon: int = 100, slack: Fraction = Fraction(0)) -> Ledger:

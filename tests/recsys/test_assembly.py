@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.ideal import IdealAdder
 from dp.events import Relation, Trust, Unit
 from dp.ledger import Ledger
 from protocols.roster import Identity, Roster
 from recsys import assembly as prepare_module
-from recsys.aggregator import Question, SecureAdder
+from recsys.aggregator import Request
 from recsys.assembly import Distributed, Locally, Prepared, delta_of, prepare
 from recsys.config import Config, Mode, Privacy
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.autoencoder import Autoencoder
 from recsys.run_start import budgets
+from recsys.secure_aggregator import SecureAggregator
 from secagg.errors import BudgetError, UsageError
 from tests.adversarial.attack import switch_off
 from tests.recsys.scene import KEY, SECRET, config
@@ -57,12 +58,12 @@ def test_distributed_noise_is_enough_for_all_rounds_and_not_for_one_more(
 
 def planned_sums(prepared: Prepared, count: int):  # type: ignore[no-untyped-def]
     """What the server would reserve for each round."""
-    adder = SecureAdder(prepared.deployment, SECRET)
+    aggregator = SecureAggregator(prepared.deployment, SECRET)
     names = prepared.fleet.names
     roster = Roster.of([Identity.generate(name) for name in names])
     noise = prepared.noise(len(names))
-    questions = [Question(number, "training", names, prepared.encoding, noise) for number in range(count)]
-    return [adder._terms(question, roster).plan.secure_sum(len(names)) for question in questions]
+    requests = [Request(number, "training", names, prepared.encoding, noise) for number in range(count)]
+    return [aggregator._plan(request, roster).secure_sum(len(names)) for request in requests]
 
 
 UNEQUAL = ("clients.spread=dirichlet", "clients.alpha=0.3", "clients.count=4")
@@ -75,7 +76,7 @@ def test_local_noise_is_enough_for_all_rounds_and_not_for_one_more(
     prepared = ready("privacy.mode=local", "privacy.epsilon=4.0", f"training.rounds={rounds}", *changes)
     assert prepared.locally is not None
     ledger = opened(tmp_path, prepared.locally)
-    federation = prepared.federation(Autoencoder(2, recent=10), IdealAdder(SECRET), SECRET, ledger)
+    federation = prepared.federation(Autoencoder(2, recent=10), IdealAggregator(SECRET), SECRET, ledger)
     names = prepared.fleet.names
     for number in range(rounds):
         with federation._charged(number, names):

@@ -22,16 +22,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from benchmarks.ideal import IdealAdder
 from dp.calibrate import DEFAULT_BETA, SLACK, calibrate, user_level, with_multiplier
 from dp.events import Everyone, Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.training import Flat, Settings
 from protocols import registry
-from recsys.aggregator import Adder, Deployment, SecureAdder
+from recsys.aggregator import Aggregator
 from recsys.data.interactions import History
+from recsys.deployment import Deployment
 from recsys.federated import METRICS, Federation, Fleet, LocalPrivacy, State, Terms
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import measure
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.recommender import Local
@@ -39,6 +40,7 @@ from recsys.network import Network
 from recsys.optimisers import Optimiser, Rule
 from recsys.participation import Draw, Participation, beacon
 from recsys.run_record import Round
+from recsys.secure_aggregator import SecureAggregator
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, UsageError
 from tests.adversarial.attack import switch_off
@@ -49,8 +51,10 @@ OTHER = bytes(32)
 DEPLOYMENT = Deployment(dropout="0.34")
 
 
-def secure(clients: Fleet, secret: bytes = SECRET, deployment: Deployment = DEPLOYMENT, **more: Any) -> SecureAdder:
-    return SecureAdder(deployment, secret, **more)
+def secure(
+    clients: Fleet, secret: bytes = SECRET, deployment: Deployment = DEPLOYMENT, **more: Any
+) -> SecureAggregator:
+    return SecureAggregator(deployment, secret, **more)
 
 
 def run(federation: Federation, rounds: int) -> NDArray[np.float32]:
@@ -72,7 +76,7 @@ def error(rounds: int, clip: float = 1.0, bits: int = BITS) -> float:
 def test_a_masked_run_is_the_unmasked_one_up_to_quantisation(protocol: str) -> None:
     clients = fleet()
     masked = federation(clients, secure(clients, deployment=Deployment(protocol, dropout="0.34")))
-    plain = federation(clients, IdealAdder(OTHER))
+    plain = federation(clients, IdealAggregator(OTHER))
     begun = plain.state.vector.copy()
     difference = run(masked, 3) - run(plain, 3)
     assert np.abs(difference).max() <= error(3)
@@ -87,7 +91,7 @@ def test_coarse_numbers_are_further_apart() -> None:
     """The bound above is one for 24 bits: with 8 it would be broken."""
     clients = fleet()
     coarse = Encoding(Terms(Local(), 1.0).length(12), 1.0, 8)
-    masked, plain = federation(clients, secure(clients), encoding=coarse), federation(clients, IdealAdder(OTHER))
+    masked, plain = federation(clients, secure(clients), encoding=coarse), federation(clients, IdealAggregator(OTHER))
     difference = np.abs(run(masked, 3) - run(plain, 3)).max()
     assert error(3) < difference <= error(3, bits=8)
 
@@ -158,10 +162,10 @@ def test_a_training_that_comes_to_nothing_goes_in_as_zeros(monkeypatch: pytest.M
 def test_what_a_client_sends_is_no_longer_than_the_clip_with_what_it_measured() -> None:
     clients, sent = fleet(items=40), list[NDArray[np.float64]]()
 
-    class Watched(IdealAdder):
-        def add_up(self, question: Any, update: Any) -> Any:
-            sent.extend(update(name) for name in question.cohort)
-            return super().add_up(question, update)
+    class Watched(IdealAggregator):
+        def aggregate(self, request: Any, update: Any) -> Any:
+            sent.extend(update(name) for name in request.cohort)
+            return super().aggregate(request, update)
 
     run(federation(clients, Watched(SECRET), clip=0.1, measured=0.3), 1)
     norms = [float(np.linalg.norm(vector)) for vector in sent]
@@ -182,14 +186,16 @@ def measured_on(clients: Fleet, names: Sequence[str], model: Bias) -> dict[str, 
 def test_the_measured_values_are_those_of_the_survivors_users() -> None:
     """Values under the mask are off by at most a unit a client, relative to how many have something held out."""
     clients = fleet((2, 9, 4, 5, 7, 3), items=40)
-    adder = secure(clients, network=Network(dropout=0.1))
-    done = federation(clients, adder, weight_bound=9, clip=0.5)
+    aggregator = secure(clients, network=Network(dropout=0.1))
+    done = federation(clients, aggregator, weight_bound=9, clip=0.5)
     for _ in range(3):
         model = Bias()
         model.begin(40, 0)
         model.vector = done.state.vector
         one = done.advance()
-        lost = [name for name, answer in zip(clients.names, lost_in(adder, clients, one.number), strict=True) if answer]
+        lost = [
+            name for name, result in zip(clients.names, lost_in(aggregator, clients, one.number), strict=True) if result
+        ]
         stayed = [name for name in clients.names if name not in lost]
         assert one.survivors == len(stayed)
         assert one.measured == pytest.approx(measured_on(clients, stayed, model), abs=1e-4)
@@ -198,10 +204,10 @@ def test_the_measured_values_are_those_of_the_survivors_users() -> None:
     assert one.measured["HR@10"] != pytest.approx(measured_on(clients, clients.names, model)["HR@10"], abs=1e-4)
 
 
-def lost_in(adder: SecureAdder, clients: Fleet, number: int) -> list[bool]:
+def lost_in(aggregator: SecureAggregator, clients: Fleet, number: int) -> list[bool]:
     """Whose vector is missing from a sum."""
     phases = ["advertise", "share", "upload", "consent", "reveal"]
-    silent = adder._network.faults(clients.names, phases, number).silent
+    silent = aggregator._network.faults(clients.names, phases, number).silent
     return [silent.get(name, "reveal") in phases[:3] for name in clients.names]
 
 
@@ -221,7 +227,7 @@ def noised(deployment: Deployment, clients: int, length: int) -> tuple[Encoding,
     return found
 
 
-def noise_of(secret: bytes, adder: str, *, network: Network | None = None, folder: Path) -> tuple[float, int]:
+def noise_of(secret: bytes, aggregator: str, *, network: Network | None = None, folder: Path) -> tuple[float, int]:
     """Squares of the noise in one round's move, relative to the stated variance, summed up; and its length."""
     clients, deployment, length = fleet((3,) * 6, items=3000), Deployment(corrupt="0.2", dropout="0.34"), 3000
     encoding, noise = noised(deployment, 6, length)
@@ -229,9 +235,9 @@ def noise_of(secret: bytes, adder: str, *, network: Network | None = None, folde
     mechanism = noise.mechanism(6, 4, length, sensitivity.l2_squared, sensitivity.l1)
     release = Release(mechanism, Everyone(), user_level(Relation.ZERO_OUT))
     ledger = ledger_for(folder / f"{secret[1]}.db", release, epsilon=40, slack=Fraction(1, 10**8))
-    real = SecureAdder(deployment, secret, ledger=ledger, network=network)
-    chosen: Adder = real if adder == "secure" else IdealAdder(secret)
-    plain = federation(clients, IdealAdder(OTHER), measured=0.0)
+    real = SecureAggregator(deployment, secret, ledger=ledger, network=network)
+    chosen: Aggregator = real if aggregator == "secure" else IdealAggregator(secret)
+    plain = federation(clients, IdealAggregator(OTHER), measured=0.0)
     private = federation(clients, chosen, encoding=encoding, noise=lambda count: noise, measured=0.0)
     exact, survivors = run(plain, 1), private.advance().survivors
     ledger.close()
@@ -241,9 +247,9 @@ def noise_of(secret: bytes, adder: str, *, network: Network | None = None, folde
     return float(np.square(units).sum() / variance), length
 
 
-@pytest.mark.parametrize("adder", ["secure", "ideal"])
-def test_with_noise_the_model_is_the_exact_one_plus_noise_of_the_stated_size(adder: str, tmp_path: Path) -> None:
-    squares, length = noise_of(SECRET, adder, folder=tmp_path)
+@pytest.mark.parametrize("aggregator", ["secure", "ideal"])
+def test_with_noise_the_model_is_the_exact_one_plus_noise_of_the_stated_size(aggregator: str, tmp_path: Path) -> None:
+    squares, length = noise_of(SECRET, aggregator, folder=tmp_path)
     assert abs(squares - length) < 7 * (2 * length) ** 0.5
 
 
@@ -262,7 +268,7 @@ def test_with_another_secret_the_noise_is_another(tmp_path: Path) -> None:
     """The difference of two runs has twice the variance."""
     clients, (encoding, noise) = fleet((3,) * 6, items=3000), noised(DEPLOYMENT, 6, 3000)
     more: dict[str, Any] = {"encoding": encoding, "noise": lambda count: noise, "measured": 0.0}
-    one, other = (run(federation(clients, IdealAdder(each), **more), 1) for each in (SECRET, OTHER))
+    one, other = (run(federation(clients, IdealAggregator(each), **more), 1) for each in (SECRET, OTHER))
     units = (one.astype(np.float64) - other) * 6 * encoding.scale
     squares = float(np.square(units).sum() / (2 * noise.held(6, 6)))
     assert abs(squares - 3000) < 7 * 6000**0.5
@@ -308,8 +314,8 @@ def test_without_enough_clients_the_model_stays_and_what_was_reserved_is_given_b
     mechanism = found.noise.mechanism(6, 4, 15, sensitivity.l2_squared, sensitivity.l1)
     release = Release(mechanism, Everyone(), user_level(Relation.ZERO_OUT))
     ledger = ledger_for(tmp_path / "ledger.db", release, epsilon=8, slack=Fraction(1, 10**5) * SLACK)
-    adder = secure(clients, network=Network(dropout=0.4), ledger=ledger, seed=seed)
-    done = federation(clients, adder, encoding=found.encoding, noise=lambda count: found.noise)
+    aggregator = secure(clients, network=Network(dropout=0.4), ledger=ledger, seed=seed)
+    done = federation(clients, aggregator, encoding=found.encoding, noise=lambda count: found.noise)
     before = done.state.vector.tobytes()
     one = done.advance()
     assert done.state.vector.tobytes() == done._model.vector.tobytes() == before
@@ -515,7 +521,7 @@ def test_with_noise_a_sum_is_divided_by_a_constant(noisy: bool) -> None:
     faint = NoiseSpec(DEPLOYMENT.noise(6).family, Fraction(1))
     noise = (lambda count: faint) if noisy else None
     more: dict[str, Any] = {"encoding": encoding, "measured": 0.0, "participation": participation}
-    done = federation(clients, IdealAdder(OTHER), noise=noise, **more)
+    done = federation(clients, IdealAggregator(OTHER), noise=noise, **more)
     start = done.state.vector
     total = np.zeros(12)
     for name in cohort:

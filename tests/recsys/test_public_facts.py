@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.ideal import IdealAdder
 from dp.ledger.book import replay
 from dp.ledger.file import read
 from recsys import assembly as preparing
 from recsys import config as configuring
 from recsys import run as running
-from recsys.aggregator import Answer, Question, Update
+from recsys.aggregator import Request, Result, Update
 from recsys.assembly import Prepared
 from recsys.config import Config
 from recsys.data import tables
 from recsys.federated import Federation
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.recommender import SharedModel
 from recsys.models.store import read as read_model
 from recsys.other_runs import Others
@@ -137,21 +137,21 @@ def sent(prepared: Prepared, mine: int, folder: Path) -> dict[str, NDArray[np.fl
     """What the clients of others add."""
     found: dict[str, NDArray[np.float64]] = {}
 
-    class Kept(IdealAdder):
-        def add_up(self, question: Question, update: Update) -> Answer:
+    class Kept(IdealAggregator):
+        def aggregate(self, request: Request, update: Update) -> Result:
             def kept(name: str) -> NDArray[np.float64]:
                 vector = update(name)
                 if mine not in prepared.fleet.users(name):
-                    found[f"{question.number} {name}"] = vector.copy()
+                    found[f"{request.number} {name}"] = vector.copy()
                 return vector
 
-            answer = super().add_up(replace(question, noise=None), kept)
+            result = super().aggregate(replace(request, noise=None), kept)
             # What is learnt from a sum is private; here the sums are not noised, so the next one must not see it.
-            return replace(answer, vector=np.zeros_like(answer.vector))
+            return replace(result, vector=np.zeros_like(result.vector))
 
-    adder, model = Kept(SECRET), prepared.model()
+    aggregator, model = Kept(SECRET), prepared.model()
     if not prepared.in_rounds:
-        cast(LearnsFromSums, model).learn(prepared.sums(adder), prepared.split.train.item_count)
+        cast(LearnsFromSums, model).learn(prepared.sums(aggregator), prepared.split.train.item_count)
         return found
     ledger = None
     if prepared.locally is not None:
@@ -159,7 +159,7 @@ def sent(prepared: Prepared, mine: int, folder: Path) -> dict[str, NDArray[np.fl
         privacy = prepared.config.privacy
         local = preparing.LocalPrivacy(prepared.locally.settings, privacy.share, privacy.steps, privacy.rate, unit)
         ledger = ledger_for(folder / "ledger.db", local.event(prepared.fleet.examples(names, unit)))
-    federation: Federation = prepared.federation(cast(SharedModel, model), adder, SECRET, ledger)
+    federation: Federation = prepared.federation(cast(SharedModel, model), aggregator, SECRET, ledger)
     federation.advance()
     if ledger is not None:
         ledger.close()
@@ -277,7 +277,7 @@ def test_a_run_leaves_no_more_than_that(kind: str, tmp_path: Path) -> None:
         if seen:  # the same secret, hence the same graphs and lots
             same_secrets(tmp_path / "one", folder)
         others = Others(folder.with_name(f"{folder.name}.state"))
-        how: dict[str, Any] = {"ideal": IdealAdder(bytes(32)), "machine": {}, "others": others}
+        how: dict[str, Any] = {"machine": {}, "others": others}
         run = asdict(train(prepared, folder, keep_secrets=True, **how))
         results = run.pop("results")
         assert all(set(result) == {"name", "metrics", "note"} for result in results)
@@ -294,7 +294,7 @@ def test_all_who_have_to_say_it_say_what_is_public(tmp_path: Path) -> None:
     prepared = preparing.prepare(asked(tmp_path, LOCAL, "data.catalogue="))
     assert prepared.taken_as_public == (WHO, ITEMS)
     others = Others(tmp_path / "state")
-    run = train(prepared, tmp_path / "run", ideal=IdealAdder(bytes(32)), machine={}, others=others)
+    run = train(prepared, tmp_path / "run", machine={}, others=others)
     assert run.public == prepared.taken_as_public
     said = "; ".join(run.public)
     assert f"Taken as public: {said}." in write_report(tmp_path / "run").read_text().replace("&#x27;", "'")

@@ -17,16 +17,16 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from benchmarks.ideal import IdealAdder
 from dp import verify_ledger
 from dp.ledger.file import read
 from dp.ledger.verify import verify
 from recsys import run as running
 from recsys import run_start as beginning
-from recsys.aggregator import Answer, Question, SecureAdder, Update
+from recsys.aggregator import Request, Result, Update
 from recsys.assembly import Prepared, prepare
 from recsys.config import Config
 from recsys.federated import State
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import evaluate
 from recsys.models.popularity import ItemPop
 from recsys.models.private_sums import Contribution, Noised
@@ -36,6 +36,7 @@ from recsys.other_runs import Others
 from recsys.requested_sums import LearnsFromSums
 from recsys.run import train
 from recsys.run_record import Round, Run
+from recsys.secure_aggregator import SecureAggregator
 from secagg import cli
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, derive
@@ -58,9 +59,8 @@ KINDS = {
 def go(config: Config, folder: Path, state: Path | None = None, **more: object) -> Run:
     """Each directory with a list of runs of its own: what runs know of one another is in test_others.py."""
     others = Others(state or folder.with_name(f"{folder.name}.state"))
-    ideal = IdealAdder(bytes(32))
     how: dict[str, Any] = {"keep_secrets": True, "machine": {"cores": 1}, **more}
-    return train(prepare(config), folder, ideal=ideal, others=others, **how)
+    return train(prepare(config), folder, others=others, **how)
 
 
 def of_kind(kind: str, *changes: str) -> Config:
@@ -159,10 +159,10 @@ class Quiet:
     """Adds up without the noise that was asked for, and lets everybody pay nothing."""
 
     def __init__(self) -> None:
-        self._ideal = IdealAdder(bytes(32))
+        self._ideal = IdealAggregator(bytes(32))
 
-    def add_up(self, question: Question, update: Update) -> Answer:
-        return self._ideal.add_up(replace(question, noise=None), update)
+    def aggregate(self, request: Request, update: Update) -> Result:
+        return self._ideal.aggregate(replace(request, noise=None), update)
 
     def reserve(self, what: object) -> None: ...
 
@@ -218,7 +218,7 @@ def test_the_reference_of_a_model_of_sums_asks_for_the_same_sums(tmp_path: Path)
 
     def same(purpose: str, length: int, share: Fraction, contribution: Contribution) -> Noised:
         seen.append(contribution)
-        return prepare(asked).public().sums(IdealAdder(bytes(32)))(purpose, length, share, contribution)
+        return prepare(asked).public().sums(IdealAggregator(bytes(32)))(purpose, length, share, contribution)
 
     model = cast(LearnsFromSums, prepare(asked).model())
     model.learn(same, 150)
@@ -280,7 +280,7 @@ def test_a_run_in_which_others_can_get_at_secrets_does_not_go_on(tmp_path: Path)
     def refused(why: str) -> None:
         before = contents(tmp_path)
         with pytest.raises(StorageError, match=why):
-            train(prepared, tmp_path, ideal=IdealAdder(bytes(32)), machine={}, others=others)
+            train(prepared, tmp_path, machine={}, others=others)
         assert contents(tmp_path) == before
 
     for name in ("", "secret.key", "ledger.key"):
@@ -428,7 +428,7 @@ def test_what_was_released_is_not_released_again_for_nothing(
         (tmp_path / name).unlink()
     with pytest.raises(StorageError, match="sum 0 is in the ledger"):
         go(asked, tmp_path)
-    monkeypatch.setattr(SecureAdder, "_check_new", lambda *arguments: None)  # the control
+    monkeypatch.setattr(SecureAggregator, "_check_new", lambda *arguments: None)  # the control
     (tmp_path / "private" / "checkpoint.npz").unlink()
     assert go(asked, tmp_path).rounds[-1].epsilon == before
 
