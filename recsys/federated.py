@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -275,10 +275,9 @@ class Federation:
         start, measured = self.state.vector, self._measured(cohort)
 
         def update(name: str) -> NDArray[np.float64]:
-            self._model.vector = start
-            self._train(name, number)
-            change = self._model.vector.astype(np.float64) - start
-            self._model.vector = start
+            model = self._model.with_vector(start)
+            self._train(model, name, number)
+            change = model.vector.astype(np.float64) - start
             if not np.isfinite(change).all():  # nobody may see whose training came to nothing
                 _LOG.warning("round %d: the training of %s is no number, and counts as zeros", number, name)
                 change = np.zeros_like(change)
@@ -295,11 +294,11 @@ class Federation:
         """What a measured value of 1 is in a client's vector; its values together are no longer than their share."""
         return float(self._terms.clip * np.sqrt(self._terms.measured / (len(METRICS) + 1)))
 
-    def _train(self, name: str, number: int) -> None:
+    def _train(self, model: SharedModel, name: str, number: int) -> None:
         histories, local, private = self._fleet.histories(name), self._terms.local, self._local_privacy
         seed = self._seed_of(name, number)
         if private is None:
-            self._model.train(histories, local, seed)
+            model.train(histories, local, seed)
             return
         (examples,) = self._fleet.examples([name], private.unit)
         event = private.event([examples])
@@ -308,9 +307,8 @@ class Federation:
             if asked != event or count > private.steps:
                 raise BudgetError("a client trains otherwise than the round was charged for")
 
-        model: PrivatelyTrained = self._model  # type: ignore[assignment]  # the caller's choice of a mode says so
         rng = Prg(derive(self._secret, labels.SIMULATED, b"training", name.encode(), number.to_bytes(8, "big")))
-        model.train_privately(
+        cast(PrivatelyTrained, model).train_privately(  # the caller's choice of a mode says that it can
             histories,
             private.of(examples),
             private.steps,

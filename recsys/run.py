@@ -41,13 +41,14 @@ from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import Evaluation, evaluate
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Recommender, SharedModel
-from recsys.models.store import Stored, save
+from recsys.models.store import save
 from recsys.other_runs import Others
 from recsys.requested_sums import LearnsFromSums, ResultsOnDisk
 from recsys.run_record import Quality, Round, Run
 from recsys.run_start import CHECKPOINT, Begun, begin, forget, there
 from recsys.secure_aggregator import SecureAggregator
 from recsys.sentences import PLAIN, USERS, WHOLE, WITHOUT_NOISE, measured_under, outside, spending
+from recsys.serving import ServedModel
 from secagg.errors import BudgetError, StorageError, ThresholdError
 from secagg.files import read_private, write_file
 
@@ -129,8 +130,8 @@ class _Running:
             if not (prepared.in_rounds and any(one.survivors for one in self._record.rounds)):
                 raise
             ended = f"the budget is spent: {error}"
-        items = prepared.split.train.item_ids
-        save(cast(Stored, model), self._folder / "model.npz", items, prepared.taken_as_public)
+        served = ServedModel(model, prepared.split.train.item_ids)
+        save(served, self._folder / "model.npz", prepared.taken_as_public)
         self._say(results=(*self._record.results, *self._own(model)), ended=ended)
         return self._record
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from enum import StrEnum
 from math import sqrt
 from typing import TYPE_CHECKING, Any, Self
@@ -113,6 +114,11 @@ class MatrixFactorisation:
         if vector.shape != (self._begun.size,) or vector.dtype != np.float32:
             raise UsageError(f"the vector has {self._rows.size} numbers in float32")
         self._rows = vector.reshape(self._rows.shape).copy()
+
+    def with_vector(self, vector: NDArray[np.float32]) -> Self:
+        model = copy(self)
+        model.vector = vector
+        return model
 
     def train(self, histories: Sequence[History], local: Local, seed: int) -> None:
         start = self._begun.copy()

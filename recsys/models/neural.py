@@ -12,6 +12,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy, deepcopy
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -80,6 +81,12 @@ class Neural(ABC):
     @vector.setter
     def vector(self, vector: NDArray[np.float32]) -> None:
         assign_vector(self._begun, vector)
+
+    def with_vector(self, vector: NDArray[np.float32]) -> Self:
+        model = copy(self)
+        model._module = deepcopy(self._begun)
+        model.vector = vector
+        return model
 
     def train(self, histories: Sequence[History], local: Local, seed: int) -> None:
         self._descend(histories, SGD(self._begun.parameters(), lr=local.rate), local, seed)

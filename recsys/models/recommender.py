@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,9 @@ class SharedModel(Recommender, Protocol):
 
     vector: NDArray[np.float32]
     """The shared parameters, of one length from ``begin`` on. Read a copy, assign to change them."""
+
+    def with_vector(self, vector: NDArray[np.float32]) -> Self:
+        """Another model with the same settings and these parameters; whatever it does, this one stays as it is."""
 
     def begin(self, item_count: int, seed: int) -> None:
         """Fresh parameters: the same for the same seed."""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from recsys.metrics.ranking import scores_of
 from recsys.models.recommender import Recommender
+from recsys.serving import ServedModel
 from secagg.errors import SecAggError, StorageError, UsageError
 from secagg.files import read_file, write_file
 from secagg.foreign import parse_arrays, parse_json
@@ -66,8 +67,9 @@ class Stored(Recommender, Protocol):
         """The same model again. What does not fit together raises an error of any ordinary kind."""
 
 
-def save(model: Stored, path: Path, item_ids: Sequence[str], taken_as_public: Sequence[str] = ()) -> None:
+def save(served: ServedModel, path: Path, taken_as_public: Sequence[str] = ()) -> None:
     """Write the model, whole or not at all, with what a guarantee about it took as public (``recsys.public_facts``)."""
+    model, item_ids = cast(Stored, served.model), served.item_ids
     name = type(model).__name__
     if MODELS.get(name) != type(model).__module__:
         raise UsageError(f"{name} is none of the models that can be stored: {', '.join(MODELS)}")
@@ -88,8 +90,7 @@ def save(model: Stored, path: Path, item_ids: Sequence[str], taken_as_public: Se
     write_file(path, file.getvalue(), private=False)
 
 
-def load(path: Path) -> tuple[Stored, list[str]]:
-    """The model and the ids of its items."""
+def load(path: Path) -> ServedModel:
     header, arrays = read(path)
     name = str(header["model"])
     try:
@@ -100,7 +101,7 @@ def load(path: Path) -> tuple[Stored, list[str]]:
         _check(model, len(items))
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, SecAggError):
         raise StorageError(f"{path} is damaged: its parts do not make a {name}") from None
-    return model, items
+    return ServedModel(model, items)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

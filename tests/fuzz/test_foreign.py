@@ -40,6 +40,7 @@ from recsys.models.mf import MatrixFactorisation  # noqa: E402
 from recsys.models.store import load, save  # noqa: E402
 from recsys.requested_sums import _decoded, _encoded_results, _PastSum  # noqa: E402
 from recsys.run_record import FILE, Run  # noqa: E402
+from recsys.serving import ServedModel  # noqa: E402
 from tests.recsys import runs  # noqa: E402
 
 fuzz = settings(max_examples=5_000 if LONG else 25)
@@ -255,7 +256,7 @@ def model(kind: str) -> bytes:
     else:
         trained = MatrixFactorisation(width=2)
         trained.begin(len(ITEMS), seed=0)
-    return made(lambda path: save(trained, path, ITEMS))
+    return made(lambda path: save(ServedModel(trained, ITEMS), path))
 
 
 MODELS = ("Ease", "MatrixFactorisation")

@@ -143,10 +143,10 @@ NEARLY = 0.06
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_model_is_what_was_measured(kind: str, runs: Runs) -> None:
     folder, run = runs(kind)
-    model, items = load(folder / "model.npz")
+    served = load(folder / "model.npz")
     split = prepare(of_kind(kind)).split
-    assert items == list(split.train.item_ids)
-    found = evaluate(model, split)
+    assert list(served.item_ids) == list(split.train.item_ids)
+    found = evaluate(served.model, split)
     measured = {name: found.mean(name) for name in run.results[-1].metrics}
     assert measured == pytest.approx(run.results[-1].metrics, abs=NEARLY)
     assert run.rounds[-1].exact == pytest.approx(run.results[-1].metrics, abs=NEARLY)
@@ -512,7 +512,7 @@ def test_when_the_budget_is_spent_the_model_stays_as_it_was(tmp_path: Path, monk
     assert run.ended.startswith("the budget is spent: with this release epsilon could reach")
     assert len(run.rounds) == 3
     state = State.decode((tmp_path / "run" / "private" / "checkpoint.npz").read_bytes())
-    model, _ = load(tmp_path / "run" / "model.npz")
+    model = load(tmp_path / "run" / "model.npz").model
     assert model.vector.tobytes() == state.vector.tobytes()  # type: ignore[attr-defined]
     before = contents(tmp_path / "run")
     assert go(asked, tmp_path / "run") == run
@@ -533,7 +533,7 @@ def test_nothing_that_was_measured_decides_anything(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(running, "evaluate", turned)
     run = go(of_kind("none"), other)
     assert run.results[-1].metrics != Run.load(tmp_path / "run").results[-1].metrics
-    one, another = (load(folder / "model.npz")[0] for folder in (tmp_path / "run", other))
+    one, another = (load(folder / "model.npz").model for folder in (tmp_path / "run", other))
     np.testing.assert_allclose(one.vector, another.vector, rtol=1e-3, atol=1e-4)  # type: ignore[attr-defined]
 
 

@@ -80,6 +80,10 @@ def test_the_vector_is_read_and_assigned(model: Any) -> None:
     np.testing.assert_array_equal(model.vector, vector + 1)  # and so was that
     model.vector = vector
     np.testing.assert_allclose(model.scores(HISTORIES), scores, rtol=1e-4, atol=1e-5)
+    other = model.with_vector(read)
+    np.testing.assert_array_equal(other.vector, read)
+    other.train(HISTORIES, LOCAL, 0)
+    np.testing.assert_array_equal(model.vector, vector)  # what another model learns stays there
     for wrong in (vector[1:], vector.astype(np.float64), vector[None]):
         with pytest.raises(UsageError, match="the vector has"):
             model.vector = wrong
