@@ -29,7 +29,7 @@ from benchmarks.case import commit
 from dp.events import Everyone, Release
 from dp.filter import UNITS, Charge, Filter
 from recsys.aggregator import Aggregator, Request, Result, Update
-from recsys.assembly import Distributed, Prepared, data_of, prepare
+from recsys.assembly import DistributedNoise, Prepared, data_of, prepare
 from recsys.config import Config
 from recsys.data.negatives import frozen
 from recsys.data.split import Split
@@ -122,7 +122,7 @@ def trained(prepared: Prepared) -> tuple[Recommender, float]:
 class Charged:
     """Adds up what the budget allows, and nothing else (``BudgetError``)."""
 
-    def __init__(self, aggregator: Aggregator, privacy: Distributed | None) -> None:
+    def __init__(self, aggregator: Aggregator, privacy: DistributedNoise | None) -> None:
         self._adder, self._privacy = aggregator, privacy
         self._filter = None if privacy is None else Filter.of(privacy.budget)
 
@@ -140,7 +140,7 @@ class Charged:
         return reached / UNITS
 
 
-def _cost(request: Request, privacy: Distributed) -> Charge:
+def _cost(request: Request, privacy: DistributedNoise) -> Charge:
     """Of one sum from which nobody is missing."""
     encoding, noise, clients = request.encoding, request.noise, len(request.cohort)
     if noise is None:

@@ -118,7 +118,8 @@ def _cost(config: Config, say: Say) -> Measured:
     )
     sides = {name: _federation(prepared, secure=name == "secure") for name in ("plain", "secure")}
     length = prepared.encoding.length
-    say(f"{config.rounds} rounds of {config.clients} out of {len(prepared.fleet.names)} clients, {length} numbers each")
+    clients = len(prepared.client_data.names)
+    say(f"{config.rounds} rounds of {config.clients} out of {clients} clients, {length} numbers each")
     wall, seconds = defaultdict[str, float](float), defaultdict[str, float](float)
     sent = 0
     for number in range(config.rounds):
@@ -172,7 +173,8 @@ def _central(config: Config, say: Say) -> Measured:
     rounds = config.central_rounds or RECIPES[config.model].public.training["rounds"]
     prepared = _prepared(config, _data(config), measured=0.0, rounds=rounds, draw="fixed", size=_BATCH)
     federation, federated = _federation(prepared, secure=False)
-    say(f"{rounds} rounds with {prepared.planned} of {len(prepared.fleet.names)} clients, then training in one place")
+    clients = len(prepared.client_data.names)
+    say(f"{rounds} rounds with {prepared.planned_clients} of {clients} clients, then training in one place")
     for _ in range(rounds):
         federation.advance()
     central = prepared.model()

@@ -19,12 +19,12 @@ from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.training import Flat, Settings
 from recsys.aggregator import Aggregator
-from recsys.config import Clients, Config, Data, Held, Kind, Mode, Privacy, Source, Spread, Training
+from recsys.config import ClientKind, Clients, Config, Data, HoldOut, Mode, Privacy, Source, Spread, Training
 from recsys.data import download, movielens, partition, split, synthetic, tables
 from recsys.data.interactions import Interactions
 from recsys.data.split import Split
 from recsys.deployment import Deployment
-from recsys.federated import Federation, Fleet, LocalPrivacy, Terms
+from recsys.federated import ClientData, Federation, LocalPrivacy, UpdateRecipe
 from recsys.models.private_sums import Sums
 from recsys.models.recommender import Local, Recommender, SharedModel
 from recsys.optimisers import Optimiser
@@ -54,7 +54,7 @@ _NEARLY = 0.998
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedCost:
     """What all of a run is going to cost at most: so many releases, for which so many samples are drawn."""
 
     event: Release
@@ -71,21 +71,21 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
-class Distributed:
+class DistributedNoise:
     """Noise inside the sums."""
 
     found: Calibration
-    planned: Planned
+    planned: PlannedCost
     budget: Budget
     guarantee: Guarantee
 
 
 @dataclass(frozen=True, slots=True)
-class Locally:
+class LocalNoise:
     """Noise in local training; ``share`` of a client's users are in a batch, and there are so many steps a round."""
 
     settings: Settings
-    planned: Planned
+    planned: PlannedCost
     budget: Budget
     guarantee: Guarantee
 
@@ -98,17 +98,17 @@ class Prepared:
     """what people should know of the data, for whoever has them: these are exact counts over users"""
     taken_as_public: tuple[str, ...]
     """``recsys.public_facts``"""
-    fleet: Fleet
+    client_data: ClientData
     deployment: Deployment
     participation: Participation
-    terms: Terms
+    recipe: UpdateRecipe
     plain: Encoding | None
     """of what a client sends in training, without noise; None for a model made of sums"""
-    distributed: Distributed | None
-    locally: Locally | None
+    distributed: DistributedNoise | None
+    locally: LocalNoise | None
 
     @property
-    def data(self) -> bytes:
+    def data_identity(self) -> bytes:
         """Which data a run is about."""
         return identity(self.config, self.split.train.user_ids)
 
@@ -122,8 +122,9 @@ class Prepared:
         return self.distributed.found.encoding if self.distributed is not None else cast(Encoding, self.plain)
 
     @property
-    def planned(self) -> int:
-        return self.participation.planned(len(self.fleet.names))
+    def planned_clients(self) -> int:
+        """How many clients take part in a sum, on average."""
+        return self.participation.planned(len(self.client_data.names))
 
     def model(self) -> Recommender:
         """Untrained."""
@@ -131,15 +132,15 @@ class Prepared:
 
     def noise(self, clients: int) -> NoiseSpec:
         """The plan's noise for a cohort of that size; one that is larger than planned may need a wider ring."""
-        found = cast(Distributed, self.distributed).found
+        found = cast(DistributedNoise, self.distributed).found
         kind = self.deployment.noise(clients)
         fitted = with_multiplier(found.noise_multiplier, kind, [found.encoding], clients, 2 * RING_BITS)
         if fitted is None:
             raise UsageError(f"a cohort of {clients} does not fit a ring of {2 * RING_BITS} bits")
         return fitted[1]
 
-    def public(self) -> Prepared:
-        """The same without privacy."""
+    def without_privacy(self) -> Prepared:
+        """The same without privacy: a baseline."""
         return replace(self, distributed=None, locally=None)
 
     def federation(
@@ -155,9 +156,9 @@ class Prepared:
         training, privacy, locally = self.config.training, self.config.privacy, self.locally
         return Federation(
             model,
-            self.fleet,
+            self.client_data,
             aggregator,
-            self.terms,
+            self.recipe,
             encoding=self.encoding,
             noise=self.noise if self.distributed is not None else None,
             local_privacy=None
@@ -174,26 +175,26 @@ class Prepared:
     def sums(self, aggregator: Aggregator, done: Callable[[Round], None] = lambda one: None) -> Sums:
         """What a model is made of that does not train in rounds."""
         if self.distributed is None:
-            return sums_of(self.fleet, aggregator, done=done)
+            return sums_of(self.client_data, aggregator, done=done)
         found = self.distributed.found
-        return sums_of(self.fleet, aggregator, multiplier=found.noise_multiplier, noise=found.noise, done=done)
+        return sums_of(self.client_data, aggregator, multiplier=found.noise_multiplier, noise=found.noise, done=done)
 
 
 def prepare(config: Config) -> Prepared:
     """``UsageError``: this cannot be done. ``BudgetError``: not within this budget."""
     data, notes, catalogue = data_of(config.data)
-    fleet = fleet_of(config, data)
+    client_data = client_data_of(config, data)
     deployment = Deployment(
         config.protocol.name, config.protocol.adversary, config.protocol.corrupt, config.protocol.dropout
     )
     training = config.training
     participation = Participation(training.draw, training.size)
-    if len(fleet.names) < 2:
+    if len(client_data.names) < 2:
         raise UsageError("a sum over fewer than two clients hides nobody")
-    planned = participation.planned(len(fleet.names))
+    planned = participation.planned(len(client_data.names))
     deployment.parameters(planned), _optimiser(training)  # refused here, if at all
     local = Local(training.epochs, training.batch, training.rate, training.proximal)
-    terms = Terms(local, training.clip, 0.0 if config.locally else training.measured, training.weight_bound)
+    recipe = UpdateRecipe(local, training.clip, 0.0 if config.locally else training.measured, training.weight_bound)
     model, plain = model_of(config), None
     if made_of_sums(model):
         if config.locally:
@@ -207,15 +208,17 @@ def prepare(config: Config) -> Prepared:
             shared.begin(data.train.item_count, config.seed)
         except TypeError as error:
             raise UsageError(f"model.settings: {error}") from None
-        length = terms.length(len(shared.vector))
+        length = recipe.length(len(shared.vector))
         plain = Encoding(length, training.clip, _EXACT_BITS, weight_bound=training.weight_bound)
     distributed, locally = None, None
     if config.privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH):
         distributed = _distributed(config, deployment, planned, length, data, in_rounds=plain is not None)
     if config.locally:
-        locally = _locally(config, fleet, data)
+        locally = _locally(config, client_data, data)
     public = taken_as_public(config, catalogue=catalogue)
-    return Prepared(config, data, notes, public, fleet, deployment, participation, terms, plain, distributed, locally)
+    return Prepared(
+        config, data, notes, public, client_data, deployment, participation, recipe, plain, distributed, locally
+    )
 
 
 def made_of_sums(model: Recommender) -> bool:
@@ -246,10 +249,10 @@ def data_of(data: Data) -> tuple[Split, tuple[str, ...], bool]:
             else tables.load(data.path, **columns, catalogue=listed)
         )
         events, said, given = loaded.interactions, loaded.report(), loaded.from_catalogue
-    rules: dict[Held, Callable[[Interactions], Split]] = {
-        Held.LAST: split.leave_last_out,
-        Held.RATIO: split.by_ratio,
-        Held.TIME: _by_moments(data) if data.test_from else split.by_time,
+    rules: dict[HoldOut, Callable[[Interactions], Split]] = {
+        HoldOut.LAST: split.leave_last_out,
+        HoldOut.RATIO: split.by_ratio,
+        HoldOut.TIME: _by_moments(data) if data.test_from else split.by_time,
     }
     divided = rules[data.held_out](events)
     return divided, (*said, *divided.report()), given
@@ -268,7 +271,7 @@ def _by_moments(data: Data) -> Callable[[Interactions], Split]:
     return lambda events: split.by_time(events, *moments, fractions=False)
 
 
-def fleet_of(config: Config, data: Split) -> Fleet:
+def client_data_of(config: Config, data: Split) -> ClientData:
     """Clients by number: what users are called stays with them.
 
     With noise in the sums, devices without an event to train on take part, too: otherwise what one user did would say
@@ -277,7 +280,7 @@ def fleet_of(config: Config, data: Split) -> Fleet:
     """
     clients: Clients = config.clients
     train = data.train
-    if clients.kind is Kind.DEVICES:
+    if clients.kind is ClientKind.DEVICES:
         everybody = np.arange(train.user_count)
         present = everybody[np.diff(train.starts) > 0] if config.locally or not config.private else everybody
         members = tuple(present.reshape(-1, 1))
@@ -289,7 +292,7 @@ def fleet_of(config: Config, data: Split) -> Fleet:
         ).members
     digits = len(str(len(members) - 1))
     names = tuple(f"client-{number:0{digits}}" for number in range(len(members)))
-    return Fleet(names, members, train, data.valid)
+    return ClientData(names, members, train, data.valid)
 
 
 def model_of(config: Config) -> Recommender:
@@ -334,7 +337,7 @@ def delta_of(privacy: Privacy, units: int) -> Fraction:
 
 def _distributed(
     config: Config, deployment: Deployment, planned: int, length: int, data: Split, *, in_rounds: bool
-) -> Distributed:
+) -> DistributedNoise:
     privacy, kind = config.privacy, deployment.noise(planned)
     delta = delta_of(privacy, data.train.user_count)
     found = calibrate(
@@ -358,23 +361,23 @@ def _distributed(
     budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
     rounds = config.training.rounds if in_rounds else 1
     samples = rounds * planned * found.encoding.coordinates * (1 + kind.components)
-    return Distributed(found, Planned(event, rounds, samples), budget, guarantee)
+    return DistributedNoise(found, PlannedCost(event, rounds, samples), budget, guarantee)
 
 
-def _locally(config: Config, fleet: Fleet, data: Split) -> Locally:
+def _locally(config: Config, client_data: ClientData, data: Split) -> LocalNoise:
     privacy = config.privacy
-    unit = Unit.EXAMPLE if config.clients.kind is Kind.DEVICES else Unit.USER
+    unit = Unit.EXAMPLE if config.clients.kind is ClientKind.DEVICES else Unit.USER
     guarantee = Guarantee(unit, Relation.ZERO_OUT, Trust.LOCAL)
     units = data.train.user_count if unit is Unit.USER else len(data.train)
     delta = delta_of(privacy, units)
     steps = config.training.rounds * privacy.steps
     trial = LocalPrivacy(Settings(Flat(privacy.clip), Fraction(1), 1), privacy.share, privacy.steps, privacy.rate, unit)
-    sampling = trial.event(fleet.examples(fleet.names, unit)).sampling
+    sampling = trial.event(client_data.examples(client_data.names, unit)).sampling
     z = steps_multiplier(
         epsilon=privacy.epsilon, delta=float(delta), steps=steps, sampling=sampling, guarantee=guarantee
     )
     event = Release(Gaussian(z), sampling, guarantee)
     budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
-    planned = Planned(event, steps)
+    planned = PlannedCost(event, steps)
     Filter.of(budget).reserve("all rounds", planned.charge)  # refused here, if at all
-    return Locally(Settings(Flat(privacy.clip), z, 1), planned, budget, guarantee)
+    return LocalNoise(Settings(Flat(privacy.clip), z, 1), planned, budget, guarantee)

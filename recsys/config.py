@@ -41,7 +41,7 @@ class Source(StrEnum):
     """three of them: train, valid, test"""
 
 
-class Held(StrEnum):
+class HoldOut(StrEnum):
     LAST = "last"
     """each user's last event for test, the one before for valid"""
     RATIO = "ratio"
@@ -50,7 +50,7 @@ class Held(StrEnum):
     """everybody's last tenth, and the tenth before; or what is from ``data.test_from`` on, and ``data.valid_from``"""
 
 
-class Kind(StrEnum):
+class ClientKind(StrEnum):
     DEVICES = "devices"
     """each user is a client"""
     SILOS = "silos"
@@ -101,7 +101,7 @@ class Data:
     users: int = 2000
     """of the synthetic population"""
     items: int = 1000
-    held_out: Held = Held.LAST
+    held_out: HoldOut = HoldOut.LAST
     valid_from: str = ""
     """for ``time``: moments as in the data, whole numbers or dates in quotes; with privacy on there must be some"""
     test_from: str = ""
@@ -110,7 +110,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    kind: Kind = Kind.SILOS
+    kind: ClientKind = ClientKind.SILOS
     count: int = 20
     """of silos"""
     spread: Spread = Spread.EVEN
@@ -219,7 +219,7 @@ class Config:
                 f"privacy.n_min is at least {FEWEST}: delta is made from it, and is the probability with which the "
                 "guarantee may fail altogether"
             )
-        if self.private and self.data.held_out is Held.TIME and not self.data.test_from:
+        if self.private and self.data.held_out is HoldOut.TIME and not self.data.test_from:
             raise UsageError(
                 "with privacy on, data.held_out = time needs data.valid_from and data.test_from: a moment that follows "
                 "from all users' events would let one user move what is held out of others"
@@ -228,7 +228,7 @@ class Config:
             raise UsageError("data.catalogue is for files: the made-up population has data.items items")
         if bool(self.data.valid_from) != bool(self.data.test_from):
             raise UsageError("data.valid_from and data.test_from go together")
-        if self.data.test_from and self.data.held_out is not Held.TIME:
+        if self.data.test_from and self.data.held_out is not HoldOut.TIME:
             raise UsageError("data.valid_from and data.test_from are for data.held_out = time")
         if self.locally and training.measured not in (0.0, Training().measured):
             raise UsageError(
@@ -243,9 +243,9 @@ class Config:
             raise UsageError("seeds are from 0 to below 2^32")
         if training.weight_bound > 1 and privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH):
             raise UsageError("training.weight_bound is 1 with noise in the sum: every client counts once")
-        if self.clients.kind is Kind.SILOS and self.clients.count < 2:
+        if self.clients.kind is ClientKind.SILOS and self.clients.count < 2:
             raise UsageError("clients.count is at least 2: a sum of one silo is that silo's update")
-        if self.locally and self.clients.kind is Kind.DEVICES and self.model.name != "mf":
+        if self.locally and self.clients.kind is ClientKind.DEVICES and self.model.name != "mf":
             raise UsageError("on devices only mf can be trained locally under privacy (its unit is one interaction)")
         if privacy.ledger and privacy.mode not in (Mode.LOCAL, Mode.DISTRIBUTED):
             raise UsageError("privacy.ledger is for one guarantee: with privacy.mode local or distributed")

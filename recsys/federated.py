@@ -70,7 +70,7 @@ class PrivatelyTrained(SharedModel, Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fleet:
+class ClientData:
     """Who holds whose data. ``held_out`` is measured on; it has the same numbers as ``train``."""
 
     names: tuple[str, ...]
@@ -124,7 +124,7 @@ class LocalPrivacy:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class UpdateRecipe:
     """How clients train and what they send.
 
     clip: the L2 norm of what a client sends, at most.
@@ -178,9 +178,9 @@ class Federation:
     def __init__(
         self,
         model: SharedModel,
-        fleet: Fleet,
+        client_data: ClientData,
         aggregator: Aggregator,
-        terms: Terms,
+        recipe: UpdateRecipe,
         *,
         encoding: Encoding,
         noise: Callable[[int], NoiseSpec] | None = None,
@@ -192,12 +192,12 @@ class Federation:
         secret: bytes,
         seed: int,
     ) -> None:
-        if noise is not None and terms.weight_bound > 1:
+        if noise is not None and recipe.weight_bound > 1:
             raise UsageError("with noise in the sum every client counts once")
-        self._model, self._fleet, self._aggregator, self._terms = model, fleet, aggregator, terms
+        self._model, self._data, self._aggregator, self._recipe = model, client_data, aggregator, recipe
         if (local_privacy is None or noiseless) != (ledger is None):
             raise UsageError("local training under privacy is charged to a ledger, and only that")
-        if local_privacy is not None and terms.measured:
+        if local_privacy is not None and recipe.measured:
             raise UsageError("what a client measures would leave it without noise of its own: it sends what it trained")
         self._encoding, self._noise, self._noiseless = encoding, noise, noiseless
         self._local_privacy, self._ledger = local_privacy, ledger
@@ -205,9 +205,9 @@ class Federation:
         self._optimiser = optimiser or Optimiser()
         self._secret, self._seed = secret, seed
         self._run = derive(secret, labels.SIMULATED, b"run").hex()[:16]  # runs may share a ledger
-        model.begin(fleet.train.item_count, seed)
+        model.begin(client_data.train.item_count, seed)
         self.state = State(model.vector)
-        if encoding.length != terms.length(len(self.state.vector)):
+        if encoding.length != recipe.length(len(self.state.vector)):
             raise UsageError(f"the encoding is for {encoding.length} numbers")
 
     def resume(self, state: State) -> None:
@@ -220,8 +220,8 @@ class Federation:
     def advance(self) -> Round:
         """One round. If too many clients are lost the model stays as it is, and so it is recorded."""
         number = len(self.state.rounds)
-        cohort = self._participation.cohort(self._fleet.names, beacon(self._seed), number)
-        planned = self._participation.planned(len(self._fleet.names))
+        cohort = self._participation.cohort(self._data.names, beacon(self._seed), number)
+        planned = self._participation.planned(len(self._data.names))
         try:
             if len(cohort) < 2:
                 raise ThresholdError(f"a cohort of {len(cohort)} hides nobody")
@@ -229,10 +229,10 @@ class Federation:
                 request = self._request(number, cohort, charged_before)
                 result = self._aggregator.aggregate(request, self._client(number, cohort))
         except ThresholdError as error:
-            done = given_up(number, "training", len(cohort), error)
+            done = failed_round(number, "training", len(cohort), error)
         else:
             measured = self._learn(result, planned)
-            done = carried_out(number, "training", len(cohort), result, measured)
+            done = completed_round(number, "training", len(cohort), result, measured)
         self.state.rounds += (done,)
         return done
 
@@ -249,7 +249,7 @@ class Federation:
         )
 
     def _weight(self, name: str) -> int:
-        return min(len(self._fleet.users(name)), self._terms.weight_bound)
+        return min(len(self._data.users(name)), self._recipe.weight_bound)
 
     @contextmanager
     def _charged(self, number: int, cohort: Sequence[str]) -> Iterator[bool]:
@@ -259,7 +259,7 @@ class Federation:
         if private is None or ledger is None:
             yield False
             return
-        event = private.event(self._fleet.examples(cohort, private.unit))
+        event = private.event(self._data.examples(cohort, private.unit))
         steps = Steps(f"round {number} of {self._run}", event, private.steps)
         ledger.reserve(steps)
         try:
@@ -281,7 +281,7 @@ class Federation:
             if not np.isfinite(change).all():  # nobody may see whose training came to nothing
                 _LOG.warning("round %d: the training of %s is no number, and counts as zeros", number, name)
                 change = np.zeros_like(change)
-            share, clip = self._terms.measured, self._terms.clip
+            share, clip = self._recipe.measured, self._recipe.clip
             if not share:
                 return change
             change *= min(1.0, clip * (1 - share) ** 0.5 / max(float(np.sqrt(np.square(change).sum())), 1e-300))
@@ -292,15 +292,15 @@ class Federation:
     @property
     def _unit(self) -> float:
         """What a measured value of 1 is in a client's vector; its values together are no longer than their share."""
-        return float(self._terms.clip * np.sqrt(self._terms.measured / (len(METRICS) + 1)))
+        return float(self._recipe.clip * np.sqrt(self._recipe.measured / (len(METRICS) + 1)))
 
     def _train(self, model: SharedModel, name: str, number: int) -> None:
-        histories, local, private = self._fleet.histories(name), self._terms.local, self._local_privacy
+        histories, local, private = self._data.histories(name), self._recipe.local, self._local_privacy
         seed = self._seed_of(name, number)
         if private is None:
             model.train(histories, local, seed)
             return
-        (examples,) = self._fleet.examples([name], private.unit)
+        (examples,) = self._data.examples([name], private.unit)
         event = private.event([examples])
 
         def charged(asked: Release, count: int) -> None:
@@ -324,14 +324,14 @@ class Federation:
 
         On devices each would do this by itself; here all at once, with the same result.
         """
-        if not self._terms.measured:
+        if not self._recipe.measured:
             return {}
-        fleet = self._fleet
-        users = np.concatenate([fleet.users(name) for name in cohort])
-        found = measure(self._model, fleet.train.of_users(users), fleet.held_out.of_users(users))
+        client_data = self._data
+        users = np.concatenate([client_data.users(name) for name in cohort])
+        found = measure(self._model, client_data.train.of_users(users), client_data.held_out.of_users(users))
         table = np.zeros((len(users), len(METRICS) + 1))
         table[found.users] = np.column_stack([*(found.values[name] for name in METRICS), np.ones(len(found.users))])
-        ends = np.cumsum([len(fleet.users(name)) for name in cohort])
+        ends = np.cumsum([len(client_data.users(name)) for name in cohort])
         parts = np.split(table, ends[:-1])
         return {name: part.mean(axis=0) for name, part in zip(cohort, parts, strict=True)}
 
@@ -349,13 +349,13 @@ class Federation:
         self.state.vector = (self.state.vector + step).astype(np.float32)
         self.state.optimiser = dict(self._optimiser.state)
         self._model.vector = self.state.vector
-        if not self._terms.measured:
+        if not self._recipe.measured:
             return {}
         *totals, having = (result.vector[parameters:] / self._unit).tolist()
         return {name: total / having for name, total in zip(METRICS, totals, strict=True)} if having > 0 else {}
 
 
-def carried_out(
+def completed_round(
     number: int, purpose: str, planned: int, result: Result, measured: Mapping[str, float] | None = None
 ) -> Round:
     """The record of a sum."""
@@ -372,6 +372,6 @@ def carried_out(
     )
 
 
-def given_up(number: int, purpose: str, planned: int, error: ThresholdError) -> Round:
+def failed_round(number: int, purpose: str, planned: int, error: ThresholdError) -> Round:
     """The record of a sum for which too many clients got lost."""
     return Round(number, f"{purpose}, given up: {error}", planned, 0, {}, 0, 0, {})

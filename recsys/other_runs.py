@@ -1,4 +1,4 @@
-"""Other runs on the same data: what one account of a machine knows of them.
+"""KnownRun runs on the same data: what one account of a machine knows of them.
 
 What a run costs its users adds up with what every other run on them costs, so a run has to find the others. It cannot
 find all: whoever copies data to another machine leaves no trace here. What it can do is remember the runs that were
@@ -55,7 +55,7 @@ def identity(config: Config, user_ids: Sequence[str]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Other:
+class KnownRun:
     """A run that was begun."""
 
     name: str
@@ -67,7 +67,7 @@ class Other:
     """What it may cost a user, in words."""
 
 
-class Known:
+class LockedRunList:
     """The list of runs, while nobody else looks at it."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
@@ -80,30 +80,30 @@ class Known:
             raise sqlite3.DatabaseError("its key is damaged")
         self._key: bytes = secrets[0]
 
-    def on(self, data: bytes) -> list[Other]:
+    def on(self, data: bytes) -> list[KnownRun]:
         """All runs on data of that identity, the first one first."""
         found = "SELECT name, folder, ledger, promise FROM runs WHERE data = ? ORDER BY rowid"
-        return [Other(*row) for row in self._db.execute(found, (data_mark(self._key, data),))]
+        return [KnownRun(*row) for row in self._db.execute(found, (data_mark(self._key, data),))]
 
-    def called(self, name: str) -> Other | None:
+    def called(self, name: str) -> KnownRun | None:
         """The run of that name, on whatever data."""
         found = "SELECT name, folder, ledger, promise FROM runs WHERE name = ?"
-        return next((Other(*row) for row in self._db.execute(found, (name,))), None)
+        return next((KnownRun(*row) for row in self._db.execute(found, (name,))), None)
 
-    def add(self, data: bytes, run: Other) -> None:
+    def add(self, data: bytes, run: KnownRun) -> None:
         """Remember it, or where it is now."""
         row = (data_mark(self._key, data), *astuple(run))
         self._db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", row)
 
 
-class Others:
+class RunList:
     """The file. ``folder`` is for somebody else's list than that of this account."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._path = (folder or _state() / "secagg") / FILE
 
     @contextmanager
-    def locked(self) -> Iterator[Known]:
+    def locked(self) -> Iterator[LockedRunList]:
         """What is added is on the disk when this ends, and nothing is if it ends with an error."""
         path = self._path
         try:
@@ -118,7 +118,7 @@ class Others:
                 database.execute("BEGIN IMMEDIATE")
                 for statement in _SCHEMA:
                     database.execute(statement)
-                yield Known(database)
+                yield LockedRunList(database)
                 database.execute("COMMIT")
         except sqlite3.Error as error:
             raise _unusable(path, error) from None

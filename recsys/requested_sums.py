@@ -1,4 +1,4 @@
-"""Sums for models that are made of a few noised sums, over the clients of a fleet.
+"""Sums for models that are made of a few noised sums, over the clients of a client_data.
 
 The model says what a user adds and what share of the budget that is worth; from here on it is one request to the
 aggregator. A client with several users adds up what they add, cut back to the norm of one: the unit is the client.
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from dp.calibrate import DEFAULT_BETA, with_multiplier
 from dp.noise import NoiseSpec
 from recsys.aggregator import Aggregator, Request, Result, Update
-from recsys.federated import Fleet, carried_out, given_up
+from recsys.federated import ClientData, completed_round, failed_round
 from recsys.models.private_sums import Contribution, Noised, Sums
 from recsys.models.recommender import Recommender
 from recsys.run_record import Round
@@ -45,7 +45,7 @@ _ATTEMPTS = 5
 
 
 def sums_of(
-    fleet: Fleet,
+    client_data: ClientData,
     aggregator: Aggregator,
     *,
     multiplier: float = 0.0,
@@ -58,21 +58,21 @@ def sums_of(
     """
     if (noise is None) != (multiplier == 0):
         raise UsageError("noise has a kind and a multiplier")
-    clients, numbers = len(fleet.names), count()
+    clients, numbers = len(client_data.names), count()
 
     def add(purpose: str, length: int, share: Fraction, contribution: Contribution) -> Noised:
         encoding, drawn = _encoded(length, multiplier / sqrt(share), noise, clients)
 
         def update(name: str) -> NDArray[np.float64]:
-            return sum((contribution(history) for history in fleet.histories(name)), start=np.zeros(length))
+            return sum((contribution(history) for history in client_data.histories(name)), start=np.zeros(length))
 
         for number in islice(numbers, _ATTEMPTS):
             try:
-                result = aggregator.aggregate(Request(number, purpose, fleet.names, encoding, drawn), update)
+                result = aggregator.aggregate(Request(number, purpose, client_data.names, encoding, drawn), update)
             except ThresholdError as error:
-                done(given_up(number, purpose, clients, error))
+                done(failed_round(number, purpose, clients, error))
                 continue
-            done(carried_out(number, purpose, clients, result))
+            done(completed_round(number, purpose, clients, result))
             deviation = 0.0 if drawn is None else _deviation(drawn, clients, len(result.survivors)) / encoding.scale
             return Noised(result.vector, deviation, clients)
         raise ThresholdError(f"{purpose}: too many clients were lost, {_ATTEMPTS} times")

@@ -42,10 +42,10 @@ from recsys.metrics.ranking import Evaluation, evaluate
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Recommender, SharedModel
 from recsys.models.store import save
-from recsys.other_runs import Others
+from recsys.other_runs import RunList
 from recsys.requested_sums import LearnsFromSums, ResultsOnDisk
 from recsys.run_record import Quality, Round, Run
-from recsys.run_start import CHECKPOINT, Begun, begin, forget, there
+from recsys.run_start import CHECKPOINT, StartedRun, delete_secrets, existing_run, start
 from recsys.secure_aggregator import SecureAggregator
 from recsys.sentences import PLAIN, USERS, WHOLE, WITHOUT_NOISE, measured_under, outside, spending
 from recsys.serving import ServedModel
@@ -65,7 +65,7 @@ def train(
     folder: Path,
     *,
     machine: Mapping[str, Any],
-    others: Others,
+    run_list: RunList,
     watch: Watch = lambda run: None,
     keep_secrets: bool = False,
 ) -> Run:
@@ -76,17 +76,17 @@ def train(
     ``BudgetError``: other runs on the same data are known, or the budget that they share is spent.
     """
     with ExitStack() as held:
-        before = there(folder, prepared.config)
+        before = existing_run(folder, prepared.config)
         if before is not None and before.ended:
             if not keep_secrets:  # they are there if they were kept, or if the run was killed at its end
-                forget(folder)
+                delete_secrets(folder)
             return before
-        with others.locked() as known:
-            begun = begin(prepared, folder, before, known, held)
-        before = there(folder, prepared.config)  # from here on nobody else writes it
-        ended = _Running(prepared, folder, machine, watch, begun, before).run()
+        with run_list.locked() as runs:
+            started = start(prepared, folder, before, runs, held)
+        before = existing_run(folder, prepared.config)  # from here on nobody else writes it
+        ended = _Running(prepared, folder, machine, watch, started, before).run()
         if not keep_secrets:
-            forget(folder)
+            delete_secrets(folder)
         return ended
 
 
@@ -97,12 +97,12 @@ class _Running:
         folder: Path,
         machine: Mapping[str, Any],
         watch: Watch,
-        begun: Begun,
+        started: StartedRun,
         before: Run | None,
     ) -> None:
         self._prepared, self._folder, self._watch = prepared, folder, watch
-        self._private, self._secret, self._ledgers = begun.folder, begun.secret, begun.ledgers
-        self._record = _record(prepared, begun, machine)
+        self._private, self._secret, self._ledgers = started.private, started.secret, started.ledgers
+        self._record = _record(prepared, started, machine)
         if before is not None:
             self._record = replace(self._record, rounds=before.rounds, results=before.results)
         negatives = prepared.config.measured_exactly and prepared.split.train.item_count > 10 * NEGATIVES
@@ -190,12 +190,12 @@ class _Running:
             found.append(self._trained(WITHOUT_NOISE, prepared, aggregator, "the same federated training"))
             if prepared.locally is not None:
                 note = "another recipe: training.epochs, batch and rate in place of DP-SGD's clipped steps"
-                found.append(self._trained(PLAIN, prepared.public(), aggregator, note))
+                found.append(self._trained(PLAIN, prepared.without_privacy(), aggregator, note))
             return tuple(found)
         sums = cast(LearnsFromSums, prepared.model())
-        sums.learn(prepared.public().sums(aggregator), prepared.split.train.item_count)
+        sums.learn(prepared.without_privacy().sums(aggregator), prepared.split.train.item_count)
         found.append(self._result(WITHOUT_NOISE, sums, note="the same sums over clients, without noise"))
-        if max(len(users) for users in prepared.fleet.members) > 1:
+        if max(len(users) for users in prepared.client_data.members) > 1:
             whole = prepared.model()
             whole.fit(prepared.split.train)
             note = "another recipe: each user counts in full, where a client of many is cut back to the norm of one"
@@ -251,8 +251,8 @@ class _Running:
         self._watch(self._record)
 
 
-def _record(prepared: Prepared, begun: Begun, machine: Mapping[str, Any]) -> Run:
-    config, split, planned = prepared.config, prepared.split, prepared.planned
+def _record(prepared: Prepared, started: StartedRun, machine: Mapping[str, Any]) -> Run:
+    config, split, planned = prepared.config, prepared.split, prepared.planned_clients
     deployment = prepared.deployment
     return Run(
         title=config.title,
@@ -261,7 +261,7 @@ def _record(prepared: Prepared, begun: Begun, machine: Mapping[str, Any]) -> Run
             "source": config.data.source.value,
             "users": split.train.user_count,
             "items": split.train.item_count,
-            "clients": len(prepared.fleet.names),
+            "clients": len(prepared.client_data.names),
             **({} if config.private else {"training events": len(split.train), "notes": list(prepared.notes)}),
         },
         protocol={
@@ -276,8 +276,8 @@ def _record(prepared: Prepared, begun: Begun, machine: Mapping[str, Any]) -> Run
         mode=config.privacy.mode.value,
         measured_under=measured_under(prepared),
         public=prepared.taken_as_public,
-        spendings=tuple(spending(prepared, mode, ledger) for mode, ledger in begun.ledgers.items()),
+        spendings=tuple(spending(prepared, mode, ledger) for mode, ledger in started.ledgers.items()),
         outside=outside(prepared),
-        others=begun.others,
+        others=started.other_runs,
         machine=dict(machine),
     )

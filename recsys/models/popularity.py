@@ -1,4 +1,4 @@
-"""ItemPop: everyone is recommended what was taken most. The ruler that a personal model must beat."""
+"""ItemPop: everyone is recommended what was taken most. The reference model that a personal one must beat."""
 
 from __future__ import annotations
 

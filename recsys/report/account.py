@@ -161,7 +161,7 @@ class Account:
         return self.run.results[-1] if self.run.ended and self.run.results else None
 
     @property
-    def others(self) -> list[Quality]:
+    def references(self) -> list[Quality]:
         return [result for result in self.run.results if result is not self.own]
 
     @property

@@ -139,7 +139,9 @@ def test_a_budget_pays_for_the_rounds_it_was_made_for_and_no_more() -> None:
     prepared = prepare(cell(replace(TINY, models="mf"), 40, "mf", 3.0, 0))
     assert prepared.distributed is not None
     aggregator = Charged(Nothing(), prepared.distributed)
-    asked = Request(0, "training", prepared.fleet.names, prepared.encoding, prepared.noise(prepared.planned))
+    asked = Request(
+        0, "training", prepared.client_data.names, prepared.encoding, prepared.noise(prepared.planned_clients)
+    )
     for number in range(prepared.config.training.rounds):
         aggregator.aggregate(replace(asked, number=number), lambda name: np.zeros(0))
     assert 2.8 < aggregator.epsilon <= 3
@@ -154,7 +156,9 @@ def test_without_the_charge_a_run_goes_over_its_budget(monkeypatch: pytest.Monke
     switch_off(monkeypatch, Charged, "aggregate", "self._privacy is not None")
     prepared = prepare(cell(replace(TINY, models="mf"), 40, "mf", 3.0, 0))
     aggregator = Charged(Nothing(), prepared.distributed)
-    asked = Request(0, "training", prepared.fleet.names, prepared.encoding, prepared.noise(prepared.planned))
+    asked = Request(
+        0, "training", prepared.client_data.names, prepared.encoding, prepared.noise(prepared.planned_clients)
+    )
     for number in range(3 * prepared.config.training.rounds):
         aggregator.aggregate(replace(asked, number=number), lambda name: np.zeros(0))
 

@@ -50,7 +50,7 @@ def test_the_demo_of_silos_is_the_one_that_is_promised() -> None:
     assert config.protocol.name == "secagg+"
     assert config.network.dropout > 0
     prepared = prepare(config)
-    assert min(len(users) for users in prepared.fleet.members) >= 100
+    assert min(len(users) for users in prepared.client_data.members) >= 100
     assert prepared.locally is not None
     assert prepared.locally.guarantee.unit == "user"
 

@@ -132,7 +132,7 @@ def anew() -> None:
     def charged(self: Any, number: int, cohort: Any) -> Iterator[bool]:
         private, ledger = self._local_privacy, self._ledger
         if ledger is not None:
-            ledger.charge(private.event(self._fleet.examples(cohort, private.unit)), private.steps)
+            ledger.charge(private.event(self._data.examples(cohort, private.unit)), private.steps)
         yield False
 
     recsys.federated.Federation._charged = charged  # type: ignore[method-assign]

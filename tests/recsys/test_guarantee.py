@@ -24,14 +24,14 @@ from recsys.aggregator import Request, Result, Update
 from recsys.config import Config
 from recsys.federated import Federation
 from recsys.models.autoencoder import Autoencoder
-from recsys.other_runs import Others
+from recsys.other_runs import RunList
 from recsys.report import Account, write_report
 from recsys.run_record import Run
 from recsys.secure_aggregator import SecureAggregator
 from recsys.sentences import EXACT, NOISED, UNMEASURED
 from secagg.errors import UsageError
 from tests.adversarial.attack import switch_off
-from tests.recsys.scene import config, fleet, ledger_for, same_secrets
+from tests.recsys.scene import client_data, config, ledger_for, same_secrets
 from tests.recsys.test_federated import private, step_of
 
 ONE_ROUND = ("training.rounds=1", "privacy.steps=1")
@@ -61,7 +61,7 @@ def world(config: Config, folder: Path, *, other: bool, like: Path | None = None
     """A run; in the ``other`` world users have other held-out events. ``like`` it: the same secret."""
     prepared = preparing.prepare(config)
     if other:
-        prepared = replace(prepared, fleet=replace(prepared.fleet, held_out=prepared.split.test))
+        prepared = replace(prepared, client_data=replace(prepared.client_data, held_out=prepared.split.test))
     if like is not None:
         same_secrets(like, folder)
     sent, trained = list[Sent](), list[NDArray[np.float64]]()
@@ -88,8 +88,8 @@ def world(config: Config, folder: Path, *, other: bool, like: Path | None = None
         patched.setattr(running, "SecureAggregator", Kept)
         patched.setattr(Autoencoder, "train", watched(Autoencoder.train))
         patched.setattr(Autoencoder, "train_privately", watched(Autoencoder.train_privately))
-        others = Others(folder.with_name(f"{folder.name}.state"))
-        run = running.train(prepared, folder, machine={}, others=others, keep_secrets=True)
+        run_list = RunList(folder.with_name(f"{folder.name}.state"))
+        run = running.train(prepared, folder, machine={}, run_list=run_list, keep_secrets=True)
     entries = [parse(body) for one in run.spendings for body, _ in read(folder / one.ledger)]
     return World(run, sent, [entry for entry in entries if entry["phase"] == "commit"])
 
@@ -163,7 +163,7 @@ def test_control_measured_values_beside_what_was_trained_are_seen(
     mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it was: exact values of users left in every round, under a promise about all that a client sends."""
-    switch_off(monkeypatch, Federation, "__init__", "local_privacy is not None and terms.measured")
+    switch_off(monkeypatch, Federation, "__init__", "local_privacy is not None and recipe.measured")
     switch_off(monkeypatch, preparing, "prepare", "0.0 if config.locally else training.measured", "training.measured")
     one, two = worlds(mode, tmp_path)
     with pytest.raises(AssertionError, match="a client sends more than what was noised in its training"):
@@ -173,10 +173,10 @@ def test_control_measured_values_beside_what_was_trained_are_seen(
 
 
 def test_a_federation_under_local_privacy_refuses_to_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clients = fleet((4, 4))
+    clients = client_data((4, 4))
     ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
     with pytest.raises(UsageError, match="without noise of its own"):
         private(clients, ledger, measured=0.05)
-    switch_off(monkeypatch, Federation, "__init__", "local_privacy is not None and terms.measured")
+    switch_off(monkeypatch, Federation, "__init__", "local_privacy is not None and recipe.measured")
     assert private(clients, ledger, measured=0.05).advance().measured
     ledger.close()

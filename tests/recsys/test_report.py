@@ -243,7 +243,7 @@ def test_curves_are_the_figures(tmp_path: Path) -> None:
     marks = [[svg.count(f'style="fill: var(--curve-{k}); stroke') for k in (0, 1)] for svg in svgs]
     assert marks == [[4, 0]] * 3
     assert [svg.count('style="fill-opacity: 0; stroke: var(--curve-1)') for svg in svgs] == [2, 0, 2]
-    assert [svg.count("stroke-dasharray") for svg in svgs] == [2, 1, 2], "rulers, and the budget"
+    assert [svg.count("stroke-dasharray") for svg in svgs] == [2, 1, 2], "references, and the budget"
     assert "#" not in re.sub(r"url\(#\w+\)|href=\"#\w+\"", "", "".join(svgs)), "colours are those of the page"
 
 

@@ -21,7 +21,7 @@ from dp.events import Everyone, Relation, Release, Skellam
 from recsys.aggregator import Request
 from recsys.data.interactions import History
 from recsys.deployment import Deployment
-from recsys.federated import Fleet
+from recsys.federated import ClientData
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.private_sums import Noised, exact_sums
 from recsys.network import Network
@@ -31,15 +31,15 @@ from recsys.secure_aggregator import SecureAggregator
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
 from secagg.files import write_file
-from tests.recsys.scene import SECRET, fleet, ledger_for
+from tests.recsys.scene import SECRET, client_data, ledger_for
 
 WHOLE = Fraction(1)
 DEPLOYMENT = Deployment(corrupt="0.2", dropout="0.34")
 KIND = DEPLOYMENT.noise(6)
 
 
-def devices() -> Fleet:
-    return fleet((1,) * 6)
+def devices() -> ClientData:
+    return client_data((1,) * 6)
 
 
 def counts(history: History) -> NDArray[np.float64]:
@@ -59,7 +59,7 @@ def test_without_noise_the_sum_is_the_exact_one() -> None:
 
 
 def test_a_client_with_many_users_adds_no_more_than_one_would() -> None:
-    clients = fleet((9, 9))
+    clients = client_data((9, 9))
     found = sums_of(clients, IdealAggregator(SECRET))("p", 12, WHOLE, counts)
     expected = np.zeros(12)
     for name in clients.names:

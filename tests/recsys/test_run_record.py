@@ -26,7 +26,7 @@ RUN = Run(
     measured_under="noise",
     spendings=(SPENDING,),
     rounds=(ROUND, replace(ROUND, number=1, epsilon=None)),
-    results=(Quality("ItemPop", {"HR@10": 0.25}, "a ruler"),),
+    results=(Quality("ItemPop", {"HR@10": 0.25}, "a reference"),),
     machine={"cores": 2},
 )
 

@@ -83,8 +83,8 @@ def test_it_is_better_than_popularity() -> None:
     popular, model = ItemPop(), PrivateMf()
     popular.fit(split.train)
     model.fit(split.train)
-    ruler, found = (evaluate(one, split).mean("NDCG@10") for one in (popular, model))
-    assert found > ruler
+    reference, found = (evaluate(one, split).mean("NDCG@10") for one in (popular, model))
+    assert found > reference
 
 
 def test_it_is_stored_whole() -> None:
