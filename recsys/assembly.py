@@ -1,4 +1,7 @@
-"""From a configuration to everything a run needs, before anything is written: data, clients, model, noise, budgets."""
+"""Makes everything that a run needs from its configuration: data, clients, model, noise and budgets.
+
+Whatever can be refused is refused here, before anything is written.
+"""
 
 from __future__ import annotations
 
@@ -44,18 +47,20 @@ MODELS = {
     "private-ease": "recsys.models.private_ease:PrivateEase",
     "private-mf": "recsys.models.private_mf:PrivateMf",
 }
-"""What can be trained: all but the last two move one vector, round after round; those are made of a few sums."""
+"""The models that can be trained. The last two are made of a few sums; all others move one vector in each round."""
 
 _EXACT_BITS = 24
 _SAMPLED_RING_BITS = 24
-"""Where cohorts differ in size: room for larger ones, and for smaller ones, in which each client draws more noise."""
+"""The ring is narrower where cohorts differ in size. So there is room for larger cohorts, and for smaller ones, in
+which each client draws more noise."""
 _NEARLY = 0.998
-"""Of epsilon: what sums of different length may together cost more than one of them that is worth the whole budget."""
+"""The part of epsilon that one sum with the whole budget may cost. Several sums of different lengths, with shares of
+the budget, together cost slightly more than one sum."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedCost:
-    """What all of a run is going to cost at most: so many releases, for which so many samples are drawn."""
+    """The most that a run will cost: ``count`` releases like ``event``, for which ``samples`` samples are drawn."""
 
     event: Release
     count: int
@@ -66,13 +71,13 @@ class PlannedCost:
         return Charge.of(self.event, self.count, self.samples)
 
     def suited(self, budget: Budget, epsilon: float) -> Budget:
-        """The same for another epsilon."""
+        """The budget with another epsilon, and the same delta and slack."""
         return Budget.suited(self.event, Fraction(str(epsilon)), budget.delta, budget.slack)
 
 
 @dataclass(frozen=True, slots=True)
 class DistributedNoise:
-    """Noise inside the sums."""
+    """Noise inside the sums, what it costs, and the budget for that."""
 
     found: Calibration
     planned: PlannedCost
@@ -82,7 +87,7 @@ class DistributedNoise:
 
 @dataclass(frozen=True, slots=True)
 class LocalNoise:
-    """Noise in local training; ``share`` of a client's users are in a batch, and there are so many steps a round."""
+    """Noise in local training, what it costs, and the budget for that."""
 
     settings: Settings
     planned: PlannedCost
@@ -95,21 +100,21 @@ class Prepared:
     config: Config
     split: Split
     notes: tuple[str, ...]
-    """what people should know of the data, for whoever has them: these are exact counts over users"""
+    """What people should know about the data. These are exact counts over users, for whoever has the data."""
     taken_as_public: tuple[str, ...]
-    """``recsys.public_facts``"""
+    """The facts that guarantees take as public (``recsys.public_facts``)."""
     client_data: ClientData
     deployment: Deployment
     participation: Participation
     recipe: UpdateRecipe
     plain: Encoding | None
-    """of what a client sends in training, without noise; None for a model made of sums"""
+    """The encoding of what a client sends in training without noise; None for a model made of sums."""
     distributed: DistributedNoise | None
     locally: LocalNoise | None
 
     @property
     def data_identity(self) -> bytes:
-        """Which data a run is about."""
+        """Identifies the users whose data the run is about."""
         return identity(self.config, self.split.train.user_ids)
 
     @property
@@ -118,7 +123,7 @@ class Prepared:
 
     @property
     def encoding(self) -> Encoding:
-        """Of what a client sends in training."""
+        """The encoding of what a client sends in training."""
         return self.distributed.found.encoding if self.distributed is not None else cast(Encoding, self.plain)
 
     @property
@@ -127,11 +132,11 @@ class Prepared:
         return self.participation.planned(len(self.client_data.names))
 
     def model(self) -> Recommender:
-        """Untrained."""
+        """A new model, which has not been trained."""
         return model_of(self.config)
 
     def noise(self, clients: int) -> NoiseSpec:
-        """The plan's noise for a cohort of that size; one that is larger than planned may need a wider ring."""
+        """The noise for a cohort of this size. A cohort that is larger than planned may need a wider ring."""
         found = cast(DistributedNoise, self.distributed).found
         kind = self.deployment.noise(clients)
         fitted = with_multiplier(found.noise_multiplier, kind, [found.encoding], clients, 2 * RING_BITS)
@@ -152,7 +157,8 @@ class Prepared:
         *,
         noiseless: bool = False,
     ) -> Federation:
-        """``ledger`` is for local training under privacy; ``noiseless`` for a reference of the same recipe."""
+        """A federated training of ``model``. ``ledger`` is for local training with privacy; ``noiseless`` makes the
+        same training without noise, as a reference."""
         training, privacy, locally = self.config.training, self.config.privacy, self.locally
         return Federation(
             model,
@@ -173,7 +179,7 @@ class Prepared:
         )
 
     def sums(self, aggregator: Aggregator, done: Callable[[Round], None] = lambda one: None) -> Sums:
-        """What a model is made of that does not train in rounds."""
+        """What a model that is made of sums asks for them."""
         if self.distributed is None:
             return sums_of(self.client_data, aggregator, done=done)
         found = self.distributed.found
@@ -181,7 +187,8 @@ class Prepared:
 
 
 def prepare(config: Config) -> Prepared:
-    """``UsageError``: this cannot be done. ``BudgetError``: not within this budget."""
+    """Everything that the run of ``config`` needs. ``UsageError``: it cannot be carried out at all. ``BudgetError``: it
+    cannot be carried out within its budget."""
     data, notes, catalogue = data_of(config.data)
     client_data = client_data_of(config, data)
     deployment = Deployment(
@@ -234,7 +241,7 @@ def _optimiser(training: Training) -> Optimiser:
 
 @lru_cache(1)
 def data_of(data: Data) -> tuple[Split, tuple[str, ...], bool]:
-    """The split, what to say of it, and whether its items are those of a list that no user's events have made."""
+    """The split, notes about it, and whether its items come from a list that does not depend on any user's events."""
     columns = {"user": data.user, "item": data.item, "time": data.time, "rating": data.rating}
     listed = tables.catalogue(data.catalogue, item=data.item) if data.catalogue else None
     if data.source is Source.SPLIT:
@@ -259,7 +266,8 @@ def data_of(data: Data) -> tuple[Split, tuple[str, ...], bool]:
 
 
 def _by_moments(data: Data) -> Callable[[Interactions], Split]:
-    """Tables keep dates as microseconds, MovieLens and the made-up population as seconds."""
+    """A split by the moments that the configuration names. Tables keep dates as microseconds; MovieLens and the
+    synthetic population keep them as seconds."""
     unit = 1 if data.source is Source.TABLE else 10**6
     moments = []
     for name, text in (("valid_from", data.valid_from), ("test_from", data.test_from)):
@@ -272,11 +280,11 @@ def _by_moments(data: Data) -> Callable[[Interactions], Split]:
 
 
 def client_data_of(config: Config, data: Split) -> ClientData:
-    """Clients by number: what users are called stays with them.
+    """Clients and the users of each. Clients are named by number, so that users' names stay with them.
 
-    With noise in the sums, devices without an event to train on take part, too: otherwise what one user did would say
-    how many clients there are, and renumber others. (Of devices that train by themselves it is public how many events
-    each has, and one with none has nothing to train on.)
+    With noise in the sums, devices without an event to train on take part, too: otherwise what one user did would
+    change how many clients there are, and the numbers of others. (With local training on devices it is public how many
+    events each device has, and a device without any has nothing to train on.)
     """
     clients: Clients = config.clients
     train = data.train
@@ -312,7 +320,7 @@ def model_of(config: Config) -> Recommender:
 
 
 def delta_of(privacy: Privacy, units: int) -> Fraction:
-    """As asked for, or 1 / (100 n) for a public number n of units: three digits, rounded down.
+    """The delta of the configuration, or 1 / (100 n) for a public number n of units, rounded down to three digits.
 
     Delta is the probability with which the guarantee may fail altogether, and a mechanism that publishes one unit of n
     at random has delta 1/n: so more than 1/n is refused.

@@ -1,17 +1,17 @@
-"""Rounds of federated training: a model's one vector goes out, the sum of what clients changed about it comes back.
+"""Rounds of federated training: a model's vector goes out, and the sum of the clients' changes to it comes back.
 
     cohort -> each client: train, clip; measure the model on held-out events of its own users; [change | measured]
            -> one secure sum, with noise inside it or not -> mean over a constant -> the server's optimiser
 
-The two ways of being private can be had together:
+There are two ways of protecting users, which can be combined:
 
-    distributed  the sum is noised (``noise``). What counts as one unit is a client, hence each of its users; measured
-                 values are coordinates of the same vector, under the same noise and the same charge.
-    local        each client trains with DP-SGD (``LocalPrivacy``), so what it sends is private already, whoever sees
-                 it. For that it sends nothing else: measured values would be exact, and are refused.
+    distributed  The sum is noised (``noise``). One unit is a client, hence also each of its users. Measured values are
+                 coordinates of the same vector, with the same noise, and are part of the same charge.
+    local        Each client trains with DP-SGD (``LocalPrivacy``), so that what it sends is private whoever sees it. It
+                 sends nothing else: measured values would be exact, and are refused.
 
-Without either, measured values are exact, and known in sum only. What the server knows is a ``Round``. Nothing here
-selects anything by what was measured.
+Without either, measured values are exact, and the server knows their sums only. What the server knows of a sum is a
+``Round``. Nothing in this module is chosen by measured values.
 """
 
 from __future__ import annotations
@@ -66,12 +66,13 @@ class PrivatelyTrained(SharedModel, Protocol):
         seed: int,
         rng: Rng,
     ) -> Settings:
-        """``charge`` None: the same recipe without noise. It is a reference, and private it is not."""
+        """With ``charge`` None the same steps are made without noise: a reference, which is not private."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClientData:
-    """Who holds whose data. ``held_out`` is measured on; it has the same numbers as ``train``."""
+    """Which client holds the data of which users. ``held_out`` is what models are measured on; its users have the same
+    numbers as those of ``train``."""
 
     names: tuple[str, ...]
     members: tuple[NDArray[np.int64], ...]
@@ -91,7 +92,7 @@ class ClientData:
         return [self.train.history(user) for user in self.users(name)]
 
     def examples(self, names: Sequence[str], unit: Unit) -> list[int]:
-        """How many units each client has."""
+        """How many units each of these clients has."""
         if unit is Unit.USER:
             return [len(self.users(name)) for name in names]
         return [sum(len(history) for history in self.histories(name)) for name in names]
@@ -99,11 +100,10 @@ class ClientData:
 
 @dataclass(frozen=True, slots=True)
 class LocalPrivacy:
-    """DP-SGD at each client: so many steps a round, each with a batch that holds an example with probability ``share``.
+    """DP-SGD at each client: ``steps`` steps a round, in which each example is in a batch with probability ``share``.
 
-    An example is a user, or (on devices) an interaction. A round is charged once for all clients, with the highest
-    rate among them: they share no example, so none costs more (parallel composition: what counts as zero does so at one
-    client).
+    An example is a user, or an interaction on a device. A round is charged once for all clients, with the highest
+    sampling rate among them. No two clients share an example, so no example costs more (parallel composition).
     """
 
     settings: Settings
@@ -113,11 +113,11 @@ class LocalPrivacy:
     unit: Unit = Unit.USER
 
     def of(self, examples: int) -> Settings:
-        """For a client with so many examples."""
+        """The settings of a client with this many examples."""
         return replace(self.settings, expected_batch=max(1, int(self.share * examples)))
 
     def event(self, examples: Sequence[int]) -> Release:
-        """What a step costs the client for which it costs most."""
+        """What one step costs the client with the highest sampling rate."""
         sampling = max((self.of(count).sampling(count) for count in examples), key=lambda sample: sample.rate)
         guarantee = Guarantee(self.unit, Relation.ZERO_OUT, Trust.LOCAL)
         return Release(Gaussian(self.settings.noise_multiplier), sampling, guarantee)
@@ -125,11 +125,11 @@ class LocalPrivacy:
 
 @dataclass(frozen=True, slots=True)
 class UpdateRecipe:
-    """How clients train and what they send.
+    """How clients make what they send.
 
-    clip: the L2 norm of what a client sends, at most.
-    measured: the share of the squared norm that measured values take up; 0 for not measuring.
-    weight_bound: a client counts as often as it has users, up to this bound; 1 with noise in the sum.
+    clip: the largest L2 norm of what a client sends.
+    measured: the share of the squared norm that measured values take up; with 0 clients measure nothing.
+    weight_bound: a client counts as often as it has users, up to this bound. With noise in the sum it is 1.
     """
 
     local: Local
@@ -142,13 +142,13 @@ class UpdateRecipe:
             raise UsageError("measured values take up a share of the norm from 0 to below 1")
 
     def length(self, parameters: int) -> int:
-        """Coordinates of what a client sends."""
+        """How many coordinates a client sends for a model with this many parameters."""
         return parameters + (len(METRICS) + 1 if self.measured else 0)
 
 
 @dataclass(slots=True)
 class State:
-    """What a run consists of between two rounds; ``encode`` and ``decode`` are its checkpoint."""
+    """All of a run that changes from round to round. Its encoded form is the run's checkpoint."""
 
     vector: NDArray[np.float32]
     optimiser: dict[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -173,7 +173,7 @@ class State:
 
 
 class Federation:
-    """Round after round; ``state`` is all that changes."""
+    """The server and the clients of a federated training. ``model`` is the server's; each client trains its own."""
 
     def __init__(
         self,
@@ -211,14 +211,14 @@ class Federation:
             raise UsageError(f"the encoding is for {encoding.length} numbers")
 
     def resume(self, state: State) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         if state.vector.shape != self.state.vector.shape:
             raise UsageError("the checkpoint is of another model")
         self.state, self._optimiser.state = state, dict(state.optimiser)
         self._model.vector = state.vector
 
     def advance(self) -> Round:
-        """One round. If too many clients are lost the model stays as it is, and so it is recorded."""
+        """Carry out one round. If too many clients drop out, the model does not change, and the record says so."""
         number = len(self.state.rounds)
         cohort = self._participation.cohort(self._data.names, beacon(self._seed), number)
         planned = self._participation.planned(len(self._data.names))
@@ -253,8 +253,9 @@ class Federation:
 
     @contextmanager
     def _charged(self, number: int, cohort: Sequence[str]) -> Iterator[bool]:
-        """Reserved before anybody trains, committed when what was trained has left. The same round is charged once,
-        however often it is begun; gives whether it was committed before."""
+        """Charge the steps of a round to the clients' ledger: reserve them before anybody trains, and commit them when
+        updates have left. The same round is charged once, however often it is attempted. Gives whether it had been
+        committed by an earlier attempt."""
         private, ledger = self._local_privacy, self._ledger
         if private is None or ledger is None:
             yield False
@@ -269,7 +270,7 @@ class Federation:
             raise
         ledger.commit(steps)
 
-    # The clients
+    # What clients do
 
     def _client(self, number: int, cohort: Sequence[str]) -> Callable[[str], NDArray[np.float64]]:
         start, measured = self.state.vector, self._measured(cohort)
@@ -278,7 +279,7 @@ class Federation:
             model = self._model.with_vector(start)
             self._train(model, name, number)
             change = model.vector.astype(np.float64) - start
-            if not np.isfinite(change).all():  # nobody may see whose training came to nothing
+            if not np.isfinite(change).all():  # nobody may see whose training failed
                 _LOG.warning("round %d: the training of %s is no number, and counts as zeros", number, name)
                 change = np.zeros_like(change)
             share, clip = self._recipe.measured, self._recipe.clip
@@ -291,7 +292,8 @@ class Federation:
 
     @property
     def _unit(self) -> float:
-        """What a measured value of 1 is in a client's vector; its values together are no longer than their share."""
+        """The coordinate that stands for a measured value of 1. So all measured values of a client together stay within
+        their share of the norm."""
         return float(self._recipe.clip * np.sqrt(self._recipe.measured / (len(METRICS) + 1)))
 
     def _train(self, model: SharedModel, name: str, number: int) -> None:
@@ -320,9 +322,9 @@ class Federation:
         )
 
     def _measured(self, cohort: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-        """For each client the means over its users, and how many of these have something held out (as a share).
+        """For each client the means over its users, and the share of its users that have held-out events.
 
-        On devices each would do this by itself; here all at once, with the same result.
+        Real devices would each do this by themselves. Here it is computed for all at once, with the same result.
         """
         if not self._recipe.measured:
             return {}
@@ -339,10 +341,10 @@ class Federation:
         text = f"{self._seed} {number} {name}".encode()
         return int.from_bytes(sha256(text).digest()[:4], "big")
 
-    # The server
+    # What the server does
 
     def _learn(self, result: Result, planned: int) -> dict[str, float]:
-        """Move the model; returns what was measured."""
+        """Move the server's model by a sum. Returns the means of what clients measured."""
         parameters = len(self.state.vector)
         denominator = planned if self._noise is not None else result.weight
         step = self._optimiser(result.vector[:parameters] / denominator)
@@ -358,7 +360,7 @@ class Federation:
 def completed_round(
     number: int, purpose: str, planned: int, result: Result, measured: Mapping[str, float] | None = None
 ) -> Round:
-    """The record of a sum."""
+    """The record of a sum that came out."""
     return Round(
         number,
         purpose,
@@ -373,5 +375,5 @@ def completed_round(
 
 
 def failed_round(number: int, purpose: str, planned: int, error: ThresholdError) -> Round:
-    """The record of a sum for which too many clients got lost."""
+    """The record of a sum that failed since too many clients dropped out."""
     return Round(number, f"{purpose}, given up: {error}", planned, 0, {}, 0, 0, {})

@@ -1,7 +1,8 @@
-"""Sums for models that are made of a few noised sums, over the clients of a client_data.
+"""Noised sums over clients, for models that are made of a few such sums.
 
-The model says what a user adds and what share of the budget that is worth; from here on it is one request to the
-aggregator. A client with several users adds up what they add, cut back to the norm of one: the unit is the client.
+The model says what a user adds, and which share of the budget the sum may spend. Each sum is one request to the
+aggregator. A client with several users adds up their contributions, and clips the result to the norm of one
+contribution: the unit of privacy is the client.
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ def sums_of(
     noise: NoiseSpec | None = None,
     done: Callable[[Round], None] = lambda one: None,
 ) -> Sums:
-    """``multiplier`` is the noise of one sum that is worth the whole budget, ``noise`` its kind; neither: exact sums.
+    """What a model asks for its sums. ``multiplier`` is the noise multiplier of one sum that spends the whole budget,
+    ``noise`` the kind of noise; without both, sums are exact. ``done`` is told of each sum.
 
-    A sum for which too many clients got lost is asked for again, under a new number.
+    A sum that fails since too many clients dropped out is requested again, under a new number.
     """
     if (noise is None) != (multiplier == 0):
         raise UsageError("noise has a kind and a multiplier")
@@ -93,7 +95,7 @@ def _encoded(
 
 
 def _deviation(noise: NoiseSpec, clients: int, survivors: int) -> float:
-    """Of the noise in the sum, in its integers: all survivors' is in there, the colluders' too."""
+    """The standard deviation of the noise in a sum, in integer units. Colluders' noise is in the sum, too."""
     return sqrt(noise.held(clients, survivors) * survivors / (survivors - noise.colluders))
 
 
@@ -101,10 +103,11 @@ def _deviation(noise: NoiseSpec, clients: int, survivors: int) -> float:
 
 
 class ResultsOnDisk:
-    """An aggregator that remembers: after a restart a model asks for all its sums again, and each of them is made once.
+    """An aggregator that keeps its results in the file ``path``.
 
-    What came out, or that nothing did, is in the file ``path`` before anybody hears of it. Later sums depend on
-    earlier ones (which items are paired, say), so these must not be computed again from updates that may differ.
+    After a restart a model requests all its sums again, and each is answered from the file if it was made before. A
+    result, or that a sum failed, is on disk before the model hears of it. Later sums depend on earlier ones (which
+    items are paired, say), so earlier sums must not be made again from updates that may differ.
     """
 
     def __init__(self, aggregator: SecureAggregator, path: Path) -> None:

@@ -1,10 +1,10 @@
 """A run: from a configuration to a model, a ledger and a record, in one directory.
 
-Everything is tried out before anything is written (``prepare``), and other runs on the same data are looked for
-(``recsys.other_runs``). Then the secret and the ledgers are made, references are measured beside the run if anything is
-measured exactly, and round follows round, each followed by a checkpoint. A run that was killed goes on with the same
-call, on this machine or another. The sum in which it was is finished with the vectors with which it was begun; what had
-not begun is computed then, as well as that machine computes.
+Everything is checked before anything is written (``recsys.assembly``), and other runs on the same data are looked for
+(``recsys.other_runs``). Then the secret and the ledgers are made. If anything is measured exactly, reference models are
+trained and measured. Then come the rounds, with a checkpoint after each. A run that was killed goes on with the same
+call, on this machine or another: the pending sum is finished with the vectors that went into it, and all later ones are
+computed anew.
 
     config.json   what was asked for               run.json         what came out, for people (``recsys.run_record``)
     ledger.pub    the key of the ledgers           ledger.db        what was spent (and local.db: in local training,
@@ -54,10 +54,10 @@ from secagg.files import read_private, write_file
 
 NEGATIVES = 99
 _ATTEMPTS = 5
-"""Sums given up one after another, until the run is."""
+"""After this many failed sums in a row the run ends with an error."""
 
 Watch = Callable[[Run], None]
-"""Is told of the record each time it has grown."""
+"""Is called with the record each time it has grown."""
 
 
 def train(
@@ -69,9 +69,9 @@ def train(
     watch: Watch = lambda run: None,
     keep_secrets: bool = False,
 ) -> Run:
-    """Begin a run in ``folder``, or go on with it.
+    """Begin a run in ``folder``, or continue it. A run that has ended is left as it is.
 
-    When it has ended its secrets are deleted, unless ``keep_secrets``; nothing is left to do for one that has.
+    When the run has ended, its secrets are deleted, unless ``keep_secrets`` says otherwise.
 
     ``BudgetError``: other runs on the same data are known, or the budget that they share is spent.
     """
@@ -136,7 +136,7 @@ class _Running:
         return self._record
 
     def _train(self, model: SharedModel, aggregator: SecureAggregator) -> None:
-        """Rounds, with a checkpoint before the first and after each."""
+        """Train in rounds, with a checkpoint before the first round and after each."""
         federation = self._prepared.federation(model, aggregator, self._secret, self._ledgers.get(Mode.LOCAL))
         checkpoint = self._private / CHECKPOINT
         if checkpoint.exists():
@@ -158,7 +158,7 @@ class _Running:
             self._say(rounds=state.rounds)
 
     def _learn(self, model: LearnsFromSums, aggregator: SecureAggregator) -> None:
-        """A few sums. They are asked for again after a restart, and answered as before."""
+        """Make the model of a few sums. After a restart they are requested again, and answered as before."""
         prepared, results = self._prepared, ResultsOnDisk(aggregator, self._private / CHECKPOINT)
         self._check_reached(len(results))
 
@@ -172,14 +172,14 @@ class _Running:
         self._say(rounds=(*self._record.rounds[:-1], replace(self._record.rounds[-1], exact=exact)))
 
     def _check_reached(self, sums: int) -> None:
-        """A sum that is on record is not made again: of vectors that were computed again it would be another one."""
+        """Refuse to make a sum again that is on record: with vectors computed anew it would be another sum."""
         if sums < len(self._record.rounds):
             raise StorageError(f"{self._private / CHECKPOINT} is gone, or older than the record: start a new run")
 
-    # Measuring, by whoever sees everything: only where that was asked for
+    # Measuring on all users' data, only where the configuration asks for it
 
     def _references(self, aggregator: Aggregator) -> tuple[Quality, ...]:
-        """What the run can be compared with, each called what it is. None of them is private."""
+        """The quality of the reference models that the run can be compared with. None of them is private."""
         prepared = self._prepared
         if not prepared.config.measured_exactly:
             return ()
@@ -236,7 +236,8 @@ class _Running:
         return {metric: found.mean(metric) for metric in METRICS}
 
     def _counted(self, done: Round, model: Recommender | None) -> Round:
-        """With what has been spent, in the first of the ledgers (a shared one: by all runs), and how good it is now."""
+        """The record of a round, with what the first ledger says was spent by then (a shared ledger: by all runs), and
+        with the exact quality of ``model`` now."""
         exact = self._exact(model)
         if not self._ledgers:
             return replace(done, exact=exact)

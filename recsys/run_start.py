@@ -42,10 +42,10 @@ known when the key of the run that it was copied from is deleted; what a run goe
 
 @dataclass(frozen=True, slots=True)
 class StartedRun:
-    """What a run has when it begins, or goes on."""
+    """What a run works with."""
 
     private: Path
-    """the directory that nobody else gets"""
+    """the run's private directory"""
     secret: bytes
     ledgers: Mapping[Mode, Ledger]
     other_runs: str
@@ -53,7 +53,10 @@ class StartedRun:
 
 
 def start(prepared: Prepared, folder: Path, before: Run | None, runs: LockedRunList, held: ExitStack) -> StartedRun:
-    """Refuse what must not begin, before anything is written; then make or find secret and ledgers."""
+    """Refuse a run that must not begin, before anything is written. Then make its secret and its ledgers, or find them.
+
+    ``before`` is the record of the run if it was begun; ``held`` keeps the directory locked and the ledgers open.
+    """
     config, data = prepared.config, prepared.data_identity
     private, name = folder / PRIVATE, _name(folder)
     found = runs.on(data)
@@ -94,8 +97,8 @@ def start(prepared: Prepared, folder: Path, before: Run | None, runs: LockedRunL
 
 
 def delete_secrets(folder: Path) -> None:
-    """Delete what only a run that goes on has use for. With it the noise can be taken off what was released, and other
-    ledgers signed. What the disk, or a backup, keeps of deleted files is out of reach here."""
+    """Delete what only a run that goes on needs: with it, noise can be taken off what was released, and ledgers can be
+    forged. What a disk or a backup keeps of deleted files cannot be reached from here."""
     private = folder / PRIVATE
     if not private.is_dir() or private.is_symlink():
         return
@@ -111,7 +114,7 @@ def delete_secrets(folder: Path) -> None:
 
 
 def existing_run(folder: Path, config: Config) -> Run | None:
-    """The record of this very run, if it was begun here. Any other directory that is not new is refused."""
+    """The record of this run, or None if nothing is on record yet. Refuses a directory that holds anything else."""
     path, wanted = folder / "config.json", _plain(config)
     try:
         if not folder.exists():
@@ -132,7 +135,8 @@ def existing_run(folder: Path, config: Config) -> Run | None:
 
 
 def _name(folder: Path) -> str:
-    """How the list of runs calls this one; empty if it was not begun. Refused if others can get at its secrets."""
+    """The name of this run in the list of runs; empty if it was not begun. Refuses to go on if others can read its
+    secrets."""
     if (private := folder / PRIVATE).is_symlink() or private.exists():
         private_folder(private)
         if (key := private / KEY).exists():
@@ -141,7 +145,7 @@ def _name(folder: Path) -> str:
 
 
 def _check_same(folder: Path, name: str, data: bytes, runs: LockedRunList) -> None:
-    """Refuse to go on with a run on other data than those that it was begun on, or beside a copy of it."""
+    """Refuse to continue a run on other data than it was begun on, or beside a copy of it."""
     if name and (other := runs.called(name)) is not None:
         if other not in runs.on(data):
             raise UsageError(f"{folder} was begun on the data of other users: take a new directory")
@@ -165,7 +169,7 @@ def _claim(folder: Path, config: Config) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time is at work on a run: two would have one secret, and one set of files."""
+    """Lock a run's directory: two processes would use the same secret and the same files."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -182,7 +186,7 @@ def _plain(config: Config) -> bytes:
 
 
 def _secret(path: Path) -> bytes:
-    """Made once, whoever else makes it at the same time, and read by its owner alone."""
+    """The secret in this file. It is made once, even if several processes try, and only its owner can read it."""
     if not path.exists():
         create_file(path, os.urandom(KEY_BYTES), private=True)
     return _read(path)
@@ -199,12 +203,12 @@ def _read(path: Path) -> bytes:
 
 
 def _key(secret: bytes) -> SigningKey:
-    """Of ledgers that this secret may write."""
+    """The key that signs the ledgers of this secret."""
     return SigningKey(derive(secret, labels.SIMULATED, b"ledger"))
 
 
 def budgets(prepared: Prepared) -> list[tuple[Mode, str, Budget, Guarantee]]:
-    """The ledgers of a run: one of them is always called ledger.db, if there is any."""
+    """The ledgers of a run: mode, file, budget and guarantee of each. The first is always called ledger.db."""
     found, local_name = [], LEDGER
     if (distributed := prepared.distributed) is not None:
         found.append((Mode.DISTRIBUTED, LEDGER, distributed.budget, distributed.guarantee))
@@ -232,7 +236,7 @@ def _ledger(
 
 
 def _shared_path(said: str) -> Path:
-    """The same by whatever name; refused where neither it nor what lies beside it can be."""
+    """The absolute path of a shared ledger. Refused if it, or the key files beside it, cannot be there."""
     try:
         path = Path(said).resolve()
         if path.name and path.suffix not in (".key", ".pub") and path.parent.is_dir() and not path.is_dir():
@@ -243,7 +247,7 @@ def _shared_path(said: str) -> Path:
 
 
 def _check_shared(prepared: Prepared, path: Path, resumed: bool, sharing: Sequence[KnownRun]) -> None:
-    """Refuse a ledger of something else, and one that has no room for this run. Nothing is written."""
+    """Refuse a shared ledger of other data or another guarantee, and one without room for this run. Writes nothing."""
     mine, asked = _mine(prepared), prepared.config.privacy.budget
     if not path.exists():
         if resumed or sharing or path.with_suffix(".key").exists():

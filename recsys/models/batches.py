@@ -14,7 +14,7 @@ from recsys.models.recommender import Local
 def batches(
     histories: Sequence[History], local: Local, seed: int
 ) -> Iterator[tuple[list[History], np.random.Generator]]:
-    """Everyone once an epoch, in a fresh order; with the generator for whatever else is drawn on the way.
+    """Batches in which everyone is once an epoch, in random order; and the generator for whatever else is drawn.
 
     >>> users = [np.array([user]) for user in range(5)]
     >>> [len(batch) for batch, _ in batches(users, Local(epochs=2, batch=3), seed=0)]
@@ -28,16 +28,16 @@ def batches(
 
 
 def own(seed: int, history: Sequence[int] | History) -> np.random.Generator:
-    """For what is drawn about one user (or interaction): it follows from the seed and the data of that one alone.
+    """A generator for what is drawn about one user or interaction. It follows from the seed and their data alone.
 
-    With one generator for all, whoever is added would change what is drawn for everybody after: no bound on one
-    example's gradient would bound that.
+    With one generator for all, adding a user would change what is drawn for everybody after: a bound on one example's
+    gradient would not bound that.
     """
     return np.random.default_rng([seed, *map(int, history)])
 
 
 def latest(history: History, length: int, filler: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The last items of a history, filled up to ``length`` at the front, and which of them are there.
+    """The last items of a history, filled up to ``length`` at the front, and which places hold an item.
 
     >>> ids, there = latest(np.array([7, 8, 9], np.int32), 5, filler=0)
     >>> ids.tolist(), there.tolist()

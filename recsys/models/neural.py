@@ -1,4 +1,4 @@
-"""What models made with torch have in common: one flat vector, seeded training on batches of users, DP-SGD.
+"""What all torch models have in common: one flat vector, seeded training on batches of users, and DP-SGD.
 
 A model says how it turns one user's history into an example of fixed shape, and what the loss of a batch of examples
 is. One example is one user's whole history, in every way of training: so DP-SGD on examples protects users. What
@@ -35,7 +35,7 @@ from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
 
 _SCORED_AT_ONCE = 256
-"""Histories for which scores are worked out together."""
+"""How many histories are scored at once."""
 
 
 class Neural(ABC):
@@ -51,14 +51,14 @@ class Neural(ABC):
 
     @abstractmethod
     def _build(self, item_count: int) -> nn.Module:
-        """A fresh module. Torch's generator is seeded meanwhile."""
+        """A fresh module. Torch's generator is seeded while this runs."""
 
     @abstractmethod
     def _example(self, history: History, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
         """One user's history in a fixed shape; the loss of a history that teaches nothing is zero."""
 
     def _prepared(self, module: Any, examples: list[Tensor]) -> list[Tensor]:
-        """What an example becomes with the model as it is, each by itself; nothing is learnt from this."""
+        """Examples after a preparation that depends on the model, each by itself. Nothing is learnt from it."""
         return examples
 
     @abstractmethod
@@ -183,9 +183,11 @@ def descend_privately(
     charge: Charge | None,
     rng: Rng,
 ) -> Settings:
-    """``charge`` None: the same recipe without noise, a reference that is not private.
+    """DP-SGD on ``module``; returns the settings to go on with. With ``charge`` None the same steps are made without
+    noise, as a reference that is not private.
 
-    Without dropout: noise there is enough, and what torch draws would depend on who else is in a batch."""
+    Dropout layers are off: what torch draws for them would depend on who else is in a batch.
+    """
     optimizer = SGD(module.eval().parameters(), lr=rate)
     if charge is None:
         trainer = Trainer.without_noise(module, optimizer, loss, settings, rng=rng)
@@ -215,7 +217,7 @@ def assign_vector(module: nn.Module, vector: NDArray[np.float32]) -> None:
 
 @contextmanager
 def alone(seed: int) -> Iterator[None]:
-    """Torch on one thread, its generator seeded: so results repeat on every machine. Both are put back after."""
+    """Let torch run on one thread with a seeded generator, so that results repeat. Both are restored afterwards."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed is for all devices, and takes a stack trace

@@ -45,7 +45,7 @@ _VERSION = 2
 _HEADER = "header"
 _MOST_BYTES = 1 << 32
 _LARGEST = 1_000_000
-"""Whole number among a model's settings: how many latest items count, how wide a factor is."""
+"""The largest whole number among a model's settings, such as the number of latest items or the width of a factor."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,14 +57,14 @@ class State:
 
 
 class Stored(Recommender, Protocol):
-    """A recommender that can be stored. Its class stands in ``MODELS``."""
+    """A recommender that can be stored; its class is one of ``MODELS``."""
 
     def state(self) -> State:
         """Of a trained model; ``UsageError`` before."""
 
     @classmethod
     def from_state(cls, state: State) -> Self:
-        """The same model again. What does not fit together raises an error of any ordinary kind."""
+        """The stored model. A state that does not fit together raises an error of any ordinary kind."""
 
 
 def save(served: ServedModel, path: Path, taken_as_public: Sequence[str] = ()) -> None:
@@ -122,7 +122,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 
 def _check_settings(value: object) -> None:
-    """Before anything is as large as they say."""
+    """Refuse settings that would make a model too large, before it is made."""
     for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         if isinstance(part, int) and not -1 <= part <= _LARGEST:
             raise ValueError("so large is no model")
@@ -130,5 +130,5 @@ def _check_settings(value: object) -> None:
 
 
 def _check(model: Stored, items: int) -> None:
-    """It answers in numbers, for a user with nothing and one with everything, and about as many items as have ids."""
+    """Check that the model gives numbers, for a user without history and one with all items, one score for each id."""
     scores_of(model, [np.empty(0, np.int32), np.arange(items, dtype=np.int32)], items)

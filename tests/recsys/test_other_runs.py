@@ -92,7 +92,7 @@ def test_a_second_run_does_not_begin_in_silence(mode: str, tmp_path: Path, state
 def test_control_without_the_check_both_show_their_own_epsilon(
     tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    switch_off(monkeypatch, running, "begin", "beside and not (begun or config.privacy.beside)")
+    switch_off(monkeypatch, running, "start", "beside and not (resumed or config.privacy.beside)")
     spent = [go(asked(f"seed={number}"), tmp_path / str(number), state).rounds[-1].epsilon for number in range(2)]
     assert all(epsilon is not None and epsilon > 7.9 for epsilon in spent)
 
