@@ -347,11 +347,11 @@ def _distributed(
     config: Config, deployment: Deployment, planned: int, length: int, data: Split, *, in_rounds: bool
 ) -> DistributedNoise:
     privacy, kind = config.privacy, deployment.noise(planned)
-    delta = delta_of(privacy, data.train.user_count)
+    delta, rounds = delta_of(privacy, data.train.user_count), config.training.rounds if in_rounds else 1
     found = calibrate(
         epsilon=privacy.epsilon if in_rounds else _NEARLY * privacy.epsilon,
         delta=float(delta),
-        rounds=config.training.rounds if in_rounds else 1,
+        rounds=rounds,
         clients=planned,
         length=length,
         clip_l2=config.training.clip if in_rounds else 1.0,
@@ -366,8 +366,7 @@ def _distributed(
         planned, planned - kind.dropouts, found.encoding.coordinates, sensitivity.l2_squared, sensitivity.l1
     )
     event = Release(mechanism, Everyone(), guarantee)
-    budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
-    rounds = config.training.rounds if in_rounds else 1
+    budget = _budget(event, privacy, delta)
     samples = rounds * planned * found.encoding.coordinates * (1 + kind.components)
     return DistributedNoise(found, PlannedCost(event, rounds, samples), budget, guarantee)
 
@@ -385,7 +384,12 @@ def _locally(config: Config, client_data: ClientData, data: Split) -> LocalNoise
         epsilon=privacy.epsilon, delta=float(delta), steps=steps, sampling=sampling, guarantee=guarantee
     )
     event = Release(Gaussian(z), sampling, guarantee)
-    budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
+    budget = _budget(event, privacy, delta)
     planned = PlannedCost(event, steps)
     Filter.of(budget).reserve("all rounds", planned.charge)  # refused here, if at all
     return LocalNoise(Settings(Flat(privacy.clip), z, 1), planned, budget, guarantee)
+
+
+def _budget(event: Release, privacy: Privacy, delta: Fraction) -> Budget:
+    """The budget for releases like ``event``, with a part of delta set aside for imperfect samplers."""
+    return Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)

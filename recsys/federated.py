@@ -147,7 +147,7 @@ class UpdateRecipe:
 
 
 @dataclass(slots=True)
-class State:
+class TrainingState:
     """All of a run that changes from round to round. Its encoded form is the run's checkpoint."""
 
     vector: NDArray[np.float32]
@@ -162,7 +162,7 @@ class State:
         return out.getvalue()
 
     @classmethod
-    def decode(cls, data: bytes) -> State:
+    def decode(cls, data: bytes) -> TrainingState:
         try:
             arrays = parse_arrays(data)
             rounds = as_declared(tuple[Round, ...], parse_json(str(arrays.pop("rounds")).encode()))
@@ -206,11 +206,11 @@ class Federation:
         self._secret, self._seed = secret, seed
         self._run = derive(secret, labels.SIMULATED, b"run").hex()[:16]  # runs may share a ledger
         model.begin(client_data.train.item_count, seed)
-        self.state = State(model.vector)
+        self.state = TrainingState(model.vector)
         if encoding.length != recipe.length(len(self.state.vector)):
             raise UsageError(f"the encoding is for {encoding.length} numbers")
 
-    def resume(self, state: State) -> None:
+    def resume(self, state: TrainingState) -> None:
         """Continue from a checkpoint."""
         if state.vector.shape != self.state.vector.shape:
             raise UsageError("the checkpoint is of another model")

@@ -1,4 +1,4 @@
-"""KnownRun runs on the same data: what one account of a machine knows of them.
+"""Other runs on the same data: the list of all runs that were begun from one account of a machine.
 
 What a run costs its users adds up with what every other run on them costs, so a run has to find the others. It cannot
 find all: whoever copies data to another machine leaves no trace here. What it can do is remember the runs that were

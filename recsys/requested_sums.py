@@ -172,7 +172,8 @@ class _Entry:
 
 
 def _encoded_results(past: Sequence[_PastSum]) -> bytes:
-    out, arrays, entries = io.BytesIO(), dict[str, NDArray[np.float64]](), list[dict[str, object]]()
+    out = io.BytesIO()
+    arrays, entries = dict[str, NDArray[np.float64]](), list[dict[str, object]]()
     for number, one in enumerate(past):
         answer = None
         if one.result is not None:

@@ -36,7 +36,7 @@ from recsys.aggregator import Aggregator
 from recsys.assembly import Prepared
 from recsys.config import Mode
 from recsys.data.negatives import frozen
-from recsys.federated import METRICS, State
+from recsys.federated import METRICS, TrainingState
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import Evaluation, evaluate
 from recsys.models.popularity import ItemPop
@@ -44,7 +44,7 @@ from recsys.models.recommender import Recommender, SharedModel
 from recsys.models.store import save
 from recsys.other_runs import RunList
 from recsys.requested_sums import LearnsFromSums, ResultsOnDisk
-from recsys.run_record import Quality, Round, Run
+from recsys.run_record import MODEL, Quality, Round, Run
 from recsys.run_start import CHECKPOINT, StartedRun, delete_secrets, existing_run, start
 from recsys.secure_aggregator import SecureAggregator
 from recsys.sentences import PLAIN, USERS, WHOLE, WITHOUT_NOISE, measured_under, outside, spending
@@ -131,7 +131,7 @@ class _Running:
                 raise
             ended = f"the budget is spent: {error}"
         served = ServedModel(model, prepared.split.train.item_ids)
-        save(served, self._folder / "model.npz", prepared.taken_as_public)
+        save(served, self._folder / MODEL, prepared.taken_as_public)
         self._say(results=(*self._record.results, *self._own(model)), ended=ended)
         return self._record
 
@@ -140,7 +140,7 @@ class _Running:
         federation = self._prepared.federation(model, aggregator, self._secret, self._ledgers.get(Mode.LOCAL))
         checkpoint = self._private / CHECKPOINT
         if checkpoint.exists():
-            federation.resume(State.decode(read_private(checkpoint)))
+            federation.resume(TrainingState.decode(read_private(checkpoint)))
         self._check_reached(len(federation.state.rounds))
         self._keep(federation.state, aggregator)
         while sum(one.survivors > 0 for one in federation.state.rounds) < self._prepared.config.training.rounds:
@@ -151,7 +151,7 @@ class _Running:
             if len(last) == _ATTEMPTS and not any(one.survivors for one in last):
                 raise ThresholdError(f"too many clients were lost, {_ATTEMPTS} times: {done.purpose}")
 
-    def _keep(self, state: State, aggregator: SecureAggregator) -> None:
+    def _keep(self, state: TrainingState, aggregator: SecureAggregator) -> None:
         write_file(self._private / CHECKPOINT, state.encode(), private=True)
         aggregator.delete_pending(len(state.rounds))
         if state.rounds:

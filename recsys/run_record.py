@@ -17,8 +17,8 @@ from secagg.errors import DecodeError, StorageError, UsageError
 from secagg.files import read_file, write_file
 from secagg.foreign import as_declared, parse_json
 
-FILE = "run.json"
-"""The name of the record in a run's directory."""
+FILE, CONFIG, MODEL = "run.json", "config.json", "model.npz"
+"""The names of the record, the configuration and the trained model in a run's directory."""
 _MOST_BYTES = 1 << 24
 
 LEDGERS = LEDGER, LOCAL_LEDGER = "ledger.db", "local.db"

@@ -25,7 +25,7 @@ from recsys.assembly import DistributedNoise, LocalNoise, Prepared
 from recsys.config import Config, Mode
 from recsys.other_runs import KnownRun, LockedRunList
 from recsys.pending_sum import SUM
-from recsys.run_record import FILE, LEDGER, LOCAL_LEDGER, Run
+from recsys.run_record import CONFIG, FILE, LEDGER, LOCAL_LEDGER, Run
 from recsys.sentences import SHARED, SHARING, elsewhere, known_others, promised, refusal
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, SigningKey, derive
@@ -115,7 +115,7 @@ def delete_secrets(folder: Path) -> None:
 
 def existing_run(folder: Path, config: Config) -> Run | None:
     """The record of this run, or None if nothing is on record yet. Refuses a directory that holds anything else."""
-    path, wanted = folder / "config.json", _plain(config)
+    path, wanted = folder / CONFIG, _plain(config)
     try:
         if not folder.exists():
             return None
@@ -163,8 +163,8 @@ def _claim(folder: Path, config: Config) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
-    if not (folder / "config.json").exists():
-        write_file(folder / "config.json", _plain(config), private=False)
+    if not (folder / CONFIG).exists():
+        write_file(folder / CONFIG, _plain(config), private=False)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ SHARED = (
 """Where the budget is that of several runs, or there is no room for more."""
 
 _NAMED = 3
-"""KnownRun runs, in a sentence."""
+"""How many other runs are named in a sentence."""
 
 WITHOUT_NOISE, PLAIN, WHOLE = "this recipe without noise", "plain federated training", "exact sums over users"
 """References, as results call them."""

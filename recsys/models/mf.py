@@ -38,7 +38,7 @@ from recsys.data.interactions import History, Interactions
 from recsys.data.negatives import sample
 from recsys.models.batches import batches, latest, own
 from recsys.models.recommender import Local
-from recsys.models.store import State
+from recsys.models.store import ModelState
 from recsys.optimisers import Optimiser, Rule
 from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
@@ -242,7 +242,7 @@ class MatrixFactorisation:
             return -push.sum(1), push
         return -_sigmoid(-liked), share * _sigmoid(other)
 
-    def state(self) -> State:
+    def state(self) -> ModelState:
         settings = {
             name: getattr(self, name)
             for name in (
@@ -258,10 +258,10 @@ class MatrixFactorisation:
                 "recent",
             )
         }
-        return State(settings, {"rows": self._begun})
+        return ModelState(settings, {"rows": self._begun})
 
     @classmethod
-    def from_state(cls, state: State) -> Self:
+    def from_state(cls, state: ModelState) -> Self:
         model = cls(**state.settings)
         model._rows = np.asarray(state.arrays["rows"], np.float32).reshape(-1, model.width + 1)
         return model

@@ -30,7 +30,7 @@ from dp.training.trainer import Charge
 from recsys.data.interactions import History, Interactions
 from recsys.models.batches import batches, own
 from recsys.models.recommender import Local
-from recsys.models.store import State
+from recsys.models.store import ModelState
 from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
 
@@ -128,12 +128,12 @@ class Neural(ABC):
         scores: NDArray[np.float32] = torch.cat(rows).numpy()
         return scores
 
-    def state(self) -> State:
+    def state(self) -> ModelState:
         settings = {name: getattr(self, name) for name in self.SETTINGS}
-        return State(settings | {"items": self._item_count}, {"vector": self.vector})
+        return ModelState(settings | {"items": self._item_count}, {"vector": self.vector})
 
     @classmethod
-    def from_state(cls, state: State) -> Self:
+    def from_state(cls, state: ModelState) -> Self:
         settings = dict(state.settings)
         items = settings.pop("items")
         model = cls(**settings)

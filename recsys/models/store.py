@@ -49,7 +49,7 @@ _LARGEST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class State:
+class ModelState:
     """What makes a trained model: settings that JSON can hold, and arrays."""
 
     settings: Mapping[str, Any]
@@ -59,11 +59,11 @@ class State:
 class Stored(Recommender, Protocol):
     """A recommender that can be stored; its class is one of ``MODELS``."""
 
-    def state(self) -> State:
+    def state(self) -> ModelState:
         """Of a trained model; ``UsageError`` before."""
 
     @classmethod
-    def from_state(cls, state: State) -> Self:
+    def from_state(cls, state: ModelState) -> Self:
         """The stored model. A state that does not fit together raises an error of any ordinary kind."""
 
 
@@ -96,7 +96,7 @@ def load(path: Path) -> ServedModel:
     try:
         _check_settings(header["settings"])
         made = cast(type[Stored], getattr(import_module(MODELS[name]), name))
-        model = made.from_state(State(header["settings"], arrays))
+        model = made.from_state(ModelState(header["settings"], arrays))
         items = [str(item) for item in header["items"]]
         _check(model, len(items))
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, SecAggError):

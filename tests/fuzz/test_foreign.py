@@ -34,7 +34,7 @@ pytest.importorskip("torch")
 
 from recsys.aggregator import Result  # noqa: E402
 from recsys.data import movielens, tables  # noqa: E402
-from recsys.federated import State  # noqa: E402
+from recsys.federated import TrainingState  # noqa: E402
 from recsys.models.ease import Ease  # noqa: E402
 from recsys.models.mf import MatrixFactorisation  # noqa: E402
 from recsys.models.store import load, save  # noqa: E402
@@ -281,14 +281,14 @@ def test_header_of_a_model(kind: str, data: st.DataObject, folder: Path) -> None
     accepted(lambda: load(folder / "model.npz"), StorageError)
 
 
-CHECKPOINT = State(np.zeros(5, np.float32), {"momentum": np.zeros(5)}, (runs._round(0, None, ""),)).encode()
+CHECKPOINT = TrainingState(np.zeros(5, np.float32), {"momentum": np.zeros(5)}, (runs._round(0, None, ""),)).encode()
 ANSWERS = _encoded_results([_PastSum("a", 3, "", Result(np.zeros(3), 2, ("ann", "bob"), {}, 9, 9, {}))])
 
 
 @fuzz
 @given(data=inputs(CHECKPOINT))
 def test_checkpoint(data: bytes) -> None:
-    accepted(lambda: State.decode(data), DecodeError)
+    accepted(lambda: TrainingState.decode(data), DecodeError)
 
 
 @fuzz

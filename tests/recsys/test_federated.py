@@ -31,7 +31,7 @@ from protocols import registry
 from recsys.aggregator import Aggregator
 from recsys.data.interactions import History
 from recsys.deployment import Deployment
-from recsys.federated import METRICS, ClientData, Federation, LocalPrivacy, State, UpdateRecipe
+from recsys.federated import METRICS, ClientData, Federation, LocalPrivacy, TrainingState, UpdateRecipe
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import measure
 from recsys.models.autoencoder import Autoencoder
@@ -583,7 +583,7 @@ def test_from_a_checkpoint_the_run_goes_on_as_if_nothing_had_happened(rule: Rule
     before = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
     run(before, 2)
     after = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
-    after.resume(State.decode(before.state.encode()))
+    after.resume(TrainingState.decode(before.state.encode()))
     np.testing.assert_allclose(run(after, 2), through.state.vector, atol=TOLERANCE[rule])
     alike(after.state.rounds, through.state.rounds)
     forgetful = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
@@ -615,14 +615,14 @@ ROUNDS = st.builds(
 )
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 STATES = st.builds(
-    State,
+    TrainingState,
     arrays(np.float32, st.integers(1, 5), elements=st.floats(-(2.0**99), 2.0**99, width=32)),
     st.dictionaries(st.sampled_from(["first", "second"]), arrays(np.float64, 3, elements=FLOATS)),
     st.lists(ROUNDS, max_size=3).map(tuple),
 )
 
 
-def same(one: State, other: State) -> bool:
+def same(one: TrainingState, other: TrainingState) -> bool:
     return (
         (one.vector.tobytes(), one.vector.dtype, one.vector.shape)
         == (other.vector.tobytes(), other.vector.dtype, other.vector.shape)
@@ -634,15 +634,15 @@ def same(one: State, other: State) -> bool:
 
 @settings(max_examples=25)
 @given(state=STATES)
-def test_a_checkpoint_gives_back_what_was_put_in(state: State) -> None:
-    assert same(State.decode(state.encode()), state)
+def test_a_checkpoint_gives_back_what_was_put_in(state: TrainingState) -> None:
+    assert same(TrainingState.decode(state.encode()), state)
 
 
 def test_a_checkpoint_that_is_cut_short_is_refused() -> None:
     data = federation(client_data()).state.encode()
     for length in range(len(data)):
         with pytest.raises(DecodeError):
-            State.decode(data[:length])
+            TrainingState.decode(data[:length])
 
 
 def test_a_damaged_checkpoint_is_refused_or_the_same_all_the_same() -> None:
@@ -653,7 +653,7 @@ def test_a_damaged_checkpoint_is_refused_or_the_same_all_the_same() -> None:
         damaged = bytearray(data)
         damaged[place] ^= 1 << (place % 8)
         try:
-            assert same(State.decode(bytes(damaged)), done.state)
+            assert same(TrainingState.decode(bytes(damaged)), done.state)
         except DecodeError:
             refused += 1
     assert refused > len(data) / 2
@@ -663,10 +663,10 @@ def test_a_checkpoint_runs_nothing() -> None:
     file = io.BytesIO()
     np.savez(file, vector=np.array([print], object), rounds=np.array("[]"))
     with pytest.raises(DecodeError):
-        State.decode(file.getvalue())
+        TrainingState.decode(file.getvalue())
     for other in (b"", b"PK", b"{}", np.arange(3).tobytes()):
         with pytest.raises(DecodeError):
-            State.decode(other)
+            TrainingState.decode(other)
 
 
 # Fleets

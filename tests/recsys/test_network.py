@@ -49,7 +49,7 @@ def test_control_another_rate_is_caught(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def first_late(chance: float) -> list[float]:
-    """How many of 4000 fall silent in each phase, on average, if an result is late with this chance."""
+    """How many of 4000 fall silent in each phase, on average, if an answer is late with this chance."""
     return [4000 * (1 - chance) ** number * chance for number in range(len(PHASES))]
 
 

@@ -25,7 +25,7 @@ from recsys import run_start
 from recsys.aggregator import Request, Result, Update
 from recsys.assembly import Prepared, prepare
 from recsys.config import Config
-from recsys.federated import State
+from recsys.federated import TrainingState
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import evaluate
 from recsys.models.popularity import ItemPop
@@ -511,7 +511,7 @@ def test_when_the_budget_is_spent_the_model_stays_as_it_was(tmp_path: Path, monk
     run = go(asked, tmp_path / "run")
     assert run.ended.startswith("the budget is spent: with this release epsilon could reach")
     assert len(run.rounds) == 3
-    state = State.decode((tmp_path / "run" / "private" / "checkpoint.npz").read_bytes())
+    state = TrainingState.decode((tmp_path / "run" / "private" / "checkpoint.npz").read_bytes())
     model = load(tmp_path / "run" / "model.npz").model
     assert model.vector.tobytes() == state.vector.tobytes()  # type: ignore[attr-defined]
     before = contents(tmp_path / "run")

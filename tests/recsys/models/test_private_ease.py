@@ -19,7 +19,7 @@ from recsys.models.popularity import ItemPop
 from recsys.models.private_ease import PrivateEase, ease, on_device, with_others
 from recsys.models.private_gram import Recency, Settings
 from recsys.models.private_sums import Contribution, Noised, Sums
-from recsys.models.store import State
+from recsys.models.store import ModelState
 from secagg.errors import UsageError
 
 
@@ -108,7 +108,7 @@ def test_it_is_stored_whole() -> None:
     model = PrivateEase(Settings(items=30, popularity_share=Fraction(1, 7), recency=None))
     model.fit(events)
     state = model.state()
-    again = PrivateEase.from_state(State(dict(state.settings), dict(state.arrays)))
+    again = PrivateEase.from_state(ModelState(dict(state.settings), dict(state.arrays)))
     assert again.settings == model.settings
     histories = [events.history(0), np.int32([])]
     np.testing.assert_allclose(again.scores(histories), model.scores(histories), rtol=1e-4, atol=1e-5)

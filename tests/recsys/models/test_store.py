@@ -13,7 +13,7 @@ from recsys.data.interactions import Interactions
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.ease import Ease
 from recsys.models.popularity import ItemPop
-from recsys.models.store import MODELS, State, load, save
+from recsys.models.store import MODELS, ModelState, load, save
 from recsys.serving import ServedModel
 from secagg.errors import SecAggError, StorageError, UsageError
 
@@ -212,7 +212,7 @@ def test_wrong_use(tmp_path: Path) -> None:
 def test_an_array_cannot_pose_as_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ItemPop()
     model.fit(events())
-    monkeypatch.setattr(ItemPop, "state", lambda self: State({}, {"header": np.zeros(3)}))
+    monkeypatch.setattr(ItemPop, "state", lambda self: ModelState({}, {"header": np.zeros(3)}))
     with pytest.raises(UsageError, match="is not called 'header'"):
         save(ServedModel(model, ITEMS), tmp_path / "model.npz")
 
