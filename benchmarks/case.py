@@ -6,8 +6,6 @@ figures and ratios. Ratios compare two things measured in the same run; figures 
 
 from __future__ import annotations
 
-import os
-import platform
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,6 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from secagg.errors import UsageError
+from secagg.machine import machine
 
 CASES = {
     "ckks": "CKKS: bytes a coordinate, and time beside the bare TenSEAL calls.",
@@ -98,16 +97,6 @@ def timed(took: dict[str, list[float]], name: str, work: Callable[..., Any], *ar
     return result
 
 
-def machine() -> dict[str, Any]:
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 2),
-        "system": platform.system(),
-        "python": platform.python_version(),
-    }
-
-
 def commit() -> str:
     """The commit of the source tree, "+" appended when it has been changed; "unknown" outside a checkout."""
     root = Path(__file__).parent.parent
@@ -122,11 +111,3 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return described.stdout.strip()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -26,14 +26,14 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.case import commit
-from benchmarks.ideal import IdealAdder
 from dp.calibrate import release_of
 from dp.filter import RESOLUTION, Filter, PrivacyCost
-from recsys.aggregator import Adder, Answer, Question, Update
-from recsys.assembly import Distributed, Prepared, data_of, prepare
+from recsys.aggregator import Aggregator, Request, Result, Update
+from recsys.assembly import DistributedNoise, Prepared, data_of, prepare
 from recsys.config import Config
 from recsys.data.negatives import frozen
 from recsys.data.split import Split
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import Evaluation, evaluate
 from recsys.models.ease import Ease
 from recsys.models.popularity import ItemPop
@@ -108,29 +108,29 @@ def trained(prepared: Prepared) -> tuple[Recommender, float]:
     """A model, and the epsilon that it cost."""
     config = prepared.config
     secret = sha256(f"noise and cohorts of a benchmark, seed {config.seed}".encode()).digest()
-    adder = Charged(IdealAdder(secret), prepared.distributed)
+    aggregator = Charged(IdealAggregator(secret), prepared.distributed)
     model = prepared.model()
     if prepared.in_rounds:
-        federation = prepared.federation(cast(SharedModel, model), adder, secret)
+        federation = prepared.federation(cast(SharedModel, model), aggregator, secret)
         for _ in range(config.training.rounds):
             federation.advance()
     else:
-        cast(LearnsFromSums, model).learn(prepared.sums(adder), prepared.split.train.item_count)
-    return model, adder.epsilon
+        cast(LearnsFromSums, model).learn(prepared.sums(aggregator), prepared.split.train.item_count)
+    return model, aggregator.epsilon
 
 
 class Charged:
     """Adds up what the budget allows, and nothing else (``BudgetError``)."""
 
-    def __init__(self, adder: Adder, privacy: Distributed | None) -> None:
-        self._adder, self._privacy = adder, privacy
+    def __init__(self, aggregator: Aggregator, privacy: DistributedNoise | None) -> None:
+        self._adder, self._privacy = aggregator, privacy
         self._filter = None if privacy is None else Filter.of(privacy.budget)
 
-    def add_up(self, question: Question, update: Update) -> Answer:
+    def aggregate(self, request: Request, update: Update) -> Result:
         if self._privacy is not None and self._filter is not None:
-            cost = _cost(question, self._privacy)
-            self._filter = self._filter.reserve(str(question.number), cost).commit(str(question.number), cost)
-        return self._adder.add_up(question, update)
+            charge = _cost(request, self._privacy)
+            self._filter = self._filter.reserve(str(request.number), charge).commit(str(request.number), charge)
+        return self._adder.aggregate(request, update)
 
     @property
     def epsilon(self) -> float:
@@ -140,9 +140,9 @@ class Charged:
         return reached / RESOLUTION
 
 
-def _cost(question: Question, privacy: Distributed) -> PrivacyCost:
+def _cost(request: Request, privacy: DistributedNoise) -> PrivacyCost:
     """Of one sum from which nobody is missing."""
-    encoding, noise, clients = question.encoding, question.noise, len(question.cohort)
+    encoding, noise, clients = request.encoding, request.noise, len(request.cohort)
     if noise is None:
         raise UsageError("a sum without noise has no place under a budget")
     event = release_of(encoding, noise, clients, clients, privacy.guarantee)

@@ -18,15 +18,16 @@ import numpy as np
 
 from benchmarks.case import Measured, Say
 from benchmarks.cells import AMONG, METRICS, scored
-from benchmarks.ideal import IdealAdder
 from benchmarks.memory import peak, start_peak
 from benchmarks.utility import RECIPES, Recipe
 from protocols.engines.local import Threads
-from recsys.aggregator import Adder, SecureAdder
+from recsys.aggregator import Aggregator
 from recsys.assembly import Prepared, prepare
 from recsys.config import Config as Asked
 from recsys.federated import Federation
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.recommender import SharedModel
+from recsys.secure_aggregator import SecureAggregator
 from secagg.errors import UsageError
 
 SECRET = bytes(range(32))
@@ -105,8 +106,10 @@ def _data(config: Config) -> dict[str, Any]:
 
 def _federation(prepared: Prepared, *, secure: bool) -> tuple[Federation, SharedModel]:
     workers, model = prepared.config.protocol.workers, cast(SharedModel, prepared.model())
-    adder: Adder = SecureAdder(prepared.deployment, SECRET, engine=Threads(workers)) if secure else IdealAdder(SECRET)
-    return prepared.federation(model, adder, SECRET), model
+    aggregator: Aggregator = (
+        SecureAggregator(prepared.deployment, SECRET, engine=Threads(workers)) if secure else IdealAggregator(SECRET)
+    )
+    return prepared.federation(model, aggregator, SECRET), model
 
 
 def _cost(config: Config, say: Say) -> Measured:
@@ -115,7 +118,8 @@ def _cost(config: Config, say: Say) -> Measured:
     )
     sides = {name: _federation(prepared, secure=name == "secure") for name in ("plain", "secure")}
     length = prepared.encoding.length
-    say(f"{config.rounds} rounds of {config.clients} out of {len(prepared.fleet.names)} clients, {length} numbers each")
+    clients = len(prepared.client_data.names)
+    say(f"{config.rounds} rounds of {config.clients} out of {clients} clients, {length} numbers each")
     wall, seconds = defaultdict[str, float](float), defaultdict[str, float](float)
     sent = 0
     for number in range(config.rounds):
@@ -169,7 +173,8 @@ def _central(config: Config, say: Say) -> Measured:
     rounds = config.central_rounds or RECIPES[config.model].public.training["rounds"]
     prepared = _prepared(config, _data(config), measured=0.0, rounds=rounds, draw="fixed", size=_BATCH)
     federation, federated = _federation(prepared, secure=False)
-    say(f"{rounds} rounds with {prepared.planned} of {len(prepared.fleet.names)} clients, then training in one place")
+    clients = len(prepared.client_data.names)
+    say(f"{rounds} rounds with {prepared.planned_clients} of {clients} clients, then training in one place")
     for _ in range(rounds):
         federation.advance()
     central = prepared.model()

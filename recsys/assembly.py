@@ -1,4 +1,7 @@
-"""From a configuration to everything a run needs, before anything is written: data, clients, model, noise, budgets."""
+"""Makes everything that a run needs from its configuration: data, clients, model, noise and budgets.
+
+Whatever can be refused is refused here, before anything is written.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,13 @@ from dp.filter import Budget, Filter, PrivacyCost
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.training import Flat, Settings
-from recsys.aggregator import Adder, Deployment
-from recsys.config import Clients, Config, Data, Held, Kind, Mode, Privacy, Source, Spread, Training
+from recsys.aggregator import Aggregator
+from recsys.config import ClientKind, Clients, Config, Data, HoldOut, Mode, Privacy, Source, Spread, Training
 from recsys.data import download, movielens, partition, split, synthetic, tables
 from recsys.data.interactions import Interactions
 from recsys.data.split import Split
-from recsys.federated import Federation, Fleet, LocalPrivacy, Terms
+from recsys.deployment import Deployment
+from recsys.federated import ClientData, Federation, LocalPrivacy, UpdateRecipe
 from recsys.models.private_sums import Sums
 from recsys.models.recommender import Local, Recommender, SharedModel
 from recsys.optimisers import Optimiser
@@ -43,18 +47,20 @@ MODELS = {
     "private-ease": "recsys.models.private_ease:PrivateEase",
     "private-mf": "recsys.models.private_mf:PrivateMf",
 }
-"""What can be trained: all but the last two move one vector, round after round; those are made of a few sums."""
+"""The models that can be trained. The last two are made of a few sums; all others move one vector in each round."""
 
 _EXACT_BITS = 24
 _SAMPLED_RING_BITS = 24
-"""Where cohorts differ in size: room for larger ones, and for smaller ones, in which each client draws more noise."""
+"""The ring is narrower where cohorts differ in size. So there is room for larger cohorts, and for smaller ones, in
+which each client draws more noise."""
 _NEARLY = 0.998
-"""Of epsilon: what sums of different length may together cost more than one of them that is worth the whole budget."""
+"""The part of epsilon that one sum with the whole budget may cost. Several sums of different lengths, with shares of
+the budget, together cost slightly more than one sum."""
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """What all of a run is going to cost at most: so many releases, for which so many samples are drawn."""
+class PlannedCost:
+    """The most that a run will cost: ``count`` releases like ``event``, for which ``samples`` samples are drawn."""
 
     event: Release
     count: int
@@ -65,26 +71,26 @@ class Planned:
         return PrivacyCost.of(self.event, self.count, self.samples)
 
     def suited(self, budget: Budget, epsilon: float) -> Budget:
-        """The same for another epsilon."""
+        """The budget with another epsilon, and the same delta and slack."""
         return Budget.suited(self.event, Fraction(str(epsilon)), budget.delta, budget.slack)
 
 
 @dataclass(frozen=True, slots=True)
-class Distributed:
-    """Noise inside the sums."""
+class DistributedNoise:
+    """Noise inside the sums, what it costs, and the budget for that."""
 
     found: Calibration
-    planned: Planned
+    planned: PlannedCost
     budget: Budget
     guarantee: Guarantee
 
 
 @dataclass(frozen=True, slots=True)
-class Locally:
-    """Noise in local training; ``share`` of a client's users are in a batch, and there are so many steps a round."""
+class LocalNoise:
+    """Noise in local training, what it costs, and the budget for that."""
 
     settings: Settings
-    planned: Planned
+    planned: PlannedCost
     budget: Budget
     guarantee: Guarantee
 
@@ -94,21 +100,21 @@ class Prepared:
     config: Config
     split: Split
     notes: tuple[str, ...]
-    """what people should know of the data, for whoever has them: these are exact counts over users"""
+    """What people should know about the data. These are exact counts over users, for whoever has the data."""
     taken_as_public: tuple[str, ...]
-    """``recsys.public_facts``"""
-    fleet: Fleet
+    """The facts that guarantees take as public (``recsys.public_facts``)."""
+    client_data: ClientData
     deployment: Deployment
     participation: Participation
-    terms: Terms
+    recipe: UpdateRecipe
     plain: Encoding | None
-    """of what a client sends in training, without noise; None for a model made of sums"""
-    distributed: Distributed | None
-    locally: Locally | None
+    """The encoding of what a client sends in training without noise; None for a model made of sums."""
+    distributed: DistributedNoise | None
+    locally: LocalNoise | None
 
     @property
-    def data(self) -> bytes:
-        """Which data a run is about."""
+    def data_identity(self) -> bytes:
+        """Identifies the users whose data the run is about."""
         return identity(self.config, self.split.train.user_ids)
 
     @property
@@ -117,46 +123,48 @@ class Prepared:
 
     @property
     def encoding(self) -> Encoding:
-        """Of what a client sends in training."""
+        """The encoding of what a client sends in training."""
         return self.distributed.found.encoding if self.distributed is not None else cast(Encoding, self.plain)
 
     @property
-    def planned(self) -> int:
-        return self.participation.planned(len(self.fleet.names))
+    def planned_clients(self) -> int:
+        """How many clients take part in a sum, on average."""
+        return self.participation.planned(len(self.client_data.names))
 
     def model(self) -> Recommender:
-        """Untrained."""
+        """A new model, which has not been trained."""
         return model_of(self.config)
 
     def noise(self, clients: int) -> NoiseSpec:
-        """The plan's noise for a cohort of that size; one that is larger than planned may need a wider ring."""
-        found = cast(Distributed, self.distributed).found
+        """The noise for a cohort of this size. A cohort that is larger than planned may need a wider ring."""
+        found = cast(DistributedNoise, self.distributed).found
         kind = self.deployment.noise(clients)
         fitted = with_multiplier(found.noise_multiplier, kind, [found.encoding], clients, 2 * RING_BITS)
         if fitted is None:
             raise UsageError(f"a cohort of {clients} does not fit a ring of {2 * RING_BITS} bits")
         return fitted[1]
 
-    def public(self) -> Prepared:
-        """The same without privacy."""
+    def without_privacy(self) -> Prepared:
+        """The same without privacy: a baseline."""
         return replace(self, distributed=None, locally=None)
 
     def federation(
         self,
         model: SharedModel,
-        adder: Adder,
+        aggregator: Aggregator,
         secret: bytes,
         ledger: Ledger | None = None,
         *,
         noiseless: bool = False,
     ) -> Federation:
-        """``ledger`` is for local training under privacy; ``noiseless`` for a reference of the same recipe."""
+        """A federated training of ``model``. ``ledger`` is for local training with privacy; ``noiseless`` makes the
+        same training without noise, as a reference."""
         training, privacy, locally = self.config.training, self.config.privacy, self.locally
         return Federation(
             model,
-            self.fleet,
-            adder,
-            self.terms,
+            self.client_data,
+            aggregator,
+            self.recipe,
             encoding=self.encoding,
             noise=self.noise if self.distributed is not None else None,
             local_privacy=None
@@ -170,29 +178,30 @@ class Prepared:
             seed=self.config.seed,
         )
 
-    def sums(self, adder: Adder, done: Callable[[Round], None] = lambda one: None) -> Sums:
-        """What a model is made of that does not train in rounds."""
+    def sums(self, aggregator: Aggregator, done: Callable[[Round], None] = lambda one: None) -> Sums:
+        """What a model that is made of sums asks for them."""
         if self.distributed is None:
-            return sums_of(self.fleet, adder, done=done)
+            return sums_of(self.client_data, aggregator, done=done)
         found = self.distributed.found
-        return sums_of(self.fleet, adder, multiplier=found.noise_multiplier, noise=found.noise, done=done)
+        return sums_of(self.client_data, aggregator, multiplier=found.noise_multiplier, noise=found.noise, done=done)
 
 
 def prepare(config: Config) -> Prepared:
-    """``UsageError``: this cannot be done. ``BudgetError``: not within this budget."""
+    """Everything that the run of ``config`` needs. ``UsageError``: it cannot be carried out at all. ``BudgetError``: it
+    cannot be carried out within its budget."""
     data, notes, catalogue = data_of(config.data)
-    fleet = fleet_of(config, data)
+    client_data = client_data_of(config, data)
     deployment = Deployment(
         config.protocol.name, config.protocol.adversary, config.protocol.corrupt, config.protocol.dropout
     )
     training = config.training
     participation = Participation(training.draw, training.size)
-    if len(fleet.names) < 2:
+    if len(client_data.names) < 2:
         raise UsageError("a sum over fewer than two clients hides nobody")
-    planned = participation.planned(len(fleet.names))
+    planned = participation.planned(len(client_data.names))
     deployment.parameters(planned), _optimiser(training)  # refused here, if at all
     local = Local(training.epochs, training.batch, training.rate, training.proximal)
-    terms = Terms(local, training.clip, 0.0 if config.locally else training.measured, training.weight_bound)
+    recipe = UpdateRecipe(local, training.clip, 0.0 if config.locally else training.measured, training.weight_bound)
     model, plain = model_of(config), None
     if made_of_sums(model):
         if config.locally:
@@ -206,15 +215,17 @@ def prepare(config: Config) -> Prepared:
             shared.begin(data.train.item_count, config.seed)
         except TypeError as error:
             raise UsageError(f"model.settings: {error}") from None
-        length = terms.length(len(shared.vector))
+        length = recipe.length(len(shared.vector))
         plain = Encoding(length, training.clip, _EXACT_BITS, weight_bound=training.weight_bound)
     distributed, locally = None, None
     if config.privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH):
         distributed = _distributed(config, deployment, planned, length, data, in_rounds=plain is not None)
     if config.locally:
-        locally = _locally(config, fleet, data)
+        locally = _locally(config, client_data, data)
     public = taken_as_public(config, catalogue=catalogue)
-    return Prepared(config, data, notes, public, fleet, deployment, participation, terms, plain, distributed, locally)
+    return Prepared(
+        config, data, notes, public, client_data, deployment, participation, recipe, plain, distributed, locally
+    )
 
 
 def made_of_sums(model: Recommender) -> bool:
@@ -230,7 +241,7 @@ def _optimiser(training: Training) -> Optimiser:
 
 @lru_cache(1)
 def data_of(data: Data) -> tuple[Split, tuple[str, ...], bool]:
-    """The split, what to say of it, and whether its items are those of a list that no user's events have made."""
+    """The split, notes about it, and whether its items come from a list that does not depend on any user's events."""
     columns = {"user": data.user, "item": data.item, "time": data.time, "rating": data.rating}
     listed = tables.catalogue(data.catalogue, item=data.item) if data.catalogue else None
     if data.source is Source.SPLIT:
@@ -245,17 +256,18 @@ def data_of(data: Data) -> tuple[Split, tuple[str, ...], bool]:
             else tables.load(data.path, **columns, catalogue=listed)
         )
         events, said, given = loaded.interactions, loaded.report(), loaded.from_catalogue
-    rules: dict[Held, Callable[[Interactions], Split]] = {
-        Held.LAST: split.leave_last_out,
-        Held.RATIO: split.by_ratio,
-        Held.TIME: _by_moments(data) if data.test_from else split.by_time,
+    rules: dict[HoldOut, Callable[[Interactions], Split]] = {
+        HoldOut.LAST: split.leave_last_out,
+        HoldOut.RATIO: split.by_ratio,
+        HoldOut.TIME: _by_moments(data) if data.test_from else split.by_time,
     }
     divided = rules[data.held_out](events)
     return divided, (*said, *divided.report()), given
 
 
 def _by_moments(data: Data) -> Callable[[Interactions], Split]:
-    """Tables keep dates as microseconds, MovieLens and the made-up population as seconds."""
+    """A split by the moments that the configuration names. Tables keep dates as microseconds; MovieLens and the
+    synthetic population keep them as seconds."""
     unit = 1 if data.source is Source.TABLE else 10**6
     moments = []
     for name, text in (("valid_from", data.valid_from), ("test_from", data.test_from)):
@@ -267,16 +279,16 @@ def _by_moments(data: Data) -> Callable[[Interactions], Split]:
     return lambda events: split.by_time(events, *moments, fractions=False)
 
 
-def fleet_of(config: Config, data: Split) -> Fleet:
-    """Clients by number: what users are called stays with them.
+def client_data_of(config: Config, data: Split) -> ClientData:
+    """Clients and the users of each. Clients are named by number, so that users' names stay with them.
 
-    With noise in the sums, devices without an event to train on take part, too: otherwise what one user did would say
-    how many clients there are, and renumber others. (Of devices that train by themselves it is public how many events
-    each has, and one with none has nothing to train on.)
+    With noise in the sums, devices without an event to train on take part, too: otherwise what one user did would
+    change how many clients there are, and the numbers of others. (With local training on devices it is public how many
+    events each device has, and a device without any has nothing to train on.)
     """
     clients: Clients = config.clients
     train = data.train
-    if clients.kind is Kind.DEVICES:
+    if clients.kind is ClientKind.DEVICES:
         everybody = np.arange(train.user_count)
         present = everybody[np.diff(train.starts) > 0] if config.locally or not config.private else everybody
         members = tuple(present.reshape(-1, 1))
@@ -288,7 +300,7 @@ def fleet_of(config: Config, data: Split) -> Fleet:
         ).members
     digits = len(str(len(members) - 1))
     names = tuple(f"client-{number:0{digits}}" for number in range(len(members)))
-    return Fleet(names, members, train, data.valid)
+    return ClientData(names, members, train, data.valid)
 
 
 def model_of(config: Config) -> Recommender:
@@ -308,7 +320,7 @@ def model_of(config: Config) -> Recommender:
 
 
 def delta_of(privacy: Privacy, units: int) -> Fraction:
-    """As asked for, or 1 / (100 n) for a public number n of units: three digits, rounded down.
+    """The delta of the configuration, or 1 / (100 n) for a public number n of units, rounded down to three digits.
 
     Delta is the probability with which the guarantee may fail altogether, and a mechanism that publishes one unit of n
     at random has delta 1/n: so more than 1/n is refused.
@@ -333,13 +345,13 @@ def delta_of(privacy: Privacy, units: int) -> Fraction:
 
 def _distributed(
     config: Config, deployment: Deployment, planned: int, length: int, data: Split, *, in_rounds: bool
-) -> Distributed:
+) -> DistributedNoise:
     privacy, kind = config.privacy, deployment.noise(planned)
-    delta = delta_of(privacy, data.train.user_count)
+    delta, rounds = delta_of(privacy, data.train.user_count), config.training.rounds if in_rounds else 1
     found = calibrate(
         epsilon=privacy.epsilon if in_rounds else _NEARLY * privacy.epsilon,
         delta=float(delta),
-        rounds=config.training.rounds if in_rounds else 1,
+        rounds=rounds,
         clients=planned,
         length=length,
         clip_l2=config.training.clip if in_rounds else 1.0,
@@ -351,26 +363,30 @@ def _distributed(
     )
     guarantee = user_level(Relation.ZERO_OUT)
     event = release_of(found.encoding, found.noise, planned, planned - kind.dropouts, guarantee)
-    budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
-    rounds = config.training.rounds if in_rounds else 1
+    budget = _budget(event, privacy, delta)
     samples = rounds * found.noise.samples(planned, found.encoding.coordinates)
-    return Distributed(found, Planned(event, rounds, samples), budget, guarantee)
+    return DistributedNoise(found, PlannedCost(event, rounds, samples), budget, guarantee)
 
 
-def _locally(config: Config, fleet: Fleet, data: Split) -> Locally:
+def _locally(config: Config, client_data: ClientData, data: Split) -> LocalNoise:
     privacy = config.privacy
-    unit = Unit.EXAMPLE if config.clients.kind is Kind.DEVICES else Unit.USER
+    unit = Unit.EXAMPLE if config.clients.kind is ClientKind.DEVICES else Unit.USER
     guarantee = Guarantee(unit, Relation.ZERO_OUT, Trust.LOCAL)
     units = data.train.user_count if unit is Unit.USER else len(data.train)
     delta = delta_of(privacy, units)
     steps = config.training.rounds * privacy.steps
     trial = LocalPrivacy(Settings(Flat(privacy.clip), Fraction(1), 1), privacy.share, privacy.steps, privacy.rate, unit)
-    sampling = trial.event(fleet.examples(fleet.names, unit)).sampling
+    sampling = trial.event(client_data.examples(client_data.names, unit)).sampling
     z = steps_multiplier(
         epsilon=privacy.epsilon, delta=float(delta), steps=steps, sampling=sampling, guarantee=guarantee
     )
     event = Release(Gaussian(z), sampling, guarantee)
-    budget = Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)
-    planned = Planned(event, steps)
+    budget = _budget(event, privacy, delta)
+    planned = PlannedCost(event, steps)
     Filter.of(budget).reserve("all rounds", planned.cost)  # refused here, if at all
-    return Locally(Settings(Flat(privacy.clip), z, 1), planned, budget, guarantee)
+    return LocalNoise(Settings(Flat(privacy.clip), z, 1), planned, budget, guarantee)
+
+
+def _budget(event: Release, privacy: Privacy, delta: Fraction) -> Budget:
+    """The budget for releases like ``event``, with a part of delta set aside for imperfect samplers."""
+    return Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)

@@ -32,25 +32,26 @@ FEWEST = 100
 
 class Source(StrEnum):
     SYNTHETIC = "synthetic"
-    """the population in this package; no file is needed"""
+    """the synthetic population of this package, which needs no file"""
     MOVIELENS = "movielens"
-    """a folder with one of MovieLens' data sets, as it was unpacked"""
+    """a folder with one of MovieLens' data sets, unpacked"""
     TABLE = "table"
     """one CSV or Parquet file"""
     SPLIT = "split"
-    """three of them: train, valid, test"""
+    """three such files: train, valid and test"""
 
 
-class Held(StrEnum):
+class HoldOut(StrEnum):
     LAST = "last"
     """each user's last event for test, the one before for valid"""
     RATIO = "ratio"
-    """each user's last tenth, and the tenth before"""
+    """each user's last tenth for test, the tenth before for valid"""
     TIME = "time"
-    """everybody's last tenth, and the tenth before; or what is from ``data.test_from`` on, and ``data.valid_from``"""
+    """the last tenth of all events for test, the tenth before for valid; or by moments: what is from ``data.test_from``
+    on for test, what is between ``data.valid_from`` and that for valid"""
 
 
-class Kind(StrEnum):
+class ClientKind(StrEnum):
     DEVICES = "devices"
     """each user is a client"""
     SILOS = "silos"
@@ -61,14 +62,14 @@ class Spread(StrEnum):
     EVEN = "even"
     DIRICHLET = "dirichlet"
     COLUMN = "column"
-    """as a file says: ``clients.file`` with columns user and silo"""
+    """as the file ``clients.file`` says, with columns user and silo"""
 
 
 class Exact(StrEnum):
     """Whether the model, and references beside it, are measured on all users' test events, outside of any guarantee."""
 
     AUTO = "auto"
-    """unless noise in the sums is to protect users from whoever runs this (mode distributed or both), and they exist"""
+    """yes, unless noise in the sums protects real users from whoever runs this (mode distributed or both)"""
     ALWAYS = "true"
     NEVER = "false"
 
@@ -84,38 +85,39 @@ class Mode(StrEnum):
 class Data:
     source: Source = Source.SYNTHETIC
     path: str = ""
-    """of the folder or table"""
+    """where the folder or table is"""
     download: str = ""
-    """a name such as ml-latest-small: fetch MovieLens' data set into the folder ``path``, if it is not there"""
+    """the name of a MovieLens data set, such as ml-latest-small, that is fetched into ``path`` if it is not there"""
     train: str = ""
     valid: str = ""
     test: str = ""
     user: str = "user"
-    """column names of tables"""
+    """This and the next three are column names of tables."""
     item: str = "item"
     time: str = ""
     rating: str = ""
     catalogue: str = ""
-    """a table with all items there are, in a column called as ``item`` says. Without it the list of items comes from
-    the users' events; but for MovieLens it is the data set's list of titles, if that is there"""
+    """a table with all items, in the column that ``item`` names. Without it the list of items comes from the users'
+    events, except for MovieLens, where it is the data set's list of titles if that is there"""
     users: int = 2000
-    """of the synthetic population"""
+    """This and the next are sizes of the synthetic population."""
     items: int = 1000
-    held_out: Held = Held.LAST
+    held_out: HoldOut = HoldOut.LAST
     valid_from: str = ""
-    """for ``time``: moments as in the data, whole numbers or dates in quotes; with privacy on there must be some"""
+    """This and the next are for ``held_out = time``: moments as in the data, whole numbers or dates in quotes. With
+    privacy on they are needed."""
     test_from: str = ""
     seed: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    kind: Kind = Kind.SILOS
+    kind: ClientKind = ClientKind.SILOS
     count: int = 20
-    """of silos"""
+    """the number of silos"""
     spread: Spread = Spread.EVEN
     alpha: float = 1.0
-    """of the Dirichlet distribution"""
+    """the parameter of the Dirichlet distribution"""
     file: str = ""
 
 
@@ -123,7 +125,7 @@ class Clients:
 class Model:
     name: str = "autoencoder"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """of the model's own constructor"""
+    """arguments of the model's constructor"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ class Training:
     rounds: int = 15
     draw: Draw = Draw.EVERYONE
     size: int = 0
-    """of a cohort"""
+    """the size of a cohort"""
     epochs: int = 1
     batch: int = 16
     rate: float = 0.1
@@ -140,37 +142,38 @@ class Training:
     server_rate: float = 1.0
     momentum: float = 0.9
     clip: float = 1.0
-    """the norm of a client's update, at most"""
+    """the largest norm of a client's update"""
     weight_bound: int = 1
     """a silo counts as often as it has users, up to this bound"""
     measured: float = 0.05
-    """the share of the squared norm that measured values take up; 0: clients send none. Under local privacy they never
-    do: what they measure is exact, and no noise of theirs is on it"""
+    """the share of the squared norm that measured values take up; with 0 clients send none. With local privacy they
+    never send any, since measured values are exact and carry no noise"""
 
 
 @dataclass(frozen=True, slots=True)
 class Privacy:
     mode: Mode = Mode.LOCAL
     epsilon: float = 8.0
-    """of the whole run; in mode both, of each of its two guarantees"""
+    """the epsilon of the whole run; in mode both, of each of its two guarantees"""
     delta: float = 0.0
-    """at most one over the number of units; 0: a hundredth of that"""
+    """at most one over the number of units; 0 stands for a hundredth of that"""
     n_min: int = 0
-    """so many units there are at least, which is public; 0: their number is"""
+    """a public lower bound on the number of units; with 0 their number itself is public"""
     clip: float = 1.0
-    """of one user's gradient, in local training; on devices, of one interaction's"""
+    """the largest norm of one user's gradient in local training; on devices, of one interaction's gradient"""
     share: float = 0.2
-    """of a client's users in a batch, on average, in local training; on devices, of its interactions"""
+    """the share of a client's users (on devices: of its interactions) in a batch of local training, on average"""
     steps: int = 5
-    """of local training in a round"""
+    """the number of steps of local training in a round"""
     rate: float = 0.5
-    """of these steps"""
+    """the step size of local training"""
     data: str = ""
     """a name for the users that the data are about, if what they are called does not say it (``recsys.other_runs``)"""
     ledger: str = ""
     """a file that several runs on the same data share: ``epsilon`` is this run's part of its budget"""
     budget: float = 0.0
-    """of that ledger, all runs together: said by the run that makes it; 0: what it has, or as much as ``epsilon``"""
+    """the epsilon of that ledger, for all its runs together, given by the run that makes it. 0 stands for what the
+    ledger has, or for ``epsilon``"""
     beside: bool = False
     """begin although other runs on the same data are known, with budgets of their own: what they cost adds up"""
 
@@ -219,7 +222,7 @@ class Config:
                 f"privacy.n_min is at least {FEWEST}: delta is made from it, and is the probability with which the "
                 "guarantee may fail altogether"
             )
-        if self.private and self.data.held_out is Held.TIME and not self.data.test_from:
+        if self.private and self.data.held_out is HoldOut.TIME and not self.data.test_from:
             raise UsageError(
                 "with privacy on, data.held_out = time needs data.valid_from and data.test_from: a moment that follows "
                 "from all users' events would let one user move what is held out of others"
@@ -228,7 +231,7 @@ class Config:
             raise UsageError("data.catalogue is for files: the made-up population has data.items items")
         if bool(self.data.valid_from) != bool(self.data.test_from):
             raise UsageError("data.valid_from and data.test_from go together")
-        if self.data.test_from and self.data.held_out is not Held.TIME:
+        if self.data.test_from and self.data.held_out is not HoldOut.TIME:
             raise UsageError("data.valid_from and data.test_from are for data.held_out = time")
         if self.locally and training.measured not in (0.0, Training().measured):
             raise UsageError(
@@ -243,9 +246,9 @@ class Config:
             raise UsageError("seeds are from 0 to below 2^32")
         if training.weight_bound > 1 and privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH):
             raise UsageError("training.weight_bound is 1 with noise in the sum: every client counts once")
-        if self.clients.kind is Kind.SILOS and self.clients.count < 2:
+        if self.clients.kind is ClientKind.SILOS and self.clients.count < 2:
             raise UsageError("clients.count is at least 2: a sum of one silo is that silo's update")
-        if self.locally and self.clients.kind is Kind.DEVICES and self.model.name != "mf":
+        if self.locally and self.clients.kind is ClientKind.DEVICES and self.model.name != "mf":
             raise UsageError("on devices only mf can be trained locally under privacy (its unit is one interaction)")
         if privacy.ledger and privacy.mode not in (Mode.LOCAL, Mode.DISTRIBUTED):
             raise UsageError("privacy.ledger is for one guarantee: with privacy.mode local or distributed")
@@ -263,12 +266,12 @@ class Config:
 
     @property
     def private(self) -> bool:
-        """Whether anything is promised."""
+        """Whether the run makes any guarantee."""
         return self.privacy.mode is not Mode.NONE
 
     @property
     def locally(self) -> bool:
-        """Whether what leaves a client is to be private already."""
+        """Whether what leaves a client is private by its own noise."""
         return self.privacy.mode in (Mode.LOCAL, Mode.BOTH)
 
     @classmethod
@@ -296,7 +299,7 @@ class Config:
         return config
 
     def plain(self) -> dict[str, Any]:
-        """As JSON and TOML know it."""
+        """The configuration as JSON and TOML have it."""
         return asdict(self)
 
 

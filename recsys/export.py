@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from recsys.report import FILE as REPORT
-from recsys.run_record import FILE, LEDGER, LOCAL_LEDGER, Run
+from recsys.run_record import CONFIG, FILE, LEDGER, LOCAL_LEDGER, MODEL, Run
 from recsys.run_start import PUBLIC_KEY
 from secagg.errors import StorageError, UsageError
 from secagg.files import reading, writing
 from secagg.printable import check_printable
 
-MODEL = "model.npz"
-SHARED = ("config.json", LEDGER, PUBLIC_KEY, LOCAL_LEDGER, FILE, REPORT)
+SHARED = (CONFIG, LEDGER, PUBLIC_KEY, LOCAL_LEDGER, FILE, REPORT)
 """And the model, where it is asked for."""
 
 _LOGS = ("-wal", "-journal")

@@ -1,17 +1,17 @@
-"""Rounds of federated training: a model's one vector goes out, the sum of what clients changed about it comes back.
+"""Rounds of federated training: a model's vector goes out, and the sum of the clients' changes to it comes back.
 
     cohort -> each client: train, clip; measure the model on held-out events of its own users; [change | measured]
            -> one secure sum, with noise inside it or not -> mean over a constant -> the server's optimiser
 
-The two ways of being private can be had together:
+There are two ways of protecting users, which can be combined:
 
-    distributed  the sum is noised (``noise``). What counts as one unit is a client, hence each of its users; measured
-                 values are coordinates of the same vector, under the same noise and the same charge.
-    local        each client trains with DP-SGD (``LocalPrivacy``), so what it sends is private already, whoever sees
-                 it. For that it sends nothing else: measured values would be exact, and are refused.
+    distributed  The sum is noised (``noise``). One unit is a client, hence also each of its users. Measured values are
+                 coordinates of the same vector, with the same noise, and are part of the same charge.
+    local        Each client trains with DP-SGD (``LocalPrivacy``), so that what it sends is private whoever sees it. It
+                 sends nothing else: measured values would be exact, and are refused.
 
-Without either, measured values are exact, and known in sum only. What the server knows is a ``Round``. Nothing here
-selects anything by what was measured.
+Without either, measured values are exact, and the server knows their sums only. What the server knows of a sum is a
+``Round``. Nothing in this module is chosen by measured values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ from dp.ledger import Ledger
 from dp.ledger.entries import Steps
 from dp.noise import NoiseSpec
 from dp.training import Settings
-from recsys.aggregator import Adder, Answer, Question
+from recsys.aggregator import Aggregator, Request, Result
 from recsys.data.interactions import History, Interactions
 from recsys.metrics.ranking import measure
 from recsys.models.recommender import Local, SharedModel
@@ -66,12 +66,13 @@ class PrivatelyTrained(SharedModel, Protocol):
         seed: int,
         rng: Rng,
     ) -> Settings:
-        """``charge`` None: the same recipe without noise. It is a reference, and private it is not."""
+        """With ``charge`` None the same steps are made without noise: a reference, which is not private."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fleet:
-    """Who holds whose data. ``held_out`` is measured on; it has the same numbers as ``train``."""
+class ClientData:
+    """Which client holds the data of which users. ``held_out`` is what models are measured on; its users have the same
+    numbers as those of ``train``."""
 
     names: tuple[str, ...]
     members: tuple[NDArray[np.int64], ...]
@@ -91,7 +92,7 @@ class Fleet:
         return [self.train.history(user) for user in self.users(name)]
 
     def examples(self, names: Sequence[str], unit: Unit) -> list[int]:
-        """How many units each client has."""
+        """How many units each of these clients has."""
         if unit is Unit.USER:
             return [len(self.users(name)) for name in names]
         return [sum(len(history) for history in self.histories(name)) for name in names]
@@ -99,11 +100,10 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class LocalPrivacy:
-    """DP-SGD at each client: so many steps a round, each with a batch that holds an example with probability ``share``.
+    """DP-SGD at each client: ``steps`` steps a round, in which each example is in a batch with probability ``share``.
 
-    An example is a user, or (on devices) an interaction. A round is charged once for all clients, with the highest
-    rate among them: they share no example, so none costs more (parallel composition: what counts as zero does so at one
-    client).
+    An example is a user, or an interaction on a device. A round is charged once for all clients, with the highest
+    sampling rate among them. No two clients share an example, so no example costs more (parallel composition).
     """
 
     settings: Settings
@@ -113,23 +113,23 @@ class LocalPrivacy:
     unit: Unit = Unit.USER
 
     def of(self, examples: int) -> Settings:
-        """For a client with so many examples."""
+        """The settings of a client with this many examples."""
         return replace(self.settings, expected_batch=max(1, int(self.share * examples)))
 
     def event(self, examples: Sequence[int]) -> Release:
-        """What a step costs the client for which it costs most."""
+        """What one step costs the client with the highest sampling rate."""
         sampling = max((self.of(count).sampling(count) for count in examples), key=lambda sample: sample.rate)
         guarantee = Guarantee(self.unit, Relation.ZERO_OUT, Trust.LOCAL)
         return Release(Gaussian(self.settings.noise_multiplier), sampling, guarantee)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """How clients train and what they send.
+class UpdateRecipe:
+    """How clients make what they send.
 
-    clip: the L2 norm of what a client sends, at most.
-    measured: the share of the squared norm that measured values take up; 0 for not measuring.
-    weight_bound: a client counts as often as it has users, up to this bound; 1 with noise in the sum.
+    clip: the largest L2 norm of what a client sends.
+    measured: the share of the squared norm that measured values take up; with 0 clients measure nothing.
+    weight_bound: a client counts as often as it has users, up to this bound. With noise in the sum it is 1.
     """
 
     local: Local
@@ -142,13 +142,13 @@ class Terms:
             raise UsageError("measured values take up a share of the norm from 0 to below 1")
 
     def length(self, parameters: int) -> int:
-        """Coordinates of what a client sends."""
+        """How many coordinates a client sends for a model with this many parameters."""
         return parameters + (len(METRICS) + 1 if self.measured else 0)
 
 
 @dataclass(slots=True)
-class State:
-    """What a run consists of between two rounds; ``encode`` and ``decode`` are its checkpoint."""
+class TrainingState:
+    """All of a run that changes from round to round. Its encoded form is the run's checkpoint."""
 
     vector: NDArray[np.float32]
     optimiser: dict[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -162,7 +162,7 @@ class State:
         return out.getvalue()
 
     @classmethod
-    def decode(cls, data: bytes) -> State:
+    def decode(cls, data: bytes) -> TrainingState:
         try:
             arrays = parse_arrays(data)
             rounds = as_declared(tuple[Round, ...], parse_json(str(arrays.pop("rounds")).encode()))
@@ -173,14 +173,14 @@ class State:
 
 
 class Federation:
-    """Round after round; ``state`` is all that changes."""
+    """The server and the clients of a federated training. ``model`` is the server's; each client trains its own."""
 
     def __init__(
         self,
         model: SharedModel,
-        fleet: Fleet,
-        adder: Adder,
-        terms: Terms,
+        client_data: ClientData,
+        aggregator: Aggregator,
+        recipe: UpdateRecipe,
         *,
         encoding: Encoding,
         noise: Callable[[int], NoiseSpec] | None = None,
@@ -192,12 +192,12 @@ class Federation:
         secret: bytes,
         seed: int,
     ) -> None:
-        if noise is not None and terms.weight_bound > 1:
+        if noise is not None and recipe.weight_bound > 1:
             raise UsageError("with noise in the sum every client counts once")
-        self._model, self._fleet, self._adder, self._terms = model, fleet, adder, terms
+        self._model, self._data, self._aggregator, self._recipe = model, client_data, aggregator, recipe
         if (local_privacy is None or noiseless) != (ledger is None):
             raise UsageError("local training under privacy is charged to a ledger, and only that")
-        if local_privacy is not None and terms.measured:
+        if local_privacy is not None and recipe.measured:
             raise UsageError("what a client measures would leave it without noise of its own: it sends what it trained")
         self._encoding, self._noise, self._noiseless = encoding, noise, noiseless
         self._local_privacy, self._ledger = local_privacy, ledger
@@ -205,39 +205,39 @@ class Federation:
         self._optimiser = optimiser or Optimiser()
         self._secret, self._seed = secret, seed
         self._run = derive(secret, labels.SIMULATED, b"run").hex()[:16]  # runs may share a ledger
-        model.begin(fleet.train.item_count, seed)
-        self.state = State(model.vector)
-        if encoding.length != terms.length(len(self.state.vector)):
+        model.begin(client_data.train.item_count, seed)
+        self.state = TrainingState(model.vector)
+        if encoding.length != recipe.length(len(self.state.vector)):
             raise UsageError(f"the encoding is for {encoding.length} numbers")
 
-    def resume(self, state: State) -> None:
-        """Go on from a checkpoint."""
+    def resume(self, state: TrainingState) -> None:
+        """Continue from a checkpoint."""
         if state.vector.shape != self.state.vector.shape:
             raise UsageError("the checkpoint is of another model")
         self.state, self._optimiser.state = state, dict(state.optimiser)
         self._model.vector = state.vector
 
     def advance(self) -> Round:
-        """One round. If too many clients are lost the model stays as it is, and so it is recorded."""
+        """Carry out one round. If too many clients drop out, the model does not change, and the record says so."""
         number = len(self.state.rounds)
-        cohort = self._participation.cohort(self._fleet.names, beacon(self._seed), number)
-        planned = self._participation.planned(len(self._fleet.names))
+        cohort = self._participation.cohort(self._data.names, beacon(self._seed), number)
+        planned = self._participation.planned(len(self._data.names))
         try:
             if len(cohort) < 2:
                 raise ThresholdError(f"a cohort of {len(cohort)} hides nobody")
-            with self._charged(number, cohort) as left:
-                question = self._question(number, cohort, left)
-                answer = self._adder.add_up(question, self._client(number, cohort))
+            with self._charged(number, cohort) as charged_before:
+                request = self._request(number, cohort, charged_before)
+                result = self._aggregator.aggregate(request, self._client(number, cohort))
         except ThresholdError as error:
-            done = given_up(number, "training", len(cohort), error)
+            done = failed_round(number, "training", len(cohort), error)
         else:
-            measured = self._learn(answer, planned)
-            done = carried_out(number, "training", len(cohort), answer, measured)
+            measured = self._learn(result, planned)
+            done = completed_round(number, "training", len(cohort), result, measured)
         self.state.rounds += (done,)
         return done
 
-    def _question(self, number: int, cohort: tuple[str, ...], left: bool) -> Question:
-        return Question(
+    def _request(self, number: int, cohort: tuple[str, ...], charged_before: bool) -> Request:
+        return Request(
             number,
             "training",
             cohort,
@@ -245,21 +245,22 @@ class Federation:
             None if self._noise is None or self._noiseless else self._noise(len(cohort)),
             sha256(self.state.vector.tobytes()).digest(),
             {name: self._weight(name) for name in cohort},
-            left,
+            charged_before,
         )
 
     def _weight(self, name: str) -> int:
-        return min(len(self._fleet.users(name)), self._terms.weight_bound)
+        return min(len(self._data.users(name)), self._recipe.weight_bound)
 
     @contextmanager
     def _charged(self, number: int, cohort: Sequence[str]) -> Iterator[bool]:
-        """Reserved before anybody trains, committed when what was trained has left. The same round is charged once,
-        however often it is begun; gives whether it was committed before."""
+        """Charge the steps of a round to the clients' ledger: reserve them before anybody trains, and commit them when
+        updates have left. The same round is charged once, however often it is attempted. Gives whether it had been
+        committed by an earlier attempt."""
         private, ledger = self._local_privacy, self._ledger
         if private is None or ledger is None:
             yield False
             return
-        event = private.event(self._fleet.examples(cohort, private.unit))
+        event = private.event(self._data.examples(cohort, private.unit))
         steps = Steps(f"round {number} of {self._run}", event, private.steps)
         ledger.reserve(steps)
         try:
@@ -269,20 +270,19 @@ class Federation:
             raise
         ledger.commit(steps)
 
-    # The clients
+    # What clients do
 
     def _client(self, number: int, cohort: Sequence[str]) -> Callable[[str], NDArray[np.float64]]:
         start, measured = self.state.vector, self._measured(cohort)
 
         def update(name: str) -> NDArray[np.float64]:
-            self._model.vector = start
-            self._train(name, number)
-            change = self._model.vector.astype(np.float64) - start
-            self._model.vector = start
-            if not np.isfinite(change).all():  # nobody may see whose training came to nothing
+            model = self._model.with_vector(start)
+            self._train(model, name, number)
+            change = model.vector.astype(np.float64) - start
+            if not np.isfinite(change).all():  # nobody may see whose training failed
                 _LOG.warning("round %d: the training of %s is no number, and counts as zeros", number, name)
                 change = np.zeros_like(change)
-            share, clip = self._terms.measured, self._terms.clip
+            share, clip = self._recipe.measured, self._recipe.clip
             if not share:
                 return change
             change *= min(1.0, clip * (1 - share) ** 0.5 / max(float(np.sqrt(np.square(change).sum())), 1e-300))
@@ -292,25 +292,25 @@ class Federation:
 
     @property
     def _unit(self) -> float:
-        """What a measured value of 1 is in a client's vector; its values together are no longer than their share."""
-        return float(self._terms.clip * np.sqrt(self._terms.measured / (len(METRICS) + 1)))
+        """The coordinate that stands for a measured value of 1. So all measured values of a client together stay within
+        their share of the norm."""
+        return float(self._recipe.clip * np.sqrt(self._recipe.measured / (len(METRICS) + 1)))
 
-    def _train(self, name: str, number: int) -> None:
-        histories, local, private = self._fleet.histories(name), self._terms.local, self._local_privacy
+    def _train(self, model: SharedModel, name: str, number: int) -> None:
+        histories, local, private = self._data.histories(name), self._recipe.local, self._local_privacy
         seed = self._seed_of(name, number)
         if private is None:
-            self._model.train(histories, local, seed)
+            model.train(histories, local, seed)
             return
-        (examples,) = self._fleet.examples([name], private.unit)
+        (examples,) = self._data.examples([name], private.unit)
         event = private.event([examples])
 
         def charged(asked: Release, count: int) -> None:
             if asked != event or count > private.steps:
                 raise BudgetError("a client trains otherwise than the round was charged for")
 
-        model: PrivatelyTrained = self._model  # type: ignore[assignment]  # the caller's choice of a mode says so
         rng = Prg(derive(self._secret, labels.SIMULATED, b"training", name.encode(), number.to_bytes(8, "big")))
-        model.train_privately(
+        cast(PrivatelyTrained, model).train_privately(  # the caller's choice of a mode says that it can
             histories,
             private.of(examples),
             private.steps,
@@ -322,18 +322,18 @@ class Federation:
         )
 
     def _measured(self, cohort: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-        """For each client the means over its users, and how many of these have something held out (as a share).
+        """For each client the means over its users, and the share of its users that have held-out events.
 
-        On devices each would do this by itself; here all at once, with the same result.
+        Real devices would each do this by themselves. Here it is computed for all at once, with the same result.
         """
-        if not self._terms.measured:
+        if not self._recipe.measured:
             return {}
-        fleet = self._fleet
-        users = np.concatenate([fleet.users(name) for name in cohort])
-        found = measure(self._model, fleet.train.of_users(users), fleet.held_out.of_users(users))
+        client_data = self._data
+        users = np.concatenate([client_data.users(name) for name in cohort])
+        found = measure(self._model, client_data.train.of_users(users), client_data.held_out.of_users(users))
         table = np.zeros((len(users), len(METRICS) + 1))
         table[found.users] = np.column_stack([*(found.values[name] for name in METRICS), np.ones(len(found.users))])
-        ends = np.cumsum([len(fleet.users(name)) for name in cohort])
+        ends = np.cumsum([len(client_data.users(name)) for name in cohort])
         parts = np.split(table, ends[:-1])
         return {name: part.mean(axis=0) for name, part in zip(cohort, parts, strict=True)}
 
@@ -341,39 +341,39 @@ class Federation:
         text = f"{self._seed} {number} {name}".encode()
         return int.from_bytes(sha256(text).digest()[:4], "big")
 
-    # The server
+    # What the server does
 
-    def _learn(self, answer: Answer, planned: int) -> dict[str, float]:
-        """Move the model; returns what was measured."""
+    def _learn(self, result: Result, planned: int) -> dict[str, float]:
+        """Move the server's model by a sum. Returns the means of what clients measured."""
         parameters = len(self.state.vector)
-        denominator = planned if self._noise is not None else answer.weight
-        step = self._optimiser(answer.vector[:parameters] / denominator)
+        denominator = planned if self._noise is not None else result.weight
+        step = self._optimiser(result.vector[:parameters] / denominator)
         self.state.vector = (self.state.vector + step).astype(np.float32)
         self.state.optimiser = dict(self._optimiser.state)
         self._model.vector = self.state.vector
-        if not self._terms.measured:
+        if not self._recipe.measured:
             return {}
-        *totals, having = (answer.vector[parameters:] / self._unit).tolist()
+        *totals, having = (result.vector[parameters:] / self._unit).tolist()
         return {name: total / having for name, total in zip(METRICS, totals, strict=True)} if having > 0 else {}
 
 
-def carried_out(
-    number: int, purpose: str, planned: int, answer: Answer, measured: Mapping[str, float] | None = None
+def completed_round(
+    number: int, purpose: str, planned: int, result: Result, measured: Mapping[str, float] | None = None
 ) -> Round:
-    """The record of a sum."""
+    """The record of a sum that came out."""
     return Round(
         number,
         purpose,
         planned,
-        len(answer.survivors),
-        answer.silent,
-        answer.bytes_up,
-        answer.bytes_down,
-        answer.seconds,
+        len(result.survivors),
+        result.silent,
+        result.bytes_up,
+        result.bytes_down,
+        result.seconds,
         measured or {},
     )
 
 
-def given_up(number: int, purpose: str, planned: int, error: ThresholdError) -> Round:
-    """The record of a sum for which too many clients got lost."""
+def failed_round(number: int, purpose: str, planned: int, error: ThresholdError) -> Round:
+    """The record of a sum that failed since too many clients dropped out."""
     return Round(number, f"{purpose}, given up: {error}", planned, 0, {}, 0, 0, {})

@@ -1,6 +1,6 @@
-"""A network on which clients get lost: made up, seeded, and without a clock.
+"""A simulated network on which clients drop out, with a seed and without a clock.
 
-A deadline closes each phase. Whose answer would take longer has dropped out, as has who vanished.
+A deadline closes each phase. A client whose answer would take longer drops out, as does one that vanishes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Network:
             raise UsageError("network.latency is above zero, its spread and the deadline are not below")
 
     def faults(self, names: Sequence[str], phases: Sequence[str], seed: int) -> Faults:
-        """Who is silent from which phase on."""
+        """Which clients drop out, and in which phase."""
         rng = np.random.default_rng(seed)
         gone = np.where(rng.random(len(names)) < self.dropout, rng.integers(0, len(phases), len(names)), len(phases))
         if self.deadline:

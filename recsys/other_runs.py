@@ -1,4 +1,4 @@
-"""Other runs on the same data: what one account of a machine knows of them.
+"""Other runs on the same data: the list of all runs that were begun from one account of a machine.
 
 What a run costs its users adds up with what every other run on them costs, so a run has to find the others. It cannot
 find all: whoever copies data to another machine leaves no trace here. What it can do is remember the runs that were
@@ -44,7 +44,7 @@ _PATIENCE = 60.0
 
 
 def identity(config: Config, user_ids: Sequence[str]) -> bytes:
-    """Of the data that a run is about. It follows from who the users are: to be written down under a key only."""
+    """Identifies the data that a run is about. It follows from who the users are, so it is only written under a key."""
     data = config.data
     if name := config.privacy.data:
         return digest(labels.LEDGER_DATA, b"named", name.encode())
@@ -55,20 +55,20 @@ def identity(config: Config, user_ids: Sequence[str]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Other:
-    """A run that was begun."""
+class KnownRun:
+    """A run on the list."""
 
     name: str
-    """A public key that it alone has, in hexadecimal; of a run with a ledger of its own, the key of that ledger."""
+    """The run's public key in hexadecimal, which is also the key of its ledger if it has one of its own."""
     folder: str
     ledger: str
-    """Its path; empty without one."""
+    """The path of the run's ledger; empty without one."""
     promise: str
-    """What it may cost a user, in words."""
+    """What the run may cost a user, in words."""
 
 
-class Known:
-    """The list of runs, while nobody else looks at it."""
+class LockedRunList:
+    """The list of runs, while no other process can read or change it."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
@@ -80,31 +80,31 @@ class Known:
             raise sqlite3.DatabaseError("its key is damaged")
         self._key: bytes = secrets[0]
 
-    def on(self, data: bytes) -> list[Other]:
-        """All runs on data of that identity, the first one first."""
+    def on(self, data: bytes) -> list[KnownRun]:
+        """All runs on this data, in the order in which they were begun."""
         found = "SELECT name, folder, ledger, promise FROM runs WHERE data = ? ORDER BY rowid"
-        return [Other(*row) for row in self._db.execute(found, (data_mark(self._key, data),))]
+        return [KnownRun(*row) for row in self._db.execute(found, (data_mark(self._key, data),))]
 
-    def called(self, name: str) -> Other | None:
-        """The run of that name, on whatever data."""
+    def called(self, name: str) -> KnownRun | None:
+        """The run of this name, on any data."""
         found = "SELECT name, folder, ledger, promise FROM runs WHERE name = ?"
-        return next((Other(*row) for row in self._db.execute(found, (name,))), None)
+        return next((KnownRun(*row) for row in self._db.execute(found, (name,))), None)
 
-    def add(self, data: bytes, run: Other) -> None:
-        """Remember it, or where it is now."""
+    def add(self, data: bytes, run: KnownRun) -> None:
+        """Add a run, or replace the entry of the run with this name."""
         row = (data_mark(self._key, data), *astuple(run))
         self._db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", row)
 
 
-class Others:
-    """The file. ``folder`` is for somebody else's list than that of this account."""
+class RunList:
+    """The file with the list of runs: this account's, or one in ``folder``."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._path = (folder or _state() / "secagg") / FILE
 
     @contextmanager
-    def locked(self) -> Iterator[Known]:
-        """What is added is on the disk when this ends, and nothing is if it ends with an error."""
+    def locked(self) -> Iterator[LockedRunList]:
+        """The list, locked until this is left. What was added is on disk then, unless this is left with an error."""
         path = self._path
         try:
             with ExitStack() as held:
@@ -118,15 +118,15 @@ class Others:
                 database.execute("BEGIN IMMEDIATE")
                 for statement in _SCHEMA:
                     database.execute(statement)
-                yield Known(database)
+                yield LockedRunList(database)
                 database.execute("COMMIT")
         except sqlite3.Error as error:
             raise _unusable(path, error) from None
 
 
 def _state() -> Path:
-    """Where this account keeps state. A relative path would be another place in each directory, and the list another
-    one: the specification has it ignored."""
+    """Where this account keeps state. A relative path is ignored, as the specification asks: it would name another
+    place in each directory."""
     if (state := Path(os.environ.get("XDG_STATE_HOME", ""))).is_absolute():
         return state
     with suppress(RuntimeError):

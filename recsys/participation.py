@@ -5,8 +5,8 @@ their server), not by the server: each client draws it again, and a plan for ano
 roster, which clients refuse. So of a roster in which a fraction is dishonest, about that fraction of a cohort is.
 
 The draw is over the names of all clients and the kind and size of the cohort: a name that is added or changed after
-the seed is known changes every cohort, so none can be chosen that stands where a lot has fallen. (Who could try many
-names could still wait for a draw that suits it. The names must be fixed before the seed is out.)
+the seed is known changes every cohort, so nobody can choose a name that is drawn. (Whoever could try many names could
+still wait for a draw that suits it. The names must be fixed before the seed is known.)
 
 All parties know the cohort, so sampling makes no epsilon smaller: every sum is charged as if everybody were in it.
 """
@@ -26,16 +26,16 @@ from secagg.errors import UsageError
 
 
 def beacon(seed: int) -> bytes:
-    """Of a simulated run: a function of its seed, so that the same seed draws the same cohorts."""
+    """The beacon of a simulated run. It follows from the run's seed, so that the same seed draws the same cohorts."""
     return digest(labels.SIMULATED, b"beacon", str(seed).encode())
 
 
 class Draw(StrEnum):
     EVERYONE = "everyone"
     FIXED = "fixed"
-    """so many clients, each as likely as any other"""
+    """a fixed number of clients, each as likely as any other"""
     POISSON = "poisson"
-    """each client by itself, with a probability that makes so many on average"""
+    """each client by itself, with one probability, so that the number of clients varies"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Participation:
 
     draw: Draw = Draw.EVERYONE
     size: int = 0
-    """clients in a cohort, or their mean; of no meaning for everyone"""
+    """the number of clients in a cohort, or its mean; without meaning where everyone takes part"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "draw", Draw(self.draw))
@@ -58,13 +58,13 @@ class Participation:
             raise UsageError("a cohort has at least two clients: set the size of participation")
 
     def planned(self, clients: int) -> int:
-        """How many take part, on average: the constant that sums are divided by."""
+        """How many clients take part, on average: the constant that sums are divided by."""
         if self.size > clients:
             raise UsageError(f"a cohort of {self.size} cannot be drawn from {clients} clients")
         return clients if self.draw is Draw.EVERYONE else self.size
 
     def cohort(self, names: Sequence[str], seed: bytes, number: int) -> tuple[str, ...]:
-        """Who takes part in sum ``number``, in the order of ``names``."""
+        """The names of those who take part in sum ``number``, in the order of ``names``."""
         planned = self.planned(len(names))
         if self.draw is Draw.EVERYONE:
             return tuple(names)

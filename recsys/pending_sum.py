@@ -1,11 +1,11 @@
-"""What a sum was begun with, on disk until the sum is out: a run that was killed finishes it with the same values.
+"""What goes into a sum, on disk until the sum is out: a run that was killed finishes the sum with the same values.
 
 Updates are computed in floating point, and another processor, number of threads or version of a library computes other
 last bits. Keys, masks and noise of a sum follow from the run's secret, so two different updates of one client in one
 sum would be two uploads under one mask, or two releases under one draw of noise. So nothing is computed twice:
 
-    before anything but a key leaves a client, all that goes into the sum is on disk: the plan, who will fall silent,
-    and each client's encoded vector. A restarted run reads it, and computes no update of that sum again.
+    before anything leaves a client, all that goes into the sum is on disk: the plan, who will drop out, and each
+    client's encoded vector. A restarted run reads it, and computes no update of that sum again.
 
 What is kept is the encoded vector, in the bits of the plan's ring, and not the update. Encoding measures a norm in
 floating point, so an update in float64 would be encoded otherwise elsewhere; and it would take two to three times the
@@ -26,7 +26,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from protocols.plan import RoundPlan
@@ -35,41 +35,45 @@ from secagg.crypto.keys import derive
 from secagg.crypto.seal import open_box, seal
 from secagg.errors import DecodeError, PeerError, StorageError
 from secagg.files import read_private, writing
+from secagg.foreign import as_declared, parse_json
 
 SUM = re.compile(r"sum-(\d+)\.sealed")
-"""How the file of a sum is called."""
+"""The name of a pending sum's file."""
 _LENGTH_BYTES = 8
+_HEADER = b"terms"
+"""What the header of a file is bound to."""
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What all parties of a sum begin with."""
+class PendingSum:
+    """All that goes into a sum."""
 
     plan: RoundPlan
     silent: Mapping[str, str]
-    """client -> the phase from which on nothing is heard of it"""
+    """client -> the phase in which it drops out"""
+    vectors: Mapping[str, bytes]
+    """client -> its encoded vector, packed by the plan's ring; empty for a client that refused the plan"""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A sum that was begun. A vector is packed by the plan's ring; it is empty for a client that refused the plan."""
-
-    terms: Terms
-    vectors: Mapping[str, bytes]
-
-
-Keep = Callable[[str, bytes], None]
-"""Takes what a client puts into the sum."""
+class _Header:
+    plan: str
+    silent: Mapping[str, str]
+    names: tuple[str, ...]
 
 
-class Begun:
-    """The sum that is under way in a directory, if one is."""
+WriteVector = Callable[[str, bytes], None]
+"""Takes a client's name and its encoded vector."""
+
+
+class PendingSums:
+    """The files of pending sums in a directory. At most one sum of a run is pending."""
 
     def __init__(self, folder: Path, secret: bytes) -> None:
         self._folder, self._secret = folder, secret
 
-    def read(self, number: int) -> Kept | None:
-        """How this sum was begun, or None if nothing of it has left."""
+    def read(self, number: int) -> PendingSum | None:
+        """What goes into this sum, or None if nothing of it has left a client."""
         if newer := [other for other in self._numbers() if other > number]:
             raise StorageError(
                 f"sum {newer[0]} was begun in {self._folder}, and sum {number} is asked for: the checkpoint is older "
@@ -77,25 +81,26 @@ class Begun:
             )
         path = self._path(number)
         try:
-            header, *boxes = _parts(read_private(path))
+            sealed_header, *boxes = _parts(read_private(path))
             key = self._key(number)
-            said = json.loads(open_box(key, header, _HEADER))
-            terms = Terms(RoundPlan.decode(bytes.fromhex(said["plan"])), dict(said["silent"]))
-            digest = terms.plan.digest()
+            header: _Header = as_declared(_Header, parse_json(open_box(key, sealed_header, _HEADER)))
+            plan = RoundPlan.decode(bytes.fromhex(header.plan))
+            digest = plan.digest()
             vectors = {
-                name: open_box(key, box, digest + name.encode()) for name, box in zip(said["names"], boxes, strict=True)
+                name: open_box(key, box, digest + name.encode()) for name, box in zip(header.names, boxes, strict=True)
             }
         except FileNotFoundError:
             return None
-        except (OSError, PeerError, DecodeError, ValueError, KeyError, TypeError):
+        except (OSError, PeerError, DecodeError, ValueError):
             raise StorageError(f"{path} cannot be read, and sum {number} was begun: start a new run") from None
-        return Kept(terms, vectors)
+        return PendingSum(plan, header.silent, vectors)
 
     @contextmanager
-    def writing(self, number: int, terms: Terms, names: tuple[str, ...]) -> Iterator[Keep]:
+    def writing(
+        self, number: int, plan: RoundPlan, silent: Mapping[str, str], names: tuple[str, ...]
+    ) -> Iterator[WriteVector]:
         """Takes the vectors of all ``names``, in their order. Once this is left, without an error, they are on disk."""
-        path, key, digest = self._path(number), self._key(number), terms.plan.digest()
-        said = {"plan": terms.plan.encode().hex(), "silent": dict(terms.silent), "names": names}
+        path, key, digest = self._path(number), self._key(number), plan.digest()
 
         def write(data: bytes, associated: bytes) -> None:
             # The system's randomness: a draft may be begun again, with other vectors under the same key.
@@ -104,11 +109,11 @@ class Begun:
                 file.write(len(box).to_bytes(_LENGTH_BYTES, "big") + box)
 
         with writing(path, private=True) as file:
-            write(json.dumps(said).encode(), _HEADER)
+            write(json.dumps(asdict(_Header(plan.encode().hex(), silent, names))).encode(), _HEADER)
             yield lambda name, vector: write(vector, digest + name.encode())
 
-    def retire(self, before: int) -> None:
-        """The sums before this one are out, and what came of them is on disk: what went into them is deleted."""
+    def delete(self, before: int) -> None:
+        """Delete the sums before this number: they are out, and what came of them is on disk."""
         for number in self._numbers():
             if number < before:
                 with _stored(self._path(number)):
@@ -123,9 +128,6 @@ class Begun:
 
     def _key(self, number: int) -> bytes:
         return derive(self._secret, labels.SIMULATED, b"begun", number.to_bytes(8, "big"))
-
-
-_HEADER = b"terms"
 
 
 def _parts(data: bytes) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ compares them.
 
 from __future__ import annotations
 
-from recsys.config import Config, Kind, Source, Spread
+from recsys.config import ClientKind, Config, Source, Spread
 
 WHO = "how many users and clients there are, and users each client has"
 INTERACTIONS = "the number of interactions on each device"
@@ -29,7 +29,7 @@ def taken_as_public(config: Config, *, catalogue: bool) -> tuple[str, ...]:
     """
     if not config.private:
         return ()
-    devices = config.clients.kind is Kind.DEVICES
+    devices = config.clients.kind is ClientKind.DEVICES
     found = [
         (WHO, True),
         (INTERACTIONS, devices and config.locally),

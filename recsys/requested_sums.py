@@ -1,35 +1,37 @@
-"""Sums for models that are made of a few noised sums, over the clients of a fleet.
+"""Noised sums over clients, for models that are made of a few such sums.
 
-The model says what a user adds and what share of the budget that is worth; from here on it is one question to the
-adder. A client with several users adds up what they add, cut back to the norm of one: the unit is the client.
+The model says what a user adds, and which share of the budget the sum may spend. Each sum is one request to the
+aggregator. A client with several users adds up their contributions, and clips the result to the norm of one
+contribution: the unit of privacy is the client.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from itertools import count, islice
 from math import sqrt
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp.calibrate import DEFAULT_BETA, with_multiplier
 from dp.noise import NoiseSpec
-from recsys.aggregator import Adder, Answer, Question, SecureAdder, Update
-from recsys.federated import Fleet, carried_out, given_up
+from recsys.aggregator import Aggregator, Request, Result, Update
+from recsys.federated import ClientData, completed_round, failed_round
 from recsys.models.private_sums import Contribution, Noised, Sums
 from recsys.models.recommender import Recommender
 from recsys.run_record import Round
+from recsys.secure_aggregator import SecureAggregator
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
 from secagg.files import read_private, write_file
-from secagg.foreign import parse_arrays, parse_json
+from secagg.foreign import as_declared, parse_arrays, parse_json
 
 
 class LearnsFromSums(Recommender, Protocol):
@@ -44,36 +46,37 @@ _ATTEMPTS = 5
 
 
 def sums_of(
-    fleet: Fleet,
-    adder: Adder,
+    client_data: ClientData,
+    aggregator: Aggregator,
     *,
     multiplier: float = 0.0,
     noise: NoiseSpec | None = None,
     done: Callable[[Round], None] = lambda one: None,
 ) -> Sums:
-    """``multiplier`` is the noise of one sum that is worth the whole budget, ``noise`` its kind; neither: exact sums.
+    """What a model asks for its sums. ``multiplier`` is the noise multiplier of one sum that spends the whole budget,
+    ``noise`` the kind of noise; without both, sums are exact. ``done`` is told of each sum.
 
-    A sum for which too many clients got lost is asked for again, under a new number.
+    A sum that fails since too many clients dropped out is requested again, under a new number.
     """
     if (noise is None) != (multiplier == 0):
         raise UsageError("noise has a kind and a multiplier")
-    clients, numbers = len(fleet.names), count()
+    clients, numbers = len(client_data.names), count()
 
     def add(purpose: str, length: int, share: Fraction, contribution: Contribution) -> Noised:
         encoding, drawn = _encoded(length, multiplier / sqrt(share), noise, clients)
 
         def update(name: str) -> NDArray[np.float64]:
-            return sum((contribution(history) for history in fleet.histories(name)), start=np.zeros(length))
+            return sum((contribution(history) for history in client_data.histories(name)), start=np.zeros(length))
 
         for number in islice(numbers, _ATTEMPTS):
             try:
-                answer = adder.add_up(Question(number, purpose, fleet.names, encoding, drawn), update)
+                result = aggregator.aggregate(Request(number, purpose, client_data.names, encoding, drawn), update)
             except ThresholdError as error:
-                done(given_up(number, purpose, clients, error))
+                done(failed_round(number, purpose, clients, error))
                 continue
-            done(carried_out(number, purpose, clients, answer))
-            deviation = 0.0 if drawn is None else _deviation(drawn, clients, len(answer.survivors)) / encoding.scale
-            return Noised(answer.vector, deviation, clients)
+            done(completed_round(number, purpose, clients, result))
+            deviation = 0.0 if drawn is None else _deviation(drawn, clients, len(result.survivors)) / encoding.scale
+            return Noised(result.vector, deviation, clients)
         raise ThresholdError(f"{purpose}: too many clients were lost, {_ATTEMPTS} times")
 
     return add
@@ -92,73 +95,106 @@ def _encoded(
 
 
 def _deviation(noise: NoiseSpec, clients: int, survivors: int) -> float:
-    """Of the noise in the sum, in its integers: all survivors' is in there, the colluders' too."""
+    """The standard deviation of the noise in a sum, in integer units. Colluders' noise is in the sum, too."""
     return sqrt(noise.honest_variance(clients, survivors) * survivors / (survivors - noise.colluders))
 
 
 # After a restart
 
 
-class Answered:
-    """An adder that remembers: after a restart a model asks for all its sums again, and each of them is made once.
+class ResultsOnDisk:
+    """An aggregator that keeps its results in the file ``path``.
 
-    What came out, or that nothing did, is in the file ``path`` before anybody hears of it. Later sums depend on
-    earlier ones (which items are paired, say), so these must not be computed again from updates that may differ.
+    After a restart a model requests all its sums again, and each is answered from the file if it was made before. A
+    result, or that a sum failed, is on disk before the model hears of it. Later sums depend on earlier ones (which
+    items are paired, say), so earlier sums must not be made again from updates that may differ.
     """
 
-    def __init__(self, adder: SecureAdder, path: Path) -> None:
-        self._adder, self._path = adder, path
-        self._known = list(_decoded(read_private(path))) if path.exists() else []
-        adder.retire(len(self._known))
+    def __init__(self, aggregator: SecureAggregator, path: Path) -> None:
+        self._aggregator, self._path = aggregator, path
+        self._past = _decoded(read_private(path)) if path.exists() else []
+        aggregator.delete_pending(len(self._past))
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._past)
 
-    def add_up(self, question: Question, update: Update) -> Answer:
+    def aggregate(self, request: Request, update: Update) -> Result:
         """``StorageError`` if another sum had this number."""
-        if question.number >= len(self):
-            self._known.append(self._asked(question, update))
-            write_file(self._path, _encoded_answers(self._known), private=True)
-            self._adder.retire(len(self))
-        known = self._known[question.number]
-        if (known.purpose, known.length) != (question.purpose, question.encoding.length):
-            raise StorageError(f"sum {question.number} was another one when the run began: start a new run")
-        if known.answer is None:
-            raise ThresholdError(known.given_up)
-        return known.answer
+        if request.number >= len(self):
+            self._past.append(self._requested(request, update))
+            write_file(self._path, _encoded_results(self._past), private=True)
+            self._aggregator.delete_pending(len(self))
+        past = self._past[request.number]
+        if (past.purpose, past.length) != (request.purpose, request.encoding.length):
+            raise StorageError(f"sum {request.number} was another one when the run began: start a new run")
+        if past.result is None:
+            raise ThresholdError(past.given_up)
+        return past.result
 
-    def _asked(self, question: Question, update: Update) -> _Known:
+    def _requested(self, request: Request, update: Update) -> _PastSum:
         try:
-            answer = self._adder.add_up(question, update)
+            result = self._aggregator.aggregate(request, update)
         except ThresholdError as error:
-            return _Known(question.purpose, question.encoding.length, str(error))
-        return _Known(question.purpose, question.encoding.length, "", answer)
+            return _PastSum(request.purpose, request.encoding.length, str(error))
+        return _PastSum(request.purpose, request.encoding.length, "", result)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Known:
+class _PastSum:
+    """A sum that was asked for: its result, or why it was given up."""
+
     purpose: str
     length: int
     given_up: str
-    answer: Answer | None = None
+    result: Result | None = None
 
 
-def _encoded_answers(known: Sequence[_Known]) -> bytes:
+@dataclass(frozen=True, slots=True)
+class _ResultWithoutVector:
+    """A result as JSON; its vector is an array of the same file."""
+
+    weight: int
+    survivors: tuple[str, ...]
+    silent: Mapping[str, int]
+    bytes_up: int
+    bytes_down: int
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A past sum as JSON."""
+
+    purpose: str
+    length: int
+    given_up: str
+    answer: _ResultWithoutVector | None
+
+
+def _encoded_results(past: Sequence[_PastSum]) -> bytes:
     out = io.BytesIO()
-    said = [asdict(one) for one in known]
-    arrays = {str(i): one["answer"].pop("vector") for i, one in enumerate(said) if one["answer"]}
-    np.savez(out, said=np.array(json.dumps(said, allow_nan=False)), **arrays)
+    arrays, entries = dict[str, NDArray[np.float64]](), list[dict[str, object]]()
+    for number, one in enumerate(past):
+        answer = None
+        if one.result is not None:
+            answer = {each.name: getattr(one.result, each.name) for each in fields(_ResultWithoutVector)}
+            arrays[str(number)] = one.result.vector
+        entries.append({"purpose": one.purpose, "length": one.length, "given_up": one.given_up, "answer": answer})
+    np.savez(out, said=np.array(json.dumps(entries, allow_nan=False)), **arrays)  # type: ignore[arg-type]
     return out.getvalue()
 
 
-def _decoded(data: bytes) -> list[_Known]:
+def _decoded(data: bytes) -> list[_PastSum]:
+    found = list[_PastSum]()
     try:
-        stored = parse_arrays(data)
-        said: list[dict[str, Any]] = parse_json(str(stored["said"]).encode())
-        for i, one in enumerate(said):
-            if one["answer"]:
-                survivors = tuple(one["answer"].pop("survivors"))
-                one["answer"] = Answer(vector=stored[str(i)], survivors=survivors, **one["answer"])
-        return [_Known(**one) for one in said]
-    except (DecodeError, KeyError, TypeError, ValueError, AttributeError):
+        arrays = parse_arrays(data)
+        entries: tuple[_Entry, ...] = as_declared(tuple[_Entry, ...], parse_json(str(arrays["said"]).encode()))
+        for number, one in enumerate(entries):
+            result = None
+            if (facts := one.answer) is not None:
+                known = {each.name: getattr(facts, each.name) for each in fields(facts)}
+                result = Result(vector=arrays[str(number)], **known)
+            found.append(_PastSum(one.purpose, one.length, one.given_up, result))
+    except (DecodeError, KeyError):
         raise DecodeError("this is no checkpoint") from None
+    return found

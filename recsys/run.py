@@ -1,10 +1,10 @@
 """A run: from a configuration to a model, a ledger and a record, in one directory.
 
-Everything is tried out before anything is written (``prepare``), and other runs on the same data are looked for
-(``recsys.other_runs``). Then the secret and the ledgers are made, references are measured beside the run if anything is
-measured exactly, and round follows round, each followed by a checkpoint. A run that was killed goes on with the same
-call, on this machine or another. The sum in which it was is finished with the vectors with which it was begun; what had
-not begun is computed then, as well as that machine computes.
+Everything is checked before anything is written (``recsys.assembly``), and other runs on the same data are looked for
+(``recsys.other_runs``). Then the secret and the ledgers are made. If anything is measured exactly, reference models are
+trained and measured. Then come the rounds, with a checkpoint after each. A run that was killed goes on with the same
+call, on this machine or another: the pending sum is finished with the vectors that went into it, and all later ones are
+computed anew.
 
     config.json   what was asked for               run.json         what came out, for people (``recsys.run_record``)
     ledger.pub    the key of the ledgers           ledger.db        what was spent (and local.db: in local training,
@@ -32,59 +32,61 @@ from pathlib import Path
 from typing import Any, cast
 
 from protocols.engines.local import Threads
-from recsys.aggregator import Adder, SecureAdder
+from recsys.aggregator import Aggregator
 from recsys.assembly import Prepared
 from recsys.config import Mode
 from recsys.data.negatives import frozen
-from recsys.federated import METRICS, State
+from recsys.federated import METRICS, TrainingState
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import Evaluation, evaluate
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Recommender, SharedModel
-from recsys.models.store import Stored, save
-from recsys.other_runs import Others
-from recsys.requested_sums import Answered, LearnsFromSums
-from recsys.run_record import Result, Round, Run
-from recsys.run_start import CHECKPOINT, Begun, begin, forget, there
+from recsys.models.store import save
+from recsys.other_runs import RunList
+from recsys.requested_sums import LearnsFromSums, ResultsOnDisk
+from recsys.run_record import MODEL, Quality, Round, Run
+from recsys.run_start import CHECKPOINT, StartedRun, delete_secrets, existing_run, start
+from recsys.secure_aggregator import SecureAggregator
 from recsys.sentences import PLAIN, USERS, WHOLE, WITHOUT_NOISE, measured_under, outside, spending
+from recsys.serving import ServedModel
 from secagg.errors import BudgetError, StorageError, ThresholdError
 from secagg.files import read_private, write_file
 
 NEGATIVES = 99
 _ATTEMPTS = 5
-"""Sums given up one after another, until the run is."""
+"""After this many failed sums in a row the run ends with an error."""
 
 Watch = Callable[[Run], None]
-"""Is told of the record each time it has grown."""
+"""Is called with the record each time it has grown."""
 
 
 def train(
     prepared: Prepared,
     folder: Path,
     *,
-    ideal: Adder,
     machine: Mapping[str, Any],
-    others: Others,
+    run_list: RunList,
     watch: Watch = lambda run: None,
     keep_secrets: bool = False,
 ) -> Run:
-    """Begin a run in ``folder``, or go on with it. ``ideal`` adds up in the clear, for references beside the run.
+    """Begin a run in ``folder``, or continue it. A run that has ended is left as it is.
 
-    When it has ended its secrets are deleted, unless ``keep_secrets``; nothing is left to do for one that has.
+    When the run has ended, its secrets are deleted, unless ``keep_secrets`` says otherwise.
 
     ``BudgetError``: other runs on the same data are known, or the budget that they share is spent.
     """
     with ExitStack() as held:
-        before = there(folder, prepared.config)
+        before = existing_run(folder, prepared.config)
         if before is not None and before.ended:
             if not keep_secrets:  # they are there if they were kept, or if the run was killed at its end
-                forget(folder)
+                delete_secrets(folder)
             return before
-        with others.locked() as known:
-            begun = begin(prepared, folder, before, known, held)
-        before = there(folder, prepared.config)  # from here on nobody else writes it
-        ended = _Running(prepared, folder, machine, watch, begun, before).run(ideal)
+        with run_list.locked() as runs:
+            started = start(prepared, folder, before, runs, held)
+        before = existing_run(folder, prepared.config)  # from here on nobody else writes it
+        ended = _Running(prepared, folder, machine, watch, started, before).run()
         if not keep_secrets:
-            forget(folder)
+            delete_secrets(folder)
         return ended
 
 
@@ -95,21 +97,21 @@ class _Running:
         folder: Path,
         machine: Mapping[str, Any],
         watch: Watch,
-        begun: Begun,
+        started: StartedRun,
         before: Run | None,
     ) -> None:
         self._prepared, self._folder, self._watch = prepared, folder, watch
-        self._private, self._secret, self._ledgers = begun.folder, begun.secret, begun.ledgers
-        self._record = _record(prepared, begun, machine)
+        self._private, self._secret, self._ledgers = started.private, started.secret, started.ledgers
+        self._record = _record(prepared, started, machine)
         if before is not None:
             self._record = replace(self._record, rounds=before.rounds, results=before.results)
         negatives = prepared.config.measured_exactly and prepared.split.train.item_count > 10 * NEGATIVES
         self._negatives = frozen(prepared.split, NEGATIVES, seed=prepared.config.seed) if negatives else None
 
-    def run(self, ideal: Adder) -> Run:
+    def run(self) -> Run:
         prepared = self._prepared
-        self._say(results=self._record.results or self._references(ideal))
-        adder = SecureAdder(
+        self._say(results=self._record.results or self._references(IdealAggregator(bytes(32))))
+        aggregator = SecureAggregator(
             prepared.deployment,
             self._secret,
             network=prepared.config.network,
@@ -121,63 +123,63 @@ class _Running:
         model, ended = prepared.model(), "all rounds are done"
         try:
             if prepared.in_rounds:
-                self._train(cast(SharedModel, model), adder)
+                self._train(cast(SharedModel, model), aggregator)
             else:
-                self._learn(cast(LearnsFromSums, model), adder)
+                self._learn(cast(LearnsFromSums, model), aggregator)
         except BudgetError as error:
             if not (prepared.in_rounds and any(one.survivors for one in self._record.rounds)):
                 raise
             ended = f"the budget is spent: {error}"
-        items = prepared.split.train.item_ids
-        save(cast(Stored, model), self._folder / "model.npz", items, prepared.taken_as_public)
+        served = ServedModel(model, prepared.split.train.item_ids)
+        save(served, self._folder / MODEL, prepared.taken_as_public)
         self._say(results=(*self._record.results, *self._own(model)), ended=ended)
         return self._record
 
-    def _train(self, model: SharedModel, adder: SecureAdder) -> None:
-        """Rounds, with a checkpoint before the first and after each."""
-        federation = self._prepared.federation(model, adder, self._secret, self._ledgers.get(Mode.LOCAL))
+    def _train(self, model: SharedModel, aggregator: SecureAggregator) -> None:
+        """Train in rounds, with a checkpoint before the first round and after each."""
+        federation = self._prepared.federation(model, aggregator, self._secret, self._ledgers.get(Mode.LOCAL))
         checkpoint = self._private / CHECKPOINT
         if checkpoint.exists():
-            federation.resume(State.decode(read_private(checkpoint)))
+            federation.resume(TrainingState.decode(read_private(checkpoint)))
         self._check_reached(len(federation.state.rounds))
-        self._keep(federation.state, adder)
+        self._keep(federation.state, aggregator)
         while sum(one.survivors > 0 for one in federation.state.rounds) < self._prepared.config.training.rounds:
             done = self._counted(federation.advance(), model)
             federation.state.rounds = (*federation.state.rounds[:-1], done)
-            self._keep(federation.state, adder)
+            self._keep(federation.state, aggregator)
             last = federation.state.rounds[-_ATTEMPTS:]
             if len(last) == _ATTEMPTS and not any(one.survivors for one in last):
                 raise ThresholdError(f"too many clients were lost, {_ATTEMPTS} times: {done.purpose}")
 
-    def _keep(self, state: State, adder: SecureAdder) -> None:
+    def _keep(self, state: TrainingState, aggregator: SecureAggregator) -> None:
         write_file(self._private / CHECKPOINT, state.encode(), private=True)
-        adder.retire(len(state.rounds))
+        aggregator.delete_pending(len(state.rounds))
         if state.rounds:
             self._say(rounds=state.rounds)
 
-    def _learn(self, model: LearnsFromSums, adder: SecureAdder) -> None:
-        """A few sums. They are asked for again after a restart, and answered as before."""
-        prepared, answered = self._prepared, Answered(adder, self._private / CHECKPOINT)
-        self._check_reached(len(answered))
+    def _learn(self, model: LearnsFromSums, aggregator: SecureAggregator) -> None:
+        """Make the model of a few sums. After a restart they are requested again, and answered as before."""
+        prepared, results = self._prepared, ResultsOnDisk(aggregator, self._private / CHECKPOINT)
+        self._check_reached(len(results))
 
         def done(one: Round) -> None:
             if one.number >= len(self._record.rounds):  # else it is on record, with what had been spent by then
                 self._say(rounds=(*self._record.rounds, self._counted(one, None)))
 
-        sums = prepared.sums(answered, done)
+        sums = prepared.sums(results, done)
         model.learn(sums, prepared.split.train.item_count)
         exact = self._exact(model)
         self._say(rounds=(*self._record.rounds[:-1], replace(self._record.rounds[-1], exact=exact)))
 
     def _check_reached(self, sums: int) -> None:
-        """A sum that is on record is not made again: of vectors that were computed again it would be another one."""
+        """Refuse to make a sum again that is on record: with vectors computed anew it would be another sum."""
         if sums < len(self._record.rounds):
             raise StorageError(f"{self._private / CHECKPOINT} is gone, or older than the record: start a new run")
 
-    # Measuring, by whoever sees everything: only where that was asked for
+    # Measuring on all users' data, only where the configuration asks for it
 
-    def _references(self, adder: Adder) -> tuple[Result, ...]:
-        """What the run can be compared with, each called what it is. None of them is private."""
+    def _references(self, aggregator: Aggregator) -> tuple[Quality, ...]:
+        """The quality of the reference models that the run can be compared with. None of them is private."""
         prepared = self._prepared
         if not prepared.config.measured_exactly:
             return ()
@@ -185,29 +187,29 @@ class _Running:
         popular.fit(prepared.split.train)
         found = [self._result("ItemPop", popular, note="the same list for everybody, from exact counts")]
         if prepared.in_rounds:
-            found.append(self._trained(WITHOUT_NOISE, prepared, adder, "the same federated training"))
+            found.append(self._trained(WITHOUT_NOISE, prepared, aggregator, "the same federated training"))
             if prepared.locally is not None:
                 note = "another recipe: training.epochs, batch and rate in place of DP-SGD's clipped steps"
-                found.append(self._trained(PLAIN, prepared.public(), adder, note))
+                found.append(self._trained(PLAIN, prepared.without_privacy(), aggregator, note))
             return tuple(found)
         sums = cast(LearnsFromSums, prepared.model())
-        sums.learn(prepared.public().sums(adder), prepared.split.train.item_count)
+        sums.learn(prepared.without_privacy().sums(aggregator), prepared.split.train.item_count)
         found.append(self._result(WITHOUT_NOISE, sums, note="the same sums over clients, without noise"))
-        if max(len(users) for users in prepared.fleet.members) > 1:
+        if max(len(users) for users in prepared.client_data.members) > 1:
             whole = prepared.model()
             whole.fit(prepared.split.train)
             note = "another recipe: each user counts in full, where a client of many is cut back to the norm of one"
             found.append(self._result(WHOLE, whole, note=note))
         return tuple(found)
 
-    def _trained(self, name: str, prepared: Prepared, adder: Adder, note: str) -> Result:
+    def _trained(self, name: str, prepared: Prepared, aggregator: Aggregator, note: str) -> Quality:
         model = cast(SharedModel, prepared.model())
-        federation = prepared.federation(model, adder, self._secret, noiseless=True)
+        federation = prepared.federation(model, aggregator, self._secret, noiseless=True)
         for _ in range(prepared.config.training.rounds):
             federation.advance()
         return self._result(name, model, note=f"{note}; no noise, nobody lost")
 
-    def _own(self, model: Recommender) -> tuple[Result, ...]:
+    def _own(self, model: Recommender) -> tuple[Quality, ...]:
         prepared = self._prepared
         if not prepared.config.measured_exactly:
             return ()
@@ -216,13 +218,13 @@ class _Running:
             found.write_csv(self._private / USERS, prepared.split.train.user_ids)
         return (self._result("this run", model, found),)
 
-    def _result(self, name: str, model: Recommender, found: Evaluation | None = None, note: str = "") -> Result:
+    def _result(self, name: str, model: Recommender, found: Evaluation | None = None, note: str = "") -> Quality:
         found = found or self._measured(model)
         metrics = {metric: found.mean(metric) for metric in METRICS}
         if self._negatives is not None:
             among = evaluate(model, self._prepared.split, negatives=self._negatives)
             metrics |= {f"{metric} of {NEGATIVES + 1}": among.mean(metric) for metric in METRICS}
-        return Result(name, metrics, note)
+        return Quality(name, metrics, note)
 
     def _measured(self, model: Recommender) -> Evaluation:
         return evaluate(model, self._prepared.split)
@@ -234,7 +236,8 @@ class _Running:
         return {metric: found.mean(metric) for metric in METRICS}
 
     def _counted(self, done: Round, model: Recommender | None) -> Round:
-        """With what has been spent, in the first of the ledgers (a shared one: by all runs), and how good it is now."""
+        """The record of a round, with what the first ledger says was spent by then (a shared ledger: by all runs), and
+        with the exact quality of ``model`` now."""
         exact = self._exact(model)
         if not self._ledgers:
             return replace(done, exact=exact)
@@ -249,8 +252,8 @@ class _Running:
         self._watch(self._record)
 
 
-def _record(prepared: Prepared, begun: Begun, machine: Mapping[str, Any]) -> Run:
-    config, split, planned = prepared.config, prepared.split, prepared.planned
+def _record(prepared: Prepared, started: StartedRun, machine: Mapping[str, Any]) -> Run:
+    config, split, planned = prepared.config, prepared.split, prepared.planned_clients
     deployment = prepared.deployment
     return Run(
         title=config.title,
@@ -259,13 +262,13 @@ def _record(prepared: Prepared, begun: Begun, machine: Mapping[str, Any]) -> Run
             "source": config.data.source.value,
             "users": split.train.user_count,
             "items": split.train.item_count,
-            "clients": len(prepared.fleet.names),
+            "clients": len(prepared.client_data.names),
             **({} if config.private else {"training events": len(split.train), "notes": list(prepared.notes)}),
         },
         protocol={
             "name": deployment.protocol,
             "clients": planned,
-            "min_contributors": max(2, planned - deployment.missing(planned)),
+            "min_contributors": max(2, planned - deployment.dropouts(planned)),
             "adversary": deployment.adversary.value,
             "corrupt": deployment.corrupt,
             "dropout": deployment.dropout,
@@ -274,8 +277,8 @@ def _record(prepared: Prepared, begun: Begun, machine: Mapping[str, Any]) -> Run
         mode=config.privacy.mode.value,
         measured_under=measured_under(prepared),
         public=prepared.taken_as_public,
-        spendings=tuple(spending(prepared, mode, ledger) for mode, ledger in begun.ledgers.items()),
+        spendings=tuple(spending(prepared, mode, ledger) for mode, ledger in started.ledgers.items()),
         outside=outside(prepared),
-        others=begun.others,
+        others=started.other_runs,
         machine=dict(machine),
     )

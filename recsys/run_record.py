@@ -17,18 +17,18 @@ from secagg.errors import DecodeError, StorageError, UsageError
 from secagg.files import read_file, write_file
 from secagg.foreign import as_declared, parse_json
 
-FILE = "run.json"
-"""How the record is called in the directory of a run."""
+FILE, CONFIG, MODEL = "run.json", "config.json", "model.npz"
+"""The names of the record, the configuration and the trained model in a run's directory."""
 _MOST_BYTES = 1 << 24
 
 LEDGERS = LEDGER, LOCAL_LEDGER = "ledger.db", "local.db"
-"""The only names of ledgers in the directory of a run; the second one beside the first, for the noise of clients."""
+"""The only names of ledgers in a run's directory. The second is for local training, beside noise in the sums."""
 
 UNKNOWN = "other runs on these data: not known here"
 
 
 def check_drawable(values: Iterable[float]) -> None:
-    """Refuse what is not finite, and what is so large that a picture of it cannot be computed with."""
+    """Refuse values that are not finite, or too large to draw."""
     if not all(abs(value) <= _LARGEST for value in values):
         raise UsageError(f"a figure is not beyond {_LARGEST:g}")
 
@@ -46,21 +46,21 @@ class Round:
     planned: int
     survivors: int
     silent: Mapping[str, int]
-    """phase -> clients of which nothing was heard from this phase on"""
+    """phase -> how many clients dropped out in it"""
     bytes_up: int
-    """all clients together"""
+    """by all clients together"""
     bytes_down: int
     seconds: Mapping[str, float]
     """"training" and the protocol's phases"""
     measured: Mapping[str, float] = field(default_factory=dict)
     """"HR@10", "NDCG@10" of the model that the round started from, summed up under the mask by its clients"""
     exact: Mapping[str, float] = field(default_factory=dict)
-    """the same of the model after the round, by whoever simulates and sees all the data: outside of any guarantee"""
+    """the same of the model after the round, measured on all users' data: outside of any guarantee"""
     epsilon: float | None = None
-    """spent so far, by the first of the run's ledgers; against outsiders it is the same"""
+    """spent so far, according to the first of the run's ledgers"""
     epsilon_left: float | None = None
     head: str = ""
-    """where that ledger was then: its last link. The report takes what was spent from there"""
+    """the last link of that ledger at this time, where the report finds what had been spent"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.survivors <= self.planned or self.planned < 1 or min((self.number, *self.silent.values())) < 0:
@@ -73,8 +73,8 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """How good one model is in the end, exactly, over all users: outside of any guarantee."""
+class Quality:
+    """How good one model is in the end, measured on all users' data: outside of any guarantee."""
 
     name: str
     metrics: Mapping[str, float]
@@ -87,10 +87,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What is promised to whom, in the words of ``dp.events``. For programs: a report makes it anew from the ledger."""
+    """What a ledger promises, in the terms of ``dp.events``. It is for programs; a report takes it from the ledger."""
 
     ledger: str
-    """its file, beside this one; or a path, where runs share a ledger: then all that is said is about all of them"""
+    """its file, beside the record; or a path if runs share the ledger: then everything here is about all of them"""
     unit: str
     relation: str
     trust: str
@@ -99,11 +99,11 @@ class Spending:
     delta: float
     colluders: int = 0
     words: str = ""
-    """one sentence for people"""
+    """the promise in one sentence"""
     key: str = "ledger.pub"
     """the file with the ledger's public key, beside this one or a path"""
     part: float | None = None
-    """of a budget that is shared: what this run was planned for"""
+    """this run's part of a shared budget"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,23 +117,23 @@ class Run:
     mode: str
     """"none", "local", "distributed" or "both" """
     measured_under: str
-    """what protects the values ``Round.measured``, or that clients send none, in words"""
+    """what protects the values in ``Round.measured``, or that clients send none"""
     public: tuple[str, ...] = ()
     """what the promises take as public (``recsys.public_facts``)"""
     spendings: tuple[Spending, ...] = ()
     outside: tuple[str, ...] = ()
-    """what was computed from users' data and is in no budget"""
+    """what was computed from users' data and is charged to no budget"""
     others: str = UNKNOWN
     """what is known of other runs on the same data"""
     rounds: tuple[Round, ...] = ()
-    results: tuple[Result, ...] = ()
-    """of the run's own model last; before it ItemPop and references. None where nothing is measured exactly"""
+    results: tuple[Quality, ...] = ()
+    """reference models first, the run's own model last; empty where nothing is measured exactly"""
     ended: str = ""
-    """why it stopped; empty while it goes on"""
+    """why the run ended; empty while it goes on"""
     machine: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Whole or not at all, also after a crash."""
+        """Write the record, whole or not at all, even if the machine crashes."""
         write_file(folder / FILE, json.dumps(asdict(self), indent=1, allow_nan=False).encode(), private=False)
 
     @classmethod

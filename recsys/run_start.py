@@ -21,11 +21,11 @@ from dp.events import Guarantee
 from dp.filter import Budget
 from dp.ledger import Ledger
 from dp.ledger.state import data_mark
-from recsys.assembly import Distributed, Locally, Prepared
+from recsys.assembly import DistributedNoise, LocalNoise, Prepared
 from recsys.config import Config, Mode
-from recsys.other_runs import Known, Other
+from recsys.other_runs import KnownRun, LockedRunList
 from recsys.pending_sum import SUM
-from recsys.run_record import FILE, LEDGER, LOCAL_LEDGER, Run
+from recsys.run_record import CONFIG, FILE, LEDGER, LOCAL_LEDGER, Run
 from recsys.sentences import SHARED, SHARING, elsewhere, known_others, promised, refusal
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, SigningKey, derive
@@ -41,33 +41,36 @@ known when the key of the run that it was copied from is deleted; what a run goe
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """What a run has when it begins, or goes on."""
+class StartedRun:
+    """What a run works with."""
 
-    folder: Path
-    """the private one"""
+    private: Path
+    """the run's private directory"""
     secret: bytes
     ledgers: Mapping[Mode, Ledger]
-    others: str
+    other_runs: str
     """what is known of other runs on the same data"""
 
 
-def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, held: ExitStack) -> Begun:
-    """Refuse what must not begin, before anything is written; then make or find secret and ledgers."""
-    config, data = prepared.config, prepared.data
+def start(prepared: Prepared, folder: Path, before: Run | None, runs: LockedRunList, held: ExitStack) -> StartedRun:
+    """Refuse a run that must not begin, before anything is written. Then make its secret and its ledgers, or find them.
+
+    ``before`` is the record of the run if it was begun; ``held`` keeps the directory locked and the ledgers open.
+    """
+    config, data = prepared.config, prepared.data_identity
     private, name = folder / PRIVATE, _name(folder)
-    found = known.on(data)
-    _check_same(folder, name, data, known)
-    begun = before is not None or (private / CHECKPOINT).exists() or name in [one.name for one in found]
-    if gone := [path for path in (private / SECRET, private / KEY) if begun and not path.exists()]:
+    found = runs.on(data)
+    _check_same(folder, name, data, runs)
+    resumed = before is not None or (private / CHECKPOINT).exists() or name in [one.name for one in found]
+    if gone := [path for path in (private / SECRET, private / KEY) if resumed and not path.exists()]:
         raise StorageError(f"{gone[0]} is gone: this run cannot go on")
     shared = _shared_path(config.privacy.ledger) if config.privacy.ledger else None
     sharing = [one for one in found if shared is not None and one.ledger == str(shared)]
     beside = [one for one in found if one.name != name and one not in sharing]
-    if beside and not (begun or config.privacy.beside):
+    if beside and not (resumed or config.privacy.beside):
         raise BudgetError(refusal(beside))
     if shared is not None:
-        _check_shared(prepared, shared, begun, sharing)
+        _check_shared(prepared, shared, resumed, sharing)
     _claim(folder, config)
     held.enter_context(_alone(folder))
     private_folder(private)
@@ -87,15 +90,15 @@ def begin(prepared: Prepared, folder: Path, before: Run | None, known: Known, he
                 "elsewhere": elsewhere(prepared, beside),
                 "data": data_mark(ledger_secret, data),
             }
-            ledgers[mode] = held.enter_context(closing(_ledger(folder / file, key, budget, guarantee, begun, more)))
+            ledgers[mode] = held.enter_context(closing(_ledger(folder / file, key, budget, guarantee, resumed, more)))
     where = str(shared or (folder / LEDGER).absolute()) if ledgers else ""
-    known.add(data, Other(key.public.hex(), str(folder.absolute()), where, promised(ledgers.values())))
-    return Begun(private, secret, ledgers, said)
+    runs.add(data, KnownRun(key.public.hex(), str(folder.absolute()), where, promised(ledgers.values())))
+    return StartedRun(private, secret, ledgers, said)
 
 
-def forget(folder: Path) -> None:
-    """Delete what only a run that goes on has use for. With it the noise can be taken off what was released, and other
-    ledgers signed. What the disk, or a backup, keeps of deleted files is out of reach here."""
+def delete_secrets(folder: Path) -> None:
+    """Delete what only a run that goes on needs: with it, noise can be taken off what was released, and ledgers can be
+    forged. What a disk or a backup keeps of deleted files cannot be reached from here."""
     private = folder / PRIVATE
     if not private.is_dir() or private.is_symlink():
         return
@@ -110,29 +113,30 @@ def forget(folder: Path) -> None:
     synced(private)
 
 
-def there(folder: Path, config: Config) -> Run | None:
-    """The record of this very run, if it was begun here. Any other directory that is not new is refused."""
-    path, wanted = folder / "config.json", _plain(config)
+def existing_run(folder: Path, config: Config) -> Run | None:
+    """The record of this run, or None if nothing is on record yet. Refuses a directory that holds anything else."""
+    path, wanted = folder / CONFIG, _plain(config)
     try:
         if not folder.exists():
             return None
-        there = path.read_bytes() if path.exists() else None
+        found = path.read_bytes() if path.exists() else None
         if (folder / SECRET).exists():
             raise UsageError(
                 f"{folder} was begun by an earlier release, which kept secrets among what is shared: take a new "
                 f"directory (and delete {folder / SECRET}, with which the noise can be taken off)"
             )
-        if there is None and any(not DRAFT.fullmatch(file.name) for file in folder.iterdir()):
+        if found is None and any(not DRAFT.fullmatch(file.name) for file in folder.iterdir()):
             raise UsageError(f"{folder} is not empty, and holds no run")
     except OSError as error:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
-    if there not in (None, wanted):
+    if found not in (None, wanted):
         raise UsageError(f"{folder} holds a run of another configuration: take a new directory")
     return Run.load(folder) if (folder / FILE).exists() else None
 
 
 def _name(folder: Path) -> str:
-    """How the list of runs calls this one; empty if it was not begun. Refused if others can get at its secrets."""
+    """The name of this run in the list of runs; empty if it was not begun. Refuses to go on if others can read its
+    secrets."""
     if (private := folder / PRIVATE).is_symlink() or private.exists():
         private_folder(private)
         if (key := private / KEY).exists():
@@ -140,16 +144,16 @@ def _name(folder: Path) -> str:
     return ""
 
 
-def _check_same(folder: Path, name: str, data: bytes, known: Known) -> None:
-    """Refuse to go on with a run on other data than those that it was begun on, or beside a copy of it."""
-    if name and (other := known.called(name)) is not None:
-        if other not in known.on(data):
+def _check_same(folder: Path, name: str, data: bytes, runs: LockedRunList) -> None:
+    """Refuse to continue a run on other data than it was begun on, or beside a copy of it."""
+    if name and (other := runs.called(name)) is not None:
+        if other not in runs.on(data):
             raise UsageError(f"{folder} was begun on the data of other users: take a new directory")
-        there = Path(other.folder)
+        original = Path(other.folder)
         with suppress(OSError):  # it is not there any more: the run was moved
-            if not there.samefile(folder) and (there / PRIVATE / NAME).read_bytes() == name.encode():
+            if not original.samefile(folder) and (original / PRIVATE / NAME).read_bytes() == name.encode():
                 raise StorageError(
-                    f"{folder} is a copy of the run in {there}, which went on there: what both release would be "
+                    f"{folder} is a copy of the run in {original}, which went on there: what both release would be "
                     "charged once. Go on there, or take a new directory"
                 )
 
@@ -159,13 +163,13 @@ def _claim(folder: Path, config: Config) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
-    if not (folder / "config.json").exists():
-        write_file(folder / "config.json", _plain(config), private=False)
+    if not (folder / CONFIG).exists():
+        write_file(folder / CONFIG, _plain(config), private=False)
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time is at work on a run: two would have one secret, and one set of files."""
+    """Lock a run's directory: two processes would use the same secret and the same files."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -182,7 +186,7 @@ def _plain(config: Config) -> bytes:
 
 
 def _secret(path: Path) -> bytes:
-    """Made once, whoever else makes it at the same time, and read by its owner alone."""
+    """The secret in this file. It is made once, even if several processes try, and only its owner can read it."""
     if not path.exists():
         create_file(path, os.urandom(KEY_BYTES), private=True)
     return _read(path)
@@ -199,12 +203,12 @@ def _read(path: Path) -> bytes:
 
 
 def _key(secret: bytes) -> SigningKey:
-    """Of ledgers that this secret may write."""
+    """The key that signs the ledgers of this secret."""
     return SigningKey(derive(secret, labels.SIMULATED, b"ledger"))
 
 
 def budgets(prepared: Prepared) -> list[tuple[Mode, str, Budget, Guarantee]]:
-    """The ledgers of a run: one of them is always called ledger.db, if there is any."""
+    """The ledgers of a run: mode, file, budget and guarantee of each. The first is always called ledger.db."""
     found, local_name = [], LEDGER
     if (distributed := prepared.distributed) is not None:
         found.append((Mode.DISTRIBUTED, LEDGER, distributed.budget, distributed.guarantee))
@@ -215,10 +219,10 @@ def budgets(prepared: Prepared) -> list[tuple[Mode, str, Budget, Guarantee]]:
 
 
 def _ledger(
-    path: Path, key: SigningKey, budget: Budget, guarantee: Guarantee, begun: bool, more: Mapping[str, Any]
+    path: Path, key: SigningKey, budget: Budget, guarantee: Guarantee, resumed: bool, more: Mapping[str, Any]
 ) -> Ledger:
     if not path.exists():
-        if begun:
+        if resumed:
             raise StorageError(f"{path} is gone, and with it what was spent: this run cannot go on")
         return Ledger.create(path, key, budget, guarantee, **more)
     ledger = Ledger.open(path, key)
@@ -232,7 +236,7 @@ def _ledger(
 
 
 def _shared_path(said: str) -> Path:
-    """The same by whatever name; refused where neither it nor what lies beside it can be."""
+    """The absolute path of a shared ledger. Refused if it, or the key files beside it, cannot be there."""
     try:
         path = Path(said).resolve()
         if path.name and path.suffix not in (".key", ".pub") and path.parent.is_dir() and not path.is_dir():
@@ -242,21 +246,21 @@ def _shared_path(said: str) -> Path:
     raise UsageError(f"privacy.ledger is a file, not .key or .pub, in a directory that is there, and not {said!r}")
 
 
-def _check_shared(prepared: Prepared, path: Path, begun: bool, sharing: Sequence[Other]) -> None:
-    """Refuse a ledger of something else, and one that has no room for this run. Nothing is written."""
+def _check_shared(prepared: Prepared, path: Path, resumed: bool, sharing: Sequence[KnownRun]) -> None:
+    """Refuse a shared ledger of other data or another guarantee, and one without room for this run. Writes nothing."""
     mine, asked = _mine(prepared), prepared.config.privacy.budget
     if not path.exists():
-        if begun or sharing or path.with_suffix(".key").exists():
+        if resumed or sharing or path.with_suffix(".key").exists():
             raise StorageError(f"{path} is gone, and with it what was spent by the runs that share it")
         return
     with closing(_opened(path)) as ledger:
-        if ledger.data != data_mark(_read(path.with_suffix(".key")), prepared.data):
+        if ledger.data != data_mark(_read(path.with_suffix(".key")), prepared.data_identity):
             raise UsageError(f"{path} is the ledger of other data")
         if ledger.guarantee != mine.guarantee:
             raise UsageError(f"{path} is about another guarantee than that of this run")
         if asked and ledger.budget.epsilon != mine.planned.suited(mine.budget, asked).epsilon:
             raise UsageError(f"the budget of {path} is {float(ledger.budget.epsilon):g}, not {asked:g}")
-        if not begun:
+        if not resumed:
             try:
                 ledger.check_cost(mine.planned.cost)
             except BudgetError as error:
@@ -277,7 +281,7 @@ def _shared(prepared: Prepared, path: Path, held: ExitStack) -> Ledger:
             mine.guarantee,
             run=SHARING,
             elsewhere=SHARED,
-            data=data_mark(secret, prepared.data),
+            data=data_mark(secret, prepared.data_identity),
             shared=True,
         )
         return held.enter_context(closing(made))
@@ -291,6 +295,6 @@ def _opened(path: Path) -> Ledger:
     return Ledger.open(path, _key(_read(key)), shared=True)
 
 
-def _mine(prepared: Prepared) -> Distributed | Locally:
+def _mine(prepared: Prepared) -> DistributedNoise | LocalNoise:
     """The one guarantee of a run that shares a ledger."""
-    return cast(Distributed | Locally, prepared.distributed or prepared.locally)
+    return cast(DistributedNoise | LocalNoise, prepared.distributed or prepared.locally)

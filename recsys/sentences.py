@@ -15,7 +15,7 @@ from dp.noise import NoiseSpec
 from dp.secure_sum import LONGEST_TEXT
 from recsys.assembly import Prepared
 from recsys.config import Mode
-from recsys.other_runs import Other
+from recsys.other_runs import KnownRun
 from recsys.run_record import FILE, UNKNOWN, Spending
 
 USERS = "users.csv"
@@ -28,7 +28,7 @@ SHARED = (
 """Where the budget is that of several runs, or there is no room for more."""
 
 _NAMED = 3
-"""Other runs, in a sentence."""
+"""How many other runs are named in a sentence."""
 
 WITHOUT_NOISE, PLAIN, WHOLE = "this recipe without noise", "plain federated training", "exact sums over users"
 """References, as results call them."""
@@ -40,7 +40,7 @@ NOISED = "part of the noised sum, and charged with it"
 
 def measured_under(prepared: Prepared) -> str:
     """What protects the values that clients measure and send."""
-    if not (prepared.in_rounds and prepared.terms.measured):
+    if not (prepared.in_rounds and prepared.recipe.measured):
         return UNMEASURED
     return EXACT if prepared.distributed is None else NOISED
 
@@ -50,7 +50,7 @@ def spending(prepared: Prepared, mode: Mode, ledger: Ledger) -> Spending:
     distributed = prepared.distributed if mode is Mode.DISTRIBUTED else None
     noise = None if distributed is None else distributed.found.noise
     part = prepared.config.privacy.epsilon if ledger.shared else None
-    return promise(ledger.path, ledger.shared, ledger.guarantee, ledger.budget, noise, prepared.planned, part)
+    return promise(ledger.path, ledger.shared, ledger.guarantee, ledger.budget, noise, prepared.planned_clients, part)
 
 
 def promise(
@@ -113,7 +113,7 @@ def outside(prepared: Prepared) -> tuple[str, ...]:
     return tuple(found)
 
 
-def elsewhere(prepared: Prepared, beside: Sequence[Other] = ()) -> str:
+def elsewhere(prepared: Prepared, beside: Sequence[KnownRun] = ()) -> str:
     """The same, for a ledger, with what is taken as public and what is known of other runs."""
     first = "; ".join(outside(prepared) or ("this run charges all that leaves it",))
     public = f". Taken as public: {'; '.join(prepared.taken_as_public)}"
@@ -121,7 +121,7 @@ def elsewhere(prepared: Prepared, beside: Sequence[Other] = ()) -> str:
     return next((text for text in texts if len(text) <= LONGEST_TEXT), SHARED)
 
 
-def known_others(beside: Sequence[Other], sharing: int = 0, named: int = _NAMED) -> str:
+def known_others(beside: Sequence[KnownRun], sharing: int = 0, named: int = _NAMED) -> str:
     """``beside``: with budgets of their own; ``sharing``: so many others are charged to the same ledger."""
     parts = []
     if sharing:
@@ -143,7 +143,7 @@ def promised(ledgers: Iterable[Ledger]) -> str:
     return " and ".join(found) or "without privacy"
 
 
-def refusal(beside: Sequence[Other]) -> str:
+def refusal(beside: Sequence[KnownRun]) -> str:
     where = ", ".join(f"{one.folder} ({one.promise})" for one in beside[:_NAMED])
     number = "1 other run is" if len(beside) == 1 else f"{len(beside)} other runs are"
     return (

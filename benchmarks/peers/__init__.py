@@ -27,12 +27,13 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from benchmarks.case import Measured, Say, commit, machine
+from benchmarks.case import Measured, Say, commit
 from benchmarks.peers import uploads
 from benchmarks.peers.cells import DEGREE, GRAPHS, Cell, Kept, Outcome, measure
 from benchmarks.peers.uploads import Upload
 from secagg.errors import UsageError
 from secagg.files import write_file
+from secagg.machine import machine
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # read when flwr is imported, which only parts of this package do
 

@@ -27,7 +27,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from benchmarks.case import Measured, Say, commit, machine
+from benchmarks.case import Measured, Say, commit
 from benchmarks.memory import peak, start_peak
 from benchmarks.rounds import people, update_of
 from benchmarks.scale.costs import BEACON, Cost, Deployment
@@ -46,6 +46,7 @@ from secagg.crypto.lattice.flooding import flooding
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.files import write_file
+from secagg.machine import machine
 
 
 @dataclass(frozen=True, slots=True)

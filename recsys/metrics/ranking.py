@@ -8,7 +8,7 @@ equals, with a others ahead, has the expected rank a + (g + 1) / 2. If h of the 
 evenly, at a + j (g + 1) / (h + 1) for j = 1 to h, which is the expected rank of the j-th of them in a random order.
 
 With held-out ranks r_1 < r_2 < ... < r_n of one user, of which those below k + 1 are in the list of length k (a rank
-may end in a half; counted from zero, as published rulers are, the rule reads "below k"):
+may end in a half; counted from zero, as published figures are, the rule reads "below k"):
 
     HR@k      1 if r_1 is in the list
     Recall@k  how many are, of n

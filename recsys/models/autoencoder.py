@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys.data.interactions import History
-from recsys.models.neural import Neural, latest
+from recsys.models.batches import latest
+from recsys.models.neural import Neural
 from recsys.models.recommender import Local
 from secagg.errors import UsageError
 

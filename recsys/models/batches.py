@@ -1,10 +1,11 @@
-"""Users, a batch at a time: what training everywhere in this package goes through."""
+"""Users, a batch at a time, and one user's history in a fixed shape: what training everywhere in this package needs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.data.interactions import History
 from recsys.models.recommender import Local
@@ -13,7 +14,7 @@ from recsys.models.recommender import Local
 def batches(
     histories: Sequence[History], local: Local, seed: int
 ) -> Iterator[tuple[list[History], np.random.Generator]]:
-    """Everyone once an epoch, in a fresh order; with the generator for whatever else is drawn on the way.
+    """Batches in which everyone is once an epoch, in random order; and the generator for whatever else is drawn.
 
     >>> users = [np.array([user]) for user in range(5)]
     >>> [len(batch) for batch, _ in batches(users, Local(epochs=2, batch=3), seed=0)]
@@ -24,3 +25,27 @@ def batches(
         order = rng.permutation(len(histories))
         for first in range(0, len(order), local.batch):
             yield [histories[user] for user in order[first : first + local.batch]], rng
+
+
+def own(seed: int, history: Sequence[int] | History) -> np.random.Generator:
+    """A generator for what is drawn about one user or interaction. It follows from the seed and their data alone.
+
+    With one generator for all, adding a user would change what is drawn for everybody after: a bound on one example's
+    gradient would not bound that.
+    """
+    return np.random.default_rng([seed, *map(int, history)])
+
+
+def latest(history: History, length: int, filler: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The last items of a history, filled up to ``length`` at the front, and which places hold an item.
+
+    >>> ids, there = latest(np.array([7, 8, 9], np.int32), 5, filler=0)
+    >>> ids.tolist(), there.tolist()
+    ([0, 0, 7, 8, 9], [False, False, True, True, True])
+    """
+    known = history[-length:] if length < len(history) else history
+    ids = np.full(length, filler, np.int64)
+    there = np.zeros(length, np.bool_)
+    ids[length - len(known) :] = known
+    there[length - len(known) :] = True
+    return ids, there

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from recsys.data.interactions import History, Interactions
-from recsys.models.store import State
+from recsys.models.store import ModelState
 from secagg.errors import UsageError
 
 
@@ -76,13 +76,13 @@ class Ease:
         scores[:, self.part] = own
         return scores
 
-    def state(self) -> State:
+    def state(self) -> ModelState:
         self._fitted()
         settings = {"regularisation": self.regularisation, "items": self.items}
-        return State(settings, {"weights": self.weights, "part": self.part, "popularity": self.popularity})
+        return ModelState(settings, {"weights": self.weights, "part": self.part, "popularity": self.popularity})
 
     @classmethod
-    def from_state(cls, state: State) -> Self:
+    def from_state(cls, state: ModelState) -> Self:
         model, arrays = cls(**state.settings), state.arrays
         model.weights, model.part, model.popularity = arrays["weights"], arrays["part"], arrays["popularity"]
         return model

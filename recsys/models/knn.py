@@ -20,7 +20,7 @@ from scipy import sparse
 from recsys.data.interactions import History, Interactions
 from recsys.metrics.ranking import in_list
 from recsys.models.ease import rows
-from recsys.models.store import State
+from recsys.models.store import ModelState
 from secagg.errors import UsageError
 
 _BLOCK = 1 << 22  # similarities worked out at once
@@ -61,14 +61,14 @@ class ItemKnn:
         scores: NDArray[np.float32] = (rows(histories, self.similarities.shape[0]) @ self.similarities).toarray()
         return scores
 
-    def state(self) -> State:
+    def state(self) -> ModelState:
         self._fitted()
         near = self.similarities
         arrays = {"data": near.data, "indices": near.indices, "indptr": near.indptr}
-        return State({"neighbours": self.neighbours, "shrinkage": self.shrinkage}, arrays)
+        return ModelState({"neighbours": self.neighbours, "shrinkage": self.shrinkage}, arrays)
 
     @classmethod
-    def from_state(cls, state: State) -> Self:
+    def from_state(cls, state: ModelState) -> Self:
         model, arrays = cls(**state.settings), state.arrays
         items = len(arrays["indptr"]) - 1
         near = sparse.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(items, items))

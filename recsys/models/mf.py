@@ -25,9 +25,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from enum import StrEnum
 from math import sqrt
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +36,9 @@ from numpy.typing import NDArray
 from dp.events import Unit
 from recsys.data.interactions import History, Interactions
 from recsys.data.negatives import sample
-from recsys.models.batches import batches
+from recsys.models.batches import batches, latest, own
 from recsys.models.recommender import Local
-from recsys.models.store import State
+from recsys.models.store import ModelState
 from recsys.optimisers import Optimiser, Rule
 from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
@@ -114,6 +115,11 @@ class MatrixFactorisation:
             raise UsageError(f"the vector has {self._rows.size} numbers in float32")
         self._rows = vector.reshape(self._rows.shape).copy()
 
+    def with_vector(self, vector: NDArray[np.float32]) -> Self:
+        model = copy(self)
+        model.vector = vector
+        return model
+
     def train(self, histories: Sequence[History], local: Local, seed: int) -> None:
         start = self._begun.copy()
         for batch, rng in batches(histories, local, seed):
@@ -146,10 +152,19 @@ class MatrixFactorisation:
         """
         from recsys.models import mf_private  # needs torch
 
-        way = mf_private.by_user if unit is Unit.USER else mf_private.by_interaction
-        self._rows, settings = way(
-            self, self._begun, histories, settings, steps, rate, charge=charge, seed=seed, rng=rng
-        )
+        how: dict[str, Any] = {"charge": charge, "rng": rng}
+        pairwise, start = self.loss is Loss.BPR, self._begun
+        if unit is Unit.USER:
+            users = self._examples_of_users(histories, seed)
+            self._rows, settings = mf_private.by_user(start, pairwise, users, settings, steps, rate, **how)
+        else:
+            if len(histories) != 1:
+                raise UsageError(f"interactions are the examples on a device, which has one user, not {len(histories)}")
+            interactions = self._examples_of_interactions(histories[0], seed)
+            factor = np.random.default_rng(seed).standard_normal(self.width).astype(np.float32)
+            self._rows, settings = mf_private.by_interaction(
+                start, pairwise, factor, self.bias, interactions, settings, steps, rate, **how
+            )
         return settings
 
     def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
@@ -178,6 +193,30 @@ class MatrixFactorisation:
         negatives = sample(history, len(self._rows), self.negatives * len(positives), rng) if len(positives) else ()
         return history[makes_factor], positives, np.asarray(negatives, np.int32).reshape(-1, self.negatives)
 
+    def _examples_of_users(self, histories: Sequence[History], seed: int) -> tuple[NDArray[Any], ...]:
+        """Factors, positives, negatives and the positives' weights: each user's from its own history and the model as
+        it came, which is private already."""
+        supports = list[History]()
+        positives = np.zeros((len(histories), self.recent), np.int64)
+        weights = np.zeros((len(histories), self.recent), np.float32)
+        negatives = np.zeros((len(histories), self.recent, self.negatives), np.int64)
+        for user, history in enumerate(histories):
+            support, liked, disliked = self.drawn(history, own(seed, history))
+            supports.append(support)
+            positives[user], there = latest(liked, self.recent, filler=0)
+            negatives[user, there] = disliked[-self.recent :]
+            weights[user] = there * weight_of(int(there.sum()))
+        return self.factors(supports), positives, negatives, weights
+
+    def _examples_of_interactions(self, history: History, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positives, and the negatives of each. A negative may be something that the user has: leaving out what the
+        user has would make an example depend on the others."""
+        negatives = [
+            sample(history[at : at + 1], len(self._rows), self.negatives, own(seed, [item]))
+            for at, item in enumerate(history)
+        ]
+        return history.astype(np.int64), np.stack(negatives).astype(np.int64)
+
     def _gradient(self, histories: Sequence[History], rng: np.random.Generator) -> NDArray[np.float32]:
         """Of the mean loss of these users."""
         supports, positives, negatives = zip(*(self.drawn(history, rng) for history in histories), strict=True)
@@ -203,7 +242,7 @@ class MatrixFactorisation:
             return -push.sum(1), push
         return -_sigmoid(-liked), share * _sigmoid(other)
 
-    def state(self) -> State:
+    def state(self) -> ModelState:
         settings = {
             name: getattr(self, name)
             for name in (
@@ -219,10 +258,10 @@ class MatrixFactorisation:
                 "recent",
             )
         }
-        return State(settings, {"rows": self._begun})
+        return ModelState(settings, {"rows": self._begun})
 
     @classmethod
-    def from_state(cls, state: State) -> Self:
+    def from_state(cls, state: ModelState) -> Self:
         model = cls(**state.settings)
         model._rows = np.asarray(state.arrays["rows"], np.float32).reshape(-1, model.width + 1)
         return model

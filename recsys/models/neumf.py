@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from recsys.data.interactions import History
 from recsys.data.negatives import sample
-from recsys.models.neural import Neural, latest, own, stacked
+from recsys.models.batches import latest, own
+from recsys.models.neural import Neural, stacked
 from recsys.models.recommender import Local
 from secagg.errors import UsageError
 

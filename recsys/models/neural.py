@@ -1,4 +1,4 @@
-"""What models made with torch have in common: one flat vector, seeded training on batches of users, DP-SGD.
+"""What all torch models have in common: one flat vector, seeded training on batches of users, and DP-SGD.
 
 A model says how it turns one user's history into an example of fixed shape, and what the loss of a batch of examples
 is. One example is one user's whole history, in every way of training: so DP-SGD on examples protects users. What
@@ -12,6 +12,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy, deepcopy
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -27,14 +28,14 @@ from dp.training import Settings, Trainer
 from dp.training.isolate import Loss
 from dp.training.trainer import ChargeFunction
 from recsys.data.interactions import History, Interactions
-from recsys.models.batches import batches
+from recsys.models.batches import batches, own
 from recsys.models.recommender import Local
-from recsys.models.store import State
+from recsys.models.store import ModelState
 from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
 
 _SCORED_AT_ONCE = 256
-"""Histories for which scores are worked out together."""
+"""How many histories are scored at once."""
 
 
 class Neural(ABC):
@@ -50,14 +51,14 @@ class Neural(ABC):
 
     @abstractmethod
     def _build(self, item_count: int) -> nn.Module:
-        """A fresh module. Torch's generator is seeded meanwhile."""
+        """A fresh module. Torch's generator is seeded while this runs."""
 
     @abstractmethod
     def _example(self, history: History, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
         """One user's history in a fixed shape; the loss of a history that teaches nothing is zero."""
 
     def _prepared(self, module: Any, examples: list[Tensor]) -> list[Tensor]:
-        """What an example becomes with the model as it is, each by itself; nothing is learnt from this."""
+        """Examples after a preparation that depends on the model, each by itself. Nothing is learnt from it."""
         return examples
 
     @abstractmethod
@@ -80,6 +81,12 @@ class Neural(ABC):
     @vector.setter
     def vector(self, vector: NDArray[np.float32]) -> None:
         assign_vector(self._begun, vector)
+
+    def with_vector(self, vector: NDArray[np.float32]) -> Self:
+        model = copy(self)
+        model._module = deepcopy(self._begun)
+        model.vector = vector
+        return model
 
     def train(self, histories: Sequence[History], local: Local, seed: int) -> None:
         self._descend(histories, SGD(self._begun.parameters(), lr=local.rate), local, seed)
@@ -121,12 +128,12 @@ class Neural(ABC):
         scores: NDArray[np.float32] = torch.cat(rows).numpy()
         return scores
 
-    def state(self) -> State:
+    def state(self) -> ModelState:
         settings = {name: getattr(self, name) for name in self.SETTINGS}
-        return State(settings | {"items": self._item_count}, {"vector": self.vector})
+        return ModelState(settings | {"items": self._item_count}, {"vector": self.vector})
 
     @classmethod
-    def from_state(cls, state: State) -> Self:
+    def from_state(cls, state: ModelState) -> Self:
         settings = dict(state.settings)
         items = settings.pop("items")
         model = cls(**settings)
@@ -176,9 +183,11 @@ def descend_privately(
     charge: ChargeFunction | None,
     rng: Rng,
 ) -> Settings:
-    """``charge`` None: the same recipe without noise, a reference that is not private.
+    """DP-SGD on ``module``; returns the settings to go on with. With ``charge`` None the same steps are made without
+    noise, as a reference that is not private.
 
-    Without dropout: noise there is enough, and what torch draws would depend on who else is in a batch."""
+    Dropout layers are off: what torch draws for them would depend on who else is in a batch.
+    """
     optimizer = SGD(module.eval().parameters(), lr=rate)
     if charge is None:
         trainer = Trainer.without_noise(module, optimizer, loss, settings, rng=rng)
@@ -187,15 +196,6 @@ def descend_privately(
     with alone(0):
         trainer.run(examples, steps)
     return trainer.settings
-
-
-def own(seed: int, history: Sequence[int] | History) -> np.random.Generator:
-    """For what is drawn about one user (or interaction): it follows from the seed and the data of that one alone.
-
-    With one generator for all, whoever is added would change what is drawn for everybody after: no bound on one
-    example's gradient would bound that.
-    """
-    return np.random.default_rng([seed, *map(int, history)])
 
 
 def stacked(examples: Sequence[tuple[NDArray[Any], ...]]) -> list[Tensor]:
@@ -217,7 +217,7 @@ def assign_vector(module: nn.Module, vector: NDArray[np.float32]) -> None:
 
 @contextmanager
 def alone(seed: int) -> Iterator[None]:
-    """Torch on one thread, its generator seeded: so results repeat on every machine. Both are put back after."""
+    """Let torch run on one thread with a seeded generator, so that results repeat. Both are restored afterwards."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed is for all devices, and takes a stack trace
@@ -226,18 +226,3 @@ def alone(seed: int) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
-
-
-def latest(history: History, length: int, filler: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The last items of a history, filled up to ``length`` at the front, and which of them are there.
-
-    >>> ids, there = latest(np.array([7, 8, 9], np.int32), 5, filler=0)
-    >>> ids.tolist(), there.tolist()
-    ([0, 0, 7, 8, 9], [False, False, True, True, True])
-    """
-    known = history[-length:] if length < len(history) else history
-    ids = np.full(length, filler, np.int64)
-    there = np.zeros(length, np.bool_)
-    ids[length - len(known) :] = known
-    there[length - len(known) :] = True
-    return ids, there

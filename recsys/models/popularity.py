@@ -1,4 +1,4 @@
-"""ItemPop: everyone is recommended what was taken most. The ruler that a personal model must beat."""
+"""ItemPop: everyone is recommended what was taken most. The reference model that a personal one must beat."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.interactions import History, Interactions
-from recsys.models.store import State
+from recsys.models.store import ModelState
 from secagg.errors import UsageError
 
 
@@ -30,12 +30,12 @@ class ItemPop:
         self._fitted()
         return np.tile(self.popularity, (len(histories), 1))
 
-    def state(self) -> State:
+    def state(self) -> ModelState:
         self._fitted()
-        return State({}, {"popularity": self.popularity})
+        return ModelState({}, {"popularity": self.popularity})
 
     @classmethod
-    def from_state(cls, state: State) -> Self:
+    def from_state(cls, state: ModelState) -> Self:
         model = cls(**state.settings)
         model.popularity = state.arrays["popularity"]
         return model

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from recsys.data.interactions import History, Interactions
 from recsys.models.private_gram import Recency, Settings, last_occurrences, learn_gram
 from recsys.models.private_sums import Sums, exact_sums
-from recsys.models.store import State
+from recsys.models.store import ModelState
 from secagg.assumptions import fraction
 from secagg.errors import UsageError
 
@@ -70,13 +70,13 @@ class PrivateEase:
         rows = on_device(histories, self.items, len(self.popularity), self.settings.recency)
         return with_others(rows.astype(np.float32) @ self.weights, self.items, self.popularity)
 
-    def state(self) -> State:
+    def state(self) -> ModelState:
         self._learnt()
         arrays: dict[str, NDArray[Any]] = {"weights": self.weights, "items": self.items, "popularity": self.popularity}
-        return State(settings_state(self.settings), arrays)
+        return ModelState(settings_state(self.settings), arrays)
 
     @classmethod
-    def from_state(cls, state: State) -> Self:
+    def from_state(cls, state: ModelState) -> Self:
         model, arrays = cls(settings_of(state.settings)), state.arrays
         model.weights, model.items, model.popularity = arrays["weights"], arrays["items"], arrays["popularity"]
         return model

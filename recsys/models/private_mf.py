@@ -28,7 +28,7 @@ from recsys.data.interactions import History, Interactions
 from recsys.models.private_ease import on_device, settings_of, settings_state, with_others
 from recsys.models.private_gram import Recency, Settings, learn_gram
 from recsys.models.private_sums import Noised, Sums, exact_sums
-from recsys.models.store import State
+from recsys.models.store import ModelState
 from secagg.assumptions import fraction
 from secagg.errors import UsageError
 
@@ -98,15 +98,15 @@ class PrivateMf:
         users = user_factors(rows, self.factors.astype(np.float64)).astype(np.float32) @ self.map
         return with_others((self.bias + users @ self.factors.T).astype(np.float32), self.items, self.popularity)
 
-    def state(self) -> State:
+    def state(self) -> ModelState:
         self._learnt()
         arrays: dict[str, NDArray[Any]] = {
             name: getattr(self, name) for name in ("factors", "bias", "map", "items", "popularity")
         }
-        return State({"settings": settings_state(self.settings), "map_share": str(self.map_share)}, arrays)
+        return ModelState({"settings": settings_state(self.settings), "map_share": str(self.map_share)}, arrays)
 
     @classmethod
-    def from_state(cls, state: State) -> Self:
+    def from_state(cls, state: ModelState) -> Self:
         model = cls(settings_of(state.settings["settings"]), fraction(state.settings["map_share"]))
         model.factors, model.bias, model.map = (state.arrays[name] for name in ("factors", "bias", "map"))
         model.items, model.popularity = state.arrays["items"], state.arrays["popularity"]

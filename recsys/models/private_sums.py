@@ -1,8 +1,8 @@
-"""The one door between private models and their users: sums of bounded vectors, noised before anybody sees them.
+"""How private models learn from users: by sums of bounded vectors, noised before anybody sees them.
 
 A model says what each user adds, of L2 norm at most 1, and gets the sum over all users plus noise of a known size.
-Who adds, masks and noises is not the model's business: the secure protocol, the ideal functionality of the
-benchmarks, and ``exact_sums`` (without privacy) all look the same from here.
+Who adds, masks and noises is not the model's business: the secure protocol, the ideal functionality,
+and ``exact_sums`` (without privacy) all look the same from here.
 
 The squared noise budget is shared out among a model's sums. With a noise multiplier z for one release of everything,
 a sum with share s carries noise of deviation z / sqrt(s); sums whose shares add up to one cost together what one
@@ -49,7 +49,7 @@ class Noised:
 
 
 class Sums(Protocol):
-    """Asks all users for a vector and returns the noised sum. Each call is a release, and is paid for."""
+    """Asks all users for a vector and returns the noised sum. Each call is a release, and is charged."""
 
     def __call__(self, purpose: str, length: int, share: Fraction, contribution: Contribution) -> Noised:
         """``purpose`` is for people and the ledger; ``share`` is this sum's part of the squared noise budget."""

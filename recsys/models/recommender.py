@@ -1,4 +1,4 @@
-"""What a recommender is here: from a user's history to a score for each item.
+"""What a recommender is here: it computes a score for each item from a user's history.
 
 The history is all that a model is told about a user, whether it was there when the model was trained or not. So what is
 about one user never needs to leave the device, and new users are nothing special.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ class Recommender(Protocol):
     """Anything with these two methods can be trained, measured and compared."""
 
     def fit(self, train: Interactions) -> object:
-        """Learn from all users at one place."""
+        """Learn from all users in one place."""
 
     def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
         """One row for each history, one column for each item; more is better. No item is left out."""
@@ -28,7 +28,7 @@ class Recommender(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """How a client trains: passes over its users, users in a step, step size, and FedProx' pull to the start.
+    """How a client trains: passes over its users, users in a step, step size, and FedProx's pull towards the start.
 
     ``proximal`` is mu of Li et al. 2020, "Federated Optimization in Heterogeneous Networks": mu/2 |w - w_0|^2 is added
     to the loss.
@@ -44,10 +44,13 @@ class SharedModel(Recommender, Protocol):
     """A recommender that learns by moving one vector, which is all that clients and server exchange."""
 
     vector: NDArray[np.float32]
-    """The shared parameters, of one length from ``begin`` on. Read a copy, assign to change them."""
+    """The shared parameters. Reading gives a copy; assigning changes the model. The length is fixed by ``begin``."""
+
+    def with_vector(self, vector: NDArray[np.float32]) -> Self:
+        """Another model with the same settings and these parameters; whatever it does, this one stays as it is."""
 
     def begin(self, item_count: int, seed: int) -> None:
-        """Fresh parameters: the same for the same seed."""
+        """Make fresh parameters, the same for the same seed."""
 
     def train(self, histories: Sequence[History], local: Local, seed: int) -> None:
-        """Move ``vector`` by training on these users. The same seed and start give the same end."""
+        """Change ``vector`` by training on these users. The same seed and start give the same result."""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from recsys.metrics.ranking import scores_of
 from recsys.models.recommender import Recommender
+from recsys.serving import ServedModel
 from secagg.errors import SecAggError, StorageError, UsageError
 from secagg.files import read_file, write_file
 from secagg.foreign import parse_arrays, parse_json
@@ -44,11 +45,11 @@ _VERSION = 2
 _HEADER = "header"
 _MOST_BYTES = 1 << 32
 _LARGEST = 1_000_000
-"""Whole number among a model's settings: how many latest items count, how wide a factor is."""
+"""The largest whole number among a model's settings, such as the number of latest items or the width of a factor."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class State:
+class ModelState:
     """What makes a trained model: settings that JSON can hold, and arrays."""
 
     settings: Mapping[str, Any]
@@ -56,18 +57,19 @@ class State:
 
 
 class Stored(Recommender, Protocol):
-    """A recommender that can be stored. Its class stands in ``MODELS``."""
+    """A recommender that can be stored; its class is one of ``MODELS``."""
 
-    def state(self) -> State:
+    def state(self) -> ModelState:
         """Of a trained model; ``UsageError`` before."""
 
     @classmethod
-    def from_state(cls, state: State) -> Self:
-        """The same model again. What does not fit together raises an error of any ordinary kind."""
+    def from_state(cls, state: ModelState) -> Self:
+        """The stored model. A state that does not fit together raises an error of any ordinary kind."""
 
 
-def save(model: Stored, path: Path, item_ids: Sequence[str], taken_as_public: Sequence[str] = ()) -> None:
+def save(served: ServedModel, path: Path, taken_as_public: Sequence[str] = ()) -> None:
     """Write the model, whole or not at all, with what a guarantee about it took as public (``recsys.public_facts``)."""
+    model, item_ids = cast(Stored, served.model), served.item_ids
     name = type(model).__name__
     if MODELS.get(name) != type(model).__module__:
         raise UsageError(f"{name} is none of the models that can be stored: {', '.join(MODELS)}")
@@ -88,19 +90,18 @@ def save(model: Stored, path: Path, item_ids: Sequence[str], taken_as_public: Se
     write_file(path, file.getvalue(), private=False)
 
 
-def load(path: Path) -> tuple[Stored, list[str]]:
-    """The model and the ids of its items."""
+def load(path: Path) -> ServedModel:
     header, arrays = read(path)
     name = str(header["model"])
     try:
         _check_settings(header["settings"])
         made = cast(type[Stored], getattr(import_module(MODELS[name]), name))
-        model = made.from_state(State(header["settings"], arrays))
+        model = made.from_state(ModelState(header["settings"], arrays))
         items = [str(item) for item in header["items"]]
         _check(model, len(items))
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, SecAggError):
         raise StorageError(f"{path} is damaged: its parts do not make a {name}") from None
-    return model, items
+    return ServedModel(model, items)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -121,7 +122,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 
 def _check_settings(value: object) -> None:
-    """Before anything is as large as they say."""
+    """Refuse settings that would make a model too large, before it is made."""
     for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         if isinstance(part, int) and not -1 <= part <= _LARGEST:
             raise ValueError("so large is no model")
@@ -129,5 +130,5 @@ def _check_settings(value: object) -> None:
 
 
 def _check(model: Stored, items: int) -> None:
-    """It answers in numbers, for a user with nothing and one with everything, and about as many items as have ids."""
+    """Check that the model gives numbers, for a user without history and one with all items, one score for each id."""
     scores_of(model, [np.empty(0, np.int32), np.arange(items, dtype=np.int32)], items)

@@ -25,7 +25,7 @@ from dp.secure_sum import SecureSum
 from protocols import registry
 from protocols.plan import RoundPlan
 from protocols.registry import Protocol
-from recsys.run_record import LEDGERS, Result, Round, Run, Spending
+from recsys.run_record import LEDGERS, Quality, Round, Run, Spending
 from recsys.sentences import SHARING, promise
 from secagg.errors import DecodeError, PeerError, StorageError, UsageError
 
@@ -156,12 +156,12 @@ class Account:
         return METRIC if METRIC in self.metrics else next(iter(self.metrics), None)
 
     @property
-    def own(self) -> Result | None:
+    def own(self) -> Quality | None:
         """The result of the run's own model, which is the last to come."""
         return self.run.results[-1] if self.run.ended and self.run.results else None
 
     @property
-    def others(self) -> list[Result]:
+    def references(self) -> list[Quality]:
         return [result for result in self.run.results if result is not self.own]
 
     @property

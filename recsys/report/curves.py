@@ -14,7 +14,7 @@ from recsys.report.markup import Group, Html, table, tag
 from recsys.report.numbers import budget, epsilon, metric
 from recsys.report.plots import Curve, plot
 
-EXACT, MEASURED, SPENT, BUDGET, RULERS = 0, 1, 0, 5, 2
+EXACT, MEASURED, SPENT, BUDGET, REFERENCES = 0, 1, 0, 5, 2
 """Colours."""
 
 _ABOVE = 1.25
@@ -70,12 +70,12 @@ def _measured(label: str, x: list[float], y: list[float], colour: int) -> Curve:
 
 
 def _utility(account: Account, title: str, x_label: str, curves: Sequence[Curve]) -> Html:
-    """Against the other results as rulers."""
+    """Measured quality, with the final quality of the reference models as horizontal lines."""
     name, drawn = account.metric, [curve for curve in curves if curve.x]
     if name is None or not drawn:
         return _nothing(title, "Quality was not measured.")
-    others = [result for result in account.others if name in result.metrics]
-    drawn += [Curve(o.name, [], [o.metrics[name]], RULERS + number) for number, o in enumerate(others)]
+    references = [result for result in account.references if name in result.metrics]
+    drawn += [Curve(o.name, [], [o.metrics[name]], REFERENCES + number) for number, o in enumerate(references)]
     drawn, note = _in_the_picture(drawn)
     names = [n for n in account.metrics if any(n in p.values for p in (*account.exact, *account.measured))]
     rows = [

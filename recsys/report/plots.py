@@ -38,7 +38,7 @@ _MANY = 40
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Points, joined or alone; or, with one value and no place for it, a ruler from left to right."""
+    """Points, joined or alone; or, with one value and no place for it, a horizontal line."""
 
     label: str
     x: Sequence[float]
@@ -48,7 +48,7 @@ class Curve:
     joined: bool = True
 
     @property
-    def ruler(self) -> bool:
+    def reference(self) -> bool:
         return not self.x
 
 
@@ -87,7 +87,7 @@ def plot(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, who
 
 def _draw(axes: Axes, curve: Curve) -> None:
     colour = CURVES[curve.colour % len(CURVES)]
-    if curve.ruler:
+    if curve.reference:
         axes.axhline(curve.y[0], color=colour, linewidth=1.6, linestyle="--")
     elif curve.joined:
         mark = "o" if len(curve.x) <= _MANY else None
@@ -129,7 +129,7 @@ def _local(name: str) -> str:
 def _legend(curves: Sequence[Curve]) -> Html:
     entries = []
     for curve in curves:
-        kind = "ruler" if curve.ruler else "joined" if curve.joined else "alone"
+        kind = "reference" if curve.reference else "joined" if curve.joined else "alone"
         key = tag("span", class_=f"key {kind}", style=f"color: {COLOURS[CURVES[curve.colour % len(CURVES)]]}")
         entries.append(tag("li", key, curve.label))
     return tag("ul", *entries, class_="legend")

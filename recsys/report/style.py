@@ -50,7 +50,7 @@ svg.plot text { font-family: system-ui, sans-serif; }
 .legend li { margin: 0; }
 .note { margin: 0 0 .25rem; color: var(--soft); font-size: .875rem; }
 .key { display: inline-block; width: 1.5rem; margin-right: .4rem; vertical-align: .25em; border-top: 2px solid; }
-.key.ruler { border-top-style: dashed; }
+.key.reference { border-top-style: dashed; }
 .key.alone { width: .55rem; height: .55rem; border: 1.5px solid; transform: rotate(45deg); vertical-align: .02em;
   margin: 0 .65rem 0 .3rem; }
 

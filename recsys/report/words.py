@@ -88,7 +88,7 @@ def _utility(account: Account) -> Iterator[str]:
     value = own.metrics[name]
     others = [
         f"{value / other.metrics[name]:.2f} times that of “{other.name}” ({metric(other.metrics[name])})"
-        for other in account.others
+        for other in account.references
         if other.metrics.get(name)
     ]
     yield f"In the end {name} is {metric(value)}" + (f": {', '.join(others)}." if others else ".")

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from recsys.config import Config
+from recsys.config import ClientKind, Config
 from secagg.cli.output import Json
 from secagg.cli.train import KeepSecrets, carry_out
 
 app = typer.Typer()
 
 
-class Clients(StrEnum):
-    SILOS = "silos"
-    DEVICES = "devices"
-
-
 MADE_UP = {"beside": True}
 """Each demo is a run of its own on the same population, which has nobody to be protected."""
 
-CONFIGS: dict[Clients, dict[str, Any]] = {
-    Clients.SILOS: {
+CONFIGS: dict[ClientKind, dict[str, Any]] = {
+    ClientKind.SILOS: {
         "title": "20 silos of 200 users, local DP-SGD, SecAgg+",
         "data": {"users": 4000, "items": 1000},
         "clients": {"kind": "silos", "count": 20},
@@ -35,7 +29,7 @@ CONFIGS: dict[Clients, dict[str, Any]] = {
         "protocol": {"dropout": "0.25"},
         "network": {"dropout": 0.05},
     },
-    Clients.DEVICES: {
+    ClientKind.DEVICES: {
         "title": "2,000 devices, two noised sums, SecAgg+",
         "data": {"users": 2000, "items": 1000},
         "clients": {"kind": "devices"},
@@ -49,7 +43,7 @@ CONFIGS: dict[Clients, dict[str, Any]] = {
 
 @app.command()
 def demo(
-    clients: Annotated[Clients, typer.Option(help="Who the clients are.")] = Clients.SILOS,
+    clients: Annotated[ClientKind, typer.Option(help="Who the clients are.")] = ClientKind.SILOS,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, as in a configuration of train.")
     ] = None,

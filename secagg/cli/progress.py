@@ -81,8 +81,8 @@ def outcome(account: Account, folder: Path, report: Path, notes: Iterable[str]) 
 
 
 def _table(run: Run) -> Table:
-    rulers = "; ".join(f"{one.name} HR@10 {one.metrics['HR@10']:.4f}" for one in run.results)
-    table = Table(title=line(f"{run.title} ({rulers})" if rulers else run.title), title_justify="left")
+    references = "; ".join(f"{one.name} HR@10 {one.metrics['HR@10']:.4f}" for one in run.results)
+    table = Table(title=line(f"{run.title} ({references})" if references else run.title), title_justify="left")
     rows = [_cells(one) for one in run.rounds]
     kept = [place for place in range(len(COLUMNS)) if any(cells[place] for cells in rows)]
     for place in kept:

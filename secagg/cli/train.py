@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.case import machine
-from benchmarks.ideal import IdealAdder
 from recsys.assembly import prepare
 from recsys.config import Config
-from recsys.other_runs import Others
+from recsys.other_runs import RunList
 from recsys.report import Account, write_report
 from recsys.run import train as run
-from recsys.run_start import there
+from recsys.run_start import existing_run
 from secagg.cli.output import Json, emit
 from secagg.cli.progress import outcome, watching
+from secagg.machine import machine
 
 app = typer.Typer()
 
@@ -45,15 +44,14 @@ def train(
 
 def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -> None:
     """Check everything, then run it and write the report."""
-    prepared, before = prepare(config), there(folder, config)
+    prepared, before = prepare(config), existing_run(folder, config)
     over = before is not None and bool(before.ended)
     with watching(quiet=as_json) as watch:
         run(
             prepared,
             folder,
-            ideal=IdealAdder(bytes(32)),
             machine=machine(),
-            others=Others(),
+            run_list=RunList(),
             watch=watch,
             keep_secrets=keep_secrets,
         )

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ideal import IdealAdder
 from recsys.assembly import Prepared, prepare
 from recsys.config import Config
-from recsys.other_runs import Others
+from recsys.other_runs import RunList
 from recsys.run import train
 from recsys.run_record import Run
 from secagg.cli import main
@@ -113,7 +112,7 @@ def test_training_in_such_a_folder_writes_nothing_else(
     plain = dumps(prepared.config.plain(), indent=1).encode()
     folder = unpacked(home, links, run=None, **dict.fromkeys(files, plain))
     with pytest.raises((UsageError, StorageError, DecodeError), match=why):
-        train(prepared, folder, ideal=IdealAdder(bytes(32)), machine={}, others=Others(home.parent / "state"))
+        train(prepared, folder, machine={}, run_list=RunList(home.parent / "state"))
     assert kept(home)
 
 

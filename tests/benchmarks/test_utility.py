@@ -13,7 +13,7 @@ from benchmarks import cells
 from benchmarks.cells import AMONG, METRICS, Charged, Outcome, fingerprint, kept, key_of, trained
 from benchmarks.rows import TWIN
 from benchmarks.utility import Config, cell, ruler, run
-from recsys.aggregator import Answer, Question, Update
+from recsys.aggregator import Request, Result, Update
 from recsys.assembly import data_of, prepare
 from secagg.cli import main
 from secagg.errors import BudgetError, StorageError, UsageError
@@ -131,32 +131,36 @@ def test_seeds_differ_and_repeat() -> None:
 class Nothing:
     """Adds up nothing, at once."""
 
-    def add_up(self, question: Question, update: Update) -> Answer:
-        return Answer(np.zeros(question.encoding.length), 0, question.cohort, {}, 0, 0, {})
+    def aggregate(self, request: Request, update: Update) -> Result:
+        return Result(np.zeros(request.encoding.length), 0, request.cohort, {}, 0, 0, {})
 
 
 def test_a_budget_pays_for_the_rounds_it_was_made_for_and_no_more() -> None:
     prepared = prepare(cell(replace(TINY, models="mf"), 40, "mf", 3.0, 0))
     assert prepared.distributed is not None
-    adder = Charged(Nothing(), prepared.distributed)
-    asked = Question(0, "training", prepared.fleet.names, prepared.encoding, prepared.noise(prepared.planned))
+    aggregator = Charged(Nothing(), prepared.distributed)
+    asked = Request(
+        0, "training", prepared.client_data.names, prepared.encoding, prepared.noise(prepared.planned_clients)
+    )
     for number in range(prepared.config.training.rounds):
-        adder.add_up(replace(asked, number=number), lambda name: np.zeros(0))
-    assert 2.8 < adder.epsilon <= 3
+        aggregator.aggregate(replace(asked, number=number), lambda name: np.zeros(0))
+    assert 2.8 < aggregator.epsilon <= 3
     with pytest.raises(BudgetError):
-        adder.add_up(replace(asked, number=99), lambda name: np.zeros(0))
+        aggregator.aggregate(replace(asked, number=99), lambda name: np.zeros(0))
     with pytest.raises(UsageError, match="without noise"):
-        adder.add_up(replace(asked, number=100, noise=None), lambda name: np.zeros(0))
+        aggregator.aggregate(replace(asked, number=100, noise=None), lambda name: np.zeros(0))
 
 
 def test_without_the_charge_a_run_goes_over_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: what the last test refuses happens."""
-    switch_off(monkeypatch, Charged, "add_up", "self._privacy is not None")
+    switch_off(monkeypatch, Charged, "aggregate", "self._privacy is not None")
     prepared = prepare(cell(replace(TINY, models="mf"), 40, "mf", 3.0, 0))
-    adder = Charged(Nothing(), prepared.distributed)
-    asked = Question(0, "training", prepared.fleet.names, prepared.encoding, prepared.noise(prepared.planned))
+    aggregator = Charged(Nothing(), prepared.distributed)
+    asked = Request(
+        0, "training", prepared.client_data.names, prepared.encoding, prepared.noise(prepared.planned_clients)
+    )
     for number in range(3 * prepared.config.training.rounds):
-        adder.add_up(replace(asked, number=number), lambda name: np.zeros(0))
+        aggregator.aggregate(replace(asked, number=number), lambda name: np.zeros(0))
 
 
 # The folder

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from recsys.assembly import prepare
-from recsys.config import Config, Kind, Mode
+from recsys.config import ClientKind, Config, Mode
 from recsys.run_record import Run
 from secagg import cli
-from secagg.cli.demo import CONFIGS, Clients
+from secagg.cli.demo import CONFIGS
 
 SMALL = {
-    Clients.SILOS: (
+    ClientKind.SILOS: (
         "data.users=60",
         "data.items=150",
         "clients.count=6",
@@ -24,7 +24,7 @@ SMALL = {
         "privacy.steps=1",
         "network.dropout=0",
     ),
-    Clients.DEVICES: ("data.users=60", "data.items=150"),
+    ClientKind.DEVICES: ("data.users=60", "data.items=150"),
 }
 
 Call = Callable[..., tuple[int, str, str]]
@@ -34,7 +34,7 @@ Call = Callable[..., tuple[int, str, str]]
 def demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     monkeypatch.chdir(tmp_path)
 
-    def call(clients: Clients, *words: str, small: bool = True) -> tuple[int, str, str]:
+    def call(clients: ClientKind, *words: str, small: bool = True) -> tuple[int, str, str]:
         changes = [word for change in (SMALL[clients] if small else ()) for word in ("--set", change)]
         code = cli.main(["demo", "--clients", clients, *changes, *words])
         printed = capsys.readouterr()
@@ -45,25 +45,25 @@ def demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 
 def test_the_demo_of_silos_is_the_one_that_is_promised() -> None:
     """20 silos of at least 100 users, one sample is one user's whole history; clients may drop out."""
-    config = Config.parse(CONFIGS[Clients.SILOS])
-    assert (config.clients.kind, config.clients.count, config.privacy.mode) == (Kind.SILOS, 20, Mode.LOCAL)
+    config = Config.parse(CONFIGS[ClientKind.SILOS])
+    assert (config.clients.kind, config.clients.count, config.privacy.mode) == (ClientKind.SILOS, 20, Mode.LOCAL)
     assert config.protocol.name == "secagg+"
     assert config.network.dropout > 0
     prepared = prepare(config)
-    assert min(len(users) for users in prepared.fleet.members) >= 100
+    assert min(len(users) for users in prepared.client_data.members) >= 100
     assert prepared.locally is not None
     assert prepared.locally.guarantee.unit == "user"
 
 
 def test_the_demo_of_devices_is_the_one_that_is_promised() -> None:
-    config = Config.parse(CONFIGS[Clients.DEVICES])
-    assert (config.clients.kind, config.privacy.mode) == (Kind.DEVICES, Mode.DISTRIBUTED)
+    config = Config.parse(CONFIGS[ClientKind.DEVICES])
+    assert (config.clients.kind, config.privacy.mode) == (ClientKind.DEVICES, Mode.DISTRIBUTED)
     assert config.data.users >= 2000
     assert config.network.dropout > 0
 
 
-@pytest.mark.parametrize("clients", Clients)
-def test_programs_are_told_the_figures(clients: Clients, demo: Call) -> None:
+@pytest.mark.parametrize("clients", ClientKind)
+def test_programs_are_told_the_figures(clients: ClientKind, demo: Call) -> None:
     code, out, error = demo(clients, "--json")
     assert (code, error, out.count("\n")) == (0, "", 1)
     answer = json.loads(out)
@@ -80,11 +80,11 @@ def test_programs_are_told_the_figures(clients: Clients, demo: Call) -> None:
 def test_each_demo_is_a_new_run(demo: Call) -> None:
     for number in (1, 2):
         Path(f"runs/demo-silos-{number}").mkdir(parents=True)
-    assert json.loads(demo(Clients.SILOS, "--json")[1])["run_dir"] == "runs/demo-silos-3"
+    assert json.loads(demo(ClientKind.SILOS, "--json")[1])["run_dir"] == "runs/demo-silos-3"
 
 
 def test_people_see_rounds_and_outcome(demo: Call) -> None:
-    code, out, error = demo(Clients.SILOS, "--out", "over here")
+    code, out, error = demo(ClientKind.SILOS, "--out", "over here")
     assert (code, error) == (0, "")
     assert out.startswith("round 0, survivors ")
     (command,) = (line for line in out.splitlines() if line.startswith("verify: "))  # on one line, however wide
@@ -120,8 +120,8 @@ def test_wrong_use_is_one_line(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("clients", Clients)
-def test_the_demo_as_it_is(clients: Clients, demo: Call) -> None:
+@pytest.mark.parametrize("clients", ClientKind)
+def test_the_demo_as_it_is(clients: ClientKind, demo: Call) -> None:
     """Private, with clients lost on the way, and still better than guessing."""
     code, out, error = demo(clients, "--json", small=False)
     assert (code, error) == (0, "")

@@ -224,7 +224,7 @@ def sums(run: Run) -> list[Any]:
 
 
 def vector(folder: Path) -> NDArray[np.float32]:
-    model, _ = load(folder / "model.npz")
+    model = load(folder / "model.npz").model
     return model.vector  # type: ignore[attr-defined, no-any-return]
 
 

@@ -36,14 +36,14 @@ import torch
 import torch._dynamo  # what the first optimiser of a process would load
 from numpy.typing import NDArray
 
-import recsys.aggregator
 import recsys.federated
+import recsys.secure_aggregator
 from protocols.roster import SERVER
 from protocols.simulation import network as simulate
 from protocols.simulation.network import Envelope, Faults
 from recsys.assembly import prepare
 from recsys.config import Config
-from recsys.pending_sum import Begun
+from recsys.pending_sum import PendingSums
 from recsys.report.plots import Curve, plot
 from secagg import cli
 from secagg.cli import train  # noqa: F401  # all that a run needs, before the forks
@@ -92,17 +92,17 @@ def kill_before_renaming(name: str, times: int) -> None:
 
 def move_elsewhere(far: int) -> None:
     torch.set_num_threads(2)
-    real = recsys.aggregator.SecureAdder.add_up
+    real = recsys.secure_aggregator.SecureAggregator.aggregate
 
-    def add_up(self: Any, question: Any, update: Any) -> Any:
+    def aggregate(self: Any, request: Any, update: Any) -> Any:
         def computed(name: str) -> NDArray[np.float64]:
             vector = update(name).astype(np.float32)
             steps = far * np.random.default_rng(far).integers(-16, 17, len(vector))
             return (vector + steps * np.spacing(vector)).astype(np.float64)
 
-        return real(self, question, computed)
+        return real(self, request, computed)
 
-    recsys.aggregator.SecureAdder.add_up = add_up  # type: ignore[method-assign]
+    recsys.secure_aggregator.SecureAggregator.aggregate = aggregate  # type: ignore[method-assign]
 
 
 def note(log: Path) -> None:
@@ -124,7 +124,7 @@ def note(log: Path) -> None:
         said("sum", SERVER, ran.outcome.total.tobytes())
         return ran
 
-    recsys.aggregator.drive = drive  # type: ignore[attr-defined]
+    recsys.secure_aggregator.drive = drive  # type: ignore[attr-defined]
 
 
 def anew() -> None:
@@ -132,15 +132,15 @@ def anew() -> None:
     def charged(self: Any, number: int, cohort: Any) -> Iterator[bool]:
         private, ledger = self._local_privacy, self._ledger
         if ledger is not None:
-            ledger.charge(private.event(self._fleet.examples(cohort, private.unit)), private.steps)
+            ledger.charge(private.event(self._data.examples(cohort, private.unit)), private.steps)
         yield False
 
     recsys.federated.Federation._charged = charged  # type: ignore[method-assign]
 
 
 def twice() -> None:
-    Begun.read = lambda self, number: None  # type: ignore[method-assign]
-    recsys.aggregator.SecureAdder._check_new = lambda self, plan, question: None  # type: ignore[method-assign]
+    PendingSums.read = lambda self, number: None  # type: ignore[method-assign]
+    recsys.secure_aggregator.SecureAggregator._check_new = lambda self, plan, request: None  # type: ignore[method-assign]
 
 
 @cache

@@ -32,14 +32,15 @@ from tests.fuzz.test_decoders import LONG, inputs, mutations
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("torch")
 
-from recsys.aggregator import Answer  # noqa: E402
+from recsys.aggregator import Result  # noqa: E402
 from recsys.data import movielens, tables  # noqa: E402
-from recsys.federated import State  # noqa: E402
+from recsys.federated import TrainingState  # noqa: E402
 from recsys.models.ease import Ease  # noqa: E402
 from recsys.models.mf import MatrixFactorisation  # noqa: E402
 from recsys.models.store import load, save  # noqa: E402
-from recsys.requested_sums import _decoded, _encoded_answers, _Known  # noqa: E402
+from recsys.requested_sums import _decoded, _encoded_results, _PastSum  # noqa: E402
 from recsys.run_record import FILE, Run  # noqa: E402
+from recsys.serving import ServedModel  # noqa: E402
 from tests.recsys import runs  # noqa: E402
 
 fuzz = settings(max_examples=5_000 if LONG else 25)
@@ -255,7 +256,7 @@ def model(kind: str) -> bytes:
     else:
         trained = MatrixFactorisation(width=2)
         trained.begin(len(ITEMS), seed=0)
-    return made(lambda path: save(trained, path, ITEMS))
+    return made(lambda path: save(ServedModel(trained, ITEMS), path))
 
 
 MODELS = ("Ease", "MatrixFactorisation")
@@ -280,14 +281,14 @@ def test_header_of_a_model(kind: str, data: st.DataObject, folder: Path) -> None
     accepted(lambda: load(folder / "model.npz"), StorageError)
 
 
-CHECKPOINT = State(np.zeros(5, np.float32), {"momentum": np.zeros(5)}, (runs._round(0, None, ""),)).encode()
-ANSWERS = _encoded_answers([_Known("a", 3, "", Answer(np.zeros(3), 2, ("ann", "bob"), {}, 9, 9, {}))])
+CHECKPOINT = TrainingState(np.zeros(5, np.float32), {"momentum": np.zeros(5)}, (runs._round(0, None, ""),)).encode()
+ANSWERS = _encoded_results([_PastSum("a", 3, "", Result(np.zeros(3), 2, ("ann", "bob"), {}, 9, 9, {}))])
 
 
 @fuzz
 @given(data=inputs(CHECKPOINT))
 def test_checkpoint(data: bytes) -> None:
-    accepted(lambda: State.decode(data), DecodeError)
+    accepted(lambda: TrainingState.decode(data), DecodeError)
 
 
 @fuzz

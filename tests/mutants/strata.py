@@ -232,6 +232,8 @@ STRATA = (
             "recsys/run_record.py",
             "recsys/run.py",
             "recsys/aggregator.py",
+            "recsys/deployment.py",
+            "recsys/secure_aggregator.py",
         ),
         ("tests/recsys/test_*.py", "tests/cli/test_train.py", "tests/cli/test_audit.py"),
     ),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,11 @@ class Bias:
     @vector.setter
     def vector(self, vector: NDArray[np.float32]) -> None:
         self._vector = vector.copy()
+
+    def with_vector(self, vector: NDArray[np.float32]) -> Self:
+        model = copy(self)
+        model.vector = vector
+        return model
 
     def train(self, histories: Sequence[History], local: Local, seed: int) -> None:
         anchor = self._vector.copy()

@@ -14,7 +14,7 @@ from dp.noise import Family, NoiseSpec
 from dp.secure_sum import Signed
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
-from recsys.run_record import Result, Round, Run, Spending
+from recsys.run_record import Quality, Round, Run, Spending
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, digest
 from secagg.encoding import Encoding
@@ -82,13 +82,13 @@ def make(folder: Path, mode: str, rounds: int = ROUNDS, **changes: Any) -> Run:
 
 
 RESULTS = (
-    Result("ItemPop", {"HR@10": 0.0426, "NDCG@10": 0.0194, "HR@10 of 100": 0.623, "NDCG@10 of 100": 0.362}),
-    Result(
+    Quality("ItemPop", {"HR@10": 0.0426, "NDCG@10": 0.0194, "HR@10 of 100": 0.623, "NDCG@10 of 100": 0.362}),
+    Quality(
         "without privacy",
         {"HR@10": 0.0885, "NDCG@10": 0.0400, "HR@10 of 100": 0.741, "NDCG@10 of 100": 0.512},
         "same rounds, same seed, no noise",
     ),
-    Result(
+    Quality(
         "this run",
         {"HR@10": 0.0713, "NDCG@10": 0.0331, "HR@10 of 100": 0.702, "NDCG@10 of 100": 0.447},
         "95% interval of NDCG@10: 0.0281 to 0.0381",

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.ideal import IdealAdder
 from dp.events import Release
 from dp.ledger import Budget, Ledger
-from recsys.aggregator import Adder
+from recsys.aggregator import Aggregator
 from recsys.config import Config
 from recsys.data.interactions import Interactions
 from recsys.data.split import leave_last_out
-from recsys.federated import Federation, Fleet, Terms
+from recsys.federated import ClientData, Federation, UpdateRecipe
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.recommender import Local, SharedModel
 from secagg.crypto.keys import SigningKey
 from secagg.encoding import Encoding
@@ -49,16 +49,16 @@ def population(users: int, items: int = 12, events: int = 6, seed: int = 0) -> I
     return Interactions.of(who, np.concatenate(taken), np.arange(len(who)), user_count=users, item_count=items)
 
 
-def fleet(sizes: Sequence[int] = (4, 4, 4, 4, 4, 4), items: int = 12) -> Fleet:
+def client_data(sizes: Sequence[int] = (4, 4, 4, 4, 4, 4), items: int = 12) -> ClientData:
     """Silos of these sizes."""
     split = leave_last_out(population(sum(sizes), items))
     members = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-    return Fleet(tuple(f"silo-{i}" for i in range(len(sizes))), tuple(members), split.train, split.valid)
+    return ClientData(tuple(f"silo-{i}" for i in range(len(sizes))), tuple(members), split.train, split.valid)
 
 
 def federation(
-    clients: Fleet,
-    adder: Adder | None = None,
+    clients: ClientData,
+    aggregator: Aggregator | None = None,
     *,
     model: SharedModel | None = None,
     clip: float = 1.0,
@@ -73,11 +73,11 @@ def federation(
     """Of the smallest model, over the ideal functionality, unless something else is asked for."""
     model = model or Bias()
     model.begin(clients.train.item_count, seed)
-    terms = Terms(local, clip, measured, weight_bound)
-    length = terms.length(len(model.vector))
+    recipe = UpdateRecipe(local, clip, measured, weight_bound)
+    length = recipe.length(len(model.vector))
     encoding = encoding or Encoding(length, clip, BITS, weight_bound=weight_bound)
-    adder = adder or IdealAdder(secret)
-    return Federation(model, clients, adder, terms, encoding=encoding, secret=secret, seed=seed, **more)
+    aggregator = aggregator or IdealAggregator(secret)
+    return Federation(model, clients, aggregator, recipe, encoding=encoding, secret=secret, seed=seed, **more)
 
 
 def ledger_for(path: Path, step: Release, epsilon: int = 100, slack: Fraction = Fraction(0)) -> Ledger:

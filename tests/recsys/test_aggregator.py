@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,18 +16,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.ideal import IdealAdder
 from dp.calibrate import SLACK, calibrate, user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
-from protocols import registry
+from protocols import registry, server
 from protocols.client import Client
 from protocols.plan import RoundPlan
 from protocols.simulation import network as simulate
 from protocols.simulation.network import Envelope, Faults
-from recsys.aggregator import Adder, Deployment, Question, SecureAdder, Update
+from recsys.aggregator import Aggregator, Request, Update
+from recsys.deployment import Deployment
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.network import Network
-from recsys.pending_sum import Begun
+from recsys.pending_sum import PendingSums
+from recsys.secure_aggregator import SecureAggregator
 from secagg.crypto.keys import SigningKey
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, PolicyError, SecAggError, StorageError, ThresholdError, UsageError
@@ -34,7 +37,7 @@ from secagg.errors import BudgetError, PolicyError, SecAggError, StorageError, T
 NAMES = tuple(f"client-{i}" for i in range(8))
 SECRET = bytes(range(32))
 SIGNS = np.array([1, -1, 1, 1, -1])
-EXACT = Question(0, "test", NAMES, Encoding.integers(5))
+EXACT = Request(0, "test", NAMES, Encoding.integers(5))
 
 
 def update(name: str) -> NDArray[np.float64]:
@@ -43,10 +46,10 @@ def update(name: str) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("protocol", registry.names())
 def test_the_sum_is_that_of_the_ideal_functionality(protocol: str) -> None:
-    adders: tuple[Adder, ...] = (SecureAdder(Deployment(protocol), SECRET), IdealAdder(SECRET))
+    aggregators: tuple[Aggregator, ...] = (SecureAggregator(Deployment(protocol), SECRET), IdealAggregator(SECRET))
     weighted = replace(EXACT, encoding=Encoding.integers(5, weight_bound=4), weights=dict.fromkeys(NAMES[:2], 3))
-    for question in (EXACT, weighted):
-        real, ideal = (adder.add_up(question, update) for adder in adders)
+    for request in (EXACT, weighted):
+        real, ideal = (aggregator.aggregate(request, update) for aggregator in aggregators)
         assert real.vector.tolist() == ideal.vector.tolist()
         assert (real.weight, real.survivors) == (ideal.weight, ideal.survivors)
         assert real.bytes_up > 0
@@ -54,16 +57,16 @@ def test_the_sum_is_that_of_the_ideal_functionality(protocol: str) -> None:
 
 
 def test_silent_clients_are_missing_from_the_sum_and_counted() -> None:
-    adder = SecureAdder(Deployment(dropout="0.4"), SECRET, network=Network(dropout=0.2))
-    answer = adder.add_up(replace(EXACT, number=1), update)
-    assert 0 < sum(answer.silent.values()) <= 3
-    assert answer.vector[0] == sum(int(name[-1]) for name in answer.survivors)
+    aggregator = SecureAggregator(Deployment(dropout="0.4"), SECRET, network=Network(dropout=0.2))
+    result = aggregator.aggregate(replace(EXACT, number=1), update)
+    assert 0 < sum(result.silent.values()) <= 3
+    assert result.vector[0] == sum(int(name[-1]) for name in result.survivors)
 
 
 def test_with_too_many_silent_clients_there_is_no_sum() -> None:
-    adder = SecureAdder(Deployment(), SECRET, network=Network(dropout=0.9))
+    aggregator = SecureAggregator(Deployment(), SECRET, network=Network(dropout=0.9))
     with pytest.raises(ThresholdError):
-        adder.add_up(EXACT, update)
+        aggregator.aggregate(EXACT, update)
 
 
 def test_a_cohort_adds_up_alone() -> None:
@@ -73,22 +76,22 @@ def test_a_cohort_adds_up_alone() -> None:
         asked.append(name)
         return update(name)
 
-    answer = SecureAdder(Deployment(), SECRET).add_up(replace(EXACT, cohort=NAMES[2:5]), watched)
-    assert asked == list(answer.survivors) == list(NAMES[2:5])
-    assert answer.vector[0] == 2 + 3 + 4
+    result = SecureAggregator(Deployment(), SECRET).aggregate(replace(EXACT, cohort=NAMES[2:5]), watched)
+    assert asked == list(result.survivors) == list(NAMES[2:5])
+    assert result.vector[0] == 2 + 3 + 4
 
 
 def test_one_client_is_no_sum() -> None:
     with pytest.raises(UsageError, match="2"):
-        SecureAdder(Deployment(), SECRET).add_up(replace(EXACT, cohort=NAMES[:1]), update)
+        SecureAggregator(Deployment(), SECRET).aggregate(replace(EXACT, cohort=NAMES[:1]), update)
 
 
 # After a crash
 
 
 def again(folder: Path, what: Update = update, protocol: str = "secagg+", **more: object) -> NDArray[np.float64]:
-    adder = SecureAdder(Deployment(protocol, dropout="0.3"), SECRET, folder=folder, **more)  # type: ignore[arg-type]
-    return adder.add_up(EXACT, what).vector
+    aggregator = SecureAggregator(Deployment(protocol, dropout="0.3"), SECRET, folder=folder, **more)  # type: ignore[arg-type]
+    return aggregator.aggregate(EXACT, what).vector
 
 
 def other(name: str) -> NDArray[np.float64]:
@@ -106,7 +109,7 @@ def test_a_sum_that_was_begun_is_finished_with_the_same_values(protocol: str, tm
 
 def test_control_without_what_was_kept_it_would_be_another_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again(tmp_path)
-    monkeypatch.setattr(Begun, "read", lambda self, number: None)
+    monkeypatch.setattr(PendingSums, "read", lambda self, number: None)
     assert again(tmp_path, other)[0] == sum(range(8)) + len(NAMES)
 
 
@@ -122,12 +125,11 @@ def frames_of(monkeypatch: pytest.MonkeyPatch, look: Callable[[Envelope], None])
 
         return real(server, parties, replace(faults, corrupted=seen))
 
-    monkeypatch.setattr("recsys.aggregator.drive", watched)
+    monkeypatch.setattr("recsys.secure_aggregator.drive", watched)
 
 
-def test_before_anything_but_a_key_leaves_all_vectors_are_on_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_before_anything_leaves_all_vectors_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control keeps nothing."""
     synced, seen = list[int](), dict[str, set[bool]]()
     real = os.fsync
 
@@ -143,9 +145,12 @@ def test_before_anything_but_a_key_leaves_all_vectors_are_on_disk(
 
     frames_of(monkeypatch, look)
     again(tmp_path)
-    assert seen.pop("advertise") == {False}
-    assert all(durable == {True} for durable in seen.values())
-    assert len(seen) == 5
+    assert list(seen.values()) == [{True}] * 6
+    seen.clear()
+    (tmp_path / "sum-0.sealed").unlink()
+    monkeypatch.setattr(PendingSums, "writing", lambda *arguments: nullcontext(lambda name, vector: None))
+    again(tmp_path)
+    assert list(seen.values()) == [{False}] * 6
 
 
 @pytest.mark.parametrize("private", [False, True])
@@ -153,25 +158,27 @@ def test_every_frame_is_the_same_again(private: bool, tmp_path: Path, monkeypatc
     """So no mask, share or noise ever meets two vectors."""
     said = dict[tuple[str, str], set[bytes]]()
     frames_of(monkeypatch, lambda one: said.setdefault((one.phase, one.sender), set()).add(one.frame))
-    question, ledger = noised(tmp_path) if private else (EXACT, None)
+    request, ledger = noised(tmp_path) if private else (EXACT, None)
     deployment, network = Deployment(dropout="0.3"), Network(dropout=0.15)
 
     def go(what: Update) -> None:
-        SecureAdder(deployment, SECRET, folder=tmp_path, network=network, seed=1, ledger=ledger).add_up(question, what)
+        SecureAggregator(deployment, SECRET, folder=tmp_path, network=network, seed=1, ledger=ledger).aggregate(
+            request, what
+        )
 
     for what in (update, other):
         go(what)
     assert len(said) > 4 * 6
     assert all(len(frames) == 1 for frames in said.values())
-    Begun(tmp_path, SECRET).retire(1)
-    monkeypatch.setattr(SecureAdder, "_check_new", lambda *arguments: None)
+    PendingSums(tmp_path, SECRET).delete(1)
+    monkeypatch.setattr(SecureAggregator, "_check_new", lambda *arguments: None)
     go(other)  # control: what would happen if it were computed again
     assert {phase for (phase, _), frames in said.items() if len(frames) > 1} == {"upload"}
     if ledger is not None:
         ledger.close()
 
 
-def noised(folder: Path) -> tuple[Question, Ledger]:
+def noised(folder: Path) -> tuple[Request, Ledger]:
     """In a ring that is narrower than its words."""
     kind = Deployment(dropout="0.3").noise(len(NAMES))
     found = calibrate(
@@ -222,31 +229,31 @@ def test_where_nothing_can_be_kept_nothing_leaves(tmp_path: Path, monkeypatch: p
         patched.setattr(os, "fsync", full)
         with pytest.raises(StorageError, match=r"cannot write .*sum-0\.sealed: No space left"):
             again(tmp_path)
-    assert seen == {"advertise"}
+    assert seen == set()
     assert again(tmp_path, other)[0] == sum(range(8)) + len(NAMES)
 
 
 def test_what_is_kept_is_its_owners_and_sealed(tmp_path: Path) -> None:
     telling = Encoding.integers(64)
-    question = replace(EXACT, encoding=telling)
+    request = replace(EXACT, encoding=telling)
 
     def told(name: str) -> NDArray[np.float64]:
         return np.full(64, 1 + int(name[-1]), np.float64)
 
-    SecureAdder(Deployment(), SECRET, folder=tmp_path).add_up(question, told)
+    SecureAggregator(Deployment(), SECRET, folder=tmp_path).aggregate(request, told)
     path = tmp_path / "sum-0.sealed"
     data = path.read_bytes()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not any(name.encode() in data for name in NAMES)
-    kept = Begun(tmp_path, SECRET).read(0)
+    kept = PendingSums(tmp_path, SECRET).read(0)
     assert kept is not None
-    ring = kept.terms.plan.ring
+    ring = kept.plan.ring
     for name, vector in kept.vectors.items():
         assert ring.unpack(vector, 64).tolist() == told(name).tolist()
         assert vector not in data
     for secret in (bytes(32), SECRET[::-1]):
         with pytest.raises(StorageError, match="cannot be read"):
-            Begun(tmp_path, secret).read(0)
+            PendingSums(tmp_path, secret).read(0)
 
 
 def parts(data: bytes) -> list[bytes]:
@@ -280,45 +287,45 @@ def test_a_sum_that_was_begun_and_cannot_be_read_is_not_begun_anew(how: str, tmp
 
 def test_what_was_begun_belongs_to_its_sum_its_model_and_its_cohort(tmp_path: Path) -> None:
     again(tmp_path)
-    adder = SecureAdder(Deployment(dropout="0.3"), SECRET, folder=tmp_path)
+    aggregator = SecureAggregator(Deployment(dropout="0.3"), SECRET, folder=tmp_path)
     for changed in (
         replace(EXACT, model=bytes([1]) * 32),
         replace(EXACT, cohort=NAMES[1:]),
         replace(EXACT, encoding=Encoding.integers(6)),
     ):
         with pytest.raises(StorageError, match="begun as another one"):
-            adder.add_up(changed, update)
+            aggregator.aggregate(changed, update)
     (tmp_path / "sum-0.sealed").rename(tmp_path / "sum-1.sealed")
     with pytest.raises(StorageError, match="cannot be read"):
-        adder.add_up(replace(EXACT, number=1), update)
+        aggregator.aggregate(replace(EXACT, number=1), update)
 
 
 def test_a_sum_before_one_that_was_begun_is_not_made(tmp_path: Path) -> None:
     """An older checkpoint came back."""
-    adder = SecureAdder(Deployment(dropout="0.3"), SECRET, folder=tmp_path)
-    adder.add_up(replace(EXACT, number=10), update)
+    aggregator = SecureAggregator(Deployment(dropout="0.3"), SECRET, folder=tmp_path)
+    aggregator.aggregate(replace(EXACT, number=10), update)
     with pytest.raises(StorageError, match="the checkpoint is older"):
-        adder.add_up(replace(EXACT, number=9), update)
+        aggregator.aggregate(replace(EXACT, number=9), update)
 
 
 def test_what_went_into_a_sum_is_deleted_when_it_is_out_and_not_earlier(tmp_path: Path) -> None:
-    adder = SecureAdder(Deployment(dropout="0.3"), SECRET, folder=tmp_path)
+    aggregator = SecureAggregator(Deployment(dropout="0.3"), SECRET, folder=tmp_path)
     for number in (0, 1):
-        adder.add_up(replace(EXACT, number=number), update)
-        adder.retire(number)
+        aggregator.aggregate(replace(EXACT, number=number), update)
+        aggregator.delete_pending(number)
         assert os.listdir(tmp_path) == [f"sum-{number}.sealed"]
-    adder.retire(2)
+    aggregator.delete_pending(2)
     assert os.listdir(tmp_path) == []
 
 
 def test_the_terms_of_a_sum_are_those_with_which_it_was_begun(tmp_path: Path) -> None:
     """Who falls silent and how much noise there is were computed, too."""
-    begun = SecureAdder(Deployment(dropout="0.4"), SECRET, folder=tmp_path, network=Network(dropout=0.2), seed=1)
-    question = replace(EXACT, encoding=Encoding(5, 1.0, 16))
-    first = begun.add_up(question, update)
+    begun = SecureAggregator(Deployment(dropout="0.4"), SECRET, folder=tmp_path, network=Network(dropout=0.2), seed=1)
+    request = replace(EXACT, encoding=Encoding(5, 1.0, 16))
+    first = begun.aggregate(request, update)
     assert first.silent
-    other_terms = replace(question, encoding=Encoding(5, 1.0, 15))
-    second = SecureAdder(Deployment(dropout="0.4"), SECRET, folder=tmp_path).add_up(other_terms, update)
+    other_terms = replace(request, encoding=Encoding(5, 1.0, 15))
+    second = SecureAggregator(Deployment(dropout="0.4"), SECRET, folder=tmp_path).aggregate(other_terms, update)
     for name in ("weight", "survivors", "silent", "bytes_up", "bytes_down"):
         assert getattr(second, name) == getattr(first, name)
     assert second.vector.tolist() == first.vector.tolist()  # of the same integers
@@ -330,16 +337,16 @@ def test_a_client_that_refuses_the_plan_refuses_it_again(tmp_path: Path, monkeyp
     def refusing(client: Client, *arguments: Any) -> bytes | SecAggError:
         return PolicyError("no") if client.identity.name == NAMES[3] else real(client, *arguments)
 
-    monkeypatch.setattr("recsys.aggregator.first_or_refusal", refusing)
+    monkeypatch.setattr("recsys.secure_aggregator.first_or_refusal", refusing)
     assert again(tmp_path)[0] == again(tmp_path, other)[0] == sum(range(8)) - 3
 
 
 def test_a_large_cohort_draws_its_committee_by_lot() -> None:
     names = tuple(f"client-{i:03}" for i in range(130))
-    question = Question(0, "test", names, Encoding.integers(5))
-    answer = SecureAdder(Deployment("oneshot"), SECRET).add_up(question, update)
-    assert answer.vector.tolist() == (13.0 * sum(range(10)) * SIGNS).tolist()
-    assert answer.bytes_up < 130 * 12_000  # boxes for a few dozen members, not for 130
+    request = Request(0, "test", names, Encoding.integers(5))
+    result = SecureAggregator(Deployment("oneshot"), SECRET).aggregate(request, update)
+    assert result.vector.tolist() == (13.0 * sum(range(10)) * SIGNS).tolist()
+    assert result.bytes_up < 130 * 12_000  # boxes for a few dozen members, not for 130
 
 
 @pytest.mark.parametrize("rotate", [False, True])
@@ -348,47 +355,47 @@ def test_a_protocol_that_cannot_repeat_itself_has_a_new_session_for_each_attempt
 ) -> None:
     """The vectors are those of the first attempt, and are decoded as they were encoded."""
     sessions = list[bytes]()
-    real = simulate.serve
+    real = server.serve
 
     def noted(plan: RoundPlan, *rest: Any, **more: Any) -> Any:
         sessions.append(plan.session)
         return real(plan, *rest, **more)
 
-    monkeypatch.setattr("recsys.aggregator.serve", noted)
-    question = replace(EXACT, encoding=Encoding(5, 100.0, 20, rotate=rotate))
+    monkeypatch.setattr("recsys.secure_aggregator.serve", noted)
+    request = replace(EXACT, encoding=Encoding(5, 100.0, 20, rotate=rotate))
     for what in (update, other):
-        adder = SecureAdder(Deployment("ckks", dropout="0.3"), SECRET, folder=tmp_path)
-        np.testing.assert_allclose(adder.add_up(question, what).vector, sum(range(8)) * SIGNS, atol=0.1)
+        aggregator = SecureAggregator(Deployment("ckks", dropout="0.3"), SECRET, folder=tmp_path)
+        np.testing.assert_allclose(aggregator.aggregate(request, what).vector, sum(range(8)) * SIGNS, atol=0.1)
     assert len(set(sessions)) == 2
 
 
 def test_a_noised_sum_that_is_begun_again_is_the_same_release_and_charged_once(tmp_path: Path) -> None:
-    deployment, (question, ledger) = Deployment(dropout="0.3"), noised(tmp_path)
+    deployment, (request, ledger) = Deployment(dropout="0.3"), noised(tmp_path)
     totals, spent = [], []
     for number, what in ((0, update), (0, other), (1, update)):
-        adder = SecureAdder(deployment, SECRET, folder=tmp_path, ledger=ledger)
-        totals.append(adder.add_up(replace(question, number=number), what).vector.tolist())
+        aggregator = SecureAggregator(deployment, SECRET, folder=tmp_path, ledger=ledger)
+        totals.append(aggregator.aggregate(replace(request, number=number), what).vector.tolist())
         spent.append(ledger.epsilon)
     assert totals[0] == totals[1] != totals[2]
     assert spent[0] == spent[1] < spent[2]
     with pytest.raises(BudgetError):
-        SecureAdder(deployment, SECRET, ledger=ledger).add_up(replace(question, number=2), update)
+        SecureAggregator(deployment, SECRET, ledger=ledger).aggregate(replace(request, number=2), update)
     ledger.close()
 
 
 def test_a_sum_that_was_paid_for_is_not_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it was begun with was deleted; its ledger, its secret and its number are there. Nothing would be charged."""
-    question, ledger = noised(tmp_path)
+    request, ledger = noised(tmp_path)
 
     def released(value: float) -> list[float]:
-        adder = SecureAdder(Deployment(), SECRET, folder=tmp_path, ledger=ledger)
-        return adder.add_up(question, lambda name: np.full(5, value)).vector.tolist()
+        aggregator = SecureAggregator(Deployment(), SECRET, folder=tmp_path, ledger=ledger)
+        return aggregator.aggregate(request, lambda name: np.full(5, value)).vector.tolist()
 
     first = released(0.1)
     (tmp_path / "sum-0.sealed").unlink()
     with pytest.raises(StorageError, match="sum 0 is in the ledger"):
         released(0.3)
-    monkeypatch.setattr(SecureAdder, "_check_new", lambda *arguments: None)
+    monkeypatch.setattr(SecureAggregator, "_check_new", lambda *arguments: None)
     spent = ledger.epsilon
     assert released(0.3) != first
     assert ledger.epsilon == spent

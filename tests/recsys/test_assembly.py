@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.ideal import IdealAdder
 from dp.events import Relation, Trust, Unit
 from dp.ledger import Ledger
 from protocols.roster import Identity, Roster
 from recsys import assembly as prepare_module
-from recsys.aggregator import Question, SecureAdder
-from recsys.assembly import Distributed, Locally, Prepared, delta_of, prepare
+from recsys.aggregator import Request
+from recsys.assembly import DistributedNoise, LocalNoise, Prepared, delta_of, prepare
 from recsys.config import Config, Mode, Privacy
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.autoencoder import Autoencoder
 from recsys.run_start import budgets
+from recsys.secure_aggregator import SecureAggregator
 from secagg.errors import BudgetError, UsageError
 from tests.adversarial.attack import switch_off
 from tests.recsys.scene import KEY, SECRET, config
@@ -28,7 +29,7 @@ def ready(*changes: str) -> Prepared:
     return prepare(config(*changes))
 
 
-def opened(folder: Path, found: Distributed | Locally) -> Ledger:
+def opened(folder: Path, found: DistributedNoise | LocalNoise) -> Ledger:
     return Ledger.create(folder / "ledger.db", KEY, found.budget, found.guarantee, run="test", elsewhere="nothing")
 
 
@@ -57,12 +58,12 @@ def test_distributed_noise_is_enough_for_all_rounds_and_not_for_one_more(
 
 def planned_sums(prepared: Prepared, count: int):  # type: ignore[no-untyped-def]
     """What the server would reserve for each round."""
-    adder = SecureAdder(prepared.deployment, SECRET)
-    names = prepared.fleet.names
+    aggregator = SecureAggregator(prepared.deployment, SECRET)
+    names = prepared.client_data.names
     roster = Roster.of([Identity.generate(name) for name in names])
     noise = prepared.noise(len(names))
-    questions = [Question(number, "training", names, prepared.encoding, noise) for number in range(count)]
-    return [adder._terms(question, roster).plan.secure_sum(len(names)) for question in questions]
+    requests = [Request(number, "training", names, prepared.encoding, noise) for number in range(count)]
+    return [aggregator._plan(request, roster).secure_sum(len(names)) for request in requests]
 
 
 UNEQUAL = ("clients.spread=dirichlet", "clients.alpha=0.3", "clients.count=4")
@@ -75,8 +76,8 @@ def test_local_noise_is_enough_for_all_rounds_and_not_for_one_more(
     prepared = ready("privacy.mode=local", "privacy.epsilon=4.0", f"training.rounds={rounds}", *changes)
     assert prepared.locally is not None
     ledger = opened(tmp_path, prepared.locally)
-    federation = prepared.federation(Autoencoder(2, recent=10), IdealAdder(SECRET), SECRET, ledger)
-    names = prepared.fleet.names
+    federation = prepared.federation(Autoencoder(2, recent=10), IdealAggregator(SECRET), SECRET, ledger)
+    names = prepared.client_data.names
     for number in range(rounds):
         with federation._charged(number, names):
             pass
@@ -101,12 +102,16 @@ def test_both_kinds_have_a_budget_each() -> None:
     assert budgets(ready()) == []
 
 
-def test_the_twin_has_no_privacy_and_is_otherwise_the_same() -> None:
+def test_the_non_private_baseline_is_otherwise_the_same() -> None:
     prepared = ready("privacy.mode=both")
-    twin = prepared.public()
-    assert (twin.distributed, twin.locally) == (None, None)
-    assert twin.encoding.bits == 24
-    assert (twin.fleet, twin.terms, twin.participation) == (prepared.fleet, prepared.terms, prepared.participation)
+    baseline = prepared.without_privacy()
+    assert (baseline.distributed, baseline.locally) == (None, None)
+    assert baseline.encoding.bits == 24
+    assert (baseline.client_data, baseline.recipe, baseline.participation) == (
+        prepared.client_data,
+        prepared.recipe,
+        prepared.participation,
+    )
 
 
 @pytest.mark.parametrize("size", [2, 20, 55])
@@ -117,7 +122,7 @@ def test_a_cohort_of_any_size_has_its_noise_and_costs_no_more(size: int) -> None
     )
     assert prepared.distributed is not None
     found = prepared.distributed.found
-    for clients in range(2, len(prepared.fleet.names) + 1):
+    for clients in range(2, len(prepared.client_data.names) + 1):
         noise = prepared.noise(clients)
         missing = int(Fraction(1, 10) * clients)
         assert (noise.dropouts, noise.colluders) == (missing, int(Fraction(1, 20) * clients))
@@ -160,26 +165,26 @@ def test_more_than_one_unit_in_n_is_no_delta(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_devices_hold_a_user_each_and_silos_all_of_them_together() -> None:
     devices, silos = ready("clients.kind=devices"), ready("clients.count=7")
-    assert len(devices.fleet.names) == 60
-    assert all(len(users) == 1 for users in devices.fleet.members)
-    assert len(silos.fleet.names) == 7
+    assert len(devices.client_data.names) == 60
+    assert all(len(users) == 1 for users in devices.client_data.members)
+    assert len(silos.client_data.names) == 7
     for prepared in (devices, silos):
-        assert sorted(np.concatenate(prepared.fleet.members).tolist()) == list(range(60))
-        assert prepared.fleet.names == tuple(sorted(prepared.fleet.names))
-    assert devices.fleet.held_out is devices.split.valid
+        assert sorted(np.concatenate(prepared.client_data.members).tolist()) == list(range(60))
+        assert prepared.client_data.names == tuple(sorted(prepared.client_data.names))
+    assert devices.client_data.held_out is devices.split.valid
 
 
 def test_what_is_tested_on_is_on_no_client() -> None:
     prepared = ready()
-    assert prepared.fleet.train is prepared.split.train
+    assert prepared.client_data.train is prepared.split.train
     for user in range(60):
-        assert set(prepared.fleet.train.history(user)).isdisjoint(prepared.split.test.history(user))
-        assert set(prepared.fleet.held_out.history(user)).isdisjoint(prepared.split.test.history(user))
+        assert set(prepared.client_data.train.history(user)).isdisjoint(prepared.split.test.history(user))
+        assert set(prepared.client_data.held_out.history(user)).isdisjoint(prepared.split.test.history(user))
 
 
 def test_the_seeds_decide() -> None:
     def members(*changes: str) -> list[list[int]]:
-        return [users.tolist() for users in ready(*changes).fleet.members]
+        return [users.tolist() for users in ready(*changes).client_data.members]
 
     assert members() == members() != members("seed=1")
     assert ready().split.train.items.tolist() == ready("seed=1").split.train.items.tolist()
@@ -191,7 +196,7 @@ def test_on_devices_mf_is_trained_on_interactions() -> None:
     prepared = ready("clients.kind=devices", "privacy.mode=local", "model.name=mf", "model.settings={}")
     assert prepared.locally is not None
     assert prepared.locally.guarantee.unit is Unit.EXAMPLE
-    examples = prepared.fleet.examples(prepared.fleet.names, Unit.EXAMPLE)
+    examples = prepared.client_data.examples(prepared.client_data.names, Unit.EXAMPLE)
     assert sum(examples) == len(prepared.split.train)
     assert prepared.locally.budget.delta == delta_of(Privacy(), len(prepared.split.train))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recsys.config import Clients, Config, Data, Kind, Mode, Privacy, Source, Training
+from recsys.config import ClientKind, Clients, Config, Data, Mode, Privacy, Source, Training
 from recsys.network import Network
 from recsys.optimisers import Rule
 from secagg.assumptions import Adversary
@@ -34,7 +34,7 @@ def test_values_become_what_they_mean() -> None:
     }
     config = Config.parse(table)
     assert (config.clients.kind, config.training.server, config.privacy.mode) == (
-        Kind.DEVICES,
+        ClientKind.DEVICES,
         Rule.FEDADAM,
         Mode.DISTRIBUTED,
     )

@@ -22,16 +22,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from benchmarks.ideal import IdealAdder
 from dp.calibrate import DEFAULT_BETA, SLACK, calibrate, user_level, with_multiplier
 from dp.events import Everyone, Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.training import Flat, Settings
 from protocols import registry
-from recsys.aggregator import Adder, Deployment, SecureAdder
+from recsys.aggregator import Aggregator
 from recsys.data.interactions import History
-from recsys.federated import METRICS, Federation, Fleet, LocalPrivacy, State, Terms
+from recsys.deployment import Deployment
+from recsys.federated import METRICS, ClientData, Federation, LocalPrivacy, TrainingState, UpdateRecipe
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import measure
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.recommender import Local
@@ -39,18 +40,21 @@ from recsys.network import Network
 from recsys.optimisers import Optimiser, Rule
 from recsys.participation import Draw, Participation, beacon
 from recsys.run_record import Round
+from recsys.secure_aggregator import SecureAggregator
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, UsageError
 from tests.adversarial.attack import switch_off
 from tests.recsys.bias import Bias
-from tests.recsys.scene import BITS, SECRET, SEED, federation, fleet, ledger_for
+from tests.recsys.scene import BITS, SECRET, SEED, client_data, federation, ledger_for
 
 OTHER = bytes(32)
 DEPLOYMENT = Deployment(dropout="0.34")
 
 
-def secure(clients: Fleet, secret: bytes = SECRET, deployment: Deployment = DEPLOYMENT, **more: Any) -> SecureAdder:
-    return SecureAdder(deployment, secret, **more)
+def secure(
+    clients: ClientData, secret: bytes = SECRET, deployment: Deployment = DEPLOYMENT, **more: Any
+) -> SecureAggregator:
+    return SecureAggregator(deployment, secret, **more)
 
 
 def run(federation: Federation, rounds: int) -> NDArray[np.float32]:
@@ -70,9 +74,9 @@ def error(rounds: int, clip: float = 1.0, bits: int = BITS) -> float:
 
 @pytest.mark.parametrize("protocol", registry.names())
 def test_a_masked_run_is_the_unmasked_one_up_to_quantisation(protocol: str) -> None:
-    clients = fleet()
+    clients = client_data()
     masked = federation(clients, secure(clients, deployment=Deployment(protocol, dropout="0.34")))
-    plain = federation(clients, IdealAdder(OTHER))
+    plain = federation(clients, IdealAggregator(OTHER))
     begun = plain.state.vector.copy()
     difference = run(masked, 3) - run(plain, 3)
     assert np.abs(difference).max() <= error(3)
@@ -85,16 +89,16 @@ def test_a_masked_run_is_the_unmasked_one_up_to_quantisation(protocol: str) -> N
 
 def test_coarse_numbers_are_further_apart() -> None:
     """The bound above is one for 24 bits: with 8 it would be broken."""
-    clients = fleet()
-    coarse = Encoding(Terms(Local(), 1.0).length(12), 1.0, 8)
-    masked, plain = federation(clients, secure(clients), encoding=coarse), federation(clients, IdealAdder(OTHER))
+    clients = client_data()
+    coarse = Encoding(UpdateRecipe(Local(), 1.0).length(12), 1.0, 8)
+    masked, plain = federation(clients, secure(clients), encoding=coarse), federation(clients, IdealAggregator(OTHER))
     difference = np.abs(run(masked, 3) - run(plain, 3)).max()
     assert error(3) < difference <= error(3, bits=8)
 
 
 def test_the_same_seed_is_the_same_run() -> None:
     """As far as floats are: a last bit that differs is rounded otherwise."""
-    clients = fleet()
+    clients = client_data()
     first, second = federation(clients, secure(clients)), federation(clients, secure(clients))
     assert np.abs(run(first, 2) - run(second, 2)).max() <= error(2)
     alike(first.state.rounds, second.state.rounds)
@@ -109,13 +113,13 @@ def alike(ones: Sequence[Round], others: Sequence[Round]) -> None:
 
 
 def test_with_another_secret_only_rounding_differs() -> None:
-    clients = fleet()
+    clients = client_data()
     one, other = (run(federation(clients, secure(clients, each)), 2) for each in (SECRET, OTHER))
     assert 0 < np.abs(one - other).max() <= error(2)
 
 
 def test_clients_count_by_their_weight_up_to_the_bound() -> None:
-    clients = fleet((2, 9, 4, 5))
+    clients = client_data((2, 9, 4, 5))
     done = federation(clients, secure(clients), weight_bound=5, measured=0.0)
     start = done.state.vector
     changes = []
@@ -140,7 +144,7 @@ def test_a_training_that_comes_to_nothing_goes_in_as_zeros(monkeypatch: pytest.M
             if len(histories) == 9:
                 self.vector = self.vector * np.float32(np.inf)
 
-    clients = fleet((4, 9, 4))
+    clients = client_data((4, 9, 4))
     done = federation(clients, secure(clients), model=Overflowing(), measured=0.0)
     start = done.state.vector.copy()
     with np.errstate(invalid="ignore"):
@@ -156,12 +160,12 @@ def test_a_training_that_comes_to_nothing_goes_in_as_zeros(monkeypatch: pytest.M
 
 
 def test_what_a_client_sends_is_no_longer_than_the_clip_with_what_it_measured() -> None:
-    clients, sent = fleet(items=40), list[NDArray[np.float64]]()
+    clients, sent = client_data(items=40), list[NDArray[np.float64]]()
 
-    class Watched(IdealAdder):
-        def add_up(self, question: Any, update: Any) -> Any:
-            sent.extend(update(name) for name in question.cohort)
-            return super().add_up(question, update)
+    class Watched(IdealAggregator):
+        def aggregate(self, request: Any, update: Any) -> Any:
+            sent.extend(update(name) for name in request.cohort)
+            return super().aggregate(request, update)
 
     run(federation(clients, Watched(SECRET), clip=0.1, measured=0.3), 1)
     norms = [float(np.linalg.norm(vector)) for vector in sent]
@@ -173,7 +177,7 @@ def test_what_a_client_sends_is_no_longer_than_the_clip_with_what_it_measured() 
 # Measured under the mask
 
 
-def measured_on(clients: Fleet, names: Sequence[str], model: Bias) -> dict[str, float]:
+def measured_on(clients: ClientData, names: Sequence[str], model: Bias) -> dict[str, float]:
     users = np.concatenate([clients.users(name) for name in names])
     found = measure(model, clients.train.of_users(users), clients.held_out.of_users(users))
     return {metric: found.mean(metric) for metric in METRICS}
@@ -181,15 +185,17 @@ def measured_on(clients: Fleet, names: Sequence[str], model: Bias) -> dict[str, 
 
 def test_the_measured_values_are_those_of_the_survivors_users() -> None:
     """Values under the mask are off by at most a unit a client, relative to how many have something held out."""
-    clients = fleet((2, 9, 4, 5, 7, 3), items=40)
-    adder = secure(clients, network=Network(dropout=0.1))
-    done = federation(clients, adder, weight_bound=9, clip=0.5)
+    clients = client_data((2, 9, 4, 5, 7, 3), items=40)
+    aggregator = secure(clients, network=Network(dropout=0.1))
+    done = federation(clients, aggregator, weight_bound=9, clip=0.5)
     for _ in range(3):
         model = Bias()
         model.begin(40, 0)
         model.vector = done.state.vector
         one = done.advance()
-        lost = [name for name, answer in zip(clients.names, lost_in(adder, clients, one.number), strict=True) if answer]
+        lost = [
+            name for name, result in zip(clients.names, lost_in(aggregator, clients, one.number), strict=True) if result
+        ]
         stayed = [name for name in clients.names if name not in lost]
         assert one.survivors == len(stayed)
         assert one.measured == pytest.approx(measured_on(clients, stayed, model), abs=1e-4)
@@ -198,15 +204,15 @@ def test_the_measured_values_are_those_of_the_survivors_users() -> None:
     assert one.measured["HR@10"] != pytest.approx(measured_on(clients, clients.names, model)["HR@10"], abs=1e-4)
 
 
-def lost_in(adder: SecureAdder, clients: Fleet, number: int) -> list[bool]:
+def lost_in(aggregator: SecureAggregator, clients: ClientData, number: int) -> list[bool]:
     """Whose vector is missing from a sum."""
     phases = ["advertise", "share", "upload", "consent", "reveal"]
-    silent = adder._network.faults(clients.names, phases, number).silent
+    silent = aggregator._network.faults(clients.names, phases, number).silent
     return [silent.get(name, "reveal") in phases[:3] for name in clients.names]
 
 
 def test_nothing_is_measured_if_nothing_is_asked_for() -> None:
-    clients = fleet()
+    clients = client_data()
     done = federation(clients, secure(clients), measured=0.0)
     assert done.advance().measured == {}
 
@@ -221,17 +227,17 @@ def noised(deployment: Deployment, clients: int, length: int) -> tuple[Encoding,
     return found
 
 
-def noise_of(secret: bytes, adder: str, *, network: Network | None = None, folder: Path) -> tuple[float, int]:
+def noise_of(secret: bytes, aggregator: str, *, network: Network | None = None, folder: Path) -> tuple[float, int]:
     """Squares of the noise in one round's move, relative to the stated variance, summed up; and its length."""
-    clients, deployment, length = fleet((3,) * 6, items=3000), Deployment(corrupt="0.2", dropout="0.34"), 3000
+    clients, deployment, length = client_data((3,) * 6, items=3000), Deployment(corrupt="0.2", dropout="0.34"), 3000
     encoding, noise = noised(deployment, 6, length)
     sensitivity = encoding.sensitivity()
     mechanism = noise.mechanism(6, 4, length, sensitivity.l2_squared, sensitivity.l1)
     release = Release(mechanism, Everyone(), user_level(Relation.ZERO_OUT))
     ledger = ledger_for(folder / f"{secret[1]}.db", release, epsilon=40, slack=Fraction(1, 10**8))
-    real = SecureAdder(deployment, secret, ledger=ledger, network=network)
-    chosen: Adder = real if adder == "secure" else IdealAdder(secret)
-    plain = federation(clients, IdealAdder(OTHER), measured=0.0)
+    real = SecureAggregator(deployment, secret, ledger=ledger, network=network)
+    chosen: Aggregator = real if aggregator == "secure" else IdealAggregator(secret)
+    plain = federation(clients, IdealAggregator(OTHER), measured=0.0)
     private = federation(clients, chosen, encoding=encoding, noise=lambda count: noise, measured=0.0)
     exact, survivors = run(plain, 1), private.advance().survivors
     ledger.close()
@@ -241,9 +247,9 @@ def noise_of(secret: bytes, adder: str, *, network: Network | None = None, folde
     return float(np.square(units).sum() / variance), length
 
 
-@pytest.mark.parametrize("adder", ["secure", "ideal"])
-def test_with_noise_the_model_is_the_exact_one_plus_noise_of_the_stated_size(adder: str, tmp_path: Path) -> None:
-    squares, length = noise_of(SECRET, adder, folder=tmp_path)
+@pytest.mark.parametrize("aggregator", ["secure", "ideal"])
+def test_with_noise_the_model_is_the_exact_one_plus_noise_of_the_stated_size(aggregator: str, tmp_path: Path) -> None:
+    squares, length = noise_of(SECRET, aggregator, folder=tmp_path)
     assert abs(squares - length) < 7 * (2 * length) ** 0.5
 
 
@@ -262,23 +268,23 @@ HELD = NoiseSpec.honest_variance
 
 def test_with_another_secret_the_noise_is_another(tmp_path: Path) -> None:
     """The difference of two runs has twice the variance."""
-    clients, (encoding, noise) = fleet((3,) * 6, items=3000), noised(DEPLOYMENT, 6, 3000)
+    clients, (encoding, noise) = client_data((3,) * 6, items=3000), noised(DEPLOYMENT, 6, 3000)
     more: dict[str, Any] = {"encoding": encoding, "noise": lambda count: noise, "measured": 0.0}
-    one, other = (run(federation(clients, IdealAdder(each), **more), 1) for each in (SECRET, OTHER))
+    one, other = (run(federation(clients, IdealAggregator(each), **more), 1) for each in (SECRET, OTHER))
     units = (one.astype(np.float64) - other) * 6 * encoding.scale
     squares = float(np.square(units).sum() / (2 * noise.honest_variance(6, 6)))
     assert abs(squares - 3000) < 7 * 6000**0.5
 
 
 def test_noise_and_weights_are_refused() -> None:
-    clients = fleet()
+    clients = client_data()
     with pytest.raises(UsageError, match="counts once"):
         federation(clients, weight_bound=2, noise=lambda count: noised(DEPLOYMENT, count, 15)[1])
 
 
 def test_an_encoding_of_another_length_is_refused() -> None:
     with pytest.raises(UsageError, match="the encoding is for 7"):
-        federation(fleet(), encoding=Encoding(7, 1.0))
+        federation(client_data(), encoding=Encoding(7, 1.0))
 
 
 # Too many lost
@@ -292,7 +298,7 @@ def test_without_enough_clients_the_model_stays_and_what_was_reserved_is_given_b
     seed: int, given_back: bool, tmp_path: Path
 ) -> None:
     """Once the survivors have agreed on a sum it counts as released, also if too few then help to unmask it."""
-    clients = fleet()
+    clients = client_data()
     kind = DEPLOYMENT.noise(6)
     found = calibrate(
         epsilon=8,
@@ -310,8 +316,8 @@ def test_without_enough_clients_the_model_stays_and_what_was_reserved_is_given_b
     mechanism = found.noise.mechanism(6, 4, 15, sensitivity.l2_squared, sensitivity.l1)
     release = Release(mechanism, Everyone(), user_level(Relation.ZERO_OUT))
     ledger = ledger_for(tmp_path / "ledger.db", release, epsilon=8, slack=Fraction(1, 10**5) * SLACK)
-    adder = secure(clients, network=Network(dropout=0.4), ledger=ledger, seed=seed)
-    done = federation(clients, adder, encoding=found.encoding, noise=lambda count: found.noise)
+    aggregator = secure(clients, network=Network(dropout=0.4), ledger=ledger, seed=seed)
+    done = federation(clients, aggregator, encoding=found.encoding, noise=lambda count: found.noise)
     before = done.state.vector.tobytes()
     one = done.advance()
     assert done.state.vector.tobytes() == done._model.vector.tobytes() == before
@@ -348,17 +354,17 @@ class Thrifty(Autoencoder):
         return super().train_privately(histories, replace(settings, noise_multiplier=Fraction(1)), *rest, **more)
 
 
-def step_of(clients: Fleet) -> Release:
+def step_of(clients: ClientData) -> Release:
     return PRIVATE.event(clients.examples(clients.names, Unit.USER))
 
 
-def private(clients: Fleet, ledger: Ledger, model: Autoencoder | None = None, **more: Any) -> Federation:
+def private(clients: ClientData, ledger: Ledger, model: Autoencoder | None = None, **more: Any) -> Federation:
     more = {"measured": 0.0, **more}
     return federation(clients, model=model or small(), local_privacy=PRIVATE, ledger=ledger, **more)
 
 
 def test_local_steps_are_charged_once_for_a_round_however_often_it_is_begun(tmp_path: Path) -> None:
-    clients = fleet((4, 4))
+    clients = client_data((4, 4))
     ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
     first = run(private(clients, ledger), 2)
     entries, spent = list(ledger.entries()), ledger.epsilon
@@ -382,7 +388,7 @@ class Listening(Autoencoder):
 
 def words(folder: Path) -> list[bytes]:
     """Of two clients in two rounds, under two secrets."""
-    clients, model = fleet((4, 4)), Listening(2, recent=4)
+    clients, model = client_data((4, 4)), Listening(2, recent=4)
     model.words = []  # type: ignore[attr-defined]
     for secret in (SECRET, OTHER):
         ledger = ledger_for(folder / f"{len(list(folder.iterdir()))}.db", step_of(clients))
@@ -401,7 +407,7 @@ def test_each_client_draws_anew_in_each_round(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_round_is_charged_before_anybody_trains(tmp_path: Path) -> None:
-    clients = fleet((4, 4))
+    clients = client_data((4, 4))
     ledger, seen = ledger_for(tmp_path / "ledger.db", step_of(clients)), list[int]()
 
     class Watching(Autoencoder):
@@ -417,7 +423,7 @@ def test_a_round_is_charged_before_anybody_trains(tmp_path: Path) -> None:
 
 def test_unequal_silos_are_charged_at_the_highest_rate(tmp_path: Path) -> None:
     """Of 2, 5 and 9 users, batches of 1, 2 and 4 are drawn."""
-    clients = fleet((2, 5, 9))
+    clients = client_data((2, 5, 9))
     ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
     private(clients, ledger).advance()
     commit = list(ledger.entries())[2]
@@ -430,7 +436,7 @@ def test_unequal_silos_are_charged_at_the_highest_rate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [Greedy, Thrifty])
 def test_a_client_that_trains_otherwise_than_charged_is_refused(kind: type[Autoencoder], tmp_path: Path) -> None:
-    clients = fleet((4, 4))
+    clients = client_data((4, 4))
     ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
     done = private(clients, ledger, kind(2, recent=4))
     before = done.state.vector.tobytes()
@@ -444,14 +450,14 @@ def test_a_client_that_trains_otherwise_than_charged_is_refused(kind: type[Autoe
 @pytest.mark.parametrize("kind", [Greedy, Thrifty])
 def test_control_it_would_train(kind: type[Autoencoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     switch_off(monkeypatch, Federation, "_train", "asked != event or count > private.steps", "False")
-    clients = fleet((4, 4))
+    clients = client_data((4, 4))
     ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
     assert private(clients, ledger, kind(2, recent=4)).advance().survivors == 2
     ledger.close()
 
 
 def test_beyond_the_budget_there_is_no_round_and_nobody_trains(tmp_path: Path) -> None:
-    clients = fleet((4, 4))
+    clients = client_data((4, 4))
     ledger = ledger_for(tmp_path / "ledger.db", step_of(clients), epsilon=4)
     done = private(clients, ledger)
     with pytest.raises(BudgetError, match="epsilon could reach"):
@@ -467,7 +473,7 @@ def test_beyond_the_budget_there_is_no_round_and_nobody_trains(tmp_path: Path) -
 
 
 def test_local_privacy_and_its_ledger_go_together(tmp_path: Path) -> None:
-    clients = fleet((4, 4))
+    clients = client_data((4, 4))
     ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
     for more in ({"local_privacy": PRIVATE}, {"ledger": ledger}):
         with pytest.raises(UsageError, match="charged to a ledger"):
@@ -479,7 +485,7 @@ def test_local_privacy_and_its_ledger_go_together(tmp_path: Path) -> None:
 
 
 def test_of_a_fixed_cohort_all_take_part_and_nobody_else() -> None:
-    clients = fleet()
+    clients = client_data()
     done = federation(clients, secure(clients), participation=Participation(Draw.FIXED, 4))
     cohorts = [Participation(Draw.FIXED, 4).cohort(clients.names, beacon(SEED), number) for number in range(3)]
     assert len(set(cohorts)) > 1
@@ -493,7 +499,7 @@ def test_of_a_fixed_cohort_all_take_part_and_nobody_else() -> None:
 
 
 def test_a_cohort_of_one_hides_nobody_and_costs_nothing(tmp_path: Path) -> None:
-    clients = fleet((4, 4, 4, 4))
+    clients = client_data((4, 4, 4, 4))
     ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
     participation = Participation(Draw.POISSON, 2)
     done = private(clients, ledger, participation=participation)
@@ -510,14 +516,14 @@ def test_a_cohort_of_one_hides_nobody_and_costs_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("noisy", [True, False])
 def test_with_noise_a_sum_is_divided_by_a_constant(noisy: bool) -> None:
     """By the mean size of a cohort; without noise by how many came."""
-    clients, participation = fleet(), Participation(Draw.POISSON, 3)
+    clients, participation = client_data(), Participation(Draw.POISSON, 3)
     cohort = participation.cohort(clients.names, beacon(SEED), 0)
     assert len(cohort) not in (0, 1, 3)
     encoding = Encoding(12, 1.0, 24)
     faint = NoiseSpec(DEPLOYMENT.noise(6).family, Fraction(1))
     noise = (lambda count: faint) if noisy else None
     more: dict[str, Any] = {"encoding": encoding, "measured": 0.0, "participation": participation}
-    done = federation(clients, IdealAdder(OTHER), noise=noise, **more)
+    done = federation(clients, IdealAggregator(OTHER), noise=noise, **more)
     start = done.state.vector
     total = np.zeros(12)
     for name in cohort:
@@ -536,8 +542,8 @@ def test_with_noise_a_sum_is_divided_by_a_constant(noisy: bool) -> None:
 
 def test_fedprox_pulls_to_the_start_as_its_formula_says() -> None:
     """One client's users twice, so the mean is one client's change: w += rate (taken - w - mu (w - start))."""
-    clients = fleet((5, 5))
-    twice = Fleet(clients.names, (clients.members[0], clients.members[0]), clients.train, clients.held_out)
+    clients = client_data((5, 5))
+    twice = ClientData(clients.names, (clients.members[0], clients.members[0]), clients.train, clients.held_out)
     moved = {}
     for mu in (0.0, 0.5, 2.0):
         done = federation(twice, local=Local(epochs=4, rate=0.2, proximal=mu), measured=0.0)
@@ -556,7 +562,7 @@ def test_fedprox_pulls_to_the_start_as_its_formula_says() -> None:
 @pytest.mark.parametrize("rule", Rule)
 def test_the_server_moves_by_its_rule(rule: Rule) -> None:
     """All models begin alike, so the first round's mean is that of FedAvg."""
-    clients = fleet()
+    clients = client_data()
     plain = federation(clients)
     start = plain.state.vector
     mean = run(plain, 1).astype(np.float64) - start
@@ -573,13 +579,13 @@ TOLERANCE = {Rule.FEDAVG: error(4), Rule.FEDADAM: 1e-3}
 
 @pytest.mark.parametrize("rule", TOLERANCE)
 def test_from_a_checkpoint_the_run_goes_on_as_if_nothing_had_happened(rule: Rule) -> None:
-    clients = fleet()
+    clients = client_data()
     through = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
     run(through, 4)
     before = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
     run(before, 2)
     after = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
-    after.resume(State.decode(before.state.encode()))
+    after.resume(TrainingState.decode(before.state.encode()))
     np.testing.assert_allclose(run(after, 2), through.state.vector, atol=TOLERANCE[rule])
     alike(after.state.rounds, through.state.rounds)
     forgetful = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
@@ -589,9 +595,9 @@ def test_from_a_checkpoint_the_run_goes_on_as_if_nothing_had_happened(rule: Rule
 
 
 def test_the_checkpoint_of_another_model_is_refused() -> None:
-    state = federation(fleet(items=13)).state
+    state = federation(client_data(items=13)).state
     with pytest.raises(UsageError, match="another model"):
-        federation(fleet()).resume(state)
+        federation(client_data()).resume(state)
 
 
 NUMBERS = st.floats(-1e6, 1e6)
@@ -611,14 +617,14 @@ ROUNDS = st.builds(
 )
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 STATES = st.builds(
-    State,
+    TrainingState,
     arrays(np.float32, st.integers(1, 5), elements=st.floats(-(2.0**99), 2.0**99, width=32)),
     st.dictionaries(st.sampled_from(["first", "second"]), arrays(np.float64, 3, elements=FLOATS)),
     st.lists(ROUNDS, max_size=3).map(tuple),
 )
 
 
-def same(one: State, other: State) -> bool:
+def same(one: TrainingState, other: TrainingState) -> bool:
     return (
         (one.vector.tobytes(), one.vector.dtype, one.vector.shape)
         == (other.vector.tobytes(), other.vector.dtype, other.vector.shape)
@@ -630,26 +636,26 @@ def same(one: State, other: State) -> bool:
 
 @settings(max_examples=25)
 @given(state=STATES)
-def test_a_checkpoint_gives_back_what_was_put_in(state: State) -> None:
-    assert same(State.decode(state.encode()), state)
+def test_a_checkpoint_gives_back_what_was_put_in(state: TrainingState) -> None:
+    assert same(TrainingState.decode(state.encode()), state)
 
 
 def test_a_checkpoint_that_is_cut_short_is_refused() -> None:
-    data = federation(fleet()).state.encode()
+    data = federation(client_data()).state.encode()
     for length in range(len(data)):
         with pytest.raises(DecodeError):
-            State.decode(data[:length])
+            TrainingState.decode(data[:length])
 
 
 def test_a_damaged_checkpoint_is_refused_or_the_same_all_the_same() -> None:
     """Some bits of a ZIP file mean nothing; none of the others goes unnoticed."""
-    done = federation(fleet())
+    done = federation(client_data())
     data, refused = done.state.encode(), 0
     for place in range(len(data)):
         damaged = bytearray(data)
         damaged[place] ^= 1 << (place % 8)
         try:
-            assert same(State.decode(bytes(damaged)), done.state)
+            assert same(TrainingState.decode(bytes(damaged)), done.state)
         except DecodeError:
             refused += 1
     assert refused > len(data) / 2
@@ -659,25 +665,25 @@ def test_a_checkpoint_runs_nothing() -> None:
     file = io.BytesIO()
     np.savez(file, vector=np.array([print], object), rounds=np.array("[]"))
     with pytest.raises(DecodeError):
-        State.decode(file.getvalue())
+        TrainingState.decode(file.getvalue())
     for other in (b"", b"PK", b"{}", np.arange(3).tobytes()):
         with pytest.raises(DecodeError):
-            State.decode(other)
+            TrainingState.decode(other)
 
 
 # Fleets
 
 
 def test_a_client_without_users_is_refused() -> None:
-    clients = fleet()
+    clients = client_data()
     with pytest.raises(UsageError, match="at least one user"):
-        Fleet(("a",), (np.empty(0, np.int64),), clients.train, clients.held_out)
+        ClientData(("a",), (np.empty(0, np.int64),), clients.train, clients.held_out)
     with pytest.raises(UsageError):
-        Terms(Local(), 1.0, measured=1.0)
+        UpdateRecipe(Local(), 1.0, measured=1.0)
 
 
 def test_units_are_counted_as_what_they_are() -> None:
-    clients = fleet((2, 3))
+    clients = client_data((2, 3))
     assert clients.examples(clients.names, Unit.USER) == [2, 3]
     events = [int(sum(len(history) for history in clients.histories(name))) for name in clients.names]
     assert clients.examples(clients.names, Unit.EXAMPLE) == events

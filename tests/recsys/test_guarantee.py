@@ -1,8 +1,8 @@
 """What a run says of its guarantee, against what really left its clients.
 
-Every vector that a client hands to the adder is kept, with what training made of the model, in two worlds that differ
-in held-out events only. From these alone follows what may be said: a coordinate that moves with held-out events is not
-covered by the noise of local training, and one without noise in the sum is covered by nothing.
+Every vector that a client hands to the aggregator is kept, with what training made of the model, in two worlds that
+differ in held-out events only. From these alone follows what may be said: a coordinate that moves with held-out events
+is not covered by the noise of local training, and one without noise in the sum is covered by nothing.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.ideal import IdealAdder
 from dp.ledger.entries import parse
 from dp.ledger.file import read
 from recsys import assembly as preparing
 from recsys import run as running
-from recsys.aggregator import Answer, Question, SecureAdder, Update
+from recsys.aggregator import Request, Result, Update
 from recsys.config import Config
 from recsys.federated import Federation
 from recsys.models.autoencoder import Autoencoder
-from recsys.other_runs import Others
+from recsys.other_runs import RunList
 from recsys.report import Account, write_report
 from recsys.run_record import Run
+from recsys.secure_aggregator import SecureAggregator
 from recsys.sentences import EXACT, NOISED, UNMEASURED
 from secagg.errors import UsageError
 from tests.adversarial.attack import switch_off
-from tests.recsys.scene import config, fleet, ledger_for, same_secrets
+from tests.recsys.scene import client_data, config, ledger_for, same_secrets
 from tests.recsys.test_federated import private, step_of
 
 ONE_ROUND = ("training.rounds=1", "privacy.steps=1")
@@ -42,7 +42,7 @@ MOVED = 1e-3
 
 @dataclass(frozen=True)
 class Sent:
-    question: Question
+    request: Request
     name: str
     vector: NDArray[np.float64]
     trained: NDArray[np.float64]
@@ -61,19 +61,19 @@ def world(config: Config, folder: Path, *, other: bool, like: Path | None = None
     """A run; in the ``other`` world users have other held-out events. ``like`` it: the same secret."""
     prepared = preparing.prepare(config)
     if other:
-        prepared = replace(prepared, fleet=replace(prepared.fleet, held_out=prepared.split.test))
+        prepared = replace(prepared, client_data=replace(prepared.client_data, held_out=prepared.split.test))
     if like is not None:
         same_secrets(like, folder)
     sent, trained = list[Sent](), list[NDArray[np.float64]]()
 
-    class Kept(SecureAdder):
-        def add_up(self, question: Question, update: Update) -> Answer:
+    class Kept(SecureAggregator):
+        def aggregate(self, request: Request, update: Update) -> Result:
             def kept(name: str) -> NDArray[np.float64]:
                 vector = update(name)
-                sent.append(Sent(question, name, vector.copy(), trained[-1]))
+                sent.append(Sent(request, name, vector.copy(), trained[-1]))
                 return vector
 
-            return super().add_up(question, kept)
+            return super().aggregate(request, kept)
 
     def watched(method: Callable[..., Any]) -> Callable[..., Any]:
         def train(self: Autoencoder, *arguments: Any, **more: Any) -> Any:
@@ -85,11 +85,11 @@ def world(config: Config, folder: Path, *, other: bool, like: Path | None = None
         return train
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(running, "SecureAdder", Kept)
+        patched.setattr(running, "SecureAggregator", Kept)
         patched.setattr(Autoencoder, "train", watched(Autoencoder.train))
         patched.setattr(Autoencoder, "train_privately", watched(Autoencoder.train_privately))
-        others = Others(folder.with_name(f"{folder.name}.state"))
-        run = running.train(prepared, folder, ideal=IdealAdder(bytes(32)), machine={}, others=others, keep_secrets=True)
+        run_list = RunList(folder.with_name(f"{folder.name}.state"))
+        run = running.train(prepared, folder, machine={}, run_list=run_list, keep_secrets=True)
     entries = [parse(body) for one in run.spendings for body, _ in read(folder / one.ledger)]
     return World(run, sent, [entry for entry in entries if entry["phase"] == "commit"])
 
@@ -100,9 +100,9 @@ def check(one: World, two: World) -> None:
     moved = np.zeros(len(one.sent[0].vector), bool)
     for sent, again in zip(one.sent, two.sent, strict=True):
         assert sent.name == again.name
-        assert len(sent.vector) == sent.question.encoding.length
+        assert len(sent.vector) == sent.request.encoding.length
         moved |= np.abs(sent.vector - again.vector) > MOVED
-    noised = all(sent.question.noise is not None for sent in one.sent)
+    noised = all(sent.request.noise is not None for sent in one.sent)
     expected = (NOISED if noised else EXACT) if moved.any() else UNMEASURED
     assert one.run.measured_under == expected, "what is said of measured values is not what was sent"
     assert any(entry.measured for entry in one.run.rounds) <= bool(moved.any())
@@ -118,10 +118,10 @@ def check(one: World, two: World) -> None:
             assert spending.words.startswith("the sums of all rounds together")
             assert noised, "a sum has no noise"
             charged = [entry["sum"] for entry in one.charged if "sum" in entry]
-            assert len(charged) == len({sent.question.number for sent in one.sent})
+            assert len(charged) == len({sent.request.number for sent in one.sent})
             for happened in charged:
-                assert happened["dimension"] == one.sent[0].question.encoding.coordinates >= len(moved)
-            assert all(set(sent.question.weights.values()) == {1} for sent in one.sent)
+                assert happened["dimension"] == one.sent[0].request.encoding.coordinates >= len(moved)
+            assert all(set(sent.request.weights.values()) == {1} for sent in one.sent)
 
 
 def assert_clipped(vector: NDArray[np.float64], change: NDArray[np.float64]) -> None:
@@ -163,7 +163,7 @@ def test_control_measured_values_beside_what_was_trained_are_seen(
     mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it was: exact values of users left in every round, under a promise about all that a client sends."""
-    switch_off(monkeypatch, Federation, "__init__", "local_privacy is not None and terms.measured")
+    switch_off(monkeypatch, Federation, "__init__", "local_privacy is not None and recipe.measured")
     switch_off(monkeypatch, preparing, "prepare", "0.0 if config.locally else training.measured", "training.measured")
     one, two = worlds(mode, tmp_path)
     with pytest.raises(AssertionError, match="a client sends more than what was noised in its training"):
@@ -173,10 +173,10 @@ def test_control_measured_values_beside_what_was_trained_are_seen(
 
 
 def test_a_federation_under_local_privacy_refuses_to_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clients = fleet((4, 4))
+    clients = client_data((4, 4))
     ledger = ledger_for(tmp_path / "ledger.db", step_of(clients))
     with pytest.raises(UsageError, match="without noise of its own"):
         private(clients, ledger, measured=0.05)
-    switch_off(monkeypatch, Federation, "__init__", "local_privacy is not None and terms.measured")
+    switch_off(monkeypatch, Federation, "__init__", "local_privacy is not None and recipe.measured")
     assert private(clients, ledger, measured=0.05).advance().measured
     ledger.close()

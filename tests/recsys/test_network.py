@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.aggregator import Deployment, Question, SecureAdder
+from recsys.aggregator import Request
+from recsys.deployment import Deployment
 from recsys.network import Network
+from recsys.secure_aggregator import SecureAggregator
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from tests.adversarial.attack import switch_off
@@ -91,14 +93,14 @@ def test_the_seed_decides() -> None:
 def test_in_a_sum_the_late_are_missing_from_the_phase_on_in_which_they_are_late() -> None:
     """With their vectors in, they are in the sum, though later they are silent. Phases are those that took place."""
     network, seed = Network(latency=1.0, spread=0.4, deadline=2.0), 0
-    adder = SecureAdder(Deployment(dropout="0.4"), SECRET, network=network, seed=seed)
-    answer = adder.add_up(Question(0, "test", EIGHT, Encoding.integers(5)), update)
-    phases = list(answer.seconds)[1:]
+    aggregator = SecureAggregator(Deployment(dropout="0.4"), SECRET, network=network, seed=seed)
+    result = aggregator.aggregate(Request(0, "test", EIGHT, Encoding.integers(5)), update)
+    phases = list(result.seconds)[1:]
     lost = network.faults(EIGHT, phases, seed << 32).silent
     early = {name for name, phase in lost.items() if phases.index(phase) <= phases.index("upload")}
     assert len(set(lost) - early) > 0 < len(early)
-    assert set(answer.survivors) == set(EIGHT) - early
-    assert answer.silent == Counter(lost.values())
+    assert set(result.survivors) == set(EIGHT) - early
+    assert result.silent == Counter(lost.values())
 
 
 @pytest.mark.parametrize(

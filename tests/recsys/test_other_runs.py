@@ -24,11 +24,11 @@ from dp.ledger.file import read
 from dp.ledger.state import data_mark, replay
 from dp.ledger.verify import verify
 from recsys import run as running
-from recsys import run_start as beginning
+from recsys import run_start
 from recsys.assembly import data_of, prepare
 from recsys.config import Config
 from recsys.data.tables import load
-from recsys.other_runs import FILE, Known, Other, Others, identity
+from recsys.other_runs import FILE, KnownRun, LockedRunList, RunList, identity
 from recsys.report import Account
 from recsys.run_record import UNKNOWN, Run
 from secagg.errors import BudgetError, StorageError, UsageError
@@ -92,7 +92,7 @@ def test_a_second_run_does_not_begin_in_silence(mode: str, tmp_path: Path, state
 def test_control_without_the_check_both_show_their_own_epsilon(
     tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    switch_off(monkeypatch, running, "begin", "beside and not (begun or config.privacy.beside)")
+    switch_off(monkeypatch, running, "start", "beside and not (resumed or config.privacy.beside)")
     spent = [go(asked(f"seed={number}"), tmp_path / str(number), state).rounds[-1].epsilon for number in range(2)]
     assert all(epsilon is not None and epsilon > 7.9 for epsilon in spent)
 
@@ -226,10 +226,14 @@ def test_no_function_of_users_leaves_without_a_key(tmp_path: Path, state: Path) 
         go(of_table(str(tmp_path / "a.csv"), "privacy.beside=true"), tmp_path / name, state)
         secret = (tmp_path / name / "private" / "ledger.key").read_bytes()
         mark = replay(read(tmp_path / name / "ledger.db")).genesis.data
-        assert mark == data_mark(secret, prepared.data)
+        assert mark == data_mark(secret, prepared.data_identity)
         marks.add(mark)
     assert len(marks) == 2
-    identities = [prepared.data, sha256(prepared.data).digest(), data_mark(bytes(32), prepared.data)]
+    identities = [
+        prepared.data_identity,
+        sha256(prepared.data_identity).digest(),
+        data_mark(bytes(32), prepared.data_identity),
+    ]
     places = (tmp_path / "one", tmp_path / "two", state)
     for path in (place / name for place in places for name in files(place)):
         data = path.read_bytes()
@@ -257,11 +261,11 @@ def test_a_run_does_not_go_on_with_other_users(tmp_path: Path, state: Path, monk
         run(second, "one")
     assert contents(tmp_path / "one") == before
     with monkeypatch.context() as patched:
-        patched.setattr(beginning, "_check_same", lambda *arguments: None)
+        patched.setattr(run_start, "_check_same", lambda *arguments: None)
         with pytest.raises(UsageError, match=r"ledger\.db is the ledger of other data"):
             run(second, "one")
-    switch_off(monkeypatch, beginning, "_ledger", "ledger.data != more['data']")
-    monkeypatch.setattr(beginning, "_check_same", lambda *arguments: None)
+    switch_off(monkeypatch, run_start, "_ledger", "ledger.data != more['data']")
+    monkeypatch.setattr(run_start, "_check_same", lambda *arguments: None)
     run(second, "one")
     assert run(first, "two", "seed=1").others == UNKNOWN  # the control: in silence
 
@@ -270,11 +274,11 @@ def test_a_run_does_not_go_on_with_other_users(tmp_path: Path, state: Path, monk
 
 
 def test_the_list_is_its_owners_alone(tmp_path: Path) -> None:
-    with Others(tmp_path / "state").locked() as known:
-        known.add(bytes(32), Other("name", "folder", "", "promise"))
+    with RunList(tmp_path / "state").locked() as known:
+        known.add(bytes(32), KnownRun("name", "folder", "", "promise"))
     assert stat.S_IMODE((tmp_path / "state" / FILE).stat().st_mode) == 0o600
-    with Others(tmp_path / "state").locked() as known:
-        assert known.on(bytes(32)) == [Other("name", "folder", "", "promise")]
+    with RunList(tmp_path / "state").locked() as known:
+        assert known.on(bytes(32)) == [KnownRun("name", "folder", "", "promise")]
         assert known.on(bytes(31)) == []
 
 
@@ -287,7 +291,7 @@ def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         shutil.rmtree(tmp_path / "home", ignore_errors=True)
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         monkeypatch.setenv(name, value)
-        with Others().locked():
+        with RunList().locked():
             pass
         assert expected.is_file()
 
@@ -296,7 +300,7 @@ def test_a_list_that_would_be_another_in_each_directory_is_none(monkeypatch: pyt
     monkeypatch.setenv("XDG_STATE_HOME", "state")
     monkeypatch.setenv("HOME", "home")
     with pytest.raises(StorageError, match="there is no place for the list"):
-        Others()
+        RunList()
 
 
 def test_a_run_does_not_begin_where_it_cannot_be_remembered(tmp_path: Path) -> None:
@@ -316,24 +320,24 @@ def test_a_run_does_not_begin_where_it_cannot_be_remembered(tmp_path: Path) -> N
 )
 def test_a_list_without_its_key_is_not_an_empty_one(change: str, tmp_path: Path) -> None:
     """Under another key none of the runs in it would be found."""
-    with Others(tmp_path).locked() as known:
-        known.add(bytes(32), Other("name", "folder", "", "promise"))
+    with RunList(tmp_path).locked() as known:
+        known.add(bytes(32), KnownRun("name", "folder", "", "promise"))
     with closing(sqlite3.connect(tmp_path / FILE)) as database, database:
         database.execute(change)
-    with pytest.raises(StorageError, match="its key is damaged"), Others(tmp_path).locked():
+    with pytest.raises(StorageError, match="its key is damaged"), RunList(tmp_path).locked():
         pass
 
 
 def test_what_is_refused_is_not_remembered(tmp_path: Path) -> None:
-    others = Others(tmp_path)
+    run_list = RunList(tmp_path)
 
-    def fails(known: Known) -> None:
-        known.add(bytes(32), Other("name", "folder", "", "promise"))
+    def fails(known: LockedRunList) -> None:
+        known.add(bytes(32), KnownRun("name", "folder", "", "promise"))
         raise UsageError("refused")
 
-    with pytest.raises(UsageError), others.locked() as known:
+    with pytest.raises(UsageError), run_list.locked() as known:
         fails(known)
-    with others.locked() as known:
+    with run_list.locked() as known:
         assert known.on(bytes(32)) == []
 
 
@@ -456,7 +460,7 @@ def test_control_without_the_mark_other_data_are_charged_to_it(
     tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go(sharing(tmp_path, 0), tmp_path / "one", state)
-    monkeypatch.setattr(beginning, "data_mark", lambda secret, data: replay(read(tmp_path / "shared.db")).genesis.data)
+    monkeypatch.setattr(run_start, "data_mark", lambda secret, data: replay(read(tmp_path / "shared.db")).genesis.data)
     assert go(sharing(tmp_path, 1, "data.users=70"), tmp_path / "two", state).ended
 
 

@@ -16,33 +16,33 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.ideal import IdealAdder
 from dp.ledger.file import read
 from dp.ledger.state import replay
 from recsys import assembly as preparing
 from recsys import config as configuring
 from recsys import run as running
-from recsys.aggregator import Answer, Question, Update
+from recsys.aggregator import Request, Result, Update
 from recsys.assembly import Prepared
 from recsys.config import Config
 from recsys.data import tables
 from recsys.federated import Federation
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.recommender import SharedModel
 from recsys.models.store import read as read_model
-from recsys.other_runs import Others
+from recsys.other_runs import RunList
 from recsys.public_facts import EVERYTHING, HELD_OUT, INTERACTIONS, ITEMS, SILOS, WHO
 from recsys.report import write_report
 from recsys.requested_sums import LearnsFromSums
 from recsys.run import _record, train
 from recsys.run_record import UNKNOWN
-from recsys.run_start import Begun
+from recsys.run_start import StartedRun
 from secagg.errors import UsageError
 from tests.adversarial.attack import switch_off
 from tests.recsys.scene import SECRET, ledger_for, same_secrets
 from tests.recsys.scene import config as small
 
 DOCS = Path(__file__).parents[2] / "docs"
-UNBEGUN = Begun(Path(), b"", {}, UNKNOWN)
+UNBEGUN = StartedRun(Path(), b"", {}, UNKNOWN)
 OTHERS = [f"user-{number:02}" for number in range(40)]
 MALLORY = "mallory"
 CATALOGUE = [f"item-{number:03}" for number in range(120)][::-1]
@@ -117,7 +117,8 @@ def facts(config: Config, folder: Path) -> dict[str, object]:
         "items": tuple(split.train.item_ids),
         "users": tuple(split.train.user_ids),
         "clients": [
-            (name, *members) for name, members in zip(prepared.fleet.names, prepared.fleet.members, strict=True)
+            (name, *members)
+            for name, members in zip(prepared.client_data.names, prepared.client_data.members, strict=True)
         ],
         "others": [
             (name, user, part.history(user).tolist())
@@ -126,7 +127,7 @@ def facts(config: Config, folder: Path) -> dict[str, object]:
             if user != mine
         ],
         "form": prepared.encoding,
-        "noise": (prepared.distributed, prepared.locally, prepared.planned),
+        "noise": (prepared.distributed, prepared.locally, prepared.planned_clients),
         "record": record,
         "public": prepared.taken_as_public,
         "sent": sent(prepared, mine, folder),
@@ -137,29 +138,29 @@ def sent(prepared: Prepared, mine: int, folder: Path) -> dict[str, NDArray[np.fl
     """What the clients of others add."""
     found: dict[str, NDArray[np.float64]] = {}
 
-    class Kept(IdealAdder):
-        def add_up(self, question: Question, update: Update) -> Answer:
+    class Kept(IdealAggregator):
+        def aggregate(self, request: Request, update: Update) -> Result:
             def kept(name: str) -> NDArray[np.float64]:
                 vector = update(name)
-                if mine not in prepared.fleet.users(name):
-                    found[f"{question.number} {name}"] = vector.copy()
+                if mine not in prepared.client_data.users(name):
+                    found[f"{request.number} {name}"] = vector.copy()
                 return vector
 
-            answer = super().add_up(replace(question, noise=None), kept)
+            result = super().aggregate(replace(request, noise=None), kept)
             # What is learnt from a sum is private; here the sums are not noised, so the next one must not see it.
-            return replace(answer, vector=np.zeros_like(answer.vector))
+            return replace(result, vector=np.zeros_like(result.vector))
 
-    adder, model = Kept(SECRET), prepared.model()
+    aggregator, model = Kept(SECRET), prepared.model()
     if not prepared.in_rounds:
-        cast(LearnsFromSums, model).learn(prepared.sums(adder), prepared.split.train.item_count)
+        cast(LearnsFromSums, model).learn(prepared.sums(aggregator), prepared.split.train.item_count)
         return found
     ledger = None
     if prepared.locally is not None:
-        names, unit = prepared.fleet.names, prepared.locally.guarantee.unit
+        names, unit = prepared.client_data.names, prepared.locally.guarantee.unit
         privacy = prepared.config.privacy
         local = preparing.LocalPrivacy(prepared.locally.settings, privacy.share, privacy.steps, privacy.rate, unit)
-        ledger = ledger_for(folder / "ledger.db", local.event(prepared.fleet.examples(names, unit)))
-    federation: Federation = prepared.federation(cast(SharedModel, model), adder, SECRET, ledger)
+        ledger = ledger_for(folder / "ledger.db", local.event(prepared.client_data.examples(names, unit)))
+    federation: Federation = prepared.federation(cast(SharedModel, model), aggregator, SECRET, ledger)
     federation.advance()
     if ledger is not None:
         ledger.close()
@@ -204,7 +205,7 @@ def test_a_device_with_nothing_to_train_on_does_not_train_by_itself(tmp_path: Pa
     write(tmp_path, NOTHING)
     prepared = preparing.prepare(asked(tmp_path, LOCAL, *MF))
     mine = prepared.split.train.user_ids.index(MALLORY)
-    assert len(prepared.fleet.names) == len(OTHERS)
+    assert len(prepared.client_data.names) == len(OTHERS)
     assert len(sent(prepared, mine, tmp_path)) == len(OTHERS)
 
 
@@ -223,7 +224,7 @@ def test_control_moments_that_follow_from_the_data_move_what_is_held_out_of_othe
     changes = (DISTRIBUTED, "data.held_out=time")
     with pytest.raises(UsageError, match="needs data"):
         differing(tmp_path, changes, FEW, EXTREME)
-    condition = "self.private and self.data.held_out is Held.TIME and not self.data.test_from"
+    condition = "self.private and self.data.held_out is HoldOut.TIME and not self.data.test_from"
     switch_off(monkeypatch, configuring.Config, "__post_init__", condition)
     assert {"others", "sent"} <= differing(tmp_path, changes, FEW, EXTREME)
 
@@ -248,7 +249,7 @@ IN_ALL = "self._dates.setdefault(0, is_date)"
 
 
 def test_control_devices_that_are_left_out_renumber_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    switch_off(monkeypatch, preparing, "fleet_of", "config.locally or not config.private", "True")
+    switch_off(monkeypatch, preparing, "client_data_of", "config.locally or not config.private", "True")
     assert {"clients", "form", "sent"} & differing(tmp_path, KINDS["sums"], FEW, NOTHING)
 
 
@@ -276,8 +277,8 @@ def test_a_run_leaves_no_more_than_that(kind: str, tmp_path: Path) -> None:
         prepared = preparing.prepare(asked(tmp_path, *KINDS[kind]))
         if seen:  # the same secret, hence the same graphs and lots
             same_secrets(tmp_path / "one", folder)
-        others = Others(folder.with_name(f"{folder.name}.state"))
-        how: dict[str, Any] = {"ideal": IdealAdder(bytes(32)), "machine": {}, "others": others}
+        run_list = RunList(folder.with_name(f"{folder.name}.state"))
+        how: dict[str, Any] = {"machine": {}, "run_list": run_list}
         run = asdict(train(prepared, folder, keep_secrets=True, **how))
         results = run.pop("results")
         assert all(set(result) == {"name", "metrics", "note"} for result in results)
@@ -293,8 +294,8 @@ def test_all_who_have_to_say_it_say_what_is_public(tmp_path: Path) -> None:
     write(tmp_path, FEW)
     prepared = preparing.prepare(asked(tmp_path, LOCAL, "data.catalogue="))
     assert prepared.taken_as_public == (WHO, ITEMS)
-    others = Others(tmp_path / "state")
-    run = train(prepared, tmp_path / "run", ideal=IdealAdder(bytes(32)), machine={}, others=others)
+    run_list = RunList(tmp_path / "state")
+    run = train(prepared, tmp_path / "run", machine={}, run_list=run_list)
     assert run.public == prepared.taken_as_public
     said = "; ".join(run.public)
     assert f"Taken as public: {said}." in write_report(tmp_path / "run").read_text().replace("&#x27;", "'")

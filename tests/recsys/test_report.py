@@ -20,7 +20,7 @@ import pytest
 from recsys.report import Account, words, write_report
 from recsys.report.account import Spent
 from recsys.report.style import STYLE
-from recsys.run_record import FILE, Result, Round, Run
+from recsys.run_record import FILE, Quality, Round, Run
 from secagg import cli
 from secagg.errors import DecodeError, PeerError, StorageError, UsageError
 from secagg.printable import printable
@@ -243,7 +243,7 @@ def test_curves_are_the_figures(tmp_path: Path) -> None:
     marks = [[svg.count(f'style="fill: var(--curve-{k}); stroke') for k in (0, 1)] for svg in svgs]
     assert marks == [[4, 0]] * 3
     assert [svg.count('style="fill-opacity: 0; stroke: var(--curve-1)') for svg in svgs] == [2, 0, 2]
-    assert [svg.count("stroke-dasharray") for svg in svgs] == [2, 1, 2], "rulers, and the budget"
+    assert [svg.count("stroke-dasharray") for svg in svgs] == [2, 1, 2], "references, and the budget"
     assert "#" not in re.sub(r"url\(#\w+\)|href=\"#\w+\"", "", "".join(svgs)), "colours are those of the page"
 
 
@@ -310,7 +310,7 @@ def test_a_run_that_goes_on(tmp_path: Path) -> None:
 
 
 def test_other_metrics(tmp_path: Path) -> None:
-    runs.make(tmp_path, "none", rounds=0, results=(Result("this run", {"MRR": 0.25}),))
+    runs.make(tmp_path, "none", rounds=0, results=(Quality("this run", {"MRR": 0.25}),))
     text = page(tmp_path).text
     assert "In the end MRR is 0.2500." in text
 
@@ -363,7 +363,7 @@ def test_a_record_cannot_break_the_page(tmp_path: Path) -> None:
         measured_under=EVIL,
         spendings=(promise,),
         rounds=rounds,
-        results=(Result(EVIL, {EVIL: 0.1, "NDCG@10": 0.1}, EVIL), Result("$_{" + EVIL, {EVIL: 0.1, "NDCG@10": 0.1})),
+        results=(Quality(EVIL, {EVIL: 0.1, "NDCG@10": 0.1}, EVIL), Quality("$_{" + EVIL, {EVIL: 0.1, "NDCG@10": 0.1})),
         ended=EVIL,
         machine={EVIL: EVIL},
     )

@@ -16,28 +16,30 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.ideal import IdealAdder
 from dp.calibrate import user_level
 from dp.events import Everyone, Relation, Release, Skellam
-from recsys.aggregator import Deployment, Question, SecureAdder
+from recsys.aggregator import Request
 from recsys.data.interactions import History
-from recsys.federated import Fleet
+from recsys.deployment import Deployment
+from recsys.federated import ClientData
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.private_sums import Noised, exact_sums
 from recsys.network import Network
-from recsys.requested_sums import Answered, sums_of
+from recsys.requested_sums import ResultsOnDisk, sums_of
 from recsys.run_record import Round
+from recsys.secure_aggregator import SecureAggregator
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
 from secagg.files import write_file
-from tests.recsys.scene import SECRET, fleet, ledger_for
+from tests.recsys.scene import SECRET, client_data, ledger_for
 
 WHOLE = Fraction(1)
 DEPLOYMENT = Deployment(corrupt="0.2", dropout="0.34")
 KIND = DEPLOYMENT.noise(6)
 
 
-def devices() -> Fleet:
-    return fleet((1,) * 6)
+def devices() -> ClientData:
+    return client_data((1,) * 6)
 
 
 def counts(history: History) -> NDArray[np.float64]:
@@ -46,7 +48,7 @@ def counts(history: History) -> NDArray[np.float64]:
 
 def test_without_noise_the_sum_is_the_exact_one() -> None:
     clients, done = devices(), list[Round]()
-    found = sums_of(clients, SecureAdder(DEPLOYMENT, SECRET), done=done.append)("p", 12, WHOLE, counts)
+    found = sums_of(clients, SecureAggregator(DEPLOYMENT, SECRET), done=done.append)("p", 12, WHOLE, counts)
     expected = exact_sums(list(clients.train.histories()))("p", 12, WHOLE, counts)
     assert np.abs(found.vector - expected.vector).max() < 6 / 2**19
     assert (found.deviation, found.users) == (0.0, 6)
@@ -57,8 +59,8 @@ def test_without_noise_the_sum_is_the_exact_one() -> None:
 
 
 def test_a_client_with_many_users_adds_no_more_than_one_would() -> None:
-    clients = fleet((9, 9))
-    found = sums_of(clients, IdealAdder(SECRET))("p", 12, WHOLE, counts)
+    clients = client_data((9, 9))
+    found = sums_of(clients, IdealAggregator(SECRET))("p", 12, WHOLE, counts)
     expected = np.zeros(12)
     for name in clients.names:
         added = np.sum([counts(history) for history in clients.histories(name)], axis=0)
@@ -67,24 +69,24 @@ def test_a_client_with_many_users_adds_no_more_than_one_would() -> None:
     assert np.abs(found.vector - expected).max() < 2 / 2**19
 
 
-@pytest.mark.parametrize("adder", ["secure", "ideal"])
+@pytest.mark.parametrize("aggregator", ["secure", "ideal"])
 @pytest.mark.parametrize(("share", "deviation"), [(WHOLE, 2.0), (Fraction(1, 4), 4.0)])
 def test_the_noise_is_as_large_as_said_and_larger_for_a_smaller_share(
-    adder: str, share: Fraction, deviation: float, tmp_path: Path
+    aggregator: str, share: Fraction, deviation: float, tmp_path: Path
 ) -> None:
-    found = noised(adder, share, tmp_path)
+    found = noised(aggregator, share, tmp_path)
     assert found.deviation == pytest.approx(deviation * (6 / (6 - 1)) ** 0.5, rel=0.05)
     squares = float(np.square(found.vector / found.deviation).sum())
     assert abs(squares - 3000) < 7 * 6000**0.5
 
 
-def noised(adder: str, share: Fraction, folder: Path) -> Noised:
+def noised(aggregator: str, share: Fraction, folder: Path) -> Noised:
     """Nobody adds anything: what is in the sum is noise. The multiplier is 2 for three honest survivors."""
     clients = devices()
     release = Release(Skellam(Fraction(4 << 40), 1 << 40, 1 << 40), Everyone(), user_level(Relation.ZERO_OUT))
     ledger = ledger_for(folder / "ledger.db", release, epsilon=40, slack=Fraction(1, 10**8))
-    real = SecureAdder(DEPLOYMENT, SECRET, ledger=ledger)
-    chosen: Any = real if adder == "secure" else IdealAdder(SECRET)
+    real = SecureAggregator(DEPLOYMENT, SECRET, ledger=ledger)
+    chosen: Any = real if aggregator == "secure" else IdealAggregator(SECRET)
     found = sums_of(clients, chosen, multiplier=2.0, noise=KIND)("p", 3000, share, lambda history: np.zeros(3000))
     ledger.close()
     return found
@@ -93,11 +95,11 @@ def noised(adder: str, share: Fraction, folder: Path) -> Noised:
 def test_noise_has_a_kind_and_a_size() -> None:
     for more in ({"multiplier": 1.0}, {"noise": KIND}):
         with pytest.raises(UsageError, match="a kind and a multiplier"):
-            sums_of(devices(), IdealAdder(SECRET), **more)  # type: ignore[arg-type]
+            sums_of(devices(), IdealAggregator(SECRET), **more)  # type: ignore[arg-type]
 
 
 def test_more_noise_than_a_ring_holds_is_refused() -> None:
-    sums = sums_of(devices(), IdealAdder(SECRET), multiplier=1e9, noise=KIND)
+    sums = sums_of(devices(), IdealAggregator(SECRET), multiplier=1e9, noise=KIND)
     with pytest.raises(UsageError, match="needs more than 32 bits"):
         sums("p", 12, WHOLE, counts)
 
@@ -105,27 +107,27 @@ def test_more_noise_than_a_ring_holds_is_refused() -> None:
 # Lost clients
 
 
-class Losing(IdealAdder):
+class Losing(IdealAggregator):
     """Loses too many clients in its first sums."""
 
     def __init__(self, times: int) -> None:
         super().__init__(SECRET)
         self.left, self.asked = times, list[int]()
 
-    def add_up(self, question: Any, update: Any) -> Any:
-        self.asked.append(question.number)
+    def aggregate(self, request: Any, update: Any) -> Any:
+        self.asked.append(request.number)
         self.left -= 1
         if self.left >= 0:
             raise ThresholdError("2 clients uploaded, at least 4 are needed")
-        return super().add_up(question, update)
+        return super().aggregate(request, update)
 
 
 def test_a_sum_that_was_given_up_is_asked_for_again_under_a_new_number() -> None:
-    adder, done = Losing(2), list[Round]()
-    sums = sums_of(devices(), adder, done=done.append)
+    aggregator, done = Losing(2), list[Round]()
+    sums = sums_of(devices(), aggregator, done=done.append)
     sums("first", 12, WHOLE, counts)
     sums("second", 12, WHOLE, counts)
-    assert adder.asked == [0, 1, 2, 3]
+    assert aggregator.asked == [0, 1, 2, 3]
     assert [one.number for one in done] == [0, 1, 2, 3]
     assert [one.survivors for one in done] == [0, 0, 6, 6]
     assert done[0].purpose == "first, given up: 2 clients uploaded, at least 4 are needed"
@@ -133,16 +135,16 @@ def test_a_sum_that_was_given_up_is_asked_for_again_under_a_new_number() -> None
 
 
 def test_five_times_is_the_end() -> None:
-    adder = Losing(99)
+    aggregator = Losing(99)
     with pytest.raises(ThresholdError, match="first: too many clients were lost, 5 times"):
-        sums_of(devices(), adder)("first", 12, WHOLE, counts)
-    assert adder.asked == [0, 1, 2, 3, 4]
+        sums_of(devices(), aggregator)("first", 12, WHOLE, counts)
+    assert aggregator.asked == [0, 1, 2, 3, 4]
 
 
 def test_whoever_is_silent_is_missing_from_the_sum() -> None:
     clients, done = devices(), list[Round]()
-    adder = SecureAdder(DEPLOYMENT, SECRET, network=Network(dropout=0.2), seed=8)
-    found = sums_of(clients, adder, done=done.append)("p", 12, WHOLE, lambda history: np.full(12, 0.25))
+    aggregator = SecureAggregator(DEPLOYMENT, SECRET, network=Network(dropout=0.2), seed=8)
+    found = sums_of(clients, aggregator, done=done.append)("p", 12, WHOLE, lambda history: np.full(12, 0.25))
     (one,) = done
     assert sum(one.silent.values()) > 0
     assert 4 <= one.survivors < 6
@@ -155,8 +157,8 @@ def test_whoever_is_silent_is_missing_from_the_sum() -> None:
 
 def two_sums(folder: Path, first: Any = counts, second: Any = counts, **how: Any) -> list[NDArray[np.float64]]:
     """What they come to."""
-    adder = SecureAdder(DEPLOYMENT, SECRET, folder=folder, **how)
-    sums = sums_of(devices(), Answered(adder, folder / "checkpoint.npz"))
+    aggregator = SecureAggregator(DEPLOYMENT, SECRET, folder=folder, **how)
+    sums = sums_of(devices(), ResultsOnDisk(aggregator, folder / "checkpoint.npz"))
     return [sums(purpose, 12, WHOLE, what).vector for purpose, what in (("first", first), ("second", second))]
 
 
@@ -214,12 +216,12 @@ def test_what_was_given_up_stays_given_up(tmp_path: Path) -> None:
 
 def test_a_number_stands_for_one_sum(tmp_path: Path) -> None:
     two_sums(tmp_path)
-    adder = Answered(SecureAdder(DEPLOYMENT, SECRET, folder=tmp_path), tmp_path / "checkpoint.npz")
-    asked = Question(0, "first", devices().names, Encoding(12, 1.0, 20))
-    assert adder.add_up(asked, never_asked).weight == 6
+    aggregator = ResultsOnDisk(SecureAggregator(DEPLOYMENT, SECRET, folder=tmp_path), tmp_path / "checkpoint.npz")
+    asked = Request(0, "first", devices().names, Encoding(12, 1.0, 20))
+    assert aggregator.aggregate(asked, never_asked).weight == 6
     for changed in (replace(asked, purpose="another"), replace(asked, encoding=Encoding(13, 1.0, 20))):
         with pytest.raises(StorageError, match="was another one when the run began"):
-            adder.add_up(changed, never_asked)
+            aggregator.aggregate(changed, never_asked)
 
 
 def never_asked(name: str) -> NDArray[np.float64]:

@@ -17,25 +17,26 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from benchmarks.ideal import IdealAdder
 from dp import verify_ledger
 from dp.ledger.file import read
 from dp.ledger.verify import verify
 from recsys import run as running
-from recsys import run_start as beginning
-from recsys.aggregator import Answer, Question, SecureAdder, Update
+from recsys import run_start
+from recsys.aggregator import Request, Result, Update
 from recsys.assembly import Prepared, prepare
 from recsys.config import Config
-from recsys.federated import State
+from recsys.federated import TrainingState
+from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import evaluate
 from recsys.models.popularity import ItemPop
 from recsys.models.private_sums import Contribution, Noised
 from recsys.models.recommender import SharedModel
 from recsys.models.store import load
-from recsys.other_runs import Others
+from recsys.other_runs import RunList
 from recsys.requested_sums import LearnsFromSums
 from recsys.run import train
 from recsys.run_record import Round, Run
+from recsys.secure_aggregator import SecureAggregator
 from secagg import cli
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, derive
@@ -57,10 +58,9 @@ KINDS = {
 
 def go(config: Config, folder: Path, state: Path | None = None, **more: object) -> Run:
     """Each directory with a list of runs of its own: what runs know of one another is in test_others.py."""
-    others = Others(state or folder.with_name(f"{folder.name}.state"))
-    ideal = IdealAdder(bytes(32))
+    run_list = RunList(state or folder.with_name(f"{folder.name}.state"))
     how: dict[str, Any] = {"keep_secrets": True, "machine": {"cores": 1}, **more}
-    return train(prepare(config), folder, ideal=ideal, others=others, **how)
+    return train(prepare(config), folder, run_list=run_list, **how)
 
 
 def of_kind(kind: str, *changes: str) -> Config:
@@ -143,10 +143,10 @@ NEARLY = 0.06
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_model_is_what_was_measured(kind: str, runs: Runs) -> None:
     folder, run = runs(kind)
-    model, items = load(folder / "model.npz")
+    served = load(folder / "model.npz")
     split = prepare(of_kind(kind)).split
-    assert items == list(split.train.item_ids)
-    found = evaluate(model, split)
+    assert list(served.item_ids) == list(split.train.item_ids)
+    found = evaluate(served.model, split)
     measured = {name: found.mean(name) for name in run.results[-1].metrics}
     assert measured == pytest.approx(run.results[-1].metrics, abs=NEARLY)
     assert run.rounds[-1].exact == pytest.approx(run.results[-1].metrics, abs=NEARLY)
@@ -159,10 +159,10 @@ class Quiet:
     """Adds up without the noise that was asked for, and lets everybody pay nothing."""
 
     def __init__(self) -> None:
-        self._ideal = IdealAdder(bytes(32))
+        self._ideal = IdealAggregator(bytes(32))
 
-    def add_up(self, question: Question, update: Update) -> Answer:
-        return self._ideal.add_up(replace(question, noise=None), update)
+    def aggregate(self, request: Request, update: Update) -> Result:
+        return self._ideal.aggregate(replace(request, noise=None), update)
 
     def reserve(self, what: object) -> None: ...
 
@@ -206,7 +206,7 @@ def test_the_reference_is_the_runs_own_recipe_without_noise(kind: str) -> None:
     start.begin(prepared.split.train.item_count, prepared.config.seed)
     moved = np.linalg.norm(reference - start.vector)
     assert np.linalg.norm(trained(prepared, ledger) - reference) < 0.05 * moved
-    assert np.linalg.norm(trained(prepared.public(), noiseless=True) - reference) > 0.1 * moved
+    assert np.linalg.norm(trained(prepared.without_privacy(), noiseless=True) - reference) > 0.1 * moved
 
 
 def test_the_reference_of_a_model_of_sums_asks_for_the_same_sums(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_the_reference_of_a_model_of_sums_asks_for_the_same_sums(tmp_path: Path)
 
     def same(purpose: str, length: int, share: Fraction, contribution: Contribution) -> Noised:
         seen.append(contribution)
-        return prepare(asked).public().sums(IdealAdder(bytes(32)))(purpose, length, share, contribution)
+        return prepare(asked).without_privacy().sums(IdealAggregator(bytes(32)))(purpose, length, share, contribution)
 
     model = cast(LearnsFromSums, prepare(asked).model())
     model.learn(same, 150)
@@ -262,7 +262,7 @@ def test_secrets_are_deleted_when_a_run_has_ended(tmp_path: Path) -> None:
 def test_a_run_that_was_killed_at_its_end_deletes_them_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = of_kind("none", "training.rounds=1", "evaluation.exact=false")
     with monkeypatch.context() as patched:
-        patched.setattr(running, "forget", lambda folder: stop_here())
+        patched.setattr(running, "delete_secrets", lambda folder: stop_here())
         with pytest.raises(Killed):
             go(asked, tmp_path, keep_secrets=False)
     draft = tmp_path / "private" / ".0123456789abcdef.draft"
@@ -275,12 +275,12 @@ def test_a_run_that_was_killed_at_its_end_deletes_them_later(tmp_path: Path, mon
 def test_a_run_in_which_others_can_get_at_secrets_does_not_go_on(tmp_path: Path) -> None:
     stopped("none", tmp_path, 1)
     private, prepared = tmp_path / "private", prepare(of_kind("none"))
-    others = Others(tmp_path.with_name(f"{tmp_path.name}.state"))
+    run_list = RunList(tmp_path.with_name(f"{tmp_path.name}.state"))
 
     def refused(why: str) -> None:
         before = contents(tmp_path)
         with pytest.raises(StorageError, match=why):
-            train(prepared, tmp_path, ideal=IdealAdder(bytes(32)), machine={}, others=others)
+            train(prepared, tmp_path, machine={}, run_list=run_list)
         assert contents(tmp_path) == before
 
     for name in ("", "secret.key", "ledger.key"):
@@ -296,11 +296,11 @@ def test_a_run_in_which_others_can_get_at_secrets_does_not_go_on(tmp_path: Path)
 def test_a_run_of_an_earlier_release_is_refused(tmp_path: Path) -> None:
     """Its secret lies beside what is shared."""
     asked = of_kind("local")
-    (tmp_path / "config.json").write_bytes(beginning._plain(asked))
-    assert beginning.there(tmp_path, asked) is None
+    (tmp_path / "config.json").write_bytes(run_start._plain(asked))
+    assert run_start.existing_run(tmp_path, asked) is None
     (tmp_path / "secret.key").write_bytes(bytes(32))
     with pytest.raises(UsageError, match=r"begun by an earlier release, .* take a new directory") as refused:
-        beginning.there(tmp_path, asked)
+        run_start.existing_run(tmp_path, asked)
     assert "\n" not in str(refused.value)
 
 
@@ -428,7 +428,7 @@ def test_what_was_released_is_not_released_again_for_nothing(
         (tmp_path / name).unlink()
     with pytest.raises(StorageError, match="sum 0 is in the ledger"):
         go(asked, tmp_path)
-    monkeypatch.setattr(SecureAdder, "_check_new", lambda *arguments: None)  # the control
+    monkeypatch.setattr(SecureAggregator, "_check_new", lambda *arguments: None)  # the control
     (tmp_path / "private" / "checkpoint.npz").unlink()
     assert go(asked, tmp_path).rounds[-1].epsilon == before
 
@@ -469,7 +469,7 @@ def test_two_processes_do_not_share_a_run(kind: str, tmp_path: Path, monkeypatch
         with pytest.raises(StorageError, match="locked: another process is at work"):
             go(asked, tmp_path / "run")
         if kind == "none":  # the control
-            monkeypatch.setattr(beginning, "_alone", lambda folder: nullcontext())
+            monkeypatch.setattr(run_start, "_alone", lambda folder: nullcontext())
             assert go(asked, tmp_path / "run").ended
         raise Killed
 
@@ -511,8 +511,8 @@ def test_when_the_budget_is_spent_the_model_stays_as_it_was(tmp_path: Path, monk
     run = go(asked, tmp_path / "run")
     assert run.ended.startswith("the budget is spent: with this release epsilon could reach")
     assert len(run.rounds) == 3
-    state = State.decode((tmp_path / "run" / "private" / "checkpoint.npz").read_bytes())
-    model, _ = load(tmp_path / "run" / "model.npz")
+    state = TrainingState.decode((tmp_path / "run" / "private" / "checkpoint.npz").read_bytes())
+    model = load(tmp_path / "run" / "model.npz").model
     assert model.vector.tobytes() == state.vector.tobytes()  # type: ignore[attr-defined]
     before = contents(tmp_path / "run")
     assert go(asked, tmp_path / "run") == run
@@ -533,7 +533,7 @@ def test_nothing_that_was_measured_decides_anything(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(running, "evaluate", turned)
     run = go(of_kind("none"), other)
     assert run.results[-1].metrics != Run.load(tmp_path / "run").results[-1].metrics
-    one, another = (load(folder / "model.npz")[0] for folder in (tmp_path / "run", other))
+    one, another = (load(folder / "model.npz").model for folder in (tmp_path / "run", other))
     np.testing.assert_allclose(one.vector, another.vector, rtol=1e-3, atol=1e-4)  # type: ignore[attr-defined]
 
 

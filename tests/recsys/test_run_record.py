@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.run_record import FILE, Result, Round, Run, Spending
+from recsys.run_record import FILE, Quality, Round, Run, Spending
 from secagg.errors import DecodeError, UsageError
 
 ROUND = Round(0, "training", 6, 5, {"upload": 1}, 100, 200, {"updates": 0.5}, {"HR@10": 0.1}, {}, 1.0, 7.0, "ab")
@@ -26,7 +26,7 @@ RUN = Run(
     measured_under="noise",
     spendings=(SPENDING,),
     rounds=(ROUND, replace(ROUND, number=1, epsilon=None)),
-    results=(Result("ItemPop", {"HR@10": 0.25}, "a ruler"),),
+    results=(Quality("ItemPop", {"HR@10": 0.25}, "a reference"),),
     machine={"cores": 2},
 )
 
@@ -61,10 +61,10 @@ COUNTS = st.integers(0, 2**60)
         ),
         max_size=3,
     ),
-    results=st.lists(st.builds(Result, name=NAMES, metrics=VALUES, note=NAMES), max_size=2),
+    results=st.lists(st.builds(Quality, name=NAMES, metrics=VALUES, note=NAMES), max_size=2),
     ended=NAMES,
 )
-def test_any_record_is(rounds: list[Round], results: list[Result], ended: str, tmp_path_factory: Any) -> None:
+def test_any_record_is(rounds: list[Round], results: list[Quality], ended: str, tmp_path_factory: Any) -> None:
     folder: Path = tmp_path_factory.getbasetemp()
     run = replace(RUN, rounds=tuple(rounds), results=tuple(results), ended=ended)
     run.save(folder)
@@ -75,7 +75,7 @@ def test_a_value_that_is_no_number_is_not_written(tmp_path: Path) -> None:
     RUN.save(tmp_path)
     for value in (float("nan"), float("inf"), 1e101):
         with pytest.raises(UsageError, match="beyond"):
-            Result("x", {"HR@10": value})
+            Quality("x", {"HR@10": value})
     with pytest.raises(ValueError, match="not JSON compliant"):
         replace(RUN, config={"rate": float("nan")}).save(tmp_path)
     assert Run.load(tmp_path) == RUN

@@ -20,7 +20,7 @@ from dp.ledger.state import replay
 from recsys import run as running
 from recsys.assembly import Prepared, prepare
 from recsys.config import Exact
-from recsys.other_runs import Other
+from recsys.other_runs import KnownRun
 from recsys.public_facts import EVERYTHING
 from recsys.report import Account, write_report
 from recsys.run_record import UNKNOWN, Run
@@ -161,9 +161,9 @@ def test_a_ledger_says_all_that_is_outside_of_it_or_that_nothing_is() -> None:
     assert "charges all" not in elsewhere(loud)
 
 
-def others(count: int) -> list[Other]:
+def others(count: int) -> list[KnownRun]:
     promise = "epsilon 8 per user, distributed noise and epsilon 8 per user, local noise"
-    return [Other(f"{number:064x}", f"/runs/{number}", "", promise) for number in range(count)]
+    return [KnownRun(f"{number:064x}", f"/runs/{number}", "", promise) for number in range(count)]
 
 
 def test_other_runs_are_named_as_far_as_there_is_room() -> None:

@@ -49,7 +49,7 @@ def test_popularity_says_as_much_as_in_the_target() -> None:
 
 @pytest.mark.long
 def test_the_calibration() -> None:
-    """Density, Gini and the ratio of the rulers, each within a tenth; 40 seeds: the standard error is 4 percent."""
+    """Density, Gini and the ratio of reference models, each within a tenth; of 40 seeds: standard error 4 percent."""
     from recsys.models.ease import Ease
 
     popular, linear = [], []

@@ -75,10 +75,10 @@ def test_the_loss_on_paper() -> None:
 
 def test_it_learns_more_than_popularity() -> None:
     split = leave_last_out(population(users=300, items=300, seed=3))
-    made, ruler = Autoencoder(16, fading=0.9, central=Local(epochs=30, batch=32, rate=0.01)), ItemPop()
+    made, reference = Autoencoder(16, fading=0.9, central=Local(epochs=30, batch=32, rate=0.01)), ItemPop()
     made.fit(split.train)
-    ruler.fit(split.train)
-    assert evaluate(made, split).mean("NDCG@10") > evaluate(ruler, split).mean("NDCG@10") + 0.01
+    reference.fit(split.train)
+    assert evaluate(made, split).mean("NDCG@10") > evaluate(reference, split).mean("NDCG@10") + 0.01
 
 
 def test_under_privacy_it_learns_popularity_at_least() -> None:
@@ -92,7 +92,7 @@ def test_under_privacy_it_learns_popularity_at_least() -> None:
         list(split.train.histories()), settings, 8, 100.0, unit=Unit.USER, charge=lambda event, count: None, seed=0,
         rng=Prg(bytes(32)),
     )  # fmt: skip
-    ruler = ItemPop()
-    ruler.fit(split.train)
-    assert start < 0.4 * evaluate(ruler, split).mean("NDCG@10")
-    assert evaluate(made, split).mean("NDCG@10") > 0.9 * evaluate(ruler, split).mean("NDCG@10")
+    reference = ItemPop()
+    reference.fit(split.train)
+    assert start < 0.4 * evaluate(reference, split).mean("NDCG@10")
+    assert evaluate(made, split).mean("NDCG@10") > 0.9 * evaluate(reference, split).mean("NDCG@10")

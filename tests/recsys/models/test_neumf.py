@@ -69,7 +69,7 @@ def test_finding_a_user_lowers_the_loss() -> None:
 def test_it_learns_more_than_popularity() -> None:
     split = leave_last_out(population(users=300, items=300, seed=3))
     made = NeuMf(8, recent=30, negatives=2, central=Local(epochs=10, batch=32, rate=0.015))
-    ruler = ItemPop()
+    reference = ItemPop()
     made.fit(split.train)
-    ruler.fit(split.train)
-    assert evaluate(made, split).mean("NDCG@10") > evaluate(ruler, split).mean("NDCG@10")
+    reference.fit(split.train)
+    assert evaluate(made, split).mean("NDCG@10") > evaluate(reference, split).mean("NDCG@10")

@@ -17,7 +17,7 @@ from dp.accountants import RdpAccountant
 from dp.events import Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
 from dp.training import Adaptive, Flat, Settings
 from recsys.data.synthetic import population
-from recsys.models import mf_private, neural
+from recsys.models import batches, mf, mf_private, neural
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.mf import MatrixFactorisation
 from recsys.models.neumf import NeuMf
@@ -80,6 +80,10 @@ def test_the_vector_is_read_and_assigned(model: Any) -> None:
     np.testing.assert_array_equal(model.vector, vector + 1)  # and so was that
     model.vector = vector
     np.testing.assert_allclose(model.scores(HISTORIES), scores, rtol=1e-4, atol=1e-5)
+    other = model.with_vector(read)
+    np.testing.assert_array_equal(other.vector, read)
+    other.train(HISTORIES, LOCAL, 0)
+    np.testing.assert_array_equal(model.vector, vector)  # what another model learns stays there
     for wrong in (vector[1:], vector.astype(np.float64), vector[None]):
         with pytest.raises(UsageError, match="the vector has"):
             model.vector = wrong
@@ -258,9 +262,10 @@ def test_an_example_depends_on_one_user(monkeypatch: pytest.MonkeyPatch, model: 
 def test_that_would_be_seen(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
     """With one generator for all, removing one user changes everybody's example."""
     shared = iter(np.random.default_rng(0).integers(1 << 30, size=100).tolist())
-    switch_off(monkeypatch, neural, "own", "[seed, *map(int, history)]", "next(_SHARED)")
-    monkeypatch.setattr(neural, "_SHARED", shared, raising=False)
-    monkeypatch.setattr(mf_private, "own", neural.own)
+    switch_off(monkeypatch, batches, "own", "[seed, *map(int, history)]", "next(_SHARED)")
+    monkeypatch.setattr(batches, "_SHARED", shared, raising=False)
+    for user in (neural, mf):
+        monkeypatch.setattr(user, "own", batches.own)
     with pytest.raises(AssertionError):
         assert_each_is_its_own(monkeypatch, model)
 

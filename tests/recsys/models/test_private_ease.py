@@ -19,7 +19,7 @@ from recsys.models.popularity import ItemPop
 from recsys.models.private_ease import PrivateEase, ease, on_device, with_others
 from recsys.models.private_gram import Recency, Settings
 from recsys.models.private_sums import Contribution, Noised, Sums
-from recsys.models.store import State
+from recsys.models.store import ModelState
 from secagg.errors import UsageError
 
 
@@ -96,11 +96,11 @@ def test_the_same_sums_give_the_same_model() -> None:
 def test_it_is_better_than_popularity_and_noise_costs_something() -> None:
     """Epsilon 8 has a multiplier of about 0.6. On 800 made-up users: .061 without noise, .050 with, ItemPop .032."""
     events = population(800, 3000, seed=3)
-    popular, twin, private = ItemPop(), PrivateEase(), PrivateEase()
-    ruler = ndcg(popular, events, popular.fit)
-    best = ndcg(twin, events, twin.fit)
+    popular, baseline, private = ItemPop(), PrivateEase(), PrivateEase()
+    reference = ndcg(popular, events, popular.fit)
+    best = ndcg(baseline, events, baseline.fit)
     found = ndcg(private, events, lambda train: private.learn(noised_sums(list(train.histories()), 0.6, 7), 3000))
-    assert 1.2 * ruler < found < best
+    assert 1.2 * reference < found < best
 
 
 def test_it_is_stored_whole() -> None:
@@ -108,7 +108,7 @@ def test_it_is_stored_whole() -> None:
     model = PrivateEase(Settings(items=30, popularity_share=Fraction(1, 7), recency=None))
     model.fit(events)
     state = model.state()
-    again = PrivateEase.from_state(State(dict(state.settings), dict(state.arrays)))
+    again = PrivateEase.from_state(ModelState(dict(state.settings), dict(state.arrays)))
     assert again.settings == model.settings
     histories = [events.history(0), np.int32([])]
     np.testing.assert_allclose(again.scores(histories), model.scores(histories), rtol=1e-4, atol=1e-5)

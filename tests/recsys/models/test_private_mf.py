@@ -16,7 +16,7 @@ from recsys.models.popularity import ItemPop
 from recsys.models.private_gram import Recency, Settings
 from recsys.models.private_mf import RIDGE, PrivateMf, map_row, solve_map, user_factors
 from recsys.models.private_sums import Contribution, Noised, exact_sums
-from recsys.models.store import State
+from recsys.models.store import ModelState
 from secagg.errors import UsageError
 from tests.adversarial.attack import switch_off
 
@@ -83,15 +83,15 @@ def test_it_is_better_than_popularity() -> None:
     popular, model = ItemPop(), PrivateMf()
     popular.fit(split.train)
     model.fit(split.train)
-    ruler, found = (evaluate(one, split).mean("NDCG@10") for one in (popular, model))
-    assert found > ruler
+    reference, found = (evaluate(one, split).mean("NDCG@10") for one in (popular, model))
+    assert found > reference
 
 
 def test_it_is_stored_whole() -> None:
     model = PrivateMf(Settings(items=30, rank=4), Fraction(1, 10))
     model.fit(events())
     state = model.state()
-    again = PrivateMf.from_state(State(dict(state.settings), dict(state.arrays)))
+    again = PrivateMf.from_state(ModelState(dict(state.settings), dict(state.arrays)))
     assert (again.settings, again.map_share) == (model.settings, model.map_share)
     histories = [events().history(0), np.int32([])]
     np.testing.assert_allclose(again.scores(histories), model.scores(histories), rtol=1e-4, atol=1e-5)

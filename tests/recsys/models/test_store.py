@@ -13,8 +13,8 @@ from recsys.data.interactions import Interactions
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.ease import Ease
 from recsys.models.popularity import ItemPop
-from recsys.models.store import MODELS, State, load, save
-from recsys.serving import recommend
+from recsys.models.store import MODELS, ModelState, load, save
+from recsys.serving import ServedModel
 from secagg.errors import SecAggError, StorageError, UsageError
 
 ITEMS = [f"item {number}" for number in range(30)]
@@ -30,31 +30,31 @@ def events() -> Interactions:
 def test_the_same_model_again(name: str, tmp_path: Path) -> None:
     model = getattr(import_module(MODELS[name]), name)()
     with pytest.raises(UsageError):
-        save(model, tmp_path / "model.npz", ITEMS)  # before it was trained
+        save(ServedModel(model, ITEMS), tmp_path / "model.npz")  # before it was trained
     assert not list(tmp_path.iterdir())
     if hasattr(model, "begin"):
         model.begin(len(ITEMS), seed=4)  # parameters like any others, and quicker
     else:
         model.fit(events())
-    save(model, tmp_path / "model.npz", ITEMS)
-    again, item_ids = load(tmp_path / "model.npz")
-    assert type(again) is type(model)
-    assert item_ids == ITEMS
+    save(ServedModel(model, ITEMS), tmp_path / "model.npz")
+    served = load(tmp_path / "model.npz")
+    assert type(served.model) is type(model)
+    assert list(served.item_ids) == ITEMS
     asked = [np.array([3, 7, 1], np.int32), np.array([], np.int32), np.array([29], np.int32)]
-    np.testing.assert_allclose(again.scores(asked), model.scores(asked), rtol=1e-4, atol=1e-5)
-    save(again, tmp_path / "again.npz", item_ids)
+    np.testing.assert_allclose(served.model.scores(asked), model.scores(asked), rtol=1e-4, atol=1e-5)
+    save(served, tmp_path / "again.npz")
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "model.npz").read_bytes()
 
 
 def stored(tmp_path: Path) -> Path:
     model = Ease(regularisation=7.0, items=12)
     model.fit(events())
-    save(model, tmp_path / "model.npz", ITEMS)
+    save(ServedModel(model, ITEMS), tmp_path / "model.npz")
     return tmp_path / "model.npz"
 
 
 def test_settings_come_back(tmp_path: Path) -> None:
-    model, _ = load(stored(tmp_path))
+    model = load(stored(tmp_path)).model
     assert isinstance(model, Ease)
     assert (model.regularisation, model.items) == (7.0, 12)
 
@@ -63,7 +63,7 @@ def test_cut_short_or_altered(tmp_path: Path) -> None:
     """Cut at, and with a flipped bit in, every 20th place. A byte that the archive ignores may be anything."""
     path = stored(tmp_path)
     whole = path.read_bytes()
-    model, _ = load(path)
+    model = load(path).model
     asked = [np.array([3, 7, 1], np.int32)]
     scores = model.scores(asked)
     refused = 0
@@ -73,9 +73,9 @@ def test_cut_short_or_altered(tmp_path: Path) -> None:
             load(path)
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
         try:
-            survived, item_ids = load(path)
-            assert item_ids == ITEMS
-            np.testing.assert_allclose(survived.scores(asked), scores, rtol=1e-4, atol=1e-5)
+            survived = load(path)
+            assert list(survived.item_ids) == ITEMS
+            np.testing.assert_allclose(survived.model.scores(asked), scores, rtol=1e-4, atol=1e-5)
         except StorageError:
             refused += 1
     assert refused > len(whole) / 20 / 2
@@ -130,7 +130,7 @@ def test_nothing_is_made_as_large_as_a_header_says(
     model = Autoencoder(width=2)
     model.begin(len(ITEMS), seed=1)
     path = tmp_path / "model.npz"
-    save(model, path, ITEMS)
+    save(ServedModel(model, ITEMS), path)
     monkeypatch.setattr(Autoencoder, "begin", beginning)
     load(path)
     assert made == [2 * len(ITEMS)]
@@ -199,26 +199,26 @@ def test_wrong_use(tmp_path: Path) -> None:
     model = Own()
     model.fit(events())
     with pytest.raises(UsageError, match="Own is none of the models"):
-        save(model, tmp_path / "model.npz", ITEMS)
+        save(ServedModel(model, ITEMS), tmp_path / "model.npz")
     known = ItemPop()
     known.fit(events())
     with pytest.raises(UsageError, match="29 items, but"):
-        save(known, tmp_path / "model.npz", ITEMS[1:])
+        save(ServedModel(known, ITEMS[1:]), tmp_path / "model.npz")
     with pytest.raises(SecAggError, match="cannot write"):
-        save(known, tmp_path / "no" / "folder" / "model.npz", ITEMS)
+        save(ServedModel(known, ITEMS), tmp_path / "no" / "folder" / "model.npz")
     assert not list(tmp_path.iterdir())
 
 
 def test_an_array_cannot_pose_as_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ItemPop()
     model.fit(events())
-    monkeypatch.setattr(ItemPop, "state", lambda self: State({}, {"header": np.zeros(3)}))
+    monkeypatch.setattr(ItemPop, "state", lambda self: ModelState({}, {"header": np.zeros(3)}))
     with pytest.raises(UsageError, match="is not called 'header'"):
-        save(model, tmp_path / "model.npz", ITEMS)
+        save(ServedModel(model, ITEMS), tmp_path / "model.npz")
 
 
 def test_recommends_as_before(tmp_path: Path) -> None:
-    model, item_ids = load(stored(tmp_path))
-    known = recommend(model, [f"item {number}" for number in events().history(4)], item_ids, k=3)
+    served = load(stored(tmp_path))
+    known = served.recommend([f"item {number}" for number in events().history(4)], k=3)
     assert len(known.items) == 3
     assert not known.unknown

@@ -1,5 +1,5 @@
-"""The rulers on MovieLens latest-small: published figures for models without training, which check loader, split,
-metrics and models all at once.
+"""The reference models on MovieLens latest-small: published figures for models without training, which check
+loader, split, metrics and models all at once.
 
 Leave-last-one-out: the model learns from all events but each user's last one, and is asked with the same as history.
 There is no validation part in this protocol; with one (the second-last events, learnt from by nobody but part of the
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.long
 def split() -> Split:
     folder = os.environ.get("SECAGG_MOVIELENS")
     if not folder:
-        pytest.skip("the rulers are NOT checked: set SECAGG_MOVIELENS to a folder with ml-latest-small's ratings.csv")
+        pytest.skip("reference models are NOT checked: set SECAGG_MOVIELENS to ml-latest-small with its ratings.csv")
     return leave_last_out(movielens.load(Path(folder)).interactions, valid=False)
 
 
@@ -35,7 +35,7 @@ def split() -> Split:
     ("model", "hit_rate", "gain", "hit_rate_of_100", "gain_of_100"),
     [(ItemPop(), 0.0426, 0.0194, 0.62, 0.36), (Ease(200.0), 0.0885, 0.0400, 0.74, 0.51)],
 )
-def test_rulers(
+def test_references(
     split: Split, model: Recommender, hit_rate: float, gain: float, hit_rate_of_100: float, gain_of_100: float
 ) -> None:
     """The full ranking to the last digit that is published; the draw of negatives moves the others by about .01, which

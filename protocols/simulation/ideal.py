@@ -1,0 +1,48 @@
+"""The ideal functionality of a secure sum: the same encoding and the same noise, and no parties at all.
+
+Whoever runs this sees every update. It shows what a protocol costs in time and that it does not change the sum, and it
+serves references without privacy. It protects nobody, and stands in for no protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp.noise import LARGEST_VARIANCE, NoiseSpec
+from secagg.crypto import sampling
+from secagg.crypto.prg import Rng
+from secagg.encoding import Encoding, Sum
+
+
+def ideal_sum(
+    names: Sequence[str],
+    update: Callable[[str], NDArray[np.float64]],
+    encoding: Encoding,
+    noise: NoiseSpec | None,
+    *,
+    weights: Mapping[str, int],
+    rounding: Rng,
+    noising: Rng,
+) -> Sum:
+    """The sum over all of ``names``, of which nobody drops out. A client without a weight has the weight 1.
+
+    Skellam noise adds up to Skellam noise, so that of all clients together is drawn at once.
+
+    >>> import os
+    >>> values = {"ann": np.array([1.0, 2.0]), "bob": np.array([3.0, 4.0])}
+    >>> randomness = {"rounding": os.urandom, "noising": os.urandom}
+    >>> ideal_sum(list(values), values.__getitem__, Encoding.integers(2), None, weights={}, **randomness).vector
+    array([4., 6.])
+    """
+    total, clients = np.zeros(encoding.coordinates, np.int64), len(names)
+    for name in names:
+        total += encoding.encode(update(name), weight=weights.get(name, 1), seed=bytes(32), rng=rounding)
+    if noise is not None:
+        variance = noise.honest_variance(clients, clients) * clients / (clients - noise.colluders)
+        parts = -(-variance // LARGEST_VARIANCE)
+        for _ in range(parts):  # at once a sampler draws no more than one client's
+            total += sampling.skellam(variance / parts, encoding.coordinates, noising(32))
+    return encoding.decode(total, count=clients, seed=bytes(32))

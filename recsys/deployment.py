@@ -1,0 +1,45 @@
+"""How the parties of a run are set up: which protocol, against whom, and how many may be corrupt or drop out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from dp.noise import Family, NoiseSpec
+from protocols.parameters import rules_of
+from secagg.assumptions import Adversary, CostModel, fraction
+
+_COMPONENTS = 4
+"""Excess noise is taken off in at most this many parts: each costs every client one more draw of full length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """``corrupt`` and ``dropout`` are fractions of a cohort."""
+
+    protocol: str = "secagg+"
+    adversary: Adversary = Adversary.ACTIVE
+    corrupt: str = "0.05"
+    dropout: str = "0.1"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "adversary", Adversary(self.adversary))
+        rules_of(self.protocol)
+        fraction(self.corrupt), fraction(self.dropout)
+
+    def dropouts(self, clients: int) -> int:
+        """How many clients of a cohort of this size may drop out."""
+        return int(fraction(self.dropout) * clients)
+
+    def parameters(self, clients: int) -> object:
+        """The protocol's parameters for a cohort of this size; ``UsageError`` if no parameters resist that much."""
+        choose = rules_of(self.protocol).choose
+        return choose(
+            clients, fraction(self.corrupt), fraction(self.dropout), self.adversary, 40, 20, CostModel.CORE_SVP
+        )
+
+    def noise(self, clients: int) -> NoiseSpec:
+        """The kind of noise for a cohort of this size, with variance 1. What was drawn for dropouts who did not drop
+        out is taken off in a few parts."""
+        dropouts, colluders = self.dropouts(clients), int(fraction(self.corrupt) * clients)
+        return NoiseSpec(Family.SKELLAM, Fraction(1), dropouts, colluders, min(dropouts, _COMPONENTS))

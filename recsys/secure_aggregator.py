@@ -1,0 +1,220 @@
+"""An aggregator that runs the protocols, with all parties in this process.
+
+What a server learns here is what it would learn elsewhere. Every party's randomness comes from the run's one secret, so
+a run that was killed in the middle of a sum walks through it again: the same keys, masks and noise, hence the same
+release, which the ledger knows and does not charge twice. That is safe only if what goes into the sum is the same, too,
+and no processor need compute an update twice alike. So before anything leaves a client, all of it is on disk
+(``recsys.pending_sum``), and after a restart it is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from protocols import registry
+from protocols.client import Client
+from protocols.engines import Engine
+from protocols.engines.local import HERE
+from protocols.plan import SESSION_BYTES, RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from protocols.server import serve
+from protocols.simulation.network import Answers, Faults, Frames, answer_or_refusal, drive, first_or_refusal
+from recsys.aggregator import Request, Result, TimedUpdate, Update
+from recsys.deployment import Deployment
+from recsys.network import Network
+from recsys.pending_sum import PendingSums, WriteVector
+from secagg.crypto import labels
+from secagg.crypto.keys import derive, verifying_once
+from secagg.crypto.prg import Prg
+from secagg.errors import SecAggError, StorageError
+
+if TYPE_CHECKING:
+    from dp.ledger import Ledger
+
+
+class SecureAggregator:
+    """Clients are made for one sum, from their names; whoever is not in a cohort does not exist while it works."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        secret: bytes,
+        *,
+        network: Network | None = None,
+        ledger: Ledger | None = None,
+        folder: Path | None = None,
+        seed: int = 0,
+        engine: Engine = HERE,
+    ) -> None:
+        self._deployment, self._secret = deployment, secret
+        self._network, self._ledger, self._engine, self._seed = network or Network(), ledger, engine, seed
+        self._pending = None if folder is None else PendingSums(folder, secret)
+
+    def aggregate(self, request: Request, update: Update) -> Result:
+        """One round of the protocol; then its machines, keys and journals are gone."""
+        identities = [self._identity(name) for name in request.cohort]
+        roster = Roster.of(identities)
+        pending = None if self._pending is None else self._pending.read(request.number)
+        if pending is None:
+            plan, silent = self._plan(request, roster), self._silent(request)
+            self._check_new(plan, request)
+        else:
+            plan, silent = self._same_plan(pending.plan, request, roster), pending.silent
+        policy = self._policy(plan)
+        clients = {
+            one.name: Client(one, roster, policy=policy, rng=self._rng(b"client", one.name.encode(), plan.digest()))
+            for one in identities
+        }
+        server = serve(plan, roster, ledger=self._ledger if plan.noise is not None else None, engine=self._engine)
+        timed = TimedUpdate(update)
+        with verifying_once():
+            began = perf_counter()
+            if pending is None:
+                first_frames = self._start(clients, plan, silent, request, timed)
+            else:
+                first_frames = {name: _resumed(clients[name], plan, vector) for name, vector in pending.vectors.items()}
+            starting = perf_counter() - began - timed.seconds
+            ran = drive(server, _StartedClients(clients, first_frames), Faults(silent=silent))
+        encoded_for = plan if pending is None else pending.plan
+        total = encoded_for.decode_total(ran.outcome.total, len(ran.outcome.survivors))
+        seconds = {"updates": timed.seconds, **{str(phase): value for phase, value in ran.seconds.items()}}
+        seconds[str(next(iter(server.steps)))] += starting
+        return Result(
+            total.vector,
+            total.weight,
+            ran.outcome.survivors,
+            dict(Counter(silent.values())),
+            sum(ran.bytes_up.values()),
+            sum(ran.bytes_down.values()),
+            seconds,
+        )
+
+    def delete_pending(self, before: int) -> None:
+        """Delete what went into the sums before this number: what came of them is on disk."""
+        if self._pending is not None:
+            self._pending.delete(before)
+
+    def _start(
+        self,
+        clients: Mapping[str, Client],
+        plan: RoundPlan,
+        silent: Mapping[str, str],
+        request: Request,
+        update: Update,
+    ) -> dict[str, bytes | SecAggError]:
+        """Make all updates, and let clients start with them. When this returns, all encoded vectors are on disk.
+
+        Gives each client's first frame, or its refusal of the plan. An error while an update is made is no refusal.
+        """
+        first_frames = dict[str, bytes | SecAggError]()
+        with self._writing(request, plan, silent) as write_vector:
+            for name, client in clients.items():
+                first = first_or_refusal(client, plan, update(name), request.weights.get(name, 1))
+                write_vector(name, client.encoded() if isinstance(first, bytes) else b"")
+                first_frames[name] = first
+        return first_frames
+
+    def _writing(
+        self, request: Request, plan: RoundPlan, silent: Mapping[str, str]
+    ) -> AbstractContextManager[WriteVector]:
+        """A run without a directory keeps nothing, and cannot finish a sum after a restart."""
+        if self._pending is None:
+            return nullcontext(lambda name, vector: None)
+        return self._pending.writing(request.number, plan, silent, request.cohort)
+
+    def _check_new(self, plan: RoundPlan, request: Request) -> None:
+        """A sum that was paid for is not begun again: with other vectors it would be another release, for nothing."""
+        ledger = self._ledger if plan.noise is not None else None
+        if request.charged_before or (ledger is not None and ledger.committed(plan.secure_sum(plan.clients))):
+            raise StorageError(
+                f"sum {request.number} is in the ledger, and what it was begun with is gone: start a new run"
+            )
+
+    def _plan(self, request: Request, roster: Roster) -> RoundPlan:
+        """The plan of a new sum."""
+        deployment = self._deployment
+        replays = registry.find(deployment.protocol).replays
+        session = derive(self._secret, labels.SIMULATED, b"session") if replays else os.urandom(SESSION_BYTES)
+        plan = RoundPlan.propose(
+            deployment.protocol,
+            roster,
+            request.encoding,
+            min_contributors=max(2, len(roster) - deployment.dropouts(len(roster))),
+            corrupt=deployment.corrupt,
+            dropout=deployment.dropout,
+            adversary=deployment.adversary,
+            noise=request.noise,
+            session=session[:SESSION_BYTES],
+            model=request.model,
+            beacon=self._beacon,
+        )
+        return replace(plan, round=request.number)
+
+    def _silent(self, request: Request) -> Mapping[str, str]:
+        """Who drops out of a new sum, and in which phase."""
+        steps = registry.find(self._deployment.protocol).server.steps
+        phases = [str(phase) for phase, step in steps.items() if not step.optional]
+        return self._network.faults(request.cohort, phases, seed=self._seed * (1 << 32) + request.number).silent
+
+    def _same_plan(self, plan: RoundPlan, request: Request, roster: Roster) -> RoundPlan:
+        """The plan of a sum that is pending. A protocol that cannot repeat itself gets a new session for each attempt.
+
+        Encoding and noise are those of the plan: they were calibrated in floating point.
+        """
+        asked = (request.number, request.model, roster.digest, request.encoding.length)
+        if (plan.round, plan.model, plan.roster, plan.encoding.length) != asked:
+            raise StorageError(f"sum {request.number} was begun as another one: start a new run")
+        return plan if registry.find(plan.protocol).replays else replace(plan, session=os.urandom(SESSION_BYTES))
+
+    def _policy(self, plan: RoundPlan) -> Policy:
+        deployment = self._deployment
+        return Policy(
+            min_contributors=plan.min_contributors,
+            protocols={deployment.protocol},
+            corrupt=deployment.corrupt,
+            dropout=deployment.dropout,
+            adversary=deployment.adversary,
+            beacon=self._beacon,
+            whole_roster=True,
+            weight_bound=plan.encoding.weight_bound,
+        )
+
+    @property
+    def _beacon(self) -> bytes:
+        """What a deployment would hand out, so that the server does not draw the committee."""
+        return derive(self._secret, labels.SIMULATED, b"beacon")
+
+    def _identity(self, name: str) -> Identity:
+        return Identity.generate(name, self._rng(b"identity", name.encode()))
+
+    def _rng(self, *purpose: bytes) -> Prg:
+        return Prg(derive(self._secret, labels.SIMULATED, *purpose))
+
+
+def _resumed(client: Client, plan: RoundPlan, vector: bytes) -> bytes | SecAggError:
+    """The first frame of a client that goes on with the encoded vector it had put into the sum."""
+    first = first_or_refusal(client, plan, None)  # the frame does not depend on the update
+    return client.resume(plan, lambda: vector) if isinstance(first, bytes) and vector else first
+
+
+@dataclass(frozen=True, slots=True)
+class _StartedClients:
+    """Clients whose first frames are there, as the simulated network wants them."""
+
+    clients: Mapping[str, Client]
+    first_frames: Mapping[str, bytes | SecAggError]
+
+    def begin(self) -> Answers:
+        yield from self.first_frames.items()
+
+    def answers(self, requests: Frames) -> Answers:
+        for name, frame in requests:
+            yield name, answer_or_refusal(self.clients[name], frame)
