@@ -170,7 +170,7 @@ def test_what_is_not_bound_is_not_handed_on(tmp_path: Path) -> None:
 
         form = Form.of(MODEL, clip=CLIP)
         told = instructions_in(content, "arrays", 7, {"a": 1, "b": 2})
-        plan = secure(fed)._propose(form, 1, form.model_digest(MODEL, told), 5)
+        plan = secure(fed)._plan(form, 1, form.model_digest(MODEL, told), 5)
         plan = replace(plan, roster=fed.roster.digest)
         content["secagg"] = ConfigRecord({"plan": plan.encode(), "form": FORM.encode(form), "more": number})
         message = Message(content, dst_node_id=100, message_type=MESSAGE_TYPE, ttl=100.0 + number, group_id=f"{number}")
