@@ -23,10 +23,10 @@ from nvflare.recipe.sim_env import SimEnv
 from nvflare.recipe.spec import Recipe
 
 from benchmarks.runtimes.training import CLIP, DROPOUT, FOLDER, finish, settings, trained
-from protocols.adapters.nvflare import SITE_FILE, SecureExecutor, SecureFedAvg, site_roster
+from protocols.adapters.nvflare import SecureExecutor, SecureFedAvg
+from protocols.adapters.nvflare.site import SITE_FILE, site_roster
 from protocols.plan import SESSION_BYTES
 from protocols.roster import Identity, Roster
-from protocols.server import serve
 from secagg.files import write_file
 
 INTERVAL = 0.1
@@ -58,12 +58,8 @@ class InTurn(SecureFedAvg):
                     results = self.send_model_and_wait(data=model)
                     models[kind] = sum(result.params[name] for result in results) / np.float32(len(results))
                 else:
-                    form = self._form(model)
-                    plan, targets = self._plan(roster, form, model, session, number)
-                    outcome = self._round(serve(plan, roster), form, model, targets)
-                    if outcome is None:
+                    if self.secure_round(model, roster, session) is None:
                         raise RuntimeError("a round was given up")
-                    self.update(model, form, outcome)
                     models[kind] = model.params[name]
                 if number:
                     took = perf_counter() - started

@@ -1,1 +1,1 @@
-"""Our protocols inside other people's systems: they carry the messages, the machines are the same as everywhere."""
+"""The protocols inside other runtimes for federated learning, which carry the messages; the machines are the same."""

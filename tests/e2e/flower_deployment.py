@@ -189,10 +189,10 @@ def deploy(folder: Path) -> None:
         lost, restarted = f"node{LOST}", f"node{RESTARTED}"
         running.until(lambda: running.said(lost, "Receiving: train.secagg") == 2, "nobody was asked for shares")
         running.stop(lost, signal.SIGKILL)
-        running.until(lambda: running.said(restarted, "Sent successfully") == 3, "nothing was uploaded")
+        running.until(lambda: running.said(restarted, "Sent successfully") == 4, "nothing was uploaded")
         # Flower drops the reply of a node that leaves before the server has fetched it: let it stand still till then.
         running.send(restarted, signal.SIGSTOP)
-        running.until(lambda: running.said("node0", "Receiving: train.secagg") == 4, "nobody was asked to sign")
+        running.until(lambda: running.said("node0", "Receiving: train.secagg") == 5, "nobody was asked to sign")
         # After SIGKILL the SuperLink would not let it back for a minute.
         running.stop(restarted, signal.SIGTERM, signal.SIGCONT)
         running.supernode(RESTARTED)

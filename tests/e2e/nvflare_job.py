@@ -1,8 +1,8 @@
 """A job for NVFlare's simulator: ``nvflare_job.py WORKSPACE PROTOCOL``. NVFlare ships this file to the sites.
 
 The sites' folders have to be there (``WORKSPACE/job/local``). Training adds whole numbers, so that sums are exact.
-Site 3 fails in the first round, when it is asked for a frame the second time, and is killed in the second round, when
-it is asked for the third. What comes out of each round is left in the server's folder.
+Site 3 fails in the first round, when it is asked for a frame the third time (its upload), and is killed in the second
+round, when it is asked for the fourth (its signature). What comes out of each round is left in the server's folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from nvflare.job_config.api import FedJob
 from nvflare.recipe.sim_env import SimEnv
 from nvflare.recipe.spec import Recipe
 
-from protocols.adapters.nvflare import FRAME_TASK, SecureExecutor, SecureFedAvg
+from protocols.adapters.nvflare import SecureExecutor, SecureFedAvg
+from protocols.adapters.nvflare.messages import FRAME_TASK
 
 CLIP = 32767.0
 ROUNDS = 2
@@ -49,9 +50,9 @@ class Breaking(SecureExecutor):
     def execute(self, task_name: str, shareable: Any, fl_ctx: Any, abort_signal: Any) -> Any:
         if task_name == FRAME_TASK and fl_ctx.get_identity_name() == "site-3":
             self.frames += 1
-            if self.frames == 2:
+            if self.frames == 3:
                 return make_reply(ReturnCode.EXECUTION_EXCEPTION)
-            if self.frames == 5:
+            if self.frames == 7:
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().execute(task_name, shareable, fl_ctx, abort_signal)
 

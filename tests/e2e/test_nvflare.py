@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("nvflare", reason="NOT TESTED: the extra nvflare is not installed")
 
 from protocols.adapters.form import Form
-from protocols.adapters.nvflare import SITE_FILE
+from protocols.adapters.nvflare.site import SITE_FILE
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster

@@ -30,7 +30,7 @@ def state_journal() -> Journal:
     pytest.importorskip("flwr")
     from flwr.app import RecordDict
 
-    from protocols.adapters.flower_state import StateJournal
+    from protocols.adapters.flower.state import StateJournal
 
     return StateJournal(RecordDict())
 
@@ -137,7 +137,7 @@ def test_without_the_check_a_round_that_was_given_up_is_begun_again(
     """The control. The table of the file has a second one of its own: no step twice."""
     module = journal_module if "Sqlite" in type(journal).__name__ or type(journal) is MemoryJournal else None
     if module is None:
-        from protocols.adapters import flower_state as module  # type: ignore[no-redef]
+        from protocols.adapters.flower import state as module  # type: ignore[no-redef]
     journal.append(D, A, 0, 0, b"one")
     journal.append(D, B, 0, 0, b"two")
     monkeypatch.setattr(module, "check_next", lambda *_: None)

@@ -38,7 +38,7 @@ def plan(noise: NoiseSpec | None, **changes: Any) -> RoundPlan:
     free = {} if "clip_inf" in changes else {"clip_inf": 0.0}  # what the rest implies
     encoding = replace(form.encoding, **free, **changes)
     return RoundPlan.propose(
-        "secagg", ROSTER, encoding, min_contributors=3, corrupt=0, noise=noise, model=form.model(MODEL)
+        "secagg", ROSTER, encoding, min_contributors=3, corrupt=0, noise=noise, model=form.model_digest(MODEL)
     )
 
 

@@ -28,16 +28,6 @@ CLIP = 32767.0
 """With 16 bits the scale is 1: integer changes are summed exactly."""
 POLICY = Policy(min_contributors=3, protocols=frozenset(names()), dropout="0.4", corrupt="0", weight_bound=100)
 
-MODEL = {
-    "dense.weight": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3),
-    "dense.bias": np.array(0.5),
-    "steps": np.array([3, 4], np.int64),
-    "half": np.ones((1, 2), np.float16),
-    "big": np.arange(3, dtype=">i4"),
-    "mask": np.array([True, False]),
-    "nothing": np.empty((0, 4), np.float32),
-}
-
 
 def record(arrays: dict[str, np.ndarray]) -> ArrayRecord:
     return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})

@@ -1,0 +1,196 @@
+"""NVFlare's server side: a controller that averages the sites' changes under secure aggregation."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from nvflare.app_common.abstract.fl_model import FLModel, MetaKey
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+from nvflare.app_common.workflows.model_controller import ModelController
+
+from protocols.adapters.form import FORM, Form
+from protocols.adapters.nvflare.job import exclude_library
+from protocols.adapters.nvflare.messages import (
+    FORM_KEY,
+    FRAME_TASK,
+    PLAN_KEY,
+    TRAIN_TASK,
+    Arrays,
+    arrays_in,
+    frame_in,
+    frame_params,
+    instructions_in,
+)
+from protocols.adapters.nvflare.site import site_roster
+from protocols.outcome import RoundOutcome
+from protocols.plan import SESSION_BYTES, RoundPlan
+from protocols.roster import Roster
+from protocols.rounds.server import ServerRound
+from protocols.server import serve
+from secagg.errors import DecodeError, PeerError, ThresholdError, UsageError
+
+
+class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no types
+    """FedAvg under secure aggregation: the server side of a job.
+
+    ``metrics`` are those that the trainers report, with their largest values; with ``weight_bound`` above 1 sites are
+    weighted by the steps that they have taken (``NUM_STEPS_CURRENT_ROUND``), up to this bound. Both travel under the
+    mask. ``corrupt``, ``dropout`` and ``adversary`` are what the plan is made for; each site checks it against a policy
+    of its own. ``beacon`` is in hexadecimal. Timeouts are in seconds; 0 waits for ever. With ``min_responses`` the
+    round goes on as soon as so many sites have trained, without the others.
+
+    A round for which too few are left changes nothing, and the next one starts. For another rule by which the sum moves
+    the model, override ``update``.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_contributors: int,
+        clip: float,
+        num_rounds: int = 5,
+        num_clients: int | None = None,
+        min_responses: int | None = None,
+        protocol: str = "secagg+",
+        bits: int = 16,
+        rotate: bool = False,
+        metrics: dict[str, float] | None = None,
+        weight_bound: int = 1,
+        corrupt: str = "0.05",
+        dropout: str = "0.1",
+        adversary: str = "active",
+        beacon: str = "",
+        train_timeout: int = 3600,
+        phase_timeout: int = 120,
+        persistor_id: str = AppConstants.DEFAULT_PERSISTOR_ID,
+        task_check_period: float = 0.5,
+    ) -> None:
+        # To NVFlare a site that fails is a reason to end the job; here it is one that dropped out.
+        super().__init__(persistor_id=persistor_id, ignore_result_error=True, task_check_period=task_check_period)
+        # NVFlare writes a job's configuration from the attributes that are named as these arguments.
+        self.min_contributors, self.num_rounds = min_contributors, num_rounds
+        self.num_clients, self.min_responses = num_clients, min_responses
+        self.clip, self.bits, self.rotate, self.metrics, self.weight_bound = clip, bits, rotate, metrics, weight_bound
+        self.protocol, self.corrupt, self.dropout, self.adversary = protocol, corrupt, dropout, adversary
+        self.beacon = beacon
+        self.train_timeout, self.phase_timeout = train_timeout, phase_timeout
+
+    def run(self) -> None:
+        roster = site_roster(self.engine.get_workspace().get_site_config_dir())
+        model, session = self.load_model(), os.urandom(SESSION_BYTES)
+        model.total_rounds = self.num_rounds
+        for number in range(self.num_rounds):
+            model.current_round = number
+            self.fl_ctx.set_prop(AppConstants.CURRENT_ROUND, number, private=True, sticky=False)
+            self.event(AppEventType.ROUND_STARTED)
+            outcome = self.secure_round(model, roster, session)
+            if self.abort_signal.triggered:
+                return
+            if outcome is not None:
+                self.info(f"Round {number}: a sum over {', '.join(outcome.survivors)}; metrics {model.metrics}")
+                self.save_model(model)
+            self.event(AppEventType.ROUND_DONE)
+
+    def secure_round(self, model: FLModel, roster: Roster, session: bytes) -> RoundOutcome | None:
+        """Move the model by the sum of one round, ``model.current_round`` of the session; None if there is no sum."""
+        model.params = arrays_in(model)
+        form = self._form(model)
+        plan, targets = self._propose(roster, form, model, session)
+        server = serve(plan, roster)
+        outcome = self._run_phases(server, form, model, targets)
+        if self.abort_signal.triggered:
+            return None
+        if server.remarks:
+            self.warning(f"Round {plan.round}: {server.remarks}")
+        if outcome is not None:
+            self.update(model, form, outcome)
+        return outcome
+
+    def update(self, model: FLModel, form: Form, outcome: RoundOutcome) -> None:
+        """Move the model by the mean of the changes; its metrics become the means of theirs."""
+        total = outcome.decode()
+        if not total.weight:
+            self.warning(f"round {outcome.event.plan.round} changes nothing: no site had anything to contribute")
+            return
+        model.params, model.metrics = form.applied(model.params, total.vector / total.weight)
+
+    def _form(self, model: FLModel) -> Form:
+        return Form.of(
+            model.params,
+            clip=self.clip,
+            bits=self.bits,
+            metrics=self.metrics,
+            weight_bound=self.weight_bound,
+            rotate=self.rotate,
+            weight=MetaKey.NUM_STEPS_CURRENT_ROUND,
+        )
+
+    def _propose(self, roster: Roster, form: Form, model: FLModel, session: bytes) -> tuple[RoundPlan, list[str]]:
+        """The plan for the sites that are connected and in the roster, and their names.
+
+        The whole job is one session, so that no round comes twice.
+        """
+        targets = [name for name in self.sample_clients(self.num_clients) if name in roster.names]
+        plan = RoundPlan.propose(
+            self.protocol,
+            roster,
+            form.encoding,
+            min_contributors=self.min_contributors,
+            clients=len(targets),
+            corrupt=self.corrupt,
+            dropout=self.dropout,
+            adversary=self.adversary,
+            session=session,
+            model=form.model_digest(model.params, instructions_in(model.total_rounds, self.fl_ctx)),
+            beacon=bytes.fromhex(self.beacon),
+        )
+        return replace(plan, round=model.current_round), targets
+
+    def _run_phases(self, server: ServerRound, form: Form, model: FLModel, targets: list[str]) -> RoundOutcome | None:
+        """The tasks of one round of the protocol; None if too few sites are left."""
+
+        def take(result: FLModel) -> bool:
+            name = result.meta["client_name"]  # set by NVFlare from the authenticated connection
+            try:
+                server.receive(name, frame_in(result))
+            except (DecodeError, PeerError, UsageError) as error:
+                self.warning(f"a message from {name} was refused: {error}")
+                return False
+            return True
+
+        opening = _task(model, model.params, {PLAN_KEY: server.plan.encode(), FORM_KEY: FORM.encode(form)})
+        self.send_model(TRAIN_TASK, opening, targets, self.min_responses, self.train_timeout, take)
+        while self._wait_for_answers() and server.outcome is None:
+            try:
+                server.close(server.phase)
+            except (PeerError, ThresholdError) as error:
+                self.warning(f"round {server.plan.round} has no sum: {error}")
+                return None
+            for name, frame in server.outbox():
+                carried = _task(model, frame_params(frame), {})
+                self.send_model(FRAME_TASK, carried, [name], None, self.phase_timeout, take)
+        return server.outcome
+
+    def _wait_for_answers(self) -> bool:
+        """Wait until all tasks are answered or timed out; False if the job is to end.
+
+        NVFlare hands over results one at a time, and none of a task that is over: the machine is never called twice at
+        once.
+        """
+        while self.get_num_standing_tasks() and not self.abort_signal.triggered:
+            time.sleep(self._task_check_period)
+        return not self.abort_signal.triggered
+
+    def add_to_fed_job(self, job: Any, ctx: Any, **kwargs: Any) -> None:
+        exclude_library(job)
+        super().add_to_fed_job(job, ctx, **kwargs)
+
+
+def _task(model: FLModel, params: Arrays, meta: Mapping[str, bytes]) -> FLModel:
+    """The data of a task: these contents, and the numbers of the rounds as in the model."""
+    return FLModel(params=params, meta=dict(meta), current_round=model.current_round, total_rounds=model.total_rounds)

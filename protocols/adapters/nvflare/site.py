@@ -1,0 +1,77 @@
+"""What an NVFlare site has in its own ``local`` folder: ``secagg.toml``, and the files that this one names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from protocols.client import Client
+from protocols.journal import SqliteJournal
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from secagg.errors import DecodeError, UsageError
+from secagg.foreign import named_file, parse_toml
+
+SITE_FILE = "secagg.toml"
+_KEYS = {"identity", "roster", "journal", "deployment", "policy"}
+
+
+def site_client(folder: str | Path, site: str, files: ExitStack) -> Client:
+    """The client of a site, from ``secagg.toml`` in its ``local`` folder. Paths are relative to the folder::
+
+    identity = "{site}.key"         # {site} is the site's name
+    roster = "roster.toml"
+    journal = "{site}.db"           # optional: what was said outlives the process
+    deployment = "hospitals"        # optional: whose newer rounds destroy the older (protocols.client.Client)
+
+    [policy]                        # see protocols.policy.Policy; a beacon is in hexadecimal
+    min_contributors = 3
+    weight_bound = 100              # the largest weight (steps) of this site, if the job weights sites
+
+    ``files`` closes the journal.
+    """
+    table = _table(folder)
+    identity = Identity.load(_path(folder, table, "identity", site))
+    if identity.name != site:
+        raise UsageError(f"the key is that of {identity.name}, and this site is {site}")
+    roster = Roster.load(_path(folder, table, "roster", site))
+    deployment = table.get("deployment", "")
+    if not isinstance(deployment, str):
+        raise UsageError(f"the deployment in {SITE_FILE} is not a name")
+    policy, journal = _policy(table.get("policy")), None
+    if "journal" in table:
+        journal = files.enter_context(closing(SqliteJournal(_path(folder, table, "journal", site))))
+    return Client(identity, roster, policy=policy, journal=journal, deployment=deployment)
+
+
+def site_roster(folder: str | Path) -> Roster:
+    """The roster that the server's own ``secagg.toml`` names."""
+    return Roster.load(_path(folder, _table(folder), "roster", ""))
+
+
+def _table(folder: str | Path) -> Mapping[str, object]:
+    path = Path(folder) / SITE_FILE
+    try:
+        table = parse_toml(named_file(path, most=1 << 16))
+    except DecodeError:
+        raise UsageError(f"{path} is not a TOML file") from None
+    if unknown := table.keys() - _KEYS:
+        raise UsageError(f"{path} says {', '.join(sorted(unknown))}; known are {', '.join(sorted(_KEYS))}")
+    return table
+
+
+def _path(folder: str | Path, table: Mapping[str, object], what: str, site: str) -> Path:
+    name = table.get(what)
+    if not isinstance(name, str):
+        raise UsageError(f"{SITE_FILE} does not say where the {what} is")
+    return Path(folder) / name.replace("{site}", site)
+
+
+def _policy(table: object) -> Policy:
+    if not isinstance(table, dict):
+        raise UsageError(f"{SITE_FILE} has no [policy]")
+    try:
+        return Policy(**table | {"beacon": bytes.fromhex(table.get("beacon", ""))})
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"[policy] in {SITE_FILE}: {error}") from None
