@@ -27,8 +27,8 @@ from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, StorageError, UsageError
 from tests import connections
-from tests.adversarial.attack import switch_off
 from tests.connections import Watched, closed
+from tests.controls import switch_off
 
 IDENTITIES = [Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(4)]
 ROSTER = Roster.of(IDENTITIES)

@@ -31,7 +31,7 @@ from secagg.crypto import labels
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 N, VICTIM, SILENT = 6, "client-2", "client-5"
 

@@ -16,7 +16,7 @@ from protocols.roster import Identity, Roster
 from protocols.server import serve
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, SecAggError
-from tests.fuzz.test_decoders import peak_of
+from tests.scenes.mutations import peak_of
 from tests.vectors import make
 from tests.vectors.make import HEADER_BYTES
 
@@ -53,7 +53,7 @@ def test_a_bomb_in_a_ciphertext_costs_one_upload() -> None:
     """Four gigabytes in four megabytes, and what is before and after it is added up."""
     pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
     from protocols.ckks import engine
-    from tests.protocols.ckks.test_engine import CHUNKS, LAYOUT, PAIR, values
+    from tests.scenes.ckks_engine import CHUNKS, LAYOUT, PAIR, values
 
     adder = engine.Adder(LAYOUT)
     adder.add(CHUNKS)

@@ -52,7 +52,7 @@ from secagg.crypto.prg import Prg
 from secagg.crypto.sampling import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 ts = pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
 from tenseal import sealapi as seal  # noqa: E402  # TenSEAL's classes do not show coefficients, these do

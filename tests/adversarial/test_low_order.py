@@ -44,7 +44,7 @@ from secagg.crypto.keys import AgreementKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, SecAggError, ThresholdError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 N, EVIL, LOW_ORDER = 6, "client-1", (1).to_bytes(32, "little")
 

@@ -44,8 +44,9 @@ from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, SecAggError, ThresholdError, UsageError
 from secagg.hypergeometric import most_marked
-from tests.adversarial.attack import BOTH, LENGTH, Evil, switch_off
-from tests.adversarial.test_restart import STEPS, Life
+from tests.controls import switch_off
+from tests.scenes.pairwise import BOTH, LENGTH, Evil
+from tests.scenes.restarts import STEPS, Life
 
 SESSION, BEACON = bytes(16), b"published when the rosters stood"
 ENCODING = Encoding.integers(LENGTH)
@@ -512,7 +513,7 @@ def skellam(variance: Fraction) -> np.ndarray:
 
 
 def cohort_sum(number: int, noise: NoiseSpec, missing: int, planned: int = 12) -> Any:
-    from tests.dp.test_tree import cohort
+    from tests.scenes.secure_sums import cohort
 
     return cohort(number, missing, noise, planned=planned, survivors=planned - missing, l2_squared=1, l1=1, dimension=1)
 

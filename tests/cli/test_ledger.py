@@ -30,8 +30,8 @@ from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, digest
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from tests.dp.ledger.scene import forged
-from tests.journals import KeptJournal
+from tests.scenes.journals import KeptJournal
+from tests.scenes.ledger import forged
 
 N, LENGTH = 6, 50
 NOISE = NoiseSpec(Family.SKELLAM, Fraction(4_000_000), dropouts=2, colluders=0, components=2)

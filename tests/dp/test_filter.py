@@ -29,7 +29,7 @@ from dp.events import (
 from dp.filter import RESOLUTION, SAMPLER, Budget, Filter, PrivacyCost
 from secagg.crypto import sampling
 from secagg.errors import BudgetError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 CENTRAL = Guarantee(Unit.USER, Relation.ADD_OR_REMOVE, Trust.CENTRAL)
 DELTA = Fraction(1, 10**6)

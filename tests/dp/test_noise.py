@@ -18,7 +18,7 @@ from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 KEEP, CHAIN = b"k" * 32, b"c" * 32
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from fractions import Fraction
 from math import sqrt
-from typing import Any
 
 import pytest
 
@@ -14,34 +13,11 @@ from dp.noise import Family, NoiseSpec
 from dp.secure_sum import SecureSum
 from dp.tree import TreeSum
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
+from tests.scenes.secure_sums import SKELLAM, cohort
 
 GUARANTEE = user_level(Relation.ZERO_OUT)
-SKELLAM = NoiseSpec(Family.SKELLAM, Fraction(9_000), dropouts=3, colluders=1, components=3)
 GAUSSIAN = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(9_000), dropouts=3, colluders=1)
-
-
-def cohort(number: int, missing: int = 0, noise: NoiseSpec = SKELLAM, **changes: Any) -> SecureSum:
-    facts: dict[str, Any] = {
-        "plan": bytes([number]),
-        "plan_digest": bytes([number]) * 32,
-        "session": bytes(16),
-        "round": 4,
-        "planned": 10,
-        "noise": noise,
-        "dimension": 50,
-        "clip_l2": Fraction(1),
-        "scale": Fraction(10),
-        "rotated": False,
-        "beta": Fraction(0),
-        "l2_squared": 100,
-        "l1": 60,
-        "weight_bound": 1,
-        "ring_bits": 20,
-        "signers": 2,
-        "survivors": 10 - missing,
-    }
-    return SecureSum(**facts | changes)
 
 
 def epsilon(release: Release) -> float:

@@ -15,12 +15,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.case import configured
-from benchmarks.ckks import DEFAULTS
+from benchmarks.regression.ckks import DEFAULTS
 from recsys import config as config_module
 from recsys.config import Config
 from secagg.cli import main
 from secagg.errors import DecodeError, UsageError
-from tests.fuzz.test_decoders import mutations
+from tests.scenes.mutations import mutations
 
 LONG = os.environ.get("SECAGG_HYPOTHESIS") == "long"
 fuzz = settings(max_examples=5_000 if LONG else 150)

@@ -4,8 +4,6 @@ Inputs are random bytes and mutations of valid encodings. What is accepted must 
 nothing has two forms. Brief by default; SECAGG_HYPOTHESIS=long runs many fresh examples.
 """
 
-import os
-import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,49 +22,15 @@ from secagg.crypto.prg import Prg
 from secagg.crypto.ring import Ring
 from secagg.crypto.shamir import PRIME, SHARE_BYTES, pack_shares, unpack_shares
 from secagg.errors import DecodeError, SecAggError
+from tests.scenes.mutations import LONG, inputs, peak_of
 from tests.vectors import make
 
-LONG = os.environ.get("SECAGG_HYPOTHESIS") == "long"
 fuzz = settings(max_examples=5_000 if LONG else 150)
 
 PLAN = make.plan_secagg_plus()
 WIRE = registry.find(PLAN.protocol).messages
 FRAMES = [WIRE.encode(PLAN, message) for message in make.samples()]
 ROSTER, IDENTITIES = make.roster_of(3)
-EXTREMES = st.sampled_from(
-    [bytes(4), b"\xff" * 4, b"\xff" * 8, b"\x00\x98\x96\x80", b"\x7f\xff\xff\xff", b"\x80" + bytes(7)]
-)
-
-
-@st.composite
-def mutations(draw: st.DrawFn, valid: bytes) -> bytes:
-    """A valid encoding after a few cuts, insertions, overwrites and flips."""
-    data = bytearray(valid)
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(data)))
-        kind = draw(st.sampled_from(["flip", "overwrite", "extremes", "insert", "cut", "move"]))
-        if kind == "flip" and at < len(data):
-            data[at] ^= 1 << draw(st.integers(0, 7))
-        elif kind == "overwrite":
-            piece = draw(st.binary(max_size=8))
-            data[at : at + len(piece)] = piece
-        elif kind == "extremes":
-            piece = draw(EXTREMES)
-            data[at : at + len(piece)] = piece
-        elif kind == "insert":
-            data[at:at] = draw(st.binary(max_size=40))
-        elif kind == "cut":
-            del data[at : at + draw(st.integers(1, 40))]
-        else:
-            data[at:at] = data[draw(st.integers(0, len(data))) :][:64]
-    return bytes(data)
-
-
-def inputs(*valid: bytes) -> st.SearchStrategy[bytes]:
-    """Mutations, mostly; random bytes; and a valid beginning with random bytes after it."""
-    random = st.binary(max_size=300)
-    mixed = st.builds(lambda start, cut, end: start[:cut] + end, st.sampled_from(valid), st.integers(0, 300), random)
-    return st.one_of(st.sampled_from(valid).flatmap(mutations), random, mixed)
 
 
 def accepted_or_refused(data: bytes, decode: Callable[[bytes], Any], encode: Callable[[Any], bytes]) -> None:
@@ -207,13 +171,3 @@ def test_an_announced_length_in_plan_or_record_allocates_nothing(announced: byte
         for place in range(len(valid)):
             data = valid[:place] + announced + valid[place + len(announced) :]
             assert peak_of(lambda data=data, decode=decode: decode(data)) < 1 << 16
-
-
-def peak_of(decode: Callable[[], object]) -> int:
-    """Bytes allocated at most, for a value or an error."""
-    tracemalloc.start()
-    with suppress(SecAggError):
-        decode()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak

@@ -26,8 +26,8 @@ from dp.ledger.verify import verify
 from secagg import cli
 from secagg.errors import DecodeError, PeerError, SecAggError, StorageError, UsageError
 from secagg.foreign import parse_array
-from tests.dp.ledger import scene
-from tests.fuzz.test_decoders import LONG, inputs, mutations
+from tests.scenes import ledger as scene
+from tests.scenes.mutations import LONG, inputs, mutations
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("torch")

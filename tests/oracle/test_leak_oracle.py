@@ -35,7 +35,7 @@ from secagg.crypto.keys import derive
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import ThresholdError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.oracle.leak_oracle import Combination, Round, Verdict, View, _Transcript, judge, secrets_of
 
 LENGTH = 160  # long enough to tell all of a client's streams in two rounds apart

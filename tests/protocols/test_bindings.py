@@ -35,7 +35,7 @@ from secagg.crypto.prg import Prg
 from secagg.crypto.sampling import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 LABELS = [value for name, value in vars(labels).items() if name.isupper() and isinstance(value, bytes)]
 ROOTS = [bytes([i]) * 32 for i in range(40)]

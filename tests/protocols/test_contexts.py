@@ -31,7 +31,7 @@ from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
-from tests.adversarial.attack import small
+from tests.scenes.pairwise import small
 
 CLIENTS = 6
 IDENTITIES = [Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(CLIENTS)]

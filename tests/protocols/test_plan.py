@@ -1,4 +1,4 @@
-"""Plans: built, encoded, told apart. What no plan may be is in tests/adversarial/test_plans.py."""
+"""Plans: built, encoded, told apart. What no plan may be is in tests/adversarial/pairwise/test_plans.py."""
 
 from __future__ import annotations
 

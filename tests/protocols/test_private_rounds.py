@@ -32,8 +32,8 @@ from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, PeerError, PolicyError, StorageError, ThresholdError, UsageError
-from tests.adversarial.attack import switch_off
-from tests.journals import KeptJournal
+from tests.controls import switch_off
+from tests.scenes.journals import KeptJournal
 
 N, LENGTH = 10, 2000
 SKELLAM = NoiseSpec(Family.SKELLAM, Fraction(4_000_000), dropouts=4, colluders=1, components=4)

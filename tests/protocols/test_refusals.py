@@ -34,8 +34,8 @@ from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, PolicyError, SecAggError, StorageError, ThresholdError, UsageError
-from tests.adversarial.attack import switch_off
-from tests.journals import KeptJournal
+from tests.controls import switch_off
+from tests.scenes.journals import KeptJournal
 
 N, LENGTH = 7, 4
 PEOPLE = [Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(N)]

@@ -14,7 +14,7 @@ from secagg.crypto import keys, labels
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.errors import DecodeError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.reference import ed25519
 
 NAMES = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")

@@ -25,7 +25,7 @@ PHASES = [
     (protocol, phase)
     for protocol in registry.names()
     for phase, step in registry.find(protocol).server.steps.items()
-    if not step.optional  # nobody is asked: tests/adversarial/test_server.py has the case in which all are
+    if not step.optional  # nobody is asked: tests/adversarial/pairwise/test_server.py has the case in which all are
 ]
 
 

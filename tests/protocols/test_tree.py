@@ -30,7 +30,7 @@ from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, ThresholdError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 SECRET, BEACON = b"s" * 32, bytes(32)
 LENGTH = 5

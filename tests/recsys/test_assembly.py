@@ -21,7 +21,7 @@ from recsys.models.autoencoder import Autoencoder
 from recsys.run_start import budgets
 from recsys.secure_aggregator import SecureAggregator
 from secagg.errors import BudgetError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.recsys.scene import KEY, SECRET, config
 
 

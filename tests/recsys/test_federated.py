@@ -43,7 +43,7 @@ from recsys.run_record import Round
 from recsys.secure_aggregator import SecureAggregator
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.recsys.bias import Bias
 from tests.recsys.scene import BITS, SECRET, SEED, client_data, federation, ledger_for
 

@@ -30,7 +30,7 @@ from recsys.run_record import Run
 from recsys.secure_aggregator import SecureAggregator
 from recsys.sentences import EXACT, NOISED, UNMEASURED
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.recsys.scene import client_data, config, ledger_for, same_secrets
 from tests.recsys.test_federated import private, step_of
 

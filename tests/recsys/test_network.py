@@ -19,7 +19,7 @@ from recsys.network import Network
 from recsys.secure_aggregator import SecureAggregator
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.recsys.test_aggregator import NAMES as EIGHT
 from tests.recsys.test_aggregator import SECRET, update
 

@@ -32,10 +32,10 @@ from recsys.other_runs import FILE, KnownRun, LockedRunList, RunList, identity
 from recsys.report import Account
 from recsys.run_record import UNKNOWN, Run
 from secagg.errors import BudgetError, StorageError, UsageError
-from tests.adversarial.attack import switch_off
-from tests.dp.ledger.scene import exported
+from tests.controls import switch_off
 from tests.recsys.scene import config
 from tests.recsys.test_run import Killed, contents, go
+from tests.scenes.ledger import exported
 
 PRIVATE = ("protocol.dropout=0.34", "training.rounds=1")
 

@@ -14,7 +14,7 @@ import pytest
 
 from recsys.participation import Draw, Participation
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 NAMES = [f"client-{i}" for i in range(10)]
 SEED = bytes(range(32))

@@ -37,7 +37,7 @@ from recsys.run import _record, train
 from recsys.run_record import UNKNOWN
 from recsys.run_start import StartedRun
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.recsys.scene import SECRET, ledger_for, same_secrets
 from tests.recsys.scene import config as small
 

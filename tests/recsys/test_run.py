@@ -41,7 +41,7 @@ from secagg import cli
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, derive
 from secagg.errors import BudgetError, DecodeError, PeerError, StorageError, ThresholdError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.recsys.scene import config, same_secrets
 
 EASE = ("model.name=private-ease", "model.settings={}", "clients.kind=devices", "protocol.adversary=curious")

@@ -16,7 +16,7 @@ from secagg.crypto.prg import Prg
 from secagg.crypto.ring import Ring
 from secagg.encoding import ENCODING, MAX_LENGTH, Encoding, _hadamard, _rounded, _signs, norm_squared
 from secagg.errors import DecodeError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 SEED = b"public rotation seed, 32 bytes.."
 seeds = st.binary(min_size=32, max_size=32)

@@ -15,7 +15,8 @@ from secagg.crypto.packed import Sharing
 from secagg.crypto.ring import Ring
 from secagg.encoding import MAX_LENGTH, Encoding
 from secagg.errors import PeerError, UsageError
-from tests.adversarial.attack import _join_anyhow, switch_off
+from tests.controls import switch_off
+from tests.scenes.pairwise import _join_anyhow
 
 
 def test_nothing_to_lift() -> None:

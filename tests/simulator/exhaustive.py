@@ -49,7 +49,7 @@ from secagg.crypto.keys import AgreementKey, SigningKey, digest, verifying_once
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import SecAggError
-from tests.adversarial.attack import Evil
+from tests.scenes.pairwise import Evil
 from tests.simulator import moves
 from tests.simulator.deployment import NONE, Deployment, people
 from tests.simulator.leaks import Memory, _PairwiseView, check_pairwise

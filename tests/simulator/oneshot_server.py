@@ -1,4 +1,4 @@
-"""A lying server of one-shot rounds: ``tests.adversarial.oneshot_attack.Evil``, told by moves what to say to whom."""
+"""A lying server of one-shot rounds: ``tests.scenes.oneshot.Evil``, told by moves what to say to whom."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from protocols.roster import SERVER
 from protocols.rounds.survivors import SignedBy
 from secagg.crypto.keys import AgreementKey
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError
-from tests.adversarial.oneshot_attack import Evil
+from tests.scenes.oneshot import Evil
 from tests.simulator.deployment import Deployment
 from tests.simulator.moves import mutated
 from tests.simulator.network import damaged

@@ -1,4 +1,4 @@
-"""A lying server of pairwise rounds, with corrupt clients in its hand: ``tests.adversarial.attack.Evil``, told by moves
+"""A lying server of pairwise rounds, with corrupt clients in its hand: ``tests.scenes.pairwise.Evil``, told by moves
 what to say to whom.
 
 A ``Story`` is what an honest server would do, phase by phase; a move changes some of it. Whoever refuses is left out
@@ -38,7 +38,7 @@ from secagg.crypto.field import PRIME
 from secagg.crypto.graph import Graph
 from secagg.crypto.keys import SigningKey
 from secagg.errors import DecodeError, PeerError, PolicyError, SecAggError, ThresholdError
-from tests.adversarial.attack import Evil
+from tests.scenes.pairwise import Evil
 from tests.simulator.deployment import Deployment
 from tests.simulator.moves import mutated, random_words
 from tests.simulator.network import damaged

@@ -31,7 +31,7 @@ from protocols.rounds.dealing import Delivery as PairwiseDelivery
 from secagg.crypto.dealing import unpadded
 from secagg.crypto.prg import Prg
 from secagg.errors import SecAggError
-from tests.journals import KeptJournal
+from tests.scenes.journals import KeptJournal
 
 UNMASKING = {"Reveal", "Answer"}
 """Messages with which a client gives away what opens the sum."""

@@ -34,9 +34,9 @@ from protocols.rounds.steps import Charge
 from protocols.simulation.network import Envelope
 from secagg.crypto import dealing as dealing_module
 from secagg.crypto.keys import derive
-from tests.adversarial.attack import switch_off
-from tests.adversarial.test_cut import believe_that_masking_is_mutual
+from tests.controls import switch_off
 from tests.oracle.leak_oracle import Round, View, judge, secrets_of
+from tests.scenes.pairwise import believe_that_masking_is_mutual
 from tests.simulator import exhaustive
 from tests.simulator.__main__ import again, main
 from tests.simulator.deployment import Narrowed

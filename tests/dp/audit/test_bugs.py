@@ -37,7 +37,7 @@ from secagg.crypto.keys import SigningKey, derive
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding, Sum
 from secagg.errors import BudgetError, PolicyError, SecAggError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.dp.audit import suite
 
 ONE_OF_A_HUNDRED = "noise is None or self.identity.name == 'client-03'"

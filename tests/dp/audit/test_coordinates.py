@@ -18,7 +18,7 @@ from dp.audit.coordinates import (
 )
 from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
-from tests.dp.audit.test_noise import binomial_limit, discrete_gaussian_law, skellam, skellam_law
+from tests.scenes.noise_laws import binomial_limit, discrete_gaussian_law, skellam, skellam_law
 
 LENGTH = 300
 NOISE = Noise(100.0, 1e-4, step=1.0)

@@ -8,7 +8,7 @@ from scipy.special import ive
 
 from dp.audit import Noise, enough_rounds, least_mean_square
 from dp.audit.margins import comparisons, mode, twins_by_chance
-from tests.dp.audit.test_noise import discrete_gaussian_law, skellam_law
+from tests.scenes.noise_laws import discrete_gaussian_law, skellam_law
 
 LAWS = [("skellam", variance) for variance in (0.1, 1.0, 9.0, 400.0)] + [
     ("gaussian", variance) for variance in (1.0, 4.0, 400.0)

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.special import ive
 
 from dp.audit import Claim, Verdict, audit_noise, enough_coordinates, gaussian_epsilon, spikes, visible_share
 from dp.audit.margins import variance_margin
 from dp.audit.noise import gain_check, peak_check, repeats_check, variance_check
 from dp.events import Relation
 from secagg.errors import UsageError
+from tests.scenes.noise_laws import binomial_limit, discrete_gaussian_law, skellam, skellam_law
 
 SIGMA = 1000.0
 CLAIM = Claim(
@@ -30,21 +30,6 @@ CLAIM = Claim(
 MANY = 1 << 22
 
 
-def skellam(rng: np.random.Generator, variance: float, shape: int | tuple[int, ...]) -> np.ndarray:
-    return (rng.poisson(variance / 2, shape) - rng.poisson(variance / 2, shape)).astype(float)
-
-
-def skellam_law(variance: float, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    values = np.arange(-reach, reach + 1)
-    return values, ive(np.abs(values), variance)
-
-
-def discrete_gaussian_law(variance: float, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    values = np.arange(-reach, reach + 1)
-    weights = np.exp(-(values**2) / (2 * variance))
-    return values, weights / weights.sum()
-
-
 def log_tail(law: tuple[np.ndarray, np.ndarray], count: int, margin: float) -> tuple[float, float]:
     """Chernoff bounds on the logarithms of the chances that the mean square is off by ``margin``, below and above.
 
@@ -57,10 +42,6 @@ def log_tail(law: tuple[np.ndarray, np.ndarray], count: int, margin: float) -> t
         return min(count * (math.log(float(np.exp(t * squares) @ masses)) - t * end) for t in tilts)
 
     return least(-np.linspace(0, 4 * margin, 400), 1 - margin), least(np.linspace(0, 2 * margin, 400), 1 + margin)
-
-
-def binomial_limit(trials: int, rate: float, z: float = 6.0) -> float:
-    return trials * rate + z * math.sqrt(trials * rate * (1 - rate))
 
 
 @pytest.mark.parametrize("count", [1 << 16, 1 << 20, MANY])

@@ -16,7 +16,7 @@ from dp.audit.examples import step_claim
 from dp.audit.steps import audit_steps, trainer_noise
 from dp.training import noise, trainer
 from secagg.crypto.prg import Prg
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 MULTIPLIER = Fraction(1, 64)
 DRAWN = "self.drawn(parameter.numel())"

@@ -39,9 +39,9 @@ from dp.ledger.state import START, Row, replay
 from dp.ledger.verify import verify
 from dp.secure_sum import SecureSum, Signed
 from secagg.errors import PeerError, UsageError
-from tests.adversarial.attack import switch_off
-from tests.dp.ledger import scene
-from tests.dp.ledger.scene import EXAMPLE, KEY, PLANNED, ended, exported, happened, new, planned, step
+from tests.controls import switch_off
+from tests.scenes import ledger as scene
+from tests.scenes.ledger import EXAMPLE, KEY, PLANNED, ended, exported, happened, new, planned, step
 
 ROOMY = Budget(Fraction(30), Fraction(1, 10), slack=Fraction(1, 10**3))
 LOCAL = replace(EXAMPLE, relation=Relation.REPLACE_ONE)

@@ -29,8 +29,8 @@ from dp.ledger.file import read
 from dp.ledger.state import replay
 from dp.ledger.verify import verify
 from secagg.errors import PeerError, StorageError
-from tests.dp.ledger import scene
-from tests.dp.ledger.scene import KEY, USER, happened, planned
+from tests.scenes import ledger as scene
+from tests.scenes.ledger import KEY, USER, happened, planned
 
 ROOT = Path(__file__).parents[3]
 MEMORY = Path("/dev/shm")

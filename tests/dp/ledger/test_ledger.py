@@ -29,9 +29,9 @@ from dp.ledger.state import LedgerState
 from dp.ledger.verify import verify
 from dp.secure_sum import Signed
 from secagg.errors import BudgetError, PeerError, StorageError, UsageError
-from tests.adversarial.attack import switch_off
-from tests.dp.ledger import scene
-from tests.dp.ledger.scene import BUDGET, EXAMPLE, KEY, USER, filled, happened, new, planned, signed, step
+from tests.controls import switch_off
+from tests.scenes import ledger as scene
+from tests.scenes.ledger import BUDGET, EXAMPLE, KEY, USER, filled, happened, new, planned, signed, step
 
 ROOT = Path(__file__).parents[3]
 
@@ -571,7 +571,7 @@ def test_it_imports_nothing_heavy() -> None:
 
 def test_a_secure_sum_is_charged_without_anything_heavy(path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tests.dp.ledger.scene import filled\n"
+        "import sys; from pathlib import Path; from tests.scenes.ledger import filled\n"
         "filled(Path(sys.argv[1])).close(); print({'numpy', 'torch', 'dp_accounting'} & set(sys.modules))"
     )
     ran = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True, cwd=ROOT)

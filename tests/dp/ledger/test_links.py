@@ -11,14 +11,14 @@ import pytest
 
 from dp.ledger import Ledger
 from secagg.errors import SecAggError
-from tests.dp.ledger import scene
-from tests.dp.ledger.scene import KEY, planned
+from tests.scenes import ledger as scene
+from tests.scenes.ledger import KEY, planned
 
 OPEN = """
 import sys
 from dp.ledger import Ledger
 from secagg.errors import SecAggError
-from tests.dp.ledger.scene import KEY
+from tests.scenes.ledger import KEY
 try:
     Ledger.open(sys.argv[1], KEY).close()
 except SecAggError as error:

@@ -17,7 +17,7 @@ from dp.ledger.entries import FIELDS, Mark, canonical, parse
 from dp.ledger.file import read
 from secagg.errors import DecodeError
 from secagg.foreign import as_declared
-from tests.dp.ledger.scene import EXAMPLE, filled, new, step
+from tests.scenes.ledger import EXAMPLE, filled, new, step
 
 DOCS = Path(__file__).parents[3] / "docs" / "ledger.md"
 

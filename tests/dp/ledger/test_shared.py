@@ -16,7 +16,7 @@ from dp.ledger.file import read
 from dp.ledger.state import data_mark, replay
 from dp.ledger.verify import verify
 from secagg.errors import BudgetError, PeerError, StorageError, UsageError
-from tests.dp.ledger.scene import BUDGET, EXAMPLE, KEY, LARGE, USER, happened, new, planned, step
+from tests.scenes.ledger import BUDGET, EXAMPLE, KEY, LARGE, USER, happened, new, planned, step
 
 ROOT = Path(__file__).parents[3]
 
@@ -136,7 +136,7 @@ def test_one_that_is_not_shared_locks_others_out(path: Path, monkeypatch: pytest
 WRITER = """
 import sys
 from pathlib import Path
-from tests.dp.ledger.scene import KEY, happened, planned
+from tests.scenes.ledger import KEY, happened, planned
 from dp.ledger import Ledger
 ledger = Ledger.open(Path(sys.argv[1]), KEY, shared=True)
 print("ready", flush=True)

@@ -48,9 +48,10 @@ from dp.ledger.state import Row, replay
 from dp.ledger.verify import compare, verify
 from secagg.crypto import keys, labels
 from secagg.errors import PeerError, StorageError, UsageError
-from tests.adversarial.attack import switch_off
-from tests.dp.ledger import scene
-from tests.dp.ledger.scene import (
+from tests.controls import switch_off
+from tests.reference import ed25519
+from tests.scenes import ledger as scene
+from tests.scenes.ledger import (
     CLIENT,
     EXAMPLE,
     KEY,
@@ -64,7 +65,6 @@ from tests.dp.ledger.scene import (
     signed,
     step,
 )
-from tests.reference import ed25519
 
 STAND_ALONE = Path(verify_ledger.__file__)
 

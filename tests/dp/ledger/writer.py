@@ -28,7 +28,7 @@ from typing import Any
 
 from dp.ledger import Ledger, file
 from dp.ledger.state import LedgerState, PreparedEntry
-from tests.dp.ledger import scene
+from tests.scenes import ledger as scene
 
 ROUNDS = 2
 NO_TRACING = 77

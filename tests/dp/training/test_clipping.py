@@ -19,7 +19,7 @@ from dp.training.gradients import Dense, Products, Rows, written_out
 from dp.training.isolate import Objective, per_example_gradients
 from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.dp.training import reference
 
 ROWS = 20

@@ -17,7 +17,7 @@ from dp.training.clipping import Flat
 from dp.training.gradients import Dense, Gradients, Products, Rows, written_out
 from dp.training.isolate import Objective, per_example_gradients
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.dp.training import reference
 
 ROWS, WIDTH, LENGTH, BATCH = 11, 4, 5, 7

@@ -17,7 +17,7 @@ from dp.training.noise import DEVIATION, Grid, noise
 from secagg.crypto.prg import Prg
 from secagg.crypto.sampling import LARGEST_VARIANCE, discrete_gaussian
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.reference.noise import gaussian
 
 

@@ -23,7 +23,7 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks import embedding
+from benchmarks.regression import embedding
 from dp.training.clipping import Flat, PerLayer
 from dp.training.gradients import written_out
 from dp.training.isolate import Objective, per_example_gradients

@@ -14,7 +14,7 @@ from dp.training import sampling
 from dp.training.sampling import poisson_sample
 from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 POPULATION, ROUNDS = 200, 5000
 

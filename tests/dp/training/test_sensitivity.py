@@ -27,7 +27,7 @@ from dp.training.chunks import Chunks
 from dp.training.gradients import Dense, Gradients, Products, Rows
 from dp.training.noise import DEVIATION, Grid
 from secagg.crypto.prg import Prg
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 ROWS, WIDTH, LENGTH = 4, 3, 4
 CLIP, COUNT, RATE = 1.0, 9, 1.0

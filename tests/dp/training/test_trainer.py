@@ -33,7 +33,7 @@ from dp.training.sampling import poisson_sample
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.errors import BudgetError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.dp.training import reference
 
 ROWS, COUNT, RATE = 9, 12, 0.25

@@ -14,7 +14,7 @@ from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
 from secagg.crypto.prg import Prg
 from secagg.errors import DecodeError, PolicyError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 TYPES = ["<f2", "<f4", "<f8", ">f4", "|i1", "<i2", ">i4", "<i8", "|u1", "<u2", "<u4", "<u8", "|b1"]
 OLD = {"w": np.ones((2, 3), np.float32), "b": np.array(2.0), "n": np.array([5, 6]), "on": np.array([True, False])}

@@ -22,16 +22,9 @@ from secagg.errors import PeerError
 
 ts = pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
 
+from tests.scenes.ckks_engine import CHUNKS, LAYOUT, PAIR, values  # noqa: E402
+
 ROOT = Path(__file__).parents[3]
-LAYOUT = Layout.choose(26, 1000, 3000)
-PAIR = engine.make_keys()
-
-
-def values(seed: int, layout: Layout = LAYOUT) -> np.ndarray:
-    return np.random.default_rng(seed).integers(-32767, 32768, layout.coordinates)
-
-
-CHUNKS = engine.encrypt(LAYOUT, PAIR.public, values(0))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from protocols.server import serve
 from protocols.simulation.network import Faults, local_clients, simulate
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, PeerError, PolicyError, ThresholdError, UnblamedError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
 

@@ -23,8 +23,8 @@ from secagg.crypto import labels
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, UsageError
-from tests.adversarial.attack import switch_off
-from tests.adversarial.oneshot_attack import Evil, make
+from tests.controls import switch_off
+from tests.scenes.oneshot import Evil, make
 
 LOW_ORDER = (1).to_bytes(32, "little")
 

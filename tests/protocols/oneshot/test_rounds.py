@@ -33,9 +33,9 @@ from secagg.crypto.field import PRIME
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.lattice import Layout
 from secagg.errors import PeerError, PolicyError, ThresholdError
-from tests.adversarial.attack import switch_off
-from tests.journals import KeptJournal
-from tests.protocols.oneshot.scene import Scene, changing, complaint, hearing, lie, scene, spoiled
+from tests.controls import switch_off
+from tests.scenes.journals import KeptJournal
+from tests.scenes.oneshot_deployment import Scene, changing, complaint, hearing, lie, scene, spoiled
 
 ROOT = Path(__file__).resolve().parents[3]
 SKELLAM = NoiseSpec(Family.SKELLAM, Fraction(4_000_000), dropouts=3, colluders=1, components=3)

@@ -38,7 +38,7 @@ from secagg.crypto.sampling import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
 from secagg.hypergeometric import most_marked
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.reference import packed as reference
 from tests.reference.parameters import above
 

@@ -1,6 +1,6 @@
 """Whole rounds: every way to drop out, liars, restarts, plans and policies.
 
-Liars that deal, complain and reveal are in ``tests/adversarial/test_threshold_dealing.py``.
+Liars that deal, complain and reveal are in ``tests/adversarial/threshold_ckks/test_dealing.py``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, ThresholdError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 POLICY = Policy(min_contributors=3, protocols={"threshold_ckks"}, corrupt=0)
 PHASES = [str(phase) for phase in ThresholdServer.steps]

@@ -15,7 +15,7 @@ import pytest
 from recsys.data import download, movielens
 from recsys.data.download import ARCHIVES, Archive, fetch, fetch_archive
 from secagg.errors import StorageError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 RATINGS = b"userId,movieId,rating,timestamp\n1,2,3,4\n"
 

@@ -12,7 +12,7 @@ from recsys.data import split as module
 from recsys.data.interactions import Interactions
 from recsys.data.split import ColdStart, Split, by_ratio, by_time, leave_last_out
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 PARTS = ("train", "valid", "test")
 RULES: list[Callable[[Interactions], Split]] = [

@@ -18,7 +18,7 @@ from recsys.data.split import Split, leave_last_out
 from recsys.metrics import ranking
 from recsys.metrics.ranking import Evaluation, evaluate, in_list, measure
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.reference import ranking as reference
 
 

@@ -27,7 +27,7 @@ from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Local
 from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 ITEMS = 60
 HISTORIES = list(population(users=8, items=80, seed=1).of_users(range(8)).histories())

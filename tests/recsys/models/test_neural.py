@@ -25,7 +25,7 @@ from recsys.models.recommender import Local
 from recsys.models.sasrec import SasRec
 from secagg.crypto.prg import Prg
 from secagg.errors import BudgetError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 ITEMS = 80
 HISTORIES = list(population(users=12, items=ITEMS, seed=1).histories())

@@ -10,7 +10,7 @@ import pytest
 from recsys.models import private_denoising
 from recsys.models.private_denoising import denoise
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 SIZE, RANK = 60, 3
 

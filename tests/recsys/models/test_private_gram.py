@@ -21,7 +21,7 @@ from recsys.models.private_gram import (
 )
 from recsys.models.private_sums import Contribution, Noised, exact_sums
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 ITEMS = 12
 histories = st.lists(st.integers(0, ITEMS - 1), max_size=40).map(lambda items: np.array(items, np.int32))

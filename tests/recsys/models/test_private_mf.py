@@ -18,7 +18,7 @@ from recsys.models.private_mf import RIDGE, PrivateMf, map_row, solve_map, user_
 from recsys.models.private_sums import Contribution, Noised, exact_sums
 from recsys.models.store import ModelState
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 ITEMS, RANK = 9, 3
 FACTORS = np.random.default_rng(5).standard_normal((6, RANK)) * 4

@@ -14,7 +14,7 @@ import torch
 from recsys.data.interactions import Interactions
 from recsys.models.recommender import Local
 from recsys.models.sasrec import SasRec
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 ITEMS, LENGTH = 30, 6
 

@@ -22,7 +22,7 @@ from secagg.crypto.keys import (
     verify,
 )
 from secagg.errors import PeerError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.reference import ed25519
 
 secrets = st.binary(min_size=32, max_size=32)

@@ -11,7 +11,7 @@ from secagg.crypto.field import PRIME
 from secagg.crypto.packed import Sharing
 from secagg.crypto.prg import Prg
 from secagg.errors import DecodeError, PeerError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.reference import packed as reference
 
 seeds = st.binary(min_size=32, max_size=32)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dp.calibrate import user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
+from protocols.server import serve
 from protocols import registry
 from protocols.adapters.flower.server import Privacy, Secure
 from protocols.adapters.form import Form

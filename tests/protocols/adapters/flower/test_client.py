@@ -26,7 +26,7 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.protocols.adapters.flower.fake_flower import (
     CLIP,
     POLICY,

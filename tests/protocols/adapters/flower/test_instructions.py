@@ -20,7 +20,7 @@ from protocols.adapters.flower.client import SecAgg
 from protocols.adapters.flower.messages import MESSAGE_TYPE, instructions_in
 from protocols.adapters.flower.server import Secure
 from protocols.adapters.form import FORM, Form
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.protocols.adapters.flower.fake_flower import (
     CLIP,
     POLICY,

@@ -17,7 +17,7 @@ from protocols.adapters.flower.messages import frame_in
 from protocols.adapters.form import Form
 from protocols.plan import RoundPlan
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.protocols.adapters.flower.fake_flower import (
     config,
     federation,

@@ -19,7 +19,7 @@ from protocols.adapters.flower import server as flower_server
 from protocols.adapters.flower.messages import content_with_frame
 from protocols.adapters.flower.server import Secure
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.protocols.adapters.flower.fake_flower import (
     Fakegrid,
     Federation,

@@ -26,7 +26,7 @@ from protocols.roster import Identity
 from protocols.rounds.sets import to_bitmap
 from secagg.crypto.ring import Ring
 from secagg.errors import PeerError, PolicyError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.protocols.adapters.flower.fake_flower import (
     CLIP,
     Federation,

@@ -31,7 +31,7 @@ from protocols.outcome import RoundOutcome
 from protocols.plan import RoundPlan
 from protocols.server import serve
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.protocols.adapters.nvflare.scene import (
     CHECK_PLAN,
     MODEL,

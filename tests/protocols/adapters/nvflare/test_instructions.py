@@ -24,7 +24,7 @@ from protocols.adapters.nvflare import client as nvflare_client
 from protocols.adapters.nvflare.client import SecureExecutor
 from protocols.adapters.nvflare.messages import TRAIN_TASK
 from protocols.outcome import RoundOutcome
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.protocols.adapters.nvflare.scene import (
     CHECK_PLAN,
     MODEL,

@@ -16,7 +16,7 @@ from protocols.adapters.nvflare.site import SITE_FILE, site_client
 from protocols.roster import Identity, Roster
 from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.protocols.adapters.nvflare.scene import Federation
 
 

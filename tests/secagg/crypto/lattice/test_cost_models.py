@@ -20,7 +20,7 @@ from secagg.crypto.lattice import Parameters, choose
 from secagg.crypto.lattice.ring import SECURE_BITS, WIDEST
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, PolicyError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.reference import core_svp
 
 SIGMA = 3.2

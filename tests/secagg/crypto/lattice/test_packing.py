@@ -11,7 +11,7 @@ from secagg.crypto.lattice.primes import moduli
 from secagg.crypto.lattice.ring import SECURE_BITS
 from secagg.crypto.sampling import discrete_gaussian
 from secagg.errors import PeerError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.reference import lattice as reference
 
 

@@ -16,7 +16,7 @@ from secagg.crypto.lattice.ring import SECURE_BITS, WIDEST
 from secagg.crypto.sampling import STATISTICAL_DISTANCE, discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 
 
 @pytest.mark.parametrize(("n", "cost_model", "degree", "values", "primes", "expansion"), [

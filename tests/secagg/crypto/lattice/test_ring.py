@@ -11,7 +11,7 @@ from secagg.crypto.lattice import Coefficients, Evaluations, QuotientRing, Runni
 from secagg.crypto.lattice.primes import moduli
 from secagg.crypto.lattice.ring import _CHUNK, SECURE_BITS
 from secagg.errors import DecodeError, UsageError
-from tests.adversarial.attack import switch_off
+from tests.controls import switch_off
 from tests.reference import packing
 
 RING = QuotientRing(2048, moduli(2048, 54))

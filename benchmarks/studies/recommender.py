@@ -1,0 +1,187 @@
+"""What secure sums cost a federated recommender, each part in one run on a made-up population, a user a client.
+
+cost     The same rounds twice, in turn: with the machines of the protocol, and with the ideal functionality, which
+         encodes and adds up. No noise, the same seeds: so times can be divided, and the two models compared.
+memory   Many clients, of which few take part in a round: the peak of each round, which must not grow.
+central  Training in rounds without noise or masks, beside the same model trained in one place.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import defaultdict
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, cast
+
+import numpy as np
+
+from benchmarks.case import Measured, Say
+from benchmarks.memory import peak, start_peak
+from benchmarks.studies.utility import RECIPES, Recipe
+from benchmarks.studies.utility.cells import AMONG, METRICS, scored
+from protocols.engines.local import Threads
+from recsys.aggregator import Aggregator
+from recsys.assembly import Prepared, prepare
+from recsys.config import Config as Asked
+from recsys.federated import Federation
+from recsys.ideal_aggregator import IdealAggregator
+from recsys.models.recommender import SharedModel
+from recsys.secure_aggregator import SecureAggregator
+from secagg.errors import UsageError
+
+SECRET = bytes(range(32))
+_BATCH = 64
+"""Clients in a round, beside training in one place with batches of so many users."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    parts: str = "cost,memory,central"
+    model: str = "mf"
+    """one that trains in rounds"""
+    path: str = ""
+    """a folder with MovieLens, instead of a made-up population; not for memory"""
+    items: int = 9724
+    population: int = 610
+    clients: int = 100
+    """in a round"""
+    rounds: int = 3
+    epochs: int = 1
+    """of local training in a round, for the part on cost"""
+    many: int = 10_000
+    """clients for the part on memory"""
+    long: int = 10
+    """rounds of it"""
+    central_rounds: int = 0
+    """of the part on central training; 0: as many as the recipe says"""
+    workers: int = 2
+    corrupt: str = "0.05"
+    dropout: str = "0.1"
+
+    def __post_init__(self) -> None:
+        if not set(self.parts.split(",")) <= {"cost", "memory", "central"}:
+            raise UsageError("parts are some of cost, memory, central")
+        if not RECIPES.get(self.model, Recipe()).public.training:
+            raise UsageError("the model is one that trains in rounds, as mf does")
+        if min(self.rounds, self.epochs, self.clients, self.workers) < 1 or self.long < 4:
+            raise UsageError("there is at least one round, epoch, client and worker, and 4 rounds for memory")
+
+
+DEFAULTS = Config()
+
+
+def run(config: Config, say: Say) -> Measured:
+    parts = {"cost": _cost, "memory": _memory, "central": _central}
+    figures: dict[str, float] = {}
+    ratios: dict[str, float] = {}
+    for name in config.parts.split(","):
+        measured = parts[name](config, say)
+        figures |= measured.figures
+        ratios |= measured.ratios
+    return Measured(figures, ratios)
+
+
+def _prepared(config: Config, data: dict[str, Any], **training: Any) -> Prepared:
+    way = RECIPES[config.model].public
+    return prepare(
+        Asked.parse(
+            {
+                "data": data,
+                "clients": {"kind": "devices"},
+                "model": {"name": config.model, "settings": dict(way.settings)},
+                "training": {**way.training, **training},
+                "privacy": {"mode": "none"},
+                "protocol": {"corrupt": config.corrupt, "dropout": config.dropout, "workers": config.workers},
+            }
+        )
+    )
+
+
+def _data(config: Config) -> dict[str, Any]:
+    if config.path:
+        return {"source": "movielens", "path": config.path}
+    return {"users": config.population, "items": config.items}
+
+
+def _federation(prepared: Prepared, *, secure: bool) -> tuple[Federation, SharedModel]:
+    workers, model = prepared.config.protocol.workers, cast(SharedModel, prepared.model())
+    aggregator: Aggregator = (
+        SecureAggregator(prepared.deployment, SECRET, engine=Threads(workers)) if secure else IdealAggregator(SECRET)
+    )
+    return prepared.federation(model, aggregator, SECRET), model
+
+
+def _cost(config: Config, say: Say) -> Measured:
+    prepared = _prepared(
+        config, _data(config), draw="fixed", size=config.clients, rounds=config.rounds, epochs=config.epochs
+    )
+    sides = {name: _federation(prepared, secure=name == "secure") for name in ("plain", "secure")}
+    length = prepared.encoding.length
+    clients = len(prepared.client_data.names)
+    say(f"{config.rounds} rounds of {config.clients} out of {clients} clients, {length} numbers each")
+    wall, seconds = defaultdict[str, float](float), defaultdict[str, float](float)
+    sent = 0
+    for number in range(config.rounds):
+        for side, (federation, _) in sides.items():
+            gc.collect()
+            began = perf_counter()
+            done = federation.advance()
+            wall[side] += perf_counter() - began
+            for name, value in done.seconds.items():
+                seconds[f"{side} {name}"] += value
+            sent += done.bytes_up
+        say(f"round {number}: {wall['secure']:.2f} s with secure sums so far, {wall['plain']:.2f} s without")
+    figures = {f"{name.replace(' ', '_')}_s": value / config.rounds for name, value in {**wall, **seconds}.items()}
+    figures["update_s"] = seconds["plain updates"] / config.rounds / config.clients
+    figures["bytes_up_a_client"] = sent / config.rounds / config.clients
+    plain, secure = (model for _, model in sides.values())
+    figures["largest_difference"] = float(np.abs(plain.vector - secure.vector).max())
+    figures["quantum"] = 1 / prepared.encoding.scale
+    for side, model in (("plain", plain), ("secure", secure)):
+        figures |= {f"{side}_{name}": value for name, value in scored(model, prepared.split)[1].items()}
+    without = wall["plain"] - seconds["plain adding"]  # as if encoding and adding up in the clear took no time
+    return Measured(
+        figures,
+        {"secure_vs_plain": wall["secure"] / wall["plain"], "secure_vs_training_alone": wall["secure"] / without},
+    )
+
+
+def _memory(config: Config, say: Say) -> Measured:
+    """The peak of each round alone (Linux starts it again on demand); from the third on it must not grow."""
+    prepared = _prepared(
+        config, {"users": config.many, "items": config.items}, draw="fixed", size=config.clients, rounds=config.long
+    )
+    federation, _ = _federation(prepared, secure=True)
+    gc.collect()
+    start_peak()
+    before, peaks = peak(), list[int]()
+    for number in range(config.long):
+        start_peak()
+        federation.advance()
+        peaks.append(peak())
+        say(f"round {number} of {config.many} clients: {peaks[-1] / 2**20:.0f} MiB")
+    figures = {
+        "memory_before_mib": before / 2**20,
+        "memory_round_3_mib": peaks[2] / 2**20,
+        "memory_last_round_mib": peaks[-1] / 2**20,
+    }
+    return Measured(figures, {"memory_growth": peaks[-1] / peaks[2]})
+
+
+def _central(config: Config, say: Say) -> Measured:
+    rounds = config.central_rounds or RECIPES[config.model].public.training["rounds"]
+    prepared = _prepared(config, _data(config), measured=0.0, rounds=rounds, draw="fixed", size=_BATCH)
+    federation, federated = _federation(prepared, secure=False)
+    clients = len(prepared.client_data.names)
+    say(f"{rounds} rounds with {prepared.planned_clients} of {clients} clients, then training in one place")
+    for _ in range(rounds):
+        federation.advance()
+    central = prepared.model()
+    central.fit(prepared.split.train)
+    figures: dict[str, float] = {}
+    for side, model in (("federated", federated), ("central", central)):
+        figures |= {f"{side}_{name}": value for name, value in scored(model, prepared.split)[1].items()}
+    for name in (*METRICS, *AMONG):
+        figures[f"federated_minus_central_{name}"] = figures[f"federated_{name}"] - figures[f"central_{name}"]
+    return Measured(figures, {})

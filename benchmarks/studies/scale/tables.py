@@ -1,0 +1,169 @@
+"""The model's answers as Markdown tables: what was checked, flat rounds, trees of cohorts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from benchmarks.studies.scale.costs import Deployment, parameters_in_words
+from benchmarks.studies.scale.trees import cost, tree
+from benchmarks.studies.scale.units import Units
+from secagg.errors import UsageError
+
+LARGEST_UPLOAD = 1 << 31
+"""Vectors beyond 2 GiB are not carried end to end: everything below 'beyond' is arithmetic."""
+
+ABSURD_SECONDS, ABSURD_MEMORY = 1e7, float(1 << 40)
+"""A server that computes for months, or needs a tebibyte of memory."""
+
+FEWEST = 50
+"""No sum of fewer clients, or of half of them."""
+
+_DROP = Fraction(1, 10)
+
+
+def checked_table(points: Iterable[tuple[str, Mapping[str, float], Mapping[str, float]]]) -> str:
+    """What real rounds took, and predicted over measured."""
+    rows = []
+    for name, measured, ratios in points:
+        client_ms, server_s = 1000 * measured[f"{name}_client_s"], measured[f"{name}_server_s"]
+        sent = f"{_bytes(measured[f'{name}_client_bytes_up'])}, {_bytes(measured[f'{name}_client_bytes_down'])}"
+        found = [ratios.get(f"{name}_predicted_{what}") for what in ("up", "down", "client", "server", "memory")]
+        cells = [f"{ratio:.{3 if i < 2 else 2}f}" if ratio else "" for i, ratio in enumerate(found)]
+        mib = f"{measured[f'{name}_server_mib']:.0f} MiB"
+        rows.append([name.replace("_", " "), sent, f"{client_ms:.0f} ms", f"{server_s:.2f} s", mib, *cells])
+    titles = ["real round", "a client's bytes up, down", "client", "server", "memory"]
+    return _table("Measured, and predicted over measured", [*titles, "up", "down", "client", "server", "memory"], rows)
+
+
+def flat_table(protocols: Sequence[str], clients: Sequence[int], d: int, units: Units) -> str:
+    """One round of all of them; ``clients`` ascend. From where on it cannot be, the reason."""
+    rows = []
+    for protocol in protocols:
+        for n in clients:
+            rows.append([protocol, *_flat_row(protocol, n, d, units)])
+            if len(rows[-1]) == _REASON:
+                break
+    return _table(f"Flat rounds, d = {_power(d)}, 16-bit values", _FLAT, rows)
+
+
+_REASON = 3
+"""Cells of a row that says why not: protocol, from how many clients on, the reason."""
+
+_FLAT = ["protocol", "n", "parameters", "up", "down", "client", "heaviest client", "server", "with 10% gone"]
+_FLAT += ["memory", "network"]
+
+
+def _flat_row(protocol: str, n: int, d: int, units: Units) -> list[str]:
+    """All cells, or only from where on and why not."""
+    deployment = Deployment(n, d, minimum=min(FEWEST, n // 2))
+    try:
+        quiet = cost(protocol, deployment, units)
+        dropped = cost(protocol, Deployment(n, d, gone=_DROP, minimum=deployment.minimum), units)
+    except UsageError as error:
+        return [f"{_power(n)} and more", f"not possible: {error}"]
+    if dropped.server_s > ABSURD_SECONDS or dropped.server_memory > ABSURD_MEMORY:
+        asked = f"server {_seconds(dropped.server_s)}, {_bytes(dropped.server_memory)} of memory"
+        return [f"{_power(n)} and more", f"absurd as one round on one machine: {asked}"]
+    client, heaviest = quiet.client, quiet.heaviest
+    most = "" if heaviest is client else f"{_seconds(heaviest.seconds)}, {_bytes(heaviest.down)} down"
+    beyond = " beyond" if client.up > LARGEST_UPLOAD else ""
+    return [
+        _power(n),
+        parameters_in_words(deployment.plan(protocol)),
+        _bytes(client.up) + beyond,
+        _bytes(client.down),
+        _seconds(client.seconds),
+        most,
+        _seconds(quiet.server_s),
+        _seconds(dropped.server_s),
+        _bytes(dropped.server_memory),
+        _bytes(quiet.up + quiet.down),
+    ]
+
+
+def tree_table(protocols: Sequence[str], n: int, d: int, bits: int, sizes: Sequence[int], units: Units) -> str:
+    """What a cohort size costs and buys; the flat round, where there is one, in the first row."""
+    rows = []
+    for protocol in protocols:
+        for size in (n, *sizes):
+            rows.append(
+                [
+                    protocol,
+                    "flat" if size == n else str(size),
+                    *_tree_row(protocol, Deployment(n, d, bits), size, units),
+                ]
+            )
+    titles = ["protocol", "cohort", "levels", "parameters", "rings", "up", "down", "client", "aggregator"]
+    titles += ["with 10% gone", "memory", "all servers' core time", "noise"]
+    return _table(f"Trees over {_power(n)} clients, d = {_power(d)}, {bits}-bit values", titles, rows)
+
+
+def _tree_row(protocol: str, deployment: Deployment, size: int, units: Units) -> list[str]:
+    quietly = replace(deployment, minimum=min(FEWEST, size // 2))
+    try:
+        quiet = tree(protocol, quietly, size, units)
+        dropped = tree(protocol, replace(quietly, gone=_DROP), size, units)
+    except UsageError as error:
+        return [f"not possible: {error}"]
+    below = quiet.levels[0]
+    if dropped.aggregator_s > ABSURD_SECONDS or below.cost.server_memory > ABSURD_MEMORY:
+        return [f"absurd: server {_seconds(dropped.aggregator_s)}"]
+    client = below.cost.client
+    return [
+        " + ".join(str(level.cohorts) for level in quiet.levels),
+        parameters_in_words(below.deployment.plan(protocol)),
+        ", ".join(str(level.deployment.plan(protocol).ring_bits) for level in quiet.levels),
+        _bytes(client.up),
+        _bytes(client.down),
+        _seconds(client.seconds),
+        _seconds(quiet.aggregator_s),
+        _seconds(dropped.aggregator_s),
+        _bytes(dropped.levels[0].cost.server_memory),
+        _seconds(dropped.servers_s),
+        f"{quiet.noise:.3g}",
+    ]
+
+
+def _table(title: str, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    filled = [[*row, *[""] * (len(titles) - len(row))] for row in rows]
+    lines = [titles, ["---"] * len(titles), *filled]
+    return f"**{title}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _power(count: int) -> str:
+    """
+    >>> _power(10**6), _power(300)
+    ('10^6', '300')
+    """
+    zeros = len(str(count)) - 1
+    return f"10^{zeros}" if zeros > 2 and count == 10**zeros else str(count)
+
+
+def _bytes(count: float) -> str:
+    """
+    >>> _bytes(3_250_000), _bytes(512)
+    ('3.2 MB', '512 B')
+    """
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if count < 1000:
+            return (
+                f"{count:.3g} {unit}" if unit == "B" else f"{count:.1f} {unit}" if count < 10 else f"{count:.0f} {unit}"
+            )
+        count /= 1000
+    return f"{count:.3g} PB"
+
+
+def _seconds(count: float) -> str:
+    """
+    >>> _seconds(0.0451), _seconds(312), _seconds(90_000)
+    ('45 ms', '5.2 min', '25 h')
+    """
+    if count < 1:
+        return f"{1000 * count:.2g} ms" if count < 0.01 else f"{1000 * count:.0f} ms"
+    for unit, size in (("s", 100.0), ("min", 6000.0), ("h", 360_000.0)):
+        if count < size:
+            value = count / {"s": 1, "min": 60, "h": 3600}[unit]
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{count / 86400:,.0f} days"

@@ -1,0 +1,139 @@
+"""Two frames at once: a transport that hands them over in threads, as NVFlare may, and a server that sends two.
+
+What a client may say depends on all that it has said. So it does one thing at a time, and its journal takes one answer
+for each row of the table, whoever asks.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from threading import Barrier, BrokenBarrierError, Thread
+from typing import Any
+
+import pytest
+
+from protocols import client as client_module
+from protocols.journal import SqliteJournal
+from protocols.rounds import server as server_module
+from protocols.rounds.client import ClientRound
+from protocols.rounds.phases import Phase
+from secagg.crypto.ring import Ring
+from secagg.errors import PeerError, PolicyError, SecAggError
+from tests.controls import journal_by_count
+from tests.scenes.pairwise import BOTH, Evil, small
+from tests.scenes.pairwise_round import Round
+
+VICTIM = 3
+IN_VAIN, LONG_ENOUGH = 0.1, 20.0
+"""Seconds for which a thread waits for the other: where calls wait for one another, and where they do not."""
+
+
+def meet_inside(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, patience: float) -> None:
+    """Whoever is done with ``owner.name`` waits until a second one is, too: it has read what the first will change."""
+    real, gate = getattr(owner, name), Barrier(2)
+
+    def met(*arguments: Any) -> Any:
+        result = real(*arguments)
+        with suppress(BrokenBarrierError):
+            gate.wait(patience)
+        return result
+
+    monkeypatch.setattr(owner, name, met)
+
+
+def at_once(*calls: Any) -> list[Any]:
+    """What the calls return or raise, each from a thread of its own."""
+    results = [None] * len(calls)
+
+    def call(i: int) -> None:
+        try:
+            results[i] = calls[i]()
+        except SecAggError as error:
+            results[i] = error
+
+    threads = [Thread(target=call, args=(i,)) for i in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def two_sets_at_once(evil: Evil, who: int) -> list[Any]:
+    """Two sets of survivors, handed to one client by two threads."""
+    sets = [evil.members, [u for u in evil.members if u != VICTIM]]
+    frames = [evil.frame(evil.survivors(who, alive)) for alive in sets]
+    return at_once(*[lambda frame=frame: evil.clients[who].receive(frame) for frame in frames])
+
+
+def uploaded(protocol: str, **options: Any) -> Evil:
+    evil = small(protocol, **options)
+    evil.advertise()
+    evil.share()
+    evil.upload()
+    return evil
+
+
+@BOTH
+def test_two_sets_of_survivors_at_once(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With both it would sign two sets, and then reveal for two: in a round of 64 that was one client's vector."""
+    who = 5
+
+    def answers(patience: float) -> list[Any]:
+        with pytest.MonkeyPatch.context() as inside:
+            evil = uploaded(protocol)
+            meet_inside(inside, ClientRound, "hear", patience)
+            return sorted(two_sets_at_once(evil, who), key=lambda answer: isinstance(answer, bytes))
+
+    refused, signed = answers(IN_VAIN)
+    assert isinstance(refused, PeerError)
+    assert "does not belong in phase" in str(refused)
+    assert isinstance(signed, bytes)
+
+    monkeypatch.setattr(client_module, "Lock", nullcontext)
+    refused, signed = answers(LONG_ENOUGH)  # the journal takes one answer of all that know the same
+    assert isinstance(refused, PolicyError)
+    assert isinstance(signed, bytes)
+
+    journal_by_count(monkeypatch)
+    assert all(isinstance(answer, bytes) for answer in answers(LONG_ENOUGH))
+
+
+@BOTH
+def test_a_journal_file_and_two_threads(protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One answer, and the client goes on: a second frame does not latch it."""
+    who = 5
+    evil = uploaded(protocol, journals=lambda name: SqliteJournal(tmp_path / f"{name}.db"))
+    try:
+        with pytest.MonkeyPatch.context() as inside:
+            meet_inside(inside, ClientRound, "hear", IN_VAIN)
+            answers = two_sets_at_once(evil, who)
+        signed = [answer for answer in answers if isinstance(answer, bytes)]
+        assert len(signed) == 1
+        alive = evil.members if isinstance(answers[0], bytes) else [u for u in evil.members if u != VICTIM]
+        signatures = {u: evil.sign(u, alive) for u in evil.members if u != VICTIM}
+        evil.tell(who, evil.consents(who, signatures))
+        assert evil.clients[who].done
+    finally:
+        for client in evil.clients.values():
+            client._journal.close()  # type: ignore[attr-defined]
+
+
+@BOTH
+def test_one_upload_handed_over_twice_at_once(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be in the sum twice."""
+
+    def total(patience: float) -> tuple[list[int], list[int]]:
+        round_ = Round(protocol)
+        upload = round_.until(Phase.UPLOAD)
+        with pytest.MonkeyPatch.context() as inside:
+            meet_inside(inside, Ring, "unpack", patience)
+            at_once(*[lambda: round_.hand_in(round_.liar, upload)] * 2)
+        return round_.finish(), round_.evil.plain(round_.evil.members)
+
+    found, expected = total(IN_VAIN)
+    assert found == expected
+    monkeypatch.setattr(server_module, "Lock", nullcontext)
+    found, expected = total(LONG_ENOUGH)
+    assert found != expected

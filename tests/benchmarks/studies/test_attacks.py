@@ -1,0 +1,240 @@
+"""The attack table: every verdict, and for each that it can come out the other way.
+
+Ours is attacked again with one check taken away, and Flower's with one put in; both tables must then change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.studies.peers import attacks
+from benchmarks.studies.peers.attacks import here, there
+from benchmarks.studies.peers.attacks.scene import CLIENTS, LENGTH, SCALE, VICTIM, WEIGHTS, Seen, vectors
+from benchmarks.studies.peers.attacks.seed import fold, search_ours, search_twister, window
+from protocols.pairwise import client as client_module
+from protocols.pairwise import cohort as rules
+from protocols.pairwise.client import PairwiseClient
+from protocols.pairwise.cohort import Cohort
+from protocols.policy import Policy
+from protocols.rounds.phases import Phase
+from protocols.simulation.network import Faults
+from secagg.crypto.prg import Prg, keystream, random_words
+from secagg.crypto.ring import Ring
+from secagg.encoding import Encoding
+from secagg.errors import UsageError
+from tests.controls import journal_by_count, switch_off
+
+pytest.importorskip("flwr", reason="NOT TESTED: the peers are compared with the extra peers")
+
+mod = import_module("flwr.client.mod.secure_aggregation.secaggplus_mod")  # its package has a function of that name
+
+RECOVERED = "1,000 of the victim's 1,000 numbers are exactly right"
+EXACT_SUM = "1,000 of 1,000 numbers are the exact sum of the others"
+
+OBSERVED = {
+    "seed_of_32_bits": (RECOVERED, "mask seeds have 256 bits"),
+    "both_shares": (RECOVERED, "Survivors does not belong in phase done"),
+    "chosen_modulus": (RECOVERED, "a ring of 8 bits is too narrow"),
+    "silent_before_sharing": ("9 clients: KeyError(4)", EXACT_SUM),
+    "not_a_number": ("1,000 of 1,000 numbers of the mean are wrong, all finite", EXACT_SUM),
+    "sample_count": (f"`num_examples` = {WEIGHTS[VICTIM]}", "masked words"),
+    "two_lists_of_survivors": (RECOVERED, "5 neighbours signed the survivors, at least 6 are needed"),
+    "substituted_keys": (RECOVERED, "bad signature"),
+    "cohort_of_one": (RECOVERED, "min_contributors 2 is below the 5 demanded"),
+}
+
+
+def test_the_table() -> None:
+    said = list[str]()
+    rows = attacks.table(said.append, window_bits=16)
+    assert [row.attack for row in rows] == list(OBSERVED)
+    assert len(said) == len(rows)
+    for row in rows:
+        there, here = OBSERVED[row.attack]
+        assert there in row.there, row
+        assert here in row.here, row
+        assert (row.there_works, row.here_works) == (True, False), row
+
+
+@pytest.mark.parametrize("bits", [7, 33])
+def test_a_window_that_is_none(bits: int) -> None:
+    with pytest.raises(UsageError, match="between 8 and 32"):
+        attacks.table(lambda line: None, window_bits=bits)
+
+
+# Ours without one check.
+
+
+def test_control_a_seed_of_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Cohort.self_seed
+    monkeypatch.setattr(
+        Cohort, "self_seed", lambda *arguments: fold(whole(*arguments)).to_bytes(4, "little").ljust(32, b"\0")
+    )
+    assert RECOVERED in worked(here.late_upload)
+
+
+def test_control_both_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    again = replace(PairwiseClient.steps[Phase.REVEAL], then=Phase.CONSENT)
+    monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, Phase.REVEAL: again})
+    journal_by_count(monkeypatch)
+    assert RECOVERED in worked(here.both_shares)
+
+
+def test_control_a_ring_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the one of 8 bits the client's own numbers do not fit."""
+    monkeypatch.setattr(Encoding, "check_ring", lambda *_: None)
+    assert "does not fit in a ring of 8 bits”; the client takes part" in worked(here.chosen_modulus)
+
+
+def test_control_somebody_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(here, "Faults", lambda silent: Faults())
+    assert "0 of 1,000" in worked(here.silent_before_sharing)
+
+
+def test_control_not_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    switch_off(monkeypatch, Encoding, "_checked", "not np.isfinite(vector).all()")
+    monkeypatch.setattr(Ring, "lift", lambda ring, values: values.astype(ring.dtype))
+    assert "bytes before anything is sent" in worked(here.not_a_number)
+
+
+def test_control_a_weight_without_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "add_masks", lambda *_: None)
+    assert f"reads {WEIGHTS[VICTIM]}" in worked(here.sample_count)
+
+
+def test_control_two_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "check_private", lambda *_: None)
+    assert RECOVERED in worked(here.split_view)
+
+
+def test_control_substituted_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "check_advert", lambda *_: None)
+    assert RECOVERED in worked(here.substituted_keys)
+
+
+def test_control_a_small_cohort(monkeypatch: pytest.MonkeyPatch) -> None:
+    switch_off(monkeypatch, Policy, "check", "plan.min_contributors < self.min_contributors")
+    assert "the client takes part" in worked(here.cohort_of_one)
+
+
+def worked(attack: Callable[[], Seen]) -> str:
+    seen = here.attempt(attack)
+    assert seen.works, seen
+    return seen.text
+
+
+# Flower's with one check that it does not have.
+
+
+def test_there_whole_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def whole(seed: bytes, num_range: int, dimensions: list[tuple[int, ...]]) -> list[np.ndarray]:
+        stream = Prg(seed.ljust(32, b"\0")[:32])
+        return [(random_words(stream, *shape) % num_range).astype(np.int64).reshape(shape) for shape in dimensions]
+
+    for module in (mod, there):
+        monkeypatch.setattr(module, "pseudo_rand_gen", whole)
+    assert RECOVERED not in failed(lambda: there.late_upload(16))
+
+
+@pytest.mark.parametrize(
+    ("attack", "step", "check"),
+    [
+        (there.both_shares, "_unmask", lambda c: set(c["active_nids"]) & set(c["dead_nids"])),
+        (there.chosen_modulus, "_setup", lambda c: c["mod_range"] <= c["target_range"]),
+        (there.cohort_of_one, "_setup", lambda c: c["sample_num"] < 3),
+        (there.split_view, "_setup", lambda c: 2 * c["threshold"] <= c["share_num"]),
+        (there.substituted_keys, "_share_keys", lambda c: True),
+    ],
+)
+def test_there_with_a_check(
+    attack: Callable[[], Seen], step: str, check: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = getattr(mod, step)
+
+    def checked(state: Any, configs: Any) -> Any:
+        if check(configs):
+            raise ValueError("not with me")
+        return original(state, configs)
+
+    monkeypatch.setattr(mod, step, checked)
+    assert failed(attack) == "refused: “not with me”"
+
+
+def test_there_no_sample_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(message: Any, context: Any, call_next: Any) -> Any:
+        reply = mod.secaggplus_mod(message, context, call_next)
+        for record in reply.content.metric_records.values():
+            record["num_examples"] = 0
+        return reply
+
+    monkeypatch.setattr(there, "secaggplus_mod", without)
+    assert "= 0 " in failed(there.sample_count)
+
+
+def test_there_nobody_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same workflow gives the right mean when nothing goes wrong."""
+    fleet = there._workflow()
+    right = np.array(WEIGHTS) @ vectors() / SCALE / sum(WEIGHTS)
+    assert fleet.mean == pytest.approx(right, abs=1e-5)
+    monkeypatch.setattr(there, "_workflow", lambda silent: fleet)
+    assert "the mean of the others" in failed(there.silent_before_sharing)
+
+
+def test_there_a_check_for_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = mod.quantize
+
+    def checked(parameters: list[np.ndarray], clipping_range: float, target_range: int) -> list[np.ndarray]:
+        if not all(np.isfinite(array).all() for array in parameters):
+            raise ValueError("not a number")
+        return original(parameters, clipping_range, target_range)
+
+    monkeypatch.setattr(mod, "quantize", checked)
+    assert "0 of 1,000 numbers of the mean are wrong" in failed(there.not_a_number)
+
+
+def failed(attack: Callable[[], Seen]) -> str:
+    seen = there.attempt(attack)
+    assert not seen.works, seen
+    return seen.text
+
+
+def test_there_keys_of_pairs_fold_to_28_bits() -> None:
+    """They are base64 text, and no letter of it has its highest bit set."""
+    server = there._Server(there._nodes(), CLIENTS - 1)
+    key = server.nodes[VICTIM].secret("sk1")
+    folded = [fold(there._agree(key, server.keys[v][0])) for v in range(CLIENTS)]
+    assert all(seed & 0x80808080 == 0 for seed in folded)
+    assert len(set(folded)) == CLIENTS
+
+
+# The searches.
+
+
+@pytest.mark.parametrize("seed", [0, 1, 255, 256, 5489, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+def test_the_search_finds_what_numpy_draws(seed: int) -> None:
+    first = np.random.RandomState(seed).randint(0, 2**32 - 1, (3,), dtype=np.int64)[0]
+    search = search_twister(int(first), *window(seed, 12))
+    assert search.found == (seed,)
+    assert search.tried == 1 << 12
+    assert search_twister(int(first) ^ 1, *window(seed, 12)).found == ()
+
+
+def test_the_search_ends_where_it_is_told() -> None:
+    first = int(np.random.RandomState(1000).randint(0, 2**32 - 1, (1,), dtype=np.int64)[0])
+    assert search_twister(first, 900, 1000).found == ()
+    assert search_twister(first, 900, 1001).found == (1000,)
+
+
+@pytest.mark.parametrize("bits", [20, 40])
+def test_our_search_finds_a_short_seed(bits: int) -> None:
+    ring, seed = Ring(bits), 123_456_789
+    stream = keystream(seed.to_bytes(4, "little").ljust(32, b"\0")).update(bytes(LENGTH * ring.dtype.itemsize))
+    masked = ring.lift(vectors()[0]) + np.frombuffer(stream, ring.dtype)
+    assert search_ours(masked, ring, SCALE, seed).found == (seed,)
+    assert search_ours(masked + ring.dtype.type(2 * SCALE), ring, SCALE, seed).found == ()

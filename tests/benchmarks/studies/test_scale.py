@@ -1,0 +1,120 @@
+"""``secagg bench scale``: the JSON contract, files, and what holds on any machine: bytes, not seconds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.rounds import people, update_of
+from benchmarks.studies import scale
+from benchmarks.studies.scale.tables import flat_table, tree_table
+from benchmarks.studies.scale.trees import MODELS
+from benchmarks.studies.scale.units import Units
+from protocols.client import Client
+from protocols.journal import ForgetfulJournal
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.server import serve
+from protocols.simulation.network import simulate
+from secagg.cli import main
+from secagg.encoding import Encoding
+
+EACH = Units(**{field.name: 1e-6 for field in fields(Units)})
+
+
+def test_bench_prints_the_contract_and_writes_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = {"protocols": "secagg", "n": "5", "d": 10, "long_n": 0, "drop": 0.2, "repeats": 1}
+    small |= {"clients": "1e3,1e8", "lengths": "1e4", "cohorts": "100", "out": str(tmp_path)}
+    settings = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
+    assert main(["bench", "scale", *settings, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(report) == {"case", "config", "machine", "commit", "figures", "ratios"}
+    for point in ("secagg_n5_d10", "secagg_n5_d10_0.2_gone"):
+        assert report["ratios"][f"{point}_predicted_up"] == pytest.approx(1)
+        assert report["ratios"][f"{point}_predicted_down"] == pytest.approx(1)
+        assert report["ratios"][f"{point}_predicted_client"] > 0
+        assert report["figures"][f"{point}_server_s"] > 0
+    written = json.loads((tmp_path / "scale.json").read_text())
+    assert set(written["points"]["secagg_n5_d10"]["phases"]) == {
+        "advertise",
+        "share",
+        "complain",
+        "upload",
+        "consent",
+        "reveal",
+    }
+    tables = (tmp_path / "scale.md").read_text()
+    assert "predicted over measured" in tables
+    assert "Flat rounds, d = 10^4" in tables
+    assert "Trees over 10^8 clients" in tables
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "protocols=rot13",
+        "parts=soup",
+        "n=3",
+        "n=many",
+        "n=",
+        "clients=1,2",
+        "cohorts=2",
+        "d=0",
+        "drop=0.5",
+        "repeats=0",
+    ],
+)
+def test_wrong_settings_are_one_line(setting: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "scale", "--set", setting]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "find_spec", lambda name: None)
+    said: list[str] = []
+    config = replace(scale.DEFAULTS, protocols="oneshot,ckks,threshold_ckks")
+    assert list(scale.measured_points(config, [EACH], said.append)) == []
+    assert [line.split(":")[0] for line in said] == ["NOT MEASURED"] * 3
+
+
+def test_rounds_that_take_too_long_are_left_out_and_said() -> None:
+    said: list[str] = []
+    config = replace(scale.DEFAULTS, protocols="secagg", longest=1e-9)
+    assert list(scale.measured_points(config, [EACH], said.append)) == []
+    assert len(said) == 5
+    assert all("left out" in line for line in said)
+
+
+def test_a_wrong_sum_is_no_benchmark() -> None:
+    identities, roster = people(4)
+    policy = Policy(min_contributors=2)
+    plan = RoundPlan.propose("secagg", roster, Encoding.integers(3), min_contributors=2)
+    right = {name: update_of(roster.number(name), plan) for name in roster.names}
+    wrong = right | {roster.names[1]: np.zeros(3)}
+    for updates, fine in ((right, True), (wrong, False)):
+        clients = {i.name: Client(i, roster, policy=policy, journal=ForgetfulJournal()) for i in identities}
+        server = serve(plan, roster)
+        simulate(server, clients, updates.get)
+        if fine:
+            scale.check_total(server, plan)
+        else:
+            with pytest.raises(RuntimeError, match="the sum is wrong"):
+                scale.check_total(server, plan)
+
+
+def test_tables_say_what_is_not_possible() -> None:
+    cheap = Units(**{field.name: 1e-9 for field in fields(Units)})
+    long = flat_table(list(MODELS), [10**3, 10**6], 10**9, cheap)
+    assert "beyond" in long
+    assert "10^6 and more | absurd" in long
+    assert "10^8 and more | not possible: a round has 2 to 10000000 clients" in flat_table(
+        ["oneshot"], [10**3, 10**8], 10, cheap
+    )
+    trees = tree_table(["secagg+"], 10**8, 10**4, 16, [1000], cheap)
+    assert "2 to 32 bits" in trees

@@ -1,0 +1,255 @@
+"""``secagg bench utility``: its cells, what is kept of them, and that a grid goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.studies.utility import Config, cell, cells, ruler, run
+from benchmarks.studies.utility.cells import AMONG, METRICS, Charged, Outcome, fingerprint, kept, key_of, trained
+from benchmarks.studies.utility.rows import TWIN
+from recsys.aggregator import Request, Result, Update
+from recsys.assembly import data_of, prepare
+from secagg.cli import main
+from secagg.errors import BudgetError, StorageError, UsageError
+from tests.controls import switch_off
+
+TINY = Config(users=40, items=200, models="private-ease", epsilons="8", seeds=2, workers=1)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict[str, float], dict[str, float], list[str]]:
+    config, said = replace(TINY, out=str(tmp_path_factory.mktemp("grid") / "here")), list[str]()
+    measured = run(config, said.append)
+    return config, dict(measured.figures), dict(measured.ratios), said
+
+
+Finished = tuple[Config, dict[str, float], dict[str, float], list[str]]
+
+
+def test_a_grid_has_each_model_with_and_without_privacy_beside_the_rulers(finished: Finished) -> None:
+    _, figures, ratios, said = finished
+    for place in ("ItemPop/none", "EASE/none", "private-ease/none", "private-ease/8"):
+        for name in (*METRICS, *AMONG):
+            assert figures[f"{place}/{name} low"] <= figures[f"{place}/{name}"] <= figures[f"{place}/{name} high"]
+    assert 7 < figures["private-ease/8/epsilon charged"] <= 8
+    assert {"private-ease/8 vs ItemPop", "private-ease/8 vs EASE", f"private-ease/8 vs {TWIN}"} <= set(ratios)
+    gap = figures["private-ease/8/NDCG@10"] - figures["ItemPop/none/NDCG@10"]
+    assert figures["private-ease/8/minus ItemPop"] == pytest.approx(gap)
+    assert said[0] == "6 cells, of which 0 are there already"
+    assert sum("left, about" in line for line in said) == 6
+
+
+def test_what_is_written(finished: Finished) -> None:
+    folder = Path(finished[0].out)
+    assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
+    lines = (folder / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[:2] for line in lines[2:]] == [
+        ["| ItemPop", "none"],
+        ["| EASE", "none"],
+        ["| private-ease", "none"],
+        ["| private-ease", "8"],
+    ]
+    outcomes = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert len(outcomes) == len({one["key"] for one in outcomes}) == 6
+    assert {path.stem for path in (folder / "users").iterdir()} == {one["key"] for one in outcomes}
+
+
+def test_a_stopped_grid_goes_on(finished: Finished, tmp_path: Path) -> None:
+    """Half of the cells and a torn line: only the other half is measured, and the end is the same."""
+    config, figures, ratios, _ = finished
+    lines = (Path(config.out) / "results.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "users").mkdir()
+    for path in (Path(config.out) / "users").iterdir():
+        (tmp_path / "users" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "results.jsonl").write_bytes(b"".join(lines[:3]) + lines[3][:50])
+    said = list[str]()
+    again = run(replace(config, out=str(tmp_path)), said.append)
+    assert said[0] == "6 cells, of which 3 are there already"
+    # Half of it was trained again: to nearly the same models, by which a few of the users may be ranked otherwise.
+    assert again.figures == pytest.approx(figures, abs=0.05)
+    assert again.ratios.keys() == ratios.keys()
+    assert len((tmp_path / "results.jsonl").read_bytes().splitlines()) == 6
+    said.clear()
+    run(replace(config, out=str(tmp_path)), said.append)
+    assert said[0] == "6 cells, of which 6 are there already"
+
+
+def test_a_changed_grid_has_other_cells() -> None:
+    split, *_ = data_of(ruler(TINY, "ItemPop").data)
+    data = fingerprint(split)
+    found = {
+        key_of(cell(changed, 40, name, epsilon, seed), print_)
+        for changed in (TINY, replace(TINY, users=41), replace(TINY, data_seed=2), replace(TINY, n_min=300))
+        for name in ("private-ease", "mf")
+        for epsilon in (1.0, 2.0)
+        for seed in (0, 1)
+        for print_ in (data, "other data")
+    }
+    assert len(found) == 4 * 2 * 2 * 2 * 2
+    noisy = {key_of(cell(replace(TINY, corrupt=much), 40, "mf", 1.0, 0), data) for much in ("0", "0.1")}
+    exact = {key_of(cell(replace(TINY, corrupt=much), 40, "mf", 0.0, 0), data) for much in ("0", "0.1")}
+    assert (len(noisy), len(exact)) == (2, 1)  # who colludes changes the noise, where there is noise
+
+
+def test_cohorts_grow_with_the_population() -> None:
+    """With a fixed number of clients a model would fall behind on more users, and flatter its noised twin."""
+    assert [cell(TINY, users, "mf", 0.0, 0).training.size for users in (600, 20_000)] == [60, 2000]
+    assert cell(TINY, 600, "mf", 8.0, 0).training.draw == "everyone"
+
+
+def test_the_fingerprint_is_that_of_the_split() -> None:
+    split, *_ = data_of(ruler(TINY, "ItemPop").data)
+    assert fingerprint(split) == fingerprint(data_of(ruler(TINY, "EASE").data)[0])
+    assert fingerprint(split) != fingerprint(replace(split, test=split.valid, valid=split.test))
+
+
+def test_the_folder_does_not_matter_to_the_key() -> None:
+    one, other = (ruler(Config(data="movielens", path=path), "ItemPop") for path in ("here", "there"))
+    assert key_of(one, "data") == key_of(other, "data")
+
+
+def test_seeds_differ_and_repeat() -> None:
+    config = replace(TINY, models="mf")
+
+    def vector(seed: int) -> list[float]:
+        prepared = prepare(cell(config, 40, "mf", 8.0, seed))
+        short = replace(prepared, config=replace(prepared.config, training=replace(prepared.config.training, rounds=1)))
+        model, _ = trained(short)
+        return np.asarray(model.vector).tolist()  # type: ignore[attr-defined]
+
+    first = vector(0)
+    assert vector(0) == pytest.approx(first, rel=1e-3, abs=1e-4)
+    assert vector(1) != pytest.approx(first, rel=1e-2, abs=1e-3)
+
+
+class Nothing:
+    """Adds up nothing, at once."""
+
+    def aggregate(self, request: Request, update: Update) -> Result:
+        return Result(np.zeros(request.encoding.length), 0, request.cohort, {}, 0, 0, {})
+
+
+def test_a_budget_pays_for_the_rounds_it_was_made_for_and_no_more() -> None:
+    prepared = prepare(cell(replace(TINY, models="mf"), 40, "mf", 3.0, 0))
+    assert prepared.distributed is not None
+    aggregator = Charged(Nothing(), prepared.distributed)
+    asked = Request(
+        0, "training", prepared.client_data.names, prepared.encoding, prepared.noise(prepared.planned_clients)
+    )
+    for number in range(prepared.config.training.rounds):
+        aggregator.aggregate(replace(asked, number=number), lambda name: np.zeros(0))
+    assert 2.8 < aggregator.epsilon <= 3
+    with pytest.raises(BudgetError):
+        aggregator.aggregate(replace(asked, number=99), lambda name: np.zeros(0))
+    with pytest.raises(UsageError, match="without noise"):
+        aggregator.aggregate(replace(asked, number=100, noise=None), lambda name: np.zeros(0))
+
+
+def test_without_the_charge_a_run_goes_over_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: what the last test refuses happens."""
+    switch_off(monkeypatch, Charged, "aggregate", "self._privacy is not None")
+    prepared = prepare(cell(replace(TINY, models="mf"), 40, "mf", 3.0, 0))
+    aggregator = Charged(Nothing(), prepared.distributed)
+    asked = Request(
+        0, "training", prepared.client_data.names, prepared.encoding, prepared.noise(prepared.planned_clients)
+    )
+    for number in range(3 * prepared.config.training.rounds):
+        aggregator.aggregate(replace(asked, number=number), lambda name: np.zeros(0))
+
+
+# The folder
+
+OUTCOME = Outcome("k", "title", "commit", 1.0, 0.0, {METRICS[0]: 0.5}, {"model": {"name": "mf"}})
+
+
+def test_a_finished_cell_is_read_back(tmp_path: Path) -> None:
+    with kept(tmp_path) as store:
+        store.add(OUTCOME)
+    with kept(tmp_path) as store:
+        assert store.found == {"k": OUTCOME}
+        store.add(replace(OUTCOME, key="other"))
+    with kept(tmp_path) as store:
+        assert list(store.found) == ["k", "other"]
+
+
+def test_a_torn_line_is_no_cell_and_makes_room(tmp_path: Path) -> None:
+    with kept(tmp_path) as store:
+        store.add(OUTCOME)
+    with (tmp_path / "results.jsonl").open("ab") as file:
+        file.write(b'{"key": "torn"')
+    with kept(tmp_path) as store:
+        assert list(store.found) == ["k"]
+        store.add(replace(OUTCOME, key="next"))
+    with kept(tmp_path) as store:
+        assert list(store.found) == ["k", "next"]
+
+
+@pytest.mark.parametrize("line", [b"[]\n", b"{}\n", b"torn\n", b"\xff\n"])
+def test_a_damaged_line_is_named(line: bytes, tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_bytes(line)
+    with pytest.raises(StorageError, match="line 1"), kept(tmp_path):
+        pass
+
+
+def test_one_benchmark_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with kept(tmp_path):
+        with pytest.raises(UsageError, match="another benchmark"), kept(tmp_path):
+            pass
+        switch_off(monkeypatch, cells, "_lock", "fcntl.LOCK_EX", "fcntl.LOCK_UN")
+        with kept(tmp_path):
+            pass
+
+
+def test_a_cell_without_its_users_is_damage(finished: Finished) -> None:
+    with kept(Path(finished[0].out)) as store, pytest.raises(StorageError, match="nobody"):
+        store.evaluation("nobody")
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot use"), kept(tmp_path / "file"):
+        pass
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "data=movielens",
+        "data=netflix",
+        "path=somewhere",
+        "models=mf,magic",
+        "seeds=1",
+        "workers=0",
+        "epsilons=8,none",
+        "epsilons=0",
+        "epsilons=8,8.0",
+    ],
+)
+def test_wrong_settings_are_one_line(setting: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "utility", "--set", setting]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("secagg: ")
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_quick_is_for_cases_that_have_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "dp", "--quick"]) == 2
+    assert "no quick version of 'dp'" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_the_quick_grid_on_two_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--quick", "--set", f"out={tmp_path}", "--set", "models=private-ease,mf", "--json"]
+    assert main(["bench", "utility", *arguments]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(report) == {"case", "config", "machine", "commit", "figures", "ratios"}
+    assert report["figures"]["mf/8/epsilon charged"] <= 8
