@@ -17,7 +17,7 @@ from secagg.crypto.ring import Ring
 from secagg.errors import UsageError
 
 NEIGHBOURS = 96
-"""Of each client, by the formula for 1000 clients, a tenth corrupt and a tenth silent."""
+"""How many neighbours each of 1000 clients has by the formula, a tenth of them corrupt and a tenth silent."""
 
 _DEGREE, _BITS, _SCALE = 8192, [60, 40, 40], 2.0**40
 

@@ -1,4 +1,4 @@
-"""What every benchmark gives back, and where each is found.
+"""The cases of ``secagg bench``: where each is found, how one is run, and what it gives back.
 
 A case is a module with ``DEFAULTS`` (a frozen dataclass, one field a setting) and ``run(config, say)``, which returns
 figures and ratios. Ratios compare two things measured in the same run; figures are what they were made from.
@@ -11,28 +11,34 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
 from secagg.errors import UsageError
 from secagg.machine import machine
 
-CASES = {
+REGRESSION = {
     "ckks": "CKKS: bytes a coordinate, and time beside the bare TenSEAL calls.",
     "dp": "Samplers, calibration, accounting, the ledger, embedding gradients against Opacus.",
     "engines": "What cores and Ray buy: removal of masks by ranges, thousands of clients, trees of cohorts.",
     "lattice": "Transforms against SEAL's, sampling, packing and exact decoding of coefficients.",
-    "liars": "SecAgg and SecAgg+ with clients that lie: the server's time, what the exchange costs, random rounds.",
     "oneshot": "One-shot sums: client and server beside pairwise masks and bare additions; what dropouts cost.",
     "pairwise": "SecAgg and SecAgg+: phases, bytes, memory, masking against the keystream limit.",
+    "threshold_ckks": "Threshold CKKS: bytes, and time beside TenSEAL with NVFlare's parameters.",
+}
+STUDIES = {
+    "liars": "SecAgg and SecAgg+ with clients that lie: the server's time, what the exchange costs, random rounds.",
     "peers": "Whole rounds beside Flower's SecAgg+, uploads beside NVFlare's CKKS, attacks on both; or --quick.",
     "recommender": "What secure sums cost a federated recommender: time, memory, quality.",
     "runtimes": "Secure rounds beside plain ones of the same app in Flower's and NVFlare's simulations.",
     "scale": "What rounds cost with 10^3 to 10^8 clients: a model, checked against real rounds; trees of cohorts.",
-    "threshold_ckks": "Threshold CKKS: bytes, and time beside TenSEAL with NVFlare's parameters.",
     "utility": "What privacy costs a recommender: models x budgets x seeds, beside ItemPop and EASE.",
 }
-"""name (also of its module here) -> what it measures"""
+"""The name of a case, which is also that of its module in ``benchmarks.regression`` or ``benchmarks.studies``, and what
+it measures."""
+
+CASES = dict(sorted((REGRESSION | STUDIES).items()))
 
 QUICK = {
     "engines": ("masks=200", "crowd=200", "tree=300", "cohort=100", "repeats=3"),
@@ -43,7 +49,7 @@ QUICK = {
     "scale": ("n=20,60", "d=2000", "long_n=8", "long_d=100000", "repeats=1", "cohorts=100,1000"),
     "utility": ("users=300", "items=500", "models=private-ease,mf", "seeds=2", "out=runs/utility-quick"),
 }
-"""name -> the settings with which it takes minutes, for cases that take longer"""
+"""The settings with which a case takes minutes, for those that take longer."""
 
 Say = Callable[[str], None]
 
@@ -68,7 +74,7 @@ def run_case(case: str, settings: Sequence[str], say: Say) -> Report:
     """Run a case with ``key=value`` settings over its defaults."""
     if case not in CASES:
         raise UsageError(f"unknown benchmark {case!r}; there are {', '.join(CASES)}")
-    module = import_module(f"benchmarks.{case}")
+    module = import_module(f"benchmarks.{'regression' if case in REGRESSION else 'studies'}.{case}")
     config = configured(module.DEFAULTS, settings)
     measured: Measured = module.run(config, say)
     return Report(case, asdict(config), machine(), commit(), measured.figures, measured.ratios)
@@ -95,6 +101,11 @@ def timed(took: dict[str, list[float]], name: str, work: Callable[..., Any], *ar
     result = work(*arguments)
     took.setdefault(name, []).append(perf_counter() - started)
     return result
+
+
+def ratio(took: Mapping[str, list[float]], one: str, other: str) -> float:
+    """The median of ratios of what was timed in turns."""
+    return median(a / b for a, b in zip(took[one], took[other], strict=True))
 
 
 def commit() -> str:

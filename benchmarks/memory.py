@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
 from pathlib import Path
 
 from secagg.errors import UsageError
@@ -21,3 +23,12 @@ def start_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         raise UsageError("peak memory is started again by /proc/self/clear_refs, which is not here") from None
+
+
+def extra_of(work: Callable[[], object]) -> int:
+    """The peak of this process during ``work`` beyond what it had before."""
+    gc.collect()
+    start_peak()
+    before = peak()
+    work()
+    return peak() - before

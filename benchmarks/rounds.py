@@ -16,6 +16,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protocols.client import Client
 from protocols.journal import ForgetfulJournal
@@ -28,7 +29,7 @@ from secagg.crypto.prg import Prg
 from secagg.params import GRINDING_BITS, GRINDING_FLOOR, choose_witnesses
 
 LENIENT = Policy(min_contributors=2, corrupt="0.01", dropout="0.01")
-"""The benchmark chooses k and t itself; its clients accept."""
+"""Benchmarks choose k and t themselves; clients with this policy accept."""
 
 
 def with_ring(plan: RoundPlan, degree: int, threshold: int, silent: int) -> RoundPlan:
@@ -42,15 +43,15 @@ def with_ring(plan: RoundPlan, degree: int, threshold: int, silent: int) -> Roun
 @dataclass(frozen=True, slots=True)
 class RoundCost:
     client_s: dict[str, float]
-    """phase -> seconds, all clients together"""
+    """Seconds of all clients together, by phase."""
     server_s: dict[str, float]
-    """phase -> seconds to take in the messages; "close " + phase -> seconds to end it"""
+    """Seconds to take in the messages of a phase; under "close " and its name, seconds to end it."""
     bytes_up: Counter[str]
     bytes_down: Counter[str]
     server_extra_bytes: int
-    """peak resident memory of the server process beyond what it had before the round"""
+    """Peak resident memory of the server's process beyond what it had before the round."""
     clients_extra_bytes: int
-    """the same of the process in which all the clients live"""
+    """The same of the process in which all the clients live."""
 
 
 def people(count: int) -> tuple[list[Identity], Roster]:
@@ -101,6 +102,18 @@ def run_round(server: ServerRound, silent_at: str, silent: Iterable[str]) -> Rou
     child.join()
     extra = _peak() - before if _peak() > began else 0
     return RoundCost(cost.client_s, cost.server_s, cost.bytes_up, cost.bytes_down, extra, clients_extra)
+
+
+def check_total(server: ServerRound, expected: NDArray[np.int64] | None = None) -> None:
+    """A benchmark of a wrong sum is worth nothing. Expected is that of the survivors, unless said otherwise."""
+    if server.outcome is None:
+        raise RuntimeError("the round did not end")
+    if expected is None:
+        expected = np.zeros(server.plan.encoding.length, np.int64)
+        for name in server.outcome.survivors:
+            expected += update_of(server.roster.number(name), server.plan)
+    if not np.array_equal(server.outcome.total, expected):
+        raise RuntimeError("the sum is wrong")
 
 
 def _clients(pipe: Connection, count: int) -> None:

@@ -20,7 +20,7 @@ from recsys.participation import Draw
 from secagg.assumptions import Adversary
 from secagg.errors import DecodeError, UsageError
 from secagg.foreign import named_file, parse_toml
-from secagg.printable import check_printable
+from secagg.names import check_name
 
 _DEEPEST, _LONGEST = 20, 100
 _MOST_BYTES = 1 << 20
@@ -210,7 +210,7 @@ class Config:
 
     def __post_init__(self) -> None:
         training, privacy = self.training, self.privacy
-        check_printable("title", self.title)
+        check_name("title", self.title)
         if training.rounds < 1 or training.epochs < 1 or training.batch < 1:
             raise UsageError("training.rounds, epochs and batch are at least 1")
         if not (training.rate > 0 and training.clip > 0 and privacy.rate > 0 and privacy.clip > 0):

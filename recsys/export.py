@@ -16,7 +16,7 @@ from recsys.run_record import CONFIG, FILE, LEDGER, LOCAL_LEDGER, MODEL, Run
 from recsys.run_start import PUBLIC_KEY
 from secagg.errors import StorageError, UsageError
 from secagg.files import reading, writing
-from secagg.printable import check_printable
+from secagg.names import check_name
 
 SHARED = (CONFIG, LEDGER, PUBLIC_KEY, LOCAL_LEDGER, FILE, REPORT)
 """And the model, where it is asked for."""
@@ -28,7 +28,7 @@ _LOGS = ("-wal", "-journal")
 def export(folder: Path, out: Path, *, model: bool) -> list[str]:
     """Pack the run in ``folder`` into the new file ``out``, and tell which files that were. Nothing is replaced."""
     run = Run.load(folder)
-    name = check_printable("the name of a run's directory", folder.resolve().name)
+    name = check_name("the name of a run's directory", folder.resolve().name)
     _check_ended(folder, run)
     wanted = [*SHARED, MODEL] if model else list(SHARED)
     try:

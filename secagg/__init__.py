@@ -78,7 +78,8 @@ _WHERE = {
     "protocols.plan": ("RoundPlan",),
     "protocols.policy": ("Policy",),
     "protocols.roster": ("Identity", "Roster"),
-    "protocols.simulation.network": ("Faults", "local_clients", "serve", "simulate"),
+    "protocols.server": ("serve",),
+    "protocols.simulation.network": ("Faults", "local_clients", "simulate"),
     "secagg.encoding": ("Encoding",),
     "secagg.errors": (
         "BudgetError",

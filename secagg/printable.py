@@ -1,4 +1,4 @@
-"""Text of strangers made safe for terminals and names: invisible and control characters are written out.
+"""Text of strangers on a terminal: what cannot be seen, or paints what is not there, is written out.
 
 A terminal obeys control characters (an ESC sequence repaints lines above), reorders text at Unicode's bidirectional
 controls, and shows nothing at all for others, so that two names look the same.
@@ -28,14 +28,17 @@ def printable(text: str) -> str:
     return "".join(one if _seen(one) else _written(one) for one in text)
 
 
-def check_printable(what: str, text: str, *, most: int = 200) -> str:
-    """The text, if it can be a name: not empty, not too long, and without invisible characters."""
-    from secagg.errors import UsageError  # which shows errors through this module
+def in_bytes(count: float, *, short: bool = False) -> str:
+    """A number of bytes for people, with a digit after the point; ``short`` has it only below 10.
 
-    if not text or len(text) > most or printable(text) != text:
-        shown = printable(text[:most])
-        raise UsageError(f"{what} is one line of 1 to {most} printable characters, and not {shown!r}")
-    return text
+    >>> in_bytes(999), in_bytes(1_234_000), in_bytes(999_960), in_bytes(32_500_000, short=True)
+    ('999 B', '1.2 MB', '1.0 MB', '32 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 999.95:
+            return f"{count:.{0 if unit == 'B' or (short and count >= 10) else 1}f} {unit}"
+        count /= 1000
+    return f"{count:,.0f} PB"
 
 
 def _seen(character: str) -> bool:

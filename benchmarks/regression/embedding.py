@@ -24,7 +24,7 @@ from benchmarks.memory import peak
 CLIP = 1.0
 SIDES = ("ours", "opacus", "opacus_ghost")
 _ENOUGH_S = 10.0
-"""A side that has taken so long is not measured again."""
+"""A side that has taken so many seconds is not measured again."""
 
 
 @dataclass(frozen=True, slots=True)

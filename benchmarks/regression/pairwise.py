@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.case import Measured, Say
 from benchmarks.regression.dealing import Amid
-from benchmarks.rounds import LENIENT, people, run_round, update_of, with_ring
+from benchmarks.rounds import LENIENT, check_total, people, run_round, update_of, with_ring
 from protocols import registry
 from protocols.engines.local import Threads
 from protocols.pairwise.parameters import parameters_of
@@ -137,7 +137,7 @@ def _whole_round(config: Config, figures: dict[str, float], ratios: dict[str, fl
     cost = run_round(server, Phase.UPLOAD, roster.names[:: max(config.n // max(dropped, 1), 1)][:dropped])
     removed = server.masks_removed * config.d * plan.ring.dtype.itemsize
     limit = keystream_seconds(removed)
-    _check_total(server, plan)
+    check_total(server)
 
     for phase, seconds in cost.client_s.items():
         figures[f"client_{phase}_s"] = seconds / config.n
@@ -161,17 +161,6 @@ def _plan(config: Config) -> tuple[RoundPlan, Roster]:
     least = min(config.t, config.n)
     plan = RoundPlan.propose("secagg+", roster, Encoding.integers(config.d, config.bits), min_contributors=least)
     return with_ring(plan, config.k, config.t, round(config.drop * config.n)), roster
-
-
-def _check_total(server: PairwiseServer, plan: RoundPlan) -> None:
-    """A benchmark of a wrong sum is worth nothing."""
-    if server.outcome is None:
-        raise RuntimeError("the round did not end")
-    expected = np.zeros(plan.encoding.length, np.int64)
-    for name in server.outcome.survivors:
-        expected += update_of(server.roster.number(name), plan)
-    if not np.array_equal(expected, server.outcome.total):
-        raise RuntimeError("the sum is wrong")
 
 
 def _growth(config: Config, figures: dict[str, float], ratios: dict[str, float], say: Say) -> None:

@@ -39,10 +39,10 @@ class Stratum:
     tests: tuple[str, ...]
 
     def source_files(self) -> list[str]:
-        return list(dict.fromkeys(_files(self.sources, "*.py")))
+        return list(dict.fromkeys(files_of(self.sources, "*.py")))
 
     def test_files(self) -> list[str]:
-        found = dict.fromkeys(_files(self.tests, "test_*.py"))
+        found = dict.fromkeys(files_of(self.tests, "test_*.py"))
         return [file for file in found if file not in PINNED and not file.startswith(ABSENT)]
 
 
@@ -63,11 +63,11 @@ STRATA = (
             "secagg/crypto/masking.py",
             "secagg/encoding.py",
         ),
-        ("tests/secagg/test_*.py", "tests/adversarial", "tests/fuzz"),
+        ("tests/secagg/crypto/test_*.py", "tests/secagg/test_*.py", "tests/adversarial", "tests/fuzz"),
     ),
     Stratum(
         "files",
-        ("secagg/files.py", "secagg/printable.py", "recsys/export.py"),
+        ("secagg/files.py", "secagg/printable.py", "secagg/names.py", "recsys/export.py"),
         (
             "tests/secagg/test_files.py",
             "tests/secagg/test_printable.py",
@@ -90,18 +90,23 @@ STRATA = (
             "tests/dp/test_noise.py",
             "tests/dp/ledger",
             "tests/recsys/test_participation.py",
-            "tests/secagg/lattice",
+            "tests/secagg/crypto/lattice",
         ),
     ),
     Stratum(
         "parameters",
         ("secagg/params.py", "secagg/assumptions.py", "secagg/hypergeometric.py", "secagg/crypto/sampling"),
-        ("tests/secagg/test_params*.py", "tests/secagg/test_sampling*.py", "tests/protocols/test_policy.py"),
+        (
+            "tests/secagg/test_params*.py",
+            "tests/secagg/crypto/test_sampling.py",
+            "tests/secagg/test_sampling*.py",
+            "tests/protocols/test_policy.py",
+        ),
     ),
     Stratum(
         "lattice",
         ("secagg/crypto/lattice",),
-        ("tests/secagg/lattice", "tests/adversarial/test_li_micciancio.py", "tests/protocols/oneshot"),
+        ("tests/secagg/crypto/lattice", "tests/adversarial/test_li_micciancio.py", "tests/protocols/oneshot"),
     ),
     Stratum(
         "pairwise",
@@ -123,7 +128,7 @@ STRATA = (
         "oneshot",
         ("protocols/oneshot",),
         (
-            "tests/adversarial/test_oneshot*.py",
+            "tests/adversarial/oneshot",
             "tests/protocols/oneshot",
             "tests/conformance",
             *ROUNDS,
@@ -135,7 +140,7 @@ STRATA = (
         (
             "tests/adversarial/test_low_order.py",
             "tests/adversarial/test_bitmaps.py",
-            "tests/adversarial/test_ckks*.py",
+            "tests/adversarial/ckks",
             "tests/protocols/ckks",
             "tests/conformance",
             *ROUNDS,
@@ -147,7 +152,7 @@ STRATA = (
         (
             "tests/adversarial/test_low_order.py",
             "tests/adversarial/test_bitmaps.py",
-            "tests/adversarial/test_threshold*.py",
+            "tests/adversarial/threshold_ckks",
             "tests/protocols/threshold_ckks",
             "tests/conformance",
             *ROUNDS,
@@ -162,6 +167,10 @@ STRATA = (
             "protocols/wire.py",
             "protocols/journal.py",
             "protocols/client.py",
+            "protocols/server.py",
+            "protocols/rounds/client.py",
+            "protocols/rounds/server.py",
+            "protocols/rounds/steps.py",
             "protocols/outcome.py",
             "protocols/registry.py",
             "protocols/simulation/audited.py",
@@ -191,7 +200,14 @@ STRATA = (
     ),
     Stratum(
         "tree",
-        ("protocols/tree.py", "dp/tree.py", "protocols/engines", "protocols/simulation/network.py"),
+        (
+            "protocols/tree.py",
+            "dp/tree.py",
+            "protocols/engines",
+            "protocols/simulation/network.py",
+            "protocols/simulation/trees.py",
+            "protocols/simulation/workers.py",
+        ),
         (
             "tests/adversarial/test_tree.py",
             "tests/protocols/test_tree.py",
@@ -240,7 +256,8 @@ STRATA = (
 )
 
 
-def _files(patterns: tuple[str, ...], ending: str) -> Iterator[str]:
+def files_of(patterns: tuple[str, ...], ending: str) -> Iterator[str]:
+    """What each pattern names, a file, a folder or several of them. One that names nothing has lost its file."""
     for pattern in patterns:
         found = [ROOT / pattern] if (ROOT / pattern).is_file() else sorted(ROOT.glob(pattern))
         for path in found:

@@ -12,7 +12,7 @@ import pytest
 from tests.mutants.__main__ import equivalents
 from tests.mutants.operators import ROOT, instrument, mutants, mutated, parse, sites
 from tests.mutants.run import stratum_mutants
-from tests.mutants.strata import STRATA
+from tests.mutants.strata import STRATA, files_of
 
 KILLER = "tests/secagg/crypto/test_seal.py::test_a_key_of_another_size_is_the_callers_mistake"
 GUARD = "secagg/crypto/seal.py::_cipher::never::len(key) != KEY_BYTES"
@@ -40,6 +40,13 @@ def test_every_mutant_has_a_name_of_its_own(stratum: object) -> None:
     assert names
     assert len(set(names)) == len(names)
     assert len({mutant.key for mutant in stratum_mutants(stratum)}) == len(names)  # type: ignore[arg-type]
+
+
+def test_every_stratum_names_files_that_are_there() -> None:
+    named = [(pattern, "*.py") for stratum in STRATA for pattern in stratum.sources]
+    named += [(pattern, "test_*.py") for stratum in STRATA for pattern in stratum.tests]
+    assert [pattern for pattern, ending in named if not list(files_of((pattern,), ending))] == []
+    assert list(files_of(("tests/of_nothing", "tests/of_nothing/test_*.py"), "*.py")) == []
 
 
 def test_a_mutant_differs_in_one_place() -> None:

@@ -1,4 +1,4 @@
-"""A policy is a client's own arithmetic; that plans are refused by it is in tests/adversarial/pairwise/test_plans.py."""
+"""A policy is a client's own arithmetic; that it refuses plans is in tests/adversarial/pairwise/test_plans.py."""
 
 from __future__ import annotations
 

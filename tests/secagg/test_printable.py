@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secagg.errors import UsageError
-from secagg.printable import check_printable, printable
+from secagg.names import check_name
+from secagg.printable import printable
 
 HIDDEN = {
     "ESC": "\x1b[2J",
@@ -46,13 +47,13 @@ def test_what_is_not_seen_is_written_out_and_is_in_no_name(hidden: str) -> None:
     assert shown.startswith(("a\\u", "a\\U"))
     assert hidden[0] not in shown
     with pytest.raises(UsageError, match="printable characters") as caught:
-        check_printable("a title", f"a{hidden}b")
+        check_name("a title", f"a{hidden}b")
     assert hidden[0] not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["MovieLens 100K, ε = 2", "naïve", "e\u0301tude", "数据", "नमस्ते", "§ 3: “x”"])
 def test_what_people_write_stays_as_it_is(text: str) -> None:
-    assert printable(text) == text == check_printable("a title", text)
+    assert printable(text) == text == check_name("a title", text)
 
 
 @given(st.text(st.characters(codec=None, exclude_categories=())))
@@ -65,11 +66,11 @@ def test_it_is_one_line_that_any_terminal_can_show(text: str) -> None:
 
 
 def test_a_name_may_be_as_long_as_is_said() -> None:
-    assert check_printable("a title", "x" * 200) == "x" * 200
-    assert check_printable("a title", "xy", most=2) == "xy"
+    assert check_name("a title", "x" * 200) == "x" * 200
+    assert check_name("a title", "xy", most=2) == "xy"
 
 
 @pytest.mark.parametrize("text", ["", "x" * 201])
 def test_a_name_is_neither_empty_nor_long(text: str) -> None:
     with pytest.raises(UsageError, match="1 to 200 printable"):
-        check_printable("a title", text)
+        check_name("a title", text)

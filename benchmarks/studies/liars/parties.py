@@ -121,13 +121,13 @@ def played(server: ServerRound, parties: Mixed, silent: Mapping[str, str]) -> Si
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What the clients of one round said: phase -> frames, in the order in which they came."""
+    """What the clients of one round said in each phase, in the order in which it came."""
 
     plan: RoundPlan
     roster: Roster
     frames: Mapping[str, list[tuple[str, bytes]]]
     bytes_down: Mapping[str, int]
-    """phase -> bytes, all clients together"""
+    """Bytes to all clients together, by phase."""
 
     @classmethod
     def of(cls, setting: Setting, lies: Mapping[int, type[PairwiseClient]] | None = None) -> Recording:

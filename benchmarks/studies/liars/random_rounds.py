@@ -84,7 +84,7 @@ class Spent:
 
     sums: int
     burnt: int
-    """rounds that were paid for and had no sum"""
+    """Rounds that were paid for and had no sum."""
     epsilon: float
     named: tuple[str, ...]
 

@@ -62,12 +62,12 @@ class Config:
     d: str = "100000,1000000"
     graphs: str = ",".join(GRAPHS)
     drop: str = "0,0.1"
-    """fractions of the clients that fall silent once they have shared their keys"""
+    """Fractions of the clients that fall silent once they have shared their keys."""
     parts: str = "rounds,ckks,attacks"
     repeats: int = 5
-    """of the uploads of part ckks"""
+    """How often the uploads of part ckks are timed."""
     out: str = ""
-    """a folder; without one nothing is kept or written"""
+    """A folder for results; without one nothing is kept or written."""
 
     def __post_init__(self) -> None:
         if not set(self.graphs.split(",")) <= GRAPHS.keys() or not set(self.parts.split(",")) <= _PARTS:
@@ -186,7 +186,7 @@ def _measured(cells: list[Outcome], uploads: list[Upload], attacks: list[Row]) -
 
 
 NAMED = {"complete_n100_d100000_silent0": "round_speedup_complete", "k21_n100_d1000000_silent0": "round_speedup_k21"}
-"""The cells that there are targets for: 60 and 10."""
+"""Ratios that have a target, and their cells: 60 and 10 times Flower's speed."""
 
 
 def _measured_cell(one: Outcome, figures: dict[str, float], ratios: dict[str, float]) -> None:

@@ -61,7 +61,7 @@ class FlowerRound:
     cost: RoundCost
     """``server_s`` has "start", and for each stage what follows its replies."""
     serialising_s: dict[str, float]
-    """role -> seconds to turn messages into bytes and back"""
+    """Seconds by role to turn messages into bytes and back."""
     mean: NDArray[np.float64]
 
 

@@ -1,16 +1,17 @@
-"""What ``secagg bench peers`` came to, made from its JSON: tables in Markdown, and a picture."""
+"""The figures of ``secagg bench peers`` for people, made from its JSON: tables in Markdown, and a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from math import ceil, floor, log10
 from typing import Any
 
+from benchmarks.markdown import table
 from benchmarks.studies.peers.side_by_side import DEGREE, GRAPHS
 
 SIDES = {"ours": "ours", "flower": "Flower"}
-"""as figures call them -> as people do"""
+"""What figures call the two sides, and what people do."""
 
 _COLOURS = {"ours": "tab:blue", "flower": "tab:orange"}
 _ON_RING = {"ours": DEGREE, "flower": GRAPHS["k21"] - 1}
@@ -26,7 +27,7 @@ def page(found: Mapping[str, Any]) -> str:
         f"{machine['cores']} cores, Python {machine['python']}.\n"
     ]
     if found["cells"]:
-        parts += [_SECONDS, _seconds(found), _BYTES, _bytes(found)]
+        parts += [_SECONDS, _seconds(found), _TRAFFIC, _traffic(found)]
     if found["uploads"]:
         parts += [_UPLOADS, _uploads(found["uploads"])]
     if found["attacks"]:
@@ -42,7 +43,7 @@ are without turning messages into bytes and back ("Flower bytes"), ours with it.
 Flower's and ours again, and at the end.
 """
 
-_BYTES = """## Whole rounds: bytes and memory
+_TRAFFIC = """## Whole rounds: bytes and memory
 
 Of a client that stays: bytes up in the whole round over the number of parameters; kilobytes down, without the model.
 Memory is the peak beyond what the process had. All clients live in one process; ours hold their vectors in it from the
@@ -83,7 +84,7 @@ def _seconds(found: Mapping[str, Any]) -> str:
     return table([*titles, "times faster", "side by side", "signatures", "Flower bytes", "load"], rows)
 
 
-def _bytes(found: Mapping[str, Any]) -> str:
+def _traffic(found: Mapping[str, Any]) -> str:
     kinds = {
         "upload_bytes_per_parameter": ("up, bytes a parameter", 1.0, ".2f"),
         "bytes_down": ("down, kB", 1e3, ".1f"),
@@ -132,18 +133,6 @@ def _attacks(attacks: Sequence[Mapping[str, Any]]) -> str:
 
 def _verdict(works: bool) -> str:
     return "works" if works else "fails"
-
-
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    r"""
-    >>> print(table(["a", "b"], [["1", "2|3"]]), end="")
-    | a | b |
-    | --- | --- |
-    | 1 | 2\|3 |
-    """
-    lines = [titles, ["---"] * len(titles), *rows]
-    escaped = ([" ".join(word.replace("|", r"\|").split()) for word in line] for line in lines)
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def plot(found: Mapping[str, Any]) -> bytes:

@@ -37,7 +37,7 @@ from secagg.files import read_file, write_file
 from secagg.foreign import as_declared, parse_json
 
 GRAPHS = {"complete": 0, "k21": 21}
-"""graph -> Flower's ``num_shares``, itself included; 0: all"""
+"""Flower's ``num_shares`` in each graph, the client itself included; 0 stands for all."""
 
 DEGREE = 22
 """Our neighbours on the graph that stands beside ``k21``."""
@@ -109,27 +109,27 @@ def encoding(n: int, d: int) -> Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One round of one of the two."""
+    """What one round took, ours or Flower's."""
 
     clients_s: float
-    """all clients together"""
+    """Seconds of all clients together."""
     server_s: float
     phases: Mapping[str, float]
-    """role and phase -> seconds"""
+    """Seconds by role and phase."""
     serialising_s: float
-    """not in the others; 0 where it is"""
+    """Seconds to turn messages into bytes and back, where the others leave that out; 0 where they include it."""
     bytes_up: float
-    """of a client that stays"""
+    """Bytes that a client sends which stays to the end."""
     bytes_down: float
     server_mib: float
     clients_mib: float
-    """peak memory of the process in which all the clients live, beyond what it had"""
+    """Peak memory of the process in which all the clients live, beyond what it had."""
     error: float
-    """largest distance from the mean, in steps of the rounding"""
+    """The largest distance from the mean, in steps of the rounding."""
     checks: int
-    """signatures verified"""
+    """How many signatures were verified."""
     check_s: float
-    """seconds that one takes, measured right after the round"""
+    """Seconds that one verification takes, measured right after the round."""
 
     @property
     def round_s(self) -> float:
@@ -145,9 +145,9 @@ class Outcome:
     cell: Cell
     commit: str
     load: tuple[float, ...]
-    """of the machine: before each round, and at the end"""
+    """The load of the machine before each round, and at the end."""
     ours: tuple[Side, Side]
-    """before Flower's and after it"""
+    """The rounds before Flower's and after it."""
     flower: Side
 
     @property

@@ -27,7 +27,7 @@ class Upload:
     seconds: float
     bytes_per_coordinate: float
     versus_nvflare: float
-    """seconds over NVFlare's, in turn"""
+    """Seconds over those of NVFlare's encryption, timed in turns."""
 
 
 NVFLARE = "nvflare_ckks"
@@ -52,7 +52,7 @@ def measure(n: int, d: int, repeats: int, say: Say) -> list[Upload]:
 
 
 def _works(values: NDArray[np.int64], n: int) -> dict[str, Callable[[], bytes]]:
-    from benchmarks.regression.oneshot import encrypted
+    from benchmarks.regression.oneshot.clients import encrypted
     from protocols.ckks import engine
     from protocols.ckks.parameters import layout_of
     from protocols.threshold_ckks.scheme import Scheme

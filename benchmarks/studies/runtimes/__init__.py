@@ -29,7 +29,7 @@ from secagg.errors import UsageError
 from secagg.files import write_file
 
 PARTS = {"flower": ("flwr", "ray"), "nvflare": ("nvflare",)}
-"""name -> what must be installed"""
+"""What must be installed for each runtime."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What rounds cost with very many clients: a model, checked against real rounds where these can be run.
 
-*model*  measures what the pieces cost on this machine (``units``), runs real rounds of every protocol, the server in
+*model*  measures what the pieces cost on this machine (``pieces``), runs real rounds of every protocol, the server in
          one process and all its clients in another, and divides what the model (``costs``) says by what was seen:
          bytes up and down, processor seconds of the clients and of the server, the server's peak memory.
 *table*  prints the model for clients and lengths far beyond that: flat rounds, and trees of cohorts.
@@ -29,16 +29,17 @@ import numpy as np
 
 from benchmarks.case import Measured, Say, commit
 from benchmarks.memory import peak, start_peak
-from benchmarks.rounds import people, update_of
+from benchmarks.rounds import check_total, people, update_of
 from benchmarks.studies.scale.costs import BEACON, Cost, Deployment
+from benchmarks.studies.scale.pieces import measure
 from benchmarks.studies.scale.tables import FEWEST, checked_table, flat_table, tree_table
+from benchmarks.studies.scale.timing import processor_seconds, seconds_of
 from benchmarks.studies.scale.trees import MODELS, cost
-from benchmarks.studies.scale.units import Units, measure, processor_seconds, seconds_of
+from benchmarks.studies.scale.unit_costs import UnitCosts
 from protocols.client import Client
 from protocols.journal import ForgetfulJournal
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
-from protocols.rounds.server import ServerRound
 from protocols.server import serve
 from protocols.simulation.network import local_clients, simulate
 from protocols.threshold_ckks.parameters import sizes_of
@@ -58,7 +59,7 @@ class Config:
     long_d: int = 1_000_000
     drop: float = 0.1
     longest: float = 150
-    """seconds: real rounds that would take longer, by the model, are left out"""
+    """Real rounds that would take more seconds than this, by the model, are left out."""
     repeats: int = 3
     clients: str = "1e3,1e4,1e5,1e6,1e7,1e8"
     lengths: str = "1e4,1e5,1e6,1e7,1e8,1e9"
@@ -182,10 +183,10 @@ class Point:
 
 
 _LEAST_MEMORY = 16 << 20
-"""Below, what the allocator had left over decides."""
+"""Memory below this is not compared: there it depends on what the allocator had left over."""
 
 
-def measured_points(config: Config, all_units: list[Units], say: Say) -> Iterator[Point]:
+def measured_points(config: Config, all_units: list[UnitCosts], say: Say) -> Iterator[Point]:
     for protocol in config.protocols.split(","):
         if (missing := _missing(protocol)) is not None:
             say(f"NOT MEASURED: {protocol} needs {missing}")
@@ -208,7 +209,7 @@ def measured_points(config: Config, all_units: list[Units], say: Say) -> Iterato
             yield point
 
 
-def _pieces(config: Config) -> Units:
+def _pieces(config: Config) -> UnitCosts:
     protocols = set(config.protocols.split(","))
     return _afresh(measure, config.repeats, bool(protocols & {"oneshot", "threshold_ckks"}), "ckks" in protocols)
 
@@ -244,8 +245,8 @@ def _missing(protocol: str) -> str | None:
     return needs if needs is not None and find_spec(needs) is None else None
 
 
-def _middle(units: Sequence[Units]) -> Units:
-    return Units(**{field.name: median(getattr(one, field.name) for one in units) for field in fields(Units)})
+def _middle(units: Sequence[UnitCosts]) -> UnitCosts:
+    return UnitCosts(**{field.name: median(getattr(one, field.name) for one in units) for field in fields(UnitCosts)})
 
 
 class _Watch:
@@ -298,7 +299,7 @@ def taken_by_round(protocol: str, deployment: Deployment) -> Taken:
     near.send_bytes(b"")
     clients_s = json.loads(near.recv_bytes())
     child.join()
-    check_total(server, plan)
+    check_total(server)
     return Taken(dict(up), dict(down), clients_s, dict(watch.seconds), memory)
 
 
@@ -332,22 +333,12 @@ def _warm(plan: RoundPlan) -> None:
         flooding(sizes_of(plan).flooding, 1, bytes(32))
 
 
-def check_total(server: ServerRound, plan: RoundPlan) -> None:
-    """A benchmark of a wrong sum is worth nothing."""
-    expected = np.zeros(plan.encoding.length, np.int64)
-    if server.outcome is not None:
-        for name in server.outcome.survivors:
-            expected += update_of(server.roster.number(name), plan)
-    if server.outcome is None or not np.array_equal(expected, server.outcome.total):
-        raise RuntimeError("the sum is wrong")
-
-
 # What is written.
 
 _TREE_LENGTH, _WIDE_UP_TO = 1_000_000, 1_000_000
 
 
-def _tables(config: Config, units: Units) -> Iterator[str]:
+def _tables(config: Config, units: UnitCosts) -> Iterator[str]:
     protocols, clients = config.protocols.split(","), _numbers(config.clients)
     for d in _numbers(config.lengths):
         yield flat_table(protocols, clients, d, units)
@@ -357,7 +348,7 @@ def _tables(config: Config, units: Units) -> Iterator[str]:
             yield tree_table(protocols, n, _TREE_LENGTH, bits, _numbers(config.cohorts), units)
 
 
-def _write(config: Config, units: Units, points: Sequence[Point]) -> None:
+def _write(config: Config, units: UnitCosts, points: Sequence[Point]) -> None:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     where = f"Commit {commit()}, {machine()['cores']} cores, {machine()['processor']}.\n"

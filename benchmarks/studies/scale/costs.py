@@ -2,8 +2,8 @@
 
 Bytes are those of the messages: sizes are read off the very codecs that write them, numbers of items (neighbours,
 shares, signatures, Merkle nodes) follow from the parameters that the protocol itself chooses. Seconds are counts of
-what each role does, read off the machines, times what one of it costs (``Units``, measured). Memory is what the server
-keeps at its fullest moment, in CPython's sizes. Nothing here is fitted to a measured round.
+what each role does, read off the machines, times what one of it costs (``UnitCosts``, measured). Memory is what the
+server keeps at its fullest moment, in CPython's sizes. Nothing here is fitted to a measured round.
 
 A fraction ``gone`` of the clients answers until its upload is due, and never again: for pairwise masks the most
 expensive moment, for the others as good as any. What depends on who they are (nodes in a proof) is an expected value.
@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmarks.studies.scale.units import Units, columns_of
+from benchmarks.studies.scale.unit_costs import UnitCosts, columns_of
 from protocols.ckks import messages as ckks
 from protocols.oneshot import messages as oneshot
 from protocols.pairwise import messages as pairwise
@@ -44,7 +44,7 @@ from secagg.encoding import Encoding
 from secagg.errors import UsageError
 
 BEACON = b"not secret, used"
-"""For lots, where there are any."""
+"""The public randomness from which committees are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +142,13 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one round."""
+    """What one round costs."""
 
     roles: tuple[Role, ...]
     server: Mapping[str, float]
-    """phase -> seconds on one core: making what opens it, taking the answers in, closing it"""
+    """Seconds on one core by phase: to make what opens it, to take the answers in, to close it."""
     server_memory: float
-    """bytes at the peak, beyond what the process had before"""
+    """Bytes at the peak, beyond what the process had before."""
 
     @property
     def client(self) -> Role:
@@ -320,7 +320,7 @@ def _mean(proofs: Sequence[Proof]) -> Proof:
 # What everybody does.
 
 
-def carried(units: Units, down: float, up: float) -> float:
+def carried(units: UnitCosts, down: float, up: float) -> float:
     """A client hears a frame and answers: both go into its journal, sealed, and what it heard is hashed twice.
 
     On the way bytes are copied: into the message, the frame, the record and its box.
@@ -329,20 +329,20 @@ def carried(units: Units, down: float, up: float) -> float:
     return 2 * units.frame + units.seal * (down + up) + 2 * units.hash * down + copied
 
 
-def heard(units: Units, up: float) -> float:
+def heard(units: UnitCosts, up: float) -> float:
     """The server takes a frame in; its ends are hashed, to know it again (``protocols.client``)."""
     return units.frame + units.hash * min(up, 1 << 17) + units.copy * up
 
 
-def ordered(units: Units, n: int) -> float:
+def ordered(units: UnitCosts, n: int) -> float:
     return units.order * n * max(log2(n), 1)
 
 
-def dealt(units: Units, threshold: int, holders: int, secrets: int) -> float:
+def dealt(units: UnitCosts, threshold: int, holders: int, secrets: int) -> float:
     return threshold * (units.deal_step + units.deal * holders * width(secrets))
 
 
-def packing(units: Units, bits: int, d: int) -> float:
+def packing(units: UnitCosts, bits: int, d: int) -> float:
     """Seconds of packing a vector (unpacking takes as long)."""
     columns = columns_of(bits, d)
     return columns * units.column + (units.pack * d if columns else 0)
@@ -356,7 +356,7 @@ def silenced(deployment: Deployment, role: Role, upload: str) -> Role:
     return Role(GONE, role.count * share, (*role.steps[:at], last))
 
 
-def begun(units: Units, d: int) -> float:
+def begun(units: UnitCosts, d: int) -> float:
     """A client's first message."""
     return units.start + units.encode * d
 
@@ -364,7 +364,7 @@ def begun(units: Units, d: int) -> float:
 # Pairwise masks: ``secagg`` and ``secagg+``.
 
 
-def masked(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost:
+def masked(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> Cost:
     u, n, d, left = units, deployment.n, deployment.d, deployment.left
     graph, ring = graph_of(plan), plan.ring
     t, k, word = graph.threshold, graph.degree, ring.dtype.itemsize
@@ -434,6 +434,7 @@ def _masked_memory(n: int, d: int, h: int, t: int, word: int, vector: int) -> fl
 
 
 CLIENT = 1800
-"""An advert, its leaf, two inner nodes, a header, entries in dictionaries."""
+"""Bytes that a server keeps of a client: an advert, its leaf, two inner nodes, a header, entries in dictionaries."""
 _LISTED, _IN_SET, _KEPT_SHARE = 40, 90, 110
-"""A number in a tuple; in a set, which is half empty; what bytes in a dictionary take beside themselves."""
+"""Bytes of a number in a tuple and in a set, which is half empty, and what an entry of a dictionary takes beside its
+value."""

@@ -28,7 +28,7 @@ from benchmarks.studies.scale.costs import (
     random_proof,
     silenced,
 )
-from benchmarks.studies.scale.units import Units
+from benchmarks.studies.scale.unit_costs import UnitCosts
 from protocols.ckks import messages as ckks
 from protocols.ckks.layout import SLOTS
 from protocols.ckks.parameters import layout_of
@@ -52,7 +52,7 @@ from secagg.crypto.seal import OVERHEAD_BYTES
 # One-shot.
 
 
-def oneshot_round(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost:
+def oneshot_round(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> Cost:
     u, n, d, left = units, deployment.n, deployment.d, deployment.left
     committee, layout, sharing = committee_of(plan), lattice_of(plan).layout, sharing_of(plan)
     m, quorum, primes = committee.seats, committee.quorum, len(layout.ring.primes)
@@ -120,7 +120,7 @@ def oneshot_round(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost
 # Threshold CKKS.
 
 
-def threshold_round(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost:
+def threshold_round(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> Cost:
     u, n, d, left = units, deployment.n, deployment.d, deployment.left
     sizes, t, least = sizes_of(plan), threshold_of(plan).threshold, least_of(plan)
     ring, gone = sizes.layout.ring, deployment.silent
@@ -211,7 +211,7 @@ def threshold_round(deployment: Deployment, plan: RoundPlan, units: Units) -> Co
 # CKKS.
 
 
-def ckks_round(deployment: Deployment, plan: RoundPlan, units: Units) -> Cost:
+def ckks_round(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> Cost:
     u, n, d, left = units, deployment.n, deployment.d, deployment.left
     makers, layout = makers_of(plan).makers, layout_of(plan)
     chunks, signers = -(-layout.slots // SLOTS), max(deployment.minimum, 2)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
+from benchmarks import markdown
 from benchmarks.studies.scale.costs import Deployment, parameters_in_words
 from benchmarks.studies.scale.trees import cost, tree
-from benchmarks.studies.scale.units import Units
+from benchmarks.studies.scale.unit_costs import UnitCosts
 from secagg.errors import UsageError
+from secagg.printable import in_bytes
 
 LARGEST_UPLOAD = 1 << 31
 """Vectors beyond 2 GiB are not carried end to end: everything below 'beyond' is arithmetic."""
@@ -18,9 +21,12 @@ ABSURD_SECONDS, ABSURD_MEMORY = 1e7, float(1 << 40)
 """A server that computes for months, or needs a tebibyte of memory."""
 
 FEWEST = 50
-"""No sum of fewer clients, or of half of them."""
+"""No sum is over fewer clients than this, or than half of them."""
 
 _DROP = Fraction(1, 10)
+
+_bytes = partial(in_bytes, short=True)
+"""Columns are narrow."""
 
 
 def checked_table(points: Iterable[tuple[str, Mapping[str, float], Mapping[str, float]]]) -> str:
@@ -37,7 +43,7 @@ def checked_table(points: Iterable[tuple[str, Mapping[str, float], Mapping[str, 
     return _table("Measured, and predicted over measured", [*titles, "up", "down", "client", "server", "memory"], rows)
 
 
-def flat_table(protocols: Sequence[str], clients: Sequence[int], d: int, units: Units) -> str:
+def flat_table(protocols: Sequence[str], clients: Sequence[int], d: int, units: UnitCosts) -> str:
     """One round of all of them; ``clients`` ascend. From where on it cannot be, the reason."""
     rows = []
     for protocol in protocols:
@@ -49,13 +55,13 @@ def flat_table(protocols: Sequence[str], clients: Sequence[int], d: int, units: 
 
 
 _REASON = 3
-"""Cells of a row that says why not: protocol, from how many clients on, the reason."""
+"""How many cells a row has that says why not: the protocol, from how many clients on, the reason."""
 
 _FLAT = ["protocol", "n", "parameters", "up", "down", "client", "heaviest client", "server", "with 10% gone"]
 _FLAT += ["memory", "network"]
 
 
-def _flat_row(protocol: str, n: int, d: int, units: Units) -> list[str]:
+def _flat_row(protocol: str, n: int, d: int, units: UnitCosts) -> list[str]:
     """All cells, or only from where on and why not."""
     deployment = Deployment(n, d, minimum=min(FEWEST, n // 2))
     try:
@@ -83,7 +89,7 @@ def _flat_row(protocol: str, n: int, d: int, units: Units) -> list[str]:
     ]
 
 
-def tree_table(protocols: Sequence[str], n: int, d: int, bits: int, sizes: Sequence[int], units: Units) -> str:
+def tree_table(protocols: Sequence[str], n: int, d: int, bits: int, sizes: Sequence[int], units: UnitCosts) -> str:
     """What a cohort size costs and buys; the flat round, where there is one, in the first row."""
     rows = []
     for protocol in protocols:
@@ -100,7 +106,7 @@ def tree_table(protocols: Sequence[str], n: int, d: int, bits: int, sizes: Seque
     return _table(f"Trees over {_power(n)} clients, d = {_power(d)}, {bits}-bit values", titles, rows)
 
 
-def _tree_row(protocol: str, deployment: Deployment, size: int, units: Units) -> list[str]:
+def _tree_row(protocol: str, deployment: Deployment, size: int, units: UnitCosts) -> list[str]:
     quietly = replace(deployment, minimum=min(FEWEST, size // 2))
     try:
         quiet = tree(protocol, quietly, size, units)
@@ -127,9 +133,7 @@ def _tree_row(protocol: str, deployment: Deployment, size: int, units: Units) ->
 
 
 def _table(title: str, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    filled = [[*row, *[""] * (len(titles) - len(row))] for row in rows]
-    lines = [titles, ["---"] * len(titles), *filled]
-    return f"**{title}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"**{title}**\n\n{markdown.table(titles, rows)}"
 
 
 def _power(count: int) -> str:
@@ -139,20 +143,6 @@ def _power(count: int) -> str:
     """
     zeros = len(str(count)) - 1
     return f"10^{zeros}" if zeros > 2 and count == 10**zeros else str(count)
-
-
-def _bytes(count: float) -> str:
-    """
-    >>> _bytes(3_250_000), _bytes(512)
-    ('3.2 MB', '512 B')
-    """
-    for unit in ("B", "KB", "MB", "GB", "TB"):
-        if count < 1000:
-            return (
-                f"{count:.3g} {unit}" if unit == "B" else f"{count:.1f} {unit}" if count < 10 else f"{count:.0f} {unit}"
-            )
-        count /= 1000
-    return f"{count:.3g} PB"
 
 
 def _seconds(count: float) -> str:

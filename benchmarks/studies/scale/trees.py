@@ -15,12 +15,12 @@ from math import floor, sqrt
 
 from benchmarks.studies.scale.costs import Cost, Deployment, masked
 from benchmarks.studies.scale.lattice import ckks_round, oneshot_round, threshold_round
-from benchmarks.studies.scale.units import Units
+from benchmarks.studies.scale.unit_costs import UnitCosts
 from protocols.plan import RoundPlan
 from secagg.errors import UsageError
 from secagg.hypergeometric import most_marked
 
-MODELS: Mapping[str, Callable[[Deployment, RoundPlan, Units], Cost]] = {
+MODELS: Mapping[str, Callable[[Deployment, RoundPlan, UnitCosts], Cost]] = {
     "secagg": masked,
     "secagg+": masked,
     "oneshot": oneshot_round,
@@ -29,7 +29,7 @@ MODELS: Mapping[str, Callable[[Deployment, RoundPlan, Units], Cost]] = {
 }
 
 
-def cost(protocol: str, deployment: Deployment, units: Units) -> Cost:
+def cost(protocol: str, deployment: Deployment, units: UnitCosts) -> Cost:
     """Of one round, or ``UsageError`` where the protocol does not do that."""
     if protocol not in MODELS:
         raise UsageError(f"no model of {protocol!r}; there are {', '.join(MODELS)}")
@@ -38,18 +38,18 @@ def cost(protocol: str, deployment: Deployment, units: Units) -> Cost:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Of a tree: so many cohorts, each with this round in it."""
+    """One level of a tree: so many cohorts, each with this round in it."""
 
     cohorts: int
     deployment: Deployment
-    """of the largest cohort"""
+    """That of the largest cohort."""
     cost: Cost
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
     levels: tuple[Level, ...]
-    """the clients' first, the root's last"""
+    """The clients' level is the first, the root's the last."""
 
     @property
     def aggregator_s(self) -> float:
@@ -70,7 +70,7 @@ class Tree:
         return sqrt(self.levels[0].cohorts)
 
 
-def tree(protocol: str, deployment: Deployment, size: int, units: Units) -> Tree:
+def tree(protocol: str, deployment: Deployment, size: int, units: UnitCosts) -> Tree:
     """A tree over ``deployment``, cohorts of up to ``size``; the shares of corrupt and silent hold on every level."""
     levels = list[Level]()
     members, d, bits = deployment.n, deployment.d, deployment.bits

@@ -5,7 +5,8 @@ data set and its split are fixed; a seed stands for a first model, an order of t
 seeds says how far another training would come out elsewhere, and the paired bootstrap over users (of each user's mean
 over the seeds) how far another population would. The two are not the same, and both are reported.
 
-``out`` holds what is finished (``benchmarks.studies.utility.cells``), table.md and plot.png. The same call goes on after any stop.
+``out`` holds what is finished (``benchmarks.studies.utility.cells``), table.md and plot.png. The same call goes on
+after any stop.
 """
 
 from __future__ import annotations
@@ -88,13 +89,13 @@ class Config:
     data_seed: int = 1
     models: str = ",".join(RECIPES)
     epsilons: str = "8,3,1"
-    """beside training without privacy, which is always there"""
+    """Budgets, beside training without privacy, which is always there."""
     seeds: int = 5
     n_min: int = 0
-    """a public number of users, for delta; 0: the number of users is public"""
+    """A public number of users, for delta; 0 says that the number of users is public."""
     corrupt: str = "0"
     dropout: str = "0"
-    """what the noise allows for; 0: nobody colludes with the server, nobody is missing"""
+    """What the noise allows for; with 0 nobody colludes with the server, and nobody is missing."""
     regularisation: float = 200.0
     """of EASE as a ruler"""
     out: str = "runs/utility"

@@ -8,6 +8,7 @@ from io import BytesIO
 
 from matplotlib.figure import Figure
 
+from benchmarks import markdown
 from recsys.metrics.comparing import Interval
 
 TWIN = "its twin"
@@ -34,12 +35,12 @@ def table(rows: Sequence[Row]) -> str:
     """Markdown. Intervals are of 95%: Student's over seeds, the paired bootstrap over users for differences."""
     metrics = list(rows[0].metrics)
     titles = ["model", "epsilon", *metrics, "error over users", "minus ItemPop", f"minus {TWIN}"]
-    lines = [titles, ["---"] * len(titles)]
+    lines = []
     for row in rows:
         means = [_value(row.metrics[metric]) for metric in metrics]
         gaps = [str(row.against[other]) if other in row.against else "" for other in ("ItemPop", TWIN)]
         lines.append([row.name, f"{row.epsilon:g}" if row.epsilon else "none", *means, f"{row.users_error:.4f}", *gaps])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown.table(titles, lines)
 
 
 def plot(rows: Sequence[Row]) -> bytes:

@@ -1,6 +1,6 @@
 """One-shot rounds under attack: each with the check, and without it, when an honest client's vector comes out.
 
-12 clients, all with a seat, two of them corrupt (see ``oneshot_attack``). "The vector" is always client 0's.
+12 clients, all with a seat, two of them corrupt (see ``tests.scenes.oneshot``). "The vector" is always client 0's.
 """
 
 from __future__ import annotations

@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.regression import oneshot
-from benchmarks.regression.oneshot import Cast, Config, encrypted
+from benchmarks.regression.oneshot import clients
+from benchmarks.regression.oneshot.cast import Cast
+from benchmarks.regression.oneshot.clients import STEPS, encrypted
+from benchmarks.regression.oneshot.deployment import SCENES, Config
 from protocols.oneshot.committee import public_of
 from protocols.oneshot.parameters import lattice_of
 from secagg.cli import main
@@ -32,7 +34,7 @@ def test_bench_prints_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
     } == set(ratios)  # fmt: skip
     assert 1 < ratios["upload_expansion"] < ratios["upload_expansion_with_shares"]
     assert figures["shares_bytes"] % figures["seats"] == 0
-    for scene in oneshot.SCENES:
+    for scene in SCENES:
         parts = [figures[name] for name in figures if name.startswith(f"server_{scene}_") and name.count("_") == 4]
         assert len(parts) == 12
         assert sum(parts) == pytest.approx(figures[f"server_{scene}_s"])
@@ -46,24 +48,24 @@ def cast() -> Cast:
 def test_what_is_timed_is_an_upload_that_opens(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps of the vector are those of the protocol: with their secret the values come out."""
     seen: list[np.ndarray] = []
-    honest = oneshot.discrete_gaussian
+    honest = clients.discrete_gaussian
 
     def spy(*arguments: object) -> np.ndarray:
         seen.append(honest(*arguments))  # type: ignore[arg-type]
         return seen[-1]
 
-    monkeypatch.setattr(oneshot, "discrete_gaussian", spy)
+    monkeypatch.setattr(clients, "discrete_gaussian", spy)
     values = np.arange(3000) - 1500
     steps: dict[str, list[float]] = {}
     data, layout = encrypted(cast.plan, values, steps), lattice_of(cast.plan).layout
-    assert set(steps) == set(oneshot.STEPS)
+    assert set(steps) == set(STEPS)
     sealed = layout.ring.unpack(data, layout.coefficients(3000))
     mask = (public_of(cast.plan) * layout.ring.lift([seen[0]]).evaluations()).coefficients()
     assert layout.decode(sealed - mask, 3000).tolist() == values.tolist()
 
 
 def test_a_wrong_sum_is_no_benchmark(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    for scene in oneshot.SCENES:
+    for scene in SCENES:
         cast.round(scene)
     monkeypatch.setattr(cast, "values", [values + 1 for values in cast.values])
     with pytest.raises(RuntimeError, match="the sum is wrong"):

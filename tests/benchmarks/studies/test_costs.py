@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.studies.scale.costs import BEACON, Cost, Deployment, proof_of, random_proof
+from benchmarks.studies.scale.lattice_pieces import measure_ckks
 from benchmarks.studies.scale.trees import MODELS, cost, marked, tree
-from benchmarks.studies.scale.units import Units, measure_ckks
+from benchmarks.studies.scale.unit_costs import UnitCosts
 from protocols import registry
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
@@ -28,7 +29,7 @@ from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
 
 NEEDS = {"oneshot": "numba", "threshold_ckks": "numba", "ckks": "tenseal"}
-EACH = Units(**{field.name: 1e-6 for field in fields(Units)})
+EACH = UnitCosts(**{field.name: 1e-6 for field in fields(UnitCosts)})
 """Everything takes a microsecond."""
 
 
@@ -62,7 +63,7 @@ def by_phase(of: Cost) -> tuple[dict[str, float], dict[str, float]]:
     return up, down
 
 
-def check_bytes(protocol: str, deployment: Deployment, units: Units, *, rel: float) -> None:
+def check_bytes(protocol: str, deployment: Deployment, units: UnitCosts, *, rel: float) -> None:
     plan, real = real_round(protocol, deployment)
     up, down = by_phase(cost(protocol, deployment, units))
     first = next(iter(up))

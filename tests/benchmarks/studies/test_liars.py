@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.case import QUICK, run_case
 from benchmarks.regression.dealing import Amid
-from benchmarks.studies.liars import random_rounds as rounds
+from benchmarks.studies.liars import random_rounds
 from benchmarks.studies.liars.lies import LIES, BadBoxes, FalseComplaints, FewerMasks, OneWrongShare, OtherSecret
 from benchmarks.studies.liars.parties import Mixed, Recording, Setting, check_sum, played
 from benchmarks.studies.liars.random_rounds import ended, random_round, spent
@@ -62,7 +62,7 @@ def test_control_a_sum_that_is_not_that_of_the_others_is_noticed(monkeypatch: py
 
 
 def test_control_a_round_that_ends_without_names_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "played", failing)
+    monkeypatch.setattr(random_rounds, "played", failing)
     with pytest.raises(RuntimeError, match="nobody is named"):
         ended(SETTING, {LIAR: OneWrongShare}, {})
 

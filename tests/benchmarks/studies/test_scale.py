@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.rounds import people, update_of
+from benchmarks.rounds import check_total, people, update_of
 from benchmarks.studies import scale
 from benchmarks.studies.scale.tables import flat_table, tree_table
 from benchmarks.studies.scale.trees import MODELS
-from benchmarks.studies.scale.units import Units
+from benchmarks.studies.scale.unit_costs import UnitCosts
 from protocols.client import Client
 from protocols.journal import ForgetfulJournal
 from protocols.plan import RoundPlan
@@ -23,7 +23,7 @@ from protocols.simulation.network import simulate
 from secagg.cli import main
 from secagg.encoding import Encoding
 
-EACH = Units(**{field.name: 1e-6 for field in fields(Units)})
+EACH = UnitCosts(**{field.name: 1e-6 for field in fields(UnitCosts)})
 
 
 def test_bench_prints_the_contract_and_writes_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,14 +102,14 @@ def test_a_wrong_sum_is_no_benchmark() -> None:
         server = serve(plan, roster)
         simulate(server, clients, updates.get)
         if fine:
-            scale.check_total(server, plan)
+            check_total(server)
         else:
             with pytest.raises(RuntimeError, match="the sum is wrong"):
-                scale.check_total(server, plan)
+                check_total(server)
 
 
 def test_tables_say_what_is_not_possible() -> None:
-    cheap = Units(**{field.name: 1e-9 for field in fields(Units)})
+    cheap = UnitCosts(**{field.name: 1e-9 for field in fields(UnitCosts)})
     long = flat_table(list(MODELS), [10**3, 10**6], 10**9, cheap)
     assert "beyond" in long
     assert "10^6 and more | absurd" in long

@@ -17,7 +17,7 @@ from secagg.compiled import require
 from secagg.errors import UsageError
 
 WINDOW_BITS = 22
-"""Of the 32 bits of a seed, how many are really searched; 32 is all of them, and some minutes."""
+"""How many of the 32 bits of a seed are really searched. All of them take some minutes."""
 
 
 @dataclass(frozen=True, slots=True)

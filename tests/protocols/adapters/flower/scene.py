@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from dp.calibrate import user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
-from protocols.server import serve
 from protocols import registry
 from protocols.adapters.flower.server import Privacy, Secure
 from protocols.adapters.form import Form
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
+from protocols.server import serve
 from secagg.errors import PolicyError, UsageError
 from tests.protocols.adapters.flower.fake_flower import (
     CLIP,

@@ -1,4 +1,4 @@
-"""What the pieces that all rounds are made of cost on this machine, one core: what the model (``costs``) multiplies.
+"""Measures what the pieces of a round cost on one core of this machine, for the model (``costs``) to multiply.
 
 Each is measured through the very functions that the protocols call, on sizes at which it is used, as the median of
 several trials between which the caches are filled with something else. Pieces of Python (writing an item of a message,
@@ -8,19 +8,18 @@ a step in a tree) are pieces like others.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from itertools import cycle
-from math import gcd, isfinite, log2
-from pathlib import Path
+from math import log2
 from statistics import median
-from threading import get_native_id
 from time import process_time
 
 import numpy as np
 
 from benchmarks.rounds import LENIENT, people
+from benchmarks.studies.scale.lattice_pieces import measure_ckks, measure_lattice
+from benchmarks.studies.scale.timing import OTHER, seconds_of
+from benchmarks.studies.scale.unit_costs import UnitCosts, columns_of
 from protocols import registry
 from protocols.client import Client
 from protocols.journal import ForgetfulJournal
@@ -54,150 +53,16 @@ from secagg.crypto.ring import Ring
 from secagg.crypto.seal import seal
 from secagg.crypto.shamir import SHARE_BYTES, pack_shares, reconstruct, split
 from secagg.encoding import Encoding
-from secagg.errors import UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class Units:
-    """Seconds, but where bytes are said. What needs an extra that is not installed is zero."""
-
-    start: float
-    """a client's first message, but for its vector: the plan checked, two keys, a signature, the journal"""
-    frame: float
-    """a message taken in, whatever is in it, by a processor whose caches hold something else"""
-    sign: float
-    verify: float
-    agree: float
-    """X25519, and a key derived from it"""
-    box: float
-    """the same, and a share put under a pad, with commitments"""
-    hash: float
-    """a byte"""
-    seal: float
-    """a byte, in the journal (client)"""
-    copy: float
-    """a byte"""
-    unbox: float
-    """a box opened and checked, its key agreed on before"""
-    take: float
-    """a box, on the server"""
-    deliver: float
-    check: float
-    """a share that is revealed, against its commitment"""
-    stream: float
-    """a mask, before its first byte"""
-    mask: float
-    """a byte of a mask, made and added"""
-    encode: float
-    """a coordinate: clipped, rounded, lifted"""
-    column: float
-    """a step of packing or unpacking, for each block of 2^15 coordinates"""
-    pack: float
-    """a coordinate, beside that"""
-    add: float
-    centre: float
-    deal_step: float
-    """a coefficient of the polynomials with which secrets are dealt"""
-    deal: float
-    """the same for each holder and value that it is given"""
-    rebuild: float
-    """a secret from t shares, over t^2"""
-    share: float
-    """a share of a secret, read and kept by the server"""
-    item: float
-    """an item of a message, written or read"""
-    header: float
-    """the same of the header of an upload"""
-    record: float
-    """the same of what has only plain fields"""
-    climb: float
-    """a node of a Merkle tree, checked"""
-    prove: float
-    """a node of a Merkle tree, looked up"""
-    member: float
-    """a bit of a set of clients, read"""
-    order: float
-    """a client's place in the graph, over log2 n"""
-    scan: float
-    """an element of a list, looked at"""
-    uniform: float = 0
-    """a residue of a public polynomial"""
-    gaussian: float = 0
-    """a sample, narrow"""
-    flood: float = 0
-    """a sample, wide"""
-    transform: float = 0
-    """a residue, at N = 4096"""
-    product: float = 0
-    """a residue of a product of evaluations, transformed back, at N = 4096"""
-    lift: float = 0
-    """a residue for each column"""
-    residue_pack: float = 0
-    residue_unpack: float = 0
-    residue_add: float = 0
-    decode: float = 0
-    """a residue of a sum"""
-    split: float = 0
-    """a product in the field with which packed shares are made"""
-    ckks_keys: float = 0
-    """a pair of keys"""
-    ckks_check: float = 0
-    """a public key, read"""
-    ckks_encrypt: float = 0
-    """a ciphertext"""
-    ckks_add: float = 0
-    ckks_decrypt: float = 0
-    ckks_public_bytes: float = 0
-    ckks_secret_bytes: float = 0
-    ckks_ciphertext_bytes: float = 0
-    ckks_sum_bytes: float = 0
-
-    def __post_init__(self) -> None:
-        if not all(isfinite(getattr(self, field.name)) and getattr(self, field.name) >= 0 for field in fields(self)):
-            raise UsageError("what something costs is a number, and not negative")
-
-
-def measure(repeats: int, lattice: bool = True, ckks: bool = True) -> Units:
+def measure(repeats: int, lattice: bool = True, ckks: bool = True) -> UnitCosts:
     """All of them; those of the lattice only with numba, those of CKKS only with TenSEAL (and where they matter)."""
     found = {**_vectors(repeats), **_shares(repeats), **_messages(repeats), **_keys(repeats)}
     if lattice and find_spec("numba") is not None:
-        found |= _lattice(repeats)
+        found |= measure_lattice(repeats)
     if ckks and find_spec("tenseal") is not None:
         found |= measure_ckks(repeats)
-    return Units(**found)
-
-
-_LEAST_SECONDS = 0.001
-_OTHER = np.ones(1 << 20)
-"""What fills the caches between trials, as other work does between the frames of a round."""
-
-
-def processor_seconds() -> float:
-    """Of this process and those that it has started, which do the work of CKKS (Linux)."""
-    seconds = process_time()
-    try:
-        for child in Path(f"/proc/self/task/{get_native_id()}/children").read_text().split():
-            seconds += int(Path(f"/proc/{child}/schedstat").read_text().split()[0]) / 1e9
-    except OSError:
-        raise UsageError("processor time of other processes is read from /proc, which has none here") from None
-    return seconds
-
-
-def seconds_of(work: Callable[[], object], repeats: int, clock: Callable[[], float] = process_time) -> float:
-    """Of one call: the median of several trials, each long enough to be timed. Processor seconds, unless said."""
-    work()
-    times, trials = 1, list[float]()
-    while len(trials) < repeats:
-        np.add(_OTHER, 1, out=_OTHER)
-        started = clock()
-        for _ in range(times):
-            work()
-        took = clock() - started
-        if took < _LEAST_SECONDS:
-            times *= 4
-        else:
-            trials.append(took / times)
-    return median(trials)
+    return UnitCosts(**found)
 
 
 def _plan(n: int, d: int) -> RoundPlan:
@@ -233,11 +98,11 @@ def _first_frames(plan: RoundPlan) -> tuple[float, float]:
     began, heard = list[float](), list[float]()
     for identity in identities:
         client = Client(identity, roster, policy=LENIENT, journal=ForgetfulJournal())
-        np.add(_OTHER, 1, out=_OTHER)
+        np.add(OTHER, 1, out=OTHER)
         started = process_time()
         frame = client.start(plan, np.zeros(plan.encoding.length))
         began.append(process_time() - started)
-        np.add(_OTHER, 1, out=_OTHER)
+        np.add(OTHER, 1, out=OTHER)
         started = process_time()
         server.receive(identity.name, frame)
         heard.append(process_time() - started)
@@ -265,15 +130,6 @@ def _vectors(repeats: int) -> dict[str, float]:
         "stream": opened / len(seeds),
         "mask": (seconds_of(lambda: add_masks(words, seeds), repeats) - opened) / (len(seeds) * words.nbytes),
     }
-
-
-def columns_of(bits: int, d: int) -> int:
-    """How many steps packing takes (``secagg.crypto.ring``): none for whole words.
-
-    >>> columns_of(26, 10_000), columns_of(24, 10_000), columns_of(32, 10_000)
-    (32, 8, 0)
-    """
-    return 0 if bits in (8, 16, 32, 64) else -(-d // (1 << 15)) * (64 // gcd(bits, 64))
 
 
 def _polynomials(secrets: list[bytes], t: int, holders: int) -> None:
@@ -406,64 +262,3 @@ def _steps(chosen: list[int], width: int) -> int:
         known, width = {i // 2 for i in known}, (width + 1) // 2
         steps += len(known)
     return steps
-
-
-def _lattice(repeats: int) -> dict[str, float]:
-    from protocols.threshold_ckks.sizes import choose_sizes
-    from secagg.crypto.lattice import VARIANCE, RunningSum, choose, uniform
-    from secagg.crypto.lattice.flooding import flooding
-    from secagg.crypto.packed import Sharing
-    from secagg.crypto.sampling import discrete_gaussian
-
-    d = 1 << 18
-    layout = choose(Encoding.integers(d, 16), 1000).layout
-    ring, count, blocks = layout.ring, layout.coefficients(d), layout.blocks(d)
-    used, all_ = count * len(ring.primes), blocks * ring.degree * len(ring.primes)
-    logs = log2(ring.degree) / 12
-    values = np.arange(d, dtype=np.int64) % 1000
-    errors = discrete_gaussian(VARIANCE, count, bytes(32))
-    one = layout.encode(values, errors)
-    public, secret = uniform(ring, blocks, bytes(32)), ring.lift([errors[: ring.degree]]).evaluations()
-    packed, total = one.pack(count), RunningSum(ring, blocks)
-    variance, sharing = choose_sizes(23, 100, 10**6).flooding, Sharing(4096, 10_000, 10, 20)
-    wide = len(flooding(variance, 1, bytes(32))[0])
-    sharing.split(errors[:4096], 60, os.urandom)
-    return {
-        "uniform": seconds_of(lambda: uniform(ring, blocks, bytes(32)), repeats) / all_,
-        "gaussian": seconds_of(lambda: discrete_gaussian(VARIANCE, count, bytes(32)), repeats) / count,
-        "flood": seconds_of(lambda: flooding(variance, count, bytes(32)), repeats) / (count * wide),
-        "transform": seconds_of(one.evaluations, repeats) / (all_ * logs),
-        "product": seconds_of(lambda: public.product(secret), repeats) / (all_ * logs),
-        "lift": seconds_of(lambda: layout.encode(values, errors), repeats) / (used * (layout.values + 1)),
-        "residue_pack": seconds_of(lambda: one.pack(count), repeats) / used,
-        "residue_unpack": seconds_of(lambda: ring.unpack(packed, count), repeats) / used,
-        "residue_add": seconds_of(lambda: total.add(one), repeats) / all_,
-        "decode": seconds_of(lambda: layout.decode(one, d), repeats) / used,
-        "split": seconds_of(lambda: sharing.split(errors[:4096], 60, os.urandom), repeats)
-        / (sharing.polynomials * sharing.threshold * (60 - sharing.private)),
-    }
-
-
-def measure_ckks(repeats: int) -> dict[str, float]:
-    """Of CKKS, sizes included: those are TenSEAL's, which compresses."""
-    from protocols.ckks import engine
-    from protocols.ckks.layout import SLOTS, Layout
-
-    layout = Layout.choose(26, 100, 8 * SLOTS)
-    pair, values = engine.make_keys(), np.arange(8 * SLOTS, dtype=np.int64)
-    sent = engine.encrypt(layout, pair.public, values)
-    adder = engine.Adder(layout)
-    for _ in range(4):
-        adder.add(sent)
-    total = adder.total()
-    return {
-        "ckks_keys": seconds_of(engine.make_keys, repeats, processor_seconds),
-        "ckks_check": seconds_of(lambda: engine.check_public(pair.public), repeats, processor_seconds),
-        "ckks_encrypt": seconds_of(lambda: engine.encrypt(layout, pair.public, values), repeats, processor_seconds) / 8,
-        "ckks_add": seconds_of(lambda: adder.add(sent), repeats, processor_seconds) / 8,
-        "ckks_decrypt": seconds_of(lambda: engine.decrypt(layout, pair.secret, total), repeats, processor_seconds) / 8,
-        "ckks_public_bytes": len(pair.public),
-        "ckks_secret_bytes": len(pair.secret),
-        "ckks_ciphertext_bytes": sum(map(len, sent)) / 8,
-        "ckks_sum_bytes": sum(map(len, total)) / 8,
-    }

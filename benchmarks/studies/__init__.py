@@ -1,0 +1,1 @@
+"""Questions about the whole, as a user would ask them: whole rounds and whole trainings, beside those of others."""
