@@ -16,7 +16,7 @@ from recsys.run import train
 from recsys.run_record import Run
 from secagg.cli import main
 from secagg.errors import DecodeError, StorageError, UsageError
-from tests.recsys.scene import config
+from tests.scenes.recommender import config
 
 KEY = "ssh-ed25519 AAAA attacker"
 RUN = Run(f"a run\n{KEY}\n", config={}, data={}, protocol={"name": "secagg+"}, mode="none", measured_under="nothing")

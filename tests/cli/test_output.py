@@ -19,7 +19,7 @@ from secagg.cli.output import Visible, emit, facts, terminal
 from secagg.cli.progress import outcome
 from secagg.crypto.keys import SigningKey
 from secagg.errors import PeerError, UsageError
-from tests.recsys.runs import make
+from tests.scenes.runs import make
 
 CLI = Path(__file__).resolve().parents[2] / "secagg" / "cli"
 KEY = SigningKey(bytes(range(32)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from secagg import cli
-from tests.recsys import runs
+from tests.scenes import runs
 
 
 def secagg(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:

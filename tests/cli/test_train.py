@@ -11,7 +11,7 @@ import pytest
 
 from recsys.run_record import Run
 from secagg import cli
-from tests.recsys.test_config import EXAMPLES
+from tests.scenes.examples import EXAMPLES
 
 CONFIG = """
 [data]

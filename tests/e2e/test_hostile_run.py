@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from secagg import cli
-from tests.recsys import runs
+from tests.scenes import runs
 
 pytest.importorskip("torch")
 

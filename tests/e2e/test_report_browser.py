@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from recsys.report import write_report
-from tests.recsys import runs
+from tests.scenes import runs
 
 CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="NO BROWSER: apt-get install chromium, to see the report")

@@ -32,7 +32,7 @@ from dp.ledger.verify import verify
 from recsys.models.store import load
 from recsys.run_record import Run
 from secagg.files import DRAFT
-from tests.recsys.scene import same_secrets
+from tests.scenes.recommender import same_secrets
 
 ROOT = Path(__file__).parents[2]
 MEMORY = Path("/dev/shm")

@@ -41,7 +41,7 @@ from recsys.models.store import load, save  # noqa: E402
 from recsys.requested_sums import _decoded, _encoded_results, _PastSum  # noqa: E402
 from recsys.run_record import FILE, Run  # noqa: E402
 from recsys.serving import ServedModel  # noqa: E402
-from tests.recsys import runs  # noqa: E402
+from tests.scenes import runs  # noqa: E402
 
 fuzz = settings(max_examples=5_000 if LONG else 25)
 NEST = json.loads("[" * 400 + "]" * 400)
@@ -248,7 +248,7 @@ def test_absurd_numbers_in_a_ledger(what: str, tmp_path: Path) -> None:
 
 @cache
 def model(kind: str) -> bytes:
-    from tests.recsys.models.test_store import ITEMS, events
+    from tests.scenes.stored_models import ITEMS, events
 
     if kind == "Ease":
         trained: Any = Ease()

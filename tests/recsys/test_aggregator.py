@@ -33,15 +33,9 @@ from recsys.secure_aggregator import SecureAggregator
 from secagg.crypto.keys import SigningKey
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, PolicyError, SecAggError, StorageError, ThresholdError, UsageError
+from tests.scenes.aggregation import NAMES, SECRET, SIGNS, update
 
-NAMES = tuple(f"client-{i}" for i in range(8))
-SECRET = bytes(range(32))
-SIGNS = np.array([1, -1, 1, 1, -1])
 EXACT = Request(0, "test", NAMES, Encoding.integers(5))
-
-
-def update(name: str) -> NDArray[np.float64]:
-    return np.full(5, float(name[-1])) * SIGNS
 
 
 @pytest.mark.parametrize("protocol", registry.names())

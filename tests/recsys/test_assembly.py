@@ -22,7 +22,7 @@ from recsys.run_start import budgets
 from recsys.secure_aggregator import SecureAggregator
 from secagg.errors import BudgetError, UsageError
 from tests.controls import switch_off
-from tests.recsys.scene import KEY, SECRET, config
+from tests.scenes.recommender import KEY, SECRET, config
 
 
 def ready(*changes: str) -> Prepared:

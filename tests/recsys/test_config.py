@@ -14,8 +14,7 @@ from recsys.network import Network
 from recsys.optimisers import Rule
 from secagg.assumptions import Adversary
 from secagg.errors import UsageError
-
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
+from tests.scenes.examples import EXAMPLES
 
 
 def test_an_empty_file_is_the_default() -> None:

@@ -12,7 +12,7 @@ from recsys.run_record import Run
 from secagg.cli import main
 from secagg.errors import StorageError, UsageError
 from secagg.files import write_file
-from tests.recsys.runs import make
+from tests.scenes.runs import make
 
 PRIVATE = ("secret.key", "ledger.key", "checkpoint.npz", "users.csv", "sum-0.sealed")
 SHARED = ["config.json", "ledger.db", "ledger.pub", "local.db", "run.json"]

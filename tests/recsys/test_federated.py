@@ -24,14 +24,13 @@ from numpy.typing import NDArray
 
 from dp.calibrate import DEFAULT_BETA, SLACK, calibrate, user_level, with_multiplier
 from dp.events import Everyone, Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
-from dp.ledger import Ledger
 from dp.noise import NoiseSpec
-from dp.training import Flat, Settings
+from dp.training import Settings
 from protocols import registry
 from recsys.aggregator import Aggregator
 from recsys.data.interactions import History
 from recsys.deployment import Deployment
-from recsys.federated import METRICS, ClientData, Federation, LocalPrivacy, TrainingState, UpdateRecipe
+from recsys.federated import METRICS, ClientData, Federation, TrainingState, UpdateRecipe
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import measure
 from recsys.models.autoencoder import Autoencoder
@@ -44,8 +43,9 @@ from recsys.secure_aggregator import SecureAggregator
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, UsageError
 from tests.controls import switch_off
-from tests.recsys.bias import Bias
-from tests.recsys.scene import BITS, SECRET, SEED, client_data, federation, ledger_for
+from tests.scenes.bias import Bias
+from tests.scenes.private_training import PRIVATE, STEPS, private, small, step_of
+from tests.scenes.recommender import BITS, SECRET, SEED, client_data, federation, ledger_for
 
 OTHER = bytes(32)
 DEPLOYMENT = Deployment(dropout="0.34")
@@ -331,14 +331,6 @@ def test_without_enough_clients_the_model_stays_and_what_was_reserved_is_given_b
 
 # Local privacy
 
-STEPS = 2
-SETTINGS = Settings(Flat(1.0), Fraction(2), 1)
-PRIVATE = LocalPrivacy(SETTINGS, share=0.5, steps=STEPS, rate=0.5)
-
-
-def small() -> Autoencoder:
-    return Autoencoder(2, recent=4)
-
 
 class Greedy(Autoencoder):
     """Takes a step more than it was told to."""
@@ -352,15 +344,6 @@ class Thrifty(Autoencoder):
 
     def train_privately(self, histories: Sequence[History], settings: Settings, *rest: Any, **more: Any):  # type: ignore[no-untyped-def, override]
         return super().train_privately(histories, replace(settings, noise_multiplier=Fraction(1)), *rest, **more)
-
-
-def step_of(clients: ClientData) -> Release:
-    return PRIVATE.event(clients.examples(clients.names, Unit.USER))
-
-
-def private(clients: ClientData, ledger: Ledger, model: Autoencoder | None = None, **more: Any) -> Federation:
-    more = {"measured": 0.0, **more}
-    return federation(clients, model=model or small(), local_privacy=PRIVATE, ledger=ledger, **more)
 
 
 def test_local_steps_are_charged_once_for_a_round_however_often_it_is_begun(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ from recsys.secure_aggregator import SecureAggregator
 from recsys.sentences import EXACT, NOISED, UNMEASURED
 from secagg.errors import UsageError
 from tests.controls import switch_off
-from tests.recsys.scene import client_data, config, ledger_for, same_secrets
-from tests.recsys.test_federated import private, step_of
+from tests.scenes.private_training import private, step_of
+from tests.scenes.recommender import client_data, config, ledger_for, same_secrets
 
 ONE_ROUND = ("training.rounds=1", "privacy.steps=1")
 MODES = ("none", "local", "distributed", "both")

@@ -20,8 +20,8 @@ from recsys.secure_aggregator import SecureAggregator
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from tests.controls import switch_off
-from tests.recsys.test_aggregator import NAMES as EIGHT
-from tests.recsys.test_aggregator import SECRET, update
+from tests.scenes.aggregation import NAMES as EIGHT
+from tests.scenes.aggregation import SECRET, update
 
 PHASES = ["advertise", "share", "upload", "reveal"]
 NAMES = [str(number) for number in range(4000)]

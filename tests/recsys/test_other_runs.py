@@ -33,9 +33,10 @@ from recsys.report import Account
 from recsys.run_record import UNKNOWN, Run
 from secagg.errors import BudgetError, StorageError, UsageError
 from tests.controls import switch_off
-from tests.recsys.scene import config
-from tests.recsys.test_run import Killed, contents, go
 from tests.scenes.ledger import exported
+from tests.scenes.recommender import config
+from tests.scenes.tables import csv
+from tests.scenes.whole_runs import Killed, contents, go
 
 PRIVATE = ("protocol.dropout=0.34", "training.rounds=1")
 
@@ -47,13 +48,6 @@ def state(tmp_path: Path) -> Path:
 
 def asked(*changes: str, mode: str = "distributed") -> Config:
     return config(*PRIVATE, f"privacy.mode={mode}", "evaluation.exact=false", *changes)
-
-
-def csv(path: Path, *, users: int = 24, shift: int = 0, extra: str = "") -> str:
-    """A table of events of users called u0, u1, ..."""
-    lines = [f"u{user},i{(user + k + shift) % 15},{100 * k + user}" for user in range(users) for k in range(5)]
-    path.write_text("\n".join(["user,item,time", *lines, *([extra] if extra else [])]) + "\n")
-    return str(path)
 
 
 def of_table(path: str, *changes: str, mode: str = "distributed") -> Config:

@@ -38,8 +38,8 @@ from recsys.run_record import UNKNOWN
 from recsys.run_start import StartedRun
 from secagg.errors import UsageError
 from tests.controls import switch_off
-from tests.recsys.scene import SECRET, ledger_for, same_secrets
-from tests.recsys.scene import config as small
+from tests.scenes.recommender import SECRET, ledger_for, same_secrets
+from tests.scenes.recommender import config as small
 
 DOCS = Path(__file__).parents[2] / "docs"
 UNBEGUN = StartedRun(Path(), b"", {}, UNKNOWN)

@@ -24,7 +24,7 @@ from recsys.run_record import FILE, Quality, Round, Run
 from secagg import cli
 from secagg.errors import DecodeError, PeerError, StorageError, UsageError
 from secagg.printable import printable
-from tests.recsys import runs
+from tests.scenes import runs
 
 EVIL = "<script>alert('x')</script>\"&'\u202e\x1b[2J\u2028"
 

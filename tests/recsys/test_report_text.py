@@ -14,7 +14,7 @@ import pytest
 from recsys.report import markup, write_report
 from recsys.run_record import FILE
 from secagg.errors import SecAggError
-from tests.recsys import runs
+from tests.scenes import runs
 
 EVIL = "<script src=x>alert('\x1b[2J\x00\u202e')</script>\"&'"
 SHOWN = "<script src=x>alert('\\u001b[2J\\u0000\\u202e')</script>\"&'"

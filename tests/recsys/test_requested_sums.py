@@ -31,7 +31,7 @@ from recsys.secure_aggregator import SecureAggregator
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
 from secagg.files import write_file
-from tests.recsys.scene import SECRET, client_data, ledger_for
+from tests.scenes.recommender import SECRET, client_data, ledger_for
 
 WHOLE = Fraction(1)
 DEPLOYMENT = Deployment(corrupt="0.2", dropout="0.34")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,7 +41,8 @@ from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, derive
 from secagg.errors import BudgetError, DecodeError, PeerError, StorageError, ThresholdError, UsageError
 from tests.controls import switch_off
-from tests.recsys.scene import config, same_secrets
+from tests.scenes.recommender import config, same_secrets
+from tests.scenes.whole_runs import Killed, contents, go
 
 EASE = ("model.name=private-ease", "model.settings={}", "clients.kind=devices", "protocol.adversary=curious")
 ALWAYS = {"config.json", "ledger.pub", "run.json", "model.npz", "private"}
@@ -54,13 +54,6 @@ KINDS = {
     "both": (("privacy.mode=both",), {"ledger.db", "local.db"}),
     "sums": (("privacy.mode=distributed", *EASE), {"ledger.db"}),
 }
-
-
-def go(config: Config, folder: Path, state: Path | None = None, **more: object) -> Run:
-    """Each directory with a list of runs of its own: what runs know of one another is in test_others.py."""
-    run_list = RunList(state or folder.with_name(f"{folder.name}.state"))
-    how: dict[str, Any] = {"keep_secrets": True, "machine": {"cores": 1}, **more}
-    return train(prepare(config), folder, run_list=run_list, **how)
 
 
 def of_kind(kind: str, *changes: str) -> Config:
@@ -84,11 +77,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], t
 
 
 Runs = Callable[[str], tuple[Path, Run]]
-
-
-def contents(folder: Path) -> dict[str, str]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 # What is there in the end
@@ -356,10 +344,6 @@ def test_a_directory_with_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_a_run_that_was_killed_while_it_wrote_its_first_file_can_begin(tmp_path: Path) -> None:
     (tmp_path / ".0123456789abcdef.draft").write_bytes(b'{"tit')
     assert go(of_kind("none"), tmp_path).ended
-
-
-class Killed(BaseException):
-    """What comes after this never happens."""
 
 
 def stopped(kind: str, folder: Path, rounds: int) -> None:

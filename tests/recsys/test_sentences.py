@@ -39,9 +39,9 @@ from recsys.sentences import (
 )
 from secagg.cli.progress import outcome
 from secagg.errors import UsageError
-from tests.recsys.scene import KEY, config
-from tests.recsys.test_other_runs import csv
-from tests.recsys.test_run import go
+from tests.scenes.recommender import KEY, config
+from tests.scenes.tables import csv
+from tests.scenes.whole_runs import go
 
 EASE = ("model.name=private-ease", "model.settings={}")
 QUALITY, RANKS, SUMS = "exact quality of the run's model", "users.csv holds", "known exactly, as a sum over clients"

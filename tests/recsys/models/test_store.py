@@ -9,21 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys.data.interactions import Interactions
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.ease import Ease
 from recsys.models.popularity import ItemPop
 from recsys.models.store import MODELS, ModelState, load, save
 from recsys.serving import ServedModel
 from secagg.errors import SecAggError, StorageError, UsageError
-
-ITEMS = [f"item {number}" for number in range(30)]
-
-
-def events() -> Interactions:
-    rng = np.random.default_rng(3)
-    histories = [rng.permutation(30)[:8] for _ in range(40)]
-    return Interactions.of(np.repeat(np.arange(40), 8), np.concatenate(histories), np.arange(320), item_count=30)
+from tests.scenes.stored_models import ITEMS, events
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -21,13 +21,11 @@ from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.recommender import Local, SharedModel
 from secagg.crypto.keys import SigningKey
 from secagg.encoding import Encoding
-from tests.recsys.bias import Bias
+from tests.scenes.bias import Bias
 
 KEY = SigningKey(bytes(range(32)))
 SECRET = bytes(range(32))
 BITS = 24
-
-
 SEED = 3
 
 

@@ -1,0 +1,29 @@
+"""A whole run in a directory, which may be killed on the way."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from recsys.assembly import prepare
+from recsys.config import Config
+from recsys.other_runs import RunList
+from recsys.run import train
+from recsys.run_record import Run
+
+
+def go(config: Config, folder: Path, state: Path | None = None, **more: object) -> Run:
+    """Each directory with a list of runs of its own: what runs know of one another is in test_others.py."""
+    run_list = RunList(state or folder.with_name(f"{folder.name}.state"))
+    how: dict[str, Any] = {"keep_secrets": True, "machine": {"cores": 1}, **more}
+    return train(prepare(config), folder, run_list=run_list, **how)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+class Killed(BaseException):
+    """What comes after this never happens."""
