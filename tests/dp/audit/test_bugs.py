@@ -28,7 +28,7 @@ from dp.noise import NoiseSpec
 from protocols.client import Client
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
-from protocols.rounds import cohort
+from protocols.rounds import server as server_module
 from protocols.rounds.client import ClientRound
 from protocols.simulation import audited as private_sum
 from secagg import encoding as encoding_module
@@ -66,8 +66,8 @@ def two_blocks_of_one_stream(draw: Callable[..., Any], family: Any, variance: Fr
 
 
 def saturated(right: Callable[..., Any], self: ClientRound, *context: bytes) -> Any:
-    ring, largest = self.plan.ring, self.plan.encoding.largest
-    return ring.lift(np.clip(ring.centred(right(self, *context)), -largest, largest))
+    largest = self.plan.encoding.largest
+    return np.clip(right(self, *context), -largest, largest)
 
 
 def averaged_over_those_who_came(decode: Callable[..., Sum], self: RoundPlan, total: Any, contributors: int) -> Sum:
@@ -154,9 +154,9 @@ def powers_missing(right: Callable[..., Any], *args: Any) -> Any:
 
 def in_proportion(right: Callable[..., Any], self: ClientRound, *context: bytes) -> Any:
     """A client adds noise as its own update is large, so that quiet clients do not disturb."""
-    noised, values, ring = right(self, *context), self.values(), self.plan.ring
-    part = np.linalg.norm(ring.centred(values).astype(float)) / (self.plan.encoding.scale * self.plan.encoding.clip_l2)
-    return values + ring.lift((ring.centred(noised - values) * min(part, 1)).astype(np.int64))
+    noised, values = right(self, *context), self.values()
+    part = np.linalg.norm(values.astype(float)) / (self.plan.encoding.scale * self.plan.encoding.clip_l2)
+    return values + ((noised - values) * min(part, 1)).astype(np.int64)
 
 
 def blocks_of_one_stream(right: Callable[..., Any], table: Any, count: int, seed: bytes, start: int = 0) -> Any:
@@ -190,9 +190,9 @@ def cut(draw: Callable[..., Any], family: Any, variance: Fraction, *args: Any) -
 
 def never_negative(right: Callable[..., Any], self: ClientRound, *context: bytes) -> Any:
     """One client takes noise for something that is added, and drops its sign."""
-    values, ring = self.values(), self.plan.ring
-    drawn = ring.centred(right(self, *context) - values)
-    return values + ring.lift(np.abs(drawn) if self.identity.name == "client-3" else drawn)
+    values = self.values()
+    drawn = right(self, *context) - values
+    return values + (np.abs(drawn) if self.identity.name == "client-3" else drawn)
 
 
 def one_link(right: Any, self: NoiseSpec, clients: int, count: int, seed: bytes, level: int) -> Any:
@@ -232,7 +232,7 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.noise_of_many, "noise variance", FAILED),
     ),
     "noise for touched rows only": (
-        (noised("drawn.astype(values.dtype)", "(drawn * (values != 0)).astype(values.dtype)"),),
+        (noised("values + drawn", "values + drawn * (values != 0)"),),
         *(suite.noise, "noise variance", FAILED),
     ),
     "noised value saturated before summing": (
@@ -244,7 +244,7 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.gain_after_a_dropout, "gain", FAILED),
     ),
     "removable noise not removed": (
-        (instead_of(cohort, "excess_of", lambda right, *asked: np.zeros(asked[2], np.int64)),),
+        (instead_of(server_module, "excess_of", lambda right, *asked: np.zeros(asked[2], np.int64)),),
         *(suite.noise_with_excess, "noise variance", FINDING),
     ),
     "removable noise removed as if nobody had dropped": (
@@ -272,7 +272,7 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.noise, "noise repeats", FAILED),
     ),
     "no noise in the last place": (
-        (noised("drawn.astype(values.dtype)", "(drawn * (drawn != drawn[-1])).astype(values.dtype)"),),
+        (noised("values + drawn", "values + drawn * (drawn != drawn[-1])"),),
         *(suite.noise_in_each_place, "noise in each place", FAILED),
     ),
     "no noise in the last place, in the sampler": (
