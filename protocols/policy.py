@@ -60,7 +60,7 @@ class Policy:
         """How many of n clients may be dishonest."""
         return floor(Fraction(self.corrupt) * n)
 
-    def gone_of(self, n: int) -> int:
+    def corrupt_or_dropped_of(self, n: int) -> int:
         """How many of n clients may be dishonest or silent."""
         return self.corrupt_of(n) + floor(Fraction(self.dropout) * n)
 

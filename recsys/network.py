@@ -44,4 +44,4 @@ class Network:
             takes = self.latency * np.exp(self.spread * rng.standard_normal((len(names), len(phases))))
             late = np.hstack([takes > self.deadline, np.ones((len(names), 1), bool)])
             gone = np.minimum(gone, late.argmax(axis=1))
-        return Faults(silent={names[i]: phases[gone[i]] for i in range(len(names)) if gone[i] < len(phases)})
+        return Faults(dropouts={names[i]: phases[gone[i]] for i in range(len(names)) if gone[i] < len(phases)})

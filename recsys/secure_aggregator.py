@@ -82,7 +82,7 @@ class SecureAggregator:
             else:
                 first_frames = {name: _resumed(clients[name], plan, vector) for name, vector in pending.vectors.items()}
             starting = perf_counter() - began - timed.seconds
-            ran = drive(server, _StartedClients(clients, first_frames), Faults(silent=silent))
+            ran = drive(server, _StartedClients(clients, first_frames), Faults(dropouts=silent))
         encoded_for = plan if pending is None else pending.plan
         total = encoded_for.decode_total(ran.outcome.total, len(ran.outcome.survivors))
         seconds = {"updates": timed.seconds, **{str(phase): value for phase, value in ran.seconds.items()}}
@@ -162,7 +162,7 @@ class SecureAggregator:
         """Who drops out of a new sum, and in which phase."""
         steps = registry.find(self._deployment.protocol).server.steps
         phases = [str(phase) for phase, step in steps.items() if not step.optional]
-        return self._network.faults(request.cohort, phases, seed=self._seed * (1 << 32) + request.number).silent
+        return self._network.faults(request.cohort, phases, seed=self._seed * (1 << 32) + request.number).dropouts
 
     def _same_plan(self, plan: RoundPlan, request: Request, roster: Roster) -> RoundPlan:
         """The plan of a sum that is pending. A protocol that cannot repeat itself gets a new session for each attempt.

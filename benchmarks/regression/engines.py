@@ -20,14 +20,14 @@ import numpy as np
 from benchmarks.case import Measured, Say
 from benchmarks.memory import peak, start_peak
 from benchmarks.rounds import LENIENT, people
-from protocols.engines import Engine, Placed, add_masks_on
+from protocols.engines import Engine, Hosted, add_masks_on
 from protocols.engines.local import Threads
 from protocols.pairwise.parameters import parameters_of
 from protocols.plan import RoundPlan
 from protocols.server import serve
 from protocols.simulation.network import Faults
 from protocols.simulation.trees import grown, simulate_tree
-from protocols.simulation.workers import simulate_crowd
+from protocols.simulation.workers import simulate_on_workers
 from protocols.tree import Terms
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
@@ -122,14 +122,14 @@ def _crowds(config: Config, ray: Engine, figures: dict[str, float], ratios: dict
         watched = _Watched(ray)
         start_peak()
         began = perf_counter()
-        ran = simulate_crowd(
+        ran = simulate_on_workers(
             serve(plan, roster, engine=ray),
             identities,
             _Update(config.crowd_d),
             policy=LENIENT,
             engine=watched,
             secret=_SECRET,
-            faults=Faults(silent=dict.fromkeys(gone, "upload")),
+            faults=Faults(dropouts=dict.fromkeys(gone, "upload")),
         )
         figures[f"crowd_{n}_s"] = perf_counter() - began
         _check(ran.outcome.total, ran.outcome.survivors, config.crowd_d)
@@ -192,8 +192,8 @@ class _Watched(Engine):
     def map(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         return self._engine.map(work, items)
 
-    def place(self, make: Callable[[], Any]) -> Placed[Any]:
-        placed = self._engine.place(make)
+    def host(self, make: Callable[[], Any]) -> Hosted[Any]:
+        placed = self._engine.host(make)
         self.pids.append(placed.ask(_pid, None)())
         return placed
 

@@ -121,7 +121,7 @@ def _round(config: Config, figures: dict[str, float]) -> None:
     encoding = Encoding.integers(config.d, config.bits)
     plan = RoundPlan.propose("threshold_ckks", roster, encoding, min_contributors=2, dropout="0.25")
     updates = {name: _values(number, config) for number, name in enumerate(roster.names)}
-    gone = Faults(silent={roster.names[0]: Phase.DECRYPT})
+    gone = Faults(dropouts={roster.names[0]: Phase.DECRYPT})
     ran = simulate(serve(plan, roster), clients, updates.get, faults=gone)
     if not np.array_equal(ran.outcome.total, sum(updates.values())):
         raise RuntimeError("the sum is wrong")

@@ -12,10 +12,11 @@ Parties
 Rounds (client -> server, then server -> clients)
     1 ADVERTISE  u signs a fresh X25519 key. The adverts that came are U1, under a Merkle root. Lots drawn from plan and
                  root fall on m makers, whose adverts all get.
-    2 KEY        each maker makes a key pair and seals the secret half to the holders (``Reveal.SERVER``: the makers;
-                 ``Reveal.CLIENTS``: everybody). One that came is used; makers beyond the first are there for dropouts.
+    2 KEY        each maker makes a key pair and seals the secret half to the holders (``Recipient.SERVER``: the
+                 makers; ``Recipient.CLIENTS``: everybody). One that came is used; makers beyond the first are there for
+                 dropouts.
     3 UPLOAD     u encrypts its integers under that key, slot by slot, and signs key and ciphertexts. Who did is U3.
-    4 CONSENT    u signs the set U3, once. Signers are U4.
+    4 CONSISTENCY    u signs the set U3, once. Signers are U4.
     5 REVEAL     against min_contributors such signatures each holder decrypts the sum, rounds it, and sends it sealed
                  to a key of the server's (or, if only clients may know it, a keyed hash). The server compares: what
                  more than half say is the sum, and at least two must say it.
@@ -25,7 +26,7 @@ Rounds (client -> server, then server -> clients)
 
 Threat model
     Honest but curious server and clients, none together. The server alone sees ciphertexts and learns the sum (with
-    ``Reveal.CLIENTS`` not even that). But the server together with ONE holder opens every upload: that is what one
+    ``Recipient.CLIENTS`` not even that). But the server together with ONE holder opens every upload: that is what one
     shared key means, and why the makers are few. And a holder cannot tell a sum from one client's update: a server
     that lies sends it one upload and gets it decrypted. Signatures, the count of signers and the comparison of answers
     stop accidents, outsiders and lying minorities, not that. Against such a server use ``secagg+``. Nor does anything
@@ -33,7 +34,7 @@ Threat model
     anybody whose ciphertexts parse and are none (budgets are committed). The server cannot name it.
 
 What the server learns
-    The sum over U3 (not with ``Reveal.CLIENTS``), who took part in each phase. Holders learn the sum, too.
+    The sum over U3 (not with ``Recipient.CLIENTS``), who took part in each phase. Holders learn the sum, too.
 
 Cost
     One key pair a maker, one encryption a client, one addition a client for the server; holders download and decrypt

@@ -38,7 +38,7 @@ from protocols.ckks.messages import (
     Survivors,
     Upload,
 )
-from protocols.ckks.parameters import LEAST_ANSWERS, Reveal, layout_of, parameters_of
+from protocols.ckks.parameters import LEAST_ANSWERS, Recipient, layout_of, parameters_of
 from protocols.plan import RoundPlan
 from protocols.roster import Number, Roster, known_client
 from protocols.rounds.client import ClientRound
@@ -46,7 +46,7 @@ from protocols.rounds.cohort import Position, positions
 from protocols.rounds.phases import Phase
 from protocols.rounds.sets import ascending
 from protocols.rounds.steps import Charge, Step, Steps, table
-from protocols.rounds.survivors import check_consent
+from protocols.rounds.survivors import check_consistency
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, AgreementKey, check_agreement_key, digest, transcript, verify
@@ -64,8 +64,8 @@ class CkksClient(ClientRound):
     def steps(cls: type[CkksClient]) -> Steps:
         return {
             Phase.KEY: Step(Introduction, cls._meet, cls._make_key, Phase.UPLOAD),
-            Phase.UPLOAD: Step(KeyShown, cls._take_key, cls._upload, Phase.CONSENT, Charge.RESERVE),
-            Phase.CONSENT: Step(Survivors, cls._hear_survivors, cls._consent, Phase.REVEAL),
+            Phase.UPLOAD: Step(KeyShown, cls._take_key, cls._upload, Phase.CONSISTENCY, Charge.RESERVE),
+            Phase.CONSISTENCY: Step(Survivors, cls._hear_survivors, cls._sign_survivors, Phase.REVEAL),
             Phase.REVEAL: Step(Aggregate, cls._decrypt, cls._answer, Phase.DONE, Charge.COMMIT),
         }
 
@@ -162,7 +162,7 @@ class CkksClient(ClientRound):
         encrypted = Encrypted(self.identity.key.sign(labels.CKKS_UPLOAD, *signed), chunks)
         return Upload(self._to_server(labels.CKKS_UPLOAD, ENCRYPTED.encode(encrypted)))
 
-    # 4 CONSENT: sign the one set of survivors.
+    # 4 CONSISTENCY: sign the one set of survivors.
 
     def _hear_survivors(self, message: Survivors) -> None:
         least = max(LEAST_ANSWERS, self.plan.min_contributors)
@@ -186,7 +186,7 @@ class CkksClient(ClientRound):
         leaves = dict(zip(others, message.others, strict=True)) | {self._u: advert_leaf(self.opening())}
         check_inclusion(self._cohort.root, self._cohort.size, leaves, message.proof)
         for signed in message.signatures:
-            check_consent(self.roster, Number(leaves[signed.signer].low), signed.signature, self._agreed.digest)
+            check_consistency(self.roster, Number(leaves[signed.signer].low), signed.signature, self._agreed.digest)
 
         total, asked = None, self._u in self._cohort.holders
         if asked != bool(message.chunks):
@@ -228,7 +228,9 @@ class CkksClient(ClientRound):
         told = b""
         if self._total is not None:
             told = self.plan.ring.pack(self._total.astype(self.plan.ring.dtype))
-            if self._reveal is Reveal.CLIENTS:  # equal for equal sums, and says nothing to whom the key was not sealed
+            if (
+                self._reveal is Recipient.CLIENTS
+            ):  # equal for equal sums, and says nothing to whom the key was not sealed
                 told = digest(labels.CKKS_ANSWER, self._content_key, *self._cohort.bound(), told)
             told = self._to_server(labels.CKKS_ANSWER, told)
         self._secret_key = b""  # a key decrypts once
@@ -236,7 +238,8 @@ class CkksClient(ClientRound):
 
 
 def sum_of(client: Client) -> Sum:
-    """What a holder of the key has decrypted in its current round: with ``Reveal.CLIENTS`` the only way to the sum."""
+    """What a holder of the key has decrypted in its current round. With ``Recipient.CLIENTS`` there is no other way to
+    the sum."""
     current = client.current
     if not isinstance(current, CkksClient) or current.total is None:
         raise UsageError("this client has decrypted no sum in this round")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from protocols.ckks.layout import MAX_CLIENTS
-from protocols.ckks.parameters import LEAST_ANSWERS, Reveal, parameters_of
+from protocols.ckks.parameters import LEAST_ANSWERS, Recipient, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.rounds.cohort import Cohort as AnyCohort
@@ -23,7 +23,7 @@ def check_policy(plan: RoundPlan, policy: Policy) -> None:
     What is left to refuse is fewer dropouts than it expects, and a ring that is what the library below makes.
     """
     policy.check_cost_model(CostModel.STANDARD)
-    if (stay := plan.clients - policy.gone_of(plan.clients)) < LEAST_ANSWERS:
+    if (stay := plan.clients - policy.corrupt_or_dropped_of(plan.clients)) < LEAST_ANSWERS:
         raise PolicyError(f"{stay} clients are expected to stay, {LEAST_ANSWERS} are needed")
 
 
@@ -37,7 +37,7 @@ class Cohort(AnyCohort):
         parameters = parameters_of(plan)
         lots = random_words(Prg(digest(labels.CKKS_MAKERS, *self.bound())), size)
         self.makers = tuple(sorted(map(Position, np.argsort(lots)[: parameters.makers].tolist())))
-        self.holders = self.makers if parameters.reveal is Reveal.SERVER else tuple(positions(size))
+        self.holders = self.makers if parameters.reveal is Recipient.SERVER else tuple(positions(size))
 
     def knows(self, position: Position) -> tuple[Position, ...]:
         """Whose adverts a client needs: the makers', and a maker those of all that hold."""

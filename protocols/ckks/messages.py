@@ -14,7 +14,7 @@ from typing import Any
 from protocols.ckks.layout import MAX_CLIENTS, SLOTS
 from protocols.roster import Number
 from protocols.rounds.cohort import Position
-from protocols.rounds.survivors import CONSENT, Consent, SignedBy, signatures
+from protocols.rounds.survivors import SIGNATURE, ConsistencySignature, SignedBy, signatures
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES, NODE, Node
@@ -170,7 +170,7 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     4: (KeyShown, struct(KeyShown, header=_HEADER, public=blob(MAX_KEY), sealed=blob(MAX_KEY), box=blob(BOX_BYTES))),
     5: (Upload, struct(Upload, encrypted=blob(MAX_CHUNKS * MAX_CIPHERTEXT))),
     6: (Survivors, struct(Survivors, survivors=blob((MAX_CLIENTS + 7) // 8))),
-    7: (Consent, CONSENT),
+    7: (ConsistencySignature, SIGNATURE),
     8: (
         Aggregate,
         struct(

@@ -18,7 +18,7 @@ LEAST_ANSWERS = 2
 """One client's word alone is not taken for the sum."""
 
 
-class Reveal(StrEnum):
+class Recipient(StrEnum):
     SERVER = "server"
     """The makers hold the secret key, decrypt, and tell the server."""
     CLIENTS = "clients"
@@ -26,18 +26,18 @@ class Reveal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
+class KeyMakers:
     """Who learns the sum, and how many clients each make a key, of which one is used."""
 
-    reveal: Reveal
+    reveal: Recipient
     makers: int
 
 
-PARAMETERS: Codec[Parameters] = struct(Parameters, reveal=enumeration(Reveal), makers=u32)
+PARAMETERS: Codec[KeyMakers] = struct(KeyMakers, reveal=enumeration(Recipient), makers=u32)
 
 
-def parameters_of(plan: Facts) -> Parameters:
-    if not isinstance(plan.parameters, Parameters):
+def parameters_of(plan: Facts) -> KeyMakers:
+    if not isinstance(plan.parameters, KeyMakers):
         raise UsageError(f"{plan.protocol} needs ckks parameters")
     return plan.parameters
 
@@ -55,7 +55,7 @@ def choose(
     _security: int,
     correctness: int,
     _cost_model: CostModel = CostModel.STANDARD,
-) -> Parameters:
+) -> KeyMakers:
     """The fewest makers of whom two stay, but with probability 2^-correctness if clients leave independently.
 
     >>> [choose(n, Fraction(0), Fraction(1, 10), Adversary.CURIOUS, 40, 20).makers for n in (2, 10, 1000)]
@@ -68,8 +68,8 @@ def choose(
     for makers in range(LEAST_ANSWERS, most):
         too_few = dropout**makers + makers * dropout ** (makers - 1) * (1 - dropout)
         if too_few <= Fraction(1, 1 << correctness):
-            return Parameters(Reveal.SERVER, makers)
-    return Parameters(Reveal.SERVER, most)
+            return KeyMakers(Recipient.SERVER, makers)
+    return KeyMakers(Recipient.SERVER, most)
 
 
 def check_parameters(plan: Facts) -> None:
@@ -77,7 +77,7 @@ def check_parameters(plan: Facts) -> None:
     parameters = parameters_of(plan)
     if not LEAST_ANSWERS <= parameters.makers <= plan.clients:
         raise UsageError(f"{parameters.makers} makers of a key are not between 2 and the {plan.clients} clients")
-    if parameters.reveal is Reveal.CLIENTS and plan.noise is not None and plan.noise.components:
+    if parameters.reveal is Recipient.CLIENTS and plan.noise is not None and plan.noise.components:
         raise UsageError("noise is taken off by the server, and a sum that only clients see has no excess to take")
     layout_of(plan)
 

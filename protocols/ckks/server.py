@@ -29,7 +29,7 @@ from protocols.ckks.messages import (
     Survivors,
     Upload,
 )
-from protocols.ckks.parameters import LEAST_ANSWERS, Reveal, layout_of, parameters_of
+from protocols.ckks.parameters import LEAST_ANSWERS, Recipient, layout_of, parameters_of
 from protocols.roster import Number
 from protocols.rounds.admission import CohortServer
 from protocols.rounds.cohort import Position, positions
@@ -38,7 +38,7 @@ from protocols.rounds.phases import Phase
 from protocols.rounds.server import NOTHING, Sends
 from protocols.rounds.sets import to_bitmap
 from protocols.rounds.steps import Charge, Step, Steps, table
-from protocols.rounds.survivors import Consent, SignedBy
+from protocols.rounds.survivors import ConsistencySignature, SignedBy
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, AgreementKey, digest, transcript, verify
 from secagg.crypto.merkle import HASH_BYTES, MerkleTree
@@ -57,8 +57,10 @@ class CkksServer(CohortServer):
         return {
             Phase.ADVERTISE: Step(Advert, cls._admit, cls._introduce, Phase.KEY),
             Phase.KEY: Step(Ready, cls._take_offer, cls._show_key, Phase.UPLOAD),
-            Phase.UPLOAD: Step(Upload, cls._add, cls._announce_survivors, Phase.CONSENT),
-            Phase.CONSENT: Step(Consent, cls._take_consent, cls._pass_on, Phase.REVEAL, Charge.COMMIT),
+            Phase.UPLOAD: Step(Upload, cls._add, cls._announce_survivors, Phase.CONSISTENCY),
+            Phase.CONSISTENCY: Step(
+                ConsistencySignature, cls._take_signature, cls._pass_on_signatures, Phase.REVEAL, Charge.COMMIT
+            ),
             Phase.REVEAL: Step(Answer, cls._take_answer, cls._compare, Phase.DONE),
         }
 
@@ -156,11 +158,11 @@ class CkksServer(CohortServer):
         self._agreed = self._cohort.agreed(to_bitmap(set(self._uploaded), positions(self._cohort.size)))
         return Sends([self._clients[u] for u in self._uploaded], lambda number: Survivors(self._agreed.bitmap))
 
-    # 4 CONSENT
+    # 4 CONSISTENCY
 
-    def _pass_on(self) -> Sends:
-        self._need(len(self._consents), self._least, "survivors signed")
-        self._signers = [self._positions[number] for number in sorted(self._consents)]  # U4
+    def _pass_on_signatures(self) -> Sends:
+        self._need(len(self._signatures), self._least, "survivors signed")
+        self._signers = [self._positions[number] for number in sorted(self._signatures)]  # U4
         holders = [u for u in self._signers if u in self._cohort.holders]
         self._need(len(holders), LEAST_ANSWERS, "holders of the key are left")
         self._sum = self._adder.total()
@@ -171,7 +173,7 @@ class CkksServer(CohortServer):
         chosen = self._signers[: self.plan.min_contributors]
         others, holds = [v for v in chosen if v != u], u in self._cohort.holders
         return Aggregate(
-            tuple(SignedBy(v, self._consents[self._clients[v]]) for v in chosen),
+            tuple(SignedBy(v, self._signatures[self._clients[v]]) for v in chosen),
             tuple(self._leaves[v] for v in others),
             self._tree.proof([u, *others]),
             self._sum if holds else (),
@@ -187,7 +189,7 @@ class CkksServer(CohortServer):
                 raise PeerError("a sum from a client that was not asked")
         else:
             said = self._opened(u, labels.CKKS_ANSWER, answer.total)
-            if self._reveal is Reveal.SERVER:
+            if self._reveal is Recipient.SERVER:
                 total = ring.centred(ring.unpack(said, self.plan.encoding.coordinates))
                 said = digest(labels.CKKS_ANSWER, said)
                 self._totals.setdefault(said, total)

@@ -2,7 +2,7 @@
 (``protocols.engines.ray``). What is to be done does not know which.
 
 Two kinds of work suffice. ``map`` spreads pure functions: the server's removal of masks, by coordinate ranges, whole
-cohorts of a tree. ``place`` puts an object where a worker can keep it: a share of the clients of a large simulation. A
+cohorts of a tree. ``host`` puts an object where a worker can keep it: a share of the clients of a large simulation. A
 worker that dies is replaced, and its work done again. So all work must be deterministic; what is placed is remade and
 told again what it was told before. Machines are that, given their randomness.
 """
@@ -29,7 +29,7 @@ LARGEST_SHARD = 1 << 22
 """Coordinates that a worker sends back at once: memory stays bounded, and opening its streams costs a percent."""
 
 
-class Placed(ABC, Generic[S]):
+class Hosted(ABC, Generic[S]):
     """An object that lives with one worker."""
 
     @abstractmethod
@@ -45,7 +45,7 @@ class Engine(ABC):
         """``work`` of each item, in their order; never more than twice the workers are begun and not yet taken."""
 
     @abstractmethod
-    def place(self, make: Callable[[], S]) -> Placed[S]:
+    def host(self, make: Callable[[], S]) -> Hosted[S]:
         """What ``make`` returns, with a worker."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from protocols.engines import Engine, Placed, ahead, checked_workers
+from protocols.engines import Engine, Hosted, ahead, checked_workers
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -26,7 +26,7 @@ class Threads(Engine):
         with ThreadPoolExecutor(self.workers) as pool:
             yield from ahead(2 * self.workers, lambda item: pool.submit(work, item).result, items)
 
-    def place(self, make: Callable[[], S]) -> Placed[S]:
+    def host(self, make: Callable[[], S]) -> Hosted[S]:
         return _Here(make)
 
 
@@ -34,7 +34,7 @@ HERE = Threads()
 """One worker, which does one thing after another."""
 
 
-class _Here(Placed[S]):
+class _Here(Hosted[S]):
     """A thread of its own, so that what is asked happens in order."""
 
     def __init__(self, make: Callable[[], S]) -> None:

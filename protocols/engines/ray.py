@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 import ray
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
 
-from protocols.engines import Engine, Placed, ahead, checked_workers
+from protocols.engines import Engine, Hosted, ahead, checked_workers
 from secagg.errors import StorageError, UsageError
 
 A = TypeVar("A")
@@ -75,7 +75,7 @@ class OnRay(Engine):
 
         return ahead(2 * self.workers, begin, items)
 
-    def place(self, make: Callable[[], S]) -> Placed[S]:
+    def host(self, make: Callable[[], S]) -> Hosted[S]:
         return _There(_sent(make))
 
 
@@ -96,7 +96,7 @@ _KEEPER: Any = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(_Keeper)
 """Takes no core of its own from the tasks: whoever asks it waits meanwhile."""
 
 
-class _There(Placed[S]):
+class _There(Hosted[S]):
     """An object in a process that may die. Then another one is made, and all that was asked is asked again.
 
     What was asked stays in Ray's store, which puts on disk what it has no room for.

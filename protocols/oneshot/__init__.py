@@ -18,7 +18,7 @@ Rounds (client -> server, then server -> clients)
     2 UPLOAD     u draws a short secret s_u and short errors e_u and sends c_u = x_u + a s_u + 2^(vw) e_u, where a is
                  a hash of the plan; and packed Shamir shares of s_u, sealed to each member. It signs both. The server
                  adds c_u and forgets it. From here on nobody needs u, unless it has a seat.
-    3 CONSENT    a member verifies all signatures, opens its shares, adds them, and signs the set U of those clients
+    3 CONSISTENCY    a member verifies all signatures, opens its shares, adds them, and signs the set U of those clients
                  and a hash of their uploads' headers, once. If shares do not open it says whose, and has no part in
                  the sum.
     4 REVEAL     against signatures by Q members on the same a member sends its share of the sum of their secrets. Q of

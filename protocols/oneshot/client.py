@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from protocols.oneshot.committee import Seats, public_of, seated
+from protocols.oneshot.committee import Committee, public_of, sortition
 from protocols.oneshot.messages import (
     Answer,
-    Committee,
-    Consents,
+    ConsistencySignatures,
     Contribution,
     Delivery,
     Header,
     Join,
-    Seat,
+    Member,
+    Members,
     Upload,
     Vote,
 )
@@ -28,7 +28,7 @@ from protocols.rounds.client import ClientRound
 from protocols.rounds.phases import Phase
 from protocols.rounds.sets import ascending, to_bitmap
 from protocols.rounds.steps import Charge, Step, Steps, table
-from protocols.rounds.survivors import NOBODY, check_consent
+from protocols.rounds.survivors import NOBODY, check_consistency
 from secagg.codec import u32
 from secagg.compiled import require
 from secagg.crypto import labels
@@ -41,22 +41,22 @@ from secagg.errors import DecodeError, PeerError, ThresholdError
 
 
 class OneshotClient(ClientRound):
-    """With a seat a client walks all of ``steps``; without one it misses CONSENT, and may be gone after UPLOAD."""
+    """With a seat a client walks all of ``steps``; without one it misses CONSISTENCY, and may be gone after UPLOAD."""
 
     @table
     def steps(cls: type[OneshotClient]) -> Steps:
         return {
-            Phase.UPLOAD: Step(Committee, cls._meet, cls._upload, Phase.CONSENT, Charge.RESERVE),
-            Phase.CONSENT: Step(Delivery, cls._open, cls._vote, Phase.REVEAL),
-            Phase.REVEAL: Step(Consents, cls._check_consents, cls._answer, Phase.DONE, Charge.COMMIT),
+            Phase.UPLOAD: Step(Members, cls._meet, cls._upload, Phase.CONSISTENCY, Charge.RESERVE),
+            Phase.CONSISTENCY: Step(Delivery, cls._open, cls._vote, Phase.REVEAL),
+            Phase.REVEAL: Step(ConsistencySignatures, cls._check_signatures, cls._answer, Phase.DONE, Charge.COMMIT),
         }
 
     def _prepare(self) -> None:
         require()
         self._u = self._number
-        self._seated = seated(self.plan, self.roster)
-        self._seat_key = AgreementKey(self._drawn(b"seat key")) if self._u in self._seated else None
-        if self._seat_key is None:
+        self._eligible = sortition(self.plan, self.roster)
+        self._member_key = AgreementKey(self._drawn(b"seat key")) if self._u in self._eligible else None
+        if self._member_key is None:
             upload, reveal = replace(self.steps[Phase.UPLOAD], then=Phase.REVEAL), self.steps[Phase.REVEAL]
             self.__dict__["steps"] = {Phase.UPLOAD: upload, Phase.REVEAL: reveal}
         self._sharing = sharing_of(self.plan)
@@ -67,31 +67,31 @@ class OneshotClient(ClientRound):
     # 1 JOIN: those with a seat sign a fresh key together with the plan.
 
     def opening(self) -> Join:
-        if self._seat_key is None:
+        if self._member_key is None:
             return Join(None)
-        public = self._seat_key.public
+        public = self._member_key.public
         signature = self.identity.key.sign(labels.ONESHOT_SEAT, self.plan.digest(), u32.encode(self._u), public)
-        return Join(Seat(self._u, public, signature))
+        return Join(Member(self._u, public, signature))
 
     # 2 UPLOAD: c = x + a s + 2^(vw) e, and packed shares of s, and that is all.
 
-    def _meet(self, message: Committee) -> None:
-        members = [seat.client for seat in message.members]
-        if not ascending(members) or not self._seated >= set(members):
+    def _meet(self, message: Members) -> None:
+        members = [member.client for member in message.members]
+        if not ascending(members) or not self._eligible >= set(members):
             raise PeerError("members out of order, repeated, or not those on whom the lot fell")
         committee = parameters_of(self.plan)
-        if len(members) > committee.seats:
-            raise PeerError(f"{len(members)} members for {committee.seats} seats")
+        if len(members) > committee.members:
+            raise PeerError(f"{len(members)} members for a committee of {committee.members}")
         if len(members) < committee.quorum:
             raise ThresholdError(f"{len(members)} members came, at least {committee.quorum} are needed")
-        if self._seat_key is not None and self.opening().seat not in message.members:
-            raise PeerError("this client has a seat and is left out")
-        for seat in message.members:
-            check_seat(self.plan, self.roster, seat)
-        self._seats = Seats(self.plan, message.members)
+        if self._member_key is not None and self.opening().member not in message.members:
+            raise PeerError("this client is a member and is left out")
+        for member in message.members:
+            check_member(self.plan, self.roster, member)
+        self._committee = Committee(self.plan, message.members)
 
     def _upload(self) -> Upload:
-        layout, bound = lattice_of(self.plan).layout, self._seats.bound(self._u)
+        layout, bound = lattice_of(self.plan).layout, self._committee.bound(self._u)
         values = self.noised(*bound)
         # Another vector, another secret: two copies of this client that are made to upload do not bare the difference.
         context = (*bound, digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).tobytes()))
@@ -102,11 +102,11 @@ class OneshotClient(ClientRound):
 
         key, nonces = AgreementKey(self._drawn(b"upload key", *context)), Prg(self._drawn(b"nonces", *context))
         polynomials = Prg(self._drawn(b"polynomials", *context))
-        shares = self._sharing.split(secret, len(self._seats.members), polynomials)
+        shares = self._sharing.split(secret, len(self._committee.members), polynomials)
         boxes = b""
-        for member, share in zip(self._seats.members.values(), shares, strict=True):
+        for member, share in zip(self._committee.members.values(), shares, strict=True):
             agreed = key.agree(member.key, culprit=self.roster.names[member.client])
-            sealing = self._seats.box_key(agreed, self._u, member.client)
+            sealing = self._committee.box_key(agreed, self._u, member.client)
             boxes += seal(sealing, share.tobytes(), self._place(self._u, member.client), nonces)
 
         hashes = (digest(labels.ONESHOT_VECTOR, vector), digest(labels.ONESHOT_BOX, boxes))
@@ -114,9 +114,9 @@ class OneshotClient(ClientRound):
         return Upload(Header(self._u, key.public, *hashes, signature), vector, boxes)
 
     def _place(self, sender: Number, receiver: Number) -> bytes:
-        return transcript(labels.ONESHOT_BOX, *self._seats.bound(sender, receiver))
+        return transcript(labels.ONESHOT_BOX, *self._committee.bound(sender, receiver))
 
-    # 3 CONSENT: a member checks who contributed, keeps its share of the sum of their secrets, signs the uploads, once.
+    # 3 CONSISTENCY: a member checks who contributed, keeps its share of the sum of their secrets, and signs, once.
 
     def _open(self, message: Delivery) -> None:
         clients = [contribution.header.client for contribution in message.contributions]
@@ -125,7 +125,7 @@ class OneshotClient(ClientRound):
         if len(clients) < (least := least_contributors(self.plan)):
             raise ThresholdError(f"{len(clients)} contributors, at least {least} are needed")
         for contribution in message.contributions:
-            check_header(self._seats, self.roster, contribution.header)
+            check_header(self._committee, self.roster, contribution.header)
         shares, unopened = [], []
         for contribution in message.contributions:
             try:
@@ -134,16 +134,16 @@ class OneshotClient(ClientRound):
                 unopened.append(contribution.header.client)
         self._unopened = tuple(unopened)
         self._share = b"" if unopened else self._sharing.total(shares).tobytes()
-        contributed = self._seats.contributed([one.header for one in message.contributions])
+        contributed = self._committee.contributed([one.header for one in message.contributions])
         everybody = range(len(self.roster))
-        found = self._seats.agreed(contributed, len(everybody), to_bitmap(set(clients), everybody))
+        found = self._committee.agreed(contributed, len(everybody), to_bitmap(set(clients), everybody))
         self._mine = NOBODY if unopened else found
 
     def _opened(self, contribution: Contribution) -> bytes:
-        client, key = contribution.header.client, self._seat_key
+        client, key = contribution.header.client, self._member_key
         if key is None:
-            raise PeerError("shares for a client without a seat")
-        sealing = self._seats.box_key(key.agree(contribution.header.key), client, self._u)
+            raise PeerError("shares for a client that is no member")
+        sealing = self._committee.box_key(key.agree(contribution.header.key), client, self._u)
         return open_box(sealing, contribution.box, self._place(client, self._u))
 
     def _vote(self) -> Vote:
@@ -153,19 +153,19 @@ class OneshotClient(ClientRound):
 
     # 4 REVEAL: against the signatures of a quorum, the share of the sum; from a survivor the seed of its excess noise.
 
-    def _check_consents(self, message: Consents) -> None:
-        agreed = self._seats.agreed(message.contributed, len(self.roster), message.survivors)
+    def _check_signatures(self, message: ConsistencySignatures) -> None:
+        agreed = self._committee.agreed(message.contributed, len(self.roster), message.survivors)
         if self._mine.bitmap and agreed != self._mine:
             raise PeerError("other survivors than those that this member has signed")
         if len(survivors := agreed.survivors) < (least := least_contributors(self.plan)):
             raise ThresholdError(f"{len(survivors)} survivors, at least {least} are needed")
         signers = [signed.signer for signed in message.signatures]
-        if not ascending(signers) or not self._seats.members.keys() >= set(signers):
-            raise PeerError("signers out of order, repeated, or without a seat")
+        if not ascending(signers) or not self._committee.members.keys() >= set(signers):
+            raise PeerError("signers out of order, repeated, or no members")
         if len(signers) < (quorum := parameters_of(self.plan).quorum):
             raise ThresholdError(f"{len(signers)} members signed the survivors, at least {quorum} are needed")
         for signed in message.signatures:
-            check_consent(self.roster, Number(signed.signer), signed.signature, agreed.digest)
+            check_consistency(self.roster, Number(signed.signer), signed.signature, agreed.digest)
         self._agreed, self._survivors = agreed, survivors
         self._signed = {Number(signed.signer): signed.signature for signed in message.signatures}
         self._forget_values()
@@ -173,24 +173,24 @@ class OneshotClient(ClientRound):
     def _answer(self) -> Answer:
         excess = b""
         if self._u in self._survivors:
-            excess = self._excess_seed(self.plan.clients - len(self._survivors), *self._seats.bound(self._u))
+            excess = self._excess_seed(self.plan.clients - len(self._survivors), *self._committee.bound(self._u))
         return Answer(self._share, excess)
 
 
 # What both sides verify.
 
 
-def check_seat(plan: RoundPlan, roster: Roster, seat: Seat) -> None:
-    known_client(roster, seat.client)
-    name = roster.names[seat.client]
-    check_agreement_key(seat.key, culprit=name)
-    signed = (plan.digest(), u32.encode(seat.client), seat.key)
-    verify(roster.keys[seat.client], seat.signature, labels.ONESHOT_SEAT, *signed, culprit=name)
+def check_member(plan: RoundPlan, roster: Roster, member: Member) -> None:
+    known_client(roster, member.client)
+    name = roster.names[member.client]
+    check_agreement_key(member.key, culprit=name)
+    signed = (plan.digest(), u32.encode(member.client), member.key)
+    verify(roster.keys[member.client], member.signature, labels.ONESHOT_SEAT, *signed, culprit=name)
 
 
-def check_header(seats: Seats, roster: Roster, header: Header) -> None:
+def check_header(committee: Committee, roster: Roster, header: Header) -> None:
     """This client dealt these boxes with this vector, to this committee."""
     known_client(roster, header.client)
-    signed = (*seats.bound(header.client), header.key, header.vector_hash, header.boxes_hash)
+    signed = (*committee.bound(header.client), header.key, header.vector_hash, header.boxes_hash)
     name = roster.names[header.client]
     verify(roster.keys[header.client], header.signature, labels.ONESHOT_UPLOAD, *signed, culprit=name)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from protocols.oneshot.messages import HEADER, SEAT, Header, Seat
-from protocols.oneshot.parameters import MAX_SEATS, lattice_of, least_contributors, parameters_of
+from protocols.oneshot.messages import HEADER, MEMBER, Header, Member
+from protocols.oneshot.parameters import MAX_MEMBERS, lattice_of, least_contributors, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Number, Roster
@@ -26,10 +26,10 @@ def check_policy(plan: RoundPlan, policy: Policy) -> None:
     committee, feared = parameters_of(plan), policy.corrupt_of(plan.clients)
     policy.check_cost_model(committee.cost_model)
     bad = feared
-    if committee.seats < plan.clients:
+    if committee.members < plan.clients:
         if not policy.beacon:
-            raise PolicyError("seats are drawn by lot, and this client knows no beacon (Policy.beacon)")
-        bad = most_marked(plan.clients, feared, committee.seats, policy.security, times=MAX_SEATS)
+            raise PolicyError("members are drawn by lot, and this client knows no beacon (Policy.beacon)")
+        bad = most_marked(plan.clients, feared, committee.members, policy.security, times=MAX_MEMBERS)
     if committee.corrupt < bad:
         raise PolicyError(f"the committee bears {committee.corrupt} corrupt members, not the {bad} feared")
     if (least := least_contributors(plan)) < feared + 2:
@@ -42,19 +42,19 @@ def public_of(plan: RoundPlan) -> Evaluations:
     return uniform(layout.ring, layout.blocks(plan.encoding.coordinates), digest(labels.ONESHOT_PUBLIC, plan.digest()))
 
 
-class Seats:
+class Committee:
     """The members who came, in the order of the roster, and every binding of the round to them and to the plan."""
 
-    def __init__(self, plan: RoundPlan, members: Sequence[Seat]) -> None:
-        self.members = {seat.client: seat for seat in members}
-        self.root = digest(labels.ONESHOT_COMMITTEE, plan.digest(), *map(SEAT.encode, members))
+    def __init__(self, plan: RoundPlan, members: Sequence[Member]) -> None:
+        self.members = {member.client: member for member in members}
+        self.root = digest(labels.ONESHOT_COMMITTEE, plan.digest(), *map(MEMBER.encode, members))
         self._plan = plan.digest()
 
     def box_key(self, agreed: bytes, sender: Number, receiver: Number) -> bytes:
         return derive(agreed, labels.ONESHOT_BOX, *self.bound(sender, receiver))
 
     def contributed(self, headers: Sequence[Header]) -> bytes:
-        """Committee and uploads: what was added up, and not only by whom."""
+        """CommitteeSize and uploads: what was added up, and not only by whom."""
         return digest(labels.ONESHOT_UPLOAD, *self.bound(), *map(HEADER.encode, headers))
 
     def agreed(self, contributed: bytes, size: int, bitmap: bytes) -> Agreed:
@@ -66,12 +66,12 @@ class Seats:
         return (self._plan, self.root, *[u32.encode(client) for client in clients])
 
 
-def seated(plan: RoundPlan, roster: Roster) -> frozenset[Number]:
+def sortition(plan: RoundPlan, roster: Roster) -> frozenset[Number]:
     """Who may sit on the committee: by lot, or everybody."""
     committee = parameters_of(plan)
-    if committee.seats == plan.clients:
+    if committee.members == plan.clients:
         return frozenset(map(Number, range(len(roster))))
     if plan.clients != len(roster):
-        raise PolicyError("seats are drawn from the whole roster: a cohort must be a roster of its own")
+        raise PolicyError("members are drawn from the whole roster: a cohort must be a roster of its own")
     lots = random_words(Prg(digest(labels.ONESHOT_SEATS, roster.digest, plan.beacon)), len(roster))
-    return frozenset(map(Number, np.argsort(lots)[: committee.seats].tolist()))
+    return frozenset(map(Number, np.argsort(lots)[: committee.members].tolist()))

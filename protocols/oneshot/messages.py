@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from protocols.oneshot.parameters import MAX_SEATS
+from protocols.oneshot.parameters import MAX_MEMBERS
 from protocols.roster import Number
 from protocols.rounds.survivors import SignedBy, signatures
 from secagg.assumptions import MAX_CLIENTS
@@ -20,7 +20,7 @@ MAX_VECTOR = 64 * MAX_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class Member:
     """A member of the committee: a fresh key to seal shares to, signed with the plan."""
 
     client: Number
@@ -32,14 +32,14 @@ class Seat:
 class Join:
     """1, client to server: who wants to take part; from those with a seat, their key."""
 
-    seat: Seat | None
+    member: Member | None
 
 
 @dataclass(frozen=True, slots=True)
-class Committee:
+class Members:
     """1, server to client: the members who came, in the order of the roster."""
 
-    members: tuple[Seat, ...]
+    members: tuple[Member, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
-class Consents:
+class ConsistencySignatures:
     """3, server to survivors and members: who is in the sum and with what, and signatures of a quorum of members."""
 
     contributed: bytes
@@ -100,7 +100,7 @@ class Answer:
     excess: bytes = field(repr=False)
 
 
-SEAT = struct(Seat, client=u32, key=fixed(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))
+MEMBER = struct(Member, client=u32, key=fixed(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))
 HEADER = struct(
     Header,
     client=u32,
@@ -111,9 +111,9 @@ HEADER = struct(
 )
 
 TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
-    1: (Join, struct(Join, seat=optional(SEAT))),
-    2: (Committee, struct(Committee, members=many(SEAT, MAX_SEATS))),
-    3: (Upload, struct(Upload, header=HEADER, vector=blob(MAX_VECTOR), boxes=blob(MAX_SEATS * MAX_BOX))),
+    1: (Join, struct(Join, member=optional(MEMBER))),
+    2: (Members, struct(Members, members=many(MEMBER, MAX_MEMBERS))),
+    3: (Upload, struct(Upload, header=HEADER, vector=blob(MAX_VECTOR), boxes=blob(MAX_MEMBERS * MAX_BOX))),
     4: (
         Delivery,
         struct(
@@ -123,12 +123,12 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     ),
     5: (Vote, struct(Vote, signature=blob(SIGNATURE_BYTES), unopened=many(u32, MAX_CLIENTS))),
     6: (
-        Consents,
+        ConsistencySignatures,
         struct(
-            Consents,
+            ConsistencySignatures,
             contributed=fixed(HASH_BYTES),
             survivors=blob(MAX_CLIENTS // 8),
-            signatures=signatures(MAX_SEATS),
+            signatures=signatures(MAX_MEMBERS),
         ),
     ),
     7: (Answer, struct(Answer, share=blob(MAX_BOX), excess=blob(KEY_BYTES))),

@@ -29,7 +29,7 @@ from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.hypergeometric import most_marked
 
-MAX_SEATS = 1024
+MAX_MEMBERS = 1024
 EVERYBODY = 128
 """Up to so many clients all have a seat."""
 
@@ -37,20 +37,20 @@ SLACK = Fraction(11, 10)
 
 
 @dataclass(frozen=True, slots=True)
-class Committee:
+class CommitteeSize:
     """Parameters of a plan: how many seats, and how many of them may be corrupt. The plan's beacon draws them.
 
     ``cost_model`` says by which account the ring of the masks has 128 bits of security.
     """
 
-    seats: int
+    members: int
     corrupt: int
     cost_model: CostModel = CostModel.CORE_SVP
 
     @property
     def quorum(self) -> int:
         """How many must sign one set of survivors, and how many shares give the sum of the secrets."""
-        return (self.seats + self.corrupt) // 2 + 1
+        return (self.members + self.corrupt) // 2 + 1
 
     @property
     def private(self) -> int:
@@ -58,11 +58,11 @@ class Committee:
         return max(self.corrupt, 1)
 
 
-PARAMETERS: Codec[Committee] = struct(Committee, seats=u32, corrupt=u32, cost_model=enumeration(CostModel))
+PARAMETERS: Codec[CommitteeSize] = struct(CommitteeSize, members=u32, corrupt=u32, cost_model=enumeration(CostModel))
 
 
-def parameters_of(plan: Facts) -> Committee:
-    if not isinstance(plan.parameters, Committee):
+def parameters_of(plan: Facts) -> CommitteeSize:
+    if not isinstance(plan.parameters, CommitteeSize):
         raise UsageError(f"{plan.protocol} needs a committee")
     return plan.parameters
 
@@ -75,34 +75,34 @@ def choose_committee(
     security: int,
     correctness: int,
     cost_model: CostModel = CostModel.CORE_SVP,
-) -> Committee:
+) -> CommitteeSize:
     """The smallest committee. Against a curious server it is the same: what is saved by trusting it is little.
 
     >>> choose_committee(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE, 40, 20)
-    Committee(seats=75, corrupt=32, cost_model=<CostModel.CORE_SVP: 'core-svp'>)
+    CommitteeSize(size=75, corrupt=32, cost_model=<CostModel.CORE_SVP: 'core-svp'>)
     """
     bad, gone = floor(corrupt * n), floor(dropout * n)
     if n <= EVERYBODY:
-        everybody = Committee(n, bad, cost_model)
+        everybody = CommitteeSize(n, bad, cost_model)
         if everybody.quorum > n - gone:
             raise UsageError(f"infeasible: {everybody.quorum} of {n} must sign, but only {n - gone} are sure to stay")
         return everybody
-    for seats in range(3, min(n, MAX_SEATS)):
-        committee = Committee(seats, most_marked(n, bad, seats, security, times=MAX_SEATS), cost_model)
-        if committee.quorum <= seats - most_marked(n, gone, seats, correctness):
+    for size in range(3, min(n, MAX_MEMBERS)):
+        committee = CommitteeSize(size, most_marked(n, bad, size, security, times=MAX_MEMBERS), cost_model)
+        if committee.quorum <= size - most_marked(n, gone, size, correctness):
             return committee
-    raise UsageError(f"infeasible: no committee of up to {MAX_SEATS} outlives these dropouts and corruptions")
+    raise UsageError(f"infeasible: no committee of up to {MAX_MEMBERS} outlives these dropouts and corruptions")
 
 
 def check_parameters(plan: Facts) -> None:
     """Refuse what no round could run with."""
     committee = parameters_of(plan)
-    if not 2 <= committee.seats <= min(plan.clients, MAX_SEATS):
-        raise UsageError(f"{committee.seats} seats are not between 2 and {min(plan.clients, MAX_SEATS)}")
-    if committee.seats < plan.clients <= EVERYBODY:
-        raise UsageError(f"of {plan.clients} clients all have a seat, not {committee.seats}")
-    if not committee.private < committee.quorum <= committee.seats:
-        raise UsageError(f"of {committee.seats} seats {committee.corrupt} corrupt ones are too many")
+    if not 2 <= committee.members <= min(plan.clients, MAX_MEMBERS):
+        raise UsageError(f"a committee of {committee.members} is not between 2 and {min(plan.clients, MAX_MEMBERS)}")
+    if committee.members < plan.clients <= EVERYBODY:
+        raise UsageError(f"of {plan.clients} clients all are members, not {committee.members}")
+    if not committee.private < committee.quorum <= committee.members:
+        raise UsageError(f"of a committee of {committee.members} {committee.corrupt} corrupt ones are too many")
     lattice_of(plan)
 
 
@@ -123,18 +123,19 @@ def sharing_of(plan: Facts) -> Sharing:
 
 
 @lru_cache(maxsize=256)
-def _lattice(encoding: Encoding, n: int, noise_bound: int, committee: Committee) -> Parameters:
+def _lattice(encoding: Encoding, n: int, noise_bound: int, committee: CommitteeSize) -> Parameters:
     """The smallest N with which vector and shares take at most a tenth more than with the best."""
     found = list(candidates(encoding, n, noise_bound, cost_model=committee.cost_model))
     sizes = [
-        one.upload_bytes + committee.seats * _sharing(one.layout.ring.degree, n, committee).share_bytes for one in found
+        one.upload_bytes + committee.members * _sharing(one.layout.ring.degree, n, committee).share_bytes
+        for one in found
     ]
     if not found:
         raise UsageError(f"no ring has room for sums of {encoding.ring_bits(n, noise_bound)} bits")
     return next(one for one, size in zip(found, sizes, strict=True) if size <= SLACK * min(sizes))
 
 
-def _sharing(degree: int, n: int, committee: Committee) -> Sharing:
+def _sharing(degree: int, n: int, committee: CommitteeSize) -> Sharing:
     """Sums of all clients' secrets stay below the bound, but for 2^-40."""
     bound = tail(degree, n, n * VARIANCE)
     return Sharing(degree, bound, committee.quorum - committee.private, committee.private)

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.oneshot.client import check_header, check_seat
-from protocols.oneshot.committee import Seats, public_of, seated
+from protocols.oneshot.client import check_header, check_member
+from protocols.oneshot.committee import Committee, public_of, sortition
 from protocols.oneshot.messages import (
     Answer,
-    Committee,
-    Consents,
+    ConsistencySignatures,
     Contribution,
     Delivery,
     Header,
     Join,
-    Seat,
+    Member,
+    Members,
     Upload,
     Vote,
 )
@@ -35,7 +35,7 @@ from protocols.rounds.phases import Phase
 from protocols.rounds.server import NOTHING, Sends, ServerRound
 from protocols.rounds.sets import ascending, to_bitmap
 from protocols.rounds.steps import Charge, Step, Steps, table
-from protocols.rounds.survivors import SignedBy, check_consent
+from protocols.rounds.survivors import SignedBy, check_consistency
 from secagg.compiled import require
 from secagg.crypto import labels
 from secagg.crypto.keys import check_agreement_key, digest
@@ -51,19 +51,19 @@ class OneshotServer(ServerRound):
     @table
     def steps(cls: type[OneshotServer]) -> Steps:
         return {
-            Phase.JOIN: Step(Join, cls._admit, cls._seat, Phase.UPLOAD),
-            Phase.UPLOAD: Step(Upload, cls._add, cls._deliver, Phase.CONSENT),
-            Phase.CONSENT: Step(Vote, cls._take_vote, cls._pass_on, Phase.REVEAL, Charge.COMMIT),
+            Phase.JOIN: Step(Join, cls._admit, cls._convene, Phase.UPLOAD),
+            Phase.UPLOAD: Step(Upload, cls._add, cls._deliver, Phase.CONSISTENCY),
+            Phase.CONSISTENCY: Step(Vote, cls._take_vote, cls._pass_on_signatures, Phase.REVEAL, Charge.COMMIT),
             Phase.REVEAL: Step(Answer, cls._take_answer, cls._open, Phase.DONE),
         }
 
     def _prepare(self) -> None:
         require()
-        self._seated = seated(self.plan, self.roster)
+        self._eligible = sortition(self.plan, self.roster)
         self._quorum = parameters_of(self.plan).quorum
         self._layout, self._sharing = lattice_of(self.plan).layout, sharing_of(self.plan)
         self._length = self.plan.encoding.coordinates
-        self._joined: dict[Number, Seat | None] = {}
+        self._joined: dict[Number, Member | None] = {}
         self._total = RunningSum(self._layout.ring, self._layout.blocks(self._length))
         self._uploads: dict[Number, tuple[Header, bytes]] = {}  # client -> header and boxes
         self._unopened: dict[Number, tuple[Number, ...]] = {}  # member -> whose shares did not open
@@ -78,28 +78,28 @@ class OneshotServer(ServerRound):
         names = super().waiting_for
         if self.phase is not Phase.REVEAL or excess_due(self.plan, len(self._survivors)):
             return names
-        return tuple(name for name in names if self.roster.number(name) in self._consents)
+        return tuple(name for name in names if self.roster.number(name) in self._signatures)
 
     # 1 JOIN
 
     def _admit(self, number: Number, join: Join) -> None:
         if len(self._joined) == self.plan.clients:
             raise UnblamedError(f"the cohort of {self.plan.clients} is full")
-        if (join.seat is not None) != (number in self._seated):
-            raise PeerError("a seat on which the lot did not fall, or none although it did")
-        if join.seat is not None:
-            if join.seat.client != number:
-                raise PeerError("a seat in somebody else's name")
-            check_seat(self.plan, self.roster, join.seat)
-        self._joined[number] = join.seat
+        if (join.member is not None) != (number in self._eligible):
+            raise PeerError("a member who was not drawn, or none although it was")
+        if join.member is not None:
+            if join.member.client != number:
+                raise PeerError("a membership in somebody else's name")
+            check_member(self.plan, self.roster, join.member)
+        self._joined[number] = join.member
 
-    def _seat(self) -> Sends:
-        members = tuple(seat for _, seat in sorted(self._joined.items()) if seat is not None)
+    def _convene(self) -> Sends:
+        members = tuple(member for _, member in sorted(self._joined.items()) if member is not None)
         self._need(len(self._joined), least_contributors(self.plan), "clients joined")
         self._need(len(members), self._quorum, "members of the committee came")
-        self._seats, self._committee = Seats(self.plan, members), Committee(members)
+        self._committee, self._members = Committee(self.plan, members), Members(members)
         self._box_bytes = self._sharing.share_bytes + OVERHEAD_BYTES
-        return Sends(sorted(self._joined), lambda number: self._committee)
+        return Sends(sorted(self._joined), lambda number: self._members)
 
     # 2 UPLOAD
 
@@ -108,12 +108,12 @@ class OneshotServer(ServerRound):
         if header.client != number:
             raise PeerError("an upload in somebody else's name")
         check_agreement_key(header.key)
-        check_header(self._seats, self.roster, header)
+        check_header(self._committee, self.roster, header)
         if digest(labels.ONESHOT_VECTOR, upload.vector) != header.vector_hash:
             raise PeerError("a vector that is not the signed one")
         if digest(labels.ONESHOT_BOX, upload.boxes) != header.boxes_hash:
             raise PeerError("boxes that are not the signed ones")
-        if len(upload.boxes) != len(self._seats.members) * self._box_bytes:
+        if len(upload.boxes) != len(self._committee.members) * self._box_bytes:
             raise PeerError("boxes for others than the members")
         count = self._layout.coefficients(self._length)
         self._total.add(self._layout.ring.unpack(upload.vector, count))
@@ -123,16 +123,16 @@ class OneshotServer(ServerRound):
         self._need(len(self._uploads), least_contributors(self.plan), "clients uploaded")
         self._survivors = sorted(self._uploads)
         bitmap, size = to_bitmap(self._uploads.keys(), range(len(self.roster))), len(self.roster)
-        contributed = self._seats.contributed([self._uploads[client][0] for client in self._survivors])
-        self._agreed = self._seats.agreed(contributed, size, bitmap)
-        return Sends(list(self._seats.members), self._delivery)
+        contributed = self._committee.contributed([self._uploads[client][0] for client in self._survivors])
+        self._agreed = self._committee.agreed(contributed, size, bitmap)
+        return Sends(list(self._committee.members), self._delivery)
 
     def _delivery(self, member: Number) -> Delivery:
-        at = list(self._seats.members).index(member) * self._box_bytes
+        at = list(self._committee.members).index(member) * self._box_bytes
         uploads = [self._uploads[client] for client in self._survivors]
         return Delivery(tuple(Contribution(header, boxes[at : at + self._box_bytes]) for header, boxes in uploads))
 
-    # 3 CONSENT
+    # 3 CONSISTENCY
 
     def _take_vote(self, number: Number, vote: Vote) -> None:
         if vote.unopened:
@@ -141,19 +141,19 @@ class OneshotServer(ServerRound):
                 raise PeerError("a complaint about others than those whose shares were delivered, or a signed one")
             self._unopened[number] = vote.unopened
         else:
-            check_consent(self.roster, number, vote.signature, self._agreed.digest)
-            self._consents[number] = vote.signature
+            check_consistency(self.roster, number, vote.signature, self._agreed.digest)
+            self._signatures[number] = vote.signature
 
-    def _pass_on(self) -> Sends:
-        if self._unopened and len(self._consents) < self._quorum:
+    def _pass_on_signatures(self) -> Sends:
+        if self._unopened and len(self._signatures) < self._quorum:
             raise PeerError("shares that do not open", culprits=self._blamed())
-        self._need(len(self._consents), self._quorum, "members signed")
-        chosen = sorted(self._consents)[: self._quorum]
-        consents = Consents(
-            self._agreed.root, self._agreed.bitmap, tuple(SignedBy(v, self._consents[v]) for v in chosen)
+        self._need(len(self._signatures), self._quorum, "members signed")
+        chosen = sorted(self._signatures)[: self._quorum]
+        consents = ConsistencySignatures(
+            self._agreed.root, self._agreed.bitmap, tuple(SignedBy(v, self._signatures[v]) for v in chosen)
         )
         self._uploads = {}
-        return Sends(sorted(self._consents.keys() | set(self._survivors)), lambda number: consents)
+        return Sends(sorted(self._signatures.keys() | set(self._survivors)), lambda number: consents)
 
     def _blamed(self) -> set[str]:
         """Of whom an honest member complains; if that is not sure of anybody, both sides of every complaint. Besides,
@@ -171,9 +171,9 @@ class OneshotServer(ServerRound):
 
     def _take_answer(self, number: Number, answer: Answer) -> None:
         survived = bool(self._agreed.bitmap[number // 8] >> number % 8 & 1)
-        if answer.share and number not in self._seats.members:
-            raise PeerError("a share of the sum from a client without a seat")
-        if not answer.share and number in self._consents:
+        if answer.share and number not in self._committee.members:
+            raise PeerError("a share of the sum from a client that is no member")
+        if not answer.share and number in self._signatures:
             raise PeerError("no share of the sum from a member who has signed")
         if survived:
             check_excess(self.plan, len(self._survivors), answer.excess)
@@ -198,7 +198,7 @@ class OneshotServer(ServerRound):
         vector that its shares do not fit, or dealt shares that are on no polynomial, and no share shows that.
         """
         members = sorted(self._shares)
-        order = {member: holder for holder, member in enumerate(self._seats.members, 1)}
+        order = {member: holder for holder, member in enumerate(self._committee.members, 1)}
         holders = [order[member] for member in members]
         shares = np.stack([self._shares[member] for member in members])
         total, public = self._total.value(), public_of(self.plan)

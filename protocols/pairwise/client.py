@@ -12,7 +12,7 @@ from protocols.pairwise.messages import (
     MASK_KEY,
     SELF_MASK,
     Advert,
-    Consents,
+    ConsistencySignatures,
     Introduction,
     Reveal,
     Revealed,
@@ -31,7 +31,7 @@ from protocols.rounds.dealing import Accusations, Dealt, Delivery, share_of
 from protocols.rounds.phases import Phase
 from protocols.rounds.sets import ascending, from_bitmap, to_bitmap
 from protocols.rounds.steps import Charge, Step, Steps, table
-from protocols.rounds.survivors import check_consent
+from protocols.rounds.survivors import check_consistency
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, check_agreement_key, digest, verify
@@ -50,9 +50,9 @@ class PairwiseClient(DealingClient):
             Phase.SHARE: Step(Introduction, cls._meet, cls._deal, Phase.COMPLAIN),
             Phase.COMPLAIN: Step(Delivery, cls._open, cls._complain, Phase.DEFEND),
             Phase.DEFEND: Step(Accusations, cls._hear_complaints, cls._defend, Phase.UPLOAD, optional=True),
-            Phase.UPLOAD: Step(Verdict, cls._hear_verdict, cls._upload, Phase.CONSENT, Charge.RESERVE),
-            Phase.CONSENT: Step(Survivors, cls._hear_survivors, cls._consent, Phase.REVEAL),
-            Phase.REVEAL: Step(Consents, cls._check_consents, cls._reveal, Phase.DONE, Charge.COMMIT),
+            Phase.UPLOAD: Step(Verdict, cls._hear_verdict, cls._upload, Phase.CONSISTENCY, Charge.RESERVE),
+            Phase.CONSISTENCY: Step(Survivors, cls._hear_survivors, cls._sign_survivors, Phase.REVEAL),
+            Phase.REVEAL: Step(ConsistencySignatures, cls._check_signatures, cls._reveal, Phase.DONE, Charge.COMMIT),
         }
 
     def _prepare(self) -> None:
@@ -128,7 +128,7 @@ class PairwiseClient(DealingClient):
         signature = self.identity.key.sign(labels.UPLOAD, *signed)
         return Upload(UploadHeader(self._u, holders, vector_hash, signature), vector)
 
-    # 6 CONSENT: sign the one set of survivors (round 3, the consistency check).
+    # 6 CONSISTENCY: sign the one set of survivors (round 3, the consistency check).
 
     def _hear_survivors(self, message: Survivors) -> None:
         least = max(self._t, self.plan.min_contributors)
@@ -150,7 +150,7 @@ class PairwiseClient(DealingClient):
     # 7 REVEAL: against the signatures of t neighbours and of a quorum of witnesses, one share for each client, never
     # both (round 4).
 
-    def _check_consents(self, message: Consents) -> None:
+    def _check_signatures(self, message: ConsistencySignatures) -> None:
         signers, survivors = [Position(signed.signer) for signed in message.signatures], self._agreed.survivors
         if not ascending(signers) or not survivors >= set(signers):
             raise PeerError("signers out of order, repeated, or not among the survivors")
@@ -174,7 +174,7 @@ class PairwiseClient(DealingClient):
             clients |= {v: Number(node.low) for v, node in leaves.items()}  # distinct: key ranges do not overlap
         signed = {clients[v]: one.signature for v, one in zip(signers, message.signatures, strict=True)}
         for client, signature in signed.items():
-            check_consent(self.roster, client, signature, self._agreed.digest)
+            check_consistency(self.roster, client, signature, self._agreed.digest)
         self._signed = signed
 
     def _reveal(self) -> Reveal:

@@ -12,7 +12,7 @@ from typing import Any
 from protocols.roster import Number
 from protocols.rounds.cohort import Position
 from protocols.rounds.dealing import OPENED, Accusations, Complaints, Dealt, Defence, Delivery, Opened, dealing_messages
-from protocols.rounds.survivors import CONSENT, Consent, SignedBy, signatures
+from protocols.rounds.survivors import SIGNATURE, ConsistencySignature, SignedBy, signatures
 from secagg.assumptions import MAX_CLIENTS
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
@@ -96,7 +96,7 @@ class Survivors:
 
 
 @dataclass(frozen=True, slots=True)
-class Consents:
+class ConsistencySignatures:
     """6, server to client: your neighbours' signatures, and as many others as you insist on.
 
     Of the others, in the same order, come their leaves and a proof that these are in the cohort.
@@ -152,6 +152,7 @@ _HEADER = struct(
 _NODES = many(NODE, MAX_CLIENTS)
 _REVEALED = many(struct(Revealed, peer=u32, share=fixed(SHARE_BYTES)), MAX_CLIENTS)
 
+_SIGNATURES = struct(ConsistencySignatures, signatures=signatures(MAX_CLIENTS), others=_NODES, proof=_NODES)
 _VERDICT = struct(Verdict, dealers=blob(MAX_BITMAP), opened=OPENED)
 _EXCHANGE = dealing_messages(SECRETS)
 
@@ -166,7 +167,10 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     8: (Verdict, _VERDICT),
     9: (Upload, struct(Upload, header=_HEADER, vector=blob(8 * MAX_LENGTH))),
     10: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), headers=many(_HEADER, MAX_CLIENTS))),
-    11: (Consent, CONSENT),
-    12: (Consents, struct(Consents, signatures=signatures(MAX_CLIENTS), others=_NODES, proof=_NODES)),
+    11: (ConsistencySignature, SIGNATURE),
+    12: (
+        ConsistencySignatures,
+        struct(ConsistencySignatures, signatures=signatures(MAX_CLIENTS), others=_NODES, proof=_NODES),
+    ),
     13: (Reveal, struct(Reveal, self_shares=_REVEALED, key_shares=_REVEALED, excess=blob(KEY_BYTES))),
 }

@@ -21,7 +21,7 @@ from protocols.pairwise.messages import (
     SECRETS,
     SELF_MASK,
     Advert,
-    Consents,
+    ConsistencySignatures,
     Introduction,
     Neighbour,
     Reveal,
@@ -41,7 +41,7 @@ from protocols.rounds.phases import Phase
 from protocols.rounds.server import NOTHING, Sends
 from protocols.rounds.sets import to_bitmap
 from protocols.rounds.steps import Charge, Step, Steps, table
-from protocols.rounds.survivors import Consent, SignedBy
+from protocols.rounds.survivors import ConsistencySignature, SignedBy
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, digest
 from secagg.crypto.merkle import MerkleTree
@@ -62,8 +62,10 @@ class PairwiseServer(DealingServer):
             Phase.SHARE: Step(Dealt, cls._take_boxes, cls._deliver, Phase.COMPLAIN),
             Phase.COMPLAIN: Step(Complaints, cls._take_complaints, cls._accuse, Phase.DEFEND),
             Phase.DEFEND: Step(Defence, cls._take_defence, cls._judge, Phase.UPLOAD, optional=True),
-            Phase.UPLOAD: Step(Upload, cls._add, cls._announce_survivors, Phase.CONSENT),
-            Phase.CONSENT: Step(Consent, cls._take_consent, cls._pass_on_consents, Phase.REVEAL, Charge.COMMIT),
+            Phase.UPLOAD: Step(Upload, cls._add, cls._announce_survivors, Phase.CONSISTENCY),
+            Phase.CONSISTENCY: Step(
+                ConsistencySignature, cls._take_signature, cls._pass_on_signatures, Phase.REVEAL, Charge.COMMIT
+            ),
             Phase.REVEAL: Step(Reveal, cls._take_reveal, cls._unmask, Phase.DONE),
         }
 
@@ -155,20 +157,20 @@ class PairwiseServer(DealingServer):
         alive = sorted(v for v in self._masked_with[u] if v in self._headers and v != u)
         return Survivors(self._agreed.bitmap, tuple(self._headers[v] for v in alive))
 
-    # 6 CONSENT
+    # 6 CONSISTENCY
 
-    def _pass_on_consents(self) -> Sends:
-        self._need(len(self._consents), self._least, "survivors signed")
-        self._signers = [self._positions[number] for number in sorted(self._consents)]  # U4
-        self._witnesses = [u for u in self._cohort.witnesses() if self._clients[u] in self._consents]
+    def _pass_on_signatures(self) -> Sends:
+        self._need(len(self._signatures), self._least, "survivors signed")
+        self._signers = [self._positions[number] for number in sorted(self._signatures)]  # U4
+        self._witnesses = [u for u in self._cohort.witnesses() if self._clients[u] in self._signatures]
         self._need(len(self._witnesses), self._q, "witnesses signed")
         reached = [u for u in self._signers if len(self._own_signers(u)) >= self._t]
-        return Sends([self._clients[u] for u in reached], self._signatures)
+        return Sends([self._clients[u] for u in reached], self._signatures_for)
 
     def _own_signers(self, u: Position) -> list[Position]:
-        return [v for v in self._holders[u] if self._clients[v] in self._consents]
+        return [v for v in self._holders[u] if self._clients[v] in self._signatures]
 
-    def _signatures(self, number: Number) -> Consents:
+    def _signatures_for(self, number: Number) -> ConsistencySignatures:
         u = self._positions[number]
         chosen = set(self._own_signers(u)[: self._t])
         known = {u, *self._holders[u]}
@@ -176,8 +178,8 @@ class PairwiseServer(DealingServer):
         least = self.plan.min_contributors if self.plan.clients <= ENFORCED_UP_TO else 0
         chosen.update(islice((v for v in self._signers if v not in chosen), max(least - len(chosen), 0)))
         strangers = sorted(chosen - known)
-        return Consents(
-            tuple(SignedBy(v, self._consents[self._clients[v]]) for v in sorted(chosen)),
+        return ConsistencySignatures(
+            tuple(SignedBy(v, self._signatures[self._clients[v]]) for v in sorted(chosen)),
             tuple(self._leaves[v] for v in strangers),
             self._tree.proof(strangers),
         )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from protocols.roster import Number
 from protocols.rounds.cohort import Position
 from protocols.rounds.server import ServerRound
-from protocols.rounds.survivors import Consent, check_consent
+from protocols.rounds.survivors import ConsistencySignature, check_consistency
 from secagg.errors import PeerError, UnblamedError
 
 
@@ -43,9 +43,9 @@ class CohortServer(ServerRound):
         self._clients = sorted(self._adverts)
         self._positions = {number: Position(u) for u, number in enumerate(self._clients)}
 
-    def _take_consent(self, number: Number, consent: Consent) -> None:
-        check_consent(self.roster, number, consent.signature, self._agreed.digest)
-        self._consents[number] = consent.signature
+    def _take_signature(self, number: Number, said: ConsistencySignature) -> None:
+        check_consistency(self.roster, number, said.signature, self._agreed.digest)
+        self._signatures[number] = said.signature
 
     def _publish(self, total: NDArray[np.int64], survivors: Iterable[Position]) -> None:
         """The outcome of the round: the sum of these clients."""

@@ -16,7 +16,7 @@ from protocols.roster import Identity, Number, Roster
 from protocols.rounds.phases import Phase
 from protocols.rounds.sets import Client, from_bitmap
 from protocols.rounds.steps import Step, Steps
-from protocols.rounds.survivors import NOBODY, Consent, agreed_sum
+from protocols.rounds.survivors import NOBODY, ConsistencySignature, agreed_sum
 from protocols.wire import Messages
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, digest
@@ -88,8 +88,8 @@ class ClientRound(ABC):
             raise ThresholdError(f"{len(survivors)} survivors, at least {least} are needed")
         return survivors
 
-    def _consent(self) -> Consent:
-        return Consent(self.identity.key.sign(labels.SURVIVORS, self._agreed.digest))
+    def _sign_survivors(self) -> ConsistencySignature:
+        return ConsistencySignature(self.identity.key.sign(labels.SURVIVORS, self._agreed.digest))
 
     def _drawn(self, purpose: bytes, *context: bytes) -> bytes:
         return derive(self._secret, labels.CLIENT_SECRET, purpose, self.plan.digest(), *context)

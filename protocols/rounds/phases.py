@@ -13,7 +13,7 @@ class Phase(StrEnum):
     COMPLAIN = "complain"
     DEFEND = "defend"
     UPLOAD = "upload"
-    CONSENT = "consent"
+    CONSISTENCY = "consistency"
     REVEAL = "reveal"
     DECRYPT = "decrypt"
     MISSING = "missing"

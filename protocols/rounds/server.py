@@ -94,7 +94,7 @@ class ServerRound(ABC):
         self._engine, self._ledger, self._committed = engine, ledger, False
         self._expected: frozenset[Number] = frozenset(map(Number, range(len(roster))))
         self._heard: dict[Number, bytes] = {}  # in this phase: client number -> fingerprint of its frame
-        self._consents: dict[Number, bytes] = {}  # signatures on the survivors
+        self._signatures: dict[Number, bytes] = {}  # signatures on the survivors
         self._excess: dict[Number, bytes] = {}  # survivor -> the seed of its excess noise
         self._liars: set[str] = set()
         self.excluded: tuple[str, ...] = ()
@@ -116,7 +116,7 @@ class ServerRound(ABC):
 
     def happened(self) -> SecureSum:
         """What the sum's privacy follows from, once the survivors have signed."""
-        return agreed_sum(self.plan, self.roster, self._agreed, self._consents)
+        return agreed_sum(self.plan, self.roster, self._agreed, self._signatures)
 
     @property
     def waiting_for(self) -> tuple[str, ...]:
@@ -225,7 +225,7 @@ class ServerRound(ABC):
             seeds = self._excess.values()
             total = total - excess_of(plan.noise, plan.clients, len(total), level, seeds, self._engine)
             left = tuple(names[number] for number in survivors if number not in self._excess)
-        signatures = tuple((names[number], signature) for number, signature in sorted(self._consents.items()))
+        signatures = tuple((names[number], signature) for number, signature in sorted(self._signatures.items()))
         alive = tuple(names[number] for number in survivors)
         advertised_names = tuple(names[number] for number in advertised)
         event = RoundEvent(plan, advertised_names, alive, self._agreed.digest, signatures, left)

@@ -20,7 +20,7 @@ from secagg.crypto.keys import SIGNATURE_BYTES, verify
 
 
 @dataclass(frozen=True, slots=True)
-class Consent:
+class ConsistencySignature:
     """Client to server: its signature on the set of survivors."""
 
     signature: bytes
@@ -35,7 +35,7 @@ class SignedBy:
     signature: bytes
 
 
-CONSENT = struct(Consent, signature=fixed(SIGNATURE_BYTES))
+SIGNATURE = struct(ConsistencySignature, signature=fixed(SIGNATURE_BYTES))
 
 
 def signatures(most: int) -> Codec[Any]:
@@ -63,7 +63,7 @@ NOBODY = Agreed(b"", 0, b"", b"")
 """Nothing is agreed on yet."""
 
 
-def check_consent(roster: Roster, client: Number, signature: bytes, agreed: bytes) -> None:
+def check_consistency(roster: Roster, client: Number, signature: bytes, agreed: bytes) -> None:
     """A client's signature on what is agreed on."""
     known_client(roster, client)
     verify(roster.keys[client], signature, labels.SURVIVORS, agreed, culprit=roster.names[client])

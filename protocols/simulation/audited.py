@@ -96,7 +96,7 @@ class PrivateSums:
         """One round, in which the clients ``missing`` fall silent before they upload."""
         ledger = self._ledger_with_room()
         names = self.roster.names
-        faults = Faults(silent={names[i]: "upload" for i in missing})
+        faults = Faults(dropouts={names[i]: "upload" for i in missing})
         server = serve(self._plan, self.roster, ledger=ledger)
         ran = simulate(server, self._clients, dict(zip(names, updates, strict=True)).get, faults=faults)
         for incident in ran.incidents:

@@ -45,7 +45,7 @@ class Envelope:
 class Faults:
     """What goes wrong: who falls silent from which phase on, and what the network does to frames."""
 
-    silent: Mapping[str, str] = field(default_factory=dict)
+    dropouts: Mapping[str, str] = field(default_factory=dict)
     """name -> the first phase in which nothing more is heard of this client"""
     duplicated: frozenset[str] = frozenset()
     """phases in which every frame arrives twice"""
@@ -104,7 +104,7 @@ def simulate(
     >>> from secagg.encoding import Encoding
     >>> plan = RoundPlan.propose("secagg", roster, Encoding.integers(4), min_contributors=3, dropout="0.4")
     >>> updates = {name: np.full(4, i) for i, name in enumerate(clients)}
-    >>> faults = Faults(silent={"client-1": "upload"})
+    >>> faults = Faults(dropouts={"client-1": "upload"})
     >>> simulate(serve(plan, roster), clients, updates.get, faults=faults).outcome.decode().vector.tolist()
     [9.0, 9.0, 9.0, 9.0]
     """
@@ -162,7 +162,7 @@ def drive(server: ServerRound, parties: Parties, faults: Faults) -> Simulation:
     bytes_up, bytes_down, seconds = dict[str, int](), dict[str, int](), dict[str, float]()
     plan = server.plan
     phases = [str(phase) for phase in server.steps]
-    if not set(faults.silent.values()) | faults.duplicated <= set(phases):
+    if not set(faults.dropouts.values()) | faults.duplicated <= set(phases):
         raise UsageError(f"the phases of {plan.protocol} are {', '.join(phases)}")
 
     def requests() -> Frames:
@@ -182,7 +182,7 @@ def drive(server: ServerRound, parties: Parties, faults: Faults) -> Simulation:
     while server.outcome is None:
         phase, began = server.phase, perf_counter()
         for name, frame in _in_order(faults, replies):
-            if name in faults.silent and phases.index(phase) >= phases.index(faults.silent[name]):
+            if name in faults.dropouts and phases.index(phase) >= phases.index(faults.dropouts[name]):
                 continue
             bytes_up[phase] = bytes_up.get(phase, 0) + len(frame)
             for arrived in _network(faults, phase, name, SERVER, frame):

@@ -40,7 +40,7 @@ _BATCH = 32
 """Requests that travel together."""
 
 
-def simulate_crowd(
+def simulate_on_workers(
     server: ServerRound,
     identities: Sequence[Identity],
     update: Update,
@@ -61,7 +61,8 @@ def simulate_crowd(
     >>> people = [Identity.generate(f"client-{i}") for i in range(8)]
     >>> roster, policy = Roster.of(people), Policy(min_contributors=3)
     >>> plan = RoundPlan.propose("secagg", roster, Encoding.integers(4), min_contributors=3)
-    >>> ran = simulate_crowd(serve(plan, roster), people, lambda name: np.ones(4), policy=policy, engine=Threads(2))
+    >>> server, ones = serve(plan, roster), lambda name: np.ones(4)
+    >>> ran = simulate_on_workers(server, people, ones, policy=policy, engine=Threads(2))
     >>> ran.outcome.total.tolist()
     [8, 8, 8, 8]
     """
@@ -96,7 +97,7 @@ class _Spread:
             mine = [(one.name, one.key.secret) for one in identities[part :: engine.workers]]
             return lambda: _Part(plan, roster, mine, policy, update, secret)
 
-        self._parts = [engine.place(maker(part)) for part in range(engine.workers)]
+        self._parts = [engine.host(maker(part)) for part in range(engine.workers)]
 
     def begin(self) -> Answers:
         return self._asked(_begin, ((name, b"") for name in self._names))

@@ -54,8 +54,8 @@ class ThresholdClient(DealingClient):
             Phase.KEY: Step(Introduction, cls._meet, cls._deal, Phase.COMPLAIN),
             Phase.COMPLAIN: Step(Delivery, cls._open, cls._complain, Phase.DEFEND),
             Phase.DEFEND: Step(Accusations, cls._hear_complaints, cls._defend, Phase.UPLOAD, optional=True),
-            Phase.UPLOAD: Step(JointKey, cls._take_key, cls._upload, Phase.CONSENT, Charge.RESERVE),
-            Phase.CONSENT: Step(Survivors, cls._hear_survivors, cls._consent, Phase.DECRYPT),
+            Phase.UPLOAD: Step(JointKey, cls._take_key, cls._upload, Phase.CONSISTENCY, Charge.RESERVE),
+            Phase.CONSISTENCY: Step(Survivors, cls._hear_survivors, cls._sign_survivors, Phase.DECRYPT),
             Phase.DECRYPT: Step(Aggregate, cls._take_aggregate, cls._decrypt, Phase.MISSING, Charge.COMMIT),
             Phase.MISSING: Step(Missing, cls._hear_missing, cls._agree, Phase.RECOVER),
             Phase.RECOVER: Step(Agreements, cls._check_agreements, cls._recover, Phase.DONE),
@@ -124,7 +124,7 @@ class ThresholdClient(DealingClient):
         signed = (*self._cohort.bound(self._u), self._joint_digest, digest(labels.THRESHOLD_UPLOAD, *ciphertext))
         return Upload(self.identity.key.sign(labels.THRESHOLD_UPLOAD, *signed), *ciphertext)
 
-    # 6 CONSENT: sign the one set of survivors.
+    # 6 CONSISTENCY: sign the one set of survivors.
 
     def _hear_survivors(self, message: Survivors) -> None:
         survivors = self._survivors_in(message.survivors, self._holders, self._u, self._least)

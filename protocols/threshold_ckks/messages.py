@@ -13,7 +13,7 @@ from typing import Any
 from protocols.roster import Number
 from protocols.rounds.cohort import Position
 from protocols.rounds.dealing import OPENED, Accusations, Complaints, Dealt, Defence, Delivery, Opened, dealing_messages
-from protocols.rounds.survivors import CONSENT, Consent, SignedBy, signatures
+from protocols.rounds.survivors import SIGNATURE, ConsistencySignature, SignedBy, signatures
 from protocols.threshold_ckks.parameters import MAX_CLIENTS
 from secagg.codec import Codec, blob, fixed, many, struct, u32
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
@@ -164,7 +164,7 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     8: (JointKey, struct(JointKey, members=blob(MAX_BITMAP), key=blob(MAX_KEY), opened=OPENED)),
     9: (Upload, struct(Upload, signature=fixed(SIGNATURE_BYTES), c0=blob(MAX_VECTOR), c1=blob(MAX_VECTOR))),
     10: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), ciphertext=fixed(HASH_BYTES))),
-    11: (Consent, CONSENT),
+    11: (ConsistencySignature, SIGNATURE),
     12: (Aggregate, struct(Aggregate, signatures=_SIGNATURES, c1=blob(MAX_VECTOR))),
     13: (Answer, struct(Answer, partial=blob(MAX_VECTOR), excess=blob(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))),
     14: (Missing, struct(Missing, ciphertext=fixed(HASH_BYTES), missing=blob(MAX_BITMAP))),

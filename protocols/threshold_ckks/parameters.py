@@ -17,7 +17,7 @@ MAX_CLIENTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
+class Threshold:
     """How many clients must agree before anything is decrypted or rebuilt. Fewer learn nothing with the server.
 
     ``cost_model`` says by which account the ring has 128 bits of security.
@@ -27,11 +27,11 @@ class Parameters:
     cost_model: CostModel = CostModel.CORE_SVP
 
 
-PARAMETERS: Codec[Parameters] = struct(Parameters, threshold=u32, cost_model=enumeration(CostModel))
+PARAMETERS: Codec[Threshold] = struct(Threshold, threshold=u32, cost_model=enumeration(CostModel))
 
 
-def parameters_of(plan: Facts) -> Parameters:
-    if not isinstance(plan.parameters, Parameters):
+def parameters_of(plan: Facts) -> Threshold:
+    if not isinstance(plan.parameters, Threshold):
         raise UsageError(f"{plan.protocol} needs a threshold")
     return plan.parameters
 
@@ -54,7 +54,7 @@ def choose(
     _security: int,
     _correctness: int,
     cost_model: CostModel = CostModel.CORE_SVP,
-) -> Parameters:
+) -> Threshold:
     """More than half of the honest clients, plus all the corrupt: two different sets never have so many signatures.
 
     >>> [choose(n, Fraction(1, 10), Fraction(1, 5), Adversary.CURIOUS, 40, 20).threshold for n in (10, 100, 1000)]
@@ -62,7 +62,7 @@ def choose(
     """
     if n > MAX_CLIENTS:
         raise UsageError(f"threshold_ckks has up to {MAX_CLIENTS} clients, not {n}")
-    return Parameters(complete(n, corrupt, dropout).threshold, cost_model)
+    return Threshold(complete(n, corrupt, dropout).threshold, cost_model)
 
 
 def check_parameters(plan: Facts) -> None:

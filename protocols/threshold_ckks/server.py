@@ -20,7 +20,7 @@ from protocols.rounds.phases import Phase
 from protocols.rounds.server import NOTHING, Sends
 from protocols.rounds.sets import to_bitmap
 from protocols.rounds.steps import Charge, Step, Steps, table
-from protocols.rounds.survivors import Consent, SignedBy
+from protocols.rounds.survivors import ConsistencySignature, SignedBy
 from protocols.threshold_ckks.cohort import Cohort, check_advert, commitment_to, scheme_of
 from protocols.threshold_ckks.messages import (
     SECRETS,
@@ -60,8 +60,10 @@ class ThresholdServer(DealingServer):
             Phase.KEY: Step(Part, cls._take_part, cls._deliver, Phase.COMPLAIN),
             Phase.COMPLAIN: Step(Complaints, cls._take_complaints, cls._accuse, Phase.DEFEND),
             Phase.DEFEND: Step(Defence, cls._take_defence, cls._join, Phase.UPLOAD, optional=True),
-            Phase.UPLOAD: Step(Upload, cls._add, cls._announce_survivors, Phase.CONSENT),
-            Phase.CONSENT: Step(Consent, cls._take_consent, cls._pass_on_consents, Phase.DECRYPT, Charge.COMMIT),
+            Phase.UPLOAD: Step(Upload, cls._add, cls._announce_survivors, Phase.CONSISTENCY),
+            Phase.CONSISTENCY: Step(
+                ConsistencySignature, cls._take_signature, cls._pass_on_signatures, Phase.DECRYPT, Charge.COMMIT
+            ),
             Phase.DECRYPT: Step(Answer, cls._take_answer, cls._name_missing, Phase.MISSING),
             Phase.MISSING: Step(Agreement, cls._take_agreement, cls._pass_on_agreements, Phase.RECOVER),
             Phase.RECOVER: Step(Recovery, cls._take_shares, cls._fuse, Phase.DONE),
@@ -151,12 +153,12 @@ class ThresholdServer(DealingServer):
         receivers = [self._clients[u] for u in sorted(self._uploaded)]
         return Sends(receivers, lambda number: Survivors(self._agreed.bitmap, self._ciphertext))
 
-    # 6 CONSENT
+    # 6 CONSISTENCY
 
-    def _pass_on_consents(self) -> Sends:
-        self._need(len(self._consents), self._least, "survivors signed")
-        signers = sorted(self._consents)  # U4
-        signed = tuple(SignedBy(self._positions[number], self._consents[number]) for number in signers[: self._least])
+    def _pass_on_signatures(self) -> Sends:
+        self._need(len(self._signatures), self._least, "survivors signed")
+        signers = sorted(self._signatures)  # U4
+        signed = tuple(SignedBy(self._positions[number], self._signatures[number]) for number in signers[: self._least])
         return Sends(signers, lambda number: Aggregate(signed, self._c1_sum))
 
     # 7 DECRYPT

@@ -19,7 +19,7 @@ from protocols import registry
 from protocols.ckks import client as ckks_client
 from protocols.ckks import server as ckks_server
 from protocols.ckks.client import CkksClient
-from protocols.ckks.parameters import Parameters, Reveal
+from protocols.ckks.parameters import KeyMakers, Recipient
 from protocols.client import Client
 from protocols.oneshot import client as oneshot_client
 from protocols.oneshot import server as oneshot_server
@@ -78,7 +78,7 @@ KEYS = [
         *(threshold_client, threshold_server),
     ),
     Key(
-        *("oneshot", "_seat_key", OneshotClient, oneshot_client, "check_seat"),
+        *("oneshot", "_member_key", OneshotClient, oneshot_client, "check_member"),
         *("check_agreement_key(seat.key, culprit=name)", oneshot_client, oneshot_server),
     ),
 ]
@@ -103,7 +103,7 @@ def scene(protocol: str) -> tuple[ServerRound, dict[str, Client], Mapping[str, A
         protocol, roster, Encoding.integers(4), min_contributors=3, corrupt=0, dropout="0.34", session=bytes(16)
     )
     if protocol == "ckks":  # all make keys, so all seal to all
-        plan = replace(plan, parameters=Parameters(Reveal.SERVER, N))
+        plan = replace(plan, parameters=KeyMakers(Recipient.SERVER, N))
     updates = {name: np.arange(4) + i for i, name in enumerate(clients)}
     return serve(plan, roster), clients, updates
 
@@ -204,7 +204,7 @@ def poison_upload(monkeypatch: pytest.MonkeyPatch) -> None:
         if self.identity.name != EVIL:
             return said
         header = replace(said.header, key=LOW_ORDER)
-        signed = (*self._seats.bound(self._u), header.key, header.vector_hash, header.boxes_hash)
+        signed = (*self._committee.bound(self._u), header.key, header.vector_hash, header.boxes_hash)
         signature = self.identity.key.sign(labels.ONESHOT_UPLOAD, *signed)
         return replace(said, header=replace(header, signature=signature))
 

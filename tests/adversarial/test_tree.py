@@ -26,7 +26,7 @@ from dp.tree import TreeSum
 from protocols import journal as journal_module
 from protocols import tree as tree_module
 from protocols.client import Client
-from protocols.engines import Engine, Placed
+from protocols.engines import Engine, Hosted
 from protocols.engines.local import Threads
 from protocols.journal import ForgetfulJournal, MemoryJournal
 from protocols.outcome import RoundOutcome
@@ -37,7 +37,7 @@ from protocols.server import serve
 from protocols.simulation import workers as crowd
 from protocols.simulation.network import Envelope, Faults, simulate
 from protocols.simulation.trees import _identity, grown, simulate_tree
-from protocols.simulation.workers import simulate_crowd
+from protocols.simulation.workers import simulate_on_workers
 from protocols.tree import Terms, Tree, decoded, encoding_above, largest_epsilon
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
@@ -137,7 +137,7 @@ def robbed_by_its_aggregator() -> tuple[list[int], list[int], int]:
     plan = tree.plan(0, number, ENCODING, session=SESSION)
     clients = {name: Client(SIX[name], cohort, policy=tree.policy(0, number)) for name in cohort.names}
     values = {name: np.arange(LENGTH) * (i + 2) for i, name in enumerate(cohort.names)}
-    done = simulate(serve(plan, cohort), clients, values.get, faults=Faults(silent={other: "upload"}))
+    done = simulate(serve(plan, cohort), clients, values.get, faults=Faults(dropouts={other: "upload"}))
     return (done.outcome.total - values["c-0000"]).tolist(), values[victim].tolist(), tree.marked(0, "0")
 
 
@@ -359,7 +359,7 @@ class Above:
         updates = {
             name: tree_module.update_above(self.tree, plan, outcome, 0) for name, outcome in self.outcomes.items()
         }
-        faults = Faults(silent=dict.fromkeys(without, "upload"))
+        faults = Faults(dropouts=dict.fromkeys(without, "upload"))
         done = simulate(serve(plan, self.roster), self.clients, updates.get, faults=faults)
         for client in self.clients.values():
             client.finish()
@@ -671,11 +671,11 @@ class Losing(Engine):
     def map(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         return map(work, items)
 
-    def place(self, make: Callable[[], Any]) -> Placed[Any]:
+    def host(self, make: Callable[[], Any]) -> Hosted[Any]:
         return _Lost(make)
 
 
-class _Lost(Placed[Any]):
+class _Lost(Hosted[Any]):
     def __init__(self, make: Callable[[], Any]) -> None:
         self.make, self.asked = make, list[tuple[Callable[[Any, Any], Any], Any]]()
 
@@ -711,9 +711,9 @@ def crowd_round(protocol: str, engine: Engine, update: Callable[[str], Any]) -> 
         return spoiled(envelope)
 
     phases = [str(phase) for phase in serve(plan, CROWD).steps]
-    faults = Faults(silent={NAMES[4]: phases[-1]}, duplicated=frozenset(phases[1:]), corrupted=network)
+    faults = Faults(dropouts={NAMES[4]: phases[-1]}, duplicated=frozenset(phases[1:]), corrupted=network)
     policy = Policy(min_contributors=4, protocols={protocol}, corrupt=0, dropout="0.4")
-    ran = simulate_crowd(
+    ran = simulate_on_workers(
         serve(plan, CROWD),
         list(PEOPLE.values()),
         update,
@@ -763,7 +763,9 @@ def test_lost_parts_add_the_same_noise(protocol: str, book: Callable[[], Ledger]
     for engine in (Threads(2), Losing()):
         ledger = book()
         server = serve(plan, CROWD, ledger=ledger)
-        ran = simulate_crowd(server, list(PEOPLE.values()), counted, policy=policy, engine=engine, secret=bytes(32))
+        ran = simulate_on_workers(
+            server, list(PEOPLE.values()), counted, policy=policy, engine=engine, secret=bytes(32)
+        )
         totals.append(ran.outcome.total.tolist())
         epsilons.append(ledger.epsilon)
     plain = np.sum([counted(name) for name in NAMES], axis=0)

@@ -58,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     updates = {name: np.ones(LENGTH) for name in clients}
     for gone in ({}, {"client-1": "upload"}):
-        simulate(serve(plan, ROSTER, ledger=server), clients, updates.get, faults=Faults(silent=gone))
+        simulate(serve(plan, ROSTER, ledger=server), clients, updates.get, faults=Faults(dropouts=gone))
         plan = plan.next_round()
     (folder / "ledger.pub").write_text(KEY.public.hex() + "\n")
     (folder / "head").write_text(server.head.hex())

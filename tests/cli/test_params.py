@@ -63,7 +63,7 @@ def test_the_committee_of_the_one_shot_protocol(capsys: pytest.CaptureFixture[st
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
     expected = {
         "protocol": "oneshot",
-        "seats": 75,
+        "members": 75,
         "corrupt": 32,
         "quorum": 54,
         "private": 32,

@@ -250,7 +250,7 @@ def test_planned_dropouts_are_survived_in_every_phase(name: str, phase: str, set
     deployment = deploy(name, 10, Encoding.integers(5, bits=20), setting=how)
     updates, gone = integers(deployment.names, deployment.plan.encoding, 1), deployment.names[2:9:3]
     result = simulate(
-        deployment.server(), deployment.clients, updates.get, faults=Faults(silent=dict.fromkeys(gone, phase))
+        deployment.server(), deployment.clients, updates.get, faults=Faults(dropouts=dict.fromkeys(gone, phase))
     )
     check_exact(result, updates)
     assert set(deployment.names) - set(gone) <= set(result.outcome.survivors)
@@ -263,7 +263,7 @@ def test_one_drops_in_each_phase(name: str) -> None:
     deployment = deploy(name, 20, Encoding.integers(3), setting=dict(STURDY, corrupt="0.05", dropout="0.3"))
     updates = integers(deployment.names, deployment.plan.encoding, 2)
     silent = dict(zip(deployment.names[3:], PHASES_OF[name], strict=False))
-    check_exact(simulate(deployment.server(), deployment.clients, updates.get, faults=Faults(silent=silent)), updates)
+    check_exact(simulate(deployment.server(), deployment.clients, updates.get, faults=Faults(dropouts=silent)), updates)
 
 
 @every_phase
@@ -272,7 +272,7 @@ def test_below_the_threshold_there_is_an_error_and_no_outcome(name: str, phase: 
     updates, server = integers(deployment.names, deployment.plan.encoding, 3), deployment.server()
     silent = dict.fromkeys(deployment.names[1:], phase)
     with pytest.raises(ThresholdError):
-        simulate(server, deployment.clients, updates.get, faults=Faults(silent=silent))
+        simulate(server, deployment.clients, updates.get, faults=Faults(dropouts=silent))
     assert server.outcome is None
     assert server.phase is Phase.FAILED
     assert not server.waiting_for
@@ -289,7 +289,7 @@ def test_min_contributors_are_demanded_above_the_threshold(name: str, phase: str
     deployment = deploy(name, 6, Encoding.integers(3), least=6)
     updates, server = integers(deployment.names, deployment.plan.encoding, 4), deployment.server()
     try:
-        result = simulate(server, deployment.clients, updates.get, faults=Faults(silent={deployment.names[0]: phase}))
+        result = simulate(server, deployment.clients, updates.get, faults=Faults(dropouts={deployment.names[0]: phase}))
     except ThresholdError:
         assert server.outcome is None
     else:  # it fell silent after it had contributed
@@ -615,7 +615,7 @@ def test_a_session_of_rounds_in_which_clients_come_and_go(name: str, rounds: int
             deployment.server(plan),
             deployment.clients,
             here.__getitem__,
-            faults=Faults(silent=silent, corrupted=recorder),
+            faults=Faults(dropouts=silent, corrupted=recorder),
         )
         check_exact(result, here)
         assert set(result.outcome.survivors) == set(here)
@@ -647,7 +647,7 @@ def test_seeded_runs_replay_byte_for_byte(name: str) -> None:
         deployment = deploy(name, 5, Encoding(7, clip_l2=1.0, rotate=True), seed=seed)
         updates = {client: np.linspace(-1, 1, 7) * i for i, client in enumerate(deployment.names)}
         for plan in (deployment.plan, deployment.plan.next_round()):
-            faults = Faults(silent={deployment.names[4]: PHASES_OF[name][-1]}, corrupted=recorder)
+            faults = Faults(dropouts={deployment.names[4]: PHASES_OF[name][-1]}, corrupted=recorder)
             simulate(deployment.server(plan), deployment.clients, updates.get, faults=faults)
         return recorder.envelopes
 
@@ -676,7 +676,7 @@ def test_the_decoded_mean_is_the_clipped_mean_to_within_rounding(name: str, rota
     assert min(norms.values()) < 2.0 < max(norms.values())  # some are clipped, some are not
     silent = {deployment.names[1]: PHASES_OF[name][0]}
     outcome = simulate(
-        deployment.server(), deployment.clients, updates.get, weights=weights, faults=Faults(silent=silent)
+        deployment.server(), deployment.clients, updates.get, weights=weights, faults=Faults(dropouts=silent)
     ).outcome
     survivors = deployment.names[:1] + deployment.names[2:]
     assert list(outcome.survivors) == survivors

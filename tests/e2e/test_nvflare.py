@@ -78,7 +78,7 @@ def simulated(protocol: str, model: np.ndarray, round_: int, silent: dict[str, s
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("protocol", "phases"), [("secagg", ("upload", "consent")), ("threshold_ckks", ("upload", "consent"))]
+    ("protocol", "phases"), [("secagg", ("upload", "consistency")), ("threshold_ckks", ("upload", "consistency"))]
 )
 def test_two_rounds_in_the_simulator(tmp_path: Path, protocol: str, phases: tuple[str, str]) -> None:
     """Site 3 fails before its upload in the first round, and is killed after it in the second."""

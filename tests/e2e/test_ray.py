@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 import numpy as np
 from protocols.engines import add_masks_on
-from protocols.simulation.workers import simulate_crowd
+from protocols.simulation.workers import simulate_on_workers
 from protocols.engines.local import Threads
 from protocols.engines.ray import OnRay
 from protocols.plan import RoundPlan
@@ -68,7 +68,7 @@ except PeerError as error:
     said["error"] = [error.reason, list(error.culprits)]
 said["again"] = list(engine.map(partial(dies_once, f"{folder}/task"), [7, 8]))
 
-placed = engine.place(list)
+placed = engine.host(list)
 def note(kept, item):
     kept.append(item)
     if item == 2:
@@ -80,14 +80,14 @@ said["placed"] = [take() for take in waiting]
 def impossible():
     raise UsageError("cannot be made")
 try:
-    engine.place(impossible).ask(note, 0)()
+    engine.host(impossible).ask(note, 0)()
 except UsageError as error:
     said["not made"] = str(error)
 
 def always(kept, item):
     os.kill(os.getpid(), signal.SIGKILL)
 try:
-    engine.place(list).ask(always, 0)()
+    engine.host(list).ask(always, 0)()
 except StorageError as error:
     said["given up"] = str(error)
 
@@ -105,7 +105,7 @@ plan = RoundPlan.propose("secagg+", roster, encoding, min_contributors=20, dropo
 update = lambda name: np.arange(LENGTH) * int(name[-2:])
 pids = {}
 class Killing(OnRay):
-    def place(self, make):
+    def host(self, make):
         placed = super().place(make)
         pid = placed.ask(lambda part, _: os.getpid(), None)()
         pids[pid] = placed
@@ -118,8 +118,8 @@ def kill(envelope):
         os.kill(victim, signal.SIGKILL)
         del pids[victim]
     return envelope.frame
-faults = Faults(silent={"client-07": "upload", "client-21": "reveal"}, corrupted=kill)
-ran = simulate_crowd(server, people, update, policy=policy, engine=killing, faults=faults)
+faults = Faults(dropouts={"client-07": "upload", "client-21": "reveal"}, corrupted=kill)
+ran = simulate_on_workers(server, people, update, policy=policy, engine=killing, faults=faults)
 expected = sum(update(name) for name in ran.outcome.survivors)
 found = {}
 found["exact"] = ran.outcome.total.tolist() == expected.tolist()

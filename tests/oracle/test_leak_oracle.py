@@ -70,7 +70,7 @@ class Session:
             view = View(self.plan, self.roster, hidden=lambda e: e.phase == "upload" and e.sender in late)
         rng = np.random.default_rng(self.plan.round)
         inputs = {name: rng.integers(-1000, 1000, LENGTH) for name in self.names}
-        faults = Faults(silent=silent or {}, corrupted=view)
+        faults = Faults(dropouts=silent or {}, corrupted=view)
         try:
             simulate(
                 server or PairwiseServer(self.plan, self.roster, registry.find(self.plan.protocol).messages),
@@ -129,7 +129,7 @@ def test_an_honest_round_gives_the_sum_and_nothing_else(protocol: str, n: int, p
     verdict = judge([one], insiders)
     assert verdict.safe
     assert not here.aborted
-    out = [] if phase in (None, "consent", "reveal") else gone
+    out = [] if phase in (None, "consistency", "reveal") else gone
     honest = [name for name in here.names if name not in out and name not in insiders]
     assert verdict.computable == (total(honest),)  # the oracle is not blind
 

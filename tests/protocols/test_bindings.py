@@ -15,8 +15,8 @@ from protocols.ckks import cohort as ckks
 from protocols.client import Client
 from protocols.oneshot import client as oneshot_client
 from protocols.oneshot.client import OneshotClient
-from protocols.oneshot.committee import Seats
-from protocols.oneshot.messages import Seat
+from protocols.oneshot.committee import Committee
+from protocols.oneshot.messages import Member
 from protocols.pairwise import cohort as pairwise
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
@@ -244,12 +244,12 @@ def upload(
     with monkeypatch.context() as patched:
         patched.setattr(oneshot_client, "discrete_gaussian", drawing)
         patched.setattr(OneshotClient, "_drawn", with_context)
-        machine._seats = Seats(plan, seats)
+        machine._committee = Committee(plan, seats)
         key = machine._upload().header.key
     return Drawn(seeds, key, contexts)
 
 
-def opened_seat(client: Client, roster: Roster, plan: RoundPlan) -> Seat:
+def opened_seat(client: Client, roster: Roster, plan: RoundPlan) -> Member:
     machine = OneshotClient(
         plan,
         roster,
@@ -259,7 +259,7 @@ def opened_seat(client: Client, roster: Roster, plan: RoundPlan) -> Seat:
         lambda: np.zeros(4, np.int64),
         bytes(32),
     )
-    seat = machine.opening().seat
+    seat = machine.opening().member
     assert seat is not None
     return seat
 

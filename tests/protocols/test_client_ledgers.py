@@ -34,7 +34,7 @@ def test_what_has_left_is_reserved_whatever_comes_of_it(protocol: str, tmp_path:
     """A server that takes the vectors and is heard of no more may have a sum: the worst case stays in the ledger."""
     deployment = Deployment(protocol, tmp_path)
     with pytest.raises((ThresholdError, SecAggError)):
-        deployment.run(**dict.fromkeys(NAMES, "consent"))
+        deployment.run(**dict.fromkeys(NAMES, "consistency"))
     assert {tuple(deployment.phases(name)) for name in NAMES} == {("genesis", "reserve")}
     assert all(client.uploaded for client in deployment.clients.values())
 
@@ -50,7 +50,7 @@ def test_the_server_commits_before_anything_is_opened(protocol: str, tmp_path: P
 
         def hear(frame: bytes) -> bytes:
             phases = list(deployment.server.steps)
-            if phases.index(deployment.server.phase) > phases.index("consent"):
+            if phases.index(deployment.server.phase) > phases.index("consistency"):
                 opened.append("commit" in [entry["phase"] for entry in deployment.books.entries()])
             return receive(frame)
 

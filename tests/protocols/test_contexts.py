@@ -16,8 +16,8 @@ import pytest
 
 from protocols import registry
 from protocols.ckks.cohort import Cohort as CkksCohort
-from protocols.oneshot.committee import Seats
-from protocols.oneshot.messages import Header, Seat
+from protocols.oneshot.committee import Committee
+from protocols.oneshot.messages import Header, Member
 from protocols.pairwise import client as pairwise_client
 from protocols.pairwise.cohort import Cohort as PairwiseCohort
 from protocols.plan import RoundPlan
@@ -59,7 +59,7 @@ def threshold(plan: RoundPlan, root: bytes) -> Any:
 
 
 def oneshot(plan: RoundPlan, root: bytes) -> Any:
-    return Seats(plan, [Seat(i, root, bytes(64)) for i in range(CLIENTS)])
+    return Committee(plan, [Member(i, root, bytes(64)) for i in range(CLIENTS)])
 
 
 def header(key: bytes) -> Header:
@@ -70,7 +70,7 @@ def agreed_digest(cohort: Cohort, bitmap: bytes) -> bytes:
     return cohort.agreed(bitmap).digest
 
 
-def agreed_uploads_digest(seats: Seats, contributed: bytes, bitmap: bytes) -> bytes:
+def agreed_uploads_digest(seats: Committee, contributed: bytes, bitmap: bytes) -> bytes:
     return seats.agreed(contributed, CLIENTS, bitmap).digest
 
 
@@ -101,8 +101,8 @@ BOUND: dict[str, tuple[str, Callable[[RoundPlan, bytes], Any], Callable[..., byt
         ((ONE, OTHER), (FULL, PART), (b"c1", b"c2")),
     ),
     "threshold missing": ("threshold_ckks", threshold, ThresholdCohort.missing_digest, ((ONE, OTHER), (FULL, PART))),
-    "one-shot box": ("oneshot", oneshot, Seats.box_key, ((ONE, OTHER), *POSITIONS)),
-    "one-shot uploads": ("oneshot", oneshot, Seats.contributed, (([header(ONE)], [header(OTHER)]),)),
+    "one-shot box": ("oneshot", oneshot, Committee.box_key, ((ONE, OTHER), *POSITIONS)),
+    "one-shot uploads": ("oneshot", oneshot, Committee.contributed, (([header(ONE)], [header(OTHER)]),)),
     "one-shot survivors": ("oneshot", oneshot, agreed_uploads_digest, ((ONE, OTHER), (FULL, PART))),
 }
 NOT_UNDER_THE_ROOT = {"one-shot survivors"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocols.roster import Identity, Roster, known_client
-from protocols.rounds.survivors import check_consent
+from protocols.rounds.survivors import check_consistency
 from secagg.crypto import labels
 from secagg.crypto.prg import Prg
 from secagg.errors import PeerError
@@ -24,6 +24,6 @@ def test_the_last_client_is_known_and_the_next_one_is_not() -> None:
 def test_a_signature_of_nobody() -> None:
     """A signer that stands in a tree of the server's making may have any number."""
     signature = IDENTITIES[0].key.sign(labels.SURVIVORS, b"agreed")
-    check_consent(ROSTER, 0, signature, b"agreed")
+    check_consistency(ROSTER, 0, signature, b"agreed")
     with pytest.raises(PeerError, match="is not in the roster"):
-        check_consent(ROSTER, len(ROSTER), signature, b"agreed")
+        check_consistency(ROSTER, len(ROSTER), signature, b"agreed")

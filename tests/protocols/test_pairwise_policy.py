@@ -59,7 +59,7 @@ def test_the_absent_are_not_the_corrupt() -> None:
     chance = comb(corrupt, degree) / comb(size, degree)  # that all neighbours of one client are corrupt
     assert size * chance < 2**-41 < size * (size - degree - 1) / 2 * chance
     policy = policy_of(2, "0.1819")
-    assert policy.corrupt_of(110) == policy.gone_of(110) == corrupt
+    assert policy.corrupt_of(110) == policy.corrupt_or_dropped_of(110) == corrupt
     with pytest.raises(PolicyError, match="do not keep 100 clients connected when 20 are lost"):
         check_cohort(plan_of(110, degree, degree), policy, size)
     check_cohort(plan_of(110, degree, degree), policy_of(2, "0.1"), size)

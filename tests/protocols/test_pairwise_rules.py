@@ -112,7 +112,7 @@ def test_a_server_does_not_ask_for_shares_that_no_client_would_give() -> None:
     graph: list[Neighbourhoods] = []
 
     def lost(envelope: Any) -> bytes:
-        if envelope.phase == "consent" and envelope.sender != "server":
+        if envelope.phase == "consistency" and envelope.sender != "server":
             graph[:] = [server._cohort._graph]
             if server._positions[roster.number(envelope.sender)] == server._cohort.witnesses()[0]:
                 return b""

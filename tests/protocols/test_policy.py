@@ -38,7 +38,7 @@ def test_wrong_policies(what: str) -> None:
 def test_fractions_are_exact() -> None:
     """0.07 * 100 is 7.000000000000001 in floats, and 0.29 * 100 is 28.999999999999996."""
     assert Policy(min_contributors=2, corrupt=0.29, dropout=0).corrupt_of(100) == 29
-    assert Policy(min_contributors=2, corrupt=0.07, dropout="1/3").gone_of(100) == 7 + 33
+    assert Policy(min_contributors=2, corrupt=0.07, dropout="1/3").corrupt_or_dropped_of(100) == 7 + 33
     assert Policy(min_contributors=2, corrupt="0.1").corrupt == Fraction(1, 10)
 
 

@@ -84,7 +84,7 @@ def noise_left(ran: Simulation) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("noise", [SKELLAM, GAUSSIAN], ids=["skellam", "gaussian"])
 def test_the_sum_carries_the_noise_that_the_event_claims(noise: NoiseSpec, missing: int, ledger: Ledger) -> None:
     """2000 coordinates: 6 sigma of a variance estimate, false alarm below 1e-8 each (8 cases)."""
-    plan, faults = plan_with(noise), Faults(silent=dict.fromkeys(NAMES[:missing], "upload"))
+    plan, faults = plan_with(noise), Faults(dropouts=dict.fromkeys(NAMES[:missing], "upload"))
     ran = simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES.get, faults=faults)
     left = noise_left(ran)
     honest = N - missing - noise.colluders
@@ -108,7 +108,7 @@ def test_what_is_left_after_the_excess_is_exactly_what_each_client_kept(ledger: 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NoiseSpec, "draw", spy)
-        faults = Faults(silent=dict.fromkeys(NAMES[3:5], "upload"))
+        faults = Faults(dropouts=dict.fromkeys(NAMES[3:5], "upload"))
         server = serve(plan_with(), ROSTER, ledger=ledger)
         everybody = clients_of()
         ran = simulate(server, everybody, UPDATES.get, faults=faults)
@@ -122,7 +122,7 @@ def test_a_client_lost_after_its_upload_leaves_its_excess_and_is_named(ledger: L
         serve(plan_with(), ROSTER, ledger=ledger),
         clients_of(),
         UPDATES.__getitem__,
-        faults=Faults(silent={NAMES[2]: "reveal"}),
+        faults=Faults(dropouts={NAMES[2]: "reveal"}),
     )
     assert ran.outcome.event.excess_left == (NAMES[2],)
     assert set(ran.outcome.survivors) == set(NAMES)
@@ -275,7 +275,7 @@ def test_claiming_fewer_dropouts_gives_no_seed() -> None:
 
     server = Lying(plan, ROSTER, registry.find("secagg").messages, ledger=DEAF)
     with pytest.raises((ThresholdError, PeerError)):
-        simulate(server, clients, UPDATES.get, faults=Faults(silent={NAMES[0]: "upload"}))
+        simulate(server, clients, UPDATES.get, faults=Faults(dropouts={NAMES[0]: "upload"}))
     assert not server._excess
 
 
@@ -287,7 +287,7 @@ def test_with_too_many_missing_nothing_is_unmasked(ledger: Ledger) -> None:
     silent = dict.fromkeys(NAMES[:5], "upload")
     server = serve(plan, ROSTER, ledger=ledger)
     with pytest.raises(ThresholdError, match="5 clients uploaded, at least 6"):
-        simulate(server, clients, UPDATES.get, faults=Faults(silent=silent))
+        simulate(server, clients, UPDATES.get, faults=Faults(dropouts=silent))
     assert [entry["phase"] for entry in ledger.entries()] == ["genesis", "reserve", "abort"]
     assert ledger.epsilon < 1
 
@@ -301,7 +301,7 @@ def test_a_client_does_not_sign_too_few_survivors(monkeypatch: pytest.MonkeyPatc
             serve(plan, ROSTER, ledger=DEAF),
             clients,
             UPDATES.__getitem__,
-            faults=Faults(silent=dict.fromkeys(NAMES[:5], "upload")),
+            faults=Faults(dropouts=dict.fromkeys(NAMES[:5], "upload")),
         )
 
 
@@ -354,10 +354,10 @@ def test_reserved_before_the_first_message_committed_before_the_first_share(ledg
         seen.setdefault((envelope.phase, envelope.receiver == "server"), [e["phase"] for e in ledger.entries()])
         return envelope.frame
 
-    faults = Faults(silent={NAMES[0]: "upload"}, corrupted=see)
+    faults = Faults(dropouts={NAMES[0]: "upload"}, corrupted=see)
     ran = simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES.get, faults=faults)
     reserved, committed = ["genesis", "reserve"], ["genesis", "reserve", "commit"]
-    assert seen["advertise", True] == seen["consent", True] == reserved
+    assert seen["advertise", True] == seen["consistency", True] == reserved
     assert seen["reveal", False] == seen["reveal", True] == committed
     (entry,) = [entry for entry in ledger.entries() if entry["phase"] == "commit"]
     assert entry["sum"]["survivors"] == len(ran.outcome.survivors) == 9
@@ -410,7 +410,7 @@ def phases(ledger: Ledger) -> list[str]:
 
 def test_clients_keep_their_own_and_it_says_the_same(tmp_path: Path, ledger: Ledger) -> None:
     plan, own = plan_with(), client_ledgers(tmp_path)
-    faults = Faults(silent={NAMES[1]: "consent", NAMES[2]: "share", NAMES[5]: "upload"})
+    faults = Faults(dropouts={NAMES[1]: "consistency", NAMES[2]: "share", NAMES[5]: "upload"})
     simulate(serve(plan, ROSTER, ledger=ledger), with_ledgers(own), UPDATES.get, faults=faults)
     assert phases(own[NAMES[0]]) == ["genesis", "reserve", "commit"]
     assert phases(own[NAMES[1]]) == ["genesis", "reserve"]  # its vector is in the sum, who else's it never heard
@@ -486,7 +486,7 @@ def test_a_server_started_again_goes_on_with_its_reservation(ledger: Ledger) -> 
 def test_a_second_set_of_survivors_for_one_plan_is_refused(ledger: Ledger) -> None:
     plan = plan_with()
     simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES.get)
-    silent = Faults(silent={NAMES[0]: "upload"})
+    silent = Faults(dropouts={NAMES[0]: "upload"})
     with pytest.raises(BudgetError, match="other facts"):
         simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES.get, faults=silent)
 

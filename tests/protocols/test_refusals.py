@@ -29,7 +29,7 @@ from protocols.simulation import trees as forest_module
 from protocols.simulation import workers as crowd_module
 from protocols.simulation.network import Envelope, Faults, Incident, Simulation, simulate
 from protocols.simulation.trees import Terms, TreeRun, grown, simulate_tree
-from protocols.simulation.workers import simulate_crowd
+from protocols.simulation.workers import simulate_on_workers
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
@@ -168,7 +168,7 @@ def test_an_update_that_is_none_is_the_callers_mistake_and_no_refusal() -> None:
 
 
 def crowd(update: Callable[[str], Any] = UPDATES.__getitem__) -> Simulation:
-    return simulate_crowd(serve(plan(), ROSTER), PEOPLE, update, policy=POLICY, engine=Threads(2))
+    return simulate_on_workers(serve(plan(), ROSTER), PEOPLE, update, policy=POLICY, engine=Threads(2))
 
 
 def test_one_of_a_crowd_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -360,9 +360,9 @@ def test_clients_and_whole_cohorts_drop_out() -> None:
 
     def faults(level: int, number: int) -> Faults:
         if level == 0 and number == 0:
-            return Faults(silent={tree.cohort(0, 0).names[3]: "upload"})
+            return Faults(dropouts={tree.cohort(0, 0).names[3]: "upload"})
         if level == 0 and number == 1:
-            return Faults(silent=dict.fromkeys(gone[:9], "upload"))
+            return Faults(dropouts=dict.fromkeys(gone[:9], "upload"))
         return Faults()
 
     ran = run(tree, faults=faults)
@@ -374,7 +374,7 @@ def test_clients_and_whole_cohorts_drop_out() -> None:
 
 def test_an_aggregator_that_falls_silent_takes_its_cohort_along() -> None:
     tree = grown(50, 12, SECRET, LOW, TOP)
-    silent = Faults(silent={tree.leader(0, 2): "upload"})
+    silent = Faults(dropouts={tree.leader(0, 2): "upload"})
     ran = run(tree, faults=lambda level, number: silent if level == 1 else Faults())
     assert ran.total.weight == 50 - len(tree.cohort(0, 2))
     [root] = ran.rounds[1]
@@ -388,7 +388,7 @@ def test_every_level_enforces_its_minimum() -> None:
 
     def faults(level: int, number: int) -> Faults:
         everybody = tree.cohort(level, number).names
-        return Faults(silent=dict.fromkeys(everybody, "upload")) if level == 0 and number in lost else Faults()
+        return Faults(dropouts=dict.fromkeys(everybody, "upload")) if level == 0 and number in lost else Faults()
 
     three, four = (replace(tree, terms=(LOW, replace(TOP, min_contributors=least))) for least in (3, 4))
     assert run(three, faults=faults).total.weight == 30
@@ -530,7 +530,7 @@ def test_epsilons_at_different_deltas_have_no_largest(ledgers: Ledgers, tmp_path
 
 def test_a_cohort_whose_aggregator_is_lost_hides_nobody_at_the_root(ledgers: Ledgers) -> None:
     tree = grown(48, 12, SECRET, QUIET, TOP)
-    silent = Faults(silent={tree.leader(0, 2): "upload"})
+    silent = Faults(dropouts={tree.leader(0, 2): "upload"})
     ran = noised(tree, ledgers, faults=lambda level, number: silent if level == 1 else Faults())
     assert ran.made is not None
     assert ran.added is not None

@@ -206,7 +206,7 @@ def test_the_measured_values_are_those_of_the_survivors_users() -> None:
 
 def lost_in(aggregator: SecureAggregator, clients: ClientData, number: int) -> list[bool]:
     """Whose vector is missing from a sum."""
-    phases = ["advertise", "share", "upload", "consent", "reveal"]
+    phases = ["advertise", "share", "upload", "consistency", "reveal"]
     silent = aggregator._network.faults(clients.names, phases, number).silent
     return [silent.get(name, "reveal") in phases[:3] for name in clients.names]
 

@@ -29,16 +29,16 @@ from protocols import registry
 from protocols.client import Client
 from protocols.oneshot import committee as rules
 from protocols.oneshot import parameters
-from protocols.oneshot.committee import Seats, public_of
+from protocols.oneshot.committee import Committee, public_of
 from protocols.oneshot.messages import (
     Answer,
-    Committee,
-    Consents,
+    ConsistencySignatures,
     Contribution,
     Delivery,
     Header,
     Join,
-    Seat,
+    Member,
+    Members,
     Upload,
     Vote,
 )
@@ -142,19 +142,19 @@ class Evil:
             self.joins[u] = self.start(u)
         self.form(self.true_seats())
 
-    def true_seats(self) -> list[Seat]:
+    def true_seats(self) -> list[Member]:
         return [seat for u in self.present if (seat := self.joins[u].seat) is not None]
 
-    def form(self, members: Sequence[Seat]) -> None:
+    def form(self, members: Sequence[Member]) -> None:
         """The committee that clients are shown from now on."""
-        self.committee = Committee(tuple(members))
-        self.seats = Seats(self.plan, members)
+        self.committee = Members(tuple(members))
+        self.size = Committee(self.plan, members)
 
-    def forged_seat(self, u: int, key: AgreementKey, signer: int | None = None) -> Seat:
+    def forged_seat(self, u: int, key: AgreementKey, signer: int | None = None) -> Member:
         """A seat for u with a key of the attacker's, signed by somebody in its hand."""
         by = self.identities[self.name(u if signer is None else signer)].key
         signature = by.sign(labels.ONESHOT_SEAT, self.plan.digest(), u32.encode(u), key.public)
-        return Seat(u, key.public, signature)
+        return Member(u, key.public, signature)
 
     def upload(self, who: Iterable[int] | None = None) -> None:
         for u in self.present if who is None else who:
@@ -163,35 +163,35 @@ class Evil:
     def keep(self, u: int, upload: Upload) -> None:
         self.uploads[u] = upload
         for v in self.corrupt:
-            if v in self.seats.members:
-                self.dealt[v][u] = self.opened(u, v, self.puppets[v].round._seat_key)
+            if v in self.size.members:
+                self.dealt[v][u] = self.opened(u, v, self.puppets[v].round._member_key)
 
     def box(self, u: int, v: int, upload: Upload | None = None) -> bytes:
         """From u, for v."""
         size = self.sharing.share_bytes + OVERHEAD_BYTES
-        at = list(self.seats.members).index(v) * size
+        at = list(self.size.members).index(v) * size
         return (upload or self.uploads[u]).boxes[at : at + size]
 
     def opened(self, u: int, v: int, key: AgreementKey, upload: Upload | None = None) -> Share:
         """u's share for v, whose seat has this key."""
-        sealing = self.seats.box_key(key.agree((upload or self.uploads[u]).header.key), u, v)
+        sealing = self.size.box_key(key.agree((upload or self.uploads[u]).header.key), u, v)
         return self.sharing.unpack(open_box(sealing, self.box(u, v, upload), self._place(u, v)))
 
     def _place(self, u: int, v: int) -> bytes:
-        return transcript(labels.ONESHOT_BOX, *self.seats.bound(u, v))
+        return transcript(labels.ONESHOT_BOX, *self.size.bound(u, v))
 
     def forged(self, u: int, signer: int | None = None) -> Upload:
         """An upload in u's name, empty, with shares of nothing, signed by somebody in the attacker's hand."""
         key, boxes = AgreementKey(os.urandom(32)), b""
-        for v, member in self.seats.members.items():
-            sealing = self.seats.box_key(key.agree(member.key), u, v)
+        for v, member in self.size.members.items():
+            sealing = self.size.box_key(key.agree(member.key), u, v)
             boxes += seal(sealing, bytes(self.sharing.share_bytes), self._place(u, v), os.urandom)
         return self.signed(u, key.public, b"", boxes, signer)
 
     def signed(self, u: int, key: bytes, vector: bytes, boxes: bytes, signer: int | None = None) -> Upload:
         hashes = (digest(labels.ONESHOT_VECTOR, vector), digest(labels.ONESHOT_BOX, boxes))
         by = self.identities[self.name(u if signer is None else signer)].key
-        signature = by.sign(labels.ONESHOT_UPLOAD, *self.seats.bound(u), key, *hashes)
+        signature = by.sign(labels.ONESHOT_UPLOAD, *self.size.bound(u), key, *hashes)
         return Upload(Header(u, key, *hashes, signature), vector, boxes)
 
     def delivery(self, v: int, order: Iterable[int], uploads: Mapping[int, Upload] | None = None) -> Delivery:
@@ -209,17 +209,17 @@ class Evil:
         return consent.signature
 
     def sign(self, number: int, alive: Iterable[int]) -> bytes:
-        agreed = self.seats.agreed(self.contributed(alive), len(self.roster), self.bitmap(alive)).digest
+        agreed = self.size.agreed(self.contributed(alive), len(self.roster), self.bitmap(alive)).digest
         return self.identities[self.name(number)].key.sign(labels.SURVIVORS, agreed)
 
     def contributed(self, alive: Iterable[int]) -> bytes:
-        return self.seats.contributed([self.uploads[u].header for u in sorted(alive)])
+        return self.size.contributed([self.uploads[u].header for u in sorted(alive)])
 
     def bitmap(self, alive: Iterable[int]) -> bytes:
         return to_bitmap(set(alive), range(len(self.roster)))
 
-    def consents(self, alive: Iterable[int], signatures: Mapping[int, bytes]) -> Consents:
-        return Consents(
+    def consents(self, alive: Iterable[int], signatures: Mapping[int, bytes]) -> ConsistencySignatures:
+        return ConsistencySignatures(
             self.contributed(alive),
             self.bitmap(alive),
             tuple(SignedBy(v, signatures[v]) for v in sorted(signatures)),
@@ -244,7 +244,7 @@ class Evil:
         self, who: Iterable[int], alive: Iterable[int], uploads: Mapping[int, Upload] | None = None
     ) -> dict[int, bytes]:
         """The signatures of these honest members, and of all the corrupt."""
-        return {v: self.consent(v, alive, uploads) for v in [*who, *self.corrupt] if v in self.seats.members}
+        return {v: self.consent(v, alive, uploads) for v in [*who, *self.corrupt] if v in self.size.members}
 
     # What can be had from the loot.
 
@@ -259,7 +259,7 @@ class Evil:
         return self.shares.get(alive, {}) | own
 
     def holders(self, members: Iterable[int]) -> list[int]:
-        order = {member: holder for holder, member in enumerate(self.seats.members, 1)}
+        order = {member: holder for holder, member in enumerate(self.size.members, 1)}
         return [order[v] for v in members]
 
     def secret(self, shares: Shares) -> NDArray[np.int64]:
@@ -464,7 +464,7 @@ def by_lot(beacon: bytes, known: bytes, corrupt: list[int], present: list[int], 
         outsiders=outsiders,
         corrupt=corrupt,
         present=present,
-        parameters=parameters.Committee(6, 3),
+        parameters=parameters.Members(6, 3),
         min_contributors=10,
         policy=policy,
         beacon=beacon,
@@ -473,7 +473,7 @@ def by_lot(beacon: bytes, known: bytes, corrupt: list[int], present: list[int], 
 
 def drawn(beacon: bytes, outsiders: int = 0) -> list[int]:
     evil = by_lot(beacon, beacon, [], [], outsiders)
-    return sorted(rules.seated(evil.plan, evil.roster))
+    return sorted(rules.sortition(evil.plan, evil.roster))
 
 
 def new_ledger(path: Path, epsilon: int = 30) -> Ledger:

@@ -11,7 +11,7 @@ import numpy as np
 
 from protocols import registry
 from protocols.client import Client
-from protocols.oneshot.committee import Seats
+from protocols.oneshot.committee import Committee
 from protocols.oneshot.messages import Answer, Upload, Vote
 from protocols.oneshot.parameters import sharing_of
 from protocols.oneshot.server import OneshotServer
@@ -63,7 +63,7 @@ class Scene:
     def encode(self, message: object) -> bytes:
         return registry.find("oneshot").messages.encode(self.plan, message)
 
-    def signed(self, seats: Seats, upload: Upload, **header: Any) -> Upload:
+    def signed(self, seats: Committee, upload: Upload, **header: Any) -> Upload:
         """The same client's upload with another header, and what it says of vector and boxes true: a cheat's."""
         hashes = {
             "vector_hash": digest(labels.ONESHOT_VECTOR, upload.vector),

@@ -26,7 +26,7 @@ from protocols.pairwise.messages import (
     SECRETS,
     SELF_MASK,
     Advert,
-    Consents,
+    ConsistencySignatures,
     Introduction,
     Neighbour,
     Reveal,
@@ -54,7 +54,7 @@ from protocols.rounds.dealing import (
 )
 from protocols.rounds.exchange import Exchange
 from protocols.rounds.sets import to_bitmap
-from protocols.rounds.survivors import Consent, SignedBy
+from protocols.rounds.survivors import ConsistencySignature, SignedBy
 from protocols.simulation.network import Envelope
 from secagg.assumptions import Adversary
 from secagg.crypto import labels, merkle
@@ -344,7 +344,7 @@ class Evil:
         """u's signature on a set of survivors: asked for, or made, if u is corrupt."""
         if self.puppet(u) is not None:
             return self.sign(u, alive)
-        consent: Consent = self.tell(u, self.survivors(u, alive))
+        consent: ConsistencySignature = self.tell(u, self.survivors(u, alive))
         return consent.signature
 
     def sign(self, number: int, alive: Iterable[int]) -> bytes:
@@ -355,11 +355,11 @@ class Evil:
         self.keep_shares(v, reveal)
         return reveal
 
-    def consents(self, v: int, signatures: Mapping[int, bytes]) -> Consents:
+    def consents(self, v: int, signatures: Mapping[int, bytes]) -> ConsistencySignatures:
         """Signatures by position, with what shows v that the strangers among the signers are in the cohort."""
         strangers = [u for u in sorted(signatures) if u != v and u not in self.holders(v)]
         signed = tuple(SignedBy(u, signatures[u]) for u in sorted(signatures))
-        return Consents(signed, tuple(self.nodes[u] for u in strangers), self.tree.proof(strangers))
+        return ConsistencySignatures(signed, tuple(self.nodes[u] for u in strangers), self.tree.proof(strangers))
 
     def keep_shares(self, v: int, reveal: Reveal) -> None:
         for share in reveal.self_shares:

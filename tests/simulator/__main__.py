@@ -128,7 +128,9 @@ def trace(result: Result) -> list[str]:
     for record in result.records:
         faults = d.faults(record.number)
         lines.append(f"round {record.number}")
-        lines.append(f"  faults: silent {dict(faults.silent)}, damaged {sorted(faults.garbled | faults.garbled_down)},")
+        lines.append(
+            f"  faults: silent {dict(faults.dropouts)}, damaged {sorted(faults.garbled | faults.garbled_down)},"
+        )
         lines.append(f"    twice {sorted(faults.duplicated)}, restarted {sorted(faults.restarts)}")
         lines += [f"  {name} refuses: {error}" for name, error in sorted(record.refused.items())]
         for one in record.said:

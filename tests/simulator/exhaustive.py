@@ -24,7 +24,16 @@ from threading import Lock
 from typing import Any
 
 from protocols.client import Client
-from protocols.pairwise.messages import SECRETS, Advert, Consents, Reveal, Survivors, Upload, UploadHeader, Verdict
+from protocols.pairwise.messages import (
+    SECRETS,
+    Advert,
+    ConsistencySignatures,
+    Reveal,
+    Survivors,
+    Upload,
+    UploadHeader,
+    Verdict,
+)
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import SERVER
@@ -40,7 +49,7 @@ from protocols.rounds.dealing import (
     complaint,
 )
 from protocols.rounds.sets import to_bitmap
-from protocols.rounds.survivors import Consent
+from protocols.rounds.survivors import ConsistencySignature
 from secagg.assumptions import Adversary
 from secagg.codec import u32
 from secagg.crypto import labels
@@ -129,7 +138,7 @@ OPTIONS: dict[type, tuple[str, ...]] = {
     Complaints: ("true", "about 1", "silent", "about 2", "about 3", "another hash"),
     Defence: ("true", "other points", "silent"),
     Upload: ("true", "false list", "silent", "zeros"),
-    Consent: ("true", "another set", "silent"),
+    ConsistencySignature: ("true", "another set", "silent"),
     Reveal: ("true", "other shares", "silent", "another own share", "others' shares"),
 }
 """The first two are those of the short version. A liar without an answer to a complaint may upload all the same."""
@@ -172,8 +181,8 @@ def _lie(liar: Liar, message: Any, how: str) -> Any:
         return (moves.false_list if how == "false list" else moves.vector_that_is_not_masked_as_listed)(liar, message)[
             0
         ]
-    if isinstance(message, Consent):
-        return Consent(liar.identity.key.sign(labels.SURVIVORS, machine._cohort.agreed(b"\x07").digest))
+    if isinstance(message, ConsistencySignature):
+        return ConsistencySignature(liar.identity.key.sign(labels.SURVIVORS, machine._cohort.agreed(b"\x07").digest))
     own = {"another own share": {machine._u}, "others' shares": set(machine._peers)}.get(how, set(machine._holders))
     bad = lambda ones: tuple(replace(o, share=moves.random_share(draw)) if o.peer in own else o for o in ones)  # noqa: E731
     return replace(message, self_shares=bad(message.self_shares), key_shares=bad(message.key_shares))
@@ -325,7 +334,7 @@ class Scene(Evil):
                 shown = tuple(headers[v][kept] for v, kept in zip(others, lists, strict=True))
                 yield Survivors(self.bitmap(alive), shown), dict(zip(others, lists, strict=True))
 
-    def consents_for(self, u: int) -> Iterator[tuple[Consents, frozenset[int]]]:
+    def consents_for(self, u: int) -> Iterator[tuple[ConsistencySignatures, frozenset[int]]]:
         """All signers, on all sets; and who they are."""
         for alive in _sets(range(N)):
             if len(alive) >= T:
@@ -340,7 +349,7 @@ def _sets(of: Sequence[int]) -> list[tuple[int, ...]]:
 def _key(client: Client, said: Sequence[Any]) -> tuple[Any, ...]:
     """What a client's future, and what it has given away, follow from."""
     m: Any = client.current
-    gave = tuple(one for one in said if isinstance(one, Defence | Upload | Consent | Reveal))
+    gave = tuple(one for one in said if isinstance(one, Defence | Upload | ConsistencySignature | Reveal))
     doubted = tuple(sorted((v, box.points, box.commitments) for v, box in m._doubted.items()))
     return (m.phase, tuple(sorted(m._held.items())), doubted, m._agreed.bitmap, gave)
 
@@ -495,7 +504,7 @@ def _combinations(
                     one
                     for one in ends[u]
                     if one.kept == mine
-                    and one.has_said(Consent)
+                    and one.has_said(ConsistencySignature)
                     and one.machine._agreed.bitmap == bitmap
                     and all(v == N - 1 or kept[v] == shown for v, shown in one.lists)
                     and one.signers <= there

@@ -103,7 +103,7 @@ def check_pairwise(record: Record, corrupt: Iterable[Any], memory: Memory) -> bo
         survivors = from_bitmap(bitmap, range(machine._cohort.size))
         least = max(record.plan.min_contributors, parameters_of(record.plan).threshold)
         insist(len(survivors) >= least, "a set of survivors is large enough:", len(survivors), "of", least)
-        said = {name for name, kind in record.answers if kind in ("Consent", "Vote")}
+        said = {name for name, kind in record.answers if kind in ("ConsistencySignature", "Vote")}
         signed = {
             name for name in said if (m := record.machines[name])._cohort.root == root and m._agreed.bitmap == bitmap
         }
@@ -277,7 +277,7 @@ def oneshot_combinations(
 ) -> tuple[list[tuple[str, bytes]], NDArray[np.int64]] | None:
     """(uploads of honest clients, a basis of the combinations of them whose secret the server has)."""
     machine = record.machines[next(iter(sets))]
-    sharing, seats = machine._sharing, machine._seats
+    sharing, seats = machine._sharing, machine._committee
     order = {member: holder for holder, member in enumerate(seats.members, 1)}
     known = [order[m._u] for m in corrupt if m._u in order][: sharing.private]
     honest = [(order[record.machines[name]._u], uploads) for name, uploads in sorted(sets.items())]

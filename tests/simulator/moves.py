@@ -33,7 +33,7 @@ from protocols.rounds.dealing import (
     complaint,
 )
 from protocols.rounds.sets import to_bitmap
-from protocols.rounds.survivors import Consent
+from protocols.rounds.survivors import ConsistencySignature
 from protocols.threshold_ckks import messages as threshold
 from secagg.codec import u32
 from secagg.crypto import labels
@@ -463,8 +463,8 @@ def speaks_after_exclusion(liar: Liar, message: Any) -> list[Any] | None:
     if liar.phase == "upload":
         machine._held = {v: liar.dealt.get(v, bytes(88)) for v in machine._holders if v in (machine._u, *liar.boxes)}
         return [machine._upload()]
-    if liar.phase == "consent":
-        return [Consent(liar.draw.randbytes(64))]
+    if liar.phase == "consistency":
+        return [ConsistencySignature(liar.draw.randbytes(64))]
     if liar.phase == "reveal":
         shares = tuple(pairwise.Revealed(v, random_share(liar.draw)) for v in _others(liar))
         return [pairwise.Reveal(shares, (), b"")]
@@ -539,7 +539,7 @@ def vector_that_is_not_masked_as_listed(liar: Liar, message: Any) -> list[Any] |
 @lie("secagg", "secagg+", "ckks", "threshold_ckks")
 def other_consent(liar: Liar, message: Any) -> list[Any] | None:
     """Signs another set of survivors than it was told."""
-    if type(message).__name__ not in ("Consent", "Vote"):
+    if type(message).__name__ not in ("ConsistencySignature", "Vote"):
         return None
     cohort = liar.machine._cohort
     others = set(liar.draw.sample(range(cohort.size), liar.draw.randint(2, cohort.size)))
@@ -569,7 +569,7 @@ def other_keys_than_advertised(liar: Liar, message: Any) -> list[Any] | None:
 def _signed_upload(liar: Liar, upload: oneshot.Upload, vector: bytes, boxes: bytes) -> oneshot.Upload:
     hashes = (digest(labels.ONESHOT_VECTOR, vector), digest(labels.ONESHOT_BOX, boxes))
     machine = liar.machine
-    signed = (*machine._seats.bound(machine._u), upload.header.key, *hashes)
+    signed = (*machine._committee.bound(machine._u), upload.header.key, *hashes)
     signature = liar.identity.key.sign(labels.ONESHOT_UPLOAD, *signed)
     return oneshot.Upload(oneshot.Header(upload.header.client, upload.header.key, *hashes, signature), vector, boxes)
 
@@ -591,7 +591,7 @@ def shares_of_another_secret(liar: Liar, message: Any) -> list[Any] | None:
     if not isinstance(message, oneshot.Upload):
         return None
     other = liar.another(liar.draw.randbytes(32))
-    other._seats = liar.machine._seats
+    other._seats = liar.machine._committee
     fake = other._upload()
     return [_signed_upload(liar, message, fake.vector, message.boxes)]
 
@@ -607,7 +607,7 @@ def huge_vector(liar: Liar, message: Any) -> list[Any] | None:
 def false_complaint(liar: Liar, message: Any) -> list[Any] | None:
     if not isinstance(message, oneshot.Vote):
         return None
-    survivors = sorted(liar.machine._seats.members)
+    survivors = sorted(liar.machine._committee.members)
     return [oneshot.Vote(b"", tuple(sorted(liar.draw.sample(survivors, liar.draw.randint(1, len(survivors))))))]
 
 
@@ -616,8 +616,10 @@ def seat_with_a_useless_key(liar: Liar, message: Any) -> list[Any] | None:
     if not isinstance(message, oneshot.Join) or message.seat is None:
         return None
     key = bytes(32) if liar.draw.random() < 0.5 else AgreementKey(liar.draw.randbytes(32)).public
-    signed = (liar.plan.digest(), u32.encode(message.seat.client), key)
-    return [oneshot.Join(oneshot.Seat(message.seat.client, key, liar.identity.key.sign(labels.ONESHOT_SEAT, *signed)))]
+    signed = (liar.plan.digest(), u32.encode(message.member.client), key)
+    return [
+        oneshot.Join(oneshot.Member(message.member.client, key, liar.identity.key.sign(labels.ONESHOT_SEAT, *signed)))
+    ]
 
 
 # CKKS and threshold CKKS.

@@ -53,7 +53,7 @@ def run_round(
         if faults.shuffled:
             draw.shuffle(replies)
         for name, frames in replies:
-            if name in faults.silent and phases.index(phase) >= phases.index(faults.silent[name]):
+            if name in faults.dropouts and phases.index(phase) >= phases.index(faults.dropouts[name]):
                 continue
             for frame in frames:
                 _arrive(record, server, liars, faults, draw, phase, name, frame)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from protocols.oneshot.messages import Committee, Consents, Delivery
+from protocols.oneshot.messages import ConsistencySignatures, Delivery, Members
 from protocols.oneshot.parameters import least_contributors
 from protocols.roster import SERVER
 from protocols.rounds.survivors import SignedBy
@@ -112,7 +112,7 @@ class Story:
             upload = evil.ask(u, self.committees(u))
             if type(upload).__name__ == "Upload":
                 evil.uploads[u] = upload
-        evil.phase = "consent"
+        evil.phase = "consistency"
         signed: dict[int, tuple[set[int], bytes]] = {}
         for v in list(evil.seats.members):
             if v not in evil.joins or v in evil.puppets:
@@ -239,7 +239,7 @@ def other_committee(story: Story) -> None:
             signer = evil.corrupt[0] if evil.corrupt else u
             if evil.corrupt:
                 members[i] = evil.forged_seat(members[i].client, AgreementKey(story.draw.randbytes(32)), signer)
-        return [Committee(tuple(members)), evil.committee]
+        return [Members(tuple(members)), evil.committee]
 
     story.committees = lies
 
@@ -295,7 +295,7 @@ def asked_for_another_sum(story: Story) -> None:
         if not fewer:
             return [true]
         mine = {u: evil.sign(u, fewer) for u in evil.corrupt if u in evil.seats.members}
-        other: Consents = evil.consents(fewer, signed | mine)
+        other: ConsistencySignatures = evil.consents(fewer, signed | mine)
         return [other, true, other]
 
     story.consents = lies

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from protocols.pairwise.messages import SECRETS, Consents, Neighbour, Survivors, Upload, Verdict
+from protocols.pairwise.messages import SECRETS, ConsistencySignatures, Neighbour, Survivors, Upload, Verdict
 from protocols.pairwise.parameters import parameters_of
 from protocols.roster import SERVER
 from protocols.rounds.dealing import (
@@ -32,7 +32,7 @@ from protocols.rounds.dealing import (
 )
 from protocols.rounds.exchange import Exchange
 from protocols.rounds.sets import to_bitmap
-from protocols.rounds.survivors import Consent, SignedBy
+from protocols.rounds.survivors import ConsistencySignature, SignedBy
 from secagg.crypto.dealing import BLINDS
 from secagg.crypto.field import PRIME
 from secagg.crypto.graph import Graph
@@ -192,12 +192,12 @@ class Story:
         for u in sorted(self.uploading & evil.complaints.keys()):
             if (upload := evil.ask(u, self.verdicts(u), Upload)) is not None:
                 evil.keep_upload(u, upload)
-        evil.phase = "consent"
+        evil.phase = "consistency"
         signed: dict[int, tuple[set[int], bytes]] = {}
         for u in sorted(evil.headers):
             alive = self.alive(u)
             if evil.puppet(u) is None and u in self.consenting:
-                consent = evil.ask(u, self.survivors(u, alive), Consent)
+                consent = evil.ask(u, self.survivors(u, alive), ConsistencySignature)
                 if consent is not None:
                     signed[u] = set(alive), consent.signature
         evil.phase = "reveal"
@@ -679,7 +679,7 @@ def repeated_signatures(story: Story) -> None:
         again = story.draw.choice(true.signatures)
         others = [SignedBy(u, again.signature) for u in story.everybody if u not in signed]
         more = sorted((*true.signatures, *(others or [again])), key=lambda one: one.signer)
-        return [Consents(tuple(more), true.others, true.proof), true]
+        return [ConsistencySignatures(tuple(more), true.others, true.proof), true]
 
     story.consents = lies
 

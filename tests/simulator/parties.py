@@ -205,7 +205,7 @@ class Party:
 
 def bound_of(machine: Any) -> tuple[bytes, ...]:
     """What a machine's upload is bound to: cohort or committee, and its own place."""
-    return (machine._seats if hasattr(machine, "_seats") else machine._cohort).bound(machine._u)  # type: ignore[no-any-return]
+    return (machine._committee if hasattr(machine, "_committee") else machine._cohort).bound(machine._u)  # type: ignore[no-any-return]
 
 
 def phases_of(ledger: Ledger, plan: RoundPlan) -> list[str]:

@@ -97,7 +97,7 @@ def no_charges_of_clients(monkeypatch: pytest.MonkeyPatch) -> None:
 def charged_too_late(patch: pytest.MonkeyPatch) -> None:
     """The server commits when shares have come, not before it asks for them."""
     steps = dict(PairwiseServer.steps)
-    steps[Phase.CONSENT] = replace(steps[Phase.CONSENT], charge=None)
+    steps[Phase.CONSISTENCY] = replace(steps[Phase.CONSISTENCY], charge=None)
     steps[Phase.REVEAL] = replace(steps[Phase.REVEAL], charge=Charge.COMMIT)
     patch.setattr(PairwiseServer, "steps", steps)
 
@@ -178,19 +178,21 @@ BUGS = {
         Narrowed("secagg+", "server", "withhold_from_a_group"),
     ),
     "no quorum of witnesses": Bug(
-        switched_off(PairwiseClient, "_check_consents", "(seen := len(set(signers).intersection(witnesses))) < quorum"),
+        switched_off(
+            PairwiseClient, "_check_signatures", "(seen := len(set(signers).intersection(witnesses))) < quorum"
+        ),
         "honest clients have revealed for one set of survivors",
         Narrowed("secagg+", "server", "two_stories"),
         first=5,
     ),
     "too few neighbours sign": Bug(
-        switched_off(PairwiseClient, "_check_consents", "len(own) < self._t"),
+        switched_off(PairwiseClient, "_check_signatures", "len(own) < self._t"),
         "honest clients have revealed for one set of survivors",
         Narrowed("secagg", "server", "two_stories"),
         first=27,
     ),
     "few signatures are enough": Bug(
-        switched_off(PairwiseClient, "_check_consents", "len(signers) < least"),
+        switched_off(PairwiseClient, "_check_signatures", "len(signers) < least"),
         "enough have signed a set that is revealed for",
         Narrowed("secagg+", "server", "few_are_asked"),
         first=18,
@@ -310,7 +312,7 @@ BUGS = {
         Narrowed("secagg", "client", "deals_badly_to_few"),
     ),
     "two sets with one-shot clients": Bug(
-        switched_off(OneshotClient, "_check_consents", "len(signers) < (quorum := parameters_of(self.plan).quorum)"),
+        switched_off(OneshotClient, "_check_signatures", "len(signers) < (quorum := parameters_of(self.plan).quorum)"),
         "honest members have answered for one set",
         Narrowed("oneshot", "server", "two_sets"),
     ),

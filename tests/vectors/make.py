@@ -35,7 +35,7 @@ from protocols.rounds import dealing
 from protocols.rounds.dealing import COMMITMENT_BYTES
 from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
-from protocols.rounds.survivors import Consent
+from protocols.rounds.survivors import ConsistencySignature
 from protocols.server import serve
 from protocols.simulation.audited import PrivateSums
 from protocols.wire import HEADER_BYTES
@@ -236,8 +236,8 @@ def samples() -> list[object]:
         pairwise.Verdict(b"\x0e", (dealing.Opened(1, filled("o", 32)),)),
         pairwise.Upload(header, filled("v", 14)),
         pairwise.Survivors(b"\x0d", (header,)),
-        Consent(filled("C", 64)),
-        pairwise.Consents(
+        ConsistencySignature(filled("C", 64)),
+        pairwise.ConsistencySignatures(
             (pairwise.SignedBy(0, filled("C", 64)), pairwise.SignedBy(2, filled("D", 64))),
             (Node(6, 6, filled("o", 32)),),
             (node, replace(node, low=8, high=9)),
@@ -248,7 +248,7 @@ def samples() -> list[object]:
 
 _LENGTH_AT = {
     "Introduction": 40, "Dealt": 0, "Delivery": 0, "Complaints": 0, "Accusations": 0, "Defence": 0, "Verdict": 0,
-    "Upload": 4, "Survivors": 0, "Consents": 0, "Reveal": 0,
+    "Upload": 4, "Survivors": 0, "ConsistencySignatures": 0, "Reveal": 0,
 }  # fmt: skip
 """Where in the body the first announced length stands."""
 
@@ -348,11 +348,12 @@ _FLIPS = {
     "secagg": {
         "Advert": -1, "Introduction": HEADER_BYTES, "Dealt": -1, "Delivery": HEADER_BYTES + 4,
         "Complaints": -1, "Accusations": -1, "Defence": HEADER_BYTES + 4, "Verdict": HEADER_BYTES + 4,
-        "Upload": -1, "Survivors": -1, "Consent": -1, "Consents": HEADER_BYTES + 8, "Reveal": HEADER_BYTES + 4,
+        "Upload": -1, "Survivors": -1, "ConsistencySignature": -1,
+        "ConsistencySignatures": HEADER_BYTES + 8, "Reveal": HEADER_BYTES + 4,
     },
     "oneshot": {
-        "Join": -1, "Committee": HEADER_BYTES + 4, "Upload": -1, "Delivery": HEADER_BYTES + 4,
-        "Vote": HEADER_BYTES + 4, "Consents": HEADER_BYTES + 4, "Answer": HEADER_BYTES + 7,
+        "Join": -1, "Members": HEADER_BYTES + 4, "Upload": -1, "Delivery": HEADER_BYTES + 4,
+        "Vote": HEADER_BYTES + 4, "ConsistencySignatures": HEADER_BYTES + 4, "Answer": HEADER_BYTES + 7,
     },
 }  # fmt: skip
 """A byte of each message that its receiver can check at once: in a signature, the root, a number, the vector. (A share
@@ -483,14 +484,14 @@ def build() -> dict[str, dict[str, Any]]:
         "round-secagg-plus.json": round_of(
             plan_secagg_plus(),
             {"min_contributors": 3, "weight_bound": 10} | lenient,
-            {"gus": "advertise", "fay": "upload", "ann": "consent"},
+            {"gus": "advertise", "fay": "upload", "ann": "consistency"},
             weights=True,
             complains="ann",
         ),
         "round-oneshot.json": round_of(
             plan_oneshot(),
             {"min_contributors": 3, "dropout": "0.2", "protocols": ["oneshot"]},
-            {"dan": "join", "eve": "consent"},
+            {"dan": "join", "eve": "consistency"},
             weights=False,
         ),
         "round-threshold-ckks.json": round_of(

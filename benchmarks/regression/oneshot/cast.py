@@ -17,8 +17,8 @@ from benchmarks.rounds import check_total, people, update_of
 from protocols import registry
 from protocols.client import Client
 from protocols.journal import ForgetfulJournal
-from protocols.oneshot.committee import Seats, public_of, seated
-from protocols.oneshot.messages import Answer, Committee, Contribution, Delivery, Header, Join, Seat, Upload, Vote
+from protocols.oneshot.committee import Committee, public_of, sortition
+from protocols.oneshot.messages import Answer, Contribution, Delivery, Header, Join, Member, Members, Upload, Vote
 from protocols.oneshot.parameters import lattice_of, parameters_of, sharing_of
 from protocols.plan import RoundPlan
 from protocols.roster import Number
@@ -46,15 +46,15 @@ class Cast:
         self.plan, self.roster = plan_of(config.n, config.d, dropout, config)
         self._identities, _ = people(config.n)
         self._messages = registry.find("oneshot").messages
-        lots = sorted(seated(self.plan, self.roster))[: self.plan.clients]
+        lots = sorted(sortition(self.plan, self.roster))[: self.plan.clients]
         self._keys = {number: AgreementKey(os.urandom(32)) for number in lots}
-        self.seats = {number: self._seat(self.plan, number, key) for number, key in self._keys.items()}
-        self._bound = Seats(self.plan, tuple(self.seats.values()))
+        self.members = {number: self._seat(self.plan, number, key) for number, key in self._keys.items()}
+        self._bound = Committee(self.plan, tuple(self.members.values()))
         self._make_vectors()
 
-    def _seat(self, plan: RoundPlan, number: Number, key: AgreementKey) -> Seat:
+    def _seat(self, plan: RoundPlan, number: Number, key: AgreementKey) -> Member:
         signed = (plan.digest(), u32.encode(number), key.public)
-        return Seat(number, key.public, self._identities[number].key.sign(labels.ONESHOT_SEAT, *signed))
+        return Member(number, key.public, self._identities[number].key.sign(labels.ONESHOT_SEAT, *signed))
 
     def _make_vectors(self) -> None:
         """Secrets and errors of every other one are those of the one before, negated."""
@@ -72,7 +72,7 @@ class Cast:
             self.secrets.append(secret)
             self.vectors.append(layout.encode(self.values[-1], errors, onto=mask).pack(count))
         self._hashes = [digest(labels.ONESHOT_VECTOR, vector) for vector in self.vectors]
-        self._boxes = os.urandom(len(self.seats) * (sharing_of(plan).share_bytes + OVERHEAD_BYTES))
+        self._boxes = os.urandom(len(self.members) * (sharing_of(plan).share_bytes + OVERHEAD_BYTES))
         self._boxes_hash, self._key = digest(labels.ONESHOT_BOX, self._boxes), AgreementKey(os.urandom(32)).public
 
     def encode(self, message: object) -> bytes:
@@ -109,8 +109,8 @@ class Cast:
         """Shares of the sum of the survivors' secrets, as the members would have added them."""
         counts = np.bincount([number % self.VARIANTS for number in survivors], minlength=self.VARIANTS)
         total = np.sum([count * secret for count, secret in zip(counts, self.secrets, strict=True)], axis=0)
-        shares = sharing_of(self.plan).split(total, len(self.seats), os.urandom)
-        return {n: self.encode(Answer(share.tobytes(), b"")) for n, share in zip(self.seats, shares, strict=True)}
+        shares = sharing_of(self.plan).split(total, len(self.members), os.urandom)
+        return {n: self.encode(Answer(share.tobytes(), b"")) for n, share in zip(self.members, shares, strict=True)}
 
     # A round.
 
@@ -118,7 +118,7 @@ class Cast:
         """The server's seconds, by what it did, and its memory beyond what was there before."""
         n, gone = self.config.n, frozenset(range(round(self.config.drop * self.config.n)))
         survivors = [Number(i) for i in range(n) if not (scene == "before" and i in gone)]
-        if len(self.seats.keys() - (gone if scene != "none" else set())) < parameters_of(self.plan).quorum:
+        if len(self.members.keys() - (gone if scene != "none" else set())) < parameters_of(self.plan).quorum:
             raise UsageError("the lot left too few members: more clients, or fewer dropouts")
         answers, agreed = self._answers(survivors), self._agreed(survivors)
         server = serve(self.plan, self.roster)
@@ -129,10 +129,10 @@ class Cast:
                 return None
             match phase:
                 case Phase.JOIN:
-                    return self.encode(Join(self.seats.get(number)))
+                    return self.encode(Join(self.members.get(number)))
                 case Phase.UPLOAD:
                     return self.encode(self._upload(number))
-                case Phase.CONSENT:
+                case Phase.CONSISTENCY:
                     return self._consent(number, agreed)
                 case _:
                     return answers.get(number) or self.encode(Answer(b"", b""))
@@ -150,7 +150,7 @@ class Cast:
         """A server in UPLOAD, and uploads for it."""
         server = serve(self.plan, self.roster)
         for name in self.roster.names:
-            server.receive(name, self.encode(Join(self.seats.get(self.roster.number(name)))))
+            server.receive(name, self.encode(Join(self.members.get(self.roster.number(name)))))
         server.close(Phase.JOIN)
         return server, ((name, self.encode(self._upload(self.roster.number(name)))) for name in self.roster.names)
 
@@ -164,26 +164,26 @@ class Cast:
 
     def consent_seconds(self) -> float:
         """A member that opens the boxes of n clients; its own vector is short here, which changes nothing."""
-        number = next(iter(self.seats))
+        number = next(iter(self.members))
         client = Client(self._identities[number], self.roster, policy=POLICY, journal=ForgetfulJournal())
         plan, messages = replace(self.plan, encoding=Encoding.integers(8, self.config.bits)), self._messages
         join = messages.decode(plan, client.start(plan, np.zeros(8)))
-        if not isinstance(join, Join) or join.seat is None:
+        if not isinstance(join, Join) or join.member is None:
             raise RuntimeError("the lot fell on somebody else")
         others = {other: self._seat(plan, other, key) for other, key in self._keys.items() if other != number}
-        members = tuple(seat for _, seat in sorted((others | {number: join.seat}).items()))
-        client.receive(messages.encode(plan, Committee(members)))
-        frame = messages.encode(plan, Delivery(tuple(self._dealt(plan, Seats(plan, members), join.seat))))
+        members = tuple(member for _, member in sorted((others | {number: join.member}).items()))
+        client.receive(messages.encode(plan, Members(members)))
+        frame = messages.encode(plan, Delivery(tuple(self._dealt(plan, Committee(plan, members), join.member))))
         started = perf_counter()
         client.receive(frame)
         return perf_counter() - started
 
-    def _dealt(self, plan: RoundPlan, seats: Seats, to: Seat) -> Iterator[Contribution]:
+    def _dealt(self, plan: RoundPlan, committee: Committee, to: Member) -> Iterator[Contribution]:
         share = bytes(sharing_of(plan).share_bytes)
         for number in map(Number, range(self.config.n)):
             key, hashes = AgreementKey(os.urandom(32)), (bytes(32), bytes(32))
-            signed = (*seats.bound(number), key.public, *hashes)
+            signed = (*committee.bound(number), key.public, *hashes)
             signature = self._identities[number].key.sign(labels.ONESHOT_UPLOAD, *signed)
-            sealing = seats.box_key(key.agree(to.key), number, to.client)
-            box = seal(sealing, share, transcript(labels.ONESHOT_BOX, *seats.bound(number, to.client)), os.urandom)
+            sealing = committee.box_key(key.agree(to.key), number, to.client)
+            box = seal(sealing, share, transcript(labels.ONESHOT_BOX, *committee.bound(number, to.client)), os.urandom)
             yield Contribution(Header(number, key.public, *hashes, signature), box)

@@ -19,7 +19,7 @@ from benchmarks.rounds import LENIENT, people, update_of
 from protocols.client import Client
 from protocols.journal import ForgetfulJournal
 from protocols.oneshot.committee import public_of
-from protocols.oneshot.messages import Committee
+from protocols.oneshot.messages import Members
 from protocols.oneshot.parameters import lattice_of, parameters_of
 from protocols.plan import RoundPlan
 from protocols.roster import Number
@@ -63,11 +63,11 @@ def encrypted(plan: RoundPlan, values: NDArray[np.int64], steps: dict[str, list[
 def time_clients(config: Config, cast: Cast, figures: dict[str, float], ratios: dict[str, float], say: Say) -> None:
     """From the plan to the upload, what each says on the way included."""
     committee = parameters_of(cast.plan)
-    say(f"clients: {committee.seats} seats, and {config.k} neighbours")
+    say(f"clients: {committee.members} seats, and {config.k} neighbours")
     took: dict[str, list[float]] = defaultdict(list)
     pairwise = _Pairwise(config)
-    who = [Number(i) for i in range(config.n) if i not in cast.seats]
-    frame, frames = cast.encode(Committee(tuple(cast.seats.values()))), list[bytes]()
+    who = [Number(i) for i in range(config.n) if i not in cast.members]
+    frame, frames = cast.encode(Members(tuple(cast.members.values()))), list[bytes]()
     for i in range(config.repeats):
         upload = timed(took, "ours", lambda i=i: cast.upload_of_a_client(who[i % len(who)], frame))
         frames.append(upload)
@@ -81,7 +81,7 @@ def time_clients(config: Config, cast: Cast, figures: dict[str, float], ratios: 
     upload = cast.decode_upload(frames[0])
     width = cast.plan.ring.packed_size(cast.plan.encoding.coordinates)
     figures["upload_bytes"], figures["shares_bytes"] = len(upload.vector), len(upload.boxes)
-    figures["seats"], figures["quorum"] = committee.seats, committee.quorum
+    figures["seats"], figures["quorum"] = committee.members, committee.quorum
     layout = lattice_of(cast.plan).layout
     figures["degree"], figures["primes"] = layout.ring.degree, len(layout.ring.primes)
     ratios["upload_expansion"] = len(upload.vector) / width

@@ -24,7 +24,7 @@ from secagg.crypto.lattice import RunningSum
 
 
 def time_server(config: Config, cast: Cast, figures: dict[str, float], ratios: dict[str, float], say: Say) -> None:
-    figures["server_seats"] = parameters_of(cast.plan).seats
+    figures["server_seats"] = parameters_of(cast.plan).members
     took: dict[str, list[float]] = defaultdict(list)
     phases: dict[str, list[Seconds]] = defaultdict(list)
     for i in range(config.rounds):
@@ -81,7 +81,7 @@ def time_real_rounds(config: Config, figures: dict[str, float], ratios: dict[str
             say(f"a round of {config.real_n} real clients, d = {config.real_d}, dropouts: {scene}")
             plan = plan.next_round()
             clients = {i.name: Client(i, roster, policy=POLICY, journal=ForgetfulJournal()) for i in identities}
-            silent_at = {"none": "", "before": Phase.UPLOAD, "after": Phase.CONSENT}[scene]
+            silent_at = {"none": "", "before": Phase.UPLOAD, "after": Phase.CONSISTENCY}[scene]
             took[scene].append(_real_round(plan, roster, clients, gone, silent_at))
     for scene in SCENES:
         figures[f"real_server_{scene}_s"] = median(took[scene])

@@ -17,7 +17,7 @@ from protocols.rounds.client import ClientRound
 from protocols.rounds.cohort import Position
 from protocols.rounds.dealing import Box, Complaint, Complaints, Dealing, Dealt, Defence, Delivery, Opened
 from protocols.rounds.exchange import Exchange
-from protocols.rounds.survivors import Consent
+from protocols.rounds.survivors import ConsistencySignature
 from secagg.crypto.dealing import Polynomials
 from secagg.crypto.field import PRIME
 from secagg.crypto.keys import SIGNATURE_BYTES
@@ -174,8 +174,8 @@ class FewerMasks(PairwiseClient):
 class ForgedConsent(PairwiseClient):
     """Signs nothing: named, and silent from then on."""
 
-    def _consent(self) -> Consent:
-        return Consent(bytes(SIGNATURE_BYTES))
+    def _sign_survivors(self) -> ConsistencySignature:
+        return ConsistencySignature(bytes(SIGNATURE_BYTES))
 
 
 LIES: Mapping[str, type[PairwiseClient]] = {

@@ -116,7 +116,7 @@ def _secret(name: str) -> bytes:
 
 def played(server: ServerRound, parties: Mixed, silent: Mapping[str, str]) -> Simulation:
     with verifying_once():  # a signature that one of them has verified, the others need not
-        return drive(server, parties, Faults(silent=silent))
+        return drive(server, parties, Faults(dropouts=silent))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from benchmarks.case import Say, timed
 from benchmarks.memory import peak, start_peak
 from benchmarks.rounds import RoundCost, people, run_round, update_of, with_ring
 from protocols import registry
-from protocols.pairwise.messages import Consents, Introduction, Survivors
+from protocols.pairwise.messages import ConsistencySignatures, Introduction, Survivors
 from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.rounds.phases import Phase
@@ -214,7 +214,7 @@ def _signatures(message: object) -> int:
             return len(message.neighbours)
         case Survivors():
             return len(message.headers)
-        case Consents():
+        case ConsistencySignatures():
             return len(message.signatures)
         case _:
             return 0

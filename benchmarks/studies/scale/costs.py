@@ -30,7 +30,7 @@ from protocols.parameters import ENFORCED_UP_TO, rules_of
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from protocols.rounds import dealing as exchange
-from protocols.rounds.survivors import Consent
+from protocols.rounds.survivors import ConsistencySignature
 from protocols.threshold_ckks import messages as threshold
 from protocols.wire import HEADER_BYTES
 from secagg.assumptions import Adversary, CostModel
@@ -190,7 +190,7 @@ def parameters_in_words(plan: RoundPlan) -> str:
     return ", ".join(f"{_SHORT.get(name, name)} = {value}" for name, value in chosen.items() if isinstance(value, int))
 
 
-_SHORT = {"degree": "k", "threshold": "t", "witnesses": "w", "quorum": "q", "seats": "m", "corrupt": "f"}
+_SHORT = {"degree": "k", "threshold": "t", "witnesses": "w", "quorum": "q", "members": "m", "corrupt": "f"}
 
 
 # What messages weigh.
@@ -383,8 +383,8 @@ def masked(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> Cost:
     verdict = frame_of(pairwise.Verdict, bitmap_of(h))
     upload = frame_of(pairwise.Upload, bitmap_of(h), vector)
     survivors = frame_of(pairwise.Survivors, bitmap_of(n), alive * header)
-    consent = frame_of(Consent)
-    consents = frame_of(pairwise.Consents, signers * SIGNED, strangers.leaves * NODE.least, strangers.size)
+    consent = frame_of(ConsistencySignature)
+    consents = frame_of(pairwise.ConsistencySignatures, signers * SIGNED, strangers.leaves * NODE.least, strangers.size)
     reveal = frame_of(pairwise.Reveal, h * REVEALED)
 
     looked_up, sharing, packed = 4 * u.item + h * u.scan, dealt(u, t, h, 2), packing(u, plan.ring_bits, d)
@@ -404,7 +404,7 @@ def masked(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> Cost:
             Step("share", introduction, boxes, carried(u, introduction, boxes) + meeting + dealing),
             Step("complain", delivery, complaints, carried(u, delivery, complaints) + opening),
             Step("upload", verdict, upload, carried(u, verdict, upload) + masking),
-            Step("consent", survivors, consent, carried(u, survivors, consent) + checking),
+            Step("consistency", survivors, consent, carried(u, survivors, consent) + checking),
             Step("reveal", consents, reveal, carried(u, consents, reveal) + signed + h * u.item),
         ),
     )
@@ -417,7 +417,7 @@ def masked(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> Cost:
         "share": n * (k * (2 * u.item + 3 * u.scan + u.record + u.take) + introduced.steps * u.prove + heard(u, boxes)),
         "complain": n * (k * (u.deliver + u.record + 2 * u.scan) + u.frame),
         "upload": n * h * 2 * u.scan + left * (heard(u, upload) + u.frame + adding),
-        "consent": left * (alive * (u.header + u.scan) + u.verify + heard(u, consent)) + n * u.member,
+        "consistency": left * (alive * (u.header + u.scan) + u.verify + heard(u, consent)) + n * u.member,
         "reveal": left * (heard(u, reveal) + telling + h * (u.share + u.check)) + rebuilding + removing,
     }
     memory = _masked_memory(n, d, h, t, word, vector)

@@ -38,7 +38,7 @@ from protocols.oneshot.parameters import lattice_of, sharing_of
 from protocols.oneshot.parameters import parameters_of as committee_of
 from protocols.plan import RoundPlan
 from protocols.rounds import dealing as exchange
-from protocols.rounds.survivors import Consent
+from protocols.rounds.survivors import ConsistencySignature
 from protocols.threshold_ckks import messages as threshold
 from protocols.threshold_ckks.parameters import least_of, sizes_of
 from protocols.threshold_ckks.parameters import parameters_of as threshold_of
@@ -55,18 +55,18 @@ from secagg.crypto.seal import OVERHEAD_BYTES
 def oneshot_round(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> Cost:
     u, n, d, left = units, deployment.n, deployment.d, deployment.left
     committee, layout, sharing = committee_of(plan), lattice_of(plan).layout, sharing_of(plan)
-    m, quorum, primes = committee.seats, committee.quorum, len(layout.ring.primes)
+    m, quorum, primes = committee.members, committee.quorum, len(layout.ring.primes)
     count, logs = layout.coefficients(d), log2(layout.ring.degree) / 12
     used, every, one = count * primes, layout.blocks(d) * layout.ring.degree * primes, layout.ring.degree * primes
     vector, box = layout.ring.packed_size(count), sharing.share_bytes + OVERHEAD_BYTES
     split = u.split * sharing.polynomials * sharing.threshold
 
-    plan_bytes, seat = float(len(plan.encode())), oneshot.SEAT.least
-    seats = frame_of(oneshot.Committee, m * seat)
+    plan_bytes, seat = float(len(plan.encode())), oneshot.MEMBER.least
+    seats = frame_of(oneshot.Members, m * seat)
     upload = frame_of(oneshot.Upload, vector, m * box)
     delivery = frame_of(oneshot.Delivery, left * (oneshot.HEADER.least + u32.least + box))
     consent = frame_of(oneshot.Vote, SIGNATURE_BYTES)
-    consents = frame_of(oneshot.Consents, bitmap_of(n), quorum * SIGNED)
+    consents = frame_of(oneshot.ConsistencySignatures, bitmap_of(n), quorum * SIGNED)
     answer = frame_of(oneshot.Answer)
 
     encrypting = (
@@ -87,7 +87,7 @@ def oneshot_round(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> 
     def steps(member: bool) -> tuple[Step, ...]:
         join = frame_of(oneshot.Join, seat if member else 0)
         said = frame_of(oneshot.Answer, sharing.share_bytes) if member else answer
-        consenting = Step("consent", delivery, consent, carried(u, delivery, consent) + opened + u.sign)
+        consenting = Step("consistency", delivery, consent, carried(u, delivery, consent) + opened + u.sign)
         return (
             Step("join", plan_bytes, join, begun(u, d) + ordered(u, n) / 2),
             Step("upload", seats, upload, carried(u, seats, upload) + uploading),
@@ -97,7 +97,10 @@ def oneshot_round(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> 
 
     members = Role("member", m * left / n, steps(True))
     gone = silenced(deployment, members, "upload")
-    roles = [members, replace(gone, steps=(*gone.steps, Step("consent", delivery, 0, 0)))]  # members hear all the same
+    roles = [
+        members,
+        replace(gone, steps=(*gone.steps, Step("consistency", delivery, 0, 0))),
+    ]
     if m < n:
         outsiders = Role("client", (n - m) * left / n, steps(False))
         roles += [outsiders, silenced(deployment, outsiders, "upload")]
@@ -108,7 +111,7 @@ def oneshot_round(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> 
     server = {
         "join": n * u.frame + m * u.verify + ordered(u, n),
         "upload": n * (m * u.record + u.frame) + left * taking,
-        "consent": m * left * 2 * u.item + members.count * (u.frame + u.verify) + n * u.member,
+        "consistency": m * left * 2 * u.item + members.count * (u.frame + u.verify) + n * u.member,
         "reveal": left * (quorum * u.record + u.hash * bitmap_of(n) + u.frame) + rebuilding + opening,
     }
     arriving = 2 * upload + 4 * used + 4 * every
@@ -137,7 +140,7 @@ def threshold_round(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -
     joint = frame_of(threshold.JointKey, bitmap_of(n), sizes.key_bytes)
     upload = frame_of(threshold.Upload, sizes.c0_bytes, sizes.c1_bytes)
     survivors = frame_of(threshold.Survivors, bitmap_of(n))
-    consent = frame_of(Consent)
+    consent = frame_of(ConsistencySignature)
     aggregate = frame_of(threshold.Aggregate, least * SIGNED, sizes.c1_bytes)
     answer = frame_of(threshold.Answer, sizes.c0_bytes)
     missing = frame_of(threshold.Missing, bitmap_of(n))
@@ -177,7 +180,7 @@ def threshold_round(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -
             Step("key", introduction, part, carried(u, introduction, part) + meeting + dealing + keyed),
             Step("complain", delivery, complaints, carried(u, delivery, complaints) + opening),
             Step("upload", joint, upload, carried(u, joint, upload) + encrypting + u.sign),
-            Step("consent", survivors, consent, carried(u, survivors, consent) + n * u.member + u.sign),
+            Step("consistency", survivors, consent, carried(u, survivors, consent) + n * u.member + u.sign),
             Step("decrypt", aggregate, answer, carried(u, aggregate, answer) + agreed + decrypting + u.sign),
             Step("missing", missing, consent, carried(u, missing, consent) + n * u.member + u.sign),
             Step("recover", agreements, recovery, carried(u, agreements, recovery) + telling),
@@ -192,7 +195,7 @@ def threshold_round(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -
         "complain": n * (n * (u.record + 4 * u.scan) + u.frame + 3 * u.copy * delivery) + n * u.residue_add * one,
         "upload": n * (u.frame + 3 * u.copy * joint)
         + left * (heard(u, upload) + u.frame + u.verify + u.hash * upload + adding),
-        "consent": left * (u.frame + u.verify) + n * u.member + u.residue_pack * every + u.hash * sizes.c1_bytes,
+        "consistency": left * (u.frame + u.verify) + n * u.member + u.residue_pack * every + u.hash * sizes.c1_bytes,
         "decrypt": left * (least * u.item + 3 * u.copy * aggregate)
         + left * (heard(u, answer) + u.verify + u.hash * answer + u.residue_unpack * used + u.residue_add * every),
         "missing": left * (u.verify + u.frame),
@@ -224,7 +227,7 @@ def ckks_round(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> Cos
     plan_bytes, advert = float(len(plan.encode())), frame_of(ckks.Advert)
     made = OVERHEAD_BYTES + ckks.MADE.least + offered + makers * ckks.BOX_BYTES
     upload = frame_of(ckks.Upload, OVERHEAD_BYTES + ckks.ENCRYPTED.least + sent)
-    survivors, consent = frame_of(ckks.Survivors, bitmap_of(n)), frame_of(Consent)
+    survivors, consent = frame_of(ckks.Survivors, bitmap_of(n)), frame_of(ConsistencySignature)
 
     def steps(maker: bool) -> tuple[Step, ...]:
         known = random_proof(n, makers + (not maker))
@@ -249,7 +252,7 @@ def ckks_round(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> Cos
             Step("advertise", plan_bytes, advert, begun(u, d)),
             Step("key", introduction, ready, carried(u, introduction, ready) + meeting + making),
             Step("upload", shown, upload, carried(u, shown, upload) + taking + opening + encrypting),
-            Step("consent", survivors, consent, carried(u, survivors, consent) + n * u.member + u.sign),
+            Step("consistency", survivors, consent, carried(u, survivors, consent) + n * u.member + u.sign),
             Step("reveal", aggregate, answer, carried(u, aggregate, answer) + agreed + decrypting),
         )
 
@@ -264,7 +267,7 @@ def ckks_round(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> Cos
         "key": n * (makers * 2 * u.item + u.frame + random_proof(n, min(makers + 1, n)).steps * u.prove)
         + makers * (u.agree + u.verify + (u.seal + 2 * u.hash) * made),
         "upload": n * (u.frame + u.hash * u.ckks_public_bytes) + left * taking,
-        "consent": left * (u.frame + u.verify) + n * u.member,
+        "consistency": left * (u.frame + u.verify) + n * u.member,
         "reveal": left * (2 * signers * u.item + signed_by.steps * u.prove)
         + holders.count * (u.agree + u.hash * total * chunks + u.seal * packed + reading),
     }

@@ -26,7 +26,7 @@ from protocols.journal import ForgetfulJournal
 from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import (
     Advert,
-    Consents,
+    ConsistencySignatures,
     Introduction,
     Neighbour,
     Reveal,
@@ -210,7 +210,7 @@ def _messages(repeats: int) -> dict[str, float]:
     introduction = Introduction(bytes(32), n, Position(0), tuple(Neighbour(i, advert) for i in positions(k)), ())
     long = messages.encode(plan, introduction)
     headers = Survivors(b"", tuple(UploadHeader(i, bytes(k // 8), bytes(32), bytes(64)) for i in positions(k)))
-    signed = Consents(tuple(SignedBy(i, bytes(64)) for i in range(k)), (), ())
+    signed = ConsistencySignatures(tuple(SignedBy(i, bytes(64)) for i in range(k)), (), ())
     heard, consents = messages.encode(plan, headers), messages.encode(plan, signed)
     revealed = tuple(Revealed(i, pack_shares(np.zeros((1, 9), np.uint32))) for i in positions(k))
     shares = messages.encode(plan, Reveal(revealed, (), b""))

@@ -16,7 +16,7 @@ from protocols.ckks import engine, messages
 from protocols.ckks.client import CkksClient, advert_leaf, sum_of
 from protocols.ckks.cohort import Cohort
 from protocols.ckks.messages import Advert, Aggregate, Introduced, Introduction, KeyShown
-from protocols.ckks.parameters import Parameters, Reveal
+from protocols.ckks.parameters import KeyMakers, Recipient
 from protocols.ckks.server import CkksServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
@@ -455,7 +455,7 @@ def test_a_proof_of_another_length(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def refusals() -> list[str]:
         scene = Scene()
-        plan = replace(scene.plan, parameters=Parameters(Reveal.CLIENTS, 2))
+        plan = replace(scene.plan, parameters=KeyMakers(Recipient.CLIENTS, 2))
         scene.plan, scene.server = plan, CkksServer(plan, scene.roster, registry.find(plan.protocol).messages)
         return [str(incident.error) for incident in scene.run().incidents]
 

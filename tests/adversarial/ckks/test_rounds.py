@@ -223,7 +223,7 @@ def forged(scene: Scene, how: str) -> Callable[[Envelope, Any], Any]:
         ("too few", "len(signers) < self.plan.min_contributors"),
         (
             "forged",
-            "check_consent(self.roster, Number(leaves[signed.signer].low), signed.signature, self._agreed.digest)",
+            "check_consistency(self.roster, Number(leaves[signed.signer].low), signed.signature, self._agreed.digest)",
         ),
         ("strange leaves", "check_inclusion(self._cohort.root, self._cohort.size, leaves, message.proof)"),
     ],
@@ -276,7 +276,7 @@ def test_survivors_too_few_or_without_oneself(
         scene = Scene(change=change)
         with pytest.raises(ThresholdError):  # the server's own code expects signatures on another set
             scene.run()
-        return {e.sender for e in scene.passed if e.phase == Phase.CONSENT and e.sender in scene.clients}
+        return {e.sender for e in scene.passed if e.phase == Phase.CONSISTENCY and e.sender in scene.clients}
 
     concerned = {f"client-{i}" for i in range(6) if survivors[0] >> i & 1}
     condition = condition or "own not in survivors"

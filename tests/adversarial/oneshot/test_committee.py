@@ -16,7 +16,7 @@ from protocols.oneshot import client
 from protocols.oneshot import committee as rules
 from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.messages import Upload
-from protocols.oneshot.parameters import Committee
+from protocols.oneshot.parameters import CommitteeSize
 from protocols.oneshot.protocol import ONESHOT
 from protocols.policy import Policy
 from protocols.rounds.phases import Phase
@@ -56,12 +56,14 @@ def two_halves(evil: Evil) -> list[int]:
 
 def test_two_sets_to_two_halves_of_the_committee(monkeypatch: Fixture) -> None:
     attempt(lambda: two_halves(make()), ThresholdError, "7 members signed the survivors, at least 8 are needed")
-    monkeypatch.setattr(Committee, "quorum", property(lambda committee: (committee.seats + committee.corrupt) // 2))
+    monkeypatch.setattr(
+        CommitteeSize, "quorum", property(lambda committee: (committee.members + committee.corrupt) // 2)
+    )
     assert two_halves(evil := make()) == evil.plain([VICTIM])
 
 
 def test_a_committee_that_bears_fewer_corrupt_than_there_are(monkeypatch: Fixture) -> None:
-    trusting = Committee(12, 0)  # Q = 7 = 5 + 2
+    trusting = CommitteeSize(12, 0)  # Q = 7 = 5 + 2
     attempt(lambda: two_halves(make(parameters=trusting)), PolicyError, "bears 0 corrupt members, not the 2 feared")
     switch_off(monkeypatch, rules, "check_policy", "committee.corrupt < bad")
     lax = replace(ONESHOT, check_policy=rules.check_policy)  # the registry has its own reference to the function
@@ -77,7 +79,7 @@ def asked_twice(evil: Evil, forget: bool) -> list[int]:
     for alive in (more, fewer):
         evil.reveal(evil.honest, alive, evil.ask(evil.honest, alive))
         for v in evil.honest if forget else ():
-            evil.clients[v].current.phase = Phase.CONSENT  # type: ignore[union-attr]
+            evil.clients[v].current.phase = Phase.CONSISTENCY  # type: ignore[union-attr]
     return (np.array(evil.sum_of(more)) - evil.sum_of(fewer)).tolist()  # type: ignore[no-any-return]
 
 
@@ -145,22 +147,22 @@ def a_few_shares(evil: Evil, how: str) -> list[int]:
         (
             "repeated",
             PeerError,
-            "signers out of order, repeated, or without a seat",
-            "not ascending(signers) or not self._seats.members.keys() >= set(signers)",
+            "signers out of order, repeated, or no members",
+            "not ascending(signers) or not self._committee.members.keys() >= set(signers)",
             "False",
         ),
         (
             "without a seat",
             PeerError,
-            "signers out of order, repeated, or without a seat",
-            "not ascending(signers) or not self._seats.members.keys() >= set(signers)",
+            "signers out of order, repeated, or no members",
+            "not ascending(signers) or not self._committee.members.keys() >= set(signers)",
             "False",
         ),
         (
             "forged",
             PeerError,
             "bad signature",
-            "check_consent(self.roster, Number(signed.signer), signed.signature, agreed.digest)",
+            "check_consistency(self.roster, Number(signed.signer), signed.signature, agreed.digest)",
             "None",
         ),
     ],
@@ -170,7 +172,7 @@ def test_members_reveal_only_what_a_quorum_has_signed(
 ) -> None:
     outsiders = 2 if how == "without a seat" else 0
     attempt(lambda: a_few_shares(make(outsiders=outsiders), how), error, match)
-    switch_off(monkeypatch, OneshotClient, "_check_consents", condition, instead)
+    switch_off(monkeypatch, OneshotClient, "_check_signatures", condition, instead)
     assert a_few_shares(evil := make(outsiders=outsiders), how) == evil.plain([VICTIM])
 
 
@@ -198,7 +200,7 @@ def with_ghosts(evil: Evil) -> list[int]:
 def test_contributors_who_have_not_contributed(monkeypatch: Fixture) -> None:
     attempt(lambda: with_ghosts(make()), PeerError, "bad signature")
     switch_off(
-        monkeypatch, OneshotClient, "_open", "check_header(self._seats, self.roster, contribution.header)", "None"
+        monkeypatch, OneshotClient, "_open", "check_header(self._committee, self.roster, contribution.header)", "None"
     )
     assert with_ghosts(evil := make()) == evil.plain([VICTIM])
 
@@ -217,7 +219,7 @@ def test_a_sum_of_too_few(monkeypatch: Fixture) -> None:
     switch_off(
         monkeypatch,
         OneshotClient,
-        "_check_consents",
+        "_check_signatures",
         "len((survivors := agreed.survivors)) < (least := least_contributors(self.plan))",
         "not (survivors := agreed.survivors)",
     )
@@ -236,7 +238,7 @@ def with_the_corrupt(evil: Evil) -> list[int]:
 
 def test_fewer_honest_than_two(monkeypatch: Fixture) -> None:
     attempt(lambda: with_the_corrupt(make(min_contributors=3)), ThresholdError, "3 contributors, at least 4 are needed")
-    for name in ("_open", "_check_consents"):
+    for name in ("_open", "_check_signatures"):
         switch_off(
             monkeypatch,
             OneshotClient,
@@ -279,7 +281,7 @@ def test_seats_with_keys_of_the_server(monkeypatch: Fixture) -> None:
         return evil.unmask(evil.total([evil.uploads[VICTIM]]), evil.secret(shares))
 
     attempt(lambda: attack(make()), PeerError, "bad signature")
-    switch_off(monkeypatch, OneshotClient, "_meet", "check_seat(self.plan, self.roster, seat)", "None")
+    switch_off(monkeypatch, OneshotClient, "_meet", "check_member(self.plan, self.roster, seat)", "None")
     assert attack(evil := make()) == evil.plain([VICTIM])
 
 
@@ -290,7 +292,7 @@ def test_more_members_than_seats(monkeypatch: Fixture) -> None:
         return make(outsiders=4, corrupt=range(10, 16), present=range(16))
 
     attempt(lambda: two_halves(crowd()), PeerError, "16 members for 12 seats")
-    switch_off(monkeypatch, OneshotClient, "_meet", "len(members) > committee.seats")
+    switch_off(monkeypatch, OneshotClient, "_meet", "len(members) > committee.members")
     switch_off(monkeypatch, OneshotClient, "_open", "not ascending(clients) or len(clients) > self.plan.clients")
     assert two_halves(evil := crowd()) == evil.plain([VICTIM])
 
@@ -338,12 +340,12 @@ def test_two_vectors_shown_to_two_groups_of_members(monkeypatch: Fixture) -> Non
         part = dict(evil.shares[frozenset(alive)])
         for v in evil.corrupt:
             others = [evil.dealt[v][u] for u in alive if u != VICTIM]
-            own = evil.opened(VICTIM, v, evil.puppets[v].round._seat_key, second)
+            own = evil.opened(VICTIM, v, evil.puppets[v].round._member_key, second)
             part[v] = evil.sharing.total([*others, own])
         difference = evil.total([evil.uploads[VICTIM]]) - evil.total([second])
         return evil.unmask(difference, evil.guess(full, part))
 
     attempt(lambda: attack(make()), PeerError, "bad signature")
-    switch_off(monkeypatch, rules.Seats, "contributed", "map(HEADER.encode, headers)", "()")
+    switch_off(monkeypatch, rules.Committee, "contributed", "map(HEADER.encode, headers)", "()")
     evil = make()
     assert attack(evil) == (evil.values[VICTIM] - OTHER).tolist()

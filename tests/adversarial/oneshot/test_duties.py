@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dp.noise import Family, NoiseSpec
-from protocols.oneshot.committee import seated
-from protocols.oneshot.messages import Join, Seat
+from protocols.oneshot.committee import sortition
+from protocols.oneshot.messages import Join, Member
 from protocols.oneshot.parameters import sharing_of
 from protocols.oneshot.server import OneshotServer
 from protocols.rounds.phases import Phase
@@ -49,28 +49,28 @@ def test_a_committee_without_enough_contributors(monkeypatch: Fixture) -> None:
     with pytest.raises(ThresholdError, match="clients joined"):
         nine()
     needed = "self._need(len(self._joined), least_contributors(self.plan), 'clients joined')"
-    switch_off(monkeypatch, OneshotServer, "_seat", needed, "None")
+    switch_off(monkeypatch, OneshotServer, "_convene", needed, "None")
     assert len(list(nine().outbox())) == 9
 
 
-# Seats.
+# Committee.
 
 
-def signed_seat(here: Scene, number: int) -> Seat:
+def signed_seat(here: Scene, number: int) -> Member:
     public = AgreementKey(b"k" * 32).public
     key = identities(len(here.roster))[number].key
-    return Seat(number, public, key.sign(labels.ONESHOT_SEAT, here.plan.digest(), u32.encode(number), public))
+    return Member(number, public, key.sign(labels.ONESHOT_SEAT, here.plan.digest(), u32.encode(number), public))
 
 
 @pytest.mark.parametrize("lucky", [False, True])
 def test_a_seat_that_the_lot_did_not_give(lucky: bool, monkeypatch: Fixture) -> None:
     """Who is not drawn takes none, and who is drawn does not leave it empty."""
     here = scene(140, corrupt="0.05", dropout="0.05", length=2)
-    number = min(u for u in range(140) if (u in seated(here.plan, here.roster)) == lucky)
+    number = min(u for u in range(140) if (u in sortition(here.plan, here.roster)) == lucky)
     join = here.encode(Join(None if lucky else signed_seat(here, number)))
     with pytest.raises(PeerError, match="the lot did not fall"):
         serve(here.plan, here.roster).receive(here.names[number], join)
-    switch_off(monkeypatch, OneshotServer, "_admit", "(join.seat is not None) != (number in self._seated)")
+    switch_off(monkeypatch, OneshotServer, "_admit", "(join.member is not None) != (number in self._eligible)")
     server: Any = serve(here.plan, here.roster)
     server.receive(here.names[number], join)
     assert number in server._joined
@@ -80,9 +80,9 @@ def test_a_seat_in_anothers_name(monkeypatch: Fixture) -> None:
     """Its key would be the other's: shares for one member would be sealed to another."""
     here = scene(12, **TWELVE)
     join = here.encode(Join(signed_seat(here, 1)))
-    with pytest.raises(PeerError, match="a seat in somebody else's name"):
+    with pytest.raises(PeerError, match="a membership in somebody else's name"):
         serve(here.plan, here.roster).receive(here.names[2], join)
-    switch_off(monkeypatch, OneshotServer, "_admit", "join.seat.client != number")
+    switch_off(monkeypatch, OneshotServer, "_admit", "join.member.client != number")
     server: Any = serve(here.plan, here.roster)
     server.receive(here.names[2], join)
     assert server._joined[2].client == 1
@@ -94,7 +94,7 @@ def test_a_seat_in_anothers_name(monkeypatch: Fixture) -> None:
 def test_a_complaint_about_everybody_is_heard() -> None:
     """It may be true, and the others are a quorum."""
     here = scene(12, **TWELVE)
-    result, _ = run(here, Faults(corrupted=changing(here, "consent", {FIRST}, lambda _: complaint(*range(12)))))
+    result, _ = run(here, Faults(corrupted=changing(here, "consistency", {FIRST}, lambda _: complaint(*range(12)))))
     assert result.incidents == ()
     assert result.outcome.total.tolist() == total_of(here)
 
@@ -111,7 +111,7 @@ def test_a_signer_that_keeps_its_share(monkeypatch: Fixture) -> None:
 
     (refused,) = refusals()
     assert "no share of the sum from a member who has signed" in refused
-    switch_off(monkeypatch, OneshotServer, "_take_answer", "not answer.share and number in self._consents")
+    switch_off(monkeypatch, OneshotServer, "_take_answer", "not answer.share and number in self._signatures")
     assert refusals() == []
 
 
@@ -150,7 +150,7 @@ def unchecked(self: Any, number: int, answer: Any) -> None:
 def test_a_share_from_a_client_without_a_seat(monkeypatch: Fixture) -> None:
     """Nobody dealt it one: what it sends belongs to no place among the members."""
     here = scene(130, corrupt="0.05", dropout="0.05", length=2)
-    outside = here.names[min(set(range(130)) - seated(here.plan, here.roster))]
+    outside = here.names[min(set(range(130)) - sortition(here.plan, here.roster))]
     share = bytes(sharing_of(here.plan).share_bytes)
 
     def run_with_a_stranger() -> list[str]:
@@ -160,7 +160,7 @@ def test_a_share_from_a_client_without_a_seat(monkeypatch: Fixture) -> None:
         return [str(incident.error) for incident in result.incidents]
 
     (refused,) = run_with_a_stranger()
-    assert "a share of the sum from a client without a seat" in refused
-    switch_off(monkeypatch, OneshotServer, "_take_answer", "answer.share and number not in self._seats.members")
+    assert "a share of the sum from a client that is no member" in refused
+    switch_off(monkeypatch, OneshotServer, "_take_answer", "answer.share and number not in self._committee.members")
     with pytest.raises(KeyError):  # an undeclared error
         run_with_a_stranger()

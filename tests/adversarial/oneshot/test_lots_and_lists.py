@@ -106,7 +106,7 @@ def test_seats_on_which_the_lot_did_not_fall(monkeypatch: Fixture) -> None:
         return evil.unmask(evil.total([evil.uploads[VICTIM]]), evil.secret(shares))
 
     attempt(attack, PeerError, "not those on whom the lot fell")
-    switch_off(monkeypatch, OneshotClient, "_meet", "not ascending(members) or not self._seated >= set(members)")
+    switch_off(monkeypatch, OneshotClient, "_meet", "not ascending(members) or not self._eligible >= set(members)")
     assert attack() == victims(make(clients=129))
 
 
@@ -124,8 +124,8 @@ def test_lots_from_a_roster_larger_than_the_plan(monkeypatch: Fixture) -> None:
         return (np.array(evil.sum_of(alive)) - evil.plain(corrupt)).tolist()  # type: ignore[no-any-return]
 
     attempt(attack, PolicyError, "a cohort must be a roster of its own")
-    switch_off(monkeypatch, rules, "seated", "plan.clients != len(roster)")
-    monkeypatch.setattr(client, "seated", rules.seated)
+    switch_off(monkeypatch, rules, "sortition", "plan.clients != len(roster)")
+    monkeypatch.setattr(client, "sortition", rules.sortition)
     assert attack() == victims(make(clients=258))
 
 
@@ -148,12 +148,12 @@ def shown(evil: Evil, how: str) -> Upload:
 @pytest.mark.parametrize(
     ("how", "match", "condition"),
     [
-        ("twice", "out of order, repeated", "not ascending(members) or not self._seated >= set(members)"),
-        ("out of order", "out of order, repeated", "not ascending(members) or not self._seated >= set(members)"),
+        ("twice", "out of order, repeated", "not ascending(members) or not self._eligible >= set(members)"),
+        ("out of order", "out of order, repeated", "not ascending(members) or not self._eligible >= set(members)"),
         (
             "left out",
-            "this client has a seat and is left out",
-            "self._seat_key is not None and self.opening().seat not in message.members",
+            "this client is a member and is left out",
+            "self._member_key is not None and self.opening().member not in message.members",
         ),
     ],
 )
@@ -178,7 +178,7 @@ def two_committees(evil: Evil) -> Vote:
 
 def test_two_clients_shown_two_committees(monkeypatch: Fixture) -> None:
     attempt(lambda: two_committees(make()), PeerError, "bad signature")
-    switch_off(monkeypatch, rules.Seats, "bound", "self.root", "b''")
+    switch_off(monkeypatch, rules.Committee, "bound", "self.root", "b''")
     assert len(two_committees(make()).signature) == 64
 
 
@@ -192,7 +192,7 @@ def many_committees(evil: Evil) -> list[int]:
         upload = cloned(evil, evil.values[VICTIM])
         for v in evil.corrupt:
             (holder,) = evil.holders([v])
-            points[holder] = evil.opened(VICTIM, v, evil.puppets[v].round._seat_key, upload)
+            points[holder] = evil.opened(VICTIM, v, evil.puppets[v].round._member_key, upload)
     assert len(points) == 6
     return evil.unmask(evil.total([upload]), short_secret(evil.sharing, points))
 
@@ -265,14 +265,14 @@ def test_copies_of_a_clients_boxes(monkeypatch: Fixture) -> None:
     """The sender is in the box's key and in its associated data: either is enough."""
     denied(lambda: copied(make()), r"shares of \(10, 11\) do not open")
     with monkeypatch.context() as one:
-        switch_off(one, rules.Seats, "box_key", "self.bound(sender, receiver)", "self.bound(receiver)")
+        switch_off(one, rules.Committee, "box_key", "self.bound(sender, receiver)", "self.bound(receiver)")
         denied(lambda: copied(make()), r"shares of \(10, 11\) do not open")
     for owner in (OneshotClient, Evil):
-        bound = "self._seats.bound(sender, receiver)" if owner is OneshotClient else "self.seats.bound(u, v)"
-        without = "self._seats.bound(receiver)" if owner is OneshotClient else "self.seats.bound(v)"
+        bound = "self._committee.bound(sender, receiver)" if owner is OneshotClient else "self.size.bound(u, v)"
+        without = "self._committee.bound(receiver)" if owner is OneshotClient else "self.size.bound(v)"
         switch_off(monkeypatch, owner, "_place", bound, without)
     denied(lambda: copied(make()), r"shares of \(10, 11\) do not open")
-    switch_off(monkeypatch, rules.Seats, "box_key", "self.bound(sender, receiver)", "self.bound(receiver)")
+    switch_off(monkeypatch, rules.Committee, "box_key", "self.bound(sender, receiver)", "self.bound(receiver)")
     assert copied(make()) == thrice(make())
 
 
@@ -311,7 +311,7 @@ def test_uploads_out_of_place(how: str, monkeypatch: Fixture) -> None:
     whom members complain. What the vector's hash says, only the signature knows."""
     attempt(lambda: misplaced(how), PeerError, "bad signature")
     switch_off(
-        monkeypatch, OneshotClient, "_open", "check_header(self._seats, self.roster, contribution.header)", "None"
+        monkeypatch, OneshotClient, "_open", "check_header(self._committee, self.roster, contribution.header)", "None"
     )
     if how == "another vector":
         assert misplaced(how)
@@ -452,7 +452,7 @@ def leaked(monkeypatch: Fixture) -> set[str]:
             "seal(sealing, share.tobytes(), self._place(self._u, member.client), nonces)",
             "bytes(28) + share.tobytes()",
         ),
-        ("seeds", "opening", "self._seat_key.public", "self._seat_key.secret"),
+        ("seeds", "opening", "self._member_key.public", "self._member_key.secret"),
         (
             "short",
             "_upload",

@@ -77,7 +77,7 @@ def test_seeds_of_excess_only_against_a_quorum(monkeypatch: Fixture) -> None:
 
     attempt(attack, ThresholdError, "7 members signed the survivors, at least 8 are needed")
     switch_off(
-        monkeypatch, OneshotClient, "_check_consents", "len(signers) < (quorum := parameters_of(self.plan).quorum)"
+        monkeypatch, OneshotClient, "_check_signatures", "len(signers) < (quorum := parameters_of(self.plan).quorum)"
     )
     assert len(attack()) == 32
 
@@ -98,7 +98,7 @@ def test_more_survivors_claimed_than_there_are(monkeypatch: Fixture) -> None:
 
     attempt(attack, PeerError, "bad signature")
     switch_off(
-        monkeypatch, OneshotClient, "_open", "check_header(self._seats, self.roster, contribution.header)", "None"
+        monkeypatch, OneshotClient, "_open", "check_header(self._committee, self.roster, contribution.header)", "None"
     )
     evil, seed = attack()
     assert components(evil, seed) == [0]
@@ -115,7 +115,7 @@ def test_two_seeds_of_one_client() -> None:
         for alive in (range(10), range(12)):
             found += components(evil, seed_of(evil, list(alive)))
             for v in evil.honest if forget else ():
-                evil.clients[v].current.phase = Phase.CONSENT  # type: ignore[union-attr]
+                evil.clients[v].current.phase = Phase.CONSISTENCY  # type: ignore[union-attr]
         return found
 
     attempt(lambda: attack(forget=False), PeerError, "Delivery does not belong in phase")

@@ -195,7 +195,7 @@ def test_another_committee_after_the_upload(role: str, reopen: Reopen | None, mo
     key = AgreementKey(Prg(b"another key" + bytes(21))(32))
     evil.form([*seats, evil.forged_seat(last.client, key)])
     life.restart()
-    attempt(lambda: evil.tell(VICTIM, evil.committee), PeerError, "Committee does not belong in phase")
+    attempt(lambda: evil.tell(VICTIM, evil.committee), PeerError, "CommitteeSize does not belong in phase")
     if isinstance(life.journal, MemoryJournal):
         life.journal._records[life.client._session(evil.plan), evil.plan.round].pop()
         life.restart()
@@ -244,7 +244,7 @@ def test_two_sets_to_members_that_restart(tmp_path: Path) -> None:
 
 
 def test_two_sets_to_a_member_that_restarts_before_it_reveals(reopen: Reopen | None, monkeypatch: Fixture) -> None:
-    """After CONSENT: another delivery, and the signatures of others on another set."""
+    """After CONSISTENCY: another delivery, and the signatures of others on another set."""
     life = Life("member", reopen)
     life.live(3)
     fewer = list(range(1, 12))
@@ -255,7 +255,7 @@ def test_two_sets_to_a_member_that_restarts_before_it_reveals(reopen: Reopen | N
     switch_off(
         monkeypatch,
         OneshotClient,
-        "_check_consents",
+        "_check_signatures",
         "self._mine.bitmap and agreed != self._mine",
     )
     assert life.client.receive(life.consents(fewer))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols.oneshot.committee import public_of, seated
+from protocols.oneshot.committee import public_of, sortition
 from protocols.oneshot.messages import Answer, Upload, Vote
 from protocols.oneshot.parameters import lattice_of, parameters_of, sharing_of
 from protocols.oneshot.server import OneshotServer
@@ -115,7 +115,7 @@ def complaints(here: Scene, false: dict[str, Vote], cheated: set[int]) -> tuple[
     def corrupted(envelope: Any) -> bytes:
         if envelope.phase == "reveal":
             revealed.append(envelope.receiver)
-        if envelope.phase == "consent" and envelope.sender in false:
+        if envelope.phase == "consistency" and envelope.sender in false:
             return here.encode(false[envelope.sender])
         return spoil(envelope)
 
@@ -160,8 +160,8 @@ def test_one_word_convicts_nobody(monkeypatch: Fixture) -> None:
     quorum is not left, and the one complaint would be more than none."""
     here = scene(12, corrupt="0.05", dropout=0)
     assert parameters_of(here.plan).corrupt == 0
-    silent = dict.fromkeys(here.names[:5], "consent")
-    lies = changing(here, "consent", {here.names[11]}, lambda consent: complaint(7))
+    silent = dict.fromkeys(here.names[:5], "consistency")
+    lies = changing(here, "consistency", {here.names[11]}, lambda consent: complaint(7))
 
     def named() -> set[str]:
         with pytest.raises(PeerError, match="do not open") as caught:
@@ -177,7 +177,7 @@ def test_one_word_convicts_nobody(monkeypatch: Fixture) -> None:
 def test_a_client_without_a_seat_frames_no_members(monkeypatch: Fixture) -> None:
     """It uploads a vector that its shares do not fit, and signs that. Members' shares are all right."""
     here = scene(150, corrupt="0.05", dropout="0.05")
-    liar = next(name for u, name in enumerate(here.names) if u not in seated(here.plan, here.roster))
+    liar = next(name for u, name in enumerate(here.names) if u not in sortition(here.plan, here.roster))
 
     def named() -> set[str]:
         made = serve(here.plan, here.roster)
@@ -208,7 +208,7 @@ def test_complaints_that_leave_a_quorum_cost_nothing(monkeypatch: Fixture) -> No
     result, revealed = complaints(here, false, {2, 3})
     assert result.outcome.total.tolist() == total_of(here)
     assert {*revealed} == {"server", *here.names}
-    switch_off(monkeypatch, OneshotServer, "_pass_on", "len(self._consents) < self._quorum", "True")
+    switch_off(monkeypatch, OneshotServer, "_pass_on_signatures", "len(self._signatures) < self._quorum", "True")
     with pytest.raises(PeerError, match="do not open"):
         complaints(here, false, {2, 3})
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from protocols.client import Client
-from protocols.pairwise.messages import Consents
+from protocols.pairwise.messages import ConsistencySignatures
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import SERVER
@@ -74,7 +74,7 @@ def forged_survivors(evil: Evil) -> None:
 def forged_order(evil: Evil) -> None:
     upto(evil, 3)
     signatures = evil.consents(VICTIM, {u: bytes(64) for u in evil.holders(VICTIM)}).signatures
-    evil.tell(VICTIM, Consents(signatures[::-1], (), ()))
+    evil.tell(VICTIM, ConsistencySignatures(signatures[::-1], (), ()))
 
 
 FORGERIES: list[Callable[[Evil], None]] = [
@@ -135,12 +135,12 @@ def test_a_server_whose_message_was_lost_is_not_blamed(monkeypatch: pytest.Monke
     """A one-shot server passes signatures on to all survivors, also to a member whom its last message did not reach."""
     server, clients = honest("oneshot", 6)
     (name, *_), answers = clients, {name: client.start(server.plan, [1] * 4) for name, client in clients.items()}
-    for phase in ("join", "upload", "consent"):
+    for phase in ("join", "upload", "consistency"):
         for other, frame in answers.items():
             server.receive(other, frame)
         server.close(phase)
         lost = {name} if phase == "upload" else set[str]()
-        if phase != "consent":
+        if phase != "consistency":
             answers = {to: clients[to].receive(frame) for to, frame in server.outbox() if to not in lost}
     heard = partial(clients[name].receive, dict(server.outbox())[name])
     assert blamed(heard, "does not belong in phase consent") == ()

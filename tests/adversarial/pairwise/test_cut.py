@@ -205,7 +205,7 @@ def test_two_sets_of_survivors_on_the_ring(monkeypatch: pytest.MonkeyPatch) -> N
         make("secagg+", clients=40, parameters=lax, min_contributors=16, policy=demanding).advertise()
 
     switch_off(
-        monkeypatch, PairwiseClient, "_check_consents", "(seen := len(set(signers).intersection(witnesses))) < quorum"
+        monkeypatch, PairwiseClient, "_check_signatures", "(seen := len(set(signers).intersection(witnesses))) < quorum"
     )
     evil, fewer = two_stories(21)
     assert evil.sum_of(fewer) == evil.plain(fewer)

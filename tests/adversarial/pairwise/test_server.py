@@ -261,13 +261,13 @@ LIES: dict[str, Lie] = {
         lambda monkeypatch: monkeypatch.setattr(Ring, "unpack", blank),
     ),
     "a consent not signed": Lie(
-        Phase.CONSENT,
+        Phase.CONSISTENCY,
         lambda r, m: replace(m, signature=bytes(64)),
         "bad signature",
-        gone(admission_module, "check_consent"),
+        gone(admission_module, "check_consistency"),
     ),
     "a consent to another set": Lie(
-        Phase.CONSENT,
+        Phase.CONSISTENCY,
         lambda r, m: replace(
             m,
             signature=r.machine.identity.key.sign(
@@ -275,7 +275,7 @@ LIES: dict[str, Lie] = {
             ),
         ),
         "bad signature",
-        gone(admission_module, "check_consent"),
+        gone(admission_module, "check_consistency"),
     ),
     "a share twice": Lie(
         Phase.REVEAL,
@@ -318,7 +318,7 @@ LIES: dict[str, Lie] = {
         culprits=0,  # it may be one that comes late, from somebody honest
     ),
     "no message": Lie(
-        Phase.CONSENT,
+        Phase.CONSISTENCY,
         lambda r, m: b"nonsense",
         "truncated",
         lambda monkeypatch: None,
@@ -365,7 +365,7 @@ def test_the_others_round_goes_on(protocol: str, what: str) -> None:
     honest = round_.until(lie.phase)
     with pytest.raises((PeerError, DecodeError)):
         round_.hand_in(round_.liar, lie.told(round_, honest))
-    uploaded = lie.phase in (Phase.CONSENT, Phase.REVEAL)
+    uploaded = lie.phase in (Phase.CONSISTENCY, Phase.REVEAL)
     total = round_.finish()
     assert total == round_.evil.plain([u for u in round_.evil.members if u != LIAR or uploaded])
 
@@ -420,7 +420,7 @@ def test_too_late(protocol: str, phase: Phase) -> None:
             round_.hand_in(round_.liar, next(iter(round_.replies.values())))
     for name, message in round_.replies.items():
         round_.hand_in(name, message)
-    survived = phase is Phase.CONSENT
+    survived = phase is Phase.CONSISTENCY
     assert round_.finish() == round_.evil.plain([u for u in round_.evil.members if u != LIAR or survived])
     with pytest.raises(UsageError, match="the round is over"):
         round_.hand_in(round_.liar, honest)
@@ -438,7 +438,7 @@ def test_nobodys_message() -> None:
 def told_wrongly(protocol: str, liars: int) -> Round:
     """Everybody answers in the last phase; so many give a wrong share of the victim's self-mask, instead of theirs."""
     round_ = Round(protocol)
-    round_.until(Phase.CONSENT)
+    round_.until(Phase.CONSISTENCY)
     round_.hand_in(round_.liar, round_.replies[round_.liar])
     round_.close()
     first = round_.server._holders[LIAR][: round_.evil.t]  # whom the server takes, if it sees nothing wrong

@@ -11,7 +11,7 @@ import pytest
 from protocols.pairwise import client as client_module
 from protocols.pairwise import cohort as rules
 from protocols.pairwise.client import PairwiseClient
-from protocols.pairwise.messages import Consents
+from protocols.pairwise.messages import ConsistencySignatures
 from protocols.policy import Policy
 from protocols.rounds.phases import Phase
 from secagg.crypto.merkle import Node
@@ -94,7 +94,7 @@ def test_alive_and_dead_to_the_same_client(protocol: str, monkeypatch: pytest.Mo
 
     with pytest.raises(PeerError, match="Survivors does not belong in phase done"):
         both_kinds(uploaded(protocol))
-    again = replace(PairwiseClient.steps[Phase.REVEAL], then=Phase.CONSENT)
+    again = replace(PairwiseClient.steps[Phase.REVEAL], then=Phase.CONSISTENCY)
     monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, Phase.REVEAL: again})
     both_kinds(uploaded(protocol))
 
@@ -107,8 +107,8 @@ def test_two_consents(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(PeerError, match="Survivors does not belong in phase reveal"):
         two_signatures(uploaded(protocol))
-    again = replace(PairwiseClient.steps[Phase.CONSENT], then=Phase.CONSENT)
-    monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, Phase.CONSENT: again})
+    again = replace(PairwiseClient.steps[Phase.CONSISTENCY], then=Phase.CONSISTENCY)
+    monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, Phase.CONSISTENCY: again})
     two_signatures(uploaded(protocol))
 
 
@@ -122,7 +122,7 @@ def test_unmask_twice(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
         evil.reveal(VICTIM, {u: consents[u] for u in own[: evil.t]})
         evil.reveal(VICTIM, {u: consents[u] for u in own[-evil.t :]})
 
-    with pytest.raises(PeerError, match="Consents does not belong in phase done"):
+    with pytest.raises(PeerError, match="ConsistencySignatures does not belong in phase done"):
         twice(uploaded(protocol))
     again = replace(PairwiseClient.steps[Phase.REVEAL], then=Phase.REVEAL)
     monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, Phase.REVEAL: again})
@@ -157,7 +157,7 @@ def test_a_different_list_for_each_client(protocol: str, monkeypatch: pytest.Mon
     """With only its own and the corrupt signatures on its list, no client reveals."""
     with pytest.raises(ThresholdError, match=r"neighbours signed the survivors, at least \d are needed"):
         everybody_alone(evil := small(protocol), evil.corrupt)
-    switch_off(monkeypatch, PairwiseClient, "_check_consents", "len(own) < self._t")
+    switch_off(monkeypatch, PairwiseClient, "_check_signatures", "len(own) < self._t")
     everybody_alone(evil := small(protocol), evil.corrupt)
 
 
@@ -171,7 +171,7 @@ def test_lists_signed_by_corrupt_strangers_only(monkeypatch: pytest.MonkeyPatch)
     evil = crowd()
     with pytest.raises(ThresholdError, match=r"neighbours signed the survivors, at least 6 are needed"):
         everybody_alone(evil, evil.corrupt)
-    switch_off(monkeypatch, PairwiseClient, "_check_consents", "len(own) < self._t", "len(signers) < self._t")
+    switch_off(monkeypatch, PairwiseClient, "_check_signatures", "len(own) < self._t", "len(signers) < self._t")
     evil = crowd()
     everybody_alone(evil, evil.corrupt)
 
@@ -188,7 +188,7 @@ def test_forged_signatures(protocol: str, monkeypatch: pytest.MonkeyPatch) -> No
 
     with pytest.raises(PeerError, match="bad signature"):
         forge(uploaded(protocol))
-    monkeypatch.setattr(client_module, "check_consent", lambda *_: None)
+    monkeypatch.setattr(client_module, "check_consistency", lambda *_: None)
     forge(uploaded(protocol))
 
 
@@ -200,11 +200,11 @@ def test_one_signer_counted_twice(protocol: str, monkeypatch: pytest.MonkeyPatch
         evil.consent(VICTIM, evil.members)
         signed = evil.consents(VICTIM, signed_by(evil, evil.holders(VICTIM)[: evil.t], evil.members)).signatures
         more = (signed[-1],) * (evil.plan.min_contributors - len(signed))
-        evil.keep_shares(VICTIM, evil.tell(VICTIM, Consents((*signed, *more), (), ())))
+        evil.keep_shares(VICTIM, evil.tell(VICTIM, ConsistencySignatures((*signed, *more), (), ())))
 
     with pytest.raises(PeerError, match="out of order, repeated, or not among the survivors"):
         repeat(uploaded(protocol, min_contributors=9))
-    switch_off(monkeypatch, PairwiseClient, "_check_consents", "not ascending(signers)")
+    switch_off(monkeypatch, PairwiseClient, "_check_signatures", "not ascending(signers)")
     repeat(uploaded(protocol, min_contributors=9))
 
 
@@ -223,7 +223,7 @@ def test_the_signature_of_a_client_called_dead(protocol: str, monkeypatch: pytes
 
     with pytest.raises(PeerError, match="out of order, repeated, or not among the survivors"):
         from_the_dead(uploaded(protocol, min_contributors=9))
-    switch_off(monkeypatch, PairwiseClient, "_check_consents", "not survivors >= set(signers)")
+    switch_off(monkeypatch, PairwiseClient, "_check_signatures", "not survivors >= set(signers)")
     from_the_dead(uploaded(protocol, min_contributors=9))
 
 
@@ -255,7 +255,7 @@ def test_fewer_survivors_than_min_contributors(protocol: str, monkeypatch: pytes
     few(uploaded(protocol, min_contributors=9))
 
 
-def few_really_there(evil: Evil, present: list[int], extra: Callable[[int], Consents | None]) -> None:
+def few_really_there(evil: Evil, present: list[int], extra: Callable[[int], ConsistencySignatures | None]) -> None:
     """Some clients share and upload, all are called survivors. Neighbours miss the header of an upload, and shares; and
     who did not upload cannot sign."""
     consents = {u: evil.consent(u, evil.members) for u in present}
@@ -287,7 +287,7 @@ def test_survivors_that_never_uploaded(monkeypatch: pytest.MonkeyPatch) -> None:
     believe_in_uploads(monkeypatch)
     with pytest.raises(ThresholdError, match="7 clients signed the survivors, at least 9 are needed"):
         claim()
-    switch_off(monkeypatch, PairwiseClient, "_check_consents", "len(signers) < least")
+    switch_off(monkeypatch, PairwiseClient, "_check_signatures", "len(signers) < least")
     claim()
 
 
@@ -313,7 +313,7 @@ def test_contributors_from_outside_the_cohort(monkeypatch: pytest.MonkeyPatch) -
         signatures = {u: evil.sign(u, evil.members) for u in present}
         lie = Node(outsider, outsider, bytes(32))
 
-        def extra(v: int) -> Consents:
+        def extra(v: int) -> ConsistencySignatures:
             place = next(w for w in absent if w not in evil.holders(v))
             true = evil.nodes[place]
             evil.nodes[place] = lie
@@ -345,7 +345,7 @@ def test_strangers_without_proof(protocol: str, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(PeerError, match="signers of whom it is not shown that they are in the cohort"):
         evil.tell(VICTIM, wrong)
     evil.tell(VICTIM, good)
-    switch_off(monkeypatch, PairwiseClient, "_check_consents", "len(strangers) != len(message.others)")
+    switch_off(monkeypatch, PairwiseClient, "_check_signatures", "len(strangers) != len(message.others)")
     evil = uploaded(protocol)
     evil.consent(VICTIM, evil.members)
     if protocol == "secagg":

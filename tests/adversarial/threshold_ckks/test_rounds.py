@@ -373,7 +373,7 @@ def test_survivors_too_few_or_without_oneself(
     def signers() -> set[str]:
         scene = Scene(change=telling(Survivors, lambda message: replace(message, survivors=bitmap(*survivors))))
         scene.fails()  # the server's own code expects signatures on another set
-        return {e.sender for e in scene.passed if e.phase == Phase.CONSENT and e.sender in scene.clients}
+        return {e.sender for e in scene.passed if e.phase == Phase.CONSISTENCY and e.sender in scene.clients}
 
     before = signers()
     assert before == (set() if len(survivors) < 4 else {f"client-{u}" for u in survivors})
@@ -388,7 +388,7 @@ def test_survivors_who_have_no_part_in_the_key(monkeypatch: pytest.MonkeyPatch) 
     def signers() -> int:
         scene = Scene(change=change)
         scene.fails(**{"client-5": "key"})
-        return len([e for e in scene.passed if e.phase == Phase.CONSENT and e.sender in scene.clients])
+        return len([e for e in scene.passed if e.phase == Phase.CONSISTENCY and e.sender in scene.clients])
 
     assert signers() == 0
     switch_off(monkeypatch, ThresholdClient, "_hear_survivors", "not survivors <= self._members", "False")
@@ -728,7 +728,7 @@ FORGED_SHARES = "verify(self.roster.keys[number], recovery.signature, labels.THR
             "_take_part",
             None,
         ),
-        ("_consent", lambda _, consent: replace(consent, signature=bytes(64)), "_take_consent", None),
+        ("_consent", lambda _, consent: replace(consent, signature=bytes(64)), "_take_signature", None),
         (
             "_agree",
             lambda _, agreement: replace(agreement, signature=bytes(64)),
@@ -853,7 +853,7 @@ def test_active_a_joint_key_of_the_servers_own() -> None:
             difference = scene.scheme.public(seed) - added(scene)
             scene.server._parts[0] = scene.server._parts[0] + difference
 
-    scene.phases(Phase.CONSENT, evil)
+    scene.phases(Phase.CONSISTENCY, evil)
     for name, upload in scene.uploads.items():
         assert opened(scene.scheme, upload, seed) == scene.updates[name].tolist()
 

@@ -80,7 +80,7 @@ def test_control_a_seed_of_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_control_both_shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    again = replace(PairwiseClient.steps[Phase.REVEAL], then=Phase.CONSENT)
+    again = replace(PairwiseClient.steps[Phase.REVEAL], then=Phase.CONSISTENCY)
     monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, Phase.REVEAL: again})
     journal_by_count(monkeypatch)
     assert RECOVERED in worked(here.both_shares)

@@ -51,7 +51,7 @@ def real_round(protocol: str, deployment: Deployment) -> tuple[RoundPlan, Simula
     plan = replace(deployment.proposed(protocol, roster), session=bytes(16))  # the same graph every time
     silent = dict.fromkeys(roster.names[:: deployment.n // max(deployment.silent, 1)][: deployment.silent], "upload")
     updates = {name: np.ones(deployment.d) for name in clients}
-    return plan, simulate(serve(plan, roster), clients, updates.get, faults=Faults(silent=silent))
+    return plan, simulate(serve(plan, roster), clients, updates.get, faults=Faults(dropouts=silent))
 
 
 def by_phase(of: Cost) -> tuple[dict[str, float], dict[str, float]]:

@@ -22,7 +22,7 @@ def test_a_few_rounds(part: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(found["ratios"]) == {f"{part}_secure_vs_plain_0", f"{part}_secure_vs_plain_0.1"}
     figures = found["figures"]
     assert min(figures.values()) > 0
-    phases = [f"{part}_secure_0_{phase}_s" for phase in ("advertise", "share", "upload", "consent", "reveal")]
+    phases = [f"{part}_secure_0_{phase}_s" for phase in ("advertise", "share", "upload", "consistency", "reveal")]
     assert (figures.keys() >= set(phases)) == (part == "flower")
     if part == "flower":
         assert figures["flower_state_bytes"] > 2 * 1000  # a vector of 19 bits a coordinate, sealed

@@ -44,7 +44,7 @@ def test_bench_prints_the_contract_and_writes_tables(tmp_path: Path, capsys: pyt
         "share",
         "complain",
         "upload",
-        "consent",
+        "consistency",
         "reveal",
     }
     tables = (tmp_path / "scale.md").read_text()

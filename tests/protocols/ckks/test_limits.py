@@ -13,7 +13,7 @@ from protocols import registry
 from protocols.ckks import engine
 from protocols.ckks.cohort import check_policy
 from protocols.ckks.layout import _PRODUCT_BITS, Layout
-from protocols.ckks.parameters import LEAST_ANSWERS, Parameters, Reveal, choose
+from protocols.ckks.parameters import LEAST_ANSWERS, KeyMakers, Recipient, choose
 from protocols.ckks.server import CkksServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
@@ -33,7 +33,7 @@ def plan_of(clients: int = 10, **changes: object) -> RoundPlan:
     return replace(plan, ring_bits=40, **changes)  # type: ignore[arg-type]
 
 
-def chosen(n: int, dropout: Fraction) -> Parameters:
+def chosen(n: int, dropout: Fraction) -> KeyMakers:
     return choose(n, Fraction(0), dropout, Adversary.CURIOUS, 40, 20)
 
 
@@ -57,7 +57,7 @@ def test_two_must_be_expected_to_stay() -> None:
 
 
 def test_noise_with_an_excess_is_for_servers_that_see_the_sum() -> None:
-    hidden = Parameters(Reveal.CLIENTS, 2)
+    hidden = KeyMakers(Recipient.CLIENTS, 2)
     whole = NoiseSpec(Family.SKELLAM, Fraction(1000), dropouts=8, colluders=1)
     assert plan_of(parameters=hidden, noise=whole).noise is not None
     with pytest.raises(UsageError, match="a sum that only clients see"):

@@ -14,7 +14,7 @@ import pytest
 from dp.noise import Family, NoiseSpec
 from protocols.ckks import engine
 from protocols.ckks.client import TRIES, CkksClient, sum_of
-from protocols.ckks.parameters import Parameters, Reveal, parameters_of
+from protocols.ckks.parameters import KeyMakers, Recipient, parameters_of
 from protocols.ckks.server import CkksServer
 from protocols.client import Client
 from protocols.journal import SqliteJournal
@@ -46,7 +46,7 @@ def vectors(names: list[str], plan: RoundPlan) -> dict[str, np.ndarray]:
 def test_only_clients_learn_the_sum() -> None:
     roster, clients = local_clients(6, POLICY)
     plan = proposal(roster)
-    plan = replace(plan, parameters=replace(parameters_of(plan), reveal=Reveal.CLIENTS))
+    plan = replace(plan, parameters=replace(parameters_of(plan), reveal=Recipient.CLIENTS))
     assert RoundPlan.decode(plan.encode()) == plan
     updates, gone = vectors(list(clients), plan), roster.names[1]
     outcome = simulate(serve(plan, roster), clients, updates.get, faults=Faults({gone: "upload"})).outcome
@@ -204,16 +204,16 @@ def test_no_holder_left_is_a_threshold_error() -> None:
         if name not in makers:
             server.receive(name, clients[name].receive(frame))
     with pytest.raises(ThresholdError, match="holders of the key"):
-        server.close("consent")
+        server.close("consistency")
     assert server.outcome is None
 
 
 @pytest.mark.parametrize(
     ("parameters", "noise"),
     [
-        (Parameters(Reveal.SERVER, 1), None),
-        (Parameters(Reveal.SERVER, 7), None),
-        (Parameters(Reveal.CLIENTS, 2), NoiseSpec(Family.SKELLAM, Fraction(9), dropouts=2, components=2)),
+        (KeyMakers(Recipient.SERVER, 1), None),
+        (KeyMakers(Recipient.SERVER, 7), None),
+        (KeyMakers(Recipient.CLIENTS, 2), NoiseSpec(Family.SKELLAM, Fraction(9), dropouts=2, components=2)),
         ("other", None),
     ],
 )

@@ -23,7 +23,7 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, Simulation, simulate
-from protocols.simulation.workers import clients_of, simulate_crowd
+from protocols.simulation.workers import clients_of, simulate_on_workers
 from secagg.crypto.masking import BLOCK_BYTES, add_masks
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
@@ -166,7 +166,7 @@ def test_a_server_removes_masks_on_its_engine(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("protocol", ["secagg", "secagg+", "oneshot"])
 def test_a_crowd_gives_the_exact_sum(protocol: str, workers: int) -> None:
     plan = plan_of(protocol)
-    ran = simulate_crowd(serve(plan, ROSTER), PEOPLE, update_of, policy=POLICY, engine=Threads(workers))
+    ran = simulate_on_workers(serve(plan, ROSTER), PEOPLE, update_of, policy=POLICY, engine=Threads(workers))
     assert ran.outcome.total.tolist() == EXPECTED.tolist()
     assert ran.incidents == ()
     asked = {str(phase) for phase, step in serve(plan, ROSTER).steps.items() if not step.optional}
@@ -188,7 +188,7 @@ def test_a_crowd_is_what_simulate_is() -> None:
 
     def crowd(workers: int, faults: Faults) -> Simulation:
         settings = {"policy": POLICY, "engine": Threads(workers), "secret": SECRET, "faults": faults}
-        return simulate_crowd(serve(plan_of(), ROSTER), PEOPLE, update_of, **settings)
+        return simulate_on_workers(serve(plan_of(), ROSTER), PEOPLE, update_of, **settings)
 
     def here(faults: Faults) -> Simulation:
         people = [(one.name, one.key.secret) for one in PEOPLE]
@@ -212,7 +212,7 @@ def test_two_rounds_of_a_crowd_draw_anew() -> None:
                 frames[envelope.sender] = envelope.frame
             return envelope.frame
 
-        simulate_crowd(
+        simulate_on_workers(
             serve(plan, ROSTER),
             PEOPLE,
             update_of,
@@ -234,9 +234,11 @@ def test_a_crowd_with_dropouts_and_a_lying_network() -> None:
         return envelope.frame
 
     faults = Faults(
-        silent={"client-4": "upload", "client-6": "share"}, corrupted=spoil, duplicated=frozenset({"consent"})
+        silent={"client-4": "upload", "client-6": "share"}, corrupted=spoil, duplicated=frozenset({"consistency"})
     )
-    ran = simulate_crowd(serve(plan_of(), ROSTER), PEOPLE, update_of, policy=POLICY, engine=Threads(2), faults=faults)
+    ran = simulate_on_workers(
+        serve(plan_of(), ROSTER), PEOPLE, update_of, policy=POLICY, engine=Threads(2), faults=faults
+    )
     assert not {"client-4", "client-6"} & set(ran.outcome.survivors)
     expected = sum(update_of(name) for name in ran.outcome.survivors)
     assert ran.outcome.total.tolist() == expected.tolist()
@@ -245,19 +247,19 @@ def test_a_crowd_with_dropouts_and_a_lying_network() -> None:
 def test_too_few_of_a_crowd() -> None:
     silent = {one.name: "upload" for one in PEOPLE[:6]}
     with pytest.raises(ThresholdError):
-        simulate_crowd(
+        simulate_on_workers(
             serve(plan_of(), ROSTER),
             PEOPLE,
             update_of,
             policy=POLICY,
             engine=Threads(2),
-            faults=Faults(silent=silent),
+            faults=Faults(dropouts=silent),
         )
 
 
 def test_a_crowds_clients_have_their_policy() -> None:
     with pytest.raises(ThresholdError, match=r"0 clients advertised.* said: .*below the 7 demanded"):
-        simulate_crowd(
+        simulate_on_workers(
             serve(plan_of(), ROSTER),
             PEOPLE,
             update_of,
@@ -270,7 +272,7 @@ def test_clients_that_cannot_repeat_themselves_are_no_crowd() -> None:
     pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs the extra ckks")
     plan = RoundPlan.propose("ckks", ROSTER, Encoding.integers(LENGTH), min_contributors=5, adversary="curious")
     with pytest.raises(UsageError, match="would not say the same again"):
-        simulate_crowd(serve(plan, ROSTER), PEOPLE, update_of, policy=POLICY, engine=Threads(2))
+        simulate_on_workers(serve(plan, ROSTER), PEOPLE, update_of, policy=POLICY, engine=Threads(2))
 
 
 def test_at_most_a_few_batches_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,5 +299,5 @@ def test_at_most_a_few_batches_are_under_way(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(server, "outbox", counted)
     monkeypatch.setattr(server, "receive", counting)
-    simulate_crowd(server, PEOPLE, update_of, policy=POLICY, engine=Threads(1))
+    simulate_on_workers(server, PEOPLE, update_of, policy=POLICY, engine=Threads(1))
     assert worst <= 2 * 2 + 2

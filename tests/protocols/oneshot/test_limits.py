@@ -9,10 +9,9 @@ import pytest
 
 from protocols.oneshot import client as client_module
 from protocols.oneshot.client import OneshotClient
-from protocols.oneshot.committee import MAX_SEATS, check_policy
-from protocols.oneshot.messages import Committee as Members
-from protocols.oneshot.messages import Seat
-from protocols.oneshot.parameters import Committee, choose_committee
+from protocols.oneshot.committee import MAX_MEMBERS, check_policy
+from protocols.oneshot.messages import Member, Members
+from protocols.oneshot.parameters import CommitteeSize, choose_committee
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -58,7 +57,7 @@ def test_a_member_with_a_key_of_low_order(monkeypatch: pytest.MonkeyPatch) -> No
         corrupt = evil.corrupt[0]
         by = evil.identities[evil.name(corrupt)].key
         signature = by.sign(labels.ONESHOT_SEAT, evil.plan.digest(), u32.encode(corrupt), LOW_ORDER)
-        bad = Seat(corrupt, LOW_ORDER, signature)
+        bad = Member(corrupt, LOW_ORDER, signature)
         return evil, Members(tuple(bad if seat.client == corrupt else seat for seat in evil.committee.members))
 
     evil, members = poisoned()
@@ -71,7 +70,7 @@ def test_a_member_with_a_key_of_low_order(monkeypatch: pytest.MonkeyPatch) -> No
     switch_off(
         monkeypatch,
         client_module,
-        "check_seat",
+        "check_member",
         "check_agreement_key(seat.key, culprit=name)",
         "None",
     )
@@ -108,7 +107,7 @@ def test_without_a_compiler_a_client_does_not_even_begin(monkeypatch: pytest.Mon
 
 def test_no_committee_is_larger_than_a_committee_can_be() -> None:
     """Nearly all of 2000 clients would do, and are too many."""
-    with pytest.raises(UsageError, match=f"no committee of up to {MAX_SEATS}"):
+    with pytest.raises(UsageError, match=f"no committee of up to {MAX_MEMBERS}"):
         choose_committee(2000, Fraction(3, 10), Fraction(33, 100), Adversary.ACTIVE, 40, 20)
 
 
@@ -117,7 +116,7 @@ def test_as_many_contributors_as_are_feared_corrupt() -> None:
     must be honest for a sum to hide them."""
     roster = Roster.build({f"client-{i}": Prg(bytes(32), start=32 * i)(32) for i in range(4)})
     small = RoundPlan.propose("oneshot", roster, Encoding.integers(3), min_contributors=2, corrupt=0, dropout=0)
-    plan = replace(small, clients=1000, ring_bits=40, beacon=b"b" * 32, parameters=Committee(75, 32))
+    plan = replace(small, clients=1000, ring_bits=40, beacon=b"b" * 32, parameters=CommitteeSize(75, 32))
     policy = Policy(min_contributors=2, protocols={"oneshot"}, corrupt="0.1", beacon=b"b" * 32)
     check_policy(replace(plan, min_contributors=102), policy)
     for few in (2, 101):

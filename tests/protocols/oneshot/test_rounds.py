@@ -20,13 +20,22 @@ from dp.noise import Family, NoiseSpec
 from protocols.client import Client
 from protocols.journal import SqliteJournal
 from protocols.oneshot.client import OneshotClient
-from protocols.oneshot.committee import Seats, seated
-from protocols.oneshot.messages import Answer, Committee, Consents, Contribution, Delivery, Join, Upload, Vote
+from protocols.oneshot.committee import Committee, sortition
+from protocols.oneshot.messages import (
+    Answer,
+    ConsistencySignatures,
+    Contribution,
+    Delivery,
+    Join,
+    Members,
+    Upload,
+    Vote,
+)
 from protocols.oneshot.parameters import parameters_of
 from protocols.oneshot.server import OneshotServer
 from protocols.roster import SERVER
 from protocols.rounds.server import ServerRound
-from protocols.rounds.survivors import check_consent
+from protocols.rounds.survivors import check_consistency
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, Simulation, simulate
 from secagg.crypto.field import PRIME
@@ -59,7 +68,7 @@ def check_sum(here: Scene, total: np.ndarray, survivors: tuple[str, ...] | set[s
 
 
 def members_of(here: Scene) -> list[str]:
-    return [here.names[number] for number in sorted(seated(here.plan, here.roster))]
+    return [here.names[number] for number in sorted(sortition(here.plan, here.roster))]
 
 
 def others_of(here: Scene) -> list[str]:
@@ -74,7 +83,7 @@ def test_a_round_by_lot_with_dropouts_in_every_phase() -> None:
     here = scene(150, 40, dropout="0.1", min_contributors=100)
     members, others = members_of(here), others_of(here)
     assert (len(members), parameters_of(here.plan).quorum) == (40, 28)
-    phases = ["join", "upload", "consent", "reveal"]
+    phases = ["join", "upload", "consistency", "reveal"]
     silent = dict(zip(members[3::7], phases, strict=False)) | dict(zip(others[::9], phases * 4, strict=False))
     assert len(silent) > 12
     result, server = run(here, Faults(silent))
@@ -89,14 +98,14 @@ def test_a_round_by_lot_with_dropouts_in_every_phase() -> None:
     signers = dict(event.signatures)
     assert set(signers) == {name for name in members if silent.get(name, "reveal") == "reveal"}
     for name, signature in signers.items():
-        check_consent(here.roster, here.roster.number(name), signature, event.survivors_digest)
+        check_consistency(here.roster, here.roster.number(name), signature, event.survivors_digest)
 
 
 def test_whoever_has_no_seat_may_go_after_its_upload() -> None:
     """All of them do: the sum is theirs all the same, and who stays is told who was in it."""
     here = scene(129, **LOT)
     others = others_of(here)
-    result, _ = run(here, Faults(dict.fromkeys(others, "consent")))
+    result, _ = run(here, Faults(dict.fromkeys(others, "consistency")))
     assert set(result.outcome.survivors) == set(here.names)
     check_sum(here, result.outcome.total, result.outcome.survivors)
 
@@ -104,7 +113,7 @@ def test_whoever_has_no_seat_may_go_after_its_upload() -> None:
 def test_a_member_less_than_a_quorum_ends_the_round() -> None:
     here = scene(10)
     quorum = parameters_of(here.plan).quorum
-    for phase, what in (("join", "members of the committee came"), ("consent", "members signed"),
+    for phase, what in (("join", "members of the committee came"), ("consistency", "members signed"),
                         ("reveal", "members answered")):  # fmt: skip
         enough = dict.fromkeys(here.names[quorum:], phase)
         result, _ = run(here, Faults(enough))
@@ -142,9 +151,9 @@ def test_who_is_waited_for_and_who_is_done() -> None:
         if phase not in seen:
             seen[phase] = list(server.waiting_for)
         if phase == "upload":
-            assert clients[name].phase == ("consent" if name in members else "reveal")
+            assert clients[name].phase == ("consistency" if name in members else "reveal")
         assert clients[name].done == (phase == "reveal")
-    assert seen == {"join": here.names, "upload": here.names, "consent": members, "reveal": members}
+    assert seen == {"join": here.names, "upload": here.names, "consistency": members, "reveal": members}
     assert server.waiting_for == ()
     assert all(client.done for client in clients.values())
 
@@ -179,11 +188,11 @@ def test_a_member_whose_upload_is_lost_still_serves() -> None:
 
 def test_a_member_whose_signature_is_lost_is_not_blamed_for_its_share() -> None:
     here = scene(10)
-    result, server = run(here, lose("consent", here.names[4]))
+    result, server = run(here, lose("consistency", here.names[4]))
     assert set(result.outcome.survivors) == set(here.names)
     check_sum(here, result.outcome.total, result.outcome.survivors)
     assert here.names[4] not in dict(result.outcome.event.signatures)
-    assert [incident.phase for incident in result.incidents] == ["consent"]
+    assert [incident.phase for incident in result.incidents] == ["consistency"]
     assert server.outliers == ()
 
 
@@ -264,7 +273,7 @@ class Cheat:
 
     def __call__(self, upload: Upload) -> Upload:
         boxes = spoiled(self._here, upload.boxes, self._places)
-        return self._here.signed(self._server._seats, replace(upload, boxes=boxes))
+        return self._here.signed(self._server._committee, replace(upload, boxes=boxes))
 
 
 def cheated(
@@ -276,11 +285,11 @@ def cheated(
     cheat = changing(here, "upload", {here.names[3]}, Cheat(here, server, places))
 
     def corrupted(envelope: Envelope) -> bytes:
-        if envelope.phase == "consent" and envelope.sender in (also or {}):
+        if envelope.phase == "consistency" and envelope.sender in (also or {}):
             return here.encode((also or {})[envelope.sender])
         return cheat(envelope)
 
-    faults = Faults(silent=silent or {}, corrupted=corrupted)
+    faults = Faults(dropouts=silent or {}, corrupted=corrupted)
     return simulate(server, here.clients(), here.updates().get, faults=faults), server
 
 
@@ -371,7 +380,7 @@ def reduced_no_more(vector: bytes) -> bytes:
     return b"\xff" * 8 + vector[8:]
 
 
-FORGED: dict[str, Callable[[Scene, Seats, Upload], Upload]] = {
+FORGED: dict[str, Callable[[Scene, Committee, Upload], Upload]] = {
     "somebody else's": lambda here, seats, u: here.signed(seats, u, client=4),
     "of nobody": lambda here, seats, u: here.signed(seats, u, client=99),
     "a key of small order": lambda here, seats, u: here.signed(seats, u, key=bytes(32)),
@@ -389,7 +398,7 @@ def test_uploads_that_are_turned_away(what: str) -> None:
     """Nothing of them is added: the sum of the others is exact."""
     here = scene(10)
     server = serve(here.plan, here.roster)
-    forge = changing(here, "upload", {here.names[3]}, lambda upload: FORGED[what](here, server._seats, upload))  # type: ignore[attr-defined]
+    forge = changing(here, "upload", {here.names[3]}, lambda upload: FORGED[what](here, server._committee, upload))  # type: ignore[attr-defined]
     result = simulate(server, here.clients(), here.updates().get, faults=Faults(corrupted=forge))
     (incident,) = result.incidents
     assert (incident.phase, incident.error.culprits) == ("upload", (here.names[3],))  # type: ignore[attr-defined]
@@ -428,13 +437,13 @@ def flipped(signature: bytes) -> bytes:
     return bytes([signature[0] ^ 1]) + signature[1:]
 
 
-def other_survivors(heard: Consents) -> Consents:
+def other_survivors(heard: ConsistencySignatures) -> ConsistencySignatures:
     return replace(heard, survivors=bytes([heard.survivors[0] & 0xFE]) + heard.survivors[1:])
 
 
-def unsigned_seat(heard: Committee) -> Committee:
+def unsigned_seat(heard: Members) -> Members:
     seat = replace(heard.members[3], signature=flipped(heard.members[3].signature))
-    return Committee((*heard.members[:3], seat, *heard.members[4:]))
+    return Members((*heard.members[:3], seat, *heard.members[4:]))
 
 
 def unsigned_header(heard: Delivery) -> Delivery:
@@ -443,21 +452,25 @@ def unsigned_header(heard: Delivery) -> Delivery:
     return Delivery((*heard.contributions[:3], one, *heard.contributions[4:]))
 
 
-def unsigned_consent(heard: Consents) -> Consents:
+def unsigned_consent(heard: ConsistencySignatures) -> ConsistencySignatures:
     one = replace(heard.signatures[3], signature=flipped(heard.signatures[3].signature))
     return replace(heard, signatures=(*heard.signatures[:3], one, *heard.signatures[4:]))
 
 
 TURNED_AWAY: list[tuple[str, str, Callable[[Any], object]]] = [
-    ("upload", "members out of order", lambda heard: Committee(heard.members[::-1])),
-    ("upload", "members out of order", lambda heard: Committee((heard.members[0], *heard.members))),
-    ("upload", "5 members came", lambda heard: Committee(heard.members[:5])),
-    ("upload", "is left out", lambda heard: Committee(heard.members[1:])),
+    ("upload", "members out of order", lambda heard: Members(heard.members[::-1])),
+    ("upload", "members out of order", lambda heard: Members((heard.members[0], *heard.members))),
+    ("upload", "5 members came", lambda heard: Members(heard.members[:5])),
+    ("upload", "is left out", lambda heard: Members(heard.members[1:])),
     ("upload", "signature", unsigned_seat),
-    ("consent", "contributors out of order", lambda heard: Delivery(heard.contributions[::-1])),
-    ("consent", "contributors out of order", lambda heard: Delivery((heard.contributions[0], *heard.contributions))),
-    ("consent", "9 contributors, at least 10", lambda heard: Delivery(heard.contributions[:-1])),
-    ("consent", "signature", unsigned_header),
+    ("consistency", "contributors out of order", lambda heard: Delivery(heard.contributions[::-1])),
+    (
+        "consistency",
+        "contributors out of order",
+        lambda heard: Delivery((heard.contributions[0], *heard.contributions)),
+    ),
+    ("consistency", "9 contributors, at least 10", lambda heard: Delivery(heard.contributions[:-1])),
+    ("consistency", "signature", unsigned_header),
     ("reveal", "other survivors", other_survivors),
     ("reveal", "signers out of order", lambda heard: replace(heard, signatures=heard.signatures[::-1])),
     ("reveal", "signers out of order", lambda heard: replace(heard, signatures=heard.signatures[:1] * 6)),
@@ -468,7 +481,7 @@ TURNED_AWAY: list[tuple[str, str, Callable[[Any], object]]] = [
 
 @pytest.mark.parametrize(("phase", "reason", "forge"), TURNED_AWAY)
 def test_what_a_member_turns_away(phase: str, reason: str, forge: Callable[[Any], object]) -> None:
-    here = scene(10, min_contributors=10 if phase == "consent" else 3)
+    here = scene(10, min_contributors=10 if phase == "consistency" else 3)
     result, _ = run(here, Faults(corrupted=hearing(here, phase, here.names[0], forge)))
     incident, *later = result.incidents  # then it hears of what it has no part in
     assert {one.party for one in later} <= {here.names[0]}
@@ -482,10 +495,10 @@ def test_more_members_than_seats_are_turned_away() -> None:
     """Eight of ten may take part; a ninth has signed a seat, too."""
     here = scene(10, clients=8)
     ninth = here.decode(here.client(here.names[8]).start(here.plan, here.updates()[here.names[8]])).seat
-    forge = hearing(here, "upload", here.names[0], lambda heard: Committee((*heard.members, ninth)))
+    forge = hearing(here, "upload", here.names[0], lambda heard: Members((*heard.members, ninth)))
     result, _ = run(here, Faults(dict.fromkeys(here.names[8:], "join"), corrupted=forge))
     incident, *_ = result.incidents
-    assert "9 members for 8 seats" in str(incident.error)
+    assert "9 members for a committee of 8" in str(incident.error)
 
 
 @pytest.mark.parametrize(
@@ -506,7 +519,7 @@ def test_what_a_contributor_turns_away(reason: str, forge: Callable[[Any], objec
     assert result.outcome.event.excess_left == (other,)
 
 
-# Seats.
+# Committee.
 
 
 def joined(here: Scene, sender: str, join: Join) -> Simulation:
@@ -631,7 +644,7 @@ def test_clients_ledgers_say_what_each_heard(tmp_path: Path) -> None:
     def lost(envelope: Envelope) -> bytes:
         return b"" if (envelope.phase, envelope.receiver) == ("upload", absent) else envelope.frame
 
-    faults = Faults({leaves: "consent"}, corrupted=lost)
+    faults = Faults({leaves: "consistency"}, corrupted=lost)
     heard = list[str]()
 
     def before(envelope: Envelope) -> bytes:
@@ -698,7 +711,7 @@ def test_seeded_rounds_replay_byte_for_byte(count: int, rates: dict[str, str]) -
             frames.append(envelope.frame)
             return envelope.frame
 
-        run(here, Faults({members_of(here)[2]: "consent"}, corrupted=keep))
+        run(here, Faults({members_of(here)[2]: "consistency"}, corrupted=keep))
         return frames
 
     first = once(b"a" * 16)

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from protocols.oneshot import committee as rules
 from protocols.oneshot import parameters as parameters_module
-from protocols.oneshot.committee import Seats, public_of, seated
-from protocols.oneshot.messages import Header, Seat
+from protocols.oneshot.committee import Committee, public_of, sortition
+from protocols.oneshot.messages import Header, Member
 from protocols.oneshot.parameters import (
     EVERYBODY,
-    MAX_SEATS,
-    Committee,
+    MAX_MEMBERS,
+    CommitteeSize,
     choose_committee,
     lattice_of,
     least_contributors,
@@ -45,7 +45,7 @@ from tests.reference.parameters import above
 BEACON = b"dice thrown after the plan"
 
 
-def chosen(n: int, g: str | Fraction, d: str | Fraction, security: int = 40, correctness: int = 20) -> Committee:
+def chosen(n: int, g: str | Fraction, d: str | Fraction, security: int = 40, correctness: int = 20) -> CommitteeSize:
     return choose_committee(n, Fraction(g), Fraction(d), Adversary.ACTIVE, security, correctness)
 
 
@@ -62,16 +62,16 @@ def proposal(n: int = 150, encoding: Encoding | None = None, **options: object) 
 # The calculator.
 
 
-def slow_choice(n: int, g: Fraction, d: Fraction, security: int, correctness: int) -> Committee | None:
+def slow_choice(n: int, g: Fraction, d: Fraction, security: int, correctness: int) -> CommitteeSize | None:
     """The rule in the docstring of ``rules``, in exact fractions."""
     bad, gone = floor(g * n), floor(d * n)
     if n <= EVERYBODY:
-        return Committee(n, bad) if floor(Fraction(n + bad, 2)) + 1 <= n - gone else None
+        return CommitteeSize(n, bad) if floor(Fraction(n + bad, 2)) + 1 <= n - gone else None
     for m in range(3, n):
         f = next(f for f in range(m + 1) if above(n, bad, m, f) <= Fraction(1, 2**security * 1024))
         left = m - next(k for k in range(m + 1) if above(n, gone, m, k) <= Fraction(1, 2**correctness))
         if floor(Fraction(m + f, 2)) + 1 <= left:
-            return Committee(m, f)
+            return CommitteeSize(m, f)
     return None
 
 
@@ -99,33 +99,33 @@ def test_committees_at_full_strength_are_safe_and_no_smaller_one_is() -> None:
     for n, g, d in ((1000, Fraction(1, 10), Fraction(1, 10)), (150, Fraction(1, 20), Fraction(1, 5))):
         bad, gone = floor(g * n), floor(d * n)
         committee = chosen(n, g, d)
-        m, f, quorum = committee.seats, committee.corrupt, committee.quorum
+        m, f, quorum = committee.members, committee.corrupt, committee.quorum
         assert above(n, bad, m, f) <= Fraction(1, 2**50) < above(n, bad, m, f - 1)
         assert 2 * quorum - m > f
         assert above(n, gone, m, m - quorum) <= Fraction(1, 2**20)
         smaller = next(f for f in range(m) if above(n, bad, m - 1, f) <= Fraction(1, 2**50))
-        assert above(n, gone, m - 1, m - 1 - Committee(m - 1, smaller).quorum) > Fraction(1, 2**20)
+        assert above(n, gone, m - 1, m - 1 - CommitteeSize(m - 1, smaller).quorum) > Fraction(1, 2**20)
 
 
 @given(n=st.integers(129, 2000), g=fractions, d=fractions, more=st.integers(1, 20))
 def test_more_to_fear_never_takes_a_smaller_committee(n: int, g: Fraction, d: Fraction, more: int) -> None:
     assume(d < Fraction(3, 10) or g < Fraction(1, 10))  # beyond, it takes seconds to see that there is none
     base = chosen(n, g, d, 20, 10)
-    assert base.seats <= chosen(n, g, d, 20 + more, 10).seats
-    assert base.seats <= chosen(n, g, d, 20, 10 + more).seats
-    assert base.seats >= chosen(n, g / 2, d, 20, 10).seats
-    assert base.seats >= chosen(n, g, d / 2, 20, 10).seats
+    assert base.members <= chosen(n, g, d, 20 + more, 10).members
+    assert base.members <= chosen(n, g, d, 20, 10 + more).members
+    assert base.members >= chosen(n, g / 2, d, 20, 10).members
+    assert base.members >= chosen(n, g, d / 2, 20, 10).members
 
 
 def test_a_committee_of_a_hundred() -> None:
     """The example that was asked for: f = 37 and Q = 69, 32 secrets in a polynomial, however large n is. A smaller
     committee will do."""
-    hundred = Committee(100, 37)
+    hundred = CommitteeSize(100, 37)
     assert (hundred.quorum, hundred.quorum - hundred.private) == (69, 32)
     for n in (1000, 10**6):
         assert most_marked(n, n // 10, 100, 40) <= 37
         assert hundred.quorum <= 100 - most_marked(n, n // 10, 100, 20)
-        assert chosen(n, "0.1", "0.1").seats < 100
+        assert chosen(n, "0.1", "0.1").members < 100
 
 
 @pytest.mark.parametrize(
@@ -145,12 +145,12 @@ def test_too_much_to_bear_is_infeasible(n: int, g: str, d: str) -> None:
 
 @pytest.mark.parametrize("n", [2, 3, 10, EVERYBODY])
 def test_up_to_128_everybody_has_a_seat(n: int) -> None:
-    assert chosen(n, "0.1", "0") == Committee(n, n // 10)
-    assert seated(proposal(n, dropout=0), people(n)) == frozenset(range(n))
+    assert chosen(n, "0.1", "0") == CommitteeSize(n, n // 10)
+    assert sortition(proposal(n, dropout=0), people(n)) == frozenset(range(n))
 
 
 def test_one_more_and_lots_are_drawn() -> None:
-    assert chosen(EVERYBODY + 1, "0.05", "0.1").seats < EVERYBODY
+    assert chosen(EVERYBODY + 1, "0.05", "0.1").members < EVERYBODY
 
 
 # Quorums.
@@ -160,7 +160,7 @@ def test_one_more_and_lots_are_drawn() -> None:
 def test_two_quorums_share_an_honest_seat_and_smaller_ones_need_not(seats: int) -> None:
     """Every pair of sets, whichever f seats are corrupt: the corrupt ones can be all that two sets share, or not."""
     for corrupt in range(seats):
-        quorum = Committee(seats, corrupt).quorum
+        quorum = CommitteeSize(seats, corrupt).quorum
         assert least_common(seats, quorum) > corrupt
         assert least_common(seats, quorum - 1) <= corrupt
 
@@ -170,10 +170,10 @@ def least_common(seats: int, size: int) -> int:
     return min(len(one & other) for one in sets for other in sets)
 
 
-@given(seats=st.integers(2, MAX_SEATS), corrupt=st.integers(0, MAX_SEATS))
-def test_fewer_than_a_quorum_of_shares_leave_the_secrets_open(seats: int, corrupt: int) -> None:
-    committee = Committee(seats, corrupt)
-    assume(committee.quorum <= seats)
+@given(members=st.integers(2, MAX_MEMBERS), corrupt=st.integers(0, MAX_MEMBERS))
+def test_fewer_than_a_quorum_of_shares_leave_the_secrets_open(members: int, corrupt: int) -> None:
+    committee = CommitteeSize(members, corrupt)
+    assume(committee.quorum <= members)
     assert committee.private >= max(corrupt, 1)
     sharing = Sharing(100, 10, committee.quorum - committee.private, committee.private)
     assert (sharing.threshold, sharing.private) == (committee.quorum, committee.private)
@@ -185,41 +185,41 @@ def test_fewer_than_a_quorum_of_shares_leave_the_secrets_open(seats: int, corrup
 def test_lots_follow_the_beacon_and_the_roster_and_nothing_else() -> None:
     """What the server may choose, such as the session, draws nobody else."""
     plan, roster = proposal(), people(150)
-    seats = seated(plan, roster)
-    assert len(seats) == parameters_of(plan).seats < 150
+    seats = sortition(plan, roster)
+    assert len(seats) == parameters_of(plan).members < 150
     assert seats <= set(range(150))
-    assert seated(proposal(session=b"another session."), roster) == seats
-    assert seated(plan.next_round(), roster) == seats
-    assert seated(proposal(encoding=Encoding.integers(99), min_contributors=9), roster) == seats
-    assert seated(replace(plan, beacon=b"other dice"), roster) != seats
+    assert sortition(proposal(session=b"another session."), roster) == seats
+    assert sortition(plan.next_round(), roster) == seats
+    assert sortition(proposal(encoding=Encoding.integers(99), min_contributors=9), roster) == seats
+    assert sortition(replace(plan, beacon=b"other dice"), roster) != seats
     others = Roster.build({f"d{i:04}": (i + 2).to_bytes(32, "little") for i in range(150)})
-    assert seated(plan, others) != seats
-    assert seated(replace(plan, parameters=Committee(41, 15)), roster) > seats
+    assert sortition(plan, others) != seats
+    assert sortition(replace(plan, parameters=CommitteeSize(41, 15)), roster) > seats
 
 
 def drawn(times: int) -> np.ndarray:
     """How often each of 150 has a seat under so many beacons."""
     plan, counts = proposal(), np.zeros(150, int)
     for i in range(times):
-        counts[list(rules.seated(replace(plan, beacon=i.to_bytes(4, "big")), people(150)))] += 1
+        counts[list(rules.sortition(replace(plan, beacon=i.to_bytes(4, "big")), people(150)))] += 1
     return counts
 
 
 def test_lots_are_fair(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is drawn 53.3 of 200 times, give or take 6.25: 6.5 sigma both ways for 150 of them is below 1e-7 (and the
     beacons are fixed). The control: one bit decides, and ties go to whoever comes first in the roster."""
-    share = parameters_of(proposal()).seats / 150
+    share = parameters_of(proposal()).size / 150
     assert share == pytest.approx(40 / 150)
     mean, allowed = 200 * share, 6.5 * np.sqrt(200 * share * (1 - share))
     assert abs(drawn(200) - mean).max() < allowed
-    switch_off(monkeypatch, rules, "seated", "np.argsort(lots)", "np.argsort(lots & np.uint64(1), kind='stable')")
+    switch_off(monkeypatch, rules, "sortition", "np.argsort(lots)", "np.argsort(lots & np.uint64(1), kind='stable')")
     assert abs(drawn(200) - mean).max() > allowed
 
 
 def test_seats_of_a_part_of_the_roster_are_refused() -> None:
     plan = proposal(160, clients=150)
     with pytest.raises(PolicyError, match="a roster of its own"):
-        seated(plan, people(160))
+        sortition(plan, people(160))
 
 
 # Plans.
@@ -228,13 +228,13 @@ def test_seats_of_a_part_of_the_roster_are_refused() -> None:
 @pytest.mark.parametrize(
     ("n", "parameters", "reason"),
     [
-        (150, Committee(1, 0), "1 seats are not between 2 and 150"),
-        (150, Committee(151, 7), "151 seats are not between"),
-        (10, Committee(9, 0), "of 10 clients all have a seat"),
-        (EVERYBODY, Committee(100, 37), "all have a seat"),
-        (150, Committee(30, 30), "too many"),
-        (150, Committee(30, 100), "too many"),
-        (10, Committee(10, 10), "too many"),
+        (150, CommitteeSize(1, 0), "1 seats are not between 2 and 150"),
+        (150, CommitteeSize(151, 7), "151 seats are not between"),
+        (10, CommitteeSize(9, 0), "of 10 clients all have a seat"),
+        (EVERYBODY, CommitteeSize(100, 37), "all have a seat"),
+        (150, CommitteeSize(30, 30), "too many"),
+        (150, CommitteeSize(30, 100), "too many"),
+        (10, CommitteeSize(10, 10), "too many"),
         (10, "another protocol's", "needs a committee"),
     ],
 )
@@ -245,9 +245,9 @@ def test_plans_that_make_no_sense(n: int, parameters: object, reason: str) -> No
 
 def test_more_than_1024_seats_are_refused() -> None:
     plan = proposal(1100)
-    replace(plan, parameters=Committee(MAX_SEATS, 100))
+    replace(plan, parameters=CommitteeSize(MAX_MEMBERS, 100))
     with pytest.raises(UsageError, match="1025 seats"):
-        replace(plan, parameters=Committee(MAX_SEATS + 1, 100))
+        replace(plan, parameters=CommitteeSize(MAX_MEMBERS + 1, 100))
 
 
 def test_a_vector_that_fits_no_ring_is_refused_when_the_plan_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +333,7 @@ def test_the_defaults_of_a_thousand_clients() -> None:
     assert (layout.ring.degree, layout.values, layout.width, plan.ring_bits) == (4096, 3, 26, 26)
     assert [q.bit_length() for q in layout.ring.primes] == [30, 30, 30]
     assert 1.15 < chosen_ring.expansion < 1.2
-    assert parameters_of(plan) == Committee(75, 32)
+    assert parameters_of(plan) == CommitteeSize(75, 32)
     assert (sharing.packing, sharing.private, sharing.threshold, sharing.digits) == (22, 32, 54, 2)
     assert 75 * sharing.share_bytes < 32_000
 
@@ -412,15 +412,15 @@ def test_public_polynomials_are_a_hash_of_the_plan() -> None:
 # What binds a round to its members.
 
 
-def members(count: int) -> list[Seat]:
-    return [Seat(i, bytes([i + 1]) * 32, bytes([i + 1]) * 64) for i in range(count)]
+def members(count: int) -> list[Member]:
+    return [Member(i, bytes([i + 1]) * 32, bytes([i + 1]) * 64) for i in range(count)]
 
 
 def test_keys_and_digests_differ_for_every_plan_committee_and_pair() -> None:
     plan, agreed = proposal(), b"k" * 32
     swapped = [*members(2), replace(members(3)[2], key=b"x" * 32)]
     committees = [(plan, members(3)), (plan, members(2)), (plan, swapped), (plan.next_round(), members(3))]
-    scenes = [Seats(one, who) for one, who in committees]
+    scenes = [Committee(one, who) for one, who in committees]
     keys = {scene.box_key(agreed, u, v) for scene in scenes for u in range(4) for v in range(4)}
     assert len(keys) == 64
     assert list(scenes[0].members) == [0, 1, 2]

@@ -11,7 +11,7 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.threshold_ckks.cohort import check_cohort, check_policy
-from protocols.threshold_ckks.parameters import MAX_CLIENTS, Parameters, choose
+from protocols.threshold_ckks.parameters import MAX_CLIENTS, Threshold, choose
 from secagg.assumptions import Adversary
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
@@ -31,7 +31,7 @@ def test_a_cohort_is_no_larger_than_planned_and_no_smaller_than_allowed() -> Non
     plan = RoundPlan.propose(
         "threshold_ckks", ROSTER, Encoding.integers(3), min_contributors=3, clients=8, corrupt=0, dropout=0
     )
-    plan = replace(plan, parameters=Parameters(5))
+    plan = replace(plan, parameters=Threshold(5))
     policy = Policy(min_contributors=3, protocols={"threshold_ckks"}, corrupt=0)
     for good in (5, 8):
         check_cohort(plan, policy, good)
@@ -44,7 +44,7 @@ def test_a_client_computes_the_threshold_itself() -> None:
     """More than half of the honest and all the corrupt, of those planned and of those who have come."""
     plan = RoundPlan.propose("threshold_ckks", ROSTER, Encoding.integers(3), min_contributors=3, corrupt=0, dropout=0)
     policy = Policy(min_contributors=3, protocols={"threshold_ckks"}, corrupt="0.2")
-    enough, too_few = replace(plan, parameters=Parameters(7)), replace(plan, parameters=Parameters(6))
+    enough, too_few = replace(plan, parameters=Threshold(7)), replace(plan, parameters=Threshold(6))
     check_policy(enough, policy)
     check_cohort(enough, policy, 10)
     check_cohort(too_few, policy, 9)

@@ -35,7 +35,7 @@ from protocols.threshold_ckks import parameters as rules_module
 from protocols.threshold_ckks.client import ThresholdClient
 from protocols.threshold_ckks.cohort import scheme_of
 from protocols.threshold_ckks.messages import JointKey, Part, Recovery, Revealed
-from protocols.threshold_ckks.parameters import MAX_CLIENTS, Parameters, parameters_of
+from protocols.threshold_ckks.parameters import MAX_CLIENTS, Threshold, parameters_of
 from protocols.threshold_ckks.server import ThresholdServer
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
@@ -274,7 +274,7 @@ def test_nothing_that_is_drawn_for_one_vector_is_used_for_another() -> None:
 # Plans and policies.
 
 
-@pytest.mark.parametrize("parameters", [Parameters(1), Parameters(7), Parameters(0), "other"])
+@pytest.mark.parametrize("parameters", [Threshold(1), Threshold(7), Threshold(0), "other"])
 def test_plans_that_make_no_sense(parameters: object) -> None:
     roster, _ = local_clients(6, POLICY)
     with pytest.raises(UsageError):
@@ -284,7 +284,7 @@ def test_plans_that_make_no_sense(parameters: object) -> None:
 def test_plans_travel() -> None:
     plan = proposal(local_clients(6, POLICY)[0])
     assert RoundPlan.decode(plan.encode()) == plan
-    assert parameters_of(plan) == Parameters(4)
+    assert parameters_of(plan) == Threshold(4)
 
 
 def test_more_than_1024_clients_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,10 +316,10 @@ def test_a_client_computes_the_threshold_itself(monkeypatch: pytest.MonkeyPatch)
     """10 clients of whom it fears 3 corrupt: t = 7. A plan with 6 is refused before a word is said."""
     roster, clients = local_clients(10, replace(POLICY, corrupt="0.3"))
     plan = proposal(roster, dropout="0.3")
-    assert parameters_of(plan) == Parameters(6)
+    assert parameters_of(plan) == Threshold(6)
     with pytest.raises(PolicyError, match="at least 7 is needed"):
         clients["client-0"].start(plan, np.zeros(5))
-    clients["client-0"].start(replace(plan, parameters=Parameters(7)), np.zeros(5))
+    clients["client-0"].start(replace(plan, parameters=Threshold(7)), np.zeros(5))
     switch_off(
         monkeypatch, cohort_module, "_check_threshold", "threshold < (needed := complete_threshold(size, corrupt))"
     )

@@ -27,7 +27,7 @@ from protocols.pairwise.messages import (
     SECRETS,
     SELF_MASK,
     Advert,
-    Consents,
+    ConsistencySignatures,
     Introduction,
     Neighbour,
     Reveal,
@@ -131,7 +131,7 @@ class _Server:
     def reveal(self, v: Position, signatures: Mapping[Position, bytes]) -> None:
         """Hand v signatures on the survivors; keep its share of the victim's secrets."""
         signed = tuple(SignedBy(u, signatures[u]) for u in sorted(signatures))
-        answer: Reveal = self.tell(v, Consents(signed, (), self.tree.proof([])))
+        answer: Reveal = self.tell(v, ConsistencySignatures(signed, (), self.tree.proof([])))
         for kept, revealed in ((self.self_shares, answer.self_shares), (self.key_shares, answer.key_shares)):
             kept.update((v, share.share) for share in revealed if share.peer == VICTIM)
 
@@ -326,7 +326,7 @@ def silent_before_sharing() -> Seen:
     plan, roster, clients = _scene()
     updates = dict(zip(clients, vectors(), strict=True))
     silent = {roster.names[VICTIM]: "share"}
-    return _rest(simulate(serve(plan, roster), clients, updates.get, faults=Faults(silent=silent)).outcome.total)
+    return _rest(simulate(serve(plan, roster), clients, updates.get, faults=Faults(dropouts=silent)).outcome.total)
 
 
 def not_a_number() -> Seen:
