@@ -1,6 +1,8 @@
 """Secure aggregation: many parties each hold a vector, a server learns the sum and nothing else.
 
-This module is a facade: the names below are the public API, loaded when they are first used.
+This module is a facade: the names below are the public API, loaded when they are first used. Four parts of the library
+have a door of their own beside it: ``protocols.tree``, ``protocols.adapters.flower`` and ``.nvflare``, ``dp.audit``
+and ``recsys``.
 """
 
 from __future__ import annotations
@@ -13,8 +15,19 @@ from secagg._house import refuse_shadows
 refuse_shadows()
 
 if TYPE_CHECKING:
-    from dp.accountants import PldAccountant, RdpAccountant
-    from dp.calibrate import calibrate
+    from dp.accountants import PldAccountant, RdpAccountant, group
+    from dp.calibrate import calibrate, evaluate, user_level
+    from dp.events import (
+        Everyone,
+        Gaussian,
+        Guarantee,
+        PoissonSample,
+        Relation,
+        Release,
+        Selection,
+        Trust,
+        Unit,
+    )
     from dp.ledger import Budget, Ledger
     from dp.noise import NoiseSpec
     from protocols.client import Client
@@ -43,33 +56,56 @@ __all__ = [
     "Client",
     "DecodeError",
     "Encoding",
+    "Everyone",
     "Faults",
+    "Gaussian",
+    "Guarantee",
     "Identity",
     "Ledger",
     "MemoryJournal",
     "NoiseSpec",
     "PeerError",
     "PldAccountant",
+    "PoissonSample",
     "Policy",
     "PolicyError",
     "RdpAccountant",
+    "Relation",
+    "Release",
     "Roster",
     "RoundOutcome",
     "RoundPlan",
     "SecAggError",
+    "Selection",
     "SqliteJournal",
     "StorageError",
     "ThresholdError",
+    "Trust",
+    "Unit",
     "UsageError",
     "calibrate",
+    "evaluate",
+    "group",
     "local_clients",
     "serve",
     "simulate",
+    "user_level",
 ]
 
 _WHERE = {
-    "dp.accountants": ("PldAccountant", "RdpAccountant"),
-    "dp.calibrate": ("calibrate",),
+    "dp.accountants": ("PldAccountant", "RdpAccountant", "group"),
+    "dp.calibrate": ("calibrate", "evaluate", "user_level"),
+    "dp.events": (
+        "Everyone",
+        "Gaussian",
+        "Guarantee",
+        "PoissonSample",
+        "Relation",
+        "Release",
+        "Selection",
+        "Trust",
+        "Unit",
+    ),
     "dp.ledger": ("Budget", "Ledger"),
     "dp.noise": ("NoiseSpec",),
     "protocols.journal": ("MemoryJournal", "SqliteJournal"),

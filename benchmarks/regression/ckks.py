@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.baselines import nvflare_encryption, pairwise_masking
 from benchmarks.case import Measured, Say, timed
-from protocols.ckks import engine
+from protocols.ckks import ciphertexts
 from protocols.ckks.layout import DEGREE, MODULI, SLOTS, Layout
 from protocols.ckks.parameters import layout_of
 from protocols.plan import RoundPlan
@@ -50,7 +50,7 @@ DEFAULTS = Config()
 
 def run(config: Config, say: Say) -> Measured:
     """``n`` sizes scale and sum; ``clients`` really take part."""
-    engine.require()
+    ciphertexts.require()
     figures: dict[str, float] = {}
     ratios: dict[str, float] = {}
     layout = Layout.choose(Encoding.integers(config.d, config.bits).ring_bits(config.n), config.n, config.d)
@@ -67,7 +67,7 @@ def _beside_bare(config: Config, layout: Layout, figures: dict[str, float], rati
 
     say(f"one vector: d = {config.d}, {layout.digits} slots a coordinate, scale 2^{layout.scale_bits}")
     context = ts.context(ts.SCHEME_TYPE.CKKS, DEGREE, -1, list(MODULI), n_threads=1)
-    pair, values = engine.make_keys(), _values(1, config)
+    pair, values = ciphertexts.make_keys(), _values(1, config)
     nvflare, width = nvflare_encryption(values), Encoding.integers(config.d, config.bits).ring_bits(config.n)
     took: dict[str, list[float]] = {}
     for _ in range(config.repeats):
@@ -119,10 +119,10 @@ def _bare(
 
 
 def _engine(
-    layout: Layout, pair: engine.KeyPair, values: NDArray[np.int64], took: dict[str, list[float]]
+    layout: Layout, pair: ciphertexts.KeyPair, values: NDArray[np.int64], took: dict[str, list[float]]
 ) -> NDArray[np.int64]:
-    sent = timed(took, "engine_encrypt", lambda: engine.encrypt(layout, pair.public, values))
-    adder = engine.Adder(layout)
+    sent = timed(took, "engine_encrypt", lambda: ciphertexts.encrypt(layout, pair.public, values))
+    adder = ciphertexts.Adder(layout)
     adder.add(sent)
 
     def add() -> tuple[bytes, ...]:
@@ -130,7 +130,7 @@ def _engine(
         return adder.total()
 
     summed = timed(took, "engine_add", add)
-    total: NDArray[np.int64] = timed(took, "engine_decrypt", lambda: engine.decrypt(layout, pair.secret, summed))
+    total: NDArray[np.int64] = timed(took, "engine_decrypt", lambda: ciphertexts.decrypt(layout, pair.secret, summed))
     return total
 
 

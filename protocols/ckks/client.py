@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.ckks import engine
+from protocols.ckks import ciphertexts
 from protocols.ckks.cohort import Cohort
 from protocols.ckks.messages import (
     ADVERT,
@@ -70,7 +70,7 @@ class CkksClient(ClientRound):
         }
 
     def _prepare(self) -> None:
-        engine.require()
+        ciphertexts.require()
         self._layout, self._reveal = layout_of(self.plan), parameters_of(self.plan).reveal
         self._seal_key = AgreementKey(self._drawn(b"seal key"))
         self._content_key = b""
@@ -102,7 +102,7 @@ class CkksClient(ClientRound):
     def _make_key(self) -> Ready:
         if self._u not in self._cohort.makers:
             return Ready(b"")
-        pair, content_key = engine.make_keys(), os.urandom(KEY_BYTES)
+        pair, content_key = ciphertexts.make_keys(), os.urandom(KEY_BYTES)
         public_hash = digest(labels.CKKS_KEY, pair.public)
         sealed = seal(content_key, pair.secret, self._secret_place(self._u, public_hash), os.urandom)
         boxes = tuple(
@@ -149,7 +149,7 @@ class CkksClient(ClientRound):
             secret = open_box(content_key, message.sealed, place, culprit=culprit)
         with self._tried():
             try:
-                engine.check_public(message.public)
+                ciphertexts.check_public(message.public)
             except PeerError as error:
                 raise error.blaming(culprit) from None
         self._public, self._public_hash = message.public, public_hash
@@ -157,7 +157,7 @@ class CkksClient(ClientRound):
 
     def _upload(self) -> Upload:
         values = self.noised(*self._cohort.bound(self._u))
-        chunks = engine.encrypt(self._layout, self._public, values)
+        chunks = ciphertexts.encrypt(self._layout, self._public, values)
         signed = (*self._cohort.bound(self._u), self._public_hash, digest(labels.CKKS_VECTOR, *chunks))
         encrypted = Encrypted(self.identity.key.sign(labels.CKKS_UPLOAD, *signed), chunks)
         return Upload(self._to_server(labels.CKKS_UPLOAD, ENCRYPTED.encode(encrypted)))
@@ -194,7 +194,7 @@ class CkksClient(ClientRound):
         if asked:
             with self._tried():
                 try:
-                    opened = engine.decrypt(self._layout, self._secret_key, message.chunks)
+                    opened = ciphertexts.decrypt(self._layout, self._secret_key, message.chunks)
                 except PeerError as error:  # the maker's key, anybody's upload, or the server
                     raise UnblamedError(error.reason) from None
             total = self.plan.ring.centred(opened.astype(self.plan.ring.dtype))

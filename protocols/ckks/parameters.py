@@ -7,7 +7,7 @@ from enum import StrEnum
 from fractions import Fraction
 from math import floor
 
-from protocols.ckks.engine import require
+from protocols.ckks.ciphertexts import require
 from protocols.ckks.layout import Layout
 from protocols.parameters import Facts, Rules
 from secagg.assumptions import Adversary, CostModel
@@ -64,7 +64,7 @@ def choose(
     require()
     if not 0 <= dropout < 1:
         raise UsageError("a dropout is a fraction of the clients below 1")
-    most = min(n, floor(dropout * n) + LEAST_ANSWERS)  # no more than planned can be gone
+    most = min(n, floor(dropout * n) + LEAST_ANSWERS)  # no more than planned drop out
     for makers in range(LEAST_ANSWERS, most):
         too_few = dropout**makers + makers * dropout ** (makers - 1) * (1 - dropout)
         if too_few <= Fraction(1, 1 << correctness):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.ckks.ciphertexts import Adder, require
 from protocols.ckks.client import advert_leaf, check_advert, check_key
 from protocols.ckks.cohort import Cohort
-from protocols.ckks.engine import Adder, require
 from protocols.ckks.messages import (
     ENCRYPTED,
     MADE,

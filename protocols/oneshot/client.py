@@ -41,7 +41,7 @@ from secagg.errors import DecodeError, PeerError, ThresholdError
 
 
 class OneshotClient(ClientRound):
-    """With a seat a client walks all of ``steps``; without one it misses CONSISTENCY, and may be gone after UPLOAD."""
+    """A member of the committee walks all of ``steps``. Who is none misses CONSISTENCY, and may leave after UPLOAD."""
 
     @table
     def steps(cls: type[OneshotClient]) -> Steps:

@@ -81,15 +81,17 @@ def choose_committee(
     >>> choose_committee(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE, 40, 20)
     CommitteeSize(size=75, corrupt=32, cost_model=<CostModel.CORE_SVP: 'core-svp'>)
     """
-    bad, gone = floor(corrupt * n), floor(dropout * n)
+    bad, dropped = floor(corrupt * n), floor(dropout * n)
     if n <= EVERYBODY:
         everybody = CommitteeSize(n, bad, cost_model)
-        if everybody.quorum > n - gone:
-            raise UsageError(f"infeasible: {everybody.quorum} of {n} must sign, but only {n - gone} are sure to stay")
+        if everybody.quorum > n - dropped:
+            raise UsageError(
+                f"infeasible: {everybody.quorum} of {n} must sign, but only {n - dropped} are sure to stay"
+            )
         return everybody
     for size in range(3, min(n, MAX_MEMBERS)):
         committee = CommitteeSize(size, most_marked(n, bad, size, security, times=MAX_MEMBERS), cost_model)
-        if committee.quorum <= size - most_marked(n, gone, size, correctness):
+        if committee.quorum <= size - most_marked(n, dropped, size, correctness):
             return committee
     raise UsageError(f"infeasible: no committee of up to {MAX_MEMBERS} outlives these dropouts and corruptions")
 

@@ -179,10 +179,10 @@ class PairwiseClient(DealingClient):
 
     def _reveal(self) -> Reveal:
         survivors = self._agreed.survivors
-        alive, dead = sorted(self._held.keys() & survivors), sorted(self._held.keys() - survivors)
+        alive, dropped = sorted(self._held.keys() & survivors), sorted(self._held.keys() - survivors)
         return Reveal(
             self_shares=tuple(Revealed(v, share_of(self._held[v], SELF_MASK)) for v in alive),
-            key_shares=tuple(Revealed(v, share_of(self._held[v], MASK_KEY)) for v in dead),
+            key_shares=tuple(Revealed(v, share_of(self._held[v], MASK_KEY)) for v in dropped),
             excess=self._excess_seed(self.plan.clients - len(survivors), *self._cohort.bound(self._u)),
         )
 

@@ -54,8 +54,8 @@ def _security(policy: Policy, grinding: int) -> int:
 def _check_graph(plan: RoundPlan, policy: Policy, size: int, grinding: int) -> None:
     security = _security(policy, grinding)
     corrupt, absent = min(policy.corrupt_of(plan.clients), size), plan.clients - size
-    gone = max(policy.corrupt_or_dropped_of(plan.clients) - absent, corrupt)
-    check_private(size, corrupt, gone, parameters_of(plan), policy.adversary, security)
+    dropped = max(policy.corrupt_or_dropped_of(plan.clients) - absent, corrupt)
+    check_private(size, corrupt, dropped, parameters_of(plan), policy.adversary, security)
 
 
 class Cohort(DealingCohort):

@@ -115,7 +115,7 @@ class Revealed:
 
 @dataclass(frozen=True, slots=True)
 class Reveal:
-    """7, client to server: self-mask shares of surviving neighbours, mask-key shares of dead ones.
+    """7, client to server: self-mask shares of surviving neighbours, mask-key shares of dropouts.
 
     ``excess`` is the seed of its own removable noise beyond what the missing clients make necessary, if there is any.
     """

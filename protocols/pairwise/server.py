@@ -2,7 +2,7 @@
 
 It routes messages, adds masked vectors as they arrive, and in the end rebuilds and removes the masks. An honest server
 makes the same checks as the clients, so that a lying client cannot spoil the round of the others unnoticed. Clients
-are positions in U1 once U1 is there; u is an uploader, v a holder of its shares, w a dead client.
+are positions in U1 once U1 is there; u is an uploader, v a holder of its shares, w a dropout.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ class PairwiseServer(DealingServer):
     def _take_reveal(self, number: Number, reveal: Reveal) -> None:
         v, survivors = self._positions[number], self._headers.keys()
         held, revealed = self._masked_with[v], (*reveal.self_shares, *reveal.key_shares)
-        alive, dead = sorted(held & survivors), sorted(held - survivors)
-        if [share.peer for share in revealed] != alive + dead or len(reveal.self_shares) != len(alive):
+        alive, dropped = sorted(held & survivors), sorted(held - survivors)
+        if [share.peer for share in revealed] != alive + dropped or len(reveal.self_shares) != len(alive):
             raise PeerError("shares of others than asked for")
         check_excess(self.plan, len(survivors), reveal.excess)
         for share in revealed:
@@ -206,10 +206,10 @@ class PairwiseServer(DealingServer):
 
     def _unmask(self) -> Sends:
         survivors = sorted(self._headers)
-        dead = sorted(set().union(*self._masked_with.values()) - self._headers.keys())
-        secrets = self._rebuilt([*survivors, *dead])
+        dropped = sorted(set().union(*self._masked_with.values()) - self._headers.keys())
+        secrets = self._rebuilt([*survivors, *dropped])
         added, subtracted = [self._cohort.self_seed(secrets[u], u) for u in survivors], list[bytes]()
-        for w in dead:
+        for w in dropped:
             key = AgreementKey(secrets[w])
             for u in (v for v in self._holders[w] if w in self._masked_with.get(v, ())):
                 advert = self._adverts[self._clients[u]]
@@ -221,7 +221,7 @@ class PairwiseServer(DealingServer):
         return NOTHING
 
     def _rebuilt(self, wanted: list[Position]) -> dict[Position, bytes]:
-        """Self-mask seeds of survivors and mask keys of the dead, all at once, each checked against its advert.
+        """Self-mask seeds of survivors and mask keys of dropouts, all at once, each checked against its advert.
 
         Every share is one that its dealer committed to, and those that honest holders accepted are of one polynomial.
         So where the secret is another than the advertised one, its dealer has dealt another, to all or to liars.

@@ -83,7 +83,7 @@ class ClientRound(ABC):
         """The set that is to be signed: this client is in it, which has uploaded, and it is large enough."""
         survivors = from_bitmap(bitmap, universe)
         if own not in survivors:
-            raise PeerError("this client uploaded and is called dead")
+            raise PeerError("this client uploaded and is called a dropout")
         if len(survivors) < least:
             raise ThresholdError(f"{len(survivors)} survivors, at least {least} are needed")
         return survivors

@@ -95,10 +95,10 @@ def simulate_tree(
     session = derive(secret, labels.SIMULATED, b"session")[:SESSION_BYTES]
     rounds = list[tuple[Simulation | str, ...]]()
     add: Add = partial(_of_client, update)
-    lost: frozenset[str] = frozenset()
+    dropouts: frozenset[str] = frozenset()
     for number in range(tree.levels):
         level = _Level(tree, number, encoding, noise, session, round_, secret)
-        work = partial(level.run, add=add, lost=lost, ledger=ledger, faults=partial(faults, number))
+        work = partial(level.run, add=add, dropouts=dropouts, ledger=ledger, faults=partial(faults, number))
         rounds.append(tuple(engine.map(work, range(tree.cohorts(number)))))
         if all(isinstance(ran, str) for ran in rounds[-1]):
             where = "at the root" if number + 1 == tree.levels else f"on level {number}"
@@ -107,7 +107,7 @@ def simulate_tree(
             ends = level.plan(0), level.plan(tree.cohorts(number) - 1)
             encoding, noise, ledger = encoding_above(ends, number), None, None
             leaders = {tree.leader(number, i): ran for i, ran in enumerate(rounds[-1])}
-            lost = frozenset(name for name, ran in leaders.items() if isinstance(ran, str))
+            dropouts = frozenset(name for name, ran in leaders.items() if isinstance(ran, str))
             outcomes = {name: ran.outcome for name, ran in leaders.items() if not isinstance(ran, str)}
             add = partial(_of_cohort, tree, outcomes, number)
     [root] = [ran for ran in rounds[-1] if not isinstance(ran, str)]
@@ -163,13 +163,13 @@ class _Level:
         number: int,
         *,
         add: Add,
-        lost: Set[str],
+        dropouts: Set[str],
         ledger: Callable[[int], Ledger] | None,
         faults: Callable[[int], Faults],
     ) -> Simulation | str:
         """A cohort's round, or why it has no sum: also if it is its ledger that refuses, which is no other cohort's."""
         plan, cohort = self.plan(number), self.tree.cohort(self.level, number)
-        people = [(name, _identity(name, self.secret).key.secret) for name in cohort.names if name not in lost]
+        people = [(name, _identity(name, self.secret).key.secret) for name in cohort.names if name not in dropouts]
         clients = clients_of(plan, cohort, people, self.tree.policy(self.level, number), self.secret)
         try:
             with ExitStack() as held:

@@ -52,17 +52,17 @@ def bomb(ciphertext: bytes, megabytes: int) -> bytes:
 def test_a_bomb_in_a_ciphertext_costs_one_upload() -> None:
     """Four gigabytes in four megabytes, and what is before and after it is added up."""
     pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
-    from protocols.ckks import engine
-    from tests.scenes.ckks_engine import CHUNKS, LAYOUT, PAIR, values
+    from protocols.ckks import ciphertexts
+    from tests.scenes.ckks_ciphertexts import CHUNKS, LAYOUT, PAIR, values
 
-    adder = engine.Adder(LAYOUT)
+    adder = ciphertexts.Adder(LAYOUT)
     adder.add(CHUNKS)
     large = bomb(CHUNKS[0], 4096)
     assert len(large) < 5 * MEGABYTE
     with pytest.raises(PeerError):
         adder.add([large, CHUNKS[1]])
     adder.add(CHUNKS)
-    assert engine.decrypt(LAYOUT, PAIR.secret, adder.total()).tolist() == (2 * values(0)).tolist()
+    assert ciphertexts.decrypt(LAYOUT, PAIR.secret, adder.total()).tolist() == (2 * values(0)).tolist()
 
 
 # Frames

@@ -35,7 +35,7 @@ import pytest
 from numpy.typing import NDArray
 
 from protocols import registry
-from protocols.ckks import engine
+from protocols.ckks import ciphertexts
 from protocols.ckks.layout import DEGREE, MODULI, SLOTS, Layout
 from protocols.ckks.server import CkksServer
 from protocols.plan import RoundPlan
@@ -148,11 +148,11 @@ def polynomials(chunk: bytes) -> tuple[Numbers, Numbers]:
     return words(ciphertext, 0), words(ciphertext, DEGREE)
 
 
-def key_of(pair: engine.KeyPair) -> Any:
+def key_of(pair: ciphertexts.KeyPair) -> Any:
     return as_seal(ts.context_from(pair.secret, 1).secret_key().data, seal.SecretKey)
 
 
-def secret_of(pair: engine.KeyPair) -> Numbers:
+def secret_of(pair: ciphertexts.KeyPair) -> Numbers:
     """The coefficients, all of them -1, 0 or 1."""
     key = key_of(pair)
     secret = coefficients(words(key.data(), 0))
@@ -211,14 +211,14 @@ def is_garbage(key: Numbers) -> bool:
 
 
 def approximate(
-    monkeypatch: pytest.MonkeyPatch, layout: Layout, pair: engine.KeyPair, chunks: Sequence[bytes]
+    monkeypatch: pytest.MonkeyPatch, layout: Layout, pair: ciphertexts.KeyPair, chunks: Sequence[bytes]
 ) -> NDArray[np.float64]:
-    """``engine.decrypt`` with its last step switched off: the floats of TenSEAL's ``CKKSVector.decrypt``."""
+    """``ciphertexts.decrypt`` with its last step switched off: the floats of TenSEAL's ``CKKSVector.decrypt``."""
     with monkeypatch.context() as patched:
         switch_off(
-            patched, engine, "decrypt", "layout.join(np.frombuffer(slots, '<f8'))", "np.frombuffer(slots, '<f8')"
+            patched, ciphertexts, "decrypt", "layout.join(np.frombuffer(slots, '<f8'))", "np.frombuffer(slots, '<f8')"
         )
-        floats: Any = engine.decrypt(layout, pair.secret, chunks)
+        floats: Any = ciphertexts.decrypt(layout, pair.secret, chunks)
     assert floats.dtype == np.float64
     return floats  # type: ignore[no-any-return]
 
@@ -234,17 +234,17 @@ def test_floats_give_the_key_and_integers_do_not(bits: int, clients: int, monkey
     from an integer (deviation 0.02), and 0.5 would be too much.
     """
     layout = Layout.choose(Encoding.integers(2 * SLOTS, bits=bits).ring_bits(clients), clients, 2 * SLOTS)
-    rng, pair = np.random.default_rng(1), engine.make_keys()
+    rng, pair = np.random.default_rng(1), ciphertexts.make_keys()
     largest = ((1 << (bits - 1)) - 1) * clients
     total = rng.integers(-largest, largest + 1, 2 * SLOTS)
     assert layout.digits == 1
-    chunks, another = (engine.encrypt(layout, pair.public, vector) for vector in (total, total[::-1]))
+    chunks, another = (ciphertexts.encrypt(layout, pair.public, vector) for vector in (total, total[::-1]))
 
     key = key_from_reals(chunks, approximate(monkeypatch, layout, pair, chunks), layout)
     assert key.tolist() == secret_of(pair).tolist()
     assert opened(key, layout, another).tolist() == total[::-1].tolist()
 
-    released = engine.decrypt(layout, pair.secret, chunks)
+    released = ciphertexts.decrypt(layout, pair.secret, chunks)
     assert released.tolist() == total.tolist()
     key = key_from_reals(chunks, released.astype(float), layout)
     assert is_garbage(key)
@@ -255,8 +255,8 @@ def test_floats_give_the_key_and_integers_do_not(bits: int, clients: int, monkey
 def test_one_vector_of_complex_numbers_gives_the_key() -> None:
     """The paper's own attack, on what SEAL's ``decode`` gives. Rounding real and imaginary parts ends it."""
     layout, rng = Layout.choose(26, 1000, SLOTS), np.random.default_rng(1)
-    pair, (values, other) = engine.make_keys(), rng.integers(-(1 << 15), 1 << 15, (2, SLOTS))
-    (chunk,), another = (engine.encrypt(layout, pair.public, vector) for vector in (values, other))
+    pair, (values, other) = ciphertexts.make_keys(), rng.integers(-(1 << 15), 1 << 15, (2, SLOTS))
+    (chunk,), another = (ciphertexts.encrypt(layout, pair.public, vector) for vector in (values, other))
     plaintext = seal.Plaintext()
     seal.Decryptor(context(), key_of(pair)).decrypt(ciphertext_of(chunk), plaintext)
     slots = np.array(seal.CKKSEncoder(context()).decode_complex(plaintext))
@@ -278,19 +278,19 @@ def test_the_sum_of_a_round_gives_no_key(monkeypatch: pytest.MonkeyPatch) -> Non
     What it lacks is E, of deviation sqrt(n (1 + |s|^2) / 12) in each of 8192 coefficients, some 15 sqrt(n): asserted to
     20%, when 4096 samples show a deviation to within 1.1%.
     """
-    pairs, uploads = list[engine.KeyPair](), list[Sequence[bytes]]()
-    make, add = engine.make_keys, engine.Adder.add
+    pairs, uploads = list[ciphertexts.KeyPair](), list[Sequence[bytes]]()
+    make, add = ciphertexts.make_keys, ciphertexts.Adder.add
 
-    def making() -> engine.KeyPair:
+    def making() -> ciphertexts.KeyPair:
         pairs.append(make())
         return pairs[-1]
 
-    def adding(self: engine.Adder, chunks: Sequence[bytes]) -> None:
+    def adding(self: ciphertexts.Adder, chunks: Sequence[bytes]) -> None:
         uploads.append(chunks)
         add(self, chunks)
 
-    monkeypatch.setattr(engine, "make_keys", making)
-    monkeypatch.setattr(engine.Adder, "add", adding)
+    monkeypatch.setattr(ciphertexts, "make_keys", making)
+    monkeypatch.setattr(ciphertexts.Adder, "add", adding)
     roster, clients = local_clients(4, Policy(min_contributors=3, protocols={"ckks"}, corrupt=0))
     plan = RoundPlan.propose("ckks", roster, Encoding.integers(2 * SLOTS), min_contributors=3, dropout="0.25")
     server, rng = CkksServer(plan, roster, registry.find(plan.protocol).messages), np.random.default_rng(1)
@@ -329,14 +329,14 @@ def test_rounding_does_not_stop_a_server_that_alters_the_sum() -> None:
         layout = Layout.choose(32, 4096, coordinates)
         assert layout.scale_bits == 21
         assert 0.15 < layout.error < 0.25
-        pair = engine.make_keys()
-        (chunk,) = engine.encrypt(layout, pair.public, np.arange(coordinates))
+        pair = ciphertexts.make_keys()
+        (chunk,) = ciphertexts.encrypt(layout, pair.public, np.arange(coordinates))
         public = ts.context(ts.SCHEME_TYPE.CKKS, DEGREE, -1, list(MODULI), n_threads=1)
         vector = ts.ckks_vector_from(public, chunk)
         for _ in range(factor_bits):
             vector.add_(vector.copy())
         try:
-            multiplied = engine.decrypt(layout, pair.secret, [vector.serialize()])
+            multiplied = ciphertexts.decrypt(layout, pair.secret, [vector.serialize()])
         except PeerError:
             return None
         return (multiplied - (np.arange(coordinates) << factor_bits)).tolist()  # type: ignore[no-any-return]

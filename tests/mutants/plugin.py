@@ -24,7 +24,7 @@ from hypothesis import Phase, settings
 
 from tests.mutants.operators import ROOT, mutated, parse
 
-CHILD, ENGINE = "protocols/ckks/child.py", "protocols/ckks/engine.py"
+CHILD, ENGINE = "protocols/ckks/child.py", "protocols/ckks/ciphertexts.py"
 
 
 class Rewriting(MetaPathFinder):

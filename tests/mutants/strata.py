@@ -25,7 +25,7 @@ ROUNDS = (
 FIRST = {"charge": "tests/protocols/test_client_ledgers.py", "context": "tests/protocols/test_contexts.py"}
 """The likely killer of an operator whose mutants run in every test."""
 
-ELSEWHERE = {"protocols/ckks/child.py": "protocols/ckks/engine.py::_Child.call::never::refused"}
+ELSEWHERE = {"protocols/ckks/child.py": "protocols/ckks/ciphertexts.py::_Child.call::never::refused"}
 """A file that runs in a process of its own cannot be watched: its mutants matter where this one does."""
 
 ABSENT = ("tests/mutants/",)

@@ -82,7 +82,7 @@ class Round:
         return self.server.outcome.total.tolist()
 
 
-NOT_ASKED = "[share.peer for share in revealed] != alive + dead or len(reveal.self_shares) != len(alive)"
+NOT_ASKED = "[share.peer for share in revealed] != alive + dropped or len(reveal.self_shares) != len(alive)"
 
 
 def beyond(points: bytes) -> bytes:

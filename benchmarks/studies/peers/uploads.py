@@ -53,14 +53,14 @@ def measure(n: int, d: int, repeats: int, say: Say) -> list[Upload]:
 
 def _works(values: NDArray[np.int64], n: int) -> dict[str, Callable[[], bytes]]:
     from benchmarks.regression.oneshot.clients import encrypted
-    from protocols.ckks import engine
+    from protocols.ckks import ciphertexts
     from protocols.ckks.parameters import layout_of
     from protocols.threshold_ckks.scheme import Scheme
     from protocols.threshold_ckks.sizes import choose_sizes
 
     nvflare = nvflare_encryption(values)
     oneshot, ckks = _plan_of_integers("oneshot", n, len(values)), _plan_of_integers("ckks", n, len(values))
-    layout, keys = layout_of(ckks), engine.make_keys()
+    layout, keys = layout_of(ckks), ciphertexts.make_keys()
     scheme = Scheme.of(choose_sizes(ckks.ring_bits, n, len(values)), os.urandom(32))
     joint = scheme.public(os.urandom(32)) + scheme.public(os.urandom(32))
 
@@ -73,7 +73,7 @@ def _works(values: NDArray[np.int64], n: int) -> dict[str, Callable[[], bytes]]:
         "secagg": partial(pairwise_masking, values, ckks.ring_bits, n - 1),
         "secagg+": partial(pairwise_masking, values, ckks.ring_bits, min(DEGREE, n - 1)),
         "oneshot": partial(encrypted, oneshot, values),
-        "ckks": lambda: b"".join(engine.encrypt(layout, keys.public, values)),
+        "ckks": lambda: b"".join(ciphertexts.encrypt(layout, keys.public, values)),
         "threshold_ckks": threshold_ckks,
     }
 

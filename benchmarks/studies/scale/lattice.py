@@ -277,4 +277,4 @@ def ckks_round(deployment: Deployment, plan: RoundPlan, units: UnitCosts) -> Cos
 
 
 _KEPT = 256 << 20
-"""Uploads kept by ``protocols.ckks.engine`` until their sum is saved."""
+"""Uploads kept by ``protocols.ckks.ciphertexts`` until their sum is saved."""

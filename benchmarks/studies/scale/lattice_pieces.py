@@ -49,22 +49,24 @@ def measure_lattice(repeats: int) -> dict[str, float]:
 
 def measure_ckks(repeats: int) -> dict[str, float]:
     """Of CKKS, sizes included: those are TenSEAL's, which compresses."""
-    from protocols.ckks import engine
+    from protocols.ckks import ciphertexts
     from protocols.ckks.layout import SLOTS, Layout
 
     layout = Layout.choose(26, 100, 8 * SLOTS)
-    pair, values = engine.make_keys(), np.arange(8 * SLOTS, dtype=np.int64)
-    sent = engine.encrypt(layout, pair.public, values)
-    adder = engine.Adder(layout)
+    pair, values = ciphertexts.make_keys(), np.arange(8 * SLOTS, dtype=np.int64)
+    sent = ciphertexts.encrypt(layout, pair.public, values)
+    adder = ciphertexts.Adder(layout)
     for _ in range(4):
         adder.add(sent)
     total = adder.total()
     return {
-        "ckks_keys": seconds_of(engine.make_keys, repeats, processor_seconds),
-        "ckks_check": seconds_of(lambda: engine.check_public(pair.public), repeats, processor_seconds),
-        "ckks_encrypt": seconds_of(lambda: engine.encrypt(layout, pair.public, values), repeats, processor_seconds) / 8,
+        "ckks_keys": seconds_of(ciphertexts.make_keys, repeats, processor_seconds),
+        "ckks_check": seconds_of(lambda: ciphertexts.check_public(pair.public), repeats, processor_seconds),
+        "ckks_encrypt": seconds_of(lambda: ciphertexts.encrypt(layout, pair.public, values), repeats, processor_seconds)
+        / 8,
         "ckks_add": seconds_of(lambda: adder.add(sent), repeats, processor_seconds) / 8,
-        "ckks_decrypt": seconds_of(lambda: engine.decrypt(layout, pair.secret, total), repeats, processor_seconds) / 8,
+        "ckks_decrypt": seconds_of(lambda: ciphertexts.decrypt(layout, pair.secret, total), repeats, processor_seconds)
+        / 8,
         "ckks_public_bytes": len(pair.public),
         "ckks_secret_bytes": len(pair.secret),
         "ckks_ciphertext_bytes": sum(map(len, sent)) / 8,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from protocols import registry
+from protocols.ckks import ciphertexts, messages
 from protocols.ckks import client as client_module
-from protocols.ckks import engine, messages
 from protocols.ckks.client import CkksClient, advert_leaf, sum_of
 from protocols.ckks.cohort import Cohort
 from protocols.ckks.messages import Advert, Aggregate, Introduced, Introduction, KeyShown
@@ -136,9 +136,9 @@ def test_a_server_in_the_place_of_a_holder(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(PeerError, match="bad signature"):
         stolen()
     monkeypatch.setattr(client_module, "check_advert", lambda *_: None)
-    kept: list[engine.KeyPair] = []
-    make = engine.make_keys
-    monkeypatch.setattr(engine, "make_keys", lambda: kept.append(make()) or kept[-1])
+    kept: list[ciphertexts.KeyPair] = []
+    make = ciphertexts.make_keys
+    monkeypatch.setattr(ciphertexts, "make_keys", lambda: kept.append(make()) or kept[-1])
     assert stolen() == kept[-1].secret
 
 
@@ -160,7 +160,7 @@ def test_a_secret_key_withheld_from_its_holders(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_maker_of_nonsense_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """It signed a key that is none: whoever is shown it says whose it is, before it has taken a step."""
-    monkeypatch.setattr(engine, "make_keys", lambda: engine.KeyPair(b"nonsense", b"secret"))
+    monkeypatch.setattr(ciphertexts, "make_keys", lambda: ciphertexts.KeyPair(b"nonsense", b"secret"))
 
     def refusals() -> Iterator[tuple[set[str], Any]]:
         scene = Scene()
@@ -180,7 +180,7 @@ def test_a_maker_of_nonsense_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             yield set(refused.value.culprits), scene.server._name(shown.header.maker)
 
     assert all(maker in culprits for culprits, maker in refusals())
-    switch_off(monkeypatch, CkksClient, "_take_key", "engine.check_public(message.public)", "None")
+    switch_off(monkeypatch, CkksClient, "_take_key", "ciphertexts.check_public(message.public)", "None")
     assert not any(maker in culprits for culprits, maker in refusals())
 
 
@@ -283,7 +283,7 @@ def test_a_client_of_another_protocol_has_decrypted_nothing() -> None:
 
 def test_without_the_library_a_client_does_not_even_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
-    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    monkeypatch.setattr(ciphertexts, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs TenSEAL"):
         scene.clients["client-0"].start(scene.plan, scene.updates["client-0"])
 

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from protocols.ckks import child as child_module
+from protocols.ckks import ciphertexts, messages
 from protocols.ckks import client as client_module
-from protocols.ckks import engine, messages
 from protocols.ckks import server as server_module
+from protocols.ckks.ciphertexts import KeyPair
 from protocols.ckks.client import CkksClient, sum_of
 from protocols.ckks.layout import DEGREE, MODULI, Layout
 from protocols.ckks.messages import Aggregate, KeyShown, Survivors
@@ -39,23 +40,23 @@ ts = pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip 
 
 
 @pytest.fixture
-def made_keys(monkeypatch: pytest.MonkeyPatch) -> list[engine.KeyPair]:
+def made_keys(monkeypatch: pytest.MonkeyPatch) -> list[KeyPair]:
     """The key pairs that clients make, for whoever wants to look for them."""
-    kept: list[engine.KeyPair] = []
-    make = engine.make_keys
+    kept: list[KeyPair] = []
+    make = ciphertexts.make_keys
 
-    def watched() -> engine.KeyPair:
+    def watched() -> ciphertexts.KeyPair:
         kept.append(make())
         return kept[-1]
 
-    monkeypatch.setattr(engine, "make_keys", watched)
+    monkeypatch.setattr(ciphertexts, "make_keys", watched)
     return kept
 
 
 # The secret key stays with clients.
 
 
-def serialised_forms(pair: engine.KeyPair) -> list[bytes]:
+def serialised_forms(pair: ciphertexts.KeyPair) -> list[bytes]:
     """The secret key as TenSEAL can write it: in a context, as first made and as written again, and bare."""
     context = ts.context_from(pair.secret, 1)
     again = context.serialize(  # without this ``False`` TenSEAL 0.3.18 ends in a segmentation fault
@@ -73,14 +74,14 @@ def found_in(forms: list[bytes], said: bytes) -> bool:
     return any(window in said for window in windows)
 
 
-def leaked(scene: Scene, made_keys: list[engine.KeyPair]) -> bool:
+def leaked(scene: Scene, made_keys: list[KeyPair]) -> bool:
     said = b"".join([e.frame for e in scene.passed if e.sender in scene.clients])
     said += b"".join([*scene.opened("key"), *scene.opened("upload")])
     assert found_in([made_keys[0].public], said)  # the search finds what is there
     return any(found_in(serialised_forms(pair), said) for pair in made_keys)
 
 
-def test_the_server_never_gets_a_secret_key(made_keys: list[engine.KeyPair], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_never_gets_a_secret_key(made_keys: list[KeyPair], monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
     scene.run()
     assert len(made_keys) == len(scene.makers) == 3
@@ -95,7 +96,7 @@ def test_the_server_never_gets_a_secret_key(made_keys: list[engine.KeyPair], mon
     assert any(found_in([pair.secret], b"".join(scene.opened("key"))) for pair in made_keys)
 
 
-def test_a_holder_on_the_wire_opens_no_upload(made_keys: list[engine.KeyPair], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_on_the_wire_opens_no_upload(made_keys: list[KeyPair], monkeypatch: pytest.MonkeyPatch) -> None:
     """It has the key, and every frame. Uploads are sealed to the server; without that it reads them."""
 
     def tapped(scene: Scene) -> list[list[int]]:
@@ -107,7 +108,7 @@ def test_a_holder_on_the_wire_opens_no_upload(made_keys: list[engine.KeyPair], m
                 for pair in made_keys:
                     try:
                         chunks = messages.ENCRYPTED.decode(sent.encrypted).chunks
-                        read.append(engine.decrypt(layout, pair.secret, chunks).tolist())
+                        read.append(ciphertexts.decrypt(layout, pair.secret, chunks).tolist())
                     except SecAggError:  # sealed, or another maker's key
                         continue
         return read
@@ -124,7 +125,7 @@ def test_a_holder_on_the_wire_opens_no_upload(made_keys: list[engine.KeyPair], m
 
 def test_a_key_that_the_server_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would read every upload. Clients take a key only with a roster member's signature, of one chosen by lot."""
-    own = engine.make_keys()
+    own = ciphertexts.make_keys()
 
     def change(envelope: Envelope, message: Any) -> Any:
         return replace(message, public=own.public) if isinstance(message, KeyShown) else message
@@ -140,7 +141,7 @@ def test_a_key_that_the_server_made(monkeypatch: pytest.MonkeyPatch) -> None:
         scene.run()
     layout = Layout.choose(scene.plan.ring_bits, scene.n, LENGTH)
     read = [
-        engine.decrypt(layout, own.secret, messages.ENCRYPTED.decode(upload).chunks).tolist()
+        ciphertexts.decrypt(layout, own.secret, messages.ENCRYPTED.decode(upload).chunks).tolist()
         for upload in scene.opened("upload")
     ]
     assert sorted(read) == sorted(vector.tolist() for vector in scene.updates.values())
@@ -362,8 +363,8 @@ def evil_upload(monkeypatch: pytest.MonkeyPatch, evil: str, chunks: Callable[[tu
     def upload(self: CkksClient) -> Any:
         with monkeypatch.context() as patched:
             if self.identity.name == evil:
-                encrypt = engine.encrypt
-                patched.setattr(engine, "encrypt", lambda *args: tuple(chunks(encrypt(*args))))
+                encrypt = ciphertexts.encrypt
+                patched.setattr(ciphertexts, "encrypt", lambda *args: tuple(chunks(encrypt(*args))))
             return honest(self)
 
     monkeypatch.setattr(CkksClient, "_upload", upload)
@@ -401,7 +402,7 @@ def test_holders_do_not_blame_the_server_for_a_sum_that_does_not_open(monkeypatc
 
     def upload(self: CkksClient) -> Any:
         if self.identity.name == "client-2":
-            self._public = engine.make_keys().public
+            self._public = ciphertexts.make_keys().public
         return honest(self)
 
     monkeypatch.setattr(CkksClient, "_upload", upload)
@@ -451,7 +452,7 @@ def test_a_key_for_other_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     """A maker whose ring is too small to be safe: everybody who would encrypt under it refuses, and names it."""
     weak = ts.context(ts.SCHEME_TYPE.CKKS, 2048, -1, [27, 27], n_threads=1)
     public, secret = (child_module._saved(weak, public=half) for half in (True, False))
-    monkeypatch.setattr(engine, "make_keys", lambda: engine.KeyPair(public, secret))
+    monkeypatch.setattr(ciphertexts, "make_keys", lambda: ciphertexts.KeyPair(public, secret))
     scene = Scene()
     with pytest.raises(ThresholdError):
         scene.run()
@@ -575,13 +576,14 @@ def test_a_server_that_lies_has_one_upload_decrypted() -> None:
     assert scene.run().outcome.total.tolist() == scene.updates["client-0"].tolist()
 
 
-def test_the_server_with_one_holder_opens_everything(made_keys: list[engine.KeyPair]) -> None:
+def test_the_server_with_one_holder_opens_everything(made_keys: list[KeyPair]) -> None:
     scene = Scene()
     scene.run()
     layout = Layout.choose(scene.plan.ring_bits, scene.n, LENGTH)
     (shown,) = scene.shown_keys
     (secret,) = [pair.secret for pair in made_keys if pair.public == shown]
     opened = [
-        engine.decrypt(layout, secret, messages.ENCRYPTED.decode(upload).chunks) for upload in scene.opened("upload")
+        ciphertexts.decrypt(layout, secret, messages.ENCRYPTED.decode(upload).chunks)
+        for upload in scene.opened("upload")
     ]
     assert [vector.tolist() for vector in opened] == [vector.tolist() for vector in scene.updates.values()]

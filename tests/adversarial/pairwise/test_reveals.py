@@ -96,7 +96,7 @@ def test_a_share_of_the_silent_among_those_of_the_living(protocol: str, monkeypa
     with pytest.raises(PeerError, match="shares of others than asked for"):  # the order, too, is that of the kinds
         hand_in()
     switch_off(
-        monkeypatch, PairwiseServer, "_take_reveal", "[share.peer for share in revealed] != alive + dead or False"
+        monkeypatch, PairwiseServer, "_take_reveal", "[share.peer for share in revealed] != alive + dropped or False"
     )
     hand_in()
 

@@ -38,7 +38,7 @@ def signed_by(evil: Evil, who: Iterable[int], alive: Iterable[int]) -> dict[int,
 
 
 def halves(evil: Evil) -> set[int]:
-    """Those honest clients to whom the victim is called dead, chosen so that both halves have signers and shares."""
+    """Those honest clients to whom the victim is called a dropout, chosen so that both halves have signers and shares."""
     draw, best = np.random.default_rng(0), (-1, set[int]())
     for _ in range(200):
         dead_to = {v for v in evil.honest if v != VICTIM and draw.random() < 0.5}
@@ -234,7 +234,7 @@ def test_called_dead_oneself(protocol: str, monkeypatch: pytest.MonkeyPatch) -> 
     def sign_own_death(evil: Evil) -> None:
         evil.consent(VICTIM, [u for u in evil.members if u != VICTIM])
 
-    with pytest.raises(PeerError, match="this client uploaded and is called dead"):
+    with pytest.raises(PeerError, match="this client uploaded and is called a dropout"):
         sign_own_death(uploaded(protocol))
     switch_off(monkeypatch, PairwiseClient, "_survivors_in", "own not in survivors")
     sign_own_death(uploaded(protocol))

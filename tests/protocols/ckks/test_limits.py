@@ -10,7 +10,7 @@ import pytest
 
 from dp.noise import Family, NoiseSpec
 from protocols import registry
-from protocols.ckks import engine
+from protocols.ckks import ciphertexts
 from protocols.ckks.cohort import check_policy
 from protocols.ckks.layout import _PRODUCT_BITS, Layout
 from protocols.ckks.parameters import LEAST_ANSWERS, KeyMakers, Recipient, choose
@@ -78,12 +78,12 @@ def test_the_largest_slot_and_the_largest_error() -> None:
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """An idle child of before does not count: nobody is to begin what cannot be finished."""
     plan = plan_of()
-    engine.make_keys()
-    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    ciphertexts.make_keys()
+    monkeypatch.setattr(ciphertexts, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs TenSEAL"):
         chosen(10, Fraction(0))
     with pytest.raises(UsageError, match="needs TenSEAL"):
         CkksServer(plan, ROSTER, registry.find(plan.protocol).messages)
-    monkeypatch.setattr(engine, "_idle", [])
+    monkeypatch.setattr(ciphertexts, "_idle", [])
     with pytest.raises(UsageError, match="needs TenSEAL"):
-        engine.make_keys()
+        ciphertexts.make_keys()

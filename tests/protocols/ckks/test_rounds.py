@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dp.noise import Family, NoiseSpec
-from protocols.ckks import engine
+from protocols.ckks import ciphertexts
 from protocols.ckks.client import TRIES, CkksClient, sum_of
 from protocols.ckks.parameters import KeyMakers, Recipient, parameters_of
 from protocols.ckks.server import CkksServer
@@ -152,8 +152,8 @@ def test_a_client_looks_into_few_sums_that_it_refuses(bounded: bool, monkeypatch
     server = until("reveal", clients, proposal(roster), roster)
     server._sum = tuple(bytes([number]) * 40 for number, _ in enumerate(server._sum))
     holder = server._name(server._cohort.holders[0])
-    frame, opened, decrypt = dict(server.outbox())[holder], [], engine.decrypt
-    monkeypatch.setattr(engine, "decrypt", lambda *given: (opened.append(1), decrypt(*given))[1])
+    frame, opened, decrypt = dict(server.outbox())[holder], [], ciphertexts.decrypt
+    monkeypatch.setattr(ciphertexts, "decrypt", lambda *given: (opened.append(1), decrypt(*given))[1])
     for _ in range(TRIES + 2):
         with pytest.raises(UnblamedError):
             clients[holder].receive(frame)
@@ -167,12 +167,12 @@ def test_a_server_looks_into_one_upload_that_it_refuses(bounded: bool, monkeypat
         switch_off(monkeypatch, CkksServer, "_add", "u in self._refused")
     roster, clients = local_clients(4, POLICY)
     server = until("upload", clients, proposal(roster), roster)
-    looked, add = [], engine.Adder.add
-    monkeypatch.setattr(engine.Adder, "add", lambda adder, chunks: (looked.append(1), add(adder, chunks))[1])
+    looked, add = [], ciphertexts.Adder.add
+    monkeypatch.setattr(ciphertexts.Adder, "add", lambda adder, chunks: (looked.append(1), add(adder, chunks))[1])
     for name, frame in server.outbox():
         with monkeypatch.context() as patched:
             if name == roster.names[0]:
-                patched.setattr(engine, "encrypt", lambda layout, public, values: (b"none",))
+                patched.setattr(ciphertexts, "encrypt", lambda layout, public, values: (b"none",))
             upload = clients[name].receive(frame)
         for _ in range(3 if name == roster.names[0] else 0):
             with pytest.raises(PeerError) as caught:
@@ -277,4 +277,4 @@ def test_the_library_itself_never_loads_tenseal() -> None:
 
 
 def test_keys_do_not_show_in_repr() -> None:
-    assert "b'" not in repr(engine.KeyPair(b"public", b"secret"))
+    assert "b'" not in repr(ciphertexts.KeyPair(b"public", b"secret"))

@@ -14,25 +14,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protocols.ckks import engine
-from protocols.ckks.engine import Adder
+from protocols.ckks import ciphertexts
+from protocols.ckks.ciphertexts import Adder
 from protocols.ckks.layout import Layout
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
 
 ts = pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
 
-from tests.scenes.ckks_engine import CHUNKS, LAYOUT, PAIR, values  # noqa: E402
+from tests.scenes.ckks_ciphertexts import CHUNKS, LAYOUT, PAIR, values  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
 def fragile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(engine, "_SCRIPT", Path(__file__).with_name("fragile.py"))
-    monkeypatch.setattr(engine, "_idle", [])
+    monkeypatch.setattr(ciphertexts, "_SCRIPT", Path(__file__).with_name("fragile.py"))
+    monkeypatch.setattr(ciphertexts, "_idle", [])
     yield
-    engine._stop_all()
+    ciphertexts._stop_all()
 
 
 @pytest.mark.parametrize(("ring_bits", "coordinates"), [(26, 1), (26, 2048), (26, 2049), (64, 3000)])
@@ -42,8 +42,8 @@ def test_sums_are_exact(ring_bits: int, coordinates: int) -> None:
     vectors = [rng.integers(-largest, largest, coordinates, endpoint=True) for _ in range(4)]
     adder = Adder(layout)
     for vector in vectors:
-        adder.add(engine.encrypt(layout, PAIR.public, vector))
-    assert engine.decrypt(layout, PAIR.secret, adder.total()).tolist() == sum(vectors).tolist()
+        adder.add(ciphertexts.encrypt(layout, PAIR.public, vector))
+    assert ciphertexts.decrypt(layout, PAIR.secret, adder.total()).tolist() == sum(vectors).tolist()
 
 
 @pytest.mark.parametrize("clients", [100, pytest.param(4096, marks=pytest.mark.long)])
@@ -53,22 +53,22 @@ def test_everybody_at_the_extreme_does_not_wrap(clients: int) -> None:
     layout = Layout.choose(encoding.ring_bits(clients), clients, 2048)
     adder, largest = Adder(layout), np.full(2048, -encoding.largest)
     for _ in range(clients):
-        adder.add(engine.encrypt(layout, PAIR.public, largest))
-    assert engine.decrypt(layout, PAIR.secret, adder.total()).tolist() == (clients * largest).tolist()
+        adder.add(ciphertexts.encrypt(layout, PAIR.public, largest))
+    assert ciphertexts.decrypt(layout, PAIR.secret, adder.total()).tolist() == (clients * largest).tolist()
 
 
 def test_another_key_gives_no_sum() -> None:
     with pytest.raises(PeerError, match="what was decrypted is"):
-        engine.decrypt(LAYOUT, engine.make_keys().secret, CHUNKS)
+        ciphertexts.decrypt(LAYOUT, ciphertexts.make_keys().secret, CHUNKS)
 
 
 def test_a_public_key_holds_no_secret_and_the_other_way_round() -> None:
-    engine.check_public(PAIR.public)
+    ciphertexts.check_public(PAIR.public)
     for bad in (PAIR.secret, b"", PAIR.public[:100]):
         with pytest.raises(PeerError):
-            engine.check_public(bad)
+            ciphertexts.check_public(bad)
     with pytest.raises(PeerError):
-        engine.decrypt(LAYOUT, PAIR.public, CHUNKS)
+        ciphertexts.decrypt(LAYOUT, PAIR.public, CHUNKS)
 
 
 def other_chunks(degree: int, moduli: list[int], scale: float, sizes: list[int]) -> tuple[bytes, ...]:
@@ -97,7 +97,7 @@ def test_ciphertexts_that_do_not_fit_are_refused_and_the_sum_stays(what: str) ->
         adder.add(CHUNKS)
         with pytest.raises(PeerError, match="ciphertext"):
             adder.add(bad)
-    assert engine.decrypt(LAYOUT, PAIR.secret, adder.total()).tolist() == (2 * values(0)).tolist()
+    assert ciphertexts.decrypt(LAYOUT, PAIR.secret, adder.total()).tolist() == (2 * values(0)).tolist()
 
 
 def mutations(rng: random.Random, valid: bytes) -> bytes:
@@ -126,7 +126,7 @@ def mutations(rng: random.Random, valid: bytes) -> bytes:
 def fuzz(cases: int, seed: int) -> None:
     """Refused or taken, never another error; and no refusal changes the sum."""
     rng, layout, taken = random.Random(seed), Layout.choose(26, 1000, 2048), 0
-    valid = engine.encrypt(layout, PAIR.public, values(3, layout))
+    valid = ciphertexts.encrypt(layout, PAIR.public, values(3, layout))
     adder = Adder(layout)
     adder.add(valid)
     for _ in range(cases):
@@ -139,15 +139,15 @@ def fuzz(cases: int, seed: int) -> None:
             taken += 1
     assert taken < cases
     for _ in range(cases // 4):
-        opening = (PAIR.secret, lambda key: engine.decrypt(layout, key, valid))
-        for key, use in ((PAIR.public, engine.check_public), opening):
+        opening = (PAIR.secret, lambda key: ciphertexts.decrypt(layout, key, valid))
+        for key, use in ((PAIR.public, ciphertexts.check_public), opening):
             try:
                 use(mutations(rng, key))
             except PeerError:
                 continue
     adder = Adder(layout)
     adder.add(valid)
-    assert engine.decrypt(layout, PAIR.secret, adder.total()).tolist() == values(3, layout).tolist()
+    assert ciphertexts.decrypt(layout, PAIR.secret, adder.total()).tolist() == values(3, layout).tolist()
 
 
 def test_fuzz() -> None:
@@ -163,17 +163,19 @@ def test_fuzz_long() -> None:
 @pytest.mark.usefixtures("fragile")
 @pytest.mark.parametrize("how", [b"abort", b"hang"])
 def test_the_sum_survives_the_death_of_its_process(how: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_KEPT_BYTES", 300_000)  # so that it has been saved once, and something added since
+    monkeypatch.setattr(
+        ciphertexts, "_KEPT_BYTES", 300_000
+    )  # so that it has been saved once, and something added since
     adder = Adder(LAYOUT)
     for seed in range(5):
-        adder.add(engine.encrypt(LAYOUT, PAIR.public, values(seed)))
+        adder.add(ciphertexts.encrypt(LAYOUT, PAIR.public, values(seed)))
     assert adder._saved
     assert adder._since
     with pytest.raises(PeerError, match="the process that parsed them died"):
         adder.add([how, CHUNKS[1]])
-    adder.add(engine.encrypt(LAYOUT, PAIR.public, values(5)))
+    adder.add(ciphertexts.encrypt(LAYOUT, PAIR.public, values(5)))
     expected = sum(values(seed) for seed in range(6))
-    assert engine.decrypt(LAYOUT, PAIR.secret, adder.total()).tolist() == expected.tolist()
+    assert ciphertexts.decrypt(LAYOUT, PAIR.secret, adder.total()).tolist() == expected.tolist()
 
 
 @pytest.mark.usefixtures("fragile")
@@ -189,26 +191,26 @@ def test_processes_are_used_again_and_hold_no_sum_meanwhile() -> None:
     (child,) = adder._held
     del adder
     gc.collect()
-    assert engine._idle[-1] is child
+    assert ciphertexts._idle[-1] is child
     assert child.call(b"total") == []
 
 
 def test_an_interrupted_exchange_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    child = engine._take()
+    child = ciphertexts._take()
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "_length", lambda pipe: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(ciphertexts, "_length", lambda pipe: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             child.call(b"clear")
     assert not child.alive
-    assert child not in engine._idle
+    assert child not in ciphertexts._idle
 
 
 def test_a_process_that_was_killed_meanwhile_is_nobodys_fault() -> None:
-    engine.check_public(PAIR.public)
-    for child in engine._idle:
+    ciphertexts.check_public(PAIR.public)
+    for child in ciphertexts._idle:
         child._process.kill()
         child._process.wait()
-    engine.check_public(PAIR.public)
+    ciphertexts.check_public(PAIR.public)
 
 
 # What limits of this process leave to it
@@ -221,23 +223,23 @@ try:
     resource.setrlimit(resource.RLIMIT_CPU, (60, 30))
 except ValueError as error:
     print(error)  # as the child died of it, and whoever had sent the bytes was blamed
-from protocols.ckks import engine
+from protocols.ckks import ciphertexts
 from protocols.ckks.layout import Layout
 from secagg.errors import PeerError, StorageError
 layout = Layout.choose(26, 1000, 10)
-keys = engine.make_keys()
-chunks = engine.encrypt(layout, keys.public, engine.np.arange(10))
-print(engine.decrypt(layout, keys.secret, chunks).tolist())
-engine._stop_all()
-engine._SCRIPT = Path(sys.argv[1])
+keys = ciphertexts.make_keys()
+chunks = ciphertexts.encrypt(layout, keys.public, ciphertexts.np.arange(10))
+print(ciphertexts.decrypt(layout, keys.secret, chunks).tolist())
+ciphertexts._stop_all()
+ciphertexts._SCRIPT = Path(sys.argv[1])
 for what in (b"abort", b"memory"):
-    adder = engine.Adder(layout)
+    adder = ciphertexts.Adder(layout)
     adder.add(chunks)
     try:
         adder.add([what])
     except (PeerError, StorageError) as error:
         print(type(error).__name__)
-    print(engine.decrypt(layout, keys.secret, adder.total()).tolist())
+    print(ciphertexts.decrypt(layout, keys.secret, adder.total()).tolist())
 """
 
 
@@ -287,9 +289,9 @@ def test_a_process_that_had_the_key_has_ended(keeps: bool, monkeypatch: pytest.M
     """The control is one that decrypts by itself: the key lies in its memory still."""
     if keeps:
         monkeypatch.setenv("KEEPS_KEYS", "1")
-    pair = engine.make_keys()
-    engine.decrypt(LAYOUT, pair.secret, engine.encrypt(LAYOUT, pair.public, values(0)))
-    (child,) = engine._idle
+    pair = ciphertexts.make_keys()
+    ciphertexts.decrypt(LAYOUT, pair.secret, ciphertexts.encrypt(LAYOUT, pair.public, values(0)))
+    (child,) = ciphertexts._idle
     there = memory(child._process.pid)
     pieces = [pair.secret[at : at + 16] for at in range(1000, len(pair.secret) - 16, len(pair.secret) // 20)]
     assert pair.public[1000:1016] in there
