@@ -38,7 +38,7 @@ def signed_by(evil: Evil, who: Iterable[int], alive: Iterable[int]) -> dict[int,
 
 
 def halves(evil: Evil) -> set[int]:
-    """Those honest clients to whom the victim is called a dropout, chosen so that both halves have signers and shares."""
+    """Honest clients to whom the victim is called a dropout, so chosen that both halves have signers and shares."""
     draw, best = np.random.default_rng(0), (-1, set[int]())
     for _ in range(200):
         dead_to = {v for v in evil.honest if v != VICTIM and draw.random() < 0.5}
