@@ -79,7 +79,7 @@ KEYS = [
     ),
     Key(
         *("oneshot", "_member_key", OneshotClient, oneshot_client, "check_member"),
-        *("check_agreement_key(seat.key, culprit=name)", oneshot_client, oneshot_server),
+        *("check_agreement_key(member.key, culprit=name)", oneshot_client, oneshot_server),
     ),
 ]
 every_key = pytest.mark.parametrize("key", KEYS, ids=[f"{key.protocol} {key.held_as}" for key in KEYS])

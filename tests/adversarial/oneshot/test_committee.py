@@ -281,7 +281,7 @@ def test_seats_with_keys_of_the_server(monkeypatch: Fixture) -> None:
         return evil.unmask(evil.total([evil.uploads[VICTIM]]), evil.secret(shares))
 
     attempt(lambda: attack(make()), PeerError, "bad signature")
-    switch_off(monkeypatch, OneshotClient, "_meet", "check_member(self.plan, self.roster, seat)", "None")
+    switch_off(monkeypatch, OneshotClient, "_meet", "check_member(self.plan, self.roster, member)", "None")
     assert attack(evil := make()) == evil.plain([VICTIM])
 
 

@@ -71,7 +71,7 @@ def test_a_member_with_a_key_of_low_order(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch,
         client_module,
         "check_member",
-        "check_agreement_key(seat.key, culprit=name)",
+        "check_agreement_key(member.key, culprit=name)",
         "None",
     )
     evil, members = poisoned()
