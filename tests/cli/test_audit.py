@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dp import noise
-from protocols.rounds import cohort
+from protocols.rounds import server as server_module
 from secagg.cli import audit, main
 from secagg.crypto.prg import Prg
 
@@ -158,7 +158,7 @@ def test_too_little_noise_is_exit_code_4(capsys: pytest.CaptureFixture[str], mon
 
 
 def test_too_much_noise_is_a_finding(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cohort, "excess_of", lambda *asked: np.zeros(asked[2], np.int64))
+    monkeypatch.setattr(server_module, "excess_of", lambda *asked: np.zeros(asked[2], np.int64))
     answer = answered(capsys, *FAST[:-1], "20")
     assert verdicts(answer)["noise variance, 0 missing"] == "finding"
 

@@ -613,8 +613,8 @@ def test_a_session_of_rounds_in_which_clients_come_and_go(name: str, rounds: int
         silent = {deployment.names[2]: PHASES_OF[name][-1]} if number == 1 else {}
         result = simulate(
             deployment.server(plan),
-            deployment.clients,
-            here.__getitem__,
+            {name: deployment.clients[name] for name in here},
+            here.get,
             faults=Faults(dropouts=silent, corrupted=recorder),
         )
         check_exact(result, here)

@@ -187,10 +187,21 @@ STRATA = (
     ),
     Stratum(
         "cohort",
-        ("protocols/rounds/cohort.py",),
+        (
+            "protocols/parameters.py",
+            "protocols/rounds/admission.py",
+            "protocols/rounds/cohort.py",
+            "protocols/rounds/dealer.py",
+            "protocols/rounds/dealing.py",
+            "protocols/rounds/excess.py",
+            "protocols/rounds/exchange.py",
+            "protocols/rounds/sets.py",
+            "protocols/rounds/survivors.py",
+        ),
         (
             "tests/adversarial/pairwise/test_cohort.py",
             "tests/adversarial",
+            "tests/protocols/rounds",
             "tests/protocols/test_*.py",
             "tests/protocols/oneshot",
             "tests/protocols/ckks",

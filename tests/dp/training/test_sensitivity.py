@@ -250,7 +250,7 @@ def test_that_would_be_seen(
 
 
 def test_an_error_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    switch_off(monkeypatch, trainer, "gradients_of", "_raises(compute, examples, chunk, place)", "False")
+    switch_off(monkeypatch, trainer, "gradients_of", "_raises(compute, examples, chunk, position)", "False")
     with pytest.raises(IndexError):
         out_of_range()
 
