@@ -235,7 +235,7 @@ def test_a_seed_leaves_once_and_only_if_there_is_excess(missing: int, bytes_each
     plan = plan_with()
 
     def run(faults: Faults) -> Simulation:
-        faults = replace(faults, silent=dict.fromkeys(NAMES[:missing], "upload"))
+        faults = replace(faults, dropouts=dict.fromkeys(NAMES[:missing], "upload"))
         return simulate(serve(plan, ROSTER, ledger=ledger), clients_of(), UPDATES.get, faults=faults)
 
     seeds = revealed(run, plan)

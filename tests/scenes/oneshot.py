@@ -143,12 +143,12 @@ class Evil:
         self.form(self.true_seats())
 
     def true_seats(self) -> list[Member]:
-        return [seat for u in self.present if (seat := self.joins[u].seat) is not None]
+        return [seat for u in self.present if (seat := self.joins[u].member) is not None]
 
     def form(self, members: Sequence[Member]) -> None:
         """The committee that clients are shown from now on."""
-        self.committee = Members(tuple(members))
-        self.size = Committee(self.plan, members)
+        self.shown = Members(tuple(members))
+        self.committee = Committee(self.plan, members)
 
     def forged_seat(self, u: int, key: AgreementKey, signer: int | None = None) -> Member:
         """A seat for u with a key of the attacker's, signed by somebody in its hand."""
@@ -158,40 +158,40 @@ class Evil:
 
     def upload(self, who: Iterable[int] | None = None) -> None:
         for u in self.present if who is None else who:
-            self.keep(u, self.tell(u, self.committee))
+            self.keep(u, self.tell(u, self.shown))
 
     def keep(self, u: int, upload: Upload) -> None:
         self.uploads[u] = upload
         for v in self.corrupt:
-            if v in self.size.members:
+            if v in self.committee.members:
                 self.dealt[v][u] = self.opened(u, v, self.puppets[v].round._member_key)
 
     def box(self, u: int, v: int, upload: Upload | None = None) -> bytes:
         """From u, for v."""
         size = self.sharing.share_bytes + OVERHEAD_BYTES
-        at = list(self.size.members).index(v) * size
+        at = list(self.committee.members).index(v) * size
         return (upload or self.uploads[u]).boxes[at : at + size]
 
     def opened(self, u: int, v: int, key: AgreementKey, upload: Upload | None = None) -> Share:
         """u's share for v, whose seat has this key."""
-        sealing = self.size.box_key(key.agree((upload or self.uploads[u]).header.key), u, v)
+        sealing = self.committee.box_key(key.agree((upload or self.uploads[u]).header.key), u, v)
         return self.sharing.unpack(open_box(sealing, self.box(u, v, upload), self._place(u, v)))
 
     def _place(self, u: int, v: int) -> bytes:
-        return transcript(labels.ONESHOT_BOX, *self.size.bound(u, v))
+        return transcript(labels.ONESHOT_BOX, *self.committee.bound(u, v))
 
     def forged(self, u: int, signer: int | None = None) -> Upload:
         """An upload in u's name, empty, with shares of nothing, signed by somebody in the attacker's hand."""
         key, boxes = AgreementKey(os.urandom(32)), b""
-        for v, member in self.size.members.items():
-            sealing = self.size.box_key(key.agree(member.key), u, v)
+        for v, member in self.committee.members.items():
+            sealing = self.committee.box_key(key.agree(member.key), u, v)
             boxes += seal(sealing, bytes(self.sharing.share_bytes), self._place(u, v), os.urandom)
         return self.signed(u, key.public, b"", boxes, signer)
 
     def signed(self, u: int, key: bytes, vector: bytes, boxes: bytes, signer: int | None = None) -> Upload:
         hashes = (digest(labels.ONESHOT_VECTOR, vector), digest(labels.ONESHOT_BOX, boxes))
         by = self.identities[self.name(u if signer is None else signer)].key
-        signature = by.sign(labels.ONESHOT_UPLOAD, *self.size.bound(u), key, *hashes)
+        signature = by.sign(labels.ONESHOT_UPLOAD, *self.committee.bound(u), key, *hashes)
         return Upload(Header(u, key, *hashes, signature), vector, boxes)
 
     def delivery(self, v: int, order: Iterable[int], uploads: Mapping[int, Upload] | None = None) -> Delivery:
@@ -209,11 +209,11 @@ class Evil:
         return consent.signature
 
     def sign(self, number: int, alive: Iterable[int]) -> bytes:
-        agreed = self.size.agreed(self.contributed(alive), len(self.roster), self.bitmap(alive)).digest
+        agreed = self.committee.agreed(self.contributed(alive), len(self.roster), self.bitmap(alive)).digest
         return self.identities[self.name(number)].key.sign(labels.SURVIVORS, agreed)
 
     def contributed(self, alive: Iterable[int]) -> bytes:
-        return self.size.contributed([self.uploads[u].header for u in sorted(alive)])
+        return self.committee.contributed([self.uploads[u].header for u in sorted(alive)])
 
     def bitmap(self, alive: Iterable[int]) -> bytes:
         return to_bitmap(set(alive), range(len(self.roster)))
@@ -244,7 +244,7 @@ class Evil:
         self, who: Iterable[int], alive: Iterable[int], uploads: Mapping[int, Upload] | None = None
     ) -> dict[int, bytes]:
         """The signatures of these honest members, and of all the corrupt."""
-        return {v: self.consent(v, alive, uploads) for v in [*who, *self.corrupt] if v in self.size.members}
+        return {v: self.consent(v, alive, uploads) for v in [*who, *self.corrupt] if v in self.committee.members}
 
     # What can be had from the loot.
 
@@ -259,7 +259,7 @@ class Evil:
         return self.shares.get(alive, {}) | own
 
     def holders(self, members: Iterable[int]) -> list[int]:
-        order = {member: holder for holder, member in enumerate(self.size.members, 1)}
+        order = {member: holder for holder, member in enumerate(self.committee.members, 1)}
         return [order[v] for v in members]
 
     def secret(self, shares: Shares) -> NDArray[np.int64]:
@@ -450,7 +450,7 @@ def cloned(evil: Evil, update: np.ndarray[Any, Any]) -> Upload:
         rng=Prg(bytes(16) + VICTIM.to_bytes(16, "big")),
     )
     clone.start(evil.plan, update)
-    return evil.messages.decode(evil.plan, clone.receive(evil.frame(evil.committee)))  # type: ignore[return-value]
+    return evil.messages.decode(evil.plan, clone.receive(evil.frame(evil.shown)))  # type: ignore[return-value]
 
 
 COURT, GROUND = b"a beacon of the deployment", b"the beacon that the server likes best"
@@ -464,7 +464,7 @@ def by_lot(beacon: bytes, known: bytes, corrupt: list[int], present: list[int], 
         outsiders=outsiders,
         corrupt=corrupt,
         present=present,
-        parameters=parameters.Members(6, 3),
+        parameters=parameters.CommitteeSize(6, 3),
         min_contributors=10,
         policy=policy,
         beacon=beacon,

@@ -129,7 +129,7 @@ def trace(result: Result) -> list[str]:
         faults = d.faults(record.number)
         lines.append(f"round {record.number}")
         lines.append(
-            f"  faults: silent {dict(faults.dropouts)}, damaged {sorted(faults.garbled | faults.garbled_down)},"
+            f"  faults: dropouts {dict(faults.dropouts)}, damaged {sorted(faults.garbled | faults.garbled_down)},"
         )
         lines.append(f"    twice {sorted(faults.duplicated)}, restarted {sorted(faults.restarts)}")
         lines += [f"  {name} refuses: {error}" for name, error in sorted(record.refused.items())]

@@ -37,7 +37,7 @@ BEACON = b"a beacon that nobody chose"
 class Faults:
     """What goes wrong in one round, other than lies."""
 
-    silent: Mapping[str, str] = field(default_factory=dict)
+    dropouts: Mapping[str, str] = field(default_factory=dict)
     """name -> the first phase in which nothing more is heard of this client"""
     garbled: frozenset[tuple[str, str]] = frozenset()
     """(name, phase): the frame that this client sends in this phase arrives damaged"""
@@ -51,7 +51,9 @@ class Faults:
 
     @property
     def gone(self) -> frozenset[str]:
-        return frozenset([*self.silent, *(name for name, _ in self.garbled), *(name for name, _ in self.garbled_down)])
+        return frozenset(
+            [*self.dropouts, *(name for name, _ in self.garbled), *(name for name, _ in self.garbled_down)]
+        )
 
 
 NONE = Faults()

@@ -591,7 +591,7 @@ def shares_of_another_secret(liar: Liar, message: Any) -> list[Any] | None:
     if not isinstance(message, oneshot.Upload):
         return None
     other = liar.another(liar.draw.randbytes(32))
-    other._seats = liar.machine._committee
+    other._committee = liar.machine._committee
     fake = other._upload()
     return [_signed_upload(liar, message, fake.vector, message.boxes)]
 
@@ -613,7 +613,7 @@ def false_complaint(liar: Liar, message: Any) -> list[Any] | None:
 
 @lie("oneshot")
 def seat_with_a_useless_key(liar: Liar, message: Any) -> list[Any] | None:
-    if not isinstance(message, oneshot.Join) or message.seat is None:
+    if not isinstance(message, oneshot.Join) or message.member is None:
         return None
     key = bytes(32) if liar.draw.random() < 0.5 else AgreementKey(liar.draw.randbytes(32)).public
     signed = (liar.plan.digest(), u32.encode(message.member.client), key)

@@ -69,7 +69,7 @@ class Told(Evil):
                     self.joins[u] = self.messages.decode(self.plan, frame)
             except SecAggError as error:
                 self.record.refused[self.name(u)] = error
-        self.form([seat for u in sorted(self.joins) if (seat := self.joins[u].seat) is not None])
+        self.form([seat for u in sorted(self.joins) if (seat := self.joins[u].member) is not None])
 
 
 class Story:
@@ -81,7 +81,7 @@ class Story:
         self.honest = [u for u in self.everybody if u not in evil.puppets]
         self.victim = self.draw.choice(self.honest)
         self.uploading = set(self.everybody)
-        self.committees: Callable[[int], list[Any]] = lambda u: [evil.committee]
+        self.committees: Callable[[int], list[Any]] = lambda u: [evil.shown]
         self.alive: Callable[[int], set[int]] = lambda v: set(evil.uploads)
         self.deliveries: Callable[[int, set[int]], list[Any]] = lambda v, alive: [self.true_delivery(v, alive)]
         self.signing: Callable[[int, Mapping[int, tuple[set[int], bytes]]], dict[int, bytes]] = self.same_set
@@ -99,7 +99,7 @@ class Story:
     def same_set(self, v: int, signed: Mapping[int, tuple[set[int], bytes]]) -> dict[int, bytes]:
         mine = signed[v][0] if v in signed else set(self.evil.uploads)
         found = {u: signature for u, (alive, signature) in signed.items() if alive == mine}
-        return found | {u: self.evil.sign(u, mine) for u in self.evil.corrupt if u in self.evil.seats.members}
+        return found | {u: self.evil.sign(u, mine) for u in self.evil.corrupt if u in self.evil.committee.members}
 
     def some(self, of: Any, least: int = 1) -> list[int]:
         of = sorted(of)
@@ -114,7 +114,7 @@ class Story:
                 evil.uploads[u] = upload
         evil.phase = "consistency"
         signed: dict[int, tuple[set[int], bytes]] = {}
-        for v in list(evil.seats.members):
+        for v in list(evil.committee.members):
             if v not in evil.joins or v in evil.puppets:
                 continue
             alive = self.alive(v) & set(evil.uploads)
@@ -176,7 +176,7 @@ def count_twice(story: Story) -> None:
 
     def signed_by_honest(v: int, alive: set[int], signed: dict[int, bytes]) -> list[Any]:
         true = evil.consents(alive, {u: one for u, one in signed.items() if u not in evil.puppets})
-        return [replace(true, contributed=evil.seats.contributed([evil.uploads[u].header for u in order(alive)]))]
+        return [replace(true, contributed=evil.committee.contributed([evil.uploads[u].header for u in order(alive)]))]
 
     story.deliveries = lambda v, alive: [evil.delivery(v, order(alive))]
     story.consents = signed_by_honest
@@ -202,7 +202,7 @@ def _repeated(story: Story, v: int, ones: list[Any]) -> list[Any]:
 
 def _of_another_member(story: Story, v: int, ones: list[Any]) -> list[Any]:
     evil = story.evil
-    other = story.draw.choice(list(evil.seats.members))
+    other = story.draw.choice(list(evil.committee.members))
     return [replace(one, box=evil.box(one.header.client, other)) for one in ones]
 
 
@@ -227,7 +227,7 @@ def other_committee(story: Story) -> None:
     evil = story.evil
 
     def lies(u: int) -> list[Any]:
-        members = list(evil.committee.members)
+        members = list(evil.shown.members)
         i, kind = story.draw.randrange(len(members)), story.draw.randrange(4)
         if kind == 0:
             del members[i]
@@ -239,7 +239,7 @@ def other_committee(story: Story) -> None:
             signer = evil.corrupt[0] if evil.corrupt else u
             if evil.corrupt:
                 members[i] = evil.forged_seat(members[i].client, AgreementKey(story.draw.randbytes(32)), signer)
-        return [Members(tuple(members)), evil.committee]
+        return [Members(tuple(members)), evil.shown]
 
     story.committees = lies
 
@@ -248,7 +248,7 @@ def smaller_committee(story: Story) -> None:
     """Everybody is shown a committee without some honest members: whatever is left, for all the same."""
     evil = story.evil
     out = set(story.some(story.honest)[:2])
-    evil.form([seat for seat in evil.committee.members if seat.client not in out])
+    evil.form([seat for seat in evil.shown.members if seat.client not in out])
 
 
 def few_signatures(story: Story) -> None:
@@ -278,7 +278,7 @@ def repeated_signatures(story: Story) -> None:
         if not true.signatures:
             return [true]
         again = story.draw.choice(true.signatures)
-        more = [SignedBy(u, again.signature) for u in evil.seats.members if u not in signed] or [again]
+        more = [SignedBy(u, again.signature) for u in evil.committee.members if u not in signed] or [again]
         everything = sorted((*true.signatures, *more), key=lambda one: one.signer)
         return [replace(true, signatures=tuple(everything)), true]
 
@@ -294,7 +294,7 @@ def asked_for_another_sum(story: Story) -> None:
         fewer = alive - {story.victim}
         if not fewer:
             return [true]
-        mine = {u: evil.sign(u, fewer) for u in evil.corrupt if u in evil.seats.members}
+        mine = {u: evil.sign(u, fewer) for u in evil.corrupt if u in evil.committee.members}
         other: ConsistencySignatures = evil.consents(fewer, signed | mine)
         return [other, true, other]
 

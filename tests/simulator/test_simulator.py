@@ -339,7 +339,7 @@ def test_a_failing_seed_replays_and_loses_the_faults_that_it_does_not_need(
     assert "FAILED: a restarted client goes on where it was" in said
     assert "-> server: Dealt" in said
     (without,) = [line for line in said.splitlines() if "as well without" in line]
-    assert "silent" in without
+    assert "dropouts" in without
     assert "restarts" not in without
     assert again(4, Narrowed("secagg", "")) == "python -m tests.simulator --replay 4 --protocol secagg --liar nobody"
 

@@ -193,7 +193,7 @@ def with_ghosts(evil: Evil) -> list[int]:
     ghosts = {u: evil.forged(u, signer=evil.corrupt[0]) for u in (1, 2, 3)}
     evil.uploads |= ghosts
     for v in evil.honest[1:]:  # they have heard who is on the committee, and their uploads are lost
-        evil.tell(v, evil.committee)
+        evil.tell(v, evil.shown)
     return shares_of(evil, [VICTIM, 1, 2, 3], ghosts)
 
 
@@ -274,7 +274,7 @@ def test_seats_with_keys_of_the_server(monkeypatch: Fixture) -> None:
     def attack(evil: Evil) -> list[int]:
         evil.join()
         keys = {u: AgreementKey(Prg(bytes([u]) * 32)(32)) for u in evil.present if u != VICTIM}
-        evil.form([evil.joins[VICTIM].seat, *[evil.forged_seat(u, key, evil.corrupt[0]) for u, key in keys.items()]])  # type: ignore[list-item]
+        evil.form([evil.joins[VICTIM].member, *[evil.forged_seat(u, key, evil.corrupt[0]) for u, key in keys.items()]])  # type: ignore[list-item]
         evil.corrupt = []  # their true keys open nothing here
         evil.upload([VICTIM])
         shares = {u: evil.opened(VICTIM, u, key) for u, key in keys.items()}
@@ -291,7 +291,7 @@ def test_more_members_than_seats(monkeypatch: Fixture) -> None:
     def crowd() -> Evil:
         return make(outsiders=4, corrupt=range(10, 16), present=range(16))
 
-    attempt(lambda: two_halves(crowd()), PeerError, "16 members for 12 seats")
+    attempt(lambda: two_halves(crowd()), PeerError, "16 members for a committee of 12")
     switch_off(monkeypatch, OneshotClient, "_meet", "len(members) > committee.members")
     switch_off(monkeypatch, OneshotClient, "_open", "not ascending(clients) or len(clients) > self.plan.clients")
     assert two_halves(evil := crowd()) == evil.plain([VICTIM])

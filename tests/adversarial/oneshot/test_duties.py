@@ -68,7 +68,7 @@ def test_a_seat_that_the_lot_did_not_give(lucky: bool, monkeypatch: Fixture) -> 
     here = scene(140, corrupt="0.05", dropout="0.05", length=2)
     number = min(u for u in range(140) if (u in sortition(here.plan, here.roster)) == lucky)
     join = here.encode(Join(None if lucky else signed_seat(here, number)))
-    with pytest.raises(PeerError, match="the lot did not fall"):
+    with pytest.raises(PeerError, match="a member who was not drawn, or none although it was"):
         serve(here.plan, here.roster).receive(here.names[number], join)
     switch_off(monkeypatch, OneshotServer, "_admit", "(join.member is not None) != (number in self._eligible)")
     server: Any = serve(here.plan, here.roster)

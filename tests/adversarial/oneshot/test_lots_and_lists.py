@@ -142,7 +142,7 @@ def shown(evil: Evil, how: str) -> Upload:
     else:
         seats = [seat for seat in seats if seat.client != VICTIM]
     evil.form(seats)
-    return evil.tell(VICTIM, evil.committee)  # type: ignore[no-any-return]
+    return evil.tell(VICTIM, evil.shown)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
@@ -268,8 +268,8 @@ def test_copies_of_a_clients_boxes(monkeypatch: Fixture) -> None:
         switch_off(one, rules.Committee, "box_key", "self.bound(sender, receiver)", "self.bound(receiver)")
         denied(lambda: copied(make()), r"shares of \(10, 11\) do not open")
     for owner in (OneshotClient, Evil):
-        bound = "self._committee.bound(sender, receiver)" if owner is OneshotClient else "self.size.bound(u, v)"
-        without = "self._committee.bound(receiver)" if owner is OneshotClient else "self.size.bound(v)"
+        bound = "self._committee.bound(sender, receiver)" if owner is OneshotClient else "self.committee.bound(u, v)"
+        without = "self._committee.bound(receiver)" if owner is OneshotClient else "self.committee.bound(v)"
         switch_off(monkeypatch, owner, "_place", bound, without)
     denied(lambda: copied(make()), r"shares of \(10, 11\) do not open")
     switch_off(monkeypatch, rules.Committee, "box_key", "self.bound(sender, receiver)", "self.bound(receiver)")

@@ -46,7 +46,7 @@ def seed_of(evil: Evil, alive: list[int], uploads: dict[int, Upload] | None = No
 def components(evil: Evil, seed: bytes) -> list[int]:
     """Which levels of the victim's removable noise this seed opens."""
     chain = evil.clients[VICTIM].current._drawn(  # type: ignore[union-attr]
-        b"removable noise", *evil.seats.bound(VICTIM)
+        b"removable noise", *evil.committee.bound(VICTIM)
     )
     return [level for level in range(4) if SKELLAM.seed(chain, level) == seed]
 
@@ -93,7 +93,7 @@ def test_more_survivors_claimed_than_there_are(monkeypatch: Fixture) -> None:
         ghosts = {u: evil.forged(u, signer=11) for u in (1, 2, 3)}
         evil.uploads |= ghosts
         for v in (1, 2, 3):
-            evil.tell(v, evil.committee)
+            evil.tell(v, evil.shown)
         return evil, seed_of(evil, evil.present, ghosts)
 
     attempt(attack, PeerError, "bad signature")

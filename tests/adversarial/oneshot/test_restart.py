@@ -87,13 +87,13 @@ class Life:
     def next(self) -> bytes:
         """The frame that comes next: COMMITTEE; to a member its DELIVERY; CONSENTS."""
         if len(self.said) == 1:
-            return self.evil.frame(self.evil.committee)
+            return self.evil.frame(self.evil.shown)
         if len(self.said) == 2 and self.role == "member":
             return self.evil.frame(self.evil.delivery(VICTIM, self.evil.present))
         return self.consents(self.evil.present)
 
     def consents(self, alive: list[int]) -> bytes:
-        members = self.evil.seats.members
+        members = self.evil.committee.members
         return self.evil.frame(self.evil.consents(alive, {v: self.evil.sign(v, alive) for v in members}))
 
 
@@ -172,13 +172,13 @@ def test_another_update_after_the_upload(role: str, reopen: Reopen | None) -> No
     life = Life(role, reopen)
     life.live(2)
     assert life.restart(np.arange(7)) == life.said[1]
-    assert life.client.receive(life.evil.frame(life.evil.committee)) == life.said[1]
+    assert life.client.receive(life.evil.frame(life.evil.shown)) == life.said[1]
 
     life = Life(role)
     life.live(2)
     life.journal._records[life.client._session(life.evil.plan), life.evil.plan.round].pop()  # type: ignore[attr-defined]
     life.restart(np.arange(7))
-    first, second = life.evil.uploads[VICTIM], life.evil.tell(VICTIM, life.evil.committee)
+    first, second = life.evil.uploads[VICTIM], life.evil.tell(VICTIM, life.evil.shown)
     assert second.vector != first.vector
     difference = life.evil.total([first]) - life.evil.total([second])
     with pytest.raises(Denied, match="out of range"):
@@ -195,11 +195,11 @@ def test_another_committee_after_the_upload(role: str, reopen: Reopen | None, mo
     key = AgreementKey(Prg(b"another key" + bytes(21))(32))
     evil.form([*seats, evil.forged_seat(last.client, key)])
     life.restart()
-    attempt(lambda: evil.tell(VICTIM, evil.committee), PeerError, "CommitteeSize does not belong in phase")
+    attempt(lambda: evil.tell(VICTIM, evil.shown), PeerError, "Members does not belong in phase")
     if isinstance(life.journal, MemoryJournal):
         life.journal._records[life.client._session(evil.plan), evil.plan.round].pop()
         life.restart()
-        assert evil.tell(VICTIM, evil.committee).vector != evil.uploads[VICTIM].vector
+        assert evil.tell(VICTIM, evil.shown).vector != evil.uploads[VICTIM].vector
 
 
 @BOTH

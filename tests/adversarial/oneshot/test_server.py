@@ -87,7 +87,7 @@ def test_vectors_of_another_length_or_modulus(how: str, condition: str, monkeypa
 
         def forge(upload: Upload) -> Upload:
             vector = upload.vector + b"\1" if how == "longer" else b"\xff" * 8 + upload.vector[8:]
-            return here.signed(made._seats, replace(upload, vector=vector))  # type: ignore[attr-defined]
+            return here.signed(made._committee, replace(upload, vector=vector))  # type: ignore[attr-defined]
 
         faults = Faults(corrupted=changing(here, "upload", {FIRST}, forge))
         try:
@@ -108,7 +108,7 @@ def complaints(here: Scene, false: dict[str, Vote], cheated: set[int]) -> tuple[
 
     def cheat(upload: Upload) -> Upload:
         boxes = spoiled(here, upload.boxes, cheated)
-        return here.signed(made._seats, replace(upload, boxes=boxes))  # type: ignore[attr-defined]
+        return here.signed(made._committee, replace(upload, boxes=boxes))  # type: ignore[attr-defined]
 
     spoil = changing(here, "upload", {here.names[10]}, cheat)
 
@@ -183,7 +183,7 @@ def test_a_client_without_a_seat_frames_no_members(monkeypatch: Fixture) -> None
         made = serve(here.plan, here.roster)
 
         def cheat(upload: Upload) -> Upload:
-            return here.signed(made._seats, other_vector(here, upload))  # type: ignore[attr-defined]
+            return here.signed(made._committee, other_vector(here, upload))  # type: ignore[attr-defined]
 
         with pytest.raises(PeerError, match="do not open the sum") as caught:
             simulate(

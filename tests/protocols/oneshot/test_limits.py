@@ -58,7 +58,7 @@ def test_a_member_with_a_key_of_low_order(monkeypatch: pytest.MonkeyPatch) -> No
         by = evil.identities[evil.name(corrupt)].key
         signature = by.sign(labels.ONESHOT_SEAT, evil.plan.digest(), u32.encode(corrupt), LOW_ORDER)
         bad = Member(corrupt, LOW_ORDER, signature)
-        return evil, Members(tuple(bad if seat.client == corrupt else seat for seat in evil.committee.members))
+        return evil, Members(tuple(bad if seat.client == corrupt else seat for seat in evil.shown.members))
 
     evil, members = poisoned()
     with pytest.raises(PeerError, match="unusable X25519 public key") as refused:

@@ -494,7 +494,7 @@ def test_what_a_member_turns_away(phase: str, reason: str, forge: Callable[[Any]
 def test_more_members_than_seats_are_turned_away() -> None:
     """Eight of ten may take part; a ninth has signed a seat, too."""
     here = scene(10, clients=8)
-    ninth = here.decode(here.client(here.names[8]).start(here.plan, here.updates()[here.names[8]])).seat
+    ninth = here.decode(here.client(here.names[8]).start(here.plan, here.updates()[here.names[8]])).member
     forge = hearing(here, "upload", here.names[0], lambda heard: Members((*heard.members, ninth)))
     result, _ = run(here, Faults(dict.fromkeys(here.names[8:], "join"), corrupted=forge))
     incident, *_ = result.incidents

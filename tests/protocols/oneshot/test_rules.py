@@ -208,7 +208,7 @@ def drawn(times: int) -> np.ndarray:
 def test_lots_are_fair(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is drawn 53.3 of 200 times, give or take 6.25: 6.5 sigma both ways for 150 of them is below 1e-7 (and the
     beacons are fixed). The control: one bit decides, and ties go to whoever comes first in the roster."""
-    share = parameters_of(proposal()).size / 150
+    share = parameters_of(proposal()).members / 150
     assert share == pytest.approx(40 / 150)
     mean, allowed = 200 * share, 6.5 * np.sqrt(200 * share * (1 - share))
     assert abs(drawn(200) - mean).max() < allowed
@@ -228,10 +228,10 @@ def test_seats_of_a_part_of_the_roster_are_refused() -> None:
 @pytest.mark.parametrize(
     ("n", "parameters", "reason"),
     [
-        (150, CommitteeSize(1, 0), "1 seats are not between 2 and 150"),
-        (150, CommitteeSize(151, 7), "151 seats are not between"),
-        (10, CommitteeSize(9, 0), "of 10 clients all have a seat"),
-        (EVERYBODY, CommitteeSize(100, 37), "all have a seat"),
+        (150, CommitteeSize(1, 0), "a committee of 1 is not between 2 and 150"),
+        (150, CommitteeSize(151, 7), "a committee of 151 is not between"),
+        (10, CommitteeSize(9, 0), "of 10 clients all are members"),
+        (EVERYBODY, CommitteeSize(100, 37), "all are members"),
         (150, CommitteeSize(30, 30), "too many"),
         (150, CommitteeSize(30, 100), "too many"),
         (10, CommitteeSize(10, 10), "too many"),
@@ -246,7 +246,7 @@ def test_plans_that_make_no_sense(n: int, parameters: object, reason: str) -> No
 def test_more_than_1024_seats_are_refused() -> None:
     plan = proposal(1100)
     replace(plan, parameters=CommitteeSize(MAX_MEMBERS, 100))
-    with pytest.raises(UsageError, match="1025 seats"):
+    with pytest.raises(UsageError, match="a committee of 1025"):
         replace(plan, parameters=CommitteeSize(MAX_MEMBERS + 1, 100))
 
 
