@@ -1,4 +1,5 @@
 """Who says what to whom: plans, policies, machines, messages, and the protocols themselves.
 
-``registry`` lists the protocols; ``simulate`` runs any of them in one process.
+``client`` and ``server`` are the two doors for a deployment, ``simulation`` runs any protocol in one process, and
+``registry`` lists the protocols. What their machines are made of is in ``rounds``.
 """

@@ -16,7 +16,7 @@ Rounds (client -> server, then server -> clients)
                  makers; ``Recipient.CLIENTS``: everybody). One that came is used; makers beyond the first are there for
                  dropouts.
     3 UPLOAD     u encrypts its integers under that key, slot by slot, and signs key and ciphertexts. Who did is U3.
-    4 CONSISTENCY    u signs the set U3, once. Signers are U4.
+    4 CONSISTENCY u signs the set U3, once. Signers are U4.
     5 REVEAL     against min_contributors such signatures each holder decrypts the sum, rounds it, and sends it sealed
                  to a key of the server's (or, if only clients may know it, a keyed hash). The server compares: what
                  more than half say is the sum, and at least two must say it.
@@ -45,5 +45,5 @@ Deviations, and what TenSEAL sets
     - 2048 slots a ciphertext. Its 4096 coefficients could hold twice as much; TenSEAL encodes reals into slots only,
       and expands the half of a fresh ciphertext that a seed could stand for.
     - Randomness of keys and encryption is SEAL's own, from the operating system. A seeded run does not replay.
-    - All native code runs in a child process (``engine``): bytes from others can crash that one, not the party.
+    - All native code runs in a child process (``ciphertexts``): bytes from others can crash that one, not the party.
 """

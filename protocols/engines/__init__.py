@@ -3,8 +3,8 @@
 
 Two kinds of work suffice. ``map`` spreads pure functions: the server's removal of masks, by coordinate ranges, whole
 cohorts of a tree. ``host`` puts an object where a worker can keep it: a share of the clients of a large simulation. A
-worker that dies is replaced, and its work done again. So all work must be deterministic; what is placed is remade and
-told again what it was told before. Machines are that, given their randomness.
+worker that dies is replaced, and its work done again. So all work must be deterministic; what is hosted is made again
+and told once more what it was told before. Machines are deterministic, given their randomness.
 """
 
 from __future__ import annotations

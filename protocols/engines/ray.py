@@ -127,7 +127,7 @@ class _There(Hosted[S]):
     def _remake(self, error: Exception) -> None:
         self._deaths += 1
         if self._deaths > _RETRIES:
-            raise StorageError(f"what was placed with a worker has been lost {self._deaths} times") from error
+            raise StorageError(f"what a worker hosted has been lost {self._deaths} times") from error
         self._keeper = _KEEPER.remote(self._make)
         again = [self._keeper.do.remote(*asked) for asked in self._asked]
         self._answers = [None if old is None else new for old, new in zip(self._answers, again, strict=True)]

@@ -9,16 +9,16 @@ Papers
     hint-RLWE: what the sums of secrets and errors give away.
 
 Parties
-    n clients with long-term Ed25519 keys in a roster, some of whom have a seat on a committee, and one server that
-    routes every message. Up to 128 clients all have one; more draw lots with a beacon (``Policy.beacon``) that comes
+    n clients with long-term Ed25519 keys in a roster, some of whom are members of a committee, and one server that
+    routes every message. Up to 128 clients all are; more draw lots with a beacon (``Policy.beacon``) that comes
     from the deployment or from a public source, after the roster, and that the server cannot choose.
 
 Rounds (client -> server, then server -> clients)
-    1 JOIN       who has a seat signs a fresh X25519 key, with the plan; the others ask for those.
+    1 JOIN       a member signs a fresh X25519 key, with the plan; the others ask for those.
     2 UPLOAD     u draws a short secret s_u and short errors e_u and sends c_u = x_u + a s_u + 2^(vw) e_u, where a is
                  a hash of the plan; and packed Shamir shares of s_u, sealed to each member. It signs both. The server
-                 adds c_u and forgets it. From here on nobody needs u, unless it has a seat.
-    3 CONSISTENCY    a member verifies all signatures, opens its shares, adds them, and signs the set U of those clients
+                 adds c_u and forgets it. From here on nobody needs u, unless it is a member.
+    3 CONSISTENCY a member verifies all signatures, opens its shares, adds them, and signs the set U of those clients
                  and a hash of their uploads' headers, once. If shares do not open it says whose, and has no part in
                  the sum.
     4 REVEAL     against signatures by Q members on the same a member sends its share of the sum of their secrets. Q of
@@ -31,10 +31,11 @@ Rounds (client -> server, then server -> clients)
 
 Threat model
     Privacy of honest clients against a server that lies to everybody together with up to a fraction gamma of clients.
-    At most f seats are corrupt, but for 2^-security (``rules``). f shares of a secret say nothing. Q > (m + f) / 2,
-    so two sets cannot both have Q signatures: any two quorums share an honest member, who signs once. (The headers
-    are signed, too: of a client that was cloned and made to upload twice, members would add up different shares.) Who
-    is in the set has signed its upload, so min_contributors of the roster really are, at every n, and at least f + 2.
+    At most f members are corrupt, but for 2^-security (``parameters``). f shares of a secret say nothing. Q is more
+    than (m + f) / 2, so two sets cannot both have Q signatures: any two quorums share an honest member, who signs once.
+    (The headers are signed, too: of a client that was cloned and made to upload twice, members would add up different
+    shares.) Who is in the set has signed its upload, so min_contributors of the roster really are, at every n, and at
+    least f + 2.
     Given the sums of at least two honest clients' secrets and errors (sigma = 6.4) each of them
     hides as well as RLWE with sigma0 >= 3.2 does (``secagg.crypto.lattice``).
     Correctness only when clients follow the protocol. One liar can end a round, and clients have reserved budget as

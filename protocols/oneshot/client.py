@@ -1,4 +1,6 @@
-"""A client of the one-shot protocol, with or without a seat (paper and threat model are in ``protocols.oneshot``).
+"""A client of the one-shot protocol, member of the committee or not.
+
+The papers and the threat model are in ``protocols.oneshot``.
 
 u is this client; all are numbers in the roster. Each check raises before the client has changed; each reply is a pure
 function of what is known, so a replay after a crash repeats it.
@@ -64,7 +66,7 @@ class OneshotClient(ClientRound):
         self._share = b""  # of the sum of their secrets
         self._unopened: tuple[Number, ...] = ()
 
-    # 1 JOIN: those with a seat sign a fresh key together with the plan.
+    # 1 JOIN: those who are drawn for the committee sign a fresh key together with the plan.
 
     def opening(self) -> Join:
         if self._member_key is None:

@@ -1,4 +1,4 @@
-"""The committee of one round: who has a seat, what everything is bound to, and what a client accepts."""
+"""The committee of one round: who its members are, what everything is bound to, and what a client accepts."""
 
 from __future__ import annotations
 

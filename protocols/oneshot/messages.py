@@ -30,7 +30,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """1, client to server: who wants to take part; from those with a seat, their key."""
+    """1, client to server: who wants to take part; from those who are drawn for the committee, their key."""
 
     member: Member | None
 

@@ -1,15 +1,15 @@
-"""The committee: how many seats, how many must agree, layouts of vectors and secrets.
+"""The committee: how many members, how many must agree, layouts of vectors and secrets.
 
-The calculator. m seats are filled by lot from n clients, of which floor(gamma n) are corrupt; HG is the hypergeometric
+The calculator. m members are drawn by lot from n clients, of which floor(gamma n) are corrupt; HG is the hypergeometric
 law. The committee is the smallest for which
 
-1. f = least with Pr[HG > f] <= 2^-security / 1024: no more than f seats are corrupt, and f shares say nothing (lots
+1. f = least with Pr[HG > f] <= 2^-security / 1024: no more than f members are corrupt, and f shares say nothing (lots
    of all sizes are prefixes of one order, and the server may try the sizes, of which there are up to 1024);
-2. Q = floor((m + f) / 2) + 1 signatures are a quorum: two quorums share more than f seats, so an honest one, who signs
-   once. It is also how many shares give a sum: Q - f secrets are packed into one polynomial;
-3. Q seats stay, but with probability 2^-correctness, when floor(delta n) clients fall silent.
+2. Q = floor((m + f) / 2) + 1 signatures are a quorum: two quorums share more than f members, so an honest one, who
+   signs once. It is also how many shares give a sum: Q - f secrets are packed into one polynomial;
+3. Q members stay, but with probability 2^-correctness, when floor(delta n) clients fall silent.
 
-Up to ``EVERYBODY`` clients there is no lot: everyone who joins has a seat, and f = floor(gamma n).
+Up to ``EVERYBODY`` clients there is no lot: everyone who joins is a member, and f = floor(gamma n).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from secagg.hypergeometric import most_marked
 
 MAX_MEMBERS = 1024
 EVERYBODY = 128
-"""Up to so many clients all have a seat."""
+"""Up to so many clients all are members of the committee."""
 
 SLACK = Fraction(11, 10)
 
 
 @dataclass(frozen=True, slots=True)
 class CommitteeSize:
-    """Parameters of a plan: how many seats, and how many of them may be corrupt. The plan's beacon draws them.
+    """Parameters of a plan: how many members, and how many of them may be corrupt. The plan's beacon draws them.
 
     ``cost_model`` says by which account the ring of the masks has 128 bits of security.
     """

@@ -21,7 +21,7 @@ Rounds (client -> server, then server -> clients)
                  not is left out. U2 are those who stay: the server tells each client whose shares to keep.
     5 UPLOAD     y_u = x_u + PRG(b_u) + sum_{u<v} PRG(s_uv) - sum_{u>v} PRG(s_uv) over the neighbours v in U2, of
                  whom u must hold t shares, with a signature on that list and the hash of y_u. Who did is U3.
-    6 CONSISTENCY    u signs the set U3, once, if masking was mutual: u was to keep the shares of each neighbour in U3,
+    6 CONSISTENCY u signs the set U3, once, if masking was mutual: u was to keep the shares of each neighbour in U3,
                  which has u on the list that it signed in UPLOAD. Signers are U4.
     7 REVEAL     against t such signatures by its own neighbours, and on the ring those of a quorum of witnesses, u
                  reveals its share of b_v for each neighbour v in U3, of the mask key for each in U2 \\ U3, never both.

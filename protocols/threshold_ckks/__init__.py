@@ -22,7 +22,7 @@ Rounds (client -> server, then server -> clients); a is public, drawn from the p
                  dealt, and answered all complaints about them with what fits. Only now b = sum b_u over U2 is the joint
                  key. Who is left out has no part in it, and nobody keeps its shares.
     5 UPLOAD     c0 = b v + T e0 + x and c1 = a v + T e1, signed with the digest of U2 and b. Who did is U3.
-    6 CONSISTENCY    u signs the set U3, once. Signers are U4.
+    6 CONSISTENCY u signs the set U3, once. Signers are U4.
     7 DECRYPT    against max(t, min_contributors) such signatures u answers d_u = (sum c1) s_u + T f_u, flooded.
     8 MISSING    u signs the one set M of those in U2 who did not answer, if it leaves t that did.
     9 RECOVER    against t such signatures u reveals its shares of z_w for all w in M. One hash tells a wrong one. The

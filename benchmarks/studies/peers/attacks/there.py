@@ -344,7 +344,7 @@ def not_a_number() -> Seen:
     )
 
 
-class _Fleet:
+class _Network:
     """The one method of a grid that the workflow calls. What a node raises becomes an error reply, as in Flower."""
 
     def __init__(self, nodes: Mapping[int, _Node], silent: str) -> None:
@@ -368,14 +368,14 @@ class _Fleet:
         return message_from_proto(message_to_proto(reply))
 
 
-def _workflow(nodes: Mapping[int, _Node] | None = None, silent: str = "") -> _Fleet:
+def _workflow(nodes: Mapping[int, _Node] | None = None, silent: str = "") -> _Network:
     """A round under Flower's own server; the victim is silent from a stage on."""
-    fleet = _Fleet(_nodes() if nodes is None else nodes, silent)
-    grid = cast(Grid, fleet)
-    context = legacy_context(grid, fleet.nodes)
+    network = _Network(_nodes() if nodes is None else nodes, silent)
+    grid = cast(Grid, network)
+    context = legacy_context(grid, network.nodes)
     with np.errstate(invalid="ignore"):  # numpy does say something when NaN is cast to an integer
         SecAggPlusWorkflow(CLIENTS, THRESHOLD)(grid, context)
     parameters = arrayrecord_to_parameters(context.state.array_records[MAIN_PARAMS_RECORD], keep_input=True)
     means = parameters_to_ndarrays(parameters)
-    fleet.mean = means[0] if means else None
-    return fleet
+    network.mean = means[0] if means else None
+    return network
