@@ -21,7 +21,7 @@ class Network:
     latency: the median of what an answer takes, in seconds; ``spread`` is the deviation of its logarithm.
     deadline: seconds after which a phase is closed; 0 for waiting as long as it takes.
 
-    >>> Network(dropout=0.5).faults(["a", "b", "c", "d"], ["upload", "reveal"], seed=1).silent
+    >>> Network(dropout=0.5).faults(["a", "b", "c", "d"], ["upload", "reveal"], seed=1).dropouts
     {'c': 'reveal'}
     """
 

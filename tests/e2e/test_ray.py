@@ -106,7 +106,7 @@ update = lambda name: np.arange(LENGTH) * int(name[-2:])
 pids = {}
 class Killing(OnRay):
     def host(self, make):
-        placed = super().place(make)
+        placed = super().host(make)
         pid = placed.ask(lambda part, _: os.getpid(), None)()
         pids[pid] = placed
         return placed

@@ -207,7 +207,7 @@ def test_the_measured_values_are_those_of_the_survivors_users() -> None:
 def lost_in(aggregator: SecureAggregator, clients: ClientData, number: int) -> list[bool]:
     """Whose vector is missing from a sum."""
     phases = ["advertise", "share", "upload", "consistency", "reveal"]
-    silent = aggregator._network.faults(clients.names, phases, number).silent
+    silent = aggregator._network.faults(clients.names, phases, number).dropouts
     return [silent.get(name, "reveal") in phases[:3] for name in clients.names]
 
 

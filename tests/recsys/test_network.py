@@ -29,7 +29,7 @@ FAR = 240
 
 
 def silent(network: Network, seed: int = 1) -> dict[str, str]:
-    return dict(network.faults(NAMES, PHASES, seed).silent)
+    return dict(network.faults(NAMES, PHASES, seed).dropouts)
 
 
 def test_without_dropout_and_deadline_nobody_is_lost() -> None:
@@ -73,7 +73,7 @@ def test_control_a_deadline_for_all_phases_together_is_caught(monkeypatch: pytes
 def test_whoever_is_patient_loses_nobody_earlier(seed: int, deadline: float, more: float, dropout: float) -> None:
     names = NAMES[:30]
     short, long = (
-        Network(dropout=dropout, deadline=each).faults(names, PHASES, seed).silent
+        Network(dropout=dropout, deadline=each).faults(names, PHASES, seed).dropouts
         for each in (deadline, deadline + more)
     )
     assert short.keys() >= long.keys()
@@ -96,7 +96,7 @@ def test_in_a_sum_the_late_are_missing_from_the_phase_on_in_which_they_are_late(
     aggregator = SecureAggregator(Deployment(dropout="0.4"), SECRET, network=network, seed=seed)
     result = aggregator.aggregate(Request(0, "test", EIGHT, Encoding.integers(5)), update)
     phases = list(result.seconds)[1:]
-    lost = network.faults(EIGHT, phases, seed << 32).silent
+    lost = network.faults(EIGHT, phases, seed << 32).dropouts
     early = {name for name, phase in lost.items() if phases.index(phase) <= phases.index("upload")}
     assert len(set(lost) - early) > 0 < len(early)
     assert set(result.survivors) == set(EIGHT) - early

@@ -143,9 +143,9 @@ def test_a_server_whose_message_was_lost_is_not_blamed(monkeypatch: pytest.Monke
         if phase != "consistency":
             answers = {to: clients[to].receive(frame) for to, frame in server.outbox() if to not in lost}
     heard = partial(clients[name].receive, dict(server.outbox())[name])
-    assert blamed(heard, "does not belong in phase consent") == ()
+    assert blamed(heard, "does not belong in phase consistency") == ()
     switch_off(monkeypatch, ClientRound, "hear", "UnblamedError", "PeerError")
-    assert blamed(heard, "does not belong in phase consent") == (SERVER,)
+    assert blamed(heard, "does not belong in phase consistency") == (SERVER,)
 
 
 # What a server hands on, it should have checked.

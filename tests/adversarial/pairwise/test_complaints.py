@@ -296,7 +296,7 @@ def test_after_masking_it_is_too_late(protocol: str, what: str, monkeypatch: pyt
             return [first, evil.tell(VICTIM, Accusations((evil.false_complaint(liar, VICTIM),)))]
         return [first, evil.tell(VICTIM, evil.verdict(VICTIM, list(evil.boxes[VICTIM])[1:]))]
 
-    with pytest.raises(PeerError, match="does not belong in phase consent"):
+    with pytest.raises(PeerError, match="does not belong in phase consistency"):
         again(dealt(protocol))
     steps = dict(PairwiseClient.steps)
     for phase in list(steps)[3:4]:

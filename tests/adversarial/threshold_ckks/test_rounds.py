@@ -728,7 +728,7 @@ FORGED_SHARES = "verify(self.roster.keys[number], recovery.signature, labels.THR
             "_take_part",
             None,
         ),
-        ("_consent", lambda _, consent: replace(consent, signature=bytes(64)), "_take_signature", None),
+        ("_sign_survivors", lambda _, consent: replace(consent, signature=bytes(64)), "_take_signature", None),
         (
             "_agree",
             lambda _, agreement: replace(agreement, signature=bytes(64)),

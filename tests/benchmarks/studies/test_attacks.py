@@ -93,7 +93,7 @@ def test_control_a_ring_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_control_somebody_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(here, "Faults", lambda silent: Faults())
+    monkeypatch.setattr(here, "Faults", lambda dropouts: Faults())
     assert "0 of 1,000" in worked(here.silent_before_sharing)
 
 

@@ -105,7 +105,7 @@ def test_ahead_takes_before_it_begins_more() -> None:
 
 
 def test_what_is_placed_is_asked_in_order() -> None:
-    placed = Threads(2).place(lambda: list[int]())
+    placed = Threads(2).host(lambda: list[int]())
     waiting = [placed.ask(lambda kept, item: kept.append(item) or list(kept), item) for item in range(50)]
     assert waiting[-1]() == list(range(50))
     assert waiting[0]() == [0]
@@ -234,7 +234,7 @@ def test_a_crowd_with_dropouts_and_a_lying_network() -> None:
         return envelope.frame
 
     faults = Faults(
-        silent={"client-4": "upload", "client-6": "share"}, corrupted=spoil, duplicated=frozenset({"consistency"})
+        dropouts={"client-4": "upload", "client-6": "share"}, corrupted=spoil, duplicated=frozenset({"consistency"})
     )
     ran = simulate_on_workers(
         serve(plan_of(), ROSTER), PEOPLE, update_of, policy=POLICY, engine=Threads(2), faults=faults
