@@ -80,7 +80,7 @@ def rules_of(protocol: str) -> Rules:
     >>> rules_of("secagg+").choose(
     ...     100, Fraction(1, 20), Fraction(1, 20), Adversary.CURIOUS, 40, 20, CostModel.CORE_SVP
     ... ).threshold
-    16
+    6
     """
     rules: Rules = module_of(protocol, "parameters").RULES[protocol]
     return rules

@@ -79,7 +79,7 @@ def choose_committee(
     """The smallest committee. Against a curious server it is the same: what is saved by trusting it is little.
 
     >>> choose_committee(1000, Fraction(1, 10), Fraction(1, 10), Adversary.ACTIVE, 40, 20)
-    CommitteeSize(size=75, corrupt=32, cost_model=<CostModel.CORE_SVP: 'core-svp'>)
+    CommitteeSize(members=75, corrupt=32, cost_model=<CostModel.CORE_SVP: 'core-svp'>)
     """
     bad, dropped = floor(corrupt * n), floor(dropout * n)
     if n <= EVERYBODY:

@@ -119,6 +119,11 @@ class ServerRound(ABC):
         return agreed_sum(self.plan, self.roster, self._agreed, self._signatures)
 
     @property
+    def failed(self) -> bool:
+        """Whether the round was given up: then it has no outcome, and nothing was revealed."""
+        return self.phase is Phase.FAILED
+
+    @property
     def waiting_for(self) -> tuple[str, ...]:
         """Who may still answer in this phase."""
         return tuple(self.roster.names[number] for number in sorted(self._expected - self._heard.keys()))

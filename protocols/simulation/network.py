@@ -97,11 +97,12 @@ def simulate(
 ) -> Simulation:
     """One round of all these clients, from the plan to the sum. ``update`` gives what each of them adds.
 
-    ``ThresholdError`` or ``PeerError`` if the server has to give up, and what the
-    server's own ledger raises. An update that cannot be encoded is the caller's mistake (``UsageError``).
+    ``ThresholdError`` or ``PeerError`` if the server has to give up, and what the server's own ledger raises. An update
+    that cannot be encoded is the caller's mistake (``UsageError``).
 
-    >>> roster, clients = local_clients(5, Policy(min_contributors=3))
+    >>> from protocols.server import serve
     >>> from secagg.encoding import Encoding
+    >>> roster, clients = local_clients(5, Policy(min_contributors=3))
     >>> plan = RoundPlan.propose("secagg", roster, Encoding.integers(4), min_contributors=3, dropout="0.4")
     >>> updates = {name: np.full(4, i) for i, name in enumerate(clients)}
     >>> faults = Faults(dropouts={"client-1": "upload"})
