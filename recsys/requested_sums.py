@@ -195,6 +195,6 @@ def _decoded(data: bytes) -> list[_PastSum]:
                 known = {each.name: getattr(facts, each.name) for each in fields(facts)}
                 result = Result(vector=arrays[str(number)], **known)
             found.append(_PastSum(one.purpose, one.length, one.given_up, result))
-    except (DecodeError, KeyError):
+    except (DecodeError, KeyError, ValueError):  # half a surrogate is text that has no bytes
         raise DecodeError("this is no checkpoint") from None
     return found

@@ -150,6 +150,15 @@ def test_no_imports_go_in_a_circle() -> None:
     assert [sorted(circle) for circle in circles(graph(sources()))] == []
 
 
+def test_sums_in_the_clear_are_made_in_one_place_only() -> None:
+    """Whoever runs the ideal functionality sees every update. In production a run's references do, and nothing else."""
+    arrows = graph(sources())
+    clear, aggregator = "protocols.simulation.ideal", "recsys.ideal_aggregator"
+    assert {module for module, targets in arrows.items() if clear in targets} == {aggregator}
+    users = {module for module, targets in arrows.items() if aggregator in targets}
+    assert {module for module in users if not module.startswith("benchmarks.")} == {"recsys.run"}
+
+
 @pytest.mark.parametrize("back", ["from dp import a", "from dp.a import x", "def late():\n    import dp.a"])
 def test_a_planted_circle_is_found(back: str) -> None:
     files = {

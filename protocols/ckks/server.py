@@ -7,7 +7,6 @@ It routes messages and has ciphertexts added as they arrive. It never holds a ke
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +43,6 @@ from secagg.crypto.keys import KEY_BYTES, AgreementKey, digest, transcript, veri
 from secagg.crypto.merkle import HASH_BYTES, MerkleTree
 from secagg.crypto.seal import open_box
 from secagg.errors import PeerError
-
-if TYPE_CHECKING:
-    pass
 
 
 class CkksServer(CohortServer):

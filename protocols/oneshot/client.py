@@ -8,8 +8,6 @@ function of what is known, so a replay after a crash repeats it.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from protocols.oneshot.committee import Committee, public_of, sortition
 from protocols.oneshot.messages import (
     Answer,
@@ -59,7 +57,7 @@ class OneshotClient(ClientRound):
         self._eligible = sortition(self.plan, self.roster)
         self._member_key = AgreementKey(self._drawn(b"seat key")) if self._u in self._eligible else None
         if self._member_key is None:
-            upload, reveal = replace(self.steps[Phase.UPLOAD], then=Phase.REVEAL), self.steps[Phase.REVEAL]
+            upload, reveal = self.steps[Phase.UPLOAD]._replace(then=Phase.REVEAL), self.steps[Phase.REVEAL]
             self.__dict__["steps"] = {Phase.UPLOAD: upload, Phase.REVEAL: reveal}
         self._sharing = sharing_of(self.plan)
         self._mine = NOBODY  # the survivors that this client has signed, as a member

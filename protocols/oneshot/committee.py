@@ -54,7 +54,7 @@ class Committee:
         return derive(agreed, labels.ONESHOT_BOX, *self.bound(sender, receiver))
 
     def contributed(self, headers: Sequence[Header]) -> bytes:
-        """CommitteeSize and uploads: what was added up, and not only by whom."""
+        """Committee and uploads: what was added up, and not only by whom."""
         return digest(labels.ONESHOT_UPLOAD, *self.bound(), *map(HEADER.encode, headers))
 
     def agreed(self, contributed: bytes, size: int, bitmap: bytes) -> Agreed:

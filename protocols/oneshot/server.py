@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +41,6 @@ from secagg.crypto.keys import check_agreement_key, digest
 from secagg.crypto.lattice import RunningSum
 from secagg.crypto.seal import OVERHEAD_BYTES
 from secagg.errors import PeerError, UnblamedError
-
-if TYPE_CHECKING:
-    pass
 
 
 class OneshotServer(ServerRound):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Set
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -47,9 +46,6 @@ from secagg.crypto.keys import AgreementKey, digest
 from secagg.crypto.merkle import MerkleTree
 from secagg.crypto.shamir import reconstruct, unpack_shares
 from secagg.errors import PeerError
-
-if TYPE_CHECKING:
-    pass
 
 
 class PairwiseServer(DealingServer):

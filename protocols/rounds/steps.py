@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from protocols.rounds.phases import Phase
 
@@ -19,8 +18,7 @@ class Charge(StrEnum):
     """What happened: the survivors have signed, and are about to be unmasked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One row of a transition table. ``check`` and ``reply`` are methods of the party's class."""
 
     hears: type

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,9 +20,6 @@ from protocols.rounds.server import ServerRound
 from secagg.crypto.keys import verifying_once
 from secagg.crypto.prg import Prg, Rng, random_words
 from secagg.errors import DecodeError, PeerError, SecAggError, ThresholdError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 Update: TypeAlias = Callable[[str], ArrayLike | None]
 """What a client adds, by its name; None is nothing, and goes in as zeros."""

@@ -127,14 +127,10 @@ class ThresholdClient(DealingClient):
     # 6 CONSISTENCY: sign the one set of survivors.
 
     def _hear_survivors(self, message: Survivors) -> None:
-        survivors = self._survivors_in(message.survivors, self._holders, self._u, self._least)
-        if not survivors <= self._members:
+        if not from_bitmap(message.survivors, self._holders) <= self._members:
             raise PeerError("survivors who have no part in the key")
-        self._agreed, self._survivors, self._ciphertext = (
-            self._cohort.agreed(message.survivors),
-            survivors,
-            message.ciphertext,
-        )
+        self._survivors = self._survivors_in(message.survivors, self._holders, self._u, self._least)
+        self._agreed, self._ciphertext = self._cohort.agreed(message.survivors), message.ciphertext
         self._forget_values()
 
     # 7 DECRYPT: against the signatures of enough of them, this client's part of the decryption, once.

@@ -7,7 +7,6 @@ missing would have said. Clients are positions in U1 once U1 is there; u is one 
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -45,9 +44,6 @@ from secagg.crypto.keys import digest, verify
 from secagg.crypto.lattice import Coefficients, RunningSum
 from secagg.crypto.shamir import reconstruct, unpack_shares
 from secagg.errors import PeerError
-
-if TYPE_CHECKING:
-    pass
 
 
 class ThresholdServer(DealingServer):

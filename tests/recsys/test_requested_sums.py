@@ -6,6 +6,7 @@ standard deviations: for d = 3000 false with probability below 1e-9 (see test_fe
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import replace
 from fractions import Fraction
@@ -228,7 +229,13 @@ def never_asked(name: str) -> NDArray[np.float64]:
     raise AssertionError(name)
 
 
-@pytest.mark.parametrize("data", [b"", b"PK", bytes(100)])
+def said(text: str) -> bytes:
+    out = io.BytesIO()
+    np.savez(out, said=np.array(text))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", bytes(100), said("[1]"), said("half a surrogate: \ud800")])
 def test_what_is_no_checkpoint_is_not_begun_anew(data: bytes, tmp_path: Path) -> None:
     write_file(tmp_path / "checkpoint.npz", data, private=True)
     with pytest.raises(DecodeError, match="this is no checkpoint"):

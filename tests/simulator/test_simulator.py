@@ -97,8 +97,8 @@ def no_charges_of_clients(monkeypatch: pytest.MonkeyPatch) -> None:
 def charged_too_late(patch: pytest.MonkeyPatch) -> None:
     """The server commits when shares have come, not before it asks for them."""
     steps = dict(PairwiseServer.steps)
-    steps[Phase.CONSISTENCY] = replace(steps[Phase.CONSISTENCY], charge=None)
-    steps[Phase.REVEAL] = replace(steps[Phase.REVEAL], charge=Charge.COMMIT)
+    steps[Phase.CONSISTENCY] = steps[Phase.CONSISTENCY]._replace(charge=None)
+    steps[Phase.REVEAL] = steps[Phase.REVEAL]._replace(charge=Charge.COMMIT)
     patch.setattr(PairwiseServer, "steps", steps)
 
 

@@ -448,7 +448,7 @@ class Complaining(Client):
             del machine._held[first.peer]
             machine._doubted[first.peer] = first
 
-        doubts = replace(machine.steps[Phase.COMPLAIN], check=lambda _, message: doubting(message))
+        doubts = machine.steps[Phase.COMPLAIN]._replace(check=lambda _, message: doubting(message))
         machine.steps = {**machine.steps, Phase.COMPLAIN: doubts}
         return frame
 

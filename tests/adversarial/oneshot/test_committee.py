@@ -323,6 +323,26 @@ def test_two_vectors_under_one_secret(monkeypatch: Fixture) -> None:
     assert attack(evil) == (evil.values[VICTIM] - OTHER).tolist()
 
 
+def test_members_who_were_shown_other_uploads_answer_nothing(monkeypatch: Fixture) -> None:
+    """The same set of clients, and enough signatures on it: but what these members have added is another sum."""
+
+    def attack(evil: Evil) -> list[int]:
+        evil.join()
+        evil.upload()
+        second, alive = cloned(evil, OTHER), evil.present
+        six, four, _, _ = halves(evil, 6)
+        signed = evil.ask(six, alive)
+        evil.ask(four, alive, {VICTIM: second})
+        evil.reveal(four, alive, signed)
+        return sorted(evil.shares[frozenset(alive)])
+
+    with pytest.raises(PeerError, match="other survivors than those that this member has signed"):
+        attack(make())
+    whole, set_only = "self._mine.bitmap and agreed != self._mine", "agreed.bitmap != self._mine.bitmap"
+    switch_off(monkeypatch, OneshotClient, "_check_signatures", whole, set_only)
+    assert len(attack(make())) == 4
+
+
 def test_two_vectors_shown_to_two_groups_of_members(monkeypatch: Fixture) -> None:
     """Both groups would sign the same set, and have added different shares. What six and the corrupt have is a sum;
     the other four shares say what the second secret is more than the first, since both are short."""

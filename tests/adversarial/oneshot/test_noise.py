@@ -5,7 +5,6 @@ Attackers as in ``test_oneshot``.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -179,7 +178,7 @@ def test_nothing_is_said_before_it_is_charged(phase: Phase, write: str, tmp_path
 
     before = ["genesis"] if phase is Phase.UPLOAD else ["genesis", "reserve"]
     assert attack("with") == (before, False)
-    steps = OneshotClient.steps | {phase: replace(OneshotClient.steps[phase], charge=None)}
+    steps = OneshotClient.steps | {phase: OneshotClient.steps[phase]._replace(charge=None)}
     monkeypatch.setattr(OneshotClient, "steps", steps)
     assert attack("without") == (before, True)
 

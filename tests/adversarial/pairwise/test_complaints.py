@@ -300,7 +300,7 @@ def test_after_masking_it_is_too_late(protocol: str, what: str, monkeypatch: pyt
         again(dealt(protocol))
     steps = dict(PairwiseClient.steps)
     for phase in list(steps)[3:4]:
-        steps[phase] = replace(steps[phase], then=list(steps)[2])
+        steps[phase] = steps[phase]._replace(then=list(steps)[2])
     monkeypatch.setattr(PairwiseClient, "steps", steps)
     first, second = again(dealt(protocol))
     assert first != second

@@ -150,7 +150,7 @@ def test_a_second_different_message(protocol: str, step: int, monkeypatch: pytes
     assert client.done
 
     phase = list(PairwiseClient.steps)[step]
-    stay = replace(PairwiseClient.steps[phase], then=phase)
+    stay = PairwiseClient.steps[phase]._replace(then=phase)
     client = fresh(protocol, step)
     monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, phase: stay})
     assert client.receive(frames[step])

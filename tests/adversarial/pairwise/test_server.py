@@ -198,7 +198,7 @@ LIES: dict[str, Lie] = {
         "boxes opened of others than of those who complain",
         lambda monkeypatch: (
             switch_off(monkeypatch, Exchange, "defend", "holders != sorted(self._complaints[dealer])"),
-            monkeypatch.setattr(dealing_module, "opened", lambda *_: True),  # two layers
+            monkeypatch.setattr(exchange_module, "opened", lambda *_: True),  # two layers
         )[0],
     ),
     "nothing opened": Lie(

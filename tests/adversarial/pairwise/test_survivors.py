@@ -94,7 +94,7 @@ def test_alive_and_dead_to_the_same_client(protocol: str, monkeypatch: pytest.Mo
 
     with pytest.raises(PeerError, match="Survivors does not belong in phase done"):
         both_kinds(uploaded(protocol))
-    again = replace(PairwiseClient.steps[Phase.REVEAL], then=Phase.CONSISTENCY)
+    again = PairwiseClient.steps[Phase.REVEAL]._replace(then=Phase.CONSISTENCY)
     monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, Phase.REVEAL: again})
     both_kinds(uploaded(protocol))
 
@@ -107,7 +107,7 @@ def test_two_consents(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(PeerError, match="Survivors does not belong in phase reveal"):
         two_signatures(uploaded(protocol))
-    again = replace(PairwiseClient.steps[Phase.CONSISTENCY], then=Phase.CONSISTENCY)
+    again = PairwiseClient.steps[Phase.CONSISTENCY]._replace(then=Phase.CONSISTENCY)
     monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, Phase.CONSISTENCY: again})
     two_signatures(uploaded(protocol))
 
@@ -124,7 +124,7 @@ def test_unmask_twice(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(PeerError, match="ConsistencySignatures does not belong in phase done"):
         twice(uploaded(protocol))
-    again = replace(PairwiseClient.steps[Phase.REVEAL], then=Phase.REVEAL)
+    again = PairwiseClient.steps[Phase.REVEAL]._replace(then=Phase.REVEAL)
     monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, Phase.REVEAL: again})
     twice(uploaded(protocol))
 

@@ -6,7 +6,6 @@ Ours is attacked again with one check taken away, and Flower's with one put in; 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -80,7 +79,7 @@ def test_control_a_seed_of_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_control_both_shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    again = replace(PairwiseClient.steps[Phase.REVEAL], then=Phase.CONSISTENCY)
+    again = PairwiseClient.steps[Phase.REVEAL]._replace(then=Phase.CONSISTENCY)
     monkeypatch.setattr(PairwiseClient, "steps", {**PairwiseClient.steps, Phase.REVEAL: again})
     journal_by_count(monkeypatch)
     assert RECOVERED in worked(here.both_shares)
