@@ -171,7 +171,7 @@ class Client:
             raise UsageError("this journal is that of a client with a ledger: pass the ledger, too")
         try:
             [box] = self._journal.records(_LEDGER, last)
-            self._remembered = open_box(self._journal_key, box, _ledger_place(last))
+            self._remembered = open_box(self._journal_key, box, _ledger_associated(last))
         except (PeerError, ValueError):
             raise PolicyError("the journal is not this client's, or has been altered") from None
         if not self._ledger.contains(self._remembered):
@@ -276,7 +276,7 @@ class Client:
             return
         last = self._journal.last_round(_LEDGER)
         number = 0 if last is None else last + 1
-        box = seal(self._journal_key, head, _ledger_place(number), self._rng)
+        box = seal(self._journal_key, head, _ledger_associated(number), self._rng)
         self._journal.append(_LEDGER, _LEDGER, number, 0, box)
         self._remembered = head
 
@@ -297,7 +297,7 @@ class Client:
         plan = current.plan
         frame = current.messages.encode(plan, reply)
         record = _RECORD.encode(_Record(request, frame, secret))
-        box = seal(self._journal_key, record, _place(plan, step), self._rng)
+        box = seal(self._journal_key, record, _associated(plan, step), self._rng)
         self._journal.append(self._deployment, self._session(plan), plan.round, step, box)
         self._answered.append(sha256(request).digest())
         return frame
@@ -317,7 +317,8 @@ class Client:
         boxes = self._journal.records(self._session(plan), plan.round)
         try:
             return [
-                _RECORD.decode(open_box(self._journal_key, box, _place(plan, step))) for step, box in enumerate(boxes)
+                _RECORD.decode(open_box(self._journal_key, box, _associated(plan, step)))
+                for step, box in enumerate(boxes)
             ]
         except (PeerError, DecodeError):
             raise PolicyError("the journal is not this client's, or has been altered") from None
@@ -351,9 +352,9 @@ _LEDGER = digest(labels.JOURNAL_LEDGER)
 """What the journal calls the session, and the deployment, of the ledger's heads."""
 
 
-def _ledger_place(number: int) -> bytes:
+def _ledger_associated(number: int) -> bytes:
     return transcript(labels.JOURNAL_LEDGER, u32.encode(number))
 
 
-def _place(plan: RoundPlan, step: int) -> bytes:
+def _associated(plan: RoundPlan, step: int) -> bytes:
     return transcript(labels.JOURNAL_RECORD, plan.session, u32.encode(plan.round), u32.encode(step))

@@ -104,10 +104,10 @@ class CkksClient(ClientRound):
             return Ready(b"")
         pair, content_key = ciphertexts.make_keys(), os.urandom(KEY_BYTES)
         public_hash = digest(labels.CKKS_KEY, pair.public)
-        sealed = seal(content_key, pair.secret, self._secret_place(self._u, public_hash), os.urandom)
+        sealed = seal(content_key, pair.secret, self._secret_associated(self._u, public_hash), os.urandom)
         boxes = tuple(
             [
-                seal(self._box_key(self._u, v), content_key, self._box_place(self._u, v, public_hash), os.urandom)
+                seal(self._box_key(self._u, v), content_key, self._box_associated(self._u, v, public_hash), os.urandom)
                 for v in self._cohort.holders
             ]
         )
@@ -125,10 +125,10 @@ class CkksClient(ClientRound):
         agreed = self._seal_key.agree(peer.seal_key, culprit=self.roster.names[peer.client])
         return self._cohort.box_key(agreed, sender, receiver)
 
-    def _box_place(self, sender: Position, receiver: Position, public_hash: bytes) -> bytes:
+    def _box_associated(self, sender: Position, receiver: Position, public_hash: bytes) -> bytes:
         return transcript(labels.CKKS_BOX, *self._cohort.bound(sender, receiver), public_hash)
 
-    def _secret_place(self, maker: Position, public_hash: bytes) -> bytes:
+    def _secret_associated(self, maker: Position, public_hash: bytes) -> bytes:
         return transcript(labels.CKKS_KEY, *self._cohort.bound(maker), public_hash)
 
     # 3 UPLOAD: encrypt under the one key that was shown.
@@ -143,9 +143,9 @@ class CkksClient(ClientRound):
         culprit, public_hash = self.roster.names[self._adverts[maker].client], message.header.public_hash
         content_key = secret = b""
         if message.box:
-            place = self._box_place(maker, self._u, public_hash)
+            place = self._box_associated(maker, self._u, public_hash)
             content_key = open_box(self._box_key(maker, self._u), message.box, place, culprit=culprit)
-            place = self._secret_place(maker, public_hash)
+            place = self._secret_associated(maker, public_hash)
             secret = open_box(content_key, message.sealed, place, culprit=culprit)
         with self._tried():
             try:

@@ -107,13 +107,13 @@ class OneshotClient(ClientRound):
         for member, share in zip(self._committee.members.values(), shares, strict=True):
             agreed = key.agree(member.key, culprit=self.roster.names[member.client])
             sealing = self._committee.box_key(agreed, self._u, member.client)
-            boxes += seal(sealing, share.tobytes(), self._place(self._u, member.client), nonces)
+            boxes += seal(sealing, share.tobytes(), self._associated(self._u, member.client), nonces)
 
         hashes = (digest(labels.ONESHOT_VECTOR, vector), digest(labels.ONESHOT_BOX, boxes))
         signature = self.identity.key.sign(labels.ONESHOT_UPLOAD, *bound, key.public, *hashes)
         return Upload(Header(self._u, key.public, *hashes, signature), vector, boxes)
 
-    def _place(self, sender: Number, receiver: Number) -> bytes:
+    def _associated(self, sender: Number, receiver: Number) -> bytes:
         return transcript(labels.ONESHOT_BOX, *self._committee.bound(sender, receiver))
 
     # 3 CONSISTENCY: a member checks who contributed, keeps its share of the sum of their secrets, and signs, once.
@@ -144,7 +144,7 @@ class OneshotClient(ClientRound):
         if key is None:
             raise PeerError("shares for a client that is no member")
         sealing = self._committee.box_key(key.agree(contribution.header.key), client, self._u)
-        return open_box(sealing, contribution.box, self._place(client, self._u))
+        return open_box(sealing, contribution.box, self._associated(client, self._u))
 
     def _vote(self) -> Vote:
         if not self._mine.bitmap:

@@ -71,7 +71,7 @@ class Exchange:
 
     def delivered(self, dealer: Position, holder: Position) -> Delivered:
         points, commitments, _ = self._sizes
-        at = self._place(dealer, holder) * sum(self._sizes)
+        at = self._index(dealer, holder) * sum(self._sizes)
         row = self._rows[dealer][at : at + sum(self._sizes)]
         until = points + commitments
         return Delivered(dealer, row[:points], row[points:until], self._challenges[dealer], row[until:])
@@ -142,12 +142,12 @@ class Exchange:
         unpack_shares(share, 1)
         if dealer == holder:
             return
-        at = self._place(dealer, holder) * COMMITMENT_BYTES
+        at = self._index(dealer, holder) * COMMITMENT_BYTES
         kept = self._rows[dealer][at : at + COMMITMENT_BYTES]
         if commitment(self._context, dealer, holder, secret, share) != kept:
             raise PeerError("a share that is not the one that was dealt")
 
-    def _place(self, dealer: Position, holder: Position) -> int:
+    def _index(self, dealer: Position, holder: Position) -> int:
         """Where a holder's box is among those that were dealt: a dealer deals none to itself."""
         holders = self._holders_of(dealer)
         own, place = bisect_left(holders, dealer), bisect_left(holders, holder)

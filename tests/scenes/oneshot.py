@@ -175,9 +175,9 @@ class Evil:
     def opened(self, u: int, v: int, key: AgreementKey, upload: Upload | None = None) -> Share:
         """u's share for v, whose seat has this key."""
         sealing = self.committee.box_key(key.agree((upload or self.uploads[u]).header.key), u, v)
-        return self.sharing.unpack(open_box(sealing, self.box(u, v, upload), self._place(u, v)))
+        return self.sharing.unpack(open_box(sealing, self.box(u, v, upload), self._associated(u, v)))
 
-    def _place(self, u: int, v: int) -> bytes:
+    def _associated(self, u: int, v: int) -> bytes:
         return transcript(labels.ONESHOT_BOX, *self.committee.bound(u, v))
 
     def forged(self, u: int, signer: int | None = None) -> Upload:
@@ -185,7 +185,7 @@ class Evil:
         key, boxes = AgreementKey(os.urandom(32)), b""
         for v, member in self.committee.members.items():
             sealing = self.committee.box_key(key.agree(member.key), u, v)
-            boxes += seal(sealing, bytes(self.sharing.share_bytes), self._place(u, v), os.urandom)
+            boxes += seal(sealing, bytes(self.sharing.share_bytes), self._associated(u, v), os.urandom)
         return self.signed(u, key.public, b"", boxes, signer)
 
     def signed(self, u: int, key: bytes, vector: bytes, boxes: bytes, signer: int | None = None) -> Upload:

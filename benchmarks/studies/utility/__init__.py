@@ -1,4 +1,4 @@
-"""What privacy costs in quality: models x budgets x seeds on one data set, with popularity and EASE as rulers.
+"""What privacy costs in quality: models x budgets x seeds on one data set, with popularity and EASE as references.
 
 Each user is a client, and the budget is that of a user for the whole training (zero-out, noise inside the sums). The
 data set and its split are fixed; a seed stands for a first model, an order of training, and noise. So an interval over
@@ -23,8 +23,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks.case import Measured, Say, commit
-from benchmarks.studies.utility.cells import AMONG, METRICS, RULERS, Kept, Outcome, fingerprint, kept, key_of, measure
-from benchmarks.studies.utility.rows import TWIN, Row, plot, table
+from benchmarks.studies.utility.cells import (
+    AMONG,
+    METRICS,
+    REFERENCES,
+    Kept,
+    Outcome,
+    fingerprint,
+    kept,
+    key_of,
+    measure,
+)
+from benchmarks.studies.utility.rows import NOISELESS, Row, plot, table
 from recsys.assembly import data_of
 from recsys.config import Config as Cell
 from recsys.config import Mode, Source
@@ -97,7 +107,7 @@ class Config:
     dropout: str = "0"
     """What the noise allows for; with 0 nobody colludes with the server, and nobody is missing."""
     regularisation: float = 200.0
-    """of EASE as a ruler"""
+    """of EASE as a reference"""
     out: str = "runs/utility"
     workers: int = 2
 
@@ -130,7 +140,7 @@ def run(config: Config, say: Say) -> Measured:
     """Measure what is not measured yet, and compare."""
     folder = Path(config.out)
     with kept(folder) as store:
-        split, *_ = data_of(ruler(config, "ItemPop").data)
+        split, *_ = data_of(reference(config, "ItemPop").data)
         data, users = fingerprint(split), split.train.user_count
         del split
         grid = {key_of(one, data): one for one in _cells(config, users)}
@@ -150,13 +160,13 @@ def run(config: Config, say: Say) -> Measured:
 
 def _cells(config: Config, users: int) -> Iterator[Cell]:
     """Seed by seed: a grid that was stopped has something to say of each model."""
-    yield from (ruler(config, name) for name in RULERS)
+    yield from (reference(config, name) for name in REFERENCES)
     for seed in range(config.seeds):
         for name in config.names:
             yield from (cell(config, users, name, epsilon, seed) for epsilon in (EXACT, *config.budgets))
 
 
-def ruler(config: Config, name: str) -> Cell:
+def reference(config: Config, name: str) -> Cell:
     settings = {"regularisation": config.regularisation} if name == "EASE" else {}
     return Cell.parse({"title": name, "data": _data(config), "model": {"name": name, "settings": settings}})
 
@@ -234,7 +244,7 @@ def _seconds_left(todo: Iterable[Cell], done: Iterable[Outcome]) -> float:
 
 
 def _rows(config: Config, grid: Mapping[str, Cell], store: Kept) -> list[Row]:
-    """One for each ruler, and for each model and budget."""
+    """One for each reference, and for each model and budget."""
     keys = defaultdict[tuple[str, float], list[str]](list)
     for key, one in grid.items():
         private = one.privacy.mode is Mode.DISTRIBUTED
@@ -245,7 +255,7 @@ def _rows(config: Config, grid: Mapping[str, Cell], store: Kept) -> list[Row]:
         outcomes, own = [store.found[key] for key in found], users[name, epsilon]
         against = {} if name == "ItemPop" else {"ItemPop": _gap(own, users["ItemPop", EXACT])}
         if epsilon:
-            against[TWIN] = _gap(own, users[name, EXACT])
+            against[NOISELESS] = _gap(own, users[name, EXACT])
         rows.append(
             Row(
                 name,
@@ -269,7 +279,7 @@ def _gap(one: Evaluation, other: Evaluation) -> Interval:
 
 
 def _interval(values: list[float]) -> Interval:
-    """Of a ruler, which has no seeds, the value alone."""
+    """Of a reference, which has no seeds, the value alone."""
     return over_seeds(values) if len(values) > 1 else Interval(values[0], 0.0, values[0], values[0])
 
 
@@ -292,8 +302,8 @@ def _measured(rows: list[Row]) -> Measured:
         for other, place_of_other in (
             ("ItemPop", ("ItemPop", EXACT)),
             ("EASE", ("EASE", EXACT)),
-            (TWIN, (row.name, EXACT)),
+            (NOISELESS, (row.name, EXACT)),
         ):
-            if best[place_of_other] and (row.name, row.epsilon) != place_of_other and row.name not in RULERS:
+            if best[place_of_other] and (row.name, row.epsilon) != place_of_other and row.name not in REFERENCES:
                 ratios[f"{place} vs {other}"] = best[row.name, row.epsilon] / best[place_of_other]
     return Measured(figures, ratios)

@@ -43,7 +43,7 @@ from secagg.errors import DecodeError, StorageError, UsageError
 from secagg.files import appending
 from secagg.foreign import as_declared, parse_json
 
-RULERS: Mapping[str, Callable[..., Recommender]] = {"ItemPop": ItemPop, "EASE": Ease}
+REFERENCES: Mapping[str, Callable[..., Recommender]] = {"ItemPop": ItemPop, "EASE": Ease}
 METRICS = ("NDCG@10", "HR@10")
 NEGATIVES, NEGATIVES_SEED = 99, 0
 AMONG = tuple(f"{name} of {NEGATIVES + 1}" for name in METRICS)
@@ -83,9 +83,9 @@ def key_of(config: Config, data: str) -> str:
 def measure(config: Config, key: str, folder: Path) -> Outcome:
     """Train and measure; metrics of each user are in the folder when this returns."""
     began, spent = perf_counter(), 0.0
-    if config.model.name in RULERS:
+    if config.model.name in REFERENCES:
         split, *_ = data_of(config.data)
-        model = RULERS[config.model.name](**config.model.settings)
+        model = REFERENCES[config.model.name](**config.model.settings)
         model.fit(split.train)
     else:
         prepared = prepare(config)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks import markdown
 from recsys.metrics.comparing import Interval
 
-TWIN = "its twin"
+NOISELESS = "itself without noise"
 """The same kind of model without privacy, trained as is best for it there."""
 
 
@@ -34,17 +34,17 @@ class Row:
 def table(rows: Sequence[Row]) -> str:
     """Markdown. Intervals are of 95%: Student's over seeds, the paired bootstrap over users for differences."""
     metrics = list(rows[0].metrics)
-    titles = ["model", "epsilon", *metrics, "error over users", "minus ItemPop", f"minus {TWIN}"]
+    titles = ["model", "epsilon", *metrics, "error over users", "minus ItemPop", f"minus {NOISELESS}"]
     lines = []
     for row in rows:
         means = [_value(row.metrics[metric]) for metric in metrics]
-        gaps = [str(row.against[other]) if other in row.against else "" for other in ("ItemPop", TWIN)]
+        gaps = [str(row.against[other]) if other in row.against else "" for other in ("ItemPop", NOISELESS)]
         lines.append([row.name, f"{row.epsilon:g}" if row.epsilon else "none", *means, f"{row.users_error:.4f}", *gaps])
     return markdown.table(titles, lines)
 
 
 def plot(rows: Sequence[Row]) -> bytes:
-    """A PNG: the first metric of each model by budget, rulers as lines."""
+    """A PNG: the first metric of each model by budget, references as lines."""
     metric = next(iter(rows[0].metrics))
     budgets = sorted({row.epsilon for row in rows if row.epsilon})
     places = {epsilon: place for place, epsilon in enumerate([*budgets, 0.0])}

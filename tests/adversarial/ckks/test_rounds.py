@@ -88,7 +88,7 @@ def test_the_server_never_gets_a_secret_key(made_keys: list[KeyPair], monkeypatc
     assert not leaked(scene, made_keys)
 
     made_keys.clear()
-    sealing = "seal(content_key, pair.secret, self._secret_place(self._u, public_hash), os.urandom)"
+    sealing = "seal(content_key, pair.secret, self._secret_associated(self._u, public_hash), os.urandom)"
     switch_off(monkeypatch, CkksClient, "_make_key", sealing, "pair.secret")
     scene = Scene()
     with pytest.raises(ThresholdError):  # nobody opens what is not sealed

@@ -270,7 +270,7 @@ def test_copies_of_a_clients_boxes(monkeypatch: Fixture) -> None:
     for owner in (OneshotClient, Evil):
         bound = "self._committee.bound(sender, receiver)" if owner is OneshotClient else "self.committee.bound(u, v)"
         without = "self._committee.bound(receiver)" if owner is OneshotClient else "self.committee.bound(v)"
-        switch_off(monkeypatch, owner, "_place", bound, without)
+        switch_off(monkeypatch, owner, "_associated", bound, without)
     denied(lambda: copied(make()), r"shares of \(10, 11\) do not open")
     switch_off(monkeypatch, rules.Committee, "box_key", "self.bound(sender, receiver)", "self.bound(receiver)")
     assert copied(make()) == thrice(make())
@@ -346,7 +346,7 @@ def test_exchanged_boxes(how: str, whose: str, monkeypatch: Fixture) -> None:
         monkeypatch,
         OneshotClient,
         "_opened",
-        "open_box(sealing, contribution.box, self._place(client, self._u))",
+        "open_box(sealing, contribution.box, self._associated(client, self._u))",
         "(np.frombuffer(contribution.box[12:-16], '<u4') % (2**31 - 1)).astype('<u4').tobytes()",
     )
     monkeypatch.setattr(client, "np", np, raising=False)
@@ -449,7 +449,7 @@ def leaked(monkeypatch: Fixture) -> set[str]:
         (
             "shares",
             "_upload",
-            "seal(sealing, share.tobytes(), self._place(self._u, member.client), nonces)",
+            "seal(sealing, share.tobytes(), self._associated(self._u, member.client), nonces)",
             "bytes(28) + share.tobytes()",
         ),
         ("seeds", "opening", "self._member_key.public", "self._member_key.secret"),

@@ -261,7 +261,9 @@ def test_a_journal_altered_with_care(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     with pytest.raises(PolicyError, match="the journal is not this client's, or has been altered"):
         swapped("one.db").restart()
-    monkeypatch.setattr(client_module, "_place", lambda plan, step: transcript(labels.JOURNAL_RECORD, plan.session))
+    monkeypatch.setattr(
+        client_module, "_associated", lambda plan, step: transcript(labels.JOURNAL_RECORD, plan.session)
+    )
     with pytest.raises(PeerError, match="Delivery does not belong in phase share"):  # it hears them in the wrong order
         swapped("two.db").restart()
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.studies.utility import Config, cell, cells, ruler, run
+from benchmarks.studies.utility import Config, cell, cells, reference, run
 from benchmarks.studies.utility.cells import AMONG, METRICS, Charged, Outcome, fingerprint, kept, key_of, trained
-from benchmarks.studies.utility.rows import TWIN
+from benchmarks.studies.utility.rows import NOISELESS
 from recsys.aggregator import Request, Result, Update
 from recsys.assembly import data_of, prepare
 from secagg.cli import main
@@ -31,13 +31,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict[str
 Finished = tuple[Config, dict[str, float], dict[str, float], list[str]]
 
 
-def test_a_grid_has_each_model_with_and_without_privacy_beside_the_rulers(finished: Finished) -> None:
+def test_a_grid_has_each_model_with_and_without_privacy_beside_the_references(finished: Finished) -> None:
     _, figures, ratios, said = finished
     for place in ("ItemPop/none", "EASE/none", "private-ease/none", "private-ease/8"):
         for name in (*METRICS, *AMONG):
             assert figures[f"{place}/{name} low"] <= figures[f"{place}/{name}"] <= figures[f"{place}/{name} high"]
     assert 7 < figures["private-ease/8/epsilon charged"] <= 8
-    assert {"private-ease/8 vs ItemPop", "private-ease/8 vs EASE", f"private-ease/8 vs {TWIN}"} <= set(ratios)
+    assert {"private-ease/8 vs ItemPop", "private-ease/8 vs EASE", f"private-ease/8 vs {NOISELESS}"} <= set(ratios)
     gap = figures["private-ease/8/NDCG@10"] - figures["ItemPop/none/NDCG@10"]
     assert figures["private-ease/8/minus ItemPop"] == pytest.approx(gap)
     assert said[0] == "6 cells, of which 0 are there already"
@@ -80,7 +80,7 @@ def test_a_stopped_grid_goes_on(finished: Finished, tmp_path: Path) -> None:
 
 
 def test_a_changed_grid_has_other_cells() -> None:
-    split, *_ = data_of(ruler(TINY, "ItemPop").data)
+    split, *_ = data_of(reference(TINY, "ItemPop").data)
     data = fingerprint(split)
     found = {
         key_of(cell(changed, 40, name, epsilon, seed), print_)
@@ -97,19 +97,19 @@ def test_a_changed_grid_has_other_cells() -> None:
 
 
 def test_cohorts_grow_with_the_population() -> None:
-    """With a fixed number of clients a model would fall behind on more users, and flatter its noised twin."""
+    """With a fixed number of clients a model would fall behind on more users, and flatter its noised counterpart."""
     assert [cell(TINY, users, "mf", 0.0, 0).training.size for users in (600, 20_000)] == [60, 2000]
     assert cell(TINY, 600, "mf", 8.0, 0).training.draw == "everyone"
 
 
 def test_the_fingerprint_is_that_of_the_split() -> None:
-    split, *_ = data_of(ruler(TINY, "ItemPop").data)
-    assert fingerprint(split) == fingerprint(data_of(ruler(TINY, "EASE").data)[0])
+    split, *_ = data_of(reference(TINY, "ItemPop").data)
+    assert fingerprint(split) == fingerprint(data_of(reference(TINY, "EASE").data)[0])
     assert fingerprint(split) != fingerprint(replace(split, test=split.valid, valid=split.test))
 
 
 def test_the_folder_does_not_matter_to_the_key() -> None:
-    one, other = (ruler(Config(data="movielens", path=path), "ItemPop") for path in ("here", "there"))
+    one, other = (reference(Config(data="movielens", path=path), "ItemPop") for path in ("here", "there"))
     assert key_of(one, "data") == key_of(other, "data")
 
 
