@@ -6,6 +6,7 @@ whose name stands in a call of ``import_module`` or its like.
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,20 @@ COMMANDS = Path("secagg/cli/__init__.py")
 BY_NAME = {"import_module", "__import__", "find_spec"}
 
 
+@cache
+def nodes(source: str) -> list[ast.AST]:
+    """What can import anything in a file, or name a module."""
+    kinds = (ast.Import, ast.ImportFrom, ast.Call, ast.Constant)
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+
+
 def may_look_upward(file: Path) -> bool:
     return file.parts[:2] in {("secagg", "__init__.py"), ("secagg", "cli")}
 
 
-def imported(tree: ast.AST) -> Iterator[tuple[int, str, str | None]]:
+def imported(source: str) -> Iterator[tuple[int, str, str | None]]:
     """The line, the module and the name taken from it, of every absolute import."""
-    for node in ast.walk(tree):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name, None) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -41,6 +49,7 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str, str | None]]:
                 yield node.lineno, target.value, None
 
 
+@cache
 def sources() -> dict[Path, str]:
     """Each file of the five packages, and what is in it."""
     files = sorted(file for package in FLOORS for file in (ROOT / package).rglob("*.py"))
@@ -51,7 +60,7 @@ def violations(file: Path, source: str) -> list[str]:
     """What ``file`` (relative to the root) imports from above itself, or must not import at all."""
     above = set() if may_look_upward(file) else set(FLOORS[FLOORS.index(file.parts[0]) + 1 :])
     barred = above | (NOBODY_IMPORTS - {file.parts[0]})
-    found = dict.fromkeys((line, module.split(".")[0]) for line, module, _ in imported(ast.parse(source)))
+    found = dict.fromkeys((line, module.split(".")[0]) for line, module, _ in imported(source))
     return [f"{file}:{line} imports {package}" for line, package in found if package in barred]
 
 
@@ -104,7 +113,7 @@ def test_nothing_in_production_imports_benchmarks(file: str) -> None:
 
 def names_of_benchmarks(source: str) -> list[str]:
     """Strings that could be handed to ``import_module``, however they get there."""
-    found = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    found = [node.value for node in nodes(source) if isinstance(node, ast.Constant)]
     return [text for text in found if isinstance(text, str) and text.startswith("benchmarks.")]
 
 
@@ -119,8 +128,7 @@ def graph(files: Mapping[Path, str]) -> dict[str, set[str]]:
     arrows: dict[str, set[str]] = {}
     for module, source in named.items():
         targets = {
-            f"{target}.{name}" if f"{target}.{name}" in named else target
-            for _, target, name in imported(ast.parse(source))
+            f"{target}.{name}" if f"{target}.{name}" in named else target for _, target, name in imported(source)
         }
         arrows[module] = targets & named.keys() - {module}
     return arrows
@@ -142,8 +150,8 @@ def circles(arrows: Mapping[str, set[str]]) -> list[set[str]]:
 
 def test_no_import_is_relative() -> None:
     """So that what is read above is all there is."""
-    nodes = [(file, node) for file, source in sources().items() for node in ast.walk(ast.parse(source))]
-    assert [file for file, node in nodes if isinstance(node, ast.ImportFrom) and node.level > 0] == []
+    found = [(file, node) for file, source in sources().items() for node in nodes(source)]
+    assert [file for file, node in found if isinstance(node, ast.ImportFrom) and node.level > 0] == []
 
 
 def test_no_imports_go_in_a_circle() -> None:
@@ -183,7 +191,7 @@ def test_a_package_and_its_modules_are_no_circle_by_themselves() -> None:
 def taken_from_tests(file: Path, source: str) -> list[str]:
     """The test files that another file of ``tests`` imports. What tests share is in ``tests/scenes``."""
     own = ".".join(file.with_suffix("").parts)
-    targets = {f"{module}.{name}" for _, module, name in imported(ast.parse(source))}
+    targets = {f"{module}.{name}" for _, module, name in imported(source)}
     found = {name for target in targets if target.startswith("tests.") for name in target.split(".")}
     return sorted(name for name in found if name.startswith("test_") and not own.endswith(name))
 

@@ -33,6 +33,8 @@ from secagg.encoding import Encoding
 from secagg.errors import PeerError
 from tests.controls import switch_off
 
+pytestmark = pytest.mark.thinned(2)
+
 N, VICTIM, SILENT = 6, "client-2", "client-5"
 
 

@@ -48,6 +48,8 @@ from tests.controls import switch_off
 from tests.scenes.pairwise import BOTH, LENGTH, Evil
 from tests.scenes.restarts import STEPS, Life
 
+pytestmark = pytest.mark.thinned(2)
+
 SESSION, BEACON = bytes(16), b"published when the rosters stood"
 ENCODING = Encoding.integers(LENGTH)
 USERS = user_level(Relation.ZERO_OUT)

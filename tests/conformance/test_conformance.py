@@ -37,6 +37,8 @@ from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, PeerError, StrayError, ThresholdError, UnblamedError, UsageError
 
+pytestmark = pytest.mark.thinned(3)
+
 NAMES = registry.names()
 PHASES = [(name, str(phase)) for name in NAMES for phase in registry.find(name).server.steps]
 PHASES_OF = {name: [phase for owner, phase in PHASES if owner == name] for name in NAMES}

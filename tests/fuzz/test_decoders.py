@@ -25,6 +25,8 @@ from secagg.errors import DecodeError, SecAggError
 from tests.scenes.mutations import LONG, inputs, peak_of
 from tests.vectors import make
 
+pytestmark = pytest.mark.thinned(2)
+
 fuzz = settings(max_examples=5_000 if LONG else 150)
 
 PLAN = make.plan_secagg_plus()

@@ -438,7 +438,14 @@ def _scratch(pid: int) -> Path:
 
 def _arguments(files: list[str]) -> list[str]:
     without = ("cacheprovider", "xdist", "cov", "anyio", "unraisableexception", "threadexception")
-    quiet = ["-x", "-q", "--no-header", "--assert=plain", *[word for name in without for word in ("-p", f"no:{name}")]]
+    quiet = [
+        "-x",
+        "-q",
+        "--all-variants",
+        "--no-header",
+        "--assert=plain",
+        *[word for name in without for word in ("-p", f"no:{name}")],
+    ]
     return [*quiet, f"--basetemp={_scratch(os.getpid()) / 'tmp'}", f"--rootdir={ROOT}", *files]
 
 

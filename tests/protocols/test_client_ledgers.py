@@ -15,6 +15,8 @@ from tests.controls import switch_off
 from tests.scenes.client_ledgers import IDENTITIES, NAMES, ROSTER, Deployment, N
 from tests.scenes.journals import KeptJournal
 
+pytestmark = pytest.mark.thinned(2)
+
 
 @pytest.mark.parametrize("protocol", registry.names())
 def test_a_client_charges_what_happened(protocol: str, tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ from secagg.errors import BudgetError, PeerError, PolicyError, StorageError, Thr
 from tests.controls import switch_off
 from tests.scenes.journals import KeptJournal
 
+pytestmark = pytest.mark.thinned(2)
+
 N, LENGTH = 10, 2000
 SKELLAM = NoiseSpec(Family.SKELLAM, Fraction(4_000_000), dropouts=4, colluders=1, components=4)
 GAUSSIAN = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(4_000_000), dropouts=4, colluders=1)

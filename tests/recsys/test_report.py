@@ -494,6 +494,7 @@ def test_control_a_record_that_is_believed(tmp_path: Path, monkeypatch: pytest.M
     assert {("rounds", 1, "epsilon"), ("rounds", 1, "epsilon_left")} <= changed
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -82,6 +82,7 @@ Runs = Callable[[str], tuple[Path, Run]]
 # What is there in the end
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_leaves_what_it_says_and_nothing_else(kind: str, runs: Runs) -> None:
     folder, run = runs(kind)

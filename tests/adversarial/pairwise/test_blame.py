@@ -24,6 +24,8 @@ from secagg.errors import PeerError
 from tests.controls import switch_off
 from tests.scenes.pairwise import BOTH, Evil, small
 
+pytestmark = pytest.mark.thinned(2)
+
 VICTIM = 2
 
 

@@ -21,6 +21,8 @@ from secagg.errors import PeerError, PolicyError
 from tests.controls import switch_off
 from tests.scenes.pairwise import BOTH, Evil, members_of, small, wary
 
+pytestmark = pytest.mark.thinned(2)
+
 VICTIM = 2
 TOO_MANY = "len(complaining) > (most := self._most_complaints())"
 ANOTHER_BOX = "said.box != box_hash(context, holder, delivered)"

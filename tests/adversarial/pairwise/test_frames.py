@@ -28,6 +28,8 @@ from secagg.errors import DecodeError, PeerError, SecAggError, StrayError, Usage
 from tests.controls import switch_off
 from tests.scenes.pairwise import BOTH, Evil, small, wary
 
+pytestmark = pytest.mark.thinned(2)
+
 VICTIM = 2
 COMMITTED = "commitments(context, box.peer, holder, inside, secrets) == box.commitments"
 CONSISTENT = "consistent(points, [box.challenge for box in boxes], shown)"

@@ -37,6 +37,8 @@ from tests.controls import Denied, switch_off
 from tests.scenes.pairwise import BOTH, LENGTH, Evil, small
 from tests.scenes.restarts import STEPS, VICTIM, Life
 
+pytestmark = pytest.mark.thinned(2)
+
 
 @cache
 def unbroken(protocol: str, accused: bool = False) -> list[bytes]:

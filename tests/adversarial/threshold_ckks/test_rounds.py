@@ -51,6 +51,8 @@ from tests.controls import journal_by_count, switch_off
 from tests.reference import lattice as reference
 from tests.scenes.threshold_ckks import WIRE, Change, Scene, bitmap, telling
 
+pytestmark = pytest.mark.thinned(2)
+
 
 def opened(scheme: Scheme, upload: Upload, *seeds: bytes) -> list[int]:
     """A single upload, with the whole key."""

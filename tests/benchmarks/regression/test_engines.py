@@ -27,6 +27,7 @@ SMALL = {
 }
 
 
+@pytest.mark.long
 def test_all_parts_are_measured() -> None:
     """In a process of its own, as Ray leaves some of its resources to the interpreter's end."""
     pytest.importorskip("ray", reason="NOT TESTED: the case needs the extra ray")

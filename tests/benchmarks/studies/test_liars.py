@@ -26,6 +26,7 @@ LEFT_OUT = {"UnsignedComplaint", "BadBoxes", "OneBadBox", "TwoPolynomials", "Fal
 IN_THE_SUM = set(LIES) - LEFT_OUT - {"OtherSecret", "FewerMasks"}
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("protocol", ["secagg", "secagg+"])
 @pytest.mark.parametrize("lie", sorted(set(LIES) - {"OtherSecret"}))
 def test_a_lie_costs_nobody_the_round(lie: str, protocol: str) -> None:
@@ -109,6 +110,7 @@ def test_a_client_amid_others_deals_and_opens() -> None:
 PARTS = "parts=server,reveal,exchange,rounds"
 
 
+@pytest.mark.long
 def test_the_case() -> None:
     said = list[str]()
     report = run_case("liars", [*QUICK["liars"], PARTS, "n=20", "large_n=40", "rounds=2"], said.append)

@@ -66,6 +66,7 @@ def test_a_cell_has_all_figures_of_both(finished: Finished) -> None:
     ]
 
 
+@pytest.mark.long
 def test_what_a_parameter_adds_to_an_upload() -> None:
     """Lengths grow by exactly the vector: a 32-bit word here, an int64 there (their frames' lengths grow, too)."""
     sides = {(work, d): work(Cell("complete", 5, d, 1)) for work in (ours, flower) for d in (1000, 2000)}
@@ -81,14 +82,20 @@ def test_signatures_are_counted() -> None:
     assert 1e-6 < side.check_s < 1e-2
 
 
+RING = Cell("k21", 24, 10, 0)
+
+
 def test_on_a_ring_there_are_22_neighbours_beside_20_and_oneself() -> None:
-    cell = Cell("k21", 24, 10, 0)
-    assert (cell.shares, cell.threshold) == (21, 14)
-    ring = parameters_of(cell.plan())
-    assert ring.degree == 22
+    assert (RING.shares, RING.threshold) == (21, 14)
+    assert parameters_of(RING.plan()).degree == 22
+
+
+@pytest.mark.long
+def test_what_is_verified_on_a_ring() -> None:
+    ring = parameters_of(RING.plan())
     least = 24 * (22 + 22 + 14) + 3 * 24  # and of a quorum of witnesses those who are not among the 14
-    assert least < ours(cell).checks <= least + 24 * ring.quorum
-    assert flower(cell).error < 1.5
+    assert least < ours(RING).checks <= least + 24 * ring.quorum
+    assert flower(RING).error < 1.5
 
 
 @pytest.mark.parametrize("work", [ours, flower])

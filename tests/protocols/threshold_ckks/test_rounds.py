@@ -43,6 +43,8 @@ from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, ThresholdError, UsageError
 from tests.controls import switch_off
 
+pytestmark = pytest.mark.thinned(2)
+
 POLICY = Policy(min_contributors=3, protocols={"threshold_ckks"}, corrupt=0)
 PHASES = [str(phase) for phase in ThresholdServer.steps]
 

@@ -30,6 +30,7 @@ def test_pack_is_the_reference_bit_string_and_unpack_its_inverse(bits: int, valu
     assert ring.unpack(data, len(values)).tolist() == packing.unpack(data, len(values), bits)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_every_width_survives_the_wire_at_every_small_length(bits: int) -> None:
     ring = Ring(bits)

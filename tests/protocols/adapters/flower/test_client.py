@@ -131,6 +131,7 @@ def fine(tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
     return [seen(folder / str(i), TRAIN, **options)[1] for i, options in enumerate(({}, WEIGHED))]
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("what", [longer(what) if what in ("infinite", "another name") else what for what in FAILURES])
 def test_nobody_sees_whose_training_failed(
     what: str, fine: list[list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -67,6 +67,7 @@ def test_the_sum_is_the_one_that_simulate_gives(protocol: str, tmp_path: Path) -
 FATES = ["lost", "unheard", "failed", "crashed"]
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("exchange", "fate"),
     [(now, fate) if number == now % 4 else longer(now, fate) for now in range(6) for number, fate in enumerate(FATES)],

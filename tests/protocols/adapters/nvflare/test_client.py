@@ -178,6 +178,7 @@ def fine(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return replies_of(tmp_path_factory.mktemp("fine"), None)[1]
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("what", FAILURES)
 def test_nobody_sees_whose_training_failed(what: str, fine: list[Any], tmp_path: Path) -> None:
     """Its answers are like any other's in every phase; what goes in is zeros, its weight included."""
