@@ -26,6 +26,9 @@ from secagg.crypto.keys import digest
 from secagg.errors import PolicyError, StorageError, UsageError
 from secagg.files import hold_private
 
+VERSION = 2
+"""The format of a journal's file, and of the records in it."""
+
 EMPTY_HEAD = bytes(32)
 OVER = (1 << 32) - 1
 """The step of a link that says that a round's records are destroyed."""
@@ -159,8 +162,8 @@ class SqliteJournal:
         [(version,)], [(tables,)] = self._read("PRAGMA user_version"), self._read("SELECT count(*) FROM sqlite_master")
         if (version, tables) == (0, 0):
             self._db.execute(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version = {_VERSION}")
-        elif version != _VERSION:
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
+        elif version != VERSION:
             raise UsageError(f"{path} is not a journal of this version of secagg")
 
     def _check_chain(self, pinned: bytes | None) -> None:
@@ -231,7 +234,6 @@ class SqliteJournal:
         self._db.close()
 
 
-_VERSION = 2
 _LIVING = "SELECT DISTINCT deployment, round FROM log WHERE session = ? AND round < ? AND record IS NOT NULL"
 _TAKEN = "SELECT count(record) FROM log WHERE deployment = ? AND session = ? AND round = ?"
 _SUPERSEDE = "UPDATE log SET record = NULL WHERE (deployment = ? OR session = ?) AND record IS NOT NULL"

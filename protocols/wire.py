@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from protocols.plan import RoundPlan
 
 VERSION = 3
+"""The format of frames and of the plans that they are about."""
+
 HEADER_BYTES = 1 + 1 + 16 + 4 + 1
 
 

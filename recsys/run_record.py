@@ -19,6 +19,9 @@ from secagg.foreign import as_declared, parse_json
 
 FILE, CONFIG, MODEL = "run.json", "config.json", "model.npz"
 """The names of the record, the configuration and the trained model in a run's directory."""
+FORMAT = 1
+"""The format of a run's directory: its record, its checkpoint, and the names of its files."""
+
 _MOST_BYTES = 1 << 24
 
 LEDGERS = LEDGER, LOCAL_LEDGER = "ledger.db", "local.db"
@@ -131,6 +134,7 @@ class Run:
     ended: str = ""
     """why the run ended; empty while it goes on"""
     machine: Mapping[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
 
     def save(self, folder: Path) -> None:
         """Write the record, whole or not at all, even if the machine crashes."""
@@ -146,7 +150,10 @@ class Run:
         except StorageError as error:  # a link, a pipe, a file that is too long
             raise UsageError(str(error)) from None
         try:
-            run: Run = as_declared(cls, parse_json(data))
+            record = parse_json(data)
+            if isinstance(record, dict) and (found := record.get("format")) != FORMAT:
+                raise DecodeError(f"this release reads directories of format {FORMAT}, and not {str(found)[:20]!r}")
+            run: Run = as_declared(cls, record)
         except DecodeError as error:
             raise DecodeError(f"{path} is not the record of a run: {error}") from None
         return run

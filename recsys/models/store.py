@@ -41,7 +41,9 @@ MODELS = {
 }
 """The classes that can be stored, and the module of each, which is imported when it is needed."""
 
-_VERSION = 2
+VERSION = 2
+"""The format of a model's file."""
+
 _HEADER = "header"
 _MOST_BYTES = 1 << 32
 _LARGEST = 1_000_000
@@ -77,7 +79,7 @@ def save(served: ServedModel, path: Path, taken_as_public: Sequence[str] = ()) -
     if _HEADER in state.arrays:
         raise UsageError(f"an array of a model is not called {_HEADER!r}")
     header = {
-        "version": _VERSION,
+        "version": VERSION,
         "model": name,
         "settings": dict(state.settings),
         "items": list(item_ids),
@@ -114,7 +116,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         raise UsageError(f"there is no file {path}") from None
     except (SecAggError, KeyError, TypeError, ValueError):
         raise StorageError(f"{path} is not the file of a model, or damaged") from None
-    if version != _VERSION or name not in MODELS:
+    if version != VERSION or name not in MODELS:
         raise StorageError(
             f"{path} holds a {name[:40]!r} in version {str(version)[:40]!r}: this release does not know it"
         )

@@ -17,8 +17,8 @@ from protocols.server import serve
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, SecAggError
 from tests.scenes.mutations import peak_of
-from tests.vectors import make
 from tests.vectors.make import HEADER_BYTES
+from tests.vectors.samples import SAMPLES
 
 MEGABYTE = 1 << 20
 
@@ -101,7 +101,7 @@ def test_frames_of_ten_megabytes_are_refused_at_once(plan: tuple[RoundPlan, Rost
     piece, server = FILLED[filled], serve(planned, roster)
     body = piece * (10_000_000 // len(piece))
     copied = fastest(lambda: bytes(bytearray(body)))
-    head = protocol.messages.encode(planned, make.samples()[0])[: HEADER_BYTES - 1]
+    head = protocol.messages.encode(planned, SAMPLES["secagg+"]()[0])[: HEADER_BYTES - 1]
     for number in range(1, 1 + len(protocol.messages.types)):
         frame = head + bytes([number]) + body
         assert fastest(lambda frame=frame: refused(lambda: server.receive("client-0000", frame))) < copied

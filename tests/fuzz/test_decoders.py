@@ -24,6 +24,7 @@ from secagg.crypto.shamir import PRIME, SHARE_BYTES, pack_shares, unpack_shares
 from secagg.errors import DecodeError, SecAggError
 from tests.scenes.mutations import LONG, inputs, peak_of
 from tests.vectors import make
+from tests.vectors.samples import SAMPLES
 
 pytestmark = pytest.mark.thinned(2)
 
@@ -31,7 +32,7 @@ fuzz = settings(max_examples=5_000 if LONG else 150)
 
 PLAN = make.plan_secagg_plus()
 WIRE = registry.find(PLAN.protocol).messages
-FRAMES = [WIRE.encode(PLAN, message) for message in make.samples()]
+FRAMES = [WIRE.encode(PLAN, message) for message in SAMPLES["secagg+"]()]
 ROSTER, IDENTITIES = make.roster_of(3)
 
 
@@ -47,7 +48,7 @@ def test_plan(data: bytes) -> None:
     accepted_or_refused(data, RoundPlan.decode, RoundPlan.encode)
 
 
-@pytest.mark.parametrize("frame", FRAMES, ids=[type(message).__name__ for message in make.samples()])
+@pytest.mark.parametrize("frame", FRAMES, ids=[type(message).__name__ for message in SAMPLES["secagg+"]()])
 @fuzz
 @given(data=st.data())
 def test_frame(frame: bytes, data: st.DataObject) -> None:

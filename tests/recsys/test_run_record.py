@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.run_record import FILE, Quality, Round, Run, Spending
+from recsys.run_record import FILE, FORMAT, Quality, Round, Run, Spending
 from secagg.errors import DecodeError, UsageError
 
 ROUND = Round(0, "training", 6, 5, {"upload": 1}, 100, 200, {"updates": 0.5}, {"HR@10": 0.1}, {}, 1.0, 7.0, "ab")
@@ -93,6 +93,17 @@ def test_a_record_that_is_cut_short_is_refused(tmp_path: Path) -> None:
         (tmp_path / FILE).write_bytes(data[:length])
         with pytest.raises(DecodeError):
             Run.load(tmp_path)
+
+
+@pytest.mark.parametrize("other", [FORMAT + 1, FORMAT - 1, None, "x" * 1000])
+def test_a_record_of_another_format_is_refused(other: Any, tmp_path: Path) -> None:
+    RUN.save(tmp_path)
+    record = json.loads((tmp_path / FILE).read_bytes())
+    assert record.pop("format") == FORMAT
+    (tmp_path / FILE).write_text(json.dumps(record if other is None else record | {"format": other}))
+    with pytest.raises(DecodeError, match=f"reads directories of format {FORMAT}, and not") as raised:
+        Run.load(tmp_path)
+    assert len(str(raised.value)) < 300
 
 
 WRONG = [

@@ -1,14 +1,18 @@
 """Makes the JSON files in this folder: ``python -m tests.vectors.make``. Everything is drawn from fixed seeds.
 
 plans.json     plans, their encodings and digests, and encodings that no plan has
-messages.json  one frame of each message type, field by field, and frames that are none
+messages.json  of each protocol one frame of each message type, field by field, and frames that are none
 noise.json     what clients draw from given seeds: each family, what is to keep and what is removable, level by level;
                and sums with noise of whole rounds, whose clients draw from their secrets
 round-*.json   a whole round: every frame in order, tampered frames that must bounce off before it, and the sum
                (of threshold_ckks, whose frames are long, only their digests)
+ledger.json    two ledgers, of sums and of local training, as ``secagg ledger export`` prints them
+journal.json   what a client has in its journal after a round
+formats.json   digests of all that under the number of its format (``tests.vectors.pins``)
 
-They pin the wire format: a change of any byte on the wire must show up in a diff of these files. And they pin the
-noise: what a client draws from its secret is what it drew when they were made.
+They pin the formats: a change of any byte on the wire, in a ledger or in a journal shows up in a diff of these files,
+and is refused unless the number of the format rises. And they pin the noise: what a client draws from its secret is
+what it drew when they were made.
 ``tests/protocols/test_vectors.py`` replays them.
 """
 
@@ -26,27 +30,25 @@ import numpy as np
 from dp.calibrate import evaluate
 from dp.noise import Family, NoiseSpec
 from protocols import registry
+from protocols.ckks.parameters import KeyMakers, Recipient
 from protocols.client import Client
-from protocols.pairwise import messages as pairwise
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.rounds import dealing
-from protocols.rounds.dealing import COMMITMENT_BYTES
 from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
-from protocols.rounds.survivors import ConsistencySignature
 from protocols.server import serve
 from protocols.simulation.audited import PrivateSums
 from protocols.wire import HEADER_BYTES
 from secagg.assumptions import Adversary
 from secagg.codec import positive, text, u32, u64
-from secagg.crypto.dealing import ELEMENT_BYTES, RESPONSE_BYTES, width
 from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import SigningKey
-from secagg.crypto.merkle import Node
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
+from tests.vectors import kept, pins
+from tests.vectors.samples import FIRST_LENGTHS, SAMPLES
 
 FOLDER = Path(__file__).parent
 PROVENANCE = "made by tests/vectors/make.py from fixed seeds, with this library; not from another implementation"
@@ -212,53 +214,24 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
 # Messages
 
 
-def samples() -> list[object]:
-    """One message of each type, with recognisable bytes."""
-
-    def filled(letter: str, size: int) -> bytes:
-        return letter.encode() * size
-
-    advert = pairwise.Advert(3, filled("m", 32), filled("s", 32), filled("c", 32), filled("A", 64))
-    points, commitments = filled("b", ELEMENT_BYTES * width(pairwise.SECRETS)), filled("k", 2 * COMMITMENT_BYTES)
-    delivered = dealing.Delivered(0, points, commitments, filled("q", 32), filled("z", RESPONSE_BYTES))
-    said = dealing.Complaint(3, filled("x", 32), filled("S", 64))
-    header = pairwise.UploadHeader(2, b"\x0b", filled("h", 32), filled("U", 64))
-    node = Node(4, 5, filled("p", 32))
-    share = pairwise.Revealed(1, filled("r", 36))
-    return [
-        advert,
-        pairwise.Introduction(filled("R", 32), 4, 2, (pairwise.Neighbour(1, advert),), (node,)),
-        dealing.Dealt((dealing.Box(points, commitments), dealing.Box(points[::-1], commitments)), filled("Z", 32)),
-        dealing.Delivery((delivered,)),
-        dealing.Complaints((said,)),
-        dealing.Accusations((replace(said, peer=1), said)),
-        dealing.Defence((dealing.Opened(3, filled("o", 32)),)),
-        pairwise.Verdict(b"\x0e", (dealing.Opened(1, filled("o", 32)),)),
-        pairwise.Upload(header, filled("v", 14)),
-        pairwise.Survivors(b"\x0d", (header,)),
-        ConsistencySignature(filled("C", 64)),
-        pairwise.ConsistencySignatures(
-            (pairwise.SignedBy(0, filled("C", 64)), pairwise.SignedBy(2, filled("D", 64))),
-            (Node(6, 6, filled("o", 32)),),
-            (node, replace(node, low=8, high=9)),
-        ),
-        pairwise.Reveal((share,), (replace(share, peer=2), replace(share, peer=3)), filled("n", 32)),
-    ]
-
-
-_LENGTH_AT = {
-    "Introduction": 40, "Dealt": 0, "Delivery": 0, "Complaints": 0, "Accusations": 0, "Defence": 0, "Verdict": 0,
-    "Upload": 4, "Survivors": 0, "ConsistencySignatures": 0, "Reveal": 0,
-}  # fmt: skip
-"""Where in the body the first announced length stands."""
+def plan_ckks() -> RoundPlan:
+    """Of the ring all but its width follows from the plan; the number of makers is set by hand."""
+    roster, _ = roster_of(5)
+    encoding = Encoding.integers(7)
+    bits, makers = encoding.ring_bits(5), KeyMakers(Recipient.SERVER, 3)
+    return RoundPlan("ckks", SESSION, 0, roster.digest, seed("model"), 5, 3, bits, encoding, None, makers)
 
 
 def messages() -> dict[str, Any]:
-    plan = plan_secagg_plus()
+    plans = [plan_secagg_plus(), plan_oneshot(), plan_ckks(), plan_threshold_ckks()]
+    return {"provenance": PROVENANCE, "protocols": [messages_of(plan) for plan in plans]}
+
+
+def messages_of(plan: RoundPlan) -> dict[str, Any]:
     wire = registry.find(plan.protocol).messages
-    good = [(type(message).__name__, message, wire.encode(plan, message)) for message in samples()]
+    good = [(type(message).__name__, message, wire.encode(plan, message)) for message in SAMPLES[plan.protocol]()]
     return {
-        "provenance": PROVENANCE,
+        "protocol": plan.protocol,
         "plan": plan.encode().hex(),
         "frames": [
             {"type": name, "number": frame[HEADER_BYTES - 1], "fields": plain(message), "frame": frame.hex()}
@@ -267,12 +240,14 @@ def messages() -> dict[str, Any]:
         "undecodable": [
             {"type": name, "what": what, "frame": data.hex()}
             for name, _, frame in good
-            for what, data in tampered_frames(name, frame).items()
+            for what, data in tampered_frames(frame, FIRST_LENGTHS[plan.protocol].get(name)).items()
         ],
     }
 
 
-def tampered_frames(name: str, frame: bytes) -> dict[str, bytes]:
+def tampered_frames(frame: bytes, length_at: int | None) -> dict[str, bytes]:
+    """``length_at``: where in the body the first announced length stands."""
+
     def put(at: int, value: bytes) -> bytes:
         return frame[:at] + value + frame[at + len(value) :]
 
@@ -284,13 +259,13 @@ def tampered_frames(name: str, frame: bytes) -> dict[str, bytes]:
         "version 1": put(0, b"\1"),
         "version 2": put(0, b"\2"),
         "version 4": put(0, b"\4"),
-        "another protocol": put(1, b"\1"),
+        "another protocol": put(1, bytes([frame[1] ^ 8])),
         "another session": put(17, bytes([frame[17] ^ 1])),
         "another round": put(18, u32.encode(8)),
         "unknown type": put(22, b"\0"),
     }
-    if name in _LENGTH_AT:
-        variants["announces 2^32 - 1"] = put(HEADER_BYTES + _LENGTH_AT[name], b"\xff\xff\xff\xff")
+    if length_at is not None:
+        variants["announces 2^32 - 1"] = put(HEADER_BYTES + length_at, b"\xff\xff\xff\xff")
     return variants
 
 
@@ -468,6 +443,42 @@ def parties(
     return serve(plan, roster), clients
 
 
+# What is kept
+
+
+def ledger() -> dict[str, Any]:
+    _, identities = roster_of(7)
+    plan, key = plan_noised(), SigningKey(seed("ledger"))
+    assert plan.noise is not None
+    plan = replace(plan, ring_bits=24, noise=replace(plan.noise, variance=Fraction(10**6)))
+    return {
+        "provenance": PROVENANCE,
+        "key": key.public.hex(),
+        "ledgers": kept.ledgers(plan, identities, key),
+    }
+
+
+def journal() -> dict[str, Any]:
+    """Of the first client in the round of round-secagg.json."""
+    plan = plan_secagg_with_a_liar()
+    vector = round_of(plan, POLICY_WITH_A_LIAR, SILENT_WITH_A_LIAR, weights=False)
+    me, noting = vector["clients"][0], kept.Noting()
+    roster, identities = roster_of(plan.clients)
+    client = Client(
+        identities[0],
+        roster,
+        policy=Policy(**POLICY_WITH_A_LIAR),
+        journal=noting,
+        rng=Prg(bytes.fromhex(me["rng"])),
+    )
+    heard = [bytes.fromhex(frame["frame"]) for frame in vector["frames"] if frame["to"] == me["name"]]
+    return {"provenance": PROVENANCE} | kept.journal(client, noting, plan, me["update"], heard)
+
+
+POLICY_WITH_A_LIAR = {"min_contributors": 3, "corrupt": "0.15", "dropout": "0.3"}
+SILENT_WITH_A_LIAR = {"dan": "advertise", "eve": "upload"}
+
+
 def build() -> dict[str, dict[str, Any]]:
     lenient = {"adversary": str(Adversary.CURIOUS), "corrupt": "0.2", "dropout": "0", "security": 1}
     return {
@@ -476,8 +487,8 @@ def build() -> dict[str, dict[str, Any]]:
         "noise.json": noise(),
         "round-secagg.json": round_of(
             plan_secagg_with_a_liar(),
-            {"min_contributors": 3, "corrupt": "0.15", "dropout": "0.3"},
-            {"dan": "advertise", "eve": "upload"},
+            POLICY_WITH_A_LIAR,
+            SILENT_WITH_A_LIAR,
             weights=False,
             complains="ann",
         ),
@@ -501,9 +512,12 @@ def build() -> dict[str, dict[str, Any]]:
             weights=False,
             digests=True,
         ),
+        "ledger.json": ledger(),
+        "journal.json": journal(),
     }
 
 
 if __name__ == "__main__":
     for name, content in build().items():
         (FOLDER / name).write_text(json.dumps(content, indent=1) + "\n")
+    pins.renew()

@@ -1,0 +1,104 @@
+"""Makes the vectors of what is kept on disk: a ledger as it is exported, and a client's journal."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+from dp.events import Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
+from dp.ledger import Budget, Ledger, Steps
+from dp.ledger.entries import canonical, parse, survivors_digest
+from dp.ledger.file import read
+from dp.secure_sum import SecureSum, Signed
+from protocols.client import Client
+from protocols.journal import MemoryJournal
+from protocols.plan import RoundPlan
+from protocols.roster import Identity
+from protocols.rounds.sets import to_bitmap
+from secagg.crypto import labels
+from secagg.crypto.keys import SigningKey
+
+SUMS = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.DISTRIBUTED)
+LOCAL = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
+
+
+def ledgers(plan: RoundPlan, identities: list[Identity], key: SigningKey) -> list[dict[str, Any]]:
+    """A ledger of secure sums, one committed, one aborted and one reserved; and one of local training."""
+    step = Release(Gaussian(Fraction(1)), PoissonSample(Fraction(1, 100)), LOCAL)
+    with tempfile.TemporaryDirectory() as folder:
+        sums = Ledger.create(
+            f"{folder}/sums.db",
+            key,
+            Budget(Fraction(8), Fraction(1, 10**6), slack=Fraction(1, 10**9)),
+            SUMS,
+            run="vectors",
+            elsewhere="nothing",
+        )
+        sums.reserve(plan.secure_sum(plan.clients))
+        sums.commit(_signed(plan, identities))
+        aborted = plan.next_round()
+        sums.reserve(aborted.secure_sum(plan.clients))
+        sums.abort(aborted.secure_sum(plan.clients), "too few")
+        sums.reserve(aborted.next_round().secure_sum(plan.clients))
+        local = Ledger.create(
+            f"{folder}/local.db",
+            key,
+            Budget.suited(step, Fraction(2), Fraction(1, 10**5), slack=Fraction(0)),
+            LOCAL,
+            run="vectors",
+            elsewhere="sums.db",
+        )
+        local.reserve(Steps("training", step, 100))
+        local.commit(Steps("training", step, 100))
+        return [_exported(ledger) for ledger in (sums, local)]
+
+
+def _signed(plan: RoundPlan, identities: list[Identity]) -> SecureSum:
+    """The plan's sum, over all but the last of the clients, who have signed that."""
+    alive = range(plan.clients - 1)
+    cohort, bitmap = bytes(range(32)), to_bitmap(set(alive), range(plan.clients))
+    agreed = plan.secure_sum(len(alive), cohort=cohort, bitmap=bitmap)
+    signed = [
+        Signed(one.name, one.key.public, one.key.sign(labels.SURVIVORS, survivors_digest(agreed)))
+        for one in (identities[number] for number in alive)
+    ]
+    return plan.secure_sum(len(alive), cohort=cohort, bitmap=bitmap, signatures=signed)
+
+
+def _exported(ledger: Ledger) -> dict[str, Any]:
+    path, head = ledger.path, ledger.head.hex()
+    ledger.close()
+    rows = read(path)
+    lines = [canonical({"body": parse(body), "signature": signature.hex()}).decode() for body, signature in rows]
+    return {"name": path.stem, "head": head, "lines": lines}
+
+
+class Noting(MemoryJournal):
+    """A journal that keeps what it was asked to keep, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[dict[str, Any]] = []
+
+    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
+        super().append(deployment, session, round_, step, record)
+        self.kept.append(
+            {
+                "deployment": deployment.hex(),
+                "session": session.hex(),
+                "round": round_,
+                "step": step,
+                "record": record.hex(),
+                "link": self.head().hex(),
+            }
+        )
+
+
+def journal(client: Client, noting: Noting, plan: RoundPlan, update: Any, frames: Iterable[bytes]) -> dict[str, Any]:
+    """What a client keeps of the round in which it hears these frames."""
+    client.start(plan, update)
+    for frame in frames:
+        client.receive(frame)
+    return {"identity": client.identity.key.secret.hex(), "records": noting.kept}
