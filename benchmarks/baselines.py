@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from secagg.crypto.masking import add_masks
 from secagg.crypto.ring import Ring
-from secagg.errors import UsageError
+from secagg.extras import needing
 
 NEIGHBOURS = 96
 """How many neighbours each of 1000 clients has by the formula, a tenth of them corrupt and a tenth silent."""
@@ -24,10 +24,8 @@ _DEGREE, _BITS, _SCALE = 8192, [60, 40, 40], 2.0**40
 
 def nvflare_encryption(values: NDArray[np.int64]) -> Callable[[], bytes]:
     """The vector as its bytes on the wire."""
-    try:
+    with needing("ckks", "the comparison with NVFlare"):
         import tenseal as ts
-    except ImportError:
-        raise UsageError("the comparison needs the extra [ckks]") from None
     context = ts.context(
         ts.SCHEME_TYPE.CKKS, _DEGREE, -1, _BITS, encryption_type=ts.ENCRYPTION_TYPE.SYMMETRIC, n_threads=1
     )

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from secagg.errors import (
         BudgetError,
         DecodeError,
+        MissingExtraError,
         PeerError,
         PolicyError,
         SecAggError,
@@ -63,6 +64,7 @@ __all__ = [
     "Identity",
     "Ledger",
     "MemoryJournal",
+    "MissingExtraError",
     "NoiseSpec",
     "PeerError",
     "PldAccountant",
@@ -120,6 +122,7 @@ _WHERE = {
     "secagg.errors": (
         "BudgetError",
         "DecodeError",
+        "MissingExtraError",
         "PeerError",
         "PolicyError",
         "SecAggError",

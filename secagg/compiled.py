@@ -6,21 +6,14 @@ So everything that calls no such function, like listing protocols and choosing p
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
-from secagg.errors import UsageError
-
-
-def require() -> None:
-    """Raise ``UsageError`` if numba is not installed."""
-    if find_spec("numba") is None:
-        raise UsageError("this needs numba: pip install 'secagg[lattice]' or 'secagg[dp]'")
+from secagg.extras import installed, need
 
 
 def njit(*signature: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile a function for the given types."""
-    if find_spec("numba") is None:
+    if not installed("numba"):
         return lambda function: _missing
     import numba
 
@@ -30,4 +23,4 @@ def njit(*signature: str, **options: Any) -> Callable[[Callable[..., Any]], Call
 
 
 def _missing(*arguments: Any) -> None:
-    require()
+    need("lattice", "what numba compiles")

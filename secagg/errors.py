@@ -22,6 +22,10 @@ class UsageError(SecAggError):
     """The caller's mistake: a wrong argument, or a call at the wrong time."""
 
 
+class MissingExtraError(UsageError, ImportError):
+    """What was asked for needs an extra that is not installed; the text says how to install it (``secagg.extras``)."""
+
+
 class PolicyError(SecAggError):
     """A plan, cohort or journal that this client must refuse."""
 

@@ -10,7 +10,6 @@ import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from statistics import median
 from time import perf_counter, process_time
 from typing import Any
@@ -31,6 +30,7 @@ from protocols.simulation.workers import simulate_on_workers
 from protocols.tree import Terms
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
+from secagg.extras import need
 
 _PARTS = {"removal", "crowd", "tree"}
 _SECRET = b"benchmark secret, not a secret.."
@@ -64,8 +64,7 @@ DEFAULTS = Config()
 
 
 def run(config: Config, say: Say) -> Measured:
-    if find_spec("ray") is None:
-        raise UsageError("the engines are compared with the extra [ray]")
+    need("ray", "the comparison of engines")
     from protocols.engines.ray import OnRay
 
     figures: dict[str, float] = {"load": os.getloadavg()[0]}

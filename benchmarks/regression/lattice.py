@@ -21,6 +21,7 @@ from secagg.crypto.lattice import VARIANCE, Parameters, RunningSum, choose, unif
 from secagg.crypto.sampling import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
+from secagg.extras import needing
 
 MILLION, DEMANDED_S, DEMANDED_VS_SEAL, SEAL_PRIME_BITS = 1e6, 0.020, 2.0, 60
 
@@ -134,10 +135,8 @@ class _SealTransform:
     """A BFV ciphertext of two polynomials, and SEAL's transforms of it in place. Its last prime is SEAL's own."""
 
     def __init__(self, degree: int, bits: list[int]) -> None:
-        try:
+        with needing("ckks", "comparing with SEAL (seal=0 goes without)"):
             from tenseal import sealapi
-        except ImportError:
-            raise UsageError("comparing with SEAL needs the extra [ckks]; seal=0 goes without") from None
         api: Any = sealapi
         parameters = api.EncryptionParameters(api.SCHEME_TYPE.BFV)
         parameters.set_poly_modulus_degree(degree)

@@ -16,7 +16,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from struct import Struct, pack
 from typing import IO
@@ -25,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.ckks.layout import DEGREE, MODULI, Layout
-from secagg.errors import PeerError, StorageError, UsageError
+from secagg.errors import PeerError, StorageError
+from secagg.extras import need
 
 _HEAD, _LENGTH, _TASK, _END, _CRAMPED = Struct(">I"), Struct(">Q"), Struct(">BQ"), (1 << 64) - 1, (1 << 64) - 2
 """As in child."""
@@ -37,9 +37,8 @@ _PIPE_BYTES = 1 << 20
 
 
 def require() -> None:
-    """``UsageError`` without the library that does the work."""
-    if find_spec("tenseal") is None:
-        raise UsageError("ckks needs TenSEAL: pip install 'secagg[ckks]'")
+    """``MissingExtraError`` without TenSEAL, which does the work."""
+    need("ckks", "the protocol ckks")
 
 
 @dataclass(frozen=True, slots=True)

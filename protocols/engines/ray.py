@@ -20,11 +20,13 @@ from functools import cache
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import ray
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
-
 from protocols.engines import Engine, Hosted, ahead, checked_workers
 from secagg.errors import StorageError, UsageError
+from secagg.extras import needing
+
+with needing("ray", "the engine on Ray"):
+    import ray
+    from ray.exceptions import ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
 
 A = TypeVar("A")
 R = TypeVar("R")

@@ -30,7 +30,6 @@ from protocols.rounds.sets import ascending, to_bitmap
 from protocols.rounds.steps import Charge, Step, Steps, table
 from protocols.rounds.survivors import NOBODY, check_consistency
 from secagg.codec import u32
-from secagg.compiled import require
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, check_agreement_key, digest, transcript, verify
 from secagg.crypto.lattice import VARIANCE
@@ -38,6 +37,7 @@ from secagg.crypto.prg import Prg
 from secagg.crypto.sampling import discrete_gaussian
 from secagg.crypto.seal import open_box, seal
 from secagg.errors import DecodeError, PeerError, ThresholdError
+from secagg.extras import need
 
 
 class OneshotClient(ClientRound):
@@ -52,7 +52,7 @@ class OneshotClient(ClientRound):
         }
 
     def _prepare(self) -> None:
-        require()
+        need("lattice", "the protocol oneshot")
         self._u = self._number
         self._eligible = sortition(self.plan, self.roster)
         self._member_key = AgreementKey(self._drawn(b"seat key")) if self._u in self._eligible else None

@@ -35,12 +35,12 @@ from protocols.rounds.server import NOTHING, Sends, ServerRound
 from protocols.rounds.sets import ascending, to_bitmap
 from protocols.rounds.steps import Charge, Step, Steps, table
 from protocols.rounds.survivors import SignedBy, check_consistency
-from secagg.compiled import require
 from secagg.crypto import labels
 from secagg.crypto.keys import check_agreement_key, digest
 from secagg.crypto.lattice import RunningSum
 from secagg.crypto.seal import OVERHEAD_BYTES
 from secagg.errors import PeerError, UnblamedError
+from secagg.extras import need
 
 
 class OneshotServer(ServerRound):
@@ -54,7 +54,7 @@ class OneshotServer(ServerRound):
         }
 
     def _prepare(self) -> None:
-        require()
+        need("lattice", "the protocol oneshot")
         self._eligible = sortition(self.plan, self.roster)
         self._quorum = parameters_of(self.plan).quorum
         self._layout, self._sharing = lattice_of(self.plan).layout, sharing_of(self.plan)

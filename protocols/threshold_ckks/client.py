@@ -42,6 +42,7 @@ from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.errors import PeerError, ThresholdError
+from secagg.extras import need
 
 
 class ThresholdClient(DealingClient):
@@ -62,6 +63,7 @@ class ThresholdClient(DealingClient):
         }
 
     def _prepare(self) -> None:
+        need("lattice", "the protocol threshold_ckks")
         super()._prepare()
         self._scheme = scheme_of(self.plan)
         self._t, self._least = parameters_of(self.plan).threshold, least_of(self.plan)

@@ -44,6 +44,7 @@ from secagg.crypto.keys import digest, verify
 from secagg.crypto.lattice import Coefficients, RunningSum
 from secagg.crypto.shamir import reconstruct, unpack_shares
 from secagg.errors import PeerError
+from secagg.extras import need
 
 
 class ThresholdServer(DealingServer):
@@ -66,6 +67,7 @@ class ThresholdServer(DealingServer):
         }
 
     def _prepare(self) -> None:
+        need("lattice", "the protocol threshold_ckks")
         super()._prepare()
         self._scheme, sizes = scheme_of(self.plan), scheme_of(self.plan).sizes
         self._t, self._least = parameters_of(self.plan).threshold, least_of(self.plan)

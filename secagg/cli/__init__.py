@@ -15,8 +15,10 @@ from typing import cast
 import typer
 from typer.main import get_command
 
+from secagg.cli.exit_codes import FAILURE, MISSING_EXTRA, WRONG_USE, code_of, sentence
 from secagg.cli.output import say
-from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, SecAggError, UsageError
+from secagg.errors import SecAggError
+from secagg.extras import bringing, hint
 
 COMMANDS = {
     "audit": ("secagg.cli.audit", "Try to prove the epsilon of a private sum wrong, with the real machines."),
@@ -33,27 +35,6 @@ COMMANDS = {
 }
 """The module of each command, which is loaded by this name when the command is called, and the line that ``secagg
 --help`` shows. That of ``bench`` lives beside what it runs: nothing here imports ``benchmarks``."""
-
-WRONG_USE = 2
-EXIT_CODES: dict[type[SecAggError], int] = {
-    UsageError: WRONG_USE,
-    DecodeError: WRONG_USE,
-    PolicyError: 3,
-    BudgetError: 3,
-    PeerError: 4,
-    SecAggError: 1,
-}
-"""Besides, 5: ``ledger verify`` found nothing wrong, and was given no key by which anything could be authentic."""
-
-EXTRAS = {
-    "dp_accounting": "dp",
-    "matplotlib": "recsys",
-    "opacus": "train",
-    "pyarrow": "recsys",
-    "scipy": "dp",
-    "torch": "train",
-}
-"""module that a command may miss -> the extra that brings it"""
 
 # click.ClickException: typer carries its own copy of click in later versions and exports only this grandchild of it.
 _Refused = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
@@ -76,20 +57,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _Refused as error:
         return _fail(error.format_message(), WRONG_USE)
     except SecAggError as error:
-        return _fail(str(error), _exit_code(error))
+        return _fail(str(error), code_of(error))
     except typer.Abort:
-        return _fail("aborted", 1)
+        return _fail("aborted", FAILURE)
     except ModuleNotFoundError as error:
-        if (extra := EXTRAS.get((error.name or "").partition(".")[0])) is None:
+        if (extra := bringing(error.name or "")) is None:
             raise
-        return _fail(f"{error.name} is not installed: pip install 'secagg[{extra}]'", 1)
+        return _fail(hint(extra, f"secagg {words[0]}"), MISSING_EXTRA)
     except OSError as error:
-        return _fail(str(error), 1)
+        return _fail(str(error), FAILURE)
 
 
 def application(words: Sequence[str]) -> typer.Typer:
     """The command tree, with only those commands loaded that ``words`` can call."""
-    app = typer.Typer(help="Secure aggregation: a server learns the sum, and nothing else.", add_completion=False)
+    app = typer.Typer(
+        help="Secure aggregation: a server learns the sum, and nothing else.",
+        epilog=sentence(),
+        add_completion=False,
+    )
     app.callback()(_group)
     for name, (module, summary) in COMMANDS.items():
         if name in words:
@@ -101,10 +86,6 @@ def application(words: Sequence[str]) -> typer.Typer:
 
 def _group() -> None:
     """Does nothing: keeps a tree of one command a tree, and stands in for a command that is not called."""
-
-
-def _exit_code(error: SecAggError) -> int:
-    return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
 
 
 def _fail(reason: str, code: int) -> int:

@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
-from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,7 +58,8 @@ from dp.noise import Family
 from protocols.simulation.audited import PrivateSums, without_rotation
 from secagg.cli.output import Json, emit, facts, row, say
 from secagg.crypto.prg import Rng
-from secagg.errors import PeerError, UsageError
+from secagg.errors import MissingExtraError, PeerError, UsageError
+from secagg.extras import needing
 from secagg.files import write_file
 
 app = typer.Typer()
@@ -210,12 +210,13 @@ def _audited(found: Calibration, effort: _Effort, tell: Callable[[str], None]) -
 
 def _local_training(tell: Callable[[str], None]) -> tuple[str, list[Check]]:
     """What was done, in words, and what came of it."""
-    for module in ("torch", "opacus"):
-        if find_spec(module) is None:
-            tell(missing := f"NOT audited: {module} is not installed (pip install 'secagg[dp,train]')")
-            return missing, []
-    from dp.audit.examples import attacks, audit_examples, shape_attack, step_claim, trainer_step
-    from dp.audit.steps import audit_steps, trainer_noise
+    try:
+        with needing("train", "auditing local training"):
+            from dp.audit.examples import attacks, audit_examples, shape_attack, step_claim, trainer_step
+            from dp.audit.steps import audit_steps, trainer_noise
+    except MissingExtraError as error:
+        tell(missing := f"NOT audited: {error}")
+        return missing, []
 
     tell("local training: crafted examples and noise")
     clip, multiplier = 1.0, Fraction(1, 64)

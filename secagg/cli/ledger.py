@@ -17,6 +17,7 @@ from dp.ledger.verify import compare, verify
 from dp.secure_sum import SecureSum
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
+from secagg.cli.exit_codes import CONSISTENT_ONLY
 from secagg.cli.output import Json, emit, facts, line, row, say
 from secagg.errors import PeerError, UsageError
 from secagg.foreign import named_file
@@ -107,8 +108,6 @@ def check(
 
 
 _KEY_FILE_BYTES = 1 << 12
-CONSISTENT_ONLY = 5
-"""Exit code: nothing is wrong, and nothing shows who says so."""
 
 
 def _verdict(trusted: bool, pinned: bool) -> str:

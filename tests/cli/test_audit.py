@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from dp import noise
 from protocols.rounds import server as server_module
-from secagg.cli import audit, main
+from secagg import extras
+from secagg.cli import main
 from secagg.crypto.prg import Prg
 
 PLAN = ["--clients", "4", "--dropouts", "1", "--length", "300"]
@@ -138,10 +140,11 @@ def test_local_training_that_is_wrong_is_exit_code_4(
 def test_without_torch_it_says_loudly_what_was_not_audited(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "find_spec", lambda module: None)
+    monkeypatch.setitem(sys.modules, "dp.audit.steps", None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     assert main(["audit", *PLAN, *FAST[len(SMALL) :]]) == 0
     text = capsys.readouterr().out
-    assert text.count("NOT audited: torch is not installed") == 2
+    assert text.count("NOT audited: auditing local training needs the extra [train]") == 2
 
 
 def test_too_little_noise_is_exit_code_4(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,13 +20,13 @@ from benchmarks.regression.oneshot.cast import Cast
 from benchmarks.regression.oneshot.clients import time_clients, time_vector
 from benchmarks.regression.oneshot.deployment import Config
 from benchmarks.regression.oneshot.server import time_real_rounds, time_server
-from secagg.compiled import require
+from secagg.extras import need
 
 DEFAULTS = Config()
 
 
 def run(config: Config, say: Say) -> Measured:
-    require()
+    need("lattice", "the protocol oneshot")
     figures: dict[str, float] = {}
     ratios: dict[str, float] = {}
     cast = Cast(config, config.dropout)

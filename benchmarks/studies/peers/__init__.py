@@ -22,7 +22,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,6 +31,7 @@ from benchmarks.studies.peers import uploads
 from benchmarks.studies.peers.side_by_side import DEGREE, GRAPHS, Cell, Kept, Outcome, measure
 from benchmarks.studies.peers.uploads import Upload
 from secagg.errors import UsageError
+from secagg.extras import installed, need
 from secagg.files import write_file
 from secagg.machine import machine
 
@@ -109,8 +109,8 @@ DEFAULTS = Config()
 
 def run(config: Config, say: Say) -> Measured:
     parts = set(config.parts.split(","))
-    if parts & {"rounds", "attacks"} and find_spec("flwr") is None:
-        raise UsageError("the comparison needs the extra [peers]")
+    if parts & {"rounds", "attacks"}:
+        need("peers", "the comparison with Flower")
     folder = Path(config.out) if config.out else None
     cells = _rounds(config, folder, say) if "rounds" in parts else []
     uploads = _uploads(config, say) if "ckks" in parts else []
@@ -129,7 +129,7 @@ def run(config: Config, say: Say) -> Measured:
 
 
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("flwr", "tenseal") if find_spec(name)}
+    return {name: version(name) for name in ("flwr", "tenseal") if installed(name)}
 
 
 def _write(folder: Path, found: Mapping[str, Any], say: Say) -> None:

@@ -17,7 +17,6 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -26,10 +25,11 @@ from typing import Any
 from benchmarks.case import Measured, Say
 from protocols import registry
 from secagg.errors import UsageError
+from secagg.extras import need
 from secagg.files import write_file
 
-PARTS = {"flower": ("flwr", "ray"), "nvflare": ("nvflare",)}
-"""What must be installed for each runtime."""
+PARTS = {"flower": ("flower", "ray"), "nvflare": ("nvflare",)}
+"""The extras that each runtime needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ def run(config: Config, say: Say) -> Measured:
     figures: dict[str, float] = {}
     ratios: dict[str, float] = {}
     for part in config.parts.split(","):
-        if missing := [name for name in PARTS[part] if find_spec(name) is None]:
-            raise UsageError(f"{', '.join(missing)} must be installed for {part}")
+        for extra in PARTS[part]:
+            need(extra, f"the comparison with {part}")
         say(f"{part}: {2 + 2 * config.rounds * len(config.seconds)} rounds")
         with TemporaryDirectory() as folder:
             rounds, states = _in_child(part, config, Path(folder))

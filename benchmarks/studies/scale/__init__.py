@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
-from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -46,6 +45,7 @@ from protocols.threshold_ckks.parameters import sizes_of
 from secagg.crypto.lattice.flooding import flooding
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
+from secagg.extras import installed
 from secagg.files import write_file
 from secagg.machine import machine
 
@@ -242,7 +242,7 @@ def _least(n: int) -> int:
 
 def _missing(protocol: str) -> str | None:
     needs = {"oneshot": "numba", "threshold_ckks": "numba", "ckks": "tenseal"}.get(protocol)
-    return needs if needs is not None and find_spec(needs) is None else None
+    return needs if needs is not None and not installed(needs) else None
 
 
 def _middle(units: Sequence[UnitCosts]) -> UnitCosts:

@@ -8,7 +8,6 @@ a step in a tree) are pieces like others.
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from itertools import cycle
 from math import log2
 from statistics import median
@@ -53,14 +52,15 @@ from secagg.crypto.ring import Ring
 from secagg.crypto.seal import seal
 from secagg.crypto.shamir import SHARE_BYTES, pack_shares, reconstruct, split
 from secagg.encoding import Encoding
+from secagg.extras import installed
 
 
 def measure(repeats: int, lattice: bool = True, ckks: bool = True) -> UnitCosts:
     """All of them; those of the lattice only with numba, those of CKKS only with TenSEAL (and where they matter)."""
     found = {**_vectors(repeats), **_shares(repeats), **_messages(repeats), **_keys(repeats)}
-    if lattice and find_spec("numba") is not None:
+    if lattice and installed("numba"):
         found |= measure_lattice(repeats)
-    if ckks and find_spec("tenseal") is not None:
+    if ckks and installed("tenseal"):
         found |= measure_ckks(repeats)
     return UnitCosts(**found)
 

@@ -25,7 +25,10 @@ messages, ``state`` what a node remembers between two messages of a round.
 
 from __future__ import annotations
 
-from protocols.adapters.flower.client import SecAgg, only_secagg
-from protocols.adapters.flower.server import Privacy, Secure
+from secagg.extras import needing
+
+with needing("flower", "the adapter for Flower"):
+    from protocols.adapters.flower.client import SecAgg, only_secagg
+    from protocols.adapters.flower.server import Privacy, Secure
 
 __all__ = ["Privacy", "SecAgg", "Secure", "only_secagg"]

@@ -24,7 +24,10 @@ plans, frames and models travel in NVFlare's tasks, ``job`` what must not be pac
 
 from __future__ import annotations
 
-from protocols.adapters.nvflare.client import SecureExecutor
-from protocols.adapters.nvflare.server import SecureFedAvg
+from secagg.extras import needing
+
+with needing("nvflare", "the adapter for NVFlare"):
+    from protocols.adapters.nvflare.client import SecureExecutor
+    from protocols.adapters.nvflare.server import SecureFedAvg
 
 __all__ = ["SecureExecutor", "SecureFedAvg"]

@@ -23,12 +23,13 @@ from protocols.policy import Policy
 from protocols.rounds.phases import Phase
 from protocols.rounds.survivors import SignedBy
 from protocols.simulation.network import Envelope, local_clients
+from secagg import extras
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, digest
 from secagg.crypto.merkle import MerkleTree
 from secagg.crypto.seal import open_box
 from secagg.encoding import Encoding
-from secagg.errors import PeerError, SecAggError, ThresholdError, UsageError
+from secagg.errors import MissingExtraError, PeerError, SecAggError, ThresholdError, UsageError
 from tests.controls import switch_off
 from tests.scenes.ckks import Scene
 
@@ -283,8 +284,8 @@ def test_a_client_of_another_protocol_has_decrypted_nothing() -> None:
 
 def test_without_the_library_a_client_does_not_even_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
-    monkeypatch.setattr(ciphertexts, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="needs TenSEAL"):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="the protocol ckks needs the extra"):
         scene.clients["client-0"].start(scene.plan, scene.updates["client-0"])
 
 

@@ -16,11 +16,11 @@ from protocols.oneshot.server import OneshotServer
 from protocols.rounds.phases import Phase
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, simulate
-from secagg import compiled
+from secagg import extras
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey
-from secagg.errors import PeerError, ThresholdError, UsageError
+from secagg.errors import MissingExtraError, PeerError, ThresholdError
 from tests.controls import switch_off
 from tests.scenes.oneshot import new_ledger
 from tests.scenes.oneshot_deployment import FIRST, TWELVE, Scene, changing, complaint, identities, run, scene, total_of
@@ -30,8 +30,8 @@ Fixture = pytest.MonkeyPatch
 
 def test_without_a_compiler_a_server_does_not_even_begin(monkeypatch: Fixture) -> None:
     here = scene(12, **TWELVE)
-    monkeypatch.setattr(compiled, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="needs numba"):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="the protocol oneshot needs the extra"):
         serve(here.plan, here.roster)
 
 

@@ -6,12 +6,13 @@ import pytest
 
 from benchmarks.studies import runtimes
 from secagg.cli import main
+from secagg.extras import EXTRAS
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("part", ["flower", "nvflare"])
 def test_a_few_rounds(part: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for package in runtimes.PARTS[part]:
+    for package in (module for extra in runtimes.PARTS[part] for module in EXTRAS[extra]):
         pytest.importorskip(package, reason=f"NOT TESTED: {part} needs its extra")
     if not runtimes.can_be_alone():
         pytest.skip("NOT TESTED: no network namespace can be made here")

@@ -20,6 +20,7 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.server import serve
 from protocols.simulation.network import simulate
+from secagg import extras
 from secagg.cli import main
 from secagg.encoding import Encoding
 
@@ -76,7 +77,7 @@ def test_wrong_settings_are_one_line(setting: str, capsys: pytest.CaptureFixture
 
 
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scale, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     said: list[str] = []
     config = replace(scale.DEFAULTS, protocols="oneshot,ckks,threshold_ckks")
     assert list(scale.measured_points(config, [EACH], said.append)) == []

@@ -18,10 +18,11 @@ from protocols.ckks.server import CkksServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from secagg import extras
 from secagg.assumptions import Adversary
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
-from secagg.errors import PeerError, PolicyError, UsageError
+from secagg.errors import MissingExtraError, PeerError, PolicyError, UsageError
 
 pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
 
@@ -79,11 +80,11 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """An idle child of before does not count: nobody is to begin what cannot be finished."""
     plan = plan_of()
     ciphertexts.make_keys()
-    monkeypatch.setattr(ciphertexts, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="needs TenSEAL"):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="the protocol ckks needs the extra"):
         chosen(10, Fraction(0))
-    with pytest.raises(UsageError, match="needs TenSEAL"):
+    with pytest.raises(MissingExtraError, match="the protocol ckks needs the extra"):
         CkksServer(plan, ROSTER, registry.find(plan.protocol).messages)
     monkeypatch.setattr(ciphertexts, "_idle", [])
-    with pytest.raises(UsageError, match="needs TenSEAL"):
+    with pytest.raises(MissingExtraError, match="the protocol ckks needs the extra"):
         ciphertexts.make_keys()

@@ -25,6 +25,7 @@ from protocols.server import serve
 from protocols.simulation.network import Faults, local_clients, simulate
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, PeerError, PolicyError, ThresholdError, UnblamedError, UsageError
+from secagg.extras import hint
 from tests.controls import switch_off
 
 pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
@@ -245,9 +246,6 @@ def test_a_client_that_expects_everybody_gone() -> None:
 WITHOUT = """
 import sys
 sys.modules["tenseal"] = None
-import importlib.util as util
-found = util.find_spec
-util.find_spec = lambda name, *rest: None if name == "tenseal" else found(name, *rest)
 from secagg.cli import main
 assert main(["protocols"]) == 0
 from protocols import registry
@@ -267,7 +265,7 @@ except UsageError as error:
 
 def test_without_the_extra() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "ckks needs TenSEAL: pip install 'secagg[ckks]'"
+    assert done.stdout.splitlines()[-1] == hint("ckks", "the protocol ckks")
 
 
 def test_the_library_itself_never_loads_tenseal() -> None:

@@ -15,13 +15,13 @@ from protocols.oneshot.parameters import CommitteeSize, choose_committee
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from secagg import compiled
+from secagg import extras
 from secagg.assumptions import Adversary, CostModel
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
-from secagg.errors import PeerError, PolicyError, UsageError
+from secagg.errors import MissingExtraError, PeerError, PolicyError, UsageError
 from tests.controls import switch_off
 from tests.scenes.oneshot import Evil, make
 
@@ -100,8 +100,8 @@ def test_a_contributor_that_is_not_in_the_roster(monkeypatch: pytest.MonkeyPatch
 
 def test_without_a_compiler_a_client_does_not_even_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     evil = make()
-    monkeypatch.setattr(compiled, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="needs numba"):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="the protocol oneshot needs the extra"):
         evil.start(0)
 
 

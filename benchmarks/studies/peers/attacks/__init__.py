@@ -13,8 +13,8 @@ from functools import partial
 from benchmarks.case import Say
 from benchmarks.studies.peers.attacks import here, there
 from benchmarks.studies.peers.attacks.scene import Seen
-from secagg.compiled import require
 from secagg.errors import UsageError
+from secagg.extras import need
 
 WINDOW_BITS = 22
 """How many of the 32 bits of a seed are really searched. All of them take some minutes."""
@@ -35,7 +35,7 @@ def table(say: Say, *, window_bits: int = WINDOW_BITS) -> tuple[Row, ...]:
     """All rows: the issue's first, in its order, then what was found on the way."""
     if not 8 <= window_bits <= 32:
         raise UsageError("window_bits is between 8 and 32")
-    require()
+    need("peers", "the comparison")
     pairs: dict[str, tuple[Callable[[], Seen], Callable[[], Seen]]] = {
         "seed_of_32_bits": (partial(there.late_upload, window_bits), here.late_upload),
         "both_shares": (there.both_shares, here.both_shares),

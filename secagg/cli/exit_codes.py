@@ -1,0 +1,40 @@
+"""What the exit codes of ``secagg`` mean. Help is made from this list; a test compares that of the README with it."""
+
+from __future__ import annotations
+
+from secagg.errors import BudgetError, DecodeError, MissingExtraError, PeerError, PolicyError, SecAggError, UsageError
+
+FINE, FAILURE, WRONG_USE, REFUSED, UNTRUE, CONSISTENT_ONLY, MISSING_EXTRA = range(7)
+
+MEANINGS = {
+    FINE: "fine",
+    WRONG_USE: "wrong use",
+    REFUSED: "refused by policy or budget",
+    UNTRUE: "verification failed",
+    CONSISTENT_ONLY: "nothing is wrong but nothing was authenticated (ledger verify without a key)",
+    MISSING_EXTRA: "an extra is missing, and the line says what installs it",
+    FAILURE: "anything else",
+}
+
+_OF_ERRORS: dict[type[SecAggError], int] = {
+    MissingExtraError: MISSING_EXTRA,
+    UsageError: WRONG_USE,
+    DecodeError: WRONG_USE,
+    PolicyError: REFUSED,
+    BudgetError: REFUSED,
+    PeerError: UNTRUE,
+    SecAggError: FAILURE,
+}
+
+
+def code_of(error: SecAggError) -> int:
+    """
+    >>> code_of(PolicyError("too small a cohort"))
+    3
+    """
+    return next(_OF_ERRORS[kind] for kind in type(error).__mro__ if kind in _OF_ERRORS)
+
+
+def sentence() -> str:
+    """All of them, in one sentence."""
+    return f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in MEANINGS.items())}."
