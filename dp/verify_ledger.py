@@ -1,10 +1,13 @@
-"""An auditor's own check of a privacy ledger: python verify_ledger.py EXPORT.jsonl [--key HEX|FILE] [--head HASH]
+"""An auditor's own check of a privacy ledger: python verify_ledger.py LEDGER [--key HEX|FILE] [--head HASH]
 
-It takes what ``secagg ledger export`` gives, imports nothing of the library that wrote it (only ``cryptography``, for
-Ed25519), and computes everything again from the facts, with formulas taken from the papers: hash chain, signatures,
-noise variances, Renyi divergences, sums, limits, epsilons. One line for each problem, and an exit code: 0, none was
-found, under the key that was given; 4, there is one; 5, the ledger agrees with itself, but without a key anybody can
-have written it. Without a head it may be an older copy. The fields are described in docs/ledger.md.
+LEDGER is a ``ledger.db``, or what ``secagg ledger export`` makes of one. The script imports nothing of the library that
+wrote it (only ``cryptography``, for Ed25519), and computes everything again from the facts, with formulas taken from
+the papers: hash chain, signatures, noise variances, Renyi divergences, sums, limits, epsilons. It prints a statement:
+what is promised, what was spent, and on whose word that stands; or a line for each problem, and no statement.
+
+Exit codes: 0, verified under the key that was given; 4, something is wrong; 5, the ledger agrees with itself, but
+without a key anybody can have written it; 2, wrong use, or a file that cannot be read; 6, ``cryptography`` is missing.
+Without a head it may be an older copy. The fields are described in docs/ledger.md.
 """
 
 from __future__ import annotations
@@ -14,22 +17,34 @@ import hashlib
 import json
 import math
 import re
+import sqlite3
 import sys
-from collections.abc import Callable, Iterator
-from decimal import Decimal, localcontext
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal, localcontext
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+VERIFIED, WRONG_USE, WRONG, CONSISTENT_ONLY, MISSING = 0, 2, 4, 5, 6  # exit codes
+try:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+except ImportError:
+    if __name__ != "__main__":
+        raise
+    sys.stderr.write("verify_ledger.py: cryptography is not installed: pip install cryptography\n")
+    sys.exit(MISSING)
 
 RESOLUTION = 10**12
 ORDERS = [*range(2, 65), *range(72, 257, 8), 320, 384, 448, 512, 768, 1024]
-VERIFIED, WRONG, CONSISTENT_ONLY = 0, 4, 5  # exit codes
 LONGEST_LINE = 500
+PATIENCE = 2  # seconds, with a ledger that is in use
+LABEL, COLUMNS = 12, 80  # of a statement: where its text begins, and ends
 ABSOLUTE, RELATIVE = 3, 1e-8  # units, and a fraction: what floating point may differ by
 AT_COMMIT = "survivors cohort bitmap signatures survivors_digest missing honest components_removed variance_held"
 AFTER = "release:text total:number?* total_samples:number epsilon_before:number? epsilon_after:number?"
@@ -358,6 +373,11 @@ class Audit:
         self.open: dict[str, Any] = {}  # of each release: recorded and recomputed divergences, samples, facts
         self.done: set[str] = set()
         self.spent: Any = ([0] * len(ORDERS), [0.0] * len(ORDERS), 0)
+        self.genesis: Any = None
+        self.sums: list[Sum] = []
+        self.steps: list[int] = []
+        self.aborted = 0
+        self.colluders: dict[str, int] = {}
 
     def entry(self, line: str, last: bool) -> None:
         """Raise ``Problem`` unless this entry may be next. Only the last one is signed, as the last."""
@@ -392,7 +412,7 @@ class Audit:
         need((body["schema"], body["accountant"], body["orders"]) == (4, "rdp/1", ORDERS), "is of another version")
         need(body["units"] == f"1/{RESOLUTION}", "is in other units")
         need(len(body["data"]) in (0, 64), "data are marked with 32 bytes, or not at all")
-        self.guarantee = {name: body[name] for name in ("unit", "relation", "trust")}
+        self.genesis, self.guarantee = body, {name: body[name] for name in ("unit", "relation", "trust")}
         epsilon, delta, slack = (rational(body[name]) for name in ("epsilon", "delta", "slack"))
         need(epsilon <= LARGEST_EPSILON and slack < delta < 1 and body["order"] in ORDERS, "is no budget")
         self.budget, self.limits, self.most_samples = (
@@ -414,12 +434,18 @@ class Audit:
         if phase == "reserve":
             need(name not in self.open and name not in self.done, f"{name} was reserved before")
             self.open[name] = self.charge(body)
+            if "sum" in body:
+                self.colluders[name] = body["sum"]["noise"]["colluders"]
         else:
             need(name in self.open, f"nothing is reserved for {name}")
             reserved = self.open.pop(name)
             if phase == "commit":
                 self.done.add(name)
                 self.commit(reserved, self.charge(body), before)
+                self.remember(body)
+            else:
+                self.aborted += 1
+                self.colluders.pop(name, None)
         total = self.total()
         need((body["total"], body["total_samples"]) == (total[0], total[2]), "the sums are wrong")
         for field, (recorded, recomputed, _) in (("epsilon_before", before), ("epsilon_after", total)):
@@ -440,6 +466,31 @@ class Audit:
             relied_on = now is not None and now <= limit
             need(not relied_on or (actual is not None and actual <= allowed), "costs more than was reserved")
         need(charge[3] == reserved[3] and charge[2] <= reserved[2], "is not what was reserved")
+
+    def remember(self, body: Any) -> None:
+        if "sum" in body:
+            facts = body["sum"]
+            keys = frozenset(signed["key"] for signed in facts["signatures"])
+            self.sums.append(Sum(facts["survivors"], facts["planned"], keys))
+        else:
+            self.steps.append(body["steps"]["count"])
+
+    def book(self) -> Book:
+        """What the entries amount to. Only of a ledger that nothing is wrong with."""
+        body = self.genesis
+        return Book(
+            **{name: body[name] for name in ("run", "elsewhere", "data", "unit", "relation", "trust", "owner")},
+            budget=rational(body["epsilon"]),
+            delta=rational(body["delta"]),
+            reached=self.epsilon(self.total()[0]),
+            sums=self.sums,
+            steps=self.steps,
+            reserved=len(self.open),
+            aborted=self.aborted,
+            colluders=min(self.colluders.values(), default=None),
+            entries=len(self.links),
+            head=self.links[-1].hex(),
+        )
 
     def charge(self, body: Any) -> tuple[Any, list[float], int, Any]:
         """Recorded divergences, our own, samples, and the facts that the plan fixes; all checked."""
@@ -485,8 +536,9 @@ def _no_float(text: str) -> Any:
     raise Problem(f"{text}: a ledger has no floats")
 
 
-def problems(data: bytes, key: bytes | None, head: bytes | None) -> Iterator[str]:
-    audit, lines = Audit(key), data.split(b"\n")
+def problems(data: bytes, key: bytes | None, head: bytes | None, audit: Audit | None = None) -> Iterator[str]:
+    """What is wrong with an export. ``audit``: a new one, if its book is wanted afterwards."""
+    audit, lines = audit or Audit(key), data.split(b"\n")
     if lines.pop() != b"" or not lines:
         yield "the export is cut off"
     for number, line in enumerate(lines):
@@ -496,42 +548,292 @@ def problems(data: bytes, key: bytes | None, head: bytes | None) -> Iterator[str
             yield f"entry {number}: {problem}"
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             yield f"entry {number}: is none: {type(error).__name__} {error}"
+        if audit.genesis is None:  # nothing that follows can be looked at
+            return
     if head is not None and head not in audit.links:
         yield "the pinned head is not in the ledger: it is older, or another one"
 
 
-def hexadecimal(text: str) -> bytes:
-    path = Path(text)
-    return bytes.fromhex(path.read_text() if path.is_file() else text)
+# The statement, in the words that ``secagg ledger verify`` takes from here
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A secure sum that is committed."""
+
+    survivors: int
+    planned: int
+    keys: frozenset[str]
+    """of those who signed"""
+
+
+@dataclass(frozen=True)
+class Book:
+    """What the entries of a ledger amount to. Texts are as its keeper chose them."""
+
+    run: str
+    elsewhere: str
+    data: str
+    unit: str
+    relation: str
+    trust: str
+    owner: str
+    budget: Fraction
+    delta: Fraction
+    reached: int | None
+    sums: list[Sum]
+    steps: list[int]
+    """how many, of each release that is committed"""
+    reserved: int
+    aborted: int
+    colluders: int | None
+    """clients whose noise does not count: the fewest of any sum that is committed or reserved; None: there is none"""
+    entries: int
+    head: str
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a verification had to go by, beside the ledger, and what it looked at."""
+
+    key: bool
+    head: bool
+    plans: bool = False
+    """were decoded, and compared with the facts"""
+    roster: bool = False
+    against: bool | None = None
+    """another ledger: under a known key, or not; None: there was none"""
+
+    @property
+    def code(self) -> int:
+        return VERIFIED if self.key and self.against is not False else CONSISTENT_ONLY
+
+    @property
+    def verdict(self) -> str:
+        if self.code == CONSISTENT_ONLY:
+            missing, which = ("--against-key", "the other ledger") if self.key else ("--key", "it")
+            return f"internally consistent only: without {missing} anybody can have written {which}"
+        return "verified" if self.head else "verified, but it may be an older copy: give --head"
+
+
+FAILED = "failed: nothing in this ledger can be relied on"
+UNIT = {"user": "user: all that one user contributes", "example": "example: one record, such as one interaction"}
+RELATION = {
+    "add-or-remove": "one {} more or less",
+    "replace-one": "one {} exchanged for another",
+    "zero-out": "one {} whose contribution becomes zero, while it stays known that it took part",
+}
+TRUST = {
+    "local": "each party adds its noise by itself; against everybody else, the server too",
+    "distributed": "clients add shares of noise inside secure sums; against the server",
+    "central": "whoever has the data adds the noise; against those who see what is released",
+}
+
+
+def statement(book: Book, given: Given) -> dict[str, str]:
+    """What a verified ledger says, and on whose word: label and text, both free of what a terminal obeys."""
+    guarantee = f"{book.trust}: {TRUST[book.trust]}"
+    if book.colluders:
+        guarantee += f" and up to {counted(book.colluders, 'colluding client')}"
+    elif book.colluders == 0:
+        guarantee += ", not a client, which knows its own noise"
+    reached = "no bound" if book.reached is None else upwards(Fraction(book.reached, RESOLUTION), 4)
+    steps = f"{counted(len(book.steps), 'release')} of {counted(sum(book.steps), 'step')} by one party"
+    releases = [counted(len(book.sums), "secure sum")] if book.sums else []
+    releases += [steps] if book.steps else []
+    standing = f"; {book.reserved} reserved and open" if book.reserved else ""
+    standing += f"; {book.aborted} aborted" if book.aborted else ""
+    found = {
+        "verdict": given.verdict,
+        "run": quoted(book.run),
+        "unit": UNIT[book.unit],
+        "relation": f"{book.relation}: {RELATION[book.relation].format(book.unit)}",
+        "trust": guarantee,
+        "epsilon": f"{reached} of a budget of {upwards(book.budget, 4)}, spent or reserved, rounded up",
+        "delta": upwards(book.delta, 4),
+        "releases": f"{' and '.join(releases) or 'none'} committed{standing}",
+        "signers": signers(book, given),
+        "entries": str(book.entries),
+        "head": book.head,
+        "key": book.owner,
+        "data": book.data or "not said whose they are",
+    }
+    owner = "the key that was given" if given.key else "the key that the ledger itself names, whosever it is,"
+    found["recomputed"] = (
+        "chain, divergences, samples, limits and epsilons, from the facts in the ledger; "
+        f"{owner} has signed that these are all entries"
+    )
+    if given.head:
+        found["recomputed"] += "; the head that was given is one of its links"
+    if given.against is not None:
+        found["recomputed"] += "; the other ledger does not contradict it"
+    if book.sums:
+        compared = "compared with it" if given.plans else "not compared with it here: secagg ledger verify does"
+        found["signed"] = (
+            f"with those keys: plan and survivors of {counted(len(book.sums), 'secure sum')}; noise, clipping and "
+            f"number of clients are in the plan, and were {compared}"
+        )
+    alone = ["by whoever keeps the ledger: run, unit, relation, trust, budget, delta, whose data, what is elsewhere"]
+    alone += [f"mechanism, sampling and number of {counted(sum(book.steps), 'step')}"] if book.steps else []
+    alone += [f"the facts of {counted(book.reserved, 'open reservation')}"] if book.reserved else []
+    alone += [f"that nothing came of {counted(book.aborted, 'aborted release')}"] if book.aborted else []
+    found["asserted"] = "; ".join(alone)
+    found["elsewhere"] = f"charged elsewhere, or not at all, in its keeper's words: {quoted(book.elsewhere)}"
+    found["not shown"] = (
+        "that the noise was added, that nothing was released beside this ledger, and that no other ledger is about the "
+        "same data"
+    )
+    return found
+
+
+def signers(book: Book, given: Given) -> str:
+    if not book.sums:
+        return "no client has signed anything: no secure sum is committed"
+    numbers = sorted({len(one.keys) for one in book.sums})
+    between = f"{numbers[0]} to {numbers[-1]}" if numbers[1:] else str(numbers[0])
+    survivors = f"{min(one.survivors for one in book.sums)} or more of {max(one.planned for one in book.sums)} clients"
+    every = len(frozenset.union(*(one.keys for one in book.sums)))
+    whose = (
+        "all are in the roster that was given"
+        if given.roster
+        else "not compared with a roster: the ledger itself names them, and whether they are clients' is not known here"
+    )
+    return f"{between} keys signed the survivors of each sum ({survivors}), {counted(every, 'key')} in all; {whose}"
+
+
+def counted(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+def upwards(value: Fraction, digits: int) -> str:
+    """So many digits, and never less than it is."""
+    found = Context(prec=digits, rounding=ROUND_CEILING).divide(value.numerator, Decimal(value.denominator)).normalize()
+    return f"{found:f}" if not found or found >= Fraction(1, 1000) else str(found)
+
+
+def quoted(text: str) -> str:
+    """Text of the ledger's keeper: in quotation marks, which none in it can end, and in visible ASCII."""
+    return '"' + "".join(f"\\{one}" if one in '"\\' else visible(one) for one in text) + '"'
+
+
+def visible(text: str) -> str:
+    """What whoever wrote the ledger put into it, in characters that no terminal obeys."""
+    codes = ((one, ord(one)) for one in text)
+    return "".join(
+        one if " " <= one <= "~" else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}" for one, code in codes
+    )
+
+
+def columns(said: Mapping[str, str]) -> Iterator[str]:
+    """A statement, line by line. Text of the ledger's keeper cannot begin a line where a label does."""
+    for label, text in said.items():
+        first, later = label.ljust(LABEL), " " * LABEL
+        yield from textwrap.wrap(
+            text, COLUMNS, initial_indent=first, subsequent_indent=later, break_on_hyphens=False, drop_whitespace=True
+        )
+
+
+# The command
+
+
+SCHEMA = [
+    "CREATE TABLE entries (number INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+    "CREATE TABLE head (place INTEGER PRIMARY KEY CHECK (place = 0), signature BLOB NOT NULL)",
+    "CREATE TRIGGER no_update BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",
+    "CREATE TRIGGER no_delete BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",
+]
+
+
+class Unreadable(Exception):
+    """A file that cannot be looked at."""
+
+
+def export_of(path: Path) -> bytes:
+    """The export of a ledger, whether the file is one or the ledger itself. Nothing is written."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        hint = ": name a file in it" if path.is_dir() else ""
+        raise Unreadable(f"cannot read {path}: {error.strerror}{hint}") from None
+    if not data.startswith(b"SQLite format 3\0"):
+        return data
+    if 2 in data[18:20]:
+        raise Unreadable(f"cannot read {path}: it has a write-ahead log, as ledgers of older versions")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=PATIENCE)) as database:
+            database.execute("PRAGMA trusted_schema = OFF")
+            schema = [sql for (sql,) in database.execute("SELECT sql FROM sqlite_master ORDER BY rowid")]
+            sound = database.execute("PRAGMA integrity_check(1)").fetchall() == [("ok",)]
+            if schema != SCHEMA or not sound:
+                raise Problem("this is no ledger, or it has been altered")
+            rows = database.execute("SELECT body FROM entries ORDER BY number").fetchall()
+            ends = database.execute("SELECT signature FROM head").fetchall()
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise Unreadable(f"cannot read {path}: {error}; it may be in use, or a copy taken while it was") from None
+        raise Problem(f"this is no ledger, or it has been altered: {error}") from None
+    signatures = [b""] * (len(rows) - 1) + [bytes(end) for (end,) in ends]
+    if len(signatures) != len(rows) or any(type(body) is not bytes for (body,) in rows):
+        raise Problem("entries of the ledger are missing")
+    pairs = zip(rows, signatures, strict=True)
+    return b"".join(b'{"body":%s,"signature":"%s"}\n' % (body, end.hex().encode()) for (body,), end in pairs)
+
+
+def public_key(text: str) -> bytes:
+    try:
+        path = Path(text)
+        found = bytes.fromhex(path.read_text("ascii") if path.is_file() else text)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text}: {error.strerror}") from None
+    except ValueError:
+        found = b""
+    if len(found) != 32:
+        raise argparse.ArgumentTypeError(f"{text} is neither 64 hexadecimal digits nor a file of them")
+    return found
+
+
+def link(text: str) -> bytes:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text} is not 64 hexadecimal digits")
+    return bytes.fromhex(text)
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line."""
+        self.exit(WRONG_USE, f"verify_ledger.py: {shown(message)}\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    codes = "Exit code 0: verified under --key, 4: something is wrong, 5: consistent with itself, and nothing more."
-    parser = argparse.ArgumentParser(description="Check an exported privacy ledger.", epilog=codes)
-    parser.add_argument("export", type=Path)
-    parser.add_argument("--key", type=hexadecimal, help="Ed25519 public key: 64 hexadecimal digits, or a file of them")
-    parser.add_argument("--head", type=bytes.fromhex, help="a link that must be in the ledger")
+    codes = (
+        "Exit code 0: verified under --key, 4: something is wrong, 5: consistent with itself, and nothing more, 2: "
+        "wrong use, or a file that cannot be read, 6: the package cryptography is missing."
+    )
+    parser = Parser(description="Check a privacy ledger, and state what it says on whose word.", epilog=codes)
+    parser.add_argument("ledger", type=Path, help="ledger.db, or its export (JSON lines)")
+    parser.add_argument("--key", type=public_key, help="Ed25519 public key: 64 hexadecimal digits, or a file of them")
+    parser.add_argument("--head", type=link, help="a link that must be in the ledger: 64 hexadecimal digits")
     options = parser.parse_args(arguments)
+    audit = Audit(options.key)
     try:
-        data = options.export.read_bytes()
-    except OSError as error:
-        parser.error(f"cannot read {options.export}: {error.strerror}")
-    found = list(problems(data, options.key, options.head))
-    for line in found or [verdict(options.key is not None, options.head is not None)]:
-        sys.stdout.write(shown(line) + "\n")
-    return WRONG if found else VERIFIED if options.key is not None else CONSISTENT_ONLY
+        found = list(problems(export_of(options.ledger), options.key, options.head, audit))
+    except Unreadable as error:
+        parser.error(str(error))
+    except Problem as problem:
+        found = [str(problem)]
+    given = Given(options.key is not None, options.head is not None)
+    if found:
+        printed = [*columns({"verdict": FAILED}), *(shown(f"{'problem':<{LABEL}}{problem}") for problem in found)]
+    else:
+        printed = list(columns(statement(audit.book(), given)))
+    sys.stdout.write("".join(f"{line}\n" for line in printed))
+    return WRONG if found else given.code
 
 
 def shown(line: str) -> str:
-    """What whoever wrote the ledger put into it, in one line of characters that no terminal obeys."""
-    seen = "".join(one if " " <= one <= "~" else f"\\u{ord(one):04x}" for one in line)
+    """One line of characters that no terminal obeys, and not too long."""
+    seen = visible(line)
     return seen if len(seen) <= LONGEST_LINE else f"{seen[:LONGEST_LINE]} ..."
-
-
-def verdict(trusted: bool, pinned: bool) -> str:
-    if not trusted:
-        return "internally consistent only: without --key anybody can have written it"
-    return "verified" if pinned else "verified, but it may be an older copy: give --head"
 
 
 if __name__ == "__main__":

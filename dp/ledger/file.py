@@ -374,6 +374,8 @@ def _whole(path: Path) -> Iterator[None]:
             if not _open[inode]:
                 with path.open("rb") as file:
                     start = file.read(20)
+                if start.startswith(b'{"body":'):
+                    raise UsageError("this is the export of a ledger, which verify_ledger.py verifies")
                 if not start.startswith(b"SQLite format 3\0"):
                     raise PeerError("this is no ledger, or it has been altered")
                 if 2 in start[18:20]:

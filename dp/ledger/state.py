@@ -131,6 +131,8 @@ class LedgerState:
         self.links = [link(START, genesis.body())]
         self.records: dict[str, Record] = {}
         """The records by release. An aborted release has none: it may be reserved again."""
+        self.aborted = 0
+        """How often a release was aborted."""
 
     @property
     def head(self) -> bytes:
@@ -198,6 +200,7 @@ class LedgerState:
         self.links.append(entry.link)
         if entry.record is None:
             del self.records[entry.release]
+            self.aborted += 1
         else:
             self.records[entry.release] = entry.record
 

@@ -8,6 +8,7 @@ from dp.filter import PrivacyCost
 from dp.ledger.entries import Steps, cost_of, from_facts, parse, survivors_digest, unsigned
 from dp.ledger.state import LedgerState, Row, replay
 from dp.secure_sum import SecureSum
+from dp.verify_ledger import Book, Sum
 from secagg.crypto import labels
 from secagg.crypto.keys import verify as verify_signature
 from secagg.errors import PeerError, SecAggError
@@ -48,6 +49,39 @@ def verify(
         if not _close(computed, PrivacyCost(tuple(entry["rdp"]), entry["samples"]), count):
             raise PeerError(f"entry {number} of the ledger charges something else than it costs")
     return state
+
+
+def book(state: LedgerState) -> Book:
+    """What the entries amount to, for the statement whose words the stand-alone auditor has, too."""
+    genesis, happened = state.genesis, [one.happened for one in state.records.values() if one.happened is not None]
+    planned = [one.reserved for one in state.records.values()]
+    return Book(
+        run=genesis.run,
+        elsewhere=genesis.elsewhere,
+        data=genesis.data.hex(),
+        unit=genesis.guarantee.unit.value,
+        relation=genesis.guarantee.relation.value,
+        trust=genesis.guarantee.trust.value,
+        owner=genesis.owner.hex(),
+        budget=genesis.budget.epsilon,
+        delta=genesis.budget.delta,
+        reached=state.filter.reached,
+        sums=[
+            Sum(
+                one.survivors,
+                one.planned,
+                frozenset(signed.key.hex() for signed in one.signatures),
+            )
+            for one in happened
+            if isinstance(one, SecureSum)
+        ],
+        steps=[one.count for one in happened if isinstance(one, Steps)],
+        reserved=len(state.records) - len(happened),
+        aborted=state.aborted,
+        colluders=min((one.noise.colluders for one in planned if isinstance(one, SecureSum)), default=None),
+        entries=len(state.links),
+        head=state.head.hex(),
+    )
 
 
 def compare(ledger: LedgerState, other: LedgerState) -> None:

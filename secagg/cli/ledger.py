@@ -13,8 +13,9 @@ from dp.filter import RESOLUTION
 from dp.ledger.entries import FIELDS, canonical, parse
 from dp.ledger.file import FILE, read
 from dp.ledger.state import replay
-from dp.ledger.verify import compare, verify
+from dp.ledger.verify import book, compare, verify
 from dp.secure_sum import SecureSum
+from dp.verify_ledger import FAILED, Given, columns, statement
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg.cli.exit_codes import CONSISTENT_ONLY
@@ -65,7 +66,7 @@ def check(
     roster: Annotated[Path | None, typer.Option(help="The roster that signers must be in.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compute everything again: hash chain, signatures, divergences, epsilons.
+    """Compute everything again, and state what is promised, what was spent, and on whose word that stands.
 
     Exit code 0: all is true under the key that was given, 4: something is not, 5: the ledger agrees with itself, but
     without --key (for a client's ledger: --against-key) anybody can have written it. Without --head it may be an older
@@ -82,38 +83,38 @@ def check(
             if strangers:
                 raise PeerError("signed with a key that is not in the roster", culprits=strangers)
 
-    state = verify(read(_file(run_dir)), _key(key), None if head is None else _hexadecimal(head), check_plan)
-    trusted = key is not None
-    if against is not None:
-        other = verify(read(_file(against)), _key(against_key), also=check_plan)
-        compare(state, other)
-        trusted = trusted and (against_key is not None or other.genesis.owner == state.genesis.owner)
-    budget, guarantee = state.genesis.budget, state.genesis.guarantee
-    answer = {
-        "verdict": _verdict(trusted, head is not None),
-        "signers": "in the roster" if roster is not None else "not compared with a roster",
-        "entries": len(state.links),
-        "head": state.head.hex(),
-        "run": state.genesis.run,
-        "guarantee": f"{guarantee.unit}, {guarantee.relation}, {guarantee.trust}",
-        "epsilon": _epsilon(state.filter.reached),
-        "budget": float(budget.epsilon),
-        "delta": float(budget.delta),
-        "elsewhere": state.genesis.elsewhere,
-        "data": state.genesis.data.hex() or "not said",
-    }
-    emit(as_json, answer, facts(answer))
-    if not trusted:
+    owner, other_owner, pinned = _key(key), _key(against_key), None if head is None else _hexadecimal(head)
+    own, other = _file(run_dir), None if against is None else _file(against)
+    known = None
+    try:
+        state = verify(read(own), owner, pinned, check_plan)
+        if other is not None:
+            theirs = verify(read(other), other_owner, also=check_plan)
+            compare(state, theirs)
+            known = other_owner is not None or theirs.genesis.owner == state.genesis.owner
+    except PeerError as error:
+        raise PeerError(f"{FAILED}: {error}") from None
+    given = Given(key is not None, head is not None, plans=True, roster=roster is not None, against=known)
+    said, budget = statement(book(state), given), state.genesis.budget
+    if as_json:
+        figures = {
+            "verdict": given.verdict,
+            "entries": len(state.links),
+            "head": state.head.hex(),
+            "epsilon": _epsilon(state.filter.reached),
+            "budget": float(budget.epsilon),
+            "delta": float(budget.delta),
+            "statement": said,
+        }
+        emit(as_json, figures, "")
+    else:
+        for text in columns(said):
+            say(text)
+    if given.code == CONSISTENT_ONLY:
         raise typer.Exit(CONSISTENT_ONLY)
 
 
 _KEY_FILE_BYTES = 1 << 12
-
-
-def _verdict(trusted: bool, pinned: bool) -> str:
-    if not trusted:
-        return "internally consistent only: without keys anybody can have written it"
-    return "verified" if pinned else "verified, but it may be an older copy: no head was given"
 
 
 def _key(path: Path | None) -> bytes | None:

@@ -101,12 +101,12 @@ def test_verified(run: Path, secagg: Secagg) -> None:
     code, out, _ = secagg(*pinned(run), *client, "--roster", run / "roster.toml", "--json")
     answer = json.loads(out.splitlines()[-1])
     assert (code, answer["verdict"], answer["entries"]) == (0, "verified", 6)
-    assert answer["signers"] == "in the roster"
+    assert "all are in the roster that was given" in answer["statement"]["signers"]
     assert 0 < answer["epsilon"] < answer["budget"] == 20
-    assert (answer["guarantee"], answer["elsewhere"]) == ("user, zero-out, distributed", "local training")
+    assert '"local training"' in answer["statement"]["elsewhere"]
     code, out, _ = secagg(*pinned(run))
     assert code == 0
-    assert "verified" in out
+    assert out.startswith("verdict     verified\n")
     assert "not compared with a roster" in out
 
 
@@ -186,6 +186,25 @@ def test_export_goes_to_the_stand_alone_auditor(run: Path, secagg: Secagg) -> No
     assert list(verify_ledger.problems(out.encode(), KEY.public, head)) == []
     answer = json.loads(secagg("export", run, "--json")[1])
     assert [json.loads(line) for line in out.splitlines()] == answer["entries"]
+
+
+def test_one_statement_by_two_verifiers(run: Path, secagg: Secagg, capsys: pytest.CaptureFixture[str]) -> None:
+    """Word by word, but for what only the library looks at: plans. And both fail the same ledgers."""
+    words: list[Any] = [run / "ledger.db", "--key", run / "ledger.pub", "--head", (run / "head").read_text()]
+    code, out, _ = secagg("verify", *words)
+    audit = verify_ledger.Audit(KEY.public)
+    assert list(verify_ledger.problems(b"".join(_export(run)), KEY.public, None, audit)) == []
+    given = verify_ledger.Given(key=True, head=True, plans=True)
+    assert (code, out.splitlines()) == (0, list(verify_ledger.columns(verify_ledger.statement(audit.book(), given))))
+    said = json.loads(secagg("verify", *words, "--json")[1])["statement"]
+    theirs = verify_ledger.statement(audit.book(), verify_ledger.Given(key=True, head=True))
+    assert {label for label in said if said[label] != theirs[label]} == {"signed"}
+    assert said.keys() == theirs.keys()
+    for wrong in (["--key", run / "client.pub"], ["--head", "11" * 32]):
+        code, out, error = secagg("verify", run, *wrong)
+        assert (code, out, error.startswith(f"secagg: {verify_ledger.FAILED}: ")) == (4, "", True)
+        assert verify_ledger.main([str(run / "ledger.db"), *map(str, wrong)]) == 4
+        assert capsys.readouterr().out.startswith(f"verdict     {verify_ledger.FAILED}\n")
 
 
 # A run that is none

@@ -59,6 +59,7 @@ def test_without_that_it_does(
 ) -> None:
     """The control."""
     monkeypatch.setattr("secagg.cli.output.printable", lambda text: text)
+    monkeypatch.setattr("dp.verify_ledger.visible", lambda text: text)
     main(["ledger", "verify", str(ledger)])
     assert "\x1b[3A\x1b[2Kverdict  verified" in capsys.readouterr().out
 

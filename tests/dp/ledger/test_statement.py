@@ -1,0 +1,382 @@
+"""The statement for an auditor: what it says, on whose word, and that two verifiers say it in the same words.
+
+Tampered ledgers are those of test_verify.py; here it is asked that nothing is stated about them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dp import verify_ledger
+from dp.ledger import Ledger, Steps, file
+from dp.ledger.file import read
+from dp.ledger.state import Row
+from dp.ledger.verify import book, verify
+from dp.verify_ledger import FAILED, Audit, Given, columns, main, problems, statement, upwards
+from secagg.crypto import keys
+from secagg.errors import PeerError
+from tests.scenes.ledger import (
+    BUDGET,
+    CLIENT,
+    EXAMPLE,
+    GAUSSIANS,
+    KEY,
+    USER,
+    exported,
+    filled,
+    forged,
+    happened,
+    new,
+    planned,
+    step,
+)
+
+KEYED, PINNED, NOTHING = Given(key=True, head=False), Given(key=True, head=True), Given(key=False, head=False)
+PAINT = 'x"\n\x1b[2Kverdict     verified \u202e\U000e0041\\'
+
+
+def empty(path: Path) -> None:
+    new(path).close()
+
+
+def rounds(path: Path) -> None:
+    filled(path).close()
+
+
+def of_steps(path: Path) -> None:
+    ledger = new(path, guarantee=EXAMPLE)
+    ledger.charge(step(), 50)
+    ledger.charge(step("4"))
+    ledger.reserve(Steps("later", step("9")))
+    ledger.close()
+
+
+def other_noise(path: Path) -> None:
+    """The reservation that still stands allows for fewer colluders than the sum that took place."""
+    ledger = new(path)
+    ledger.reserve(planned(0, noise=GAUSSIANS))
+    ledger.commit(happened(0, noise=GAUSSIANS))
+    ledger.reserve(planned(1))
+    ledger.abort(planned(1), PAINT)
+    ledger.close()
+
+
+def painted(path: Path) -> None:
+    Ledger.create(path, KEY, BUDGET, USER, run=PAINT * 20, elsewhere="free of charge. " * 60, data=bytes(32)).close()
+
+
+LEDGERS = [empty, rounds, of_steps, other_noise, painted]
+
+
+def stated_by_both(rows: list[Row], key: bytes | None = KEY.public) -> dict[str, str] | None:
+    """What the two verifiers say of a ledger, which must be the same; None if it is wrong."""
+    given, audit = Given(key=key is not None, head=False), Audit(key)
+    theirs = None if list(problems(exported(rows), key, None, audit)) else statement(audit.book(), given)
+    try:
+        ours = statement(book(verify(rows, key)), given)
+    except PeerError:
+        ours = None
+    assert ours == theirs
+    return ours
+
+
+@pytest.mark.parametrize("made", LEDGERS, ids=lambda made: made.__name__)
+def test_two_verifiers_in_the_same_words(made: Callable[[Path], None], tmp_path: Path) -> None:
+    """Of honest ledgers, of those that say something else on their keeper's word, and of tampered ones."""
+    made(path := tmp_path / "ledger.db")
+    rows = read(path)
+    with keys.verifying_once():
+        assert stated_by_both(rows)
+        assert stated_by_both(rows, None)
+        assert stated_by_both(rows, CLIENT.public) is None
+        assert stated_by_both(rows[:-1]) is None
+        renamed = stated_by_both(forged(rows, lambda bodies: bodies[0].update(run="another run")))
+        assert renamed is not None
+        assert renamed["run"] == '"another run"'
+        assert stated_by_both(forged(rows, lambda bodies: bodies[0].update(epsilon="9"))) is None
+        for number in range(1, len(rows)):
+            for change in ({"phase": "wish"}, {"epsilon_after": 1}, {"total_samples": 7}):
+                assert stated_by_both(forged(rows, lambda bodies, n=number, c=change: bodies[n].update(c))) is None
+
+
+def test_what_it_says_of_rounds(tmp_path: Path) -> None:
+    rounds(path := tmp_path / "ledger.db")
+    state = verify(read(path))
+    said = statement(book(state), PINNED)
+    assert said["verdict"] == "verified"
+    assert said["run"] == '"a test"'
+    assert said["relation"].startswith("zero-out: one user")
+    assert said["trust"].endswith("against the server and up to 1 colluding client")
+    assert said["epsilon"].startswith("5.836 of a budget of 8")
+    assert said["delta"] == "0.000001"
+    assert said["releases"] == "3 secure sums committed; 1 reserved and open; 1 aborted"
+    assert said["head"] == state.head.hex()
+    assert "that nothing came of 1 aborted release" in said["asserted"]
+    assert "the facts of 1 open reservation" in said["asserted"]
+
+
+def test_what_it_says_of_steps(tmp_path: Path) -> None:
+    of_steps(path := tmp_path / "ledger.db")
+    said = statement(book(verify(read(path))), KEYED)
+    assert said["releases"] == "2 releases of 51 steps by one party committed; 1 reserved and open"
+    assert said["signers"].startswith("no client has signed anything")
+    assert "mechanism, sampling and number of 51 steps" in said["asserted"]
+    assert "signed" not in said
+    assert said["trust"].startswith("local: each party adds its noise by itself")
+
+
+def test_the_fewest_colluders_count(tmp_path: Path) -> None:
+    """Of what is only reserved, too: it may have come out."""
+    ledger = new(path := tmp_path / "ledger.db")
+    ledger.reserve(planned(0))
+    ledger.commit(happened(0))
+    noise = GAUSSIANS.__class__(GAUSSIANS.family, GAUSSIANS.variance, dropouts=4, colluders=0)
+    ledger.reserve(planned(1, noise=noise))
+    ledger.close()
+    said = stated_by_both(read(path))
+    assert said is not None
+    assert said["trust"].endswith("against the server, not a client, which knows its own noise")
+
+
+def test_it_says_no_more_than_was_looked_at(tmp_path: Path) -> None:
+    """Signers are the clients only if a roster says so; facts are the plan's only for who has decoded it."""
+    rounds(path := tmp_path / "ledger.db")
+    found = book(verify(read(path)))
+    plain = statement(found, NOTHING)
+    assert "whether they are clients' is not known here" in plain["signers"]
+    assert "not compared" in plain["signed"]
+    assert "whosever it is" in plain["recomputed"]
+    assert "head" not in plain["recomputed"]
+    more = statement(found, Given(key=True, head=True, plans=True, roster=True, against=True))
+    assert "all are in the roster that was given" in more["signers"]
+    assert "were compared with it" in more["signed"]
+    assert "the key that was given" in more["recomputed"]
+    assert "the other ledger does not contradict it" in more["recomputed"]
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "verdict"),
+    [
+        (PINNED, 0, "verified"),
+        (KEYED, 0, "verified, but it may be an older copy: give --head"),
+        (NOTHING, 5, "internally consistent only: without --key anybody can have written it"),
+        (Given(key=False, head=True, roster=True, against=True), 5, "internally consistent only: without --key"),
+        (Given(key=True, head=True, against=True), 0, "verified"),
+        (Given(key=True, head=True, against=False), 5, "internally consistent only: without --against-key"),
+    ],
+    ids=str,
+)
+def test_verdicts(given: Given, code: int, verdict: str) -> None:
+    assert given.code == code
+    assert given.verdict.startswith(verdict)
+    assert code == 5 or given.verdict == verdict
+
+
+def test_texts_of_its_keeper_say_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stand in quotation marks that they cannot end, and in no line's beginning. Control: as they are."""
+    painted(path := tmp_path / "ledger.db")
+    found = book(verify(read(path)))
+    said = list(columns(statement(found, KEYED)))
+    assert all(" " <= one <= "~" for line in said for one in line)
+    assert max(map(len, said)) <= 80
+    assert [line for line in said if line.startswith("verdict")] == [said[0]]
+    shown = statement(found, KEYED)["run"]
+    assert re.fullmatch(r'"(\\["\\u]|\\U000e0041|[^"\\])*"', shown)
+    assert r"\u000a\u001b[2K" in shown
+    monkeypatch.setattr(verify_ledger, "quoted", str)
+    assert "\x1b" in "".join(columns(statement(found, KEYED)))
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("0", "0"),
+        ("8", "8"),
+        ("1/3", "0.3334"),
+        ("58360001/10000000", "5.837"),
+        ("500", "500"),
+        ("1/3000000", "3.334E-7"),
+    ],
+)
+def test_numbers_are_rounded_up(value: str, shown: str) -> None:
+    assert upwards(Fraction(value), 4) == shown
+    assert Fraction(shown) >= Fraction(value)
+
+
+# The script
+
+
+def script(*words: object, alone: bool = False) -> tuple[int, str, str]:
+    """``alone``: without any package."""
+    flags = ["-I", "-S"] if alone else ["-I"]
+    command = [sys.executable, *flags, str(verify_ledger.__file__), *map(str, words)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+def test_without_cryptography_it_is_one_line(tmp_path: Path) -> None:
+    rounds(path := tmp_path / "ledger.db")
+    code, out, error = script(path, alone=True)
+    assert (code, out, error.count("\n")) == (6, "", 1)
+    assert "pip install cryptography" in error
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rounds(tmp_path / "ledger.db")
+    (tmp_path / "ledger.jsonl").write_bytes(exported(read(tmp_path / "ledger.db")))
+    (tmp_path / "ledger.pub").write_text(KEY.public.hex() + "\n")
+    (tmp_path / "other.pub").write_text(CLIENT.public.hex() + "\n")
+    (tmp_path / "head").write_bytes(verify(read(tmp_path / "ledger.db")).head)
+    return tmp_path
+
+
+def test_a_ledger_will_do_and_its_export(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for name in ("ledger.db", "ledger.jsonl"):
+        words = ["--key", str(folder / "ledger.pub"), "--head", (folder / "head").read_bytes().hex()]
+        assert main([str(folder / name), *words]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert said[0].startswith("verdict     verified\n")
+    assert main([str(folder / "ledger.db")]) == 5
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "head",
+        "ledger.db",
+        "ledger.jsonl",
+        "ledger.pub",
+        "other.pub",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([], "required: ledger"),
+        (["none.db"], "No such file"),
+        (["."], "Is a directory: name a file in it"),
+        (["ledger.db", "--key", "none.pub"], "neither 64 hexadecimal digits nor a file of them"),
+        (["ledger.db", "--key", "head"], "neither 64 hexadecimal digits nor a file of them"),
+        (["ledger.db", "--key", "."], "neither 64 hexadecimal digits nor a file of them"),
+        (["ledger.db", "--head", "abc"], "not 64 hexadecimal digits"),
+        (["ledger.db", "--roster", "x"], "unrecognized arguments"),
+        (["no\x1b[2K\nverdict"], "no\\u001b[2K\\u000averdict"),
+    ],
+)
+def test_wrong_use_is_one_line(
+    folder: Path, words: list[str], reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    printed = capsys.readouterr()
+    assert (left.value.code, printed.out, printed.err.count("\n")) == (2, "", 1)
+    assert reason in printed.err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["ledger.db", "--key", "other.pub"], "entry 0: is signed by another key"),
+        (["ledger.db", "--head", "00" * 32], "the pinned head is not in the ledger"),
+        (["ledger.pub"], "entry 0: is none"),
+    ],
+)
+def test_of_what_is_wrong_nothing_is_stated(
+    folder: Path, words: list[str], reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert main(words) == 4
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == f"verdict     {FAILED}"
+    assert [line.startswith("problem     ") for line in rest] == [True]
+    assert reason in rest[0]
+
+
+def test_the_two_lists_of_tables_are_one() -> None:
+    assert tuple(verify_ledger.SCHEMA) == file._SCHEMA
+
+
+def changed(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for one in statements:
+            database.execute(one)
+
+
+@pytest.mark.parametrize(
+    ("statements", "reason"),
+    [
+        (["DROP TRIGGER no_update"], "this is no ledger, or it has been altered"),
+        (["CREATE VIEW more AS SELECT 1"], "this is no ledger, or it has been altered"),
+        (["DELETE FROM head"], "entries of the ledger are missing"),
+        (["INSERT INTO entries VALUES (50, 'text')"], "entries of the ledger are missing"),
+        (["INSERT INTO entries VALUES (50, x'00')"], "entry 10: is none"),
+        (["UPDATE head SET signature = x'00'"], "bad signature"),
+    ],
+)
+def test_databases_that_are_no_ledgers(
+    folder: Path, statements: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed(folder / "ledger.db", *statements)
+    assert main([str(folder / "ledger.db")]) == 4
+    assert reason in capsys.readouterr().out
+
+
+def test_bits_of_a_database(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bit anywhere: the same statement, or an exit code that says no. Never a traceback."""
+    path, head = folder / "ledger.db", (folder / "head").read_bytes().hex()
+    data = path.read_bytes()
+    words = [str(path), "--key", str(folder / "ledger.pub"), "--head", head]
+    main(words)
+    honest = capsys.readouterr().out
+    for place in range(0, len(data), len(data) // 25):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        try:
+            code: Any = main(words)
+        except SystemExit as left:
+            code = left.code
+        out = capsys.readouterr().out
+        assert (code == 0 and out == honest) or (code in (2, 4) and "verified" not in out)
+
+
+def test_a_ledger_in_use_is_not_read(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_ledger, "PATIENCE", 0)
+    ledger = Ledger.open(folder / "ledger.db", KEY)
+    with pytest.raises(SystemExit) as left:
+        main([str(folder / "ledger.db")])
+    ledger.close()
+    assert left.value.code == 2
+    assert "it may be in use" in capsys.readouterr().err
+
+
+def test_an_older_format_is_not_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(folder / "ledger.db", folder / "old.db")
+    changed(folder / "old.db", "PRAGMA journal_mode = WAL")
+    with pytest.raises(SystemExit):
+        main([str(folder / "old.db")])
+    assert "write-ahead log" in capsys.readouterr().err
+
+
+def test_an_export_handed_to_the_library_names_the_script(folder: Path) -> None:
+    with pytest.raises(Exception, match=r"verify_ledger\.py verifies"):
+        read(folder / "ledger.jsonl")
+    assert json.loads((folder / "ledger.jsonl").read_text().splitlines()[0])["body"]["phase"] == "genesis"
+
+
+def test_exit_codes_are_those_of_the_command_line() -> None:
+    ours = exit_codes.CONSISTENT_ONLY, exit_codes.EXIT_CODES
+    assert verify_ledger.CONSISTENT_ONLY == ours[0]
