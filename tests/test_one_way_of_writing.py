@@ -14,6 +14,7 @@ THE_WAY = Path("secagg/files.py")
 ALLOWED = {
     ("dp/ledger/file.py", "sqlite3.connect"): "a file that secagg.files has made or checked",
     ("protocols/journal.py", "sqlite3.connect"): "the same",
+    ("dp/verify_ledger.py", "sqlite3.connect"): "for reading only",
     ("recsys/other_runs.py", "sqlite3.connect"): "the same",
     ("recsys/run_start.py", "os.open"): "a directory, to lock and to sync it",
     ("recsys/data/download.py", "unpacked.rename"): "a directory of a random name gets its own",
