@@ -25,6 +25,7 @@ from dp.ledger.file import read
 from dp.ledger.state import Row
 from dp.ledger.verify import book, verify
 from dp.verify_ledger import FAILED, Audit, Given, columns, main, problems, statement, upwards
+from secagg.cli import exit_codes
 from secagg.crypto import keys
 from secagg.errors import PeerError
 from tests.scenes.ledger import (
@@ -378,5 +379,18 @@ def test_an_export_handed_to_the_library_names_the_script(folder: Path) -> None:
 
 
 def test_exit_codes_are_those_of_the_command_line() -> None:
-    ours = exit_codes.CONSISTENT_ONLY, exit_codes.EXIT_CODES
-    assert verify_ledger.CONSISTENT_ONLY == ours[0]
+    ours = (
+        exit_codes.FINE,
+        exit_codes.WRONG_USE,
+        exit_codes.UNTRUE,
+        exit_codes.CONSISTENT_ONLY,
+        exit_codes.MISSING_EXTRA,
+    )
+    theirs = (
+        verify_ledger.VERIFIED,
+        verify_ledger.WRONG_USE,
+        verify_ledger.WRONG,
+        verify_ledger.CONSISTENT_ONLY,
+        verify_ledger.MISSING,
+    )
+    assert ours == theirs
