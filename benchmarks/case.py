@@ -25,6 +25,7 @@ REGRESSION = {
     "lattice": "Transforms against SEAL's, sampling, packing and exact decoding of coefficients.",
     "oneshot": "One-shot sums: client and server beside pairwise masks and bare additions; what dropouts cost.",
     "pairwise": "SecAgg and SecAgg+: phases, bytes, memory, masking against the keystream limit.",
+    "params": "The slowest choices of neighbours and thresholds, up to ten million clients.",
     "threshold_ckks": "Threshold CKKS: bytes, and time beside TenSEAL with NVFlare's parameters.",
 }
 STUDIES = {

@@ -9,7 +9,7 @@ from fractions import Fraction
 from secagg.errors import UsageError
 
 MAX_CLIENTS = 10_000_000
-"""The most clients in one cohort: with more, exact tails get slow, and a tree of cohorts is the better choice."""
+"""The most clients in one cohort: with more, a tree of cohorts is the better choice."""
 
 
 class Adversary(StrEnum):

@@ -21,23 +21,28 @@ the smallest number for which
 5. enough witnesses stay: Pr[HG(floor(delta n), w draws) > w - q] <= 2^-correctness.
 
 On the complete graph a client's neighbours are all the others and t is already such a q.
-All probabilities are exact integers over a common denominator: nothing is rounded, so nothing is undercounted.
+No probability is undercounted: see ``secagg.hypergeometric``.
+
+The smallest k is searched without trying each. Rule 1 is monotone: both n-k-1 and Pr[all k are lost] fall with k, so it
+is found by bisection. Rules 2 and 3 are not, since thresholds are whole numbers. But of k+1 neighbours at most one more
+is marked than of the first k, so t1, t2 and (t1+k-1.25)/2 rise by 0 or 1 from k to k+1; if the threshold is g above t2
+at k, it is above t2 for all degrees below k+g. Up to ``EXACT_UP_TO`` neighbours the answer is the smallest k. Beyond,
+where no client could pay for it, degrees are tried in steps of a 64th, and it can be as much larger.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from math import ceil, comb, floor, log2
 
-import numpy as np
-
 from secagg.assumptions import MAX_CLIENTS, Adversary, fraction
 from secagg.crypto.graph import Graph, GraphParameters
 from secagg.errors import PolicyError, UsageError
-from secagg.hypergeometric import estimated_log2, least_marked, most_marked
+from secagg.hypergeometric import EXACT_UP_TO, least_marked, log2_chance, log2_error, most_marked, most_marked_between
 
 GRINDING_BITS = 80
 """Added to ``security`` in active rounds: the graph is a hash of adverts, and corrupt clients may try many adverts."""
@@ -60,26 +65,16 @@ def surviving_neighbours(n: int, survivors: int, degree: int, bits: int) -> int:
     return least_marked(n, survivors, degree, bits, times=n)
 
 
-def _hopeless(
-    n: int, corrupt: int, survivors: int, degree: int, adversary: Adversary, security: int, correctness: int
-) -> bool:
-    """Whether the threshold that rule 2 needs is clearly beyond what rule 3 allows.
-
-    Exact tails of thousands of neighbours are slow, and most degrees on the way fail by far. A degree is skipped only
-    when the estimates are at least three apart; each is off by one at most.
-    """
-    lowest, chances = estimated_log2(n, corrupt, degree)
-    above = np.logaddexp2.accumulate(chances[::-1])[::-1] + log2(n) + security + 1  # [i]: at least lowest + i marked
-    t1 = lowest + int(np.count_nonzero(above > 0)) - 1
-    lowest, chances = estimated_log2(n, survivors, degree)
-    t2 = lowest + int(np.count_nonzero(np.logaddexp2.accumulate(chances) + log2(n) + correctness <= 0))
-    return _raised(max(t1, 0), degree, adversary) + 1 >= t2 + 3
-
-
 def _connected(n: int, degree: int, gone: int, bits: int) -> bool:
-    """Rule 1: the graph stays connected when ``gone`` clients are lost, except with probability 2^-bits."""
-    if degree > gone:
+    """Rule 1: the graph stays connected when ``gone`` clients are lost, except with probability 2^-bits.
+
+    B!(n-k)! / (n!(B-k)!) is the chance that all of k drawn are among the B lost.
+    """
+    if degree > gone or degree >= n - 1:
         return True
+    excess = log2(n) + log2(n - degree - 1) + bits - 1 + log2_chance(n, gone, degree, degree)
+    if abs(excess) > log2_error(n) or degree > EXACT_UP_TO:
+        return excess < -log2_error(n)
     return n * (n - degree - 1) * comb(gone, degree) << bits < 2 * comb(n, degree)
 
 
@@ -137,7 +132,7 @@ def choose_witnesses(
 
 
 def _sample_sizes(n: int) -> Iterator[int]:
-    """Sample sizes from 8 to below n: in steps of 8 at first, later of a sixteenth, since exact tails are slow."""
+    """Sample sizes from 8 to below n: in steps of 8 at first, later of a sixteenth."""
     size = 8
     while size < n:
         yield size
@@ -203,19 +198,33 @@ def _smallest(
     correctness: int,
     least_cohort: int,
 ) -> GraphParameters:
-    bad, gone = floor(corrupt * n), floor(dropout * n)
-    for degree in range(2, n - 1, 2):
-        seen = min(degree, least_cohort - 1)
-        if _hopeless(n, bad, ceil((1 - dropout) * n), degree, adversary, security, correctness):
-            continue
-        if not _connected(n, degree, bad + gone, security + 1):
-            continue
-        threshold = max(
+    bad, gone, staying = floor(corrupt * n), floor(dropout * n), ceil((1 - dropout) * n)
+
+    def needed(degree: int, seen: int) -> int:
+        return max(
             least_threshold(n, bad, degree, adversary, security),
             least_threshold(least_cohort, bad, seen, adversary, least_security),
         )
-        if threshold <= min(surviving_neighbours(n, ceil((1 - dropout) * n), degree, correctness), seen):
-            return GraphParameters(Graph.RING, degree, threshold)
+
+    def lacking(degree: int, seen: int) -> int:
+        """By how much the threshold is at least above what rule 3 allows."""
+        t1, _ = most_marked_between(n, bad, degree, security + 1, n)
+        least_t1, _ = most_marked_between(least_cohort, bad, seen, least_security + 1, least_cohort)
+        lost, _ = most_marked_between(n, n - staying, degree, correctness, n)
+        threshold = max(_raised(t1, degree, adversary), _raised(least_t1, seen, adversary)) + 1
+        return threshold - min(degree - lost, seen)
+
+    # The least degree that rule 1 allows: from n - 1 on nobody can be cut off.
+    degree = 2 * bisect_left(range(1, n), True, key=lambda half: _connected(n, 2 * half, bad + gone, security + 1)) + 2
+    while degree < n - 1:
+        seen = min(degree, least_cohort - 1)
+        if (steps := lacking(degree, seen)) <= 0:
+            threshold = needed(degree, seen)
+            if threshold <= min(surviving_neighbours(n, staying, degree, correctness), seen):
+                return GraphParameters(Graph.RING, degree, threshold)
+        if degree > EXACT_UP_TO:
+            steps = max(steps, degree // 64)
+        degree += max(2, steps + steps % 2)
     return complete(n, corrupt, dropout)
 
 

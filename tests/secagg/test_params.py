@@ -4,6 +4,7 @@ from dataclasses import replace
 from fractions import Fraction
 from math import comb, floor
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from secagg.assumptions import Adversary, fraction
 from secagg.crypto.graph import Graph, GraphParameters
 from secagg.errors import PolicyError, UsageError
+from secagg.hypergeometric import EXACT_UP_TO, most_marked_between
 from secagg.params import (
     GRINDING_BITS,
     GRINDING_FLOOR,
@@ -26,6 +28,7 @@ from secagg.params import (
     surviving_neighbours,
 )
 from tests.reference import parameters as reference
+from tests.reference import tails
 
 A, C = Adversary.ACTIVE, Adversary.CURIOUS
 percents = st.integers(0, 40).map(lambda percent: Fraction(percent, 100))
@@ -38,7 +41,7 @@ percents = st.integers(0, 40).map(lambda percent: Fraction(percent, 100))
         (1000, "0.1", A, 40, (96, 67)),
         (100_000, "0.05", C, 40, (36, 21)),
         (1000, "0.1", A, 40 + GRINDING_BITS, (140, 104)),
-        pytest.param(10_000, "0.1", A, 40 + GRINDING_BITS, (190, 141), marks=pytest.mark.long),  # the slowest of them
+        pytest.param(10_000, "0.1", A, 40 + GRINDING_BITS, (190, 141), marks=pytest.mark.long),  # slow in fractions
         (1000, "0.05", A, 40 + GRINDING_BITS, (76, 58)),
     ],
 )
@@ -147,6 +150,106 @@ def test_small_tolerances_give_a_ring_the_reference_agrees_with(size: int) -> No
             chosen = choose(size, g, d, A if active else C, 10, 10)
             assert chosen.graph is Graph.RING
             assert (chosen.degree, chosen.threshold) == reference.choose(size, g, d, active, 10, 10)
+
+
+def in_integers(
+    n: int, corrupt: Fraction, dropout: Fraction, adversary: Adversary, security: int, correctness: int
+) -> list[object]:
+    """(degree, threshold) of the formula and of a round, every degree tried."""
+    grinding = (GRINDING_BITS, GRINDING_FLOOR) if adversary is A else (0, 0)
+    for_round = security + grinding[0], security + grinding[1], correctness
+    bits, least = (security, security, correctness), n - floor(dropout * n)
+    arguments = n, corrupt, dropout, adversary is A
+    return [tails.choose(*arguments, bits, n), tails.choose(*arguments, for_round, least)]
+
+
+def compare_with_integers(count: int, most: float, seed: int) -> None:
+    """Cohorts, loads and bits from everywhere, also where only the complete graph is left."""
+    numbers = np.random.default_rng(seed)
+    rings = 0
+    for _ in range(count):
+        n, adversary = int(2 ** numbers.uniform(2, most)), (A, C)[numbers.integers(2)]
+        corrupt = Fraction(int(numbers.integers(900)), 1000)
+        share = (Fraction(9, 10) - corrupt) / (2 if adversary is A else 1)
+        dropout = Fraction(int(numbers.integers(floor(1000 * share) + 1)), 1000)
+        security, correctness = (int(numbers.choice([1, 5, 20, 40, 80, 512])) for _ in range(2))
+        arguments = n, corrupt, dropout, adversary, security, correctness
+        for function, expected in zip((choose, choose_for_round), in_integers(*arguments), strict=True):
+            if expected is None:
+                try:
+                    assert function(*arguments).graph is Graph.COMPLETE
+                except UsageError:  # not even the complete graph
+                    assert max((n + floor(corrupt * n)) // 2 + 1, 2) > n - floor(dropout * n)
+            else:
+                rings += 1
+                chosen = function(*arguments)
+                assert (chosen.graph, chosen.degree, chosen.threshold) == (Graph.RING, *expected)
+    assert rings > count // 4
+
+
+def test_no_smaller_degree_would_do() -> None:
+    compare_with_integers(60, 7.5, seed=1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_no_smaller_degree_would_do_in_larger_cohorts(seed: int) -> None:
+    compare_with_integers(150, 11, seed)
+
+
+LARGE = [
+    (100_000, "0.3", "0.3", A, 40, 20),
+    (10**7, "0.3", "0.3", A, 40, 20),
+    (10**7, "0.3", "0.3", A, 512, 512),
+    (10**7, "0.2", "0.345", A, 40, 512),  # what is missing grows with the square root of the degree only
+    (10**7, "0.45", "0.45", C, 512, 512),
+    (10**6, "0.705", "0.093", A, 40, 20),
+]
+
+
+@pytest.mark.thinned(3)
+@pytest.mark.parametrize("arguments", LARGE)
+def test_the_largest_choices_take_few_tails(
+    arguments: tuple[int, str, str, Adversary, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes a tenth of a millisecond, or one of the longest a few; and a client accepts what is chosen."""
+    taken = list[int]()
+
+    def counted(*case: int) -> tuple[int, int]:
+        taken.append(case[2])
+        return most_marked_between(*case)
+
+    monkeypatch.setattr("secagg.params.most_marked_between", counted)
+    n, corrupt, dropout, adversary, security, correctness = arguments
+    chosen = choose_for_round(n, fraction(corrupt), fraction(dropout), adversary, security, correctness)
+    assert 30 < len(taken) < 3000
+    bad, gone = floor(fraction(corrupt) * n), floor(fraction(dropout) * n)
+    grinding = (GRINDING_BITS, GRINDING_FLOOR) if adversary is A else (0, 0)
+    check_private(n, bad, bad + gone, chosen, adversary, security + grinding[0])
+    check_private(n - gone, bad, bad, chosen, adversary, security + grinding[1])
+
+
+def test_nine_thousand_neighbours_are_found() -> None:
+    """What took more than half an hour when every degree was tried in integers."""
+    arguments = 100_000, Fraction(3, 10), Fraction(3, 10)
+    assert choose(*arguments, A) == GraphParameters(Graph.RING, 9388, 6286)
+
+
+@pytest.mark.long
+def test_nine_thousand_neighbours_are_the_fewest() -> None:
+    """In integers, of the degree and of those just before it, where the threshold is nearly small enough."""
+    arguments = 100_000, Fraction(3, 10), Fraction(3, 10)
+    fits = {k: tails.fitting(*arguments, k, True, (40, 40, 20), 100_000) for k in range(9380, 9390, 2)}
+    assert fits == dict.fromkeys(range(9380, 9388, 2)) | {9388: 6286}
+
+
+def test_beyond_the_degrees_that_are_all_tried_a_choice_is_safe() -> None:
+    chosen = choose_for_round(100_000, Fraction(3, 10), Fraction(3, 10), A)
+    assert chosen.degree > EXACT_UP_TO
+    check_private(100_000, 30_000, 60_000, chosen, A, 40 + GRINDING_BITS)
+    for weaker in (replace(chosen, threshold=chosen.threshold - 600), replace(chosen, quorum=chosen.quorum - 1)):
+        with pytest.raises(PolicyError):
+            check_private(70_000, 30_000, 30_000, weaker, A, 40 + GRINDING_FLOOR)
 
 
 @given(n=st.integers(2, 200), data=st.data(), bits=st.integers(0, 80))
