@@ -11,7 +11,7 @@ from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from dp.events import Gaussian, Guarantee, Relation, Release, Trust, Unit
 from dp.filter import Budget, Filter, PrivacyCost
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
-from dp.training import Flat, Settings
 from recsys.aggregator import Aggregator
 from recsys.config import ClientKind, Clients, Config, Data, HoldOut, Mode, Privacy, Source, Spread, Training
 from recsys.data import download, movielens, partition, split, synthetic, tables
@@ -38,6 +37,9 @@ from recsys.requested_sums import RING_BITS, sums_of
 from recsys.run_record import Round
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
+
+if TYPE_CHECKING:
+    from dp.training import Settings
 
 MODELS = {
     "autoencoder": "recsys.models.autoencoder:Autoencoder",
@@ -189,6 +191,7 @@ class Prepared:
 def prepare(config: Config) -> Prepared:
     """Everything that the run of ``config`` needs. ``UsageError``: it cannot be carried out at all. ``BudgetError``: it
     cannot be carried out within its budget."""
+    _check_model_name(config)
     data, notes, catalogue = data_of(config.data)
     client_data = client_data_of(config, data)
     deployment = Deployment(
@@ -303,9 +306,13 @@ def client_data_of(config: Config, data: Split) -> ClientData:
     return ClientData(names, members, train, data.valid)
 
 
-def model_of(config: Config) -> Recommender:
+def _check_model_name(config: Config) -> None:
     if config.model.name not in MODELS:
         raise UsageError(f"unknown model {config.model.name!r}; there are {', '.join(MODELS)}")
+
+
+def model_of(config: Config) -> Recommender:
+    _check_model_name(config)
     module, name = MODELS[config.model.name].split(":")
     try:
         made = getattr(import_module(module), name)
@@ -369,6 +376,8 @@ def _distributed(
 
 
 def _locally(config: Config, client_data: ClientData, data: Split) -> LocalNoise:
+    from dp.training import Flat, Settings
+
     privacy = config.privacy
     unit = Unit.EXAMPLE if config.clients.kind is ClientKind.DEVICES else Unit.USER
     guarantee = Guarantee(unit, Relation.ZERO_OUT, Trust.LOCAL)

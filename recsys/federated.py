@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ from dp.events import Gaussian, Guarantee, Relation, Release, Trust, Unit
 from dp.ledger import Ledger
 from dp.ledger.entries import Steps
 from dp.noise import NoiseSpec
-from dp.training import Settings
 from recsys.aggregator import Aggregator, Request, Result
 from recsys.data.interactions import History, Interactions
 from recsys.metrics.ranking import measure
@@ -46,6 +45,9 @@ from secagg.crypto.prg import Prg, Rng
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, ThresholdError, UsageError
 from secagg.foreign import as_declared, parse_arrays, parse_json
+
+if TYPE_CHECKING:
+    from dp.training import Settings
 
 METRICS = ("HR@10", "NDCG@10")
 _LOG = logging.getLogger(__name__)

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from protocols.roster import Identity, Roster
     from protocols.server import serve
     from protocols.simulation.network import Faults, local_clients, simulate
+
+    __version__: str
+
     from secagg.encoding import Encoding
     from secagg.errors import (
         BudgetError,
@@ -135,6 +138,8 @@ _MODULE_OF = {name: module for module, exported in _WHERE.items() for name in ex
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("secagg.version").found()
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'secagg' has no attribute {name!r}")
     return getattr(import_module(_MODULE_OF[name]), name)

@@ -13,6 +13,7 @@ from typing import Any
 from dp.accountants.composition import Composition, Handlers
 from dp.events import DiscreteLaplace, Event, Everyone, Gaussian, PoissonSample, Relation, Release, Selection
 from secagg.errors import UsageError
+from secagg.extras import needing
 
 INTERVAL = 1e-4
 """Privacy losses are rounded up to multiples of this."""
@@ -71,7 +72,8 @@ def _poisson_gaussian(mechanism: Gaussian, sampling: PoissonSample, relation: Re
 
 @_HANDLERS.add(DiscreteLaplace, Everyone, *Relation)
 def _laplace(mechanism: DiscreteLaplace, _sampling: Everyone, relation: Relation, count: int) -> Any:
-    from dp_accounting.pld import privacy_loss_distribution as pld
+    with needing("dp", "this accountant"):
+        from dp_accounting.pld import privacy_loss_distribution as pld
 
     loss = pld.from_discrete_laplace_mechanism(
         parameter=float(1 / mechanism.scale),
@@ -82,8 +84,9 @@ def _laplace(mechanism: DiscreteLaplace, _sampling: Everyone, relation: Relation
 
 
 def _gaussian_loss(deviation: float, rate: float, relation: Relation) -> Any:
-    from dp_accounting import NeighboringRelation
-    from dp_accounting.pld import privacy_loss_distribution as pld
+    with needing("dp", "this accountant"):
+        from dp_accounting import NeighboringRelation
+        from dp_accounting.pld import privacy_loss_distribution as pld
 
     return pld.from_gaussian_mechanism(
         standard_deviation=deviation,

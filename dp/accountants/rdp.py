@@ -27,6 +27,7 @@ from dp.events import (
     Skellam,
 )
 from secagg.errors import UsageError
+from secagg.extras import needing
 
 Orders: TypeAlias = tuple[int, ...]
 Curve: TypeAlias = tuple[float, ...]
@@ -115,7 +116,8 @@ def _gaussian(mechanism: Gaussian, _sampling: Everyone, stretch: int, orders: Or
 
 @_HANDLERS.add(Gaussian, PoissonSample, Relation.ADD_OR_REMOVE, Relation.ZERO_OUT)
 def _poisson_gaussian(mechanism: Gaussian, sampling: PoissonSample, _stretch: int, orders: Orders) -> Iterable[float]:
-    import dp_accounting as dpa
+    with needing("dp", "this accountant"):
+        import dp_accounting as dpa
 
     noise = dpa.GaussianDpEvent(float(mechanism.noise_multiplier))
     return _interpreted(dpa.PoissonSampledDpEvent(float(sampling.rate), noise), "ADD_OR_REMOVE_ONE", orders)
@@ -126,7 +128,8 @@ def _fixed_size_gaussian(
     mechanism: Gaussian, sampling: FixedSizeSample, stretch: int, orders: Orders
 ) -> Iterable[float]:
     """By Wang, Balle and Kasiviswanathan 2019, Theorem 27, where the sensitivity is that of a replacement."""
-    import dp_accounting as dpa
+    with needing("dp", "this accountant"):
+        import dp_accounting as dpa
 
     noise = dpa.GaussianDpEvent(float(mechanism.noise_multiplier / stretch))
     sampled = dpa.SampledWithoutReplacementDpEvent(sampling.population, sampling.size, noise)
@@ -165,8 +168,9 @@ def _selection(event: Selection, orders: Orders) -> Curve:
 
 
 def _interpreted(event: Any, relation: str, orders: Orders) -> Iterable[float]:
-    from dp_accounting import NeighboringRelation
-    from dp_accounting.rdp import RdpAccountant as Interpreter
+    with needing("dp", "this accountant"):
+        from dp_accounting import NeighboringRelation
+        from dp_accounting.rdp import RdpAccountant as Interpreter
 
     interpreter = Interpreter(list(orders), NeighboringRelation[relation])
     interpreter.compose(event)

@@ -15,8 +15,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import beta, binom, norm
 
 from secagg.errors import UsageError
 
@@ -27,6 +25,9 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     >>> round(gaussian_epsilon(1.0, 1e-5), 3)
     4.377
     """
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
     if mu <= 0:
         return 0.0
     if math.isinf(mu):
@@ -51,6 +52,9 @@ def one_run_epsilon(canaries: int, guesses: int, correct: int, delta: float, err
     >>> round(one_run_epsilon(1000, guesses=100, correct=100, delta=1e-5), 3)
     3.465
     """
+    from scipy.optimize import brentq
+    from scipy.stats import binom
+
     if not 0 <= correct <= guesses <= canaries or guesses == 0:
         raise UsageError("correct <= guesses <= canaries, and at least one guess")
     _check_error(error)
@@ -73,6 +77,8 @@ def clopper_pearson(hits: int, trials: int, error: float) -> tuple[float, float]
     >>> [round(bound, 4) for bound in clopper_pearson(0, 1000, 0.025)]
     [0.0, 0.0037]
     """
+    from scipy.stats import beta
+
     if not 0 <= hits <= trials or trials == 0:
         raise UsageError("0 <= hits <= trials, and at least one trial")
     _check_error(error)
@@ -101,6 +107,8 @@ def rates_mu(false_positives: int, absent: int, false_negatives: int, present: i
     >>> round(rates_mu(160, 1000, 160, 1000), 2)
     1.8
     """
+    from scipy.stats import norm
+
     fpr, fnr = _rates(false_positives, absent, false_negatives, present, error)
     return max(0.0, float(norm.isf(fpr) + norm.isf(fnr)))
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from dp.audit.bounds import gaussian_epsilon, one_run_epsilon, rates_epsilon, rates_mu
 from dp.audit.claim import FALSE_ALARM, Check, Claim, Pipeline, Verdict, coins, directions, release
@@ -100,6 +99,8 @@ def mu_interval(scores: Scores, error: float) -> tuple[float, float]:
     mu_hat is a noncentral t variable; Abramowitz and Stegun 26.7.10 approximate its law by a normal one. For 1000
     canaries and mu up to 8, even at 1e-9 the lower bound is safe, and the upper one wrong at most twice as often.
     """
+    from scipy.stats import norm
+
     t, width, freedom = _t_statistic(scores)
     if math.isinf(t):
         return t, t

@@ -27,7 +27,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, norm
 
 from dp.audit.claim import FALSE_ALARM, Check, Noise, Pipeline, coins, release
 from dp.audit.margins import comparisons, least_mean_square, mode, twins_by_chance
@@ -83,6 +82,8 @@ def tails_check(residuals: NDArray[np.float64], noise: Noise, error: float = FAL
 
     At least 3/4 as many as of a normal law are expected, which holds for whole numbers of a deviation of 10 or more.
     """
+    from scipy.stats import binom, norm
+
     if noise.step * ROUGH > noise.noise_std:
         raise UsageError(f"the tails of noise with a deviation below {ROUGH} steps are not those of a normal law")
     least, sizes = math.inf, np.abs(residuals) / noise.noise_std

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from scipy.stats import binom
-
 from dp.audit.claim import FALSE_ALARM, Check, Verdict
 from dp.audit.margins import variance_margin
 from secagg.errors import UsageError
@@ -25,6 +23,8 @@ def audit_sampling(
     >>> [check.verdict.value for check in audit_sampling([100] * 1000, population=1000, rate=0.1)]
     ['passed', 'failed']
     """
+    from scipy.stats import binom
+
     if len(sizes) < 100:
         raise UsageError("fewer than 100 cohorts say nothing about their sizes")
     if not 0 < rate < 1:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from recsys.report.account import Account
-from recsys.report.page import page
+from secagg.extras import needing
 from secagg.files import write_file
 
 __all__ = ["FILE", "Account", "write_report"]
@@ -34,6 +34,9 @@ def write_report(folder: Path, account: Account | None = None) -> Path:
     ...     print(write_report(Path(folder)).name)
     report.html
     """
+    with needing("recsys", "drawing a report"):
+        from recsys.report.page import page
+
     path = folder / FILE
     write_file(path, page(account or Account.load(folder)).encode(), private=False)
     return path

@@ -1,7 +1,8 @@
 """The ``secagg`` command. One file a command, loaded when it is called; every failure is one line and an exit code.
 
 A command's file holds ``app``, a ``typer.Typer``: without a name for one command, with one for a group of them
-(``typer.Typer(name="keys")``). What a command needs from the packages it may import at the top of its file.
+(``typer.Typer(name="keys")``). At its top it imports what the base install has and what is quick: so ``--help`` works
+without any extra, and a wrong call is refused at once. The rest is imported where the work begins.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
-from typing import cast
+from typing import Annotated, cast
 
 import typer
 from typer.main import get_command
@@ -19,6 +20,7 @@ from secagg.cli.exit_codes import FAILURE, MISSING_EXTRA, WRONG_USE, code_of, se
 from secagg.cli.output import say
 from secagg.errors import SecAggError
 from secagg.extras import bringing, hint
+from secagg.version import found
 
 COMMANDS = {
     "audit": ("secagg.cli.audit", "Try to prove the epsilon of a private sum wrong, with the real machines."),
@@ -74,8 +76,9 @@ def application(words: Sequence[str]) -> typer.Typer:
         help="Secure aggregation: a server learns the sum, and nothing else.",
         epilog=sentence(),
         add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_group)
+    app.callback()(_options)
     for name, (module, summary) in COMMANDS.items():
         if name in words:
             app.add_typer(import_module(module).app)
@@ -84,8 +87,22 @@ def application(words: Sequence[str]) -> typer.Typer:
     return app
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        say(f"secagg {found()}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What can be asked of no command in particular. It keeps a tree of one command a tree."""
+
+
 def _group() -> None:
-    """Does nothing: keeps a tree of one command a tree, and stands in for a command that is not called."""
+    """Does nothing: stands in for a command that is not called."""
 
 
 def _fail(reason: str, code: int) -> int:

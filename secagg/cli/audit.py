@@ -59,7 +59,7 @@ from protocols.simulation.audited import PrivateSums, without_rotation
 from secagg.cli.output import Json, emit, facts, row, say
 from secagg.crypto.prg import Rng
 from secagg.errors import MissingExtraError, PeerError, UsageError
-from secagg.extras import needing
+from secagg.extras import need, needing
 from secagg.files import write_file
 
 app = typer.Typer()
@@ -104,6 +104,7 @@ def audit(
         raise UsageError(f"audit-rounds is 0 or more, canaries 0 or at least {FEWEST}")
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not an empty directory")
+    need("dp", "secagg audit")
     found = calibrate(
         epsilon=epsilon,
         delta=delta,

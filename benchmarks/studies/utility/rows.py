@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
-from matplotlib.figure import Figure
-
 from benchmarks import markdown
 from recsys.metrics.comparing import Interval
 
@@ -45,6 +43,8 @@ def table(rows: Sequence[Row]) -> str:
 
 def plot(rows: Sequence[Row]) -> bytes:
     """A PNG: the first metric of each model by budget, references as lines."""
+    from matplotlib.figure import Figure
+
     metric = next(iter(rows[0].metrics))
     budgets = sorted({row.epsilon for row in rows if row.epsilon})
     places = {epsilon: place for place, epsilon in enumerate([*budgets, 0.0])}
