@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE # what is compiled is kept, for the next worker and the next run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long simulate check coverage mutants bench locks clean
+.PHONY: help demo test test-long simulate check coverage mutants bench docs locks clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -24,7 +24,7 @@ demo: .venv/demo ## the main job, on this machine
 test: .venv/dev ## the tests, but for the long ones
 	$(BIN)/pytest -n 3 --dist worksteal
 
-test-long: .venv/dev ## all the tests, with many more random examples
+test-long: .venv/dev .venv/docs ## all the tests, with many more random examples
 	SECAGG_HYPOTHESIS=long $(BIN)/pytest -n 2 -m ""
 
 simulate: .venv/dev ## random deployments with faults and liars, before a release: make simulate ROUNDS=10000 SEED=0
@@ -46,6 +46,9 @@ mutants: .venv/dev ## take each security check away in turn: some test must fail
 bench: .venv/dev ## one benchmark: make bench CASE=pairwise
 	$(BIN)/secagg bench $(CASE) --json
 
+docs: .venv/docs ## the documentation site, in build/site: every warning is an error
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -d build/doctrees . build/site
+
 locks: .venv/dev ## write requirements/ anew, before a release: make locks KEEP=--keep leaves versions as they are
 	$(BIN)/python requirements/renew.py $(KEEP)
 
@@ -64,3 +67,7 @@ clean: ## remove .venv, caches and build products
 	$(BIN)/python -m pip install -q -e '.[dev]' -c constraints.txt
 	$(BIN)/python -c 'import secagg.crypto.lattice' # compiled once, and not by each worker
 	@touch .venv/demo $@
+
+.venv/docs: $(PIN) | .venv/bin/python
+	$(BIN)/python -m pip install -q -e '.[docs]' -c constraints.txt
+	@touch $@

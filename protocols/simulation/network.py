@@ -67,6 +67,8 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
+    """What came of a round, who said what was refused, how many bytes went where, and how long it took."""
+
     outcome: RoundOutcome
     incidents: tuple[Incident, ...]
     bytes_up: Mapping[str, int]
