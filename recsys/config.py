@@ -1,7 +1,8 @@
 """What a run is to do: one TOML file, read strictly.
 
 Unknown keys, wrong types and what cannot work are refused before anything is written. ``examples/`` has files to start
-from; what each key means stands beside it here.
+from. What each key and each of its values means stands under it here, and nowhere else: ``secagg config`` and
+docs/configuration.md are made from that (``recsys.documented``).
 """
 
 from __future__ import annotations
@@ -60,9 +61,11 @@ class ClientKind(StrEnum):
 
 class Spread(StrEnum):
     EVEN = "even"
+    """silos of equal size, users at random"""
     DIRICHLET = "dirichlet"
+    """users of like taste in the same silos, and silos of unequal size"""
     COLUMN = "column"
-    """as the file ``clients.file`` says, with columns user and silo"""
+    """as the table ``clients.file`` says"""
 
 
 class Exact(StrEnum):
@@ -71,76 +74,107 @@ class Exact(StrEnum):
     AUTO = "auto"
     """yes, unless noise in the sums protects real users from whoever runs this (mode distributed or both)"""
     ALWAYS = "true"
+    """yes"""
     NEVER = "false"
+    """no"""
 
 
 class Mode(StrEnum):
     NONE = "none"
+    """no noise: sums are secure, and exact"""
     LOCAL = "local"
+    """each client's training is private for each of its users (DP-SGD)"""
     DISTRIBUTED = "distributed"
+    """all clients together add noise inside the sums"""
     BOTH = "both"
+    """local and distributed, on two budgets"""
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
     source: Source = Source.SYNTHETIC
+    """where the events come from"""
     path: str = ""
-    """where the folder or table is"""
+    """the folder of MovieLens, or the table"""
     download: str = ""
     """the name of a MovieLens data set, such as ml-latest-small, that is fetched into ``path`` if it is not there"""
     train: str = ""
+    """the table to train on, for source split"""
     valid: str = ""
+    """the table of events to choose settings by, for source split"""
     test: str = ""
+    """the table of events to be judged by, for source split"""
     user: str = "user"
-    """This and the next three are column names of tables."""
+    """the column of a table that names the user"""
     item: str = "item"
+    """the column of a table that names the item"""
     time: str = ""
+    """the column of a table that says when; empty: lines are in the order of time"""
     rating: str = ""
+    """the column of a table with a number for how much; empty: all events count the same"""
     catalogue: str = ""
-    """a table with all items, in the column that ``item`` names. Without it the list of items comes from the users'
+    """a table with all items, in the column that ``data.item`` names. Without it the list of items comes from users'
     events, except for MovieLens, where it is the data set's list of titles if that is there"""
     users: int = 2000
-    """This and the next are sizes of the synthetic population."""
+    """the users of the synthetic population"""
     items: int = 1000
+    """the items of the synthetic population"""
     held_out: HoldOut = HoldOut.LAST
+    """which events are held out of training, to measure by"""
     valid_from: str = ""
-    """This and the next are for ``held_out = time``: moments as in the data, whole numbers or dates in quotes. With
-    privacy on they are needed."""
+    """for held_out time: the moment from which on events are for valid, as in the data: a whole number, or a date in
+    quotes. With privacy on it is needed"""
     test_from: str = ""
+    """for held_out time: the moment from which on events are for test"""
     seed: int = 1
+    """of the synthetic population"""
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
     kind: ClientKind = ClientKind.SILOS
+    """who the clients are"""
     count: int = 20
     """the number of silos"""
     spread: Spread = Spread.EVEN
+    """how users are spread over silos"""
     alpha: float = 1.0
-    """the parameter of the Dirichlet distribution"""
+    """for spread dirichlet: the smaller, the more silos differ"""
     file: str = ""
+    """for spread column: a table with columns user and silo"""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
     name: str = "autoencoder"
+    """autoencoder, mf, neumf or sasrec, which move one vector in each round; or private-ease or private-mf, which are
+    made of two sums"""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """arguments of the model's constructor"""
+    """a section with arguments of the model's constructor"""
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
     rounds: int = 15
+    """how often clients train and their updates are summed"""
     draw: Draw = Draw.EVERYONE
+    """who takes part in a round"""
     size: int = 0
-    """the size of a cohort"""
+    """the size of a cohort that is drawn, or its mean"""
     epochs: int = 1
+    """passes of a client over its data in a round; not of local training with privacy, see ``privacy.steps``"""
     batch: int = 16
+    """users in a step of such a pass"""
     rate: float = 0.1
+    """the size of such a step"""
     proximal: float = 0.0
+    """FedProx's pull towards the model that a round began with"""
     server: Rule = Rule.FEDAVG
+    """what the server does with the mean update"""
     server_rate: float = 1.0
+    """the server's step size"""
     momentum: float = 0.9
+    """the server's momentum, for all rules but fedavg"""
     clip: float = 1.0
     """the largest norm of a client's update"""
     weight_bound: int = 1
@@ -153,6 +187,7 @@ class Training:
 @dataclass(frozen=True, slots=True)
 class Privacy:
     mode: Mode = Mode.LOCAL
+    """who adds noise"""
     epsilon: float = 8.0
     """the epsilon of the whole run; in mode both, of each of its two guarantees"""
     delta: float = 0.0
@@ -181,6 +216,7 @@ class Privacy:
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     exact: Exact = Exact.AUTO
+    """whether the model and references beside it are measured on all users' test events, outside of any guarantee"""
     users: bool = False
     """write users.csv: each user's id, and the exact rank of its held-out item. With the model and the rest of a
     history it says which item that was"""
@@ -189,16 +225,23 @@ class Evaluation:
 @dataclass(frozen=True, slots=True)
 class Protocol:
     name: str = "secagg+"
+    """the protocol of the secure sums: see ``secagg protocols``"""
     adversary: Adversary = Adversary.ACTIVE
+    """what the server may do"""
     corrupt: str = "0.05"
+    """the fraction of clients that may collude with the server"""
     dropout: str = "0.1"
+    """the fraction of clients that may drop out of a sum; with more a round can fail"""
     workers: int = 2
+    """threads that a server's work is spread over"""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     title: str = "a run"
+    """what the run is called"""
     seed: int = 0
+    """of what is random and no secret: how users are spread, where the model begins, who drops out"""
     data: Data = field(default_factory=Data)
     clients: Clients = field(default_factory=Clients)
     model: Model = field(default_factory=Model)

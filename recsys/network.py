@@ -17,18 +17,18 @@ from secagg.errors import UsageError
 @dataclass(frozen=True, slots=True)
 class Network:
     """
-    dropout: with this probability a client vanishes from a sum, in any of its phases.
-    latency: the median of what an answer takes, in seconds; ``spread`` is the deviation of its logarithm.
-    deadline: seconds after which a phase is closed; 0 for waiting as long as it takes.
-
     >>> Network(dropout=0.5).faults(["a", "b", "c", "d"], ["upload", "reveal"], seed=1).dropouts
     {'c': 'reveal'}
     """
 
     dropout: float = 0.0
+    """the probability with which a client vanishes from a sum, in any of its phases"""
     latency: float = 1.0
+    """the median of what an answer takes, in simulated seconds"""
     spread: float = 0.5
+    """the deviation of the logarithm of that time"""
     deadline: float = 0.0
+    """simulated seconds after which a phase is closed; 0: as long as it takes"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:

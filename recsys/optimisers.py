@@ -21,9 +21,13 @@ from secagg.errors import UsageError
 
 class Rule(StrEnum):
     FEDAVG = "fedavg"
+    """adds it to the model"""
     FEDAVGM = "fedavgm"
+    """the same, with momentum"""
     FEDADAM = "fedadam"
+    """Adam's step"""
     FEDYOGI = "fedyogi"
+    """Yogi's step"""
 
 
 @dataclass(slots=True)

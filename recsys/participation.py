@@ -32,6 +32,7 @@ def beacon(seed: int) -> bytes:
 
 class Draw(StrEnum):
     EVERYONE = "everyone"
+    """all clients"""
     FIXED = "fixed"
     """a fixed number of clients, each as likely as any other"""
     POISSON = "poisson"

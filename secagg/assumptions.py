@@ -16,7 +16,9 @@ class Adversary(StrEnum):
     """What the server may do: follow the protocol and look, or lie to everybody."""
 
     CURIOUS = "curious"
+    """it follows the protocol, and looks"""
     ACTIVE = "active"
+    """it may lie to everybody"""
 
     @classmethod
     def _missing_(cls, value: object) -> Adversary:

@@ -25,6 +25,7 @@ from secagg.version import found
 COMMANDS = {
     "audit": ("secagg.cli.audit", "Try to prove the epsilon of a private sum wrong, with the real machines."),
     "bench": ("benchmarks.command", "Measure a case: time, bytes, memory, and ratios within one run."),
+    "config": ("secagg.cli.config", "Every key of a configuration for train: what it means, and its default."),
     "demo": ("secagg.cli.demo", "The main job on made-up data: train privately, lose clients, report what it cost."),
     "export": ("secagg.cli.export", "Pack what of a run can be handed on: one tar file."),
     "keys": ("secagg.cli.keys", "A client's long-term identity."),
