@@ -96,4 +96,4 @@ def test_the_reference_has_the_whole_facade() -> None:
     shown = re.findall(
         r"^\.\. auto\w+:: secagg\.(\w+)$", (DOCS / "reference" / "secagg.md").read_text("utf-8"), re.MULTILINE
     )
-    assert sorted(shown) == sorted(secagg.__all__)
+    assert sorted(shown) == [name for name in sorted(secagg.__all__) if name != "__version__"]
