@@ -86,8 +86,8 @@ def spending(spent: Spent) -> str:
 def likelihood(spent: float) -> str:
     """e to the power of epsilon, rounded up.
 
-    >>> likelihood(0), likelihood(1), likelihood(7.77), likelihood(100), likelihood(inf)
-    ('1', '2.72', '2,369', '2.7e+43', 'without bound')
+    >>> likelihood(0), likelihood(1), likelihood(7.77), likelihood(100), likelihood(float("inf"))
+    ('1', '2.72', '2,369', '2.8e+43', 'without bound')
     """
     if spent > _LARGEST:
         return "without bound"
@@ -131,8 +131,9 @@ def configured(account: Account) -> Iterator[str]:
     name, agreed = account.protocol.name, account.run.protocol
     if name == "ckks":
         yield (
-            "Single updates are hidden from a server that follows the protocol and works together with nobody: with the "
-            "help of one holder of the key, or by lying, it can open them. The protocol has no parameters against more."
+            "Single updates are hidden from a server that follows the protocol and works together with nobody: with "
+            "the help of one holder of the key, or by lying, it can open them. The protocol has no parameters against "
+            "more."
         )
     elif name == "threshold_ckks":
         share = _share(agreed, "corrupt", "up to {} of the clients", "fewer clients than the threshold")

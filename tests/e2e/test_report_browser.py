@@ -38,7 +38,7 @@ ALONE = [
     "--hide-scrollbars",
 ]
 DARK = "--blink-settings=preferredColorScheme=0"
-PHONE, DESKTOP, HEIGHT = 400, 1280, 6000
+PHONE, DESKTOP, HEIGHT = 400, 1280, 8000
 BLUE = {False: (0x0A, 0x58, 0xCA), True: (0x7D, 0xB3, 0xFF)}
 """--curve-0 by day and by night."""
 
