@@ -191,12 +191,10 @@ class Prepared:
 def prepare(config: Config) -> Prepared:
     """Everything that the run of ``config`` needs. ``UsageError``: it cannot be carried out at all. ``BudgetError``: it
     cannot be carried out within its budget."""
-    _check_model_name(config)
+    check_names(config)
     data, notes, catalogue = data_of(config.data)
     client_data = client_data_of(config, data)
-    deployment = Deployment(
-        config.protocol.name, config.protocol.adversary, config.protocol.corrupt, config.protocol.dropout
-    )
+    deployment = _deployment(config)
     training = config.training
     participation = Participation(training.draw, training.size)
     if len(client_data.names) < 2:
@@ -306,9 +304,20 @@ def client_data_of(config: Config, data: Split) -> ClientData:
     return ClientData(names, members, train, data.valid)
 
 
+def check_names(config: Config) -> None:
+    """Refuse a model or a protocol that does not exist, before anything slow is done."""
+    _check_model_name(config)
+    _deployment(config)
+
+
 def _check_model_name(config: Config) -> None:
     if config.model.name not in MODELS:
         raise UsageError(f"unknown model {config.model.name!r}; there are {', '.join(MODELS)}")
+
+
+def _deployment(config: Config) -> Deployment:
+    protocol = config.protocol
+    return Deployment(protocol.name, protocol.adversary, protocol.corrupt, protocol.dropout)
 
 
 def model_of(config: Config) -> Recommender:

@@ -25,9 +25,10 @@ write it, shared.key, and its public key, shared.pub.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,7 +48,7 @@ from recsys.requested_sums import LearnsFromSums, ResultsOnDisk
 from recsys.run_record import MODEL, Quality, Round, Run
 from recsys.run_start import CHECKPOINT, StartedRun, delete_secrets, existing_run, start
 from recsys.secure_aggregator import SecureAggregator
-from recsys.sentences import PLAIN, USERS, WHOLE, WITHOUT_NOISE, measured_under, outside, spending
+from recsys.sentences import OWN, PLAIN, POPULAR, USERS, WHOLE, WITHOUT_NOISE, measured_under, outside, spending
 from recsys.serving import ServedModel
 from secagg.errors import BudgetError, StorageError, ThresholdError
 from secagg.files import read_private, write_file
@@ -110,7 +111,8 @@ class _Running:
 
     def run(self) -> Run:
         prepared = self._prepared
-        self._say(results=self._record.results or self._references(IdealAggregator(bytes(32))))
+        self._say()
+        self._measure_references(IdealAggregator(bytes(32)))
         aggregator = SecureAggregator(
             prepared.deployment,
             self._secret,
@@ -178,29 +180,45 @@ class _Running:
 
     # Measuring on all users' data, only where the configuration asks for it
 
-    def _references(self, aggregator: Aggregator) -> tuple[Quality, ...]:
-        """The quality of the reference models that the run can be compared with. None of them is private."""
+    def _measure_references(self, aggregator: Aggregator) -> None:
+        """The quality of the reference models that the run can be compared with, each on record as soon as it is known.
+        None of them is private."""
+        if self._prepared.config.measured_exactly:
+            for name, made in self._references(aggregator):
+                if name not in [one.name for one in self._record.results]:
+                    self._say(results=(*self._record.results, made()))
+
+    def _references(self, aggregator: Aggregator) -> Iterator[tuple[str, Callable[[], Quality]]]:
+        """The name of each, and what makes and measures it."""
         prepared = self._prepared
-        if not prepared.config.measured_exactly:
-            return ()
-        popular = ItemPop()
-        popular.fit(prepared.split.train)
-        found = [self._result("ItemPop", popular, note="the same list for everybody, from exact counts")]
+        yield POPULAR, self._popular
         if prepared.in_rounds:
-            found.append(self._trained(WITHOUT_NOISE, prepared, aggregator, "the same federated training"))
+            note = "the same federated training"
+            yield WITHOUT_NOISE, partial(self._trained, WITHOUT_NOISE, prepared, aggregator, note)
             if prepared.locally is not None:
                 note = "another recipe: training.epochs, batch and rate in place of DP-SGD's clipped steps"
-                found.append(self._trained(PLAIN, prepared.without_privacy(), aggregator, note))
-            return tuple(found)
-        sums = cast(LearnsFromSums, prepared.model())
-        sums.learn(prepared.without_privacy().sums(aggregator), prepared.split.train.item_count)
-        found.append(self._result(WITHOUT_NOISE, sums, note="the same sums over clients, without noise"))
+                yield PLAIN, partial(self._trained, PLAIN, prepared.without_privacy(), aggregator, note)
+            return
+        yield WITHOUT_NOISE, partial(self._learnt, aggregator)
         if max(len(users) for users in prepared.client_data.members) > 1:
-            whole = prepared.model()
-            whole.fit(prepared.split.train)
-            note = "another recipe: each user counts in full, where a client of many is cut back to the norm of one"
-            found.append(self._result(WHOLE, whole, note=note))
-        return tuple(found)
+            yield WHOLE, self._whole
+
+    def _popular(self) -> Quality:
+        model = ItemPop()
+        model.fit(self._prepared.split.train)
+        return self._result(POPULAR, model, note="the same list for everybody, from exact counts")
+
+    def _learnt(self, aggregator: Aggregator) -> Quality:
+        prepared = self._prepared
+        model = cast(LearnsFromSums, prepared.model())
+        model.learn(prepared.without_privacy().sums(aggregator), prepared.split.train.item_count)
+        return self._result(WITHOUT_NOISE, model, note="the same sums over clients, without noise")
+
+    def _whole(self) -> Quality:
+        model = self._prepared.model()
+        model.fit(self._prepared.split.train)
+        note = "another recipe: each user counts in full, where a client of many is cut back to the norm of one"
+        return self._result(WHOLE, model, note=note)
 
     def _trained(self, name: str, prepared: Prepared, aggregator: Aggregator, note: str) -> Quality:
         model = cast(SharedModel, prepared.model())
@@ -216,7 +234,7 @@ class _Running:
         found = self._measured(model)
         if prepared.config.evaluation.users:
             found.write_csv(self._private / USERS, prepared.split.train.user_ids)
-        return (self._result("this run", model, found),)
+        return (self._result(OWN, model, found),)
 
     def _result(self, name: str, model: Recommender, found: Evaluation | None = None, note: str = "") -> Quality:
         found = found or self._measured(model)

@@ -15,13 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from dp.events import Guarantee
 from dp.filter import Budget
 from dp.ledger import Ledger
 from dp.ledger.state import data_mark
-from recsys.assembly import DistributedNoise, LocalNoise, Prepared
 from recsys.config import Config, Mode
 from recsys.other_runs import KnownRun, LockedRunList
 from recsys.pending_sum import SUM
@@ -31,6 +30,9 @@ from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, SigningKey, derive
 from secagg.errors import BudgetError, StorageError, UsageError
 from secagg.files import DRAFT, create_file, private_folder, read_private, sweep, synced, write_file
+
+if TYPE_CHECKING:
+    from recsys.assembly import DistributedNoise, LocalNoise, Prepared
 
 PUBLIC_KEY = "ledger.pub"
 PRIVATE = "private"
@@ -297,4 +299,4 @@ def _opened(path: Path) -> Ledger:
 
 def _mine(prepared: Prepared) -> DistributedNoise | LocalNoise:
     """The one guarantee of a run that shares a ledger."""
-    return cast(DistributedNoise | LocalNoise, prepared.distributed or prepared.locally)
+    return cast("DistributedNoise | LocalNoise", prepared.distributed or prepared.locally)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dp.events import Guarantee, Trust, Unit
 from dp.filter import Budget
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.secure_sum import LONGEST_TEXT
-from recsys.assembly import Prepared
-from recsys.config import Mode
+from recsys.config import ClientKind, Config, Mode, Source, Spread
 from recsys.other_runs import KnownRun
 from recsys.run_record import FILE, UNKNOWN, Spending
+
+if TYPE_CHECKING:
+    from recsys.assembly import Prepared
 
 USERS = "users.csv"
 SHARING = "runs that share this ledger"
@@ -30,12 +33,41 @@ SHARED = (
 _NAMED = 3
 """How many other runs are named in a sentence."""
 
-WITHOUT_NOISE, PLAIN, WHOLE = "this recipe without noise", "plain federated training", "exact sums over users"
-"""References, as results call them."""
+POPULAR, WITHOUT_NOISE, PLAIN = "ItemPop", "this recipe without noise", "plain federated training"
+WHOLE, OWN = "exact sums over users", "this run"
+"""References, as results call them, and the run's own model."""
 
 UNMEASURED = "nothing: clients send no measured values"
 EXACT = "exact, and known as a sum over clients only"
 NOISED = "part of the noised sum, and charged with it"
+
+
+def described(config: Config) -> str:
+    """What a run is about, in one line.
+
+    >>> described(Config.parse({"privacy": {"mode": "both"}}))
+    '2,000 made-up users in 20 silos, autoencoder, local and distributed noise, epsilon 8 each, secagg+'
+    >>> described(Config.parse({"clients": {"kind": "devices"}, "privacy": {"mode": "none"}}))
+    '2,000 made-up users on their devices, autoencoder, no noise, secagg+'
+    """
+    data, clients, epsilon = config.data, config.clients, f"epsilon {config.privacy.epsilon:g}"
+    users = {
+        Source.SYNTHETIC: f"{data.users:,} made-up users",
+        Source.MOVIELENS: "users of MovieLens",
+        Source.TABLE: "users of a table",
+        Source.SPLIT: "users of three tables",
+    }
+    where = "on their devices"
+    if clients.kind is ClientKind.SILOS:
+        where = "in the silos of a file" if clients.spread is Spread.COLUMN else f"in {clients.count:,} silos"
+    noise = {
+        Mode.NONE: "no noise",
+        Mode.LOCAL: f"local noise, {epsilon}",
+        Mode.DISTRIBUTED: f"distributed noise, {epsilon}",
+        Mode.BOTH: f"local and distributed noise, {epsilon} each",
+    }
+    parts = (f"{users[data.source]} {where}", config.model.name, noise[config.privacy.mode], config.protocol.name)
+    return ", ".join(parts)
 
 
 def measured_under(prepared: Prepared) -> str:

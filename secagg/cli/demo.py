@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from recsys.config import ClientKind, Config
+from recsys.sentences import described
 from secagg.cli.output import Json
 from secagg.cli.train import KeepSecrets, carry_out
 
@@ -20,7 +22,6 @@ MADE_UP = {"beside": True}
 
 CONFIGS: dict[ClientKind, dict[str, Any]] = {
     ClientKind.SILOS: {
-        "title": "20 silos of 200 users, local DP-SGD, SecAgg+",
         "data": {"users": 4000, "items": 1000},
         "clients": {"kind": "silos", "count": 20},
         "model": {"name": "autoencoder", "settings": {"width": 8, "fading": 0.95}},
@@ -30,7 +31,6 @@ CONFIGS: dict[ClientKind, dict[str, Any]] = {
         "network": {"dropout": 0.05},
     },
     ClientKind.DEVICES: {
-        "title": "2,000 devices, two noised sums, SecAgg+",
         "data": {"users": 2000, "items": 1000},
         "clients": {"kind": "devices"},
         "model": {"name": "private-ease"},
@@ -53,6 +53,8 @@ def demo(
 ) -> None:
     """Train a recommender on made-up data, of which the server sees noised sums, and report what that cost."""
     config = Config.parse(CONFIGS[clients], settings or [])
+    if config.title == Config().title:
+        config = replace(config, title=described(config))
     carry_out(config, out or _fresh(f"demo-{clients}"), as_json, keep_secrets)
 
 

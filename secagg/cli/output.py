@@ -8,8 +8,11 @@ are no markup either.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,6 +71,20 @@ def line(words: object, *, whole: bool = False) -> Text:
 def row(table: Table, *cells: str) -> None:
     """Add a row in which each cell is one line."""
     table.add_row(*map(line, cells))
+
+
+def program() -> str:
+    """How this program was called, for commands to copy: by its name, if a shell finds that."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{quote(sys.executable)} -m secagg"
+    known = any(os.access(Path(place) / "secagg", os.X_OK) for place in os.get_exec_path())
+    return "secagg" if known or called.name != "secagg" else quote(str(called))
+
+
+def as_argument(path: Path) -> str:
+    """A path in a command to copy, which is no option whatever it is called."""
+    return quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def facts(values: Mapping[str, object]) -> RenderableType:

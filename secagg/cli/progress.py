@@ -1,110 +1,113 @@
-"""How a run is shown while it goes on: a table that grows by a line a round, and the results in the end.
+"""How a run is shown: lines that are printed as they come, and stay; in the end the results and a verdict.
 
-HR@10 and NDCG@10 are exact, of the model after the round, by whoever simulates, if that was asked for; "by clients" is
-what these measured of the model before the round, as the server learnt it.
+The references, which are trained first, and the rounds are lines of one table, which fits 80 characters. In it HR@10
+and NDCG@10 are exact, of the model after the round, by whoever runs this, if that was asked for. Otherwise they are
+what clients measured of the model before the round, as the server learnt it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from shlex import quote
+from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
-from rich.live import Live
-from rich.table import Table
-
-from recsys.report import Account
-from recsys.run import Watch
 from recsys.run_record import Round, Run
-from secagg.cli.output import Visible, line, row, say, terminal
+from secagg.cli.output import as_argument, line, program, say
+from secagg.printable import in_bytes, printable
 
-COLUMNS = (
-    "round",
-    "survivors",
-    "HR@10",
-    "NDCG@10",
-    "NDCG@10 before, by clients",
-    "epsilon",
-    "left",
-    "up",
-    "down",
-    "seconds by phase",
-)
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
+    from recsys.report import Account
+    from recsys.run import Watch
+
+COLUMNS = {"clients": 9, "HR@10": 6, "NDCG@10": 7, "epsilon": 7, "sent": 6, "time": 7}
+"""And how wide they are. Before them stands the round, or the name of a reference."""
+_NAMES, _BETWEEN = 25, "  "
 
 IN_THE_END = "in the end, over all users (exact: outside of any guarantee)"
 
 
-@contextmanager
-def watching(quiet: bool) -> Iterator[Watch]:
-    """On a terminal the table is drawn anew each time; elsewhere its lines are printed as they come."""
-    console = terminal(aside=quiet)
-    if console.is_terminal and not quiet:
-        with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
-            yield lambda run: live.update(Visible(_table(run)), refresh=True)
-        return
-    shown = 0
+def watching(*, exact: bool) -> Watch:
+    """Prints what is new on record each time that it has grown. ``exact``: whether that is what is measured."""
+    results, rounds = 0, 0
 
-    def lines(run: Run) -> None:
-        nonlocal shown
-        for one in run.rounds[shown:]:
-            if not quiet:
-                cells = zip(COLUMNS, _cells(one), strict=True)
-                say(", ".join(f"{name} {cell}" for name, cell in cells if cell))
-        shown = len(run.rounds)
+    def news(run: Run) -> None:
+        nonlocal results, rounds
+        if run.ended:  # the run's own result is for the end
+            return
+        if not results + rounds and (run.results or run.rounds):
+            say(_row("", {name: name for name in COLUMNS}))
+        for one in run.results[results:]:
+            say(_row(one.name, _quality(one.metrics)))
+        for done in run.rounds[rounds:]:
+            say(_round(done, exact=exact))
+        results, rounds = len(run.results), len(run.rounds)
 
-    yield lines
+    return news
 
 
-def outcome(account: Account, folder: Path, report: Path, notes: Iterable[str]) -> RenderableType:
-    """What is said in the end. ``notes`` on the data are exact counts: for whoever has the data, and kept nowhere."""
+def _round(done: Round, *, exact: bool) -> str:
+    if not done.survivors:
+        return f"round {done.number}: {done.purpose}"
+    cells = {
+        "clients": f"{done.survivors}/{done.planned}",
+        **_quality(done.exact if exact else done.measured),
+        "epsilon": "" if done.epsilon is None else f"{done.epsilon:.3f}",
+        "sent": in_bytes(done.bytes_up, short=True),
+        "time": f"{sum(done.seconds.values()):.1f} s",
+    }
+    name = f"round {done.number}" if done.purpose == "training" else f"sum {done.number}: {done.purpose}"
+    return _row(name, cells)
+
+
+def _quality(metrics: Mapping[str, float]) -> dict[str, str]:
+    return {name: f"{metrics[name]:.4f}" for name in COLUMNS if name in metrics}
+
+
+def _row(name: str, cells: Mapping[str, str]) -> str:
+    shown = [f"{name:{_NAMES}}", *(f"{cells.get(column, ''):>{width}}" for column, width in COLUMNS.items())]
+    return _BETWEEN.join(shown).rstrip()
+
+
+def outcome(account: Account, folder: Path, report: Path) -> RenderableType:
+    """What is said in the end."""
+    from rich.console import Group
+
+    from recsys.verdict import verdict
+
     run = account.run
-    shown: list[RenderableType] = []
-    if run.results:
-        results = Table("", title=IN_THE_END, title_justify="left")
-        for name in run.results[-1].metrics:
-            results.add_column(line(name))
-        for result in run.results:
-            row(results, result.name, *(f"{value:.4f}" for value in result.metrics.values()))
-        shown.append(results)
-    shown += [line(one) for one in (*notes, run.ended)]
+    shown = [line(each, whole=True) for each in (*_results(run), f"why it ended: {run.ended}")]
+    shown += [line(spent.promise.words) for spent in account.spent]
+    where = "outside of the guarantee: " if account.spent else ""
+    shown += [line(f"{where}{each}") for each in (*run.outside, run.others)]
+    shown.append(line(f"report: {report}"))
     for spent in account.spent:
         given = spent.promise
-        paths = (quote(str(folder / path)) for path in (given.ledger, given.key))
-        command = "verify: secagg ledger verify {} --key {} --head {}".format(*paths, spent.state.head.hex())
-        shown += [line(given.words), line(command, whole=True)]
-    where = "outside of the guarantee: " if account.spent else ""
-    shown += [line(f"{where}{one}") for one in (*run.outside, run.others)]
-    return Group(*shown, line(f"report: {report}"))
+        paths = [as_argument(folder / path) for path in (given.ledger, given.key)]
+        command = "{} ledger verify {} --key {} --head {}".format(program(), *paths, spent.state.head.hex())
+        shown += [line(f"verify what {given.ledger} says:"), line(command, whole=True)]
+    return Group(*shown, line(f"verdict: {verdict(account)}"))
 
 
-def _table(run: Run) -> Table:
-    references = "; ".join(f"{one.name} HR@10 {one.metrics['HR@10']:.4f}" for one in run.results)
-    table = Table(title=line(f"{run.title} ({references})" if references else run.title), title_justify="left")
-    rows = [_cells(one) for one in run.rounds]
-    kept = [place for place in range(len(COLUMNS)) if any(cells[place] for cells in rows)]
-    for place in kept:
-        left = place == len(COLUMNS) - 1
-        table.add_column(COLUMNS[place], justify="left" if left else "right", overflow="fold")
-    for cells in rows:
-        row(table, *(cells[place] for place in kept))
-    return table
-
-
-def _cells(one: Round) -> list[str]:
-    return [
-        f"{one.number}" if one.purpose == "training" else f"{one.number} {one.purpose}",
-        f"{one.survivors}/{one.planned}",
-        *(f"{one.exact[name]:.4f}" if name in one.exact else "" for name in COLUMNS[2:4]),
-        f"{one.measured['NDCG@10']:.4f}" if "NDCG@10" in one.measured else "",
-        *("" if value is None else f"{value:.3f}" for value in (one.epsilon, one.epsilon_left)),
-        _bytes(one.bytes_up),
-        _bytes(one.bytes_down),
-        " ".join(f"{name} {value:.1f}" for name, value in one.seconds.items()),
+def _results(run: Run) -> list[str]:
+    """A table of all that was measured in the end."""
+    if not run.results:
+        return []
+    names = list(run.results[-1].metrics)
+    cells = [
+        [one.name, *(f"{one.metrics[name]:.4f}" if name in one.metrics else "" for name in names)]
+        for one in run.results
     ]
+    return [IN_THE_END, *_aligned([["", *names], *cells])]
 
 
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return [
+        _BETWEEN.join(
+            (f"{row[0]:{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)))
+        )
+        for row in shown
+    ]

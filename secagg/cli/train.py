@@ -7,19 +7,15 @@ from typing import Annotated
 
 import typer
 
-from recsys.assembly import prepare
-from recsys.config import Config
-from recsys.other_runs import RunList
-from recsys.report import Account, write_report
-from recsys.run import train as run
+from recsys.config import Config, Source
 from recsys.run_start import existing_run
-from secagg.cli.output import Json, emit
+from recsys.sentences import described
+from secagg.cli.output import Json, emit, say
 from secagg.cli.progress import outcome, watching
-from secagg.machine import machine
 
 app = typer.Typer()
 
-OVER = "nothing is left to do: this run has ended before"
+OVER = "nothing is trained: this run has ended before"
 
 
 KeepSecrets = Annotated[
@@ -43,23 +39,47 @@ def train(
 
 
 def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -> None:
-    """Check everything, then run it and write the report."""
-    prepared, before = prepare(config), existing_run(folder, config)
+    """Check everything, then run it and write the report. What takes long is announced before."""
+    from recsys.assembly import check_names, data_of, prepare
+    from recsys.other_runs import RunList
+    from recsys.report import Account, write_report
+    from recsys.run import train as run
+    from secagg.machine import machine
+
+    check_names(config)
+    before = existing_run(folder, config)
     over = before is not None and bool(before.ended)
-    with watching(quiet=as_json) as watch:
-        run(
-            prepared,
-            folder,
-            machine=machine(),
-            run_list=RunList(),
-            watch=watch,
-            keep_secrets=keep_secrets,
-        )
+    tell = _silent if as_json else say
+    tell(config.title)
+    if config.title != (about := described(config)):
+        tell(about)
+    if over:
+        tell(OVER)
+    tell("making up the data" if config.data.source is Source.SYNTHETIC else "reading the data")
+    _, notes, _ = data_of(config.data)
+    for note in notes:  # exact counts: for whoever has the data, and kept nowhere
+        tell(f"  {note}")
+    tell("loading what trains, which takes some seconds, and computing how much noise the budget needs")
+    prepared = prepare(config)
+    if config.measured_exactly and not over:
+        tell("first, to compare with: models without privacy (exact, and outside of any guarantee)")
+    run(
+        prepared,
+        folder,
+        machine=machine(),
+        run_list=RunList(),
+        watch=_silent if as_json else watching(exact=config.measured_exactly),
+        keep_secrets=keep_secrets,
+    )
     ledger = Path(config.privacy.ledger).resolve() if config.privacy.ledger else None
     account = Account.load(folder, ledger)
     report = write_report(folder, account)
     emit(
         as_json,
         {"run_dir": str(folder), "report": str(report), "nothing_left_to_do": over, **account.figures()},
-        outcome(account, folder, report, [*([OVER] if over else ()), *prepared.notes]),
+        outcome(account, folder, report),
     )
+
+
+def _silent(news: object) -> None:
+    """Programs are told in the end."""

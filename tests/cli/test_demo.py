@@ -83,16 +83,27 @@ def test_each_demo_is_a_new_run(demo: Call) -> None:
     assert json.loads(demo(ClientKind.SILOS, "--json")[1])["run_dir"] == "runs/demo-silos-3"
 
 
-def test_people_see_rounds_and_outcome(demo: Call) -> None:
+def test_people_see_rounds_outcome_and_a_command_to_copy(demo: Call) -> None:
     code, out, error = demo(ClientKind.SILOS, "--out", "over here")
     assert (code, error) == (0, "")
-    assert out.startswith("round 0, survivors ")
-    (command,) = (line for line in out.splitlines() if line.startswith("verify: "))  # on one line, however wide
-    words = shlex.split(command)[2:]
-    assert (len(words), cli.main(words)) == (7, 0)
+    lines = out.splitlines()
+    assert any(line.startswith("round 0 ") for line in lines)
+    (command,) = (line for line in lines if " ledger verify " in line)  # on one line, however wide
+    words = shlex.split(command)
+    assert (len(words[-7:]), cli.main(words[-7:])) == (7, 0)
     names = ("ItemPop", "this recipe without noise", "plain federated training", "this run")
-    for word in (*names, "report: over here/report.html", "secagg ledger verify 'over here/ledger.db'"):
+    for word in (*names, "report: over here/report.html", " ledger verify 'over here/ledger.db'"):
         assert word in out
+
+
+def test_the_title_follows_the_settings(demo: Call) -> None:
+    changes = ("privacy.mode=none", "protocol.name=secagg", "data.users=50", "evaluation.exact=false")
+    words = [word for change in changes for word in ("--set", change)]
+    title = demo(ClientKind.SILOS, *words, "--out", "a")[1].splitlines()[0]
+    assert title == "50 made-up users in 6 silos, autoencoder, no noise, secagg"
+    assert Run.load(Path("a")).title == title
+    mine = demo(ClientKind.SILOS, *words, "--set", "title=mine", "--out", "b")[1].splitlines()
+    assert mine[:2] == ["mine", title]
 
 
 @pytest.mark.parametrize(

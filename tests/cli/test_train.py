@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from recsys import assembly
+from recsys.assembly import Prepared
+from recsys.config import Config
 from recsys.run_record import Run
 from secagg import cli
+from secagg.cli.progress import COLUMNS
 from tests.scenes.examples import EXAMPLES
 
 CONFIG = """
@@ -64,19 +68,49 @@ def test_programs_are_told_the_figures(train: Call) -> None:
 
 
 def test_people_see_a_line_for_each_round_and_the_outcome(train: Call) -> None:
-    code, out, error = train("small.toml", "--out", "there")
+    code, out, error = train("small.toml", "--set", "title=mine", "--out", "there")
     assert (code, error) == (0, "")
     lines = out.splitlines()
+    assert lines[:2] == [
+        "mine",
+        "60 made-up users in 6 silos, autoencoder, distributed noise, epsilon 8, secagg+",
+    ]
+    (header,) = (line for line in lines if line.split() == [*COLUMNS])
     for number in range(2):
-        (line,) = [line for line in lines if line.startswith(f"round {number},")]
-        for column in ("survivors 6/6", "HR@10", "NDCG@10", "epsilon", "left", "up", "down", "seconds"):
-            assert column in line
-    for name in ("ItemPop", "this recipe without noise", "this run"):
-        assert any(name in line for line in lines)
-    assert "all rounds are done" in lines
-    assert "report: there/report.html" in lines
+        (line,) = (line for line in lines if line.startswith(f"round {number} "))
+        assert line.split()[2] == "6/6"
+        assert len(line) == len(header)
+    for name in ("ItemPop", "this recipe without noise"):
+        before, after = (line for line in lines if line.startswith(name))
+        assert before.split()[-2:] == after.split()[-2:]
+    for line in ("why it ended: all rounds are done", "report: there/report.html"):
+        assert line in lines
     assert any("-private for each user" in line for line in lines)
     assert not any("client-" in line for line in lines)  # nothing about one of them
+    said = " ".join(out.split())
+    assert "the run has cost each user epsilon " in said[said.rindex("verdict: ") :]
+
+
+def test_what_takes_long_is_announced_before(train: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When torch is imported, and data are read, a line has said so."""
+    said, real = list[str](), assembly.prepare
+    monkeypatch.setattr("secagg.cli.train.say", said.append)
+
+    def prepare(config: Config) -> Prepared:
+        told = [line.split()[0] for line in said if line[0] != " "]
+        assert told == ["a", "60", "making", "loading"]
+        return real(config)
+
+    monkeypatch.setattr(assembly, "prepare", prepare)
+    assert train("small.toml", "--set", "training.rounds=1")[0] == 0
+
+
+def test_with_json_nothing_else_is_printed_and_what_is_wrong_is_one_line(train: Call) -> None:
+    wrong = ("small.toml", "--set", "model.settings.depth=3")
+    code, out, error = train(*wrong)
+    assert (code, error.count("\n")) == (2, 1)
+    assert out.splitlines()[-1].startswith("loading what trains")
+    assert train(*wrong, "--json") == (2, "", error)
 
 
 def test_the_ledger_of_a_run_can_be_verified_with_what_lies_beside_it(
@@ -97,7 +131,10 @@ def test_the_same_call_again_changes_nothing(train: Call) -> None:
     before = contents()
     again = json.loads(train("small.toml", "--json")[1])
     assert (code, again) == (0, json.loads(first) | {"nothing_left_to_do": True})
-    assert "nothing is left to do: this run has ended before" in train("small.toml")[1]
+    said = train("small.toml")[1]
+    assert "nothing is trained: this run has ended before" in said.splitlines()
+    assert "\nround " not in said
+    assert "\nverdict: for " in said
     assert contents() == before
     assert sorted(before) == ["config.json", "ledger.db", "ledger.pub", "model.npz", "name", "report.html", "run.json"]
 
@@ -141,7 +178,7 @@ WRONG = [
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize(("words", "expected", "reason"), WRONG)
 def test_wrong_use_is_one_line_and_leaves_nothing(words: list[str], expected: int, reason: str, train: Call) -> None:
-    code, out, error = train(*words)
+    code, out, error = train(*words, "--json")
     assert (code, out, error.count("\n")) == (expected, "", 1)
     assert reason in error
     assert os.listdir() == ["small.toml"]

@@ -63,7 +63,7 @@ def called(calls: list[list[str]], folder: Path) -> list[tuple[list[str], int, l
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == len(calls)
     assert all(line.startswith("secagg: ") for line in done.stderr.splitlines())
-    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines() if line.startswith("[[")]
 
 
 def test_wrong_calls_are_refused_in_a_line_before_torch_is_imported(tmp_path: Path) -> None:

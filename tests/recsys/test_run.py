@@ -304,12 +304,31 @@ def test_whoever_watches_sees_the_record_grow(tmp_path: Path) -> None:
     seen = list[Run]()
     done = go(of_kind("local"), tmp_path / "run", watch=seen.append)
     assert [(len(run.results), len(run.rounds), bool(run.ended)) for run in seen] == [
-        (3, 0, False),
+        *((references, 0, False) for references in range(4)),
         (3, 1, False),
         (3, 2, False),
         (4, 2, True),
     ]
     assert seen[-1] == done
+
+
+def test_references_that_are_on_record_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was killed after the first goes on with the second."""
+
+    def killed(run: Run) -> None:
+        if len(run.results) == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        go(of_kind("none"), tmp_path / "run", watch=killed)
+    measured, real = list[str](), running.evaluate
+    monkeypatch.setattr(
+        running, "evaluate", lambda model, *more: measured.append(type(model).__name__) or real(model, *more)
+    )
+    run = go(of_kind("none"), tmp_path / "run")
+    assert [result.name for result in run.results] == ["ItemPop", "this recipe without noise", "this run"]
+    assert "ItemPop" not in measured
+    assert len(measured) == 1 + 2 + 1
 
 
 # Again

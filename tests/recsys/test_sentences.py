@@ -102,7 +102,7 @@ def test_where_it_is_off_nothing_exact_is_computed(
     assert QUALITY not in text
     assert ("clients measured" in text) == bool(account.measured)  # of noised counts it may be that no mean is known
     assert not (account.measured and EASE[0] in changes)
-    outcome(account, tmp_path / "off", tmp_path / "report.html", ())
+    outcome(account, tmp_path / "off", tmp_path / "report.html")
     on = go(config(*asked, "evaluation.exact=true"), tmp_path / "on")
     assert calls
     assert QUALITY in " ".join(on.outside)

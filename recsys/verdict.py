@@ -1,0 +1,114 @@
+"""What came of a run, in one sentence: how good the model is, what that cost each user, and what the server saw.
+
+It says what the record measured and what the ledgers account for, and no more than the parameters of the protocol were
+chosen to withstand.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from dp.events import Trust, Unit
+from recsys.report.account import Account, Spent
+from recsys.report.numbers import budget, delta, epsilon
+from recsys.report.words import CURIOUS, clients
+from recsys.sentences import POPULAR
+from secagg.assumptions import Adversary, fraction
+from secagg.errors import UsageError
+
+HITS = "HR@10"
+_CLEARLY = 2.0
+"""Two shares of the same users are told apart from so many standard deviations on, as if they were of different users:
+a record has no values of single users, by which smaller differences could be told."""
+
+
+def verdict(account: Account) -> str:
+    """Quality, cost and what the server saw; nothing of it where record and ledger differ."""
+    if account.differences:
+        return "record and ledger differ, so nothing is said here: see the report"
+    return f"{_quality(account)}; {_cost(account)}; {_seen(account)}"
+
+
+def _quality(account: Account) -> str:
+    own = account.own
+    if own is None or HITS not in own.metrics:
+        return _last_measured(account)
+    hits = own.metrics[HITS]
+    found = f"for {hits:.1%} of the users the held-out item is among the first ten"
+    known = {one.name: one.metrics[HITS] for one in account.references if HITS in one.metrics}
+    popular = known.pop(POPULAR, None)
+    others = [f"{name} {value:.1%}" for name, value in known.items()]
+    if popular is None:
+        return f"{found} ({', '.join(others)})" if others else found
+    named = ", ".join((f"{popular:.1%}", *others))
+    return f"{found}, {compared(hits, popular, _users(account))} the most popular items ({named})"
+
+
+def compared(share: float, other: float, users: int) -> str:
+    """How one share of so many users compares with another.
+
+    >>> compared(0.20, 0.15, 4000), compared(0.16, 0.15, 4000), compared(0.15, 0.15, 4000), compared(0.10, 0.15, 4000)
+    ('better than', 'not clearly better than', 'no better than', 'worse than')
+    """
+    margin = _CLEARLY * sqrt(max(0.0, share * (1 - share) + other * (1 - other)) / users)
+    if share > other:
+        return "better than" if share - other > margin else "not clearly better than"
+    return "worse than" if other - share > margin else "no better than"
+
+
+def _users(account: Account) -> int:
+    users = account.run.data.get("users")
+    return users if type(users) is int and users > 0 else 1
+
+
+def _last_measured(account: Account) -> str:
+    """Where nothing is measured exactly: what clients said of the model before the last round in which they did."""
+    last = next((point for point in reversed(account.measured) if HITS in point.values), None)
+    if last is None:
+        return "how good the model is was not measured"
+    rounds = "1 round" if last.rounds == 1 else f"{last.rounds} rounds"
+    said = f"after {rounds} clients put {HITS} at {last.values[HITS]:.1%}, {account.run.measured_under}"
+    return f"how good the model is was not measured exactly ({said})"
+
+
+def _cost(account: Account) -> str:
+    if not account.spent:
+        return "no differential privacy is promised: nothing limits what the sums and the model say about a user"
+    return ", and ".join(_spent(account, spent) for spent in account.spent)
+
+
+def _spent(account: Account, spent: Spent) -> str:
+    given = spent.promise
+    unit = "interaction" if given.unit == Unit.EXAMPLE else given.unit
+    whose = "all runs that share the ledger have cost" if spent.shared else "the run has cost"
+    own = {"silos": "the user's silo", "devices": "the user's device"}.get(clients(account), "the user's client")
+    helped = {0: "", 1: " and one client with it"}.get(given.colluders, f" and {given.colluders} clients with it")
+    whom = f"the server{helped}" if given.trust == Trust.DISTRIBUTED else f"everybody but {own}"
+    of = f"{epsilon(spent.epsilon)} of {budget(given.epsilon)}, delta {delta(given.delta)}"
+    return f"{whose} each {unit} epsilon {of}, against {whom}"
+
+
+def _seen(account: Account) -> str:
+    rounds, trusts = account.rounds, [spent.promise.trust for spent in account.spent]
+    if not rounds:
+        return "the server has seen no sum"
+    sums = "1 sum" if len(rounds) == 1 else f"{len(rounds)} sums"
+    least, most = min(one.survivors for one in rounds), max(one.survivors for one in rounds)
+    over = f"over {least:,} {clients(account)}" if least == most else f"over {least:,} to {most:,} {clients(account)}"
+    noise = " with noise in them" if Trust.DISTRIBUTED in trusts else " of noised updates" if trusts else ", exact,"
+    return f"{_server(account)} saw {sums}{noise} {over}, and nobody's update alone"
+
+
+def _server(account: Account) -> str:
+    """The server that parameters were chosen against, says the record."""
+    name, agreed = account.protocol.name, account.run.protocol
+    if name in CURIOUS:
+        helped = "no holder of its key" if name == "ckks" else "fewer clients than its threshold"
+        return f"a server that follows the protocol, with the help of {helped},"
+    try:
+        share = f"{float(fraction(str(agreed.get('corrupt'))) * 100):.3g}%"
+        lies = Adversary(str(agreed.get("adversary"))) is Adversary.ACTIVE
+    except UsageError:
+        return "the server"
+    server = "even a server that lies" if lies else "a server that follows the protocol"
+    return f"{server}, with {share} of the clients on its side,"

@@ -1,0 +1,108 @@
+"""The sentence in the end says what the record and the ledgers say, in each mode, and changes when they do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys.report import Account
+from recsys.run_record import Quality, Run
+from recsys.verdict import compared, verdict
+from tests.scenes.runs import MODES, make
+
+LYING = "even a server that lies, with 5% of the clients on its side, saw 12 sums"
+COST = {
+    "none": "no differential privacy is promised: nothing limits what the sums and the model say about a user",
+    "local": "the run has cost each interaction epsilon {0} of 8, delta 1e-6, against everybody but the user's silo",
+    "distributed": "the run has cost each user epsilon {0} of 8, delta 1e-6, against the server and one client with it",
+}
+SEEN = {
+    "none": f"{LYING}, exact, over 16 to 20 silos, and nobody's update alone",
+    "local": f"{LYING} of noised updates over 16 to 20 silos, and nobody's update alone",
+    "distributed": f"{LYING} with noise in them over 16 to 20 silos, and nobody's update alone",
+}
+
+
+def changed(run: Run, folder: Path, **changes: Any) -> None:
+    replace(run, **changes).save(folder)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_it_is_about_what_was_promised(mode: str, tmp_path: Path) -> None:
+    make(tmp_path, mode)
+    account = Account.load(tmp_path)
+    quality, *others = verdict(account).split("; ")
+    spent = [f"{each.epsilon:.2f}" for each in account.spent]
+    if mode == "both":
+        parts = [COST["distributed"].format(spent[0]), COST["local"].format(spent[1])]
+        assert others == [", and ".join(parts), SEEN["distributed"]]
+    else:
+        assert others == [COST[mode].format(*spent), SEEN[mode]]
+    assert quality == (
+        "for 7.1% of the users the held-out item is among the first ten, better than the most popular items (4.3%, "
+        "without privacy 8.8%)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("hits", "words"),
+    [(0.0426, "no better than"), (0.045, "not clearly better than"), (0.06, "better than"), (0.02, "worse than")],
+)
+def test_quality_is_called_what_it_is(hits: float, words: str, tmp_path: Path) -> None:
+    run = make(tmp_path, "none")
+    results = (*run.results[:-1], Quality("this run", {"HR@10": hits, "NDCG@10": 0.01}))
+    changed(run, tmp_path, results=results)
+    assert f"among the first ten, {words} the most popular items (4.3%" in verdict(Account.load(tmp_path))
+
+
+def test_a_difference_counts_by_how_many_users_it_was_measured_on() -> None:
+    assert compared(0.5, 0.4, 20) == "not clearly better than"
+    assert compared(0.5, 0.4, 2000) == "better than"
+    assert compared(0.4, 0.5, 20) == "no better than"
+    assert compared(0.4, 0.5, 2000) == "worse than"
+    assert compared(0.0, 0.0, 1) == "no better than"
+
+
+def test_what_was_not_measured_exactly_is_not_said(tmp_path: Path) -> None:
+    run = make(tmp_path, "distributed")
+    changed(run, tmp_path, results=(), rounds=tuple(replace(one, exact={}) for one in run.rounds))
+    said = verdict(Account.load(tmp_path))
+    assert said.startswith("how good the model is was not measured exactly (after 9 rounds clients put HR@10 at 6.9%, ")
+    changed(run, tmp_path, results=(), rounds=tuple(replace(one, exact={}, measured={}) for one in run.rounds))
+    assert verdict(Account.load(tmp_path)).startswith("how good the model is was not measured; the run has cost")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "agreed", "words"),
+    [
+        ("secagg", {"adversary": "curious", "corrupt": "1/3"}, "a server that follows the protocol, with 33.3% of the"),
+        ("ckks", {"adversary": "active", "corrupt": "0.1"}, "with the help of no holder of its key, saw"),
+        ("threshold_ckks", {"adversary": "active"}, "with the help of fewer clients than its threshold, saw"),
+        ("secagg+", {"adversary": "active", "corrupt": "many"}, "; the server saw 12 sums"),
+        ("secagg+", {"adversary": "kind", "corrupt": "0.1"}, "; the server saw 12 sums"),
+    ],
+)
+def test_the_server_is_the_one_that_parameters_were_chosen_against(
+    protocol: str, agreed: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    """And not the worst that the protocol can withstand; a record that does not say it is not completed."""
+    run = make(tmp_path, "none")
+    changed(run, tmp_path, protocol={**run.protocol, "name": protocol, **agreed})
+    said = verdict(Account.load(tmp_path))
+    assert words in said
+    assert ("lies" in said) == (agreed["adversary"] == "active" and protocol == "secagg")
+
+
+def test_where_record_and_ledger_differ_there_is_none(tmp_path: Path) -> None:
+    run = make(tmp_path, "distributed")
+    changed(run, tmp_path, spendings=(replace(run.spendings[0], epsilon=4.0),))
+    assert verdict(Account.load(tmp_path)) == "record and ledger differ, so nothing is said here: see the report"
+
+
+def test_no_sum_was_made(tmp_path: Path) -> None:
+    run = make(tmp_path, "none")
+    changed(run, tmp_path, rounds=(replace(run.rounds[0], survivors=0),))
+    assert verdict(Account.load(tmp_path)).endswith("; the server has seen no sum")
