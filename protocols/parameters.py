@@ -65,6 +65,8 @@ class Rules:
     signers: Callable[[Facts], int]
     """How many signatures on one set of survivors a client has seen before it reveals anything for the sum. An auditor
     asks for as many."""
+    against: Adversary = Adversary.ACTIVE
+    """The strongest server against which the protocol holds, whatever its parameters are."""
 
 
 def module_of(protocol: str, name: str) -> Any:
@@ -84,3 +86,16 @@ def rules_of(protocol: str) -> Rules:
     """
     rules: Rules = module_of(protocol, "parameters").RULES[protocol]
     return rules
+
+
+def check_adversary(protocol: str, adversary: Adversary) -> None:
+    """Refuse (``UsageError``) a protocol where a server is feared against which it does not hold.
+
+    >>> check_adversary("secagg+", Adversary.ACTIVE)
+    >>> check_adversary("ckks", Adversary.CURIOUS)
+    """
+    if adversary is Adversary.ACTIVE and rules_of(protocol).against is Adversary.CURIOUS:
+        raise UsageError(
+            f"{protocol} holds only against a server that is curious, and adversary = active says that it may lie: "
+            "take another protocol, or say curious"
+        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
+from protocols.parameters import check_adversary
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg.assumptions import Adversary, CostModel, fraction
@@ -19,14 +20,15 @@ class Policy:
 
     ``corrupt`` and ``dropout`` are the fractions of a cohort that this client fears dishonest or silent, ``security``
     the bits with which it wants its neighbourhood safe from them. They are its own: it computes with these, whatever
-    the server computed with. ``noise_multiplier`` is the least noise in the sum, as standard deviation over the norm of
-    one client's contribution; None accepts sums without noise. ``beacon`` is random bytes that this client has from the
-    deployment, or from a public source, and not from the server: what lots are drawn with, once the roster is fixed.
-    ``whole_roster`` is for a roster that was itself drawn by lot: no server chooses a part of it. ``weight_bound`` is
-    the largest weight that this client ever has: a plan that weighs has this bound and no other, since a server that
-    could choose bounds would find out a client's weight by halving. ``cost_model`` is how this client wants the
-    security of lattices counted: "core-svp" refuses rings that have their 128 bits only by the tables of the
-    Homomorphic Encryption Standard.
+    the server computed with. ``adversary`` is the server that it fears, and a protocol that does not hold against that
+    one cannot be among ``protocols``. ``noise_multiplier`` is the least noise in the sum, as standard deviation over
+    the norm of one client's contribution; None accepts sums without noise. ``beacon`` is random bytes that this client
+    has from the deployment, or from a public source, and not from the server: what lots are drawn with, once the roster
+    is fixed. ``whole_roster`` is for a roster that was itself drawn by lot: no server chooses a part of it.
+    ``weight_bound`` is the largest weight that this client ever has: a plan that weighs has this bound and no other,
+    since a server that could choose bounds would find out a client's weight by halving. ``cost_model`` is how this
+    client wants the security of lattices counted: "core-svp" refuses rings that have their 128 bits only by the tables
+    of the Homomorphic Encryption Standard.
     """
 
     min_contributors: int
@@ -55,6 +57,8 @@ class Policy:
         object.__setattr__(self, "dropout", fraction(self.dropout))
         object.__setattr__(self, "adversary", Adversary(self.adversary))
         object.__setattr__(self, "cost_model", CostModel(self.cost_model))
+        for protocol in sorted(self.protocols):  # none that could never be accepted
+            check_adversary(protocol, self.adversary)
 
     def corrupt_of(self, n: int) -> int:
         """How many of n clients may be dishonest."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from dp.noise import Family, NoiseSpec
-from protocols.parameters import rules_of
+from protocols.parameters import check_adversary, rules_of
 from secagg.assumptions import Adversary, CostModel, fraction
 
 _COMPONENTS = 4
@@ -24,7 +24,7 @@ class Deployment:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "adversary", Adversary(self.adversary))
-        rules_of(self.protocol)
+        check_adversary(self.protocol, self.adversary)
         fraction(self.corrupt), fraction(self.dropout)
 
     def dropouts(self, clients: int) -> int:

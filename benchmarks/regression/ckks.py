@@ -28,6 +28,7 @@ from protocols.policy import Policy
 from protocols.rounds.phases import Phase
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, local_clients, simulate
+from secagg.assumptions import Adversary
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 
@@ -140,7 +141,9 @@ def _engine(
 def _round(config: Config, figures: dict[str, float], ratios: dict[str, float], say: Say) -> None:
     """Few clients at the scale of many; bytes by phase, seconds of the phases that touch the vector."""
     say(f"a round: {config.clients} clients, d = {config.d}")
-    roster, clients = local_clients(config.clients, Policy(min_contributors=2, protocols={"ckks"}))
+    roster, clients = local_clients(
+        config.clients, Policy(min_contributors=2, protocols={"ckks"}, adversary=Adversary.CURIOUS)
+    )
     encoding = Encoding.integers(config.d, config.bits)
     plan = RoundPlan.propose("ckks", roster, encoding, min_contributors=2, dropout="0.1")
     updates = {name: _values(number, config) for number, name in enumerate(roster.names)}

@@ -25,6 +25,7 @@ from protocols.server import serve
 from protocols.simulation.network import Faults, local_clients, simulate
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import Sizes, choose_sizes
+from secagg.assumptions import Adversary
 from secagg.crypto.lattice import Coefficients
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
@@ -116,7 +117,7 @@ def _partial(scheme: Scheme, c1: Coefficients, seed: bytes) -> Coefficients:
 
 
 def _round(config: Config, figures: dict[str, float]) -> None:
-    policy = Policy(min_contributors=2, protocols={"threshold_ckks"}, dropout="0.25")
+    policy = Policy(min_contributors=2, protocols={"threshold_ckks"}, adversary=Adversary.CURIOUS, dropout="0.25")
     roster, clients = local_clients(config.clients, policy)
     encoding = Encoding.integers(config.d, config.bits)
     plan = RoundPlan.propose("threshold_ckks", roster, encoding, min_contributors=2, dropout="0.25")

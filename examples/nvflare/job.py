@@ -32,7 +32,7 @@ def deploy(local: Path) -> None:
     Roster.of(identities).save(local / "roster.toml")
     text = (
         'identity = "{site}.key"\nroster = "roster.toml"\n'
-        '[policy]\nmin_contributors = 4\ndropout = "0.2"\nweight_bound = 100\n'
+        '[policy]\nmin_contributors = 4\nprotocols = ["secagg+"]\ndropout = "0.2"\nweight_bound = 100\n'
     )
     write_file(local / "secagg.toml", text.encode(), private=False)
 

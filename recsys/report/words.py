@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from protocols.parameters import PACKAGES, rules_of
 from recsys.report.account import Account, Spent
 from recsys.report.markup import Html, join, tag
 from recsys.report.numbers import budget, count, delta, epsilon, metric, plain
+from secagg.assumptions import Adversary
 
 NOISE = {
     "local": "each client adds noise by itself, while it trains, before anything leaves it",
@@ -22,7 +24,7 @@ NEIGHBOURS = {
     "replace-one": "one {} exchanged for another",
     "zero-out": "one {} whose contribution becomes zero, while it stays known that it took part",
 }
-CURIOUS = ("ckks", "threshold_ckks")
+CURIOUS = tuple(name for name in PACKAGES if rules_of(name).against is Adversary.CURIOUS)
 """Protocols that encrypt, and hold against a server that follows them, whatever their parameters are."""
 
 ADVERSARIES = {

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from protocols.parameters import ENFORCED_UP_TO, rules_of
+from protocols.parameters import ENFORCED_UP_TO, check_adversary, rules_of
 from secagg.assumptions import Adversary, CostModel, fraction
 from secagg.cli.output import Json, emit
 from secagg.crypto.graph import GraphParameters
@@ -42,6 +42,7 @@ def params(
     """
     gone, bad = fraction(dropout), fraction(corrupt)
     drawn = False
+    check_adversary(protocol, adversary)
     if protocol != "secagg+":
         chosen = rules_of(protocol).choose(clients, bad, gone, adversary, security, correctness, cost_model)
         properties = [name for name, kind in vars(type(chosen)).items() if isinstance(kind, property)]

@@ -6,6 +6,7 @@ import typer
 from rich.console import Group, RenderableType
 
 from protocols import registry
+from protocols.parameters import rules_of
 from secagg.cli.output import Json, emit, facts
 
 app = typer.Typer()
@@ -19,6 +20,7 @@ def protocols(as_json: Json = False) -> None:
         {
             "name": protocol.name,
             "paper": protocol.paper,
+            "adversary": rules_of(protocol.name).against.value,
             "threat_model": protocol.threat_model,
             "server_learns": protocol.server_learns,
             "cost": protocol.cost,

@@ -17,6 +17,7 @@ from protocols.client import Client
 from protocols.pairwise import client as pairwise_client
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.messages import Upload
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity
@@ -79,7 +80,7 @@ class Scene:
     def __init__(self, protocol: str) -> None:
         if protocol == "ckks":
             pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
-        policy = Policy(min_contributors=3, protocols={protocol}, corrupt=0)
+        policy = Policy(min_contributors=3, protocols={protocol}, adversary=rules_of(protocol).against, corrupt=0)
         roster, self.clients = local_clients(N, policy, Prg(bytes(32)))
         settings = {"min_contributors": 3, "corrupt": 0, "dropout": "0.34", "session": bytes(16)}
         plan = RoundPlan.propose(protocol, roster, Encoding.integers(4), **settings)  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ from protocols.threshold_ckks.messages import Answer, Upload
 from protocols.threshold_ckks.scheme import Scheme, _gaussian
 from protocols.threshold_ckks.server import ThresholdServer
 from protocols.threshold_ckks.sizes import choose_sizes
-from secagg.assumptions import CostModel
+from secagg.assumptions import Adversary, CostModel
 from secagg.crypto import lattice
 from secagg.crypto.lattice import VARIANCE, Coefficients, Evaluations, QuotientRing, uniform
 from secagg.crypto.prg import Prg
@@ -291,7 +291,9 @@ def test_the_sum_of_a_round_gives_no_key(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(ciphertexts, "make_keys", making)
     monkeypatch.setattr(ciphertexts.Adder, "add", adding)
-    roster, clients = local_clients(4, Policy(min_contributors=3, protocols={"ckks"}, corrupt=0))
+    roster, clients = local_clients(
+        4, Policy(min_contributors=3, protocols={"ckks"}, adversary=Adversary.CURIOUS, corrupt=0)
+    )
     plan = RoundPlan.propose("ckks", roster, Encoding.integers(2 * SLOTS), min_contributors=3, dropout="0.25")
     server, rng = CkksServer(plan, roster, registry.find(plan.protocol).messages), np.random.default_rng(1)
     updates = {name: rng.integers(-99, 100, 2 * SLOTS) for name in clients}
@@ -416,7 +418,7 @@ def unflooded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_threshold() -> tuple[ThresholdServer, list[bytes], list[Answer], list[Upload], list[list[int]]]:
     """A round of 4096 coefficients: the server, the seeds of key shares, what came, and what is in the uploads."""
-    policy = Policy(min_contributors=3, protocols={"threshold_ckks"}, corrupt=0)
+    policy = Policy(min_contributors=3, protocols={"threshold_ckks"}, adversary=Adversary.CURIOUS, corrupt=0)
     roster, clients = local_clients(3, policy, Prg(bytes(32)))
     encoding, session = Encoding.integers(4096), bytes(16)
     plan = RoundPlan.propose("threshold_ckks", roster, encoding, min_contributors=3, dropout=0, session=session)

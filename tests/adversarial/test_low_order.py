@@ -29,6 +29,7 @@ from protocols.oneshot.server import OneshotServer
 from protocols.pairwise import client as pairwise_client
 from protocols.pairwise import server as pairwise_server
 from protocols.pairwise.client import PairwiseClient
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.rounds.client import ClientRound
@@ -97,7 +98,7 @@ def scene(protocol: str) -> tuple[ServerRound, dict[str, Client], Mapping[str, A
     """Six clients, of whom two may be gone."""
     if protocol == "ckks":
         pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
-    policy = Policy(min_contributors=3, protocols={protocol}, corrupt=0)
+    policy = Policy(min_contributors=3, protocols={protocol}, adversary=rules_of(protocol).against, corrupt=0)
     roster, clients = local_clients(N, policy, Prg(bytes(32)))
     plan = RoundPlan.propose(
         protocol, roster, Encoding.integers(4), min_contributors=3, corrupt=0, dropout="0.34", session=bytes(16)

@@ -30,6 +30,7 @@ from protocols.engines import Engine, Hosted
 from protocols.engines.local import Threads
 from protocols.journal import ForgetfulJournal, MemoryJournal
 from protocols.outcome import RoundOutcome
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -714,7 +715,9 @@ def crowd_round(protocol: str, engine: Engine, update: Callable[[str], Any]) -> 
 
     phases = [str(phase) for phase in serve(plan, CROWD).steps]
     faults = Faults(dropouts={NAMES[4]: phases[-1]}, duplicated=frozenset(phases[1:]), corrupted=network)
-    policy = Policy(min_contributors=4, protocols={protocol}, corrupt=0, dropout="0.4")
+    policy = Policy(
+        min_contributors=4, protocols={protocol}, adversary=rules_of(protocol).against, corrupt=0, dropout="0.4"
+    )
     ran = simulate_on_workers(
         serve(plan, CROWD),
         list(PEOPLE.values()),
@@ -760,7 +763,9 @@ def test_lost_parts_add_the_same_noise(protocol: str, book: Callable[[], Ledger]
         noise=noise,
         session=SESSION,
     )
-    policy = Policy(min_contributors=6, protocols={protocol}, corrupt=0, dropout="0.4")
+    policy = Policy(
+        min_contributors=6, protocols={protocol}, adversary=rules_of(protocol).against, corrupt=0, dropout="0.4"
+    )
     totals, epsilons = list[list[int]](), list[float]()
     for engine in (Threads(2), Losing()):
         ledger = book()

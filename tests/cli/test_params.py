@@ -90,9 +90,9 @@ def test_the_committee_of_the_one_shot_protocol(capsys: pytest.CaptureFixture[st
     assert ["quorum", "54"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
-@pytest.mark.parametrize("protocol", ["secagg", "ckks"])
-def test_parameters_of_the_other_protocols(capsys: pytest.CaptureFixture[str], protocol: str) -> None:
-    assert cli.main(words(30, 0.1, 0.1, "active", "--protocol", protocol, "--json")) == 0
+@pytest.mark.parametrize(("protocol", "adversary"), [("secagg", "active"), ("ckks", "curious")])
+def test_parameters_of_the_other_protocols(capsys: pytest.CaptureFixture[str], protocol: str, adversary: str) -> None:
+    assert cli.main(words(30, 0.1, 0.1, adversary, "--protocol", protocol, "--json")) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["protocol"] == protocol
 
 
@@ -249,3 +249,15 @@ def test_every_command_takes_json(capsys: pytest.CaptureFixture[str], name: str)
     command = get_command(cli.application([name])).commands[name]  # type: ignore[attr-defined]
     for leaf in getattr(command, "commands", {name: command}).values():
         assert "--json" in [option for parameter in leaf.params for option in parameter.opts]
+
+
+@pytest.mark.parametrize("protocol", ["ckks", "threshold_ckks"])
+def test_a_protocol_that_does_not_hold_against_the_server_is_refused(
+    protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"params --clients 100 --dropout 0.1 --corrupt 0.1 --protocol {protocol} --adversary"
+    assert cli.main([*words.split(), "active"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "holds only against a server that is curious" in said
+    if protocol == "threshold_ckks":
+        assert cli.main([*words.split(), "curious"]) == 0

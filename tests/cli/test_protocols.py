@@ -5,6 +5,7 @@ import json
 import pytest
 
 from protocols import registry
+from protocols.parameters import rules_of
 from secagg import cli
 
 SAID = ("name", "paper", "threat_model", "server_learns", "cost")
@@ -14,7 +15,10 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["protocols", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line) == {
-        "protocols": [{key: getattr(registry.find(name), key) for key in SAID} for name in registry.names()]
+        "protocols": [
+            {key: getattr(registry.find(name), key) for key in SAID} | {"adversary": rules_of(name).against}
+            for name in registry.names()
+        ]
     }
 
 

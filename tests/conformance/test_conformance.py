@@ -25,6 +25,7 @@ from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols import registry
 from protocols.client import Client
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.rounds.phases import Phase
@@ -32,6 +33,7 @@ from protocols.rounds.server import ServerRound
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, Simulation, local_clients, simulate
 from protocols.wire import HEADER_BYTES
+from secagg.assumptions import Adversary
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
@@ -84,11 +86,12 @@ def deploy(
     correctness: int = 20,
     clients: int | None = None,
 ) -> Deployment:
+    lies = {} if rules_of(name).against is Adversary.ACTIVE else {"adversary": "curious"}
     policy = Policy(
         min_contributors=least,
-        protocols=frozenset(NAMES),
+        protocols={name},
         weight_bound=encoding.weight_bound,
-        **setting,  # type: ignore[arg-type]
+        **{**setting, **lies},  # type: ignore[arg-type]
     )
     roster, parties = local_clients(n, policy, Prg(seed))
     plan = RoundPlan.propose(

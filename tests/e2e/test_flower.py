@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -83,7 +84,10 @@ def test_in_flowers_simulation(protocol: str, tmp_path: Path, monkeypatch: pytes
         "PATH": f"{BIN}:{os.environ['PATH']}",
     }
     nodes = shlex.quote(f"num-supernodes={NODES} client-resources-num-cpus=1")
-    run = f"flwr run {APP} --stream --federation-config {nodes} --run-config 'protocol=\"{protocol}\"'"
+    app = shutil.copytree(APP, tmp_path / "app")
+    client = app / "signs" / "client_app.py"
+    client.write_text(client.read_text().replace('protocols={"secagg+"}', f'protocols={{"{protocol}"}}'))
+    run = f"flwr run {app} --stream --federation-config {nodes} --run-config 'protocol=\"{protocol}\"'"
     said = alone(f"python {APP / 'identities.py'} {NODES} {folder} && {run}", settings, 240)
     assert "the sum is of 5 clients out of 5" in said
     check_exact(folder, [[0, 1, 2, 3, 4]] * 3, monkeypatch)

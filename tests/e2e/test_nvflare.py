@@ -15,6 +15,7 @@ pytest.importorskip("nvflare", reason="NOT TESTED: the extra nvflare is not inst
 
 from protocols.adapters.form import Form
 from protocols.adapters.nvflare.site import SITE_FILE
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -65,7 +66,9 @@ def simulated(protocol: str, model: np.ndarray, round_: int, silent: dict[str, s
     """The same round in our own simulation: the sum, and whose it is."""
     arrays = {"numpy_key": model}
     form = Form.of(arrays, clip=CLIP)
-    roster, clients = local_clients(3, Policy(min_contributors=2, protocols={protocol}, dropout="0.34"))
+    roster, clients = local_clients(
+        3, Policy(min_contributors=2, protocols={protocol}, adversary=rules_of(protocol).against, dropout="0.34")
+    )
     plan = RoundPlan.propose(protocol, roster, form.encoding, min_contributors=2, dropout="0.34")
     updates = {
         name: form.change(arrays, {"numpy_key": trained(number, round_, model)})
@@ -82,7 +85,11 @@ def simulated(protocol: str, model: np.ndarray, round_: int, silent: dict[str, s
 )
 def test_two_rounds_in_the_simulator(tmp_path: Path, protocol: str, phases: tuple[str, str]) -> None:
     """Site 3 fails before its upload in the first round, and is killed after it in the second."""
-    deploy(tmp_path / "job" / "local", f'min_contributors = 2\nprotocols = ["{protocol}"]\ndropout = "0.34"\n')
+    deploy(
+        tmp_path / "job" / "local",
+        f'min_contributors = 2\nprotocols = ["{protocol}"]\ndropout = "0.34"\n'
+        f'adversary = "{rules_of(protocol).against}"\n',
+    )
     said = run(tmp_path / "job", str(HERE / "nvflare_job.py"), str(tmp_path), protocol)
     assert "Subprocess died for client site-3" in said or "Communication error with client site-3" in said
     server = tmp_path / "job" / "server" / "simulate_job"

@@ -18,6 +18,7 @@ from protocols.oneshot.client import OneshotClient
 from protocols.oneshot.committee import Committee
 from protocols.oneshot.messages import Member
 from protocols.pairwise import cohort as pairwise
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
@@ -48,7 +49,7 @@ def others(label: bytes) -> list[bytes]:
 
 
 def deployment(protocol: str, n: int) -> tuple[Roster, dict[str, Client], RoundPlan]:
-    policy = Policy(min_contributors=3, protocols={protocol}, corrupt=0)
+    policy = Policy(min_contributors=3, protocols={protocol}, adversary=rules_of(protocol).against, corrupt=0)
     roster, clients = local_clients(n, policy, Prg(bytes(32)))
     plan = RoundPlan.propose(
         protocol, roster, Encoding.integers(4), min_contributors=3, corrupt=0, dropout="0.3", session=bytes(16)

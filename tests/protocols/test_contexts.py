@@ -20,6 +20,7 @@ from protocols.oneshot.committee import Committee
 from protocols.oneshot.messages import Header, Member
 from protocols.pairwise import client as pairwise_client
 from protocols.pairwise.cohort import Cohort as PairwiseCohort
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -188,7 +189,9 @@ def test_what_a_client_draws_is_for_one_purpose_in_one_round(protocol: str) -> N
     plan = plan_of(protocol)
     purposes, contexts = (b"mask key", b"seal key"), [*product((b"", b"a", b"b"), repeat=4), (), (b"a",), (b"a", b"b")]
     for one in (plan, plan.next_round()):
-        policy = Policy(min_contributors=4, protocols={protocol}, corrupt=0, dropout=0)
+        policy = Policy(
+            min_contributors=4, protocols={protocol}, adversary=rules_of(protocol).against, corrupt=0, dropout=0
+        )
         current: Any = registry.find(protocol).client(
             one,
             ROSTER,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from protocols import registry
-from protocols.parameters import ENFORCED_UP_TO
+from protocols.parameters import ENFORCED_UP_TO, rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
@@ -44,6 +44,30 @@ def test_fractions_are_exact() -> None:
 
 def test_words_for_the_adversary() -> None:
     assert Policy(min_contributors=2, adversary="curious").adversary is Adversary.CURIOUS  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("protocols", [{"ckks"}, {"threshold_ckks"}, {"secagg+", "ckks"}])
+def test_a_policy_allows_no_protocol_that_does_not_hold_against_whom_it_fears(protocols: set[str]) -> None:
+    """So each that is allowed can be accepted. One that holds against liars holds against the curious, too."""
+    for asked in ({}, {"adversary": Adversary.ACTIVE}):  # the first by default
+        with pytest.raises(UsageError, match="ckks holds only against a server that is curious"):
+            Policy(min_contributors=2, protocols=protocols, **asked)
+    assert Policy(min_contributors=2, protocols=protocols, adversary=Adversary.CURIOUS).protocols == protocols
+    for name in registry.names():
+        Policy(min_contributors=2, protocols={name}, adversary=rules_of(name).against)
+
+
+def test_what_is_said_of_a_protocol_and_what_is_computed_with_agree() -> None:
+    """Control: a threat model in words says the same as the value."""
+    for name in registry.names():
+        curious = rules_of(name).against is Adversary.CURIOUS
+        assert ("honest but curious" in registry.find(name).threat_model) == curious
+        assert ("malicious" in registry.find(name).threat_model) != curious
+
+
+def test_a_policy_allows_no_protocol_that_is_none() -> None:
+    with pytest.raises(UsageError, match="unknown protocol 'secag'"):
+        Policy(min_contributors=2, protocols={"secag"})
 
 
 def roster_of(count: int) -> Roster:

@@ -14,11 +14,19 @@ from protocols.policy import Policy
 from protocols.registry import names
 from protocols.roster import Identity, Roster
 from protocols.server import serve
+from secagg.assumptions import Adversary
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, PolicyError, UsageError
 
 N, LENGTH = 5, 7
-POLICY = Policy(min_contributors=3, protocols=frozenset(names()), corrupt="0", dropout="0.4", weight_bound=3)
+POLICY = Policy(
+    min_contributors=3,
+    protocols=frozenset(names()),
+    adversary=Adversary.CURIOUS,
+    corrupt="0",
+    dropout="0.4",
+    weight_bound=3,
+)
 
 
 def never() -> bytes:
@@ -159,7 +167,9 @@ def test_resuming_is_refused_for_what_starting_is_refused_for() -> None:
     life = Life("secagg")
     life.begin()
     identity = life.identities[0]
-    picky = Policy(min_contributors=4, protocols=frozenset(names()), corrupt="0", dropout="0.2")
+    picky = Policy(
+        min_contributors=4, protocols=frozenset(names()), adversary=Adversary.CURIOUS, corrupt="0", dropout="0.2"
+    )
     with pytest.raises(PolicyError):
         Client(identity, life.roster, policy=picky, journal=life.journals["c0"]).resume(life.plan, never)
     other = RoundPlan.propose(

@@ -9,6 +9,7 @@ import pytest
 
 from protocols import registry
 from protocols.client import Client
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -34,7 +35,9 @@ PHASES = [
 def played_until(protocol: str, phase: str) -> tuple[Any, dict[str, bytes]]:
     """An honest round up to this phase, and what its clients are about to say."""
     plan = RoundPlan.propose(protocol, ROSTER, Encoding.integers(3), min_contributors=LEAST, corrupt=0, dropout="0.3")
-    policy = Policy(min_contributors=2, protocols={protocol}, corrupt=0, dropout="0.3")
+    policy = Policy(
+        min_contributors=2, protocols={protocol}, adversary=rules_of(protocol).against, corrupt=0, dropout="0.3"
+    )
     clients = {identity.name: Client(identity, ROSTER, policy=policy) for identity in IDENTITIES}
     server: Any = serve(plan, ROSTER)
     replies = {name: client.start(plan, np.ones(3)) for name, client in clients.items()}

@@ -21,6 +21,7 @@ from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from protocols import registry, server
 from protocols.client import Client
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.simulation import network as simulate
 from protocols.simulation.network import Envelope, Faults
@@ -30,6 +31,7 @@ from recsys.ideal_aggregator import IdealAggregator
 from recsys.network import Network
 from recsys.pending_sum import PendingSums
 from recsys.secure_aggregator import SecureAggregator
+from secagg.assumptions import Adversary
 from secagg.crypto.keys import SigningKey
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, PolicyError, SecAggError, StorageError, ThresholdError, UsageError
@@ -42,7 +44,10 @@ EXACT = Request(0, "test", NAMES, Encoding.integers(5))
 
 @pytest.mark.parametrize("protocol", registry.names())
 def test_the_sum_is_that_of_the_ideal_functionality(protocol: str) -> None:
-    aggregators: tuple[Aggregator, ...] = (SecureAggregator(Deployment(protocol), SECRET), IdealAggregator(SECRET))
+    aggregators: tuple[Aggregator, ...] = (
+        SecureAggregator(Deployment(protocol, rules_of(protocol).against), SECRET),
+        IdealAggregator(SECRET),
+    )
     weighted = replace(EXACT, encoding=Encoding.integers(5, weight_bound=4), weights=dict.fromkeys(NAMES[:2], 3))
     for request in (EXACT, weighted):
         real, ideal = (aggregator.aggregate(request, update) for aggregator in aggregators)
@@ -86,7 +91,12 @@ def test_one_client_is_no_sum() -> None:
 
 
 def again(folder: Path, what: Update = update, protocol: str = "secagg+", **more: object) -> NDArray[np.float64]:
-    aggregator = SecureAggregator(Deployment(protocol, dropout="0.3"), SECRET, folder=folder, **more)  # type: ignore[arg-type]
+    aggregator = SecureAggregator(
+        Deployment(protocol, rules_of(protocol).against, dropout="0.3"),
+        SECRET,
+        folder=folder,
+        **more,  # type: ignore[arg-type]
+    )
     return aggregator.aggregate(EXACT, what).vector
 
 
@@ -360,7 +370,7 @@ def test_a_protocol_that_cannot_repeat_itself_has_a_new_session_for_each_attempt
     monkeypatch.setattr("recsys.secure_aggregator.serve", noted)
     request = replace(EXACT, encoding=Encoding(5, 100.0, 20, rotate=rotate))
     for what in (update, other):
-        aggregator = SecureAggregator(Deployment("ckks", dropout="0.3"), SECRET, folder=tmp_path)
+        aggregator = SecureAggregator(Deployment("ckks", Adversary.CURIOUS, dropout="0.3"), SECRET, folder=tmp_path)
         np.testing.assert_allclose(aggregator.aggregate(request, what).vector, sum(range(8)) * SIGNS, atol=0.1)
     assert len(set(sessions)) == 2
 

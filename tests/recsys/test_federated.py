@@ -27,6 +27,7 @@ from dp.events import Everyone, Gaussian, Guarantee, PoissonSample, Relation, Re
 from dp.noise import NoiseSpec
 from dp.training import Settings
 from protocols import registry
+from protocols.parameters import rules_of
 from recsys.aggregator import Aggregator
 from recsys.data.interactions import History
 from recsys.deployment import Deployment
@@ -77,7 +78,9 @@ def error(rounds: int, clip: float = 1.0, bits: int = BITS) -> float:
 @pytest.mark.parametrize("protocol", registry.names())
 def test_a_masked_run_is_the_unmasked_one_up_to_quantisation(protocol: str) -> None:
     clients = client_data()
-    masked = federation(clients, secure(clients, deployment=Deployment(protocol, dropout="0.34")))
+    masked = federation(
+        clients, secure(clients, deployment=Deployment(protocol, rules_of(protocol).against, dropout="0.34"))
+    )
     plain = federation(clients, IdealAggregator(OTHER))
     begun = plain.state.vector.copy()
     difference = run(masked, 3) - run(plain, 3)

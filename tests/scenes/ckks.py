@@ -15,11 +15,12 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.rounds.phases import Phase
 from protocols.simulation.network import Envelope, Faults, Simulation, local_clients, simulate
+from secagg.assumptions import Adversary
 from secagg.crypto import labels
 from secagg.encoding import Encoding
 
 LENGTH = 7
-POLICY = Policy(min_contributors=3, protocols={"ckks"}, corrupt=0)
+POLICY = Policy(min_contributors=3, protocols={"ckks"}, adversary=Adversary.CURIOUS, corrupt=0)
 
 
 def unchanged(envelope: Envelope, message: Any) -> Any:

@@ -13,6 +13,7 @@ from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols.client import Client
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -40,7 +41,9 @@ def new_ledger(path: Path) -> Ledger:
 
 class Deployment:
     def __init__(self, protocol: str, folder: Path) -> None:
-        policy = self.policy = Policy(min_contributors=5, protocols={protocol}, corrupt="0.1", dropout="0.3")
+        policy = self.policy = Policy(
+            min_contributors=5, protocols={protocol}, adversary=rules_of(protocol).against, corrupt="0.1", dropout="0.3"
+        )
         self.plan = RoundPlan.propose(
             protocol,
             ROSTER,

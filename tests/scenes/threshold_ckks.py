@@ -19,11 +19,12 @@ from protocols.simulation.network import Envelope, Faults, Simulation, local_cli
 from protocols.threshold_ckks.cohort import scheme_of
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.server import ThresholdServer
+from secagg.assumptions import Adversary
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PeerError, ThresholdError
 
-POLICY = Policy(min_contributors=3, protocols={"threshold_ckks"}, corrupt=0)
+POLICY = Policy(min_contributors=3, protocols={"threshold_ckks"}, adversary=Adversary.CURIOUS, corrupt=0)
 WIRE = registry.find("threshold_ckks").messages
 Change = Callable[[Envelope, Any], Any]
 

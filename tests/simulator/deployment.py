@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dp.noise import Family, NoiseSpec
 from protocols import registry
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -296,7 +297,7 @@ def _drawn_terms(draw: Random, protocol: str, liar: str, narrowed: Narrowed) -> 
         protocols={protocol},
         corrupt=corrupt,
         dropout=dropout,
-        adversary=adversary,
+        adversary=adversary if rules_of(protocol).against is Adversary.ACTIVE else Adversary.CURIOUS,
         beacon=beacon,
         weight_bound=encoding.weight_bound,
     )

@@ -507,7 +507,7 @@ def build() -> dict[str, dict[str, Any]]:
         ),
         "round-threshold-ckks.json": round_of(
             plan_threshold_ckks(),
-            {"min_contributors": 3, "dropout": "0.4", "protocols": ["threshold_ckks"]},
+            {"min_contributors": 3, "dropout": "0.4", "protocols": ["threshold_ckks"], "adversary": "curious"},
             {"dan": "key", "eve": "decrypt"},
             weights=False,
             digests=True,

@@ -25,6 +25,7 @@ from protocols.adapters.flower import SecAgg, Secure
 from protocols.policy import Policy
 from protocols.registry import find, names
 from protocols.roster import Identity, Roster
+from secagg.assumptions import Adversary
 from secagg.files import appending
 
 app = ClientApp()
@@ -44,7 +45,7 @@ def plain(message: Message, context: Context) -> Message:
     return _trained(message, context)
 
 
-POLICY = Policy(min_contributors=2, dropout=DROPOUT, protocols=frozenset(names()))
+POLICY = Policy(min_contributors=2, dropout=DROPOUT, protocols=frozenset(names()), adversary=Adversary.CURIOUS)
 SECAGG = SecAgg(POLICY, identity=FOLDER / "{partition-id}.key", roster=FOLDER / "roster.toml")
 
 

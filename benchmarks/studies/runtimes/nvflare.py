@@ -25,6 +25,7 @@ from nvflare.recipe.spec import Recipe
 from benchmarks.studies.runtimes.training import CLIP, DROPOUT, FOLDER, finish, settings, trained
 from protocols.adapters.nvflare import SecureExecutor, SecureFedAvg
 from protocols.adapters.nvflare.site import SITE_FILE, site_roster
+from protocols.parameters import rules_of
 from protocols.plan import SESSION_BYTES
 from protocols.roster import Identity, Roster
 from secagg.files import write_file
@@ -85,6 +86,7 @@ def main() -> None:
     Roster.of(identities).save(local / "roster.toml")
     text = 'identity = "{site}.key"\nroster = "roster.toml"\n[policy]\nmin_contributors = 2\n'
     text += f'dropout = "{DROPOUT}"\nprotocols = ["{asked["protocol"]}"]\n'
+    text += f'adversary = "{rules_of(asked["protocol"]).against}"\n'
     write_file(local / SITE_FILE, text.encode(), private=False)
 
     job = FedJob("runtimes")

@@ -37,6 +37,7 @@ from benchmarks.studies.scale.trees import MODELS, cost
 from benchmarks.studies.scale.unit_costs import UnitCosts
 from protocols.client import Client
 from protocols.journal import ForgetfulJournal
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.server import serve
@@ -305,7 +306,14 @@ def taken_by_round(protocol: str, deployment: Deployment) -> Taken:
 
 def _policy(protocol: str) -> Policy:
     """The benchmark chooses parameters itself; its clients accept."""
-    return Policy(min_contributors=2, protocols={protocol}, corrupt=0, dropout=0, beacon=BEACON)
+    return Policy(
+        min_contributors=2,
+        protocols={protocol},
+        adversary=rules_of(protocol).against,
+        corrupt=0,
+        dropout=0,
+        beacon=BEACON,
+    )
 
 
 def _clients(pipe: Connection, encoded: bytes, count: int) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from protocols.client import Client
 from protocols.pairwise.messages import ConsistencySignatures
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import SERVER
@@ -95,7 +96,9 @@ PROTOCOLS = ["secagg", "secagg+", "oneshot", "threshold_ckks", *(["ckks"] if fin
 
 
 def honest(protocol: str, invited: int) -> tuple[ServerRound, dict[str, Client]]:
-    policy = Policy(min_contributors=3, protocols={protocol}, corrupt=0, dropout="0.2")
+    policy = Policy(
+        min_contributors=3, protocols={protocol}, adversary=rules_of(protocol).against, corrupt=0, dropout="0.2"
+    )
     roster, clients = local_clients(6, policy)
     options: dict[str, Any] = {"min_contributors": 3, "corrupt": 0, "dropout": "0.2", "clients": invited}
     return serve(RoundPlan.propose(protocol, roster, Encoding.integers(4), **options), roster), clients

@@ -18,6 +18,7 @@ from benchmarks.studies.scale.lattice_pieces import measure_ckks
 from benchmarks.studies.scale.trees import MODELS, cost, marked, tree
 from benchmarks.studies.scale.unit_costs import UnitCosts
 from protocols import registry
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -46,7 +47,14 @@ def test_every_protocol_has_a_model() -> None:
 
 
 def real_round(protocol: str, deployment: Deployment) -> tuple[RoundPlan, Simulation]:
-    policy = Policy(min_contributors=2, protocols={protocol}, corrupt=0, dropout=0, beacon=BEACON)
+    policy = Policy(
+        min_contributors=2,
+        protocols={protocol},
+        adversary=rules_of(protocol).against,
+        corrupt=0,
+        dropout=0,
+        beacon=BEACON,
+    )
     roster, clients = local_clients(deployment.n, policy, Prg(bytes(32)))
     plan = replace(deployment.proposed(protocol, roster), session=bytes(16))  # the same graph every time
     silent = dict.fromkeys(roster.names[:: deployment.n // max(deployment.silent, 1)][: deployment.silent], "upload")

@@ -51,7 +51,7 @@ def test_there_are_no_more_makers_than_clients() -> None:
 
 
 def test_two_must_be_expected_to_stay() -> None:
-    policy = Policy(min_contributors=2, protocols={"ckks"}, corrupt="0.1", dropout="0.7")
+    policy = Policy(min_contributors=2, protocols={"ckks"}, adversary=Adversary.CURIOUS, corrupt="0.1", dropout="0.7")
     check_policy(plan_of(), policy)  # one corrupt, seven silent: two are left
     with pytest.raises(PolicyError, match="1 clients are expected to stay"):
         check_policy(plan_of(), replace(policy, dropout="0.8"))

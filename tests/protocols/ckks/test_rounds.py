@@ -23,6 +23,7 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.server import serve
 from protocols.simulation.network import Faults, local_clients, simulate
+from secagg.assumptions import Adversary
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, PeerError, PolicyError, ThresholdError, UnblamedError, UsageError
 from secagg.extras import hint
@@ -31,7 +32,7 @@ from tests.controls import switch_off
 pytest.importorskip("tenseal", reason="NOT TESTED: ckks needs tenseal, pip install 'secagg[ckks]'")
 
 ROOT = Path(__file__).resolve().parents[3]
-POLICY = Policy(min_contributors=3, protocols={"ckks"}, corrupt=0)
+POLICY = Policy(min_contributors=3, protocols={"ckks"}, adversary=Adversary.CURIOUS, corrupt=0)
 
 
 def proposal(roster: Roster, encoding: Encoding | None = None, **options: object) -> RoundPlan:

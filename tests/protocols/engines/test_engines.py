@@ -24,13 +24,14 @@ from protocols.roster import Identity, Roster
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, Simulation, simulate
 from protocols.simulation.workers import clients_of, simulate_on_workers
+from secagg.assumptions import Adversary
 from secagg.crypto.masking import BLOCK_BYTES, add_masks
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import ThresholdError, UsageError
 
 N, LENGTH = 9, 6
-POLICY = Policy(min_contributors=5, protocols={"secagg", "secagg+", "oneshot", "ckks"})
+POLICY = Policy(min_contributors=5, protocols={"secagg", "secagg+", "oneshot", "ckks"}, adversary=Adversary.CURIOUS)
 PEOPLE = [Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(N)]
 ROSTER = Roster.of(PEOPLE)
 SECRET = bytes(range(32))

@@ -32,7 +32,7 @@ def test_a_cohort_is_no_larger_than_planned_and_no_smaller_than_allowed() -> Non
         "threshold_ckks", ROSTER, Encoding.integers(3), min_contributors=3, clients=8, corrupt=0, dropout=0
     )
     plan = replace(plan, parameters=Threshold(5))
-    policy = Policy(min_contributors=3, protocols={"threshold_ckks"}, corrupt=0)
+    policy = Policy(min_contributors=3, protocols={"threshold_ckks"}, adversary=Adversary.CURIOUS, corrupt=0)
     for good in (5, 8):
         check_cohort(plan, policy, good)
     for bad in (4, 9):
@@ -43,7 +43,7 @@ def test_a_cohort_is_no_larger_than_planned_and_no_smaller_than_allowed() -> Non
 def test_a_client_computes_the_threshold_itself() -> None:
     """More than half of the honest and all the corrupt, of those planned and of those who have come."""
     plan = RoundPlan.propose("threshold_ckks", ROSTER, Encoding.integers(3), min_contributors=3, corrupt=0, dropout=0)
-    policy = Policy(min_contributors=3, protocols={"threshold_ckks"}, corrupt="0.2")
+    policy = Policy(min_contributors=3, protocols={"threshold_ckks"}, adversary=Adversary.CURIOUS, corrupt="0.2")
     enough, too_few = replace(plan, parameters=Threshold(7)), replace(plan, parameters=Threshold(6))
     check_policy(enough, policy)
     check_cohort(enough, policy, 10)

@@ -37,6 +37,7 @@ from protocols.threshold_ckks.cohort import scheme_of
 from protocols.threshold_ckks.messages import JointKey, Part, Recovery, Revealed
 from protocols.threshold_ckks.parameters import MAX_CLIENTS, Threshold, parameters_of
 from protocols.threshold_ckks.server import ThresholdServer
+from secagg.assumptions import Adversary
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
@@ -45,7 +46,7 @@ from tests.controls import switch_off
 
 pytestmark = pytest.mark.thinned(2)
 
-POLICY = Policy(min_contributors=3, protocols={"threshold_ckks"}, corrupt=0)
+POLICY = Policy(min_contributors=3, protocols={"threshold_ckks"}, adversary=Adversary.CURIOUS, corrupt=0)
 PHASES = [str(phase) for phase in ThresholdServer.steps]
 
 

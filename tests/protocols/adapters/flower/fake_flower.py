@@ -22,11 +22,19 @@ from protocols.adapters.flower import SecAgg
 from protocols.policy import Policy
 from protocols.registry import names
 from protocols.roster import Identity, Roster
+from secagg.assumptions import Adversary
 
 RUN = 7
 CLIP = 32767.0
 """With 16 bits the scale is 1: integer changes are summed exactly."""
-POLICY = Policy(min_contributors=3, protocols=frozenset(names()), dropout="0.4", corrupt="0", weight_bound=100)
+POLICY = Policy(
+    min_contributors=3,
+    protocols=frozenset(names()),
+    adversary=Adversary.CURIOUS,
+    dropout="0.4",
+    corrupt="0",
+    weight_bound=100,
+)
 
 
 def record(arrays: dict[str, np.ndarray]) -> ArrayRecord:

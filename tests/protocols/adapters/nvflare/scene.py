@@ -49,6 +49,7 @@ BEACON = "0badbeac01"
 POLICY = f"""
 min_contributors = 2
 protocols = ["secagg", "secagg+", "threshold_ckks", "oneshot", "ckks"]
+adversary = "curious"
 corrupt = "0.1"
 dropout = "0.3"
 beacon = "{BEACON}"

@@ -15,7 +15,7 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.threshold_ckks.parameters import sizes_of
-from secagg.assumptions import CostModel
+from secagg.assumptions import Adversary, CostModel
 from secagg.crypto.lattice import Parameters, choose
 from secagg.crypto.lattice.ring import SECURE_BITS, WIDEST
 from secagg.encoding import Encoding
@@ -110,7 +110,14 @@ def test_a_client_that_insists_refuses_the_laxer_rings(protocol: str, monkeypatc
     """TenSEAL's ring is one of the standard's, whatever the plan says."""
 
     def started(plan: RoundPlan, cost_model: str) -> bytes:
-        policy = Policy(4, protocols=frozenset(registry.names()), corrupt="0.2", dropout="0.2", cost_model=cost_model)  # type: ignore[arg-type]
+        policy = Policy(
+            4,
+            protocols=frozenset(registry.names()),
+            adversary=Adversary.CURIOUS,
+            corrupt="0.2",
+            dropout="0.2",
+            cost_model=cost_model,
+        )  # type: ignore[arg-type]
         return Client(IDENTITIES[0], ROSTER, policy=policy).start(plan, np.zeros(100_000))
 
     lax = proposed(protocol, cost_model="standard")
