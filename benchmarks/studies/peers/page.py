@@ -125,10 +125,17 @@ def _uploads(uploads: Sequence[Mapping[str, Any]]) -> str:
 
 def _attacks(attacks: Sequence[Mapping[str, Any]]) -> str:
     rows = [
-        [row["attack"], _verdict(row["there_works"]), row["there"], _verdict(row["here_works"]), row["here"]]
+        [
+            f"{row['attack']}: {row['what']}",
+            row["needs"],
+            _verdict(row["there_works"]),
+            row["there"],
+            _verdict(row["here_works"]),
+            row["here"],
+        ]
         for row in attacks
     ]
-    return table(["attack", "there", "what happens there", "here", "what happens here"], rows)
+    return table(["attack", "needs", "there", "what happens there", "here", "what happens here"], rows)
 
 
 def _verdict(works: bool) -> str:

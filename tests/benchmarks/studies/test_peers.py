@@ -168,7 +168,7 @@ def test_what_is_written(finished: Finished, folder: Path) -> None:
 
 
 def test_uploads_and_attacks_have_tables_and_numbers(finished: Finished, folder: Path) -> None:
-    rows = [Row("both_shares", "gets 1 | 2", "is refused", True, False)]
+    rows = [Row("both_shares", "a liar", "asks twice", "gets 1 | 2", "is refused", True, False)]
     upload = Upload("secagg", 0.1, 2.9, 0.05)
     measured = _measured([], [upload], rows)
     assert measured.figures == {
@@ -180,7 +180,7 @@ def test_uploads_and_attacks_have_tables_and_numbers(finished: Finished, folder:
     parts = {"cells": [], "uploads": [asdict(upload)], "attacks": [asdict(row) for row in rows]}
     text = page({**found, **parts})
     assert "| secagg | 0.1000 | 2.90 | 0.050 |" in text
-    assert r"| both_shares | works | gets 1 \| 2 | fails | is refused |" in text
+    assert r"| both_shares: asks twice | a liar | works | gets 1 \| 2 | fails | is refused |" in text
     assert "Whole rounds" not in text
 
 

@@ -22,17 +22,46 @@ WINDOW_BITS = 22
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``there`` and ``here``: what was observed. ``..._works``: the attack, or the accident has done its harm."""
+    """``needs``: whom it takes; ``what``: it does. ``there`` and ``here``: what was observed. ``..._works``: the
+    attack, or the accident has done its harm."""
 
     attack: str
+    needs: str
+    what: str
     there: str
     here: str
     there_works: bool
     here_works: bool
 
+    @property
+    def text(self) -> str:
+        """For people: what it is, and what happened on either side."""
+        verdicts = [
+            f"  {place}: {'WORKS' if works else 'fails'}: {seen}"
+            for place, works, seen in (("there", self.there_works, self.there), ("here", self.here_works, self.here))
+        ]
+        return "\n".join([f"{self.attack} ({self.needs}): {self.what}", *verdicts])
+
+
+_DESCRIBED = {
+    "seed_of_32_bits": ("a server that looks", "an upload comes late, and its mask's seed is searched"),
+    "both_shares": ("a server that lies", "clients are asked for shares of both of the victim's secrets"),
+    "chosen_modulus": ("a server that lies", "the server chooses a modulus that masks nothing"),
+    "silent_before_sharing": ("an accident", "a client falls silent before it has shared its keys"),
+    "not_a_number": ("an accident", "a client's training has diverged, and its update is NaN"),
+    "sample_count": ("a server that looks", "the server reads how many examples a client has"),
+    "two_lists_of_survivors": ("a server that lies", "half of the clients hear that the victim is dead"),
+    "substituted_keys": ("a server that lies", "the victim is shown keys of the server's as its neighbours'"),
+    "cohort_of_one": ("a server that lies", "the victim is asked for a sum over itself"),
+    "half_silent": ("an accident", "half of the clients fall silent after they have shared their keys"),
+    "poisoned": ("a client that lies", "its upload is as large as can be"),
+    "two_rounds": ("a server that lies", "the same updates are summed up twice, the second time without the victim"),
+}
+"""Whom an attack takes, and what it does; ``docs/peers.md`` says more."""
+
 
 def table(say: Say, *, window_bits: int = WINDOW_BITS) -> tuple[Row, ...]:
-    """All rows: the issue's first, in its order, then what was found on the way."""
+    """All rows: what ours was made to stop, then where it does no better, or worse."""
     if not 8 <= window_bits <= 32:
         raise UsageError("window_bits is between 8 and 32")
     need("peers", "the comparison")
@@ -46,10 +75,14 @@ def table(say: Say, *, window_bits: int = WINDOW_BITS) -> tuple[Row, ...]:
         "two_lists_of_survivors": (there.split_view, here.split_view),
         "substituted_keys": (there.substituted_keys, here.substituted_keys),
         "cohort_of_one": (there.cohort_of_one, here.cohort_of_one),
+        "half_silent": (there.half_silent, here.half_silent),
+        "poisoned": (there.poisoned, here.poisoned),
+        "two_rounds": (there.two_rounds, here.two_rounds),
     }
     rows = []
     for attack, (theirs, ours) in pairs.items():
-        say(f"attack: {attack}")
         seen, found = there.attempt(theirs), here.attempt(ours)
-        rows.append(Row(attack, seen.text, found.text, seen.works, found.works))
+        rows.append(Row(attack, *_DESCRIBED[attack], seen.text, found.text, seen.works, found.works))
+        for line in rows[-1].text.splitlines():
+            say(line)
     return tuple(rows)

@@ -57,7 +57,7 @@ from secagg.crypto.prg import SEED_BYTES
 from secagg.crypto.ring import Words
 from secagg.crypto.shamir import reconstruct, unpack_shares
 from secagg.encoding import Encoding
-from secagg.errors import SecAggError
+from secagg.errors import SecAggError, ThresholdError
 
 _EVERYBODY = positions(CLIENTS)
 VICTIM = Position(_VICTIM)
@@ -319,7 +319,45 @@ def _weighted(weight: int) -> _Server:
     return _Server(plan, clients, [weight if u == VICTIM else WEIGHTS[u] for u in _EVERYBODY]).upload()
 
 
+def two_rounds() -> Seen:
+    """The server has the same updates summed up twice, and calls the victim silent the second time."""
+    plan, roster, clients = _scene()
+    updates = dict(zip(clients, vectors(), strict=True))
+    silent = Faults(dropouts={roster.names[VICTIM]: "upload"})
+    every = simulate(serve(plan, roster), clients, updates.get).outcome.total
+    rest = simulate(serve(plan.next_round(), roster), clients, updates.get, faults=silent).outcome.total
+    return compared(every - rest, VICTIM, "the difference of two sums")
+
+
+def poisoned() -> Seen:
+    """One client uploads the largest numbers there are."""
+    plan, roster, clients = _scene()
+    updates, honest = dict(zip(clients, vectors(), strict=True)), vectors().sum(axis=0)
+    updates[roster.names[VICTIM]] = np.full(LENGTH, _ENCODING.largest)
+    server = serve(plan, roster)
+    total = simulate(server, clients, updates.get).outcome.total
+    whole = int(np.count_nonzero(total == honest - vectors()[VICTIM] + _ENCODING.largest))
+    return Seen(
+        whole == LENGTH and not server.liars,
+        f"{whole:,} of {LENGTH:,} numbers of the sum have all of the lie in them, {total[0] / SCALE / CLIENTS:.2f} "
+        f"instead of {honest[0] / SCALE / CLIENTS:.2f} in the mean; nobody is named",
+    )
+
+
 # Accidents.
+
+
+def half_silent() -> Seen:
+    """Half of the clients share their secrets and do not upload."""
+    plan, roster, clients = _scene()
+    updates = dict(zip(clients, vectors(), strict=True))
+    silent = dict.fromkeys(roster.names[CLIENTS // 2 :], "upload")
+    try:
+        total = simulate(serve(plan, roster), clients, updates.get, faults=Faults(dropouts=silent)).outcome.total
+    except ThresholdError as error:
+        return Seen(True, f"no sum: “{error}”")
+    right = int(np.count_nonzero(total == vectors()[: CLIENTS // 2].sum(axis=0)))
+    return Seen(right != LENGTH, f"{right:,} of {LENGTH:,} numbers are the exact sum of the others")
 
 
 def silent_before_sharing() -> Seen:

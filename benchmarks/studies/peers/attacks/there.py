@@ -5,12 +5,12 @@ mod answers: ``_Server`` keeps what it hears and asks what it likes. The two acc
 Flower's own ``SecAggPlusWorkflow``, with messages carried from function to function.
 
 The app returns the same update every time it is asked, as training from the same model with a fixed seed does; of the
-attacks only ``chosen_modulus`` asks more than once.
+attacks ``chosen_modulus`` and ``two_rounds`` ask more than once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -316,7 +316,50 @@ def _seen_examples(upload: RecordDict) -> int:
     return recorddict_to_fitres(upload, keep_input=True).num_examples
 
 
+def two_rounds() -> Seen:
+    """The server has the same updates summed up twice, and calls the victim silent the second time."""
+    every, rest = _workflow().mean, _workflow(silent=Stage.COLLECT_MASKED_VECTORS).mean
+    if every is None or rest is None:
+        return Seen(False, "a round is halted")
+    own, all_ = WEIGHTS[VICTIM], sum(WEIGHTS)
+    difference = (every * all_ - rest * (all_ - own)) / own
+    near = int(np.count_nonzero(np.abs(difference - vectors()[VICTIM] / SCALE) < 0.001))
+    return Seen(near == LENGTH, f"{near:,} of {LENGTH:,} numbers of the difference are the victim's, to 0.001")
+
+
+def poisoned() -> Seen:
+    """One client uploads the largest numbers that are not clipped."""
+    nodes = _nodes()
+    nodes[VICTIM].update[:] = _CLIPPING
+    mean = _workflow(nodes).mean
+    if mean is None:
+        return Seen(False, "the round is halted")
+    lied = vectors() / SCALE
+    honest = np.array(WEIGHTS) @ lied / sum(WEIGHTS)
+    lied[VICTIM] = _CLIPPING
+    expected = np.array(WEIGHTS) @ lied / sum(WEIGHTS)
+    whole = int(np.count_nonzero(np.abs(mean - expected) < 0.001))
+    return Seen(
+        whole == LENGTH,
+        f"{whole:,} of {LENGTH:,} numbers of the mean have all of the lie in them, {mean[0]:.2f} instead of "
+        f"{honest[0]:.2f}; no error",
+    )
+
+
 # Accidents.
+
+
+def half_silent() -> Seen:
+    """Half of the clients share their keys and do not upload, in a round whose threshold is for that."""
+    left = list(range(CLIENTS // 2))
+    gone = [u for u in _EVERYBODY if u not in left]
+    network = _workflow(silent=Stage.COLLECT_MASKED_VECTORS, who=gone, threshold=len(left))
+    if network.mean is None:
+        return Seen(True, "the round is halted")
+    weights = np.array([WEIGHTS[u] for u in left])
+    right = weights @ vectors()[left] / SCALE / weights.sum()
+    near = int(np.count_nonzero(np.abs(network.mean - right) < 0.001))
+    return Seen(near != LENGTH, f"threshold {len(left)}: {near:,} of {LENGTH:,} numbers are the mean of the others")
 
 
 def silent_before_sharing() -> Seen:
@@ -347,16 +390,16 @@ def not_a_number() -> Seen:
 class _Network:
     """The one method of a grid that the workflow calls. What a node raises becomes an error reply, as in Flower."""
 
-    def __init__(self, nodes: Mapping[int, _Node], silent: str) -> None:
+    def __init__(self, nodes: Mapping[int, _Node], silent: str, who: Collection[int]) -> None:
         self.nodes, self.errors, self.mean = nodes, list[str](), cast("NDArray[np.float64] | None", None)
-        self._silent = silent
+        self._silent, self._who = silent, who
         self._stages = iter(Stage.all())
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         stages = Stage.all()
         stage = next(self._stages)
         gone = self._silent in stages and stages.index(stage) >= stages.index(self._silent)
-        return [self._carried(m) for m in messages if not (gone and m.metadata.dst_node_id == VICTIM)]
+        return [self._carried(m) for m in messages if not (gone and m.metadata.dst_node_id in self._who)]
 
     def _carried(self, message: Message) -> Message:
         arrived = message_from_proto(message_to_proto(message))
@@ -368,13 +411,18 @@ class _Network:
         return message_from_proto(message_to_proto(reply))
 
 
-def _workflow(nodes: Mapping[int, _Node] | None = None, silent: str = "") -> _Network:
-    """A round under Flower's own server; the victim is silent from a stage on."""
-    network = _Network(_nodes() if nodes is None else nodes, silent)
+def _workflow(
+    nodes: Mapping[int, _Node] | None = None,
+    silent: str = "",
+    who: Collection[int] = (VICTIM,),
+    threshold: int = THRESHOLD,
+) -> _Network:
+    """A round under Flower's own server; the victim, or ``who`` else, is silent from a stage on."""
+    network = _Network(_nodes() if nodes is None else nodes, silent, who)
     grid = cast(Grid, network)
     context = legacy_context(grid, network.nodes)
     with np.errstate(invalid="ignore"):  # numpy does say something when NaN is cast to an integer
-        SecAggPlusWorkflow(CLIENTS, THRESHOLD)(grid, context)
+        SecAggPlusWorkflow(CLIENTS, threshold)(grid, context)
     parameters = arrayrecord_to_parameters(context.state.array_records[MAIN_PARAMS_RECORD], keep_input=True)
     means = parameters_to_ndarrays(parameters)
     network.mean = means[0] if means else None
