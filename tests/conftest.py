@@ -30,7 +30,7 @@ from tests.connections import closed, watch  # noqa: E402
 
 _ROUNDS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
-settings.register_profile("short", derandomize=True, deadline=None, max_examples=50, suppress_health_check=_ROUNDS)
+settings.register_profile("short", derandomize=True, deadline=None, max_examples=30, suppress_health_check=_ROUNDS)
 settings.register_profile("long", deadline=None, max_examples=1000, suppress_health_check=_ROUNDS, print_blob=True)
 settings.load_profile(os.environ.get("SECAGG_HYPOTHESIS", "short"))
 

@@ -1,7 +1,9 @@
 """The report of a run: one HTML file for people, drawn from the run's record and its ledgers, from nothing else.
 
 account   what is reported: the record, and what the ledgers say was spent
-words     the outcome, trust, who could see what, and what is not promised, in sentences
+verdict   what it opens with: the promise, against whom, how good, what is outside
+words     the course of the run, trust, who could see what, and what is not promised, in sentences
+terms     words that not everybody knows, explained
 curves    the three plots; plots draws them
 tables    rounds, results, ledgers, configuration
 page      the order of all that, and how it looks (style)

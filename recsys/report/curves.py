@@ -17,6 +17,8 @@ from recsys.report.plots import Curve, plot
 EXACT, MEASURED, SPENT, BUDGET, REFERENCES = 0, 1, 0, 5, 2
 """Colours."""
 
+_POINTS = 2
+"""A curve has no fewer."""
 _ABOVE = 1.25
 """So many times the largest exact value is in the picture."""
 
@@ -40,6 +42,8 @@ def epsilon_by_rounds(account: Account) -> Html:
         return _nothing(title, "No round has spent anything yet.")
     x = [float(done) for done, _entry in spending]
     curves = [Curve(f"spent ({promise.trust} noise)", x, [entry.epsilon or 0.0 for _done, entry in spending], SPENT)]
+    if _one_point(curves):
+        return _nothing(title, f"There is one value and no curve: {epsilon(spending[0][1].epsilon)} after one round.")
     curves.append(Curve(f"budget ({budget(promise.epsilon)})", [], [promise.epsilon], BUDGET))
     columns = ["rounds done", "spent", "left"]
     rows = [[str(done), epsilon(entry.epsilon), epsilon(entry.epsilon_left)] for done, entry in spending]
@@ -77,6 +81,8 @@ def _utility(account: Account, title: str, x_label: str, curves: Sequence[Curve]
     references = [result for result in account.references if name in result.metrics]
     drawn += [Curve(o.name, [], [o.metrics[name]], REFERENCES + number) for number, o in enumerate(references)]
     drawn, note = _in_the_picture(drawn)
+    if _one_point(drawn):
+        return _nothing(title, f"There is one value of {name} and no curve: it is in the verdict, or in the rounds.")
     names = [n for n in account.metrics if any(n in p.values for p in (*account.exact, *account.measured))]
     rows = [
         [str(p.rounds), how, epsilon(p.epsilon), *(metric(p.values.get(n)) for n in names)]
@@ -85,6 +91,10 @@ def _utility(account: Account, title: str, x_label: str, curves: Sequence[Curve]
     ]
     whole = table(title, [Group("", ["rounds done", "measured", "epsilon", *names])], rows, words=(0, 1))
     return _figure(title, x_label, name, drawn, whole, note)
+
+
+def _one_point(curves: Sequence[Curve]) -> bool:
+    return max((len(curve.x) for curve in curves), default=0) < _POINTS
 
 
 def _in_the_picture(curves: Sequence[Curve]) -> tuple[list[Curve], str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from recsys.report import curves, numbers, tables, words
+from recsys.report import curves, numbers, tables, terms, verdict, words
 from recsys.report.account import Account
 from recsys.report.markup import Html, facts, join, prose, tag
 from recsys.report.style import STYLE
@@ -50,17 +50,16 @@ def _sections(account: Account) -> list[Html]:
         [curves.utility_by_rounds(account), curves.epsilon_by_rounds(account), curves.utility_by_epsilon(account)]
     )
     return [
-        words.outcome(account),
-        tables.headline(account),
-        _section("On whose word", words.believed(account)),
+        _section("Verdict", tables.headline(account), verdict.verdict(account)),
+        _section("What was done", words.course(account), words.believed(account)),
+        _section("Threat model", *_threats(account)),
+        _section("What each party could see", _seen(account)),
         _section("Plots", tag("div", plots, class_="plots")),
         _section("Rounds", tables.rounds(account), tag("p", words.measured(account))),
         _section("Results", tables.results(account)),
         _section("The ledger", *_ledgers(account)),
-        _section("Threat model", *_threats(account)),
-        _section("What each party could see", _seen(account)),
-        _section("Outside of the guarantee", tag("ul", *(tag("li", entry) for entry in words.outside(account)))),
         _section("Configuration", tables.configuration(account)),
+        _section("Words", terms.explained()),
     ]
 
 
@@ -79,7 +78,7 @@ def _threats(account: Account) -> list[Html]:
     pairs = [
         ("protocol", protocol.name),
         ("paper", protocol.paper),
-        ("holds against", protocol.threat_model),
+        ("can hold against", protocol.threat_model),
         ("the server learns", protocol.server_learns),
         ("cost", protocol.cost),
     ]
@@ -87,7 +86,7 @@ def _threats(account: Account) -> list[Html]:
     if adversary and protocol.name not in words.CURIOUS:
         pairs.append(("parameters chosen against", f"{adversary}, says the record"))
     for label, name in (("may be corrupt", "corrupt"), ("may drop out", "dropout")):
-        if name in agreed:
+        if name in agreed and (name, protocol.name) != ("corrupt", "ckks"):  # with one it is open
             pairs.append((label, f"{numbers.plain(agreed[name])} of the clients, says the record"))
     trust = prose("Who is trusted with what", ["party", "is trusted with"], words.trusted(account))
     return [facts(pairs), tag("h3", "Who is trusted with what"), trust]

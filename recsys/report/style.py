@@ -24,7 +24,14 @@ h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
 p, li { max-width: 46rem; }
 ul { padding-left: 1.25rem; }
 li { margin: .3rem 0; }
+h1 + section > h2 { margin-top: 0; }
 .outcome { font-size: 1.1rem; }
+.parts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 0 2.5rem; }
+.parts > div { min-width: 0; }
+.parts p { margin: 0 0 .6rem; }
+.warning { color: var(--curve-5); font-weight: 600; }
+.term { color: inherit; text-decoration: underline dotted; text-underline-offset: .2em; }
+:target { background: var(--raised); outline: 2px solid var(--accent); }
 
 .headline { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem;
   margin: 1.5rem 0; }
@@ -81,6 +88,8 @@ pre { overflow-x: auto; padding: .75rem 1rem; background: var(--raised); border-
   .prose tr, .prose th, .prose td { display: block; border: 0; padding: 0; }
   .prose tbody th { width: auto; }
   .prose tr { padding: .6rem 0; border-bottom: 1px solid var(--line); }
+  .parts table { font-size: .75rem; }
+  .parts th, .parts td { padding: .3rem .25rem; }
   .prose td::before { content: attr(data-column) ": "; color: var(--soft); }
 }
 

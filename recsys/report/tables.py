@@ -11,6 +11,7 @@ from dp.ledger.file import FILE
 from recsys.report import numbers
 from recsys.report.account import Account, Spent
 from recsys.report.markup import Group, Html, facts, join, table, tag
+from recsys.report.verdict import likelihood
 from recsys.report.words import promise
 from recsys.run_record import Round
 
@@ -22,15 +23,16 @@ def headline(account: Account) -> Html:
     """The figures that one looks for first."""
     own, name = account.own, account.metric
     found = []
-    if own is not None and name is not None and name in own.metrics:
-        found.append((numbers.metric(own.metrics[name]), name))
+    if own is not None and name is not None:
+        sampled = f"{name} of 100"
+        shown = ((name, f"{name}, full ranking"), (sampled, f"{name}, against 99 negatives"))
+        found += [(numbers.metric(own.metrics[each]), label) for each, label in shown if each in own.metrics]
     for spent in account.spent:
         of = f"epsilon of {numbers.budget(spent.promise.epsilon)}, {spent.promise.trust} noise"
-        found.append((numbers.epsilon(spent.epsilon), of))
-    if done := account.rounds:
-        survived = sum(entry.survivors for entry in done) / sum(entry.planned for entry in done)
-        found.append((str(len(done)), "secure sum" if len(done) == 1 else "secure sums"))
-        found.append((f"{survived:.0%}", "of planned clients survived"))
+        found += [
+            (numbers.epsilon(spent.epsilon), of),
+            (likelihood(spent.epsilon), f"e^epsilon, {spent.promise.trust}"),
+        ]
     return tag("dl", *(tag("div", tag("dt", label), tag("dd", value)) for value, label in found), class_="headline")
 
 

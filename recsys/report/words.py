@@ -1,4 +1,4 @@
-"""What happened, and what it means, in sentences: the outcome, trust, who could see what, and what is not promised.
+"""What happened, and what it means, in sentences: the course of a run, trust, who could see what, what is not promised.
 
 Facts about protocols are those of ``protocols.registry``; the sentences on trust are short forms of
 docs/threat_model.md and docs/privacy.md, and must stay true to them.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from protocols.parameters import PACKAGES, rules_of
 from recsys.report.account import Account, Spent
 from recsys.report.markup import Html, join, tag
-from recsys.report.numbers import budget, count, delta, epsilon, metric, plain
+from recsys.report.numbers import count, delta, epsilon, metric, plain
 from secagg.assumptions import Adversary
 
 NOISE = {
@@ -41,9 +41,9 @@ def clients(account: Account) -> str:
     return "devices" if data["clients"] == data["users"] else "silos"
 
 
-def outcome(account: Account) -> Html:
-    """The whole report in one paragraph."""
-    return tag("p", join(_sentences(account), " "), class_="outcome")
+def course(account: Account) -> Html:
+    """What was done, in one paragraph."""
+    return tag("p", join(_sentences(account), " "))
 
 
 def _sentences(account: Account) -> Iterator[str]:
@@ -53,14 +53,6 @@ def _sentences(account: Account) -> Iterator[str]:
     source = [str(data["source"])] if "source" in data else []
     yield f"{number} trained one recommender together" + (f" ({', '.join(source + sizes)})." if source + sizes else ".")
     yield _rounds(account) if account.rounds else "No secure sum is done yet."
-    yield from _utility(account)
-    if not account.spent:
-        yield (
-            "There is no differential privacy in this run: secure sums hide each single update, and nothing limits "
-            "what the sums and the model say about a user."
-        )
-    for spent in account.spent:
-        yield _cost(spent)
     yield f"Why it ended: {run.ended}." if run.ended else "It has not ended: this is how far it has come."
 
 
@@ -82,21 +74,7 @@ def _span(least: int, most: int) -> str:
     return f"{count(least)} to {count(most)}" if least < most else count(most)
 
 
-def _utility(account: Account) -> Iterator[str]:
-    own, name = account.own, account.metric
-    if own is None or name is None or name not in own.metrics:
-        yield f"How good the model is in the end was not measured exactly.{_last_measured(account)}"
-        return
-    value = own.metrics[name]
-    others = [
-        f"{value / other.metrics[name]:.2f} times that of “{other.name}” ({metric(other.metrics[name])})"
-        for other in account.references
-        if other.metrics.get(name)
-    ]
-    yield f"In the end {name} is {metric(value)}" + (f": {', '.join(others)}." if others else ".")
-
-
-def _last_measured(account: Account) -> str:
+def last_measured(account: Account) -> str:
     """What clients said of it, as far as that got."""
     name = account.metric
     known = [point for point in account.measured if name in point.values]
@@ -105,15 +83,6 @@ def _last_measured(account: Account) -> str:
     last = known[-1]
     rounds = "1 round" if last.rounds == 1 else f"{last.rounds} rounds"
     return f" After {rounds} clients measured {name} {metric(last.values[name])} ({account.run.measured_under})."
-
-
-def _cost(spent: Spent) -> str:
-    promise = spent.promise
-    whose = ", by all runs that share the ledger," if spent.shared else ""
-    return (
-        f"Epsilon {epsilon(spent.epsilon)} of {budget(promise.epsilon)} is spent{whose} against the server, at delta "
-        f"{delta(promise.delta)}, per {promise.unit}, with {promise.trust} noise; against outsiders it is the same."
-    )
 
 
 def sentence(words: str) -> str:
@@ -152,10 +121,7 @@ def believed(account: Account) -> Html:
         "signed, and the survivors of each sum. Who the owner is, shows the key (see below). Everything else, such as "
         "quality, times, and who the clients are, is said by the record of the run."
     )
-    if not account.differences:
-        return tag("p", said)
-    differences = tag("ul", *(tag("li", sentence(each)) for each in account.differences))
-    return join([tag("p", "Record and ledger differ:"), differences, tag("p", said)])
+    return tag("p", said)
 
 
 # Whom one trusts
@@ -263,9 +229,11 @@ def measured(account: Account) -> str:
     return f"Measured by clients and sent, under the mask: {account.run.measured_under}."
 
 
-def outside(account: Account) -> list[str]:
-    """What no epsilon here is about."""
+def left(account: Account) -> list[str]:
+    """What was known or handed out in this run, and no epsilon here is about."""
     run, found = account.run, []
+    if not account.spent:
+        found.append("Everything that the sums and the model say about a user: there is no guarantee in this run.")
     if run.results or account.exact:
         found.append(
             "Exact quality, in the results and after rounds, was measured by whoever runs this and sees all data. It "
@@ -280,13 +248,16 @@ def outside(account: Account) -> list[str]:
     for elsewhere in dict.fromkeys(spent.state.genesis.elsewhere for spent in account.spent):
         found.append(f"Charged elsewhere, or not at all, says the ledger: {elsewhere}.")
     found.append(sentence(run.others))
-    found.append(
+    return found
+
+
+def never_promised(account: Account) -> list[str]:
+    """What runs of this kind do not hide."""
+    found = [
         "Who takes part, who falls silent and when, how long an answer takes, and the size of messages: the server "
         "sees it. How long all of them took together is in the record."
-    )
+    ]
     if any(spent.promise.trust == "distributed" for spent in account.spent):
         found.append("Noise that more clients leave out than are allowed for. A ledger cannot show it either.")
-    if not account.spent:
-        found.append("Everything that the sums and the model say about a user: there is no guarantee in this run.")
     found.append("Python cannot promise to wipe secrets from memory.")
     return found

@@ -25,7 +25,8 @@ def reduce(value: Field) -> Field:
     """Words below 2^63, reduced modulo p."""
     value = (value & P) + (value >> _SHIFT)
     value = (value & P) + (value >> _SHIFT)
-    return np.where(value >= P, value - P, value)
+    reduced: Field = np.minimum(value, value - P)  # below p the difference wraps, and is the larger one
+    return reduced
 
 
 def multiply(a: Field, b: Field) -> Field:

@@ -1,4 +1,5 @@
-"""The report in a real browser, on a phone and on a desktop: plots are drawn, and nothing is wider than the screen.
+"""The report in a real browser, on a phone and on a desktop: it opens with the verdict, plots are drawn, and nothing is
+wider than the screen, whatever is unfolded.
 
 The browser is Debian's chromium. It may reach nothing: the page is a file, and everything that it does by itself is
 switched off. A frame of the screen's width holds the report as it is (a window cannot be as narrow as a phone), and a
@@ -37,7 +38,7 @@ ALONE = [
     "--hide-scrollbars",
 ]
 DARK = "--blink-settings=preferredColorScheme=0"
-PHONE, DESKTOP, HEIGHT = 400, 1280, 3000
+PHONE, DESKTOP, HEIGHT = 400, 1280, 8000
 BLUE = {False: (0x0A, 0x58, 0xCA), True: (0x7D, 0xB3, 0xFF)}
 """--curve-0 by day and by night."""
 
@@ -47,8 +48,22 @@ FRAME = """<!doctype html><html><body style="margin: 0">
 onload = () => {
   const page = document.querySelector("iframe").contentDocument;
   const boxes = [...page.querySelectorAll("svg.plot")].map(svg => svg.getBoundingClientRect());
+  const top = one => Math.round(one.getBoundingClientRect().top);
+  const verdict = top(page.querySelector(".headline")), parts = [...page.querySelectorAll(".parts h3")].map(top);
+  const wide = page.documentElement.scrollWidth;
+  page.querySelectorAll("details").forEach(one => { one.open = true; });
+  const unfolded = page.documentElement.scrollWidth;
+  page.querySelectorAll("details").forEach(one => { one.open = false; });
+  const reached = [...page.querySelectorAll("a.term, summary")].filter(one => {
+    one.focus();
+    return page.activeElement === one;
+  });
+  page.activeElement.blur();
+  page.defaultView.scrollTo(0, 0);
   document.documentElement.dataset.found = JSON.stringify({
-    wide: page.documentElement.scrollWidth,
+    wide, unfolded, verdict, parts,
+    words: page.querySelectorAll("a.term, summary").length,
+    reached: reached.length,
     plots: boxes.map(box => [box.left, box.top, box.right, box.bottom]),
   });
 };
@@ -93,7 +108,12 @@ def look(html: str, folder: Path, width: int, *more: str) -> Seen:
 @pytest.mark.parametrize(("width", "dark"), [(PHONE, True), (DESKTOP, False)])
 def test_plots_are_there_and_nothing_sticks_out(report: str, tmp_path: Path, width: int, dark: bool) -> None:
     seen = look(report, tmp_path, width, *([DARK] if dark else []))
-    assert seen.found["wide"] == width
+    assert seen.found["wide"] == seen.found["unfolded"] == width
+    assert seen.found["verdict"] < 250
+    assert seen.found["parts"][0] < 700, "on the first screen of a phone"
+    assert len(seen.found["parts"]) == 4
+    assert max(seen.found["parts"]) < min(top for _left, top, _right, _bottom in seen.found["plots"])
+    assert seen.found["reached"] == seen.found["words"] > 8
     assert len(seen.found["plots"]) == 3
     for left, top, right, bottom in seen.found["plots"]:
         assert right - left > 250
@@ -114,4 +134,5 @@ def test_what_sticks_out_and_what_is_not_drawn_is_found(report: str, tmp_path: P
     empty = re.sub(r"var\(--curve-\d\)", "none", broken)
     seen = look(empty, tmp_path, PHONE)
     assert seen.found["wide"] > PHONE
+    assert seen.found["unfolded"] > PHONE
     assert seen.inked() == [0, 0, 0]

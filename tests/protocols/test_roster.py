@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.reference import ed25519
 NAMES = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")
 
 
+@cache
 def key(i: int) -> bytes:
     return SigningKey(Prg(bytes(32), start=32 * i)(32)).public
 

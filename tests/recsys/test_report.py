@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from recsys.report import Account, words, write_report
+from recsys.report import Account, verdict, words, write_report
 from recsys.report.account import Spent
 from recsys.report.style import STYLE
 from recsys.run_record import FILE, Quality, Round, Run
@@ -95,20 +95,21 @@ def test_stands_alone(pages: dict[str, str], mode: str) -> None:
 def test_sections_and_figures(pages: dict[str, str], mode: str) -> None:
     html = pages[mode]
     assert re.findall("<h2>(.*?)</h2>", html) == [
-        "On whose word",
+        "Verdict",
+        "What was done",
+        "Threat model",
+        "What each party could see",
         "Plots",
         "Rounds",
         "Results",
         "The ledger",
-        "Threat model",
-        "What each party could see",
-        "Outside of the guarantee",
         "Configuration",
+        "Words",
     ]
     for part in (
         "20 silos trained one recommender together (synthetic, 2,400 users, 1,500 items, 240,000 training events).",
         "It took 12 secure sums (training) with secagg+; 16 to 20 of 20 clients survived.",
-        "In the end NDCG@10 is 0.0331: 1.71 times that of “ItemPop” (0.0194), 0.83 times that of “without privacy”",
+        "In full ranking NDCG@10 is 0.0331: 1.71 times that of “ItemPop” (0.0194), 0.83 times that of “without",
         "the sum over the survivors, and who dropped out when",
         f"There are at least 16 clients in each sum{'.' if mode in ('distributed', 'both') else ', says the record.'}",
         "training.optimiser",
@@ -122,7 +123,7 @@ def test_sections_and_figures(pages: dict[str, str], mode: str) -> None:
 
 def test_without_privacy_it_says_so(pages: dict[str, str]) -> None:
     text = Page(pages["none"]).text
-    assert "There is no differential privacy in this run: secure sums hide each single update" in text
+    assert "No differential privacy was promised to anybody. Each single update is hidden in a secure sum" in text
     assert "no epsilon bounds it" in text
     assert "There is none: this run promises no differential privacy" in text
     assert "Nothing else: the sums are exact." in text
@@ -131,15 +132,16 @@ def test_without_privacy_it_says_so(pages: dict[str, str]) -> None:
 
 def test_what_was_promised(pages: dict[str, str]) -> None:
     text = Page(pages["distributed"]).text
-    assert "Epsilon 7.77 of 8 is spent against the server, at delta 1e-6, per user, with distributed noise; " in text
-    assert "against outsiders it is the same" in text
+    assert "To each user, with distributed noise: the sums of all rounds together are (8, 1e-06)-private" in text
+    assert "Spent so far: epsilon 7.774 at delta 1e-6. e^epsilon is 2,378: " in text
     assert "Why it ended: the next round would exceed the budget." in text
     assert "one user whose contribution becomes zero" in text
     assert "Noise in every sum: epsilon 7.77 per user. That holds even if one client works together" in text
     assert "Noise in every update" not in text
     assert "exact metrics, not charged" in text
     text = Page(pages["local"]).text
-    assert "Epsilon 7.83 of 8 is spent against the server, at delta 1e-6, per example, with local noise" in text
+    assert "To each interaction, with local noise: what each client sends in all rounds together is" in text
+    assert "Spent so far: epsilon 7.835 at delta 1e-6. e^epsilon is 2,528: " in text
     assert "Noise in every update: epsilon 7.83 per example." in text
     assert "Noise in every sum" not in text
     text = Page(pages["both"]).text
@@ -289,7 +291,8 @@ def test_two_sums_and_no_training(tmp_path: Path) -> None:
     replace(run, rounds=tuple(sums)).save(tmp_path)
     html = write_report(tmp_path).read_text()
     assert "2 secure sums (1 popularity, 1 item pairs)" in html
-    assert html.count("<svg") == 3
+    assert html.count("<svg") == 1, "of epsilon; of quality there is one value"
+    assert html.count("There is one value of NDCG@10 and no curve") == 2
     assert [(point.rounds, point.values["NDCG@10"]) for point in Account.load(tmp_path).exact] == [(2, 0.0331)]
 
 
@@ -298,9 +301,7 @@ def test_a_run_that_goes_on(tmp_path: Path) -> None:
     run = runs.make(tmp_path, "none", results=runs.RESULTS[:2], ended="")
     text = page(tmp_path).text
     assert "It has not ended" in text
-    assert (
-        "How good the model is in the end was not measured exactly. After 9 rounds clients measured NDCG@10 0.0" in text
-    )
+    assert "How good it is in the end was not measured exactly. After 9 rounds clients measured NDCG@10 0.0" in text
     replace(run, rounds=(), results=()).save(tmp_path)
     text = page(tmp_path).text
     for part in ("No secure sum is done yet.", "Quality was not measured.", "Rounds: none.", "Results: none."):
@@ -312,7 +313,7 @@ def test_a_run_that_goes_on(tmp_path: Path) -> None:
 def test_other_metrics(tmp_path: Path) -> None:
     runs.make(tmp_path, "none", rounds=0, results=(Quality("this run", {"MRR": 0.25}),))
     text = page(tmp_path).text
-    assert "In the end MRR is 0.2500." in text
+    assert "In full ranking MRR is 0.2500." in text
 
 
 def test_an_epsilon_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,7 +432,8 @@ def test_ledgers_that_are_none(tmp_path: Path) -> None:
 def told(account: Account) -> list[object]:
     """All that a report says of privacy."""
     return [
-        [(words._cost(spent), words.promise(spent)) for spent in account.spent],
+        [(verdict.promise(spent), verdict.spending(spent), words.promise(spent)) for spent in account.spent],
+        verdict.against(account),
         [(entry.epsilon, entry.epsilon_left) for entry in account.run.rounds],
         words.seen(account),
         words.trusted(account),
@@ -518,7 +520,7 @@ def test_where_record_and_ledger_differ(tmp_path: Path, change: Any, said: str) 
     text = page(tmp_path).text
     assert "Record and ledger differ" in text
     assert said in text.lower()
-    assert "Epsilon 3.73 of 8" in text
+    assert "Spent so far: epsilon 3.73 at" in text
     assert "with secagg+;" in text
 
 

@@ -102,4 +102,4 @@ def test_the_others_are_those_of_the_ledger(tmp_path: Path, field: str) -> None:
     (tmp_path / FILE).write_text(json.dumps(record))
     found = Page(write_report(tmp_path).read_text())
     assert "script" not in found.tags
-    assert honest.text.count("On whose word") == found.text.count("On whose word") > 0
+    assert honest.text.count("What was promised, and to whom") == found.text.count("What was promised, and to whom") > 0

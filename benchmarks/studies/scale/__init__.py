@@ -64,7 +64,7 @@ class Config:
     repeats: int = 3
     clients: str = "1e3,1e4,1e5,1e6,1e7,1e8"
     lengths: str = "1e4,1e5,1e6,1e7,1e8,1e9"
-    cohorts: str = "100,300,1000,3000"
+    cohorts: str = "100,250,1000,4000,10000"
     parts: str = "model,table"
     out: str = ""
 
@@ -343,7 +343,7 @@ def _warm(plan: RoundPlan) -> None:
 
 # What is written.
 
-_TREE_LENGTH, _WIDE_UP_TO = 1_000_000, 1_000_000
+_TREE_LENGTH = 1_000_000
 
 
 def _tables(config: Config, units: UnitCosts) -> Iterator[str]:
@@ -351,9 +351,8 @@ def _tables(config: Config, units: UnitCosts) -> Iterator[str]:
     for d in _numbers(config.lengths):
         yield flat_table(protocols, clients, d, units)
     for n in clients:
-        if n > max(_numbers(config.cohorts)):
-            bits = 16 if n <= _WIDE_UP_TO else 8  # of three levels, the third takes what no encoding holds
-            yield tree_table(protocols, n, _TREE_LENGTH, bits, _numbers(config.cohorts), units)
+        if n > min(_numbers(config.cohorts)):
+            yield tree_table(protocols, n, _TREE_LENGTH, _numbers(config.cohorts), units)
 
 
 def _write(config: Config, units: UnitCosts, points: Sequence[Point]) -> None:

@@ -181,13 +181,14 @@ GONE = "gone"
 
 
 def parameters_in_words(plan: RoundPlan) -> str:
-    """What the protocol chose.
+    """What the protocol chose. There are no witnesses on the complete graph.
 
     >>> parameters_in_words(Deployment(1000, 10).plan("secagg+"))
     'k = 106, t = 75, w = 88, q = 64'
     """
     chosen = asdict(cast(Any, plan.parameters))
-    return ", ".join(f"{_SHORT.get(name, name)} = {value}" for name, value in chosen.items() if isinstance(value, int))
+    numbers = {_SHORT.get(name, name): value for name, value in chosen.items() if isinstance(value, int) and value}
+    return ", ".join(f"{name} = {value}" for name, value in numbers.items())
 
 
 _SHORT = {"degree": "k", "threshold": "t", "witnesses": "w", "quorum": "q", "members": "m", "corrupt": "f"}

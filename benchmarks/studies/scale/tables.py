@@ -89,21 +89,23 @@ def _flat_row(protocol: str, n: int, d: int, units: UnitCosts) -> list[str]:
     ]
 
 
-def tree_table(protocols: Sequence[str], n: int, d: int, bits: int, sizes: Sequence[int], units: UnitCosts) -> str:
+WIDTHS = (16, 8)
+"""Bits of a value: a tree has the first of these with which no level's sum is too wide for the next one's encoding."""
+
+
+def tree_table(protocols: Sequence[str], n: int, d: int, sizes: Sequence[int], units: UnitCosts) -> str:
     """What a cohort size costs and buys; the flat round, where there is one, in the first row."""
     rows = []
     for protocol in protocols:
-        for size in (n, *sizes):
-            rows.append(
-                [
-                    protocol,
-                    "flat" if size == n else str(size),
-                    *_tree_row(protocol, Deployment(n, d, bits), size, units),
-                ]
-            )
-    titles = ["protocol", "cohort", "levels", "parameters", "rings", "up", "down", "client", "aggregator"]
+        for size in (n, *(size for size in sizes if size < n)):
+            for bits in WIDTHS:
+                row = _tree_row(protocol, Deployment(n, d, bits), size, units)
+                if len(row) > 1:
+                    break
+            rows.append([protocol, "flat" if size == n else str(size), *row])
+    titles = ["protocol", "cohort", "levels", "values", "parameters", "rings", "up", "down", "client", "aggregator"]
     titles += ["with 10% gone", "memory", "all servers' core time", "noise"]
-    return _table(f"Trees over {_power(n)} clients, d = {_power(d)}, {bits}-bit values", titles, rows)
+    return _table(f"Trees over {_power(n)} clients, d = {_power(d)}", titles, rows)
 
 
 def _tree_row(protocol: str, deployment: Deployment, size: int, units: UnitCosts) -> list[str]:
@@ -119,6 +121,7 @@ def _tree_row(protocol: str, deployment: Deployment, size: int, units: UnitCosts
     client = below.cost.client
     return [
         " + ".join(str(level.cohorts) for level in quiet.levels),
+        f"{below.deployment.bits} bits",
         parameters_in_words(below.deployment.plan(protocol)),
         ", ".join(str(level.deployment.plan(protocol).ring_bits) for level in quiet.levels),
         _bytes(client.up),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from math import comb
 from typing import Any
 
@@ -287,10 +288,11 @@ def test_with_a_surplus_of_one_a_liar_frames_nobody(monkeypatch: Fixture) -> Non
 # of the secrets, which makes the search short.
 
 
-def chosen_lie(here: Scene) -> list[int]:
+@cache
+def chosen_lie() -> list[int]:
     """Multiples of D for the first four polynomials, so that one coefficient of a D stays small: of the 2^44 choices
     there are some, and they are found by sorting two lists of 2^22."""
-    shares = dict[int, bytes]()
+    here, shares = scene(12, 1, **TWELVE), dict[int, bytes]()
 
     def keep(envelope: Any) -> bytes:
         if envelope.phase == "reveal" and envelope.receiver == "server":
@@ -334,7 +336,7 @@ def chosen_lie(here: Scene) -> list[int]:
 
 
 def chosen(here: Scene, liar: int, sign: int, missing: list[int]) -> tuple[Simulation, OneshotServer]:
-    lie = [sign * multiple for multiple in chosen_lie(here)]
+    lie = [sign * multiple for multiple in chosen_lie()]
 
     def forge(answer: Answer) -> Answer:
         share = np.frombuffer(answer.share, "<u4").astype(np.int64)

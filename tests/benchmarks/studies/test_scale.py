@@ -117,5 +117,23 @@ def test_tables_say_what_is_not_possible() -> None:
     assert "10^8 and more | not possible: a round has 2 to 10000000 clients" in flat_table(
         ["oneshot"], [10**3, 10**8], 10, cheap
     )
-    trees = tree_table(["secagg+"], 10**8, 10**4, 16, [1000], cheap)
-    assert "2 to 32 bits" in trees
+
+
+def rows_of(table: str) -> dict[str, list[str]]:
+    """cohort -> the cells after it."""
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| secagg+")]
+    return {cells[1]: cells[2:] for cells in lines}
+
+
+def test_values_are_as_wide_as_every_level_of_a_tree_can_add_up() -> None:
+    """16 bits where what reaches the last level has at most 32, 8 bits where it has not, and nothing beyond that."""
+    cheap = UnitCosts(**{field.name: 1e-9 for field in fields(UnitCosts)})
+    rows = rows_of(tree_table(["secagg+"], 10**7, 10**4, [250, 300, 1000, 4000, 10**7], cheap))
+    assert {size: cells[1] for size, cells in rows.items()} == {
+        "flat": "16 bits", "250": "16 bits", "300": "8 bits", "1000": "8 bits", "4000": "16 bits"
+    }  # fmt: skip
+    assert [cells[0] for cells in rows.values()] == [
+        "1", "40000 + 160 + 1", "33334 + 112 + 1", "10000 + 10 + 1", "2500 + 1"
+    ]  # fmt: skip
+    assert rows["4000"][3] == "28, 40"
+    assert "2 to 32 bits" in tree_table(["secagg+"], 10**8, 10**4, [300], cheap)
