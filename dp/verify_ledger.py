@@ -603,6 +603,8 @@ class Given:
     roster: bool = False
     against: bool | None = None
     """another ledger: under a known key, or not; None: there was none"""
+    common: int = 0
+    """releases that are in that one, too"""
 
     @property
     def code(self) -> int:
@@ -666,7 +668,10 @@ def statement(book: Book, given: Given) -> dict[str, str]:
     if given.head:
         found["recomputed"] += "; the head that was given is one of its links"
     if given.against is not None:
-        found["recomputed"] += "; the other ledger does not contradict it"
+        common = counted(given.common, "release")
+        agreed = f"has {common} in common with it, and does not contradict it"
+        nothing = "has no release in common with it: that they were compared shows nothing"
+        found["recomputed"] += f"; the other ledger {agreed if given.common else nothing}"
     if book.sums:
         compared = "compared with it" if given.plans else "not compared with it here: secagg ledger verify does"
         found["signed"] = (

@@ -11,7 +11,7 @@ from dp.secure_sum import SecureSum
 from dp.verify_ledger import Book, Sum
 from secagg.crypto import labels
 from secagg.crypto.keys import verify as verify_signature
-from secagg.errors import PeerError, SecAggError
+from secagg.errors import MissingExtraError, PeerError, SecAggError
 
 _ROUNDING, _RELATIVE = 3, 10**9
 """By how much divergences may differ from one machine to another: by ``_ROUNDING`` multiples of 10^-12 for each step,
@@ -43,6 +43,8 @@ def verify(
                 for signed in what.signatures:
                     verify_signature(signed.key, signed.signature, labels.SURVIVORS, digest, culprit=signed.name)
                 also(what)
+        except MissingExtraError:  # says nothing of the ledger
+            raise
         except (SecAggError, ArithmeticError) as error:
             raise PeerError(f"entry {number} of the ledger: {error}") from None
         count = what.count if isinstance(what, Steps) else 1
@@ -84,12 +86,16 @@ def book(state: LedgerState) -> Book:
     )
 
 
-def compare(ledger: LedgerState, other: LedgerState) -> None:
-    """``other`` is a copy of this ledger, or kept by a client. ``PeerError`` if they cannot both be true."""
+def compare(ledger: LedgerState, other: LedgerState) -> int:
+    """How many releases both have; ``PeerError`` if they cannot both be true.
+
+    ``other`` is a copy of this ledger, or kept by a client. With nothing in common, nothing was compared.
+    """
+    common = len(ledger.records.keys() & other.records.keys())
     if ledger.links[0] == other.links[0]:
         if any(ours != theirs for ours, theirs in zip(ledger.links, other.links, strict=False)):
             raise PeerError("a fork: the two ledgers begin alike and then differ")
-        return
+        return common
     for name, theirs in other.records.items():
         if not isinstance(theirs.happened, SecureSum):
             continue
@@ -100,6 +106,7 @@ def compare(ledger: LedgerState, other: LedgerState) -> None:
             raise PeerError(f"a fork: release {name} has other facts in the other ledger")
         if ledger.genesis.guarantee == other.genesis.guarantee and not _close(ours.cost, theirs.cost):
             raise PeerError(f"release {name} is charged otherwise in the other ledger")
+    return common
 
 
 def _close(a: PrivacyCost, b: PrivacyCost, count: int = 1) -> bool:

@@ -88,6 +88,7 @@ def ledger(spent: Spent) -> Html:
             ("unit", given.unit),
             ("relation", given.relation),
             ("noise", given.trust),
+            ("charged elsewhere, or not at all", spent.state.genesis.elsewhere),
             ("entries", numbers.count(len(entries) + 1)),
             ("head", spent.state.head.hex()),
         ]

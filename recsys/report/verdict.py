@@ -182,6 +182,8 @@ def quality(account: Account) -> list[Html]:
     for sampled in own.metrics:
         if (found := _SAMPLED.fullmatch(sampled)) and found[1] == name:
             said.append(_compared(account, own, sampled, f"Against {int(found[2]) - 1} negatives", name))
+    if len(said) == 1:
+        said.append("Against 99 negatives it was not measured.")
     shown = [*account.references, own]
     names = list(dict.fromkeys(metric for result in shown for metric in result.metrics))
     groups: dict[str, list[str]] = {}

@@ -13,6 +13,7 @@ from protocols.parameters import PACKAGES, rules_of
 from recsys.report.account import Account, Spent
 from recsys.report.markup import Html, join, tag
 from recsys.report.numbers import count, delta, epsilon, metric, plain
+from recsys.run_record import Run
 from secagg.assumptions import Adversary
 
 NOISE = {
@@ -246,9 +247,17 @@ def left(account: Account) -> list[str]:
     if run.public:
         found.append(f"Taken as public: {'; '.join(run.public)}.")
     for elsewhere in dict.fromkeys(spent.state.genesis.elsewhere for spent in account.spent):
-        found.append(f"Charged elsewhere, or not at all, says the ledger: {elsewhere}.")
+        if not _said(elsewhere, run):
+            found.append(f"Charged elsewhere, or not at all, says the ledger: {elsewhere}.")
     found.append(sentence(run.others))
     return found
+
+
+def _said(elsewhere: str, run: Run) -> bool:
+    """Whether all of what a ledger says is in the record, too: then it need not be read twice."""
+    for part in sorted((*run.outside, run.others, "; ".join(run.public), "Taken as public"), key=len, reverse=True):
+        elsewhere = elsewhere.replace(part, "") if part else elsewhere
+    return not any(map(str.isalnum, elsewhere))
 
 
 def never_promised(account: Account) -> list[str]:

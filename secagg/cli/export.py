@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from dp.ledger.file import read
+from dp.ledger.state import replay
 from recsys.export import export as pack
-from recsys.run_record import FILE, Run
+from recsys.run_record import FILE, LEDGERS, Run
 from secagg.cli.output import Json, emit, facts
 
 app = typer.Typer()
@@ -26,12 +28,19 @@ def export(
     """Pack what others may see of a run that has ended: configuration, record, report, ledgers and their public key.
 
     Nothing of RUN_DIR/private is packed. An existing file is never overwritten. A ledger that several runs share is
-    not packed: hand on that file and the .pub beside it. Whoever unpacks it checks it with: secagg ledger verify
+    not packed: hand on that file and the .pub beside it. Whoever unpacks it checks it with dp/verify_ledger.py, or
+    secagg ledger verify, under the key and heads that are printed here: tell them on another way than the archive.
     """
     run = Run.load(run_dir)
     made = out or Path(f"{run_dir.resolve().name}.tar")
     packed = pack(run_dir, made, model=bool(run.spendings) if model is None else model)
     left = [path for one in run.spendings for path in (one.ledger, one.key) if path not in packed]
-    answer = {"file": str(made), "packed": packed, "elsewhere": left}
+    states = {name: replay(read(run_dir / name)) for name in LEDGERS if name in packed}
+    heads = {name: state.head.hex() for name, state in states.items()}
+    keys = {name: state.genesis.owner.hex() for name, state in states.items()}
+    answer = {"file": str(made), "packed": packed, "elsewhere": left, "keys": keys, "heads": heads}
     more = {"not packed": ", ".join(left)} if left else {}
+    more |= {
+        f"{what} of {name}": value for name in states for what, value in (("key", keys[name]), ("head", heads[name]))
+    }
     emit(as_json, answer, facts({"file": made, "packed": ", ".join(packed), **more}))

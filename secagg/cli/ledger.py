@@ -85,16 +85,18 @@ def check(
 
     owner, other_owner, pinned = _key(key), _key(against_key), None if head is None else _hexadecimal(head)
     own, other = _file(run_dir), None if against is None else _file(against)
-    known = None
+    known, common = None, 0
     try:
         state = verify(read(own), owner, pinned, check_plan)
         if other is not None:
             theirs = verify(read(other), other_owner, also=check_plan)
-            compare(state, theirs)
+            common = compare(state, theirs)
             known = other_owner is not None or theirs.genesis.owner == state.genesis.owner
     except PeerError as error:
         raise PeerError(f"{FAILED}: {error}") from None
-    given = Given(key is not None, head is not None, plans=True, roster=roster is not None, against=known)
+    given = Given(
+        key is not None, head is not None, plans=True, roster=roster is not None, against=known, common=common
+    )
     said, budget = statement(book(state), given), state.genesis.budget
     if as_json:
         figures = {

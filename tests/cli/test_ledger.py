@@ -143,6 +143,17 @@ def test_a_ledger_to_compare_with_needs_a_key_of_its_own(run: Path, secagg: Seca
     assert secagg(*pinned(run), "--against", run / "copy.db")[0] == 0
 
 
+def test_a_ledger_with_which_it_has_nothing_in_common(run: Path, secagg: Secagg) -> None:
+    """Then nothing was compared, and it says so; with that of a client it says how much was."""
+    stranger = SigningKey(b"s" * 32)
+    Ledger.create(run / "stranger.db", stranger, BUDGET, USER, run="another", elsewhere="-").close()
+    (run / "stranger.pub").write_text(stranger.public.hex())
+    for name, key, said in (("stranger", "stranger", "no release in common"), ("client-0", "client", "2 releases in")):
+        words = ["--against", run / f"{name}.db", "--against-key", run / f"{key}.pub", "--json"]
+        code, out, _ = secagg(*pinned(run), *words)
+        assert (code, said in json.loads(out)["statement"]["recomputed"]) == (0, True)
+
+
 def test_a_file_will_do(run: Path, secagg: Secagg) -> None:
     code, _, _ = secagg("verify", run / "client-0.db", "--key", run / "client.pub")
     assert code == 0

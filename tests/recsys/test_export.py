@@ -1,5 +1,6 @@
 """What is packed of a run, and that nothing else is."""
 
+import json
 import os
 import shutil
 import tarfile
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dp import verify_ledger
 from recsys.export import export
 from recsys.run_record import Run
 from secagg.cli import main
@@ -59,6 +61,23 @@ def test_whoever_unpacks_it_can_verify_it_without_any_secret(run: Path, tmp_path
     assert main(["report", str(there)]) == 0
     assert Run.load(there) == Run.load(run)
     assert not (there / "private").exists()
+
+
+def test_what_is_to_be_told_on_another_way_verifies_it(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the stand-alone script and what was unpacked alone. Controls: the other ledger's head, another key."""
+    assert main(["export", str(run), "--out", str(tmp_path / "a.tar"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    with tarfile.open(tmp_path / "a.tar") as packed:
+        packed.extractall(tmp_path, filter="data")
+    names = ["ledger.db", "local.db"]
+    assert list(told["keys"]) == list(told["heads"]) == names
+    for name, other in zip(names, reversed(names), strict=True):
+        words = [str(tmp_path / "both" / name), "--key", told["keys"][name]]
+        assert verify_ledger.main([*words, "--head", told["heads"][name]]) == 0
+        assert verify_ledger.main([*words, "--head", told["heads"][other]]) == 4
+        assert verify_ledger.main([*words[:2], told["heads"][name]]) == 4
 
 
 def test_the_same_files_make_the_same_archive(run: Path, tmp_path: Path) -> None:

@@ -161,7 +161,19 @@ def test_quality_that_is_not_known(tmp_path: Path) -> None:
     only = (Quality("this run", {"NDCG@10": 0.5}),)
     found = text(verdict.quality(loaded(tmp_path, results=only)))
     assert found.startswith("In full ranking NDCG@10 is 0.5000. ")
-    assert "negatives" not in found
+    assert "Against 99 negatives it was not measured." in found
+
+
+def test_what_a_ledger_says_once_more_is_said_once(tmp_path: Path) -> None:
+    """But whatever is not in the record, is."""
+    account = loaded(tmp_path, "distributed")
+    said = "says the ledger: exact metrics, not charged."
+    assert said in text(verdict.outside(account))
+    alike = replace(account, run=replace(account.run, outside=("exact metrics",)))
+    assert said in text(verdict.outside(alike))
+    same = replace(account, run=replace(account.run, outside=("exact metrics, not charged",)))
+    assert "says the ledger" not in text(verdict.outside(same))
+    assert "Exact metrics, not charged." in text(verdict.outside(same))
 
 
 # What it opens with, and its words

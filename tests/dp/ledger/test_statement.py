@@ -23,11 +23,11 @@ from dp import verify_ledger
 from dp.ledger import Ledger, Steps, file
 from dp.ledger.file import read
 from dp.ledger.state import Row
-from dp.ledger.verify import book, verify
+from dp.ledger.verify import book, compare, verify
 from dp.verify_ledger import FAILED, Audit, Given, columns, main, problems, statement, upwards
 from secagg.cli import exit_codes
 from secagg.crypto import keys
-from secagg.errors import PeerError
+from secagg.errors import MissingExtraError, PeerError, SecAggError, UsageError
 from tests.scenes.ledger import (
     BUDGET,
     CLIENT,
@@ -160,11 +160,14 @@ def test_it_says_no_more_than_was_looked_at(tmp_path: Path) -> None:
     assert "not compared" in plain["signed"]
     assert "whosever it is" in plain["recomputed"]
     assert "head" not in plain["recomputed"]
-    more = statement(found, Given(key=True, head=True, plans=True, roster=True, against=True))
+    more = statement(found, Given(key=True, head=True, plans=True, roster=True, against=True, common=2))
     assert "all are in the roster that was given" in more["signers"]
     assert "were compared with it" in more["signed"]
     assert "the key that was given" in more["recomputed"]
-    assert "the other ledger does not contradict it" in more["recomputed"]
+    assert "the other ledger has 2 releases in common with it, and does not contradict it" in more["recomputed"]
+    unrelated = statement(found, Given(key=True, head=True, against=True))
+    assert "no release in common with it: that they were compared shows nothing" in unrelated["recomputed"]
+    assert "does not contradict" not in unrelated["recomputed"]
 
 
 @pytest.mark.parametrize(
@@ -214,6 +217,33 @@ def test_texts_of_its_keeper_say_nothing_else(tmp_path: Path, monkeypatch: pytes
 def test_numbers_are_rounded_up(value: str, shown: str) -> None:
     assert upwards(Fraction(value), 4) == shown
     assert Fraction(shown) >= Fraction(value)
+
+
+def test_another_ledger_has_so_much_in_common(tmp_path: Path) -> None:
+    rounds(tmp_path / "a.db")
+    own = new(tmp_path / "client.db", key=CLIENT)
+    own.reserve(planned(0))
+    own.commit(happened(0, gone=range(0)))
+    own.close()
+    new(tmp_path / "stranger.db", key=CLIENT).close()
+    mine, client, stranger = (verify(read(tmp_path / name)) for name in ("a.db", "client.db", "stranger.db"))
+    assert (compare(mine, mine), compare(mine, client), compare(mine, stranger)) == (4, 1, 0)
+
+
+@pytest.mark.parametrize(("error", "raised"), [(MissingExtraError, MissingExtraError), (UsageError, PeerError)])
+def test_what_is_not_installed_is_no_fault_of_a_ledger(
+    tmp_path: Path, error: type[Exception], raised: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Local training is recomputed with an extra. Control: another error in the same place is one."""
+
+    def cost_of(*_: object) -> None:
+        raise error("this accountant needs the extra [dp]")
+
+    of_steps(path := tmp_path / "ledger.db")
+    monkeypatch.setattr("dp.ledger.verify.cost_of", cost_of)
+    with pytest.raises(SecAggError) as caught:
+        verify(read(path))
+    assert type(caught.value) is raised
 
 
 # The script
