@@ -318,10 +318,10 @@ class Config:
         return self.privacy.mode in (Mode.LOCAL, Mode.BOTH)
 
     @classmethod
-    def load(cls, path: Path, changes: Sequence[str] = ()) -> Config:
+    def load(cls, path: str | Path, changes: Sequence[str] = ()) -> Config:
         """From a file, with ``section.key=value`` on top."""
         try:
-            table = parse_toml(named_file(path, most=_MOST_BYTES))
+            table = parse_toml(named_file(Path(path), most=_MOST_BYTES))
         except DecodeError as error:
             raise UsageError(f"{path} is not a TOML file: {error}") from None
         return cls.parse(table, changes)

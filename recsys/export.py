@@ -25,8 +25,9 @@ _LOGS = ("-wal", "-journal")
 """What SQLite keeps beside a file that is being written."""
 
 
-def export(folder: Path, out: Path, *, model: bool) -> list[str]:
+def export(folder: str | Path, out: str | Path, *, model: bool) -> list[str]:
     """Pack the run in ``folder`` into the new file ``out``, and tell which files that were. Nothing is replaced."""
+    folder, out = Path(folder), Path(out)
     run = Run.load(folder)
     name = check_name("the name of a run's directory", folder.resolve().name)
     _check_ended(folder, run)

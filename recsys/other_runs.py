@@ -99,8 +99,8 @@ class LockedRunList:
 class RunList:
     """The file with the list of runs: this account's, or one in ``folder``."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._path = (folder or _state() / "secagg") / FILE
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self._path = Path(folder or _state() / "secagg") / FILE
 
     @contextmanager
     def locked(self) -> Iterator[LockedRunList]:

@@ -63,7 +63,7 @@ Watch = Callable[[Run], None]
 
 def train(
     prepared: Prepared,
-    folder: Path,
+    folder: str | Path,
     *,
     machine: Mapping[str, Any],
     run_list: RunList,
@@ -76,6 +76,7 @@ def train(
 
     ``BudgetError``: other runs on the same data are known, or the budget that they share is spent.
     """
+    folder = Path(folder)
     with ExitStack() as held:
         before = existing_run(folder, prepared.config)
         if before is not None and before.ended:

@@ -136,13 +136,13 @@ class Run:
     machine: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the record, whole or not at all, even if the machine crashes."""
-        write_file(folder / FILE, json.dumps(asdict(self), indent=1, allow_nan=False).encode(), private=False)
+        write_file(Path(folder) / FILE, json.dumps(asdict(self), indent=1, allow_nan=False).encode(), private=False)
 
     @classmethod
-    def load(cls, folder: Path) -> Run:
-        path = folder / FILE
+    def load(cls, folder: str | Path) -> Run:
+        path = Path(folder) / FILE
         try:
             data = read_file(path, most=_MOST_BYTES)
         except FileNotFoundError:

@@ -115,8 +115,9 @@ def delete_secrets(folder: Path) -> None:
     synced(private)
 
 
-def existing_run(folder: Path, config: Config) -> Run | None:
+def existing_run(folder: str | Path, config: Config) -> Run | None:
     """The record of this run, or None if nothing is on record yet. Refuses a directory that holds anything else."""
+    folder = Path(folder)
     path, wanted = folder / CONFIG, _plain(config)
     try:
         if not folder.exists():

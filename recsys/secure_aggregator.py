@@ -50,13 +50,13 @@ class SecureAggregator:
         *,
         network: Network | None = None,
         ledger: Ledger | None = None,
-        folder: Path | None = None,
+        folder: str | Path | None = None,
         seed: int = 0,
         engine: Engine = HERE,
     ) -> None:
         self._deployment, self._secret = deployment, secret
         self._network, self._ledger, self._engine, self._seed = network or Network(), ledger, engine, seed
-        self._pending = None if folder is None else PendingSums(folder, secret)
+        self._pending = None if folder is None else PendingSums(Path(folder), secret)
 
     def aggregate(self, request: Request, update: Update) -> Result:
         """One round of the protocol; then its machines, keys and journals are gone."""

@@ -80,7 +80,7 @@ class Evaluation:
         means = {name: self.mean(name) for name in self.values}
         return means | dict(self.coverage) | {"users": len(self.users), "skipped": self.skipped}
 
-    def write_csv(self, path: Path, user_ids: Sequence[str]) -> None:
+    def write_csv(self, path: str | Path, user_ids: Sequence[str]) -> None:
         """One line for each user, whole or not at all, and its owner's alone: for paired tests elsewhere.
 
         Ranks are exact: with the model and the rest of a user's history they say what was held out.
@@ -90,7 +90,7 @@ class Evaluation:
         table.writerow(["user", *self.values])
         columns = [column.tolist() for column in self.values.values()]
         table.writerows(zip((user_ids[user] for user in self.users), *columns, strict=True))
-        write_file(path, text.getvalue().encode(), private=True)
+        write_file(Path(path), text.getvalue().encode(), private=True)
 
 
 def evaluate(

@@ -69,7 +69,7 @@ class Stored(Recommender, Protocol):
         """The stored model. A state that does not fit together raises an error of any ordinary kind."""
 
 
-def save(served: ServedModel, path: Path, taken_as_public: Sequence[str] = ()) -> None:
+def save(served: ServedModel, path: str | Path, taken_as_public: Sequence[str] = ()) -> None:
     """Write the model, whole or not at all, with what a guarantee about it took as public (``recsys.public_facts``)."""
     model, item_ids = cast(Stored, served.model), served.item_ids
     name = type(model).__name__
@@ -89,10 +89,10 @@ def save(served: ServedModel, path: Path, taken_as_public: Sequence[str] = ()) -
     text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **{_HEADER: text}, **state.arrays)
-    write_file(path, file.getvalue(), private=False)
+    write_file(Path(path), file.getvalue(), private=False)
 
 
-def load(path: Path) -> ServedModel:
+def load(path: str | Path) -> ServedModel:
     header, arrays = read(path)
     name = str(header["model"])
     try:
@@ -106,10 +106,10 @@ def load(path: Path) -> ServedModel:
     return ServedModel(model, items)
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def read(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The header and the arrays of the file, with nothing made of them."""
     try:
-        arrays = parse_arrays(read_file(path, most=_MOST_BYTES))
+        arrays = parse_arrays(read_file(Path(path), most=_MOST_BYTES))
         header = dict(parse_json(arrays.pop(_HEADER).tobytes()))
         version, name = header["version"], str(header["model"])
     except FileNotFoundError:

@@ -23,7 +23,7 @@ FILE = "report.html"
 """How a report is called in the directory of its run."""
 
 
-def write_report(folder: Path, account: Account | None = None) -> Path:
+def write_report(folder: str | Path, account: Account | None = None) -> Path:
     """Draw the report of the run in ``folder``, whose ledgers nobody is writing to. It replaces an older one whole.
 
     ``account`` of that run, if it is at hand. Nothing but the report is written, there or elsewhere.
@@ -39,6 +39,6 @@ def write_report(folder: Path, account: Account | None = None) -> Path:
     with needing("recsys", "drawing a report"):
         from recsys.report.page import page
 
-    path = folder / FILE
+    path = Path(folder) / FILE
     write_file(path, page(account or Account.load(folder)).encode(), private=False)
     return path

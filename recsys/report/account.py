@@ -106,8 +106,9 @@ class Account:
     """in what record and ledger are not of one mind"""
 
     @classmethod
-    def load(cls, folder: Path, ledger: Path | None = None) -> Self:
+    def load(cls, folder: str | Path, ledger: str | Path | None = None) -> Self:
         """``ledger``: the one that the run shares with others, which is not in its folder."""
+        folder, ledger = Path(folder), None if ledger is None else Path(ledger)
         run = Run.load(folder)
         name = run.protocol.get("name")
         if run.mode not in TRUSTS or name not in registry.names():

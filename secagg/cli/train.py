@@ -12,6 +12,7 @@ from recsys.run_start import existing_run
 from recsys.sentences import described
 from secagg.cli.output import Json, emit, say
 from secagg.cli.progress import outcome, watching
+from secagg.extras import need
 
 app = typer.Typer()
 
@@ -48,6 +49,7 @@ def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -
 
     check_names(config)
     before = existing_run(folder, config)
+    need("recsys", "training a recommender")
     over = before is not None and bool(before.ended)
     tell = _silent if as_json else say
     tell(config.title)
