@@ -349,7 +349,7 @@ class Config:
 def _change(table: dict[str, Any], change: str) -> None:
     key, separator, value = change.partition("=")
     if not separator:
-        raise UsageError(f"{_shown(change)} is not section.key=value")
+        raise UsageError(f"{shown(change)} is not section.key=value")
     *sections, name = key.strip().split(".")
     for section in sections:
         table = table.setdefault(section, {})
@@ -360,7 +360,7 @@ def _change(table: dict[str, Any], change: str) -> None:
     except tomllib.TOMLDecodeError:
         table[name] = value  # a word without quotes
     except (ValueError, RecursionError):  # beyond the parser's limits
-        raise UsageError(f"{_name(key)} cannot be {_shown(value)}") from None
+        raise UsageError(f"{_name(key)} cannot be {shown(value)}") from None
 
 
 def _check(value: object, where: str, depth: int) -> None:
@@ -414,14 +414,15 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def _wrong(where: str, wanted: str, value: object) -> Any:
-    raise UsageError(f"{_name(where)} is {wanted}, not {_shown(value)}")
+    raise UsageError(f"{_name(where)} is {wanted}, not {shown(value)}")
 
 
 def _name(key: str) -> str:
-    return key if key.isprintable() and len(key) <= _LONGEST else _shown(key)
+    return key if key.isprintable() and len(key) <= _LONGEST else shown(key)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value in a line, cut off where it is too long for one."""
     try:
         text = repr(value)
     except ValueError:  # more digits than Python writes

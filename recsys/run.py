@@ -15,6 +15,7 @@ All that can be handed on (``recsys.export`` packs it). What cannot is in ``priv
     secret.key    all randomness of the parties    checkpoint.npz   the model between two rounds, or the sums so far
     ledger.key    signs the ledgers                sum-N.sealed     what clients put into sum N, until it is out
     name          of the run in the account's list users.csv        metrics for each user, if asked
+    inputs        by which other data are refused (``recsys.same_inputs``)
 
 The secrets, the checkpoint and what clients put into sums are deleted when the run has ended, unless they are to be
 kept. Ledgers are verified with their public key, so that needs none of it.
@@ -46,7 +47,8 @@ from recsys.models.store import save
 from recsys.other_runs import RunList
 from recsys.requested_sums import LearnsFromSums, ResultsOnDisk
 from recsys.run_record import MODEL, Quality, Round, Run
-from recsys.run_start import CHECKPOINT, StartedRun, delete_secrets, existing_run, start
+from recsys.run_start import CHECKPOINT, PRIVATE, StartedRun, delete_secrets, existing_run, start
+from recsys.same_inputs import INPUTS, check_inputs
 from recsys.secure_aggregator import SecureAggregator
 from recsys.sentences import OWN, PLAIN, POPULAR, USERS, WHOLE, WITHOUT_NOISE, measured_under, outside, spending
 from recsys.serving import ServedModel
@@ -80,6 +82,8 @@ def train(
     with ExitStack() as held:
         before = existing_run(folder, prepared.config)
         if before is not None and before.ended:
+            if (folder / PRIVATE / INPUTS).is_file() and not (folder / PRIVATE).is_symlink():  # it is not handed on
+                check_inputs(folder / PRIVATE, prepared)
             if not keep_secrets:  # they are there if they were kept, or if the run was killed at its end
                 delete_secrets(folder)
             return before

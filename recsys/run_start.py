@@ -25,6 +25,7 @@ from recsys.config import Config, Mode
 from recsys.other_runs import KnownRun, LockedRunList
 from recsys.pending_sum import SUM
 from recsys.run_record import CONFIG, FILE, LEDGER, LOCAL_LEDGER, Run
+from recsys.same_inputs import check_configuration, check_inputs, keep_inputs
 from recsys.sentences import SHARED, SHARING, elsewhere, known_others, promised, refusal
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, SigningKey, derive
@@ -64,6 +65,8 @@ def start(prepared: Prepared, folder: Path, before: Run | None, runs: LockedRunL
     found = runs.on(data)
     _check_same(folder, name, data, runs)
     resumed = before is not None or (private / CHECKPOINT).exists() or name in [one.name for one in found]
+    if resumed:
+        check_inputs(private, prepared)
     if gone := [path for path in (private / SECRET, private / KEY) if resumed and not path.exists()]:
         raise StorageError(f"{gone[0]} is gone: this run cannot go on")
     shared = _shared_path(config.privacy.ledger) if config.privacy.ledger else None
@@ -79,6 +82,8 @@ def start(prepared: Prepared, folder: Path, before: Run | None, runs: LockedRunL
     sweep(folder)
     sweep(private)
     secret, ledger_secret = _secret(private / SECRET), _secret(private / KEY)
+    if not resumed:
+        keep_inputs(private, prepared)
     key, said = _key(ledger_secret), known_others(beside, len([one for one in sharing if one.name != name]))
     create_file(private / NAME, key.public.hex().encode(), private=True)
     if shared is not None:
@@ -118,7 +123,7 @@ def delete_secrets(folder: Path) -> None:
 def existing_run(folder: str | Path, config: Config) -> Run | None:
     """The record of this run, or None if nothing is on record yet. Refuses a directory that holds anything else."""
     folder = Path(folder)
-    path, wanted = folder / CONFIG, _plain(config)
+    path = folder / CONFIG
     try:
         if not folder.exists():
             return None
@@ -132,8 +137,8 @@ def existing_run(folder: str | Path, config: Config) -> Run | None:
             raise UsageError(f"{folder} is not empty, and holds no run")
     except OSError as error:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
-    if found not in (None, wanted):
-        raise UsageError(f"{folder} holds a run of another configuration: take a new directory")
+    if found is not None:
+        check_configuration(folder, found, config)
     return Run.load(folder) if (folder / FILE).exists() else None
 
 
@@ -166,7 +171,7 @@ def _claim(folder: Path, config: Config) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
-    if not (folder / CONFIG).exists():
+    if not (folder / CONFIG).exists() or (folder / CONFIG).read_bytes() != _plain(config):
         write_file(folder / CONFIG, _plain(config), private=False)
 
 

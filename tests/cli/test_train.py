@@ -137,7 +137,16 @@ def test_the_same_call_again_changes_nothing(train: Call) -> None:
     assert "\nround " not in said
     assert "\nverdict: for " in said
     assert contents() == before
-    assert sorted(before) == ["config.json", "ledger.db", "ledger.pub", "model.npz", "name", "report.html", "run.json"]
+    assert sorted(before) == [
+        "config.json",
+        "inputs",
+        "ledger.db",
+        "ledger.pub",
+        "model.npz",
+        "name",
+        "report.html",
+        "run.json",
+    ]
 
 
 def contents() -> dict[str, bytes]:

@@ -256,10 +256,12 @@ def test_a_run_does_not_go_on_with_other_users(tmp_path: Path, state: Path, monk
     assert contents(tmp_path / "one") == before
     with monkeypatch.context() as patched:
         patched.setattr(run_start, "_check_same", lambda *arguments: None)
+        patched.setattr(run_start, "check_inputs", lambda *arguments: None)
         with pytest.raises(UsageError, match=r"ledger\.db is the ledger of other data"):
             run(second, "one")
     switch_off(monkeypatch, run_start, "_ledger", "ledger.data != more['data']")
     monkeypatch.setattr(run_start, "_check_same", lambda *arguments: None)
+    monkeypatch.setattr(run_start, "check_inputs", lambda *arguments: None)
     run(second, "one")
     assert run(first, "two", "seed=1").others == UNKNOWN  # the control: in silence
 

@@ -87,7 +87,7 @@ Runs = Callable[[str], tuple[Path, Run]]
 def test_a_run_leaves_what_it_says_and_nothing_else(kind: str, runs: Runs) -> None:
     folder, run = runs(kind)
     assert set(os.listdir(folder)) == ALWAYS | KINDS[kind][1]
-    assert set(os.listdir(folder / "private")) == SECRETS | {"name"}
+    assert set(os.listdir(folder / "private")) == SECRETS | {"name", "inputs"}
     assert Run.load(folder) == run
     assert run.ended == "all rounds are done"
     assert len(run.rounds) == 2
@@ -239,7 +239,7 @@ def test_the_key_of_a_ledger_does_not_follow_from_the_secret(runs: Runs) -> None
 def test_secrets_are_deleted_when_a_run_has_ended(tmp_path: Path) -> None:
     folder, asked = tmp_path / "run", of_kind("local", "training.rounds=1", "evaluation.users=true")
     run = go(asked, folder, keep_secrets=False)
-    assert set(os.listdir(folder / "private")) == {"name", "users.csv"}
+    assert set(os.listdir(folder / "private")) == {"name", "inputs", "users.csv"}
     before = contents(folder)
     for keep in (True, False):
         assert go(asked, folder, keep_secrets=keep) == run  # there is nothing left to do
@@ -256,9 +256,9 @@ def test_a_run_that_was_killed_at_its_end_deletes_them_later(tmp_path: Path, mon
             go(asked, tmp_path, keep_secrets=False)
     draft = tmp_path / "private" / ".0123456789abcdef.draft"
     draft.touch()
-    assert set(os.listdir(tmp_path / "private")) == SECRETS | {"name", draft.name}
+    assert set(os.listdir(tmp_path / "private")) == SECRETS | {"name", "inputs", draft.name}
     go(asked, tmp_path, keep_secrets=False)
-    assert os.listdir(tmp_path / "private") == ["name"]
+    assert sorted(os.listdir(tmp_path / "private")) == ["inputs", "name"]
 
 
 def test_a_run_in_which_others_can_get_at_secrets_does_not_go_on(tmp_path: Path) -> None:
