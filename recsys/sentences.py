@@ -5,7 +5,7 @@ Records, ledgers and reports print these, and none of their own about the same f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,12 @@ from dp.filter import Budget
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.secure_sum import LONGEST_TEXT
+from protocols.parameters import rules_of
 from recsys.config import ClientKind, Config, Mode, Source, Spread
 from recsys.other_runs import KnownRun
 from recsys.run_record import FILE, UNKNOWN, Spending
+from secagg.assumptions import Adversary, fraction
+from secagg.errors import UsageError
 
 if TYPE_CHECKING:
     from recsys.assembly import Prepared
@@ -68,6 +71,31 @@ def described(config: Config) -> str:
     }
     parts = (f"{users[data.source]} {where}", config.model.name, noise[config.privacy.mode], config.protocol.name)
     return ", ".join(parts)
+
+
+def feared(protocol: str, agreed: Mapping[str, object]) -> tuple[Adversary | None, str]:
+    """The server that a run's parameters were chosen against, and how many clients may be on its side, by the record.
+
+    Never a stronger server than the protocol holds against, whatever the record calls it; None and "" if it does not
+    say.
+
+    >>> feared("secagg+", {"adversary": "active", "corrupt": "0.05"})
+    (<Adversary.ACTIVE: 'active'>, '5%')
+    >>> feared("ckks", {"adversary": "active"})
+    (<Adversary.CURIOUS: 'curious'>, '')
+    """
+    if rules_of(protocol).against is Adversary.CURIOUS:
+        return Adversary.CURIOUS, share_of(agreed, "corrupt")
+    said = str(agreed.get("adversary"))
+    return next((each for each in Adversary if each.value == said), None), share_of(agreed, "corrupt")
+
+
+def share_of(agreed: Mapping[str, object], name: str) -> str:
+    """A share of the clients that a record says, in per cent; empty if it says none."""
+    try:
+        return f"{float(fraction(str(agreed.get(name))) * 100):.3g}%"
+    except UsageError:
+        return ""
 
 
 def measured_under(prepared: Prepared) -> str:

@@ -12,9 +12,8 @@ from dp.events import Trust, Unit
 from recsys.report.account import Account, Spent
 from recsys.report.numbers import budget, delta, epsilon
 from recsys.report.words import CURIOUS, clients
-from recsys.sentences import POPULAR
-from secagg.assumptions import Adversary, fraction
-from secagg.errors import UsageError
+from recsys.sentences import POPULAR, feared
+from secagg.assumptions import Adversary
 
 HITS = "HR@10"
 _CLEARLY = 2.0
@@ -101,14 +100,12 @@ def _seen(account: Account) -> str:
 
 def _server(account: Account) -> str:
     """The server that parameters were chosen against, says the record."""
-    name, agreed = account.protocol.name, account.run.protocol
+    name = account.protocol.name
+    adversary, share = feared(name, account.run.protocol)
     if name in CURIOUS:
         helped = "no holder of its key" if name == "ckks" else "fewer clients than its threshold"
         return f"a server that follows the protocol, with the help of {helped},"
-    try:
-        share = f"{float(fraction(str(agreed.get('corrupt'))) * 100):.3g}%"
-        lies = Adversary(str(agreed.get("adversary"))) is Adversary.ACTIVE
-    except UsageError:
+    if adversary is None or not share:
         return "the server"
-    server = "even a server that lies" if lies else "a server that follows the protocol"
+    server = "even a server that lies" if adversary is Adversary.ACTIVE else "a server that follows the protocol"
     return f"{server}, with {share} of the clients on its side,"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from recsys import verdict as one_sentence
 from recsys.report import curves, numbers, tables, terms, verdict, words
 from recsys.report.account import Account
 from recsys.report.markup import Html, facts, join, prose, tag
@@ -50,7 +51,7 @@ def _sections(account: Account) -> list[Html]:
         [curves.utility_by_rounds(account), curves.epsilon_by_rounds(account), curves.utility_by_epsilon(account)]
     )
     return [
-        _section("Verdict", tables.headline(account), verdict.verdict(account)),
+        _section("Verdict", *_in_short(account), tables.headline(account), verdict.verdict(account)),
         _section("What was done", words.course(account), words.believed(account)),
         _section("Threat model", *_threats(account)),
         _section("What each party could see", _seen(account)),
@@ -61,6 +62,12 @@ def _sections(account: Account) -> list[Html]:
         _section("Configuration", tables.configuration(account)),
         _section("Words", terms.explained()),
     ]
+
+
+def _in_short(account: Account) -> list[Html]:
+    """The sentence with which a run ends on a terminal. Where record and ledger differ the section begins with that."""
+    said = words.sentence(one_sentence.verdict(account))
+    return [] if account.differences else [tag("p", said, class_="outcome")]
 
 
 def _section(title: str, *content: Html) -> Html:

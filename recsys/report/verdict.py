@@ -7,7 +7,7 @@ of a protocol what that could do with other parameters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from fractions import Fraction
 from math import ceil, exp
 
@@ -19,6 +19,8 @@ from recsys.report.numbers import count, delta, metric, plain
 from recsys.report.terms import linked
 from recsys.report.words import sentence
 from recsys.run_record import Quality
+from recsys.sentences import feared, share_of
+from secagg.assumptions import Adversary
 
 QUESTION = {
     "add-or-remove": "whether one {} was there or not",
@@ -26,6 +28,10 @@ QUESTION = {
     "zero-out": "whether what one {} contributed was there, or zeros",
 }
 UNITS = {"example": "interaction"}
+SERVERS = {
+    Adversary.CURIOUS: "a server that follows the protocol and looks at all it sees",
+    Adversary.ACTIVE: "a server that lies",
+}
 NOTHING = (
     "No differential privacy was promised to anybody. Each single update is hidden in a secure sum, and nothing limits "
     "what the sums and the model say about a user."
@@ -129,46 +135,34 @@ def against(account: Account) -> list[Html]:
 def configured(account: Account) -> Iterator[str]:
     """Against whom the secure sums of this run hold, with its parameters."""
     name, agreed = account.protocol.name, account.run.protocol
+    adversary, share = feared(name, agreed)
     if name == "ckks":
         yield (
             "Single updates are hidden from a server that follows the protocol and works together with nobody: with "
             "the help of one holder of the key, or by lying, it can open them. The protocol has no parameters against "
             "more."
         )
-    elif name == "threshold_ckks":
-        share = _share(agreed, "corrupt", "up to {} of the clients", "fewer clients than the threshold")
+    elif name in words.CURIOUS:
+        helpers = f"up to {share} of the clients" if share else "fewer clients than the threshold"
         yield (
-            f"Single updates are hidden from a server that follows the protocol, also if {share} tell it all they "
+            f"Single updates are hidden from a server that follows the protocol, also if {helpers} tell it all they "
             "know. A server that lies can have them opened: the protocol has no parameters against that."
         )
+    elif adversary is None:
+        yield f"Against whom the parameters of {name} were chosen, the record does not say."
     else:
-        share = _share(agreed, "corrupt", "up to {} of the clients", "some clients")
-        known = {
-            "curious": "a server that follows the protocol and looks at all it sees",
-            "active": "a server that lies",
-        }.get(str(agreed.get("adversary")))
-        if known is None:
-            yield f"Against whom the parameters of {name} were chosen, the record does not say."
-        else:
-            yield f"Single updates are hidden from {known}, and {share} on its side, says the record."
-        if agreed.get("adversary") == "curious":
+        helpers = f"up to {share} of the clients" if share else "some clients"
+        yield f"Single updates are hidden from {SERVERS[adversary]}, and {helpers} on its side, says the record."
+        if adversary is Adversary.CURIOUS:
             yield f"A server that lies was not counted in: {name} can be, with other parameters than those of this run."
-    dropout = _share(agreed, "dropout", "up to {} of the clients may fall silent", "")
-    least = account.least
-    clients = f"at least {count(least)} clients are in each sum, by the signed plans" if least else ""
-    if least is None and "min_contributors" in agreed:
-        clients = f"at least {plain(agreed['min_contributors'])} clients are in each sum, says the record"
-    if both := " and ".join(part for part in (dropout, clients) if part):
-        yield sentence(both)
-
-
-def _share(agreed: Mapping[str, object], name: str, words: str, otherwise: str) -> str:
-    """A fraction of the clients in per cent."""
-    try:
-        share = float(str(agreed[name]))
-    except (KeyError, ValueError):
-        return otherwise
-    return words.format(f"{100 * share:g}%") if 0 <= share <= 1 else otherwise
+    silent, least = share_of(agreed, "dropout"), account.least
+    parts = [f"up to {silent} of the clients may fall silent"] if silent else []
+    if least is not None:
+        parts.append(f"at least {count(least)} clients are in each sum, by the signed plans")
+    elif "min_contributors" in agreed:
+        parts.append(f"at least {plain(agreed['min_contributors'])} clients are in each sum, says the record")
+    if parts:
+        yield sentence(" and ".join(parts))
 
 
 # How good

@@ -49,7 +49,8 @@ onload = () => {
   const page = document.querySelector("iframe").contentDocument;
   const boxes = [...page.querySelectorAll("svg.plot")].map(svg => svg.getBoundingClientRect());
   const top = one => Math.round(one.getBoundingClientRect().top);
-  const verdict = top(page.querySelector(".headline")), parts = [...page.querySelectorAll(".parts h3")].map(top);
+  const first = page.querySelector(".outcome").getBoundingClientRect();
+  const verdict = [first.top, first.bottom], parts = [...page.querySelectorAll(".parts h3")].map(top);
   const wide = page.documentElement.scrollWidth;
   page.querySelectorAll("details").forEach(one => { one.open = true; });
   const unfolded = page.documentElement.scrollWidth;
@@ -109,8 +110,10 @@ def look(html: str, folder: Path, width: int, *more: str) -> Seen:
 def test_plots_are_there_and_nothing_sticks_out(report: str, tmp_path: Path, width: int, dark: bool) -> None:
     seen = look(report, tmp_path, width, *([DARK] if dark else []))
     assert seen.found["wide"] == seen.found["unfolded"] == width
-    assert seen.found["verdict"] < 250
-    assert seen.found["parts"][0] < 700, "on the first screen of a phone"
+    top, bottom = seen.found["verdict"]
+    assert 0 < top < 250
+    assert top < bottom < 700, "whole on the first screen of a phone"
+    assert bottom < min(seen.found["parts"])
     assert len(seen.found["parts"]) == 4
     assert max(seen.found["parts"]) < min(top for _left, top, _right, _bottom in seen.found["plots"])
     assert seen.found["reached"] == seen.found["words"] > 8

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from html import unescape
 from math import exp, inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from recsys.report import Account, terms, verdict, write_report
+from recsys.report import Account, page, terms, verdict, write_report
 from recsys.run_record import Quality
+from recsys.verdict import verdict as one_sentence
 from tests.scenes import runs
 
 TAGS = re.compile("<[^>]+>")
@@ -94,7 +98,7 @@ def test_an_unknown_adversary_is_none(tmp_path: Path, adversary: Any) -> None:
     assert "hidden" not in found
 
 
-@pytest.mark.parametrize("corrupt", ["", "abc", "2", "-1", "nan", None, []])
+@pytest.mark.parametrize("corrupt", ["", "abc", "2", "1", "-1", "nan", "1/0", None, []])
 def test_a_fraction_that_is_none(tmp_path: Path, corrupt: Any) -> None:
     assert "some clients on its side" in configured(tmp_path, name="secagg", adversary="active", corrupt=corrupt)
 
@@ -194,6 +198,23 @@ def test_first_the_verdict_then_parties_then_plots_then_tables(tmp_path: Path, m
     html = write_report(tmp_path).read_text()
     order = ["What was promised", "Against whom", "How good", "What left", "What each party", "<h2>Plots", "<h2>Rounds"]
     assert [html.index(part) for part in order] == sorted(html.index(part) for part in order)
+
+
+@pytest.mark.parametrize("mode", runs.MODES)
+def test_the_first_sentence_is_that_of_the_terminal(tmp_path: Path, mode: str) -> None:
+    """Word by word; and none where record and ledger differ."""
+    account = loaded(tmp_path, mode)
+    html = write_report(tmp_path).read_text()
+    (said,) = re.findall('<p class="outcome">(.*?)</p>', html)
+    assert unescape(said).lower() == one_sentence(account).lower() + "."
+    assert html.index('<p class="outcome">') < html.index('class="headline"')
+    assert "outcome" not in "".join(page._in_short(replace(account, differences=("something",))))
+
+
+@pytest.mark.parametrize("first", ["recsys.verdict", "recsys.report", "recsys.report.page", "recsys.sentences"])
+def test_modules_can_be_imported_in_any_order(first: str) -> None:
+    done = subprocess.run([sys.executable, "-c", f"import {first}, recsys.verdict, recsys.report"], check=False)
+    assert done.returncode == 0
 
 
 def test_one_round_is_no_curve(tmp_path: Path) -> None:
