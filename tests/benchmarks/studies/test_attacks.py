@@ -47,39 +47,45 @@ OBSERVED = {
     "substituted_keys": (RECOVERED, "bad signature"),
     "cohort_of_one": (RECOVERED, "min_contributors 2 is below the 5 demanded"),
     "half_silent": ("1,000 of 1,000 numbers are the mean of the others", "5 clients uploaded, at least 6 are needed"),
+    "one_colluder": ("1 share of either secret, and 7 are needed", RECOVERED),
     "poisoned": ("1,000 of 1,000 numbers of the mean have all of the lie", "nobody is named"),
     "two_rounds": ("1,000 of 1,000 numbers of the difference are the victim's", RECOVERED),
 }
 
-LOST_HERE = {"half_silent": False, "poisoned": True, "two_rounds": True}
+LOST_HERE = {"half_silent": False, "one_colluder": False, "poisoned": True, "two_rounds": True}
 """Where ours does no better, or worse: whether Flower's loses there, too."""
 
 
-def test_the_table() -> None:
-    """And it is printed: what each attack is, and what happened on either side."""
+@pytest.mark.thinned(4)
+@pytest.mark.parametrize("attack", list(OBSERVED))
+def test_a_row(attack: str) -> None:
+    row = attacks.row(attack, window_bits=16)
+    there, here = OBSERVED[attack]
+    assert there in row.there, row
+    assert here in row.here, row
+    expected = (LOST_HERE[attack], True) if attack in LOST_HERE else (True, False)
+    assert (row.there_works, row.here_works) == expected, row
+
+
+def test_the_table_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each attack is, and what happened on either side; none is left out."""
+    monkeypatch.setattr(here, "attempt", lambda attack: Seen(True, "here"))
+    monkeypatch.setattr(there, "attempt", lambda attack: Seen(False, "there"))
     said = list[str]()
-    rows = attacks.table(said.append, window_bits=16)
+    rows = attacks.table(said.append)
     assert [row.attack for row in rows] == list(OBSERVED)
-    for row in rows:
-        there, here = OBSERVED[row.attack]
-        assert there in row.there, row
-        assert here in row.here, row
-        expected = (LOST_HERE[row.attack], True) if row.attack in LOST_HERE else (True, False)
-        assert (row.there_works, row.here_works) == expected, row
-        marks = ["WORKS" if works else "fails" for works in expected]
-        assert said[:3] == [
-            f"{row.attack} ({row.needs}): {row.what}",
-            f"  there: {marks[0]}: {row.there}",
-            f"  here: {marks[1]}: {row.here}",
-        ]
-        del said[:3]
-    assert not said
+    assert said[:3] == [
+        "seed_of_32_bits (a server that looks): an upload comes late, and its mask's seed is searched",
+        "  there: fails: there",
+        "  here: WORKS: here",
+    ]
+    assert len(said) == 3 * len(rows)
 
 
 @pytest.mark.parametrize("bits", [7, 33])
 def test_a_window_that_is_none(bits: int) -> None:
     with pytest.raises(UsageError, match="between 8 and 32"):
-        attacks.table(lambda line: None, window_bits=bits)
+        attacks.row("both_shares", window_bits=bits)
 
 
 # Ours without one check.
@@ -142,6 +148,12 @@ def test_control_four_of_ten_are_silent(monkeypatch: pytest.MonkeyPatch) -> None
     original = here.Faults
     monkeypatch.setattr(here, "Faults", lambda dropouts: original(dropouts=dict(list(dropouts.items())[1:])))
     assert "0 of 1,000 numbers are the exact sum" in here.attempt(here.half_silent).text
+
+
+def test_control_another_key_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    decrypt, other = here.ciphertexts.decrypt, here.ciphertexts.make_keys().secret
+    monkeypatch.setattr(here.ciphertexts, "decrypt", lambda layout, _, chunks: decrypt(layout, other, chunks))
+    assert not here.attempt(here.one_colluder).works
 
 
 def test_control_nobody_lies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +258,13 @@ def test_there_a_threshold_of_seven(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(there, "_workflow", lambda threshold, **named: original(**named))
     seen = there.attempt(there.half_silent)
     assert (seen.works, seen.text) == (True, "the round is halted")
+
+
+@pytest.mark.long
+def test_there_a_threshold_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(there, "THRESHOLD", 1)
+    seen = there.attempt(there.one_colluder)
+    assert seen.works, seen
 
 
 @pytest.mark.long

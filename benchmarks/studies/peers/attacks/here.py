@@ -20,6 +20,9 @@ from benchmarks.studies.peers.attacks.scene import BITS, CLIENTS, LENGTH, SCALE,
 from benchmarks.studies.peers.attacks.scene import VICTIM as _VICTIM
 from benchmarks.studies.peers.attacks.seed import fold, search_ours
 from protocols import registry
+from protocols.ckks import ciphertexts
+from protocols.ckks.messages import ENCRYPTED
+from protocols.ckks.parameters import layout_of
 from protocols.client import Client
 from protocols.pairwise.client import advert_leaf
 from protocols.pairwise.cohort import Cohort
@@ -42,10 +45,12 @@ from protocols.roster import Number, Roster
 from protocols.rounds.cohort import Position, positions
 from protocols.rounds.dealing import Dealing, Dealt, Delivered, Delivery, share_of
 from protocols.rounds.exchange import Exchange
+from protocols.rounds.phases import Phase
 from protocols.rounds.sets import from_bitmap, to_bitmap
 from protocols.rounds.survivors import SignedBy
 from protocols.server import serve
-from protocols.simulation.network import Faults, local_clients, simulate
+from protocols.simulation.network import Envelope, Faults, local_clients, simulate
+from secagg.assumptions import Adversary
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.dealing import unpadded
@@ -327,6 +332,33 @@ def two_rounds() -> Seen:
     every = simulate(serve(plan, roster), clients, updates.get).outcome.total
     rest = simulate(serve(plan.next_round(), roster), clients, updates.get, faults=silent).outcome.total
     return compared(every - rest, VICTIM, "the difference of two sums")
+
+
+def one_colluder() -> Seen:
+    """An honest round of ``ckks``; one of those who hold its key gives it to the server, that has the uploads."""
+    policy = replace(_POLICY, protocols={"ckks"}, adversary=Adversary.CURIOUS, corrupt=0)
+    roster, clients = local_clients(CLIENTS, policy)
+    plan = RoundPlan.propose(
+        "ckks", roster, _ENCODING, min_contributors=policy.min_contributors, corrupt="0", dropout="0.1"
+    )
+    server: Any = serve(plan, roster)
+    uploads, keys = list[bytes](), list[bytes]()
+
+    def seen(envelope: Envelope) -> bytes:
+        if envelope.sender == roster.names[VICTIM] and envelope.phase == Phase.UPLOAD:
+            place = server._positions[roster.number(envelope.sender)]
+            sealed: Any = registry.find("ckks").messages.decode(plan, envelope.frame)
+            uploads.append(server._opened(place, labels.CKKS_UPLOAD, sealed.encrypted))
+        elif envelope.sender in clients and envelope.phase == Phase.CONSISTENCY:
+            colluder: Any = clients[envelope.sender].current
+            if envelope.sender != roster.names[VICTIM] and colluder._secret_key:
+                keys.append(colluder._secret_key)
+        return envelope.frame
+
+    simulate(server, clients, dict(zip(clients, vectors(), strict=True)).get, faults=Faults(corrupted=seen))
+    opened = ciphertexts.decrypt(layout_of(plan), keys[0], ENCRYPTED.decode(uploads[0]).chunks)
+    found = plan.ring.centred(opened.astype(plan.ring.dtype))
+    return compared(found, VICTIM, f"with ckks, whose key {len(keys)} of the other clients hold: one gave it away")
 
 
 def poisoned() -> Seen:

@@ -327,6 +327,18 @@ def two_rounds() -> Seen:
     return Seen(near == LENGTH, f"{near:,} of {LENGTH:,} numbers of the difference are the victim's, to 0.001")
 
 
+def one_colluder() -> Seen:
+    """What one client holds of the victim's secrets, beside the server, that has the upload."""
+    server = _Server(_nodes(), THRESHOLD)
+    server.unmask(_OTHERS[0], _EVERYBODY, [VICTIM])
+    held = f"{len(server.self_shares)} share of either secret, and {THRESHOLD} are needed"
+    try:
+        found = server.vector()
+    except ValueError as error:  # what so few shares make is no key
+        return Seen(False, f"{held}: “{error}”")
+    return compared(found, VICTIM, held)
+
+
 def poisoned() -> Seen:
     """One client uploads the largest numbers that are not clipped."""
     nodes = _nodes()
