@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE # what is compiled is kept, for the next worker and the next run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long simulate check coverage mutants bench docs locks clean
+.PHONY: help demo test test-long simulate check coverage mutants bench docs locks dist smoke clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -52,12 +52,25 @@ docs: .venv/docs ## the documentation site, in build/site: every warning is an e
 locks: .venv/dev ## write requirements/ anew, before a release: make locks KEEP=--keep leaves versions as they are
 	$(BIN)/python requirements/renew.py $(KEEP)
 
+dist: .venv/build ## the distributions, in dist: a source archive, and the wheel that is built from it
+	rm -rf dist
+	.venv/build/bin/hatchling build -t sdist
+	.venv/build/bin/python -m pip wheel -q --no-deps --no-build-isolation -w dist dist/*.tar.gz
+
+smoke: ## install the wheel in dist by itself, somewhere else, and use it
+	sh tests/e2e/wheel_alone.sh "$(PYTHON)" dist/*.whl requirements/pins.txt
+
 clean: ## remove .venv, caches and build products
 	rm -rf .venv .coverage* .hypothesis .mutants .mypy_cache .pytest_cache .ruff_cache build dist
 	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
+
+.venv/build: $(PIN) requirements/build.lock | .venv/bin/python
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install -q --require-hashes --no-deps -r requirements/build.lock
+	@touch $@
 
 .venv/demo: $(PIN) | .venv/bin/python
 	@echo "installing torch, opacus, scipy and others into .venv: minutes, and 1.6 GB (5 GB where torch comes with CUDA)"
