@@ -192,6 +192,7 @@ def test_a_lie_is_said_before_all_else(tmp_path: Path) -> None:
     assert html.index("do not rely on this page") < html.index("What was promised")
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("mode", runs.MODES)
 def test_first_the_verdict_then_parties_then_plots_then_tables(tmp_path: Path, mode: str) -> None:
     loaded(tmp_path, mode)
@@ -200,6 +201,7 @@ def test_first_the_verdict_then_parties_then_plots_then_tables(tmp_path: Path, m
     assert [html.index(part) for part in order] == sorted(html.index(part) for part in order)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("mode", runs.MODES)
 def test_the_first_sentence_is_that_of_the_terminal(tmp_path: Path, mode: str) -> None:
     """Word by word; and none where record and ledger differ."""
@@ -211,6 +213,7 @@ def test_the_first_sentence_is_that_of_the_terminal(tmp_path: Path, mode: str) -
     assert "outcome" not in "".join(page._in_short(replace(account, differences=("something",))))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first", ["recsys.verdict", "recsys.report", "recsys.report.page", "recsys.sentences"])
 def test_modules_can_be_imported_in_any_order(first: str) -> None:
     done = subprocess.run([sys.executable, "-c", f"import {first}, recsys.verdict, recsys.report"], check=False)

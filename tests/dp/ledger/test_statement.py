@@ -107,7 +107,7 @@ def test_two_verifiers_in_the_same_words(made: Callable[[Path], None], tmp_path:
         assert renamed is not None
         assert renamed["run"] == '"another run"'
         assert stated_by_both(forged(rows, lambda bodies: bodies[0].update(epsilon="9"))) is None
-        for number in range(1, len(rows)):
+        for number in {1, len(rows) // 2, len(rows) - 1} & set(range(1, len(rows))):
             for change in ({"phase": "wish"}, {"epsilon_after": 1}, {"total_samples": 7}):
                 assert stated_by_both(forged(rows, lambda bodies, n=number, c=change: bodies[n].update(c))) is None
 
