@@ -597,14 +597,19 @@ class Given:
     """What a verification had to go by, beside the ledger, and what it looked at."""
 
     key: bool
-    head: bool
+    head: int | None = None
+    """the entry whose link was given; None: no head was"""
     plans: bool = False
     """were decoded, and compared with the facts"""
+    beside: bool = False
+    """the key was a file in the folder of the ledger: whoever made the one can have made the other"""
     roster: bool = False
     against: bool | None = None
     """another ledger: under a known key, or not; None: there was none"""
+    copy: bool = False
+    """of this one, it begins with the same entry"""
     common: int = 0
-    """releases that are in that one, too"""
+    """releases that were compared with those of that one"""
 
     @property
     def code(self) -> int:
@@ -615,7 +620,8 @@ class Given:
         if self.code == CONSISTENT_ONLY:
             missing, which = ("--against-key", "the other ledger") if self.key else ("--key", "it")
             return f"internally consistent only: without {missing} anybody can have written {which}"
-        return "verified" if self.head else "verified, but it may be an older copy: give --head"
+        found = "verified, under a key from the ledger's own folder" if self.beside else "verified"
+        return found if self.head is not None else f"{found}, but it may be an older copy: give --head"
 
 
 FAILED = "failed: nothing in this ledger can be relied on"
@@ -665,13 +671,16 @@ def statement(book: Book, given: Given) -> dict[str, str]:
         "chain, divergences, samples, limits and epsilons, from the facts in the ledger; "
         f"{owner} has signed that these are all entries"
     )
-    if given.head:
-        found["recomputed"] += "; the head that was given is one of its links"
+    if given.head is not None:
+        last = given.head == book.entries - 1
+        later = f"entry {given.head}, and of what is to come after that it shows nothing"
+        found["recomputed"] += f"; the head that was given is that of {'the last entry' if last else later}"
     if given.against is not None:
-        common = counted(given.common, "release")
+        common = counted(given.common, "committed sum")
         agreed = f"has {common} in common with it, and does not contradict it"
-        nothing = "has no release in common with it: that they were compared shows nothing"
-        found["recomputed"] += f"; the other ledger {agreed if given.common else nothing}"
+        nothing = "has no committed sum in common with it: that they were compared shows nothing"
+        copy = "is a copy of this one, and goes on no further"
+        found["recomputed"] += f"; the other ledger {copy if given.copy else agreed if given.common else nothing}"
     if book.sums:
         compared = "compared with it" if given.plans else "not compared with it here: secagg ledger verify does"
         found["signed"] = (
@@ -696,7 +705,9 @@ def signers(book: Book, given: Given) -> str:
         return "no client has signed anything: no secure sum is committed"
     numbers = sorted({len(one.keys) for one in book.sums})
     between = f"{numbers[0]} to {numbers[-1]}" if numbers[1:] else str(numbers[0])
-    survivors = f"{min(one.survivors for one in book.sums)} or more of {max(one.planned for one in book.sums)} clients"
+    planned = sorted({one.planned for one in book.sums})
+    of = f"{planned[0]} to {planned[-1]}" if planned[1:] else str(planned[0])
+    survivors = f"{min(one.survivors for one in book.sums)} or more of {of} clients"
     every = len(frozenset.union(*(one.keys for one in book.sums)))
     whose = (
         "all are in the roster that was given"
@@ -784,17 +795,23 @@ def export_of(path: Path) -> bytes:
     return b"".join(b'{"body":%s,"signature":"%s"}\n' % (body, end.hex().encode()) for (body,), end in pairs)
 
 
-def public_key(text: str) -> bytes:
+def public_key(text: str) -> tuple[bytes, Path | None]:
+    """The key, and the file that it was in."""
     try:
-        path = Path(text)
-        found = bytes.fromhex(path.read_text("ascii") if path.is_file() else text)
+        path = Path(text) if Path(text).is_file() else None
+        found = bytes.fromhex(path.read_text("ascii") if path else text)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot read {text}: {error.strerror}") from None
     except ValueError:
         found = b""
     if len(found) != 32:
         raise argparse.ArgumentTypeError(f"{text} is neither 64 hexadecimal digits nor a file of them")
-    return found
+    return found, path
+
+
+def beside(key: Path | None, ledger: Path) -> bool:
+    """Whether the key came in the ledger's folder."""
+    return key is not None and key.resolve().parent == ledger.resolve().parent
 
 
 def link(text: str) -> bytes:
@@ -819,20 +836,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--key", type=public_key, help="Ed25519 public key: 64 hexadecimal digits, or a file of them")
     parser.add_argument("--head", type=link, help="a link that must be in the ledger: 64 hexadecimal digits")
     options = parser.parse_args(arguments)
-    audit = Audit(options.key)
+    key, file = options.key or (None, None)
+    audit = Audit(key)
     try:
-        found = list(problems(export_of(options.ledger), options.key, options.head, audit))
+        found = list(problems(export_of(options.ledger), key, options.head, audit))
     except Unreadable as error:
         parser.error(str(error))
     except Problem as problem:
         found = [str(problem)]
-    given = Given(options.key is not None, options.head is not None)
     if found:
         printed = [*columns({"verdict": FAILED}), *(shown(f"{'problem':<{LABEL}}{problem}") for problem in found)]
+        code = WRONG
     else:
-        printed = list(columns(statement(audit.book(), given)))
+        pinned = None if options.head is None else audit.links.index(options.head)
+        given = Given(key is not None, pinned, beside=beside(file, options.ledger))
+        printed, code = list(columns(statement(audit.book(), given))), given.code
     sys.stdout.write("".join(f"{line}\n" for line in printed))
-    return WRONG if found else given.code
+    return code
 
 
 def shown(line: str) -> str:

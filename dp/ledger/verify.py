@@ -87,15 +87,17 @@ def book(state: LedgerState) -> Book:
 
 
 def compare(ledger: LedgerState, other: LedgerState) -> int:
-    """How many releases both have; ``PeerError`` if they cannot both be true.
+    """How many committed sums of ``other`` are in this one, too; ``PeerError`` if they cannot both be true, or if
+    ``other`` is a later copy of this one.
 
     ``other`` is a copy of this ledger, or kept by a client. With nothing in common, nothing was compared.
     """
-    common = len(ledger.records.keys() & other.records.keys())
-    if ledger.links[0] == other.links[0]:
+    if copies(ledger, other):
         if any(ours != theirs for ours, theirs in zip(ledger.links, other.links, strict=False)):
             raise PeerError("a fork: the two ledgers begin alike and then differ")
-        return common
+        if (later := len(other.links) - len(ledger.links)) > 0:
+            raise PeerError(f"this is an older copy of the other ledger, which has {later} more entries")
+    common = 0
     for name, theirs in other.records.items():
         if not isinstance(theirs.happened, SecureSum):
             continue
@@ -106,7 +108,13 @@ def compare(ledger: LedgerState, other: LedgerState) -> int:
             raise PeerError(f"a fork: release {name} has other facts in the other ledger")
         if ledger.genesis.guarantee == other.genesis.guarantee and not _close(ours.cost, theirs.cost):
             raise PeerError(f"release {name} is charged otherwise in the other ledger")
+        common += 1
     return common
+
+
+def copies(ledger: LedgerState, other: LedgerState) -> bool:
+    """Whether both begin with the same entry."""
+    return ledger.links[0] == other.links[0]
 
 
 def _close(a: PrivacyCost, b: PrivacyCost, count: int = 1) -> bool:

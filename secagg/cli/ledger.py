@@ -13,9 +13,9 @@ from dp.filter import RESOLUTION
 from dp.ledger.entries import FIELDS, canonical, parse
 from dp.ledger.file import FILE, read
 from dp.ledger.state import replay
-from dp.ledger.verify import book, compare, verify
+from dp.ledger.verify import book, compare, copies, verify
 from dp.secure_sum import SecureSum
-from dp.verify_ledger import FAILED, Given, columns, statement
+from dp.verify_ledger import FAILED, Given, beside, columns, statement
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg.cli.exit_codes import CONSISTENT_ONLY
@@ -85,17 +85,24 @@ def check(
 
     owner, other_owner, pinned = _key(key), _key(against_key), None if head is None else _hexadecimal(head)
     own, other = _file(run_dir), None if against is None else _file(against)
-    known, common = None, 0
+    known, copy, common = None, False, 0
     try:
         state = verify(read(own), owner, pinned, check_plan)
         if other is not None:
             theirs = verify(read(other), other_owner, also=check_plan)
-            common = compare(state, theirs)
+            copy, common = copies(state, theirs), compare(state, theirs)
             known = other_owner is not None or theirs.genesis.owner == state.genesis.owner
     except PeerError as error:
         raise PeerError(f"{FAILED}: {error}") from None
     given = Given(
-        key is not None, head is not None, plans=True, roster=roster is not None, against=known, common=common
+        key is not None,
+        None if pinned is None else state.links.index(pinned),
+        plans=True,
+        beside=beside(key, own),
+        roster=roster is not None,
+        against=known,
+        copy=copy,
+        common=common,
     )
     said, budget = statement(book(state), given), state.genesis.budget
     if as_json:

@@ -40,6 +40,7 @@ BUDGET = Budget(Fraction(20), Fraction(1, 10**5), slack=Fraction(1, 10**8))
 KEY = SigningKey(bytes(range(32)))
 IDENTITIES = [Identity(f"client-{i}", SigningKey(bytes([i + 1]) * 32)) for i in range(N)]
 ROSTER = Roster.of(IDENTITIES)
+OWN_FOLDER = "verified, under a key from the ledger's own folder"
 POLICY = Policy(min_contributors=4, corrupt=0, dropout="0.34")
 
 
@@ -100,13 +101,16 @@ def test_verified(run: Path, secagg: Secagg) -> None:
     client = ["--against", run / "client-0.db", "--against-key", run / "client.pub"]
     code, out, _ = secagg(*pinned(run), *client, "--roster", run / "roster.toml", "--json")
     answer = json.loads(out.splitlines()[-1])
-    assert (code, answer["verdict"], answer["entries"]) == (0, "verified", 6)
+    assert (code, answer["verdict"], answer["entries"]) == (0, OWN_FOLDER, 6)
     assert "all are in the roster that was given" in answer["statement"]["signers"]
     assert 0 < answer["epsilon"] < answer["budget"] == 20
     assert '"local training"' in answer["statement"]["elsewhere"]
     code, out, _ = secagg(*pinned(run))
     assert code == 0
-    assert out.startswith("verdict     verified\n")
+    assert out.startswith(f"verdict     {OWN_FOLDER}\n")
+    (run / "elsewhere").mkdir()
+    elsewhere = (run / "ledger.pub").rename(run / "elsewhere" / "ledger.pub")
+    assert secagg(*pinned(run), "--key", elsewhere)[1].startswith("verdict     verified\n")
     assert "not compared with a roster" in out
 
 
@@ -148,7 +152,10 @@ def test_a_ledger_with_which_it_has_nothing_in_common(run: Path, secagg: Secagg)
     stranger = SigningKey(b"s" * 32)
     Ledger.create(run / "stranger.db", stranger, BUDGET, USER, run="another", elsewhere="-").close()
     (run / "stranger.pub").write_text(stranger.public.hex())
-    for name, key, said in (("stranger", "stranger", "no release in common"), ("client-0", "client", "2 releases in")):
+    for name, key, said in (
+        ("stranger", "stranger", "no committed sum in common"),
+        ("client-0", "client", "2 committed sums in"),
+    ):
         words = ["--against", run / f"{name}.db", "--against-key", run / f"{key}.pub", "--json"]
         code, out, _ = secagg(*pinned(run), *words)
         assert (code, said in json.loads(out)["statement"]["recomputed"]) == (0, True)
@@ -205,10 +212,10 @@ def test_one_statement_by_two_verifiers(run: Path, secagg: Secagg, capsys: pytes
     code, out, _ = secagg("verify", *words)
     audit = verify_ledger.Audit(KEY.public)
     assert list(verify_ledger.problems(b"".join(_export(run)), KEY.public, None, audit)) == []
-    given = verify_ledger.Given(key=True, head=True, plans=True)
+    given = verify_ledger.Given(key=True, head=audit.book().entries - 1, plans=True, beside=True)
     assert (code, out.splitlines()) == (0, list(verify_ledger.columns(verify_ledger.statement(audit.book(), given))))
     said = json.loads(secagg("verify", *words, "--json")[1])["statement"]
-    theirs = verify_ledger.statement(audit.book(), verify_ledger.Given(key=True, head=True))
+    theirs = verify_ledger.statement(audit.book(), replace(given, plans=False))
     assert {label for label in said if said[label] != theirs[label]} == {"signed"}
     assert said.keys() == theirs.keys()
     for wrong in (["--key", run / "client.pub"], ["--head", "11" * 32]):

@@ -23,7 +23,7 @@ from dp import verify_ledger
 from dp.ledger import Ledger, Steps, file
 from dp.ledger.file import read
 from dp.ledger.state import Row
-from dp.ledger.verify import book, compare, verify
+from dp.ledger.verify import book, compare, copies, verify
 from dp.verify_ledger import FAILED, Audit, Given, columns, main, problems, statement, upwards
 from secagg.cli import exit_codes
 from secagg.crypto import keys
@@ -34,6 +34,7 @@ from tests.scenes.ledger import (
     EXAMPLE,
     GAUSSIANS,
     KEY,
+    PLANNED,
     USER,
     exported,
     filled,
@@ -44,7 +45,7 @@ from tests.scenes.ledger import (
     step,
 )
 
-KEYED, PINNED, NOTHING = Given(key=True, head=False), Given(key=True, head=True), Given(key=False, head=False)
+KEYED, PINNED, NOTHING = Given(key=True), Given(key=True, head=0), Given(key=False)
 PAINT = 'x"\n\x1b[2Kverdict     verified \u202e\U000e0041\\'
 
 
@@ -83,7 +84,7 @@ LEDGERS = [empty, rounds, of_steps, other_noise, painted]
 
 def stated_by_both(rows: list[Row], key: bytes | None = KEY.public) -> dict[str, str] | None:
     """What the two verifiers say of a ledger, which must be the same; None if it is wrong."""
-    given, audit = Given(key=key is not None, head=False), Audit(key)
+    given, audit = Given(key=key is not None), Audit(key)
     theirs = None if list(problems(exported(rows), key, None, audit)) else statement(audit.book(), given)
     try:
         ours = statement(book(verify(rows, key)), given)
@@ -160,13 +161,19 @@ def test_it_says_no_more_than_was_looked_at(tmp_path: Path) -> None:
     assert "not compared" in plain["signed"]
     assert "whosever it is" in plain["recomputed"]
     assert "head" not in plain["recomputed"]
-    more = statement(found, Given(key=True, head=True, plans=True, roster=True, against=True, common=2))
+    more = statement(found, Given(key=True, head=found.entries - 1, plans=True, roster=True, against=True, common=2))
     assert "all are in the roster that was given" in more["signers"]
     assert "were compared with it" in more["signed"]
     assert "the key that was given" in more["recomputed"]
-    assert "the other ledger has 2 releases in common with it, and does not contradict it" in more["recomputed"]
-    unrelated = statement(found, Given(key=True, head=True, against=True))
-    assert "no release in common with it: that they were compared shows nothing" in unrelated["recomputed"]
+    assert "the head that was given is that of the last entry" in more["recomputed"]
+    assert "the other ledger has 2 committed sums in common with it, and does not contradict it" in more["recomputed"]
+    early = statement(found, PINNED)
+    assert "is that of entry 0, and of what is to come after that it shows nothing" in early["recomputed"]
+    copy = statement(found, Given(key=True, against=True, copy=True, common=2))
+    assert "the other ledger is a copy of this one, and goes on no further" in copy["recomputed"]
+    assert "in common" not in copy["recomputed"]
+    unrelated = statement(found, Given(key=True, head=0, against=True))
+    assert "no committed sum in common with it: that they were compared shows nothing" in unrelated["recomputed"]
     assert "does not contradict" not in unrelated["recomputed"]
 
 
@@ -176,9 +183,15 @@ def test_it_says_no_more_than_was_looked_at(tmp_path: Path) -> None:
         (PINNED, 0, "verified"),
         (KEYED, 0, "verified, but it may be an older copy: give --head"),
         (NOTHING, 5, "internally consistent only: without --key anybody can have written it"),
-        (Given(key=False, head=True, roster=True, against=True), 5, "internally consistent only: without --key"),
-        (Given(key=True, head=True, against=True), 0, "verified"),
-        (Given(key=True, head=True, against=False), 5, "internally consistent only: without --against-key"),
+        (Given(key=True, head=0, beside=True), 0, "verified, under a key from the ledger's own folder"),
+        (
+            Given(key=True, beside=True),
+            0,
+            "verified, under a key from the ledger's own folder, but it may be an older copy: give --head",
+        ),
+        (Given(key=False, head=0, roster=True, against=True), 5, "internally consistent only: without --key"),
+        (Given(key=True, head=0, against=True), 0, "verified"),
+        (Given(key=True, head=0, against=False), 5, "internally consistent only: without --against-key"),
     ],
     ids=str,
 )
@@ -227,7 +240,29 @@ def test_another_ledger_has_so_much_in_common(tmp_path: Path) -> None:
     own.close()
     new(tmp_path / "stranger.db", key=CLIENT).close()
     mine, client, stranger = (verify(read(tmp_path / name)) for name in ("a.db", "client.db", "stranger.db"))
-    assert (compare(mine, mine), compare(mine, client), compare(mine, stranger)) == (4, 1, 0)
+    assert (compare(mine, mine), compare(mine, client), compare(mine, stranger)) == (3, 1, 0)
+    assert [copies(mine, other) for other in (mine, client, stranger)] == [True, False, False]
+
+
+def test_names_alone_are_nothing_in_common(tmp_path: Path) -> None:
+    """Steps are each party's own, and what was only reserved was not compared."""
+    for name, key, noise in (("a.db", KEY, "4"), ("b.db", CLIENT, "9")):
+        ledger = new(tmp_path / name, key=key, guarantee=EXAMPLE)
+        ledger.reserve(Steps("round 1", step(noise)))
+        ledger.commit(Steps("round 1", step(noise)))
+        ledger.close()
+    assert compare(*(verify(read(tmp_path / name)) for name in ("a.db", "b.db"))) == 0
+
+
+def test_cohorts_of_several_sizes(tmp_path: Path) -> None:
+    ledger = new(path := tmp_path / "ledger.db")
+    for number, clients in enumerate((PLANNED, PLANNED + 1)):
+        ledger.reserve(planned(number, planned=clients))
+        ledger.commit(happened(number, planned=clients))
+    ledger.close()
+    said = stated_by_both(read(path))
+    assert said is not None
+    assert "(8 or more of 10 to 11 clients)" in said["signers"]
 
 
 @pytest.mark.parametrize(("error", "raised"), [(MissingExtraError, MissingExtraError), (UsageError, PeerError)])
@@ -277,12 +312,17 @@ def folder(tmp_path: Path) -> Path:
 def test_a_ledger_will_do_and_its_export(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = []
     for name in ("ledger.db", "ledger.jsonl"):
-        words = ["--key", str(folder / "ledger.pub"), "--head", (folder / "head").read_bytes().hex()]
+        words = ["--key", KEY.public.hex(), "--head", (folder / "head").read_bytes().hex()]
         assert main([str(folder / name), *words]) == 0
         said.append(capsys.readouterr().out)
     assert said[0] == said[1]
     assert said[0].startswith("verdict     verified\n")
     assert main([str(folder / "ledger.db")]) == 5
+    assert capsys.readouterr().out.startswith("verdict     internally consistent only: without --key")
+    assert main([str(folder / "ledger.db"), "--key", str(folder / "ledger.pub")]) == 0
+    assert capsys.readouterr().out.startswith(
+        "verdict     verified, under a key from the ledger's own folder, but it may"
+    )
     assert sorted(path.name for path in folder.iterdir()) == [
         "head",
         "ledger.db",
