@@ -20,6 +20,7 @@ import dp.ledger.entries
 import dp.ledger.file
 import protocols.journal
 import protocols.wire
+from tests.vectors.verify import COMMON, PROTOCOLS
 
 FOLDER = Path(__file__).parent
 FILE = FOLDER / "formats.json"
@@ -36,6 +37,8 @@ def _load(name: str) -> dict[str, Any]:
 
 
 def _wire() -> Iterator[tuple[str, bytes]]:
+    for name, (code, known, types) in PROTOCOLS.items():
+        yield f"layout: {name}", json.dumps([code, COMMON, known, types]).encode()
     for plan in _load("plans.json")["plans"]:
         yield f"plan: {plan['name']}", bytes.fromhex(plan["encoding"])
     for group in _load("messages.json")["protocols"]:

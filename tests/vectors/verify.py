@@ -209,11 +209,11 @@ def read(kind: str, data: Reader, known: Known) -> Any:
         size = data.integer(4)
         need(size <= (64 if head == "name" else amount(rest)), "too long")
         try:
-            value = data.take(size).decode()
+            word = data.take(size).decode()
         except UnicodeDecodeError:
             raise Wrong("not UTF-8") from None
-        need(head == "text" or value in rest.split("|"), "an unknown name")
-        return value
+        need(head == "text" or word in rest.split("|"), "an unknown name")
+        return word
     if head == "maybe":
         return read(rest, data, known) if read("bool", data, known) else None
     if head == "list":
@@ -238,10 +238,11 @@ def write(kind: str, value: Any, known: Known) -> bytes:
     if head == "bytes":
         return bytes.fromhex(value)
     if head == "blob":
-        raw = bytes.fromhex(value)
+        raw: bytes = bytes.fromhex(value)
         return len(raw).to_bytes(4 if amount(rest) < 1 << 32 else 8, "big") + raw
     if head in ("text", "name"):
-        return len(value.encode()).to_bytes(4, "big") + value.encode()
+        word: bytes = value.encode()
+        return len(word).to_bytes(4, "big") + word
     if head == "maybe":
         return b"\0" if value is None else b"\1" + write(rest, value, known)
     if head == "list":
@@ -916,7 +917,7 @@ def moduli(degree: int, bits: int) -> tuple[int, ...]:
     length, longer = divmod(bits, count)
     found: list[int] = []
     for size, wanted in ((length, count - longer), (length + 1, longer)):
-        highest, here = ((1 << size) - 2) // (2 * degree) * 2 * degree + 1, []
+        highest, here = ((1 << size) - 2) // (2 * degree) * 2 * degree + 1, list[int]()
         for number in range(highest, 1 << (size - 1), -2 * degree):
             if len(here) == wanted:
                 break
@@ -1072,7 +1073,8 @@ class OneshotRound(Round):
         for member, row in zip(surplus, rows[s["packing"] :], strict=True):
             need(row == shares[member], "a share that is off the polynomial")
         base, bound = 2 * s["bound"] + 1, s["bound"]
-        middle, digits = bound * sum(base**j for j in range(s["digits"])), [[] for _ in range(s["digits"])]
+        middle = bound * sum(base**j for j in range(s["digits"]))
+        digits: list[list[int]] = [[] for _ in range(s["digits"])]
         for element in (element for row in rows[: s["packing"]] for element in row):
             rest = (element + middle) % PRIME
             need(rest < base ** s["digits"], "a sum of shares is out of range")
@@ -1172,13 +1174,13 @@ def verify_plans(content: dict[str, Any], folder: Path) -> str:
         need(plan.digest.hex() == vector["digest"], f"{vector['name']}: another digest")
         need(write("Plan", plan.fields, plan.structures) == data, f"{vector['name']}: another encoding")
     for vector in content["undecodable"]:
-        refused(lambda data=vector["encoding"]: Plan(bytes.fromhex(data)), vector["what"])
+        refused(Plan, bytes.fromhex(vector["encoding"]), vector["what"])
     return f"{len(content['plans'])} plans, {len(content['undecodable'])} that are none"
 
 
-def refused(read_it: Callable[[], object], what: str) -> None:
+def refused(read_it: Callable[[bytes], object], data: bytes, what: str) -> None:
     try:
-        read_it()
+        read_it(data)
     except Wrong:
         return
     raise Wrong(f"{what}: it is decoded")
@@ -1197,7 +1199,7 @@ def verify_messages(content: dict[str, Any], folder: Path) -> str:
             good += 1
         for vector in group["undecodable"]:
             what = f"{group['protocol']}, {vector['type']}, {vector['what']}"
-            refused(lambda frame=vector["frame"], plan=plan: plan.message(bytes.fromhex(frame)), what)
+            refused(plan.message, bytes.fromhex(vector["frame"]), what)
             bad += 1
     return f"{good} frames, {bad} that are none"
 
