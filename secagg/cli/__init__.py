@@ -7,6 +7,7 @@ without any extra, and a wrong call is refused at once. The rest is imported whe
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,8 +17,8 @@ from typing import Annotated, cast
 import typer
 from typer.main import get_command
 
-from secagg.cli.exit_codes import FAILURE, MISSING_EXTRA, WRONG_USE, code_of, sentence
-from secagg.cli.output import say
+from secagg.cli.exit_codes import FAILURE, INTERRUPTED, MISSING_EXTRA, WRONG_USE, code_of, sentence
+from secagg.cli.output import ReaderGone, say
 from secagg.errors import SecAggError
 from secagg.extras import bringing, hint
 from secagg.version import found
@@ -61,12 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message(), WRONG_USE)
     except SecAggError as error:
         return _fail(str(error), code_of(error))
-    except typer.Abort:
-        return _fail("aborted", FAILURE)
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("interrupted", INTERRUPTED)
     except ModuleNotFoundError as error:
         if (extra := bringing(error.name or "")) is None:
             raise
         return _fail(hint(extra, f"secagg {words[0]}"), MISSING_EXTRA)
+    except ReaderGone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would write the rest at its end
+        return FAILURE
     except OSError as error:
         return _fail(str(error), FAILURE)
 

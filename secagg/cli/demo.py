@@ -11,8 +11,9 @@ import typer
 
 from recsys.config import ClientKind, Config
 from recsys.sentences import described
+from secagg.cli.interrupts import interruptible
 from secagg.cli.output import Json
-from secagg.cli.train import KeepSecrets, carry_out
+from secagg.cli.train import KeepSecrets, again, carry_out
 
 app = typer.Typer()
 
@@ -55,7 +56,9 @@ def demo(
     config = Config.parse(CONFIGS[clients], settings or [])
     if config.title == Config().title:
         config = replace(config, title=described(config))
-    carry_out(config, out or _fresh(f"demo-{clients}"), as_json, keep_secrets)
+    folder = out or _fresh(f"demo-{clients}")
+    with interruptible(again(["demo", f"--clients {clients}"], settings, folder, keep_secrets, as_json)):
+        carry_out(config, folder, as_json, keep_secrets)
 
 
 def _fresh(name: str) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from secagg.errors import BudgetError, DecodeError, MissingExtraError, PeerError, PolicyError, SecAggError, UsageError
 
 FINE, FAILURE, WRONG_USE, REFUSED, UNTRUE, CONSISTENT_ONLY, MISSING_EXTRA = range(7)
+INTERRUPTED = 130
+"""128 and the number of the signal, as shells have it."""
 
 MEANINGS = {
     FINE: "fine",
@@ -13,6 +15,7 @@ MEANINGS = {
     UNTRUE: "verification failed",
     CONSISTENT_ONLY: "nothing is wrong but nothing was authenticated (ledger verify without a key)",
     MISSING_EXTRA: "an extra is missing, and the line says what installs it",
+    INTERRUPTED: "interrupted, by Ctrl-C",
     FAILURE: "anything else",
 }
 

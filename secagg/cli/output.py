@@ -29,8 +29,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the
 
 
 def say(line: str, *, aside: bool = False) -> None:
-    """Print one line; ``aside``: to the standard error."""
-    print(printable(line), file=sys.stderr if aside else sys.stdout, flush=True)
+    """Print one line; ``aside``: to the standard error. ``ReaderGone`` if nobody reads it."""
+    try:
+        print(printable(line), file=sys.stderr if aside else sys.stdout, flush=True)
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+
+
+class ReaderGone(Exception):
+    """Whoever read the output, like ``head``, has seen enough."""
+
+
+def say_at_once(*lines: str) -> None:
+    """Print lines to the standard error, even in the middle of another print: Python's own buffer is passed by."""
+    os.write(2, "".join(f"{printable(line)}\n" for line in lines).encode(errors="backslashreplace"))
 
 
 def emit(as_json: bool, answer: Mapping[str, object], human: RenderableType) -> None:

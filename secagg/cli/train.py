@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -10,7 +11,8 @@ import typer
 from recsys.config import Config, Source
 from recsys.run_start import existing_run
 from recsys.sentences import described
-from secagg.cli.output import Json, emit, say
+from secagg.cli.interrupts import interruptible
+from secagg.cli.output import Json, as_argument, emit, program, say
 from secagg.cli.progress import outcome, watching
 from secagg.extras import need
 
@@ -35,8 +37,16 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train as CONFIG says. A run that was stopped goes on where it was."""
-    asked = Config.load(config, settings or [])
-    carry_out(asked, out or Path("runs") / config.stem, as_json, keep_secrets)
+    asked, folder = Config.load(config, settings or []), out or Path("runs") / config.stem
+    with interruptible(again(["train", as_argument(config)], settings, folder, keep_secrets, as_json)):
+        carry_out(asked, folder, as_json, keep_secrets)
+
+
+def again(words: list[str], settings: list[str] | None, folder: Path, keep_secrets: bool, as_json: bool) -> str:
+    """The command that goes on with a run, to be copied."""
+    flags = ("--keep-secrets",) * keep_secrets + ("--json",) * as_json
+    changes = [f"--set {quote(setting)}" for setting in settings or []]
+    return " ".join([program(), *words, *changes, f"--out {as_argument(folder)}", *flags])
 
 
 def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -> None:
