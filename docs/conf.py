@@ -37,6 +37,8 @@ html_theme = "furo"
 html_additional_pages = {"index": "to_contents.html"}  # the root of the site leads to its first page
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
+html_search_scorer = str(ROOT / "docs" / "search_scorer.js")
 
 highlight_language = "text"  # of indented blocks, which are commands and messages as often as Python
 myst_heading_anchors = 4

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import secagg
+from secagg.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -29,8 +30,9 @@ def contents(page: Path, root: Path) -> Iterator[str]:
     """What a page's tables of contents name, as patterns of paths below the root, without suffix."""
     for body in TOCTREE.findall(page.read_text("utf-8")):
         for line in body.splitlines():
-            if line and not line.startswith(":"):
-                yield line[1:] if line.startswith("/") else (page.parent / line).relative_to(root).as_posix()
+            name = line[line.rfind("<") + 1 :].rstrip(">")
+            if name and not name.startswith(":"):
+                yield name[1:] if name.startswith("/") else (page.parent / name).relative_to(root).as_posix()
 
 
 def left_out(pages: list[Path], root: Path) -> list[str]:
@@ -90,6 +92,11 @@ def test_control_what_is_left_out_or_leads_nowhere_is_found(tmp_path: Path) -> N
     (docs / "this" / "lost.md").write_text("# Lost\n")
     assert broken(index) == ["gone.md", "there.md#gone", "#gone"]
     assert left_out([index, there, docs / "this" / "lost.md"], tmp_path) == ["docs/this/lost"]
+
+
+def test_the_reference_has_every_command() -> None:
+    shown = re.findall(r'^show\("(\w+)"\)$', (DOCS / "reference" / "command.md").read_text("utf-8"), re.MULTILINE)
+    assert shown == sorted(COMMANDS)
 
 
 def test_the_reference_has_the_whole_facade() -> None:
