@@ -18,6 +18,7 @@ from secagg.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
+PACKAGES = ["secagg", "dp", "protocols", "recsys"]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(page for name in ("docs", "examples", "tests") for page in (ROOT / name).rglob("*.md"))]
 )
@@ -104,3 +105,12 @@ def test_the_reference_has_the_whole_facade() -> None:
         r"^\.\. auto\w+:: secagg\.(\w+)$", (DOCS / "reference" / "secagg.md").read_text("utf-8"), re.MULTILINE
     )
     assert sorted(shown) == [name for name in sorted(secagg.__all__) if name != "__version__"]
+
+
+def test_the_messages_that_are_explained_are_those_of_the_code() -> None:
+    sources = [path.read_text("utf-8") for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
+    said = re.sub(r'"\n\s+f?"', "", "\n".join(sources))
+    messages = re.findall(r"^### `(.*)`$", (DOCS / "refused.md").read_text("utf-8"), re.MULTILINE)
+    assert len(messages) > 15
+    parts = [part for message in messages for part in message.split("...") if len(part) > 2]
+    assert [part for part in parts if part.strip() not in said] == []
