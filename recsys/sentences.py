@@ -6,6 +6,7 @@ Records, ledgers and reports print these, and none of their own about the same f
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from protocols.parameters import rules_of
 from recsys.config import ClientKind, Config, Mode, Source, Spread
 from recsys.other_runs import KnownRun
 from recsys.run_record import FILE, UNKNOWN, Spending
-from secagg.assumptions import Adversary, fraction
+from secagg.assumptions import MAX_CLIENTS, Adversary, fraction
 from secagg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ def feared(protocol: str, agreed: Mapping[str, object]) -> tuple[Adversary | Non
     Never a stronger server than the protocol holds against, whatever the record calls it; None and "" if it does not
     say.
 
-    >>> feared("secagg+", {"adversary": "active", "corrupt": "0.05"})
-    (<Adversary.ACTIVE: 'active'>, '5%')
+    >>> feared("secagg+", {"adversary": "active", "corrupt": "0.05", "clients": 20})
+    (<Adversary.ACTIVE: 'active'>, 'up to 1 of the 20 clients')
     >>> feared("ckks", {"adversary": "active"})
     (<Adversary.CURIOUS: 'curious'>, '')
     """
@@ -91,11 +92,20 @@ def feared(protocol: str, agreed: Mapping[str, object]) -> tuple[Adversary | Non
 
 
 def share_of(agreed: Mapping[str, object], name: str) -> str:
-    """A share of the clients that a record says, in per cent; empty if it says none."""
+    """A share of the clients that a record says, as the whole number that parameters are chosen for; empty if it says
+    none.
+
+    >>> share_of({"corrupt": "0.05", "clients": 6}, "corrupt"), share_of({"corrupt": "1/3"}, "corrupt")
+    ('none of the 6 clients', 'up to 33.3% of the clients')
+    """
     try:
-        return f"{float(fraction(str(agreed.get(name))) * 100):.3g}%"
+        share = fraction(str(agreed.get(name)))
     except UsageError:
         return ""
+    clients = agreed.get("clients")
+    if type(clients) is not int or not 0 < clients <= MAX_CLIENTS:
+        return f"up to {float(share * 100):.3g}% of the clients"
+    return f"{f'up to {number:,}' if (number := floor(share * clients)) else 'none'} of the {clients:,} clients"
 
 
 def measured_under(prepared: Prepared) -> str:

@@ -101,11 +101,11 @@ def _seen(account: Account) -> str:
 def _server(account: Account) -> str:
     """The server that parameters were chosen against, says the record."""
     name = account.protocol.name
-    adversary, share = feared(name, account.run.protocol)
+    adversary, share = feared(name, account.agreed)
     if name in CURIOUS:
         helped = "no holder of its key" if name == "ckks" else "fewer clients than its threshold"
         return f"a server that follows the protocol, with the help of {helped},"
     if adversary is None or not share:
         return "the server"
     server = "even a server that lies" if adversary is Adversary.ACTIVE else "a server that follows the protocol"
-    return f"{server}, with {share} of the clients on its side,"
+    return f"{server}, with {share} on its side,"

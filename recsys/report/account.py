@@ -129,6 +129,13 @@ class Account:
         return [entry for entry in self.run.rounds if entry.survivors]
 
     @property
+    def agreed(self) -> Mapping[str, object]:
+        """What the record says of the protocol, without its mean number of clients where cohorts vary."""
+        said = self.run.protocol
+        alike = {entry.planned for entry in self.run.rounds} <= {said.get("clients")}
+        return said if alike else {name: value for name, value in said.items() if name != "clients"}
+
+    @property
     def exact(self) -> list[Point]:
         """By whoever sees all data: after rounds, or else in the end."""
         rounds = enumerate(self.rounds, 1)

@@ -134,7 +134,7 @@ def against(account: Account) -> list[Html]:
 
 def configured(account: Account) -> Iterator[str]:
     """Against whom the secure sums of this run hold, with its parameters."""
-    name, agreed = account.protocol.name, account.run.protocol
+    name, agreed = account.protocol.name, account.agreed
     adversary, share = feared(name, agreed)
     if name == "ckks":
         yield (
@@ -143,20 +143,19 @@ def configured(account: Account) -> Iterator[str]:
             "more."
         )
     elif name in words.CURIOUS:
-        helpers = f"up to {share} of the clients" if share else "fewer clients than the threshold"
         yield (
-            f"Single updates are hidden from a server that follows the protocol, also if {helpers} tell it all they "
-            "know. A server that lies can have them opened: the protocol has no parameters against that."
+            "Single updates are hidden from a server that follows the protocol, also if fewer clients than the "
+            "threshold tell it all they know. A server that lies can have them opened: the protocol has no parameters "
+            "against that."
         )
-    elif adversary is None:
+    elif adversary is None or not share:
         yield f"Against whom the parameters of {name} were chosen, the record does not say."
     else:
-        helpers = f"up to {share} of the clients" if share else "some clients"
-        yield f"Single updates are hidden from {SERVERS[adversary]}, and {helpers} on its side, says the record."
+        yield f"Single updates are hidden from {SERVERS[adversary]}, with {share} on its side, says the record."
         if adversary is Adversary.CURIOUS:
             yield f"A server that lies was not counted in: {name} can be, with other parameters than those of this run."
     silent, least = share_of(agreed, "dropout"), account.least
-    parts = [f"up to {silent} of the clients may fall silent"] if silent else []
+    parts = [f"{silent} may fall silent"] if silent else []
     if least is not None:
         parts.append(f"at least {count(least)} clients are in each sum, by the signed plans")
     elif "min_contributors" in agreed:

@@ -484,8 +484,11 @@ def believed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[tuple[Any, ..
 def test_no_number_in_a_record_changes_what_is_said_of_privacy(
     tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """But for how many clients there were, where no plan is on record: the report says on whose word that is."""
     runs.make(tmp_path, mode, rounds=2)
-    assert believed(tmp_path, monkeypatch) == ({("protocol", "min_contributors")} if mode == "local" else set())
+    cohorts: set[tuple[Any, ...]] = {("protocol", "min_contributors"), ("protocol", "clients")}
+    cohorts |= {("rounds", number, "planned") for number in range(2)}
+    assert believed(tmp_path, monkeypatch) == (cohorts if mode == "local" else set())
 
 
 def test_control_a_record_that_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from recsys.verdict import verdict as one_sentence
 from tests.scenes import runs
 
 TAGS = re.compile("<[^>]+>")
-CONFIGURED = {"corrupt": "0.05", "dropout": "0.2", "min_contributors": 16}
+CONFIGURED = {"clients": 20, "corrupt": "0.05", "dropout": "0.2", "min_contributors": 16}
 
 
 def loaded(folder: Path, mode: str = "none", rounds: int = 2, **changes: Any) -> Account:
@@ -72,10 +72,10 @@ def configured(folder: Path, **protocol: Any) -> str:
 @pytest.mark.parametrize("name", ["secagg", "secagg+", "oneshot"])
 def test_of_a_protocol_that_can_do_more_the_parameters_count(tmp_path: Path, name: str) -> None:
     lying = configured(tmp_path, name=name, adversary="active")
-    assert "hidden from a server that lies, and up to 5% of the clients on its side, says the record." in lying
+    assert "hidden from a server that lies, with up to 1 of the 20 clients on its side, says the record." in lying
     assert "not counted in" not in lying
     curious = configured(tmp_path, name=name, adversary="curious")
-    assert "hidden from a server that follows the protocol and looks at all it sees, and up to 5%" in curious
+    assert "hidden from a server that follows the protocol and looks at all it sees, with up to 1 of the 20" in curious
     assert "hidden from a server that lies" not in curious
     assert f"A server that lies was not counted in: {name} can be" in curious
 
@@ -100,7 +100,9 @@ def test_an_unknown_adversary_is_none(tmp_path: Path, adversary: Any) -> None:
 
 @pytest.mark.parametrize("corrupt", ["", "abc", "2", "1", "-1", "nan", "1/0", None, []])
 def test_a_fraction_that_is_none(tmp_path: Path, corrupt: Any) -> None:
-    assert "some clients on its side" in configured(tmp_path, name="secagg", adversary="active", corrupt=corrupt)
+    found = configured(tmp_path, name="secagg", adversary="active", corrupt=corrupt)
+    assert "Against whom the parameters of secagg were chosen, the record does not say." in found
+    assert "hidden" not in found
 
 
 def test_the_fewest_in_a_sum_are_those_of_the_plans(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from recsys.run_record import Quality, Run
 from recsys.verdict import compared, verdict
 from tests.scenes.runs import MODES, make
 
-LYING = "even a server that lies, with 5% of the clients on its side, saw 12 sums"
+LYING = "even a server that lies, with up to 1 of the 20 clients on its side, saw 12 sums"
 COST = {
     "none": "no differential privacy is promised: nothing limits what the sums and the model say about a user",
     "local": "the run has cost each interaction epsilon {0} of 8, delta 1e-6, against everybody but the user's silo",
@@ -78,7 +78,16 @@ def test_what_was_not_measured_exactly_is_not_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("protocol", "agreed", "words"),
     [
-        ("secagg", {"adversary": "curious", "corrupt": "1/3"}, "a server that follows the protocol, with 33.3% of the"),
+        (
+            "secagg",
+            {"adversary": "curious", "corrupt": "1/3"},
+            "a server that follows the protocol, with up to 6 of the 20",
+        ),
+        (
+            "secagg",
+            {"adversary": "curious", "corrupt": "0.049"},
+            "a server that follows the protocol, with none of the 20 clients on its side, saw",
+        ),
         ("ckks", {"adversary": "active", "corrupt": "0.1"}, "with the help of no holder of its key, saw"),
         ("threshold_ckks", {"adversary": "active"}, "with the help of fewer clients than its threshold, saw"),
         ("secagg+", {"adversary": "active", "corrupt": "many"}, "; the server saw 12 sums"),
@@ -100,6 +109,13 @@ def test_where_record_and_ledger_differ_there_is_none(tmp_path: Path) -> None:
     run = make(tmp_path, "distributed")
     changed(run, tmp_path, spendings=(replace(run.spendings[0], epsilon=4.0),))
     assert verdict(Account.load(tmp_path)) == "record and ledger differ, so nothing is said here: see the report"
+
+
+def test_of_cohorts_that_vary_there_is_no_one_number(tmp_path: Path) -> None:
+    """A share of the mean is more than that share of a smaller cohort."""
+    run = make(tmp_path, "none")
+    changed(run, tmp_path, rounds=(replace(run.rounds[0], planned=21), *run.rounds[1:]))
+    assert "even a server that lies, with up to 5% of the clients on its side, saw" in verdict(Account.load(tmp_path))
 
 
 def test_no_sum_was_made(tmp_path: Path) -> None:
