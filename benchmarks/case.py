@@ -92,7 +92,8 @@ def configured(defaults: Any, settings: Sequence[str]) -> Any:
         try:
             changes[key] = kinds[key](value) if kinds[key] is not int else int(float(value))
         except (ValueError, OverflowError):
-            raise UsageError(f"{key} needs a {kinds[key].__name__}, not {value!r}") from None
+            wanted = "a whole number" if kinds[key] is int else "a number"
+            raise UsageError(f"{key} is {wanted}, not {value!r}") from None
     return replace(defaults, **changes)
 
 

@@ -51,6 +51,14 @@ MODELS = {
 }
 """The models that can be trained. The last two are made of a few sums; all others move one vector in each round."""
 
+NEEDED = {
+    Source.SYNTHETIC: (),
+    Source.MOVIELENS: ("path",),
+    Source.TABLE: ("path",),
+    Source.SPLIT: ("train", "valid", "test"),
+}
+"""The keys of ``[data]`` without which there is nothing to read."""
+
 _EXACT_BITS = 24
 _SAMPLED_RING_BITS = 24
 """The ring is narrower where cohorts differ in size. So there is room for larger cohorts, and for smaller ones, in
@@ -243,6 +251,9 @@ def _optimiser(training: Training) -> Optimiser:
 @lru_cache(1)
 def data_of(data: Data) -> tuple[Split, tuple[str, ...], bool]:
     """The split, notes about it, and whether its items come from a list that does not depend on any user's events."""
+    for name in NEEDED[data.source]:
+        if not getattr(data, name):
+            raise UsageError(f"data.source = {data.source} needs data.{name}: where the file or folder is")
     columns = {"user": data.user, "item": data.item, "time": data.time, "rating": data.rating}
     listed = tables.catalogue(data.catalogue, item=data.item) if data.catalogue else None
     if data.source is Source.SPLIT:

@@ -23,6 +23,9 @@ from secagg.errors import DecodeError, UsageError
 from secagg.foreign import named_file, parse_toml
 from secagg.names import check_name
 
+KINDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+"""What values are, in words."""
+
 _DEEPEST, _LONGEST = 20, 100
 _MOST_BYTES = 1 << 20
 _NUMBERS_AS_TEXT = ("protocol.corrupt", "protocol.dropout", "data.valid_from", "data.test_from")
@@ -390,7 +393,7 @@ def _parsed(kind: type[Any], table: object, where: str) -> Any:
     for key in table:
         if key not in known:
             names = ", ".join(list(known)[:6]) + (", ..." if len(known) > 6 else "")
-            raise UsageError(f"unknown key {_name(where + key)}: there are {names}")
+            raise UsageError(f"unknown key {_name(where + key)}: there are {names} (secagg config prints all)")
     hints = get_type_hints(kind)
     return kind(**{key: _value(hints[key], value, f"{where}{key}") for key, value in table.items()})
 
@@ -410,7 +413,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return str(value)
     if hint is float and type(value) is int:
         value = float(value)
-    return value if type(value) is hint else _wrong(where, {"str": "text"}.get(hint.__name__, hint.__name__), value)
+    return value if type(value) is hint else _wrong(where, KINDS[hint.__name__], value)
 
 
 def _wrong(where: str, wanted: str, value: object) -> Any:

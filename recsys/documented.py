@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, get_type_hints
 
-from recsys.config import Config
+from recsys.config import KINDS, Config
 
 WIDTH = 80
 
@@ -29,9 +29,6 @@ class Key:
     meaning: str
     values: Mapping[str, str]
     """what can be chosen, and what each means; nothing where a key has other values"""
-
-
-_KINDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 def keys() -> list[Key]:
@@ -99,7 +96,7 @@ def _key(kind: type, section: str, name: str) -> Key:
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         said = _meanings(hint)
         values = {one.value: said[one.name] for one in hint}
-    shown = "one of its values" if values else _KINDS.get(getattr(hint, "__name__", ""), "a section")
+    shown = "one of its values" if values else KINDS.get(getattr(hint, "__name__", ""), "a section")
     return Key(f"{section}{name}", shown, default, _meanings(kind)[name], values)
 
 

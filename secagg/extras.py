@@ -22,12 +22,12 @@ from secagg.errors import MissingExtraError
 EXTRAS = {
     "lattice": ("numba",),
     "ckks": ("tenseal",),
-    "dp": ("dp_accounting", "numba", "scipy"),
-    "train": ("opacus", "torch"),
-    "recsys": ("dp_accounting", "matplotlib", "numba", "opacus", "pyarrow", "scipy", "torch"),
-    "flower": ("flwr",),
-    "nvflare": ("nvflare",),
     "ray": ("ray",),
+    "dp": ("dp_accounting", "numba", "scipy"),
+    "train": ("dp_accounting", "matplotlib", "numba", "opacus", "scipy", "torch"),
+    "recsys": ("dp_accounting", "matplotlib", "numba", "opacus", "pyarrow", "scipy", "torch"),
+    "flower": ("flwr", "ray"),
+    "nvflare": ("nvflare",),
     "peers": ("flwr", "matplotlib", "numba", "tenseal"),
 }
 """extra -> the modules it brings that are imported here. The first that brings a module is the one to ask for."""

@@ -238,7 +238,7 @@ def _check_feasible(
     load = corrupt + (dropout if adversary is Adversary.CURIOUS else 2 * dropout)
     if load > Fraction(9, 10):
         terms = "corrupt + dropout" if adversary is Adversary.CURIOUS else "corrupt + 2 dropout"
-        raise UsageError(f"infeasible: {terms} = {float(load):g} against a {adversary} server, must be at most 0.9")
+        raise UsageError(f"infeasible: {terms} = {float(load):g} against {adversary} servers, must be at most 0.9")
 
 
 def complete(n: int, corrupt: Fraction, dropout: Fraction) -> GraphParameters:

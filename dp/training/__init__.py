@@ -1,4 +1,4 @@
-"""Local training under example-level differential privacy: DP-SGD with Opacus' optimiser (extras ``dp`` and ``train``).
+"""Local training under example-level differential privacy: DP-SGD with Opacus' optimiser (extra ``train``).
 
 ``Trainer`` tells the story; ``isolate`` says why each example is alone, and ``gradients`` how large tables stay small.
 """

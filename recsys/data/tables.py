@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from recsys.data.loaded import LARGEST, BadRow, Columns, LeftOut, Loaded, finish
 from secagg.errors import UsageError
+from secagg.extras import needing
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PARQUET_ROWS = 1 << 16
@@ -254,8 +255,9 @@ def _text(path: Path, names: list[str], separator: str) -> Iterator[_Row]:
 
 
 def _parquet(path: Path, names: list[str]) -> Iterator[_Row]:
-    from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile
+    with needing("recsys", "reading Parquet"):
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
 
     try:
         with path.open("rb") as stream, ParquetFile(stream) as file:
@@ -285,6 +287,9 @@ def _cells(column: Any) -> list[Any]:
     return cells
 
 
+_SHOWN = 200
+"""Characters of a header in an error's line."""
+
 _UNITS = {"s": Fraction(10**6), "ms": Fraction(10**3), "us": Fraction(1), "ns": Fraction(1, 10**3)}
 
 
@@ -309,6 +314,6 @@ class _Unreadable:
 
 def _place(path: Path, header: Sequence[str], name: str) -> int:
     if list(header).count(name) != 1:
-        columns = ", ".join(header[:20]) or "none"
+        columns = ", ".join(header[:20])[:_SHOWN] or "none"
         raise UsageError(f"{path} has {'no' if name not in header else 'more than one'} column {name} among: {columns}")
     return list(header).index(name)

@@ -36,7 +36,7 @@ def write_report(folder: str | Path, account: Account | None = None) -> Path:
     ...     print(write_report(Path(folder)).name)
     report.html
     """
-    with needing("recsys", "drawing a report"):
+    with needing("train", "drawing a report"):
         from recsys.report.page import page
 
     path = Path(folder) / FILE

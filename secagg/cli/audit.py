@@ -65,6 +65,7 @@ from secagg.files import write_file
 app = typer.Typer()
 
 CONFIDENCE = 0.95
+AUDITED = ("secagg", "secagg+")
 ASSUMED = (
     "Clients add their noise, keep their secrets, and collude in no greater number than the plan allows for.",
     "Mu is that of somebody who sees sums only: colluders know their own noise and see more.",
@@ -94,7 +95,7 @@ def audit(
     audit_rounds: Annotated[
         int, typer.Option(help="Rounds whose noise is measured; 0: enough to see one client's noise missing.")
     ] = 0,
-    examples: Annotated[bool, typer.Option(help="Attack local training, too (with the extras dp and train).")] = True,
+    examples: Annotated[bool, typer.Option(help="Attack local training, too (with the extra train).")] = True,
     canaries: Annotated[int, typer.Option(help=f"Canaries, in dedicated rounds: {FEWEST} or more; 0: none.")] = FEWEST,
     out: Annotated[Path | None, typer.Option(help="Directory for audit.json; default: a new one in ./runs.")] = None,
     as_json: Json = False,
@@ -102,6 +103,8 @@ def audit(
     """Measure what a private sum gives away, and set it against the epsilon that is claimed for it."""
     if audit_rounds < 0 or canaries < 0 or 0 < canaries < FEWEST:
         raise UsageError(f"audit-rounds is 0 or more, canaries 0 or at least {FEWEST}")
+    if protocol not in AUDITED:
+        raise UsageError(f"audited are rounds of {' and '.join(AUDITED)}, not of {protocol!r}")
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not an empty directory")
     need("dp", "secagg audit")

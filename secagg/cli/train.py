@@ -59,7 +59,7 @@ def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -
 
     check_names(config)
     before = existing_run(folder, config)
-    need("recsys", "training a recommender")
+    need("train", "training a recommender")
     over = before is not None and bool(before.ended)
     tell = _silent if as_json else say
     tell(config.title)

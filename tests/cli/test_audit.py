@@ -193,6 +193,7 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         (["--components", "9"], "removable"),
         (["--family", "uniform"], "--family"),
         (["--protocol", "nosuch"], "nosuch"),
+        (["--protocol", "ckks"], "audited are rounds of secagg and secagg+, not of 'ckks'"),
         (["--dropouts", "6"], "infeasible"),
         (["--length", "16"], "drown one another"),
         (["stray"], "stray"),

@@ -174,7 +174,7 @@ def test_the_command_says_one_line(change: str, tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999", "x", "", DIGITS, "9" * 400])
 def test_settings_of_benchmarks_too(value: str) -> None:
-    with pytest.raises(UsageError, match="n needs a int"):
+    with pytest.raises(UsageError, match="n is a whole number"):
         configured(DEFAULTS, [f"n={value}"])
 
 

@@ -253,10 +253,18 @@ def test_what_cannot_be_done_is_refused_in_one_line(changes: list[str], reason: 
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("changes", [["data.source=table"], ["data.source=split"], ["clients.spread=column"]])
-def test_files_that_are_not_named_are_missed(changes: list[str]) -> None:
-    with pytest.raises(UsageError):
-        ready(*changes)
+@pytest.mark.parametrize(
+    ("change", "missed"),
+    [
+        ("data.source=table", "needs data.path"),
+        ("data.source=movielens", "needs data.path"),
+        ("data.source=split", "needs data.train"),
+        ("clients.spread=column", "cannot be read"),
+    ],
+)
+def test_files_that_are_not_named_are_missed(change: str, missed: str) -> None:
+    with pytest.raises(UsageError, match=missed):
+        ready(change)
 
 
 def test_the_default_configuration_can_be_prepared() -> None:

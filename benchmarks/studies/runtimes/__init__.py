@@ -28,8 +28,8 @@ from secagg.errors import UsageError
 from secagg.extras import need
 from secagg.files import write_file
 
-PARTS = {"flower": ("flower", "ray"), "nvflare": ("nvflare",)}
-"""The extras that each runtime needs."""
+PARTS = ("flower", "nvflare")
+"""Each is called as the extra that it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Config:
     network: str = "own"
 
     def __post_init__(self) -> None:
-        if unknown := set(self.parts.split(",")) - PARTS.keys():
+        if unknown := set(self.parts.split(",")) - set(PARTS):
             raise UsageError(f"unknown parts {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
         if min(self.clients, self.sites) < 4 or min(self.d, self.rounds) < 1:
             raise UsageError("there are at least 4 clients and sites, d and rounds are at least 1")
@@ -79,8 +79,7 @@ def run(config: Config, say: Say) -> Measured:
     figures: dict[str, float] = {}
     ratios: dict[str, float] = {}
     for part in config.parts.split(","):
-        for extra in PARTS[part]:
-            need(extra, f"the comparison with {part}")
+        need(part, f"the comparison with {part}")
         say(f"{part}: {2 + 2 * config.rounds * len(config.seconds)} rounds")
         with TemporaryDirectory() as folder:
             rounds, states = _in_child(part, config, Path(folder))
