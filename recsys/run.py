@@ -61,6 +61,8 @@ _ATTEMPTS = 5
 
 Watch = Callable[[Run], None]
 """Is called with the record each time it has grown."""
+Tell = Callable[[str], None]
+"""Is called with what is being done, so that somebody who waits sees that it goes on."""
 
 
 def train(
@@ -70,6 +72,7 @@ def train(
     machine: Mapping[str, Any],
     run_list: RunList,
     watch: Watch = lambda run: None,
+    tell: Tell = lambda doing: None,
     keep_secrets: bool = False,
 ) -> Run:
     """Begin a run in ``folder``, or continue it. A run that has ended is left as it is.
@@ -90,7 +93,7 @@ def train(
         with run_list.locked() as runs:
             started = start(prepared, folder, before, runs, held)
         before = existing_run(folder, prepared.config)  # from here on nobody else writes it
-        ended = _Running(prepared, folder, machine, watch, started, before).run()
+        ended = _Running(prepared, folder, machine, watch, tell, started, before).run()
         if not keep_secrets:
             delete_secrets(folder)
         return ended
@@ -103,10 +106,11 @@ class _Running:
         folder: Path,
         machine: Mapping[str, Any],
         watch: Watch,
+        tell: Tell,
         started: StartedRun,
         before: Run | None,
     ) -> None:
-        self._prepared, self._folder, self._watch = prepared, folder, watch
+        self._prepared, self._folder, self._watch, self._tell = prepared, folder, watch, tell
         self._private, self._secret, self._ledgers = started.private, started.secret, started.ledgers
         self._record = _record(prepared, started, machine)
         if before is not None:
@@ -126,6 +130,7 @@ class _Running:
             folder=self._private,
             seed=prepared.config.seed,
             engine=Threads(prepared.config.protocol.workers),
+            tell=self._tell,
         )
         model, ended = prepared.model(), "all rounds are done"
         try:
@@ -228,7 +233,8 @@ class _Running:
     def _trained(self, name: str, prepared: Prepared, aggregator: Aggregator, note: str) -> Quality:
         model = cast(SharedModel, prepared.model())
         federation = prepared.federation(model, aggregator, self._secret, noiseless=True)
-        for _ in range(prepared.config.training.rounds):
+        for done in range(rounds := prepared.config.training.rounds):
+            self._tell(f"{name}, {done} of {rounds} rounds are done")
             federation.advance()
         return self._result(name, model, note=f"{note}; no noise, nobody lost")
 

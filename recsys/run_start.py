@@ -134,7 +134,7 @@ def existing_run(folder: str | Path, config: Config) -> Run | None:
                 f"directory (and delete {folder / SECRET}, with which the noise can be taken off)"
             )
         if found is None and any(not DRAFT.fullmatch(file.name) for file in folder.iterdir()):
-            raise UsageError(f"{folder} is not empty, and holds no run")
+            raise UsageError(f"{folder} is not empty, and holds no run: take a new directory (--out)")
     except OSError as error:
         raise UsageError(f"cannot use {folder}: {error.strerror}") from None
     if found is not None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from protocols.engines.local import HERE
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from protocols.rounds.server import ServerRound
 from protocols.server import serve
 from protocols.simulation.network import Answers, Faults, Frames, answer_or_refusal, drive, first_or_refusal
 from recsys.aggregator import Request, Result, TimedUpdate, Update
@@ -53,9 +55,12 @@ class SecureAggregator:
         folder: str | Path | None = None,
         seed: int = 0,
         engine: Engine = HERE,
+        tell: Callable[[str], None] = lambda doing: None,
     ) -> None:
+        """``tell`` is called when a phase begins."""
         self._deployment, self._secret = deployment, secret
         self._network, self._ledger, self._engine, self._seed = network or Network(), ledger, engine, seed
+        self._tell = tell
         self._pending = None if folder is None else PendingSums(Path(folder), secret)
 
     def aggregate(self, request: Request, update: Update) -> Result:
@@ -76,13 +81,15 @@ class SecureAggregator:
         server = serve(plan, roster, ledger=self._ledger if plan.noise is not None else None, engine=self._engine)
         timed = TimedUpdate(update)
         with verifying_once():
+            self._tell(f"sum {request.number}, updates")
             began = perf_counter()
             if pending is None:
                 first_frames = self._start(clients, plan, silent, request, timed)
             else:
                 first_frames = {name: _resumed(clients[name], plan, vector) for name, vector in pending.vectors.items()}
             starting = perf_counter() - began - timed.seconds
-            ran = drive(server, _StartedClients(clients, first_frames), Faults(dropouts=silent))
+            began_phase = partial(self._began_phase, request, server)
+            ran = drive(server, _StartedClients(clients, first_frames, began_phase), Faults(dropouts=silent))
         encoded_for = plan if pending is None else pending.plan
         total = encoded_for.decode_total(ran.outcome.total, len(ran.outcome.survivors))
         seconds = {"updates": timed.seconds, **{str(phase): value for phase, value in ran.seconds.items()}}
@@ -96,6 +103,9 @@ class SecureAggregator:
             sum(ran.bytes_down.values()),
             seconds,
         )
+
+    def _began_phase(self, request: Request, server: ServerRound) -> None:
+        self._tell(f"sum {request.number}, phase {server.phase}")
 
     def delete_pending(self, before: int) -> None:
         """Delete what went into the sums before this number: what came of them is on disk."""
@@ -211,10 +221,12 @@ class _StartedClients:
 
     clients: Mapping[str, Client]
     first_frames: Mapping[str, bytes | SecAggError]
+    began_phase: Callable[[], None]
 
     def begin(self) -> Answers:
         yield from self.first_frames.items()
 
     def answers(self, requests: Frames) -> Answers:
+        self.began_phase()
         for name, frame in requests:
             yield name, answer_or_refusal(self.clients[name], frame)

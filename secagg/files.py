@@ -179,7 +179,7 @@ def _drafted(path: Path, private: bool, *, replace: bool) -> Iterator[BinaryIO]:
             _check_place(path.name, folder)
             file = os.fdopen(os.open(draft, _NEW, 0o600 if private else 0o644, dir_fd=folder), "wb")
             undo.callback(_gone, draft, folder)
-            undo.enter_context(file)
+            undo.callback(_closed, file)
             if private:
                 _check_mine(os.fstat(file.fileno()))
         yield file
@@ -234,6 +234,11 @@ def _check_mine(status: os.stat_result) -> None:
         raise _Refused(f"it belongs to another user ({status.st_uid}, and this process is of {os.geteuid()})")
     if loose := status.st_mode & 0o077:
         raise _Refused(f"others can get at it (mode {status.st_mode & 0o777:o}, of which {loose:o} must go: chmod go=)")
+
+
+def _closed(file: BinaryIO) -> None:
+    with suppress(OSError):  # all was flushed, or there is an error already: the disk is full, say
+        file.close()
 
 
 def _gone(draft: str, folder: int) -> None:

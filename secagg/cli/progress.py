@@ -7,8 +7,9 @@ what clients measured of the model before the round, as the server learnt it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from recsys.run_record import Round, Run
@@ -19,32 +20,48 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from recsys.report import Account
-    from recsys.run import Watch
 
 COLUMNS = {"clients": 9, "HR@10": 6, "NDCG@10": 7, "epsilon": 7, "sent": 6, "time": 7}
 """And how wide they are. Before them stands the round, or the name of a reference."""
 _NAMES, _BETWEEN = 25, "  "
 
+PATIENCE = 5.0
+"""After so many seconds without a line one says what is being done."""
+
 IN_THE_END = "in the end, over all users (exact: outside of any guarantee)"
 
 
-def watching(*, exact: bool) -> Watch:
-    """Prints what is new on record each time that it has grown. ``exact``: whether that is what is measured."""
-    results, rounds = 0, 0
+class Progress:
+    """Prints what is new on record, and now and then what is being done. ``exact``: whether that is what is measured.
 
-    def news(run: Run) -> None:
-        nonlocal results, rounds
-        if run.ended:  # the run's own result is for the end
+    ``clock`` gives seconds.
+    """
+
+    def __init__(self, *, exact: bool, clock: Callable[[], float] = monotonic) -> None:
+        self._exact, self._clock = exact, clock
+        self._results = self._rounds = 0
+        self._last = clock()
+
+    def watch(self, run: Run) -> None:
+        """What has been added to the record since the last call; but not the run's own result, which is for the end."""
+        if run.ended:
             return
-        if not results + rounds and (run.results or run.rounds):
-            say(_row("", {name: name for name in COLUMNS}))
-        for one in run.results[results:]:
-            say(_row(one.name, _quality(one.metrics)))
-        for done in run.rounds[rounds:]:
-            say(_round(done, exact=exact))
-        results, rounds = len(run.results), len(run.rounds)
+        if not self._results + self._rounds and (run.results or run.rounds):
+            self._say(_row("", {name: name for name in COLUMNS}))
+        for one in run.results[self._results :]:
+            self._say(_row(one.name, _quality(one.metrics)))
+        for done in run.rounds[self._rounds :]:
+            self._say(_round(done, exact=self._exact))
+        self._results, self._rounds = len(run.results), len(run.rounds)
 
-    return news
+    def tell(self, doing: str) -> None:
+        """Only if nothing has been printed for a while."""
+        if self._clock() - self._last >= PATIENCE:
+            self._say(f"  ... {doing}")
+
+    def _say(self, text: str) -> None:
+        say(text)
+        self._last = self._clock()
 
 
 def _round(done: Round, *, exact: bool) -> str:

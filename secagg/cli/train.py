@@ -13,7 +13,7 @@ from recsys.run_start import existing_run
 from recsys.sentences import described
 from secagg.cli.interrupts import interruptible
 from secagg.cli.output import Json, as_argument, emit, program, say
-from secagg.cli.progress import outcome, watching
+from secagg.cli.progress import Progress, outcome
 from secagg.extras import need
 
 app = typer.Typer()
@@ -75,12 +75,14 @@ def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -
     prepared = prepare(config)
     if config.measured_exactly and not over:
         tell("first, to compare with: models without privacy (exact, and outside of any guarantee)")
+    progress = Progress(exact=config.measured_exactly)
     run(
         prepared,
         folder,
         machine=machine(),
         run_list=RunList(),
-        watch=_silent if as_json else watching(exact=config.measured_exactly),
+        watch=_silent if as_json else progress.watch,
+        tell=_silent if as_json else progress.tell,
         keep_secrets=keep_secrets,
     )
     ledger = Path(config.privacy.ledger).resolve() if config.privacy.ledger else None

@@ -16,7 +16,7 @@ from recsys.report import Account
 from recsys.run_record import Run
 from secagg.cli import main
 from secagg.cli.output import Visible, emit, facts, terminal
-from secagg.cli.progress import outcome, watching
+from secagg.cli.progress import Progress, outcome
 from secagg.crypto.keys import SigningKey
 from secagg.errors import PeerError, UsageError
 from tests.scenes.runs import make
@@ -80,7 +80,7 @@ def test_what_a_run_says_of_itself_in_the_end(tmp_path: Path, capsys: pytest.Cap
     odd = replace(run.results[-1], name=f"[bold]{PAINT}", metrics={f"[/x]{PAINT}": 1.0})
     said = replace(run, title=f"[/nothing]{PAINT}", ended=PAINT, outside=(PAINT,), others=PAINT, results=(odd,))
     account = replace(Account.load(tmp_path), run=said)
-    news = watching(exact=True)
+    news = Progress(exact=True).watch
     painted = replace(run.rounds[0], survivors=0, purpose=PAINT)
     news(replace(said, ended="", rounds=(painted, replace(painted, survivors=1))))
     emit(False, {}, outcome(account, tmp_path, tmp_path / PAINT))

@@ -17,7 +17,7 @@ from recsys.report import Account
 from recsys.run_record import Run
 from secagg.cli import progress
 from secagg.cli.output import as_argument, emit, program, say
-from secagg.cli.progress import COLUMNS, outcome, watching
+from secagg.cli.progress import COLUMNS, Progress, outcome
 from tests.scenes.runs import MODES, make
 
 
@@ -49,7 +49,7 @@ def through_a_pipe(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     os.set_blocking(reading, False)
     try:
         with stdout_into(writing, monkeypatch):
-            news, seen = watching(exact=True), list[str]()
+            news, seen = Progress(exact=True).watch, list[str]()
             for record in growing(run):
                 news(record)
                 try:
@@ -109,7 +109,7 @@ def test_a_terminal_gets_the_same_lines_and_no_other_bytes(
         shown = threads.submit(all_of, terminal)
         with stdout_into(program_side, monkeypatch):
             assert sys.stdout.isatty()
-            news = watching(exact=True)
+            news = Progress(exact=True).watch
             for record in growing(replace(whole, ended="")):
                 news(record)
             say("THE END")
@@ -127,7 +127,7 @@ def test_columns_hold_what_the_record_has(run: Run, capsys: pytest.CaptureFixtur
     wide = replace(first, number=9999, survivors=2000, planned=2000, bytes_up=999_400_000)
     given_up = replace(first, number=3, survivors=0, purpose="training, given up: too few", epsilon=None)
     pairs = replace(first, purpose="item pairs", exact={}, measured={})
-    watching(exact=True)(replace(run, results=(), rounds=(wide, given_up, pairs)))
+    Progress(exact=True).watch(replace(run, results=(), rounds=(wide, given_up, pairs)))
     header, *lines = capsys.readouterr().out.splitlines()
     assert header.split() == [*COLUMNS]
     assert lines[0].split() == [
@@ -145,9 +145,26 @@ def test_columns_hold_what_the_record_has(run: Run, capsys: pytest.CaptureFixtur
     assert lines[1] == "round 3: training, given up: too few"
     assert lines[2].startswith("sum 0: item pairs  ")
     assert len(header) == len(lines[0]) == len(lines[2]) <= 80
-    watching(exact=False)(replace(run, results=(), rounds=(first,)))
+    Progress(exact=False).watch(replace(run, results=(), rounds=(first,)))
     measured = capsys.readouterr().out.splitlines()[1].split()
     assert measured[3:5] == [f"{first.measured[name]:.4f}" for name in ("HR@10", "NDCG@10")]
+
+
+def test_who_waits_is_told_what_is_being_done_but_not_often(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    progress = Progress(exact=True, clock=lambda: now)
+    told = list[float]()
+    for tick in range(40):
+        now = tick / 2
+        if now == 7:
+            progress.watch(replace(run, results=(), rounds=run.rounds[:1]))
+            assert len(capsys.readouterr().out.splitlines()) == 2
+        progress.tell("round 1 of 2")
+        if (said := capsys.readouterr().out) == "  ... round 1 of 2\n":
+            told.append(now)
+        else:
+            assert said == ""
+    assert told == [5, 12, 17]
 
 
 @pytest.mark.parametrize(

@@ -312,6 +312,18 @@ def test_whoever_watches_sees_the_record_grow(tmp_path: Path) -> None:
     assert seen[-1] == done
 
 
+def test_whoever_waits_is_told_what_is_being_done(tmp_path: Path) -> None:
+    said = list[str]()
+    go(of_kind("none"), tmp_path / "run", tell=said.append)
+    assert said[:3] == [
+        "this recipe without noise, 0 of 2 rounds are done",
+        "this recipe without noise, 1 of 2 rounds are done",
+        "sum 0, updates",
+    ]
+    assert [one for one in said[3:] if one.startswith("sum 1")][:2] == ["sum 1, updates", "sum 1, phase share"]
+    assert "sum 0, phase upload" in said
+
+
 def test_references_that_are_on_record_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that was killed after the first goes on with the second."""
 

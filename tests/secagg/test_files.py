@@ -1,6 +1,7 @@
 """Files in folders that somebody else made: nothing outside is written, and only what is secret is believed to be."""
 
 import os
+import resource
 import threading
 from pathlib import Path
 
@@ -103,6 +104,20 @@ def test_a_file_is_synced_before_it_takes_its_name_and_its_name_after(
     monkeypatch.setattr(os, "rename", renamed)
     write_file(tmp_path / "a", b"new", private=False)
     assert done == ["sync .draft", "rename", "sync "]
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_a_full_disk_is_one_line_with_the_path(size: int, tmp_path: Path) -> None:
+    """Also where Python has all of it in its buffer, and tries again when the file is closed."""
+    (path := tmp_path / "a").write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))
+        with pytest.raises(StorageError, match=r"cannot write .*/a: File too large"):
+            write_file(path, bytes(size), private=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (path.read_bytes(), os.listdir(tmp_path)) == (b"old", ["a"])
 
 
 def test_only_drafts_are_swept_and_not_what_they_point_to(tmp_path: Path) -> None:
