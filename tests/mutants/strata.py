@@ -98,6 +98,7 @@ STRATA = (
         ("secagg/params.py", "secagg/assumptions.py", "secagg/hypergeometric.py", "secagg/crypto/sampling"),
         (
             "tests/secagg/test_params*.py",
+            "tests/secagg/test_hypergeometric.py",
             "tests/secagg/crypto/test_sampling.py",
             "tests/secagg/test_sampling*.py",
             "tests/protocols/test_policy.py",
