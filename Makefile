@@ -47,7 +47,7 @@ bench: .venv/dev ## one benchmark: make bench CASE=pairwise
 	$(BIN)/secagg bench $(CASE) --json
 
 docs: .venv/docs ## the documentation site, in build/site: every warning is an error
-	$(BIN)/sphinx-build -q -W --keep-going -c docs -d build/doctrees . build/site
+	$(BIN)/sphinx-build -q -E -W --keep-going -c docs -d build/doctrees . build/site
 
 locks: .venv/dev ## write requirements/ anew, before a release: make locks KEEP=--keep leaves versions as they are
 	$(BIN)/python requirements/renew.py $(KEEP)

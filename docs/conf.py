@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ["PYTHONPATH"] = str(ROOT)  # of the kernels that run the notebooks
-os.environ["COLUMNS"] = "80"  # of the commands that they show
-os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-_state = TemporaryDirectory()
-os.environ["XDG_STATE_HOME"] = _state.name  # they train: that is nothing this account should remember
 
 project = "secagg"
 release = version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
@@ -71,6 +66,14 @@ nitpick_ignore_regex = [
 def setup(app: Sphinx) -> None:
     from pygments.lexers.special import TextLexer
 
+    state = TemporaryDirectory()  # notebooks train: that is nothing which this account should remember
+    app.connect("build-finished", lambda _app, _error: state.cleanup())
+    os.environ |= {
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "COLUMNS": "80",
+        "XDG_STATE_HOME": state.name,
+    }
     app.add_lexer("mermaid", TextLexer)
     app.connect("autodoc-process-docstring", as_restructured_text)
     app.connect("autodoc-skip-member", skip_what_the_facade_has)
@@ -104,9 +107,13 @@ def _marked_up(block: list[str]) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    parts = re.split(r"(``.+?``)", text, flags=re.DOTALL)
-    escaped = (part if part.startswith("``") else re.sub(r"([\\*`_|])", r"\\\1", part) for part in parts)
-    return re.sub(r"(``.+?``)(?=\w)", r"\1\\ ", "".join(escaped), flags=re.DOTALL)
+    said = ""
+    for part in re.split(r"(``.+?``)", text, flags=re.DOTALL):
+        if part.startswith("``"):
+            said += part
+        else:  # a literal ends before a letter only if something invisible is between them
+            said += "\\ " * bool(said and re.match(r"\w", part)) + re.sub(r"([\\*`_|])", r"\\\1", part)
+    return said
 
 
 def skip_what_the_facade_has(

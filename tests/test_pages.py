@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,28 @@ def test_the_messages_that_are_explained_are_those_of_the_code() -> None:
     assert len(messages) > 15
     parts = [part for message in messages for part in message.split("...") if len(part) > 2]
     assert [part for part in parts if part.strip() not in said] == []
+
+
+def test_a_docstring_is_text_on_the_site_but_for_what_is_quoted_and_what_is_indented() -> None:
+    found = spec_from_file_location("conf", DOCS / "conf.py")
+    assert found is not None
+    assert found.loader is not None
+    site = module_from_spec(found)
+    found.loader.exec_module(site)
+    lines = ["``a_b`` and ``c``s: *all*, |x_1|", "", "    kept *as* it is", "", "    and on", "", ">>> 1 + 1", "2"]
+    site.as_restructured_text(None, "", "", None, None, lines)
+    assert lines == [
+        "``a_b`` and ``c``\\ s: \\*all\\*, \\|x\\_1\\|",
+        "",
+        ".. code-block:: text",
+        "",
+        "    kept *as* it is",
+        "",
+        "    and on",
+        "",
+        ".. code-block:: pycon",
+        "",
+        "   >>> 1 + 1",
+        "   2",
+        "",
+    ]
