@@ -11,6 +11,7 @@ from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction
 from functools import lru_cache
 from importlib import import_module
+from inspect import signature
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -305,6 +306,8 @@ def client_data_of(config: Config, data: Split) -> ClientData:
         present = everybody[np.diff(train.starts) > 0] if config.locally or not config.private else everybody
         members = tuple(present.reshape(-1, 1))
     elif clients.spread is Spread.COLUMN:
+        if not clients.file:
+            raise UsageError("clients.spread = column needs clients.file: a table with columns user and silo")
         members = partition.natural(train, tables.mapping(clients.file, user="user", silo="silo")).members
     else:
         members = partition.silos(
@@ -337,8 +340,15 @@ def model_of(config: Config) -> Recommender:
     try:
         made = getattr(import_module(module), name)
         settings = config.model.settings
+        names = signature(made).parameters
+        if not hasattr(made, "configured") and (strange := settings.keys() - names):
+            raise UsageError(
+                f"model.settings of {config.model.name} are {', '.join(names)}, and not {min(strange)[:40]!r}"
+            )
         model: Recommender = made.configured(settings) if hasattr(made, "configured") else made(**settings)
-    except (TypeError, ValueError) as error:
+    except TypeError:
+        raise UsageError(f"model.settings of {config.model.name}: a value is of a wrong type") from None
+    except ValueError as error:
         raise UsageError(f"model.settings: {error}") from None
     return model
 

@@ -213,7 +213,7 @@ def test_a_model_of_sums_has_no_rounds() -> None:
 
 WRONG = [
     (["model.name=magic"], "unknown model 'magic'; there are autoencoder"),
-    (["model.settings.depth=3"], "model.settings: .*depth"),
+    (["model.settings.depth=3"], "model.settings of autoencoder are .*depth"),
     (["model.settings.width=0"], "width"),
     (["model.settings.width=1.5"], "model.settings: "),
     (["protocol.name=magic"], "unknown protocol"),
@@ -259,7 +259,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(changes: list[str], reason: 
         ("data.source=table", "needs data.path"),
         ("data.source=movielens", "needs data.path"),
         ("data.source=split", "needs data.train"),
-        ("clients.spread=column", "cannot be read"),
+        ("clients.spread=column", "needs clients.file"),
     ],
 )
 def test_files_that_are_not_named_are_missed(change: str, missed: str) -> None:
