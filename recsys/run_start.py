@@ -126,6 +126,7 @@ def existing_run(folder: str | Path, config: Config) -> Run | None:
     path = folder / CONFIG
     try:
         if not folder.exists():
+            _check_can_be_made(folder)
             return None
         found = path.read_bytes() if path.exists() else None
         if (folder / SECRET).exists():
@@ -140,6 +141,13 @@ def existing_run(folder: str | Path, config: Config) -> Run | None:
     if found is not None:
         check_configuration(folder, found, config)
     return Run.load(folder) if (folder / FILE).exists() else None
+
+
+def _check_can_be_made(folder: Path) -> None:
+    """Refuse a directory that cannot be made, before anything slow is done. It is not made here."""
+    parent = next(one for one in folder.absolute().parents if one.exists())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot use {folder}: {parent} is not to be written to")
 
 
 def _name(folder: Path) -> str:

@@ -59,9 +59,9 @@ def check_configuration(folder: Path, kept: bytes, config: Config) -> None:
     except (DecodeError, UsageError) as error:
         raise UsageError(f"{folder} holds a run of another configuration, which cannot be read: {error}") from None
     old, new = _fixed(before), _fixed(config)
-    known = sorted({**old, **new}, key="title".__eq__)  # which may follow from all others
-    changed = [key for key in known if key not in old or key not in new or old[key] != new[key]]
+    changed = [key for key in {**old, **new} if key not in old or key not in new or old[key] != new[key]]
     if changed:
+        changed = [key for key in changed if key != "title"] or changed  # a title may follow from the rest
         said = "; ".join(f"{key} was {_named(old, key)} and is {_named(new, key)}" for key in changed[:_NAMED])
         more = f"; and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
         raise UsageError(f"{folder} holds a run of another configuration: {said}{more}. Set that back, or {_ANEW}")

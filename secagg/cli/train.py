@@ -55,6 +55,7 @@ def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -
     from recsys.other_runs import RunList
     from recsys.report import Account, write_report
     from recsys.run import train as run
+    from recsys.verdict import verdict
     from secagg.machine import machine
 
     check_names(config)
@@ -71,10 +72,10 @@ def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -
     _, notes, _ = data_of(config.data)
     for note in notes:  # exact counts: for whoever has the data, and kept nowhere
         tell(f"  {note}")
-    tell("loading what trains, which takes some seconds, and computing how much noise the budget needs")
+    tell("loading what trains (some seconds), computing the noise that the budget needs")
     prepared = prepare(config)
     if config.measured_exactly and not over:
-        tell("first, to compare with: models without privacy (exact, and outside of any guarantee)")
+        tell("first, for comparison: models without privacy (exact: outside of any guarantee)")
     progress = Progress(exact=config.measured_exactly)
     run(
         prepared,
@@ -88,11 +89,8 @@ def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -
     ledger = Path(config.privacy.ledger).resolve() if config.privacy.ledger else None
     account = Account.load(folder, ledger)
     report = write_report(folder, account)
-    emit(
-        as_json,
-        {"run_dir": str(folder), "report": str(report), "nothing_left_to_do": over, **account.figures()},
-        outcome(account, folder, report),
-    )
+    answer = {"run_dir": str(folder), "report": str(report), "nothing_left_to_do": over, **account.figures()}
+    emit(as_json, {**answer, "verdict": verdict(account)}, outcome(account, folder, report))
 
 
 def _silent(news: object) -> None:

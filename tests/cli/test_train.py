@@ -13,7 +13,9 @@ import pytest
 from recsys import assembly
 from recsys.assembly import Prepared
 from recsys.config import Config
+from recsys.report import Account
 from recsys.run_record import Run
+from recsys.verdict import verdict
 from secagg import cli
 from secagg.cli.progress import COLUMNS
 from tests.scenes.examples import EXAMPLES
@@ -61,6 +63,7 @@ def test_programs_are_told_the_figures(train: Call) -> None:
     assert (answer["run_dir"], answer["report"]) == ("runs/small", "runs/small/report.html")
     assert (answer["rounds"], answer["ended"]) == (2, "all rounds are done")
     assert answer["epsilon"] == run.rounds[-1].epsilon
+    assert answer["verdict"] == verdict(Account.load(Path("runs/small")))
     (budget,) = answer["budgets"]
     assert (budget["ledger"], budget["budget"], len(budget["head"])) == ("ledger.db", 8.0, 64)
     assert list(answer["results"]) == ["ItemPop", "this recipe without noise", "this run"]
@@ -192,6 +195,16 @@ def test_wrong_use_is_one_line_and_leaves_nothing(words: list[str], expected: in
     assert (code, out, error.count("\n")) == (expected, "", 1)
     assert reason in error
     assert os.listdir() == ["small.toml"]
+
+
+def test_where_nothing_can_be_written_is_said_at_once(train: Call) -> None:
+    Path("locked").mkdir(0o500)
+    if os.access("locked", os.W_OK):
+        pytest.skip("NOT TESTED: root may write anywhere")
+    code, out, error = train("small.toml", "--out", "locked/a/b")
+    assert (code, out) == (2, "")
+    assert error.startswith("secagg: cannot use locked/a/b: ")
+    assert error.endswith("/locked is not to be written to\n")
 
 
 def test_a_damaged_checkpoint_is_one_line(train: Call) -> None:

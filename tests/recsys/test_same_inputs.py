@@ -124,7 +124,9 @@ def test_what_changed_is_named(begun: Path, table: Path) -> None:
         (("privacy.mode=local",), "privacy.mode was 'none' and is 'local'"),
         (("model.settings.depth=2",), "model.settings.depth was not set and is 2"),
         (("data.catalogue=x.csv",), "data.catalogue was not set and is set"),
-        (several, "; and 2 more. Set that back"),
+        (("title=mine",), "title was 'a small run' and is 'mine'"),
+        (("title=mine", "seed=1"), "configuration: seed was 0 and is 1. Set that back"),
+        (several, "; and 1 more. Set that back"),
     ):
         with pytest.raises(UsageError) as refused:
             existing_run(begun, asked(table, *changes))
