@@ -282,8 +282,7 @@ class _Running:
 
 
 def _record(prepared: Prepared, started: StartedRun, machine: Mapping[str, Any]) -> Run:
-    config, split, planned = prepared.config, prepared.split, prepared.planned_clients
-    deployment = prepared.deployment
+    config, split = prepared.config, prepared.split
     return Run(
         title=config.title,
         config=config.plain(),
@@ -294,15 +293,7 @@ def _record(prepared: Prepared, started: StartedRun, machine: Mapping[str, Any])
             "clients": len(prepared.client_data.names),
             **({} if config.private else {"training events": len(split.train), "notes": list(prepared.notes)}),
         },
-        protocol={
-            "name": deployment.protocol,
-            "clients": planned,
-            "min_contributors": max(2, planned - deployment.dropouts(planned)),
-            "adversary": deployment.adversary.value,
-            "corrupt": deployment.corrupt,
-            "dropout": deployment.dropout,
-            **{k: str(v) for k, v in asdict(cast(Any, deployment.parameters(planned))).items()},
-        },
+        protocol=agreed(prepared),
         mode=config.privacy.mode.value,
         measured_under=measured_under(prepared),
         public=prepared.taken_as_public,
@@ -311,3 +302,19 @@ def _record(prepared: Prepared, started: StartedRun, machine: Mapping[str, Any])
         others=started.other_runs,
         machine=dict(machine),
     )
+
+
+def agreed(prepared: Prepared) -> dict[str, Any]:
+    """What a record says of the protocol. Fractions that were asked for are not replaced by a parameter of that name,
+    such as the number of corrupt members that the committee of ``oneshot`` bears."""
+    deployment, planned = prepared.deployment, prepared.planned_clients
+    asked = {
+        "name": deployment.protocol,
+        "clients": planned,
+        "min_contributors": max(2, planned - deployment.dropouts(planned)),
+        "adversary": deployment.adversary.value,
+        "corrupt": deployment.corrupt,
+        "dropout": deployment.dropout,
+    }
+    chosen = asdict(cast(Any, deployment.parameters(planned)))
+    return asked | {name: str(value) for name, value in chosen.items() if name not in asked}

@@ -33,7 +33,7 @@ from recsys.models.recommender import SharedModel
 from recsys.models.store import load
 from recsys.other_runs import RunList
 from recsys.requested_sums import LearnsFromSums
-from recsys.run import train
+from recsys.run import agreed, train
 from recsys.run_record import Round, Run
 from recsys.secure_aggregator import SecureAggregator
 from secagg import cli
@@ -213,6 +213,13 @@ def test_the_reference_of_a_model_of_sums_asks_for_the_same_sums(tmp_path: Path)
     model.learn(same, 150)
     assert evaluate(model, prepare(asked).split).mean("NDCG@10") == results["this recipe without noise"]
     assert len(seen) == 2
+
+
+def test_a_parameter_does_not_replace_the_fraction_of_its_name() -> None:
+    """The committee of ``oneshot`` has a number of corrupt members."""
+    said = agreed(prepare(of_kind("none", "protocol.name=oneshot", "protocol.corrupt=0.1")))
+    assert said["corrupt"] == "0.1"
+    assert "members" in said
 
 
 def test_the_secret_is_its_owners_and_nobody_else_knows_it(runs: Runs) -> None:
