@@ -47,10 +47,8 @@ _Refused = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code.
 
-    >>> main("params --clients 1000 --dropout 0.05 --corrupt 0.05 --adversary curious".split())
-    formula (40 bits): ring graph, 30 neighbours, threshold 17
-    round (40 bits): ring graph, 30 neighbours, threshold 18
-    0
+    >>> main("report nowhere".split())  # and a line on the standard error says why
+    2
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if isinstance(sys.stdout, TextIOWrapper):  # a character that is not in its encoding is written out, too
