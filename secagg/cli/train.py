@@ -52,11 +52,6 @@ def again(words: list[str], settings: list[str] | None, folder: Path, keep_secre
 def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -> None:
     """Check everything, then run it and write the report. What takes long is announced before."""
     from recsys.assembly import check_names, data_of, prepare
-    from recsys.other_runs import RunList
-    from recsys.report import Account, write_report
-    from recsys.run import train as run
-    from recsys.verdict import verdict
-    from secagg.machine import machine
 
     check_names(config)
     before = existing_run(folder, config)
@@ -73,6 +68,12 @@ def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -
     for note in notes:  # exact counts: for whoever has the data, and kept nowhere
         tell(f"  {note}")
     tell("loading what trains (some seconds), computing the noise that the budget needs")
+    from recsys.other_runs import RunList
+    from recsys.report import Account, write_report
+    from recsys.run import train as run
+    from recsys.verdict import verdict
+    from secagg.machine import machine
+
     prepared = prepare(config)
     if config.measured_exactly and not over:
         tell("first, for comparison: models without privacy (exact: outside of any guarantee)")
