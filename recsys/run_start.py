@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from recsys.assembly import DistributedNoise, LocalNoise, Prepared
 
 PUBLIC_KEY = "ledger.pub"
+_LINK = re.compile("[0-9a-f]{64}")
 PRIVATE = "private"
 """The directory within that of a run which nobody else gets."""
 SECRET, KEY, NAME, CHECKPOINT = "secret.key", "ledger.key", "name", "checkpoint.npz"
@@ -98,6 +100,8 @@ def start(prepared: Prepared, folder: Path, before: Run | None, runs: LockedRunL
                 "data": data_mark(ledger_secret, data),
             }
             ledgers[mode] = held.enter_context(closing(_ledger(folder / file, key, budget, guarantee, resumed, more)))
+    if before is not None:
+        _check_reached(before, ledgers)
     where = str(shared or (folder / LEDGER).absolute()) if ledgers else ""
     runs.add(data, KnownRun(key.public.hex(), str(folder.absolute()), where, promised(ledgers.values())))
     return StartedRun(private, secret, ledgers, said)
@@ -246,6 +250,14 @@ def _ledger(
         ledger.close()
         raise UsageError(f"{path} is the ledger of other data: this run was begun on other users")
     return ledger
+
+
+def _check_reached(before: Run, ledgers: Mapping[Mode, Ledger]) -> None:
+    """Refuse a ledger that does not hold what the run released: what it cost would not be counted."""
+    head = next((one.head for one in reversed(before.rounds) if one.head), "")
+    first = next(iter(ledgers.values()), None)  # to which the record points
+    if head and first is not None and not first.contains(bytes.fromhex(head) if _LINK.fullmatch(head) else b""):
+        raise StorageError(f"{first.path} is older than the record of this run, or another ledger: put the latest back")
 
 
 # A ledger that runs share

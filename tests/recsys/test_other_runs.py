@@ -422,6 +422,25 @@ def test_a_run_that_shares_goes_on(tmp_path: Path, state: Path) -> None:
     assert len(replay(read(tmp_path / "shared.db")).records) == 2
 
 
+def test_it_does_not_go_on_with_another_shared_ledger(
+    tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which a name can mean in another directory; what was charged to the first would be missing there."""
+    wanted, beside = (asked("privacy.ledger=shared.db", *more) for more in ((), ("privacy.beside=true", "seed=7")))
+
+    def watch(run: Run) -> None:
+        if run.rounds:
+            raise Killed
+
+    for name, one in (("a", wanted), ("b", beside)):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        with pytest.raises(Killed):
+            go(one, tmp_path / name / "run", state, watch=watch)
+    with pytest.raises(StorageError, match="or another ledger"):
+        go(wanted, tmp_path / "a" / "run", state)
+
+
 def test_a_shared_ledger_is_the_same_by_whatever_path(tmp_path: Path, state: Path) -> None:
     begun(sharing(tmp_path, 0), tmp_path / "one", state)
     run = begun(sharing(tmp_path / "one" / "..", 1), tmp_path / "two", state)

@@ -456,6 +456,26 @@ def test_what_was_released_is_not_released_again_for_nothing(
     assert go(asked, tmp_path).rounds[-1].epsilon == before
 
 
+def test_an_older_ledger_put_back_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would forget what the first round cost. Control: without the check the run goes on."""
+    asked, older, folder = of_kind("local", "evaluation.exact=false"), tmp_path / "older.db", tmp_path / "run"
+
+    def watch(run: Run) -> None:
+        if run.rounds:
+            raise Killed
+        older.write_bytes((folder / "ledger.db").read_bytes())
+
+    with pytest.raises(Killed):
+        go(asked, folder, watch=watch)
+    (folder / "ledger.db").write_bytes(older.read_bytes())
+    before = contents(folder)
+    with pytest.raises(StorageError, match="is older than the record of this run"):
+        go(asked, folder)
+    assert contents(folder) == before
+    monkeypatch.setattr(run_start, "_check_reached", lambda *_: None)
+    assert go(asked, folder).ended
+
+
 def test_another_key_does_not_open_the_ledger(tmp_path: Path) -> None:
     stopped("distributed", tmp_path, 1)
     (tmp_path / "private" / "ledger.key").write_bytes(bytes(32))
