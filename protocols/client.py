@@ -32,6 +32,7 @@ from secagg.errors import (
     PolicyError,
     UsageError,
 )
+from secagg.extras import installed, need
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
@@ -181,6 +182,8 @@ class Client:
         """What is known of the round; it is one that this client takes part in."""
         self.policy.check(plan, self.roster)
         registry.find(plan.protocol).check_policy(plan, self.policy)
+        if plan.noise is not None and not installed("numba"):  # which draws it
+            need("dp", "noise inside a sum")
         if self._ledger is not None and plan.noise is None:
             raise PolicyError("this client keeps a privacy budget, and the plan has no noise")
         self._check_ledger()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -27,11 +28,20 @@ from protocols.roster import Identity, Roster
 from protocols.rounds.client import ClientRound
 from protocols.rounds.server import ServerRound
 from protocols.server import serve
-from protocols.simulation.network import Envelope, Faults, Simulation, simulate
+from protocols.simulation.network import Envelope, Faults, Simulation, local_clients, simulate
+from secagg import extras
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
-from secagg.errors import BudgetError, PeerError, PolicyError, StorageError, ThresholdError, UsageError
+from secagg.errors import (
+    BudgetError,
+    MissingExtraError,
+    PeerError,
+    PolicyError,
+    StorageError,
+    ThresholdError,
+    UsageError,
+)
 from tests.controls import switch_off
 from tests.scenes.journals import KeptJournal
 
@@ -545,3 +555,14 @@ def test_a_crash_between_ledger_and_journal_is_charged_once(tmp_path: Path, ledg
     assert len(server.outcome.survivors) == N
     assert phases(own) == ["genesis", "reserve", "commit"]
     own.close()
+
+
+def test_without_a_compiler_no_client_begins_a_round_with_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    roster, clients = local_clients(4, Policy(min_contributors=3, corrupt=0, dropout="0.25"))
+    noise = NoiseSpec(Family.SKELLAM, Fraction(100), dropouts=1, colluders=0, components=0)
+    terms: dict[str, Any] = {"min_contributors": 3, "corrupt": 0, "dropout": "0.25"}
+    plans = [RoundPlan.propose("secagg", roster, Encoding.integers(3), noise=one, **terms) for one in (noise, None)]
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=re.escape("noise inside a sum needs the extra [dp]: ")):
+        clients["client-0"].start(plans[0], np.zeros(3))
+    assert clients["client-0"].start(plans[1], np.zeros(3))
