@@ -59,27 +59,21 @@ def most_marked_between(population: int, marked: int, draws: int, bits: int, tim
     >>> most_marked_between(10**7, 10**6, 20_000, 40)
     (2305, 2305)
     """
-    lowest, highest = max(0, draws - (population - marked)), min(marked, draws)
-    if lowest == highest:
-        return lowest, lowest
-    limit, error = -bits - log2(times), log2_error(population)
-    start = min(max((marked + 1) * (draws + 1) // (population + 2), lowest), highest)  # the mode
-    beyond = highest + 1
+    limit, error, highest = -bits - log2(times), log2_error(population), min(marked, draws)
+    start, beyond = (marked + 1) * (draws + 1) // (population + 2), highest + 1  # from the mode on
     while beyond - start > 1:  # above the mode chances fall: if one count alone is too likely, so are all before it
         middle = (start + beyond) // 2
         if log2_chance(population, marked, draws, middle) - error > limit:
             start = middle
         else:
             beyond = middle
-    step = 1
     while True:
-        least, most = _tails(population, marked, draws, start, limit)  # [i]: of start + i or more
+        least, most = _tails(population, marked, draws, start, highest, limit)  # [i]: of start + i or more
         error += len(least) * 2.0**-50
-        if start == lowest or least[0] - error > limit:
+        if least[0] - error > limit:
             break
-        start, step = max(lowest, start - step), 2 * step
-    likely, rare = _before(least - error > limit), _before(most + error > limit)
-    return max(start + likely - 1, lowest), min(start + rare - 1, highest)
+        start -= 1  # at most as far as the lowest count, which is certain
+    return start + _before(least - error > limit) - 1, start + _before(most + error > limit) - 1
 
 
 def _before(fact: NDArray[np.bool_]) -> int:
@@ -88,12 +82,12 @@ def _before(fact: NDArray[np.bool_]) -> int:
 
 
 def _tails(
-    population: int, marked: int, draws: int, start: int, limit: float
+    population: int, marked: int, draws: int, start: int, highest: int, limit: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Bounds of log2 Pr[count or more are marked] for counts from ``start`` to where that is 2^(limit - 40)."""
-    first, size, room = log2_chance(population, marked, draws, start), 256, min(marked, draws) - start + 1
+    first, size = log2_chance(population, marked, draws, start), 256
     while True:
-        i = start + np.arange(min(size, room), dtype=np.float64)
+        i = np.arange(start, start + size, dtype=np.float64)[: highest - start + 1]
         ratios = (marked - i) * (draws - i) / ((i + 1) * (population - marked - draws + i + 1))
         chances = np.concatenate([[1.0], np.cumprod(ratios[:-1])])
         last = float(ratios[-1])
@@ -107,10 +101,10 @@ def _tails(
 
 
 def _rare(population: int, marked: int, draws: int, count: int, times: int) -> bool:
-    """Whether Pr[more than ``count`` are marked] * times <= 1, in integers."""
+    """Whether Pr[more than ``count`` are marked] * times <= 1, in integers. More can be."""
     i = count + 1
     weight, left = comb(marked, i) * comb(population - marked, draws - i), comb(population, draws) // times
-    while weight:
+    while True:
         left -= weight
         if left < 0:
             return False
@@ -118,7 +112,6 @@ def _rare(population: int, marked: int, draws: int, count: int, times: int) -> b
         if weight * numerator <= left * (denominator - numerator):  # all that follows is at most a geometric series
             return True
         weight, i = weight * numerator // denominator, i + 1
-    return True
 
 
 def log2_chance(population: int, marked: int, draws: int, count: int) -> float:

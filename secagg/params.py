@@ -212,7 +212,7 @@ def _smallest(
         least_t1, _ = most_marked_between(least_cohort, bad, seen, least_security + 1, least_cohort)
         lost, _ = most_marked_between(n, n - staying, degree, correctness, n)
         threshold = max(_raised(t1, degree, adversary), _raised(least_t1, seen, adversary)) + 1
-        return threshold - min(degree - lost, seen)
+        return threshold - (degree - lost)
 
     # The least degree that rule 1 allows: from n - 1 on nobody can be cut off.
     degree = 2 * bisect_left(range(1, n), True, key=lambda half: _connected(n, 2 * half, bad + gone, security + 1)) + 2

@@ -16,6 +16,7 @@ from secagg.hypergeometric import EXACT_UP_TO, most_marked_between
 from secagg.params import (
     GRINDING_BITS,
     GRINDING_FLOOR,
+    _connected,
     check_private,
     choose,
     choose_for_round,
@@ -191,6 +192,23 @@ def test_no_smaller_degree_would_do() -> None:
     compare_with_integers(60, 7.5, seed=1)
 
 
+def test_nor_where_floating_point_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if chances were known to within a factor of two: integers decide far more often."""
+    for module in ("params", "hypergeometric"):
+        monkeypatch.setattr(f"secagg.{module}.log2_error", lambda population: 0.9)
+    for cached in (choose, choose_witnesses, least_threshold, least_quorum):
+        cached.cache_clear()
+    compare_with_integers(40, 7.5, seed=1)
+    for n, degree, gone, bits in (
+        (10, 3, 3, 2),
+        (100, 10, 30, 5),
+        (100, 10, 30, 6),
+        (100, 10, 30, 7),
+        (100, 10, 30, 8),
+    ):
+        assert _connected(n, degree, gone, bits + 1) == reference.connected(n, degree, gone, bits)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 6))
 def test_no_smaller_degree_would_do_in_larger_cohorts(seed: int) -> None:
@@ -245,6 +263,7 @@ def test_nine_thousand_neighbours_are_the_fewest() -> None:
 
 def test_beyond_the_degrees_that_are_all_tried_a_choice_is_safe() -> None:
     chosen = choose_for_round(100_000, Fraction(3, 10), Fraction(3, 10), A)
+    assert chosen == GraphParameters(Graph.RING, 72_520, 50_000, 72_392, 50_001)
     assert chosen.degree > EXACT_UP_TO
     check_private(100_000, 30_000, 60_000, chosen, A, 40 + GRINDING_BITS)
     for weaker in (replace(chosen, threshold=chosen.threshold - 600), replace(chosen, quorum=chosen.quorum - 1)):
