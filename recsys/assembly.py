@@ -56,7 +56,7 @@ NEEDED = {
     Source.SYNTHETIC: (),
     Source.MOVIELENS: ("path",),
     Source.TABLE: ("path",),
-    Source.SPLIT: ("train", "valid", "test"),
+    Source.SPLIT: ("train", "test"),
 }
 """The keys of ``[data]`` without which there is nothing to read."""
 

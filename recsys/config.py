@@ -104,7 +104,7 @@ class Data:
     train: str = ""
     """the table to train on, for source split"""
     valid: str = ""
-    """the table of events to choose settings by, for source split"""
+    """the table of events to choose settings by, for source split; empty: none"""
     test: str = ""
     """the table of events to be judged by, for source split"""
     user: str = "user"
