@@ -132,7 +132,7 @@ class Account:
     def agreed(self) -> Mapping[str, object]:
         """What the record says of the protocol, without its mean number of clients where cohorts vary."""
         said = self.run.protocol
-        alike = {entry.planned for entry in self.run.rounds} <= {said.get("clients")}
+        alike = all(entry.planned == said.get("clients") for entry in self.run.rounds)
         return said if alike else {name: value for name, value in said.items() if name != "clients"}
 
     @property
@@ -291,7 +291,7 @@ def _of_the_plan(run: Run, spent: Spent) -> Iterator[str]:
         return
     for name, attribute in (("name", "protocol"), ("clients", "clients"), ("min_contributors", "min_contributors")):
         found = {getattr(plan, attribute) for plan in spent.plans}
-        if found and name in run.protocol and found != {run.protocol[name]}:
+        if name in run.protocol and any(each != run.protocol[name] for each in found):
             listed = ", ".join(map(str, sorted(found)))
             yield f"{name} of the protocol is {run.protocol[name]}, says the record; the plans have {listed}"
 

@@ -118,6 +118,16 @@ def test_of_cohorts_that_vary_there_is_no_one_number(tmp_path: Path) -> None:
     assert "even a server that lies, with up to 5% of the clients on its side, saw" in verdict(Account.load(tmp_path))
 
 
+@pytest.mark.parametrize("mode", ["none", "distributed"])
+@pytest.mark.parametrize("name", ["clients", "min_contributors"])
+def test_where_a_number_belongs_a_list_is_a_difference_or_nothing(mode: str, name: str, tmp_path: Path) -> None:
+    run = make(tmp_path, mode)
+    changed(run, tmp_path, protocol={**run.protocol, name: []})
+    account = Account.load(tmp_path)
+    assert verdict(account)
+    assert (f"{name} of the protocol is []" in "".join(account.differences)) == (mode == "distributed")
+
+
 def test_no_sum_was_made(tmp_path: Path) -> None:
     run = make(tmp_path, "none")
     changed(run, tmp_path, rounds=(replace(run.rounds[0], survivors=0),))
