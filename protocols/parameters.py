@@ -89,12 +89,13 @@ def rules_of(protocol: str) -> Rules:
 
 
 def check_adversary(protocol: str, adversary: Adversary) -> None:
-    """Refuse (``UsageError``) a protocol where a server is feared against which it does not hold.
+    """Refuse (``UsageError``) a protocol where a server is feared against which it does not hold, and one that is not
+    known.
 
     >>> check_adversary("secagg+", Adversary.ACTIVE)
     >>> check_adversary("ckks", Adversary.CURIOUS)
     """
-    if adversary is Adversary.ACTIVE and rules_of(protocol).against is Adversary.CURIOUS:
+    if rules_of(protocol).against is Adversary.CURIOUS and adversary is Adversary.ACTIVE:
         raise UsageError(
             f"{protocol} holds only against a server that is curious, and adversary = active says that it may lie: "
             "take another protocol, or say curious"

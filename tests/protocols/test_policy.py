@@ -57,6 +57,14 @@ def test_a_policy_allows_no_protocol_that_does_not_hold_against_whom_it_fears(pr
         Policy(min_contributors=2, protocols={name}, adversary=rules_of(name).against)
 
 
+@pytest.mark.parametrize("protocols", [set(), frozenset(), "ckks", "secagg+", ["secagg+", "typo"]])
+@pytest.mark.parametrize("adversary", list(Adversary))
+def test_a_policy_allows_a_protocol_that_there_is(protocols: Any, adversary: Adversary) -> None:
+    """Else its client would refuse every plan, and say nothing of why."""
+    with pytest.raises(UsageError, match=r"at least one name|unknown protocol 'typo'"):
+        Policy(min_contributors=2, protocols=protocols, adversary=adversary)
+
+
 def test_what_is_said_of_a_protocol_and_what_is_computed_with_agree() -> None:
     """Control: a threat model in words says the same as the value."""
     for name in registry.names():
