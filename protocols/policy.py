@@ -52,8 +52,8 @@ class Policy:
             raise UsageError(f"weight_bound must be between 1 and 2^31 - 1, not {self.weight_bound}")
         if self.noise_multiplier is not None:
             object.__setattr__(self, "noise_multiplier", Fraction(self.noise_multiplier))
-        if isinstance(self.protocols, str) or not self.protocols:
-            raise UsageError(f"protocols is a set with at least one name, like {{'secagg+'}}, not {self.protocols!r}")
+        if not self.protocols:
+            raise UsageError("protocols has at least one name: with none every plan is refused")
         object.__setattr__(self, "protocols", frozenset(self.protocols))
         object.__setattr__(self, "corrupt", fraction(self.corrupt))
         object.__setattr__(self, "dropout", fraction(self.dropout))

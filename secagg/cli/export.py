@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Group
 
 from dp.ledger.file import read
 from dp.ledger.state import replay
 from recsys.export import export as pack
 from recsys.run_record import FILE, LEDGERS, Run
-from secagg.cli.output import Json, emit, facts
+from secagg.cli.output import Json, emit, facts, line
 
 app = typer.Typer()
 
@@ -40,7 +41,9 @@ def export(
     keys = {name: state.genesis.owner.hex() for name, state in states.items()}
     answer = {"file": str(made), "packed": packed, "elsewhere": left, "keys": keys, "heads": heads}
     more = {"not packed": ", ".join(left)} if left else {}
-    more |= {
-        f"{what} of {name}": value for name in states for what, value in (("key", keys[name]), ("head", heads[name]))
-    }
-    emit(as_json, answer, facts({"file": made, "packed": ", ".join(packed), **more}))
+    told = [
+        text
+        for name in states
+        for text in (line(f"key and head of {name}:"), line(keys[name], whole=True), line(heads[name], whole=True))
+    ]
+    emit(as_json, answer, Group(facts({"file": made, "packed": ", ".join(packed), **more}), *told))

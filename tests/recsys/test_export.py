@@ -78,6 +78,10 @@ def test_what_is_to_be_told_on_another_way_verifies_it(
         assert verify_ledger.main([*words, "--head", told["heads"][name]]) == 0
         assert verify_ledger.main([*words, "--head", told["heads"][other]]) == 4
         assert verify_ledger.main([*words[:2], told["heads"][name]]) == 4
+    capsys.readouterr()
+    assert main(["export", str(run), "--out", str(tmp_path / "b.tar")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {*told["keys"].values(), *told["heads"].values()} <= set(lines)  # each whole, to be copied
 
 
 def test_the_same_files_make_the_same_archive(run: Path, tmp_path: Path) -> None:
