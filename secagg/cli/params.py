@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from math import floor
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from protocols.parameters import ENFORCED_UP_TO, check_adversary, rules_of
+from protocols.policy import Policy
 from secagg.assumptions import Adversary, CostModel, fraction
 from secagg.cli.output import Json, emit
 from secagg.crypto.graph import GraphParameters
@@ -18,6 +19,8 @@ from secagg.params import GRINDING_BITS, choose, choose_for_round
 
 app = typer.Typer()
 
+FEARED: dict[str, Any] = {field.name: field.default for field in fields(Policy)}
+"""Where nothing else is said: what a client's policy fears then."""
 SECURITY, CORRECTNESS = 40, 20
 """Bits, where nothing else is said: here, in plans and in policies."""
 
@@ -25,9 +28,11 @@ SECURITY, CORRECTNESS = 40, 20
 @app.command()
 def params(
     clients: Annotated[int, typer.Option(help="Clients in a round.")],
-    dropout: Annotated[str, typer.Option(help="Fraction that may go silent: 0.05, or 1/20.")],
-    corrupt: Annotated[str, typer.Option(help="Fraction that may collude with the server.")],
-    adversary: Annotated[Adversary, typer.Option(help="Does the server look (curious), or also lie (active)?")],
+    dropout: Annotated[str, typer.Option(help="Fraction that may go silent: 0.05, or 1/20.")] = FEARED["dropout"],
+    corrupt: Annotated[str, typer.Option(help="Fraction that may collude with the server.")] = FEARED["corrupt"],
+    adversary: Annotated[
+        Adversary, typer.Option(help="Does the server look (curious), or also lie (active)?")
+    ] = FEARED["adversary"],
     security: Annotated[int, typer.Option(help="A round leaks with chance at most 2^-security.")] = SECURITY,
     correctness: Annotated[int, typer.Option(help="A round aborts with chance at most 2^-correctness.")] = CORRECTNESS,
     protocol: Annotated[str, typer.Option(help="Whose parameters: see secagg protocols.")] = "secagg+",

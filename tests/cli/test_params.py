@@ -174,7 +174,7 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         (words(1000, "a\nb", 0.1, "active"), "not a fraction"),
         (words(1000, 0.1, 1.5, "active"), "1.5"),
         (words(1000, 0.1, 0.1, "active", "--security", "0"), "security"),
-        (words(1000, 0.1, 0.1, "active")[:-2], "--adversary"),
+        (["params"], "--clients"),
         (["nosuch"], "nosuch"),
         (["--nosuch"], "--nosuch"),
     ],
@@ -261,3 +261,12 @@ def test_a_protocol_that_does_not_hold_against_the_server_is_refused(
     assert "holds only against a server that is curious" in said
     if protocol == "threshold_ckks":
         assert cli.main([*words.split(), "curious"]) == 0
+
+
+def test_what_is_not_said_is_what_a_policy_fears(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command as the README has it."""
+    assert cli.main(["params", "--clients", "1000", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    policy = Policy(min_contributors=2)
+    asked = (found["corrupt"], found["dropout"], found["adversary"])
+    assert asked == (float(policy.corrupt), float(policy.dropout), policy.adversary.value)
