@@ -94,7 +94,8 @@ def _seen(account: Account) -> str:
     sums = "1 sum" if len(rounds) == 1 else f"{len(rounds)} sums"
     least, most = min(one.survivors for one in rounds), max(one.survivors for one in rounds)
     over = f"over {least:,} {clients(account)}" if least == most else f"over {least:,} to {most:,} {clients(account)}"
-    noise = " with noise in them" if Trust.DISTRIBUTED in trusts else " of noised updates" if trusts else ", exact,"
+    inside = f" with noise in {'it' if len(rounds) == 1 else 'them'}"
+    noise = inside if Trust.DISTRIBUTED in trusts else " of noised updates" if trusts else ", exact,"
     return f"{_server(account)} saw {sums}{noise} {over}, and nobody's update alone"
 
 

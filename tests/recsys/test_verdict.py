@@ -128,6 +128,11 @@ def test_where_a_number_belongs_a_list_is_a_difference_or_nothing(mode: str, nam
     assert (f"{name} of the protocol is []" in "".join(account.differences)) == (mode == "distributed")
 
 
+def test_one_sum_is_one(tmp_path: Path) -> None:
+    make(tmp_path, "distributed", rounds=1)
+    assert "saw 1 sum with noise in it over" in verdict(Account.load(tmp_path))
+
+
 def test_no_sum_was_made(tmp_path: Path) -> None:
     run = make(tmp_path, "none")
     changed(run, tmp_path, rounds=(replace(run.rounds[0], survivors=0),))
