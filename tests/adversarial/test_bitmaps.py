@@ -34,7 +34,7 @@ from secagg.encoding import Encoding
 from secagg.errors import PeerError
 from tests.controls import switch_off
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 N, VICTIM, SILENT = 6, "client-2", "client-5"
 

@@ -227,6 +227,7 @@ def approximate(
 
 
 @pytest.mark.parametrize(("bits", "clients"), [(2, 3), (16, 3), (16, 1000), (20, 4096)])
+@pytest.mark.thinned(2)
 def test_floats_give_the_key_and_integers_do_not(bits: int, clients: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At scales of 2^45, 2^35, 2^27 and 2^21, with numbers up to the largest sum of so many clients.
 

@@ -49,7 +49,7 @@ from tests.controls import switch_off
 from tests.scenes.pairwise import BOTH, LENGTH, Evil
 from tests.scenes.restarts import STEPS, Life
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 SESSION, BEACON = bytes(16), b"published when the rosters stood"
 ENCODING = Encoding.integers(LENGTH)

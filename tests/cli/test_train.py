@@ -188,7 +188,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(("words", "expected", "reason"), WRONG)
 def test_wrong_use_is_one_line_and_leaves_nothing(words: list[str], expected: int, reason: str, train: Call) -> None:
     code, out, error = train(*words, "--json")

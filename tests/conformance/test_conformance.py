@@ -39,7 +39,7 @@ from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import DecodeError, PeerError, StrayError, ThresholdError, UnblamedError, UsageError
 
-pytestmark = pytest.mark.thinned(3)
+pytestmark = pytest.mark.thinned(6)
 
 NAMES = registry.names()
 PHASES = [(name, str(phase)) for name in NAMES for phase in registry.find(name).server.steps]

@@ -69,7 +69,7 @@ class Victim:
         return self._parent.stdout.readline().split()
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.003, 0.01])
 def test_killed_in_every_phase(tmp_path: Path, delay: float) -> None:
     identities = [Identity.generate(name) for name in ("ann", "ben", "cat", "victim")]

@@ -26,7 +26,7 @@ from tests.scenes.mutations import LONG, inputs, peak_of
 from tests.vectors import make
 from tests.vectors.samples import SAMPLES
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 fuzz = settings(max_examples=5_000 if LONG else 150)
 

@@ -34,7 +34,7 @@ def test_a_check_that_is_gone_is_missed_by_its_test() -> None:
     assert (ROOT / "secagg/crypto/seal.py").read_bytes() == before
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(6)
 @pytest.mark.parametrize("stratum", STRATA, ids=lambda stratum: stratum.name)
 def test_every_mutant_has_a_name_of_its_own(stratum: object) -> None:
     names = [mutant.name for mutant in stratum_mutants(stratum)]  # type: ignore[arg-type]

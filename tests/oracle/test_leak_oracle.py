@@ -38,7 +38,7 @@ from secagg.errors import ThresholdError
 from tests.controls import switch_off
 from tests.oracle.leak_oracle import Combination, Round, Verdict, View, _Transcript, judge, secrets_of
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 LENGTH = 160  # long enough to tell all of a client's streams in two rounds apart
 PHASES = [str(phase) for phase in PairwiseServer.steps]

@@ -15,7 +15,7 @@ from tests.controls import switch_off
 from tests.scenes.client_ledgers import IDENTITIES, NAMES, ROSTER, Deployment, N
 from tests.scenes.journals import KeptJournal
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 
 @pytest.mark.parametrize("protocol", registry.names())

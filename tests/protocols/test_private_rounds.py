@@ -45,7 +45,7 @@ from secagg.errors import (
 from tests.controls import switch_off
 from tests.scenes.journals import KeptJournal
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 N, LENGTH = 10, 2000
 SKELLAM = NoiseSpec(Family.SKELLAM, Fraction(4_000_000), dropouts=4, colluders=1, components=4)

@@ -37,7 +37,7 @@ from secagg.errors import BudgetError, PolicyError, SecAggError, StorageError, T
 from tests.controls import switch_off
 from tests.scenes.journals import KeptJournal
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 N, LENGTH = 7, 4
 PEOPLE = [Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(N)]

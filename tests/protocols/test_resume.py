@@ -86,6 +86,7 @@ class Life:
 
 
 @pytest.mark.parametrize("protocol", names())
+@pytest.mark.thinned(2)
 def test_a_process_for_each_message(protocol: str) -> None:
     life = Life(protocol)
     life.begin()

@@ -19,7 +19,7 @@ from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import ThresholdError
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 N, LEAST = 6, 4
 IDENTITIES = [Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(N)]

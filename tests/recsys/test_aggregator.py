@@ -37,7 +37,7 @@ from secagg.encoding import Encoding
 from secagg.errors import BudgetError, PolicyError, SecAggError, StorageError, ThresholdError, UsageError
 from tests.scenes.aggregation import NAMES, SECRET, SIGNS, update
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 EXACT = Request(0, "test", NAMES, Encoding.integers(5))
 

@@ -70,6 +70,7 @@ UNEQUAL = ("clients.spread=dirichlet", "clients.alpha=0.3", "clients.count=4")
 
 
 @pytest.mark.parametrize(("rounds", "changes"), [(1, ()), (20, ()), (3, UNEQUAL)])
+@pytest.mark.thinned(3)
 def test_local_noise_is_enough_for_all_rounds_and_not_for_one_more(
     rounds: int, changes: tuple[str, ...], tmp_path: Path
 ) -> None:

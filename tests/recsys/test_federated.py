@@ -48,7 +48,7 @@ from tests.scenes.bias import Bias
 from tests.scenes.private_training import PRIVATE, STEPS, private, small, step_of
 from tests.scenes.recommender import BITS, SECRET, SEED, client_data, federation, ledger_for
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 OTHER = bytes(32)
 DEPLOYMENT = Deployment(dropout="0.34")

@@ -137,7 +137,7 @@ def worlds(mode: str, folder: Path, *changes: str) -> tuple[World, World]:
     return world(asked, folder / "one", other=False), world(asked, folder / "two", other=True, like=folder / "one")
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_said_of_the_guarantee_follows_from_what_was_sent(mode: str, tmp_path: Path) -> None:
     one, two = worlds(mode, tmp_path)

@@ -188,7 +188,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_one_user_did_shows_nowhere(kind: str, tmp_path: Path) -> None:
     for lines in (EXTREME, DATES, NOTHING):

@@ -77,6 +77,7 @@ def page(folder: Path) -> Page:
 
 
 @pytest.mark.parametrize("mode", runs.MODES)
+@pytest.mark.thinned(2)
 def test_stands_alone(pages: dict[str, str], mode: str) -> None:
     html, found = pages[mode], Page(pages[mode])
     assert len(html.encode()) < 100_000
@@ -499,7 +500,7 @@ def test_control_a_record_that_is_believed(tmp_path: Path, monkeypatch: pytest.M
     assert {("rounds", 1, "epsilon"), ("rounds", 1, "epsilon_left")} <= changed
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -92,7 +92,7 @@ def test_another_mode_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("field", sorted(KEPT - {"mode"}))
 def test_the_others_are_those_of_the_ledger(tmp_path: Path, field: str) -> None:
     """What the record says of them shows at most where it differs."""

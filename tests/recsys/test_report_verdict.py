@@ -194,7 +194,7 @@ def test_a_lie_is_said_before_all_else(tmp_path: Path) -> None:
     assert html.index("do not rely on this page") < html.index("What was promised")
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("mode", runs.MODES)
 def test_first_the_verdict_then_parties_then_plots_then_tables(tmp_path: Path, mode: str) -> None:
     loaded(tmp_path, mode)
@@ -203,7 +203,7 @@ def test_first_the_verdict_then_parties_then_plots_then_tables(tmp_path: Path, m
     assert [html.index(part) for part in order] == sorted(html.index(part) for part in order)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("mode", runs.MODES)
 def test_the_first_sentence_is_that_of_the_terminal(tmp_path: Path, mode: str) -> None:
     """Word by word; and none where record and ledger differ."""

@@ -82,7 +82,7 @@ Runs = Callable[[str], tuple[Path, Run]]
 # What is there in the end
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_leaves_what_it_says_and_nothing_else(kind: str, runs: Runs) -> None:
     folder, run = runs(kind)
@@ -98,6 +98,7 @@ def test_a_run_leaves_what_it_says_and_nothing_else(kind: str, runs: Runs) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.thinned(3)
 def test_the_ledgers_can_be_verified_and_say_what_the_rounds_say(
     kind: str, runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -129,6 +129,7 @@ def test_every_truncation_and_every_tail_is_refused(
 
 @every_codec
 @given(data=st.data(), junk=st.binary(max_size=60))
+@pytest.mark.thinned(2)
 def test_what_is_accepted_is_canonical(
     codec: Codec[Any], values: st.SearchStrategy[Any], data: st.DataObject, junk: bytes
 ) -> None:

@@ -225,7 +225,7 @@ LARGE = [
 ]
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(6)
 @pytest.mark.parametrize("arguments", LARGE)
 def test_the_largest_choices_take_few_tails(
     arguments: tuple[int, str, str, Adversary, int, int], monkeypatch: pytest.MonkeyPatch

@@ -63,7 +63,7 @@ def test_cosines_and_sines(numerator: int) -> None:
     assert close(PI, +pi, PRECISION)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(("law", "definition", "parameter"), DIRECT)
 def test_a_law_is_its_definition(law: Callable, definition: Callable, parameter: Fraction) -> None:
     made, wanted = law(parameter), definition(parameter)

@@ -98,7 +98,7 @@ def beyond(chi_square: float, degrees: int) -> float:
     return chi_square - (degrees + 2 * sqrt(21 * degrees) + 42)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(("sampler", "parameter", "factor"), CASES)
 def test_counts_and_moments(sampler: Sampler, parameter: Fraction, factor: Fraction) -> None:
     """Chi-square over cells; the mean of x and that of x^2, against the variance of both."""

@@ -127,7 +127,7 @@ def a_few_shares(evil: Evil, how: str) -> list[int]:
     return evil.victim(more, fewer)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(
     ("how", "error", "match", "condition", "instead"),
     [

@@ -26,7 +26,7 @@ from secagg.errors import PeerError, PolicyError, SecAggError, UsageError
 from tests.controls import Denied, switch_off
 from tests.scenes.oneshot import COURT, VICTIM, Evil, Fixture, attempt, by_lot, drawn, make
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 FRAMES = {"member": 4, "contributor": 3}
 BOTH = pytest.mark.parametrize("role", FRAMES)

@@ -25,7 +25,7 @@ from secagg.errors import PeerError
 from tests.controls import switch_off
 from tests.scenes.pairwise import BOTH, Evil, small
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 VICTIM = 2
 

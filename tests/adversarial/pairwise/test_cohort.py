@@ -21,7 +21,7 @@ from secagg.errors import PeerError, PolicyError, UsageError
 from tests.controls import switch_off
 from tests.scenes.pairwise import BOTH, LENGTH, Evil, Puppet, make, small
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 VICTIM = 2
 LOW_ORDER = (1).to_bytes(32, "little")

@@ -21,7 +21,7 @@ from secagg.errors import PeerError, PolicyError
 from tests.controls import switch_off
 from tests.scenes.pairwise import BOTH, Evil, members_of, small, wary
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 VICTIM = 2
 TOO_MANY = "len(complaining) > (most := self._most_complaints())"

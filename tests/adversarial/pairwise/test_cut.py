@@ -27,7 +27,7 @@ from tests.controls import switch_off
 from tests.oracle.leak_oracle import Round, Verdict, View, judge, secrets_of
 from tests.scenes.pairwise import BOTH, MINE, THEIRS, Evil, believe_that_masking_is_mutual, make, small
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 VICTIM = 2
 

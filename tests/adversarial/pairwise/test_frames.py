@@ -28,7 +28,7 @@ from secagg.errors import DecodeError, PeerError, SecAggError, StrayError, Usage
 from tests.controls import switch_off
 from tests.scenes.pairwise import BOTH, Evil, small, wary
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 VICTIM = 2
 COMMITTED = "commitments(context, box.peer, holder, inside, secrets) == box.commitments"

@@ -32,7 +32,7 @@ from tests.scenes.client_ledgers import NAMES, Deployment
 from tests.scenes.pairwise import BOTH
 from tests.scenes.pairwise_round import LIAR, Round, beyond
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 OTHER = b"another secret".ljust(32)
 DEFENDED = "not opened(self._context, one.peer, [box], self._secrets, keys.__getitem__)"

@@ -37,7 +37,7 @@ from tests.controls import Denied, switch_off
 from tests.scenes.pairwise import BOTH, LENGTH, Evil, small
 from tests.scenes.restarts import STEPS, VICTIM, Life
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 
 @cache

@@ -16,7 +16,7 @@ from tests.controls import switch_off
 from tests.scenes.pairwise import BOTH, share_of_another, small
 from tests.scenes.pairwise_round import LIAR, NOT_ASKED, Round
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 _UNCLAMPED = 8
 """The three lowest bits of an X25519 key are ignored."""

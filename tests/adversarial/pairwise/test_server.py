@@ -31,7 +31,7 @@ from tests.controls import switch_off
 from tests.scenes.pairwise import BOTH, LENGTH, members_of, share_of_another
 from tests.scenes.pairwise_round import LIAR, NOT_ASKED, Round, beyond
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 PHASES = list(PairwiseServer.steps)
 

@@ -19,7 +19,7 @@ from secagg.errors import PeerError, PolicyError, ThresholdError
 from tests.controls import switch_off
 from tests.scenes.pairwise import BOTH, Evil, small
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 VICTIM = 2
 

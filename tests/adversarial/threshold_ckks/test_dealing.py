@@ -53,7 +53,7 @@ from secagg.errors import DecodeError, PeerError, PolicyError, ThresholdError
 from tests.controls import switch_off
 from tests.scenes.threshold_ckks import POLICY, WIRE, Change, Scene, bitmap, telling
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 OPENED = "self._unsealed(boxes, {one.peer: one.key for one in shown})"
 EVERYBODY = {f"client-{u}" for u in range(6)}

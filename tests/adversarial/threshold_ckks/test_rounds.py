@@ -51,7 +51,7 @@ from tests.controls import journal_by_count, switch_off
 from tests.reference import lattice as reference
 from tests.scenes.threshold_ckks import WIRE, Change, Scene, bitmap, telling
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 
 def opened(scheme: Scheme, upload: Upload, *seeds: bytes) -> list[int]:

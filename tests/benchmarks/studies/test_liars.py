@@ -26,7 +26,7 @@ LEFT_OUT = {"UnsignedComplaint", "BadBoxes", "OneBadBox", "TwoPolynomials", "Fal
 IN_THE_SUM = set(LIES) - LEFT_OUT - {"OtherSecret", "FewerMasks"}
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(6)
 @pytest.mark.parametrize("protocol", ["secagg", "secagg+"])
 @pytest.mark.parametrize("lie", sorted(set(LIES) - {"OtherSecret"}))
 def test_a_lie_costs_nobody_the_round(lie: str, protocol: str) -> None:

@@ -371,7 +371,7 @@ REFUSED: dict[str, tuple[tuple[Seed, ...], suite.Audit, type[SecAggError], str]]
 }
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(6)
 @pytest.mark.parametrize("name", SEEN)
 def test_a_bug_is_seen(name: str, monkeypatch: Patch) -> None:
     seeds, audit, check, verdict = SEEN[name]

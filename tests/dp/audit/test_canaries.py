@@ -54,6 +54,7 @@ RELATIONS = pytest.mark.parametrize("relation", list(Relation))
 
 @RELATIONS
 @pytest.mark.parametrize("mu", [0.5, 1.0, 2.0])
+@pytest.mark.thinned(3)
 def test_a_thousand_canaries_see_mu(mu: float, relation: Relation) -> None:
     """Within 6 standard errors (false alarm 2e-9), which are those of the formula; both checks pass."""
     planned = claim(mu, relation)

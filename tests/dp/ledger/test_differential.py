@@ -253,7 +253,7 @@ PARTS = 499
 """A prime, so that a part is not always the same kind of change. ``long`` does them all."""
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_part_of_all_changes(kind: str, tmp_path: Path) -> None:
     agree(kind, tmp_path, 0, PARTS)

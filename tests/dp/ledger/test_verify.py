@@ -239,7 +239,7 @@ BY_CHAIN = {"number", "previous"}
 EACH_KIND = (0, 1, 4, 8, 9)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("number", [number if number in EACH_KIND else longer(number) for number in range(10)])
 def test_each_field_of_each_entry(rows: list[Row], number: int) -> None:
     """The owner changes one and signs again: noticed, unless the field stands on the owner's word.
@@ -276,6 +276,7 @@ def inside(value: Any, at: tuple[Any, ...]) -> Any:
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 8])
+@pytest.mark.thinned(2)
 def test_fields_more_or_less(rows: list[Row], number: int) -> None:
     before = rows[: number + 1]
     for at in places(rows[number][0]):
@@ -287,7 +288,7 @@ def test_fields_more_or_less(rows: list[Row], number: int) -> None:
 OTHERS = [None, [], {}, "x", -1, 10**30, True, "1e9", [None] * 93, [-5] * 93, ["1"] * 93]
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(
     ("number", "which"),
     [
@@ -606,7 +607,7 @@ EVENTS = [
 ANOTHER_SAMPLE = Release(Gaussian(Fraction(6)), FixedSizeSample(1, 50), LOCAL)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("event", [*EVENTS, longer(ANOTHER_SAMPLE)], ids=str)
 def test_two_implementations_agree(event: Any) -> None:
     """Of samples of a fixed size, which take seconds, two by default and a third in the long version."""

@@ -44,7 +44,7 @@ from secagg.encoding import Encoding
 from secagg.errors import PeerError, PolicyError, ThresholdError, UsageError
 from tests.controls import switch_off
 
-pytestmark = pytest.mark.thinned(2)
+pytestmark = pytest.mark.thinned(4)
 
 POLICY = Policy(min_contributors=3, protocols={"threshold_ckks"}, adversary=Adversary.CURIOUS, corrupt=0)
 PHASES = [str(phase) for phase in ThresholdServer.steps]

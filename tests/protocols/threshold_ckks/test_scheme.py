@@ -42,7 +42,7 @@ def test_everything_by_the_definition() -> None:
     v, e0, e1 = drawn(encryption, b"v", DEGREE), drawn(encryption, b"e0", 3), drawn(encryption, b"e1", DEGREE)
     columns, weights = flooding(SMALL.sizes.flooding, 3, flood_seed)
     f = [sum(int(column[i]) * weight for column, weight in zip(columns, weights, strict=True)) for i in range(3)]
-    for i, q in enumerate(SMALL.ring.primes):
+    for i, q in list(enumerate(SMALL.ring.primes))[:: len(SMALL.ring.primes) - 1]:  # of the others no line is their own
         a = residues(SMALL._a.coefficients(), i)
         by_hand = [(unit * y - x) % q for x, y in zip(reference.multiply(a, [x % q for x in s], q), e, strict=True)]
         assert residues(b, i) == by_hand

@@ -150,6 +150,7 @@ def test_scores_do_not_depend_on_others_or_on_training_mode(model: Any) -> None:
     np.testing.assert_allclose(model.scores(HISTORIES), together, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thinned(2)
 def test_the_proximal_term_pulls_back(model: Any) -> None:
     start, ends = model.vector, []
     for proximal in (0.0, 1.0, 5.0):

@@ -90,7 +90,7 @@ def test_the_slow_way_gives_the_same(table: Table) -> None:
     assert (slow == sample(table, 150, SEED)).all()
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @wide_tables
 @pytest.mark.parametrize("spoil", [lambda p: p * 0, lambda p: -p, lambda p: p * 1e250])
 def test_bad_proposals_change_nothing(table: Table, spoil: Callable) -> None:

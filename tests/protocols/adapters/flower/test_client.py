@@ -65,6 +65,7 @@ from tests.protocols.adapters.flower.scene import (
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.thinned(2)
 def test_no_arrays_and_no_metrics_in_any_reply(protocol: str, tmp_path: Path) -> None:
     fed = federation(tmp_path, TRAIN)
     one_round(secure(fed, protocol=protocol, metrics={"loss": 10.0}, weight_bound=100), fed.grid)

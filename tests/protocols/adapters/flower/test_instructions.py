@@ -115,7 +115,7 @@ def steer(folder: Path, read: Read, change: Callable[[Message, Node], None]) -> 
     return server, fed.grid
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("what", STEERED)
 def test_a_sum_cannot_be_made_one_clients_update(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

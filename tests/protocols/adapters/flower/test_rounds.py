@@ -41,6 +41,7 @@ from tests.protocols.adapters.flower.scene import (
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.thinned(2)
 def test_the_sum_is_the_one_that_simulate_gives(protocol: str, tmp_path: Path) -> None:
     policy = replace(POLICY, weight_bound=25)
     fed = federation(tmp_path, TRAIN, policy=policy)
@@ -67,7 +68,7 @@ def test_the_sum_is_the_one_that_simulate_gives(protocol: str, tmp_path: Path) -
 FATES = ["lost", "unheard", "failed", "crashed"]
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(
     ("exchange", "fate"),
     [(now, fate) if number == now % 4 else longer(now, fate) for now in range(6) for number, fate in enumerate(FATES)],

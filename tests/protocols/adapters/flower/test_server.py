@@ -217,7 +217,7 @@ def plain_app(train: Train) -> Callable[[], ClientApp]:
     return made
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(
     "make",
     [
@@ -241,7 +241,7 @@ def test_strategies_do_what_they_do_without_us(make: Callable[[], Strategy], tmp
     assert found.evaluate_metrics_clientapp == expected.evaluate_metrics_clientapp
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_types_stay_what_they_are_over_rounds(protocol: str, tmp_path: Path) -> None:
     """FedAdam gives float64 back, whatever it was given."""

@@ -118,7 +118,7 @@ def forgets(fed: Federation, exchange: int) -> None:
     fed.grid.fate = fate
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(
     ("exchange", "journals"),
     [
