@@ -52,6 +52,8 @@ class Policy:
             raise UsageError(f"weight_bound must be between 1 and 2^31 - 1, not {self.weight_bound}")
         if self.noise_multiplier is not None:
             object.__setattr__(self, "noise_multiplier", Fraction(self.noise_multiplier))
+        if not isinstance(self.protocols, Set | list | tuple):
+            raise UsageError(f"protocols is a set of names, not {self.protocols!r}")
         if not self.protocols:
             raise UsageError("protocols has at least one name: with none every plan is refused")
         object.__setattr__(self, "protocols", frozenset(self.protocols))

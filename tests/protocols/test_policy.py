@@ -76,6 +76,8 @@ def test_what_is_said_of_a_protocol_and_what_is_computed_with_agree() -> None:
 def test_a_policy_allows_no_protocol_that_is_none() -> None:
     with pytest.raises(UsageError, match="unknown protocol 'secag'"):
         Policy(min_contributors=2, protocols={"secag"})
+    with pytest.raises(UsageError, match="protocols is a set of names, not 'secagg'"):
+        Policy(min_contributors=2, protocols="secagg")  # type: ignore[arg-type]
 
 
 def roster_of(count: int) -> Roster:
