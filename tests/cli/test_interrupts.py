@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ from secagg.cli.train import again
 
 ROOT = Path(__file__).resolve().parents[2]
 SAID = "\nsecagg: interrupted. To go on:\nsecagg train it\n"
+
+
+@pytest.fixture(autouse=True)
+def _interrupts_are_heard() -> Iterator[None]:
+    """A shell has its background jobs ignore them, and their children with them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def ran(*lines: str) -> tuple[int, str, str]:

@@ -61,7 +61,7 @@ def test_a_policy_allows_no_protocol_that_does_not_hold_against_whom_it_fears(pr
 @pytest.mark.parametrize("adversary", list(Adversary))
 def test_a_policy_allows_a_protocol_that_there_is(protocols: Any, adversary: Adversary) -> None:
     """Else its client would refuse every plan, and say nothing of why."""
-    with pytest.raises(UsageError, match=r"at least one name|unknown protocol '"):
+    with pytest.raises(UsageError, match=r"at least one name|a set of names|unknown protocol '"):
         Policy(min_contributors=2, protocols=protocols, adversary=adversary)
 
 
