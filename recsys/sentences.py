@@ -15,6 +15,7 @@ from dp.filter import Budget
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.secure_sum import LONGEST_TEXT
+from dp.verify_ledger import upwards
 from protocols.parameters import rules_of
 from recsys.config import ClientKind, Config, Mode, Source, Spread
 from recsys.other_runs import KnownRun
@@ -135,7 +136,7 @@ def promise(
     """What a ledger promises. ``noise`` of its sums: None where it has none yet, or is about what clients do by
     themselves; over ``planned`` clients: None where sums differ in that, or in how many may be missing."""
     unit = "user" if guarantee.unit is Unit.USER else "interaction"
-    private = f"({float(budget.epsilon):g}, {float(budget.delta):.3g})-private"
+    private = f"({float(budget.epsilon):g}, {float(upwards(budget.delta, 3)):.3g})-private"
     whose = "all runs that share this ledger" if shared else "all rounds"
     colluders = 0 if noise is None else noise.colluders
     if guarantee.trust is Trust.DISTRIBUTED:

@@ -11,7 +11,7 @@ from math import isfinite
 
 from recsys.report.account import Account, Point
 from recsys.report.markup import Group, Html, table, tag
-from recsys.report.numbers import budget, epsilon, metric
+from recsys.report.numbers import budget, epsilon, left, metric
 from recsys.report.plots import Curve, plot
 
 EXACT, MEASURED, SPENT, BUDGET, REFERENCES = 0, 1, 0, 5, 2
@@ -46,7 +46,7 @@ def epsilon_by_rounds(account: Account) -> Html:
         return _nothing(title, f"There is one value and no curve: {epsilon(spending[0][1].epsilon)} after one round.")
     curves.append(Curve(f"budget ({budget(promise.epsilon)})", [], [promise.epsilon], BUDGET))
     columns = ["rounds done", "spent", "left"]
-    rows = [[str(done), epsilon(entry.epsilon), epsilon(entry.epsilon_left)] for done, entry in spending]
+    rows = [[str(done), epsilon(entry.epsilon), left(entry.epsilon_left)] for done, entry in spending]
     note = "" if len(account.spent) == 1 else f"As {promise.ledger} counts it; the other ledger is further below."
     return _figure(title, "rounds done", "epsilon", curves, table(title, [Group("", columns)], rows), note)
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from fractions import Fraction
 from math import inf
 from typing import Any
+
+from dp.verify_ledger import upwards
 
 
 def metric(value: float | None) -> str:
@@ -16,16 +20,27 @@ def metric(value: float | None) -> str:
 
 
 def epsilon(value: float | None) -> str:
-    """What is spent or left.
+    """What is spent, rounded up.
 
-    >>> epsilon(7.996), epsilon(0.0123), epsilon(float("inf")), epsilon(None)
-    ('8.00', '0.012', 'unbounded', '')
+    >>> epsilon(7.991), epsilon(8.0), epsilon(0.0121), epsilon(float("inf")), epsilon(None)
+    ('8.00', '8.00', '0.013', 'unbounded', '')
     """
     if value is None:
         return ""
     if value == inf:
         return "unbounded"
-    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+    if value >= 0.1 or value == 0:
+        return str(Decimal(repr(value)).quantize(Decimal("0.01"), ROUND_CEILING))
+    return upwards(Fraction(repr(value)), 2)
+
+
+def left(value: float | None) -> str:
+    """What is left, rounded down.
+
+    >>> left(0.996), left(8.0), left(None)
+    ('0.99', '8.00', '')
+    """
+    return "" if value is None else str(Decimal(repr(value)).quantize(Decimal("0.01"), ROUND_FLOOR))
 
 
 def budget(value: float) -> str:
@@ -37,11 +52,13 @@ def budget(value: float) -> str:
 
 
 def delta(value: float) -> str:
+    """Rounded up.
+
+    >>> delta(1e-6), delta(0.00025), delta(1 / 12_000), delta(1 / 6000)
+    ('1e-6', '0.00025', '8.34e-5', '0.000167')
     """
-    >>> delta(1e-6), delta(0.00025)
-    ('1e-6', '0.00025')
-    """
-    return f"{value:.3g}".replace("e-0", "e-")
+    rounded = float(Context(prec=3, rounding=ROUND_CEILING).create_decimal(repr(value)))
+    return f"{rounded:.3g}".replace("e-0", "e-")
 
 
 def count(value: float) -> str:

@@ -137,16 +137,16 @@ def test_what_was_promised(pages: dict[str, str]) -> None:
     assert "Spent so far: epsilon 7.774 at delta 1e-6. e^epsilon is 2,378: " in text
     assert "Why it ended: the next round would exceed the budget." in text
     assert "one user whose contribution becomes zero" in text
-    assert "Noise in every sum: epsilon 7.77 per user. That holds even if one client works together" in text
+    assert "Noise in every sum: epsilon 7.78 per user. That holds even if one client works together" in text
     assert "Noise in every update" not in text
     assert "exact metrics, not charged" in text
     text = Page(pages["local"]).text
     assert "To each interaction, with local noise: what each client sends in all rounds together is" in text
     assert "Spent so far: epsilon 7.835 at delta 1e-6. e^epsilon is 2,528: " in text
-    assert "Noise in every update: epsilon 7.83 per example." in text
+    assert "Noise in every update: epsilon 7.84 per example." in text
     assert "Noise in every sum" not in text
     text = Page(pages["both"]).text
-    for part in ("Noise in every sum: epsilon 7.77", "Noise in every update: epsilon 7.83", "ledger.db", "local.db"):
+    for part in ("Noise in every sum: epsilon 7.78", "Noise in every update: epsilon 7.84", "ledger.db", "local.db"):
         assert part in text
 
 

@@ -226,7 +226,7 @@ def test_one_round_is_no_curve(tmp_path: Path) -> None:
     loaded(tmp_path, "distributed", rounds=1)
     html = write_report(tmp_path).read_text()
     assert "<svg" not in html
-    assert "There is one value and no curve: 2.58 after one round." in html
+    assert "There is one value and no curve: 2.59 after one round." in html
     assert "There is one value of NDCG@10 and no curve" in html
 
 
