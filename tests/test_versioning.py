@@ -14,6 +14,7 @@ import protocols.journal
 import protocols.wire
 import recsys.models.store
 import recsys.run_record
+from secagg.crypto import labels
 from tests.vectors import pins
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,15 @@ def test_no_bytes_have_changed_under_the_same_number() -> None:
     assert {
         name: (list(numbers)[-1], list(numbers.values())[-1]) for name, numbers in written.items()
     } == pins.measured()
+
+
+def test_another_label_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no vector shows it: what is sealed for a ckks round is in none."""
+    before = pins.measured()
+    for name, format in (("CKKS_BOX", "wire"), ("LEDGER_DATA", "ledger"), ("JOURNAL_LEDGER", "journal")):
+        with monkeypatch.context() as patch:
+            patch.setattr(labels, name, b"another")
+            assert [one for one, found in pins.measured().items() if found != before[one]] == [format]
 
 
 PINNED: pins.Pins = {"wire": {"wire 3": {"a": "00", "b": "11"}}}

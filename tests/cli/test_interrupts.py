@@ -31,7 +31,11 @@ def _interrupts_are_heard() -> Iterator[None]:
 
 def ran(*lines: str) -> tuple[int, str, str]:
     """A program that is interrupted by itself."""
-    text = "\n".join(["import os, signal, sys", "from secagg.cli.interrupts import interruptible", *lines])
+    return alone("from secagg.cli.interrupts import interruptible", *lines)
+
+
+def alone(*lines: str) -> tuple[int, str, str]:
+    text = "\n".join(["import os, signal, sys", *lines])
     done = subprocess.run(
         [sys.executable, "-P", "-c", text], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
@@ -52,6 +56,21 @@ def work():
 
 def test_it_ends_the_process_with_a_command_and_without_a_traceback() -> None:
     assert ran(LOST, "with interruptible('secagg train it'): work()") == (INTERRUPTED, "", SAID)
+
+
+EARLY = """
+class Loader:
+    def find_spec(self, name, path, target=None):
+        if name == "secagg.cli.output":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Loader())
+from secagg.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_while_the_command_is_loaded_it_is_one_line() -> None:
+    assert alone(EARLY) == (INTERRUPTED, "", "secagg: interrupted\n")
 
 
 def test_an_exception_could_be_lost() -> None:

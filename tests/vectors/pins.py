@@ -20,6 +20,7 @@ import dp.ledger.entries
 import dp.ledger.file
 import protocols.journal
 import protocols.wire
+from secagg.crypto import labels
 from tests.vectors.verify import COMMON, PROTOCOLS
 
 FOLDER = Path(__file__).parent
@@ -36,7 +37,17 @@ def _load(name: str) -> dict[str, Any]:
     return content
 
 
+def _labels(wanted: str) -> Iterator[tuple[str, bytes]]:
+    """Those whose names begin with the format's; for the wire all others but those of runs."""
+    for name, label in vars(labels).items():
+        if isinstance(label, bytes):
+            first = name.partition("_")[0].lower()
+            if (first if first in ("ledger", "journal", "run") else "wire") == wanted:
+                yield f"label: {name}", label
+
+
 def _wire() -> Iterator[tuple[str, bytes]]:
+    yield from _labels("wire")
     for name, (code, known, types) in PROTOCOLS.items():
         yield f"layout: {name}", json.dumps([code, COMMON, known, types]).encode()
     for plan in _load("plans.json")["plans"]:
@@ -61,11 +72,13 @@ def _ledger() -> Iterator[tuple[str, bytes]]:
     for ledger in _load("ledger.json")["ledgers"]:
         yield f"ledger: {ledger['name']}", "\n".join(ledger["lines"]).encode()
     yield "tables", "\n".join(dp.ledger.file._SCHEMA).encode()
+    yield from _labels("ledger")
 
 
 def _journal() -> Iterator[tuple[str, bytes]]:
     yield "records", json.dumps(_load("journal.json")["records"]).encode()
     yield "tables", protocols.journal._SCHEMA.encode()
+    yield from _labels("journal")
 
 
 _WIRE = f"wire {protocols.wire.VERSION}"
