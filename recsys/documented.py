@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any, get_type_hints
 
 from recsys.config import KINDS, Config
@@ -100,6 +101,7 @@ def _key(kind: type, section: str, name: str) -> Key:
     return Key(f"{section}{name}", shown, default, _meanings(kind)[name], values)
 
 
+@cache
 def _meanings(kind: type) -> dict[str, str]:
     """The string under each name that is assigned in the body of a class."""
     (made,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body

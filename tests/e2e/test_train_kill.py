@@ -257,10 +257,10 @@ LEARNT = {"local": 1, "distributed": 1, "sums": 0}
 
 
 SUMS = pytest.param("sums", marks=pytest.mark.long)
-"""A model of sums: by default the models that are trained are killed, in the long version this one, too."""
+"""A model of sums: by default a model that is trained is killed, in the long version this one, too."""
 
 
-@pytest.mark.parametrize("mode", ["local", "distributed", SUMS])
+@pytest.mark.parametrize("mode", ["local", pytest.param("distributed", marks=pytest.mark.long), SUMS])
 def test_a_sum_that_was_learnt_elsewhere_comes_out_as_it_did_there(mode: str, zygote: Zygote, tmp_path: Path) -> None:
     through, killed = prepared(tmp_path, zygote, mode)
     learnt_elsewhere(zygote, killed, mode)

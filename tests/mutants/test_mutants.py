@@ -68,5 +68,6 @@ def test_a_watched_module_is_still_a_module() -> None:
     compile(instrument("protocols/pairwise/client.py"), "client.py", "exec")
 
 
+@pytest.mark.long  # make mutants asks this first
 def test_every_equivalent_mutant_is_one_of_them() -> None:
     assert all(equivalents().values())
