@@ -228,7 +228,7 @@ def vector(folder: Path) -> NDArray[np.float32]:
     return model.vector  # type: ignore[attr-defined, no-any-return]
 
 
-SOME = range(12, 1000, 80)
+SOME = range(12, 1000, 40)
 """Each process comes a little further than the one before."""
 
 
