@@ -25,8 +25,9 @@ from typing import BinaryIO
 
 from secagg.errors import StorageError
 
-DRAFT = re.compile(r"\.[0-9a-f]{16}\.draft")
-"""The name of a file until it is whole: one that a crash left behind is of no use to anybody."""
+DRAFT = re.compile(r"\.[0-9a-f]{16}\.draft(-journal)?")
+"""The name of a file until it is whole, or of the journal that SQLite keeps beside a database that is a draft: what a
+crash left behind is of no use to anybody."""
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe must not make us wait

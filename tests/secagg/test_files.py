@@ -123,7 +123,7 @@ def test_a_full_disk_is_one_line_with_the_path(size: int, tmp_path: Path) -> Non
 def test_only_drafts_are_swept_and_not_what_they_point_to(tmp_path: Path) -> None:
     (outside := tmp_path / "outside").write_text("mine")
     (folder := tmp_path / "folder").mkdir()
-    for name in (".0123456789abcdef.draft", ".report.html.draft", "a"):
+    for name in (".0123456789abcdef.draft", ".0123456789abcdef.draft-journal", ".report.html.draft", "a"):
         (folder / name).symlink_to(outside)
     (folder / ".0123456789abcde0.draft").mkdir()
     sweep(folder)
