@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from html import escape, unescape
@@ -23,20 +22,10 @@ from PIL import Image
 
 from recsys.report import write_report
 from tests.scenes import runs
+from tests.scenes.browser import ALONE, CHROMIUM
 
-CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="NO BROWSER: apt-get install chromium, to see the report")
 
-ALONE = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-]
 DARK = "--blink-settings=preferredColorScheme=0"
 PHONE, DESKTOP, HEIGHT = 400, 1280, 8000
 BLUE = {False: (0x0A, 0x58, 0xCA), True: (0x7D, 0xB3, 0xFF)}

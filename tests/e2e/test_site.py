@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from html import unescape
@@ -19,22 +18,12 @@ from urllib.parse import unquote
 
 import pytest
 
+from tests.scenes.browser import ALONE, CHROMIUM
+
 pytest.importorskip("sphinx", reason="NOT TESTED: the site needs Sphinx, pip install 'secagg[docs]'")
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium")
-ALONE = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--allow-file-access-from-files",
-]
 PHONE = 400
 FRAMES = """<!doctype html><html><body><script>
 const wide = {}, pages = %s;
@@ -129,7 +118,14 @@ def test_no_page_is_wider_than_a_phone(site: Path, tmp_path: Path) -> None:
 def widths(site: Path, pages: list[Path], folder: Path) -> dict[str, int]:
     names = [page.relative_to(site).as_posix() for page in pages]
     (site / "frames.html").write_text(FRAMES % (json.dumps(names), PHONE))
-    command = [str(CHROMIUM), *ALONE, f"--user-data-dir={folder}/browser", "--virtual-time-budget=600000", "--dump-dom"]
+    command = [
+        str(CHROMIUM),
+        *ALONE,
+        "--allow-file-access-from-files",
+        f"--user-data-dir={folder}/browser",
+        "--virtual-time-budget=600000",
+        "--dump-dom",
+    ]
     shown = subprocess.run(
         [*command, (site / "frames.html").as_uri()], capture_output=True, text=True, check=True, timeout=300
     )
