@@ -79,6 +79,7 @@ def application(words: Sequence[str]) -> typer.Typer:
         help="Secure aggregation: a server learns the sum, and nothing else.",
         epilog=sentence(),
         add_completion=False,
+        suggest_commands=False,  # click does so itself
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)

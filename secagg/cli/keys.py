@@ -10,7 +10,7 @@ import typer
 from protocols.roster import Identity
 from secagg.cli.output import Json, emit, facts
 
-app = typer.Typer(name="keys", help="A client's long-term identity.")
+app = typer.Typer(name="keys", suggest_commands=False, help="A client's long-term identity.")
 
 
 @app.command()

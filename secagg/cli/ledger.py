@@ -23,7 +23,9 @@ from secagg.cli.output import Json, emit, facts, line, row, say
 from secagg.errors import PeerError, UsageError
 from secagg.foreign import named_file
 
-app = typer.Typer(name="ledger", help="What a privacy budget was spent on, and whether that is true.")
+app = typer.Typer(
+    name="ledger", suggest_commands=False, help="What a privacy budget was spent on, and whether that is true."
+)
 
 RunDir = Annotated[Path, typer.Argument(help=f"A run's directory with its {FILE}, or a ledger.", metavar="RUN_DIR")]
 

@@ -15,7 +15,9 @@ from secagg.cli.output import Json, emit, facts, row
 from secagg.crypto.keys import check_on_curve
 from secagg.errors import PeerError, UsageError
 
-app = typer.Typer(name="roster", help="Who takes part: names and public keys, handed out by the deployment.")
+app = typer.Typer(
+    name="roster", suggest_commands=False, help="Who takes part: names and public keys, handed out by the deployment."
+)
 
 
 @app.command()

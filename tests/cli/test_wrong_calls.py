@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from secagg.cli import main
+
 ROOT = Path(__file__).resolve().parents[2]
 
 EARLY = [
@@ -81,3 +83,9 @@ def test_control_what_is_imported_is_seen(tmp_path: Path) -> None:
     [(_, code, loaded)] = called([["train", "fine.toml", "--set", "model.settings={nonsense=1}"]], tmp_path)
     assert code == 2
     assert "torch" in loaded
+
+
+@pytest.mark.parametrize("words", [["trian"], ["keys", "nww"], ["ledger", "shwo"], ["roster", "biuld"]])
+def test_what_may_have_been_meant_is_said_once(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.count("Did you mean") == 1

@@ -201,9 +201,16 @@ def check(through: Path, killed: Path) -> None:
     assert Run.load(killed).ended == Run.load(through).ended
 
 
+VOID = 28
+"""So many bytes of a journal are SQLite's header. Where they are zero it undoes nothing, whatever comes after."""
+
+
 def files(folder: Path) -> set[str]:
-    """Without drafts, which may stay where the last process was killed when nothing else was left to do."""
-    return {name for name in (*os.listdir(folder), *os.listdir(folder / "private")) if not DRAFT.fullmatch(name)}
+    """Without drafts and void journals, which may stay where the last process was killed when nothing else was left to
+    do: whoever only sees that a run has ended opens no ledger for writing."""
+    names = {*os.listdir(folder), *os.listdir(folder / "private")}
+    void = {path.name for path in folder.glob("*.db-journal") if not any(path.read_bytes()[:VOID])}
+    return {name for name in names - void if not DRAFT.fullmatch(name)}
 
 
 def charges(folder: Path) -> tuple[list[tuple[str, str]], list[int]]:
