@@ -722,7 +722,7 @@ def counted(number: int, name: str) -> str:
 
 
 def upwards(value: Fraction, digits: int) -> str:
-    """So many digits, and never less than it is."""
+    """A number in so many significant digits, rounded up."""
     found = Context(prec=digits, rounding=ROUND_CEILING).divide(value.numerator, Decimal(value.denominator)).normalize()
     return f"{found:f}" if not found or found >= Fraction(1, 1000) else str(found)
 

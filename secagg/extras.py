@@ -62,7 +62,8 @@ def hint(extra: str, what: str) -> str:
 
 
 def installed(module: str) -> bool:
-    """
+    """Whether a module is there, without importing it.
+
     >>> installed("numba"), installed("turtles_all_the_way")
     (True, False)
     """

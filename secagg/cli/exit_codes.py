@@ -31,7 +31,8 @@ _OF_ERRORS: dict[type[SecAggError], int] = {
 
 
 def code_of(error: SecAggError) -> int:
-    """
+    """The exit code of a command that ends with this error.
+
     >>> code_of(PolicyError("too small a cohort"))
     3
     """
@@ -39,5 +40,5 @@ def code_of(error: SecAggError) -> int:
 
 
 def sentence() -> str:
-    """All of them, in one sentence."""
+    """All exit codes and what they mean, in one sentence."""
     return f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in MEANINGS.items())}."
