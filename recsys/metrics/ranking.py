@@ -3,18 +3,31 @@
 A user's history goes to the model and is masked from its ranking; all other items are ranked, or, to compare with
 papers, only the held-out items and 99 negatives that were drawn once and for all.
 
-Items of equal score stand in no order, and a model gains nothing by giving many items the same score: an item among g
-equals, with a others ahead, has the expected rank a + (g + 1) / 2. If h of the equals are held-out items, they spread
-evenly, at a + j (g + 1) / (h + 1) for j = 1 to h, which is the expected rank of the j-th of them in a random order.
-
-With held-out ranks r_1 < r_2 < ... < r_n of one user, of which those below k + 1 are in the list of length k (a rank
-may end in a half; counted from zero, as published figures are, the rule reads "below k"):
+With held-out ranks r_1 < r_2 < ... < r_n of one user, of which those up to k are in the list of length k:
 
     HR@k      1 if r_1 is in the list
     Recall@k  how many are, of n
     NDCG@k    sum of 1 / log2(1 + r_j) over those in the list, relative to the same of the ranks 1 to min(k, n)
     MRR@k     1 / r_1 if it is in the list
     MAP@k     sum of j / r_j over those in the list, divided by min(k, n)
+
+Items of equal score stand in no order, and a model gains or loses nothing by giving many items the same score: each
+metric is its exact mean over all orders of equals, as are ranks. Take g equals, of which h are held out, with a other
+items and b held-out ones ahead of them all. They share the places a + 1 to a + g, of which the list has the first s.
+The held-out ones are in each h of the g places equally often, so
+
+    the i-th place has a held-out item with probability h / g, and is its (1 + b + (i - 1) (h - 1) / (g - 1))-th on
+    average if it has one; and none of the first i places has one with probability
+    v_i = C(g - i, h) / C(g, h) = product over j < i of (g - h - j) / (g - j),
+
+    rank      a + (g + 1) / (h + 1)                                  of the first: where b = 0
+    HR@k      1 - v_s                                                the same
+    MRR@k     sum over i = 1 to s of (v_(i-1) - v_i) / (a + i)       the same
+    Recall@k  h s / g / n                                            and the sum of it over the user's groups of equals
+    NDCG@k    h / g sum of 1 / log2(1 + a + i), over the ideal       the same
+    MAP@k     h / g sum of (1 + b + (i - 1) (h - 1) / (g - 1)) / (a + i), over min(k, n)
+
+A model that calls everything equally good has an HR@10 of .10 among 100 items, as chance has.
 
 What the lists themselves are like, without asking who liked them: coverage@k is the share of all items that somebody
 is shown, novelty@k the mean self-information log2(users / takers) of the items that a user is shown (Zhou et al. 2010,
@@ -27,7 +40,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -153,7 +166,7 @@ def measure(
     measured, counts = np.unique(owners, return_counts=True)
     starts = np.concatenate(([0], np.cumsum(counts)))
 
-    ranks = np.empty(len(pairs), np.float64)
+    groups: list[_Equals] = []
     shown = {length: np.zeros(items, np.bool_) for length in k}
     novelty = {length: np.zeros(len(measured), np.float64) for length in k}
     for start in range(0, len(measured), batch):
@@ -168,7 +181,7 @@ def measure(
             ranked = among
             ranked[rows, columns] = True
         scores = scores_of(model, [history.history(user) for user in chosen], items)
-        ranks[block] = _expected_ranks(scores, ranked, rows, columns)
+        groups.append(_equals(scores, ranked, rows, columns, start))
         if information is not None:
             scores = np.where(ranked, scores, -np.inf)
             for length in k:
@@ -179,9 +192,10 @@ def measure(
                 told = np.bincount(who, information[what], minlength=len(chosen))
                 novelty[length][start : start + batch] = told / entries
 
-    values = {"rank": ranks[starts[:-1]]}
+    found = _joined_equals(groups)
+    values = {"rank": found.first_ranks()}
     for length in k:
-        values |= _metrics(ranks, starts, length)
+        values |= _metrics(found, counts, length)
     coverage = {}
     if information is not None:
         values |= {f"novelty@{length}": novelty[length] for length in k}
@@ -242,45 +256,89 @@ def _among(chosen: NDArray[np.int32], items: int) -> NDArray[np.bool_]:
     return ranked
 
 
-def _expected_ranks(
-    scores: NDArray[np.float32], ranked: NDArray[np.bool_], rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Of the held-out items (rows, columns), with rows ascending: each row's ranks, ascending."""
-    ahead, level = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Equals:
+    """Of each user, ascending, and each score that a held-out item has, descending: one entry for each."""
+
+    users: NDArray[np.int64]
+    """counted among those that are measured"""
+    ahead: NDArray[np.int64]
+    """a: ranked items with a higher score"""
+    size: NDArray[np.int64]
+    """g: ranked items with this score"""
+    held: NDArray[np.int64]
+    """h: of these, held-out ones"""
+    earlier: NDArray[np.int64]
+    """b: held-out items with a higher score"""
+
+    def first_ranks(self) -> NDArray[np.float64]:
+        """Where each user's best held-out item is expected."""
+        first = self.earlier == 0
+        ranks: NDArray[np.float64] = self.ahead[first] + (self.size[first] + 1) / (self.held[first] + 1)
+        return ranks
+
+
+def _equals(
+    scores: NDArray[np.float32],
+    ranked: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    start: int,
+) -> _Equals:
+    """Of the held-out items (rows, columns), with rows ascending. Row 0 is the user number ``start``."""
+    ahead, size = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
     step = max(1, _BLOCK // max(1, scores.shape[1]))
-    for start in range(0, len(rows), step):
-        some = slice(start, start + step)
+    for at in range(0, len(rows), step):
+        some = slice(at, at + step)
         others, own = scores[rows[some]], scores[rows[some], columns[some], None]
         ahead[some] = np.count_nonzero((others > own) & ranked[rows[some]], axis=1)
-        level[some] = np.count_nonzero((others == own) & ranked[rows[some]], axis=1)
+        size[some] = np.count_nonzero((others == own) & ranked[rows[some]], axis=1)
     order = np.lexsort((ahead, rows))
-    ahead, level = ahead[order], level[order]
-    # Held-out items of one user with as many ahead have equal scores: j = 1 to h within each such group.
+    ahead, size = ahead[order], size[order]
+    # Held-out items of one user with as many ahead have equal scores.
     changes = np.ones(len(rows), np.bool_)
     changes[1:] = (np.diff(rows) != 0) | (np.diff(ahead) != 0)
-    first, group = np.flatnonzero(changes), np.cumsum(changes) - 1
-    size = np.bincount(group)[group]
-    position = np.arange(len(rows)) - first[group] + 1
-    ranks: NDArray[np.float64] = ahead + position * (level + 1) / (size + 1)
-    return ranks
+    first = np.flatnonzero(changes)
+    held = np.diff(np.append(first, len(rows)))
+    earlier = first - np.searchsorted(rows, rows[first])
+    return _Equals(rows[first] + start, ahead[first], size[first], held, earlier)
 
 
-def _metrics(ranks: NDArray[np.float64], starts: NDArray[np.int64], k: int) -> dict[str, NDArray[np.float64]]:
-    """From the ranks of all users, those of user number i from starts[i] up to starts[i + 1], ascending."""
-    counts = np.diff(starts)
-    users = np.repeat(np.arange(len(counts)), counts)
-    position = np.arange(len(ranks)) - starts[users] + 1
-    listed = ranks < k + 1
+def _joined_equals(groups: Sequence[_Equals]) -> _Equals:
+    names = [one.name for one in fields(_Equals)]
+    nothing = np.empty(0, np.int64)
+    return _Equals(*(np.concatenate([nothing, *(getattr(group, name) for group in groups)]) for name in names))
 
-    def total(gains: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.add.reduceat(np.where(listed, gains, 0.0), starts[:-1])
 
-    possible = np.minimum(counts, k)
+def _metrics(found: _Equals, counts: NDArray[np.int64], k: int) -> dict[str, NDArray[np.float64]]:
+    """Of each user, who has so many held-out items; the mean over all orders of equals."""
+    near = found.ahead < k
+    users, ahead, size, held, earlier = (getattr(found, one.name)[near] for one in fields(_Equals))
+    share = held / size
+    before = (held - 1) / np.maximum(size - 1, 1)  # held-out equals in a place ahead of one that has one
+    hits, gains, precision, reciprocal = (np.zeros(len(users)) for _ in range(4))
+    none = np.ones(len(users))  # v_i: none of the first places has a held-out item
+    for i in range(1, k + 1):
+        listed = (i <= size) & (ahead + i <= k)
+        if not listed.any():
+            break
+        place = ahead + i
+        hits += np.where(listed, share, 0.0)
+        gains += np.where(listed, share / np.log2(1 + place), 0.0)
+        precision += np.where(listed, share * (1 + earlier + (i - 1) * before) / place, 0.0)
+        left = none * np.maximum(size - held - i + 1, 0) / np.maximum(size - i + 1, 1)
+        reciprocal += np.where(listed, (none - left) / place, 0.0)
+        none = np.where(listed, left, none)
+
+    def total(each: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(users, each, minlength=len(counts)).astype(np.float64)
+
+    first, possible = earlier == 0, np.minimum(counts, k)
     ideal = np.concatenate(([0.0], np.cumsum(1 / np.log2(1 + np.arange(1, k + 1)))))
     return {
-        f"HR@{k}": listed[starts[:-1]].astype(np.float64),
-        f"Recall@{k}": total(np.ones(len(ranks))) / counts,
-        f"NDCG@{k}": total(1 / np.log2(1 + ranks)) / ideal[possible],
-        f"MRR@{k}": np.where(listed, 1 / ranks, 0.0)[starts[:-1]],
-        f"MAP@{k}": total(position / ranks) / possible,
+        f"HR@{k}": total(np.where(first, 1 - none, 0.0)),
+        f"Recall@{k}": total(hits) / counts,
+        f"NDCG@{k}": total(gains) / ideal[possible],
+        f"MRR@{k}": total(np.where(first, reciprocal, 0.0)),
+        f"MAP@{k}": total(precision) / possible,
     }

@@ -3,6 +3,7 @@
 import csv
 import math
 from collections.abc import Sequence
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,8 @@ def test_full_ranking_is_the_reference(
     listed = set()
     for i, user in enumerate(measured):
         candidates = set(range(items)) - set(seen[user])
-        ranks = reference.expected_ranks(rows[user].tolist(), candidates, set(wanted[user]))
-        expected = {"rank": ranks[0]} | reference.metrics(ranks, k) | reference.metrics(ranks, 3)
+        asked = rows[user].tolist(), candidates, set(wanted[user])
+        expected = reference.mean_metrics(*asked, k) | reference.mean_metrics(*asked, 3)
         shown = reference.shown(rows[user].tolist(), candidates, k)
         expected[f"novelty@{k}"] = sum(shown) / len(shown) if shown else 0.0
         listed |= set(shown)
@@ -97,8 +98,8 @@ def test_ranking_among_negatives_is_the_reference(
     found = measure(Table(rows[measured]), of(seen, items), of(wanted, items), k=(2,), negatives=negatives, batch=batch)
     for i, user in enumerate(measured):
         candidates = set(chosen[user]) | set(wanted[user])
-        ranks = reference.expected_ranks(rows[user].tolist(), candidates, set(wanted[user]))
-        for name, value in ({"rank": ranks[0]} | reference.metrics(ranks, 2)).items():
+        expected = reference.mean_metrics(rows[user].tolist(), candidates, set(wanted[user]), 2)
+        for name, value in expected.items():
             assert found.values[name][i] == pytest.approx(value), name
 
 
@@ -128,27 +129,70 @@ def test_agrees_with_torchmetrics(k: int) -> None:
             assert found.values[f"{name}@{k}"][user] == pytest.approx(float(value), abs=1e-6), name
 
 
+def test_a_choice_of_places_stands_for_as_many_orders_as_any_other() -> None:
+    """The reference leaves permutations of alike equals out: here are all of them, one by one."""
+    scores, candidates, wanted = [1.0, 1.0, 2.0, 1.0, 1.0, 1.0], set(range(6)), {0, 2, 4}
+    found = []
+    for order in permutations(candidates):
+        if all(scores[one] >= scores[two] for one, two in pairwise(order)):
+            places = sorted(place for place, item in enumerate(order, 1) if item in wanted)
+            found.append(reference.metrics(places, 3))
+    assert len(found) == 120
+    for name, value in reference.mean_metrics(scores, candidates, wanted, 3).items():
+        assert sum(one[name] for one in found) / 120 == pytest.approx(value), name
+
+
+@given(case=cases(), k=st.integers(1, 10), data=st.data())
+def test_the_order_of_items_does_not_matter(
+    case: tuple[np.ndarray, list[list[int]], list[list[int]]], k: int, data: st.DataObject
+) -> None:
+    """Whatever numbers items have, each user's metrics are the same: nothing is gained by standing first."""
+    rows, seen, wanted = case
+    items = rows.shape[1]
+    measured = [user for user, held_out in enumerate(wanted) if held_out]
+    number = np.array(data.draw(st.permutations(range(items))))
+    moved = np.empty_like(rows)
+    moved[:, number] = rows
+    one = measure(Table(rows[measured]), of(seen, items), of(wanted, items), k=(k,))
+    renamed = [[[int(number[item]) for item in taken] for taken in part] for part in (seen, wanted)]
+    other = measure(Table(moved[measured]), of(renamed[0], items), of(renamed[1], items), k=(k,))
+    for name, column in one.values.items():
+        assert other.values[name] == pytest.approx(column), name
+
+
 def test_a_tie_across_the_end_of_the_list() -> None:
-    """Two equals in places 2 and 3 both have rank 2.5: in lists of two or three, not of one."""
+    """Two equals share the places 2 and 3: both have rank 2.5, and a list of two has the one half of the time."""
     rows = np.array([[3, 2, 2, 0]])
     found = measure(Table(rows), of([[]], 4), of([[1]], 4), k=(1, 2, 3))
     assert found.values["rank"].tolist() == [2.5]
-    assert [found.values[f"HR@{k}"].tolist() for k in (1, 2, 3)] == [[0.0], [1.0], [1.0]]
-    assert found.values["NDCG@2"].tolist() == [1 / math.log2(3.5)]
+    assert [found.values[f"HR@{k}"].tolist() for k in (1, 2, 3)] == [[0.0], [0.5], [1.0]]
+    assert found.values["NDCG@2"] == pytest.approx([0.5 / math.log2(3)])
+    assert found.values["NDCG@3"] == pytest.approx([0.5 / math.log2(3) + 0.5 / math.log2(4)])
 
 
 def test_equal_scores_gain_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that calls all items equally good is as bad as chance; were ties kind to it, it would be perfect."""
+    """A model that calls all items equally good is as good as chance; were ties kind to it, it would be perfect."""
     rng = np.random.default_rng(1)
-    wanted = [[item] for item in rng.integers(0, 500, 50)]
-    hit_rate = "HR@10"
+    wanted = [[item] for item in rng.integers(0, 100, 50)]
 
     def run() -> float:
-        return measure(Table(np.zeros((50, 500))), of([[]] * 50, 500), of(wanted, 500)).mean(hit_rate)
+        return measure(Table(np.zeros((50, 100))), of([[]] * 50, 100), of(wanted, 100)).mean("HR@10")
 
-    assert run() == 0.0
-    switch_off(monkeypatch, ranking, "_expected_ranks", "position * (level + 1) / (size + 1)", "1.0")
+    assert run() == pytest.approx(0.1)
+    switch_off(monkeypatch, ranking, "_equals", "np.count_nonzero((others == own) & ranked[rows[some]], axis=1)", "1")
     assert run() == 1.0
+
+
+def test_a_model_gains_nothing_by_calling_its_best_items_equal() -> None:
+    """With each rank equally likely among the first 20, ties neither help nor harm: their expected place would be in
+    the list of 11, and give everybody a hit."""
+    wanted = [[item] for item in range(20)]
+    ranked, tied = np.arange(40, 0, -1), np.where(np.arange(40) < 20, 1, 0)
+    one, other = (
+        measure(Table(np.tile(row, (20, 1))), of([[]] * 20, 40), of(wanted, 40), k=(11,)) for row in (ranked, tied)
+    )
+    for name in ("rank", "HR@11", "Recall@11", "NDCG@11", "MRR@11", "MAP@11"):
+        assert other.mean(name) == pytest.approx(one.mean(name)), name
 
 
 def split_of(users: int = 30, items: int = 150, length: int = 8, valid: bool = True) -> Split:
