@@ -12,6 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -23,8 +24,9 @@ from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from recsys.aggregator import Aggregator
 from recsys.config import ClientKind, Clients, Config, Data, HoldOut, Mode, Privacy, Source, Spread, Training
-from recsys.data import download, movielens, partition, split, synthetic, tables
+from recsys.data import download, films, movielens, partition, split, synthetic, tables
 from recsys.data.interactions import Interactions
+from recsys.data.items import Items
 from recsys.data.split import Split
 from recsys.deployment import Deployment
 from recsys.federated import ClientData, Federation, LocalPrivacy, UpdateRecipe
@@ -110,6 +112,8 @@ class LocalNoise:
 class Prepared:
     config: Config
     split: Split
+    items: Items | None
+    """The public table of items, which models may use; None where items are those that occur, or are made up."""
     notes: tuple[str, ...]
     """What people should know about the data. These are exact counts over users, for whoever has the data."""
     taken_as_public: tuple[str, ...]
@@ -201,7 +205,7 @@ def prepare(config: Config) -> Prepared:
     """Everything that the run of ``config`` needs. ``UsageError``: it cannot be carried out at all. ``BudgetError``: it
     cannot be carried out within its budget."""
     check_names(config)
-    data, notes, catalogue = data_of(config.data)
+    data, notes, items = data_of(config.data)
     client_data = client_data_of(config, data)
     deployment = _deployment(config)
     training = config.training
@@ -232,9 +236,9 @@ def prepare(config: Config) -> Prepared:
         distributed = _distributed(config, deployment, planned, length, data, in_rounds=plain is not None)
     if config.locally:
         locally = _locally(config, client_data, data)
-    public = taken_as_public(config, catalogue=catalogue)
+    public = taken_as_public(config, listed=items is not None or config.data.source is Source.SYNTHETIC)
     return Prepared(
-        config, data, notes, public, client_data, deployment, participation, recipe, plain, distributed, locally
+        config, data, items, notes, public, client_data, deployment, participation, recipe, plain, distributed, locally
     )
 
 
@@ -250,32 +254,44 @@ def _optimiser(training: Training) -> Optimiser:
 
 
 @lru_cache(1)
-def data_of(data: Data) -> tuple[Split, tuple[str, ...], bool]:
-    """The split, notes about it, and whether its items come from a list that does not depend on any user's events."""
+def data_of(data: Data) -> tuple[Split, tuple[str, ...], Items | None]:
+    """The split, notes about it, and the table of items if there is one, which does not depend on any user's events."""
     for name in NEEDED[data.source]:
         if not getattr(data, name):
             raise UsageError(f"data.source = {data.source} needs data.{name}: where the file or folder is")
     columns = {"user": data.user, "item": data.item, "time": data.time, "rating": data.rating}
-    listed = tables.catalogue(data.catalogue, item=data.item) if data.catalogue else None
+    listed = _listed(data)
     if data.source is Source.SPLIT:
-        found = Split.load(data.train, data.valid, data.test, **columns, catalogue=listed)
-        return found, tuple(found.report()), listed is not None
+        found = Split.load(data.train, data.valid, data.test, **columns, listed=listed)
+        return found, tuple(found.report()), listed
     if data.source is Source.SYNTHETIC:
-        events, said, given = synthetic.population(data.users, data.items, data.seed), ["a made-up population"], True
+        events, said = synthetic.population(data.users, data.item_count, data.seed), ["a made-up population"]
     else:
         loaded = (
-            movielens.load(download.fetch(data.download, data.path) if data.download else data.path, catalogue=listed)
+            movielens.load(download.fetch(data.download, data.path) if data.download else data.path, listed=listed)
             if data.source is Source.MOVIELENS
-            else tables.load(data.path, **columns, catalogue=listed)
+            else tables.load(data.path, **columns, listed=listed)
         )
-        events, said, given = loaded.interactions, loaded.report(), loaded.from_catalogue
+        events, said, listed = loaded.interactions, loaded.report(), loaded.items
     rules: dict[HoldOut, Callable[[Interactions], Split]] = {
         HoldOut.LAST: split.leave_last_out,
         HoldOut.RATIO: split.by_ratio,
         HoldOut.TIME: _by_moments(data) if data.test_from else split.by_time,
     }
     divided = rules[data.held_out](events)
-    return divided, (*said, *divided.report()), given
+    return divided, (*said, *divided.report()), listed
+
+
+def _listed(data: Data) -> Items | None:
+    """The table that ``data.items`` names."""
+    if not data.items:
+        return None
+    if Path(data.items).name not in films.NAMES:
+        return tables.items(data.items, item=data.item)
+    found, bad = films.read(data.items)
+    if found is None:
+        raise UsageError(f"{data.items} lists no items" + (f": line {bad.rows[0].line} names none" if bad.rows else ""))
+    return found
 
 
 def _by_moments(data: Data) -> Callable[[Interactions], Split]:

@@ -28,6 +28,7 @@ KINDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "t
 
 _DEEPEST, _LONGEST = 20, 100
 _MOST_BYTES = 1 << 20
+_RENAMED = {"data.catalogue": "data.items"}
 _NUMBERS_AS_TEXT = ("protocol.corrupt", "protocol.dropout", "data.valid_from", "data.test_from")
 
 FEWEST = 100
@@ -115,12 +116,13 @@ class Data:
     """the column of a table that says when; empty: lines are in the order of time"""
     rating: str = ""
     """the column of a table with a number for how much; empty: all events count the same"""
-    catalogue: str = ""
-    """a table with all items, in the column that ``data.item`` names. Without it the list of items comes from users'
-    events, except for MovieLens, where it is the data set's list of titles if that is there"""
+    items: str = ""
+    """a public table of all items, in the column that ``data.item`` names, with what is known of them in columns title,
+    genres (separated by "|") and year, if it has these; or MovieLens' list of films. Without it the list of items comes
+    from users' events, except for MovieLens, where it is the data set's list of films if that is there"""
     users: int = 2000
     """the users of the synthetic population"""
-    items: int = 1000
+    item_count: int = 1000
     """the items of the synthetic population"""
     held_out: HoldOut = HoldOut.LAST
     """which events are held out of training, to measure by"""
@@ -273,8 +275,8 @@ class Config:
                 "with privacy on, data.held_out = time needs data.valid_from and data.test_from: a moment that follows "
                 "from all users' events would let one user move what is held out of others"
             )
-        if self.data.catalogue and self.data.source is Source.SYNTHETIC:
-            raise UsageError("data.catalogue is for files: the made-up population has data.items items")
+        if self.data.items and self.data.source is Source.SYNTHETIC:
+            raise UsageError("data.items is for files: the made-up population has data.item_count items")
         if bool(self.data.valid_from) != bool(self.data.test_from):
             raise UsageError("data.valid_from and data.test_from go together")
         if self.data.test_from and self.data.held_out is not HoldOut.TIME:
@@ -392,8 +394,12 @@ def _parsed(kind: type[Any], table: object, where: str) -> Any:
     known = {one.name: one for one in fields(kind)}
     for key in table:
         if key not in known:
+            if where + key in _RENAMED:
+                raise UsageError(f"{where + key} is called {_RENAMED[where + key]} now")
             names = ", ".join(list(known)[:6]) + (", ..." if len(known) > 6 else "")
             raise UsageError(f"unknown key {_name(where + key)}: there are {names} (secagg config prints all)")
+        if where + key == "data.items" and type(table[key]) is int:
+            raise UsageError("data.items names a table of items now: how many are made up is data.item_count")
     hints = get_type_hints(kind)
     return kind(**{key: _value(hints[key], value, f"{where}{key}") for key, value in table.items()})
 

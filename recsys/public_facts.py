@@ -21,10 +21,10 @@ EVERYTHING = (WHO, INTERACTIONS, ITEMS, HELD_OUT, SILOS)
 """All that can be on the list of a run."""
 
 
-def taken_as_public(config: Config, *, catalogue: bool) -> tuple[str, ...]:
-    """Of a run; nothing without privacy, which promises nothing. ``catalogue``: the list of items was given.
+def taken_as_public(config: Config, *, listed: bool) -> tuple[str, ...]:
+    """Of a run; nothing without privacy, which promises nothing. ``listed``: the list of items was given.
 
-    >>> taken_as_public(Config(), catalogue=True) == (WHO,)
+    >>> taken_as_public(Config(), listed=True) == (WHO,)
     True
     """
     if not config.private:
@@ -33,7 +33,7 @@ def taken_as_public(config: Config, *, catalogue: bool) -> tuple[str, ...]:
     found = [
         (WHO, True),
         (INTERACTIONS, devices and config.locally),
-        (ITEMS, not catalogue),
+        (ITEMS, not listed),
         (HELD_OUT, config.data.source is Source.SPLIT),
         (SILOS, not devices and config.clients.spread is Spread.DIRICHLET),
     ]

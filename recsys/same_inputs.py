@@ -38,7 +38,7 @@ MAY_CHANGE = frozenset(
         "data.train",
         "data.valid",
         "data.test",
-        "data.catalogue",
+        "data.items",
         "clients.file",
         "protocol.workers",
     }
@@ -96,12 +96,14 @@ def _inputs(salt: bytes, prepared: Prepared) -> bytes:
 
 
 def _data(prepared: Prepared) -> bytes:
-    """The digest of all that is read: events, the ids of users and items in their order, and who is in which silo."""
-    split = prepared.split
+    """The digest of all that is read: events, the ids of users and items in their order, what is said of the items, and
+    who is in which silo."""
+    split, items = prepared.split, prepared.items
     ids = [digest(labels.RUN_INPUTS, *map(str.encode, one)) for one in (split.train.user_ids, split.train.item_ids)]
     members = [np.asarray(one, "<i8").tobytes() for one in prepared.client_data.members]
     events = [part for events in (split.train, split.valid, split.test) for part in _bytes(events)]
-    return digest(labels.RUN_INPUTS, *ids, digest(labels.RUN_INPUTS, *members), *events)
+    said = b"" if items is None else json.dumps([items.titles, items.genres, items.years]).encode()
+    return digest(labels.RUN_INPUTS, *ids, digest(labels.RUN_INPUTS, said, *members), *events)
 
 
 def _bytes(events: Interactions) -> Iterator[bytes]:

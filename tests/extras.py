@@ -55,7 +55,7 @@ protocol = { adversary = "curious" }
 """
 SMALL = [
     "data.users=60",
-    "data.items=150",
+    "data.item_count=150",
     "clients.count=6",
     "training.rounds=2",
     "privacy.steps=1",

@@ -109,7 +109,7 @@ def test_data_and_models(tmp_path: Path) -> None:
     found = tables.load(f"{tmp_path}/events.csv").interactions
     assert isinstance(found, Interactions)
     (tmp_path / "items.csv").write_text("item\ni0\ni1\n")
-    assert tables.catalogue(f"{tmp_path}/items.csv") == ("i0", "i1")
+    assert tables.items(f"{tmp_path}/items.csv").ids == ("i0", "i1")
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,4.0,1\n1,2,4.0,2\n")
     assert len(movielens.load(str(tmp_path)).interactions) == 2
     for part, item in (("train", 1), ("valid", 2), ("test", 3)):

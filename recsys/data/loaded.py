@@ -5,21 +5,22 @@ took what ("bad"), or the same user took the same item before ("repeated"): of t
 the order of the file where times are equal. An item that is in a user's past can therefore never be held out as the
 user's future, and what is kept does not depend on what comes later.
 
-A catalogue, if there is one, says which items there are, and in which order, whatever the users did. An event about an
-item that is not in it is left out, too; its user stays. Without a catalogue the list of items comes from the events:
+A table of items, if there is one, says which items there are, and in which order, whatever the users did. An event
+about an item that it lacks is left out, too; its user stays. Without a table the list of items comes from the events:
 one user's unique item is an entry of it, which everybody can see who sees the list, or its length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.interactions import Interactions
+from recsys.data.items import Items
 from secagg.errors import UsageError
 
 KEPT_ROWS = 5000
@@ -57,12 +58,10 @@ class Loaded:
     bad: LeftOut = LeftOut()
     repeated: LeftOut = LeftOut()
     unlisted: LeftOut = LeftOut()
-    """events about items that are not in the catalogue. How many there are tells about the users: a note for whoever
-    has the data anyway."""
-    from_catalogue: bool = False
-    """whether the items are those of a catalogue, or else those that occur"""
-    titles: Mapping[str, str] = field(default_factory=dict)
-    """item id -> what people call it, where the data set says so"""
+    """events about items that are not in the table of items. How many there are tells about the users: a note for
+    whoever has the data anyway."""
+    items: Items | None = None
+    """the table of items, or None if the items are those that occur"""
     bad_titles: LeftOut = LeftOut()
 
     @property
@@ -87,7 +86,7 @@ class Loaded:
             for what, left in (
                 ("bad row", self.bad),
                 ("repeated event", self.repeated),
-                ("event about an item that is not in the catalogue", self.unlisted),
+                ("event about an item that is not in the table of items", self.unlisted),
                 ("bad line of titles", self.bad_titles),
             )
             if left.count
@@ -112,14 +111,13 @@ def finish(
     path: Path,
     columns: Columns,
     bad: LeftOut,
-    titles: Mapping[str, str] | None = None,
-    bad_titles: LeftOut | None = None,
-    catalogue: Sequence[str] | None = None,
+    items: Items | None = None,
+    bad_titles: LeftOut = LeftOut(),
 ) -> Loaded:
     """Leave out events about unknown items and repeated events, and refuse a file that has none at all."""
     unlisted = LeftOut()
-    if catalogue is not None:
-        columns, unlisted = _listed(columns, catalogue)
+    if items is not None:
+        columns, unlisted = _listed(columns, items)
     if not len(columns.users):
         first = (*bad.rows, *unlisted.rows)[:1]
         why = f": line {first[0].line}: {first[0].reason}" if first else ""
@@ -133,9 +131,7 @@ def finish(
         user_ids=columns.user_ids,
         item_ids=columns.item_ids,
     )
-    return Loaded(
-        path.name, interactions, bad, repeated, unlisted, catalogue is not None, titles or {}, bad_titles or LeftOut()
-    )
+    return Loaded(path.name, interactions, bad, repeated, unlisted, items, bad_titles)
 
 
 def _counted(count: int, what: str) -> str:
@@ -147,13 +143,13 @@ def _counted(count: int, what: str) -> str:
     return " about ".join([f"{count} {first}{'s' if count > 1 else ''}", *rest])
 
 
-def _listed(columns: Columns, catalogue: Sequence[str]) -> tuple[Columns, LeftOut]:
-    """The events about items of the catalogue, numbered as it has them, and the other lines. All users stay."""
-    numbers = {item: number for number, item in enumerate(catalogue)}
+def _listed(columns: Columns, listed: Items) -> tuple[Columns, LeftOut]:
+    """The events about items of the table, numbered as it has them, and the other lines. All users stay."""
+    numbers = {item: number for number, item in enumerate(listed.ids)}
     renumbered = np.array([numbers.get(item, -1) for item in columns.item_ids], np.int32)
     items = renumbered[columns.items] if len(columns.items) else columns.items
     known = items >= 0
-    reason = "the item is not in the catalogue"
+    reason = "the item is not in the table of items"
     lines = columns.lines[~known]
     kept = Columns(
         columns.users[known],
@@ -162,7 +158,7 @@ def _listed(columns: Columns, catalogue: Sequence[str]) -> tuple[Columns, LeftOu
         columns.ratings[known],
         columns.lines[known],
         columns.user_ids,
-        tuple(catalogue),
+        listed.ids,
     )
     return kept, LeftOut(len(lines), tuple(BadRow(int(line), reason) for line in lines[:KEPT_ROWS]))
 

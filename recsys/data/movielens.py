@@ -7,9 +7,8 @@
 
 Which one it is, the files tell. Lines are user, item, rating, time: users and items are whole numbers, the rating is a
 number, the time is whole seconds since 1970 (written "964982703" or "964982703.0"; a fraction makes a line bad). Users
-and items are numbered by ascending id. The catalogue is the list of titles; without that file, the items that occur.
-(GroupLens lists films with at least one rating or tag. The list is public because they published it, and is the same
-whatever is in the file of ratings here.)
+and items are numbered by ascending id. The table of items is the list of titles (``recsys.data.films``); without that
+file, items are those that occur.
 
 A file is read in blocks. Numpy parses a block at once, and if it finds anything odd, the block is read again line by
 line, to name the bad ones. So 25 million lines take some seconds, and nothing is let through that the slow way refuses.
@@ -17,23 +16,23 @@ line, to name the bad ones. So 25 million lines take some seconds, and nothing i
 
 from __future__ import annotations
 
-import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.data import films
+from recsys.data.items import Items
 from recsys.data.loaded import LARGEST, BadRow, Columns, LeftOut, Loaded, finish
 from secagg.errors import UsageError
 
 _PIECE_BYTES = 1 << 24
 _HEADER = b"userId,movieId,rating,timestamp"
 _BOM = b"\xef\xbb\xbf"
-_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +68,10 @@ class _Block:
         )
 
 
-def load(folder: str | Path, *, catalogue: Sequence[str] | None = None) -> Loaded:
-    """The ratings in a folder of MovieLens, with the titles of the films if they lie there, too.
+def load(folder: str | Path, *, listed: Items | None = None) -> Loaded:
+    """The ratings in a folder of MovieLens, with the films' titles, years and genres if they lie there, too.
 
-    ``catalogue`` takes the place of the list of titles, in its own order.
+    ``listed`` takes the place of that list, in its own order.
 
     >>> from tempfile import mkdtemp
     >>> folder = Path(mkdtemp())
@@ -87,15 +86,14 @@ def load(folder: str | Path, *, catalogue: Sequence[str] | None = None) -> Loade
         known = ", ".join(layout.ratings for layout in layouts or _LAYOUTS)
         raise UsageError(f"{folder} is not a folder of MovieLens: {'more than one' if layouts else 'none'} of {known}")
     (layout,) = layouts
-    path = folder / layout.ratings
+    path, bad_titles = folder / layout.ratings, LeftOut()
     try:
         columns, bad = _read(path, layout)
-        titles, bad_titles = _titles(folder / layout.titles, layout)
+        if listed is None and (folder / layout.titles).is_file():
+            listed, bad_titles = films.read(folder / layout.titles)
     except OSError as error:
         raise UsageError(f"{error.filename or path} cannot be read: {error.strerror}") from None
-    if catalogue is None and titles:
-        catalogue = sorted(titles, key=int)
-    return finish(path, columns, bad, titles, bad_titles, catalogue)
+    return finish(path, columns, bad, listed, bad_titles)
 
 
 def _read(path: Path, layout: _Layout) -> tuple[Columns, LeftOut]:
@@ -180,36 +178,3 @@ def _numbers(fields: list[str]) -> tuple[float, ...]:
             raise ValueError(f"{name} {text[:40]!r} is not a whole number")
         numbers.append(number)
     return tuple(numbers)
-
-
-def _titles(path: Path, layout: _Layout) -> tuple[dict[str, str], LeftOut]:
-    """id -> title. The lines of all three layouts begin with them."""
-    if not path.is_file():
-        return {}, LeftOut()
-    titles, bad = {}, LeftOut()
-    encoding = "utf-8-sig" if layout.header else "latin-1"
-    with path.open(encoding=encoding, errors="replace", newline="") as file:
-        if layout.header:
-            rows: Iterator[list[str]] = _cells(file)
-        else:
-            rows = (line.rstrip("\r\n").split("::" if layout.separator == b"::" else "|") for line in file)
-        for line, row in enumerate(rows, 1):
-            if layout.header and line == 1:
-                continue
-            if len(row) >= 2 and row[0].isdecimal() and len(row[0]) <= _DIGITS:
-                titles[str(int(row[0]))] = row[1]
-            else:
-                bad = bad.plus([BadRow(line, f"{path.name} has no item and title here")])
-    return titles, bad
-
-
-def _cells(file: Iterable[str]) -> Iterator[list[str]]:
-    """Of each line; none for what the parser refuses, such as a field of more than 128 KiB."""
-    reader = csv.reader(file)
-    while True:
-        try:
-            yield next(reader)
-        except csv.Error:
-            yield []
-        except StopIteration:
-            return

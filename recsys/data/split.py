@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from recsys.data import tables
 from recsys.data.interactions import Interactions
+from recsys.data.items import Items
 from secagg.errors import UsageError
 
 
@@ -73,10 +74,10 @@ class Split:
         time: str = "",
         rating: str = "",
         separator: str = ",",
-        catalogue: Sequence[str] | None = None,
+        listed: Items | None = None,
     ) -> Split:
         """The user's own files, as ``recsys.data.tables.load`` reads them, with the ids of all of them together, in
-        order; or with the items of a catalogue, in its order.
+        order; or with the items of a table, in its order.
 
         There may be no ``valid``.
 
@@ -92,14 +93,14 @@ class Split:
         test: 1 users and 1 items that train has never seen, in 2 events
         """
         loaded = [
-            tables.load(path, user=user, item=item, time=time, rating=rating, separator=separator, catalogue=catalogue)
+            tables.load(path, user=user, item=item, time=time, rating=rating, separator=separator, listed=listed)
             if path
             else None
             for path in (train, valid, test)
         ]
         notes = [line for part in loaded if part for line in part.report()]
         parts = [part.interactions if part else None for part in loaded]
-        return cls(*_united(parts, catalogue), notes=tuple(notes))
+        return cls(*_united(parts, listed), notes=tuple(notes))
 
     def cold_start(self) -> dict[str, ColdStart]:
         """By part: who and what in it is new.
@@ -200,10 +201,10 @@ def _by_rank(interactions: Interactions, in_valid: NDArray[np.int64], in_test: N
     )
 
 
-def _united(parts: Sequence[Interactions | None], catalogue: Sequence[str] | None) -> list[Interactions]:
-    """The same events, numbered alike: users by their ids, items as the catalogue has them, or by their ids."""
+def _united(parts: Sequence[Interactions | None], listed: Items | None) -> list[Interactions]:
+    """The same events, numbered alike: users by their ids, items as their table has them, or by their ids."""
     user_ids = tuple(sorted({name for part in parts if part for name in part.user_ids}))
-    item_ids = tuple(catalogue or sorted({name for part in parts if part for name in part.item_ids}))
+    item_ids = listed.ids if listed else tuple(sorted({name for part in parts if part for name in part.item_ids}))
     users = {name: number for number, name in enumerate(user_ids)}
     items = {name: number for number, name in enumerate(item_ids)}
     nothing = Interactions.of([], [], user_ids=user_ids, item_ids=item_ids)

@@ -8,10 +8,8 @@
 
 Users and items are numbered in the order of their ids, as text: who came first, or took what first, moves nobody else.
 A line that cannot be read is left out and reported with its number, also one with a quotation mark that swallows the
-lines after it; its user, if that can be read, stays. A catalogue, if there is one, says which items there are:
-
-    item         a table with this one column (others do not matter), a line for each item. The order of its lines is
-                 the order of the items.
+lines after it; its user, if that can be read, stays. A table of items (``items``), if there is one, says which items
+there are, and in which order, and what is known of them (``recsys.data.items``).
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.data.items import DESCRIBED, LATEST_YEAR, Items
 from recsys.data.loaded import LARGEST, BadRow, Columns, LeftOut, Loaded, finish
 from secagg.errors import UsageError
 from secagg.extras import needing
@@ -49,11 +48,11 @@ def load(
     time: str = "",
     rating: str = "",
     separator: str = ",",
-    catalogue: Sequence[str] | None = None,
+    listed: Items | None = None,
 ) -> Loaded:
     """Events of a file called ``*.parquet``, or of a text file whose first line names the columns.
 
-    ``catalogue`` has the ids of all items there are; without it they are those that occur.
+    ``listed`` are all items there are; without it they are those that occur.
 
     >>> from tempfile import mkdtemp
     >>> path = Path(mkdtemp()) / "bought.csv"
@@ -95,32 +94,38 @@ def load(
         users.ids,
         items.ids,
     )
-    return finish(path, columns, bad, catalogue=catalogue)
+    return finish(path, columns, bad, listed)
 
 
-def catalogue(path: str | Path, *, item: str = "item", separator: str = ",") -> tuple[str, ...]:
-    """The ids of all items there are, in the order of the file. Here a bad line is an error.
+def items(path: str | Path, *, item: str = "item", separator: str = ",") -> Items:
+    """All items there are, in the order of the file, with its columns title, genres and year if it has them. Here a bad
+    line is an error.
 
     >>> from tempfile import mkdtemp
     >>> path = Path(mkdtemp()) / "goods.csv"
-    >>> _ = path.write_text("what,price\\ntea,3\\njam,5\\n")
-    >>> catalogue(path, item="what")
-    ('tea', 'jam')
+    >>> _ = path.write_text("what,price,genres\\ntea,3,drink|leaf\\njam,5,sweet\\n")
+    >>> found = items(path, item="what")
+    >>> found.ids, found.genres
+    (('tea', 'jam'), (('drink', 'leaf'), ('sweet',)))
     """
     path = Path(path)
-    found: dict[str, int] = {}
-    for line, cells in _rows(path, [item], separator):
+    lines: dict[str, int] = {}
+    titles, genres, years = list[str](), list[str](), list[int]()
+    for line, cells in _rows(path, [item], separator, optional=DESCRIBED):
         if isinstance(cells, str):
             raise UsageError(f"{path}, line {line}: {cells}")
         try:
-            name = _identifier("item", cells[0])
+            name, (title, kinds, year) = _identifier("item", cells[0]), map(_description, cells[1:])
+            years.append(_year(year))
         except ValueError as error:
             raise UsageError(f"{path}, line {line}: {error}") from None
-        if found.setdefault(name, line) != line:
-            raise UsageError(f"{path}, line {line}: item {name} is in line {found[name]} already")
-    if not found:
+        if lines.setdefault(name, line) != line:
+            raise UsageError(f"{path}, line {line}: item {name} is in line {lines[name]} already")
+        titles.append(title)
+        genres.append(kinds)
+    if not lines:
         raise UsageError(f"{path} lists no items")
-    return tuple(found)
+    return Items.of(list(lines), titles, genres, years)
 
 
 def mapping(path: str | Path, *, user: str = "user", silo: str = "silo", separator: str = ",") -> dict[str, str]:
@@ -226,18 +231,36 @@ def _number(cell: object) -> float:
     return number
 
 
-def _rows(path: Path, names: list[str], separator: str) -> Iterator[_Row]:
+def _description(cell: object) -> str:
+    """A cell that need not say anything."""
+    return "" if cell is None else str(cell).strip()
+
+
+def _year(text: str) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(LATEST_YEAR))):
+        raise ValueError(f"year {text[:40]!r} is not a year")
+    return int(text)
+
+
+def _rows(path: Path, names: list[str], separator: str, optional: Sequence[str] = ()) -> Iterator[_Row]:
+    """Cells of the columns ``names``, and then of the ``optional`` ones: nothing where the table lacks them."""
     try:
-        yield from _parquet(path, names) if path.suffix == ".parquet" else _text(path, names, separator)
+        if path.suffix == ".parquet":
+            yield from _parquet(path, names, optional)
+        else:
+            yield from _text(path, names, separator, optional)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or 'damaged'}") from None
 
 
-def _text(path: Path, names: list[str], separator: str) -> Iterator[_Row]:
+def _text(path: Path, names: list[str], separator: str, optional: Sequence[str]) -> Iterator[_Row]:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file, delimiter=separator, strict=True)
         header = next(reader, [])
         places = [_place(path, header, name) for name in names]
+        others = [_place(path, header, name) if name in header else None for name in optional]
         while True:
             line = reader.line_num + 1
             try:
@@ -249,25 +272,30 @@ def _text(path: Path, names: list[str], separator: str) -> Iterator[_Row]:
                 yield line, f"{error}{until}"
                 continue
             if len(cells) == len(header):
-                yield line, [cells[place] for place in places]
+                described = ["" if place is None else cells[place] for place in others]
+                yield line, [cells[place] for place in places] + described
             else:
                 yield line, f"{len(cells)} fields, not {len(header)}" if cells else "an empty line"
 
 
-def _parquet(path: Path, names: list[str]) -> Iterator[_Row]:
+def _parquet(path: Path, names: list[str], optional: Sequence[str]) -> Iterator[_Row]:
     with needing("recsys", "reading Parquet"):
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
 
     try:
         with path.open("rb") as stream, ParquetFile(stream) as file:
-            for name in names:
-                _place(path, file.schema_arrow.names, name)
+            there = file.schema_arrow.names
+            wanted = [*names, *(name for name in optional if name in there)]
+            for name in wanted:
+                _place(path, there, name)
             if file.metadata.num_rows > _ROWS_A_BYTE * path.stat().st_size:
                 raise UsageError(f"{path} cannot be read: it speaks of more rows than fit into its bytes")
             line = 0
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=list(dict.fromkeys(names))):
-                for cells in zip(*(_cells(batch.column(name)) for name in names), strict=True):
+            for batch in file.iter_batches(_PARQUET_ROWS, columns=list(dict.fromkeys(wanted))):
+                nothing = [None] * batch.num_rows
+                read = [_cells(batch.column(name)) if name in wanted else nothing for name in (*names, *optional)]
+                for cells in zip(*read, strict=True):
                     yield (line := line + 1), cells
     except ArrowException as error:
         raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None

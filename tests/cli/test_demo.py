@@ -18,13 +18,13 @@ from secagg.cli.demo import CONFIGS
 SMALL = {
     ClientKind.SILOS: (
         "data.users=60",
-        "data.items=150",
+        "data.item_count=150",
         "clients.count=6",
         "training.rounds=2",
         "privacy.steps=1",
         "network.dropout=0",
     ),
-    ClientKind.DEVICES: ("data.users=60", "data.items=150"),
+    ClientKind.DEVICES: ("data.users=60", "data.item_count=150"),
 }
 
 Call = Callable[..., tuple[int, str, str]]

@@ -162,7 +162,7 @@ def test_the_command_is_the_same_call_with_its_directory() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("moment", ["making up", "loading what trains", "ItemPop", "round 0", "round 1"])
 def test_a_demo_that_is_interrupted_goes_on_by_its_last_line(moment: str, tmp_path: Path) -> None:
-    changes = ("data.users=400", "data.items=300", "training.rounds=3")
+    changes = ("data.users=400", "data.item_count=300", "training.rounds=3")
     words = [word for change in changes for word in ("--set", change)]
     called = [sys.executable, "-m", "secagg", "demo", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(tmp_path / "state")}

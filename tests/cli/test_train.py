@@ -23,7 +23,7 @@ from tests.scenes.examples import EXAMPLES
 CONFIG = """
 [data]
 users = 60
-items = 150
+item_count = 150
 [clients]
 count = 6
 [model]

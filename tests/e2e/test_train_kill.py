@@ -40,7 +40,7 @@ CONFIG = """
 title = "to be killed"
 [data]
 users = 60
-items = 150
+item_count = 150
 [clients]
 count = 6
 [model]

@@ -314,7 +314,7 @@ CSV = b"user,item,time,rating\nann,tea,2024-05-01,5\nbob,jam,17,0.5\nann,jam,202
 def test_table(data: bytes, folder: Path) -> None:
     (folder / "t.csv").write_bytes(data)
     accepted(lambda: tables.load(folder / "t.csv", time="time", rating="rating"), UsageError)
-    accepted(lambda: tables.catalogue(folder / "t.csv"), UsageError)
+    accepted(lambda: tables.items(folder / "t.csv"), UsageError)
 
 
 def parquet(times: list[int], kind: Any) -> bytes:
@@ -387,7 +387,7 @@ def test_odd_titles(what: str, tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_bytes(b"userId,movieId,rating,timestamp\n1,50,5,1\n")
     (tmp_path / "movies.csv").write_bytes(b"movieId,title,genres\n50,a,b\n" + ODD_TITLES[what] + b"\n60,c,d\n")
     loaded = movielens.load(tmp_path)
-    assert (loaded.titles["60"], loaded.bad_titles.count) == ("c", 1)
+    assert (loaded.items.titles[loaded.items.ids.index("60")], loaded.bad_titles.count) == ("c", 1)
     with pytest.raises((csv.Error, ValueError)):  # the control
         int(next(csv.reader(io.StringIO(ODD_TITLES[what].decode())))[0])
 

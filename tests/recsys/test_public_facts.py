@@ -73,7 +73,7 @@ def asked(folder: Path, *changes: str) -> Config:
     return small(
         "data.source=table",
         f"data.path={folder / 'events.csv'}",
-        f"data.catalogue={folder / 'items.csv'}",
+        f"data.items={folder / 'items.csv'}",
         "data.time=time",
         "data.users=1",
         "clients.count=4",
@@ -214,7 +214,7 @@ def test_a_device_with_nothing_to_train_on_does_not_train_by_itself(tmp_path: Pa
 
 
 def test_control_without_a_catalogue_the_list_of_items_is_published(tmp_path: Path) -> None:
-    changes = (DISTRIBUTED, "data.catalogue=")
+    changes = (DISTRIBUTED, "data.items=")
     assert {"items", "form", "record"} <= differing(tmp_path, changes, FEW, EXTREME)
     assert ITEMS in preparing.prepare(asked(tmp_path, *changes)).taken_as_public
 
@@ -293,7 +293,7 @@ def test_a_run_leaves_no_more_than_that(kind: str, tmp_path: Path) -> None:
 
 def test_all_who_have_to_say_it_say_what_is_public(tmp_path: Path) -> None:
     write(tmp_path, FEW)
-    prepared = preparing.prepare(asked(tmp_path, LOCAL, "data.catalogue="))
+    prepared = preparing.prepare(asked(tmp_path, LOCAL, "data.items="))
     assert prepared.taken_as_public == (WHO, ITEMS)
     run_list = RunList(tmp_path / "state")
     run = train(prepared, tmp_path / "run", machine={}, run_list=run_list)
@@ -316,7 +316,7 @@ def test_what_can_be_public_is_in_the_documents() -> None:
 
 
 def test_what_nobody_of_the_made_up_population_has_is_an_item_all_the_same() -> None:
-    prepared = preparing.prepare(small(DISTRIBUTED, "data.users=8", "data.items=900", "clients.count=2"))
+    prepared = preparing.prepare(small(DISTRIBUTED, "data.users=8", "data.item_count=900", "clients.count=2"))
     train = prepared.split.train
     assert (train.item_count, prepared.taken_as_public) == (900, (WHO,))
     assert (train.popularity() == 0).any()
@@ -324,7 +324,7 @@ def test_what_nobody_of_the_made_up_population_has_is_an_item_all_the_same() -> 
 
 def test_without_privacy_nothing_is_promised_and_counts_are_told(tmp_path: Path) -> None:
     write(tmp_path, FEW)
-    prepared = preparing.prepare(asked(tmp_path, "data.catalogue="))
+    prepared = preparing.prepare(asked(tmp_path, "data.items="))
     record: Any = _record(prepared, UNBEGUN, {})
     assert (prepared.taken_as_public, record.data["training events"]) == ((), len(prepared.split.train))
     assert record.data["notes"] == list(prepared.notes)
@@ -336,7 +336,7 @@ def test_files_of_a_split_are_taken_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("user,item\na,item-003\n")
     (tmp_path / "items.csv").write_text("\n".join(["item", *CATALOGUE]) + "\n")
     changes = ["data.source=split", *(f"data.{name}={tmp_path / name}.csv" for name in ("train", "test"))]
-    config = small(*changes, f"data.catalogue={tmp_path / 'items.csv'}", "clients.count=2", DISTRIBUTED)
+    config = small(*changes, f"data.items={tmp_path / 'items.csv'}", "clients.count=2", DISTRIBUTED)
     prepared = preparing.prepare(config)
     assert prepared.taken_as_public == (WHO, HELD_OUT)
     assert tuple(prepared.split.train.item_ids) == tuple(CATALOGUE)

@@ -123,7 +123,7 @@ def test_what_changed_is_named(begun: Path, table: Path) -> None:
         ),
         (("privacy.mode=local",), "privacy.mode was 'none' and is 'local'"),
         (("model.settings.depth=2",), "model.settings.depth was not set and is 2"),
-        (("data.catalogue=x.csv",), "data.catalogue was not set and is set"),
+        (("data.items=x.csv",), "data.items was not set and is set"),
         (("title=mine",), "title was 'a small run' and is 'mine'"),
         (("title=mine", "seed=1"), "configuration: seed was 0 and is 1. Set that back"),
         (several, "; and 1 more. Set that back"),

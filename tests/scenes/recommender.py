@@ -87,7 +87,7 @@ def config(*changes: str) -> Config:
     """A run of a second: 60 users, 150 items, 6 silos, two rounds, nothing private."""
     table = {
         "title": "a small run",
-        "data": {"users": 60, "items": 150},
+        "data": {"users": 60, "item_count": 150},
         "clients": {"count": 6},
         "model": {"settings": {"width": 2, "recent": 10}},
         "training": {"rounds": 2},

@@ -205,7 +205,7 @@ def said(epsilon: float) -> str:
 def _data(config: Config) -> dict[str, Any]:
     if config.data == Source.MOVIELENS:
         return {"source": config.data, "path": config.path}
-    return {"source": config.data, "users": config.users, "items": config.items, "seed": config.data_seed}
+    return {"source": config.data, "users": config.users, "item_count": config.items, "seed": config.data_seed}
 
 
 def _fill(grid: Mapping[str, Cell], store: Kept, workers: int, say: Say) -> None:

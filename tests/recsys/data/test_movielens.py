@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 
 from recsys.data import movielens
 from recsys.data.interactions import Interactions
+from recsys.data.items import Items
 from recsys.data.loaded import KEPT_ROWS, BadRow, LeftOut
 from secagg.errors import UsageError
 
 HEADER = "userId,movieId,rating,timestamp\n"
+FLAGS = "|".join("1" if place in (8, 17) else "0" for place in range(19))
 LAYOUTS = [
-    ("ratings.csv", ",", HEADER, "movies.csv", 'movieId,title,genres\n7,"Two, Three (1999)",Drama\n30,Café (2001),X\n'),
-    ("ratings.dat", "::", "", "movies.dat", "7::Two, Three (1999)::Drama\n30::Café (2001)::X\n"),
-    ("u.data", "\t", "", "u.item", "7|Two, Three (1999)|01-Jan-1999||http://x|0|1\n30|Café (2001)||||0\n"),
+    (
+        *("ratings.csv", ",", HEADER, "movies.csv"),
+        'movieId,title,genres\n7,"Two, Three (1999)",War|Drama\n30,Café (2001),(no genres listed)\n',
+    ),
+    ("ratings.dat", "::", "", "movies.dat", "7::Two, Three (1999)::Drama|War\n30::Café (2001)::\n"),
+    ("u.data", "\t", "", "u.item", f"7|Two, Three (1999)|01-Jan-1999||http://x|{FLAGS}\n30|Café (2001)||||0\n"),
 ]
 EVENTS = [(2, 30, 4.5, 100), (1, 7, 3, 90), (2, 7, 1, 50), (2, 900, 5, 100)]
 
@@ -46,19 +51,18 @@ def test_every_layout(
     loaded = movielens.load(tmp_path)
     assert not loaded.bad.count
     assert not loaded.repeated.count
-    assert loaded.titles == {"7": "Two, Three (1999)", "30": "Café (2001)"}
+    assert loaded.items == Items.of(["7", "30"], ["Two, Three (1999)", "Café (2001)"], ["Drama|War", ""])
     # By user, then time, then the order of the file; the film 900 is not in the list of titles.
     assert loaded.interactions.item_ids == ("7", "30")
     assert as_events(loaded.interactions) == [("1", "7", 90), ("2", "7", 50), ("2", "30", 100)]
     assert loaded.interactions.ratings.tolist() == [3.0, 1.0, 4.5]
-    assert loaded.from_catalogue
-    assert loaded.unlisted == LeftOut(1, (BadRow(4 + bool(header), "the item is not in the catalogue"),))
+    assert loaded.unlisted == LeftOut(1, (BadRow(4 + bool(header), "the item is not in the table of items"),))
     (tmp_path / titles_name).unlink()
     loaded = movielens.load(tmp_path)
     assert loaded.interactions.item_ids == ("7", "30", "900")
     assert as_events(loaded.interactions) == [("1", "7", 90), ("2", "7", 50), ("2", "30", 100), ("2", "900", 100)]
-    assert not loaded.from_catalogue
-    listed = movielens.load(tmp_path, catalogue=["900", "8", "7"])
+    assert loaded.items is None
+    listed = movielens.load(tmp_path, listed=Items.of(["900", "8", "7"]))
     assert listed.interactions.item_ids == ("900", "8", "7")
     assert as_events(listed.interactions) == [("1", "7", 90), ("2", "7", 50), ("2", "900", 100)]
 
@@ -151,7 +155,7 @@ def test_bad_titles_are_reported(tmp_path: Path) -> None:
     write(tmp_path, HEADER + "1,2,3,4\n")
     write(tmp_path, "movieId,title,genres\n2,Two,X\nx,Three,Y\n", "movies.csv")
     loaded = movielens.load(tmp_path)
-    assert loaded.titles == {"2": "Two"}
+    assert loaded.items == Items.of(["2"], ["Two"], ["X"])
     assert loaded.bad_titles.rows == (BadRow(3, "movies.csv has no item and title here"),)
 
 
@@ -199,8 +203,8 @@ def test_latest_small() -> None:
     events = loaded.interactions
     assert (len(events), events.user_count, events.item_count) == (100_836, 610, 9_742)
     assert np.count_nonzero(events.popularity()) == 9_724  # the others were tagged only
-    assert loaded.from_catalogue
+    assert loaded.items is not None
     assert not loaded.unlisted.count
     assert not loaded.bad.count
     assert not loaded.repeated.count
-    assert loaded.titles[events.item_ids[0]] == "Toy Story (1995)"
+    assert (loaded.items.titles[0], loaded.items.years[0]) == ("Toy Story", 1995)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from recsys.data import split as module
 from recsys.data.interactions import Interactions
+from recsys.data.items import Items
 from recsys.data.split import ColdStart, Split, by_ratio, by_time, leave_last_out
 from secagg.errors import UsageError
 from tests.controls import switch_off
@@ -160,13 +161,13 @@ def test_own_files_share_their_ids_and_keep_cold_starts(tmp_path: Path) -> None:
     ]
 
 
-def test_own_files_with_a_catalogue_have_its_items_in_its_order(tmp_path: Path) -> None:
+def test_own_files_with_a_table_of_items_have_its_items_in_its_order(tmp_path: Path) -> None:
     train, test = write(tmp_path, train="user,item\na,x\na,y\nb,q\n", test="user,item\na,z\n")
-    split = Split.load(train, None, test, catalogue=["z", "w", "y", "x"])
+    split = Split.load(train, None, test, listed=Items.of(["z", "w", "y", "x"]))
     assert (split.train.user_ids, split.train.item_ids) == (("a", "b"), ("z", "w", "y", "x"))
     assert [history.tolist() for history in split.train.histories()] == [[3, 2], []]
     assert split.test.items.tolist() == [0]
-    assert "1 event about an item that is not in the catalogue left out: line 4: " in " ".join(split.report())
+    assert "1 event about an item that is not in the table of items left out: line 4: " in " ".join(split.report())
 
 
 def test_own_files_may_lack_validation_but_may_not_overlap(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data import tables
+from recsys.data.items import Items
 from recsys.data.loaded import BadRow
 from secagg.errors import UsageError
 
@@ -175,21 +176,21 @@ def test_how_one_user_writes_times_does_not_matter_to_others(tmp_path: Path) -> 
 
 def test_a_user_of_whom_no_line_is_good_stays(tmp_path: Path) -> None:
     """Otherwise the number of users would tell of it."""
-    loaded = tables.load(table(tmp_path, "user,item\na,x\nb,\nc,q\n"), catalogue=["x"])
+    loaded = tables.load(table(tmp_path, "user,item\na,x\nb,\nc,q\n"), listed=Items.of(["x"]))
     assert (loaded.interactions.user_ids, len(loaded.interactions)) == (("a", "b", "c"), 1)
 
 
 def test_with_a_catalogue_the_items_are_its_own(tmp_path: Path) -> None:
     path = table(tmp_path, "user,item\na,y\na,q\nb,x\nb,r\n")
-    loaded = tables.load(path, catalogue=["z", "y", "x"])
+    loaded = tables.load(path, listed=Items.of(["z", "y", "x"]))
     assert loaded.interactions.item_ids == ("z", "y", "x")
     assert [history.tolist() for history in loaded.interactions.histories()] == [[1], [2]]
     assert loaded.report()[1:] == [
-        "2 events about an item that is not in the catalogue left out: line 3: the item is not in the catalogue; "
-        "line 5: the item is not in the catalogue"
+        "2 events about an item that is not in the table of items left out: "
+        "line 3: the item is not in the table of items; line 5: the item is not in the table of items"
     ]
-    with pytest.raises(UsageError, match="holds no events: line 2: the item is not in the catalogue"):
-        tables.load(path, catalogue=["z"])
+    with pytest.raises(UsageError, match="holds no events: line 2: the item is not in the table of items"):
+        tables.load(path, listed=Items.of(["z"]))
 
 
 @pytest.mark.parametrize(
@@ -204,9 +205,9 @@ def test_with_a_catalogue_the_items_are_its_own(tmp_path: Path) -> None:
 )
 def test_a_catalogue_is_clear_or_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        tables.catalogue(table(tmp_path, text))
-    assert tables.catalogue(table(tmp_path, "price,item\n3,y\n4,x\n")) == ("y", "x")
-    assert tables.catalogue(parquet(tmp_path, item=[7, 5])) == ("7", "5")
+        tables.items(table(tmp_path, text))
+    assert tables.items(table(tmp_path, "price,item\n3,y\n4,x\n")).ids == ("y", "x")
+    assert tables.items(parquet(tmp_path, item=[7, 5])).ids == ("7", "5")
 
 
 @pytest.mark.parametrize("name", ["events.csv", "events.parquet"])
