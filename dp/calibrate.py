@@ -8,16 +8,16 @@ larger: the search goes through all of it for each noise multiplier it tries.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, exp, inf, sqrt
 
 from dp.accountants import rdp
-from dp.events import Gaussian, Guarantee, Relation, Release, Sampling, Trust, Unit
+from dp.events import Gaussian, Guarantee, Holder, Relation, Release, Sampling, Trust, Unit
 from dp.filter import SAMPLER, SHARE
 from dp.noise import Family, NoiseSpec
-from secagg.encoding import Encoding
+from secagg.encoding import Encoding, Rounding
 from secagg.errors import UsageError
 
 DEFAULT_BETA = Fraction(3, 5)
@@ -27,6 +27,7 @@ SLACK = Fraction(1, 100)
 """The part of delta that is set aside because samplers are not exact, as in a ``dp.filter.Budget``."""
 
 _LARGEST_MULTIPLIER = 1e6
+_MOST_BITS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,14 @@ def calibrate(
     rotate: bool = True,
     beta: Fraction = DEFAULT_BETA,
     weight_bound: int = 1,
+    users: int = 0,
+    overlap: int = 1,
+    rounding: Rounding | str = Rounding.STOCHASTIC,
 ) -> Calibration:
     """The least noise for which ``rounds`` sums are (epsilon, delta)-private for a user, in a ring of ``ring_bits``.
 
-    ``relation`` is zero-out, or replace-one, which takes about twice the noise.
+    ``relation`` is zero-out, or replace-one, which takes about twice the noise. With ``users`` above 0 each client is a
+    silo of up to so many users, and what is private is one of these, in up to ``overlap`` silos (``Encoding``).
 
     >>> print(calibrate(epsilon=4, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0))
     epsilon 4.000: noise multiplier 4.014 (4.01 a coordinate), 13 bits a value, a ring of 24 bits
@@ -84,14 +89,25 @@ def calibrate(
         raise UsageError(f"at least one round is needed, not {rounds}")
     if not 0 < delta < 1:
         raise UsageError(f"delta must be between 0 and 1, not {delta}")
-    guarantee = user_level(Relation(relation))
+    guarantee = user_level(Relation(relation), Holder.SILO if users else Holder.DEVICE)
+
+    def encoding_of(bits: int) -> Encoding:
+        return Encoding(
+            length,
+            clip_l2,
+            bits,
+            rotate,
+            weight_bound=weight_bound,
+            beta=Fraction(0) if rounding == Rounding.NEAREST else beta,
+            users=users,
+            overlap=overlap,
+            rounding=Rounding(rounding),
+        )
 
     noise = NoiseSpec(Family(family), Fraction(1), dropouts, colluders, components)
 
     def tried(multiplier: float) -> Calibration | None:
-        found = with_multiplier(
-            multiplier, noise, _finest_first(length, clip_l2, rotate, beta, weight_bound), clients, ring_bits
-        )
+        found = with_multiplier(multiplier, noise, _finest_first(encoding_of), clients, ring_bits)
         if found is None:
             return None
         return evaluate(*found, clients=clients, rounds=rounds, delta=delta, guarantee=guarantee)
@@ -149,7 +165,8 @@ def evaluate(
     6.72
     """
     survivors, dimension = clients - noise.dropouts if survivors is None else survivors, encoding.coordinates
-    release = release_of(encoding, noise, clients, survivors, guarantee or user_level(Relation.ZERO_OUT))
+    holder = Holder.SILO if encoding.users else Holder.DEVICE
+    release = release_of(encoding, noise, clients, survivors, guarantee or user_level(Relation.ZERO_OUT, holder))
     cost = rdp.epsilon(rdp.scaled(rdp.curve(release), rounds), float((SHARE - SLACK) * Fraction(delta)))
     slack = sampler_slack(cost, noise, clients=clients, dimension=dimension, rounds=rounds)
     variance = float(noise.honest_variance(clients, survivors))
@@ -191,9 +208,9 @@ def release_of(encoding: Encoding, noise: NoiseSpec, clients: int, survivors: in
     return noise.release(clients, survivors, encoding.coordinates, sensitivity.l2_squared, sensitivity.l1, guarantee)
 
 
-def user_level(relation: Relation) -> Guarantee:
+def user_level(relation: Relation, holder: Holder = Holder.DEVICE) -> Guarantee:
     """The guarantee of noise inside a secure sum; ``Guarantee`` says why add-or-remove is impossible."""
-    return Guarantee(Unit.USER, relation, Trust.DISTRIBUTED)
+    return Guarantee(Unit.USER, relation, Trust.DISTRIBUTED, holder)
 
 
 def sampler_slack(epsilon: float, noise: NoiseSpec, *, clients: int, dimension: int, rounds: int) -> float:
@@ -202,9 +219,15 @@ def sampler_slack(epsilon: float, noise: NoiseSpec, *, clients: int, dimension: 
     return (1 + exp(min(epsilon, 700.0))) * drawn * float(SAMPLER)
 
 
-def _finest_first(length: int, clip_l2: float, rotate: bool, beta: Fraction, weight_bound: int) -> Iterator[Encoding]:
-    for bits in range(32, 1, -1):
-        yield Encoding(length, clip_l2, bits, rotate, weight_bound=weight_bound, beta=beta)
+def _finest_first(encoding_of: Callable[[int], Encoding]) -> Iterator[Encoding]:
+    """Encodings of ever fewer bits."""
+    yield encoding_of(_MOST_BITS)
+    for bits in range(_MOST_BITS - 1, 1, -1):
+        try:
+            encoding = encoding_of(bits)
+        except UsageError:  # nearest rounding wants no coarser grid
+            return
+        yield encoding
 
 
 def _needed_bits(encoding: Encoding, noise: NoiseSpec, clients: int) -> int | None:

@@ -47,6 +47,15 @@ class Trust(StrEnum):
     CENTRAL = "central"
 
 
+class Holder(StrEnum):
+    """Where a unit's data lie before anything is summed."""
+
+    DEVICE = "device"
+    """with the client that contributes them: the unit is all that one client contributes"""
+    SILO = "silo"
+    """with a client that has many users and sees the data of all of them: the unit is one of its users"""
+
+
 @dataclass(frozen=True, slots=True)
 class Guarantee:
     """Whose data are protected, which data sets are neighbours, and who is trusted to add the noise.
@@ -55,6 +64,8 @@ class Guarantee:
     how much noise there is tells whether it was there, at any epsilon: one client more or less has no bound under
     distributed trust. The data of a client that is present may become zero, or be replaced, and so may those of a user
     inside a silo that is present: all noise stays where it was, and the sum moves by one contribution, or by two.
+    ``holder`` says which of these is protected: against the other clients, the server and all who see what comes out,
+    and never against the holder itself. So guarantees of unequal holders are not added up.
 
     >>> Guarantee(Unit.USER, Relation.ADD_OR_REMOVE, Trust.DISTRIBUTED)
     Traceback (most recent call last):
@@ -64,8 +75,11 @@ class Guarantee:
     unit: Unit
     relation: Relation
     trust: Trust
+    holder: Holder = Holder.DEVICE
 
     def __post_init__(self) -> None:
+        if self.holder is Holder.SILO and self.unit is not Unit.USER:
+            raise UsageError("the unit inside a silo is a user")
         if self.trust is Trust.DISTRIBUTED and self.relation is Relation.ADD_OR_REMOVE:
             raise UsageError("a missing client takes its noise along: under distributed trust no add-or-remove")
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from dp.events import MAX_PARTIES, Guarantee, Release
+from dp.events import MAX_PARTIES, Guarantee, Holder, Release
 from dp.noise import NoiseSpec
 from secagg.errors import UsageError
 
 LONGEST_TEXT = 1000
+ROUNDINGS = ("stochastic", "nearest")
 _LEAST_BITS, _MOST_BITS = 8, 64
-"""The bits of a ``secagg.crypto.ring.Ring``, which is not imported here, since it loads numpy."""
+"""Those of a ``secagg.encoding.Rounding`` and a ``secagg.crypto.ring.Ring``, which are not imported here, since they
+load numpy."""
 
 
 def check_text(text: str) -> str:
@@ -43,8 +45,8 @@ class Signed:
 class SecureSum:
     """The facts of one secure sum with noise.
 
-    Each client contributes ``dimension`` integers, of a squared L2 norm of at most ``l2_squared`` and an L1 norm of at
-    most ``l1``.
+    Each client contributes ``dimension`` integers. One unit moves their sum by a squared L2 norm of at most
+    ``l2_squared`` and an L1 norm of at most ``l1``: the client itself, or where clients are silos one of its users.
     """
 
     plan: bytes = field(repr=False)
@@ -64,6 +66,11 @@ class SecureSum:
     l2_squared: int
     l1: int
     weight_bound: int
+    users: int
+    """The most users of one client, each with a bounded vector of its own; 0: the client is the unit."""
+    overlap: int
+    """In how many clients one user's data may lie, which both norms allow for."""
+    rounding: str
     ring_bits: int
     signers: int
     """How many survivors must sign before clients reveal anything."""
@@ -83,10 +90,21 @@ class SecureSum:
             raise UsageError("a sum is of vectors with at least one coordinate, that are not all zero and count")
         if self.clip_l2 <= 0 or self.scale <= 0 or not 0 <= self.beta < 1:
             raise UsageError("clip_l2 and scale are above zero, beta is a probability below 1")
+        if not 0 <= self.users < 1 << 31 or not 1 <= self.overlap <= (self.planned if self.users else 1):
+            raise UsageError("a silo has fewer than 2^31 users, and a user is in no more silos than there are")
+        if self.users and self.weight_bound > 1:
+            raise UsageError("users inside silos have no weights")
+        if self.rounding not in ROUNDINGS:
+            raise UsageError(f"rounding is {' or '.join(ROUNDINGS)}, not {self.rounding!r}")
         if not 1 <= self.signers <= self.planned:
             raise UsageError(f"{self.signers} of {self.planned} clients cannot have signed")
         if not _LEAST_BITS <= self.ring_bits <= _MOST_BITS:
             raise UsageError(f"a ring has {_LEAST_BITS} to {_MOST_BITS} bits, not {self.ring_bits}")
+
+    @property
+    def holder(self) -> Holder:
+        """Who has a unit's data before the sum: the client that is the unit, or the silo that the user is in."""
+        return Holder.SILO if self.users else Holder.DEVICE
 
     def worst(self) -> SecureSum:
         """The sum as it is reserved before the round: with as many clients missing as the noise allows for."""

@@ -51,22 +51,23 @@ AFTER = "release:text total:number?* total_samples:number epsilon_before:number?
 CHARGED = f"number:number previous:hex phase:text rdp:number?* samples:number {AFTER}"
 FIELDS = {  # of each kind of record: its fields, and what stands there (see ``need_value``)
     "genesis": """number:number previous:hex phase:text schema:count accountant:text run:text elsewhere:text data:hex
-        unit:text relation:text trust:text epsilon:above delta:above slack:rational order:count orders:count*
-        units:above limits:integer* samples_limit:number owner:hex""",
+        unit:text relation:text trust:text holder:text epsilon:above delta:above slack:rational order:count
+        orders:count* units:above limits:integer* samples_limit:number owner:hex""",
     "reserve": CHARGED,
     "commit": CHARGED,
     "abort": f"number:number previous:hex phase:text reason:text {AFTER}",
     "sum": """plan:hex plan_digest:hex session:hex round:number planned:count noise:record dimension:count
         clip_l2:above scale:above rotated:truth beta:rational l2_squared:count l1:count weight_bound:count
-        ring_bits:count signers:count variance_each:above variance_components:above* sampling:text seen_by:text
-        survivors:count cohort:hex bitmap:hex signatures:record* survivors_digest:hex missing:number honest:count
-        components_removed:number variance_held:above""",
+        users:number overlap:count rounding:text ring_bits:count signers:count variance_each:above
+        variance_components:above* sampling:text seen_by:text survivors:count cohort:hex bitmap:hex
+        signatures:record* survivors_digest:hex missing:number honest:count components_removed:number
+        variance_held:above""",
     "noise": "family:text variance:above dropouts:number colluders:number components:number",
     "signature": "name:text key:hex signature:hex",
     "steps": "event:record count:count sampling:text seen_by:text",
     "Selection": "kind:text release:record steps:count mean_runs:above",
     "Release": "kind:text mechanism:record sampling:record guarantee:record",
-    "Guarantee": "kind:text unit:text relation:text trust:text",
+    "Guarantee": "kind:text unit:text relation:text trust:text holder:text",
     "Gaussian": "kind:text noise_multiplier:above",
     "DiscreteLaplace": "kind:text scale:above l1:count",
     "Skellam": "kind:text variance:above l2_squared:count l1:count",
@@ -80,6 +81,7 @@ ORDER_8 = 0x5FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 SMALL_ORDER = {0, 1, PRIME - 1, ORDER_8, PRIME - ORDER_8}  # y of Ed25519's points of order 1, 2, 4 and 8
 MOST_PARTIES, MOST_COMPONENTS, LARGEST_EPSILON = 10_000_000, 65_535, 500
 UNITS_OF_PRIVACY, TRUSTS = ("example", "user"), ("local", "distributed", "central")
+HOLDERS, ROUNDINGS = ("device", "silo"), ("stochastic", "nearest")
 RELATIONS = ("add-or-remove", "replace-one", "zero-out")
 MECHANISMS = ("Gaussian", "DiscreteLaplace", "Skellam", "DiscreteGaussians")
 SAMPLINGS = ("Everyone", "PoissonSample", "FixedSizeSample")
@@ -318,6 +320,11 @@ def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[A
     need(guarantee["trust"] == "distributed", "noise in a secure sum is distributed, the guarantee is not")
     need((len(facts["session"]), facts["round"] >> 32) == (32, 0), "no session and round")
     need(facts["planned"] <= MOST_PARTIES and facts["weight_bound"] < 1 << 31, "more clients than a round can have")
+    holder, most = ("silo", facts["planned"]) if facts["users"] else ("device", 1)
+    need(holder == guarantee["holder"], f"a {holder} holds each unit of the sum, and none of the budget")
+    need(facts["overlap"] <= most and facts["users"] < 1 << 31, "no user can be in so many silos, and no silo so large")
+    need(facts["rounding"] in ROUNDINGS, "unknown rounding")
+    need(facts["weight_bound"] == 1 or not facts["users"], "users inside silos have no weights")
     need(facts["signers"] <= facts["planned"], "more signatures demanded than there are clients")
     need(8 <= facts["ring_bits"] <= 64 and rational(facts["beta"]) < 1, "no ring, or no probability")
     n, survivors, colluders = facts["planned"], facts["survivors"], noise["colluders"]
@@ -404,15 +411,16 @@ class Audit:
     def begin(self, body: Any) -> None:
         need_fields(body, "genesis")
         need(body["unit"] in UNITS_OF_PRIVACY and body["trust"] in TRUSTS, "unknown unit or trust")
-        need(body["relation"] in RELATIONS, "unknown relation")
+        need(body["relation"] in RELATIONS and body["holder"] in HOLDERS, "unknown relation or holder")
+        need((body["unit"], body["holder"]) != ("example", "silo"), "the unit inside a silo is a user")
         bounded = (body["relation"], body["trust"]) != ("add-or-remove", "distributed")
         need(bounded, "a missing client takes its noise along: under distributed trust no add-or-remove")
         self.key = self.key or bytes.fromhex(body["owner"])
         need(body["owner"] == self.key.hex(), "is signed by another key")
-        need((body["schema"], body["accountant"], body["orders"]) == (4, "rdp/1", ORDERS), "is of another version")
+        need((body["schema"], body["accountant"], body["orders"]) == (5, "rdp/1", ORDERS), "is of another version")
         need(body["units"] == f"1/{RESOLUTION}", "is in other units")
         need(len(body["data"]) in (0, 64), "data are marked with 32 bytes, or not at all")
-        self.genesis, self.guarantee = body, {name: body[name] for name in ("unit", "relation", "trust")}
+        self.genesis, self.guarantee = body, {name: body[name] for name in ("unit", "relation", "trust", "holder")}
         epsilon, delta, slack = (rational(body[name]) for name in ("epsilon", "delta", "slack"))
         need(epsilon <= LARGEST_EPSILON and slack < delta < 1 and body["order"] in ORDERS, "is no budget")
         self.budget, self.limits, self.most_samples = (
@@ -471,7 +479,7 @@ class Audit:
         if "sum" in body:
             facts = body["sum"]
             keys = frozenset(signed["key"] for signed in facts["signatures"])
-            self.sums.append(Sum(facts["survivors"], facts["planned"], keys))
+            self.sums.append(Sum(facts["survivors"], facts["planned"], keys, facts["overlap"]))
         else:
             self.steps.append(body["steps"]["count"])
 
@@ -479,7 +487,8 @@ class Audit:
         """What the entries amount to. Only of a ledger that nothing is wrong with."""
         body = self.genesis
         return Book(
-            **{name: body[name] for name in ("run", "elsewhere", "data", "unit", "relation", "trust", "owner")},
+            **{name: body[name] for name in ("run", "elsewhere", "data", "owner")},
+            **self.guarantee,
             budget=rational(body["epsilon"]),
             delta=rational(body["delta"]),
             reached=self.epsilon(self.total()[0]),
@@ -565,6 +574,8 @@ class Sum:
     planned: int
     keys: frozenset[str]
     """of those who signed"""
+    overlap: int = 1
+    """in how many silos one user may be"""
 
 
 @dataclass(frozen=True)
@@ -577,6 +588,7 @@ class Book:
     unit: str
     relation: str
     trust: str
+    holder: str
     owner: str
     budget: Fraction
     delta: Fraction
@@ -625,7 +637,11 @@ class Given:
 
 
 FAILED = "failed: nothing in this ledger can be relied on"
-UNIT = {"user": "user: all that one user contributes", "example": "example: one record, such as one interaction"}
+UNIT = {
+    ("user", "device"): "user: all that one user contributes",
+    ("example", "device"): "example: one record, such as one interaction",
+    ("user", "silo"): "user: all that one user contributes inside {}, which {} it and {} not held to epsilon",
+}
 RELATION = {
     "add-or-remove": "one {} more or less",
     "replace-one": "one {} exchanged for another",
@@ -654,7 +670,7 @@ def statement(book: Book, given: Given) -> dict[str, str]:
     found = {
         "verdict": given.verdict,
         "run": quoted(book.run),
-        "unit": UNIT[book.unit],
+        "unit": unit(book),
         "relation": f"{book.relation}: {RELATION[book.relation].format(book.unit)}",
         "trust": guarantee,
         "epsilon": f"{reached} of a budget of {upwards(book.budget, 4)}, spent or reserved, rounded up",
@@ -687,7 +703,8 @@ def statement(book: Book, given: Given) -> dict[str, str]:
             f"with those keys: plan and survivors of {counted(len(book.sums), 'secure sum')}; noise, clipping and "
             f"number of clients are in the plan, and were {compared}"
         )
-    alone = ["by whoever keeps the ledger: run, unit, relation, trust, budget, delta, whose data, what is elsewhere"]
+    own = "run, unit, relation, trust, holder, budget, delta, whose data, what is elsewhere"
+    alone = [f"by whoever keeps the ledger: {own}"]
     alone += [f"mechanism, sampling and number of {counted(sum(book.steps), 'step')}"] if book.steps else []
     alone += [f"the facts of {counted(book.reserved, 'open reservation')}"] if book.reserved else []
     alone += [f"that nothing came of {counted(book.aborted, 'aborted release')}"] if book.aborted else []
@@ -698,6 +715,13 @@ def statement(book: Book, given: Given) -> dict[str, str]:
         "same data"
     )
     return found
+
+
+def unit(book: Book) -> str:
+    """Whose data are protected. In how many silos a user really is, nobody can see."""
+    overlap = min((one.overlap for one in book.sums), default=1)
+    silos = ("up to {overlap} silos", "see", "are") if overlap > 1 else ("one silo", "sees", "is")
+    return UNIT[book.unit, book.holder].format(*(word.format(overlap=overlap) for word in silos))
 
 
 def signers(book: Book, given: Given) -> str:

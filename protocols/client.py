@@ -26,6 +26,7 @@ from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, derive, digest, transcript
 from secagg.crypto.prg import Prg, Rng
 from secagg.crypto.seal import open_box, seal
+from secagg.encoding import UserVectors
 from secagg.errors import (
     DecodeError,
     PeerError,
@@ -114,13 +115,17 @@ class Client:
         with self._one_at_a_time():
             return bool(self._accepted(plan))
 
-    def start(self, plan: RoundPlan, update: ArrayLike | None, weight: int = 1) -> bytes:
+    def start(self, plan: RoundPlan, update: ArrayLike | UserVectors | None, weight: int = 1) -> bytes:
         """Join a round, or resume it: the first frame, or the last one that was sent before a restart.
 
         ``update`` is None if there is nothing to contribute, say because training failed: then zeros go into the sum,
         and nobody sees a difference. An update that is not finite, or of another length, raises ``UsageError``. Do not
         stay out of the round for it, which would tell something about the data: start with None instead. A weight that
         the plan does not allow counts as the nearest one that it does.
+
+        Where the plan's clients are silos, ``update`` is one vector for each user of this one, without weights. More
+        than the plan's ``users`` raise ``UsageError`` before any is read; one that is not finite, or of another length,
+        counts as zeros.
         """
         with self._one_at_a_time():
             records = self._accepted(plan)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +25,7 @@ from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.crypto.prg import Rng
 from secagg.crypto.ring import Ring
-from secagg.encoding import ENCODING, Encoding, Sum
+from secagg.encoding import ENCODING, Encoding, Sum, UserVectors
 from secagg.errors import DecodeError, PeerError, UsageError
 
 SESSION_BYTES = 16
@@ -63,6 +64,8 @@ class RoundPlan:
             raise UsageError(f"a round has 2 to {MAX_CLIENTS} clients, not {self.clients}")
         if not 2 <= self.min_contributors <= self.clients:
             raise UsageError(f"min_contributors must be between 2 and {self.clients}, not {self.min_contributors}")
+        if self.encoding.overlap > self.clients:
+            raise UsageError(f"a user is in no more silos than the {self.clients} that there are")
         if self.noise is not None and (least := self.clients - self.noise.dropouts) > self.min_contributors:
             raise UsageError(f"the noise allows for {self.noise.dropouts} missing: min_contributors is {least} then")
         if self.noise is not None and not self.noise.drawable(self.clients):
@@ -151,9 +154,16 @@ class RoundPlan:
             object.__setattr__(self, "_digest", digest(labels.PLAN, self.encode()))
         return self._digest
 
-    def encode_update(self, update: ArrayLike | None, weight: int, rng: Rng) -> NDArray[np.int64]:
-        """A client's float update as the integers that are summed; None is nothing to contribute."""
-        integers = self.encoding.encode(update, weight=weight, seed=self._rotation_seed(), rng=rng)
+    def encode_update(self, update: ArrayLike | UserVectors | None, weight: int, rng: Rng) -> NDArray[np.int64]:
+        """A client's float update as the integers that are summed; None is nothing to contribute.
+
+        Where clients are silos it is one vector for each user, and the weight is ignored.
+        """
+        seed = self._rotation_seed()
+        if self.encoding.users and update is not None:
+            integers = self.encoding.encode_users(cast(UserVectors, update), seed=seed, rng=rng)
+        else:
+            integers = self.encoding.encode(cast("ArrayLike | None", update), weight=weight, seed=seed, rng=rng)
         self.ring.check(integers)
         return integers
 
@@ -183,6 +193,9 @@ class RoundPlan:
             l2_squared=sensitivity.l2_squared,
             l1=sensitivity.l1,
             weight_bound=self.encoding.weight_bound,
+            users=self.encoding.users,
+            overlap=self.encoding.overlap,
+            rounding=self.encoding.rounding.value,
             ring_bits=self.ring_bits,
             signers=rules_of(self.protocol).signers(self),
             survivors=survivors,

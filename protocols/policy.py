@@ -11,6 +11,7 @@ from protocols.parameters import check_adversary
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg.assumptions import Adversary, CostModel, fraction
+from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
 
 
@@ -26,9 +27,11 @@ class Policy:
     has from the deployment, or from a public source, and not from the server: what lots are drawn with, once the roster
     is fixed. ``whole_roster`` is for a roster that was itself drawn by lot: no server chooses a part of it.
     ``weight_bound`` is the largest weight that this client ever has: a plan that weighs has this bound and no other,
-    since a server that could choose bounds would find out a client's weight by halving. ``cost_model`` is how this
-    client wants the security of lattices counted: "core-svp" refuses rings that have their 128 bits only by the tables
-    of the Homomorphic Encryption Standard.
+    since a server that could choose bounds would find out a client's weight by halving. ``users`` is for a silo: the
+    most users that it ever has, and ``overlap`` in how many silos one of them may be. A plan has both, or is refused:
+    another cap would tell how many users there are, and a plan for another holder protects somebody else.
+    ``cost_model`` is how this client wants the security of lattices counted: "core-svp" refuses rings that have their
+    128 bits only by the tables of the Homomorphic Encryption Standard.
     """
 
     min_contributors: int
@@ -41,6 +44,8 @@ class Policy:
     beacon: bytes = b""
     whole_roster: bool = False
     weight_bound: int = 1
+    users: int = 0
+    overlap: int = 1
     cost_model: CostModel = CostModel.STANDARD
 
     def __post_init__(self) -> None:
@@ -50,6 +55,10 @@ class Policy:
             raise UsageError("security must be between 1 and 512 bits")
         if not 1 <= self.weight_bound < 1 << 31:
             raise UsageError(f"weight_bound must be between 1 and 2^31 - 1, not {self.weight_bound}")
+        if not 0 <= self.users < 1 << 31 or not 1 <= self.overlap < 1 << 16:
+            raise UsageError("a silo has fewer than 2^31 users, each of them in 1 to 2^16 - 1 silos")
+        if self.overlap > 1 and not self.users:
+            raise UsageError("only users of silos can be in more than one of them")
         if self.noise_multiplier is not None:
             object.__setattr__(self, "noise_multiplier", Fraction(self.noise_multiplier))
         if not isinstance(self.protocols, Set | list | tuple):
@@ -88,6 +97,7 @@ class Policy:
             raise PolicyError(f"min_contributors {plan.min_contributors} is below the {self.min_contributors} demanded")
         if plan.encoding.weight_bound not in (1, self.weight_bound):
             raise PolicyError(f"weights are bounded by {plan.encoding.weight_bound}, not by {self.weight_bound} or 1")
+        self._check_users(plan.encoding)
         if plan.noise is not None and plan.noise.colluders < self.corrupt_of(plan.clients):
             raise PolicyError(
                 f"the noise allows for {plan.noise.colluders} colluders, not the {self.corrupt_of(plan.clients)} feared"
@@ -99,6 +109,17 @@ class Policy:
         """For protocols with lattices: whether this client is content with how the plan counts their security."""
         if self.cost_model is CostModel.CORE_SVP and cost_model is not CostModel.CORE_SVP:
             raise PolicyError(f"the ring has 128 bits of security by the {cost_model}, and not by core-SVP")
+
+    def _check_users(self, encoding: Encoding) -> None:
+        """Whether the plan protects what this client is: one unit, or so many users with so much overlap."""
+        if not encoding.users and self.users:
+            raise PolicyError("the plan takes this client for one unit, and it is a silo of users")
+        if encoding.users and not self.users:
+            raise PolicyError("the plan is for silos of users, and this client is one unit")
+        if encoding.users != self.users:
+            raise PolicyError(f"the plan allows a silo {encoding.users} users, this one has agreed on {self.users}")
+        if encoding.overlap != self.overlap:
+            raise PolicyError(f"the plan has users in up to {encoding.overlap} silos, and they are in {self.overlap}")
 
     def _check_noise(self, plan: RoundPlan) -> None:
         least = Fraction(self.noise_multiplier or 0) ** 2 * plan.encoding.sensitivity().l2_squared

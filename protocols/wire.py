@@ -12,7 +12,7 @@ from secagg.errors import DecodeError, StrayError
 if TYPE_CHECKING:
     from protocols.plan import RoundPlan
 
-VERSION = 3
+VERSION = 4
 """The format of frames and of the plans that they are about."""
 
 HEADER_BYTES = 1 + 1 + 16 + 4 + 1

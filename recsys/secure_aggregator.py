@@ -195,6 +195,8 @@ class SecureAggregator:
             beacon=self._beacon,
             whole_roster=True,
             weight_bound=plan.encoding.weight_bound,
+            users=plan.encoding.users,
+            overlap=plan.encoding.overlap,
         )
 
     @property

@@ -7,6 +7,9 @@ rounding. The class alone knows clip and scale, hence how far one client can mov
 wide the ring must be (``ring_bits``). Rounding can only lengthen a vector so much: a result that is longer than
 ``sensitivity`` says, measured in exact integers, is thrown away and rounded anew (Kairouz, Liu and Steinke 2021,
 "The Distributed Discrete Gaussian Mechanism", Algorithm 1: conditional rounding, with its parameter ``beta``).
+
+A client is one unit, or a silo of many users that adds up one such vector for each of them: what is bounded, and
+measured in integers, is each user's vector, so that one user moves the sum by no more than a device would.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from fractions import Fraction
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from secagg.codec import Codec, boolean, positive, rational, struct, u8, u32, u64
+from secagg.codec import Codec, boolean, enumeration, positive, rational, struct, u8, u16, u32, u64
 from secagg.crypto.prg import Prg, Rng, random_words
 from secagg.crypto.ring import Ring
 from secagg.errors import UsageError
@@ -30,16 +35,43 @@ _SHORT = 1 << 24  # the squares of a block of numbers below that add up to less 
 _SMALLEST_CLIP, _LARGEST_CLIP = 1e-100, 1e100  # products and squares of them are still numbers
 _LARGEST_RATIO = 2.0**64
 _LARGEST_BETA, _LARGEST_DENOMINATOR = Fraction(9, 10), (1 << 64) - 1
+_MOST_USERS, _MOST_OVERLAP = (1 << 31) - 1, (1 << 16) - 1
+_LEAST_STEPS = 100  # nearest rounding: the clip in steps of the grid, over the root of the number of coordinates
 _ROUNDINGS = 1000  # at most; that none of them fits has probability below 2^-150
 _ROTATION_TAIL = 40
 """A rotated coordinate exceeds the bound that ``Encoding`` derives for it with probability below 2^-40 per vector."""
+
+
+class Rounding(StrEnum):
+    """How a scaled coordinate becomes an integer."""
+
+    STOCHASTIC = "stochastic"
+    """up or down by lot, unbiased: coarse grids are enough, each coordinate costs a random word"""
+    NEAREST = "nearest"
+    """to the nearest integer, without randomness: for vectors so wide that random words are what costs"""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Rounding:
+        raise UsageError(f"rounding is stochastic or nearest, not {value!r}")
+
+
+class UserVectors(Protocol):
+    """One float vector for each user of a silo: a list, a two-dimensional array, or an object that makes them lazily.
+
+    Whatever is done to make them must not fail for some users' data: a silo that falls silent says so.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[ArrayLike]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
     """The result of a round: the weighted sum of the clipped updates, and the sum of the weights.
 
-    The weight is 0 if weights are summed and nobody had anything to contribute.
+    The weight is 0 if weights are summed and nobody had anything to contribute. Where clients are silos it is the
+    number of silos: how many users they have stays with them.
     """
 
     vector: NDArray[np.float64]
@@ -48,7 +80,8 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """The most by which one client can move the sum of integers: in the L1 norm, and in the squared L2 norm."""
+    """The most by which one unit, a client or a user of silos, can move the sum of integers: in the L1 norm, and in the
+    squared L2 norm."""
 
     l1: int
     l2_squared: int
@@ -64,12 +97,20 @@ class Encoding:
     ``beta`` above 0 makes the sensitivity smaller: rounding is repeated until it stays within a norm that it exceeds
     with probability at most ``beta``, which biases it a little. 0 is the worst case.
 
+    With ``users`` above 0 a client is a silo, which adds up one vector for each of its users, ``users`` of them at most
+    (``encode_users``); the ring holds that many of every client. One person's data may lie in ``overlap`` silos: their
+    parts of one sum add up before they are squared, so the squared norm is ``overlap``^2 times that of one.
+    ``rounding`` "nearest" wants a fine grid, 100 steps times the root of the number of coordinates within ``clip_l2``.
+
     >>> encoding = Encoding(length=3, clip_l2=1.0, bits=16)
     >>> values = encoding.encode([0.5, -0.25, 3.0], weight=1, seed=bytes(32), rng=__import__("os").urandom)
     >>> encoding.decode(values, count=1, seed=bytes(32)).vector.round(3).tolist()
     [0.164, -0.082, 0.983]
     >>> encoding.ring_bits(1024)
     26
+    >>> silos = Encoding(length=3, clip_l2=1.0, bits=16, users=200, overlap=2)
+    >>> silos.sensitivity().l2_squared == 4 * encoding.sensitivity().l2_squared, silos.ring_bits(20)
+    (True, 28)
     """
 
     length: int
@@ -79,6 +120,9 @@ class Encoding:
     clip_inf: float = 0.0
     weight_bound: int = 1
     beta: Fraction = Fraction(0)
+    users: int = 0
+    overlap: int = 1
+    rounding: Rounding = Rounding.STOCHASTIC
 
     def __post_init__(self) -> None:
         if not 1 <= self.length <= MAX_LENGTH:
@@ -99,9 +143,31 @@ class Encoding:
             )
         if self.clip_l2 / self.clip_inf > _LARGEST_RATIO:
             raise UsageError(f"clip_l2 is at most 2^64 times clip_inf, not {self.clip_l2 / self.clip_inf:g} times")
+        if not 0 <= self.users <= _MOST_USERS:
+            raise UsageError(f"a silo has at most {_MOST_USERS} users, not {self.users}")
+        if not 1 <= self.overlap <= _MOST_OVERLAP:
+            raise UsageError(f"a user is in 1 to {_MOST_OVERLAP} silos, not {self.overlap}")
+        if self.users and self.weight_bound > 1:
+            raise UsageError("users inside silos have no weights: each contributes one bounded vector")
+        if self.overlap > 1 and not self.users:
+            raise UsageError("only users of silos can be in more than one of them")
+        object.__setattr__(self, "rounding", Rounding(self.rounding))
+        if self.rounding is Rounding.NEAREST:
+            self._check_grid()
         object.__setattr__(self, "beta", Fraction(self.beta))
         object.__setattr__(self, "clip_l2", float(self.clip_l2))
         object.__setattr__(self, "clip_inf", float(self.clip_inf))
+
+    def _check_grid(self) -> None:
+        """Nearest rounding moves a vector by up to half the root of its width: that must be little, and has no beta."""
+        steps = Fraction(self.scale) * Fraction(self.clip_l2)
+        if steps**2 < _LEAST_STEPS**2 * self._width:
+            raise UsageError(
+                f"nearest rounding wants a clip_l2 of {_LEAST_STEPS} * sqrt({self._width}) steps of the grid or more, "
+                f"not {float(steps):.0f}: take more bits"
+            )
+        if self.beta:
+            raise UsageError("nearest rounding draws no lots, so it has no beta")
 
     @classmethod
     def integers(cls, length: int, bits: int = 16, weight_bound: int = 1) -> Encoding:
@@ -152,13 +218,52 @@ class Encoding:
         weight = self._admitted(weight)
         vector = self._clipped(self._checked(update))
         if self.rotate:
-            vector = _hadamard(np.pad(vector, (0, self._width - self.length)) * _signs(seed, self._width))
+            vector = self._rotated(vector, _signs(seed, self._width))
         values = np.empty(self.coordinates, np.int64)
         self._round(vector, rng, values[: self._width])
         if weight > 1:
             values[: self._width] *= weight
         values[self._width :] = weight
         return values
+
+    @np.errstate(all="ignore")
+    def encode_users(self, vectors: UserVectors, *, seed: bytes, rng: Rng) -> NDArray[np.int64]:
+        """A silo's integers: the sum of one bounded vector for each of its users.
+
+        More than ``users`` are refused before anything is read. Whatever else is wrong with a user's vector, that it is
+        not finite, or none at all, makes it zero: a refusal would tell something about the user.
+
+        >>> encoding = Encoding(length=2, clip_l2=1.0, bits=16, clip_inf=1.0, users=3)
+        >>> vectors = [[0.5, 0.0], [30.0, 40.0], [float("nan"), 0.0]]
+        >>> values = encoding.encode_users(vectors, seed=bytes(32), rng=__import__("os").urandom)
+        >>> encoding.decode(values, count=1, seed=bytes(32)).vector.round(3).tolist()
+        [1.1, 0.8]
+        """
+        if not self.users:
+            raise UsageError("the clients of this encoding are no silos: encode takes their vectors")
+        if (count := len(vectors)) > self.users:
+            raise UsageError(f"a silo has at most {self.users} users, this one has more")
+        if isinstance(vectors, np.ndarray) and vectors.shape != (count, self.length):
+            raise UsageError(f"users' vectors are rows of {self.length} numbers each")
+        signs = _signs(seed, self._width) if self.rotate else None
+        total, values = np.zeros(self.coordinates, np.int64), np.empty(self.coordinates, np.int64)
+        for _, given in zip(range(count), vectors, strict=False):  # no more than they said that they are
+            if (vector := self._own(given)) is not None:
+                vector = self._clipped(vector)
+                self._round(vector if signs is None else self._rotated(vector, signs), rng, values)
+                total += values
+        return total
+
+    def _own(self, given: ArrayLike) -> NDArray[np.float64] | None:
+        """A copy of a user's vector, which nobody changes any more; None if it is not one of finite numbers."""
+        try:
+            vector = np.array(given, np.float64)
+        except (TypeError, ValueError, OverflowError):
+            return None
+        return vector if vector.shape == (self.length,) and np.isfinite(vector).all() else None
+
+    def _rotated(self, vector: NDArray[np.float64], signs: NDArray[np.int64]) -> NDArray[np.float64]:
+        return _hadamard(np.pad(vector, (0, self._width - self.length)) * signs)
 
     def decode(self, total: NDArray[np.int64], *, count: int, seed: bytes) -> Sum:
         """The sum of ``count`` clients' integers as a float vector and a total weight."""
@@ -171,7 +276,7 @@ class Encoding:
 
     def ring_bits(self, n: int, noise_bound: int = 0) -> int:
         """The narrowest ring in which n clients' integers, plus noise up to ``noise_bound``, cannot wrap."""
-        largest = n * self.weight_bound * self.largest + noise_bound
+        largest = n * max(self.users, 1) * self.weight_bound * self.largest + noise_bound
         bits = max(largest.bit_length() + 1, 8)
         if bits > 64:
             raise UsageError(f"{n} clients need a ring of {bits} bits, at most 64 are possible")
@@ -183,20 +288,25 @@ class Encoding:
             raise UsageError(f"a ring of {ring.bits} bits is too narrow for {n} clients: {needed} bits are needed")
 
     def sensitivity(self) -> Sensitivity:
-        """How far one client can move the sum, its weight included. Integers have |x| <= x^2, so L1 <= L2^2."""
+        """How far one client can move the sum, its weight included, or one user through all silos that it is in.
+
+        Integers have |x| <= x^2, so L1 <= L2^2.
+        """
         l2_squared = self._longest()
         if self.weight_bound > 1:
             l2_squared = self.weight_bound**2 * (l2_squared + 1)
-        return Sensitivity(min(math.isqrt(self.coordinates * l2_squared), l2_squared), l2_squared)
+        l1 = min(math.isqrt(self.coordinates * l2_squared), l2_squared)
+        return Sensitivity(self.overlap * l1, self.overlap**2 * l2_squared)
 
     def _longest(self) -> int:
         """The squared L2 norm that an unweighted vector may have.
 
         Rounding moves each of d coordinates by less than 1, so c = scale * clip_l2 becomes at most c + sqrt(d). With
-        probability 1 - beta its square is at most c^2 + d/4 + sqrt(2 ln(1/beta)) (c + sqrt(d)/2).
+        probability 1 - beta its square is at most c^2 + d/4 + sqrt(2 ln(1/beta)) (c + sqrt(d)/2). To the nearest
+        integer each moves by at most a half, so c becomes at most c + sqrt(d)/2.
         """
         clip, root = self.scale * self.clip_l2, math.sqrt(self._width)
-        longest = (clip + root) ** 2
+        longest = (clip + (root / 2 if self.rounding is Rounding.NEAREST else root)) ** 2
         if self.beta:
             deviation = math.sqrt(2 * math.log(1 / self.beta)) * (clip + root / 2)
             longest = min(longest, clip**2 + self._width / 4 + deviation)
@@ -204,12 +314,22 @@ class Encoding:
 
     def _round(self, vector: NDArray[np.float64], rng: Rng, values: NDArray[np.int64]) -> None:
         """Round until the integers are no longer than the sensitivity says, which is checked in exact integers."""
+        if self.rounding is Rounding.NEAREST:
+            self._round_to_nearest(vector, values)
+            return
         for _ in range(_ROUNDINGS):
             for at in _blocks(len(vector)):
                 values[at] = _rounded(self._scaled(vector[at]), rng)
             if norm_squared(values) <= self._longest():
                 return
         raise UsageError("rounding does not get shorter than the sensitivity: beta is too large for this rng")
+
+    def _round_to_nearest(self, vector: NDArray[np.float64], values: NDArray[np.int64]) -> None:
+        """A vector that is longer than the sensitivity says, which only errors of floating point can do, is zero."""
+        for at in _blocks(len(vector)):
+            values[at] = np.rint(self._scaled(vector[at])).astype(np.int64)
+        if norm_squared(values) > self._longest():
+            values[:] = 0
 
     def _scaled(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.clip(vector * self.scale, -self.largest, self.largest)  # clip_inf * scale may round upwards
@@ -288,5 +408,15 @@ def _hadamard(vector: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 ENCODING: Codec[Encoding] = struct(
-    Encoding, length=u64, clip_l2=positive, bits=u8, rotate=boolean, clip_inf=positive, weight_bound=u32, beta=rational
+    Encoding,
+    length=u64,
+    clip_l2=positive,
+    bits=u8,
+    rotate=boolean,
+    clip_inf=positive,
+    weight_bound=u32,
+    beta=rational,
+    users=u32,
+    overlap=u16,
+    rounding=enumeration(Rounding),
 )

@@ -21,7 +21,7 @@ from secagg.crypto.keys import digest
 from secagg.errors import BudgetError, DecodeError, UsageError
 from secagg.foreign import as_declared
 
-SCHEMA = 4
+SCHEMA = 5
 """The version of the entries' fields."""
 _DIGITS = 400
 """The most digits of a number. The largest float has 309, divergences are multiples of 10^-12, and steps add up."""
@@ -46,10 +46,10 @@ FIELDS: Mapping[str, Mark] = {
             components_removed variance_held sampling seen_by""",
         Mark.SIGNED: """
             sum plan session round planned noise family variance dropouts colluders components dimension clip_l2 scale
-            rotated beta l2_squared l1 weight_bound ring_bits signers survivors cohort bitmap signatures key
-            signature""",
+            rotated beta l2_squared l1 weight_bound users overlap rounding ring_bits signers survivors cohort
+            bitmap signatures key signature""",
         Mark.ASSERTED: """
-            phase run elsewhere data unit relation trust epsilon delta slack order owner reason steps event count
+            phase run elsewhere data unit relation trust holder epsilon delta slack order owner reason steps event count
             name""",
     }.items()
     for name in names.split()
@@ -99,9 +99,16 @@ def cost_of(what: Chargeable, guarantee: Guarantee) -> PrivacyCost:
         return PrivacyCost.of(what.event, what.count, what.samples)
     if guarantee.trust is not Trust.DISTRIBUTED:
         raise UsageError("the noise in a secure sum is distributed: so is the trust")
+    check_holder(what, guarantee)
     if (missing := what.planned - what.survivors) > what.noise.dropouts:
         raise BudgetError(f"{missing} clients are missing, the noise allows for {what.noise.dropouts}")
     return PrivacyCost.of(what.release(guarantee), 1, what.noise.samples(what.planned, what.dimension))
+
+
+def check_holder(what: Chargeable, guarantee: Guarantee) -> None:
+    """Refuse a sum that protects others than the budget is for: users inside silos, or whole clients."""
+    if isinstance(what, SecureSum) and what.holder is not guarantee.holder:
+        raise UsageError(f"a {what.holder} holds each unit of the sum, a {guarantee.holder} those of the budget")
 
 
 def check_planned(what: Chargeable) -> None:

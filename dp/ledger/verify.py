@@ -64,6 +64,7 @@ def book(state: LedgerState) -> Book:
         unit=genesis.guarantee.unit.value,
         relation=genesis.guarantee.relation.value,
         trust=genesis.guarantee.trust.value,
+        holder=genesis.guarantee.holder.value,
         owner=genesis.owner.hex(),
         budget=genesis.budget.epsilon,
         delta=genesis.budget.delta,
@@ -73,6 +74,7 @@ def book(state: LedgerState) -> Book:
                 one.survivors,
                 one.planned,
                 frozenset(signed.key.hex() for signed in one.signatures),
+                one.overlap,
             )
             for one in happened
             if isinstance(one, SecureSum)

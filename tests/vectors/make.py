@@ -46,7 +46,7 @@ from secagg.codec import positive, text, u32, u64
 from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
-from secagg.encoding import Encoding
+from secagg.encoding import Encoding, Rounding
 from tests.vectors import kept, pins
 from tests.vectors.samples import FIRST_LENGTHS, SAMPLES
 
@@ -107,6 +107,15 @@ def plan_noised() -> RoundPlan:
     return replace(plan, parameters=GraphParameters(Graph.RING, 4, 2, 5, 3))
 
 
+def plan_silos() -> RoundPlan:
+    """Of users inside silos, who may be in two of them; rounded without lots, on a grid that is fine enough for it."""
+    roster, _ = roster_of(7)
+    encoding = Encoding(7, clip_l2=1.0, bits=12, users=9, overlap=2, rounding=Rounding.NEAREST)
+    noise = NoiseSpec(Family.SKELLAM, Fraction(10**8), dropouts=2, colluders=1, components=1)
+    plan = RoundPlan.propose("secagg+", roster, encoding, min_contributors=5, corrupt="0", session=SESSION, noise=noise)
+    return replace(plan, parameters=GraphParameters(Graph.RING, 4, 2, 5, 3))
+
+
 def plan_oneshot() -> RoundPlan:
     """Everybody has a seat. Long enough a vector, of few bits, for the smallest ring."""
     roster, _ = roster_of(5)
@@ -130,6 +139,7 @@ def plans() -> dict[str, Any]:
         "secagg": plan_secagg(),
         "secagg+": plan_secagg_plus(),
         "secagg+, noised": plan_noised(),
+        "secagg+, silos": plan_silos(),
         "oneshot": plan_oneshot(),
         "threshold_ckks": plan_threshold_ckks(),
     }
@@ -152,7 +162,8 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
     for name, size in (
         ("protocol", 4 + len("secagg+")), ("session", 16), ("round", 4), ("roster", 32), ("model", 32), ("clients", 4),
         ("min_contributors", 4), ("ring_bits", 1), ("length", 8), ("clip_l2", 8), ("bits", 1), ("rotate", 1),
-        ("clip_inf", 8), ("weight_bound", 4), ("beta", 16), ("noise", 1), ("family", 4 + len("skellam")),
+        ("clip_inf", 8), ("weight_bound", 4), ("beta", 16), ("users", 4), ("overlap", 2),
+        ("rounding", 4 + len("stochastic")), ("noise", 1), ("family", 4 + len("skellam")),
         ("variance", 16), ("dropouts", 4), ("colluders", 4), ("components", 2),
         ("graph", 4 + len("ring")), ("degree", 4), ("threshold", 4),
         ("witnesses", 4), ("quorum", 4), ("beacon", 4),
@@ -188,6 +199,12 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         "weights up to zero": put("weight_bound", bytes(4)),
         "beta of one": put("beta", u64.encode(1) + u64.encode(1)),
         "beta not reduced": put("beta", u64.encode(2) + u64.encode(4)),
+        "2^31 users": put("users", b"\x80" + bytes(3)),
+        "users for whom the ring is too narrow": put("users", u32.encode(2)),
+        "in no silo": put("overlap", bytes(2)),
+        "in two silos without any": put("overlap", b"\0\2"),
+        "unknown rounding": put("rounding", text(64).encode("up")),
+        "to the nearest on a coarse grid": put("rounding", text(64).encode("nearest")),
         "noise neither there nor not": put("noise", b"\2"),
         "unknown noise": put("family", text(64).encode("laplace")),
         "parts of noise that has none": put("family", text(64).encode("discrete-gaussian")),
@@ -258,7 +275,8 @@ def tampered_frames(frame: bytes, length_at: int | None) -> dict[str, bytes]:
         "version 0": put(0, b"\0"),
         "version 1": put(0, b"\1"),
         "version 2": put(0, b"\2"),
-        "version 4": put(0, b"\4"),
+        "version 3": put(0, b"\3"),
+        "version 5": put(0, b"\5"),
         "another protocol": put(1, bytes([frame[1] ^ 8])),
         "another session": put(17, bytes([frame[17] ^ 1])),
         "another round": put(18, u32.encode(8)),

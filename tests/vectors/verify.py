@@ -58,7 +58,8 @@ def numbered(text: str) -> dict[int, str]:
 COMMON = structures("""
 Plan: protocol text 32, session bytes 16, round u32, roster bytes 32, model bytes 32, clients u32,
     min_contributors u32, ring_bits u8, encoding Encoding, noise maybe Noise, parameters Parameters, beacon blob 64
-Encoding: length u64, clip_l2 positive, bits u8, rotate bool, clip_inf positive, weight_bound u32, beta ratio
+Encoding: length u64, clip_l2 positive, bits u8, rotate bool, clip_inf positive, weight_bound u32, beta ratio,
+    users u32, overlap u16, rounding name nearest|stochastic
 Noise: family name discrete-gaussian|skellam, variance ratio, dropouts u32, colluders u32, components u16
 Header: version u8, protocol u8, session bytes 16, round u32, type u8
 Node: low u32, high u32, hash bytes 32
@@ -160,7 +161,7 @@ PROTOCOLS = {
 }
 """protocol -> its number in frames, its structures, and its messages by their numbers"""
 
-VERSION = 3
+VERSION = 4
 CLIENTS, LENGTH = 10_000_000, 1 << 34
 _NUMBERS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
 
@@ -307,6 +308,11 @@ def check_plan(plan: Plan) -> None:
     need(1 <= encoding["length"] <= LENGTH and 2 <= encoding["bits"] <= 32, "length or bits")
     need(all(1e-100 <= encoding[name] <= 1e100 for name in ("clip_l2", "clip_inf")), "a clip")
     need(1 <= encoding["weight_bound"] < 1 << 31 and Fraction(encoding["beta"]) <= Fraction(9, 10), "weights or beta")
+    users, overlap, nearest = encoding["users"], encoding["overlap"], encoding["rounding"] == "nearest"
+    need(users < 1 << 31 and 1 <= overlap <= (plan.clients if users else 1), "users or overlap")
+    need(not users or encoding["weight_bound"] == 1, "weights of users")
+    steps = Fraction(plan.scale) * Fraction(encoding["clip_l2"])
+    need(not nearest or (steps**2 >= 10_000 * plan.rotated and encoding["beta"] == "0"), "too coarse, or lots")
     if noise is not None:
         left, variance = plan.clients - noise["dropouts"] - noise["colluders"], Fraction(noise["variance"])
         need(variance > 0 and left > 0, "noise of nobody")
@@ -315,7 +321,7 @@ def check_plan(plan: Plan) -> None:
         need(noise["family"] == "skellam" or not noise["components"], "parts of noise that has none")
         kept = variance / (left + (noise["dropouts"] if noise["components"] else 0))
         need(Fraction(1, 1 << 20) <= kept and variance / left <= 1 << 44, "noise that cannot be drawn")
-    largest = plan.clients * encoding["weight_bound"] * plan.largest + noise_bound(plan)
+    largest = plan.clients * max(users, 1) * encoding["weight_bound"] * plan.largest + noise_bound(plan)
     need(max(largest.bit_length() + 1, 8) <= plan.bits <= 64, "a ring of another width")
     if "graph" in fields["parameters"]:
         check_graph(plan)
@@ -943,7 +949,7 @@ def lattice_of(plan: Plan) -> dict[str, Any]:
     more than with the best; for each N the number of values in a coefficient with which uploads are smallest."""
     parameters, n, length = plan.fields["parameters"], plan.clients, plan.coordinates
     encoding = plan.fields["encoding"]
-    largest = n * encoding["weight_bound"] * plan.largest + noise_bound(plan)
+    largest = n * max(encoding["users"], 1) * encoding["weight_bound"] * plan.largest + noise_bound(plan)
     width, found = max(largest.bit_length() + 1, 8), []
     for degree, widest in WIDEST[parameters["cost_model"]].items():
         layouts = []
