@@ -278,7 +278,7 @@ def data_of(data: Data) -> tuple[Split, tuple[str, ...], Items | None]:
         HoldOut.RATIO: split.by_ratio,
         HoldOut.TIME: _by_moments(data) if data.test_from else split.by_time,
     }
-    divided = rules[data.held_out](events)
+    divided = rules[data.held_out](events.ties_drawn(data.order) if data.order else events)
     return divided, (*said, *divided.report()), listed
 
 

@@ -131,6 +131,8 @@ class Data:
     quotes. With privacy on it is needed"""
     test_from: str = ""
     """for held_out time: the moment from which on events are for test"""
+    order: int = 0
+    """the seed from which the order of a user's events of one time is drawn; 0: as they stand in the file"""
     seed: int = 1
     """of the synthetic population"""
 
@@ -290,7 +292,11 @@ class Config:
             raise UsageError("privacy.share is above 0 and at most 1, and there is at least one step")
         if training.proximal < 0 or self.protocol.workers < 1:
             raise UsageError("training.proximal is not below zero, and protocol.workers at least 1")
-        if not (0 <= self.seed < 1 << 32 and 0 <= self.data.seed < 1 << 32):
+        if self.data.order and (
+            self.data.source is Source.SPLIT or (self.data.source is Source.TABLE and not self.data.time)
+        ):
+            raise UsageError("data.order is for events with times, of which the run decides what is held out")
+        if not all(0 <= seed < 1 << 32 for seed in (self.seed, self.data.seed, self.data.order)):
             raise UsageError("seeds are from 0 to below 2^32")
         if training.weight_bound > 1 and privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH):
             raise UsageError("training.weight_bound is 1 with noise in the sum: every client counts once")

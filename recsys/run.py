@@ -281,6 +281,13 @@ class _Running:
         self._watch(self._record)
 
 
+def _counts(prepared: Prepared) -> dict[str, object]:
+    """Exact statistics of users' data, for a run that promises nothing."""
+    split = prepared.split
+    share = {"share of tests decided by a tie in time": split.tied_share} if split.tied_share else {}
+    return {"training events": len(split.train), "notes": list(prepared.notes), **share}
+
+
 def _record(prepared: Prepared, started: StartedRun, machine: Mapping[str, Any]) -> Run:
     config, split = prepared.config, prepared.split
     return Run(
@@ -291,7 +298,7 @@ def _record(prepared: Prepared, started: StartedRun, machine: Mapping[str, Any])
             "users": split.train.user_count,
             "items": split.train.item_count,
             "clients": len(prepared.client_data.names),
-            **({} if config.private else {"training events": len(split.train), "notes": list(prepared.notes)}),
+            **({} if config.private else _counts(prepared)),
         },
         protocol=agreed(prepared),
         mode=config.privacy.mode.value,

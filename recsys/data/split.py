@@ -7,8 +7,9 @@
     load             the user's own three files
 
 No rule draws lots: the past is learnt from, the future is measured on. "Last" is by time, and where times are equal by
-the order of the file. Nothing is dropped: users with too few events stay in ``train``, cold users and items stay where
-they are, and ``report`` counts them. A user's item in two parts would be a leak, and is refused.
+the order of the file; of whom that decides the test is counted (``Split.tied``). Nothing is dropped: users with too few
+events stay in ``train``, cold users and items stay where they are, and ``report`` counts them. A user's item in two
+parts would be a leak, and is refused.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ class Split:
     test: Interactions
     notes: tuple[str, ...] = field(default=(), kw_only=True)
     """what the rule could not do, for people"""
+    tied: NDArray[np.bool_] | None = field(default=None, kw_only=True)
+    """of each user, whether events of one time are on both sides of where the test begins: the order of the file, or
+    a draw (``Interactions.ties_drawn``), decided which of them are the test. None: the rule takes no order"""
 
     def __post_init__(self) -> None:
         for part in (self.valid, self.test):
@@ -52,6 +56,25 @@ class Split:
                 raise UsageError("the parts of a split number the same users and items")
         for one, other in combinations(("train", "valid", "test"), 2):
             self._check_apart(one, other)
+
+    @property
+    def tied_share(self) -> float:
+        """The share of users whose test a tie in time decides, of those that have one."""
+        measured = int((np.diff(self.test.starts) > 0).sum())
+        return 0.0 if self.tied is None else int(self.tied.sum()) / max(measured, 1)
+
+    @property
+    def interchangeable(self) -> NDArray[np.bool_]:
+        """Of each user, whether its one event in test and its one in valid are of the same time.
+
+        >>> events = Interactions.of(users=[0, 0, 0, 1, 1, 1], items=[0, 1, 2, 0, 1, 2], times=[1, 2, 2, 1, 2, 3])
+        >>> leave_last_out(events).interchangeable.tolist()
+        [True, False]
+        """
+        if self.tied is None:
+            return np.zeros(self.train.user_count, np.bool_)
+        both: NDArray[np.bool_] = self.tied & (np.diff(self.test.starts) == 1) & (np.diff(self.valid.starts) == 1)
+        return both
 
     def _check_apart(self, one: str, other: str) -> None:
         shared = np.intersect1d(_pairs(getattr(self, one)), _pairs(getattr(self, other)))
@@ -193,12 +216,22 @@ def _by_rank(interactions: Interactions, in_valid: NDArray[np.int64], in_test: N
     test = to_the_end <= np.repeat(in_test, sizes)
     valid = ~test & (to_the_end <= np.repeat(in_test + in_valid, sizes))
     few = int((in_test == 0).sum())
-    return Split(
-        interactions.where(~test & ~valid),
-        interactions.where(valid),
-        interactions.where(test),
-        notes=(f"{few} of {len(sizes)} users have too few events for one in test",) if few else (),
-    )
+    notes = [f"{few} of {len(sizes)} users have too few events for one in test"] if few else []
+    tied = _tied(interactions, in_test)
+    if share := int(tied.sum()):
+        notes.append(f"of {share} of {len(sizes) - few} users a tie in time decides which event is in test")
+    parts = (interactions.where(chosen) for chosen in (~test & ~valid, valid, test))
+    return Split(*parts, notes=tuple(notes), tied=tied)
+
+
+def _tied(interactions: Interactions, in_test: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Of each user, whether the first of so many last events has the time of the one before it."""
+    tied = np.zeros(interactions.user_count, np.bool_)
+    if interactions.timed:
+        begins = interactions.starts[1:] - in_test
+        there = (in_test > 0) & (begins > interactions.starts[:-1])
+        tied[there] = interactions.times[begins[there]] == interactions.times[begins[there] - 1]
+    return tied
 
 
 def _united(parts: Sequence[Interactions | None], listed: Items | None) -> list[Interactions]:

@@ -29,6 +29,10 @@ The held-out ones are in each h of the g places equally often, so
 
 A model that calls everything equally good has an HR@10 of .10 among 100 items, as chance has.
 
+Nor do events of one user at one time. Where each a user's test and validation is one event, and both have one time,
+the model was trained on neither of them: the test is the mean over both orders (``evaluate``). Which of more events of
+that time those two are is the draw of ``Interactions.ties_drawn``, and a mean over several of these has to train anew.
+
 What the lists themselves are like, without asking who liked them: coverage@k is the share of all items that somebody
 is shown, novelty@k the mean self-information log2(users / takers) of the items that a user is shown (Zhou et al. 2010,
 "Solving the apparent diversity-accuracy dilemma of recommender systems"); an item that nobody took counts as taken by
@@ -132,9 +136,16 @@ def evaluate(
         raise UsageError(f"measure on 'test' or 'valid', not {on!r}")
     history, held_out = (split.train, split.valid) if on == "valid" else (_joined(split.train, split.valid), split.test)
     if negatives is not None:
-        return measure(model, history, held_out, k=k, negatives=negatives, batch=batch)
-    information = np.log2(max(split.train.user_count, 1) / np.maximum(split.train.popularity(), 1))
-    return measure(model, history, held_out, k=k, information=information, batch=batch)
+        found = measure(model, history, held_out, k=k, negatives=negatives, batch=batch)
+    else:
+        information = np.log2(max(split.train.user_count, 1) / np.maximum(split.train.popularity(), 1))
+        found = measure(model, history, held_out, k=k, information=information, batch=batch)
+    both = split.interchangeable
+    if on == "valid" or not both.any():
+        return found
+    held_out = split.valid.where(both[split.valid.users])
+    swapped = measure(model, _joined(split.train, split.test), held_out, k=k, negatives=negatives, batch=batch)
+    return _averaged(found, swapped)
 
 
 def measure(
@@ -228,6 +239,15 @@ def in_list(scores: NDArray[np.float32], length: int) -> NDArray[np.bool_]:
     chosen[crowded] = above | (level & (level.cumsum(axis=1, dtype=np.int32) <= room))
     chosen &= scores > -np.inf
     return chosen
+
+
+def _averaged(found: Evaluation, other: Evaluation) -> Evaluation:
+    """The mean of both for those users that are in the other, too. Novelty and coverage are those of the first."""
+    places = np.searchsorted(found.users, other.users)
+    values = {name: column.copy() for name, column in found.values.items()}
+    for name, column in other.values.items():
+        values[name][places] = (values[name][places] + column) / 2
+    return Evaluation(found.users, values, found.coverage, found.skipped)
 
 
 def _joined(first: Interactions, second: Interactions) -> Interactions:

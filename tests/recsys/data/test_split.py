@@ -51,8 +51,18 @@ def test_leave_last_out_takes_one_or_two_of_those_who_have_more(events: Interact
     enough = sizes >= (3 if valid else 2)
     assert np.diff(split.test.starts).tolist() == enough.astype(int).tolist()
     assert np.diff(split.valid.starts).tolist() == (enough & valid).astype(int).tolist()
-    few = int((~enough).sum())
-    assert split.notes == ((f"{few} of 5 users have too few events for one in test",) if few else ())
+    few, notes = int((~enough).sum()), []
+    if few:
+        notes.append(f"{few} of 5 users have too few events for one in test")
+    times = [events.times[events.starts[user] : events.starts[user + 1]].tolist() for user in range(5)]
+    timed = len(set(events.times.tolist())) > 1
+    tied = [bool(timed and enough[user] and mine[-1] == mine[-2]) for user, mine in enumerate(times)]
+    assert split.tied is not None
+    assert split.tied.tolist() == tied
+    assert split.tied_share == sum(tied) / max(5 - few, 1)
+    if sum(tied):
+        notes.append(f"of {sum(tied)} of {5 - few} users a tie in time decides which event is in test")
+    assert list(split.notes) == notes
 
 
 def test_by_ratio_rounds_down_exactly() -> None:

@@ -3,6 +3,7 @@
 import csv
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise, permutations
 from pathlib import Path
 
@@ -218,6 +219,37 @@ def test_what_is_held_out_for_the_test_is_ranked_as_any_other_item_in_the_valida
     rows[0, split.valid.items] = 1
     assert evaluate(Table(rows), split, on="valid").values["rank"].tolist() == [2.0]
     assert evaluate(Table(rows), split, on="test").values["rank"].tolist() == [1.0]
+
+
+class Neighbours:
+    """Scores that depend on the history: the nearer to its last item, the better."""
+
+    def scores(self, histories: Sequence[History]) -> np.ndarray:
+        return np.array([-np.abs(np.arange(60.0) - history[-1]) for history in histories], np.float32)
+
+
+@pytest.mark.parametrize("among", [False, True])
+def test_a_test_and_a_validation_of_one_time_are_measured_in_both_orders(among: bool) -> None:
+    users, items, times = [0] * 4 + [1] * 4, [5, 50, 30, 12, 5, 50, 30, 12], [1, 2, 3, 3, 1, 2, 3, 4]
+    split = leave_last_out(Interactions.of(users, items, times, item_count=60))
+    other = leave_last_out(Interactions.of(users, [5, 50, 12, 30, 5, 50, 30, 12], times, item_count=60))
+    assert (split.test.items.tolist(), other.test.items.tolist()) == ([12, 12], [30, 12])
+    negatives = frozen(split, count=50) if among else None
+    found = evaluate(Neighbours(), split, negatives=negatives, k=(20,))
+    for name, column in evaluate(Neighbours(), replace(split, tied=None), negatives=negatives, k=(20,)).values.items():
+        swapped = evaluate(Neighbours(), replace(other, tied=None), negatives=negatives, k=(20,)).values[name]
+        if not name.startswith("novelty"):
+            assert found.values[name].tolist() == pytest.approx([(column[0] + swapped[0]) / 2, column[1]])
+    assert (
+        found.values["rank"][0]
+        != evaluate(Neighbours(), replace(split, tied=None), negatives=negatives).values["rank"][0]
+    )
+    # Settings are chosen by one of the two, and the other is no part of that.
+    one = evaluate(Neighbours(), split, on="valid")
+    assert (
+        one.values["rank"].tolist()
+        == evaluate(Neighbours(), replace(split, tied=None), on="valid").values["rank"].tolist()
+    )
 
 
 def test_seen_items_do_not_compete(monkeypatch: pytest.MonkeyPatch) -> None:
