@@ -79,7 +79,7 @@ clean: ## remove .venv, caches and build products
 
 .venv/dev: $(PIN) | .venv/bin/python
 	$(BIN)/python -m pip install -q -e '.[dev]' -c constraints.txt
-	$(BIN)/python -c 'import secagg.crypto.lattice' # compiled once, and not by each worker
+	$(BIN)/python -c 'import secagg.crypto.lattice, secagg.rounding.loops' # compiled once, and not by each worker
 	@touch .venv/demo $@
 
 .venv/docs: $(PIN) | .venv/bin/python

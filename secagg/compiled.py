@@ -10,10 +10,13 @@ from typing import Any
 
 from secagg.extras import installed, need
 
+COMPILES = installed("numba")
+"""Whether functions are compiled in this process: decided once, for all that choose between two implementations."""
+
 
 def njit(*signature: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile a function for the given types."""
-    if not installed("numba"):
+    if not COMPILES:
         return lambda function: _missing
     import numba
 

@@ -1,12 +1,13 @@
 """The encoding of a client's float update as bounded integers, and of the integers' sum as floats again.
 
-    finite check -> clip L2 -> rotate (optional) -> clip coordinates -> scale -> round stochastically -> weigh
+    finite check -> clip L2 -> rotate (optional) -> scale -> clip coordinates -> round -> weigh
 
-Rounding draws from a CSPRNG and is unbiased; decoding inverts scale and rotation exactly, so the only loss is the
-rounding. The class alone knows clip and scale, hence how far one client can move the sum (``sensitivity``) and how
-wide the ring must be (``ring_bits``). Rounding can only lengthen a vector so much: a result that is longer than
-``sensitivity`` says, measured in exact integers, is thrown away and rounded anew (Kairouz, Liu and Steinke 2021,
-"The Distributed Discrete Gaussian Mechanism", Algorithm 1: conditional rounding, with its parameter ``beta``).
+Rounding (``secagg.rounding``) draws from a CSPRNG and is unbiased, to within 2^-32 of a unit; decoding inverts scale
+and rotation exactly, so the only loss is the rounding. The class alone knows clip and scale, hence how far one client
+can move the sum (``sensitivity``) and how wide the ring must be (``ring_bits``). Rounding can only lengthen a vector so
+much: a result that is longer than ``sensitivity`` says, measured in exact integers, is thrown away and rounded anew
+(Kairouz, Liu and Steinke 2021, "The Distributed Discrete Gaussian Mechanism", Algorithm 1: conditional rounding, with
+its parameter ``beta``).
 
 A client is one unit, or a silo of many users that adds up one such vector for each of them: what is bounded, and
 measured in integers, is each user's vector, so that one user moves the sum by no more than a device would.
@@ -24,14 +25,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from secagg import rounding
 from secagg.codec import Codec, boolean, enumeration, positive, rational, struct, u8, u16, u32, u64
-from secagg.crypto.prg import Prg, Rng, random_words
+from secagg.crypto.prg import Prg, Rng
 from secagg.crypto.ring import Ring
 from secagg.errors import UsageError
 
 MAX_LENGTH = 1 << 34
-_BLOCK = 1 << 14
-_SHORT = 1 << 24  # the squares of a block of numbers below that add up to less than 2^62
+_AT_ONCE = 1 << 20  # coordinates that a kernel is handed at a time
 _SMALLEST_CLIP, _LARGEST_CLIP = 1e-100, 1e100  # products and squares of them are still numbers
 _LARGEST_RATIO = 2.0**64
 _LARGEST_BETA, _LARGEST_DENOMINATOR = Fraction(9, 10), (1 << 64) - 1
@@ -216,11 +217,17 @@ class Encoding:
         if update is None:
             return np.zeros(self.coordinates, np.int64)
         weight = self._admitted(weight)
-        vector = self._clipped(self._checked(update))
+        clipped = self._clipped(self._checked(update))
+        if clipped is None:
+            raise UsageError("an update holds NaN or infinite values")
+        vector, factor = clipped
         if self.rotate:
             vector = self._rotated(vector, _signs(seed, self._width))
-        values = np.empty(self.coordinates, np.int64)
-        self._round(vector, rng, values[: self._width])
+        values, integers = np.zeros(self.coordinates, np.int64), np.empty(self._width, np.int32)
+        if self._round(vector, factor, rng, self._longest(), integers):
+            values[: self._width] = integers
+        elif self.rounding is Rounding.STOCHASTIC:
+            raise UsageError("rounding does not get shorter than the sensitivity: beta is too large for this rng")
         if weight > 1:
             values[: self._width] *= weight
         values[self._width :] = weight
@@ -246,21 +253,27 @@ class Encoding:
         if isinstance(vectors, np.ndarray) and vectors.shape != (count, self.length):
             raise UsageError(f"users' vectors are rows of {self.length} numbers each")
         signs = _signs(seed, self._width) if self.rotate else None
-        total, values = np.zeros(self.coordinates, np.int64), np.empty(self.coordinates, np.int64)
+        longest = self._longest()
+        total, integers = np.zeros(self.coordinates, np.int64), np.empty(self.coordinates, np.int32)
         for _, given in zip(range(count), vectors, strict=False):  # no more than they said that they are
-            if (vector := self._own(given)) is not None:
-                vector = self._clipped(vector)
-                self._round(vector if signs is None else self._rotated(vector, signs), rng, values)
-                total += values
+            if (clipped := self._admissible(given)) is None:
+                continue
+            vector, factor = clipped
+            if signs is not None:
+                vector = self._rotated(vector, signs)
+            if self._round(vector, factor, rng, longest, integers):
+                rounding.add(integers, total)
         return total
 
-    def _own(self, given: ArrayLike) -> NDArray[np.float64] | None:
-        """A copy of a user's vector, which nobody changes any more; None if it is not one of finite numbers."""
+    def _admissible(self, given: ArrayLike) -> tuple[NDArray[np.float64], float] | None:
+        """A user's vector and the factor that clips it; None if it is not one of finite numbers.
+
+        It is no copy: should somebody write into it meanwhile, what is added are the integers that were checked.
+        """
         try:
-            vector = np.array(given, np.float64)
-        except (TypeError, ValueError, OverflowError):
+            return self._clipped(self._checked(given))
+        except UsageError:
             return None
-        return vector if vector.shape == (self.length,) and np.isfinite(vector).all() else None
 
     def _rotated(self, vector: NDArray[np.float64], signs: NDArray[np.int64]) -> NDArray[np.float64]:
         return _hadamard(np.pad(vector, (0, self._width - self.length)) * signs)
@@ -312,27 +325,38 @@ class Encoding:
             longest = min(longest, clip**2 + self._width / 4 + deviation)
         return min(math.floor(longest), self.largest**2 * self._width)
 
-    def _round(self, vector: NDArray[np.float64], rng: Rng, values: NDArray[np.int64]) -> None:
-        """Round until the integers are no longer than the sensitivity says, which is checked in exact integers."""
+    def _clipped(self, vector: NDArray[np.float64]) -> tuple[NDArray[np.float64], float] | None:
+        """The vector and the factor that clips it; None if it holds NaN or infinite values."""
+        return rounding.shortened(vector, self.clip_l2)
+
+    def _round(
+        self, vector: NDArray[np.float64], factor: float, rng: Rng, longest: int, values: NDArray[np.int32]
+    ) -> bool:
+        """Whether the vector, clipped by the factor, became integers of at most that squared norm, which is checked in
+        exact integers.
+
+        By lot it is tried again. To the nearest integer only an error of floating point makes a vector too long.
+        """
+        for _ in range(_ROUNDINGS if self.rounding is Rounding.STOCHASTIC else 1):
+            norm_squared = self._drawn(vector, factor * self.scale, rng, values)
+            if norm_squared <= longest:
+                return True
+        return False
+
+    def _drawn(self, vector: NDArray[np.float64], factor: float, rng: Rng, values: NDArray[np.int32]) -> int:
+        """Write the integers of one rounding; their squared norm."""
         if self.rounding is Rounding.NEAREST:
-            self._round_to_nearest(vector, values)
-            return
-        for _ in range(_ROUNDINGS):
-            for at in _blocks(len(vector)):
-                values[at] = _rounded(self._scaled(vector[at]), rng)
-            if norm_squared(values) <= self._longest():
-                return
-        raise UsageError("rounding does not get shorter than the sensitivity: beta is too large for this rng")
-
-    def _round_to_nearest(self, vector: NDArray[np.float64], values: NDArray[np.int64]) -> None:
-        """A vector that is longer than the sensitivity says, which only errors of floating point can do, is zero."""
-        for at in _blocks(len(vector)):
-            values[at] = np.rint(self._scaled(vector[at])).astype(np.int64)
-        if norm_squared(values) > self._longest():
-            values[:] = 0
-
-    def _scaled(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.clip(vector * self.scale, -self.largest, self.largest)  # clip_inf * scale may round upwards
+            step = _AT_ONCE
+            return sum(
+                rounding.nearest(vector[at : at + step], factor, self.largest, values[at : at + step])
+                for at in range(0, len(vector), step)
+            )
+        norm_squared, step = 0, rounding.BLOCK
+        for at in range(0, len(vector), step):
+            block = values[at : at + step]
+            words = np.frombuffer(rng(4 * len(block)), "<u4")
+            norm_squared += rounding.stochastic(vector[at : at + step], factor, self.largest, words, block)
+        return norm_squared
 
     def _admitted(self, weight: float) -> int:
         if not weight > 1:  # which NaN is not
@@ -341,54 +365,12 @@ class Encoding:
 
     def _checked(self, update: ArrayLike) -> NDArray[np.float64]:
         try:
-            vector = np.asarray(update, np.float64)
+            vector = np.require(update, np.float64, ("C", "A", "E"))
         except (TypeError, ValueError, OverflowError):
             raise UsageError("an update is a one-dimensional array of numbers") from None
         if vector.shape != (self.length,):
             raise UsageError(f"an update has shape ({self.length},), not {vector.shape}")
-        if not np.isfinite(vector).all():
-            raise UsageError("an update holds NaN or infinite values")
         return vector
-
-    def _clipped(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        peak = max(float(vector.max()), -float(vector.min()))
-        if peak == 0:
-            return vector
-        # Relative to the peak, so that squares neither overflow nor vanish; no BLAS: its threads wait for each other.
-        norm = math.sqrt(math.fsum(float(np.square(vector[at] / peak).sum()) for at in _blocks(len(vector))))
-        return vector / peak * (self.clip_l2 / norm) if peak * norm > self.clip_l2 else vector
-
-
-def _blocks(length: int) -> Iterator[slice]:
-    """Ranges of coordinates so short that they stay in the cache with all that is computed from them."""
-    return (slice(start, start + _BLOCK) for start in range(0, length, _BLOCK))
-
-
-def _rounded(vector: NDArray[np.float64], rng: Rng) -> NDArray[np.int64]:
-    """Each number rounded up with probability equal to its fraction, to within 2^-63, else down."""
-    below = np.floor(vector)
-    fraction = vector - below
-    whole = fraction == 1.0  # a negative number so small that subtracting its floor rounds
-    below[whole] += 1
-    fraction[whole] = 0
-    up = (random_words(rng, len(vector)) >> np.uint64(1)).view(np.int64) < (fraction * 2.0**63).astype(np.int64)
-    return below.astype(np.int64) + up
-
-
-def norm_squared(values: NDArray[np.int64]) -> int:
-    """The squared L2 norm of integers below 2^31, exact.
-
-    >>> norm_squared(np.full(1 << 10, (1 << 31) - 1)) == (1 << 10) * ((1 << 31) - 1) ** 2
-    True
-    """
-    total = 0
-    for block in (values[at] for at in _blocks(len(values))):
-        if int(block.min()) > -_SHORT and int(block.max()) < _SHORT:
-            total += int(block @ block)
-            continue
-        high, low = block >> 16, block & 0xFFFF  # products of two 16-bit halves: a block of them fits in 64 bits
-        total += (int(high @ high) << 32) + (int(high @ low) << 17) + int(low @ low)
-    return total
 
 
 def _signs(seed: bytes, count: int) -> NDArray[np.int64]:
@@ -398,12 +380,8 @@ def _signs(seed: bytes, count: int) -> NDArray[np.int64]:
 
 def _hadamard(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     """The orthonormal Walsh-Hadamard transform, its own inverse."""
-    vector, half = vector.copy(), 1
-    while half < len(vector):
-        pairs = vector.reshape(-1, 2, half)
-        left, right = pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]
-        pairs[:, 0], pairs[:, 1] = left, right
-        half *= 2
+    vector = vector.copy()
+    rounding.hadamard(vector)
     return vector / math.sqrt(len(vector))
 
 

@@ -62,8 +62,15 @@ STRATA = (
             "secagg/crypto/prg.py",
             "secagg/crypto/masking.py",
             "secagg/encoding.py",
+            "secagg/rounding",
         ),
-        ("tests/secagg/crypto/test_*.py", "tests/secagg/test_*.py", "tests/adversarial", "tests/fuzz"),
+        (
+            "tests/secagg/crypto/test_*.py",
+            "tests/secagg/rounding",
+            "tests/secagg/test_*.py",
+            "tests/adversarial",
+            "tests/fuzz",
+        ),
     ),
     Stratum(
         "files",

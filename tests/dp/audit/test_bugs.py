@@ -98,7 +98,7 @@ def forked(patch: Patch) -> None:
 
 def unchecked(patch: Patch) -> None:
     """Without the exact check of the norm after rounding."""
-    switch_off(patch, Encoding, "_round", "norm_squared(values) <= self._longest()", "True")
+    switch_off(patch, Encoding, "_round", "norm_squared <= longest", "True")
 
 
 def sample(condition: str, instead: str) -> Seed:
@@ -216,8 +216,8 @@ def in_one_client(right: Callable[..., Any], self: ClientRound, *context: bytes)
 
 
 DRAWN, CLIPPED, SCALED = (ClientRound, "_drawn"), (Encoding, "_clipped"), (rdp, "scaled")
-NO_CLIP = instead_of(*CLIPPED, lambda right, self, vector: vector)
-CLIP_BY_COORDINATE = instead_of(*CLIPPED, lambda right, self, vector: np.clip(vector, -1, 1))
+NO_CLIP = instead_of(*CLIPPED, lambda right, self, vector: (vector, 1.0))
+CLIP_BY_COORDINATE = instead_of(*CLIPPED, lambda right, self, vector: (np.clip(vector, -1, 1), 1.0))
 STRETCHED = instead_of(encoding_module, "_hadamard", lambda right, vector: 2 * right(vector))
 NO_INFLATION = instead_of(Encoding, "_longest", lambda right, self: int((self.scale * self.clip_l2) ** 2))
 

@@ -1,0 +1,172 @@
+"""From floats to bounded integers: measure a vector, multiply, round, and know the integers' norm, in one pass each.
+
+    shortened              a vector -> the factor that brings its L2 norm to the clip
+    stochastic, nearest    a vector, times one number -> integers and their exact squared norm
+    add                    those integers -> a sum
+    hadamard               the rotation
+
+There are two implementations: ``plain`` calls numpy, ``loops`` is compiled by numba (extra ``[fast]``) and about ten
+times as fast. Which one is taken follows from ``secagg.compiled.COMPILES``; what comes out does not: each float goes
+through the same IEEE operations in the same order in both, so both give the same integers for the same words.
+
+*Stochastic.* A value v goes to floor(v) + 1 if u < v - floor(v), else to floor(v), with u = (w + 1/2) / 2^32 for a
+uniform 32-bit word w. A double represents each u and w + 1/2 exactly, so the probability to go up is the number of w
+with w + 1/2 < 2^32 f, divided by 2^32, for the fraction f = v - floor(v) as a double: it differs from f by at most
+2^-33, and f from the true fraction by at most 2^-54 (it is exact but for v in (-1/2, 0)). So rounding is biased by less
+than 2^-32 of a unit. The sum of n vectors moves by n 2^-32 units in a coordinate at most: a quarter of a unit
+for a billion of them. A whole number has f = 0 < u and stays what it is, for every word; so zeros stay zeros. A
+negative number so small that f rounds to 1 > u goes up to zero, where it belongs.
+
+*Nearest.* v goes to the nearest whole number, ties to the even one: no randomness, and zeros stay zeros.
+
+Both limit v to [-largest, largest], which are whole numbers, before they round; so no result is beyond them, whatever
+v was, even if it was not a number because somebody wrote into the vector meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.compiled import COMPILES
+from secagg.errors import UsageError
+from secagg.rounding import plain
+from secagg.rounding.plain import BLOCK
+
+__all__ = ["BLOCK", "add", "hadamard", "kernels", "nearest", "shortened", "stochastic"]
+
+_MOST = 1 << 30  # integers at a time: the low halves of their squares add up to less than 2^62
+_INFINITE = 0x7FF << 52  # the bits of an infinite double; those of NaN are above
+_FAR = 400  # squares of magnitudes from 2^-400 to 2^400, and 2^34 of them, are doubles
+
+
+class Kernels(Protocol):
+    """What ``plain`` and ``loops`` both have: the functions below without their checks, and
+
+    ``squares``: the sum of the squares of each block; it returns the bits of the largest magnitude.
+    """
+
+    def squares(self, vector: NDArray[np.float64], sums: NDArray[np.float64], /) -> int: ...
+
+    def stochastic(
+        self,
+        vector: NDArray[np.float64],
+        factor: float,
+        largest: float,
+        words: NDArray[np.uint32],
+        values: NDArray[np.int32],
+        /,
+    ) -> int: ...
+
+    def nearest(
+        self, vector: NDArray[np.float64], factor: float, largest: float, values: NDArray[np.int32], /
+    ) -> int: ...
+
+    def add(self, values: NDArray[np.int32], total: NDArray[np.int64], /) -> None: ...
+
+    def hadamard(self, vector: NDArray[np.float64], /) -> None: ...
+
+
+@cache
+def kernels() -> Kernels:
+    """The implementation of this process. numba is loaded when the first vector comes, and not before."""
+    if not COMPILES:
+        return plain
+    from secagg.rounding import loops
+
+    return loops
+
+
+def shortened(vector: NDArray[np.float64], clip_l2: float) -> tuple[NDArray[np.float64], float] | None:
+    """A vector, and the factor that brings its L2 norm to ``clip_l2`` if it is longer, else 1.
+
+    It is the vector itself, or a copy where squares are no doubles, at a power of two that the factor makes up for.
+    None if a coordinate is NaN or infinite. ``clip_l2`` is between 1e-100 and 1e100.
+
+    >>> vector, factor = shortened(np.array([3.0, 4.0]), 2.5)
+    >>> vector.tolist(), factor
+    ([3.0, 4.0], 0.5)
+    >>> shortened(np.array([3.0, np.inf]), 2.5) is None
+    True
+    """
+    sums = np.empty(-(-len(vector) // BLOCK))
+    bits = kernels().squares(vector, sums)
+    if bits >= _INFINITE:
+        return None
+    exponent = (bits >> 52) - 1022  # magnitudes are below 2^exponent, which is above any clip beyond _FAR
+    if exponent > _FAR:
+        vector = np.ldexp(vector, -exponent)
+        kernels().squares(vector, sums)
+    elif exponent < -_FAR:
+        return vector, 1.0
+    norm = math.sqrt(math.fsum(sums.tolist()))
+    return vector, clip_l2 / norm if norm > clip_l2 or exponent > _FAR else 1.0
+
+
+def stochastic(
+    vector: NDArray[np.float64],
+    factor: float,
+    largest: int,
+    words: NDArray[np.uint32],
+    values: NDArray[np.int32],
+) -> int:
+    """Write the coordinates times ``factor`` into ``values``, rounded by uniform ``words``; their exact squared norm.
+
+    >>> values = np.empty(3, np.int32)
+    >>> stochastic(np.array([0.5, -1.25, 99.0]), 2.0, 127, np.array([0, 0, 5], np.uint32), values)
+    16134
+    >>> values.tolist()
+    [1, -2, 127]
+    """
+    _check(vector, values)
+    if len(words) != len(values):
+        raise UsageError(f"{len(values)} coordinates are rounded by as many words, not {len(words)}")
+    return kernels().stochastic(vector, factor, float(largest), words, values)
+
+
+def nearest(vector: NDArray[np.float64], factor: float, largest: int, values: NDArray[np.int32]) -> int:
+    """Write the whole numbers nearest to the coordinates times ``factor`` into ``values``; their exact squared norm.
+
+    >>> values = np.empty(3, np.int32)
+    >>> nearest(np.array([0.25, -0.75, 99.0]), 2.0, 127, values)
+    16133
+    >>> values.tolist()
+    [0, -2, 127]
+    """
+    _check(vector, values)
+    return kernels().nearest(vector, factor, float(largest), values)
+
+
+def add(values: NDArray[np.int32], total: NDArray[np.int64]) -> None:
+    """Add integers to a sum, in place.
+
+    >>> total = np.array([1, 2])
+    >>> add(np.array([3, 4], np.int32), total)
+    >>> total.tolist()
+    [4, 6]
+    """
+    if len(values) != len(total):
+        raise UsageError(f"a sum of {len(total)} coordinates takes as many, not {len(values)}")
+    kernels().add(values, total)
+
+
+def hadamard(vector: NDArray[np.float64]) -> None:
+    """Multiply by the matrix of signs of Walsh and Hadamard, in place; the length is a power of two.
+
+    >>> vector = np.array([1.0, 2.0])
+    >>> hadamard(vector)
+    >>> vector.tolist()
+    [3.0, -1.0]
+    """
+    if (length := len(vector)) & (length - 1) or not length:
+        raise UsageError(f"a vector is rotated in a length that is a power of two, not {length}")
+    kernels().hadamard(vector)
+
+
+def _check(vector: NDArray[np.float64], values: NDArray[np.int32]) -> None:
+    if len(vector) != len(values) or len(vector) > _MOST:
+        raise UsageError(f"{len(vector)} coordinates become as many integers, at most {_MOST}, not {len(values)}")

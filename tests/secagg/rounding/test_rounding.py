@@ -1,0 +1,299 @@
+"""Rounding: both implementations give the same integers, which are those of the definition in exact arithmetic."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secagg import rounding
+from secagg.crypto.prg import Prg
+from secagg.errors import UsageError
+from secagg.rounding import plain
+from secagg.rounding.plain import BLOCK, LANES
+from tests.controls import switch_off
+
+loops: Any = pytest.importorskip("secagg.rounding.loops", reason="NOT TESTED: compiled rounding needs numba")
+
+ROOT = Path(__file__).resolve().parents[3]
+LARGEST = 2**31 - 1
+BELOW_ONE = 1 - 2.0**-53
+SPECIAL = [
+    0.0, -0.0, 0.5, -0.5, 1.5, 2.5, -2.5, BELOW_ONE, -BELOW_ONE, -(2.0**-60), 2.0**-33, 3 * 2.0**-34, 5e-324, -5e-324,
+    1e-310, 1.0, -1.0, 2.0**31 - 1.5, 0.5 - 2**31, 2.0**31, -(2.0**31), 1e308, -1e308, 127.49999999999999,
+]  # fmt: skip
+values = st.one_of(
+    st.sampled_from(SPECIAL),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(-3e9, 3e9),
+    st.floats(-2, 2),
+    st.integers(-(2**32), 2**32).map(lambda twice: twice / 2),
+    st.integers(-1000, 1000).map(lambda whole: whole + BELOW_ONE),
+)
+widths = st.one_of(st.integers(1, 40), st.sampled_from([w + e for w in (LANES, BLOCK, 2 * BLOCK) for e in (-1, 0, 1)]))
+factors = st.one_of(st.just(1.0), st.floats(1e-300, 1e110), st.floats(0.01, 100))
+limits = st.sampled_from([1, 7, 127, 32767, LARGEST])
+words = st.one_of(st.sampled_from([0, 1, 2**31 - 1, 2**31, 2**32 - 1]), st.integers(0, 2**32 - 1))
+
+
+@st.composite
+def vectors(draw: st.DrawFn) -> np.ndarray:
+    """A few numbers over and over, times one that changes the order of magnitude."""
+    some = draw(st.lists(values, min_size=1, max_size=12))
+    vector = np.resize(np.array(some), draw(widths))
+    vector.setflags(write=False)
+    return vector
+
+
+def drawn(count: int, seed: int) -> np.ndarray:
+    return np.frombuffer(Prg(seed.to_bytes(32, "little"))(4 * count), "<u4")
+
+
+def scaled(value: float, factor: float, largest: int) -> Fraction:
+    product = value * factor
+    return Fraction(min(max(product, -largest), largest))
+
+
+# Two implementations, one result
+
+
+@given(vector=vectors(), factor=factors, largest=limits, seed=st.integers(0, 2**32), same=st.none() | words)
+def test_both_round_alike(vector: np.ndarray, factor: float, largest: int, seed: int, same: int | None) -> None:
+    random = drawn(len(vector), seed) if same is None else np.full(len(vector), same, np.uint32)
+    ours, theirs = np.empty(len(vector), np.int32), np.empty(len(vector), np.int32)
+    for name in ("stochastic", "nearest"):
+        given_words = [random] if name == "stochastic" else []
+        one = getattr(loops, name)(vector, factor, largest, *given_words, ours)
+        assert one == getattr(plain, name)(vector, factor, largest, *given_words, theirs)
+        assert (ours == theirs).all()
+        exact = ours.astype(object)
+        assert one == int(exact @ exact)
+        assert np.abs(ours.astype(np.int64)).max() <= largest
+
+
+@given(vector=vectors())
+def test_both_measure_alike(vector: np.ndarray) -> None:
+    ours, theirs = (np.empty(-(-len(vector) // BLOCK)) for _ in range(2))
+    assert loops.squares(vector, ours) == plain.squares(vector, theirs)
+    assert ours.tobytes() == theirs.tobytes()
+
+
+@given(exponent=st.integers(0, 13), seed=st.integers(0, 2**32))
+def test_both_rotate_alike(exponent: int, seed: int) -> None:
+    ours = drawn(1 << exponent, seed) / 3.0
+    theirs = ours.copy()
+    loops.hadamard(ours)
+    plain.hadamard(theirs)
+    assert ours.tobytes() == theirs.tobytes()
+
+
+def test_both_measure_and_round_random_numbers_alike() -> None:
+    """Numbers with all their bits: an operation that is fused with another, or done in another order, shows."""
+    sums = {}
+    for kernels in (loops, plain):
+        one = np.empty(7)
+        for seed in range(3):
+            bits = np.frombuffer(Prg(bytes(31) + bytes([seed]))(8 * 100_000), "<u8")
+            vector = (bits >> np.uint64(11)) * 2.0**-53 - 0.5
+            integers = np.empty(100_000, np.int32)
+            kernels.squares(vector, one)
+            norm = kernels.stochastic(vector, 12345.678901, 32767.0, drawn(100_000, seed), integers)
+            sums.setdefault(seed, []).append((one.tolist(), norm, integers.tolist()))
+    assert all(ours == theirs for ours, theirs in sums.values())
+
+
+@pytest.mark.long
+def test_control_operations_in_another_order_show() -> None:
+    import numba
+
+    vector = (np.frombuffer(Prg(bytes(32))(8 * 100_000), "<u8") >> np.uint64(11)) * 2.0**-53 - 0.5
+    fast = numba.njit(fastmath=True)(loops._squares.py_func)
+    ours, theirs = np.empty(7), np.empty(7)
+    fast(vector, vector.view(np.int64), ours)
+    plain.squares(vector, theirs)
+    assert np.allclose(ours, theirs, rtol=1e-12)
+    assert ours.tobytes() != theirs.tobytes()
+
+
+@given(vector=st.lists(st.integers(-LARGEST, LARGEST), min_size=1, max_size=30))
+def test_both_add_alike(vector: list[int]) -> None:
+    for kernels in (loops, plain):
+        total = np.arange(len(vector), dtype=np.int64) << 40
+        kernels.add(np.array(vector, np.int32), total)
+        assert total.tolist() == [(i << 40) + value for i, value in enumerate(vector)]
+
+
+ENCODED = """
+import sys
+if sys.argv[1] == "plain":
+    sys.modules["numba"] = None
+import numpy as np
+from secagg import rounding
+from secagg.crypto.prg import Prg
+from secagg.encoding import Encoding
+assert "numba" not in sys.modules or sys.argv[1] == "plain", "numba is loaded when it is needed, and not before"
+update = np.frombuffer(Prg(bytes(32))(4 * 40_000), "<i4") / 2.0**24
+for encoding in (Encoding(40_000, 9.0, rotate=True), Encoding(40_000, 1e6, bits=24)):
+    values = encoding.encode(update, weight=1, seed=bytes(32), rng=Prg(bytes(32)))
+    print(values.tobytes().hex())
+print(rounding.kernels().__name__)
+"""
+
+
+def test_an_encoding_is_the_same_with_and_without_numba() -> None:
+    said = []
+    for name in ("loops", "plain"):
+        done = subprocess.run(
+            [sys.executable, "-c", ENCODED, name], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        *integers, used = done.stdout.splitlines()
+        assert used == f"secagg.rounding.{name}"
+        said.append(integers)
+    assert said[0] == said[1]
+    assert len(set(said[0])) == 2
+
+
+# The definition, in exact arithmetic
+
+
+@pytest.mark.parametrize("kernels", [loops, plain], ids=["loops", "plain"])
+@given(value=values, factor=factors, largest=limits, word=words)
+def test_a_number_goes_up_when_its_word_is_below_its_fraction(
+    kernels: Any, value: float, factor: float, largest: int, word: int
+) -> None:
+    exact, integers = scaled(value, factor, largest), np.empty(1, np.int32)
+    below = math.floor(exact)
+    fraction = Fraction(float(exact) - below)  # a double: that of a tiny negative number is 1
+    expected = below + (Fraction(2 * word + 1, 2**33) < fraction)
+    norm = kernels.stochastic(np.array([value]), factor, largest, np.array([word], np.uint32), integers)
+    assert integers.tolist() == [expected]
+    assert norm == expected**2
+
+
+@pytest.mark.parametrize("kernels", [loops, plain], ids=["loops", "plain"])
+@given(value=values, factor=factors, largest=limits)
+def test_a_number_goes_to_the_nearest_one_and_ties_to_even(
+    kernels: Any, value: float, factor: float, largest: int
+) -> None:
+    integers = np.empty(1, np.int32)
+    norm = kernels.nearest(np.array([value]), factor, largest, integers)
+    assert integers.tolist() == [round(scaled(value, factor, largest))]
+    assert norm == int(integers[0]) ** 2
+
+
+@given(value=st.one_of(st.sampled_from(SPECIAL), st.floats(-3, 3), st.floats(-1e-9, 1e-9)))
+def test_the_bias_is_below_the_bound(value: float) -> None:
+    """The words that go up are those below a threshold; it is within one of 2^32 times the fraction."""
+    if not abs(value) < LARGEST:
+        return
+    below, exact = math.floor(value), Fraction(value) - math.floor(value)
+
+    def up(word: int) -> bool:
+        integers = np.empty(1, np.int32)
+        rounding.stochastic(np.array([value]), 1.0, LARGEST, np.array([word], np.uint32), integers)
+        return int(integers[0]) == below + 1
+
+    threshold = min(max(math.ceil(exact * 2**32 - Fraction(1, 2)), 0), 2**32)
+    around = range(max(threshold - 2, 0), min(threshold + 2, 2**32))
+    first_down = next((word for word in around if not up(word)), around.stop)
+    assert all(up(word) for word in around if word < first_down)
+    assert not any(up(word) for word in around if word >= first_down)
+    assert first_down > around.start or first_down == 0
+    assert abs(Fraction(first_down, 2**32) - exact) < Fraction(1, 2**32)
+
+
+@pytest.mark.parametrize("kernels", [loops, plain], ids=["loops", "plain"])
+@pytest.mark.parametrize("word", [0, 2**32 - 1])
+def test_whole_numbers_stay_what_they_are(kernels: Any, word: int) -> None:
+    whole = [0, -0.0, 1, -1, 127, -127, LARGEST, -LARGEST]
+    vector, integers = np.array(whole, float), np.empty(len(whole), np.int32)
+    kernels.stochastic(vector, 1.0, LARGEST, np.full(len(whole), word, np.uint32), integers)
+    assert integers.tolist() == [int(value) for value in whole]
+    kernels.nearest(vector, 1.0, LARGEST, integers)
+    assert integers.tolist() == [int(value) for value in whole]
+
+
+@pytest.mark.parametrize("kernels", [loops, plain], ids=["loops", "plain"])
+def test_the_squared_norm_is_exact(kernels: Any) -> None:
+    vector = np.full(3 * BLOCK + 5, -1e300)
+    integers = np.empty(len(vector), np.int32)
+    assert kernels.nearest(vector, 1.0, LARGEST, integers) == len(vector) * LARGEST**2
+    random = drawn(len(vector), 1)
+    assert kernels.stochastic(vector, 1.0, LARGEST, random, integers) == len(vector) * LARGEST**2
+
+
+@pytest.mark.parametrize("kernels", [loops, plain], ids=["loops", "plain"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_somebody_writes_into_a_vector_meanwhile_is_bounded(kernels: Any, value: float) -> None:
+    integers = np.empty(40, np.int32)
+    kernels.stochastic(np.full(40, value), 2.0, 7, drawn(40, 1), integers)
+    assert set(np.abs(integers).tolist()) == {7}
+    kernels.nearest(np.full(40, value), 2.0, 7, integers)
+    assert set(np.abs(integers).tolist()) == {7}
+
+
+# Shortening
+
+
+@given(vector=vectors(), clip=st.one_of(st.floats(1e-100, 1e100), st.floats(0.1, 10)))
+def test_a_vector_is_brought_to_the_clip(vector: np.ndarray, clip: float) -> None:
+    found = rounding.shortened(vector, clip)
+    assert found is not None
+    shorter, factor = found
+    norm = math.hypot(*(shorter * factor).tolist())
+    assert norm <= clip * (1 + 1e-12)
+    if math.hypot(*vector.tolist()) < clip * (1 - 1e-12):
+        assert shorter is vector
+        assert factor == 1
+
+
+@given(
+    width=widths, place=st.integers(0, 2**20), bad=st.sampled_from([math.nan, -math.nan, math.inf, -math.inf]),
+    rest=st.sampled_from([0.0, 1.0, 1e308, 5e-324]),
+)  # fmt: skip
+def test_nan_and_infinity_are_found_anywhere(width: int, place: int, bad: float, rest: float) -> None:
+    vector = np.full(width, rest)
+    assert rounding.shortened(vector, 1.0) is not None
+    vector[place % width] = bad
+    assert rounding.shortened(vector, 1.0) is None
+
+
+# Wrong use would read and write beyond an array
+
+
+WRONG = {
+    "_check": (lambda v, i: rounding.nearest(v, 1.0, 7, i[:2]), "as many integers"),
+    "stochastic": (lambda v, i: rounding.stochastic(v, 1.0, 7, np.zeros(2, np.uint32), i), "as many words"),
+    "add": (lambda v, i: rounding.add(i, np.zeros(2, np.int64)), "takes as many"),
+    "hadamard": (lambda v, i: rounding.hadamard(v), "a power of two"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_arrays_that_do_not_fit_are_refused(name: str) -> None:
+    use, says = WRONG[name]
+    with pytest.raises(UsageError, match=says):
+        use(np.ones(3), np.empty(3, np.int32))
+
+
+CONDITIONS = {
+    "stochastic": "len(words) != len(values)",
+    "add": "len(values) != len(total)",
+    "hadamard": "(length := len(vector)) & (length - 1) or not length",
+}
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_without_the_check_they_are_not_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounding, "kernels", lambda: plain)  # numpy refuses by itself
+    switch_off(monkeypatch, rounding, name, CONDITIONS[name])
+    with pytest.raises(ValueError, match=r"broadcast|reshape"):
+        WRONG[name][0](np.ones(3), np.empty(3, np.int32))
