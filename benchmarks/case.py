@@ -21,6 +21,7 @@ from secagg.machine import machine
 REGRESSION = {
     "ckks": "CKKS: bytes a coordinate, and time beside the bare TenSEAL calls.",
     "dp": "Samplers, calibration, accounting, the ledger, embedding gradients against Opacus.",
+    "encode": "Users' vectors to integers: compiled loops beside numpy, random words, whole silos.",
     "engines": "What cores and Ray buy: removal of masks by ranges, thousands of clients, trees of cohorts.",
     "lattice": "Transforms against SEAL's, sampling, packing and exact decoding of coefficients.",
     "oneshot": "One-shot sums: client and server beside pairwise masks and bare additions; what dropouts cost.",

@@ -21,6 +21,7 @@ from secagg.errors import MissingExtraError
 
 EXTRAS = {
     "lattice": ("numba",),
+    "fast": ("numba",),
     "ckks": ("tenseal",),
     "ray": ("ray",),
     "dp": ("dp_accounting", "numba", "scipy"),

@@ -41,6 +41,13 @@ for protocol in sys.argv[1].split(","):
     assert outcome.decode().vector.tolist() == [0.0, 5.0, 10.0], protocol
     print("a sum under", protocol)
 """
+ENCODED = """
+import sys
+from secagg import Encoding
+Encoding(100_000, 1.0).encode([0.5] * 100_000, weight=1, seed=bytes(32), rng=bytes)
+assert "secagg.rounding.loops" in sys.modules
+print("encoded by compiled loops")
+"""
 PARQUET = """
 import pyarrow as pa, pyarrow.parquet as pq
 pairs = [(f"u{user}", f"i{(7 * user + 3 * item) % 40}") for user in range(60) for item in range(8)]
@@ -78,6 +85,7 @@ SMOKES: dict[str, list[Words]] = {
         ["secagg", "keys", "new", "alice", "--out", "alice.key"],
     ],
     "lattice": [python(ROUND, "oneshot,threshold_ckks")],
+    "fast": [python(ENCODED)],
     "ckks": [python(ROUND, "ckks")],
     "ray": [python(ROUND, "secagg", "on ray")],
     "dp": [

@@ -5,9 +5,10 @@
     add                    those integers -> a sum
     hadamard               the rotation
 
-There are two implementations: ``plain`` calls numpy, ``loops`` is compiled by numba (extra ``[fast]``) and about ten
-times as fast. Which one is taken follows from ``secagg.compiled.COMPILES``; what comes out does not: each float goes
-through the same IEEE operations in the same order in both, so both give the same integers for the same words.
+There are two implementations: ``plain`` calls numpy, ``loops`` is compiled by numba (extra ``[fast]``) and five to
+eight times as fast. Which one is taken follows from ``secagg.compiled.COMPILES``, and from the length as long as numba
+is not loaded. What comes out does not: each float goes through the same IEEE operations in the same order in both, so
+both give the same integers for the same words.
 
 *Stochastic.* A value v goes to floor(v) + 1 if u < v - floor(v), else to floor(v), with u = (w + 1/2) / 2^32 for a
 uniform 32-bit word w. A double represents each u and w + 1/2 exactly, so the probability to go up is the number of w
@@ -26,7 +27,7 @@ v was, even if it was not a number because somebody wrote into the vector meanwh
 from __future__ import annotations
 
 import math
-from functools import cache
+import sys
 from typing import Protocol
 
 import numpy as np
@@ -39,6 +40,7 @@ from secagg.rounding.plain import BLOCK
 
 __all__ = ["BLOCK", "add", "hadamard", "kernels", "nearest", "shortened", "stochastic"]
 
+_WORTH_LOADING = 1 << 12
 _MOST = 1 << 30  # integers at a time: the low halves of their squares add up to less than 2^62
 _INFINITE = 0x7FF << 52  # the bits of an infinite double; those of NaN are above
 _FAR = 400  # squares of magnitudes from 2^-400 to 2^400, and 2^34 of them, are doubles
@@ -71,10 +73,13 @@ class Kernels(Protocol):
     def hadamard(self, vector: NDArray[np.float64], /) -> None: ...
 
 
-@cache
-def kernels() -> Kernels:
-    """The implementation of this process. numba is loaded when the first vector comes, and not before."""
-    if not COMPILES:
+def kernels(length: int) -> Kernels:
+    """The implementation for a vector. To load numba takes about a second, which short vectors never win back.
+
+    >>> kernels(1 << 20) is kernels(1 << 21)
+    True
+    """
+    if not COMPILES or (length < _WORTH_LOADING and "numba" not in sys.modules):
         return plain
     from secagg.rounding import loops
 
@@ -94,13 +99,13 @@ def shortened(vector: NDArray[np.float64], clip_l2: float) -> tuple[NDArray[np.f
     True
     """
     sums = np.empty(-(-len(vector) // BLOCK))
-    bits = kernels().squares(vector, sums)
+    bits = kernels(len(vector)).squares(vector, sums)
     if bits >= _INFINITE:
         return None
     exponent = (bits >> 52) - 1022  # magnitudes are below 2^exponent, which is above any clip beyond _FAR
     if exponent > _FAR:
         vector = np.ldexp(vector, -exponent)
-        kernels().squares(vector, sums)
+        kernels(len(vector)).squares(vector, sums)
     elif exponent < -_FAR:
         return vector, 1.0
     norm = math.sqrt(math.fsum(sums.tolist()))
@@ -125,7 +130,7 @@ def stochastic(
     _check(vector, values)
     if len(words) != len(values):
         raise UsageError(f"{len(values)} coordinates are rounded by as many words, not {len(words)}")
-    return kernels().stochastic(vector, factor, float(largest), words, values)
+    return kernels(len(vector)).stochastic(vector, factor, float(largest), words, values)
 
 
 def nearest(vector: NDArray[np.float64], factor: float, largest: int, values: NDArray[np.int32]) -> int:
@@ -138,7 +143,7 @@ def nearest(vector: NDArray[np.float64], factor: float, largest: int, values: ND
     [0, -2, 127]
     """
     _check(vector, values)
-    return kernels().nearest(vector, factor, float(largest), values)
+    return kernels(len(vector)).nearest(vector, factor, float(largest), values)
 
 
 def add(values: NDArray[np.int32], total: NDArray[np.int64]) -> None:
@@ -151,7 +156,7 @@ def add(values: NDArray[np.int32], total: NDArray[np.int64]) -> None:
     """
     if len(values) != len(total):
         raise UsageError(f"a sum of {len(total)} coordinates takes as many, not {len(values)}")
-    kernels().add(values, total)
+    kernels(len(values)).add(values, total)
 
 
 def hadamard(vector: NDArray[np.float64]) -> None:
@@ -164,7 +169,7 @@ def hadamard(vector: NDArray[np.float64]) -> None:
     """
     if (length := len(vector)) & (length - 1) or not length:
         raise UsageError(f"a vector is rotated in a length that is a power of two, not {length}")
-    kernels().hadamard(vector)
+    kernels(len(vector)).hadamard(vector)
 
 
 def _check(vector: NDArray[np.float64], values: NDArray[np.int32]) -> None:

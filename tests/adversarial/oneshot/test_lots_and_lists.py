@@ -383,7 +383,7 @@ def test_an_update_too_large_counts_as_the_largest(monkeypatch: Fixture) -> None
         return int(evil.clients[VICTIM].current.values()[0] - evil.plan.encoding.largest)  # type: ignore[union-attr]
 
     assert begun() == 0
-    monkeypatch.setattr(rounding, "kernels", lambda: plain)
+    monkeypatch.setattr(rounding, "kernels", lambda length: plain)
     clipped = "np.fmax(np.fmin(vector * factor, largest), -largest)"
     switch_off(monkeypatch, plain, "_scaled", clipped, "vector * factor")
     attempt(begun, UsageError, "rounding does not get shorter")

@@ -144,7 +144,11 @@ update = np.frombuffer(Prg(bytes(32))(4 * 40_000), "<i4") / 2.0**24
 for encoding in (Encoding(40_000, 9.0, rotate=True), Encoding(40_000, 1e6, bits=24)):
     values = encoding.encode(update, weight=1, seed=bytes(32), rng=Prg(bytes(32)))
     print(values.tobytes().hex())
-print(rounding.kernels().__name__)
+for name in "stochastic", "nearest":
+    encoding = Encoding(5_000, 9.0, bits=24, users=8, rounding=name)
+    values = encoding.encode_users(update.reshape(8, 5_000), seed=bytes(32), rng=Prg(bytes(32)))
+    print(values.tobytes().hex())
+print(rounding.kernels(1 << 20).__name__)
 """
 
 
@@ -158,7 +162,19 @@ def test_an_encoding_is_the_same_with_and_without_numba() -> None:
         assert used == f"secagg.rounding.{name}"
         said.append(integers)
     assert said[0] == said[1]
-    assert len(set(said[0])) == 2
+    assert len(set(said[0])) == 4
+
+
+SHORT = """
+import sys
+from secagg.encoding import Encoding
+Encoding(1000, 9.0).encode([1.0] * 1000, weight=1, seed=bytes(32), rng=bytes)
+assert "numba" not in sys.modules
+"""
+
+
+def test_for_short_vectors_numba_is_not_loaded() -> None:
+    subprocess.run([sys.executable, "-c", SHORT], cwd=ROOT, check=True)
 
 
 # The definition, in exact arithmetic
@@ -293,7 +309,7 @@ CONDITIONS = {
 
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_without_the_check_they_are_not_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounding, "kernels", lambda: plain)  # numpy refuses by itself
+    monkeypatch.setattr(rounding, "kernels", lambda length: plain)  # numpy refuses by itself
     switch_off(monkeypatch, rounding, name, CONDITIONS[name])
     with pytest.raises(ValueError, match=r"broadcast|reshape"):
         WRONG[name][0](np.ones(3), np.empty(3, np.int32))
