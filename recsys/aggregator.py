@@ -6,19 +6,42 @@ the clear, for references and benchmarks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp.noise import NoiseSpec
 from secagg.encoding import Encoding
+from secagg.errors import SecAggError
 
-Update = Callable[[str], NDArray[np.float64]]
-"""Makes what the client of this name adds, when its turn comes."""
+T = TypeVar("T")
+
+
+
+class LazyVectors:
+    """One vector for each user of a silo, made one after the other while they are encoded: never all at once.
+
+    >>> vectors = LazyVectors(2, lambda place: np.full(3, float(place)))
+    >>> len(vectors), [vector.tolist() for vector in vectors]
+    (2, [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    """
+
+    def __init__(self, count: int, make: Callable[[int], NDArray[np.float64]]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[NDArray[np.float64]]:
+        return map(self._make, range(self._count))
+
+
+Update = Callable[[str], NDArray[np.float64] | LazyVectors]
+"""Makes what the client of this name adds, when its turn comes: a vector, or one of each of its users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +84,31 @@ class Aggregator(Protocol):
 
 
 class TimedUpdate:
-    """An update function that counts the seconds it takes."""
+    """An update function that counts the seconds it takes, those of users' vectors included."""
 
     def __init__(self, update: Update) -> None:
         self._update, self.seconds = update, 0.0
+        self._failure: SecAggError | None = None
 
-    def __call__(self, name: str) -> NDArray[np.float64]:
+    def __call__(self, name: str) -> NDArray[np.float64] | LazyVectors:
+        made = self._timed(lambda: self._update(name))
+        if not isinstance(made, LazyVectors):
+            return np.ascontiguousarray(made, np.float64)
+        vectors = iter(made)
+        return LazyVectors(len(made), lambda place: self._timed(lambda: np.asarray(next(vectors), np.float64)))
+
+    def check(self) -> None:
+        """Raises what went wrong while a user's vector was made. Whoever encodes vectors takes an error of theirs for a
+        refusal."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _timed(self, make: Callable[[], T]) -> T:
         began = perf_counter()
         try:
-            return np.ascontiguousarray(self._update(name), np.float64)
+            return make()
+        except SecAggError as error:
+            self._failure = error
+            raise
         finally:
             self.seconds += perf_counter() - began

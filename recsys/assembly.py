@@ -5,7 +5,8 @@ Whatever can be refused is refused here, before anything is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from dp.calibrate import SLACK, Calibration, calibrate, release_of, steps_multiplier, user_level, with_multiplier
-from dp.events import Gaussian, Guarantee, Relation, Release, Trust, Unit
+from dp.events import Gaussian, Guarantee, Holder, Relation, Release, Trust, Unit
 from dp.filter import Budget, Filter, PrivacyCost
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
@@ -36,9 +37,10 @@ from recsys.optimisers import Optimiser
 from recsys.other_runs import identity
 from recsys.participation import Draw, Participation
 from recsys.public_facts import taken_as_public
-from recsys.requested_sums import RING_BITS, sums_of
+from recsys.requested_sums import RING_BITS, beta_of, sums_of, ways
 from recsys.run_record import Round
-from secagg.encoding import Encoding
+from recsys.users_in_silos import UsersInSilos, declared
+from secagg.encoding import Encoding, Rounding
 from secagg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,8 +65,8 @@ NEEDED = {
 """The keys of ``[data]`` without which there is nothing to read."""
 
 _EXACT_BITS = 24
-_SAMPLED_RING_BITS = 24
-"""The ring is narrower where cohorts differ in size. So there is room for larger cohorts, and for smaller ones, in
+_SAMPLED_BITS = 8
+"""The ring is so much narrower where cohorts differ in size. So there is room for larger cohorts, and for smaller ones, in
 which each client draws more noise."""
 _NEARLY = 0.998
 """The part of epsilon that one sum with the whole budget may cost. Several sums of different lengths, with shares of
@@ -126,6 +128,8 @@ class Prepared:
     """The encoding of what a client sends in training without noise; None for a model made of sums."""
     distributed: DistributedNoise | None
     locally: LocalNoise | None
+    silos: UsersInSilos | None
+    """Where a silo adds up one vector for each of its users: what is declared of them. None: a client sends one."""
 
     @property
     def data_identity(self) -> bytes:
@@ -187,6 +191,7 @@ class Prepared:
             else LocalPrivacy(locally.settings, privacy.share, privacy.steps, privacy.rate, locally.guarantee.unit),
             ledger=ledger,
             noiseless=noiseless,
+            silos=self.silos,
             participation=self.participation,
             optimiser=_optimiser(training),
             secret=secret,
@@ -196,9 +201,16 @@ class Prepared:
     def sums(self, aggregator: Aggregator, done: Callable[[Round], None] = lambda one: None) -> Sums:
         """What a model that is made of sums asks for them."""
         if self.distributed is None:
-            return sums_of(self.client_data, aggregator, done=done)
+            return sums_of(self.client_data, aggregator, silos=self.silos, done=done)
         found = self.distributed.found
-        return sums_of(self.client_data, aggregator, multiplier=found.noise_multiplier, noise=found.noise, done=done)
+        return sums_of(
+            self.client_data,
+            aggregator,
+            silos=self.silos,
+            multiplier=found.noise_multiplier,
+            noise=found.noise,
+            done=done,
+        )
 
 
 def prepare(config: Config) -> Prepared:
@@ -217,6 +229,7 @@ def prepare(config: Config) -> Prepared:
     local = Local(training.epochs, training.batch, training.rate, training.proximal)
     recipe = UpdateRecipe(local, training.clip, 0.0 if config.locally else training.measured, training.weight_bound)
     model, plain = model_of(config), None
+    silos = _silos(config, client_data, made_of_sums(model))
     if made_of_sums(model):
         if config.locally:
             raise UsageError(f"{config.model.name} has no local training: its privacy is distributed, or none")
@@ -230,16 +243,55 @@ def prepare(config: Config) -> Prepared:
         except TypeError as error:
             raise UsageError(f"model.settings: {error}") from None
         length = recipe.length(len(shared.vector))
-        plain = Encoding(length, training.clip, _EXACT_BITS, weight_bound=training.weight_bound)
+        plain = _plain(length, training, silos)
     distributed, locally = None, None
     if config.privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH):
-        distributed = _distributed(config, deployment, planned, length, data, in_rounds=plain is not None)
+        delta = delta_of(config.privacy, data.train.user_count if silos is None else silos.users)
+        distributed = _distributed(config, deployment, planned, length, delta, silos, in_rounds=plain is not None)
     if config.locally:
         locally = _locally(config, client_data, data)
     public = taken_as_public(config, listed=items is not None or config.data.source is Source.SYNTHETIC)
     return Prepared(
-        config, data, items, notes, public, client_data, deployment, participation, recipe, plain, distributed, locally
+        config,
+        data,
+        items,
+        notes,
+        public,
+        client_data,
+        deployment,
+        participation,
+        recipe,
+        plain,
+        distributed,
+        locally,
+        silos,
     )
+
+
+def _silos(config: Config, client_data: ClientData, sums: bool) -> UsersInSilos | None:
+    """What is declared of users, if silos add up one vector for each. A silo with more than it may have refuses.
+
+    Without privacy a model made of sums wants the same sums, and what is not declared may follow from the data.
+    """
+    if config.clients.kind is ClientKind.DEVICES or not (config.users_in_silos or (sums and not config.private)):
+        return None
+    names, members = client_data.names, client_data.members
+    found = declared(config, len(names))
+    if not config.private:
+        users, most = sum(len(users) for users in members), max(len(users) for users in members)
+        return replace(found, users=config.privacy.n_min or users, most=config.clients.most or most)
+    for name, users in zip(names, members, strict=True):
+        if len(users) > found.most:
+            raise UsageError(f"{name} has more than {found.most} users, the most that a silo may have (clients.most)")
+    if found.overlap > len(names):
+        raise UsageError(f"clients.overlap is {found.overlap}, and there are {len(names)} silos")
+    return found
+
+
+def _plain(length: int, training: Training, silos: UsersInSilos | None) -> Encoding:
+    if silos is None:
+        return Encoding(length, training.clip, _EXACT_BITS, weight_bound=training.weight_bound)
+    return Encoding(length, training.clip, _EXACT_BITS, users=silos.most, overlap=silos.overlap)
 
 
 def made_of_sums(model: Recommender) -> bool:
@@ -397,28 +449,52 @@ def delta_of(privacy: Privacy, units: int) -> Fraction:
 
 
 def _distributed(
-    config: Config, deployment: Deployment, planned: int, length: int, data: Split, *, in_rounds: bool
+    config: Config,
+    deployment: Deployment,
+    planned: int,
+    length: int,
+    delta: Fraction,
+    silos: UsersInSilos | None,
+    *,
+    in_rounds: bool,
 ) -> DistributedNoise:
     privacy, kind = config.privacy, deployment.noise(planned)
-    delta, rounds = delta_of(privacy, data.train.user_count), config.training.rounds if in_rounds else 1
-    found = calibrate(
-        epsilon=privacy.epsilon if in_rounds else _NEARLY * privacy.epsilon,
-        delta=float(delta),
-        rounds=rounds,
-        clients=planned,
-        length=length,
-        clip_l2=config.training.clip if in_rounds else 1.0,
-        ring_bits=_SAMPLED_RING_BITS if config.training.draw is Draw.POISSON else RING_BITS,
-        dropouts=kind.dropouts,
-        colluders=kind.colluders,
-        components=kind.components,
-        rotate=False,
-    )
-    guarantee = user_level(Relation.ZERO_OUT)
+    rounds = config.training.rounds if in_rounds else 1
+
+    def tried(ring_bits: int, rounding: Rounding) -> Calibration:
+        return calibrate(
+            epsilon=privacy.epsilon if in_rounds else _NEARLY * privacy.epsilon,
+            delta=float(delta),
+            rounds=rounds,
+            clients=planned,
+            length=length,
+            clip_l2=config.training.clip if in_rounds else 1.0,
+            ring_bits=ring_bits - _SAMPLED_BITS if config.training.draw is Draw.POISSON else ring_bits,
+            dropouts=kind.dropouts,
+            colluders=kind.colluders,
+            components=kind.components,
+            rotate=False,
+            beta=beta_of(rounding),
+            users=0 if silos is None else silos.most,
+            overlap=1 if silos is None else silos.overlap,
+            rounding=rounding,
+        )
+
+    found = _first(tried, ways(silos))
+    guarantee = user_level(Relation.ZERO_OUT, Holder.DEVICE if silos is None else Holder.SILO)
     event = release_of(found.encoding, found.noise, planned, planned - kind.dropouts, guarantee)
     budget = _budget(event, privacy, delta)
     samples = rounds * found.noise.samples(planned, found.encoding.coordinates)
     return DistributedNoise(found, PlannedCost(event, rounds, samples), budget, guarantee)
+
+
+def _first(tried: Callable[[int, Rounding], Calibration], choices: Iterator[tuple[int, Rounding]]) -> Calibration:
+    """What the first choice gives that can be made private; ``UsageError`` as with the last, if none can."""
+    *others, last = choices
+    for choice in others:
+        with suppress(UsageError):
+            return tried(*choice)
+    return tried(*last)
 
 
 def _locally(config: Config, client_data: ClientData, data: Split) -> LocalNoise:

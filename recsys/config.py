@@ -149,6 +149,12 @@ class Clients:
     """for spread dirichlet: the smaller, the more silos differ"""
     file: str = ""
     """for spread column: a table with columns user and silo"""
+    most: int = 0
+    """for mode distributed over silos: the most users that a silo may have; one with more refuses. 0: the even share
+    where the made-up population is spread evenly, else four times that (``privacy.n_min`` over the number of silos)"""
+    overlap: int = 1
+    """for mode distributed over silos: up to how many silos may hold data of one person. Nobody can check it, and more
+    than one takes so many times the noise"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +206,8 @@ class Privacy:
     delta: float = 0.0
     """at most one over the number of units; 0 stands for a hundredth of that"""
     n_min: int = 0
-    """a public lower bound on the number of units; with 0 their number itself is public"""
+    """the public number of units, or a public lower bound of it. With 0 their number itself is public, but in mode
+    distributed over silos, where only the made-up population is public"""
     clip: float = 1.0
     """the largest norm of one user's gradient in local training; on devices, of one interaction's gradient"""
     share: float = 0.2
@@ -300,6 +307,15 @@ class Config:
             raise UsageError("seeds are from 0 to below 2^32")
         if training.weight_bound > 1 and privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH):
             raise UsageError("training.weight_bound is 1 with noise in the sum: every client counts once")
+        if not (self.clients.most >= 0 and self.clients.overlap >= 1):
+            raise UsageError("clients.most is not below zero, and clients.overlap at least 1")
+        if self.clients.overlap > 1 and self.private and not self.users_in_silos:
+            raise UsageError("clients.overlap is for privacy.mode = distributed over silos")
+        if self.users_in_silos and not self.privacy.n_min and self.data.source is not Source.SYNTHETIC:
+            raise UsageError(
+                "privacy.mode = distributed over silos needs privacy.n_min, the public number of users or a lower "
+                "bound of it: how many users there are stays in the silos"
+            )
         if self.clients.kind is ClientKind.SILOS and self.clients.count < 2:
             raise UsageError("clients.count is at least 2: a sum of one silo is that silo's update")
         if self.locally and self.clients.kind is ClientKind.DEVICES and self.model.name != "mf":
@@ -327,6 +343,11 @@ class Config:
     def locally(self) -> bool:
         """Whether what leaves a client is private by its own noise."""
         return self.privacy.mode in (Mode.LOCAL, Mode.BOTH)
+
+    @property
+    def users_in_silos(self) -> bool:
+        """Whether the unit of privacy is one user among those of a silo."""
+        return self.clients.kind is ClientKind.SILOS and self.privacy.mode is Mode.DISTRIBUTED
 
     @classmethod
     def load(cls, path: str | Path, changes: Sequence[str] = ()) -> Config:

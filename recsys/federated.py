@@ -1,12 +1,14 @@
 """Rounds of federated training: a model's vector goes out, and the sum of the clients' changes to it comes back.
 
-    cohort -> each client: train, clip; measure the model on held-out events of its own users; [change | measured]
+    cohort -> each client or user: train, clip; measure the model on own held-out events; [change | measured]
            -> one secure sum, with noise inside it or not -> mean over a constant -> the server's optimiser
 
 There are two ways of protecting users, which can be combined:
 
-    distributed  The sum is noised (``noise``). One unit is a client, hence also each of its users. Measured values are
-                 coordinates of the same vector, with the same noise, and are part of the same charge.
+    distributed  The sum is noised (``noise``). One unit is a client; or one user of a silo (``silos``): each user of
+                 the silo then trains alone, from the round's model and on its own data, and the silo adds up one
+                 clipped vector for each. Measured values are coordinates of the same vector, with the same noise, and
+                 are part of the same charge.
     local        Each client trains with DP-SGD (``LocalPrivacy``), so that what it sends is private whoever sees it. It
                  sends nothing else: measured values would be exact, and are refused.
 
@@ -32,13 +34,14 @@ from dp.events import Gaussian, Guarantee, Relation, Release, Trust, Unit
 from dp.ledger import Ledger
 from dp.ledger.entries import Steps
 from dp.noise import NoiseSpec
-from recsys.aggregator import Aggregator, Request, Result
+from recsys.aggregator import Aggregator, LazyVectors, Request, Result, Update
 from recsys.data.interactions import History, Interactions
 from recsys.metrics.ranking import measure
 from recsys.models.recommender import Local, SharedModel
 from recsys.optimisers import Optimiser
 from recsys.participation import Participation, beacon
 from recsys.run_record import Round
+from recsys.users_in_silos import UsersInSilos
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
 from secagg.crypto.prg import Prg, Rng
@@ -129,7 +132,7 @@ class LocalPrivacy:
 class UpdateRecipe:
     """How clients make what they send.
 
-    clip: the largest L2 norm of what a client sends.
+    clip: the largest L2 norm of what a client sends, or adds for one of its users.
     measured: the share of the squared norm that measured values take up; with 0 clients measure nothing.
     weight_bound: a client counts as often as it has users, up to this bound. With noise in the sum it is 1.
     """
@@ -189,11 +192,17 @@ class Federation:
         local_privacy: LocalPrivacy | None = None,
         ledger: Ledger | None = None,
         noiseless: bool = False,
+        silos: UsersInSilos | None = None,
         participation: Participation | None = None,
         optimiser: Optimiser | None = None,
         secret: bytes,
         seed: int,
     ) -> None:
+        """``silos``: each user trains alone, and is the unit of privacy; None: a client is."""
+        if (0 if silos is None else silos.most) != encoding.users:
+            raise UsageError("the encoding is one vector for each client or for each user, and training is the same")
+        if silos is not None and local_privacy is not None:
+            raise UsageError("users in silos train alone, without noise of their own")
         if noise is not None and recipe.weight_bound > 1:
             raise UsageError("with noise in the sum every client counts once")
         self._model, self._data, self._aggregator, self._recipe = model, client_data, aggregator, recipe
@@ -202,7 +211,7 @@ class Federation:
         if local_privacy is not None and recipe.measured:
             raise UsageError("what a client measures would leave it without noise of its own: it sends what it trained")
         self._encoding, self._noise, self._noiseless = encoding, noise, noiseless
-        self._local_privacy, self._ledger = local_privacy, ledger
+        self._local_privacy, self._ledger, self._silos = local_privacy, ledger, silos
         self._participation = participation or Participation()
         self._optimiser = optimiser or Optimiser()
         self._secret, self._seed = secret, seed
@@ -274,44 +283,53 @@ class Federation:
 
     # What clients do
 
-    def _client(self, number: int, cohort: Sequence[str]) -> Callable[[str], NDArray[np.float64]]:
+    def _client(self, number: int, cohort: Sequence[str]) -> Update:
         start, measured = self.state.vector, self._measured(cohort)
 
-        def update(name: str) -> NDArray[np.float64]:
+        def sent(who: str, histories: Sequence[History], values: NDArray[np.float64]) -> NDArray[np.float64]:
             model = self._model.with_vector(start)
-            self._train(model, name, number)
+            self._train(model, who, histories, number)
             change = model.vector.astype(np.float64) - start
             if not np.isfinite(change).all():  # nobody may see whose training failed
-                _LOG.warning("round %d: the training of %s is no number, and counts as zeros", number, name)
+                _LOG.warning("round %d: the training of %s is no number, and counts as zeros", number, who)
                 change = np.zeros_like(change)
             share, clip = self._recipe.measured, self._recipe.clip
             if not share:
                 return change
             change *= min(1.0, clip * (1 - share) ** 0.5 / max(float(np.sqrt(np.square(change).sum())), 1e-300))
-            return np.concatenate([change, measured[name] * self._unit])
+            return np.concatenate([change, values * self._unit])
+
+        def update(name: str) -> NDArray[np.float64] | LazyVectors:
+            histories, table = self._data.histories(name), measured[name]
+            if not self._encoding.users:
+                return sent(name, histories, table.mean(axis=0))
+            return LazyVectors(
+                len(histories), lambda place: sent(f"{name}, user {place}", [histories[place]], table[place])
+            )
 
         return update
 
     @property
     def _unit(self) -> float:
-        """The coordinate that stands for a measured value of 1. So all measured values of a client together stay within
-        their share of the norm."""
+        """The coordinate that stands for a measured value of 1. So all measured values that are sent together stay
+        within their share of the norm."""
         return float(self._recipe.clip * np.sqrt(self._recipe.measured / (len(METRICS) + 1)))
 
-    def _train(self, model: SharedModel, name: str, number: int) -> None:
-        histories, local, private = self._data.histories(name), self._recipe.local, self._local_privacy
-        seed = self._seed_of(name, number)
+    def _train(self, model: SharedModel, who: str, histories: Sequence[History], number: int) -> None:
+        """``who``: a client, or one of its users, who trains alone."""
+        local, private = self._recipe.local, self._local_privacy
+        seed = self._seed_of(who, number)
         if private is None:
             model.train(histories, local, seed)
             return
-        (examples,) = self._data.examples([name], private.unit)
+        (examples,) = self._data.examples([who], private.unit)
         event = private.event([examples])
 
         def charged(asked: Release, count: int) -> None:
             if asked != event or count > private.steps:
                 raise BudgetError("a client trains otherwise than the round was charged for")
 
-        rng = Prg(derive(self._secret, labels.SIMULATED, b"training", name.encode(), number.to_bytes(8, "big")))
+        rng = Prg(derive(self._secret, labels.SIMULATED, b"training", who.encode(), number.to_bytes(8, "big")))
         cast(PrivatelyTrained, model).train_privately(  # the caller's choice of a mode says that it can
             histories,
             private.of(examples),
@@ -324,23 +342,23 @@ class Federation:
         )
 
     def _measured(self, cohort: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-        """For each client the means over its users, and the share of its users that have held-out events.
+        """For each client a row for each of its users: the values, and whether there are held-out events of theirs.
 
-        Real devices would each do this by themselves. Here it is computed for all at once, with the same result.
+        Real devices and silos would each do this by themselves. Here it is computed for all at once, with the same
+        result. Rows have no columns if nothing is measured.
         """
-        if not self._recipe.measured:
-            return {}
         client_data = self._data
+        if not self._recipe.measured:
+            return {name: np.zeros((len(client_data.users(name)), 0)) for name in cohort}
         users = np.concatenate([client_data.users(name) for name in cohort])
         found = measure(self._model, client_data.train.of_users(users), client_data.held_out.of_users(users))
         table = np.zeros((len(users), len(METRICS) + 1))
         table[found.users] = np.column_stack([*(found.values[name] for name in METRICS), np.ones(len(found.users))])
         ends = np.cumsum([len(client_data.users(name)) for name in cohort])
-        parts = np.split(table, ends[:-1])
-        return {name: part.mean(axis=0) for name, part in zip(cohort, parts, strict=True)}
+        return dict(zip(cohort, np.split(table, ends[:-1]), strict=True))
 
-    def _seed_of(self, name: str, number: int) -> int:
-        text = f"{self._seed} {number} {name}".encode()
+    def _seed_of(self, who: str, number: int) -> int:
+        text = f"{self._seed} {number} {who}".encode()
         return int.from_bytes(sha256(text).digest()[:4], "big")
 
     # What the server does
@@ -349,6 +367,8 @@ class Federation:
         """Move the server's model by a sum. Returns the means of what clients measured."""
         parameters = len(self.state.vector)
         denominator = planned if self._noise is not None else result.weight
+        if self._silos is not None:  # the declared users, as if the cohort's silos had their part of them
+            denominator = self._silos.users * planned / len(self._data.names)
         step = self._optimiser(result.vector[:parameters] / denominator)
         self.state.vector = (self.state.vector + step).astype(np.float32)
         self.state.optimiser = dict(self._optimiser.state)

@@ -12,12 +12,13 @@ from __future__ import annotations
 from recsys.config import ClientKind, Config, Source, Spread
 
 WHO = "how many users and clients there are, and users each client has"
+WHO_IN_SILOS = "the number of silos, the declared number of users, and the most users that a silo may have"
 INTERACTIONS = "the number of interactions on each device"
 ITEMS = "the list of items, which comes from the users' events"
 HELD_OUT = "the users and held-out events of the split's files"
 SILOS = "who is in which silo, drawn by all users' tastes"
 
-EVERYTHING = (WHO, INTERACTIONS, ITEMS, HELD_OUT, SILOS)
+EVERYTHING = (WHO, WHO_IN_SILOS, INTERACTIONS, ITEMS, HELD_OUT, SILOS)
 """All that can be on the list of a run."""
 
 
@@ -31,7 +32,8 @@ def taken_as_public(config: Config, *, listed: bool) -> tuple[str, ...]:
         return ()
     devices = config.clients.kind is ClientKind.DEVICES
     found = [
-        (WHO, True),
+        (WHO, not config.users_in_silos),
+        (WHO_IN_SILOS, config.users_in_silos),
         (INTERACTIONS, devices and config.locally),
         (ITEMS, not listed),
         (HELD_OUT, config.data.source is Source.SPLIT),

@@ -1,15 +1,15 @@
 """Noised sums over clients, for models that are made of a few such sums.
 
 The model says what a user adds, and which share of the budget the sum may spend. Each sum is one request to the
-aggregator. A client with several users adds up their contributions, and clips the result to the norm of one
-contribution: the unit of privacy is the client.
+aggregator. A silo adds up one contribution for each of its users, each of which is bounded by itself: the unit of
+privacy is the user, on a device and inside a silo.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from itertools import count, islice
@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 
 from dp.calibrate import DEFAULT_BETA, with_multiplier
 from dp.noise import NoiseSpec
-from recsys.aggregator import Aggregator, Request, Result, Update
+from recsys.aggregator import Aggregator, LazyVectors, Request, Result, Update
 from recsys.federated import ClientData, completed_round, failed_round
 from recsys.models.private_sums import Contribution, Noised, Sums
 from recsys.models.recommender import Recommender
 from recsys.run_record import Round
 from recsys.secure_aggregator import SecureAggregator
-from secagg.encoding import Encoding
+from recsys.users_in_silos import UsersInSilos
+from secagg.encoding import Encoding, Rounding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
 from secagg.files import read_private, write_file
 from secagg.foreign import as_declared, parse_arrays, parse_json
@@ -41,6 +42,8 @@ class LearnsFromSums(Recommender, Protocol):
 
 
 RING_BITS = 32
+_WIDER_RINGS = (36, 40, 44, 48)
+"""For silos with so many users, and vectors so wide, that rounding to the nearest integer needs more."""
 _EXACT_BITS = 20
 _ATTEMPTS = 5
 
@@ -49,24 +52,32 @@ def sums_of(
     client_data: ClientData,
     aggregator: Aggregator,
     *,
+    silos: UsersInSilos | None = None,
     multiplier: float = 0.0,
     noise: NoiseSpec | None = None,
     done: Callable[[Round], None] = lambda one: None,
 ) -> Sums:
-    """What a model asks for its sums. ``multiplier`` is the noise multiplier of one sum that spends the whole budget,
+    """What a model asks for its sums. ``silos``: clients hold many users; None: each is one user's device.
+    ``multiplier`` is the noise multiplier of one sum that spends the whole budget,
     ``noise`` the kind of noise; without both, sums are exact. ``done`` is told of each sum.
 
     A sum that fails since too many clients dropped out is requested again, under a new number.
     """
     if (noise is None) != (multiplier == 0):
         raise UsageError("noise has a kind and a multiplier")
+    if silos is None and any(len(users) > 1 for users in client_data.members):
+        raise UsageError("a client with many users is a silo, which has a most of them")
     clients, numbers = len(client_data.names), count()
+    users = clients if silos is None else silos.users
 
     def add(purpose: str, length: int, share: Fraction, contribution: Contribution) -> Noised:
-        encoding, drawn = _encoded(length, multiplier / sqrt(share), noise, clients)
+        encoding, drawn = _encoded(length, multiplier / sqrt(share), noise, clients, silos)
 
-        def update(name: str) -> NDArray[np.float64]:
-            return sum((contribution(history) for history in client_data.histories(name)), start=np.zeros(length))
+        def update(name: str) -> NDArray[np.float64] | LazyVectors:
+            histories = client_data.histories(name)
+            if silos is not None:
+                return LazyVectors(len(histories), lambda place: contribution(histories[place]))
+            return contribution(histories[0])
 
         for number in islice(numbers, _ATTEMPTS):
             try:
@@ -76,22 +87,54 @@ def sums_of(
                 continue
             done(completed_round(number, purpose, clients, result))
             deviation = 0.0 if drawn is None else _deviation(drawn, clients, len(result.survivors)) / encoding.scale
-            return Noised(result.vector, deviation, clients)
+            return Noised(result.vector, deviation, users)
         raise ThresholdError(f"{purpose}: too many clients were lost, {_ATTEMPTS} times")
 
     return add
 
 
 def _encoded(
-    length: int, multiplier: float, noise: NoiseSpec | None, clients: int
+    length: int, multiplier: float, noise: NoiseSpec | None, clients: int, silos: UsersInSilos | None
 ) -> tuple[Encoding, NoiseSpec | None]:
+    (_, rounding), *_ = choices = list(ways(silos))
     if noise is None:
-        return Encoding(length, 1.0, _EXACT_BITS), None
-    finest_first = (Encoding(length, 1.0, bits, beta=DEFAULT_BETA) for bits in range(24, 7, -1))
-    found = with_multiplier(multiplier, noise, finest_first, clients, RING_BITS)
-    if found is None:
-        raise UsageError(f"so much noise on {length} numbers of {clients} clients needs more than {RING_BITS} bits")
-    return found
+        return next(_of_bits(range(_EXACT_BITS, 33), length, silos, rounding, Fraction(0))), None
+    for ring_bits, rounding in choices:
+        finest_first = _of_bits(range(24, 7, -1), length, silos, rounding, beta_of(rounding))
+        if (found := with_multiplier(multiplier, noise, finest_first, clients, ring_bits)) is not None:
+            return found
+    raise UsageError(f"so much noise on {length} numbers of {clients} clients needs more than {ring_bits} bits")
+
+
+def ways(silos: UsersInSilos | None) -> Iterator[tuple[int, Rounding]]:
+    """The bits of a ring, and how to round, in the order in which they are tried.
+
+    A device rounds one vector with random bits. A silo rounds many, to the nearest integers wherever a ring has room
+    for numbers so fine that this hardly lengthens a vector.
+    """
+    if silos is not None:
+        yield from ((ring_bits, Rounding.NEAREST) for ring_bits in (RING_BITS, *_WIDER_RINGS))
+    yield RING_BITS, Rounding.STOCHASTIC
+
+
+def beta_of(rounding: Rounding) -> Fraction:
+    """The probability with which a rounding is repeated: to the nearest integer there is nothing to repeat."""
+    return DEFAULT_BETA if rounding is Rounding.STOCHASTIC else Fraction(0)
+
+
+def _of_bits(
+    choices: Iterable[int], length: int, silos: UsersInSilos | None, rounding: Rounding, beta: Fraction
+) -> Iterator[Encoding]:
+    """Encodings of so many bits, but for those that are too coarse for rounding to the nearest integer."""
+    most, overlap = (0, 1) if silos is None else (silos.most, silos.overlap)
+    for bits in choices:
+        try:
+            made = Encoding(length, 1.0, bits, beta=beta, users=most, overlap=overlap, rounding=rounding)
+        except UsageError:
+            if rounding is Rounding.STOCHASTIC:
+                raise
+            continue
+        yield made
 
 
 def _deviation(noise: NoiseSpec, clients: int, survivors: int) -> float:

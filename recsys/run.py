@@ -50,7 +50,7 @@ from recsys.run_record import MODEL, Quality, Round, Run
 from recsys.run_start import CHECKPOINT, PRIVATE, StartedRun, delete_secrets, existing_run, start
 from recsys.same_inputs import INPUTS, check_inputs
 from recsys.secure_aggregator import SecureAggregator
-from recsys.sentences import OWN, PLAIN, POPULAR, USERS, WHOLE, WITHOUT_NOISE, measured_under, outside, spending
+from recsys.sentences import OWN, PLAIN, POPULAR, USERS, WITHOUT_NOISE, measured_under, outside, spending
 from recsys.serving import ServedModel
 from secagg.errors import BudgetError, StorageError, ThresholdError
 from secagg.files import read_private, write_file
@@ -210,8 +210,6 @@ class _Running:
                 yield PLAIN, partial(self._trained, PLAIN, prepared.without_privacy(), aggregator, note)
             return
         yield WITHOUT_NOISE, partial(self._learnt, aggregator)
-        if max(len(users) for users in prepared.client_data.members) > 1:
-            yield WHOLE, self._whole
 
     def _popular(self) -> Quality:
         model = ItemPop()
@@ -222,13 +220,7 @@ class _Running:
         prepared = self._prepared
         model = cast(LearnsFromSums, prepared.model())
         model.learn(prepared.without_privacy().sums(aggregator), prepared.split.train.item_count)
-        return self._result(WITHOUT_NOISE, model, note="the same sums over clients, without noise")
-
-    def _whole(self) -> Quality:
-        model = self._prepared.model()
-        model.fit(self._prepared.split.train)
-        note = "another recipe: each user counts in full, where a client of many is cut back to the norm of one"
-        return self._result(WHOLE, model, note=note)
+        return self._result(WITHOUT_NOISE, model, note="the same sums over users, without noise")
 
     def _trained(self, name: str, prepared: Prepared, aggregator: Aggregator, note: str) -> Quality:
         model = cast(SharedModel, prepared.model())
@@ -295,7 +287,8 @@ def _record(prepared: Prepared, started: StartedRun, machine: Mapping[str, Any])
         config=config.plain(),
         data={
             "source": config.data.source.value,
-            "users": split.train.user_count,
+            "users": split.train.user_count if prepared.silos is None else prepared.silos.users,
+            **({} if prepared.silos is None else {"declared": True}),
             "items": split.train.item_count,
             "clients": len(prepared.client_data.names),
             **({} if config.private else _counts(prepared)),

@@ -19,7 +19,7 @@ from secagg.foreign import as_declared, parse_json
 
 FILE, CONFIG, MODEL = "run.json", "config.json", "model.npz"
 """The names of the record, the configuration and the trained model in a run's directory."""
-FORMAT = 1
+FORMAT = 2
 """The format of a run's directory: its record, its checkpoint, and the names of its files."""
 
 _MOST_BYTES = 1 << 24
@@ -107,6 +107,8 @@ class Spending:
     """the file with the ledger's public key, beside this one or a path"""
     part: float | None = None
     """this run's part of a shared budget"""
+    holder: str = "device"
+    """who has a unit's data: its device, or a silo with many users"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ class Run:
     title: str
     config: Mapping[str, Any]
     data: Mapping[str, Any]
-    """"users", "items", "clients", "source"; and, without privacy, counts of events and what was left out"""
+    """"users", "items", "clients", "source"; "declared" where users are not counted, since they are inside silos; and,
+    without privacy, counts of events and what was left out"""
     protocol: Mapping[str, Any]
     """"name", "clients", "threshold", "degree", "adversary", "min_contributors" ..."""
     mode: str

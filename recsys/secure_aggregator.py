@@ -118,7 +118,7 @@ class SecureAggregator:
         plan: RoundPlan,
         silent: Mapping[str, str],
         request: Request,
-        update: Update,
+        update: TimedUpdate,
     ) -> dict[str, bytes | SecAggError]:
         """Make all updates, and let clients start with them. When this returns, all encoded vectors are on disk.
 
@@ -128,6 +128,7 @@ class SecureAggregator:
         with self._writing(request, plan, silent) as write_vector:
             for name, client in clients.items():
                 first = first_or_refusal(client, plan, update(name), request.weights.get(name, 1))
+                update.check()
                 write_vector(name, client.encoded() if isinstance(first, bytes) else b"")
                 first_frames[name] = first
         return first_frames

@@ -10,7 +10,7 @@ from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dp.events import Guarantee, Trust, Unit
+from dp.events import Guarantee, Holder, Trust, Unit
 from dp.filter import Budget
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
@@ -39,7 +39,7 @@ _NAMED = 3
 """How many other runs are named in a sentence."""
 
 POPULAR, WITHOUT_NOISE, PLAIN = "ItemPop", "this recipe without noise", "plain federated training"
-WHOLE, OWN = "exact sums over users", "this run"
+OWN = "this run"
 """References, as results call them, and the run's own model."""
 
 UNMEASURED = "nothing: clients send no measured values"
@@ -140,13 +140,13 @@ def promise(
     whose = "all runs that share this ledger" if shared else "all rounds"
     colluders = 0 if noise is None else noise.colluders
     if guarantee.trust is Trust.DISTRIBUTED:
-        against = (
-            f" and up to {colluders} colluding clients" if colluders else ", not a client, which knows its own noise"
-        )
-        words = f"the sums of {whose} together are {private} for each {unit}, against the server{against}"
+        inside = guarantee.holder is Holder.SILO
+        whom = f"{unit} inside a silo" if inside else unit
+        words = f"the sums of {whose} together are {private} for each {whom}, against {_against(colluders, inside)}"
         if noise is not None:
             allowed = f"at most {noise.dropouts} of {planned}" if planned else "no more than its plan allows for"
             words += f", while {allowed} are missing from a sum"
+        words += "; the user's own silo sees its data" if inside else ""
     else:
         words = (
             f"what each client sends in {whose} together is {private} for each {unit} of its own, against everybody "
@@ -163,7 +163,18 @@ def promise(
         words=words,
         key=str(path.with_suffix(".pub")) if shared else "ledger.pub",
         part=part,
+        holder=guarantee.holder.value,
     )
+
+
+def _against(colluders: int, inside: bool) -> str:
+    """Against whom noise inside sums protects. ``inside``: users of a silo, which is not among the colluders."""
+    if inside:
+        others = f" with up to {colluders} other {'silo' if colluders == 1 else 'silos'}" if colluders else ""
+        return f"the server{others}, and against everybody who sees the model"
+    if not colluders:
+        return "the server, not a client, which knows its own noise"
+    return f"the server and up to {colluders} colluding {'client' if colluders == 1 else 'clients'}"
 
 
 def outside(prepared: Prepared) -> tuple[str, ...]:

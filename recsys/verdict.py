@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import sqrt
 
-from dp.events import Trust, Unit
+from dp.events import Holder, Trust, Unit
 from recsys.report.account import Account, Spent
 from recsys.report.numbers import budget, delta, epsilon
 from recsys.report.words import CURIOUS, clients
@@ -81,8 +81,11 @@ def _spent(account: Account, spent: Spent) -> str:
     unit = "interaction" if given.unit == Unit.EXAMPLE else given.unit
     whose = "all runs that share the ledger have cost" if spent.shared else "the run has cost"
     own = {"silos": "the user's silo", "devices": "the user's device"}.get(clients(account), "the user's client")
-    helped = {0: "", 1: " and one client with it"}.get(given.colluders, f" and {given.colluders} clients with it")
+    other = "other silo" if given.holder == Holder.SILO else "client"
+    helped = {0: "", 1: f" and one {other} with it"}.get(given.colluders, f" and {given.colluders} {other}s with it")
     whom = f"the server{helped}" if given.trust == Trust.DISTRIBUTED else f"everybody but {own}"
+    if given.holder == Holder.SILO:
+        whom += " (the user's own silo sees its data)"
     of = f"{epsilon(spent.epsilon)} of {budget(given.epsilon)}, delta {delta(given.delta)}"
     return f"{whose} each {unit} epsilon {of}, against {whom}"
 

@@ -196,6 +196,7 @@ class Account:
                 {
                     "ledger": each.promise.ledger,
                     "guarantee": f"{each.promise.unit}, {each.promise.relation}, {each.promise.trust}",
+                    "holder": each.promise.holder,
                     "epsilon": _known(each.epsilon),
                     "budget": each.promise.epsilon,
                     "delta": each.promise.delta,
@@ -238,7 +239,7 @@ def _differences(run: Run, spent: tuple[Spent, ...]) -> Iterator[str]:
         if said is None:
             yield f"the record does not promise what {kept.ledger} keeps account of"
             continue
-        names = ["unit", "relation", "epsilon", "delta"]
+        names = ["unit", "relation", "holder", "epsilon", "delta"]
         names += ["colluders"] if each.plans and not each.shared else []
         for name in names:
             if getattr(said, name) != getattr(kept, name):

@@ -39,7 +39,7 @@ def clients(account: Account) -> str:
     data = account.run.data
     if "users" not in data or "clients" not in data:
         return "clients"
-    return "devices" if data["clients"] == data["users"] else "silos"
+    return "devices" if data["clients"] == data["users"] and "declared" not in data else "silos"
 
 
 def course(account: Account) -> Html:
@@ -49,7 +49,9 @@ def course(account: Account) -> Html:
 
 def _sentences(account: Account) -> Iterator[str]:
     run, data, who = account.run, account.run.data, clients(account)
-    sizes = [f"{count(size)} {name}" for name, size in data.items() if type(size) is int and name != "clients"]
+    said = {"users": "users, as declared"} if "declared" in data else {}
+    numbers = {name: size for name, size in data.items() if type(size) is int and name != "clients"}
+    sizes = [f"{count(size)} {said.get(name, name)}" for name, size in numbers.items()]
     number = f"{count(data['clients'])} {who}" if type(data.get("clients")) is int else who.capitalize()
     source = [str(data["source"])] if "source" in data else []
     yield f"{number} trained one recommender together" + (f" ({', '.join(source + sizes)})." if source + sizes else ".")
@@ -158,9 +160,16 @@ def trusted(account: Account) -> list[tuple[str, str]]:
     if any(spent.promise.trust == "local" for spent in account.spent):
         rows += [("Each client, with its own noise", "Adding it while it trains; nobody else can check.")]
     if clients(account) == "silos":
-        rows += [("A silo", "The data of its own users, as before.")]
+        rows += [("A silo", _of_a_silo(account))]
     rows += [("The roster", "Holding the right identity keys."), ("One's own machine", "Everything on it.")]
     return rows
+
+
+def _of_a_silo(account: Account) -> str:
+    before = "The data of its own users, as before."
+    if any(spent.promise.holder == "silo" for spent in account.spent):
+        return f"{before} Adding up one bounded vector for each of them: nobody else can check."
+    return before
 
 
 def _spared(number: int) -> str:

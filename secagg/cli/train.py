@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +17,11 @@ from secagg.cli.interrupts import interruptible
 from secagg.cli.output import Json, as_argument, emit, program, say
 from secagg.cli.progress import Progress, outcome
 from secagg.extras import need
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from recsys.report import Account
 
 app = typer.Typer()
 
@@ -39,7 +46,8 @@ def train(
     """Train as CONFIG says. A run that was stopped goes on where it was."""
     asked, folder = Config.load(config, settings or []), out or Path("runs") / config.stem
     with interruptible(again(["train", as_argument(config)], settings, folder, keep_secrets, as_json)):
-        carry_out(asked, folder, as_json, keep_secrets)
+        done = carry_out(asked, folder, as_json, keep_secrets)
+        emit(as_json, done.figures(), done.shown())
 
 
 def again(words: list[str], settings: list[str] | None, folder: Path, keep_secrets: bool, as_json: bool) -> str:
@@ -49,14 +57,41 @@ def again(words: list[str], settings: list[str] | None, folder: Path, keep_secre
     return " ".join([program(), *words, *changes, f"--out {as_argument(folder)}", *flags])
 
 
-def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -> None:
-    """Check everything, then run it and write the report. What takes long is announced before."""
+@dataclass(frozen=True, slots=True)
+class CarriedOut:
+    """A run that has ended, and what is said of it."""
+
+    folder: Path
+    account: Account
+    report: Path
+    over: bool
+    """whether it had ended before"""
+
+    def figures(self) -> dict[str, object]:
+        """What programs are told."""
+        from recsys.verdict import verdict
+
+        told = {"run_dir": str(self.folder), "report": str(self.report), "nothing_left_to_do": self.over}
+        return {**told, **self.account.figures(), "verdict": verdict(self.account)}
+
+    def shown(self) -> RenderableType:
+        """What people are told."""
+        return outcome(self.account, self.folder, self.report)
+
+
+def carry_out(
+    config: Config, folder: Path, as_json: bool, keep_secrets: bool, before: Sequence[Config] = ()
+) -> CarriedOut:
+    """Check everything, then run it and write the report. What takes long is announced before.
+
+    This is done ``before`` other runs, whose configurations are checked, too.
+    """
     from recsys.assembly import check_names, data_of, prepare
 
     check_names(config)
-    before = existing_run(folder, config)
+    begun = existing_run(folder, config)
     need("train", "training a recommender")
-    over = before is not None and bool(before.ended)
+    over = begun is not None and bool(begun.ended)
     tell = _silent if as_json else say
     tell(config.title)
     if config.title != (about := described(config)):
@@ -71,10 +106,11 @@ def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -
     from recsys.other_runs import RunList
     from recsys.report import Account, write_report
     from recsys.run import train as run
-    from recsys.verdict import verdict
     from secagg.machine import machine
 
     prepared = prepare(config)
+    for other in before:
+        prepare(other)
     if config.measured_exactly and not over:
         tell("first, for comparison: models without privacy (exact: outside of any guarantee)")
     progress = Progress(exact=config.measured_exactly)
@@ -89,9 +125,7 @@ def carry_out(config: Config, folder: Path, as_json: bool, keep_secrets: bool) -
     )
     ledger = Path(config.privacy.ledger).resolve() if config.privacy.ledger else None
     account = Account.load(folder, ledger)
-    report = write_report(folder, account)
-    answer = {"run_dir": str(folder), "report": str(report), "nothing_left_to_do": over, **account.figures()}
-    emit(as_json, {**answer, "verdict": verdict(account)}, outcome(account, folder, report))
+    return CarriedOut(folder, account, write_report(folder, account), over)
 
 
 def _silent(news: object) -> None:
