@@ -21,7 +21,6 @@ from secagg.errors import SecAggError
 T = TypeVar("T")
 
 
-
 class LazyVectors:
     """One vector for each user of a silo, made one after the other while they are encoded: never all at once.
 

@@ -66,8 +66,8 @@ NEEDED = {
 
 _EXACT_BITS = 24
 _SAMPLED_BITS = 8
-"""The ring is so much narrower where cohorts differ in size. So there is room for larger cohorts, and for smaller ones, in
-which each client draws more noise."""
+"""The ring is so much narrower where cohorts differ in size. So there is room for larger cohorts, and for smaller ones,
+in which each client draws more noise."""
 _NEARLY = 0.998
 """The part of epsilon that one sum with the whole budget may cost. Several sums of different lengths, with shares of
 the budget, together cost slightly more than one sum."""
@@ -278,10 +278,10 @@ def _silos(config: Config, client_data: ClientData, sums: bool) -> UsersInSilos 
     names, members = client_data.names, client_data.members
     found = declared(config, len(names))
     if not config.private:
-        users, most = sum(len(users) for users in members), max(len(users) for users in members)
-        return replace(found, users=config.privacy.n_min or users, most=config.clients.most or most)
-    for name, users in zip(names, members, strict=True):
-        if len(users) > found.most:
+        sizes = [len(users) for users in members]
+        return replace(found, users=config.privacy.n_min or sum(sizes), most=config.clients.most or max(sizes))
+    for name, held in zip(names, members, strict=True):
+        if len(held) > found.most:
             raise UsageError(f"{name} has more than {found.most} users, the most that a silo may have (clients.most)")
     if found.overlap > len(names):
         raise UsageError(f"clients.overlap is {found.overlap}, and there are {len(names)} silos")

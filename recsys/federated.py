@@ -366,7 +366,7 @@ class Federation:
     def _learn(self, result: Result, planned: int) -> dict[str, float]:
         """Move the server's model by a sum. Returns the means of what clients measured."""
         parameters = len(self.state.vector)
-        denominator = planned if self._noise is not None else result.weight
+        denominator: float = planned if self._noise is not None else result.weight
         if self._silos is not None:  # the declared users, as if the cohort's silos had their part of them
             denominator = self._silos.users * planned / len(self._data.names)
         step = self._optimiser(result.vector[:parameters] / denominator)

@@ -1,7 +1,13 @@
-"""``secagg demo``: the main job on made-up data: train privately, lose clients, account for every round, report."""
+"""``secagg demo``: the main job on made-up data: train privately, lose clients, account for every round, report.
+
+Over silos that is done in two ways, one after the other. Each silo trains with noise of its own, which protects its
+users from everybody else; or one noise for all silos together is inside the secure sums, which protects them from the
+server and other silos, and takes far less of it. Whoever sets another model or way of being private gets that one run.
+"""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -12,7 +18,8 @@ import typer
 from recsys.config import ClientKind, Config
 from recsys.sentences import described
 from secagg.cli.interrupts import interruptible
-from secagg.cli.output import Json
+from secagg.cli.output import Json, emit, say
+from secagg.cli.progress import beside_each_other
 from secagg.cli.train import KeepSecrets, again, carry_out
 
 app = typer.Typer()
@@ -42,6 +49,21 @@ CONFIGS: dict[ClientKind, dict[str, Any]] = {
 }
 
 
+SECOND: dict[str, Any] = {
+    **{name: CONFIGS[ClientKind.SILOS][name] for name in ("data", "clients", "protocol", "network")},
+    "model": {"name": "private-ease"},
+    "privacy": {"mode": "distributed", "epsilon": 8.0, **MADE_UP},
+}
+"""The second run over the same silos."""
+
+_ALONE = ("model.", "privacy.mode", "privacy.ledger", "privacy.budget")
+"""Settings with which the first run is somebody's own, and there is no second."""
+_OF_BOTH = (
+    *("title", "seed", "data.", "clients.", "protocol.", "network.", "evaluation."),
+    *("privacy.epsilon", "privacy.delta", "privacy.n_min", "privacy.data"),
+)
+
+
 @app.command()
 def demo(
     clients: Annotated[ClientKind, typer.Option(help="Who the clients are.")] = ClientKind.SILOS,
@@ -52,13 +74,41 @@ def demo(
     keep_secrets: KeepSecrets = False,
     as_json: Json = False,
 ) -> None:
-    """Train a recommender on made-up data, of which the server sees noised sums, and report what that cost."""
-    config = Config.parse(CONFIGS[clients], settings or [])
-    if config.title == Config().title:
-        config = replace(config, title=described(config))
+    """Train a recommender on made-up data, of which the server sees noised sums, and report what that cost.
+
+    Over silos there is a second run, with one noise for all of them together, in a directory beside the first one.
+    """
+    changes = settings or []
+    config, later = _titled(Config.parse(deepcopy(CONFIGS[clients]), changes)), list[Config]()
+    if clients is ClientKind.SILOS and not any(change.strip().startswith(_ALONE) for change in changes):
+        second = Config.parse(deepcopy(SECOND), [change for change in changes if change.strip().startswith(_OF_BOTH)])
+        later = [_titled(second, f", {second.model.name}")] if second.users_in_silos else []
     folder = out or _fresh(f"demo-{clients}")
+    from rich.console import Group
+
     with interruptible(again(["demo", f"--clients {clients}"], settings, folder, keep_secrets, as_json)):
-        carry_out(config, folder, as_json, keep_secrets)
+        done = carry_out(config, folder, as_json, keep_secrets, before=later)
+        if not later:
+            emit(as_json, done.figures(), done.shown())
+            return
+        if not as_json:
+            emit(False, {}, done.shown())
+            say("")
+        second_done = carry_out(later[0], _beside(folder), as_json, keep_secrets)
+        answer = {**done.figures(), "nothing_left_to_do": done.over and second_done.over}
+        together = beside_each_other([done.account, second_done.account])
+        emit(as_json, {**answer, "second_run": second_done.figures()}, Group(second_done.shown(), together))
+
+
+def _titled(config: Config, more: str = "") -> Config:
+    """By its title, or else by what it is about."""
+    return replace(config, title=described(config) if config.title == Config().title else f"{config.title}{more}")
+
+
+def _beside(folder: Path) -> Path:
+    """Where the second run is."""
+    named = folder if folder.name else folder.absolute()
+    return named.with_name(f"{named.name}-{SECOND['model']['name']}")
 
 
 def _fresh(name: str) -> Path:

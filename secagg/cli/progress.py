@@ -8,6 +8,7 @@ what clients measured of the model before the round, as the server learnt it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -105,6 +106,33 @@ def outcome(account: Account, folder: Path, report: Path) -> RenderableType:
         command = "{} ledger verify {} --key {} --head {}".format(program(), *paths, spent.state.head.hex())
         shown += [line(f"verify what {given.ledger} says:"), line(command, whole=True)]
     return Group(*shown, line(f"verdict: {verdict(account)}"))
+
+
+def beside_each_other(accounts: Sequence[Account]) -> RenderableType:
+    """Runs on the same users in one table, with the most popular items above them, and what they cost together."""
+    from rich.console import Group
+
+    from dp.verify_ledger import upwards
+    from recsys.report.numbers import delta, epsilon
+    from recsys.sentences import POPULAR
+
+    runs = [one.run for one in accounts]
+    names = [name for name in COLUMNS if all(one.own is not None and name in one.own.metrics for one in accounts)]
+    rows = [["", *names, "epsilon"]]
+    popular = next((one for one in runs[0].results if one.name == POPULAR), None)
+    if popular is not None and names:
+        rows.append([POPULAR, *(f"{popular.metrics[name]:.4f}" for name in names), ""])
+    for one in accounts:
+        own = {} if one.own is None else one.own.metrics
+        called = f"{one.run.config['model']['name']}, {one.run.mode} noise"
+        rows.append([called, *(f"{own[name]:.4f}" for name in names), epsilon(one.epsilon)])
+    spent = [each for one in accounts for each in one.spent]
+    total = upwards(sum((Fraction(each.epsilon) for each in spent), Fraction(0)), 4)
+    words = (
+        f"these are {len(runs)} runs on the same users, each with a budget of its own: who is in both has spent up to "
+        f"epsilon {total} at delta {delta(sum(each.promise.delta for each in spent))}"
+    )
+    return Group(*(line(each, whole=True) for each in ("", "the runs beside each other", *_aligned(rows))), line(words))
 
 
 def _results(run: Run) -> list[str]:

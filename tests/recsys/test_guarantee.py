@@ -20,7 +20,7 @@ from dp.ledger.entries import parse
 from dp.ledger.file import read
 from recsys import assembly as preparing
 from recsys import run as running
-from recsys.aggregator import Request, Result, Update
+from recsys.aggregator import LazyVectors, Request, Result, Update
 from recsys.config import Config
 from recsys.federated import Federation
 from recsys.models.autoencoder import Autoencoder
@@ -68,10 +68,16 @@ def world(config: Config, folder: Path, *, other: bool, like: Path | None = None
 
     class Kept(SecureAggregator):
         def aggregate(self, request: Request, update: Update) -> Result:
-            def kept(name: str) -> NDArray[np.float64]:
-                vector = update(name)
-                sent.append(Sent(request, name, vector.copy(), trained[-1]))
-                return vector
+            def kept(name: str) -> NDArray[np.float64] | LazyVectors:
+                made = update(name)
+                if not isinstance(made, LazyVectors):
+                    sent.append(Sent(request, name, made.copy(), trained[-1]))
+                    return made
+                vectors = list[NDArray[np.float64]]()
+                for vector in made:
+                    vectors.append(vector)
+                    sent.append(Sent(request, name, vector.copy(), trained[-1]))
+                return LazyVectors(len(vectors), vectors.__getitem__)
 
             return super().aggregate(request, kept)
 

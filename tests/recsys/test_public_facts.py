@@ -21,7 +21,7 @@ from dp.ledger.state import replay
 from recsys import assembly as preparing
 from recsys import config as configuring
 from recsys import run as running
-from recsys.aggregator import Request, Result, Update
+from recsys.aggregator import LazyVectors, Request, Result, Update
 from recsys.assembly import Prepared
 from recsys.config import Config
 from recsys.data import tables
@@ -30,7 +30,7 @@ from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.recommender import SharedModel
 from recsys.models.store import read as read_model
 from recsys.other_runs import RunList
-from recsys.public_facts import EVERYTHING, HELD_OUT, INTERACTIONS, ITEMS, SILOS, WHO
+from recsys.public_facts import EVERYTHING, HELD_OUT, INTERACTIONS, ITEMS, SILOS, WHO, WHO_IN_SILOS
 from recsys.report import write_report
 from recsys.requested_sums import LearnsFromSums
 from recsys.run import _record, train
@@ -90,16 +90,19 @@ def write(folder: Path, mallory: list[str]) -> None:
 
 
 DISTRIBUTED, LOCAL = "privacy.mode=distributed", "privacy.mode=local"
+IN_SILOS = (DISTRIBUTED, "privacy.n_min=100")
+SUMS = ("model.name=private-ease", "model.settings={}")
 DEVICES = ("clients.kind=devices", "protocol.adversary=curious")
-EASE = ("model.name=private-ease", "model.settings={}", *DEVICES)
+EASE = (*SUMS, *DEVICES)
 MF = ("model.name=mf", "model.settings={}", *DEVICES)
 TIME = ("data.held_out=time", "data.valid_from=90", "data.test_from=100")
 KINDS: Mapping[str, tuple[str, ...]] = {
     "local": (LOCAL,),
-    "distributed": (DISTRIBUTED,),
+    "distributed": IN_SILOS,
     "both": ("privacy.mode=both",),
     "by time": (LOCAL, *TIME),
-    "by ratio": (DISTRIBUTED, "data.held_out=ratio"),
+    "by ratio": (*IN_SILOS, "data.held_out=ratio"),
+    "sums over silos": (*IN_SILOS, *SUMS),
     "sums": (DISTRIBUTED, *EASE),
     "devices in rounds": (DISTRIBUTED, *MF),
     "devices, by time": (DISTRIBUTED, *EASE, *TIME),
@@ -135,16 +138,18 @@ def facts(config: Config, folder: Path) -> dict[str, object]:
 
 
 def sent(prepared: Prepared, mine: int, folder: Path) -> dict[str, NDArray[np.float64]]:
-    """What the clients of others add."""
+    """What the clients of others add, and silos for others."""
     found: dict[str, NDArray[np.float64]] = {}
 
     class Kept(IdealAggregator):
         def aggregate(self, request: Request, update: Update) -> Result:
-            def kept(name: str) -> NDArray[np.float64]:
-                vector = update(name)
-                if mine not in prepared.client_data.users(name):
-                    found[f"{request.number} {name}"] = vector.copy()
-                return vector
+            def kept(name: str) -> NDArray[np.float64] | LazyVectors:
+                made, users = update(name), prepared.client_data.users(name)
+                vectors = list(made) if isinstance(made, LazyVectors) else [made]
+                for user, vector in zip(users, vectors, strict=isinstance(made, LazyVectors)):
+                    if user != mine if isinstance(made, LazyVectors) else mine not in users:
+                        found[f"{request.number} {name} {user}"] = vector.copy()
+                return LazyVectors(len(vectors), vectors.__getitem__) if isinstance(made, LazyVectors) else made
 
             result = super().aggregate(replace(request, noise=None), kept)
             # What is learnt from a sum is private; here the sums are not noised, so the next one must not see it.
@@ -214,7 +219,7 @@ def test_a_device_with_nothing_to_train_on_does_not_train_by_itself(tmp_path: Pa
 
 
 def test_control_without_a_catalogue_the_list_of_items_is_published(tmp_path: Path) -> None:
-    changes = (DISTRIBUTED, "data.items=")
+    changes = (*IN_SILOS, "data.items=")
     assert {"items", "form", "record"} <= differing(tmp_path, changes, FEW, EXTREME)
     assert ITEMS in preparing.prepare(asked(tmp_path, *changes)).taken_as_public
 
@@ -222,7 +227,7 @@ def test_control_without_a_catalogue_the_list_of_items_is_published(tmp_path: Pa
 def test_control_moments_that_follow_from_the_data_move_what_is_held_out_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = (DISTRIBUTED, "data.held_out=time")
+    changes = (*IN_SILOS, "data.held_out=time")
     with pytest.raises(UsageError, match="needs data"):
         differing(tmp_path, changes, FEW, EXTREME)
     condition = "self.private and self.data.held_out is HoldOut.TIME and not self.data.test_from"
@@ -261,7 +266,7 @@ def test_control_exact_counts_are_seen_in_the_record(tmp_path: Path, monkeypatch
 
 
 def test_control_silos_by_taste_follow_from_all_users(tmp_path: Path) -> None:
-    changes = (DISTRIBUTED, "clients.spread=dirichlet", "clients.alpha=5.0")
+    changes = (*IN_SILOS, "clients.spread=dirichlet", "clients.alpha=5.0")
     assert "clients" in differing(tmp_path, changes, FEW, EXTREME)
     assert SILOS in preparing.prepare(asked(tmp_path, *changes)).taken_as_public
 
@@ -318,7 +323,7 @@ def test_what_can_be_public_is_in_the_documents() -> None:
 def test_what_nobody_of_the_made_up_population_has_is_an_item_all_the_same() -> None:
     prepared = preparing.prepare(small(DISTRIBUTED, "data.users=8", "data.item_count=900", "clients.count=2"))
     train = prepared.split.train
-    assert (train.item_count, prepared.taken_as_public) == (900, (WHO,))
+    assert (train.item_count, prepared.taken_as_public) == (900, (WHO_IN_SILOS,))
     assert (train.popularity() == 0).any()
 
 
@@ -336,7 +341,7 @@ def test_files_of_a_split_are_taken_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("user,item\na,item-003\n")
     (tmp_path / "items.csv").write_text("\n".join(["item", *CATALOGUE]) + "\n")
     changes = ["data.source=split", *(f"data.{name}={tmp_path / name}.csv" for name in ("train", "test"))]
-    config = small(*changes, f"data.items={tmp_path / 'items.csv'}", "clients.count=2", DISTRIBUTED)
+    config = small(*changes, f"data.items={tmp_path / 'items.csv'}", "clients.count=2", *IN_SILOS)
     prepared = preparing.prepare(config)
-    assert prepared.taken_as_public == (WHO, HELD_OUT)
+    assert prepared.taken_as_public == (WHO_IN_SILOS, HELD_OUT)
     assert tuple(prepared.split.train.item_ids) == tuple(CATALOGUE)
