@@ -114,7 +114,7 @@ def ways(silos: UsersInSilos | None) -> Iterator[tuple[int, Rounding]]:
     """
     if silos is not None:
         yield from ((ring_bits, Rounding.NEAREST) for ring_bits in (RING_BITS, *_WIDER_RINGS))
-    yield RING_BITS, Rounding.STOCHASTIC
+    yield RING_BITS if silos is None else _WIDER_RINGS[-1], Rounding.STOCHASTIC
 
 
 def beta_of(rounding: Rounding) -> Fraction:

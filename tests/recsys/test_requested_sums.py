@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dp.calibrate import user_level
-from dp.events import Everyone, Relation, Release, Skellam
+from dp.events import Everyone, Holder, Relation, Release, Skellam
 from recsys.aggregator import Request
 from recsys.data.interactions import History
 from recsys.deployment import Deployment
@@ -26,10 +26,11 @@ from recsys.federated import ClientData
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.private_sums import Noised, exact_sums
 from recsys.network import Network
-from recsys.requested_sums import ResultsOnDisk, sums_of
+from recsys.requested_sums import ResultsOnDisk, _encoded, sums_of
 from recsys.run_record import Round
 from recsys.secure_aggregator import SecureAggregator
-from secagg.encoding import Encoding
+from recsys.users_in_silos import UsersInSilos
+from secagg.encoding import Encoding, Rounding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
 from secagg.files import write_file
 from tests.scenes.recommender import SECRET, client_data, ledger_for
@@ -59,36 +60,121 @@ def test_without_noise_the_sum_is_the_exact_one() -> None:
     assert set(one.seconds) > {"updates", "upload"}
 
 
-def test_a_client_with_many_users_adds_no_more_than_one_would() -> None:
-    clients = client_data((9, 9))
-    found = sums_of(clients, IdealAggregator(SECRET))("p", 12, WHOLE, counts)
-    expected = np.zeros(12)
-    for name in clients.names:
-        added = np.sum([counts(history) for history in clients.histories(name)], axis=0)
-        assert np.linalg.norm(added) > 2
-        expected += added / np.linalg.norm(added)
-    assert np.abs(found.vector - expected).max() < 2 / 2**19
+SILOS = UsersInSilos(users=18, most=9)
 
 
+@pytest.mark.parametrize("aggregator", [IdealAggregator(SECRET), SecureAggregator(Deployment(), SECRET)])
+def test_a_silo_adds_up_one_bounded_contribution_for_each_of_its_users(aggregator: Any) -> None:
+    """Also where they add up to more than one could add; and one of them by himself counts no more than others."""
+    clients, long = client_data((9, 9)), client_data((9, 9)).train.history(0)
+
+    def loud(history: History) -> NDArray[np.float64]:
+        return counts(history) * (1000 if np.array_equal(history, long) else 1)
+
+    found = sums_of(clients, aggregator, silos=SILOS)("p", 12, WHOLE, loud)
+    every = [loud(history) for history in clients.train.histories()]
+    expected = sum(one / max(1.0, float(np.linalg.norm(one))) for one in every)
+    assert np.linalg.norm(expected) > 2
+    assert np.abs(found.vector - expected).max() < 18 / 2**19
+    assert found.users == 18
+
+
+def test_users_vectors_are_made_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is encoded before the next one is made."""
+    told = list[str]()
+    clipped = Encoding._clipped
+
+    def heard(self: Encoding, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        told.append("encoded")
+        return clipped(self, vector)
+
+    def made(history: History) -> NDArray[np.float64]:
+        told.append("made")
+        return counts(history)
+
+    monkeypatch.setattr(Encoding, "_clipped", heard)
+    sums_of(client_data((3, 3)), IdealAggregator(SECRET), silos=UsersInSilos(6, 3))("p", 12, WHOLE, made)
+    assert told == ["made", "encoded"] * 6
+
+
+def test_a_silo_above_the_most_is_refused_before_anything_is_read() -> None:
+    clients = client_data((9, 10))
+    for aggregator in (IdealAggregator(SECRET), SecureAggregator(Deployment(), SECRET)):
+        read = list[int]()
+
+        def kept(history: History, read: list[int] = read) -> NDArray[np.float64]:
+            read.append(len(history))
+            return counts(history)
+
+        with pytest.raises(UsageError, match="at most 9 users"):
+            sums_of(clients, aggregator, silos=SILOS)("p", 12, WHOLE, kept)
+        assert len(read) == 9  # those of the silo that may
+
+
+def test_a_silo_without_a_most_is_refused() -> None:
+    with pytest.raises(UsageError, match="has a most"):
+        sums_of(client_data((2, 2)), IdealAggregator(SECRET))
+
+
+def test_an_error_in_making_a_vector_is_no_refusal_of_a_client() -> None:
+    """The silo that it happens in would fall silent, and the others' sum would go on."""
+
+    def broken(history: History) -> NDArray[np.float64]:
+        raise StorageError("the disk is gone")
+
+    aggregator = SecureAggregator(DEPLOYMENT, SECRET)
+    with pytest.raises(StorageError, match="the disk is gone"):
+        sums_of(client_data((2,) * 6), aggregator, silos=UsersInSilos(12, 2))("p", 12, WHOLE, broken)
+
+
+@pytest.mark.parametrize(("length", "most", "bits"), [(1000, 200, 32), (500_000, 200, 32), (500_000, 10**5, 40)])
+def test_rounding_to_the_nearest_hardly_lengthens_and_takes_a_wider_ring_where_it_must(
+    length: int, most: int, bits: int
+) -> None:
+    encoding, noise = _encoded(length, 1.0, Deployment(dropout="0.25").noise(20), 20, UsersInSilos(4000, most))
+    assert noise is not None
+    assert encoding.rounding is Rounding.NEAREST
+    assert encoding.sensitivity().l2_squared <= 1.005**2 * (encoding.scale * encoding.clip_l2) ** 2 + 1
+    assert bits - 4 < encoding.ring_bits(20, noise.coordinate_bound(20, length)) <= bits or bits == 32
+
+
+def test_where_no_ring_is_wide_enough_for_that_rounding_is_by_lot() -> None:
+    encoding, _ = _encoded(500_000, 1.0, KIND, 6, UsersInSilos(10**9, 10**9))
+    assert encoding.rounding is Rounding.STOCHASTIC
+    assert encoding.beta > 0
+
+
+def test_a_person_in_two_silos_takes_twice_the_noise() -> None:
+    single, twice = (_encoded(100, 1.0, KIND, 6, UsersInSilos(600, 100, overlap)) for overlap in (1, 2))
+    assert single[0].bits == twice[0].bits
+    assert single[1] is not None
+    assert twice[1] is not None
+    assert float(twice[1].variance / single[1].variance) == pytest.approx(4, rel=1e-6)
+
+
+@pytest.mark.parametrize("silos", [None, UsersInSilos(600, 100)], ids=["devices", "silos"])
 @pytest.mark.parametrize("aggregator", ["secure", "ideal"])
 @pytest.mark.parametrize(("share", "deviation"), [(WHOLE, 2.0), (Fraction(1, 4), 4.0)])
 def test_the_noise_is_as_large_as_said_and_larger_for_a_smaller_share(
-    aggregator: str, share: Fraction, deviation: float, tmp_path: Path
+    silos: UsersInSilos | None, aggregator: str, share: Fraction, deviation: float, tmp_path: Path
 ) -> None:
-    found = noised(aggregator, share, tmp_path)
+    """In units of one user's norm, whatever the number of users."""
+    found = noised(aggregator, share, tmp_path, silos)
     assert found.deviation == pytest.approx(deviation * (6 / (6 - 1)) ** 0.5, rel=0.05)
     squares = float(np.square(found.vector / found.deviation).sum())
     assert abs(squares - 3000) < 7 * 6000**0.5
 
 
-def noised(aggregator: str, share: Fraction, folder: Path) -> Noised:
+def noised(aggregator: str, share: Fraction, folder: Path, silos: UsersInSilos | None = None) -> Noised:
     """Nobody adds anything: what is in the sum is noise. The multiplier is 2 for three honest survivors."""
     clients = devices()
-    release = Release(Skellam(Fraction(4 << 40), 1 << 40, 1 << 40), Everyone(), user_level(Relation.ZERO_OUT))
+    guarantee = user_level(Relation.ZERO_OUT, Holder.DEVICE if silos is None else Holder.SILO)
+    release = Release(Skellam(Fraction(4 << 40), 1 << 40, 1 << 40), Everyone(), guarantee)
     ledger = ledger_for(folder / "ledger.db", release, epsilon=40, slack=Fraction(1, 10**8))
     real = SecureAggregator(DEPLOYMENT, SECRET, ledger=ledger)
     chosen: Any = real if aggregator == "secure" else IdealAggregator(SECRET)
-    found = sums_of(clients, chosen, multiplier=2.0, noise=KIND)("p", 3000, share, lambda history: np.zeros(3000))
+    sums = sums_of(clients, chosen, silos=silos, multiplier=2.0, noise=KIND)
+    found = sums("p", 3000, share, lambda history: np.zeros(3000))
     ledger.close()
     return found
 
@@ -156,10 +242,13 @@ def test_whoever_is_silent_is_missing_from_the_sum() -> None:
 # After a crash
 
 
-def two_sums(folder: Path, first: Any = counts, second: Any = counts, **how: Any) -> list[NDArray[np.float64]]:
+def two_sums(
+    folder: Path, first: Any = counts, second: Any = counts, silos: UsersInSilos | None = None, **how: Any
+) -> list[NDArray[np.float64]]:
     """What they come to."""
     aggregator = SecureAggregator(DEPLOYMENT, SECRET, folder=folder, **how)
-    sums = sums_of(devices(), ResultsOnDisk(aggregator, folder / "checkpoint.npz"))
+    clients = devices() if silos is None else client_data((3,) * 6)
+    sums = sums_of(clients, ResultsOnDisk(aggregator, folder / "checkpoint.npz"), silos=silos)
     return [sums(purpose, 12, WHOLE, what).vector for purpose, what in (("first", first), ("second", second))]
 
 
@@ -191,19 +280,22 @@ def test_the_first_is_known_when_the_second_is_begun_again(tmp_path: Path) -> No
     np.testing.assert_allclose(second, first / 2, atol=6 / 2**19)
 
 
+@pytest.mark.parametrize("silos", [None, UsersInSilos(18, 3)], ids=["devices", "silos"])
 def test_a_sum_that_was_learnt_and_not_written_down_is_finished_as_it_was_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    silos: UsersInSilos | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """From the integers on disk: no user's vector is made again."""
+
     def never(path: Path, data: bytes, *, private: bool) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
         patched.setattr("recsys.requested_sums.write_file", never)
         with pytest.raises(Killed):
-            two_sums(tmp_path)
+            two_sums(tmp_path, silos=silos)
     assert os.listdir(tmp_path) == ["sum-0.sealed"]
-    first, second = two_sums(tmp_path, killed, other)
-    np.testing.assert_allclose(second, first / 2, atol=6 / 2**19)
+    first, second = two_sums(tmp_path, killed, other, silos)
+    np.testing.assert_allclose(second, first / 2, atol=18 / 2**19)
 
 
 def test_what_was_given_up_stays_given_up(tmp_path: Path) -> None:
