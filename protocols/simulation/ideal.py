@@ -7,19 +7,20 @@ serves references without privacy. It protects nobody, and stands in for no prot
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from dp.noise import LARGEST_VARIANCE, NoiseSpec
 from secagg.crypto import sampling
 from secagg.crypto.prg import Rng
-from secagg.encoding import Encoding, Sum
+from secagg.encoding import Encoding, Sum, UserVectors
 
 
 def ideal_sum(
     names: Sequence[str],
-    update: Callable[[str], NDArray[np.float64]],
+    update: Callable[[str], ArrayLike | UserVectors],
     encoding: Encoding,
     noise: NoiseSpec | None,
     *,
@@ -28,6 +29,8 @@ def ideal_sum(
     noising: Rng,
 ) -> Sum:
     """The sum over all of ``names``, of which nobody drops out. A client without a weight has the weight 1.
+
+    Where clients are silos, ``update`` gives one vector for each of their users.
 
     Skellam noise adds up to Skellam noise, so that of all clients together is drawn at once.
 
@@ -39,7 +42,11 @@ def ideal_sum(
     """
     total, clients = np.zeros(encoding.coordinates, np.int64), len(names)
     for name in names:
-        total += encoding.encode(update(name), weight=weights.get(name, 1), seed=bytes(32), rng=rounding)
+        made = update(name)
+        if encoding.users:
+            total += encoding.encode_users(cast(UserVectors, made), seed=bytes(32), rng=rounding)
+        else:
+            total += encoding.encode(cast(ArrayLike, made), weight=weights.get(name, 1), seed=bytes(32), rng=rounding)
     if noise is not None:
         variance = noise.honest_variance(clients, clients) * clients / (clients - noise.colluders)
         parts = -(-variance // LARGEST_VARIANCE)

@@ -19,9 +19,10 @@ from protocols.roster import SERVER, Identity, Roster
 from protocols.rounds.server import ServerRound
 from secagg.crypto.keys import verifying_once
 from secagg.crypto.prg import Prg, Rng, random_words
+from secagg.encoding import UserVectors
 from secagg.errors import DecodeError, PeerError, SecAggError, ThresholdError, UsageError
 
-Update: TypeAlias = Callable[[str], ArrayLike | None]
+Update: TypeAlias = Callable[[str], ArrayLike | UserVectors | None]
 """What a client adds, by its name; None is nothing, and goes in as zeros."""
 
 Frames: TypeAlias = Iterable[tuple[str, bytes]]
@@ -139,7 +140,9 @@ class _Here:
             yield name, answer_or_refusal(self.clients[name], frame)
 
 
-def first_or_refusal(client: Client, plan: RoundPlan, update: ArrayLike | None, weight: int = 1) -> bytes | SecAggError:
+def first_or_refusal(
+    client: Client, plan: RoundPlan, update: ArrayLike | UserVectors | None, weight: int = 1
+) -> bytes | SecAggError:
     try:
         return client.start(plan, update, weight)
     except UsageError:

@@ -27,7 +27,7 @@ from protocols.tree import Terms, Tree, decoded, encoding_above, update_above
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
 from secagg.crypto.prg import Prg
-from secagg.encoding import Encoding, Sum
+from secagg.encoding import Encoding, Sum, UserVectors
 from secagg.errors import BudgetError, PeerError, StorageError, ThresholdError, UsageError
 
 if TYPE_CHECKING:
@@ -131,11 +131,11 @@ def _sums(events: Iterable[RoundEvent]) -> TreeSum | None:
     return TreeSum(sums) if sums else None
 
 
-Add: TypeAlias = Callable[[RoundPlan, str], ArrayLike | None]
+Add: TypeAlias = Callable[[RoundPlan, str], ArrayLike | UserVectors | None]
 """What a member of a level adds under its plan."""
 
 
-def _of_client(update: Update, _plan: RoundPlan, name: str) -> ArrayLike | None:
+def _of_client(update: Update, _plan: RoundPlan, name: str) -> ArrayLike | UserVectors | None:
     return update(name)
 
 
