@@ -69,7 +69,7 @@ def ready(*changes: str) -> Prepared:
 )
 def test_whether_anything_is_measured_exactly(changes: tuple[str, ...], expected: bool) -> None:
     """On real data not where noise is to protect users from whoever runs this, unless asked for."""
-    assert config("data.source=table", *changes).measured_exactly is expected
+    assert config("data.source=table", "privacy.n_min=100", *changes).measured_exactly is expected
 
 
 def test_the_switch_is_a_truth_value_or_a_word() -> None:
@@ -127,6 +127,7 @@ def test_ranks_of_users_are_written_if_asked_for_and_are_their_owners_alone(tmp_
 def test_real_users_of_a_table_are_not_measured_exactly_by_default(tmp_path: Path) -> None:
     table = csv(tmp_path / "a.csv")
     asked = ("data.source=table", f"data.path={table}", "data.time=time", "clients.count=4", "privacy.mode=distributed")
+    asked = (*asked, "privacy.n_min=100")
     assert outside(ready(*asked)) == ()
     assert QUALITY in outside(ready(*asked, "evaluation.exact=true"))[0]
 
@@ -194,11 +195,13 @@ def promises(tmp_path: Path, *changes: str) -> Sequence[str]:
 def test_a_promise_follows_from_the_budget_and_the_noise(tmp_path: Path) -> None:
     (silos,) = promises(tmp_path, "privacy.mode=distributed", "privacy.epsilon=4.0", "privacy.delta=0.001")
     assert (
-        "together are (4, 0.001)-private for each user, against the server, not a client, which knows its own" in silos
+        "together are (4, 0.001)-private for each user inside a silo, against the server with up to 1 other silo, and "
+        "against everybody who sees the model" in silos
     )
     assert "at most 2 of 6 are missing" in silos
+    assert silos.endswith("; the user's own silo sees its data")
     (corrupt,) = promises(tmp_path, "privacy.mode=distributed", "clients.count=20", "protocol.corrupt=0.1")
-    assert "up to 2 colluding" in corrupt
+    assert "up to 2 other silos" in corrupt
     assert "at most 6 of 20 are missing" in corrupt
     distributed, local = promises(tmp_path, "privacy.mode=both")
     assert re.search(r"^the sums of .* against the server", distributed)

@@ -53,7 +53,7 @@ def make(folder: Path, mode: str, rounds: int = ROUNDS, **changes: Any) -> Run:
         data={
             "source": "synthetic",
             "users": 2400,
-            "item_count": 1500,
+            "items": 1500,
             "training events": 240_000,
             "clients": CLIENTS,
             "notes": ["3 rows were refused", "12 users are too short to be tested"],
