@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable
+from copy import deepcopy
+from fractions import Fraction
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dp.events import Holder
 from recsys.assembly import prepare
 from recsys.config import ClientKind, Config, Mode
 from recsys.run_record import Run
+from recsys.secure_aggregator import SecureAggregator
+from recsys.users_in_silos import UsersInSilos
 from secagg import cli
-from secagg.cli.demo import CONFIGS
+from secagg.cli.demo import CONFIGS, SECOND
 
 SMALL = {
     ClientKind.SILOS: (
@@ -62,6 +70,17 @@ def test_the_demo_of_devices_is_the_one_that_is_promised() -> None:
     assert config.network.dropout > 0
 
 
+def test_the_second_run_is_over_the_same_silos_with_one_noise_for_all() -> None:
+    first, config = Config.parse(deepcopy(CONFIGS[ClientKind.SILOS])), Config.parse(deepcopy(SECOND))
+    assert (config.data, config.clients, config.seed) == (first.data, first.clients, first.seed)
+    assert (config.model.name, config.privacy.mode, config.privacy.epsilon) == ("private-ease", Mode.DISTRIBUTED, 8.0)
+    prepared = prepare(config)
+    assert prepared.silos == UsersInSilos(users=4000, most=200)
+    assert prepared.distributed is not None
+    assert prepared.distributed.guarantee.holder is Holder.SILO
+    assert prepared.distributed.budget.delta == Fraction(1, 100 * 4000)
+
+
 @pytest.mark.parametrize("clients", ClientKind)
 def test_programs_are_told_the_figures(clients: ClientKind, demo: Call) -> None:
     code, out, error = demo(clients, "--json")
@@ -75,6 +94,14 @@ def test_programs_are_told_the_figures(clients: ClientKind, demo: Call) -> None:
     assert all(0 <= value <= 1 for metrics in answer["results"].values() for value in metrics.values())
     assert Path(answer["report"]).read_text().startswith("<!doctype html>")
     assert Run.load(Path(answer["run_dir"])).ended == answer["ended"]
+    assert ("second_run" in answer) == (clients is ClientKind.SILOS)
+    if clients is ClientKind.SILOS:
+        second = answer["second_run"]
+        assert second["run_dir"] == "runs/demo-silos-1-private-ease"
+        assert list(second["results"]) == ["ItemPop", "this recipe without noise", "this run"]
+        assert second["results"]["ItemPop"] == answer["results"]["ItemPop"]
+        assert 0 < second["epsilon"] <= 8
+        assert second["budgets"][0]["holder"] == "silo"
 
 
 def test_each_demo_is_a_new_run(demo: Call) -> None:
@@ -88,12 +115,67 @@ def test_people_see_rounds_outcome_and_a_command_to_copy(demo: Call) -> None:
     assert (code, error) == (0, "")
     lines = out.splitlines()
     assert any(line.startswith("round 0 ") for line in lines)
-    (command,) = (line for line in lines if " ledger verify " in line)  # on one line, however wide
-    words = shlex.split(command)
-    assert (len(words[-7:]), cli.main(words[-7:])) == (7, 0)
+    commands = [line for line in lines if " ledger verify " in line]  # each on one line, however wide
+    assert len(commands) == 2
+    for command in commands:
+        words = shlex.split(command)
+        assert (len(words[-7:]), cli.main(words[-7:])) == (7, 0)
+    table = lines[lines.index("the runs beside each other") :]
+    assert [line.split("  ")[0] for line in table[2:5]] == [
+        "ItemPop",
+        "autoencoder, local noise",
+        "private-ease, distributed noise",
+    ]
+    said = " ".join(table[5:])
+    spent = [float(line.split()[-1]) for line in table[3:5]]
+    together = re.search(r"each with a budget of its own: who is in both has spent up to epsilon ([0-9.]+) at", said)
+    assert together is not None
+    assert float(together[1]) == pytest.approx(sum(spent), abs=0.02)
     names = ("ItemPop", "this recipe without noise", "plain federated training", "this run")
     for word in (*names, "report: over here/report.html", " ledger verify 'over here/ledger.db'"):
         assert word in out
+
+
+def test_the_same_call_goes_on_with_both_runs(demo: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in the second, it goes on there; and when both are over, nothing is left to do."""
+
+    def killed(*arguments: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SecureAggregator, "aggregate", stopping_at(2, SecureAggregator.aggregate, killed))
+        code, _, error = demo(ClientKind.SILOS, "--out", "run")
+    assert code == 130
+    assert "--out run" in error
+    assert Run.load(Path("run")).ended
+    assert not Run.load(Path("run-private-ease")).ended
+    answers = [json.loads(demo(ClientKind.SILOS, "--out", "run", "--json")[1]) for _ in range(2)]
+    assert [answer["nothing_left_to_do"] for answer in answers] == [False, True]
+    assert [answer["second_run"]["ended"] for answer in answers] == ["all rounds are done"] * 2
+    assert answers[0]["results"] == answers[1]["results"]
+
+
+def stopping_at(number: int, method: Callable[..., Any], stop: Callable[..., Any]) -> Callable[..., Any]:
+    """Does as the method does so many times, and then stops."""
+    times = count()
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        return (method if next(times) < number else stop)(*arguments, **more)
+
+    return counted
+
+
+@pytest.mark.parametrize("change", ["model.settings.width=4", "privacy.mode=none", "evaluation.exact=false"])
+def test_whoever_asks_for_another_first_run_gets_no_second(change: str, demo: Call) -> None:
+    code, out, _ = demo(ClientKind.SILOS, "--set", change, "--json")
+    assert (code, "second_run" in json.loads(out)) == (0, change == "evaluation.exact=false")
+
+
+def test_what_the_second_run_cannot_do_is_refused_before_the_first(demo: Call) -> None:
+    code, out, error = demo(ClientKind.SILOS, "--set", "clients.most=5", "--json")
+    assert (code, out) == (2, "")
+    assert "has more than 5 users" in error
+    assert not Path("runs").exists()
 
 
 def test_the_title_follows_the_settings(demo: Call) -> None:
@@ -142,3 +224,6 @@ def test_the_demo_as_it_is(clients: ClientKind, demo: Call) -> None:
     assert 7 < answer["epsilon"] <= 8
     assert any(one.survivors < one.planned for one in run.rounds)
     assert answer["results"]["this run"]["HR@10"] > 2 * 10 / 1000
+    if clients is ClientKind.SILOS:
+        second = answer["second_run"]["results"]
+        assert second["this run"]["NDCG@10"] > second["ItemPop"]["NDCG@10"] + 0.015

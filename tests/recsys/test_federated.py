@@ -388,7 +388,7 @@ def words(folder: Path) -> list[bytes]:
 def test_each_client_draws_anew_in_each_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same noise on two sums, and their difference has none."""
     assert len(set(words(tmp_path))) == 8
-    for left_out in ('number.to_bytes(8, "big")', "name.encode()", "self._secret"):
+    for left_out in ('number.to_bytes(8, "big")', "who.encode()", "self._secret"):
         with monkeypatch.context() as patched:
             switch_off(patched, Federation, "_train", left_out, "b''")
             assert len(set(words(tmp_path))) == 4

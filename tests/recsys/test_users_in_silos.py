@@ -1,0 +1,269 @@
+"""Users as units inside silos: one user moves one vector of bounded length, and no count of users is in anything.
+
+Two worlds that differ in one user's data, however wild, are compared in the integers that each silo puts into a sum.
+Controls take a measure away, and the comparison shows it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dp.events import Holder
+from dp.ledger.file import read
+from dp.ledger.verify import verify
+from recsys.aggregator import LazyVectors, Request, Result, Update
+from recsys.assembly import Prepared, prepare
+from recsys.config import Config
+from recsys.data.interactions import Interactions
+from recsys.federated import ClientData, Federation
+from recsys.ideal_aggregator import IdealAggregator
+from recsys.models.recommender import Local
+from recsys.other_runs import RunList
+from recsys.run import train
+from recsys.users_in_silos import UsersInSilos, declared
+from secagg.encoding import Encoding, Rounding
+from secagg.errors import UsageError
+from tests.controls import switch_off
+from tests.scenes.recommender import SECRET, client_data, config, federation
+
+SILOS = UsersInSilos(users=20, most=5)
+LENGTH = 12 + 3
+ENCODING = Encoding(LENGTH, 1.0, 24, users=5, rounding=Rounding.NEAREST)
+
+
+class Kept(IdealAggregator):
+    """Keeps the integers that each client puts in, and the users' vectors."""
+
+    def __init__(self) -> None:
+        super().__init__(SECRET)
+        self.integers, self.vectors = dict[str, NDArray[np.int64]](), dict[str, list[NDArray[np.float64]]]()
+
+    def aggregate(self, request: Request, update: Update) -> Result:
+        def kept(name: str) -> LazyVectors:
+            made = update(name)
+            assert isinstance(made, LazyVectors)
+            vectors = self.vectors[name] = [vector.copy() for vector in made]
+            self.integers[name] = request.encoding.encode_users(vectors, seed=bytes(32), rng=bytes)
+            return LazyVectors(len(vectors), vectors.__getitem__)
+
+        return super().aggregate(request, kept)
+
+
+def one_round(clients: ClientData, **more: Any) -> tuple[Kept, Federation]:
+    kept = Kept()
+    done = federation(clients, kept, encoding=ENCODING, silos=SILOS, **more)
+    done.advance()
+    return kept, done
+
+
+def other(clients: ClientData, user: int, items: list[int]) -> ClientData:
+    """The same, but for what one user took; nothing of theirs is held out."""
+
+    def changed(events: Interactions, items: list[int]) -> Interactions:
+        who, what, when = events.users, events.items, events.times
+        stay = who != user
+        mine = np.full(len(items), user)
+        return Interactions.of(
+            np.concatenate([who[stay], mine]),
+            np.concatenate([what[stay], np.array(items, np.int32)]),
+            np.concatenate([when[stay], np.arange(len(items))]),
+            user_count=events.user_count,
+            item_count=events.item_count,
+        )
+
+    return replace(clients, train=changed(clients.train, items), held_out=changed(clients.held_out, []))
+
+
+WILD = {"nothing": [], "one item": [11], "all of it a thousand times": list(range(12)) * 1000}
+
+
+def distance(one: Kept, two: Kept) -> Mapping[str, int]:
+    """By how much each silo's integers moved, squared."""
+    return {name: int(sum(int(step) ** 2 for step in one.integers[name] - two.integers[name])) for name in one.integers}
+
+
+@pytest.mark.parametrize("items", WILD.values(), ids=WILD)
+def test_one_user_moves_one_silo_by_no_more_than_is_charged(items: list[int]) -> None:
+    """Zero-out: both worlds are compared with the one in which that user's vector is zero."""
+    clients = client_data((5, 5, 5, 5))
+    before, after = one_round(clients)[0], one_round(other(clients, 7, items))[0]
+    moved = distance(before, after)
+    assert {name for name, how_far in moved.items() if how_far} <= {"silo-1"}
+    most = ENCODING.sensitivity().l2_squared
+    for kept in (before, after):
+        without = [vector for place, vector in enumerate(kept.vectors["silo-1"]) if place != 2]
+        rest = ENCODING.encode_users(without, seed=bytes(32), rng=bytes)
+        assert sum(int(step) ** 2 for step in kept.integers["silo-1"] - rest) <= most
+    for place in (0, 1, 3, 4):
+        np.testing.assert_array_equal(before.vectors["silo-1"][place], after.vectors["silo-1"][place])
+
+
+def test_control_users_who_train_together_move_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a silo's update does: what one user has changes what is added for others."""
+    clients = client_data((5, 5, 5, 5))
+    switch_off(monkeypatch, Federation, "_client", "[histories[place]]", "histories")
+    before, after = one_round(clients)[0], one_round(other(clients, 7, WILD["all of it a thousand times"]))[0]
+    assert distance(before, after)["silo-1"] > 4 * ENCODING.sensitivity().l2_squared
+
+
+def test_the_mean_is_over_the_declared_users_and_not_over_a_count() -> None:
+    """One user in one silo has left, and each of the others moves the model as before."""
+    whole, fewer = client_data((5, 5, 5, 5)), client_data((5, 5, 5, 5))
+    fewer = replace(fewer, members=(fewer.members[0][:4], *fewer.members[1:]))
+    start = one_round(whole, local=Local(rate=1e-30))[1].state.vector
+    for clients in (whole, fewer):
+        kept, done = one_round(clients)
+        total = np.sum([vector for vectors in kept.vectors.values() for vector in vectors], axis=0)[:12]
+        moved = done.state.vector - start
+        np.testing.assert_allclose(moved, total / 20, atol=1e-5)
+        assert np.abs(moved - total / 19).max() > 1e-3
+
+
+def test_measured_values_are_means_over_users() -> None:
+    clients = client_data((5, 5, 5, 5))
+    _, of_users = one_round(clients)
+    of_silos = federation(clients)
+    of_silos.advance()
+    for name, value in of_users.state.rounds[0].measured.items():
+        assert value == pytest.approx(of_silos.state.rounds[0].measured[name], abs=1e-4)
+
+
+def test_the_encoding_and_the_training_are_of_the_same_kind() -> None:
+    clients = client_data((5, 5, 5, 5))
+    with pytest.raises(UsageError, match="one vector for each client or for each user"):
+        federation(clients, encoding=ENCODING)
+    with pytest.raises(UsageError, match="one vector for each client or for each user"):
+        federation(clients, encoding=replace(ENCODING, users=0), silos=SILOS)
+
+
+def test_what_is_declared_is_at_least_one_of_each() -> None:
+    for wrong in ({"users": 0}, {"most": 0}, {"overlap": 0}):
+        with pytest.raises(UsageError):
+            UsersInSilos(**({"users": 5, "most": 5} | wrong))
+
+
+# Configurations
+
+
+def table(folder: Path, users: int) -> str:
+    rows = [f"u{user:03},i{(user * 7 + step) % 30:02},{step}" for user in range(users) for step in range(6)]
+    (folder / "items.csv").write_text("\n".join(["item", *(f"i{number:02}" for number in range(30))]) + "\n")
+    (folder / "events.csv").write_text("\n".join(["user,item,time", *rows]) + "\n")
+    return str(folder / "events.csv")
+
+
+def asked(folder: Path, *changes: str, users: int = 130) -> Config:
+    files = ("data.source=table", f"data.path={table(folder, users)}", f"data.items={folder / 'items.csv'}")
+    how = ("data.time=time", "privacy.mode=distributed", "training.rounds=1", "clients.count=4")
+    return config(*files, *how, "privacy.n_min=100", "protocol.dropout=0.25", *changes)
+
+
+SUMS = ("model.name=private-ease", "model.settings={}")
+
+
+def test_real_silos_need_a_public_number_of_users(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the public number of users or a lower bound of it"):
+        asked(tmp_path, "privacy.n_min=0")
+    for mode in ("none", "local", "both"):
+        asked(tmp_path, "privacy.n_min=0", f"privacy.mode={mode}")
+    assert asked(tmp_path, "privacy.n_min=0", "clients.kind=devices").users_in_silos is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "silos", "expected"),
+    [
+        ((), 4, (100, 100, 1)),
+        (("clients.most=40",), 4, (100, 40, 1)),
+        (("privacy.n_min=1000",), 7, (1000, 572, 1)),
+        (("data.source=synthetic", "data.users=101", "privacy.n_min=0", "data.time=", "data.items="), 4, (101, 26, 1)),
+        (("clients.overlap=3",), 4, (100, 100, 3)),
+    ],
+)
+def test_what_is_declared_follows_from_the_configuration(
+    changes: tuple[str, ...], silos: int, expected: tuple[int, int, int], tmp_path: Path
+) -> None:
+    found = declared(asked(tmp_path, *changes), silos)
+    assert (found.users, found.most, found.overlap) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (("clients.most=32",), "client-0 has more than 32 users, the most that a silo may have"),
+        (("clients.overlap=5",), "clients.overlap is 5, and there are 4 silos"),
+        (("clients.overlap=0",), "clients.overlap at least 1"),
+        (("clients.most=-1",), "not below zero"),
+        (("clients.overlap=2", "privacy.mode=local"), "clients.overlap is for privacy.mode = distributed over silos"),
+        (("clients.overlap=2", "clients.kind=devices"), "clients.overlap is for privacy.mode = distributed over silos"),
+        (("privacy.delta=0.02",), "more than one over the number of units, 100"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes: tuple[str, ...], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=reason):
+        prepare(asked(tmp_path, *changes))
+
+
+def test_noise_is_for_one_user_whatever_silos_there_are(tmp_path: Path) -> None:
+    """What is charged: delta by the declared users, the norm of one user's vector, colluders who know their noise."""
+    prepared = prepare(asked(tmp_path, *SUMS))
+    found = prepared.distributed
+    assert found is not None
+    assert found.guarantee.holder is Holder.SILO
+    assert found.budget.delta == Fraction(1, 100 * 100)
+    assert found.found.noise.colluders == 1
+    encoding = found.found.encoding
+    assert (encoding.users, encoding.clip_l2) == (100, 1.0)
+    assert found.found.noise.variance >= Fraction(
+        found.found.noise_multiplier
+    ) ** 2 * encoding.sensitivity().l2_squared * (1 - Fraction(1, 10**6))
+
+
+@pytest.mark.parametrize("kind", [(), SUMS], ids=["in rounds", "sums"])
+def test_no_count_of_users_leaves(kind: tuple[str, ...], tmp_path: Path) -> None:
+    """More users, in other silos: the same plan, the same record but for what is noised, counted by nobody."""
+    seen = []
+    for number, users in enumerate((130, 123)):
+        folder = tmp_path / str(users)
+        folder.mkdir()
+        prepared = prepare(replace(asked(folder, *kind, users=users), title="the same"))
+        seen.append(public(prepared, folder / "run", RunList(folder / "state")))
+        assert not counted(json.dumps(seen[-1]), users), number
+    assert seen[0] == seen[1]
+
+
+def public(prepared: Prepared, folder: Path, run_list: RunList) -> dict[str, Any]:
+    """All of a run's record that is not noised, and the plans in its ledger."""
+    run = asdict(train(prepared, folder, machine={}, run_list=run_list))
+    run.pop("config")
+    for entry in run["rounds"]:
+        for noised in ("measured", "head", "seconds", "bytes_up", "bytes_down"):
+            entry.pop(noised)
+    rows = list[Any]()
+    verify(read(folder / "ledger.db"), also=lambda what: rows.append(what))
+    facts = [{name: str(value) for name, value in asdict(one).items() if name in FACTS} for one in rows]
+    return {**run, "facts": facts}
+
+
+FACTS = ("planned", "noise", "dimension", "l2_squared", "l1", "users", "overlap", "rounding", "ring_bits", "survivors")
+
+
+def counted(text: str, users: int) -> bool:
+    return f" {users}" in text or f'"{users}"' in text
+
+
+def test_a_ledger_of_silos_says_that_the_silo_sees_its_users_data(tmp_path: Path) -> None:
+    run = train(prepare(asked(tmp_path, *SUMS)), tmp_path / "run", machine={}, run_list=RunList(tmp_path / "state"))
+    (promise,) = run.spendings
+    assert promise.holder == "silo"
+    assert promise.words.endswith("the user's own silo sees its data")
+    state = verify(read(tmp_path / "run" / "ledger.db"))
+    assert state.genesis.guarantee.holder is Holder.SILO
