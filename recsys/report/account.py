@@ -60,8 +60,8 @@ class Spent:
         if genesis.guarantee.trust is Trust.CENTRAL:
             raise PeerError(f"{path.name} is not the ledger of such a run: its noise is added by whoever has the data")
         shared = genesis.run == SHARING
-        alike = len({(plan.clients, plan.noise) for plan in plans}) == 1
         noises = [plan.noise for plan in plans if plan.noise is not None]
+        alike = len({(plan.clients, plan.noise.dropouts) for plan in plans if plan.noise is not None}) == 1
         noise = min(noises, key=lambda noise: noise.colluders, default=None)
         planned = plans[0].clients if alike else None
         promised = promise(path, shared, genesis.guarantee, genesis.budget, noise, planned)

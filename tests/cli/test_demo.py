@@ -126,7 +126,7 @@ def test_people_see_rounds_outcome_and_a_command_to_copy(demo: Call) -> None:
         "autoencoder, local noise",
         "private-ease, distributed noise",
     ]
-    said = " ".join(table[5:])
+    said = " ".join(" ".join(table[5:]).split())
     spent = [float(line.split()[-1]) for line in table[3:5]]
     together = re.search(r"each with a budget of its own: who is in both has spent up to epsilon ([0-9.]+) at", said)
     assert together is not None
@@ -145,8 +145,7 @@ def test_the_same_call_goes_on_with_both_runs(demo: Call, monkeypatch: pytest.Mo
     with monkeypatch.context() as patched:
         patched.setattr(SecureAggregator, "aggregate", stopping_at(2, SecureAggregator.aggregate, killed))
         code, _, error = demo(ClientKind.SILOS, "--out", "run")
-    assert code == 130
-    assert "--out run" in error
+    assert (code, error) == (130, "")
     assert Run.load(Path("run")).ended
     assert not Run.load(Path("run-private-ease")).ended
     answers = [json.loads(demo(ClientKind.SILOS, "--out", "run", "--json")[1]) for _ in range(2)]
