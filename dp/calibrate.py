@@ -61,7 +61,7 @@ def calibrate(
     clip_l2: float,
     ring_bits: int = 24,
     dropouts: int = 0,
-    colluders: int = 0,
+    colluders: int = 1,
     components: int = 0,
     family: Family | str = Family.SKELLAM,
     relation: Relation | str = Relation.ZERO_OUT,

@@ -10,7 +10,7 @@ from math import floor
 from protocols.parameters import check_adversary
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
-from secagg.assumptions import Adversary, CostModel, fraction
+from secagg.assumptions import Adversary, CostModel, colluders, fraction
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
 
@@ -98,10 +98,8 @@ class Policy:
         if plan.encoding.weight_bound not in (1, self.weight_bound):
             raise PolicyError(f"weights are bounded by {plan.encoding.weight_bound}, not by {self.weight_bound} or 1")
         self._check_users(plan.encoding)
-        if plan.noise is not None and plan.noise.colluders < self.corrupt_of(plan.clients):
-            raise PolicyError(
-                f"the noise allows for {plan.noise.colluders} colluders, not the {self.corrupt_of(plan.clients)} feared"
-            )
+        if plan.noise is not None and plan.noise.colluders < (feared := colluders(self.corrupt, plan.clients)):
+            raise PolicyError(f"the noise allows for {plan.noise.colluders} colluders, not the {feared} feared")
         if self.noise_multiplier is not None:
             self._check_noise(plan)
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from dp.noise import Family, NoiseSpec
 from protocols.parameters import check_adversary, rules_of
-from secagg.assumptions import Adversary, CostModel, fraction
+from secagg.assumptions import Adversary, CostModel, colluders, fraction
 
 _COMPONENTS = 4
 """Excess noise is taken off in at most this many parts: each costs every client one more draw of full length."""
@@ -41,5 +41,5 @@ class Deployment:
     def noise(self, clients: int) -> NoiseSpec:
         """The kind of noise for a cohort of this size, with variance 1. What was drawn for dropouts who did not drop
         out is taken off in a few parts."""
-        dropouts, colluders = self.dropouts(clients), int(fraction(self.corrupt) * clients)
-        return NoiseSpec(Family.SKELLAM, Fraction(1), dropouts, colluders, min(dropouts, _COMPONENTS))
+        dropouts, known = self.dropouts(clients), colluders(self.corrupt, clients)
+        return NoiseSpec(Family.SKELLAM, Fraction(1), dropouts, known, min(dropouts, _COMPONENTS))

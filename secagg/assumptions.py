@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from fractions import Fraction
+from math import ceil
 
 from secagg.errors import UsageError
 
@@ -58,3 +59,14 @@ def fraction(value: Fraction | str | float | int) -> Fraction:
     if exact >= 1:
         raise UsageError(f"a fraction of clients must be below 1, not {written}")
     return exact
+
+
+def colluders(corrupt: Fraction | str | float, clients: int) -> int:
+    """How many of so many clients' noise does not count: the dishonest ones', rounded up, and at least one's.
+
+    Whoever looks at a sum may be one of its clients, and each knows its own noise.
+
+    >>> colluders("0.05", 20), colluders("0.05", 30), colluders(0, 1000)
+    (1, 2, 1)
+    """
+    return max(1, ceil(fraction(corrupt) * clients))

@@ -86,7 +86,7 @@ def audit(
     rounds: Annotated[int, typer.Option(help="Rounds in which one user takes part.")] = 2,
     ring_bits: Annotated[int, typer.Option(help="Width of the ring.")] = 24,
     dropouts: Annotated[int, typer.Option(help="Clients that may be missing.")] = 2,
-    colluders: Annotated[int, typer.Option(help="Clients whose noise is not counted.")] = 0,
+    colluders: Annotated[int, typer.Option(help="Clients whose noise is not counted.", min=1)] = 1,
     components: Annotated[
         int | None, typer.Option(help="Removable parts of each client's noise; default: one a dropout, if Skellam.")
     ] = None,

@@ -298,7 +298,7 @@ def test_noise_reckons_with_the_marked_of_a_cohort(monkeypatch: pytest.MonkeyPat
     with pytest.raises(PolicyError, match="allows for 18 colluders, not the 19 feared"):
         start(18)
     with monkeypatch.context() as patched:
-        switch_off(patched, Policy, "check", "plan.noise.colluders < self.corrupt_of(plan.clients)")
+        switch_off(patched, Policy, "check", "plan.noise.colluders < (feared := colluders(self.corrupt, plan.clients))")
         assert start(5)
     switch_off(monkeypatch, Tree, "policy", "self._share(level, number, terms.corrupt, 40)", "terms.corrupt")
     assert start(5)
@@ -752,7 +752,7 @@ def test_lost_parts_say_the_same_also_after_refusals(protocol: str, monkeypatch:
 @pytest.mark.parametrize("protocol", ["secagg", "oneshot"])
 def test_lost_parts_add_the_same_noise(protocol: str, book: Callable[[], Ledger]) -> None:
     """To keep and to be taken off; and what a part says again is charged once. The seed is fixed."""
-    noise = NoiseSpec(Family.SKELLAM, Fraction(10_000), dropouts=3, components=3)
+    noise = NoiseSpec(Family.SKELLAM, Fraction(10_000), dropouts=3, colluders=1, components=3)
     plan = RoundPlan.propose(
         protocol,
         CROWD,

@@ -89,7 +89,7 @@ def test_what_is_in_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
         "family": "skellam",
         "variance": answer["config"]["variance"],
         "dropouts": "1",
-        "colluders": "0",
+        "colluders": "1",
         "components": "1",
     }
     assert answer["measured"] == {}

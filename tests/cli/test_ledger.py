@@ -34,7 +34,7 @@ from tests.scenes.journals import KeptJournal
 from tests.scenes.ledger import forged
 
 N, LENGTH = 6, 50
-NOISE = NoiseSpec(Family.SKELLAM, Fraction(4_000_000), dropouts=2, colluders=0, components=2)
+NOISE = NoiseSpec(Family.SKELLAM, Fraction(4_000_000), dropouts=2, colluders=1, components=2)
 USER = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.DISTRIBUTED)
 BUDGET = Budget(Fraction(20), Fraction(1, 10**5), slack=Fraction(1, 10**8))
 KEY = SigningKey(bytes(range(32)))

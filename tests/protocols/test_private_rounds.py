@@ -559,7 +559,7 @@ def test_a_crash_between_ledger_and_journal_is_charged_once(tmp_path: Path, ledg
 
 def test_without_a_compiler_no_client_begins_a_round_with_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     roster, clients = local_clients(4, Policy(min_contributors=3, corrupt=0, dropout="0.25"))
-    noise = NoiseSpec(Family.SKELLAM, Fraction(100), dropouts=1, colluders=0, components=0)
+    noise = NoiseSpec(Family.SKELLAM, Fraction(100), dropouts=1, colluders=1, components=0)
     terms: dict[str, Any] = {"min_contributors": 3, "corrupt": 0, "dropout": "0.25"}
     plans = [RoundPlan.propose("secagg", roster, Encoding.integers(3), noise=one, **terms) for one in (noise, None)]
     monkeypatch.setattr(extras, "find_spec", lambda name: None)

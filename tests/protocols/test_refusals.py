@@ -44,7 +44,7 @@ PEOPLE = [Identity.generate(f"client-{i}", Prg(bytes([i]) * 32)) for i in range(
 ROSTER, NAMES = Roster.of(PEOPLE), [one.name for one in PEOPLE]
 ONE = NAMES[2]
 POLICY = Policy(min_contributors=4, dropout="0.3")
-NOISE = NoiseSpec(Family.SKELLAM, Fraction(10**6), dropouts=2)
+NOISE = NoiseSpec(Family.SKELLAM, Fraction(10**6), dropouts=2, colluders=1)
 HUGE = Budget(Fraction(30), Fraction(1, 1000), slack=Fraction(1, 10**6))
 TINY = Budget(Fraction(1, 10**6), Fraction(1, 10**6), slack=Fraction(1, 10**9))
 UPDATES = {name: np.arange(LENGTH) + i for i, name in enumerate(NAMES)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,7 @@ def test_a_cohort_of_any_size_has_its_noise_and_costs_no_more(size: int) -> None
     for clients in range(2, len(prepared.client_data.names) + 1):
         noise = prepared.noise(clients)
         missing = int(Fraction(1, 10) * clients)
-        assert (noise.dropouts, noise.colluders) == (missing, int(Fraction(1, 20) * clients))
+        assert (noise.dropouts, noise.colluders) == (missing, max(1, ceil(Fraction(1, 20) * clients)))
         assert noise.honest_variance(clients, clients - missing) >= found.noise.variance
         assert noise.drawable(clients)
 

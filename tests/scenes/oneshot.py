@@ -419,7 +419,7 @@ def make(
         Encoding.integers(LENGTH, bits),
         min_contributors=min_contributors,
         clients=clients,
-        corrupt="0.17",
+        corrupt="1/6",
         dropout=0,
         session=session,
         beacon=beacon,
@@ -428,7 +428,7 @@ def make(
     if parameters is not None:
         plan = replace(plan, parameters=parameters)
     if policy is None:
-        policy = Policy(min_contributors=min_contributors, protocols={"oneshot"}, corrupt="0.17", beacon=beacon)
+        policy = Policy(min_contributors=min_contributors, protocols={"oneshot"}, corrupt="1/6", beacon=beacon)
     return Evil(plan, roster, identities, corrupt, policy, **options)
 
 

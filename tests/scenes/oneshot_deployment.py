@@ -135,7 +135,7 @@ def hearing(scene: Scene, phase: str, name: str, forge: Forge) -> Callable[[Enve
     return corrupted
 
 
-TWELVE = {"corrupt": "0.17", "dropout": 0}
+TWELVE = {"corrupt": "1/6", "dropout": 0}
 FIRST = "client-000"
 
 

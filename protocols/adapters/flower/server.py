@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from logging import INFO, WARNING
-from math import floor
 from time import monotonic, sleep
 from typing import Any
 
@@ -42,7 +41,7 @@ from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.roster import Roster
 from protocols.rounds.server import ServerRound
 from protocols.server import serve
-from secagg.assumptions import Adversary, fraction
+from secagg.assumptions import Adversary, colluders
 from secagg.crypto.prg import Rng
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, PeerError, ThresholdError, UnblamedError, UsageError
@@ -241,7 +240,7 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
             length=form.length,
             clip_l2=form.clip_l2,
             dropouts=clients - self._min_contributors,
-            colluders=floor(fraction(self._corrupt) * clients),
+            colluders=colluders(self._corrupt, clients),
         )
         return found.encoding, found.noise
 

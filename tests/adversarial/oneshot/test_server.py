@@ -290,8 +290,8 @@ def test_with_a_surplus_of_one_a_liar_frames_nobody(monkeypatch: Fixture) -> Non
 
 @cache
 def chosen_lie() -> list[int]:
-    """Multiples of D for the first four polynomials, so that one coefficient of a D stays small: of the 2^44 choices
-    there are some, and they are found by sorting two lists of 2^22."""
+    """Multiples of D for the first four polynomials, so that one coefficient of a D stays small: of the 2^46 choices
+    there are some, and they are found by sorting two lists of 2^23."""
     here, shares = scene(12, 1, **TWELVE), dict[int, bytes]()
 
     def keep(envelope: Any) -> bytes:
@@ -313,9 +313,9 @@ def chosen_lie() -> list[int]:
 
     def polynomial(k: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Multiples, and what each adds to the first coefficient of a S, as a fraction of q."""
-        multiples, out = np.arange(-1000, 1001), np.zeros(2001)
+        multiples, out = np.arange(-1500, 1501), np.zeros(3001)
         for i in range(sharing.packing):
-            old = np.full(2001, elements[i, k] + middle) % PRIME
+            old = np.full(3001, elements[i, k] + middle) % PRIME
             new = old - multiples * comb(i + 11, 7)
             out[(new < 0) | (new >= base**sharing.digits)] = np.nan
             for digit in range(sharing.digits):

@@ -49,7 +49,7 @@ from tests.scenes.oneshot_deployment import Scene, changing, complaint, hearing,
 
 ROOT = Path(__file__).resolve().parents[3]
 SKELLAM = NoiseSpec(Family.SKELLAM, Fraction(4_000_000), dropouts=3, colluders=1, components=3)
-MANY = replace(SKELLAM, dropouts=6, colluders=2)
+MANY = replace(SKELLAM, dropouts=6, colluders=3)
 LOT = {"corrupt": "0.02", "dropout": "0.05"}  # of 129: a small committee
 ten_or_many = pytest.mark.parametrize(
     ("count", "rates"), [pytest.param(10, {}, id="ten"), pytest.param(129, LOT, id="many", marks=pytest.mark.long)]

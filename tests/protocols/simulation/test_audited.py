@@ -61,7 +61,7 @@ def test_each_release_is_fresh_and_a_seed_replays_them() -> None:
 
 
 def test_the_claim_is_that_of_the_calibration() -> None:
-    found = found_for(rounds=1, dropouts=0)
+    found = found_for(rounds=1, dropouts=0, colluders=0)
     with sums_of(found) as sums:
         claim = sums.claim()
     assert claim.epsilon == pytest.approx(found.epsilon)
