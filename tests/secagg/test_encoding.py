@@ -504,3 +504,21 @@ def test_without_the_check_a_vector_is_longer_than_the_sensitivity(monkeypatch: 
 def test_beta_is_a_probability_and_not_too_large(beta: Fraction) -> None:
     with pytest.raises(UsageError, match="beta"):
         conditional(beta)
+
+
+def test_a_users_vector_that_is_written_into_meanwhile_moves_the_sum_no_further(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever is asked for random words has measured the vector; what is added is what was checked, or nothing."""
+    encoding = Encoding(10, clip_l2=1.0, clip_inf=0.5, bits=8, users=1)
+    update = np.zeros(10)
+
+    def grown(count: int) -> bytes:
+        update[:] = 1e6
+        return bytes(count)
+
+    assert encoding.encode_users([update], seed=SEED, rng=grown).tolist() == [0] * 10
+    switch_off(monkeypatch, Encoding, "_round", "norm_squared <= longest", "True")
+    update[:] = 0
+    values = encoding.encode_users([update], seed=SEED, rng=grown)
+    assert norm_squared(values) > encoding.sensitivity().l2_squared
