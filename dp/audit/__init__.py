@@ -3,7 +3,8 @@
 A pipeline is anything that takes the clients' updates and gives back one noised sum; a ``Claim`` says what it is
 supposed to do. Cheap and exact tests come first, and what they can see is not left to statistics of canaries:
 
-    contribution   no update, however crafted, moves the sum further than the claim says
+    contribution   no update, however crafted, moves the sum further than the claim says; where clients are silos, no
+                   user's part of one, in however many silos, and no silo counts more users than it may
     noise          known inputs: what is left after subtracting them is the planned noise, all of it, each time fresh
     coordinates    that noise is in every coordinate, also in the last one, and along every simple pattern
     streams        a client's noise follows from its secret: another secret, client, round or upload gives other noise
@@ -31,7 +32,7 @@ from dp.audit.canaries import (
     repeated_runs_bounds,
 )
 from dp.audit.claim import Check, Claim, Noise, Pipeline, Vector, Verdict, false_alarm
-from dp.audit.contribution import audit_clip, audit_contribution
+from dp.audit.contribution import audit_cap, audit_clip, audit_contribution, inside_silos
 from dp.audit.coordinates import audit_lone, landmarks
 from dp.audit.margins import enough_coordinates, enough_rounds, least_mean_square, visible_share
 from dp.audit.noise import audit_noise, spikes
@@ -51,6 +52,7 @@ __all__ = [
     "Verdict",
     "audit_accounting",
     "audit_canaries",
+    "audit_cap",
     "audit_clip",
     "audit_contribution",
     "audit_lone",
@@ -65,6 +67,7 @@ __all__ = [
     "false_alarm",
     "gaussian_epsilon",
     "insert_canaries",
+    "inside_silos",
     "landmarks",
     "least_mean_square",
     "mu_interval",

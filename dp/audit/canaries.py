@@ -62,6 +62,16 @@ class Scores:
         return int((~order[:low]).sum() + order[len(order) - (guesses - low) :].sum())
 
 
+def at_once(claim: Claim, length: int, clients: int) -> int:
+    """How many canaries a release of ``length`` coordinates takes without their drowning one another.
+
+    >>> claim = Claim(noise_std=2.0, clip_l2=1.0, mu=0.5, epsilon=2.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE)
+    >>> at_once(claim, 1000, 5000), at_once(claim, 1000, 10)
+    (251, 10)
+    """
+    return min(clients, 1 + math.floor(_INTERFERENCE * length * (claim.noise_std / claim.clip_l2) ** 2))
+
+
 def insert_canaries(
     pipeline: Pipeline, claim: Claim, *, clients: int, canaries: int, length: int, rounds: int, rng: Rng
 ) -> Scores:

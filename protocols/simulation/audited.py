@@ -4,6 +4,9 @@ What an update meets on its way is what runs in production: encoding, noise, the
 Only the clients are made up, so nobody's privacy is spent. Whatever a client is trusted with (above all, that it adds
 its noise) is done here by the library's own client: other clients are not audited by this.
 
+Where clients are silos the updates are users', dealt out to the silos in turn. A user who may be in several silos is in
+as many, and each has an equal part of the update: together they may add up to so many times the clip.
+
 What is claimed of a sum is written down here a second time, from the words of ``dp.noise`` and not with the functions
 by which clients, server and accountant go: asked what is right, a wrong function would say that it is.
 """
@@ -20,13 +23,13 @@ from math import ceil, sqrt
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from dp.audit import Claim, Draw, Noise, Vector
 from dp.calibrate import SLACK, Calibration, evaluate, user_level
-from dp.events import Relation
+from dp.events import Holder, Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols import registry
@@ -61,9 +64,14 @@ class PrivateSums:
             raise UsageError("only sums without weights are audited")
         if found.noise.family is Family.DISCRETE_GAUSSIAN and found.noise.kept_variance(found.clients) < 1:
             raise UsageError("discrete Gaussians of variance below 1 have another variance than they are named by")
+        users, overlap = found.encoding.users, found.encoding.overlap
+        if users and users < overlap:
+            raise UsageError(f"audited are silos of at least as many users as one user has silos: {overlap}")
         n, least = found.clients, found.clients - found.noise.dropouts
+        self.units = n * (users // overlap) if users else n
+        """Users, as many as the silos may have together; or clients."""
         corrupt, dropout = f"{found.noise.colluders}/{n}", f"{found.noise.dropouts}/{n}"
-        self._policy = Policy(min_contributors=least, corrupt=corrupt, dropout=dropout)
+        self._policy = Policy(min_contributors=least, corrupt=corrupt, dropout=dropout, users=users, overlap=overlap)
         self.roster, self._clients = local_clients(n, self._policy, rng)
         self._plan = RoundPlan.propose(
             protocol,
@@ -92,13 +100,16 @@ class PrivateSums:
         self._close_ledger()
         self._held.close()
 
-    def release(self, updates: Sequence[Vector], missing: Collection[int] = ()) -> Vector:
-        """One round, in which the clients ``missing`` fall silent before they upload."""
-        ledger = self._ledger_with_room()
+    def release(self, updates: Sequence[Vector], missing: Collection[int] = (), overlap: int | None = None) -> Vector:
+        """One round, in which the clients ``missing`` fall silent before they upload.
+
+        Each user is in ``overlap`` silos, by default in as many as there may be. Users beyond ``updates`` have nothing.
+        """
+        ledger, inputs = self._ledger_with_room(), self._dealt(updates, overlap or self.found.encoding.overlap)
         names = self.roster.names
         faults = Faults(dropouts={names[i]: "upload" for i in missing})
         server = serve(self._plan, self.roster, ledger=ledger)
-        ran = simulate(server, self._clients, dict(zip(names, updates, strict=True)).get, faults=faults)
+        ran = simulate(server, self._clients, dict(zip(names, inputs, strict=True)).get, faults=faults)
         for incident in ran.incidents:
             raise incident.error
         self.charged[-1].append(ledger.epsilon)
@@ -106,6 +117,16 @@ class PrivateSums:
         for client in self._clients.values():
             client.finish()
         return ran.outcome.decode().vector
+
+    def _dealt(self, updates: Sequence[Vector], overlap: int) -> Sequence[Any]:
+        """What each client starts with."""
+        if not self.found.encoding.users:
+            return updates
+        silos: list[list[Vector]] = [[] for _ in self.roster.names]
+        for user, update in enumerate(updates):
+            for i in range(overlap):
+                silos[(user + i) % len(silos)].append(update / overlap)
+        return silos
 
     def claim(self, missing: int = 0) -> Claim:
         """Of one round with so many clients missing, for whoever sees its sum (colluders see less noise than this)."""
@@ -115,7 +136,7 @@ class PrivateSums:
         variance = float(planned_variance(noise, n, missing))
         return Claim(
             noise_std=sqrt(variance) / found.encoding.scale,
-            clip_l2=found.encoding.clip_l2,
+            clip_l2=found.encoding.clip_l2 * found.encoding.overlap,
             mu=sqrt(sensitivity.l2_squared / variance),
             epsilon=one.epsilon,
             delta=self.delta,
@@ -154,7 +175,7 @@ class PrivateSums:
     def _ledger_with_room(self) -> Ledger:
         if self._ledger is None or len(self.charged[-1]) == self.rounds:
             self._close_ledger()
-            guarantee = user_level(RELATION)
+            guarantee = user_level(RELATION, Holder.SILO if self.found.encoding.users else Holder.DEVICE)
             epsilon, delta = Fraction(self.found.epsilon), Fraction(self.delta)
             event = self._plan.secure_sum(self._plan.clients).worst().release(guarantee)
             budget = Budget.suited(event, epsilon, delta, slack=delta * SLACK)

@@ -4,6 +4,7 @@ Local training (``dp.training``) is attacked with crafted examples, if its extra
 
 The plan is the one that ``dp.calibrate`` finds for what is asked. Its clients are made up and send what the audit
 wants: crafted updates, known ones, and canaries (in rounds of their own: among canaries no model could be trained).
+Where clients are silos, canaries and crafted updates are users among those of a silo.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Group
 from rich.table import Table
 
@@ -28,9 +31,11 @@ from dp.audit import (
     Check,
     Claim,
     Scores,
+    Vector,
     Verdict,
     audit_accounting,
     audit_canaries,
+    audit_cap,
     audit_clip,
     audit_contribution,
     audit_lone,
@@ -43,6 +48,7 @@ from dp.audit import (
     false_alarm,
     gaussian_epsilon,
     insert_canaries,
+    inside_silos,
     landmarks,
     mu_interval,
     one_run_bounds,
@@ -50,7 +56,7 @@ from dp.audit import (
     spikes,
     visible_share,
 )
-from dp.audit.canaries import FEWEST
+from dp.audit.canaries import FEWEST, at_once
 from dp.audit.claim import FALSE_ALARM
 from dp.audit.margins import comparisons, least_mean_square
 from dp.calibrate import Calibration, calibrate
@@ -58,6 +64,7 @@ from dp.noise import Family
 from protocols.simulation.audited import PrivateSums, without_rotation
 from secagg.cli.output import Json, emit, facts, row, say
 from secagg.crypto.prg import Rng
+from secagg.encoding import Encoding
 from secagg.errors import MissingExtraError, PeerError, UsageError
 from secagg.extras import need, needing
 from secagg.files import write_file
@@ -78,7 +85,11 @@ ASSUMED = (
 
 @app.command()
 def audit(
-    clients: Annotated[int, typer.Option(help="Clients in a round.")] = 10,
+    clients: Annotated[int, typer.Option(help="Clients in a round: devices, or silos.")] = 10,
+    users_per_silo: Annotated[
+        int, typer.Option(help="The most users of a silo, who are what is private; 0: clients are devices.")
+    ] = 0,
+    overlap: Annotated[int, typer.Option(help="In how many silos one user may be.")] = 1,
     length: Annotated[int, typer.Option(help="Numbers in an update.")] = 4096,
     clip: Annotated[float, typer.Option(help="Bound on an update's L2 norm.")] = 1.0,
     epsilon: Annotated[float, typer.Option(help="What all rounds together may cost a user.")] = 4.0,
@@ -120,6 +131,8 @@ def audit(
         colluders=colluders,
         components=(dropouts if family is Family.SKELLAM else 0) if components is None else components,
         family=family,
+        users=users_per_silo,
+        overlap=overlap,
     )
     tell = (lambda line: None) if as_json else say
     for fact in str(found).splitlines():
@@ -154,15 +167,16 @@ def _audited(found: Calibration, effort: _Effort, tell: Callable[[str], None]) -
     }
     with PrivateSums(found, **settings) as sums, PrivateSums(without_rotation(found), **settings) as flat:
         claim, n = sums.claim(), found.clients
+        few = at_once(claim, encoding.length, sums.units) if encoding.users else n
         if effort.canaries:
             tell(f"{effort.canaries} canaries")
-            few = {"clients": n, "canaries": n, "rounds": -(-effort.canaries // n), "length": encoding.length}
-            scores = insert_canaries(sums.release, claim, rng=rng, **few)
+            size = {"clients": sums.units, "canaries": few, "length": encoding.length}
+            scores = insert_canaries(sums.release, claim, rounds=-(-effort.canaries // few), rng=rng, **size)
             checks += audit_canaries(scores, claim)
         tell("crafted updates")
         checks.append(
             audit_contribution(
-                lambda update: encoding.encode(update, weight=1, seed=rng(32), rng=rng),
+                _encode(encoding, rng),
                 l2_squared=encoding.sensitivity().l2_squared,
                 length=encoding.length,
                 clip_l2=encoding.clip_l2,
@@ -170,7 +184,9 @@ def _audited(found: Calibration, effort: _Effort, tell: Callable[[str], None]) -
                 rng=rng,
             )
         )
-        checks.append(audit_clip(sums.release, claim, clients=n, length=encoding.length, rng=rng))
+        if encoding.users:
+            checks.append(_cap_check(flat.found.encoding, rng))
+        checks.append(audit_clip(sums.release, claim, clients=sums.units, length=encoding.length, rng=rng))
         tell("contributions to single coordinates")
         places = landmarks(encoding.length, rng)
         checks.append(
@@ -178,9 +194,9 @@ def _audited(found: Calibration, effort: _Effort, tell: Callable[[str], None]) -
                 sums.release,
                 claim.noise,
                 places,
-                clients=n,
+                clients=sums.units,
                 length=encoding.length,
-                height=encoding.clip_l2,
+                height=claim.clip_l2,
                 rounds=enough_rounds(len(places), claim.noise),
                 rng=rng,
             )
@@ -200,7 +216,7 @@ def _audited(found: Calibration, effort: _Effort, tell: Callable[[str], None]) -
     checks += attacked
     return {
         "claimed": {"epsilon": found.epsilon, "epsilon_of_a_round": claim.epsilon, "mu_of_a_round": claim.mu},
-        "measured": _measured(scores, claim, effort.rounds, n),
+        "measured": _measured(scores, claim, effort.rounds, few),
         "confidence": CONFIDENCE,
         "noise_coordinates": repeats * encoding.coordinates,
         "smallest_missing_share_seen": visible_share(repeats * encoding.coordinates, claim.excess_kurtosis),
@@ -210,6 +226,30 @@ def _audited(found: Calibration, effort: _Effort, tell: Callable[[str], None]) -
         "false_alarm": false_alarm(checks),
         "assumed": ASSUMED,
     }
+
+
+def _encode(encoding: Encoding, rng: Rng) -> Callable[[Vector], NDArray[np.int64]]:
+    """What becomes of an update in a client's integers, or of a user's in those of the silos that the user is in."""
+    if not encoding.users:
+        return lambda update: encoding.encode(update, weight=1, seed=rng(32), rng=rng)
+    seed = rng(32)
+    return inside_silos(
+        lambda users, draw: encoding.encode_users(users, seed=seed, rng=draw),
+        users=encoding.users,
+        overlap=encoding.overlap,
+        rng=rng,
+    )
+
+
+def _cap_check(grid: Encoding, rng: Rng) -> Check:
+    """Of silos with more users than they may have; ``grid`` does not rotate."""
+    return audit_cap(
+        lambda users, draw: grid.encode_users(users, seed=bytes(32), rng=draw),
+        users=grid.users,
+        length=grid.length,
+        height=grid.clip_inf,
+        rng=rng,
+    )
 
 
 def _local_training(tell: Callable[[str], None]) -> tuple[str, list[Check]]:
@@ -246,15 +286,15 @@ def _some(clients: int, rng: Rng) -> list[int]:
 
 
 def _noise_checks(flat: PrivateSums, repeats: int, missing: int) -> list[Check]:
-    """In the basis in which the noise is drawn."""
+    """In the basis in which the noise is drawn. Of silos each has one user then."""
     encoding, gone = flat.found.encoding, range(missing)
     n, height = flat.found.clients, encoding.clip_inf
     known = spikes(n, encoding.length, repeats, height=height, clip_l2=encoding.clip_l2)
-    checks = audit_noise(partial(flat.release, missing=gone), flat.claim(missing), known, dropped=gone)
+    checks = audit_noise(partial(flat.release, missing=gone, overlap=1), flat.claim(missing), known, dropped=gone)
     return [replace(check, name=f"{check.name}, {missing} missing") for check in checks]
 
 
-def _measured(scores: Scores | None, claim: Claim, rounds: int, clients: int) -> dict[str, float | None]:
+def _measured(scores: Scores | None, claim: Claim, rounds: int, canaries: int) -> dict[str, float | None]:
     """What the canaries prove. Several rounds add up only where their noise is independent, as the checks say."""
     if scores is None:
         return {}
@@ -269,17 +309,17 @@ def _measured(scores: Scores | None, claim: Claim, rounds: int, clients: int) ->
         "epsilon_of_a_round_at_least_gaussian": together.gaussian,
         "epsilon_of_a_round_at_least_one_run": together.general,
     }
-    if one_a_round := _one_a_round(scores, clients):
+    if one_a_round := _one_a_round(scores, canaries):
         repeated = repeated_runs_bounds(one_a_round, claim, error=error)
         found["epsilon_of_a_round_at_least_repeated_runs_gaussian"] = repeated.gaussian
         found["epsilon_of_a_round_at_least_repeated_runs"] = repeated.general
     return {name: _finite(value) for name, value in found.items()}
 
 
-def _one_a_round(scores: Scores, clients: int) -> Scores | None:
+def _one_a_round(scores: Scores, canaries: int) -> Scores | None:
     """The first canary of each round: its coin and score are independent of those of other rounds."""
-    present = scores.present[::clients]
-    return Scores(present, scores.values[::clients]) if 0 < int(present.sum()) < len(present) else None
+    present = scores.present[::canaries]
+    return Scores(present, scores.values[::canaries]) if 0 < int(present.sum()) < len(present) else None
 
 
 def _config(found: Calibration, rounds: int, delta: float, protocol: str) -> dict[str, Any]:
@@ -292,6 +332,9 @@ def _config(found: Calibration, rounds: int, delta: float, protocol: str) -> dic
         "bits": encoding.bits,
         "ring_bits": found.ring_bits,
         "unit": "user",
+        "holder": "silo" if encoding.users else "device",
+        "users_per_silo": encoding.users,
+        "overlap": encoding.overlap,
         "relation": "zero-out",
         "trust": "distributed",
         "delta": delta,

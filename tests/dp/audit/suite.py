@@ -13,6 +13,7 @@ from dp.audit import (
     Check,
     audit_accounting,
     audit_canaries,
+    audit_cap,
     audit_clip,
     audit_contribution,
     audit_lone,
@@ -22,6 +23,7 @@ from dp.audit import (
     audit_streams,
     enough_rounds,
     insert_canaries,
+    inside_silos,
     landmarks,
     spikes,
 )
@@ -50,7 +52,7 @@ def noise(length: int = 1 << 14, repeats: int = 2, missing: tuple[int, ...] = ()
     with private_sums(length, **changes) as sums:
         encoding, clients = sums.found.encoding, sums.found.clients
         known = spikes(clients, encoding.length, repeats, height=encoding.clip_inf, clip_l2=encoding.clip_l2)
-        release = partial(sums.release, missing=missing)
+        release = partial(sums.release, missing=missing, overlap=1)
         return audit_noise(release, sums.claim(len(missing)), known, dropped=missing)
 
 
@@ -105,6 +107,30 @@ contribution_coarse = partial(contribution, length=1 << 14)
 contribution_rotated = partial(contribution, flat=False)
 
 
+def inside(overlap: int = 1, rounding: str = "stochastic") -> tuple[Check, ...]:
+    """What a user changes in the integers of whole silos, and how many users these count."""
+    with private_sums(1 << 8, ring_bits=24, users=3, overlap=overlap, rounding=rounding) as sums:
+        encoding = sums.found.encoding
+        encode = lambda users, rng: encoding.encode_users(users, seed=bytes(32), rng=rng)  # noqa: E731
+        draw = Prg(b"a silo, from a fixed seed.......")
+        return (
+            audit_contribution(
+                inside_silos(encode, users=3, overlap=overlap, rng=Prg(b"rounding, from a fixed seed.....")),
+                l2_squared=encoding.sensitivity().l2_squared,
+                length=encoding.length,
+                clip_l2=encoding.clip_l2,
+                step=1 / encoding.scale,
+                rng=Prg(b"crafted updates, a fixed seed..."),
+            ),
+            audit_cap(encode, users=3, length=encoding.length, height=encoding.clip_inf, rng=draw),
+        )
+
+
+inside_several = partial(inside, overlap=2)
+inside_nearest = partial(inside, rounding="nearest")
+noise_of_silos = partial(noise, length=1 << 15, users=3, overlap=2)
+
+
 def clip() -> tuple[Check, ...]:
     with private_sums(1 << 10, clients=4, flat=False) as sums:
         rng = Prg(b"one direction, from a fixed seed")
@@ -144,4 +170,5 @@ CHEAP: tuple[Audit, ...] = (
     *(noise_left_in, gain_after_a_dropout),
     *(noise_in_each_place, lone, streams),
     *(contribution, contribution_coarse, contribution_rotated, clip, sampling, accounting),
+    *(inside, inside_several, inside_nearest, noise_of_silos),
 )

@@ -221,6 +221,25 @@ CLIP_BY_COORDINATE = instead_of(*CLIPPED, lambda right, self, vector: (np.clip(v
 STRETCHED = instead_of(encoding_module, "_hadamard", lambda right, vector: 2 * right(vector))
 NO_INFLATION = instead_of(Encoding, "_longest", lambda right, self: int((self.scale * self.clip_l2) ** 2))
 
+
+def clips_its_sum(right: Callable[..., Any], self: Encoding, vectors: Any, *, seed: bytes, rng: Any) -> Any:
+    """Of all its users together."""
+    alone = replace(self, users=0, overlap=1)
+    return alone.encode(np.sum(list(vectors), axis=0), weight=1, seed=seed, rng=rng)
+
+
+def of_one_silo(right: Callable[..., Any], self: Encoding) -> Any:
+    """As if a person was in one silo only; or, charged for two of them, as if their parts were two sums."""
+    found = right(self)
+    return replace(found, l2_squared=found.l2_squared // self.overlap)
+
+
+def in_encode_users(condition: str, instead: str) -> Seed:
+    return lambda patch: switch_off(patch, Encoding, "encode_users", condition, instead)
+
+
+COUNTED = "zip(range(count), vectors, strict=False)"
+
 SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
     "noise halved": ((instead_of(noise_module, "_draw", halved),), suite.noise, "noise variance", FAILED),
     "noise halved, and all code but the audit agrees": (
@@ -342,6 +361,38 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.contribution, "contribution", FAILED),
     ),
     "norm not checked": ((unchecked,), suite.contribution, "contribution", FAILED),
+    "a silo clips its sum instead of each user": (
+        (instead_of(Encoding, "encode_users", clips_its_sum),),
+        *(suite.inside, "contribution", FAILED),
+    ),
+    "a user counted twice": (
+        (in_encode_users(COUNTED, "zip(range(count + 1), [*vectors, *list(vectors)[-1:]])"),),
+        *(suite.inside, "contribution", FAILED),
+    ),
+    "the first user counted twice": (
+        (in_encode_users(COUNTED, "zip(range(count + 1), [*list(vectors)[:1], *vectors])"),),
+        *(suite.inside, "contribution", FAILED),
+    ),
+    "cap not enforced": (
+        (in_encode_users("(count := len(vectors)) > self.users", "(count := len(vectors)) < 0"),),
+        *(suite.inside, "users of a silo", FAILED),
+    ),
+    "a silo counts more users than it says": (
+        (in_encode_users(COUNTED, "enumerate(vectors)"),),
+        *(suite.inside, "users of a silo", FAILED),
+    ),
+    "a person in two silos charged twice, and no claim": (
+        (instead_of(Encoding, "sensitivity", of_one_silo),),
+        *(suite.inside_several, "contribution", FAILED),
+    ),
+    "users' norms not checked": (
+        (NO_CLIP, unchecked),
+        *(suite.inside_nearest, "contribution", FAILED),
+    ),
+    "one silo's noise missing": (
+        (noised("noise is None", "noise is None or self.identity.name == 'client-3'"),),
+        *(suite.noise_of_silos, "noise variance", FAILED),
+    ),
     "q wrong": (
         (sample("rate.numerator << 64", "(rate.numerator << 64) * 11 // 10"),),
         *(suite.sampling, "sampling rate", FAILED),
@@ -363,6 +414,10 @@ REFUSED: dict[str, tuple[tuple[Seed, ...], suite.Audit, type[SecAggError], str]]
     "a plan with the epsilon of one round": (
         (instead_of(*SCALED, lambda scaled, values, count: scaled(values, 1)),),
         *(suite.accounting, BudgetError, "epsilon could reach"),
+    ),
+    "a person in two silos charged twice": (
+        (instead_of(Encoding, "sensitivity", of_one_silo),),
+        *(suite.noise_of_silos, PolicyError, "the claim contradicts itself"),
     ),
     "amplification where there is none": (
         (instead_of(private_sum, "evaluate", lambda right, *args, **more: tenth(right(*args, **more))),),
