@@ -82,6 +82,9 @@ def test_what_is_in_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
         "bits": answer["config"]["bits"],
         "ring_bits": 24,
         "unit": "user",
+        "holder": "device",
+        "users_per_silo": 0,
+        "overlap": 1,
         "relation": "zero-out",
         "trust": "distributed",
         "delta": 1e-5,
@@ -100,6 +103,21 @@ def test_what_is_in_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("more", [["--family", "discrete-gaussian", "--colluders", "1"], ["--protocol", "secagg+"]])
 def test_other_plans_pass(capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
     assert set(verdicts(answered(capsys, *FAST, *more)).values()) == {"passed"}
+
+
+SILOS = ["--users-per-silo", "3", "--overlap", "2"]
+
+
+@pytest.mark.parametrize(
+    "more", [["--canaries", "0"], pytest.param(["--canaries", "1000", "--epsilon", "20"], marks=pytest.mark.long)]
+)
+def test_plans_for_users_inside_silos_pass(capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
+    answer = answered(capsys, *SMALL, *SILOS, "--audit-rounds", "4", *more)
+    found = verdicts(answer)
+    assert set(found.values()) == {"passed"}
+    assert found.keys() >= {"contribution", "users of a silo", "clip", "charged", "lone canaries"}
+    config = answer["config"]
+    assert [config[name] for name in ("holder", "users_per_silo", "overlap")] == ["silo", 3, 2]
 
 
 def test_enough_rounds_to_see_one_client(capsys: pytest.CaptureFixture[str]) -> None:

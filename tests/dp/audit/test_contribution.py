@@ -4,14 +4,24 @@ import hashlib
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 
-from dp.audit import Claim, Verdict, audit_clip, audit_contribution, gaussian_epsilon
+from dp.audit import (
+    Claim,
+    Verdict,
+    audit_cap,
+    audit_clip,
+    audit_contribution,
+    gaussian_epsilon,
+    inside_silos,
+)
 from dp.audit.contribution import _halfway
 from dp.events import Relation
-from secagg.crypto.prg import Prg, random_words
+from secagg.crypto.prg import Prg, Rng, random_words
+from secagg.errors import UsageError
 
 LENGTH, SCALE = 256, 40.0
 LIMIT = int((SCALE + math.sqrt(LENGTH)) ** 2)
@@ -58,6 +68,63 @@ def test_norms_are_exact_integers() -> None:
     values[:2] = 1 << 31, 1
     assert probe(lambda update: values, (1 << 62) + 1) is Verdict.PASSED
     assert probe(lambda update: values, 1 << 62) is Verdict.FAILED
+
+
+# Users inside silos
+
+
+def in_turn(users: Any, rng: Rng) -> np.ndarray:
+    """Each user's vector clipped and rounded, with random words of its own."""
+    total = np.zeros(LENGTH, np.int64)
+    for vector in users:
+        total += np.floor(SCALE * clipped(vector) + random_words(rng, LENGTH) / 2.0**64).astype(np.int64)
+    return total
+
+
+def together(users: Any, rng: Rng) -> np.ndarray:
+    return np.rint(SCALE * clipped(np.sum(list(users), axis=0))).astype(np.int64)
+
+
+@pytest.mark.parametrize("overlap", [1, 3])
+@pytest.mark.parametrize("users", [1, 2, 5])
+def test_users_that_are_clipped_one_by_one_pass(users: int, overlap: int) -> None:
+    encode = inside_silos(in_turn, users=users, overlap=overlap, rng=Prg(b"s" * 32))
+    assert probe(encode, overlap**2 * LIMIT) is Verdict.PASSED
+
+
+@pytest.mark.parametrize(
+    ("wrong", "overlap", "bound"),
+    [
+        (together, 1, LIMIT),
+        (lambda users, rng: in_turn([*users, list(users)[-1]], rng), 1, LIMIT),
+        (lambda users, rng: in_turn([next(iter(users)), *users], rng), 1, LIMIT),
+        (in_turn, 2, 2 * LIMIT),
+    ],
+    ids=["the sum is clipped", "the last one twice", "the first one twice", "two silos charged as two sums"],
+)
+def test_users_that_move_more_than_they_may_fail(wrong: Any, overlap: int, bound: int) -> None:
+    assert probe(inside_silos(wrong, users=4, overlap=overlap, rng=Prg(b"s" * 32)), bound) is Verdict.FAILED
+
+
+def capped(users: Any, rng: Rng) -> np.ndarray:
+    if (said := len(users)) > 4:
+        raise UsageError("too many")
+    return in_turn((vector for _, vector in zip(range(said), users, strict=False)), rng)
+
+
+def read_first(users: Any, rng: Rng) -> np.ndarray:
+    return capped(list(users), rng)
+
+
+@pytest.mark.parametrize(
+    ("encode", "counted"),
+    [(capped, 4), (in_turn, 8), (read_first, 8), (lambda users, rng: in_turn(users, rng) // 2 * 2, 8)],
+    ids=["capped", "all are added", "all are read, and refused", "by twos"],
+)
+def test_more_users_than_allowed_are_counted(encode: Any, counted: int) -> None:
+    check = audit_cap(encode, users=4, length=LENGTH, height=0.5, rng=Prg(b"s" * 32))
+    assert (check.observed, check.high) == (counted, 4)
+    assert check.verdict is (Verdict.PASSED if counted == 4 else Verdict.FAILED)
 
 
 @pytest.mark.parametrize("radius", [0.3, 0.6, 5.0, 16.0, 40.0, 1000.0])

@@ -50,6 +50,27 @@ def test_a_release_is_the_sum_of_those_who_came(missing: tuple[int, ...]) -> Non
     assert np.abs(total - expected).max() < 8 * noise < 4
 
 
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_a_release_of_silos_is_the_sum_of_their_users(overlap: int) -> None:
+    """As in the test above, with eight users in four silos; of one in two silos half is lost with one of these."""
+    updates = [np.eye(1, 8, i)[0] / 2 for i in range(8)]
+    with sums_of(found_for(users=4, overlap=overlap)) as sums:
+        assert sums.units == 16 // overlap
+        total, noise = sums.release(updates, [0]), sums.claim(1).noise_std
+        assert sums.claim().clip_l2 == overlap
+        alone = sums.release(updates[:1], overlap=1)
+    left = {1: [0, 1, 1, 1] * 2, 2: [0.5, 1, 1, 0.5] * 2}[overlap]
+    assert np.abs(total - np.array(left) / 2).max() < 8 * noise < 7
+    assert np.abs(alone - updates[0]).max() < 8 * noise
+
+
+def test_more_users_than_a_silo_may_have_are_refused() -> None:
+    with sums_of(found_for(users=2)) as sums, pytest.raises(UsageError, match="at most 2 users"):
+        sums.release([np.zeros(8)] * 9)
+    with pytest.raises(UsageError, match="as many users as one user has silos"):
+        sums_of(found_for(users=2, overlap=3))
+
+
 def test_each_release_is_fresh_and_a_seed_replays_them() -> None:
     def totals(seed: bytes) -> list[list[float]]:
         with sums_of(found_for(), seed=seed) as sums:
