@@ -4,6 +4,7 @@ What differs from NVFlare's own FedAvg: ``SecureFedAvg`` at the server, ``Secure
 sites, and three files in each site's own folder, which ``deploy`` makes for the simulator.
 """
 
+import os
 from pathlib import Path
 
 from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
@@ -18,6 +19,8 @@ from secagg.files import write_file
 
 SITES = [f"site-{number}" for number in range(1, 6)]
 WORKSPACE = Path("workspace").absolute()
+USERS = int(os.environ.get("SECAGG_EXAMPLE_USERS", "0"))
+"""With 0 every site counts once; else it is a silo of so many users, each of whom counts by itself."""
 
 
 def deploy(local: Path) -> None:
@@ -32,7 +35,8 @@ def deploy(local: Path) -> None:
     Roster.of(identities).save(local / "roster.toml")
     text = (
         'identity = "{site}.key"\nroster = "roster.toml"\n'
-        '[policy]\nmin_contributors = 4\nprotocols = ["secagg+"]\ndropout = "0.2"\nweight_bound = 100\n'
+        '[policy]\nmin_contributors = 4\nprotocols = ["secagg+"]\ndropout = "0.2"\n'
+        f"{f'users = {USERS}' if USERS else 'weight_bound = 100'}\n"
     )
     write_file(local / "secagg.toml", text.encode(), private=False)
 
@@ -45,7 +49,8 @@ def main() -> None:
         min_contributors=4,
         dropout="0.2",
         clip=4.0,
-        weight_bound=100,
+        weight_bound=1 if USERS else 100,
+        silos={"most": USERS, "total": USERS * len(SITES)} if USERS else None,
         metrics={"loss": 10.0},
         train_timeout=20,
         phase_timeout=10,

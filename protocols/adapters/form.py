@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from logging import Logger
 from typing import Any, TypeAlias
@@ -28,8 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.adapters.instructions import Instructions, canonical_bytes
+from protocols.adapters.users import Contributions, Trainings
 from protocols.plan import RoundPlan
-from secagg.codec import Codec, boolean, many, positive, struct, text, u8, u32, u64
+from secagg.codec import Codec, boolean, many, positive, struct, text, u8, u16, u32, u64
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.encoding import Encoding
@@ -38,7 +40,7 @@ from secagg.errors import PolicyError, UsageError
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 FAILED = "failed"
-"""The name of the count of failures among the metrics of a sum: a share of the clients, from 0 to 1."""
+"""The name of the count of failures among the metrics of a sum: a share of the clients, or users, from 0 to 1."""
 
 METRICS_NORM = 0.25
 """All metrics together are at most this long, in units of ``clip``: with noise they cost the change 3% of accuracy."""
@@ -96,6 +98,9 @@ class Form:
     ``weight`` names the metric by which clients are weighted, if ``weight_bound`` is above 1. ``failures`` is for sums
     with noise, and only for these: the last coordinate counts the clients of which something failed.
 
+    ``users`` above 0 is for silos: the most users that one of them has, each of whom contributes a vector of its own,
+    and ``overlap`` is in how many silos the data of one person can lie. No weights then: every user counts once.
+
     >>> old = {"w": np.zeros((2, 2), np.float32), "steps": np.array(10)}
     >>> form = Form.of(old, clip=8.0, metrics={"loss": 10.0})
     >>> new = {"w": np.full((2, 2), 0.5, np.float32), "steps": np.array(12)}
@@ -115,6 +120,8 @@ class Form:
     rotate: bool = False
     weight: str = ""
     failures: bool = False
+    users: int = 0
+    overlap: int = 1
 
     def __post_init__(self) -> None:
         if (self.weight_bound > 1) != bool(self.weight):
@@ -141,11 +148,13 @@ class Form:
         rotate: bool = False,
         weight: str = "",
         failures: bool = False,
+        users: int = 0,
+        overlap: int = 1,
     ) -> Form:
         """The form for this model; ``metrics`` are names with their largest values."""
         bounded = tuple(MetricSpec(name, largest) for name, largest in (metrics or {}).items())
         weighted_by = weight if weight_bound > 1 else ""
-        return cls(_specs_of(arrays), clip, bits, bounded, weight_bound, rotate, weighted_by, failures)
+        return cls(_specs_of(arrays), clip, bits, bounded, weight_bound, rotate, weighted_by, failures, users, overlap)
 
     @property
     def model_length(self) -> int:
@@ -164,7 +173,15 @@ class Form:
 
     @property
     def encoding(self) -> Encoding:
-        return Encoding(self.length, self.clip_l2, self.bits, self.rotate, weight_bound=self.weight_bound)
+        return Encoding(
+            self.length,
+            self.clip_l2,
+            self.bits,
+            self.rotate,
+            weight_bound=self.weight_bound,
+            users=self.users,
+            overlap=self.overlap,
+        )
 
     def model_digest(self, arrays: Arrays, instructions: Instructions = None) -> bytes:
         """The hash of all that a round's trainings start from, for ``RoundPlan.model``."""
@@ -185,8 +202,8 @@ class Form:
         if _specs_of(arrays) != self.arrays:
             raise PolicyError("the form is not that of the model")
         ours, theirs = self.encoding, plan.encoding
-        private = (theirs.length, theirs.clip_l2, theirs.weight_bound) == (ours.length, ours.clip_l2, ours.weight_bound)
-        if not (private if plan.noise is not None else theirs == ours):
+        fixed = _what_noise_leaves_alone(theirs) == _what_noise_leaves_alone(ours)
+        if not (fixed if plan.noise is not None else theirs == ours):
             raise PolicyError("the plan's encoding is not that of the form")
         if self.failures != (plan.noise is not None):
             raise PolicyError("failures are counted where there is noise in the sum, and only there")
@@ -213,6 +230,41 @@ class Form:
             log.error("secagg: training failed, and counts as nothing: %s", type(error).__name__)
             log.log(details, "secagg: how training failed", exc_info=error)
             return self.failure_vector(), 1
+
+    def contributions(
+        self,
+        old: Arrays,
+        train: Callable[[], Trainings],
+        log: Logger,
+        details: int,
+        interrupted: Callable[[], None] = lambda: None,
+    ) -> Contributions | None:
+        """What a silo puts into the sum, whatever comes of its users' trainings: one vector for each user.
+
+        A user whose training fails counts as zeros. If ``train`` itself fails, or answers for more users than the form
+        allows, the whole silo counts as zeros (None). What fails is only written into the silo's log, as in
+        ``contribution``. ``interrupted`` may raise after each training, to end it.
+        """
+        try:
+            trainings = train()
+            if trainings.count > self.users:
+                raise UsageError(f"a silo has at most {self.users} users, and this one trains for {trainings.count}")
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a panic of Rust code, too: nobody but this client may notice
+            log.error("secagg: training failed, and all users count as nothing: %s", type(error).__name__)
+            log.log(details, "secagg: how training failed", exc_info=error)
+            return None
+        failed = self.failure_vector()
+        return Contributions(
+            trainings,
+            partial(self.change, old),
+            np.zeros(self.length) if failed is None else failed,
+            self.missing_metrics,
+            log,
+            details,
+            interrupted,
+        )
 
     @np.errstate(all="ignore")  # what overflows is found below, and what underflows does not matter
     def change(self, old: Arrays, new: Arrays, metrics: Mapping[str, float] | None = None) -> NDArray[np.float64]:
@@ -305,6 +357,11 @@ def _specs_of(arrays: Arrays) -> tuple[ArraySpec, ...]:
     return tuple(ArraySpec.like(name, array) for name, array in arrays.items())
 
 
+def _what_noise_leaves_alone(encoding: Encoding) -> tuple[object, ...]:
+    """What of an encoding says how long a client's vector can be, and of whom; the rest calibration chooses."""
+    return encoding.length, encoding.clip_l2, encoding.weight_bound, encoding.users, encoding.overlap
+
+
 def _is_number(value: object) -> bool:
     try:
         return math.isfinite(float(value))  # type: ignore[arg-type]  # whatever a training reports
@@ -342,4 +399,6 @@ FORM: Codec[Form] = struct(
     rotate=boolean,
     weight=text(_MAX_NAME),
     failures=boolean,
+    users=u32,
+    overlap=u16,
 )

@@ -11,10 +11,10 @@ from flwr.app import Array, ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from protocols.adapters.flower import Secure
+from protocols.adapters.flower import Secure, Silos
 from protocols.roster import Roster
 from secagg.files import write_file
-from signs.task import CLIP, DIMENSION, FOLDER, loss
+from signs.task import CLIP, DIMENSION, FOLDER, USERS, loss
 
 HELD_OUT = 1000
 LEAST = 3
@@ -33,7 +33,8 @@ def main(grid: Grid, context: Context) -> None:
         run_config=context.run_config,
         protocol=str(context.run_config["protocol"]),
         clip=CLIP,
-        weight_bound=1000,
+        weight_bound=1 if USERS else 1000,
+        silos=Silos(most=USERS, total=USERS * len(roster)) if USERS else None,
         min_contributors=LEAST,
         dropout="0.4",
         timeout=timeout,

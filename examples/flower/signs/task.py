@@ -21,6 +21,9 @@ EPOCHS = 10
 FOLDER = Path(os.environ.get("SECAGG_EXAMPLE", str(Path.home() / "secagg-example")))
 """Identities and the roster, made by ``identities.py``; where a node's config says otherwise, that counts."""
 
+USERS = int(os.environ.get("SECAGG_EXAMPLE_USERS", "0"))
+"""With 0 every client is one user; else it is a silo of so many, each of whom counts, and is clipped, by itself."""
+
 Vector = NDArray[np.float64]
 
 

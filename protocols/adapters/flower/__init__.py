@@ -28,7 +28,9 @@ from __future__ import annotations
 from secagg.extras import needing
 
 with needing("flower", "the adapter for Flower"):
-    from protocols.adapters.flower.client import SecAgg, only_secagg
-    from protocols.adapters.flower.server import Privacy, Secure
+    from protocols.adapters.flower.client import EachUser, SecAgg, only_secagg
+    from protocols.adapters.flower.server import Secure
+    from protocols.adapters.privacy import Privacy
+    from protocols.adapters.users import Silos, Trainings
 
-__all__ = ["Privacy", "SecAgg", "Secure", "only_secagg"]
+__all__ = ["EachUser", "Privacy", "SecAgg", "Secure", "Silos", "Trainings", "only_secagg"]

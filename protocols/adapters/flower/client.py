@@ -34,6 +34,7 @@ from protocols.adapters.flower.messages import (
 )
 from protocols.adapters.flower.state import RECORD_NAMES, SealedVector, StateJournal
 from protocols.adapters.form import FORM, Form
+from protocols.adapters.users import Trainings
 from protocols.client import Client
 from protocols.journal import Journal, SqliteJournal
 from protocols.plan import RoundPlan
@@ -114,10 +115,16 @@ class SecAgg:
             trains = begins and not client.check(plan)
             if trains:
                 form, old, task, own = self._checked_task(message, context, plan, roster.number(identity.name))
-                update, weight = form.contribution(
-                    old, lambda: _trained(call_next(task, own), form), FLOWER_LOGGER, details=ERROR
-                )
-                frame = client.start(plan, update, weight)
+                if form.users:
+                    vectors = form.contributions(
+                        old, lambda: _trainings(call_next(task, own)), FLOWER_LOGGER, details=ERROR
+                    )
+                    frame = client.start(plan, vectors)
+                else:
+                    update, weight = form.contribution(
+                        old, lambda: _trained(call_next(task, own), form), FLOWER_LOGGER, details=ERROR
+                    )
+                    frame = client.start(plan, update, weight)
                 self._keep_state(context.state, own.state)
                 vector.save(client.encoded())
             else:
@@ -225,12 +232,36 @@ def _public_reason(error: SecAggError) -> str:
 
 def _trained(reply: Message, form: Form) -> tuple[dict[str, NDArray[Any]], Mapping[str, Any], int]:
     """The trained arrays, the metrics and the weight that the train function replies with."""
+    arrays, replied = _replied(reply)
+    metrics = {name: value for name, value in replied.items() if not isinstance(value, list)}
+    return arrays, metrics, _weight(form, metrics)
+
+
+class EachUser(Message):  # type: ignore[misc,unused-ignore]  # Any, where flwr is not installed
+    """What a train function replies with that trains its users one after the other, while they are encoded.
+
+    It has no content: nothing of it could be sent. ``trainings`` are asked for on this client, in the same process.
+    """
+
+    def __init__(self, trainings: Trainings, *, reply_to: Message) -> None:
+        super().__init__(RecordDict(), reply_to=reply_to)
+        self.trainings = trainings
+
+
+def _trainings(reply: Message) -> Trainings:
+    """The trainings that the train function replies with: one for each user of this silo."""
+    if isinstance(reply, EachUser):
+        return reply.trainings
+    arrays, metrics = _replied(reply)
+    return Trainings.stacked(arrays, metrics)
+
+
+def _replied(reply: Message) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The arrays and the metrics that the train function replies with."""
     if reply.has_error():
         raise UsageError(f"the train function answers with an error: {reply.error.reason}")
     _, record = model_in(reply.content)
-    values = reply.content.metric_records.values()
-    metrics = {name: v for one in values for name, v in one.items() if not isinstance(v, list)}
-    return arrays_in(record), metrics, _weight(form, metrics)
+    return arrays_in(record), {name: v for one in reply.content.metric_records.values() for name, v in one.items()}
 
 
 def _weight(form: Form, metrics: Mapping[str, float]) -> int:

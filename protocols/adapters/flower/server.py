@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from logging import INFO, WARNING
 from time import monotonic, sleep
@@ -18,7 +18,6 @@ from flwr.serverapp import strategy as strategies
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from dp.calibrate import calibrate
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from protocols.adapters.flower.messages import (
@@ -36,29 +35,20 @@ from protocols.adapters.flower.messages import (
 )
 from protocols.adapters.form import FORM, Form
 from protocols.adapters.instructions import Instructions, canonical_bytes
+from protocols.adapters.privacy import Privacy
+from protocols.adapters.users import Silos
 from protocols.outcome import RoundOutcome
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.roster import Roster
 from protocols.rounds.server import ServerRound
 from protocols.server import serve
-from secagg.assumptions import Adversary, colluders
+from secagg.assumptions import Adversary
 from secagg.crypto.prg import Rng
-from secagg.encoding import Encoding
+from secagg.encoding import Encoding, Sum
 from secagg.errors import BudgetError, DecodeError, PeerError, ThresholdError, UnblamedError, UsageError
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.01, 1.0
 """Seconds between two looks for replies; in between these a tenth of the time that has passed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Privacy:
-    """Users who take part in ``rounds`` sums are protected at (epsilon, delta): see ``dp.calibrate``."""
-
-    epsilon: float
-    delta: float
-    rounds: int
-    ring_bits: int = 24
-    components: int = 0
 
 
 @dataclass(slots=True)
@@ -103,6 +93,10 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
     With ``privacy`` the sum is noised, and charged to ``ledger``; what is missing from the cohort counts as zero then,
     and the metric ``failed`` says of what share of the clients something failed. Evaluation is delegated as it is:
     nothing is hidden there.
+
+    With ``silos`` clients answer with a training for each of their users (``SecAgg``): ``clip`` and the metrics'
+    largest values bound one user, ``privacy`` is promised to each user against all but its own silo, and means are over
+    the declared number of users. ``ledger`` is one for users inside silos then.
     """
 
     def __init__(
@@ -124,6 +118,7 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
         beacon: bytes = b"",
         privacy: Privacy | None = None,
         ledger: Ledger | None = None,
+        silos: Silos | None = None,
         rng: Rng = os.urandom,
     ) -> None:
         if isinstance(strategy, _NEED_SINGLE_UPDATES):
@@ -132,6 +127,8 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
             raise UsageError("privacy is charged to a ledger, and only that")
         if privacy is not None and weight_bound > 1:
             raise UsageError("with privacy every client counts once: weight_bound is 1")
+        if silos is not None and weight_bound > 1:
+            raise UsageError("in silos every user counts once: weight_bound is 1")
         self.strategy, self.roster, self.timeout = strategy, roster, timeout
         self.outcome: RoundOutcome | None = None
         """The outcome of the last round; None if it was given up."""
@@ -141,6 +138,7 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
         """Who was left out of the last round before vectors were sent; they may have been silent only."""
         self._protocol, self._clip, self._min_contributors, self._corrupt = protocol, clip, min_contributors, corrupt
         self._privacy, self._ledger, self._run_config = privacy, ledger, dict(run_config or {})
+        self._silos = silos
         self._weighted_by = str(getattr(strategy, "weighted_by_key", WEIGHTED_BY))
         self._form_of = partial(
             Form.of,
@@ -150,6 +148,8 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
             weight_bound=weight_bound,
             weight=self._weighted_by,
             failures=privacy is not None,
+            users=0 if silos is None else silos.most,
+            overlap=1 if silos is None else silos.overlap,
         )
         self._propose = partial(
             RoundPlan.propose,
@@ -203,8 +203,7 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
             self._publish_remarks(server_round, current.machine)
         plan, form, total = current.machine.plan, current.form, self.outcome.decode()
         log(INFO, "secagg: the sum is of %d clients out of %d", len(self.outcome.survivors), plan.clients)
-        count = total.weight if plan.noise is None else plan.clients
-        if not count:
+        if not (count := self._denominator(plan, total)):
             log(WARNING, "secagg: round %d changes nothing: no client had anything to contribute", server_round)
             return None, None
         moved, metrics = form.applied(current.old, total.vector / count)
@@ -234,15 +233,15 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
     def _encoding(self, form: Form, clients: int) -> tuple[Encoding, NoiseSpec | None]:
         if self._privacy is None:
             return form.encoding, None
-        found = calibrate(
-            **asdict(self._privacy),
-            clients=clients,
-            length=form.length,
-            clip_l2=form.clip_l2,
-            dropouts=clients - self._min_contributors,
-            colluders=colluders(self._corrupt, clients),
+        return self._privacy.encoding(
+            form, clients=clients, min_contributors=self._min_contributors, corrupt=self._corrupt
         )
-        return found.encoding, found.noise
+
+    def _denominator(self, plan: RoundPlan, total: Sum) -> int:
+        """What the sum is divided by. Of users, and where there is noise, it is nothing that was counted."""
+        if self._silos is not None:
+            return self._silos.total
+        return total.weight if plan.noise is None else plan.clients
 
     def _publish_remarks(self, server_round: int, machine: ServerRound) -> None:
         self.liars, self.excluded = machine.liars, machine.excluded

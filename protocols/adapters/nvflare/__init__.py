@@ -27,7 +27,8 @@ from __future__ import annotations
 from secagg.extras import needing
 
 with needing("nvflare", "the adapter for NVFlare"):
-    from protocols.adapters.nvflare.client import SecureExecutor
+    from protocols.adapters.nvflare.client import SecureExecutor, each_user
     from protocols.adapters.nvflare.server import SecureFedAvg
+    from protocols.adapters.users import Trainings
 
-__all__ = ["SecureExecutor", "SecureFedAvg"]
+__all__ = ["SecureExecutor", "SecureFedAvg", "Trainings", "each_user"]

@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
@@ -34,10 +35,12 @@ from protocols.adapters.nvflare.messages import (
     instructions_in,
 )
 from protocols.adapters.nvflare.site import site_client
+from protocols.adapters.users import Trainings
 from protocols.client import Client
 from protocols.plan import RoundPlan
 from secagg.errors import PolicyError, SecAggError, UsageError
 
+_TRAININGS = "secagg_trainings"
 _CLIENT_LOCK = Lock()
 """Held while a site's one client is made. It is no attribute of the executor because NVFlare copies that."""
 
@@ -83,14 +86,21 @@ class SecureExecutor(Executor):  # type: ignore[misc]
             instructions = instructions_in(task.total_rounds, fl_ctx)
             form.check_plan(plan, old, instructions, weighted_by=MetaKey.NUM_STEPS_CURRENT_ROUND)
             trainer_task = _trainer_task(plan, old, task)
-            update, weight = form.contribution(
-                old,
-                lambda: self._run_trainer(form, old, trainer_task, fl_ctx, abort_signal),
-                self.logger,
-                details=DEBUG,  # a job may stream its log to the server
-            )
-            if abort_signal.triggered:  # zeros would leave the sum to those whose training was not aborted
-                raise PolicyError("the training was aborted: this site has nothing to say")
+
+            def reply() -> Shareable:
+                return self._run_trainer(trainer_task, fl_ctx, abort_signal)
+
+            def check_abort() -> None:
+                if abort_signal.triggered:  # zeros would leave the sum to those whose training was not aborted
+                    raise PolicyError("the training was aborted: this site has nothing to say")
+
+            # The details at DEBUG only: a job may stream its log to the server.
+            if form.users:
+                vectors = form.contributions(old, lambda: _trainings(reply(), old), self.logger, DEBUG, check_abort)
+                check_abort()
+                return _answer(client.start(plan, vectors))
+            update, weight = form.contribution(old, lambda: _trained(reply(), form, old), self.logger, DEBUG)
+            check_abort()
             return _answer(client.start(plan, update, weight))
 
     def _client_and_lock(self, fl_ctx: FLContext) -> tuple[Client, Lock]:
@@ -101,17 +111,14 @@ class SecureExecutor(Executor):  # type: ignore[misc]
                 self._training = Lock()
             return self._client, self._training
 
-    def _run_trainer(
-        self, form: Form, old: Arrays, task: Shareable, fl_ctx: FLContext, abort_signal: Signal
-    ) -> tuple[Arrays, Mapping[str, Any], int]:
-        """The trained arrays, the metrics and the weight that the trainer answers with."""
+    def _run_trainer(self, task: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """What the trainer answers with."""
         with fl_ctx.get_engine().new_context() as own:
             own.set_prop(FLContextKey.TASK_NAME, TRAIN_TASK, private=True, sticky=False)
             reply = self.executor.execute(self.task_name, task, own, Signal(parent=abort_signal))
         if (code := reply.get_return_code()) != ReturnCode.OK:
             raise UsageError(f"the trainer answers with {code}")
-        trained = FLModelUtils.from_shareable(reply)
-        return _trained_arrays(trained, old), trained.metrics or {}, _weight(form, trained)
+        return reply
 
     def _answer_frame(self, shareable: Shareable) -> Shareable:
         if self._client is None:
@@ -148,12 +155,49 @@ def _last_frame(client: Client, plan: RoundPlan) -> bytes:
     return frame
 
 
+def each_user(trainings: Trainings) -> Shareable:
+    """What an executor answers with that trains its users one after the other, while they are encoded.
+
+    It is for the ``SecureExecutor`` around that executor, in the same process, and cannot be sent anywhere.
+    """
+    reply = make_reply(ReturnCode.OK)
+    reply[_TRAININGS] = trainings
+    return reply
+
+
+def _trainings(reply: Shareable, old: Arrays) -> Trainings:
+    """The trainings that the trainer answers with: one for each user of this silo."""
+    if isinstance(trainings := reply.get(_TRAININGS), Trainings):
+        return trainings
+    trained = FLModelUtils.from_shareable(reply)
+    stacked = Trainings.stacked(arrays_in(trained), trained.metrics or {})
+    if trained.params_type is not ParamsType.DIFF:
+        return stacked
+
+    def train(user: int) -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
+        changes, metrics = stacked.train(user)
+        return _added(old, changes), metrics
+
+    return Trainings(stacked.count, train)
+
+
+def _trained(reply: Shareable, form: Form, old: Arrays) -> tuple[Arrays, Mapping[str, Any], int]:
+    """The trained arrays, the metrics and the weight that the trainer answers with."""
+    trained = FLModelUtils.from_shareable(reply)
+    return _trained_arrays(trained, old), trained.metrics or {}, _weight(form, trained)
+
+
 def _trained_arrays(trained: FLModel, old: Arrays) -> Arrays:
     """The arrays that the trainer answers with, or the model plus the difference that it answers with."""
     new = arrays_in(trained)
-    if trained.params_type is ParamsType.DIFF and new.keys() == old.keys():
-        return {name: old[name] + np.asarray(new[name], np.float64) for name in old}
-    return new
+    return _added(old, new) if trained.params_type is ParamsType.DIFF else new
+
+
+def _added(old: Arrays, changes: Mapping[str, NDArray[Any]]) -> Arrays:
+    """The model plus these differences; as they are, if they are not of its names, which the form then refuses."""
+    if changes.keys() != old.keys():
+        return dict(changes)
+    return {name: old[name] + np.asarray(changes[name], np.float64) for name in old}
 
 
 def _weight(form: Form, trained: FLModel) -> int:

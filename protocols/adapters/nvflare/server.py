@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.workflows.model_controller import ModelController
 
+from dp.ledger import Ledger
 from protocols.adapters.form import FORM, Form
 from protocols.adapters.nvflare.job import exclude_library
 from protocols.adapters.nvflare.messages import (
@@ -26,13 +28,16 @@ from protocols.adapters.nvflare.messages import (
     frame_params,
     instructions_in,
 )
-from protocols.adapters.nvflare.site import site_roster
+from protocols.adapters.nvflare.site import server_ledger, site_roster
+from protocols.adapters.privacy import Privacy
+from protocols.adapters.users import Silos
 from protocols.outcome import RoundOutcome
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.roster import Roster
 from protocols.rounds.server import ServerRound
 from protocols.server import serve
-from secagg.errors import DecodeError, PeerError, ThresholdError, UsageError
+from secagg.encoding import Sum
+from secagg.errors import BudgetError, DecodeError, PeerError, ThresholdError, UsageError
 
 
 class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no types
@@ -43,6 +48,12 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
     mask. ``corrupt``, ``dropout`` and ``adversary`` are what the plan is made for; each site checks it against a policy
     of its own. ``beacon`` is in hexadecimal. Timeouts are in seconds; 0 waits for ever. With ``min_responses`` the
     round goes on as soon as so many sites have trained, without the others.
+
+    With ``silos`` ({"most": users of one site, "total": users of all, "overlap": in how many sites one person can be})
+    the unit is the user inside a site, as in ``protocols.adapters.users``: trainers answer for each user, ``clip`` and
+    the metrics' largest values bound one user, and means are over the declared total. With ``privacy`` ({"epsilon":
+    ..., "delta": ...}, see ``protocols.adapters.privacy``; its ``rounds`` are those of the job) there is noise in the
+    sum. It is charged to the ledger that the server's own folder has, and means are over the units in the plan.
 
     A round for which too few are left changes nothing, and the next one starts. For another rule by which the sum moves
     the model, override ``update``.
@@ -65,6 +76,8 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
         dropout: str = "0.1",
         adversary: str = "active",
         beacon: str = "",
+        silos: dict[str, int] | None = None,
+        privacy: dict[str, float] | None = None,
         train_timeout: int = 3600,
         phase_timeout: int = 120,
         persistor_id: str = AppConstants.DEFAULT_PERSISTOR_ID,
@@ -77,18 +90,27 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
         self.num_clients, self.min_responses = num_clients, min_responses
         self.clip, self.bits, self.rotate, self.metrics, self.weight_bound = clip, bits, rotate, metrics, weight_bound
         self.protocol, self.corrupt, self.dropout, self.adversary = protocol, corrupt, dropout, adversary
-        self.beacon = beacon
+        self.beacon, self.silos, self.privacy = beacon, silos, privacy
+        self._silos = None if silos is None else Silos(**silos)
+        self._privacy = None if privacy is None else Privacy(**{"rounds": num_rounds} | privacy)  # type: ignore[arg-type]
+        if weight_bound > 1 and not (silos is None and privacy is None):
+            raise UsageError("in silos, and with privacy, every unit counts once: weight_bound is 1")
         self.train_timeout, self.phase_timeout = train_timeout, phase_timeout
 
     def run(self) -> None:
-        roster = site_roster(self.engine.get_workspace().get_site_config_dir())
+        folder = self.engine.get_workspace().get_site_config_dir()
+        with ExitStack() as files:
+            ledger = None if self._privacy is None else server_ledger(folder, files)
+            self._run_rounds(site_roster(folder), ledger)
+
+    def _run_rounds(self, roster: Roster, ledger: Ledger | None) -> None:
         model, session = self.load_model(), os.urandom(SESSION_BYTES)
         model.total_rounds = self.num_rounds
         for number in range(self.num_rounds):
             model.current_round = number
             self.fl_ctx.set_prop(AppConstants.CURRENT_ROUND, number, private=True, sticky=False)
             self.event(AppEventType.ROUND_STARTED)
-            outcome = self.secure_round(model, roster, session)
+            outcome = self.secure_round(model, roster, session, ledger)
             if self.abort_signal.triggered:
                 return
             if outcome is not None:
@@ -96,12 +118,21 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
                 self.save_model(model)
             self.event(AppEventType.ROUND_DONE)
 
-    def secure_round(self, model: FLModel, roster: Roster, session: bytes) -> RoundOutcome | None:
-        """Move the model by the sum of one round, ``model.current_round`` of the session; None if there is no sum."""
+    def secure_round(
+        self, model: FLModel, roster: Roster, session: bytes, ledger: Ledger | None = None
+    ) -> RoundOutcome | None:
+        """Move the model by the sum of one round, ``model.current_round`` of the session; None if there is no sum.
+
+        With ``privacy`` it is charged to ``ledger``.
+        """
         model.params = arrays_in(model)
         form = self._form(model)
         plan, targets = self._propose(roster, form, model, session)
-        server = serve(plan, roster)
+        try:
+            server = serve(plan, roster, ledger=ledger)
+        except BudgetError as error:
+            self.warning(f"round {plan.round} does not begin: {error}")
+            return None
         outcome = self._run_phases(server, form, model, targets)
         if self.abort_signal.triggered:
             return None
@@ -114,10 +145,16 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
     def update(self, model: FLModel, form: Form, outcome: RoundOutcome) -> None:
         """Move the model by the mean of the changes; its metrics become the means of theirs."""
         total = outcome.decode()
-        if not total.weight:
+        if not (count := self._denominator(outcome.event.plan, total)):
             self.warning(f"round {outcome.event.plan.round} changes nothing: no site had anything to contribute")
             return
-        model.params, model.metrics = form.applied(model.params, total.vector / total.weight)
+        model.params, model.metrics = form.applied(model.params, total.vector / count)
+
+    def _denominator(self, plan: RoundPlan, total: Sum) -> int:
+        """What the sum is divided by. Of users, and where there is noise, it is nothing that was counted."""
+        if self._silos is not None:
+            return self._silos.total
+        return total.weight if plan.noise is None else plan.clients
 
     def _form(self, model: FLModel) -> Form:
         return Form.of(
@@ -128,6 +165,9 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
             weight_bound=self.weight_bound,
             rotate=self.rotate,
             weight=MetaKey.NUM_STEPS_CURRENT_ROUND,
+            users=0 if self._silos is None else self._silos.most,
+            overlap=1 if self._silos is None else self._silos.overlap,
+            failures=self._privacy is not None,
         )
 
     def _propose(self, roster: Roster, form: Form, model: FLModel, session: bytes) -> tuple[RoundPlan, list[str]]:
@@ -136,15 +176,21 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
         The whole job is one session, so that no round comes twice.
         """
         targets = [name for name in self.sample_clients(self.num_clients) if name in roster.names]
+        encoding, noise = form.encoding, None
+        if self._privacy is not None:
+            encoding, noise = self._privacy.encoding(
+                form, clients=len(targets), min_contributors=self.min_contributors, corrupt=self.corrupt
+            )
         plan = RoundPlan.propose(
             self.protocol,
             roster,
-            form.encoding,
+            encoding,
             min_contributors=self.min_contributors,
             clients=len(targets),
             corrupt=self.corrupt,
             dropout=self.dropout,
             adversary=self.adversary,
+            noise=noise,
             session=session,
             model=form.model_digest(model.params, instructions_in(model.total_rounds, self.fl_ctx)),
             beacon=bytes.fromhex(self.beacon),
@@ -168,7 +214,7 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
         while self._wait_for_answers() and server.outcome is None:
             try:
                 server.close(server.phase)
-            except (PeerError, ThresholdError) as error:
+            except (BudgetError, PeerError, ThresholdError) as error:
                 self.warning(f"round {server.plan.round} has no sum: {error}")
                 return None
             for name, frame in server.outbox():

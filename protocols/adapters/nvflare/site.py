@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from dp.ledger import Ledger
 from protocols.client import Client
 from protocols.journal import SqliteJournal
 from protocols.policy import Policy
@@ -14,7 +15,7 @@ from secagg.errors import DecodeError, UsageError
 from secagg.foreign import named_file, parse_toml
 
 SITE_FILE = "secagg.toml"
-_KEYS = {"identity", "roster", "journal", "deployment", "policy"}
+_KEYS = {"identity", "roster", "journal", "ledger", "deployment", "policy"}
 
 
 def site_client(folder: str | Path, site: str, files: ExitStack) -> Client:
@@ -23,13 +24,15 @@ def site_client(folder: str | Path, site: str, files: ExitStack) -> Client:
     identity = "{site}.key"         # {site} is the site's name
     roster = "roster.toml"
     journal = "{site}.db"           # optional: what was said outlives the process
+    ledger = "{site}.ledger"        # optional, needs a journal: this site's own privacy budget
     deployment = "hospitals"        # optional: whose newer rounds destroy the older (protocols.client.Client)
 
     [policy]                        # see protocols.policy.Policy; a beacon is in hexadecimal
     min_contributors = 3
     weight_bound = 100              # the largest weight (steps) of this site, if the job weights sites
+    users = 40                      # instead, if it is a silo: the most users that it has
 
-    ``files`` closes the journal.
+    ``files`` closes the journal and the ledger.
     """
     table = _table(folder)
     identity = Identity.load(_path(folder, table, "identity", site))
@@ -39,10 +42,22 @@ def site_client(folder: str | Path, site: str, files: ExitStack) -> Client:
     deployment = table.get("deployment", "")
     if not isinstance(deployment, str):
         raise UsageError(f"the deployment in {SITE_FILE} is not a name")
-    policy, journal = _policy(table.get("policy")), None
+    policy, journal, ledger = _policy(table.get("policy")), None, None
     if "journal" in table:
         journal = files.enter_context(closing(SqliteJournal(_path(folder, table, "journal", site))))
-    return Client(identity, roster, policy=policy, journal=journal, deployment=deployment)
+    if "ledger" in table:
+        if journal is None:
+            raise UsageError(f"a ledger in {SITE_FILE} needs a journal beside it: what is paid for is remembered there")
+        path = _path(folder, table, "ledger", site)
+        ledger = files.enter_context(closing(Ledger.open(path, identity.key)))
+    return Client(identity, roster, policy=policy, journal=journal, ledger=ledger, deployment=deployment)
+
+
+def server_ledger(folder: str | Path, files: ExitStack) -> Ledger:
+    """The server's budget: the ledger that its own ``secagg.toml`` names, with the key (``identity``) that signs it."""
+    table = _table(folder)
+    identity = Identity.load(_path(folder, table, "identity", ""))
+    return files.enter_context(closing(Ledger.open(_path(folder, table, "ledger", ""), identity.key)))
 
 
 def site_roster(folder: str | Path) -> Roster:
