@@ -115,3 +115,18 @@ def test_the_example(tmp_path: Path) -> None:
     assert losses[2] < losses[1] / 4 < losses[0] / 16
     line = np.load(tmp_path / "workspace" / "secure" / "server" / "simulate_job" / "models" / "server.npy")
     assert np.abs(line - [2.0, -1.0, 0.5]).max() < 0.2
+
+
+@pytest.mark.long
+def test_the_example_with_users_in_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five silos of four users: the script answers for each of them, and their mean loss falls."""
+    monkeypatch.setenv("SECAGG_EXAMPLE_USERS", "4")
+    for file in (ROOT / "examples" / "nvflare").glob("*.py"):
+        shutil.copy(file, tmp_path)
+    said = run(tmp_path / "workspace" / "secure", "-c", EXAMPLE.format(folder=str(tmp_path)))
+    rounds = re.findall(r"a sum over (.*); metrics {'loss': ([0-9.]+)}", said)
+    assert [survivors.split(", ") for survivors, _ in rounds] == [[f"site-{number}" for number in range(1, 6)]] * 3
+    losses = [float(loss) for _, loss in rounds]
+    assert losses[2] < losses[1] / 4 < losses[0] / 16
+    line = np.load(tmp_path / "workspace" / "secure" / "server" / "simulate_job" / "models" / "server.npy")
+    assert np.abs(line - [2.0, -1.0, 0.5]).max() < 0.2
