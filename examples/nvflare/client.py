@@ -6,6 +6,7 @@ script fits a line to each of them alone. It sends them all at once, in arrays w
 """
 
 import os
+from typing import Any
 
 import numpy as np
 import nvflare.client as flare
@@ -16,12 +17,12 @@ STEPS, RATE = 20, 0.1
 USERS = int(os.environ.get("SECAGG_EXAMPLE_USERS", "0"))
 
 
-def points_of(number, count):
+def points_of(number: int, count: int) -> Any:
     x = np.sin(np.outer(np.arange(count) + number, [1.0, 1.7, 2.3])).astype(np.float32)
     return x, x @ LINE
 
 
-def fitted(w, x, y):
+def fitted(w: Any, x: Any, y: Any) -> tuple[Any, float]:
     """The line after training, and the loss before it."""
     loss = float(np.mean((x @ w - y) ** 2))
     for _ in range(STEPS):
@@ -38,13 +39,13 @@ def main() -> None:
             break
         w = model.params["numpy_key"]
         if USERS:
-            each = [fitted(w, *points_of(100 * number + user, 20)) for user in range(USERS)]
-            lines, losses = zip(*each, strict=True)
+            lines, losses = zip(*(fitted(w, *points_of(100 * number + user, 20)) for user in range(USERS)), strict=True)
             flare.send(FLModel(params={"numpy_key": np.stack(lines)}, metrics={"loss": list(losses)}))
-            continue
-        points = 20 * number
-        w, loss = fitted(w, *points_of(number, points))
-        flare.send(FLModel(params={"numpy_key": w}, metrics={"loss": loss}, meta={"NUM_STEPS_CURRENT_ROUND": points}))
+        else:
+            points = 20 * number
+            line, loss = fitted(w, *points_of(number, points))
+            meta = {"NUM_STEPS_CURRENT_ROUND": points}
+            flare.send(FLModel(params={"numpy_key": line}, metrics={"loss": loss}, meta=meta))
 
 
 if __name__ == "__main__":
