@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("nvflare", reason="NOT TESTED: the extra nvflare is not installed")
 
 from nvflare.apis.fl_constant import ReturnCode
-from nvflare.apis.shareable import Shareable
+from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
@@ -235,7 +235,8 @@ def test_a_site_whose_ledger_is_for_sites_as_units_refuses_a_sum_over_their_user
 def test_a_private_round_without_silos_is_over_the_sites_in_the_plan(tmp_path: Path) -> None:
     federation = Federation(tmp_path, policy=POLICY.replace("weight_bound = 50", ""))
     with_ledgers(federation, Holder.DEVICE, Holder.DEVICE)
-    federation.lost = lambda site, nth: (site, nth) == ("site-4", 1)
+    failed = make_reply(ReturnCode.EXECUTION_EXCEPTION)
+    federation.changed = lambda site, nth, reply: failed if (site, nth) == ("site-4", 1) else reply
     controller = averaging(privacy=PRIVACY | {"rounds": 2}, clip=20.0, min_contributors=3)
     (outcome,) = federation.run(controller)
     federation.close()
