@@ -29,9 +29,11 @@ from protocols.adapters.form import FORM
 from protocols.adapters.nvflare import Trainings, each_user
 from protocols.adapters.nvflare.messages import TRAIN_TASK
 from protocols.adapters.nvflare.site import SITE_FILE
+from protocols.adapters.users import Contributions
 from protocols.policy import Policy
 from protocols.roster import Identity
 from secagg.errors import UsageError
+from tests.controls import switch_off
 from tests.protocols.adapters.nvflare.scene import MODEL, POLICY, SITES, Federation, averaging, proposal, refused
 
 SILO_POLICY = POLICY.replace("weight_bound = 50", "users = 3")
@@ -159,9 +161,9 @@ def test_a_plan_for_other_units_than_the_sites_own_is_refused_before_it_trains(
     assert site.trainer.calls == 1  # control
 
 
-def test_an_abort_between_two_users_ends_the_training_without_a_word(tmp_path: Path) -> None:
-    """Zeros for those who had not been trained would leave the sum to the others."""
-    federation, abort, calls = silos(tmp_path), Signal(), list[int]()
+def aborted(folder: Path) -> tuple[Federation, Shareable, list[int]]:
+    """The answer of site 1, whose training is aborted in the middle of its second user; and whom it trained."""
+    federation, abort, calls = silos(folder), Signal(), list[int]()
     site = federation.sites["site-1"]
 
     def train(user: int) -> Any:
@@ -177,10 +179,24 @@ def test_an_abort_between_two_users_ends_the_training_without_a_word(tmp_path: P
     task = FLModelUtils.to_shareable(FLModel(params=MODEL, meta=meta, current_round=0))
     with site.engine.new_context() as fl_ctx:
         reply = site.executor.execute(TRAIN_TASK, task, fl_ctx, abort)
+    site.trainer.answer = stacked(1)
+    again = site.ask(plan, form).get_return_code()
+    assert again == ReturnCode.OK  # it can be asked again, whether or not it had begun
+    return federation, reply, calls
+
+
+def test_an_abort_between_two_users_ends_the_training_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zeros for those who had not been trained would leave the sum to the others."""
+    federation, reply, calls = aborted(tmp_path / "checked")
     assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
     assert calls == [0, 1]
-    site.trainer.answer = stacked(1)
-    assert site.ask(plan, form).get_return_code() == ReturnCode.OK  # nothing had been begun
+    assert federation.sites["site-1"].trainer.calls == 2  # nothing had been begun, so it trained again
+    switch_off(monkeypatch, Contributions, "__iter__", "self.interrupted()", "None")
+    federation, reply, calls = aborted(tmp_path / "control")
+    assert reply.get_return_code() == ReturnCode.OK
+    assert federation.sites["site-1"].trainer.calls == 1
 
 
 # Noise
