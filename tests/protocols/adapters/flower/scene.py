@@ -20,7 +20,7 @@ from dp.calibrate import user_level
 from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from protocols import registry
-from protocols.adapters.flower.server import Privacy, Secure
+from protocols.adapters.flower import Privacy, Secure
 from protocols.adapters.form import Form
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
