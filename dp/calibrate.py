@@ -14,7 +14,7 @@ from fractions import Fraction
 from math import ceil, exp, inf, sqrt
 
 from dp.accountants import rdp
-from dp.events import Gaussian, Guarantee, Holder, Relation, Release, Sampling, Trust, Unit
+from dp.events import LEAST_DRAW, Gaussian, Guarantee, Holder, Relation, Release, Sampling, Trust, Unit
 from dp.filter import SAMPLER, SHARE
 from dp.noise import Family, NoiseSpec
 from secagg.encoding import Encoding, Rounding
@@ -63,7 +63,7 @@ def calibrate(
     dropouts: int = 0,
     colluders: int = 1,
     components: int = 0,
-    family: Family | str = Family.SKELLAM,
+    family: Family | str = Family.DISCRETE_GAUSSIAN,
     relation: Relation | str = Relation.ZERO_OUT,
     rotate: bool = True,
     beta: Fraction = DEFAULT_BETA,
@@ -81,7 +81,7 @@ def calibrate(
     epsilon 4.000: noise multiplier 4.014 (4.01 a coordinate), 13 bits a value, a ring of 24 bits
     >>> print(calibrate(epsilon=4, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0, ring_bits=12))
     Traceback (most recent call last):
-    secagg.errors.UsageError: no noise makes this private in a ring of 12 bits
+    secagg.errors.UsageError: no noise makes this private in a ring of 12 bits with draws of a variance of 8 or more
     """
     if not epsilon > 0:
         raise UsageError("epsilon must be above zero")
@@ -112,12 +112,13 @@ def calibrate(
             return None
         return evaluate(*found, clients=clients, rounds=rounds, delta=delta, guarantee=guarantee)
 
-    low, high, best = 0.0, 1.0, None
+    low, high, best = 0.0, 1.0, tried(1.0)
     while best is None or best.epsilon > epsilon:
+        low, high = high, 2 * high
+        if high > _LARGEST_MULTIPLIER:
+            why = f" with draws of a variance of {LEAST_DRAW} or more" if noise.family is not Family.SKELLAM else ""
+            raise UsageError(f"no noise makes this private in a ring of {ring_bits} bits{why}")
         best = tried(high)
-        if best is None or high > _LARGEST_MULTIPLIER:
-            raise UsageError(f"no noise makes this private in a ring of {ring_bits} bits")
-        low, high = (high, 2 * high) if best.epsilon > epsilon else (low, high)
     while high - low > 1e-4 * high:
         middle = (low + high) / 2
         found = tried(middle)
@@ -133,7 +134,7 @@ def with_multiplier(
 ) -> tuple[Encoding, NoiseSpec] | None:
     """The first of ``encodings`` that fits the ring with so much noise, and that noise (``noise`` says of which kind).
 
-    >>> kind = NoiseSpec(Family.SKELLAM, Fraction(1), dropouts=10)
+    >>> kind = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(1), dropouts=10)
     >>> found = with_multiplier(2.0, kind, [Encoding(1000, 1.0, bits) for bits in (24, 16)], clients=100, ring_bits=24)
     >>> found[0].bits, float(found[1].variance / found[0].sensitivity().l2_squared).__round__(6)
     (16, 4.0)
@@ -159,7 +160,7 @@ def evaluate(
 ) -> Calibration:
     """The inverse of ``calibrate``: what ``rounds`` sums with this noise cost if at least ``survivors`` clients stay.
 
-    >>> noise = NoiseSpec(Family.SKELLAM, Fraction(10**11), dropouts=20)
+    >>> noise = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(10**11), dropouts=20)
     >>> encoding = Encoding(1000, clip_l2=1.0, rotate=True)
     >>> round(evaluate(encoding, noise, clients=100, rounds=10, delta=1e-6).epsilon, 2)
     6.72

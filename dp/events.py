@@ -87,7 +87,7 @@ class Guarantee:
 # Mechanisms
 
 MAX_PARTIES = 10_000_000
-"""The most parties in a sum, which is the most clients of a round: accountants count them one by one."""
+"""The most parties in a sum, which is the most clients of a round."""
 
 _GRID = 1.01
 
@@ -146,21 +146,28 @@ class Skellam:
         _above_zero(self.l1, "l1")
 
 
+LEAST_DRAW = 8
+"""The least parameter sigma^2 of a discrete Gaussian that counts in a sum: 2 s^2, for s = 2 (docs/gaussian_sums.md)."""
+
+
 @dataclass(frozen=True, slots=True)
 class DiscreteGaussians:
-    """The sum of ``parties`` independent discrete Gaussians of variance ``each`` on integer vectors."""
+    """The sum of independent discrete Gaussians on integer vectors of ``dimension`` coordinates.
 
-    parties: int
-    each: Fraction
+    At most ``draws`` of them are in each coordinate. The parameter sigma^2 of each is at least ``LEAST_DRAW``, and
+    ``variance`` is the sum of these parameters, which may differ. Noise of smaller parameters does not count.
+    """
+
+    variance: Fraction
+    draws: int
     dimension: int
     l2_squared: int
-    l1: int
 
     def __post_init__(self) -> None:
-        for name in ("parties", "each", "dimension", "l2_squared", "l1"):
+        for name in ("variance", "draws", "dimension", "l2_squared"):
             _above_zero(getattr(self, name), name)
-        if self.parties > MAX_PARTIES:
-            raise UsageError(f"a sum has at most {MAX_PARTIES} parties")
+        if self.variance < LEAST_DRAW:
+            raise UsageError(f"no bound is known for discrete Gaussians of a parameter below {LEAST_DRAW}")
 
 
 # Sampling, which counts only if the adversary does not see who was sampled

@@ -9,6 +9,11 @@ the sum again, so the noise of the n - D - C honest survivors has variance at le
 Component seeds form a hash chain: the 32 bytes of level j give the seeds of all components beyond it, and of none
 before it.
 
+Noise is discrete Gaussian or Skellam, and variances add up in both families: those of Skellam noise exactly, and of
+discrete Gaussians the parameters sigma^2, as far as accounting is concerned, if each that is drawn is at least
+``LEAST_DRAW`` (docs/gaussian_sums.md). A plan under which a share or a component would be smaller is refused, so
+whatever honest survivors have in the sum counts.
+
 Deviations from the paper: seeds are not shared among neighbours; a client that falls silent after its upload leaves
 its excess noise in the sum, which costs accuracy, never privacy. One seed is sent instead of m.
 
@@ -18,13 +23,14 @@ samples. The guarantee assumes that honest clients add their noise: nothing prov
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
-from math import ceil, log, sqrt
+from math import ceil, isqrt, log, sqrt
 from typing import TYPE_CHECKING
 
-from dp.events import DiscreteGaussians, Everyone, Guarantee, Mechanism, Release, Skellam
+from dp.events import LEAST_DRAW, DiscreteGaussians, Everyone, Guarantee, Mechanism, Release, Skellam
 from secagg.codec import Codec, enumeration, rational, struct, u16, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
@@ -54,9 +60,10 @@ class Family(StrEnum):
 class NoiseSpec:
     """What a plan says of the noise in its sum.
 
-    ``variance`` is the least variance of the honest survivors' noise, with up to ``dropouts`` clients missing.
+    ``variance`` is the least variance of the honest survivors' noise, with up to ``dropouts`` clients missing. That of
+    a discrete Gaussian is its parameter sigma^2.
 
-    >>> spec = NoiseSpec(Family.SKELLAM, Fraction(900), dropouts=3, colluders=1, components=3)
+    >>> spec = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(900), dropouts=3, colluders=1, components=3)
     >>> spec.kept_variance(clients=10), [str(spec.component_variance(10, level)) for level in (1, 2, 3)]
     (Fraction(100, 1), ['25/2', '225/14', '150/7'])
     >>> spec.honest_variance(clients=10, survivors=8)
@@ -81,8 +88,6 @@ class NoiseSpec:
             raise UsageError("there are at most 2^16 - 1 removable components")
         if not 0 <= self.components <= self.dropouts:
             raise UsageError(f"{self.components} removable components do not fit {self.dropouts} dropouts")
-        if self.components and self.family is not Family.SKELLAM:
-            raise UsageError("only Skellam noise can be taken off in parts: its sums are Skellam again")
 
     def check(self, clients: int) -> None:
         """Refuse noise under which, in the worst case, no honest client would be left whose noise counts."""
@@ -92,11 +97,20 @@ class NoiseSpec:
             )
 
     def drawable(self, clients: int) -> bool:
-        """Whether the samplers can draw the variances that each of ``clients`` clients has to add."""
-        return (
-            self.kept_variance(clients) >= SMALLEST_VARIANCE
-            and self._at_level(clients, self.dropouts) <= LARGEST_VARIANCE
-        )
+        """Whether the samplers can draw what each of ``clients`` clients has to add, and a bound is known for it."""
+        return not self.too_small(clients) and self._at_level(clients, self.dropouts) <= LARGEST_VARIANCE
+
+    def too_small(self, clients: int) -> bool:
+        """Whether a client draws noise of so small a variance that it would not count, or that no sampler draws."""
+        if self.family is Family.SKELLAM:
+            return self.kept_variance(clients) < SMALLEST_VARIANCE
+        return any(variance < LEAST_DRAW for variance in self.drawn_variances(clients))
+
+    def drawn_variances(self, clients: int) -> Iterator[Fraction]:
+        """The variances of what one client draws: the noise that it keeps, then its components, level by level."""
+        yield self.kept_variance(clients)
+        for level in range(1, self.components + 1):
+            yield self.component_variance(clients, level)
 
     def kept_variance(self, clients: int) -> Fraction:
         """The variance of the noise that each client adds and that always stays in the sum."""
@@ -120,11 +134,22 @@ class NoiseSpec:
 
     def mechanism(self, clients: int, survivors: int, dimension: int, l2_squared: int, l1: int) -> Mechanism:
         """The mechanism that the survivors' sum is to somebody who knows the colluders' noise."""
+        held = self.honest_variance(clients, survivors)
         if self.family is Family.SKELLAM:
-            return Skellam(self.honest_variance(clients, survivors), l2_squared, l1)
-        self.removal_level(clients - survivors)  # no more missing than allowed for
-        honest = survivors - self.colluders
-        return DiscreteGaussians(honest, self.kept_variance(clients), dimension, l2_squared, l1)
+            return Skellam(held, l2_squared, l1)
+        return DiscreteGaussians(held, self.honest_draws(clients, survivors), dimension, l2_squared)
+
+    def honest_draws(self, clients: int, survivors: int) -> int:
+        """How many of the honest survivors' draws are in each coordinate of the sum once excess noise was removed.
+
+        ``UsageError`` if some of them are discrete Gaussians that are too small to count.
+        """
+        if self.family is Family.DISCRETE_GAUSSIAN and self.too_small(clients):
+            raise UsageError(
+                f"a share or removable part of the noise has a variance below {LEAST_DRAW} in integer units: no bound "
+                "is known for sums of such discrete Gaussians"
+            )
+        return (survivors - self.colluders) * (1 + self.removal_level(clients - survivors))
 
     def release(
         self, clients: int, survivors: int, dimension: int, l2_squared: int, l1: int, guarantee: Guarantee
@@ -139,15 +164,18 @@ class NoiseSpec:
     def coordinate_bound(self, clients: int, coordinates: int) -> int:
         """A bound that all clients' noise together exceeds on any coordinate with probability below 2^-WRAP_BITS.
 
-        It is Bernstein's, with a union over the coordinates.
+        It is a union over the coordinates: of Bernstein's bound for Skellam noise; of 2 exp(-b^2 / 2V) for discrete
+        Gaussians of parameters that add up to V, because E exp(tX) <= exp(t^2 sigma^2 / 2) (docs/gaussian_sums.md).
         """
-        total = float(clients * self._at_level(clients, self.dropouts))
+        total = clients * self._at_level(clients, self.dropouts)
         u = log(2 * coordinates) + WRAP_BITS * log(2)
-        return ceil(u / 3 + sqrt(u * u / 9 + 2 * total * u))
+        if self.family is Family.DISCRETE_GAUSSIAN:
+            return isqrt(ceil(2 * total * Fraction(u * (1 + 2.0**-40)))) + 1  # upwards, whatever log rounds to
+        return ceil(u / 3 + sqrt(u * u / 9 + 2 * float(total) * u))
 
     def draw(self, clients: int, coordinates: int, keep: bytes, chain: bytes) -> NDArray[np.int64]:
         """A client's noise: what stays in the sum, from the seed ``keep``, and what is removable, from ``chain``."""
-        return _draw(self.family, self.kept_variance(clients), coordinates, keep) + self.excess(
+        return drawn(self.family, self.kept_variance(clients), coordinates, keep) + self.excess(
             clients, coordinates, chain, 0
         )
 
@@ -157,7 +185,7 @@ class NoiseSpec:
 
         total = np.zeros(coordinates, np.int64)
         for beyond in range(level + 1, self.components + 1):
-            total += _draw(
+            total += drawn(
                 self.family, self.component_variance(clients, beyond), coordinates, derive(seed, labels.NOISE_DRAW)
             )
             seed = derive(seed, labels.NOISE_CHAIN)
@@ -178,7 +206,8 @@ class NoiseSpec:
         return self.variance / (clients - missing - self.colluders)
 
 
-def _draw(family: Family, variance: Fraction, count: int, seed: bytes) -> NDArray[np.int64]:
+def drawn(family: Family, variance: Fraction, count: int, seed: bytes) -> NDArray[np.int64]:
+    """Independent noise of that law and variance, in so many coordinates."""
     from secagg.crypto import sampling
 
     return {Family.SKELLAM: sampling.skellam, Family.DISCRETE_GAUSSIAN: sampling.discrete_gaussian}[family](

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from dp.events import Everyone, Guarantee, Relation, Release, Skellam
+from dp.events import DiscreteGaussians, Everyone, Guarantee, Relation, Release, Skellam
 from dp.noise import Family
 from dp.secure_sum import SecureSum
 from secagg.errors import UsageError
@@ -29,8 +29,8 @@ class TreeSum:
         kinds = {(c.dimension, c.l2_squared, c.l1, c.session, c.round) for c in self.cohorts}
         if len(kinds) > 1:
             raise UsageError("the cohorts of one round differ in their vectors or their round")
-        if any(cohort.noise.family is not Family.SKELLAM for cohort in self.cohorts):
-            raise UsageError("cohorts add Skellam noise: no bound is known for sums of different discrete Gaussians")
+        if len({cohort.noise.family for cohort in self.cohorts}) > 1:
+            raise UsageError("cohorts of one round add noise of one family: no bound is known for sums of two")
         if len({cohort.plan_digest for cohort in self.cohorts}) < len(self.cohorts):
             raise UsageError("a cohort counts once")
 
@@ -66,4 +66,7 @@ class TreeSum:
                 "cohorts are disjoint under zero-out only: one client more, or another, and all are redrawn"
             )
         one = self.cohorts[0]
-        return Release(Skellam(variance, one.l2_squared, one.l1), Everyone(), guarantee)
+        if one.noise.family is Family.SKELLAM:
+            return Release(Skellam(variance, one.l2_squared, one.l1), Everyone(), guarantee)
+        draws = sum(cohort.noise.honest_draws(cohort.planned, cohort.survivors) for cohort in self.cohorts)
+        return Release(DiscreteGaussians(variance, draws, one.dimension, one.l2_squared), Everyone(), guarantee)

@@ -71,7 +71,7 @@ FIELDS = {  # of each kind of record: its fields, and what stands there (see ``n
     "Gaussian": "kind:text noise_multiplier:above",
     "DiscreteLaplace": "kind:text scale:above l1:count",
     "Skellam": "kind:text variance:above l2_squared:count l1:count",
-    "DiscreteGaussians": "kind:text parties:count each:above dimension:count l2_squared:count l1:count",
+    "DiscreteGaussians": "kind:text variance:above draws:count dimension:count l2_squared:count",
     "Everyone": "kind:text",
     "PoissonSample": "kind:text rate:above",
     "FixedSizeSample": "kind:text size:count population:count",
@@ -80,6 +80,7 @@ PRIME = 2**255 - 19
 ORDER_8 = 0x5FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 SMALL_ORDER = {0, 1, PRIME - 1, ORDER_8, PRIME - ORDER_8}  # y of Ed25519's points of order 1, 2, 4 and 8
 MOST_PARTIES, MOST_COMPONENTS, LARGEST_EPSILON = 10_000_000, 65_535, 500
+LEAST_DRAW, CLOSE = 8, Fraction(104, 10**36)  # CLOSE is above e(2) = 2 (e^(-8 pi^2) + e^(-32 pi^2) + ...)
 UNITS_OF_PRIVACY, TRUSTS = ("example", "user"), ("local", "distributed", "central")
 HOLDERS, ROUNDINGS = ("device", "silo"), ("stochastic", "nearest")
 RELATIONS = ("add-or-remove", "replace-one", "zero-out")
@@ -232,19 +233,10 @@ def skellam(a: int, variance: float, l2_squared: int, l1: int) -> float:
     return a * l2_squared / (2 * variance) + extra
 
 
-def discrete_gaussians(a: int, parties: int, each: float, dimension: int, l2_squared: int, l1: int) -> float:
-    """Kairouz, Liu and Steinke 2021, Proposition 14: parties discrete Gaussians of variance each."""
-    tau, total = 10 * distance(parties, each), parties * each
-    return min(
-        a * l2_squared / (2 * total) + tau * dimension,
-        a / 2 * (l2_squared / total + 2 * l1 * tau / math.sqrt(total) + tau**2 * dimension),
-        a / 2 * (math.sqrt(l2_squared / total) + tau * math.sqrt(dimension)) ** 2,
-    )
-
-
-@lru_cache(1024)
-def distance(parties: int, each: float) -> float:
-    return sum(math.exp(-2 * math.pi**2 * each * k / (k + 1)) for k in range(1, parties))
+def discrete_gaussians(a: int, variance: Fraction, draws: int, dimension: int, l2_squared: int) -> float:
+    """docs/gaussian_sums.md: within h, in log ratio, of a Gaussian of variance - 4 that is rounded."""
+    h = 2 * draws * dimension * CLOSE
+    return float(a * l2_squared / (2 * (variance - 4)) + Fraction(2 * a - 1, a - 1) * h)
 
 
 def curve(event: Any, guarantee: dict[str, str]) -> list[float]:
@@ -283,14 +275,11 @@ def curve(event: Any, guarantee: dict[str, str]) -> list[float]:
     if mechanism["kind"] == "DiscreteLaplace":
         pure = float(stretch * mechanism["l1"] / rational(mechanism["scale"]))
         return [discrete_laplace(a, pure) for a in ORDERS]
-    l2_squared, l1 = stretch**2 * mechanism["l2_squared"], stretch * mechanism["l1"]
+    variance, l2_squared = rational(mechanism["variance"]), stretch**2 * mechanism["l2_squared"]
     if mechanism["kind"] == "Skellam":
-        variance = float(rational(mechanism["variance"]))
-        return [skellam(a, variance, l2_squared, l1) for a in ORDERS]
-    need(mechanism["parties"] <= MOST_PARTIES, "more parties than a sum can have")
-    each = float(rational(mechanism["each"]))
-    need(each >= 0.25, "discrete Gaussians of a standard deviation below 1/2 have no bound")
-    return [discrete_gaussians(a, mechanism["parties"], each, mechanism["dimension"], l2_squared, l1) for a in ORDERS]
+        return [skellam(a, float(variance), l2_squared, stretch * mechanism["l1"]) for a in ORDERS]
+    need(variance >= LEAST_DRAW, "discrete Gaussians of a parameter below 8 have no bound")
+    return [discrete_gaussians(a, variance, mechanism["draws"], mechanism["dimension"], l2_squared) for a in ORDERS]
 
 
 @lru_cache(16)
@@ -360,13 +349,14 @@ def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[A
         key, signature = bytes.fromhex(signed["key"]), bytes.fromhex(signed["signature"])
         problem = f"{signed['name']} did not sign these survivors"
         check_signature(key, signature, b"secagg/v1/pairwise/survivors", (agreed,), problem)
-    norms = {"l2_squared": facts["l2_squared"], "l1": facts["l1"]}
     if noise["family"] == "skellam":
-        mechanism = {"kind": "Skellam", "variance": str(held), **norms}
+        mechanism = {"kind": "Skellam", "variance": str(held), "l2_squared": facts["l2_squared"], "l1": facts["l1"]}
     else:
-        need(noise["family"] == "discrete-gaussian" and m == 0, "unknown noise")
-        mechanism = {"kind": "DiscreteGaussians", "parties": survivors - colluders, "each": str(at_level[0])}
-        mechanism |= {"dimension": facts["dimension"], **norms}
+        need(noise["family"] == "discrete-gaussian", "unknown noise")
+        need(at_level[0] >= LEAST_DRAW, "shares of noise are too small for a bound")
+        need(all(b - a >= LEAST_DRAW for a, b in pairwise(at_level)), "parts of the noise are too small for a bound")
+        mechanism = {"kind": "DiscreteGaussians", "variance": str(held), "draws": (survivors - colluders) * (1 + kept)}
+        mechanism |= {"dimension": facts["dimension"], "l2_squared": facts["l2_squared"]}
     event = {"kind": "Release", "mechanism": mechanism, "sampling": {"kind": "Everyone"}}
     return {**event, "guarantee": {"kind": "Guarantee", **guarantee}}, n * facts["dimension"] * (1 + m)
 

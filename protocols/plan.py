@@ -69,7 +69,7 @@ class RoundPlan:
         if self.noise is not None and (least := self.clients - self.noise.dropouts) > self.min_contributors:
             raise UsageError(f"the noise allows for {self.noise.dropouts} missing: min_contributors is {least} then")
         if self.noise is not None and not self.noise.drawable(self.clients):
-            raise UsageError("no client can draw so much noise, or so little")
+            raise UsageError("no client can draw so much noise, or so little that it would not count")
         self.encoding.check_ring(self.ring, self.clients, self.noise_bound)
         rules_of(self.protocol).check(self)
 

@@ -42,4 +42,4 @@ class Deployment:
         """The kind of noise for a cohort of this size, with variance 1. What was drawn for dropouts who did not drop
         out is taken off in a few parts."""
         dropouts, known = self.dropouts(clients), colluders(self.corrupt, clients)
-        return NoiseSpec(Family.SKELLAM, Fraction(1), dropouts, known, min(dropouts, _COMPONENTS))
+        return NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(1), dropouts, known, min(dropouts, _COMPONENTS))

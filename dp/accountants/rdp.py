@@ -151,9 +151,9 @@ def _skellam(mechanism: Skellam, _sampling: Everyone, stretch: int, orders: Orde
 
 @_HANDLERS.add(DiscreteGaussians, Everyone, *Relation)
 def _gaussians(mechanism: DiscreteGaussians, _sampling: Everyone, stretch: int, orders: Orders) -> Iterable[float]:
-    parties, each, dimension = mechanism.parties, float(mechanism.each), mechanism.dimension
-    l2_squared, l1 = stretch**2 * mechanism.l2_squared, stretch * mechanism.l1
-    return [sums.discrete_gaussians(order, parties, each, dimension, l2_squared, l1) for order in orders]
+    moved = sums.moved_squared(mechanism.variance, stretch**2 * mechanism.l2_squared)
+    close = sums.closeness(mechanism.draws, mechanism.dimension)
+    return [sums.discrete_gaussians(order, moved, close) for order in orders]
 
 
 def _selection(event: Selection, orders: Orders) -> Curve:

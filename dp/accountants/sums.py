@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from math import exp, pi, sqrt
+from fractions import Fraction
 
+from dp.events import LEAST_DRAW
 from secagg.errors import UsageError
 
 
@@ -23,34 +23,42 @@ def skellam(order: int, variance: float, l2_squared: float, l1: float) -> float:
     )
 
 
-def discrete_gaussians(order: int, parties: int, each: float, dimension: int, l2_squared: float, l1: float) -> float:
-    """For the sum of ``parties`` independent discrete Gaussians of variance ``each``, at least 1/4.
+SPREAD = Fraction(104, 10**36)
+"""An upper bound of e(2) = 2 sum_{j>=1} exp(-8 pi^2 j^2), which is 1.0246e-34: how far the sum of a Gaussian density of
+deviation 2 over the integers, wherever it is centred, is from 1."""
 
-    The sum is no discrete Gaussian; tau says how far it is from one (Kairouz, Liu and Steinke 2021, "The Distributed
-    Discrete Gaussian Mechanism", Proposition 14).
 
-    >>> discrete_gaussians(2, parties=100, each=1e4, dimension=10, l2_squared=1e6, l1=1e3)
-    1.0
+def moved_squared(variance: Fraction, l2_squared: int) -> Fraction:
+    """mu^2 of the Gaussian mechanism that a sum of discrete Gaussians is as private as, up to ``closeness``.
+
+    It adds Gaussian noise of variance V - 4, where V is ``variance``, the sum of the parameters, each at least 8. The
+    sum of discrete Gaussians is what comes out when that is rounded by a discrete Gaussian of parameter 4
+    (docs/gaussian_sums.md has the proof).
+
+    >>> moved_squared(Fraction(104), l2_squared=25)
+    Fraction(1, 4)
     """
-    if each < 0.25:
-        raise UsageError("discrete Gaussians add up predictably only from a standard deviation of 1/2")
-    variance, tau = parties * each, distance(parties, each)
-    moved, moved_l1 = sqrt(l2_squared / variance), l1 / sqrt(variance)
-    return min(
-        order / 2 * moved**2 + tau * dimension,
-        order / 2 * (moved**2 + 2 * moved_l1 * tau + tau**2 * dimension),
-        order / 2 * (moved + tau * sqrt(dimension)) ** 2,
-    )
+    if variance < LEAST_DRAW:
+        raise UsageError(f"no bound is known for discrete Gaussians of a parameter below {LEAST_DRAW}")
+    return Fraction(l2_squared) / (variance - LEAST_DRAW // 2)
 
 
-@lru_cache(1024)
-def distance(parties: int, each: float) -> float:
-    """tau = 10 sum_{k=1}^{n-1} exp(-2 pi^2 sigma^2 k / (k + 1)), sigma^2 = ``each`` >= 1/4.
+def closeness(draws: int, dimension: int) -> Fraction:
+    """H: the laws of the sum of ``draws`` discrete Gaussians in each of ``dimension`` coordinates and of that rounded
+    Gaussian differ by at most so much in log ratio, everywhere.
 
-    >>> distance(2, 0.25) == 10 * exp(-(pi**2) / 4)
-    True
+    >>> float(closeness(draws=1000, dimension=10**6))
+    2.08e-25
     """
-    exponent = 2 * pi * pi * each
-    if exponent / 2 > 700:  # far below the smallest number
-        return 0.0
-    return 10 * sum(exp(-exponent * k / (k + 1)) for k in range(1, parties))
+    return 2 * draws * dimension * SPREAD
+
+
+def discrete_gaussians(order: int, moved: Fraction, close: Fraction) -> float:
+    """For mu^2 = ``moved`` and H = ``close``: a mu^2 / 2 + (2a - 1) / (a - 1) H, with a the order.
+
+    With P <= e^H Q and Q' <= e^H P' the integral of P^a P'^(1-a) is at most e^((2a-1) H) times that of Q^a Q'^(1-a).
+
+    >>> discrete_gaussians(2, Fraction(1, 4), closeness(draws=100, dimension=10))
+    0.25
+    """
+    return float(order * moved / 2 + Fraction(2 * order - 1, order - 1) * close)

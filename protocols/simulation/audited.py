@@ -62,8 +62,6 @@ class PrivateSums:
     ) -> None:
         if found.encoding.weight_bound > 1:
             raise UsageError("only sums without weights are audited")
-        if found.noise.family is Family.DISCRETE_GAUSSIAN and found.noise.kept_variance(found.clients) < 1:
-            raise UsageError("discrete Gaussians of variance below 1 have another variance than they are named by")
         users, overlap = found.encoding.users, found.encoding.overlap
         if users and users < overlap:
             raise UsageError(f"audited are silos of at least as many users as one user has silos: {overlap}")
@@ -169,8 +167,9 @@ class PrivateSums:
 
     def part(self) -> Noise:
         """Of the smallest removable part, in units of its deviation."""
-        least = min(_part_variances(self.found.noise, self.found.clients))
-        return Noise(1.0, 1 / least, step=1 / sqrt(least))
+        noise = self.found.noise
+        least = min(_part_variances(noise, self.found.clients))
+        return Noise(1.0, 1 / least if noise.family is Family.SKELLAM else 0.0, step=1 / sqrt(least))
 
     def _ledger_with_room(self) -> Ledger:
         if self._ledger is None or len(self.charged[-1]) == self.rounds:

@@ -12,8 +12,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dp.noise import LARGEST_VARIANCE, NoiseSpec
-from secagg.crypto import sampling
+from dp.noise import LARGEST_VARIANCE, NoiseSpec, drawn
 from secagg.crypto.prg import Rng
 from secagg.encoding import Encoding, Sum, UserVectors
 
@@ -32,7 +31,8 @@ def ideal_sum(
 
     Where clients are silos, ``update`` gives one vector for each of their users.
 
-    Skellam noise adds up to Skellam noise, so that of all clients together is drawn at once.
+    The noise of all clients together is drawn at once: Skellam noise adds up to Skellam noise, and discrete Gaussians
+    that count add up to one, but for 10^-33 a draw.
 
     >>> import os
     >>> values = {"ann": np.array([1.0, 2.0]), "bob": np.array([3.0, 4.0])}
@@ -51,5 +51,5 @@ def ideal_sum(
         variance = noise.honest_variance(clients, clients) * clients / (clients - noise.colluders)
         parts = -(-variance // LARGEST_VARIANCE)
         for _ in range(parts):  # at once a sampler draws no more than one client's
-            total += sampling.skellam(variance / parts, encoding.coordinates, noising(32))
+            total += drawn(noise.family, variance / parts, encoding.coordinates, noising(32))
     return encoding.decode(total, count=clients, seed=bytes(32))

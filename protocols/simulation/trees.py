@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from numpy.typing import ArrayLike
 
-from dp.noise import Family, NoiseSpec
+from dp.noise import NoiseSpec
 from dp.tree import TreeSum
 from protocols.engines import Engine
 from protocols.outcome import RoundEvent, RoundOutcome
@@ -90,8 +90,6 @@ def simulate_tree(
     """
     if (noise is None) != (ledger is None):
         raise UsageError("sums with noise are charged to ledgers, and only those")
-    if noise is not None and noise.family is not Family.SKELLAM:
-        raise UsageError("cohorts add Skellam noise: no bound is known for sums of different discrete Gaussians")
     session = derive(secret, labels.SIMULATED, b"session")[:SESSION_BYTES]
     rounds = list[tuple[Simulation | str, ...]]()
     add: Add = partial(_of_client, update)

@@ -99,9 +99,9 @@ def audit(
     dropouts: Annotated[int, typer.Option(help="Clients that may be missing.")] = 2,
     colluders: Annotated[int, typer.Option(help="Clients whose noise is not counted.", min=1)] = 1,
     components: Annotated[
-        int | None, typer.Option(help="Removable parts of each client's noise; default: one a dropout, if Skellam.")
+        int | None, typer.Option(help="Removable parts of each client's noise; default: one a dropout.")
     ] = None,
-    family: Annotated[Family, typer.Option(help="Law of the noise.")] = Family.SKELLAM,
+    family: Annotated[Family, typer.Option(help="Law of the noise.")] = Family.DISCRETE_GAUSSIAN,
     protocol: Annotated[str, typer.Option(help="secagg or secagg+.")] = "secagg",
     audit_rounds: Annotated[
         int, typer.Option(help="Rounds whose noise is measured; 0: enough to see one client's noise missing.")
@@ -129,7 +129,7 @@ def audit(
         ring_bits=ring_bits,
         dropouts=dropouts,
         colluders=colluders,
-        components=(dropouts if family is Family.SKELLAM else 0) if components is None else components,
+        components=dropouts if components is None else components,
         family=family,
         users=users_per_silo,
         overlap=overlap,

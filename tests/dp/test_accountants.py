@@ -19,7 +19,18 @@ from dp_accounting.rdp import RdpAccountant as TheirRdp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dp.accountants import ORDERS, PldAccountant, RdpAccountant, disjoint, group, overlapping, pld, rdp, sums
+from dp.accountants import (
+    ORDERS,
+    GdpAccountant,
+    PldAccountant,
+    RdpAccountant,
+    disjoint,
+    group,
+    overlapping,
+    pld,
+    rdp,
+    sums,
+)
 from dp.accountants.composition import Composition
 from dp.events import (
     DiscreteGaussians,
@@ -127,7 +138,8 @@ def test_discrete_noise_in_a_sum(bits: int, resampled: int, published: float) ->
     l1 = min(math.sqrt(d * l2_squared), l2_squared)
     orders = tuple(range(2, 257))
     skellam = tuple(10 * sums.skellam(a, n * (scale * sigma) ** 2, l2_squared, l1) for a in orders)
-    gaussians = tuple(10 * sums.discrete_gaussians(a, n, (scale * sigma) ** 2, d, l2_squared, l1) for a in orders)
+    moved = sums.moved_squared(n * Fraction((scale * sigma) ** 2), l2_squared)
+    gaussians = tuple(10 * sums.discrete_gaussians(a, moved, sums.closeness(n, d)) for a in orders)
     assert rdp.epsilon(skellam, 1e-6, orders) == pytest.approx(published, abs=6e-4)
     assert rdp.epsilon(gaussians, 1e-6, orders) == pytest.approx(published, abs=6e-4)
 
@@ -209,19 +221,17 @@ def exact_divergence(pmf: np.ndarray, shift: int, order: int) -> float:
     return float(np.logaddexp.reduce(order * np.log(p[kept]) + (1 - order) * np.log(q[kept])) / (order - 1))
 
 
-@pytest.mark.parametrize("each", [0.25, 0.5, 1.0, 4.0])
-@pytest.mark.parametrize("parties", [2, 5])
-def test_the_bound_on_discrete_gaussians_holds(each: float, parties: int) -> None:
-    """Where tau is not nothing: a standard deviation of one half, two parties."""
-    x = np.arange(-60, 61)
-    one = np.exp(-(x**2) / (2 * each))
-    pmf = one / one.sum()
-    total = pmf
-    for _ in range(parties - 1):
-        total = np.convolve(total, pmf)
+@pytest.mark.parametrize("each", [(8.0,), (8.0, 8.0), (8.0, 30.0, 11.5)])
+def test_the_bound_on_discrete_gaussians_holds(each: tuple[float, ...]) -> None:
+    x = np.arange(-120, 121)
+    total = np.ones(1)
+    for squared in each:
+        one = np.exp(-(x**2) / (2 * squared))
+        total = np.convolve(total, one / one.sum())
+    moved = [sums.moved_squared(Fraction(sum(each)), shift**2) for shift in (1, 2, 3)]
     for shift in (1, 2, 3):
         for order in (2, 3, 8):
-            bound = sums.discrete_gaussians(order, parties, each, 1, shift**2, shift)
+            bound = sums.discrete_gaussians(order, moved[shift - 1], sums.closeness(len(each), 1))
             assert exact_divergence(total, shift, order) <= bound * (1 + 1e-6)
 
 
@@ -235,17 +245,20 @@ def test_the_bound_on_skellam_holds(variance: float) -> None:
             assert exact_divergence(total, shift, order) <= bound * (1 + 1e-6)
 
 
-def test_tau_is_counted() -> None:
-    """The control: without tau the bound is broken, so the test above can fail."""
-    x = np.arange(-60, 61)
-    one = np.exp(-(x**2) / 0.5)
-    total = np.convolve(one / one.sum(), one / one.sum())
-    assert exact_divergence(total, 1, 8) > 8 / 2 * 1 / 0.5 * (1 + 1e-6)
-
-
 def test_small_discrete_gaussians_are_refused() -> None:
-    with pytest.raises(UsageError, match="1/2"):
-        epsilon(RdpAccountant, Release(DiscreteGaussians(9, Fraction(1, 5), 10, 4, 4), Everyone(), INSIDE))
+    """334 of parameter 0.3 have less variance than their parameters: they are less private than the formula says."""
+    x = np.arange(-20, 21)
+    one = np.exp(-(x**2) / 0.6)
+    total = one / one.sum()
+    for _ in range(333):
+        total = np.convolve(total, one / one.sum())
+        total = total[len(total) // 2 - 100 : len(total) // 2 + 101] if len(total) > 201 else total
+    claimed = sums.discrete_gaussians(2, sums.moved_squared(Fraction(334 * 3, 10), 1), sums.closeness(334, 1))
+    assert exact_divergence(total, 1, 2) > 1.01 * claimed
+    with pytest.raises(UsageError, match="below 8"):
+        DiscreteGaussians(Fraction(79, 10), 1, 10, 4)
+    with pytest.raises(UsageError, match="below 8"):
+        sums.moved_squared(Fraction(79, 10), 4)
 
 
 # Laws
@@ -367,7 +380,10 @@ REFUSED: list[tuple[type[Composition], Event]] = [
     (RdpAccountant, Release(Gaussian(Fraction(1)), FixedSizeSample(1, 10), under(Relation.ADD_OR_REMOVE))),
     (RdpAccountant, Release(DiscreteLaplace(Fraction(1), 1), PoissonSample(Fraction(1, 2)), CENTRAL)),
     (PldAccountant, Release(SKELLAM, Everyone(), INSIDE)),
-    (PldAccountant, Release(DiscreteGaussians(9, Fraction(9), 10, 4, 4), Everyone(), INSIDE)),
+    (GdpAccountant, Release(SKELLAM, Everyone(), INSIDE)),
+    (GdpAccountant, gaussian(1, "1/10")),
+    (GdpAccountant, Release(DiscreteLaplace(Fraction(1), 1), Everyone(), CENTRAL)),
+    (GdpAccountant, Selection(gaussian(1), 1, Fraction(3))),
     (PldAccountant, Release(Gaussian(Fraction(1)), FixedSizeSample(1, 10), under(Relation.REPLACE_ONE))),
     (PldAccountant, Selection(gaussian(1), 1, Fraction(3))),
     (RdpAccountant, Selection(Release(SKELLAM, PoissonSample(Fraction(1, 10)), INSIDE), 1, Fraction(3))),
@@ -377,7 +393,7 @@ REFUSED: list[tuple[type[Composition], Event]] = [
 @pytest.mark.parametrize(("kind", "event"), REFUSED)
 def test_what_has_no_bound_is_refused_and_not_counted(kind: type[Composition], event: Event) -> None:
     accountant = kind()
-    with pytest.raises(UsageError, match=r"no (RDP|PLD) bound is known"):
+    with pytest.raises(UsageError, match=r"no (RDP|PLD|GDP) bound is known"):
         accountant.compose(event)
     assert not accountant.events
 

@@ -120,7 +120,8 @@ def test_as_many_rounds_as_planned_fit_the_budget_and_not_one_more(relation: Rel
         ({"rounds": 0}, "round"),
         ({"ring_bits": 10}, "ring of 10 bits"),
         ({"dropouts": 60, "colluders": 40}, "nobody is left"),
-        ({"family": Family.DISCRETE_GAUSSIAN, "components": 3}, "Skellam"),
+        ({"ring_bits": 10, "epsilon": 50}, "variance of 8 or more"),
+        ({"ring_bits": 10, "family": Family.SKELLAM}, "ring of 10 bits$"),
         ({"components": 11}, "do not fit"),
     ],
 )

@@ -38,7 +38,7 @@ MECHANISMS = st.one_of(
     st.builds(Gaussian, POSITIVE),
     st.builds(DiscreteLaplace, POSITIVE, COUNTS),
     st.builds(Skellam, POSITIVE, COUNTS, COUNTS),
-    st.builds(DiscreteGaussians, COUNTS, POSITIVE, COUNTS, COUNTS, COUNTS),
+    st.builds(DiscreteGaussians, POSITIVE.map(lambda v: v + 8), COUNTS, COUNTS, COUNTS),
 )
 SAMPLINGS = st.one_of(
     st.just(Everyone()),
@@ -139,7 +139,10 @@ def test_other_json_is_refused(record: Any) -> None:
         lambda: Skellam(Fraction(0), 1, 1),
         lambda: Skellam(Fraction(1), 0, 1),
         lambda: Skellam(Fraction(1), 1, 0),
-        lambda: DiscreteGaussians(0, Fraction(1), 1, 1, 1),
+        lambda: DiscreteGaussians(Fraction(7), 1, 1, 1),
+        lambda: DiscreteGaussians(Fraction(8), 0, 1, 1),
+        lambda: DiscreteGaussians(Fraction(8), 1, 0, 1),
+        lambda: DiscreteGaussians(Fraction(8), 1, 1, 0),
         lambda: PoissonSample(Fraction(0)),
         lambda: PoissonSample(Fraction(3, 2)),
         lambda: FixedSizeSample(0, 3),

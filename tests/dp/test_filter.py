@@ -135,7 +135,7 @@ def test_nonsense_is_refused(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "mechanism", [Skellam(Fraction(10**5, 3), 700, 650), DiscreteGaussians(9, Fraction(999, 7), 50, 700, 650)]
+    "mechanism", [Skellam(Fraction(10**5, 3), 700, 650), DiscreteGaussians(Fraction(9999, 7), 9, 50, 700)]
 )
 def test_divergences_are_rounded_up(mechanism: Any) -> None:
     event = Release(mechanism, Everyone(), CENTRAL)

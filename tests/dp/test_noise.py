@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate
 from typing import Any
@@ -91,7 +92,38 @@ def test_what_the_sum_is_to_an_adversary() -> None:
     spec = NoiseSpec(Family.SKELLAM, Fraction(900), dropouts=3, colluders=1, components=3)
     assert spec.mechanism(10, 8, dimension=5, l2_squared=7, l1=6) == Skellam(Fraction(900), 7, 6)
     spec = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(900), dropouts=3, colluders=1)
-    assert spec.mechanism(10, 8, dimension=5, l2_squared=7, l1=6) == DiscreteGaussians(7, Fraction(150), 5, 7, 6)
+    assert spec.mechanism(10, 8, dimension=5, l2_squared=7, l1=6) == DiscreteGaussians(Fraction(1050), 7, 5, 7)
+    spec = replace(spec, variance=Fraction(900), components=3)
+    for missing in range(4):
+        honest = 9 - missing
+        expected = DiscreteGaussians(Fraction(900), honest * (1 + missing), 5, 7)
+        assert spec.mechanism(10, 10 - missing, dimension=5, l2_squared=7, l1=6) == expected
+
+
+@given(specs())
+def test_every_discrete_gaussian_that_is_drawn_counts(case: tuple[NoiseSpec, int]) -> None:
+    """Otherwise the noise is refused: by plan and by accountant, before it is drawn."""
+    spec, clients = replace(case[0], family=Family.DISCRETE_GAUSSIAN), case[1]
+    parts = [spec.component_variance(clients, level) for level in range(1, spec.components + 1)]
+    if min(spec.kept_variance(clients), *parts) < 8:
+        assert not spec.drawable(clients)
+        with pytest.raises(UsageError, match="a variance below 8"):
+            spec.mechanism(clients, clients, 1, 1, 1)
+    else:
+        held = spec.mechanism(clients, clients - spec.dropouts, 1, 1, 1)
+        assert isinstance(held, DiscreteGaussians)
+        assert held.variance >= spec.variance
+        assert held.variance >= 8 * held.draws
+
+
+def test_small_parts_that_counted_would_make_a_claim_without_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(900), dropouts=3, colluders=1, components=3)
+    small = replace(spec, variance=Fraction(500))  # parts of 500/72, 500/56, 500/42
+    assert [spec.too_small(10), small.too_small(10)] == [False, True]
+    with pytest.raises(UsageError, match="a variance below 8"):
+        small.mechanism(10, 8, 5, 7, 6)
+    switch_off(monkeypatch, NoiseSpec, "honest_draws", "self.too_small(clients)")
+    assert isinstance(small.mechanism(10, 8, 5, 7, 6), DiscreteGaussians)
 
 
 def test_excess_taken_off_leaves_the_noise_of_the_level() -> None:
@@ -115,7 +147,9 @@ def test_a_seed_gives_what_lies_beyond_its_level_and_nothing_before() -> None:
     assert all(spec.seed(seeds[i], j - i) == seeds[j] for i in range(4) for j in range(i, 4))
 
 
-@pytest.mark.parametrize(("family", "components"), [("skellam", 0), ("skellam", 3), ("discrete-gaussian", 0)])
+@pytest.mark.parametrize(
+    ("family", "components"), [("skellam", 0), ("skellam", 3), ("discrete-gaussian", 0), ("discrete-gaussian", 3)]
+)
 def test_the_sum_of_all_clients_has_the_planned_variance(family: str, components: int) -> None:
     """20 clients, all there: 4 * 10^5 coordinates. False alarm: 6 sigma of a variance estimate, below 1e-8 each."""
     spec, n, d = NoiseSpec(Family(family), Fraction(4000), 3, 2, components), 20, 400_000
@@ -149,7 +183,6 @@ def test_the_tail_is_rarely_exceeded_and_not_far_from_the_noise() -> None:
         lambda: NoiseSpec(Family.SKELLAM, Fraction(1), dropouts=1 << 32),
         lambda: NoiseSpec(Family.SKELLAM, Fraction(1), colluders=1 << 32),
         lambda: NoiseSpec(Family.SKELLAM, Fraction(1 << 256)),
-        lambda: NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(1), dropouts=1, components=1),
         lambda: NoiseSpec(Family.SKELLAM, Fraction(1), dropouts=3, colluders=2).check(5),
     ],
 )

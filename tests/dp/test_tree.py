@@ -8,7 +8,7 @@ import pytest
 
 from dp.accountants.rdp import RdpAccountant
 from dp.calibrate import user_level
-from dp.events import Relation, Release, Skellam
+from dp.events import DiscreteGaussians, Relation, Release, Skellam
 from dp.noise import Family, NoiseSpec
 from dp.secure_sum import SecureSum
 from dp.tree import TreeSum
@@ -88,7 +88,6 @@ def test_before_the_round_the_worst_is_thought_of_everywhere() -> None:
         (cohort(0), cohort(1, round=5)),
         (cohort(0), cohort(1, session=bytes(15) + b"1")),
         (cohort(0), cohort(1, noise=GAUSSIAN)),
-        (cohort(0, noise=GAUSSIAN), cohort(1, noise=GAUSSIAN)),
     ],
 )
 def test_what_is_no_round_of_a_tree(others: tuple[SecureSum, ...]) -> None:
@@ -101,3 +100,19 @@ def test_clients_who_come_or_go_change_all_cohorts() -> None:
     for release in (tree.to_aggregators, lambda guarantee: tree.to_root(guarantee, 0)):
         with pytest.raises(UsageError, match="zero-out only"):
             release(user_level(Relation.REPLACE_ONE))
+
+
+def test_cohorts_of_discrete_gaussians_hold_the_sum_of_their_parameters() -> None:
+    """Also of different sizes: 3 and then 1 of 10 clients are missing, one colludes in each cohort."""
+    noises = [replace(GAUSSIAN, variance=Fraction(v), components=c) for v, c in ((9_000, 0), (18_000, 3), (27_000, 3))]
+    tree = TreeSum(tuple(cohort(i, i, noise) for i, noise in enumerate(noises)))
+    held = [Fraction(9_000 * 9, 6), Fraction(18_000), Fraction(27_000)]
+    assert tree.to_aggregators(GUARANTEE).mechanism == DiscreteGaussians(held[0], 9 + 8 * 2 + 7 * 3, 50, 100)
+    assert tree.to_root(GUARANTEE, 1).mechanism == DiscreteGaussians(held[0] + held[1], 9 + 8 * 2 + 7 * 3, 50, 100)
+    assert epsilon(tree.to_root(GUARANTEE, 0)) < epsilon(tree.to_aggregators(GUARANTEE))
+
+
+def test_a_cohort_whose_draws_are_too_small_has_no_bound() -> None:
+    tree = TreeSum((cohort(0, noise=GAUSSIAN), cohort(1, noise=replace(GAUSSIAN, variance=Fraction(40)))))
+    with pytest.raises(UsageError, match="below 8"):
+        tree.to_root(GUARANTEE, 0)

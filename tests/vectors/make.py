@@ -172,8 +172,9 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         place += size
     assert place == len(data)
 
-    def put(name: str, value: bytes) -> bytes:
-        return data[: at[name].start] + value + data[at[name].stop :]
+    def put(name: str, value: bytes, after: bytes = b"") -> bytes:
+        """``after`` is put in the place of what follows, if it is as long."""
+        return data[: at[name].start] + value + after + data[at[name].stop + len(after) :]
 
     return {
         "truncated": data[:-1],
@@ -207,7 +208,7 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         "to the nearest on a coarse grid": put("rounding", text(64).encode("nearest")),
         "noise neither there nor not": put("noise", b"\2"),
         "unknown noise": put("family", text(64).encode("laplace")),
-        "parts of noise that has none": put("family", text(64).encode("discrete-gaussian")),
+        "noise too small to count": put("family", text(64).encode("discrete-gaussian"), u64.encode(40) + u64.encode(1)),
         "no variance": put("variance", u64.encode(0) + u64.encode(1)),
         "variance over zero": put("variance", u64.encode(9) + u64.encode(0)),
         "more noise than the ring holds": put("variance", u64.encode(1 << 50) + u64.encode(1)),
@@ -295,6 +296,7 @@ def noise() -> dict[str, Any]:
         "skellam": NoiseSpec(Family.SKELLAM, Fraction(10**9), dropouts=4, colluders=1, components=2),
         "skellam, small": NoiseSpec(Family.SKELLAM, Fraction(3, 2), dropouts=1),
         "discrete Gaussian": NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(10**9), dropouts=4, colluders=1),
+        "discrete Gaussian, in parts": NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(10**9), 4, 1, components=2),
     }
     keep, chain, count = seed("noise to keep"), seed("removable noise"), 16
     return {

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import cache
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -292,12 +293,14 @@ class Plan:
 
 
 def noise_bound(plan: Plan) -> int:
-    """What noise adds to a coordinate of the sum, but with probability 2^-40 for a whole vector (Bernstein)."""
+    """What noise adds to a coordinate of the sum, but with probability 2^-40 for a whole vector."""
     noise = plan.fields["noise"]
     if noise is None:
         return 0
     total = float(plan.clients * Fraction(noise["variance"]) / (plan.clients - noise["dropouts"] - noise["colluders"]))
     u = math.log(2 * plan.coordinates) + 40 * math.log(2)
+    if noise["family"] == "discrete-gaussian":
+        return math.floor(math.sqrt(2 * total * u)) + 1
     return math.ceil(u / 3 + math.sqrt(u * u / 9 + 2 * total * u))
 
 
@@ -318,9 +321,13 @@ def check_plan(plan: Plan) -> None:
         need(variance > 0 and left > 0, "noise of nobody")
         need(plan.clients - noise["dropouts"] <= fields["min_contributors"], "more missing than the noise allows for")
         need(noise["components"] <= noise["dropouts"], "more components than dropouts")
-        need(noise["family"] == "skellam" or not noise["components"], "parts of noise that has none")
-        kept = variance / (left + (noise["dropouts"] if noise["components"] else 0))
-        need(Fraction(1, 1 << 20) <= kept and variance / left <= 1 << 44, "noise that cannot be drawn")
+        parts, a = noise["components"], noise["dropouts"]
+        missing = [-(-j * a // parts) for j in range(parts + 1)] if parts else [a]
+        levels = [variance / (left + a - one) for one in missing]
+        drawn = [levels[0], *(more - less for less, more in pairwise(levels))]
+        gaussian = noise["family"] == "discrete-gaussian"
+        need(min(drawn) >= 8 if gaussian else drawn[0] >= Fraction(1, 1 << 20), "noise that would not count")
+        need(variance / left <= 1 << 44, "noise that cannot be drawn")
     largest = plan.clients * max(users, 1) * encoding["weight_bound"] * plan.largest + noise_bound(plan)
     need(max(largest.bit_length() + 1, 8) <= plan.bits <= 64, "a ring of another width")
     if "graph" in fields["parameters"]:

@@ -600,8 +600,9 @@ EVENTS = [
     Release(DiscreteLaplace(Fraction(31, 3), 2), Everyone(), LOCAL),
     Release(Skellam(Fraction(10**6, 7), 12_000, 3_000), Everyone(), USER),
     Release(Skellam(Fraction(9), 3, 3), Everyone(), replace(USER, relation=Relation.REPLACE_ONE)),
-    Release(DiscreteGaussians(8, Fraction(9, 10), 100, 12, 20), Everyone(), USER),
-    Release(DiscreteGaussians(50, Fraction(500), 10**6, 12_000, 9_000), Everyone(), USER),
+    Release(DiscreteGaussians(Fraction(81, 10), 1, 100, 12), Everyone(), USER),
+    Release(DiscreteGaussians(Fraction(25_000), 50, 10**6, 12_000), Everyone(), USER),
+    Release(DiscreteGaussians(Fraction(70), 5, 10**9, 3), Everyone(), replace(USER, relation=Relation.REPLACE_ONE)),
     Selection(step(), 300, Fraction(10)),
 ]
 ANOTHER_SAMPLE = Release(Gaussian(Fraction(6)), FixedSizeSample(1, 50), LOCAL)
@@ -634,7 +635,13 @@ def test_where_dp_accounting_loses_its_digits_it_charges_more() -> None:
         {"kind": "Release", "mechanism": {"kind": "Magic"}, "sampling": {"kind": "Everyone"}},
         {
             "kind": "Release",
-            "mechanism": {"kind": "DiscreteGaussians", "each": "1/5"},
+            "mechanism": {
+                "kind": "DiscreteGaussians",
+                "variance": "79/10",
+                "draws": 1,
+                "dimension": 1,
+                "l2_squared": 1,
+            },
             "sampling": {"kind": "Everyone"},
         },
         {"kind": "Wish"},
@@ -860,6 +867,18 @@ def test_bodies_that_are_no_entries(rows: list[Row], body: bytes) -> None:
 LESS_THAN_WORST = {"survivors": 7, "missing": 3, "honest": 6, "components_removed": 0, "variance_held": "48000"}
 NO_COMPONENTS = {"variance_each": "8000", "variance_components": [], "components_removed": 0}
 
+SMALL_SHARES = NO_COMPONENTS | {
+    "noise": {"family": "discrete-gaussian", "variance": "30", "components": 0},
+    "variance_each": "6",
+    "variance_held": "30",
+}
+SMALL_PARTS = {
+    "noise": {"family": "discrete-gaussian", "variance": "126"},
+    "variance_each": "14",
+    "variance_components": ["4", "36/5"],
+    "variance_held": "126",
+}
+
 # What it says, so that no check of it hides behind another. Each lie is one about the entry of that number.
 LIES: list[tuple[int, dict[str, Any], str]] = [
     (1, {"sum": {"plan": "00"}}, "plan_digest is not that of the plan"),
@@ -873,7 +892,8 @@ LIES: list[tuple[int, dict[str, Any], str]] = [
     (1, {"sum": NO_COMPONENTS | {"noise": {"family": "magic", "components": 0}}}, "unknown noise"),
     (1, {"sum": {"signatures": [{}]}}, "the worst case was not reserved"),
     (1, {"sum": {"noise": {"family": "magic"}}}, "unknown noise"),
-    (1, {"sum": {"noise": {"family": "discrete-gaussian"}}}, "unknown noise"),
+    (1, {"sum": SMALL_SHARES}, "shares of noise are too small for a bound"),
+    (1, {"sum": SMALL_PARTS}, "parts of the noise are too small for a bound"),
     (1, {"number": 2}, "is out of place"),
     (1, {"previous": "00" * 32}, "does not follow the entry before"),
     (3, {"phase": "genesis"}, "a ledger has one genesis, its first entry"),
