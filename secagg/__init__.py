@@ -15,7 +15,7 @@ from secagg._house import refuse_shadows
 refuse_shadows()
 
 if TYPE_CHECKING:
-    from dp.accountants import PldAccountant, RdpAccountant, group
+    from dp.accountants import GdpAccountant, PldAccountant, RdpAccountant, group
     from dp.calibrate import calibrate, evaluate, user_level
     from dp.events import (
         Everyone,
@@ -64,6 +64,7 @@ __all__ = [
     "Everyone",
     "Faults",
     "Gaussian",
+    "GdpAccountant",
     "Guarantee",
     "Holder",
     "Identity",
@@ -100,7 +101,7 @@ __all__ = [
 ]
 
 _WHERE = {
-    "dp.accountants": ("PldAccountant", "RdpAccountant", "group"),
+    "dp.accountants": ("GdpAccountant", "PldAccountant", "RdpAccountant", "group"),
     "dp.calibrate": ("calibrate", "evaluate", "user_level"),
     "dp.events": (
         "Everyone",

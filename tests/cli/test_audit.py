@@ -89,7 +89,7 @@ def test_what_is_in_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
         "trust": "distributed",
         "delta": 1e-5,
         "rounds": 3,
-        "family": "skellam",
+        "family": "discrete-gaussian",
         "variance": answer["config"]["variance"],
         "dropouts": "1",
         "colluders": "1",
@@ -167,8 +167,8 @@ def test_without_torch_it_says_loudly_what_was_not_audited(
 
 
 def test_too_little_noise_is_exit_code_4(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = noise._draw
-    monkeypatch.setattr(noise, "_draw", lambda family, variance, *args: draw(family, variance / 4, *args))
+    draw = noise.drawn
+    monkeypatch.setattr(noise, "drawn", lambda family, variance, *args: draw(family, variance / 4, *args))
     assert main(["audit", *FAST, "--json"]) == 4
     printed = capsys.readouterr()
     assert "the claim does not hold: each client's noise, " in printed.err

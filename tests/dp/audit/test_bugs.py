@@ -198,7 +198,7 @@ def never_negative(right: Callable[..., Any], self: ClientRound, *context: bytes
 def one_link(right: Any, self: NoiseSpec, clients: int, count: int, seed: bytes, level: int) -> Any:
     """All removable components come from the first seed."""
     parts = (self.component_variance(clients, j) for j in range(level + 1, self.components + 1))
-    drawn = [noise_module._draw(self.family, part, count, derive(seed, labels.NOISE_DRAW)) for part in parts]
+    drawn = [noise_module.drawn(self.family, part, count, derive(seed, labels.NOISE_DRAW)) for part in parts]
     return sum(drawn, np.zeros(count, np.int64))
 
 
@@ -241,7 +241,7 @@ def in_encode_users(condition: str, instead: str) -> Seed:
 COUNTED = "zip(range(count), vectors, strict=False)"
 
 SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
-    "noise halved": ((instead_of(noise_module, "_draw", halved),), suite.noise, "noise variance", FAILED),
+    "noise halved": ((instead_of(noise_module, "drawn", halved),), suite.noise, "noise variance", FAILED),
     "noise halved, and all code but the audit agrees": (
         (instead_of(NoiseSpec, "_at_level", lambda right, self, clients, missing: right(self, clients, missing) / 4),),
         *(suite.noise, "noise variance", FAILED),
@@ -287,7 +287,7 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.noise, "noise variance", FINDING),
     ),
     "noise repeated within a vector": (
-        (instead_of(noise_module, "_draw", two_blocks_of_one_stream),),
+        (instead_of(noise_module, "drawn", two_blocks_of_one_stream),),
         *(suite.noise, "noise repeats", FAILED),
     ),
     "no noise in the last place": (
@@ -323,19 +323,19 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.streams, "draws that return", FAILED),
     ),
     "noise that adds up to nothing": (
-        (instead_of(noise_module, "_draw", adds_up_to_nothing),),
+        (instead_of(noise_module, "drawn", adds_up_to_nothing),),
         *(suite.noise_in_each_place, "noise in each pattern", FAILED),
     ),
     "half of the noise mirrors the other": (
-        (instead_of(noise_module, "_draw", mirrored),),
+        (instead_of(noise_module, "drawn", mirrored),),
         *(suite.noise_in_each_place, "twins", FAILED),
     ),
     "noise rounded to even numbers": (
-        (instead_of(noise_module, "_draw", even),),
+        (instead_of(noise_module, "drawn", even),),
         *(suite.noise, "noise grid", FAILED),
     ),
     "tails of the noise cut": (
-        (instead_of(noise_module, "_draw", cut),),
+        (instead_of(noise_module, "drawn", cut),),
         *(suite.streams, "tails of removable parts", FAILED),
     ),
     "one client's noise never negative": (
@@ -487,7 +487,7 @@ def test_a_second_beginning_is_refused(tmp_path: Path) -> None:
 def test_canaries_see_what_the_noise_test_sees(part: int, verdict: Verdict, monkeypatch: Patch) -> None:
     """Half the noise doubles mu: the last line of defence, for a pipeline whose inputs are not known."""
     weaker = lambda draw, family, variance, *args: draw(family, variance / part, *args)  # noqa: E731
-    instead_of(noise_module, "_draw", weaker)(monkeypatch)
+    instead_of(noise_module, "drawn", weaker)(monkeypatch)
     assert [check.verdict for check in suite.canaries()] == [verdict, Verdict.PASSED]
 
 
