@@ -96,7 +96,7 @@ def test_contributing_names_what_the_code_has() -> None:
         "_publish": "protocols/rounds/admission.py", "_release": "protocols/rounds/server.py",
         "self._drawn": "protocols/rounds/dealer.py", "Charge.RESERVE": "protocols/pairwise/client.py",
         "check_policy": "protocols/registry.py", "PROTOCOLS": "protocols/registry.py", "_KINDS": "dp/events.py",
-        "_HANDLERS.add": "dp/accountants/rdp.py", "_draw": "dp/noise.py", "ACCOUNTANT": "dp/ledger/entries.py",
+        "_HANDLERS.add": "dp/accountants/rdp.py", "drawn": "dp/noise.py", "ACCOUNTANT": "dp/ledger/entries.py",
         "with_vector": "recsys/models/recommender.py", "from_state": "recsys/models/store.py",
         "configured": "recsys/assembly.py", "UnblamedError": "secagg/errors.py",
     }.items():  # fmt: skip
