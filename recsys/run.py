@@ -41,21 +41,38 @@ from recsys.data.negatives import frozen
 from recsys.federated import METRICS, TrainingState
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import Evaluation, evaluate
+from recsys.models.ease import Ease
+from recsys.models.knn import ItemKnn
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Recommender, SharedModel
 from recsys.models.store import save
+from recsys.models.tuned_ease import tuned_ease
 from recsys.other_runs import RunList
 from recsys.requested_sums import LearnsFromSums, ResultsOnDisk
 from recsys.run_record import MODEL, Quality, Round, Run
 from recsys.run_start import CHECKPOINT, PRIVATE, StartedRun, delete_secrets, existing_run, start
 from recsys.same_inputs import INPUTS, check_inputs
 from recsys.secure_aggregator import SecureAggregator
-from recsys.sentences import OWN, PLAIN, POPULAR, USERS, WITHOUT_NOISE, measured_under, outside, spending
+from recsys.sentences import (
+    EASE,
+    NEAREST,
+    OWN,
+    PLAIN,
+    POPULAR,
+    TUNED,
+    USERS,
+    WITHOUT_NOISE,
+    measured_under,
+    outside,
+    spending,
+)
 from recsys.serving import ServedModel
 from secagg.errors import BudgetError, StorageError, ThresholdError
 from secagg.files import read_private, write_file
 
 NEGATIVES = 99
+_MOST_ITEMS, _MOST_CELLS = 10_000, 10_000_000
+"""With more items, or users times items, references in closed form are left out: they take minutes, or gigabytes."""
 _ATTEMPTS = 5
 """After this many failed sums in a row the run ends with an error."""
 
@@ -202,6 +219,7 @@ class _Running:
         """The name of each, and what makes and measures it."""
         prepared = self._prepared
         yield POPULAR, self._popular
+        yield from self._linear()
         if prepared.in_rounds:
             note = "the same federated training"
             yield WITHOUT_NOISE, partial(self._trained, WITHOUT_NOISE, prepared, aggregator, note)
@@ -210,6 +228,29 @@ class _Running:
                 yield PLAIN, partial(self._trained, PLAIN, prepared.without_privacy(), aggregator, note)
             return
         yield WITHOUT_NOISE, partial(self._learnt, aggregator)
+
+    def _linear(self) -> Iterator[tuple[str, Callable[[], Quality]]]:
+        """Models in closed form, of all data in one place, where that takes seconds."""
+        split = self._prepared.split
+        train = split.train
+        if train.item_count > _MOST_ITEMS or train.user_count * train.item_count > _MOST_CELLS:
+            return
+
+        def fitted(name: str, model: Recommender, note: str) -> Quality:
+            model.fit(train)
+            return self._result(name, model, note=note)
+
+        yield NEAREST, partial(fitted, NEAREST, ItemKnn(), "items that the same users took, from exact counts")
+        yield EASE, partial(fitted, EASE, Ease(), "a linear model of all data in one place")
+        if not split.interchangeable[split.valid.users].all():  # somebody chooses
+            yield TUNED, self._tuned
+
+    def _tuned(self) -> Quality:
+        self._tell(f"{TUNED}: its settings are chosen by validation events")
+        model = tuned_ease(self._prepared.split)
+        fades = f"fading over {model.reach:g} events" if model.reach else "without fading"
+        note = f"the same, chosen by validation events: regularisation {model.regularisation:g}, {fades}"
+        return self._result(TUNED, model, note=note)
 
     def _popular(self) -> Quality:
         model = ItemPop()

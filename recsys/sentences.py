@@ -39,7 +39,7 @@ _NAMED = 3
 """How many other runs are named in a sentence."""
 
 POPULAR, WITHOUT_NOISE, PLAIN = "ItemPop", "this recipe without noise", "plain federated training"
-OWN = "this run"
+NEAREST, EASE, TUNED, OWN = "ItemKNN", "EASE", "tuned EASE", "this run"
 """References, as results call them, and the run's own model."""
 
 UNMEASURED = "nothing: clients send no measured values"

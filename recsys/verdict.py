@@ -36,11 +36,23 @@ def _quality(account: Account) -> str:
     found = f"for {hits:.1%} of the users the held-out item is among the first ten"
     known = {one.name: one.metrics[HITS] for one in account.references if HITS in one.metrics}
     popular = known.pop(POPULAR, None)
-    others = [f"{name} {value:.1%}" for name, value in known.items()]
+    best = max(known, key=lambda name: known[name], default=None)
+    distance = ""
+    if best is not None:
+        distance = f"{ratio(hits, known[best])} the best without privacy ({best}, {known[best]:.1%})"
     if popular is None:
-        return f"{found} ({', '.join(others)})" if others else found
-    named = ", ".join((f"{popular:.1%}", *others))
-    return f"{found}, {compared(hits, popular, _users(account))} the most popular items ({named})"
+        return f"{found}, {distance}" if distance else found
+    beside = f"{found}, {compared(hits, popular, _users(account))} the most popular items ({popular:.1%})"
+    return f"{beside} and {distance}" if distance else beside
+
+
+def ratio(share: float, other: float) -> str:
+    """How many times another share one is.
+
+    >>> ratio(0.071, 0.088), ratio(0.1, 0.0)
+    ('0.81 times', 'beyond')
+    """
+    return f"{share / other:.2f} times" if other else "beyond" if share else "equal to"
 
 
 def compared(share: float, other: float, users: int) -> str:

@@ -19,7 +19,7 @@ from recsys.report.numbers import count, delta, metric, plain
 from recsys.report.terms import linked
 from recsys.report.words import sentence
 from recsys.run_record import Quality
-from recsys.sentences import feared, share_of
+from recsys.sentences import POPULAR, feared, share_of
 from secagg.assumptions import Adversary
 
 QUESTION = {
@@ -199,12 +199,16 @@ def _plain(name: str) -> str:
 
 def _compared(account: Account, own: Quality, name: str, where: str, shown: str = "") -> str:
     value = own.metrics[name]
-    others = [
-        f"{value / other.metrics[name]:.2f} times that of “{other.name}” ({metric(other.metrics[name])})"
-        for other in account.references
-        if other.metrics.get(name)
-    ]
-    return f"{where} {shown or name} is {metric(value)}" + (f": {', '.join(others)}." if others else ".")
+    known = {other.name: other.metrics[name] for other in account.references if other.metrics.get(name)}
+    popular = known.pop(POPULAR, None)
+    best = max(known, key=lambda other: known[other], default=None)
+    said = []
+    if popular is not None:
+        said.append(f"{value / popular:.2f} times that of “{POPULAR}” ({metric(popular)})")
+    if best is not None:
+        times = f"{value / known[best]:.2f} times"
+        said.append(f"{times} the best without privacy, that of “{best}” ({metric(known[best])})")
+    return f"{where} {shown or name} is {metric(value)}" + (f": {', and '.join(said)}." if said else ".")
 
 
 # What left

@@ -89,7 +89,8 @@ def test_programs_are_told_the_figures(clients: ClientKind, demo: Call) -> None:
     assert answer["run_dir"] == f"runs/demo-{clients}-1"
     assert answer["ended"] == "all rounds are done"
     assert 0 < answer["epsilon"] <= 8
-    assert list(answer["results"])[:2] == ["ItemPop", "this recipe without noise"]
+    names = ["ItemPop", "ItemKNN", "EASE", "tuned EASE", "this recipe without noise"]
+    assert list(answer["results"])[:5] == names
     assert list(answer["results"])[-1] == "this run"
     assert all(0 <= value <= 1 for metrics in answer["results"].values() for value in metrics.values())
     assert Path(answer["report"]).read_text().startswith("<!doctype html>")
@@ -98,7 +99,7 @@ def test_programs_are_told_the_figures(clients: ClientKind, demo: Call) -> None:
     if clients is ClientKind.SILOS:
         second = answer["second_run"]
         assert second["run_dir"] == "runs/demo-silos-1-private-ease"
-        assert list(second["results"]) == ["ItemPop", "this recipe without noise", "this run"]
+        assert list(second["results"]) == [*names, "this run"]
         assert second["results"]["ItemPop"] == answer["results"]["ItemPop"]
         assert 0 < second["epsilon"] <= 8
         assert second["budgets"][0]["holder"] == "silo"

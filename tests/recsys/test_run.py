@@ -45,6 +45,7 @@ from tests.scenes.recommender import config, same_secrets
 from tests.scenes.whole_runs import Killed, contents, go
 
 EASE = ("model.name=private-ease", "model.settings={}", "clients.kind=devices", "protocol.adversary=curious")
+LINEAR = ("ItemKNN", "EASE", "tuned EASE")
 ALWAYS = {"config.json", "ledger.pub", "run.json", "model.npz", "private"}
 SECRETS = {"secret.key", "ledger.key", "checkpoint.npz"}
 KINDS = {
@@ -92,7 +93,7 @@ def test_a_run_leaves_what_it_says_and_nothing_else(kind: str, runs: Runs) -> No
     assert run.ended == "all rounds are done"
     assert len(run.rounds) == 2
     references = ["plain federated training"] if kind in ("local", "both") else []
-    names = ["ItemPop", "this recipe without noise", *references, "this run"]
+    names = ["ItemPop", *LINEAR, "this recipe without noise", *references, "this run"]
     assert [result.name for result in run.results] == names
     assert json.loads((folder / "config.json").read_bytes()) == json.loads(json.dumps(run.config))
 
@@ -203,7 +204,7 @@ def test_the_reference_of_a_model_of_sums_asks_for_the_same_sums(tmp_path: Path)
     """Over silos, too, where each user counts as on a device."""
     asked = config("privacy.mode=distributed", "model.name=private-ease", "model.settings={}")
     results = {one.name: one.metrics["NDCG@10"] for one in go(asked, tmp_path / "run").results}
-    assert list(results) == ["ItemPop", "this recipe without noise", "this run"]
+    assert list(results) == ["ItemPop", *LINEAR, "this recipe without noise", "this run"]
     seen = list[Contribution]()
 
     def same(purpose: str, length: int, share: Fraction, contribution: Contribution) -> Noised:
@@ -312,10 +313,10 @@ def test_whoever_watches_sees_the_record_grow(tmp_path: Path) -> None:
     seen = list[Run]()
     done = go(of_kind("local"), tmp_path / "run", watch=seen.append)
     assert [(len(run.results), len(run.rounds), bool(run.ended)) for run in seen] == [
-        *((references, 0, False) for references in range(4)),
-        (3, 1, False),
-        (3, 2, False),
-        (4, 2, True),
+        *((references, 0, False) for references in range(7)),
+        (6, 1, False),
+        (6, 2, False),
+        (7, 2, True),
     ]
     assert seen[-1] == done
 
@@ -323,12 +324,13 @@ def test_whoever_watches_sees_the_record_grow(tmp_path: Path) -> None:
 def test_whoever_waits_is_told_what_is_being_done(tmp_path: Path) -> None:
     said = list[str]()
     go(of_kind("none"), tmp_path / "run", tell=said.append)
-    assert said[:3] == [
+    assert said[:4] == [
+        "tuned EASE: its settings are chosen by validation events",
         "this recipe without noise, 0 of 2 rounds are done",
         "this recipe without noise, 1 of 2 rounds are done",
         "sum 0, updates",
     ]
-    assert [one for one in said[3:] if one.startswith("sum 1")][:2] == ["sum 1, updates", "sum 1, phase share"]
+    assert [one for one in said[4:] if one.startswith("sum 1")][:2] == ["sum 1, updates", "sum 1, phase share"]
     assert "sum 0, phase upload" in said
 
 
@@ -346,9 +348,9 @@ def test_references_that_are_on_record_are_not_made_again(tmp_path: Path, monkey
         running, "evaluate", lambda model, *more: measured.append(type(model).__name__) or real(model, *more)
     )
     run = go(of_kind("none"), tmp_path / "run")
-    assert [result.name for result in run.results] == ["ItemPop", "this recipe without noise", "this run"]
+    assert [result.name for result in run.results] == ["ItemPop", *LINEAR, "this recipe without noise", "this run"]
     assert "ItemPop" not in measured
-    assert len(measured) == 1 + 2 + 1
+    assert len(measured) == 3 + 1 + 2 + 1
 
 
 # Again

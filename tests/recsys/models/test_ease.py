@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data.interactions import Interactions
-from recsys.models.ease import Ease, rows
+from recsys.models.ease import Ease, faded_rows, rows
 from secagg.errors import UsageError
 
 
@@ -68,3 +68,31 @@ def test_wrong_use() -> None:
             Ease(**wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="fit the model first"):
         Ease().scores([])
+
+
+@given(
+    histories=st.lists(st.lists(st.integers(0, 6), max_size=9), max_size=4),
+    reach=st.floats(0.1, 100),
+    floor=st.floats(0, 1),
+)
+def test_an_item_fades_with_each_event_since_it_was_last_taken(
+    histories: list[list[int]], reach: float, floor: float
+) -> None:
+    found = faded_rows([np.array(history, np.int32) for history in histories], 7, reach, floor).toarray()
+    for row, history in zip(found, histories, strict=True):
+        expected = np.zeros(7)
+        for place, item in enumerate(history):
+            expected[item] = floor + (1 - floor) * np.exp(-(len(history) - 1 - place) / reach)
+        assert row == pytest.approx(expected, rel=1e-5, abs=1e-30)
+
+
+def test_scores_of_a_fading_history() -> None:
+    events, _ = random_events(12, 7, 1)
+    model = Ease(regularisation=3.0)
+    model.fit(events)
+    fading = model.fading(2.0, 0.5)
+    assert (fading.reach, fading.floor, model.reach) == (2.0, 0.5, 0.0)
+    weight = 0.5 + 0.5 * np.exp(-1 / 2)
+    assert fading.scores([np.array([2, 5], np.int32)])[0] == pytest.approx(weight * model.weights[2] + model.weights[5])
+    again = Ease.from_state(fading.state())
+    assert again.scores([np.array([2, 5], np.int32)]).tolist() == fading.scores([np.array([2, 5], np.int32)]).tolist()
