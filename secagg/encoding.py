@@ -222,7 +222,7 @@ class Encoding:
             raise UsageError("an update holds NaN or infinite values")
         vector, factor = clipped
         if self.rotate:
-            vector = self._rotated(vector, _signs(seed, self._width))
+            vector = self._rotated(vector, _signs(seed, self._width), np.empty(self._width))
         values, integers = np.zeros(self.coordinates, np.int64), np.empty(self._width, np.int32)
         if self._round(vector, factor, rng, self._longest(), integers):
             values[: self._width] = integers
@@ -252,15 +252,15 @@ class Encoding:
             raise UsageError(f"a silo has at most {self.users} users, this one has more")
         if isinstance(vectors, np.ndarray) and vectors.shape != (count, self.length):
             raise UsageError(f"users' vectors are rows of {self.length} numbers each")
-        signs = _signs(seed, self._width) if self.rotate else None
+        signs, room = (_signs(seed, self._width), np.empty(self._width)) if self.rotate else (None, None)
         longest = self._longest()
         total, integers = np.zeros(self.coordinates, np.int64), np.empty(self.coordinates, np.int32)
         for _, given in zip(range(count), vectors, strict=False):  # no more than they said that they are
             if (clipped := self._admissible(given)) is None:
                 continue
             vector, factor = clipped
-            if signs is not None:
-                vector = self._rotated(vector, signs)
+            if signs is not None and room is not None:
+                vector = self._rotated(vector, signs, room)
             if self._round(vector, factor, rng, longest, integers):
                 rounding.add(integers, total)
         return total
@@ -275,8 +275,13 @@ class Encoding:
         except UsageError:
             return None
 
-    def _rotated(self, vector: NDArray[np.float64], signs: NDArray[np.int64]) -> NDArray[np.float64]:
-        return _hadamard(np.pad(vector, (0, self._width - self.length)) * signs)
+    def _rotated(
+        self, vector: NDArray[np.float64], signs: NDArray[np.float64], room: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The rotated vector, written into ``room``."""
+        np.multiply(vector, signs[: self.length], out=room[: self.length])
+        room[self.length :] = 0
+        return _hadamard(room)
 
     def decode(self, total: NDArray[np.int64], *, count: int, seed: bytes) -> Sum:
         """The sum of ``count`` clients' integers as a float vector and a total weight."""
@@ -373,16 +378,16 @@ class Encoding:
         return vector
 
 
-def _signs(seed: bytes, count: int) -> NDArray[np.int64]:
+def _signs(seed: bytes, count: int) -> NDArray[np.float64]:
     bits = np.unpackbits(np.frombuffer(Prg(seed)(-(-count // 8)), np.uint8), count=count)
-    return 1 - 2 * bits.astype(np.int64)
+    return 1 - 2 * bits.astype(np.float64)
 
 
 def _hadamard(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The orthonormal Walsh-Hadamard transform, its own inverse."""
-    vector = vector.copy()
+    """The orthonormal Walsh-Hadamard transform, its own inverse, in place."""
     rounding.hadamard(vector)
-    return vector / math.sqrt(len(vector))
+    vector /= math.sqrt(len(vector))
+    return vector
 
 
 ENCODING: Codec[Encoding] = struct(

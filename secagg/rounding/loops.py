@@ -111,22 +111,42 @@ def add(values: NDArray[np.int32], total: NDArray[np.int64]) -> None:
         total[i] += values[i]
 
 
+@njit("void(f8[::1])", cache=True, nogil=True)
+def _fours(vector: NDArray[np.float64]) -> None:
+    """The first two stages."""
+    for i in range(0, vector.size, 4):
+        p, q = vector[i] + vector[i + 1], vector[i] - vector[i + 1]
+        r, s = vector[i + 2] + vector[i + 3], vector[i + 2] - vector[i + 3]
+        vector[i], vector[i + 1], vector[i + 2], vector[i + 3] = p + r, q + s, p - r, q - s
+
+
 @njit("void(f8[::1], i8, i8)", cache=True, nogil=True)
-def _butterflies(vector: NDArray[np.float64], first: int, stop: int) -> None:
-    half = first
-    while half < stop:
+def _stages(vector: NDArray[np.float64], half: int, stop: int) -> None:
+    """The stages in which partners are ``half`` apart, twice as far and so on, below ``stop``: two at a time."""
+    while 2 * half < stop:
+        for start in range(0, vector.size, 4 * half):
+            first, second = vector[start : start + half], vector[start + half : start + 2 * half]
+            third, fourth = vector[start + 2 * half : start + 3 * half], vector[start + 3 * half : start + 4 * half]
+            for i in range(half):
+                p, q = first[i] + second[i], first[i] - second[i]
+                r, s = third[i] + fourth[i], third[i] - fourth[i]
+                first[i], second[i], third[i], fourth[i] = p + r, q + s, p - r, q - s
+        half *= 4
+    if half < stop:
         for start in range(0, vector.size, 2 * half):
             left, right = vector[start : start + half], vector[start + half : start + 2 * half]
             for i in range(half):
-                x, y = left[i], right[i]
-                left[i] = x + y
-                right[i] = x - y
-        half *= 2
+                left[i], right[i] = left[i] + right[i], left[i] - right[i]
 
 
 @njit("void(f8[::1])", cache=True, nogil=True)
 def hadamard(vector: NDArray[np.float64]) -> None:
     near = min(vector.size, _CACHED)
     for start in range(0, vector.size, near):
-        _butterflies(vector[start : start + near], 1, near)
-    _butterflies(vector, near, vector.size)
+        part = vector[start : start + near]
+        if near >= 4:
+            _fours(part)
+            _stages(part, 4, near)
+        else:
+            _stages(part, 1, near)
+    _stages(vector, near, vector.size)

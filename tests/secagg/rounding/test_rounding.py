@@ -86,7 +86,7 @@ def test_both_measure_alike(vector: np.ndarray) -> None:
     assert ours.tobytes() == theirs.tobytes()
 
 
-@given(exponent=st.integers(0, 13), seed=st.integers(0, 2**32))
+@given(exponent=st.integers(0, 15), seed=st.integers(0, 2**32))
 def test_both_rotate_alike(exponent: int, seed: int) -> None:
     ours = drawn(1 << exponent, seed) / 3.0
     theirs = ours.copy()
