@@ -119,9 +119,12 @@ def measured_under(prepared: Prepared) -> str:
 def spending(prepared: Prepared, mode: Mode, ledger: Ledger) -> Spending:
     """The promise that a ledger keeps."""
     distributed = prepared.distributed if mode is Mode.DISTRIBUTED else None
-    noise = None if distributed is None else distributed.found.noise
+    noise, overlap = None if distributed is None else distributed.found.noise, 1
+    if prepared.silos is not None:
+        overlap = prepared.silos.overlap
     part = prepared.config.privacy.epsilon if ledger.shared else None
-    return promise(ledger.path, ledger.shared, ledger.guarantee, ledger.budget, noise, prepared.planned_clients, part)
+    planned = prepared.planned_clients
+    return promise(ledger.path, ledger.shared, ledger.guarantee, ledger.budget, noise, planned, overlap, part)
 
 
 def promise(
@@ -131,22 +134,26 @@ def promise(
     budget: Budget,
     noise: NoiseSpec | None,
     planned: int | None,
+    overlap: int = 1,
     part: float | None = None,
 ) -> Spending:
     """What a ledger promises. ``noise`` of its sums: None where it has none yet, or is about what clients do by
-    themselves; over ``planned`` clients: None where sums differ in that, or in how many may be missing."""
+    themselves; over ``planned`` clients: None where sums differ in that, or in how many may be missing. One person's
+    data may be in ``overlap`` silos."""
     unit = "user" if guarantee.unit is Unit.USER else "interaction"
     private = f"({float(budget.epsilon):g}, {float(upwards(budget.delta, 3)):.3g})-private"
     whose = "all runs that share this ledger" if shared else "all rounds"
     colluders = 0 if noise is None else noise.colluders
     if guarantee.trust is Trust.DISTRIBUTED:
         inside = guarantee.holder is Holder.SILO
-        whom = f"{unit} inside a silo" if inside else unit
+        where = "a silo" if overlap == 1 else f"up to {overlap} silos"
+        whom = f"{unit} inside {where}" if inside else unit
         words = f"the sums of {whose} together are {private} for each {whom}, against {_against(colluders, inside)}"
         if noise is not None:
             allowed = f"at most {noise.dropouts} of {planned}" if planned else "no more than its plan allows for"
             words += f", while {allowed} are missing from a sum"
-        words += "; the user's own silo sees its data" if inside else ""
+        if inside:
+            words += f"; the user's own {'silo sees its data' if overlap == 1 else 'silos see their data'}"
     else:
         words = (
             f"what each client sends in {whose} together is {private} for each {unit} of its own, against everybody "

@@ -64,7 +64,8 @@ class Spent:
         alike = len({(plan.clients, plan.noise.dropouts) for plan in plans if plan.noise is not None}) == 1
         noise = min(noises, key=lambda noise: noise.colluders, default=None)
         planned = plans[0].clients if alike else None
-        promised = promise(path, shared, genesis.guarantee, genesis.budget, noise, planned)
+        overlap = min((plan.encoding.overlap for plan in plans), default=1)
+        promised = promise(path, shared, genesis.guarantee, genesis.budget, noise, planned, overlap)
         return cls(promised, shared, state, tuple(parse(body) for body, _signature in rows[1:]), tuple(plans))
 
     @property

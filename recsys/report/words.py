@@ -49,7 +49,7 @@ def course(account: Account) -> Html:
 
 def _sentences(account: Account) -> Iterator[str]:
     run, data, who = account.run, account.run.data, clients(account)
-    said = {"users": "users, as declared"} if "declared" in data else {}
+    said = {"users": "declared users"} if "declared" in data else {}
     numbers = {name: size for name, size in data.items() if type(size) is int and name != "clients"}
     sizes = [f"{count(size)} {said.get(name, name)}" for name, size in numbers.items()]
     number = f"{count(data['clients'])} {who}" if type(data.get("clients")) is int else who.capitalize()

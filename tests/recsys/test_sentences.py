@@ -194,8 +194,10 @@ def promises(tmp_path: Path, *changes: str) -> Sequence[str]:
 
 def test_a_promise_follows_from_the_budget_and_the_noise(tmp_path: Path) -> None:
     (silos,) = promises(tmp_path, "privacy.mode=distributed", "privacy.epsilon=4.0", "privacy.delta=0.001")
-    assert "together are (4, 0.001)-private for each user inside a silo, against the server" in silos
-    assert "against everybody who sees the model" in silos
+    assert (
+        "together are (4, 0.001)-private for each user inside a silo, against the server with up to 1 other silo, and "
+        "against everybody who sees the model" in silos
+    )
     assert "at most 2 of 6 are missing" in silos
     assert silos.endswith("; the user's own silo sees its data")
     (corrupt,) = promises(tmp_path, "privacy.mode=distributed", "clients.count=20", "protocol.corrupt=0.1")

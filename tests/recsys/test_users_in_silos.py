@@ -28,6 +28,8 @@ from recsys.federated import ClientData, Federation
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.recommender import Local
 from recsys.other_runs import RunList
+from recsys.public_facts import WHO_IN_SILOS
+from recsys.report import Account, write_report
 from recsys.run import train
 from recsys.users_in_silos import UsersInSilos, declared
 from secagg.encoding import Encoding, Rounding
@@ -219,7 +221,7 @@ def test_noise_is_for_one_user_whatever_silos_there_are(tmp_path: Path) -> None:
     assert found is not None
     assert found.guarantee.holder is Holder.SILO
     assert found.budget.delta == Fraction(1, 100 * 100)
-    assert found.found.noise.colluders == prepared.deployment.noise(4).colluders
+    assert found.found.noise.colluders == 1
     encoding = found.found.encoding
     assert (encoding.users, encoding.clip_l2) == (100, 1.0)
     assert found.found.noise.variance >= Fraction(
@@ -267,3 +269,24 @@ def test_a_ledger_of_silos_says_that_the_silo_sees_its_users_data(tmp_path: Path
     assert promise.words.endswith("the user's own silo sees its data")
     state = verify(read(tmp_path / "run" / "ledger.db"))
     assert state.genesis.guarantee.holder is Holder.SILO
+    (kept,) = Account.load(tmp_path / "run").spent
+    assert kept.promise.words == promise.words
+    text = write_report(tmp_path / "run").read_text()
+    for part in (
+        "4 silos trained one recommender together (table, 100 declared users, 30 items)",
+        "Adding up one bounded vector for each of them: nobody else can check.",
+        f"Taken as public: {WHO_IN_SILOS}",
+    ):
+        assert part in text
+
+
+def test_who_may_be_in_several_silos_is_promised_the_same_for_more_noise(tmp_path: Path) -> None:
+    prepared = [prepare(asked(tmp_path, *SUMS, f"clients.overlap={overlap}")) for overlap in (1, 2)]
+    once, twice = (one.distributed.found for one in prepared if one.distributed is not None)
+    assert twice.deviation == pytest.approx(2 * once.deviation, rel=0.05)
+    folder = tmp_path / "run"
+    (promise,) = train(prepared[1], folder, machine={}, run_list=RunList(tmp_path / "state")).spendings
+    assert "for each user inside up to 2 silos, against the server with up to 1 other silo" in promise.words
+    assert promise.words.endswith("the user's own silos see their data")
+    (kept,) = Account.load(folder).spent
+    assert kept.promise.words == promise.words
