@@ -301,6 +301,7 @@ def test_arrays_that_do_not_fit_are_refused(name: str) -> None:
 
 
 CONDITIONS = {
+    "_check": "len(vector) != len(values) or len(vector) > _MOST",
     "stochastic": "len(words) != len(values)",
     "add": "len(values) != len(total)",
     "hadamard": "(length := len(vector)) & (length - 1) or not length",
