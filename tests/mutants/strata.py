@@ -264,6 +264,7 @@ STRATA = (
             "recsys/participation.py",
             "recsys/assembly.py",
             "recsys/requested_sums.py",
+            "recsys/users_in_silos.py",
             "recsys/run_record.py",
             "recsys/run.py",
             "recsys/aggregator.py",
