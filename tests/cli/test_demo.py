@@ -165,6 +165,7 @@ def stopping_at(number: int, method: Callable[..., Any], stop: Callable[..., Any
     return counted
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("change", ["model.settings.width=4", "privacy.mode=none", "evaluation.exact=false"])
 def test_whoever_asks_for_another_first_run_gets_no_second(change: str, demo: Call) -> None:
     code, out, _ = demo(ClientKind.SILOS, "--set", change, "--json")
