@@ -166,8 +166,8 @@ def evaluate(
     6.72
     """
     survivors, dimension = clients - noise.dropouts if survivors is None else survivors, encoding.coordinates
-    holder = Holder.SILO if encoding.users else Holder.DEVICE
-    release = release_of(encoding, noise, clients, survivors, guarantee or user_level(Relation.ZERO_OUT, holder))
+    guarantee = guarantee or user_level(Relation.ZERO_OUT, holder_of(encoding))
+    release = release_of(encoding, noise, clients, survivors, guarantee)
     cost = rdp.epsilon(rdp.scaled(rdp.curve(release), rounds), float((SHARE - SLACK) * Fraction(delta)))
     slack = sampler_slack(cost, noise, clients=clients, dimension=dimension, rounds=rounds)
     variance = float(noise.honest_variance(clients, survivors))
@@ -205,8 +205,15 @@ def steps_multiplier(*, epsilon: float, delta: float, steps: int, sampling: Samp
 
 def release_of(encoding: Encoding, noise: NoiseSpec, clients: int, survivors: int, guarantee: Guarantee) -> Release:
     """One sum with this noise as an event, when ``survivors`` of ``clients`` clients with this encoding are in it."""
+    if guarantee.holder is not holder_of(encoding):
+        raise UsageError(f"a {holder_of(encoding)} holds each unit, a {guarantee.holder} those of the guarantee")
     sensitivity = encoding.sensitivity()
     return noise.release(clients, survivors, encoding.coordinates, sensitivity.l2_squared, sensitivity.l1, guarantee)
+
+
+def holder_of(encoding: Encoding) -> Holder:
+    """Who has each unit's data before the sum: its device, or the silo that it is a user of."""
+    return Holder.SILO if encoding.users else Holder.DEVICE
 
 
 def user_level(relation: Relation, holder: Holder = Holder.DEVICE) -> Guarantee:

@@ -111,6 +111,12 @@ class SecureSum:
         least = self.planned - self.noise.dropouts
         return replace(self, survivors=least, cohort=b"", bitmap=b"", signatures=())
 
+    def check_holder(self, guarantee: Guarantee) -> None:
+        """Refuse a guarantee that protects others than the sum does: users inside silos, or whole clients."""
+        if self.holder is not guarantee.holder:
+            raise UsageError(f"a {self.holder} holds each unit of the sum, a {guarantee.holder} those of the guarantee")
+
     def release(self, guarantee: Guarantee) -> Release:
         """The sum as an event, to an adversary who sees the cohort and whose colluders know their own noise."""
+        self.check_holder(guarantee)
         return self.noise.release(self.planned, self.survivors, self.dimension, self.l2_squared, self.l1, guarantee)

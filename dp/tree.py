@@ -2,8 +2,11 @@
 
 Each cohort is summed by itself, with noise of its own (``protocols.tree``). Whoever sees the sums of cohorts, as their
 aggregators do, sees a client's data in one of them only: cohorts are disjoint, and drawn without looking at data. So
-the cohort with the least noise stands for all, and nothing is multiplied by their number. Whoever sees the total alone
-sees it under the noise of all cohorts, except those whose aggregators tell what they saw.
+the cohort with the least noise stands for all, and nothing is multiplied by their number. (A user of silos who may be
+in r of them, in whatever cohorts, is charged r^2 times for the one with the least noise: if k_1, k_2, ... of the silos
+are in each, what is seen comes to k_1^2 + k_2^2 + ... times that at most, which is no more than r^2.)
+
+Whoever sees the total alone sees it under the noise of all cohorts, except those whose aggregators tell what they saw.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ class TreeSum:
     def __post_init__(self) -> None:
         if not self.cohorts:
             raise UsageError("a tree has at least one cohort")
-        kinds = {(c.dimension, c.l2_squared, c.l1, c.session, c.round) for c in self.cohorts}
+        kinds = {(c.dimension, c.l2_squared, c.l1, c.users, c.overlap, c.session, c.round) for c in self.cohorts}
         if len(kinds) > 1:
             raise UsageError("the cohorts of one round differ in their vectors or their round")
         if len({cohort.noise.family for cohort in self.cohorts}) > 1:
@@ -49,8 +52,11 @@ class TreeSum:
         """The event that the root sees of honest aggregators' clients, if the noise of ``lost`` cohorts does not count.
 
         It does not if their aggregators tell what they saw, or (before the round) if they may not come through. Nobody
-        knows which they are: those with the most noise.
+        knows which they are: those with the most noise. Users who may be in several silos may be in a cohort that is
+        lost and in another one, too: for them there is no such bound.
         """
+        if self.cohorts[0].overlap > 1:
+            raise UsageError("a user in several silos may be in lost cohorts and in others: to_aggregators has a bound")
         honest = len(self.cohorts) - lost
         if not 0 < honest <= len(self.cohorts):
             raise UsageError(f"of {len(self.cohorts)} cohorts {lost} cannot be lost and another one left")
@@ -66,6 +72,7 @@ class TreeSum:
                 "cohorts are disjoint under zero-out only: one client more, or another, and all are redrawn"
             )
         one = self.cohorts[0]
+        one.check_holder(guarantee)
         if one.noise.family is Family.SKELLAM:
             return Release(Skellam(variance, one.l2_squared, one.l1), Everyone(), guarantee)
         draws = sum(cohort.noise.honest_draws(cohort.planned, cohort.survivors) for cohort in self.cohorts)

@@ -374,7 +374,7 @@ class Audit:
         self.sums: list[Sum] = []
         self.steps: list[int] = []
         self.aborted = 0
-        self.colluders: dict[str, int] = {}
+        self.allowed: dict[str, tuple[int, int]] = {}  # of each sum: colluders, and silos of one user
 
     def entry(self, line: str, last: bool) -> None:
         """Raise ``Problem`` unless this entry may be next. Only the last one is signed, as the last."""
@@ -433,7 +433,7 @@ class Audit:
             need(name not in self.open and name not in self.done, f"{name} was reserved before")
             self.open[name] = self.charge(body)
             if "sum" in body:
-                self.colluders[name] = body["sum"]["noise"]["colluders"]
+                self.allowed[name] = body["sum"]["noise"]["colluders"], body["sum"]["overlap"]
         else:
             need(name in self.open, f"nothing is reserved for {name}")
             reserved = self.open.pop(name)
@@ -443,7 +443,7 @@ class Audit:
                 self.remember(body)
             else:
                 self.aborted += 1
-                self.colluders.pop(name, None)
+                self.allowed.pop(name, None)
         total = self.total()
         need((body["total"], body["total_samples"]) == (total[0], total[2]), "the sums are wrong")
         for field, (recorded, recomputed, _) in (("epsilon_before", before), ("epsilon_after", total)):
@@ -469,7 +469,7 @@ class Audit:
         if "sum" in body:
             facts = body["sum"]
             keys = frozenset(signed["key"] for signed in facts["signatures"])
-            self.sums.append(Sum(facts["survivors"], facts["planned"], keys, facts["overlap"]))
+            self.sums.append(Sum(facts["survivors"], facts["planned"], keys))
         else:
             self.steps.append(body["steps"]["count"])
 
@@ -486,7 +486,8 @@ class Audit:
             steps=self.steps,
             reserved=len(self.open),
             aborted=self.aborted,
-            colluders=min(self.colluders.values(), default=None),
+            colluders=min((colluders for colluders, _ in self.allowed.values()), default=None),
+            overlap=min((overlap for _, overlap in self.allowed.values()), default=1),
             entries=len(self.links),
             head=self.links[-1].hex(),
         )
@@ -564,8 +565,6 @@ class Sum:
     planned: int
     keys: frozenset[str]
     """of those who signed"""
-    overlap: int = 1
-    """in how many silos one user may be"""
 
 
 @dataclass(frozen=True)
@@ -590,6 +589,8 @@ class Book:
     aborted: int
     colluders: int | None
     """clients whose noise does not count: the fewest of any sum that is committed or reserved; None: there is none"""
+    overlap: int
+    """in how many silos one user may be: the fewest of any such sum; 1 if there is none"""
     entries: int
     head: str
 
@@ -709,9 +710,8 @@ def statement(book: Book, given: Given) -> dict[str, str]:
 
 def unit(book: Book) -> str:
     """Whose data are protected. In how many silos a user really is, nobody can see."""
-    overlap = min((one.overlap for one in book.sums), default=1)
-    silos = ("up to {overlap} silos", "see", "are") if overlap > 1 else ("one silo", "sees", "is")
-    return UNIT[book.unit, book.holder].format(*(word.format(overlap=overlap) for word in silos))
+    several = f"up to {book.overlap} silos", "see", "are"
+    return UNIT[book.unit, book.holder].format(*several if book.overlap > 1 else ("one silo", "sees", "is"))
 
 
 def signers(book: Book, given: Given) -> str:

@@ -65,7 +65,7 @@ class Terms:
 
     ``corrupt`` and ``dropout`` are fractions of the level's members. Plans and policies are made for the most of them
     that a cohort may have (``Tree.marked``), which is many more if cohorts are small. Only clients have weights, so
-    ``weight_bound`` is 1 on the levels above.
+    ``weight_bound`` is 1 on the levels above, and only clients can be silos with ``users`` (``Policy``).
     """
 
     min_contributors: int
@@ -74,6 +74,8 @@ class Terms:
     dropout: str = "0.1"
     adversary: Adversary = Adversary.ACTIVE
     weight_bound: int = 1
+    users: int = 0
+    overlap: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +249,8 @@ class Tree:
             beacon=self.beacon,
             whole_roster=True,
             weight_bound=terms.weight_bound,
+            users=terms.users,
+            overlap=terms.overlap,
         )
 
     def _share(self, level: int, number: int, share: str, bits: int) -> str:

@@ -99,22 +99,17 @@ def cost_of(what: Chargeable, guarantee: Guarantee) -> PrivacyCost:
         return PrivacyCost.of(what.event, what.count, what.samples)
     if guarantee.trust is not Trust.DISTRIBUTED:
         raise UsageError("the noise in a secure sum is distributed: so is the trust")
-    check_holder(what, guarantee)
     if (missing := what.planned - what.survivors) > what.noise.dropouts:
         raise BudgetError(f"{missing} clients are missing, the noise allows for {what.noise.dropouts}")
     return PrivacyCost.of(what.release(guarantee), 1, what.noise.samples(what.planned, what.dimension))
 
 
-def check_holder(what: Chargeable, guarantee: Guarantee) -> None:
-    """Refuse a sum that protects others than the budget is for: users inside silos, or whole clients."""
-    if isinstance(what, SecureSum) and what.holder is not guarantee.holder:
-        raise UsageError(f"a {what.holder} holds each unit of the sum, a {guarantee.holder} those of the budget")
-
-
-def check_planned(what: Chargeable) -> None:
-    """Refuse to reserve a sum whose digest is not that of its plan."""
-    if isinstance(what, SecureSum) and what.plan_digest != digest(labels.PLAN, what.plan):
-        raise UsageError("the digest is not that of the plan")
+def check_planned(what: Chargeable, guarantee: Guarantee) -> None:
+    """Refuse to reserve a sum whose digest is not that of its plan, or of which another holds the units."""
+    if isinstance(what, SecureSum):
+        what.check_holder(guarantee)
+        if what.plan_digest != digest(labels.PLAN, what.plan):
+            raise UsageError("the digest is not that of the plan")
 
 
 def check_agreed(what: Chargeable) -> None:

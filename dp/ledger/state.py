@@ -21,7 +21,6 @@ from dp.ledger.entries import (
     Chargeable,
     canonical,
     check_agreed,
-    check_holder,
     check_planned,
     cost_of,
     facts,
@@ -144,8 +143,7 @@ class LedgerState:
 
         ``cost`` is what a reader found in the entry; a writer leaves it out, and it is computed.
         """
-        check_planned(what)
-        check_holder(what, self.genesis.guarantee)
+        check_planned(what, self.genesis.guarantee)
         what = worst(what)
         if (name := name_of(what)) in self.records:
             raise UsageError(f"release {name} is on record")

@@ -74,7 +74,6 @@ def book(state: LedgerState) -> Book:
                 one.survivors,
                 one.planned,
                 frozenset(signed.key.hex() for signed in one.signatures),
-                one.overlap,
             )
             for one in happened
             if isinstance(one, SecureSum)
@@ -83,6 +82,7 @@ def book(state: LedgerState) -> Book:
         reserved=len(state.records) - len(happened),
         aborted=state.aborted,
         colluders=min((one.noise.colluders for one in planned if isinstance(one, SecureSum)), default=None),
+        overlap=min((one.overlap for one in planned if isinstance(one, SecureSum)), default=1),
         entries=len(state.links),
         head=state.head.hex(),
     )

@@ -28,8 +28,8 @@ from typing import Any, Self
 import numpy as np
 
 from dp.audit import Claim, Draw, Noise, Vector
-from dp.calibrate import SLACK, Calibration, evaluate, user_level
-from dp.events import Holder, Relation
+from dp.calibrate import SLACK, Calibration, evaluate, holder_of, user_level
+from dp.events import Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols import registry
@@ -174,7 +174,7 @@ class PrivateSums:
     def _ledger_with_room(self) -> Ledger:
         if self._ledger is None or len(self.charged[-1]) == self.rounds:
             self._close_ledger()
-            guarantee = user_level(RELATION, Holder.SILO if self.found.encoding.users else Holder.DEVICE)
+            guarantee = user_level(RELATION, holder_of(self.found.encoding))
             epsilon, delta = Fraction(self.found.epsilon), Fraction(self.delta)
             event = self._plan.secure_sum(self._plan.clients).worst().release(guarantee)
             budget = Budget.suited(event, epsilon, delta, slack=delta * SLACK)

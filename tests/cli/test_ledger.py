@@ -267,6 +267,7 @@ def test_rewriting_alone_is_not_what_is_found(run: Path, secagg: Secagg) -> None
         {"session": "00" * 16},
         {"ring_bits": 40},
         {"weight_bound": 9},
+        {"rounding": "nearest"},
         {"signers": 1},
     ],
     ids=str,

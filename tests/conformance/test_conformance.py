@@ -36,7 +36,7 @@ from protocols.wire import HEADER_BYTES
 from secagg.assumptions import Adversary
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
-from secagg.encoding import Encoding
+from secagg.encoding import Encoding, Rounding
 from secagg.errors import DecodeError, PeerError, StrayError, ThresholdError, UnblamedError, UsageError
 
 pytestmark = pytest.mark.thinned(6)
@@ -91,6 +91,8 @@ def deploy(
         min_contributors=least,
         protocols={name},
         weight_bound=encoding.weight_bound,
+        users=encoding.users,
+        overlap=encoding.overlap,
         **{**setting, **lies},  # type: ignore[arg-type]
     )
     roster, parties = local_clients(n, policy, Prg(seed))
@@ -695,6 +697,29 @@ def test_the_decoded_mean_is_the_clipped_mean_to_within_rounding(name: str, rota
     else:
         assert error.max() < (1 + 1e-9) / encoding.scale
     assert error.max() > 0  # it was rounded
+
+
+@every_protocol
+@pytest.mark.parametrize("rounding", list(Rounding))
+def test_silos_are_summed_user_by_user(name: str, rounding: Rounding) -> None:
+    """Each user's vector is clipped by itself; one that is not finite is zero, a silo without users is all zeros."""
+    encoding = Encoding(21, clip_l2=2.0, bits=16, rotate=True, users=5, overlap=2, rounding=rounding)
+    deployment = deploy(name, 6, encoding)
+    rng = np.random.default_rng(12)
+    silos = {client: rng.normal(size=(i % 6, 21)) * 0.3 * (i + 1) for i, client in enumerate(deployment.names)}
+    silos[deployment.names[4]][0] *= 1e300
+    silos[deployment.names[5]][1, 3] = np.nan
+    silent = {deployment.names[1]: PHASES_OF[name][0]}
+    outcome = simulate(deployment.server(), deployment.clients, silos.get, faults=Faults(dropouts=silent)).outcome
+    survivors = deployment.names[:1] + deployment.names[2:]
+    users = np.concatenate([silos[client] for client in survivors])
+    users = users[np.isfinite(users).all(axis=1)]
+    peaks = np.abs(users).max(axis=1, keepdims=True)
+    norms = peaks * np.linalg.norm(users / peaks, axis=1, keepdims=True)
+    expected = (users * np.minimum(1.0, 2.0 / norms)).sum(axis=0)
+    decoded = outcome.decode()
+    assert decoded.weight == len(survivors)  # of silos: how many users they have nobody is told
+    assert np.linalg.norm(decoded.vector - expected) < len(users) * np.sqrt(encoding.coordinates) / encoding.scale
 
 
 @every_protocol

@@ -21,6 +21,7 @@ from dp.events import (
     FixedSizeSample,
     Gaussian,
     Guarantee,
+    Holder,
     PoissonSample,
     Relation,
     Release,
@@ -89,6 +90,23 @@ def test_data_may_change_where_the_noise_stays(unit: Unit, relation: Relation) -
     assert rdp.curve(Release(once, Everyone(), guarantee)) == rdp.curve(Release(twice, Everyone(), zeroed))
 
 
+def test_who_holds_the_data_is_part_of_a_guarantee() -> None:
+    """So sums of users inside silos and of whole clients are not added up."""
+    device = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.DISTRIBUTED)
+    silo = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.DISTRIBUTED, Holder.SILO)
+    assert device.holder is Holder.DEVICE
+    releases = [Release(Skellam(Fraction(10**6), 100, 80), Everyone(), one) for one in (device, silo)]
+    accountant = rdp.RdpAccountant()
+    accountant.compose(releases[1])
+    with pytest.raises(UsageError, match="cannot be added"):
+        accountant.compose(releases[0])
+    record = events.to_record(releases[1])
+    assert record["guarantee"]["holder"] == "silo"
+    assert events.from_record(record) == releases[1] != releases[0]
+    with pytest.raises(UsageError, match="the unit inside a silo is a user"):
+        Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.DISTRIBUTED, Holder.SILO)
+
+
 @given(EVENTS)
 def test_a_record_gives_the_event_back(event: Any) -> None:
     assert events.from_record(events.to_record(event)) == event
@@ -115,6 +133,7 @@ def changed(record: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[s
         (("sampling", "rate"), "2"),
         (("guarantee", "unit"), "household"),
         (("guarantee", "trust"), "distributed"),
+        (("guarantee", "holder"), "cloud"),
     ],
 )
 def test_a_record_that_is_none_is_refused(path: tuple[str, ...], value: Any) -> None:

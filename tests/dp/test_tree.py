@@ -8,7 +8,7 @@ import pytest
 
 from dp.accountants.rdp import RdpAccountant
 from dp.calibrate import user_level
-from dp.events import DiscreteGaussians, Relation, Release, Skellam
+from dp.events import DiscreteGaussians, Holder, Relation, Release, Skellam
 from dp.noise import Family, NoiseSpec
 from dp.secure_sum import SecureSum
 from dp.tree import TreeSum
@@ -85,6 +85,8 @@ def test_before_the_round_the_worst_is_thought_of_everywhere() -> None:
         (cohort(0), cohort(1, dimension=51)),
         (cohort(0), cohort(1, l2_squared=101)),
         (cohort(0), cohort(1, l1=61)),
+        (cohort(0), cohort(1, users=9)),
+        (cohort(0, users=9), cohort(1, users=9, overlap=2)),
         (cohort(0), cohort(1, round=5)),
         (cohort(0), cohort(1, session=bytes(15) + b"1")),
         (cohort(0), cohort(1, noise=GAUSSIAN)),
@@ -93,6 +95,21 @@ def test_before_the_round_the_worst_is_thought_of_everywhere() -> None:
 def test_what_is_no_round_of_a_tree(others: tuple[SecureSum, ...]) -> None:
     with pytest.raises(UsageError, match="cohort"):
         TreeSum(others)
+
+
+def test_users_of_silos_in_a_tree() -> None:
+    """In several silos, they may be in several cohorts: whoever sees them all, or some beside the total, sees more."""
+    inside = user_level(Relation.ZERO_OUT, Holder.SILO)
+    tree = TreeSum(tuple(cohort(i, users=50) for i in range(3)))
+    assert tree.to_aggregators(inside) == cohort(0, users=50).release(inside)
+    assert tree.to_root(inside, 0).guarantee == inside
+    for release in (tree.to_aggregators, lambda guarantee: tree.to_root(guarantee, 0)):
+        with pytest.raises(UsageError, match="a silo holds each unit"):
+            release(GUARANTEE)
+    spread = TreeSum(tuple(cohort(i, users=50, overlap=2) for i in range(3)))
+    assert spread.to_aggregators(inside) == cohort(0, users=50, overlap=2).release(inside)
+    with pytest.raises(UsageError, match="may be in lost cohorts and in others"):
+        spread.to_root(inside, 1)
 
 
 def test_clients_who_come_or_go_change_all_cohorts() -> None:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dp.events import Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
+from dp.events import Gaussian, Guarantee, Holder, PoissonSample, Relation, Release, Trust, Unit
 from dp.ledger import Budget, Ledger
 from dp.ledger.entries import canonical, link, parse, survivors_digest
 from dp.ledger.state import START, Row
@@ -21,6 +21,7 @@ from secagg.crypto.keys import SigningKey, digest
 KEY = SigningKey(bytes(range(32)))
 CLIENT = SigningKey(bytes(range(1, 33)))
 USER = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.DISTRIBUTED)
+INSIDE = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.DISTRIBUTED, Holder.SILO)
 EXAMPLE = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
 BUDGET = Budget(Fraction(8), Fraction(1, 10**6), slack=Fraction(1, 10**9))
 LARGE = Budget(Fraction(45), Fraction(1, 10**6), slack=Fraction(1, 10**7))

@@ -25,6 +25,7 @@ from dp.events import (
     Everyone,
     FixedSizeSample,
     Gaussian,
+    Guarantee,
     Relation,
     Release,
     Selection,
@@ -48,12 +49,12 @@ LOCAL = replace(EXAMPLE, relation=Relation.REPLACE_ONE)
 CENTRAL = replace(EXAMPLE, trust=Trust.CENTRAL)
 
 
-def sums(path: Path, noise: Any) -> list[Row]:
-    ledger = new(path, budget=scene.LARGE)
-    ledger.reserve(planned(noise=noise))
-    ledger.commit(happened(noise=noise, signers=2))
-    ledger.reserve(planned(1, noise=noise))
-    ledger.abort(planned(1, noise=noise), "too few")
+def sums(path: Path, noise: Any, guarantee: Guarantee = scene.USER, **more: Any) -> list[Row]:
+    ledger = new(path, budget=scene.LARGE, guarantee=guarantee)
+    ledger.reserve(planned(noise=noise, **more))
+    ledger.commit(happened(noise=noise, signers=2, **more))
+    ledger.reserve(planned(1, noise=noise, **more))
+    ledger.abort(planned(1, noise=noise, **more), "too few")
     ledger.close()
     return read(path)
 
@@ -73,6 +74,7 @@ FIXED = Release(Gaussian(Fraction(6)), FixedSizeSample(1, 50), LOCAL)
 KINDS: dict[str, Any] = {
     "skellam": lambda path: sums(path, scene.SKELLAM),
     "gaussians": lambda path: sums(path, scene.GAUSSIANS),
+    "silos": lambda path: sums(path, scene.SKELLAM, scene.INSIDE, users=200, overlap=2, rounding="nearest"),
     "laplace": lambda path: steps(path, LAPLACE),
     "skellam steps": lambda path: steps(path, SKELLAM),
     "gaussian steps": lambda path: steps(path, GAUSSIANS),
@@ -115,6 +117,7 @@ OTHERS: list[Any] = [
         {"kind": "Release"},
     ),
     *("", "x", "0", "1", "-1", "1/0", "2/4", "1/1", "007", "1e9", "0x10", "\u0661", "1_0", "a" * 1001, "9" * 5000),
+    *("silo", "device", "nearest"),
     *("user", "example", "local", "central", "distributed", "zero-out", "Everyone", "server", "nobody", "commit"),
     *("1/3", "1000000000000000000000000", "00", "ab" * 16, "ab" * 32),
 ]
@@ -277,6 +280,10 @@ KNOWN: list[tuple[int, tuple[Any, ...], Any]] = [
     *[(2, ("sum", "ring_bits"), value) for value in (0, -1, 7, 65, 10**30, True)],
     *[(2, ("sum", "round"), value) for value in (-1, 1 << 32, False)],
     *[(2, ("sum", "weight_bound"), value) for value in (0, 1 << 31, True)],
+    *[(2, ("sum", "users"), value) for value in (1, -1, 1 << 31, False, None)],
+    *[(2, ("sum", "overlap"), value) for value in (0, 2, True)],
+    *[(2, ("sum", "rounding"), value) for value in ("", "up", 1)],
+    *[(0, ("holder",), value) for value in ("cloud", "", None, MISSING)],
     *[(2, ("sum", name), value) for name in ("clip_l2", "scale") for value in ("0", "2/1")],
     *[(2, ("sum", "beta"), value) for value in ("1", "7/3", "0/1")],
     *[(2, ("sum", "session"), value) for value in ("", "00" * 15, "AB" * 16, "00 " * 16)],

@@ -33,9 +33,11 @@ from tests.scenes.ledger import (
     CLIENT,
     EXAMPLE,
     GAUSSIANS,
+    INSIDE,
     KEY,
     PLANNED,
     USER,
+    ended,
     exported,
     filled,
     forged,
@@ -79,7 +81,15 @@ def painted(path: Path) -> None:
     Ledger.create(path, KEY, BUDGET, USER, run=PAINT * 20, elsewhere="free of charge. " * 60, data=bytes(32)).close()
 
 
-LEDGERS = [empty, rounds, of_steps, other_noise, painted]
+def of_silos(path: Path) -> None:
+    ledger = new(path, guarantee=INSIDE)
+    ledger.reserve(planned(0, users=200, overlap=3))
+    ledger.commit(happened(0, users=200, overlap=3))
+    ledger.reserve(planned(1, users=200, overlap=2))
+    ledger.close()
+
+
+LEDGERS = [empty, rounds, of_steps, other_noise, painted, of_silos]
 
 
 def stated_by_both(rows: list[Row], key: bytes | None = KEY.public) -> dict[str, str] | None:
@@ -127,6 +137,23 @@ def test_what_it_says_of_rounds(tmp_path: Path) -> None:
     assert said["head"] == state.head.hex()
     assert "that nothing came of 1 aborted release" in said["asserted"]
     assert "the facts of 1 open reservation" in said["asserted"]
+
+
+def test_what_it_says_of_silos(tmp_path: Path) -> None:
+    """Whose data they see; and for users in how many of them it holds: what all sums allow for, also those that are
+    only reserved."""
+    of_silos(path := tmp_path / "ledger.db")
+    rows = read(path)
+    said = statement(book(verify(rows)), KEYED)
+    whole = "user: all that one user contributes inside {}, which {} it and {} not held to epsilon"
+    assert said["unit"] == whole.format("up to 2 silos", "see", "are")
+    assert said["relation"].startswith("zero-out: one user")
+    committed = stated_by_both(ended([body for body, _ in rows[:3]]))
+    assert committed is not None
+    assert committed["unit"] == whole.format("up to 3 silos", "see", "are")
+    begun = stated_by_both(ended([rows[0][0]]))
+    assert begun is not None
+    assert begun["unit"] == whole.format("one silo", "sees", "is")
 
 
 def test_what_it_says_of_steps(tmp_path: Path) -> None:

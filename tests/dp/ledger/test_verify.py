@@ -46,6 +46,7 @@ from dp.ledger import verify as verifying
 from dp.ledger.file import read
 from dp.ledger.state import Row, replay
 from dp.ledger.verify import book, compare, verify
+from dp.secure_sum import SecureSum
 from dp.verify_ledger import FAILED, Given, columns, statement
 from secagg.crypto import keys, labels
 from secagg.errors import PeerError, StorageError, UsageError
@@ -586,6 +587,54 @@ def test_a_ledger_of_sums_that_clients_may_be_missing_from(
     condition = "(body['relation'], body['trust']) != ('add-or-remove', 'distributed')"
     switch_off(monkeypatch, verify_ledger.Audit, "begin", condition, "True")
     assert both(lie) == ""
+
+
+USERS = {"users": 200, "overlap": 2}
+
+
+def test_a_sum_of_another_holder(path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise for users inside silos is too little for whole silos, so neither is charged to a budget of the other: not
+    by the writer, the reader or the two auditors. Control: without the checks all of them go along."""
+    lie = forged(rows, lambda bodies: bodies[0].update(holder="silo"))
+
+    def written() -> None:
+        for guarantee, facts in ((scene.USER, USERS), (scene.INSIDE, {})):
+            ledger = new(path.with_name(f"{guarantee.holder}.db"), guarantee=guarantee)
+            try:
+                for charge in (ledger.check, ledger.reserve):
+                    charge(planned(**facts))
+                ledger.commit(happened(**facts))
+            finally:
+                ledger.close()
+                ledger.path.unlink()
+
+    with pytest.raises(UsageError, match="a silo holds each unit of the sum, a device those of the guarantee"):
+        written()
+    with pytest.raises(PeerError, match="a device holds each unit of the sum, a silo those of the guarantee"):
+        replay(lie, KEY.public)
+    assert "a device holds each unit" in both(lie)
+    assert "a device holds each unit" in problems(lie)[0]
+    monkeypatch.setattr(SecureSum, "check_holder", lambda self, guarantee: None)
+    assert ours(lie) == ""
+    assert problems(lie)
+    switch_off(monkeypatch, verify_ledger, "check_sum", "holder == guarantee['holder']", "True")
+    assert both(lie) == ""
+    written()
+
+
+def test_the_holder_of_the_units_is_looked_at_in_a_record_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``cost_of`` alone, as auditors call it."""
+    with pytest.raises(UsageError, match="holds each unit"):
+        entries.cost_of(planned(**USERS), scene.USER)
+    assert entries.cost_of(planned(**USERS), scene.INSIDE) == entries.cost_of(planned(), scene.USER)
+
+
+def test_no_examples_inside_silos(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    lie = forged(rows, lambda bodies: bodies[0].update(holder="silo", unit="example"))
+    assert "the unit inside a silo is a user" in both(lie)
+    assert "the unit inside a silo is a user" in problems(lie)[0]
+    monkeypatch.setattr(Guarantee, "__post_init__", lambda self: None)
+    assert "a device holds each unit" in ours(lie)
 
 
 # Formulas: the stand-alone auditor's against ours

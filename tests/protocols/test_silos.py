@@ -1,0 +1,268 @@
+"""Clients that are silos of users: which plans they refuse, what a refusal tells, that a restart changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dp.calibrate import calibrate, release_of, user_level
+from dp.events import Holder, Relation
+from dp.ledger import Budget, Ledger
+from dp.noise import Family, NoiseSpec
+from protocols.client import Client
+from protocols.journal import MemoryJournal
+from protocols.plan import RoundPlan
+from protocols.policy import Policy
+from protocols.roster import Identity, Roster
+from protocols.server import serve
+from protocols.simulation.network import Faults, simulate
+from secagg.assumptions import colluders
+from secagg.crypto.prg import Prg
+from secagg.encoding import Encoding, Rounding
+from secagg.errors import PeerError, PolicyError, UsageError
+from tests.controls import switch_off
+from tests.scenes.journals import KeptJournal
+
+N, LENGTH, CAP = 6, 5, 4
+IDENTITIES = [Identity.generate(f"silo-{i}", Prg(bytes([i]) * 32)) for i in range(N)]
+ROSTER = Roster.of(IDENTITIES)
+SILOS = Encoding(LENGTH, clip_l2=1.0, bits=16, users=CAP, overlap=2)
+POLICY = Policy(min_contributors=4, dropout="0.34", users=CAP, overlap=2)
+USERS = np.eye(LENGTH)[:CAP]
+
+
+def plan_of(encoding: Encoding = SILOS, **more: Any) -> RoundPlan:
+    return RoundPlan.propose("secagg", ROSTER, encoding, min_contributors=4, dropout="0.34", **more)
+
+
+def silo(number: int = 0, policy: Policy = POLICY, **more: Any) -> Client:
+    return Client(IDENTITIES[number], ROSTER, policy=policy, **more)
+
+
+# Plans that a silo refuses, and a client that is none.
+
+
+REFUSED: list[tuple[str, Encoding, Policy, str, str]] = [
+    (
+        "the silo as one unit",
+        replace(SILOS, users=0, overlap=1),
+        POLICY,
+        "takes this client for one unit",
+        "not encoding.users and self.users",
+    ),
+    (
+        "a device as a silo",
+        SILOS,
+        replace(POLICY, users=0, overlap=1),
+        "this client is one unit",
+        "encoding.users and (not self.users)",
+    ),
+    ("a lower cap", replace(SILOS, users=CAP - 1), POLICY, "allows a silo 3 users", "encoding.users != self.users"),
+    ("a higher cap", replace(SILOS, users=CAP + 1), POLICY, "allows a silo 5 users", "encoding.users != self.users"),
+    ("less overlap", replace(SILOS, overlap=1), POLICY, "in up to 1 silos", "encoding.overlap != self.overlap"),
+    ("more overlap", replace(SILOS, overlap=3), POLICY, "in up to 3 silos", "encoding.overlap != self.overlap"),
+]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "policy", "said", "condition"), [one[1:] for one in REFUSED], ids=[one[0] for one in REFUSED]
+)
+def test_a_plan_for_other_units_is_refused(
+    encoding: Encoding, policy: Policy, said: str, condition: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that could choose caps would find out by halving how many users there are."""
+    client = silo(policy=policy)
+    for asked in (client.check, lambda plan: client.start(plan, Unread(1))):
+        with pytest.raises(PolicyError, match=said):
+            asked(plan_of(encoding))
+    switch_off(monkeypatch, Policy, "_check_users", condition)
+    for other in ("encoding.users != self.users", "encoding.overlap != self.overlap"):
+        if "not" in condition:  # what is not said by one check, the next says
+            switch_off(monkeypatch, Policy, "_check_users", other)
+    assert not silo(policy=policy).check(plan_of(encoding))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"users": -1}, {"users": 1 << 31}, {"overlap": 0}, {"overlap": 1 << 16, "users": 2}, {"overlap": 2}]
+)
+def test_no_such_policy(wrong: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        Policy(min_contributors=2, **wrong)
+
+
+def test_nobody_is_in_more_silos_than_there_are() -> None:
+    assert plan_of(replace(SILOS, overlap=N))
+    with pytest.raises(UsageError, match="no more silos than the 6"):
+        plan_of(replace(SILOS, overlap=N + 1))
+    with pytest.raises(UsageError, match="no more silos"):
+        replace(with_noise().secure_sum(N), overlap=N + 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"users": -1}, "fewer than 2\\^31"),
+        ({"users": 0, "overlap": 2}, "no more silos"),
+        ({"overlap": 0}, "no more silos"),
+        ({"weight_bound": 2}, "no weights"),
+        ({"rounding": "up"}, "stochastic or nearest"),
+    ],
+)
+def test_no_such_facts_of_a_sum(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        replace(with_noise().secure_sum(N), **wrong)
+
+
+def test_facts_are_those_of_the_plan() -> None:
+    plan = with_noise()
+    facts = plan.secure_sum(N)
+    assert (facts.users, facts.overlap, facts.rounding, facts.holder) == (CAP, 2, "stochastic", Holder.SILO)
+    assert RoundPlan.charged(facts) == plan
+    for other in ({"users": CAP - 1}, {"overlap": 1}, {"rounding": "nearest"}):
+        with pytest.raises(PeerError, match="not the facts of the plan"):
+            RoundPlan.charged(replace(facts, **other))  # type: ignore[arg-type]
+
+
+# More users than the cap.
+
+
+class Unread:
+    """So many users, whom nobody may look at."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        raise AssertionError("a refusal comes before the data are read")
+
+
+def test_more_users_than_the_cap_are_refused_unread_and_nothing_is_said() -> None:
+    """The refusal tells that there are more, and not how many; nothing of the round is in the journal."""
+    journal, plan = MemoryJournal(), plan_of()
+    client = silo(journal=journal)
+    before, said = journal.head(), set()
+    for count in (CAP + 1, 1000):
+        with pytest.raises(UsageError) as caught:
+            client.start(plan, Unread(count))
+        said.add(str(caught.value))
+    assert said == {"a silo has at most 4 users, this one has more"}
+    assert journal.head() == before
+    assert not client.check(plan)
+    assert client.start(plan, USERS)
+
+
+def test_a_silo_without_users_and_one_that_failed_are_the_same() -> None:
+    vectors = {
+        tuple(plan_of().encode_update(update, 1, Prg(bytes(32)))) for update in (None, [], np.zeros((0, LENGTH)))
+    }
+    assert vectors == {(0,) * LENGTH}
+
+
+# A restart.
+
+
+def test_a_silo_goes_on_with_the_integers_with_which_it_began() -> None:
+    """Its users' vectors are made once: after a restart they are asked for by nobody."""
+    journals = [MemoryJournal() for _ in range(N)]
+    plan, kept = plan_of(), {}
+    server = serve(plan, ROSTER)
+    for i, identity in enumerate(IDENTITIES):
+        client = silo(i, journal=journals[i])
+        server.receive(identity.name, client.start(plan, USERS[: i % CAP + 1]))
+        kept[identity.name] = client.encoded()
+    while server.outcome is None:
+        server.close(server.phase)
+        for name, frame in server.outbox():
+            number = ROSTER.names.index(name)
+            client = silo(number, journal=journals[number])
+            client.resume(plan, lambda name=name: kept[name])
+            server.receive(name, client.receive(frame))
+    decoded = server.outcome.decode()
+    assert np.abs(decoded.vector - sum(USERS[: i % CAP + 1].sum(axis=0) for i in range(N))).max() < 1e-3
+    assert decoded.weight == N
+
+
+# Noise and ledgers.
+
+NOISE = NoiseSpec(Family.SKELLAM, Fraction(10**11), dropouts=2, colluders=1)
+BUDGET = Budget(Fraction(20), Fraction(1, 10**5), slack=Fraction(1, 10**8))
+
+
+def with_noise(encoding: Encoding = SILOS) -> RoundPlan:
+    return plan_of(encoding, noise=NOISE)
+
+
+def test_a_silos_own_ledger_is_for_its_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose budget is for the silo as a whole, begins nothing, and asks for no data."""
+
+    def ledger(holder: Holder) -> Ledger:
+        guarantee = user_level(Relation.ZERO_OUT, holder)
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.db"
+        return Ledger.create(path, IDENTITIES[0].key, BUDGET, guarantee, run="a test", elsewhere="nothing")
+
+    wrong = silo(journal=KeptJournal(), ledger=ledger(Holder.DEVICE))
+    with pytest.raises(UsageError, match="a silo holds each unit of the sum, a device those of the guarantee"):
+        wrong.check(with_noise())
+    with pytest.raises(UsageError, match="a silo holds each unit"):
+        wrong.start(with_noise(), Unread(1))
+    assert silo(journal=KeptJournal(), ledger=ledger(Holder.SILO)).start(with_noise(), USERS)
+
+
+def test_a_round_of_silos_is_charged_for_one_of_their_users(tmp_path: Path) -> None:
+    path, guarantee = tmp_path / "ledger.db", user_level(Relation.ZERO_OUT, Holder.SILO)
+    plan = with_noise()
+    with_ledger = Ledger.create(path, IDENTITIES[0].key, BUDGET, guarantee, run="a test", elsewhere="nothing")
+    clients = {one.name: silo(i) for i, one in enumerate(IDENTITIES)}
+    faults = Faults(dropouts={"silo-5": "upload"})
+    simulate(serve(plan, ROSTER, ledger=with_ledger), clients, lambda name: USERS, faults=faults)
+    (commit,) = [entry for entry in with_ledger.entries() if entry["phase"] == "commit"]
+    found, once = commit["sum"], replace(SILOS, users=0, overlap=1).sensitivity()
+    assert (found["users"], found["overlap"], found["survivors"]) == (CAP, 2, 5)
+    assert (found["l2_squared"], found["l1"]) == (4 * once.l2_squared, 2 * once.l1)
+    with_ledger.close()
+
+
+def test_noise_is_for_users_in_as_many_silos_as_are_declared() -> None:
+    """In two silos: twice the deviation. Were such a person charged twice over instead, the noise would be
+    sqrt(2) times, and the two parts of one sum would show through it."""
+    asked: dict[str, Any] = {"epsilon": 6, "delta": 1e-6, "rounds": 3, "clients": 20, "length": 64, "clip_l2": 1.0}
+    asked |= {"ring_bits": 40, "dropouts": 2, "rotate": False}
+    device, once, twice = (calibrate(**asked, **more) for more in ({}, {"users": 9}, {"users": 9, "overlap": 2}))
+    assert once.deviation == pytest.approx(device.deviation, rel=1e-3)
+    assert twice.deviation == pytest.approx(2 * once.deviation, rel=1e-3)
+    nearest = calibrate(**asked, users=9, rounding="nearest")
+    assert nearest.encoding.rounding is Rounding.NEAREST
+    assert nearest.deviation == pytest.approx(once.deviation, rel=0.01)
+    with pytest.raises(UsageError, match="no noise makes this private in a ring of 18 bits"):
+        calibrate(**asked | {"ring_bits": 18}, users=9, rounding="nearest")
+    for encoding, holder in ((SILOS, Holder.DEVICE), (replace(SILOS, users=0, overlap=1), Holder.SILO)):
+        with pytest.raises(UsageError, match="holds each unit"):
+            release_of(encoding, NOISE, N, N, user_level(Relation.ZERO_OUT, holder))
+
+
+# Colluders.
+
+
+def test_how_many_clients_noise_does_not_count() -> None:
+    assert [colluders("0.05", n) for n in (2, 4, 19, 20, 21, 40, 41, 1000)] == [1, 1, 1, 1, 2, 2, 3, 50]
+    assert colluders(0, 10**6) == 1
+    assert colluders(0.07, 100) == 7  # 7.000000000000001 in floats
+
+
+def test_a_silo_knows_its_own_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few clients are feared: one of them may be who looks at the sum."""
+    unaware = plan_of(noise=replace(NOISE, colluders=0))
+    with pytest.raises(PolicyError, match="allows for 0 colluders, not the 1 feared"):
+        silo(policy=replace(POLICY, corrupt=0)).check(unaware)
+    assert not silo(policy=replace(POLICY, corrupt=0)).check(with_noise())
+    switch_off(monkeypatch, Policy, "check", "plan.noise.colluders < (feared := colluders(self.corrupt, plan.clients))")
+    assert not silo(policy=replace(POLICY, corrupt=0)).check(unaware)
