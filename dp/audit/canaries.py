@@ -65,6 +65,7 @@ class Scores:
 def at_once(claim: Claim, length: int, clients: int) -> int:
     """How many canaries a release of ``length`` coordinates takes without their drowning one another.
 
+    >>> from dp.events import Relation
     >>> claim = Claim(noise_std=2.0, clip_l2=1.0, mu=0.5, epsilon=2.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE)
     >>> at_once(claim, 1000, 5000), at_once(claim, 1000, 10)
     (251, 10)
