@@ -1,9 +1,10 @@
 """One cell of the utility grid: a model, trained once under one budget, and measured; and where cells are kept.
 
 A cell is a whole configuration (``recsys.config``), and its key is a hash of that, of the data itself and of how it is
-measured: a changed grid finds what it needs and nothing else. Sums are those of the ideal functionality, with the
-encoding and noise of the protocol and without its masks. Every noised sum is charged to the budget before it is made,
-as it would be in a ledger; a cell that went over would end the benchmark.
+measured: a changed grid finds what it needs and nothing else. Sums are those of a protocol, all of whose parties are
+here, or of the ideal functionality, with the encoding and noise of the protocol and without its masks. Every noised sum
+is charged to a ledger before it is made; a cell that went over, or whose ledger an auditor's script reads otherwise,
+ends the benchmark.
 
 In the folder, ``results.jsonl`` has a line for each finished cell, synced when it is there, after
 ``users/KEY.csv``, its metrics user by user. So whatever stops a grid, what was finished stays finished.
@@ -26,24 +27,39 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.case import commit
-from dp.calibrate import release_of
-from dp.filter import RESOLUTION, Filter, PrivacyCost
-from recsys.aggregator import Aggregator, Request, Result, Update
-from recsys.assembly import DistributedNoise, Prepared, data_of, prepare
+from benchmarks.studies.utility.charged import Charged, Spent, ledger_of, spent
+from recsys.aggregator import Aggregator
+from recsys.assembly import Prepared, data_of, prepare
 from recsys.config import Config
 from recsys.data.negatives import frozen
 from recsys.data.split import Split
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import Evaluation, evaluate
 from recsys.models.ease import Ease
+from recsys.models.knn import ItemKnn
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Recommender, SharedModel
+from recsys.models.tuned_ease import tuned_ease
 from recsys.requested_sums import LearnsFromSums
+from recsys.secure_aggregator import SecureAggregator
+from recsys.sentences import EASE, NEAREST, POPULAR, TUNED
 from secagg.errors import DecodeError, StorageError, UsageError
 from secagg.files import appending
 from secagg.foreign import as_declared, parse_json
 
-REFERENCES: Mapping[str, Callable[..., Recommender]] = {"ItemPop": ItemPop, "EASE": Ease}
+
+def _fitted(model: Recommender, split: Split) -> Recommender:
+    model.fit(split.train)
+    return model
+
+
+REFERENCES: Mapping[str, Callable[[Split, Mapping[str, Any]], Recommender]] = {
+    POPULAR: lambda split, settings: _fitted(ItemPop(), split),
+    NEAREST: lambda split, settings: _fitted(ItemKnn(), split),
+    EASE: lambda split, settings: _fitted(Ease(**settings), split),
+    TUNED: lambda split, settings: tuned_ease(split, **settings),
+}
+"""Of all data in one place."""
 METRICS = ("NDCG@10", "HR@10")
 NEGATIVES, NEGATIVES_SEED = 99, 0
 AMONG = tuple(f"{name} of {NEGATIVES + 1}" for name in METRICS)
@@ -62,6 +78,8 @@ class Outcome:
     """charged, sum by sum; 0 without privacy"""
     metrics: Mapping[str, float]
     config: Mapping[str, Any]
+    verified: float = 0.0
+    """the epsilon that the auditor's script finds"""
 
 
 def fingerprint(split: Split) -> str:
@@ -73,27 +91,29 @@ def fingerprint(split: Split) -> str:
     return found.hexdigest()
 
 
-def key_of(config: Config, data: str) -> str:
+def key_of(config: Config, data: str, ideal: bool = True) -> str:
+    """``ideal``: whether sums are those of the ideal functionality, which matters where there is noise."""
     plain = config.plain()
-    plain["data"].pop("path")  # the fingerprint says more
-    measured = [METRICS, NEGATIVES, NEGATIVES_SEED]
+    for said in ("path", "order"):
+        plain["data"].pop(said)  # the fingerprint says more
+    measured = [METRICS, NEGATIVES, NEGATIVES_SEED, ideal or not config.private]
     return sha256(json.dumps([plain, data, measured], sort_keys=True).encode()).hexdigest()[:32]
 
 
-def measure(config: Config, key: str, folder: Path) -> Outcome:
+def measure(config: Config, key: str, folder: Path, ideal: bool) -> Outcome:
     """Train and measure; metrics of each user are in the folder when this returns."""
-    began, spent = perf_counter(), 0.0
+    began, cost = perf_counter(), Spent()
     if config.model.name in REFERENCES:
         split, *_ = data_of(config.data)
-        model = REFERENCES[config.model.name](**config.model.settings)
-        model.fit(split.train)
+        model = REFERENCES[config.model.name](split, config.model.settings)
     else:
         prepared = prepare(config)
         split = prepared.split
-        model, spent = trained(prepared)
+        model, cost = trained(prepared, ideal)
     full, metrics = scored(model, split)
     full.write_csv(_users(folder, key), [str(user) for user in range(split.train.user_count)])
-    return Outcome(key, config.title, commit(), perf_counter() - began, spent, metrics, config.plain())
+    took = perf_counter() - began
+    return Outcome(key, config.title, commit(), took, cost.charged, metrics, config.plain(), cost.verified)
 
 
 def scored(model: Recommender, split: Split) -> tuple[Evaluation, dict[str, float]]:
@@ -104,49 +124,28 @@ def scored(model: Recommender, split: Split) -> tuple[Evaluation, dict[str, floa
     return full, metrics | {long: among.mean(name) for long, name in zip(AMONG, METRICS, strict=True)}
 
 
-def trained(prepared: Prepared) -> tuple[Recommender, float]:
+def trained(prepared: Prepared, ideal: bool) -> tuple[Recommender, Spent]:
     """A model, and the epsilon that it cost."""
     config = prepared.config
     secret = sha256(f"noise and cohorts of a benchmark, seed {config.seed}".encode()).digest()
-    aggregator = Charged(IdealAggregator(secret), prepared.distributed)
+    privacy, adder = prepared.distributed, IdealAggregator(secret)
+    if privacy is None:
+        return _trained(prepared, adder, secret), Spent()
+    with ledger_of(privacy, secret) as ledger:
+        real = SecureAggregator(prepared.deployment, secret, ledger=ledger, seed=config.seed)
+        model = _trained(prepared, Charged(adder, ledger) if ideal else real, secret)
+        return model, spent(ledger, secret)
+
+
+def _trained(prepared: Prepared, aggregator: Aggregator, secret: bytes) -> Recommender:
     model = prepared.model()
     if prepared.in_rounds:
         federation = prepared.federation(cast(SharedModel, model), aggregator, secret)
-        for _ in range(config.training.rounds):
+        for _ in range(prepared.config.training.rounds):
             federation.advance()
     else:
         cast(LearnsFromSums, model).learn(prepared.sums(aggregator), prepared.split.train.item_count)
-    return model, aggregator.epsilon
-
-
-class Charged:
-    """Adds up what the budget allows, and nothing else (``BudgetError``)."""
-
-    def __init__(self, aggregator: Aggregator, privacy: DistributedNoise | None) -> None:
-        self._adder, self._privacy = aggregator, privacy
-        self._filter = None if privacy is None else Filter.of(privacy.budget)
-
-    def aggregate(self, request: Request, update: Update) -> Result:
-        if self._privacy is not None and self._filter is not None:
-            charge = _cost(request, self._privacy)
-            self._filter = self._filter.reserve(str(request.number), charge).commit(str(request.number), charge)
-        return self._adder.aggregate(request, update)
-
-    @property
-    def epsilon(self) -> float:
-        reached = 0 if self._filter is None else self._filter.reached
-        if reached is None:
-            raise UsageError("what was summed up has no bounded cost")
-        return reached / RESOLUTION
-
-
-def _cost(request: Request, privacy: DistributedNoise) -> PrivacyCost:
-    """Of one sum from which nobody is missing."""
-    encoding, noise, clients = request.encoding, request.noise, len(request.cohort)
-    if noise is None:
-        raise UsageError("a sum without noise has no place under a budget")
-    event = release_of(encoding, noise, clients, clients, privacy.guarantee)
-    return PrivacyCost.of(event, samples=noise.samples(clients, encoding.coordinates))
+    return model
 
 
 # The folder

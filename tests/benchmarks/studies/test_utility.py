@@ -9,16 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.case import configured
 from benchmarks.studies.utility import Config, cell, cells, reference, run
-from benchmarks.studies.utility.cells import AMONG, METRICS, Charged, Outcome, fingerprint, kept, key_of, trained
-from benchmarks.studies.utility.rows import NOISELESS
+from benchmarks.studies.utility.cells import AMONG, METRICS, Outcome, fingerprint, kept, key_of, trained
+from benchmarks.studies.utility.charged import Charged, ledger_of, spent
+from benchmarks.studies.utility.presets import PRESETS
+from benchmarks.studies.utility.rows import GAIN, NOISELESS
+from dp.ledger import Ledger
 from recsys.aggregator import Request, Result, Update
-from recsys.assembly import data_of, prepare
+from recsys.assembly import DistributedNoise, Prepared, data_of, prepare
+from recsys.config import ClientKind, Data
 from secagg.cli import main
+from secagg.cli.demo import CONFIGS as demo_configs
 from secagg.errors import BudgetError, StorageError, UsageError
 from tests.controls import switch_off
 
-TINY = Config(users=40, items=200, models="private-ease", epsilons="8", seeds=2, workers=1)
+SECRET = bytes(32)
+TINY = Config(users=40, items=200, models="private-ease", epsilons="8", seeds=2, workers=1, silos=8)
+REFERENCES = ("ItemPop", "ItemKNN", "EASE", "tuned EASE")
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +41,20 @@ Finished = tuple[Config, dict[str, float], dict[str, float], list[str]]
 
 def test_a_grid_has_each_model_with_and_without_privacy_beside_the_references(finished: Finished) -> None:
     _, figures, ratios, said = finished
-    for place in ("ItemPop/none", "EASE/none", "private-ease/none", "private-ease/8"):
+    for place in (*(f"{name}/none" for name in REFERENCES), "private-ease/none", "private-ease/8"):
+        assert figures[place] == figures[f"{place}/NDCG@10"]
         for name in (*METRICS, *AMONG):
             assert figures[f"{place}/{name} low"] <= figures[f"{place}/{name}"] <= figures[f"{place}/{name} high"]
     assert 7 < figures["private-ease/8/epsilon charged"] <= 8
-    assert {"private-ease/8 vs ItemPop", "private-ease/8 vs EASE", f"private-ease/8 vs {NOISELESS}"} <= set(ratios)
+    assert figures["private-ease/8/epsilon verified"] == pytest.approx(figures["private-ease/8/epsilon charged"])
+    others = ("ItemPop", "EASE", "tuned EASE", NOISELESS)
+    assert {f"private-ease/8 vs {other}" for other in others} <= set(ratios)
     gap = figures["private-ease/8/NDCG@10"] - figures["ItemPop/none/NDCG@10"]
     assert figures["private-ease/8/minus ItemPop"] == pytest.approx(gap)
-    assert said[0] == "6 cells, of which 0 are there already"
-    assert sum("left, about" in line for line in said) == 6
+    gains = [figures[f"private-ease/{way}"] - figures["ItemPop/none"] for way in ("8", "none")]
+    assert ratios[f"private-ease/8/{GAIN}"] == pytest.approx(gains[0] / gains[1] if gains[1] > 0 else 0)
+    assert said[0] == "7 cells, of which 0 are there already"
+    assert sum("left, about" in line for line in said) == 7
 
 
 def test_what_is_written(finished: Finished) -> None:
@@ -49,13 +62,12 @@ def test_what_is_written(finished: Finished) -> None:
     assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
     lines = (folder / "table.md").read_text().splitlines()
     assert [line.split(" | ")[:2] for line in lines[2:]] == [
-        ["| ItemPop", "none"],
-        ["| EASE", "none"],
+        *([f"| {name}", "none"] for name in REFERENCES),
         ["| private-ease", "none"],
         ["| private-ease", "8"],
     ]
     outcomes = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    assert len(outcomes) == len({one["key"] for one in outcomes}) == 6
+    assert len(outcomes) == len({one["key"] for one in outcomes}) == 7
     assert {path.stem for path in (folder / "users").iterdir()} == {one["key"] for one in outcomes}
 
 
@@ -69,19 +81,20 @@ def test_a_stopped_grid_goes_on(finished: Finished, tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_bytes(b"".join(lines[:3]) + lines[3][:50])
     said = list[str]()
     again = run(replace(config, out=str(tmp_path)), said.append)
-    assert said[0] == "6 cells, of which 3 are there already"
+    assert said[0] == "7 cells, of which 3 are there already"
     # Half of it was trained again: to nearly the same models, by which a few of the users may be ranked otherwise.
     assert again.figures == pytest.approx(figures, abs=0.05)
     assert again.ratios.keys() == ratios.keys()
-    assert len((tmp_path / "results.jsonl").read_bytes().splitlines()) == 6
+    assert len((tmp_path / "results.jsonl").read_bytes().splitlines()) == 7
     said.clear()
     run(replace(config, out=str(tmp_path)), said.append)
-    assert said[0] == "6 cells, of which 6 are there already"
+    assert said[0] == "7 cells, of which 7 are there already"
 
 
 def test_a_changed_grid_has_other_cells() -> None:
     split, *_ = data_of(reference(TINY, "ItemPop").data)
     data = fingerprint(split)
+    assert key_of(reference(TINY, "EASE"), data) != key_of(reference(TINY, "tuned EASE"), data)
     found = {
         key_of(cell(changed, 40, name, epsilon, seed), print_)
         for changed in (TINY, replace(TINY, users=41), replace(TINY, data_seed=2), replace(TINY, n_min=300))
@@ -91,9 +104,43 @@ def test_a_changed_grid_has_other_cells() -> None:
         for print_ in (data, "other data")
     }
     assert len(found) == 4 * 2 * 2 * 2 * 2
-    noisy = {key_of(cell(replace(TINY, corrupt=much), 40, "mf", 1.0, 0), data) for much in ("0", "0.1")}
-    exact = {key_of(cell(replace(TINY, corrupt=much), 40, "mf", 0.0, 0), data) for much in ("0", "0.1")}
-    assert (len(noisy), len(exact)) == (2, 1)  # who colludes changes the noise, where there is noise
+    for changes in ({"corrupt": "0.2"}, {"silos": 4}, {"clients": "devices"}):
+        noisy = {key_of(cell(one, 40, "mf", 1.0, 0), data) for one in (TINY, replace(TINY, **changes))}
+        exact = {key_of(cell(one, 40, "mf", 0.0, 0), data) for one in (TINY, replace(TINY, **changes))}
+        assert (len(noisy), len(exact)) == (2, 1)  # who takes part changes the noise, where there is noise
+    for epsilon, keys in ((1.0, 2), (0.0, 1)):
+        one = cell(TINY, 40, "mf", epsilon, 0)
+        assert len({key_of(one, data, ideal) for ideal in (True, False)}) == keys
+    sums = {key_of(cell(TINY, 40, "private-ease", epsilon, seed), data) for epsilon in (0, 1) for seed in (0, 1)}
+    assert len(sums) == 3  # without noise a model of sums has no seeds
+
+
+def test_the_order_of_tied_events_is_another_for_each_seed() -> None:
+    """Of a made-up population there is one order: no two events of a user are of one time."""
+    films = replace(TINY, data="movielens", path="films", seeds=3, n_min=300)
+    assert [cell(films, 40, "mf", 1.0, seed).data.order for seed in range(3)] == [1, 2, 3]
+    assert {cell(TINY, 40, "mf", 1.0, seed).data.order for seed in range(2)} == {0}
+
+
+def test_presets_are_what_is_said_but_for_what_is_said_otherwise() -> None:
+    demo = configured(Config(), ["preset=syn4k"])
+    silos = demo_configs[ClientKind.SILOS]
+    assert {"users": demo.users, "item_count": demo.items} == silos["data"]
+    assert (demo.data_seed, demo.silos) == (Data().seed, silos["clients"]["count"])
+    films = configured(Config(), ["preset=ml-small", "path=somewhere", "seeds=4"])
+    assert (films.data, films.path, films.seeds, films.n_min) == ("movielens", "somewhere", 4, 600)
+    for preset in PRESETS.values():
+        assert preset["seeds"] >= 3
+        assert preset["protocol"] == "secagg+"
+
+
+def test_figures_of_a_preset_bear_its_name(tmp_path: Path) -> None:
+    """And go through the protocol, with noise for one colluding silo."""
+    said = list[str]()
+    measured = run(replace(TINY, preset="syn4k", protocol="secagg+", out=str(tmp_path / "here")), said.append)
+    place = "syn4k/private-ease/8"
+    assert {place, f"{place}/minus ItemPop", f"{place}/minus ItemPop low"} <= set(measured.figures)
+    assert 7 < measured.figures[f"{place}/epsilon verified"] <= 8
 
 
 def test_cohorts_grow_with_the_population() -> None:
@@ -109,7 +156,7 @@ def test_the_fingerprint_is_that_of_the_split() -> None:
 
 
 def test_the_folder_does_not_matter_to_the_key() -> None:
-    one, other = (reference(Config(data="movielens", path=path), "ItemPop") for path in ("here", "there"))
+    one, other = (reference(Config(data="movielens", path=path, n_min=600), "ItemPop") for path in ("here", "there"))
     assert key_of(one, "data") == key_of(other, "data")
 
 
@@ -119,7 +166,7 @@ def test_seeds_differ_and_repeat() -> None:
     def vector(seed: int) -> list[float]:
         prepared = prepare(cell(config, 40, "mf", 8.0, seed))
         short = replace(prepared, config=replace(prepared.config, training=replace(prepared.config.training, rounds=1)))
-        model, _ = trained(short)
+        model, _ = trained(short, ideal=True)
         return np.asarray(model.vector).tolist()  # type: ignore[attr-defined]
 
     first = vector(0)
@@ -134,32 +181,49 @@ class Nothing:
         return Result(np.zeros(request.encoding.length), 0, request.cohort, {}, 0, 0, {})
 
 
-def test_a_budget_pays_for_the_rounds_it_was_made_for_and_no_more() -> None:
+def prepared_mf() -> tuple[Prepared, DistributedNoise, Request]:
     prepared = prepare(cell(replace(TINY, models="mf"), 40, "mf", 3.0, 0))
     assert prepared.distributed is not None
-    aggregator = Charged(Nothing(), prepared.distributed)
-    asked = Request(
-        0, "training", prepared.client_data.names, prepared.encoding, prepared.noise(prepared.planned_clients)
-    )
-    for number in range(prepared.config.training.rounds):
-        aggregator.aggregate(replace(asked, number=number), lambda name: np.zeros(0))
-    assert 2.8 < aggregator.epsilon <= 3
-    with pytest.raises(BudgetError):
-        aggregator.aggregate(replace(asked, number=99), lambda name: np.zeros(0))
-    with pytest.raises(UsageError, match="without noise"):
-        aggregator.aggregate(replace(asked, number=100, noise=None), lambda name: np.zeros(0))
+    noise = prepared.noise(prepared.planned_clients)
+    asked = Request(0, "training", prepared.client_data.names, prepared.encoding, noise)
+    return prepared, prepared.distributed, asked
+
+
+def test_a_budget_pays_for_the_rounds_it_was_made_for_and_no_more() -> None:
+    prepared, privacy, asked = prepared_mf()
+    with ledger_of(privacy, SECRET) as ledger:
+        aggregator = Charged(Nothing(), ledger)
+        for number in range(prepared.config.training.rounds):
+            aggregator.aggregate(replace(asked, number=number), lambda name: np.zeros(0))
+        with pytest.raises(BudgetError):
+            aggregator.aggregate(replace(asked, number=99), lambda name: np.zeros(0))
+        with pytest.raises(UsageError, match="without noise"):
+            aggregator.aggregate(replace(asked, number=100, noise=None), lambda name: np.zeros(0))
+        found = spent(ledger, SECRET)
+    assert 2.8 < found.charged <= 3
+    assert found.verified == pytest.approx(found.charged, abs=1e-6)
 
 
 def test_without_the_charge_a_run_goes_over_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: what the last test refuses happens."""
-    switch_off(monkeypatch, Charged, "aggregate", "self._privacy is not None")
-    prepared = prepare(cell(replace(TINY, models="mf"), 40, "mf", 3.0, 0))
-    aggregator = Charged(Nothing(), prepared.distributed)
-    asked = Request(
-        0, "training", prepared.client_data.names, prepared.encoding, prepared.noise(prepared.planned_clients)
-    )
-    for number in range(3 * prepared.config.training.rounds):
-        aggregator.aggregate(replace(asked, number=number), lambda name: np.zeros(0))
+    charge = "self._ledger.charge(event, samples=noise.samples(clients, encoding.coordinates))"
+    switch_off(monkeypatch, Charged, "aggregate", charge)
+    prepared, privacy, asked = prepared_mf()
+    with ledger_of(privacy, SECRET) as ledger:
+        aggregator = Charged(Nothing(), ledger)
+        for number in range(3 * prepared.config.training.rounds):
+            aggregator.aggregate(replace(asked, number=number), lambda name: np.zeros(0))
+
+
+def test_a_ledger_that_the_script_reads_otherwise_ends_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, privacy, asked = prepared_mf()
+    with ledger_of(privacy, SECRET) as ledger:
+        Charged(Nothing(), ledger).aggregate(asked, lambda name: np.zeros(0))
+        with pytest.raises(StorageError, match=r"the script: .*key"):
+            spent(ledger, bytes(31) + b"x")
+        monkeypatch.setattr(Ledger, "epsilon", 0.5)
+        with pytest.raises(StorageError, match=r"the ledger says 0\.500000, and the script"):
+            spent(ledger, SECRET)
 
 
 # The folder
@@ -231,6 +295,11 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
         "epsilons=8,none",
         "epsilons=0",
         "epsilons=8,8.0",
+        "preset=ml-small",
+        "preset=netflix",
+        "clients=everybody",
+        "silos=1",
+        "protocol=none",
     ],
 )
 def test_wrong_settings_are_one_line(setting: str, capsys: pytest.CaptureFixture[str]) -> None:
