@@ -23,7 +23,7 @@ class Policy:
     the bits with which it wants its neighbourhood safe from them. They are its own: it computes with these, whatever
     the server computed with. ``adversary`` is the server that it fears, and a protocol that does not hold against that
     one cannot be among ``protocols``. ``noise_multiplier`` is the least noise in the sum, as standard deviation over
-    the norm of one client's contribution; None accepts sums without noise. ``beacon`` is random bytes that this client
+    the norm of one unit's contribution; None accepts sums without noise. ``beacon`` is random bytes that this client
     has from the deployment, or from a public source, and not from the server: what lots are drawn with, once the roster
     is fixed. ``whole_roster`` is for a roster that was itself drawn by lot: no server chooses a part of it.
     ``weight_bound`` is the largest weight that this client ever has: a plan that weighs has this bound and no other,

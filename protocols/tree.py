@@ -325,7 +325,8 @@ def _check_count(tree: Tree, level: int, outcome: RoundOutcome) -> None:
 def largest_epsilon(tree: Tree, ledgers: Sequence[Ledger]) -> float:
     """What the clients' cohorts come to, each on a ledger of its own: the largest, since every client is in one.
 
-    ``ledgers[i]`` must hold the sums of cohort i and nothing else: in another's, its clients might be, too.
+    ``ledgers[i]`` must hold the sums of cohort i and nothing else: in another's, its clients might be, too. So might
+    users who may be in several silos, which is refused.
     """
     if len(ledgers) != tree.cohorts(0):
         raise UsageError(f"{tree.cohorts(0)} cohorts have as many ledgers, not {len(ledgers)}")
@@ -338,6 +339,8 @@ def largest_epsilon(tree: Tree, ledgers: Sequence[Ledger]) -> float:
         for entry in ledger.entries():
             if entry["phase"] in ("reserve", "commit") and _roster_of(entry) != roster:
                 raise UsageError(f"the ledger of cohort {number} holds something else than its sums")
+            if entry.get("sum", {}).get("overlap", 1) > 1:
+                raise UsageError("users who may be in several silos may be in several cohorts, and no ledger has all")
     return max(ledger.epsilon for ledger in ledgers)
 
 

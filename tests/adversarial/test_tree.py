@@ -19,7 +19,7 @@ import pytest
 
 from dp.accountants import rdp
 from dp.calibrate import user_level
-from dp.events import Everyone, Relation, Release, Skellam
+from dp.events import Everyone, Holder, Relation, Release, Skellam
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from dp.tree import TreeSum
@@ -586,12 +586,10 @@ def book(tmp_path: Path) -> Iterator[Callable[[Relation], Ledger]]:
         one.close()
 
 
-def plan_of(tree: Tree, number: int) -> RoundPlan:
+def plan_of(tree: Tree, number: int, **silos: int) -> RoundPlan:
     noise = NoiseSpec(Family.SKELLAM, Fraction(10_000), dropouts=1)
-    cohort = tree.cohort(0, number)
-    return RoundPlan.propose(
-        "secagg", cohort, Encoding.integers(2, bits=4), min_contributors=len(cohort) - 1, corrupt=0, noise=noise
-    )
+    cohort, encoding = tree.cohort(0, number), replace(Encoding.integers(2, bits=4), **silos)  # type: ignore[arg-type]
+    return RoundPlan.propose("secagg", cohort, encoding, min_contributors=len(cohort) - 1, corrupt=0, noise=noise)
 
 
 def test_a_ledger_that_held_another_cohorts_sum(book: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -612,6 +610,22 @@ def test_a_ledger_that_held_another_cohorts_sum(book: Callable[[], Ledger], monk
             largest_epsilon(tree, [wrong, second])
     switch_off(monkeypatch, tree_module, "largest_epsilon", "_roster_of(entry) != roster")
     assert tree_module.largest_epsilon(tree, [stepped, second]) > right.epsilon
+
+
+def test_users_in_several_cohorts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may be in several silos may be in several cohorts, and none of their ledgers has all of its sums."""
+    tree, ledgers = tree_of(16, 8), list[Ledger]()
+    inside = user_level(Relation.ZERO_OUT, Holder.SILO)
+    for number in range(2):
+        path = tmp_path / f"{number}.db"
+        ledgers.append(Ledger.create(path, KEY, BUDGET, inside, run="a cohort", elsewhere="nothing"))
+        ledgers[-1].reserve(plan_of(tree, number, users=3, overlap=2).secure_sum(8))
+    with pytest.raises(UsageError, match="may be in several cohorts"):
+        largest_epsilon(tree, ledgers)
+    switch_off(monkeypatch, tree_module, "largest_epsilon", "entry.get('sum', {}).get('overlap', 1) > 1")
+    assert tree_module.largest_epsilon(tree, ledgers) == max(ledger.epsilon for ledger in ledgers)
+    for ledger in ledgers:
+        ledger.close()
 
 
 def test_one_client_more_or_less_is_in_no_single_cohort(

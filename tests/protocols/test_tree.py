@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dp.calibrate import user_level
-from dp.events import Relation
+from dp.events import Holder, Relation
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols import tree as tree_module
@@ -428,14 +428,20 @@ KEY = SigningKey(b"l" * 32)
 class Ledgers:
     """One a cohort; opened where it is needed."""
 
-    def __init__(self, folder: Path, budget: Budget = HUGE, relation: Relation = Relation.ZERO_OUT) -> None:
-        self.folder, self.budget, self.relation = folder, budget, relation
+    def __init__(
+        self,
+        folder: Path,
+        budget: Budget = HUGE,
+        relation: Relation = Relation.ZERO_OUT,
+        holder: Holder = Holder.DEVICE,
+    ) -> None:
+        self.folder, self.budget, self.relation, self.holder = folder, budget, relation, holder
 
     def __call__(self, number: int) -> Ledger:
         path = self.folder / f"{number}.db"
         if path.exists():
             return Ledger.open(path, KEY)
-        guarantee = user_level(self.relation)
+        guarantee = user_level(self.relation, self.holder)
         return Ledger.create(path, KEY, self.budget, guarantee, run=f"cohort {number}", elsewhere="nothing")
 
 
@@ -477,6 +483,28 @@ def test_each_cohort_is_noised_and_charged_once(ledgers: Ledgers) -> None:
     held = NOISE.honest_variance(12, 12)
     assert ran.made.to_aggregators(guarantee).mechanism.variance == held  # type: ignore[union-attr]
     assert ran.made.to_root(guarantee, 1).mechanism.variance == 3 * held  # type: ignore[union-attr]
+
+
+@pytest.mark.long
+def test_a_tree_of_silos(tmp_path: Path) -> None:
+    """Its units are users, and its ledgers those of users."""
+    tree = grown(48, 12, SECRET, replace(QUIET, users=3), TOP)
+    ledgers = Ledgers(tmp_path, holder=Holder.SILO)
+    ran = simulate_tree(
+        tree,
+        replace(Encoding.integers(LENGTH, bits=6), users=3),
+        lambda name: [value_of(name) // 4] * 3,
+        engine=ENGINE,
+        secret=SECRET,
+        noise=NOISE,
+        ledger=ledgers,
+        round_=0,
+    )
+    assert ran.total.weight == 48
+    plain = 3 * np.sum([value_of(name) // 4 for name in tree.rosters[0].names], axis=0)
+    assert np.abs(ran.total.vector - plain).max() < 6 * float(4 * NOISE.honest_variance(12, 12) * 12 / 10) ** 0.5
+    with opened(ledgers) as books:
+        assert largest_epsilon(tree, books) == max(book.epsilon for book in books) > 0
 
 
 def test_a_round_that_is_done_again_is_charged_once(ledgers: Ledgers) -> None:
