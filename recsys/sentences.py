@@ -39,7 +39,8 @@ _NAMED = 3
 """How many other runs are named in a sentence."""
 
 POPULAR, WITHOUT_NOISE, PLAIN = "ItemPop", "this recipe without noise", "plain federated training"
-NEAREST, EASE, TUNED, OWN = "ItemKNN", "EASE", "tuned EASE", "this run"
+CLOSED = NEAREST, EASE, TUNED = "ItemKNN", "EASE", "tuned EASE"
+OWN = "this run"
 """References, as results call them, and the run's own model."""
 
 UNMEASURED = "nothing: clients send no measured values"

@@ -13,6 +13,7 @@ from recsys.report.account import Account, Point
 from recsys.report.markup import Group, Html, table, tag
 from recsys.report.numbers import budget, epsilon, left, metric
 from recsys.report.plots import Curve, plot
+from recsys.sentences import CLOSED
 
 EXACT, MEASURED, SPENT, BUDGET, REFERENCES = 0, 1, 0, 5, 2
 """Colours."""
@@ -74,11 +75,15 @@ def _measured(label: str, x: list[float], y: list[float], colour: int) -> Curve:
 
 
 def _utility(account: Account, title: str, x_label: str, curves: Sequence[Curve]) -> Html:
-    """Measured quality, with the final quality of the reference models as horizontal lines."""
+    """Measured quality, with the final quality of reference models as horizontal lines: of those in closed form the
+    best alone, so that each line has a colour of its own."""
     name, drawn = account.metric, [curve for curve in curves if curve.x]
     if name is None or not drawn:
         return _nothing(title, "Quality was not measured.")
     references = [result for result in account.references if name in result.metrics]
+    closed = [result for result in references if result.name in CLOSED]
+    best = max(closed, key=lambda result: result.metrics[name], default=None)
+    references = [result for result in references if result not in closed or result is best]
     drawn += [Curve(o.name, [], [o.metrics[name]], REFERENCES + number) for number, o in enumerate(references)]
     drawn, note = _in_the_picture(drawn)
     if _one_point(drawn):

@@ -21,6 +21,7 @@ from recsys.report import Account, verdict, words, write_report
 from recsys.report.account import Spent
 from recsys.report.style import STYLE
 from recsys.run_record import FILE, Quality, Round, Run
+from recsys.sentences import CLOSED
 from secagg import cli
 from secagg.errors import DecodeError, PeerError, StorageError, UsageError
 from secagg.printable import printable
@@ -248,6 +249,22 @@ def test_curves_are_the_figures(tmp_path: Path) -> None:
     assert [svg.count('style="fill-opacity: 0; stroke: var(--curve-1)') for svg in svgs] == [2, 0, 2]
     assert [svg.count("stroke-dasharray") for svg in svgs] == [2, 1, 2], "references, and the budget"
     assert "#" not in re.sub(r"url\(#\w+\)|href=\"#\w+\"", "", "".join(svgs)), "colours are those of the page"
+
+
+def test_of_references_in_closed_form_the_best_is_drawn_and_all_are_told(tmp_path: Path) -> None:
+    closed = [Quality(name, {"NDCG@10": 0.03 + place / 100}) for place, name in enumerate(CLOSED)]
+    more = Quality("this recipe without noise", {"NDCG@10": 0.03})
+    runs.make(tmp_path, "none", rounds=4, results=(runs.RESULTS[0], *closed, more, runs.RESULTS[-1]))
+    html = write_report(tmp_path).read_text()
+    (svg, *_), legend = re.findall("<svg.*?</svg>", html, re.DOTALL), re.findall('<ul class="legend">.*?</ul>', html)[0]
+    assert svg.count("stroke-dasharray") == 3
+    assert [name for name in ("ItemPop", *CLOSED, "this recipe") if name in legend] == [
+        "ItemPop",
+        "EASE",  # in the name of the next
+        "tuned EASE",
+        "this recipe",
+    ]
+    assert "that of “tuned EASE” (0.0500)" in Page(html).text
 
 
 def test_noise_does_not_set_the_scale(tmp_path: Path) -> None:
