@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,6 +70,8 @@ from recsys.serving import ServedModel
 from secagg.errors import BudgetError, StorageError, ThresholdError
 from secagg.files import read_private, write_file
 
+_tuned_ease = lru_cache(1)(tuned_ease)
+"""Several runs of one process may be over the same split."""
 NEGATIVES = 99
 _MOST_ITEMS, _MOST_CELLS = 10_000, 10_000_000
 """With more items, or users times items, references in closed form are left out: they take minutes, or gigabytes."""
@@ -247,7 +249,7 @@ class _Running:
 
     def _tuned(self) -> Quality:
         self._tell(f"{TUNED}: its settings are chosen by validation events")
-        model = tuned_ease(self._prepared.split)
+        model = _tuned_ease(self._prepared.split)
         fades = f"fading over {model.reach:g} events" if model.reach else "without fading"
         note = f"the same, chosen by validation events: regularisation {model.regularisation:g}, {fades}"
         return self._result(TUNED, model, note=note)
