@@ -22,10 +22,10 @@ from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
-from secagg.assumptions import Adversary
+from secagg.assumptions import Adversary, colluders
 from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.prg import Prg
-from secagg.encoding import Encoding
+from secagg.encoding import Encoding, Rounding
 from secagg.errors import PolicyError, SecAggError, UsageError
 
 PAIRWISE = ("secagg", "secagg+")
@@ -101,14 +101,17 @@ class Deployment:
         return Random(f"{self.seed} {purpose}")
 
     def updates(self, round_: int) -> dict[str, NDArray[np.float64]]:
-        """What each client wants to put in."""
+        """What each client wants to put in; of a silo a row for each of its users."""
         encoding, draw = self.plan.encoding, np.random.default_rng([self.seed, round_])
-        shape = (len(self.roster), encoding.length)
+        shape = (len(self.roster), *([encoding.users] if encoding.users else []), encoding.length)
         if encoding.scale == 1.0:
             values = draw.integers(-encoding.largest, encoding.largest + 1, shape).astype(float)
         else:
             values = draw.normal(size=shape) * encoding.clip_l2 / np.sqrt(encoding.length) * draw.choice([0.3, 3.0])
-        return dict(zip(self.roster.names, values, strict=True))
+        made = dict(zip(self.roster.names, values, strict=True))
+        if encoding.users:
+            made = {name: rows[: draw.integers(encoding.users + 1)] for name, rows in made.items()}
+        return made
 
     def weights(self, round_: int) -> dict[str, int]:
         draw = self.draw("weights", round_)
@@ -275,7 +278,7 @@ def _drawn_terms(draw: Random, protocol: str, liar: str, narrowed: Narrowed) -> 
     noisy = noisy if narrowed.noisy is None else narrowed.noisy
     length = draw.randint(20, 80) if noisy and liar != "server" else draw.randint(3, 12)
     encoding = _encoding(draw, liar, narrowed.length or length)
-    noise = _noise(draw, encoding, n, bad, gone) if noisy else None
+    noise = _noise(draw, encoding, n, colluders(corrupt, n), gone) if noisy else None
     if noise is not None:
         least = n - noise.dropouts
     beacon = BEACON if protocol == "oneshot" else b""
@@ -300,6 +303,8 @@ def _drawn_terms(draw: Random, protocol: str, liar: str, narrowed: Narrowed) -> 
         adversary=adversary if rules_of(protocol).against is Adversary.ACTIVE else Adversary.CURIOUS,
         beacon=beacon,
         weight_bound=encoding.weight_bound,
+        users=encoding.users,
+        overlap=encoding.overlap,
     )
     if ring:
         parameters = GraphParameters(Graph.RING, degree, threshold, n, quorum)
@@ -315,6 +320,12 @@ def _encoding(draw: Random, liar: str, length: int) -> Encoding:
     if liar == "server":
         return Encoding.integers(length, bits)
     kind = draw.random()
+    if int(1000 * kind) % 10 < 3:
+        silos = {"users": draw.choice([1, 3, 8]), "overlap": draw.choice([1, 1, 2])}
+        if kind < 0.6:
+            return replace(Encoding.integers(length, bits), **silos)
+        rounding = draw.choice([*Rounding]) if bits == 16 else Rounding.STOCHASTIC
+        return Encoding(length, 1.0, max(bits, 8), kind > 0.8, rounding=rounding, **silos)
     if kind < 0.6:
         return Encoding.integers(length, bits, draw.choice([1, 1, 7]))
     rotate = kind > 0.8

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.calibrate import user_level
-from dp.events import Relation
+from dp.events import Holder, Relation
 from dp.ledger.entries import parse
 from dp.ledger.file import read
 from dp.ledger.verify import verify
@@ -205,10 +205,13 @@ def check_sum(deployment: Deployment, record: Record) -> None:
     encoding, updates, weights = plan.encoding, deployment.updates(record.number), deployment.weights(record.number)
     if noise is None:
         decoded, wanted = outcome.decode(), np.zeros(encoding.length)
-        for name in outcome.survivors:
-            norm = np.linalg.norm(updates[name])
-            wanted += weights[name] * updates[name] * min(1.0, encoding.clip_l2 / norm if norm else 1.0)
-        rounding = sum(weights[name] for name in outcome.survivors) * math.sqrt(2 * encoding.length) / encoding.scale
+        units = [
+            (unit, weights[name]) for name in outcome.survivors for unit in updates[name].reshape(-1, encoding.length)
+        ]
+        for unit, weight in units:
+            norm = np.linalg.norm(unit)
+            wanted += weight * unit * min(1.0, encoding.clip_l2 / norm if norm else 1.0)
+        rounding = sum(weight for _, weight in units) * math.sqrt(2 * encoding.length) / encoding.scale
         tolerated = 1e-6 if encoding.scale == 1.0 else rounding
         if (not encoding.rotate and encoding.scale == 1.0) or encoding.clip_inf >= encoding.clip_l2:
             insist(
@@ -389,4 +392,4 @@ def check_commit(record: Record, entry: Mapping[str, Any]) -> None:
         insist(charged / 1e12 >= owed * (1 - 1e-9), "no order is charged less than it costs:", order, charged, owed)
 
 
-GUARANTEE = user_level(Relation.ZERO_OUT)
+GUARANTEES = {holder: user_level(Relation.ZERO_OUT, holder) for holder in Holder}

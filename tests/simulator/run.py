@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from dp.calibrate import holder_of
 from dp.ledger import Budget, Ledger
 from protocols.policy import Policy
 from protocols.roster import SERVER
@@ -23,7 +24,7 @@ from tests.simulator.deployment import PAIRWISE, Deployment, Faults, Narrowed, d
 from tests.simulator.leaks import Memory
 from tests.simulator.moves import CLIENT_MOVES
 from tests.simulator.network import run_round
-from tests.simulator.oracles import GUARANTEE, Noise, check, check_charges, check_ledger, noise_of
+from tests.simulator.oracles import GUARANTEES, Noise, check, check_charges, check_ledger, noise_of
 from tests.simulator.parties import Failure, Liar, Party, Record
 from tests.simulator.tampering import Tampering
 
@@ -121,8 +122,9 @@ class _World:
         return Liar(d.identities[name], d.roster, draw, says, self._lax(), friends)
 
     def _lax(self) -> Policy:
-        bound = self.plan.encoding.weight_bound
-        return Policy(2, corrupt=0, dropout=0, adversary=Adversary.CURIOUS, security=1, weight_bound=bound)
+        found = self.plan.encoding
+        bounds = {"weight_bound": found.weight_bound, "users": found.users, "overlap": found.overlap}
+        return Policy(2, corrupt=0, dropout=0, adversary=Adversary.CURIOUS, security=1, **bounds)
 
     def _budget(self) -> Budget:
         if not self.deployment.strapped:
@@ -131,7 +133,8 @@ class _World:
 
     def _book(self, folder: Path, whose: str, budget: Budget) -> Ledger:
         key = self.keys[whose] = SigningKey(digest(b"ledger", whose.encode()))
-        return Ledger.create(folder / f"{whose}.ledger", key, budget, GUARANTEE, run="simulated", elsewhere="nothing")
+        guarantee = GUARANTEES[holder_of(self.plan.encoding)]
+        return Ledger.create(folder / f"{whose}.ledger", key, budget, guarantee, run="simulated", elsewhere="nothing")
 
     def _party(self, name: str, folder: Path | None) -> Party:
         d = self.deployment
