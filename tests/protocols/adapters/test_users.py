@@ -194,10 +194,11 @@ def test_one_model_for_all_users_is_none() -> None:
     assert not summed(form, found).any()
 
 
-def test_a_silo_without_users_is_nothing() -> None:
+def test_a_silo_without_users_is_nothing_and_no_failure() -> None:
     found = FORM_OF_OLD.contributions(
         OLD, lambda: Trainings.stacked({"w": np.zeros((0, 2, 2)), "b": np.zeros(0)}, {}), LOG, logging.DEBUG
     )
+    assert found is not None
     assert not summed(FORM_OF_OLD, found).any()
 
 
@@ -212,7 +213,14 @@ def test_metrics_and_failures_are_each_users_own() -> None:
     rounded = pytest.approx
     assert measured({"loss": [1.0, 3.0, 9.0, 99.0]}) == {"loss": rounded(3.5), FAILED: rounded(0.25)}
     assert measured({"loss": np.array([1.0, np.nan, 9.0, 3.0])}) == {"loss": rounded(1.0), FAILED: rounded(0.5)}
-    for none in ({}, {"loss": 3.0}, {"loss": [1.0, 2.0, 3.0]}, {"loss": "four"}, {"loss": np.ones((4, 1))}):
+    for none in (
+        {},
+        {"loss": 3.0},
+        {"loss": [1.0, 2.0, 3.0]},
+        {"loss": "four"},
+        {"loss": np.ones((4, 1))},
+        {"loss": np.ones(5)},
+    ):
         assert measured(none) == {"loss": 0, FAILED: rounded(1.0)}
 
 

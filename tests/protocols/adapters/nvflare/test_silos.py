@@ -199,6 +199,23 @@ def test_an_abort_between_two_users_ends_the_training_without_a_word(
     assert federation.sites["site-1"].trainer.calls == 1
 
 
+def test_an_abort_of_the_whole_trainer_is_no_contribution(tmp_path: Path) -> None:
+    federation, abort = silos(tmp_path), Signal()
+    site = federation.sites["site-1"]
+
+    def stopped(model: FLModel) -> Shareable:
+        abort.trigger(True)
+        return make_reply(ReturnCode.TASK_ABORTED)
+
+    site.trainer.answer = stopped
+    plan, form = proposal(federation, users=3)
+    meta = {"secagg_plan": plan.encode(), "secagg_form": FORM.encode(form)}
+    task = FLModelUtils.to_shareable(FLModel(params=MODEL, meta=meta, current_round=0))
+    with site.engine.new_context() as fl_ctx:
+        reply = site.executor.execute(TRAIN_TASK, task, fl_ctx, abort)
+    assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+
+
 # Noise
 
 PRIVACY = {"epsilon": 8, "delta": 1e-3, "rounds": 1, "ring_bits": 32}
