@@ -43,7 +43,7 @@ IDENTITIES = [Identity.generate(f"client-{i}", Prg(bytes([i + 1]) * 32)) for i i
 ROSTER, VICTIM = Roster.of(IDENTITIES), IDENTITIES[0]
 UPDATES = {one.name: np.ones(LENGTH) for one in IDENTITIES}
 POLICY = Policy(min_contributors=4, corrupt=0, dropout="0.2")
-NOISE = NoiseSpec(Family.SKELLAM, Fraction(16 * LENGTH), dropouts=1)
+NOISE = NoiseSpec(Family.SKELLAM, Fraction(16 * LENGTH), dropouts=1, colluders=1)
 DEAF = cast(Ledger, SimpleNamespace(reserve=lambda what: None, commit=lambda what: None, abort=lambda what, why: None))
 """The lying server's own."""
 

@@ -73,7 +73,7 @@ def test_just_enough_noise() -> None:
     least = 4 * Fraction(plan_of().encoding.sensitivity().l2_squared)
     demanding = replace(POLICY, noise_multiplier=2)
     for variance, enough in ((least, True), (least - 1, False)):
-        noise = NoiseSpec(Family.SKELLAM, variance, dropouts=3, colluders=0)
+        noise = NoiseSpec(Family.SKELLAM, variance, dropouts=3, colluders=1)
         plan = plan_of(noise=noise, ring_bits=48)
         if enough:
             demanding.check(plan, ROSTER)

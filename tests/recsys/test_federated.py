@@ -277,7 +277,8 @@ def test_with_another_secret_the_noise_is_another(tmp_path: Path) -> None:
     more: dict[str, Any] = {"encoding": encoding, "noise": lambda count: noise, "measured": 0.0}
     one, other = (run(federation(clients, IdealAggregator(each), **more), 1) for each in (SECRET, OTHER))
     units = (one.astype(np.float64) - other) * 6 * encoding.scale
-    squares = float(np.square(units).sum() / (2 * noise.honest_variance(6, 6)))
+    variance = float(noise.honest_variance(6, 6)) * 6 / (6 - noise.colluders)
+    squares = float(np.square(units).sum() / (2 * variance))
     assert abs(squares - 3000) < 7 * 6000**0.5
 
 

@@ -109,7 +109,7 @@ def noised(path: Path) -> tuple[dict[str, Client], list[Ledger], ServerRound]:
     roster, clients = local_clients(6, POLICY, Prg(bytes(32)))
     plan = RoundPlan.propose(
         "threshold_ckks", roster, Encoding.integers(8, bits=4), min_contributors=4, corrupt=0, dropout="0.3",
-        noise=NoiseSpec(Family.SKELLAM, Fraction(10**6), dropouts=2, components=2), session=bytes(16),
+        noise=NoiseSpec(Family.SKELLAM, Fraction(10**6), 2, 1, 2), session=bytes(16),
     )  # fmt: skip
     budget = Budget(Fraction(20), Fraction(1, 1000), slack=Fraction(1, 10**6))
     guarantee = user_level(Relation.ZERO_OUT)

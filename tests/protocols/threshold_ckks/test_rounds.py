@@ -340,7 +340,7 @@ def test_noise_and_what_it_costs(phase: str, left: tuple[str, ...], tmp_path: Pa
     """A client that keeps a budget is charged what the server is charged. Who falls silent after its upload leaves its
     excess in the sum and is named. 3000 coordinates: 6.5 deviations of a variance, false alarm below 1e-9.
     """
-    noise = NoiseSpec(Family.SKELLAM, Fraction(10**6), dropouts=2, components=2)
+    noise = NoiseSpec(Family.SKELLAM, Fraction(10**6), dropouts=2, colluders=1, components=2)
     scene = Scene(encoding=Encoding.integers(3000, bits=4), min_contributors=4, noise=noise)
     guarantee, huge = user_level(Relation.ZERO_OUT), Budget(Fraction(20), Fraction(1, 1000), slack=Fraction(1, 10**6))
     ledgers = [
@@ -353,10 +353,9 @@ def test_noise_and_what_it_costs(phase: str, left: tuple[str, ...], tmp_path: Pa
     assert outcome.event.excess_left == left
     rest = outcome.total - scene.sum(outcome.survivors)
     excess = sum(noise.component_variance(6, level) for level in (1, 2)) if left else 0
-    assert (
-        abs(np.mean(rest**2.0) / float(noise.honest_variance(6, len(outcome.survivors)) + excess) - 1)
-        < 6.5 * (2 / 3000) ** 0.5
-    )
+    survivors = len(outcome.survivors)
+    expected = float(noise.honest_variance(6, survivors) * Fraction(survivors, survivors - 1) + excess)
+    assert abs(np.mean(rest**2.0) / expected - 1) < 6.5 * (2 / 3000) ** 0.5
     sums = [[entry["sum"] for entry in ledger.entries() if entry["phase"] == "commit"] for ledger in ledgers]
     assert [len(one) for one in sums] == [1, 1]
     assert sums[0][0]["survivors"] == sums[1][0]["survivors"] == len(outcome.survivors)
