@@ -160,13 +160,13 @@ def test_the_noise_is_as_large_as_said_and_larger_for_a_smaller_share(
 ) -> None:
     """In units of one user's norm, whatever the number of users."""
     found = noised(aggregator, share, tmp_path, silos)
-    assert found.deviation == pytest.approx(deviation * (6 / (6 - 1)) ** 0.5, rel=0.05)
+    assert found.deviation == pytest.approx(deviation * (6 / (6 - KIND.colluders)) ** 0.5, rel=0.05)
     squares = float(np.square(found.vector / found.deviation).sum())
     assert abs(squares - 3000) < 7 * 6000**0.5
 
 
 def noised(aggregator: str, share: Fraction, folder: Path, silos: UsersInSilos | None = None) -> Noised:
-    """Nobody adds anything: what is in the sum is noise. The multiplier is 2 for three honest survivors."""
+    """Nobody adds anything: what is in the sum is noise. The multiplier is 2 for the honest ones."""
     clients = devices()
     guarantee = user_level(Relation.ZERO_OUT, Holder.DEVICE if silos is None else Holder.SILO)
     release = Release(Skellam(Fraction(4 << 40), 1 << 40, 1 << 40), Everyone(), guarantee)
