@@ -51,7 +51,8 @@ def asked(*changes: str, mode: str = "distributed") -> Config:
 
 
 def of_table(path: str, *changes: str, mode: str = "distributed") -> Config:
-    return asked("data.source=table", f"data.path={path}", "data.time=time", "clients.count=4", *changes, mode=mode)
+    table = ("data.source=table", f"data.path={path}", "data.time=time", "clients.count=4", "privacy.n_min=100")
+    return asked(*table, *changes, mode=mode)
 
 
 def files(folder: Path) -> set[str]:
