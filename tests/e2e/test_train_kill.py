@@ -57,13 +57,15 @@ dropout = "0.34"
 [network]
 dropout = 0.15
 """
-EASE = ("model.name=private-ease", "model.settings={}", "clients.kind=devices", "protocol.adversary=curious")
+OF_SUMS = ("model.name=private-ease", "model.settings={}")
+EASE = (*OF_SUMS, "clients.kind=devices", "protocol.adversary=curious")
 MODES = {
     "none": ("privacy.mode=none",),
     "local": ("privacy.mode=local",),
     "distributed": ("privacy.mode=distributed",),
     "both": ("privacy.mode=both",),
     "sums": ("privacy.mode=distributed", *EASE),
+    "sums over silos": ("privacy.mode=distributed", *OF_SUMS),
 }
 
 
@@ -259,7 +261,7 @@ def test_killed_before_there_is_anything(zygote: Zygote, tmp_path: Path) -> None
     assert Run.load(killed).ended == "all rounds are done"
 
 
-LEARNT = {"local": 1, "distributed": 1, "sums": 0}
+LEARNT = {"local": 1, "distributed": 1, "sums": 0, "sums over silos": 0}
 """How many checkpoints there are when the first sum is known."""
 
 
@@ -267,7 +269,10 @@ SUMS = pytest.param("sums", marks=pytest.mark.long)
 """A model of sums: by default a model that is trained is killed, in the long version this one, too."""
 
 
-@pytest.mark.parametrize("mode", ["local", pytest.param("distributed", marks=pytest.mark.long), SUMS])
+OVER_SILOS = pytest.param("sums over silos", marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("mode", ["local", pytest.param("distributed", marks=pytest.mark.long), SUMS, OVER_SILOS])
 def test_a_sum_that_was_learnt_elsewhere_comes_out_as_it_did_there(mode: str, zygote: Zygote, tmp_path: Path) -> None:
     through, killed = prepared(tmp_path, zygote, mode)
     learnt_elsewhere(zygote, killed, mode)
@@ -277,7 +282,7 @@ def test_a_sum_that_was_learnt_elsewhere_comes_out_as_it_did_there(mode: str, zy
     assert [len(first), *map(len, others)] == [2] + [1] * len(others)
 
 
-@pytest.mark.parametrize("mode", ["local", SUMS])
+@pytest.mark.parametrize("mode", ["local", SUMS, OVER_SILOS])
 def test_control_a_sum_that_is_computed_twice_is_caught(mode: str, zygote: Zygote, tmp_path: Path) -> None:
     through, killed = prepared(tmp_path, zygote, mode)
     learnt_elsewhere(zygote, killed, mode)

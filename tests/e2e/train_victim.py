@@ -41,6 +41,7 @@ import recsys.secure_aggregator
 from protocols.roster import SERVER
 from protocols.simulation import network as simulate
 from protocols.simulation.network import Envelope, Faults
+from recsys.aggregator import LazyVectors
 from recsys.assembly import prepare
 from recsys.config import Config
 from recsys.pending_sum import PendingSums
@@ -95,10 +96,17 @@ def move_elsewhere(far: int) -> None:
     real = recsys.secure_aggregator.SecureAggregator.aggregate
 
     def aggregate(self: Any, request: Any, update: Any) -> Any:
-        def computed(name: str) -> NDArray[np.float64]:
-            vector = update(name).astype(np.float32)
+        def moved(made: NDArray[np.float64]) -> NDArray[np.float64]:
+            vector = made.astype(np.float32)
             steps = far * np.random.default_rng(far).integers(-16, 17, len(vector))
             return (vector + steps * np.spacing(vector)).astype(np.float64)
+
+        def computed(name: str) -> NDArray[np.float64] | LazyVectors:
+            made = update(name)
+            if not isinstance(made, LazyVectors):
+                return moved(made)
+            vectors = iter(made)
+            return LazyVectors(len(made), lambda place: moved(next(vectors)))
 
         return real(self, request, computed)
 
