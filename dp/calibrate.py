@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, exp, inf, sqrt
 
-from dp.accountants import rdp
+from dp.accountants import gdp, rdp
 from dp.events import LEAST_DRAW, Gaussian, Guarantee, Holder, Relation, Release, Sampling, Trust, Unit
-from dp.filter import SAMPLER, SHARE
+from dp.filter import RESOLUTION, SAMPLER, SHARE, Budget, Filter, Kind, PrivacyCost
 from dp.noise import Family, NoiseSpec
 from secagg.encoding import Encoding, Rounding
 from secagg.errors import UsageError
@@ -27,6 +27,8 @@ SLACK = Fraction(1, 100)
 """The part of delta that is set aside because samplers are not exact, as in a ``dp.filter.Budget``."""
 
 _LARGEST_MULTIPLIER = 1e6
+_LARGEST_MOVED = 2000
+"""More than the mu^2 of any budget: its epsilon, which is above 900, is not computed."""
 _MOST_BITS = 32
 
 
@@ -53,8 +55,8 @@ class Calibration:
 
 def calibrate(
     *,
-    epsilon: float,
-    delta: float,
+    epsilon: float | Fraction,
+    delta: float | Fraction,
     rounds: int,
     clients: int,
     length: int,
@@ -106,14 +108,16 @@ def calibrate(
 
     noise = NoiseSpec(Family(family), Fraction(1), dropouts, colluders, components)
 
-    def tried(multiplier: float) -> Calibration | None:
+    def tried(multiplier: float) -> tuple[Encoding, NoiseSpec] | None:
+        """What so much noise comes to, if it is enough."""
         found = with_multiplier(multiplier, noise, _finest_first(encoding_of), clients, ring_bits)
         if found is None:
             return None
-        return evaluate(*found, clients=clients, rounds=rounds, delta=delta, guarantee=guarantee)
+        event = release_of(*found, clients, clients - dropouts, guarantee)
+        return found if _allowed(event, found, clients, rounds, Fraction(epsilon), Fraction(delta)) else None
 
     low, high, best = 0.0, 1.0, tried(1.0)
-    while best is None or best.epsilon > epsilon:
+    while best is None:
         low, high = high, 2 * high
         if high > _LARGEST_MULTIPLIER:
             why = f" with draws of a variance of {LEAST_DRAW} or more" if noise.family is not Family.SKELLAM else ""
@@ -122,11 +126,21 @@ def calibrate(
     while high - low > 1e-4 * high:
         middle = (low + high) / 2
         found = tried(middle)
-        if found is not None and found.epsilon <= epsilon:
-            high, best = middle, found
-        else:
-            low = middle
-    return best
+        low, high, best = (low, middle, found) if found is not None else (middle, high, best)
+    return evaluate(*best, clients=clients, rounds=rounds, delta=delta, guarantee=guarantee)
+
+
+def _allowed(
+    event: Release, found: tuple[Encoding, NoiseSpec], clients: int, rounds: int, epsilon: Fraction, delta: Fraction
+) -> bool:
+    """Whether a budget of that epsilon and delta, less ``SLACK``, allows so many rounds."""
+    encoding, noise = found
+    samples = rounds * noise.samples(clients, encoding.coordinates)
+    if noise.family is Family.DISCRETE_GAUSSIAN:
+        budget = Budget.suited(event, epsilon, delta, slack=delta * SLACK)
+        return Filter.of(budget).allows(PrivacyCost.of(event, rounds, samples, budget.kind))
+    cost = rdp.epsilon(rdp.scaled(rdp.curve(event), rounds), float((SHARE - SLACK) * delta))
+    return cost <= epsilon and sampler_slack(cost, samples) <= SLACK * delta
 
 
 def with_multiplier(
@@ -140,7 +154,10 @@ def with_multiplier(
     (16, 4.0)
     """
     for encoding in encodings:
-        drawn = replace(noise, variance=Fraction(ceil(multiplier * multiplier * encoding.sensitivity().l2_squared)))
+        variance = ceil(multiplier * multiplier * encoding.sensitivity().l2_squared)
+        if noise.family is Family.DISCRETE_GAUSSIAN:
+            variance += LEAST_DRAW // 2  # the Gaussian that such a sum is as private as has so much less
+        drawn = replace(noise, variance=Fraction(variance))
         drawn.check(clients)
         needed = _needed_bits(encoding, drawn, clients)
         if needed is not None and needed <= ring_bits and drawn.drawable(clients):
@@ -154,7 +171,7 @@ def evaluate(
     *,
     clients: int,
     rounds: int,
-    delta: float,
+    delta: float | Fraction,
     guarantee: Guarantee | None = None,
     survivors: int | None = None,
 ) -> Calibration:
@@ -166,10 +183,14 @@ def evaluate(
     6.72
     """
     survivors, dimension = clients - noise.dropouts if survivors is None else survivors, encoding.coordinates
+    samples = rounds * noise.samples(clients, dimension)
     guarantee = guarantee or user_level(Relation.ZERO_OUT, holder_of(encoding))
     release = release_of(encoding, noise, clients, survivors, guarantee)
-    cost = rdp.epsilon(rdp.scaled(rdp.curve(release), rounds), float((SHARE - SLACK) * Fraction(delta)))
-    slack = sampler_slack(cost, noise, clients=clients, dimension=dimension, rounds=rounds)
+    if noise.family is Family.DISCRETE_GAUSSIAN:
+        cost = _of_gaussians(PrivacyCost.of(release, rounds, samples, Kind.GDP), (1 - SLACK) * Fraction(delta))
+    else:
+        cost = rdp.epsilon(rdp.scaled(rdp.curve(release), rounds), float((SHARE - SLACK) * Fraction(delta)))
+    slack = sampler_slack(cost, samples)
     variance = float(noise.honest_variance(clients, survivors))
     return Calibration(
         encoding=encoding,
@@ -180,6 +201,14 @@ def evaluate(
         deviation=sqrt(variance) / encoding.scale,
         epsilon=cost if slack <= SLACK * Fraction(delta) else inf,
     )
+
+
+def _of_gaussians(cost: PrivacyCost, delta: Fraction) -> float:
+    """The epsilon of a cost in mu^2, as a budget's filter says it; infinite if no budget allows so much."""
+    (moved,) = cost.amounts
+    if moved is None or moved > _LARGEST_MOVED * RESOLUTION:
+        return inf
+    return gdp.least_epsilon(Fraction(moved, RESOLUTION), delta) / RESOLUTION
 
 
 def steps_multiplier(*, epsilon: float, delta: float, steps: int, sampling: Sampling, guarantee: Guarantee) -> Fraction:
@@ -221,10 +250,9 @@ def user_level(relation: Relation, holder: Holder = Holder.DEVICE) -> Guarantee:
     return Guarantee(Unit.USER, relation, Trust.DISTRIBUTED, holder)
 
 
-def sampler_slack(epsilon: float, noise: NoiseSpec, *, clients: int, dimension: int, rounds: int) -> float:
+def sampler_slack(epsilon: float, samples: int) -> float:
     """What inexact samplers add to delta: (1 + e^epsilon) times the distance of all that is drawn from its law."""
-    drawn = rounds * noise.samples(clients, dimension)
-    return (1 + exp(min(epsilon, 700.0))) * drawn * float(SAMPLER)
+    return (1 + exp(min(epsilon, 700.0))) * samples * float(SAMPLER)
 
 
 def _finest_first(encoding_of: Callable[[int], Encoding]) -> Iterator[Encoding]:

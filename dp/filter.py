@@ -1,16 +1,25 @@
 """A privacy filter: says before each release whether the budget still allows it.
 
-Who survives a round decides how much noise is in its sum, so the parameters of a run are chosen as it goes on. For ONE
-order fixed in advance, Renyi divergences chosen that way add up as if they had been planned (Feldman and Zrnic 2021,
-"Individual Privacy Accounting via a Renyi Filter"; Lecuyer 2021). "Go on while some order has room" claims more: which
-order that is may depend on what came out, and only families of mechanisms that are totally ordered get it for nothing
-(Regehr et al. 2026, "Privacy Filters are Captured by Residues"). So the orders share delta. Sort the possible runs by
-an order that has room at their end: those of order a are also runs of the filter of a alone, which fails by at most its
-share of delta. Summed over the orders that is delta. One order, chosen before the run, gets 99%: that costs 0.1% of the
-noise. The others say early in a run how little has been spent, and may decide when the choice was not the best.
+Who survives a round decides how much noise is in its sum, so the parameters of a run are chosen as it goes on. A budget
+has one kind, fixed before the run, and nobody takes the better of two: which one that is may depend on what came out.
 
-Everything is counted in integers, so that an auditor's sums are the same to the last digit: divergences and epsilons
-are multiples of 10^-12, divergences rounded up and limits rounded down.
+**gdp**, for sums of discrete Gaussians and for Gaussian noise without sampling: mu^2 of each release is known before it
+opens, and adds up. With a bound on the sum that is fixed in advance, all releases together are as private as one
+Gaussian with that mu^2 (Smith and Thakurta 2022; Koskela, Tobaben and Honkela 2023), so the filter stops exactly where
+(epsilon, delta) stops to hold. Releases are not quite Gaussian; how far they are is paid for once and for all
+(``gdp.MOST_CLOSE``), and the number of samples bounds it. Everything else is refused.
+
+**renyi**, for everything: for ONE order fixed in advance, Renyi divergences chosen that way add up as if they had been
+planned (Feldman and Zrnic 2021, "Individual Privacy Accounting via a Renyi Filter"; Lecuyer 2021). "Go on while some
+order has room" claims more: which order that is may depend on what came out, and only families of mechanisms that are
+totally ordered get it for nothing (Regehr et al. 2026, "Privacy Filters are Captured by Residues"). So the orders share
+delta. Sort the possible runs by an order that has room at their end: those of order a are also runs of the filter of a
+alone, which fails by at most its share of delta. Summed over the orders that is delta. One order, chosen before the
+run, gets 99%: that costs 0.1% of the noise. The others say early in a run how little has been spent, and may decide
+when the choice was not the best.
+
+Everything is counted in integers, so that an auditor's sums are the same to the last digit: mu^2, divergences and
+epsilons are multiples of 10^-12, mu^2 and divergences rounded up and limits rounded down.
 """
 
 from __future__ import annotations
@@ -18,27 +27,42 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_FLOOR, Decimal, localcontext
+from enum import StrEnum
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil
+from math import ceil, floor
 from typing import Self, TypeAlias
 
-from dp.accountants import rdp
+from dp.accountants import gdp, rdp, sums
 from dp.accountants.rdp import ORDERS
-from dp.events import Event
+from dp.events import DiscreteGaussians, Event, Release
 from secagg.errors import BudgetError, UsageError
 
-RESOLUTION = 10**12
-"""Divergences and epsilons are counted in integer multiples of 1 / RESOLUTION."""
+RESOLUTION = gdp.RESOLUTION
+"""Costs and epsilons are counted in integer multiples of 1 / RESOLUTION."""
 
-Divergences: TypeAlias = tuple[int | None, ...]
-"""One divergence for each of ``ORDERS``, in multiples of 1 / RESOLUTION; None where no bound is known."""
+
+class Kind(StrEnum):
+    """What a budget counts."""
+
+    GDP = "gdp"
+    """mu^2 of Gaussian noise"""
+    RENYI = "renyi"
+    """divergences at each of ``ORDERS``"""
+
+
+Amounts: TypeAlias = tuple[int | None, ...]
+"""One number under ``Kind.GDP``, one for each of ``ORDERS`` under ``Kind.RENYI``, in multiples of 1 / RESOLUTION; None
+where no bound is known."""
 
 SHARE = Fraction(99, 100)
 """The part of delta that the budget's own order has; the other orders share the rest."""
 
 SAMPLER = Fraction(1, 1 << 128)
 """The statistical distance of one sample of ``secagg.crypto.sampling`` from its law, at most (a test compares)."""
+
+_MOST_SAMPLES = floor(gdp.MOST_CLOSE / (2 * sums.SPREAD))
+"""So many discrete Gaussians keep all releases within ``gdp.MOST_CLOSE`` of Gaussian ones."""
 
 _LARGEST_EPSILON = 500
 _DIGITS = 50
@@ -48,9 +72,10 @@ _DIGITS = 50
 class Budget:
     """A privacy budget: all releases together are to be (``epsilon``, ``delta``)-private.
 
-    The part ``slack`` of delta is set aside because samplers are not exact. ``order`` is the Renyi order that is
-    expected to decide. The default suits divergences that grow in proportion to the order, those of noise without
-    sampling; ``suited`` finds the one for a release.
+    The part ``slack`` of delta is set aside because samplers are not exact. ``kind`` says what is counted, and so which
+    releases can be charged. Under ``Kind.RENYI`` ``order`` is the order that is expected to decide. The default suits
+    divergences that grow in proportion to the order, those of noise without sampling. ``suited`` finds kind and order
+    for a release.
 
     >>> Budget(Fraction(4), Fraction(1, 10**6), slack=Fraction(1, 10**9)).order
     7
@@ -60,8 +85,10 @@ class Budget:
     delta: Fraction
     slack: Fraction
     order: int = 0
+    kind: Kind = Kind.RENYI
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", Kind(self.kind))
         for name in ("epsilon", "delta", "slack"):
             if not isinstance(getattr(self, name), Fraction | int):
                 raise UsageError(f"{name} is an exact rational (a Fraction)")
@@ -70,6 +97,12 @@ class Budget:
             raise UsageError(f"epsilon is above 0 and at most {_LARGEST_EPSILON}")
         if not 0 <= self.slack < self.delta < 1:
             raise UsageError("delta is below 1, and its slack below delta")
+        if self.kind is Kind.GDP:
+            if self.order != 0:
+                raise UsageError("a budget of kind gdp has no orders")
+            if self.delta - self.slack < gdp.SMALLEST_DELTA:
+                raise UsageError(f"delta less its slack is at least {float(gdp.SMALLEST_DELTA):g}")
+            return
         if self.order == 0:
             object.__setattr__(self, "order", self._best(ORDERS))
         if self.order not in ORDERS:
@@ -77,7 +110,13 @@ class Budget:
 
     @classmethod
     def suited(cls, event: Event, epsilon: Fraction, delta: Fraction, slack: Fraction) -> Self:
-        """A budget whose order is the one at which ``event`` can be released most often."""
+        """A budget for many releases like ``event``.
+
+        It is of kind gdp for sums of discrete Gaussians, and else of the order at which ``event`` can be released most
+        often.
+        """
+        if isinstance(event, Release) and type(event.mechanism) is DiscreteGaussians:
+            return cls(epsilon, delta, slack, kind=Kind.GDP)
         budget = cls(epsilon, delta, slack)
         return replace(budget, order=budget._best(rdp.curve(event)))
 
@@ -87,7 +126,13 @@ class Budget:
 
     @lru_cache(16)  # noqa: B019 - budgets are few and small
     def limits(self) -> tuple[int, ...]:
-        """``rdp.limits`` for each order's share of delta, in decimals: they round alike on every machine."""
+        """The most that may be spent: of mu^2, or at each order.
+
+        Divergences are those of ``rdp.limits`` for each order's share of delta. All is computed in decimals, which
+        round alike on every machine.
+        """
+        if self.kind is Kind.GDP:
+            return (gdp.largest_total(self.epsilon, self.delta - self.slack),)
         found, others = [], (1 - SHARE) / (len(ORDERS) - 1)
         with localcontext(prec=_DIGITS):
             for order in ORDERS:
@@ -98,10 +143,18 @@ class Budget:
         return tuple(found)
 
     def samples(self) -> int:
-        """How many samples may be drawn: each is within h of its law, which adds (1 + e^epsilon) h to delta."""
+        """How many samples may be drawn: each is within h of its law, which adds (1 + e^epsilon) h to delta.
+
+        Under ``Kind.GDP`` each may be one of a sum of discrete Gaussians, which is so much farther from a Gaussian.
+        """
         with localcontext(prec=_DIGITS):
             allowed = _decimal(self.slack / SAMPLER) / (1 + _decimal(self.epsilon).exp())
-            return int(allowed.to_integral_value(ROUND_FLOOR))
+            found = int(allowed.to_integral_value(ROUND_FLOOR))
+        return min(found, _MOST_SAMPLES) if self.kind is Kind.GDP else found
+
+
+_REFUSED_TIMES = 4
+"""What is refused since it costs more than so many times the budget is said to reach any epsilon."""
 
 
 def _decimal(value: Fraction) -> Decimal:
@@ -110,26 +163,41 @@ def _decimal(value: Fraction) -> Decimal:
 
 @dataclass(frozen=True, slots=True)
 class PrivacyCost:
-    """What a release takes from a budget: divergences at all orders, and how many samples are drawn for it."""
+    """What a release takes from a budget: mu^2 or divergences, and how many samples are drawn for it."""
 
-    rdp: Divergences = (0,) * len(ORDERS)
+    amounts: Amounts = (0,) * len(ORDERS)
     samples: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 0 or any(value is not None and value < 0 for value in self.rdp):
+        if self.samples < 0 or any(value is not None and value < 0 for value in self.amounts):
             raise UsageError("nothing costs less than nothing")
 
     @classmethod
-    def of(cls, event: Event, count: int = 1, samples: int = 0) -> Self:
-        """The cost of ``count`` times ``event``, for which ``samples`` integers are drawn in all."""
+    def nothing(cls, kind: Kind) -> Self:
+        return cls((0,) * (1 if kind is Kind.GDP else len(ORDERS)))
+
+    @classmethod
+    def of(cls, event: Event, count: int = 1, samples: int = 0, kind: Kind = Kind.RENYI) -> Self:
+        """The cost of ``count`` times ``event``, for which ``samples`` integers are drawn in all.
+
+        >>> from dp.events import Everyone, Gaussian, Guarantee, Relation, Trust, Unit
+        >>> user = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.CENTRAL)
+        >>> PrivacyCost.of(Release(Gaussian(Fraction(3)), Everyone(), user), count=2, kind=Kind.GDP).amounts
+        (222222222224,)
+        """
         if count < 1:
             raise UsageError(f"an event is charged at least once, not {count} times")
+        if kind is Kind.GDP:
+            moved, close = gdp.moved(event)
+            if count * close > 2 * sums.SPREAD * samples:
+                raise UsageError("a sum of discrete Gaussians is charged with all samples that were drawn for it")
+            return cls((count * ceil(moved * RESOLUTION),), samples)
         curve = [value if value < float("inf") else None for value in rdp.curve(event)]
         return cls(tuple(None if value is None else count * _up(value) for value in curve), samples)
 
     def __add__(self, other: PrivacyCost) -> PrivacyCost:
-        sums = [None if a is None or b is None else a + b for a, b in zip(self.rdp, other.rdp, strict=True)]
-        return PrivacyCost(tuple(sums), self.samples + other.samples)
+        added = [None if a is None or b is None else a + b for a, b in zip(self.amounts, other.amounts, strict=True)]
+        return PrivacyCost(tuple(added), self.samples + other.samples)
 
 
 def _up(value: float) -> int:
@@ -155,10 +223,14 @@ class Filter:
     samples: int
     spent: PrivacyCost = field(default=PrivacyCost(), repr=False)
     reserved: Mapping[str, PrivacyCost] = field(default_factory=dict, repr=False)
+    failing: Fraction | None = field(default=None, repr=False)
+    """Under ``Kind.GDP``: delta less its slack."""
 
     @classmethod
     def of(cls, budget: Budget) -> Self:
-        return cls(ceil(budget.epsilon * RESOLUTION), budget.limits(), budget.samples())
+        failing = budget.delta - budget.slack if budget.kind is Kind.GDP else None
+        spent = PrivacyCost.nothing(budget.kind)
+        return cls(ceil(budget.epsilon * RESOLUTION), budget.limits(), budget.samples(), spent, failing=failing)
 
     @property
     def total(self) -> PrivacyCost:
@@ -171,19 +243,38 @@ class Filter:
         return self._reached(self.total)
 
     def _reached(self, total: PrivacyCost) -> int | None:
-        if not any(total.rdp) and None not in total.rdp:
+        if not any(total.amounts) and None not in total.amounts:
             return 0
-        rooms = [limit - used for limit, used in zip(self.limits, total.rdp, strict=True) if used is not None]
+        if self.failing is not None:
+            (moved,), (most,) = total.amounts, self.limits
+            if moved is None or moved > _REFUSED_TIMES * most:
+                return None
+            return gdp.least_epsilon(Fraction(moved, RESOLUTION), self.failing)
+        rooms = [limit - used for limit, used in zip(self.limits, total.amounts, strict=True) if used is not None]
         return max(0, self.epsilon - max(rooms)) if rooms else None
 
+    def _within(self, total: PrivacyCost) -> bool:
+        """Whether nothing is spent, or some limit is kept."""
+        used = zip(total.amounts, self.limits, strict=True)
+        return any(amount is not None and amount <= limit for amount, limit in used) or not (
+            any(total.amounts) or None in total.amounts
+        )
+
+    def allows(self, cost: PrivacyCost) -> bool:
+        """Whether so much may be reserved."""
+        self._check_kind(cost)
+        total = self.total + cost
+        return self._within(total) and total.samples <= self.samples
+
     def reserve(self, name: str, cost: PrivacyCost) -> Filter:
-        """Set ``cost`` aside, if then some order is still within its limit."""
+        """Set ``cost`` aside, if then some order is still within its limit, or mu^2 is."""
+        self._check_kind(cost)
         if name in self.reserved:
             raise UsageError(f"{name} is reserved already")
         after = replace(self, reserved={**self.reserved, name: cost})
         total = after.total
-        reached = self._reached(total)
-        if reached is None or reached > self.epsilon:
+        if not self._within(total):
+            reached = self._reached(total)
             known = "any value" if reached is None else f"{reached / RESOLUTION:.6g}"
             raise BudgetError(
                 f"with this release epsilon could reach {known}, the budget allows {self.epsilon / RESOLUTION:.6g}"
@@ -194,8 +285,9 @@ class Filter:
 
     def commit(self, name: str, cost: PrivacyCost) -> Filter:
         """Replace a reservation by what happened, which may not cost more at any order that is within its limit."""
+        self._check_kind(cost)
         reserved, total = self._open(name), self.total
-        for now, limit, actual, allowed in zip(total.rdp, self.limits, cost.rdp, reserved.rdp, strict=True):
+        for now, limit, actual, allowed in zip(total.amounts, self.limits, cost.amounts, reserved.amounts, strict=True):
             if now is not None and now <= limit and (actual is None or allowed is None or actual > allowed):
                 raise BudgetError(f"{name} costs more than was reserved for it")
         if cost.samples > reserved.samples:
@@ -206,6 +298,10 @@ class Filter:
         """Give back a reservation for which nothing was released."""
         self._open(name)
         return replace(self, reserved=self._without(name))
+
+    def _check_kind(self, cost: PrivacyCost) -> None:
+        if len(cost.amounts) != len(self.limits):
+            raise UsageError("this is the cost under a budget of another kind")
 
     def _open(self, name: str) -> PrivacyCost:
         if name not in self.reserved:

@@ -2,7 +2,7 @@
 
 LEDGER is a ``ledger.db``, or what ``secagg ledger export`` makes of one. The script imports nothing of the library that
 wrote it (only ``cryptography``, for Ed25519), and computes everything again from the facts, with formulas taken from
-the papers: hash chain, signatures, noise variances, Renyi divergences, sums, limits, epsilons. It prints a statement:
+the papers: hash chain, signatures, noise variances, costs, sums, limits, epsilons. It prints a statement:
 what is promised, what was spent, and on whose word that stands; or a line for each problem, and no statement.
 
 Exit codes: 0, verified under the key that was given; 4, something is wrong; 5, the ledger agrees with itself, but
@@ -23,7 +23,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Context, Decimal, localcontext
+from decimal import ROUND_CEILING, Context, Decimal, getcontext, localcontext
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -48,10 +48,10 @@ LABEL, COLUMNS = 12, 80  # of a statement: where its text begins, and ends
 ABSOLUTE, RELATIVE = 3, 1e-8  # units, and a fraction: what floating point may differ by
 AT_COMMIT = "survivors cohort bitmap signatures survivors_digest missing honest components_removed variance_held"
 AFTER = "release:text total:number?* total_samples:number epsilon_before:number? epsilon_after:number?"
-CHARGED = f"number:number previous:hex phase:text rdp:number?* samples:number {AFTER}"
+CHARGED = f"number:number previous:hex phase:text cost:number?* samples:number {AFTER}"
 FIELDS = {  # of each kind of record: its fields, and what stands there (see ``need_value``)
     "genesis": """number:number previous:hex phase:text schema:count accountant:text run:text elsewhere:text data:hex
-        unit:text relation:text trust:text holder:text epsilon:above delta:above slack:rational order:count
+        unit:text relation:text trust:text holder:text epsilon:above delta:above slack:rational kind:text order:number
         orders:count* units:above limits:integer* samples_limit:number owner:hex""",
     "reserve": CHARGED,
     "commit": CHARGED,
@@ -80,6 +80,7 @@ PRIME = 2**255 - 19
 ORDER_8 = 0x5FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 SMALL_ORDER = {0, 1, PRIME - 1, ORDER_8, PRIME - ORDER_8}  # y of Ed25519's points of order 1, 2, 4 and 8
 MOST_PARTIES, MOST_COMPONENTS, LARGEST_EPSILON = 10_000_000, 65_535, 500
+FARTHEST = Fraction(1, 2**40)  # from Gaussian noise, in log ratio: all that a budget of kind gdp pays for
 LEAST_DRAW, CLOSE = 8, Fraction(104, 10**36)  # CLOSE is above e(2) = 2 (e^(-8 pi^2) + e^(-32 pi^2) + ...)
 UNITS_OF_PRIVACY, TRUSTS = ("example", "user"), ("local", "distributed", "central")
 HOLDERS, ROUNDINGS = ("device", "silo"), ("stochastic", "nearest")
@@ -158,6 +159,57 @@ WHAT: dict[str, Callable[[Any], Any]] = {
     "above": lambda value: rational(value) > 0,
     "record": lambda value: type(value) is dict,
 }
+
+
+# Exact Gaussian accounting
+
+
+def moved_squared(event: Any, guarantee: dict[str, str]) -> Fraction:
+    """mu^2 of an event record. Everything but Gaussian noise without sampling is refused."""
+    need(event["kind"] == "Release", "a budget of kind gdp has no bound for a search")
+    mechanism, sampling, stretch = checked(event, guarantee)
+    known = mechanism["kind"] in ("Gaussian", "DiscreteGaussians") and sampling["kind"] == "Everyone"
+    need(known, "a budget of kind gdp has no bound for noise that is not Gaussian, or sampled")
+    if mechanism["kind"] == "Gaussian":
+        return (stretch / rational(mechanism["noise_multiplier"])) ** 2
+    return Fraction(stretch**2 * mechanism["l2_squared"]) / (rational(mechanism["variance"]) - 4)
+
+
+def holds(epsilon: Fraction, delta: Fraction, moved: Fraction) -> bool:
+    """Balle and Wang 2018, Theorem 8, for mu^2 = moved: delta_G(epsilon - 2h) <= (1 - h) delta with h = 2^-40."""
+    if moved == 0:
+        return True
+    epsilon -= 2 * FARTHEST
+    with localcontext(Context(60)):
+        mu = decimal(moved).sqrt()
+        near, far = decimal(epsilon) / mu - mu / 2, decimal(epsilon) / mu + mu / 2
+        if abs(near) > 40:  # a Gaussian's tail from there on is below 10^-347
+            return near > 0
+    with localcontext(Context(80 + int(far * far / 2))):  # the terms of a tail cancel
+        mu = decimal(moved).sqrt()
+        near, far = decimal(epsilon) / mu - mu / 2, decimal(epsilon) / mu + mu / 2
+        return tail(near) - decimal(epsilon).exp() * tail(far) <= decimal((1 - FARTHEST) * delta)
+
+
+def tail(x: Decimal) -> Decimal:
+    """Phi(-x) = 1/2 - (x - x^3 / (1! 2 3) + x^5 / (2! 2^2 5) - ...) / sqrt(2 pi)."""
+    power, total, n = x, x, 0
+    smallest = Decimal(10) ** -getcontext().prec
+    while abs(power) > smallest:
+        n += 1
+        power *= -x * x / (2 * n)
+        total += power / (2 * n + 1)
+    return Decimal("0.5") - total / root_of_two_pi(getcontext().prec)
+
+
+@lru_cache(64)
+def root_of_two_pi(digits: int) -> Decimal:
+    """By the arithmetic-geometric mean (Brent 1976, Salamin 1976)."""
+    with localcontext(Context(digits + 10)):
+        a, b, t, power = Decimal(1), 1 / Decimal(2).sqrt(), Decimal("0.25"), 1
+        while abs(a - b) > Decimal(10) ** -(digits + 5):
+            a, b, t, power = (a + b) / 2, (a * b).sqrt(), t - power * ((a - b) / 2) ** 2, 2 * power
+        return (2 * (a + b) ** 2 / (4 * t)).sqrt()
 
 
 # Renyi divergences at one order a, in nats
@@ -250,18 +302,8 @@ def curve(event: Any, guarantee: dict[str, str]) -> list[float]:
         fixed = min(2 * ((1 - 1 / a) * r + math.log(mean) / a) for a, r in zip(ORDERS, one, strict=True))
         all_orders = [r + fixed + math.log(mean) / (a - 1) for a, r in zip(ORDERS, one, strict=True)]
         return [min(all_orders[i:]) for i in range(len(ORDERS))]
-    need(
-        event["guarantee"] == {"kind": "Guarantee", **guarantee}, "a release under another guarantee than the budget's"
-    )
-    mechanism, sampling, relation = event["mechanism"], event["sampling"], guarantee["relation"]
-    stretch = 2 if relation == "replace-one" else 1
-    kinds = mechanism["kind"], sampling["kind"]
-    need(kinds[0] in MECHANISMS and kinds[1] in SAMPLINGS, f"unknown mechanism or sampling {kinds}")
-    need_fields(mechanism, kinds[0])
-    need_fields(sampling, kinds[1])
-    need(kinds[0] != "Gaussian" or guarantee["trust"] != "distributed", "noise inside a secure sum is discrete")
-    need(kinds[1] != "PoissonSample" or rational(sampling["rate"]) <= 1, "a rate above 1")
-    need(kinds[1] != "FixedSizeSample" or sampling["size"] <= sampling["population"], "more than the population")
+    mechanism, sampling, stretch = checked(event, guarantee)
+    kinds, relation = (mechanism["kind"], sampling["kind"]), guarantee["relation"]
     if kinds == ("Gaussian", "PoissonSample") and stretch == 1:
         z, q = float(rational(mechanism["noise_multiplier"])), float(rational(sampling["rate"]))
         return [sampled_gaussian(a, z, q) for a in ORDERS]
@@ -278,8 +320,26 @@ def curve(event: Any, guarantee: dict[str, str]) -> list[float]:
     variance, l2_squared = rational(mechanism["variance"]), stretch**2 * mechanism["l2_squared"]
     if mechanism["kind"] == "Skellam":
         return [skellam(a, float(variance), l2_squared, stretch * mechanism["l1"]) for a in ORDERS]
-    need(variance >= LEAST_DRAW, "discrete Gaussians of a parameter below 8 have no bound")
     return [discrete_gaussians(a, variance, mechanism["draws"], mechanism["dimension"], l2_squared) for a in ORDERS]
+
+
+def checked(event: Any, guarantee: dict[str, str]) -> tuple[Any, Any, int]:
+    """Mechanism and sampling of a release, and how far the sum moves between neighbours, in contributions."""
+    need_fields(event, "Release")
+    need(
+        event["guarantee"] == {"kind": "Guarantee", **guarantee}, "a release under another guarantee than the budget's"
+    )
+    mechanism, sampling = event["mechanism"], event["sampling"]
+    kinds = mechanism["kind"], sampling["kind"]
+    need(kinds[0] in MECHANISMS and kinds[1] in SAMPLINGS, f"unknown mechanism or sampling {kinds}")
+    need_fields(mechanism, kinds[0])
+    need_fields(sampling, kinds[1])
+    need(kinds[0] != "Gaussian" or guarantee["trust"] != "distributed", "noise inside a secure sum is discrete")
+    need(kinds[1] != "PoissonSample" or rational(sampling["rate"]) <= 1, "a rate above 1")
+    need(kinds[1] != "FixedSizeSample" or sampling["size"] <= sampling["population"], "more than the population")
+    large = kinds[0] != "DiscreteGaussians" or rational(mechanism["variance"]) >= LEAST_DRAW
+    need(large, "discrete Gaussians of a parameter below 8 have no bound")
+    return mechanism, sampling, 2 if guarantee["relation"] == "replace-one" else 1
 
 
 @lru_cache(16)
@@ -369,7 +429,8 @@ class Audit:
         self.links: list[bytes] = []
         self.open: dict[str, Any] = {}  # of each release: recorded and recomputed divergences, samples, facts
         self.done: set[str] = set()
-        self.spent: Any = ([0] * len(ORDERS), [0.0] * len(ORDERS), 0)
+        self.spent: Any = None  # recorded and recomputed costs, and samples
+        self.gaussian, self.failing, self.reached = False, Fraction(0), 0
         self.genesis: Any = None
         self.sums: list[Sum] = []
         self.steps: list[int] = []
@@ -407,20 +468,37 @@ class Audit:
         need(bounded, "a missing client takes its noise along: under distributed trust no add-or-remove")
         self.key = self.key or bytes.fromhex(body["owner"])
         need(body["owner"] == self.key.hex(), "is signed by another key")
-        need((body["schema"], body["accountant"], body["orders"]) == (5, "rdp/1", ORDERS), "is of another version")
+        self.gaussian = body["kind"] == "gdp"
+        need(self.gaussian or body["kind"] == "renyi", "is a budget of an unknown kind")
+        version = (5, "gdp/1", []) if self.gaussian else (5, "rdp/2", ORDERS)
+        need((body["schema"], body["accountant"], body["orders"]) == version, "is of another version")
         need(body["units"] == f"1/{RESOLUTION}", "is in other units")
         need(len(body["data"]) in (0, 64), "data are marked with 32 bytes, or not at all")
         self.genesis, self.guarantee = body, {name: body[name] for name in ("unit", "relation", "trust", "holder")}
         epsilon, delta, slack = (rational(body[name]) for name in ("epsilon", "delta", "slack"))
-        need(epsilon <= LARGEST_EPSILON and slack < delta < 1 and body["order"] in ORDERS, "is no budget")
+        need(epsilon <= LARGEST_EPSILON and slack < delta < 1, "is no budget")
+        need(body["order"] == 0 if self.gaussian else body["order"] in ORDERS, "is no budget")
         self.budget, self.limits, self.most_samples = (
             math.ceil(epsilon * RESOLUTION),
             body["limits"],
             body["samples_limit"],
         )
-        for order, limit, most in zip(ORDERS, self.limits, limits(epsilon, delta - slack, body["order"]), strict=True):
-            need(limit == most, f"the limit of order {order} does not follow")
-        need(self.most_samples == samples(epsilon, slack), "samples_limit does not follow")
+        self.failing = delta - slack
+        if self.gaussian:
+            need(self.failing >= Fraction(1, 10**100) and len(self.limits) == 1 and self.limits[0] >= 0, "is no budget")
+            most, more = (Fraction(self.limits[0] + extra, RESOLUTION) for extra in (0, 1))
+            maximal = holds(epsilon, self.failing, most) and not holds(epsilon, self.failing, more)
+            need(maximal, "the limit does not follow")
+        else:
+            most_of_each = limits(epsilon, self.failing, body["order"])
+            for order, limit, most_of_it in zip(ORDERS, self.limits, most_of_each, strict=True):
+                need(limit == most_of_it, f"the limit of order {order} does not follow")
+        most_samples = samples(epsilon, slack)
+        if self.gaussian:  # which each may be 2 CLOSE farther from Gaussian noise
+            most_samples = min(most_samples, math.floor(FARTHEST / (2 * CLOSE)))
+        need(self.most_samples == most_samples, "samples_limit does not follow")
+        zeros = [0] * (1 if self.gaussian else len(ORDERS))
+        self.spent = zeros, zeros, 0
 
     def follow(self, body: Any) -> None:
         name, phase = body["release"], body["phase"]
@@ -447,14 +525,20 @@ class Audit:
         total = self.total()
         need((body["total"], body["total_samples"]) == (total[0], total[2]), "the sums are wrong")
         for field, (recorded, recomputed, _) in (("epsilon_before", before), ("epsilon_after", total)):
-            epsilon, own = body[field], self.epsilon(recomputed)
+            epsilon = body[field]
+            if self.gaussian:
+                need(self.comes_to(recorded[0], epsilon), f"{field} is not what the sums come to")
+                continue
+            own = self.epsilon(recomputed)
             need(epsilon == self.epsilon(recorded), f"{field} is not what the sums come to")
             need(
                 own is None or abs(epsilon - own) <= RESOLUTION / 1000,
                 f"{field} is {epsilon / RESOLUTION}, not {own / RESOLUTION}",
             )
+        self.reached = epsilon
         if phase == "reserve":
             need(epsilon is not None and epsilon <= self.budget, "exceeds the budget")
+            need(not self.gaussian or total[0][0] <= self.limits[0], "exceeds the budget")
             need(total[2] <= self.most_samples, "draws more samples than the slack of delta allows")
 
     def commit(self, reserved: Any, charge: Any, before: Any) -> None:
@@ -481,7 +565,8 @@ class Audit:
             **self.guarantee,
             budget=rational(body["epsilon"]),
             delta=rational(body["delta"]),
-            reached=self.epsilon(self.total()[0]),
+            kind=body["kind"],
+            reached=self.reached,
             sums=self.sums,
             steps=self.steps,
             reserved=len(self.open),
@@ -492,9 +577,9 @@ class Audit:
             head=self.links[-1].hex(),
         )
 
-    def charge(self, body: Any) -> tuple[Any, list[float], int, Any]:
-        """Recorded divergences, our own, samples, and the facts that the plan fixes; all checked."""
-        rdp, samples, planned, count = body["rdp"], body["samples"], None, 1
+    def charge(self, body: Any) -> tuple[Any, list[Any], int, Any]:
+        """Recorded costs, our own, samples, and the facts that the plan fixes; all checked."""
+        cost, samples, planned, count = body["cost"], body["samples"], None, 1
         if "sum" in body:
             facts = body["sum"]
             need_fields(facts, "sum")
@@ -510,20 +595,42 @@ class Audit:
             sampling = (event["release"] if event["kind"] == "Selection" else event)["sampling"]["kind"]
             seen_by = "everybody" if sampling == "Everyone" else "nobody"
             need((facts["sampling"], facts["seen_by"]) == (sampling, seen_by), "sampling is not the event's")
+        if self.gaussian:
+            own = [count * math.ceil(moved_squared(event, self.guarantee) * RESOLUTION)]
+            need(cost == own, "is charged something else than it costs")
+            mechanism = event["mechanism"]
+            drawn = mechanism["draws"] * mechanism["dimension"] if mechanism["kind"] == "DiscreteGaussians" else 0
+            need(samples >= count * drawn, "is charged with fewer samples than were drawn")
+            return cost, own, samples, planned
         exact = [count * value * RESOLUTION for value in curve(event, self.guarantee)]
-        for order, recorded, value in zip(ORDERS, rdp, exact, strict=True):
+        for order, recorded, value in zip(ORDERS, cost, exact, strict=True):
             enough = recorded is None or recorded >= value * (1 - RELATIVE) - ABSOLUTE * count
             need(enough, f"is charged less at order {order} than it costs")
-        return rdp, exact, samples, planned
+        return cost, exact, samples, planned
 
     def total(self) -> Any:
         return added([self.spent, *(charge[:3] for charge in self.open.values())])
+
+    def comes_to(self, moved: Any, epsilon: Any) -> bool:
+        """Whether this is the least epsilon, in units, that holds for a sum of mu^2 that is within the limit."""
+        if moved == 0:
+            return bool(epsilon == 0)
+        if epsilon is None or not 0 <= epsilon <= 2 * LARGEST_EPSILON * RESOLUTION:
+            return False
+        return least(epsilon, moved, self.failing)
 
     def epsilon(self, total: Any) -> Any:
         if all(used == 0 for used in total):
             return 0
         rooms = [limit - used for limit, used in zip(self.limits, total, strict=True) if used is not None]
         return max(0, self.budget - max(rooms)) if rooms else None
+
+
+@lru_cache(8)
+def least(epsilon: int, moved: int, delta: Fraction) -> bool:
+    exact = Fraction(moved, RESOLUTION)
+    holding = [holds(Fraction(units, RESOLUTION), delta, exact) for units in (epsilon, epsilon - 1)]
+    return holding[0] and (epsilon == 0 or not holding[1])
 
 
 def added(charges: Any) -> Any:
@@ -579,6 +686,7 @@ class Book:
     trust: str
     holder: str
     owner: str
+    kind: str
     budget: Fraction
     delta: Fraction
     reached: int | None
@@ -645,6 +753,9 @@ TRUST = {
 }
 
 
+COUNTED = {"gdp": "mu^2 of Gaussian noise", "renyi": "divergences"}
+
+
 def statement(book: Book, given: Given) -> dict[str, str]:
     """What a verified ledger says, and on whose word: label and text, both free of what a terminal obeys."""
     guarantee = f"{book.trust}: {TRUST[book.trust]}"
@@ -675,7 +786,7 @@ def statement(book: Book, given: Given) -> dict[str, str]:
     }
     owner = "the key that was given" if given.key else "the key that the ledger itself names, whosever it is,"
     found["recomputed"] = (
-        "chain, divergences, samples, limits and epsilons, from the facts in the ledger; "
+        f"chain, {COUNTED[book.kind]}, samples, limits and epsilons, from the facts in the ledger; "
         f"{owner} has signed that these are all entries"
     )
     if given.head is not None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from dp.calibrate import SLACK, Calibration, calibrate, release_of, steps_multiplier, user_level, with_multiplier
 from dp.events import Gaussian, Guarantee, Holder, Relation, Release, Trust, Unit
-from dp.filter import Budget, Filter, PrivacyCost
+from dp.filter import Budget, Filter, Kind, PrivacyCost
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from recsys.aggregator import Aggregator
@@ -68,9 +68,8 @@ _EXACT_BITS = 24
 _SAMPLED_BITS = 8
 """The ring is so much narrower where cohorts differ in size. So there is room for larger cohorts, and for smaller ones,
 in which each client draws more noise."""
-_NEARLY = 0.998
-"""The part of epsilon that one sum with the whole budget may cost. Several sums of different lengths, with shares of
-the budget, together cost slightly more than one sum."""
+_IN_PARTS = 1 + 1e-9
+"""Several sums with shares of the budget have so much more noise than one with the whole: each cost is rounded up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +80,12 @@ class PlannedCost:
     count: int
     samples: int = 0
 
-    @property
-    def cost(self) -> PrivacyCost:
-        return PrivacyCost.of(self.event, self.count, self.samples)
+    def cost(self, kind: Kind) -> PrivacyCost:
+        """What it takes from a budget of that kind."""
+        return PrivacyCost.of(self.event, self.count, self.samples, kind)
 
     def suited(self, budget: Budget, epsilon: float) -> Budget:
-        """The budget with another epsilon, and the same delta and slack."""
+        """The budget with another epsilon, and the same kind, delta and slack."""
         return Budget.suited(self.event, Fraction(str(epsilon)), budget.delta, budget.slack)
 
 
@@ -207,7 +206,7 @@ class Prepared:
             self.client_data,
             aggregator,
             silos=self.silos,
-            multiplier=found.noise_multiplier,
+            multiplier=_IN_PARTS * found.noise_multiplier,
             noise=found.noise,
             done=done,
         )
@@ -463,8 +462,8 @@ def _distributed(
 
     def tried(ring_bits: int, rounding: Rounding) -> Calibration:
         return calibrate(
-            epsilon=privacy.epsilon if in_rounds else _NEARLY * privacy.epsilon,
-            delta=float(delta),
+            epsilon=Fraction(str(privacy.epsilon)),
+            delta=delta,
             rounds=rounds,
             clients=planned,
             length=length,
@@ -514,7 +513,7 @@ def _locally(config: Config, client_data: ClientData, data: Split) -> LocalNoise
     event = Release(Gaussian(z), sampling, guarantee)
     budget = _budget(event, privacy, delta)
     planned = PlannedCost(event, steps)
-    Filter.of(budget).reserve("all rounds", planned.cost)  # refused here, if at all
+    Filter.of(budget).reserve("all rounds", planned.cost(budget.kind))  # refused here, if at all
     return LocalNoise(Settings(Flat(privacy.clip), z, 1), planned, budget, guarantee)
 
 

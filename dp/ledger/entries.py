@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any, TypeAlias, cast
 
 from dp.events import Event, Everyone, Guarantee, Release, Selection, Trust, from_record, to_record
-from dp.filter import PrivacyCost
+from dp.filter import Kind, PrivacyCost
 from dp.secure_sum import SecureSum, check_text
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
@@ -24,9 +24,9 @@ from secagg.foreign import as_declared
 SCHEMA = 5
 """The version of the entries' fields."""
 _DIGITS = 400
-"""The most digits of a number. The largest float has 309, divergences are multiples of 10^-12, and steps add up."""
-ACCOUNTANT = "rdp/1"
-"""The version of the accountant, which changes with a formula or the list of orders."""
+"""The most digits of a number. The largest float has 309, costs are multiples of 10^-12, and steps add up."""
+ACCOUNTANTS = {Kind.GDP: "gdp/1", Kind.RENYI: "rdp/2"}
+"""The version of each kind's accountant, which changes with a formula or the list of orders."""
 
 
 class Mark(StrEnum):
@@ -41,7 +41,7 @@ FIELDS: Mapping[str, Mark] = {
     name: mark
     for mark, names in {
         Mark.RECOMPUTED: """
-            number previous schema accountant orders units limits samples_limit release rdp samples total total_samples
+            number previous schema accountant orders units limits samples_limit release cost samples total total_samples
             epsilon_before epsilon_after plan_digest survivors_digest missing honest variance_each variance_components
             components_removed variance_held sampling seen_by""",
         Mark.SIGNED: """
@@ -49,8 +49,8 @@ FIELDS: Mapping[str, Mark] = {
             rotated beta l2_squared l1 weight_bound users overlap rounding ring_bits signers survivors cohort
             bitmap signatures key signature""",
         Mark.ASSERTED: """
-            phase run elsewhere data unit relation trust holder epsilon delta slack order owner reason steps event count
-            name""",
+            phase run elsewhere data unit relation trust holder epsilon delta slack kind order owner reason steps event
+            count name""",
     }.items()
     for name in names.split()
 }
@@ -91,17 +91,18 @@ def name_of(what: Chargeable) -> str:
     return what.plan_digest.hex() if isinstance(what, SecureSum) else what.release
 
 
-def cost_of(what: Chargeable, guarantee: Guarantee) -> PrivacyCost:
-    """The cost of a release. It is refused under another guarantee, or if it has less noise than planned."""
+def cost_of(what: Chargeable, guarantee: Guarantee, kind: Kind) -> PrivacyCost:
+    """The cost of a release to a budget of that kind. It is refused under another guarantee, or if it has less noise
+    than planned."""
     if isinstance(what, Steps):
         if what.event.guarantee != guarantee:
             raise UsageError(f"a release under {what.event.guarantee} is not charged to a budget under {guarantee}")
-        return PrivacyCost.of(what.event, what.count, what.samples)
+        return PrivacyCost.of(what.event, what.count, what.samples, kind)
     if guarantee.trust is not Trust.DISTRIBUTED:
         raise UsageError("the noise in a secure sum is distributed: so is the trust")
     if (missing := what.planned - what.survivors) > what.noise.dropouts:
         raise BudgetError(f"{missing} clients are missing, the noise allows for {what.noise.dropouts}")
-    return PrivacyCost.of(what.release(guarantee), 1, what.noise.samples(what.planned, what.dimension))
+    return PrivacyCost.of(what.release(guarantee), 1, what.noise.samples(what.planned, what.dimension), kind)
 
 
 def check_planned(what: Chargeable, guarantee: Guarantee) -> None:

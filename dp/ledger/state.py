@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 
 from dp.accountants.rdp import ORDERS
 from dp.events import Guarantee
-from dp.filter import RESOLUTION, Budget, Filter, PrivacyCost
+from dp.filter import RESOLUTION, Budget, Filter, Kind, PrivacyCost
 from dp.ledger.entries import (
-    ACCOUNTANT,
+    ACCOUNTANTS,
     SCHEMA,
     Chargeable,
     canonical,
@@ -79,7 +79,7 @@ class Genesis:
                 "previous": START.hex(),
                 "phase": "genesis",
                 "schema": SCHEMA,
-                "accountant": ACCOUNTANT,
+                "accountant": ACCOUNTANTS[self.budget.kind],
                 "run": self.run,
                 "elsewhere": self.elsewhere,
                 "data": self.data.hex(),
@@ -87,8 +87,9 @@ class Genesis:
                 "epsilon": str(self.budget.epsilon),
                 "delta": str(self.budget.delta),
                 "slack": str(self.budget.slack),
+                "kind": self.budget.kind,
                 "order": self.budget.order,
-                "orders": ORDERS,
+                "orders": ORDERS if self.budget.kind is Kind.RENYI else (),
                 "units": str(Fraction(1, RESOLUTION)),
                 "limits": self.budget.limits(),
                 "samples_limit": self.budget.samples(),
@@ -147,7 +148,7 @@ class LedgerState:
         what = worst(what)
         if (name := name_of(what)) in self.records:
             raise UsageError(f"release {name} is on record")
-        cost = cost_of(what, self.genesis.guarantee) if cost is None else cost
+        cost = cost_of(what, self.genesis.guarantee, self.genesis.budget.kind) if cost is None else cost
         return self._prepare("reserve", name, Record(what, None, cost), self.filter.reserve(name, cost))
 
     def commit(self, what: Chargeable, cost: PrivacyCost | None = None) -> PreparedEntry:
@@ -156,7 +157,7 @@ class LedgerState:
         record = self._reserved(name := name_of(what))
         if isinstance(what, SecureSum) and worst(what) != record.reserved:
             raise BudgetError(f"release {name} was reserved with other facts")
-        cost = cost_of(what, self.genesis.guarantee) if cost is None else cost
+        cost = cost_of(what, self.genesis.guarantee, self.genesis.budget.kind) if cost is None else cost
         return self._prepare("commit", name, Record(record.reserved, what, cost), self.filter.commit(name, cost))
 
     def abort(self, name: str, reason: str) -> PreparedEntry:
@@ -179,7 +180,7 @@ class LedgerState:
             "previous": self.head.hex(),
             "phase": phase,
             "release": name,
-            "total": total.rdp,
+            "total": total.amounts,
             "total_samples": total.samples,
             "epsilon_before": self.filter.reached,
             "epsilon_after": after.reached,
@@ -187,7 +188,7 @@ class LedgerState:
         }
         if record is not None:
             body |= {
-                "rdp": record.cost.rdp,
+                "cost": record.cost.amounts,
                 "samples": record.cost.samples,
                 **facts(record.happened or record.reserved),
             }
@@ -260,8 +261,8 @@ class LedgerState:
     def _prepared_again(self, body: Mapping[str, Any]) -> PreparedEntry:
         if body["phase"] == "abort":
             return self.abort(as_declared(str, body["release"]), as_declared(str, body["reason"]))
-        rdp, samples = as_declared(tuple[int | None, ...], body["rdp"], "rdp"), as_declared(int, body["samples"])
-        cost = PrivacyCost(rdp, samples)
+        amounts = as_declared(tuple[int | None, ...], body["cost"], "cost")
+        cost = PrivacyCost(amounts, as_declared(int, body["samples"]))
         prepare = {"reserve": self.reserve, "commit": self.commit}[body["phase"]]
         return prepare(from_facts(body), cost)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dp.filter import PrivacyCost
+from dp.filter import Kind, PrivacyCost
 from dp.ledger.entries import Steps, cost_of, from_facts, parse, survivors_digest, unsigned
 from dp.ledger.state import LedgerState, Row, replay
 from dp.secure_sum import SecureSum
@@ -31,13 +31,14 @@ def verify(
     ``also`` is called with every secure sum, for checks that need to know what a plan is.
     """
     state = replay(rows, key, head)
+    kind = state.genesis.budget.kind
     for number, (body, _signature) in enumerate(rows):
         entry = parse(body)
-        if "rdp" not in entry:
+        if "cost" not in entry:
             continue
         what = from_facts(entry)
         try:
-            computed = cost_of(what, state.genesis.guarantee)
+            computed = cost_of(what, state.genesis.guarantee, kind)
             if isinstance(what, SecureSum):
                 digest = survivors_digest(what)
                 for signed in what.signatures:
@@ -48,7 +49,7 @@ def verify(
         except (SecAggError, ArithmeticError) as error:
             raise PeerError(f"entry {number} of the ledger: {error}") from None
         count = what.count if isinstance(what, Steps) else 1
-        if not _close(computed, PrivacyCost(tuple(entry["rdp"]), entry["samples"]), count):
+        if not _close(computed, PrivacyCost(tuple(entry["cost"]), entry["samples"]), kind, count):
             raise PeerError(f"entry {number} of the ledger charges something else than it costs")
     return state
 
@@ -66,6 +67,7 @@ def book(state: LedgerState) -> Book:
         trust=genesis.guarantee.trust.value,
         holder=genesis.guarantee.holder.value,
         owner=genesis.owner.hex(),
+        kind=genesis.budget.kind.value,
         budget=genesis.budget.epsilon,
         delta=genesis.budget.delta,
         reached=state.filter.reached,
@@ -108,7 +110,9 @@ def compare(ledger: LedgerState, other: LedgerState) -> int:
             raise PeerError(f"release {name} is committed in the other ledger and not in this one")
         if unsigned(ours.happened) != unsigned(theirs.happened):
             raise PeerError(f"a fork: release {name} has other facts in the other ledger")
-        if ledger.genesis.guarantee == other.genesis.guarantee and not _close(ours.cost, theirs.cost):
+        kinds = ledger.genesis.budget.kind, other.genesis.budget.kind
+        same = ledger.genesis.guarantee == other.genesis.guarantee and kinds[0] is kinds[1]
+        if same and not _close(ours.cost, theirs.cost, kinds[0]):
             raise PeerError(f"release {name} is charged otherwise in the other ledger")
         common += 1
     return common
@@ -119,9 +123,12 @@ def copies(ledger: LedgerState, other: LedgerState) -> bool:
     return ledger.links[0] == other.links[0]
 
 
-def _close(a: PrivacyCost, b: PrivacyCost, count: int = 1) -> bool:
-    """Whether two costs are the same but for rounding. Each of ``count`` equal steps was rounded up by itself."""
+def _close(a: PrivacyCost, b: PrivacyCost, kind: Kind, count: int = 1) -> bool:
+    """Whether two costs are the same: exactly, or divergences but for rounding. Each of ``count`` equal steps was
+    rounded up by itself."""
+    if kind is Kind.GDP:
+        return a == b
     return a.samples == b.samples and all(
         x == y or (x is not None and y is not None and (abs(x - y) - _ROUNDING * count) * _RELATIVE <= x)
-        for x, y in zip(a.rdp, b.rdp, strict=True)
+        for x, y in zip(a.amounts, b.amounts, strict=True)
     )

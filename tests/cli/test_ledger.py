@@ -293,7 +293,7 @@ def test_a_plan_that_is_none(run: Path, secagg: Secagg) -> None:
         facts["plan"] = "00"
         facts["plan_digest"] = bodies[1]["release"] = digest(labels.PLAN, b"\0").hex()
         facts["survivors_digest"] = digest(labels.SURVIVORS, digest(labels.PLAN, b"\0"), b"", b"").hex()
-        bodies[1] |= {"total": bodies[1]["rdp"], "total_samples": bodies[1]["samples"], "epsilon_before": 0}
+        bodies[1] |= {"total": bodies[1]["cost"], "total_samples": bodies[1]["samples"], "epsilon_before": 0}
 
     rewritten(run / "ledger.db", change)
     code, _, error = secagg("verify", run)

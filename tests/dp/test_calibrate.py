@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import exp, sqrt
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.special import ndtr
 
 from dp import calibrate as module
 from dp.calibrate import Calibration, calibrate, evaluate, sampler_slack, user_level
 from dp.events import Everyone, Relation, Release
-from dp.filter import Budget, Filter, PrivacyCost
+from dp.filter import Budget, Filter, Kind, PrivacyCost
 from dp.noise import Family, NoiseSpec
 from secagg.crypto.ring import Ring
 from secagg.encoding import Encoding
@@ -83,7 +86,7 @@ def test_removable_noise_leaves_no_excess_when_nobody_drops() -> None:
 
 def test_what_was_drawn_from_the_samplers_is_charged_to_delta() -> None:
     noise = NoiseSpec(Family.SKELLAM, Fraction(10**9), dropouts=4, components=4)
-    slack = sampler_slack(2.0, noise, clients=10, dimension=100, rounds=7)
+    slack = sampler_slack(2.0, 7 * noise.samples(10, 100))
     assert slack == pytest.approx((1 + 7.38905609893065) * 7 * 10 * 100 * 5 * 2.0**-128)
     hopeless = NoiseSpec(Family.SKELLAM, Fraction(10**6))
     assert evaluate(Encoding(9, 1.0), hopeless, clients=3, rounds=100, delta=1e-6).epsilon == float("inf")
@@ -99,10 +102,12 @@ def test_a_worse_sampler_would_leave_no_bound(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("components", [0, 10])
 def test_as_many_rounds_as_planned_fit_the_budget_and_not_one_more(relation: Relation, components: int) -> None:
     found = calibrated(relation=relation, components=components)
-    budget = Budget(Fraction(3), Fraction(1, 10**6), slack=Fraction(1, 10**8))
     sensitivity, dimension = found.encoding.sensitivity(), found.encoding.coordinates
     mechanism = found.noise.mechanism(100, 90, dimension, sensitivity.l2_squared, sensitivity.l1)
-    cost = PrivacyCost.of(Release(mechanism, Everyone(), user_level(relation)), samples=100 * dimension)
+    event = Release(mechanism, Everyone(), user_level(relation))
+    budget = Budget.suited(event, Fraction(3), Fraction(1, 10**6), slack=Fraction(1, 10**8))
+    assert budget.kind is Kind.GDP
+    cost = PrivacyCost.of(event, 1, found.noise.samples(100, dimension), budget.kind)
     spent = Filter.of(budget)
     for number in range(20):
         spent = spent.reserve(str(number), cost)
@@ -132,8 +137,28 @@ def test_what_cannot_be_is_refused(change: dict[str, Any], reason: str) -> None:
 
 def test_the_published_points_come_out() -> None:
     """n=100, d=65536, z=4, T=10: 4.021 at 16 bits a value of the sum (here: with our scale for a ring of 24 bits)."""
-    found = calibrate(epsilon=4.021, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0, ring_bits=26)
+    asked: dict[str, Any] = {"epsilon": 4.021, "delta": 1e-6, "rounds": 10, "clients": 100, "length": 65536}
+    found = calibrate(**asked, clip_l2=1.0, ring_bits=26, family=Family.SKELLAM)
     assert found.noise_multiplier == pytest.approx(4.0, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta", "rounds"), [(8, 1e-6, 1), (3, 2.5e-6, 40), (1, 1e-5, 1), (0.3, 1e-6, 500)]
+)
+@pytest.mark.parametrize("components", [0, 4])
+def test_noise_is_within_a_percent_of_what_a_gaussian_needs(
+    epsilon: float, delta: float, rounds: int, components: int
+) -> None:
+    """From 13 bits on. The Gaussian's is Balle and Wang's, by another program: in floating point."""
+    found = calibrated(epsilon=epsilon, delta=delta, rounds=rounds, components=components, clip_l2=1.0, ring_bits=32)
+    assert found.encoding.bits >= 13
+
+    def failing(z: float) -> float:
+        mu = sqrt(rounds) / z
+        return float(ndtr(mu / 2 - epsilon / mu) - exp(epsilon) * ndtr(-mu / 2 - epsilon / mu))
+
+    z = brentq(lambda z: failing(z) - delta, 0.05, 1000)
+    assert z <= found.noise_multiplier <= 1.01 * z
 
 
 def test_noise_is_never_more_than_the_samplers_can_draw() -> None:

@@ -139,7 +139,7 @@ def test_nonsense_is_refused(make: Any) -> None:
 )
 def test_divergences_are_rounded_up(mechanism: Any) -> None:
     event = Release(mechanism, Everyone(), CENTRAL)
-    for units, value in zip(PrivacyCost.of(event).rdp, rdp.curve(event), strict=True):
+    for units, value in zip(PrivacyCost.of(event).amounts, rdp.curve(event), strict=True):
         assert units is not None
         assert 0 <= Fraction(units, RESOLUTION) - Fraction(value) < Fraction(1, RESOLUTION)
 

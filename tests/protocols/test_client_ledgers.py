@@ -28,7 +28,7 @@ def test_a_client_charges_what_happened(protocol: str, tmp_path: Path) -> None:
     theirs = list(deployment.books.entries())[-1]
     for entry in commits:
         assert entry["sum"]["survivors"] == theirs["sum"]["survivors"] == N - 1
-        assert entry["rdp"] == theirs["rdp"]
+        assert entry["cost"] == theirs["cost"]
 
 
 @pytest.mark.parametrize("protocol", registry.names())

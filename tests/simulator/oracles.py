@@ -386,7 +386,7 @@ def check_commit(record: Record, entry: Mapping[str, Any]) -> None:
     sensitivity = plan.encoding.sensitivity()
     insist((facts["l1"], facts["l2_squared"]) == (sensitivity.l1, sensitivity.l2_squared), "the sensitivity")
     v, l2, l1 = float(variance), sensitivity.l2_squared, sensitivity.l1
-    for order, charged in zip((2, 8, 32), (entry["rdp"][0], entry["rdp"][6], entry["rdp"][30]), strict=True):
+    for order, charged in zip((2, 8, 32), (entry["cost"][0], entry["cost"][6], entry["cost"][30]), strict=True):
         extra = min(((2 * order - 1) * l2 + 6 * l1) / (4 * v * v), 3 * l1 / (2 * v))  # Agarwal et al. 2021, Theorem 3.5
         owed = order * l2 / (2 * v) + extra
         insist(charged / 1e12 >= owed * (1 - 1e-9), "no order is charged less than it costs:", order, charged, owed)

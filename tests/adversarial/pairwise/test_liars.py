@@ -464,7 +464,7 @@ def test_who_is_left_out_counts_as_missing(protocol: str, count: int, tmp_path: 
     assert theirs["sum"]["survivors"] == len(NAMES) - count
     for name in NAMES[count:]:
         assert deployment.phases(name) == ["genesis", "reserve", "commit"]
-        assert list(deployment.ledgers[name].entries())[-1]["rdp"] == theirs["rdp"]
+        assert list(deployment.ledgers[name].entries())[-1]["cost"] == theirs["cost"]
     assert {tuple(deployment.phases(name)) for name in NAMES[:count]} == {("genesis",)}
 
 

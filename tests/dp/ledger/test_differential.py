@@ -224,11 +224,12 @@ def undercharged(rows: list[Row]) -> bool:
     """What was charged in the last entry is less than what our own accountant says, by more than floating point is."""
     body = parse(rows[-1][0])
     what = from_facts(body)
-    cost = cost_of(what, replay(rows).genesis.guarantee)
+    genesis = replay(rows).genesis
+    cost = cost_of(what, genesis.guarantee, genesis.budget.kind)
     count = what.count if isinstance(what, Steps) else 1
     return any(
         own is None or (charged is not None and charged < own * (1 - 1e-8) - 3 * count)
-        for charged, own in zip(body["rdp"], cost.rdp, strict=True)
+        for charged, own in zip(body["cost"], cost.amounts, strict=True)
     )
 
 
@@ -297,7 +298,7 @@ KNOWN: list[tuple[int, tuple[Any, ...], Any]] = [
     *[(0, ("data",), value) for value in ("00", "zz" * 32, 1, None, "AB" * 32, MISSING)],
     *[(0, ("unit",), value) for value in ("cohort", "", None, True)],
     *[(0, ("trust",), "nobody"), (0, ("schema",), True), (0, ("number",), False), (1, ("number",), True)],
-    *[(0, ("limits", 92), 1), (0, ("samples_limit",), 1), (3, ("release",), ""), (1, ("rdp", 0), True)],
+    *[(0, ("limits", 92), 1), (0, ("samples_limit",), 1), (3, ("release",), ""), (1, ("cost", 0), True)],
     *[(1, ("epsilon_before",), False), (1, ("samples",), -1), (4, ("reason",), ""), (4, ("reason",), 3)],
     *[(4, ("sum",), {}), (1, ("steps",), {}), (4, ("samples",), 0)],
 ]

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from dp.filter import PrivacyCost
+from dp.filter import Kind, PrivacyCost
 from dp.ledger import Ledger, file
 from dp.ledger.entries import cost_of
 from dp.ledger.file import read
@@ -81,7 +81,7 @@ def least(acknowledged: list[list[str]]) -> PrivacyCost:
     for what, _head in acknowledged:
         step, _, number = what.partition(" ")
         if step == "reserve" and int(number) % 3 != 2:
-            total += cost_of(happened(int(number), gone=[int(number) % 4]), USER)
+            total += cost_of(happened(int(number), gone=[int(number) % 4]), USER, Kind.RENYI)
     return total
 
 
@@ -372,9 +372,9 @@ def test_a_crash_keeps_the_reservation(zygote: Zygote, tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     heads = killed_after(zygote, path, ["create", "reserve 0"])
     ledger = Ledger.open(path, KEY, pinned=heads[-1])
-    assert ledger._state.filter.total == cost_of(planned(0).worst(), USER)
+    assert ledger._state.filter.total == cost_of(planned(0).worst(), USER, Kind.RENYI)
     ledger.reserve(planned(0))
     ledger.commit(happened(0, gone=[0]))
-    assert ledger._state.filter.total == cost_of(happened(0, gone=[0]), USER)
+    assert ledger._state.filter.total == cost_of(happened(0, gone=[0]), USER, Kind.RENYI)
     assert len(ledger._state.links) == 3
     ledger.close()
