@@ -80,7 +80,7 @@ def calibrate(
     silo of up to so many users, and what is private is one of these, in up to ``overlap`` silos (``Encoding``).
 
     >>> print(calibrate(epsilon=4, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0))
-    epsilon 4.000: noise multiplier 4.014 (4.01 a coordinate), 13 bits a value, a ring of 24 bits
+    epsilon 4.000: noise multiplier 3.776 (3.78 a coordinate), 13 bits a value, a ring of 24 bits
     >>> print(calibrate(epsilon=4, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0, ring_bits=12))
     Traceback (most recent call last):
     secagg.errors.UsageError: no noise makes this private in a ring of 12 bits with draws of a variance of 8 or more
@@ -180,7 +180,7 @@ def evaluate(
     >>> noise = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(10**11), dropouts=20)
     >>> encoding = Encoding(1000, clip_l2=1.0, rotate=True)
     >>> round(evaluate(encoding, noise, clients=100, rounds=10, delta=1e-6).epsilon, 2)
-    6.72
+    6.3
     """
     survivors, dimension = clients - noise.dropouts if survivors is None else survivors, encoding.coordinates
     samples = rounds * noise.samples(clients, dimension)

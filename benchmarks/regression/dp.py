@@ -22,6 +22,7 @@ from dp.accountants import PldAccountant, RdpAccountant, rdp
 from dp.accountants.composition import Composition
 from dp.calibrate import calibrate, user_level
 from dp.events import Everyone, Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
+from dp.filter import Kind
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols.plan import RoundPlan
@@ -143,7 +144,7 @@ def _ledger(config: Config) -> Measured:
     roster = Roster.of([Identity.generate(f"client-{i}") for i in range(20)])
     found = calibrate(epsilon=4, delta=1e-6, rounds=1, clients=20, length=10_000, clip_l2=1.0, dropouts=6, colluders=1)
     plan = RoundPlan.propose("secagg", roster, found.encoding, min_contributors=14, dropout="0.3", noise=found.noise)
-    budget = Budget(Fraction(30), Fraction(1, 1000), slack=Fraction(1, 10**6))
+    budget = Budget(Fraction(30), Fraction(1, 1000), slack=Fraction(1, 10**6), kind=Kind.GDP)
     key, times = SigningKey(os.urandom(32)), []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.db"

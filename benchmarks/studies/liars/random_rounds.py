@@ -18,6 +18,7 @@ from benchmarks.studies.liars.lies import LIES
 from benchmarks.studies.liars.parties import Mixed, Setting, check_sum, played
 from dp.calibrate import calibrate, user_level
 from dp.events import Relation
+from dp.filter import Kind
 from dp.ledger import Budget, Ledger
 from protocols.pairwise.client import PairwiseClient
 from protocols.pairwise.server import PairwiseServer
@@ -104,7 +105,7 @@ def spent(lie: type[PairwiseClient] | None, folder: Path, attempts: int = 4, cli
     )
     _, roster = people(clients)
     setting = Setting("secagg", clients, 16, "0.1", "0.2")
-    budget = Budget(Fraction(_EPSILON), _DELTA, slack=_DELTA / 10**4)
+    budget = Budget(Fraction(_EPSILON), _DELTA, slack=_DELTA / 10**4, kind=Kind.GDP)
     key, guarantee = SigningKey(bytes(32)), user_level(Relation.ZERO_OUT)
     ledger = Ledger.create(folder / "ledger.db", key, budget, guarantee, run="liars", elsewhere="nothing")
     lies = {} if lie is None else {roster.names[1]: lie}
