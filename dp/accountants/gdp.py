@@ -215,7 +215,8 @@ def least_epsilon(total: Fraction, delta: Fraction, close: Fraction = MOST_CLOSE
     """
     if total == 0:
         return 0
-
+    if close >= 1:
+        raise UsageError("so many draws are too far from Gaussian noise")
     guess = _guess(total, delta, close)
     return _first(lambda units: holds(Fraction(units, RESOLUTION), delta, total, close), guess)
 
@@ -234,6 +235,8 @@ def _guess(total: Fraction, delta: Fraction, close: Fraction) -> int:
             break
         with localcontext(Context(_DIGITS)):
             change = (found - _decimal((1 - close) * delta)) / slope
+        if abs(change) > 1:  # not a guess that has to be made better
+            break
         guess = max(Fraction(0), guess - Fraction(change).limit_denominator(10**30))
         if guess == 0 or abs(change) < Decimal(10) ** -13:
             break

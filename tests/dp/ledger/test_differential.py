@@ -32,7 +32,7 @@ from dp.events import (
     Skellam,
     Trust,
 )
-from dp.filter import Budget
+from dp.filter import Budget, Kind
 from dp.ledger import Steps
 from dp.ledger.entries import canonical, cost_of, from_facts, link, parse
 from dp.ledger.file import read
@@ -45,12 +45,15 @@ from tests.scenes import ledger as scene
 from tests.scenes.ledger import EXAMPLE, KEY, PLANNED, ended, exported, happened, new, planned, step
 
 ROOMY = Budget(Fraction(30), Fraction(1, 10), slack=Fraction(1, 10**3))
+EXACT = replace(ROOMY, order=0, kind=Kind.GDP)
 LOCAL = replace(EXAMPLE, relation=Relation.REPLACE_ONE)
 CENTRAL = replace(EXAMPLE, trust=Trust.CENTRAL)
 
 
-def sums(path: Path, noise: Any, guarantee: Guarantee = scene.USER, **more: Any) -> list[Row]:
-    ledger = new(path, budget=scene.LARGE, guarantee=guarantee)
+def sums(
+    path: Path, noise: Any, guarantee: Guarantee = scene.USER, budget: Budget = scene.LARGE, **more: Any
+) -> list[Row]:
+    ledger = new(path, budget=budget, guarantee=guarantee)
     ledger.reserve(planned(noise=noise, **more))
     ledger.commit(happened(noise=noise, signers=2, **more))
     ledger.reserve(planned(1, noise=noise, **more))
@@ -59,9 +62,9 @@ def sums(path: Path, noise: Any, guarantee: Guarantee = scene.USER, **more: Any)
     return read(path)
 
 
-def steps(path: Path, event: Any) -> list[Row]:
-    ledger = new(path, budget=ROOMY, guarantee=event.guarantee)
-    ledger.charge(event, 2, 3)
+def steps(path: Path, event: Any, budget: Budget = ROOMY, samples: int = 3) -> list[Row]:
+    ledger = new(path, budget=budget, guarantee=event.guarantee)
+    ledger.charge(event, 2, samples)
     ledger.close()
     return read(path)
 
@@ -75,6 +78,8 @@ KINDS: dict[str, Any] = {
     "skellam": lambda path: sums(path, scene.SKELLAM),
     "gaussians": lambda path: sums(path, scene.GAUSSIANS),
     "silos": lambda path: sums(path, scene.SKELLAM, scene.INSIDE, users=200, overlap=2, rounding="nearest"),
+    "gdp": lambda path: sums(path, scene.GAUSSIANS, budget=EXACT),
+    "gdp steps": lambda path: steps(path, GAUSSIANS, budget=EXACT, samples=1600),
     "laplace": lambda path: steps(path, LAPLACE),
     "skellam steps": lambda path: steps(path, SKELLAM),
     "gaussian steps": lambda path: steps(path, GAUSSIANS),

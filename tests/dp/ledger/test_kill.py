@@ -99,7 +99,7 @@ def check(path: Path, acknowledged: list[list[str]]) -> None:
     ledger.close()
     heads = [bytes.fromhex(head) for _what, head in acknowledged]
     assert heads == links[len(links) - len(heads) - (links[-1] != last) :][: len(heads)]
-    for charged, small in zip(total.rdp, least(acknowledged).rdp, strict=True):
+    for charged, small in zip(total.amounts, least(acknowledged).amounts, strict=True):
         assert charged is not None
         assert small is not None
         assert charged >= small
@@ -186,7 +186,7 @@ def check_heads(path: Path, acknowledged: list[list[str]]) -> None:
     state = verify(read(path), KEY.public)
     places = [state.links.index(bytes.fromhex(head)) for _what, head in acknowledged]
     assert places == sorted(places)
-    for charged, small in zip(state.filter.total.rdp, least(acknowledged).rdp, strict=True):
+    for charged, small in zip(state.filter.total.amounts, least(acknowledged).amounts, strict=True):
         assert (charged or 0) >= (small or 0)
 
 

@@ -40,7 +40,7 @@ from dp.events import (
     Unit,
     to_record,
 )
-from dp.filter import Budget
+from dp.filter import Budget, Kind
 from dp.ledger import Ledger, Steps, entries, state
 from dp.ledger import verify as verifying
 from dp.ledger.file import read
@@ -137,6 +137,72 @@ def made_of_steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, ...]:
 def steps(made_of_steps: tuple[Row, ...]) -> list[Row]:
     """A ledger of local training."""
     return list(made_of_steps)
+
+
+def gaussian_ledger(path: Path, **changes: Any) -> list[Row]:
+    """Two sums under a budget of kind gdp, one of them committed."""
+    ledger = new(path, budget=replace(scene.BUDGET, order=0, kind=Kind.GDP))
+    for number in (0, 1):
+        ledger.reserve(planned(number, noise=scene.GAUSSIANS))
+    ledger.commit(happened(noise=scene.GAUSSIANS, gone=[3]))
+    ledger.close()
+    return read(path)
+
+
+def test_an_honest_ledger_of_kind_gdp(path: Path) -> None:
+    rows = gaussian_ledger(path)
+    assert both(rows, replay(rows).head) == ""
+    book = verify(rows)
+    assert book.filter.reached is not None
+    assert 0 < book.filter.reached < 8 * 10**12
+
+
+@pytest.mark.parametrize(
+    ("entry", "change", "said", "theirs"),
+    [
+        (0, lambda body: body.update(limits=[body["limits"][0] + 1]), "altered", "the limit does not follow"),
+        (0, lambda body: body.update(limits=[body["limits"][0] - 1]), "altered", "the limit does not follow"),
+        (0, lambda body: body.update(kind="renyi"), "altered", "is of another version"),
+        (0, lambda body: body.update(kind="renyi", accountant="rdp/2"), "altered", "is of another version"),
+        (0, lambda body: body.update(order=7), "does not begin", "is no budget"),
+        (0, lambda body: body.update(samples_limit=10**22), "altered", "samples_limit does not follow"),
+        (1, lambda body: body.update(cost=[body["cost"][0] - 1]), "altered", "something else than it costs"),
+        (1, lambda body: body.update(cost=[0]), "altered", "something else than it costs"),
+        (1, lambda body: body.update(cost=[None]), "must not be there", "something else than it costs"),
+        (1, lambda body: body.update(cost=[]), "must not be there", "something else than it costs"),
+        (1, lambda body: body.update(cost=[10**12] * 93), "must not be there", "something else than it costs"),
+        (2, lambda body: body.update(epsilon_after=body["epsilon_after"] - 1), "altered", "not what the sums come to"),
+        (2, lambda body: body.update(epsilon_after=0), "altered", "not what the sums come to"),
+        (2, lambda body: body.update(epsilon_after=10**30), "altered", "not what the sums come to"),
+        (3, lambda body: body.update(total=[body["total"][0] - 1]), "altered", "the sums are wrong"),
+    ],
+)
+def test_lies_about_a_budget_of_kind_gdp(path: Path, entry: int, change: Any, said: str, theirs: str) -> None:
+    lie = forged(gaussian_ledger(path), lambda bodies: change(bodies[entry]))
+    assert said in both(lie)
+    assert theirs in problems(lie)[0]
+
+
+@pytest.mark.parametrize("noise", [scene.SKELLAM])
+def test_a_budget_of_kind_gdp_takes_no_other_noise(path: Path, noise: Any) -> None:
+    ledger = new(path, budget=replace(scene.BUDGET, order=0, kind=Kind.GDP))
+    with pytest.raises(UsageError, match="no GDP bound is known"):
+        ledger.reserve(planned(noise=noise))
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Release(Skellam(Fraction(10**6), 100, 100), Everyone(), scene.USER),
+        Selection(Release(DiscreteGaussians(Fraction(10**6), 1, 1, 1), Everyone(), scene.USER), 1, Fraction(2)),
+        Release(DiscreteGaussians(Fraction(10**6), 1, 1, 1), PoissonSample(Fraction(1, 2)), scene.USER),
+    ],
+)
+def test_the_script_takes_no_other_noise_either(event: Any) -> None:
+    guarantee = {"unit": "user", "relation": "zero-out", "trust": "distributed", "holder": "device"}
+    with pytest.raises(verify_ledger.Problem, match="no bound"):
+        verify_ledger.moved_squared(to_record(event), guarantee)
 
 
 def test_an_honest_ledger(rows: list[Row], steps: list[Row]) -> None:
@@ -625,8 +691,9 @@ def test_a_sum_of_another_holder(path: Path, rows: list[Row], monkeypatch: pytes
 def test_the_holder_of_the_units_is_looked_at_in_a_record_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """``cost_of`` alone, as auditors call it."""
     with pytest.raises(UsageError, match="holds each unit"):
-        entries.cost_of(planned(**USERS), scene.USER)
-    assert entries.cost_of(planned(**USERS), scene.INSIDE) == entries.cost_of(planned(), scene.USER)
+        entries.cost_of(planned(**USERS), scene.USER, Kind.RENYI)
+    inside = entries.cost_of(planned(**USERS), scene.INSIDE, Kind.RENYI)
+    assert inside == entries.cost_of(planned(), scene.USER, Kind.RENYI)
 
 
 def test_no_examples_inside_silos(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
