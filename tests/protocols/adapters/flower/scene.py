@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from dp.calibrate import user_level
 from dp.events import Relation
-from dp.ledger import Budget, Ledger
+from dp.filter import Budget, Kind
+from dp.ledger import Ledger
 from protocols import registry
 from protocols.adapters.flower import Privacy, Secure
 from protocols.adapters.form import Form
@@ -147,7 +148,7 @@ PRIVATE_TRAIN = integer_training(PRIVATE_MODEL, 2, largest=1)
 
 
 def budget(epsilon: int = 8) -> Budget:
-    return Budget(Fraction(epsilon), Fraction(1, 1000), slack=Fraction(1, 10**5))
+    return Budget(Fraction(epsilon), Fraction(1, 1000), slack=Fraction(1, 10**5), kind=Kind.GDP)
 
 
 def new_ledger(path: Path, identity: Identity, epsilon: int = 8) -> Ledger:
@@ -162,4 +163,4 @@ def private(fed: Federation, folder: Path, *, rounds: int, **changes: Any) -> tu
     return secure(fed, **(given | changes)), ledger
 
 
-NOISY = replace(POLICY, noise_multiplier=0.5)
+NOISY = replace(POLICY, noise_multiplier=0.4)

@@ -266,7 +266,7 @@ def private(fed: Federation, ledger: Ledger, rounds: int = 1) -> Secure:
 
 
 def test_a_private_round_is_charged_to_ledgers_of_users_inside_silos(tmp_path: Path) -> None:
-    fed = silos(tmp_path, wide_answer, policy=replace(SILO, noise_multiplier=0.5), journals=True)
+    fed = silos(tmp_path, wide_answer, policy=replace(SILO, noise_multiplier=0.4), journals=True)
     own = tmp_path / "own.ledger"
     silo_ledger(own, fed.identities[0]).close()
     fed.grid.nodes[100].config["secagg-ledger"] = str(own)
@@ -294,7 +294,7 @@ def test_a_ledger_for_clients_as_units_takes_no_sum_over_silos(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither the server's nor a silo's own."""
-    fed = silos(tmp_path, wide_answer, policy=replace(SILO, noise_multiplier=0.5), journals=True)
+    fed = silos(tmp_path, wide_answer, policy=replace(SILO, noise_multiplier=0.4), journals=True)
     own = tmp_path / "own.ledger"
     silo_ledger(own, fed.identities[0], holder=Holder.DEVICE).close()
     fed.grid.nodes[100].config["secagg-ledger"] = str(own)

@@ -24,7 +24,8 @@ from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 
 from dp.calibrate import user_level
 from dp.events import Holder, Relation
-from dp.ledger import Budget, Ledger
+from dp.filter import Budget, Kind
+from dp.ledger import Ledger
 from protocols.adapters.form import FORM
 from protocols.adapters.nvflare import Trainings, each_user
 from protocols.adapters.nvflare.messages import TRAIN_TASK
@@ -229,7 +230,7 @@ def with_ledgers(federation: Federation, of_sites: Holder = Holder.SILO, of_serv
             federation.local(name),
             user_level(Relation.ZERO_OUT, of_server if name == "server" else of_sites),
         )
-        budget = Budget(Fraction(8), Fraction(1, 1000), slack=Fraction(1, 10**5))
+        budget = Budget(Fraction(8), Fraction(1, 1000), slack=Fraction(1, 10**5), kind=Kind.GDP)
         key = Identity.load(local / f"{name}.key").key
         Ledger.create(local / f"{name}.ledger", key, budget, guarantee, run="test", elsewhere="validation").close()
         beside = f'identity = "{name}.key"' if name == "server" else f'journal = "{name}.db"'
@@ -245,7 +246,7 @@ def phases(federation: Federation, name: str) -> list[str]:
 
 def test_a_private_round_is_noised_and_charged_to_everybodys_ledger(tmp_path: Path) -> None:
     """Two rounds are asked for with a budget for one: the second does not begin."""
-    federation = silos(tmp_path, policy=SILO_POLICY + "noise_multiplier = 0.5\n")
+    federation = silos(tmp_path, policy=SILO_POLICY + "noise_multiplier = 0.4\n")
     with_ledgers(federation)
     (outcome,) = federation.run(averaging(silos=SILOS, privacy=PRIVACY, clip=20.0, min_contributors=3, num_rounds=2))
     federation.close()
