@@ -151,7 +151,7 @@ class Prepared:
 
     def model(self) -> Recommender:
         """A new model, which has not been trained."""
-        return model_of(self.config)
+        return model_of(self.config, self.items)
 
     def noise(self, clients: int) -> NoiseSpec:
         """The noise for a cohort of this size. A cohort that is larger than planned may need a wider ring."""
@@ -227,7 +227,7 @@ def prepare(config: Config) -> Prepared:
     deployment.parameters(planned), _optimiser(training)  # refused here, if at all
     local = Local(training.epochs, training.batch, training.rate, training.proximal)
     recipe = UpdateRecipe(local, training.clip, 0.0 if config.locally else training.measured, training.weight_bound)
-    model, plain = model_of(config), None
+    model, plain = model_of(config, items), None
     silos = _silos(config, client_data, made_of_sums(model))
     if made_of_sums(model):
         if config.locally:
@@ -401,7 +401,8 @@ def _deployment(config: Config) -> Deployment:
     return Deployment(protocol.name, protocol.adversary, protocol.corrupt, protocol.dropout)
 
 
-def model_of(config: Config) -> Recommender:
+def model_of(config: Config, items: Items | None = None) -> Recommender:
+    """A new model of the configured kind; ``items`` is the public table of items, for the models that use it."""
     _check_model_name(config)
     module, name = MODELS[config.model.name].split(":")
     try:
@@ -412,7 +413,7 @@ def model_of(config: Config) -> Recommender:
             raise UsageError(
                 f"model.settings of {config.model.name} are {', '.join(names)}, and not {min(strange)[:40]!r}"
             )
-        model: Recommender = made.configured(settings) if hasattr(made, "configured") else made(**settings)
+        model: Recommender = made.configured(settings, items) if hasattr(made, "configured") else made(**settings)
     except TypeError:
         raise UsageError(f"model.settings of {config.model.name}: a value is of a wrong type") from None
     except ValueError as error:

@@ -1,35 +1,47 @@
 """Private EASE: a recommender made of two secure, noised sums, at one price and without rounds of training.
 
-The server learns a denoised Gram matrix of the popular items (``private_gram``) and solves EASE from it in closed form
-(Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data"):
+The server learns a denoised Gram matrix G of the popular items (``private_gram``) and solves EASE from it in closed
+form (Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data"):
 
     P = (G + ridge)^-1,    B_ij = -P_ij / P_jj,    B_ii = 0.
 
-B is published, and is all that devices need: a user's scores are the sum of B's rows over the own history, where the
-last items weigh most. They are computed on the device, so what a user asks costs no privacy. Of items that were not
-chosen nothing is known but their noised popularity, which decides where scores are equal.
+Of the other items only the popularity p is known, and what a public table says of them, if there is one. From a chosen
+item i to another item j the weight is
+
+    p_j (b + sum over k of c_k K_k,ij),
+
+with the kernels K of ``public_features``, centred on the chosen items. b and all c_k >= 0 are those that come nearest
+to B itself, where B is known.
+
+All that is published, and is all that devices need: a user's scores are the sum of the weights from the own history's
+items, where the last ones weigh most. They are computed on the device, so what a user asks costs no privacy. Popularity
+decides where scores are equal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from math import sqrt
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from recsys.data.interactions import History, Interactions
-from recsys.models.private_gram import Recency, Settings, last_occurrences, learn_gram
+from recsys.data.items import Items
+from recsys.models.private_denoising import least_squares
+from recsys.models.private_gram import Gram, Settings, kernel, learn_gram
+from recsys.models.private_pairs import Recency, last_occurrences
 from recsys.models.private_sums import Sums, exact_sums
 from recsys.models.store import ModelState
-from secagg.assumptions import fraction
 from secagg.errors import UsageError
 
-RIDGE = 1.0
+RIDGE = 0.5
 """In units of the Gram matrix' mean diagonal."""
 
 _TIE = 1e-6
+_LEAST = 1e-3  # of the largest liking
 
 
 class PrivateEase:
@@ -37,7 +49,7 @@ class PrivateEase:
     >>> model = PrivateEase(Settings(items=2))
     >>> model.fit(Interactions.of(users=[0, 0, 1, 1, 2], items=[0, 1, 0, 1, 2]))
     >>> model.scores([np.array([0], np.int32)]).argsort()[0]
-    array([2, 0, 1])
+    array([0, 2, 1])
     """
 
     weights: NDArray[np.float32]
@@ -45,20 +57,31 @@ class PrivateEase:
     items: NDArray[np.int64]
     """their numbers, ascending"""
     popularity: NDArray[np.float32]
-    """of all items, noised"""
+    """of all items, as it most likely is"""
+    base: float
+    """b, of the weights of other items"""
+    alike: sparse.csr_array
+    """one row for each item: the product of two rows is the sum of c_k K_k, before it is centred"""
+    centre: NDArray[np.float32]
+    """what is taken from each row to centre it"""
+    featured: bool
+    """whether a table of items said anything"""
 
-    def __init__(self, settings: Settings = Settings()) -> None:  # noqa: B008  # frozen
-        self.settings = settings
+    def __init__(self, settings: Settings = Settings(), described: Items | None = None) -> None:  # noqa: B008  # frozen
+        self.settings, self.described = settings, described
 
     @classmethod
-    def configured(cls, fields: Mapping[str, Any]) -> Self:
-        """From TOML: the fields of ``Settings``, as far as they differ from the defaults."""
-        return cls(settings_of(fields))
+    def configured(cls, fields: Mapping[str, Any], described: Items | None = None) -> Self:
+        """From TOML: the fields of ``Settings``, as far as they differ from the defaults; and the table of items."""
+        return cls(Settings.of(fields), described)
 
     def learn(self, sums: Sums, item_count: int) -> None:
         """From two sums, whose shares add up to the whole budget."""
-        gram = learn_gram(sums, item_count, self.settings)
-        self.weights, self.items = ease(gram.matrix).astype(np.float32), gram.items
+        gram = learn_gram(sums, item_count, self.settings, self.described)
+        weights = ease(gram.matrix)
+        self.base, self.alike, self.centre = others(weights, gram)
+        self.featured = bool(gram.maps)
+        self.weights, self.items = weights.astype(np.float32), gram.chosen.items
         self.popularity = gram.popularity.astype(np.float32)
 
     def fit(self, train: Interactions) -> None:
@@ -67,18 +90,39 @@ class PrivateEase:
 
     def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
         self._learnt()
-        rows = on_device(histories, self.items, len(self.popularity), self.settings.recency)
-        return with_others(rows.astype(np.float32) @ self.weights, self.items, self.popularity)
+        recency, featured = self.settings.recency, self.featured
+        rows = on_device(histories, self.items, len(self.popularity), recency, featured=featured).astype(np.float32)
+        whole = rows.sum(axis=1, keepdims=True)
+        liked = rows @ self.alike[self.items] - whole * self.centre
+        like = (self.alike @ liked.T).T - (liked @ self.centre)[:, None]
+        scores: NDArray[np.float32] = self.popularity * (np.float32(self.base) * whole + like)
+        scores[:, self.items] = rows @ self.weights
+        return scores + tie_breaks(self.popularity)
 
     def state(self) -> ModelState:
         self._learnt()
-        arrays: dict[str, NDArray[Any]] = {"weights": self.weights, "items": self.items, "popularity": self.popularity}
-        return ModelState(settings_state(self.settings), arrays)
+        alike = self.alike
+        arrays: dict[str, NDArray[Any]] = {
+            "weights": self.weights,
+            "items": self.items,
+            "popularity": self.popularity,
+            "base": np.array(self.base),
+            "featured": np.array(self.featured),
+            "centre": self.centre,
+            "alike": alike.data,
+            "alike_columns": alike.indices.astype(np.int64),
+            "alike_rows": alike.indptr.astype(np.int64),
+        }
+        return ModelState(self.settings.state(), arrays)
 
     @classmethod
     def from_state(cls, state: ModelState) -> Self:
-        model, arrays = cls(settings_of(state.settings)), state.arrays
+        model, arrays = cls(Settings.of(state.settings)), state.arrays
         model.weights, model.items, model.popularity = arrays["weights"], arrays["items"], arrays["popularity"]
+        model.base, model.centre, model.featured = float(arrays["base"]), arrays["centre"], bool(arrays["featured"])
+        shape = (len(model.popularity), len(model.centre))
+        model.alike = sparse.csr_array((arrays["alike"], arrays["alike_columns"], arrays["alike_rows"]), shape=shape)
+        model.alike.check_format(full_check=True)
         return model
 
     def _learnt(self) -> None:
@@ -89,9 +133,9 @@ class PrivateEase:
 def ease(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     """EASE's weights from a Gram matrix. Where denoising left an eigenvalue below zero, it is taken as zero.
 
-    >>> ease(np.array([[2.0, 1.0], [1.0, 2.0]]))
-    array([[0.  , 0.25],
-           [0.25, 0.  ]])
+    >>> ease(np.array([[2.0, 1.0], [1.0, 2.0]])).round(3)
+    array([[0.   , 0.333],
+           [0.333, 0.   ]])
     """
     values, vectors = np.linalg.eigh(gram)
     inverse = (vectors / (np.maximum(values, 0) + RIDGE * np.diag(gram).mean())) @ vectors.T
@@ -100,8 +144,31 @@ def ease(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     return weights
 
 
+def others(weights: NDArray[np.float64], gram: Gram) -> tuple[float, sparse.csr_array, NDArray[np.float32]]:
+    """b; a map of all items whose kernel is the sum of c_k K_k; and the mean of its rows over the chosen items."""
+    popularity, pairs = gram.chosen.popularity, ~np.eye(len(gram.chosen), dtype=bool)
+    if not pairs.any():
+        return 0.0, sparse.csr_array((len(gram.popularity), 1), dtype=np.float32), np.zeros(1, np.float32)
+    columns = [np.ones_like(weights), *(kernel(one, gram.chosen) for one in gram.maps)]
+    likings = np.maximum(gram.liking, _LEAST * gram.liking.max())
+    found = least_squares(
+        np.stack([(column * popularity)[pairs] for column in columns], axis=1),
+        weights[pairs],
+        np.outer(likings, 1 / likings)[pairs],
+    )
+    parts = [sqrt(one) * part for one, part in zip(found[1:], gram.maps, strict=True) if one > 0]
+    stacked = sparse.csr_array(sparse.hstack(parts)) if parts else sparse.csr_array((len(gram.popularity), 1))
+    centre = popularity @ stacked[gram.chosen.items]
+    return float(found[0]), stacked.astype(np.float32), centre.astype(np.float32)
+
+
 def on_device(
-    histories: Sequence[History], items: NDArray[np.int64], item_count: int, recency: Recency | None
+    histories: Sequence[History],
+    items: NDArray[np.int64],
+    item_count: int,
+    recency: Recency | None,
+    *,
+    featured: bool = False,
 ) -> NDArray[np.float64]:
     """A row for each history over the chosen items: how much each of its items counts now. Rows add up to 1 at most."""
     weights = np.zeros((len(histories), item_count))
@@ -109,42 +176,18 @@ def on_device(
         found, positions = last_occurrences(history)
         if len(found):
             ages = len(history) - 1 - positions
-            faded = np.ones(len(found)) if recency is None else recency.weights(ages, recency.history)
+            faded = np.ones(len(found)) if recency is None else recency.of_history(ages, featured=featured)
             row[found] = faded / faded.sum()
     chosen: NDArray[np.float64] = weights[:, items]
     return chosen
 
 
-def with_others(
-    scores: NDArray[np.float32], items: NDArray[np.int64], popularity: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Scores of all items: 0 for those not chosen. Popularity decides between equals, also for a user without history.
+def tie_breaks(popularity: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Something small that decides between items of equal scores, also for a user without history.
 
-    >>> with_others(np.float32([[0.5]]), np.array([1]), np.float32([3, 0, -1])).argsort()
-    array([[2, 0, 1]])
+    >>> tie_breaks(np.float32([3, 1, 2]))
+    array([1.e-06, 0.e+00, 5.e-07], dtype=float32)
     """
     lowest, highest = float(popularity.min()), float(popularity.max())
-    popular = (popularity - lowest) / max(highest - lowest, 1e-12)
-    everything = np.tile((_TIE * popular).astype(np.float32), (len(scores), 1))
-    everything[:, items] += scores
-    return everything
-
-
-def settings_state(settings: Settings) -> dict[str, Any]:
-    """What JSON can hold of them."""
-    return asdict(settings) | {"popularity_share": str(settings.popularity_share)}
-
-
-def settings_of(state: Mapping[str, Any]) -> Settings:
-    """From JSON or TOML; what is not said is as by default.
-
-    >>> settings_of({"items": 50, "popularity_share": "1/10", "recency": False})
-    Settings(items=50, popularity_share=Fraction(1, 10), recency=None, rank=16)
-    """
-    fields = dict(state)
-    if "popularity_share" in fields:
-        fields["popularity_share"] = fraction(fields["popularity_share"])
-    if "recency" in fields:
-        recency = fields["recency"]
-        fields["recency"] = None if recency is None or recency is False else Recency(**recency)
-    return Settings(**fields)
+    small: NDArray[np.float32] = (_TIE * (popularity - lowest) / max(highest - lowest, 1e-12)).astype(np.float32)
+    return small

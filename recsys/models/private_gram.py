@@ -1,55 +1,48 @@
 """Which items go together, learnt from two noised sums over users: popularity, then pairs of popular items.
 
-    1  popularity   A user who took k items adds 1 / sqrt(k) for each. The items of the largest noised sums are chosen,
-                    as many as a public rule says.
-    2  item pairs   A user adds, for each two chosen items that were taken, a weight that is larger the nearer the two
-                    are in the history; all of it divided by its L2 norm. Of the symmetric matrix only one triangle
-                    travels; its diagonal (single items) is made small, for pairs are what the budget is for.
+    1  popularity   A user who took k items adds 1 / sqrt(k) for each. What that most likely was without noise is p
+                    (``private_popularity``), and the items of the largest p are chosen, as many as a public rule says.
+    2  item pairs   A user adds what of the pairs of its chosen items p does not explain, of norm 1 at most
+                    (``private_pairs``): p is private already, so all may use it.
 
-No cap on a history's length is needed: the norm of what a user adds is at most 1 whatever the history, which is all
-that the noise must hide, and items of a heavy user count for less. Repeated items count once, where they occurred last.
+What follows is computed from the two sums, so it costs nothing more. With c the sum of all users' pairs, and
+l = sqrt(c) p, popularity's part of the pairs is l l'. The second sum has the rest, with noise of two kinds:
 
-What follows is computed from the two sums, so it costs nothing more: ``private_denoising`` takes noise away, and the
-diagonal is a straight line through popularity, drawn nearer to its noised value the less noise that has.
+    for privacy   of a known deviation, the same on each coordinate; on a pair it is divided by the pair's weight
+    of sampling   Users are a sample of those to come. A count varies by about as much as there is to count, so the
+                  variance is k l_i l_j. A user's vector has a norm of about 1, so all weighted variances add up to
+                  twice the number of users (each pair is in the matrix twice); that says what k is.
+
+``private_denoising`` takes both away. The matrix of the chosen items is l l' and what is left of the second sum. Its
+diagonal, how often each item occurs, is a straight line through l, drawn nearer to what was counted the less noise that
+has.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from math import sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from recsys.data.interactions import History
-from recsys.models.private_denoising import denoise
+from recsys.data.items import Items
+from recsys.models.private_denoising import denoise, hollow
+from recsys.models.private_pairs import DIAGONAL, TOTAL, Chosen, Recency, pairs_row
+from recsys.models.private_popularity import Believed, believed, refined
 from recsys.models.private_sums import Noised, Sums
+from recsys.models.public_features import described, maps
+from secagg.assumptions import fraction
 from secagg.errors import UsageError
 
-DIAGONAL = 0.2
-"""Weight of a single item, relative to that of two neighbours."""
-
 _MOST_ITEMS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Recency:
-    """How much weight is left at a distance of some events: from 1 exponentially down to ``floor``."""
-
-    pairs: float = 20.0
-    """events between two items of a pair"""
-    history: float = 15.0
-    """events since an item of the history, when scoring"""
-    floor: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not (self.pairs > 0 and self.history > 0 and 0 <= self.floor <= 1):
-            raise UsageError("recency fades over a positive number of events, to a floor between 0 and 1")
-
-    def weights(self, distances: NDArray[np.int64], reach: float) -> NDArray[np.float64]:
-        faded: NDArray[np.float64] = self.floor + (1 - self.floor) * np.exp(-distances / reach)
-        return faded
+_FEWEST_ITEMS = 20
+_LEAST_NOISE = 0.5  # more items than at this multiplier do not help
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +50,50 @@ class Settings:
     """The constants were fixed on made-up populations, before a private model was measured on real data."""
 
     items: int = 0
-    """how many are chosen; 0: 8 sqrt(users), at most 1,000"""
-    popularity_share: Fraction = Fraction(3, 20)
-    """of the squared noise budget"""
-    recency: Recency | None = Recency()
+    """how many are chosen; 0: a rule in the number of users and in the noise, see ``chosen``"""
+    popularity_share: Fraction = Fraction(0)
+    """of the squared noise budget; 0: 3/20, and 3/10 with features"""
+    recency: Recency | None = Recency()  # noqa: RUF009  # frozen
     """None: histories have no order"""
     rank: int = 16
 
     def __post_init__(self) -> None:
         if self.items < 0 or self.rank < 1:
             raise UsageError("items are a number of items, or 0 for the rule; the rank is at least 1")
-        if not 0 < self.popularity_share < 1:
-            raise UsageError("popularity gets a share of the budget between 0 and 1, and pairs the rest")
+        if not 0 <= self.popularity_share < 1:
+            raise UsageError("popularity gets a share of the budget below 1, or 0 for the rule, and pairs the rest")
 
-    def chosen(self, users: int, item_count: int) -> int:
-        """How many items take part: a function of public numbers.
+    def share(self, *, featured: bool) -> Fraction:
+        """Popularity's part of the squared noise budget."""
+        return self.popularity_share or (Fraction(3, 10) if featured else Fraction(3, 20))
 
-        >>> [Settings().chosen(users, item_count=10_000) for users in (610, 2_000, 20_000)]
-        [198, 358, 1000]
+    def chosen(self, users: int, multiplier: float, item_count: int, *, featured: bool = False) -> int:
+        """How many items take part: a function of public numbers, among them the noise of the whole budget.
+
+        >>> [Settings().chosen(users, 0.7, item_count=10_000) for users in (610, 2_000, 20_000)]
+        [195, 353, 1000]
         """
-        return min(self.items or min(round(8 * sqrt(users)), _MOST_ITEMS), item_count)
+        rule = (10 if featured else 6.6) * sqrt(users / max(multiplier, _LEAST_NOISE))
+        return min(self.items or min(max(round(rule), _FEWEST_ITEMS), _MOST_ITEMS), item_count)
+
+    def state(self) -> dict[str, Any]:
+        """What JSON can hold of them."""
+        return asdict(self) | {"popularity_share": str(self.popularity_share)}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Settings:
+        """From JSON or TOML; what is not said is as by default.
+
+        >>> Settings.of({"items": 50, "popularity_share": "1/10", "recency": False})
+        Settings(items=50, popularity_share=Fraction(1, 10), recency=None, rank=16)
+        """
+        fields = dict(state)
+        if "popularity_share" in fields:
+            fields["popularity_share"] = fraction(fields["popularity_share"])
+        if "recency" in fields:
+            recency = fields["recency"]
+            fields["recency"] = None if recency is None or recency is False else Recency(**recency)
+        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,34 +101,47 @@ class Gram:
     """What is known of items, from the two sums."""
 
     popularity: NDArray[np.float64]
-    """of all items, as noised"""
-    items: NDArray[np.int64]
-    """the chosen ones, ascending"""
+    """of all items, as it most likely is; the chosen ones add up to 1"""
+    chosen: Chosen
     matrix: NDArray[np.float64]
     """of the chosen items, denoised; the diagonal is how often each occurs"""
     liking: NDArray[np.float64]
     """the popularity part of the matrix is liking liking'"""
     factors: NDArray[np.float64]
-    """its tastes are factors factors', but for a rest"""
+    """its tastes are factors factors'"""
+    maps: tuple[sparse.csr_array, ...]
+    """how alike all items are, by public features, centred on the chosen ones: none without features"""
+    alike: NDArray[np.float64]
+    """how much of each kernel is in the matrix"""
 
 
-def learn_gram(sums: Sums, item_count: int, settings: Settings, pairs_share: Fraction | None = None) -> Gram:
-    """Both sums. ``pairs_share`` is what the second may use, if not all that the first left."""
+def learn_gram(
+    sums: Sums,
+    item_count: int,
+    settings: Settings,
+    items: Items | None = None,
+    kept: Fraction = Fraction(0),
+) -> Gram:
+    """Both sums. ``items`` is the public table of items, if there is one; ``kept`` is the share of the budget that is
+    left for other sums."""
     if item_count < 1:
         raise UsageError("there are no items")
-    share = settings.popularity_share
-    popularity = sums("popularity", item_count, share, lambda history: popularity_row(history, item_count))
-    size = settings.chosen(popularity.users, item_count)
-    items = np.sort(np.argsort(-popularity.vector, kind="stable")[:size])
-    places = np.full(item_count, -1)
-    places[items] = np.arange(size)
+    if items is not None and len(items) != item_count:
+        raise UsageError(f"the table of items has {len(items)}, and the model {item_count}")
+    features = items if items is not None and items.described else None
+    share = settings.share(featured=features is not None)
+    observed = sums("popularity", item_count, share, lambda history: popularity_row(history, item_count))
+    popularity = believed(observed, None if features is None else described(features))
+    multiplier = observed.deviation * sqrt(share)
+    size = settings.chosen(observed.users, multiplier, item_count, featured=features is not None)
+    chosen = Chosen.of(np.sort(np.argsort(-popularity.means, kind="stable")[:size]), popularity.means)
     pairs = sums(
         "item pairs",
-        size * (size + 1) // 2,
-        pairs_share if pairs_share is not None else 1 - share,
-        lambda history: pairs_row(history, places, size, settings.recency),
+        chosen.length,
+        1 - share - kept,
+        lambda history: pairs_row(history, chosen, settings.recency),
     )
-    return _gram(popularity, items, pairs, settings.rank)
+    return _gram(popularity, chosen, pairs, settings.rank, [] if features is None else maps(features))
 
 
 def popularity_row(history: History, item_count: int) -> NDArray[np.float64]:
@@ -125,49 +155,40 @@ def popularity_row(history: History, item_count: int) -> NDArray[np.float64]:
     return row / sqrt(max(row.sum(), 1.0))
 
 
-def pairs_row(history: History, places: NDArray[np.int64], size: int, recency: Recency | None) -> NDArray[np.float64]:
-    """What a user adds to the second sum: the upper triangle row by row, of norm at most 1.
-
-    A user with hardly a pair adds less than 1, for a lone item must not weigh as much as all of another's pairs.
-
-    >>> pairs_row(np.array([1, 0], np.int32), np.array([0, 1]), 2, None).round(3)
-    array([0.192, 0.962, 0.192])
-    """
-    items, positions = last_occurrences(history)
-    known = places[items] >= 0
-    here, positions = places[items[known]], positions[known]
-    order = np.argsort(here)
-    here, positions = here[order], positions[order]
-    first, second = np.triu_indices(len(here))
-    if recency is None:
-        weights = np.ones(len(first))
-    else:
-        weights = recency.weights(np.abs(positions[first] - positions[second]), recency.pairs)
-    weights[first == second] *= DIAGONAL
-    row = np.zeros(size * (size + 1) // 2)
-    row[here[first] * (2 * size - here[first] - 1) // 2 + here[second]] = weights
-    return row / max(sqrt(float((weights**2).sum())), 1.0)
+def kernel(one: sparse.csr_array, chosen: Chosen) -> NDArray[np.float64]:
+    """How alike the chosen items are, less what each is like all of them: centred, like the pairs."""
+    rows = one[chosen.items]
+    plain: NDArray[np.float64] = (rows @ rows.T).toarray()
+    means = plain @ chosen.popularity
+    centred: NDArray[np.float64] = plain - means[:, None] - means + chosen.popularity @ means
+    return centred
 
 
-def last_occurrences(history: History) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each item of a history, and how far from the start it occurred last.
-
-    >>> [part.tolist() for part in last_occurrences(np.array([7, 3, 7], np.int32))]
-    [[3, 7], [1, 2]]
-    """
-    items, from_end = np.unique(np.asarray(history, np.int64)[::-1], return_index=True)
-    return items, len(history) - 1 - from_end
-
-
-def _gram(popularity: Noised, items: NDArray[np.int64], pairs: Noised, rank: int) -> Gram:
-    size = len(items)
+def _gram(popularity: Believed, chosen: Chosen, pairs: Noised, rank: int, features: list[sparse.csr_array]) -> Gram:
+    size, upper = len(chosen), np.triu_indices(len(chosen), 1)
+    total = max(float(pairs.vector[-1]), pairs.deviation) / TOTAL
+    counted = pairs.vector[chosen.pairs : -1] / DIAGONAL
+    refreshed = refined(popularity.of(chosen.items), counted, pairs.deviation / DIAGONAL)
+    liking = sqrt(max(total, 1.0)) * refreshed / refreshed.sum()
+    weights = np.outer(chosen.weights, chosen.weights)
     noised = np.zeros((size, size))
-    noised[np.triu_indices(size)] = pairs.vector
-    noised += np.triu(noised, 1).T
-    below = denoise(noised, pairs.deviation, rank)
-    matrix = below.pairs.copy()
-    np.fill_diagonal(matrix, _occurrences(np.diag(noised) / DIAGONAL, pairs.deviation / DIAGONAL, below.liking))
-    return Gram(popularity.vector, items, matrix, below.liking, below.factors)
+    noised[upper] = pairs.vector[: chosen.pairs] / weights[upper]
+    noised += noised.T
+    likings = np.outer(liking, liking)
+    sampled = 2 * pairs.users / float((weights**2 * likings).sum())
+    variance = (pairs.deviation / weights) ** 2 + sampled * likings
+    below = denoise(noised, variance, liking, rank, [kernel(one, chosen) for one in features])
+    matrix = hollow(likings + below.pairs)
+    np.fill_diagonal(matrix, _occurrences(counted, pairs.deviation / DIAGONAL, liking))
+    return Gram(
+        popularity.means / popularity.means[chosen.items].sum(),
+        chosen,
+        matrix,
+        liking,
+        below.factors,
+        tuple(features),
+        below.alike,
+    )
 
 
 def _occurrences(noised: NDArray[np.float64], deviation: float, liking: NDArray[np.float64]) -> NDArray[np.float64]:

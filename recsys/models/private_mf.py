@@ -6,7 +6,7 @@ With the tastes F F' and the popularity p of the denoised Gram matrix (``private
     a user has u = (sum_j w_j v_j v_j' + ridge)^-1 sum_j w_j v_j over the own history, weighted by recency;
     the score is log p_i + u' v_i.
 
-F spans the leading eigenvectors of the matrix without its popularity part, at most ``settings.rank`` of them.
+F has at most ``settings.rank`` columns; those that noise hides are near zero.
 
 Optionally some of the budget goes to a third sum, for a map M from a user's factor to that of the next item: the normal
 equations of the regression of v_next on u, over each user's last events, drawn to M = 1 by a ridge of the size of the
@@ -25,8 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.interactions import History, Interactions
-from recsys.models.private_ease import on_device, settings_of, settings_state, with_others
-from recsys.models.private_gram import Recency, Settings, learn_gram
+from recsys.data.items import Items
+from recsys.models.private_ease import on_device, tie_breaks
+from recsys.models.private_gram import Settings, learn_gram
+from recsys.models.private_pairs import Recency
 from recsys.models.private_sums import Noised, Sums, exact_sums
 from recsys.models.store import ModelState
 from secagg.assumptions import fraction
@@ -58,30 +60,30 @@ class PrivateMf:
     """of all items, noised"""
 
     def __init__(self, settings: Settings = Settings(), map_share: Fraction = Fraction(0)) -> None:  # noqa: B008
-        if not 0 <= map_share < 1 - settings.popularity_share:
+        if not 0 <= map_share < 1 - settings.share(featured=False):
             raise UsageError("the map's share leaves something to the pairs")
         self.settings, self.map_share = settings, map_share
 
     @classmethod
-    def configured(cls, fields: Mapping[str, Any]) -> Self:
-        """From TOML: ``map_share``, and the fields of ``Settings``."""
+    def configured(cls, fields: Mapping[str, Any], described: Items | None = None) -> Self:
+        """From TOML: ``map_share``, and the fields of ``Settings``. A table of items says nothing to this model."""
         fields = dict(fields)
         share = fraction(fields.pop("map_share", 0))
-        return cls(settings_of(fields), share)
+        return cls(Settings.of(fields), share)
 
     def learn(self, sums: Sums, item_count: int) -> None:
         """From two sums, or three with a map, whose shares add up to the whole budget."""
         settings = self.settings
-        gram = learn_gram(sums, item_count, settings, 1 - settings.popularity_share - self.map_share)
-        popular = np.maximum(gram.liking, _LEAST * gram.liking.max()) if gram.liking.any() else np.ones(len(gram.items))
+        gram = learn_gram(sums, item_count, settings, kept=self.map_share)
+        items = gram.chosen.items
+        popular = np.maximum(gram.liking, _LEAST * gram.liking.max())
         factors = gram.factors / np.sqrt(popular * popular.mean())[:, None]
-        self.factors, self.items = factors.astype(np.float32), gram.items
+        self.factors, self.items = factors.astype(np.float32), items
         self.bias = np.log(popular / popular.min()).astype(np.float32)
         self.popularity = gram.popularity.astype(np.float32)
         self.map = np.eye(settings.rank, dtype=np.float32)
         if self.map_share:
-            places = np.full(item_count, -1)
-            places[gram.items] = np.arange(len(gram.items))
+            places = gram.chosen.places
             length = settings.rank**2 + settings.rank * (settings.rank + 1) // 2
             equations = sums(
                 "map", length, self.map_share, lambda history: map_row(history, places, factors, settings.recency)
@@ -103,11 +105,11 @@ class PrivateMf:
         arrays: dict[str, NDArray[Any]] = {
             name: getattr(self, name) for name in ("factors", "bias", "map", "items", "popularity")
         }
-        return ModelState({"settings": settings_state(self.settings), "map_share": str(self.map_share)}, arrays)
+        return ModelState({"settings": self.settings.state(), "map_share": str(self.map_share)}, arrays)
 
     @classmethod
     def from_state(cls, state: ModelState) -> Self:
-        model = cls(settings_of(state.settings["settings"]), fraction(state.settings["map_share"]))
+        model = cls(Settings.of(state.settings["settings"]), fraction(state.settings["map_share"]))
         model.factors, model.bias, model.map = (state.arrays[name] for name in ("factors", "bias", "map"))
         model.items, model.popularity = state.arrays["items"], state.arrays["popularity"]
         return model
@@ -115,6 +117,19 @@ class PrivateMf:
     def _learnt(self) -> None:
         if not hasattr(self, "factors"):
             raise UsageError("learn or fit the model first")
+
+
+def with_others(
+    scores: NDArray[np.float32], items: NDArray[np.int64], popularity: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Scores of all items: 0 for those not chosen. Popularity decides between equals, also for a user without history.
+
+    >>> with_others(np.float32([[0.5]]), np.array([1]), np.float32([3, 0, -1])).argsort()
+    array([[2, 0, 1]])
+    """
+    everything = np.tile(tie_breaks(popularity), (len(scores), 1))
+    everything[:, items] += scores
+    return everything
 
 
 def user_factors(rows: NDArray[np.float64], factors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -41,7 +41,7 @@ MODELS = {
 }
 """The classes that can be stored, and the module of each, which is imported when it is needed."""
 
-VERSION = 2
+VERSION = 3
 """The format of a model's file."""
 
 _HEADER = "header"

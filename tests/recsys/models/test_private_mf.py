@@ -13,8 +13,9 @@ from recsys.data.synthetic import population
 from recsys.metrics.ranking import evaluate
 from recsys.models import private_mf
 from recsys.models.popularity import ItemPop
-from recsys.models.private_gram import Recency, Settings
+from recsys.models.private_gram import Settings
 from recsys.models.private_mf import RIDGE, PrivateMf, map_row, solve_map, user_factors
+from recsys.models.private_pairs import Recency
 from recsys.models.private_sums import Contribution, Noised, exact_sums
 from recsys.models.store import ModelState
 from secagg.errors import UsageError
