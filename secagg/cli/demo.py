@@ -79,11 +79,12 @@ def demo(
     Over silos there is a second run, with one noise for all of them together, in a directory beside the first one.
     """
     changes = settings or []
-    config, later = _titled(Config.parse(deepcopy(CONFIGS[clients]), changes)), list[Config]()
+    config = _titled(Config.parse(deepcopy(CONFIGS[clients]), changes))
+    folder, later = out or _fresh(f"demo-{clients}"), dict[Path, Config]()
     if clients is ClientKind.SILOS and not any(change.strip().startswith(_ALONE) for change in changes):
         second = Config.parse(deepcopy(SECOND), [change for change in changes if change.strip().startswith(_OF_BOTH)])
-        later = [_titled(second, f", {second.model.name}")] if second.users_in_silos else []
-    folder = out or _fresh(f"demo-{clients}")
+        if second.users_in_silos:
+            later = {_beside(folder): _titled(second, f", {second.model.name}")}
     from rich.console import Group
 
     with interruptible(again(["demo", f"--clients {clients}"], settings, folder, keep_secrets, as_json)):
@@ -94,7 +95,8 @@ def demo(
         if not as_json:
             emit(False, {}, done.shown())
             say("")
-        second_done = carry_out(later[0], _beside(folder), as_json, keep_secrets)
+        ((second_folder, second),) = later.items()
+        second_done = carry_out(second, second_folder, as_json, keep_secrets)
         answer = {**done.figures(), "nothing_left_to_do": done.over and second_done.over}
         together = beside_each_other([done.account, second_done.account])
         emit(as_json, {**answer, "second_run": second_done.figures()}, Group(second_done.shown(), together))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+NO_MORE: Mapping[Path, Config] = MappingProxyType({})
 OVER = "nothing is trained: this run has ended before"
 
 
@@ -80,16 +82,18 @@ class CarriedOut:
 
 
 def carry_out(
-    config: Config, folder: Path, as_json: bool, keep_secrets: bool, before: Sequence[Config] = ()
+    config: Config, folder: Path, as_json: bool, keep_secrets: bool, before: Mapping[Path, Config] = NO_MORE
 ) -> CarriedOut:
     """Check everything, then run it and write the report. What takes long is announced before.
 
-    This is done ``before`` other runs, whose configurations are checked, too.
+    This is done ``before`` other runs, in these directories, and is refused if one of them cannot be carried out.
     """
     from recsys.assembly import check_names, data_of, prepare
 
     check_names(config)
     begun = existing_run(folder, config)
+    for other, later in before.items():
+        existing_run(other, later)
     need("train", "training a recommender")
     over = begun is not None and bool(begun.ended)
     tell = _silent if as_json else say
@@ -109,8 +113,8 @@ def carry_out(
     from secagg.machine import machine
 
     prepared = prepare(config)
-    for other in before:
-        prepare(other)
+    for later in before.values():
+        prepare(later)
     if config.measured_exactly and not over:
         tell("first, for comparison: models without privacy (exact: outside of any guarantee)")
     progress = Progress(exact=config.measured_exactly)

@@ -177,6 +177,12 @@ def test_what_the_second_run_cannot_do_is_refused_before_the_first(demo: Call) -
     assert (code, out) == (2, "")
     assert "has more than 5 users" in error
     assert not Path("runs").exists()
+    Path("run-private-ease").mkdir()
+    Path("run-private-ease/letter").touch()
+    code, out, error = demo(ClientKind.SILOS, "--out", "run", "--json")
+    assert (code, out) == (2, "")
+    assert "run-private-ease is not empty, and holds no run" in error
+    assert not Path("run").exists()
 
 
 def test_the_title_follows_the_settings(demo: Call) -> None:
