@@ -344,14 +344,15 @@ class Federation:
     def _measured(self, cohort: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         """For each client a row for each of its users: the values, and whether there are held-out events of theirs.
 
-        Real devices and silos would each do this by themselves. Here it is computed for all at once, with the same
-        result. Rows have no columns if nothing is measured.
+        Real devices and silos would each do this by themselves. Here it is computed for all at once, in batches that
+        follow from nobody's data. Rows have no columns if nothing is measured.
         """
         client_data = self._data
         if not self._recipe.measured:
             return {name: np.zeros((len(client_data.users(name)), 0)) for name in cohort}
         users = np.concatenate([client_data.users(name) for name in cohort])
-        found = measure(self._model, client_data.train.of_users(users), client_data.held_out.of_users(users))
+        train, held_out = client_data.train.of_users(users), client_data.held_out.of_users(users)
+        found = measure(_Numbers(self._model), train, held_out, everybody=True)
         table = np.zeros((len(users), len(METRICS) + 1))
         table[found.users] = np.column_stack([*(found.values[name] for name in METRICS), np.ones(len(found.users))])
         ends = np.cumsum([len(client_data.users(name)) for name in cohort])
@@ -377,6 +378,19 @@ class Federation:
             return {}
         *totals, having = (result.vector[parameters:] / self._unit).tolist()
         return {name: total / having for name, total in zip(METRICS, totals, strict=True)} if having > 0 else {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """A model whose scores are numbers: where one of a user is none, that user's are all equal. An error would end the
+    run, and tell that somebody has such a history."""
+
+    model: SharedModel
+
+    def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
+        scores = np.array(self.model.scores(histories))
+        scores[~(scores < np.inf).all(axis=1)] = 0  # what is not a number is not below infinity
+        return scores
 
 
 def completed_round(

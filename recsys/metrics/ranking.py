@@ -157,10 +157,14 @@ def measure(
     negatives: NDArray[np.int32] | None = None,
     information: NDArray[np.float64] | None = None,
     batch: int = 256,
+    everybody: bool = False,
 ) -> Evaluation:
     """The same from a history and held-out events, with the same numbers for users and items.
 
     ``information`` is what showing each item is worth, for coverage and novelty, which need it and full ranking.
+    ``everybody``: the model scores all users, also those without a held-out item, each in a batch and a place of its
+    own number. A product of matrices rounds a row by its place and by how many there are, so else whether one user has
+    something held out could turn two items of another.
     """
     if batch < 1 or not k or min(k) < 1:
         raise UsageError("batch and all k are at least 1")
@@ -180,9 +184,13 @@ def measure(
     groups: list[_Equals] = []
     shown = {length: np.zeros(items, np.bool_) for length in k}
     novelty = {length: np.zeros(len(measured), np.float64) for length in k}
-    for start in range(0, len(measured), batch):
-        chosen = measured[start : start + batch]
-        block = slice(starts[start], starts[start + len(chosen)])
+    scored = np.arange(users) if everybody else measured
+    for first in range(0, len(scored), batch):
+        asked = scored[first : first + batch]
+        start, end = np.searchsorted(measured, (asked[0], asked[-1] + 1))
+        chosen, block = measured[start:end], slice(starts[start], starts[end])
+        if not len(chosen):
+            continue
         rows, columns = np.searchsorted(chosen, owners[block]), targets[block]
         ranked = _others(history, chosen)
         if negatives is not None:
@@ -191,8 +199,8 @@ def measure(
                 raise UsageError("a negative is a held-out item, or in its user's history")
             ranked = among
             ranked[rows, columns] = True
-        scores = scores_of(model, [history.history(user) for user in chosen], items)
-        groups.append(_equals(scores, ranked, rows, columns, start))
+        scores = scores_of(model, [history.history(user) for user in asked], items)[np.isin(asked, chosen)]
+        groups.append(_equals(scores, ranked, rows, columns, int(start)))
         if information is not None:
             scores = np.where(ranked, scores, -np.inf)
             for length in k:
@@ -201,7 +209,7 @@ def measure(
                 shown[length][what] = True
                 entries = np.maximum(np.bincount(who, minlength=len(chosen)), 1)
                 told = np.bincount(who, information[what], minlength=len(chosen))
-                novelty[length][start : start + batch] = told / entries
+                novelty[length][start:end] = told / entries
 
     found = _joined_equals(groups)
     values = {"rank": found.first_ranks()}

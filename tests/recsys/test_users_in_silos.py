@@ -7,7 +7,7 @@ Controls take a measure away, and the comparison shows it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +23,7 @@ from dp.ledger.verify import verify
 from recsys.aggregator import LazyVectors, Request, Result, Update
 from recsys.assembly import Prepared, prepare
 from recsys.config import Config
-from recsys.data.interactions import Interactions
+from recsys.data.interactions import History, Interactions
 from recsys.federated import ClientData, Federation
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.recommender import Local
@@ -35,6 +35,7 @@ from recsys.users_in_silos import UsersInSilos, declared
 from secagg.encoding import Encoding, Rounding
 from secagg.errors import UsageError
 from tests.controls import switch_off
+from tests.scenes.bias import Bias
 from tests.scenes.recommender import SECRET, client_data, config, federation
 
 SILOS = UsersInSilos(users=20, most=5)
@@ -115,6 +116,53 @@ def test_control_users_who_train_together_move_further(monkeypatch: pytest.Monke
     switch_off(monkeypatch, Federation, "_client", "[histories[place]]", "histories")
     before, after = one_round(clients)[0], one_round(other(clients, 7, WILD["all of it a thousand times"]))[0]
     assert distance(before, after)["silo-1"] > 4 * ENCODING.sensitivity().l2_squared
+
+
+class Batched(Bias):
+    """As matrix products round: the scores of a user follow from the size of a batch and the place in it."""
+
+    def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
+        return np.array([np.roll(self.vector, len(histories) * place) for place in range(len(histories))])
+
+
+def test_what_is_measured_of_a_user_does_not_follow_from_who_has_something_held_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def differ() -> bool:
+        before, after = (one_round(each, model=Batched())[0] for each in (clients, other(clients, 2, [11])))
+        return any(
+            not np.array_equal(one, two)
+            for name in before.vectors
+            for place, (one, two) in enumerate(zip(before.vectors[name], after.vectors[name], strict=True))
+            if (name, place) != ("silo-0", 2)
+        )
+
+    clients = client_data((5, 5, 5, 5))
+    assert not differ()
+    call = "measure(_Numbers(self._model), train, held_out{})"
+    switch_off(monkeypatch, Federation, "_measured", call.format(", everybody=True"), call.format(""))
+    assert differ()
+
+
+class Overflowing(Bias):
+    """No number for whoever took a lot."""
+
+    def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
+        scores = super().scores(histories)
+        scores[[len(history) > 100 for history in histories]] = np.float32([np.nan, np.inf] * 6)
+        return scores
+
+
+def test_scores_that_are_no_numbers_end_no_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The round, and what others add, go on as if that user had been measured like anybody."""
+    clients = client_data((5, 5, 5, 5))
+    wild = other(clients, 7, WILD["all of it a thousand times"])
+    before, after = one_round(clients, model=Overflowing())[0], one_round(wild, model=Overflowing())[0]
+    assert {name for name, how_far in distance(before, after).items() if how_far} == {"silo-1"}
+    assert np.isfinite(np.concatenate(after.vectors["silo-1"])).all()
+    switch_off(monkeypatch, Federation, "_measured", "_Numbers(self._model)", "self._model")
+    with pytest.raises(UsageError, match="not all numbers"):
+        one_round(wild, model=Overflowing())
 
 
 def test_the_mean_is_over_the_declared_users_and_not_over_a_count() -> None:

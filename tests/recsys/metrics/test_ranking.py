@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise, permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,17 +59,19 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, list[list[int]], list[list[int]]
     return np.array(rows, np.float32), seen, wanted
 
 
-@given(case=cases(), batch=st.integers(1, 5), k=st.integers(1, 10))
+@given(case=cases(), batch=st.integers(1, 5), k=st.integers(1, 10), everybody=st.booleans())
 def test_full_ranking_is_the_reference(
-    case: tuple[np.ndarray, list[list[int]], list[list[int]]], batch: int, k: int
+    case: tuple[np.ndarray, list[list[int]], list[list[int]]], batch: int, k: int, everybody: bool
 ) -> None:
     rows, seen, wanted = case
     users, items = rows.shape
     measured = [user for user in range(users) if wanted[user]]
     information = np.arange(items, dtype=float)
-    found = measure(
-        Table(rows[measured]), of(seen, items), of(wanted, items), k=(k, 3), information=information, batch=batch
-    )
+    how: dict[str, Any] = {"k": (k, 3), "information": information, "batch": batch, "everybody": everybody}
+    asked = measured
+    if everybody:  # but for batches in which nothing is held out
+        asked = [user for user in range(users) if any(wanted[user // batch * batch :][:batch])]
+    found = measure(Table(rows[asked]), of(seen, items), of(wanted, items), **how)
     assert found.users.tolist() == measured
     assert found.skipped == users - len(measured)
     listed = set()
