@@ -176,7 +176,7 @@ def more_lazily(silo: int, message: Message) -> Message:
     return EachUser(Trainings(5, lambda user: (user_arrays(silo, user), {})), reply_to=message)
 
 
-@pytest.mark.parametrize("bad", [too_many, more_lazily, unequal, one_for_all])
+@pytest.mark.parametrize("bad", [too_many, longer(more_lazily), unequal, longer(one_for_all)])
 def test_a_silo_that_answers_for_too_many_or_in_other_shapes_is_zeros(
     bad: Answer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -194,10 +194,10 @@ def test_a_silo_that_answers_for_too_many_or_in_other_shapes_is_zeros(
     [
         (SILO, {"silos": None}),  # the silo itself as the unit: each user would be protected k times worse
         (SILO, {"silos": Silos(5, 12)}),
-        (SILO, {"silos": Silos(3, 12)}),
+        longer(SILO, {"silos": Silos(3, 12)}),
         (replace(SILO, overlap=2), {"silos": SILOS}),
-        (SILO, {"silos": Silos(4, 12, overlap=2)}),
-        (replace(SILO, users=0), {"silos": SILOS}),
+        longer(SILO, {"silos": Silos(4, 12, overlap=2)}),
+        longer(replace(SILO, users=0), {"silos": SILOS}),
     ],
 )
 def test_a_plan_for_other_units_than_the_silos_own_is_refused_before_it_trains(
@@ -219,7 +219,7 @@ def test_a_plan_for_other_units_than_the_silos_own_is_refused_before_it_trains(
     assert sorted(trained) == [0, 1, 2]  # control
 
 
-@pytest.mark.parametrize("other", [{"users": 3}, {"users": 0}, {"users": 4, "overlap": 2}])
+@pytest.mark.parametrize("other", [longer({"users": 3}), {"users": 0}, {"users": 4, "overlap": 2}])
 def test_a_form_for_other_units_than_the_plans_is_refused(
     other: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
