@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dp.accountants import RdpAccountant
+from dp.accountants import GdpAccountant
 from dp.calibrate import calibrate, user_level
 from dp.events import Relation, Skellam
+from dp.filter import Kind
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols import registry
@@ -382,16 +383,16 @@ def test_the_ledger_comes_to_what_an_accountant_says(tmp_path: Path) -> None:
         epsilon=8, delta=1e-3, rounds=3, clients=N, length=100, clip_l2=1.0, dropouts=3, colluders=1, components=3
     )
     plan = RoundPlan.propose("secagg", ROSTER, found.encoding, min_contributors=7, dropout="0.3", noise=found.noise)
-    budget = Budget(Fraction(9), Fraction(1, 1000), slack=Fraction(1, 10**6))
-    ledger, clients, accountant = new_ledger(tmp_path / "l.db", budget), clients_of(), RdpAccountant()
+    budget = Budget(Fraction(8), Fraction(1, 1000), slack=Fraction(1, 10**5), kind=Kind.GDP)
+    ledger, clients, accountant = new_ledger(tmp_path / "l.db", budget), clients_of(), GdpAccountant()
     updates = {name: np.full(100, 0.1) for name in NAMES}
     for _ in range(3):
         ran = simulate(serve(plan, ROSTER, ledger=ledger), clients, updates.get)
         happened = plan.secure_sum(len(ran.outcome.survivors))
         accountant.compose(happened.release(user_level(Relation.ZERO_OUT)))
         plan = plan.next_round()
-    assert ledger.epsilon == pytest.approx(accountant.epsilon(1e-3), rel=0.02)
-    assert 7 < ledger.epsilon <= 8.2
+    assert ledger.epsilon == pytest.approx(accountant.epsilon(0.99e-3), abs=1e-9)
+    assert 7.99 < ledger.epsilon <= 8
     with pytest.raises(BudgetError):
         serve(plan, ROSTER, ledger=ledger)
     ledger.close()
