@@ -216,6 +216,10 @@ MEANT: dict[str, Any] = {
     "beta": lambda v: type(v) is str and 0 <= Fraction(v) < 1,
     "rotated": lambda v: type(v) is bool,
     "weight_bound": lambda v: type(v) is int and 1 <= v < 1 << 31,
+    "holder": lambda v: v in ("device", "silo"),  # as long as there is no sum
+    "users": lambda v: type(v) is int and 1 <= v < 1 << 31,
+    "overlap": lambda v: type(v) is int and 1 <= v <= PLANNED,
+    "rounding": lambda v: v in ("stochastic", "nearest"),
     "signers": lambda v: type(v) is int and 1 <= v <= PLANNED,
     "ring_bits": lambda v: type(v) is int and 8 <= v <= 64,
     "l1": lambda v: type(v) is int and v > 0,
