@@ -13,9 +13,10 @@ item i to another item j the weight is
 with the kernels K of ``public_features``, centred on the chosen items. b and all c_k >= 0 are those that come nearest
 to B itself, where B is known.
 
-All that is published, and is all that devices need: a user's scores are the sum of the weights from the own history's
-items, where the last ones weigh most. They are computed on the device, so what a user asks costs no privacy. Popularity
-decides where scores are equal.
+All that is published, and is all that devices need: a user's scores are the sum of the weights from the chosen items of
+the own history, where the last ones weigh most. Of the scores of other items, the kernels' part is a mean over the
+whole history, with as much weight as its chosen items have: a film that was not chosen has genres, too. Scores are
+computed on the device, so what a user asks costs no privacy. Popularity decides where they are equal.
 """
 
 from __future__ import annotations
@@ -90,13 +91,15 @@ class PrivateEase:
 
     def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
         self._learnt()
-        recency, featured = self.settings.recency, self.featured
-        rows = on_device(histories, self.items, len(self.popularity), recency, featured=featured).astype(np.float32)
-        whole = rows.sum(axis=1, keepdims=True)
-        liked = rows @ self.alike[self.items] - whole * self.centre
+        count, recency = len(self.popularity), self.settings.recency
+        rows = on_device(histories, np.arange(count), count, recency, featured=self.featured).astype(np.float32)
+        own = rows[:, self.items]
+        known = own.sum(axis=1, keepdims=True)
+        share = known / np.maximum(rows.sum(axis=1, keepdims=True), np.float32(_TIE))
+        liked = share * (rows @ self.alike) - known * self.centre
         like = (self.alike @ liked.T).T - (liked @ self.centre)[:, None]
-        scores: NDArray[np.float32] = self.popularity * (np.float32(self.base) * whole + like)
-        scores[:, self.items] = rows @ self.weights
+        scores: NDArray[np.float32] = self.popularity * (np.float32(self.base) * known + like)
+        scores[:, self.items] = own @ self.weights
         return scores + tie_breaks(self.popularity)
 
     def state(self) -> ModelState:
