@@ -130,7 +130,8 @@ def pairs_row(history: History, chosen: Chosen, recency: Recency | None) -> NDAr
     if not len(here):
         return row
     _fill(row, near, here, chosen.popularity, chosen.weights)
-    norm = float(np.linalg.norm(row))
+    with np.errstate(over="ignore"):  # no BLAS: its threads wait for each other
+        norm = float(np.sqrt(np.square(row).sum()))
     if not isfinite(norm):
         return np.zeros(chosen.length)
     return row / max(norm, 1.0)
