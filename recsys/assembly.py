@@ -278,7 +278,7 @@ def _silos(config: Config, client_data: ClientData, sums: bool) -> UsersInSilos 
     found = declared(config, len(names))
     if not config.private:
         sizes = [len(users) for users in members]
-        return replace(found, users=config.privacy.n_min or sum(sizes), most=config.clients.most or max(sizes))
+        found = replace(found, users=config.privacy.n_min or sum(sizes), most=config.clients.most or max(sizes))
     for name, held in zip(names, members, strict=True):
         if len(held) > found.most:
             raise UsageError(f"{name} has more than {found.most} users, the most that a silo may have (clients.most)")

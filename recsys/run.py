@@ -48,6 +48,7 @@ from recsys.models.recommender import Recommender, SharedModel
 from recsys.models.store import save
 from recsys.models.tuned_ease import tuned_ease
 from recsys.other_runs import RunList
+from recsys.participation import Draw
 from recsys.requested_sums import LearnsFromSums, ResultsOnDisk
 from recsys.run_record import MODEL, Quality, Round, Run
 from recsys.run_start import CHECKPOINT, PRIVATE, StartedRun, delete_secrets, existing_run, start
@@ -349,9 +350,10 @@ def _record(prepared: Prepared, started: StartedRun, machine: Mapping[str, Any])
 
 def agreed(prepared: Prepared) -> dict[str, Any]:
     """What a record says of the protocol. Fractions that were asked for are not replaced by a parameter of that name,
-    such as the number of corrupt members that the committee of ``oneshot`` bears."""
+    such as the number of corrupt members that the committee of ``oneshot`` bears. Where cohorts vary in size, no number
+    of clients is that of all."""
     deployment, planned = prepared.deployment, prepared.planned_clients
-    asked = {
+    asked: dict[str, Any] = {
         "name": deployment.protocol,
         "clients": planned,
         "min_contributors": max(2, planned - deployment.dropouts(planned)),
@@ -359,5 +361,7 @@ def agreed(prepared: Prepared) -> dict[str, Any]:
         "corrupt": deployment.corrupt,
         "dropout": deployment.dropout,
     }
+    if prepared.participation.draw is Draw.POISSON:
+        del asked["clients"], asked["min_contributors"]
     chosen = asdict(cast(Any, deployment.parameters(planned)))
     return asked | {name: str(value) for name, value in chosen.items() if name not in asked}

@@ -249,6 +249,7 @@ def test_what_is_declared_follows_from_the_configuration(
     ("changes", "reason"),
     [
         (("clients.most=32",), "client-0 has more than 32 users, the most that a silo may have"),
+        (("clients.most=32", *SUMS, "privacy.mode=none"), "client-0 has more than 32 users"),
         (("clients.overlap=5",), "clients.overlap is 5, and there are 4 silos"),
         (("clients.overlap=0",), "clients.overlap at least 1"),
         (("clients.most=-1",), "not below zero"),
@@ -260,6 +261,16 @@ def test_what_is_declared_follows_from_the_configuration(
 def test_what_cannot_be_is_refused(changes: tuple[str, ...], reason: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=reason):
         prepare(asked(tmp_path, *changes))
+
+
+def test_cohorts_that_vary_in_size_are_no_difference_of_record_and_ledger(tmp_path: Path) -> None:
+    """Of 4 silos each is drawn by itself: no number of clients, or of colluders, is that of all sums."""
+    drawn = ("training.draw=poisson", "training.size=3", "training.rounds=4", "protocol.corrupt=0.3")
+    run = train(prepare(asked(tmp_path, *drawn)), tmp_path / "run", machine={}, run_list=RunList(tmp_path / "state"))
+    assert len({one.planned for one in run.rounds}) > 1
+    account = Account.load(tmp_path / "run")
+    assert account.differences == ()
+    assert {spent.promise.colluders for spent in account.spent} == {1}
 
 
 def test_noise_is_for_one_user_whatever_silos_there_are(tmp_path: Path) -> None:
