@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dp.calibrate import SLACK, calibrate, user_level
 from dp.events import Relation
+from dp.filter import Kind
 from dp.ledger import Budget, Ledger
 from protocols import registry, server
 from protocols.client import Client
@@ -201,7 +202,7 @@ def noised(folder: Path) -> tuple[Request, Ledger]:
     )
     assert found.ring_bits < 32
     guarantee, delta = user_level(Relation.ZERO_OUT), Fraction(1, 10**5)
-    budget, key = Budget(Fraction(8), delta, slack=delta * SLACK), SigningKey(bytes(32))
+    budget, key = Budget(Fraction(8), delta, slack=delta * SLACK, kind=Kind.GDP), SigningKey(bytes(32))
     ledger = Ledger.create(folder / "ledger.db", key, budget, guarantee, run="test", elsewhere="nothing")
     return replace(EXACT, encoding=found.encoding, noise=found.noise), ledger
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dp import calibrate as calibrate_module
 from dp import noise as noise_module
-from dp.accountants import rdp
 from dp.audit import Verdict, false_alarm
 from dp.audit.claim import FALSE_ALARM
 from dp.calibrate import Calibration, user_level
@@ -215,7 +215,7 @@ def in_one_client(right: Callable[..., Any], self: ClientRound, *context: bytes)
     return noised
 
 
-DRAWN, CLIPPED, SCALED = (ClientRound, "_drawn"), (Encoding, "_clipped"), (rdp, "scaled")
+DRAWN, CLIPPED = (ClientRound, "_drawn"), (Encoding, "_clipped")
 NO_CLIP = instead_of(*CLIPPED, lambda right, self, vector: (vector, 1.0))
 CLIP_BY_COORDINATE = instead_of(*CLIPPED, lambda right, self, vector: (np.clip(vector, -1, 1), 1.0))
 STRETCHED = instead_of(encoding_module, "_hadamard", lambda right, vector: 2 * right(vector))
@@ -226,6 +226,10 @@ def clips_its_sum(right: Callable[..., Any], self: Encoding, vectors: Any, *, se
     """Of all its users together."""
     alone = replace(self, users=0, overlap=1)
     return alone.encode(np.sum(list(vectors), axis=0), weight=1, seed=seed, rng=rng)
+
+
+def of_one_round(right: Callable[..., bool], event: Any, found: Any, clients: int, rounds: int, *budget: Any) -> bool:
+    return right(event, found, clients, 1, *budget)
 
 
 def of_one_silo(right: Callable[..., Any], self: Encoding) -> Any:
@@ -412,7 +416,7 @@ REFUSED: dict[str, tuple[tuple[Seed, ...], suite.Audit, type[SecAggError], str]]
     "rotated bound wrong": ((STRETCHED,), suite.contribution_rotated, UsageError, "rounding does not get shorter"),
     "rounding inflation ignored": ((NO_INFLATION,), suite.contribution_coarse, UsageError, "not get shorter"),
     "a plan with the epsilon of one round": (
-        (instead_of(*SCALED, lambda scaled, values, count: scaled(values, 1)),),
+        (instead_of(calibrate_module, "_allowed", of_one_round),),
         *(suite.accounting, BudgetError, "epsilon could reach"),
     ),
     "a person in two silos charged twice": (

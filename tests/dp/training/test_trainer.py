@@ -372,7 +372,7 @@ def test_rounds_add_up(tmp_path: Path) -> None:
     trained(steps=4, charge=fresh.compose)
     assert counts(path) == [4, 4, 4]
     with closing(Ledger.open(path, KEY)) as ledger:
-        assert ledger.spent.rdp == pytest.approx([1e12 * value for value in whole.curve])
+        assert ledger.spent.amounts == pytest.approx([1e12 * value for value in whole.curve])
     assert fresh.epsilon(1e-5) < 0.7 * whole.epsilon(1e-5)
 
 
