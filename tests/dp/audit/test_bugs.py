@@ -228,10 +228,6 @@ def clips_its_sum(right: Callable[..., Any], self: Encoding, vectors: Any, *, se
     return alone.encode(np.sum(list(vectors), axis=0), weight=1, seed=seed, rng=rng)
 
 
-def of_one_round(right: Callable[..., bool], event: Any, found: Any, clients: int, rounds: int, *budget: Any) -> bool:
-    return right(event, found, clients, 1, *budget)
-
-
 def of_one_silo(right: Callable[..., Any], self: Encoding) -> Any:
     """As if a person was in one silo only; or, charged for two of them, as if their parts were two sums."""
     found = right(self)
@@ -416,7 +412,7 @@ REFUSED: dict[str, tuple[tuple[Seed, ...], suite.Audit, type[SecAggError], str]]
     "rotated bound wrong": ((STRETCHED,), suite.contribution_rotated, UsageError, "rounding does not get shorter"),
     "rounding inflation ignored": ((NO_INFLATION,), suite.contribution_coarse, UsageError, "not get shorter"),
     "a plan with the epsilon of one round": (
-        (instead_of(calibrate_module, "_allowed", of_one_round),),
+        (instead_of(calibrate_module, "evaluate", lambda right, *args, **more: right(*args, **{**more, "rounds": 1})),),
         *(suite.accounting, BudgetError, "epsilon could reach"),
     ),
     "a person in two silos charged twice": (
