@@ -150,7 +150,11 @@ def _cost(config: Config, say: Say) -> Measured:
 def _memory(config: Config, say: Say) -> Measured:
     """The peak of each round alone (Linux starts it again on demand); from the third on it must not grow."""
     prepared = _prepared(
-        config, {"users": config.many, "item_count": config.items}, draw="fixed", size=config.clients, rounds=config.long
+        config,
+        {"users": config.many, "item_count": config.items},
+        draw="fixed",
+        size=config.clients,
+        rounds=config.long,
     )
     federation, _ = _federation(prepared, secure=True)
     gc.collect()
