@@ -96,7 +96,8 @@ class RoundPlan:
         """The first round of a session: protocol parameters and ring width follow from what is asked for.
 
         ``clients`` is the most that may take part (default: the whole roster); at most a fraction ``corrupt`` of
-        them is dishonest, and the round is to survive that ``dropout`` of them fall silent. ``encoding`` and ``noise``
+        them is dishonest, or as many as the noise is counted against if these are more, and the round is to survive
+        that ``dropout`` of them fall silent. ``encoding`` and ``noise``
         of a private sum come from ``dp.calibrate``. ``beacon`` is for protocols that draw lots: bytes that the clients
         know from elsewhere (``Policy.beacon``). ``cost_model`` is for protocols with lattices: how their security is
         counted (``secagg.assumptions.CostModel``).
@@ -104,9 +105,12 @@ class RoundPlan:
         n = len(roster) if clients is None else clients
         if n > len(roster):
             raise UsageError(f"the roster has {len(roster)} clients, not {n}")
+        bad = fraction(corrupt)
+        if noise is not None:  # those whose noise does not count could else help a server that lies to open two sums
+            bad = max(bad, Fraction(min(noise.colluders, n - 1), n))
         parameters = rules_of(protocol).choose(
             n,
-            fraction(corrupt),
+            bad,
             fraction(dropout),
             Adversary(adversary),
             security,

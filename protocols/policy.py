@@ -77,6 +77,11 @@ class Policy:
         """How many of n clients may be dishonest."""
         return floor(Fraction(self.corrupt) * n)
 
+    def corrupt_in(self, plan: RoundPlan) -> int:
+        """How many clients of a round may be dishonest: as many as do not count in its noise, if it has any. Where they
+        could help a server to open two sums, there would be less noise between these than in either of them."""
+        return self.corrupt_of(plan.clients) if plan.noise is None else colluders(self.corrupt, plan.clients)
+
     def corrupt_or_dropped_of(self, n: int) -> int:
         """How many of n clients may be dishonest or silent."""
         return self.corrupt_of(n) + floor(Fraction(self.dropout) * n)

@@ -224,7 +224,8 @@ def prepare(config: Config) -> Prepared:
     if len(client_data.names) < 2:
         raise UsageError("a sum over fewer than two clients hides nobody")
     planned = participation.planned(len(client_data.names))
-    deployment.parameters(planned), _optimiser(training)  # refused here, if at all
+    noised = config.privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH)
+    deployment.parameters(planned, noised=noised), _optimiser(training)  # refused here, if at all
     local = Local(training.epochs, training.batch, training.rate, training.proximal)
     recipe = UpdateRecipe(local, training.clip, 0.0 if config.locally else training.measured, training.weight_bound)
     model, plain = model_of(config, items), None
@@ -244,7 +245,7 @@ def prepare(config: Config) -> Prepared:
         length = recipe.length(len(shared.vector))
         plain = _plain(length, training, silos)
     distributed, locally = None, None
-    if config.privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH):
+    if noised:
         delta = delta_of(config.privacy, data.train.user_count if silos is None else silos.users)
         distributed = _distributed(config, deployment, planned, length, delta, silos, in_rounds=plain is not None)
     if config.locally:

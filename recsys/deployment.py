@@ -31,12 +31,19 @@ class Deployment:
         """How many clients of a cohort of this size may drop out."""
         return int(fraction(self.dropout) * clients)
 
-    def parameters(self, clients: int) -> object:
+    def corrupt_of(self, clients: int, *, noised: bool) -> Fraction:
+        """The fraction of a cohort of this size that may be corrupt: with noise, no fewer than it is counted against.
+
+        >>> Deployment().corrupt_of(11, noised=False), Deployment().corrupt_of(11, noised=True)
+        (Fraction(1, 20), Fraction(1, 11))
+        """
+        asked = fraction(self.corrupt)
+        return max(asked, Fraction(colluders(asked, clients), clients)) if noised else asked
+
+    def parameters(self, clients: int, *, noised: bool) -> object:
         """The protocol's parameters for a cohort of this size; ``UsageError`` if no parameters resist that much."""
-        choose = rules_of(self.protocol).choose
-        return choose(
-            clients, fraction(self.corrupt), fraction(self.dropout), self.adversary, 40, 20, CostModel.CORE_SVP
-        )
+        choose, corrupt = rules_of(self.protocol).choose, self.corrupt_of(clients, noised=noised)
+        return choose(clients, corrupt, fraction(self.dropout), self.adversary, 40, 20, CostModel.CORE_SVP)
 
     def noise(self, clients: int) -> NoiseSpec:
         """The kind of noise for a cohort of this size, with variance 1. What was drawn for dropouts who did not drop

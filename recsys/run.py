@@ -68,6 +68,7 @@ from recsys.sentences import (
     spending,
 )
 from recsys.serving import ServedModel
+from secagg.assumptions import fraction
 from secagg.errors import BudgetError, StorageError, ThresholdError
 from secagg.files import read_private, write_file
 
@@ -352,16 +353,18 @@ def agreed(prepared: Prepared) -> dict[str, Any]:
     """What a record says of the protocol. Fractions that were asked for are not replaced by a parameter of that name,
     such as the number of corrupt members that the committee of ``oneshot`` bears. Where cohorts vary in size, no number
     of clients is that of all."""
-    deployment, planned = prepared.deployment, prepared.planned_clients
+    deployment, planned, noised = prepared.deployment, prepared.planned_clients, prepared.distributed is not None
+    corrupt = deployment.corrupt_of(planned, noised=noised)
     asked: dict[str, Any] = {
         "name": deployment.protocol,
         "clients": planned,
         "min_contributors": max(2, planned - deployment.dropouts(planned)),
         "adversary": deployment.adversary.value,
-        "corrupt": deployment.corrupt,
+        "corrupt": deployment.corrupt if corrupt == fraction(deployment.corrupt) else str(corrupt),
         "dropout": deployment.dropout,
     }
     if prepared.participation.draw is Draw.POISSON:
         del asked["clients"], asked["min_contributors"]
-    chosen = asdict(cast(Any, deployment.parameters(planned)))
+        asked["corrupt"] = deployment.corrupt
+    chosen = asdict(cast(Any, deployment.parameters(planned, noised=noised)))
     return asked | {name: str(value) for name, value in chosen.items() if name not in asked}

@@ -23,7 +23,7 @@ from secagg.hypergeometric import most_marked
 
 def check_policy(plan: RoundPlan, policy: Policy) -> None:
     """Refuse a committee that this client's own calculation does not trust, or that it cannot draw again."""
-    committee, feared = parameters_of(plan), policy.corrupt_of(plan.clients)
+    committee, feared = parameters_of(plan), policy.corrupt_in(plan)
     policy.check_cost_model(committee.cost_model)
     bad = feared
     if committee.members < plan.clients:

@@ -53,7 +53,7 @@ def _security(policy: Policy, grinding: int) -> int:
 
 def _check_graph(plan: RoundPlan, policy: Policy, size: int, grinding: int) -> None:
     security = _security(policy, grinding)
-    corrupt, absent = min(policy.corrupt_of(plan.clients), size), plan.clients - size
+    corrupt, absent = min(policy.corrupt_in(plan), size), plan.clients - size
     dropped = max(policy.corrupt_or_dropped_of(plan.clients) - absent, corrupt)
     check_private(size, corrupt, dropped, parameters_of(plan), policy.adversary, security)
 

@@ -17,6 +17,7 @@ from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols.client import Client
 from protocols.journal import MemoryJournal
+from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -266,3 +267,43 @@ def test_a_silo_knows_its_own_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not silo(policy=replace(POLICY, corrupt=0)).check(with_noise())
     switch_off(monkeypatch, Policy, "check", "plan.noise.colluders < (feared := colluders(self.corrupt, plan.clients))")
     assert not silo(policy=replace(POLICY, corrupt=0)).check(unaware)
+
+
+# A server that lies, with as many silos as the noise is counted against, opens one sum
+
+
+def proposed(protocol: str, n: int, family: Family | None = Family.SKELLAM) -> RoundPlan:
+    """For the usual fractions: a twentieth dishonest, a tenth silent."""
+    names = [Identity.generate(f"silo-{i:02}", Prg(i.to_bytes(32, "big"))) for i in range(n)]
+    gone, known = n // 10, colluders("0.05", n)
+    noise = None if family is None else NoiseSpec(family, Fraction(10**10), gone, known)
+    return RoundPlan.propose(protocol, Roster.of(names), SILOS, min_contributors=max(2, n - gone), noise=noise)
+
+
+def opened_twice(plan: RoundPlan, n: int) -> bool:
+    """Whether two sets of survivors can be signed, with the colluders' names under both: each honest one signs once."""
+    signers, known = rules_of(plan.protocol).signers(plan), colluders("0.05", n)
+    return 2 * (signers - known) <= n - known
+
+
+@pytest.mark.parametrize("protocol", ["secagg", "secagg+", "oneshot"])
+def test_of_colluders_that_the_noise_allows_for_no_second_sum_is_opened(protocol: str) -> None:
+    """Two sums over other sets of silos have less noise between them than each of them has. Control: without noise the
+    fraction is rounded down, and one of 11 silos is none."""
+    for n in (4, 5, 10, 11, 15, 21, 24, 30):
+        assert not opened_twice(proposed(protocol, n), n), n
+    assert opened_twice(proposed("oneshot", 11, None), 11)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"), [("oneshot", "bears 0 corrupt members, not the 1 feared"), ("secagg", "threshold 6 is too")]
+)
+def test_a_silo_refuses_noise_whose_colluders_the_protocol_does_not_bear(protocol: str, said: str) -> None:
+    plan, trusting = proposed(protocol, 11), proposed(protocol, 11, None)
+    roster = Roster.of([Identity.generate(f"silo-{i:02}", Prg(i.to_bytes(32, "big"))) for i in range(11)])
+    me = Identity.generate("silo-00", Prg(bytes(32)))
+    policy = Policy(min_contributors=10, protocols={protocol}, users=CAP, overlap=2)
+    Client(me, roster, policy=policy).check(plan)
+    Client(me, roster, policy=policy).check(trusting)
+    with pytest.raises(PolicyError, match=said):
+        Client(me, roster, policy=policy).check(replace(plan, parameters=trusting.parameters))

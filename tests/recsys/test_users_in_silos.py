@@ -265,7 +265,13 @@ def test_what_cannot_be_is_refused(changes: tuple[str, ...], reason: str, tmp_pa
 
 def test_cohorts_that_vary_in_size_are_no_difference_of_record_and_ledger(tmp_path: Path) -> None:
     """Of 4 silos each is drawn by itself: no number of clients, or of colluders, is that of all sums."""
-    drawn = ("training.draw=poisson", "training.size=3", "training.rounds=4", "protocol.corrupt=0.3")
+    drawn = (
+        "training.draw=poisson",
+        "training.size=3",
+        "training.rounds=4",
+        "protocol.corrupt=0.3",
+        "protocol.dropout=0.1",
+    )
     run = train(prepare(asked(tmp_path, *drawn)), tmp_path / "run", machine={}, run_list=RunList(tmp_path / "state"))
     assert len({one.planned for one in run.rounds}) > 1
     account = Account.load(tmp_path / "run")
