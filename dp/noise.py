@@ -96,6 +96,14 @@ class NoiseSpec:
                 f"of {clients} clients {self.dropouts} may be missing and {self.colluders} collude: nobody is left"
             )
 
+    def enough_alone(self, clients: int) -> bool:
+        """Whether each honest client keeps as much noise as all are to have: no matter then which sums are seen.
+
+        >>> NoiseSpec(Family.SKELLAM, Fraction(900), dropouts=1, colluders=1).enough_alone(clients=3)
+        True
+        """
+        return self.kept_variance(clients) >= self.variance
+
     def drawable(self, clients: int) -> bool:
         """Whether the samplers can draw what each of ``clients`` clients has to add, and a bound is known for it."""
         return not self.too_small(clients) and self._at_level(clients, self.dropouts) <= LARGEST_VARIANCE

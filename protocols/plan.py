@@ -106,8 +106,9 @@ class RoundPlan:
         if n > len(roster):
             raise UsageError(f"the roster has {len(roster)} clients, not {n}")
         bad = fraction(corrupt)
-        if noise is not None:  # those whose noise does not count could else help a server that lies to open two sums
-            bad = max(bad, Fraction(min(noise.colluders, n - 1), n))
+        if noise is not None and noise.dropouts + noise.colluders < n and not noise.enough_alone(n):
+            # those whose noise does not count could else help a server that lies to open two sums
+            bad = max(bad, Fraction(noise.colluders, n))
         parameters = rules_of(protocol).choose(
             n,
             bad,

@@ -79,8 +79,11 @@ class Policy:
 
     def corrupt_in(self, plan: RoundPlan) -> int:
         """How many clients of a round may be dishonest: as many as do not count in its noise, if it has any. Where they
-        could help a server to open two sums, there would be less noise between these than in either of them."""
-        return self.corrupt_of(plan.clients) if plan.noise is None else colluders(self.corrupt, plan.clients)
+        could help a server to open two sums, there would be less noise between these than in either of them, unless
+        each client's is enough."""
+        if plan.noise is None or plan.noise.enough_alone(plan.clients):
+            return self.corrupt_of(plan.clients)
+        return colluders(self.corrupt, plan.clients)
 
     def corrupt_or_dropped_of(self, n: int) -> int:
         """How many of n clients may be dishonest or silent."""

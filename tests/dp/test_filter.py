@@ -228,6 +228,16 @@ def test_without_that_rule_a_commit_breaks_the_budget(monkeypatch: pytest.Monkey
     assert after.reached > after.epsilon
 
 
+def test_a_sum_of_discrete_gaussians_is_charged_with_its_samples() -> None:
+    """Their number bounds how far all releases are from Gaussian ones."""
+    release = Release(
+        DiscreteGaussians(Fraction(100), 2, 3, 1), Everyone(), replace(CENTRAL, relation=Relation.ZERO_OUT)
+    )
+    assert PrivacyCost.of(release, 5, samples=30, kind=filters.Kind.GDP).samples == 30
+    with pytest.raises(UsageError, match="charged with all samples"):
+        PrivacyCost.of(release, 5, samples=29, kind=filters.Kind.GDP)
+
+
 def test_samples_use_up_the_slack() -> None:
     """(1 + e^epsilon) 2^-128 of delta each."""
     assert budget().samples() == 0

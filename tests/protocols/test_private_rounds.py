@@ -322,7 +322,7 @@ def test_a_plan_that_goes_on_with_fewer_than_the_noise_allows_for_cannot_be_writ
     with pytest.raises(UsageError, match="min_contributors is 6 then"):
         plan_with(min_contributors=5)
     with pytest.raises(UsageError, match="nobody is left"):
-        replace(plan_with(), noise=replace(SKELLAM, dropouts=5, colluders=5))
+        plan_with(noise=replace(SKELLAM, dropouts=5, colluders=5))
     with pytest.raises(UsageError, match="too narrow"):
         replace(plan_with(), ring_bits=plan_with(noise=None).ring_bits)
 

@@ -295,6 +295,18 @@ def test_of_colluders_that_the_noise_allows_for_no_second_sum_is_opened(protocol
     assert opened_twice(proposed("oneshot", 11, None), 11)
 
 
+def test_where_each_silos_noise_is_enough_it_does_not_matter_which_sums_are_opened() -> None:
+    """With parts that are removed it does: one silo shows the seed of its parts, and the other keeps its own."""
+    noise = NoiseSpec(Family.SKELLAM, Fraction(10**10), dropouts=1, colluders=1)
+    alone, removable = noise.enough_alone(3), replace(noise, components=1).enough_alone(3)
+    assert (alone, removable, noise.enough_alone(4)) == (True, False, False)
+    roster = Roster.of(IDENTITIES[:3])
+    how: dict[str, Any] = {"min_contributors": 2, "corrupt": "0", "dropout": "0.34"}
+    RoundPlan.propose("secagg", roster, SILOS, noise=noise, **how)
+    with pytest.raises(UsageError, match="infeasible: 3 clients need threshold 3"):
+        RoundPlan.propose("secagg", roster, SILOS, noise=replace(noise, components=1), **how)
+
+
 @pytest.mark.parametrize(
     ("protocol", "said"), [("oneshot", "bears 0 corrupt members, not the 1 feared"), ("secagg", "threshold 6 is too")]
 )

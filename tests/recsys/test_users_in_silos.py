@@ -327,6 +327,13 @@ def counted(text: str, users: int) -> bool:
     return f" {users}" in text or f'"{users}"' in text
 
 
+def test_a_model_of_sums_is_told_the_declared_users(tmp_path: Path) -> None:
+    """By which it takes its sizes: 130 are there."""
+    prepared = prepare(asked(tmp_path, *SUMS))
+    found = prepared.sums(IdealAggregator(SECRET))("any", 2, Fraction(1), lambda history: np.zeros(2))
+    assert found.users == 100
+
+
 def test_a_ledger_of_silos_says_that_the_silo_sees_its_users_data(tmp_path: Path) -> None:
     run = train(prepare(asked(tmp_path, *SUMS)), tmp_path / "run", machine={}, run_list=RunList(tmp_path / "state"))
     (promise,) = run.spendings

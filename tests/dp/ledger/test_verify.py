@@ -205,6 +205,23 @@ def test_the_script_takes_no_other_noise_either(event: Any) -> None:
         verify_ledger.moved_squared(to_record(event), guarantee)
 
 
+def test_discrete_gaussians_of_one_party_are_charged_with_their_samples(path: Path) -> None:
+    """Steps with Gaussian noise are called what costs as much in mu^2, and takes samples of which none are counted."""
+    one = Release(Gaussian(Fraction(10)), Everyone(), EXAMPLE)
+    ledger = new(path, guarantee=EXAMPLE, budget=Budget(Fraction(8), Fraction(1, 10**5), Fraction(0), kind=Kind.GDP))
+    ledger.reserve(Steps("later", one, 5))
+    ledger.close()
+    rows = read(path)
+    assert both(rows) == ""
+
+    def renamed(bodies: list[Any]) -> None:
+        bodies[1]["steps"]["event"]["mechanism"] = to_record(DiscreteGaussians(Fraction(104), 1, 1, 1))
+
+    lie = forged(rows, renamed)
+    assert "charged with all samples" in both(lie)
+    assert "is charged with fewer samples than were drawn" in problems(lie)[0]
+
+
 def test_an_honest_ledger(rows: list[Row], steps: list[Row]) -> None:
     assert both(rows, replay(rows).head) == ""
     assert both(steps, replay(steps).head) == ""
