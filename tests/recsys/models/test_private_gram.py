@@ -37,7 +37,7 @@ def test_without_the_division_by_the_norm_a_user_adds_more_than_noise_hides(monk
     assert np.linalg.norm(private_gram.popularity_row(everything, ITEMS)) > 1.5
 
 
-@pytest.mark.parametrize(("items", "size", "share"), [(None, 38, Fraction(3, 20)), (TABLE, 58, Fraction(3, 10))])
+@pytest.mark.parametrize(("items", "size", "share"), [(None, 38, Fraction(3, 20)), (TABLE, 58, Fraction(9, 20))])
 def test_two_sums_are_asked_for_and_their_shares_are_the_whole(items: Items | None, size: int, share: Fraction) -> None:
     asked: list[tuple[str, int, Fraction]] = []
 
