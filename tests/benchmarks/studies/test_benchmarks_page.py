@@ -52,13 +52,22 @@ def test_what_dealing_verifiably_costs_in_bytes() -> None:
     assert int(now.replace(",", "")) - int(before.replace(",", "")) == more
 
 
-def test_differences_to_popularity_are_those_of_the_table() -> None:
-    table = {row[0]: row[1:] for row in rows("| model | without privacy | epsilon 8 | epsilon 3 | epsilon 1 |")}
-    (popular,) = [float(cell) for cell in table["ItemPop"] if cell]
-    differences = [float(cell.split(" ")[0]) - popular for cell in table["`private-ease`"][1:]]
-    said = re.search(r"minus ItemPop is ([+.0-9]+) \[.*?\], ([+.0-9]+) \[.*?\] and ([-.0-9]+) \[", WORDS)
-    assert said is not None
-    assert [f"{difference:+.4f}".replace("0.", ".") for difference in differences] == list(said.groups())
+def _figures(cells: list[str]) -> list[float]:
+    """Each cell without its interval."""
+    return [float(cell.split(" ")[0].rstrip("%")) for cell in cells if cell]
+
+
+def test_private_ease_beside_popularity_and_tuned_ease_is_what_its_rows_say() -> None:
+    table = rows("| | ItemPop | ItemKNN | EASE | tuned EASE | without noise | epsilon 8 | epsilon 3 | epsilon 1 |")
+    places = [place for place, row in enumerate(table) if row[0].startswith("`")]
+    assert len(places) == 3
+    for place in places:
+        popular, *others = _figures(table[place][1:])
+        gaps = _figures(table[place + 1][2:])
+        assert gaps == pytest.approx([other - popular for other in others], abs=1.01e-4)
+        without, *noised = gaps[3:]
+        assert _figures(table[place + 2][6:]) == pytest.approx([100 * gap / without for gap in noised], abs=1)
+        assert _figures(table[place + 3][5:]) == pytest.approx([other / others[2] for other in others[3:]], abs=0.0075)
 
 
 def test_a_quotient_that_is_none_is_seen() -> None:
