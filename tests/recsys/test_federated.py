@@ -234,7 +234,7 @@ def noised(deployment: Deployment, clients: int, length: int) -> tuple[Encoding,
 
 def noise_of(secret: bytes, aggregator: str, *, network: Network | None = None, folder: Path) -> tuple[float, int]:
     """Squares of the noise in one round's move, relative to the stated variance, summed up; and its length."""
-    clients, deployment, length = client_data((3,) * 6, items=3000), Deployment(corrupt="0.2", dropout="0.34"), 3000
+    clients, deployment, length = client_data((3,) * 6, items=3000), Deployment(corrupt="0.15", dropout="0.34"), 3000
     encoding, noise = noised(deployment, 6, length)
     sensitivity = encoding.sensitivity()
     mechanism = noise.mechanism(6, 4, length, sensitivity.l2_squared, sensitivity.l1)

@@ -38,7 +38,7 @@ from tests.scenes.recommender import config
 from tests.scenes.tables import csv
 from tests.scenes.whole_runs import Killed, contents, go
 
-PRIVATE = ("protocol.dropout=0.34", "training.rounds=1")
+PRIVATE = ("protocol.dropout=0.25", "training.rounds=1")
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from secagg.files import write_file
 from tests.scenes.recommender import SECRET, client_data, ledger_for
 
 WHOLE = Fraction(1)
-DEPLOYMENT = Deployment(corrupt="0.2", dropout="0.34")
+DEPLOYMENT = Deployment(corrupt="0.15", dropout="0.34")
 KIND = DEPLOYMENT.noise(6)
 
 

@@ -127,7 +127,7 @@ def test_ranks_of_users_are_written_if_asked_for_and_are_their_owners_alone(tmp_
 def test_real_users_of_a_table_are_not_measured_exactly_by_default(tmp_path: Path) -> None:
     table = csv(tmp_path / "a.csv")
     asked = ("data.source=table", f"data.path={table}", "data.time=time", "clients.count=4", "privacy.mode=distributed")
-    asked = (*asked, "privacy.n_min=100")
+    asked = (*asked, "privacy.n_min=100", "protocol.dropout=0.25")
     assert outside(ready(*asked)) == ()
     assert QUALITY in outside(ready(*asked, "evaluation.exact=true"))[0]
 
