@@ -14,9 +14,8 @@ from secagg.rounding.plain import BLOCK, LANES
 
 _MAGNITUDE = (1 << 63) - 1
 _LOW = (1 << 32) - 1
-_HALVES = (
-    1.5 * 2.0**52
-)  # added to a double below 2^51 it leaves no bits for a fraction: rounded to the nearest, to even
+_HALVES = 1.5 * 2.0**52
+"""Added to a double below 2^51 it leaves no bits for a fraction: the sum is rounded to the nearest, ties to even."""
 _CACHED = 1 << 11  # of so many doubles a rotation is computed in the innermost cache
 _FLOATS = "Array(f8, 1, 'C', readonly=True)"
 
