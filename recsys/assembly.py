@@ -5,28 +5,18 @@ Whatever can be refused is refused here, before anything is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from decimal import ROUND_FLOOR, Decimal
-from fractions import Fraction
-from functools import lru_cache
 from importlib import import_module
 from inspect import signature
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-import numpy as np
-
-from dp.calibrate import SLACK, Calibration, calibrate, release_of, steps_multiplier, user_level, with_multiplier
-from dp.events import Gaussian, Guarantee, Holder, Relation, Release, Trust, Unit
-from dp.filter import Budget, Filter, Kind, PrivacyCost
+from dp.calibrate import with_multiplier
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from recsys.aggregator import Aggregator
-from recsys.config import ClientKind, Clients, Config, Data, HoldOut, Mode, Privacy, Source, Spread, Training
-from recsys.data import download, films, movielens, partition, split, synthetic, tables
-from recsys.data.interactions import Interactions
+from recsys.budgets import DistributedNoise, LocalNoise, delta_of, distributed_noise, local_noise
+from recsys.config import ClientKind, Config, Mode, Source, Training
 from recsys.data.items import Items
 from recsys.data.split import Split
 from recsys.deployment import Deployment
@@ -37,14 +27,15 @@ from recsys.optimisers import Optimiser
 from recsys.other_runs import identity
 from recsys.participation import Draw, Participation
 from recsys.public_facts import taken_as_public
-from recsys.requested_sums import RING_BITS, beta_of, sums_of, ways
+from recsys.requested_sums import RING_BITS, sums_of
 from recsys.run_record import Round
+from recsys.sources import client_data_of, data_of
 from recsys.users_in_silos import UsersInSilos, declared
-from secagg.encoding import Encoding, Rounding
+from secagg.encoding import Encoding
 from secagg.errors import UsageError
 
 if TYPE_CHECKING:
-    from dp.training import Settings
+    pass
 
 MODELS = {
     "autoencoder": "recsys.models.autoencoder:Autoencoder",
@@ -56,57 +47,9 @@ MODELS = {
 }
 """The models that can be trained. The last two are made of a few sums; all others move one vector in each round."""
 
-NEEDED = {
-    Source.SYNTHETIC: (),
-    Source.MOVIELENS: ("path",),
-    Source.TABLE: ("path",),
-    Source.SPLIT: ("train", "test"),
-}
-"""The keys of ``[data]`` without which there is nothing to read."""
-
 _EXACT_BITS = 24
-_SAMPLED_BITS = 8
-"""The ring is so much narrower where cohorts differ in size. So there is room for larger cohorts, and for smaller ones,
-in which each client draws more noise."""
 _IN_PARTS = 1 + 1e-9
 """Several sums with shares of the budget have so much more noise than one with the whole: each cost is rounded up."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedCost:
-    """The most that a run will cost: ``count`` releases like ``event``, for which ``samples`` samples are drawn."""
-
-    event: Release
-    count: int
-    samples: int = 0
-
-    def cost(self, kind: Kind) -> PrivacyCost:
-        """What it takes from a budget of that kind."""
-        return PrivacyCost.of(self.event, self.count, self.samples, kind)
-
-    def suited(self, budget: Budget, epsilon: float) -> Budget:
-        """The budget with another epsilon, and the same kind, delta and slack."""
-        return Budget.suited(self.event, Fraction(str(epsilon)), budget.delta, budget.slack)
-
-
-@dataclass(frozen=True, slots=True)
-class DistributedNoise:
-    """Noise inside the sums, what it costs, and the budget for that."""
-
-    found: Calibration
-    planned: PlannedCost
-    budget: Budget
-    guarantee: Guarantee
-
-
-@dataclass(frozen=True, slots=True)
-class LocalNoise:
-    """Noise in local training, what it costs, and the budget for that."""
-
-    settings: Settings
-    planned: PlannedCost
-    budget: Budget
-    guarantee: Guarantee
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -247,9 +190,9 @@ def prepare(config: Config) -> Prepared:
     distributed, locally = None, None
     if noised:
         delta = delta_of(config.privacy, data.train.user_count if silos is None else silos.users)
-        distributed = _distributed(config, deployment, planned, length, delta, silos, in_rounds=plain is not None)
+        distributed = distributed_noise(config, deployment, planned, length, delta, silos, in_rounds=plain is not None)
     if config.locally:
-        locally = _locally(config, client_data, data)
+        locally = local_noise(config, client_data, data)
     public = taken_as_public(config, listed=items is not None or config.data.source is Source.SYNTHETIC)
     return Prepared(
         config,
@@ -302,90 +245,6 @@ def _optimiser(training: Training) -> Optimiser:
     return Optimiser(training.server, training.server_rate, training.momentum)
 
 
-# Data and clients
-
-
-@lru_cache(1)
-def data_of(data: Data) -> tuple[Split, tuple[str, ...], Items | None]:
-    """The split, notes about it, and the table of items if there is one, which does not depend on any user's events."""
-    for name in NEEDED[data.source]:
-        if not getattr(data, name):
-            raise UsageError(f"data.source = {data.source} needs data.{name}: where the file or folder is")
-    columns = {"user": data.user, "item": data.item, "time": data.time, "rating": data.rating}
-    listed = _listed(data)
-    if data.source is Source.SPLIT:
-        found = Split.load(data.train, data.valid, data.test, **columns, listed=listed)
-        return found, tuple(found.report()), listed
-    if data.source is Source.SYNTHETIC:
-        events, said = synthetic.population(data.users, data.item_count, data.seed), ["a made-up population"]
-    else:
-        loaded = (
-            movielens.load(download.fetch(data.download, data.path) if data.download else data.path, listed=listed)
-            if data.source is Source.MOVIELENS
-            else tables.load(data.path, **columns, listed=listed)
-        )
-        events, said, listed = loaded.interactions, loaded.report(), loaded.items
-    rules: dict[HoldOut, Callable[[Interactions], Split]] = {
-        HoldOut.LAST: split.leave_last_out,
-        HoldOut.RATIO: split.by_ratio,
-        HoldOut.TIME: _by_moments(data) if data.test_from else split.by_time,
-    }
-    divided = rules[data.held_out](events.ties_drawn(data.order) if data.order else events)
-    return divided, (*said, *divided.report()), listed
-
-
-def _listed(data: Data) -> Items | None:
-    """The table that ``data.items`` names."""
-    if not data.items:
-        return None
-    if Path(data.items).name not in films.NAMES:
-        return tables.items(data.items, item=data.item)
-    found, bad = films.read(data.items)
-    if found is None:
-        raise UsageError(f"{data.items} lists no items" + (f": line {bad.rows[0].line} names none" if bad.rows else ""))
-    return found
-
-
-def _by_moments(data: Data) -> Callable[[Interactions], Split]:
-    """A split by the moments that the configuration names. Tables keep dates as microseconds; MovieLens and the
-    synthetic population keep them as seconds."""
-    unit = 1 if data.source is Source.TABLE else 10**6
-    moments = []
-    for name, text in (("valid_from", data.valid_from), ("test_from", data.test_from)):
-        try:
-            moment, is_date = tables.moment_of(text)
-        except ValueError as error:
-            raise UsageError(f"data.{name}: {error}") from None
-        moments.append(moment // unit if is_date else moment)
-    return lambda events: split.by_time(events, *moments, fractions=False)
-
-
-def client_data_of(config: Config, data: Split) -> ClientData:
-    """Clients and the users of each. Clients are named by number, so that users' names stay with them.
-
-    With noise in the sums, devices without an event to train on take part, too: otherwise what one user did would
-    change how many clients there are, and the numbers of others. (With local training on devices it is public how many
-    events each device has, and a device without any has nothing to train on.)
-    """
-    clients: Clients = config.clients
-    train = data.train
-    if clients.kind is ClientKind.DEVICES:
-        everybody = np.arange(train.user_count)
-        present = everybody[np.diff(train.starts) > 0] if config.locally or not config.private else everybody
-        members = tuple(present.reshape(-1, 1))
-    elif clients.spread is Spread.COLUMN:
-        if not clients.file:
-            raise UsageError("clients.spread = column needs clients.file: a table with columns user and silo")
-        members = partition.natural(train, tables.mapping(clients.file, user="user", silo="silo")).members
-    else:
-        members = partition.silos(
-            train, clients.count, cast(Any, clients.spread.value), alpha=clients.alpha, seed=config.seed
-        ).members
-    digits = len(str(len(members) - 1))
-    names = tuple(f"client-{number:0{digits}}" for number in range(len(members)))
-    return ClientData(names, members, train, data.valid)
-
-
 def check_names(config: Config) -> None:
     """Refuse a model or a protocol that does not exist, before anything slow is done."""
     _check_model_name(config)
@@ -420,105 +279,3 @@ def model_of(config: Config, items: Items | None = None) -> Recommender:
     except ValueError as error:
         raise UsageError(f"model.settings: {error}") from None
     return model
-
-
-# Privacy
-
-
-def delta_of(privacy: Privacy, units: int) -> Fraction:
-    """The delta of the configuration, or 1 / (100 n) for a public number n of units, rounded down to three digits.
-
-    Delta is the probability with which the guarantee may fail altogether, and a mechanism that publishes one unit of n
-    at random has delta 1/n: so more than 1/n is refused.
-
-    >>> float(delta_of(Privacy(), 610)), float(delta_of(Privacy(n_min=600), 610))
-    (1.63e-05, 1.66e-05)
-    """
-    public = privacy.n_min or units
-    made = 1 / (100 * Decimal(public))
-    delta = Fraction(made.quantize(Decimal(1).scaleb(made.adjusted() - 2), ROUND_FLOOR))
-    if privacy.delta:
-        delta = Fraction(str(privacy.delta))
-    most = max(public, units)
-    if delta > Fraction(1, most):
-        named = "privacy.delta" if privacy.delta else "delta, made from privacy.n_min,"
-        raise UsageError(
-            f"{named} = {float(delta):g} is more than one over the number of units, {most}: publishing one of them "
-            "whole, at random, would be as private"
-        )
-    return delta
-
-
-def _distributed(
-    config: Config,
-    deployment: Deployment,
-    planned: int,
-    length: int,
-    delta: Fraction,
-    silos: UsersInSilos | None,
-    *,
-    in_rounds: bool,
-) -> DistributedNoise:
-    privacy, kind = config.privacy, deployment.noise(planned)
-    rounds = config.training.rounds if in_rounds else 1
-
-    def tried(ring_bits: int, rounding: Rounding) -> Calibration:
-        return calibrate(
-            epsilon=Fraction(str(privacy.epsilon)),
-            delta=delta,
-            rounds=rounds,
-            clients=planned,
-            length=length,
-            clip_l2=config.training.clip if in_rounds else 1.0,
-            ring_bits=ring_bits - _SAMPLED_BITS if config.training.draw is Draw.POISSON else ring_bits,
-            dropouts=kind.dropouts,
-            colluders=kind.colluders,
-            components=kind.components,
-            rotate=False,
-            beta=beta_of(rounding),
-            users=0 if silos is None else silos.most,
-            overlap=1 if silos is None else silos.overlap,
-            rounding=rounding,
-        )
-
-    found = _first(tried, ways(silos))
-    guarantee = user_level(Relation.ZERO_OUT, Holder.DEVICE if silos is None else Holder.SILO)
-    event = release_of(found.encoding, found.noise, planned, planned - kind.dropouts, guarantee)
-    budget = _budget(event, privacy, delta)
-    samples = rounds * found.noise.samples(planned, found.encoding.coordinates)
-    return DistributedNoise(found, PlannedCost(event, rounds, samples), budget, guarantee)
-
-
-def _first(tried: Callable[[int, Rounding], Calibration], choices: Iterator[tuple[int, Rounding]]) -> Calibration:
-    """What the first choice gives that can be made private; ``UsageError`` as with the last, if none can."""
-    *others, last = choices
-    for choice in others:
-        with suppress(UsageError):
-            return tried(*choice)
-    return tried(*last)
-
-
-def _locally(config: Config, client_data: ClientData, data: Split) -> LocalNoise:
-    from dp.training import Flat, Settings
-
-    privacy = config.privacy
-    unit = Unit.EXAMPLE if config.clients.kind is ClientKind.DEVICES else Unit.USER
-    guarantee = Guarantee(unit, Relation.ZERO_OUT, Trust.LOCAL)
-    units = data.train.user_count if unit is Unit.USER else len(data.train)
-    delta = delta_of(privacy, units)
-    steps = config.training.rounds * privacy.steps
-    trial = LocalPrivacy(Settings(Flat(privacy.clip), Fraction(1), 1), privacy.share, privacy.steps, privacy.rate, unit)
-    sampling = trial.event(client_data.examples(client_data.names, unit)).sampling
-    z = steps_multiplier(
-        epsilon=privacy.epsilon, delta=float(delta), steps=steps, sampling=sampling, guarantee=guarantee
-    )
-    event = Release(Gaussian(z), sampling, guarantee)
-    budget = _budget(event, privacy, delta)
-    planned = PlannedCost(event, steps)
-    Filter.of(budget).reserve("all rounds", planned.cost(budget.kind))  # refused here, if at all
-    return LocalNoise(Settings(Flat(privacy.clip), z, 1), planned, budget, guarantee)
-
-
-def _budget(event: Release, privacy: Privacy, delta: Fraction) -> Budget:
-    """The budget for releases like ``event``, with a part of delta set aside for imperfect samplers."""
-    return Budget.suited(event, Fraction(str(privacy.epsilon)), delta, slack=delta * SLACK)

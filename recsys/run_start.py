@@ -34,7 +34,8 @@ from secagg.errors import BudgetError, StorageError, UsageError
 from secagg.files import DRAFT, create_file, private_folder, read_private, sweep, synced, write_file
 
 if TYPE_CHECKING:
-    from recsys.assembly import DistributedNoise, LocalNoise, Prepared
+    from recsys.assembly import Prepared
+    from recsys.budgets import DistributedNoise, LocalNoise
 
 PUBLIC_KEY = "ledger.pub"
 _LINK = re.compile("[0-9a-f]{64}")

@@ -88,7 +88,8 @@ def carry_out(
 
     This is done ``before`` other runs, in these directories, and is refused if one of them cannot be carried out.
     """
-    from recsys.assembly import check_names, data_of, prepare
+    from recsys.assembly import check_names, prepare
+    from recsys.sources import data_of
 
     check_names(config)
     begun = existing_run(folder, config)

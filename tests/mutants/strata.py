@@ -263,6 +263,8 @@ STRATA = (
             "recsys/network.py",
             "recsys/participation.py",
             "recsys/assembly.py",
+            "recsys/budgets.py",
+            "recsys/sources.py",
             "recsys/requested_sums.py",
             "recsys/users_in_silos.py",
             "recsys/run_record.py",

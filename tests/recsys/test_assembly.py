@@ -15,7 +15,8 @@ from dp.ledger import Ledger
 from protocols.roster import Identity, Roster
 from recsys import assembly as prepare_module
 from recsys.aggregator import Request
-from recsys.assembly import DistributedNoise, LocalNoise, Prepared, delta_of, prepare
+from recsys.assembly import Prepared, prepare
+from recsys.budgets import DistributedNoise, LocalNoise, delta_of
 from recsys.config import Config, Mode, Privacy
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.autoencoder import Autoencoder

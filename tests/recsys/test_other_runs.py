@@ -25,12 +25,13 @@ from dp.ledger.state import data_mark, replay
 from dp.ledger.verify import verify
 from recsys import run as running
 from recsys import run_start
-from recsys.assembly import data_of, prepare
+from recsys.assembly import prepare
 from recsys.config import Config
 from recsys.data.tables import load
 from recsys.other_runs import FILE, KnownRun, LockedRunList, RunList, identity
 from recsys.report import Account
 from recsys.run_record import UNKNOWN, Run
+from recsys.sources import data_of
 from secagg.errors import BudgetError, StorageError, UsageError
 from tests.controls import switch_off
 from tests.scenes.ledger import exported

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from recsys import run_start, same_inputs
-from recsys.assembly import data_of, prepare
+from recsys.assembly import prepare
 from recsys.config import Config
 from recsys.run_record import Run
 from recsys.run_start import existing_run
 from recsys.same_inputs import MAY_CHANGE, check_configuration
+from recsys.sources import data_of
 from secagg.crypto.keys import KEY_BYTES
 from secagg.errors import StorageError, UsageError
 from secagg.files import read_private

@@ -39,13 +39,13 @@ from benchmarks.studies.utility.cells import (
 )
 from benchmarks.studies.utility.presets import IDEAL, PRESETS
 from benchmarks.studies.utility.rows import GAIN, NOISELESS, Row, plot, table
-from recsys.assembly import data_of
 from recsys.config import ClientKind, Mode, Source
 from recsys.config import Config as Cell
 from recsys.deployment import Deployment
 from recsys.metrics.comparing import Interval, difference, over_seeds
 from recsys.metrics.ranking import Evaluation
 from recsys.sentences import EASE, NEAREST, POPULAR, TUNED
+from recsys.sources import data_of
 from secagg.errors import UsageError
 from secagg.files import write_file
 

@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks.case import commit
 from benchmarks.studies.utility.charged import Charged, Spent, ledger_of, spent
 from recsys.aggregator import Aggregator
-from recsys.assembly import Prepared, data_of, prepare
+from recsys.assembly import Prepared, prepare
 from recsys.config import Config
 from recsys.data.negatives import frozen
 from recsys.data.split import Split
@@ -43,6 +43,7 @@ from recsys.models.tuned_ease import tuned_ease
 from recsys.requested_sums import LearnsFromSums
 from recsys.secure_aggregator import SecureAggregator
 from recsys.sentences import EASE, NEAREST, POPULAR, TUNED
+from recsys.sources import data_of
 from secagg.errors import DecodeError, StorageError, UsageError
 from secagg.files import appending
 from secagg.foreign import as_declared, parse_json

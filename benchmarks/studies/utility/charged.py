@@ -17,7 +17,7 @@ from dp.filter import RESOLUTION
 from dp.ledger import FILE, Ledger
 from dp.verify_ledger import Audit, export_of, problems
 from recsys.aggregator import Aggregator, Request, Result, Update
-from recsys.assembly import DistributedNoise
+from recsys.budgets import DistributedNoise
 from secagg.crypto.keys import SigningKey
 from secagg.errors import StorageError, UsageError
 

@@ -17,8 +17,10 @@ from benchmarks.studies.utility.presets import PRESETS
 from benchmarks.studies.utility.rows import GAIN, NOISELESS
 from dp.ledger import Ledger
 from recsys.aggregator import Request, Result, Update
-from recsys.assembly import DistributedNoise, Prepared, data_of, prepare
+from recsys.assembly import Prepared, prepare
+from recsys.budgets import DistributedNoise
 from recsys.config import ClientKind, Data
+from recsys.sources import data_of
 from secagg.cli import main
 from secagg.cli.demo import CONFIGS as demo_configs
 from secagg.errors import BudgetError, StorageError, UsageError
