@@ -46,6 +46,15 @@ class Source(StrEnum):
     """three such files: train, valid and test"""
 
 
+class Population(StrEnum):
+    """The habits of the synthetic population (``recsys.data.synthetic``)."""
+
+    CALIBRATED = "calibrated"
+    """as fitted to published facts of data sets of several sizes"""
+    FIRST = "first"
+    """as fitted to MovieLens latest-small alone, in releases before"""
+
+
 class HoldOut(StrEnum):
     LAST = "last"
     """each user's last event for test, the one before for valid"""
@@ -124,6 +133,8 @@ class Data:
     """the users of the synthetic population"""
     item_count: int = 1000
     """the items of the synthetic population"""
+    habits: Population = Population.CALIBRATED
+    """what the synthetic population is like"""
     held_out: HoldOut = HoldOut.LAST
     """which events are held out of training, to measure by"""
     valid_from: str = ""

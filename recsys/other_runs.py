@@ -49,7 +49,7 @@ def identity(config: Config, user_ids: Sequence[str]) -> bytes:
     if name := config.privacy.data:
         return digest(labels.LEDGER_DATA, b"named", name.encode())
     if data.source is Source.SYNTHETIC:
-        made = f"{data.users} users, {data.item_count} items, seed {data.seed}"
+        made = f"{data.users} users, {data.item_count} items, seed {data.seed}, habits {data.habits}"
         return digest(labels.LEDGER_DATA, b"made up", made.encode())
     return digest(labels.LEDGER_DATA, b"users", *sorted(user.encode() for user in user_ids))
 

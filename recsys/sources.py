@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from recsys.config import ClientKind, Clients, Config, Data, HoldOut, Source, Spread
+from recsys.config import ClientKind, Clients, Config, Data, HoldOut, Population, Source, Spread
 from recsys.data import download, films, movielens, partition, split, synthetic, tables
 from recsys.data.interactions import Interactions
 from recsys.data.items import Items
@@ -28,6 +28,8 @@ NEEDED = {
 }
 """The keys of ``[data]`` without which there is nothing to read."""
 
+HABITS = {Population.CALIBRATED: synthetic.CALIBRATED, Population.FIRST: synthetic.FIRST}
+
 
 @lru_cache(1)
 def data_of(data: Data) -> tuple[Split, tuple[str, ...], Items | None]:
@@ -41,7 +43,8 @@ def data_of(data: Data) -> tuple[Split, tuple[str, ...], Items | None]:
         found = Split.load(data.train, data.valid, data.test, **columns, listed=listed)
         return found, tuple(found.report()), listed
     if data.source is Source.SYNTHETIC:
-        events, said = synthetic.population(data.users, data.item_count, data.seed), ["a made-up population"]
+        events = synthetic.population(data.users, data.item_count, data.seed, HABITS[data.habits])
+        said = ["a made-up population"]
     else:
         loaded = (
             movielens.load(download.fetch(data.download, data.path) if data.download else data.path, listed=listed)

@@ -95,7 +95,8 @@ class Habits:
             raise UsageError("stay is a probability below 1")
 
 
-CALIBRATED = Habits()
+FIRST = Habits()
+CALIBRATED = FIRST
 
 
 def population(users: int, items: int = 0, seed: int = 0, habits: Habits = CALIBRATED) -> Interactions:

@@ -30,7 +30,7 @@ MADE_UP = {"beside": True}
 
 CONFIGS: dict[ClientKind, dict[str, Any]] = {
     ClientKind.SILOS: {
-        "data": {"users": 4000, "item_count": 1000},
+        "data": {"users": 4000, "item_count": 1000, "habits": "first"},
         "clients": {"kind": "silos", "count": 20},
         "model": {"name": "autoencoder", "settings": {"width": 8, "fading": 0.95}},
         "training": {"rounds": 15, "epochs": 3, "rate": 10.0, "clip": 50.0},
@@ -39,7 +39,7 @@ CONFIGS: dict[ClientKind, dict[str, Any]] = {
         "network": {"dropout": 0.05},
     },
     ClientKind.DEVICES: {
-        "data": {"users": 2000, "item_count": 1000},
+        "data": {"users": 2000, "item_count": 1000, "habits": "first"},
         "clients": {"kind": "devices"},
         "model": {"name": "private-ease"},
         "privacy": {"mode": "distributed", "epsilon": 8.0, **MADE_UP},

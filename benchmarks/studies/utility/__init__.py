@@ -105,6 +105,8 @@ class Config:
     items: int = 2000
     """0: as many as go with so many users"""
     data_seed: int = 1
+    habits: str = "calibrated"
+    """what the made-up population is like: calibrated or first"""
     models: str = ",".join(RECIPES)
     epsilons: str = "8,3,1"
     """Budgets, beside training without privacy, which is always there."""
@@ -277,7 +279,13 @@ def said(epsilon: float) -> str:
 def _data(config: Config, order: int) -> dict[str, Any]:
     if config.data == Source.MOVIELENS:
         return {"source": config.data, "path": config.path, "order": order}
-    return {"source": config.data, "users": config.users, "item_count": config.items, "seed": config.data_seed}
+    return {
+        "source": config.data,
+        "users": config.users,
+        "item_count": config.items,
+        "seed": config.data_seed,
+        "habits": config.habits,
+    }
 
 
 def _fill(grid: Mapping[str, Cell], store: Kept, config: Config, say: Say) -> None:

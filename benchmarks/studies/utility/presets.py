@@ -15,7 +15,7 @@ IDEAL = "ideal"
 _OURS: Mapping[str, Any] = {"models": "private-ease", "protocol": "secagg+", "seeds": 3}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "syn4k": {**_OURS, "users": 4000, "items": 1000, "data_seed": 1, "out": "runs/syn4k"},
+    "syn4k": {**_OURS, "users": 4000, "items": 1000, "data_seed": 1, "habits": "first", "out": "runs/syn4k"},
     "ml-small": {**_OURS, "data": "movielens", "n_min": 600, "seeds": 10, "out": "runs/ml-small"},
-    "syn20k": {**_OURS, "users": 20_000, "items": 2000, "data_seed": 0, "out": "runs/syn20k"},
+    "syn20k": {**_OURS, "users": 20_000, "items": 2000, "data_seed": 0, "habits": "first", "out": "runs/syn20k"},
 }

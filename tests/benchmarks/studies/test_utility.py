@@ -127,7 +127,7 @@ def test_the_order_of_tied_events_is_another_for_each_seed() -> None:
 def test_presets_are_what_is_said_but_for_what_is_said_otherwise() -> None:
     demo = configured(Config(), ["preset=syn4k"])
     silos = demo_configs[ClientKind.SILOS]
-    assert {"users": demo.users, "item_count": demo.items} == silos["data"]
+    assert {"users": demo.users, "item_count": demo.items, "habits": demo.habits} == silos["data"]
     assert (demo.data_seed, demo.silos) == (Data().seed, silos["clients"]["count"])
     films = configured(Config(), ["preset=ml-small", "path=somewhere", "seeds=4"])
     assert (films.data, films.path, films.seeds, films.n_min) == ("movielens", "somewhere", 4, 600)
