@@ -2,8 +2,10 @@
 
     file         encoding   separated by   after id and title
     movies.csv   UTF-8      "," quoted     genres, separated by "|"
-    movies.dat   Latin-1    "::"           the same
+    movies.dat   see below  "::"           the same
     u.item       Latin-1    "|"            two dates and an address, then 0 or 1 for each of 19 genres
+
+MovieLens 10M writes movies.dat in UTF-8, MovieLens 1M in Latin-1: what is not UTF-8 as a whole is taken for the latter.
 
 The year stands in brackets at the end of a title. Items are in ascending order of their ids. GroupLens lists films with
 at least one rating or tag. The list is public because they published it, and is the same whatever is in the file of
@@ -48,7 +50,7 @@ def read(path: str | Path) -> tuple[Items | None, LeftOut]:
     found, bad = dict[str, tuple[str, str]](), LeftOut()
     quoted = path.suffix == ".csv"
     try:
-        with path.open(encoding="utf-8-sig" if quoted else "latin-1", errors="replace", newline="") as file:
+        with path.open(encoding=_encoding(path), errors="replace", newline="") as file:
             for line, cells in enumerate(_cells(file, path.suffix), 1):
                 if quoted and line == 1:
                     continue
@@ -62,6 +64,16 @@ def read(path: str | Path) -> tuple[Items | None, LeftOut]:
     if not ids:
         return None, bad
     return Items.of(ids, [found[one][0] for one in ids], [found[one][1] for one in ids]), bad
+
+
+def _encoding(path: Path) -> str:
+    if path.suffix == ".dat":
+        try:
+            path.read_bytes().decode()
+        except UnicodeDecodeError:
+            return "latin-1"
+        return "utf-8"
+    return "utf-8-sig" if path.suffix == ".csv" else "latin-1"
 
 
 def _cells(file: Iterable[str], suffix: str) -> Iterator[list[str]]:

@@ -102,11 +102,11 @@ def _read(path: Path, layout: _Layout) -> tuple[Columns, LeftOut]:
         block, found = _parse(text, first, layout.separator)
         blocks.append(block)
         bad = bad.plus(found)
-    user_ids, users = np.unique(np.concatenate([block.users for block in blocks]), return_inverse=True)
-    item_ids, items = np.unique(np.concatenate([block.items for block in blocks]), return_inverse=True)
+    user_ids, users = _numbered([block.users for block in blocks])
+    item_ids, items = _numbered([block.items for block in blocks])
     columns = Columns(
-        users.astype(np.int32),
-        items.astype(np.int32),
+        users,
+        items,
         np.concatenate([block.times for block in blocks]),
         np.concatenate([block.ratings for block in blocks]),
         np.concatenate([block.lines for block in blocks]),
@@ -114,6 +114,12 @@ def _read(path: Path, layout: _Layout) -> tuple[Columns, LeftOut]:
         tuple(map(str, item_ids.tolist())),
     )
     return columns, bad
+
+
+def _numbered(blocks: list[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """All ids, ascending, and the place of each among them."""
+    ids = np.unique(np.concatenate([np.unique(block) for block in blocks]))
+    return ids, np.concatenate([np.searchsorted(ids, block).astype(np.int32) for block in blocks])
 
 
 def _pieces(path: Path, layout: _Layout) -> Iterator[tuple[int, bytes]]:

@@ -54,8 +54,9 @@ class Split:
         for part in (self.valid, self.test):
             if not (_same(self.train.user_ids, part.user_ids) and _same(self.train.item_ids, part.item_ids)):
                 raise UsageError("the parts of a split number the same users and items")
-        for one, other in combinations(("train", "valid", "test"), 2):
-            self._check_apart(one, other)
+        pairs = {name: np.sort(_pairs(getattr(self, name))) for name in ("train", "valid", "test")}
+        for one, other in combinations(pairs, 2):
+            self._check_apart(one, other, _shared(pairs[one], pairs[other]))
 
     @property
     def tied_share(self) -> float:
@@ -76,8 +77,7 @@ class Split:
         both: NDArray[np.bool_] = self.tied & (np.diff(self.test.starts) == 1) & (np.diff(self.valid.starts) == 1)
         return both
 
-    def _check_apart(self, one: str, other: str) -> None:
-        shared = np.intersect1d(_pairs(getattr(self, one)), _pairs(getattr(self, other)))
+    def _check_apart(self, one: str, other: str, shared: NDArray[np.int64]) -> None:
         if len(shared) > 0:
             user, item = divmod(int(shared[0]), self.train.item_count)
             raise UsageError(
@@ -258,6 +258,16 @@ def _united(parts: Sequence[Interactions | None], listed: Items | None) -> list[
 
 def _pairs(part: Interactions) -> NDArray[np.int64]:
     return part.users * part.item_count + part.items
+
+
+def _shared(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What ordered arrays have in common; the shorter is looked up in the longer."""
+    short, long = sorted((one, other), key=len)
+    if not len(short):
+        return short
+    places = np.minimum(np.searchsorted(long, short), len(long) - 1)
+    found: NDArray[np.int64] = short[long[places] == short]
+    return found
 
 
 def _same(ids: Sequence[str], others: Sequence[str]) -> bool:

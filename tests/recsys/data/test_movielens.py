@@ -116,6 +116,16 @@ def test_the_fast_way_is_the_slow_way(lines: list[str], separator: bytes) -> Non
         np.testing.assert_array_equal(getattr(fast, name), getattr(slow, name))
 
 
+def test_the_list_of_films_of_10m_is_in_another_encoding_than_that_of_1m(tmp_path: Path) -> None:
+    write(tmp_path, "1::2::3::4\n1::3::3.5::5\n", "ratings.dat")
+    titles = "2::Café (1994)::Drama\n3::Année (1961)::\n"
+    for encoding in ("utf-8", "latin-1"):
+        (tmp_path / "movies.dat").write_bytes(titles.encode(encoding))
+        found = movielens.load(tmp_path).items
+        assert found is not None
+        assert (found.titles, found.years) == (("Café", "Année"), (1994, 1961))
+
+
 def test_who_rated_only_films_that_are_not_listed_is_a_user_all_the_same(tmp_path: Path) -> None:
     """Otherwise the number of users would tell of it."""
     write(tmp_path, HEADER + "1,5,3,1\n2,99,4,1\n")
