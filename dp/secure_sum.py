@@ -54,6 +54,8 @@ class SecureSum:
     plan_digest: bytes
     session: bytes
     round: int
+    roster: bytes
+    """The digest of the names and keys of those who may take part."""
     planned: int
     """The clients in the plan; those that do not survive count as missing."""
     noise: NoiseSpec
@@ -84,7 +86,8 @@ class SecureSum:
     def __post_init__(self) -> None:
         if not 0 < self.survivors <= self.planned <= MAX_PARTIES:
             raise UsageError(f"{self.survivors} of {self.planned} clients cannot have survived")
-        if (len(self.plan_digest), len(self.session)) != (32, 16) or not 0 <= self.round < 1 << 32:
+        lengths = len(self.plan_digest), len(self.roster), len(self.session)
+        if lengths != (32, 32, 16) or not 0 <= self.round < 1 << 32:
             raise UsageError("a digest has 32 bytes, a session 16, and a round is a number below 2^32")
         if min(self.dimension, self.l2_squared, self.l1) < 1 or not 1 <= self.weight_bound < 1 << 31:
             raise UsageError("a sum is of vectors with at least one coordinate, that are not all zero and count")

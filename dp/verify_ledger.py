@@ -51,12 +51,13 @@ AFTER = "release:text total:number?* total_samples:number epsilon_before:number?
 CHARGED = f"number:number previous:hex phase:text cost:number?* samples:number {AFTER}"
 FIELDS = {  # of each kind of record: its fields, and what stands there (see ``need_value``)
     "genesis": """number:number previous:hex phase:text schema:count accountant:text run:text elsewhere:text data:hex
-        unit:text relation:text trust:text holder:text epsilon:above delta:above slack:rational kind:text order:number
-        orders:count* units:above limits:integer* samples_limit:number owner:hex""",
+        turns:record? unit:text relation:text trust:text holder:text epsilon:above delta:above slack:rational kind:text
+        order:number orders:count* units:above limits:integer* samples_limit:number owner:hex""",
+    "turns": "names:text* keys:hex* beacon:hex size:count",
     "reserve": CHARGED,
     "commit": CHARGED,
     "abort": f"number:number previous:hex phase:text reason:text {AFTER}",
-    "sum": """plan:hex plan_digest:hex session:hex round:number planned:count noise:record dimension:count
+    "sum": """plan:hex plan_digest:hex session:hex round:number roster:hex planned:count noise:record dimension:count
         clip_l2:above scale:above rotated:truth beta:rational l2_squared:count l1:count weight_bound:count
         users:number overlap:count rounding:text ring_bits:count signers:count variance_each:above
         variance_components:above* sampling:text seen_by:text survivors:count cohort:hex bitmap:hex
@@ -368,6 +369,7 @@ def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[A
     need(facts["plan_digest"] == plan_digest.hex(), "plan_digest is not that of the plan")
     need(guarantee["trust"] == "distributed", "noise in a secure sum is distributed, the guarantee is not")
     need((len(facts["session"]), facts["round"] >> 32) == (32, 0), "no session and round")
+    need(len(facts["roster"]) == 64, "no roster")
     need(facts["planned"] <= MOST_PARTIES and facts["weight_bound"] < 1 << 31, "more clients than a round can have")
     holder, most = ("silo", facts["planned"]) if facts["users"] else ("device", 1)
     need(holder == guarantee["holder"], f"a {holder} holds each unit of the sum, and none of the budget")
@@ -421,15 +423,59 @@ def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[A
     return {**event, "guarantee": {"kind": "Guarantee", **guarantee}}, n * facts["dimension"] * (1 + m)
 
 
+class Turns:
+    """Clients in a cyclic order, of whom each sum is over the next few."""
+
+    def __init__(self, facts: Any) -> None:
+        need_fields(facts, "turns")
+        self.names, self.keys, self.size = facts["names"], facts["keys"], facts["size"]
+        beacon, names = bytes.fromhex(facts["beacon"]), [name.encode() for name in self.names]
+        need(all(a < b for a, b in pairwise(self.names)), "those who take turns are not sorted, or one is there twice")
+        need(len(self.keys) == len(set(self.keys)) == len(names), "not each that takes turns has a key of its own")
+        need(all(len(key) == 64 for key in self.keys) and 0 < len(beacon) <= 64, "no keys, or no beacon")
+        need(2 <= self.size <= len(names), "more take their turn together than there are")
+        drawn_from = digest(b"secagg/v1/ledger/turns", beacon, *names)
+        self.order = sorted(
+            zip(self.names, self.keys, strict=True),
+            key=lambda one: digest(b"secagg/v1/ledger/turns", drawn_from, one[0].encode()),
+        )
+
+    def members(self, number: int) -> dict[str, str]:
+        """Names and keys of those whose turn this sum is."""
+        places = range(number * self.size, (number + 1) * self.size)
+        return dict(sorted(self.order[place % len(self.order)] for place in places))
+
+    def charged(self, facts: Any) -> list[str]:
+        """Who is charged for a sum: all whose turn it is. Number and roster are those of the plan that was signed."""
+        number, members = facts["round"], self.members(facts["round"])
+        parts = [part for name, key in members.items() for part in (name.encode(), bytes.fromhex(key))]
+        roster = digest(b"secagg/v1/roster", *parts)
+        plan = bytes.fromhex(facts["plan"])
+        begins = 4 + int.from_bytes(plan[:4], "big") + 16  # after the protocol's name, and the session
+        agreed = plan[begins : begins + 36] == number.to_bytes(4, "big") + roster
+        need(agreed, f"sum {number} is not planned over the clients whose turn it is")
+        need((facts["roster"], facts["planned"]) == (roster.hex(), self.size), f"sum {number} is not over all of them")
+        need(facts["overlap"] == 1, "where clients take turns, no two of them hold data of one user")
+        for one in facts["signatures"]:
+            whose = members.get(one["name"]) == one["key"]
+            need(whose, f"{one['name']} signed sum {number}: it is not its turn, or not its key")
+        return list(members)
+
+
+EVERYBODY = ""  # to whom a sum is charged where nobody takes turns
+
+
 class Audit:
     """One ledger, entry by entry."""
 
     def __init__(self, key: bytes | None) -> None:
         self.key = key
         self.links: list[bytes] = []
-        self.open: dict[str, Any] = {}  # of each release: recorded and recomputed divergences, samples, facts
+        self.open: dict[str, Any] = {}  # of each release: recorded and recomputed divergences, samples, facts, clients
         self.done: set[str] = set()
-        self.spent: Any = None  # recorded and recomputed costs, and samples
+        self.spent: dict[str, Any] = {}  # of each client that takes turns, or of all: costs twice, and samples
+        self.turns: Turns | None = None
+        self.numbers: dict[int, str] = {}  # of sums, where clients take turns
         self.gaussian, self.failing, self.reached = False, Fraction(0), 0
         self.genesis: Any = None
         self.sums: list[Sum] = []
@@ -498,7 +544,12 @@ class Audit:
             most_samples = min(most_samples, math.floor(FARTHEST / (2 * CLOSE)))
         need(self.most_samples == most_samples, "samples_limit does not follow")
         zeros = [0] * (1 if self.gaussian else len(ORDERS))
-        self.spent = zeros, zeros, 0
+        if body["turns"] is not None:
+            mine = self.gaussian, body["relation"], body["trust"]
+            need(mine == (True, "zero-out", "distributed"), "turns are for sums of kind gdp, and zero-out")
+            self.turns = Turns(body["turns"])
+        names = [EVERYBODY] if self.turns is None else self.turns.names
+        self.spent = dict.fromkeys(names, (zeros, zeros, 0))
 
     def follow(self, body: Any) -> None:
         name, phase = body["release"], body["phase"]
@@ -522,6 +573,7 @@ class Audit:
             else:
                 self.aborted += 1
                 self.allowed.pop(name, None)
+                self.numbers = {number: one for number, one in self.numbers.items() if one != name}
         total = self.total()
         need((body["total"], body["total_samples"]) == (total[0], total[2]), "the sums are wrong")
         for field, (recorded, recomputed, _) in (("epsilon_before", before), ("epsilon_after", total)):
@@ -543,7 +595,8 @@ class Audit:
 
     def commit(self, reserved: Any, charge: Any, before: Any) -> None:
         """Added up even if it is wrong, so that one problem is not followed by many."""
-        self.spent = added([self.spent, charge[:3]])
+        for name in charge[4]:
+            self.spent[name] = added([self.spent[name], charge[:3]])
         for now, limit, actual, allowed in zip(before[0], self.limits, charge[0], reserved[0], strict=True):
             relied_on = now is not None and now <= limit
             need(not relied_on or (actual is not None and actual <= allowed), "costs more than was reserved")
@@ -575,11 +628,13 @@ class Audit:
             overlap=min((overlap for _, overlap in self.allowed.values()), default=1),
             entries=len(self.links),
             head=self.links[-1].hex(),
+            turns=None if self.turns is None else (self.turns.size, len(self.turns.names)),
         )
 
-    def charge(self, body: Any) -> tuple[Any, list[Any], int, Any]:
-        """Recorded costs, our own, samples, and the facts that the plan fixes; all checked."""
+    def charge(self, body: Any) -> tuple[Any, list[Any], int, Any, list[str]]:
+        """Recorded costs, our own, samples, the facts that the plan fixes, and who is charged; all checked."""
         cost, samples, planned, count = body["cost"], body["samples"], None, 1
+        clients = [EVERYBODY]
         if "sum" in body:
             facts = body["sum"]
             need_fields(facts, "sum")
@@ -588,7 +643,12 @@ class Audit:
             planned = {name: value for name, value in facts.items() if name not in AT_COMMIT.split()}
             event, drawn = check_sum(facts, body["phase"] == "commit", self.guarantee)
             need(samples == drawn, "samples do not follow")
+            if self.turns is not None:
+                clients, number = self.turns.charged(facts), facts["round"]
+                taken = self.numbers.setdefault(number, body["release"]) != body["release"]
+                need(not taken, f"sum {number} is on record under another plan")
         else:
+            need(self.turns is None, "where clients take turns, only secure sums are charged")
             facts = body["steps"]
             need_fields(facts, "steps")
             event, count = facts["event"], facts["count"]
@@ -601,15 +661,25 @@ class Audit:
             mechanism = event["mechanism"]
             drawn = mechanism["draws"] * mechanism["dimension"] if mechanism["kind"] == "DiscreteGaussians" else 0
             need(samples >= count * drawn, "is charged with fewer samples than were drawn")
-            return cost, own, samples, planned
+            return cost, own, samples, planned, clients
         exact = [count * value * RESOLUTION for value in curve(event, self.guarantee)]
         for order, recorded, value in zip(ORDERS, cost, exact, strict=True):
             enough = recorded is None or recorded >= value * (1 - RELATIVE) - ABSOLUTE * count
             need(enough, f"is charged less at order {order} than it costs")
-        return cost, exact, samples, planned
+        return cost, exact, samples, planned, clients
 
     def total(self) -> Any:
-        return added([self.spent, *(charge[:3] for charge in self.open.values())])
+        """What is spent and reserved together; where clients take turns, the most by any of them."""
+        need(self.spent, "the ledger has no budget")
+        totals = {name: [spent] for name, spent in self.spent.items()}
+        for charge in self.open.values():
+            for name in charge[4]:
+                totals[name].append(charge[:3])
+        every = [added(parts) if parts[1:] else parts[0] for parts in totals.values()]
+        if self.turns is None:
+            return every[0]
+        most = [max(total[0][0] for total in every)]
+        return most, most, max(total[2] for total in every)
 
     def comes_to(self, moved: Any, epsilon: Any) -> bool:
         """Whether this is the least epsilon, in units, that holds for a sum of mu^2 that is within the limit."""
@@ -701,6 +771,8 @@ class Book:
     """in how many silos one user may be: the fewest of any such sum; 1 if there is none"""
     entries: int
     head: str
+    turns: tuple[int, int] | None = None
+    """how many clients are in a sum, and how many take turns; None: every sum is charged to everybody"""
 
 
 @dataclass(frozen=True)
@@ -776,6 +848,7 @@ def statement(book: Book, given: Given) -> dict[str, str]:
         "relation": f"{book.relation}: {RELATION[book.relation].format(book.unit)}",
         "trust": guarantee,
         "epsilon": f"{reached} of a budget of {upwards(book.budget, 4)}, spent or reserved, rounded up",
+        **({} if book.turns is None else {"turns": taken(book)}),
         "delta": upwards(book.delta, 4),
         "releases": f"{' and '.join(releases) or 'none'} committed{standing}",
         "signers": signers(book, given),
@@ -806,6 +879,7 @@ def statement(book: Book, given: Given) -> dict[str, str]:
             f"number of clients are in the plan, and were {compared}"
         )
     own = "run, unit, relation, trust, holder, budget, delta, whose data, what is elsewhere"
+    own += ", names, keys and beacon of those who take turns" if book.turns else ""
     alone = [f"by whoever keeps the ledger: {own}"]
     alone += [f"mechanism, sampling and number of {counted(sum(book.steps), 'step')}"] if book.steps else []
     alone += [f"the facts of {counted(book.reserved, 'open reservation')}"] if book.reserved else []
@@ -823,6 +897,15 @@ def unit(book: Book) -> str:
     """Whose data are protected. In how many silos a user really is, nobody can see."""
     several = f"up to {book.overlap} silos", "see", "are"
     return UNIT[book.unit, book.holder].format(*several if book.overlap > 1 else ("one silo", "sees", "is"))
+
+
+def taken(book: Book) -> str:
+    size, clients = book.turns or (0, 0)
+    holder = "silo" if book.holder == "silo" else "client"
+    return (
+        f"each sum is over the next {size} of {clients} {holder}s in a cyclic order that beacon and names fix, and is "
+        f"charged to all of these, whoever took part; epsilon is that of the {holder} to which most is charged"
+    )
 
 
 def signers(book: Book, given: Given) -> str:

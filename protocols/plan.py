@@ -188,6 +188,7 @@ class RoundPlan:
             plan_digest=self.digest(),
             session=self.session,
             round=self.round,
+            roster=self.roster,
             planned=self.clients,
             noise=self.noise,
             dimension=self.encoding.coordinates,

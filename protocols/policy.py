@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
+from dp.turns import Turns
 from protocols.parameters import check_adversary
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
@@ -26,10 +27,12 @@ class Policy:
     the norm of one unit's contribution; None accepts sums without noise. ``beacon`` is random bytes that this client
     has from the deployment, or from a public source, and not from the server: what lots are drawn with, once the roster
     is fixed. ``whole_roster`` is for a roster that was itself drawn by lot: no server chooses a part of it.
-    ``weight_bound`` is the largest weight that this client ever has: a plan that weighs has this bound and no other,
-    since a server that could choose bounds would find out a client's weight by halving. ``users`` is for a silo: the
-    most users that it ever has, and ``overlap`` in how many silos one of them may be. A plan has both, or is refused:
-    another cap would tell how many users there are, and a plan for another holder protects somebody else.
+    ``turns`` is for clients that take turns (``dp.turns``), each of which has it from the deployment: a plan is for all
+    whose turn its number is, and for nobody else. ``weight_bound`` is the largest weight that this client ever has: a
+    plan that weighs has this bound and no other, since a server that could choose bounds would find out a client's
+    weight by halving. ``users`` is for a silo: the most users that it ever has, and ``overlap`` in how many silos one
+    of them may be. A plan has both, or is refused: another cap would tell how many users there are, and a plan for
+    another holder protects somebody else.
     ``cost_model`` is how this client wants the security of lattices counted: "core-svp" refuses rings that have their
     128 bits only by the tables of the Homomorphic Encryption Standard.
     """
@@ -43,6 +46,7 @@ class Policy:
     noise_multiplier: Fraction | str | float | None = None
     beacon: bytes = b""
     whole_roster: bool = False
+    turns: Turns | None = None
     weight_bound: int = 1
     users: int = 0
     overlap: int = 1
@@ -101,6 +105,8 @@ class Policy:
             raise PolicyError("lots would be drawn with another beacon than this client knows")
         if self.whole_roster and plan.clients != len(roster):
             raise PolicyError(f"the plan is for {plan.clients} of the {len(roster)} clients that were drawn")
+        if self.turns is not None:
+            self._check_turn(plan, self.turns)
         if plan.min_contributors < self.min_contributors:
             raise PolicyError(f"min_contributors {plan.min_contributors} is below the {self.min_contributors} demanded")
         if plan.encoding.weight_bound not in (1, self.weight_bound):
@@ -115,6 +121,10 @@ class Policy:
         """For protocols with lattices: whether this client is content with how the plan counts their security."""
         if self.cost_model is CostModel.CORE_SVP and cost_model is not CostModel.CORE_SVP:
             raise PolicyError(f"the ring has 128 bits of security by the {cost_model}, and not by core-SVP")
+
+    def _check_turn(self, plan: RoundPlan, turns: Turns) -> None:
+        if (plan.roster, plan.clients) != (turns.roster(plan.round), turns.size):
+            raise PolicyError(f"sum {plan.round} is planned over others than those whose turn it is")
 
     def _check_users(self, encoding: Encoding) -> None:
         """Whether the plan protects what this client is: one unit, or so many users with so much overlap."""

@@ -45,12 +45,12 @@ FIELDS: Mapping[str, Mark] = {
             epsilon_before epsilon_after plan_digest survivors_digest missing honest variance_each variance_components
             components_removed variance_held sampling seen_by""",
         Mark.SIGNED: """
-            sum plan session round planned noise family variance dropouts colluders components dimension clip_l2 scale
-            rotated beta l2_squared l1 weight_bound users overlap rounding ring_bits signers survivors cohort
+            sum plan session round roster planned noise family variance dropouts colluders components dimension clip_l2
+            scale rotated beta l2_squared l1 weight_bound users overlap rounding ring_bits signers survivors cohort
             bitmap signatures key signature""",
         Mark.ASSERTED: """
-            phase run elsewhere data unit relation trust holder epsilon delta slack kind order owner reason steps event
-            count name""",
+            phase run elsewhere data turns names keys beacon size unit relation trust holder epsilon delta slack kind
+            order owner reason steps event count name""",
     }.items()
     for name in names.split()
 }
@@ -159,7 +159,7 @@ def facts(what: Chargeable) -> dict[str, Any]:
         "sampling": Everyone.__name__,
         "seen_by": "server",
     }
-    return {"sum": _plain(what) | {name: _plain(value) for name, value in derived.items()}}
+    return {"sum": plain(what) | {name: plain(value) for name, value in derived.items()}}
 
 
 def from_facts(body: Mapping[str, Any]) -> Chargeable:
@@ -171,16 +171,16 @@ def from_facts(body: Mapping[str, Any]) -> Chargeable:
     return cast(SecureSum, picked(SecureSum, body["sum"]))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as JSON: bytes in hexadecimal, rationals as text."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, Fraction):
         return str(value)
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     return value
 
 

@@ -35,6 +35,7 @@ from dp.events import Event, Guarantee
 from dp.filter import RESOLUTION, Budget, PrivacyCost
 from dp.ledger.entries import Chargeable, Steps, name_of, parse, unsigned, worst
 from dp.ledger.state import Genesis, LedgerState, PreparedEntry, Row, replay
+from dp.turns import Turns
 from secagg.crypto.keys import SigningKey
 from secagg.errors import BudgetError, PeerError, SecAggError, StorageError, UsageError
 from secagg.files import creating
@@ -120,14 +121,16 @@ class Ledger:
         run: str,
         elsewhere: str,
         data: bytes = b"",
+        turns: Turns | None = None,
         shared: bool = False,
     ) -> Self:
         """A new ledger. An existing file is refused: what it holds would be forgotten.
 
-        ``elsewhere`` says what this budget does not cover, ``data`` whose data it is about (``data_mark``). After a
-        crash there is a whole ledger or none.
+        ``elsewhere`` says what this budget does not cover, ``data`` whose data it is about (``data_mark``). With
+        ``turns`` each client has the whole budget, and is charged for the sums whose turn it is. After a crash there
+        is a whole ledger or none.
         """
-        path, state = Path(path), LedgerState(Genesis(run, elsewhere, guarantee, budget, key.public, data))
+        path, state = Path(path), LedgerState(Genesis(run, elsewhere, guarantee, budget, key.public, data, turns))
         try:
             with creating(path) as draft, closing(_connected(draft, "rw")) as database, _errors():
                 database.execute("BEGIN IMMEDIATE")
@@ -176,19 +179,25 @@ class Ledger:
         return self._known.genesis.data
 
     @property
+    def turns(self) -> Turns | None:
+        """Who takes turns, if clients do."""
+        return self._known.genesis.turns
+
+    @property
     def shared(self) -> bool:
         """Whether others may write to it at the same time."""
         return self._shared
 
     @property
     def epsilon(self) -> float:
-        """What all that is committed or reserved comes to, at the budget's delta."""
+        """What all that is committed or reserved comes to, at the budget's delta. Where clients take turns: for the
+        client that it is most for."""
         reached = self._state.filter.reached
         return float("inf") if reached is None else reached / RESOLUTION
 
     @property
     def spent(self) -> PrivacyCost:
-        """The cost of all that is committed."""
+        """The cost of all that is committed. Where clients take turns: of what any one of them is in, at the most."""
         return self._state.filter.spent
 
     def entries(self) -> Iterator[dict[str, Any]]:
@@ -213,6 +222,11 @@ class Ledger:
         self._check_sound()
         return name_of(what) in self._state.records
 
+    def number_taken(self, what: Chargeable) -> bool:
+        """Whether clients take turns, and the number of this sum is on record under another plan."""
+        self._check_sound()
+        return self._state.number_taken(what)
+
     def committed(self, what: Chargeable) -> bool:
         """Whether this release took place, as far as a ledger can tell: it was paid for, and may be known."""
         self._check_sound()
@@ -225,7 +239,8 @@ class Ledger:
         _reservation(self._state, what)
 
     def check_cost(self, cost: PrivacyCost) -> None:
-        """Raise ``BudgetError`` unless so much more may be reserved, whatever it is for."""
+        """Raise ``BudgetError`` unless so much more may be reserved, whatever it is for; where clients take turns, for
+        every one of them."""
         self._check_sound()
         self._state.filter.reserve("what is asked for", cost)
 

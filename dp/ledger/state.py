@@ -13,7 +13,8 @@ from fractions import Fraction
 from typing import Any, TypeAlias
 
 from dp.accountants.rdp import ORDERS
-from dp.events import Guarantee
+from dp.client_filters import ClientFilters
+from dp.events import Guarantee, Relation, Trust
 from dp.filter import RESOLUTION, Budget, Filter, Kind, PrivacyCost
 from dp.ledger.entries import (
     ACCOUNTANTS,
@@ -29,9 +30,11 @@ from dp.ledger.entries import (
     name_of,
     parse,
     picked,
+    plain,
     worst,
 )
 from dp.secure_sum import SecureSum, check_text
+from dp.turns import Turns
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, derive, verify
 from secagg.errors import BudgetError, PeerError, SecAggError, UsageError
@@ -40,6 +43,8 @@ from secagg.foreign import as_declared
 Row: TypeAlias = tuple[bytes, bytes]
 """An entry as it is read: its body, and the owner's signature of the head, which is empty for all entries but the
 last."""
+
+_Filter: TypeAlias = Filter | ClientFilters
 
 START = bytes(32)
 """What stands for the previous link in the first entry."""
@@ -64,12 +69,20 @@ class Genesis:
     """The Ed25519 key that signs the number of entries and the last link."""
     data: bytes = b""
     """Empty if it is not said; then nobody can tell from this ledger which others are about the same data."""
+    turns: Turns | None = None
+    """If clients take turns: each is charged for the sums whose number draws it, and the budget is that of each. None:
+    every sum is charged as if everybody were in it."""
 
     def __post_init__(self) -> None:
         check_text(self.run)
         check_text(self.elsewhere)
         if len(self.data) not in (0, 32):
             raise UsageError("a mark of data is 32 bytes, or none")
+        if self.turns is not None:
+            if self.budget.kind is not Kind.GDP:
+                raise UsageError("what each client spends is counted as mu^2: with turns the kind is gdp")
+            if (self.guarantee.relation, self.guarantee.trust) != (Relation.ZERO_OUT, Trust.DISTRIBUTED):
+                raise UsageError("who takes turns adds noise inside sums, and its contribution becomes zero")
 
     def body(self) -> bytes:
         """The entry's canonical bytes."""
@@ -83,6 +96,7 @@ class Genesis:
                 "run": self.run,
                 "elsewhere": self.elsewhere,
                 "data": self.data.hex(),
+                "turns": None if self.turns is None else plain(self.turns),
                 **asdict(self.guarantee),
                 "epsilon": str(self.budget.epsilon),
                 "delta": str(self.budget.delta),
@@ -120,7 +134,7 @@ class PreparedEntry:
     link: bytes
     release: str
     record: Record | None
-    filter: Filter
+    filter: _Filter
 
 
 class LedgerState:
@@ -128,7 +142,8 @@ class LedgerState:
 
     def __init__(self, genesis: Genesis) -> None:
         self.genesis = genesis
-        self.filter = Filter.of(genesis.budget)
+        turns, budget = genesis.turns, genesis.budget
+        self.filter: _Filter = Filter.of(budget) if turns is None else ClientFilters.of(budget, turns.names)
         self.links = [link(START, genesis.body())]
         self.records: dict[str, Record] = {}
         """The records by release. An aborted release has none: it may be reserved again."""
@@ -148,15 +163,44 @@ class LedgerState:
         what = worst(what)
         if (name := name_of(what)) in self.records:
             raise UsageError(f"release {name} is on record")
+        members = self._members(what)
         cost = cost_of(what, self.genesis.guarantee, self.genesis.budget.kind) if cost is None else cost
-        return self._prepare("reserve", name, Record(what, None, cost), self.filter.reserve(name, cost))
+        if isinstance(self.filter, ClientFilters):
+            after: _Filter = self.filter.reserve(name, cost, members)
+        else:
+            after = self.filter.reserve(name, cost)
+        return self._prepare("reserve", name, Record(what, None, cost), after)
+
+    def number_taken(self, what: Chargeable) -> bool:
+        """Whether clients take turns, and another plan has the number of this one."""
+        if self.genesis.turns is None or not isinstance(what, SecureSum):
+            return False
+        others = (one.reserved for name, one in self.records.items() if name != name_of(what))
+        return any(isinstance(other, SecureSum) and other.round == what.round for other in others)
+
+    def _members(self, what: Chargeable) -> Mapping[str, bytes]:
+        """Who is charged for a sum, with keys: those whose turn it is, whoever takes part. Empty if nobody takes turns.
+
+        The number says whose turn it is. So a number stands for one plan, and a sum over others is refused.
+        """
+        if (turns := self.genesis.turns) is None:
+            return {}
+        if not isinstance(what, SecureSum):
+            raise UsageError("where clients take turns, only secure sums are charged")
+        members = turns.charged(what)
+        if self.number_taken(what):
+            raise BudgetError(f"sum {what.round} is on record under another plan: whoever missed this turn has lost it")
+        return members
 
     def commit(self, what: Chargeable, cost: PrivacyCost | None = None) -> PreparedEntry:
         """The entry that says what happened, instead of what was reserved for it."""
         check_agreed(what)
         record = self._reserved(name := name_of(what))
-        if isinstance(what, SecureSum) and worst(what) != record.reserved:
-            raise BudgetError(f"release {name} was reserved with other facts")
+        if isinstance(what, SecureSum):
+            if worst(what) != record.reserved:
+                raise BudgetError(f"release {name} was reserved with other facts")
+            if (turns := self.genesis.turns) is not None:
+                turns.check_signers(what)
         cost = cost_of(what, self.genesis.guarantee, self.genesis.budget.kind) if cost is None else cost
         return self._prepare("commit", name, Record(record.reserved, what, cost), self.filter.commit(name, cost))
 
@@ -172,7 +216,7 @@ class LedgerState:
         return record
 
     def _prepare(
-        self, phase: str, name: str, record: Record | None, after: Filter, more: Mapping[str, Any] | None = None
+        self, phase: str, name: str, record: Record | None, after: _Filter, more: Mapping[str, Any] | None = None
     ) -> PreparedEntry:
         total = after.total
         body = {
@@ -214,7 +258,10 @@ class LedgerState:
             body = parse(data)
             texts = {name: as_declared(str, body[name], name) for name in ("run", "elsewhere")}
             marks = {name: as_declared(bytes, body[name], name) for name in ("owner", "data")}
-            genesis = Genesis(guarantee=picked(Guarantee, body), budget=picked(Budget, body), **texts, **marks)
+            turns = as_declared(Turns | None, body["turns"], "turns")
+            genesis = Genesis(
+                guarantee=picked(Guarantee, body), budget=picked(Budget, body), turns=turns, **texts, **marks
+            )
         except (SecAggError, KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise PeerError(f"entry 0 of the ledger does not begin one: {error}") from None
         if genesis.body() != data:

@@ -87,6 +87,7 @@ def book(state: LedgerState) -> Book:
         overlap=min((one.overlap for one in planned if isinstance(one, SecureSum)), default=1),
         entries=len(state.links),
         head=state.head.hex(),
+        turns=None if (turns := genesis.turns) is None else (turns.size, len(turns.names)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +13,10 @@ from rich.table import Table
 from dp.filter import RESOLUTION
 from dp.ledger.entries import FIELDS, canonical, parse
 from dp.ledger.file import FILE, read
-from dp.ledger.state import replay
+from dp.ledger.state import LedgerState, replay
 from dp.ledger.verify import book, compare, copies, verify
 from dp.secure_sum import SecureSum
+from dp.turns import Turns
 from dp.verify_ledger import FAILED, Given, beside, columns, statement
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
@@ -75,21 +77,16 @@ def check(
     copy.
     """
     names = None if roster is None else Roster.load(roster)
-
-    def check_plan(what: SecureSum) -> None:
-        plan = RoundPlan.charged(what)
-        if names is not None:
-            if plan.roster != names.digest:
-                raise PeerError("the plan is for another roster")
-            strangers = [s.name for s in what.signatures if names.keys[names.number(s.name)] != s.key]
-            if strangers:
-                raise PeerError("signed with a key that is not in the roster", culprits=strangers)
-
     owner, other_owner, pinned = _key(key), _key(against_key), None if head is None else _hexadecimal(head)
     own, other = _file(run_dir), None if against is None else _file(against)
     known, copy, common = None, False, 0
     try:
-        state = verify(read(own), owner, pinned, check_plan)
+        rows = read(own)
+        turns = LedgerState.begun_by(rows[0][0]).genesis.turns if rows else None
+        check_plan = _plan_check(names, turns)
+        state = verify(rows, owner, pinned, check_plan)
+        if names is not None and turns is not None and (turns.names, turns.keys) != (names.names, names.keys):
+            raise PeerError("those who take turns are not the clients of the roster")
         if other is not None:
             theirs = verify(read(other), other_owner, also=check_plan)
             copy, common = copies(state, theirs), compare(state, theirs)
@@ -123,6 +120,21 @@ def check(
             say(text)
     if given.code == CONSISTENT_ONLY:
         raise typer.Exit(CONSISTENT_ONLY)
+
+
+def _plan_check(names: Roster | None, turns: Turns | None) -> Callable[[SecureSum], None]:
+    """What refuses facts that are not those of the plan, and with a roster: plans and signers that are not of it."""
+
+    def check(what: SecureSum) -> None:
+        plan = RoundPlan.charged(what)
+        if names is not None:
+            if plan.roster != (names.digest if turns is None else turns.roster(plan.round)):
+                raise PeerError("the plan is for another roster")
+            strangers = [s.name for s in what.signatures if names.keys[names.number(s.name)] != s.key]
+            if strangers:
+                raise PeerError("signed with a key that is not in the roster", culprits=strangers)
+
+    return check
 
 
 _KEY_FILE_BYTES = 1 << 12

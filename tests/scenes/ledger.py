@@ -15,6 +15,7 @@ from dp.ledger.entries import canonical, link, parse, survivors_digest
 from dp.ledger.state import START, Row
 from dp.noise import Family, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
+from dp.turns import Turns
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, digest
 
@@ -29,6 +30,8 @@ LARGE = Budget(Fraction(45), Fraction(1, 10**6), slack=Fraction(1, 10**7))
 PLANNED = 10
 SKELLAM = NoiseSpec(Family.SKELLAM, Fraction(40_000), dropouts=4, colluders=1, components=2)
 GAUSSIANS = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(40_000), dropouts=4, colluders=1)
+EXACTLY = replace(GAUSSIANS, components=4)
+"""Whoever is missing, as much noise stays in the sum, and it costs what was reserved."""
 
 
 @cache
@@ -44,6 +47,7 @@ def planned(number: int = 0, noise: NoiseSpec = SKELLAM, session: bytes = bytes(
         plan_digest=digest(labels.PLAN, plan),
         session=session,
         round=number,
+        roster=bytes(32),
         planned=PLANNED,
         noise=noise,
         dimension=1000,
@@ -83,12 +87,39 @@ def signed(facts: SecureSum, signers: Iterable[int]) -> SecureSum:
     )
 
 
+NAMES = tuple(sorted(f"client-{u}" for u in range(15)))
+TURNS = Turns(NAMES, tuple(signer(int(name.removeprefix("client-"))).public for name in NAMES), b"noon", PLANNED)
+"""Fifteen clients, of whom ten are in a sum: each is in two of three."""
+
+
+def turn(number: int = 0, session: bytes = bytes(16), turns: Turns = TURNS, **more: Any) -> SecureSum:
+    """A sum as it is planned over those whose turn it is. The plan begins as plans do."""
+    roster = turns.roster(number)
+    plan = (4).to_bytes(4, "big") + b"some" + session + number.to_bytes(4, "big") + roster + b" and more"
+    facts = planned(number, EXACTLY, session, planned=turns.size, survivors=turns.size)
+    return replace(facts, plan=plan, plan_digest=digest(labels.PLAN, plan), roster=roster, **more)
+
+
+def turn_happened(number: int = 0, facts: SecureSum | None = None, signers: int = 2, turns: Turns = TURNS) -> SecureSum:
+    """The same when the survivors have signed; nobody is missing."""
+    facts = facts or turn(number, turns=turns)
+    whole = (1 << facts.planned) - 1
+    facts = replace(
+        facts,
+        cohort=digest(b"cohort", number.to_bytes(4, "big")),
+        bitmap=whole.to_bytes(-(-facts.planned // 8), "little"),
+    )
+    return signed(facts, [int(name.removeprefix("client-")) for name in turns.cohort(number)][:signers])
+
+
 def step(z: str = "1", rate: str = "1/100") -> Release:
     return Release(Gaussian(Fraction(z)), PoissonSample(Fraction(rate)), EXAMPLE)
 
 
-def new(path: Path, *, key: SigningKey = KEY, budget: Budget = BUDGET, guarantee: Guarantee = USER) -> Ledger:
-    return Ledger.create(path, key, budget, guarantee, run="a test", elsewhere="nothing")
+def new(
+    path: Path, *, key: SigningKey = KEY, budget: Budget = BUDGET, guarantee: Guarantee = USER, **more: Any
+) -> Ledger:
+    return Ledger.create(path, key, budget, guarantee, run="a test", elsewhere="nothing", **more)
 
 
 def filled(path: Path, rounds: int = 3) -> Ledger:
@@ -112,6 +143,12 @@ def forged(rows: Iterable[Row], change: Callable[[list[dict[str, Any]]], object]
         made.append(canonical({**body, "number": number, "previous": previous.hex()}))
         previous = link(previous, made[-1])
     return ended(made, key)
+
+
+def signature_in(facts: dict[str, Any], name: str, key: SigningKey) -> dict[str, str]:
+    """A good signature of the survivors in these facts by that key, as it stands in an entry."""
+    signature = key.sign(labels.SURVIVORS, bytes.fromhex(facts["survivors_digest"]))
+    return {"name": name, "key": key.public.hex(), "signature": signature.hex()}
 
 
 def ended(bodies: Sequence[bytes], key: SigningKey = KEY) -> list[Row]:

@@ -15,6 +15,7 @@ def cohort(number: int, missing: int = 0, noise: NoiseSpec = SKELLAM, **changes:
         "plan_digest": bytes([number]) * 32,
         "session": bytes(16),
         "round": 4,
+        "roster": bytes(32),
         "planned": 10,
         "noise": noise,
         "dimension": 50,

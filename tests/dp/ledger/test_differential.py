@@ -42,7 +42,19 @@ from dp.secure_sum import SecureSum, Signed
 from secagg.errors import PeerError, UsageError
 from tests.controls import switch_off
 from tests.scenes import ledger as scene
-from tests.scenes.ledger import EXAMPLE, KEY, PLANNED, ended, exported, happened, new, planned, step
+from tests.scenes.ledger import (
+    EXAMPLE,
+    KEY,
+    PLANNED,
+    ended,
+    exported,
+    happened,
+    new,
+    planned,
+    step,
+    turn,
+    turn_happened,
+)
 
 ROOMY = Budget(Fraction(30), Fraction(1, 10), slack=Fraction(1, 10**3))
 EXACT = replace(ROOMY, order=0, kind=Kind.GDP)
@@ -58,6 +70,17 @@ def sums(
     ledger.commit(happened(noise=noise, signers=2, **more))
     ledger.reserve(planned(1, noise=noise, **more))
     ledger.abort(planned(1, noise=noise, **more), "too few")
+    ledger.close()
+    return read(path)
+
+
+def of_turns(path: Path) -> list[Row]:
+    ledger = new(path, budget=EXACT, turns=scene.TURNS)
+    for number in range(2):
+        ledger.reserve(turn(number))
+        ledger.commit(turn_happened(number))
+    ledger.reserve(turn(2))
+    ledger.abort(turn(2), "too few")
     ledger.close()
     return read(path)
 
@@ -79,6 +102,7 @@ KINDS: dict[str, Any] = {
     "gaussians": lambda path: sums(path, scene.GAUSSIANS),
     "silos": lambda path: sums(path, scene.SKELLAM, scene.INSIDE, users=200, overlap=2, rounding="nearest"),
     "gdp": lambda path: sums(path, scene.GAUSSIANS, budget=EXACT),
+    "turns": lambda path: of_turns(path),
     "gdp steps": lambda path: steps(path, GAUSSIANS, budget=EXACT, samples=1600),
     "laplace": lambda path: steps(path, LAPLACE),
     "skellam steps": lambda path: steps(path, SKELLAM),
@@ -211,6 +235,12 @@ MEANT: dict[str, Any] = {
     "trust": lambda v: v in ("local", "central", "distributed"),
     "session": lambda v: type(v) is str and len(bytes.fromhex(v)) == 16 and v == v.lower(),
     "round": lambda v: type(v) is int and 0 <= v < 1 << 32,
+    "roster": lambda v: type(v) is str and len(bytes.fromhex(v)) == 32 and v == v.lower(),
+    "turns": lambda v: v is None,  # as long as there is no sum, like these
+    "names": lambda v: (type(v) is list and v == sorted({*v})) or (type(v) is str and 0 < len(v) <= 1000),
+    "keys": lambda v: (type(v) is list and len({*v}) == len(v)) or (type(v) is str and len(bytes.fromhex(v)) == 32),
+    "beacon": lambda v: type(v) is str and 0 < len(bytes.fromhex(v)) <= 64,
+    "size": lambda v: type(v) is int and 2 <= v <= len(scene.TURNS.names),
     "clip_l2": lambda v: type(v) is str and Fraction(v) > 0,
     "scale": lambda v: type(v) is str and Fraction(v) > 0,
     "beta": lambda v: type(v) is str and 0 <= Fraction(v) < 1,

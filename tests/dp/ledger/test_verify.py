@@ -289,6 +289,8 @@ RATIONALS |= {"variance_components", "noise_multiplier", "rate", "mean_runs"}
 
 def altered(name: str, value: Any) -> Any:
     """Something else that could stand there."""
+    if value is None:
+        return "nothing"
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -314,7 +316,7 @@ def set_at(body: Any, at: tuple[Any, ...], change: Callable[[Any], Any]) -> None
 
 ON_ITS_OWN_WORD = {"run", "elsewhere", "unit", "reason", "name"}
 ON_ITS_OWN_WORD_UNTIL_COMMITTED = {
-    *("session", "round", "clip_l2", "scale", "rotated", "beta", "weight_bound", "ring_bits", "signers")
+    *("session", "round", "roster", "clip_l2", "scale", "rotated", "beta", "weight_bound", "ring_bits", "signers")
 }
 """In the plan, which ``dp`` cannot read: ``secagg ledger verify`` compares (tests/cli/test_ledger.py)."""
 BY_CHAIN = {"number", "previous"}
