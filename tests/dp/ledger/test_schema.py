@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dp.filter import Budget
+from dp.filter import Budget, Kind
 from dp.ledger import Steps
 from dp.ledger.entries import FIELDS, Mark, canonical, parse
 from dp.ledger.file import read
 from secagg.errors import DecodeError
 from secagg.foreign import as_declared
-from tests.scenes.ledger import EXAMPLE, filled, new, step
+from tests.scenes.ledger import EXAMPLE, TURNS, filled, new, step
 
 DOCS = Path(__file__).parents[3] / "docs" / "ledger.md"
 
@@ -39,8 +40,12 @@ def test_every_field_has_a_mark(tmp_path: Path) -> None:
     local = new(tmp_path / "steps.db", guarantee=EXAMPLE, budget=budget)
     local.reserve(Steps("one", step()))
     local.close()
+    new(tmp_path / "turns.db", budget=replace(budget, order=0, kind=Kind.GDP), turns=TURNS).close()
     found = {
-        name for file in ("sums.db", "steps.db") for body, _ in read(tmp_path / file) for name in names(parse(body))
+        name
+        for file in ("sums.db", "steps.db", "turns.db")
+        for body, _ in read(tmp_path / file)
+        for name in names(parse(body))
     }
     assert found == set(FIELDS)
 
