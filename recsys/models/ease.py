@@ -10,13 +10,14 @@ history has floor + (1 - floor) exp(-d / reach) in x, in place of 1 (the weights
 
 Where users are fewer than items, the smaller matrix is factored (Woodbury): with X X' + regularisation = L L' and
 V = L^-1 X, P is (1 - V'V) / regularisation. On ml-latest-small (9,724 items, 610 users) that takes a second instead of
-a minute. What is factored or inverted is in double precision; the weights are kept in single.
+a minute. Either matrix is made from sparse rows, block by block. What is factored or inverted is in double precision,
+and in place; the weights are kept in single: with m items that take part it is some 16 m^2 bytes in all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Self
 
@@ -27,6 +28,10 @@ from scipy import linalg, sparse
 from recsys.data.interactions import History, Interactions
 from recsys.models.store import ModelState
 from secagg.errors import UsageError
+
+_BLOCK = 1 << 22
+"""numbers of a product that are made at once"""
+_ROWS = 512
 
 
 def rows(histories: Sequence[History], item_count: int) -> sparse.csr_array:
@@ -88,10 +93,12 @@ class Ease:
         self.regularisation, self.items, self.reach, self.floor = regularisation, items, reach, floor
 
     def fit(self, train: Interactions) -> None:
-        counts = train.popularity()
-        self.popularity = (counts / (counts.max(initial=0) + 1)).astype(np.float32)
-        self.part = np.sort(np.argsort(-counts, kind="stable")[: self.items or None])
-        self.weights = _weights(rows(list(train.histories()), train.item_count)[:, self.part], self.regularisation)
+        self.solve(Cooccurrence.of(train, self.items))
+
+    def solve(self, taken: Cooccurrence) -> None:
+        """``fit``, where what follows from the events alone is there already."""
+        self.popularity, self.part = taken.popularity, taken.part
+        self.weights = taken.weights(self.regularisation)
 
     def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
         self._fitted()
@@ -129,18 +136,65 @@ class Ease:
             raise UsageError("fit the model first")
 
 
-def _weights(taken: sparse.csr_array, regularisation: float) -> NDArray[np.float32]:
-    users, items = taken.shape
-    if users < items:
-        kernel = (taken @ taken.T).toarray().astype(np.float64)
-        kernel[np.diag_indices(users)] += regularisation
-        factor = linalg.solve_triangular(np.linalg.cholesky(kernel), taken.toarray(), lower=True).astype(np.float32)
-        inverse: NDArray[np.float32] = -(factor.T @ factor)
-        inverse[np.diag_indices(items)] += 1
-    else:
-        gram = (taken.T @ taken).toarray().astype(np.float64)
-        gram[np.diag_indices(items)] += regularisation
-        inverse = linalg.inv(gram, overwrite_a=True).astype(np.float32)
-    inverse /= -inverse.diagonal().copy()
-    np.fill_diagonal(inverse, 0)
+@dataclass(frozen=True, slots=True, eq=False)
+class Cooccurrence:
+    """What EASE needs of the events, whatever the regularisation: which items take part, and X'X, or X and X X' where
+    that is the smaller one. Made once, it serves for many regularisations."""
+
+    popularity: NDArray[np.float32]
+    part: NDArray[np.int64]
+    product: NDArray[np.float32]
+    """sums of ones: exact, as long as there are fewer than 2^24 users"""
+    taken: sparse.csr_array | None
+    """X, if the product is X X'"""
+
+    @classmethod
+    def of(cls, train: Interactions, items: int = 0) -> Cooccurrence:
+        counts = train.popularity()
+        popularity = (counts / (counts.max(initial=0) + 1)).astype(np.float32)
+        part = np.sort(np.argsort(-counts, kind="stable")[: items or None])
+        taken = rows(list(train.histories()), train.item_count)[:, part]
+        if taken.shape[0] < taken.shape[1]:
+            return cls(popularity, part, _gram(taken.T.tocsr()), taken)
+        return cls(popularity, part, _gram(taken), None)
+
+    def weights(self, regularisation: float) -> NDArray[np.float32]:
+        """B."""
+        matrix = self.product.astype(np.float64)
+        matrix[np.diag_indices(len(matrix))] += regularisation
+        if self.taken is None:
+            inverse = _inverse(matrix)
+        else:
+            lower = linalg.cholesky(matrix, lower=True, overwrite_a=True)
+            factor = linalg.solve_triangular(lower, self.taken.toarray(), lower=True).astype(np.float32)
+            inverse = -(factor.T @ factor)
+            inverse[np.diag_indices(len(inverse))] += 1
+        inverse /= -inverse.diagonal().copy()
+        np.fill_diagonal(inverse, 0)
+        return inverse
+
+
+def _gram(taken: sparse.csr_array) -> NDArray[np.float32]:
+    """X'X, densely, a few of its rows after the other: the sparse product as a whole takes several times its memory."""
+    columns, count = taken.T.tocsr(), taken.shape[1]
+    product = np.empty((count, count), np.float32)
+    step = max(1, _BLOCK // max(1, count))
+    for start in range(0, count, step):
+        product[start : start + step] = (columns[start : start + step] @ taken).toarray()
+    return product
+
+
+def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Of a symmetric positive matrix, which is overwritten: there is one such matrix in double precision at a time."""
+    factor, failed = linalg.lapack.dpotrf(matrix.T, lower=True, overwrite_a=True, clean=False)
+    if not failed:
+        factor, failed = linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)
+    if failed:
+        raise UsageError("the regularisation is too small: X'X cannot be inverted")
+    inverse: NDArray[np.float32] = factor.T.astype(np.float32)  # its upper half; the other is its mirror image
+    for start in range(0, len(inverse), _ROWS):
+        end = start + _ROWS
+        corner = np.triu(inverse[start:end, start:end])
+        inverse[start:end, start:end] = corner + np.triu(corner, 1).T
+        inverse[end:, start:end] = inverse[start:end, end:].T
     return inverse

@@ -4,14 +4,21 @@ Chosen by the users' validation events, and never by their tests: first how a hi
 ``FADINGS``; ``recsys.models.ease``), then the regularisation, from ``START`` up or down the grid as long as NDCG@10
 gets better. Users whose test and validation event are of one time do not choose: they are measured by both.
 
+For users held out as a whole (``recsys.data.strong``) it is chosen by those of validation.
+
 The weights are those of the training events alone, as they are for the models beside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from recsys.data.interactions import Interactions
 from recsys.data.split import Split
+from recsys.data.strong import StrongSplit
 from recsys.metrics.ranking import measure
-from recsys.models.ease import Ease
+from recsys.metrics.strong import evaluate_newcomers
+from recsys.models.ease import Cooccurrence, Ease
 from secagg.errors import UsageError
 
 REGULARISATIONS = (5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0)
@@ -32,13 +39,33 @@ def tuned_ease(split: Split, items: int = 0, fadings: tuple[tuple[float, float],
     by = split.valid.where(~split.interchangeable[split.valid.users])
     if not len(by):
         raise UsageError("there is no validation event to choose by")
+    return _chosen(split.train, lambda model: measure(model, split.train, by).mean("NDCG@10"), items, fadings)
+
+
+def tuned_by_newcomers(split: StrongSplit, items: int = 0) -> Ease:
+    """The same for users whom training does not see: by the NDCG@100 of the validation users.
+
+    >>> from recsys.data.strong import strong
+    >>> from recsys.data.synthetic import population
+    >>> model = tuned_by_newcomers(strong(population(users=100, items=200, seed=1), liked=0.0))
+    >>> model.regularisation in REGULARISATIONS
+    True
+    """
 
     def gain(model: Ease) -> float:
-        return measure(model, split.train, by).mean("NDCG@10")
+        return evaluate_newcomers(model, split, on="valid", k=(100,)).mean("NDCG@100")
+
+    return _chosen(split.train, gain, items, FADINGS)
+
+
+def _chosen(
+    train: Interactions, gain: Callable[[Ease], float], items: int, fadings: tuple[tuple[float, float], ...]
+) -> Ease:
+    taken = Cooccurrence.of(train, items)
 
     def fitted(regularisation: float) -> Ease:
         model = Ease(regularisation, items)
-        model.fit(split.train)
+        model.solve(taken)
         return model
 
     first = fitted(START)
