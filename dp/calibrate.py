@@ -1,8 +1,9 @@
 """How much noise a private sum needs, how finely to round, how wide the ring must be, and the epsilon of all that.
 
 The server sees who is in the cohort, so sampling clients earns nothing here: ``rounds`` is how often one user takes
-part at most. More noise makes the ring fuller, hence the scale smaller and the rounding coarser, hence the sensitivity
-larger: the search goes through all of it for each noise multiplier it tries.
+part at most. A silo can sample its users in secret (``sampled``): then a sum needs less noise, and its mean has more,
+since it is over fewer users. More noise makes the ring fuller, hence the scale smaller and the rounding coarser, hence
+the sensitivity larger: the search goes through all of it for each noise multiplier it tries.
 """
 
 from __future__ import annotations
@@ -73,17 +74,28 @@ def calibrate(
     users: int = 0,
     overlap: int = 1,
     rounding: Rounding | str = Rounding.STOCHASTIC,
+    sampled: Fraction | int = 1,
 ) -> Calibration:
     """The least noise for which ``rounds`` sums are (epsilon, delta)-private for a user, in a ring of ``ring_bits``.
 
     ``relation`` is zero-out, or replace-one, which takes about twice the noise. With ``users`` above 0 each client is a
-    silo of up to so many users, and what is private is one of these, in up to ``overlap`` silos (``Encoding``).
+    silo of up to so many users, and what is private is one of these, in up to ``overlap`` silos (``Encoding``). In each
+    sum a user is then with probability ``sampled``.
 
     >>> print(calibrate(epsilon=4, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0))
     epsilon 4.000: noise multiplier 3.776 (3.78 a coordinate), 13 bits a value, a ring of 24 bits
     >>> print(calibrate(epsilon=4, delta=1e-6, rounds=10, clients=100, length=65536, clip_l2=1.0, ring_bits=12))
     Traceback (most recent call last):
     secagg.errors.UsageError: no noise makes this private in a ring of 12 bits with draws of a variance of 8 or more
+
+    Everybody in every sum is the best that there is. A quarter of the users takes a third of the noise in the sum, and
+    then the sum is divided by a quarter:
+
+    >>> asked = dict(epsilon=8, delta=2.5e-6, rounds=200, clients=20, length=1000, clip_l2=1.0, ring_bits=32)
+    >>> all_of_them = calibrate(**asked, users=200).noise_multiplier
+    >>> fourth = calibrate(**asked, users=200, sampled=Fraction(1, 4)).noise_multiplier
+    >>> round(fourth / all_of_them, 2), round(4 * fourth / all_of_them, 2)
+    (0.3, 1.1)
     """
     if not epsilon > 0:
         raise UsageError("epsilon must be above zero")
@@ -104,6 +116,7 @@ def calibrate(
             users=users,
             overlap=overlap,
             rounding=Rounding(rounding),
+            sampled=Fraction(sampled),
         )
 
     noise = NoiseSpec(Family(family), Fraction(1), dropouts, colluders, components)
@@ -186,7 +199,7 @@ def evaluate(
     samples = rounds * noise.samples(clients, dimension)
     guarantee = guarantee or user_level(Relation.ZERO_OUT, holder_of(encoding))
     release = release_of(encoding, noise, clients, survivors, guarantee)
-    if noise.family is Family.DISCRETE_GAUSSIAN:
+    if noise.family is Family.DISCRETE_GAUSSIAN and encoding.sampled == 1:
         cost = _of_gaussians(PrivacyCost.of(release, rounds, samples, Kind.GDP), (1 - SLACK) * Fraction(delta))
     else:
         cost = rdp.epsilon(rdp.scaled(rdp.curve(release), rounds), float((SHARE - SLACK) * Fraction(delta)))
@@ -237,7 +250,15 @@ def release_of(encoding: Encoding, noise: NoiseSpec, clients: int, survivors: in
     if guarantee.holder is not holder_of(encoding):
         raise UsageError(f"a {holder_of(encoding)} holds each unit, a {guarantee.holder} those of the guarantee")
     sensitivity = encoding.sensitivity()
-    return noise.release(clients, survivors, encoding.coordinates, sensitivity.l2_squared, sensitivity.l1, guarantee)
+    return noise.release(
+        clients,
+        survivors,
+        encoding.coordinates,
+        sensitivity.l2_squared,
+        sensitivity.l1,
+        guarantee,
+        encoding.sampled,
+    )
 
 
 def holder_of(encoding: Encoding) -> Holder:

@@ -201,6 +201,15 @@ class FixedSizeSample:
             raise UsageError(f"a sample has 1 to {self.population} units, not {self.size}")
 
 
+def by_coins(rate: Fraction) -> PoissonSample | Everyone:
+    """The sampling of units with that probability each, by coins that the adversary does not see.
+
+    >>> by_coins(Fraction(1)), by_coins(Fraction(1, 4))
+    (Everyone(), PoissonSample(rate=Fraction(1, 4)))
+    """
+    return PoissonSample(rate) if rate < 1 else Everyone()
+
+
 Mechanism: TypeAlias = Gaussian | DiscreteLaplace | Skellam | DiscreteGaussians
 Sampling: TypeAlias = Everyone | PoissonSample | FixedSizeSample
 

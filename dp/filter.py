@@ -35,7 +35,7 @@ from typing import Self, TypeAlias
 
 from dp.accountants import gdp, rdp, sums
 from dp.accountants.rdp import ORDERS
-from dp.events import DiscreteGaussians, Event, Release
+from dp.events import DiscreteGaussians, Event, Everyone, Release
 from secagg.errors import BudgetError, UsageError
 
 RESOLUTION = gdp.RESOLUTION
@@ -112,10 +112,11 @@ class Budget:
     def suited(cls, event: Event, epsilon: Fraction, delta: Fraction, slack: Fraction) -> Self:
         """A budget for many releases like ``event``.
 
-        It is of kind gdp for sums of discrete Gaussians, and else of the order at which ``event`` can be released most
-        often.
+        It is of kind gdp for sums of discrete Gaussians without sampling, and else of the order at which ``event`` can
+        be released most often.
         """
-        if isinstance(event, Release) and type(event.mechanism) is DiscreteGaussians:
+        kinds = (type(event.mechanism), type(event.sampling)) if isinstance(event, Release) else ()
+        if kinds == (DiscreteGaussians, Everyone):
             return cls(epsilon, delta, slack, kind=Kind.GDP)
         budget = cls(epsilon, delta, slack)
         return replace(budget, order=budget._best(rdp.curve(event)))

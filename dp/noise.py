@@ -30,7 +30,7 @@ from fractions import Fraction
 from math import ceil, isqrt, log, sqrt
 from typing import TYPE_CHECKING
 
-from dp.events import LEAST_DRAW, DiscreteGaussians, Everyone, Guarantee, Mechanism, Release, Skellam
+from dp.events import LEAST_DRAW, DiscreteGaussians, Guarantee, Mechanism, Release, Skellam, by_coins
 from secagg.codec import Codec, enumeration, rational, struct, u16, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
@@ -160,10 +160,21 @@ class NoiseSpec:
         return (survivors - self.colluders) * (1 + self.removal_level(clients - survivors))
 
     def release(
-        self, clients: int, survivors: int, dimension: int, l2_squared: int, l1: int, guarantee: Guarantee
+        self,
+        clients: int,
+        survivors: int,
+        dimension: int,
+        l2_squared: int,
+        l1: int,
+        guarantee: Guarantee,
+        sampled: Fraction = Fraction(1),
     ) -> Release:
-        """The survivors' sum as an event. All parties know the cohort, so sampling clients amplifies nothing."""
-        return Release(self.mechanism(clients, survivors, dimension, l2_squared, l1), Everyone(), guarantee)
+        """The survivors' sum as an event. All parties know the cohort, so sampling clients amplifies nothing.
+
+        ``sampled`` is the probability with which a user inside a silo is in it, by a coin that only the silo knows.
+        """
+        mechanism = self.mechanism(clients, survivors, dimension, l2_squared, l1)
+        return Release(mechanism, by_coins(sampled), guarantee)
 
     def samples(self, clients: int, dimension: int) -> int:
         """How many integers all clients' samplers draw for one sum."""

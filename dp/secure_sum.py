@@ -73,6 +73,8 @@ class SecureSum:
     overlap: int
     """In how many clients one user's data may lie, which both norms allow for."""
     rounding: str
+    sampled: Fraction
+    """The probability with which each user of a client is in the sum, by a coin that only that client knows."""
     ring_bits: int
     signers: int
     """How many survivors must sign before clients reveal anything."""
@@ -97,6 +99,8 @@ class SecureSum:
             raise UsageError("a silo has fewer than 2^31 users, and a user is in no more silos than there are")
         if self.users and self.weight_bound > 1:
             raise UsageError("users inside silos have no weights")
+        if not 0 < self.sampled <= 1 or (self.sampled < 1 and (not self.users or self.overlap > 1)):
+            raise UsageError("users are sampled with a probability above 0, and those of one silo only")
         if self.rounding not in ROUNDINGS:
             raise UsageError(f"rounding is {' or '.join(ROUNDINGS)}, not {self.rounding!r}")
         if not 1 <= self.signers <= self.planned:
@@ -122,4 +126,6 @@ class SecureSum:
     def release(self, guarantee: Guarantee) -> Release:
         """The sum as an event, to an adversary who sees the cohort and whose colluders know their own noise."""
         self.check_holder(guarantee)
-        return self.noise.release(self.planned, self.survivors, self.dimension, self.l2_squared, self.l1, guarantee)
+        return self.noise.release(
+            self.planned, self.survivors, self.dimension, self.l2_squared, self.l1, guarantee, self.sampled
+        )

@@ -34,6 +34,8 @@ class TreeSum:
             raise UsageError("the cohorts of one round differ in their vectors or their round")
         if len({cohort.noise.family for cohort in self.cohorts}) > 1:
             raise UsageError("cohorts of one round add noise of one family: no bound is known for sums of two")
+        if any(cohort.sampled < 1 for cohort in self.cohorts):
+            raise UsageError("the cohorts of a tree have all their users in each sum: sampled is 1")
         if len({cohort.plan_digest for cohort in self.cohorts}) < len(self.cohorts):
             raise UsageError("a cohort counts once")
 

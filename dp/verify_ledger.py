@@ -59,7 +59,7 @@ FIELDS = {  # of each kind of record: its fields, and what stands there (see ``n
     "abort": f"number:number previous:hex phase:text reason:text {AFTER}",
     "sum": """plan:hex plan_digest:hex session:hex round:number roster:hex planned:count noise:record dimension:count
         clip_l2:above scale:above rotated:truth beta:rational l2_squared:count l1:count weight_bound:count
-        users:number overlap:count rounding:text ring_bits:count signers:count variance_each:above
+        users:number overlap:count rounding:text sampled:above ring_bits:count signers:count variance_each:above
         variance_components:above* sampling:text seen_by:text survivors:count cohort:hex bitmap:hex
         signatures:record* survivors_digest:hex missing:number honest:count components_removed:number
         variance_held:above""",
@@ -311,6 +311,12 @@ def curve(event: Any, guarantee: dict[str, str]) -> list[float]:
     if kinds == ("Gaussian", "FixedSizeSample") and stretch == 2:
         z = float(rational(mechanism["noise_multiplier"])) / 2
         return [fixed_size_gaussian(a, z, sampling["size"] / sampling["population"]) for a in ORDERS]
+    if kinds == ("DiscreteGaussians", "PoissonSample") and stretch == 1:
+        # Mixtures of laws that are within h of others, in log ratio, are within h of the mixtures of these.
+        z = 1 / math.sqrt(Fraction(mechanism["l2_squared"]) / (rational(mechanism["variance"]) - 4))
+        q, draws, dimension = float(rational(sampling["rate"])), mechanism["draws"], mechanism["dimension"]
+        far = [float(Fraction(2 * a - 1, a - 1) * 2 * draws * dimension * CLOSE) for a in ORDERS]
+        return [sampled_gaussian(a, z, q) + more for a, more in zip(ORDERS, far, strict=True)]
     need(sampling["kind"] == "Everyone", f"no bound is known for {kinds} under {relation}")
     if mechanism["kind"] == "Gaussian":
         z = float(rational(mechanism["noise_multiplier"])) / stretch
@@ -375,6 +381,8 @@ def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[A
     need(holder == guarantee["holder"], f"a {holder} holds each unit of the sum, and none of the budget")
     need(facts["overlap"] <= most and facts["users"] < 1 << 31, "no user can be in so many silos, and no silo so large")
     need(facts["rounding"] in ROUNDINGS, "unknown rounding")
+    q = rational(facts["sampled"])
+    need(q == 1 or (q < 1 and facts["users"] and facts["overlap"] == 1), "sampled are users of one silo each")
     need(facts["weight_bound"] == 1 or not facts["users"], "users inside silos have no weights")
     need(facts["signers"] <= facts["planned"], "more signatures demanded than there are clients")
     need(8 <= facts["ring_bits"] <= 64 and rational(facts["beta"]) < 1, "no ring, or no probability")
@@ -394,7 +402,9 @@ def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[A
     need(facts["components_removed"] == m - kept, "components_removed does not follow")
     held = (survivors - colluders) * at_level[kept]
     need(rational(facts["variance_held"]) == held >= target, "variance_held does not follow")
-    need((facts["sampling"], facts["seen_by"]) == ("Everyone", "server"), "the server sees who takes part")
+    sampling = {"kind": "PoissonSample", "rate": str(q)} if q < 1 else {"kind": "Everyone"}
+    seen_by = "silo" if q < 1 else "server"
+    need((facts["sampling"], facts["seen_by"]) == (sampling["kind"], seen_by), "sampling does not follow")
     cohort, bitmap = bytes.fromhex(facts["cohort"]), bytes.fromhex(facts["bitmap"])
     agreed = digest(b"secagg/v1/pairwise/survivors", plan_digest, cohort, bitmap)
     need(facts["survivors_digest"] == agreed.hex(), "survivors_digest does not follow")
@@ -419,7 +429,7 @@ def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[A
         need(all(b - a >= LEAST_DRAW for a, b in pairwise(at_level)), "parts of the noise are too small for a bound")
         mechanism = {"kind": "DiscreteGaussians", "variance": str(held), "draws": (survivors - colluders) * (1 + kept)}
         mechanism |= {"dimension": facts["dimension"], "l2_squared": facts["l2_squared"]}
-    event = {"kind": "Release", "mechanism": mechanism, "sampling": {"kind": "Everyone"}}
+    event = {"kind": "Release", "mechanism": mechanism, "sampling": sampling}
     return {**event, "guarantee": {"kind": "Guarantee", **guarantee}}, n * facts["dimension"] * (1 + m)
 
 
@@ -481,7 +491,7 @@ class Audit:
         self.sums: list[Sum] = []
         self.steps: list[int] = []
         self.aborted = 0
-        self.allowed: dict[str, tuple[int, int]] = {}  # of each sum: colluders, and silos of one user
+        self.allowed: dict[str, tuple[int, int, Fraction]] = {}  # of each sum: colluders, silos of one user, rate
 
     def entry(self, line: str, last: bool) -> None:
         """Raise ``Problem`` unless this entry may be next. Only the last one is signed, as the last."""
@@ -562,7 +572,8 @@ class Audit:
             need(name not in self.open and name not in self.done, f"{name} was reserved before")
             self.open[name] = self.charge(body)
             if "sum" in body:
-                self.allowed[name] = body["sum"]["noise"]["colluders"], body["sum"]["overlap"]
+                facts = body["sum"]
+                self.allowed[name] = facts["noise"]["colluders"], facts["overlap"], rational(facts["sampled"])
         else:
             need(name in self.open, f"nothing is reserved for {name}")
             reserved = self.open.pop(name)
@@ -624,8 +635,9 @@ class Audit:
             steps=self.steps,
             reserved=len(self.open),
             aborted=self.aborted,
-            colluders=min((colluders for colluders, _ in self.allowed.values()), default=None),
-            overlap=min((overlap for _, overlap in self.allowed.values()), default=1),
+            colluders=min((colluders for colluders, _, _ in self.allowed.values()), default=None),
+            overlap=min((overlap for _, overlap, _ in self.allowed.values()), default=1),
+            sampled=min((sampled for _, _, sampled in self.allowed.values()), default=Fraction(1)),
             entries=len(self.links),
             head=self.links[-1].hex(),
             turns=None if self.turns is None else (self.turns.size, len(self.turns.names)),
@@ -769,6 +781,8 @@ class Book:
     """clients whose noise does not count: the fewest of any sum that is committed or reserved; None: there is none"""
     overlap: int
     """in how many silos one user may be: the fewest of any such sum; 1 if there is none"""
+    sampled: Fraction
+    """with which probability a user is in a sum: the smallest of any such sum; 1 if there is none"""
     entries: int
     head: str
     turns: tuple[int, int] | None = None
@@ -835,6 +849,9 @@ def statement(book: Book, given: Given) -> dict[str, str]:
         guarantee += f" and up to {counted(book.colluders, 'colluding client')}"
     elif book.colluders == 0:
         guarantee += ", not a client, which knows its own noise"
+    if book.sampled < 1:
+        rate = f"a probability of {book.sampled} at the least"
+        guarantee += f"; a user is in a sum with {rate}, by a coin that nobody but its silo may see"
     reached = "no bound" if book.reached is None else upwards(Fraction(book.reached, RESOLUTION), 4)
     steps = f"{counted(len(book.steps), 'release')} of {counted(sum(book.steps), 'step')} by one party"
     releases = [counted(len(book.sums), "secure sum")] if book.sums else []

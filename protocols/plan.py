@@ -68,6 +68,8 @@ class RoundPlan:
             raise UsageError(f"a user is in no more silos than the {self.clients} that there are")
         if self.noise is not None and (least := self.clients - self.noise.dropouts) > self.min_contributors:
             raise UsageError(f"the noise allows for {self.noise.dropouts} missing: min_contributors is {least} then")
+        if self.encoding.sampled < 1 and self.noise is None:
+            raise UsageError("users are sampled in sums with noise only: without, a sum may be one user's vector")
         if self.noise is not None and not self.noise.drawable(self.clients):
             raise UsageError("no client can draw so much noise, or so little that it would not count")
         self.encoding.check_ring(self.ring, self.clients, self.noise_bound)
@@ -202,6 +204,7 @@ class RoundPlan:
             users=self.encoding.users,
             overlap=self.encoding.overlap,
             rounding=self.encoding.rounding.value,
+            sampled=self.encoding.sampled,
             ring_bits=self.ring_bits,
             signers=rules_of(self.protocol).signers(self),
             survivors=survivors,

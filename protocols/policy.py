@@ -32,7 +32,9 @@ class Policy:
     plan that weighs has this bound and no other, since a server that could choose bounds would find out a client's
     weight by halving. ``users`` is for a silo: the most users that it ever has, and ``overlap`` in how many silos one
     of them may be. A plan has both, or is refused: another cap would tell how many users there are, and a plan for
-    another holder protects somebody else.
+    another holder protects somebody else. ``sampled`` is the probability with which one of them is in a sum, 1 unless
+    it was agreed on: with a larger one the noise is less than this silo counts on, and with a smaller one a sum is of
+    few users.
     ``cost_model`` is how this client wants the security of lattices counted: "core-svp" refuses rings that have their
     128 bits only by the tables of the Homomorphic Encryption Standard.
     """
@@ -50,6 +52,7 @@ class Policy:
     weight_bound: int = 1
     users: int = 0
     overlap: int = 1
+    sampled: Fraction | str | float = Fraction(1)
     cost_model: CostModel = CostModel.STANDARD
 
     def __post_init__(self) -> None:
@@ -63,6 +66,9 @@ class Policy:
             raise UsageError("a silo has fewer than 2^31 users, each of them in 1 to 2^16 - 1 silos")
         if self.overlap > 1 and not self.users:
             raise UsageError("only users of silos can be in more than one of them")
+        object.__setattr__(self, "sampled", Fraction(self.sampled))
+        if not 0 < Fraction(self.sampled) <= 1 or (self.sampled != 1 and (not self.users or self.overlap > 1)):
+            raise UsageError("sampled are users of silos that are in one of them each, with a probability above 0")
         if self.noise_multiplier is not None:
             object.__setattr__(self, "noise_multiplier", Fraction(self.noise_multiplier))
         if not isinstance(self.protocols, Set | list | tuple):
@@ -136,6 +142,8 @@ class Policy:
             raise PolicyError(f"the plan allows a silo {encoding.users} users, this one has agreed on {self.users}")
         if encoding.overlap != self.overlap:
             raise PolicyError(f"the plan has users in up to {encoding.overlap} silos, and they are in {self.overlap}")
+        if encoding.sampled != self.sampled:
+            raise PolicyError(f"the plan samples users at {encoding.sampled}, this silo has agreed on {self.sampled}")
 
     def _check_noise(self, plan: RoundPlan) -> None:
         least = Fraction(self.noise_multiplier or 0) ** 2 * plan.encoding.sensitivity().l2_squared

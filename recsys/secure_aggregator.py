@@ -32,7 +32,7 @@ from protocols.simulation.network import Answers, Faults, Frames, answer_or_refu
 from recsys.aggregator import Request, Result, TimedUpdate, Update
 from recsys.deployment import Deployment
 from recsys.network import Network
-from recsys.pending_sum import PendingSums, WriteVector
+from recsys.pending_sum import PendingSum, PendingSums, WriteVector
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, verifying_once
 from secagg.crypto.prg import Prg
@@ -67,7 +67,7 @@ class SecureAggregator:
         """One round of the protocol; then its machines, keys and journals are gone."""
         identities = [self._identity(name) for name in request.cohort]
         roster = Roster.of(identities)
-        pending = None if self._pending is None else self._pending.read(request.number)
+        pending = self._begun(request)
         if pending is None:
             plan, silent = self._plan(request, roster), self._silent(request)
             self._check_new(plan, request)
@@ -106,6 +106,17 @@ class SecureAggregator:
 
     def _began_phase(self, request: Request, server: ServerRound) -> None:
         self._tell(f"sum {request.number}, phase {server.phase}")
+
+    def _begun(self, request: Request) -> PendingSum | None:
+        """What goes into a sum that was begun, if it can be finished as it is.
+
+        A protocol that cannot repeat itself makes another release of it, with other noise. Users are sampled anew for
+        that: with the coins of the first one, both together would be one sum with less noise.
+        """
+        if self._pending is None or (pending := self._pending.read(request.number)) is None:
+            return None
+        again = registry.find(pending.plan.protocol).replays or pending.plan.encoding.sampled == 1
+        return pending if again else None
 
     def delete_pending(self, before: int) -> None:
         """Delete what went into the sums before this number: what came of them is on disk."""
@@ -198,6 +209,7 @@ class SecureAggregator:
             weight_bound=plan.encoding.weight_bound,
             users=plan.encoding.users,
             overlap=plan.encoding.overlap,
+            sampled=plan.encoding.sampled,
         )
 
     @property

@@ -20,13 +20,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from secagg import rounding
 from secagg.codec import Codec, boolean, enumeration, positive, rational, struct, u8, u16, u32, u64
+from secagg.coins import among_others, poisson_sample
 from secagg.crypto.prg import Prg, Rng
 from secagg.crypto.ring import Ring
 from secagg.errors import UsageError
@@ -67,6 +68,17 @@ class UserVectors(Protocol):
     def __iter__(self) -> Iterator[ArrayLike]: ...
 
 
+@runtime_checkable
+class ChosenVectors(UserVectors, Protocol):
+    """Vectors that are made when they are asked for, and not for all users where a sum adds a sample of them.
+
+    Making one must take the same time for each user: who else is asked for beside the sample follows from lots.
+    """
+
+    def of(self, users: NDArray[np.int64]) -> Iterator[ArrayLike]:
+        """The vectors of these users, in this order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sum:
     """The result of a round: the weighted sum of the clipped updates, and the sum of the weights.
@@ -101,6 +113,8 @@ class Encoding:
     With ``users`` above 0 a client is a silo, which adds up one vector for each of its users, ``users`` of them at most
     (``encode_users``); the ring holds that many of every client. One person's data may lie in ``overlap`` silos: their
     parts of one sum add up before they are squared, so the squared norm is ``overlap``^2 times that of one.
+    With ``sampled`` below 1 each user is in a sum with that probability, by a secret coin of its own that its silo
+    tosses anew for each sum; nobody is in several silos then, where there would be several coins.
     ``rounding`` "nearest" wants a fine grid, 100 steps times the root of the number of coordinates within ``clip_l2``.
 
     >>> encoding = Encoding(length=3, clip_l2=1.0, bits=16)
@@ -124,6 +138,7 @@ class Encoding:
     users: int = 0
     overlap: int = 1
     rounding: Rounding = Rounding.STOCHASTIC
+    sampled: Fraction = Fraction(1)
 
     def __post_init__(self) -> None:
         if not 1 <= self.length <= MAX_LENGTH:
@@ -152,12 +167,22 @@ class Encoding:
             raise UsageError("users inside silos have no weights: each contributes one bounded vector")
         if self.overlap > 1 and not self.users:
             raise UsageError("only users of silos can be in more than one of them")
+        self._check_sampled()
         object.__setattr__(self, "rounding", Rounding(self.rounding))
         if self.rounding is Rounding.NEAREST:
             self._check_grid()
         object.__setattr__(self, "beta", Fraction(self.beta))
         object.__setattr__(self, "clip_l2", float(self.clip_l2))
         object.__setattr__(self, "clip_inf", float(self.clip_inf))
+        object.__setattr__(self, "sampled", Fraction(self.sampled))
+
+    def _check_sampled(self) -> None:
+        if not 0 < self.sampled <= 1 or Fraction(self.sampled).denominator > _LARGEST_DENOMINATOR:
+            raise UsageError("sampled is a fraction of 64-bit terms above 0 and at most 1")
+        if self.sampled < 1 and not self.users:
+            raise UsageError("only users of silos can be sampled in secret: all parties know which clients take part")
+        if self.sampled < 1 and self.overlap > 1:
+            raise UsageError("a user in several silos would have several coins: sampled is 1 then")
 
     def _check_grid(self) -> None:
         """Nearest rounding moves a vector by up to half the root of its width: that must be little, and has no beta."""
@@ -235,7 +260,10 @@ class Encoding:
 
     @np.errstate(all="ignore")
     def encode_users(self, vectors: UserVectors, *, seed: bytes, rng: Rng) -> NDArray[np.int64]:
-        """A silo's integers: the sum of one bounded vector for each of its users.
+        """A silo's integers: the sum of one bounded vector for each of its users, or of those in a sample.
+
+        ``rng`` tosses the coins of a sample, once, and rounds. What is made, encoded and added up in vain beside the
+        sample does not follow from the coins (``ChosenVectors`` are made for some of the users, all others for all).
 
         More than ``users`` are refused before anything is read. Whatever else is wrong with a user's vector, that it is
         not finite, or none at all, makes it zero: a refusal would tell something about the user.
@@ -254,16 +282,27 @@ class Encoding:
             raise UsageError(f"users' vectors are rows of {self.length} numbers each")
         signs, room = (_signs(seed, self._width), np.empty(self._width)) if self.rotate else (None, None)
         longest = self._longest()
-        total, integers = np.zeros(self.coordinates, np.int64), np.empty(self.coordinates, np.int32)
-        for _, given in zip(range(count), vectors, strict=False):  # no more than they said that they are
+        totals = np.zeros((1 + (self.sampled < 1), self.coordinates), np.int64)  # the last one is the silo's
+        integers = np.empty(self.coordinates, np.int32)
+        for is_in, given in self._tossed(vectors, count, rng):
             if (clipped := self._admissible(given)) is None:
                 continue
             vector, factor = clipped
             if signs is not None and room is not None:
                 vector = self._rotated(vector, signs, room)
             if self._round(vector, factor, rng, longest, integers):
-                rounding.add(integers, total)
-        return total
+                rounding.add(integers, totals[-1 if is_in else 0])
+        silo: NDArray[np.int64] = totals[-1]
+        return silo.copy() if self.sampled < 1 else silo
+
+    def _tossed(self, vectors: UserVectors, count: int, rng: Rng) -> Iterator[tuple[bool, ArrayLike]]:
+        """Users' vectors, no more than there are said to be, and whether each of them is in the sum."""
+        if self.sampled < 1 and isinstance(vectors, ChosenVectors):
+            places, sampled = among_others(count, self.sampled, rng)
+            return zip(sampled.tolist(), vectors.of(places), strict=False)
+        coins = np.zeros(count, bool)
+        coins[poisson_sample(count, self.sampled, rng)] = True
+        return zip(coins.tolist(), vectors, strict=False)
 
     def _admissible(self, given: ArrayLike) -> tuple[NDArray[np.float64], float] | None:
         """A user's vector and the factor that clips it; None if it is not one of finite numbers.
@@ -402,4 +441,5 @@ ENCODING: Codec[Encoding] = struct(
     users=u32,
     overlap=u16,
     rounding=enumeration(Rounding),
+    sampled=rational,
 )

@@ -100,6 +100,12 @@ def _gaussians(mechanism: DiscreteGaussians, _sampling: Everyone, relation: Rela
     return _gaussian_loss(1 / sqrt(count * moved), 1.0, relation)
 
 
+@_HANDLERS.add(DiscreteGaussians, PoissonSample, Relation.ADD_OR_REMOVE, Relation.ZERO_OUT)
+def _poisson_gaussians(mechanism: DiscreteGaussians, sampling: PoissonSample, relation: Relation, count: int) -> Any:
+    moved = sums.moved_squared(mechanism.variance, mechanism.l2_squared)
+    return _gaussian_loss(1 / sqrt(moved), float(sampling.rate), relation).self_compose(count)
+
+
 @_HANDLERS.add(DiscreteLaplace, Everyone, *Relation)
 def _laplace(mechanism: DiscreteLaplace, _sampling: Everyone, relation: Relation, count: int) -> Any:
     with needing("dp", "this accountant"):

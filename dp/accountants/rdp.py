@@ -8,8 +8,9 @@ the neighbouring relations for which it holds; whatever has none is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from functools import lru_cache
-from math import inf, isfinite, log, log1p
+from math import inf, isfinite, log, log1p, sqrt
 from typing import Any, TypeAlias
 
 from dp.accountants import sums
@@ -154,6 +155,18 @@ def _gaussians(mechanism: DiscreteGaussians, _sampling: Everyone, stretch: int, 
     moved = sums.moved_squared(mechanism.variance, stretch**2 * mechanism.l2_squared)
     close = sums.closeness(mechanism.draws, mechanism.dimension)
     return [sums.discrete_gaussians(order, moved, close) for order in orders]
+
+
+@_HANDLERS.add(DiscreteGaussians, PoissonSample, Relation.ADD_OR_REMOVE, Relation.ZERO_OUT)
+def _poisson_gaussians(
+    mechanism: DiscreteGaussians, sampling: PoissonSample, _stretch: int, orders: Orders
+) -> Iterable[float]:
+    """What the sampled Gaussian has that the sum is close to, and for being close what the sum without sampling has."""
+    moved = sums.moved_squared(mechanism.variance, mechanism.l2_squared)
+    close = sums.closeness(mechanism.draws, mechanism.dimension)
+    gaussian = _poisson_gaussian(Gaussian(Fraction(1 / sqrt(moved))), sampling, 1, orders)
+    far = [sums.discrete_gaussians(order, Fraction(0), close) for order in orders]
+    return [value + more for value, more in zip(gaussian, far, strict=True)]
 
 
 def _selection(event: Selection, orders: Orders) -> Curve:

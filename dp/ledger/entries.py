@@ -13,7 +13,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any, TypeAlias, cast
 
-from dp.events import Event, Everyone, Guarantee, Release, Selection, Trust, from_record, to_record
+from dp.events import Event, Everyone, Guarantee, Release, Selection, Trust, by_coins, from_record, to_record
 from dp.filter import Kind, PrivacyCost
 from dp.secure_sum import SecureSum, check_text
 from secagg.crypto import labels
@@ -46,8 +46,8 @@ FIELDS: Mapping[str, Mark] = {
             components_removed variance_held sampling seen_by""",
         Mark.SIGNED: """
             sum plan session round roster planned noise family variance dropouts colluders components dimension clip_l2
-            scale rotated beta l2_squared l1 weight_bound users overlap rounding ring_bits signers survivors cohort
-            bitmap signatures key signature""",
+            scale rotated beta l2_squared l1 weight_bound users overlap rounding sampled ring_bits signers survivors
+            cohort bitmap signatures key signature""",
         Mark.ASSERTED: """
             phase run elsewhere data turns names keys beacon size unit relation trust holder epsilon delta slack kind
             order owner reason steps event count name""",
@@ -156,8 +156,8 @@ def facts(what: Chargeable) -> dict[str, Any]:
         "variance_components": [str(noise.component_variance(n, level + 1)) for level in range(noise.components)],
         "components_removed": noise.components - noise.removal_level(missing),
         "variance_held": noise.honest_variance(n, what.survivors),
-        "sampling": Everyone.__name__,
-        "seen_by": "server",
+        "sampling": type(by_coins(what.sampled)).__name__,
+        "seen_by": "silo" if what.sampled < 1 else "server",
     }
     return {"sum": plain(what) | {name: plain(value) for name, value in derived.items()}}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 from dp.filter import Kind, PrivacyCost
 from dp.ledger.entries import Steps, cost_of, from_facts, parse, survivors_digest, unsigned
@@ -85,6 +86,7 @@ def book(state: LedgerState) -> Book:
         aborted=state.aborted,
         colluders=min((one.noise.colluders for one in planned if isinstance(one, SecureSum)), default=None),
         overlap=min((one.overlap for one in planned if isinstance(one, SecureSum)), default=1),
+        sampled=min((one.sampled for one in planned if isinstance(one, SecureSum)), default=Fraction(1)),
         entries=len(state.links),
         head=state.head.hex(),
         turns=None if (turns := genesis.turns) is None else (turns.size, len(turns.names)),

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, log
 
 import numpy as np
 import torch
@@ -23,10 +22,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from dp.training.gradients import Gradients
+from secagg.coins import most_sampled
 from secagg.crypto.prg import Rng, random_words
-
-_OVERFLOW_BITS = 40
-"""A sample is larger than the chunks with probability 2^-40 at most."""
 
 Compute = Callable[[tuple[Tensor, ...]], dict[str, Gradients]]
 """Computes the gradients of a chunk."""
@@ -45,17 +42,15 @@ class Chunks:
 
     @classmethod
     def of(cls, population: int, rate: Fraction, largest: int) -> Chunks:
-        """Enough for Poisson samples, by Chernoff's bound, with at most ``largest`` examples in a chunk."""
-        rare = _OVERFLOW_BITS * log(2) / population
-        enough = (k for k in range(ceil(population * rate), population) if _divergence(k / population, rate) >= rare)
-        positions = next(enough, population)
+        """Enough for Poisson samples (``most_sampled``), with at most ``largest`` examples in a chunk."""
+        positions = most_sampled(population, rate)
         return cls(-(-positions // largest), min(positions, largest))
 
     def filled(self, sample: NDArray[np.int64], rng: Rng) -> list[NDArray[np.int64]]:
         """The chunks, with the sample at random positions and -1 at all others.
 
         A sample that is too large gets more chunks. Who is sampled depends on nobody's data, so neither does that; with
-        one example more in it there may be one chunk more, which is as improbable as ``_OVERFLOW_BITS`` says.
+        one example more in it there may be one chunk more, with a probability of 2^-40.
 
         >>> from secagg.crypto.prg import Prg
         >>> [chunk.tolist() for chunk in Chunks(count=2, size=3).filled(np.array([10, 20, 30]), Prg(bytes(32)))]
@@ -65,11 +60,6 @@ class Chunks:
         positions = np.full(count * self.size, -1)
         positions[np.argsort(random_words(rng, len(positions)), kind="stable")[: len(sample)]] = sample
         return np.split(positions, count)
-
-
-def _divergence(share: float, rate: Fraction) -> float:
-    """The Kullback-Leibler divergence of a coin with probability ``share`` from one with ``rate``; 0 < share < 1."""
-    return share * log(share / rate) + (1 - share) * log((1 - share) / (1 - rate))
 
 
 def dummies(examples: TensorDataset, size: int) -> tuple[Tensor, ...]:

@@ -42,7 +42,7 @@ from dp.training.clipping import Clipping, add_clipped, total_bound
 from dp.training.gradients import Gradients
 from dp.training.isolate import Loss, Objective, per_example_gradients
 from dp.training.noise import Grid, noise
-from dp.training.sampling import poisson_sample
+from secagg.coins import poisson_sample
 from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
 

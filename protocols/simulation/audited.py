@@ -62,6 +62,8 @@ class PrivateSums:
     ) -> None:
         if found.encoding.weight_bound > 1:
             raise UsageError("only sums without weights are audited")
+        if found.encoding.sampled < 1:
+            raise UsageError("only sums of all users are audited: what is claimed of one is not what a sample moves")
         users, overlap = found.encoding.users, found.encoding.overlap
         if users and users < overlap:
             raise UsageError(f"audited are silos of at least as many users as one user has silos: {overlap}")

@@ -61,6 +61,7 @@ def planned(number: int = 0, noise: NoiseSpec = SKELLAM, session: bytes = bytes(
         users=0,
         overlap=1,
         rounding="stochastic",
+        sampled=Fraction(1),
         ring_bits=20,
         signers=2,
         survivors=PLANNED,

@@ -29,6 +29,7 @@ def cohort(number: int, missing: int = 0, noise: NoiseSpec = SKELLAM, **changes:
         "users": 0,
         "overlap": 1,
         "rounding": "stochastic",
+        "sampled": Fraction(1),
         "ring_bits": 20,
         "signers": 2,
         "survivors": 10 - missing,

@@ -209,7 +209,7 @@ def test_a_collection_that_has_more_than_it_says_is_cut(monkeypatch: pytest.Monk
     assert of_users(encoding, lying).tolist() == of_users(encoding, honest).tolist()
     assert (lying.read, lying.counted) == (3, 1)
     assert of_users(encoding, Watched(3, 2)).tolist() == of_users(encoding, Watched(2, 2)).tolist()  # fewer
-    switch_off(monkeypatch, Encoding, "encode_users", "zip(range(count), vectors, strict=False)", "enumerate(vectors)")
+    switch_off(monkeypatch, Encoding, "_tossed", "zip(coins.tolist(), vectors, strict=False)", "enumerate(vectors)")
     total = of_users(encoding, Watched(3, 50))
     assert int(total.max()) > 5 * encoding.largest // 2  # more than all that the ring was made for could add up to
     assert not within(total, replace(encoding, overlap=5).sensitivity())

@@ -116,6 +116,15 @@ def plan_silos() -> RoundPlan:
     return replace(plan, parameters=GraphParameters(Graph.RING, 4, 2, 5, 3))
 
 
+def plan_sampled() -> RoundPlan:
+    """Of users inside silos, each of whom is in the sum with a probability of 2/7."""
+    roster, _ = roster_of(7)
+    encoding = Encoding(7, clip_l2=1.0, bits=12, users=9, sampled=Fraction(2, 7))
+    noise = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(10**8), dropouts=2, colluders=1, components=1)
+    plan = RoundPlan.propose("secagg+", roster, encoding, min_contributors=5, corrupt="0", session=SESSION, noise=noise)
+    return replace(plan, parameters=GraphParameters(Graph.RING, 4, 2, 5, 3))
+
+
 def plan_oneshot() -> RoundPlan:
     """Everybody has a seat. Long enough a vector, of few bits, for the smallest ring."""
     roster, _ = roster_of(5)
@@ -140,6 +149,7 @@ def plans() -> dict[str, Any]:
         "secagg+": plan_secagg_plus(),
         "secagg+, noised": plan_noised(),
         "secagg+, silos": plan_silos(),
+        "secagg+, sampled users": plan_sampled(),
         "oneshot": plan_oneshot(),
         "threshold_ckks": plan_threshold_ckks(),
     }
@@ -163,7 +173,7 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         ("protocol", 4 + len("secagg+")), ("session", 16), ("round", 4), ("roster", 32), ("model", 32), ("clients", 4),
         ("min_contributors", 4), ("ring_bits", 1), ("length", 8), ("clip_l2", 8), ("bits", 1), ("rotate", 1),
         ("clip_inf", 8), ("weight_bound", 4), ("beta", 16), ("users", 4), ("overlap", 2),
-        ("rounding", 4 + len("stochastic")), ("noise", 1), ("family", 4 + len("skellam")),
+        ("rounding", 4 + len("stochastic")), ("sampled", 16), ("noise", 1), ("family", 4 + len("skellam")),
         ("variance", 16), ("dropouts", 4), ("colluders", 4), ("components", 2),
         ("graph", 4 + len("ring")), ("degree", 4), ("threshold", 4),
         ("witnesses", 4), ("quorum", 4), ("beacon", 4),
@@ -206,6 +216,9 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         "in two silos without any": put("overlap", b"\0\2"),
         "unknown rounding": put("rounding", text(64).encode("up")),
         "to the nearest on a coarse grid": put("rounding", text(64).encode("nearest")),
+        "nobody sampled": put("sampled", u64.encode(0) + u64.encode(1)),
+        "more than everybody sampled": put("sampled", u64.encode(2) + u64.encode(1)),
+        "clients sampled": put("sampled", u64.encode(1) + u64.encode(2)),
         "noise neither there nor not": put("noise", b"\2"),
         "unknown noise": put("family", text(64).encode("laplace")),
         "noise too small to count": put("family", text(64).encode("discrete-gaussian"), u64.encode(40) + u64.encode(1)),

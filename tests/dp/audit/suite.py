@@ -140,7 +140,7 @@ def clip() -> tuple[Check, ...]:
 def sampling() -> tuple[Check, ...]:
     """Of the batches that ``dp.training`` draws."""
     from dp.training import Flat, Settings
-    from dp.training.sampling import poisson_sample
+    from secagg.coins import poisson_sample
 
     settings = Settings(Flat(1.0), noise_multiplier=1, expected_batch=100)
     charged, rng = settings.sampling(1000).rate, Prg(b"Poisson samples, one fixed seed.")

@@ -31,6 +31,7 @@ from protocols.roster import Identity, Roster
 from protocols.rounds import server as server_module
 from protocols.rounds.client import ClientRound
 from protocols.simulation import audited as private_sum
+from secagg import coins
 from secagg import encoding as encoding_module
 from secagg.crypto import labels, sampling
 from secagg.crypto.keys import SigningKey, derive
@@ -102,12 +103,10 @@ def unchecked(patch: Patch) -> None:
 
 
 def sample(condition: str, instead: str) -> Seed:
-    """Another expression in the function that draws batches; it is imported when it is needed, for it brings torch."""
+    """Another expression in the function that draws batches."""
 
     def seed(patch: Patch) -> None:
-        from dp.training import sampling
-
-        switch_off(patch, sampling, "poisson_sample", condition, instead)
+        switch_off(patch, coins, "poisson_sample", condition, instead)
 
     return seed
 

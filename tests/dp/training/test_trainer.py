@@ -29,7 +29,7 @@ from dp.training import EXAMPLE, Adaptive, Flat, PerLayer, Settings, Trainer, tr
 from dp.training.chunks import Chunks
 from dp.training.gradients import Dense
 from dp.training.noise import DEVIATION, noise
-from dp.training.sampling import poisson_sample
+from secagg.coins import poisson_sample
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.errors import BudgetError, UsageError

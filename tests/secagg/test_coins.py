@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dp.training import sampling
-from dp.training.sampling import poisson_sample
+from secagg import coins
+from secagg.coins import poisson_sample
 from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
 from tests.controls import switch_off
@@ -24,7 +24,7 @@ def drawn(rate: Fraction) -> NDArray[np.bool_]:
     rng = Prg(b"poisson sampling, fixed seed ...")
     taken = np.zeros((ROUNDS, POPULATION), bool)
     for i in range(ROUNDS):
-        taken[i, sampling.poisson_sample(POPULATION, rate, rng)] = True
+        taken[i, coins.poisson_sample(POPULATION, rate, rng)] = True
     return taken
 
 
@@ -57,7 +57,7 @@ def test_each_by_itself_at_the_rate(rate: Fraction) -> None:
     ],
 )
 def test_a_wrong_sampler_is_caught(monkeypatch: pytest.MonkeyPatch, part: str, instead: str, caught_by: str) -> None:
-    switch_off(monkeypatch, sampling, "poisson_sample", part, instead)
+    switch_off(monkeypatch, coins, "poisson_sample", part, instead)
     assert caught_by in problems(drawn(Fraction(1, 10)), 0.1)
 
 
