@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dp.noise import NOISE, NoiseSpec
+from dp.noise import NOISE, Family, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
 from protocols.parameters import rules_of
 from protocols.roster import Roster
@@ -68,8 +68,11 @@ class RoundPlan:
             raise UsageError(f"a user is in no more silos than the {self.clients} that there are")
         if self.noise is not None and (least := self.clients - self.noise.dropouts) > self.min_contributors:
             raise UsageError(f"the noise allows for {self.noise.dropouts} missing: min_contributors is {least} then")
-        if self.encoding.sampled < 1 and self.noise is None:
-            raise UsageError("users are sampled in sums with noise only: without, a sum may be one user's vector")
+        if self.encoding.sampled < 1 and (self.noise is None or self.noise.family is not Family.DISCRETE_GAUSSIAN):
+            raise UsageError(
+                "users are sampled under discrete Gaussian noise only: without noise a sum may be one user's vector, and "
+                "of other noise no bound is known"
+            )
         if self.noise is not None and not self.noise.drawable(self.clients):
             raise UsageError("no client can draw so much noise, or so little that it would not count")
         self.encoding.check_ring(self.ring, self.clients, self.noise_bound)

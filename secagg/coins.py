@@ -8,6 +8,7 @@ only against those who do not see the coins; so the work that is done must not s
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil, log
 
 import numpy as np
@@ -39,6 +40,7 @@ def poisson_sample(population: int, rate: Fraction, rng: Rng) -> NDArray[np.int6
     return np.flatnonzero(random_words(rng, population) < np.uint64(threshold))
 
 
+@lru_cache(64)
 def most_sampled(population: int, rate: Fraction) -> int:
     """How many are in a sample at most, but for a probability of 2^-40, by Chernoff's bound.
 

@@ -13,6 +13,7 @@ import pytest
 
 from dp.calibrate import calibrate, release_of, user_level
 from dp.events import Holder, Relation
+from dp.filter import Kind
 from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols.client import Client
@@ -36,6 +37,8 @@ ROSTER = Roster.of(IDENTITIES)
 SILOS = Encoding(LENGTH, clip_l2=1.0, bits=16, users=CAP, overlap=2)
 POLICY = Policy(min_contributors=4, dropout="0.34", users=CAP, overlap=2)
 USERS = np.eye(LENGTH)[:CAP]
+ALONE, ONCE = replace(SILOS, overlap=1), replace(POLICY, overlap=1)
+RATE = "encoding.sampled != self.sampled"
 
 
 def plan_of(encoding: Encoding = SILOS, **more: Any) -> RoundPlan:
@@ -68,7 +71,17 @@ REFUSED: list[tuple[str, Encoding, Policy, str, str]] = [
     ("a higher cap", replace(SILOS, users=CAP + 1), POLICY, "allows a silo 5 users", "encoding.users != self.users"),
     ("less overlap", replace(SILOS, overlap=1), POLICY, "in up to 1 silos", "encoding.overlap != self.overlap"),
     ("more overlap", replace(SILOS, overlap=3), POLICY, "in up to 3 silos", "encoding.overlap != self.overlap"),
+    *(
+        (f"sampled {asked}, not {agreed}", replace(ALONE, sampled=asked), replace(ONCE, sampled=agreed), said, RATE)
+        for asked, agreed, said in (
+            (Fraction(1, 2), 1, "samples users at 1/2, this silo has agreed on 1"),
+            (Fraction(1, 1000), Fraction(1, 2), "samples users at 1/1000"),
+            (Fraction(1), Fraction(1, 2), "samples users at 1, this silo has agreed on 1/2"),
+        )
+    ),
 ]
+"""With a larger rate than agreed on a user is protected by less than it counts on, and with a smaller one its silo's
+part of the sum may be its vector alone."""
 
 
 @pytest.mark.parametrize(
@@ -81,20 +94,37 @@ def test_a_plan_for_other_units_is_refused(
     client = silo(policy=policy)
     for asked in (client.check, lambda plan: client.start(plan, Unread(1))):
         with pytest.raises(PolicyError, match=said):
-            asked(plan_of(encoding))
+            asked(plan_of(encoding, noise=GAUSSIANS))
     switch_off(monkeypatch, Policy, "_check_users", condition)
     for other in ("encoding.users != self.users", "encoding.overlap != self.overlap"):
         if "not" in condition:  # what is not said by one check, the next says
             switch_off(monkeypatch, Policy, "_check_users", other)
-    assert not silo(policy=policy).check(plan_of(encoding))
+    assert not silo(policy=policy).check(plan_of(encoding, noise=GAUSSIANS))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"users": -1}, {"users": 1 << 31}, {"overlap": 0}, {"overlap": 1 << 16, "users": 2}, {"overlap": 2}]
+    "wrong",
+    [
+        *({"users": -1}, {"users": 1 << 31}, {"overlap": 0}, {"overlap": 1 << 16, "users": 2}, {"overlap": 2}),
+        *({"sampled": "1/2"}, {"users": 2, "sampled": 0}, {"users": 2, "sampled": 1.5}),
+        {"users": 2, "overlap": 2, "sampled": "1/2"},
+    ],
 )
-def test_no_such_policy(wrong: dict[str, int]) -> None:
+def test_no_such_policy(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Policy(min_contributors=2, **wrong)
+
+
+def test_no_sample_without_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All other coins may come up tails: the sum is one user's vector then. Control: unchecked, it is a plan."""
+    sampled = replace(ALONE, sampled=Fraction(1, 2))
+    for noise in (None, NOISE):
+        with pytest.raises(UsageError, match="under discrete Gaussian noise only"):
+            plan_of(sampled, noise=noise)
+    assert plan_of(sampled, noise=GAUSSIANS).encoding.sampled == Fraction(1, 2)
+    condition = "self.noise is None or self.noise.family is not Family.DISCRETE_GAUSSIAN"
+    switch_off(monkeypatch, RoundPlan, "__post_init__", condition)
+    assert plan_of(sampled)
 
 
 def test_nobody_is_in_more_silos_than_there_are() -> None:
@@ -195,6 +225,7 @@ def test_a_silo_goes_on_with_the_integers_with_which_it_began() -> None:
 # Noise and ledgers.
 
 NOISE = NoiseSpec(Family.SKELLAM, Fraction(10**11), dropouts=2, colluders=1)
+GAUSSIANS = replace(NOISE, family=Family.DISCRETE_GAUSSIAN)
 BUDGET = Budget(Fraction(20), Fraction(1, 10**5), slack=Fraction(1, 10**8))
 
 
@@ -248,6 +279,56 @@ def test_noise_is_for_users_in_as_many_silos_as_are_declared() -> None:
     for encoding, holder in ((SILOS, Holder.DEVICE), (replace(SILOS, users=0, overlap=1), Holder.SILO)):
         with pytest.raises(UsageError, match="holds each unit"):
             release_of(encoding, NOISE, N, N, user_level(Relation.ZERO_OUT, holder))
+
+
+# Samples of users.
+
+
+def test_coins_are_tossed_once_for_a_round_and_anew_for_the_next() -> None:
+    """A client that is restarted in a round has the same users in its sum, one that enters another round has others;
+    whoever is not in it has handed over zeros."""
+    cap = 40
+    encoding = Encoding(cap, clip_l2=1.0, bits=16, users=cap, sampled=Fraction(1, 2), rounding=Rounding.NEAREST)
+    policy = replace(ONCE, users=cap, sampled=Fraction(1, 2))
+    plan, journal = plan_of(encoding, noise=GAUSSIANS), KeptJournal()
+
+    def members(client: Client, plan: RoundPlan) -> list[int]:
+        client.start(plan, np.eye(cap))
+        values = plan.ring.centred(plan.ring.unpack(client.encoded(), cap))
+        assert set(values.tolist()) == {0, encoding.largest}
+        return np.flatnonzero(values).tolist()
+
+    first = members(silo(policy=policy, journal=journal), plan)
+    assert members(silo(policy=policy, journal=journal), plan) == first
+    rounds = [members(silo(policy=policy, journal=journal), plan := plan.next_round()) for _ in range(4)]
+    assert len({tuple(one) for one in (first, *rounds)}) == 5  # that two of five are alike: 10 / 2^40
+    assert members(silo(1, policy=policy), plan) != rounds[-1]
+
+
+def test_a_round_of_samples_is_charged_as_one(tmp_path: Path) -> None:
+    """To a budget of kind renyi; one of kind gdp has no bound for it, and begins nothing."""
+    guarantee = user_level(Relation.ZERO_OUT, Holder.SILO)
+    plan = plan_of(replace(ALONE, sampled=Fraction(1, 4)), noise=GAUSSIANS)
+    policy, costs = replace(ONCE, sampled=Fraction(1, 4)), []
+    for kind, agreed, asked in (
+        (Kind.RENYI, policy, plan),
+        (Kind.RENYI, ONCE, plan_of(ALONE, noise=GAUSSIANS)),
+        (Kind.GDP, policy, plan),
+    ):
+        path = tmp_path / f"{len(costs)}.db"
+        budget = replace(BUDGET, kind=kind, order=0)
+        ledger = Ledger.create(path, IDENTITIES[0].key, budget, guarantee, run="a test", elsewhere="nothing")
+        clients = {one.name: silo(i, agreed) for i, one in enumerate(IDENTITIES)}
+        if kind is Kind.GDP:
+            with pytest.raises(UsageError, match="no GDP bound"):
+                simulate(serve(asked, ROSTER, ledger=ledger), clients, lambda name: USERS)
+            continue
+        simulate(serve(asked, ROSTER, ledger=ledger), clients, lambda name: USERS)
+        (commit,) = [entry for entry in ledger.entries() if entry["phase"] == "commit"]
+        costs.append((commit["cost"][0], commit["sum"]["sampling"], commit["sum"]["seen_by"], commit["sum"]["sampled"]))
+        ledger.close()
+    assert [cost[1:] for cost in costs] == [("PoissonSample", "silo", "1/4"), ("Everyone", "server", "1")]
+    assert costs[0][0] < costs[1][0] / 4
 
 
 # Colluders.

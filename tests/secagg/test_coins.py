@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from secagg import coins
-from secagg.coins import poisson_sample
+from secagg.coins import among_others, most_sampled, poisson_sample
 from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
 from tests.controls import switch_off
@@ -87,3 +87,62 @@ def test_empty_and_whole_samples() -> None:
 def test_nonsense_is_refused(rate: Fraction) -> None:
     with pytest.raises(UsageError):
         poisson_sample(10, rate, os.urandom)
+
+
+# Hidden among others
+
+
+@pytest.mark.parametrize(("population", "rate"), [(200, Fraction(1, 10)), (200, Fraction(9, 10)), (1, Fraction(1, 2))])
+def test_how_many_are_looked_at_follows_from_no_coin(population: int, rate: Fraction) -> None:
+    """Each is looked at once, whoever is in the sample is among them, and so many as are declared."""
+    rng = Prg(bytes(32))
+    for _ in range(50):
+        places, sampled = among_others(population, rate, rng)
+        assert len(places) == len(sampled) == most_sampled(population, rate)
+        assert (np.diff(places) > 0).all()
+
+
+def test_the_sample_is_what_poisson_sampling_draws() -> None:
+    """The same coins, whoever is beside them."""
+    for seed in range(50):
+        places, sampled = among_others(60, Fraction(1, 5), Prg(bytes([seed]) * 32))
+        assert places[sampled].tolist() == poisson_sample(60, Fraction(1, 5), Prg(bytes([seed]) * 32)).tolist()
+
+
+def test_who_is_beside_the_sample_is_drawn_by_lot() -> None:
+    """Each equally often: a threshold of 6.5 standard errors over 60 users, below 1e-8 in all."""
+    rng, rounds, rate = Prg(bytes(32)), 1000, Fraction(1, 20)
+    beside = np.zeros(60)
+    for _ in range(rounds):
+        places, sampled = among_others(60, rate, rng)
+        beside[places[~sampled]] += 1
+    share = beside.mean() / rounds
+    assert (np.abs(beside / rounds - share) < 6.5 * sqrt(share * (1 - share) / rounds)).all()
+
+
+def test_a_sample_beyond_all_expectation_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it was cut, the coins would not be independent any more. Control: cut, some are missing."""
+
+    def all_heads(count: int) -> bytes:
+        return bytes(count)
+
+    places, sampled = among_others(200, Fraction(1, 10), all_heads)
+    assert (places.tolist(), sampled.all()) == (list(range(200)), True)
+    switch_off(
+        monkeypatch,
+        coins,
+        "among_others",
+        "max(most_sampled(population, rate), len(sample))",
+        "most_sampled(200, rate)",
+    )
+    assert len(coins.among_others(200, Fraction(1, 10), all_heads)[0]) < 200
+
+
+def test_a_sample_is_larger_than_said_with_a_probability_below_2_to_the_minus_40() -> None:
+    from scipy.stats import binom
+
+    for population, rate in [(100, Fraction(1, 5)), (200, Fraction(1, 100))]:
+        most = most_sampled(population, rate)
+        assert binom.sf(most, population, float(rate)) <= 2.0**-40
+        assert binom.sf(most // 2, population, float(rate)) > 2.0**-40  # and the bound is not empty
+    assert (most_sampled(5, Fraction(1)), most_sampled(0, Fraction(1, 2))) == (5, 0)

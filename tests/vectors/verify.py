@@ -315,7 +315,8 @@ def check_plan(plan: Plan) -> None:
     need(users < 1 << 31 and 1 <= overlap <= (plan.clients if users else 1), "users or overlap")
     need(not users or encoding["weight_bound"] == 1, "weights of users")
     sampled = Fraction(encoding["sampled"])
-    need(0 < sampled <= 1 and (sampled == 1 or (users and overlap == 1 and noise is not None)), "sampled")
+    gaussian = noise is not None and noise["family"] == "discrete-gaussian"
+    need(0 < sampled <= 1 and (sampled == 1 or (users and overlap == 1 and gaussian)), "sampled")
     steps = Fraction(plan.scale) * Fraction(encoding["clip_l2"])
     need(not nearest or (steps**2 >= 10_000 * plan.rotated and encoding["beta"] == "0"), "too coarse, or lots")
     if noise is not None:
@@ -327,7 +328,6 @@ def check_plan(plan: Plan) -> None:
         missing = [-(-j * a // parts) for j in range(parts + 1)] if parts else [a]
         levels = [variance / (left + a - one) for one in missing]
         drawn = [levels[0], *(more - less for less, more in pairwise(levels))]
-        gaussian = noise["family"] == "discrete-gaussian"
         need(min(drawn) >= 8 if gaussian else drawn[0] >= Fraction(1, 1 << 20), "noise that would not count")
         need(variance / left <= 1 << 44, "noise that cannot be drawn")
     largest = plan.clients * max(users, 1) * encoding["weight_bound"] * plan.largest + noise_bound(plan)

@@ -89,7 +89,15 @@ def of_silos(path: Path) -> None:
     ledger.close()
 
 
-LEDGERS = [empty, rounds, of_steps, other_noise, painted, of_silos]
+def of_samples(path: Path) -> None:
+    ledger = new(path, guarantee=INSIDE)
+    for number, sampled in enumerate((Fraction(1, 4), Fraction(1), Fraction(1, 2))):
+        ledger.reserve(planned(number, noise=GAUSSIANS, users=200, sampled=sampled))
+    ledger.commit(happened(0, noise=GAUSSIANS, users=200, sampled=Fraction(1, 4)))
+    ledger.close()
+
+
+LEDGERS = [empty, rounds, of_steps, other_noise, painted, of_silos, of_samples]
 
 
 def stated_by_both(rows: list[Row], key: bytes | None = KEY.public) -> dict[str, str] | None:
@@ -102,6 +110,16 @@ def stated_by_both(rows: list[Row], key: bytes | None = KEY.public) -> dict[str,
         ours = None
     assert ours == theirs
     return ours
+
+
+def test_what_counts_on_coins_says_so(tmp_path: Path) -> None:
+    """The smallest rate of all sums; without sampling nothing."""
+    for made, said in ((of_samples, True), (of_silos, False)):
+        made(path := tmp_path / f"{made.__name__}.db")
+        found = stated_by_both(read(path))
+        assert found is not None
+        coins = "a user is in a sum with a probability of 1/4 at the least, by a coin that nobody but its silo may see"
+        assert (coins in found["trust"], "coin" in found["trust"]) == (said, said)
 
 
 @pytest.mark.parametrize("made", LEDGERS, ids=lambda made: made.__name__)
