@@ -70,8 +70,8 @@ class RoundPlan:
             raise UsageError(f"the noise allows for {self.noise.dropouts} missing: min_contributors is {least} then")
         if self.encoding.sampled < 1 and (self.noise is None or self.noise.family is not Family.DISCRETE_GAUSSIAN):
             raise UsageError(
-                "users are sampled under discrete Gaussian noise only: without noise a sum may be one user's vector, and "
-                "of other noise no bound is known"
+                "users are sampled under discrete Gaussian noise only: without noise a sum may be one user's vector, "
+                "and of other noise no bound is known"
             )
         if self.noise is not None and not self.noise.drawable(self.clients):
             raise UsageError("no client can draw so much noise, or so little that it would not count")
