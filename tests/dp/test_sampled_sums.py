@@ -21,7 +21,7 @@ from dp.calibrate import calibrate, evaluate, user_level
 from dp.events import DiscreteGaussians, Everyone, Gaussian, Holder, PoissonSample, Relation, Release, Skellam, Trust
 from dp.filter import Budget, Filter, Kind, PrivacyCost
 from secagg.errors import UsageError
-from tests.dp.test_gaussian_sums import Law, eta, of_the_rounded, of_the_sum
+from tests.reference.gaussian_laws import Law, eta, of_the_rounded, of_the_sum
 from tests.scenes.ledger import GAUSSIANS, INSIDE, planned
 
 RATE = Fraction(1, 4)
