@@ -88,14 +88,14 @@ def calibrate(
     Traceback (most recent call last):
     secagg.errors.UsageError: no noise makes this private in a ring of 12 bits with draws of a variance of 8 or more
 
-    Everybody in every sum is the best that there is. A quarter of the users takes a third of the noise in the sum, and
+    Everybody in every sum is the best that there is. A quarter of the users takes .28 of the noise in the sum, and
     then the sum is divided by a quarter:
 
     >>> asked = dict(epsilon=8, delta=2.5e-6, rounds=200, clients=20, length=1000, clip_l2=1.0, ring_bits=32)
     >>> all_of_them = calibrate(**asked, users=200).noise_multiplier
     >>> fourth = calibrate(**asked, users=200, sampled=Fraction(1, 4)).noise_multiplier
     >>> round(fourth / all_of_them, 2), round(4 * fourth / all_of_them, 2)
-    (0.3, 1.1)
+    (0.28, 1.14)
     """
     if not epsilon > 0:
         raise UsageError("epsilon must be above zero")

@@ -45,7 +45,7 @@ def most_sampled(population: int, rate: Fraction) -> int:
     """How many are in a sample at most, but for a probability of 2^-40, by Chernoff's bound.
 
     >>> most_sampled(1000, Fraction(1, 50)), most_sampled(200, Fraction(1, 4)), most_sampled(200, Fraction(9, 10))
-    (61, 96, 200)
+    (61, 100, 200)
     """
     if population < 1:
         return population
@@ -64,8 +64,8 @@ def among_others(population: int, rate: Fraction, rng: Rng) -> tuple[NDArray[np.
 
     >>> from secagg.crypto.prg import Prg
     >>> places, sampled = among_others(200, Fraction(1, 4), Prg(bytes(32)))
-    >>> len(places), int(sampled.sum()) < 96, bool((np.diff(places) > 0).all())
-    (96, True, True)
+    >>> len(places), int(sampled.sum()) < 100, bool((np.diff(places) > 0).all())
+    (100, True, True)
     """
     sample = poisson_sample(population, rate, rng)
     heads = np.zeros(population, bool)
