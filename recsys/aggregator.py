@@ -6,7 +6,7 @@ the clear, for references and benchmarks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol, TypeVar
@@ -22,21 +22,21 @@ T = TypeVar("T")
 
 
 class LazyVectors:
-    """One vector for each user of a silo, made one after the other while they are encoded: never all at once.
+    """One vector for each user of a silo, made while they are encoded: never all at once.
 
-    >>> vectors = LazyVectors(2, lambda place: np.full(3, float(place)))
+    >>> vectors = LazyVectors(2, lambda: (np.full(3, float(user)) for user in range(2)))
     >>> len(vectors), [vector.tolist() for vector in vectors]
     (2, [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
     """
 
-    def __init__(self, count: int, make: Callable[[int], NDArray[np.float64]]) -> None:
+    def __init__(self, count: int, make: Callable[[], Iterable[NDArray[np.float64]]]) -> None:
         self._count, self._make = count, make
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[NDArray[np.float64]]:
-        return map(self._make, range(self._count))
+        return iter(self._make())
 
 
 Update = Callable[[str], NDArray[np.float64] | LazyVectors]
@@ -93,8 +93,11 @@ class TimedUpdate:
         made = self._timed(lambda: self._update(name))
         if not isinstance(made, LazyVectors):
             return np.ascontiguousarray(made, np.float64)
-        vectors = iter(made)
-        return LazyVectors(len(made), lambda place: self._timed(lambda: np.asarray(next(vectors), np.float64)))
+        return LazyVectors(len(made), lambda: self._each_timed(iter(made)))
+
+    def _each_timed(self, vectors: Iterator[NDArray[np.float64]]) -> Iterator[NDArray[np.float64]]:
+        while (vector := self._timed(lambda: next(vectors, None))) is not None:
+            yield np.asarray(vector, np.float64)
 
     def check(self) -> None:
         """Raises what went wrong while a user's vector was made. Whoever encodes vectors takes an error of theirs for a

@@ -136,6 +136,7 @@ class Prepared:
             silos=self.silos,
             participation=self.participation,
             optimiser=_optimiser(training),
+            patience=training.patience,
             secret=secret,
             seed=self.config.seed,
         )
@@ -170,7 +171,13 @@ def prepare(config: Config) -> Prepared:
     noised = config.privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH)
     deployment.parameters(planned, noised=noised), _optimiser(training)  # refused here, if at all
     local = Local(training.epochs, training.batch, training.rate, training.proximal)
-    recipe = UpdateRecipe(local, training.clip, 0.0 if config.locally else training.measured, training.weight_bound)
+    recipe = UpdateRecipe(
+        local,
+        training.clip,
+        0.0 if config.locally else training.measured,
+        training.weight_bound,
+        training.measured_every,
+    )
     model, plain = model_of(config, items), None
     silos = _silos(config, client_data, made_of_sums(model))
     if made_of_sums(model):
@@ -242,7 +249,7 @@ def made_of_sums(model: Recommender) -> bool:
 
 
 def _optimiser(training: Training) -> Optimiser:
-    return Optimiser(training.server, training.server_rate, training.momentum)
+    return Optimiser(training.server, training.server_rate, training.momentum, decay=training.decay)
 
 
 def check_names(config: Config) -> None:

@@ -199,6 +199,8 @@ class Training:
     """the server's step size"""
     momentum: float = 0.9
     """the server's momentum, for all rules but fedavg"""
+    decay: float = 0.0
+    """the server's weight decay: so many times the model are taken from the mean update, before the rule"""
     clip: float = 1.0
     """the largest norm of a client's update"""
     weight_bound: int = 1
@@ -206,6 +208,10 @@ class Training:
     measured: float = 0.05
     """the share of the squared norm that measured values take up; with 0 clients send none. With local privacy they
     never send any, since measured values are exact and carry no noise"""
+    measured_every: int = 5
+    """clients measure in the first round and in each so many later; in all others the whole norm is for the change"""
+    patience: int = 0
+    """end after so many measured rounds in a row without a better NDCG@10; 0: never. It looks at nothing else"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +285,10 @@ class Config:
     def __post_init__(self) -> None:
         training, privacy = self.training, self.privacy
         check_name("title", self.title)
-        if training.rounds < 1 or training.epochs < 1 or training.batch < 1:
-            raise UsageError("training.rounds, epochs and batch are at least 1")
+        if training.rounds < 1 or training.epochs < 1 or training.batch < 1 or training.measured_every < 1:
+            raise UsageError("training.rounds, epochs, batch and measured_every are at least 1")
+        if training.patience < 0 or (training.patience and (self.locally or not training.measured)):
+            raise UsageError("training.patience is not below zero, and looks at what clients measure, if they do")
         if not (training.rate > 0 and training.clip > 0 and privacy.rate > 0 and privacy.clip > 0):
             raise UsageError("training.rate, training.clip, privacy.rate and privacy.clip are above zero")
         if not (privacy.epsilon > 0 and 0 <= privacy.delta < 1 and privacy.n_min >= 0):

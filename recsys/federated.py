@@ -6,14 +6,16 @@
 There are two ways of protecting users, which can be combined:
 
     distributed  The sum is noised (``noise``). One unit is a client; or one user of a silo (``silos``): each user of
-                 the silo then trains alone, from the round's model and on its own data, and the silo adds up one
-                 clipped vector for each. Measured values are coordinates of the same vector, with the same noise, and
-                 are part of the same charge.
+                 the silo then moves the round's model alone, by steps on its own data (``SharedModel.changes``), and
+                 the silo adds up one clipped vector for each: no step mixes users. With one step and the optimiser on
+                 the server that is DP-SGD, with its noise inside the sum. Measured values are coordinates of the same
+                 vector, with the same noise, and are part of the same charge.
     local        Each client trains with DP-SGD (``LocalPrivacy``), so that what it sends is private whoever sees it. It
                  sends nothing else: measured values would be exact, and are refused.
 
 Without either, measured values are exact, and the server knows their sums only. What the server knows of a sum is a
-``Round``. Nothing in this module is chosen by measured values.
+``Round``. Clients measure in the first round and in every so many-th after it; all that is chosen by measured values is
+when to stop (``patience``).
 """
 
 from __future__ import annotations
@@ -135,20 +137,29 @@ class UpdateRecipe:
     clip: the largest L2 norm of what a client sends, or adds for one of its users.
     measured: the share of the squared norm that measured values take up; with 0 clients measure nothing.
     weight_bound: a client counts as often as it has users, up to this bound. With noise in the sum it is 1.
+    measured_every: clients measure in the rounds whose number, from 0 on, is divided by this. In all others the
+    coordinates of measured values are zeros, and the whole clip is for the change.
     """
 
     local: Local
     clip: float
     measured: float = 0.05
     weight_bound: int = 1
+    measured_every: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.measured < 1:
             raise UsageError("measured values take up a share of the norm from 0 to below 1")
+        if self.measured_every < 1:
+            raise UsageError("clients measure every so many rounds, one at least")
 
     def length(self, parameters: int) -> int:
         """How many coordinates a client sends for a model with this many parameters."""
         return parameters + (len(METRICS) + 1 if self.measured else 0)
+
+    def measures(self, number: int) -> bool:
+        """Whether clients measure in the round of this number, from 0 on."""
+        return self.measured > 0 and number % self.measured_every == 0
 
 
 @dataclass(slots=True)
@@ -195,10 +206,12 @@ class Federation:
         silos: UsersInSilos | None = None,
         participation: Participation | None = None,
         optimiser: Optimiser | None = None,
+        patience: int = 0,
         secret: bytes,
         seed: int,
     ) -> None:
-        """``silos``: each user trains alone, and is the unit of privacy; None: a client is."""
+        """``silos``: each user trains alone, and is the unit of privacy; None: a client is. ``patience``: after how
+        many measured rounds in a row without a better model it is time to stop; 0: never."""
         if (0 if silos is None else silos.most) != encoding.users:
             raise UsageError("the encoding is one vector for each client or for each user, and training is the same")
         if silos is not None and local_privacy is not None:
@@ -214,6 +227,7 @@ class Federation:
         self._local_privacy, self._ledger, self._silos = local_privacy, ledger, silos
         self._participation = participation or Participation()
         self._optimiser = optimiser or Optimiser()
+        self._patience = patience
         self._secret, self._seed = secret, seed
         self._run = derive(secret, labels.SIMULATED, b"run").hex()[:16]  # runs may share a ledger
         model.begin(client_data.train.item_count, seed)
@@ -227,6 +241,13 @@ class Federation:
             raise UsageError("the checkpoint is of another model")
         self.state, self._optimiser.state = state, dict(state.optimiser)
         self._model.vector = state.vector
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it is time to stop early. This follows from what the records of rounds say was measured, and from
+        nothing else."""
+        found = [one.measured[METRICS[1]] for one in self.state.rounds if METRICS[1] in one.measured]
+        return 0 < self._patience < len(found) and found.index(max(found)) < len(found) - self._patience
 
     def advance(self) -> Round:
         """Carry out one round. If too many clients drop out, the model does not change, and the record says so."""
@@ -284,28 +305,30 @@ class Federation:
     # What clients do
 
     def _client(self, number: int, cohort: Sequence[str]) -> Update:
-        start, measured = self.state.vector, self._measured(cohort)
+        start, measured = self.state.vector, self._measured(number, cohort)
+        measures, room = self._recipe.measures(number), self._recipe.clip * (1 - self._recipe.measured) ** 0.5
 
-        def sent(who: str, histories: Sequence[History], values: NDArray[np.float64]) -> NDArray[np.float64]:
-            model = self._model.with_vector(start)
-            self._train(model, who, histories, number)
-            change = model.vector.astype(np.float64) - start
+        def sent(who: str, change: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
             if not np.isfinite(change).all():  # nobody may see whose training failed
                 _LOG.warning("round %d: the training of %s is no number, and counts as zeros", number, who)
                 change = np.zeros_like(change)
-            share, clip = self._recipe.measured, self._recipe.clip
-            if not share:
-                return change
-            change *= min(1.0, clip * (1 - share) ** 0.5 / max(float(np.sqrt(np.square(change).sum())), 1e-300))
+            if measures:  # else encoding clips the change to all of the norm
+                change = change * min(1.0, room / max(float(np.sqrt(np.square(change).sum())), 1e-300))
             return np.concatenate([change, values * self._unit])
 
+        def of_users(name: str, histories: Sequence[History]) -> Iterator[NDArray[np.float64]]:
+            model = self._model.with_vector(start)
+            changes = model.changes(histories, self._recipe.local, self._seed_of("users", number))
+            for place, (change, values) in enumerate(zip(changes, measured[name], strict=True)):
+                yield sent(f"{name}, user {place}", change, values)
+
         def update(name: str) -> NDArray[np.float64] | LazyVectors:
-            histories, table = self._data.histories(name), measured[name]
-            if not self._encoding.users:
-                return sent(name, histories, table.mean(axis=0))
-            return LazyVectors(
-                len(histories), lambda place: sent(f"{name}, user {place}", [histories[place]], table[place])
-            )
+            histories = self._data.histories(name)
+            if self._encoding.users:
+                return LazyVectors(len(histories), lambda: of_users(name, histories))
+            model = self._model.with_vector(start)
+            self._train(model, name, histories, number)
+            return sent(name, model.vector.astype(np.float64) - start, measured[name].mean(axis=0))
 
         return update
 
@@ -316,7 +339,7 @@ class Federation:
         return float(self._recipe.clip * np.sqrt(self._recipe.measured / (len(METRICS) + 1)))
 
     def _train(self, model: SharedModel, who: str, histories: Sequence[History], number: int) -> None:
-        """``who``: a client, or one of its users, who trains alone."""
+        """Train as one client does."""
         local, private = self._recipe.local, self._local_privacy
         seed = self._seed_of(who, number)
         if private is None:
@@ -341,15 +364,17 @@ class Federation:
             rng=rng,
         )
 
-    def _measured(self, cohort: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    def _measured(self, number: int, cohort: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         """For each client a row for each of its users: the values, and whether there are held-out events of theirs.
 
         Real devices and silos would each do this by themselves. Here it is computed for all at once, in batches that
-        follow from nobody's data. Rows have no columns if nothing is measured.
+        follow from nobody's data. Rows are zeros in rounds in which nothing is measured, and have no columns if nothing
+        is measured in any.
         """
         client_data = self._data
-        if not self._recipe.measured:
-            return {name: np.zeros((len(client_data.users(name)), 0)) for name in cohort}
+        if not self._recipe.measures(number):
+            columns = len(METRICS) + 1 if self._recipe.measured else 0
+            return {name: np.zeros((len(client_data.users(name)), columns)) for name in cohort}
         users = np.concatenate([client_data.users(name) for name in cohort])
         train, held_out = client_data.train.of_users(users), client_data.held_out.of_users(users)
         found = measure(_Numbers(self._model), train, held_out, everybody=True)
@@ -370,7 +395,7 @@ class Federation:
         denominator: float = planned if self._noise is not None else result.weight
         if self._silos is not None:  # the declared users, as if the cohort's silos had their part of them
             denominator = self._silos.users * planned / len(self._data.names)
-        step = self._optimiser(result.vector[:parameters] / denominator)
+        step = self._optimiser(result.vector[:parameters] / denominator, self.state.vector.astype(np.float64))
         self.state.vector = (self.state.vector + step).astype(np.float32)
         self.state.optimiser = dict(self._optimiser.state)
         self._model.vector = self.state.vector

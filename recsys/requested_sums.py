@@ -76,7 +76,7 @@ def sums_of(
         def update(name: str) -> NDArray[np.float64] | LazyVectors:
             histories = client_data.histories(name)
             if silos is not None:
-                return LazyVectors(len(histories), lambda place: contribution(histories[place]))
+                return LazyVectors(len(histories), lambda: map(contribution, histories))
             return contribution(histories[0])
 
         for number in islice(numbers, _ATTEMPTS):

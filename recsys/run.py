@@ -77,6 +77,7 @@ _tuned_ease = lru_cache(1)(tuned_ease)
 NEGATIVES = 99
 _MOST_ITEMS, _MOST_CELLS = 10_000, 10_000_000
 """With more items, or users times items, references in closed form are left out: they take minutes, or gigabytes."""
+DONE = "all rounds are done"
 _ATTEMPTS = 5
 """After this many failed sums in a row the run ends with an error."""
 
@@ -153,10 +154,10 @@ class _Running:
             engine=Threads(prepared.config.protocol.workers),
             tell=self._tell,
         )
-        model, ended = prepared.model(), "all rounds are done"
+        model, ended = prepared.model(), DONE
         try:
             if prepared.in_rounds:
-                self._train(cast(SharedModel, model), aggregator)
+                ended = self._train(cast(SharedModel, model), aggregator)
             else:
                 self._learn(cast(LearnsFromSums, model), aggregator)
         except BudgetError as error:
@@ -168,21 +169,25 @@ class _Running:
         self._say(results=(*self._record.results, *self._own(model)), ended=ended)
         return self._record
 
-    def _train(self, model: SharedModel, aggregator: SecureAggregator) -> None:
-        """Train in rounds, with a checkpoint before the first round and after each."""
+    def _train(self, model: SharedModel, aggregator: SecureAggregator) -> str:
+        """Train in rounds, with a checkpoint before the first round and after each. Says why it ended."""
         federation = self._prepared.federation(model, aggregator, self._secret, self._ledgers.get(Mode.LOCAL))
         checkpoint = self._private / CHECKPOINT
         if checkpoint.exists():
             federation.resume(TrainingState.decode(read_private(checkpoint)))
         self._check_reached(len(federation.state.rounds))
         self._keep(federation.state, aggregator)
-        while sum(one.survivors > 0 for one in federation.state.rounds) < self._prepared.config.training.rounds:
+        training = self._prepared.config.training
+        while sum(one.survivors > 0 for one in federation.state.rounds) < training.rounds:
+            if federation.stalled:
+                return f"stopped early: {training.patience} measured rounds in a row brought no better NDCG@10"
             done = self._counted(federation.advance(), model)
             federation.state.rounds = (*federation.state.rounds[:-1], done)
             self._keep(federation.state, aggregator)
             last = federation.state.rounds[-_ATTEMPTS:]
             if len(last) == _ATTEMPTS and not any(one.survivors for one in last):
                 raise ThresholdError(f"too many clients were lost, {_ATTEMPTS} times: {done.purpose}")
+        return DONE
 
     def _keep(self, state: TrainingState, aggregator: SecureAggregator) -> None:
         write_file(self._private / CHECKPOINT, state.encode(), private=True)
@@ -271,6 +276,8 @@ class _Running:
         model = cast(SharedModel, prepared.model())
         federation = prepared.federation(model, aggregator, self._secret, noiseless=True)
         for done in range(rounds := prepared.config.training.rounds):
+            if federation.stalled:
+                break
             self._tell(f"{name}, {done} of {rounds} rounds are done")
             federation.advance()
         return self._result(name, model, note=f"{note}; no noise, nobody lost")

@@ -93,6 +93,26 @@ def per_example_gradients(
     }
 
 
+def gradients_of_copies(objective: Objective, copies: Mapping[str, Tensor], examples: Any) -> dict[str, Tensor]:
+    """The gradient of each example at parameters of its own: ``copies`` holds a row for each, (B, *shape).
+
+    A parameter without influence on the loss is left out.
+    """
+    own = {name: copy.detach().requires_grad_() for name, copy in copies.items()}
+
+    def alone(mark: Tensor, copy: dict[str, Tensor], example: Any) -> Tensor:
+        with _Aside(mark, {}, {}, []):
+            loss: Tensor = functional_call(objective, {f"model.{name}": one for name, one in copy.items()}, (example,))
+            return loss
+
+    with sdpa_kernel(SDPBackend.MATH):
+        losses = torch.vmap(alone, randomness="error")(torch.zeros(len(next(iter(own.values())))), own, examples)
+    if not losses.requires_grad:
+        raise UsageError("the loss does not depend on the model")
+    found = torch.autograd.grad(losses.sum(), list(own.values()), allow_unused=True)
+    return {name: gradient for name, gradient in zip(own, found, strict=True) if gradient is not None}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Use:
     """One use of a parameter by all examples: its input and output."""
@@ -142,7 +162,7 @@ class _Aside(TorchFunctionMode):
         if scale_grad_by_freq:
             raise UsageError("scale_grad_by_freq depends on the batch, a gradient here on one example alone")
         if not self._trained(weight):
-            return F.embedding(input, weight, padding_idx)
+            return _looked_up(input, weight, _row(padding_idx, weight))
         return self._use(lambda ids, table: F.embedding(ids, table), input, weight, _row(padding_idx, weight))
 
     def _embedding_bag(
@@ -196,6 +216,13 @@ class _Aside(TorchFunctionMode):
 
         output: Tensor = _Together.apply(self._mark, together, input)
         return output
+
+
+def _looked_up(ids: Tensor, table: Tensor, padding: int | None) -> Tensor:
+    """As ``F.embedding``, of a table that each example has a copy of. (``torch.vmap`` puts the copies into one, where
+    an id that is out of range finds a row of another's.)"""
+    rows = table[ids]
+    return rows if padding is None else torch.where((ids == padding).unsqueeze(-1), rows.detach(), rows)
 
 
 def _row(padding_idx: int | None, weight: Tensor) -> int | None:

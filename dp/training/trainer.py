@@ -159,7 +159,7 @@ class Trainer:
             raise UsageError(f"at least one step is taken, not {steps}")
         if not isinstance(examples, TensorDataset):
             raise UsageError("examples are a TensorDataset: tensors of one shape, whoever is in the data")
-        _check_modules(self._model)
+        check_modules(self._model)
         population, settings = len(examples), self._settings
         sampling = settings.sampling(population)
         chunks = Chunks.of(population, sampling.rate, settings.physical_batch)
@@ -273,7 +273,7 @@ def _check_parameters(parameters: Iterable[nn.Parameter], optimizer: Optimizer) 
         raise UsageError("parameters are float32 or float64, on the CPU")
 
 
-def _check_modules(model: nn.Module) -> None:
+def check_modules(model: nn.Module) -> None:
     """Refuse modules that cannot be trained on one example at a time."""
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):

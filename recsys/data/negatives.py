@@ -10,6 +10,8 @@ For measuring, ``frozen`` draws for each user from what is in none of the three 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +30,25 @@ def sample(history: History, item_count: int, count: int, rng: np.random.Generat
     if len(taken) >= item_count:
         raise UsageError("this user has taken every item: there are no negatives")
     return _not_taken(rng.integers(item_count - len(taken), size=count), taken)
+
+
+def negatives(
+    histories: Sequence[History], item_count: int, uniform: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """A row for each history: items that are not in it, one for each number from 0 to below 1. And for which histories
+    there are such items; in the rows of others are zeros.
+
+    >>> rows, some = negatives([np.array([0, 2], np.int32)], 4, np.array([[0.3, 0.7]]))
+    >>> rows.tolist(), some.tolist()
+    ([[1, 3]], [True])
+    """
+    rows, some = np.zeros(uniform.shape, np.int64), np.zeros(len(histories), np.bool_)
+    for user, history in enumerate(histories):
+        taken = np.unique(history)
+        if len(taken) < item_count:
+            ranks = (uniform[user] * (item_count - len(taken))).astype(np.int64)
+            rows[user], some[user] = _not_taken(ranks, taken), True
+    return rows, some
 
 
 def frozen(split: Split, count: int = 99, seed: int = 0) -> NDArray[np.int32]:

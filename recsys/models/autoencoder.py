@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from recsys.data.interactions import History
 from recsys.models.batches import latest
+from recsys.models.draws import Draws
 from recsys.models.neural import Neural
 from recsys.models.recommender import Local
 from secagg.errors import UsageError
@@ -65,17 +66,19 @@ class Autoencoder(Neural):
     def _build(self, item_count: int) -> nn.Module:
         return _Tied(item_count, self.width, self.spread)
 
-    def _example(self, history: History, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
+    def _examples(self, histories: Sequence[History], draws: Draws) -> tuple[NDArray[Any], ...]:
         """Items, their weights in what is seen, and in what is to be foretold; the latter add up to 1, or all are 0."""
-        ids, there = latest(history, self.recent, filler=0)
-        hidden = there & (rng.random(self.recent) < self.hidden)
-        wanted = hidden / max(1, hidden.sum())
+        ids, there = latest(histories, self.recent, filler=0)
+        hidden = there & (draws.uniform(self.recent) < self.hidden)
+        wanted = hidden / np.maximum(1, hidden.sum(1, keepdims=True))
         return ids, self._weights(there & ~hidden), wanted.astype(np.float32)
 
     def _weights(self, seen: NDArray[np.bool_]) -> NDArray[np.float32]:
         """By age, of norm 1."""
-        weights = seen * self.fading ** np.arange(len(seen) - 1, -1, -1)
-        return (weights / max(float(np.linalg.norm(weights)), 1e-12)).astype(np.float32)
+        weights = seen * self.fading ** np.arange(self.recent - 1, -1, -1)
+        norms = np.sqrt(np.square(weights).sum(1, keepdims=True))
+        scaled: NDArray[np.float32] = (weights / np.maximum(norms, 1e-12)).astype(np.float32)
+        return scaled
 
     def _losses(self, module: Any, *examples: Tensor) -> Tensor:
         ids, weights, wanted = examples
@@ -83,9 +86,8 @@ class Autoencoder(Neural):
         return -(likelihoods * wanted).sum(1)
 
     def _score(self, module: Any, histories: Sequence[History]) -> Tensor:
-        known = [latest(history, self.recent, filler=0) for history in histories]
-        ids = torch.from_numpy(np.stack([ids for ids, _ in known]))
-        return module(ids, torch.from_numpy(np.stack([self._weights(there) for _, there in known])))
+        ids, there = latest(histories, self.recent, filler=0)
+        return module(torch.from_numpy(ids), torch.from_numpy(self._weights(there)))
 
 
 class _Tied(nn.Module):  # type: ignore[misc]  # torch goes untyped here

@@ -1,4 +1,4 @@
-"""Users, a batch at a time, and one user's history in a fixed shape: what training everywhere in this package needs."""
+"""Users, a batch at a time, and histories in a fixed shape: what training everywhere in this package needs."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ def batches(
             yield [histories[user] for user in order[first : first + local.batch]], rng
 
 
+def known(history: History, item_count: int) -> History:
+    """The history, or an empty one if it does not consist of items: what is wrong with one user ends nobody's round.
+
+    >>> [known(np.array(items, np.int32), item_count=5).tolist() for items in ([0, 4], [0, 5], [-1], [[0, 1]])]
+    [[0, 4], [], [], []]
+    """
+    fine = history.ndim == 1 and 0 <= history.min(initial=0) <= history.max(initial=0) < item_count
+    return history if fine else history.ravel()[:0]
+
+
 def own(seed: int, history: Sequence[int] | History) -> np.random.Generator:
     """A generator for what is drawn about one user or interaction. It follows from the seed and their data alone.
 
@@ -36,16 +46,15 @@ def own(seed: int, history: Sequence[int] | History) -> np.random.Generator:
     return np.random.default_rng([seed, *map(int, history)])
 
 
-def latest(history: History, length: int, filler: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The last items of a history, filled up to ``length`` at the front, and which places hold an item.
+def latest(histories: Sequence[History], length: int, filler: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The last items of each history, filled up to ``length`` at the front, and which places hold an item.
 
-    >>> ids, there = latest(np.array([7, 8, 9], np.int32), 5, filler=0)
-    >>> ids.tolist(), there.tolist()
-    ([0, 0, 7, 8, 9], [False, False, True, True, True])
+    >>> ids, there = latest([np.array([7, 8, 9], np.int32), np.array([4, 5, 6, 7, 8, 9], np.int32)], 5, filler=0)
+    >>> ids.tolist(), there[0].tolist()
+    ([[0, 0, 7, 8, 9], [5, 6, 7, 8, 9]], [False, False, True, True, True])
     """
-    known = history[-length:] if length < len(history) else history
-    ids = np.full(length, filler, np.int64)
-    there = np.zeros(length, np.bool_)
-    ids[length - len(known) :] = known
-    there[length - len(known) :] = True
+    known = [history[-length:] for history in histories]
+    there = np.arange(length) >= length - np.array([len(items) for items in known])[:, None]
+    ids = np.full(there.shape, filler, np.int64)
+    ids[there] = np.concatenate(known)
     return ids, there

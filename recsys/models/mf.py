@@ -24,7 +24,7 @@ federation with FedAdam does.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from enum import StrEnum
 from math import sqrt
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from dp.events import Unit
 from recsys.data.interactions import History, Interactions
 from recsys.data.negatives import sample
-from recsys.models.batches import batches, latest, own
+from recsys.models.batches import batches, known, latest, own
 from recsys.models.recommender import Local
 from recsys.models.store import ModelState
 from recsys.optimisers import Optimiser, Rule
@@ -127,6 +127,21 @@ class MatrixFactorisation:
             if local.proximal:
                 self._rows -= local.rate * local.proximal * (self._rows - start)
 
+    def changes(self, histories: Sequence[History], local: Local, seed: int) -> Iterator[NDArray[np.float64]]:
+        """How far each user alone moves the vector, in steps on its own history from here.
+
+        Nobody's numbers are in a product with those of another.
+        """
+        start = self._begun.copy()
+        for history in (known(one, len(start)) for one in histories):
+            change, model = np.zeros(start.shape, np.float64), self.with_vector(start.ravel())
+            with np.errstate(all="ignore"):  # a warning would tell of this user's numbers
+                for step in range(local.epochs):
+                    gradient = model._gradient([history], own(seed * local.epochs + step, history))
+                    change -= local.rate * (gradient + local.proximal * change)
+                    model._rows = (start + change).astype(np.float32)
+            yield change.ravel() if np.isfinite(change).all() else np.zeros(change.size)
+
     def fit(self, train: Interactions) -> None:
         self.begin(train.item_count, seed=0)
         optimiser = Optimiser(Rule.FEDADAM, rate=self._central.rate, tau=1e-5)
@@ -196,16 +211,13 @@ class MatrixFactorisation:
     def _examples_of_users(self, histories: Sequence[History], seed: int) -> tuple[NDArray[Any], ...]:
         """Factors, positives, negatives and the positives' weights: each user's from its own history and the model as
         it came, which is private already."""
-        supports = list[History]()
-        positives = np.zeros((len(histories), self.recent), np.int64)
-        weights = np.zeros((len(histories), self.recent), np.float32)
-        negatives = np.zeros((len(histories), self.recent, self.negatives), np.int64)
-        for user, history in enumerate(histories):
-            support, liked, disliked = self.drawn(history, own(seed, history))
-            supports.append(support)
-            positives[user], there = latest(liked, self.recent, filler=0)
-            negatives[user, there] = disliked[-self.recent :]
-            weights[user] = there * weight_of(int(there.sum()))
+        drawn = [self.drawn(history, own(seed, history)) for history in histories]
+        supports, liked, disliked = zip(*drawn, strict=True)
+        positives, there = latest(liked, self.recent, filler=0)
+        counts = there.sum(1, keepdims=True)
+        weights = (there / np.sqrt(np.maximum(1, counts))).astype(np.float32)
+        negatives = np.zeros((*there.shape, self.negatives), np.int64)
+        negatives[there] = np.concatenate([rows[-self.recent :] for rows in disliked])
         return self.factors(supports), positives, negatives, weights
 
     def _examples_of_interactions(self, history: History, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -15,16 +15,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys.data.interactions import History
-from recsys.data.negatives import sample
-from recsys.models.batches import latest, own
-from recsys.models.neural import Neural, stacked
+from recsys.data.negatives import negatives
+from recsys.models.batches import latest
+from recsys.models.draws import Draws
+from recsys.models.neural import Neural, tensors
 from recsys.models.recommender import Local
 from secagg.errors import UsageError
 
@@ -69,16 +69,13 @@ class NeuMf(Neural):
     def _build(self, item_count: int) -> nn.Module:
         return _Network(item_count, self.width)
 
-    def _example(self, history: History, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
+    def _examples(self, histories: Sequence[History], draws: Draws) -> tuple[NDArray[Any], ...]:
         """Items, which of them are support, which are to be foretold, and negatives for each."""
-        ids, there = latest(history, self.recent, filler=0)
-        if len(np.unique(history)) == self._item_count:
-            there[:] = False  # who has everything prefers nothing
-            others = np.zeros(self.recent * self.negatives, np.int32)
-        else:
-            others = sample(history, self._item_count, self.recent * self.negatives, rng)
-        support = there & (rng.random(self.recent) < self.support)
-        return ids, support, there & ~support, others.reshape(self.recent, -1).astype(np.int64)
+        ids, there = latest(histories, self.recent, filler=0)
+        others, some = negatives(histories, self._item_count, draws.uniform(self.recent * self.negatives))
+        there &= some[:, None]  # who has everything prefers nothing
+        support = there & (draws.uniform(self.recent) < self.support)
+        return ids, support, there & ~support, others.reshape(len(ids), self.recent, -1)
 
     def _prepared(self, module: Any, examples: list[Tensor]) -> list[Tensor]:
         """With the users' factors in place of what they are found from."""
@@ -89,7 +86,7 @@ class NeuMf(Neural):
         return _cross_entropy(module, *examples)
 
     def _score(self, module: Any, histories: Sequence[History]) -> Tensor:
-        ids, support, wanted, others = stacked([self._example(history, own(0, history)) for history in histories])
+        ids, support, wanted, others = tensors(self._examples(histories, Draws(0, histories)))
         users = self._found(module, ids, support | wanted, others)
         with torch.no_grad():
             everything = torch.arange(self._item_count)

@@ -25,10 +25,12 @@ from torch.utils.data import TensorDataset
 
 from dp.events import Unit
 from dp.training import Settings, Trainer
+from dp.training.alone import changes_alone
 from dp.training.isolate import Loss
 from dp.training.trainer import ChargeFunction
 from recsys.data.interactions import History, Interactions
-from recsys.models.batches import batches, own
+from recsys.models.batches import batches, known
+from recsys.models.draws import Draws
 from recsys.models.recommender import Local
 from recsys.models.store import ModelState
 from secagg.crypto.prg import Rng
@@ -36,6 +38,8 @@ from secagg.errors import UsageError
 
 _SCORED_AT_ONCE = 256
 """How many histories are scored at once."""
+_MOST_AT_ONCE, _NUMBERS_AT_ONCE = 100, 1 << 22
+"""Of how many users changes are computed at once, and how many numbers these may be together."""
 
 
 class Neural(ABC):
@@ -54,8 +58,8 @@ class Neural(ABC):
         """A fresh module. Torch's generator is seeded while this runs."""
 
     @abstractmethod
-    def _example(self, history: History, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
-        """One user's history in a fixed shape; the loss of a history that teaches nothing is zero."""
+    def _examples(self, histories: Sequence[History], draws: Draws) -> tuple[NDArray[Any], ...]:
+        """Users' histories in a fixed shape, one in each row; the loss of a history that teaches nothing is zero."""
 
     def _prepared(self, module: Any, examples: list[Tensor]) -> list[Tensor]:
         """Examples after a preparation that depends on the model, each by itself. Nothing is learnt from it."""
@@ -91,6 +95,41 @@ class Neural(ABC):
     def train(self, histories: Sequence[History], local: Local, seed: int) -> None:
         self._descend(histories, SGD(self._begun.parameters(), lr=local.rate), local, seed)
 
+    def changes(self, histories: Sequence[History], local: Local, seed: int) -> Iterator[NDArray[np.float64]]:
+        """How far each user alone moves the vector, in steps on its own history from here; dropout layers are off.
+
+        What is hidden or drawn about a user is another in each step, and what is prepared is that of the first model.
+        """
+        module = self._begun.eval()
+        fine, at_once = [known(history, self._item_count) for history in histories], self._at_once()
+
+        def prepare(model: nn.Module, chunk: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(self._prepared(model, list(chunk)))
+
+        for first in range(0, len(fine), at_once):
+            batch = fine[first : first + at_once]
+            with alone(0):
+                steps = [
+                    TensorDataset(*tensors(self._examples(batch, Draws(seed * local.epochs + step, batch))))
+                    for step in range(local.epochs)
+                ]
+                yield from list(
+                    changes_alone(
+                        module,
+                        self._loss,
+                        steps,
+                        local.rate,
+                        batch=at_once,
+                        proximal=local.proximal,
+                        prepare=prepare,
+                    )
+                )
+
+    def _at_once(self) -> int:
+        """How many users are computed together: it follows from the size of the model."""
+        size: int = sum(parameter.numel() for parameter in self._begun.parameters())
+        return max(1, min(_MOST_AT_ONCE, _NUMBERS_AT_ONCE // size))
+
     def fit(self, train: Interactions) -> None:
         self.begin(train.item_count, seed=0)
         optimizer = Adam(self._begun.parameters(), lr=self._central.rate)
@@ -116,7 +155,7 @@ class Neural(ABC):
         if unit is not Unit.USER:
             raise UsageError(f"an example of {type(self).__name__} is a whole user, not one interaction")
         module = self._begun.eval()
-        examples = stacked([self._example(history, own(seed, history)) for history in histories])
+        examples = tensors(self._examples(histories, Draws(seed, histories)))
         prepared = TensorDataset(*self._prepared(module, examples))
         return descend_privately(module, self._loss, prepared, settings, steps, rate, unit=unit, charge=charge, rng=rng)
 
@@ -159,7 +198,7 @@ class Neural(ABC):
         start = [parameter.detach().clone() for parameter in module.parameters()]
         with alone(seed):
             for batch, rng in batches(histories, local, seed):
-                examples = stacked([self._example(history, rng) for history in batch])
+                examples = tensors(self._examples(batch, Draws(int(rng.integers(1 << 62)), batch)))
                 loss = self._losses(module, *self._prepared(module, examples)).mean()
                 optimizer.zero_grad()
                 loss.backward()
@@ -198,8 +237,8 @@ def descend_privately(
     return trainer.settings
 
 
-def stacked(examples: Sequence[tuple[NDArray[Any], ...]]) -> list[Tensor]:
-    return [torch.from_numpy(np.stack(parts)) for parts in zip(*examples, strict=True)]
+def tensors(arrays: Sequence[NDArray[Any]]) -> list[Tensor]:
+    return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
 
 
 def vector_of(module: nn.Module) -> NDArray[np.float32]:

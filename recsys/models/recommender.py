@@ -6,7 +6,7 @@ about one user never needs to leave the device, and new users are nothing specia
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -54,3 +54,10 @@ class SharedModel(Recommender, Protocol):
 
     def train(self, histories: Sequence[History], local: Local, seed: int) -> None:
         """Change ``vector`` by training on these users. The same seed and start give the same result."""
+
+    def changes(self, histories: Sequence[History], local: Local, seed: int) -> Iterator[NDArray[np.float64]]:
+        """How far each of these users, alone, moves ``vector``: one change for each, in order; ``vector`` stays.
+
+        A user takes ``local.epochs`` plain steps of ``local.rate`` on its own data. Its change follows from its history
+        and the seed alone, to the last bit, whoever else is there. What comes to nothing is zeros.
+        """

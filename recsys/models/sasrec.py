@@ -12,16 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys.data.interactions import History
-from recsys.data.negatives import sample
+from recsys.data.negatives import negatives
 from recsys.models.batches import latest
-from recsys.models.neural import Neural
+from recsys.models.draws import Draws
+from recsys.models.neural import Neural, tensors
 from recsys.models.recommender import Local
 from secagg.errors import UsageError
 
@@ -69,15 +69,12 @@ class SasRec(Neural):
     def _build(self, item_count: int) -> nn.Module:
         return _Attentive(item_count, self.width, self.recent, self.blocks, self.heads, self.dropout)
 
-    def _example(self, history: History, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
+    def _examples(self, histories: Sequence[History], draws: Draws) -> tuple[NDArray[Any], ...]:
         """What is seen, whether it is there, what follows, and negatives."""
-        ids, there = latest(history, self.recent + 1, filler=0)
-        if len(np.unique(history)) == self._item_count:
-            there[:] = False  # who has everything teaches nothing
-            others = np.zeros(self.negatives, np.int64)
-        else:
-            others = sample(history, self._item_count, self.negatives, rng).astype(np.int64)
-        return ids[:-1], there[:-1], ids[1:], others
+        ids, there = latest(histories, self.recent + 1, filler=0)
+        others, some = negatives(histories, self._item_count, draws.uniform(self.negatives))
+        there &= some[:, None]  # who has everything teaches nothing
+        return ids[:, :-1], there[:, :-1], ids[:, 1:], others
 
     def _losses(self, module: Any, *examples: Tensor) -> Tensor:
         seen, there, following, others = examples
@@ -90,8 +87,7 @@ class SasRec(Neural):
         return (losses * there).sum(1) / there.sum(1).clamp(min=1)
 
     def _score(self, module: Any, histories: Sequence[History]) -> Tensor:
-        known = [latest(history, self.recent, filler=0) for history in histories]
-        ids, there = (torch.from_numpy(np.stack(parts)) for parts in zip(*known, strict=True))
+        ids, there = tensors(latest(histories, self.recent, filler=0))
         return F.linear(module(ids, there)[:, -1], module.items, module.bias)
 
 

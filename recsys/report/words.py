@@ -247,7 +247,7 @@ def left(account: Account) -> list[str]:
     if run.results or account.exact:
         found.append(
             "Exact quality, in the results and after rounds, was measured by whoever runs this and sees all data. It "
-            "is for readers of this report: this run used no measured value to choose anything. What people did with "
+            "is for readers of this report: this run used no such value to choose anything. What people did with "
             "earlier runs is not known here. Where nobody sees all data, there is no such measurement."
         )
     found += [f"{sentence(one)}" for one in run.outside]

@@ -105,8 +105,7 @@ def move_elsewhere(far: int) -> None:
             made = update(name)
             if not isinstance(made, LazyVectors):
                 return moved(made)
-            vectors = iter(made)
-            return LazyVectors(len(made), lambda place: moved(next(vectors)))
+            return LazyVectors(len(made), lambda: map(moved, made))
 
         return real(self, request, computed)
 

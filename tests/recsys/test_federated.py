@@ -41,6 +41,7 @@ from recsys.optimisers import Optimiser, Rule
 from recsys.participation import Draw, Participation, beacon
 from recsys.run_record import Round
 from recsys.secure_aggregator import SecureAggregator
+from recsys.users_in_silos import UsersInSilos
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, UsageError
 from tests.controls import switch_off
@@ -220,6 +221,83 @@ def test_nothing_is_measured_if_nothing_is_asked_for() -> None:
     clients = client_data()
     done = federation(clients, secure(clients), measured=0.0)
     assert done.advance().measured == {}
+
+
+@pytest.mark.parametrize("silos", [False, True], ids=["clients", "users"])
+def test_clients_measure_every_so_many_rounds_and_else_all_of_the_clip_is_for_the_change(silos: bool) -> None:
+    """In rounds 0 and 2 the change has its share of the norm; in 1 and 3 the other coordinates are zeros."""
+    clients, sent = client_data((4, 4), items=40), list[NDArray[np.float64]]()
+    encoding = Encoding(43, 0.1, BITS, users=4 if silos else 0)
+    more: dict[str, Any] = {"silos": UsersInSilos(8, 4)} if silos else {}
+
+    class Watched(IdealAggregator):
+        def aggregate(self, request: Any, update: Any) -> Any:
+            for name in request.cohort:
+                for vector in update(name) if silos else [update(name)]:
+                    one = replace(encoding, users=0)
+                    integers = one.encode(vector, weight=1, seed=bytes(32), rng=bytes)
+                    sent.append(one.decode(integers, count=1, seed=bytes(32)).vector)
+            return super().aggregate(request, update)
+
+    done = federation(
+        clients,
+        Watched(SECRET),
+        clip=0.1,
+        measured=0.3,
+        measured_every=2,
+        encoding=encoding,
+        local=Local(rate=1.0),
+        **more,
+    )
+    for number in range(4):
+        sent.clear()
+        measured = done.advance().measured
+        for vector in sent:
+            assert np.linalg.norm(vector[:-3]) == pytest.approx(0.1 * (0.7**0.5 if number % 2 == 0 else 1), rel=1e-3)
+            assert vector[-3:].any() <= (number % 2 == 0)
+        assert bool(measured) == any(vector[-3:].any() for vector in sent) == (number % 2 == 0)
+
+
+def measured_rounds(values: Sequence[float | None]) -> tuple[Round, ...]:
+    return tuple(
+        Round(number, "training", 2, 2, {}, 0, 0, {}, {} if value is None else {"NDCG@10": value, "HR@10": -value})
+        for number, value in enumerate(values)
+    )
+
+
+@pytest.mark.parametrize(
+    ("patience", "values", "stalled"),
+    [
+        (0, [0.3, 0.2, 0.1, 0.1, 0.1], False),
+        (2, [], False),
+        (2, [0.3, 0.2], False),
+        (2, [0.3, 0.2, 0.31], False),
+        (2, [0.3, 0.2, 0.3], True),
+        (2, [0.3, None, 0.2, None, None], False),
+        (2, [0.3, None, 0.2, None, 0.1], True),
+        (2, [0.1, 0.2, 0.3, 0.2], False),
+        (1, [0.1, 0.2, 0.3, 0.2], True),
+        (3, [-0.1, -0.2, -0.2, -0.2], True),
+    ],
+)
+def test_it_is_time_to_stop_after_so_many_measured_rounds_without_a_better_one(
+    patience: int, values: list[float | None], stalled: bool
+) -> None:
+    """It follows from the records of rounds alone, so from a checkpoint as well."""
+    done = federation(client_data(), patience=patience)
+    state = TrainingState(done.state.vector, {}, measured_rounds(values))
+    done.resume(TrainingState.decode(state.encode()))
+    assert done.stalled is stalled
+
+
+def test_the_servers_decay_is_of_the_model_and_enters_the_momentum() -> None:
+    clients = client_data()
+    rules = [Optimiser(Rule.FEDAVGM, 2.0, 0.5, decay=decay) for decay in (0.0, 0.1)]
+    plain, decayed = (federation(clients, measured=0.0, optimiser=rule) for rule in rules)
+    start = plain.state.vector.astype(np.float64)
+    run(plain, 1), run(decayed, 1)
+    np.testing.assert_allclose(decayed.state.vector, plain.state.vector - 2.0 * 0.1 * start, atol=error(1) * 3)
+    np.testing.assert_allclose(rules[1].state["first"], rules[0].state["first"] - 0.1 * start, atol=error(1) * 3)
 
 
 # Noise

@@ -7,7 +7,7 @@ is not covered by the noise of local training, and one without noise in the sum 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def world(config: Config, folder: Path, *, other: bool, like: Path | None = None
                 for vector in made:
                     vectors.append(vector)
                     sent.append(Sent(request, name, vector.copy(), trained[-1]))
-                return LazyVectors(len(vectors), vectors.__getitem__)
+                return LazyVectors(len(vectors), lambda: vectors)
 
             return super().aggregate(request, kept)
 
@@ -90,8 +90,16 @@ def world(config: Config, folder: Path, *, other: bool, like: Path | None = None
 
         return train
 
+    real = Autoencoder.changes
+
+    def changes(self: Autoencoder, *arguments: Any) -> Iterator[NDArray[np.float64]]:
+        for change in real(self, *arguments):
+            trained.append(change)
+            yield change
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(running, "SecureAggregator", Kept)
+        patched.setattr(Autoencoder, "changes", changes)
         patched.setattr(Autoencoder, "train", watched(Autoencoder.train))
         patched.setattr(Autoencoder, "train_privately", watched(Autoencoder.train_privately))
         run_list = RunList(folder.with_name(f"{folder.name}.state"))

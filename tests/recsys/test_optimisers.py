@@ -63,6 +63,36 @@ def test_the_rules_are_different() -> None:
     assert len({tuple(written_out(rule, [1.0, 0.5, 2.0])) for rule in Rule}) == len(Rule)
 
 
+@pytest.mark.parametrize("rule", Rule)
+def test_decay_takes_the_model_from_the_update(rule: Rule) -> None:
+    decayed, plain = Optimiser(rule, decay=0.1), Optimiser(rule)
+    model, other = (np.random.default_rng(0).normal(size=5) for _ in range(2))
+    for update in np.random.default_rng(1).normal(size=(4, 5)):
+        step = decayed(update, model)
+        assert step.tolist() == plain(update - 0.1 * other, other).tolist()
+        model, other = model + step, other + step
+    with pytest.raises(UsageError, match="needs to know the model"):
+        decayed(model)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
+def test_impossible_decays_are_refused(decay: float) -> None:
+    with pytest.raises(UsageError, match="decay"):
+        Optimiser(decay=decay)
+
+
+def test_with_torch_it_is_sgd_with_weight_decay() -> None:
+    torch = pytest.importorskip("torch", reason="NOT TESTED: needs torch, pip install 'secagg[train]'")
+    weights = torch.nn.Parameter(torch.tensor([0.5, -2.0, 1.0], dtype=torch.float64))
+    theirs = torch.optim.SGD([weights], lr=0.3, momentum=0.9, weight_decay=0.05)
+    ours, model = Optimiser(Rule.FEDAVGM, 0.3, 0.9, decay=0.05), weights.detach().numpy().copy()
+    for gradient in np.random.default_rng(2).normal(size=(6, 3)):
+        weights.grad = torch.from_numpy(gradient)
+        theirs.step()
+        model = model + ours(-gradient, model)
+    np.testing.assert_allclose(model, weights.detach().numpy(), rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     "wrong", [{"rate": 0.0}, {"rate": -1.0}, {"tau": 0.0}, {"momentum": 1.0}, {"second": -0.1}, {"momentum": -0.1}]
 )

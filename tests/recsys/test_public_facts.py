@@ -149,7 +149,7 @@ def sent(prepared: Prepared, mine: int, folder: Path) -> dict[str, NDArray[np.fl
                 for user, vector in zip(users, vectors, strict=isinstance(made, LazyVectors)):
                     if user != mine if isinstance(made, LazyVectors) else mine not in users:
                         found[f"{request.number} {name} {user}"] = vector.copy()
-                return LazyVectors(len(vectors), vectors.__getitem__) if isinstance(made, LazyVectors) else made
+                return LazyVectors(len(vectors), lambda: vectors) if isinstance(made, LazyVectors) else made
 
             result = super().aggregate(replace(request, noise=None), kept)
             # What is learnt from a sum is private; here the sums are not noised, so the next one must not see it.

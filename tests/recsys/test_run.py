@@ -565,6 +565,30 @@ def test_when_the_budget_is_spent_the_model_stays_as_it_was(tmp_path: Path, monk
     assert contents(tmp_path / "run") == before
 
 
+PATIENT = ("training.patience=2", "training.measured_every=1", "training.rounds=12", "training.rate=1e-30")
+"""Nothing gets better but by rounding."""
+
+
+def test_a_run_that_stops_early_says_so_and_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a restart in between. Control: without the question it goes on."""
+    asked = of_kind("none", *PATIENT)
+
+    def killed(run: Run) -> None:
+        if len(run.rounds) == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        go(asked, tmp_path / "run", watch=killed)
+    run = go(asked, tmp_path / "run")
+    assert run.ended == "stopped early: 2 measured rounds in a row brought no better NDCG@10"
+    values = [one.measured["NDCG@10"] for one in run.rounds]
+    assert len(values) < 12
+    assert max(values) == max(values[:-2]) == values[-3]
+    assert go(asked, tmp_path / "run") == run
+    switch_off(monkeypatch, running._Running, "_train", "federation.stalled")
+    assert len(go(asked, tmp_path / "control").rounds) == 12
+
+
 def test_nothing_that_was_measured_decides_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all measured values turned around, the model is the same."""
     go(of_kind("none"), tmp_path / "run")

@@ -7,11 +7,11 @@ Controls take a measure away, and the comparison shows it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from recsys.config import Config
 from recsys.data.interactions import History, Interactions
 from recsys.federated import ClientData, Federation
 from recsys.ideal_aggregator import IdealAggregator
+from recsys.models.autoencoder import Autoencoder
 from recsys.models.recommender import Local
 from recsys.other_runs import RunList
 from recsys.public_facts import WHO_IN_SILOS
@@ -56,7 +57,7 @@ class Kept(IdealAggregator):
             assert isinstance(made, LazyVectors)
             vectors = self.vectors[name] = [vector.copy() for vector in made]
             self.integers[name] = request.encoding.encode_users(vectors, seed=bytes(32), rng=bytes)
-            return LazyVectors(len(vectors), vectors.__getitem__)
+            return LazyVectors(len(vectors), lambda: vectors)
 
         return super().aggregate(request, kept)
 
@@ -113,7 +114,7 @@ def test_one_user_moves_one_silo_by_no_more_than_is_charged(items: list[int]) ->
 def test_control_users_who_train_together_move_further(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a silo's update does: what one user has changes what is added for others."""
     clients = client_data((5, 5, 5, 5))
-    switch_off(monkeypatch, Federation, "_client", "[histories[place]]", "histories")
+    switch_off(monkeypatch, Bias, "changes", "[history]", "histories")
     before, after = one_round(clients)[0], one_round(other(clients, 7, WILD["all of it a thousand times"]))[0]
     assert distance(before, after)["silo-1"] > 4 * ENCODING.sensitivity().l2_squared
 
@@ -176,6 +177,35 @@ def test_the_mean_is_over_the_declared_users_and_not_over_a_count() -> None:
         moved = done.state.vector - start
         np.testing.assert_allclose(moved, total / 20, atol=1e-5)
         assert np.abs(moved - total / 19).max() > 1e-3
+
+
+@pytest.mark.parametrize("model", [Bias, lambda: Autoencoder(width=2, recent=5)], ids=["bias", "autoencoder"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_run_with_one_user_less_is_the_run_without_that_users_vectors(model: Callable[[], Any], steps: int) -> None:
+    """In each round, from the model that both runs had: others' integers are the same, wherever they stand now."""
+    whole = client_data((5, 5, 5, 5))
+    fewer = replace(whole, members=(whole.members[0], whole.members[1][1:], *whole.members[2:]))
+    local, length = Local(epochs=steps, rate=0.5), len(one_model(model).vector) + 3
+    encoding = replace(ENCODING, length=length, clip_inf=0.0)
+    runs = [
+        federation(each, Kept(), model=model(), encoding=encoding, silos=SILOS, local=local, measured_every=2)
+        for each in (whole, fewer)
+    ]
+    for _ in range(3):
+        for run in runs:
+            run.advance()
+        one, two = (cast(Kept, run._aggregator) for run in runs)
+        gone = encoding.encode_users(one.vectors["silo-1"][:1], seed=bytes(32), rng=bytes)
+        assert gone.any()
+        for name in whole.names:
+            np.testing.assert_array_equal(one.integers[name] - two.integers[name], gone if name == "silo-1" else 0)
+        runs[1].resume(replace(runs[1].state, vector=runs[0].state.vector))
+
+
+def one_model(make: Callable[[], Any]) -> Any:
+    made = make()
+    made.begin(12, 0)
+    return made
 
 
 def test_measured_values_are_means_over_users() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Self
 
@@ -38,6 +38,12 @@ class Bias:
             taken = np.bincount(np.concatenate(histories), minlength=len(self._vector)) / len(histories)
             pull = local.proximal * (self._vector - anchor)
             self._vector = (self._vector + local.rate * (taken - self._vector - pull)).astype(np.float32)
+
+    def changes(self, histories: Sequence[History], local: Local, seed: int) -> Iterator[NDArray[np.float64]]:
+        for history in histories:
+            model = self.with_vector(self.vector)
+            model.train([history], local, seed)
+            yield model.vector.astype(np.float64) - self._vector
 
     def fit(self, train: Interactions) -> None:
         self.begin(train.item_count, 0)

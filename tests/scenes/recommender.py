@@ -61,6 +61,7 @@ def federation(
     model: SharedModel | None = None,
     clip: float = 1.0,
     measured: float = 0.05,
+    measured_every: int = 1,
     weight_bound: int = 1,
     local: Local = Local(rate=0.5),  # noqa: B008
     encoding: Encoding | None = None,
@@ -71,7 +72,7 @@ def federation(
     """Of the smallest model, over the ideal functionality, unless something else is asked for."""
     model = model or Bias()
     model.begin(clients.train.item_count, seed)
-    recipe = UpdateRecipe(local, clip, measured, weight_bound)
+    recipe = UpdateRecipe(local, clip, measured, weight_bound, measured_every)
     length = recipe.length(len(model.vector))
     encoding = encoding or Encoding(length, clip, BITS, weight_bound=weight_bound)
     aggregator = aggregator or IdealAggregator(secret)

@@ -17,6 +17,7 @@ from recsys.data.split import leave_last_out
 from recsys.data.synthetic import population
 from recsys.metrics.ranking import evaluate
 from recsys.models.autoencoder import Autoencoder
+from recsys.models.draws import Draws
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Local
 from secagg.crypto.prg import Prg
@@ -51,9 +52,9 @@ def test_only_the_latest_count() -> None:
 
 
 def test_what_is_hidden_is_what_is_to_be_foretold() -> None:
-    made, rng, hidden_in_all = model(), np.random.default_rng(0), 0
-    for _ in range(200):
-        ids, weights, wanted = made._example(HISTORY, rng)
+    made, hidden_in_all = model(), 0
+    for seed in range(200):
+        ids, weights, wanted = (part[0] for part in made._examples([HISTORY], Draws(seed, [HISTORY])))
         seen, hidden = set(ids[weights > 0]), set(ids[wanted > 0])
         assert seen | hidden == set(HISTORY.tolist())
         assert not seen & hidden
@@ -66,7 +67,7 @@ def test_what_is_hidden_is_what_is_to_be_foretold() -> None:
 def test_the_loss_on_paper() -> None:
     made = model()
     items, bias = parts(made)
-    ids, weights, wanted = made._example(HISTORY, np.random.default_rng(3))
+    ids, weights, wanted = (part[0] for part in made._examples([HISTORY], Draws(3, [HISTORY])))
     scores = items @ (weights @ items[ids]) + bias
     likelihoods = scores - np.log(np.exp(scores).sum())
     losses = made._losses(made._begun, *(torch.from_numpy(part[None]) for part in (ids, weights, wanted)))

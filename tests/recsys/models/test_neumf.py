@@ -12,8 +12,9 @@ import torch
 from recsys.data.split import leave_last_out
 from recsys.data.synthetic import population
 from recsys.metrics.ranking import evaluate
+from recsys.models.draws import Draws
 from recsys.models.neumf import NeuMf, _cross_entropy
-from recsys.models.neural import stacked
+from recsys.models.neural import tensors
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Local
 
@@ -44,7 +45,7 @@ def test_scores_on_paper() -> None:
 
 def test_users_are_found_from_their_support_alone() -> None:
     made = model()
-    ids, support, wanted, others = stacked([made._example(h, np.random.default_rng(2)) for h in HISTORIES])
+    ids, support, wanted, others = tensors(made._examples(HISTORIES, Draws(2, HISTORIES)))
     assert not (support & wanted).any()
     assert (support | wanted).sum(1).tolist() == [6, 3]
     users = made._found(made._begun, ids, support, others)
@@ -57,7 +58,7 @@ def test_users_are_found_from_their_support_alone() -> None:
 
 def test_finding_a_user_lowers_the_loss() -> None:
     made = model(pace=0.5, descent=20)
-    ids, support, _, others = stacked([made._example(h, np.random.default_rng(2)) for h in HISTORIES])
+    ids, support, _, others = tensors(made._examples(HISTORIES, Draws(2, HISTORIES)))
     start = made._begun.start.expand(2, -1)
     before = _cross_entropy(made._begun, start, ids, support, others)
     users = made._found(made._begun, ids, support, others)

@@ -12,6 +12,7 @@ pytest.importorskip("torch", reason="NOT TESTED: this model needs torch, pip ins
 import torch
 
 from recsys.data.interactions import Interactions
+from recsys.models.draws import Draws
 from recsys.models.recommender import Local
 from recsys.models.sasrec import SasRec
 from tests.controls import switch_off
@@ -57,7 +58,7 @@ def test_what_fills_up_is_not_seen() -> None:
 
 def test_the_loss_on_paper() -> None:
     made, history = model(), np.int32([3, 1, 4, 1, 5])
-    ids, there, following, others = made._example(history, np.random.default_rng(0))
+    ids, there, following, others = (part[0] for part in made._examples([history], Draws(0, [history])))
     assert ids[there].tolist() == [3, 1, 4, 1]
     assert following[there].tolist() == [1, 4, 1, 5]
     assert not set(others) & set(history.tolist())
