@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from dp.calibrate import with_multiplier
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
+from dp.turns import Turns
 from recsys.aggregator import Aggregator
 from recsys.budgets import DistributedNoise, LocalNoise, delta_of, distributed_noise, local_noise
 from recsys.config import ClientKind, Config, Mode, Source, Training
@@ -25,11 +26,12 @@ from recsys.models.private_sums import Sums
 from recsys.models.recommender import Local, Recommender, SharedModel
 from recsys.optimisers import Optimiser
 from recsys.other_runs import identity
-from recsys.participation import Draw, Participation
+from recsys.participation import Draw, Participation, beacon
 from recsys.public_facts import taken_as_public
 from recsys.requested_sums import RING_BITS, sums_of
 from recsys.run_record import Round
 from recsys.sources import client_data_of, data_of
+from recsys.turns import turns_of
 from recsys.users_in_silos import UsersInSilos, declared
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
@@ -91,6 +93,10 @@ class Prepared:
     def planned_clients(self) -> int:
         """How many clients take part in a sum, on average."""
         return self.participation.planned(len(self.client_data.names))
+
+    def turns(self, secret: bytes) -> Turns | None:
+        """Who takes turns, with the keys of the clients that are simulated with this secret; None if nobody does."""
+        return turns_of(self.participation, self.client_data.names, beacon(self.config.seed), secret)
 
     def model(self) -> Recommender:
         """A new model, which has not been trained."""
@@ -197,7 +203,11 @@ def prepare(config: Config) -> Prepared:
     distributed, locally = None, None
     if noised:
         delta = delta_of(config.privacy, data.train.user_count if silos is None else silos.users)
-        distributed = distributed_noise(config, deployment, planned, length, delta, silos, in_rounds=plain is not None)
+        charged = participation.charged(len(client_data.names), training.rounds)
+        in_rounds = plain is not None
+        distributed = distributed_noise(
+            config, deployment, planned, length, delta, silos, in_rounds=in_rounds, charged=charged
+        )
     if config.locally:
         locally = local_noise(config, client_data, data)
     public = taken_as_public(config, listed=items is not None or config.data.source is Source.SYNTHETIC)

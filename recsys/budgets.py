@@ -35,7 +35,8 @@ in which each client draws more noise."""
 
 @dataclass(frozen=True, slots=True)
 class PlannedCost:
-    """The most that a run will cost: ``count`` releases like ``event``, for which ``samples`` samples are drawn."""
+    """The most that a run will cost any client: ``count`` releases like ``event``, for which ``samples`` samples are
+    drawn."""
 
     event: Release
     count: int
@@ -103,9 +104,11 @@ def distributed_noise(
     silos: UsersInSilos | None,
     *,
     in_rounds: bool,
+    charged: int,
 ) -> DistributedNoise:
+    """``charged``: for how many sums any client is charged, at the most."""
     privacy, kind = config.privacy, deployment.noise(planned)
-    rounds = config.training.rounds if in_rounds else 1
+    rounds = charged if in_rounds else 1
 
     def tried(ring_bits: int, rounding: Rounding) -> Calibration:
         return calibrate(

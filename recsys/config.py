@@ -180,7 +180,7 @@ class Model:
 @dataclass(frozen=True, slots=True)
 class Training:
     rounds: int = 15
-    """how often clients train and their updates are summed"""
+    """how often clients train and their updates are summed; with turns, sums that fail are among these"""
     draw: Draw = Draw.EVERYONE
     """who takes part in a round"""
     size: int = 0
@@ -343,6 +343,14 @@ class Config:
             raise UsageError("privacy.ledger is for one guarantee: with privacy.mode local or distributed")
         if privacy.budget and not (privacy.ledger and privacy.budget >= privacy.epsilon):
             raise UsageError("privacy.budget is that of privacy.ledger, and not below this run's part, privacy.epsilon")
+        if training.draw is Draw.TURNS:
+            if privacy.mode not in (Mode.NONE, Mode.DISTRIBUTED):
+                raise UsageError("training.draw = turns is for privacy.mode = distributed, or none")
+            if privacy.ledger or self.clients.overlap > 1:
+                raise UsageError(
+                    "training.draw = turns charges each client for its turns, in a ledger of its own (no "
+                    "privacy.ledger), and no user is in two clients (no clients.overlap)"
+                )
         if self.evaluation.users and not self.measured_exactly:
             raise UsageError("evaluation.users needs evaluation.exact = true")
 

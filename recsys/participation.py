@@ -9,6 +9,9 @@ the seed is known changes every cohort, so nobody can choose a name that is draw
 still wait for a draw that suits it. The names must be fixed before the seed is known.)
 
 All parties know the cohort, so sampling makes no epsilon smaller: every sum is charged as if everybody were in it.
+
+With turns (``dp.turns``) there is one draw for the whole run, an order of all clients, and each is in a few sums that
+are known in advance. So each is charged for these alone.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from enum import StrEnum
 
 import numpy as np
 
+from dp.turns import cohort as turn
+from dp.turns import most_turns
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, digest
 from secagg.crypto.prg import Prg, random_words
@@ -37,6 +42,9 @@ class Draw(StrEnum):
     """a fixed number of clients, each as likely as any other"""
     POISSON = "poisson"
     """each client by itself, with one probability, so that the number of clients varies"""
+    TURNS = "turns"
+    """the next clients in a cyclic order that all know: each is in a few rounds, and is charged for these alone. A turn
+    that is missed, or whose round fails, is lost"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +72,22 @@ class Participation:
             raise UsageError(f"a cohort of {self.size} cannot be drawn from {clients} clients")
         return clients if self.draw is Draw.EVERYONE else self.size
 
+    def charged(self, clients: int, sums: int) -> int:
+        """For how many of so many sums any of these clients is charged, at the most.
+
+        >>> Participation(Draw.TURNS, 100).charged(1000, sums=100), Participation(Draw.FIXED, 100).charged(1000, 100)
+        (10, 100)
+        """
+        return most_turns(clients, self.planned(clients), sums) if self.draw is Draw.TURNS else sums
+
     def cohort(self, names: Sequence[str], seed: bytes, number: int) -> tuple[str, ...]:
         """The names of those who take part in sum ``number``, in the order of ``names``."""
         planned = self.planned(len(names))
         if self.draw is Draw.EVERYONE:
             return tuple(names)
+        if self.draw is Draw.TURNS:
+            members = set(turn(tuple(sorted(names)), seed, planned, number))
+            return tuple(name for name in names if name in members)
         drawn = [str(self.draw), str(self.size), *names]
         drawn_from = digest(labels.SIMULATED, b"cohort", *[part.encode() for part in drawn])
         key = derive(seed, labels.SIMULATED, b"cohort", number.to_bytes(8, "big"), drawn_from)

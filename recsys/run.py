@@ -26,7 +26,7 @@ write it, shared.key, and its public key, shared.pub.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
@@ -149,6 +149,7 @@ class _Running:
             self._secret,
             network=prepared.config.network,
             ledger=self._ledgers.get(Mode.DISTRIBUTED),
+            turns=prepared.turns(self._secret),
             folder=self._private,
             seed=prepared.config.seed,
             engine=Threads(prepared.config.protocol.workers),
@@ -178,7 +179,7 @@ class _Running:
         self._check_reached(len(federation.state.rounds))
         self._keep(federation.state, aggregator)
         training = self._prepared.config.training
-        while sum(one.survivors > 0 for one in federation.state.rounds) < training.rounds:
+        while self._made(federation.state.rounds) < training.rounds:
             if federation.stalled:
                 return f"stopped early: {training.patience} measured rounds in a row brought no better NDCG@10"
             done = self._counted(federation.advance(), model)
@@ -188,6 +189,12 @@ class _Running:
             if len(last) == _ATTEMPTS and not any(one.survivors for one in last):
                 raise ThresholdError(f"too many clients were lost, {_ATTEMPTS} times: {done.purpose}")
         return DONE
+
+    def _made(self, rounds: Sequence[Round]) -> int:
+        """How many of the configured rounds are done. One that failed is made again, but with turns."""
+        if self._prepared.participation.draw is Draw.TURNS:
+            return len(rounds)
+        return sum(one.survivors > 0 for one in rounds)
 
     def _keep(self, state: TrainingState, aggregator: SecureAggregator) -> None:
         write_file(self._private / CHECKPOINT, state.encode(), private=True)

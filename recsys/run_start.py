@@ -99,6 +99,7 @@ def start(prepared: Prepared, folder: Path, before: Run | None, runs: LockedRunL
                 "run": config.title,
                 "elsewhere": elsewhere(prepared, beside),
                 "data": data_mark(ledger_secret, data),
+                "turns": prepared.turns(secret) if mode is Mode.DISTRIBUTED else None,
             }
             ledgers[mode] = held.enter_context(closing(_ledger(folder / file, key, budget, guarantee, resumed, more)))
     if before is not None:

@@ -33,13 +33,15 @@ from recsys.aggregator import Request, Result, TimedUpdate, Update
 from recsys.deployment import Deployment
 from recsys.network import Network
 from recsys.pending_sum import PendingSum, PendingSums, WriteVector
+from recsys.turns import identity_of
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, verifying_once
 from secagg.crypto.prg import Prg
-from secagg.errors import SecAggError, StorageError
+from secagg.errors import SecAggError, StorageError, ThresholdError
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
+    from dp.turns import Turns
 
 
 class SecureAggregator:
@@ -52,13 +54,14 @@ class SecureAggregator:
         *,
         network: Network | None = None,
         ledger: Ledger | None = None,
+        turns: Turns | None = None,
         folder: str | Path | None = None,
         seed: int = 0,
         engine: Engine = HERE,
         tell: Callable[[str], None] = lambda doing: None,
     ) -> None:
-        """``tell`` is called when a phase begins."""
-        self._deployment, self._secret = deployment, secret
+        """``turns``: clients refuse a sum that is not their turn. ``tell`` is called when a phase begins."""
+        self._deployment, self._secret, self._turns = deployment, secret, turns
         self._network, self._ledger, self._engine, self._seed = network or Network(), ledger, engine, seed
         self._tell = tell
         self._pending = None if folder is None else PendingSums(Path(folder), secret)
@@ -73,6 +76,7 @@ class SecureAggregator:
             self._check_new(plan, request)
         else:
             plan, silent = self._same_plan(pending.plan, request, roster), pending.silent
+        self._check_turn(plan)
         policy = self._policy(plan)
         clients = {
             one.name: Client(one, roster, policy=policy, rng=self._rng(b"client", one.name.encode(), plan.digest()))
@@ -160,6 +164,13 @@ class SecureAggregator:
                 f"sum {request.number} is in the ledger, and what it was begun with is gone: start a new run"
             )
 
+    def _check_turn(self, plan: RoundPlan) -> None:
+        """A sum that was begun under another plan, which its protocol cannot repeat, is not made again: with turns the
+        next number is for other clients."""
+        ledger = self._ledger if plan.noise is not None else None
+        if ledger is not None and ledger.number_taken(plan.secure_sum(plan.clients)):
+            raise ThresholdError(f"sum {plan.round} was interrupted, and cannot be repeated: its turn is lost")
+
     def _plan(self, request: Request, roster: Roster) -> RoundPlan:
         """The plan of a new sum."""
         deployment = self._deployment
@@ -206,6 +217,7 @@ class SecureAggregator:
             adversary=deployment.adversary,
             beacon=self._beacon,
             whole_roster=True,
+            turns=self._turns,
             weight_bound=plan.encoding.weight_bound,
             users=plan.encoding.users,
             overlap=plan.encoding.overlap,
@@ -218,7 +230,7 @@ class SecureAggregator:
         return derive(self._secret, labels.SIMULATED, b"beacon")
 
     def _identity(self, name: str) -> Identity:
-        return Identity.generate(name, self._rng(b"identity", name.encode()))
+        return identity_of(name, self._secret)
 
     def _rng(self, *purpose: bytes) -> Prg:
         return Prg(derive(self._secret, labels.SIMULATED, *purpose))

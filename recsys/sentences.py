@@ -15,6 +15,7 @@ from dp.filter import Budget
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.secure_sum import LONGEST_TEXT
+from dp.turns import Turns
 from dp.verify_ledger import upwards
 from protocols.parameters import rules_of
 from recsys.config import ClientKind, Config, Mode, Source, Spread
@@ -125,7 +126,9 @@ def spending(prepared: Prepared, mode: Mode, ledger: Ledger) -> Spending:
         overlap = prepared.silos.overlap
     part = prepared.config.privacy.epsilon if ledger.shared else None
     planned = prepared.planned_clients
-    return promise(ledger.path, ledger.shared, ledger.guarantee, ledger.budget, noise, planned, overlap, part)
+    return promise(
+        ledger.path, ledger.shared, ledger.guarantee, ledger.budget, noise, planned, overlap, part, ledger.turns
+    )
 
 
 def promise(
@@ -137,13 +140,16 @@ def promise(
     planned: int | None,
     overlap: int = 1,
     part: float | None = None,
+    turns: Turns | None = None,
 ) -> Spending:
     """What a ledger promises. ``noise`` of its sums: None where it has none yet, or is about what clients do by
     themselves; over ``planned`` clients: None where sums differ in that, or in how many may be missing. One person's
-    data may be in ``overlap`` silos."""
+    data may be in ``overlap`` silos. ``turns``: each client is charged for its own sums."""
     unit = "user" if guarantee.unit is Unit.USER else "interaction"
     private = f"({float(budget.epsilon):g}, {float(upwards(budget.delta, 3)):.3g})-private"
     whose = "all runs that share this ledger" if shared else "all rounds"
+    if turns is not None:
+        whose += f", in each of which the next {turns.size} of {len(turns.names):,} clients have their turn,"
     colluders = 0 if noise is None else noise.colluders
     if guarantee.trust is Trust.DISTRIBUTED:
         inside = guarantee.holder is Holder.SILO
@@ -153,6 +159,8 @@ def promise(
         if noise is not None:
             allowed = f"at most {noise.dropouts} of {planned}" if planned else "no more than its plan allows for"
             words += f", while {allowed} are missing from a sum"
+        if turns is not None:
+            words += "; a turn that is missed is charged, and lost"
         if inside:
             words += f"; the user's own {'silo sees its data' if overlap == 1 else 'silos see their data'}"
     else:

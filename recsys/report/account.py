@@ -65,7 +65,9 @@ class Spent:
         noise = min(noises, key=lambda noise: noise.colluders, default=None)
         planned = plans[0].clients if alike else None
         overlap = min((plan.encoding.overlap for plan in plans), default=1)
-        promised = promise(path, shared, genesis.guarantee, genesis.budget, noise, planned, overlap)
+        promised = promise(
+            path, shared, genesis.guarantee, genesis.budget, noise, planned, overlap, turns=genesis.turns
+        )
         return cls(promised, shared, state, tuple(parse(body) for body, _signature in rows[1:]), tuple(plans))
 
     @property
