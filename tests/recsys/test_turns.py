@@ -34,6 +34,9 @@ TURNS = (*DEVICES, "privacy.mode=distributed", "training.draw=turns", "training.
 """24 devices, eight in each of six rounds: two turns each."""
 
 
+LOST = ("network.dropout=0.12", "protocol.dropout=0.13", "seed=3")
+
+
 def ready(*changes: str) -> Prepared:
     return prepare(config(*TURNS, *changes))
 
@@ -89,19 +92,23 @@ def test_noise_is_made_for_the_turns_of_each(tmp_path: Path) -> None:
 
 
 def test_a_round_that_fails_is_not_made_again(tmp_path: Path) -> None:
-    """In all there are as many attempts as rounds. Control, without turns: what fails is made again."""
-    lost = ("network.dropout=0.12", "protocol.dropout=0.13", "seed=3")
-    run = go(config(*TURNS, *lost), tmp_path / "turns")
+    """In all there are as many attempts as rounds."""
+    run = go(config(*TURNS, *LOST), tmp_path / "turns")
     failed = [one for one in run.rounds if not one.survivors]
     assert 0 < len(failed) < 6
     assert len(run.rounds) == 6
     charged = checked(tmp_path / "turns", run)
     assert max(charged.values()) <= 2
-    fixed = go(config(*TURNS, *lost, "training.draw=fixed", "privacy.mode=none"), tmp_path / "fixed")
+
+
+@pytest.mark.long
+def test_control_without_turns_what_fails_is_made_again(tmp_path: Path) -> None:
+    fixed = go(config(*TURNS, *LOST, "training.draw=fixed", "privacy.mode=none"), tmp_path / "fixed")
     assert sum(one.survivors > 0 for one in fixed.rounds) == 6
     assert len(fixed.rounds) > 6
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_goes_on_with_the_same_turns(tmp_path: Path, folder: Path) -> None:
     def watch(run: Run) -> None:
         if len(run.rounds) == 4:
