@@ -35,6 +35,7 @@ STUDIES = {
     "recommender": "What secure sums cost a federated recommender: time, memory, quality.",
     "runtimes": "Secure rounds beside plain ones of the same app in Flower's and NVFlare's simulations.",
     "scale": "What rounds cost with 10^3 to 10^8 clients: a model, checked against real rounds; trees of cohorts.",
+    "turns": "Clients that take turns: how much less noise a run over cohorts has, and its epsilon from a real ledger.",
     "utility": "What privacy costs a recommender: models x budgets x seeds, beside references; over silos or devices.",
 }
 """The name of a case, which is also that of its module in ``benchmarks.regression`` or ``benchmarks.studies``, and what
