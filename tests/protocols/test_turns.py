@@ -31,6 +31,7 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.server import serve
 from protocols.simulation.network import Faults, simulate
+from secagg import cli
 from secagg.crypto.keys import SigningKey
 from secagg.errors import BudgetError, PolicyError, ThresholdError, UsageError
 from tests.controls import switch_off
@@ -111,7 +112,7 @@ def check_plan(what: SecureSum) -> None:
 
 
 @pytest.mark.parametrize("turns", [FEW, pytest.param(TURNS, marks=pytest.mark.long)], ids=["20", "100"])
-def test_sums_of_which_each_client_is_in_two(turns: Turns, tmp_path: Path) -> None:
+def test_sums_of_which_each_client_is_in_two(turns: Turns, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Some drop out, some never come, one sum fails. The noise is that for two sums, and the dearest client reaches the
     budget; both auditors rebuild it. Then those who have had two turns have none left."""
     books, survived, charged = books_of(tmp_path / "ledger.db", turns), Counter[str](), Counter[str]()
@@ -137,6 +138,23 @@ def test_sums_of_which_each_client_is_in_two(turns: Turns, tmp_path: Path) -> No
     state = verify(rows, KEY.public, also=check_plan)
     assert (state.filter.reached or 0) / 10**12 == books.epsilon
     assert list(verify_ledger.problems(exported(rows), KEY.public, None)) == []
+    compared_with_rosters(tmp_path, turns, capsys)
+
+
+def compared_with_rosters(folder: Path, turns: Turns, capsys: pytest.CaptureFixture[str]) -> None:
+    """``secagg ledger verify --roster``: with that of all, and with those of others."""
+    Roster(turns.names, turns.keys).save(folder / "roster.toml")
+    Roster(turns.names[1:], turns.keys[1:]).save(folder / "fewer.toml")
+    stranger = SigningKey(bytes(32)).public
+    Roster(turns.names, (stranger, *turns.keys[1:])).save(folder / "others.toml")
+    (folder / "ledger.pub").write_text(KEY.public.hex())
+    verified = ["ledger", "verify", str(folder / "ledger.db"), "--key", str(folder / "ledger.pub"), "--roster"]
+    assert cli.main([*verified, str(folder / "roster.toml")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"each sum is over the next {SIZE} of {len(turns.names)} clients in a cyclic order" in said
+    assert "all are in the roster that was given" in said
+    for other in ("fewer.toml", "others.toml"):
+        assert cli.main([*verified, str(folder / other)]) == 4
 
 
 def test_ten_times_fewer_turns_than_sums_take_a_third_of_the_noise() -> None:

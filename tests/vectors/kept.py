@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 from dp.events import Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
+from dp.filter import Kind
 from dp.ledger import Budget, Ledger, Steps
 from dp.ledger.entries import canonical, parse, survivors_digest
 from dp.ledger.file import read
+from dp.noise import Family, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
+from dp.turns import Turns
 from protocols.client import Client
 from protocols.journal import MemoryJournal
 from protocols.plan import RoundPlan
-from protocols.roster import Identity
+from protocols.roster import Identity, Roster
 from protocols.rounds.sets import to_bitmap
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey
@@ -25,7 +29,8 @@ LOCAL = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
 
 
 def ledgers(plan: RoundPlan, identities: list[Identity], key: SigningKey) -> list[dict[str, Any]]:
-    """A ledger of secure sums, one committed, one aborted and one reserved; and one of local training."""
+    """A ledger of secure sums, one committed, one aborted and one reserved; one of local training; and one of clients
+    that take turns, all but the last in each sum, with one that is committed and one that is reserved."""
     step = Release(Gaussian(Fraction(1)), PoissonSample(Fraction(1, 100)), LOCAL)
     with tempfile.TemporaryDirectory() as folder:
         sums = Ledger.create(
@@ -52,7 +57,27 @@ def ledgers(plan: RoundPlan, identities: list[Identity], key: SigningKey) -> lis
         )
         local.reserve(Steps("training", step, 100))
         local.commit(Steps("training", step, 100))
-        return [_exported(ledger) for ledger in (sums, local)]
+        return [_exported(ledger) for ledger in (sums, local, _turns(folder, plan, identities, key))]
+
+
+def _turns(folder: str, plan: RoundPlan, identities: list[Identity], key: SigningKey) -> Ledger:
+    everybody = Roster.of(everybody_of(identities))
+    turns = Turns(everybody.names, everybody.keys, b"thrown dice", len(identities))
+    noise = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(10**6), dropouts=2, colluders=1, components=1)
+    budget = Budget(Fraction(8), Fraction(1, 10**6), slack=Fraction(1, 10**9), kind=Kind.GDP)
+    ledger = Ledger.create(f"{folder}/turns.db", key, budget, SUMS, run="vectors", elsewhere="nothing", turns=turns)
+    mine = {one.name: one for one in everybody_of(identities)}
+    for number in range(2):
+        members = turns.members(number)
+        planned = replace(plan, noise=noise, round=number, roster=turns.roster(number))
+        ledger.reserve(planned.secure_sum(planned.clients))
+        if number == 0:
+            ledger.commit(_signed(planned, [mine[name] for name in members]))
+    return ledger
+
+
+def everybody_of(identities: list[Identity]) -> list[Identity]:
+    return [*identities, Identity("zoe", SigningKey(bytes(31) + b"z"))]
 
 
 def _signed(plan: RoundPlan, identities: list[Identity]) -> SecureSum:
