@@ -317,6 +317,17 @@ def test_only_sums_and_only_zero_out(ledger: Ledger, rows: list[Row], tmp_path: 
     assert both(forged(rows, lambda bodies: bodies[0].update(relation="replace-one")))
 
 
+def test_steps_of_those_who_take_turns(rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose they are, no number says. Control: without the check they are charged to nobody."""
+    ledger = new(tmp_path / "steps.db", budget=ROOM)
+    ledger.charge(turn().release(scene.USER), samples=10**6)
+    lie = forged(read_open(ledger), lambda bodies: bodies[0].update(turns=parse(rows[0][0])["turns"]))
+    assert "only secure sums" in both(lie)
+    assert "only secure sums" in theirs(lie)
+    switch_off(monkeypatch, verify_ledger.Audit, "charge", "self.turns is None", "True")
+    assert "only secure sums" not in theirs(lie)
+
+
 def test_room_is_asked_for_everybody(ledger: Ledger) -> None:
     take(ledger, 0)
     ledger.check_cost(PrivacyCost((MOVED,), COST.samples))
