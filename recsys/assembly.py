@@ -189,6 +189,8 @@ def prepare(config: Config) -> Prepared:
     if made_of_sums(model):
         if config.locally:
             raise UsageError(f"{config.model.name} has no local training: its privacy is distributed, or none")
+        if training.sampled < 1:
+            raise UsageError(f"{config.model.name} is made of sums over all users: training.sampled is 1")
         if participation.draw is not Draw.EVERYONE:
             raise UsageError(f"{config.model.name} is made of sums over all clients: training.draw is everyone")
         length = data.train.item_count

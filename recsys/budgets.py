@@ -127,6 +127,7 @@ def distributed_noise(
             users=0 if silos is None else silos.most,
             overlap=1 if silos is None else silos.overlap,
             rounding=rounding,
+            sampled=Fraction(str(config.training.sampled)),
         )
 
     found = _first(tried, ways(silos))

@@ -205,6 +205,9 @@ class Training:
     """the largest norm of a client's update"""
     weight_bound: int = 1
     """a silo counts as often as it has users, up to this bound"""
+    sampled: float = 1.0
+    """for mode distributed over silos: with which probability each user is in a round, by a coin that only its silo
+    sees. It saves work; the noise in the mean update is least with everybody in every round"""
     measured: float = 0.05
     """the share of the squared norm that measured values take up; with 0 clients send none. With local privacy they
     never send any, since measured values are exact and carry no noise"""
@@ -330,6 +333,10 @@ class Config:
             raise UsageError("clients.most is not below zero, and clients.overlap at least 1")
         if self.clients.overlap > 1 and self.private and not self.users_in_silos:
             raise UsageError("clients.overlap is for privacy.mode = distributed over silos")
+        if not 0 < training.sampled <= 1:
+            raise UsageError("training.sampled is above 0 and at most 1")
+        if training.sampled < 1 and not (self.users_in_silos and self.clients.overlap == 1):
+            raise UsageError("training.sampled is for privacy.mode = distributed over silos, each user in one of them")
         if self.users_in_silos and not self.privacy.n_min and self.data.source is not Source.SYNTHETIC:
             raise UsageError(
                 "privacy.mode = distributed over silos needs privacy.n_min, the public number of users or a lower "

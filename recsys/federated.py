@@ -395,6 +395,7 @@ class Federation:
         denominator: float = planned if self._noise is not None else result.weight
         if self._silos is not None:  # the declared users, as if the cohort's silos had their part of them
             denominator = self._silos.users * planned / len(self._data.names)
+            denominator *= float(self._encoding.sampled)  # those whose coins come up heads, on average
         step = self._optimiser(result.vector[:parameters] / denominator, self.state.vector.astype(np.float64))
         self.state.vector = (self.state.vector + step).astype(np.float32)
         self.state.optimiser = dict(self._optimiser.state)

@@ -6,6 +6,7 @@ Records, ledgers and reports print these, and none of their own about the same f
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,12 +123,14 @@ def spending(prepared: Prepared, mode: Mode, ledger: Ledger) -> Spending:
     """The promise that a ledger keeps."""
     distributed = prepared.distributed if mode is Mode.DISTRIBUTED else None
     noise, overlap = None if distributed is None else distributed.found.noise, 1
+    sampled = Fraction(1) if distributed is None else distributed.found.encoding.sampled
     if prepared.silos is not None:
         overlap = prepared.silos.overlap
     part = prepared.config.privacy.epsilon if ledger.shared else None
     planned = prepared.planned_clients
+    guarantee, budget, turns = ledger.guarantee, ledger.budget, ledger.turns
     return promise(
-        ledger.path, ledger.shared, ledger.guarantee, ledger.budget, noise, planned, overlap, part, ledger.turns
+        ledger.path, ledger.shared, guarantee, budget, noise, planned, overlap, part, turns=turns, sampled=sampled
     )
 
 
@@ -141,10 +144,12 @@ def promise(
     overlap: int = 1,
     part: float | None = None,
     turns: Turns | None = None,
+    sampled: Fraction = Fraction(1),
 ) -> Spending:
     """What a ledger promises. ``noise`` of its sums: None where it has none yet, or is about what clients do by
     themselves; over ``planned`` clients: None where sums differ in that, or in how many may be missing. One person's
-    data may be in ``overlap`` silos. ``turns``: each client is charged for its own sums."""
+    data may be in ``overlap`` silos. ``turns``: each client is charged for its own sums. Users are ``sampled`` with
+    that probability at the least."""
     unit = "user" if guarantee.unit is Unit.USER else "interaction"
     private = f"({float(budget.epsilon):g}, {float(upwards(budget.delta, 3)):.3g})-private"
     whose = "all runs that share this ledger" if shared else "all rounds"
@@ -163,6 +168,8 @@ def promise(
             words += "; a turn that is missed is charged, and lost"
         if inside:
             words += f"; the user's own {'silo sees its data' if overlap == 1 else 'silos see their data'}"
+            if sampled < 1:
+                words += f", and the coin by which it is in a sum with a probability of {float(sampled):g}"
     else:
         words = (
             f"what each client sends in {whose} together is {private} for each {unit} of its own, against everybody "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Self
@@ -65,8 +66,10 @@ class Spent:
         noise = min(noises, key=lambda noise: noise.colluders, default=None)
         planned = plans[0].clients if alike else None
         overlap = min((plan.encoding.overlap for plan in plans), default=1)
+        sampled = min((plan.encoding.sampled for plan in plans), default=Fraction(1))
+        guarantee, budget, turns = genesis.guarantee, genesis.budget, genesis.turns
         promised = promise(
-            path, shared, genesis.guarantee, genesis.budget, noise, planned, overlap, turns=genesis.turns
+            path, shared, guarantee, budget, noise, planned, overlap, turns=turns, sampled=sampled
         )
         return cls(promised, shared, state, tuple(parse(body) for body, _signature in rows[1:]), tuple(plans))
 

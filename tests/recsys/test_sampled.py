@@ -1,0 +1,199 @@
+"""Users who are sampled by their silos: by whose coins, what a round's mean is over, and what is promised and charged.
+
+The invariant: who is in a round follows from coins that are tossed once for each plan, and nobody but the silo can tell
+from anything else who it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from fractions import Fraction
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dp.calibrate import user_level
+from dp.events import Holder, Relation
+from dp.filter import Budget, Kind
+from dp.ledger import Ledger
+from dp.ledger.file import read
+from dp.ledger.verify import verify
+from dp.noise import Family, NoiseSpec
+from dp.verify_ledger import Audit, problems
+from protocols.parameters import rules_of
+from recsys.aggregator import LazyVectors, Request
+from recsys.assembly import Prepared, prepare
+from recsys.config import Config
+from recsys.deployment import Deployment
+from recsys.ideal_aggregator import IdealAggregator
+from recsys.other_runs import RunList
+from recsys.pending_sum import PendingSums
+from recsys.report import Account, write_report
+from recsys.run import train
+from recsys.secure_aggregator import SecureAggregator
+from recsys.users_in_silos import UsersInSilos
+from secagg.encoding import Encoding, Rounding
+from secagg.errors import UsageError
+from tests.controls import switch_off
+from tests.scenes.aggregation import NAMES, SECRET
+from tests.scenes.recommender import KEY, client_data, config, federation
+
+RATE = Fraction(1, 4)
+CAP = 3
+SAMPLED = Encoding(CAP * len(NAMES), clip_l2=1.0, bits=20, users=CAP, sampled=Fraction(1, 2), rounding=Rounding.NEAREST)
+NOISE = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(SAMPLED.largest**2), dropouts=2, colluders=1)
+BUDGET = Budget(Fraction(30), Fraction(1, 1000), slack=Fraction(1, 10**5))
+
+
+# Whose coins
+
+
+def everybody(name: str) -> LazyVectors:
+    """Each user of each silo has a place of its own."""
+    rows = np.eye(SAMPLED.length)[NAMES.index(name) * CAP :][:CAP]
+    return vectors_of(rows)
+
+
+def vectors_of(rows: NDArray[np.float64]) -> LazyVectors:
+    return LazyVectors(len(rows), lambda place: rows[place])
+
+
+def members(folder: Path, protocol: str, ledger: Ledger, number: int = 0) -> list[int]:
+    """Whose vectors went into a sum: before there was noise, as it is on disk."""
+    deployment = Deployment(protocol, rules_of(protocol).against, dropout="0.25")
+    aggregator = SecureAggregator(deployment, SECRET, folder=folder, ledger=ledger)
+    aggregator.aggregate(Request(number, "test", NAMES, SAMPLED, NOISE), everybody)
+    kept = PendingSums(folder, SECRET).read(number)
+    assert kept is not None
+    ring = kept.plan.ring
+    total = sum(ring.centred(ring.unpack(vector, SAMPLED.length)) for vector in kept.vectors.values())
+    return np.flatnonzero(total).tolist()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    guarantee = user_level(Relation.ZERO_OUT, Holder.SILO)
+    with closing(Ledger.create(tmp_path / "a.db", KEY, BUDGET, guarantee, run="test", elsewhere="nothing")) as made:
+        yield made
+
+
+def test_a_sum_that_is_finished_after_a_crash_has_the_users_with_whom_it_was_begun(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    first, spent = members(tmp_path, "secagg", ledger), ledger.epsilon
+    assert (members(tmp_path, "secagg", ledger), ledger.epsilon) == (first, spent)
+    assert len(first) < SAMPLED.length
+    SecureAggregator(Deployment("secagg"), SECRET, folder=tmp_path).delete_pending(1)
+    assert members(tmp_path, "secagg", ledger, number=1) != first  # alike with probability 2^-24
+
+
+def test_another_release_of_a_sum_has_other_users(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A protocol that cannot repeat itself releases a sum that is begun again with other noise, and pays again. With
+    one sample both would be a single sum of half the noise. Control: with what was kept the sample is the same."""
+    first, spent = members(tmp_path, "ckks", ledger), ledger.epsilon
+    second = members(tmp_path, "ckks", ledger)
+    assert second != first  # alike with probability 2^-24
+    assert ledger.epsilon > spent
+    switch_off(monkeypatch, SecureAggregator, "_begun", "pending.plan.encoding.sampled == 1", "True")
+    assert members(tmp_path, "ckks", ledger) == second
+
+
+# The mean
+
+
+def test_the_mean_is_over_as_many_users_as_are_sampled_on_average() -> None:
+    clients, silos = client_data((5, 5, 5, 5)), UsersInSilos(users=20, most=5)
+    kept: dict[str, list[NDArray[np.float64]]] = {}
+
+    class Kept(IdealAggregator):
+        def aggregate(self, request: Request, update):  # type: ignore[no-untyped-def]
+            result = super().aggregate(request, update)
+            kept["total"] = [result.vector]
+            return result
+
+    encoding = Encoding(15, 1.0, 24, users=5, rounding=Rounding.NEAREST, sampled=RATE)
+    done = federation(clients, Kept(SECRET), encoding=encoding, silos=silos)
+    start = done.state.vector.copy()
+    round_ = done.advance()
+    np.testing.assert_allclose(done.state.vector - start, kept["total"][0][:12] / 5, atol=1e-6)
+    assert set(round_.measured) == {"HR@10", "NDCG@10"}  # means over those in the sample who have something held out
+
+
+# Configurations
+
+
+def asked(*changes: str) -> Config:
+    return config("privacy.mode=distributed", "data.users=120", "clients.count=4", "training.sampled=0.25", *changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("training.sampled=0",), "above 0 and at most 1"),
+        (("training.sampled=1.5",), "above 0 and at most 1"),
+        (("privacy.mode=local", "training.measured=0.05"), "training.sampled is for privacy.mode = distributed"),
+        (("privacy.mode=none",), "training.sampled is for privacy.mode = distributed"),
+        (("privacy.mode=both",), "training.sampled is for privacy.mode = distributed"),
+        (("clients.kind=devices",), "training.sampled is for privacy.mode = distributed"),
+        (("clients.overlap=2",), "each user in one of them"),
+        (("model.name=private-ease", "model.settings={}"), "made of sums over all users: training.sampled is 1"),
+    ],
+)
+def test_who_is_not_sampled(changes: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        prepare(asked(*changes))
+
+
+def prepared(*changes: str) -> Prepared:
+    return prepare(asked("protocol.dropout=0.25", *changes))
+
+
+def test_a_run_of_samples_is_charged_and_promised_as_one(tmp_path: Path) -> None:
+    """The budget counts divergences, both auditors agree, and each sentence of the promise says whose coins it is."""
+    ready = prepared()
+    assert ready.distributed is not None
+    assert ready.distributed.budget.kind is Kind.RENYI
+    assert ready.encoding.sampled == RATE
+    assert ready.without_privacy().encoding.sampled == 1  # a baseline has everybody
+    folder = tmp_path / "run"
+    run = train(ready, folder, machine={}, run_list=RunList(tmp_path / "state"))
+    (promise,) = run.spendings
+    coins = "the user's own silo sees its data, and the coin by which it is in a sum with a probability of 0.25"
+    assert promise.words.endswith(coins)
+    account = Account.load(folder)
+    assert account.differences == ()
+    assert account.spent[0].promise.words == promise.words
+    assert coins in unescape(write_report(folder).read_text())
+    state = verify(read(folder / "ledger.db"))
+    assert {record.happened.sampled for record in state.records.values() if record.happened} == {RATE}  # type: ignore[union-attr]
+    assert 0 < account.spent[0].epsilon <= 8
+    data = b"".join(
+        b'{"body":%s,"signature":"%s"}\n' % (body, end.hex().encode()) for body, end in read(folder / "ledger.db")
+    )
+    assert list(problems(data, None, None, Audit(None))) == []
+
+
+@pytest.mark.long
+def test_a_shared_budget_of_mu_squared_has_no_room_for_a_sample(tmp_path: Path) -> None:
+    """It is refused before anything of the run is there."""
+    shared = f"privacy.ledger={tmp_path / 'shared.db'}"
+    train(
+        prepared("training.sampled=1.0", shared, "privacy.budget=16", "privacy.epsilon=4", "training.rounds=1"),
+        tmp_path / "first",
+        machine={},
+        run_list=RunList(tmp_path / "state"),
+    )
+    with pytest.raises(UsageError, match="no GDP bound is known for DiscreteGaussians with PoissonSample"):
+        train(
+            prepared(shared, "privacy.epsilon=4", "training.rounds=1"),
+            tmp_path / "second",
+            machine={},
+            run_list=RunList(tmp_path / "state"),
+        )
+    assert not (tmp_path / "second").exists()
