@@ -39,6 +39,22 @@ class LazyVectors:
         return iter(self._make())
 
 
+class ChosenLazyVectors(LazyVectors):
+    """The same, made for some of the users where a sum is over a sample of them: each takes the same time.
+
+    >>> vectors = ChosenLazyVectors(3, lambda users: (np.full(1, float(user)) for user in users))
+    >>> [vector.tolist() for vector in vectors.of(np.array([0, 2]))], len(list(vectors))
+    ([[0.0], [2.0]], 3)
+    """
+
+    def __init__(self, count: int, make: Callable[[NDArray[np.int64]], Iterable[NDArray[np.float64]]]) -> None:
+        super().__init__(count, lambda: make(np.arange(count)))
+        self._of = make
+
+    def of(self, users: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
+        return iter(self._of(users))
+
+
 Update = Callable[[str], NDArray[np.float64] | LazyVectors]
 """Makes what the client of this name adds, when its turn comes: a vector, or one of each of its users."""
 
@@ -93,6 +109,8 @@ class TimedUpdate:
         made = self._timed(lambda: self._update(name))
         if not isinstance(made, LazyVectors):
             return np.ascontiguousarray(made, np.float64)
+        if isinstance(made, ChosenLazyVectors):
+            return ChosenLazyVectors(len(made), lambda users: self._each_timed(made.of(users)))
         return LazyVectors(len(made), lambda: self._each_timed(iter(made)))
 
     def _each_timed(self, vectors: Iterator[NDArray[np.float64]]) -> Iterator[NDArray[np.float64]]:

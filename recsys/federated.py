@@ -36,7 +36,7 @@ from dp.events import Gaussian, Guarantee, Relation, Release, Trust, Unit
 from dp.ledger import Ledger
 from dp.ledger.entries import Steps
 from dp.noise import NoiseSpec
-from recsys.aggregator import Aggregator, LazyVectors, Request, Result, Update
+from recsys.aggregator import Aggregator, ChosenLazyVectors, LazyVectors, Request, Result, Update
 from recsys.data.interactions import History, Interactions
 from recsys.metrics.ranking import measure
 from recsys.models.recommender import Local, SharedModel
@@ -316,18 +316,21 @@ class Federation:
                 change = change * min(1.0, room / max(float(np.sqrt(np.square(change).sum())), 1e-300))
             return np.concatenate([change, values * self._unit])
 
-        def of_users(name: str, histories: Sequence[History]) -> Iterator[NDArray[np.float64]]:
-            model = self._model.with_vector(start)
-            changes = model.changes(histories, self._recipe.local, self._seed_of("users", number))
-            for place, (change, values) in enumerate(zip(changes, measured[name], strict=True)):
-                yield sent(f"{name}, user {place}", change, values)
+        def of_users(name: str, users: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
+            model, histories = self._model.with_vector(start), self._data.histories(name)
+            some = [histories[user] for user in users]
+            changes = model.changes(some, self._recipe.local, self._seed_of("users", number))
+            for user, change, values in zip(users, changes, measured[name][users], strict=True):
+                yield sent(f"{name}, user {user}", change, values)
 
         def update(name: str) -> NDArray[np.float64] | LazyVectors:
-            histories = self._data.histories(name)
-            if self._encoding.users:
-                return LazyVectors(len(histories), lambda: of_users(name, histories))
+            count = len(self._data.users(name))
+            if self._encoding.users and getattr(self._model, "even", False):
+                return ChosenLazyVectors(count, lambda users: of_users(name, users))
+            if self._encoding.users:  # who is in a sample would show in how long it takes: it is made for all
+                return LazyVectors(count, lambda: of_users(name, np.arange(count)))
             model = self._model.with_vector(start)
-            self._train(model, name, histories, number)
+            self._train(model, name, self._data.histories(name), number)
             return sent(name, model.vector.astype(np.float64) - start, measured[name].mean(axis=0))
 
         return update

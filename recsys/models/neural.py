@@ -47,6 +47,8 @@ class Neural(ABC):
 
     SETTINGS: ClassVar[tuple[str, ...]]
     """Arguments of the constructor, and attributes, without which a trained model is not the same."""
+    even: ClassVar[bool] = True
+    """Changes are computed in batches of constant shape, whatever is in users' histories."""
 
     def __init__(self, central: Local) -> None:
         self._central = central

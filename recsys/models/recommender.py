@@ -60,4 +60,7 @@ class SharedModel(Recommender, Protocol):
 
         A user takes ``local.epochs`` plain steps of ``local.rate`` on its own data. Its change follows from its history
         and the seed alone, to the last bit, whoever else is there. What comes to nothing is zeros.
+
+        A model for which that takes the same time for each user, whatever its history, may say so by an attribute
+        ``even`` that is true: then a sample of users saves work.
         """

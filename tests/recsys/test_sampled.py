@@ -6,7 +6,7 @@ from anything else who it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
 from html import unescape
@@ -25,21 +25,28 @@ from dp.ledger.verify import verify
 from dp.noise import Family, NoiseSpec
 from dp.verify_ledger import Audit, problems
 from protocols.parameters import rules_of
-from recsys.aggregator import LazyVectors, Request
+from recsys.aggregator import ChosenLazyVectors, LazyVectors, Request, Result, Update
 from recsys.assembly import Prepared, prepare
 from recsys.config import Config
 from recsys.deployment import Deployment
+from recsys.federated import Federation
 from recsys.ideal_aggregator import IdealAggregator
+from recsys.models.autoencoder import Autoencoder
+from recsys.models.recommender import SharedModel
 from recsys.other_runs import RunList
 from recsys.pending_sum import PendingSums
 from recsys.report import Account, write_report
 from recsys.run import train
+from recsys.run_record import Round
 from recsys.secure_aggregator import SecureAggregator
 from recsys.users_in_silos import UsersInSilos
+from secagg.coins import most_sampled
+from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding, Rounding
 from secagg.errors import UsageError
 from tests.controls import switch_off
 from tests.scenes.aggregation import NAMES, SECRET
+from tests.scenes.bias import Bias
 from tests.scenes.recommender import KEY, client_data, config, federation
 
 RATE = Fraction(1, 4)
@@ -55,11 +62,7 @@ BUDGET = Budget(Fraction(30), Fraction(1, 1000), slack=Fraction(1, 10**5))
 def everybody(name: str) -> LazyVectors:
     """Each user of each silo has a place of its own."""
     rows = np.eye(SAMPLED.length)[NAMES.index(name) * CAP :][:CAP]
-    return vectors_of(rows)
-
-
-def vectors_of(rows: NDArray[np.float64]) -> LazyVectors:
-    return LazyVectors(len(rows), lambda place: rows[place])
+    return LazyVectors(len(rows), lambda: rows)
 
 
 def members(folder: Path, protocol: str, ledger: Ledger, number: int = 0) -> list[int]:
@@ -104,24 +107,74 @@ def test_another_release_of_a_sum_has_other_users(
     assert members(tmp_path, "ckks", ledger) == second
 
 
+# How much work
+
+
+class Watched(IdealAggregator):
+    """Keeps the sum, and of each silo how many vectors it was asked for and what they come to with some coins."""
+
+    def __init__(self) -> None:
+        super().__init__(SECRET)
+        self.total, self.made, self.integers = np.zeros(0), dict[str, int](), dict[str, list[int]]()
+
+    def aggregate(self, request: Request, update: Update) -> Result:
+        def watched(name: str) -> LazyVectors:
+            vectors, made = update(name), list[NDArray[np.float64]]()
+            assert isinstance(vectors, LazyVectors)
+
+            def noted(given: Iterator[NDArray[np.float64]]) -> Iterator[NDArray[np.float64]]:
+                for vector in given:
+                    made.append(vector)
+                    yield vector
+
+            noting = LazyVectors(len(vectors), lambda: noted(iter(vectors)))
+            if isinstance(vectors, ChosenLazyVectors):
+                noting = ChosenLazyVectors(len(vectors), lambda users: noted(vectors.of(users)))
+            coins = Prg(name.encode().ljust(32))
+            self.integers[name] = request.encoding.encode_users(noting, seed=bytes(32), rng=coins).tolist()
+            self.made[name] = len(made)
+            return vectors
+
+        result = super().aggregate(request, watched)
+        self.total = result.vector
+        return result
+
+
+def one_round(model: SharedModel, sizes: Sequence[int] = (60, 60)) -> tuple[Watched, Federation, Round]:
+    clients, watched = client_data(sizes), Watched()
+    model.begin(clients.train.item_count, 3)
+    length = len(model.vector) + 3
+    encoding = Encoding(length, 1.0, 24, users=max(sizes), rounding=Rounding.NEAREST, sampled=RATE)
+    silos = UsersInSilos(users=sum(sizes), most=max(sizes))
+    done = federation(clients, watched, model=model, encoding=encoding, silos=silos)
+    return watched, done, done.advance()
+
+
+def test_a_silo_makes_as_many_vectors_as_are_declared_and_the_sum_is_of_the_sample() -> None:
+    """Of a model that takes the same time for each user, fewer than it has users; of another one, all. The silo's sum
+    is that of the same users' vectors in a round of everybody, to the last integer."""
+    most = most_sampled(60, RATE)
+    assert most < 60
+    watched, _, _ = one_round(Autoencoder(width=2))
+    assert set(watched.made.values()) == {most}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Autoencoder, "even", False)
+        whole, _, _ = one_round(Autoencoder(width=2))
+    assert set(whole.made.values()) == {60}
+    assert watched.integers == whole.integers
+    others, _, _ = one_round(Bias())
+    assert set(others.made.values()) == {60}
+
+
 # The mean
 
 
 def test_the_mean_is_over_as_many_users_as_are_sampled_on_average() -> None:
-    clients, silos = client_data((5, 5, 5, 5)), UsersInSilos(users=20, most=5)
-    kept: dict[str, list[NDArray[np.float64]]] = {}
-
-    class Kept(IdealAggregator):
-        def aggregate(self, request: Request, update):  # type: ignore[no-untyped-def]
-            result = super().aggregate(request, update)
-            kept["total"] = [result.vector]
-            return result
-
-    encoding = Encoding(15, 1.0, 24, users=5, rounding=Rounding.NEAREST, sampled=RATE)
-    done = federation(clients, Kept(SECRET), encoding=encoding, silos=silos)
-    start = done.state.vector.copy()
-    round_ = done.advance()
-    np.testing.assert_allclose(done.state.vector - start, kept["total"][0][:12] / 5, atol=1e-6)
+    model = Bias()
+    model.begin(12, 3)
+    start = model.vector.copy()
+    watched, done, round_ = one_round(model, (5, 5, 5, 5))
+    np.testing.assert_allclose(done.state.vector - start, watched.total[:12] / 5, atol=1e-6)
     assert set(round_.measured) == {"HR@10", "NDCG@10"}  # means over those in the sample who have something held out
 
 
