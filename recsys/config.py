@@ -358,6 +358,8 @@ class Config:
                     "training.draw = turns charges each client for its turns, in a ledger of its own (no "
                     "privacy.ledger), and no user is in two clients (no clients.overlap)"
                 )
+            if training.sampled < 1:
+                raise UsageError("training.draw = turns counts mu^2, which a sample has none of: training.sampled is 1")
         if self.evaluation.users and not self.measured_exactly:
             raise UsageError("evaluation.users needs evaluation.exact = true")
 

@@ -68,9 +68,7 @@ class Spent:
         overlap = min((plan.encoding.overlap for plan in plans), default=1)
         sampled = min((plan.encoding.sampled for plan in plans), default=Fraction(1))
         guarantee, budget, turns = genesis.guarantee, genesis.budget, genesis.turns
-        promised = promise(
-            path, shared, guarantee, budget, noise, planned, overlap, turns=turns, sampled=sampled
-        )
+        promised = promise(path, shared, guarantee, budget, noise, planned, overlap, turns=turns, sampled=sampled)
         return cls(promised, shared, state, tuple(parse(body) for body, _signature in rows[1:]), tuple(plans))
 
     @property

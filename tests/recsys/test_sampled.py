@@ -195,6 +195,7 @@ def asked(*changes: str) -> Config:
         (("privacy.mode=both",), "training.sampled is for privacy.mode = distributed"),
         (("clients.kind=devices",), "training.sampled is for privacy.mode = distributed"),
         (("clients.overlap=2",), "each user in one of them"),
+        (("training.draw=turns", "training.size=2"), "turns counts mu\\^2, which a sample has none of"),
         (("model.name=private-ease", "model.settings={}"), "made of sums over all users: training.sampled is 1"),
     ],
 )
