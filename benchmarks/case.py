@@ -30,6 +30,7 @@ REGRESSION = {
     "threshold_ckks": "Threshold CKKS: bytes, and time beside TenSEAL with NVFlare's parameters.",
 }
 STUDIES = {
+    "correlated": "Noise that is correlated over the steps of a training: errors and NDCG@10 beside independent noise.",
     "liars": "SecAgg and SecAgg+ with clients that lie: the server's time, what the exchange costs, random rounds.",
     "peers": "Whole rounds beside Flower's SecAgg+, uploads beside NVFlare's CKKS, attacks on both; or --quick.",
     "recommender": "What secure sums cost a federated recommender: time, memory, quality.",
@@ -44,6 +45,7 @@ it measures."""
 CASES = dict(sorted((REGRESSION | STUDIES).items()))
 
 QUICK = {
+    "correlated": ("users=300", "items=200", "gaps=5", "epsilons=3", "steps=20", "bands=5", "compared_on=2"),
     "engines": ("masks=200", "crowd=200", "tree=300", "cohort=100", "repeats=3"),
     "liars": ("n=40", "d=1000", "large_n=100", "large_d=1000", "rounds=4", "repeats=1"),
     "peers": ("n=10", "d=10000,100000", "repeats=2"),

@@ -25,16 +25,16 @@ from numpy.typing import NDArray
 
 from benchmarks.case import Measured, Say
 from benchmarks.studies.correlated.matrices import last_error, optimised, root_mean_square, sensitivity, workload
-from benchmarks.studies.correlated.training import Recipe, Training, correlated
+from benchmarks.studies.correlated.training import MOMENTUM, Recipe, Training, correlated
 from dp.accountants.gdp import RESOLUTION, largest_total
 from recsys.data import synthetic
 from recsys.data.split import Split, leave_last_out
 from recsys.metrics.comparing import over_seeds
 from recsys.metrics.ranking import evaluate
-from recsys.models.popularity import Popularity
+from recsys.models.popularity import ItemPop
 from secagg.errors import UsageError
 
-MOMENTA = {"independent": None, "prefix": 0.0, "momentum": 0.9}
+MOMENTA = {"independent": None, "prefix": 0.0, "momentum": MOMENTUM}
 """For which iterates each noise was optimised: those of SGD with this momentum."""
 _COMPARED, _TUNED = 101, 201
 """The first population of each kind."""
@@ -128,7 +128,7 @@ class _Side:
     matrix: NDArray[np.float64]
 
     def theory(self) -> dict[str, float]:
-        target, independent = workload(len(self.matrix), Recipe.momentum), np.eye(len(self.matrix))
+        target, independent = workload(len(self.matrix), MOMENTUM), np.eye(len(self.matrix))
         errors = {"rms": root_mean_square, "last": last_error}
         return {
             name: error(target, independent, self.gap) / error(target, self.matrix, self.gap)
@@ -137,14 +137,17 @@ class _Side:
 
     def best_rate(self) -> float:
         populations = range(_TUNED, _TUNED + self.config.tuned_on)
-        return max(self.config.each_rate, key=lambda rate: sum(self.ndcg(number, rate) for number in populations))
+        rates = self.config.each_rate
+        if len(rates) == 1:
+            return rates[0]
+        return max(rates, key=lambda rate: sum(self.ndcg(number, rate) for number in populations))
 
     def ndcg(self, population: int, rate: float) -> float:
         """On validation events."""
         recipe = Recipe(rate)
         data = _population(self.config.users, self.config.items, population)
         multiplier = sensitivity(self.matrix, self.gap) / _privacy(self.epsilon, self.config.users)
-        length = recipe.model().length(data.train.item_count)
+        length = data.train.item_count * (recipe.width + 1)
         noise = correlated(self.matrix, multiplier * recipe.clip, length, np.random.default_rng(population))
         model = Training(data.train, recipe).run(noise, self.gap, seed=population)
         return evaluate(model, data, on="valid").mean("NDCG@10")
@@ -174,6 +177,6 @@ def _population(users: int, items: int, number: int) -> Split:
 
 
 def _popular(config: Config, number: int) -> float:
-    data, model = _population(config.users, config.items, number), Popularity()
+    data, model = _population(config.users, config.items, number), ItemPop()
     model.fit(data.train)
     return evaluate(model, data, on="valid").mean("NDCG@10")

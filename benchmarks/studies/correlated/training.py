@@ -20,6 +20,7 @@ from recsys.data.interactions import Interactions
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.batches import latest
 
+MOMENTUM = 0.9
 _AT_ONCE = 256
 """Users whose scores are there at once: so that they fit a core's cache."""
 
@@ -27,7 +28,7 @@ _AT_ONCE = 256
 @dataclass(frozen=True, slots=True)
 class Recipe:
     rate: float
-    momentum: float = 0.9
+    momentum: float = MOMENTUM
     clip: float = 0.1
     width: int = 8
     fading: float = 0.95
