@@ -50,7 +50,7 @@ class Config:
     steps: int = 100
     few_steps: int = 64
     """up to epsilon 3, where everybody is in every step"""
-    rates: str = "4,8,15,30"
+    rates: str = "1,2,4,8,15,30"
     bands: int = 10
     noises: str = "independent,prefix,momentum"
     tuned_on: int = 1

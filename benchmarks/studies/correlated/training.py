@@ -82,10 +82,20 @@ class Training:
         weights /= weights.norm(dim=1, keepdim=True).clamp_min(1e-12)
         wanted = hidden / hidden.sum(1, keepdim=True).clamp_min(1)
         table, bias = vector[: -self._train.item_count].view(-1, recipe.width), vector[-self._train.item_count :]
-        sums = torch.zeros_like(table), torch.zeros_like(bias)
-        for block in zip(*(part.split(_AT_ONCE) for part in (items, weights, wanted)), strict=True):
-            _add_clipped(table, bias, *block, recipe.clip, *sums)
-        return torch.cat([part.flatten() for part in sums])
+        table_sum, bias_sum = torch.zeros_like(table), torch.zeros_like(bias)
+        for first in range(0, len(items), _AT_ONCE):
+            some = slice(first, first + _AT_ONCE)
+            _add_clipped(
+                table,
+                bias,
+                items[some],
+                weights[some],
+                wanted[some],
+                recipe.clip,
+                table_sum=table_sum,
+                bias_sum=bias_sum,
+            )
+        return torch.cat([table_sum.flatten(), bias_sum])
 
 
 def _add_clipped(
@@ -95,10 +105,11 @@ def _add_clipped(
     weights: Tensor,
     wanted: Tensor,
     clip: float,
+    *,
     table_sum: Tensor,
     bias_sum: Tensor,
 ) -> None:
-    """Add the clipped gradients of a block of users to the two sums.
+    """Add the clipped gradients of some users to the two sums.
 
     With the error e of the likelihoods, the history h and the taste t = h . table, a user's gradient is e in the bias
     and e t' + h (e . table)' in the table.

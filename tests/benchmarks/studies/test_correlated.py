@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.studies.correlated import Config, run
 from benchmarks.studies.correlated.matrices import (
@@ -97,8 +98,8 @@ def test_sums_are_those_of_each_user_clipped_alone() -> None:
         example = model._example(history, _Drawn(draws[user]))
         model._losses(module, *(torch.from_numpy(part)[None] for part in example)).sum().backward()
         gradient = np.concatenate([part.grad.numpy().ravel() for part in module.parameters()]).astype(np.float64)
-        above += np.linalg.norm(gradient) > recipe.clip
-        expected += gradient * min(1.0, recipe.clip / np.linalg.norm(gradient))
+        above += int(np.linalg.norm(gradient) > recipe.clip)
+        expected += gradient * min(1.0, recipe.clip / float(np.linalg.norm(gradient)))
     assert above > 20  # and so clipping was seen
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
@@ -106,11 +107,11 @@ def test_sums_are_those_of_each_user_clipped_alone() -> None:
 class _Drawn(np.random.Generator):
     """A generator whose next numbers are these."""
 
-    def __init__(self, numbers: np.ndarray) -> None:
+    def __init__(self, numbers: NDArray[np.float32]) -> None:
         super().__init__(np.random.PCG64(0))
         self._numbers = numbers
 
-    def random(self, *arguments: object, **named: object) -> np.ndarray:  # type: ignore[override]
+    def random(self, *arguments: object, **named: object) -> NDArray[np.float32]:  # type: ignore[override]
         return self._numbers
 
 
