@@ -27,11 +27,13 @@ from benchmarks.case import Measured, Say
 from benchmarks.studies.correlated.matrices import last_error, optimised, root_mean_square, sensitivity, workload
 from benchmarks.studies.correlated.training import MOMENTUM, Recipe, Training, correlated
 from dp.accountants.gdp import RESOLUTION, largest_total
+from recsys.config import Population
 from recsys.data import synthetic
 from recsys.data.split import Split, leave_last_out
 from recsys.metrics.comparing import over_seeds
 from recsys.metrics.ranking import evaluate
 from recsys.models.popularity import ItemPop
+from recsys.sources import HABITS
 from secagg.errors import UsageError
 
 MOMENTA = {"independent": None, "prefix": 0.0, "momentum": MOMENTUM}
@@ -44,6 +46,8 @@ _COMPARED, _TUNED = 101, 201
 class Config:
     users: int = 1000
     items: int = 500
+    habits: str = "first"
+    """of the made-up populations: first or calibrated"""
     gaps: str = "1,10"
     """1: everybody in every step; 10: each user in every tenth"""
     epsilons: str = "8,3"
@@ -63,6 +67,8 @@ class Config:
             raise UsageError("there are steps, bands and gaps, a population to tune on and two to compare on")
         if max(self.each_gap) > min(self.users // 2, self.steps):
             raise UsageError("in turns everybody takes part at least once, and nobody alone")
+        if self.habits not in set(Population):
+            raise UsageError(f"habits are {' or '.join(Population)}")
         if self.each_noise[0] != "independent" or not set(self.each_noise) <= set(MOMENTA):
             raise UsageError(f"noises are independent, and then some of {', '.join(MOMENTA)}")
 
@@ -145,7 +151,7 @@ class _Side:
     def ndcg(self, population: int, rate: float) -> float:
         """On validation events."""
         recipe = Recipe(rate)
-        data = _population(self.config.users, self.config.items, population)
+        data = _population(self.config, population)
         multiplier = sensitivity(self.matrix, self.gap) / _privacy(self.epsilon, self.config.users)
         length = data.train.item_count * (recipe.width + 1)
         noise = correlated(self.matrix, multiplier * recipe.clip, length, np.random.default_rng(population))
@@ -172,11 +178,12 @@ def _privacy(epsilon: float, users: int) -> float:
 
 
 @lru_cache(16)
-def _population(users: int, items: int, number: int) -> Split:
-    return leave_last_out(synthetic.population(users, items, number))
+def _population(config: Config, number: int) -> Split:
+    habits = HABITS[Population(config.habits)]
+    return leave_last_out(synthetic.population(config.users, config.items, number, habits))
 
 
 def _popular(config: Config, number: int) -> float:
-    data, model = _population(config.users, config.items, number), ItemPop()
+    data, model = _population(config, number), ItemPop()
     model.fit(data.train)
     return evaluate(model, data, on="valid").mean("NDCG@10")

@@ -7,7 +7,6 @@ taste), so its norm, and the sum of all clipped ones, come without any gradient 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 from recsys.data.interactions import Interactions
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.batches import latest
+from recsys.models.draws import Draws
 
 MOMENTUM = 0.9
 _AT_ONCE = 256
@@ -40,76 +40,61 @@ class Recipe:
 
 
 class Training:
-    """What steps on one population share. ``items`` are everybody's latest ones, ``there`` is which places hold one."""
+    """What steps on one population share."""
 
     def __init__(self, train: Interactions, recipe: Recipe) -> None:
-        self._recipe, self._train = recipe, train
-        known = [latest(history, recipe.recent, filler=0) for history in train.histories()]
-        self._items = torch.from_numpy(np.stack([items for items, _ in known]))
-        self._there = torch.from_numpy(np.stack([there for _, there in known]))
-
-    @property
-    def users(self) -> int:
-        return len(self._items)
-
-    @cached_property
-    def _ages(self) -> Tensor:
-        return self._recipe.fading ** torch.arange(self._recipe.recent - 1, -1, -1).float()
+        self._recipe, self._item_count = recipe, train.item_count
+        self._histories = list(train.histories())
+        self._items, self._there = latest(self._histories, recipe.recent, filler=0)
+        self._ages = recipe.fading ** np.arange(recipe.recent - 1, -1, -1)
 
     def run(self, noise: NDArray[np.float32], gap: int, seed: int) -> Autoencoder:
         """The model after a step for each row of ``noise``, which is added to the sum of its step. Each user takes part
         in every ``gap``-th step, in an order by ``seed``."""
         recipe, model = self._recipe, self._recipe.model()
-        model.begin(self._train.item_count, seed)
+        model.begin(self._item_count, seed)
         vector = torch.from_numpy(model.vector.copy())
-        generator = torch.Generator().manual_seed(seed)
-        cohorts = torch.randperm(self.users, generator=generator).tensor_split(gap)
         velocity = torch.zeros_like(vector)
+        order = np.random.default_rng(seed).permutation(len(self._histories))
+        cohorts = np.array_split(order, gap)
         for step, row in enumerate(noise):
             cohort = cohorts[step % gap]
-            total = self.total(vector, cohort, generator) + torch.from_numpy(row)
+            total = self.total(vector, cohort, seed * len(noise) + step) + torch.from_numpy(row)
             velocity = recipe.momentum * velocity + total / len(cohort)
             vector = vector - recipe.rate * velocity
         model.vector = vector.numpy()
         return model
 
-    def total(self, vector: Tensor, cohort: Tensor, generator: torch.Generator) -> Tensor:
-        """The sum of the clipped gradients of these users, each of whose histories is hidden in part, by lot."""
-        recipe = self._recipe
-        items, there = self._items[cohort], self._there[cohort]
-        hidden = there & (torch.rand(there.shape, generator=generator) < recipe.hidden)
-        weights = (there & ~hidden) * self._ages
-        weights /= weights.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        wanted = hidden / hidden.sum(1, keepdim=True).clamp_min(1)
-        table, bias = vector[: -self._train.item_count].view(-1, recipe.width), vector[-self._train.item_count :]
-        table_sum, bias_sum = torch.zeros_like(table), torch.zeros_like(bias)
-        for first in range(0, len(items), _AT_ONCE):
-            some = slice(first, first + _AT_ONCE)
-            _add_clipped(
-                table,
-                bias,
-                items[some],
-                weights[some],
-                wanted[some],
-                recipe.clip,
-                table_sum=table_sum,
-                bias_sum=bias_sum,
-            )
-        return torch.cat([table_sum.flatten(), bias_sum])
+    def total(self, vector: Tensor, cohort: NDArray[np.int64], seed: int) -> Tensor:
+        """The sum of the clipped gradients of these users. What of a history is hidden follows from it and the seed."""
+        recipe, bias_start = self._recipe, -self._item_count
+        drawn = Draws(seed, [self._histories[user] for user in cohort]).uniform(recipe.recent)
+        there = self._there[cohort]
+        hidden = there & (drawn < recipe.hidden)
+        seen = (there & ~hidden) * self._ages
+        parts = (
+            self._items[cohort],
+            (seen / np.maximum(np.linalg.norm(seen, axis=1, keepdims=True), 1e-12)).astype(np.float32),
+            (hidden / np.maximum(hidden.sum(axis=1, keepdims=True), 1)).astype(np.float32),
+        )
+        table, bias = vector[:bias_start].view(-1, recipe.width), vector[bias_start:]
+        sums = _Sums(torch.zeros_like(table), torch.zeros_like(bias))
+        for first in range(0, len(cohort), _AT_ONCE):
+            items, weights, wanted = (torch.from_numpy(part[first : first + _AT_ONCE]) for part in parts)
+            _add_clipped(sums, table, bias, items, weights, wanted, recipe.clip)
+        return torch.cat([sums.table.flatten(), sums.bias])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    table: Tensor
+    bias: Tensor
 
 
 def _add_clipped(
-    table: Tensor,
-    bias: Tensor,
-    items: Tensor,
-    weights: Tensor,
-    wanted: Tensor,
-    clip: float,
-    *,
-    table_sum: Tensor,
-    bias_sum: Tensor,
+    sums: _Sums, table: Tensor, bias: Tensor, items: Tensor, weights: Tensor, wanted: Tensor, clip: float
 ) -> None:
-    """Add the clipped gradients of some users to the two sums.
+    """Add the clipped gradients of some users to the sums.
 
     With the error e of the likelihoods, the history h and the taste t = h . table, a user's gradient is e in the bias
     and e t' + h (e . table)' in the table.
@@ -122,10 +107,10 @@ def _add_clipped(
     squared = error.square().sum(1) * (1 + taste.square().sum(1)) + _squares(weights) * _squares(back) + 2 * crossed
     factors = (clip / squared.clamp_min(1e-30).sqrt()).clamp_max(1).unsqueeze(1)
     error *= factors
-    bias_sum += error.sum(0)
-    table_sum += error.T @ taste
+    sums.bias.add_(error.sum(0))
+    sums.table.addmm_(error.T, taste)
     moved = weights.unsqueeze(2) * (factors * back).unsqueeze(1)
-    table_sum.index_add_(0, items.flatten(), moved.flatten(0, 1))
+    sums.table.index_add_(0, items.flatten(), moved.flatten(0, 1))
 
 
 def _squares(rows: Tensor) -> Tensor:
