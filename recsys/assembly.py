@@ -162,11 +162,12 @@ class Prepared:
         )
 
 
-def prepare(config: Config) -> Prepared:
+def prepare(config: Config, divided: Split | None = None) -> Prepared:
     """Everything that the run of ``config`` needs. ``UsageError``: it cannot be carried out at all. ``BudgetError``: it
-    cannot be carried out within its budget."""
+    cannot be carried out within its budget. ``divided``: the same data, but divided in another way, or some of it."""
     check_names(config)
-    data, notes, items = data_of(config.data)
+    found, notes, items = data_of(config.data)
+    data = divided or found
     client_data = client_data_of(config, data)
     deployment = _deployment(config)
     training = config.training

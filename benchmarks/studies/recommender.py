@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks.case import Measured, Say
 from benchmarks.memory import peak, start_peak
-from benchmarks.studies.utility import RECIPES, Recipe
-from benchmarks.studies.utility.cells import AMONG, METRICS, scored
+from benchmarks.studies.utility.divided import AMONG, WEAK, Weak
+from benchmarks.studies.utility.recipes import FEDERATED
 from protocols.engines.local import Threads
 from recsys.aggregator import Aggregator
 from recsys.assembly import Prepared, prepare
@@ -62,7 +62,7 @@ class Config:
     def __post_init__(self) -> None:
         if not set(self.parts.split(",")) <= {"cost", "memory", "central"}:
             raise UsageError("parts are some of cost, memory, central")
-        if not RECIPES.get(self.model, Recipe()).public.training:
+        if self.model not in FEDERATED:
             raise UsageError("the model is one that trains in rounds, as mf does")
         if min(self.rounds, self.epochs, self.clients, self.workers) < 1 or self.long < 4:
             raise UsageError("there is at least one round, epoch, client and worker, and 4 rounds for memory")
@@ -83,7 +83,7 @@ def run(config: Config, say: Say) -> Measured:
 
 
 def _prepared(config: Config, data: dict[str, Any], **training: Any) -> Prepared:
-    way = RECIPES[config.model].public
+    way = FEDERATED[config.model]
     return prepare(
         Asked.parse(
             {
@@ -139,7 +139,7 @@ def _cost(config: Config, say: Say) -> Measured:
     figures["largest_difference"] = float(np.abs(plain.vector - secure.vector).max())
     figures["quantum"] = 1 / prepared.encoding.scale
     for side, model in (("plain", plain), ("secure", secure)):
-        figures |= {f"{side}_{name}": value for name, value in scored(model, prepared.split)[1].items()}
+        figures |= {f"{side}_{name}": value for name, value in Weak(prepared.split).scored(model)[1].items()}
     without = wall["plain"] - seconds["plain adding"]  # as if encoding and adding up in the clear took no time
     return Measured(
         figures,
@@ -174,7 +174,7 @@ def _memory(config: Config, say: Say) -> Measured:
 
 
 def _central(config: Config, say: Say) -> Measured:
-    rounds = config.central_rounds or RECIPES[config.model].public.training["rounds"]
+    rounds = config.central_rounds or FEDERATED[config.model].training["rounds"]
     prepared = _prepared(config, _data(config), measured=0.0, rounds=rounds, draw="fixed", size=_BATCH)
     federation, federated = _federation(prepared, secure=False)
     clients = len(prepared.client_data.names)
@@ -185,7 +185,7 @@ def _central(config: Config, say: Say) -> Measured:
     central.fit(prepared.split.train)
     figures: dict[str, float] = {}
     for side, model in (("federated", federated), ("central", central)):
-        figures |= {f"{side}_{name}": value for name, value in scored(model, prepared.split)[1].items()}
-    for name in (*METRICS, *AMONG):
+        figures |= {f"{side}_{name}": value for name, value in Weak(prepared.split).scored(model)[1].items()}
+    for name in (*WEAK, *AMONG):
         figures[f"federated_minus_central_{name}"] = figures[f"federated_{name}"] - figures[f"central_{name}"]
     return Measured(figures, {})

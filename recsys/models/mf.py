@@ -142,10 +142,10 @@ class MatrixFactorisation:
                     model._rows = (start + change).astype(np.float32)
             yield change.ravel() if np.isfinite(change).all() else np.zeros(change.size)
 
-    def fit(self, train: Interactions) -> None:
-        self.begin(train.item_count, seed=0)
+    def fit(self, train: Interactions, seed: int = 0) -> None:
+        self.begin(train.item_count, seed)
         optimiser = Optimiser(Rule.FEDADAM, rate=self._central.rate, tau=1e-5)
-        for batch, rng in batches(list(train.histories()), self._central, seed=0):
+        for batch, rng in batches(list(train.histories()), self._central, seed):
             self._rows += optimiser(-self._gradient(batch, rng).astype(np.float64)).astype(np.float32)
 
     def train_privately(

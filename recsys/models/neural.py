@@ -132,10 +132,10 @@ class Neural(ABC):
         size: int = sum(parameter.numel() for parameter in self._begun.parameters())
         return max(1, min(_MOST_AT_ONCE, _NUMBERS_AT_ONCE // size))
 
-    def fit(self, train: Interactions) -> None:
-        self.begin(train.item_count, seed=0)
+    def fit(self, train: Interactions, seed: int = 0) -> None:
+        self.begin(train.item_count, seed)
         optimizer = Adam(self._begun.parameters(), lr=self._central.rate)
-        self._descend(list(train.histories()), optimizer, self._central, seed=0)
+        self._descend(list(train.histories()), optimizer, self._central, seed)
 
     def train_privately(
         self,

@@ -1,12 +1,18 @@
 """What privacy costs in quality: models x budgets x seeds on one data set, beside references of all data in one place.
 
 Users are in silos, or on devices of their own; either way the budget is that of a user for the whole training
-(zero-out, one noise for all inside the sums). The data set is fixed; a seed stands for a first model, an order of
-training, noise, and where events have one time for an order of these, hence another split. So an interval over seeds
-says how far another training would come out elsewhere, and the paired bootstrap over users (of each user's mean over
-the seeds) how far another population would. The two are not the same, and both are reported.
+(zero-out, one noise for all inside the sums). Each private model stands beside its own recipe without noise, beside its
+best training without privacy, which is another recipe (``recipes``), and beside the best that there is without privacy
+at all: of the rows without noise that with the highest mean on the test, so the comparison is, if anything, too hard.
 
-Presets are the grids that this repository's figures are from (``presets``), through the real protocol.
+The data set is fixed; a seed stands for a first model, an order of training, noise, and where events have one time for
+an order of these, hence another split. So an interval over seeds says how far another training would come out
+elsewhere, and the paired bootstrap over users (of each user's mean over the seeds) how far another population would.
+The two are not the same, and both are reported.
+
+``generalisation=strong`` holds out users instead of events (``divided``), one draw of them for all seeds.
+
+Presets are the grids that this repository's figures are from (``presets``).
 
 ``out`` holds what is finished (``benchmarks.studies.utility.cells``), table.md and plot.png. The same call goes on
 after any stop.
@@ -17,7 +23,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
@@ -26,73 +32,21 @@ from typing import Any
 import numpy as np
 
 from benchmarks.case import Measured, Say, commit
-from benchmarks.studies.utility.cells import (
-    AMONG,
-    METRICS,
-    REFERENCES,
-    Kept,
-    Outcome,
-    fingerprint,
-    kept,
-    key_of,
-    measure,
-)
+from benchmarks.studies.utility.cells import REFERENCES, Cell, Kept, Kind, Outcome, kept, measure
 from benchmarks.studies.utility.presets import IDEAL, PRESETS
-from benchmarks.studies.utility.rows import GAIN, NOISELESS, Row, plot, table
-from recsys.config import ClientKind, Mode, Source
-from recsys.config import Config as Cell
+from benchmarks.studies.utility.recipes import RECIPES, Way
+from benchmarks.studies.utility.rows import BEST_OF_ALL, GAIN, Row, best_without_privacy, plot, table
+from recsys.config import ClientKind, Source
+from recsys.config import Config as RunConfig
+from recsys.data.strong import HELD_OUT
 from recsys.deployment import Deployment
 from recsys.metrics.comparing import Interval, difference, over_seeds
 from recsys.metrics.ranking import Evaluation
 from recsys.sentences import EASE, NEAREST, POPULAR, TUNED
-from recsys.sources import data_of
 from secagg.errors import UsageError
 from secagg.files import write_file
 
-EXACT = 0.0
-"""Stands for a budget where there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A model's own settings, and those of ``training``; without any, the model is made of sums."""
-
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a model is trained without privacy and with it: noise asks for fewer numbers, and for fewer rounds.
-
-    What is trained under privacy has settings from synthetic populations alone; without privacy they are the model's
-    own. Rounds with drawn cohorts have a tenth of the users. Of ``neumf`` and ``sasrec`` little was tried.
-    """
-
-    public: Way = field(default_factory=Way)
-    private: Way = field(default_factory=Way)
-
-
-_ADAM = {"server": "fedadam", "server_rate": 0.003, "rate": 10.0, "clip": 100.0, "draw": "fixed"}
-_PLAIN = {"server": "fedavg", "server_rate": 60.0, "rate": 1.0, "clip": 1.0}
-_NEURAL = Recipe(
-    Way(training={"rounds": 400, **_ADAM}), Way({"width": 8}, {"rounds": 6, **_PLAIN, "server_rate": 10.0})
-)
-
-RECIPES: Mapping[str, Recipe] = {
-    "private-ease": Recipe(),
-    "private-mf": Recipe(),
-    "mf": Recipe(
-        Way(training={"rounds": 250, **_ADAM, "rate": 100.0, "batch": 1}),
-        Way(
-            {"width": 16, "loss": "bce", "unseen": 0.01, "ridge": 2.0, "bias": 0.3, "fading": 0.95},
-            {"rounds": 10, "rate": 10.0, "batch": 1, "clip": 0.5, "server": "fedavg", "server_rate": 600.0},
-        ),
-    ),
-    "autoencoder": _NEURAL,
-    "neumf": _NEURAL,
-    "sasrec": _NEURAL,
-}
+WEAKLY, STRONGLY = "weak", "strong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +61,8 @@ class Config:
     data_seed: int = 1
     habits: str = "calibrated"
     """what the made-up population is like: calibrated or first"""
+    generalisation: str = WEAKLY
+    """weak: each user's last event is held out; strong: users are"""
     models: str = ",".join(RECIPES)
     epsilons: str = "8,3,1"
     """Budgets, beside training without privacy, which is always there."""
@@ -136,6 +92,8 @@ class Config:
             for name, value in PRESETS[self.preset].items():
                 if name in as_by_default:
                     object.__setattr__(self, name, value)
+        if self.generalisation not in (WEAKLY, STRONGLY):
+            raise UsageError("generalisation is weak or strong")
         if self.clients not in list(ClientKind) or self.silos < 2:
             raise UsageError("clients are silos, at least two, or devices")
         if self.protocol != IDEAL:
@@ -154,6 +112,10 @@ class Config:
     @property
     def ideal(self) -> bool:
         return self.protocol == IDEAL
+
+    @property
+    def strong(self) -> bool:
+        return self.generalisation == STRONGLY
 
     @property
     def names(self) -> list[str]:
@@ -176,8 +138,8 @@ def run(config: Config, say: Say) -> Measured:
     with kept(folder) as store:
         found = {order: _data_of(config, order) for order in dict.fromkeys(orders(config))}
         grid = dict[str, Cell]()
-        for order, one in _cells(config, next(iter(found.values()))):
-            grid[key_of(one, found[order].mark, config.ideal)] = one
+        for order, one in cells_of(config, next(iter(found.values()))):
+            grid.setdefault(one.key(found[order].mark), one)
         _fill(grid, store, config, say)
         rows = _rows(grid, store)
     others = {store.found[key].commit for key in grid} - {commit()}
@@ -187,7 +149,7 @@ def run(config: Config, say: Say) -> Measured:
     write_file(folder / "table.md", table(rows, tied).encode(), private=False)
     write_file(folder / "plot.png", plot(rows), private=False)
     say(f"{folder / 'table.md'} and plot.png are written")
-    return _measured(rows, f"{config.preset}/" if config.preset else "", tied)
+    return _measured(rows, "/".join([*filter(None, [config.preset]), *(["strong"] if config.strong else []), ""]), tied)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +157,14 @@ class _Data:
     """What a grid knows of a split."""
 
     mark: str
-    users: int
     items: int
     tied: float
     """the share of tests that a tie in time decides"""
 
 
 def _data_of(config: Config, order: int) -> _Data:
-    split, *_ = data_of(reference(config, POPULAR, order).data)
-    return _Data(fingerprint(split), split.train.user_count, split.train.item_count, split.tied_share)
+    data = reference(config, POPULAR, order).divided()
+    return _Data(data.mark(), data.training.train.item_count, data.tied)
 
 
 def orders(config: Config) -> list[int]:
@@ -212,68 +173,81 @@ def orders(config: Config) -> list[int]:
     >>> orders(Config()), orders(Config(data="movielens", path="ml-latest-small", n_min=600, seeds=3))
     ([0, 0, 0, 0, 0], [1, 2, 3])
     """
-    return [seed + 1 if config.data == Source.MOVIELENS else 0 for seed in range(config.seeds)]
+    drawn = config.data == Source.MOVIELENS and not config.strong
+    return [seed + 1 if drawn else 0 for seed in range(config.seeds)]
 
 
 # The grid
 
 
-def _cells(config: Config, data: _Data) -> Iterator[tuple[int, Cell]]:
+def cells_of(config: Config, data: _Data) -> Iterator[tuple[int, Cell]]:
     """Each with its order of tied events. Seed by seed: a grid that was stopped has something to say of each model."""
     named = [name for name in REFERENCES if name != NEAREST or data.items <= config.most]
     for order in dict.fromkeys(orders(config)):
         yield from ((order, reference(config, name, order)) for name in named)
     for seed, order in enumerate(orders(config)):
         for name in config.names:
-            for epsilon in (EXACT, *config.budgets):
-                yield order, cell(config, data.users, name, epsilon, seed)
+            if RECIPES[name].best is not None:
+                yield order, best(config, name, seed)
+            for epsilon in config.budgets:
+                yield order, private(config, name, epsilon, seed)
+                yield order, noiseless(config, name, epsilon, seed)
 
 
 def reference(config: Config, name: str, order: int = 0) -> Cell:
     settings: dict[str, Any] = {"items": config.most} if name in (EASE, TUNED) else {}
     if name == EASE:
         settings["regularisation"] = config.regularisation
-    return Cell.parse({"title": name, "data": _data(config, order), "model": {"name": name, "settings": settings}})
+    table = {"title": name, "data": _data(config, order), "model": {"name": name, "settings": settings}}
+    return Cell(Kind.REFERENCE, RunConfig.parse(table), config.strong)
 
 
-def training(way: Way, users: int) -> dict[str, Any]:
-    """With the size of cohorts, where they are drawn."""
-    cohort = {"size": max(2, users // 10)} if way.training.get("draw") else {}
-    return {**way.training, **cohort}
-
-
-def cell(config: Config, users: int, name: str, epsilon: float, seed: int) -> Cell:
-    """A model that is trained in rounds has its clients on devices where there is no privacy: that is what its recipe
-    is for, and what noise over silos, where each user trains alone, takes away from. A model made of exact sums is one
-    for all seeds."""
-    way = RECIPES[name].private if epsilon else RECIPES[name].public
-    devices = config.clients == ClientKind.DEVICES or (not epsilon and way.training)
-    order = orders(config)[seed]
-    if not (epsilon or way.training):
-        seed = order
-    table: dict[str, Any] = {
-        "title": f"{name}, {said(epsilon)}, seed {seed}",
+def best(config: Config, name: str, seed: int) -> Cell:
+    """Its best training without privacy."""
+    table = {
+        "title": f"{name}, its best training without privacy, seed {seed}",
         "seed": seed,
-        "data": _data(config, order),
-        "clients": {"kind": "devices"} if devices else {"kind": "silos", "count": config.silos},
-        "model": {"name": name, "settings": dict(way.settings)},
-        "training": {"measured": 0.0, **training(way, users)},
-        "privacy": {"mode": "none"},
+        "data": _data(config, orders(config)[seed]),
+        "model": {"name": name, "settings": dict(RECIPES[name].best or {})},
     }
-    if epsilon:
-        table["privacy"] = {"mode": "distributed", "epsilon": epsilon, "n_min": config.n_min}
-        table["protocol"] = {"corrupt": config.corrupt, "dropout": config.dropout}
-        if not config.ideal:
-            table["protocol"]["name"] = config.protocol
-    return Cell.parse(table)
+    return Cell(Kind.BEST, RunConfig.parse(table), config.strong)
 
 
-def said(epsilon: float) -> str:
-    """
-    >>> said(3.0), said(EXACT)
-    ('epsilon 3', 'no privacy')
-    """
-    return f"epsilon {epsilon:g}" if epsilon else "no privacy"
+def private(config: Config, name: str, epsilon: float, seed: int) -> Cell:
+    """Trained by clients, with noise in their sums."""
+    way = RECIPES[name].at(epsilon)
+    table: dict[str, Any] = {
+        "title": f"{name}, epsilon {epsilon:g}, seed {seed}",
+        "seed": seed,
+        "data": _data(config, orders(config)[seed]),
+        "clients": {"kind": "devices"}
+        if config.clients == ClientKind.DEVICES
+        else {"kind": "silos", "count": config.silos},
+        "model": {"name": name, "settings": dict(way.settings)},
+        "training": {"measured": 0.0, **way.training},
+        "privacy": {"mode": "distributed", "epsilon": epsilon, "n_min": _public_users(config)},
+        "protocol": {"corrupt": config.corrupt, "dropout": config.dropout},
+    }
+    if not config.ideal:
+        table["protocol"]["name"] = config.protocol
+    return Cell(Kind.PRIVATE, RunConfig.parse(table), config.strong, config.ideal)
+
+
+def noiseless(config: Config, name: str, epsilon: float, seed: int) -> Cell:
+    """The recipe of that epsilon, without noise. A model made of exact sums is one for all seeds."""
+    found = private(config, name, epsilon, seed)
+    run = replace(found.config, title=f"{name}, the recipe of epsilon {epsilon:g} without noise, seed {seed}")
+    if not RECIPES[name].at(epsilon).training:
+        run = replace(run, seed=orders(config)[seed])
+    return replace(found, kind=Kind.NOISELESS, config=run)
+
+
+def _public_users(config: Config) -> int:
+    """What is public of the number of users that are trained on; 0: that of the made-up population."""
+    if not config.strong:
+        return config.n_min
+    users = config.n_min or config.users
+    return users - 2 * min(HELD_OUT, users // 10)
 
 
 def _data(config: Config, order: int) -> dict[str, Any]:
@@ -295,17 +269,18 @@ def _fill(grid: Mapping[str, Cell], store: Kept, config: Config, say: Say) -> No
         store.add(outcome)
         del todo[outcome.key]
         left = _seconds_left(todo.values(), store.found.values()) / config.workers
-        score = f"{METRICS[0]} {outcome.metrics[METRICS[0]]:.4f}"
-        say(f"{outcome.title}: {score} after {outcome.seconds:.0f} s; {len(todo)} left, about {left / 60:.0f} min")
+        metric, score = next(iter(outcome.metrics.items()))
+        took = f"{metric} {score:.4f} after {outcome.seconds:.0f} s"
+        say(f"{outcome.title}: {took}; {len(todo)} left, about {left / 60:.0f} min")
 
 
 def _in_turn(todo: Mapping[str, Cell], folder: Path, config: Config) -> Iterator[Outcome]:
     if config.workers == 1:
-        yield from (measure(one, key, folder, config.ideal) for key, one in list(todo.items()))
+        yield from (measure(one, key, folder) for key, one in list(todo.items()))
         return
     pool = ProcessPoolExecutor(config.workers, get_context("spawn"))
     try:
-        tasks = [pool.submit(measure, one, key, folder, config.ideal) for key, one in todo.items()]
+        tasks = [pool.submit(measure, one, key, folder) for key, one in todo.items()]
         for done in as_completed(tasks):
             yield done.result()
     finally:
@@ -313,88 +288,107 @@ def _in_turn(todo: Mapping[str, Cell], folder: Path, config: Config) -> Iterator
 
 
 def _seconds_left(todo: Iterable[Cell], done: Iterable[Outcome]) -> float:
-    """As long as the same model took before, or as long as any did."""
-    seconds = defaultdict[str, list[float]](list)
+    """As long as the same was before, or the same model, or as long as anything."""
+    seconds = defaultdict[tuple[str, ...], list[float]](list)
     for one in done:
-        seconds[one.config["model"]["name"]].append(one.seconds)
-    any_ = mean(mean(each) for each in seconds.values())
-    return sum(mean(seconds.get(one.model.name) or [any_]) for one in todo)
+        for place in ((name := one.config["model"]["name"], one.kind), (name,), ()):
+            seconds[place].append(one.seconds)
+
+    def expected(cell: Cell) -> float:
+        places = ((name := cell.config.model.name, cell.kind.value), (name,), ())
+        return mean(next(seconds[place] for place in places if place in seconds))
+
+    return sum(map(expected, todo))
 
 
 # What came out
 
 
 def _rows(grid: Mapping[str, Cell], store: Kept) -> list[Row]:
-    """One for each reference, and for each model and budget."""
-    keys = defaultdict[tuple[str, float], list[str]](list)
+    """One for each reference, and for each model in each of its ways."""
+    ways = defaultdict[tuple[str, Kind, Any], list[str]](list)
+    budgets = sorted({one.config.privacy.epsilon for one in grid.values() if one.kind is Kind.PRIVATE}, reverse=True)
     for key, one in grid.items():
-        private = one.privacy.mode is Mode.DISTRIBUTED
-        keys[one.model.name, one.privacy.epsilon if private else EXACT].append(key)
-    users = {place: _over_users([store.evaluation(key) for key in found]) for place, found in keys.items()}
-    means = {place: float(one.values[METRICS[0]].mean()) for place, one in users.items()}
-    rows = []
-    for (name, epsilon), found in keys.items():
-        outcomes, own = [store.found[key] for key in found], users[name, epsilon]
-        others = [] if name == POPULAR else [POPULAR]
-        others += [TUNED] if name not in REFERENCES else []
-        against = {other: _gap(own, users[other, EXACT]) for other in others}
-        gained = 0.0
-        if epsilon:
-            against[NOISELESS] = _gap(own, users[name, EXACT])
-            could = means[name, EXACT] - means[POPULAR, EXACT]
-            gained = (means[name, epsilon] - means[POPULAR, EXACT]) / could if could > 0 else 0.0
-        rows.append(
-            Row(
-                name,
-                epsilon,
-                {metric: _interval([one.metrics[metric] for one in outcomes]) for metric in (*METRICS, *AMONG)},
-                float(own.values[METRICS[0]].std(ddof=1) / len(own.users) ** 0.5),
-                against,
-                gained,
-                max(one.epsilon for one in outcomes),
-                max(one.verified for one in outcomes),
-            )
+        name, epsilon = one.config.model.name, one.config.privacy.epsilon
+        made = one.config.training.rounds, one.config.training.server_rate, str(one.config.model.settings)
+        which = {Kind.PRIVATE: (epsilon,), Kind.NOISELESS: made}.get(one.kind, ())
+        ways[name, one.kind, which].append(key)
+    rows, users = [], dict[int, Evaluation]()
+    for (name, kind, _), found in ways.items():
+        outcomes, first = [store.found[key] for key in found], grid[found[0]].config
+        metric = next(iter(outcomes[0].metrics))
+        own = _over_users([store.evaluation(key, metric) for key in found], metric)
+        same = [one for one in budgets if kind is Kind.NOISELESS and RECIPES[name].at(one) is _way(name, first)]
+        row = Row(
+            name,
+            kind,
+            (first.privacy.epsilon,) if kind is Kind.PRIVATE else tuple(same),
+            {metric: _interval([one.metrics[metric] for one in outcomes]) for metric in outcomes[0].metrics},
+            float(own.values[metric].std(ddof=1) / len(own.users) ** 0.5),
+            max(one.epsilon for one in outcomes),
+            max(one.verified for one in outcomes),
+            all_budgets=len(same) == len(budgets),
         )
-    return rows
+        rows.append(row)
+        users[id(row)] = own
+    return [_compared(row, rows, users) for row in rows]
 
 
-def _over_users(runs: list[Evaluation]) -> Evaluation:
+def _way(name: str, config: RunConfig) -> Way:
+    return RECIPES[name].at(config.privacy.epsilon)
+
+
+def _compared(row: Row, rows: list[Row], users: Mapping[int, Evaluation]) -> Row:
+    """With its distances to what it is measured against."""
+    others = {POPULAR: next(one for one in rows if one.name == POPULAR)}
+    gained = 0.0
+    if row.kind is Kind.PRIVATE:
+        (epsilon,) = row.epsilons
+        own = [one for one in rows if one.name == row.name]
+        for one in own:
+            if one.kind is Kind.BEST or (one.kind is Kind.NOISELESS and epsilon in one.epsilons):
+                others[one.kind] = one
+        could = others[Kind.NOISELESS].score - others[POPULAR].score
+        gained = (row.score - others[POPULAR].score) / could if could > 0 else 0.0
+    if row.kind is not Kind.REFERENCE:
+        others[TUNED] = next(one for one in rows if one.name == TUNED)
+        others[BEST_OF_ALL] = best_without_privacy(rows)
+    gaps = {
+        name: difference(users[id(row)], users[id(one)], row.metric) for name, one in others.items() if one is not row
+    }
+    ratios = {name: row.score / one.score for name, one in others.items() if one is not row and one.score}
+    return replace(row, against=gaps, ratios=ratios if row.kind is not Kind.REFERENCE else {}, gained=gained)
+
+
+def _over_users(runs: list[Evaluation], metric: str) -> Evaluation:
     """Each user's mean over the seeds."""
-    return Evaluation(runs[0].users, {METRICS[0]: np.mean([one.values[METRICS[0]] for one in runs], axis=0)}, {}, 0)
-
-
-def _gap(one: Evaluation, other: Evaluation) -> Interval:
-    return difference(one, other, METRICS[0])
+    return Evaluation(runs[0].users, {metric: np.mean([one.values[metric] for one in runs], axis=0)}, {}, 0)
 
 
 def _interval(values: list[float]) -> Interval:
-    """Of a reference that has no seeds, the value alone."""
+    """Of a model that has no seeds, the value alone."""
     return over_seeds(values) if len(values) > 1 else Interval(values[0], 0.0, values[0], values[0])
 
 
 def _measured(rows: list[Row], preset: str, tied: float) -> Measured:
-    """Figures are called [preset/]model/epsilon[/what], with "none" for no privacy, and the first metric where nothing
-    more is said; ratios compare means of it."""
+    """Figures are called [preset/]model/epsilon[/what], with "none" for references and for the best training without
+    privacy, and "8 without noise" for the recipe of epsilon 8, and the first metric where nothing more is said; ratios
+    compare means of it."""
     figures: dict[str, float] = {f"{preset}share of tests decided by a tie in time": tied}
     ratios: dict[str, float] = {}
-    best = {(row.name, row.epsilon): row.metrics[METRICS[0]].mean for row in rows}
     for row in rows:
-        place = f"{preset}{row.name}/{row.epsilon:g}" if row.epsilon else f"{preset}{row.name}/none"
-        figures[place] = row.metrics[METRICS[0]].mean
-        for metric, found in row.metrics.items():
-            figures |= {f"{place}/{metric}": found.mean}
-            figures |= {f"{place}/{metric} low": found.low, f"{place}/{metric} high": found.high}
-        figures[f"{place}/{METRICS[0]} error over users"] = row.users_error
-        for other, gap in row.against.items():
-            figures |= {f"{place}/minus {other}": gap.mean}
-            figures |= {f"{place}/minus {other} low": gap.low, f"{place}/minus {other} high": gap.high}
-        if row.epsilon:
-            figures |= {f"{place}/epsilon charged": row.charged, f"{place}/epsilon verified": row.verified}
-            ratios[f"{place}/{GAIN}"] = row.gained
-        for other, place_of_other in (
-            *((name, (name, EXACT)) for name in (POPULAR, EASE, TUNED)),
-            (NOISELESS, (row.name, EXACT)),
-        ):
-            if best[place_of_other] and (row.name, row.epsilon) != place_of_other and row.name not in REFERENCES:
-                ratios[f"{place} vs {other}"] = best[row.name, row.epsilon] / best[place_of_other]
+        for where in row.places:
+            place = f"{preset}{where}"
+            figures[place] = row.score
+            for metric, found in row.metrics.items():
+                figures |= {f"{place}/{metric}": found.mean}
+                figures |= {f"{place}/{metric} low": found.low, f"{place}/{metric} high": found.high}
+            figures[f"{place}/{row.metric} error over users"] = row.users_error
+            for other, gap in row.against.items():
+                figures |= {f"{place}/minus {other}": gap.mean}
+                figures |= {f"{place}/minus {other} low": gap.low, f"{place}/minus {other} high": gap.high}
+            ratios |= {f"{place} vs {other}": ratio for other, ratio in row.ratios.items()}
+            if row.kind is Kind.PRIVATE:
+                figures |= {f"{place}/epsilon charged": row.charged, f"{place}/epsilon verified": row.verified}
+                ratios[f"{place}/{GAIN}"] = row.gained
     return Measured(figures, ratios)

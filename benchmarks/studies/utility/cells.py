@@ -1,10 +1,10 @@
-"""One cell of the utility grid: a model, trained once under one budget, and measured; and where cells are kept.
+"""One cell of the utility grid: a model, trained once in one way, and measured; and where cells are kept.
 
-A cell is a whole configuration (``recsys.config``), and its key is a hash of that, of the data itself and of how it is
-measured: a changed grid finds what it needs and nothing else. Sums are those of a protocol, all of whose parties are
-here, or of the ideal functionality, with the encoding and noise of the protocol and without its masks. Every noised sum
-is charged to a ledger before it is made; a cell that went over, or whose ledger an auditor's script reads otherwise,
-ends the benchmark.
+A cell is a whole configuration (``recsys.config``) and what is done with it (``Kind``). Its key is a hash of these, of
+the data themselves and of how they are divided and measured: a changed grid finds what it needs and nothing else. Sums
+with noise are those of a protocol, all of whose parties are here, or of the ideal functionality, with the encoding and
+noise of the protocol and without its masks. Every noised sum is charged to a ledger before it is made; a cell that went
+over, or whose ledger an auditor's script reads otherwise, ends the benchmark.
 
 In the folder, ``results.jsonl`` has a line for each finished cell, synced when it is there, after
 ``users/KEY.csv``, its metrics user by user. So whatever stops a grid, what was finished stays finished.
@@ -19,52 +19,85 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from benchmarks.case import commit
 from benchmarks.studies.utility.charged import Charged, Spent, ledger_of, spent
+from benchmarks.studies.utility.divided import NEGATIVES, NEGATIVES_SEED, STRONG, WEAK, Divided, divided
 from recsys.aggregator import Aggregator
-from recsys.assembly import Prepared, prepare
+from recsys.assembly import Prepared, model_of, prepare
 from recsys.config import Config
-from recsys.data.negatives import frozen
-from recsys.data.split import Split
+from recsys.data.interactions import Interactions
 from recsys.ideal_aggregator import IdealAggregator
-from recsys.metrics.ranking import Evaluation, evaluate
+from recsys.metrics.ranking import Evaluation
 from recsys.models.ease import Ease
 from recsys.models.knn import ItemKnn
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import Recommender, SharedModel
-from recsys.models.tuned_ease import tuned_ease
 from recsys.requested_sums import LearnsFromSums
 from recsys.secure_aggregator import SecureAggregator
 from recsys.sentences import EASE, NEAREST, POPULAR, TUNED
-from recsys.sources import data_of
 from secagg.errors import DecodeError, StorageError, UsageError
 from secagg.files import appending
 from secagg.foreign import as_declared, parse_json
 
 
-def _fitted(model: Recommender, split: Split) -> Recommender:
-    model.fit(split.train)
+def _fitted(model: Recommender, data: Divided) -> Recommender:
+    model.fit(data.training.train)
     return model
 
 
-REFERENCES: Mapping[str, Callable[[Split, Mapping[str, Any]], Recommender]] = {
-    POPULAR: lambda split, settings: _fitted(ItemPop(), split),
-    NEAREST: lambda split, settings: _fitted(ItemKnn(), split),
-    EASE: lambda split, settings: _fitted(Ease(**settings), split),
-    TUNED: lambda split, settings: tuned_ease(split, **settings),
+REFERENCES: Mapping[str, Callable[[Divided, Mapping[str, Any]], Recommender]] = {
+    POPULAR: lambda data, settings: _fitted(ItemPop(), data),
+    NEAREST: lambda data, settings: _fitted(ItemKnn(), data),
+    EASE: lambda data, settings: _fitted(Ease(**settings), data),
+    TUNED: lambda data, settings: data.tuned(**settings),
 }
 """Of all data in one place."""
-METRICS = ("NDCG@10", "HR@10")
-NEGATIVES, NEGATIVES_SEED = 99, 0
-AMONG = tuple(f"{name} of {NEGATIVES + 1}" for name in METRICS)
-"""The same metrics, against negatives that were drawn once and for all."""
+
+
+class Kind(StrEnum):
+    """What is done with a configuration."""
+
+    REFERENCE = "reference"
+    PRIVATE = "private"
+    NOISELESS = "without noise"
+    """the same recipe, and no noise"""
+    BEST = "best without privacy"
+    """another recipe: ``fit``, of all data in one place"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """``strong``: users are held out as a whole. ``ideal``: noised sums are those of the ideal functionality."""
+
+    kind: Kind
+    config: Config
+    strong: bool = False
+    ideal: bool = True
+
+    def divided(self) -> Divided:
+        return divided(self.config.data, self.strong)
+
+    def key(self, mark: str) -> str:
+        """``mark`` stands for the data."""
+        plain = self.config.plain()
+        for said in ("path", "order"):
+            plain["data"].pop(said)  # the mark says more
+        if self.kind is not Kind.PRIVATE:
+            plain["privacy"] = {"n_min": plain["privacy"]["n_min"]}  # the divisor of means
+            plain.pop("protocol"), plain.pop("title")
+        if self.kind in (Kind.BEST, Kind.REFERENCE):
+            plain = {name: plain[name] for name in ("data", "model", "seed")}
+        metrics = STRONG if self.strong else WEAK
+        measured = [self.kind, metrics, NEGATIVES, NEGATIVES_SEED, self.ideal or self.kind is not Kind.PRIVATE]
+        return sha256(json.dumps([plain, mark, measured], sort_keys=True).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,71 +114,59 @@ class Outcome:
     config: Mapping[str, Any]
     verified: float = 0.0
     """the epsilon that the auditor's script finds"""
+    kind: str = ""
 
 
-def fingerprint(split: Split) -> str:
-    """Which data this is, whatever it is called and wherever it lies."""
-    found = sha256()
-    for part in (split.train, split.valid, split.test):
-        for array in (part.starts, part.items):
-            found.update(array.tobytes())
-    return found.hexdigest()
-
-
-def key_of(config: Config, data: str, ideal: bool = True) -> str:
-    """``ideal``: whether sums are those of the ideal functionality, which matters where there is noise."""
-    plain = config.plain()
-    for said in ("path", "order"):
-        plain["data"].pop(said)  # the fingerprint says more
-    measured = [METRICS, NEGATIVES, NEGATIVES_SEED, ideal or not config.private]
-    return sha256(json.dumps([plain, data, measured], sort_keys=True).encode()).hexdigest()[:32]
-
-
-def measure(config: Config, key: str, folder: Path, ideal: bool) -> Outcome:
+def measure(cell: Cell, key: str, folder: Path) -> Outcome:
     """Train and measure; metrics of each user are in the folder when this returns."""
-    began, cost = perf_counter(), Spent()
-    if config.model.name in REFERENCES:
-        split, *_ = data_of(config.data)
-        model = REFERENCES[config.model.name](split, config.model.settings)
-    else:
-        prepared = prepare(config)
-        split = prepared.split
-        model, cost = trained(prepared, ideal)
-    full, metrics = scored(model, split)
-    full.write_csv(_users(folder, key), [str(user) for user in range(split.train.user_count)])
+    began = perf_counter()
+    data, config = cell.divided(), cell.config
+    model, cost = trained(cell, data)
+    full, metrics = data.scored(model)
+    full.write_csv(_users(folder, key), [str(user) for user in range(data.users)])
     took = perf_counter() - began
-    return Outcome(key, config.title, commit(), took, cost.charged, metrics, config.plain(), cost.verified)
+    kept = config.plain()
+    return Outcome(key, config.title, commit(), took, cost.charged, metrics, kept, cost.verified, cell.kind)
 
 
-def scored(model: Recommender, split: Split) -> tuple[Evaluation, dict[str, float]]:
-    """With all items ranked, user by user; and the means, those against negatives too."""
-    full = evaluate(model, split)
-    among = evaluate(model, split, negatives=frozen(split, NEGATIVES, NEGATIVES_SEED))
-    metrics = {name: full.mean(name) for name in METRICS}
-    return full, metrics | {long: among.mean(name) for long, name in zip(AMONG, METRICS, strict=True)}
+class _Seeded(Protocol):
+    def fit(self, train: Interactions, seed: int = 0) -> object: ...
 
 
-def trained(prepared: Prepared, ideal: bool) -> tuple[Recommender, Spent]:
+def trained(cell: Cell, data: Divided) -> tuple[Recommender, Spent]:
     """A model, and the epsilon that it cost."""
+    config = cell.config
+    if cell.kind is Kind.REFERENCE:
+        return REFERENCES[config.model.name](data, config.model.settings), Spent()
+    if cell.kind is Kind.BEST:
+        model = model_of(config)
+        cast(_Seeded, model).fit(data.training.train, seed=config.seed)
+        return model, Spent()
+    return of_sums(prepare(config, data.training), cell.kind, cell.ideal)
+
+
+def of_sums(prepared: Prepared, kind: Kind, ideal: bool) -> tuple[Recommender, Spent]:
+    """A model that clients have trained, with noise in the sums or without, and the epsilon that it cost."""
     config = prepared.config
     secret = sha256(f"noise and cohorts of a benchmark, seed {config.seed}".encode()).digest()
     privacy, adder = prepared.distributed, IdealAggregator(secret)
-    if privacy is None:
-        return _trained(prepared, adder, secret), Spent()
+    if kind is Kind.NOISELESS or privacy is None:
+        return _learnt(prepared, adder, secret, noiseless=True), Spent()
     with ledger_of(privacy, secret) as ledger:
         real = SecureAggregator(prepared.deployment, secret, ledger=ledger, seed=config.seed)
-        model = _trained(prepared, Charged(adder, ledger) if ideal else real, secret)
+        model = _learnt(prepared, Charged(adder, ledger) if ideal else real, secret)
         return model, spent(ledger, secret)
 
 
-def _trained(prepared: Prepared, aggregator: Aggregator, secret: bytes) -> Recommender:
+def _learnt(prepared: Prepared, aggregator: Aggregator, secret: bytes, noiseless: bool = False) -> Recommender:
     model = prepared.model()
     if prepared.in_rounds:
-        federation = prepared.federation(cast(SharedModel, model), aggregator, secret)
+        federation = prepared.federation(cast(SharedModel, model), aggregator, secret, noiseless=noiseless)
         for _ in range(prepared.config.training.rounds):
             federation.advance()
     else:
-        cast(LearnsFromSums, model).learn(prepared.sums(aggregator), prepared.split.train.item_count)
+        asked = prepared.without_privacy() if noiseless else prepared
+        cast(LearnsFromSums, model).learn(asked.sums(aggregator), prepared.split.train.item_count)
     return model
 
 
@@ -174,16 +195,16 @@ class Kept:
         os.fsync(self._file)
         self.found[one.key] = one
 
-    def evaluation(self, key: str) -> Evaluation:
-        """The first of the metrics, user by user."""
+    def evaluation(self, key: str, metric: str) -> Evaluation:
+        """One metric, user by user."""
         path = _users(self.folder, key)
         try:
             with path.open(newline="") as file:
-                rows = [(int(row["user"]), float(row[METRICS[0]])) for row in csv.DictReader(file)]
+                rows = [(int(row["user"]), float(row[metric])) for row in csv.DictReader(file)]
         except (OSError, ValueError, KeyError):
             raise StorageError(f"{path} cannot be read: without its line in {_LINES}, it is made again") from None
         users, values = zip(*rows, strict=True)
-        return Evaluation(np.array(users), {METRICS[0]: np.array(values)}, {}, 0)
+        return Evaluation(np.array(users), {metric: np.array(values)}, {}, 0)
 
 
 @contextmanager

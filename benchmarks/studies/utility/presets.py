@@ -1,7 +1,14 @@
-"""The grids that this repository's figures of a private recommender are from: 20 silos, the real protocol.
+"""The grids that this repository's figures of a private recommender are from: 20 silos, three budgets.
 
-The first is the population of ``secagg demo``. Of MovieLens latest-small the folder is said with ``path``; so few users
-tell little apart, so there are more seeds, each with another order of events of one time. Nothing is tuned on any test.
+    syn4k      4,000 users and 1,000 items of the first made-up population: that of ``secagg demo``
+    syn20k     20,000 and 2,000 of the same
+    cal4k      4,000 and 1,000 of the calibrated made-up population
+    cal20k     20,000 and 2,000 of the same
+    ml-small   MovieLens latest-small; so few users tell little apart, so there are more seeds
+    ml-100k, ml-1m, ml-10m, ml-20m
+
+Of MovieLens the folder is said with ``path``; each seed has another order of events of one time. Nothing is tuned on
+any test. Small grids go through the real protocol, large ones have its encoding and noise.
 """
 
 from __future__ import annotations
@@ -12,10 +19,23 @@ from typing import Any
 IDEAL = "ideal"
 """No protocol: its encoding and noise, added up in one place."""
 
-_OURS: Mapping[str, Any] = {"models": "private-ease", "protocol": "secagg+", "seeds": 3}
+_REAL: Mapping[str, Any] = {"models": "private-ease,private-mf,autoencoder,mf", "protocol": "secagg+", "seeds": 3}
+_LARGE: Mapping[str, Any] = {**_REAL, "models": "private-ease,autoencoder", "protocol": IDEAL}
+
+
+def _films(users: int, **others: Any) -> Mapping[str, Any]:
+    """``users``: a round lower bound of their number."""
+    return {"data": "movielens", "n_min": users, **others}
+
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "syn4k": {**_OURS, "users": 4000, "items": 1000, "data_seed": 1, "habits": "first", "out": "runs/syn4k"},
-    "ml-small": {**_OURS, "data": "movielens", "n_min": 600, "seeds": 10, "out": "runs/ml-small"},
-    "syn20k": {**_OURS, "users": 20_000, "items": 2000, "data_seed": 0, "habits": "first", "out": "runs/syn20k"},
+    "syn4k": {**_REAL, "users": 4000, "items": 1000, "data_seed": 1, "habits": "first", "out": "runs/syn4k"},
+    "syn20k": {**_LARGE, "users": 20_000, "items": 2000, "data_seed": 0, "habits": "first", "out": "runs/syn20k"},
+    "cal4k": {**_REAL, "users": 4000, "items": 1000, "data_seed": 1, "out": "runs/cal4k"},
+    "cal20k": {**_LARGE, "users": 20_000, "items": 2000, "data_seed": 0, "out": "runs/cal20k"},
+    "ml-small": {**_REAL, **_films(600, seeds=10), "out": "runs/ml-small"},
+    "ml-100k": {**_REAL, **_films(900, seeds=5), "out": "runs/ml-100k"},
+    "ml-1m": {**_REAL, **_films(6000), "out": "runs/ml-1m"},
+    "ml-10m": {**_LARGE, **_films(69_000), "out": "runs/ml-10m"},
+    "ml-20m": {**_LARGE, **_films(138_000), "out": "runs/ml-20m"},
 }
