@@ -55,6 +55,7 @@ from recsys.run_start import CHECKPOINT, PRIVATE, StartedRun, delete_secrets, ex
 from recsys.same_inputs import INPUTS, check_inputs
 from recsys.secure_aggregator import SecureAggregator
 from recsys.sentences import (
+    CENTRAL,
     EASE,
     NEAREST,
     OWN,
@@ -76,7 +77,8 @@ _tuned_ease = lru_cache(1)(tuned_ease)
 """Several runs of one process may be over the same split."""
 NEGATIVES = 99
 _MOST_ITEMS, _MOST_CELLS = 10_000, 10_000_000
-"""With more items, or users times items, references in closed form are left out: they take minutes, or gigabytes."""
+"""With more items, or users times items, references of all data in one place are left out: they take minutes, or
+gigabytes."""
 DONE = "all rounds are done"
 _ATTEMPTS = 5
 """After this many failed sums in a row the run ends with an error."""
@@ -182,7 +184,10 @@ class _Running:
         while self._made(federation.state.rounds) < training.rounds:
             if federation.stalled:
                 return f"stopped early: {training.patience} measured rounds in a row brought no better NDCG@10"
-            done = self._counted(federation.advance(), model)
+            done = federation.advance()
+            last_one = sum(one.survivors > 0 for one in federation.state.rounds) == training.rounds
+            due = last_one or done.number % training.measured_every == 0
+            done = self._counted(done, model if due else None)
             federation.state.rounds = (*federation.state.rounds[:-1], done)
             self._keep(federation.state, aggregator)
             last = federation.state.rounds[-_ATTEMPTS:]
@@ -236,20 +241,28 @@ class _Running:
         prepared = self._prepared
         yield POPULAR, self._popular
         yield from self._linear()
-        if prepared.in_rounds:
-            note = "the same federated training"
-            yield WITHOUT_NOISE, partial(self._trained, WITHOUT_NOISE, prepared, aggregator, note)
-            if prepared.locally is not None:
-                note = "another recipe: training.epochs, batch and rate in place of DP-SGD's clipped steps"
-                yield PLAIN, partial(self._trained, PLAIN, prepared.without_privacy(), aggregator, note)
+        if not prepared.in_rounds:
+            yield WITHOUT_NOISE, partial(self._learnt, aggregator)
             return
-        yield WITHOUT_NOISE, partial(self._learnt, aggregator)
+        note = "the same federated training"
+        yield WITHOUT_NOISE, partial(self._trained, WITHOUT_NOISE, prepared, aggregator, note)
+        if prepared.locally is not None:
+            note = "another recipe: training.epochs, batch and rate in place of DP-SGD's clipped steps"
+            yield PLAIN, partial(self._trained, PLAIN, prepared.without_privacy(), aggregator, note)
+        elif prepared.distributed is not None and self._small:
+            yield CENTRAL, self._central
+
+    @property
+    def _small(self) -> bool:
+        """Whether a model of all data in one place takes seconds."""
+        train = self._prepared.split.train
+        return train.item_count <= _MOST_ITEMS and train.user_count * train.item_count <= _MOST_CELLS
 
     def _linear(self) -> Iterator[tuple[str, Callable[[], Quality]]]:
         """Models in closed form, of all data in one place, where that takes seconds."""
         split = self._prepared.split
         train = split.train
-        if train.item_count > _MOST_ITEMS or train.user_count * train.item_count > _MOST_CELLS:
+        if not self._small:
             return
 
         def fitted(name: str, model: Recommender, note: str) -> Quality:
@@ -272,6 +285,13 @@ class _Running:
         model = ItemPop()
         model.fit(self._prepared.split.train)
         return self._result(POPULAR, model, note="the same list for everybody, from exact counts")
+
+    def _central(self) -> Quality:
+        self._tell(f"{CENTRAL}: the same model, of all data, without clipping and without noise")
+        model = self._prepared.model()
+        model.fit(self._prepared.split.train)
+        note = "the same model by another recipe: Adam on all data in one place, no clipping, no noise"
+        return self._result(CENTRAL, model, note=note)
 
     def _learnt(self, aggregator: Aggregator) -> Quality:
         prepared = self._prepared

@@ -27,6 +27,9 @@ _MOST_BYTES = 1 << 24
 LEDGERS = LEDGER, LOCAL_LEDGER = "ledger.db", "local.db"
 """The only names of ledgers in a run's directory. The second is for local training, beside noise in the sums."""
 
+TRAINING = "training"
+"""The purpose of a sum of one of many rounds."""
+
 UNKNOWN = "other runs on these data: not known here"
 
 

@@ -41,6 +41,7 @@ _NAMED = 3
 """How many other runs are named in a sentence."""
 
 POPULAR, WITHOUT_NOISE, PLAIN = "ItemPop", "this recipe without noise", "plain federated training"
+CENTRAL = "trained in one place"
 CLOSED = NEAREST, EASE, TUNED = "ItemKNN", "EASE", "tuned EASE"
 OWN = "this run"
 """References, as results call them, and the run's own model."""

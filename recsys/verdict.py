@@ -9,10 +9,10 @@ from __future__ import annotations
 from math import sqrt
 
 from dp.events import Holder, Trust, Unit
-from recsys.report.account import Account, Spent
+from recsys.report.account import METRIC, Account, Spent
 from recsys.report.numbers import budget, delta, epsilon
 from recsys.report.words import CURIOUS, clients
-from recsys.sentences import POPULAR, feared
+from recsys.sentences import POPULAR, WITHOUT_NOISE, feared
 from secagg.assumptions import Adversary
 
 HITS = "HR@10"
@@ -44,6 +44,32 @@ def _quality(account: Account) -> str:
         return f"{found}, {distance}" if distance else found
     beside = f"{found}, {compared(hits, popular, _users(account))} the most popular items ({popular:.1%})"
     return f"{beside} and {distance}" if distance else beside
+
+
+def price(account: Account, *others: Account) -> str:
+    """What privacy cost in quality, in one sentence; ``others`` are private runs of other kinds on the same users."""
+    if (quality := _quality_of(account)) is None:
+        return "what privacy cost was not measured"
+    known = {one.name: one.metrics[METRIC] for one in account.references if METRIC in one.metrics}
+    popular, same = known.pop(POPULAR, None), known.get(WITHOUT_NOISE)
+    best = max(known, key=lambda name: known[name], default=WITHOUT_NOISE)
+    parts = [f"{_private(account)} has an {METRIC} of {quality:.4f}"]
+    if same is not None:
+        parts.append(f"the same recipe without noise {same:.4f} ({ratio(quality, same)} that)")
+    if best != WITHOUT_NOISE:
+        parts.append(f"the best without privacy, {best}, {known[best]:.4f} ({ratio(quality, known[best])} that)")
+    if popular is not None:
+        parts.append(f"the most popular items {popular:.4f}")
+    parts += [f"{_private(one)} {found:.4f}" for one in others if (found := _quality_of(one)) is not None]
+    return "; ".join(parts)
+
+
+def _private(account: Account) -> str:
+    return f"{account.run.config['model']['name']} at epsilon {epsilon(account.epsilon)}"
+
+
+def _quality_of(account: Account) -> float | None:
+    return None if account.own is None else account.own.metrics.get(METRIC)
 
 
 def ratio(share: float, other: float) -> str:

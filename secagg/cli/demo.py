@@ -1,8 +1,9 @@
 """``secagg demo``: the main job on made-up data: train privately, lose clients, account for every round, report.
 
-Over silos that is done in two ways, one after the other. Each silo trains with noise of its own, which protects its
-users from everybody else; or one noise for all silos together is inside the secure sums, which protects them from the
-server and other silos, and takes far less of it. Whoever sets another model or way of being private gets that one run.
+Over silos that is done in two ways, one after the other, with one noise for all silos together inside the secure sums.
+The first is DP-SGD: in each step every user's gradient is clipped and encoded by itself, and the server moves the model
+by the noised sum. The second, private EASE, needs two sums and no steps. In the end both stand in one table, beside
+models without privacy. Whoever sets another model or way of being private gets that one run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from protocols.parameters import rules_of
 from recsys.config import ClientKind, Config
 from recsys.sentences import described
 from secagg.cli.interrupts import interruptible
@@ -33,8 +35,15 @@ CONFIGS: dict[ClientKind, dict[str, Any]] = {
         "data": {"users": 4000, "item_count": 1000, "habits": "first"},
         "clients": {"kind": "silos", "count": 20},
         "model": {"name": "autoencoder", "settings": {"width": 8, "fading": 0.95}},
-        "training": {"rounds": 15, "epochs": 3, "rate": 10.0, "clip": 50.0},
-        "privacy": {"mode": "local", "epsilon": 8.0, "share": 1.0, "steps": 1, "clip": 0.1, "rate": 50.0, **MADE_UP},
+        "training": {
+            "rounds": 64,
+            "rate": 1.0,
+            "clip": 0.1,
+            "server": "fedavgm",
+            "server_rate": 20.0,
+            "momentum": 0.9,
+        },
+        "privacy": {"mode": "distributed", "epsilon": 8.0, **MADE_UP},
         "protocol": {"dropout": "0.25"},
         "network": {"dropout": 0.05},
     },
@@ -67,6 +76,7 @@ _OF_BOTH = (
 @app.command()
 def demo(
     clients: Annotated[ClientKind, typer.Option(help="Who the clients are.")] = ClientKind.SILOS,
+    protocol: Annotated[str | None, typer.Option(help="Whose secure sums: see secagg protocols.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, as in a configuration of train.")
     ] = None,
@@ -78,7 +88,7 @@ def demo(
 
     Over silos there is a second run, with one noise for all of them together, in a directory beside the first one.
     """
-    changes = settings or []
+    changes = [*_of_protocol(protocol), *(settings or [])]
     config = _titled(Config.parse(deepcopy(CONFIGS[clients]), changes))
     folder, later = out or _fresh(f"demo-{clients}"), dict[Path, Config]()
     if clients is ClientKind.SILOS and not any(change.strip().startswith(_ALONE) for change in changes):
@@ -87,7 +97,9 @@ def demo(
             later = {_beside(folder): _titled(second, f", {second.model.name}")}
     from rich.console import Group
 
-    with interruptible(again(["demo", f"--clients {clients}"], settings, folder, keep_secrets, as_json)):
+    from recsys.verdict import price
+
+    with interruptible(again(["demo", f"--clients {clients}"], changes, folder, keep_secrets, as_json)):
         done = carry_out(config, folder, as_json, keep_secrets, before=later)
         if not later:
             emit(as_json, done.figures(), done.shown())
@@ -98,8 +110,16 @@ def demo(
         ((second_folder, second),) = later.items()
         second_done = carry_out(second, second_folder, as_json, keep_secrets)
         answer = {**done.figures(), "nothing_left_to_do": done.over and second_done.over}
-        together = beside_each_other([done.account, second_done.account])
-        emit(as_json, {**answer, "second_run": second_done.figures()}, Group(second_done.shown(), together))
+        accounts = [done.account, second_done.account]
+        answer |= {"second_run": second_done.figures(), "price": price(*accounts)}
+        emit(as_json, answer, Group(second_done.shown(), beside_each_other(accounts)))
+
+
+def _of_protocol(name: str | None) -> list[str]:
+    """Settings for this protocol, against the strongest server that it holds against."""
+    if name is None:
+        return []
+    return [f"protocol.name={name}", f"protocol.adversary={rules_of(name).against}"]
 
 
 def _titled(config: Config, more: str = "") -> Config:

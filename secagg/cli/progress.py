@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from recsys.run_record import Round, Run
+from recsys.run_record import TRAINING, Round, Run
 from secagg.cli.output import as_argument, line, program, say
 from secagg.printable import in_bytes, printable
 
@@ -33,13 +33,14 @@ IN_THE_END = "in the end, over all users (exact: outside of any guarantee)"
 
 
 class Progress:
-    """Prints what is new on record, and now and then what is being done. ``exact``: whether that is what is measured.
+    """Prints what is new on record, and now and then what is being done.
 
-    ``clock`` gives seconds.
+    ``exact``: whether that is what is measured. ``measured``: whether anything is, in some rounds; the others then have
+    no line of their own, unless they failed. ``clock`` gives seconds.
     """
 
-    def __init__(self, *, exact: bool, clock: Callable[[], float] = monotonic) -> None:
-        self._exact, self._clock = exact, clock
+    def __init__(self, *, exact: bool, measured: bool = False, clock: Callable[[], float] = monotonic) -> None:
+        self._exact, self._measured, self._clock = exact, exact or measured, clock
         self._results = self._rounds = 0
         self._last = clock()
 
@@ -52,7 +53,9 @@ class Progress:
         for one in run.results[self._results :]:
             self._say(_row(one.name, _quality(one.metrics)))
         for done in run.rounds[self._rounds :]:
-            self._say(_round(done, exact=self._exact))
+            quality = done.exact if self._exact else done.measured
+            if quality or not (self._measured and done.survivors and done.purpose == TRAINING):
+                self._say(_round(done, quality))
         self._results, self._rounds = len(run.results), len(run.rounds)
 
     def tell(self, doing: str) -> None:
@@ -65,17 +68,17 @@ class Progress:
         self._last = self._clock()
 
 
-def _round(done: Round, *, exact: bool) -> str:
+def _round(done: Round, quality: Mapping[str, float]) -> str:
     if not done.survivors:
         return f"round {done.number}: {done.purpose}"
     cells = {
         "clients": f"{done.survivors}/{done.planned}",
-        **_quality(done.exact if exact else done.measured),
+        **_quality(quality),
         "epsilon": "" if done.epsilon is None else f"{done.epsilon:.3f}",
         "sent": in_bytes(done.bytes_up, short=True),
         "time": f"{sum(done.seconds.values()):.1f} s",
     }
-    name = f"round {done.number}" if done.purpose == "training" else f"sum {done.number}: {done.purpose}"
+    name = f"round {done.number}" if done.purpose == TRAINING else f"sum {done.number}: {done.purpose}"
     return _row(name, cells)
 
 
@@ -109,30 +112,33 @@ def outcome(account: Account, folder: Path, report: Path) -> RenderableType:
 
 
 def beside_each_other(accounts: Sequence[Account]) -> RenderableType:
-    """Runs on the same users in one table, with the most popular items above them, and what they cost together."""
+    """Private runs on the same users in one table, below the references of the first, and what they cost together."""
     from rich.console import Group
 
     from dp.verify_ledger import upwards
     from recsys.report.numbers import delta, epsilon
-    from recsys.sentences import POPULAR
+    from recsys.sentences import CENTRAL, POPULAR, TUNED, WITHOUT_NOISE
+    from recsys.verdict import price
 
-    runs = [one.run for one in accounts]
+    first = accounts[0].run
     names = [name for name in COLUMNS if all(one.own is not None and name in one.own.metrics for one in accounts)]
     rows = [["", *names, "epsilon"]]
-    popular = next((one for one in runs[0].results if one.name == POPULAR), None)
-    if popular is not None and names:
-        rows.append([POPULAR, *(f"{popular.metrics[name]:.4f}" for name in names), ""])
-    for one in accounts:
-        own = {} if one.own is None else one.own.metrics
-        called = f"{one.run.config['model']['name']}, {one.run.mode} noise"
-        rows.append([called, *(f"{own[name]:.4f}" for name in names), epsilon(one.epsilon)])
+    for one in first.results:
+        if one.name in (POPULAR, TUNED, WITHOUT_NOISE, CENTRAL) and names:
+            model = f"{first.config['model']['name']}, " if one.name in (WITHOUT_NOISE, CENTRAL) else ""
+            rows.append([f"{model}{one.name}", *(f"{one.metrics[name]:.4f}" for name in names), "none"])
+    for each in accounts:
+        own = {} if each.own is None else each.own.metrics
+        called = f"{each.run.config['model']['name']}, {each.run.mode} noise"
+        rows.append([called, *(f"{own[name]:.4f}" for name in names), epsilon(each.epsilon)])
     spent = [each for one in accounts for each in one.spent]
     total = upwards(sum((Fraction(each.epsilon) for each in spent), Fraction(0)), 4)
     words = (
-        f"these are {len(runs)} runs on the same users, each with a budget of its own: who is in both has spent up to "
-        f"epsilon {total} at delta {delta(sum(each.promise.delta for each in spent))}"
+        f"these are {len(accounts)} runs on the same users, each with a budget of its own: who is in both has spent up "
+        f"to epsilon {total} at delta {delta(sum(each.promise.delta for each in spent))}"
     )
-    return Group(*(line(each, whole=True) for each in ("", "the runs beside each other", *_aligned(rows))), line(words))
+    table = [line(each, whole=True) for each in ("", "the runs beside each other", *_aligned(rows))]
+    return Group(*table, line(words), line(f"what privacy cost: {price(*accounts)}"))
 
 
 def _results(run: Run) -> list[str]:

@@ -118,7 +118,7 @@ def carry_out(
         prepare(later)
     if config.measured_exactly and not over:
         tell("first, for comparison: models without privacy (exact: outside of any guarantee)")
-    progress = Progress(exact=config.measured_exactly)
+    progress = Progress(exact=config.measured_exactly, measured=prepared.recipe.measured > 0)
     run(
         prepared,
         folder,

@@ -150,6 +150,22 @@ def test_columns_hold_what_the_record_has(run: Run, capsys: pytest.CaptureFixtur
     assert measured[3:5] == [f"{first.measured[name]:.4f}" for name in ("HR@10", "NDCG@10")]
 
 
+def test_of_many_rounds_those_have_a_line_in_which_something_was_measured(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiet = replace(run.rounds[0], number=5, exact={}, measured={})
+    failed = replace(quiet, number=6, survivors=0, purpose="training, given up: too few")
+    rounds = (run.rounds[0], quiet, failed, replace(quiet, number=7, measured={"NDCG@10": 0.5}))
+    for how, numbers in (
+        ({"exact": True}, [0, 6]),
+        ({"exact": False, "measured": True}, [0, 6, 7]),
+        ({"exact": False}, [0, 5, 6, 7]),
+    ):
+        Progress(**how).watch(replace(run, results=(), rounds=rounds))
+        lines = capsys.readouterr().out.splitlines()[1:]
+        assert [int(line.split()[1].rstrip(":")) for line in lines] == numbers
+
+
 def test_who_waits_is_told_what_is_being_done_but_not_often(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
     progress = Progress(exact=True, clock=lambda: now)

@@ -92,7 +92,8 @@ def test_a_run_leaves_what_it_says_and_nothing_else(kind: str, runs: Runs) -> No
     assert Run.load(folder) == run
     assert run.ended == "all rounds are done"
     assert len(run.rounds) == 2
-    references = ["plain federated training"] if kind in ("local", "both") else []
+    of_kind = {"local": ["plain federated training"], "distributed": ["trained in one place"]}
+    references = of_kind.get("local" if kind == "both" else kind, [])
     names = ["ItemPop", *LINEAR, "this recipe without noise", *references, "this run"]
     assert [result.name for result in run.results] == names
     assert json.loads((folder / "config.json").read_bytes()) == json.loads(json.dumps(run.config))

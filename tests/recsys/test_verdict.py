@@ -11,7 +11,7 @@ import pytest
 
 from recsys.report import Account
 from recsys.run_record import Quality, Run
-from recsys.verdict import compared, verdict
+from recsys.verdict import compared, price, verdict
 from tests.scenes.runs import MODES, make
 
 LYING = "even a server that lies, with up to 1 of the 20 clients on its side, saw 12 sums"
@@ -138,3 +138,22 @@ def test_no_sum_was_made(tmp_path: Path) -> None:
     run = make(tmp_path, "none")
     changed(run, tmp_path, rounds=(replace(run.rounds[0], survivors=0),))
     assert verdict(Account.load(tmp_path)).endswith("; the server has seen no sum")
+
+
+def test_the_price_names_what_is_measured_and_nothing_else(tmp_path: Path) -> None:
+    run = make(tmp_path, "distributed")
+    run = replace(run, config={**run.config, "model": {"name": "autoencoder"}})
+    own = Quality("this run", {"HR@10": 0.1, "NDCG@10": 0.06})
+    found = {"ItemPop": 0.03, "this recipe without noise": 0.08, "tuned EASE": 0.07, "trained in one place": 0.12}
+    others = [Quality(name, {"NDCG@10": value}) for name, value in found.items()]
+    changed(run, tmp_path, results=(*others, Quality("odd", {"HR@10": 0.9}), own))
+    account = Account.load(tmp_path)
+    mine = f"autoencoder at epsilon {ceil(account.spent[0].epsilon * 100) / 100:.2f}"
+    assert price(account, account) == (
+        f"{mine} has an NDCG@10 of 0.0600; the same recipe without noise 0.0800 (0.75 times that); the best without "
+        f"privacy, trained in one place, 0.1200 (0.50 times that); the most popular items 0.0300; {mine} 0.0600"
+    )
+    changed(run, tmp_path, results=(own,))
+    assert price(Account.load(tmp_path)) == f"{mine} has an NDCG@10 of 0.0600"
+    changed(run, tmp_path, results=(*others, Quality("this run", {"HR@10": 0.1})))
+    assert price(Account.load(tmp_path), account) == "what privacy cost was not measured"
