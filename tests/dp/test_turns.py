@@ -87,6 +87,13 @@ def test_what_are_no_turns(names: tuple[str, ...], keys: tuple[bytes, ...], beac
         Turns(names, keys, beacon, size)
 
 
+def test_names_are_in_one_order_before_they_are_drawn_from() -> None:
+    """Else the same clients could be drawn from in two ways."""
+    for names in (("b", "a"), ("a", "a")):
+        with pytest.raises(UsageError, match="names are sorted"):
+            order(names, b"noon")
+
+
 def test_no_cohort_is_larger_than_all() -> None:
     for size, number in ((0, 0), (4, 0), (2, -1)):
         with pytest.raises(UsageError, match="cannot be drawn"):
@@ -99,7 +106,7 @@ def test_a_sum_over_others_is_not_charged(monkeypatch: pytest.MonkeyPatch) -> No
     assert tuple(TURNS.charged(turn(3))) == TURNS.cohort(3)
     wrong = turn(0, turns=Turns(TURNS.names, TURNS.keys, b"dusk", TURNS.size))
     fewer = turn(0, turns=Turns(TURNS.names, TURNS.keys, b"noon", 9))
-    for other in (wrong, fewer):
+    for other in (wrong, fewer, turn(0, planned=9, survivors=9)):
         with pytest.raises(BudgetError, match="not over the clients whose turn it is"):
             TURNS.charged(other)
     with pytest.raises(UsageError, match="no two of them hold data of one user"):

@@ -239,8 +239,13 @@ STRATA = (
     Stratum("adapters", ("protocols/adapters",), ("tests/protocols/adapters",)),
     Stratum(
         "ledger",
-        ("dp/ledger", "dp/verify_ledger.py"),
-        ("tests/dp/ledger", "tests/cli/test_ledger.py", "tests/protocols/test_private_rounds.py"),
+        ("dp/ledger", "dp/verify_ledger.py", "dp/turns.py", "dp/client_filters.py"),
+        (
+            "tests/dp/ledger",
+            "tests/dp/test_turns.py",
+            "tests/cli/test_ledger.py",
+            "tests/protocols/test_private_rounds.py",
+        ),
     ),
     Stratum(
         "budget",
@@ -262,6 +267,7 @@ STRATA = (
             "recsys/federated.py",
             "recsys/network.py",
             "recsys/participation.py",
+            "recsys/turns.py",
             "recsys/assembly.py",
             "recsys/budgets.py",
             "recsys/sources.py",
