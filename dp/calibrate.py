@@ -12,9 +12,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import ceil, exp, inf, sqrt
+from math import ceil, exp, inf, log, sqrt
 
-from dp.accountants import gdp, rdp
+from dp.accountants import gdp, rdp, schedule
 from dp.events import LEAST_DRAW, Gaussian, Guarantee, Holder, Relation, Release, Sampling, Trust, Unit
 from dp.filter import RESOLUTION, SAMPLER, SHARE, Budget, Filter, Kind, PrivacyCost
 from dp.noise import Family, NoiseSpec
@@ -224,15 +224,28 @@ def _of_gaussians(cost: PrivacyCost, delta: Fraction) -> float:
     return gdp.least_epsilon(Fraction(moved, RESOLUTION), delta) / RESOLUTION
 
 
-def steps_multiplier(*, epsilon: float, delta: float, steps: int, sampling: Sampling, guarantee: Guarantee) -> Fraction:
-    """The least noise for which ``steps`` local steps fit a ``Budget`` of that epsilon and delta, less ``SLACK``.
+def steps_multiplier(
+    *,
+    epsilon: float | Fraction,
+    delta: float | Fraction,
+    steps: int,
+    sampling: Sampling,
+    guarantee: Guarantee,
+    kind: Kind = Kind.RENYI,
+) -> Fraction:
+    """The least noise, in thousandths, for which ``steps`` local steps fit a ``Budget`` of that epsilon and delta, less
+    ``SLACK``: one by one under ``Kind.RENYI``, or as a schedule that is reserved whole under ``Kind.SCHEDULE``.
 
     >>> from dp.events import PoissonSample
     >>> example = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
     >>> tenth = PoissonSample(Fraction(1, 10))
     >>> float(steps_multiplier(epsilon=8, delta=1e-5, steps=100, sampling=tenth, guarantee=example))
     0.999
+    >>> whole = Kind.SCHEDULE
+    >>> float(steps_multiplier(epsilon=8, delta=1e-5, steps=100, sampling=tenth, guarantee=example, kind=whole))
+    0.924
     """
+    failing = (1 - SLACK) * Fraction(delta)
 
     def fits(thousandths: int) -> bool:
         release = Release(Gaussian(Fraction(thousandths, 1000)), sampling, guarantee)
@@ -242,7 +255,36 @@ def steps_multiplier(*, epsilon: float, delta: float, steps: int, sampling: Samp
     found = 1 + bisect_left(range(1, most + 1), True, key=fits)
     if found > most:
         raise UsageError("no noise makes this private")
-    return Fraction(found, 1000)
+    if kind is Kind.RENYI:
+        return Fraction(found, 1000)
+    if kind is not Kind.SCHEDULE:
+        raise UsageError(f"a budget of kind {kind} is not for local steps")
+
+    def cost(thousandths: int) -> float:
+        """In epsilons; infinite without a bound."""
+        units = schedule.least_epsilon(Release(Gaussian(Fraction(thousandths, 1000)), sampling, guarantee), steps, failing)
+        return inf if units is None else units / RESOLUTION
+
+    return Fraction(_least_noise(cost, found, Fraction(epsilon)), 1000)
+
+
+def _least_noise(cost: Callable[[int], float], enough: int, epsilon: Fraction) -> int:
+    """The least noise whose cost is within ``epsilon``, up to ``enough``, if more noise costs less. It is guessed that the
+    logarithm of the one is linear in that of the other."""
+    low, high, of_high = 0, enough, cost(enough)
+    while of_high > epsilon:  # an order that was chosen beforehand may say a little less
+        low, high = high, high + ceil(high / 100)
+        of_high = cost(high)
+    slope, of_low, halved = 1.0, inf, False
+    while high - low > 1:
+        if low and of_low < inf and not halved:
+            slope = max(0.1, log(of_low / of_high) / log(high / low))
+        guess = (low + high) // 2 if halved else ceil(high * (of_high / float(epsilon)) ** (1 / slope))
+        guess = min(max(guess, low + 1), high - 1)
+        before, found = high - low, cost(guess)
+        low, high, of_low, of_high = (guess, high, found, of_high) if found > epsilon else (low, guess, of_low, found)
+        halved = not halved and low > 0 and 2 * (high - low) > before
+    return high
 
 
 def release_of(encoding: Encoding, noise: NoiseSpec, clients: int, survivors: int, guarantee: Guarantee) -> Release:

@@ -9,6 +9,11 @@ Gaussian with that mu^2 (Smith and Thakurta 2022; Koskela, Tobaben and Honkela 2
 (epsilon, delta) stops to hold. Releases are not quite Gaussian; how far they are is paid for once and for all
 (``gdp.MOST_CLOSE``), and the number of samples bounds it. Everything else is refused.
 
+**schedule**, for one party's steps that are all fixed before the first: how many, with which noise, sampled how. They
+are reserved as one, which costs their epsilon (``dp.accountants.schedule``), and nothing beside them is allowed, before
+or after: two schedules would have to share delta, and which one is taken may depend on what came out. Taking fewer
+steps costs as much as taking all.
+
 **renyi**, for everything: for ONE order fixed in advance, Renyi divergences chosen that way add up as if they had been
 planned (Feldman and Zrnic 2021, "Individual Privacy Accounting via a Renyi Filter"; Lecuyer 2021). "Go on while some
 order has room" claims more: which order that is may depend on what came out, and only families of mechanisms that are
@@ -19,7 +24,7 @@ run, gets 99%: that costs 0.1% of the noise. The others say early in a run how l
 when the choice was not the best.
 
 Everything is counted in integers, so that an auditor's sums are the same to the last digit: mu^2, divergences and
-epsilons are multiples of 10^-12, mu^2 and divergences rounded up and limits rounded down.
+epsilons are multiples of 10^-12, costs rounded up and limits rounded down.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ from functools import lru_cache
 from math import ceil, floor
 from typing import Self, TypeAlias
 
-from dp.accountants import gdp, rdp, sums
+from dp.accountants import gdp, rdp, schedule, sums
 from dp.accountants.rdp import ORDERS
 from dp.events import DiscreteGaussians, Event, Everyone, Release
 from secagg.errors import BudgetError, UsageError
@@ -49,11 +54,13 @@ class Kind(StrEnum):
     """mu^2 of Gaussian noise"""
     RENYI = "renyi"
     """divergences at each of ``ORDERS``"""
+    SCHEDULE = "schedule"
+    """the epsilon of one schedule of steps, which is reserved as a whole"""
 
 
 Amounts: TypeAlias = tuple[int | None, ...]
-"""One number under ``Kind.GDP``, one for each of ``ORDERS`` under ``Kind.RENYI``, in multiples of 1 / RESOLUTION; None
-where no bound is known."""
+"""One number for each of ``ORDERS`` under ``Kind.RENYI``, otherwise one, in multiples of 1 / RESOLUTION; None where no
+bound is known."""
 
 SHARE = Fraction(99, 100)
 """The part of delta that the budget's own order has; the other orders share the rest."""
@@ -75,7 +82,7 @@ class Budget:
     The part ``slack`` of delta is set aside because samplers are not exact. ``kind`` says what is counted, and so which
     releases can be charged. Under ``Kind.RENYI`` ``order`` is the order that is expected to decide. The default suits
     divergences that grow in proportion to the order, those of noise without sampling. ``suited`` finds kind and order
-    for a release.
+    for releases that are decided on one by one.
 
     >>> Budget(Fraction(4), Fraction(1, 10**6), slack=Fraction(1, 10**9)).order
     7
@@ -97,9 +104,9 @@ class Budget:
             raise UsageError(f"epsilon is above 0 and at most {_LARGEST_EPSILON}")
         if not 0 <= self.slack < self.delta < 1:
             raise UsageError("delta is below 1, and its slack below delta")
-        if self.kind is Kind.GDP:
+        if self.kind is not Kind.RENYI:
             if self.order != 0:
-                raise UsageError("a budget of kind gdp has no orders")
+                raise UsageError(f"a budget of kind {self.kind} has no orders")
             if self.delta - self.slack < gdp.SMALLEST_DELTA:
                 raise UsageError(f"delta less its slack is at least {float(gdp.SMALLEST_DELTA):g}")
             return
@@ -127,13 +134,15 @@ class Budget:
 
     @lru_cache(16)  # noqa: B019 - budgets are few and small
     def limits(self) -> tuple[int, ...]:
-        """The most that may be spent: of mu^2, or at each order.
+        """The most that may be spent: of mu^2, of epsilon, or at each order.
 
         Divergences are those of ``rdp.limits`` for each order's share of delta. All is computed in decimals, which
         round alike on every machine.
         """
         if self.kind is Kind.GDP:
             return (gdp.largest_total(self.epsilon, self.delta - self.slack),)
+        if self.kind is Kind.SCHEDULE:
+            return (floor(self.epsilon * RESOLUTION),)
         found, others = [], (1 - SHARE) / (len(ORDERS) - 1)
         with localcontext(prec=_DIGITS):
             for order in ORDERS:
@@ -164,7 +173,7 @@ def _decimal(value: Fraction) -> Decimal:
 
 @dataclass(frozen=True, slots=True)
 class PrivacyCost:
-    """What a release takes from a budget: mu^2 or divergences, and how many samples are drawn for it."""
+    """What a release takes from a budget: mu^2, divergences or epsilon, and how many samples are drawn for it."""
 
     amounts: Amounts = (0,) * len(ORDERS)
     samples: int = 0
@@ -175,11 +184,20 @@ class PrivacyCost:
 
     @classmethod
     def nothing(cls, kind: Kind) -> Self:
-        return cls((0,) * (1 if kind is Kind.GDP else len(ORDERS)))
+        return cls((0,) * (len(ORDERS) if kind is Kind.RENYI else 1))
 
     @classmethod
-    def of(cls, event: Event, count: int = 1, samples: int = 0, kind: Kind = Kind.RENYI) -> Self:
+    def of(
+        cls,
+        event: Event,
+        count: int = 1,
+        samples: int = 0,
+        kind: Kind = Kind.RENYI,
+        failing: Fraction = Fraction(0),
+    ) -> Self:
         """The cost of ``count`` times ``event``, for which ``samples`` integers are drawn in all.
+
+        ``failing``, delta less its slack, is what the epsilon of a schedule holds at; other kinds do not need it.
 
         >>> from dp.events import Everyone, Gaussian, Guarantee, Relation, Trust, Unit
         >>> user = Guarantee(Unit.USER, Relation.ZERO_OUT, Trust.CENTRAL)
@@ -193,6 +211,8 @@ class PrivacyCost:
             if count * close > 2 * sums.SPREAD * samples:
                 raise UsageError("a sum of discrete Gaussians is charged with all samples that were drawn for it")
             return cls((count * ceil(moved * RESOLUTION),), samples)
+        if kind is Kind.SCHEDULE:
+            return cls((schedule.least_epsilon(event, count, failing),), samples)
         curve = [value if value < float("inf") else None for value in rdp.curve(event)]
         return cls(tuple(None if value is None else count * _up(value) for value in curve), samples)
 
@@ -226,12 +246,15 @@ class Filter:
     reserved: Mapping[str, PrivacyCost] = field(default_factory=dict, repr=False)
     failing: Fraction | None = field(default=None, repr=False)
     """Under ``Kind.GDP``: delta less its slack."""
+    scheduled: bool = False
+    """Under ``Kind.SCHEDULE``: one reservation, and no other."""
 
     @classmethod
     def of(cls, budget: Budget) -> Self:
         failing = budget.delta - budget.slack if budget.kind is Kind.GDP else None
         spent = PrivacyCost.nothing(budget.kind)
-        return cls(ceil(budget.epsilon * RESOLUTION), budget.limits(), budget.samples(), spent, failing=failing)
+        epsilon, scheduled = ceil(budget.epsilon * RESOLUTION), budget.kind is Kind.SCHEDULE
+        return cls(epsilon, budget.limits(), budget.samples(), spent, failing=failing, scheduled=scheduled)
 
     @property
     def total(self) -> PrivacyCost:
@@ -246,6 +269,8 @@ class Filter:
     def _reached(self, total: PrivacyCost) -> int | None:
         if not any(total.amounts) and None not in total.amounts:
             return 0
+        if self.scheduled:
+            return total.amounts[0]
         if self.failing is not None:
             (moved,), (most,) = total.amounts, self.limits
             if moved is None or moved > _REFUSED_TIMES * most:
@@ -265,11 +290,18 @@ class Filter:
         """Whether so much may be reserved."""
         self._check_kind(cost)
         total = self.total + cost
-        return self._within(total) and total.samples <= self.samples
+        return self._within(total) and total.samples <= self.samples and not self._closed
+
+    @property
+    def _closed(self) -> bool:
+        """Whether the one schedule of this budget is there."""
+        return self.scheduled and (bool(self.reserved) or self.spent != PrivacyCost.nothing(Kind.SCHEDULE))
 
     def reserve(self, name: str, cost: PrivacyCost) -> Filter:
-        """Set ``cost`` aside, if then some order is still within its limit, or mu^2 is."""
+        """Set ``cost`` aside, if then some order is still within its limit, or mu^2 is, or epsilon."""
         self._check_kind(cost)
+        if self._closed and name not in self.reserved:
+            raise BudgetError("this budget is for one schedule, which is reserved: nothing is charged beside it")
         if name in self.reserved:
             raise UsageError(f"{name} is reserved already")
         after = replace(self, reserved={**self.reserved, name: cost})
@@ -291,13 +323,17 @@ class Filter:
         for now, limit, actual, allowed in zip(total.amounts, self.limits, cost.amounts, reserved.amounts, strict=True):
             if now is not None and now <= limit and (actual is None or allowed is None or actual > allowed):
                 raise BudgetError(f"{name} costs more than was reserved for it")
+        if self.scheduled and cost != reserved:
+            raise BudgetError("a schedule costs what was reserved for it, however many of its steps are taken")
         if cost.samples > reserved.samples:
             raise BudgetError(f"{name} draws more samples than were reserved for it")
         return replace(self, spent=self.spent + cost, reserved=self._without(name))
 
     def abort(self, name: str) -> Filter:
-        """Give back a reservation for which nothing was released."""
+        """Give back a reservation for which nothing was released. A schedule is not given back."""
         self._open(name)
+        if self.scheduled:
+            raise BudgetError("a schedule that is reserved may have been begun: it is not given back")
         return replace(self, reserved=self._without(name))
 
     def _check_kind(self, cost: PrivacyCost) -> None:

@@ -13,6 +13,7 @@ Without a head it may be an older copy. The fields are described in docs/ledger.
 from __future__ import annotations
 
 import argparse
+import cmath
 import hashlib
 import json
 import math
@@ -46,6 +47,8 @@ LONGEST_LINE = 500
 PATIENCE = 2  # seconds, with a ledger that is in use
 LABEL, COLUMNS = 12, 80  # of a statement: where its text begins, and ends
 ABSOLUTE, RELATIVE = 3, 1e-8  # units, and a fraction: what floating point may differ by
+UNDERSTATED = 0.01  # by which part the epsilon of a sampled schedule may be below our own
+GRID, TAIL, STEEPEST = 1 << 13, 30, 1 << 8  # of sums of losses: numbers, -log of what is cut off, and largest tilt
 AT_COMMIT = "survivors cohort bitmap signatures survivors_digest missing honest components_removed variance_held"
 AFTER = "release:text total:number?* total_samples:number epsilon_before:number? epsilon_after:number?"
 CHARGED = f"number:number previous:hex phase:text cost:number?* samples:number {AFTER}"
@@ -88,6 +91,7 @@ HOLDERS, ROUNDINGS = ("device", "silo"), ("stochastic", "nearest")
 RELATIONS = ("add-or-remove", "replace-one", "zero-out")
 MECHANISMS = ("Gaussian", "DiscreteLaplace", "Skellam", "DiscreteGaussians")
 SAMPLINGS = ("Everyone", "PoissonSample", "FixedSizeSample")
+VERSIONS = {"gdp": ("gdp/1", []), "renyi": ("rdp/2", ORDERS), "schedule": ("pld/1", [])}
 
 
 class Problem(Exception):
@@ -211,6 +215,101 @@ def root_of_two_pi(digits: int) -> Decimal:
         while abs(a - b) > Decimal(10) ** -(digits + 5):
             a, b, t, power = (a + b) / 2, (a * b).sqrt(), t - power * ((a - b) / 2) ** 2, 2 * power
         return (2 * (a + b) ** 2 / (4 * t)).sqrt()
+
+
+# The privacy loss of a schedule: equal steps of Gaussian noise with Poisson sampling
+
+
+def of_schedule(event: Any, guarantee: dict[str, str]) -> tuple[Fraction, Fraction]:
+    """Noise multiplier, over how far neighbours move a step, and rate. What no schedule is made of is refused."""
+    need(event["kind"] == "Release", "a schedule is no search")
+    mechanism, sampling, stretch = checked(event, guarantee)
+    known = sampling["kind"] == "Everyone" or (sampling["kind"] == "PoissonSample" and stretch == 1)
+    need(mechanism["kind"] == "Gaussian" and known, "no schedule is made of such steps")
+    rate = rational(sampling["rate"]) if sampling["kind"] == "PoissonSample" else Fraction(1)
+    return rational(mechanism["noise_multiplier"]) / stretch, rate
+
+
+def suffices(epsilon: int, z: Fraction, rate: Fraction, steps: int, delta: Fraction) -> bool:
+    """Whether so many units of epsilon are what the schedule costs at delta: without sampling exactly the least that
+    holds, and otherwise not below our own computation by more than ``UNDERSTATED``."""
+    if rate == 1:
+        return least(epsilon, steps / z**2, delta) or (epsilon == 1 and holds(Fraction(0), delta, steps / z**2))
+    above = epsilon / RESOLUTION * (1 + UNDERSTATED)
+    need(float(z) > 1 / 64 and above <= 2 * LARGEST_EPSILON, "a schedule of so little noise has no bound")
+    return all(failing(above, float(z), float(rate), steps, way) <= delta for way in (1, -1))
+
+
+def failing(epsilon: float, z: float, q: float, steps: int, way: int) -> float:
+    """The delta at epsilon of P^steps against Q^steps for P = (1-q) N(0, z^2) + q N(1, z^2) and Q = N(0, z^2), or with
+    ``way`` -1 of Q^steps against P^steps: E (1 - e^(epsilon - L))+, with L the sum of the steps' privacy losses.
+
+    The law of a loss is tilted by e^(power loss), so that the mean of L is about epsilon (Cramer 1938), put onto a grid
+    that keeps its mean and variance, and L's is found by a Fourier transform. The grid is as wide as Chernoff's bound
+    asks for.
+    """
+    if way == -1 and -steps * math.log1p(-q) <= epsilon:  # the most that can be lost
+        return 0.0
+    low, high = 0.0, 1.0
+    while high < STEEPEST and steps * tilted_loss(high, z, q, way)[1] < epsilon:
+        low, high = high, 2 * high
+    for _ in range(10):
+        middle = (low + high) / 2
+        low, high = (middle, high) if steps * tilted_loss(middle, z, q, way)[1] < epsilon else (low, middle)
+    scale, mean, law = tilted_loss(low, z, q, way)
+    deviation = math.sqrt(steps * math.fsum(math.exp(log) * loss**2 for log, loss in law))
+    tilts = [sign * 2.0**k / deviation for sign in (1, -1) for k in range(-3, 8)]
+    bounds = [(steps * log_of_sum([log + t * loss for log, loss in law]) + TAIL) / abs(t) for t in tilts]
+    width = 2 * max(min(bounds[:11]), min(bounds[11:])) / GRID
+    masses = [0.0] * GRID
+    for log, loss in law:  # Lax and Wendroff 1960: no frequency grows
+        place, mass = loss / width, math.exp(log)
+        nearest = round(place)
+        off = place - nearest
+        for step, part in ((-1, off * (off - 1) / 2), (0, 1 - off * off), (1, off * (off + 1) / 2)):
+            masses[(nearest + step) % GRID] += mass * part
+    total = 0.0
+    for place, mass in enumerate(transformed([one**steps for one in transformed(masses, -1)], 1)):
+        loss = steps * mean + width * (place - GRID if place >= GRID // 2 else place)
+        if loss > epsilon:
+            total += mass.real / GRID * math.exp(steps * scale - low * loss) * -math.expm1(epsilon - loss)
+    return total
+
+
+def tilted_loss(power: float, z: float, q: float, way: int) -> tuple[float, float, list[tuple[float, float]]]:
+    """log E e^(power loss), the mean of the loss under the tilted law, and that law: logarithms of probabilities, and
+    losses less their mean. By the trapezoidal rule, which for such functions errs exponentially little."""
+    spacing, reach = min(z, z * z) / 6, power + 12 * z
+    points = [n * spacing for n in range(math.floor(-reach / spacing), math.ceil((1 + reach) / spacing) + 1)]
+    logs, losses = [], []
+    for x in points:
+        loss = log_of_sum([math.log1p(-q), math.log(q) + (2 * x - 1) / (2 * z * z)])
+        under_q = math.log(spacing / z) - math.log(2 * math.pi) / 2 - x * x / (2 * z * z)
+        logs.append(under_q + (loss if way == 1 else 0) + power * way * loss)
+        losses.append(way * loss)
+    scale = log_of_sum(logs)
+    mean = math.fsum(math.exp(log - scale) * loss for log, loss in zip(logs, losses, strict=True))
+    return scale, mean, [(log - scale, loss - mean) for log, loss in zip(logs, losses, strict=True)]
+
+
+def log_of_sum(logs: list[float]) -> float:
+    top = max(logs)
+    return top + math.log(math.fsum(math.exp(x - top) for x in logs))
+
+
+def transformed(values: list[Any], sign: int) -> list[Any]:
+    """The discrete Fourier transform of a power of two of numbers (Cooley and Tukey 1965)."""
+    if len(values) == 1:
+        return values
+    even, odd = transformed(values[::2], sign), transformed(values[1::2], sign)
+    turned = [root * one for root, one in zip(roots(len(values), sign), odd, strict=True)]
+    pairs = list(zip(even, turned, strict=True))
+    return [a + b for a, b in pairs] + [a - b for a, b in pairs]
+
+
+@lru_cache(64)
+def roots(number: int, sign: int) -> list[complex]:
+    return [cmath.exp(sign * 2j * math.pi * k / number) for k in range(number // 2)]
 
 
 # Renyi divergences at one order a, in nats
@@ -486,7 +585,8 @@ class Audit:
         self.spent: dict[str, Any] = {}  # of each client that takes turns, or of all: costs twice, and samples
         self.turns: Turns | None = None
         self.numbers: dict[int, str] = {}  # of sums, where clients take turns
-        self.gaussian, self.failing, self.reached = False, Fraction(0), 0
+        self.gaussian, self.scheduled, self.failing, self.reached = False, False, Fraction(0), 0
+        self.schedule: Any = None  # what was reserved as a whole: cost, samples, facts
         self.genesis: Any = None
         self.sums: list[Sum] = []
         self.steps: list[int] = []
@@ -524,16 +624,16 @@ class Audit:
         need(bounded, "a missing client takes its noise along: under distributed trust no add-or-remove")
         self.key = self.key or bytes.fromhex(body["owner"])
         need(body["owner"] == self.key.hex(), "is signed by another key")
-        self.gaussian = body["kind"] == "gdp"
-        need(self.gaussian or body["kind"] == "renyi", "is a budget of an unknown kind")
-        version = (5, "gdp/1", []) if self.gaussian else (5, "rdp/2", ORDERS)
+        need(body["kind"] in VERSIONS, "is a budget of an unknown kind")
+        self.gaussian, self.scheduled = body["kind"] == "gdp", body["kind"] == "schedule"
+        version = (5, *VERSIONS[body["kind"]])
         need((body["schema"], body["accountant"], body["orders"]) == version, "is of another version")
         need(body["units"] == f"1/{RESOLUTION}", "is in other units")
         need(len(body["data"]) in (0, 64), "data are marked with 32 bytes, or not at all")
         self.genesis, self.guarantee = body, {name: body[name] for name in ("unit", "relation", "trust", "holder")}
         epsilon, delta, slack = (rational(body[name]) for name in ("epsilon", "delta", "slack"))
         need(epsilon <= LARGEST_EPSILON and slack < delta < 1, "is no budget")
-        need(body["order"] == 0 if self.gaussian else body["order"] in ORDERS, "is no budget")
+        need(body["order"] in ORDERS if body["kind"] == "renyi" else body["order"] == 0, "is no budget")
         self.budget, self.limits, self.most_samples = (
             math.ceil(epsilon * RESOLUTION),
             body["limits"],
@@ -545,6 +645,9 @@ class Audit:
             most, more = (Fraction(self.limits[0] + extra, RESOLUTION) for extra in (0, 1))
             maximal = holds(epsilon, self.failing, most) and not holds(epsilon, self.failing, more)
             need(maximal, "the limit does not follow")
+        elif self.scheduled:
+            need(self.failing >= Fraction(1, 10**100), "is no budget")
+            need(self.limits == [math.floor(epsilon * RESOLUTION)], "the limit does not follow")
         else:
             most_of_each = limits(epsilon, self.failing, body["order"])
             for order, limit, most_of_it in zip(ORDERS, self.limits, most_of_each, strict=True):
@@ -553,7 +656,7 @@ class Audit:
         if self.gaussian:  # which each may be 2 CLOSE farther from Gaussian noise
             most_samples = min(most_samples, math.floor(FARTHEST / (2 * CLOSE)))
         need(self.most_samples == most_samples, "samples_limit does not follow")
-        zeros = [0] * (1 if self.gaussian else len(ORDERS))
+        zeros = [0] * (len(ORDERS) if body["kind"] == "renyi" else 1)
         if body["turns"] is not None:
             mine = self.gaussian, body["relation"], body["trust"]
             need(mine == (True, "zero-out", "distributed"), "turns are for sums of kind gdp, and zero-out")
@@ -570,10 +673,13 @@ class Audit:
         before = self.total()
         if phase == "reserve":
             need(name not in self.open and name not in self.done, f"{name} was reserved before")
+            need(not self.scheduled or not (self.open or self.done), "is beside the one schedule of this budget")
             self.open[name] = self.charge(body)
             if "sum" in body:
                 facts = body["sum"]
                 self.allowed[name] = facts["noise"]["colluders"], facts["overlap"], rational(facts["sampled"])
+        elif self.scheduled:
+            self.go_on(name, body)
         else:
             need(name in self.open, f"nothing is reserved for {name}")
             reserved = self.open.pop(name)
@@ -589,6 +695,9 @@ class Audit:
         need((body["total"], body["total_samples"]) == (total[0], total[2]), "the sums are wrong")
         for field, (recorded, recomputed, _) in (("epsilon_before", before), ("epsilon_after", total)):
             epsilon = body[field]
+            if self.scheduled:
+                need([epsilon] == recorded, f"{field} is not what the sums come to")
+                continue
             if self.gaussian:
                 need(self.comes_to(recorded[0], epsilon), f"{field} is not what the sums come to")
                 continue
@@ -612,6 +721,21 @@ class Audit:
             relied_on = now is not None and now <= limit
             need(not relied_on or (actual is not None and actual <= allowed), "costs more than was reserved")
         need(charge[3] == reserved[3] and charge[2] <= reserved[2], "is not what was reserved")
+
+    def go_on(self, name: str, body: Any) -> None:
+        """So many steps of the schedule are taken by now: more than before, and no more than were reserved."""
+        need(body["phase"] == "commit", "gives back a schedule that may have been begun")
+        need(name in self.open or name in self.done, f"nothing is reserved for {name}")
+        cost, samples, planned = self.schedule
+        facts = body.get("steps")
+        need_fields(facts, "steps")
+        need({**facts, "count": planned["count"]} == planned, "is not what was reserved")
+        need((body["cost"], body["samples"]) == (cost, samples), "is charged something else than was reserved")
+        need(sum(self.steps) < facts["count"] <= planned["count"], "is no further step of the schedule")
+        self.steps = [facts["count"]]
+        if name in self.open:
+            self.spent[EVERYBODY] = added([self.spent[EVERYBODY], self.open.pop(name)[:3]])
+            self.done.add(name)
 
     def remember(self, body: Any) -> None:
         if "sum" in body:
@@ -667,6 +791,13 @@ class Audit:
             sampling = (event["release"] if event["kind"] == "Selection" else event)["sampling"]["kind"]
             seen_by = "everybody" if sampling == "Everyone" else "nobody"
             need((facts["sampling"], facts["seen_by"]) == (sampling, seen_by), "sampling is not the event's")
+        if self.scheduled:
+            need("steps" in body, "a schedule is of steps")
+            z, rate = of_schedule(event, self.guarantee)
+            known = type(cost[0]) is int and len(cost) == 1 and count <= 1 << 62
+            need(known and suffices(cost[0], z, rate, count, self.failing), "is charged less than it costs")
+            self.schedule = cost, samples, facts
+            return cost, cost, samples, planned, clients
         if self.gaussian:
             own = [count * math.ceil(moved_squared(event, self.guarantee) * RESOLUTION)]
             need(cost == own, "is charged something else than it costs")
@@ -839,7 +970,11 @@ TRUST = {
 }
 
 
-COUNTED = {"gdp": "mu^2 of Gaussian noise", "renyi": "divergences"}
+COUNTED = {
+    "gdp": "mu^2 of Gaussian noise",
+    "renyi": "divergences",
+    "schedule": "the epsilon of the whole schedule, which is reserved at once",
+}
 
 
 def statement(book: Book, given: Given) -> dict[str, str]:

@@ -119,14 +119,26 @@ def _laplace(mechanism: DiscreteLaplace, _sampling: Everyone, relation: Relation
     return loss.self_compose(count)
 
 
-def _gaussian_loss(deviation: float, rate: float, relation: Relation) -> Any:
+def composed(event: Release, count: int, interval: float) -> tuple[Any, int, int]:
+    """The distribution of ``count`` releases of Gaussian noise with Poisson sampling, and in how many numbers one of them
+    and all of them are kept, at the most. Losses are rounded up to multiples of ``interval``."""
+    if not isinstance(event.mechanism, Gaussian) or not isinstance(event.sampling, PoissonSample):
+        raise UsageError("only releases of Gaussian noise with Poisson sampling are composed on a grid that is chosen")
+    deviation, rate = float(event.mechanism.noise_multiplier), float(event.sampling.rate)
+    one = _gaussian_loss(deviation, rate, event.guarantee.relation, interval)
+    all_of_them = one.self_compose(count)
+    single, every = (max(loss._pmf_remove.size, loss._pmf_add.size) for loss in (one, all_of_them))
+    return all_of_them, single, max(single, every)
+
+
+def _gaussian_loss(deviation: float, rate: float, relation: Relation, interval: float = INTERVAL) -> Any:
     with needing("dp", "this accountant"):
         from dp_accounting import NeighboringRelation
         from dp_accounting.pld import privacy_loss_distribution as pld
 
     return pld.from_gaussian_mechanism(
         standard_deviation=deviation,
-        value_discretization_interval=INTERVAL,
+        value_discretization_interval=interval,
         sampling_prob=rate,
         neighboring_relation=NeighboringRelation[_RELATIONS[relation]],
     )

@@ -25,7 +25,7 @@ SCHEMA = 5
 """The version of the entries' fields."""
 _DIGITS = 400
 """The most digits of a number. The largest float has 309, costs are multiples of 10^-12, and steps add up."""
-ACCOUNTANTS = {Kind.GDP: "gdp/1", Kind.RENYI: "rdp/2"}
+ACCOUNTANTS = {Kind.GDP: "gdp/1", Kind.RENYI: "rdp/2", Kind.SCHEDULE: "pld/1"}
 """The version of each kind's accountant, which changes with a formula or the list of orders."""
 
 
@@ -91,13 +91,15 @@ def name_of(what: Chargeable) -> str:
     return what.plan_digest.hex() if isinstance(what, SecureSum) else what.release
 
 
-def cost_of(what: Chargeable, guarantee: Guarantee, kind: Kind) -> PrivacyCost:
-    """The cost of a release to a budget of that kind. It is refused under another guarantee, or if it has less noise
-    than planned."""
+def cost_of(what: Chargeable, guarantee: Guarantee, kind: Kind, failing: Fraction = Fraction(0)) -> PrivacyCost:
+    """The cost of a release to a budget of that kind, with ``failing`` as delta less its slack (for a schedule). It is
+    refused under another guarantee, or if it has less noise than planned."""
     if isinstance(what, Steps):
         if what.event.guarantee != guarantee:
             raise UsageError(f"a release under {what.event.guarantee} is not charged to a budget under {guarantee}")
-        return PrivacyCost.of(what.event, what.count, what.samples, kind)
+        return PrivacyCost.of(what.event, what.count, what.samples, kind, failing)
+    if kind is Kind.SCHEDULE:
+        raise UsageError("a schedule is of one party's steps: a secure sum is charged to a budget of another kind")
     if guarantee.trust is not Trust.DISTRIBUTED:
         raise UsageError("the noise in a secure sum is distributed: so is the trust")
     if (missing := what.planned - what.survivors) > what.noise.dropouts:

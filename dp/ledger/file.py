@@ -27,14 +27,15 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, Self
 
 from dp.events import Event, Guarantee
-from dp.filter import RESOLUTION, Budget, PrivacyCost
+from dp.filter import RESOLUTION, Budget, Kind, PrivacyCost
 from dp.ledger.entries import Chargeable, Steps, name_of, parse, unsigned, worst
-from dp.ledger.state import Genesis, LedgerState, PreparedEntry, Row, replay
+from dp.ledger.state import Genesis, LedgerState, PreparedEntry, Row, replay, taken
 from dp.turns import Turns
 from secagg.crypto.keys import SigningKey
 from secagg.errors import BudgetError, PeerError, SecAggError, StorageError, UsageError
@@ -231,7 +232,9 @@ class Ledger:
         """Whether this release took place, as far as a ledger can tell: it was paid for, and may be known."""
         self._check_sound()
         record = self._state.records.get(name_of(what))
-        return record is not None and record.happened is not None
+        if record is None or record.happened is None:
+            return False
+        return not isinstance(what, Steps) or what.count <= taken(record)
 
     def check(self, what: Chargeable) -> None:
         """Raise ``BudgetError`` unless ``reserve`` would be allowed."""
@@ -249,7 +252,10 @@ class Ledger:
         self._append(lambda state: _reservation(state, what))
 
     def commit(self, what: Chargeable) -> None:
-        """Say what happened to what was reserved. A release happens once: another set of survivors is refused."""
+        """Say what happened to what was reserved. A release happens once: another set of survivors is refused.
+
+        Of a schedule it is said how many of its steps are taken by now, again and again, and never more than all.
+        """
         self._append(lambda state: _commitment(state, what))
 
     def abort(self, what: Chargeable, reason: str) -> None:
@@ -258,7 +264,14 @@ class Ledger:
         self._append(lambda state: state.abort(name, reason) if name in state.records else None)
 
     def charge(self, event: Event, count: int = 1, samples: int = 0) -> None:
-        """Reserve and commit at once: for steps that are taken in any case. Charged anew with every call."""
+        """Reserve and commit at once: for steps that are taken in any case. Charged anew with every call.
+
+        Under a budget for a schedule these are further steps of the one that is reserved, which costs nothing more;
+        beyond its last step, and without a schedule, they are refused.
+        """
+        if self.budget.kind is Kind.SCHEDULE:
+            self._append(lambda state: state.further(event, count))
+            return
         steps = Steps(f"steps/{os.urandom(16).hex()}", event, count, samples)
         self.reserve(steps)
         self.commit(steps)
@@ -335,6 +348,9 @@ def _commitment(state: LedgerState, what: Chargeable) -> PreparedEntry | None:
     record = state.records.get(name_of(what))
     if record is None or record.happened is None:
         return state.commit(what)
+    if state.genesis.budget.kind is Kind.SCHEDULE:
+        said = isinstance(what, Steps) and what.count <= taken(record) and what == replace(record.reserved, count=what.count)
+        return None if said else state.commit(what)
     if unsigned(record.happened) != unsigned(what):
         raise BudgetError(f"release {name_of(what)} was committed with other facts")
     return None

@@ -8,18 +8,20 @@ write.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
 from dp.accountants.rdp import ORDERS
+from dp.accountants.schedule import covers
 from dp.client_filters import ClientFilters
-from dp.events import Guarantee, Relation, Trust
+from dp.events import Event, Guarantee, Relation, Trust
 from dp.filter import RESOLUTION, Budget, Filter, Kind, PrivacyCost
 from dp.ledger.entries import (
     ACCOUNTANTS,
     SCHEMA,
     Chargeable,
+    Steps,
     canonical,
     check_agreed,
     check_planned,
@@ -126,6 +128,11 @@ class Record:
     cost: PrivacyCost
 
 
+def taken(record: Record) -> int:
+    """How many steps are taken; none while they are only reserved."""
+    return record.happened.count if isinstance(record.happened, Steps) else 0
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedEntry:
     """An entry that may be next, and the state that it leads to. ``record`` is None if the release is aborted."""
@@ -154,6 +161,11 @@ class LedgerState:
     def head(self) -> bytes:
         return self.links[-1]
 
+    def cost_of(self, what: Chargeable) -> PrivacyCost:
+        """What a release costs this budget."""
+        budget = self.genesis.budget
+        return cost_of(what, self.genesis.guarantee, budget.kind, budget.delta - budget.slack)
+
     def reserve(self, what: Chargeable, cost: PrivacyCost | None = None) -> PreparedEntry:
         """The entry that reserves the worst case of a secure sum, or steps as they are planned.
 
@@ -164,7 +176,7 @@ class LedgerState:
         if (name := name_of(what)) in self.records:
             raise UsageError(f"release {name} is on record")
         members = self._members(what)
-        cost = cost_of(what, self.genesis.guarantee, self.genesis.budget.kind) if cost is None else cost
+        cost = self.cost_of(what) if cost is None else cost
         if isinstance(self.filter, ClientFilters):
             after: _Filter = self.filter.reserve(name, cost, members)
         else:
@@ -193,16 +205,47 @@ class LedgerState:
         return members
 
     def commit(self, what: Chargeable, cost: PrivacyCost | None = None) -> PreparedEntry:
-        """The entry that says what happened, instead of what was reserved for it."""
+        """The entry that says what happened, instead of what was reserved for it.
+
+        Of a schedule it says how many of its steps are taken so far, and may be followed by one that says more.
+        """
         check_agreed(what)
+        if self.genesis.budget.kind is Kind.SCHEDULE:
+            return self._gone_on(what)
         record = self._reserved(name := name_of(what))
         if isinstance(what, SecureSum):
             if worst(what) != record.reserved:
                 raise BudgetError(f"release {name} was reserved with other facts")
             if (turns := self.genesis.turns) is not None:
                 turns.check_signers(what)
-        cost = cost_of(what, self.genesis.guarantee, self.genesis.budget.kind) if cost is None else cost
+        cost = self.cost_of(what) if cost is None else cost
         return self._prepare("commit", name, Record(record.reserved, what, cost), self.filter.commit(name, cost))
+
+    def further(self, event: Event, count: int) -> PreparedEntry:
+        """The entry that says that ``count`` more steps of the schedule are taken, each of which is ``event``."""
+        record = next(iter(self.records.values()), None)
+        if record is None or not isinstance(record.reserved, Steps):
+            raise BudgetError("a schedule is reserved as a whole before its first step, and none is")
+        if not covers(record.reserved.event, event):
+            raise BudgetError("these steps are not those of the schedule that is reserved")
+        if count < 1:
+            raise UsageError(f"at least one step is taken, not {count}")
+        return self._gone_on(replace(record.reserved, count=taken(record) + count))
+
+    def _gone_on(self, what: Chargeable) -> PreparedEntry:
+        """The entry that says how many steps of a schedule are taken by now."""
+        record = self.records.get(name := name_of(what))
+        if record is None or not isinstance(record.reserved, Steps):
+            raise BudgetError(f"nothing is reserved for release {name}")
+        planned, before = record.reserved, taken(record)
+        if not isinstance(what, Steps) or replace(what, count=planned.count) != planned:
+            raise BudgetError(f"release {name} was reserved with other facts")
+        if what.count > planned.count:
+            raise BudgetError(f"the schedule that is reserved has {planned.count} steps, and not {what.count}")
+        if what.count <= before:
+            raise BudgetError(f"{before} steps of the schedule are taken already")
+        after = self.filter.commit(name, record.cost) if record.happened is None else self.filter
+        return self._prepare("commit", name, Record(planned, what, record.cost), after)
 
     def abort(self, name: str, reason: str) -> PreparedEntry:
         """The entry that says that nothing was released."""

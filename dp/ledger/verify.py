@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+from dp.accountants.schedule import scheduled
 from dp.filter import Kind, PrivacyCost
-from dp.ledger.entries import Steps, cost_of, from_facts, parse, survivors_digest, unsigned
+from dp.ledger.entries import Chargeable, Steps, from_facts, parse, survivors_digest, unsigned
 from dp.ledger.state import LedgerState, Row, replay
 from dp.secure_sum import SecureSum
 from dp.verify_ledger import Book, Sum
@@ -17,6 +18,8 @@ from secagg.errors import MissingExtraError, PeerError, SecAggError
 _ROUNDING, _RELATIVE = 3, 10**9
 """By how much divergences may differ from one machine to another: by ``_ROUNDING`` multiples of 10^-12 for each step,
 and by one part in ``_RELATIVE``."""
+_DISTRIBUTION = 10**4
+"""By one part in so many the epsilon of a schedule with sampling may differ."""
 
 
 def verify(
@@ -35,11 +38,11 @@ def verify(
     kind = state.genesis.budget.kind
     for number, (body, _signature) in enumerate(rows):
         entry = parse(body)
-        if "cost" not in entry:
-            continue
+        if "cost" not in entry or (kind is Kind.SCHEDULE and entry["phase"] == "commit"):
+            continue  # what is said of a schedule later costs what was reserved, which was compared
         what = from_facts(entry)
         try:
-            computed = cost_of(what, state.genesis.guarantee, kind)
+            computed = state.cost_of(what)
             if isinstance(what, SecureSum):
                 digest = survivors_digest(what)
                 for signed in what.signatures:
@@ -50,7 +53,8 @@ def verify(
         except (SecAggError, ArithmeticError) as error:
             raise PeerError(f"entry {number} of the ledger: {error}") from None
         count = what.count if isinstance(what, Steps) else 1
-        if not _close(computed, PrivacyCost(tuple(entry["cost"]), entry["samples"]), kind, count):
+        charged = PrivacyCost(tuple(entry["cost"]), entry["samples"])
+        if not (charged == computed if _exact(what, kind) else _close(computed, charged, kind, count)):
             raise PeerError(f"entry {number} of the ledger charges something else than it costs")
     return state
 
@@ -126,11 +130,19 @@ def copies(ledger: LedgerState, other: LedgerState) -> bool:
     return ledger.links[0] == other.links[0]
 
 
+def _exact(what: Chargeable, kind: Kind) -> bool:
+    """Whether costs are the same on every machine."""
+    return kind is Kind.GDP or (kind is Kind.SCHEDULE and isinstance(what, Steps) and scheduled(what.event)[1] == 1)
+
+
 def _close(a: PrivacyCost, b: PrivacyCost, kind: Kind, count: int = 1) -> bool:
     """Whether two costs are the same: exactly, or divergences but for rounding. Each of ``count`` equal steps was
     rounded up by itself."""
     if kind is Kind.GDP:
         return a == b
+    if kind is Kind.SCHEDULE:
+        (x,), (y,) = a.amounts, b.amounts
+        return a.samples == b.samples and x is not None and y is not None and abs(x - y) * _DISTRIBUTION <= x
     return a.samples == b.samples and all(
         x == y or (x is not None and y is not None and (abs(x - y) - _ROUNDING * count) * _RELATIVE <= x)
         for x, y in zip(a.amounts, b.amounts, strict=True)

@@ -320,7 +320,7 @@ def test_what_is_not_installed_is_no_fault_of_a_ledger(
         raise error("this accountant needs the extra [dp]")
 
     of_steps(path := tmp_path / "ledger.db")
-    monkeypatch.setattr("dp.ledger.verify.cost_of", cost_of)
+    monkeypatch.setattr("dp.ledger.state.cost_of", cost_of)
     with pytest.raises(SecAggError) as caught:
         verify(read(path))
     assert type(caught.value) is raised
