@@ -262,15 +262,18 @@ def steps_multiplier(
 
     def cost(thousandths: int) -> float:
         """In epsilons; infinite without a bound."""
-        units = schedule.least_epsilon(Release(Gaussian(Fraction(thousandths, 1000)), sampling, guarantee), steps, failing)
+        event = Release(Gaussian(Fraction(thousandths, 1000)), sampling, guarantee)
+        units = schedule.least_epsilon(event, steps, failing)
         return inf if units is None else units / RESOLUTION
 
     return Fraction(_least_noise(cost, found, Fraction(epsilon)), 1000)
 
 
 def _least_noise(cost: Callable[[int], float], enough: int, epsilon: Fraction) -> int:
-    """The least noise whose cost is within ``epsilon``, up to ``enough``, if more noise costs less. It is guessed that the
-    logarithm of the one is linear in that of the other."""
+    """The least noise whose cost is within ``epsilon``, if more noise costs less; ``enough`` is about enough.
+
+    It is guessed that the logarithm of the one is linear in that of the other.
+    """
     low, high, of_high = 0, enough, cost(enough)
     while of_high > epsilon:  # an order that was chosen beforehand may say a little less
         low, high = high, high + ceil(high / 100)

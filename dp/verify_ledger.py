@@ -224,17 +224,20 @@ def of_schedule(event: Any, guarantee: dict[str, str]) -> tuple[Fraction, Fracti
     """Noise multiplier, over how far neighbours move a step, and rate. What no schedule is made of is refused."""
     need(event["kind"] == "Release", "a schedule is no search")
     mechanism, sampling, stretch = checked(event, guarantee)
-    known = sampling["kind"] == "Everyone" or (sampling["kind"] == "PoissonSample" and stretch == 1)
-    need(mechanism["kind"] == "Gaussian" and known, "no schedule is made of such steps")
+    known = mechanism["kind"] == "Gaussian" and sampling["kind"] in ("Everyone", "PoissonSample")
+    need(known, "no schedule is made of such steps")
     rate = rational(sampling["rate"]) if sampling["kind"] == "PoissonSample" else Fraction(1)
+    need(rate == 1 or stretch == 1, "no schedule is made of samples in which one is replaced")
     return rational(mechanism["noise_multiplier"]) / stretch, rate
 
 
+@lru_cache(16)
 def suffices(epsilon: int, z: Fraction, rate: Fraction, steps: int, delta: Fraction) -> bool:
     """Whether so many units of epsilon are what the schedule costs at delta: without sampling exactly the least that
     holds, and otherwise not below our own computation by more than ``UNDERSTATED``."""
     if rate == 1:
-        return least(epsilon, steps / z**2, delta) or (epsilon == 1 and holds(Fraction(0), delta, steps / z**2))
+        enough, less = (holds(Fraction(units, RESOLUTION), delta, steps / z**2) for units in (epsilon, epsilon - 1))
+        return epsilon > 0 and enough and (epsilon == 1 or not less)
     above = epsilon / RESOLUTION * (1 + UNDERSTATED)
     need(float(z) > 1 / 64 and above <= 2 * LARGEST_EPSILON, "a schedule of so little noise has no bound")
     return all(failing(above, float(z), float(rate), steps, way) <= delta for way in (1, -1))

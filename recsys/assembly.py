@@ -136,7 +136,9 @@ class Prepared:
             noise=self.noise if self.distributed is not None else None,
             local_privacy=None
             if locally is None
-            else LocalPrivacy(locally.settings, privacy.share, privacy.steps, privacy.rate, locally.guarantee.unit),
+            else LocalPrivacy(
+                locally.settings, privacy.share, privacy.steps, privacy.rate, locally.guarantee.unit, training.rounds
+            ),
             ledger=ledger,
             noiseless=noiseless,
             silos=self.silos,

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.events import Gaussian, Guarantee, Relation, Release, Trust, Unit
+from dp.filter import Kind
 from dp.ledger import Ledger
 from dp.ledger.entries import Steps
 from dp.noise import NoiseSpec
@@ -109,8 +110,9 @@ class ClientData:
 class LocalPrivacy:
     """DP-SGD at each client: ``steps`` steps a round, in which each example is in a batch with probability ``share``.
 
-    An example is a user, or an interaction on a device. A round is charged once for all clients, with the highest
+    An example is a user, or an interaction on a device. A step is charged once for all clients, with the highest
     sampling rate among them. No two clients share an example, so no example costs more (parallel composition).
+    ``rounds`` is how many rounds there are to be: their steps are one schedule, where a ledger is for that.
     """
 
     settings: Settings
@@ -118,6 +120,7 @@ class LocalPrivacy:
     steps: int
     rate: float
     unit: Unit = Unit.USER
+    rounds: int = 1
 
     def of(self, examples: int) -> Settings:
         """The settings of a client with this many examples."""
@@ -292,15 +295,27 @@ class Federation:
         if private is None or ledger is None:
             yield False
             return
-        event = private.event(self._data.examples(cohort, private.unit))
-        steps = Steps(f"round {number} of {self._run}", event, private.steps)
-        ledger.reserve(steps)
+        reserved, steps = self._steps(private, ledger.budget.kind, number, cohort)
+        ledger.reserve(reserved)
         try:
             yield ledger.committed(steps)
         except ThresholdError:  # a sum that failed has heard its clients
             ledger.commit(steps)
             raise
         ledger.commit(steps)
+
+    def _steps(self, private: LocalPrivacy, kind: Kind, number: int, cohort: Sequence[str]) -> tuple[Steps, Steps]:
+        """What is reserved before a round, and what is committed after it: its own steps, or the schedule of all rounds
+        at the rate of the client that samples most, of which so many steps are taken by then."""
+        if kind is not Kind.SCHEDULE:
+            event = private.event(self._data.examples(cohort, private.unit))
+            steps = Steps(f"round {number} of {self._run}", event, private.steps)
+            return steps, steps
+        event = private.event(self._data.examples(self._data.names, private.unit))
+        whole = Steps(f"schedule of {self._run}", event, private.rounds * private.steps)
+        if number >= private.rounds:
+            raise BudgetError(f"the schedule that is reserved ends with round {private.rounds}: no step is left")
+        return whole, replace(whole, count=(number + 1) * private.steps)
 
     # What clients do
 

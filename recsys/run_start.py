@@ -292,7 +292,7 @@ def _check_shared(prepared: Prepared, path: Path, resumed: bool, sharing: Sequen
             raise UsageError(f"the budget of {path} is {float(ledger.budget.epsilon):g}, not {asked:g}")
         if not resumed:
             try:
-                ledger.check_cost(mine.planned.cost(ledger.budget.kind))
+                ledger.check_cost(mine.planned.cost(ledger.budget))
             except BudgetError as error:
                 reached = f"{ledger.epsilon:.6g}"
                 raise BudgetError(f"{path}, at epsilon {reached}, has no room for this run: {error}") from None

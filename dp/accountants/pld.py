@@ -120,8 +120,8 @@ def _laplace(mechanism: DiscreteLaplace, _sampling: Everyone, relation: Relation
 
 
 def composed(event: Release, count: int, interval: float) -> tuple[Any, int, int]:
-    """The distribution of ``count`` releases of Gaussian noise with Poisson sampling, and in how many numbers one of them
-    and all of them are kept, at the most. Losses are rounded up to multiples of ``interval``."""
+    """The distribution of ``count`` releases of Gaussian noise with Poisson sampling, and in how many numbers that of
+    one is kept, and that of all. Losses are rounded up to multiples of ``interval``."""
     if not isinstance(event.mechanism, Gaussian) or not isinstance(event.sampling, PoissonSample):
         raise UsageError("only releases of Gaussian noise with Poisson sampling are composed on a grid that is chosen")
     deviation, rate = float(event.mechanism.noise_multiplier), float(event.sampling.rate)

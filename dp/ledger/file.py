@@ -349,8 +349,10 @@ def _commitment(state: LedgerState, what: Chargeable) -> PreparedEntry | None:
     if record is None or record.happened is None:
         return state.commit(what)
     if state.genesis.budget.kind is Kind.SCHEDULE:
-        said = isinstance(what, Steps) and what.count <= taken(record) and what == replace(record.reserved, count=what.count)
-        return None if said else state.commit(what)
+        planned = record.reserved
+        if not (isinstance(what, Steps) and isinstance(planned, Steps) and what.count <= taken(record)):
+            return state.commit(what)
+        return None if what == replace(planned, count=what.count) else state.commit(what)
     if unsigned(record.happened) != unsigned(what):
         raise BudgetError(f"release {name_of(what)} was committed with other facts")
     return None

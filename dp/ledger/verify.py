@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from dp.accountants.schedule import scheduled
+from dp.events import Release
 from dp.filter import Kind, PrivacyCost
 from dp.ledger.entries import Chargeable, Steps, from_facts, parse, survivors_digest, unsigned
 from dp.ledger.state import LedgerState, Row, replay
@@ -132,7 +133,9 @@ def copies(ledger: LedgerState, other: LedgerState) -> bool:
 
 def _exact(what: Chargeable, kind: Kind) -> bool:
     """Whether costs are the same on every machine."""
-    return kind is Kind.GDP or (kind is Kind.SCHEDULE and isinstance(what, Steps) and scheduled(what.event)[1] == 1)
+    if kind is not Kind.SCHEDULE:
+        return kind is Kind.GDP
+    return isinstance(what, Steps) and isinstance(what.event, Release) and scheduled(what.event)[1] == 1
 
 
 def _close(a: PrivacyCost, b: PrivacyCost, kind: Kind, count: int = 1) -> bool:

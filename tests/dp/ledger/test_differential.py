@@ -92,6 +92,15 @@ def steps(path: Path, event: Any, budget: Budget = ROOMY, samples: int = 3) -> l
     return read(path)
 
 
+def scheduled(path: Path) -> list[Row]:
+    ledger = new(path, budget=replace(ROOMY, order=0, kind=Kind.SCHEDULE), guarantee=EXAMPLE)
+    ledger.reserve(Steps("schedule", step("3", "1"), 5, 3))
+    ledger.charge(step("3", "1"), 2)
+    ledger.charge(step("3", "1"), 2)
+    ledger.close()
+    return read(path)
+
+
 LAPLACE = Release(DiscreteLaplace(Fraction(31, 3), 2), Everyone(), CENTRAL)
 SKELLAM = Release(Skellam(Fraction(10**6, 7), 12_000, 3_000), Everyone(), CENTRAL)
 GAUSSIANS = Release(DiscreteGaussians(Fraction(72), 8, 100, 12), Everyone(), CENTRAL)
@@ -111,6 +120,7 @@ KINDS: dict[str, Any] = {
     "poisson": lambda path: steps(path, POISSON),
     "selection": lambda path: steps(path, Selection(POISSON, 5, Fraction(3))),
     "fixed": lambda path: steps(path, FIXED),
+    "schedule": scheduled,
 }
 
 
