@@ -243,7 +243,7 @@ def steps_multiplier(
     0.999
     >>> whole = Kind.SCHEDULE
     >>> float(steps_multiplier(epsilon=8, delta=1e-5, steps=100, sampling=tenth, guarantee=example, kind=whole))
-    0.924
+    0.937
     """
     failing = (1 - SLACK) * Fraction(delta)
 

@@ -20,7 +20,7 @@ from benchmarks.case import Measured, Say
 from benchmarks.regression import embedding
 from dp.accountants import PldAccountant, RdpAccountant, rdp
 from dp.accountants.composition import Composition
-from dp.calibrate import calibrate, user_level
+from dp.calibrate import calibrate, steps_multiplier, user_level
 from dp.events import Everyone, Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
 from dp.filter import Kind
 from dp.ledger import Budget, Ledger
@@ -32,13 +32,13 @@ from secagg.crypto.keys import SigningKey
 from secagg.errors import UsageError
 
 SIGMAS = {"1": 1, "16": 16, "256": 256, "4096": 4096, "2_20": 1 << 20}
-SAMPLES_PER_S, CALIBRATE_S, IDENTICAL_S, VARYING_S, APPEND_S = 5e6, 5.0, 2.0, 3.0, 0.020
+SAMPLES_PER_S, CALIBRATE_S, IDENTICAL_S, VARYING_S, SCHEDULE_S, APPEND_S = 5e6, 5.0, 2.0, 3.0, 2.0, 0.020
 EXAMPLE = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    parts: str = "samplers,calibration,accounting,ledger,embedding"
+    parts: str = "samplers,calibration,accounting,schedules,ledger,embedding"
     samples: int = 1 << 22
     rounds: int = 1000
     repeats: int = 5
@@ -139,6 +139,29 @@ def _accounting(config: Config) -> Measured:
     )
 
 
+def _schedules(_config: Config) -> Measured:
+    """The noise of local steps, charged round by round and as one schedule, at epsilon 8 and delta 1 / 400,000."""
+    figures, parts, slowest = dict[str, float](), [], 0.0
+    for steps, rate in ((15, Fraction(1)), (75, Fraction(1, 5)), (1000, Fraction(1, 100))):
+        noise = {}
+        for kind in (Kind.RENYI, Kind.SCHEDULE):
+            started = perf_counter()
+            found = steps_multiplier(
+                epsilon=8,
+                delta=Fraction(1, 400_000),
+                steps=steps,
+                sampling=PoissonSample(rate),
+                guarantee=EXAMPLE,
+                kind=kind,
+            )
+            noise[kind], seconds = float(found), perf_counter() - started
+            figures[f"{kind}_noise_{steps}_steps_rate_{float(rate):g}"] = noise[kind]
+        slowest = max(slowest, seconds)
+        parts.append(noise[Kind.SCHEDULE] / noise[Kind.RENYI])
+    figures["schedule_slowest_s"] = slowest
+    return Measured(figures, {"schedule_vs_renyi_noise": max(parts), "schedule_vs_allowed": slowest / SCHEDULE_S})
+
+
 def _ledger(config: Config) -> Measured:
     """Appending with sync, for sums whose survivors vary, and opening the ledger again."""
     roster = Roster.of([Identity.generate(f"client-{i}") for i in range(20)])
@@ -168,6 +191,7 @@ _PARTS: dict[str, Callable[[Config], Measured]] = {
     "samplers": _samplers,
     "calibration": _calibration,
     "accounting": _accounting,
+    "schedules": _schedules,
     "ledger": _ledger,
     "embedding": _embedding,
 }

@@ -83,7 +83,7 @@ def least_epsilon(event: Event, count: int, delta: Fraction) -> int | None:
     >>> example = Guarantee(Unit.EXAMPLE, Relation.ZERO_OUT, Trust.LOCAL)
     >>> everybody = Release(Gaussian(Fraction(10)), Everyone(), example)
     >>> least_epsilon(everybody, 100, Fraction(1, 10**5)) / gdp.RESOLUTION
-    4.377178096022
+    4.377178095684
     """
     if isinstance(event, Selection):
         raise UsageError("a schedule is of steps that are all taken, and not of the best of several runs")

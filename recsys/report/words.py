@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from dp.filter import Kind
 from protocols.parameters import PACKAGES, rules_of
 from recsys.report.account import Account, Spent
 from recsys.report.markup import Html, join, tag
@@ -105,6 +106,11 @@ def promise(spent: Spent) -> str:
         "and knows everything else, up to a likelihood ratio of e to the power of epsilon, and but for a failure of "
         f"probability {delta(given.delta)}. For that, {NOISE[given.trust]}."
     )
+    if spent.state.genesis.budget.kind is Kind.SCHEDULE:
+        said += (
+            " All steps of training were reserved as a whole before the first one: what is spent is the same from the "
+            "first round on, and stopping early would have given nothing back."
+        )
     return f"{sentence(given.words)} {said}" if given.words else said
 
 
