@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from dp.calibrate import DEFAULT_BETA, SLACK, calibrate, user_level, with_multiplier
 from dp.events import Everyone, Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
+from dp.filter import Budget, Kind
+from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.training import Settings
 from protocols import registry
@@ -42,6 +44,7 @@ from recsys.participation import Draw, Participation, beacon
 from recsys.run_record import Round
 from recsys.secure_aggregator import SecureAggregator
 from recsys.users_in_silos import UsersInSilos
+from secagg.crypto.keys import SigningKey
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, UsageError
 from tests.controls import switch_off
@@ -536,6 +539,42 @@ def test_beyond_the_budget_there_is_no_round_and_nobody_trains(tmp_path: Path) -
         done.advance()
     assert (len(done.state.rounds), done.state.vector.tobytes()) == (rounds, before)
     assert len(list(ledger.entries())) == 1 + 2 * rounds
+    ledger.close()
+
+
+def schedule_for(path: Path, clients: ClientData) -> Ledger:
+    """A ledger for one schedule of such steps."""
+    event = step_of(clients)
+    budget = Budget(Fraction(8), Fraction(1, 10**5), slack=Fraction(0), kind=Kind.SCHEDULE)
+    return Ledger.create(path, SigningKey(bytes(32)), budget, event.guarantee, run="a test", elsewhere="nothing")
+
+
+def test_all_rounds_are_one_schedule_at_the_highest_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reserved before anybody trains, committed as far as it got, and over after the last round, also for whoever goes
+    on from a checkpoint."""
+    clients = client_data((2, 5, 9))
+    ledger = schedule_for(tmp_path / "ledger.db", clients)
+    local = replace(PRIVATE, rounds=2)
+    monkeypatch.setattr("tests.scenes.private_training.PRIVATE", local)
+    done = private(clients, ledger)
+    done.advance()
+    spent = ledger.epsilon
+    _genesis, reserved, committed = ledger.entries()
+    assert (reserved["steps"]["count"], committed["steps"]["count"]) == (2 * STEPS, STEPS)
+    assert reserved["steps"]["event"]["sampling"] == {"kind": "PoissonSample", "rate": "1/2"}
+    kept = TrainingState.decode(done.state.encode())
+    done.advance()
+    assert ledger.epsilon == spent
+    other = private(clients, ledger)
+    other.resume(kept)
+    with other._charged(1, clients.names) as before:
+        assert before  # that round was committed
+    other.resume(TrainingState.decode(done.state.encode()))
+    with pytest.raises(BudgetError, match="ends with round 2"):
+        other.advance()
+    monkeypatch.setattr("tests.scenes.private_training.PRIVATE", replace(local, rounds=3))
+    with pytest.raises(BudgetError, match="reserved with other facts"):
+        private(clients, ledger).advance()
     ledger.close()
 
 
