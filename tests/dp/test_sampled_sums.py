@@ -18,7 +18,18 @@ from mpmath import mpf, workdps
 from dp.accountants import GdpAccountant, PldAccountant, RdpAccountant, rdp
 from dp.accountants.rdp import ORDERS
 from dp.calibrate import calibrate, evaluate, user_level
-from dp.events import DiscreteGaussians, Everyone, Gaussian, Holder, PoissonSample, Relation, Release, Skellam, Trust
+from dp.events import (
+    DiscreteGaussians,
+    Everyone,
+    Gaussian,
+    Holder,
+    PoissonSample,
+    Relation,
+    Release,
+    Skellam,
+    Trust,
+    by_coins,
+)
 from dp.filter import Budget, Filter, Kind, PrivacyCost
 from secagg.errors import UsageError
 from tests.reference.gaussian_laws import Law, eta, of_the_rounded, of_the_sum
@@ -154,3 +165,22 @@ def test_calibration_leaves_room_for_all_rounds_and_no_more() -> None:
     with pytest.raises(UsageError, match="holds each unit"):
         evaluate(found.encoding, found.noise, clients=20, rounds=1, delta=1e-6, guarantee=user_level(Relation.ZERO_OUT))
     assert user_level(Relation.ZERO_OUT, Holder.SILO) == INSIDE
+
+
+@pytest.mark.long
+def test_what_a_sample_costs_in_a_mean() -> None:
+    """The table of docs/recommender.md: noise of the mean over the clip, 200 rounds, 4,000 users, epsilon 8."""
+    rates = Fraction(1), Fraction(1, 4), Fraction(1, 10)
+    for delta, table in ((2.5e-6, (2.24e-3, 2.40e-3, 2.95e-3)), (1e-4, (1.92e-3, 2.07e-3, 2.60e-3))):
+        for rate, said in zip(rates, table, strict=True):
+            found = []
+            for factor in (0.99, 1.01):
+                accountant = PldAccountant()
+                noise = Gaussian(Fraction(said * factor * 4000 * float(rate)))
+                accountant.compose(Release(noise, by_coins(rate), replace(INSIDE, trust=Trust.CENTRAL)), 200)
+                found.append(accountant.epsilon(delta) <= 8)
+            assert found == [False, True]
+    for rate, said in zip(rates, (2.24e-3, 2.54e-3, 3.13e-3), strict=True):
+        asked: dict[str, float] = {"epsilon": 8, "delta": 2.5e-6, "rounds": 200, "clients": 20, "length": 1000}
+        found_ = calibrate(**asked, clip_l2=1.0, ring_bits=32, users=200, sampled=rate, rotate=False)  # type: ignore[arg-type]
+        assert found_.noise_multiplier / (4000 * float(rate)) == pytest.approx(said, rel=0.005)

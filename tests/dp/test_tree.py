@@ -8,7 +8,7 @@ import pytest
 
 from dp.accountants.rdp import RdpAccountant
 from dp.calibrate import user_level
-from dp.events import DiscreteGaussians, Holder, Relation, Release, Skellam
+from dp.events import DiscreteGaussians, Everyone, Holder, Relation, Release, Skellam
 from dp.noise import Family, NoiseSpec
 from dp.secure_sum import SecureSum
 from dp.tree import TreeSum
@@ -110,6 +110,16 @@ def test_users_of_silos_in_a_tree() -> None:
     assert spread.to_aggregators(inside) == cohort(0, users=50, overlap=2).release(inside)
     with pytest.raises(UsageError, match="may be in lost cohorts and in others"):
         spread.to_root(inside, 1)
+
+
+def test_no_samples_in_a_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the root sees has been priced for all users of all cohorts. Control: unchecked, the price is that of all."""
+    one = cohort(0, noise=GAUSSIAN, users=50, sampled=Fraction(1, 2))
+    with pytest.raises(UsageError, match="all their users in each sum"):
+        TreeSum((one,))
+    switch_off(monkeypatch, TreeSum, "__post_init__", "any(cohort.sampled < 1 for cohort in self.cohorts)")
+    inside = user_level(Relation.ZERO_OUT, Holder.SILO)
+    assert TreeSum((one,)).to_aggregators(inside).sampling == Everyone()
 
 
 def test_clients_who_come_or_go_change_all_cohorts() -> None:

@@ -281,6 +281,8 @@ def _drawn_terms(draw: Random, protocol: str, liar: str, narrowed: Narrowed) -> 
     noise = _noise(draw, encoding, n, colluders(corrupt, n), gone) if noisy else None
     if noise is not None:
         least = n - noise.dropouts
+        if noise.family is Family.DISCRETE_GAUSSIAN and encoding.users and encoding.overlap == 1:
+            encoding = replace(encoding, sampled=Fraction(1, draw.choice([1, 2, 3])))
     beacon = BEACON if protocol == "oneshot" else b""
     plan = RoundPlan.propose(
         "secagg" if ring else protocol,
@@ -305,6 +307,7 @@ def _drawn_terms(draw: Random, protocol: str, liar: str, narrowed: Narrowed) -> 
         weight_bound=encoding.weight_bound,
         users=encoding.users,
         overlap=encoding.overlap,
+        sampled=encoding.sampled,
     )
     if ring:
         parameters = GraphParameters(Graph.RING, degree, threshold, n, quorum)

@@ -124,6 +124,7 @@ class _World:
     def _lax(self) -> Policy:
         found = self.plan.encoding
         bounds = {"weight_bound": found.weight_bound, "users": found.users, "overlap": found.overlap}
+        bounds |= {"sampled": found.sampled}
         return Policy(2, corrupt=0, dropout=0, adversary=Adversary.CURIOUS, security=1, **bounds)
 
     def _budget(self) -> Budget:

@@ -124,6 +124,8 @@ def test_what_goes_wrong_in_a_round_is_not_passed_over(monkeypatch: pytest.Monke
 def test_what_is_not_audited_is_refused() -> None:
     with pytest.raises(UsageError, match="weights"):
         sums_of(found_for(weight_bound=2))
+    with pytest.raises(UsageError, match="only sums of all users are audited"):
+        sums_of(found_for(users=4, sampled=Fraction(1, 2)))
     small = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(2), dropouts=1)
     with pytest.raises(UsageError, match="so little that it would not count"):
         sums_of(Calibration(found_for().encoding, small, 4, 24, 1.0, 1.0, 1.0))
