@@ -14,7 +14,7 @@ import torch
 from dp.events import Unit
 from dp.training import Flat, Settings
 from recsys.data.split import leave_last_out
-from recsys.data.synthetic import population
+from recsys.data.synthetic import FIRST, population
 from recsys.metrics.ranking import evaluate
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.draws import Draws
@@ -75,7 +75,7 @@ def test_the_loss_on_paper() -> None:
 
 
 def test_it_learns_more_than_popularity() -> None:
-    split = leave_last_out(population(users=300, items=300, seed=3))
+    split = leave_last_out(population(users=300, items=300, seed=3, habits=FIRST))
     made, reference = Autoencoder(16, fading=0.9, central=Local(epochs=30, batch=32, rate=0.01)), ItemPop()
     made.fit(split.train)
     reference.fit(split.train)
@@ -84,7 +84,7 @@ def test_it_learns_more_than_popularity() -> None:
 
 def test_under_privacy_it_learns_popularity_at_least() -> None:
     """500 users at a noise multiplier of 2, 8 steps: about epsilon 10. From scores that mean nothing."""
-    split = leave_last_out(population(users=500, items=200, seed=4))
+    split = leave_last_out(population(users=500, items=200, seed=4, habits=FIRST))
     made = Autoencoder(width=4, spread=0.1, fading=0.9)
     made.begin(200, seed=0)
     start = evaluate(made, split).mean("NDCG@10")

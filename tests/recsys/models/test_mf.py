@@ -19,7 +19,7 @@ from dp.events import PoissonSample, Unit
 from dp.training import Flat, Settings
 from recsys.data.interactions import History
 from recsys.data.split import leave_last_out
-from recsys.data.synthetic import population
+from recsys.data.synthetic import FIRST, population
 from recsys.metrics.ranking import evaluate
 from recsys.models import mf, mf_private
 from recsys.models.mf import MatrixFactorisation
@@ -99,7 +99,7 @@ def test_a_round_of_clients_is_a_central_step(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_it_learns_more_than_popularity() -> None:
-    split = leave_last_out(population(users=300, items=300, seed=3))
+    split = leave_last_out(population(users=300, items=300, seed=3, habits=FIRST))
     made, reference = (
         MatrixFactorisation(width=16, fading=0.9, central=Local(epochs=30, batch=32, rate=0.01)),
         ItemPop(),

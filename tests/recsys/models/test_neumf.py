@@ -10,7 +10,7 @@ pytest.importorskip("torch", reason="NOT TESTED: this model needs torch, pip ins
 import torch
 
 from recsys.data.split import leave_last_out
-from recsys.data.synthetic import population
+from recsys.data.synthetic import FIRST, population
 from recsys.metrics.ranking import evaluate
 from recsys.models.draws import Draws
 from recsys.models.neumf import NeuMf, _cross_entropy
@@ -68,7 +68,7 @@ def test_finding_a_user_lowers_the_loss() -> None:
 
 
 def test_it_learns_more_than_popularity() -> None:
-    split = leave_last_out(population(users=300, items=300, seed=3))
+    split = leave_last_out(population(users=300, items=300, seed=3, habits=FIRST))
     made = NeuMf(8, recent=30, negatives=2, central=Local(epochs=10, batch=32, rate=0.015))
     reference = ItemPop()
     made.fit(split.train)

@@ -15,7 +15,7 @@ from recsys.data import movielens
 from recsys.data.interactions import History, Interactions
 from recsys.data.items import Items
 from recsys.data.split import leave_last_out
-from recsys.data.synthetic import population
+from recsys.data.synthetic import FIRST, population
 from recsys.metrics.ranking import evaluate
 from recsys.models.ease import Ease
 from recsys.models.popularity import ItemPop
@@ -96,7 +96,7 @@ def test_the_same_sums_give_the_same_model() -> None:
 
 def test_it_is_better_than_popularity_and_noise_costs_something() -> None:
     """Epsilon 8 has a multiplier of about 0.6. On 800 made-up users: .061 without noise, .050 with, ItemPop .032."""
-    events = population(800, 3000, seed=3)
+    events = population(800, 3000, seed=3, habits=FIRST)
     popular, baseline, private = ItemPop(), PrivateEase(), PrivateEase()
     reference = ndcg(popular, events, popular.fit)
     best = ndcg(baseline, events, baseline.fit)
@@ -106,7 +106,7 @@ def test_it_is_better_than_popularity_and_noise_costs_something() -> None:
 
 @pytest.mark.parametrize("featured", [False, True])
 def test_it_is_stored_whole(featured: bool) -> None:
-    events = population(60, 200, seed=1)
+    events = population(60, 200, seed=1, habits=FIRST)
     model = PrivateEase(Settings(items=30, popularity_share=Fraction(1, 7), recency=None), table(200, featured))
     model.fit(events)
     assert bool(model.alike.nnz) == featured
@@ -200,7 +200,7 @@ def gaussian_multiplier(epsilon: float, delta: float) -> float:
 )
 def test_what_is_asked_for_on_the_demo_s_population(epsilon: float, gain: float, share: float) -> None:
     """Here .0266, .0227 and .0138, with a standard deviation of .0006 over draws; draws are fixed."""
-    found, whole = gained("4,000 made-up users", None, population(4000, 1000, seed=1), epsilon)
+    found, whole = gained("4,000 made-up users", None, population(4000, 1000, seed=1, habits=FIRST), epsilon)
     assert found >= gain
     assert found >= share * whole
 

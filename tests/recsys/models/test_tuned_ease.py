@@ -10,7 +10,7 @@ import pytest
 from recsys.data import movielens
 from recsys.data.interactions import Interactions
 from recsys.data.split import Split, leave_last_out
-from recsys.data.synthetic import population
+from recsys.data.synthetic import FIRST, population
 from recsys.metrics.ranking import evaluate
 from recsys.models.ease import Ease
 from recsys.models.tuned_ease import REGULARISATIONS, START, tuned_ease
@@ -19,7 +19,7 @@ from secagg.errors import UsageError
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    return leave_last_out(population(users=300, items=200, seed=2))
+    return leave_last_out(population(users=300, items=200, seed=2, habits=FIRST))
 
 
 def gain(split: Split, regularisation: float, reach: float, floor: float) -> float:
@@ -30,7 +30,7 @@ def gain(split: Split, regularisation: float, reach: float, floor: float) -> flo
 
 @pytest.mark.parametrize(("users", "items", "chosen"), [(60, 100, 50), (600, 200, 500), (40, 200, START)])
 def test_neighbours_on_the_grid_are_no_better_by_validation(users: int, items: int, chosen: float) -> None:
-    split = leave_last_out(population(users, items, seed=1))
+    split = leave_last_out(population(users, items, seed=1, habits=FIRST))
     model = tuned_ease(split)
     place = REGULARISATIONS.index(model.regularisation)
     found = gain(split, model.regularisation, model.reach, model.floor)
