@@ -119,7 +119,8 @@ class Habits:
 
     def extra_among(self, items: int) -> float:
         """The median of events above the least, in a catalogue of so many items."""
-        return self.extra * min(1.0, (items / self.small) ** self.shrink)
+        size: float = (items / self.small) ** self.shrink
+        return self.extra * min(1.0, size)
 
     def hits_among(self, items: int) -> float:
         """The probability of an item from the whole catalogue, once a user has begun."""
