@@ -13,7 +13,7 @@ import pytest
 from benchmarks.case import configured
 from benchmarks.studies.utility import Config, best, cells, cells_of, noiseless, private, reference, run
 from benchmarks.studies.utility import _data_of as data_of_grid
-from benchmarks.studies.utility.cells import Cell, Kind, Outcome, kept, of_sums
+from benchmarks.studies.utility.cells import Cell, Kind, Outcome, kept, of_sums, trained
 from benchmarks.studies.utility.charged import Charged, ledger_of, spent
 from benchmarks.studies.utility.divided import AMONG, STRONG, WEAK, Weak
 from benchmarks.studies.utility.presets import PRESETS
@@ -149,6 +149,13 @@ def test_the_recipe_without_noise_is_the_recipe_of_that_epsilon() -> None:
     assert best(TINY, "autoencoder", 0).config.model.settings != RECIPES["autoencoder"].at(8).settings
 
 
+def test_another_seed_is_another_best_training() -> None:
+    found = [best(TINY, name, seed) for name in ("autoencoder", "mf") for seed in (0, 1)]
+    vectors = [np.asarray(trained(one, one.divided())[0].vector) for one in found]  # type: ignore[attr-defined]
+    for one, other in (vectors[:2], vectors[2:]):
+        assert np.abs(one - other).max() > 0.01
+
+
 def test_without_noise_means_the_same_steps_and_no_noise() -> None:
     """The same clipped steps of users alone: with hardly any noise the model is hardly another."""
 
@@ -258,7 +265,8 @@ def test_presets_are_what_is_said_but_for_what_is_said_otherwise() -> None:
         assert found.seeds >= 3
         large = name in ("syn20k", "cal20k", "ml-10m", "ml-20m")
         others = [] if large else ["private-mf", "mf"]
-        assert set(found.names) == {"private-ease", "autoencoder", *others}
+        rounds = [] if name in ("ml-10m", "ml-20m") else ["autoencoder"]
+        assert set(found.names) == {"private-ease", *rounds, *others}
         assert found.protocol == ("ideal" if large else "secagg+")
         assert found.habits == ("first" if name in ("syn4k", "syn20k") else "calibrated")
 
