@@ -32,6 +32,7 @@ from secagg.errors import UsageError
 _BLOCK = 1 << 22
 """numbers of a product that are made at once"""
 _ROWS = 512
+_SINGULAR = "the regularisation is too small: what it is added to cannot be inverted"
 
 
 def rows(histories: Sequence[History], item_count: int) -> sparse.csr_array:
@@ -165,7 +166,10 @@ class Cooccurrence:
         if self.taken is None:
             inverse = _inverse(matrix)
         else:
-            lower = linalg.cholesky(matrix, lower=True, overwrite_a=True)
+            try:
+                lower = linalg.cholesky(matrix, lower=True, overwrite_a=True)
+            except linalg.LinAlgError:
+                raise UsageError(_SINGULAR) from None
             factor = linalg.solve_triangular(lower, self.taken.toarray(), lower=True).astype(np.float32)
             inverse = -(factor.T @ factor)
             inverse[np.diag_indices(len(inverse))] += 1
@@ -190,7 +194,7 @@ def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float32]:
     if not failed:
         factor, failed = linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)
     if failed:
-        raise UsageError("the regularisation is too small: X'X cannot be inverted")
+        raise UsageError(_SINGULAR)
     inverse: NDArray[np.float32] = factor.T.astype(np.float32)  # its upper half; the other is its mirror image
     for start in range(0, len(inverse), _ROWS):
         end = start + _ROWS

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data.interactions import Interactions
-from recsys.models.ease import Ease, faded_rows, rows
+from recsys.models import ease
+from recsys.models.ease import Cooccurrence, Ease, faded_rows, rows
 from secagg.errors import UsageError
 
 
@@ -27,6 +28,37 @@ def test_the_weights_are_the_minimum(users: int, items: int, strength: float, se
     gradient = taken.T @ (taken @ weights - taken) + strength * weights
     np.fill_diagonal(gradient, 0)
     assert abs(gradient).max() < 1e-4 * max(1.0, strength)
+
+
+@pytest.mark.parametrize(("users", "items"), [(30, 9), (9, 30)])
+def test_the_weights_are_the_same_in_whatever_blocks_they_are_made(
+    users: int, items: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, _ = random_events(users, items, 4)
+    found = []
+    for block, rows_at_once in ((1, 1), (20, 4), (1 << 22, 512)):
+        monkeypatch.setattr(ease, "_BLOCK", block)
+        monkeypatch.setattr(ease, "_ROWS", rows_at_once)
+        found.append(Cooccurrence.of(events).weights(3.0))
+    assert found[0] == pytest.approx(found[2], rel=1e-5, abs=1e-7)
+    assert found[1] == pytest.approx(found[2], rel=1e-5, abs=1e-7)
+
+
+def test_one_count_of_pairs_serves_all_regularisations() -> None:
+    events, _ = random_events(30, 9, 5)
+    taken = Cooccurrence.of(events)
+    for strength in (1.0, 10.0, 1.0):
+        model, solved = Ease(strength), Ease(strength)
+        model.fit(events)
+        solved.solve(taken)
+        assert np.array_equal(model.weights, solved.weights)
+
+
+@pytest.mark.parametrize(("users", "items"), [(5, 3), (3, 5)])
+def test_what_cannot_be_inverted_is_refused(users: int, items: int) -> None:
+    everybody = Interactions.of(np.repeat(np.arange(users), items), np.tile(np.arange(items), users))
+    with pytest.raises(UsageError, match="too small"):
+        Ease(1e-300).fit(everybody)
 
 
 def test_scores_add_up_the_weights_of_the_history() -> None:
