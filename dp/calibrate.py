@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from math import ceil, exp, inf, log, sqrt
 
 from dp.accountants import gdp, rdp, schedule
@@ -251,22 +252,25 @@ def steps_multiplier(
         release = Release(Gaussian(Fraction(thousandths, 1000)), sampling, guarantee)
         return rdp.epsilon(rdp.scaled(rdp.curve(release), steps), float((SHARE - SLACK) * Fraction(delta))) <= epsilon
 
-    most = int(1000 * _LARGEST_MULTIPLIER)
-    found = 1 + bisect_left(range(1, most + 1), True, key=fits)
-    if found > most:
+    if kind not in (Kind.RENYI, Kind.SCHEDULE):
+        raise UsageError(f"a budget of kind {kind} is not for local steps")
+    tried = range(1, int(1000 * _LARGEST_MULTIPLIER) + 1) if kind is Kind.RENYI else [1 << power for power in range(30)]
+    place = bisect_left(tried, True, key=fits)
+    if place == len(tried):
         raise UsageError("no noise makes this private")
+    found = tried[place]
     if kind is Kind.RENYI:
         return Fraction(found, 1000)
-    if kind is not Kind.SCHEDULE:
-        raise UsageError(f"a budget of kind {kind} is not for local steps")
 
-    def cost(thousandths: int) -> float:
+    def cost(thousandths: int, interval: float) -> float:
         """In epsilons; infinite without a bound."""
         event = Release(Gaussian(Fraction(thousandths, 1000)), sampling, guarantee)
-        units = schedule.least_epsilon(event, steps, failing)
+        units = schedule.least_epsilon(event, steps, failing, interval)
         return inf if units is None else units / RESOLUTION
 
-    return Fraction(_least_noise(cost, found, Fraction(epsilon)), 1000)
+    for interval in (5 * schedule.INTERVAL, schedule.INTERVAL):  # what is about enough is found on a coarser grid
+        found = _least_noise(partial(cost, interval=interval), found, Fraction(epsilon))
+    return Fraction(found, 1000)
 
 
 def _least_noise(cost: Callable[[int], float], enough: int, epsilon: Fraction) -> int:
@@ -278,7 +282,7 @@ def _least_noise(cost: Callable[[int], float], enough: int, epsilon: Fraction) -
     while of_high > epsilon:  # an order that was chosen beforehand may say a little less
         low, high = high, high + ceil(high / 100)
         of_high = cost(high)
-    slope, of_low, halved = 1.0, inf, False
+    slope, of_low, halved = 2.0, inf, False
     while high - low > 1:
         if low and of_low < inf and not halved:
             slope = max(0.1, log(of_low / of_high) / log(high / low))

@@ -149,7 +149,7 @@ def _first(tried: Callable[[int, Rounding], Calibration], choices: Iterator[tupl
 
 def local_noise(config: Config, client_data: ClientData, data: Split) -> LocalNoise:
     """Noise for all steps of a run. They are one schedule; but what several runs share cannot be one, and there each
-    round is charged by itself, which takes 6 to 8% more noise."""
+    round is charged by itself, which takes 5 to 8% more noise."""
     from dp.training import Flat, Settings
 
     privacy = config.privacy

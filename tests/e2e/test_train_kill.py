@@ -219,7 +219,7 @@ def charges(folder: Path) -> tuple[list[tuple[str, str]], list[int]]:
     """What ledgers say, but for the names of releases, which follow from the model: phases, and what was spent then."""
     phases, spent = list[tuple[str, str]](), list[int]()
     for name, entries in ledgers(folder).items():
-        released = [(entry["release"], entry["phase"]) for entry in entries[1:]]
+        released = [(entry["release"], entry["phase"], entry.get("steps", {}).get("count")) for entry in entries[1:]]
         assert len(set(released)) == len(released)
         phases += [(name, entry["phase"]) for entry in entries]
         spent += [entry["epsilon_after"] for entry in entries[1:]]

@@ -139,7 +139,9 @@ def anew() -> None:
     def charged(self: Any, number: int, cohort: Any) -> Iterator[bool]:
         private, ledger = self._local_privacy, self._ledger
         if ledger is not None:
-            ledger.charge(private.event(self._data.examples(cohort, private.unit)), private.steps)
+            reserved, _taken = self._steps(private, ledger.budget.kind, number, cohort)
+            ledger.reserve(reserved)
+            ledger.charge(reserved.event, private.steps)
         yield False
 
     recsys.federated.Federation._charged = charged  # type: ignore[method-assign]
