@@ -101,7 +101,7 @@ def _prepared(config: Config, data: dict[str, Any], **training: Any) -> Prepared
 def _data(config: Config) -> dict[str, Any]:
     if config.path:
         return {"source": "movielens", "path": config.path}
-    return {"users": config.population, "item_count": config.items}
+    return {"users": config.population, "item_count": config.items, "habits": "first"}
 
 
 def _federation(prepared: Prepared, *, secure: bool) -> tuple[Federation, SharedModel]:
@@ -151,7 +151,7 @@ def _memory(config: Config, say: Say) -> Measured:
     """The peak of each round alone (Linux starts it again on demand); from the third on it must not grow."""
     prepared = _prepared(
         config,
-        {"users": config.many, "item_count": config.items},
+        {"users": config.many, "item_count": config.items, "habits": "first"},
         draw="fixed",
         size=config.clients,
         rounds=config.long,

@@ -15,8 +15,9 @@ the niches. How many events a user has is log-normal above a minimum, in evenly 
 the seed, only on who has which.
 
 ``CALIBRATED`` was fitted by hand to ``FACTS``, of real data of several sizes, and to nothing that a private model did,
-and is frozen. ``FIRST`` are the habits of earlier figures, which were fitted to ``TARGETS``, at one size: there their
-density, tail and ratio of EASE are right, but with fewer and denser items a user's last events say too little.
+and is frozen; docs/population.md says how near it comes, and what misses. ``FIRST`` are the habits of earlier figures,
+which were fitted to ``TARGETS``, at one size: there their density, tail and ratio of EASE are right, but with fewer and
+denser items a user's last events say too little.
 
 A seed gives the same population wherever numpy's generator and elementary functions give the same bits.
 """
