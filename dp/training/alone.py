@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from dp.training.chunks import gradients_of
-from dp.training.gradients import Dense, Gradients, written_out
-from dp.training.isolate import Loss, Objective, gradients_of_copies, per_example_gradients
+from dp.training.isolate import Loss, Objective, add_gradients, gradients_of_copies
 from dp.training.trainer import check_modules
 from secagg.errors import UsageError
 
@@ -60,46 +59,44 @@ def changes_alone(
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     widths = np.cumsum([len(one.tensors) for one in examples])[:-1].tolist()
 
-    def compute(tensors: tuple[Tensor, ...]) -> dict[str, Gradients]:
-        """The changes of a batch, over minus ``rate``."""
+    def compute(tensors: tuple[Tensor, ...]) -> Tensor:
+        """The changes of a batch, in rows."""
         copy = deepcopy(model, {id(one): one for one in parameters.values()})  # what it remembers is thrown away
         steps = [tensors[at:end] for at, end in zip([0, *widths], [*widths, len(tensors)], strict=True)]
         objective, prepared = Objective(copy, loss), [prepare(copy, step) for step in steps]
+        rows = torch.zeros(batch, sum(one.numel() for one in parameters.values()), dtype=torch.float64)
         if len(prepared) == 1:
-            return per_example_gradients(objective, parameters, prepared[0])
-        return _descended(objective, parameters, prepared, rate, proximal)
+            add_gradients(objective, parameters, prepared[0], rows, -rate)
+        else:
+            _descend(objective, parameters, prepared, rows, rate, proximal)
+        return rows
 
     together = TensorDataset(*(tensor for one in examples for tensor in one.tensors))
     places = np.full(-(-len(together) // batch) * batch, -1)
     places[: len(together)] = np.arange(len(together))
     for chunk in np.split(places, len(places) // batch) if len(places) else []:
-        found, there = gradients_of(compute, together, chunk)
-        rows = _rows(found, parameters, batch).mul_(-rate).numpy()
-        rows[~(np.isfinite(rows).all(axis=1) & there.numpy())] = 0
-        yield from rows[chunk >= 0]
+        rows, there = gradients_of(compute, together, chunk)
+        rows[~(rows.sum(1).isfinite() & there)] = 0  # of float32 numbers no sum overflows
+        yield from rows.numpy()[chunk >= 0]
 
 
-def _descended(
-    objective: Objective, parameters: Mapping[str, Tensor], steps: Sequence[tuple[Tensor, ...]], rate: float, mu: float
-) -> dict[str, Gradients]:
-    """The sum of each example's gradients, each at the point to which those before it have led that example."""
-    batch = len(steps[0][0])
-    moved = {name: one.detach().new_zeros(batch, *one.shape) for name, one in parameters.items()}
+def _descend(
+    objective: Objective,
+    parameters: Mapping[str, Tensor],
+    steps: Sequence[tuple[Tensor, ...]],
+    rows: Tensor,
+    rate: float,
+    proximal: float,
+) -> None:
+    """Add to ``rows`` what the steps change, each taken where those before it have led that example."""
+    widths = [one.numel() for one in parameters.values()]
     for step in steps:
-        copies = {name: one.detach() - rate * moved[name] for name, one in parameters.items()}
+        copies = {
+            name: (one.detach() + moved.view(-1, *one.shape)).to(one.dtype)
+            for (name, one), moved in zip(parameters.items(), rows.split(widths, 1), strict=True)
+        }
         found = gradients_of_copies(objective, copies, step)
-        for name, total in moved.items():
-            total *= 1 - rate * mu  # the pull is towards the start
+        rows *= 1 - rate * proximal  # the pull is towards the start
+        for name, moved in zip(parameters, rows.split(widths, 1), strict=True):
             if name in found:
-                total += found[name]
-    return {name: Dense(total) for name, total in moved.items()}
-
-
-def _rows(found: Mapping[str, Gradients], parameters: Mapping[str, Tensor], batch: int) -> Tensor:
-    rows = torch.zeros(batch, sum(one.numel() for one in parameters.values()), dtype=torch.float64)
-    at = 0
-    for name, one in parameters.items():
-        if name in found:
-            rows[:, at : at + one.numel()] = written_out([found[name]], (batch, *one.shape)).flatten(1)
-        at += one.numel()
-    return rows
+                moved -= rate * found[name].flatten(1)

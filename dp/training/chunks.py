@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,11 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from dp.training.gradients import Gradients
 from secagg.coins import most_sampled
 from secagg.crypto.prg import Rng, random_words
 
-Compute = Callable[[tuple[Tensor, ...]], dict[str, Gradients]]
+T = TypeVar("T")
+Compute = Callable[[tuple[Tensor, ...]], T]
 """Computes the gradients of a chunk."""
 
 
@@ -67,9 +68,7 @@ def dummies(examples: TensorDataset, size: int) -> tuple[Tensor, ...]:
     return tuple(tensor.new_zeros(size, *tensor.shape[1:]) for tensor in examples.tensors)
 
 
-def gradients_of(
-    compute: Compute, examples: TensorDataset, chunk: NDArray[np.int64]
-) -> tuple[dict[str, Gradients], Tensor]:
+def gradients_of(compute: Compute[T], examples: TensorDataset, chunk: NDArray[np.int64]) -> tuple[T, Tensor]:
     """The gradients of a chunk, and which of its positions have an example with a gradient."""
     try:
         return compute(_fetched(examples, chunk)), torch.from_numpy(chunk >= 0)
@@ -81,7 +80,7 @@ def gradients_of(
         return compute(_fetched(examples, left)), torch.from_numpy(left >= 0)
 
 
-def _raises(compute: Compute, examples: TensorDataset, chunk: NDArray[np.int64], position: int) -> bool:
+def _raises(compute: Compute[T], examples: TensorDataset, chunk: NDArray[np.int64], position: int) -> bool:
     """Whether the example at position ``position`` raises there, among dummies."""
     try:
         compute(_fetched(examples, np.where(np.arange(len(chunk)) == position, chunk, -1)))

@@ -61,6 +61,42 @@ def per_example_gradients(
 
     Parameters have their names in the model; one without influence on the loss is left out.
     """
+    (dense, looked_up, products), batch = _found(objective, parameters, examples), len(tree_leaves(examples)[0])
+    return {
+        name: merged(dense[name], looked_up[name], products[name], (batch, *parameter.shape))
+        for name, parameter in parameters.items()
+        if dense[name] or looked_up[name] or products[name]
+    }
+
+
+def add_gradients(
+    objective: Objective, parameters: Mapping[str, Tensor], examples: Any, rows: Tensor, factor: float
+) -> None:
+    """Add ``factor`` times the gradients to ``rows``, (B, numbers in all parameters) float64, all written out."""
+    dense, looked_up, products = _found(objective, parameters, examples, factor)
+    at, batch = 0, len(rows)
+    for name, parameter in parameters.items():
+        total = rows[:, at : at + parameter.numel()].view(batch, *parameter.shape)
+        at += parameter.numel()
+        for values in dense[name]:
+            total += values
+        for ids, values in looked_up[name]:
+            total.scatter_add_(1, ids.unsqueeze(2).expand_as(values), values.double())
+        for left, right in products[name]:
+            if left.shape[1] == 1:
+                total.addcmul_(left.double().mT, right.double())
+            else:
+                total += left.double().mT @ right.double()  # into memory where all examples lie alike
+
+
+_Found: TypeAlias = tuple[
+    dict[str, list[Tensor]], dict[str, list[tuple[Tensor, Tensor]]], dict[str, list[tuple[Tensor, Tensor]]]
+]
+"""By parameter: gradients, ids and rows of look-ups, and the sides of products."""
+
+
+def _found(objective: Objective, parameters: Mapping[str, Tensor], examples: Any, factor: float = 1.0) -> _Found:
+    """What is known of the gradients of each example, times ``factor``."""
     batch = len(tree_leaves(examples)[0])
     plain = {name: parameter.detach() for name, parameter in parameters.items()}
     copies = {name: tensor.expand(batch, *tensor.shape).requires_grad_() for name, tensor in plain.items()}
@@ -75,22 +111,19 @@ def per_example_gradients(
     with sdpa_kernel(SDPBackend.MATH):  # the only attention that torch.vmap knows
         losses = torch.vmap(alone, randomness="error")(torch.zeros(batch), copies, examples)
     inputs = [*copies.values(), *(use.output for use in uses)]
-    found = (
-        torch.autograd.grad(losses.sum(), inputs, allow_unused=True) if losses.requires_grad else [None] * len(inputs)
-    )
-    dense = {name: [gradient] for name, gradient in zip(copies, found, strict=False) if gradient is not None}
+    if not losses.requires_grad:
+        raise UsageError("the loss does not depend on the model")
+    found = torch.autograd.grad(losses, inputs, torch.full_like(losses, factor), allow_unused=True)
+    dense = {name: [] if one is None else [one] for name, one in zip(copies, found, strict=False)}
     looked_up, products = ({name: list[tuple[Tensor, Tensor]]() for name in plain} for _ in range(2))
     for use, gradient in zip(uses, found[len(copies) :], strict=True):
         if use.input._version != use.version:
             raise UsageError(f"the input of {use.name} was changed in place after its use")
         if gradient is not None:
             (products if use.input.is_floating_point() else looked_up)[use.name].append(use.sides(gradient))
-    used = [name for name in plain if name in dense or looked_up[name] or products[name]]
-    if not used:
+    if not any(kind[name] for kind in (dense, looked_up, products) for name in plain):
         raise UsageError("the loss does not depend on the model")
-    return {
-        name: merged(dense.get(name, []), looked_up[name], products[name], (batch, *plain[name].shape)) for name in used
-    }
+    return dense, looked_up, products
 
 
 def gradients_of_copies(objective: Objective, copies: Mapping[str, Tensor], examples: Any) -> dict[str, Tensor]:

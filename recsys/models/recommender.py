@@ -63,4 +63,7 @@ class SharedModel(Recommender, Protocol):
 
         A model for which that takes the same time for each user, whatever its history, may say so by an attribute
         ``even`` that is true: then a sample of users saves work.
+
+        That rests on batches of one shape. (Where somebody leaves and the others move up, it also rests on numerical
+        libraries that treat all rows of a batch alike. Tests look; what is promised, zero-out, moves nobody.)
         """
