@@ -1,5 +1,8 @@
 """What secure sums cost a federated recommender, each part in one run on a made-up population, a user a client.
 
+silos    Rounds of DP-SGD with its noise inside the sum, over silos with many users, in turn: with the machines of the
+         protocol, and with the same clipping, encoding and noise added up in the clear.
+
 cost     The same rounds twice, in turn: with the machines of the protocol, and with the ideal functionality, which
          encodes and adds up. No noise, the same seeds: so times can be divided, and the two models compared.
 memory   Many clients, of which few take part in a round: the peak of each round, which must not grow.
@@ -11,18 +14,22 @@ from __future__ import annotations
 import gc
 from collections import defaultdict
 from dataclasses import dataclass
-from time import perf_counter
+from statistics import median
+from time import perf_counter, process_time
 from typing import Any, cast
 
 import numpy as np
 
 from benchmarks.case import Measured, Say
 from benchmarks.memory import peak, start_peak
+from benchmarks.studies.utility.charged import ledger_of
 from benchmarks.studies.utility.divided import AMONG, WEAK, Weak
 from benchmarks.studies.utility.recipes import FEDERATED
+from dp.ledger import Ledger
 from protocols.engines.local import Threads
 from recsys.aggregator import Aggregator
 from recsys.assembly import Prepared, prepare
+from recsys.budgets import DistributedNoise
 from recsys.config import Config as Asked
 from recsys.federated import Federation
 from recsys.ideal_aggregator import IdealAggregator
@@ -31,13 +38,14 @@ from recsys.secure_aggregator import SecureAggregator
 from secagg.errors import UsageError
 
 SECRET = bytes(range(32))
+_SILO_USERS = 200
 _BATCH = 64
 """Clients in a round, beside training in one place with batches of so many users."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    parts: str = "cost,memory,central"
+    parts: str = "cost,memory,central,silos"
     model: str = "mf"
     """one that trains in rounds"""
     path: str = ""
@@ -55,24 +63,26 @@ class Config:
     """rounds of it"""
     central_rounds: int = 0
     """of the part on central training; 0: as many as the recipe says"""
+    silos: int = 20
+    """for the part on silos, with 200 made-up users each and 1,000 items"""
     workers: int = 2
     corrupt: str = "0.05"
     dropout: str = "0.1"
 
     def __post_init__(self) -> None:
-        if not set(self.parts.split(",")) <= {"cost", "memory", "central"}:
-            raise UsageError("parts are some of cost, memory, central")
+        if not set(self.parts.split(",")) <= {"cost", "memory", "central", "silos"}:
+            raise UsageError("parts are some of cost, memory, central, silos")
         if self.model not in FEDERATED:
             raise UsageError("the model is one that trains in rounds, as mf does")
-        if min(self.rounds, self.epochs, self.clients, self.workers) < 1 or self.long < 4:
-            raise UsageError("there is at least one round, epoch, client and worker, and 4 rounds for memory")
+        if min(self.rounds, self.epochs, self.clients, self.workers) < 1 or self.long < 4 or self.silos < 2:
+            raise UsageError("there is a round, epoch, client and worker, and there are 4 rounds for memory, 2 silos")
 
 
 DEFAULTS = Config()
 
 
 def run(config: Config, say: Say) -> Measured:
-    parts = {"cost": _cost, "memory": _memory, "central": _central}
+    parts = {"cost": _cost, "memory": _memory, "central": _central, "silos": _silos}
     figures: dict[str, float] = {}
     ratios: dict[str, float] = {}
     for name in config.parts.split(","):
@@ -104,10 +114,12 @@ def _data(config: Config) -> dict[str, Any]:
     return {"users": config.population, "item_count": config.items, "habits": "first"}
 
 
-def _federation(prepared: Prepared, *, secure: bool) -> tuple[Federation, SharedModel]:
+def _federation(prepared: Prepared, *, secure: bool, ledger: Ledger | None = None) -> tuple[Federation, SharedModel]:
     workers, model = prepared.config.protocol.workers, cast(SharedModel, prepared.model())
     aggregator: Aggregator = (
-        SecureAggregator(prepared.deployment, SECRET, engine=Threads(workers)) if secure else IdealAggregator(SECRET)
+        SecureAggregator(prepared.deployment, SECRET, ledger=ledger, engine=Threads(workers))
+        if secure
+        else IdealAggregator(SECRET)
     )
     return prepared.federation(model, aggregator, SECRET), model
 
@@ -144,6 +156,49 @@ def _cost(config: Config, say: Say) -> Measured:
     return Measured(
         figures,
         {"secure_vs_plain": wall["secure"] / wall["plain"], "secure_vs_training_alone": wall["secure"] / without},
+    )
+
+
+def _silos(config: Config, say: Say) -> Measured:
+    """Wall time, and seconds of all processors, which say more on a machine that does other things as well."""
+    prepared = prepare(
+        Asked.parse(
+            {
+                "data": {"users": _SILO_USERS * config.silos, "item_count": 1000, "habits": "first"},
+                "clients": {"count": config.silos},
+                "model": {"name": "autoencoder", "settings": {"width": 8, "fading": 0.95}},
+                "training": {"rounds": 64, "rate": 1.0, "clip": 0.1, "server": "fedavgm", "server_rate": 15.0},
+                "privacy": {"mode": "distributed"},
+                "protocol": {"corrupt": config.corrupt, "dropout": config.dropout, "workers": config.workers},
+            }
+        )
+    )
+    wall, used, seconds = (defaultdict[str, list[float]](list) for _ in range(3))
+    with ledger_of(cast(DistributedNoise, prepared.distributed), SECRET) as ledger:
+        sides = {name: _federation(prepared, secure=name == "secure", ledger=ledger)[0] for name in ("clear", "secure")}
+        for federation in sides.values():
+            federation.advance()  # the first measures, and loads what is compiled
+        say(f"{config.rounds} rounds of {config.silos} silos, {prepared.encoding.length} numbers of each user")
+        for number in range(config.rounds):
+            for side, federation in sides.items():
+                gc.collect()
+                began, used_before = perf_counter(), process_time()
+                done = federation.advance()
+                wall[side].append(perf_counter() - began)
+                used[side].append(process_time() - used_before)
+                for name, value in done.seconds.items():
+                    seconds[f"{side} {name}"].append(value)
+            say(
+                f"round {number + 1}: {wall['secure'][-1]:.2f} s with secure sums, {wall['clear'][-1]:.2f} s in the clear"
+            )
+    figures = {f"silos_{name.replace(' ', '_')}_s": median(values) for name, values in {**wall, **seconds}.items()}
+    figures |= {f"silos_{name}_processor_s": median(values) for name, values in used.items()}
+    return Measured(
+        figures,
+        {
+            "secure_over_clear": median(wall["secure"]) / median(wall["clear"]),
+            "secure_over_clear_processor": median(used["secure"]) / median(used["clear"]),
+        },
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.studies.recommender import Config, run
 from secagg.cli import main
 
-SMALL = Config(items=200, population=70, clients=10, rounds=2, many=40, long=4, central_rounds=2, workers=1)
+SMALL = Config(items=200, population=70, clients=10, rounds=2, many=40, long=4, central_rounds=2, workers=1, silos=4)
 
 
 def test_a_masked_run_is_the_unmasked_run_up_to_quantisation() -> None:
@@ -34,6 +34,13 @@ def test_rounds_are_compared_with_training_in_one_place() -> None:
     figures = run(_only("central"), lambda line: None).figures
     gap = figures["federated_HR@10 of 100"] - figures["central_HR@10 of 100"]
     assert figures["federated_minus_central_HR@10 of 100"] == pytest.approx(gap)
+
+
+def test_rounds_over_silos_with_and_without_a_protocol() -> None:
+    measured = run(_only("silos"), lambda line: None)
+    assert set(measured.ratios) == {"secure_over_clear", "secure_over_clear_processor"}
+    assert min(measured.ratios.values()) > 0
+    assert measured.figures["silos_secure_s"] > measured.figures["silos_secure_updates_s"] > 0
 
 
 def _only(part: str) -> Config:
