@@ -10,7 +10,19 @@ import pytest
 from benchmarks.studies.recommender import Config, run
 from secagg.cli import main
 
-SMALL = Config(items=200, population=70, clients=10, rounds=2, many=40, long=4, central_rounds=2, workers=1, silos=4)
+SMALL = Config(
+    items=200,
+    population=70,
+    clients=10,
+    rounds=2,
+    many=40,
+    long=4,
+    central_rounds=2,
+    workers=1,
+    silos=4,
+    silo_users=20,
+    silo_items=100,
+)
 
 
 def test_a_masked_run_is_the_unmasked_run_up_to_quantisation() -> None:
