@@ -1030,8 +1030,8 @@ def statement(book: Book, given: Given) -> dict[str, str]:
     if book.sums:
         compared = "compared with it" if given.plans else "not compared with it here: secagg ledger verify does"
         found["signed"] = (
-            f"with those keys: plan and survivors of {counted(len(book.sums), 'secure sum')}; noise, clipping and "
-            f"number of clients are in the plan, and were {compared}"
+            f"with those keys: plan and survivors of {counted(len(book.sums), 'secure sum')}; noise, clipping, "
+            f"sampling and number of clients are in the plan, and were {compared}"
         )
     own = "run, unit, relation, trust, holder, budget, delta, whose data, what is elsewhere"
     own += ", names, keys and beacon of those who take turns" if book.turns else ""

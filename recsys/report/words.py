@@ -173,9 +173,11 @@ def trusted(account: Account) -> list[tuple[str, str]]:
 
 def _of_a_silo(account: Account) -> str:
     before = "The data of its own users, as before."
-    if any(spent.promise.holder == "silo" for spent in account.spent):
-        return f"{before} Adding up one bounded vector for each of them: nobody else can check."
-    return before
+    if not any(spent.promise.holder == "silo" for spent in account.spent):
+        return before
+    sampled = any(plan.encoding.sampled < 1 for spent in account.spent for plan in spent.plans)
+    coins = " Tossing a coin for each of them, anew for each sum, and telling nobody how it fell." if sampled else ""
+    return f"{before}{coins} Adding up one bounded vector for each of them: nobody else can check."
 
 
 def _spared(number: int) -> str:

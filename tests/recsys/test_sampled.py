@@ -223,7 +223,9 @@ def test_a_run_of_samples_is_charged_and_promised_as_one(tmp_path: Path) -> None
     account = Account.load(folder)
     assert account.differences == ()
     assert account.spent[0].promise.words == promise.words
-    assert coins in unescape(write_report(folder).read_text())
+    report = unescape(write_report(folder).read_text())
+    assert coins in report
+    assert "Tossing a coin for each of them, anew for each sum, and telling nobody how it fell." in report
     state = verify(read(folder / "ledger.db"))
     assert {record.happened.sampled for record in state.records.values() if record.happened} == {RATE}  # type: ignore[union-attr]
     assert 0 < account.spent[0].epsilon <= 8

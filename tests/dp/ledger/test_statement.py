@@ -203,7 +203,7 @@ def test_it_says_no_more_than_was_looked_at(tmp_path: Path) -> None:
     found = book(verify(read(path)))
     plain = statement(found, NOTHING)
     assert "whether they are clients' is not known here" in plain["signers"]
-    assert "not compared" in plain["signed"]
+    assert "noise, clipping, sampling and number of clients are in the plan, and were not compared" in plain["signed"]
     assert "whosever it is" in plain["recomputed"]
     assert "head" not in plain["recomputed"]
     more = statement(found, Given(key=True, head=found.entries - 1, plans=True, roster=True, against=True, common=2))
