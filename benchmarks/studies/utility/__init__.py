@@ -135,11 +135,11 @@ DEFAULTS = Config()
 def run(config: Config, say: Say) -> Measured:
     """Measure what is not measured yet, and compare."""
     folder = Path(config.out)
+    found = {order: _data_of(config, order) for order in dict.fromkeys(orders(config))}
+    grid = dict[str, Cell]()
+    for order, one in cells_of(config, next(iter(found.values()))):
+        grid.setdefault(one.key(found[order].mark), one)
     with kept(folder) as store:
-        found = {order: _data_of(config, order) for order in dict.fromkeys(orders(config))}
-        grid = dict[str, Cell]()
-        for order, one in cells_of(config, next(iter(found.values()))):
-            grid.setdefault(one.key(found[order].mark), one)
         _fill(grid, store, config, say)
         rows = _rows(grid, store)
     others = {store.found[key].commit for key in grid} - {commit()}

@@ -450,6 +450,17 @@ def test_wrong_settings_are_one_line(setting: str, capsys: pytest.CaptureFixture
     assert len(captured.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("settings", [("data=movielens", "path=nowhere", "clients=devices"), ("epsilons=inf",)])
+def test_what_only_the_data_or_a_cell_can_refuse_leaves_nothing_behind(
+    settings: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    changes = [*settings, f"out={out}", *(() if "path=nowhere" in settings else ("users=60", "items=100"))]
+    assert main(["bench", "utility", *(word for change in changes for word in ("--set", change))]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not out.exists()
+
+
 def test_quick_is_for_cases_that_have_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "dp", "--quick"]) == 2
     assert "no quick version of 'dp'" in capsys.readouterr().err
