@@ -266,7 +266,7 @@ class Federation:
         except ThresholdError as error:
             done = failed_round(number, "training", len(cohort), error)
         else:
-            measured = self._learn(result, planned)
+            measured = self._learn(result, planned, measures=self._recipe.measures(number))
             done = completed_round(number, "training", len(cohort), result, measured)
         self.state.rounds += (done,)
         return done
@@ -407,8 +407,9 @@ class Federation:
 
     # What the server does
 
-    def _learn(self, result: Result, planned: int) -> dict[str, float]:
-        """Move the server's model by a sum. Returns the means of what clients measured."""
+    def _learn(self, result: Result, planned: int, *, measures: bool) -> dict[str, float]:
+        """Move the server's model by a sum. Returns the means of what clients measured, if it was a round for that:
+        else there is nothing but noise."""
         parameters = len(self.state.vector)
         denominator: float = planned if self._noise is not None else result.weight
         if self._silos is not None:  # the declared users, as if the cohort's silos had their part of them
@@ -418,7 +419,7 @@ class Federation:
         self.state.vector = (self.state.vector + step).astype(np.float32)
         self.state.optimiser = dict(self._optimiser.state)
         self._model.vector = self.state.vector
-        if not self._recipe.measured:
+        if not measures:
             return {}
         *totals, having = (result.vector[parameters:] / self._unit).tolist()
         return {name: total / having for name, total in zip(METRICS, totals, strict=True)} if having > 0 else {}
