@@ -49,7 +49,7 @@ def _quality(account: Account) -> str:
 def price(account: Account, *others: Account) -> str:
     """What privacy cost in quality, in one sentence; ``others`` are private runs of other kinds on the same users."""
     if (quality := _quality_of(account)) is None:
-        return "what privacy cost was not measured"
+        return "not measured"
     known = {one.name: one.metrics[METRIC] for one in account.references if METRIC in one.metrics}
     popular, same = known.pop(POPULAR, None), known.get(WITHOUT_NOISE)
     best = max(known, key=lambda name: known[name], default=WITHOUT_NOISE)

@@ -156,4 +156,4 @@ def test_the_price_names_what_is_measured_and_nothing_else(tmp_path: Path) -> No
     changed(run, tmp_path, results=(own,))
     assert price(Account.load(tmp_path)) == f"{mine} has an NDCG@10 of 0.0600"
     changed(run, tmp_path, results=(*others, Quality("this run", {"HR@10": 0.1})))
-    assert price(Account.load(tmp_path), account) == "what privacy cost was not measured"
+    assert price(Account.load(tmp_path), account) == "not measured"
