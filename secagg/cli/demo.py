@@ -32,7 +32,7 @@ MADE_UP = {"beside": True}
 
 CONFIGS: dict[ClientKind, dict[str, Any]] = {
     ClientKind.SILOS: {
-        "data": {"users": 4000, "item_count": 1000, "habits": "first"},
+        "data": {"users": 4000, "item_count": 1000},
         "clients": {"kind": "silos", "count": 20},
         "model": {"name": "autoencoder", "settings": {"width": 8, "fading": 0.95}},
         "training": {
@@ -48,7 +48,7 @@ CONFIGS: dict[ClientKind, dict[str, Any]] = {
         "network": {"dropout": 0.05},
     },
     ClientKind.DEVICES: {
-        "data": {"users": 2000, "item_count": 1000, "habits": "first"},
+        "data": {"users": 2000, "item_count": 1000},
         "clients": {"kind": "devices"},
         "model": {"name": "private-ease"},
         "privacy": {"mode": "distributed", "epsilon": 8.0, **MADE_UP},

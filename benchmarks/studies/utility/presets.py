@@ -1,8 +1,8 @@
 """The grids that this repository's figures of a private recommender are from: 20 silos, three budgets.
 
-    syn4k      4,000 users and 1,000 items of the first made-up population: that of ``secagg demo``
+    syn4k      4,000 users and 1,000 items of the first made-up population
     syn20k     20,000 and 2,000 of the same
-    cal4k      4,000 and 1,000 of the calibrated made-up population
+    cal4k      4,000 and 1,000 of the calibrated made-up population: that of ``secagg demo``
     cal20k     20,000 and 2,000 of the same
     ml-small   MovieLens latest-small; so few users tell little apart, so there are more seeds
     ml-100k, ml-1m, ml-10m, ml-20m
@@ -10,9 +10,9 @@
 Of MovieLens the folder is said with ``path``; each seed has another order of events of one time. Nothing is tuned on
 any test. Small grids go through the real protocol, large ones have its encoding and noise.
 
-A round of the autoencoder takes some 40 ns a user and number, of which an item has nine: a cell of 100 rounds is two
-minutes with 4,000 users and 1,000 items, and a quarter of an hour with those of MovieLens 1M. It would be seven hours
-with those of 10M and a day and a half with those of 20M, so there it has to be asked for (``models``).
+A round of the autoencoder takes some 40 ns a user and number, of which an item has nine: a cell of 64 rounds is a
+minute or two with 4,000 users and 1,000 items, and ten minutes with those of MovieLens 1M. It would be four hours with
+those of 10M and a day with those of 20M, so there it has to be asked for (``models``).
 """
 
 from __future__ import annotations
