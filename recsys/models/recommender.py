@@ -65,5 +65,6 @@ class SharedModel(Recommender, Protocol):
         ``even`` that is true: then a sample of users saves work.
 
         That rests on batches of one shape. (Where somebody leaves and the others move up, it also rests on numerical
-        libraries that treat all rows of a batch alike. Tests look; what is promised, zero-out, moves nobody.)
+        libraries that treat all rows of a batch alike, as they do for most shapes, and not for all. What is promised,
+        zero-out, moves nobody, and those of a sample stand in random order.)
         """
