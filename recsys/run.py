@@ -183,7 +183,10 @@ class _Running:
         training = self._prepared.config.training
         while self._made(federation.state.rounds) < training.rounds:
             if federation.stalled:
-                return f"stopped early: {training.patience} measured rounds in a row brought no better NDCG@10"
+                rounds = (
+                    "a measured round" if training.patience == 1 else f"{training.patience} measured rounds in a row"
+                )
+                return f"stopped early: {rounds} brought no better NDCG@10"
             done = federation.advance()
             last_one = sum(one.survivors > 0 for one in federation.state.rounds) == training.rounds
             due = last_one or done.number % training.measured_every == 0
