@@ -131,14 +131,14 @@ def composed(event: Release, count: int, interval: float) -> tuple[Any, int, int
     return all_of_them, single, max(single, every)
 
 
-def _gaussian_loss(deviation: float, rate: float, relation: Relation, interval: float = INTERVAL) -> Any:
+def _gaussian_loss(deviation: float, rate: float, relation: Relation, interval: float | None = None) -> Any:
     with needing("dp", "this accountant"):
         from dp_accounting import NeighboringRelation
         from dp_accounting.pld import privacy_loss_distribution as pld
 
     return pld.from_gaussian_mechanism(
         standard_deviation=deviation,
-        value_discretization_interval=interval,
+        value_discretization_interval=INTERVAL if interval is None else interval,
         sampling_prob=rate,
         neighboring_relation=NeighboringRelation[_RELATIONS[relation]],
     )

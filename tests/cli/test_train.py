@@ -66,7 +66,15 @@ def test_programs_are_told_the_figures(train: Call) -> None:
     assert answer["verdict"] == verdict(Account.load(Path("runs/small")))
     (budget,) = answer["budgets"]
     assert (budget["ledger"], budget["budget"], len(budget["head"])) == ("ledger.db", 8.0, 64)
-    names = ["ItemPop", "ItemKNN", "EASE", "tuned EASE", "this recipe without noise", "this run"]
+    names = [
+        "ItemPop",
+        "ItemKNN",
+        "EASE",
+        "tuned EASE",
+        "this recipe without noise",
+        "trained in one place",
+        "this run",
+    ]
     assert list(answer["results"]) == names
     assert run.config["protocol"]["name"] == "secagg"
     assert Path("runs/small/report.html").read_text().startswith("<!doctype html>")

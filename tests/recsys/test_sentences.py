@@ -215,7 +215,7 @@ def test_a_promise_follows_from_the_budget_and_the_noise(tmp_path: Path) -> None
 def test_the_report_does_not_say_what_it_cannot_know(tmp_path: Path) -> None:
     run = go(config("training.rounds=1", "protocol.dropout=0.34", "privacy.mode=local"), tmp_path / "run")
     text = write_report(tmp_path / "run").read_text()
-    assert "this run used no measured value to choose anything" in text
+    assert "this run used no such value to choose anything" in text
     assert "What people did with earlier runs is not known here" in text
     assert "selected no model" not in text
     assert UNKNOWN[1:] in text

@@ -5,12 +5,12 @@ import pytest
 
 from recsys.data.interactions import Interactions
 from recsys.data.partition import Partition, devices, natural, silos, tastes
-from recsys.data.synthetic import population
+from recsys.data.synthetic import FIRST, population
 from secagg.errors import UsageError
 
 pytest.importorskip("scipy", reason="NOT TESTED: tastes need scipy, pip install 'secagg[recsys]'")
 
-EVENTS = population(users=300, items=200, seed=5)
+EVENTS = population(users=300, items=200, seed=5, habits=FIRST)
 
 
 def everybody(partition: Partition) -> list[int]:
