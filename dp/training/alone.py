@@ -48,10 +48,10 @@ def changes_alone(
     >>> model = nn.Linear(2, 1, bias=False)
     >>> data = TensorDataset(torch.tensor([[3.0, 4.0], [float("inf"), 0.0], [0.0, 1.0]]))
     >>> for change in changes_alone(model, lambda model, x: model(x).sum(), [data], rate=0.5, batch=2):
-    ...     print(change.tolist())
+    ...     print((change + 0.0).tolist())
     [-1.5, -2.0]
     [0.0, 0.0]
-    [-0.0, -0.5]
+    [0.0, -0.5]
     """
     if not examples or batch < 1 or len({len(one) for one in examples}) > 1:
         raise UsageError("there is a data set of as many examples for each step, and at least one example in a batch")

@@ -40,6 +40,7 @@ class NeuMf(Neural):
     descent, pace: steps in which the factors are found, and their size.
     central: how ``fit`` trains, with Adam.
 
+    >>> import numpy as np
     >>> from recsys.data.synthetic import population
     >>> model = NeuMf(width=4, recent=20, central=Local(epochs=1, batch=64, rate=0.01))
     >>> model.fit(population(users=50, items=100))

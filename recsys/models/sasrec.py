@@ -38,6 +38,7 @@ class SasRec(Neural):
     dropout: in plain training; there is none under privacy.
     central: how ``fit`` trains, with Adam.
 
+    >>> import numpy as np
     >>> from recsys.data.synthetic import population
     >>> model = SasRec(width=8, recent=10, negatives=20, central=Local(epochs=1, batch=64, rate=0.01))
     >>> model.fit(population(users=50, items=100))

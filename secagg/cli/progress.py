@@ -117,16 +117,15 @@ def beside_each_other(accounts: Sequence[Account]) -> RenderableType:
 
     from dp.verify_ledger import upwards
     from recsys.report.numbers import delta, epsilon
-    from recsys.sentences import CENTRAL, POPULAR, TUNED, WITHOUT_NOISE
+    from recsys.sentences import CENTRAL, WITHOUT_NOISE
     from recsys.verdict import price
 
-    first = accounts[0].run
+    first = accounts[0]
     names = [name for name in COLUMNS if all(one.own is not None and name in one.own.metrics for one in accounts)]
     rows = [["", *names, "epsilon"]]
-    for one in first.results:
-        if one.name in (POPULAR, TUNED, WITHOUT_NOISE, CENTRAL) and names:
-            model = f"{first.config['model']['name']}, " if one.name in (WITHOUT_NOISE, CENTRAL) else ""
-            rows.append([f"{model}{one.name}", *(f"{one.metrics[name]:.4f}" for name in names), "none"])
+    for one in first.references if names else []:
+        model = f"{first.run.config['model']['name']}, " if one.name in (WITHOUT_NOISE, CENTRAL) else ""
+        rows.append([f"{model}{one.name}", *(f"{one.metrics[name]:.4f}" for name in names), "none"])
     for each in accounts:
         own = {} if each.own is None else each.own.metrics
         called = f"{each.run.config['model']['name']}, {each.run.mode} noise"
