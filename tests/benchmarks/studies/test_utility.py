@@ -260,9 +260,12 @@ def test_a_grid_of_users_held_out_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_presets_are_what_is_said_but_for_what_is_said_otherwise() -> None:
-    demo = configured(Config(), ["preset=syn4k"])
+    demo = configured(Config(), ["preset=cal4k"])
     silos = demo_configs[ClientKind.SILOS]
-    assert {"users": demo.users, "item_count": demo.items, "habits": demo.habits} == silos["data"]
+    assert {"users": demo.users, "item_count": demo.items} == silos["data"]
+    ours = RECIPES["autoencoder"].at(8)
+    assert {name: ours.training[name] for name in silos["training"]} == silos["training"]
+    assert {name: ours.settings[name] for name in silos["model"]["settings"]} == silos["model"]["settings"]
     assert (demo.data_seed, demo.silos) == (Data().seed, silos["clients"]["count"])
     films = configured(Config(), ["preset=ml-small", "path=somewhere", "seeds=4"])
     assert (films.data, films.path, films.seeds, films.n_min) == ("movielens", "somewhere", 4, 600)
