@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from inspect import signature
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from dp.calibrate import with_multiplier
 from dp.ledger import Ledger
@@ -35,9 +35,6 @@ from recsys.turns import turns_of
 from recsys.users_in_silos import UsersInSilos, declared
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 MODELS = {
     "autoencoder": "recsys.models.autoencoder:Autoencoder",

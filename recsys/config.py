@@ -52,7 +52,7 @@ class Population(StrEnum):
     CALIBRATED = "calibrated"
     """as fitted to published facts of data sets of several sizes"""
     FIRST = "first"
-    """as fitted to MovieLens latest-small alone, in releases before"""
+    """as fitted to MovieLens latest-small alone, as earlier commits had it"""
 
 
 class HoldOut(StrEnum):

@@ -9,15 +9,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dp import verify_ledger
 from dp.events import Gaussian, Guarantee, Holder, PoissonSample, Relation, Release, Trust, Unit
 from dp.ledger import Budget, Ledger
 from dp.ledger.entries import canonical, link, parse, survivors_digest
 from dp.ledger.state import START, Row
+from dp.ledger.verify import verify
 from dp.noise import Family, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
 from dp.turns import Turns
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, digest
+from secagg.errors import PeerError
 
 KEY = SigningKey(bytes(range(32)))
 CLIENT = SigningKey(bytes(range(1, 33)))
@@ -165,3 +168,17 @@ def exported(rows: Iterable[Row]) -> bytes:
     """As ``secagg ledger export`` prints it."""
     lines = [{"body": parse(body), "signature": signature.hex()} for body, signature in rows]
     return b"".join(canonical(line) + b"\n" for line in lines)
+
+
+def ours(rows: list[Row]) -> str:
+    """Why the library refuses these entries; empty if it does not."""
+    try:
+        verify(rows, KEY.public)
+    except PeerError as error:
+        return str(error)
+    return ""
+
+
+def theirs(rows: list[Row]) -> str:
+    """Why the stand-alone script does."""
+    return "; ".join(verify_ledger.problems(exported(rows), KEY.public, None))

@@ -37,21 +37,20 @@ from dp.ledger import Steps
 from dp.ledger.entries import canonical, cost_of, from_facts, link, parse
 from dp.ledger.file import read
 from dp.ledger.state import START, Row, replay
-from dp.ledger.verify import verify
 from dp.secure_sum import SecureSum, Signed
-from secagg.errors import PeerError, UsageError
+from secagg.errors import UsageError
 from tests.controls import switch_off
 from tests.scenes import ledger as scene
 from tests.scenes.ledger import (
     EXAMPLE,
-    KEY,
     PLANNED,
     ended,
-    exported,
     happened,
     new,
+    ours,
     planned,
     step,
+    theirs,
     turn,
     turn_happened,
 )
@@ -210,18 +209,6 @@ def resigned(rows: list[Row], changes: list[tuple[int, tuple[Any, ...], Any]]) -
         made.append(canonical(body))
         previous = link(previous, made[-1])
     return ended(made)
-
-
-def ours(rows: list[Row]) -> str:
-    try:
-        verify(rows, KEY.public)
-    except PeerError as error:
-        return str(error)
-    return ""
-
-
-def theirs(rows: list[Row]) -> str:
-    return "; ".join(verify_ledger.problems(exported(rows), KEY.public, None))
 
 
 def cases(rows: list[Row]) -> Iterator[list[tuple[int, tuple[Any, ...], Any]]]:

@@ -20,11 +20,10 @@ from dp.ledger import Ledger, Steps
 from dp.ledger.entries import canonical, link, parse
 from dp.ledger.file import read
 from dp.ledger.state import START, LedgerState, Row
-from dp.ledger.verify import verify
-from secagg.errors import BudgetError, PeerError, UsageError
+from secagg.errors import BudgetError, UsageError
 from tests.controls import switch_off
 from tests.scenes import ledger as scene
-from tests.scenes.ledger import EXAMPLE, KEY, ended, exported, new, planned, step
+from tests.scenes.ledger import EXAMPLE, KEY, ended, exported, new, ours, planned, step, theirs
 
 WHOLE = Budget(Fraction(8), Fraction(1, 10**5), slack=Fraction(1, 10**7), kind=Kind.SCHEDULE)
 STEP = step("3", "1/5")
@@ -41,18 +40,6 @@ def begun(path: Path, plan: Steps = PLAN, budget: Budget = WHOLE) -> Ledger:
     ledger = new(path, guarantee=EXAMPLE, budget=budget)
     ledger.reserve(plan)
     return ledger
-
-
-def ours(rows: list[Row]) -> str:
-    try:
-        verify(rows, KEY.public)
-    except PeerError as error:
-        return str(error)
-    return ""
-
-
-def theirs(rows: list[Row]) -> str:
-    return "; ".join(verify_ledger.problems(exported(rows), KEY.public, None))
 
 
 def resigned(rows: list[Row], change: Any) -> list[Row]:

@@ -23,14 +23,26 @@ from dp.ledger import Ledger, Steps
 from dp.ledger.entries import cost_of, parse
 from dp.ledger.file import read
 from dp.ledger.state import LedgerState, Row, replay
-from dp.ledger.verify import book, verify
+from dp.ledger.verify import book
 from dp.secure_sum import SecureSum
 from dp.turns import Turns
 from dp.verify_ledger import Given, statement
-from secagg.errors import BudgetError, PeerError, UsageError
+from secagg.errors import BudgetError, UsageError
 from tests.controls import switch_off
 from tests.scenes import ledger as scene
-from tests.scenes.ledger import KEY, TURNS, exported, forged, new, signature_in, signed, turn, turn_happened
+from tests.scenes.ledger import (
+    KEY,
+    TURNS,
+    exported,
+    forged,
+    new,
+    ours,
+    signature_in,
+    signed,
+    theirs,
+    turn,
+    turn_happened,
+)
 
 COST = cost_of(turn(), scene.USER, Kind.GDP)
 MOVED = COST.amounts[0] or 0
@@ -44,18 +56,6 @@ def budget_of(turns: int) -> Budget:
     found = Budget(Fraction(epsilon, RESOLUTION), delta, slack, kind=Kind.GDP)
     assert turns * MOVED <= found.limits()[0] < (turns + 1) * MOVED
     return found
-
-
-def ours(rows: list[Row]) -> str:
-    try:
-        verify(rows, KEY.public)
-    except PeerError as error:
-        return str(error)
-    return ""
-
-
-def theirs(rows: list[Row]) -> str:
-    return "; ".join(verify_ledger.problems(exported(rows), KEY.public, None))
 
 
 def both(rows: list[Row]) -> str:
