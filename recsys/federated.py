@@ -320,7 +320,7 @@ class Federation:
     # What clients do
 
     def _client(self, number: int, cohort: Sequence[str]) -> Update:
-        start, measured = self.state.vector, self._measured(number, cohort)
+        start, measured, unit = self.state.vector, self._measured(number, cohort), self._unit
         measures, room = self._recipe.measures(number), self._recipe.clip * (1 - self._recipe.measured) ** 0.5
 
         def sent(who: str, change: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -329,7 +329,7 @@ class Federation:
                 change = np.zeros_like(change)
             if measures:  # else encoding clips the change to all of the norm
                 change = change * min(1.0, room / max(float(np.sqrt(np.square(change).sum())), 1e-300))
-            return np.concatenate([change, values * self._unit])
+            return np.concatenate([change, values * unit])
 
         def of_users(name: str, users: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
             model, histories = self._model.with_vector(start), self._data.histories(name)
@@ -387,10 +387,10 @@ class Federation:
 
         Real devices and silos would each do this by themselves. Here it is computed for all at once, in batches that
         follow from nobody's data. Rows are zeros in rounds in which nothing is measured, and have no columns if nothing
-        is measured in any.
+        is measured in any. In a reference without noise, nobody but ``stalled`` would look at them.
         """
         client_data = self._data
-        if not self._recipe.measures(number):
+        if not self._recipe.measures(number) or (self._noiseless and not self._patience):
             columns = len(METRICS) + 1 if self._recipe.measured else 0
             return {name: np.zeros((len(client_data.users(name)), columns)) for name in cohort}
         users = np.concatenate([client_data.users(name) for name in cohort])

@@ -77,7 +77,7 @@ def changes_alone(
     for chunk in np.split(places, len(places) // batch) if len(places) else []:
         rows, there = gradients_of(compute, together, chunk)
         rows[~(rows.sum(1).isfinite() & there)] = 0  # of float32 numbers no sum overflows
-        yield from rows.numpy()[chunk >= 0]
+        yield from rows.numpy()[: np.count_nonzero(chunk >= 0)]
 
 
 def _descend(
