@@ -48,6 +48,7 @@ def verdicts(answer: dict[str, Any]) -> dict[str, str]:
     return {check["name"]: check["verdict"] for check in answer["checks"]}
 
 
+@pytest.mark.long
 def test_a_correct_plan_passes_and_most_of_its_epsilon_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     """At mu 0.79 the bound is below 0.3 of the claim in one run of 10^9, above it in one of 20."""
     answer = answered(capsys, *SMALL, "--rounds", "1", "--out", "here")
@@ -100,6 +101,7 @@ def test_what_is_in_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer["claimed"]["epsilon_of_a_round"] < answer["claimed"]["epsilon"] / 1.7
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("more", [["--family", "discrete-gaussian", "--colluders", "1"], ["--protocol", "secagg+"]])
 def test_other_plans_pass(capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
     assert set(verdicts(answered(capsys, *FAST, *more)).values()) == {"passed"}
@@ -120,6 +122,7 @@ def test_plans_for_users_inside_silos_pass(capsys: pytest.CaptureFixture[str], m
     assert [config[name] for name in ("holder", "users_per_silo", "overlap")] == ["silo", 3, 2]
 
 
+@pytest.mark.long
 def test_enough_rounds_to_see_one_client(capsys: pytest.CaptureFixture[str]) -> None:
     answer = answered(capsys, *FAST[:-2], "--dropouts", "0", "--length", "1000")
     assert 0.2 < answer["smallest_missing_share_seen"] <= 0.25
@@ -179,6 +182,7 @@ def test_too_little_noise_is_exit_code_4(capsys: pytest.CaptureFixture[str], mon
     assert json.loads(Path("runs", "audit-1", "audit.json").read_text("utf-8")) == answer
 
 
+@pytest.mark.long
 def test_too_much_noise_is_a_finding(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "excess_of", lambda *asked: np.zeros(asked[2], np.int64))
     answer = answered(capsys, *FAST[:-1], "20")

@@ -147,6 +147,7 @@ def test_discrete_noise_in_a_sum(bits: int, resampled: int, published: float) ->
 # Agreement with dp-accounting, and in corrected units
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.usefixtures("coarse")
 @pytest.mark.parametrize("relation", Relation)
 @pytest.mark.parametrize("z", ["1", "3"])
@@ -164,6 +165,7 @@ def test_replacing_means_the_same_to_both_accountants() -> None:
         assert epsilon(kind, replaced, 5) == pytest.approx(epsilon(kind, halved, 5), rel=1e-9)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(("z", "q", "count"), [(1.0, 0.01, 500), (2.5, 0.2, 40), (0.7, 0.05, 3)])
 def test_poisson_sampling_agrees_with_dp_accounting(
     z: float, q: float, count: int, request: pytest.FixtureRequest

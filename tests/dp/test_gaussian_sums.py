@@ -21,6 +21,7 @@ def farthest(parameters: Sequence[mpf], s_squared: mpf, x: int, reach: int) -> m
     return max(abs(log(p[z] / q[z])) for z in p)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("s_squared", "parameters", "x", "tight"),
     [

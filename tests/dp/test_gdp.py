@@ -74,6 +74,7 @@ def points(draw: st.DrawFn) -> tuple[Fraction, Fraction]:
     return max(Fraction(0), near * mu + mu * mu / 2), mu * mu
 
 
+@pytest.mark.long
 @given(points())
 @settings(max_examples=25, deadline=None)
 def test_a_delta_is_that_of_another_library(point: tuple[Fraction, Fraction]) -> None:

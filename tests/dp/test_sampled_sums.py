@@ -49,6 +49,7 @@ def mixed(law: Law, moved: Law, q: mpf) -> Law:
     return {z: (1 - q) * law[z] + q * moved[z] for z in both}
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("q", ["0.01", "0.3", "0.9"])
 def test_mixtures_are_as_close_as_what_is_mixed(q: str) -> None:
     """The laws of the real sum and of the rounded Gaussian, each mixed alike, differ by no more than the lemma says;
@@ -96,6 +97,7 @@ def test_no_trade_of_the_laws_is_above_that_of_the_loss_distribution(epsilon: fl
     assert epsilon <= accountant.epsilon(delta) < epsilon + 0.02
 
 
+@pytest.mark.long
 def test_the_cost_is_that_of_the_sampled_gaussian_that_it_is_close_to() -> None:
     """In many dimensions, of many draws: with what these are away from a Gaussian on top."""
     many = Release(DiscreteGaussians(Fraction(1604), 10**6, 10**6, 400), PoissonSample(RATE), INSIDE)
@@ -148,6 +150,7 @@ def test_no_such_facts_of_a_sum(wrong: dict[str, object]) -> None:
 # How much noise
 
 
+@pytest.mark.long
 def test_calibration_leaves_room_for_all_rounds_and_no_more() -> None:
     asked: dict[str, float] = {"epsilon": 8, "delta": 2.5e-6, "rounds": 200, "clients": 20, "length": 64}
     found = calibrate(**asked, clip_l2=1.0, ring_bits=40, users=200, sampled=RATE, rotate=False)  # type: ignore[arg-type]

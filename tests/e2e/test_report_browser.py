@@ -94,6 +94,7 @@ def look(html: str, folder: Path, width: int, *more: str) -> Seen:
         return Seen(json.loads(unescape(found[1])), np.asarray(picture.convert("RGB"), np.int64))
 
 
+@pytest.mark.thinned(2)
 @needs_chromium
 @pytest.mark.parametrize(("width", "dark"), [(PHONE, True), (DESKTOP, False)])
 def test_plots_are_there_and_nothing_sticks_out(report: str, tmp_path: Path, width: int, dark: bool) -> None:

@@ -299,6 +299,7 @@ def learnt_elsewhere(zygote: Zygote, killed: Path, mode: str) -> None:
     shutil.copy(log_of(learnt), log_of(killed))
 
 
+@pytest.mark.long
 def test_control_a_run_that_pays_twice_is_caught(zygote: Zygote, tmp_path: Path) -> None:
     through, killed = prepared(tmp_path, zygote, "local")
     learnt_elsewhere(zygote, killed, "local")

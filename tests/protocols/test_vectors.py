@@ -33,6 +33,7 @@ def made() -> dict[str, Any]:
     return content
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("name", [*OTHERS, *ROUNDS])
 def test_the_generator_still_makes_the_same_file(name: str) -> None:
     """If this fails the wire format has changed, or what is drawn as noise: think of VERSION, then run

@@ -173,6 +173,7 @@ def test_who_does_not_measure_says_so(tmp_path: Path) -> None:
     assert one.run.measured_under == UNMEASURED
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("mode", ["local", "both"])
 def test_control_measured_values_beside_what_was_trained_are_seen(
     mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

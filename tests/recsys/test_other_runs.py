@@ -74,6 +74,7 @@ def begun(config: Config, folder: Path, state: Path) -> Run:
 # A second run
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("mode", ["none", "local", "distributed", "both"])
 def test_a_second_run_does_not_begin_in_silence(mode: str, tmp_path: Path, state: Path) -> None:
     begun(asked(mode=mode), tmp_path / "one", state)
@@ -349,6 +350,7 @@ def sharing(folder: Path, seed: int, *changes: str, mode: str = "distributed") -
     return asked(f"privacy.ledger={folder / 'shared.db'}", *budget, f"seed={seed}", *changes, mode=mode)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("mode", MODES)
 def test_runs_that_share_a_ledger_spend_one_budget(mode: str, tmp_path: Path, state: Path) -> None:
     runs = [go(sharing(tmp_path, seed, mode=mode), tmp_path / str(seed), state) for seed in range(2)]
@@ -385,6 +387,7 @@ def until_refused(folder: Path, state: Path, mode: str = "distributed") -> tuple
     raise AssertionError("a budget of 5 has no room for nine times 3")
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_run_for_which_there_is_no_room_writes_nothing(mode: str, tmp_path: Path, state: Path) -> None:
     rooms, said = until_refused(tmp_path, state, mode)

@@ -200,6 +200,7 @@ def test_what_one_user_did_shows_nowhere(kind: str, tmp_path: Path) -> None:
         assert differing(tmp_path, KINDS[kind], FEW, lines) == set()
 
 
+@pytest.mark.long
 def test_on_devices_that_train_by_themselves_the_number_of_interactions_is_public(tmp_path: Path) -> None:
     """Control: another number changes delta, and with it everybody's noise; and the run says that it is public."""
     assert differing(tmp_path, (LOCAL, *MF), FEW, SAME_NUMBER) == set()

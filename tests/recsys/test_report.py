@@ -498,6 +498,7 @@ def believed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[tuple[Any, ..
     return found
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("mode", ["local", "distributed", "both"])
 def test_no_number_in_a_record_changes_what_is_said_of_privacy(
     tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch

@@ -152,6 +152,7 @@ def test_a_person_in_two_silos_takes_twice_the_noise() -> None:
     assert float(twice[1].variance / single[1].variance) == pytest.approx(4, rel=1e-6)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("silos", [None, UsersInSilos(600, 100)], ids=["devices", "silos"])
 @pytest.mark.parametrize("aggregator", ["secure", "ideal"])
 @pytest.mark.parametrize(("share", "deviation"), [(WHOLE, 2.0), (Fraction(1, 4), 4.0)])

@@ -134,6 +134,7 @@ NEARLY = 0.06
 """Where scores are computed again two of 60 users may be ranked otherwise: those with near ties."""
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_model_is_what_was_measured(kind: str, runs: Runs) -> None:
     folder, run = runs(kind)
@@ -413,6 +414,7 @@ def test_what_was_reached_is_not_measured_again(tmp_path: Path, monkeypatch: pyt
     assert [one.number for one in go(of_kind("distributed"), tmp_path).rounds] == [0, 1]
 
 
+@pytest.mark.long
 def test_what_had_been_spent_after_a_sum_stays_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a restart the first of two sums is asked for again, when the second is in the ledger already."""
     asked = of_kind("sums")
@@ -436,6 +438,7 @@ def stop_here() -> None:
     raise Killed
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("name", ["private/checkpoint.npz", "run.json", "private/secret.key", "private/ledger.key"])
 def test_a_file_that_is_cut_short_ends_the_run(name: str, tmp_path: Path) -> None:
     stopped("distributed", tmp_path, 1)
@@ -493,6 +496,7 @@ def test_another_key_does_not_open_the_ledger(tmp_path: Path) -> None:
         go(of_kind("distributed"), tmp_path)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("kind", "name"), [("local", "ledger.db"), ("both", "local.db")])
 def test_without_its_ledger_a_run_does_not_go_on(kind: str, name: str, tmp_path: Path) -> None:
     stopped(kind, tmp_path, 1)
@@ -614,6 +618,7 @@ def test_nothing_that_was_measured_decides_anything(tmp_path: Path, monkeypatch:
     np.testing.assert_allclose(one.vector, another.vector, rtol=1e-3, atol=1e-4)  # type: ignore[attr-defined]
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("kind", ["none", "sums"])
 def test_a_sum_that_is_on_record_is_not_made_again(kind: str, tmp_path: Path) -> None:
     """Its vectors are deleted, and those that are computed now could be others."""

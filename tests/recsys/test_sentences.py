@@ -81,6 +81,7 @@ def test_the_switch_is_a_truth_value_or_a_word() -> None:
         config("evaluation.exact=false", "evaluation.users=true")
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("changes", [("privacy.mode=distributed",), ("privacy.mode=distributed", *EASE)])
 def test_where_it_is_off_nothing_exact_is_computed(
     changes: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

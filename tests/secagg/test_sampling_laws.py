@@ -111,6 +111,7 @@ def test_sums_of_skellam_variables_are_skellam() -> None:
         assert abs(got - five[x]) <= mpf(2) ** -128
 
 
+@pytest.mark.long
 def test_what_is_cut_is_below_the_claim() -> None:
     """Tails at the reach by the definitions: Bernstein's bound covers Poisson-like and Gaussian-like Skellam tails."""
     for variance in [

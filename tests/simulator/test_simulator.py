@@ -398,6 +398,7 @@ def test_the_search_finds_a_server_that_believes_what_is_revealed(monkeypatch: p
 # Two leak oracles
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("move", "mutual"), [("both_kinds", True), ("withhold_from_a_group", False)])
 def test_both_leak_oracles_say_the_same(move: str, mutual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph and the elimination, over rounds of lying servers, with and without the check that matters most."""

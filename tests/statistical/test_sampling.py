@@ -158,6 +158,7 @@ def test_seven_skellam_sevenths_are_one(variance: Fraction) -> None:
     assert excess(tally(total(discrete_gaussian, Fraction(1)), low, width, len(expected)), expected) > 0
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("sampler", [discrete_gaussian, discrete_laplace])
 def test_opendp_draws_from_the_same_law(sampler: Sampler) -> None:
     """Two samples of 30,000 (theirs is fresh on each run); a parameter 20% off is caught."""

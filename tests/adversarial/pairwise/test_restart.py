@@ -53,6 +53,7 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Journ
     return None if request.param == "memory" else lambda: SqliteJournal(tmp_path / "victim.db")
 
 
+@pytest.mark.thinned(2)
 @BOTH
 @pytest.mark.parametrize(("step", "accused"), [*[(step, False) for step in STEPS], (3, True), (4, True), (5, True)])
 def test_restart_between_any_two_messages(

@@ -726,6 +726,7 @@ CHECKED_SHARE = "self._exchange.check_share(revealed.peer, u, SEED, revealed.sha
 FORGED_SHARES = "verify(self.roster.keys[number], recovery.signature, labels.THRESHOLD_SHARES, *signed)"
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("method", "change", "function", "condition"),
     [

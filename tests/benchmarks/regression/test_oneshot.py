@@ -21,6 +21,7 @@ pytest.importorskip("numba", reason="NOT TESTED: one-shot sums need numba, pip i
 SMALL = {"n": 140, "d": 3000, "k": 8, "drop": 0.2, "repeats": 2, "rounds": 1, "real_n": 12, "real_d": 100}
 
 
+@pytest.mark.long
 def test_bench_prints_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
     settings = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
     assert main(["bench", "oneshot", *settings, "--json"]) == 0

@@ -309,6 +309,7 @@ def test_the_search_ends_where_it_is_told() -> None:
     assert search_twister(first, 900, 1001).found == (1000,)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("bits", [20, 40])
 def test_our_search_finds_a_short_seed(bits: int) -> None:
     ring, seed = Ring(bits), 123_456_789

@@ -78,6 +78,7 @@ def test_control_an_innocent_that_is_named_is_noticed(monkeypatch: pytest.Monkey
         ended(SETTING, {LIAR: OneWrongShare}, {})
 
 
+@pytest.mark.long
 def test_budgets(tmp_path: Path) -> None:
     """Boxes that nobody can open cost nothing; another secret one sum each time, and whose it is, is said."""
     found = {}

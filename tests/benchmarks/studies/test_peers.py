@@ -43,6 +43,7 @@ def finished(folder: Path) -> tuple[dict[str, float], dict[str, float], list[str
 Finished = tuple[dict[str, float], dict[str, float], list[str]]
 
 
+@pytest.mark.long
 def test_a_cell_has_all_figures_of_both(finished: Finished) -> None:
     figures, ratios, said = finished
     names = ("complete_n5_d50_silent0", "complete_n5_d50_silent1")
@@ -98,6 +99,7 @@ def test_what_is_verified_on_a_ring() -> None:
     assert flower(RING).error < 1.5
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("work", [ours, flower])
 def test_a_wrong_sum_is_no_benchmark(work: Callable[[Cell], Side], monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: who is silent is not in the sum, and compared with the mean of everybody it is wrong."""

@@ -103,6 +103,7 @@ def test_what_a_tree_takes_at_a_million_clients() -> None:
     assert f"({degrees[0]} to {degrees[1]} from 1,000 to 4,000)" in WORDS
 
 
+@pytest.mark.long
 def test_what_a_member_of_a_tree_takes_in_memory() -> None:
     """And how much more while the roster is put together from a dictionary, as it is read."""
     count = 20_000

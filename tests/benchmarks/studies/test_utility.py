@@ -247,6 +247,7 @@ def test_each_private_model_stands_beside_its_recipe_its_best_and_the_best_of_al
     assert "by this test: autoencoder, its best training without privacy." in text
 
 
+@pytest.mark.long
 def test_a_grid_of_users_held_out_as_a_whole(tmp_path: Path) -> None:
     """From the split to the table, with a model of sums."""
     config = replace(TINY, users=200, generalisation="strong", out=str(tmp_path))

@@ -112,6 +112,7 @@ def test_rates_mu_is_below_the_truth_and_near_it() -> None:
     assert rates_mu(600, 1000, 600, 1000) == 0
 
 
+@pytest.mark.long
 def test_lower_bounds_from_rates_cover() -> None:
     """A Gaussian mechanism of mu 1: at most 5% of 1000 audits of 200 runs exceed the truth (6 deviations: 1e-9)."""
     rng, truth = np.random.default_rng(8), gaussian_epsilon(1.0, 1e-5)

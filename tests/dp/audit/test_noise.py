@@ -65,6 +65,7 @@ def test_the_lower_margin_holds_for_any_law(kurtosis: float) -> None:
     assert (np.log(1 - x + kurtosis * x**2 / 2) + x <= (kurtosis - 1) * x**2 / (2 - 4 * x) + 1e-15).all()
 
 
+@pytest.mark.long
 def test_one_missing_client_of_a_hundred_is_seen_and_a_complete_sum_is_not() -> None:
     """2^22 coordinates: missed (or raised for nothing) with probability below 1e-9."""
     rng = np.random.default_rng(1)

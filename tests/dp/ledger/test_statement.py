@@ -122,6 +122,7 @@ def test_what_counts_on_coins_says_so(tmp_path: Path) -> None:
         assert (coins in found["trust"], "coin" in found["trust"]) == (said, said)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("made", LEDGERS, ids=lambda made: made.__name__)
 def test_two_verifiers_in_the_same_words(made: Callable[[Path], None], tmp_path: Path) -> None:
     """Of honest ledgers, of those that say something else on their keeper's word, and of tampered ones."""

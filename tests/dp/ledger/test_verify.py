@@ -344,6 +344,7 @@ def test_each_field_of_each_entry(rows: list[Row], number: int) -> None:
     assert {entries.FIELDS[name] for name in unnoticed - ON_ITS_OWN_WORD_UNTIL_COMMITTED} <= {entries.Mark.ASSERTED}
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("number", range(4))
 def test_each_field_of_steps(steps: list[Row], number: int) -> None:
     for at in leaves(json.loads(steps[number][0])):
@@ -752,6 +753,7 @@ def test_two_implementations_agree(event: Any) -> None:
     assert theirs == pytest.approx(rdp.curve(event), rel=1e-8, abs=1e-12)
 
 
+@pytest.mark.long
 def test_where_dp_accounting_loses_its_digits_it_charges_more() -> None:
     """Differences of order 150 in floating point; ours is exact there. The auditor accepts what is above the truth."""
     event = Release(Gaussian(Fraction(200)), FixedSizeSample(3, 10), LOCAL)

@@ -137,6 +137,7 @@ DESCENT = "self._optimizer.descend({p: totals[name] for name, p in self._paramet
 ACTUAL_BATCH = f"(setattr(self._optimizer, 'expected_batch_size', sum((c >= 0).sum() for c in batch)), {DESCENT})"
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("owner", "name", "part", "instead"),
     [

@@ -160,6 +160,7 @@ def test_fuzz_long() -> None:
         fuzz(1000, seed)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.usefixtures("fragile")
 @pytest.mark.parametrize("how", [b"abort", b"hang"])
 def test_the_sum_survives_the_death_of_its_process(how: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +284,7 @@ def memory(process: int) -> bytes:
     return b"".join(found)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.usefixtures("fragile")
 @pytest.mark.parametrize("keeps", [False, True])
 def test_a_process_that_had_the_key_has_ended(keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,6 +159,7 @@ def test_who_is_waited_for_and_who_is_done() -> None:
     assert all(client.done for client in clients.values())
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("components", [3, 0])
 def test_with_excess_survivors_are_waited_for_too(components: int) -> None:
     """Without, nobody needs contributors any more, as in a sum without noise."""
@@ -480,6 +481,7 @@ TURNED_AWAY: list[tuple[str, str, Callable[[Any], object]]] = [
 ]
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(("phase", "reason", "forge"), TURNED_AWAY)
 def test_what_a_member_turns_away(phase: str, reason: str, forge: Callable[[Any], object]) -> None:
     here = scene(10, min_contributors=10 if phase == "consistency" else 3)
@@ -502,6 +504,7 @@ def test_more_members_than_seats_are_turned_away() -> None:
     assert "9 members for a committee of 8" in str(incident.error)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("reason", "forge"),
     [
@@ -527,6 +530,7 @@ def joined(here: Scene, sender: str, join: Join) -> Simulation:
     return run(here, Faults(corrupted=changing(here, "join", {sender}, lambda honest: join)))[0]
 
 
+@pytest.mark.long
 def test_seats_are_taken_by_those_on_whom_the_lot_fell_in_their_own_name() -> None:
     here = scene(129, **LOT)
     member, stranger = members_of(here)[0], others_of(here)[0]

@@ -78,6 +78,7 @@ def slow_choice(n: int, g: Fraction, d: Fraction, security: int, correctness: in
 fractions = st.sampled_from([Fraction(0), Fraction(1, 50), Fraction(1, 10), Fraction(1, 5), Fraction(3, 10)])
 
 
+@pytest.mark.long
 @given(
     n=st.integers(2, 40) | st.integers(120, 170),
     g=fractions,

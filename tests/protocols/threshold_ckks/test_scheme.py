@@ -30,6 +30,7 @@ def residues(polynomial: Coefficients, i: int) -> list[int]:
     return polynomial.words[i, 0].tolist()
 
 
+@pytest.mark.long
 def test_everything_by_the_definition() -> None:
     """b = -a s + T e; c0 = b v + T e0 + x; c1 = a v + T e1; d = c1 s + T f: schoolbook, modulo each prime."""
     key, encryption, flood_seed, unit = b"k" * 32, b"e" * 32, b"f" * 32, SMALL.sizes.unit

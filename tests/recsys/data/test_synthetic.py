@@ -26,6 +26,7 @@ def density(events: Interactions) -> float:
     return len(events) / (events.user_count * events.item_count)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(("users", "items"), FACTS)
 def test_density_and_tail_are_those_of_real_data(users: int, items: int) -> None:
     """Control: the first habits were fitted to one size, and are sparser than the two others."""
@@ -46,6 +47,7 @@ def test_the_first_habits_are_those_of_their_target(seed: int) -> None:
     assert np.percentile(sizes, [25, 50, 75, 99]) == pytest.approx([35, 70, 168, 1256], rel=0.3)
 
 
+@pytest.mark.long
 def test_popularity_says_as_much_as_in_the_target() -> None:
     """6 seeds: the standard error is 9 percent."""
     gains = []

@@ -80,6 +80,7 @@ def test_what_is_drawn_follows_from_the_seed(model: Any) -> None:
     assert not set(changes(model, seed=8)) & set(found)
 
 
+@pytest.mark.thinned(3)
 @STEPS
 def test_a_change_is_that_of_plain_steps_on_one_user(model: Any, local: Local) -> None:
     if not isinstance(model, Neural):

@@ -67,6 +67,7 @@ def test_finding_a_user_lowers_the_loss() -> None:
     assert not users.requires_grad
 
 
+@pytest.mark.long
 def test_it_learns_more_than_popularity() -> None:
     split = leave_last_out(population(users=300, items=300, seed=3, habits=FIRST))
     made = NeuMf(8, recent=30, negatives=2, central=Local(epochs=10, batch=32, rate=0.015))

@@ -25,6 +25,7 @@ def error(found: np.ndarray, true: np.ndarray) -> float:
     return float(np.linalg.norm(found - true) / np.linalg.norm(true))
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("deviation", [0.5, 2.0])
 def test_noise_goes_and_features_help(deviation: float) -> None:
     for seed in range(3):

@@ -72,6 +72,7 @@ def test_the_loss_on_paper() -> None:
     assert made._losses(made._begun, *batch).tolist() == pytest.approx([np.mean(losses)], rel=1e-4)
 
 
+@pytest.mark.long
 def test_it_learns_order() -> None:
     """Everybody goes round in a circle, from anywhere: popularity and co-occurrence say nothing."""
     starts = np.random.default_rng(0).integers(ITEMS, size=120)

@@ -51,6 +51,7 @@ def test_a_small_cohort_closes_on_itself(size: int) -> None:
     assert all(ring(8, size).of(i) == tuple(j for j in range(size) if j != i) for i in range(size))
 
 
+@pytest.mark.long
 def test_every_pair_is_joined_equally_often() -> None:
     """Over 3000 seeds each of 28 pairs of 8 is joined with chance 4/7; |z| > 6.3 for one of them: below 1e-8."""
     trials, chance = 3000, 4 / 7

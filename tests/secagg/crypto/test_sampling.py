@@ -47,6 +47,7 @@ def test_samples_are_the_obvious_ones(law: Callable, definition: Callable, param
     assert got.tolist() == [reference.draw(upper, SEED, i) for i in range(60)]
 
 
+@pytest.mark.long
 def test_digits_come_from_regions_of_their_own() -> None:
     scale, seed = Fraction(100), b"d" * 32
     low = reference.boundaries(reference.laplace_digit(scale, 1024))
@@ -126,6 +127,7 @@ def near_boundaries(table: Table) -> np.ndarray:
     return np.array(inside, np.uint64) << np.uint64(1)
 
 
+@pytest.mark.thinned(3)
 @every_table
 def test_what_is_sure_is_right_next_to_boundaries(table: Table) -> None:
     words = near_boundaries(table)

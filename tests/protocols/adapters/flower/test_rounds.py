@@ -85,6 +85,7 @@ def test_a_dropout_in_every_phase(exchange: int, fate: str, tmp_path: Path) -> N
     check_exact(server, ALL)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_dropouts_under_every_protocol(protocol: str, tmp_path: Path) -> None:
     fed = federation(tmp_path, TRAIN)

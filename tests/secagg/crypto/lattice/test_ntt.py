@@ -45,6 +45,7 @@ def test_products_are_the_schoolbooks(chosen: tuple[list[int], list[int], int]) 
     assert product(a, b, q) == reference.multiply(a, b, q)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("degree", DEGREES)
 def test_products_are_the_schoolbooks_at_full_size(degree: int) -> None:
     """Dense times dense up to N = 2048; above, 64 terms times dense."""
