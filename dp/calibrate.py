@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
+from functools import lru_cache, partial
 from math import ceil, exp, inf, log, sqrt
 
 from dp.accountants import gdp, rdp, schedule
@@ -225,6 +225,7 @@ def _of_gaussians(cost: PrivacyCost, delta: Fraction) -> float:
     return gdp.least_epsilon(Fraction(moved, RESOLUTION), delta) / RESOLUTION
 
 
+@lru_cache(64)
 def steps_multiplier(
     *,
     epsilon: float | Fraction,
