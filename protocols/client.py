@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from protocols import registry
-from protocols.journal import Journal, MemoryJournal
+from protocols.journal import Beside, Journal, MemoryJournal
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import SERVER, Identity, Roster
@@ -303,10 +303,12 @@ class Client:
         takes each number once: of two copies of this client, or two threads, that know the same of the round, only one
         answers."""
         plan = current.plan
-        frame = current.messages.encode(plan, reply)
-        record = _RECORD.encode(_Record(request, frame, secret))
-        box = seal(self._journal_key, record, _associated(plan, step), self._rng)
-        self._journal.append(self._deployment, self._session(plan), plan.round, step, box)
+        frame, beside = current.messages.encode(plan, reply), None
+        if len(frame) >= _LONG:
+            beside = Beside(frame, self._rng(KEY_BYTES))
+        record = _Record(request, *((frame, secret) if beside is None else (b"", secret, beside.key)))
+        box = seal(self._journal_key, _RECORD.encode(record), _associated(plan, step), self._rng)
+        self._journal.append(self._deployment, self._session(plan), plan.round, step, box, beside)
         self._answered.append(sha256(request).digest())
         return frame
 
@@ -319,7 +321,13 @@ class Client:
         records = self._records(plan)
         if step >= len(records):
             raise PolicyError("this round's records have been destroyed")
-        return records[step].reply
+        return self._reply(plan, step, records[step])
+
+    def _reply(self, plan: RoundPlan, step: int, record: _Record) -> bytes:
+        """What was answered, as it is in the record or beside it."""
+        if not record.key:
+            return record.reply
+        return self._journal.frame(self._session(plan), plan.round, step, record.key)
 
     def _records(self, plan: RoundPlan) -> list[_Record]:
         boxes = self._journal.records(self._session(plan), plan.round)
@@ -333,6 +341,7 @@ class Client:
 
     def _resume(self, current: ClientRound, records: list[_Record]) -> bytes:
         """Walk through what was heard before the restart; nothing that was said is computed again."""
+        last = self._reply(current.plan, len(records) - 1, records[-1])
         self._answered = [sha256(record.request).digest() for record in records]
         for record in records[1:]:
             current.phase = current.hear(record.request).then
@@ -341,19 +350,26 @@ class Client:
             self._reserve(current.plan)  # the crash may have come before it
         else:
             self._check_uncharged(current.plan)
-        return records[-1].reply
+        return last
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Record:
-    """One journaled step: what was heard, what was answered, and (in the first) the round's secret."""
+    """One journaled step: what was heard, what was answered, and (in the first) the round's secret.
+
+    The answer is ``reply``; a long one stands beside the record, sealed under ``key``.
+    """
 
     request: bytes
     reply: bytes
     secret: bytes
+    key: bytes = b""
 
 
-_RECORD = struct(_Record, request=blob(1 << 40), reply=blob(1 << 40), secret=blob(KEY_BYTES))
+_RECORD = struct(_Record, request=blob(1 << 40), reply=blob(1 << 40), secret=blob(KEY_BYTES), key=blob(KEY_BYTES))
+
+_LONG = 1 << 16
+"""A frame of so many bytes is kept beside its record."""
 
 
 _LEDGER = digest(labels.JOURNAL_LEDGER)

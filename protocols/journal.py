@@ -1,7 +1,9 @@
 """What a client must remember across a crash, written before it speaks.
 
 A journal is an append-only list of sealed records, numbered within each (session, round), under one hash chain. The
-client seals and opens the records; a journal sees ciphertext. Its promises are:
+client seals and opens the records; a journal sees ciphertext. A long frame stands beside its record, under a key that
+was drawn for it and is in the record, so that it is written once and never copied, and destroyed with the record.
+A journal's promises are:
 
 - ``append`` returns only when the record is durable, and a step is taken once.
 - A round is begun once, by its step 0, and the rounds of a session only ascend. Whatever is destroyed, that is not
@@ -14,17 +16,20 @@ client seals and opens the records; a journal sees ciphertext. Its promises are:
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
-from secagg.errors import PolicyError, StorageError, UsageError
-from secagg.files import hold_private
+from secagg.crypto.seal import opened_once, sealed_once
+from secagg.errors import PeerError, PolicyError, StorageError, UsageError
+from secagg.files import add_file, hold_private, keep_only, read_private
 
 VERSION = 2
 """The format of a journal's file, and of the records in it."""
@@ -34,6 +39,17 @@ OVER = (1 << 32) - 1
 """The step of a link that says that a round's records are destroyed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A long frame that is kept beside its record, and the key under which it is sealed where it outlives the process.
+
+    The key is drawn for this frame, and is in its record.
+    """
+
+    frame: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+
+
 class Journal(Protocol):
     durable: ClassVar[bool]
     """Whether what is kept outlives the process, and whatever run it is part of, until somebody deletes a file."""
@@ -41,11 +57,16 @@ class Journal(Protocol):
     def records(self, session: bytes, round_: int) -> list[bytes]:
         """The records of a round that lives, in order; nothing if it was not begun, or is over."""
 
-    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
+    def append(
+        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Beside | None = None
+    ) -> None:
         """Keep a record for good before returning. Step 0 begins a round, later ones go on with it where it stands.
 
         ``PolicyError``: the step was taken, one before it is missing, or the round is over.
         """
+
+    def frame(self, session: bytes, round_: int, step: int, key: bytes) -> bytes:
+        """The frame beside a record, which has its key. ``PolicyError``: it is not there, or another one is."""
 
     def retire(self, session: bytes, before: int) -> None:
         """Destroy the records of the session's rounds before ``before``; that they took place is not forgotten."""
@@ -78,6 +99,7 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._records: dict[tuple[bytes, int], list[bytes]] = {}
+        self._frames: dict[tuple[bytes, int, int], bytes] = {}
         self._deployments: dict[tuple[bytes, int], bytes] = {}
         self._last: dict[bytes, int] = {}
         self._head = EMPTY_HEAD
@@ -85,7 +107,9 @@ class MemoryJournal:
     def records(self, session: bytes, round_: int) -> list[bytes]:
         return list(self._records.get((session, round_), ()))
 
-    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
+    def append(
+        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Beside | None = None
+    ) -> None:
         place = session, round_
         taken = len(self._records[place]) if self._deployments.get(place) == deployment else 0
         check_next(round_, step, taken, self._last.get(session))
@@ -93,6 +117,8 @@ class MemoryJournal:
             self._destroy([key for key, of in self._deployments.items() if of == deployment or key[0] == session])
             self._records[place], self._deployments[place], self._last[session] = [], deployment, round_
         self._records[place].append(record)
+        if beside is not None:
+            self._frames[*place, step] = beside.frame
         self._head = chained(self._head, deployment, session, round_, step, sha256(record).digest())
 
     def retire(self, session: bytes, before: int) -> None:
@@ -104,6 +130,12 @@ class MemoryJournal:
     def _destroy(self, rounds: list[tuple[bytes, int]]) -> None:
         for place in rounds:
             del self._records[place], self._deployments[place]
+        self._frames = {key: frame for key, frame in self._frames.items() if key[:2] not in rounds}
+
+    def frame(self, session: bytes, round_: int, step: int, key: bytes) -> bytes:
+        if (session, round_, step) not in self._frames:
+            raise PolicyError(_LOST)
+        return self._frames[session, round_, step]
 
     def last_round(self, session: bytes) -> int | None:
         return self._last.get(session)
@@ -121,7 +153,9 @@ class ForgetfulJournal(MemoryJournal):
     def records(self, session: bytes, round_: int) -> list[bytes]:
         return []
 
-    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
+    def append(
+        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Beside | None = None
+    ) -> None:
         super().append(deployment, session, round_, step, b"")
 
     def head(self) -> bytes:
@@ -129,13 +163,18 @@ class ForgetfulJournal(MemoryJournal):
 
 
 class SqliteJournal:
-    """A durable journal in one file, for one client.
+    """A durable journal in one file, for one client; each long frame of a round that lives has a file beside it.
 
     ``pinned`` is a head seen earlier: a file that does not contain it has been rolled back and is refused. Every
     append is synced to disk. What is destroyed is overwritten in the file. While a transaction lasts, SQLite keeps the
     pages that it changes in a second file beside it (``-journal``), which a crash may leave behind, which undoes the
     unfinished transaction when the journal is next opened, and which is deleted and not overwritten: what a disk gives
     back of deleted files, sealed as it is, is out of reach here.
+
+    A frame's file (``alice.db-0123456789abcdef.frame`` beside ``alice.db``) is written and synced inside the
+    transaction that writes its record; its name is synced when SQLite syncs the folder, to commit. So a frame without a
+    record was never said: it is removed when the journal is next opened. A frame's file is deleted and not overwritten:
+    the key that opens it was in the record, and is destroyed there.
 
     Whoever opens it closes it: ``with closing(SqliteJournal(path)) as journal``.
     """
@@ -146,15 +185,19 @@ class SqliteJournal:
         with ExitStack() as undo:
             try:
                 hold_private(Path(path))  # nobody else's business, sealed or not
-                file = Path(path).absolute()  # or SQLite takes ":memory:" for no file at all
-                self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)  # a client has a lock
+                self._path = Path(path).absolute()  # or SQLite takes ":memory:" for no file at all
+                self._db = sqlite3.connect(
+                    self._path, isolation_level=None, check_same_thread=False
+                )  # a client has a lock
                 undo.callback(self.close)
                 self._db.executescript(_PRAGMAS)
                 with self._transaction():
                     self._find_tables(path)
+                self._check_chain(pinned)
+                with self._transaction():  # nobody is about to write a record
+                    self._remove_orphans()
             except (OSError, sqlite3.Error, StorageError) as error:
                 raise UsageError(f"cannot open journal {path}: {error}") from None
-            self._check_chain(pinned)
             undo.pop_all()
 
     def _find_tables(self, path: str | Path) -> None:
@@ -186,22 +229,55 @@ class SqliteJournal:
         query = "SELECT record FROM log WHERE session = ? AND round = ? AND record IS NOT NULL ORDER BY step"
         return [record for (record,) in self._read(query, session, round_)]
 
-    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
-        record_digest = sha256(record).digest()
+    def append(
+        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Beside | None = None
+    ) -> None:
+        record_digest, over = sha256(record).digest(), list[tuple[bytes]]()
         with self._transaction():
             [(taken,)] = self._read(_TAKEN, deployment, session, round_)
             check_next(round_, step, taken, self.last_round(session))
             if step == 0:
+                over = self._read(_SUPERSEDED, deployment, session)
                 self._db.execute(_SUPERSEDE, (deployment, session))
             link = chained(self.head(), deployment, session, round_, step, record_digest)
+            if beside is not None:
+                add_file(self._beside(record_digest), sealed_once(beside.key, beside.frame))
             self._db.execute(_INSERT, (deployment, session, round_, step, record_digest, record, link))
+        self._remove(over)
+
+    def frame(self, session: bytes, round_: int, step: int, key: bytes) -> bytes:
+        rows = self._read(_DIGEST, session, round_, step)
+        try:
+            return opened_once(key, read_private(self._beside(*rows[0])))
+        except (IndexError, FileNotFoundError):
+            raise PolicyError(_LOST) from None
+        except PeerError:
+            raise PolicyError("a frame beside the journal is another one, or has been altered") from None
+
+    def _beside(self, record_digest: bytes) -> Path:
+        """Where the frame of this record is, if it has one."""
+        return self._path.with_name(f"{self._path.name}-{record_digest.hex()[:16]}.frame")
+
+    def _remove(self, digests: Iterable[tuple[bytes]]) -> None:
+        """The frames of records that are destroyed, which nobody can open any more."""
+        with suppress(OSError):  # then whoever opens the journal next removes them
+            for (record_digest,) in digests:
+                self._beside(record_digest).unlink(missing_ok=True)
+
+    def _remove_orphans(self) -> None:
+        """Frames whose records are destroyed, or were never written."""
+        names = re.compile(re.escape(self._path.name) + r"-[0-9a-f]{16}\.frame")
+        living = self._read("SELECT digest FROM log WHERE record IS NOT NULL")
+        keep_only(self._path.parent, names, {self._beside(record_digest).name for (record_digest,) in living})
 
     def retire(self, session: bytes, before: int) -> None:
         with self._transaction():
+            over = self._read(_RETIRED, session, before)
             for deployment, round_ in self._read(_LIVING, session, before):
                 link = chained(self.head(), deployment, session, round_, OVER, sha256().digest())
                 self._db.execute(_INSERT, (deployment, session, round_, OVER, sha256().digest(), None, link))
             self._db.execute("UPDATE log SET record = NULL WHERE session = ? AND round < ?", (session, before))
+        self._remove(over)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -234,8 +310,12 @@ class SqliteJournal:
         self._db.close()
 
 
+_LOST = "a frame that this journal kept is not there any more: it cannot be said again"
+_RETIRED = "SELECT digest FROM log WHERE session = ? AND round < ? AND record IS NOT NULL"
 _LIVING = "SELECT DISTINCT deployment, round FROM log WHERE session = ? AND round < ? AND record IS NOT NULL"
+_DIGEST = "SELECT digest FROM log WHERE session = ? AND round = ? AND step = ? AND record IS NOT NULL"
 _TAKEN = "SELECT count(record) FROM log WHERE deployment = ? AND session = ? AND round = ?"
+_SUPERSEDED = "SELECT digest FROM log WHERE (deployment = ? OR session = ?) AND record IS NOT NULL"
 _SUPERSEDE = "UPDATE log SET record = NULL WHERE (deployment = ? OR session = ?) AND record IS NOT NULL"
 _INSERT = "INSERT INTO log (deployment, session, round, step, digest, record, link) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _PRAGMAS = """

@@ -18,8 +18,9 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from io import IOBase, RawIOBase
 from pathlib import Path
 from typing import BinaryIO
 
@@ -100,6 +101,41 @@ def appending(path: Path) -> Iterator[int]:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise _Refused("it is no plain file")
         yield descriptor
+
+
+def add_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Make a new private file, on the disk when this returns, which has its name from the start.
+
+    It is for who knows from elsewhere that a file is whole, as a database in the same folder does. The name itself is
+    synced with the folder, by the caller. After an error or a crash there may be a part of the file.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     add_file(Path(folder) / "a", [b"one ", b"two"])
+    ...     (Path(folder) / "a").read_bytes()
+    b'one two'
+    """
+    with ExitStack() as undo:
+        try:
+            with _said("write", path):
+                file = os.fdopen(os.open(path, _NEW, 0o600), "wb", buffering=0)
+                undo.callback(_closed, file)
+                _check_mine(os.fstat(file.fileno()))
+        except FileExistsError:
+            raise StorageError(f"cannot write {path}: it is there already") from None
+        for piece in pieces:
+            with _said("write", path):
+                _written(file, piece)
+        with _said("write", path):
+            os.fsync(file.fileno())
+
+
+def keep_only(folder: Path, names: re.Pattern[str], kept: Collection[str]) -> None:
+    """Remove the plain files of a folder that have such names, all but those that are ``kept``."""
+    with _said("use", folder):
+        for path in folder.iterdir():
+            if names.fullmatch(path.name) and path.name not in kept and stat.S_ISREG(path.lstat().st_mode):
+                path.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:
@@ -237,7 +273,13 @@ def _check_mine(status: os.stat_result) -> None:
         raise _Refused(f"others can get at it (mode {status.st_mode & 0o777:o}, of which {loose:o} must go: chmod go=)")
 
 
-def _closed(file: BinaryIO) -> None:
+def _written(file: RawIOBase, piece: bytes | memoryview) -> None:
+    rest = memoryview(piece)
+    while len(rest):
+        rest = rest[file.write(rest) or 0 :]
+
+
+def _closed(file: IOBase) -> None:
     with suppress(OSError):  # all was flushed, or there is an error already: the disk is full, say
         file.close()
 

@@ -89,7 +89,11 @@ def test_packed_vector(bits: int, length: int, data: st.DataObject) -> None:
 
 
 @fuzz
-@given(data=inputs(_RECORD.encode(_Record(b"request", b"reply", bytes(32))), _RECORD.encode(_Record(b"", b"", b""))))
+@given(
+    data=inputs(
+        _RECORD.encode(_Record(b"request", b"reply", bytes(32))), _RECORD.encode(_Record(b"", b"", b"", bytes(32)))
+    )
+)
 def test_journal_record(data: bytes) -> None:
     accepted_or_refused(data, _RECORD.decode, _RECORD.encode)
 

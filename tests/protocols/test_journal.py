@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +17,8 @@ from random import Random
 import pytest
 
 from protocols import journal as journal_module
-from protocols.journal import EMPTY_HEAD, ForgetfulJournal, Journal, MemoryJournal, SqliteJournal
+from protocols.journal import EMPTY_HEAD, Beside, ForgetfulJournal, Journal, MemoryJournal, SqliteJournal
+from secagg import files
 from secagg.errors import PolicyError, StorageError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -393,3 +395,201 @@ def test_where_destroyed_records_are_still_found_after_a_crash(tmp_path: Path) -
         again.append(D, B, 0, 0, b"new")
         assert [each for each in tmp_path.iterdir() if left_of(each, records)] == []
     assert list(tmp_path.iterdir()) == [path]
+
+
+# Long frames stand beside their records.
+
+KEY = bytes(range(32))
+LONG = Random(0).randbytes(700_000)
+"""A frame of several pieces."""
+
+
+def frames_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.frame"))
+
+
+def test_a_frame_lives_as_long_as_its_record(journal: Journal) -> None:
+    journal.append(D, A, 0, 0, b"one", Beside(LONG, KEY))
+    journal.append(D, A, 0, 1, b"two")
+    journal.append(D, A, 0, 2, b"three", Beside(b"", KEY))
+    journal.append(E, B, 0, 0, b"a parallel session", Beside(b"its frame", KEY))
+    assert [journal.frame(A, 0, step, KEY) for step in (0, 2)] == [LONG, b""]
+    with pytest.raises(PolicyError):
+        journal.frame(A, 0, 1, KEY)
+    journal.append(D, A, 1, 0, b"the next round", Beside(b"next", KEY))
+    for session, round_, step in ((A, 0, 0), (A, 0, 2), (A, 2, 0)):
+        with pytest.raises(PolicyError):
+            journal.frame(session, round_, step, KEY)
+    assert (journal.frame(A, 1, 0, KEY), journal.frame(B, 0, 0, KEY)) == (b"next", b"its frame")
+    journal.retire(A, 2)
+    with pytest.raises(PolicyError):
+        journal.frame(A, 1, 0, KEY)
+    assert journal.frame(B, 0, 0, KEY) == b"its frame"
+
+
+def test_a_frame_is_sealed_in_a_file_of_its_own_and_gone_with_its_record(tmp_path: Path) -> None:
+    path = tmp_path / ":memory:"
+    with closing(SqliteJournal(path)) as journal:
+        journal.append(D, A, 0, 0, b"one", Beside(LONG, KEY))
+    [file] = frames_in(tmp_path)
+    assert (file.stat().st_mode & 0o777, file.stat().st_size) == (0o600, len(LONG) + 16)
+    assert not left_of(file, [LONG[:60_000]])
+    assert not left_of(path, [LONG[:60_000]])
+    with closing(SqliteJournal(path)) as journal:
+        assert journal.frame(A, 0, 0, KEY) == LONG
+        journal.append(D, A, 1, 0, b"two")
+        assert list(tmp_path.iterdir()) == [path]
+        journal.append(D, A, 1, 1, b"three", Beside(LONG, KEY))
+        journal.retire(A, 2)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "what", ["altered", "cut off", "empty", "longer", "another", "lost", "a link", "open to others"]
+)
+def test_another_file_is_no_frame(tmp_path: Path, what: str) -> None:
+    with closing(SqliteJournal(tmp_path / "journal.db")) as journal:
+        journal.append(D, A, 0, 0, b"one", Beside(b"another frame", bytes(32)))
+        [other] = frames_in(tmp_path)
+        journal.append(D, A, 0, 1, b"two", Beside(LONG, KEY))
+        [file] = {*frames_in(tmp_path)} - {other}
+        whole, refused = file.read_bytes(), {"a link": StorageError, "open to others": StorageError}
+        if what in ("lost", "a link"):
+            file.rename(tmp_path / "moved")
+        if what == "a link":
+            file.symlink_to(tmp_path / "moved")
+        elif what == "open to others":
+            file.chmod(0o644)
+        elif what != "lost":
+            changed = bytes([whole[0] ^ 1]) + whole[1:]
+            content = {"altered": changed, "cut off": whole[:-1], "empty": b"", "longer": whole + b"\0"}
+            file.write_bytes(content.get(what, other.read_bytes()))
+        with pytest.raises(refused.get(what, PolicyError)):
+            journal.frame(A, 0, 1, KEY)
+        assert journal.frame(A, 0, 0, bytes(32)) == b"another frame"
+
+
+def test_frames_without_a_record_are_removed_and_no_other_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with closing(SqliteJournal(path)) as journal:
+        journal.append(D, A, 0, 0, b"one", Beside(b"living", KEY))
+    kept = {
+        "b.db-0123456789abcdef.frame",
+        "a.db-0123456789abcdef.frame.old",
+        "xa.db-0123456789abcdef.frame",
+        "a.db.key",
+    }
+    for name in {*kept, "a.db-0123456789abcdef.frame"}:
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "a.db-fedcba9876543210.frame").mkdir()
+    with closing(SqliteJournal(path)) as journal:
+        assert journal.frame(A, 0, 0, KEY) == b"living"
+    names = {each.name for each in tmp_path.iterdir()} - {"a.db", "a.db-fedcba9876543210.frame"}
+    assert len(names) == len(kept) + 1
+    assert names > kept
+
+
+def test_a_file_that_stands_in_the_way_of_a_frame_is_not_written_to(tmp_path: Path) -> None:
+    with closing(SqliteJournal(tmp_path / "a.db")) as journal:
+        target = tmp_path / f"a.db-{sha256(b'one').hexdigest()[:16]}.frame"
+        (victim := tmp_path / "victim").write_bytes(b"precious")
+        target.symlink_to(victim)
+        with pytest.raises(StorageError, match="it is there already"):
+            journal.append(D, A, 0, 0, b"one", Beside(LONG, KEY))
+        assert (victim.read_bytes(), journal.records(A, 0), journal.last_round(A)) == (b"precious", [], None)
+
+
+def test_nobody_removes_a_frame_whose_record_is_about_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens the journal meanwhile waits for the record, in vain here. The control looks without waiting."""
+    path, add, connect = tmp_path / "a.db", journal_module.add_file, sqlite3.connect
+    others = SqliteJournal(path)
+
+    def meanwhile(place: Path, pieces: Iterable[bytes | memoryview]) -> None:
+        add(place, pieces)
+        monkeypatch.setattr(sqlite3, "connect", lambda *a, **options: connect(*a, timeout=0, **options))
+        with pytest.raises(UsageError, match="database is locked"):
+            SqliteJournal(path)
+        if control:
+            others._remove_orphans()
+
+    monkeypatch.setattr(journal_module, "add_file", meanwhile)
+    for round_, control in enumerate((False, True)):
+        with closing(SqliteJournal(path)) as journal:
+            journal.append(D, A, round_, 0, b"record %d" % round_, Beside(LONG, KEY))
+            assert [each.exists() for each in (*frames_in(tmp_path), path)] == [True] * (1 if control else 2)
+        monkeypatch.setattr(sqlite3, "connect", connect)
+    others.close()
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from protocols import journal as module
+left, real, unlink = int(sys.argv[2]), module.add_file, Path.unlink
+def tick():
+    global left
+    if left == 0: os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+class Doomed:
+    def __init__(self, database): self._database = database
+    def __getattr__(self, name): return getattr(self._database, name)
+    def execute(self, *statement):
+        if statement[0].split()[0] != "SELECT": tick()
+        return self._database.execute(*statement)
+def adding(path, pieces):
+    def each():
+        for piece in pieces:
+            tick()
+            yield piece
+        tick()
+    real(path, each())
+def removing(path, **options):
+    tick()
+    unlink(path, **options)
+module.add_file, Path.unlink = adding, removing
+journal = module.SqliteJournal(sys.argv[1])
+journal._db = Doomed(journal._db)
+journal.append(b"d" * 32, b"b" * 16, 0, 0, b"new", module.Beside(bytes(700_000), bytes(32)))
+print(left)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("moment", range(11))
+def test_killed_while_a_frame_gives_way_to_the_next(tmp_path: Path, moment: int) -> None:
+    """Begin, destroy, four pieces and the end of the file, write, commit, remove: the old round lives with its frame,
+    or the new one with its own; of the other nothing is left once the journal has been opened again."""
+    path = tmp_path / "journal.db"
+    with closing(SqliteJournal(path)) as journal:
+        journal.append(D, A, 0, 0, b"old", Beside(LONG, KEY))
+    died = subprocess.run([sys.executable, "-c", DYING, path, str(moment)], cwd=ROOT, capture_output=True, check=False)
+    assert (died.returncode, died.stdout) == (-signal.SIGKILL, b"" if moment < 10 else b"0\n")
+    with closing(SqliteJournal(path)) as again:
+        assert len(frames_in(tmp_path)) == 1
+        assert not left_of(path, [LONG[:1000]])
+        if moment < 9:
+            assert (again.records(A, 0), again.frame(A, 0, 0, KEY), again.last_round(B)) == ([b"old"], LONG, None)
+            again.append(D, B, 0, 0, b"new", Beside(b"once more", KEY))
+        else:
+            assert (again.records(A, 0), again.frame(B, 0, 0, bytes(32))) == ([], bytes(700_000))
+
+
+def test_a_disk_that_is_full_keeps_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(SqliteJournal(tmp_path / "a.db")) as journal:
+        with monkeypatch.context() as full:
+            full.setattr(files, "_written", raising(OSError(errno.ENOSPC, "No space left on device")))
+            with pytest.raises(StorageError, match="No space left on device"):
+                journal.append(D, A, 0, 0, b"one", Beside(LONG, KEY))
+        assert (journal.records(A, 0), journal.last_round(A)) == ([], None)
+        journal.append(D, A, 0, 0, b"another record", Beside(LONG, KEY))
+    with closing(SqliteJournal(tmp_path / "a.db")) as journal:
+        assert len(frames_in(tmp_path)) == 1
+
+
+def raising(error: OSError) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail

@@ -519,11 +519,11 @@ class Failing(KeptJournal):
         super().__init__()
         self.fails_at = step
 
-    def append(self, deployment: bytes, session: bytes, round_: int, step: int, box: bytes) -> None:
+    def append(self, deployment: bytes, session: bytes, round_: int, step: int, box: bytes, beside: Any = None) -> None:
         if step == self.fails_at:
             self.fails_at = -1
             raise StorageError("died")
-        super().append(deployment, session, round_, step, box)
+        super().append(deployment, session, round_, step, box, beside)
 
 
 @pytest.mark.parametrize("step", [2, 4], ids=["upload", "reveal"])

@@ -107,8 +107,10 @@ class Noting(MemoryJournal):
         super().__init__()
         self.kept: list[dict[str, Any]] = []
 
-    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
-        super().append(deployment, session, round_, step, record)
+    def append(
+        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Any = None
+    ) -> None:
+        super().append(deployment, session, round_, step, record, beside)
         self.kept.append(
             {
                 "deployment": deployment.hex(),

@@ -8,14 +8,14 @@ from typing import ClassVar
 from flwr.app import ConfigRecord, RecordDict
 
 from protocols.adapters.flower.messages import field_of
-from protocols.journal import EMPTY_HEAD, OVER, chained, check_next
+from protocols.journal import EMPTY_HEAD, OVER, Beside, chained, check_next
 from protocols.plan import RoundPlan
 from protocols.roster import Identity
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
 from secagg.crypto.prg import Rng
-from secagg.crypto.seal import open_box, seal
-from secagg.errors import PolicyError
+from secagg.crypto.seal import open_box, opened_once, seal, sealed_once
+from secagg.errors import PeerError, PolicyError
 
 _JOURNAL, _VECTOR = "secagg.journal", "secagg.vector"
 RECORD_NAMES = frozenset({_JOURNAL, _VECTOR})
@@ -47,7 +47,9 @@ class StateJournal:
             records.append(field_of(self._record, key, bytes))
         return records
 
-    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
+    def append(
+        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Beside | None = None
+    ) -> None:
         rounds, this = self._known_rounds(), (session.hex(), round_)
         taken = len(self.records(session, round_)) if rounds.get(this) == deployment else 0
         check_next(round_, step, taken, self.last_round(session))
@@ -57,7 +59,17 @@ class StateJournal:
             self._record[_deployment_key(*this)] = deployment
             self._record[session.hex()] = round_
         self._record[_step_key(session, round_, step)] = record
+        if beside is not None:
+            sealed = b"".join(bytes(piece) for piece in sealed_once(beside.key, beside.frame))
+            self._record[_step_key(session, round_, step) + _FRAME] = sealed
         self._record["head"] = head
+
+    def frame(self, session: bytes, round_: int, step: int, key: bytes) -> bytes:
+        name = _step_key(session, round_, step) + _FRAME
+        try:
+            return opened_once(key, field_of(self._record, name, bytes) if name in self._record else b"")
+        except PeerError:
+            raise PolicyError("a frame that this node kept has been lost, or altered") from None
 
     def retire(self, session: bytes, before: int) -> None:
         rounds = self._known_rounds()
@@ -86,7 +98,7 @@ class StateJournal:
                 del self._record[key]
 
 
-_DEPLOYMENT = ".deployment"
+_DEPLOYMENT, _FRAME = ".deployment", ".frame"
 
 
 def _deployment_key(session: str, round_: int) -> str:

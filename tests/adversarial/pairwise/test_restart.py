@@ -49,8 +49,13 @@ def unbroken(protocol: str, accused: bool = False) -> list[bytes]:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Journal] | None:
-    return None if request.param == "memory" else lambda: SqliteJournal(tmp_path / "victim.db")
+def reopen(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], Journal] | None:
+    if request.param == "memory":
+        return None
+    monkeypatch.setattr(client_module, "_LONG", 150)  # so that some frames are in the records, and some beside
+    return lambda: SqliteJournal(tmp_path / "victim.db")
 
 
 @pytest.mark.thinned(2)
@@ -129,6 +134,29 @@ def test_another_update_under_the_same_masks(protocol: str, reopen: Callable[[],
     unpacked = [plan.ring.unpack(vector, LENGTH) for vector in (first, life.evil.vectors[VICTIM])]
     difference = plan.ring.centred(unpacked[1] - unpacked[0])
     assert difference.tolist() == (other - life.evil.values[VICTIM]).tolist()
+
+
+@pytest.mark.parametrize("what", ["lost", "of another round", "cut off"])
+def test_a_frame_that_cannot_be_said_again_is_not_said_otherwise(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused, and with it the round. The control: with its own file the client goes on."""
+    monkeypatch.setattr(client_module, "_LONG", 1)
+    life = Life("secagg", lambda: SqliteJournal(tmp_path / "victim.db"))
+    life.live(3)
+    before = set(tmp_path.glob("*.frame"))
+    life.step()
+    (upload,), whole = set(tmp_path.glob("*.frame")) - before, b""
+    assert life.restart() == life.said[-1]
+    if what == "lost":
+        upload = upload.rename(tmp_path / "elsewhere")
+    else:
+        whole = upload.read_bytes()
+        upload.write_bytes(whole[:-1] if what == "cut off" else before.pop().read_bytes())
+    with pytest.raises(PolicyError, match="not there any more" if what == "lost" else "another one, or has been"):
+        life.restart()
+    with pytest.raises(UsageError, match="start \\(or resume\\) one first"):
+        life.client.receive(life.frame("verdict"))
 
 
 @BOTH
@@ -380,10 +408,12 @@ class Failing(MemoryJournal):
 
     full = False
 
-    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
+    def append(
+        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Any = None
+    ) -> None:
         if self.full:
             raise OSError("no space left on device")
-        super().append(deployment, session, round_, step, record)
+        super().append(deployment, session, round_, step, record, beside)
 
 
 @BOTH
@@ -414,7 +444,9 @@ def test_a_journal_that_fails(protocol: str, monkeypatch: pytest.MonkeyPatch) ->
 class Careless(SqliteJournal):
     """Leaves the transaction open when its commit fails."""
 
-    def append(self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes) -> None:
+    def append(
+        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Any = None
+    ) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         record_digest = sha256(record).digest()
         link = journal_module.chained(self.head(), deployment, session, round_, step, record_digest)

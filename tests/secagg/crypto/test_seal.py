@@ -1,11 +1,12 @@
 """Sealed boxes open for the right key, bytes and purpose, and for nothing else."""
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
 from secagg.crypto.prg import Prg
-from secagg.crypto.seal import OVERHEAD_BYTES, open_box, seal
+from secagg.crypto.seal import OVERHEAD_BYTES, open_box, opened_once, seal, sealed_once
 from secagg.errors import PeerError, UsageError
 
 keys = st.binary(min_size=32, max_size=32)
@@ -68,3 +69,28 @@ def test_a_key_of_another_size_is_the_callers_mistake() -> None:
             seal(bytes(size), b"text", b"", lambda count: bytes(count))
         with pytest.raises(UsageError):
             open_box(bytes(size), bytes(40), b"")
+
+
+@pytest.mark.parametrize("length", [0, 1, 1 << 18, (1 << 18) + 1, 600_000])
+def test_a_long_text_sealed_in_pieces_is_one_box(length: int) -> None:
+    """The same as that of the one-shot interface."""
+    key, text = RNG(32), RNG(length)
+    box = b"".join(bytes(piece) for piece in sealed_once(key, text))
+    assert box == AESGCM(key).encrypt(bytes(12), text, None)
+    assert opened_once(key, box) == text
+
+
+@pytest.mark.parametrize("length", [0, 40])
+def test_a_long_box_that_was_altered_does_not_open(length: int) -> None:
+    box = b"".join(bytes(piece) for piece in sealed_once(bytes(32), bytes(length)))
+    altered = [box[:place] + bytes([box[place] ^ 1]) + box[place + 1 :] for place in range(len(box))]
+    for wrong in (*altered, *(box[:cut] for cut in range(len(box))), box + b"\0"):
+        with pytest.raises(PeerError):
+            opened_once(bytes(32), wrong)
+    with pytest.raises(PeerError):
+        opened_once(b"\1" * 32, box)
+    for size in (16, 31, 33):
+        with pytest.raises(UsageError):
+            opened_once(bytes(size), box)
+        with pytest.raises(UsageError):
+            next(sealed_once(bytes(size), b"text"))
