@@ -7,19 +7,19 @@ reduction commutes with addition and is needed only at the end (``pack`` and ``c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import gcd
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from secagg.crypto import bits
+from secagg.crypto.bits.plain import Words
 from secagg.errors import DecodeError, UsageError
 
-Words: TypeAlias = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
-"""Ring elements in memory, as unsigned machine words."""
+__all__ = ["Buffer", "Ring", "Words"]
 
-_BLOCK = 1 << 15
-"""Coordinates packed at a time: 256 KiB as 64-bit words, so both sides of a transposition stay in cache."""
+Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[np.uint8]
+"""Contiguous bytes in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,62 +79,61 @@ class Ring:
 
     def pack(self, words: Words) -> bytes:
         """Exactly ``bits`` bits for each coordinate, little-endian; the unused bits of the last byte are zero."""
-        if self.bits == 8 * self.dtype.itemsize:
-            return words.astype(self.dtype, copy=False).tobytes()
-        per_group, per_word = self._group()
-        out = np.zeros(-(-len(words) // per_group) * per_word, "<u8")
-        step = _BLOCK // per_group * per_group
-        for start in range(0, len(words), step):
-            self._pack_block(words[start : start + step], out[start // per_group * per_word :])
-        return out.tobytes()[: self.packed_size(len(words))]
+        out = np.empty(self.packed_size(len(words)), np.uint8)
+        self.pack_into(words, out)
+        return out.tobytes()
 
-    def unpack(self, data: bytes | memoryview, length: int) -> Words:
+    def pack_into(self, words: Words, out: Buffer) -> None:
+        """``pack``, written into ``out``: writable bytes, as many as that takes, in memory that ``words`` are not in.
+
+        >>> frame = bytearray(b"........")
+        >>> Ring(12).pack_into(np.array([1, 2, 3], np.uint16), memoryview(frame)[2:7])
+        >>> bytes(frame)
+        b'..\\x01 \\x00\\x03\\x00.'
+        """
+        words = np.require(words, self.dtype, ("C", "A"))
+        target = np.frombuffer(out, np.uint8)
+        if words.ndim != 1 or len(target) != self.packed_size(len(words)):
+            raise UsageError(f"{words.size} values of {self.bits} bits do not take {len(target)} bytes")
+        if not target.flags.writeable or np.may_share_memory(words, target):
+            raise UsageError("words are packed into other memory, which can be written")
+        bits.packing(self.bits, len(words)).pack(words, self.bits, target)
+
+    def unpack(self, data: Buffer, length: int) -> Words:
         """Inverse of ``pack``; refuses a wrong length and unused bits that are not zero."""
-        if len(data) != self.packed_size(length):
-            raise DecodeError(f"{len(data)} bytes are not {length} values of {self.bits} bits")
+        packed = self._packed(data, length)
         if self.bits == 8 * self.dtype.itemsize:
-            return np.frombuffer(data, self.dtype)
-        if length * self.bits % 8 and data[-1] >> (length * self.bits % 8):
-            raise DecodeError("unused bits of a packed vector are not zero")
-        per_group, per_word = self._group()
-        padded = np.zeros(-(-length // per_group) * per_word, "<u8")
-        padded.view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
-        out = np.empty(length, self.dtype)
-        step = _BLOCK // per_group * per_group
-        for start in range(0, length, step):
-            self._unpack_block(padded[start // per_group * per_word :], out[start : start + step])
+            return packed.view(self.dtype)
+        out = self.zeros(length)
+        bits.packing(self.bits, length).add(packed, self.bits, out)
         return out
 
-    def _group(self) -> tuple[int, int]:
-        """The least number of coordinates that fill whole 64-bit words, and how many words."""
-        shared = gcd(self.bits, 64)
-        return 64 // shared, self.bits // shared
+    def add_packed(self, data: Buffer, total: Words, span: range | None = None) -> None:
+        """Add a packed vector to ``total`` in place, modulo the machine word, without unpacking it elsewhere.
 
-    def _pack_block(self, words: Words, out: NDArray[np.uint64]) -> None:
-        per_group, per_word = self._group()
-        groups = -(-len(words) // per_group)
-        flat = np.zeros(groups * per_group, np.uint64)
-        flat[: len(words)] = words
-        flat &= np.uint64((1 << self.bits) - 1)
-        columns = np.ascontiguousarray(flat.reshape(groups, per_group).T)
-        packed = np.zeros((per_word, groups), np.uint64)
-        for i, column in enumerate(columns):
-            word, shift = divmod(i * self.bits, 64)
-            packed[word] |= column << np.uint64(shift)
-            if shift + self.bits > 64:
-                packed[word + 1] |= column >> np.uint64(64 - shift)
-        out[: groups * per_word] = packed.T.reshape(-1)
+        With a ``span`` only these coordinates are added, so that threads can share a vector; its ends are multiples of
+        8, or that of the vector. What ``unpack`` refuses is refused before anything is added, for each span.
 
-    def _unpack_block(self, packed: NDArray[np.uint64], out: Words) -> None:
-        per_group, per_word = self._group()
-        groups = -(-len(out) // per_group)
-        rows = np.ascontiguousarray(packed[: groups * per_word].reshape(groups, per_word).T)
-        columns = np.empty((per_group, groups), self.dtype)
-        mask = np.uint64((1 << self.bits) - 1)
-        for i in range(per_group):
-            word, shift = divmod(i * self.bits, 64)
-            value = rows[word] >> np.uint64(shift)
-            if shift + self.bits > 64:
-                value |= rows[word + 1] << np.uint64(64 - shift)
-            columns[i] = value & mask
-        out[:] = columns.T.reshape(-1)[: len(out)]
+        >>> total = np.array([10, 20, 30], np.uint16)
+        >>> Ring(12).add_packed(Ring(12).pack(np.array([1, 2, 3], np.uint16)), total)
+        >>> total.tolist()
+        [11, 22, 33]
+        """
+        if total.ndim != 1 or total.dtype != self.dtype or not total.flags.carray:
+            raise UsageError(f"a sum is a vector of {self.dtype} that can be written")
+        length = len(total)
+        packed, span = self._packed(data, length), range(length) if span is None else span
+        if span.step != 1 or not 0 <= span.start <= span.stop <= length:
+            raise UsageError(f"{span} is no range of {length} coordinates")
+        if span.start % 8 or (span.stop % 8 and span.stop != length):
+            raise UsageError(f"a range of coordinates begins and ends at multiples of 8, not as {span}")
+        part = packed[span.start * self.bits // 8 : self.packed_size(span.stop)]
+        bits.packing(self.bits, length).add(part, self.bits, total[span.start : span.stop])
+
+    def _packed(self, data: Buffer, length: int) -> NDArray[np.uint8]:
+        packed = np.frombuffer(data, np.uint8)
+        if len(packed) != self.packed_size(length):
+            raise DecodeError(f"{len(packed)} bytes are not {length} values of {self.bits} bits")
+        if (used := length * self.bits % 8) and packed[-1] >> used:
+            raise DecodeError("unused bits of a packed vector are not zero")
+        return packed

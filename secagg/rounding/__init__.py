@@ -6,9 +6,8 @@
     hadamard               the rotation
 
 There are two implementations: ``plain`` calls numpy, ``loops`` is compiled by numba (extra ``[fast]``) and five to
-eight times as fast. Which one is taken follows from ``secagg.compiled.COMPILES``, and from the length as long as numba
-is not loaded. What comes out does not: each float goes through the same IEEE operations in the same order in both, so
-both give the same integers for the same words.
+eight times as fast. ``secagg.compiled.compiles`` says which one is taken. What comes out is the same: each float goes
+through the same IEEE operations in the same order in both, so both give the same integers for the same words.
 
 *Stochastic.* A value v goes to floor(v) + 1 if u < v - floor(v), else to floor(v), with u = (w + 1/2) / 2^32 for a
 uniform 32-bit word w. A double represents each u and w + 1/2 exactly, so the probability to go up is the number of w
@@ -27,20 +26,18 @@ v was, even if it was not a number because somebody wrote into the vector meanwh
 from __future__ import annotations
 
 import math
-import sys
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.compiled import COMPILES
+from secagg.compiled import compiles
 from secagg.errors import UsageError
 from secagg.rounding import plain
 from secagg.rounding.plain import BLOCK
 
 __all__ = ["BLOCK", "add", "hadamard", "kernels", "nearest", "shortened", "stochastic"]
 
-_WORTH_LOADING = 1 << 12
 _MOST = 1 << 30  # integers at a time: the low halves of their squares add up to less than 2^62
 _INFINITE = 0x7FF << 52  # the bits of an infinite double; those of NaN are above
 _FAR = 400  # squares of magnitudes from 2^-400 to 2^400, and 2^34 of them, are doubles
@@ -74,12 +71,12 @@ class Kernels(Protocol):
 
 
 def kernels(length: int) -> Kernels:
-    """The implementation for a vector. To load numba takes about a second, which short vectors never win back.
+    """The implementation for a vector of this length.
 
     >>> kernels(1 << 20) is kernels(1 << 21)
     True
     """
-    if not COMPILES or (length < _WORTH_LOADING and "numba" not in sys.modules):
+    if not compiles(length):
         return plain
     from secagg.rounding import loops
 

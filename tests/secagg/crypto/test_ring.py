@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secagg.crypto.bits.plain import BLOCK
 from secagg.crypto.prg import Prg
-from secagg.crypto.ring import _BLOCK, Ring
+from secagg.crypto.ring import Ring
 from secagg.errors import DecodeError, UsageError
 from tests.reference import packing
 
@@ -45,8 +46,8 @@ def test_every_width_survives_the_wire_at_every_small_length(bits: int) -> None:
 
 @pytest.mark.parametrize("bits", [9, 12, 17, 26, 31, 33, 48, 63])
 def test_packing_does_not_depend_on_its_blocks(bits: int) -> None:
-    ring, borders = Ring(bits), {_BLOCK // 64 * 64, _BLOCK, 2 * _BLOCK}
-    whole = some_words(ring, 2 * _BLOCK + 65)
+    ring, borders = Ring(bits), {BLOCK // 64 * 64, BLOCK, 2 * BLOCK}
+    whole = some_words(ring, 2 * BLOCK + 65)
     bit_matrix = (whole[:, None] >> np.arange(bits, dtype=np.uint64) & np.uint64(1)).astype(np.uint8)
     for length in sorted({border + around for border in borders for around in (-1, 0, 1, 63)}):
         data = ring.pack(whole[:length])
