@@ -10,15 +10,14 @@ from hashlib import sha256
 from threading import Lock
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from protocols import registry
 from protocols.journal import Beside, Journal, MemoryJournal
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import SERVER, Identity, Roster
-from protocols.rounds.client import ClientRound
+from protocols.rounds.client import ClientRound, Integers
 from protocols.rounds.phases import Phase
 from protocols.rounds.steps import Charge
 from secagg.codec import blob, struct, u32
@@ -130,7 +129,8 @@ class Client:
         with self._one_at_a_time():
             records = self._accepted(plan)
             secret = records[0].secret if records else self._rng(KEY_BYTES)
-            values = plan.encode_update(update, weight, Prg(derive(secret, labels.CLIENT_SECRET, b"rounding")))
+            rounding = Prg(derive(secret, labels.CLIENT_SECRET, b"rounding"))
+            values = plan.encode_update(update, weight, rounding).astype(plan.encoding.dtype)
             return self._entered(plan, records, lambda: values, secret)
 
     def resume(self, plan: RoundPlan, encoded: Callable[[], bytes]) -> bytes:
@@ -204,9 +204,7 @@ class Client:
             self._check_uncharged(plan)
         return records
 
-    def _entered(
-        self, plan: RoundPlan, records: list[_Record], values: Callable[[], NDArray[np.int64]], secret: bytes
-    ) -> bytes:
+    def _entered(self, plan: RoundPlan, records: list[_Record], values: Callable[[], Integers], secret: bytes) -> bytes:
         protocol = registry.find(plan.protocol)
         current = protocol.client(plan, self.roster, protocol.messages, self.identity, self.policy, values, secret)
         self._round, self._answered, self._unsafe = current, [], True
@@ -303,7 +301,7 @@ class Client:
         takes each number once: of two copies of this client, or two threads, that know the same of the round, only one
         answers."""
         plan = current.plan
-        frame, beside = current.messages.encode(plan, reply), None
+        frame, beside = current.frame(reply), None
         if len(frame) >= _LONG:
             beside = Beside(frame, self._rng(KEY_BYTES))
         record = _Record(request, *((frame, secret) if beside is None else (b"", secret, beside.key)))

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -227,6 +227,16 @@ class Encoding:
     def largest(self) -> int:
         """The largest magnitude of an unweighted coordinate."""
         return (1 << (self.bits - 1)) - 1
+
+    @property
+    def dtype(self) -> np.dtype[np.signedinteger[Any]]:
+        """The narrowest type of signed integers that holds what one client contributes.
+
+        >>> Encoding(3, clip_l2=1.0, bits=16).dtype, Encoding(3, clip_l2=1.0, bits=16, weight_bound=2).dtype
+        (dtype('int16'), dtype('int32'))
+        """
+        largest = max(self.users, 1) * self.weight_bound * self.largest
+        return np.dtype(next(f"i{width}" for width in (2, 4, 8) if largest < 1 << (8 * width - 1)))
 
     @property
     def scale(self) -> float:

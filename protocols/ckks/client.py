@@ -156,7 +156,7 @@ class CkksClient(ClientRound):
         self._content_key, self._secret_key = content_key, secret
 
     def _upload(self) -> Upload:
-        values = self.noised(*self._cohort.bound(self._u))
+        values = self.noised(*self._cohort.bound(self._u)).astype(np.int64)
         chunks = ciphertexts.encrypt(self._layout, self._public, values)
         signed = (*self._cohort.bound(self._u), self._public_hash, digest(labels.CKKS_VECTOR, *chunks))
         encrypted = Encrypted(self.identity.key.sign(labels.CKKS_UPLOAD, *signed), chunks)

@@ -8,6 +8,8 @@ function of what is known, so a replay after a crash repeats it.
 
 from __future__ import annotations
 
+import numpy as np
+
 from protocols.oneshot.committee import Committee, public_of, sortition
 from protocols.oneshot.messages import (
     Answer,
@@ -92,7 +94,7 @@ class OneshotClient(ClientRound):
 
     def _upload(self) -> Upload:
         layout, bound = lattice_of(self.plan).layout, self._committee.bound(self._u)
-        values = self.noised(*bound)
+        values = self.noised(*bound).astype(np.int64)
         # Another vector, another secret: two copies of this client that are made to upload do not bare the difference.
         context = (*bound, digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).tobytes()))
         secret = discrete_gaussian(VARIANCE, layout.ring.degree, self._drawn(b"secret", *context))

@@ -34,9 +34,9 @@ from protocols.rounds.steps import Charge, Step, Steps, table
 from protocols.rounds.survivors import check_consistency
 from secagg.codec import u32
 from secagg.crypto import labels
-from secagg.crypto.keys import AgreementKey, check_agreement_key, digest, verify
-from secagg.crypto.masking import add_masks
-from secagg.crypto.merkle import Node, check_inclusion, leaf
+from secagg.crypto.keys import SIGNATURE_BYTES, AgreementKey, check_agreement_key, digest, verify
+from secagg.crypto.masking import pack_masked
+from secagg.crypto.merkle import HASH_BYTES, Node, check_inclusion, leaf
 from secagg.errors import PeerError, ThresholdError
 
 
@@ -119,10 +119,10 @@ class PairwiseClient(DealingClient):
         for v in self._held.keys() - {self._u}:
             seed = self._cohort.pair_seed(self._mask_key.agree(self._peers[v].mask_key), self._u, v)
             (plus if self._u < v else minus).append(seed)
-        masked = self.plan.ring.wrap(self.noised(*self._cohort.bound(self._u)))
-        add_masks(masked, plus, minus)
-        vector = self.plan.ring.pack(masked)
-        holders = to_bitmap(self._held.keys(), self._holders)
+        values, holders = self.noised(*self._cohort.bound(self._u)), to_bitmap(self._held.keys(), self._holders)
+        blank = UploadHeader(self._u, holders, bytes(HASH_BYTES), bytes(SIGNATURE_BYTES))
+        vector = self._drafted(lambda vector: Upload(blank, vector), self.plan.ring.packed_size(len(values)))
+        pack_masked(values, self.plan.ring, plus, minus, vector)
         vector_hash = digest(labels.VECTOR, vector)
         signed = (*self._cohort.bound(self._u), holders, vector_hash)
         signature = self.identity.key.sign(labels.UPLOAD, *signed)

@@ -84,7 +84,7 @@ class Upload:
     """5, client to server: the masked vector."""
 
     header: UploadHeader
-    vector: bytes
+    vector: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,13 @@ from protocols.rounds.phases import Phase
 from protocols.rounds.sets import Client, from_bitmap
 from protocols.rounds.steps import Step, Steps
 from protocols.rounds.survivors import NOBODY, ConsistencySignature, agreed_sum
-from protocols.wire import Messages
+from protocols.wire import Draft, Messages
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, digest
 from secagg.errors import PeerError, ThresholdError, UnblamedError
+
+Integers: TypeAlias = NDArray[np.signedinteger[Any]]
+"""A vector before it is masked: signed integers, in whatever type has room for them."""
 
 
 class ClientRound(ABC):
@@ -33,6 +36,8 @@ class ClientRound(ABC):
     steps: ClassVar[Steps]
     _agreed = NOBODY
     """The survivors that this client has signed."""
+    _draft: Draft | None = None
+    """The frame whose vector was written last."""
 
     def __init__(
         self,
@@ -41,7 +46,7 @@ class ClientRound(ABC):
         messages: Messages,
         identity: Identity,
         policy: Policy,
-        values: Callable[[], NDArray[np.int64]],
+        values: Callable[[], Integers],
         secret: bytes,
     ) -> None:
         self.plan, self.roster, self.messages, self.identity, self.policy = plan, roster, messages, identity, policy
@@ -67,6 +72,16 @@ class ClientRound(ABC):
     def done(self) -> bool:
         """Whether it has said all that it has to say."""
         return self.phase is Phase.DONE
+
+    def frame(self, reply: object) -> bytes:
+        """An answer as it is sent."""
+        draft, self._draft = self._draft, None
+        return self.messages.encode(self.plan, reply, draft)
+
+    def _drafted(self, blank: Callable[[memoryview], object], length: int) -> memoryview:
+        """Where an upload's vector of so many bytes is written, before the message around it is known."""
+        self._draft = self.messages.draft(self.plan, blank, length)
+        return self._draft.vector
 
     def hear(self, frame: bytes) -> Step:
         """The transition that this frame makes, its message checked and kept."""
@@ -94,7 +109,7 @@ class ClientRound(ABC):
     def _drawn(self, purpose: bytes, *context: bytes) -> bytes:
         return derive(self._secret, labels.CLIENT_SECRET, purpose, self.plan.digest(), *context)
 
-    def noised(self, *context: bytes) -> NDArray[np.int64]:
+    def noised(self, *context: bytes) -> Integers:
         """This client's integers and its share of the noise. ``context`` is what the upload is bound to.
 
         The seed of the noise to keep depends on the integers, too: two copies of this client that are made to upload
@@ -105,7 +120,8 @@ class ClientRound(ABC):
             return values
         keep = self._drawn(b"noise", *context, digest(labels.NOISE_KEEP, ring.lift(values).tobytes()))
         drawn = noise.draw(self.plan.clients, len(values), keep, self._drawn(b"removable noise", *context))
-        return ring.centred(ring.wrap(values + drawn))
+        drawn += values
+        return ring.centred(ring.wrap(drawn))
 
     def _forget_values(self) -> None:
         """They have left, and are never needed again."""

@@ -6,6 +6,8 @@ message costs nothing; each reply is a pure function of what is known, so a repl
 
 from __future__ import annotations
 
+import numpy as np
+
 from protocols.rounds.cohort import Position, positions
 from protocols.rounds.dealer import DealingClient
 from protocols.rounds.dealing import Accusations, Delivery, share_of
@@ -118,7 +120,7 @@ class ThresholdClient(DealingClient):
 
     def _upload(self) -> Upload:
         """What is drawn depends on what is encrypted: two copies of this client never use it for two vectors."""
-        values = self.noised(*self._cohort.bound(self._u))
+        values = self.noised(*self._cohort.bound(self._u)).astype(np.int64)
         whatever = (self._joint_digest, digest(labels.THRESHOLD_UPLOAD, values.tobytes()))
         seed = self._drawn(b"encryption", *self._cohort.bound(self._u), *whatever)
         c0, c1 = self._scheme.encrypt(self._joint, values, seed)

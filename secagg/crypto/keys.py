@@ -47,7 +47,7 @@ def transcript(label: bytes, *parts: bytes) -> bytes:
     return b"".join([len(part).to_bytes(8, "big") + part for part in (label, *parts)])
 
 
-def digest(label: bytes, *parts: bytes) -> bytes:
+def digest(label: bytes, *parts: bytes | memoryview) -> bytes:
     """The SHA-256 hash of a label and parts, the same as that of their ``transcript``."""
     hasher = sha256()
     for part in (label, *parts):  # streamed, so that a large vector is not copied

@@ -34,6 +34,7 @@ from protocols.rounds.steps import Charge
 from protocols.simulation.network import Envelope
 from secagg.crypto import dealing as dealing_module
 from secagg.crypto.keys import derive
+from secagg.crypto.masking import pack_masked
 from tests.controls import switch_off
 from tests.oracle.leak_oracle import Round, View, judge, secrets_of
 from tests.scenes.pairwise import believe_that_masking_is_mutual
@@ -114,8 +115,9 @@ def both_kinds_revealed(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_self_masks(patch: pytest.MonkeyPatch) -> None:
-    add_masks = client_module.add_masks
-    patch.setattr(client_module, "add_masks", lambda target, plus, minus: add_masks(target, plus[1:], minus))
+    patch.setattr(
+        client_module, "pack_masked", lambda values, ring, plus, *rest: pack_masked(values, ring, plus[1:], *rest)
+    )
 
 
 def shares_of_no_degree(patch: pytest.MonkeyPatch) -> None:

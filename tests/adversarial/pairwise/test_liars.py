@@ -295,7 +295,7 @@ def test_an_upload_of_a_dealer_that_was_left_out(protocol: str, monkeypatch: pyt
                 round_.hand_in(round_.liar, upload)
             finally:
                 assert round_.server.phase is Phase.UPLOAD
-            upload = replace(upload, vector=upload.vector[::-1])
+            upload = replace(upload, vector=bytes(upload.vector)[::-1])
         return round_
 
     with pytest.raises(PeerError, match="nothing is expected of this client in phase upload"):

@@ -124,7 +124,10 @@ def test_control_not_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_control_a_weight_without_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "add_masks", lambda *_: None)
+    def pack(values: Any, ring: Ring, plus: list[bytes], minus: list[bytes], out: memoryview) -> None:
+        ring.pack_into(ring.wrap(values), out)
+
+    monkeypatch.setattr(client_module, "pack_masked", pack)
     assert f"reads {WEIGHTS[VICTIM]}" in worked(here.sample_count)
 
 

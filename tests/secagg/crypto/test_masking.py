@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secagg.crypto import masking
-from secagg.crypto.masking import BLOCK_BYTES, add_masks
+from secagg.crypto.masking import BLOCK_BYTES, add_masks, pack_masked
 from secagg.crypto.prg import Prg
 from secagg.crypto.ring import Ring
 from secagg.errors import UsageError
@@ -82,3 +82,35 @@ def test_ranges_make_up_the_whole(bits: int, length: int, cut: int) -> None:
 def test_a_range_begins_where_a_stream_can_be_entered() -> None:
     with pytest.raises(UsageError, match="multiple of 16"):
         add_masks(start_of(32, 4), seeds_of(1), first=3)
+
+
+@pytest.mark.parametrize(
+    ("bits", "dtype"), [(8, "i1"), (12, "i2"), (21, "i2"), (21, "i8"), (32, "i4"), (47, "i4"), (64, "i8")]
+)
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 1 << 16, (1 << 16) + 3, (1 << 17) + 1])
+def test_lifted_masked_and_packed_in_one_pass(bits: int, dtype: str, length: int) -> None:
+    """What is written is what one step after the other writes, negative numbers too, and nothing beside it."""
+    ring, largest = Ring(bits), np.iinfo(dtype).max
+    values = (np.arange(length, dtype=np.int64) * 977 % 255 - 127).astype(dtype)
+    values[:2] = [largest, -largest][: len(values)]
+    plus, minus = seeds_of(3), seeds_of(2, 100)
+    expected = ring.wrap(values)
+    add_masks(expected, plus, minus)
+    out = bytearray(b"\xa5" * (ring.packed_size(length) + 16))
+    pack_masked(values, ring, plus, minus, memoryview(out)[8 : len(out) - 8])
+    assert bytes(out[8:-8]) == ring.pack(expected)
+    assert bytes(out[:8]) == bytes(out[-8:]) == b"\xa5" * 8
+
+
+def test_more_masks_than_are_open_at_once_are_packed_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    ring, values, outs = Ring(21), np.arange(-50, 50, dtype=np.int16), [bytearray(263), bytearray(263)]
+    for most, out in zip((512, 2), outs, strict=True):
+        monkeypatch.setattr(masking, "_STREAMS_AT_ONCE", most)
+        pack_masked(values, ring, seeds_of(3), seeds_of(2, 100), memoryview(out))
+    assert outs[0] == outs[1] != bytearray(263)
+
+
+@pytest.mark.parametrize("size", [0, 262, 264])
+def test_masked_words_that_do_not_fit_are_refused(size: int) -> None:
+    with pytest.raises(UsageError, match=f"do not take {size} bytes"):
+        pack_masked(np.zeros(100, np.int16), Ring(21), seeds_of(1), [], memoryview(bytearray(size)))
