@@ -28,13 +28,16 @@ from numpy.typing import ArrayLike, NDArray
 from secagg import rounding
 from secagg.codec import Codec, boolean, enumeration, positive, rational, struct, u8, u16, u32, u64
 from secagg.coins import among_others, poisson_sample
-from secagg.crypto.prg import Prg, Rng
+from secagg.crypto.prg import Prg, Rng, random_into
 from secagg.crypto.ring import Ring
 from secagg.errors import UsageError
+from secagg.rounding.plain import Integers
 
 MAX_LENGTH = 1 << 34
 _AT_ONCE = 1 << 20  # coordinates that a kernel is handed at a time
+_DRAWN = 1 << 15  # random words at a time: they stay in a core's cache until they are used
 _SMALLEST_CLIP, _LARGEST_CLIP = 1e-100, 1e100  # products and squares of them are still numbers
+_TYPES = (np.dtype(np.int16), np.dtype(np.int32), np.dtype(np.int64))
 _LARGEST_RATIO = 2.0**64
 _LARGEST_BETA, _LARGEST_DENOMINATOR = Fraction(9, 10), (1 << 64) - 1
 _MOST_USERS, _MOST_OVERLAP = (1 << 31) - 1, (1 << 16) - 1
@@ -242,31 +245,68 @@ class Encoding:
     def scale(self) -> float:
         return self.largest / self.clip_inf
 
-    @np.errstate(all="ignore")  # if numpy raised for an underflow, the error would tell something of the data
+    @property
+    def dtype(self) -> np.dtype[np.signedinteger[Any]]:
+        """The narrowest type of signed integers that holds what one client contributes.
+
+        >>> Encoding(3, clip_l2=1.0, bits=16).dtype, Encoding(3, clip_l2=1.0, bits=16, weight_bound=2).dtype
+        (dtype('int16'), dtype('int32'))
+        """
+        largest = max(self.users, 1) * self.weight_bound * self.largest
+        return next(one for one in _TYPES if largest < 1 << (8 * one.itemsize - 1))
+
     def encode(self, update: ArrayLike | None, *, weight: int, seed: bytes, rng: Rng) -> NDArray[np.int64]:
         """This client's integers. ``seed`` is public and fixes the rotation; ``rng`` is private and rounds.
 
         No weight is refused, since a refusal would tell it: the nearest one that is allowed counts. Without an update
         all integers are zero, that of the weight included.
         """
-        if update is None:
-            return np.zeros(self.coordinates, np.int64)
-        weight = self._admitted(weight)
+        values = np.empty(self.coordinates, np.int64)
+        self.encode_into(update, values, weight=weight, seed=seed, rng=rng)
+        return values
+
+    @np.errstate(all="ignore")  # if numpy raised for an underflow, the error would tell something of the data
+    def encode_into(self, update: ArrayLike | None, values: Integers, *, weight: int, seed: bytes, rng: Rng) -> None:
+        """``encode``, written into ``values``: one for each of ``coordinates``, of ``dtype`` or a wider type.
+
+        No integer wraps there, nor in a ring that ``check_ring`` accepts: its magnitude is at most that of the largest
+        unweighted coordinate times ``weight_bound``, whatever the update is. After an error all are zero.
+
+        >>> encoding = Encoding(length=3, clip_l2=1.0, bits=16)
+        >>> values = np.empty(3, encoding.dtype)
+        >>> encoding.encode_into([0.0, 1.0, 0.0], values, weight=1, seed=bytes(32), rng=__import__("os").urandom)
+        >>> values.tolist()
+        [0, 32767, 0]
+        """
+        self._check_room(values)
+        done = False
+        try:
+            if update is not None:
+                self._encode(update, values, self._admitted(weight), seed, rng)
+                done = True
+        finally:
+            if not done:
+                values[:] = 0
+
+    def _encode(self, update: ArrayLike, values: Integers, weight: int, seed: bytes, rng: Rng) -> None:
         clipped = self._clipped(self._checked(update))
         if clipped is None:
             raise UsageError("an update holds NaN or infinite values")
         vector, factor = clipped
         if self.rotate:
-            vector = self._rotated(vector, _signs(seed, self._width), np.empty(self._width))
-        values, integers = np.zeros(self.coordinates, np.int64), np.empty(self._width, np.int32)
-        if self._round(vector, factor, rng, self._longest(), integers):
-            values[: self._width] = integers
-        elif self.rounding is Rounding.STOCHASTIC:
-            raise UsageError("rounding does not get shorter than the sensitivity: beta is too large for this rng")
-        if weight > 1:
-            values[: self._width] *= weight
+            vector, factor = self._rotated(vector, factor, _signs(seed, self._width), np.empty(self._width))
         values[self._width :] = weight
-        return values
+        integers = values[: self._width]
+        if not self._round(vector, factor, rng, self._longest(), integers, weight):
+            if self.rounding is Rounding.STOCHASTIC:
+                raise UsageError("rounding does not get shorter than the sensitivity: beta is too large for this rng")
+            integers[:] = 0
+
+    def _check_room(self, values: Integers) -> None:
+        if values.shape != (self.coordinates,) or not values.flags.carray or values.dtype not in _TYPES:
+            raise UsageError(f"an encoded vector is {self.coordinates} signed integers of 16 to 64 bits")
+        if values.itemsize < self.dtype.itemsize:
+            raise UsageError(f"what is encoded does not fit into {values.dtype}, but into {self.dtype}")
 
     @np.errstate(all="ignore")
     def encode_users(self, vectors: UserVectors, *, seed: bytes, rng: Rng) -> NDArray[np.int64]:
@@ -299,7 +339,7 @@ class Encoding:
                 continue
             vector, factor = clipped
             if signs is not None and room is not None:
-                vector = self._rotated(vector, signs, room)
+                vector, factor = self._rotated(vector, factor, signs, room)
             if self._round(vector, factor, rng, longest, integers):
                 rounding.add(integers, totals[-1 if is_in else 0])
         silo: NDArray[np.int64] = totals[-1]
@@ -325,12 +365,13 @@ class Encoding:
             return None
 
     def _rotated(
-        self, vector: NDArray[np.float64], signs: NDArray[np.float64], room: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """The rotated vector, written into ``room``."""
-        np.multiply(vector, signs[: self.length], out=room[: self.length])
+        self, vector: NDArray[np.float64], factor: float, signs: NDArray[np.uint8], room: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], float]:
+        """The rotated vector, written into ``room``, times the root of its width, for which the factor makes up."""
+        rounding.flip(vector, signs, room[: self.length])
         room[self.length :] = 0
-        return _hadamard(room)
+        rounding.hadamard(room)
+        return room, factor / math.sqrt(self._width)
 
     def decode(self, total: NDArray[np.int64], *, count: int, seed: bytes) -> Sum:
         """The sum of ``count`` clients' integers as a float vector and a total weight."""
@@ -338,7 +379,8 @@ class Encoding:
             raise UsageError(f"a sum has shape ({self.coordinates},), not {total.shape}")
         vector = total[: self._width] / self.scale
         if self.rotate:
-            vector = (_hadamard(vector) * _signs(seed, self._width))[: self.length]
+            vector = _hadamard(vector)[: self.length]
+            rounding.flip(vector, _signs(seed, self._width), vector)
         return Sum(vector, int(total[-1]) if self.weight_bound > 1 else count)
 
     def ring_bits(self, n: int, noise_bound: int = 0) -> int:
@@ -384,32 +426,34 @@ class Encoding:
         return rounding.shortened(vector, self.clip_l2)
 
     def _round(
-        self, vector: NDArray[np.float64], factor: float, rng: Rng, longest: int, values: NDArray[np.int32]
+        self, vector: NDArray[np.float64], factor: float, rng: Rng, longest: int, values: Integers, weight: int = 1
     ) -> bool:
         """Whether the vector, clipped by the factor, became integers of at most that squared norm, which is checked in
-        exact integers.
+        exact integers, before they are weighted.
 
         By lot it is tried again. To the nearest integer only an error of floating point makes a vector too long.
         """
         for _ in range(_ROUNDINGS if self.rounding is Rounding.STOCHASTIC else 1):
-            norm_squared = self._drawn(vector, factor * self.scale, rng, values)
+            norm_squared = self._drawn(vector, factor * self.scale, rng, values, weight)
             if norm_squared <= longest:
                 return True
         return False
 
-    def _drawn(self, vector: NDArray[np.float64], factor: float, rng: Rng, values: NDArray[np.int32]) -> int:
-        """Write the integers of one rounding; their squared norm."""
+    def _drawn(self, vector: NDArray[np.float64], factor: float, rng: Rng, values: Integers, weight: int) -> int:
+        """Write the integers of one rounding, weighted; the squared norm that they have without their weight."""
         if self.rounding is Rounding.NEAREST:
             step = _AT_ONCE
             return sum(
-                rounding.nearest(vector[at : at + step], factor, self.largest, values[at : at + step])
+                rounding.nearest(vector[at : at + step], factor, self.largest, values[at : at + step], weight)
                 for at in range(0, len(vector), step)
             )
-        norm_squared, step = 0, rounding.BLOCK
+        norm_squared, step = 0, _DRAWN
+        room = np.empty(min(step, len(vector)), "<u4")
         for at in range(0, len(vector), step):
             block = values[at : at + step]
-            words = np.frombuffer(rng(4 * len(block)), "<u4")
-            norm_squared += rounding.stochastic(vector[at : at + step], factor, self.largest, words, block)
+            words = room[: len(block)]
+            random_into(rng, words.view(np.uint8))
+            norm_squared += rounding.stochastic(vector[at : at + step], factor, self.largest, words, block, weight)
         return norm_squared
 
     def _admitted(self, weight: float) -> int:
@@ -427,9 +471,9 @@ class Encoding:
         return vector
 
 
-def _signs(seed: bytes, count: int) -> NDArray[np.float64]:
-    bits = np.unpackbits(np.frombuffer(Prg(seed)(-(-count // 8)), np.uint8), count=count)
-    return 1 - 2 * bits.astype(np.float64)
+def _signs(seed: bytes, count: int) -> NDArray[np.uint8]:
+    """A bit for each coordinate: whether its sign is changed."""
+    return np.frombuffer(Prg(seed)(-(-count // 8)), np.uint8)
 
 
 def _hadamard(vector: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ Rng: TypeAlias = Callable[[int], bytes]
 
 SEED_BYTES = 32
 _AES_BLOCK = 16
+_ZEROS = memoryview(bytes(1 << 17))
 
 
 def keystream(seed: bytes, start: int = 0) -> CipherContext:
@@ -48,7 +49,13 @@ class Prg:
         self._context = keystream(seed, start)
 
     def __call__(self, count: int) -> bytes:
-        return self._context.update(bytes(count))
+        return self._context.update(_ZEROS[:count] if count <= len(_ZEROS) else bytes(count))
+
+    def fill(self, out: NDArray[np.uint8]) -> None:
+        """Write the next bytes into ``out``."""
+        for start in range(0, len(out), len(_ZEROS)):
+            part = out[start : start + len(_ZEROS)]
+            self._context.update_into(_ZEROS[: len(part)], part)  # type: ignore[arg-type]  # any buffer will do
 
     def __repr__(self) -> str:
         return "Prg(<redacted>)"
@@ -57,3 +64,17 @@ class Prg:
 def random_words(rng: Rng, count: int) -> NDArray[np.uint64]:
     """``count`` uniform 64-bit integers."""
     return np.frombuffer(rng(8 * count), "<u8")
+
+
+def random_into(rng: Rng, out: NDArray[np.uint8]) -> None:
+    """Fill ``out`` with random bytes: those that ``rng(len(out))`` would have been.
+
+    >>> out = np.empty(4, np.uint8)
+    >>> random_into(Prg(bytes(32)), out)
+    >>> out.tobytes().hex()
+    'dc95c078'
+    """
+    if isinstance(rng, Prg):
+        rng.fill(out)
+    else:
+        out[:] = np.frombuffer(rng(len(out)), np.uint8)

@@ -3,7 +3,7 @@
     shortened              a vector -> the factor that brings its L2 norm to the clip
     stochastic, nearest    a vector, times one number -> integers and their exact squared norm
     add                    those integers -> a sum
-    hadamard               the rotation
+    flip, hadamard         the rotation: random signs, then the matrix of Walsh and Hadamard
 
 There are two implementations: ``plain`` calls numpy, ``loops`` is compiled by numba (extra ``[fast]``) and five to
 eight times as fast. ``secagg.compiled.compiles`` says which one is taken. What comes out is the same: each float goes
@@ -34,10 +34,11 @@ from numpy.typing import NDArray
 from secagg.compiled import compiles
 from secagg.errors import UsageError
 from secagg.rounding import plain
-from secagg.rounding.plain import BLOCK
+from secagg.rounding.plain import BLOCK, Integers
 
-__all__ = ["BLOCK", "add", "hadamard", "kernels", "nearest", "shortened", "stochastic"]
+__all__ = ["BLOCK", "add", "flip", "hadamard", "kernels", "nearest", "shortened", "stochastic"]
 
+_LARGEST = (1 << 31) - 1
 _MOST = 1 << 30  # integers at a time: the low halves of their squares add up to less than 2^62
 _INFINITE = 0x7FF << 52  # the bits of an infinite double; those of NaN are above
 _FAR = 400  # squares of magnitudes from 2^-400 to 2^400, and 2^34 of them, are doubles
@@ -57,15 +58,18 @@ class Kernels(Protocol):
         factor: float,
         largest: float,
         words: NDArray[np.uint32],
-        values: NDArray[np.int32],
+        weight: int,
+        values: Integers,
         /,
     ) -> int: ...
 
     def nearest(
-        self, vector: NDArray[np.float64], factor: float, largest: float, values: NDArray[np.int32], /
+        self, vector: NDArray[np.float64], factor: float, largest: float, weight: int, values: Integers, /
     ) -> int: ...
 
     def add(self, values: NDArray[np.int32], total: NDArray[np.int64], /) -> None: ...
+
+    def flip(self, vector: NDArray[np.float64], bits: NDArray[np.uint8], out: NDArray[np.float64], /) -> None: ...
 
     def hadamard(self, vector: NDArray[np.float64], /) -> None: ...
 
@@ -114,9 +118,12 @@ def stochastic(
     factor: float,
     largest: int,
     words: NDArray[np.uint32],
-    values: NDArray[np.int32],
+    values: Integers,
+    weight: int = 1,
 ) -> int:
-    """Write the coordinates times ``factor`` into ``values``, rounded by uniform ``words``; their exact squared norm.
+    """Write the coordinates times ``factor``, rounded by uniform ``words``, into ``values``, times ``weight``.
+
+    What comes back is the exact squared norm of the rounded vector without its weight.
 
     >>> values = np.empty(3, np.int32)
     >>> stochastic(np.array([0.5, -1.25, 99.0]), 2.0, 127, np.array([0, 0, 5], np.uint32), values)
@@ -124,14 +131,16 @@ def stochastic(
     >>> values.tolist()
     [1, -2, 127]
     """
-    _check(vector, values)
+    _check(vector, largest, weight, values)
     if len(words) != len(values):
         raise UsageError(f"{len(values)} coordinates are rounded by as many words, not {len(words)}")
-    return kernels(len(vector)).stochastic(vector, factor, float(largest), words, values)
+    return kernels(len(vector)).stochastic(vector, factor, float(largest), words, weight, values)
 
 
-def nearest(vector: NDArray[np.float64], factor: float, largest: int, values: NDArray[np.int32]) -> int:
-    """Write the whole numbers nearest to the coordinates times ``factor`` into ``values``; their exact squared norm.
+def nearest(vector: NDArray[np.float64], factor: float, largest: int, values: Integers, weight: int = 1) -> int:
+    """Write the whole numbers nearest to the coordinates times ``factor`` into ``values``, times ``weight``.
+
+    What comes back is the exact squared norm of the rounded vector without its weight.
 
     >>> values = np.empty(3, np.int32)
     >>> nearest(np.array([0.25, -0.75, 99.0]), 2.0, 127, values)
@@ -139,8 +148,8 @@ def nearest(vector: NDArray[np.float64], factor: float, largest: int, values: ND
     >>> values.tolist()
     [0, -2, 127]
     """
-    _check(vector, values)
-    return kernels(len(vector)).nearest(vector, factor, float(largest), values)
+    _check(vector, largest, weight, values)
+    return kernels(len(vector)).nearest(vector, factor, float(largest), weight, values)
 
 
 def add(values: NDArray[np.int32], total: NDArray[np.int64]) -> None:
@@ -156,6 +165,18 @@ def add(values: NDArray[np.int32], total: NDArray[np.int64]) -> None:
     kernels(len(values)).add(values, total)
 
 
+def flip(vector: NDArray[np.float64], bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
+    """Write the coordinates into ``out``, with another sign where a bit is set; of a byte the highest comes first.
+
+    >>> flip(np.array([1.0, 2.0, 3.0]), np.array([0b01000000], np.uint8), out := np.empty(3))
+    >>> out.tolist()
+    [1.0, -2.0, 3.0]
+    """
+    if len(out) != len(vector) or 8 * len(bits) < len(vector):
+        raise UsageError(f"{len(vector)} coordinates have as many signs, and become as many")
+    kernels(len(vector)).flip(vector, bits, out)
+
+
 def hadamard(vector: NDArray[np.float64]) -> None:
     """Multiply by the matrix of signs of Walsh and Hadamard, in place; the length is a power of two.
 
@@ -169,6 +190,8 @@ def hadamard(vector: NDArray[np.float64]) -> None:
     kernels(len(vector)).hadamard(vector)
 
 
-def _check(vector: NDArray[np.float64], values: NDArray[np.int32]) -> None:
+def _check(vector: NDArray[np.float64], largest: int, weight: int, values: Integers) -> None:
     if len(vector) != len(values) or len(vector) > _MOST:
         raise UsageError(f"{len(vector)} coordinates become as many integers, at most {_MOST}, not {len(values)}")
+    if not 1 <= largest <= _LARGEST or weight < 1 or (largest * weight).bit_length() >= 8 * values.itemsize:
+        raise UsageError(f"integers up to {largest}, times {weight}, do not fit into {values.dtype}")

@@ -10,21 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.compiled import njit
-from secagg.rounding.plain import BLOCK, LANES
+from secagg.rounding.plain import BLOCK, LANES, Integers
 
 _MAGNITUDE = (1 << 63) - 1
 _LOW = (1 << 32) - 1
 _HALVES = 1.5 * 2.0**52
 """Added to a double below 2^51 it leaves no bits for a fraction: the sum is rounded to the nearest, ties to even."""
+_ONE_SUM = 2.0**62
+"""Squares that add up to less need not be added up in halves."""
+_SIGN = -(1 << 63)
 _CACHED = 1 << 11  # of so many doubles a rotation is computed in the innermost cache
-_FLOATS = "Array(f8, 1, 'C', readonly=True)"
+_NEAR = 1 << 15  # and of so many in the next one
+_FLOATS, _INTEGERS = "Array(f8, 1, 'C', readonly=True)", "Array(i8, 1, 'C', readonly=True)"
 
 
 def squares(vector: NDArray[np.float64], sums: NDArray[np.float64]) -> int:
     return int(_squares(vector, vector.view(np.int64), sums))
 
 
-@njit(f"i8({_FLOATS}, Array(i8, 1, 'C', readonly=True), f8[::1])", cache=True, nogil=True)
+@njit(f"i8({_FLOATS}, {_INTEGERS}, f8[::1])", cache=True, nogil=True)
 def _squares(vector: NDArray[np.float64], bits: NDArray[np.int64], sums: NDArray[np.float64]) -> int:
     peak, lanes = 0, np.empty(LANES)
     for k in range(sums.size):
@@ -49,14 +53,31 @@ def stochastic(
     factor: float,
     largest: float,
     words: NDArray[np.uint32],
-    values: NDArray[np.int32],
+    weight: int,
+    values: Integers,
 ) -> int:
-    high, low = _stochastic(vector, factor, largest, words, values)
+    high, low = _stochastic(vector, factor, largest, words, weight, values)
     return (int(high) << 32) + int(low)
 
 
+@njit(inline="always")
+def _limited(number: float, largest: float) -> float:
+    number = number if number < largest else largest  # and so is what is not a number
+    return number if number > -largest else -largest
+
+
+@njit(inline="always")
+def _by_lot(scaled: float, word: np.uint32) -> np.int32:
+    below = np.floor(scaled)
+    u = (np.float64(word) + 0.5) * 2.0**-32
+    return np.int32(below + 1.0 if u < scaled - below else below)
+
+
 @njit(
-    f"Tuple((i8, i8))({_FLOATS}, f8, f8, Array(u4, 1, 'C', readonly=True), i4[::1])",
+    *[
+        f"Tuple((i8, i8))({_FLOATS}, f8, f8, Array(u4, 1, 'C', readonly=True), i8, {width}[::1])"
+        for width in ("i2", "i4", "i8")
+    ],
     cache=True,
     nogil=True,
 )
@@ -65,42 +86,54 @@ def _stochastic(
     factor: float,
     largest: float,
     words: NDArray[np.uint32],
-    values: NDArray[np.int32],
+    weight: int,
+    values: Integers,
 ) -> tuple[np.int64, np.int64]:
     high, low = np.int64(0), np.int64(0)
-    for i in range(vector.size):
-        scaled = vector[i] * factor
-        scaled = scaled if scaled < largest else largest  # and so is what is not a number
-        scaled = scaled if scaled > -largest else -largest
-        below = np.floor(scaled)
-        u = (np.float64(words[i]) + 0.5) * 2.0**-32
-        value = np.int32(below + 1.0 if u < scaled - below else below)
-        values[i] = value
-        square = np.int64(value) * np.int64(value)
-        high += square >> 32
-        low += square & _LOW
+    if largest * largest * vector.size < _ONE_SUM:
+        for i in range(vector.size):
+            value = _by_lot(_limited(vector[i] * factor, largest), words[i])
+            values[i] = value * weight
+            low += np.int64(value) * np.int64(value)
+    else:
+        for i in range(vector.size):
+            value = _by_lot(_limited(vector[i] * factor, largest), words[i])
+            values[i] = value * weight
+            square = np.int64(value) * np.int64(value)
+            high += square >> 32
+            low += square & _LOW
     return high, low
 
 
-def nearest(vector: NDArray[np.float64], factor: float, largest: float, values: NDArray[np.int32]) -> int:
-    high, low = _nearest(vector, factor, largest, values)
+def nearest(vector: NDArray[np.float64], factor: float, largest: float, weight: int, values: Integers) -> int:
+    high, low = _nearest(vector, factor, largest, weight, values)
     return (int(high) << 32) + int(low)
 
 
-@njit(f"Tuple((i8, i8))({_FLOATS}, f8, f8, i4[::1])", cache=True, nogil=True)
+@njit(inline="always")
+def _to_even(scaled: float) -> np.int32:
+    return np.int32((scaled + _HALVES) - _HALVES)
+
+
+@njit(
+    *[f"Tuple((i8, i8))({_FLOATS}, f8, f8, i8, {width}[::1])" for width in ("i2", "i4", "i8")], cache=True, nogil=True
+)
 def _nearest(
-    vector: NDArray[np.float64], factor: float, largest: float, values: NDArray[np.int32]
+    vector: NDArray[np.float64], factor: float, largest: float, weight: int, values: Integers
 ) -> tuple[np.int64, np.int64]:
     high, low = np.int64(0), np.int64(0)
-    for i in range(vector.size):
-        scaled = vector[i] * factor
-        scaled = scaled if scaled < largest else largest
-        scaled = scaled if scaled > -largest else -largest
-        value = np.int32((scaled + _HALVES) - _HALVES)
-        values[i] = value
-        square = np.int64(value) * np.int64(value)
-        high += square >> 32
-        low += square & _LOW
+    if largest * largest * vector.size < _ONE_SUM:
+        for i in range(vector.size):
+            value = _to_even(_limited(vector[i] * factor, largest))
+            values[i] = value * weight
+            low += np.int64(value) * np.int64(value)
+    else:
+        for i in range(vector.size):
+            value = _to_even(_limited(vector[i] * factor, largest))
+            values[i] = value * weight
+            square = np.int64(value) * np.int64(value)
+            high += square >> 32
+            low += square & _LOW
     return high, low
 
 
@@ -108,6 +141,21 @@ def _nearest(
 def add(values: NDArray[np.int32], total: NDArray[np.int64]) -> None:
     for i in range(values.size):
         total[i] += values[i]
+
+
+def flip(vector: NDArray[np.float64], bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
+    _flip(vector.view(np.int64), bits, out.view(np.int64))
+
+
+@njit(f"void({_INTEGERS}, Array(u1, 1, 'C', readonly=True), i8[::1])", cache=True, nogil=True)
+def _flip(vector: NDArray[np.int64], bits: NDArray[np.uint8], out: NDArray[np.int64]) -> None:
+    whole = vector.size >> 3
+    for k in range(whole):
+        byte = np.int64(bits[k])
+        for j in range(8):
+            out[8 * k + j] = vector[8 * k + j] ^ (byte << (56 + j) & _SIGN)
+    for i in range(8 * whole, vector.size):
+        out[i] = vector[i] ^ (np.int64(bits[whole]) << (56 + (i & 7)) & _SIGN)
 
 
 @njit("void(f8[::1])", cache=True, nogil=True)
@@ -140,12 +188,15 @@ def _stages(vector: NDArray[np.float64], half: int, stop: int) -> None:
 
 @njit("void(f8[::1])", cache=True, nogil=True)
 def hadamard(vector: NDArray[np.float64]) -> None:
-    near = min(vector.size, _CACHED)
-    for start in range(0, vector.size, near):
-        part = vector[start : start + near]
-        if near >= 4:
-            _fours(part)
-            _stages(part, 4, near)
-        else:
-            _stages(part, 1, near)
-    _stages(vector, near, vector.size)
+    near, middle = min(vector.size, _CACHED), min(vector.size, _NEAR)
+    for outer in range(0, vector.size, middle):
+        block = vector[outer : outer + middle]
+        for start in range(0, middle, near):
+            part = block[start : start + near]
+            if near >= 4:
+                _fours(part)
+                _stages(part, 4, near)
+            else:
+                _stages(part, 1, near)
+        _stages(block, near, middle)
+    _stages(vector, middle, vector.size)

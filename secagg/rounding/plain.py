@@ -5,8 +5,13 @@ Sums are written as loops over additions of whole rows, since numpy promises no 
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
+
+Integers: TypeAlias = NDArray[np.signedinteger[Any]]
+"""Signed integers of 16, 32 or 64 bits."""
 
 BLOCK = 1 << 14
 """Coordinates that stay in a core's cache with all that is computed from them."""
@@ -40,7 +45,8 @@ def stochastic(
     factor: float,
     largest: float,
     words: NDArray[np.uint32],
-    values: NDArray[np.int32],
+    weight: int,
+    values: Integers,
 ) -> int:
     total = 0
     for start in range(0, len(vector), BLOCK):
@@ -48,23 +54,29 @@ def stochastic(
         scaled = _scaled(vector[at], factor, largest)
         below = np.floor(scaled)
         up = (words[at] + 0.5) * 2.0**-32 < scaled - below
-        values[at] = below + up
-        total += _norm_squared(values[at])
+        total += _weighted((below + up).astype(np.int64), weight, values[at])
     return total
 
 
 @np.errstate(all="ignore")
-def nearest(vector: NDArray[np.float64], factor: float, largest: float, values: NDArray[np.int32]) -> int:
+def nearest(vector: NDArray[np.float64], factor: float, largest: float, weight: int, values: Integers) -> int:
     total = 0
     for start in range(0, len(vector), BLOCK):
         at = slice(start, start + BLOCK)
-        values[at] = np.rint(_scaled(vector[at], factor, largest))
-        total += _norm_squared(values[at])
+        whole = np.rint(_scaled(vector[at], factor, largest))
+        total += _weighted(whole.astype(np.int64), weight, values[at])
     return total
 
 
 def add(values: NDArray[np.int32], total: NDArray[np.int64]) -> None:
     total += values
+
+
+def flip(vector: NDArray[np.float64], bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
+    for start in range(0, len(vector), BLOCK):
+        part = vector[start : start + BLOCK]
+        set_ = np.unpackbits(bits[start // 8 : (start + BLOCK) // 8], count=len(part)).astype(bool)
+        out[start : start + BLOCK] = np.where(set_, -part, part)
 
 
 @np.errstate(all="ignore")
@@ -81,8 +93,9 @@ def _scaled(vector: NDArray[np.float64], factor: float, largest: float) -> NDArr
     return np.fmax(np.fmin(vector * factor, largest), -largest)  # of NaN and a number these take the number
 
 
-def _norm_squared(values: NDArray[np.int32]) -> int:
-    block = values.astype(np.int64)
+def _weighted(block: NDArray[np.int64], weight: int, values: Integers) -> int:
+    """Write the integers times ``weight``; their squared norm before that."""
+    values[:] = block * weight
     if int(block.min()) > -_SHORT and int(block.max()) < _SHORT:
         return int(block @ block)
     high, low = block >> 16, block & 0xFFFF  # products of two 16-bit halves: a block of them fits in 64 bits

@@ -317,7 +317,7 @@ def test_the_mean_of_many_encodings_is_the_update() -> None:
     encoding, clients = Encoding(40, 1.0, bits=5, rotate=True), 40_000
     update = np.sin(np.arange(40)) / 8
     prg, seeded = Prg(b"m" * 32), np.zeros(encoding.coordinates)
-    rotated = _hadamard(np.pad(update, (0, 24)) * _signs(SEED, 64)) * encoding.scale
+    rotated = _hadamard(np.pad(update, (0, 24)) * signs(SEED, 64)) * encoding.scale
     seeded += rounded(np.tile(rotated, clients), prg).reshape(clients, 64).sum(axis=0)
     mean = encoding.decode(seeded.astype(np.int64), count=clients, seed=SEED).vector / clients
     assert np.abs(mean - update).max() < 6 * 0.5 / encoding.scale / math.sqrt(clients)
@@ -329,6 +329,93 @@ def test_rounding_draws_from_the_rng_it_is_given(encoding: Encoding) -> None:
     drawn = []
     encode(encoding, update, rng=lambda count: drawn.append(count) or bytes(count))
     assert sum(drawn) == 4 * encoding._width
+
+
+# Straight into the integers that are kept: nothing wraps there, or in the ring.
+
+
+def wide(encoding: Encoding) -> list[str]:
+    return [f"i{width}" for width in (2, 4, 8) if width >= encoding.dtype.itemsize]
+
+
+@given(encoding=encodings, seed=seeds, size=st.sampled_from([1e-9, 0.5, 1e9, 1e300]), weight=st.integers(0, 2**40))
+def test_what_one_client_contributes_fits_its_type_and_the_ring(
+    encoding: Encoding, seed: bytes, size: float, weight: int
+) -> None:
+    update = np.frombuffer(Prg(seed)(8 * encoding.length), "<i8") / 2.0**63 * size
+    expected, most = encode(encoding, update, weight), encoding.weight_bound * encoding.largest
+    assert np.abs(expected).max() <= most <= np.iinfo(encoding.dtype).max
+    for name in wide(encoding):
+        values = np.full(encoding.coordinates, -1, name)
+        encoding.encode_into(update, values, weight=weight, seed=SEED, rng=Prg(b"r" * 32))
+        assert values.tolist() == expected.tolist()
+        if most.bit_length() < 64:
+            ring = Ring(encoding.ring_bits(1))
+            assert most <= ring.largest
+            assert ring.centred(ring.wrap(values)).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("bits", [2, 8, 16, 17, 32])
+@pytest.mark.parametrize("bound", [1, 2, 65535, 2**31 - 1])
+def test_the_type_of_what_is_encoded_is_the_narrowest_that_holds_the_largest(bits: int, bound: int) -> None:
+    encoding = Encoding(2, 1e9, bits=bits, clip_inf=1.0, weight_bound=bound)
+    exact = bound * encoding.largest
+    assert exact <= np.iinfo(encoding.dtype).max
+    assert encoding.dtype == np.int16 or exact > np.iinfo(f"i{encoding.dtype.itemsize // 2}").max
+    values = np.zeros(encoding.coordinates, encoding.dtype)
+    encoding.encode_into([1e300, -1e300], values, weight=bound, seed=SEED, rng=never_up)
+    assert values.tolist()[:2] == [exact, -exact]
+
+
+@pytest.mark.parametrize("bad", [[math.nan, 0.0], [math.inf, 0.0], [1.0], ["x", "y"]], ids=str)
+def test_after_an_error_nothing_is_left_of_an_update(bad: list[object]) -> None:
+    encoding = Encoding(2, 1.0, weight_bound=9)
+    values = np.full(3, 5, encoding.dtype)
+    with pytest.raises(UsageError):
+        encoding.encode_into(bad, values, weight=4, seed=SEED, rng=always_up)  # type: ignore[arg-type]
+    assert not values.any()
+    values[:] = 5
+    encoding.encode_into(None, values, weight=4, seed=SEED, rng=always_up)
+    assert not values.any()
+
+
+def test_a_vector_that_is_too_long_is_not_left_where_it_was_written() -> None:
+    encoding, update = Encoding(10, clip_l2=1.0, clip_inf=0.5, bits=8), np.zeros(10)
+    values = np.empty(10, encoding.dtype)
+
+    def grown(count: int) -> bytes:
+        update[:] = 1e6
+        return bytes(count)
+
+    with pytest.raises(UsageError, match="does not get shorter"):
+        encoding.encode_into(update, values, weight=1, seed=SEED, rng=grown)
+    assert not values.any()
+
+
+ROOM = "values.itemsize < self.dtype.itemsize"
+
+
+def test_a_place_that_is_too_narrow_is_refused_whatever_the_weight() -> None:
+    encoding = Encoding(2, 1.0, weight_bound=9)
+    right = np.zeros(3, np.int32)
+    closed = right.copy()
+    closed.setflags(write=False)
+    for wrong in (
+        np.zeros(3, np.int16), np.zeros(3, np.uint32), np.zeros(3), right[:2], np.zeros(6, np.int32)[::2], closed,
+        right.reshape(1, 3), right.astype(">i4"),
+    ):  # fmt: skip
+        for weight in (1, 9):
+            with pytest.raises(UsageError, match=r"an encoded vector|does not fit"):
+                encoding.encode_into([0.5, 0.5], wrong, weight=weight, seed=SEED, rng=always_up)
+    assert encoding.dtype == right.dtype
+
+
+def test_control_without_the_check_a_refusal_tells_a_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    switch_off(monkeypatch, Encoding, "_check_room", ROOM)
+    encoding, values = Encoding(2, 1.0, weight_bound=9), np.zeros(3, np.int16)
+    encoding.encode_into([0.5, 0.5], values, weight=1, seed=SEED, rng=always_up)
+    with pytest.raises(UsageError, match="do not fit"):
+        encoding.encode_into([0.5, 0.5], values, weight=9, seed=SEED, rng=always_up)
 
 
 # Decoding.
@@ -366,6 +453,12 @@ def test_a_sum_decodes_to_within_its_rounding(data: st.DataObject, rotate: bool,
 # Rotation.
 
 
+def signs(seed: bytes, count: int) -> np.ndarray:
+    out = np.empty(count)
+    rounding.flip(np.ones(count), _signs(seed, count), out)
+    return out
+
+
 @given(exponent=st.integers(0, 10), seed=seeds)
 def test_the_rotation_is_its_own_inverse_and_keeps_norms(exponent: int, seed: bytes) -> None:
     width = 1 << exponent
@@ -384,7 +477,7 @@ def test_the_rotation_is_the_matrix_of_walsh_and_hadamard() -> None:
 @given(seed=seeds, count=st.integers(1, 100))
 def test_signs_are_the_bits_of_the_stream(seed: bytes, count: int) -> None:
     bits = "".join(f"{byte:08b}" for byte in Prg(seed)(-(-count // 8)))
-    assert _signs(seed, count).tolist() == [1 - 2 * int(bit) for bit in bits[:count]]
+    assert signs(seed, count).tolist() == [1 - 2 * int(bit) for bit in bits[:count]]
 
 
 @given(seed=seeds, length=st.integers(1, 300), spike=st.integers(0, 299))
@@ -392,7 +485,7 @@ def test_a_rotated_vector_keeps_to_the_bound_derived_for_it(seed: bytes, length:
     """Exceeding it has probability below 2^-40 for each vector; a spike is the worst before rotation."""
     encoding = Encoding(length, 2.0, rotate=True)
     for update in (np.eye(1, length, spike % length)[0] * 2, np.full(length, 2 / math.sqrt(length))):
-        rotated = _hadamard(np.pad(update, (0, encoding._width - length)) * _signs(seed, encoding._width))
+        rotated = _hadamard(np.pad(update, (0, encoding._width - length)) * signs(seed, encoding._width))
         assert np.abs(rotated).max() <= encoding.clip_inf * (1 + 1e-12)
 
 

@@ -32,7 +32,6 @@ from protocols.rounds import server as server_module
 from protocols.rounds.client import ClientRound
 from protocols.simulation import audited as private_sum
 from secagg import coins
-from secagg import encoding as encoding_module
 from secagg.crypto import labels, sampling
 from secagg.crypto.keys import SigningKey, derive
 from secagg.crypto.prg import Prg
@@ -217,7 +216,7 @@ def in_one_client(right: Callable[..., Any], self: ClientRound, *context: bytes)
 DRAWN, CLIPPED = (ClientRound, "_drawn"), (Encoding, "_clipped")
 NO_CLIP = instead_of(*CLIPPED, lambda right, self, vector: (vector, 1.0))
 CLIP_BY_COORDINATE = instead_of(*CLIPPED, lambda right, self, vector: (np.clip(vector, -1, 1), 1.0))
-STRETCHED = instead_of(encoding_module, "_hadamard", lambda right, vector: 2 * right(vector))
+STRETCHED = instead_of(Encoding, "_rotated", lambda right, self, vector, *rest: right(self, 2 * vector, *rest))
 NO_INFLATION = instead_of(Encoding, "_longest", lambda right, self: int((self.scale * self.clip_l2) ** 2))
 
 

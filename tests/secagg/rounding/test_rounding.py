@@ -68,15 +68,21 @@ def scaled(value: float, factor: float, largest: int) -> Fraction:
 @given(vector=vectors(), factor=factors, largest=limits, seed=st.integers(0, 2**32), same=st.none() | words)
 def test_both_round_alike(vector: np.ndarray, factor: float, largest: int, seed: int, same: int | None) -> None:
     random = drawn(len(vector), seed) if same is None else np.full(len(vector), same, np.uint32)
-    ours, theirs = np.empty(len(vector), np.int32), np.empty(len(vector), np.int32)
     for name in ("stochastic", "nearest"):
-        given_words = [random] if name == "stochastic" else []
-        one = getattr(loops, name)(vector, factor, largest, *given_words, ours)
-        assert one == getattr(plain, name)(vector, factor, largest, *given_words, theirs)
-        assert (ours == theirs).all()
-        exact = ours.astype(object)
-        assert one == int(exact @ exact)
-        assert np.abs(ours.astype(np.int64)).max() <= largest
+        given_words, unweighted = ([random] if name == "stochastic" else []), None
+        for width, weight in ((2, 1), (2, 4), (4, 1), (4, 2**16), (8, 1), (8, 2**32)):
+            if (largest * weight).bit_length() >= 8 * width:
+                continue
+            ours, theirs = np.empty(len(vector), f"i{width}"), np.empty(len(vector), f"i{width}")
+            one = getattr(loops, name)(vector, factor, largest, *given_words, weight, ours)
+            assert one == getattr(plain, name)(vector, factor, largest, *given_words, weight, theirs)
+            assert (ours == theirs).all()
+            exact = ours.astype(object) // weight
+            unweighted = exact if unweighted is None else unweighted
+            assert (exact == unweighted).all()
+            assert one == int(exact @ exact)
+            assert np.abs(exact).max() <= largest
+            assert (exact * weight == ours).all()
 
 
 @given(vector=vectors())
@@ -86,7 +92,22 @@ def test_both_measure_alike(vector: np.ndarray) -> None:
     assert ours.tobytes() == theirs.tobytes()
 
 
-@given(exponent=st.integers(0, 15), seed=st.integers(0, 2**32))
+@given(count=st.one_of(st.integers(0, 40), widths), seed=st.integers(0, 2**32))
+def test_both_change_signs_alike(count: int, seed: int) -> None:
+    vector = drawn(count, seed) / 3.0
+    vector[: min(count, len(SPECIAL))] = SPECIAL[:count]
+    bits = np.frombuffer(Prg(seed.to_bytes(32, "big"))(-(-count // 8)), np.uint8)
+    expected = [-x if bits[i // 8] >> (7 - i % 8) & 1 else x for i, x in enumerate(vector.tolist())]
+    for kernels in (loops, plain):
+        out = vector.copy()
+        kernels.flip(vector, bits, out)
+        assert out.tobytes() == np.array(expected).tobytes()
+        out = vector.copy()
+        kernels.flip(out, bits, out)
+        assert out.tobytes() == np.array(expected).tobytes()
+
+
+@given(exponent=st.one_of(st.integers(0, 12), st.integers(14, 17)), seed=st.integers(0, 2**32))
 def test_both_rotate_alike(exponent: int, seed: int) -> None:
     ours = drawn(1 << exponent, seed) / 3.0
     theirs = ours.copy()
@@ -105,7 +126,7 @@ def test_both_measure_and_round_random_numbers_alike() -> None:
             vector = (bits >> np.uint64(11)) * 2.0**-53 - 0.5
             integers = np.empty(100_000, np.int32)
             kernels.squares(vector, one)
-            norm = kernels.stochastic(vector, 12345.678901, 32767.0, drawn(100_000, seed), integers)
+            norm = kernels.stochastic(vector, 12345.678901, 32767.0, drawn(100_000, seed), 1, integers)
             sums.setdefault(seed, []).append((one.tolist(), norm, integers.tolist()))
     assert all(ours == theirs for ours, theirs in sums.values())
 
@@ -191,7 +212,7 @@ def test_a_number_goes_up_when_its_word_is_below_its_fraction(
     below = math.floor(exact)
     fraction = Fraction(float(exact) - below)  # a double: that of a tiny negative number is 1
     expected = below + (Fraction(2 * word + 1, 2**33) < fraction)
-    norm = kernels.stochastic(np.array([value]), factor, largest, np.array([word], np.uint32), integers)
+    norm = kernels.stochastic(np.array([value]), factor, largest, np.array([word], np.uint32), 1, integers)
     assert integers.tolist() == [expected]
     assert norm == expected**2
 
@@ -202,7 +223,7 @@ def test_a_number_goes_to_the_nearest_one_and_ties_to_even(
     kernels: Any, value: float, factor: float, largest: int
 ) -> None:
     integers = np.empty(1, np.int32)
-    norm = kernels.nearest(np.array([value]), factor, largest, integers)
+    norm = kernels.nearest(np.array([value]), factor, largest, 1, integers)
     assert integers.tolist() == [round(scaled(value, factor, largest))]
     assert norm == int(integers[0]) ** 2
 
@@ -233,9 +254,9 @@ def test_the_bias_is_below_the_bound(value: float) -> None:
 def test_whole_numbers_stay_what_they_are(kernels: Any, word: int) -> None:
     whole = [0, -0.0, 1, -1, 127, -127, LARGEST, -LARGEST]
     vector, integers = np.array(whole, float), np.empty(len(whole), np.int32)
-    kernels.stochastic(vector, 1.0, LARGEST, np.full(len(whole), word, np.uint32), integers)
+    kernels.stochastic(vector, 1.0, LARGEST, np.full(len(whole), word, np.uint32), 1, integers)
     assert integers.tolist() == [int(value) for value in whole]
-    kernels.nearest(vector, 1.0, LARGEST, integers)
+    kernels.nearest(vector, 1.0, LARGEST, 1, integers)
     assert integers.tolist() == [int(value) for value in whole]
 
 
@@ -243,9 +264,9 @@ def test_whole_numbers_stay_what_they_are(kernels: Any, word: int) -> None:
 def test_the_squared_norm_is_exact(kernels: Any) -> None:
     vector = np.full(3 * BLOCK + 5, -1e300)
     integers = np.empty(len(vector), np.int32)
-    assert kernels.nearest(vector, 1.0, LARGEST, integers) == len(vector) * LARGEST**2
+    assert kernels.nearest(vector, 1.0, LARGEST, 1, integers) == len(vector) * LARGEST**2
     random = drawn(len(vector), 1)
-    assert kernels.stochastic(vector, 1.0, LARGEST, random, integers) == len(vector) * LARGEST**2
+    assert kernels.stochastic(vector, 1.0, LARGEST, random, 1, integers) == len(vector) * LARGEST**2
 
 
 @pytest.mark.parametrize("kernels", [loops, plain], ids=["loops", "plain"])
@@ -253,9 +274,9 @@ def test_the_squared_norm_is_exact(kernels: Any) -> None:
 def test_what_somebody_writes_into_a_vector_meanwhile_is_bounded(kernels: Any, value: float) -> None:
     integers = np.empty(40, np.int32)
     bound = -7 if value == -math.inf else 7
-    kernels.stochastic(np.full(40, value), 2.0, 7, drawn(40, 1), integers)
+    kernels.stochastic(np.full(40, value), 2.0, 7, drawn(40, 1), 1, integers)
     assert set(integers.tolist()) == {bound}
-    kernels.nearest(np.full(40, value), 2.0, 7, integers)
+    kernels.nearest(np.full(40, value), 2.0, 7, 1, integers)
     assert set(integers.tolist()) == {bound}
 
 
@@ -292,6 +313,7 @@ WRONG = {
     "_check": (lambda v, i: rounding.nearest(v, 1.0, 7, i[:2]), "as many integers"),
     "stochastic": (lambda v, i: rounding.stochastic(v, 1.0, 7, np.zeros(2, np.uint32), i), "as many words"),
     "add": (lambda v, i: rounding.add(i, np.zeros(2, np.int64)), "takes as many"),
+    "flip": (lambda v, i: rounding.flip(v, np.zeros(1, np.uint8), np.empty(2)), "as many signs"),
     "hadamard": (lambda v, i: rounding.hadamard(v), "a power of two"),
 }
 
@@ -303,10 +325,39 @@ def test_arrays_that_do_not_fit_are_refused(name: str) -> None:
         use(np.ones(3), np.empty(3, np.int32))
 
 
+def test_integers_that_could_wrap_are_refused() -> None:
+    for largest, weight, width in (
+        (2**15, 1, 2),
+        (2**14, 2, 2),
+        (7, 2**31, 4),
+        (LARGEST, 2**33, 8),
+        (LARGEST + 1, 1, 8),
+    ):
+        values = np.zeros(3, f"i{width}")
+        with pytest.raises(UsageError, match="do not fit"):
+            rounding.nearest(np.full(3, 1e300), 1.0, largest, values, weight)
+        with pytest.raises(UsageError, match="do not fit"):
+            rounding.stochastic(np.full(3, 1e300), 1.0, largest, np.zeros(3, np.uint32), values, weight)
+        assert not values.any()
+    for weight in (0, -1):
+        with pytest.raises(UsageError, match="do not fit"):
+            rounding.nearest(np.ones(3), 1.0, 7, np.zeros(3, np.int64), weight)
+
+
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_control_without_the_check_they_wrap(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    condition = "not 1 <= largest <= _LARGEST or weight < 1 or (largest * weight).bit_length() >= 8 * values.itemsize"
+    switch_off(monkeypatch, rounding, "_check", condition)
+    values = np.zeros(3, f"i{width}")
+    rounding.nearest(np.full(3, 1e300), 1.0, 2**15 - 1, values, 2 ** (8 * width - 15))
+    assert (values < 0).all()
+
+
 CONDITIONS = {
     "_check": "len(vector) != len(values) or len(vector) > _MOST",
     "stochastic": "len(words) != len(values)",
     "add": "len(values) != len(total)",
+    "flip": "len(out) != len(vector) or 8 * len(bits) < len(vector)",
     "hadamard": "(length := len(vector)) & (length - 1) or not length",
 }
 
