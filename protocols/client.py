@@ -17,7 +17,7 @@ from protocols.journal import Beside, Journal, MemoryJournal
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import SERVER, Identity, Roster
-from protocols.rounds.client import ClientRound, Integers
+from protocols.rounds.client import ClientRound
 from protocols.rounds.phases import Phase
 from protocols.rounds.steps import Charge
 from secagg.codec import blob, struct, u32
@@ -33,6 +33,7 @@ from secagg.errors import (
     UsageError,
 )
 from secagg.extras import installed, need
+from secagg.rounding import Integers
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
@@ -130,7 +131,7 @@ class Client:
             records = self._accepted(plan)
             secret = records[0].secret if records else self._rng(KEY_BYTES)
             rounding = Prg(derive(secret, labels.CLIENT_SECRET, b"rounding"))
-            values = plan.encode_update(update, weight, rounding).astype(plan.encoding.dtype)
+            values = plan.encode_update(update, weight, rounding)
             return self._entered(plan, records, lambda: values, secret)
 
     def resume(self, plan: RoundPlan, encoded: Callable[[], bytes]) -> bytes:

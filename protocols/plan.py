@@ -27,6 +27,7 @@ from secagg.crypto.prg import Rng
 from secagg.crypto.ring import Ring
 from secagg.encoding import ENCODING, Encoding, Sum, UserVectors
 from secagg.errors import DecodeError, PeerError, UsageError
+from secagg.rounding import Integers
 
 SESSION_BYTES = 16
 HASH_BYTES = 32
@@ -164,16 +165,19 @@ class RoundPlan:
             object.__setattr__(self, "_digest", digest(labels.PLAN, self.encode()))
         return self._digest
 
-    def encode_update(self, update: ArrayLike | UserVectors | None, weight: int, rng: Rng) -> NDArray[np.int64]:
-        """A client's float update as the integers that are summed; None is nothing to contribute.
+    def encode_update(self, update: ArrayLike | UserVectors | None, weight: int, rng: Rng) -> Integers:
+        """A client's float update as integers to be summed, of ``Encoding.dtype``; None is nothing to contribute.
 
-        Where clients are silos it is one vector for each user, and the weight is ignored.
+        Where clients are silos it is one vector for each user, and the weight is ignored. No integer wraps in the ring
+        of a plan: it holds the sum of as many of the largest as there are clients.
         """
-        seed = self._rotation_seed()
-        if self.encoding.users and update is not None:
-            integers = self.encoding.encode_users(cast(UserVectors, update), seed=seed, rng=rng)
-        else:
-            integers = self.encoding.encode(cast("ArrayLike | None", update), weight=weight, seed=seed, rng=rng)
+        encoding, seed = self.encoding, self._rotation_seed()
+        if encoding.users and update is not None:
+            summed = encoding.encode_users(cast(UserVectors, update), seed=seed, rng=rng)
+            self.ring.check(summed)
+            return summed.astype(encoding.dtype)
+        integers = np.empty(encoding.coordinates, encoding.dtype)
+        encoding.encode_into(cast("ArrayLike | None", update), integers, weight=weight, seed=seed, rng=rng)
         self.ring.check(integers)
         return integers
 

@@ -31,7 +31,7 @@ from secagg.coins import among_others, poisson_sample
 from secagg.crypto.prg import Prg, Rng, random_into
 from secagg.crypto.ring import Ring
 from secagg.errors import UsageError
-from secagg.rounding.plain import Integers
+from secagg.rounding import Integers
 
 MAX_LENGTH = 1 << 34
 _AT_ONCE = 1 << 20  # coordinates that a kernel is handed at a time
@@ -239,21 +239,11 @@ class Encoding:
         (dtype('int16'), dtype('int32'))
         """
         largest = max(self.users, 1) * self.weight_bound * self.largest
-        return np.dtype(next(f"i{width}" for width in (2, 4, 8) if largest < 1 << (8 * width - 1)))
+        return next(one for one in _TYPES if largest < 1 << (8 * one.itemsize - 1))
 
     @property
     def scale(self) -> float:
         return self.largest / self.clip_inf
-
-    @property
-    def dtype(self) -> np.dtype[np.signedinteger[Any]]:
-        """The narrowest type of signed integers that holds what one client contributes.
-
-        >>> Encoding(3, clip_l2=1.0, bits=16).dtype, Encoding(3, clip_l2=1.0, bits=16, weight_bound=2).dtype
-        (dtype('int16'), dtype('int32'))
-        """
-        largest = max(self.users, 1) * self.weight_bound * self.largest
-        return next(one for one in _TYPES if largest < 1 << (8 * one.itemsize - 1))
 
     def encode(self, update: ArrayLike | None, *, weight: int, seed: bytes, rng: Rng) -> NDArray[np.int64]:
         """This client's integers. ``seed`` is public and fixes the rotation; ``rng`` is private and rounds.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,7 @@ from protocols.wire import Draft, Messages
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, digest
 from secagg.errors import PeerError, ThresholdError, UnblamedError
-
-Integers: TypeAlias = NDArray[np.signedinteger[Any]]
-"""A vector before it is masked: signed integers, in whatever type has room for them."""
+from secagg.rounding import Integers
 
 
 class ClientRound(ABC):

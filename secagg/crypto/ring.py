@@ -55,12 +55,12 @@ class Ring:
     def zeros(self, length: int) -> Words:
         return np.zeros(length, self.dtype)
 
-    def check(self, values: NDArray[np.int64]) -> None:
+    def check(self, values: NDArray[np.signedinteger[Any]]) -> None:
         """Refuse integers that would wrap."""
         if values.size and (int(values.max()) > self.largest or int(values.min()) < -self.largest):
             raise UsageError(f"a value does not fit in a ring of {self.bits} bits")
 
-    def lift(self, values: NDArray[np.int64]) -> Words:
+    def lift(self, values: NDArray[np.signedinteger[Any]]) -> Words:
         """Signed integers to ring elements; refuses what would wrap."""
         self.check(values)
         return self.wrap(values)

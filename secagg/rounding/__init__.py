@@ -36,7 +36,7 @@ from secagg.errors import UsageError
 from secagg.rounding import plain
 from secagg.rounding.plain import BLOCK, Integers
 
-__all__ = ["BLOCK", "add", "flip", "hadamard", "kernels", "nearest", "shortened", "stochastic"]
+__all__ = ["BLOCK", "Integers", "add", "flip", "hadamard", "kernels", "nearest", "shortened", "stochastic"]
 
 _LARGEST = (1 << 31) - 1
 _MOST = 1 << 30  # integers at a time: the low halves of their squares add up to less than 2^62
