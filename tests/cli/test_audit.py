@@ -189,6 +189,7 @@ def test_too_much_noise_is_a_finding(capsys: pytest.CaptureFixture[str], monkeyp
     assert verdicts(answer)["noise variance, 0 missing"] == "finding"
 
 
+@pytest.mark.long
 def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     for run in ("audit-1", "audit-2"):
         assert main(["audit", *FAST]) == 0

@@ -92,6 +92,7 @@ def test_local_noise_is_enough_for_all_rounds_and_not_for_one_more(
     assert prepared.locally.guarantee.trust is Trust.LOCAL
 
 
+@pytest.mark.long
 def test_both_kinds_have_a_budget_each() -> None:
     found = budgets(ready("privacy.mode=both"))
     assert [(mode, name) for mode, name, _, _ in found] == [

@@ -580,6 +580,7 @@ PATIENT = ("training.patience=2", "training.measured_every=1", "training.rounds=
 """Nothing gets better but by rounding."""
 
 
+@pytest.mark.long
 def test_a_run_that_stops_early_says_so_and_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after a restart in between. Control: without the question it goes on."""
     asked = of_kind("none", *PATIENT)

@@ -58,7 +58,7 @@ def reopen(
     return lambda: SqliteJournal(tmp_path / "victim.db")
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @BOTH
 @pytest.mark.parametrize(("step", "accused"), [*[(step, False) for step in STEPS], (3, True), (4, True), (5, True)])
 def test_restart_between_any_two_messages(

@@ -343,7 +343,7 @@ def in_turn(first: int, lies: list[str]) -> pytest.MarkDecorator:
     )
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @in_turn(0, list(LIES))
 def test_a_lie_is_refused_and_changes_nothing(protocol: str, what: str) -> None:
     """The culprit is named; it may still say the right thing; the sum is exact.

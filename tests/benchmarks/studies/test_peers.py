@@ -122,6 +122,7 @@ def no_measuring(cell: Cell, *_: object) -> Outcome:
     raise AssertionError(f"measured {cell.name}")
 
 
+@pytest.mark.long
 def test_a_stopped_run_goes_on(
     finished: Finished, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

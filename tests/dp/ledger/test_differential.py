@@ -400,6 +400,7 @@ def test_controls(skellam: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
 BEYOND = Release(Gaussian(Fraction(10**30)), FixedSizeSample(1, 50), LOCAL)
 
 
+@pytest.mark.long
 def test_numbers_beyond_floating_point_are_refused_in_an_orderly_way(tmp_path: Path) -> None:
     """Where dp-accounting has no number left, the writer's ledger says so, and the reader's."""
     ledger = new(tmp_path / "ledger.db", budget=ROOMY, guarantee=LOCAL)
