@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cache
 from typing import cast
 
 import numpy as np
@@ -251,6 +252,7 @@ def _write(out: bytearray, plan: RoundPlan) -> None:
     _body(plan.protocol, rules_of(plan.protocol).codec).write(out, plan)
 
 
+@cache  # of the few protocols that there are; every message of a round names its plan
 def _body(protocol: str, parameters: Codec[object]) -> Codec[RoundPlan]:
     constant: Codec[str] = Codec(lambda out, value: None, lambda reader: protocol, 0)  # written already
     return struct(

@@ -144,16 +144,17 @@ class SecureAggregator:
             for name, client in clients.items():
                 first = first_or_refusal(client, plan, update(name), request.weights.get(name, 1))
                 update.check()
-                write_vector(name, client.encoded() if isinstance(first, bytes) else b"")
+                if write_vector is not None:
+                    write_vector(name, client.encoded() if isinstance(first, bytes) else b"")
                 first_frames[name] = first
         return first_frames
 
     def _writing(
         self, request: Request, plan: RoundPlan, silent: Mapping[str, str]
-    ) -> AbstractContextManager[WriteVector]:
+    ) -> AbstractContextManager[WriteVector | None]:
         """A run without a directory keeps nothing, and cannot finish a sum after a restart."""
         if self._pending is None:
-            return nullcontext(lambda name, vector: None)
+            return nullcontext()
         return self._pending.writing(request.number, plan, silent, request.cohort)
 
     def _check_new(self, plan: RoundPlan, request: Request) -> None:

@@ -284,8 +284,6 @@ class Form:
             part = vector[at : at + array.size]
             np.subtract(new[array.name].ravel(), old[array.name].ravel(), out=part, dtype=np.float64)
             at += array.size
-        if not np.isfinite(vector[:at]).all():
-            raise UsageError("the update holds NaN or infinite values")
         _clip_norm(vector[:at], self.clip)
         missing = self.missing_metrics(metrics or {})
         vector[at:] = 0
@@ -370,12 +368,22 @@ def _is_number(value: object) -> bool:
 
 
 def _clip_norm(vector: NDArray[np.float64], clip: float) -> None:
-    """Shorten a vector in place to a norm of at most ``clip``, even where the square of its norm overflows."""
-    peak = float(np.abs(vector).max(initial=0.0))
-    norm = float(np.sqrt(np.square(vector / peak).sum())) if peak else 0.0
-    if peak * norm > clip:
-        vector /= peak
+    """Shorten a vector in place to a norm of at most ``clip``, even where the square of its norm overflows.
+
+    What is lost where squares underflow is shorter than the shortest clip of an encoding.
+    """
+    norm = math.sqrt(np.dot(vector, vector))  # not finite if a coordinate is not
+    if norm > clip and math.isfinite(norm):
         vector *= clip / norm
+    elif not norm <= clip:
+        _clip_long(vector, clip)
+
+
+def _clip_long(vector: NDArray[np.float64], clip: float) -> None:
+    if not np.isfinite(vector).all():
+        raise UsageError("the update holds NaN or infinite values")
+    vector /= float(np.abs(vector).max())
+    vector *= clip / math.sqrt(np.dot(vector, vector))
 
 
 def _added(old: NDArray[Any], step: NDArray[np.float64]) -> NDArray[Any]:

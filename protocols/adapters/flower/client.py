@@ -29,7 +29,7 @@ from protocols.adapters.flower.messages import (
     frame_in,
     instructions_in,
     model_in,
-    record_of,
+    record_again,
     secagg_record,
 )
 from protocols.adapters.flower.state import RECORD_NAMES, SealedVector, StateJournal
@@ -151,7 +151,7 @@ class SecAgg:
         form.check_plan(plan, old, instructions, weighted_by=self._weighted_by)
 
         content = RecordDict({name: _sorted(records[name]) for name in sorted(records)})
-        content[key] = record_of(old)
+        content[key] = record_again(record, old)
         config = {name: context.run_config[name] for name in sorted(context.run_config)}
         metadata = Metadata(
             run_id=context.run_id,

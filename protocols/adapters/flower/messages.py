@@ -8,6 +8,7 @@ round carries no frame, but all records of the strategy's own message.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -86,4 +87,28 @@ def arrays_in(record: ArrayRecord) -> dict[str, NDArray[Any]]:
 
 def record_of(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     """These arrays in one memory layout, whatever layout they came in."""
-    return ArrayRecord({name: Array(np.array(array, order="C")) for name, array in arrays.items()})
+    return ArrayRecord({name: _in_one_layout(array) for name, array in arrays.items()})
+
+
+def record_again(record: ArrayRecord, arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """``record_of`` the arrays that were read from a record. What is written so already is not written again."""
+    return ArrayRecord({name: _as_it_is(record[name], array) for name, array in arrays.items()})
+
+
+def _in_one_layout(array: NDArray[Any]) -> Array:
+    return Array(np.array(array, order="C"))
+
+
+def _as_it_is(sent: Array, array: NDArray[Any]) -> Array:
+    """A model's bytes without a copy, if ``_in_one_layout`` would give the same: only its header leaves a choice."""
+    if sent.data[: -array.nbytes or None] != _header_of(array):
+        return _in_one_layout(array)
+    return Array(dtype=str(array.dtype), shape=array.shape, stype=SType.NUMPY, data=sent.data)
+
+
+def _header_of(array: NDArray[Any]) -> bytes:
+    """What ``numpy.save`` writes before the numbers of an array, in the one layout."""
+    header = np.lib.format.header_data_from_array_1_0(array) | {"fortran_order": False}
+    out = BytesIO()
+    np.lib.format.write_array_header_1_0(out, header)
+    return out.getvalue()

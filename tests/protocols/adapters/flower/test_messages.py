@@ -5,14 +5,15 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("flwr", reason="NOT TESTED: the Flower adapter needs the extra flower")
 
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from protocols.adapters.flower import messages as flower_messages
-from protocols.adapters.flower.messages import frame_in
+from protocols.adapters.flower.messages import arrays_in, frame_in, record_again, record_of
 from protocols.adapters.flower.server import Secure
 from secagg.errors import DecodeError, PeerError
 from tests.protocols.adapters.flower.fake_flower import (
@@ -36,6 +37,18 @@ def test_a_reply_that_makes_no_sense_is_passed_over(said: dict[str, Any], tmp_pa
     server = secure(fed)
     one_round(server, fed.grid)
     check_exact(server, ALL - {"client-3"})
+
+
+def test_a_model_that_is_written_in_our_way_is_not_written_again() -> None:
+    """The same bytes go on. In another layout, or under another description, it is."""
+    written = record_of(MODEL)
+    again = record_again(written, arrays_in(written))
+    assert again == written
+    assert all(again[name].data is written[name].data is not again[name] for name in MODEL)
+
+    fortran = {name: Array(np.asfortranarray(array).reshape(array.shape, order="A")) for name, array in MODEL.items()}
+    other = ArrayRecord({name: Array("text", (7,), array.stype, array.data) for name, array in fortran.items()})
+    assert record_again(other, arrays_in(other)) == written
 
 
 def malformed(good: Message) -> dict[str, RecordDict]:
