@@ -130,12 +130,17 @@ def transcript(label: bytes, *parts: bytes) -> bytes:
 
 
 def check_signature(key: bytes, signature: bytes, label: bytes, parts: tuple[bytes, ...], problem: str) -> None:
-    y = int.from_bytes(key, "little") % 2**255
-    need(y < PRIME and y not in SMALL_ORDER, f"{problem}: under such a key anybody can sign")
+    need(usable(key), f"{problem}: under such a key anybody can sign")
+    need(usable(signature[:32]), problem)  # libraries differ in whether they take such a point
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, transcript(label, *parts))
     except (InvalidSignature, ValueError):
         raise Problem(problem) from None
+
+
+def usable(point: bytes) -> bool:
+    y = int.from_bytes(point, "little") % 2**255
+    return y < PRIME and y not in SMALL_ORDER
 
 
 def canonical(value: Any) -> str:

@@ -21,7 +21,7 @@ from secagg.errors import MissingExtraError
 
 EXTRAS = {
     "lattice": ("numba",),
-    "fast": ("numba",),
+    "fast": ("nacl", "numba"),
     "ckks": ("tenseal",),
     "ray": ("ray",),
     "dp": ("dp_accounting", "numba", "scipy"),

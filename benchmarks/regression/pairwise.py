@@ -9,11 +9,13 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from numpy.typing import NDArray
 
 from benchmarks.case import Measured, Say
@@ -28,7 +30,8 @@ from protocols.roster import Roster
 from protocols.rounds.phases import Phase
 from protocols.server import serve
 from protocols.simulation.network import local_clients, simulate
-from secagg.crypto.keys import AgreementKey
+from secagg.crypto import labels
+from secagg.crypto.keys import AgreementKey, SigningKey, transcript, verify_raw
 from secagg.crypto.masking import BLOCK_BYTES, add_masks
 from secagg.crypto.prg import keystream
 from secagg.crypto.shamir import reconstruct, split
@@ -103,6 +106,7 @@ def _kernels(config: Config, figures: dict[str, float], ratios: dict[str, float]
     say(f"shares: {config.k} of two secrets, threshold {config.t}")
     dealing = Amid(config.k, config.t).seconds(config.repeats)
     figures["agree_s"] = median(_seconds(lambda: _agree(config.k)) for _ in range(config.repeats))
+    _signatures(config, figures, ratios)
     figures["deal_s"], figures["open_s"] = dealing.deal, dealing.open
     holders, shares = _dealt(config.n, config.t)
     figures["reconstruct_s"] = median(_seconds(lambda: reconstruct(holders, shares)) for _ in range(config.repeats))
@@ -116,6 +120,33 @@ def _agree(k: int) -> None:
 
 
 _PEER = AgreementKey(b"peer" * 8).public
+
+
+def _signatures(config: Config, figures: dict[str, float], ratios: dict[str, float]) -> None:
+    """Verifying and agreeing by the library that is chosen, beside ``cryptography``, and on two threads beside one."""
+    signing, agreement = SigningKey(os.urandom(32)), AgreementKey(os.urandom(32))
+    message = transcript(labels.ADVERT, *[bytes(32)] * 5)
+    signature = signing.sign(labels.ADVERT, *[bytes(32)] * 5)
+    theirs = Ed25519PublicKey.from_public_bytes(signing.public)
+
+    def many(work: Callable[[], object], threads: int = 1) -> float:
+        with ThreadPoolExecutor(threads) as pool:
+            return _seconds(lambda: list(pool.map(lambda _: [work() for _ in range(100)], range(2)))) / 200
+
+    def verified() -> None:
+        verify_raw(signing.public, signature, message)
+
+    def agreed() -> None:
+        agreement.agree(_PEER)
+
+    taken = [
+        (many(verified), many(lambda: theirs.verify(signature, message)), many(agreed), many(agreed, threads=2))
+        for _ in range(config.repeats)
+    ]
+    figures["verify_s"] = median(ours for ours, _, _, _ in taken)
+    figures["agree_one_s"] = median(one for _, _, one, _ in taken)
+    ratios["verify_vs_cryptography"] = median(ours / limit for ours, limit, _, _ in taken)
+    ratios["agree_two_threads_vs_one"] = median(two / one for _, _, one, two in taken)
 
 
 def _dealt(n: int, t: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:

@@ -70,9 +70,10 @@ def simulate_on_workers(
     if not registry.find(plan.protocol).replays:
         raise UsageError(f"clients of {plan.protocol} would not say the same again, if their worker were lost")
     secret = os.urandom(KEY_BYTES) if secret is None else secret
-    with verifying_once():  # the server's own
+    known = Known()  # shared with the parts that live in this process; the others have copies of their own
+    with verifying_once(known):
         return drive(
-            server, _Spread(engine, plan, server.roster, identities, policy, update, secret), faults or Faults()
+            server, _Spread(engine, plan, server.roster, identities, policy, update, secret, known), faults or Faults()
         )
 
 
@@ -88,6 +89,7 @@ class _Spread:
         policy: Policy,
         update: Update,
         secret: bytes,
+        known: Known,
     ) -> None:
         self._engine, self._names = engine, [identity.name for identity in identities]
         self._part_of = {name: i % engine.workers for i, name in enumerate(self._names)}
@@ -95,7 +97,7 @@ class _Spread:
         # A key does not travel: its bytes do.
         def maker(part: int) -> Callable[[], _Part]:
             mine = [(one.name, one.key.secret) for one in identities[part :: engine.workers]]
-            return lambda: _Part(plan, roster, mine, policy, update, secret)
+            return lambda: _Part(plan, roster, mine, policy, update, secret, known)
 
         self._parts = [engine.host(maker(part)) for part in range(engine.workers)]
 
@@ -135,8 +137,9 @@ class _Part:
         policy: Policy,
         update: Update,
         secret: bytes,
+        known: Known,
     ) -> None:
-        self.plan, self.update, self.known = plan, update, Known()
+        self.plan, self.update, self.known = plan, update, known
         self.clients = clients_of(plan, roster, people, policy, secret)
 
 

@@ -1,4 +1,4 @@
-"""Key agreement, signatures and key derivation: a thin layer over ``cryptography`` that is hard to misuse.
+"""Key agreement, signatures and key derivation: a thin layer over libraries (``curve25519``) that is hard to misuse.
 
 Every derivation and signature takes a label from ``labels`` and its context as separate parts; the parts are
 length-prefixed, so no two lists of parts give the same bytes.
@@ -13,29 +13,26 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import TypeAlias
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from secagg.crypto import curve25519
+from secagg.crypto.curve25519 import FIELD
 from secagg.errors import PeerError, UsageError
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 
-_FIELD = 2**255 - 19
 _ORDER_8 = (
     0x00B8495F16056286FDB1329CEB8D09DA6AC49FF1FAE35616AEB8413B7C7AEBE0,
     0x57119FD0DD4E22D8868E1C58C45C44045BEF839C55B1D0B1248C50A3BC959C5F,
 )
-_LOW_ORDER = frozenset({0, 1, *_ORDER_8, _FIELD - 1, _FIELD, _FIELD + 1})
+_LOW_ORDER = frozenset({0, 1, *_ORDER_8, FIELD - 1, FIELD, FIELD + 1})
 """The u-coordinates of order 1, 2, 4 and 8 below 2^255 (RFC 7748, section 6.1); a test tries each against X25519."""
 
-_EDWARDS_D = -121665 * pow(121666, -1, _FIELD) % _FIELD
-_EDWARDS_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
-_SMALL_ORDER = frozenset({0, 1, _FIELD - 1, _EDWARDS_ORDER_8, _FIELD - _EDWARDS_ORDER_8})
-"""The y-coordinates of the eight points of order 1, 2, 4 and 8 (RFC 8032, section 5.1); a test computes them."""
+_EDWARDS_D = -121665 * pow(121666, -1, FIELD) % FIELD
 
 
 def transcript(label: bytes, *parts: bytes) -> bytes:
@@ -82,10 +79,10 @@ class AgreementKey:
 
     def agree(self, peer: bytes, *, culprit: str = "") -> bytes:
         """The shared secret; a public key of low order is refused."""
-        try:
-            return self._key.exchange(X25519PublicKey.from_public_bytes(peer))
-        except ValueError:
-            raise PeerError("unusable X25519 public key", culprits=[culprit] if culprit else []) from None
+        shared = curve25519.agreed(self._key, peer)
+        if shared is None:
+            raise PeerError("unusable X25519 public key", culprits=[culprit] if culprit else [])
+        return shared
 
     def __repr__(self) -> str:
         return "AgreementKey(<redacted>)"
@@ -125,8 +122,7 @@ class SigningKey:
 
 def check_signing_key(public: bytes, *, culprit: str = "") -> None:
     """Raise ``PeerError`` for a point of small order, under which anybody can sign, or one that is not reduced."""
-    y = int.from_bytes(public, "little") % (1 << 255)
-    if y >= _FIELD or y in _SMALL_ORDER:
+    if curve25519.unusable(public):
         raise PeerError("unusable Ed25519 public key", culprits=[culprit] if culprit else [])
 
 
@@ -141,7 +137,7 @@ def _on_curve(public: bytes) -> bool:
     """Whether a point with this y exists: x^2 = (y^2 - 1) / (d y^2 + 1) must be a square."""
     y_squared = (int.from_bytes(public, "little") % (1 << 255)) ** 2
     x_squared = (y_squared - 1) * (_EDWARDS_D * y_squared + 1)  # times the square of the denominator
-    return pow(x_squared, (_FIELD - 1) // 2, _FIELD) != _FIELD - 1
+    return pow(x_squared, (FIELD - 1) // 2, FIELD) != FIELD - 1
 
 
 def verify(public: bytes, signature: bytes, label: bytes, *parts: bytes, culprit: str = "") -> None:
@@ -154,11 +150,9 @@ def verify_raw(public: bytes, signature: bytes, message: bytes, *, culprit: str 
     known = _known_good.get()
     if known is not None and (public, signature, message) in known:
         return
-    check_signing_key(public, culprit=culprit)
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        raise PeerError("bad signature", culprits=[culprit] if culprit else []) from None
+    if not curve25519.signed(public, signature, message):
+        check_signing_key(public, culprit=culprit)
+        raise PeerError("bad signature", culprits=[culprit] if culprit else [])
     if known is not None:
         known.add((public, signature, message))
 

@@ -57,6 +57,7 @@ STRATA = (
             "secagg/crypto/merkle.py",
             "secagg/codec.py",
             "secagg/crypto/keys.py",
+            "secagg/crypto/curve25519.py",
             "secagg/crypto/graph.py",
             "secagg/crypto/ring.py",
             "secagg/crypto/prg.py",

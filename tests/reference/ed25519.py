@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from hashlib import sha512
 
 P = 2**255 - 19
@@ -42,6 +43,7 @@ def encoded(point: Point) -> bytes:
     return (y + ((x & 1) << 255)).to_bytes(32, "little")
 
 
+@cache
 def small_order() -> set[Point]:
     """All points of order 1, 2, 4 and 8: what is left of any point when its part of order L is gone, and multiples."""
     found = {ZERO}
@@ -57,6 +59,7 @@ def encodings(points: set[Point]) -> set[bytes]:
     return {(y + (sign << 255)).to_bytes(32, "little") for y in values for sign in (0, 1)}
 
 
+@cache
 def base() -> Point:
     point = with_y(4 * pow(5, -1, P) % P)
     assert point is not None
@@ -72,3 +75,53 @@ def forged(public: bytes, message: bytes) -> bytes:
         k = int.from_bytes(sha512(encoded(r) + public + message).digest(), "little") % L
         if k % 8 == 0:
             return encoded(r) + s.to_bytes(32, "little")
+
+
+def scalar_of(secret: bytes) -> int:
+    """a, of which the public key is a B (RFC 8032, section 5.1.5)."""
+    value = int.from_bytes(sha512(secret).digest()[:32], "little")
+    return value & ((1 << 254) - 8) | 1 << 254
+
+
+def signed_by(scalar: int, public: bytes, r: int, point: bytes, message: bytes) -> bytes:
+    """A signature whose R is written as ``point``, with S = r + k a: good, if that is r B and the key is a B."""
+    k = challenge(point, public, message) % L
+    return point + ((r + k * scalar) % L).to_bytes(32, "little")
+
+
+def challenge(point: bytes, public: bytes, message: bytes) -> int:
+    """k, not reduced."""
+    return int.from_bytes(sha512(point + public + message).digest(), "little")
+
+
+def decoded(data: bytes) -> Point | None:
+    """The one point that is written so (RFC 8032, section 5.1.3)."""
+    value = int.from_bytes(data, "little")
+    y = value % (1 << 255)
+    found = with_y(y) if y < P else None
+    if found is None:
+        return None
+    x, _ = found
+    point = ((P - x) % P if x & 1 != value >> 255 else x), y
+    return point if encoded(point) == data else None
+
+
+def remainder(public: bytes, signature: bytes, message: bytes, *, reduced: bool = True) -> Point | None:
+    """S B - k A - R, if both are points: what must be zero, or of small order for whoever takes the cofactor."""
+    a, r = decoded(public), decoded(signature[:32])
+    if a is None or r is None:
+        return None
+    k = challenge(signature[:32], public, message)
+    k_a, (x, y) = times(k % L if reduced else k, a), r
+    left = times(int.from_bytes(signature[32:], "little"), base())
+    return add(add(left, (P - k_a[0], k_a[1])), (P - x, y))
+
+
+def is_good(public: bytes, signature: bytes, message: bytes) -> bool:
+    """The rule of this library, word by word."""
+    small = small_order()
+    if decoded(public) in {None, *small} or decoded(signature[:32]) in {None, *small}:
+        return False
+    if int.from_bytes(signature[32:], "little") >= L:
+        return False
+    return remainder(public, signature, message) == ZERO

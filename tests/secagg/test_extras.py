@@ -17,6 +17,7 @@ from secagg.extras import EXTRAS, bringing, hint, installed, need, needing
 ROOT = Path(__file__).resolve().parents[2]
 ASKED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 BESIDES = {"flwr[simulation]": {"ray"}}
+DISTRIBUTIONS = {"nacl": "pynacl"}
 NOT_IMPORTED = {"all", "dev", "docs", "release"}
 """They bring tools, or what the others bring."""
 
@@ -36,7 +37,7 @@ def asked(extra: str) -> set[str]:
 def test_the_table_is_that_of_the_project() -> None:
     assert EXTRAS.keys() == ASKED.keys() - NOT_IMPORTED
     for extra, modules in EXTRAS.items():
-        assert {module.replace("_", "-") for module in modules} == asked(extra), extra
+        assert {DISTRIBUTIONS.get(module, module.replace("_", "-")) for module in modules} == asked(extra), extra
 
 
 def test_who_lacks_an_extra_is_told_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ from dp.ledger.state import Row, replay
 from dp.ledger.verify import book, compare, verify
 from dp.secure_sum import SecureSum
 from dp.verify_ledger import FAILED, Given, columns, statement
-from secagg.crypto import keys, labels
+from secagg.crypto import curve25519, keys, labels
 from secagg.errors import PeerError, StorageError, UsageError
 from tests.controls import switch_off
 from tests.reference import ed25519
@@ -477,14 +477,31 @@ def test_a_ledger_of_a_key_of_small_order(rows: list[Row], monkeypatch: pytest.M
         verify(made)
     (found, *_) = verify_ledger.problems(exported(made), None, None)
     assert "under such a key anybody can sign" in found
-    switch_off(monkeypatch, keys, "check_signing_key", "y >= _FIELD or y in _SMALL_ORDER")
+    switch_off(monkeypatch, curve25519, "signed", "unusable(public)")
+    monkeypatch.setattr(curve25519, "_sodium", lambda: None)
     verify(made)
     monkeypatch.setattr(verify_ledger, "SMALL_ORDER", set())
     assert not [problem for problem in verify_ledger.problems(exported(made), None, None) if "sign" in problem]
 
 
+def test_a_signature_that_libraries_differ_in(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner made R the neutral point: then some would take the ledger for signed, and others not."""
+    *others, (last, _) = rows[:2]
+    head = entries.link(entries.link(state.START, others[0][0]), last)
+    end = keys.transcript(labels.LEDGER_HEAD, (2).to_bytes(8, "big"), head)
+    odd = ed25519.signed_by(ed25519.scalar_of(KEY.secret), KEY.public, 0, ed25519.encoded(ed25519.ZERO), end)
+    made = [*others, (last, odd)]
+    assert "bad signature" in ours(made)
+    assert [problem for problem in problems(made) if "sign" in problem]
+    switch_off(monkeypatch, curve25519, "signed", "unusable(signature[:32])")
+    monkeypatch.setattr(curve25519, "_sodium", lambda: None)
+    verify(made, KEY.public)
+    switch_off(monkeypatch, verify_ledger, "check_signature", "usable(signature[:32])", "True")
+    assert not [problem for problem in problems(made) if "sign" in problem]
+
+
 def test_the_two_lists_of_small_orders_are_one() -> None:
-    assert verify_ledger.SMALL_ORDER == keys._SMALL_ORDER
+    assert verify_ledger.SMALL_ORDER == curve25519.SMALL_ORDER
     assert verify_ledger.PRIME == ed25519.P
 
 
