@@ -142,21 +142,57 @@ def fixed(size: int) -> Codec[bytes]:
 
 def blob(most: int) -> Codec[bytes]:
     """A codec for up to ``most`` bytes."""
+    raw = _counted(most)
+    return Codec(raw.write, lambda reader: bytes(raw.read(reader)), raw.least)
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A length and as many bytes."""
+
+    write: Callable[[bytearray, bytes | memoryview], None]
+    read: Callable[[Reader], memoryview]
+    least: int
+
+
+def _counted(most: int) -> _Counted:
     length = u32 if most < 1 << 32 else u64
 
-    def write(out: bytearray, value: bytes) -> None:
+    def write(out: bytearray, value: bytes | memoryview) -> None:
         if len(value) > most:
             raise UsageError(f"{len(value)} bytes, at most {most} allowed")
         length.write(out, len(value))
         out += value
 
-    def read(reader: Reader) -> bytes:
+    def read(reader: Reader) -> memoryview:
         size = length.read(reader)
         if size > most:
             raise DecodeError(f"{size} bytes announced, at most {most} allowed")
-        return bytes(reader.take(size))
+        return reader.take(size)
 
-    return Codec(write, read, length.least)
+    return _Counted(write, read, length.least)
+
+
+def view(most: int) -> Codec[bytes | memoryview]:
+    """A codec for up to ``most`` bytes that are not copied when they are read, written like ``blob``.
+
+    What is read is a view of the data, and keeps all of them in memory: it is for what is used and let go, not for what
+    is kept. It cannot change between two looks at it (a hash, say, and a sum), since only ``bytes`` are viewed: of data
+    that somebody could write to, a copy is handed out.
+
+    >>> data = view(100).encode(b"a vector")
+    >>> view(100).decode(data) == b"a vector", type(view(100).decode(data)).__name__
+    (True, 'memoryview')
+    >>> type(view(100).decode(memoryview(bytearray(data)))).__name__
+    'bytes'
+    """
+    raw = _counted(most)
+
+    def read(reader: Reader) -> bytes | memoryview:
+        piece = raw.read(reader)
+        return piece if type(piece.obj) is bytes else bytes(piece)
+
+    return Codec(raw.write, read, raw.least)
 
 
 def text(most: int) -> Codec[str]:

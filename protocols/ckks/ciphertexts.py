@@ -67,7 +67,7 @@ def encrypt(layout: Layout, public: bytes, values: NDArray[np.int64]) -> tuple[b
         return tuple(child.call(b"encrypt", _task(layout), public, slots.tobytes()))
 
 
-def decrypt(layout: Layout, secret: bytes, chunks: Sequence[bytes]) -> NDArray[np.int64]:
+def decrypt(layout: Layout, secret: bytes, chunks: Sequence[bytes | memoryview]) -> NDArray[np.int64]:
     """The exact sum. ``PeerError`` for ciphertexts that do not parse, or hold no integers under this key."""
     with _borrowed() as child:
         slots = b"".join(child.call(b"decrypt", _task(layout), secret, *chunks))
@@ -83,13 +83,13 @@ class Adder:
 
     def __init__(self, layout: Layout) -> None:
         self._task = _task(layout)
-        self._saved: list[Sequence[bytes]] = []
-        self._since: list[Sequence[bytes]] = []
+        self._saved: list[Sequence[bytes | memoryview]] = []
+        self._since: list[Sequence[bytes | memoryview]] = []
         self._kept = 0
         self._held = [_take()]  # a list, so that the finalizer sees the one that is held in the end
         weakref.finalize(self, _release, self._held).atexit = False
 
-    def add(self, chunks: Sequence[bytes]) -> None:
+    def add(self, chunks: Sequence[bytes | memoryview]) -> None:
         """All or nothing: after an error the sum is what it was."""
         (child,) = self._held
         try:
@@ -129,7 +129,7 @@ class _Child:
             _widen(pipe)
         self.alive, self._cramped = True, False
 
-    def call(self, *parts: bytes) -> list[bytes]:
+    def call(self, *parts: bytes | memoryview) -> list[bytes]:
         self._cramped = False
         self.alive = False  # until the whole answer has been read: a broken exchange must not be gone on with
         try:
@@ -150,7 +150,7 @@ class _Child:
             raise PeerError(refused.decode())
         return given
 
-    def _exchange(self, parts: Sequence[bytes]) -> tuple[list[bytes], bytes]:
+    def _exchange(self, parts: Sequence[bytes | memoryview]) -> tuple[list[bytes], bytes]:
         requests, answers = self._process.stdin, self._process.stdout
         if requests is None or answers is None:
             raise EOFError

@@ -15,7 +15,7 @@ from protocols.ckks.layout import MAX_CLIENTS, SLOTS
 from protocols.roster import Number
 from protocols.rounds.cohort import Position
 from protocols.rounds.survivors import SIGNATURE, ConsistencySignature, SignedBy, signatures
-from secagg.codec import Codec, blob, fixed, many, struct, u32
+from secagg.codec import Codec, blob, fixed, many, struct, u32, view
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES, NODE, Node
 from secagg.crypto.seal import OVERHEAD_BYTES
@@ -97,14 +97,14 @@ class Encrypted:
     """The encrypted vector; key and ciphertexts are what the signature is on."""
 
     signature: bytes
-    chunks: tuple[bytes, ...] = field(repr=False)
+    chunks: tuple[bytes | memoryview, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
     """3, client to server: its ``Encrypted`` vector, sealed."""
 
-    encrypted: bytes = field(repr=False)
+    encrypted: bytes | memoryview = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Aggregate:
     signatures: tuple[SignedBy, ...]
     others: tuple[Node, ...]
     proof: tuple[Node, ...]
-    chunks: tuple[bytes, ...] = field(repr=False)
+    chunks: tuple[bytes | memoryview, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ MADE = struct(
     sealed=blob(MAX_KEY),
     boxes=many(fixed(BOX_BYTES), MAX_CLIENTS),
 )
-_CHUNKS = many(blob(MAX_CIPHERTEXT), MAX_CHUNKS)
+_CHUNKS = many(view(MAX_CIPHERTEXT), MAX_CHUNKS)
 ENCRYPTED = struct(Encrypted, signature=fixed(SIGNATURE_BYTES), chunks=_CHUNKS)
 
 TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
@@ -168,7 +168,7 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     2: (Introduction, _INTRODUCTION),
     3: (Ready, struct(Ready, made=blob(MAX_MADE))),
     4: (KeyShown, struct(KeyShown, header=_HEADER, public=blob(MAX_KEY), sealed=blob(MAX_KEY), box=blob(BOX_BYTES))),
-    5: (Upload, struct(Upload, encrypted=blob(MAX_CHUNKS * MAX_CIPHERTEXT))),
+    5: (Upload, struct(Upload, encrypted=view(MAX_CHUNKS * MAX_CIPHERTEXT))),
     6: (Survivors, struct(Survivors, survivors=blob((MAX_CLIENTS + 7) // 8))),
     7: (ConsistencySignature, SIGNATURE),
     8: (

@@ -114,7 +114,7 @@ class CkksServer(CohortServer):
             self._offers[u] = made
         self._ready.append(number)
 
-    def _opened(self, u: Position, label: bytes, box: bytes) -> bytes:
+    def _opened(self, u: Position, label: bytes, box: bytes | memoryview) -> bytes:
         sender = self._adverts[self._clients[u]]
         key = self._cohort.server_key(self._seal_key.agree(sender.seal_key), u, label)
         return open_box(key, box, transcript(label))

@@ -10,7 +10,7 @@ from protocols.oneshot.parameters import MAX_MEMBERS
 from protocols.roster import Number
 from protocols.rounds.survivors import SignedBy, signatures
 from secagg.assumptions import MAX_CLIENTS
-from secagg.codec import Codec, blob, fixed, many, optional, struct, u32
+from secagg.codec import Codec, blob, fixed, many, optional, struct, u32, view
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES
 from secagg.encoding import MAX_LENGTH
@@ -58,7 +58,7 @@ class Upload:
     """2, client to server: the masked vector; shares of its secret, sealed, one box for each member in their order."""
 
     header: Header
-    vector: bytes = field(repr=False)
+    vector: bytes | memoryview = field(repr=False)
     boxes: bytes = field(repr=False)
 
 
@@ -113,7 +113,7 @@ HEADER = struct(
 TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     1: (Join, struct(Join, member=optional(MEMBER))),
     2: (Members, struct(Members, members=many(MEMBER, MAX_MEMBERS))),
-    3: (Upload, struct(Upload, header=HEADER, vector=blob(MAX_VECTOR), boxes=blob(MAX_MEMBERS * MAX_BOX))),
+    3: (Upload, struct(Upload, header=HEADER, vector=view(MAX_VECTOR), boxes=blob(MAX_MEMBERS * MAX_BOX))),
     4: (
         Delivery,
         struct(

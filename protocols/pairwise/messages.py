@@ -14,7 +14,7 @@ from protocols.rounds.cohort import Position
 from protocols.rounds.dealing import OPENED, Accusations, Complaints, Dealt, Defence, Delivery, Opened, dealing_messages
 from protocols.rounds.survivors import SIGNATURE, ConsistencySignature, SignedBy, signatures
 from secagg.assumptions import MAX_CLIENTS
-from secagg.codec import Codec, blob, fixed, many, struct, u32
+from secagg.codec import Codec, blob, fixed, many, struct, u32, view
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES, NODE, Node
 from secagg.crypto.shamir import SHARE_BYTES
@@ -165,7 +165,7 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     6: (Accusations, _EXCHANGE[Accusations]),
     7: (Defence, _EXCHANGE[Defence]),
     8: (Verdict, _VERDICT),
-    9: (Upload, struct(Upload, header=_HEADER, vector=blob(8 * MAX_LENGTH))),
+    9: (Upload, struct(Upload, header=_HEADER, vector=view(8 * MAX_LENGTH))),
     10: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), headers=many(_HEADER, MAX_CLIENTS))),
     11: (ConsistencySignature, SIGNATURE),
     12: (

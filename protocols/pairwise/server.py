@@ -58,7 +58,14 @@ class PairwiseServer(DealingServer):
             Phase.SHARE: Step(Dealt, cls._take_boxes, cls._deliver, Phase.COMPLAIN),
             Phase.COMPLAIN: Step(Complaints, cls._take_complaints, cls._accuse, Phase.DEFEND),
             Phase.DEFEND: Step(Defence, cls._take_defence, cls._judge, Phase.UPLOAD, optional=True),
-            Phase.UPLOAD: Step(Upload, cls._add, cls._announce_survivors, Phase.CONSISTENCY),
+            Phase.UPLOAD: Step(
+                Upload,
+                cls._add,
+                cls._announce_survivors,
+                Phase.CONSISTENCY,
+                before=cls._hash_of,
+                after=cls._work_off,
+            ),
             Phase.CONSISTENCY: Step(
                 ConsistencySignature, cls._take_signature, cls._pass_on_signatures, Phase.REVEAL, Charge.COMMIT
             ),

@@ -68,7 +68,8 @@ class ServerRound(ABC):
     """The server in one round. It keeps no secret: whatever it sees, it may publish.
 
     Carry what ``outbox`` gives, hand in what comes back with ``receive``, and ``close`` a phase when everybody has
-    answered or time is up; whoever has not is a dropout. At the end ``outcome`` is there. Threads wait for one another.
+    answered or time is up; whoever has not is a dropout. At the end ``outcome`` is there. Threads may call it: they
+    hash and add large messages at the same time, and wait for one another with all else.
     """
 
     steps: ClassVar[Steps]
@@ -150,36 +151,52 @@ class ServerRound(ABC):
         Where it does not know who speaks, and only the sender says so, hand in the frame with ``known=False``: a bad
         one blames nobody then. A message of another phase, round or version blames nobody, since an honest client's may
         come late.
-        """
-        with self._one_at_a_time:
-            self._received(name, frame, known)
 
-    def _received(self, name: str, frame: bytes, known: bool) -> None:
-        step = self.steps.get(self.phase)
-        if step is None:
-            raise UsageError(f"the round is over ({self.phase})")
+        ``bytes`` are read where they lie. Of anything else, which somebody could write to between two looks at it, a
+        copy is taken first.
+        """
+        frame = bytes(frame)
         number, fingerprint = self.roster.number(name), _fingerprint(frame)
-        if self._heard.get(number) == fingerprint:
-            return
+        with self._one_at_a_time:
+            phase = self.phase
+            if self._repeated(phase, number, fingerprint):
+                return
         try:
-            self._check(step, number, frame)
+            self._take(self.steps[phase], phase, number, frame, fingerprint)
         except (DecodeError, PeerError) as error:
             if not known:
                 raise type(error)(error.reason) from None
             blamed = error.blaming(name)
-            self._liars.update(blamed.culprits)
+            with self._one_at_a_time:
+                self._liars.update(blamed.culprits)
             raise blamed from None
-        self._heard[number] = fingerprint
 
-    def _check(self, step: Step, number: Number, frame: bytes) -> None:
+    def _repeated(self, phase: Phase, number: Number, fingerprint: bytes) -> bool:
+        if phase not in self.steps:
+            raise UsageError(f"the round is over ({phase})")
+        return self._heard.get(number) == fingerprint
+
+    def _take(self, step: Step, phase: Phase, number: Number, frame: bytes, fingerprint: bytes) -> None:
         message = self._messages.decode(self.plan, frame)
         if not isinstance(message, step.hears):
-            raise UnblamedError(f"{type(message).__name__} does not belong in phase {self.phase}")
+            raise UnblamedError(f"{type(message).__name__} does not belong in phase {phase}")
+        known = () if step.before is None else (step.before(self, message),)
+        with self._one_at_a_time:
+            if self._repeated(self.phase, number, fingerprint):  # it came twice at the same time
+                return
+            self._check(step, phase, number)
+            step.check(self, number, message, *known)
+            self._heard[number] = fingerprint
+        if step.after is not None:
+            step.after(self)
+
+    def _check(self, step: Step, phase: Phase, number: Number) -> None:
+        if phase is not self.phase:  # it was closed while the message was read
+            raise UnblamedError(f"{step.hears.__name__} does not belong in phase {self.phase}")
         if number not in self._expected:
             raise PeerError(f"nothing is expected of this client in phase {self.phase}")
         if number in self._heard:
             raise PeerError("a second, different message")
-        step.check(self, number, message)
 
     def close(self, phase: str) -> None:
         """End the phase with whoever has answered. ``ThresholdError``: too few; the round is over, nothing revealed."""

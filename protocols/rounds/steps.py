@@ -31,6 +31,12 @@ class Step(NamedTuple):
     optional: bool = False
     """Client: it may hear what the next phase hears, and skips this one. Server: if nobody is asked anything, the phase
     is over as it begins."""
+    before: Callable[..., Any] | None = None
+    """Server: what takes long and follows from the message alone, like its hash; threads do it at the same time, for
+    all messages that are of this phase. What it returns, ``check`` is given with the message."""
+    after: Callable[..., None] | None = None
+    """Server: work that a message leaves which was accepted. Threads do it at the same time, and other messages are
+    accepted meanwhile; a phase may end before it, so whoever needs what comes of it finishes it first."""
 
 
 Steps: TypeAlias = Mapping[Phase, Step]

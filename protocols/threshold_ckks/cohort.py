@@ -80,7 +80,7 @@ class Cohort(DealingCohort):
     def joint_digest(self, members: bytes, key: bytes) -> bytes:
         return digest(labels.THRESHOLD_JOINT, *self.bound(), members, key)
 
-    def ciphertext_digest(self, joint: bytes, survivors: bytes, c1: bytes) -> bytes:
+    def ciphertext_digest(self, joint: bytes, survivors: bytes, c1: bytes | memoryview) -> bytes:
         """What a sum is called in every signature that helps to decrypt it."""
         return digest(labels.THRESHOLD_SUM, *self.bound(), joint, survivors, c1)
 

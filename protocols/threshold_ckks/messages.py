@@ -15,7 +15,7 @@ from protocols.rounds.cohort import Position
 from protocols.rounds.dealing import OPENED, Accusations, Complaints, Dealt, Defence, Delivery, Opened, dealing_messages
 from protocols.rounds.survivors import SIGNATURE, ConsistencySignature, SignedBy, signatures
 from protocols.threshold_ckks.parameters import MAX_CLIENTS
-from secagg.codec import Codec, blob, fixed, many, struct, u32
+from secagg.codec import Codec, blob, fixed, many, struct, u32, view
 from secagg.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
 from secagg.crypto.merkle import HASH_BYTES
 from secagg.crypto.shamir import SHARE_BYTES
@@ -77,8 +77,8 @@ class Upload:
     """
 
     signature: bytes
-    c0: bytes = field(repr=False)
-    c1: bytes = field(repr=False)
+    c0: bytes | memoryview = field(repr=False)
+    c1: bytes | memoryview = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +94,14 @@ class Aggregate:
     """6, server to client: signatures on the survivors, and that half of the ciphertext which the key works on."""
 
     signatures: tuple[SignedBy, ...]
-    c1: bytes = field(repr=False)
+    c1: bytes | memoryview = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """7, client to server: its partial decryption, flooded; the excess noise's seed."""
 
-    partial: bytes = field(repr=False)
+    partial: bytes | memoryview = field(repr=False)
     excess: bytes = field(repr=False)
     signature: bytes
 
@@ -162,11 +162,11 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     6: (Accusations, _EXCHANGE[Accusations]),
     7: (Defence, _EXCHANGE[Defence]),
     8: (JointKey, struct(JointKey, members=blob(MAX_BITMAP), key=blob(MAX_KEY), opened=OPENED)),
-    9: (Upload, struct(Upload, signature=fixed(SIGNATURE_BYTES), c0=blob(MAX_VECTOR), c1=blob(MAX_VECTOR))),
+    9: (Upload, struct(Upload, signature=fixed(SIGNATURE_BYTES), c0=view(MAX_VECTOR), c1=view(MAX_VECTOR))),
     10: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), ciphertext=fixed(HASH_BYTES))),
     11: (ConsistencySignature, SIGNATURE),
-    12: (Aggregate, struct(Aggregate, signatures=_SIGNATURES, c1=blob(MAX_VECTOR))),
-    13: (Answer, struct(Answer, partial=blob(MAX_VECTOR), excess=blob(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))),
+    12: (Aggregate, struct(Aggregate, signatures=_SIGNATURES, c1=view(MAX_VECTOR))),
+    13: (Answer, struct(Answer, partial=view(MAX_VECTOR), excess=blob(KEY_BYTES), signature=fixed(SIGNATURE_BYTES))),
     14: (Missing, struct(Missing, ciphertext=fixed(HASH_BYTES), missing=blob(MAX_BITMAP))),
     15: (Agreement, struct(Agreement, signature=fixed(SIGNATURE_BYTES))),
     16: (Agreements, struct(Agreements, signatures=_SIGNATURES)),

@@ -88,13 +88,13 @@ class Scheme:
     def pack_used(self, polynomials: Coefficients) -> bytes:
         return polynomials.pack(self.sizes.count)
 
-    def unpack_used(self, data: bytes) -> Coefficients:
+    def unpack_used(self, data: bytes | memoryview) -> Coefficients:
         return self.ring.unpack(data, self.sizes.count)
 
     def pack_all(self, polynomials: Coefficients) -> bytes:
         return polynomials.pack(self.sizes.blocks * self.ring.degree)
 
-    def unpack_all(self, data: bytes) -> Coefficients:
+    def unpack_all(self, data: bytes | memoryview) -> Coefficients:
         return self.ring.unpack(data, self.sizes.blocks * self.ring.degree)
 
 

@@ -40,7 +40,7 @@ def seal(key: bytes, plaintext: bytes, associated: bytes, rng: Rng) -> bytes:
     return nonce + _cipher(key).encrypt(nonce, plaintext, associated)
 
 
-def open_box(key: bytes, box: bytes, associated: bytes, *, culprit: str = "") -> bytes:
+def open_box(key: bytes, box: bytes | memoryview, associated: bytes, *, culprit: str = "") -> bytes:
     """Decrypt, or raise ``PeerError`` naming the culprit if key, box or associated data are not the sealed ones."""
     try:
         return _cipher(key).decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], associated)
