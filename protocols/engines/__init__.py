@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class Hosted(ABC, Generic[S]):
 
 class Engine(ABC):
     workers: int
+    shares_memory: ClassVar[bool]
+    """Whether workers see the arrays of whoever gives them work, so that little work is worth sharing out."""
 
     @abstractmethod
     def map(self, work: Callable[[A], R], items: Iterable[A]) -> Iterator[R]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from protocols.engines import Engine, Hosted, ahead, checked_workers
 
@@ -18,6 +18,8 @@ class Threads(Engine):
     >>> list(Threads(2).map(lambda item: item * item, range(4)))
     [0, 1, 4, 9]
     """
+
+    shares_memory: ClassVar[bool] = True
 
     def __init__(self, workers: int = 1) -> None:
         self.workers = checked_workers(workers)

@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from protocols.engines import Engine, Hosted, ahead, checked_workers
 from secagg.errors import StorageError, UsageError
@@ -44,6 +44,8 @@ class OnRay(Engine):
 
     ``store_bytes`` is the memory that Ray may share between its processes here; what does not fit goes to its disk.
     """
+
+    shares_memory: ClassVar[bool] = False
 
     def __init__(self, workers: int, *, store_bytes: int = 1 << 29) -> None:
         self.workers, self._store_bytes = checked_workers(workers), store_bytes

@@ -13,6 +13,7 @@ from itertools import islice
 import numpy as np
 
 from protocols.engines import add_masks_on
+from protocols.engines.sums import PackedSum
 from protocols.pairwise.client import advert_leaf, check_advert, check_header
 from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import (
@@ -78,7 +79,7 @@ class PairwiseServer(DealingServer):
         self._least = max(self._t, self.plan.min_contributors)
         self._headers: dict[Position, UploadHeader] = {}  # U3
         self._masked_with: dict[Position, frozenset[Position]] = {}
-        self._total = self.plan.ring.zeros(self.plan.encoding.coordinates)
+        self._sum = PackedSum(self._engine, self.plan.ring, self.plan.encoding.coordinates)
         self._shares: dict[Position, dict[Position, bytes]] = {}  # whose secret -> holder -> share, t of them
         self._own_shares: dict[Position, bytes] = {}  # to which nobody has committed: for want of others
         self.masks_removed = 0
@@ -136,17 +137,23 @@ class PairwiseServer(DealingServer):
 
     # 5 UPLOAD
 
-    def _add(self, number: Number, upload: Upload) -> None:
+    def _hash_of(self, upload: Upload) -> bytes:
+        return digest(labels.VECTOR, upload.vector)
+
+    def _add(self, number: Number, upload: Upload, vector_hash: bytes) -> None:
         u = self._positions[number]
         if upload.header.position != u:
             raise PeerError("an upload in somebody else's place")
         listed = check_header(self._cohort, self.roster, number, self._t, upload.header)
-        if digest(labels.VECTOR, upload.vector) != upload.header.vector_hash:
+        if vector_hash != upload.header.vector_hash:
             raise PeerError("a vector that is not the signed one")
         if listed != self._dealers_to(u):
             raise PeerError("masked with others than those whose shares it was to keep")
-        self._total += self.plan.ring.unpack(upload.vector, len(self._total))
+        self._sum.take(upload.vector)
         self._headers[u], self._masked_with[u] = upload.header, listed
+
+    def _work_off(self) -> None:
+        self._sum.work_off()
 
     def _announce_survivors(self) -> Sends:
         survivors = sorted(self._headers)  # U3
@@ -219,8 +226,9 @@ class PairwiseServer(DealingServer):
                 seed = self._cohort.pair_seed(key.agree(advert.mask_key), u, w)
                 (added if u < w else subtracted).append(seed)
         self.masks_removed = len(added) + len(subtracted)
-        add_masks_on(self._engine, self._total, subtracted, added)
-        self._publish(self.plan.ring.centred(self._total), survivors)
+        total = self._sum.value()
+        add_masks_on(self._engine, total, subtracted, added)
+        self._publish(self.plan.ring.centred(total), survivors)
         return NOTHING
 
     def _rebuilt(self, wanted: list[Position]) -> dict[Position, bytes]:

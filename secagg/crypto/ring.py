@@ -101,7 +101,7 @@ class Ring:
 
     def unpack(self, data: Buffer, length: int) -> Words:
         """Inverse of ``pack``; refuses a wrong length and unused bits that are not zero."""
-        packed = self._packed(data, length)
+        packed = self.check_packed(data, length)
         if self.bits == 8 * self.dtype.itemsize:
             return packed.view(self.dtype)
         out = self.zeros(length)
@@ -122,7 +122,7 @@ class Ring:
         if total.ndim != 1 or total.dtype != self.dtype or not total.flags.carray:
             raise UsageError(f"a sum is a vector of {self.dtype} that can be written")
         length = len(total)
-        packed, span = self._packed(data, length), range(length) if span is None else span
+        packed, span = self.check_packed(data, length), range(length) if span is None else span
         if span.step != 1 or not 0 <= span.start <= span.stop <= length:
             raise UsageError(f"{span} is no range of {length} coordinates")
         if span.start % 8 or (span.stop % 8 and span.stop != length):
@@ -130,7 +130,13 @@ class Ring:
         part = packed[span.start * self.bits // 8 : self.packed_size(span.stop)]
         bits.packing(self.bits, length).add(part, self.bits, total[span.start : span.stop])
 
-    def _packed(self, data: Buffer, length: int) -> NDArray[np.uint8]:
+    def check_packed(self, data: Buffer, length: int) -> NDArray[np.uint8]:
+        """The bytes of a packed vector, where they lie; what ``unpack`` refuses is refused.
+
+        >>> Ring(12).check_packed(b"\\x01 \\x00\\x03\\xf0", 3)
+        Traceback (most recent call last):
+        secagg.errors.DecodeError: unused bits of a packed vector are not zero
+        """
         packed = np.frombuffer(data, np.uint8)
         if len(packed) != self.packed_size(length):
             raise DecodeError(f"{len(packed)} bytes are not {length} values of {self.bits} bits")

@@ -29,6 +29,7 @@ from secagg.codec import (
     u16,
     u32,
     u64,
+    view,
 )
 from secagg.errors import DecodeError, UsageError
 
@@ -79,6 +80,7 @@ CASES: list[tuple[str, Codec[Any], st.SearchStrategy[Any]]] = [
     ("fixed", fixed(7), st.binary(min_size=7, max_size=7)),
     ("blob", blob(9), st.binary(max_size=9)),
     ("long blob", blob(1 << 32), st.binary(max_size=40)),
+    ("view", view(9), st.binary(max_size=9)),
     ("text", text(40), st.text(st.characters(codec="utf-8"), max_size=10)),
     ("enumeration", enumeration(Colour), st.sampled_from(Colour)),
     ("many", many(blob(3), 6), st.lists(st.binary(max_size=3), max_size=6).map(tuple)),
@@ -198,6 +200,8 @@ def test_what_a_class_refuses_is_undecodable() -> None:
         (blob(2**40), u64.encode(2**40), "wanted"),
         (blob(2**40), u64.encode(2**64 - 1), "announced"),
         (text(2**31), u32.encode(2**31), "wanted"),
+        (view(2**31), u32.encode(2**31), "wanted"),
+        (view(10), u32.encode(2**31), "announced"),
         (many(u8, 2**32 - 1), u32.encode(2**32 - 1), "announced"),
         (many(u64, 10_000_000), u32.encode(10_000_000), "announced"),
         (many(fixed(5), 5), u32.encode(6), "announced"),
@@ -218,11 +222,37 @@ def test_announced_sizes_are_refused_before_anything_is_allocated(
 
 @pytest.mark.parametrize(
     ("codec", "value"),
-    [(fixed(4), b"abc"), (fixed(4), b"abcde"), (blob(3), b"abcd"), (text(3), "äö"), (many(u8, 2), (1, 2, 3))],
+    [
+        (fixed(4), b"abc"),
+        (fixed(4), b"abcde"),
+        (blob(3), b"abcd"),
+        (view(3), b"abcd"),
+        (text(3), "äö"),
+        (many(u8, 2), (1, 2, 3)),
+    ],
 )
 def test_what_could_not_be_read_is_not_written(codec: Codec[Any], value: object) -> None:
     with pytest.raises(UsageError):
         codec.encode(value)
+
+
+def test_a_view_is_no_copy_and_cannot_change() -> None:
+    """Of bytes it is where they lie; whatever somebody could write to is copied, also behind a view that is not
+    writable."""
+    codec, value = view(1 << 20), bytes(range(256)) * 256
+    encoded = codec.encode(value)
+    tracemalloc.start()
+    seen = codec.decode(encoded)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(seen, memoryview)
+    assert seen.obj is encoded
+    assert peak < 10_000
+    for form in (lambda data: data, memoryview, lambda data: memoryview(data).toreadonly()):
+        data = bytearray(encoded)
+        seen = codec.decode(form(data))
+        data[-1] ^= 1
+        assert seen == value
 
 
 def test_a_reader_takes_what_is_there_and_no_more() -> None:

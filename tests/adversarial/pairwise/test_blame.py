@@ -119,7 +119,7 @@ def test_who_comes_late_is_not_blamed(protocol: str, monkeypatch: pytest.MonkeyP
     server.close(server.phase)
     late = partial(server.receive, name, frames[name])
     assert blamed(late, "does not belong in phase") == ()
-    switch_off(monkeypatch, ServerRound, "_check", "UnblamedError", "PeerError")
+    switch_off(monkeypatch, ServerRound, "_take", "UnblamedError", "PeerError")
     assert blamed(late, "does not belong in phase") == (name,)
 
 

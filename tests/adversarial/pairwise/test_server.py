@@ -117,7 +117,7 @@ def all_listed(cohort: Any, _roster: Any, number: int, _t: int, _header: Any) ->
 
 
 def blank(ring: Ring, _data: bytes, length: int) -> Any:
-    return ring.zeros(length)
+    return np.zeros(ring.packed_size(length), np.uint8)
 
 
 NOT_THE_ONE = "commitment(self._context, dealer, holder, secret, share) != kept"
@@ -228,7 +228,7 @@ LIES: dict[str, Lie] = {
         Phase.UPLOAD,
         lambda r, m: replace(m, vector=bytes([m.vector[0] ^ 1]) + m.vector[1:]),
         "a vector that is not the signed one",
-        off(PairwiseServer, "_add", "digest(labels.VECTOR, upload.vector) != upload.header.vector_hash"),
+        off(PairwiseServer, "_add", "vector_hash != upload.header.vector_hash"),
     ),
     "masked with too few": Lie(
         Phase.UPLOAD,
@@ -254,13 +254,13 @@ LIES: dict[str, Lie] = {
         Phase.UPLOAD,
         lambda r, m: upload(r, m.vector[:-1], mine(r, m)),
         "bytes are not 7 values",
-        lambda monkeypatch: monkeypatch.setattr(Ring, "unpack", blank),
+        lambda monkeypatch: monkeypatch.setattr(Ring, "check_packed", blank),
     ),
     "a vector with stray bits": Lie(
         Phase.UPLOAD,
-        lambda r, m: upload(r, m.vector[:-1] + bytes([m.vector[-1] | 0x80]), mine(r, m)),
+        lambda r, m: upload(r, bytes(m.vector[:-1]) + bytes([m.vector[-1] | 0x80]), mine(r, m)),
         "unused bits of a packed vector are not zero",
-        lambda monkeypatch: monkeypatch.setattr(Ring, "unpack", blank),
+        lambda monkeypatch: monkeypatch.setattr(Ring, "check_packed", blank),
     ),
     "a consent not signed": Lie(
         Phase.CONSISTENCY,
@@ -316,7 +316,7 @@ LIES: dict[str, Lie] = {
         Phase.UPLOAD,
         lambda r, m: r.evil.frame(advert(r, r.evil.adverts.get(LIAR) or r.machine.opening())),
         "Advert does not belong in phase upload",
-        off(ServerRound, "_check", "not isinstance(message, step.hears)"),
+        off(ServerRound, "_take", "not isinstance(message, step.hears)"),
         culprits=0,  # it may be one that comes late, from somebody honest
     ),
     "no message": Lie(
