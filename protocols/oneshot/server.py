@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +38,19 @@ from protocols.rounds.steps import Charge, Step, Steps, table
 from protocols.rounds.survivors import SignedBy, check_consistency
 from secagg.crypto import labels
 from secagg.crypto.keys import check_agreement_key, digest
-from secagg.crypto.lattice import RunningSum
+from secagg.crypto.lattice import Coefficients, RunningSum
 from secagg.crypto.seal import OVERHEAD_BYTES
 from secagg.errors import PeerError, UnblamedError
 from secagg.extras import need
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What an upload holds, and what it has to be signed with."""
+
+    vector: Coefficients
+    vector_hash: bytes
+    boxes_hash: bytes
 
 
 class OneshotServer(ServerRound):
@@ -48,7 +58,7 @@ class OneshotServer(ServerRound):
     def steps(cls: type[OneshotServer]) -> Steps:
         return {
             Phase.JOIN: Step(Join, cls._admit, cls._convene, Phase.UPLOAD),
-            Phase.UPLOAD: Step(Upload, cls._add, cls._deliver, Phase.CONSISTENCY),
+            Phase.UPLOAD: Step(Upload, cls._add, cls._deliver, Phase.CONSISTENCY, before=cls._read),
             Phase.CONSISTENCY: Step(Vote, cls._take_vote, cls._pass_on_signatures, Phase.REVEAL, Charge.COMMIT),
             Phase.REVEAL: Step(Answer, cls._take_answer, cls._open, Phase.DONE),
         }
@@ -99,20 +109,23 @@ class OneshotServer(ServerRound):
 
     # 2 UPLOAD
 
-    def _add(self, number: Number, upload: Upload) -> None:
+    def _read(self, upload: Upload) -> _Read:
+        vector = self._layout.ring.unpack(upload.vector, self._layout.coefficients(self._length))
+        return _Read(vector, digest(labels.ONESHOT_VECTOR, upload.vector), digest(labels.ONESHOT_BOX, upload.boxes))
+
+    def _add(self, number: Number, upload: Upload, read: _Read) -> None:
         header = upload.header
         if header.client != number:
             raise PeerError("an upload in somebody else's name")
         check_agreement_key(header.key)
         check_header(self._committee, self.roster, header)
-        if digest(labels.ONESHOT_VECTOR, upload.vector) != header.vector_hash:
+        if read.vector_hash != header.vector_hash:
             raise PeerError("a vector that is not the signed one")
-        if digest(labels.ONESHOT_BOX, upload.boxes) != header.boxes_hash:
+        if read.boxes_hash != header.boxes_hash:
             raise PeerError("boxes that are not the signed ones")
         if len(upload.boxes) != len(self._committee.members) * self._box_bytes:
             raise PeerError("boxes for others than the members")
-        count = self._layout.coefficients(self._length)
-        self._total.add(self._layout.ring.unpack(upload.vector, count))
+        self._total.add(read.vector)
         self._uploads[number] = header, upload.boxes
 
     def _deliver(self) -> Sends:

@@ -7,6 +7,7 @@ missing would have said. Clients are positions in U1 once U1 is there; u is one 
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -47,6 +48,14 @@ from secagg.errors import PeerError
 from secagg.extras import need
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a message holds, and the hash that is signed with it."""
+
+    hash: bytes
+    polynomials: tuple[Coefficients, ...]
+
+
 class ThresholdServer(DealingServer):
     _adverts: dict[Number, Advert]
 
@@ -57,11 +66,11 @@ class ThresholdServer(DealingServer):
             Phase.KEY: Step(Part, cls._take_part, cls._deliver, Phase.COMPLAIN),
             Phase.COMPLAIN: Step(Complaints, cls._take_complaints, cls._accuse, Phase.DEFEND),
             Phase.DEFEND: Step(Defence, cls._take_defence, cls._join, Phase.UPLOAD, optional=True),
-            Phase.UPLOAD: Step(Upload, cls._add, cls._announce_survivors, Phase.CONSISTENCY),
+            Phase.UPLOAD: Step(Upload, cls._add, cls._announce_survivors, Phase.CONSISTENCY, before=cls._read_upload),
             Phase.CONSISTENCY: Step(
                 ConsistencySignature, cls._take_signature, cls._pass_on_signatures, Phase.DECRYPT, Charge.COMMIT
             ),
-            Phase.DECRYPT: Step(Answer, cls._take_answer, cls._name_missing, Phase.MISSING),
+            Phase.DECRYPT: Step(Answer, cls._take_answer, cls._name_missing, Phase.MISSING, before=cls._read_answer),
             Phase.MISSING: Step(Agreement, cls._take_agreement, cls._pass_on_agreements, Phase.RECOVER),
             Phase.RECOVER: Step(Recovery, cls._take_shares, cls._fuse, Phase.DONE),
         }
@@ -133,14 +142,16 @@ class ThresholdServer(DealingServer):
 
     # 5 UPLOAD
 
-    def _add(self, number: Number, upload: Upload) -> None:
-        u = self._positions[number]
-        ciphertext = (upload.c0, upload.c1)
-        signed = (*self._cohort.bound(u), self._joint_digest, digest(labels.THRESHOLD_UPLOAD, *ciphertext))
-        verify(self.roster.keys[number], upload.signature, labels.THRESHOLD_UPLOAD, *signed)
+    def _read_upload(self, upload: Upload) -> _Read:
         c0, c1 = self._scheme.unpack_used(upload.c0), self._scheme.unpack_all(upload.c1)
-        self._c0.add(c0)
-        self._c1.add(c1)
+        return _Read(digest(labels.THRESHOLD_UPLOAD, upload.c0, upload.c1), (c0, c1))
+
+    def _add(self, number: Number, upload: Upload, read: _Read) -> None:
+        u = self._positions[number]
+        signed = (*self._cohort.bound(u), self._joint_digest, read.hash)
+        verify(self.roster.keys[number], upload.signature, labels.THRESHOLD_UPLOAD, *signed)
+        for total, part in zip((self._c0, self._c1), read.polynomials, strict=True):
+            total.add(part)
         self._uploaded.add(u)
 
     def _announce_survivors(self) -> Sends:
@@ -161,13 +172,17 @@ class ThresholdServer(DealingServer):
 
     # 7 DECRYPT
 
-    def _take_answer(self, number: Number, answer: Answer) -> None:
+    def _read_answer(self, answer: Answer) -> _Read:
+        partial = self._scheme.unpack_used(answer.partial)
+        return _Read(digest(labels.THRESHOLD_PARTIAL, answer.partial, answer.excess), (partial,))
+
+    def _take_answer(self, number: Number, answer: Answer, read: _Read) -> None:
         u = self._positions[number]
-        said = digest(labels.THRESHOLD_PARTIAL, answer.partial, answer.excess)
-        signed = (*self._cohort.bound(u), self._ciphertext, said)
+        signed = (*self._cohort.bound(u), self._ciphertext, read.hash)
         verify(self.roster.keys[number], answer.signature, labels.THRESHOLD_PARTIAL, *signed)
         check_excess(self.plan, len(self._uploaded), answer.excess)
-        self._partials.add(self._scheme.unpack_used(answer.partial))
+        for partial in read.polynomials:
+            self._partials.add(partial)
         self._answered.add(u)
         if answer.excess:
             self._excess[number] = answer.excess

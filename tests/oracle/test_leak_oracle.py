@@ -284,7 +284,7 @@ class CuttingServer(PairwiseServer):
             return super()._verdict(number)
         return Ruling(to_bitmap(self._dealers_to(v) & (self.near | self.dead), self._holders[v]), ())
 
-    def _add(self, number: int, upload: Upload) -> None:
+    def _add(self, number: int, upload: Upload, _hash: bytes) -> None:
         u = self._positions[number]
         self._headers[u] = upload.header
         self._masked_with[u] = check_header(self._cohort, self.roster, number, self._t, upload.header)

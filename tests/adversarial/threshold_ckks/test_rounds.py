@@ -254,7 +254,7 @@ def signed(client: Any, upload: Upload) -> Upload:
 UPLOAD_SIGNATURE = "verify(self.roster.keys[number], upload.signature, labels.THRESHOLD_UPLOAD, *signed)"
 BAD_UPLOADS: dict[str, Callable[[Upload], Upload]] = {
     "too short": lambda upload: replace(upload, c0=upload.c0[:-1]),
-    "too long": lambda upload: replace(upload, c1=upload.c1 + b"\0"),
+    "too long": lambda upload: replace(upload, c1=bytes(upload.c1) + b"\0"),
     "nothing": lambda upload: replace(upload, c0=b"", c1=b""),
     "halves exchanged": lambda upload: replace(upload, c0=upload.c1, c1=upload.c0),
     "unreduced": lambda upload: replace(upload, c1=b"\xff" * len(upload.c1)),
