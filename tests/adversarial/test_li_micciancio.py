@@ -138,7 +138,7 @@ def words(held: Any, start: int) -> Numbers:
 
 def ciphertext_of(chunk: bytes) -> Any:
     bare = ts.context(ts.SCHEME_TYPE.CKKS, DEGREE, -1, list(MODULI), n_threads=1)
-    (ciphertext,) = ts.ckks_vector_from(bare, chunk).ciphertext()
+    (ciphertext,) = ts.ckks_vector_from(bare, bytes(chunk)).ciphertext()
     return as_seal(ciphertext, seal.Ciphertext)
 
 
