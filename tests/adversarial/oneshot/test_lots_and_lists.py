@@ -378,9 +378,8 @@ def test_an_update_too_large_counts_as_the_largest(monkeypatch: Fixture) -> None
     """Of n such the sum does not wrap. Without that and the exact norm, one outweighs the others."""
 
     def begun() -> int:
-        evil = make()
-        evil.clients[VICTIM].start(evil.plan, [1e9] + [0.0] * 6)
-        return int(evil.clients[VICTIM].current.values()[0] - evil.plan.encoding.largest)  # type: ignore[union-attr]
+        plan = make().plan
+        return int(plan.encode_update([1e9] + [0.0] * 6, 1, Prg(bytes(32)))[0]) - plan.encoding.largest
 
     assert begun() == 0
     monkeypatch.setattr(rounding, "kernels", lambda length: plain)
