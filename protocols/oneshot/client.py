@@ -8,8 +8,6 @@ function of what is known, so a replay after a crash repeats it.
 
 from __future__ import annotations
 
-import numpy as np
-
 from protocols.oneshot.committee import Committee, public_of, sortition
 from protocols.oneshot.messages import (
     Answer,
@@ -33,8 +31,9 @@ from protocols.rounds.steps import Charge, Step, Steps, table
 from protocols.rounds.survivors import NOBODY, check_consistency
 from secagg.codec import u32
 from secagg.crypto import labels
-from secagg.crypto.keys import AgreementKey, check_agreement_key, digest, transcript, verify
+from secagg.crypto.keys import SIGNATURE_BYTES, AgreementKey, check_agreement_key, digest, transcript, verify
 from secagg.crypto.lattice import VARIANCE
+from secagg.crypto.merkle import HASH_BYTES
 from secagg.crypto.prg import Prg
 from secagg.crypto.sampling import discrete_gaussian
 from secagg.crypto.seal import open_box, seal
@@ -94,13 +93,13 @@ class OneshotClient(ClientRound):
 
     def _upload(self) -> Upload:
         layout, bound = lattice_of(self.plan).layout, self._committee.bound(self._u)
-        values = self.noised(*bound).astype(np.int64)
+        values = self.noised(*bound)
         # Another vector, another secret: two copies of this client that are made to upload do not bare the difference.
-        context = (*bound, digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).tobytes()))
+        context = (*bound, digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).data.cast("B")))
         secret = discrete_gaussian(VARIANCE, layout.ring.degree, self._drawn(b"secret", *context))
         errors = discrete_gaussian(VARIANCE, layout.coefficients(len(values)), self._drawn(b"errors", *context))
-        mask = (public_of(self.plan) * layout.ring.lift([secret]).evaluations()).coefficients()
-        vector = (layout.encode(values, errors) + mask).pack(len(errors))
+        mask = public_of(self.plan).product(layout.ring.lift([secret]).evaluations())
+        masked = layout.encode(values, errors, onto=mask)
 
         key, nonces = AgreementKey(self._drawn(b"upload key", *context)), Prg(self._drawn(b"nonces", *context))
         polynomials = Prg(self._drawn(b"polynomials", *context))
@@ -111,6 +110,9 @@ class OneshotClient(ClientRound):
             sealing = self._committee.box_key(agreed, self._u, member.client)
             boxes += seal(sealing, share.tobytes(), self._associated(self._u, member.client), nonces)
 
+        blank = Header(self._u, key.public, bytes(HASH_BYTES), bytes(HASH_BYTES), bytes(SIGNATURE_BYTES))
+        vector = self._drafted(lambda vector: Upload(blank, vector, boxes), layout.ring.packed_size(len(errors)))
+        masked.pack_into(len(errors), vector)
         hashes = (digest(labels.ONESHOT_VECTOR, vector), digest(labels.ONESHOT_BOX, boxes))
         signature = self.identity.key.sign(labels.ONESHOT_UPLOAD, *bound, key.public, *hashes)
         return Upload(Header(self._u, key.public, *hashes, signature), vector, boxes)

@@ -118,8 +118,7 @@ class ClientRound(ABC):
             return values
         keep = self._drawn(b"noise", *context, digest(labels.NOISE_KEEP, ring.lift(values).tobytes()))
         drawn = noise.draw(self.plan.clients, len(values), keep, self._drawn(b"removable noise", *context))
-        drawn += values
-        return ring.centred(ring.wrap(drawn))
+        return ring.centred(ring.wrap(values + drawn))
 
     def _forget_values(self) -> None:
         """They have left, and are never needed again."""

@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secagg.assumptions import CostModel
-from secagg.crypto.lattice import arithmetic, bits, ntt
+from secagg.crypto.lattice import arithmetic, ntt
 from secagg.crypto.lattice.ntt import Words
 from secagg.crypto.lattice.primes import DEGREES, MAX_PRIME_BITS, is_prime, rows, tables, with_quotients
+from secagg.crypto.ring import Ring
 from secagg.errors import DecodeError, UsageError
 
 SECURE_BITS = dict(zip(DEGREES, (27, 54, 109, 218, 438), strict=True))
@@ -37,7 +38,7 @@ deviation 3.2, by the primal and the dual attack; ``tests/reference/core_svp.py`
 _CHUNK = 1 << 13
 """Coefficients handled at a time, so that all their residues stay in the second-level cache."""
 
-Integers: TypeAlias = NDArray[np.int64]
+Integers: TypeAlias = NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +94,31 @@ class QuotientRing:
         blocks: int | None = None,
         onto: Coefficients | None = None,
     ) -> Coefficients:
-        """The coefficients sum_j weights_j columns_j (+ ``onto``), exact modulo q. Beyond its end a column is zero."""
+        """The coefficients sum_j weights_j columns_j (+ ``onto``), exact modulo q. Beyond its end a column is zero.
+
+        ``onto`` is used up: what comes out is written over it.
+        """
         longest = max((column.size for column in columns), default=0)
         blocks = -(-longest // self.degree) if blocks is None else blocks
-        if any(column.ndim != 1 or column.dtype != np.int64 for column in columns) or len(columns) != len(weights):
-            raise UsageError("a column is a one-dimensional array of 64-bit integers and has one weight")
+        if any(column.ndim != 1 or column.dtype.kind != "i" for column in columns) or len(columns) != len(weights):
+            raise UsageError("a column is a one-dimensional array of signed integers and has one weight")
         if longest > blocks * self.degree:
             raise UsageError(f"{longest} coefficients do not fit into {blocks} polynomials")
         if onto is not None and (onto.ring != self or onto.blocks != blocks):
             raise UsageError(f"{onto!r} does not go with {blocks} polynomials of this ring")
-        words = self.zero_words(blocks) if onto is None else onto.words.copy()
+        words = self.zero_words(blocks) if onto is None else onto.words
+        words.flags.writeable = True
         flat, own = words.reshape(len(self.primes), -1), np.array(self.primes, np.uint32)
         constants = [_column_constants(weight, self.primes) for weight in weights]
         for start in range(0, longest, _CHUNK):
             for column, (factors, less) in zip(columns, constants, strict=True):
-                part = np.ascontiguousarray(column[start : start + _CHUNK])
+                part = np.ascontiguousarray(column[start : start + _CHUNK], np.int64)
                 arithmetic.add_multiple(flat, start, part, factors, less, own)
-        return Coefficients(self, words)
+        return _reduced(Coefficients, self, words)
 
     def packed_size(self, count: int) -> int:
         """The bytes that ``count`` coefficients take on the wire."""
-        return sum(bits.packed_size(count, q.bit_length()) for q in self.primes)
+        return sum(Ring(q.bit_length()).packed_size(count) for q in self.primes)
 
     def unpack(self, data: bytes | memoryview, count: int) -> Coefficients:
         """The first ``count`` coefficients, as ``Coefficients.pack`` wrote them; the others are zero."""
@@ -122,8 +127,9 @@ class QuotientRing:
         words = self.zero_words(-(-count // self.degree))
         rest = memoryview(data)
         for q, residues in zip(self.primes, words.reshape(len(self.primes), -1), strict=True):
-            size = bits.packed_size(count, q.bit_length())
-            residues[:count] = bits.unpack(rest[:size], count, q.bit_length())
+            packing = Ring(q.bit_length())
+            size = packing.packed_size(count)
+            residues[:count] = packing.unpack(rest[:size], count)
             if int(residues.max()) >= q:
                 raise DecodeError("a residue is not reduced")
             rest = rest[size:]
@@ -158,7 +164,7 @@ class _Polynomials:
         self._check_kind(other, self.blocks)
         out = np.empty_like(self.words)
         arithmetic.add(self.words, other.words, np.array(self.ring.primes, np.uint32), out)
-        return type(self)(self.ring, out)
+        return _reduced(type(self), self.ring, out)
 
     def __neg__(self) -> Self:
         return self.scaled(-1)
@@ -172,7 +178,7 @@ class _Polynomials:
         out = np.empty_like(self.words)
         factors = np.stack([with_quotients(np.array(factor % q), q) for q in self.ring.primes])
         arithmetic.scale(self.words, factors, np.array(self.ring.primes, np.uint32), out)
-        return type(self)(self.ring, out)
+        return _reduced(type(self), self.ring, out)
 
     def _check_kind(self, other: _Polynomials, *blocks: int) -> None:
         if type(other) is not type(self) or other.ring != self.ring or other.blocks not in blocks:
@@ -187,16 +193,25 @@ class Coefficients(_Polynomials):
     def evaluations(self) -> Evaluations:
         words, own = self.words.copy(), tables(self.ring.degree, self.ring.primes)
         ntt.forward(words, own.primes, own.twiddles, rows(self.ring.degree))
-        return Evaluations(self.ring, words)
+        return _reduced(Evaluations, self.ring, words)
 
     def pack(self, count: int) -> bytes:
         """The first ``count`` coefficients of all blocks together, each residue in as many bits as its prime has."""
+        out = bytearray(self.ring.packed_size(max(count, 0)))
+        self.pack_into(count, memoryview(out))
+        return bytes(out)
+
+    def pack_into(self, count: int, out: memoryview) -> None:
+        """``pack``, written into ``out``, which has as many bytes."""
         if not 1 <= count <= self.blocks * self.ring.degree:
             raise UsageError(f"there are {self.blocks * self.ring.degree} coefficients, not {count}")
-        flat = self.words.reshape(len(self.ring.primes), -1)
-        return b"".join(
-            bits.pack(residues[:count], q.bit_length()) for q, residues in zip(self.ring.primes, flat, strict=True)
-        )
+        if len(out) != self.ring.packed_size(count):
+            raise UsageError(f"{count} coefficients of {self.ring.bits} bits do not take {len(out)} bytes")
+        for q, residues in zip(self.ring.primes, self.words.reshape(len(self.ring.primes), -1), strict=True):
+            packing = Ring(q.bit_length())
+            size = packing.packed_size(count)
+            packing.pack_into(residues[:count], out[:size])
+            out = out[size:]
 
 
 class Evaluations(_Polynomials):
@@ -209,7 +224,7 @@ class Evaluations(_Polynomials):
         self._check_kind(other, self.blocks, 1)
         out, own = np.empty_like(self.words), tables(self.ring.degree, self.ring.primes)
         ntt.multiply(self.words, other.words, own.primes, own.montgomery, out)
-        return Evaluations(self.ring, out)
+        return _reduced(Evaluations, self.ring, out)
 
     def coefficients(self) -> Coefficients:
         return self._transformed(self.words.copy())
@@ -223,7 +238,19 @@ class Evaluations(_Polynomials):
         words.flags.writeable = True
         own = tables(self.ring.degree, self.ring.primes)
         ntt.backward(words, own.primes, own.inverses, own.shrink, rows(self.ring.degree))
-        return Coefficients(self.ring, words)
+        return _reduced(Coefficients, self.ring, words)
+
+
+P = TypeVar("P", bound=_Polynomials)
+
+
+def _reduced(kind: type[P], ring: QuotientRing, words: Words) -> P:
+    """Polynomials of words that a kernel has made: reduced, which is not looked at again."""
+    made = object.__new__(kind)
+    words.flags.writeable = False
+    object.__setattr__(made, "ring", ring)
+    object.__setattr__(made, "words", words)
+    return made
 
 
 class RunningSum:

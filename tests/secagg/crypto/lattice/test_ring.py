@@ -114,7 +114,7 @@ def test_lifting_does_not_depend_on_its_chunks() -> None:
 
 @pytest.mark.parametrize(("columns", "weights", "blocks"), [
     ([np.zeros(4)], [1], 1), ([np.zeros((2, 2), np.int64)], [1], 1), ([np.zeros(2, np.int64)], [1, 2], 1),
-    ([np.zeros(4097, np.int64)], [1], 2), ([np.zeros(4, np.int32)], [1], 1), ([], [], None),
+    ([np.zeros(4097, np.int64)], [1], 2), ([np.zeros(4, np.uint32)], [1], 1), ([], [], None),
     ([np.zeros(4, np.int64)], [1], 0),
 ])  # fmt: skip
 def test_wrong_columns_are_refused(columns: list[np.ndarray], weights: list[int], blocks: int | None) -> None:
