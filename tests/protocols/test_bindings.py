@@ -279,7 +279,7 @@ def test_uploads_of_copies_of_a_client_use_unrelated_secrets(monkeypatch: pytest
     """Other plans, committees, vectors, places: another secret, other errors, another key. The same again: the same."""
     assert upload(monkeypatch) == upload(monkeypatch)
     assert repeated(monkeypatch) == 0
-    vector = "digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).tobytes())"
+    vector = 'digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).data.cast("B"))'
     for less, again in (("(*bound,)", 3), (f"({vector},)", 6)):  # the other vector; the other committee and place
         with monkeypatch.context() as patched:
             switch_off(patched, OneshotClient, "_upload", f"(*bound, {vector})", less)

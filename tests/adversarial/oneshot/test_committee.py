@@ -317,7 +317,7 @@ def test_two_vectors_under_one_secret(monkeypatch: Fixture) -> None:
         monkeypatch,
         OneshotClient,
         "_upload",
-        "digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).tobytes())",
+        'digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).data.cast("B"))',
         "b''",
     )
     evil = make()

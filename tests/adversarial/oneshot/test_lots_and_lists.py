@@ -201,13 +201,13 @@ def many_committees(evil: Evil) -> list[int]:
 
 def test_a_clone_shown_many_committees(monkeypatch: Fixture) -> None:
     denied(lambda: many_committees(make()), "out of range")
-    with_root = "(*bound, digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).tobytes()))"
+    vector = 'digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).data.cast("B"))'
     switch_off(
         monkeypatch,
         OneshotClient,
         "_upload",
-        with_root,
-        "(digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).tobytes()),)",
+        f"(*bound, {vector})",
+        f"({vector},)",
     )
     assert many_committees(make()) == victims(make())
 
@@ -378,8 +378,9 @@ def test_an_update_too_large_counts_as_the_largest(monkeypatch: Fixture) -> None
     """Of n such the sum does not wrap. Without that and the exact norm, one outweighs the others."""
 
     def begun() -> int:
-        plan = make().plan
-        return int(plan.encode_update([1e9] + [0.0] * 6, 1, Prg(bytes(32)))[0]) - plan.encoding.largest
+        encoding = make().plan.encoding
+        values = encoding.encode([1e9] + [0.0] * 6, weight=1, seed=bytes(32), rng=Prg(bytes(32)))
+        return int(values[0]) - encoding.largest
 
     assert begun() == 0
     monkeypatch.setattr(rounding, "kernels", lambda length: plain)
@@ -455,8 +456,8 @@ def leaked(monkeypatch: Fixture) -> set[str]:
         (
             "short",
             "_upload",
-            "(layout.encode(values, errors) + mask).pack(len(errors))",
-            "secret.astype('<i2').tobytes()",
+            "masked.pack_into(len(errors), vector)",
+            "(vector := secret.astype('<i2').tobytes())",
         ),
     ],
 )
