@@ -341,15 +341,17 @@ def _way(name: str, config: RunConfig) -> Way:
 def _compared(row: Row, rows: list[Row], users: Mapping[int, Evaluation]) -> Row:
     """With its distances to what it is measured against."""
     others = {POPULAR: next(one for one in rows if one.name == POPULAR)}
-    gained = 0.0
+    gained = None
     if row.kind is Kind.PRIVATE:
         (epsilon,) = row.epsilons
         own = [one for one in rows if one.name == row.name]
         for one in own:
             if one.kind is Kind.BEST or (one.kind is Kind.NOISELESS and epsilon in one.epsilons):
                 others[one.kind] = one
-        could = others[Kind.NOISELESS].score - others[POPULAR].score
-        gained = (row.score - others[POPULAR].score) / could if could > 0 else 0.0
+        could = difference(users[id(others[Kind.NOISELESS])], users[id(others[POPULAR])], row.metric)
+        if could.low > 0:
+            popular = others[POPULAR].score
+            gained = (row.score - popular) / (others[Kind.NOISELESS].score - popular)
     if row.kind is not Kind.REFERENCE:
         others[TUNED] = next(one for one in rows if one.name == TUNED)
         others[BEST_OF_ALL] = best_without_privacy(rows)
@@ -390,5 +392,6 @@ def _measured(rows: list[Row], preset: str, tied: float) -> Measured:
             ratios |= {f"{place} vs {other}": ratio for other, ratio in row.ratios.items()}
             if row.kind is Kind.PRIVATE:
                 figures |= {f"{place}/epsilon charged": row.charged, f"{place}/epsilon verified": row.verified}
-                ratios[f"{place}/{GAIN}"] = row.gained
+                if row.gained is not None:
+                    ratios[f"{place}/{GAIN}"] = row.gained
     return Measured(figures, ratios)

@@ -35,8 +35,8 @@ class Row:
     """differences in the first metric, over the users of both"""
     ratios: Mapping[str, float] = field(default_factory=dict)
     """to the same, of the means"""
-    gained: float = 0.0
-    """the share of what its recipe gains over ItemPop without noise"""
+    gained: float | None = None
+    """the share of what its recipe gains over ItemPop without noise, if that is certain to gain something"""
     all_budgets: bool = False
     """whether the recipe is one for all budgets"""
 
@@ -86,8 +86,8 @@ def table(rows: Sequence[Row], tied: float) -> str:
     for row in rows:
         means = [_value(row.metrics[metric]) for metric in metrics]
         gaps = [str(row.against[other]) if other in row.against else "" for other in compared.values()]
-        private = row.kind is Kind.PRIVATE
-        epsilon, gained = (f"{row.epsilons[0]:g}", f"{row.gained:.0%}") if private else ("none", "")
+        epsilon = f"{row.epsilons[0]:g}" if row.kind is Kind.PRIVATE else "none"
+        gained = "" if row.gained is None else f"{row.gained:.0%}"
         lines.append([row.title, epsilon, *means, f"{row.users_error:.4f}", *gaps, gained])
     notes = f"\nThe best without privacy, of these rows and by this test: {best_without_privacy(rows).title}.\n"
     notes += f"\nA tie in time decides {tied:.0%} of the tests; each seed draws another order.\n" if tied else ""

@@ -60,7 +60,8 @@ def test_a_grid_has_each_model_with_and_without_privacy_beside_the_references(fi
     gap = figures["private-ease/8/NDCG@10"] - figures["ItemPop/none/NDCG@10"]
     assert figures["private-ease/8/minus ItemPop"] == pytest.approx(gap)
     gains = [figures[f"private-ease/{way}"] - figures["ItemPop/none"] for way in ("8", "8 without noise")]
-    assert ratios[f"private-ease/8/{GAIN}"] == pytest.approx(gains[0] / gains[1] if gains[1] > 0 else 0)
+    gains_surely = figures["private-ease/8 without noise/minus ItemPop low"] > 0
+    assert ratios.get(f"private-ease/8/{GAIN}") == (pytest.approx(gains[0] / gains[1]) if gains_surely else None)
     assert said[0] == "7 cells, of which 0 are there already"
     assert sum("left, about" in line for line in said) == 7
 
@@ -477,3 +478,12 @@ def test_the_quick_grid_on_two_workers(tmp_path: Path, capsys: pytest.CaptureFix
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(report) == {"case", "config", "machine", "commit", "figures", "ratios"}
     assert report["figures"]["mf/8/epsilon charged"] <= 8
+
+
+def test_a_recipe_that_gains_nothing_has_no_share_of_it_left(tmp_path: Path) -> None:
+    config = replace(TINY, users=300, models="autoencoder", epsilons="8")
+    found = filled(config, tmp_path, lambda cell: 0.1 if cell.kind is Kind.NOISELESS else made_up(cell))
+    assert found["autoencoder/8/minus ItemPop"] == pytest.approx(0.1)
+    assert f"autoencoder/8/{GAIN}" not in found
+    [row] = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| autoencoder | 8 |")]
+    assert row.endswith(" |  |")
