@@ -485,5 +485,6 @@ def test_a_recipe_that_gains_nothing_has_no_share_of_it_left(tmp_path: Path) -> 
     found = filled(config, tmp_path, lambda cell: 0.1 if cell.kind is Kind.NOISELESS else made_up(cell))
     assert found["autoencoder/8/minus ItemPop"] == pytest.approx(0.1)
     assert f"autoencoder/8/{GAIN}" not in found
-    [row] = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| autoencoder | 8 |")]
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    [row] = [line for line in lines if line.startswith("| autoencoder | 8 |")]
     assert row.endswith(" |  |")
