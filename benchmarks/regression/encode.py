@@ -12,13 +12,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from time import thread_time
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.case import Measured, Say, ratio
+from benchmarks.case import Measured, Say, ratio, worked
 from secagg import rounding
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding, Rounding
@@ -68,23 +66,15 @@ def _pieces(config: Config, both: dict[str, Kernels]) -> tuple[dict[str, float],
     words, values = np.frombuffer(os.urandom(4 * length), "<u4"), np.empty(length, np.int32)
     total, draw, took = np.zeros(length, np.int64), Prg(os.urandom(32)), dict[str, list[float]]()
     for _ in range(100 * config.repeats):
-        _timed(took, "words", draw, 4 * length)
+        worked(took, "words", draw, 4 * length)
         for name, kernels in both.items():
-            _timed(took, f"measure_{name}", kernels.squares, vector, sums)
-            _timed(took, f"stochastic_{name}", kernels.stochastic, vector, 1000.0, 32767.0, words, values)
-            _timed(took, f"nearest_{name}", kernels.nearest, vector, 1000.0, 32767.0, values)
-            _timed(took, f"add_{name}", kernels.add, values, total)
+            worked(took, f"measure_{name}", kernels.squares, vector, sums)
+            worked(took, f"stochastic_{name}", kernels.stochastic, vector, 1000.0, 32767.0, words, 1, values)
+            worked(took, f"nearest_{name}", kernels.nearest, vector, 1000.0, 32767.0, 1, values)
+            worked(took, f"add_{name}", kernels.add, values, total)
     figures = {f"{name}_ns": median(seconds) / length * 1e9 for name, seconds in took.items()}
     pieces = ("measure", "stochastic", "nearest", "add")
     return figures, {f"{name}_compiled_vs_numpy": ratio(took, f"{name}_compiled", f"{name}_numpy") for name in pieces}
-
-
-def _timed(took: dict[str, list[float]], name: str, work: Callable[..., Any], *arguments: Any) -> Any:
-    """What ``work`` returns; the processor's seconds go to ``took``."""
-    started = thread_time()
-    result = work(*arguments)
-    took.setdefault(name, []).append(thread_time() - started)
-    return result
 
 
 def _wide(config: Config) -> Encoding:
@@ -111,7 +101,7 @@ def _batch(name: str, encoding: Encoding, users: int, repeats: int) -> tuple[dic
     encoded()  # numba is loaded
     ways: dict[str, Callable[[], bytes]] = {f"{name}_compiled": encoded, f"{name}_numpy": by_numpy}
     for _ in range(repeats):
-        if len({_timed(took, way, work) for way, work in ways.items()}) != 1:
+        if len({worked(took, way, work) for way, work in ways.items()}) != 1:
             raise AssertionError("compiled loops and numpy give different integers")
     figures = {f"{way}_ns": median(seconds) / vectors.size * 1e9 for way, seconds in took.items()}
     return figures, {f"{name}_compiled_vs_numpy": ratio(took, f"{name}_compiled", f"{name}_numpy")}

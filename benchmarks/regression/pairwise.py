@@ -1,7 +1,7 @@
-"""What a pairwise round costs: whole rounds between a server process and a client process, and the inner loops alone.
+"""What a pairwise round costs: whole rounds between a server process and a client process, and shares alone.
 
-The limit for masking is the time that ``cryptography``'s AES-CTR, same cipher and key size, needs to write as many
-bytes of keystream into a cache-sized buffer. It is measured next to what is compared with it.
+The limit for removing masks is the time that ``cryptography``'s AES-CTR, same cipher and key size, needs to write as
+many bytes of keystream into a cache-sized buffer. Masking alone stands beside it in ``speed``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.case import Measured, Say
 from benchmarks.regression.dealing import Amid
+from benchmarks.regression.kernels import write_keystream
 from benchmarks.rounds import LENIENT, check_total, people, run_round, update_of, with_ring
 from protocols import registry
 from protocols.engines.local import Threads
@@ -32,8 +33,6 @@ from protocols.server import serve
 from protocols.simulation.network import local_clients, simulate
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, SigningKey, transcript, verify_raw
-from secagg.crypto.masking import BLOCK_BYTES, add_masks
-from secagg.crypto.prg import keystream
 from secagg.crypto.shamir import reconstruct, split
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
@@ -48,7 +47,7 @@ class Config:
     drop: float = 0.1
     workers: int = 1
     bits: int = 16
-    parts: str = "kernels,round,growth"
+    parts: str = "shares,round,growth"
     growth: str = "100,1000,5000"
     repeats: int = 9
 
@@ -61,7 +60,7 @@ class Config:
             raise UsageError("growth is a list of numbers of clients, 20 or more, separated by commas")
 
 
-_PARTS = {"kernels", "round", "growth"}
+_PARTS = {"shares", "round", "growth"}
 DEFAULTS = Config()
 
 
@@ -71,8 +70,8 @@ def run(config: Config, say: Say) -> Measured:
     ratios: dict[str, float] = {}
     if "round" in parts:  # first: the server's peak memory must not be that of something else
         _whole_round(config, figures, ratios, say)
-    if "kernels" in parts:
-        _kernels(config, figures, ratios, say)
+    if "shares" in parts:
+        _shares(config, figures, say)
     if "growth" in parts:
         _growth(config, figures, ratios, say)
     return Measured(figures, ratios)
@@ -82,27 +81,13 @@ def run(config: Config, say: Say) -> Measured:
 
 
 def keystream_seconds(size: int) -> float:
-    """The limit: ``size`` bytes of AES-256-CTR, written over and over into one buffer."""
-    zeros, buffer = np.zeros(BLOCK_BYTES // 2, np.uint8), np.empty(BLOCK_BYTES // 2, np.uint8)
-    stream = keystream(os.urandom(32))
+    """The limit for masking ``size`` bytes."""
     started = perf_counter()
-    for _ in range(-(-size // buffer.nbytes)):
-        stream.update_into(zeros, buffer)  # type: ignore[arg-type]  # any buffer will do
+    write_keystream(size)
     return perf_counter() - started
 
 
-def _kernels(config: Config, figures: dict[str, float], ratios: dict[str, float], say: Say) -> None:
-    say(f"masking: {config.k} neighbours, d = {config.d}, 32-bit words")
-    seeds = [os.urandom(32) for _ in range(config.k)]
-    vector = np.zeros(config.d, np.uint32)
-    pairs = [
-        (_seconds(lambda: add_masks(vector, seeds[::2], seeds[1::2])), keystream_seconds(4 * config.d * config.k))
-        for _ in range(config.repeats)
-    ]
-    figures["mask_s"] = median(ours for ours, _ in pairs)
-    figures["keystream_bytes_per_s"] = 4 * config.d * config.k / median(limit for _, limit in pairs)
-    ratios["mask_vs_keystream"] = median(ours / limit for ours, limit in pairs)
-
+def _shares(config: Config, figures: dict[str, float], say: Say) -> None:
     say(f"shares: {config.k} of two secrets, threshold {config.t}")
     dealing = Amid(config.k, config.t).seconds(config.repeats)
     figures["agree_s"] = median(_seconds(lambda: _agree(config.k)) for _ in range(config.repeats))

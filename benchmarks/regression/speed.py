@@ -1,0 +1,47 @@
+"""What is not masks should cost nothing: each step of a client and of a server beside what it cannot do without.
+
+Ratios are taken within the run. ``parts`` says which of them are measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.case import Measured, Say
+from benchmarks.regression.kernels import time_kernels
+from secagg.errors import UsageError
+from secagg.extras import need
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    parts: str = "kernels"
+    d: int = 1_000_000
+    masks: int = 22
+    bits: int = 16
+    repeats: int = 25
+
+    def __post_init__(self) -> None:
+        if not set(self.parts.split(",")) <= _PARTS:
+            raise UsageError(f"parts are some of {', '.join(sorted(_PARTS))}")
+        if min(self.d, self.masks, self.repeats) < 1:
+            raise UsageError("d, masks and repeats are at least 1")
+
+
+_PARTS = {"kernels"}
+DEFAULTS = Config()
+
+
+def run(config: Config, say: Say) -> Measured:
+    need("fast", "secagg bench speed")
+    parts = set(config.parts.split(","))
+    figures: dict[str, float] = {}
+    ratios: dict[str, float] = {}
+    if "kernels" in parts:
+        _into(figures, ratios, time_kernels(config.d, config.masks, config.bits, config.repeats, say))
+    return Measured(figures, ratios)
+
+
+def _into(figures: dict[str, float], ratios: dict[str, float], measured: Measured) -> None:
+    figures.update(measured.figures)
+    ratios.update(measured.ratios)

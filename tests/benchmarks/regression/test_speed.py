@@ -1,0 +1,36 @@
+"""The case of speed measures what it says, on sums that are right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.regression import speed
+from secagg.crypto.bits import plain
+from secagg.errors import UsageError
+
+pytest.importorskip("numba", reason="NOT TESTED: compiled loops need numba, pip install 'secagg[fast]'")
+
+SMALL = speed.Config(parts="kernels", d=5000, masks=2, repeats=1)
+
+
+def test_each_kernel_is_measured_beside_its_limit() -> None:
+    measured = speed.run(SMALL, lambda _: None)
+    assert set(measured.ratios) == {
+        *("mask_vs_keystream", "encode_vs_words", "pack_vs_sha", "unpack_vs_sha"),
+        *("pack_compiled_vs_numpy", "unpack_compiled_vs_numpy"),
+    }
+    assert all(value > 0 for value in (*measured.ratios.values(), *measured.figures.values()))
+
+
+def test_different_sums_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "add", lambda data, bits, total: np.add(total, 1, out=total))
+    with pytest.raises(AssertionError, match="different sums"):
+        speed.run(SMALL, lambda _: None)
+
+
+def test_parts_are_known_and_counts_positive() -> None:
+    with pytest.raises(UsageError, match="parts are some of"):
+        speed.Config(parts="kernels,unknown")
+    with pytest.raises(UsageError, match="at least 1"):
+        speed.Config(masks=0)
