@@ -36,7 +36,7 @@ _BESIDE = {
 
 def write_keystream(size: int) -> None:
     """The limit: ``size`` bytes of AES-256-CTR, written over and over into one buffer."""
-    zeros, buffer = np.zeros(BLOCK_BYTES // 2, np.uint8), np.empty(BLOCK_BYTES // 2, np.uint8)
+    zeros, buffer = np.zeros(BLOCK_BYTES, np.uint8), np.empty(BLOCK_BYTES, np.uint8)
     stream = keystream(os.urandom(32))
     for _ in range(-(-size // buffer.nbytes)):
         stream.update_into(zeros, buffer)  # type: ignore[arg-type]  # any buffer will do

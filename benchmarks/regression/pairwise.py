@@ -1,4 +1,4 @@
-"""What a pairwise round costs: whole rounds between a server process and a client process, and shares alone.
+"""What a pairwise round costs: whole rounds between a server process and a client process, and keys, shares and signatures alone.
 
 The limit for removing masks is the time that ``cryptography``'s AES-CTR, same cipher and key size, needs to write as
 many bytes of keystream into a cache-sized buffer. Masking alone stands beside it in ``speed``.
@@ -47,7 +47,7 @@ class Config:
     drop: float = 0.1
     workers: int = 1
     bits: int = 16
-    parts: str = "shares,round,growth"
+    parts: str = "keys,round,growth"
     growth: str = "100,1000,5000"
     repeats: int = 9
 
@@ -60,7 +60,7 @@ class Config:
             raise UsageError("growth is a list of numbers of clients, 20 or more, separated by commas")
 
 
-_PARTS = {"shares", "round", "growth"}
+_PARTS = {"keys", "round", "growth"}
 DEFAULTS = Config()
 
 
@@ -70,8 +70,8 @@ def run(config: Config, say: Say) -> Measured:
     ratios: dict[str, float] = {}
     if "round" in parts:  # first: the server's peak memory must not be that of something else
         _whole_round(config, figures, ratios, say)
-    if "shares" in parts:
-        _shares(config, figures, say)
+    if "keys" in parts:
+        _keys(config, figures, ratios, say)
     if "growth" in parts:
         _growth(config, figures, ratios, say)
     return Measured(figures, ratios)
@@ -87,7 +87,7 @@ def keystream_seconds(size: int) -> float:
     return perf_counter() - started
 
 
-def _shares(config: Config, figures: dict[str, float], say: Say) -> None:
+def _keys(config: Config, figures: dict[str, float], ratios: dict[str, float], say: Say) -> None:
     say(f"shares: {config.k} of two secrets, threshold {config.t}")
     dealing = Amid(config.k, config.t).seconds(config.repeats)
     figures["agree_s"] = median(_seconds(lambda: _agree(config.k)) for _ in range(config.repeats))

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secagg.compiled import COMPILES
 from secagg.crypto import masking
 from secagg.crypto.masking import BLOCK_BYTES, add_masks, pack_masked
 from secagg.crypto.prg import Prg
@@ -40,6 +41,32 @@ def test_adding_masks_is_the_naive_sum(bits: int, length: int, plus: int, minus:
     expected = naive(target, seeds_of(plus), seeds_of(minus, 100))
     add_masks(target, seeds_of(plus), seeds_of(minus, 100))
     assert (target == expected).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16, 26, 64])
+@pytest.mark.parametrize(("plus", "minus"), [(0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (1, 2), (3, 3), (2, 3)])
+def test_two_masks_at_once_are_the_same_as_one_after_the_other(
+    bits: int, plus: int, minus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    length = BLOCK_BYTES // Ring(bits).dtype.itemsize + 13
+    results = []
+    for compiled in (True, False) if COMPILES else (False,):
+        monkeypatch.setattr(masking, "compiles", lambda length, answer=compiled: answer)
+        memory = start_of(bits, length + 8)
+        add_masks(memory[4:-4], seeds_of(plus), seeds_of(minus, 100))
+        results.append(memory)
+    expected = start_of(bits, length + 8)
+    expected[4:-4] = naive(expected[4:-4], seeds_of(plus), seeds_of(minus, 100))
+    assert all((memory == expected).all() for memory in results)
+
+
+def test_a_block_has_room_for_its_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled loops do not look where a mask ends."""
+    streams = masking._Streams([(bytes(32), 1), (bytes(32), -1)], 0, 1 << 20)
+    block = np.zeros(BLOCK_BYTES // 4 + 1, np.uint32)
+    with pytest.raises(UsageError, match="at most"):
+        streams.add_next(block)
+    assert not block.any()
 
 
 @pytest.mark.parametrize("bits", [8, 16, 26, 64])
