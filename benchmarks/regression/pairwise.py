@@ -1,4 +1,4 @@
-"""What a pairwise round costs: whole rounds between a server process and a client process, and keys, shares and signatures alone.
+"""What a pairwise round costs: whole rounds between a server process and a client process; shares and signatures alone.
 
 The limit for removing masks is the time that ``cryptography``'s AES-CTR, same cipher and key size, needs to write as
 many bytes of keystream into a cache-sized buffer. Masking alone stands beside it in ``speed``.
