@@ -44,9 +44,11 @@ for protocol in sys.argv[1].split(","):
 ENCODED = """
 import sys
 from secagg import Encoding
+from secagg.crypto import curve25519
 Encoding(100_000, 1.0).encode([0.5] * 100_000, weight=1, seed=bytes(32), rng=bytes)
 assert "secagg.rounding.loops" in sys.modules
-print("encoded by compiled loops")
+assert curve25519._sodium() is not None
+print("encoded by compiled loops, signatures verified by libsodium")
 """
 PARQUET = """
 import pyarrow as pa, pyarrow.parquet as pq

@@ -18,7 +18,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from numpy.typing import NDArray
 
-from benchmarks.case import Measured, Say
+from benchmarks.case import Measured, Say, ratio, worked
 from benchmarks.regression.dealing import Amid
 from benchmarks.regression.kernels import write_keystream
 from benchmarks.rounds import LENIENT, check_total, people, run_round, update_of, with_ring
@@ -114,24 +114,26 @@ def _signatures(config: Config, figures: dict[str, float], ratios: dict[str, flo
     signature = signing.sign(labels.ADVERT, *[bytes(32)] * 5)
     theirs = Ed25519PublicKey.from_public_bytes(signing.public)
 
-    def many(work: Callable[[], object], threads: int = 1) -> float:
+    def often(work: Callable[[], object]) -> None:
+        for _ in range(_OFTEN):
+            work()
+
+    def agreed_on(threads: int) -> float:
         with ThreadPoolExecutor(threads) as pool:
-            return _seconds(lambda: list(pool.map(lambda _: [work() for _ in range(100)], range(2)))) / 200
+            return _seconds(lambda: list(pool.map(often, [lambda: agreement.agree(_PEER)] * 10)))
 
-    def verified() -> None:
-        verify_raw(signing.public, signature, message)
+    took = dict[str, list[float]]()
+    for _ in range(5 * config.repeats):
+        worked(took, "verify", often, lambda: verify_raw(signing.public, signature, message))
+        worked(took, "bare", often, lambda: theirs.verify(signature, message))
+    threads = [(agreed_on(1), agreed_on(2)) for _ in range(config.repeats)]
+    figures["verify_s"] = median(took["verify"]) / _OFTEN
+    figures["agree_one_s"] = median(one for one, _ in threads) / (10 * _OFTEN)
+    ratios["verify_vs_cryptography"] = ratio(took, "verify", "bare")
+    ratios["agree_two_threads_vs_one"] = median(two / one for one, two in threads)
 
-    def agreed() -> None:
-        agreement.agree(_PEER)
 
-    taken = [
-        (many(verified), many(lambda: theirs.verify(signature, message)), many(agreed), many(agreed, threads=2))
-        for _ in range(config.repeats)
-    ]
-    figures["verify_s"] = median(ours for ours, _, _, _ in taken)
-    figures["agree_one_s"] = median(one for _, _, one, _ in taken)
-    ratios["verify_vs_cryptography"] = median(ours / limit for ours, limit, _, _ in taken)
-    ratios["agree_two_threads_vs_one"] = median(two / one for _, _, one, two in taken)
+_OFTEN = 20
 
 
 def _dealt(n: int, t: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:

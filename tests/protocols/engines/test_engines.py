@@ -25,6 +25,7 @@ from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, Simulation, simulate
 from protocols.simulation.workers import clients_of, simulate_on_workers
 from secagg.assumptions import Adversary
+from secagg.crypto import curve25519
 from secagg.crypto.masking import BLOCK_BYTES, add_masks
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
@@ -201,6 +202,20 @@ def test_a_crowd_is_what_simulate_is() -> None:
     frames = noted(here)
     assert len(frames) > 5 * N
     assert noted(partial(crowd, 1)) == noted(partial(crowd, 3)) == frames
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_process_verifies_each_signature_once(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's, and those of all parts that live with it."""
+    verified, signed = list[bytes](), curve25519.signed
+
+    def note(public: bytes, signature: bytes, message: bytes) -> bool:
+        verified.append(signature)
+        return signed(public, signature, message)
+
+    monkeypatch.setattr(curve25519, "signed", note)
+    simulate_on_workers(serve(plan_of(), ROSTER), PEOPLE, update_of, policy=POLICY, engine=Threads(workers))
+    assert len(verified) == len(set(verified)) == 3 * N  # an advert, an upload and a consent of each
 
 
 def test_two_rounds_of_a_crowd_draw_anew() -> None:
