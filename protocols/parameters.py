@@ -28,6 +28,12 @@ PACKAGES = {
 }
 """protocol -> its package. A new protocol is a package and one line here; one from elsewhere adds its own line."""
 
+AUTO = "auto"
+"""Instead of a protocol's name, for who proposes a plan: the cheapest one by prediction (``protocols.choice``)."""
+
+ALLOWED = frozenset({"secagg", "secagg+"})
+"""What a client's policy allows unless it says otherwise."""
+
 ENFORCED_UP_TO = 4096
 """Up to this many clients, a client demands signatures of ``min_contributors`` others; beyond, only of neighbours."""
 
@@ -51,6 +57,12 @@ class Facts(Protocol):
     def noise_bound(self) -> int: ...
     @property
     def parameters(self) -> object: ...
+    @property
+    def beacon(self) -> bytes: ...
+
+
+def _content(_plan: Facts, _roster: int, _corrupt: int) -> None:
+    """Accepts every plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +79,17 @@ class Rules:
     asks for as many."""
     against: Adversary = Adversary.ACTIVE
     """The strongest server against which the protocol holds, whatever its parameters are."""
+    accept: Callable[[Facts, int, int], None] = _content
+    """(plan, clients in the roster, corrupt clients) -> refuse (``SecAggError``) a plan that makes sense, and that a
+    client would still refuse which demands the plan's minimum and fears what its parameters were chosen for."""
+    extra: str = ""
+    """The extra without which nobody can take part; the base install is enough otherwise."""
 
 
 def module_of(protocol: str, name: str) -> Any:
     """A module of the protocol's package, loaded when it is first asked for."""
+    if protocol == AUTO:
+        raise UsageError("auto is no protocol: who proposes a plan may say so, and what is chosen then has a name")
     if protocol not in PACKAGES:
         raise UsageError(f"unknown protocol {protocol!r}; there are {', '.join(PACKAGES)}")
     return import_module(f"{PACKAGES[protocol]}.{name}")

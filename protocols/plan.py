@@ -6,11 +6,13 @@ clients two plans gets two rounds whose messages do not fit together.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
+from math import floor
 from typing import cast
 
 import numpy as np
@@ -18,7 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from dp.noise import NOISE, Family, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
-from protocols.parameters import rules_of
+from protocols.choice import Choice, compare
+from protocols.parameters import ALLOWED, AUTO, rules_of
 from protocols.roster import Roster
 from secagg.assumptions import MAX_CLIENTS, Adversary, CostModel, fraction
 from secagg.codec import Codec, Reader, blob, fixed, optional, struct, text, u8, u32
@@ -34,6 +37,7 @@ SESSION_BYTES = 16
 HASH_BYTES = 32
 MAX_BEACON = 64
 NO_MODEL = bytes(HASH_BYTES)
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,8 @@ class RoundPlan:
         session: bytes | None = None,
         model: bytes = NO_MODEL,
         beacon: bytes = b"",
+        allowed: Set[str] = ALLOWED,
+        tell: Callable[[str], object] = _LOG.info,
     ) -> RoundPlan:
         """The first round of a session: protocol parameters and ring width follow from what is asked for.
 
@@ -108,37 +114,83 @@ class RoundPlan:
         of a private sum come from ``dp.calibrate``. ``beacon`` is for protocols that draw lots: bytes that the clients
         know from elsewhere (``Policy.beacon``). ``cost_model`` is for protocols with lattices: how their security is
         counted (``secagg.assumptions.CostModel``).
+
+        The protocol "auto" stands for that of the ``allowed`` ones with which such a round is predicted to take the
+        fewest seconds (``compare``), and ``tell`` is called with one line that says why. ``allowed`` are those that
+        the clients' policies allow; a plan with any other would be refused by them.
+
+        >>> from protocols.roster import Identity
+        >>> roster = Roster.of([Identity.generate(f"client-{i}") for i in range(200)])
+        >>> asked = {"min_contributors": 150, "beacon": bytes(32)}
+        >>> RoundPlan.propose("auto", roster, Encoding.integers(10_000), **asked).protocol
+        'secagg+'
+        >>> allowed = {"secagg", "secagg+", "oneshot"}
+        >>> RoundPlan.propose("auto", roster, Encoding.integers(10_000), **asked, allowed=allowed).protocol
+        'oneshot'
         """
         n = len(roster) if clients is None else clients
         if n > len(roster):
             raise UsageError(f"the roster has {len(roster)} clients, not {n}")
-        bad = fraction(corrupt)
-        if noise is not None and noise.dropouts + noise.colluders < n and not noise.enough_alone(n):
-            # those whose noise does not count could else help a server that lies to open two sums
-            bad = max(bad, Fraction(noise.colluders, n))
-        parameters = rules_of(protocol).choose(
+        asked = _Asked(
             n,
-            bad,
+            encoding,
+            min_contributors,
+            fraction(corrupt),
             fraction(dropout),
             Adversary(adversary),
             security,
             correctness,
             CostModel(cost_model),
+            noise,
+            beacon,
         )
-        return cls(
-            protocol=protocol,
-            session=os.urandom(SESSION_BYTES) if session is None else session,
-            round=0,
-            roster=roster.digest,
-            model=model,
-            clients=n,
-            min_contributors=min_contributors,
-            ring_bits=encoding.ring_bits(n, _noise_bound(encoding, noise, n)),
-            encoding=encoding,
-            noise=noise,
-            parameters=parameters,
-            beacon=beacon,
+        if protocol == AUTO:
+            choice = _compare(asked, allowed, len(roster))
+            tell(choice.why)
+            protocol = choice.protocol
+        return asked.plan(protocol, roster.digest, os.urandom(SESSION_BYTES) if session is None else session, model)
+
+    @classmethod
+    def compare(
+        cls,
+        clients: int,
+        encoding: Encoding,
+        *,
+        min_contributors: int,
+        roster: int | None = None,
+        corrupt: str | float = "0.05",
+        dropout: str | float = "0.1",
+        adversary: Adversary | str = Adversary.ACTIVE,
+        security: int = 40,
+        correctness: int = 20,
+        cost_model: CostModel | str = CostModel.CORE_SVP,
+        noise: NoiseSpec | None = None,
+        beacon: bytes = b"",
+        allowed: Set[str] = ALLOWED,
+    ) -> Choice:
+        """How protocols compare for such a round, by prediction, and which of them "auto" stands for in ``propose``.
+
+        ``roster`` is how many clients the roster has, if these are not all of them. ``UsageError`` says of each
+        protocol why it is none for this round, if that holds for all of them.
+
+        >>> found = RoundPlan.compare(1000, Encoding.integers(10**6), min_contributors=800)
+        >>> found.protocol, [one.protocol for one in found.candidates if one.why_not]
+        ('secagg+', ['oneshot'])
+        """
+        asked = _Asked(
+            clients,
+            encoding,
+            min_contributors,
+            fraction(corrupt),
+            fraction(dropout),
+            Adversary(adversary),
+            security,
+            correctness,
+            CostModel(cost_model),
+            noise,
+            beacon,
         )
+        return _compare(asked, allowed, clients if roster is None else roster)
 
     def next_round(self, model: bytes | None = None) -> RoundPlan:
         """The same session, one round later: same identities, new keys and masks."""
@@ -232,6 +284,65 @@ class RoundPlan:
 
     def _rotation_seed(self) -> bytes:
         return digest(labels.ROTATION, self.session, u32.encode(self.round))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A round as it is asked for, before it has a protocol."""
+
+    clients: int
+    encoding: Encoding
+    min_contributors: int
+    corrupt: Fraction
+    dropout: Fraction
+    adversary: Adversary
+    security: int
+    correctness: int
+    cost_model: CostModel
+    noise: NoiseSpec | None
+    beacon: bytes
+
+    @property
+    def dishonest(self) -> Fraction:
+        """The fraction of clients against which parameters are chosen."""
+        noise, n = self.noise, self.clients
+        if noise is not None and noise.dropouts + noise.colluders < n and not noise.enough_alone(n):
+            # those whose noise does not count could else help a server that lies to open two sums
+            return max(self.corrupt, Fraction(noise.colluders, n))
+        return self.corrupt
+
+    def plan(self, protocol: str, roster: bytes, session: bytes, model: bytes) -> RoundPlan:
+        n = self.clients
+        parameters = rules_of(protocol).choose(
+            n, self.dishonest, self.dropout, self.adversary, self.security, self.correctness, self.cost_model
+        )
+        return RoundPlan(
+            protocol=protocol,
+            session=session,
+            round=0,
+            roster=roster,
+            model=model,
+            clients=n,
+            min_contributors=self.min_contributors,
+            ring_bits=self.encoding.ring_bits(n, _noise_bound(self.encoding, self.noise, n)),
+            encoding=self.encoding,
+            noise=self.noise,
+            parameters=parameters,
+            beacon=self.beacon,
+        )
+
+
+def _compare(asked: _Asked, allowed: Set[str], roster: int) -> Choice:
+    """With as many silent clients as the round is to survive, as long as the least number of contributors is left."""
+    silent = min(floor(asked.dropout * asked.clients), asked.clients - asked.min_contributors)
+    return compare(
+        lambda protocol: asked.plan(protocol, bytes(HASH_BYTES), bytes(SESSION_BYTES), NO_MODEL),
+        allowed,
+        asked.adversary,
+        roster=roster,
+        corrupt=floor(asked.dishonest * asked.clients),
+        silent=max(silent, 0),
+    )
 
 
 def _noise_bound(encoding: Encoding, noise: NoiseSpec | None, clients: int) -> int:

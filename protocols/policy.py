@@ -8,7 +8,7 @@ from fractions import Fraction
 from math import floor
 
 from dp.turns import Turns
-from protocols.parameters import check_adversary
+from protocols.parameters import ALLOWED, check_adversary
 from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from secagg.assumptions import Adversary, CostModel, colluders, fraction
@@ -40,7 +40,7 @@ class Policy:
     """
 
     min_contributors: int
-    protocols: Set[str] = frozenset({"secagg", "secagg+"})
+    protocols: Set[str] = ALLOWED
     corrupt: Fraction | str | float = "0.05"
     dropout: Fraction | str | float = "0.1"
     adversary: Adversary = Adversary.ACTIVE

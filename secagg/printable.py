@@ -41,6 +41,21 @@ def in_bytes(count: float, *, short: bool = False) -> str:
     return f"{count:,.0f} PB"
 
 
+def in_seconds(count: float) -> str:
+    """A number of seconds for people.
+
+    >>> in_seconds(0.0451), in_seconds(312), in_seconds(90_000)
+    ('45 ms', '5.2 min', '25 h')
+    """
+    if count < 1:
+        return f"{1000 * count:.2g} ms" if count < 0.01 else f"{1000 * count:.0f} ms"
+    for unit, size in (("s", 100.0), ("min", 6000.0), ("h", 360_000.0)):
+        if count < size:
+            value = count / {"s": 1, "min": 60, "h": 3600}[unit]
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{count / 86400:,.0f} days"
+
+
 def _seen(character: str) -> bool:
     return character.isprintable() and not _UNSEEN.match(character)
 

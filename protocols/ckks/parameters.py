@@ -82,4 +82,8 @@ def check_parameters(plan: Facts) -> None:
     layout_of(plan)
 
 
-RULES = {"ckks": Rules(PARAMETERS, choose, check_parameters, lambda plan: plan.min_contributors, Adversary.CURIOUS)}
+RULES = {
+    "ckks": Rules(
+        PARAMETERS, choose, check_parameters, lambda plan: plan.min_contributors, Adversary.CURIOUS, extra="ckks"
+    )
+}

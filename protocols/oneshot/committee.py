@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from protocols.oneshot.messages import HEADER, MEMBER, Header, Member
-from protocols.oneshot.parameters import MAX_MEMBERS, lattice_of, least_contributors, parameters_of
+from protocols.oneshot.parameters import MAX_MEMBERS, check_contributors, lattice_of, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Number, Roster
@@ -32,8 +32,7 @@ def check_policy(plan: RoundPlan, policy: Policy) -> None:
         bad = most_marked(plan.clients, feared, committee.members, policy.security, times=MAX_MEMBERS)
     if committee.corrupt < bad:
         raise PolicyError(f"the committee bears {committee.corrupt} corrupt members, not the {bad} feared")
-    if (least := least_contributors(plan)) < feared + 2:
-        raise PolicyError(f"{least} contributors are enough for this plan, and {feared} are feared corrupt")
+    check_contributors(plan, feared)
 
 
 def public_of(plan: RoundPlan) -> Evaluations:

@@ -26,7 +26,7 @@ from secagg.crypto.lattice import Parameters
 from secagg.crypto.lattice.parameters import VARIANCE, candidates, tail
 from secagg.crypto.packed import Sharing
 from secagg.encoding import Encoding
-from secagg.errors import UsageError
+from secagg.errors import PolicyError, UsageError
 from secagg.hypergeometric import most_marked
 
 MAX_MEMBERS = 1024
@@ -114,6 +114,21 @@ def least_contributors(plan: Facts) -> int:
     return max(plan.min_contributors, parameters_of(plan).corrupt + 2)
 
 
+def check_contributors(plan: Facts, corrupt: int) -> None:
+    """Refuse (``PolicyError``) a plan in which fewer than two of the least contributors are honest."""
+    if (least := least_contributors(plan)) < corrupt + 2:
+        raise PolicyError(f"{least} contributors are enough for this plan, and {corrupt} are feared corrupt")
+
+
+def _accept(plan: Facts, roster: int, corrupt: int) -> None:
+    if parameters_of(plan).members < plan.clients:
+        if not plan.beacon:
+            raise PolicyError("members are drawn by lot, and there is no beacon for that")
+        if roster != plan.clients:
+            raise PolicyError("members are drawn from the whole roster: a cohort must be a roster of its own")
+    check_contributors(plan, corrupt)
+
+
 def lattice_of(plan: Facts) -> Parameters:
     """The ring and the layout in it that the plan's vectors take."""
     return _lattice(plan.encoding, plan.clients, plan.noise_bound, parameters_of(plan))
@@ -143,4 +158,13 @@ def _sharing(degree: int, n: int, committee: CommitteeSize) -> Sharing:
     return Sharing(degree, bound, committee.quorum - committee.private, committee.private)
 
 
-RULES = {"oneshot": Rules(PARAMETERS, choose_committee, check_parameters, lambda plan: parameters_of(plan).quorum)}
+RULES = {
+    "oneshot": Rules(
+        PARAMETERS,
+        choose_committee,
+        check_parameters,
+        lambda plan: parameters_of(plan).quorum,
+        accept=_accept,
+        extra="lattice",
+    )
+}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from protocols.pairwise.parameters import parameters_of
-from protocols.parameters import ENFORCED_UP_TO
+from protocols.pairwise.parameters import check_enforced, parameters_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.rounds.cohort import Position
@@ -20,11 +19,7 @@ from secagg.params import GRINDING_BITS, GRINDING_FLOOR, check_private, corrupt_
 
 def check_policy(plan: RoundPlan, policy: Policy) -> None:
     """Refuse (k, t) that this client's own calculation does not accept for the planned number of clients."""
-    if plan.clients > ENFORCED_UP_TO and policy.min_contributors > parameters_of(plan).threshold:
-        raise PolicyError(
-            f"among {plan.clients} clients only {parameters_of(plan).threshold} contributors can be enforced "
-            f"(the threshold), not the {policy.min_contributors} demanded"
-        )
+    check_enforced(plan, policy.min_contributors)
     _check_graph(plan, policy, plan.clients, GRINDING_BITS)
 
 

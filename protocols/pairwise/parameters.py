@@ -8,7 +8,7 @@ from protocols.parameters import ENFORCED_UP_TO, Facts, Rules
 from secagg.assumptions import Adversary, CostModel
 from secagg.codec import Codec, enumeration, struct, u32
 from secagg.crypto.graph import Graph, GraphParameters
-from secagg.errors import UsageError
+from secagg.errors import PolicyError, UsageError
 from secagg.params import choose_for_round, complete
 
 PARAMETERS: Codec[GraphParameters] = struct(
@@ -39,6 +39,19 @@ def check_parameters(plan: Facts) -> None:
         raise UsageError("on the complete graph everybody is a neighbour: there are no witnesses besides")
     if not min(p.witnesses, 1) <= p.quorum <= p.witnesses <= plan.clients:
         raise UsageError(f"{p.quorum} of {p.witnesses} witnesses cannot speak for {plan.clients} clients")
+
+
+def check_enforced(plan: Facts, minimum: int) -> None:
+    """Refuse (``PolicyError``) a minimum that the clients of this plan could not enforce."""
+    if plan.clients > ENFORCED_UP_TO and minimum > (threshold := parameters_of(plan).threshold):
+        raise PolicyError(
+            f"among {plan.clients} clients only {threshold} contributors can be enforced (the threshold), "
+            f"not the {minimum} demanded"
+        )
+
+
+def _accept(plan: Facts, _roster: int, _corrupt: int) -> None:
+    check_enforced(plan, plan.min_contributors)
 
 
 def signers(plan: Facts) -> int:
@@ -72,6 +85,6 @@ def _choose_ring(
 
 
 RULES = {
-    "secagg": Rules(PARAMETERS, _choose_complete, check_parameters, signers),
-    "secagg+": Rules(PARAMETERS, _choose_ring, check_parameters, signers),
+    "secagg": Rules(PARAMETERS, _choose_complete, check_parameters, signers, accept=_accept),
+    "secagg+": Rules(PARAMETERS, _choose_ring, check_parameters, signers, accept=_accept),
 }

@@ -75,4 +75,4 @@ def check_parameters(plan: Facts) -> None:
     sizes_of(plan)
 
 
-RULES = {"threshold_ckks": Rules(PARAMETERS, choose, check_parameters, least_of, Adversary.CURIOUS)}
+RULES = {"threshold_ckks": Rules(PARAMETERS, choose, check_parameters, least_of, Adversary.CURIOUS, extra="lattice")}

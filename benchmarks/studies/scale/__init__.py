@@ -3,9 +3,12 @@
 *model*  measures what the pieces cost on this machine (``pieces``), runs real rounds of every protocol, the server in
          one process and all its clients in another, and divides what the model (``costs``) says by what was seen:
          bytes up and down, processor seconds of the clients and of the server, the server's peak memory.
+*choice* asks what ``RoundPlan.propose("auto")`` would take at some sizes, and runs a round with each protocol there:
+         seconds over those of the best one (``choices``).
 *table*  prints the model for clients and lengths far beyond that: flat rounds, and trees of cohorts.
+*units*  prints the source of ``protocols.costs.measured``, the constants by which protocols are chosen.
 
-With ``out`` both are written there: ``scale.md`` (tables) and ``scale.json`` (everything, by phase).
+With ``out`` all that is written there: ``scale.md`` (tables), ``scale.json`` (everything, by phase), ``measured.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import multiprocessing
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
@@ -29,13 +32,15 @@ import numpy as np
 from benchmarks.case import Measured, Say, commit
 from benchmarks.memory import peak, start_peak
 from benchmarks.rounds import check_total, people, update_of
-from benchmarks.studies.scale.costs import BEACON, Cost, Deployment
+from benchmarks.studies.scale.constants import source_of
+from benchmarks.studies.scale.deployments import BEACON, MODELS, Deployment, cost
 from benchmarks.studies.scale.pieces import measure
 from benchmarks.studies.scale.tables import FEWEST, checked_table, flat_table, tree_table
 from benchmarks.studies.scale.timing import processor_seconds, seconds_of
-from benchmarks.studies.scale.trees import MODELS, cost
-from benchmarks.studies.scale.unit_costs import UnitCosts
+from protocols.choice import COMPARED
 from protocols.client import Client
+from protocols.costs.roles import Cost
+from protocols.costs.units import UnitCosts
 from protocols.journal import ForgetfulJournal
 from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
@@ -49,6 +54,8 @@ from secagg.errors import UsageError
 from secagg.extras import installed
 from secagg.files import write_file
 from secagg.machine import machine
+
+_PARTS = ("model", "choice", "table", "units")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +72,17 @@ class Config:
     clients: str = "1e3,1e4,1e5,1e6,1e7,1e8"
     lengths: str = "1e4,1e5,1e6,1e7,1e8,1e9"
     cohorts: str = "100,250,1000,4000,10000"
+    choices: str = "20x1e4,20x1e6,100x1e4,100x1e5,300x1e4,300x1e5"
     parts: str = "model,table"
     out: str = ""
 
     def __post_init__(self) -> None:
-        if not set(self.parts.split(",")) <= {"model", "table"}:
-            raise UsageError("parts are some of model, table")
+        if not set(self.parts.split(",")) <= set(_PARTS):
+            raise UsageError(f"parts are some of {', '.join(_PARTS)}")
         if not set(self.protocols.split(",")) <= set(MODELS):
             raise UsageError(f"protocols are some of {', '.join(MODELS)}")
+        if any(text.count("x") != 1 or min(_numbers(text.replace("x", ","))) < 4 for text in self.choices.split(",")):
+            raise UsageError("choices are rounds as 100x1e5, of 4 clients or more and 4 coordinates or more")
         numbers = [*_numbers(self.n), *_numbers(self.clients), *_numbers(self.lengths), *_numbers(self.cohorts)]
         if min(numbers) < 4 or min(self.d, self.long_d, self.repeats) < 1 or (self.long_n and self.long_n < 4):
             raise UsageError("rounds have 4 clients or more, vectors a coordinate or more, pieces a trial or more")
@@ -88,6 +98,8 @@ def _numbers(text: str) -> list[int]:
 
 
 DEFAULTS = Config()
+_TRIALS = 5
+"""Constants are medians of so many processes' medians."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -102,14 +114,27 @@ def run(config: Config, say: Say) -> Measured:
             points.append(point)
             figures |= point.figures
             ratios |= point.ratios
+    if "choice" in config.parts.split(","):
+        for chosen in choices(config, say):
+            figures |= chosen.figures
+            ratios |= chosen.ratios
+    if "units" in config.parts.split(","):
+        all_units += [_pieces(config) for _ in range(_TRIALS - 1)]
     units = _middle(all_units)
     figures |= {f"unit_{name}": value for name, value in asdict(units).items()}
     if config.out:
         _write(config, units, points)
+    if "units" in config.parts.split(","):
+        _say_lines(say, source_of(units, machine(), commit()))
     if "table" in config.parts.split(","):
-        for line in _tables(config, units):
-            say(line)
+        for table in _tables(config, units):
+            _say_lines(say, table)
     return Measured(figures, ratios)
+
+
+def _say_lines(say: Say, text: str) -> None:
+    for line in text.splitlines():
+        say(line)
 
 
 # Real rounds.
@@ -124,6 +149,8 @@ class Taken:
     clients_s: dict[str, float]
     server_s: dict[str, float]
     server_memory: int
+    by_client: tuple[float, ...]
+    """Seconds of each client, the most first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,10 +325,10 @@ def taken_by_round(protocol: str, deployment: Deployment) -> Taken:
         requests = server.outbox()
     memory = peak() - before
     near.send_bytes(b"")
-    clients_s = json.loads(near.recv_bytes())
+    clients_s, by_client = json.loads(near.recv_bytes())
     child.join()
     check_total(server)
-    return Taken(dict(up), dict(down), clients_s, dict(watch.seconds), memory)
+    return Taken(dict(up), dict(down), clients_s, dict(watch.seconds), memory, tuple(by_client))
 
 
 def _policy(protocol: str) -> Policy:
@@ -322,14 +349,15 @@ def _clients(pipe: Connection, encoded: bytes, count: int) -> None:
     identities, roster = people(count)
     clients = {i.name: Client(i, roster, policy=_policy(plan.protocol), journal=ForgetfulJournal()) for i in identities}
     _warm(plan)
-    watch = _Watch(plan.protocol)
+    watch, by_client = _Watch(plan.protocol), dict.fromkeys(clients, 0.0)
     while name := pipe.recv_bytes().decode():
-        phase, request = pipe.recv_bytes().decode(), pipe.recv_bytes()
+        phase, request, before = pipe.recv_bytes().decode(), pipe.recv_bytes(), sum(watch.seconds.values())
         if request:
             pipe.send_bytes(watch(phase, clients[name].receive, request))
         else:
             pipe.send_bytes(watch(phase, clients[name].start, plan, update_of(roster.number(name), plan)))
-    pipe.send_bytes(json.dumps(watch.seconds).encode())
+        by_client[name] += sum(watch.seconds.values()) - before
+    pipe.send_bytes(json.dumps([watch.seconds, sorted(by_client.values(), reverse=True)]).encode())
 
 
 def _warm(plan: RoundPlan) -> None:
@@ -339,6 +367,69 @@ def _warm(plan: RoundPlan) -> None:
     simulate(serve(small, roster), clients, {name: np.ones(8) for name in clients}.get)
     if plan.protocol == "threshold_ckks":
         flooding(sizes_of(plan).flooding, 1, bytes(32))
+
+
+# What is chosen.
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What "auto" would take for a deployment, and seconds of real rounds with each protocol that could be taken."""
+
+    deployment: Deployment
+    protocol: str
+    predicted: dict[str, float]
+    measured: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        return f"choice_n{self.deployment.n}_d{self.deployment.d}"
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {f"{self.name}_{protocol}_s": seconds for protocol, seconds in self.measured.items()}
+
+    @property
+    def over_best(self) -> float:
+        """Measured seconds of what is chosen over those of the best one."""
+        return self.measured[self.protocol] / min(self.measured.values())
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        found = {f"{self.name}_{one}_predicted": self.predicted[one] / self.measured[one] for one in self.measured}
+        return found | {f"{self.name}_over_best": self.over_best}
+
+
+def choices(config: Config, say: Say) -> Iterator[Chosen]:
+    """Bytes on the links are the model's, which are exact."""
+    for text in config.choices.split(","):
+        n, d = (int(float(number)) for number in text.split("x"))
+        deployment = Deployment(n, d, gone=Fraction(str(config.drop)), minimum=_least(n))
+        choice = deployment.compare(COMPARED)
+        predicted, measured = dict[str, float](), dict[str, float]()
+        for one in choice.candidates:
+            if one.why_not or (expected := one.seconds) > config.longest:
+                say(f"n = {n}, d = {d}: {one.protocol} is left out, {one.why_not or f'{expected:.0f} s by the model'}")
+                continue
+            taken = _afresh(taken_by_round, one.protocol, deployment)
+            members = round(n * _most_work(one.protocol, deployment))
+            client_s, server_s = sum(taken.by_client[:members]) / members, sum(taken.server_s.values())
+            predicted[one.protocol] = one.seconds
+            measured[one.protocol] = replace(one, client_s=client_s, server_s=server_s).seconds
+            say(
+                f"n = {n}, d = {d}, {one.protocol}: a round {one.seconds:.3g} s by prediction, "
+                f"{measured[one.protocol]:.3g} s measured (client {one.client_s:.3g}, {client_s:.3g}; "
+                f"server {one.server_s:.3g}, {server_s:.3g})"
+            )
+        found = Chosen(deployment, choice.protocol, predicted, measured)
+        say(f"n = {n}, d = {d}: auto takes {choice.protocol}, {found.over_best:.2f} of the best")
+        yield found
+
+
+def _most_work(protocol: str, deployment: Deployment) -> float:
+    """The fraction of clients that do as much as the client that does most."""
+    members = getattr(deployment.plan(protocol).parameters, "members", deployment.n)
+    return members * deployment.left / deployment.n / deployment.n
 
 
 # What is written.
@@ -369,4 +460,6 @@ def _write(config: Config, units: UnitCosts, points: Sequence[Point]) -> None:
         "units": asdict(units),
         "points": {p.name: {"measured": p.figures, "ratios": p.ratios, "phases": p.by_phase()} for p in points},
     }
+    if "units" in config.parts.split(","):
+        write_file(out / "measured.py", source_of(units, machine(), commit()).encode(), private=False)
     write_file(out / "scale.json", json.dumps(found, indent=1).encode(), private=False)

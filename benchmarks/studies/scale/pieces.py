@@ -18,9 +18,9 @@ import numpy as np
 from benchmarks.rounds import LENIENT, people
 from benchmarks.studies.scale.lattice_pieces import measure_ckks, measure_lattice
 from benchmarks.studies.scale.timing import OTHER, seconds_of
-from benchmarks.studies.scale.unit_costs import UnitCosts, columns_of
 from protocols import registry
 from protocols.client import Client
+from protocols.costs.units import UnitCosts
 from protocols.journal import ForgetfulJournal
 from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import (
@@ -113,8 +113,7 @@ def _vectors(repeats: int) -> dict[str, float]:
     d, ring = 1 << 18, Ring(25)
     plan, update = _plan(20, d), np.arange(d) % 1000
     words, seeds = ring.lift(update), [os.urandom(32) for _ in range(8)]
-    short, columns = ring.zeros(16), columns_of(ring.bits, d)
-    column = seconds_of(lambda: ring.pack(words[:1]), repeats) / columns_of(ring.bits, 1)
+    short, packed = ring.zeros(16), np.empty(ring.packed_size(d), np.uint8)
 
     def encode() -> object:
         return plan.ring.lift(plan.encode_update(update, 1, Prg(bytes(32))))
@@ -123,9 +122,8 @@ def _vectors(repeats: int) -> dict[str, float]:
     other = words.copy()
     return {
         "encode": seconds_of(encode, repeats) / d,
-        "column": column,
-        "pack": max(seconds_of(lambda: ring.pack(words), repeats) - columns * column, 0) / d,
-        "add": seconds_of(lambda: np.add(other, words, out=other), repeats) / d,
+        "pack": seconds_of(lambda: ring.pack_into(words, packed), repeats) / d,
+        "add": seconds_of(lambda: ring.add_packed(packed, other), repeats) / d,
         "centre": seconds_of(lambda: ring.centred(words), repeats) / d,
         "stream": opened / len(seeds),
         "mask": (seconds_of(lambda: add_masks(words, seeds), repeats) - opened) / (len(seeds) * words.nbytes),

@@ -8,11 +8,11 @@ from fractions import Fraction
 from functools import partial
 
 from benchmarks import markdown
-from benchmarks.studies.scale.costs import Deployment, parameters_in_words
-from benchmarks.studies.scale.trees import cost, tree
-from benchmarks.studies.scale.unit_costs import UnitCosts
+from benchmarks.studies.scale.deployments import Deployment, cost, parameters_in_words
+from benchmarks.studies.scale.trees import tree
+from protocols.costs.units import UnitCosts
 from secagg.errors import UsageError
-from secagg.printable import in_bytes
+from secagg.printable import in_bytes, in_seconds
 
 LARGEST_UPLOAD = 1 << 31
 """Vectors beyond 2 GiB are not carried end to end: everything below 'beyond' is arithmetic."""
@@ -70,20 +70,20 @@ def _flat_row(protocol: str, n: int, d: int, units: UnitCosts) -> list[str]:
     except UsageError as error:
         return [f"{_power(n)} and more", f"not possible: {error}"]
     if dropped.server_s > ABSURD_SECONDS or dropped.server_memory > ABSURD_MEMORY:
-        asked = f"server {_seconds(dropped.server_s)}, {_bytes(dropped.server_memory)} of memory"
+        asked = f"server {in_seconds(dropped.server_s)}, {_bytes(dropped.server_memory)} of memory"
         return [f"{_power(n)} and more", f"absurd as one round on one machine: {asked}"]
     client, heaviest = quiet.client, quiet.heaviest
-    most = "" if heaviest is client else f"{_seconds(heaviest.seconds)}, {_bytes(heaviest.down)} down"
+    most = "" if heaviest is client else f"{in_seconds(heaviest.seconds)}, {_bytes(heaviest.down)} down"
     beyond = " beyond" if client.up > LARGEST_UPLOAD else ""
     return [
         _power(n),
         parameters_in_words(deployment.plan(protocol)),
         _bytes(client.up) + beyond,
         _bytes(client.down),
-        _seconds(client.seconds),
+        in_seconds(client.seconds),
         most,
-        _seconds(quiet.server_s),
-        _seconds(dropped.server_s),
+        in_seconds(quiet.server_s),
+        in_seconds(dropped.server_s),
         _bytes(dropped.server_memory),
         _bytes(quiet.up + quiet.down),
     ]
@@ -117,7 +117,7 @@ def _tree_row(protocol: str, deployment: Deployment, size: int, units: UnitCosts
         return [f"not possible: {error}"]
     below = quiet.levels[0]
     if dropped.aggregator_s > ABSURD_SECONDS or below.cost.server_memory > ABSURD_MEMORY:
-        return [f"absurd: server {_seconds(dropped.aggregator_s)}"]
+        return [f"absurd: server {in_seconds(dropped.aggregator_s)}"]
     client = below.cost.client
     return [
         " + ".join(str(level.cohorts) for level in quiet.levels),
@@ -126,11 +126,11 @@ def _tree_row(protocol: str, deployment: Deployment, size: int, units: UnitCosts
         ", ".join(str(level.deployment.plan(protocol).ring_bits) for level in quiet.levels),
         _bytes(client.up),
         _bytes(client.down),
-        _seconds(client.seconds),
-        _seconds(quiet.aggregator_s),
-        _seconds(dropped.aggregator_s),
+        in_seconds(client.seconds),
+        in_seconds(quiet.aggregator_s),
+        in_seconds(dropped.aggregator_s),
         _bytes(dropped.levels[0].cost.server_memory),
-        _seconds(dropped.servers_s),
+        in_seconds(dropped.servers_s),
         f"{quiet.noise:.3g}",
     ]
 
@@ -146,17 +146,3 @@ def _power(count: int) -> str:
     """
     zeros = len(str(count)) - 1
     return f"10^{zeros}" if zeros > 2 and count == 10**zeros else str(count)
-
-
-def _seconds(count: float) -> str:
-    """
-    >>> _seconds(0.0451), _seconds(312), _seconds(90_000)
-    ('45 ms', '5.2 min', '25 h')
-    """
-    if count < 1:
-        return f"{1000 * count:.2g} ms" if count < 0.01 else f"{1000 * count:.0f} ms"
-    for unit, size in (("s", 100.0), ("min", 6000.0), ("h", 360_000.0)):
-        if count < size:
-            value = count / {"s": 1, "min": 60, "h": 3600}[unit]
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
-    return f"{count / 86400:,.0f} days"

@@ -8,32 +8,14 @@ cohort are chosen for the most that any of them has, but for 2^-40 (2^-20).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor, sqrt
 
-from benchmarks.studies.scale.costs import Cost, Deployment, masked
-from benchmarks.studies.scale.lattice import ckks_round, oneshot_round, threshold_round
-from benchmarks.studies.scale.unit_costs import UnitCosts
-from protocols.plan import RoundPlan
-from secagg.errors import UsageError
+from benchmarks.studies.scale.deployments import Deployment, cost
+from protocols.costs.roles import Cost
+from protocols.costs.units import UnitCosts
 from secagg.hypergeometric import most_marked
-
-MODELS: Mapping[str, Callable[[Deployment, RoundPlan, UnitCosts], Cost]] = {
-    "secagg": masked,
-    "secagg+": masked,
-    "oneshot": oneshot_round,
-    "ckks": ckks_round,
-    "threshold_ckks": threshold_round,
-}
-
-
-def cost(protocol: str, deployment: Deployment, units: UnitCosts) -> Cost:
-    """Of one round, or ``UsageError`` where the protocol does not do that."""
-    if protocol not in MODELS:
-        raise UsageError(f"no model of {protocol!r}; there are {', '.join(MODELS)}")
-    return MODELS[protocol](deployment, deployment.plan(protocol), units)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.studies.scale.costs import BEACON, Cost, Deployment, proof_of, random_proof
+from benchmarks.studies.scale.deployments import BEACON, MODELS, Deployment, cost
 from benchmarks.studies.scale.lattice_pieces import measure_ckks
-from benchmarks.studies.scale.trees import MODELS, cost, marked, tree
-from benchmarks.studies.scale.unit_costs import UnitCosts
+from benchmarks.studies.scale.trees import marked, tree
 from protocols import registry
+from protocols.costs.proofs import proof_of, random_proof
+from protocols.costs.roles import Cost
+from protocols.costs.units import UnitCosts
 from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
@@ -191,7 +193,7 @@ def test_what_the_protocols_do_not_do_has_no_cost() -> None:
     if find_spec("tenseal") is not None:
         with pytest.raises(UsageError, match="4096"):
             cost("ckks", Deployment(5000, 10), EACH)
-    with pytest.raises(UsageError, match="no model"):
+    with pytest.raises(UsageError, match="unknown protocol"):
         cost("rot13", Deployment(10, 10), EACH)
     with pytest.raises(UsageError, match="not negative"):
         replace(EACH, verify=-1)

@@ -11,10 +11,10 @@ import pytest
 
 from benchmarks.rounds import check_total, people, update_of
 from benchmarks.studies import scale
+from benchmarks.studies.scale.deployments import MODELS
 from benchmarks.studies.scale.tables import flat_table, tree_table
-from benchmarks.studies.scale.trees import MODELS
-from benchmarks.studies.scale.unit_costs import UnitCosts
 from protocols.client import Client
+from protocols.costs.units import UnitCosts
 from protocols.journal import ForgetfulJournal
 from protocols.plan import RoundPlan
 from protocols.policy import Policy

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies.scale.tables import flat_table, tree_table
-from benchmarks.studies.scale.unit_costs import UnitCosts
+from protocols.costs.units import UnitCosts
 from protocols.roster import Roster
 from protocols.tree import Terms, Tree
 from secagg.crypto.prg import Prg

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import gcd, isfinite
+from math import isfinite
 
 from secagg.errors import UsageError
 
@@ -42,12 +42,10 @@ class UnitCosts:
     """A byte of a mask is made and added."""
     encode: float
     """A coordinate is clipped, rounded and lifted into the ring."""
-    column: float
-    """One step of packing or unpacking, for each block of 2^15 coordinates."""
     pack: float
-    """A coordinate is packed, beside that."""
+    """A coordinate is packed."""
     add: float
-    """A coordinate is added."""
+    """A packed coordinate is unpacked and added."""
     centre: float
     """A coordinate of the ring becomes a signed integer."""
     deal_step: float
@@ -109,12 +107,3 @@ class UnitCosts:
     def __post_init__(self) -> None:
         if not all(isfinite(getattr(self, field.name)) and getattr(self, field.name) >= 0 for field in fields(self)):
             raise UsageError("what something costs is a number, and not negative")
-
-
-def columns_of(bits: int, d: int) -> int:
-    """How many steps packing takes (``secagg.crypto.ring``): none for whole words.
-
-    >>> columns_of(26, 10_000), columns_of(24, 10_000), columns_of(32, 10_000)
-    (32, 8, 0)
-    """
-    return 0 if bits in (8, 16, 32, 64) else -(-d // (1 << 15)) * (64 // gcd(bits, 64))
