@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from dp.events import Relation
 from dp.noise import NoiseSpec
 from protocols.outcome import RoundOutcome
+from protocols.parameters import AUTO
 from protocols.plan import MAX_BEACON, NO_MODEL, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Roster
@@ -76,6 +77,10 @@ class Terms:
     weight_bound: int = 1
     users: int = 0
     overlap: int = 1
+
+    def __post_init__(self) -> None:
+        if self.protocol == AUTO:
+            raise UsageError("every member of a tree makes its plan anew, so its terms name a protocol, and not auto")
 
 
 @dataclass(frozen=True, slots=True)

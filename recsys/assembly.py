@@ -15,6 +15,7 @@ from dp.calibrate import with_multiplier
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.turns import Turns
+from protocols.parameters import AUTO
 from recsys.aggregator import Aggregator
 from recsys.budgets import DistributedNoise, LocalNoise, delta_of, distributed_noise, local_noise
 from recsys.config import ClientKind, Config, Mode, Source, Training
@@ -175,7 +176,9 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
         raise UsageError("a sum over fewer than two clients hides nobody")
     planned = participation.planned(len(client_data.names))
     noised = config.privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH)
-    deployment.parameters(planned, noised=noised), _optimiser(training)  # refused here, if at all
+    if deployment.protocol != AUTO:
+        deployment.parameters(planned, noised=noised)  # refused here, if at all
+    _optimiser(training)
     local = Local(training.epochs, training.batch, training.rate, training.proximal)
     recipe = UpdateRecipe(
         local,
@@ -212,6 +215,10 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
         )
     if config.locally:
         locally = local_noise(config, client_data, data)
+    if distributed is not None:
+        deployment = deployment.chosen(planned, distributed.found.encoding, distributed.found.noise)
+    else:
+        deployment = deployment.chosen(planned, plain or Encoding(length, 1.0, _EXACT_BITS), None)
     public = taken_as_public(config, listed=items is not None or config.data.source is Source.SYNTHETIC)
     return Prepared(
         config,
@@ -277,7 +284,8 @@ def _check_model_name(config: Config) -> None:
 
 def _deployment(config: Config) -> Deployment:
     protocol = config.protocol
-    return Deployment(protocol.name, protocol.adversary, protocol.corrupt, protocol.dropout)
+    allowed = frozenset(name.strip() for name in protocol.allowed.split(","))
+    return Deployment(protocol.name, protocol.adversary, protocol.corrupt, protocol.dropout, allowed)
 
 
 def model_of(config: Config, items: Items | None = None) -> Recommender:

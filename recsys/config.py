@@ -15,6 +15,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from protocols.parameters import ALLOWED
 from recsys.network import Network
 from recsys.optimisers import Rule
 from recsys.participation import Draw
@@ -259,7 +260,10 @@ class Evaluation:
 @dataclass(frozen=True, slots=True)
 class Protocol:
     name: str = "secagg+"
-    """the protocol of the secure sums: see ``secagg protocols``"""
+    """the protocol of the secure sums: see ``secagg protocols``. ``auto`` stands for the one of ``allowed`` with which
+    a sum is predicted to take the fewest seconds, which the run then has to its end"""
+    allowed: str = ",".join(sorted(ALLOWED))
+    """the protocols that clients take part in, of which ``auto`` takes one, separated by commas"""
     adversary: Adversary = Adversary.ACTIVE
     """what the server may do"""
     corrupt: str = "0.05"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from dp.noise import Family, NoiseSpec
-from protocols.parameters import check_adversary, rules_of
+from protocols.parameters import ALLOWED, AUTO, check_adversary, rules_of
+from protocols.plan import RoundPlan
 from secagg.assumptions import Adversary, CostModel, colluders, fraction
+from secagg.encoding import Encoding
+from secagg.errors import StorageError
 
 _COMPONENTS = 4
 """Excess noise is taken off in at most this many parts: each costs every client one more draw of full length."""
@@ -15,17 +19,56 @@ _COMPONENTS = 4
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """``corrupt`` and ``dropout`` are fractions of a cohort."""
+    """``corrupt`` and ``dropout`` are fractions of a cohort. Where ``protocol`` is "auto" it is ``chosen`` before
+    anything is summed up, among the ``allowed`` ones, which clients take part in; ``why`` says in a line why that one.
+    """
 
     protocol: str = "secagg+"
     adversary: Adversary = Adversary.ACTIVE
     corrupt: str = "0.05"
     dropout: str = "0.1"
+    allowed: Set[str] = ALLOWED
+    why: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "adversary", Adversary(self.adversary))
-        check_adversary(self.protocol, self.adversary)
+        for name in sorted(self.allowed) if self.protocol == AUTO else [self.protocol]:
+            check_adversary(name, self.adversary)
         fraction(self.corrupt), fraction(self.dropout)
+
+    def least(self, clients: int) -> int:
+        """The fewest clients of a cohort of this size in a sum: all but those who may drop out, and at least two."""
+        return max(2, clients - self.dropouts(clients))
+
+    def chosen(self, clients: int, encoding: Encoding, noise: NoiseSpec | None) -> Deployment:
+        """The same with a protocol, and why it is that one, if it is still to be chosen.
+
+        >>> Deployment("auto").chosen(20, Encoding.integers(10_000), None).protocol
+        'secagg+'
+        """
+        if self.protocol != AUTO:
+            return self
+        choice = RoundPlan.compare(
+            clients,
+            encoding,
+            min_contributors=self.least(clients),
+            corrupt=self.corrupt,
+            dropout=self.dropout,
+            adversary=self.adversary,
+            noise=noise,
+            beacon=bytes(1),  # there is one, and it is not known yet
+            allowed=self.allowed,
+        )
+        return replace(self, protocol=choice.protocol, why=choice.why)
+
+    def begun(self, protocol: str) -> Deployment:
+        """For a run that was begun with this protocol: what was chosen then is not chosen again, since another release
+        may choose otherwise. ``StorageError`` if that protocol cannot have been chosen."""
+        if protocol == self.protocol or not self.why:
+            return self
+        if protocol not in self.allowed:
+            raise StorageError(f"the record of the run names {protocol[:40]!r}, which is not among protocol.allowed")
+        return replace(self, protocol=protocol, why=f"{protocol} was chosen when the run began")
 
     def dropouts(self, clients: int) -> int:
         """How many clients of a cohort of this size may drop out."""

@@ -117,6 +117,8 @@ def train(
         with run_list.locked() as runs:
             started = start(prepared, folder, before, runs, held)
         before = existing_run(folder, prepared.config)  # from here on nobody else writes it
+        if before is not None:
+            prepared = replace(prepared, deployment=prepared.deployment.begun(str(before.protocol.get("name"))))
         ended = _Running(prepared, folder, machine, watch, tell, started, before).run()
         if not keep_secrets:
             delete_secrets(folder)
@@ -395,10 +397,11 @@ def agreed(prepared: Prepared) -> dict[str, Any]:
     asked: dict[str, Any] = {
         "name": deployment.protocol,
         "clients": planned,
-        "min_contributors": max(2, planned - deployment.dropouts(planned)),
+        "min_contributors": deployment.least(planned),
         "adversary": deployment.adversary.value,
         "corrupt": deployment.corrupt if corrupt == fraction(deployment.corrupt) else str(corrupt),
         "dropout": deployment.dropout,
+        **({"chosen": deployment.why} if deployment.why else {}),
     }
     if prepared.participation.draw is Draw.POISSON:
         del asked["clients"], asked["min_contributors"]

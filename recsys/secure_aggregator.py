@@ -181,7 +181,7 @@ class SecureAggregator:
             deployment.protocol,
             roster,
             request.encoding,
-            min_contributors=max(2, len(roster) - deployment.dropouts(len(roster))),
+            min_contributors=deployment.least(len(roster)),
             corrupt=deployment.corrupt,
             dropout=deployment.dropout,
             adversary=deployment.adversary,

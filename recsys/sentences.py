@@ -18,7 +18,7 @@ from dp.noise import NoiseSpec
 from dp.secure_sum import LONGEST_TEXT
 from dp.turns import Turns
 from dp.verify_ledger import upwards
-from protocols.parameters import rules_of
+from protocols.parameters import AUTO, rules_of
 from recsys.config import ClientKind, Config, Mode, Source, Spread
 from recsys.other_runs import KnownRun
 from recsys.run_record import FILE, UNKNOWN, Spending
@@ -75,7 +75,8 @@ def described(config: Config) -> str:
         Mode.DISTRIBUTED: f"distributed noise, {epsilon}",
         Mode.BOTH: f"local and distributed noise, {epsilon} each",
     }
-    parts = (f"{users[data.source]} {where}", config.model.name, noise[config.privacy.mode], config.protocol.name)
+    protocol = "a chosen protocol" if config.protocol.name == AUTO else config.protocol.name
+    parts = (f"{users[data.source]} {where}", config.model.name, noise[config.privacy.mode], protocol)
     return ", ".join(parts)
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from protocols.parameters import rules_of
+from protocols.parameters import AUTO, rules_of
 from recsys.config import ClientKind, Config
 from recsys.sentences import described
 from secagg.cli.interrupts import interruptible
@@ -76,7 +76,7 @@ _OF_BOTH = (
 @app.command()
 def demo(
     clients: Annotated[ClientKind, typer.Option(help="Who the clients are.")] = ClientKind.SILOS,
-    protocol: Annotated[str | None, typer.Option(help="Whose secure sums: see secagg protocols.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Whose secure sums: see secagg protocols; or auto.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, as in a configuration of train.")
     ] = None,
@@ -119,6 +119,8 @@ def _of_protocol(name: str | None) -> list[str]:
     """Settings for this protocol, against the strongest server that it holds against."""
     if name is None:
         return []
+    if name == AUTO:
+        return [f"protocol.name={AUTO}"]
     return [f"protocol.name={name}", f"protocol.adversary={rules_of(name).against}"]
 
 

@@ -114,6 +114,8 @@ def carry_out(
     from secagg.machine import machine
 
     prepared = prepare(config)
+    if prepared.deployment.why:
+        tell(prepared.deployment.why)
     for later in before.values():
         prepare(later)
     if config.measured_exactly and not over:

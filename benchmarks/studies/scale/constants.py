@@ -21,7 +21,7 @@ def source_of(units: UnitCosts, machine: Mapping[str, Any], commit: str) -> str:
     ('a slide rule, 1 core, Python 3.11, commit abcdef012345', 1.23e-06)
     """
     cores = f"{machine['cores']} core{'s' * (machine['cores'] != 1)}"
-    where = f"{machine['processor']}, {cores}, Python {machine['python']}, commit {commit.removesuffix('-dirty')}"
+    where = f"{machine['processor']}, {cores}, Python {machine['python']}, commit {commit.removesuffix('+')}"
     numbers = "\n".join(f"    {name}={float(f'{value:.3g}')!r}," for name, value in asdict(units).items())
     return _MODULE.format(where=json.dumps(where), numbers=numbers)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from logging import INFO, WARNING
@@ -38,6 +38,7 @@ from protocols.adapters.instructions import Instructions, canonical_bytes
 from protocols.adapters.privacy import Privacy
 from protocols.adapters.users import Silos
 from protocols.outcome import RoundOutcome
+from protocols.parameters import ALLOWED
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.roster import Roster
 from protocols.rounds.server import ServerRound
@@ -88,7 +89,9 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
     the largest values they can have, and with ``weight_bound`` above 1 clients are weighted by their metric
     ``strategy.weighted_by_key``. All of these are summed under the mask. ``run_config`` is that of the run
     (``context.run_config``), which clients train by. ``corrupt``, ``dropout`` and ``adversary`` are what the parameters
-    are chosen for, ``timeout`` (seconds) is for each phase after training.
+    are chosen for, ``timeout`` (seconds) is for each phase after training. With the protocol "auto" each round has that
+    of the ``allowed`` ones, which are those of the clients' policies, that is predicted to be the fastest
+    (``RoundPlan.propose``); why, is in the log.
 
     With ``privacy`` the sum is noised, and charged to ``ledger``; what is missing from the cohort counts as zero then,
     and the metric ``failed`` says of what share of the clients something failed. Evaluation is delegated as it is:
@@ -108,6 +111,7 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
         min_contributors: int,
         run_config: UserConfig | None = None,
         protocol: str = "secagg+",
+        allowed: Set[str] = ALLOWED,
         bits: int = 16,
         metrics: Mapping[str, float] | None = None,
         weight_bound: int = 1,
@@ -161,6 +165,8 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
             adversary=adversary,
             session=rng(SESSION_BYTES),
             beacon=beacon,
+            allowed=allowed,
+            tell=partial(log, INFO, "secagg: %s"),
         )
         self._round: _Round | None = None
 
