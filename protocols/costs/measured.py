@@ -1,4 +1,4 @@
-"""The unit costs by which a protocol is chosen: constants, so that the same plan is proposed wherever one asks.
+"""The unit costs by which a protocol is chosen: constants, so that the same is chosen wherever one asks.
 
 They are renewed when the code has become faster or slower in some parts more than in others: whoever has the machine
 runs ``secagg bench scale --set parts=units --set out=DIRECTORY``, which writes this file.

@@ -32,7 +32,7 @@ import numpy as np
 from benchmarks.case import Measured, Say, commit
 from benchmarks.memory import peak, start_peak
 from benchmarks.rounds import check_total, people, update_of
-from benchmarks.studies.scale.constants import source_of
+from benchmarks.studies.scale.constants import source_of, where
 from benchmarks.studies.scale.deployments import BEACON, MODELS, Deployment, cost
 from benchmarks.studies.scale.pieces import measure
 from benchmarks.studies.scale.tables import FEWEST, checked_table, flat_table, tree_table
@@ -125,7 +125,7 @@ def run(config: Config, say: Say) -> Measured:
     if config.out:
         _write(config, units, points)
     if "units" in config.parts.split(","):
-        _say_lines(say, source_of(units, machine(), commit()))
+        _say_lines(say, source_of(units, where(machine(), commit())))
     if "table" in config.parts.split(","):
         for table in _tables(config, units):
             _say_lines(say, table)
@@ -449,10 +449,10 @@ def _tables(config: Config, units: UnitCosts) -> Iterator[str]:
 def _write(config: Config, units: UnitCosts, points: Sequence[Point]) -> None:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    where = f"Commit {commit()}, {machine()['cores']} cores, {machine()['processor']}.\n"
+    place = f"Commit {commit()}, {machine()['cores']} cores, {machine()['processor']}.\n"
     checked = [(point.name, point.figures, point.ratios) for point in points]
     tables = [*([checked_table(checked)] if checked else []), *_tables(config, units)]
-    write_file(out / "scale.md", "\n".join([where, *tables]).encode(), private=False)
+    write_file(out / "scale.md", "\n".join([place, *tables]).encode(), private=False)
     found = {
         "config": asdict(config),
         "machine": machine(),
@@ -461,5 +461,5 @@ def _write(config: Config, units: UnitCosts, points: Sequence[Point]) -> None:
         "points": {p.name: {"measured": p.figures, "ratios": p.ratios, "phases": p.by_phase()} for p in points},
     }
     if "units" in config.parts.split(","):
-        write_file(out / "measured.py", source_of(units, machine(), commit()).encode(), private=False)
+        write_file(out / "measured.py", source_of(units, where(machine(), commit())).encode(), private=False)
     write_file(out / "scale.json", json.dumps(found, indent=1).encode(), private=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -47,10 +47,10 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
     ``metrics`` are those that the trainers report, with their largest values; with ``weight_bound`` above 1 sites are
     weighted by the steps that they have taken (``NUM_STEPS_CURRENT_ROUND``), up to this bound. Both travel under the
     mask. ``corrupt``, ``dropout`` and ``adversary`` are what the plan is made for; each site checks it against a policy
-    of its own. With the protocol "auto" each round has that of the ``allowed`` ones, which are those of the sites'
-    policies, that is predicted to be the fastest (``RoundPlan.propose``); why, is in the log. ``beacon`` is in
-    hexadecimal. Timeouts are in seconds; 0 waits for ever. With ``min_responses`` the
-    round goes on as soon as so many sites have trained, without the others.
+    of its own. With the protocol "auto" each round has that of the ``allowed`` ones that is predicted to be the fastest
+    (``RoundPlan.propose``), and the log says why. Allowed is what the policies of all sites allow: without ``allowed``,
+    what a policy allows that says nothing else. ``beacon`` is in hexadecimal. Timeouts are in seconds; 0 waits for
+    ever. With ``min_responses`` the round goes on as soon as so many sites have trained, without the others.
 
     With ``silos`` ({"most": users of one site, "total": users of all, "overlap": in how many sites one person can be})
     the unit is the user inside a site, as in ``protocols.adapters.users``: trainers answer for each user, ``clip`` and
@@ -71,7 +71,7 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
         num_clients: int | None = None,
         min_responses: int | None = None,
         protocol: str = "secagg+",
-        allowed: Sequence[str] = tuple(sorted(ALLOWED)),
+        allowed: list[str] | None = None,
         bits: int = 16,
         rotate: bool = False,
         metrics: dict[str, float] | None = None,
@@ -94,7 +94,7 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
         self.num_clients, self.min_responses = num_clients, min_responses
         self.clip, self.bits, self.rotate, self.metrics, self.weight_bound = clip, bits, rotate, metrics, weight_bound
         self.protocol, self.corrupt, self.dropout, self.adversary = protocol, corrupt, dropout, adversary
-        self.allowed = list(allowed)
+        self.allowed = allowed
         self.beacon, self.silos, self.privacy = beacon, silos, privacy
         self._silos = None if silos is None else Silos(**silos)
         self._privacy = None if privacy is None else Privacy(**{"rounds": num_rounds} | privacy)  # type: ignore[arg-type]
@@ -199,7 +199,7 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
             session=session,
             model=form.model_digest(model.params, instructions_in(model.total_rounds, self.fl_ctx)),
             beacon=bytes.fromhex(self.beacon),
-            allowed=frozenset(self.allowed),
+            allowed=ALLOWED if self.allowed is None else frozenset(self.allowed),
             tell=self.info,
         )
         return replace(plan, round=model.current_round), targets
