@@ -309,17 +309,22 @@ def test_a_client_refuses(plan: RoundPlan, policy: dict[str, object], reason: st
 
 
 @pytest.mark.parametrize(
-    ("plan", "policy", "condition"),
+    ("plan", "policy", "check", "condition"),
     [
-        (proposal(min_contributors=40), {"corrupt": "0.2"}, "committee.corrupt < bad"),
-        (proposal(), {"beacon": b""}, "not policy.beacon"),
-        (proposal(1000, dropout="0.05"), {}, "(least := least_contributors(plan)) < feared + 2"),
+        (proposal(min_contributors=40), {"corrupt": "0.2"}, "check_policy", "committee.corrupt < bad"),
+        (proposal(), {"beacon": b""}, "check_policy", "not policy.beacon"),
+        (
+            proposal(1000, dropout="0.05"),
+            {},
+            "check_contributors",
+            "(least := least_contributors(plan)) < corrupt + 2",
+        ),
     ],
 )
 def test_without_the_check_it_accepts(
-    plan: RoundPlan, policy: dict[str, object], condition: str, monkeypatch: pytest.MonkeyPatch
+    plan: RoundPlan, policy: dict[str, object], check: str, condition: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    switch_off(monkeypatch, rules, "check_policy", condition)
+    switch_off(monkeypatch, rules, check, condition)
     checks(plan, **policy)()
 
 
