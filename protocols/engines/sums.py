@@ -35,9 +35,9 @@ class PackedSum:
     ...     total.work_off()
     >>> ring.centred(total.value()).tolist()
     [11, 18, 33]
-    >>> total.take(b"short")
+    >>> total.take(b"too long")
     Traceback (most recent call last):
-    secagg.errors.DecodeError: 5 bytes are not 3 values of 12 bits
+    secagg.errors.DecodeError: 8 bytes are not 3 values of 12 bits
     """
 
     def __init__(self, engine: Engine, ring: Ring, length: int) -> None:
