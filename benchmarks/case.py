@@ -27,7 +27,7 @@ REGRESSION = {
     "oneshot": "One-shot sums: client and server beside pairwise masks and bare additions; what dropouts cost.",
     "pairwise": "SecAgg and SecAgg+: phases, bytes, memory, masking against the keystream limit.",
     "params": "The slowest choices of neighbours and thresholds, up to ten million clients.",
-    "speed": "What is not masks: encoding, packing and adding beside what they cannot do without.",
+    "speed": "What is not masks: encoding, packing, adding, a server's uploads and rounds beside their limits.",
     "threshold_ckks": "Threshold CKKS: bytes, and time beside TenSEAL with NVFlare's parameters.",
 }
 STUDIES = {
@@ -55,6 +55,7 @@ QUICK = {
     "recommender": ("items=2000", "clients=30", "rounds=2", "many=1000", "long=5", "central_rounds=50"),
     "runtimes": ("training=0,0.5", "rounds=3"),
     "scale": ("n=20,60", "d=2000", "long_n=8", "long_d=100000", "repeats=1", "cohorts=100,1000"),
+    "speed": ("d=100000", "n=100", "k=20", "t=14"),
     "utility": ("users=300", "items=500", "models=private-ease,mf", "seeds=2", "out=runs/utility-quick"),
 }
 """The settings with which a case takes minutes, for those that take longer."""

@@ -9,26 +9,33 @@ from dataclasses import dataclass
 
 from benchmarks.case import Measured, Say
 from benchmarks.regression.kernels import time_kernels
+from benchmarks.regression.uploads import time_round, time_upload
 from secagg.errors import UsageError
 from secagg.extras import need
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    parts: str = "kernels"
+    parts: str = "kernels,upload,round"
     d: int = 1_000_000
     masks: int = 22
     bits: int = 16
     repeats: int = 25
+    n: int = 1000
+    k: int = 96
+    t: int = 67
+    drop: float = 0.1
 
     def __post_init__(self) -> None:
         if not set(self.parts.split(",")) <= _PARTS:
             raise UsageError(f"parts are some of {', '.join(sorted(_PARTS))}")
         if min(self.d, self.masks, self.repeats) < 1:
             raise UsageError("d, masks and repeats are at least 1")
+        if not (0 <= self.drop < 1 and 1 <= self.t <= self.k < self.n and self.k >= 2):
+            raise UsageError("t is at least 1, k at least t and 2, n more than k, and drop is in [0, 1)")
 
 
-_PARTS = {"kernels"}
+_PARTS = {"kernels", "upload", "round"}
 DEFAULTS = Config()
 
 
@@ -39,6 +46,10 @@ def run(config: Config, say: Say) -> Measured:
     ratios: dict[str, float] = {}
     if "kernels" in parts:
         _into(figures, ratios, time_kernels(config.d, config.masks, config.bits, config.repeats, say))
+    if "upload" in parts:
+        _into(figures, ratios, time_upload(config.d, config.repeats, say))
+    if "round" in parts:
+        _into(figures, ratios, time_round(config.n, config.d, config.k, config.t, config.drop, say))
     return Measured(figures, ratios)
 
 

@@ -43,7 +43,7 @@ _VARIANTS = 4
 def time_upload(d: int, repeats: int, say: Say) -> Measured:
     """One upload through ``ServerRound.receive``, beside its limit, in turns."""
     say(f"taking in one upload: d = {d}")
-    plan, roster = _plan(40, d, 20, 14, 0)
+    plan, roster = _plan(26, d, 10, 6, 0)
     server, clients, ring = serve(plan, roster), _Clients(plan), plan.ring
     total, took = ring.zeros(plan.encoding.coordinates), defaultdict[str, list[float]](list)
     with verifying_once():

@@ -32,7 +32,7 @@ from protocols.rounds.dealing import (
 from protocols.rounds.server import Sends
 from protocols.rounds.sets import ascending
 from secagg.crypto.dealing import ELEMENT_BYTES, RESPONSE_BYTES, responses, width
-from secagg.crypto.shamir import unpack_shares
+from secagg.crypto.shamir import check_share
 from secagg.errors import PeerError
 
 
@@ -139,7 +139,7 @@ class Exchange:
 
         Liars can commit to what is no share at all, and no honest holder reveals that.
         """
-        unpack_shares(share, 1)
+        check_share(share)
         if dealer == holder:
             return
         at = self._index(dealer, holder) * COMMITMENT_BYTES

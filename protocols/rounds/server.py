@@ -159,10 +159,13 @@ class ServerRound(ABC):
         number, fingerprint = self.roster.number(name), _fingerprint(frame)
         with self._one_at_a_time:
             phase = self.phase
-            if self._repeated(phase, number, fingerprint):
+            step = self.steps.get(phase)
+            if step is None:
+                raise UsageError(f"the round is over ({phase})")
+            if self._heard.get(number) == fingerprint:
                 return
         try:
-            self._take(self.steps[phase], phase, number, frame, fingerprint)
+            self._take(step, phase, number, frame, fingerprint)
         except (DecodeError, PeerError) as error:
             if not known:
                 raise type(error)(error.reason) from None
@@ -171,18 +174,13 @@ class ServerRound(ABC):
                 self._liars.update(blamed.culprits)
             raise blamed from None
 
-    def _repeated(self, phase: Phase, number: Number, fingerprint: bytes) -> bool:
-        if phase not in self.steps:
-            raise UsageError(f"the round is over ({phase})")
-        return self._heard.get(number) == fingerprint
-
     def _take(self, step: Step, phase: Phase, number: Number, frame: bytes, fingerprint: bytes) -> None:
         message = self._messages.decode(self.plan, frame)
         if not isinstance(message, step.hears):
             raise UnblamedError(f"{type(message).__name__} does not belong in phase {phase}")
         known = () if step.before is None else (step.before(self, message),)
         with self._one_at_a_time:
-            if self._repeated(self.phase, number, fingerprint):  # it came twice at the same time
+            if self._heard.get(number) == fingerprint:  # it came twice at the same time
                 return
             self._check(step, phase, number)
             step.check(self, number, message, *known)

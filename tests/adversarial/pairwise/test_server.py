@@ -302,7 +302,7 @@ LIES: dict[str, Lie] = {
         lambda r, m: first_share(m, beyond(m.self_shares[0].share)),
         "a share is not reduced",
         lambda monkeypatch: (
-            monkeypatch.setattr(exchange_module, "unpack_shares", lambda data, secrets: None),
+            monkeypatch.setattr(exchange_module, "check_share", lambda share: None),
             switch_off(monkeypatch, Exchange, "check_share", NOT_THE_ONE),
         )[0],
     ),

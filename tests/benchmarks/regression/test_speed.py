@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from benchmarks.regression import speed
+from benchmarks.regression import speed, uploads
+from benchmarks.rounds import update_of
 from secagg.crypto.bits import plain
 from secagg.errors import UsageError
 
@@ -23,6 +26,24 @@ def test_each_kernel_is_measured_beside_its_limit() -> None:
     assert all(value > 0 for value in (*measured.ratios.values(), *measured.figures.values()))
 
 
+def test_one_upload_is_measured_beside_hash_and_addition() -> None:
+    measured = speed.run(replace(SMALL, parts="upload"), lambda _: None)
+    assert set(measured.ratios) == {"server_upload"}
+    assert measured.figures["server_limit_s"] > measured.figures["server_hash_s"] > 0
+
+
+@pytest.mark.long
+def test_a_round_is_measured_beside_its_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a wrong sum is worth nothing."""
+    config = replace(SMALL, parts="round", d=500, n=24, k=10, t=6)
+    measured = speed.run(config, lambda _: None)
+    assert set(measured.ratios) == {"server_round"}
+    assert measured.figures["server_round_masks"] > 22
+    monkeypatch.setattr(uploads, "update_of", lambda number, plan: update_of(number, plan) + (number == 1))
+    with pytest.raises(RuntimeError, match="the sum is wrong"):
+        speed.run(config, lambda _: None)
+
+
 def test_different_sums_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain, "add", lambda data, bits, total: np.add(total, 1, out=total))
     with pytest.raises(AssertionError, match="different sums"):
@@ -34,3 +55,5 @@ def test_parts_are_known_and_counts_positive() -> None:
         speed.Config(parts="kernels,unknown")
     with pytest.raises(UsageError, match="at least 1"):
         speed.Config(masks=0)
+    with pytest.raises(UsageError, match="n more than k"):
+        speed.Config(n=96)

@@ -6,7 +6,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from secagg.crypto.prg import Prg
-from secagg.crypto.shamir import LIMBS, PRIME, SHARE_BYTES, pack_shares, reconstruct, split, unpack_shares, wrong_shares
+from secagg.crypto.shamir import (
+    LIMBS,
+    PRIME,
+    SHARE_BYTES,
+    check_share,
+    pack_shares,
+    reconstruct,
+    split,
+    unpack_shares,
+    wrong_shares,
+)
 from secagg.errors import DecodeError, UsageError
 from tests.reference import shamir as reference
 
@@ -130,6 +140,26 @@ def test_a_share_that_is_not_reduced_is_refused(value: int) -> None:
         reconstruct(np.array([[1, 2]]), shares)
     with pytest.raises(DecodeError, match="not reduced"):
         unpack_shares(pack_shares(shares[0]), 2)
+
+
+@pytest.mark.parametrize("limb", range(LIMBS))
+@pytest.mark.parametrize("value", [PRIME - 1, PRIME, 2**32 - 1])
+def test_one_share_is_checked_as_many_are(limb: int, value: int) -> None:
+    shares = np.zeros((1, LIMBS), np.uint32)
+    shares[0, limb] = value
+    data = pack_shares(shares)
+    if value < PRIME:
+        check_share(data)
+        return
+    for check in (check_share, lambda share: unpack_shares(share, 1)):
+        with pytest.raises(DecodeError, match="not reduced"):
+            check(data)
+
+
+@pytest.mark.parametrize("size", [0, SHARE_BYTES - 1, SHARE_BYTES + 1, 2 * SHARE_BYTES])
+def test_a_share_has_one_size(size: int) -> None:
+    with pytest.raises(DecodeError, match="not a share"):
+        check_share(bytes(size))
 
 
 @pytest.mark.parametrize("threshold", [-1, 0, 4])
