@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.case import Measured, Say
+from benchmarks.regression.client_costs import time_clients
 from benchmarks.regression.kernels import time_kernels
 from benchmarks.regression.uploads import time_round, time_upload
 from secagg.errors import UsageError
@@ -16,7 +17,7 @@ from secagg.extras import need
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    parts: str = "kernels,upload,round"
+    parts: str = "kernels,clients,upload,round"
     d: int = 1_000_000
     masks: int = 22
     bits: int = 16
@@ -35,7 +36,8 @@ class Config:
             raise UsageError("t is at least 1, k at least t and 2, n more than k, and drop is in [0, 1)")
 
 
-_PARTS = {"kernels", "upload", "round"}
+_PARTS = {"kernels", "clients", "upload", "round"}
+_CLIENT_REPEATS = 9
 DEFAULTS = Config()
 
 
@@ -46,6 +48,9 @@ def run(config: Config, say: Say) -> Measured:
     ratios: dict[str, float] = {}
     if "kernels" in parts:
         _into(figures, ratios, time_kernels(config.d, config.masks, config.bits, config.repeats, say))
+    if "clients" in parts:
+        repeats = min(config.repeats, _CLIENT_REPEATS, config.masks - 1)
+        _into(figures, ratios, time_clients(config.d, config.bits, (config.masks, config.k), repeats, say))
     if "upload" in parts:
         _into(figures, ratios, time_upload(config.d, config.repeats, say))
     if "round" in parts:

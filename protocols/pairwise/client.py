@@ -111,7 +111,7 @@ class PairwiseClient(DealingClient):
         if len(dealers) < self._t:
             raise ThresholdError(f"shares of {len(dealers)} neighbours hold, at least {self._t} are needed")
         if self._u in dealers:
-            held[self._u] = self._dealing().points[self._u]
+            held[self._u] = self._own_points()
         self._held, self._doubted = dict(sorted(held.items())), {}
 
     def _upload(self) -> Upload:

@@ -21,6 +21,7 @@ from protocols.rounds.dealing import (
     check_complaint,
     complaint,
     opened,
+    points_at,
 )
 from protocols.rounds.sets import ascending
 from secagg.crypto.keys import AgreementKey
@@ -82,9 +83,16 @@ class DealingClient(ClientRound):
             self._holders,
             self._t,
             self._secrets(),
-            Prg(self._drawn(b"polynomials", *self._cohort.bound(self._u))),
+            self._coins(),
             lambda v: self._pad_key(self._u, v),
         )
+
+    def _own_points(self) -> bytes:
+        """What it deals to itself, where it is one of the holders."""
+        return points_at(self._u, self._t, self._secrets(), self._coins())
+
+    def _coins(self) -> Prg:
+        return Prg(self._drawn(b"polynomials", *self._cohort.bound(self._u)))
 
     def _pad_key(self, dealer: Position, holder: Position) -> bytes:
         v = holder if dealer == self._u else dealer

@@ -190,6 +190,11 @@ def check_complaint(public: bytes, context: Cohort, holder: Position, delivered:
         raise PeerError("a complaint about another box than was dealt")
 
 
+def points_at(holder: Position, threshold: int, secrets: Sequence[bytes], rng: Rng) -> bytes:
+    """What one holder is dealt, without the boxes: ``Dealing.points`` of that holder."""
+    return rows_of(Polynomials(secrets, threshold, rng).points(abscissas([holder])))[0]
+
+
 class Dealing:
     """What one client deals in one cohort. ``pad_key`` is what it shares with a holder, for this box and no other."""
 

@@ -4,7 +4,7 @@ The files lie outside the repository: in the folder that SECAGG_WYCHEPROOF names
 Where there is none, these tests are skipped and say so. Each test counts what it ran, so an empty or cut file fails.
 
 What is run: X25519 through ``AgreementKey.agree``, Ed25519 through ``verify_raw``, ChaCha20-Poly1305 through ``seal``
-and ``open_box``, HKDF-SHA256 through ``hkdf``. Not run: aes_gcm_test.json, as this library has no AES-GCM.
+and ``open_box``, HKDF-SHA256 through ``hkdf``. Not run: aes_gcm_test.json, as ``sealed_once`` has one nonce.
 """
 
 import json

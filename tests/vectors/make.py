@@ -64,7 +64,7 @@ def plain(value: object) -> Any:
     """A message as JSON: bytes in hexadecimal, tuples as lists, classes field by field."""
     if is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value) if field.init}
-    if isinstance(value, bytes):
+    if isinstance(value, bytes | memoryview):
         return value.hex()
     if isinstance(value, Fraction):
         return str(value)

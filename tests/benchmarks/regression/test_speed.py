@@ -44,6 +44,13 @@ def test_a_round_is_measured_beside_its_masks(monkeypatch: pytest.MonkeyPatch) -
         speed.run(config, lambda _: None)
 
 
+@pytest.mark.long
+def test_clients_are_measured_beside_their_masks() -> None:
+    measured = speed.run(speed.Config(parts="clients", d=5000, masks=8, k=9, t=6, repeats=1), lambda _: None)
+    assert set(measured.ratios) == {"client_k8", "client_k9", "oneshot_vs_k9", "upload_allocates", "durable_upload"}
+    assert all(value > 0 for value in measured.ratios.values())
+
+
 def test_different_sums_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain, "add", lambda data, bits, total: np.add(total, 1, out=total))
     with pytest.raises(AssertionError, match="different sums"):
