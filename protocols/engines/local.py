@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import ClassVar, TypeVar
 
 from protocols.engines import Engine, Hosted, ahead, checked_workers
@@ -30,6 +31,19 @@ class Threads(Engine):
 
     def host(self, make: Callable[[], S]) -> Hosted[S]:
         return _Here(make)
+
+
+@contextmanager
+def beside(workers: int, work: Callable[[A], R], items: Iterable[A]) -> Iterator[Iterator[R]]:
+    """``work`` of all items, begun at once on threads of their own, while whoever asked does something else.
+
+    >>> with beside(1, lambda item: item * item, range(4)) as squares:
+    ...     print(list(squares))
+    [0, 1, 4, 9]
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        begun = [pool.submit(work, item) for item in items]
+        yield (future.result() for future in begun)
 
 
 HERE = Threads()

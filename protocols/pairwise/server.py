@@ -13,6 +13,7 @@ from itertools import islice
 import numpy as np
 
 from protocols.engines import add_masks_on
+from protocols.engines.local import beside
 from protocols.engines.sums import PackedSum
 from protocols.pairwise.client import advert_leaf, check_advert, check_header
 from protocols.pairwise.cohort import Cohort
@@ -45,8 +46,12 @@ from protocols.rounds.survivors import ConsistencySignature, SignedBy
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, digest
 from secagg.crypto.merkle import MerkleTree
+from secagg.crypto.ring import Words
 from secagg.crypto.shamir import reconstruct, unpack_shares
 from secagg.errors import PeerError
+
+_TOGETHER = 512
+"""Masks of dropouts that are expanded together, while keys are agreed on for the next."""
 
 
 class PairwiseServer(DealingServer):
@@ -218,18 +223,33 @@ class PairwiseServer(DealingServer):
         survivors = sorted(self._headers)
         dropped = sorted(set().union(*self._masked_with.values()) - self._headers.keys())
         secrets = self._rebuilt([*survivors, *dropped])
-        added, subtracted = [self._cohort.self_seed(secrets[u], u) for u in survivors], list[bytes]()
-        for w in dropped:
-            key = AgreementKey(secrets[w])
-            for u in (v for v in self._holders[w] if w in self._masked_with.get(v, ())):
-                advert = self._adverts[self._clients[u]]
-                seed = self._cohort.pair_seed(key.agree(advert.mask_key), u, w)
-                (added if u < w else subtracted).append(seed)
-        self.masks_removed = len(added) + len(subtracted)
         total = self._sum.value()
-        add_masks_on(self._engine, total, subtracted, added)
+        masks, self.masks_removed = self.plan.ring.zeros(len(total)), 0
+        with beside(self._engine.workers, lambda w: self._pair_seeds(w, AgreementKey(secrets[w])), dropped) as agreed:
+            self._expand(masks, [self._cohort.self_seed(secrets[u], u) for u in survivors], [])
+            plus, minus = list[bytes](), list[bytes]()
+            for more, less in agreed:
+                plus, minus = plus + more, minus + less
+                if len(plus) + len(minus) >= _TOGETHER:
+                    self._expand(masks, plus, minus)
+                    plus, minus = [], []
+            self._expand(masks, plus, minus)
+        total -= masks
         self._publish(self.plan.ring.centred(total), survivors)
         return NOTHING
+
+    def _pair_seeds(self, w: Position, key: AgreementKey) -> tuple[list[bytes], list[bytes]]:
+        """The masks that are left of a dropout's, in the vectors of its neighbours: those added, those subtracted."""
+        plus, minus = list[bytes](), list[bytes]()
+        for u in (v for v in self._holders[w] if w in self._masked_with.get(v, ())):
+            advert = self._adverts[self._clients[u]]
+            seed = self._cohort.pair_seed(key.agree(advert.mask_key), u, w)
+            (plus if u < w else minus).append(seed)
+        return plus, minus
+
+    def _expand(self, masks: Words, plus: list[bytes], minus: list[bytes]) -> None:
+        add_masks_on(self._engine, masks, plus, minus)
+        self.masks_removed += len(plus) + len(minus)
 
     def _rebuilt(self, wanted: list[Position]) -> dict[Position, bytes]:
         """Self-mask seeds of survivors and mask keys of dropouts, all at once, each checked against its advert.

@@ -218,7 +218,7 @@ BUGS = {
         Narrowed("secagg", "", noisy=True),
     ),
     "a mask with the wrong sign": Bug(
-        switched_off(PairwiseServer, "_unmask", "added if u < w else subtracted", "added"),
+        switched_off(PairwiseServer, "_pair_seeds", "plus if u < w else minus", "plus"),
         "the sum of the survivors",
         Narrowed("secagg", ""),
         first=9,
