@@ -248,7 +248,8 @@ class PairwiseServer(DealingServer):
         return plus, minus
 
     def _expand(self, masks: Words, plus: list[bytes], minus: list[bytes]) -> None:
-        add_masks_on(self._engine, masks, plus, minus)
+        if plus or minus:
+            add_masks_on(self._engine, masks, plus, minus)
         self.masks_removed += len(plus) + len(minus)
 
     def _rebuilt(self, wanted: list[Position]) -> dict[Position, bytes]:

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from protocols import engines
 from protocols.client import Client
 from protocols.engines import add_masks_on, ahead, shards
-from protocols.engines.local import Threads
+from protocols.engines.local import Threads, beside
+from protocols.pairwise import server as pairwise_server
+from protocols.pairwise.server import PairwiseServer
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -29,7 +31,7 @@ from secagg.crypto import curve25519
 from secagg.crypto.masking import BLOCK_BYTES, add_masks
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
-from secagg.errors import ThresholdError, UsageError
+from secagg.errors import PeerError, ThresholdError, UsageError
 
 N, LENGTH = 9, 6
 POLICY = Policy(min_contributors=5, protocols={"secagg", "secagg+", "oneshot", "ckks"}, adversary=Adversary.CURIOUS)
@@ -71,6 +73,62 @@ def test_map_keeps_the_order_and_stays_a_little_ahead() -> None:
 def test_map_runs_workers_at_the_same_time() -> None:
     both = threading.Barrier(2, timeout=20)
     assert sorted(Threads(2).map(lambda item: both.wait() * 0 + item, [1, 2])) == [1, 2]
+
+
+def test_work_beside_something_else_begins_at_once_and_keeps_its_order() -> None:
+    both = threading.Barrier(3, timeout=20)  # the two workers, and whoever asked
+
+    def work(item: int) -> int:
+        if item < 2:
+            both.wait()
+        return 10 * item
+
+    with beside(2, work, range(4)) as results:
+        both.wait()
+        assert list(results) == [0, 10, 20, 30]
+    with pytest.raises(ZeroDivisionError), beside(1, lambda item: 1 // item, [1, 0, 1]) as results:
+        list(results)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("together", [1, 3, 512])
+def test_masks_are_removed_in_batches_while_keys_are_agreed_on(
+    together: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairwise_server, "_TOGETHER", together)
+    server = serve(plan_of(), ROSTER, engine=Threads(workers))
+    clients = {one.name: Client(one, ROSTER, policy=POLICY) for one in PEOPLE}
+    gone = [PEOPLE[1].name, PEOPLE[4].name]
+    done = simulate(
+        server,
+        clients,
+        {name: update_of(name) for name in clients}.get,
+        faults=Faults(dropouts=dict.fromkeys(gone, "upload")),
+    )
+    assert done.outcome.total.tolist() == (EXPECTED - sum(update_of(name) for name in gone)).tolist()
+    assert isinstance(server, PairwiseServer)
+    assert server.masks_removed == (N - 2) + 2 * (N - 2)
+
+
+def test_when_a_key_cannot_be_agreed_on_the_sum_stays_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is taken off in part: a server that tried again would take it off twice."""
+    server, clients = serve(plan_of(), ROSTER), {one.name: Client(one, ROSTER, policy=POLICY) for one in PEOPLE}
+    seen = list[list[int]]()
+
+    def refused(self: PairwiseServer, w: int, key: Any) -> Any:
+        seen.append(self._sum.value().tolist())
+        raise PeerError("no key")
+
+    monkeypatch.setattr(PairwiseServer, "_pair_seeds", refused)
+    with pytest.raises(PeerError, match="no key"):
+        simulate(
+            server,
+            clients,
+            {name: update_of(name) for name in clients}.get,
+            faults=Faults(dropouts={PEOPLE[1].name: "upload"}),
+        )
+    assert isinstance(server, PairwiseServer)
+    assert [server._sum.value().tolist()] == seen
 
 
 def test_an_error_in_a_worker_is_raised_here() -> None:
