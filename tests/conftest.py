@@ -35,7 +35,7 @@ settings.register_profile("long", deadline=None, max_examples=1000, suppress_hea
 settings.load_profile(os.environ.get("SECAGG_HYPOTHESIS", "short"))
 
 watch()
-_VERIFIED: Known = set()
+_VERIFIED = Known().signatures
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,5 +78,5 @@ def pytest_collection() -> Generator[None, object, object]:
 @pytest.fixture(autouse=True)
 def databases() -> Iterator[None]:
     """The first to be set up of what belongs to one test, so the last to be torn down."""
-    with closed(), verifying_once(_VERIFIED):
+    with closed(), verifying_once(Known(_VERIFIED)):
         yield

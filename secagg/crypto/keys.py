@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
-from typing import TypeAlias
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -33,6 +33,19 @@ _LOW_ORDER = frozenset({0, 1, *_ORDER_8, FIELD - 1, FIELD, FIELD + 1})
 """The u-coordinates of order 1, 2, 4 and 8 below 2^255 (RFC 7748, section 6.1); a test tries each against X25519."""
 
 _EDWARDS_D = -121665 * pow(121666, -1, FIELD) % FIELD
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What one of the parties has computed, and another one need not (``verifying_once``)."""
+
+    signatures: set[tuple[bytes, bytes, bytes]] = field(default_factory=set)
+    """keys, signatures and messages of signatures that have been verified"""
+    agreements: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict, repr=False)
+    """two public keys, and the secret that one of their owners has computed: until the other one takes it"""
+
+
+_known: ContextVar[Known | None] = ContextVar("known", default=None)
 
 
 def transcript(label: bytes, *parts: bytes) -> bytes:
@@ -79,9 +92,14 @@ class AgreementKey:
 
     def agree(self, peer: bytes, *, culprit: str = "") -> bytes:
         """The shared secret; a public key of low order is refused."""
+        known, pair = _known.get(), (min(self.public, peer), max(self.public, peer))
+        if known is not None and (found := known.agreements.pop(pair, None)) is not None:
+            return found
         shared = curve25519.agreed(self._key, peer)
         if shared is None:
             raise PeerError("unusable X25519 public key", culprits=[culprit] if culprit else [])
+        if known is not None:
+            known.agreements[pair] = shared
         return shared
 
     def __repr__(self) -> str:
@@ -147,35 +165,31 @@ def verify(public: bytes, signature: bytes, label: bytes, *parts: bytes, culprit
 
 def verify_raw(public: bytes, signature: bytes, message: bytes, *, culprit: str = "") -> None:
     """Raise ``PeerError`` naming the culprit unless ``public`` signed this message."""
-    known = _known_good.get()
-    if known is not None and (public, signature, message) in known:
+    known = _known.get()
+    if known is not None and (public, signature, message) in known.signatures:
         return
     if not curve25519.signed(public, signature, message):
         check_signing_key(public, culprit=culprit)
         raise PeerError("bad signature", culprits=[culprit] if culprit else [])
     if known is not None:
-        known.add((public, signature, message))
-
-
-Known: TypeAlias = set[tuple[bytes, bytes, bytes]]
-"""Keys, signatures and messages of signatures that have been verified."""
-
-_known_good: ContextVar[Known | None] = ContextVar("known_good", default=None)
+        known.signatures.add((public, signature, message))
 
 
 @contextmanager
 def verifying_once(known: Known | None = None) -> Iterator[None]:
-    """Inside this context, a good signature is verified once. It is for a process in which all the parties live.
+    """Inside this context, a good signature is verified once, and of two parties that agree one computes it.
 
-    ``known`` keeps what has been verified, to be handed in again later.
+    It is for a process in which all the parties live.
+
+    ``known`` keeps what is known, to be handed in again later.
 
     >>> key = SigningKey(bytes(32))
     >>> with verifying_once():
     ...     for party in range(1000):
     ...         verify(key.public, key.sign(b"label", b"text"), b"label", b"text")
     """
-    token = _known_good.set(set() if known is None else known)
+    token = _known.set(Known() if known is None else known)
     try:
         yield
     finally:
-        _known_good.reset(token)
+        _known.reset(token)

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from contextvars import ContextVar
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from secagg.crypto import curve25519, keys, labels
 from secagg.crypto.keys import (
     AgreementKey,
+    Known,
     SigningKey,
     check_agreement_key,
     check_on_curve,
@@ -20,6 +22,7 @@ from secagg.crypto.keys import (
     hkdf,
     transcript,
     verify,
+    verifying_once,
 )
 from secagg.errors import PeerError, UsageError
 from tests.controls import switch_off
@@ -33,7 +36,10 @@ WEAK = sorted({point + top for point in keys._LOW_ORDER for top in (0, 1 << 255)
 @given(one=secrets, other=secrets)
 def test_both_sides_agree(one: bytes, other: bytes) -> None:
     a, b = AgreementKey(one), AgreementKey(other)
-    assert a.agree(b.public) == b.agree(a.public)
+    with verifying_once():  # which keeps it from the other context
+        agreed = a.agree(b.public)
+    with verifying_once():
+        assert b.agree(a.public) == agreed
     check_agreement_key(a.public)
 
 
@@ -194,3 +200,30 @@ def test_repr_shows_no_secret() -> None:
     for key in (AgreementKey(b"secret--" * 4), SigningKey(b"secret--" * 4)):
         assert "secret" not in repr(key)
         assert key.secret.hex() not in repr(key)
+
+
+def test_of_two_parties_in_one_process_one_computes_what_they_agree_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed, agreed = list[bytes](), curve25519.agreed
+
+    def noted(key: X25519PrivateKey, peer: bytes) -> bytes | None:
+        computed.append(peer)
+        return agreed(key, peer)
+
+    monkeypatch.setattr(curve25519, "agreed", noted)
+    alice, bob, carol = (AgreementKey(bytes([i]) * 32) for i in range(3))
+    known = Known()
+    with verifying_once(known):
+        shared = alice.agree(bob.public)
+        assert shared.hex() not in repr(known)
+        assert len({shared, alice.agree(carol.public), carol.agree(bob.public)}) == 3
+        assert bob.agree(alice.public) == shared
+        assert computed == [bob.public, carol.public, bob.public]
+        assert bob.agree(alice.public) == shared  # both have taken it: it is not kept for a third time
+        assert computed.pop() == alice.public
+        with pytest.raises(PeerError, match="unusable X25519"):
+            alice.agree(bytes(32))
+    with verifying_once():
+        assert bob.agree(alice.public) == shared
+    monkeypatch.setattr(keys, "_known", ContextVar("known", default=None))  # as where no context is
+    assert bob.agree(alice.public) == alice.agree(bob.public) == shared
+    assert computed[3:] == [bytes(32), alice.public, alice.public, bob.public]
