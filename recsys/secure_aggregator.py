@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING
 
 from protocols import registry
 from protocols.client import Client
-from protocols.engines import Engine
-from protocols.engines.local import HERE
+from protocols.engines.local import HERE, Threads
 from protocols.plan import SESSION_BYTES, RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
@@ -35,7 +34,7 @@ from recsys.network import Network
 from recsys.pending_sum import PendingSum, PendingSums, WriteVector
 from recsys.turns import identity_of
 from secagg.crypto import labels
-from secagg.crypto.keys import derive, verifying_once
+from secagg.crypto.keys import Known, derive, verifying_once
 from secagg.crypto.prg import Prg
 from secagg.errors import SecAggError, StorageError, ThresholdError
 
@@ -57,10 +56,11 @@ class SecureAggregator:
         turns: Turns | None = None,
         folder: str | Path | None = None,
         seed: int = 0,
-        engine: Engine = HERE,
+        engine: Threads = HERE,
         tell: Callable[[str], None] = lambda doing: None,
     ) -> None:
-        """``turns``: clients refuse a sum that is not their turn. ``tell`` is called when a phase begins."""
+        """``turns``: clients refuse a sum that is not their turn. ``engine``: so many clients answer at a time, and so
+        many threads remove masks. ``tell`` is called when a phase begins."""
         self._deployment, self._secret, self._turns = deployment, secret, turns
         self._network, self._ledger, self._engine, self._seed = network or Network(), ledger, engine, seed
         self._tell = tell
@@ -83,8 +83,8 @@ class SecureAggregator:
             for one in identities
         }
         server = serve(plan, roster, ledger=self._ledger if plan.noise is not None else None, engine=self._engine)
-        timed = TimedUpdate(update)
-        with verifying_once():
+        timed, known = TimedUpdate(update), Known()
+        with verifying_once(known):
             self._tell(f"sum {request.number}, updates")
             began = perf_counter()
             if pending is None:
@@ -93,7 +93,8 @@ class SecureAggregator:
                 first_frames = {name: _resumed(clients[name], plan, vector) for name, vector in pending.vectors.items()}
             starting = perf_counter() - began - timed.seconds
             began_phase = partial(self._began_phase, request, server)
-            ran = drive(server, _StartedClients(clients, first_frames, began_phase), Faults(dropouts=silent))
+            started = _StartedClients(clients, first_frames, began_phase, self._engine, known)
+            ran = drive(server, started, Faults(dropouts=silent))
         encoded_for = plan if pending is None else pending.plan
         total = encoded_for.decode_total(ran.outcome.total, len(ran.outcome.survivors))
         seconds = {"updates": timed.seconds, **{str(phase): value for phase, value in ran.seconds.items()}}
@@ -250,11 +251,19 @@ class _StartedClients:
     clients: Mapping[str, Client]
     first_frames: Mapping[str, bytes | SecAggError]
     began_phase: Callable[[], None]
+    engine: Threads
+    known: Known
+    """Signatures that one of the parties has verified."""
 
     def begin(self) -> Answers:
         yield from self.first_frames.items()
 
     def answers(self, requests: Frames) -> Answers:
+        """Several clients at a time: what one of them says follows from nothing that another one does."""
         self.began_phase()
-        for name, frame in requests:
-            yield name, answer_or_refusal(self.clients[name], frame)
+        yield from self.engine.map(self._answer, requests)
+
+    def _answer(self, request: tuple[str, bytes]) -> tuple[str, bytes | SecAggError]:
+        name, frame = request
+        with verifying_once(self.known):
+            return name, answer_or_refusal(self.clients[name], frame)

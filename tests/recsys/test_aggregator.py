@@ -22,8 +22,10 @@ from dp.filter import Kind
 from dp.ledger import Budget, Ledger
 from protocols import registry, server
 from protocols.client import Client
+from protocols.engines.local import Threads
 from protocols.parameters import rules_of
 from protocols.plan import RoundPlan
+from protocols.rounds.server import ServerRound
 from protocols.simulation import network as simulate
 from protocols.simulation.network import Envelope, Faults
 from recsys.aggregator import Aggregator, Request, Update
@@ -46,7 +48,7 @@ EXACT = Request(0, "test", NAMES, Encoding.integers(5))
 @pytest.mark.parametrize("protocol", registry.names())
 def test_the_sum_is_that_of_the_ideal_functionality(protocol: str) -> None:
     aggregators: tuple[Aggregator, ...] = (
-        SecureAggregator(Deployment(protocol, rules_of(protocol).against), SECRET),
+        SecureAggregator(Deployment(protocol, rules_of(protocol).against), SECRET, engine=Threads(3)),
         IdealAggregator(SECRET),
     )
     weighted = replace(EXACT, encoding=Encoding.integers(5, weight_bound=4), weights=dict.fromkeys(NAMES[:2], 3))
@@ -56,6 +58,24 @@ def test_the_sum_is_that_of_the_ideal_functionality(protocol: str) -> None:
         assert (real.weight, real.survivors) == (ideal.weight, ideal.survivors)
         assert real.bytes_up > 0
         assert set(real.seconds) > {"updates"}
+
+
+def test_clients_that_answer_at_the_same_time_say_what_they_say_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the same order, too: the clients' randomness follows from the run's secret."""
+    receive, heard = ServerRound.receive, list[tuple[int, str, bytes]]()
+
+    def noted(self: ServerRound, name: str, frame: bytes) -> None:
+        heard.append((workers, name, bytes(frame)))
+        receive(self, name, frame)
+
+    monkeypatch.setattr(ServerRound, "receive", noted)
+    for workers in (1, 3):
+        SecureAggregator(Deployment(), SECRET, engine=Threads(workers)).aggregate(EXACT, update)
+    one, three = ([said for count, *said in heard if count == workers] for workers in (1, 3))
+    assert one == three
+    assert len(one) == 6 * len(NAMES)
 
 
 def test_silent_clients_are_missing_from_the_sum_and_counted() -> None:
