@@ -10,9 +10,11 @@ from typing import NewType
 
 from protocols.plan import RoundPlan
 from protocols.rounds.survivors import Agreed
-from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
+
+_PLACE_BYTES = 4
+"""As ``secagg.codec.u32`` writes it, at half the time: it is bound into every mask, share and signature."""
 
 Position = NewType("Position", int)
 """Where a client is in the cohort, the first at 0."""
@@ -33,7 +35,7 @@ class Cohort:
 
     def bound(self, *places: Position) -> tuple[bytes, ...]:
         """The context of everything that is derived or signed in this cohort."""
-        return (self._plan, self.root, *[u32.encode(position) for position in places])
+        return (self._plan, self.root, *[position.to_bytes(_PLACE_BYTES, "big") for position in places])
 
     def agreed(self, bitmap: bytes) -> Agreed:
         """This set of survivors, as it is signed."""
