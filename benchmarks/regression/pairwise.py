@@ -170,7 +170,6 @@ def _whole_round(config: Config, figures: dict[str, float], ratios: dict[str, fl
     figures["client_extra_mib"] = cost.clients_extra_bytes / 2**20 / config.n
     figures["server_extra_mib"] = cost.server_extra_bytes / 2**20
     figures["server_extra_mib_over_sum"] = (cost.server_extra_bytes - total_bytes) / 2**20
-    ratios["unmask_vs_keystream"] = cost.server_s["close reveal"] * config.workers / limit
     ratios["upload_expansion"] = sum(cost.bytes_up.values()) / (config.n - dropped) / (config.d * config.bits / 8)
 
 

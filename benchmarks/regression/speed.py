@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from benchmarks.case import Measured, Say
 from benchmarks.regression.client_costs import time_clients
 from benchmarks.regression.kernels import time_kernels
+from benchmarks.regression.unmask import time_unmask
 from benchmarks.regression.uploads import time_round, time_upload
 from secagg.errors import UsageError
 from secagg.extras import need
@@ -17,7 +18,7 @@ from secagg.extras import need
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    parts: str = "kernels,clients,upload,round"
+    parts: str = "kernels,clients,upload,unmask,round"
     d: int = 1_000_000
     masks: int = 22
     bits: int = 16
@@ -36,7 +37,7 @@ class Config:
             raise UsageError("t is at least 1, k at least t and 2, n more than k, and drop is in [0, 1)")
 
 
-_PARTS = {"kernels", "clients", "upload", "round"}
+_PARTS = {"kernels", "clients", "upload", "round", "unmask"}
 _CLIENT_REPEATS = 9
 DEFAULTS = Config()
 
@@ -53,6 +54,9 @@ def run(config: Config, say: Say) -> Measured:
         _into(figures, ratios, time_clients(config.d, config.bits, (config.masks, config.k), repeats, say))
     if "upload" in parts:
         _into(figures, ratios, time_upload(config.d, config.repeats, say))
+    if "unmask" in parts:
+        clients = max(config.n // 5, config.k + 1)
+        _into(figures, ratios, time_unmask(clients, config.d, config.k, config.t, config.drop, say))
     if "round" in parts:
         _into(figures, ratios, time_round(config.n, config.d, config.k, config.t, config.drop, say))
     return Measured(figures, ratios)

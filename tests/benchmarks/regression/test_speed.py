@@ -45,6 +45,13 @@ def test_a_round_is_measured_beside_its_masks(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.long
+def test_removing_masks_is_measured_at_both_lengths() -> None:
+    measured = speed.run(replace(SMALL, parts="unmask", d=500, n=120, k=10, t=6), lambda _: None)
+    assert set(measured.ratios) == {"unmask_vs_keystream_500", "unmask_vs_keystream_50"}
+    assert all(value > 0 for value in (*measured.ratios.values(), *measured.figures.values()))
+
+
+@pytest.mark.long
 def test_clients_are_measured_beside_their_masks() -> None:
     measured = speed.run(speed.Config(parts="clients", d=5000, masks=8, k=9, t=6, repeats=1), lambda _: None)
     assert set(measured.ratios) == {"client_k8", "client_k9", "oneshot_vs_k9", "upload_allocates", "durable_upload"}
