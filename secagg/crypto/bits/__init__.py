@@ -4,7 +4,7 @@
     add       bytes -> onto words, in place
 
 Word i stands at bit i m of one long little-endian number. There are two implementations: ``plain`` calls numpy,
-``loops`` is compiled by numba (extra ``[fast]``) and twenty to forty times as fast. ``secagg.compiled.compiles`` says
+``loops`` is compiled by numba (extra ``[fast]``) and ten times as fast. ``secagg.compiled.compiles`` says
 which one is taken; what comes out is the same. Callers have checked lengths: ``loops`` reads and writes without
 looking, within what its two arrays have by the lengths that are named below.
 """
