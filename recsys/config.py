@@ -271,7 +271,7 @@ class Protocol:
     dropout: str = "0.1"
     """the fraction of clients that may drop out of a sum; with more a round can fail"""
     workers: int = 2
-    """threads that a server's work is spread over"""
+    """threads that clients' answers and a server's work are spread over"""
 
 
 @dataclass(frozen=True, slots=True)
