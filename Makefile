@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE # what is compiled is kept, for the next worker and the next run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long simulate check coverage mutants bench docs locks dist smoke clean
+.PHONY: help demo test test-long simulate check coverage mutants bench bench-check docs locks dist smoke clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -46,6 +46,9 @@ mutants: .venv/dev ## take each security check away in turn: some test must fail
 
 bench: .venv/dev ## one benchmark: make bench CASE=pairwise
 	$(BIN)/secagg bench $(CASE) --json
+
+bench-check: .venv/dev ## ratios of speed beside those that are committed
+	$(BIN)/python -m benchmarks.check
 
 docs: .venv/docs ## the documentation site, in build/site: every warning is an error
 	$(BIN)/sphinx-build -q -E -W --keep-going -c docs -d build/doctrees . build/site
