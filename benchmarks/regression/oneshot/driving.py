@@ -14,7 +14,9 @@ Seconds: TypeAlias = dict[str, float]
 """For how long each step was worked on."""
 
 
-def drive(server: ServerRound, say: Callable[[str, str, bytes], bytes | None]) -> Seconds:
+def drive(
+    server: ServerRound, say: Callable[[str, str, bytes], bytes | None], clock: Callable[[], float] = perf_counter
+) -> Seconds:
     """A whole round; the server's seconds to take frames in, to close each phase, and to make frames."""
     seconds: Seconds = defaultdict(float)
     gc.collect()
@@ -22,18 +24,18 @@ def drive(server: ServerRound, say: Callable[[str, str, bytes], bytes | None]) -
     while server.outcome is None:
         phase = str(server.phase)
         while True:
-            started = perf_counter()
+            started = clock()
             request = next(requests, None)
-            seconds[f"{phase}_frames"] += perf_counter() - started
+            seconds[f"{phase}_frames"] += clock() - started
             if request is None:
                 break
             answer = say(phase, *request)
             if answer is not None:
-                started = perf_counter()
+                started = clock()
                 server.receive(request[0], answer)
-                seconds[f"{phase}_received"] += perf_counter() - started
-        started = perf_counter()
+                seconds[f"{phase}_received"] += clock() - started
+        started = clock()
         server.close(phase)
-        seconds[f"{phase}_closed"] += perf_counter() - started
+        seconds[f"{phase}_closed"] += clock() - started
         requests = server.outbox()
     return seconds
