@@ -37,15 +37,14 @@ def bitmap_of(size: int) -> int:
 def carried(units: UnitCosts, down: float, up: float) -> float:
     """A client hears a frame and answers: both go into its journal, sealed, and what it heard is hashed twice.
 
-    On the way bytes are copied: into the message, the frame, the record and its box.
+    What it heard is copied on the way: into the message and the record.
     """
-    copied = units.copy * (3 * down + 4 * up)
-    return 2 * units.frame + units.seal * (down + up) + 2 * units.hash * down + copied
+    return 2 * units.frame + units.seal * (down + up) + (2 * units.hash + 2 * units.copy) * down
 
 
 def heard(units: UnitCosts, up: float) -> float:
-    """The server takes a frame in; its ends are hashed, to know it again (``protocols.client``)."""
-    return units.frame + units.hash * min(up, 1 << 17) + units.copy * up
+    """The server takes a frame in, which is read where it lies; its ends are hashed, to know it again."""
+    return units.frame + units.hash * min(up, 1 << 17)
 
 
 def ordered(units: UnitCosts, n: int) -> float:

@@ -41,9 +41,9 @@ class UnitCosts:
     mask: float
     """A byte of a mask is made and added."""
     encode: float
-    """A coordinate is clipped, rounded and lifted into the ring."""
+    """A coordinate is scaled, rounded and weighed."""
     pack: float
-    """A coordinate is packed."""
+    """A coordinate is lifted into the ring and packed."""
     add: float
     """A packed coordinate is unpacked and added."""
     centre: float

@@ -45,11 +45,10 @@ def oneshot_round(plan: RoundPlan, silent: int, units: UnitCosts) -> Cost:
         + (u.lift + u.transform * logs) * one
         + u.product * logs * every
         + u.lift * used * (layout.values + 1)
-        + u.residue_add * every
         + u.residue_pack * used
     )
     dealing = split * (m - sharing.private) + m * (u.box + u.seal * box)
-    hashing = u.hash * (vector + m * box + 8 * d)
+    hashing = u.hash * (vector + m * box + plan.ring.dtype.itemsize * d)
     uploading = m * (u.verify + 2 * u.item) + encrypting + dealing + hashing + u.sign + u.agree
     agreed = quorum * (u.verify + u.item) + 2 * n * u.member
     opened = left * (u.verify + u.box + (u.seal + u.hash) * (box + messages.HEADER.least) + 4 * u.item)
