@@ -155,6 +155,50 @@ def test_what_is_printed_can_be_pasted(
     assert (Fraction(config.corrupt), Fraction(config.dropout)) == (policy.corrupt, policy.dropout)
 
 
+ALL = "oneshot,secagg,secagg+"
+
+
+@pytest.mark.parametrize(("allowed", "taken"), [(None, "secagg+"), (ALL, "oneshot"), ("secagg", "secagg")])
+def test_auto_takes_the_cheapest_that_is_allowed_and_says_so(
+    allowed: str | None, taken: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is printed gives the very plan, which a client with the policy beside it accepts."""
+    monkeypatch.setenv("COLUMNS", "80")
+    more = [] if allowed is None else ["--allowed", allowed]
+    asked = words(200, 0.1, 0.05, "active", "--protocol", "auto", "--length", "10000", *more)
+    assert cli.main(asked) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"{taken}, which auto takes:")
+    assert max(map(len, text.splitlines())) <= 80
+    (starred,) = (line for line in text.splitlines() if line.startswith("* "))
+    assert starred.split()[1] == taken
+    assert cli.main([*asked, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    compared = {one["protocol"]: one for one in answer["comparison"]["protocols"]}
+    assert list(compared) == ["secagg", "secagg+", "oneshot"]
+    assert answer["comparison"]["auto"] == taken
+    assert answer["comparison"]["why"].startswith(f"auto takes {taken}, ")
+    possible = [one["seconds"] for one in compared.values() if not one["why_not"]]
+    assert compared[taken]["seconds"] == min(possible)
+    names: dict[str, Any] = {
+        "RoundPlan": RoundPlan, "Policy": Policy, "encoding": Encoding.integers(10_000), "beacon": bytes(32),
+        "roster": Roster.build({f"c{i:04}": Prg(bytes([1]) * 32, start=32 * i)(32) for i in range(200)}),
+    }  # fmt: skip
+    code, _, toml = text[text.index("plan =") :].partition("or, for a recommender (secagg train):")
+    exec(code, names)
+    assert names["plan"].protocol == taken
+    names["policy"].check(names["plan"], names["roster"])
+    config = Config.parse(tomllib.loads(toml)).protocol
+    assert (config.name, set(config.allowed.split(","))) == ("auto", names["policy"].protocols)
+
+
+def test_a_named_protocol_stands_beside_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words(100, 0.1, 0.1, "curious", "--protocol", "threshold_ckks", "--json")) == 0
+    found = json.loads(capsys.readouterr().out)["comparison"]
+    assert [one["protocol"] for one in found["protocols"]] == ["secagg", "secagg+", "oneshot", "threshold_ckks"]
+    assert found["auto"] in ("secagg", "secagg+")
+
+
 def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words(1000, 0.1, 0.1, "active")) == 0
     text = capsys.readouterr().out
@@ -174,6 +218,12 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         (words(1000, "a\nb", 0.1, "active"), "not a fraction"),
         (words(1000, 0.1, 1.5, "active"), "1.5"),
         (words(1000, 0.1, 0.1, "active", "--security", "0"), "security"),
+        (words(100, 0.1, 0.1, "active", "--protocol", "auto", "--allowed", "sekagg"), "unknown protocol 'sekagg'"),
+        (words(100, 0.1, 0.1, "active", "--protocol", "auto", "--allowed", ""), "unknown protocol ''"),
+        (words(100, 0.1, 0.1, "active", "--protocol", "auto", "--allowed", "ckks"), "holds only against"),
+        (words(100, 0.4, 0.4, "active", "--protocol", "auto"), "auto finds no protocol"),
+        (words(100, 0.1, 0.1, "active", "--length", "0"), "a vector has 1 to"),
+        (words(100, 0.1, 0.1, "active", "--length", "long"), "--length"),
         (["params"], "--clients"),
         (["nosuch"], "nosuch"),
         (["--nosuch"], "--nosuch"),

@@ -12,17 +12,21 @@ import pytest
 
 from dp.events import Relation, Trust, Unit
 from dp.ledger import Ledger
+from protocols.parameters import ALLOWED
 from protocols.roster import Identity, Roster
 from recsys import assembly as prepare_module
 from recsys.aggregator import Request
 from recsys.assembly import Prepared, prepare
 from recsys.budgets import DistributedNoise, LocalNoise, delta_of
 from recsys.config import Config, Mode, Privacy
+from recsys.deployment import Deployment
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.models.autoencoder import Autoencoder
+from recsys.run import agreed
 from recsys.run_start import budgets
 from recsys.secure_aggregator import SecureAggregator
-from secagg.errors import BudgetError, UsageError
+from secagg.encoding import Encoding
+from secagg.errors import BudgetError, StorageError, UsageError
 from tests.controls import switch_off
 from tests.scenes.recommender import KEY, SECRET, config
 
@@ -273,3 +277,50 @@ def test_files_that_are_not_named_are_missed(change: str, missed: str) -> None:
 
 def test_the_default_configuration_can_be_prepared() -> None:
     assert prepare(Config()).locally is not None
+
+
+# A protocol that is chosen
+
+
+def test_auto_is_a_protocol_before_anything_is_summed_up() -> None:
+    """By default one of those that a policy allows by default; without auto nothing is chosen, and nothing said."""
+    prepared = ready("protocol.name=auto", "privacy.mode=none")
+    assert prepared.deployment.protocol in ALLOWED
+    assert prepared.deployment.why.startswith(f"auto takes {prepared.deployment.protocol}, ")
+    assert agreed(prepared)["name"] == prepared.deployment.protocol
+    assert agreed(prepared)["chosen"] == prepared.deployment.why
+    named = ready(f"protocol.name={prepared.deployment.protocol}", "privacy.mode=none")
+    assert named.deployment.why == ""
+    assert {**agreed(named), "chosen": prepared.deployment.why} == agreed(prepared)
+
+
+def test_auto_takes_of_what_is_allowed() -> None:
+    pytest.importorskip("numba", reason="NOT TESTED: oneshot needs numba")
+    assert ready("protocol.name=auto", "protocol.allowed=oneshot").deployment.protocol == "oneshot"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (["protocol.allowed=sekagg"], "unknown protocol"),
+        (["protocol.allowed="], "unknown protocol"),
+        (["protocol.allowed=auto"], "auto is no protocol"),
+        (["protocol.allowed=secagg,ckks"], "holds only against a server that is curious"),
+        (["protocol.corrupt=0.4", "protocol.dropout=0.4", "privacy.mode=none"], "auto finds no protocol"),
+    ],
+)
+def test_what_auto_cannot_take_is_refused(changes: list[str], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        ready("protocol.name=auto", *changes)
+
+
+def test_what_was_chosen_is_kept_by_a_run_that_goes_on() -> None:
+    """Another release may choose otherwise; a record cannot bring in what was never allowed."""
+    chosen = Deployment("auto").chosen(20, Encoding.integers(100), None)
+    (other,) = ALLOWED - {chosen.protocol}
+    assert chosen.begun(chosen.protocol) is chosen
+    assert chosen.begun(other).protocol == other
+    assert chosen.begun(other).why == f"{other} was chosen when the run began"
+    with pytest.raises(StorageError, match="which is not among"):
+        chosen.begun("oneshot")
+    assert Deployment("secagg").begun("secagg+").protocol == "secagg"

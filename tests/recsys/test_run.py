@@ -20,11 +20,13 @@ from dp import verify_ledger
 from dp.filter import Budget, Kind
 from dp.ledger.file import read
 from dp.ledger.verify import verify
+from protocols.parameters import ALLOWED
 from recsys import run as running
 from recsys import run_start
 from recsys.aggregator import Request, Result, Update
 from recsys.assembly import Prepared, prepare
 from recsys.config import Config
+from recsys.deployment import Deployment
 from recsys.federated import TrainingState
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import evaluate
@@ -640,6 +642,38 @@ def test_control_without_that_check_it_would_be(tmp_path: Path, monkeypatch: pyt
     seen = list[int]()
     go(of_kind("none"), tmp_path, watch=lambda run: seen.append(len(run.rounds)))
     assert seen == [1, 1, 2, 2]
+
+
+@pytest.mark.long
+def test_a_run_goes_on_with_the_protocol_that_was_chosen_when_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if another release chose otherwise in between."""
+    asked = of_kind("none", "protocol.name=auto")
+
+    def watch(run: Run) -> None:
+        if len(run.rounds) == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        go(asked, tmp_path, watch=watch)
+    before = Run.load(tmp_path).protocol["name"]
+    (other,) = ALLOWED - {before}
+    chosen = Deployment.chosen
+    monkeypatch.setattr(
+        Deployment, "chosen", lambda self, *sizes: replace(chosen(self, *sizes), protocol=other, why="it rains")
+    )
+    planned = list[str]()
+    real = SecureAggregator._plan
+
+    def plan(self: SecureAggregator, *arguments: Any) -> Any:
+        made = real(self, *arguments)
+        planned.append(made.protocol)
+        return made
+
+    monkeypatch.setattr(SecureAggregator, "_plan", plan)
+    assert go(asked, tmp_path).protocol["name"] == before
+    assert set(planned) == {before}
 
 
 def test_an_impossible_budget_leaves_nothing(tmp_path: Path) -> None:

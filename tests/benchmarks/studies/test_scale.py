@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,24 @@ def test_bench_prints_the_contract_and_writes_tables(tmp_path: Path, capsys: pyt
     assert "Trees over 10^8 clients" in tables
 
 
+@pytest.mark.long
+def test_a_choice_is_held_against_real_rounds_and_constants_are_printed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    settings = ["parts=choice,units", "choices=6x10", "repeats=1", "protocols=secagg", f"out={tmp_path}"]
+    assert main(["bench", "scale", *[word for one in settings for word in ("--set", one)], "--json"]) == 0
+    printed = capsys.readouterr()
+    ratios = json.loads(printed.out.splitlines()[-1])["ratios"]
+    assert ratios["choice_n6_d10_over_best"] >= 1
+    assert ratios["choice_n6_d10_secagg_predicted"] > 0
+    source = (tmp_path / "measured.py").read_text()
+    assert source in printed.err
+    made: dict[str, Any] = {}
+    exec(source, made)
+    assert made["COSTS"].verify > 0
+    assert made["COSTS"].ckks_keys == 0  # was not asked for
+
+
 @pytest.mark.parametrize(
     "setting",
     [
@@ -67,6 +86,9 @@ def test_bench_prints_the_contract_and_writes_tables(tmp_path: Path, capsys: pyt
         "d=0",
         "drop=0.5",
         "repeats=0",
+        "choices=100",
+        "choices=3x10",
+        "choices=manyx10",
     ],
 )
 def test_wrong_settings_are_one_line(setting: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from protocols import registry
 from protocols.adapters.form import Form
+from protocols.parameters import ALLOWED
 from protocols.plan import RoundPlan
 from protocols.server import serve
 from protocols.simulation.network import local_clients, simulate
@@ -63,6 +64,18 @@ def test_the_sum_is_the_one_that_simulate_gives(protocol: str, tmp_path: Path) -
         assert (array.dtype, array.shape) == (MODEL[name].dtype, MODEL[name].shape)
         np.testing.assert_array_equal(array, expected[name])
     assert dict(metrics) == {}
+
+
+def test_a_protocol_is_chosen_and_the_log_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fed = federation(tmp_path, TRAIN)
+    with caplog.at_level("INFO", logger="flwr"):
+        server = secure(fed, protocol="auto")
+        one_round(server, fed.grid)
+    check_exact(server, ALL)
+    assert server.outcome is not None
+    taken = server.outcome.event.plan.protocol
+    assert taken in ALLOWED
+    assert [text for one in caplog.records if (text := one.getMessage()).startswith(f"secagg: auto takes {taken}, ")]
 
 
 FATES = ["lost", "unheard", "failed", "crashed"]

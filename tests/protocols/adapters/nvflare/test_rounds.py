@@ -55,6 +55,15 @@ def test_the_sum_is_that_of_the_simulation_for_every_protocol(federation: Federa
     assert same.outcome.total.tolist() == outcome.total.tolist()
 
 
+@pytest.mark.parametrize(("options", "taken"), [({}, {"secagg", "secagg+"}), ({"allowed": ["secagg+"]}, {"secagg+"})])
+def test_a_protocol_is_chosen_of_those_that_are_allowed(
+    federation: Federation, options: dict[str, Any], taken: set[str]
+) -> None:
+    (outcome,) = federation.run(averaging(protocol="auto", **options))
+    check_sum(outcome, SITES)
+    assert outcome.event.plan.protocol in taken
+
+
 def test_the_model_moves_by_the_mean_in_its_own_types(federation: Federation) -> None:
     outcomes = federation.run(averaging(num_rounds=2))
     assert [outcome.event.plan.round for outcome in outcomes] == [0, 1]
