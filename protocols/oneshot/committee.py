@@ -12,7 +12,6 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Number, Roster
 from protocols.rounds.survivors import Agreed
-from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, digest
 from secagg.crypto.lattice import Evaluations, uniform
@@ -62,7 +61,7 @@ class Committee:
 
     def bound(self, *clients: Number) -> tuple[bytes, ...]:
         """The context of everything derived or signed under this committee. Clients are numbers in the roster."""
-        return (self._plan, self.root, *[u32.encode(client) for client in clients])
+        return (self._plan, self.root, *[client.to_bytes(4, "big") for client in clients])
 
 
 def sortition(plan: RoundPlan, roster: Roster) -> frozenset[Number]:

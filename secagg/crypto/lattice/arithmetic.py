@@ -60,6 +60,22 @@ def add_multiple(
             residues[c] = min(total, np.uint32(total - q))
 
 
+@njit("void(u4[:, ::1], i8, Array(i4, 1, 'C', readonly=True), u4[:, ::1], u4[::1], u4[::1])", cache=True, nogil=True)
+def add_narrow_multiple(
+    out: Words, start: int, integers: NDArray[np.int32], factors: Words, less: Words, primes: Words
+) -> None:
+    """``add_multiple`` for 32-bit integers, one half: ``factors`` are w, with quotients, and ``less`` is -2^31 w."""
+    for i in range(out.shape[0]):
+        q, minus, residues = primes[i], less[i], out[i, start : start + integers.size]
+        factor, quotient = factors[i, 0], factors[i, 1]
+        for c in range(integers.size):
+            shifted = np.uint32(np.uint32(integers[c]) ^ np.uint32(1 << 31))
+            total = np.uint32(residues[c] + minus)
+            total = min(total, np.uint32(total - q))
+            total = np.uint32(total + times(shifted, factor, quotient, q))
+            residues[c] = min(total, np.uint32(total - q))
+
+
 @njit(f"void({READ(2)}, i8, u4[::1], u4[:, :, ::1], u4[::1], u4[:, ::1])", cache=True, nogil=True)
 def wide_integers(residues: Words, start: int, shift: Words, inverses: Words, primes: Words, limbs: Words) -> None:
     """The integers in [0, q) with these residues plus ``shift``, lowest limb first.

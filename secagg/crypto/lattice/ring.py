@@ -109,11 +109,16 @@ class QuotientRing:
         words = self.zero_words(blocks) if onto is None else onto.words
         words.flags.writeable = True
         flat, own = words.reshape(len(self.primes), -1), np.array(self.primes, np.uint32)
-        constants = [_column_constants(weight, self.primes) for weight in weights]
+        narrow = [column.dtype.itemsize <= 4 for column in columns]
+        constants = [_column_constants(*one, self.primes) for one in zip(weights, narrow, strict=True)]
         for start in range(0, longest, _CHUNK):
-            for column, (factors, less) in zip(columns, constants, strict=True):
-                part = np.ascontiguousarray(column[start : start + _CHUNK], np.int64)
-                arithmetic.add_multiple(flat, start, part, factors, less, own)
+            for column, is_narrow, (factors, less) in zip(columns, narrow, constants, strict=True):
+                part = column[start : start + _CHUNK]
+                if is_narrow:
+                    part = np.ascontiguousarray(part, np.int32)
+                    arithmetic.add_narrow_multiple(flat, start, part, factors, less, own)
+                else:
+                    arithmetic.add_multiple(flat, start, np.ascontiguousarray(part, np.int64), factors, less, own)
         return _reduced(Coefficients, self, words)
 
     def packed_size(self, count: int) -> int:
@@ -278,7 +283,10 @@ class RunningSum:
 
 
 @lru_cache(maxsize=1024)
-def _column_constants(weight: int, primes: tuple[int, ...]) -> tuple[Words, Words]:
-    """The arguments ``factors`` and ``less`` of ``arithmetic.add_multiple``."""
+def _column_constants(weight: int, narrow: bool, primes: tuple[int, ...]) -> tuple[Words, Words]:
+    """The arguments ``factors`` and ``less`` of ``arithmetic.add_multiple``, or of ``add_narrow_multiple``."""
+    if narrow:
+        alone = [with_quotients(np.array(weight % q), q) for q in primes]
+        return np.array(alone, np.uint32), np.array([-(weight << 31) % q for q in primes], np.uint32)
     factors = [[with_quotients(np.array(w % q), q) for w in (weight << 32, weight)] for q in primes]
     return np.array(factors, np.uint32), np.array([-(weight << 63) % q for q in primes], np.uint32)

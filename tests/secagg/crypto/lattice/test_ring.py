@@ -1,6 +1,7 @@
 """Polynomials: kinds do not mix, insecure rings cannot be made, bytes are exact and checked."""
 
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,6 +101,19 @@ def test_lifted_columns_are_their_weighted_sum(columns: list[list[int]], weights
         exact = sum(w * column[c] for w, column in zip(used, columns, strict=True) if c < len(column))
         assert [int(lifted.words[i, 0, c]) for i in range(3)] == [exact % q for q in THREE.primes]
     assert not lifted.words[:, 1].any()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
+def test_narrow_columns_are_lifted_like_wide_ones(dtype: type[np.signedinteger[Any]]) -> None:
+    ends = np.iinfo(dtype)
+    column = np.array([ends.min, ends.max, 0, -1, 1, *range(-50, 50)] * 200, dtype)
+    wide = np.arange(len(column), dtype=np.int64) << 40
+    for weight in (1, -1, 3 << 26, 1 << 52, -(1 << 450) + 1):
+        narrow = THREE.lift([column, wide, column[::-2]], [weight, 5, 1])
+        assert (
+            narrow.words
+            == THREE.lift([column.astype(np.int64), wide, column[::-2].astype(np.int64)], [weight, 5, 1]).words
+        ).all()
 
 
 def test_lifting_does_not_depend_on_its_chunks() -> None:
