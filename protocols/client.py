@@ -221,7 +221,11 @@ class Client:
 
         The server is among the culprits of a bad one, whoever else is: it made it, or should have refused it, or it
         could at least have altered what is sealed to this client.
+
+        Of anything but ``bytes``, which somebody could write to meanwhile, a copy is taken first: what is checked,
+        answered and journaled is one frame.
         """
+        frame = bytes(frame)
         with self._one_at_a_time():
             return self._received(frame)
 
