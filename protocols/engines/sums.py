@@ -24,8 +24,8 @@ class PackedSum:
 
     ``take`` only checks and keeps a vector, ``work_off`` adds what is worth it, ``value`` whatever is left: numbers are
     added modulo the machine word, so the order does not matter. Where workers share memory, twice as many vectors as
-    workers are added together, each worker in its own range of coordinates. All three may be called by several threads.
-    What is taken must not change: ``bytes``, or a view of them.
+    workers are added together, each worker in its own range of coordinates. All of these may be called by several
+    threads. What is taken must not change: ``bytes``, or a view of them.
 
     >>> from protocols.engines.local import HERE
     >>> ring = Ring(12)
@@ -57,6 +57,17 @@ class PackedSum:
         if len(self._waiting) >= self._together:
             self._add_all()
 
+    def check(self) -> None:
+        """``StorageError`` if an addition was interrupted, so that nobody reveals anything for a sum that is lost.
+
+        It waits for nobody: what is being added at this moment may still fail.
+        """
+        if self._one_at_a_time.acquire(blocking=False):
+            try:
+                self._check_whole()
+            finally:
+                self._one_at_a_time.release()
+
     def value(self) -> Words:
         """The sum of all vectors that were taken: its own words, and not a copy.
 
@@ -67,14 +78,17 @@ class PackedSum:
 
     def _add_all(self) -> None:
         with self._one_at_a_time:
-            if not self._whole:
-                raise StorageError("an upload was added in part: the sum is lost, and the round with it")
+            self._check_whole()
             together = list[NDArray[np.uint8]]()
             self._whole = False
             while self._waiting:
                 together.append(self._waiting.popleft())
             self._add(together)
             self._whole = True
+
+    def _check_whole(self) -> None:
+        if not self._whole:
+            raise StorageError("an upload was added in part: the sum is lost, and the round with it")
 
     def _add(self, together: list[NDArray[np.uint8]]) -> None:
         def add(span: range) -> None:

@@ -161,6 +161,7 @@ class PairwiseServer(DealingServer):
         self._sum.work_off()
 
     def _announce_survivors(self) -> Sends:
+        self._sum.check()
         survivors = sorted(self._headers)  # U3
         self._need(len(survivors), self._least, "clients uploaded")
         self._exchange.keep_commitments(lambda u: SELF_MASK if u in self._headers else MASK_KEY)

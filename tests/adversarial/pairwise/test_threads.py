@@ -27,7 +27,7 @@ from protocols.wire import Messages
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.crypto.ring import Ring
-from secagg.errors import PeerError, PolicyError, SecAggError
+from secagg.errors import PeerError, PolicyError, SecAggError, StorageError
 from tests.controls import journal_by_count, switch_off
 from tests.scenes.pairwise import BOTH, Evil, small
 from tests.scenes.pairwise_round import Round
@@ -259,3 +259,71 @@ def test_a_frame_that_changes_after_it_was_hashed(protocol: str, monkeypatch: py
     switch_off(monkeypatch, ServerRound, "receive", "bytes(frame)", "frame")
     found, expected = total()
     assert found != expected
+
+
+@BOTH
+def test_a_frame_that_changes_after_it_was_heard(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client remembers is what it has checked and signed. Else it would sign one set, and after a restart reveal
+    for another."""
+    who = 5
+
+    def signed_and_remembered() -> tuple[bytes, bytes]:
+        evil = uploaded(protocol)
+        client, real = evil.clients[who], ClientRound.hear
+        everybody, one_less = (
+            evil.frame(evil.survivors(who, alive)) for alive in (evil.members, [u for u in evil.members if u != VICTIM])
+        )
+        buffer = bytearray(one_less)
+
+        def hear(self: ClientRound, frame: Any) -> Any:
+            step = real(self, frame)
+            buffer[:] = everybody
+            return step
+
+        with pytest.MonkeyPatch.context() as inside:
+            inside.setattr(ClientRound, "hear", hear)
+            client.receive(buffer)
+        again = client_module.Client(client.identity, evil.roster, policy=client.policy, journal=client._journal)
+        again.start(evil.plan, None)
+        assert client._round is not None
+        assert again._round is not None
+        return client._round._agreed.digest, again._round._agreed.digest
+
+    signed, remembered = signed_and_remembered()
+    assert signed == remembered
+    switch_off(monkeypatch, client_module.Client, "receive", "bytes(frame)", "frame")
+    signed, remembered = signed_and_remembered()
+    assert signed != remembered
+
+
+@BOTH
+def test_nobody_reveals_anything_for_a_sum_that_is_lost(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transport may log what goes wrong with one upload, and go on."""
+
+    def ends_in() -> Phase:
+        round_, closed = Round(protocol), list[Phase]()
+
+        def rest() -> None:
+            while True:
+                closed.append(round_.server.phase)
+                round_.close()
+                round_.speak()
+
+        upload = round_.until(Phase.UPLOAD)
+        with pytest.MonkeyPatch.context() as inside:
+            inside.setattr(Ring, "add_packed", out_of_memory)
+            with pytest.raises(MemoryError):
+                round_.hand_in(round_.liar, upload)
+        with pytest.raises(StorageError, match="the sum is lost"):
+            rest()
+        assert round_.server.failed
+        assert list(round_.server.outbox()) == []
+        return closed[-1]
+
+    assert ends_in() is Phase.UPLOAD
+    switch_off(monkeypatch, PairwiseServer, "_announce_survivors", "self._sum.check()", "None")
+    assert ends_in() is Phase.REVEAL
+
+
+def out_of_memory(*_: object) -> None:
+    raise MemoryError

@@ -110,7 +110,7 @@ def test_an_addition_that_was_interrupted_is_no_sum(workers: int, monkeypatch: p
     last: Any = None
     with pytest.raises(StorageError, match="the sum is lost"):
         half_a_sum()
-    switch_off(monkeypatch, PackedSum, "_add_all", "not self._whole")
+    switch_off(monkeypatch, PackedSum, "_check_whole", "not self._whole")
     assert half_a_sum() != plain(ring, vectors)
 
 
