@@ -14,7 +14,11 @@ signature (R, S) under A of a message M is good if and only if
 
 OpenSSL takes small orders, libsodium does not, and newer libsodium than PyNaCl 1.6 brings takes the cofactor. So small
 orders are refused here, and libsodium is used only if it decides some signatures that tell such rules apart as it
-should (``_VERDICTS``). ``tests/secagg/crypto/test_curve25519.py`` compares both libraries and the rule.
+should (``_VERDICTS``). What two parties agree on is one thing by RFC 7748 (sections 5 and 6.1), but libraries have
+handed out zeros for points of low order, or refused points that are not reduced. So libsodium must also give what
+OpenSSL gives for some such points (``_PEERS``).
+
+``tests/secagg/crypto/test_curve25519.py`` compares both libraries and the rule.
 """
 
 from __future__ import annotations
@@ -126,11 +130,12 @@ def _sodium() -> Any:
 
 
 def _obeys(sodium: Any) -> bool:
-    """Whether this libsodium decides as the rule does where rules differ."""
+    """Whether this libsodium decides as the rule does where rules differ, and agrees on what others agree on."""
     for public, signature, message, verdict in _VERDICTS:
         if _signed_by_sodium(sodium, bytes.fromhex(public), bytes.fromhex(signature), message) != verdict:
             return False
-    return True
+    key = X25519PrivateKey.from_private_bytes(bytes(range(32)))
+    return all(_agreed_by_sodium(sodium, key, peer) == _agreed_by_openssl(key, peer) for peer in _PEERS)
 
 
 _PLAIN = "ca74b8352ba12fb89ad41ef3d9b76058acf6392ea86e173eeece10f80ae11bd7"
@@ -151,3 +156,6 @@ _VERDICTS = (
 """Signatures that tell rules apart. A mixed point is one of order L plus one of order 8. With the cofactor all six but
 the second would be good; with keys of order L only, the first; and with k not reduced modulo L, the fifth would be and
 the fourth and the sixth would not. A test computes them."""
+
+_PEERS = tuple([u.to_bytes(32, "little") for u in (9, 9 + 2**255, FIELD + 9, 2, 0, 1, FIELD - 1, FIELD, FIELD + 1)])
+"""A point of the curve written in three ways, one of the twist, and points of low order."""

@@ -20,7 +20,7 @@ from secagg.crypto.keys import SigningKey, transcript
 from secagg.extras import installed
 from tests.controls import switch_off
 from tests.reference import ed25519
-from tests.reference.ed25519 import L, Point, encoded
+from tests.reference.ed25519 import L, P, Point, encoded
 
 Signature = tuple[bytes, bytes, bytes]
 """A key, a signature, a message."""
@@ -157,6 +157,7 @@ def longer(rule: Callable[[bytes, bytes, bytes], bool]) -> Any:
 
 def deciding(rule: Callable[[bytes, bytes, bytes], bool]) -> Any:
     """Bindings of a libsodium with another rule."""
+    from nacl.bindings import crypto_scalarmult
     from nacl.exceptions import BadSignatureError
 
     def crypto_sign_open(data: bytes, public: bytes) -> bytes:
@@ -164,7 +165,7 @@ def deciding(rule: Callable[[bytes, bytes, bytes], bool]) -> Any:
             raise BadSignatureError
         return data[64:]
 
-    return SimpleNamespace(crypto_sign_open=crypto_sign_open)
+    return SimpleNamespace(crypto_sign_open=crypto_sign_open, crypto_scalarmult=crypto_scalarmult)
 
 
 def with_the_cofactor(*one: bytes) -> bool:
@@ -205,6 +206,50 @@ def test_a_libsodium_with_another_rule_is_not_used(
     assert curve25519._sodium() is None
     asked = "sodium, bytes.fromhex(public), bytes.fromhex(signature), message"
     switch_off(monkeypatch, curve25519, "_obeys", f"_signed_by_sodium({asked}) != verdict")
+    assert curve25519._sodium() is not None
+
+
+def zeros_for_low_order(secret: bytes, peer: bytes) -> bytes:
+    return curve25519._agreed_by_openssl(X25519PrivateKey.from_private_bytes(secret), peer) or bytes(32)
+
+
+def reduced_points_only(secret: bytes, peer: bytes) -> bytes:
+    return zeros_for_low_order(secret, peer if int.from_bytes(peer, "little") % 2**255 < P else bytes(32))
+
+
+def another_point_for_the_highest_bit(secret: bytes, peer: bytes) -> bytes:
+    return zeros_for_low_order(secret, (int.from_bytes(peer, "little") % P).to_bytes(32, "little"))
+
+
+def points_of_the_curve_only(secret: bytes, peer: bytes) -> bytes:
+    u = int.from_bytes(peer, "little") % 2**255
+    on_curve = pow(u**3 + 486662 * u**2 + u, (P - 1) // 2, P) == 1
+    return zeros_for_low_order(secret, peer if on_curve else bytes(32))
+
+
+@pytest.mark.skipif(not installed("nacl"), reason="no PyNaCl")
+@pytest.mark.parametrize(
+    "agrees",
+    [zeros_for_low_order, reduced_points_only, another_point_for_the_highest_bit, points_of_the_curve_only],
+)
+def test_a_libsodium_that_agrees_on_something_else_is_not_used(
+    agrees: Callable[[bytes, bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two neighbours with different libraries one would mask with what the other does not know."""
+    import nacl.bindings
+    from nacl.exceptions import CryptoError
+
+    def crypto_scalarmult(secret: bytes, peer: bytes) -> bytes:
+        shared = agrees(secret, peer)
+        if agrees is not zeros_for_low_order and not any(shared):
+            raise CryptoError
+        return shared
+
+    other = SimpleNamespace(crypto_sign_open=nacl.bindings.crypto_sign_open, crypto_scalarmult=crypto_scalarmult)
+    monkeypatch.setattr(nacl, "bindings", other)
+    monkeypatch.setattr(curve25519, "_sodium", curve25519._sodium.__wrapped__)
+    assert curve25519._sodium() is None
+    monkeypatch.setattr(curve25519, "_PEERS", (bytes([9]) + bytes(31),))
     assert curve25519._sodium() is not None
 
 
