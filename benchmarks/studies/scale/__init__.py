@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
+from math import floor
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -404,7 +405,8 @@ def choices(config: Config, say: Say) -> Iterator[Chosen]:
     """Bytes on the links are the model's, which are exact."""
     for text in config.choices.split(","):
         n, d = (int(float(number)) for number in text.split("x"))
-        deployment = Deployment(n, d, gone=Fraction(str(config.drop)), minimum=_least(n))
+        silent = floor(Fraction(str(config.drop)) * n)  # no more than parameters are chosen for
+        deployment = Deployment(n, d, gone=Fraction(silent, n), minimum=_least(n))
         choice = deployment.compare(COMPARED)
         predicted, measured = dict[str, float](), dict[str, float]()
         for one in choice.candidates:

@@ -59,12 +59,12 @@ def test_bench_prints_the_contract_and_writes_tables(tmp_path: Path, capsys: pyt
 def test_a_choice_is_held_against_real_rounds_and_constants_are_printed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    settings = ["parts=choice,units", "choices=6x10", "repeats=1", "protocols=secagg", f"out={tmp_path}"]
+    settings = ["parts=choice,units", "choices=10x10", "repeats=1", "protocols=secagg", f"out={tmp_path}"]
     assert main(["bench", "scale", *[word for one in settings for word in ("--set", one)], "--json"]) == 0
     printed = capsys.readouterr()
     ratios = json.loads(printed.out.splitlines()[-1])["ratios"]
-    assert ratios["choice_n6_d10_over_best"] >= 1
-    assert ratios["choice_n6_d10_secagg_predicted"] > 0
+    assert ratios["choice_n10_d10_over_best"] >= 1
+    assert ratios["choice_n10_d10_secagg_predicted"] > 0
     source = (tmp_path / "measured.py").read_text()
     assert source in printed.err
     made: dict[str, Any] = {}
