@@ -134,16 +134,20 @@ def keep_only(folder: Path, names: re.Pattern[str], kept: Collection[str]) -> No
     """Remove the plain files of a folder that have such names, all but those that are ``kept``."""
     with _said("use", folder):
         for path in folder.iterdir():
-            if names.fullmatch(path.name) and path.name not in kept and stat.S_ISREG(path.lstat().st_mode):
-                path.unlink(missing_ok=True)
+            if names.fullmatch(path.name) and path.name not in kept:
+                with suppress(FileNotFoundError):  # whoever shares the folder was faster
+                    if stat.S_ISREG(path.lstat().st_mode):
+                        path.unlink()
 
 
 def sweep(folder: Path) -> None:
     """Remove drafts that a crash left behind. The caller is sure that nobody writes there at this moment."""
     with _said("use", folder):
         for path in folder.iterdir():
-            if DRAFT.fullmatch(path.name) and not stat.S_ISDIR(path.lstat().st_mode):
-                path.unlink(missing_ok=True)
+            if DRAFT.fullmatch(path.name):
+                with suppress(FileNotFoundError):
+                    if not stat.S_ISDIR(path.lstat().st_mode):
+                        path.unlink()
 
 
 def synced(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import signal
 import sqlite3
@@ -20,6 +21,7 @@ from protocols import journal as journal_module
 from protocols.journal import EMPTY_HEAD, Beside, ForgetfulJournal, Journal, MemoryJournal, SqliteJournal
 from secagg import files
 from secagg.errors import PolicyError, StorageError, UsageError
+from tests.controls import switch_off
 
 ROOT = Path(__file__).parents[2]
 
@@ -521,6 +523,29 @@ def test_nobody_removes_a_frame_whose_record_is_about_to_be_written(
             assert [each.exists() for each in (*frames_in(tmp_path), path)] == [True] * (1 if control else 2)
         monkeypatch.setattr(sqlite3, "connect", connect)
     others.close()
+
+
+def test_a_frame_that_another_process_removes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It removes frames of records that it has destroyed, and holds no lock then: a name was seen, and there is no
+    file."""
+    path, look = tmp_path / "a.db", Path.lstat
+    SqliteJournal(path).close()
+    frame = tmp_path / "a.db-0123456789abcdef.frame"
+
+    def too_late(self: Path) -> os.stat_result:
+        if self == frame:
+            self.unlink(missing_ok=True)
+        return look(self)
+
+    frame.write_bytes(b"")
+    monkeypatch.setattr(Path, "lstat", too_late)
+    SqliteJournal(path).close()
+    assert not frame.exists()
+    switch_off(monkeypatch, files, "keep_only", "suppress(FileNotFoundError)", "suppress()")
+    monkeypatch.setattr(journal_module, "keep_only", files.keep_only)
+    frame.write_bytes(b"")
+    with pytest.raises(UsageError, match="No such file"):
+        SqliteJournal(path)
 
 
 DYING = """
