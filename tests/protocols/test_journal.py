@@ -10,10 +10,12 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from random import Random
+from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -523,6 +525,76 @@ def test_nobody_removes_a_frame_whose_record_is_about_to_be_written(
             assert [each.exists() for each in (*frames_in(tmp_path), path)] == [True] * (1 if control else 2)
         monkeypatch.setattr(sqlite3, "connect", connect)
     others.close()
+
+
+def test_whoever_opens_a_journal_waits_before_frames_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may begin to write when the file was found good. The control does not wait for it."""
+    path, check, add, connect = tmp_path / "a.db", SqliteJournal._check_chain, journal_module.add_file, sqlite3.connect
+    written, go_on = Event(), Event()
+
+    def slow(place: Path, pieces: Iterable[bytes | memoryview]) -> None:
+        add(place, pieces)
+        written.set()
+        assert go_on.wait(60)
+
+    def opened_while_one_writes(control: bool) -> bool:
+        """Whether the frame is there when its record is."""
+        written.clear()
+        go_on.clear()
+        record = b"record %d" % control
+        with closing(SqliteJournal(path)) as journal, pytest.MonkeyPatch.context() as inside:
+            writing = Thread(target=journal.append, args=(D, A, int(control), 0, record, Beside(LONG, KEY)))
+
+            def checked(self: SqliteJournal, pinned: bytes | None) -> None:
+                check(self, pinned)
+                writing.start()
+                assert written.wait(60)
+                if control:
+                    inside.setattr(SqliteJournal, "_transaction", lambda self: nullcontext())
+
+            inside.setattr(SqliteJournal, "_check_chain", checked)
+            inside.setattr(journal_module, "add_file", slow)
+            inside.setattr(sqlite3, "connect", lambda *a, **options: connect(*a, timeout=0, **options))
+            with nullcontext() if control else pytest.raises(UsageError, match="database is locked"):
+                SqliteJournal(path).close()
+            go_on.set()
+            writing.join()
+            assert journal.records(A, int(control)) == [record]
+            return len(frames_in(tmp_path)) == 1
+
+    assert opened_while_one_writes(control=False)
+    assert not opened_while_one_writes(control=True)
+
+
+def test_a_frame_is_on_the_disk_before_its_record_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record alone, after a loss of power, would be an upload that can never be said again."""
+    synced, sync = set[int](), os.fsync
+
+    def noted(descriptor: int) -> None:
+        sync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    class Watched:
+        def __init__(self, database: Any) -> None:
+            self._database = database
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._database, name)
+
+        def execute(self, *statement: Any) -> Any:
+            if statement[0].startswith("INSERT"):
+                [frame] = frames_in(tmp_path)
+                before.append(frame.stat().st_ino in synced and frame.stat().st_size == len(LONG) + 16)
+            return self._database.execute(*statement)
+
+    before = list[bool]()
+    monkeypatch.setattr(os, "fsync", noted)
+    with closing(SqliteJournal(tmp_path / "a.db")) as journal:
+        monkeypatch.setattr(journal, "_db", Watched(journal._db))
+        journal.append(D, A, 0, 0, b"one", Beside(LONG, KEY))
+    assert before == [True]
 
 
 def test_a_frame_that_another_process_removes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

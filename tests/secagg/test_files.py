@@ -9,6 +9,7 @@ import pytest
 
 from secagg.errors import StorageError
 from secagg.files import (
+    add_file,
     appending,
     create_file,
     creating,
@@ -223,6 +224,9 @@ def test_a_disk_that_keeps_no_modes_gets_no_secrets(tmp_path: Path, monkeypatch:
     with pytest.raises(StorageError, match="others can get at it"):
         write_file(tmp_path / "a", b"secret", private=True)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(StorageError, match="others can get at it"):
+        add_file(tmp_path / "a", [b"secret"])
+    assert (tmp_path / "a").read_bytes() == b""
 
 
 def test_links_pipes_and_folders_are_no_secrets(tmp_path: Path) -> None:

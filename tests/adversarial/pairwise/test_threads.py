@@ -148,6 +148,25 @@ def test_one_upload_handed_over_twice_at_once(protocol: str, monkeypatch: pytest
 
 
 @BOTH
+def test_whose_upload_comes_twice_at_once_is_no_liar(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are hashed before one of them is accepted. The other is a repetition, and no second vector."""
+
+    def twice() -> tuple[list[Any], tuple[str, ...]]:
+        round_ = Round(protocol)
+        upload = round_.until(Phase.UPLOAD)
+        with pytest.MonkeyPatch.context() as inside:
+            meet_inside(inside, PairwiseServer, "_hash_of", LONG_ENOUGH)
+            results = at_once(*[lambda: round_.hand_in(round_.liar, upload)] * 2)
+        return results, round_.server.liars
+
+    assert twice() == ([None, None], ())
+    switch_off(monkeypatch, ServerRound, "_take", "self._heard.get(number) == fingerprint")
+    results, liars = twice()
+    assert ["a second, different message" in str(one) for one in results if one is not None] == [True]
+    assert len(liars) == 1
+
+
+@BOTH
 def test_two_uploads_are_hashed_at_once(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither waits for the other where nothing depends on the state: this test hangs for a minute if it does."""
     round_, met = Round(protocol), Barrier(2)
