@@ -194,3 +194,20 @@ def test_a_running_sum_is_the_sum() -> None:
     total.add(-parts[0])
     assert (value.words == expected.words).all()
     assert (total.value().words == (expected - parts[0]).words).all()
+
+
+@pytest.mark.parametrize("onto", [RING.zeros(2), THREE.zeros(1)], ids=["two blocks", "another ring"])
+def test_what_is_written_over_has_the_shape_of_what_comes_out(onto: Coefficients) -> None:
+    """Kernels look at no bounds."""
+    for dtype in (np.int16, np.int64):
+        with pytest.raises(UsageError, match="does not go with 1 polynomials"):
+            RING.lift([np.ones(2048, dtype)], onto=onto)
+    assert repr(onto).endswith("zero)")
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_polynomials_are_packed_into_as_many_bytes_as_they_take(more: int) -> None:
+    out = bytearray(RING.packed_size(100) + more)
+    with pytest.raises(UsageError, match="do not take"):
+        RING.lift([np.ones(100, np.int64)]).pack_into(100, memoryview(out))
+    assert not any(out)
