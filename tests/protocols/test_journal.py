@@ -446,7 +446,9 @@ def test_a_frame_is_sealed_in_a_file_of_its_own_and_gone_with_its_record(tmp_pat
         journal.append(D, A, 1, 1, b"three", Beside(LONG, KEY))
         journal.append(D, B, 0, 0, b"another session of the deployment", Beside(b"its frame", KEY))
         assert [each.stat().st_size for each in frames_in(tmp_path)] == [len(b"its frame") + 16]
-        journal.append(D, B, 0, 1, b"four", Beside(LONG, KEY))
+        journal.append(E, B, 1, 0, b"the session in another deployment")
+        assert frames_in(tmp_path) == []
+        journal.append(E, B, 1, 1, b"four", Beside(LONG, KEY))
         journal.retire(B, 2)
     assert list(tmp_path.iterdir()) == [path]
 
