@@ -173,7 +173,7 @@ def test_control_not_a_number(protocol: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_control_a_weight_too_large(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One client outweighs all the others."""
     evil, client, _ = scene(protocol)
-    switch_off(monkeypatch, Encoding, "encode", "self._admitted(weight)", "weight")
+    switch_off(monkeypatch, Encoding, "encode_into", "self._admitted(weight)", "weight")
     assert client.start(evil.plan, np.ones(LENGTH), weight=15)
     assert client._round.values().tolist() == [15] * (LENGTH + 1)
 

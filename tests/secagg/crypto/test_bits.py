@@ -179,7 +179,7 @@ def test_a_sum_that_is_no_vector_of_the_ring_is_refused(width: int) -> None:
 def test_control_without_its_checks_a_ring_adds_what_is_no_packed_vector(
     monkeypatch: pytest.MonkeyPatch, check: str
 ) -> None:
-    switch_off(monkeypatch, Ring, "_packed", check)
+    switch_off(monkeypatch, Ring, "check_packed", check)
     ring, total = Ring(9), np.zeros(3, np.uint16)
     wrong = ring.pack(some_words(ring, 3))[:-1] + b"\xff" if "used" in check else bytes(5)
     ring.add_packed(wrong, total)
