@@ -140,6 +140,7 @@ def test_a_stopped_run_goes_on(
         run(config, said.append)
 
 
+@pytest.mark.long
 def test_what_another_commit_measured_is_measured_again(
     finished: Finished, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
 # The page.
 
 
+@pytest.mark.long
 def test_what_is_written(finished: Finished, folder: Path) -> None:
     found = json.loads((folder / "peers.json").read_bytes())
     assert (found["figures"], found["ratios"]) == finished[:2]
@@ -170,6 +172,7 @@ def test_what_is_written(finished: Finished, folder: Path) -> None:
     assert (folder / "peers.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long
 def test_uploads_and_attacks_have_tables_and_numbers(finished: Finished, folder: Path) -> None:
     rows = [Row("both_shares", "a liar", "asks twice", "gets 1 | 2", "is refused", True, False)]
     upload = Upload("secagg", 0.1, 2.9, 0.05)
@@ -190,6 +193,7 @@ def test_uploads_and_attacks_have_tables_and_numbers(finished: Finished, folder:
 # The command.
 
 
+@pytest.mark.long
 def test_bench_prints_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
     """Uploads: all in one run, and every one of our protocols beside NVFlare's parameters."""
     for name in ("tenseal", "numba"):
