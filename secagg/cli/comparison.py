@@ -7,9 +7,8 @@ from textwrap import wrap
 
 from protocols.choice import CLIENT_LINK, SERVER_LINK, Candidate, Choice
 from protocols.costs.measured import MACHINE
+from secagg.cli.output import WIDTH
 from secagg.printable import in_bytes, in_seconds
-
-WIDTH = 80
 
 
 def figures(choice: Choice) -> dict[str, object]:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+WIDTH = 80
+"""Columns of a terminal that running text is wrapped for."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line.")]
 """The flag that every command takes: ``as_json: Json = False``."""
 

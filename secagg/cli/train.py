@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from textwrap import wrap
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from recsys.config import Config, Source
 from recsys.run_start import existing_run
 from recsys.sentences import described
 from secagg.cli.interrupts import interruptible
-from secagg.cli.output import Json, as_argument, emit, program, say
+from secagg.cli.output import WIDTH, Json, as_argument, emit, program, say
 from secagg.cli.progress import Progress, outcome
 from secagg.extras import need
 
@@ -98,9 +99,9 @@ def carry_out(
     need("train", "training a recommender")
     over = begun is not None and bool(begun.ended)
     tell = _silent if as_json else say
-    tell(config.title)
-    if config.title != (about := described(config)):
-        tell(about)
+    for text in dict.fromkeys((config.title, described(config))):
+        for line in wrap(text, WIDTH):
+            tell(line)
     if over:
         tell(OVER)
     tell("making up the data" if config.data.source is Source.SYNTHETIC else "reading the data")

@@ -81,11 +81,12 @@ def test_programs_are_told_the_figures(train: Call) -> None:
 
 
 def test_people_see_a_line_for_each_round_and_the_outcome(train: Call) -> None:
-    code, out, error = train("small.toml", "--set", "title=mine", "--out", "there")
+    code, out, error = train("small.toml", "--set", f"title={'mine ' * 20}too", "--out", "there")
     assert (code, error) == (0, "")
     lines = out.splitlines()
-    assert lines[:2] == [
-        "mine",
+    assert lines[:3] == [
+        " ".join(["mine"] * 16),
+        "mine mine mine mine too",
         "60 made-up users in 6 silos, autoencoder, distributed noise, epsilon 8, secagg+",
     ]
     (header,) = (line for line in lines if line.split() == [*COLUMNS])
