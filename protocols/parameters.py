@@ -34,6 +34,16 @@ AUTO = "auto"
 ALLOWED = frozenset({"secagg", "secagg+"})
 """What a client's policy allows unless it says otherwise."""
 
+
+def listed(names: str) -> frozenset[str]:
+    """Protocols that are named in one text, with commas between them, as a configuration or a command has them.
+
+    >>> sorted(listed("secagg, oneshot"))
+    ['oneshot', 'secagg']
+    """
+    return frozenset(name.strip() for name in names.split(","))
+
+
 ENFORCED_UP_TO = 4096
 """Up to this many clients, a client demands signatures of ``min_contributors`` others; beyond, only of neighbours."""
 

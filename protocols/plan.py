@@ -131,19 +131,8 @@ class RoundPlan:
         n = len(roster) if clients is None else clients
         if n > len(roster):
             raise UsageError(f"the roster has {len(roster)} clients, not {n}")
-        asked = _Asked(
-            n,
-            encoding,
-            min_contributors,
-            fraction(corrupt),
-            fraction(dropout),
-            Adversary(adversary),
-            security,
-            correctness,
-            CostModel(cost_model),
-            noise,
-            beacon,
-        )
+        fears = corrupt, dropout, adversary, security, correctness, cost_model
+        asked = _Asked.of(n, encoding, min_contributors, fears, noise, beacon)
         if protocol == AUTO:
             choice = _compare(asked, allowed, len(roster))
             tell(choice.why)
@@ -177,19 +166,8 @@ class RoundPlan:
         >>> found.protocol, [one.protocol for one in found.candidates if one.why_not]
         ('secagg+', ['oneshot'])
         """
-        asked = _Asked(
-            clients,
-            encoding,
-            min_contributors,
-            fraction(corrupt),
-            fraction(dropout),
-            Adversary(adversary),
-            security,
-            correctness,
-            CostModel(cost_model),
-            noise,
-            beacon,
-        )
+        fears = corrupt, dropout, adversary, security, correctness, cost_model
+        asked = _Asked.of(clients, encoding, min_contributors, fears, noise, beacon)
         return _compare(asked, allowed, clients if roster is None else roster)
 
     def next_round(self, model: bytes | None = None) -> RoundPlan:
@@ -301,6 +279,23 @@ class _Asked:
     cost_model: CostModel
     noise: NoiseSpec | None
     beacon: bytes
+
+    @classmethod
+    def of(
+        cls,
+        clients: int,
+        encoding: Encoding,
+        min_contributors: int,
+        fears: tuple[str | float, str | float, Adversary | str, int, int, CostModel | str],
+        noise: NoiseSpec | None,
+        beacon: bytes,
+    ) -> _Asked:
+        """``fears`` as whoever proposes a plan may write them."""
+        corrupt, dropout, adversary, security, correctness, cost_model = fears
+        exact = fraction(corrupt), fraction(dropout), Adversary(adversary)
+        return cls(
+            clients, encoding, min_contributors, *exact, security, correctness, CostModel(cost_model), noise, beacon
+        )
 
     @property
     def dishonest(self) -> Fraction:

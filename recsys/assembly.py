@@ -15,7 +15,7 @@ from dp.calibrate import with_multiplier
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
 from dp.turns import Turns
-from protocols.parameters import AUTO
+from protocols.parameters import AUTO, listed
 from recsys.aggregator import Aggregator
 from recsys.budgets import DistributedNoise, LocalNoise, delta_of, distributed_noise, local_noise
 from recsys.config import ClientKind, Config, Mode, Source, Training
@@ -284,7 +284,7 @@ def _check_model_name(config: Config) -> None:
 
 def _deployment(config: Config) -> Deployment:
     protocol = config.protocol
-    allowed = frozenset(name.strip() for name in protocol.allowed.split(","))
+    allowed = listed(protocol.allowed)
     return Deployment(protocol.name, protocol.adversary, protocol.corrupt, protocol.dropout, allowed)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from protocols.choice import Choice
-from protocols.parameters import ALLOWED, AUTO, ENFORCED_UP_TO, check_adversary, rules_of
+from protocols.parameters import ALLOWED, AUTO, ENFORCED_UP_TO, check_adversary, listed, rules_of
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from secagg.assumptions import Adversary, CostModel, fraction
@@ -78,7 +78,7 @@ def params(
         propose: dict[str, Any] = {"min_contributors": contributors, **assumed, **bits, **more, **counted}
         return RoundPlan.compare(clients, Encoding.integers(length), **propose, beacon=bytes(1), allowed=allowed)
 
-    named, those = protocol, frozenset(allowed.split(","))
+    named, those = protocol, listed(allowed)
     if named == AUTO:
         enforced = clients if clients <= ENFORCED_UP_TO else choose_for_round(*feared).threshold
         protocol = compared(those, least(enforced)).protocol

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from statistics import median
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +14,14 @@ from benchmarks.case import Say, ratio, timed
 from benchmarks.memory import extra_of
 from benchmarks.regression.oneshot.cast import Cast
 from benchmarks.regression.oneshot.deployment import Config
-from benchmarks.rounds import LENIENT, people, update_of
-from protocols.client import Client
-from protocols.journal import ForgetfulJournal
+from benchmarks.rounds import update_of
 from protocols.oneshot.committee import public_of
 from protocols.oneshot.messages import Members
 from protocols.oneshot.parameters import lattice_of, parameters_of
 from protocols.plan import RoundPlan
 from protocols.roster import Number
-from protocols.server import serve
 from secagg.crypto.lattice import VARIANCE
 from secagg.crypto.sampling import discrete_gaussian
-from secagg.encoding import Encoding
 
 
 def time_vector(config: Config, cast: Cast, figures: dict[str, float], ratios: dict[str, float], say: Say) -> None:
@@ -63,20 +58,14 @@ def encrypted(plan: RoundPlan, values: NDArray[np.int64], steps: dict[str, list[
 def time_clients(config: Config, cast: Cast, figures: dict[str, float], ratios: dict[str, float], say: Say) -> None:
     """From the plan to the upload, what each says on the way included."""
     committee = parameters_of(cast.plan)
-    say(f"clients: {committee.members} seats, and {config.k} neighbours")
+    say(f"clients: {committee.members} seats")
     took: dict[str, list[float]] = defaultdict(list)
-    pairwise = _Pairwise(config)
     who = [Number(i) for i in range(config.n) if i not in cast.members]
     frame, frames = cast.encode(Members(tuple(cast.members.values()))), list[bytes]()
     for i in range(config.repeats):
         upload = timed(took, "ours", lambda i=i: cast.upload_of_a_client(who[i % len(who)], frame))
         frames.append(upload)
-        pairwise.upload(i, took)
-    both = zip(took["share"], took["upload"], strict=True)
-    took["pairwise"] = [share + upload for share, upload in both]
-    figures["client_s"], figures["pairwise_client_s"] = median(took["ours"]), median(took["pairwise"])
-    figures["pairwise_client_shares_s"] = median(took["share"])
-    ratios["client_total_vs_pairwise"] = ratio(took, "ours", "pairwise")
+    figures["client_s"] = median(took["ours"])
 
     upload = cast.decode_upload(frames[0])
     width = cast.plan.ring.packed_size(cast.plan.encoding.coordinates)
@@ -88,31 +77,3 @@ def time_clients(config: Config, cast: Cast, figures: dict[str, float], ratios: 
     ratios["upload_expansion_with_shares"] = len(frames[0]) / width
     figures["client_extra_mib"] = extra_of(lambda: cast.upload_of_a_client(who[0], frame)) / 2**20
     figures["member_consent_s"] = median(cast.consent_seconds() for _ in range(min(3, config.repeats)))
-
-
-class _Pairwise:
-    """k + 1 clients of pairwise masking, of whom one at a time goes on to its upload."""
-
-    def __init__(self, config: Config) -> None:
-        identities, roster = people(config.k + 1)
-        encoding = Encoding.integers(config.d, config.bits)
-        plan = RoundPlan.propose("secagg", roster, encoding, min_contributors=2, corrupt="0.01", dropout="0.01")
-        self._clients = {i.name: Client(i, roster, policy=LENIENT, journal=ForgetfulJournal()) for i in identities}
-        self._values = update_of(0, plan)
-        server = serve(plan, roster)
-        for name, client in self._clients.items():
-            server.receive(name, client.start(plan, self._values))
-        server.close("advertise")
-        self._share_s = dict[str, float]()
-        for name, frame in server.outbox():
-            started = perf_counter()
-            answer = self._clients[name].receive(frame)
-            self._share_s[name] = perf_counter() - started
-            server.receive(name, answer)
-        server.close("share")
-        self._deliveries = list(server.outbox())
-
-    def upload(self, i: int, took: dict[str, list[float]]) -> None:
-        name, frame = self._deliveries[i]
-        took["share"].append(self._share_s[name])
-        timed(took, "upload", lambda: self._clients[name].receive(frame))

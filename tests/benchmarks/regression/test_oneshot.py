@@ -29,7 +29,7 @@ def test_bench_prints_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(report) == {"case", "config", "machine", "commit", "figures", "ratios"}
     figures, ratios = report["figures"], report["ratios"]
     assert {
-        "client_vs_pairwise", "client_total_vs_pairwise", "upload_expansion", "upload_expansion_with_shares",
+        "client_vs_pairwise", "upload_expansion", "upload_expansion_with_shares",
         "server_30pct_vs_none", "server_30pct_before_upload_vs_none", "server_vs_add", "server_vs_lattice_add",
         "real_server_30pct_vs_none", "real_server_30pct_before_upload_vs_none",
     } == set(ratios)  # fmt: skip
