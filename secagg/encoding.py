@@ -31,7 +31,7 @@ from secagg.coins import among_others, poisson_sample
 from secagg.crypto.prg import Prg, Rng, random_into
 from secagg.crypto.ring import Ring
 from secagg.errors import UsageError
-from secagg.rounding import Integers
+from secagg.rounding import Floats, Integers
 
 MAX_LENGTH = 1 << 34
 _AT_ONCE = 1 << 20  # coordinates that a kernel is handed at a time
@@ -344,7 +344,7 @@ class Encoding:
         coins[poisson_sample(count, self.sampled, rng)] = True
         return zip(coins.tolist(), vectors, strict=False)
 
-    def _admissible(self, given: ArrayLike) -> tuple[NDArray[np.float64], float] | None:
+    def _admissible(self, given: ArrayLike) -> tuple[Floats, float] | None:
         """A user's vector and the factor that clips it; None if it is not one of finite numbers.
 
         It is no copy: should somebody write into it meanwhile, what is added are the integers that were checked.
@@ -355,7 +355,7 @@ class Encoding:
             return None
 
     def _rotated(
-        self, vector: NDArray[np.float64], factor: float, signs: NDArray[np.uint8], room: NDArray[np.float64]
+        self, vector: Floats, factor: float, signs: NDArray[np.uint8], room: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], float]:
         """The rotated vector, written into ``room``, times the root of its width, for which the factor makes up."""
         rounding.flip(vector, signs, room[: self.length])
@@ -411,13 +411,11 @@ class Encoding:
             longest = min(longest, clip**2 + self._width / 4 + deviation)
         return min(math.floor(longest), self.largest**2 * self._width)
 
-    def _clipped(self, vector: NDArray[np.float64]) -> tuple[NDArray[np.float64], float] | None:
+    def _clipped(self, vector: Floats) -> tuple[Floats, float] | None:
         """The vector and the factor that clips it; None if it holds NaN or infinite values."""
         return rounding.shortened(vector, self.clip_l2)
 
-    def _round(
-        self, vector: NDArray[np.float64], factor: float, rng: Rng, longest: int, values: Integers, weight: int = 1
-    ) -> bool:
+    def _round(self, vector: Floats, factor: float, rng: Rng, longest: int, values: Integers, weight: int = 1) -> bool:
         """Whether the vector, clipped by the factor, became integers of at most that squared norm, which is checked in
         exact integers, before they are weighted.
 
@@ -429,7 +427,7 @@ class Encoding:
                 return True
         return False
 
-    def _drawn(self, vector: NDArray[np.float64], factor: float, rng: Rng, values: Integers, weight: int) -> int:
+    def _drawn(self, vector: Floats, factor: float, rng: Rng, values: Integers, weight: int) -> int:
         """Write the integers of one rounding, weighted; the squared norm that they have without their weight."""
         if self.rounding is Rounding.NEAREST:
             step = _AT_ONCE
@@ -451,9 +449,11 @@ class Encoding:
             return 1
         return self.weight_bound if weight >= self.weight_bound else int(weight)
 
-    def _checked(self, update: ArrayLike) -> NDArray[np.float64]:
+    def _checked(self, update: ArrayLike) -> Floats:
+        """The update as an array: of floats of 32 bits if it has them, which kernels widen as they go, else of 64."""
+        narrow = getattr(update, "dtype", None) == np.float32
         try:
-            vector = np.require(update, np.float64, ("C", "A", "E"))
+            vector: Floats = np.require(update, np.float32 if narrow else np.float64, ("C", "A", "E"))
         except (TypeError, ValueError, OverflowError):
             raise UsageError("an update is a one-dimensional array of numbers") from None
         if vector.shape != (self.length,):

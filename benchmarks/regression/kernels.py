@@ -1,7 +1,7 @@
 """The passes over one vector that a round is made of, each beside what it cannot do without, in turns, on one thread.
 
 *mask*    adding masks, beside writing the keystream of their seeds into one buffer
-*encode*  a float update to integers, beside the keystream of its random words
+*encode*  a float update to integers, beside the keystream of its random words: of 64 bits, and of 32
 *pack*    ring elements to a frame, beside hashing the frame
 *unpack*  a frame onto a sum, beside hashing the frame
 
@@ -13,8 +13,10 @@ from __future__ import annotations
 import os
 from hashlib import sha256
 from statistics import median
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.case import Measured, Say, ratio, worked
 from secagg.crypto.bits import plain
@@ -27,6 +29,7 @@ _CLIENTS = 1000  # of whose vectors the ring holds the sum
 _BESIDE = {
     "mask_vs_keystream": ("mask", "keystream"),
     "encode_vs_words": ("encode", "words"),
+    "encode_float32_vs_words": ("encode_float32", "words"),
     "pack_vs_sha": ("pack", "sha"),
     "unpack_vs_sha": ("unpack", "sha"),
     "pack_compiled_vs_numpy": ("pack", "pack_numpy"),
@@ -48,11 +51,16 @@ def time_kernels(d: int, masks: int, bits: int, repeats: int, say: Say) -> Measu
     ring, values = Ring(encoding.ring_bits(_CLIENTS)), np.empty(d, encoding.dtype)
     seeds, draw = [os.urandom(32) for _ in range(masks)], Prg(os.urandom(32))
     words, total, again, frame = ring.zeros(d), ring.zeros(d), ring.zeros(d), np.empty(ring.packed_size(d), np.uint8)
-    took = dict[str, list[float]]()
+    took, narrow = dict[str, list[float]](), update.astype(np.float32)
+
+    def encode(given: NDArray[Any]) -> None:
+        encoding.encode_into(given, values, weight=1, seed=bytes(32), rng=draw)
+
     for _ in range(repeats + 1):
         worked(took, "mask", add_masks, words, seeds[::2], seeds[1::2])
         worked(took, "keystream", write_keystream, masks * words.nbytes)
-        worked(took, "encode", lambda: encoding.encode_into(update, values, weight=1, seed=bytes(32), rng=draw))
+        worked(took, "encode", encode, update)
+        worked(took, "encode_float32", encode, narrow)
         worked(took, "words", write_keystream, 4 * d)
         worked(took, "pack_numpy", plain.pack, words, ring.bits, frame)
         worked(took, "pack", ring.pack_into, words, frame)

@@ -34,27 +34,28 @@ from numpy.typing import NDArray
 from secagg.compiled import compiles
 from secagg.errors import UsageError
 from secagg.rounding import plain
-from secagg.rounding.plain import BLOCK, Integers
+from secagg.rounding.plain import BLOCK, Floats, Integers
 
-__all__ = ["BLOCK", "Integers", "add", "flip", "hadamard", "kernels", "nearest", "shortened", "stochastic"]
+__all__ = ["BLOCK", "Floats", "Integers", "add", "flip", "hadamard", "kernels", "nearest", "shortened", "stochastic"]
 
 _LARGEST = (1 << 31) - 1
 _MOST = 1 << 30  # integers at a time: the low halves of their squares add up to less than 2^62
-_INFINITE = 0x7FF << 52  # the bits of an infinite double; those of NaN are above
-_FAR = 400  # squares of magnitudes from 2^-400 to 2^400, and 2^34 of them, are doubles
+_FAR = 2.0**1000
+"""From such a sum of squares on a vector is longer than any clip. Below it the sum over all blocks is a double; squares
+that are none, of magnitudes below 2^-511, are lost in any that is near the square of a clip."""
 
 
 class Kernels(Protocol):
     """What ``plain`` and ``loops`` both have: the functions below without their checks, and
 
-    ``squares``: the sum of the squares of each block; it returns the bits of the largest magnitude.
+    ``squares``: the sum of the squares of each block.
     """
 
-    def squares(self, vector: NDArray[np.float64], sums: NDArray[np.float64], /) -> int: ...
+    def squares(self, vector: Floats, sums: NDArray[np.float64], /) -> None: ...
 
     def stochastic(
         self,
-        vector: NDArray[np.float64],
+        vector: Floats,
         factor: float,
         largest: float,
         words: NDArray[np.uint32],
@@ -63,13 +64,11 @@ class Kernels(Protocol):
         /,
     ) -> int: ...
 
-    def nearest(
-        self, vector: NDArray[np.float64], factor: float, largest: float, weight: int, values: Integers, /
-    ) -> int: ...
+    def nearest(self, vector: Floats, factor: float, largest: float, weight: int, values: Integers, /) -> int: ...
 
     def add(self, values: NDArray[np.int32], total: NDArray[np.int64], /) -> None: ...
 
-    def flip(self, vector: NDArray[np.float64], bits: NDArray[np.uint8], out: NDArray[np.float64], /) -> None: ...
+    def flip(self, vector: Floats, bits: NDArray[np.uint8], out: NDArray[np.float64], /) -> None: ...
 
     def hadamard(self, vector: NDArray[np.float64], /) -> None: ...
 
@@ -87,7 +86,7 @@ def kernels(length: int) -> Kernels:
     return loops
 
 
-def shortened(vector: NDArray[np.float64], clip_l2: float) -> tuple[NDArray[np.float64], float] | None:
+def shortened(vector: Floats, clip_l2: float) -> tuple[Floats, float] | None:
     """A vector, and the factor that brings its L2 norm to ``clip_l2`` if it is longer, else 1.
 
     It is the vector itself, or a copy where squares are no doubles, at a power of two that the factor makes up for.
@@ -100,21 +99,19 @@ def shortened(vector: NDArray[np.float64], clip_l2: float) -> tuple[NDArray[np.f
     True
     """
     sums = np.empty(-(-len(vector) // BLOCK))
-    bits = kernels(len(vector)).squares(vector, sums)
-    if bits >= _INFINITE:
-        return None
-    exponent = (bits >> 52) - 1022  # magnitudes are below 2^exponent, which is above any clip beyond _FAR
-    if exponent > _FAR:
-        vector = np.ldexp(vector, -exponent)
+    kernels(len(vector)).squares(vector, sums)
+    far = not sums.max() < _FAR  # which NaN is not
+    if far:
+        if not np.isfinite(vector).all():
+            return None
+        vector = np.ldexp(vector, -math.frexp(float(np.abs(vector).max()))[1])
         kernels(len(vector)).squares(vector, sums)
-    elif exponent < -_FAR:
-        return vector, 1.0
     norm = math.sqrt(math.fsum(sums.tolist()))
-    return vector, clip_l2 / norm if norm > clip_l2 or exponent > _FAR else 1.0
+    return vector, clip_l2 / norm if norm > clip_l2 or far else 1.0
 
 
 def stochastic(
-    vector: NDArray[np.float64],
+    vector: Floats,
     factor: float,
     largest: int,
     words: NDArray[np.uint32],
@@ -137,7 +134,7 @@ def stochastic(
     return kernels(len(vector)).stochastic(vector, factor, float(largest), words, weight, values)
 
 
-def nearest(vector: NDArray[np.float64], factor: float, largest: int, values: Integers, weight: int = 1) -> int:
+def nearest(vector: Floats, factor: float, largest: int, values: Integers, weight: int = 1) -> int:
     """Write the whole numbers nearest to the coordinates times ``factor`` into ``values``, times ``weight``.
 
     What comes back is the exact squared norm of the rounded vector without its weight.
@@ -165,7 +162,7 @@ def add(values: NDArray[np.int32], total: NDArray[np.int64]) -> None:
     kernels(len(values)).add(values, total)
 
 
-def flip(vector: NDArray[np.float64], bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
+def flip(vector: Floats, bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
     """Write the coordinates into ``out``, with another sign where a bit is set; of a byte the highest comes first.
 
     >>> flip(np.array([1.0, 2.0, 3.0]), np.array([0b01000000], np.uint8), out := np.empty(3))
@@ -190,7 +187,7 @@ def hadamard(vector: NDArray[np.float64]) -> None:
     kernels(len(vector)).hadamard(vector)
 
 
-def _check(vector: NDArray[np.float64], largest: int, weight: int, values: Integers) -> None:
+def _check(vector: Floats, largest: int, weight: int, values: Integers) -> None:
     if len(vector) != len(values) or len(vector) > _MOST:
         raise UsageError(f"{len(vector)} coordinates become as many integers, at most {_MOST}, not {len(values)}")
     if not 1 <= largest <= _LARGEST or weight < 1 or (largest * weight).bit_length() >= 8 * values.itemsize:

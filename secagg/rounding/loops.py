@@ -10,46 +10,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.compiled import njit
-from secagg.rounding.plain import BLOCK, LANES, Integers
+from secagg.rounding.plain import BLOCK, LANES, Floats, Integers
 
-_MAGNITUDE = (1 << 63) - 1
 _LOW = (1 << 32) - 1
 _HALVES = 1.5 * 2.0**52
 """Added to a double below 2^51 it leaves no bits for a fraction: the sum is rounded to the nearest, ties to even."""
 _ONE_SUM = 2.0**62
 """Squares that add up to less need not be added up in halves."""
-_SIGN = -(1 << 63)
 _CACHED = 1 << 11  # of so many doubles a rotation is computed in the innermost cache
 _NEAR = 1 << 15  # and of so many in the next one
-_FLOATS, _INTEGERS = "Array(f8, 1, 'C', readonly=True)", "Array(i8, 1, 'C', readonly=True)"
+_READ = "Array({}, 1, 'C', readonly=True)".format
+_TYPES = [(floats, integers) for floats in ("f4", "f8") for integers in ("i2", "i4", "i8")]
 
 
-def squares(vector: NDArray[np.float64], sums: NDArray[np.float64]) -> int:
-    return int(_squares(vector, vector.view(np.int64), sums))
-
-
-@njit(f"i8({_FLOATS}, {_INTEGERS}, f8[::1])", cache=True, nogil=True)
-def _squares(vector: NDArray[np.float64], bits: NDArray[np.int64], sums: NDArray[np.float64]) -> int:
-    peak, lanes = 0, np.empty(LANES)
+@njit(*[f"void({_READ(floats)}, f8[::1])" for floats in ("f4", "f8")], cache=True, nogil=True)
+def squares(vector: Floats, sums: NDArray[np.float64]) -> None:
+    lanes = np.empty(LANES)
     for k in range(sums.size):
         stop = min((k + 1) * BLOCK, vector.size)
         lanes[:] = 0.0
         for start in range(k * BLOCK, stop, LANES):
-            row, magnitudes = vector[start : min(start + LANES, stop)], bits[start : min(start + LANES, stop)]
+            row = vector[start : min(start + LANES, stop)]
             for i in range(row.size):
-                lanes[i] += row[i] * row[i]
-                peak = max(peak, magnitudes[i] & _MAGNITUDE)
+                number = np.float64(row[i])
+                lanes[i] += number * number
         half = LANES >> 1
         while half:
             for i in range(half):
                 lanes[i] += lanes[i + half]
             half >>= 1
         sums[k] = lanes[0]
-    return peak
 
 
 def stochastic(
-    vector: NDArray[np.float64],
+    vector: Floats,
     factor: float,
     largest: float,
     words: NDArray[np.uint32],
@@ -74,15 +68,12 @@ def _by_lot(scaled: float, word: np.uint32) -> np.int32:
 
 
 @njit(
-    *[
-        f"Tuple((i8, i8))({_FLOATS}, f8, f8, Array(u4, 1, 'C', readonly=True), i8, {width}[::1])"
-        for width in ("i2", "i4", "i8")
-    ],
+    *[f"Tuple((i8, i8))({_READ(one)}, f8, f8, {_READ('u4')}, i8, {other}[::1])" for one, other in _TYPES],
     cache=True,
     nogil=True,
 )
 def _stochastic(
-    vector: NDArray[np.float64],
+    vector: Floats,
     factor: float,
     largest: float,
     words: NDArray[np.uint32],
@@ -92,12 +83,12 @@ def _stochastic(
     high, low = np.int64(0), np.int64(0)
     if largest * largest * vector.size < _ONE_SUM:
         for i in range(vector.size):
-            value = _by_lot(_limited(vector[i] * factor, largest), words[i])
+            value = _by_lot(_limited(np.float64(vector[i]) * factor, largest), words[i])
             values[i] = value * weight
             low += np.int64(value) * np.int64(value)
     else:
         for i in range(vector.size):
-            value = _by_lot(_limited(vector[i] * factor, largest), words[i])
+            value = _by_lot(_limited(np.float64(vector[i]) * factor, largest), words[i])
             values[i] = value * weight
             square = np.int64(value) * np.int64(value)
             high += square >> 32
@@ -105,7 +96,7 @@ def _stochastic(
     return high, low
 
 
-def nearest(vector: NDArray[np.float64], factor: float, largest: float, weight: int, values: Integers) -> int:
+def nearest(vector: Floats, factor: float, largest: float, weight: int, values: Integers) -> int:
     high, low = _nearest(vector, factor, largest, weight, values)
     return (int(high) << 32) + int(low)
 
@@ -115,21 +106,17 @@ def _to_even(scaled: float) -> np.int32:
     return np.int32((scaled + _HALVES) - _HALVES)
 
 
-@njit(
-    *[f"Tuple((i8, i8))({_FLOATS}, f8, f8, i8, {width}[::1])" for width in ("i2", "i4", "i8")], cache=True, nogil=True
-)
-def _nearest(
-    vector: NDArray[np.float64], factor: float, largest: float, weight: int, values: Integers
-) -> tuple[np.int64, np.int64]:
+@njit(*[f"Tuple((i8, i8))({_READ(one)}, f8, f8, i8, {other}[::1])" for one, other in _TYPES], cache=True, nogil=True)
+def _nearest(vector: Floats, factor: float, largest: float, weight: int, values: Integers) -> tuple[np.int64, np.int64]:
     high, low = np.int64(0), np.int64(0)
     if largest * largest * vector.size < _ONE_SUM:
         for i in range(vector.size):
-            value = _to_even(_limited(vector[i] * factor, largest))
+            value = _to_even(_limited(np.float64(vector[i]) * factor, largest))
             values[i] = value * weight
             low += np.int64(value) * np.int64(value)
     else:
         for i in range(vector.size):
-            value = _to_even(_limited(vector[i] * factor, largest))
+            value = _to_even(_limited(np.float64(vector[i]) * factor, largest))
             values[i] = value * weight
             square = np.int64(value) * np.int64(value)
             high += square >> 32
@@ -137,25 +124,26 @@ def _nearest(
     return high, low
 
 
-@njit("void(Array(i4, 1, 'C', readonly=True), i8[::1])", cache=True, nogil=True)
+@njit(f"void({_READ('i4')}, i8[::1])", cache=True, nogil=True)
 def add(values: NDArray[np.int32], total: NDArray[np.int64]) -> None:
     for i in range(values.size):
         total[i] += values[i]
 
 
-def flip(vector: NDArray[np.float64], bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
-    _flip(vector.view(np.int64), bits, out.view(np.int64))
+@njit(inline="always")
+def _signed(number: float, bit: int) -> float:
+    return np.float64(number) * (1.0 - 2.0 * (bit & 1))
 
 
-@njit(f"void({_INTEGERS}, Array(u1, 1, 'C', readonly=True), i8[::1])", cache=True, nogil=True)
-def _flip(vector: NDArray[np.int64], bits: NDArray[np.uint8], out: NDArray[np.int64]) -> None:
+@njit(*[f"void({_READ(floats)}, {_READ('u1')}, f8[::1])" for floats in ("f4", "f8")], cache=True, nogil=True)
+def flip(vector: Floats, bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
     whole = vector.size >> 3
     for k in range(whole):
-        byte = np.int64(bits[k])
+        eight, written = vector[8 * k : 8 * k + 8], out[8 * k : 8 * k + 8]
         for j in range(8):
-            out[8 * k + j] = vector[8 * k + j] ^ (byte << (56 + j) & _SIGN)
+            written[j] = _signed(eight[j], bits[k] >> (7 - j))
     for i in range(8 * whole, vector.size):
-        out[i] = vector[i] ^ (np.int64(bits[whole]) << (56 + (i & 7)) & _SIGN)
+        out[i] = _signed(vector[i], bits[whole] >> (7 - (i & 7)))
 
 
 @njit("void(f8[::1])", cache=True, nogil=True)

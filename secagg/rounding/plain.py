@@ -13,22 +13,22 @@ from numpy.typing import NDArray
 Integers: TypeAlias = NDArray[np.signedinteger[Any]]
 """Signed integers of 16, 32 or 64 bits."""
 
+Floats: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+"""Coordinates; those of 32 bits are computed with as the doubles that they are, and never stand there as doubles."""
+
 BLOCK = 1 << 14
 """Coordinates that stay in a core's cache with all that is computed from them."""
 LANES = 1 << 10
 """Squares are added up in so many sums at a time, which are then folded in halves: one order for all."""
 
-_MAGNITUDE = (1 << 63) - 1
 _SHORT = 1 << 24  # the squares of a block of numbers below that add up to less than 2^62
 
 
 @np.errstate(all="ignore")  # numpy may have been told to raise for an underflow, which would tell something of the data
-def squares(vector: NDArray[np.float64], sums: NDArray[np.float64]) -> int:
-    peak = 0
+def squares(vector: Floats, sums: NDArray[np.float64]) -> None:
     for k, start in enumerate(range(0, len(vector), BLOCK)):
         block = vector[start : start + BLOCK]
-        peak = max(peak, int((block.view(np.int64) & _MAGNITUDE).max()))
-        square, lanes = block * block, np.zeros(LANES)
+        square, lanes = np.multiply(block, block, dtype=np.float64), np.zeros(LANES)
         for row in range(0, len(square), LANES):
             part = square[row : row + LANES]
             lanes[: len(part)] += part
@@ -36,12 +36,11 @@ def squares(vector: NDArray[np.float64], sums: NDArray[np.float64]) -> int:
         while half := half // 2:
             lanes[:half] += lanes[half : 2 * half]
         sums[k] = lanes[0]
-    return peak
 
 
 @np.errstate(all="ignore")
 def stochastic(
-    vector: NDArray[np.float64],
+    vector: Floats,
     factor: float,
     largest: float,
     words: NDArray[np.uint32],
@@ -59,7 +58,7 @@ def stochastic(
 
 
 @np.errstate(all="ignore")
-def nearest(vector: NDArray[np.float64], factor: float, largest: float, weight: int, values: Integers) -> int:
+def nearest(vector: Floats, factor: float, largest: float, weight: int, values: Integers) -> int:
     total = 0
     for start in range(0, len(vector), BLOCK):
         at = slice(start, start + BLOCK)
@@ -72,7 +71,7 @@ def add(values: NDArray[np.int32], total: NDArray[np.int64]) -> None:
     total += values
 
 
-def flip(vector: NDArray[np.float64], bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
+def flip(vector: Floats, bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
     for start in range(0, len(vector), BLOCK):
         part = vector[start : start + BLOCK]
         set_ = np.unpackbits(bits[start // 8 : (start + BLOCK) // 8], count=len(part)).astype(bool)
@@ -89,8 +88,9 @@ def hadamard(vector: NDArray[np.float64]) -> None:
         half *= 2
 
 
-def _scaled(vector: NDArray[np.float64], factor: float, largest: float) -> NDArray[np.float64]:
-    return np.fmax(np.fmin(vector * factor, largest), -largest)  # of NaN and a number these take the number
+def _scaled(vector: Floats, factor: float, largest: float) -> NDArray[np.float64]:
+    product = np.multiply(vector, factor, dtype=np.float64)
+    return np.fmax(np.fmin(product, largest), -largest)  # of NaN and a number these take the number
 
 
 def _weighted(block: NDArray[np.int64], weight: int, values: Integers) -> int:

@@ -295,6 +295,24 @@ def test_huge_and_denormal_updates_are_clipped_like_any_other(update: list[float
     assert np.abs(decoded - expected).max() <= 4 / encoding.scale
 
 
+@given(encoding=encodings, seed=seeds, size=st.sampled_from([1e-40, 1e-9, 0.5, 1e9, 1e37]))
+def test_floats_of_32_bits_give_the_integers_that_they_give_as_doubles(
+    encoding: Encoding, seed: bytes, size: float
+) -> None:
+    update = (np.frombuffer(Prg(seed)(8 * encoding.length), "<i8") / 2.0**63 * size).astype(np.float32)
+    update.setflags(write=False)
+    assert encoding._checked(update) is update
+    given, expected = (
+        encoding.encode(one, weight=1, seed=seed, rng=Prg(seed)).tolist() for one in (update, update.astype(float))
+    )
+    assert given == expected
+    silo = Encoding(encoding.length, encoding.clip_l2, users=2, rotate=encoding.rotate)
+    given, expected = (
+        silo.encode_users([one, one], seed=seed, rng=Prg(seed)).tolist() for one in (update, update.astype(float))
+    )
+    assert given == expected
+
+
 def test_the_callers_array_is_not_touched() -> None:
     update = np.array([3.0, 4.0])
     encode(Encoding(2, 1.0, rotate=True), update)

@@ -369,7 +369,7 @@ def test_bad_updates(what: str) -> None:
 
 def test_control_not_a_number(monkeypatch: Fixture) -> None:
     """Without the check NaN is some integer, with which the client takes part."""
-    switch_off(monkeypatch, rounding, "shortened", "bits >= _INFINITE")
+    switch_off(monkeypatch, rounding, "shortened", "np.isfinite(vector).all()", "True")
     evil = make()
     assert evil.clients[VICTIM].start(evil.plan, BAD_UPDATES["one NaN"])
 
@@ -384,8 +384,8 @@ def test_an_update_too_large_counts_as_the_largest(monkeypatch: Fixture) -> None
 
     assert begun() == 0
     monkeypatch.setattr(rounding, "kernels", lambda length: plain)
-    clipped = "np.fmax(np.fmin(vector * factor, largest), -largest)"
-    switch_off(monkeypatch, plain, "_scaled", clipped, "vector * factor")
+    clipped = "np.fmax(np.fmin(product, largest), -largest)"
+    switch_off(monkeypatch, plain, "_scaled", clipped, "product")
     attempt(begun, UsageError, "rounding does not get shorter")
     switch_off(monkeypatch, Encoding, "_round", "norm_squared <= longest", "True")
     assert begun() > 0

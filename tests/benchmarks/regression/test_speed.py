@@ -20,7 +20,7 @@ SMALL = speed.Config(parts="kernels", d=5000, masks=2, repeats=1)
 def test_each_kernel_is_measured_beside_its_limit() -> None:
     measured = speed.run(SMALL, lambda _: None)
     assert set(measured.ratios) == {
-        *("mask_vs_keystream", "encode_vs_words", "pack_vs_sha", "unpack_vs_sha"),
+        *("mask_vs_keystream", "encode_vs_words", "encode_float32_vs_words", "pack_vs_sha", "unpack_vs_sha"),
         *("pack_compiled_vs_numpy", "unpack_compiled_vs_numpy"),
     }
     assert all(value > 0 for value in (*measured.ratios.values(), *measured.figures.values()))
