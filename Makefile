@@ -13,6 +13,11 @@ export PIP_BUILD_CONSTRAINT := requirements/pins.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE # what is compiled is kept, for the next worker and the next run
 
+# All that numba compiles: once, and not by each worker, or while a demo runs.
+COMPILED := secagg.crypto.bits.loops, secagg.crypto.lattice.sampling, secagg.crypto.two, secagg.rounding.loops, \
+	recsys.models.private_pairs
+COMPILE = $(BIN)/python -c 'import $(COMPILED)'
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long simulate check coverage mutants bench bench-check docs locks dist smoke clean
 
@@ -79,11 +84,12 @@ clean: ## remove .venv, caches and build products
 .venv/demo: $(PIN) | .venv/bin/python
 	@echo "installing torch, opacus, scipy and others into .venv: minutes, and 1.6 GB (5 GB where torch comes with CUDA)"
 	$(BIN)/python -m pip install -q -e '.[recsys]' -c constraints.txt
+	$(COMPILE)
 	@touch $@
 
 .venv/dev: $(PIN) | .venv/bin/python
 	$(BIN)/python -m pip install -q -e '.[dev]' -c constraints.txt
-	$(BIN)/python -c 'import secagg.crypto.lattice, secagg.rounding.loops' # compiled once, and not by each worker
+	$(COMPILE)
 	@touch .venv/demo $@
 
 .venv/docs: $(PIN) | .venv/bin/python

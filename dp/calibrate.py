@@ -17,8 +17,9 @@ from math import ceil, exp, inf, log, sqrt
 
 from dp.accountants import gdp, rdp, schedule
 from dp.events import LEAST_DRAW, Gaussian, Guarantee, Holder, Relation, Release, Sampling, Trust, Unit
-from dp.filter import RESOLUTION, SAMPLER, SHARE, Budget, Filter, Kind, PrivacyCost
+from dp.filter import RESOLUTION, SHARE, Budget, Filter, Kind, PrivacyCost
 from dp.noise import Family, NoiseSpec
+from secagg.crypto.sampling import STATISTICAL_DISTANCE
 from secagg.encoding import Encoding, Rounding
 from secagg.errors import UsageError
 
@@ -323,7 +324,7 @@ def user_level(relation: Relation, holder: Holder = Holder.DEVICE) -> Guarantee:
 
 def sampler_slack(epsilon: float, samples: int) -> float:
     """What inexact samplers add to delta: (1 + e^epsilon) times the distance of all that is drawn from its law."""
-    return (1 + exp(min(epsilon, 700.0))) * samples * float(SAMPLER)
+    return (1 + exp(min(epsilon, 700.0))) * samples * float(STATISTICAL_DISTANCE)
 
 
 def _finest_first(encoding_of: Callable[[int], Encoding]) -> Iterator[Encoding]:

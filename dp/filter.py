@@ -41,6 +41,7 @@ from typing import Self, TypeAlias
 from dp.accountants import gdp, rdp, schedule, sums
 from dp.accountants.rdp import ORDERS
 from dp.events import DiscreteGaussians, Event, Everyone, Release
+from secagg.crypto.sampling import STATISTICAL_DISTANCE
 from secagg.errors import BudgetError, UsageError
 
 RESOLUTION = gdp.RESOLUTION
@@ -64,9 +65,6 @@ bound is known."""
 
 SHARE = Fraction(99, 100)
 """The part of delta that the budget's own order has; the other orders share the rest."""
-
-SAMPLER = Fraction(1, 1 << 128)
-"""The statistical distance of one sample of ``secagg.crypto.sampling`` from its law, at most (a test compares)."""
 
 _MOST_SAMPLES = floor(gdp.MOST_CLOSE / (2 * sums.SPREAD))
 """So many discrete Gaussians keep all releases within ``gdp.MOST_CLOSE`` of Gaussian ones."""
@@ -158,7 +156,7 @@ class Budget:
         Under ``Kind.GDP`` each may be one of a sum of discrete Gaussians, which is so much farther from a Gaussian.
         """
         with localcontext(prec=_DIGITS):
-            allowed = _decimal(self.slack / SAMPLER) / (1 + _decimal(self.epsilon).exp())
+            allowed = _decimal(self.slack / STATISTICAL_DISTANCE) / (1 + _decimal(self.epsilon).exp())
             found = int(allowed.to_integral_value(ROUND_FLOOR))
         return min(found, _MOST_SAMPLES) if self.kind is Kind.GDP else found
 

@@ -34,15 +34,12 @@ from dp.events import LEAST_DRAW, DiscreteGaussians, Guarantee, Mechanism, Relea
 from secagg.codec import Codec, enumeration, rational, struct, u16, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
+from secagg.crypto.sampling import LARGEST_VARIANCE, SMALLEST
 from secagg.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-LARGEST_VARIANCE = Fraction(1 << 44)
-SMALLEST_VARIANCE = Fraction(1, 1 << 20)
-"""The variances that the samplers can draw, and so the least and the largest that one client may be asked to add."""
 
 _UNREASONABLE_VARIANCE = 1 << 256
 """Larger variances are refused, so that floating-point numbers never overflow in what is computed from them."""
@@ -111,7 +108,7 @@ class NoiseSpec:
     def too_small(self, clients: int) -> bool:
         """Whether a client draws noise of so small a variance that it would not count, or that no sampler draws."""
         if self.family is Family.SKELLAM:
-            return self.kept_variance(clients) < SMALLEST_VARIANCE
+            return self.kept_variance(clients) < SMALLEST
         return any(variance < LEAST_DRAW for variance in self.drawn_variances(clients))
 
     def drawn_variances(self, clients: int) -> Iterator[Fraction]:
@@ -227,9 +224,9 @@ class NoiseSpec:
 
 def drawn(family: Family, variance: Fraction, count: int, seed: bytes) -> NDArray[np.int64]:
     """Independent noise of that law and variance, in so many coordinates."""
-    from secagg.crypto import sampling
+    from secagg.crypto.sampling import draws
 
-    return {Family.SKELLAM: sampling.skellam, Family.DISCRETE_GAUSSIAN: sampling.discrete_gaussian}[family](
+    return {Family.SKELLAM: draws.skellam, Family.DISCRETE_GAUSSIAN: draws.discrete_gaussian}[family](
         variance, count, seed
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -57,6 +58,17 @@ def test_actions_are_pinned_to_what_they_were_when_somebody_looked() -> None:
 def test_ci_asks_make_for_what_it_can_make() -> None:
     asked = set(re.findall(r"run: make (\S+)", CI))
     assert {"check", "test", "docs", "dist", "smoke"} <= asked <= TARGETS
+
+
+def test_make_compiles_all_that_is_compiled() -> None:
+    pytest.importorskip("numba", reason="NOT TESTED: nothing is compiled here")
+    imports = MAKEFILE.partition("COMPILED := ")[2].partition("\nCOMPILE = ")[0].replace("\\\n", "")
+    code = f"import sys, {imports}\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [place for place in PLACES if place.startswith(("secagg/", "dp/", "protocols/", "recsys/"))]
+    compiled = {place for place in files if re.search(r"^@njit\(", (ROOT / place).read_text(), re.MULTILINE)}
+    assert len(compiled) >= 8
+    assert {place.removesuffix(".py").replace("/", ".") for place in compiled} <= set(loaded.split())
 
 
 def test_ci_names_tests_that_are_there() -> None:

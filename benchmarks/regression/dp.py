@@ -27,8 +27,8 @@ from dp.ledger import Budget, Ledger
 from dp.noise import Family, NoiseSpec
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
-from secagg.crypto import sampling
 from secagg.crypto.keys import SigningKey
+from secagg.crypto.sampling import draws
 from secagg.errors import UsageError
 
 SIGMAS = {"1": 1, "16": 16, "256": 256, "4096": 4096, "2_20": 1 << 20}
@@ -77,13 +77,13 @@ def _seconds(work: Callable[[], object], repeats: int = 1) -> float:
 def _samplers(config: Config) -> Measured:
     """Million samples a second on one core, the least of all sigmas against what is demanded."""
     figures: dict[str, float] = {}
-    for name, sampler in (("gaussian", sampling.discrete_gaussian), ("skellam", sampling.skellam)):
+    for name, sampler in (("gaussian", draws.discrete_gaussian), ("skellam", draws.skellam)):
         for label, sigma in SIGMAS.items():
             variance = Fraction(sigma * sigma)
             figures[f"{name}_table_s_{label}"] = _seconds(lambda: sampler(variance, 1, bytes(32)))  # noqa: B023
             seconds = _seconds(lambda: sampler(variance, config.samples, os.urandom(32)), config.repeats)  # noqa: B023
             figures[f"{name}_per_s_{label}"] = config.samples / seconds
-    seconds = _seconds(lambda: sampling.discrete_laplace(Fraction(10), config.samples, os.urandom(32)), config.repeats)
+    seconds = _seconds(lambda: draws.discrete_laplace(Fraction(10), config.samples, os.urandom(32)), config.repeats)
     figures["laplace_per_s_10"] = config.samples / seconds
     slowest = min(figures[f"gaussian_per_s_{label}"] for label in SIGMAS)
     return Measured(figures, {"gaussian_vs_demanded": slowest / SAMPLES_PER_S})

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.case import Measured, Say
-from secagg.crypto.lattice import VARIANCE, Parameters, RunningSum, choose, uniform
-from secagg.crypto.sampling import discrete_gaussian
+from secagg.crypto.lattice import VARIANCE, Parameters, choose, packing
+from secagg.crypto.lattice.polynomials import Coefficients, RunningSum
+from secagg.crypto.lattice.sampling import uniform
+from secagg.crypto.sampling.draws import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.extras import needing
@@ -75,22 +77,22 @@ def _steps(chosen: Parameters, config: Config) -> dict[str, float]:
     bound = (1 << (config.bits - 1)) - 1
     values = np.random.default_rng(0).integers(-bound, bound + 1, length)
     errors = discrete_gaussian(VARIANCE, count, os.urandom(32))
-    public, message = uniform(ring, blocks, os.urandom(32)), layout.encode(values, errors)
-    secret = ring.lift([discrete_gaussian(VARIANCE, ring.degree, os.urandom(32))]).evaluations()
+    public, message = uniform(ring, blocks, os.urandom(32)), packing.encode(layout, values, errors)
+    secret = Coefficients.lift(ring, [discrete_gaussian(VARIANCE, ring.degree, os.urandom(32))]).evaluations()
     masks = (public * secret).coefficients()
     sealed = message + masks
     data, total = sealed.pack(count), RunningSum(ring, blocks)
     work: dict[str, Callable[[], object]] = {
         "uniform": lambda: uniform(ring, blocks, os.urandom(32)),
         "gaussian": lambda: discrete_gaussian(VARIANCE, count, os.urandom(32)),
-        "encode": lambda: layout.encode(values, errors),
+        "encode": lambda: packing.encode(layout, values, errors),
         "multiply": lambda: public * secret,
         "forward": masks.evaluations,
         "backward": public.coefficients,
         "pack": lambda: sealed.pack(count),
-        "unpack": lambda: ring.unpack(data, count),
+        "unpack": lambda: Coefficients.unpack(ring, data, count),
         "add": lambda: total.add(sealed),
-        "decode": lambda: layout.decode(message, length),
+        "decode": lambda: packing.decode(layout, message, length),
     }
     figures = {f"{name}_s": least(step, config.repeats) for name, step in work.items()}
     residues = sealed.words.size / MILLION

@@ -26,7 +26,7 @@ from protocols.simulation.network import Faults, local_clients, simulate
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import Sizes, choose_sizes
 from secagg.assumptions import Adversary
-from secagg.crypto.lattice import Coefficients
+from secagg.crypto.lattice.polynomials import Coefficients
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 

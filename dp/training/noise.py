@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from secagg.crypto.prg import SEED_BYTES, Rng
-from secagg.crypto.sampling import LARGEST_VARIANCE, discrete_gaussian
+from secagg.crypto.sampling import LARGEST_VARIANCE
+from secagg.crypto.sampling.draws import discrete_gaussian
 from secagg.errors import UsageError
 
 DEVIATION = math.isqrt(int(LARGEST_VARIANCE))

@@ -32,10 +32,11 @@ from protocols.rounds.survivors import NOBODY, check_consistency
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import SIGNATURE_BYTES, AgreementKey, check_agreement_key, digest, transcript, verify
-from secagg.crypto.lattice import VARIANCE
+from secagg.crypto.lattice import VARIANCE, packing
+from secagg.crypto.lattice.polynomials import Coefficients
 from secagg.crypto.merkle import HASH_BYTES
 from secagg.crypto.prg import Prg
-from secagg.crypto.sampling import discrete_gaussian
+from secagg.crypto.sampling.draws import discrete_gaussian
 from secagg.crypto.seal import open_box, seal
 from secagg.errors import DecodeError, PeerError, ThresholdError
 from secagg.extras import need
@@ -98,8 +99,8 @@ class OneshotClient(ClientRound):
         context = (*bound, digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).data.cast("B")))
         secret = discrete_gaussian(VARIANCE, layout.ring.degree, self._drawn(b"secret", *context))
         errors = discrete_gaussian(VARIANCE, layout.coefficients(len(values)), self._drawn(b"errors", *context))
-        mask = public_of(self.plan).product(layout.ring.lift([secret]).evaluations())
-        masked = layout.encode(values, errors, onto=mask)
+        mask = public_of(self.plan).product(Coefficients.lift(layout.ring, [secret]).evaluations())
+        masked = packing.encode(layout, values, errors, onto=mask)
 
         key, nonces = AgreementKey(self._drawn(b"upload key", *context)), Prg(self._drawn(b"nonces", *context))
         polynomials = Prg(self._drawn(b"polynomials", *context))

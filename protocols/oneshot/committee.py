@@ -14,7 +14,8 @@ from protocols.roster import Number, Roster
 from protocols.rounds.survivors import Agreed
 from secagg.crypto import labels
 from secagg.crypto.keys import derive, digest
-from secagg.crypto.lattice import Evaluations, uniform
+from secagg.crypto.lattice.polynomials import Evaluations
+from secagg.crypto.lattice.sampling import uniform
 from secagg.crypto.prg import Prg, random_words
 from secagg.errors import PolicyError
 from secagg.hypergeometric import most_marked

@@ -38,7 +38,8 @@ from protocols.rounds.steps import Charge, Step, Steps, table
 from protocols.rounds.survivors import SignedBy, check_consistency
 from secagg.crypto import labels
 from secagg.crypto.keys import check_agreement_key, digest
-from secagg.crypto.lattice import Coefficients, RunningSum
+from secagg.crypto.lattice import packing
+from secagg.crypto.lattice.polynomials import Coefficients, RunningSum
 from secagg.crypto.seal import OVERHEAD_BYTES
 from secagg.errors import PeerError, UnblamedError
 from secagg.extras import need
@@ -110,7 +111,7 @@ class OneshotServer(ServerRound):
     # 2 UPLOAD
 
     def _read(self, upload: Upload) -> _Read:
-        vector = self._layout.ring.unpack(upload.vector, self._layout.coefficients(self._length))
+        vector = Coefficients.unpack(self._layout.ring, upload.vector, self._layout.coefficients(self._length))
         return _Read(vector, digest(labels.ONESHOT_VECTOR, upload.vector), digest(labels.ONESHOT_BOX, upload.boxes))
 
     def _add(self, number: Number, upload: Upload, read: _Read) -> None:
@@ -217,8 +218,10 @@ class OneshotServer(ServerRound):
             if len(good) < self._quorum:
                 return None
             try:
-                secret = self._layout.ring.lift([self._sharing.rebuild([holders[i] for i in good], shares[good])])
-                return self._layout.decode(total - public.product(secret.evaluations()), self._length)
+                secret = Coefficients.lift(
+                    self._layout.ring, [self._sharing.rebuild([holders[i] for i in good], shares[good])]
+                )
+                return packing.decode(self._layout, total - public.product(secret.evaluations()), self._length)
             except PeerError:  # out of range, or not on one polynomial: others lied
                 return None
 

@@ -12,8 +12,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dp.noise import LARGEST_VARIANCE, NoiseSpec, drawn
+from dp.noise import NoiseSpec, drawn
 from secagg.crypto.prg import Rng
+from secagg.crypto.sampling import LARGEST_VARIANCE
 from secagg.encoding import Encoding, Sum, UserVectors
 
 

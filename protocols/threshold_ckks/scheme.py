@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from protocols.threshold_ckks.sizes import Sizes
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
-from secagg.crypto.lattice import VARIANCE, Coefficients, Evaluations, QuotientRing, uniform
-from secagg.crypto.lattice.flooding import flooding
-from secagg.crypto.lattice.ring import Integers
-from secagg.crypto.sampling import discrete_gaussian
+from secagg.crypto.lattice import VARIANCE, QuotientRing, packing
+from secagg.crypto.lattice.polynomials import Coefficients, Evaluations, Integers
+from secagg.crypto.lattice.sampling import flooding, uniform
+from secagg.crypto.sampling.draws import discrete_gaussian
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,25 +47,27 @@ class Scheme:
 
     def public(self, seed: bytes) -> Coefficients:
         """b = -a s + T e."""
-        error = self.ring.lift([_gaussian(seed, b"key error", self.ring.degree)], [self.sizes.unit])
+        error = Coefficients.lift(self.ring, [_gaussian(seed, b"key error", self.ring.degree)], [self.sizes.unit])
         return error - self._a.product(self.secret(seed))
 
     def secret(self, seed: bytes) -> Evaluations:
         """s."""
-        return self.ring.lift([_gaussian(seed, b"key", self.ring.degree)]).evaluations()
+        return Coefficients.lift(self.ring, [_gaussian(seed, b"key", self.ring.degree)]).evaluations()
 
     def encrypt(self, joint: Coefficients, values: Integers, seed: bytes) -> tuple[Coefficients, Coefficients]:
         """c0 = b v + T e0 + x, c1 = a v + T e1. Of c0 only the used coefficients mean something."""
         length = self.sizes.blocks * self.ring.degree
-        v = self.ring.lift([_gaussian(seed, b"v", length)]).evaluations()
+        v = Coefficients.lift(self.ring, [_gaussian(seed, b"v", length)]).evaluations()
         e0, e1 = _gaussian(seed, b"e0", self.sizes.count), _gaussian(seed, b"e1", length)
-        c0 = self.sizes.layout.encode(values, e0, onto=v.product(joint.evaluations()))
-        return c0, self.ring.lift([e1], [self.sizes.unit], self.sizes.blocks, onto=v.product(self._a))
+        c0 = packing.encode(self.sizes.layout, values, e0, onto=v.product(joint.evaluations()))
+        return c0, Coefficients.lift(self.ring, [e1], [self.sizes.unit], self.sizes.blocks, onto=v.product(self._a))
 
     def partial(self, c1: Coefficients, seed: bytes, *, flooded_by: bytes) -> Coefficients:
         """d = c1 s + T f on the used coefficients."""
         columns, weights = flooding(self.sizes.flooding, self.sizes.count, flooded_by)
-        flood = self.ring.lift(columns, [self.sizes.unit * weight for weight in weights], self.sizes.blocks)
+        flood = Coefficients.lift(
+            self.ring, columns, [self.sizes.unit * weight for weight in weights], self.sizes.blocks
+        )
         return self.bare(c1, [seed]) + flood
 
     def bare(self, c1: Coefficients, seeds: Iterable[bytes]) -> Coefficients:
@@ -75,7 +77,7 @@ class Scheme:
 
     def decode(self, total: Coefficients) -> Integers:
         """The sums of values, exact. ``PeerError`` if a part is missing or wrong."""
-        return self.sizes.layout.decode(total, self.sizes.length)
+        return packing.decode(self.sizes.layout, total, self.sizes.length)
 
     # On the wire: keys and c1 whole, c0 and partial decryptions as far as they are used.
 
@@ -83,19 +85,19 @@ class Scheme:
         return key.pack(self.ring.degree)
 
     def unpack_key(self, data: bytes) -> Coefficients:
-        return self.ring.unpack(data, self.ring.degree)
+        return Coefficients.unpack(self.ring, data, self.ring.degree)
 
     def pack_used(self, polynomials: Coefficients) -> bytes:
         return polynomials.pack(self.sizes.count)
 
     def unpack_used(self, data: bytes | memoryview) -> Coefficients:
-        return self.ring.unpack(data, self.sizes.count)
+        return Coefficients.unpack(self.ring, data, self.sizes.count)
 
     def pack_all(self, polynomials: Coefficients) -> bytes:
         return polynomials.pack(self.sizes.blocks * self.ring.degree)
 
     def unpack_all(self, data: bytes | memoryview) -> Coefficients:
-        return self.ring.unpack(data, self.sizes.blocks * self.ring.degree)
+        return Coefficients.unpack(self.ring, data, self.sizes.blocks * self.ring.degree)
 
 
 def _gaussian(seed: bytes, purpose: bytes, count: int) -> Integers:

@@ -42,7 +42,7 @@ from protocols.threshold_ckks.messages import (
 from protocols.threshold_ckks.parameters import least_of, parameters_of
 from secagg.crypto import labels
 from secagg.crypto.keys import digest, verify
-from secagg.crypto.lattice import Coefficients, RunningSum
+from secagg.crypto.lattice.polynomials import Coefficients, RunningSum
 from secagg.crypto.shamir import reconstruct, unpack_shares
 from secagg.errors import PeerError
 from secagg.extras import need

@@ -35,13 +35,13 @@ from secagg.crypto.lattice import VARIANCE, Layout
 from secagg.crypto.lattice.flooding import parts
 from secagg.crypto.lattice.parameters import narrowest
 from secagg.crypto.lattice.ring import WIDEST
+from secagg.crypto.sampling import STATISTICAL_DISTANCE
 from secagg.errors import UsageError
 
 FLOODING = 40
 """A round with flooded decryptions is no further than 2^-40 from one in which the server is just told the sum."""
 
 _EVENT = 44  # each norm is beyond its bound with probability 2^-44, any coefficient of E with 2^-43
-_SAMPLER_BITS = 128
 _SPARE = Fraction(33, 32)  # of the squared tail: decoding errors below 2^-41 leave room for the other events
 _UP = 1 + 2.0**-30  # covers the floating-point operations of a bound many times over
 
@@ -100,14 +100,14 @@ class Sizes:
         """Bound on the probability that a sum of honest clients decodes wrongly, or not at all, as a power of two."""
         variance = error_variance(self.layout.ring.degree, self.clients) + self.clients * float(self.flooding)
         tail = 2 * self.count * exp2(-(float(self.layout.tail) ** 2) / (2 * variance * log(2) * _UP))
-        return log2(tail + 2 * exp2(-_EVENT) + self.clients * self._samples * exp2(-_SAMPLER_BITS))
+        return log2(tail + 2 * exp2(-_EVENT) + self.clients * self._samples * float(STATISTICAL_DISTANCE))
 
     @property
     def flooding_log2(self) -> float:
         """Bound on the distance between flooded decryptions and ones that know nothing of E, as a power of two."""
         bound = error_bound(self.layout.ring.degree, self.clients, self.count)
         shift = sqrt(self.count) * bound / (2 * sqrt(float(self.flooding)))
-        return log2(shift * _UP + 4 * exp2(-_EVENT) + self.clients * self._samples * exp2(-_SAMPLER_BITS))
+        return log2(shift * _UP + 4 * exp2(-_EVENT) + self.clients * self._samples * float(STATISTICAL_DISTANCE))
 
 
 def error_variance(degree: int, clients: int) -> float:

@@ -47,9 +47,11 @@ from protocols.threshold_ckks.server import ThresholdServer
 from protocols.threshold_ckks.sizes import choose_sizes
 from secagg.assumptions import Adversary, CostModel
 from secagg.crypto import lattice
-from secagg.crypto.lattice import VARIANCE, Coefficients, Evaluations, QuotientRing, uniform
+from secagg.crypto.lattice import VARIANCE, QuotientRing, packing
+from secagg.crypto.lattice.polynomials import Coefficients, Evaluations
+from secagg.crypto.lattice.sampling import uniform
 from secagg.crypto.prg import Prg
-from secagg.crypto.sampling import discrete_gaussian
+from secagg.crypto.sampling.draws import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
 from tests.controls import switch_off
@@ -383,12 +385,12 @@ def test_a_lattice_sum_gives_the_key_only_before_it_is_decoded() -> None:
     length = 16384
     layout = lattice.choose(Encoding.integers(length), 100, cost_model=CostModel.STANDARD).layout
     ring, rng = layout.ring, np.random.default_rng(1)
-    secret = ring.lift([gaussian(ring.degree, "secret")])
+    secret = Coefficients.lift(ring, [gaussian(ring.degree, "secret")])
     vectors = rng.integers(-(1 << 15) + 1, 1 << 15, (9, length))
     encrypted = []
     for i, vector in enumerate(vectors):
         c1 = public(ring, "c1", i)
-        message = layout.encode(vector, gaussian(layout.coefficients(length), "e", i))
+        message = packing.encode(layout, vector, gaussian(layout.coefficients(length), "e", i))
         encrypted.append((message - (c1 * secret.evaluations()).coefficients(), c1))
     c0, c1 = encrypted[0]
     for other, mask in encrypted[1:8]:
@@ -398,16 +400,19 @@ def test_a_lattice_sum_gives_the_key_only_before_it_is_decoded() -> None:
 
     key = key_from(c0, c1, raw)
     assert is_zero(key - secret)
-    assert layout.decode(another + (mask * key.evaluations()).coefficients(), length).tolist() == vectors[8].tolist()
+    assert (
+        packing.decode(layout, another + (mask * key.evaluations()).coefficients(), length).tolist()
+        == vectors[8].tolist()
+    )
 
-    released = layout.decode(raw, length)
+    released = packing.decode(layout, raw, length)
     assert released.tolist() == vectors[:8].sum(axis=0).tolist()
-    exact = layout.encode(released, np.zeros(layout.coefficients(length), np.int64))
+    exact = packing.encode(layout, released, np.zeros(layout.coefficients(length), np.int64))
     key = key_from(c0, c1, exact)
     assert short(key) == 0
     assert short(secret) == ring.degree  # the measure measures
     with pytest.raises(PeerError):
-        layout.decode(another + (mask * key.evaluations()).coefficients(), length)
+        packing.decode(layout, another + (mask * key.evaluations()).coefficients(), length)
 
 
 # 3. protocols/threshold_ckks
@@ -460,7 +465,7 @@ def test_partial_decryptions_give_key_shares_only_unflooded(flooded: bool, monke
         product = scheme.unpack_all(upload.c1).evaluations() * key.evaluations()
         return scheme.decode(scheme.unpack_used(upload.c0) + product.coefficients()).tolist()  # type: ignore[no-any-return]
 
-    shares = [key_from(ring.zeros(1), c1, scheme.unpack_used(answer.partial)) for answer in answers]
+    shares = [key_from(Coefficients.zeros(ring, 1), c1, scheme.unpack_used(answer.partial)) for answer in answers]
     fused = key_from(c0, c1, c0 + server._partials.value())
     if flooded:
         assert [short(key) for key in (*shares, fused)] == [0] * 4
@@ -473,7 +478,7 @@ def test_partial_decryptions_give_key_shares_only_unflooded(flooded: bool, monke
 
     assert server.outcome is not None
     assert server.outcome.total.tolist() == np.sum(updates, axis=0).tolist()
-    exact = sizes.layout.encode(server.outcome.total, np.zeros(sizes.count, np.int64))
+    exact = packing.encode(sizes.layout, server.outcome.total, np.zeros(sizes.count, np.int64))
     released = key_from(c0, c1, exact)
     assert short(released) == 0
     assert short(secret) == ring.degree  # the measure measures
@@ -534,7 +539,7 @@ def test_how_wide_flooding_has_to_be(flooding: str, monkeypatch: pytest.MonkeyPa
     assert scheme.decode(told).tolist() == x.tolist()  # exact, however errors are flooded
 
     v, e0, e1 = (_gaussian(encrypting, purpose, sizes.count) for purpose in (b"v", b"e0", b"e1"))
-    error = (told - layout.encode(x, e0)).scaled(pow(sizes.unit, -1, layout.ring.modulus))
+    error = (told - packing.encode(layout, x, e0)).scaled(pow(sizes.unit, -1, layout.ring.modulus))
     _, s = least_squares(v.reshape(4, degree), e1.reshape(4, degree), integers(error))
     off = abs(s - _gaussian(corrupt, b"key", degree) - _gaussian(honest, b"key", degree))
     if flooding == "as chosen":

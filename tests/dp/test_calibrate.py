@@ -94,7 +94,7 @@ def test_what_was_drawn_from_the_samplers_is_charged_to_delta() -> None:
 
 def test_a_worse_sampler_would_leave_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     found = calibrated()
-    monkeypatch.setattr(module, "SAMPLER", Fraction(1, 1 << 40))
+    monkeypatch.setattr(module, "STATISTICAL_DISTANCE", Fraction(1, 1 << 40))
     assert evaluate(found.encoding, found.noise, clients=100, rounds=20, delta=1e-6).epsilon == float("inf")
 
 
@@ -162,10 +162,6 @@ def test_noise_is_within_a_percent_of_what_a_gaussian_needs(
 
 
 def test_noise_is_never_more_than_the_samplers_can_draw() -> None:
-    from dp.noise import LARGEST_VARIANCE
-    from secagg.crypto import sampling
-
-    assert LARGEST_VARIANCE == sampling.LARGEST_VARIANCE
     found = calibrate(epsilon=1, delta=1e-5, rounds=1, clients=3, length=4, clip_l2=1.0, ring_bits=60, rotate=False)
     assert found.noise.drawable(3)
     finer = found.noise.__class__(found.noise.family, 8 * found.noise.variance)

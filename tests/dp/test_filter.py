@@ -26,8 +26,7 @@ from dp.events import (
     Trust,
     Unit,
 )
-from dp.filter import RESOLUTION, SAMPLER, Budget, Filter, PrivacyCost
-from secagg.crypto import sampling
+from dp.filter import RESOLUTION, Budget, Filter, PrivacyCost
 from secagg.errors import BudgetError, UsageError
 from tests.controls import switch_off
 
@@ -155,10 +154,6 @@ def test_no_bound_stays_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert PrivacyCost.of(gaussian(1)) == flat(None)
     with pytest.raises(BudgetError, match="any value"):
         Filter.of(budget()).reserve("one", flat(None))
-
-
-def test_the_samplers_distance_is_that_of_the_samplers() -> None:
-    assert sampling.STATISTICAL_DISTANCE == SAMPLER
 
 
 # The filter

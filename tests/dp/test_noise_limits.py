@@ -6,10 +6,11 @@ from fractions import Fraction
 
 import pytest
 
-from dp.noise import LARGEST_VARIANCE, Family, NoiseSpec
+from dp.noise import Family, NoiseSpec
 from protocols.plan import RoundPlan
 from protocols.roster import Identity, Roster
 from secagg.crypto.prg import Prg
+from secagg.crypto.sampling import LARGEST_VARIANCE
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 

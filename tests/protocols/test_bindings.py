@@ -33,7 +33,7 @@ from secagg.crypto import labels
 from secagg.crypto.graph import Graph, GraphParameters, Neighbourhoods
 from secagg.crypto.keys import digest
 from secagg.crypto.prg import Prg
-from secagg.crypto.sampling import discrete_gaussian
+from secagg.crypto.sampling.draws import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import PeerError
 from tests.controls import switch_off

@@ -7,7 +7,9 @@ plan was asked for and demands its minimum. Nothing that travels says "auto".
 from __future__ import annotations
 
 import inspect
+import json
 import logging
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from fractions import Fraction
@@ -42,6 +44,7 @@ from secagg.errors import DecodeError, PolicyError, UsageError
 
 pytest.importorskip("numba", reason="NOT TESTED: oneshot needs numba")
 
+ROOT = Path(__file__).parents[2]
 ALL = frozenset({"secagg", "secagg+", "oneshot"})
 BEACON = bytes(range(32))
 KEYS = {f"client-{i:05}": Prg(bytes(32), start=32 * i)(32) for i in range(6000)}
@@ -271,6 +274,32 @@ def test_a_round_is_what_it_was_proposed_as() -> None:
 def test_what_is_allowed_are_names_of_protocols(allowed: Any) -> None:
     with pytest.raises(UsageError, match=r"unknown protocol|auto is no protocol|a set of names"):
         RoundPlan.compare(20, Encoding.integers(100), **asked(allowed=allowed))
+
+
+SIZES = """
+import sys
+from protocols.parameters import PACKAGES
+from protocols.plan import RoundPlan
+from protocols.roster import Roster
+from secagg.__main__ import main
+from secagg.encoding import Encoding
+roster = Roster.build({f"client-{i}": bytes([i]) * 32 for i in range(1, 21)})
+asked = {"adversary": "curious", "min_contributors": 10, "beacon": bytes(32), "allowed": frozenset(PACKAGES)}
+RoundPlan.propose("auto", roster, Encoding.integers(100), **asked)
+sys.argv = ["secagg", "params", "--clients=100", "--adversary=curious", f"--allowed={','.join(PACKAGES)}", "--json"]
+sys.argv += ["--protocol=auto"]
+try:
+    main()
+finally:
+    print(*({"numba", "scipy", "tenseal", "torch"} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+def test_what_a_round_takes_is_predicted_without_what_computes_it() -> None:
+    done = subprocess.run([sys.executable, "-c", SIZES], cwd=ROOT, capture_output=True, text=True, check=True)
+    predicted = {one["protocol"] for one in json.loads(done.stdout)["comparison"]["protocols"] if one["seconds"]}
+    assert predicted >= {"secagg", "secagg+", "oneshot", "threshold_ckks"}
+    assert done.stderr.split() == []
 
 
 def test_a_refusal_says_of_each_why() -> None:

@@ -52,6 +52,8 @@ from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.field import PRIME, P, multiply, reduce
 from secagg.crypto.keys import AgreementKey, SigningKey, digest, transcript
+from secagg.crypto.lattice import packing
+from secagg.crypto.lattice.polynomials import Coefficients
 from secagg.crypto.packed import Sharing, _evaluate, _lagrange
 from secagg.crypto.prg import Prg
 from secagg.crypto.seal import OVERHEAD_BYTES, open_box, seal
@@ -291,15 +293,15 @@ class Evil:
     def total(self, uploads: Iterable[Upload]) -> Any:
         layout = lattice_of(self.plan).layout
         count = layout.coefficients(LENGTH)
-        vectors = [layout.ring.unpack(upload.vector, count) for upload in uploads]
+        vectors = [Coefficients.unpack(layout.ring, upload.vector, count) for upload in uploads]
         return sum(vectors[1:], start=vectors[0])
 
     def unmask(self, total: Any, secret: NDArray[np.int64]) -> list[int]:
         """The values, without the mask of this secret; ``Denied`` if it is another's."""
         layout = lattice_of(self.plan).layout
-        mask = (public_of(self.plan) * layout.ring.lift([secret]).evaluations()).coefficients()
+        mask = (public_of(self.plan) * Coefficients.lift(layout.ring, [secret]).evaluations()).coefficients()
         try:
-            return layout.decode(total - mask, LENGTH).tolist()  # type: ignore[no-any-return]
+            return packing.decode(layout, total - mask, LENGTH).tolist()  # type: ignore[no-any-return]
         except PeerError as error:
             raise Denied(str(error)) from None
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from secagg.crypto.sampling import discrete_gaussian, discrete_laplace, skellam
+from secagg.crypto.sampling.draws import discrete_gaussian, discrete_laplace, skellam
 from tests.reference import noise as reference
 
 Sampler = Callable[[Fraction, int, bytes], NDArray[np.int64]]

@@ -29,8 +29,9 @@ from protocols.server import serve
 from secagg.codec import u32
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, digest, transcript
-from secagg.crypto.lattice import VARIANCE
-from secagg.crypto.sampling import discrete_gaussian
+from secagg.crypto.lattice import VARIANCE, packing
+from secagg.crypto.lattice.polynomials import Coefficients
+from secagg.crypto.sampling.draws import discrete_gaussian
 from secagg.crypto.seal import OVERHEAD_BYTES, seal
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
@@ -67,10 +68,10 @@ class Cast:
                 errors = discrete_gaussian(VARIANCE, count, os.urandom(32))
             else:
                 secret, errors = -secret, -errors
-            mask = public.product(layout.ring.lift([secret]).evaluations())
+            mask = public.product(Coefficients.lift(layout.ring, [secret]).evaluations())
             self.values.append(update_of(variant, plan))
             self.secrets.append(secret)
-            self.vectors.append(layout.encode(self.values[-1], errors, onto=mask).pack(count))
+            self.vectors.append(packing.encode(layout, self.values[-1], errors, onto=mask).pack(count))
         self._hashes = [digest(labels.ONESHOT_VECTOR, vector) for vector in self.vectors]
         self._boxes = os.urandom(len(self.members) * (sharing_of(plan).share_bytes + OVERHEAD_BYTES))
         self._boxes_hash, self._key = digest(labels.ONESHOT_BOX, self._boxes), AgreementKey(os.urandom(32)).public

@@ -20,8 +20,9 @@ from protocols.oneshot.messages import Members
 from protocols.oneshot.parameters import lattice_of, parameters_of
 from protocols.plan import RoundPlan
 from protocols.roster import Number
-from secagg.crypto.lattice import VARIANCE
-from secagg.crypto.sampling import discrete_gaussian
+from secagg.crypto.lattice import VARIANCE, packing
+from secagg.crypto.lattice.polynomials import Coefficients
+from secagg.crypto.sampling.draws import discrete_gaussian
 
 
 def time_vector(config: Config, cast: Cast, figures: dict[str, float], ratios: dict[str, float], say: Say) -> None:
@@ -49,8 +50,8 @@ def encrypted(plan: RoundPlan, values: NDArray[np.int64], steps: dict[str, list[
     secret = timed(steps, "secret", lambda: discrete_gaussian(VARIANCE, layout.ring.degree, os.urandom(32)))
     count = layout.coefficients(len(values))
     errors = timed(steps, "errors", lambda: discrete_gaussian(VARIANCE, count, os.urandom(32)))
-    mask = timed(steps, "product", lambda: public.product(layout.ring.lift([secret]).evaluations()))
-    total = timed(steps, "encode", lambda: layout.encode(values, errors, onto=mask))
+    mask = timed(steps, "product", lambda: public.product(Coefficients.lift(layout.ring, [secret]).evaluations()))
+    total = timed(steps, "encode", lambda: packing.encode(layout, values, errors, onto=mask))
     packed: bytes = timed(steps, "pack", lambda: total.pack(count))
     return packed
 

@@ -20,7 +20,7 @@ from protocols.plan import RoundPlan
 from protocols.roster import Roster
 from protocols.rounds.phases import Phase
 from protocols.server import serve
-from secagg.crypto.lattice import RunningSum
+from secagg.crypto.lattice.polynomials import Coefficients, RunningSum
 
 
 def time_server(config: Config, cast: Cast, figures: dict[str, float], ratios: dict[str, float], say: Say) -> None:
@@ -62,7 +62,7 @@ def _take_in(config: Config, cast: Cast, figures: dict[str, float], ratios: dict
     for name, frame in frames:
         timed(took, "upload", lambda name=name, frame=frame: server.receive(name, frame))
         timed(took, "plain", add)
-        timed(took, "lattice", lambda: running.add(layout.ring.unpack(vector, count)))
+        timed(took, "lattice", lambda: running.add(Coefficients.unpack(layout.ring, vector, count)))
         if len(took["upload"]) == config.repeats:
             break
     figures["take_in_s"] = median(took["upload"])

@@ -49,7 +49,7 @@ from protocols.policy import Policy
 from protocols.server import serve
 from protocols.simulation.network import local_clients, simulate
 from protocols.threshold_ckks.parameters import sizes_of
-from secagg.crypto.lattice.flooding import flooding
+from secagg.crypto.lattice.sampling import flooding
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.extras import installed

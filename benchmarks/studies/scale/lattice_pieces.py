@@ -8,15 +8,18 @@ from math import log2
 import numpy as np
 
 from benchmarks.studies.scale.timing import processor_seconds, seconds_of
+from secagg.crypto.lattice import packing
+from secagg.crypto.lattice.polynomials import Coefficients
 from secagg.encoding import Encoding
 
 
 def measure_lattice(repeats: int) -> dict[str, float]:
     from protocols.threshold_ckks.sizes import choose_sizes
-    from secagg.crypto.lattice import VARIANCE, RunningSum, choose, uniform
-    from secagg.crypto.lattice.flooding import flooding
+    from secagg.crypto.lattice import VARIANCE, choose
+    from secagg.crypto.lattice.polynomials import RunningSum
+    from secagg.crypto.lattice.sampling import flooding, uniform
     from secagg.crypto.packed import Sharing
-    from secagg.crypto.sampling import discrete_gaussian
+    from secagg.crypto.sampling.draws import discrete_gaussian
 
     d = 1 << 18
     layout = choose(Encoding.integers(d, 16), 1000).layout
@@ -25,8 +28,8 @@ def measure_lattice(repeats: int) -> dict[str, float]:
     logs = log2(ring.degree) / 12
     values = np.arange(d, dtype=np.int64) % 1000
     errors = discrete_gaussian(VARIANCE, count, bytes(32))
-    one = layout.encode(values, errors)
-    public, secret = uniform(ring, blocks, bytes(32)), ring.lift([errors[: ring.degree]]).evaluations()
+    one = packing.encode(layout, values, errors)
+    public, secret = uniform(ring, blocks, bytes(32)), Coefficients.lift(ring, [errors[: ring.degree]]).evaluations()
     packed, total = one.pack(count), RunningSum(ring, blocks)
     variance, sharing = choose_sizes(23, 100, 10**6).flooding, Sharing(4096, 10_000, 10, 20)
     wide = len(flooding(variance, 1, bytes(32))[0])
@@ -37,11 +40,11 @@ def measure_lattice(repeats: int) -> dict[str, float]:
         "flood": seconds_of(lambda: flooding(variance, count, bytes(32)), repeats) / (count * wide),
         "transform": seconds_of(one.evaluations, repeats) / (all_ * logs),
         "product": seconds_of(lambda: public.product(secret), repeats) / (all_ * logs),
-        "lift": seconds_of(lambda: layout.encode(values, errors), repeats) / (used * (layout.values + 1)),
+        "lift": seconds_of(lambda: packing.encode(layout, values, errors), repeats) / (used * (layout.values + 1)),
         "residue_pack": seconds_of(lambda: one.pack(count), repeats) / used,
-        "residue_unpack": seconds_of(lambda: ring.unpack(packed, count), repeats) / used,
+        "residue_unpack": seconds_of(lambda: Coefficients.unpack(ring, packed, count), repeats) / used,
         "residue_add": seconds_of(lambda: total.add(one), repeats) / all_,
-        "decode": seconds_of(lambda: layout.decode(one, d), repeats) / used,
+        "decode": seconds_of(lambda: packing.decode(layout, one, d), repeats) / used,
         "split": seconds_of(lambda: sharing.split(errors[:4096], 60, os.urandom), repeats)
         / (sharing.polynomials * sharing.threshold * (60 - sharing.private)),
     }

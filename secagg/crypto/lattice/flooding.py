@@ -1,6 +1,6 @@
 """Discrete Gaussians of any width: errors that hide other errors, wider than the sampler's limit of 2^22.
 
-A sample is x = sum_j 2^(19 j) x_j with independent discrete Gaussians x_j, and ``QuotientRing.lift`` adds up exactly
+A sample is x = sum_j 2^(19 j) x_j with independent discrete Gaussians x_j, and ``Coefficients.lift`` adds up exactly
 that. Convolution (Peikert 2010, "An Efficient and Parallel Gaussian Sampler", Theorem 3.1; Micciancio and Walter
 2017): let y and z be discrete Gaussians with parameters r and s, and x = y + B z. Completing the square,
 
@@ -16,10 +16,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from secagg.crypto import labels
-from secagg.crypto.keys import derive
-from secagg.crypto.lattice.ring import Integers
-from secagg.crypto.sampling import LARGEST_VARIANCE, SMALLEST, discrete_gaussian
+from secagg.crypto.sampling import LARGEST_VARIANCE, SMALLEST
 from secagg.errors import UsageError
 
 FACTOR_BITS = 19
@@ -42,17 +39,6 @@ def parts(variance: Fraction) -> tuple[Fraction, ...]:
     return (*chosen, rest)
 
 
-def flooding(variance: Fraction, count: int, seed: bytes) -> tuple[list[Integers], list[int]]:
-    """``count`` samples: the columns x_j and their weights, as ``QuotientRing.lift`` takes them.
-
-    >>> columns, weights = flooding(Fraction(1 << 100), 2, bytes(32))
-    >>> len(columns), weights[1] == 1 << 19
-    (3, True)
-    >>> [sum(int(c[i]) * w for c, w in zip(columns, weights)) for i in range(2)]
-    [-193222679451885, 1226723403218612]
-    """
-    columns = [
-        discrete_gaussian(part, count, derive(seed, labels.LATTICE_FLOODING, j.to_bytes(4, "big")))
-        for j, part in enumerate(parts(variance))
-    ]
-    return columns, [1 << (FACTOR_BITS * j) for j in range(len(columns))]
+def weight(j: int) -> int:
+    """What x_j is multiplied by."""
+    return 1 << (FACTOR_BITS * j)

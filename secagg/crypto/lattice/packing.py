@@ -8,7 +8,7 @@ and every value has its own bits. Decoding adds K modulo q, takes the integer in
 the values. Multiplying errors instead of messages, as BGV does and BFV does not, changes nothing for security:
 2^(vw) is a unit modulo q, and uniform a stays uniform times its inverse.
 
-A sum that is opened with a wrong key has uniform coefficients: each is in range with probability ``limit`` / q.
+A sum that is opened with a wrong key has uniform coefficients: each is in range with probability ``Layout.limit`` / q.
 If c coefficients are used, value i is the (i div c)-th in coefficient i mod c. The other coefficients are not sent.
 """
 
@@ -21,80 +21,50 @@ from itertools import pairwise
 import numpy as np
 
 from secagg.crypto.lattice import arithmetic
+from secagg.crypto.lattice.layout import Layout
 from secagg.crypto.lattice.ntt import Words
+from secagg.crypto.lattice.polynomials import Coefficients, Integers
 from secagg.crypto.lattice.primes import with_quotients
-from secagg.crypto.lattice.ring import Coefficients, Integers, QuotientRing
 from secagg.errors import PeerError, UsageError
 
 _CHUNK = 1 << 12
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """``values`` sums of ``width`` bits in a coefficient, and errors up to ``tail`` above them.
+def encode(layout: Layout, values: Integers, errors: Integers, onto: Coefficients | None = None) -> Coefficients:
+    """One party's coefficients, with an error for each, added to a mask if there is one.
 
+    >>> from secagg.crypto.lattice import QuotientRing
     >>> layout = Layout(QuotientRing(2048, (12289, 40961)), width=8, values=2, tail=1000)
-    >>> one = layout.encode(np.array([5, -6, 7]), errors=np.array([3, -1]))
-    >>> two = layout.encode(np.array([10, 20, -30]), errors=np.array([-900, 2]))
-    >>> layout.decode(one + two, 3).tolist(), layout.coefficients(3)
-    ([15, 14, -23], 2)
+    >>> one = encode(layout, np.array([5, -6, 7]), errors=np.array([3, -1]))
+    >>> two = encode(layout, np.array([10, 20, -30]), errors=np.array([-900, 2]))
+    >>> decode(layout, one + two, 3).tolist()
+    [15, 14, -23]
     """
+    count, largest = layout.coefficients(len(values)), (1 << (layout.width - 1)) - 1
+    if not len(values) or int(values.max()) > largest or int(values.min()) < -largest:
+        raise UsageError(f"values are missing, or one does not fit in {layout.width} bits")
+    if len(errors) != count:
+        raise UsageError(f"{len(errors)} errors are not one for each of {count} coefficients")
+    columns = [values[start : start + count] for start in range(0, len(values), count)]
+    weights = [1 << (layout.width * j) for j in (*range(len(columns)), layout.values)]
+    return Coefficients.lift(layout.ring, [*columns, errors], weights, onto=onto)
 
-    ring: QuotientRing
-    width: int
-    values: int
-    tail: int
 
-    def __post_init__(self) -> None:
-        if not 2 <= self.width <= 64 or self.values < 1 or self.tail < 0:
-            raise UsageError(
-                "a layout has values of 2 to 64 bits, at least one in a coefficient, and a tail not negative"
-            )
-        if self.limit > self.ring.modulus:
-            raise UsageError(
-                f"{self.values} values of {self.width} bits and errors up to {self.tail} would wrap modulo q "
-                f"({self.ring.bits} bits)"
-            )
-
-    @property
-    def limit(self) -> int:
-        """The number of integers that a coefficient may be, to be decoded."""
-        return (2 * self.tail + 1) << (self.values * self.width)
-
-    def coefficients(self, length: int) -> int:
-        """The number of coefficients that ``length`` values take."""
-        return -(-length // self.values)
-
-    def blocks(self, length: int) -> int:
-        """The number of polynomials that ``length`` values take."""
-        return -(-self.coefficients(length) // self.ring.degree)
-
-    def encode(self, values: Integers, errors: Integers, onto: Coefficients | None = None) -> Coefficients:
-        """One party's coefficients, with an error for each, added to a mask if there is one."""
-        count, largest = self.coefficients(len(values)), (1 << (self.width - 1)) - 1
-        if not len(values) or int(values.max()) > largest or int(values.min()) < -largest:
-            raise UsageError(f"values are missing, or one does not fit in {self.width} bits")
-        if len(errors) != count:
-            raise UsageError(f"{len(errors)} errors are not one for each of {count} coefficients")
-        columns = [values[start : start + count] for start in range(0, len(values), count)]
-        weights = [1 << (self.width * j) for j in range(len(columns))]
-        return self.ring.lift([*columns, errors], [*weights, 1 << (self.width * self.values)], onto=onto)
-
-    def decode(self, polynomials: Coefficients, length: int) -> Integers:
-        """The sums of values, exact. ``PeerError`` where the key was wrong or the errors are beyond the tail."""
-        if polynomials.ring != self.ring or polynomials.blocks != self.blocks(length):
-            raise UsageError(f"{polynomials!r} do not hold {length} values of this layout")
-        constants, count = _constants(self), self.coefficients(length)
-        flat, out = polynomials.words.reshape(len(self.ring.primes), -1), np.empty(length, np.int64)
-        for start in range(0, count, _CHUNK):
-            limbs = np.empty((len(constants.limit), min(_CHUNK, count - start)), np.uint32)
-            arithmetic.wide_integers(flat, start, constants.shift, constants.inverses, constants.primes, limbs)
-            if not arithmetic.all_below(limbs, constants.limit):
-                raise PeerError("a coefficient is out of range: a wrong key or key share, or errors too large")
-            for j, (first, end) in enumerate(pairwise([*range(0, length, count), length])):
-                part = out[first + start : min(first + start + limbs.shape[1], end)]
-                arithmetic.fields(limbs, j * self.width, self.width, part)
-        return out
+def decode(layout: Layout, polynomials: Coefficients, length: int) -> Integers:
+    """The sums of values, exact. ``PeerError`` where the key was wrong or the errors are beyond the tail."""
+    if polynomials.ring != layout.ring or polynomials.blocks != layout.blocks(length):
+        raise UsageError(f"{polynomials!r} do not hold {length} values of this layout")
+    constants, count = _constants(layout), layout.coefficients(length)
+    flat, out = polynomials.words.reshape(len(layout.ring.primes), -1), np.empty(length, np.int64)
+    for start in range(0, count, _CHUNK):
+        limbs = np.empty((len(constants.limit), min(_CHUNK, count - start)), np.uint32)
+        arithmetic.wide_integers(flat, start, constants.shift, constants.inverses, constants.primes, limbs)
+        if not arithmetic.all_below(limbs, constants.limit):
+            raise PeerError("a coefficient is out of range: a wrong key or key share, or errors too large")
+        for j, (first, end) in enumerate(pairwise([*range(0, length, count), length])):
+            part = out[first + start : min(first + start + limbs.shape[1], end)]
+            arithmetic.fields(limbs, j * layout.width, layout.width, part)
+    return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)

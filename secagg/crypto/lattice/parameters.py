@@ -27,9 +27,10 @@ from functools import lru_cache
 from math import ceil, exp2, log, log2, prod, sqrt
 
 from secagg.assumptions import MAX_CLIENTS, CostModel
-from secagg.crypto.lattice.packing import Layout
+from secagg.crypto.lattice.layout import Layout
 from secagg.crypto.lattice.primes import moduli
 from secagg.crypto.lattice.ring import SECURE_BITS, WIDEST, QuotientRing
+from secagg.crypto.sampling import STATISTICAL_DISTANCE
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 
@@ -39,7 +40,6 @@ VARIANCE = Fraction(1024, 25)
 CORRECTNESS = 40
 EXPANSION = Fraction(6, 5)
 
-_SAMPLER_BITS = 128  # secagg.crypto.sampling.STATISTICAL_DISTANCE, which a server that only chooses need not load
 _LARGEST_VARIANCE = 1 << 2 * max(SECURE_BITS.values())
 _ROUNDING = 1 + 2.0**-40  # covers the floating-point operations of a bound many times over
 
@@ -176,7 +176,7 @@ def narrowest(
 def failure_log2(tail: int, count: int, clients: int, variance: Fraction) -> float:
     """The logarithm to base 2 of the bound in the module's text on Pr[some |E| > T]."""
     gauss = tail**2 / (2 * float(variance) * log(2) * _ROUNDING)
-    return log2(count) + log2(exp2(1 - gauss) + clients * exp2(-_SAMPLER_BITS))
+    return log2(count) + log2(exp2(1 - gauss) + clients * float(STATISTICAL_DISTANCE))
 
 
 def tail(count: int, n: int, variance: Fraction) -> int:
@@ -184,7 +184,7 @@ def tail(count: int, n: int, variance: Fraction) -> int:
 
     It is the least T, or one more, with 2 c exp(-T^2 / 2V) <= 2^-40 - n c 2^-128.
     """
-    left = exp2(-CORRECTNESS) - n * count * exp2(-_SAMPLER_BITS)
+    left = exp2(-CORRECTNESS) - n * count * float(STATISTICAL_DISTANCE)
     return ceil(sqrt(2 * float(variance) * log(2 * count / left)) * _ROUNDING) + 1
 
 

@@ -20,8 +20,8 @@ from protocols.oneshot.server import OneshotServer
 from protocols.server import serve
 from protocols.simulation.network import Faults, Simulation, simulate
 from secagg.crypto.field import PRIME
-from secagg.crypto.lattice import Layout
-from secagg.crypto.lattice.ring import QuotientRing
+from secagg.crypto.lattice import packing
+from secagg.crypto.lattice.polynomials import Coefficients
 from secagg.crypto.packed import _evaluate
 from secagg.errors import PeerError, UsageError
 from tests.controls import switch_off
@@ -77,7 +77,7 @@ def test_uploads_altered_in_transit(
 
 @pytest.mark.parametrize(
     ("how", "condition"),
-    [("longer", "len(data) != self.packed_size(count)"), ("not reduced", "int(residues.max()) >= q")],
+    [("longer", "len(data) != ring.packed_size(count)"), ("not reduced", "int(residues.max()) >= q")],
 )
 def test_vectors_of_another_length_or_modulus(how: str, condition: str, monkeypatch: Fixture) -> None:
     """By a client that signs them: a vector of another ring, or residues that are none."""
@@ -100,7 +100,7 @@ def test_vectors_of_another_length_or_modulus(how: str, condition: str, monkeypa
         return [culprit for incident in result.incidents for culprit in incident.error.culprits]  # type: ignore[attr-defined]
 
     assert bounced() == [FIRST]
-    switch_off(monkeypatch, QuotientRing, "unpack", condition)
+    switch_off(monkeypatch, Coefficients, "unpack", condition)
     assert bounced() != [FIRST]
 
 
@@ -261,7 +261,7 @@ def test_colluding_liars_beyond_that_end_the_round_and_frame_nobody(monkeypatch:
     with pytest.raises(PeerError, match="do not open the sum") as caught:
         off(here, [0, 1], {10: 1, 11: 8})
     assert caught.value.culprits == tuple(here.names)
-    switch_off(monkeypatch, Layout, "decode", BLIND)
+    switch_off(monkeypatch, packing, "decode", BLIND)
     result, made = off(here, [0, 1], {10: 1, 11: 8})
     assert made.outliers == names(here, 2)
     assert result.outcome.total.tolist() != total_of(here)
@@ -275,7 +275,7 @@ def test_with_a_surplus_of_one_a_liar_frames_nobody(monkeypatch: Fixture) -> Non
     for liar in (2, 9, 10):
         result, made = off(here, [0, 1, 11], {liar: 1})
         assert (result.outcome.total.tolist(), made.outliers) == (total_of(here), names(here, liar))
-    switch_off(monkeypatch, Layout, "decode", BLIND)
+    switch_off(monkeypatch, packing, "decode", BLIND)
     with pytest.raises(PeerError, match="do not open the sum") as caught:
         off(here, [0, 1, 11], {10: 1})
     assert caught.value.culprits == tuple(here.names)

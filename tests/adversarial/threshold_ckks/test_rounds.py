@@ -44,7 +44,7 @@ from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.server import ThresholdServer
 from secagg.crypto import labels
 from secagg.crypto.dealing import Polynomials
-from secagg.crypto.lattice import Coefficients, QuotientRing, RunningSum
+from secagg.crypto.lattice.polynomials import Coefficients, RunningSum
 from secagg.crypto.shamir import pack_shares, reconstruct, unpack_shares
 from secagg.errors import DecodeError, PeerError, ThresholdError, UsageError
 from tests.controls import journal_by_count, switch_off
@@ -275,7 +275,7 @@ def test_without_the_check_of_residues_the_error_is_none_that_was_declared(monke
     scheme = Scene().scheme
     with pytest.raises(DecodeError, match="not reduced"):
         scheme.unpack_key(b"\xff" * scheme.sizes.key_bytes)
-    switch_off(monkeypatch, QuotientRing, "unpack", "int(residues.max()) >= q")
+    switch_off(monkeypatch, Coefficients, "unpack", "int(residues.max()) >= q")
     with pytest.raises(UsageError, match="not reduced"):
         scheme.unpack_key(b"\xff" * scheme.sizes.key_bytes)
 
@@ -842,7 +842,7 @@ def test_active_a_malformed_ciphertext_gives_away_a_part_of_the_key() -> None:
     def evil(phase: Phase) -> None:
         if phase == Phase.UPLOAD:
             scene.server._c1 = RunningSum(ring, 1)
-            scene.server._c1.add(ring.lift([np.array([1])]).scaled(unit * factor))
+            scene.server._c1.add(Coefficients.lift(ring, [np.array([1])]).scaled(unit * factor))
 
     for name, frame in scene.phases(Phase.DECRYPT, evil).items():
         answer: Any = WIRE.decode(scene.plan, scene.clients[name].receive(frame))
@@ -850,7 +850,7 @@ def test_active_a_malformed_ciphertext_gives_away_a_part_of_the_key() -> None:
         numbers = [reference.integer(scaled.words[:, 0, i].tolist(), ring.primes) for i in range(count)]
         rounded = [round((x - ring.modulus if x > ring.modulus // 2 else x) / factor) for x in numbers]
         key = scene.scheme.secret(scene.clients[name].current._key_seed).coefficients()  # type: ignore[union-attr]
-        assert not (key - ring.lift([np.array(rounded)], blocks=1)).words[:, 0, :count].any()
+        assert not (key - Coefficients.lift(ring, [np.array(rounded)], blocks=1)).words[:, 0, :count].any()
 
 
 def test_active_a_joint_key_of_the_servers_own() -> None:
@@ -917,7 +917,7 @@ def test_active_a_client_called_missing_although_it_answered() -> None:
     scheme, (seed,) = scene.scheme, scene.server._rebuilt()
     assert seed == scene.current(0)._key_seed
     flood = scheme.unpack_used(answers["client-0"].partial) - scheme.bare(scene.server._c1.value(), [seed])
-    none = scheme.partial(scheme.ring.zeros(1), seed, flooded_by=scene.current(0)._drawn(
+    none = scheme.partial(Coefficients.zeros(scheme.ring, 1), seed, flooded_by=scene.current(0)._drawn(
         b"flooding", *scene.current(0)._cohort.bound(0), scene.server._ciphertext
     ))  # fmt: skip
     assert scheme.pack_used(flood) == scheme.pack_used(none)

@@ -15,6 +15,8 @@ from benchmarks.regression.oneshot.deployment import SCENES, Config
 from protocols.oneshot.committee import public_of
 from protocols.oneshot.parameters import lattice_of
 from secagg.cli import main
+from secagg.crypto.lattice import packing
+from secagg.crypto.lattice.polynomials import Coefficients
 
 pytest.importorskip("numba", reason="NOT TESTED: one-shot sums need numba, pip install 'secagg[lattice]'")
 
@@ -60,9 +62,9 @@ def test_what_is_timed_is_an_upload_that_opens(cast: Cast, monkeypatch: pytest.M
     steps: dict[str, list[float]] = {}
     data, layout = encrypted(cast.plan, values, steps), lattice_of(cast.plan).layout
     assert set(steps) == set(STEPS)
-    sealed = layout.ring.unpack(data, layout.coefficients(3000))
-    mask = (public_of(cast.plan) * layout.ring.lift([seen[0]]).evaluations()).coefficients()
-    assert layout.decode(sealed - mask, 3000).tolist() == values.tolist()
+    sealed = Coefficients.unpack(layout.ring, data, layout.coefficients(3000))
+    mask = (public_of(cast.plan) * Coefficients.lift(layout.ring, [seen[0]]).evaluations()).coefficients()
+    assert packing.decode(layout, sealed - mask, 3000).tolist() == values.tolist()
 
 
 def test_a_wrong_sum_is_no_benchmark(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:

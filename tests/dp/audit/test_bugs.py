@@ -32,9 +32,10 @@ from protocols.rounds import server as server_module
 from protocols.rounds.client import ClientRound
 from protocols.simulation import audited as private_sum
 from secagg import coins
-from secagg.crypto import labels, sampling
+from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, derive
 from secagg.crypto.prg import Prg
+from secagg.crypto.sampling import draws
 from secagg.encoding import Encoding, Sum
 from secagg.errors import BudgetError, PolicyError, SecAggError, UsageError
 from tests.controls import switch_off
@@ -293,11 +294,11 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.noise_in_each_place, "noise in each place", FAILED),
     ),
     "no noise in the last place, in the sampler": (
-        (instead_of(sampling, "sample", last_one_missing),),
+        (instead_of(draws, "sample", last_one_missing),),
         *(suite.noise_in_each_place, "noise in each place", FAILED),
     ),
     "no noise where blocks of 2^k begin": (
-        (instead_of(sampling, "sample", powers_missing),),
+        (instead_of(draws, "sample", powers_missing),),
         *(suite.lone, "lone canaries", FAILED),
     ),
     "noise in proportion to the update": (
@@ -309,7 +310,7 @@ SEEN: dict[str, tuple[tuple[Seed, ...], suite.Audit, str, Verdict]] = {
         *(suite.streams, "each client's noise", FAILED),
     ),
     "blocks of the sampler begin anew": (
-        (instead_of(sampling, "sample", blocks_of_one_stream),),
+        (instead_of(draws, "sample", blocks_of_one_stream),),
         *(suite.streams, "long draws that return", FAILED),
     ),
     "noise of public values": (

@@ -8,7 +8,7 @@ import pytest
 from dp.audit import Draw, Noise, Verdict, audit_parts, audit_streams
 from secagg.crypto.keys import derive
 from secagg.crypto.prg import Prg
-from secagg.crypto.sampling import skellam
+from secagg.crypto.sampling.draws import skellam
 
 NOISE = Noise(1000.0, 1e-6, step=1.0)
 Seeds = Callable[[Draw], list[bytes]]

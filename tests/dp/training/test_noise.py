@@ -15,7 +15,8 @@ from dp.events import Gaussian, Guarantee, PoissonSample, Relation, Release, Tru
 from dp.training import noise as module
 from dp.training.noise import DEVIATION, Grid, noise
 from secagg.crypto.prg import Prg
-from secagg.crypto.sampling import LARGEST_VARIANCE, discrete_gaussian
+from secagg.crypto.sampling import LARGEST_VARIANCE
+from secagg.crypto.sampling.draws import discrete_gaussian
 from secagg.errors import UsageError
 from tests.controls import switch_off
 from tests.reference.noise import gaussian

@@ -40,7 +40,7 @@ from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, Simulation, simulate
 from secagg.crypto.field import PRIME
 from secagg.crypto.keys import SigningKey
-from secagg.crypto.lattice import Layout
+from secagg.crypto.lattice import packing
 from secagg.errors import PeerError, PolicyError, ThresholdError
 from secagg.extras import hint
 from tests.controls import switch_off
@@ -249,7 +249,7 @@ def test_a_wrong_sum_that_passes_for_one_does_not_open_the_vector(monkeypatch: p
     with pytest.raises(PeerError, match="shares that do not open the sum") as caught:
         run(here, faults)
     assert set(caught.value.culprits) == set(here.names)  # also who is silent by now: its vector may be what is wrong
-    switch_off(monkeypatch, Layout, "decode", "not arithmetic.all_below(limbs, constants.limit)")
+    switch_off(monkeypatch, packing, "decode", "not arithmetic.all_below(limbs, constants.limit)")
     result, _ = run(here, faults)
     assert result.outcome.total.tolist() != sum(here.updates().values()).tolist()
 

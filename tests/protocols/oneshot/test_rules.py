@@ -34,7 +34,7 @@ from protocols.roster import Roster
 from secagg.assumptions import Adversary
 from secagg.crypto.lattice import VARIANCE, candidates, tail
 from secagg.crypto.packed import Sharing
-from secagg.crypto.sampling import discrete_gaussian
+from secagg.crypto.sampling.draws import discrete_gaussian
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
 from secagg.hypergeometric import most_marked

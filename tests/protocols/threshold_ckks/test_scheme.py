@@ -11,9 +11,10 @@ from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import choose_sizes
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
-from secagg.crypto.lattice import VARIANCE, Coefficients
-from secagg.crypto.lattice.flooding import flooding
-from secagg.crypto.sampling import discrete_gaussian
+from secagg.crypto.lattice import VARIANCE
+from secagg.crypto.lattice.polynomials import Coefficients
+from secagg.crypto.lattice.sampling import flooding
+from secagg.crypto.sampling.draws import discrete_gaussian
 from secagg.errors import DecodeError, PeerError
 from tests.reference import lattice as reference
 
@@ -68,10 +69,10 @@ def test_sums_are_exact_whoever_floods(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))
     vectors = [rng.choice([-largest, 0, largest], length) for _ in range(clients)]
     seeds = [rng.bytes(32) for _ in range(clients)]
-    joint = scheme.ring.zeros(1)
+    joint = Coefficients.zeros(scheme.ring, 1)
     for seed in seeds:
         joint += scheme.unpack_key(scheme.pack_key(scheme.public(seed)))
-    c0, c1 = scheme.ring.zeros(scheme.sizes.blocks), scheme.ring.zeros(scheme.sizes.blocks)
+    c0, c1 = Coefficients.zeros(scheme.ring, scheme.sizes.blocks), Coefficients.zeros(scheme.ring, scheme.sizes.blocks)
     for vector in vectors:
         one, other = scheme.encrypt(joint, vector, rng.bytes(32))
         c0 += scheme.unpack_used(scheme.pack_used(one))

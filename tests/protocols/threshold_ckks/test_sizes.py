@@ -14,8 +14,9 @@ from protocols.threshold_ckks import scheme as scheme_module
 from protocols.threshold_ckks.scheme import Scheme
 from protocols.threshold_ckks.sizes import Sizes, choose_sizes, error_bound, error_variance
 from secagg.assumptions import CostModel
-from secagg.crypto.lattice import VARIANCE, Coefficients
+from secagg.crypto.lattice import VARIANCE
 from secagg.crypto.lattice.parameters import narrowest
+from secagg.crypto.lattice.polynomials import Coefficients
 from secagg.crypto.lattice.ring import WIDEST
 from secagg.errors import UsageError
 from tests.reference import lattice as reference
@@ -101,11 +102,11 @@ def errors_of(clients: int, length: int, seed: int) -> tuple[np.ndarray, Scheme,
     """E of a real sum of zeros, as floats, and the squared norms of e and s."""
     scheme = Scheme.of(choose_sizes(20, clients, length), bytes(32))
     seeds = [bytes([seed, i]) * 16 for i in range(clients)]
-    joint = scheme.ring.zeros(1)
+    joint = Coefficients.zeros(scheme.ring, 1)
     for one in seeds:
         joint += scheme.public(one)
     blocks = scheme.sizes.blocks
-    c0, c1 = scheme.ring.zeros(blocks), scheme.ring.zeros(blocks)
+    c0, c1 = Coefficients.zeros(scheme.ring, blocks), Coefficients.zeros(scheme.ring, blocks)
     for one in seeds:
         zeros = np.zeros(length, np.int64)
         added = scheme.encrypt(joint, zeros, one[::-1])

@@ -9,16 +9,8 @@ import numpy as np
 import pytest
 
 from secagg.crypto.prg import Prg, random_words
-from secagg.crypto.sampling import (
-    LARGEST_SCALE,
-    LARGEST_VARIANCE,
-    SMALLEST,
-    discrete_gaussian,
-    discrete_laplace,
-    inversion,
-    laws,
-    skellam,
-)
+from secagg.crypto.sampling import LARGEST_SCALE, LARGEST_VARIANCE, SMALLEST, inversion, laws
+from secagg.crypto.sampling.draws import discrete_gaussian, discrete_laplace, skellam
 from secagg.crypto.sampling.fixed import PRECISION
 from secagg.crypto.sampling.inversion import Table, sample
 from secagg.errors import UsageError

@@ -9,11 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secagg.crypto import labels
+from secagg.crypto.keys import derive
 from secagg.crypto.lattice import QuotientRing
 from secagg.crypto.lattice import flooding as module
-from secagg.crypto.lattice.flooding import FACTOR_BITS, flooding, parts
+from secagg.crypto.lattice.flooding import FACTOR_BITS, parts
+from secagg.crypto.lattice.polynomials import Coefficients
 from secagg.crypto.lattice.primes import moduli
+from secagg.crypto.lattice.sampling import flooding
 from secagg.crypto.sampling import LARGEST_VARIANCE, SMALLEST
+from secagg.crypto.sampling.draws import discrete_gaussian
 from secagg.errors import UsageError
 
 variances = st.fractions(SMALLEST, LARGEST_VARIANCE * 4) | st.integers(44, 400).flatmap(
@@ -141,11 +146,11 @@ def test_moments_of_a_wide_one_and_no_correlation_of_its_parts() -> None:
         return abs(float(np.corrcoef(one, other)[0, 1]))
 
     assert all(correlation(one, other) < 6.5 / count**0.5 for one, other in combinations(columns, 2))
-    assert correlation(columns[0], module.discrete_gaussian(parts(variance)[0] / 4, count, _seed_of_part(0))) > 0.9
+    assert correlation(columns[0], discrete_gaussian(parts(variance)[0] / 4, count, _seed_of_part(0))) > 0.9
 
 
 def _seed_of_part(j: int) -> bytes:
-    return module.derive(b"m" * 32, module.labels.LATTICE_FLOODING, j.to_bytes(4, "big"))
+    return derive(b"m" * 32, labels.LATTICE_FLOODING, j.to_bytes(4, "big"))
 
 
 def test_wide_ones_fill_the_distribution() -> None:
@@ -168,7 +173,7 @@ def test_wide_ones_fill_the_distribution() -> None:
 def test_the_ring_gets_the_integers() -> None:
     ring = QuotientRing(4096, moduli(4096, 109))
     columns, weights = flooding(Fraction(1 << 142), 50, bytes(32))
-    lifted = ring.lift(columns, weights)
+    lifted = Coefficients.lift(ring, columns, weights)
     for i in range(50):
         x = sum(int(column[i]) * weight for column, weight in zip(columns, weights, strict=True))
         assert [int(word) for word in lifted.words[:, 0, i]] == [x % q for q in ring.primes]

@@ -7,8 +7,10 @@ import pytest
 
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
-from secagg.crypto.lattice import QuotientRing, sampling, uniform
+from secagg.crypto.lattice import QuotientRing, sampling
+from secagg.crypto.lattice.polynomials import Coefficients
 from secagg.crypto.lattice.primes import moduli
+from secagg.crypto.lattice.sampling import uniform
 from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
 from tests.reference import lattice as reference
@@ -86,7 +88,7 @@ def test_the_end_of_a_polynomial_is_not_overrun() -> None:
 
 @pytest.mark.parametrize("blocks", [0, -1])
 def test_no_blocks_are_refused(blocks: int) -> None:
-    for make in (lambda: uniform(SMALL, blocks, bytes(32)), lambda: SMALL.zeros(blocks)):
+    for make in (lambda: uniform(SMALL, blocks, bytes(32)), lambda: Coefficients.zeros(SMALL, blocks)):
         with pytest.raises(UsageError, match="at least one polynomial"):
             make()
 
