@@ -96,7 +96,7 @@ class OneshotClient(ClientRound):
         layout, bound = lattice_of(self.plan).layout, self._committee.bound(self._u)
         values = self.noised(*bound)
         # Another vector, another secret: two copies of this client that are made to upload do not bare the difference.
-        context = (*bound, digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).data.cast("B")))
+        context = (*bound, self._fingerprint(values))
         secret = discrete_gaussian(VARIANCE, layout.ring.degree, self._drawn(b"secret", *context))
         errors = discrete_gaussian(VARIANCE, layout.coefficients(len(values)), self._drawn(b"errors", *context))
         mask = public_of(self.plan).product(Coefficients.lift(layout.ring, [secret]).evaluations())

@@ -19,7 +19,8 @@ from protocols.rounds.steps import Step, Steps
 from protocols.rounds.survivors import NOBODY, ConsistencySignature, agreed_sum
 from protocols.wire import Draft, Messages
 from secagg.crypto import labels
-from secagg.crypto.keys import derive, digest
+from secagg.crypto.fingerprint import fingerprint
+from secagg.crypto.keys import derive
 from secagg.errors import PeerError, ThresholdError, UnblamedError
 from secagg.rounding import Integers
 
@@ -107,6 +108,10 @@ class ClientRound(ABC):
     def _drawn(self, purpose: bytes, *context: bytes) -> bytes:
         return derive(self._secret, labels.CLIENT_SECRET, purpose, self.plan.digest(), *context)
 
+    def _fingerprint(self, values: Integers) -> bytes:
+        """What makes all that is drawn for this vector another than for any other one. It is a secret, too."""
+        return fingerprint(self._drawn(b"fingerprint"), self.plan.ring.wrap(values))
+
     def noised(self, *context: bytes) -> Integers:
         """This client's integers and its share of the noise. ``context`` is what the upload is bound to.
 
@@ -116,7 +121,8 @@ class ClientRound(ABC):
         noise, values, ring = self.plan.noise, self.values(), self.plan.ring
         if noise is None:
             return values
-        keep = self._drawn(b"noise", *context, digest(labels.NOISE_KEEP, ring.lift(values).tobytes()))
+        ring.check(values)
+        keep = self._drawn(b"noise", *context, self._fingerprint(values))
         drawn = noise.draw(self.plan.clients, len(values), keep, self._drawn(b"removable noise", *context))
         return ring.centred(ring.wrap(values + drawn))
 

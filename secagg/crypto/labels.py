@@ -38,7 +38,6 @@ VECTOR: Final = b"secagg/v1/pairwise/vector"
 UPLOAD: Final = b"secagg/v1/pairwise/upload"
 SURVIVORS: Final = b"secagg/v1/pairwise/survivors"  # survivors of every protocol sign under it, and ledgers keep that
 
-NOISE_KEEP: Final = b"secagg/v1/noise/keep"
 NOISE_DRAW: Final = b"secagg/v1/noise/draw"
 NOISE_CHAIN: Final = b"secagg/v1/noise/chain"
 
@@ -63,7 +62,6 @@ ONESHOT_SEATS: Final = b"secagg/v1/oneshot/seats"
 ONESHOT_SEAT: Final = b"secagg/v1/oneshot/seat"
 ONESHOT_COMMITTEE: Final = b"secagg/v1/oneshot/committee"
 ONESHOT_PUBLIC: Final = b"secagg/v1/oneshot/public"
-ONESHOT_SECRET: Final = b"secagg/v1/oneshot/secret"
 ONESHOT_BOX: Final = b"secagg/v1/oneshot/box"
 ONESHOT_VECTOR: Final = b"secagg/v1/oneshot/vector"
 ONESHOT_UPLOAD: Final = b"secagg/v1/oneshot/upload"

@@ -30,8 +30,9 @@ from protocols.threshold_ckks import cohort as threshold
 from protocols.threshold_ckks import server as threshold_server
 from secagg.codec import u32
 from secagg.crypto import labels
+from secagg.crypto.fingerprint import fingerprint
 from secagg.crypto.graph import Graph, GraphParameters, Neighbourhoods
-from secagg.crypto.keys import digest
+from secagg.crypto.keys import derive, digest
 from secagg.crypto.prg import Prg
 from secagg.crypto.sampling.draws import discrete_gaussian
 from secagg.encoding import Encoding
@@ -279,17 +280,23 @@ def test_uploads_of_copies_of_a_client_use_unrelated_secrets(monkeypatch: pytest
     """Other plans, committees, vectors, places: another secret, other errors, another key. The same again: the same."""
     assert upload(monkeypatch) == upload(monkeypatch)
     assert repeated(monkeypatch) == 0
-    vector = 'digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).data.cast("B"))'
+    vector = "self._fingerprint(values)"
     for less, again in (("(*bound,)", 3), (f"({vector},)", 6)):  # the other vector; the other committee and place
         with monkeypatch.context() as patched:
             switch_off(patched, OneshotClient, "_upload", f"(*bound, {vector})", less)
             assert repeated(patched) == again
 
 
-def test_the_hash_of_a_vector_in_a_secret_has_no_other_purpose(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is published of a vector under another label is not what its secret is drawn with."""
+def test_the_fingerprint_of_a_vector_has_a_key_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever knew it could make two vectors with one fingerprint, and so with one secret."""
     plan = deployment("oneshot", 4)[2]
-    said = upload(monkeypatch, vector=1).contexts
-    vector = plan.ring.lift(np.full(4, 1)).tobytes()
-    assert digest(labels.ONESHOT_SECRET, vector) in said
-    assert not {digest(label, vector) for label in others(labels.ONESHOT_SECRET)} & set(said)
+    words = plan.ring.lift(np.full(4, 1))
+
+    def under(key: bytes) -> bool:
+        return fingerprint(key, words) in upload(monkeypatch, vector=1).contexts
+
+    key = derive(bytes(32), labels.CLIENT_SECRET, b"fingerprint", plan.digest())  # from the round's secret
+    assert under(key)
+    assert not under(bytes(32))
+    switch_off(monkeypatch, ClientRound, "_fingerprint", "self._drawn(b'fingerprint')", "bytes(32)")
+    assert under(bytes(32))

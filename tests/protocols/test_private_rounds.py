@@ -222,7 +222,7 @@ def test_two_clones_with_two_vectors_do_not_bare_the_difference() -> None:
 
 
 def test_without_the_vector_in_the_seed_the_difference_is_bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    switch_off(monkeypatch, ClientRound, "noised", "digest(labels.NOISE_KEEP, ring.lift(values).tobytes())", "b''")
+    switch_off(monkeypatch, ClientRound, "noised", "self._fingerprint(values)", "b''")
     assert (clone_difference() == 7).all()
 
 

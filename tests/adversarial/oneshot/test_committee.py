@@ -313,13 +313,7 @@ def test_two_vectors_under_one_secret(monkeypatch: Fixture) -> None:
 
     with pytest.raises(Denied, match="out of range"):
         attack(make())
-    switch_off(
-        monkeypatch,
-        OneshotClient,
-        "_upload",
-        'digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).data.cast("B"))',
-        "b''",
-    )
+    switch_off(monkeypatch, OneshotClient, "_upload", "self._fingerprint(values)", "b''")
     evil = make()
     assert attack(evil) == (evil.values[VICTIM] - OTHER).tolist()
 

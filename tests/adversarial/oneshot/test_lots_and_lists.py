@@ -201,14 +201,8 @@ def many_committees(evil: Evil) -> list[int]:
 
 def test_a_clone_shown_many_committees(monkeypatch: Fixture) -> None:
     denied(lambda: many_committees(make()), "out of range")
-    vector = 'digest(labels.ONESHOT_SECRET, self.plan.ring.wrap(values).data.cast("B"))'
-    switch_off(
-        monkeypatch,
-        OneshotClient,
-        "_upload",
-        f"(*bound, {vector})",
-        f"({vector},)",
-    )
+    vector = "self._fingerprint(values)"
+    switch_off(monkeypatch, OneshotClient, "_upload", f"(*bound, {vector})", f"({vector},)")
     assert many_committees(make()) == victims(make())
 
 
