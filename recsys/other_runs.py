@@ -23,12 +23,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from dp.ledger.state import data_mark
 from recsys.config import Config, Source
+from recsys.places import state
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, digest
 from secagg.errors import StorageError
@@ -100,7 +101,7 @@ class RunList:
     """The file with the list of runs: this account's, or one in ``folder``."""
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self._path = Path(folder or _state() / "secagg") / FILE
+        self._path = Path(folder or state()) / FILE
 
     @contextmanager
     def locked(self) -> Iterator[LockedRunList]:
@@ -122,17 +123,6 @@ class RunList:
                 database.execute("COMMIT")
         except sqlite3.Error as error:
             raise _unusable(path, error) from None
-
-
-def _state() -> Path:
-    """Where this account keeps state. A relative path is ignored, as the specification asks: it would name another
-    place in each directory."""
-    if (state := Path(os.environ.get("XDG_STATE_HOME", ""))).is_absolute():
-        return state
-    with suppress(RuntimeError):
-        if (home := Path.home()).is_absolute():
-            return home / ".local" / "state"
-    raise StorageError("there is no place for the list of this account's runs: XDG_STATE_HOME is no absolute path")
 
 
 def _unusable(path: Path, error: Exception) -> StorageError:

@@ -27,6 +27,10 @@ EXTRAS = {
     "dp": ("dp_accounting", "numba", "scipy"),
     "train": ("dp_accounting", "matplotlib", "numba", "opacus", "scipy", "torch"),
     "recsys": ("dp_accounting", "matplotlib", "numba", "opacus", "pyarrow", "scipy", "torch"),
+    "large": (
+        *("dp_accounting", "matplotlib", "numba", "opacus", "peft", "pyarrow", "safetensors", "scipy", "tokenizers"),
+        *("torch", "transformers"),
+    ),
     "flower": ("flwr", "ray"),
     "nvflare": ("nvflare",),
     "peers": ("flwr", "matplotlib", "numba", "tenseal"),

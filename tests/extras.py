@@ -70,6 +70,17 @@ SMALL = [
     "privacy.steps=1",
     "network.dropout=0",
 ]
+VECTORS = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from recsys.data.items import Items
+from recsys.text.vectors import item_vectors
+from tests.scenes.encoders import encoder
+rows = item_vectors(Items.of(["7", "9"], ["Alien (1979)", "Big"]), encoder(Path("encoder"))).rows
+assert rows.shape == (2, 8)
+print("vectors of texts")
+"""
 NODES = "num-supernodes=5 client-resources-num-cpus=1"
 
 Words = list[str]
@@ -113,6 +124,7 @@ SMOKES: dict[str, list[Words]] = {
         ["secagg", "train", "table.toml", "--out", "run"],
         ["secagg", "report", "run"],
     ],
+    "large": [python(VECTORS)],
     "flower": [
         ["python", str(ROOT / "examples" / "flower" / "identities.py"), "5", "keys"],
         ["flwr", "run", str(ROOT / "examples" / "flower"), "--stream", "--federation-config", NODES],

@@ -14,7 +14,8 @@ from secagg.extras import hint
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {
-    "dp_accounting", "flwr", "matplotlib", "numba", "nvflare", "opacus", "pandas", "ray", "scipy", "tenseal", "torch",
+    "dp_accounting", "flwr", "matplotlib", "numba", "nvflare", "opacus", "pandas", "peft", "ray", "safetensors",
+    "scipy", "tenseal", "tokenizers", "torch", "transformers",
 }  # fmt: skip
 
 WITHOUT = """

@@ -46,6 +46,7 @@ LEDGER_HEAD: Final = b"secagg/v1/ledger/head"
 LEDGER_TURNS: Final = b"secagg/v1/ledger/turns"  # the order in which clients take turns
 LEDGER_DATA: Final = b"secagg/v1/ledger/data"  # with whose data it is: a mark that only the secret's keeper can tell
 RUN_INPUTS: Final = b"secagg/v1/run/inputs"  # what a simulated run was begun with: a mark that is kept with it
+RUN_TEXT: Final = b"secagg/v1/run/text"  # with a purpose: an encoder, the texts it was given, and the vectors of these
 
 LATTICE_UNIFORM: Final = b"secagg/v1/lattice/uniform"
 LATTICE_FLOODING: Final = b"secagg/v1/lattice/flooding"

@@ -1,0 +1,8 @@
+"""Items by what is said of them: an encoder makes a vector of each item's text.
+
+    directory   a text encoder as it lies on a disk: what is read of it, and what is refused
+    encoder     the encoder itself: texts in, vectors out (extra [large])
+    vectors     the vectors of a table of items, computed once
+
+``recsys.text.vectors.item_vectors`` is the door.
+"""

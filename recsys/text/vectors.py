@@ -1,0 +1,124 @@
+"""The vectors of a table of items: one of each item's text, made by an encoder.
+
+The table is public, and so are the encoder and the vectors: no user's events are in them, and they cost no privacy. An
+item that nobody has taken yet has one, too.
+
+Vectors are computed once and kept in $XDG_CACHE_HOME/secagg/vectors, under a name that is the digest of everything they
+follow from: the encoder's weights, tokenizer and settings, and the texts. A file there is used if it carries a mark
+that is made with a key of this account, which lies elsewhere ($XDG_STATE_HOME/secagg/vectors.key). So a cache that
+somebody else filled, or changed, is not believed: what it should say is computed anew.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from hmac import compare_digest
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.data.items import Items
+from recsys.places import cache, state
+from recsys.text.directory import Directory, read_directory
+from secagg.crypto import labels
+from secagg.crypto.keys import KEY_BYTES, derive, digest
+from secagg.errors import DecodeError, StorageError, UsageError
+from secagg.files import create_file, private_folder, read_private, write_file
+from secagg.foreign import parse_array
+
+FOLDER, KEY = "vectors", "vectors.key"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemVectors:
+    """One row for each item, of norm 1, and what made them: rows of two encoders have nothing to do with each other."""
+
+    rows: NDArray[np.float32]
+    encoder: str
+    """the digest of the encoder"""
+
+    def __post_init__(self) -> None:
+        if self.rows.ndim != 2 or self.rows.dtype != np.float32 or not np.isfinite(self.rows).all():
+            raise UsageError("vectors of items are rows of finite numbers in float32")
+        self.rows.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def item_vectors(
+    items: Items, encoder: str | Path, watch: Callable[[int, int], None] = lambda done, all_of_them: None
+) -> ItemVectors:
+    """The vectors of all items, by the encoder in that directory; ``watch`` is told how many of how many are done.
+
+    ``UsageError`` if an item has no text, or the directory holds no encoder that is read here.
+    """
+    texts = [text_of(items, item) for item in range(len(items))]
+    found = read_directory(encoder)
+    name = digest(labels.RUN_TEXT, b"vectors", found.digest, *(text.encode() for text in texts))
+    path = _folder(cache()) / FOLDER / f"{name.hex()}.npy"
+    key = _key()
+    rows = _kept(path, key)
+    if rows is None:
+        rows = _computed(found, texts, watch)
+        private_folder(path.parent)
+        file = io.BytesIO()
+        np.save(file, rows, allow_pickle=False)
+        write_file(path, _mark(key, path, file.getvalue()) + file.getvalue(), private=True)
+    return ItemVectors(rows, found.digest.hex())
+
+
+def text_of(items: Items, item: int) -> str:
+    """What an encoder is told of an item; ``UsageError`` if the table says neither a title nor genres.
+
+    >>> text_of(Items.of(["7"], titles=["Alien (1979)"], genres=["Horror|Sci-Fi"]), 0)
+    'Alien (1979). Horror, Sci-Fi'
+    """
+    title, year, genres = items.titles[item], items.years[item], ", ".join(items.genres[item])
+    if not title and not genres:
+        raise UsageError(f"item {items.ids[item]} has neither a title nor genres: an encoder needs a text of each item")
+    dated = f"{title} ({year})" if title and year else title
+    return ". ".join(part for part in (dated, genres) if part)
+
+
+def _computed(found: Directory, texts: list[str], watch: Callable[[int, int], None]) -> NDArray[np.float32]:
+    from recsys.text.encoder import Encoder  # which takes seconds to import, and is needed once
+
+    return Encoder(found)(texts, watch)
+
+
+def _kept(path: Path, key: bytes) -> NDArray[np.float32] | None:
+    """What is in the cache; None if that is nothing, or nothing that this account has put there."""
+    with suppress(FileNotFoundError, StorageError, DecodeError):
+        kept = read_private(path)
+        mark, data = kept[:KEY_BYTES], kept[KEY_BYTES:]
+        if compare_digest(mark, _mark(key, path, data)):
+            rows: NDArray[np.float32] = parse_array(data)
+            return rows
+    return None
+
+
+def _mark(key: bytes, path: Path, data: bytes) -> bytes:
+    return derive(key, labels.RUN_TEXT, path.name.encode(), digest(labels.RUN_TEXT, b"cached", data))
+
+
+def _key() -> bytes:
+    path = _folder(state()) / KEY
+    create_file(path, os.urandom(KEY_BYTES), private=True)
+    key = read_private(path)
+    if len(key) != KEY_BYTES:
+        raise StorageError(f"{path} is damaged: delete it, and vectors are computed anew")
+    return key
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot use {path}: {error.strerror}") from None
+    return path
