@@ -101,7 +101,8 @@ def module_of(protocol: str, name: str) -> Any:
     if protocol == AUTO:
         raise UsageError("auto is no protocol: who proposes a plan may say so, and what is chosen then has a name")
     if protocol not in PACKAGES:
-        raise UsageError(f"unknown protocol {protocol!r}; there are {', '.join(PACKAGES)}")
+        there = ", ".join(PACKAGES)
+        raise UsageError(f"unknown protocol {protocol!r}; there are {there}, and {AUTO} for whoever proposes a plan")
     return import_module(f"{PACKAGES[protocol]}.{name}")
 
 

@@ -98,7 +98,9 @@ def test_parameters_of_the_other_protocols(capsys: pytest.CaptureFixture[str], p
 
 def test_an_unknown_protocol(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words(30, 0.1, 0.1, "active", "--protocol", "two-shot")) == 2
-    assert "unknown protocol" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "unknown protocol" in said
+    assert "auto for whoever proposes a plan" in said
 
 
 def test_dropout_and_corrupt_are_not_mixed_up(capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,7 @@ def test_wrong_proposals(protocol: str, what: str) -> None:
 
 
 def test_unknown_protocol() -> None:
-    with pytest.raises(UsageError, match="unknown protocol"):
+    with pytest.raises(UsageError, match=r"unknown protocol .*, and auto"):
         propose("secagg++")
 
 

@@ -224,7 +224,7 @@ WRONG = [
     (["model.settings.depth=3"], "model.settings of autoencoder are .*depth"),
     (["model.settings.width=0"], "width"),
     (["model.settings.width=1.5"], "model.settings: "),
-    (["protocol.name=magic"], "unknown protocol"),
+    (["protocol.name=magic"], "unknown protocol 'magic'; there are .*, and auto"),
     (["protocol.dropout=0.45", "protocol.corrupt=0.3"], "infeasible"),
     (["protocol.dropout=1.5"], "below 1"),
     (["training.server_rate=-1"], "above zero"),
