@@ -381,10 +381,28 @@ def signing_key(secret: bytes) -> bytes:
 
 
 def check_signature(public: bytes, signature: str, label: bytes, *parts: bytes) -> None:
+    need(good(public, bytes.fromhex(signature), transcript(label, *parts)), "a bad signature")
+
+
+FIELD = 2**255 - 19
+ORDER_8 = 0x5FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+SMALL_ORDER = {0, 1, FIELD - 1, ORDER_8, FIELD - ORDER_8}  # y of Ed25519's points of order 1, 2, 4 and 8
+
+
+def good(public: bytes, signature: bytes, text: bytes) -> bool:
+    """OpenSSL takes no cofactor, and no S that is not reduced; but it takes points of small order."""
+    if not usable(public) or not usable(signature[:32]):
+        return False
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(bytes.fromhex(signature), transcript(label, *parts))
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, text)
     except InvalidSignature:
-        raise Wrong("a bad signature") from None
+        return False
+    return True
+
+
+def usable(point: bytes) -> bool:
+    y = int.from_bytes(point, "little") % 2**255
+    return y < FIELD and y not in SMALL_ORDER
 
 
 def open_box(key: bytes, box: bytes, associated: bytes) -> bytes:

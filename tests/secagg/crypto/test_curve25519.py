@@ -21,6 +21,7 @@ from secagg.extras import installed
 from tests.controls import switch_off
 from tests.reference import ed25519
 from tests.reference.ed25519 import L, P, Point, encoded
+from tests.vectors import verify
 
 Signature = tuple[bytes, bytes, bytes]
 """A key, a signature, a message."""
@@ -115,6 +116,18 @@ def wycheproof() -> list[tuple[Signature, bool]]:
 def test_wycheproof(library: str) -> None:
     assert len(wycheproof()) == 210
     assert [signed(*one) for one, _ in wycheproof()] == [good for _, good in wycheproof()]
+
+
+def test_the_verifier_of_the_vectors_obeys_the_same_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [(point, ed25519.forged(point, b"text"), b"text") for point in map(encoded, SMALL)]
+    assert not any(verify.good(*one) for one in keys)
+    all_of_them = [*torsions(), *wycheproof()]
+    assert [verify.good(*one) for one, _ in all_of_them] == [good for _, good in all_of_them]
+    with monkeypatch.context() as control:
+        switch_off(control, verify, "good", "not usable(public)")
+        assert any(verify.good(*one) for one in keys)
+    switch_off(monkeypatch, verify, "good", "not usable(signature[:32])")
+    assert [verify.good(*one) for one, _ in all_of_them] != [good for _, good in all_of_them]
 
 
 @given(secret=bytes32, message=st.binary(max_size=80), flipped=st.integers(0, 8 * 96))
