@@ -121,7 +121,6 @@ class ClientRound(ABC):
         noise, values, ring = self.plan.noise, self.values(), self.plan.ring
         if noise is None:
             return values
-        ring.check(values)
         keep = self._drawn(b"noise", *context, self._fingerprint(values))
         drawn = noise.draw(self.plan.clients, len(values), keep, self._drawn(b"removable noise", *context))
         return ring.centred(ring.wrap(values + drawn))

@@ -55,14 +55,10 @@ class Ring:
     def zeros(self, length: int) -> Words:
         return np.zeros(length, self.dtype)
 
-    def check(self, values: NDArray[np.signedinteger[Any]]) -> None:
-        """Refuse integers that would wrap."""
-        if values.size and (int(values.max()) > self.largest or int(values.min()) < -self.largest):
-            raise UsageError(f"a value does not fit in a ring of {self.bits} bits")
-
     def lift(self, values: NDArray[np.signedinteger[Any]]) -> Words:
         """Signed integers to ring elements; refuses what would wrap."""
-        self.check(values)
+        if values.size and (int(values.max()) > self.largest or int(values.min()) < -self.largest):
+            raise UsageError(f"a value does not fit in a ring of {self.bits} bits")
         return self.wrap(values)
 
     def wrap(self, values: NDArray[np.int64]) -> Words:

@@ -108,9 +108,9 @@ def test_control_both_shares(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_control_a_ring_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the one of 8 bits the client's own numbers do not fit."""
+    """A plan's own check is all there is: what a client encodes fits into a ring that passes it, and nobody looks again."""
     monkeypatch.setattr(Encoding, "check_ring", lambda *_: None)
-    assert "does not fit in a ring of 8 bits”; the client takes part" in worked(here.chosen_modulus)
+    assert worked(here.chosen_modulus).startswith("the client takes part")
 
 
 def test_control_somebody_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_control_somebody_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_control_not_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    switch_off(monkeypatch, rounding, "shortened", "bits >= _INFINITE")
+    switch_off(monkeypatch, rounding, "shortened", "np.isfinite(vector).all()", "True")
     assert "bytes before anything is sent" in worked(here.not_a_number)
 
 
