@@ -108,7 +108,7 @@ def test_control_both_shares(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_control_a_ring_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plan's own check is all there is: what a client encodes fits into a ring that passes it, and nobody looks again."""
+    """A plan's own check is all there is: what a client encodes fits into a ring that passes it."""
     monkeypatch.setattr(Encoding, "check_ring", lambda *_: None)
     assert worked(here.chosen_modulus).startswith("the client takes part")
 
