@@ -31,11 +31,9 @@ from secagg.coins import among_others, poisson_sample
 from secagg.crypto.prg import Prg, Rng, random_into
 from secagg.crypto.ring import Ring
 from secagg.errors import UsageError
-from secagg.rounding import Floats, Integers
+from secagg.rounding import PART, Integers
 
 MAX_LENGTH = 1 << 34
-_AT_ONCE = 1 << 20  # coordinates that a kernel is handed at a time
-_DRAWN = 1 << 15  # random words at a time: they stay in a core's cache until they are used
 _SMALLEST_CLIP, _LARGEST_CLIP = 1e-100, 1e100  # products and squares of them are still numbers
 _TYPES = (np.dtype(np.int16), np.dtype(np.int32), np.dtype(np.int64))
 _LARGEST_RATIO = 2.0**64
@@ -344,7 +342,7 @@ class Encoding:
         coins[poisson_sample(count, self.sampled, rng)] = True
         return zip(coins.tolist(), vectors, strict=False)
 
-    def _admissible(self, given: ArrayLike) -> tuple[Floats, float] | None:
+    def _admissible(self, given: ArrayLike) -> tuple[NDArray[Any], float] | None:
         """A user's vector and the factor that clips it; None if it is not one of finite numbers.
 
         It is no copy: should somebody write into it meanwhile, what is added are the integers that were checked.
@@ -355,10 +353,12 @@ class Encoding:
             return None
 
     def _rotated(
-        self, vector: Floats, factor: float, signs: NDArray[np.uint8], room: NDArray[np.float64]
+        self, vector: NDArray[Any], factor: float, signs: NDArray[np.uint8], room: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], float]:
         """The rotated vector, written into ``room``, times the root of its width, for which the factor makes up."""
-        rounding.flip(vector, signs, room[: self.length])
+        own = room[: self.length]
+        np.copyto(own, vector, casting="unsafe")
+        rounding.flip(own, signs, own)
         room[self.length :] = 0
         rounding.hadamard(room)
         return room, factor / math.sqrt(self._width)
@@ -411,11 +411,13 @@ class Encoding:
             longest = min(longest, clip**2 + self._width / 4 + deviation)
         return min(math.floor(longest), self.largest**2 * self._width)
 
-    def _clipped(self, vector: Floats) -> tuple[Floats, float] | None:
+    def _clipped(self, vector: NDArray[Any]) -> tuple[NDArray[Any], float] | None:
         """The vector and the factor that clips it; None if it holds NaN or infinite values."""
         return rounding.shortened(vector, self.clip_l2)
 
-    def _round(self, vector: Floats, factor: float, rng: Rng, longest: int, values: Integers, weight: int = 1) -> bool:
+    def _round(
+        self, vector: NDArray[Any], factor: float, rng: Rng, longest: int, values: Integers, weight: int = 1
+    ) -> bool:
         """Whether the vector, clipped by the factor, became integers of at most that squared norm, which is checked in
         exact integers, before they are weighted.
 
@@ -427,21 +429,18 @@ class Encoding:
                 return True
         return False
 
-    def _drawn(self, vector: Floats, factor: float, rng: Rng, values: Integers, weight: int) -> int:
+    def _drawn(self, vector: NDArray[Any], factor: float, rng: Rng, values: Integers, weight: int) -> int:
         """Write the integers of one rounding, weighted; the squared norm that they have without their weight."""
-        if self.rounding is Rounding.NEAREST:
-            step = _AT_ONCE
-            return sum(
-                rounding.nearest(vector[at : at + step], factor, self.largest, values[at : at + step], weight)
-                for at in range(0, len(vector), step)
-            )
-        norm_squared, step = 0, _DRAWN
-        room = np.empty(min(step, len(vector)), "<u4")
-        for at in range(0, len(vector), step):
-            block = values[at : at + step]
-            words = room[: len(block)]
-            random_into(rng, words.view(np.uint8))
-            norm_squared += rounding.stochastic(vector[at : at + step], factor, self.largest, words, block, weight)
+        norm_squared = 0
+        room = np.empty(0 if self.rounding is Rounding.NEAREST else min(PART, len(vector)), "<u4")
+        for start, part in rounding.parts(vector):
+            block = values[start : start + len(part)]
+            if self.rounding is Rounding.NEAREST:
+                norm_squared += rounding.nearest(part, factor, self.largest, block, weight)
+            else:
+                words = room[: len(part)]
+                random_into(rng, words.view(np.uint8))
+                norm_squared += rounding.stochastic(part, factor, self.largest, words, block, weight)
         return norm_squared
 
     def _admitted(self, weight: float) -> int:
@@ -449,16 +448,20 @@ class Encoding:
             return 1
         return self.weight_bound if weight >= self.weight_bound else int(weight)
 
-    def _checked(self, update: ArrayLike) -> Floats:
-        """The update as an array: of floats of 32 bits if it has them, which kernels widen as they go, else of 64."""
-        narrow = getattr(update, "dtype", None) == np.float32
+    def _checked(self, update: ArrayLike) -> NDArray[Any]:
+        """The update as an array of numbers. One that it is already is not copied, whatever their type."""
         try:
-            vector: Floats = np.require(update, np.float32 if narrow else np.float64, ("C", "A", "E"))
+            vector = np.require(update, None if _numbers(update) else np.float64, "E")
         except (TypeError, ValueError, OverflowError):
             raise UsageError("an update is a one-dimensional array of numbers") from None
         if vector.shape != (self.length,):
             raise UsageError(f"an update has shape ({self.length},), not {vector.shape}")
         return vector
+
+
+def _numbers(update: ArrayLike) -> bool:
+    """Whether this is an array of integers or floats."""
+    return isinstance(update, np.ndarray) and update.dtype.kind in "biuf"
 
 
 def _signs(seed: bytes, count: int) -> NDArray[np.uint8]:

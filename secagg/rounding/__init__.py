@@ -1,5 +1,6 @@
 """From floats to bounded integers: measure a vector, multiply, round, and know the integers' norm, in one pass each.
 
+    parts                  a vector of any numbers, part by part, as what the others compute with
     shortened              a vector -> the factor that brings its L2 norm to the clip
     stochastic, nearest    a vector, times one number -> integers and their exact squared norm
     add                    those integers -> a sum
@@ -26,7 +27,8 @@ v was, even if it was not a number because somebody wrote into the vector meanwh
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +38,23 @@ from secagg.errors import UsageError
 from secagg.rounding import plain
 from secagg.rounding.plain import BLOCK, Floats, Integers
 
-__all__ = ["BLOCK", "Floats", "Integers", "add", "flip", "hadamard", "kernels", "nearest", "shortened", "stochastic"]
+__all__ = [
+    "BLOCK",
+    "PART",
+    "Floats",
+    "Integers",
+    "add",
+    "flip",
+    "hadamard",
+    "kernels",
+    "nearest",
+    "parts",
+    "shortened",
+    "stochastic",
+]
+
+PART = 1 << 15
+"""Coordinates that are handed to a kernel at a time, a multiple of ``BLOCK``."""
 
 _LARGEST = (1 << 31) - 1
 _MOST = 1 << 30  # integers at a time: the low halves of their squares add up to less than 2^62
@@ -68,7 +86,7 @@ class Kernels(Protocol):
 
     def add(self, values: NDArray[np.int32], total: NDArray[np.int64], /) -> None: ...
 
-    def flip(self, vector: Floats, bits: NDArray[np.uint8], out: NDArray[np.float64], /) -> None: ...
+    def flip(self, vector: NDArray[np.float64], bits: NDArray[np.uint8], out: NDArray[np.float64], /) -> None: ...
 
     def hadamard(self, vector: NDArray[np.float64], /) -> None: ...
 
@@ -86,7 +104,25 @@ def kernels(length: int) -> Kernels:
     return loops
 
 
-def shortened(vector: Floats, clip_l2: float) -> tuple[Floats, float] | None:
+def parts(vector: NDArray[Any]) -> Iterator[tuple[int, Floats]]:
+    """A vector of numbers as floats, so many at a time as stay in a core's cache, and where each part begins.
+
+    Of floats of 32 or 64 bits they are parts of the vector. All else becomes doubles when its turn comes, in memory
+    that the next part takes over: so a part is to be used before the next one is made.
+
+    >>> [(start, part.tolist()) for start, part in parts(np.array([1, -2], np.int16))]
+    [(0, [1.0, -2.0])]
+    """
+    ready = vector.dtype in (np.float32, np.float64) and vector.flags.c_contiguous and vector.flags.aligned
+    room = np.empty(0 if ready else min(PART, len(vector)))
+    for start in range(0, len(vector), PART):
+        part = vector[start : start + PART]
+        if not ready:
+            np.copyto(room[: len(part)], part, casting="unsafe")
+        yield start, part if ready else room[: len(part)]
+
+
+def shortened(vector: NDArray[Any], clip_l2: float) -> tuple[NDArray[Any], float] | None:
     """A vector, and the factor that brings its L2 norm to ``clip_l2`` if it is longer, else 1.
 
     It is the vector itself, or a copy where squares are no doubles, at a power of two that the factor makes up for.
@@ -98,16 +134,24 @@ def shortened(vector: Floats, clip_l2: float) -> tuple[Floats, float] | None:
     >>> shortened(np.array([3.0, np.inf]), 2.5) is None
     True
     """
-    sums = np.empty(-(-len(vector) // BLOCK))
-    kernels(len(vector)).squares(vector, sums)
+    sums = _squares(vector)
     far = not sums.max() < _FAR  # which NaN is not
     if far:
+        vector = np.asarray(vector, np.float64)
         if not np.isfinite(vector).all():
             return None
         vector = np.ldexp(vector, -math.frexp(float(np.abs(vector).max()))[1])
-        kernels(len(vector)).squares(vector, sums)
+        sums = _squares(vector)
     norm = math.sqrt(math.fsum(sums.tolist()))
     return vector, clip_l2 / norm if norm > clip_l2 or far else 1.0
+
+
+def _squares(vector: NDArray[Any]) -> NDArray[np.float64]:
+    """The sum of the squares of each block."""
+    sums = np.empty(-(-len(vector) // BLOCK))
+    for start, part in parts(vector):
+        kernels(len(vector)).squares(part, sums[start // BLOCK : -(-(start + len(part)) // BLOCK)])
+    return sums
 
 
 def stochastic(
@@ -162,7 +206,7 @@ def add(values: NDArray[np.int32], total: NDArray[np.int64]) -> None:
     kernels(len(values)).add(values, total)
 
 
-def flip(vector: Floats, bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
+def flip(vector: NDArray[np.float64], bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
     """Write the coordinates into ``out``, with another sign where a bit is set; of a byte the highest comes first.
 
     >>> flip(np.array([1.0, 2.0, 3.0]), np.array([0b01000000], np.uint8), out := np.empty(3))

@@ -132,11 +132,11 @@ def add(values: NDArray[np.int32], total: NDArray[np.int64]) -> None:
 
 @njit(inline="always")
 def _signed(number: float, bit: int) -> float:
-    return np.float64(number) * (1.0 - 2.0 * (bit & 1))
+    return number * (1.0 - 2.0 * (bit & 1))
 
 
-@njit(*[f"void({_READ(floats)}, {_READ('u1')}, f8[::1])" for floats in ("f4", "f8")], cache=True, nogil=True)
-def flip(vector: Floats, bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
+@njit(f"void({_READ('f8')}, {_READ('u1')}, f8[::1])", cache=True, nogil=True)
+def flip(vector: NDArray[np.float64], bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
     whole = vector.size >> 3
     for k in range(whole):
         eight, written = vector[8 * k : 8 * k + 8], out[8 * k : 8 * k + 8]

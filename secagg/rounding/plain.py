@@ -71,7 +71,7 @@ def add(values: NDArray[np.int32], total: NDArray[np.int64]) -> None:
     total += values
 
 
-def flip(vector: Floats, bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
+def flip(vector: NDArray[np.float64], bits: NDArray[np.uint8], out: NDArray[np.float64]) -> None:
     for start in range(0, len(vector), BLOCK):
         part = vector[start : start + BLOCK]
         set_ = np.unpackbits(bits[start // 8 : (start + BLOCK) // 8], count=len(part)).astype(bool)

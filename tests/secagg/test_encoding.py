@@ -2,6 +2,7 @@
 
 import math
 import struct
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
@@ -295,22 +296,36 @@ def test_huge_and_denormal_updates_are_clipped_like_any_other(update: list[float
     assert np.abs(decoded - expected).max() <= 4 / encoding.scale
 
 
-@given(encoding=encodings, seed=seeds, size=st.sampled_from([1e-40, 1e-9, 0.5, 1e9, 1e37]))
-def test_floats_of_32_bits_give_the_integers_that_they_give_as_doubles(
-    encoding: Encoding, seed: bytes, size: float
+@given(
+    encoding=encodings,
+    seed=seeds,
+    kind=st.sampled_from(["f4", "f2", "g", "i8", "i1", "u8", ">f4", "?"]),
+    step=st.integers(1, 2),
+)
+def test_numbers_of_any_type_give_the_integers_that_they_give_as_doubles(
+    encoding: Encoding, seed: bytes, kind: str, step: int
 ) -> None:
-    update = (np.frombuffer(Prg(seed)(8 * encoding.length), "<i8") / 2.0**63 * size).astype(np.float32)
+    update = np.frombuffer(Prg(seed)(step * encoding.length), "i1").astype(kind)[::step]
     update.setflags(write=False)
-    assert encoding._checked(update) is update
-    given, expected = (
-        encoding.encode(one, weight=1, seed=seed, rng=Prg(seed)).tolist() for one in (update, update.astype(float))
-    )
+    doubles = update.astype(float)
+    given, expected = (encode(encoding, one, rng=Prg(seed)).tolist() for one in (update, doubles))
     assert given == expected
     silo = Encoding(encoding.length, encoding.clip_l2, users=2, rotate=encoding.rotate)
-    given, expected = (
-        silo.encode_users([one, one], seed=seed, rng=Prg(seed)).tolist() for one in (update, update.astype(float))
-    )
+    given, expected = (silo.encode_users([one, one], seed=seed, rng=Prg(seed)).tolist() for one in (update, doubles))
     assert given == expected
+
+
+@pytest.mark.parametrize("kind", ["f8", "f4", "i8"])
+@pytest.mark.parametrize("way", ["stochastic", "nearest"])
+def test_an_array_of_numbers_is_not_copied(kind: str, way: str) -> None:
+    update, integers = np.ones(300_000, kind), np.empty(300_000, np.int32)
+    encoding = Encoding(300_000, 1.0, bits=32, rounding=way)
+    tracemalloc.start()
+    try:
+        encoding.encode_into(update, integers, weight=1, seed=SEED, rng=Prg(SEED))
+        assert tracemalloc.get_traced_memory()[1] < update.nbytes / 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_callers_array_is_not_touched() -> None:

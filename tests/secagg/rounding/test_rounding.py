@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from secagg import rounding
 from secagg.crypto.prg import Prg
 from secagg.errors import UsageError
-from secagg.rounding import plain
+from secagg.rounding import PART, plain
 from secagg.rounding.plain import BLOCK, LANES
 from tests.controls import switch_off
 
@@ -109,10 +109,6 @@ def test_floats_of_32_bits_are_the_doubles_that_they_are(
 ) -> None:
     wide, random = vector.astype(np.float64), drawn(len(vector), seed)
     for kernels in (loops, plain):
-        ours, theirs = np.empty(len(vector)), np.empty(len(vector))
-        kernels.flip(vector, random.view(np.uint8), ours)
-        kernels.flip(wide, random.view(np.uint8), theirs)
-        assert ours.tobytes() == theirs.tobytes()
         ours, theirs = (np.empty(-(-len(vector) // BLOCK)) for _ in range(2))
         kernels.squares(vector, ours)
         plain.squares(wide, theirs)
@@ -336,11 +332,30 @@ def test_a_vector_is_brought_to_the_clip(vector: np.ndarray, clip: float) -> Non
     rest=st.sampled_from([0.0, 1.0, 1e308, 5e-324]),
 )  # fmt: skip
 def test_nan_and_infinity_are_found_anywhere(width: int, place: int, bad: float, rest: float) -> None:
-    for floats in (np.float64, np.float32):
-        vector = np.full(width, min(rest, float(np.finfo(floats).max)), floats)
+    for floats in (np.float64, np.float32, np.float16, np.longdouble):
+        vector = np.full(width, min(rest, float(np.finfo(np.float16).max)), floats)
         assert rounding.shortened(vector, 1.0) is not None
         vector[place % width] = bad
         assert rounding.shortened(vector, 1.0) is None
+
+
+@given(
+    width=st.one_of(widths, st.integers(2 * PART - 1, 2 * PART + 1)),
+    kind=st.sampled_from(["f8", "f4", "f2", "g", "i8", "u8", ">f8", "?"]),
+    step=st.sampled_from([1, -1, 3]),
+)
+def test_parts_are_what_the_whole_vector_is_as_doubles(width: int, kind: str, step: int) -> None:
+    vector = (drawn(3 * width, width) % 1000).astype(kind)[::step][:width]
+    vector.setflags(write=False)
+    parts = [(start, part.copy()) for start, part in rounding.parts(vector)]
+    assert [start for start, _ in parts] == list(range(0, width, PART))
+    assert np.concatenate([part for _, part in parts], dtype=float).tobytes() == vector.astype(float).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_parts_of_floats_are_not_copied(kind: str) -> None:
+    vector = np.ones(2 * PART, kind)
+    assert all(np.shares_memory(part, vector) for _, part in rounding.parts(vector))
 
 
 # Wrong use would read and write beyond an array
