@@ -19,7 +19,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.crypto.field import PRIME, Field, P, dot, invert, multiply, reduce, uniform
+from secagg.crypto.field import PRIME, Field, P, invert, matmul, multiply, reduce, uniform
 from secagg.crypto.prg import Rng
 from secagg.crypto.shamir import wrong_shares
 from secagg.errors import DecodeError, PeerError, UsageError
@@ -141,7 +141,7 @@ class Sharing:
 
 def _evaluate(points: tuple[int, ...], at: tuple[int, ...], values: Field) -> Field:
     """The polynomials that have ``values`` (a row for each of ``points``) at other points, a row for each."""
-    return dot(_lagrange(points, at), np.broadcast_to(values, (len(at), *values.shape)))
+    return matmul(_lagrange(points, at), values)
 
 
 @lru_cache(maxsize=64)
