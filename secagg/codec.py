@@ -12,11 +12,12 @@ what is left before anything is allocated; trailing bytes, unknown values and no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from enum import StrEnum
 from fractions import Fraction
+from itertools import starmap
 from operator import attrgetter
 from struct import Struct
 from struct import error as StructError
@@ -53,7 +54,8 @@ class Codec(Generic[T]):
     """How one type of value is written and read; ``least`` is the size of its smallest encoding.
 
     ``layout`` is the format, in the letters of Python's ``struct``, of values that have one size and no invalid
-    encoding, and empty for others; ``rows`` reads several values at once that consist of such parts.
+    encoding, and empty for others; ``rows`` reads and ``written`` writes several values at once that consist of such
+    parts.
     """
 
     write: Callable[[bytearray, T], None]
@@ -61,6 +63,7 @@ class Codec(Generic[T]):
     least: int
     layout: str = ""
     rows: Callable[[memoryview], list[T]] | None = None
+    written: Callable[[Sequence[T]], bytes] | None = None
 
     def encode(self, value: T) -> bytes:
         out = bytearray()
@@ -229,8 +232,13 @@ def many(item: Codec[T], most: int) -> Codec[tuple[T, ...]]:
         if len(values) > most:
             raise UsageError(f"{len(values)} items, at most {most} allowed")
         u32.write(out, len(values))
-        for value in values:
-            item.write(out, value)
+        if type(values) is _Written and values.item is item:
+            out += b"".join(values.pieces)
+        elif item.written is not None:
+            out += item.written(values)
+        else:
+            for value in values:
+                item.write(out, value)
 
     def read(reader: Reader) -> tuple[T, ...]:
         count = u32.read(reader)
@@ -241,6 +249,38 @@ def many(item: Codec[T], most: int) -> Codec[tuple[T, ...]]:
         return tuple([item.read(reader) for _ in range(count)])
 
     return Codec(write, read, u32.least)
+
+
+class _Written(tuple[T, ...]):
+    """Some items, and what their codec has written for each."""
+
+    item: Codec[T]
+    pieces: list[bytes]
+
+
+class Once(Generic[T]):
+    """Items that many are sent some of, each of them written once: ``many`` copies what was written.
+
+    >>> names = Once(text(20), ["alice", "bob", "carol"])
+    >>> names.some([0, 2])
+    ('alice', 'carol')
+    """
+
+    def __init__(self, item: Codec[T], items: Sequence[T] | Mapping[Any, T]) -> None:
+        """``item`` is the very codec that ``many`` is given."""
+        self._item, self._items = item, items
+        self._pieces: Mapping[Any, bytes] | Sequence[bytes]
+        if isinstance(items, Mapping):
+            self._pieces = {key: item.encode(value) for key, value in items.items()}
+        else:
+            self._pieces = [item.encode(value) for value in items]
+
+    def some(self, keys: Iterable[Any]) -> tuple[T, ...]:
+        """Those at these places, or under these keys."""
+        chosen = list(keys)
+        some = _Written([self._items[key] for key in chosen])
+        some.item, some.pieces = self._item, [self._pieces[key] for key in chosen]
+        return some
 
 
 def optional(item: Codec[T]) -> Codec[T | None]:
@@ -281,12 +321,21 @@ def _record(kind: type[T], layout: Mapping[str, Codec[Any]]) -> Codec[T]:
     values_of, build = attrgetter(*layout), cast(Callable[..., T], kind)
     sizes = [(index, codec.least) for index, codec in enumerate(layout.values()) if codec.layout.endswith("s")]
 
-    def write(out: bytearray, value: T) -> None:
-        values = values_of(value)
+    def written(values: Sequence[T]) -> bytes:
+        if not values:
+            return b""
+        parts = list(map(values_of, values))
+        columns = list(zip(*parts, strict=True))
         for index, size in sizes:  # pack would cut off or fill up
-            if len(values[index]) != size:
-                raise UsageError(f"{size} bytes expected, not {len(values[index])}")
-        out += _packed(packer, *values)
+            if other := set(map(len, columns[index])) - {size}:
+                raise UsageError(f"{size} bytes expected, not {min(other)}")
+        try:
+            return b"".join(starmap(packer.pack, parts))
+        except StructError as error:
+            raise UsageError(f"a value that its field does not hold: {error}") from None
+
+    def write(out: bytearray, value: T) -> None:
+        out += written((value,))
 
     def rows(data: memoryview) -> list[T]:
         try:
@@ -294,7 +343,7 @@ def _record(kind: type[T], layout: Mapping[str, Codec[Any]]) -> Codec[T]:
         except UsageError as error:
             raise DecodeError(f"invalid {kind.__name__}: {error}") from None
 
-    return Codec(write, lambda reader: rows(reader.take(packer.size))[0], packer.size, rows=rows)
+    return Codec(write, lambda reader: rows(reader.take(packer.size))[0], packer.size, rows=rows, written=written)
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,16 +133,16 @@ ADVERT = struct(
     commitment=fixed(HASH_BYTES),
     signature=fixed(SIGNATURE_BYTES),
 )
-_NEIGHBOUR = struct(Neighbour, position=u32, advert=ADVERT)
+NEIGHBOUR = struct(Neighbour, position=u32, advert=ADVERT)
 _INTRODUCTION = struct(
     Introduction,
     root=fixed(HASH_BYTES),
     size=u32,
     position=u32,
-    neighbours=many(_NEIGHBOUR, MAX_CLIENTS),
+    neighbours=many(NEIGHBOUR, MAX_CLIENTS),
     proof=many(NODE, MAX_CLIENTS),
 )
-_HEADER = struct(
+HEADER = struct(
     UploadHeader,
     position=u32,
     holders=blob(MAX_BITMAP),
@@ -165,8 +165,8 @@ TYPES: Mapping[int, tuple[type, Codec[Any]]] = {
     6: (Accusations, _EXCHANGE[Accusations]),
     7: (Defence, _EXCHANGE[Defence]),
     8: (Verdict, _VERDICT),
-    9: (Upload, struct(Upload, header=_HEADER, vector=view(8 * MAX_LENGTH))),
-    10: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), headers=many(_HEADER, MAX_CLIENTS))),
+    9: (Upload, struct(Upload, header=HEADER, vector=view(8 * MAX_LENGTH))),
+    10: (Survivors, struct(Survivors, survivors=blob(MAX_BITMAP), headers=many(HEADER, MAX_CLIENTS))),
     11: (ConsistencySignature, SIGNATURE),
     12: (
         ConsistencySignatures,

@@ -11,6 +11,7 @@ from collections.abc import Set
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protocols.engines import add_masks_on
 from protocols.engines.local import beside
@@ -18,7 +19,9 @@ from protocols.engines.sums import PackedSum
 from protocols.pairwise.client import advert_leaf, check_advert, check_header
 from protocols.pairwise.cohort import Cohort
 from protocols.pairwise.messages import (
+    HEADER,
     MASK_KEY,
+    NEIGHBOUR,
     SECRETS,
     SELF_MASK,
     Advert,
@@ -43,6 +46,7 @@ from protocols.rounds.server import NOTHING, Sends
 from protocols.rounds.sets import to_bitmap
 from protocols.rounds.steps import Charge, Step, Steps, table
 from protocols.rounds.survivors import ConsistencySignature, SignedBy
+from secagg.codec import Once
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, digest
 from secagg.crypto.merkle import MerkleTree
@@ -85,8 +89,7 @@ class PairwiseServer(DealingServer):
         self._headers: dict[Position, UploadHeader] = {}  # U3
         self._masked_with: dict[Position, frozenset[Position]] = {}
         self._sum = PackedSum(self._engine, self.plan.ring, self.plan.encoding.coordinates)
-        self._shares: dict[Position, dict[Position, bytes]] = {}  # whose secret -> holder -> share, t of them
-        self._own_shares: dict[Position, bytes] = {}  # to which nobody has committed: for want of others
+        self._revealed: dict[Position, tuple[NDArray[np.int64], bytes]] = {}  # holder -> whose shares, and the shares
         self.masks_removed = 0
         """Mask streams expanded at the end: what the round cost the server."""
 
@@ -104,13 +107,15 @@ class PairwiseServer(DealingServer):
         self._holders = [self._cohort.holders(u) for u in positions(len(self._clients))]
         self._exchange = Exchange(self._cohort, self._holders.__getitem__, self._t, SECRETS)
         self._need(len(self._holders[0]), self._t, "neighbours are there for each client")
+        adverts = [self._adverts[number] for number in self._clients]
+        self._neighbours = Once(NEIGHBOUR, list(map(Neighbour, positions(len(adverts)), adverts)))
         return Sends(self._clients, self._introduction)
 
     def _introduction(self, number: Number) -> Introduction:
         u = self._positions[number]
         others = [v for v in self._holders[u] if v != u]
-        neighbours = tuple(Neighbour(v, self._adverts[self._clients[v]]) for v in others)
-        return Introduction(self._tree.root, len(self._clients), u, neighbours, self._tree.proof([u, *others]))
+        neighbours, proof = self._neighbours.some(others), self._tree.proof([u, *others])
+        return Introduction(self._tree.root, len(self._clients), u, neighbours, proof)
 
     # 2 SHARE
 
@@ -166,12 +171,13 @@ class PairwiseServer(DealingServer):
         self._need(len(survivors), self._least, "clients uploaded")
         self._exchange.keep_commitments(lambda u: SELF_MASK if u in self._headers else MASK_KEY)
         self._agreed = self._cohort.agreed(to_bitmap(self._headers.keys(), positions(self._cohort.size)))
+        self._said = Once(HEADER, self._headers)
         return Sends([self._clients[u] for u in survivors], self._survivors)
 
     def _survivors(self, number: Number) -> Survivors:
         u = self._positions[number]
         alive = sorted(v for v in self._masked_with[u] if v in self._headers and v != u)
-        return Survivors(self._agreed.bitmap, tuple(self._headers[v] for v in alive))
+        return Survivors(self._agreed.bitmap, self._said.some(alive))
 
     # 6 CONSISTENCY
 
@@ -209,14 +215,9 @@ class PairwiseServer(DealingServer):
         if [share.peer for share in revealed] != alive + dropped or len(reveal.self_shares) != len(alive):
             raise PeerError("shares of others than asked for")
         check_excess(self.plan, len(survivors), reveal.excess)
-        for share in revealed:
-            self._exchange.check_share(share.peer, v, SELF_MASK if share.peer in survivors else MASK_KEY, share.share)
-        for share in revealed:
-            collected = self._shares.setdefault(share.peer, {})
-            if share.peer == v:
-                self._own_shares[v] = share.share
-            elif len(collected) < self._t:
-                collected[v] = share.share
+        shares = {share.peer: share.share for share in revealed}
+        self._exchange.check_shares(v, shares)
+        self._revealed[v] = np.array(list(shares), np.int64), b"".join(shares.values())
         if reveal.excess:
             self._excess[number] = reveal.excess
 
@@ -259,14 +260,17 @@ class PairwiseServer(DealingServer):
         Every share is one that its dealer committed to, and those that honest holders accepted are of one polynomial.
         So where the secret is another than the advertised one, its dealer has dealt another, to all or to liars.
         """
-        for u in wanted:
-            if u in self._own_shares and len(self._shares[u]) < self._t:
-                self._shares[u][u] = self._own_shares[u]
-            self._need(len(self._shares.get(u, ())), self._t, f"shares came to remove the mask of {self._name(u)}")
-        holders = np.array([list(self._shares[u]) for u in wanted]) + 1
-        shares = np.stack([unpack_shares(b"".join(self._shares[u].values()), self._t) for u in wanted])
+        self._need(len(self._revealed), 1, "clients revealed shares")
+        owners = np.concatenate([peers for peers, _ in self._revealed.values()])
+        holders = np.repeat(list(self._revealed), [len(peers) for peers, _ in self._revealed.values()])
+        shares = unpack_shares(b"".join([data for _, data in self._revealed.values()]), len(owners))
+        order = np.lexsort((holders == owners, owners))  # its own last: nobody has committed to that
+        first, end = (np.searchsorted(owners, wanted, side, order) for side in ("left", "right"))
+        for u, count in zip(wanted, (end - first).tolist(), strict=True):
+            self._need(count, self._t, f"shares came to remove the mask of {self._name(u)}")
+        chosen = order[first[:, None] + np.arange(self._t)]
         rebuilt, false = dict[Position, bytes](), list[Position]()
-        for u, secret in zip(wanted, reconstruct(holders, shares), strict=True):
+        for u, secret in zip(wanted, reconstruct(holders[chosen] + 1, shares[chosen]), strict=True):
             if secret is not None and self._is_secret_of(u, secret):
                 rebuilt[u] = secret
             else:

@@ -143,34 +143,26 @@ def share_of(points: bytes, secret: int) -> bytes:
 def commitments(context: Cohort, dealer: Position, holder: Position, points: bytes, secrets: int) -> bytes:
     """To one holder's share of each secret. Unknown shares have 279 uniform bits, or the 256 of the secret if t - 1
     are known, so that they need no salt."""
-    bound = _bound(context, dealer, holder)
-    return b"".join([_commitment(bound.copy(), secret, share_of(points, secret)) for secret in range(secrets)])
+    return b"".join(
+        [commitment(context, dealer, holder, secret, share_of(points, secret)) for secret in range(secrets)]
+    )
 
 
 def commitment(context: Cohort, dealer: Position, holder: Position, secret: int, share: bytes) -> bytes:
-    """To a share of one of the secrets."""
-    return _commitment(_bound(context, dealer, holder), secret, share)
+    """To a share of one of the secrets: the start of the SHA-256 hash of ``transcript(labels.SHARE_COMMITMENT,
+    *context.bound(dealer, holder))``, the secret's number and the share. The hash begins alike for all the shares of a
+    cohort: servers check thousands."""
+    hasher = _begun(context.bound()).copy()
+    hasher.update(_PLACE.pack(4, dealer, 4, holder, secret) + share)
+    return hasher.digest()[:COMMITMENT_BYTES]
 
 
-_PAIR = Struct(">QIQI")
-
-
-def _bound(context: Cohort, dealer: Position, holder: Position) -> Hash:
-    """SHA-256 of ``transcript(labels.SHARE_COMMITMENT, *context.bound(dealer, holder))``, of which most is the same for
-    all the shares of a cohort: servers check thousands."""
-    bound = _begun(context.bound()).copy()
-    bound.update(_PAIR.pack(4, dealer, 4, holder))
-    return bound
+_PLACE = Struct(">QIQIB")
 
 
 @lru_cache(maxsize=2)
 def _begun(bound: tuple[bytes, ...]) -> Hash:
     return sha256(transcript(labels.SHARE_COMMITMENT, *bound))
-
-
-def _commitment(bound: Hash, secret: int, share: bytes) -> bytes:
-    bound.update(bytes([secret]) + share)
-    return bound.digest()[:COMMITMENT_BYTES]
 
 
 def box_hash(context: Cohort, holder: Position, delivered: Delivered) -> bytes:

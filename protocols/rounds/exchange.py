@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, KeysView, Sequence, Set
+from collections.abc import Callable, KeysView, Mapping, Sequence, Set
+from struct import Struct
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from protocols.rounds.dealing import (
 from protocols.rounds.server import Sends
 from protocols.rounds.sets import ascending
 from secagg.crypto.dealing import ELEMENT_BYTES, RESPONSE_BYTES, responses, width
-from secagg.crypto.shamir import check_share
+from secagg.crypto.shamir import unpack_shares
 from secagg.errors import PeerError
 
 
@@ -46,9 +47,11 @@ class Exchange:
         self, context: Cohort, holders_of: Callable[[Position], Sequence[Position]], threshold: int, secrets: int
     ) -> None:
         self._context, self._holders_of, self._threshold, self._secrets = context, holders_of, threshold, secrets
-        self._sizes = (ELEMENT_BYTES * width(secrets), COMMITMENT_BYTES * secrets, RESPONSE_BYTES)
+        self._row = Struct(f"{ELEMENT_BYTES * width(secrets)}s{COMMITMENT_BYTES * secrets}s{RESPONSE_BYTES}s")
         self._rows: dict[Position, bytes] = {}  # dealer -> its boxes and responses, in the order of its other holders
         self._challenges: dict[Position, bytes] = {}
+        self._own: dict[Position, int] = {}  # dealer -> its place among its holders, or behind them
+        self._kept: dict[Position, int] = {}  # dealer -> the secret to whose shares the commitments are kept
         self._complaints: dict[Position, dict[Position, Complaint]] = {}  # dealer -> holder -> what it says
         self._defended: set[Position] = set()
         self._keys: dict[Position, dict[Position, bytes]] = {}  # holder -> dealer -> what opens its box
@@ -65,16 +68,15 @@ class Exchange:
         if len(dealt.boxes) != len(others):
             raise PeerError("shares for others than the holders")
         self._challenges[dealer] = challenge_of(self._context, dealer, dealt.boxes)
+        self._own[dealer] = holders.index(dealer) if len(others) < len(holders) else len(holders)
         self._rows[dealer] = b"".join(
             [box.points + box.commitments + response for box, response in zip(dealt.boxes, others, strict=True)]
         )
 
     def delivered(self, dealer: Position, holder: Position) -> Delivered:
-        points, commitments, _ = self._sizes
-        at = self._index(dealer, holder) * sum(self._sizes)
-        row = self._rows[dealer][at : at + sum(self._sizes)]
-        until = points + commitments
-        return Delivered(dealer, row[:points], row[points:until], self._challenges[dealer], row[until:])
+        at = self._index(dealer, holder) * self._row.size
+        points, commitments, response = self._row.unpack_from(self._rows[dealer], at)
+        return Delivered(dealer, points, commitments, self._challenges[dealer], response)
 
     def complain(self, holder: Position, public: bytes, dealers: Set[Position], said: Complaints) -> None:
         """Take what a holder says about boxes that were delivered to it, those of ``dealers``."""
@@ -88,7 +90,7 @@ class Exchange:
 
     def leave_out(self, dealers: Set[Position]) -> None:
         for dealer in list(dealers):
-            del self._rows[dealer], self._challenges[dealer]
+            del self._rows[dealer], self._challenges[dealer], self._own[dealer]
             self._complaints.pop(dealer, None)
             self._defended.discard(dealer)
 
@@ -128,30 +130,32 @@ class Exchange:
 
     def keep_commitments(self, secret_of: Callable[[Position], int]) -> None:
         """Forget all but what is needed to check shares of one secret of each dealer."""
-        start = self._sizes[0]
+        self._kept = {dealer: secret_of(dealer) for dealer in self._rows}
+        start = ELEMENT_BYTES * width(self._secrets)
         for dealer, rows in self._rows.items():
-            table = np.frombuffer(rows, np.uint8).reshape(-1, sum(self._sizes))
-            at = start + COMMITMENT_BYTES * secret_of(dealer)
+            table = np.frombuffer(rows, np.uint8).reshape(-1, self._row.size)
+            at = start + COMMITMENT_BYTES * self._kept[dealer]
             self._rows[dealer] = table[:, at : at + COMMITMENT_BYTES].tobytes()
 
-    def check_share(self, dealer: Position, holder: Position, secret: int, share: bytes) -> None:
-        """Of those commitments that were kept: one hash tells a wrong share. A dealer's own is compared with none.
+    def check_shares(self, holder: Position, shares: Mapping[Position, bytes]) -> None:
+        """What a holder reveals, by dealer: one hash and the commitment that was kept tell a wrong share. A dealer's
+        own share is compared with none.
 
         Liars can commit to what is no share at all, and no honest holder reveals that.
         """
-        check_share(share)
-        if dealer == holder:
-            return
-        at = self._index(dealer, holder) * COMMITMENT_BYTES
-        kept = self._rows[dealer][at : at + COMMITMENT_BYTES]
-        if commitment(self._context, dealer, holder, secret, share) != kept:
-            raise PeerError("a share that is not the one that was dealt")
+        unpack_shares(b"".join(shares.values()), len(shares))
+        for dealer, share in shares.items():
+            if dealer == holder:
+                continue
+            at = self._index(dealer, holder) * COMMITMENT_BYTES
+            kept = self._rows[dealer][at : at + COMMITMENT_BYTES]
+            if commitment(self._context, dealer, holder, self._kept[dealer], share) != kept:
+                raise PeerError("a share that is not the one that was dealt")
 
     def _index(self, dealer: Position, holder: Position) -> int:
         """Where a holder's box is among those that were dealt: a dealer deals none to itself."""
-        holders = self._holders_of(dealer)
-        own, place = bisect_left(holders, dealer), bisect_left(holders, holder)
-        return place - (own < place and holders[own] == dealer)
+        place = bisect_left(self._holders_of(dealer), holder)
+        return place - (self._own[dealer] < place)
 
 
 class DealingServer(CohortServer):

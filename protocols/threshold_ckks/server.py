@@ -215,8 +215,7 @@ class ThresholdServer(DealingServer):
         verify(self.roster.keys[number], recovery.signature, labels.THRESHOLD_SHARES, *signed)
         if peers != self._missing:
             raise PeerError("shares of others than asked for")
-        for revealed in recovery.shares:
-            self._exchange.check_share(revealed.peer, u, SEED, revealed.share)
+        self._exchange.check_shares(u, {revealed.peer: revealed.share for revealed in recovery.shares})
         self._shares[u] = b"".join([revealed.share for revealed in recovery.shares])
 
     def _fuse(self) -> Sends:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from struct import Struct
 from typing import Any
 
-from secagg.codec import Codec, fixed, struct, u32
+from secagg.codec import Codec, Once, fixed, struct, u32
 from secagg.crypto import labels
 from secagg.errors import PeerError, UsageError
 
@@ -69,11 +70,16 @@ class MerkleTree:
 
     def proof(self, indices: Iterable[int]) -> tuple[Node, ...]:
         """The nodes that are needed, besides the leaves at ``indices``, to compute the root."""
-        known, proof = set(indices), list[Node]()
+        known, first, proof = dict.fromkeys(sorted(indices)), 0, list[int]()
         for level in self._levels[:-1]:
-            proof += [level[i ^ 1] for i in sorted(known) if i ^ 1 not in known and i ^ 1 < len(level)]
-            known = {i // 2 for i in known}
-        return tuple(proof)
+            proof += [first + (i ^ 1) for i in known if i ^ 1 not in known and i ^ 1 < len(level)]
+            known, first = dict.fromkeys([i // 2 for i in known]), first + len(level)
+        return self._nodes.some(proof)
+
+    @cached_property
+    def _nodes(self) -> Once[Node]:
+        """Of all levels, one after the other: a server sends most of them to many."""
+        return Once(NODE, [node for level in self._levels for node in level])
 
 
 def check_inclusion(root: bytes, size: int, leaves: Mapping[Any, Node], proof: Sequence[Node]) -> None:

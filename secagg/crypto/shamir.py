@@ -8,7 +8,6 @@ holder is, so a share cannot claim another's place.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from struct import Struct
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,23 +116,6 @@ def _divide(dividend: list[int], divisor: list[int]) -> list[int]:
 def pack_shares(shares: NDArray[np.uint32]) -> bytes:
     """One holder's shares of several secrets, as bytes to be sealed."""
     return shares.astype("<u4").tobytes()
-
-
-_SHARE = Struct(f"<{LIMBS}I")
-
-
-def check_share(share: bytes) -> None:
-    """Raise ``DecodeError`` unless these bytes are one share: what ``unpack_shares`` refuses, in a tenth of its time.
-
-    >>> check_share(bytes(SHARE_BYTES))
-    >>> check_share(b"\\xff" * SHARE_BYTES)
-    Traceback (most recent call last):
-    secagg.errors.DecodeError: a share is not reduced
-    """
-    if len(share) != SHARE_BYTES:
-        raise DecodeError(f"{len(share)} bytes are not a share")
-    if max(_SHARE.unpack(share)) >= PRIME:
-        raise DecodeError("a share is not reduced")
 
 
 def unpack_shares(data: bytes, secrets: int) -> NDArray[np.uint32]:

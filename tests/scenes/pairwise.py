@@ -102,6 +102,7 @@ class LooseTree(MerkleTree):
 
     def exchange(self, changed: Mapping[int, Node]) -> None:
         """Put other leaves at some places."""
+        self.__dict__.pop("_nodes", None)
         for i, level in enumerate(self._levels):
             for index, node in changed.items():
                 level[index] = node

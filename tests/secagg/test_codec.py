@@ -4,7 +4,7 @@ import math
 import struct as layout
 import tracemalloc
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any
@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 from secagg.codec import (
     Codec,
+    Once,
     Reader,
     blob,
     boolean,
     enumeration,
     fixed,
     many,
+    optional,
     positive,
     rational,
     struct,
@@ -64,11 +66,23 @@ POINT = struct(
     size=positive,
     tail=fixed(2),
 )
+
+
+@dataclass(frozen=True)
+class Row:
+    number: int
+    key: bytes
+    tail: bytes
+
+
+ROW = struct(Row, number=u16, key=fixed(3), tail=fixed(2))
+A_ROW = Row(7, b"key", b"in")
 A_POINT = Point("alice", Colour.BLUE, (1, 2**32 - 1), True, Fraction(1, 3), 0.5, b"ab")
 
 naturals = st.integers(0, 2**64 - 1)
 finite = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 ratios = st.builds(Fraction, naturals, st.integers(1, 2**64 - 1))
+rows = st.builds(Row, st.integers(0, 2**16 - 1), st.binary(min_size=3, max_size=3), st.binary(min_size=2, max_size=2))
 CASES: list[tuple[str, Codec[Any], st.SearchStrategy[Any]]] = [
     ("u8", u8, st.integers(0, 255)),
     ("u16", u16, st.integers(0, 2**16 - 1)),
@@ -84,6 +98,7 @@ CASES: list[tuple[str, Codec[Any], st.SearchStrategy[Any]]] = [
     ("text", text(40), st.text(st.characters(codec="utf-8"), max_size=10)),
     ("enumeration", enumeration(Colour), st.sampled_from(Colour)),
     ("many", many(blob(3), 6), st.lists(st.binary(max_size=3), max_size=6).map(tuple)),
+    ("rows", many(ROW, 6), st.lists(rows, max_size=6).map(tuple)),
     (
         "struct",
         POINT,
@@ -229,11 +244,45 @@ def test_announced_sizes_are_refused_before_anything_is_allocated(
         (view(3), b"abcd"),
         (text(3), "äö"),
         (many(u8, 2), (1, 2, 3)),
+        (many(ROW, 2), (A_ROW, A_ROW, A_ROW)),
+        (many(ROW, 2), (A_ROW, replace(A_ROW, key=b"kk"))),
+        (many(ROW, 2), (replace(A_ROW, key=b"kkk2"), replace(A_ROW, key=b"kk"))),
+        (many(ROW, 2), (A_ROW, replace(A_ROW, number=1 << 16))),
+        (ROW, replace(A_ROW, tail=b"")),
     ],
 )
 def test_what_could_not_be_read_is_not_written(codec: Codec[Any], value: object) -> None:
     with pytest.raises(UsageError):
         codec.encode(value)
+
+
+@pytest.mark.parametrize(("item", "values"), [(ROW, (A_ROW, replace(A_ROW, number=8))), (text(9), ("alice", ""))])
+def test_what_was_written_once_is_written_the_same(item: Codec[Any], values: tuple[Any, ...]) -> None:
+    """Also where the items have a length of their own, and where another codec is asked to write them."""
+    once, named = Once(item, values), Once(item, {"first": values[0], "last": values[1]})
+    for keys in ([], [0], [1, 0], [1, 1, 0]):
+        some = tuple(values[key] for key in keys)
+        assert once.some(keys) == named.some([("first", "last")[key] for key in keys]) == some
+        for most in (3, 1 << 20):
+            assert many(item, most).encode(once.some(keys)) == many(item, most).encode(some)
+    with pytest.raises(UsageError, match="at most 2"):
+        many(item, 2).encode(once.some([0, 0, 1]))
+    other = optional(item)
+    assert many(other, 2).encode(once.some([0, 1])) == many(other, 2).encode(values)
+
+
+def test_an_item_is_written_once() -> None:
+    written = list[str]()
+
+    def write(out: bytearray, value: str) -> None:
+        written.append(value)
+        text(9).write(out, value)
+
+    item = replace(text(9), write=write)
+    once = Once(item, ["alice", "bob"])
+    for _ in range(3):
+        many(item, 2).encode(once.some([0, 1]))
+    assert written == ["alice", "bob"]
 
 
 def test_a_view_is_no_copy_and_cannot_change() -> None:

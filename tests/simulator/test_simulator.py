@@ -157,9 +157,7 @@ def an_exception_that_nobody_declared(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "from_bitmap", loose)
 
 
-REVEALED_SHARE_CHECKED = (
-    "self._exchange.check_share(share.peer, v, SELF_MASK if share.peer in survivors else MASK_KEY, share.share)"
-)
+REVEALED_SHARE_CHECKED = "self._exchange.check_shares(v, shares)"
 
 
 def complaints_are_not_compared(patch: pytest.MonkeyPatch) -> None:

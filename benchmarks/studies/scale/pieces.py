@@ -185,7 +185,7 @@ def _boxes(repeats: int, secrets: list[bytes], t: int, polynomials: float) -> di
 
     def check() -> None:
         for v in holders:
-            exchange.check_share(own, v, 0, points[v][:SHARE_BYTES])
+            exchange.check_shares(v, {own: points[v][:SHARE_BYTES]})
 
     def unbox() -> object:
         return opened(cohort, own, boxes, len(secrets), lambda u: cohort.pad_key(agreed, u, own))

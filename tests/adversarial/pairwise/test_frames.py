@@ -310,9 +310,9 @@ def test_reflection(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reflect(evil) == (evil.name(partner(evil)),)
     assert partner(evil) not in evil.clients[VICTIM]._round._held
 
-    bound, committed = Cohort.bound, dealing._bound  # without the direction
+    bound, committed = Cohort.bound, dealing.commitment  # without the direction
     monkeypatch.setattr(Cohort, "bound", lambda cohort, *positions: bound(cohort, *sorted(positions)))
-    monkeypatch.setattr(dealing, "_bound", lambda cohort, *positions: committed(cohort, *sorted(positions)))
+    monkeypatch.setattr(dealing, "commitment", lambda cohort, u, v, *what: committed(cohort, *sorted([u, v]), *what))
     evil = shared(protocol)
     assert reflect(evil) == ()
     v = partner(evil)

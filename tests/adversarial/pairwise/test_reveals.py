@@ -55,9 +55,9 @@ def test_a_share_of_a_client_that_was_not_masked_with(monkeypatch: pytest.Monkey
     with pytest.raises(PeerError, match="shares of others than asked for"):
         hand_in()
     switch_off(monkeypatch, PairwiseServer, "_take_reveal", NOT_ASKED)
-    monkeypatch.setattr(Exchange, "check_share", lambda *_: None)  # two layers
+    monkeypatch.setattr(Exchange, "check_shares", lambda *_: None)  # two layers
     round_, stranger = hand_in()
-    assert LIAR in round_.server._shares[stranger]
+    assert stranger in round_.server._revealed[LIAR][0]
 
 
 @BOTH
@@ -134,7 +134,7 @@ def test_a_wrong_share_of_the_key_of_the_silent(protocol: str, monkeypatch: pyte
         round_ = with_a_liar(more)
         assert len(round_.server.liars) == 1
         assert round_.server.outcome.total.tolist() == round_.evil.plain(set(round_.evil.members) - {5})
-    monkeypatch.setattr(Exchange, "check_share", lambda *_: None)
+    monkeypatch.setattr(Exchange, "check_shares", lambda *_: None)
     for more in (_UNCLAMPED, _BEYOND):
         with pytest.raises(PeerError, match="another secret than the advertised one"):
             with_a_liar(more)

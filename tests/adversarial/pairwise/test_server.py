@@ -120,7 +120,7 @@ def blank(ring: Ring, _data: bytes, length: int) -> Any:
     return np.zeros(ring.packed_size(length), np.uint8)
 
 
-NOT_THE_ONE = "commitment(self._context, dealer, holder, secret, share) != kept"
+NOT_THE_ONE = "commitment(self._context, dealer, holder, self._kept[dealer], share) != kept"
 
 LIES: dict[str, Lie] = {
     "an advert in another's name": Lie(
@@ -302,15 +302,15 @@ LIES: dict[str, Lie] = {
         lambda r, m: first_share(m, beyond(m.self_shares[0].share)),
         "a share is not reduced",
         lambda monkeypatch: (
-            monkeypatch.setattr(exchange_module, "check_share", lambda share: None),
-            switch_off(monkeypatch, Exchange, "check_share", NOT_THE_ONE),
+            monkeypatch.setattr(exchange_module, "unpack_shares", lambda *_: None),
+            switch_off(monkeypatch, Exchange, "check_shares", NOT_THE_ONE),
         )[0],
     ),
     "a share that was not dealt": Lie(
         Phase.REVEAL,
         lambda r, m: first_share(m, off_by_one(0, m.self_shares[0].share)),
         "a share that is not the one that was dealt",
-        off(Exchange, "check_share", NOT_THE_ONE),
+        off(Exchange, "check_shares", NOT_THE_ONE),
     ),
     "a message of another phase": Lie(
         Phase.UPLOAD,
@@ -471,7 +471,7 @@ def test_a_wrong_share_names_its_holder_and_costs_nothing(protocol: str, monkeyp
     assert len(round_.server.liars) == 1
     assert round_.server.outcome.total.tolist() == round_.evil.plain(round_.evil.members)
 
-    switch_off(monkeypatch, Exchange, "check_share", NOT_THE_ONE)
+    switch_off(monkeypatch, Exchange, "check_shares", NOT_THE_ONE)
     round_ = told_wrongly(protocol, 1)
     with pytest.raises(PeerError, match="shares of another secret than the advertised one") as refused:
         round_.server.close(Phase.REVEAL)
@@ -502,7 +502,7 @@ def test_shares_that_are_withheld(protocol: str) -> None:
         holders = [v for v in server._holders[LIAR] if v != LIAR]
         spare = len(server._holders[LIAR]) - round_.evil.t
         silent = {round_.evil.name(v) for v in holders[: spare + fewer]}
-        server._heard, server._shares = {}, {}
+        server._heard, server._revealed = {}, {}
         for name, message in round_.replies.items():
             if name not in silent:
                 round_.hand_in(name, message)
@@ -513,6 +513,16 @@ def test_shares_that_are_withheld(protocol: str) -> None:
         with pytest.raises(ThresholdError, match="shares came to remove the mask of") as refused:
             server.close(Phase.REVEAL)
         assert refused.value.culprits == ()
+
+
+@BOTH
+def test_nobody_reveals_anything(protocol: str) -> None:
+    round_ = Round(protocol)
+    round_.until(Phase.REVEAL)
+    round_.server._heard, round_.server._revealed = {}, {}
+    with pytest.raises(ThresholdError, match="0 clients revealed shares") as refused:
+        round_.server.close(Phase.REVEAL)
+    assert refused.value.culprits == ()
 
 
 @BOTH

@@ -245,7 +245,7 @@ def test_a_share_that_is_none_and_was_committed_to(monkeypatch: pytest.MonkeyPat
     scene = Scene()
     assert scene.run(**{"client-0": "decrypt"}).outcome.total.tolist() == scene.sum()
     assert scene.server.liars == ("client-1",)
-    switch_off(monkeypatch, Exchange, "check_share", "check_share(share)")
+    switch_off(monkeypatch, Exchange, "check_shares", "unpack_shares(b''.join(shares.values()), len(shares))")
     scene = Scene()
     with pytest.raises(DecodeError) as caught:
         scene.run(**{"client-0": "decrypt"})
@@ -426,7 +426,7 @@ def test_a_wrong_share_names_its_holder_and_no_other(monkeypatch: pytest.MonkeyP
         monkeypatch,
         ThresholdServer,
         "_take_shares",
-        "self._exchange.check_share(revealed.peer, u, SEED, revealed.share)",
+        "self._exchange.check_shares(u, {revealed.peer: revealed.share for revealed in recovery.shares})",
     )
     scene = Scene()
     with pytest.raises(PeerError) as caught:

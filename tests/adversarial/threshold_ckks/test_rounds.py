@@ -722,7 +722,7 @@ def wrong(client: Any, recovery: Recovery) -> Recovery:
     return re_signed(client, (replace(revealed, share=pack_shares(limbs)),))
 
 
-CHECKED_SHARE = "self._exchange.check_share(revealed.peer, u, SEED, revealed.share)"
+CHECKED_SHARE = "self._exchange.check_shares(u, {revealed.peer: revealed.share for revealed in recovery.shares})"
 FORGED_SHARES = "verify(self.roster.keys[number], recovery.signature, labels.THRESHOLD_SHARES, *signed)"
 
 
