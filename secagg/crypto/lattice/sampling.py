@@ -24,6 +24,7 @@ from secagg.crypto.sampling.draws import discrete_gaussian
 from secagg.errors import UsageError
 
 _CHUNK = 1 << 15
+_RUN = 1 << 8
 
 
 def uniform(ring: QuotientRing, blocks: int, seed: bytes) -> Evaluations:
@@ -45,13 +46,26 @@ def uniform(ring: QuotientRing, blocks: int, seed: bytes) -> Evaluations:
 
 @njit(f"i8({READ(1)}, u4, u4, u4[::1], i8)", cache=True, nogil=True)
 def _accept(drawn: Words, q: int, mask: int, out: Words, filled: int) -> int:
-    """Append words below q to the first ``filled`` ones of ``out``, as far as they fit; return the new count."""
-    for i in range(drawn.size):
-        if filled == out.size:
-            break
-        word = drawn[i] & mask
-        out[filled] = word
-        filled += word < q
+    """Append words below q to the first ``filled`` ones of ``out``, as far as they fit; return the new count.
+
+    Few are not below q: most runs are copied as they are, without a look at each word.
+    """
+    for start in range(0, drawn.size, _RUN):
+        run, room = drawn[start : start + _RUN], out[filled : filled + _RUN]
+        if room.size >= run.size:
+            largest = np.uint32(0)
+            for i in range(run.size):
+                room[i] = run[i] & mask
+                largest = max(largest, room[i])
+            if largest < q:
+                filled += run.size
+                continue
+        for i in range(run.size):
+            if filled == out.size:
+                return filled
+            word = run[i] & mask
+            out[filled] = word
+            filled += word < q
     return filled
 
 

@@ -4,6 +4,8 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
@@ -53,6 +55,26 @@ def test_each_prime_reads_its_own_stream_as_the_reference_does(ring: QuotientRin
         key = derive(b"s" * 32, labels.LATTICE_UNIFORM, ring.degree.to_bytes(4, "big"), q.to_bytes(4, "big"))
         expected = reference.uniform(Prg(key)(12 * residues.size), q)
         assert residues.tolist() == [next(expected) for _ in range(residues.size)]
+
+
+@given(
+    refused=st.sets(st.integers(0, 1200), max_size=5),
+    count=st.integers(0, 1200),
+    filled=st.integers(0, 600),
+    room=st.integers(0, 1200),
+)
+def test_words_are_taken_as_far_as_they_fit_wherever_one_is_refused(
+    refused: set[int], count: int, filled: int, room: int
+) -> None:
+    q, mask = WIDE.primes[0], (1 << 30) - 1
+    drawn = (np.frombuffer(Prg(bytes(32))(4 * count), "<u4") & mask) % q | np.uint32(3 << 30)
+    drawn[[place for place in refused if place < count]] |= mask
+    out, before = np.zeros(filled + room, np.uint32), np.arange(filled)
+    out[:filled] = before
+    expected = [*before, *(word & mask for word in drawn.tolist() if word & mask < q)][: filled + room]
+    taken = sampling._accept(drawn, q, mask, out, filled)
+    assert out[:taken].tolist() == expected
+    assert taken == len(expected)
 
 
 def test_pinned() -> None:
