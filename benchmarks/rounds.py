@@ -123,7 +123,7 @@ def _clients(pipe: Connection, count: int) -> None:
     plan, before = RoundPlan.decode(pipe.recv_bytes()), _resident()
     while name := pipe.recv_bytes().decode():
         request = pipe.recv_bytes()
-        update = None if request else update_of(roster.number(name), plan)
+        update = None if request else update_of(roster.number(name), plan).astype(np.float64)  # as models have them
         started = perf_counter()
         answer = clients[name].receive(request) if update is None else clients[name].start(plan, update)
         seconds = perf_counter() - started
