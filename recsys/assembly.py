@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from inspect import signature
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from dp.calibrate import with_multiplier
 from dp.ledger import Ledger
@@ -32,10 +32,15 @@ from recsys.public_facts import taken_as_public
 from recsys.requested_sums import RING_BITS, sums_of
 from recsys.run_record import Round
 from recsys.sources import client_data_of, data_of
+from recsys.text.vectors import ItemVectors, item_vectors
 from recsys.turns import turns_of
 from recsys.users_in_silos import UsersInSilos, declared
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
+from secagg.extras import need
+
+if TYPE_CHECKING:
+    from recsys.text.encoder import Watch
 
 MODELS = {
     "autoencoder": "recsys.models.autoencoder:Autoencoder",
@@ -46,6 +51,13 @@ MODELS = {
     "private-mf": "recsys.models.private_mf:PrivateMf",
 }
 """The models that can be trained. The last two are made of a few sums; all others move one vector in each round."""
+
+OVER_TEXT = {
+    "sasrec": "recsys.models.over_text:SasRecOverText",
+    "two-tower": "recsys.models.over_text:TwoTower",
+    "private-ease": "recsys.models.private_ease:PrivateEase",
+}
+"""The models that work with the vectors of ``model.encoder``."""
 
 _EXACT_BITS = 24
 _IN_PARTS = 1 + 1e-9
@@ -58,6 +70,8 @@ class Prepared:
     split: Split
     items: Items | None
     """The public table of items, which models may use; None where items are those that occur, or are made up."""
+    vectors: ItemVectors | None
+    """What ``model.encoder`` makes of the texts of all items, which is public, too; None without an encoder."""
     notes: tuple[str, ...]
     """What people should know about the data. These are exact counts over users, for whoever has the data."""
     taken_as_public: tuple[str, ...]
@@ -98,7 +112,7 @@ class Prepared:
 
     def model(self) -> Recommender:
         """A new model, which has not been trained."""
-        return model_of(self.config, self.items)
+        return model_of(self.config, self.items, self.vectors)
 
     def noise(self, clients: int) -> NoiseSpec:
         """The noise for a cohort of this size. A cohort that is larger than planned may need a wider ring."""
@@ -187,7 +201,8 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
         training.weight_bound,
         training.measured_every,
     )
-    model, plain = model_of(config, items), None
+    vectors = vectors_of(config, items)
+    model, plain = model_of(config, items, vectors), None
     silos = _silos(config, client_data, made_of_sums(model))
     if made_of_sums(model):
         if config.locally:
@@ -224,6 +239,7 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
         config,
         data,
         items,
+        vectors,
         notes,
         public,
         client_data,
@@ -278,8 +294,25 @@ def check_names(config: Config) -> None:
 
 
 def _check_model_name(config: Config) -> None:
-    if config.model.name not in MODELS:
-        raise UsageError(f"unknown model {config.model.name!r}; there are {', '.join(MODELS)}")
+    name, encoder = config.model.name, config.model.encoder
+    if name not in MODELS | OVER_TEXT:
+        raise UsageError(f"unknown model {name!r}; there are {', '.join(MODELS | OVER_TEXT)}")
+    if encoder and name not in OVER_TEXT:
+        raise UsageError(f"model.encoder is for {', '.join(OVER_TEXT)}: {name} knows no texts")
+    if not encoder and name not in MODELS:
+        raise UsageError(f"{name} needs model.encoder, the directory of a text encoder")
+
+
+def vectors_of(
+    config: Config, items: Items | None, watch: Watch = lambda done, all_of_them: None
+) -> ItemVectors | None:
+    """The vectors of all items, if the model works with them; ``watch`` is told how many of how many are done."""
+    if not config.model.encoder:
+        return None
+    if items is None:
+        raise UsageError("model.encoder needs a table of items with their titles or genres: data.items")
+    need("large", "model.encoder")
+    return item_vectors(items, config.model.encoder, watch)
 
 
 def _deployment(config: Config) -> Deployment:
@@ -288,10 +321,11 @@ def _deployment(config: Config) -> Deployment:
     return Deployment(protocol.name, protocol.adversary, protocol.corrupt, protocol.dropout, allowed)
 
 
-def model_of(config: Config, items: Items | None = None) -> Recommender:
-    """A new model of the configured kind; ``items`` is the public table of items, for the models that use it."""
+def model_of(config: Config, items: Items | None = None, vectors: ItemVectors | None = None) -> Recommender:
+    """A new model of the configured kind; ``items`` is the public table of items, and ``vectors`` are those of their
+    texts, for the models that use them."""
     _check_model_name(config)
-    module, name = MODELS[config.model.name].split(":")
+    module, name = (OVER_TEXT if config.model.encoder else MODELS)[config.model.name].split(":")
     try:
         made = getattr(import_module(module), name)
         settings = config.model.settings
@@ -300,7 +334,9 @@ def model_of(config: Config, items: Items | None = None) -> Recommender:
             raise UsageError(
                 f"model.settings of {config.model.name} are {', '.join(names)}, and not {min(strange)[:40]!r}"
             )
-        model: Recommender = made.configured(settings, items) if hasattr(made, "configured") else made(**settings)
+        model: Recommender = (
+            made.configured(settings, items, vectors) if hasattr(made, "configured") else made(**settings)
+        )
     except TypeError:
         raise UsageError(f"model.settings of {config.model.name}: a value is of a wrong type") from None
     except ValueError as error:

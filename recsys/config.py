@@ -172,8 +172,12 @@ class Clients:
 @dataclass(frozen=True, slots=True)
 class Model:
     name: str = "autoencoder"
-    """autoencoder, mf, neumf or sasrec, which move one vector in each round; or private-ease or private-mf, which are
-    made of two sums"""
+    """autoencoder, mf, neumf, sasrec or two-tower, which move one vector in each round; or private-ease or private-mf,
+    which are made of two sums"""
+    encoder: str = ""
+    """a directory with a text encoder, for what the table of items says of each (``data.items``). two-tower, which
+    needs it, and sasrec then know items by their texts and not by a row for each; private-ease takes texts that are
+    alike for a hint that items are"""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """a section with arguments of the model's constructor"""
 
@@ -312,6 +316,8 @@ class Config:
             )
         if self.data.items and self.data.source is Source.SYNTHETIC:
             raise UsageError("data.items is for files: the made-up population has data.item_count items")
+        if self.model.encoder and self.data.source is Source.SYNTHETIC:
+            raise UsageError("model.encoder is for items with texts, which those of the made-up population have not")
         if bool(self.data.valid_from) != bool(self.data.test_from):
             raise UsageError("data.valid_from and data.test_from go together")
         if self.data.test_from and self.data.held_out is not HoldOut.TIME:

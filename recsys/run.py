@@ -375,6 +375,7 @@ def _record(prepared: Prepared, started: StartedRun, machine: Mapping[str, Any])
             **({} if prepared.silos is None else {"declared": True}),
             "items": split.train.item_count,
             "clients": len(prepared.client_data.names),
+            **({} if prepared.vectors is None else {"encoder": prepared.vectors.encoder}),
             **({} if config.private else _counts(prepared)),
         },
         protocol=agreed(prepared),

@@ -40,6 +40,7 @@ MAY_CHANGE = frozenset(
         "data.test",
         "data.items",
         "clients.file",
+        "model.encoder",
         "protocol.workers",
     }
 )
@@ -79,7 +80,9 @@ def check_inputs(private: Path, prepared: Prepared) -> None:
     if len(kept) != len(expected):
         raise StorageError(f"{path} is damaged, which tells whether the data are the same: {_ANEW}")
     if kept[_DATA] != expected[_DATA]:
-        raise UsageError(f"{folder} was begun on other data (events, users, items or silos): put them back, or {_ANEW}")
+        raise UsageError(
+            f"{folder} was begun on other data (events, users, items, silos or encoder): put them back, or {_ANEW}"
+        )
     if kept != expected:
         raise UsageError(f"{folder / CONFIG} was changed since the run was begun: put it back, or {_ANEW}")
 
@@ -96,13 +99,14 @@ def _inputs(salt: bytes, prepared: Prepared) -> bytes:
 
 
 def _data(prepared: Prepared) -> bytes:
-    """The digest of all that is read: events, the ids of users and items in their order, what is said of the items, and
-    who is in which silo."""
-    split, items = prepared.split, prepared.items
+    """The digest of all that is read: events, the ids of users and items in their order, what is said of the items and
+    by which encoder it is understood, and who is in which silo."""
+    split, items, vectors = prepared.split, prepared.items, prepared.vectors
     ids = [digest(labels.RUN_INPUTS, *map(str.encode, one)) for one in (split.train.user_ids, split.train.item_ids)]
     members = [np.asarray(one, "<i8").tobytes() for one in prepared.client_data.members]
     events = [part for events in (split.train, split.valid, split.test) for part in _bytes(events)]
-    said = b"" if items is None else json.dumps([items.titles, items.genres, items.years]).encode()
+    encoder = "" if vectors is None else vectors.encoder
+    said = b"" if items is None else json.dumps([items.titles, items.genres, items.years, encoder]).encode()
     return digest(labels.RUN_INPUTS, *ids, digest(labels.RUN_INPUTS, said, *members), *events)
 
 

@@ -36,6 +36,7 @@ from recsys.models.private_gram import Gram, Settings, kernel, learn_gram
 from recsys.models.private_pairs import Recency, last_occurrences
 from recsys.models.private_sums import Sums, exact_sums
 from recsys.models.store import ModelState
+from recsys.text.vectors import ItemVectors
 from secagg.errors import UsageError
 
 RIDGE = 0.5
@@ -68,17 +69,25 @@ class PrivateEase:
     featured: bool
     """whether a table of items said anything"""
 
-    def __init__(self, settings: Settings = Settings(), described: Items | None = None) -> None:  # noqa: B008  # frozen
-        self.settings, self.described = settings, described
+    def __init__(
+        self,
+        settings: Settings = Settings(),  # noqa: B008  # frozen
+        described: Items | None = None,
+        vectors: ItemVectors | None = None,
+    ) -> None:
+        self.settings, self.described, self.vectors = settings, described, vectors
 
     @classmethod
-    def configured(cls, fields: Mapping[str, Any], described: Items | None = None) -> Self:
-        """From TOML: the fields of ``Settings``, as far as they differ from the defaults; and the table of items."""
-        return cls(Settings.of(fields), described)
+    def configured(
+        cls, fields: Mapping[str, Any], described: Items | None = None, vectors: ItemVectors | None = None
+    ) -> Self:
+        """From TOML: the fields of ``Settings``, as far as they differ from the defaults; and the table of items, with
+        the vectors of their texts."""
+        return cls(Settings.of(fields), described, vectors)
 
     def learn(self, sums: Sums, item_count: int) -> None:
         """From two sums, whose shares add up to the whole budget."""
-        gram = learn_gram(sums, item_count, self.settings, self.described)
+        gram = learn_gram(sums, item_count, self.settings, self.described, vectors=self.vectors)
         weights = ease(gram.matrix)
         self.base, self.alike, self.centre = others(weights, gram)
         self.featured = bool(gram.maps)

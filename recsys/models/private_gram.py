@@ -37,6 +37,7 @@ from recsys.models.private_pairs import DIAGONAL, TOTAL, Chosen, Recency, pairs_
 from recsys.models.private_popularity import Believed, believed, refined
 from recsys.models.private_sums import Noised, Sums
 from recsys.models.public_features import described, maps
+from recsys.text.vectors import ItemVectors
 from secagg.assumptions import fraction
 from secagg.errors import UsageError
 
@@ -122,13 +123,19 @@ def learn_gram(
     settings: Settings,
     items: Items | None = None,
     kept: Fraction = Fraction(0),
+    *,
+    vectors: ItemVectors | None = None,
 ) -> Gram:
-    """Both sums. ``items`` is the public table of items, if there is one; ``kept`` is the share of the budget that is
-    left for other sums."""
+    """Both sums. ``items`` is the public table of items, if there is one, and ``vectors`` are those of its texts;
+    ``kept`` is the share of the budget that is left for other sums."""
     if item_count < 1:
         raise UsageError("there are no items")
     if items is not None and len(items) != item_count:
         raise UsageError(f"the table of items has {len(items)}, and the model {item_count}")
+    if vectors is not None and items is None:
+        raise UsageError("there are vectors of texts without a table of items")
+    if vectors is not None and len(vectors) != item_count:
+        raise UsageError(f"there are vectors of {len(vectors)} items, and the model has {item_count}")
     features = items if items is not None and items.described else None
     share = settings.share(featured=features is not None)
     observed = sums("popularity", item_count, share, lambda history: popularity_row(history, item_count))
@@ -142,7 +149,8 @@ def learn_gram(
         1 - share - kept,
         lambda history: pairs_row(history, chosen, settings.recency),
     )
-    return _gram(popularity, chosen, pairs, settings.rank, [] if features is None else maps(features))
+    known = [] if features is None else maps(features, vectors)
+    return _gram(popularity, chosen, pairs, settings.rank, known)
 
 
 def popularity_row(history: History, item_count: int) -> NDArray[np.float64]:

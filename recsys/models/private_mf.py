@@ -31,6 +31,7 @@ from recsys.models.private_gram import Settings, learn_gram
 from recsys.models.private_pairs import Recency
 from recsys.models.private_sums import Noised, Sums, exact_sums
 from recsys.models.store import ModelState
+from recsys.text.vectors import ItemVectors
 from secagg.assumptions import fraction
 from secagg.errors import UsageError
 
@@ -65,7 +66,9 @@ class PrivateMf:
         self.settings, self.map_share = settings, map_share
 
     @classmethod
-    def configured(cls, fields: Mapping[str, Any], described: Items | None = None) -> Self:
+    def configured(
+        cls, fields: Mapping[str, Any], described: Items | None = None, vectors: ItemVectors | None = None
+    ) -> Self:
         """From TOML: ``map_share``, and the fields of ``Settings``. A table of items says nothing to this model."""
         fields = dict(fields)
         share = fraction(fields.pop("map_share", 0))

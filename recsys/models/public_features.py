@@ -7,6 +7,8 @@
                    both     the product of these two
                    words    cosine of the titles' words, the rarer ones weighing more (inverse document frequency);
                             words of one title alone are left out, for they make nothing alike
+                 and with an encoder a fifth:
+                   texts    cosine of the coordinates of the texts' vectors (``recsys.text.coordinates``)
 
 All of it follows from the table, and from nobody's events.
 """
@@ -22,6 +24,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.data.items import Items
+from recsys.text.coordinates import COORDINATES, Coordinates
+from recsys.text.vectors import ItemVectors
 
 YEARS = 8.0
 _STEP = 4.0
@@ -42,15 +46,16 @@ def described(items: Items) -> NDArray[np.float64]:
     return np.hstack([np.ones((len(items), 1)), _genres(items).toarray(), bumps])
 
 
-def maps(items: Items) -> list[sparse.csr_array]:
-    """The four maps.
+def maps(items: Items, vectors: ItemVectors | None = None) -> list[sparse.csr_array]:
+    """The four maps; and one of the vectors of texts, if there are any.
 
     >>> table = Items.of(["1", "2", "3"], ["Up (1990)", "Up (1998)", "Down"], ["War", "War", "Drama"])
     >>> [(one @ one.T).toarray()[0, 1].round(2).item() for one in maps(table)]
     [1.0, 0.61, 0.61, 1.0]
     """
     genres, years = _unit(_genres(items)), _unit(_bumps(items))
-    return [genres, years, _products(genres, years), _unit(_words(items))]
+    said = [] if vectors is None else [_unit(sparse.csr_array(Coordinates.of(vectors, COORDINATES).rows))]
+    return [genres, years, _products(genres, years), _unit(_words(items)), *said]
 
 
 def _genres(items: Items) -> sparse.csr_array:

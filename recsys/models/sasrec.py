@@ -92,24 +92,36 @@ class SasRec(Neural):
         return F.linear(module(ids, there)[:, -1], module.items, module.bias)
 
 
-class _Attentive(nn.Module):  # type: ignore[misc]  # torch goes untyped here
-    def __init__(self, item_count: int, width: int, length: int, blocks: int, heads: int, dropout: float) -> None:
+class Attention(nn.Module):  # type: ignore[misc]  # torch goes untyped here
+    """Blocks over the vectors of a history's items, and a vector for each of its places."""
+
+    def __init__(self, width: int, length: int, blocks: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.items = nn.Parameter(0.1 * torch.randn(item_count, width) / width**0.5)
-        self.bias = nn.Parameter(torch.zeros(item_count))
         self.places = nn.Parameter(0.1 * torch.randn(length, width) / width**0.5)
         self.blocks = nn.ModuleList(_Block(width, heads, dropout) for _ in range(blocks))
         self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(width)
 
-    def forward(self, ids: Tensor, there: Tensor) -> Tensor:
+    def forward(self, items: Tensor, there: Tensor) -> Tensor:
         """What each place knows, from itself and those before it."""
-        length = ids.shape[1]
+        length = items.shape[1]
         itself = torch.eye(length, dtype=torch.bool)  # a place before the first item sees nothing else
         visible = torch.tril(torch.ones(length, length, dtype=torch.bool)) & there.unsqueeze(1) | itself
-        state = self.dropout((F.embedding(ids, self.items) + self.places) * there.unsqueeze(2))
+        state = self.dropout((items + self.places) * there.unsqueeze(2))
         for block in self.blocks:
             state = block(state, visible.unsqueeze(1))
         return self.norm(state)
+
+
+class _Attentive(nn.Module):  # type: ignore[misc]
+    def __init__(self, item_count: int, width: int, length: int, blocks: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.items = nn.Parameter(0.1 * torch.randn(item_count, width) / width**0.5)
+        self.bias = nn.Parameter(torch.zeros(item_count))
+        self.attention = Attention(width, length, blocks, heads, dropout)
+
+    def forward(self, ids: Tensor, there: Tensor) -> Tensor:
+        """What each place knows, from itself and those before it."""
+        return self.attention(F.embedding(ids, self.items), there)
 
     def outputs(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors and biases of items as what follows."""

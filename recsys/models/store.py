@@ -36,6 +36,8 @@ MODELS = {
     "MatrixFactorisation": "recsys.models.mf",
     "NeuMf": "recsys.models.neumf",
     "SasRec": "recsys.models.sasrec",
+    "TwoTower": "recsys.models.over_text",
+    "SasRecOverText": "recsys.models.over_text",
     "PrivateEase": "recsys.models.private_ease",
     "PrivateMf": "recsys.models.private_mf",
 }

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from hmac import compare_digest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from secagg.crypto.keys import KEY_BYTES, derive, digest
 from secagg.errors import DecodeError, StorageError, UsageError
 from secagg.files import create_file, private_folder, read_private, write_file
 from secagg.foreign import parse_array
+
+if TYPE_CHECKING:
+    from recsys.text.encoder import Watch
 
 FOLDER, KEY = "vectors", "vectors.key"
 
@@ -51,10 +54,8 @@ class ItemVectors:
         return len(self.rows)
 
 
-def item_vectors(
-    items: Items, encoder: str | Path, watch: Callable[[int, int], None] = lambda done, all_of_them: None
-) -> ItemVectors:
-    """The vectors of all items, by the encoder in that directory; ``watch`` is told how many of how many are done.
+def item_vectors(items: Items, encoder: str | Path, watch: Watch = lambda done, all_of_them: None) -> ItemVectors:
+    """The vectors of all items, by the encoder in that directory.
 
     ``UsageError`` if an item has no text, or the directory holds no encoder that is read here.
     """
@@ -86,7 +87,7 @@ def text_of(items: Items, item: int) -> str:
     return ". ".join(part for part in (dated, genres) if part)
 
 
-def _computed(found: Directory, texts: list[str], watch: Callable[[int, int], None]) -> NDArray[np.float32]:
+def _computed(found: Directory, texts: list[str], watch: Watch) -> NDArray[np.float32]:
     from recsys.text.encoder import Encoder  # which takes seconds to import, and is needed once
 
     return Encoder(found)(texts, watch)

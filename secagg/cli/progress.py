@@ -7,14 +7,15 @@ what clients measured of the model before the round, as the server learnt it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from recsys.run_record import TRAINING, Round, Run
-from secagg.cli.output import as_argument, line, program, say
+from secagg.cli.output import as_argument, line, program, say, terminal
 from secagg.printable import in_bytes, printable
 
 if TYPE_CHECKING:
@@ -66,6 +67,22 @@ class Progress:
     def _say(self, text: str) -> None:
         say(text)
         self._last = self._clock()
+
+
+@contextmanager
+def counted(doing: str, *, shown: bool, clock: Callable[[], float] = monotonic) -> Iterator[Callable[[int, int], None]]:
+    """What is told how much of how much is done: a bar on a terminal, which goes when it is over, else a line now and
+    then."""
+    console = terminal(aside=True)
+    if not (shown and console.is_terminal):
+        progress = Progress(exact=False, clock=clock)
+        yield lambda done, of: progress.tell(f"{doing}: {done} of {of}") if shown else None
+        return
+    from rich.progress import Progress as Bar
+
+    with Bar(console=console, transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(doing, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 def _round(done: Round, quality: Mapping[str, float]) -> str:

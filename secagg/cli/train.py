@@ -17,7 +17,7 @@ from recsys.run_start import existing_run
 from recsys.sentences import described
 from secagg.cli.interrupts import interruptible
 from secagg.cli.output import WIDTH, Json, as_argument, emit, program, say
-from secagg.cli.progress import Progress, outcome
+from secagg.cli.progress import Progress, counted, outcome
 from secagg.extras import need
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def carry_out(
 
     This is done ``before`` other runs, in these directories, and is refused if one of them cannot be carried out.
     """
-    from recsys.assembly import check_names, prepare
+    from recsys.assembly import check_names, prepare, vectors_of
     from recsys.sources import data_of
 
     check_names(config)
@@ -105,9 +105,11 @@ def carry_out(
     if over:
         tell(OVER)
     tell("making up the data" if config.data.source is Source.SYNTHETIC else "reading the data")
-    _, notes, _ = data_of(config.data)
+    _, notes, items = data_of(config.data)
     for note in notes:  # exact counts: for whoever has the data, and kept nowhere
         tell(f"  {note}")
+    with counted("vectors of texts", shown=not as_json) as watch:
+        vectors_of(config, items, watch)
     tell("loading what trains (some seconds), computing the noise that the budget needs")
     from recsys.other_runs import RunList
     from recsys.report import Account, write_report

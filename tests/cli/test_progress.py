@@ -204,3 +204,28 @@ def test_a_command_to_copy_begins_with_what_works(
 def test_a_path_in_a_command_is_one_word_and_no_option() -> None:
     assert as_argument(Path("runs/a b/ledger.db")) == "'runs/a b/ledger.db'"
     assert as_argument(Path("-x/ledger.db")) == "./-x/ledger.db"
+
+
+def test_what_is_counted_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    times = iter([0.0, 1.0, 6.0, 6.0, 7.0])
+    with progress.counted("vectors", shown=True, clock=lambda: next(times)) as watch:
+        watch(64, 200)
+        watch(128, 200)
+        watch(200, 200)
+    assert capsys.readouterr() == ("  ... vectors: 128 of 200\n", "")
+    with progress.counted("vectors", shown=False) as watch:
+        watch(200, 200)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_and_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    with progress.counted("vectors", shown=True) as watch:
+        watch(50, 200)
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert "vectors" in error
+    assert "25%" in error
+    with progress.counted("vectors", shown=False) as watch:
+        watch(50, 200)
+    assert capsys.readouterr() == ("", "")

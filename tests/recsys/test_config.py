@@ -90,7 +90,7 @@ def test_the_last_change_counts() -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"trainnig": {}}, "unknown key trainnig: there are title, seed, data"),
     ({"training": {"runds": 3}}, "unknown key training.runds: there are rounds, draw"),
-    ({"model": {"setings": {}}}, "unknown key model.setings: there are name, settings "),
+    ({"model": {"setings": {}}}, "unknown key model.setings: there are name, encoder, settings "),
     ({"training": 3}, "training is a section"),
     ({"model": {"settings": 3}}, "model.settings is a section"),
     ({"training": {"rounds": "3"}}, "training.rounds is a whole number, not '3'"),

@@ -18,15 +18,18 @@ from recsys.models.ease import Ease
 from recsys.models.knn import ItemKnn
 from recsys.models.mf import MatrixFactorisation
 from recsys.models.neumf import NeuMf
+from recsys.models.over_text import TwoTower
 from recsys.models.popularity import ItemPop
 from recsys.models.private_ease import PrivateEase
 from recsys.models.private_mf import PrivateMf
 from recsys.models.sasrec import SasRec
+from tests.scenes.item_vectors import coordinates
 
 EVENTS = population(users=24, items=80, seed=6)
 RULES: list[Callable[[Interactions], Split]] = [leave_last_out, by_ratio]
 MODELS: list[Callable[[], Recommender]] = [
     ItemPop, ItemKnn, Ease, PrivateEase, PrivateMf, Autoencoder, MatrixFactorisation, NeuMf, SasRec,
+    lambda: TwoTower(coordinates(80)),
 ]  # fmt: skip
 
 

@@ -25,9 +25,11 @@ from recsys.models.draws import Draws
 from recsys.models.mf import MatrixFactorisation
 from recsys.models.neumf import NeuMf
 from recsys.models.neural import Neural, tensors
+from recsys.models.over_text import TwoTower
 from recsys.models.recommender import Local
 from recsys.models.sasrec import SasRec
 from tests.controls import switch_off
+from tests.scenes.item_vectors import coordinates
 
 ITEMS = 57
 HISTORIES = [history % ITEMS for history in population(users=9, items=80, seed=1).histories()]
@@ -36,6 +38,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "mf": lambda: MatrixFactorisation(width=4, recent=20),
     "neumf": lambda: NeuMf(width=4, recent=8),
     "sasrec": lambda: SasRec(width=8, recent=6, negatives=10, dropout=0.5),
+    "two-tower": lambda: TwoTower(coordinates(ITEMS), width=4, recent=6, negatives=10, dropout=0.5),
 }
 ONE, THREE = Local(epochs=1, rate=0.5), Local(epochs=3, rate=0.5, proximal=0.2)
 STEPS = pytest.mark.parametrize("local", [ONE, THREE], ids=["one step", "three steps"])

@@ -21,11 +21,13 @@ from recsys.models import batches, mf, mf_private, neural
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.mf import MatrixFactorisation
 from recsys.models.neumf import NeuMf
+from recsys.models.over_text import SasRecOverText, TwoTower
 from recsys.models.recommender import Local
 from recsys.models.sasrec import SasRec
 from secagg.crypto.prg import Prg
 from secagg.errors import BudgetError, UsageError
 from tests.controls import switch_off
+from tests.scenes.item_vectors import coordinates
 
 ITEMS = 80
 HISTORIES = list(population(users=12, items=ITEMS, seed=1).histories())
@@ -36,8 +38,10 @@ MODELS: list[Callable[[], Any]] = [
     lambda: MatrixFactorisation(width=4, recent=20),
     lambda: NeuMf(width=4, recent=20),
     lambda: SasRec(width=8, recent=10, negatives=10),
+    lambda: TwoTower(coordinates(ITEMS), width=4, recent=10, negatives=10),
+    lambda: SasRecOverText(coordinates(ITEMS), width=8, recent=10, negatives=10),
 ]
-NAMES = ["autoencoder", "mf", "neumf", "sasrec"]
+NAMES = ["autoencoder", "mf", "neumf", "sasrec", "two-tower", "sasrec-over-text"]
 
 
 @pytest.fixture(params=MODELS, ids=NAMES)
@@ -213,7 +217,7 @@ def test_a_private_run_follows_from_its_seeds(model: Any) -> None:
 
 def test_adaptive_settings_go_on(model: Any) -> None:
     adaptive = Settings(Adaptive(1.0, count_noise=5.0), Fraction(1), expected_batch=4)
-    kept = privately(model, settings=adaptive, steps=1)
+    kept = privately(model, settings=adaptive, steps=2)
     assert kept.clipping.clip != 1.0
 
 

@@ -22,9 +22,11 @@ from recsys.models.popularity import ItemPop
 from recsys.models.private_ease import RIDGE, PrivateEase, ease, on_device
 from recsys.models.private_gram import Settings
 from recsys.models.private_pairs import Recency
-from recsys.models.private_sums import Contribution, Noised, Sums
+from recsys.models.private_sums import Contribution, Noised, Sums, exact_sums
 from recsys.models.store import ModelState
+from recsys.text.vectors import ItemVectors
 from secagg.errors import UsageError
+from tests.scenes.item_vectors import vectors
 
 
 def noised_sums(histories: list[History], multiplier: float, seed: int) -> Sums:
@@ -124,18 +126,24 @@ def table(items: int, featured: bool, seed: int = 0) -> Items | None:
     return Items.of(ids, genres=[f"genre {genre}" for genre in genres]) if featured else None
 
 
-def test_other_items_are_told_apart_by_what_is_said_of_them() -> None:
-    """Users stay in one genre. Of the items that were not chosen, those of the history's genre come first."""
-    rng, described = np.random.default_rng(2), table(400, True)
+@pytest.mark.parametrize("how", ["genres", "texts"])
+def test_other_items_are_told_apart_by_what_is_said_of_them(how: str) -> None:
+    """Users stay in one genre. Of the items that were not chosen, those of the history's genre come first. The table
+    names the genres; or it has titles, and an encoder knows."""
+    rng, described, said = np.random.default_rng(2), table(400, True), None
     assert described is not None
     kinds = np.array([int(genres[0][-1]) for genres in described.genres])
+    if how == "texts":
+        described = Items.of(described.ids, [f"title {item}" for item in range(400)])
+        rows = np.eye(8, 12)[kinds] + 0.1 * rng.standard_normal((400, 12)) + 1.0
+        said = ItemVectors(rows.astype(np.float32), "an encoder")
     popularity = 1 / np.arange(1, 401)
     users, items = list[int](), list[int]()
     for user in range(300):
         mine = np.where(kinds == user % 8, popularity, 0.02 * popularity)
         items += rng.choice(400, 12, replace=False, p=mine / mine.sum()).tolist()
         users += [user] * 12
-    model, plain = (PrivateEase(Settings(items=60), one) for one in (described, None))
+    model, plain = PrivateEase(Settings(items=60), described, said), PrivateEase(Settings(items=60))
     events = Interactions.of(users, items, item_count=400)
     for one in (model, plain):
         one.fit(events)
@@ -145,6 +153,15 @@ def test_other_items_are_told_apart_by_what_is_said_of_them() -> None:
     assert (kinds[best] == 3).all()
     same = others[np.argsort(-plain.scores([history])[0][others])[:5]]
     assert not (kinds[same] == 3).all()
+
+
+def test_vectors_are_those_of_all_items_and_go_with_their_table() -> None:
+    histories = [np.array([0, 1], np.int32)]
+    model = PrivateEase(Settings(items=4), table(9, True), vectors(8))
+    with pytest.raises(UsageError, match="vectors of 8 items, and the model has 9"):
+        model.learn(exact_sums(histories), 9)
+    with pytest.raises(UsageError, match="without a table of items"):
+        PrivateEase(Settings(items=4), None, vectors(9)).learn(exact_sums(histories), 9)
 
 
 def test_a_table_of_features_at_random_changes_little() -> None:

@@ -5,6 +5,8 @@ import pytest
 
 from recsys.data.items import Items
 from recsys.models.public_features import described, maps
+from recsys.text.coordinates import Coordinates
+from tests.scenes.item_vectors import vectors
 
 TABLE = Items.of(
     ["1", "2", "3", "4"],
@@ -53,3 +55,12 @@ def test_a_table_may_lack_columns(items: Items) -> None:
     for one in maps(items):
         assert np.isfinite(one.data).all()
         assert one.shape[0] == len(items)
+
+
+def test_texts_are_alike_by_the_cosine_of_their_coordinates() -> None:
+    table = Items.of([str(item) for item in range(9)], titles=["a title"] * 9)
+    *four, texts = maps(table, vectors(9))
+    assert len(four) == 4
+    rows = Coordinates.of(vectors(9), 64).rows.astype(np.float64)
+    norms = np.linalg.norm(rows, axis=1)
+    np.testing.assert_allclose((texts @ texts.T).toarray(), rows @ rows.T / np.outer(norms, norms), atol=1e-5)

@@ -44,7 +44,7 @@ def test_a_look_ahead_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     from recsys.models import sasrec
 
     visible = "torch.tril(torch.ones(length, length, dtype=torch.bool)) & there.unsqueeze(1)"
-    switch_off(monkeypatch, sasrec._Attentive, "forward", visible, "there.unsqueeze(1)")
+    switch_off(monkeypatch, sasrec.Attention, "forward", visible, "there.unsqueeze(1)")
     with pytest.raises(AssertionError):
         test_no_place_knows_what_comes_later(1)
 

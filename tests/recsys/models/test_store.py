@@ -2,7 +2,6 @@
 
 import io
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from recsys.models.popularity import ItemPop
 from recsys.models.store import MODELS, ModelState, load, save
 from recsys.serving import ServedModel
 from secagg.errors import SecAggError, StorageError, UsageError
-from tests.scenes.stored_models import ITEMS, events
+from tests.scenes.stored_models import ITEMS, events, made
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_same_model_again(name: str, tmp_path: Path) -> None:
-    model = getattr(import_module(MODELS[name]), name)()
+    model = made(name)
     with pytest.raises(UsageError):
         save(ServedModel(model, ITEMS), tmp_path / "model.npz")  # before it was trained
     assert not list(tmp_path.iterdir())
