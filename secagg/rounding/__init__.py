@@ -53,7 +53,7 @@ __all__ = [
     "stochastic",
 ]
 
-PART = 1 << 15
+PART = 1 << 16
 """Coordinates that are handed to a kernel at a time, a multiple of ``BLOCK``."""
 
 _LARGEST = (1 << 31) - 1
@@ -148,9 +148,9 @@ def shortened(vector: NDArray[Any], clip_l2: float) -> tuple[NDArray[Any], float
 
 def _squares(vector: NDArray[Any]) -> NDArray[np.float64]:
     """The sum of the squares of each block."""
-    sums = np.empty(-(-len(vector) // BLOCK))
+    sums, used = np.empty(-(-len(vector) // BLOCK)), kernels(len(vector))
     for start, part in parts(vector):
-        kernels(len(vector)).squares(part, sums[start // BLOCK : -(-(start + len(part)) // BLOCK)])
+        used.squares(part, sums[start // BLOCK : -(-(start + len(part)) // BLOCK)])
     return sums
 
 
