@@ -12,16 +12,17 @@ what is left before anything is allocated; trailing bytes, unknown values and no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from enum import StrEnum
 from fractions import Fraction
+from functools import cached_property
 from itertools import starmap
 from operator import attrgetter
 from struct import Struct
 from struct import error as StructError
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, overload
 
 from secagg.errors import DecodeError, UsageError
 
@@ -225,30 +226,89 @@ def enumeration(kind: type[E]) -> Codec[E]:
     return Codec(lambda out, value: name.write(out, value.value), read, name.least)
 
 
-def many(item: Codec[T], most: int) -> Codec[tuple[T, ...]]:
-    """A codec for up to ``most`` items."""
+def _announced(item: Codec[Any], most: int, reader: Reader) -> int:
+    count = u32.read(reader)
+    if count > most or count * item.least > reader.left:
+        raise DecodeError(f"{count} items announced: too many")
+    return count
 
-    def write(out: bytearray, values: tuple[T, ...]) -> None:
+
+def _writer(item: Codec[T], most: int) -> Callable[[bytearray, Sequence[T]], None]:
+    def write(out: bytearray, values: Sequence[T]) -> None:
         if len(values) > most:
             raise UsageError(f"{len(values)} items, at most {most} allowed")
         u32.write(out, len(values))
         if type(values) is _Written and values.item is item:
             out += b"".join(values.pieces)
         elif item.written is not None:
-            out += item.written(values)
+            out += packed(item, values)
         else:
             for value in values:
                 item.write(out, value)
 
+    return write
+
+
+def many(item: Codec[T], most: int) -> Codec[tuple[T, ...]]:
+    """A codec for up to ``most`` items."""
+
     def read(reader: Reader) -> tuple[T, ...]:
-        count = u32.read(reader)
-        if count > most or count * item.least > reader.left:
-            raise DecodeError(f"{count} items announced: too many")
+        count = _announced(item, most, reader)
         if item.rows is not None:
             return tuple(item.rows(reader.take(count * item.least)))
         return tuple([item.read(reader) for _ in range(count)])
 
-    return Codec(write, read, u32.least)
+    return Codec(_writer(item, most), read, u32.least)
+
+
+class Rows(Sequence[T]):
+    """Records as they are written, one after the other: they are read when somebody looks at one of them."""
+
+    def __init__(self, item: Codec[T], data: bytes) -> None:
+        self.item, self.data = item, data
+
+    @cached_property
+    def items(self) -> tuple[T, ...]:
+        return many(self.item, len(self)).decode(u32.encode(len(self)) + self.data)
+
+    def __len__(self) -> int:
+        return len(self.data) // self.item.least
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self.items == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self.items)
+
+
+def packed(item: Codec[T], values: Sequence[T]) -> bytes:
+    """Records of one size, one after the other."""
+    if isinstance(values, Rows) and values.item is item:
+        return values.data
+    if item.written is None:
+        raise UsageError("only records of one size are packed")
+    return item.written(values)
+
+
+def table(item: Codec[T], most: int) -> Codec[Sequence[T]]:
+    """``many`` records of one size and without invalid encodings, which are read when somebody looks at one of them."""
+
+    def read(reader: Reader) -> Rows[T]:
+        return Rows(item, bytes(reader.take(_announced(item, most, reader) * item.least)))
+
+    return Codec(_writer(item, most), read, u32.least)
 
 
 class _Written(tuple[T, ...]):

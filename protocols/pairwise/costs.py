@@ -86,16 +86,16 @@ def masked(plan: RoundPlan, silent: int, units: UnitCosts) -> Cost:
         ),
     )
     adding = u.verify + u.hash * vector + u.add * d + looked_up + h * (u.member + 3 * u.scan)
-    telling = signers * u.item + k * u.scan + strangers.steps * u.prove
+    telling = (k + 2 * signers) * u.scan + strangers.steps * u.prove
     rebuilding = n * (u.rebuild * t * t + 4 * u.item) + silent * u.agree
     removing = u.centre * d + left * one_mask + silent * alive * (u.agree + one_mask)
     server = {
         "advertise": n * (heard(u, advert) + u.verify + 2 * u.item + u.climb + looked_up) + ordered(u, n),
-        "share": n * (k * (2 * u.item + 3 * u.scan + u.record + u.take) + introduced.steps * u.prove + heard(u, boxes)),
-        "complain": n * (k * (u.deliver + u.record + 2 * u.scan) + u.frame),
+        "share": n * (2 * u.item + k * (5 * u.scan + u.take) + introduced.steps * u.prove + heard(u, boxes)),
+        "complain": n * (k * (u.deliver + 2 * u.scan) + u.frame),
         "upload": n * h * 2 * u.scan + left * (heard(u, upload) + u.frame + adding),
-        "consistency": left * (alive * (u.header + u.scan) + u.verify + heard(u, consent)) + n * u.member,
-        "reveal": left * (heard(u, reveal) + telling + h * (u.share + u.check)) + rebuilding + removing,
+        "consistency": left * (u.header + alive * 3 * u.scan + u.verify + heard(u, consent)) + n * u.member,
+        "reveal": left * (u.record + heard(u, reveal) + telling + h * (u.share + u.check)) + rebuilding + removing,
     }
     memory = _masked_memory(n, d, h, t, word, vector)
     return Cost((client, silenced(client, "upload", silent, left)), server, memory)

@@ -45,7 +45,7 @@ from protocols.rounds.phases import Phase
 from protocols.rounds.server import NOTHING, Sends
 from protocols.rounds.sets import to_bitmap
 from protocols.rounds.steps import Charge, Step, Steps, table
-from protocols.rounds.survivors import ConsistencySignature, SignedBy
+from protocols.rounds.survivors import SIGNED_BY, ConsistencySignature, SignedBy
 from secagg.codec import Once
 from secagg.crypto import labels
 from secagg.crypto.keys import AgreementKey, digest
@@ -186,6 +186,8 @@ class PairwiseServer(DealingServer):
         self._signers = [self._positions[number] for number in sorted(self._signatures)]  # U4
         self._witnesses = [u for u in self._cohort.witnesses() if self._clients[u] in self._signatures]
         self._need(len(self._witnesses), self._q, "witnesses signed")
+        signed = {u: SignedBy(u, self._signatures[self._clients[u]]) for u in self._signers}
+        self._signed = Once(SIGNED_BY, signed)
         reached = [u for u in self._signers if len(self._own_signers(u)) >= self._t]
         return Sends([self._clients[u] for u in reached], self._signatures_for)
 
@@ -201,7 +203,7 @@ class PairwiseServer(DealingServer):
         chosen.update(islice((v for v in self._signers if v not in chosen), max(least - len(chosen), 0)))
         strangers = sorted(chosen - known)
         return ConsistencySignatures(
-            tuple(SignedBy(v, self._signatures[self._clients[v]]) for v in sorted(chosen)),
+            self._signed.some(sorted(chosen)),
             tuple(self._leaves[v] for v in strangers),
             self._tree.proof(strangers),
         )

@@ -25,19 +25,19 @@ corrupt holder choose between them; that is worth what sharing another secret is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.rounds.cohort import Cohort, Position
 from secagg.assumptions import MAX_CLIENTS
-from secagg.codec import Codec, blob, fixed, many, struct, u32
+from secagg.codec import Codec, blob, fixed, many, struct, table, u32
 from secagg.crypto import labels
 from secagg.crypto.dealing import (
     BLINDS,
@@ -56,9 +56,6 @@ from secagg.crypto.prg import Rng
 from secagg.crypto.shamir import SHARE_BYTES
 from secagg.errors import PeerError
 
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
-
 COMMITMENT_BYTES = 16
 
 
@@ -74,7 +71,7 @@ class Box:
 class Dealt:
     """Client to server: a box for each of the others that hold shares of its secrets, in their order, and the proof."""
 
-    boxes: tuple[Box, ...]
+    boxes: Sequence[Box]
     proof: bytes
 
 
@@ -93,7 +90,7 @@ class Delivered:
 class Delivery:
     """Server to client: the boxes that were dealt to it."""
 
-    boxes: tuple[Delivered, ...]
+    boxes: Sequence[Delivered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +147,18 @@ def commitments(context: Cohort, dealer: Position, holder: Position, points: byt
 
 def commitment(context: Cohort, dealer: Position, holder: Position, secret: int, share: bytes) -> bytes:
     """To a share of one of the secrets: the start of the SHA-256 hash of ``transcript(labels.SHARE_COMMITMENT,
-    *context.bound(dealer, holder))``, the secret's number and the share. The hash begins alike for all the shares of a
-    cohort: servers check thousands."""
-    hasher = _begun(context.bound()).copy()
-    hasher.update(_PLACE.pack(4, dealer, 4, holder, secret) + share)
-    return hasher.digest()[:COMMITMENT_BYTES]
+    *context.bound(dealer, holder))``, the secret's number and the share. What is hashed begins alike for all the shares
+    of a cohort: servers check thousands."""
+    hashed = _beginning(context.bound()) + _PLACE.pack(4, dealer, 4, holder, secret) + share
+    return sha256(hashed).digest()[:COMMITMENT_BYTES]
 
 
 _PLACE = Struct(">QIQIB")
 
 
 @lru_cache(maxsize=2)
-def _begun(bound: tuple[bytes, ...]) -> Hash:
-    return sha256(transcript(labels.SHARE_COMMITMENT, *bound))
+def _beginning(bound: tuple[bytes, ...]) -> bytes:
+    return transcript(labels.SHARE_COMMITMENT, *bound)
 
 
 def box_hash(context: Cohort, holder: Position, delivered: Delivered) -> bytes:
@@ -256,7 +252,12 @@ def _matrix(rows: Sequence[bytes], columns: int) -> NDArray[np.uint32]:
 
 
 def challenge_of(context: Cohort, dealer: Position, boxes: Sequence[Box]) -> bytes:
-    return digest(labels.CHALLENGE, *context.bound(dealer), *[box.points + box.commitments for box in boxes])
+    return challenge_from(context, dealer, [box.points + box.commitments for box in boxes])
+
+
+def challenge_from(context: Cohort, dealer: Position, boxes: Iterable[bytes]) -> bytes:
+    """The same, from boxes as they are written."""
+    return digest(labels.CHALLENGE, *context.bound(dealer), *boxes)
 
 
 _COMPLAINTS: Codec[Any] = many(
@@ -265,10 +266,16 @@ _COMPLAINTS: Codec[Any] = many(
 OPENED: Codec[Any] = many(struct(Opened, peer=u32, key=fixed(KEY_BYTES)), MAX_CLIENTS)
 
 
-def dealing_messages(secrets: int) -> Mapping[type, Codec[Any]]:
-    """The messages of the exchange, where so many secrets are dealt."""
-    box = struct(Box, points=fixed(ELEMENT_BYTES * width(secrets)), commitments=fixed(COMMITMENT_BYTES * secrets))
-    delivered = struct(
+@cache
+def box_codec(secrets: int) -> Codec[Box]:
+    """A box with shares of so many secrets."""
+    return struct(Box, points=fixed(ELEMENT_BYTES * width(secrets)), commitments=fixed(COMMITMENT_BYTES * secrets))
+
+
+@cache
+def delivered_codec(secrets: int) -> Codec[Delivered]:
+    """The same on its way."""
+    return struct(
         Delivered,
         peer=u32,
         points=fixed(ELEMENT_BYTES * width(secrets)),
@@ -276,9 +283,14 @@ def dealing_messages(secrets: int) -> Mapping[type, Codec[Any]]:
         challenge=fixed(HASH_BYTES),
         response=fixed(RESPONSE_BYTES),
     )
+
+
+def dealing_messages(secrets: int) -> Mapping[type, Codec[Any]]:
+    """The messages of the exchange, where so many secrets are dealt."""
+    boxes, delivered = table(box_codec(secrets), MAX_CLIENTS), table(delivered_codec(secrets), MAX_CLIENTS)
     return {
-        Dealt: struct(Dealt, boxes=many(box, MAX_CLIENTS), proof=blob(RESPONSE_BYTES * MAX_CLIENTS)),
-        Delivery: struct(Delivery, boxes=many(delivered, MAX_CLIENTS)),
+        Dealt: struct(Dealt, boxes=boxes, proof=blob(RESPONSE_BYTES * MAX_CLIENTS)),
+        Delivery: struct(Delivery, boxes=delivered),
         Complaints: struct(Complaints, complaints=_COMPLAINTS),
         Accusations: struct(Accusations, complaints=_COMPLAINTS),
         Defence: struct(Defence, opened=OPENED),

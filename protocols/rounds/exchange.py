@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, KeysView, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence, Set
+from itertools import pairwise
 from struct import Struct
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protocols.roster import Number
 from protocols.rounds.admission import CohortServer
@@ -24,17 +26,22 @@ from protocols.rounds.dealing import (
     Delivery,
     Opened,
     abscissas,
-    challenge_of,
+    box_codec,
+    challenge_from,
     check_complaint,
     commitment,
+    delivered_codec,
     opened,
     rows_of,
 )
 from protocols.rounds.server import Sends
 from protocols.rounds.sets import ascending
-from secagg.crypto.dealing import ELEMENT_BYTES, RESPONSE_BYTES, responses, width
+from secagg.codec import Rows, packed, u32
+from secagg.crypto.dealing import ELEMENT_BYTES, responses, width
 from secagg.crypto.shamir import unpack_shares
 from secagg.errors import PeerError
+
+_COMMITMENT = Struct(f"{COMMITMENT_BYTES}s")
 
 
 class Exchange:
@@ -47,9 +54,9 @@ class Exchange:
         self, context: Cohort, holders_of: Callable[[Position], Sequence[Position]], threshold: int, secrets: int
     ) -> None:
         self._context, self._holders_of, self._threshold, self._secrets = context, holders_of, threshold, secrets
-        self._row = Struct(f"{ELEMENT_BYTES * width(secrets)}s{COMMITMENT_BYTES * secrets}s{RESPONSE_BYTES}s")
-        self._rows: dict[Position, bytes] = {}  # dealer -> its boxes and responses, in the order of its other holders
-        self._challenges: dict[Position, bytes] = {}
+        self._box, self._delivered = box_codec(secrets), delivered_codec(secrets)
+        self._rows: dict[Position, bytes] = {}  # dealer -> its boxes as delivered, in the order of its other holders
+        self._commitments: dict[Position, tuple[NDArray[np.int64], bytes]] = {}  # holder -> dealers, and what they said
         self._own: dict[Position, int] = {}  # dealer -> its place among its holders, or behind them
         self._kept: dict[Position, int] = {}  # dealer -> the secret to whose shares the commitments are kept
         self._complaints: dict[Position, dict[Position, Complaint]] = {}  # dealer -> holder -> what it says
@@ -59,24 +66,27 @@ class Exchange:
     @property
     def dealers(self) -> KeysView[Position]:
         """Those who dealt and were not left out since."""
-        return self._rows.keys()
+        return self._own.keys()
 
     def take(self, dealer: Position, dealt: Dealt) -> None:
         holders = self._holders_of(dealer)
-        shown = rows_of(responses(dealt.proof, self._threshold, abscissas(holders)))
+        shown = rows_of(responses(dealt.proof, self._threshold, abscissas(holders), self._context.size))
         others = [response for v, response in zip(holders, shown, strict=True) if v != dealer]
         if len(dealt.boxes) != len(others):
             raise PeerError("shares for others than the holders")
-        self._challenges[dealer] = challenge_of(self._context, dealer, dealt.boxes)
+        data, size = packed(self._box, dealt.boxes), self._box.least
+        boxes = [data[at : at + size] for at in range(0, len(data), size)]
+        peer, challenge = u32.encode(dealer), challenge_from(self._context, dealer, boxes)
         self._own[dealer] = holders.index(dealer) if len(others) < len(holders) else len(holders)
         self._rows[dealer] = b"".join(
-            [box.points + box.commitments + response for box, response in zip(dealt.boxes, others, strict=True)]
+            [peer + box + challenge + response for box, response in zip(boxes, others, strict=True)]
         )
 
     def delivered(self, dealer: Position, holder: Position) -> Delivered:
-        at = self._index(dealer, holder) * self._row.size
-        points, commitments, response = self._row.unpack_from(self._rows[dealer], at)
-        return Delivered(dealer, points, commitments, self._challenges[dealer], response)
+        return self._delivered.decode(self._row(dealer, holder))
+
+    def deliveries(self, dealers: Iterable[Position], holder: Position) -> Sequence[Delivered]:
+        return Rows(self._delivered, b"".join([self._row(dealer, holder) for dealer in dealers]))
 
     def complain(self, holder: Position, public: bytes, dealers: Set[Position], said: Complaints) -> None:
         """Take what a holder says about boxes that were delivered to it, those of ``dealers``."""
@@ -90,7 +100,7 @@ class Exchange:
 
     def leave_out(self, dealers: Set[Position]) -> None:
         for dealer in list(dealers):
-            del self._rows[dealer], self._challenges[dealer], self._own[dealer]
+            del self._rows[dealer], self._own[dealer]
             self._complaints.pop(dealer, None)
             self._defended.discard(dealer)
 
@@ -130,12 +140,19 @@ class Exchange:
 
     def keep_commitments(self, secret_of: Callable[[Position], int]) -> None:
         """Forget all but what is needed to check shares of one secret of each dealer."""
-        self._kept = {dealer: secret_of(dealer) for dealer in self._rows}
-        start = ELEMENT_BYTES * width(self._secrets)
-        for dealer, rows in self._rows.items():
-            table = np.frombuffer(rows, np.uint8).reshape(-1, self._row.size)
-            at = start + COMMITMENT_BYTES * self._kept[dealer]
-            self._rows[dealer] = table[:, at : at + COMMITMENT_BYTES].tobytes()
+        self._kept = {dealer: secret_of(dealer) for dealer in sorted(self._rows)}
+        others = [[v for v in self._holders_of(dealer) if v != dealer] for dealer in self._kept]
+        tables, start = list[NDArray[np.uint8]](), u32.least + ELEMENT_BYTES * width(self._secrets)
+        for dealer, secret in self._kept.items():
+            table = np.frombuffer(self._rows.pop(dealer), np.uint8).reshape(-1, self._delivered.least)
+            at = start + COMMITMENT_BYTES * secret
+            tables.append(table[:, at : at + COMMITMENT_BYTES].copy())
+        holders, dealers = np.concatenate(others), np.repeat(list(self._kept), list(map(len, others)))
+        order = np.argsort(holders, kind="stable")
+        said, dealers = np.concatenate(tables)[order], dealers[order]
+        ends = np.cumsum(np.bincount(holders)).tolist()
+        for holder, (first, end) in enumerate(pairwise([0, *ends])):
+            self._commitments[Position(holder)] = dealers[first:end], said[first:end].tobytes()
 
     def check_shares(self, holder: Position, shares: Mapping[Position, bytes]) -> None:
         """What a holder reveals, by dealer: one hash and the commitment that was kept tell a wrong share. A dealer's
@@ -144,18 +161,19 @@ class Exchange:
         Liars can commit to what is no share at all, and no honest holder reveals that.
         """
         unpack_shares(b"".join(shares.values()), len(shares))
+        dealers, said = self._commitments[holder]
+        kept = {dealer: one for dealer, (one,) in zip(dealers.tolist(), _COMMITMENT.iter_unpack(said), strict=True)}
         for dealer, share in shares.items():
             if dealer == holder:
                 continue
-            at = self._index(dealer, holder) * COMMITMENT_BYTES
-            kept = self._rows[dealer][at : at + COMMITMENT_BYTES]
-            if commitment(self._context, dealer, holder, self._kept[dealer], share) != kept:
+            if commitment(self._context, dealer, holder, self._kept[dealer], share) != kept[dealer]:
                 raise PeerError("a share that is not the one that was dealt")
 
-    def _index(self, dealer: Position, holder: Position) -> int:
-        """Where a holder's box is among those that were dealt: a dealer deals none to itself."""
-        place = bisect_left(self._holders_of(dealer), holder)
-        return place - (self._own[dealer] < place)
+    def _row(self, dealer: Position, holder: Position) -> bytes:
+        """This holder's box, as it is delivered: a dealer deals none to itself."""
+        place, size = bisect_left(self._holders_of(dealer), holder), self._delivered.least
+        at = (place - (self._own[dealer] < place)) * size
+        return self._rows[dealer][at : at + size]
 
 
 class DealingServer(CohortServer):
@@ -169,7 +187,7 @@ class DealingServer(CohortServer):
 
     def _delivery(self, number: Number) -> Delivery:
         v = self._positions[number]
-        return Delivery(tuple(self._exchange.delivered(u, v) for u in sorted(self._dealers_to(v)) if u != v))
+        return Delivery(self._exchange.deliveries(sorted(self._dealers_to(v) - {v}), v))
 
     def _take_complaints(self, number: Number, said: Complaints) -> None:
         v = self._positions[number]

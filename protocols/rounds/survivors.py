@@ -38,9 +38,12 @@ class SignedBy:
 SIGNATURE = struct(ConsistencySignature, signature=fixed(SIGNATURE_BYTES))
 
 
+SIGNED_BY = struct(SignedBy, signer=u32, signature=fixed(SIGNATURE_BYTES))
+
+
 def signatures(most: int) -> Codec[Any]:
     """Of up to so many clients."""
-    return many(struct(SignedBy, signer=u32, signature=fixed(SIGNATURE_BYTES)), most)
+    return many(SIGNED_BY, most)
 
 
 @dataclass(frozen=True, slots=True)

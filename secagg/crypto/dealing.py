@@ -68,13 +68,20 @@ class Polynomials:
         return "Polynomials(<redacted>)"
 
 
-def responses(proof: bytes, threshold: int, holders: Sequence[int]) -> NDArray[np.uint32]:
-    """The values of the proof's polynomials z_j at each holder's abscissa."""
+def responses(proof: bytes, threshold: int, holders: Sequence[int], among: int = 0) -> NDArray[np.uint32]:
+    """The values of the proof's polynomials z_j at each holder's abscissa.
+
+    ``among`` is the largest abscissa of all, for whoever looks at many proofs: then powers of all are computed once.
+    """
     if len(proof) != RESPONSE_BYTES * threshold:
         raise DecodeError(f"a proof of {len(proof)} bytes, not of {threshold} coefficients of {BLINDS} polynomials")
     coefficients = np.frombuffer(proof, "<u4").reshape(threshold, BLINDS).astype(np.uint64)
     if (coefficients >= P).any():
         raise DecodeError("a field element that is not reduced")
+    if len(holders) < among <= _MOST // threshold:
+        if min(holders) < 1 or max(holders) > among:
+            raise UsageError("a share index is zero or too large")
+        return matmul(_table_of_all(among, threshold)[np.array(holders) - 1], coefficients).astype(np.uint32)
     return _evaluated(coefficients, holders)
 
 
@@ -121,3 +128,8 @@ def _table(holders: tuple[int, ...], threshold: int) -> Field:
     if not holders or min(holders) < 1 or max(holders) >= PRIME:
         raise UsageError("a share index is zero or too large")
     return powers(np.array(holders, np.uint64), threshold)
+
+
+@lru_cache(maxsize=1)
+def _table_of_all(count: int, threshold: int) -> Field:
+    return powers(np.arange(1, count + 1, dtype=np.uint64), threshold)

@@ -23,9 +23,11 @@ from secagg.codec import (
     fixed,
     many,
     optional,
+    packed,
     positive,
     rational,
     struct,
+    table,
     text,
     u8,
     u16,
@@ -99,6 +101,7 @@ CASES: list[tuple[str, Codec[Any], st.SearchStrategy[Any]]] = [
     ("enumeration", enumeration(Colour), st.sampled_from(Colour)),
     ("many", many(blob(3), 6), st.lists(st.binary(max_size=3), max_size=6).map(tuple)),
     ("rows", many(ROW, 6), st.lists(rows, max_size=6).map(tuple)),
+    ("table", table(ROW, 6), st.lists(rows, max_size=6).map(tuple)),
     (
         "struct",
         POINT,
@@ -220,6 +223,8 @@ def test_what_a_class_refuses_is_undecodable() -> None:
         (many(u8, 2**32 - 1), u32.encode(2**32 - 1), "announced"),
         (many(u64, 10_000_000), u32.encode(10_000_000), "announced"),
         (many(fixed(5), 5), u32.encode(6), "announced"),
+        (table(ROW, 5), u32.encode(6), "announced"),
+        (table(ROW, 2**32 - 1), u32.encode(2**31), "announced"),
         (many(many(u8, 9), 2**32 - 1), u32.encode(2**31), "announced"),
     ],
 )
@@ -245,6 +250,9 @@ def test_announced_sizes_are_refused_before_anything_is_allocated(
         (text(3), "äö"),
         (many(u8, 2), (1, 2, 3)),
         (many(ROW, 2), (A_ROW, A_ROW, A_ROW)),
+        (table(ROW, 2), (A_ROW, A_ROW, A_ROW)),
+        (table(ROW, 2), table(ROW, 3).decode(table(ROW, 3).encode((A_ROW, A_ROW, A_ROW)))),
+        (table(ROW, 2), (replace(A_ROW, key=b"kkk2"), replace(A_ROW, key=b"kk"))),
         (many(ROW, 2), (A_ROW, replace(A_ROW, key=b"kk"))),
         (many(ROW, 2), (replace(A_ROW, key=b"kkk2"), replace(A_ROW, key=b"kk"))),
         (many(ROW, 2), (A_ROW, replace(A_ROW, number=1 << 16))),
@@ -269,6 +277,26 @@ def test_what_was_written_once_is_written_the_same(item: Codec[Any], values: tup
         many(item, 2).encode(once.some([0, 0, 1]))
     other = optional(item)
     assert many(other, 2).encode(once.some([0, 1])) == many(other, 2).encode(values)
+
+
+def test_rows_are_a_sequence_of_what_they_hold() -> None:
+    values = tuple(replace(A_ROW, number=number) for number in range(4))
+    held = table(ROW, 4).decode(many(ROW, 4).encode(values))
+    assert held == values == tuple(held)
+    assert hash(held) == hash(values)
+    assert (held[1], held[-1], held[1:3], len(held)) == (values[1], values[3], values[1:3], 4)
+    assert held != values[:3]
+    assert held != 4
+    assert many(ROW, 4).encode(held) == many(ROW, 4).encode(values)
+    with pytest.raises(UsageError, match="one size"):
+        packed(text(9), ["alice"])
+
+
+def test_rows_are_no_view_of_what_they_were_read_from() -> None:
+    encoded = bytearray(table(ROW, 4).encode((A_ROW,)))
+    held = table(ROW, 4).decode(memoryview(encoded))
+    encoded[-1] ^= 1
+    assert held == (A_ROW,)
 
 
 def test_an_item_is_written_once() -> None:

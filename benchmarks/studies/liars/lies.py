@@ -140,7 +140,7 @@ class TwoPolynomials(_Dealer):
     def _boxes(self, secrets: list[bytes], seed: bytes) -> tuple[Box, ...]:
         one, two = (self._dealt_by(secrets, drawn).dealt.boxes for drawn in (seed, self._drawn(b"other polynomials")))
         half = len(one) // 2
-        return one[:half] + two[half:]
+        return (*one[:half], *two[half:])
 
 
 class FalseDefence(OneBadBox):

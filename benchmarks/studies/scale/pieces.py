@@ -158,7 +158,8 @@ def _shares(repeats: int) -> dict[str, float]:
 def _boxes(repeats: int, secrets: list[bytes], t: int, polynomials: float) -> dict[str, float]:
     """Of the exchange about the shares, with 64 holders. ``polynomials`` is what those alone take."""
     k = 64
-    cohort, key, peer = Cohort(_plan(k + 1, 1), bytes(32), k + 1), AgreementKey(bytes(32)), AgreementKey(os.urandom(32))
+    cohort = Cohort(_plan(20, 1), bytes(32), 2 * k + 1)
+    key, peer = AgreementKey(bytes(32)), AgreementKey(os.urandom(32))
     own, *holders = positions(k + 1)
     agreed = key.agree(peer.public)
 
@@ -174,7 +175,10 @@ def _boxes(repeats: int, secrets: list[bytes], t: int, polynomials: float) -> di
         )
 
     dealt = dealing().dealt
-    boxes = [dealing(u, [own]).delivered(own) for u in holders]
+    told, dealings = Exchange(cohort, lambda u: [own], t, len(secrets)), {u: dealing(u, [own]) for u in holders}
+    boxes = [one.delivered(own) for one in dealings.values()]
+    for u, one in dealings.items():
+        told.take(u, one.dealt)
     exchange = Exchange(
         cohort, lambda u: [Position(v + u) for v in holders], t, len(secrets)
     )  # others each, as on a ring
@@ -184,20 +188,19 @@ def _boxes(repeats: int, secrets: list[bytes], t: int, polynomials: float) -> di
             exchange.take(u, dealt)
 
     def check() -> None:
-        for v in holders:
-            exchange.check_shares(v, {own: points[v][:SHARE_BYTES]})
+        told.check_shares(own, shares)
 
     def unbox() -> object:
         return opened(cohort, own, boxes, len(secrets), lambda u: cohort.pad_key(agreed, u, own))
 
-    points = dealing().points
+    shares = {u: one.points[own][:SHARE_BYTES] for u, one in dealings.items()}
     found = {
         "box": max(seconds_of(dealing, repeats) - polynomials, 0) / k,
         "unbox": seconds_of(unbox, repeats) / k,
         "take": seconds_of(take, repeats) / (2 * k),
-        "deliver": seconds_of(lambda: [exchange.delivered(own, v) for v in holders], repeats) / k,
+        "deliver": seconds_of(lambda: told.deliveries(holders, own), repeats) / k,
     }
-    exchange.keep_commitments(lambda dealer: 0)
+    told.keep_commitments(lambda dealer: 0)
     return found | {"check": seconds_of(check, repeats) / k}
 
 
@@ -213,14 +216,10 @@ def _messages(repeats: int) -> dict[str, float]:
     revealed = tuple(Revealed(i, pack_shares(np.zeros((1, 9), np.uint32))) for i in positions(k))
     shares = messages.encode(plan, Reveal(revealed, (), b""))
 
-    collected = [dict[int, bytes]() for _ in range(n)]
-
-    def read_shares() -> None:
+    def read_shares() -> bytes:
         message = messages.decode(plan, shares)
-        for one in message.self_shares if isinstance(message, Reveal) else ():
-            held = collected[one.peer * 37 % n]
-            if len(held) < k:
-                held[one.peer] = one.share
+        read = {one.peer: one.share for one in (message.self_shares if isinstance(message, Reveal) else ())}
+        return b"".join(read.values())
 
     tree = MerkleTree([leaf(i, bytes(160)) for i in range(n)])
     chosen = sorted(np.random.default_rng(1).choice(n, k, replace=False).tolist())

@@ -120,7 +120,7 @@ def blank(ring: Ring, _data: bytes, length: int) -> Any:
     return np.zeros(ring.packed_size(length), np.uint8)
 
 
-NOT_THE_ONE = "commitment(self._context, dealer, holder, self._kept[dealer], share) != kept"
+NOT_THE_ONE = "commitment(self._context, dealer, holder, self._kept[dealer], share) != kept[dealer]"
 
 LIES: dict[str, Lie] = {
     "an advert in another's name": Lie(

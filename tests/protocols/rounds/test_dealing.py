@@ -31,6 +31,8 @@ seeds = st.binary(min_size=32, max_size=32)
 class Bound:
     """Stands for a cohort."""
 
+    size = 5
+
     def bound(self, *positions: int) -> tuple[bytes, ...]:
         return (b"plan", b"root", *map(u32.encode, positions))
 

@@ -79,6 +79,22 @@ def scene(seed: int, threshold: int = 3, holders: int = 6) -> tuple[Polynomials,
     return dealt, dealt.points(places), places
 
 
+@given(
+    seed=st.binary(min_size=32, max_size=32),
+    places=st.sets(st.integers(1, 30), min_size=1, max_size=30).map(sorted),
+    among=st.integers(30, 40),
+)
+def test_responses_are_the_same_from_powers_of_all_abscissas(seed: bytes, places: list[int], among: int) -> None:
+    proof = Polynomials([SECRET], 3, Prg(seed)).proof(RHO)
+    assert (responses(proof, 3, places, among) == responses(proof, 3, places)).all()
+
+
+@pytest.mark.parametrize("places", [[0, 1], [-1, 1], [1, 31]])
+def test_an_abscissa_that_is_not_among_all_is_refused(places: list[int]) -> None:
+    with pytest.raises(UsageError, match="zero or too large"):
+        responses(Polynomials([SECRET], 3, Prg(bytes(32))).proof(RHO), 3, places, 30)
+
+
 @pytest.mark.parametrize("column", [0, 8, 9, 17, 18, 21])
 def test_one_wrong_value_is_seen_by_its_holder_and_by_no_other(column: int) -> None:
     """A limb of either secret, or a blinding value."""
