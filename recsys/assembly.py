@@ -200,6 +200,7 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
         0.0 if config.locally else training.measured,
         training.weight_bound,
         training.measured_every,
+        training.scaffold,
     )
     vectors = vectors_of(config, items)
     model, plain = model_of(config, items, vectors), None
@@ -207,6 +208,8 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
     if made_of_sums(model):
         if config.locally:
             raise UsageError(f"{config.model.name} has no local training: its privacy is distributed, or none")
+        if training.scaffold:
+            raise UsageError(f"{config.model.name} is made of sums: nobody takes steps that training.scaffold corrects")
         if training.sampled < 1:
             raise UsageError(f"{config.model.name} is made of sums over all users: training.sampled is 1")
         if participation.draw is not Draw.EVERYONE:

@@ -198,6 +198,9 @@ class Training:
     """the size of such a step"""
     proximal: float = 0.0
     """FedProx's pull towards the model that a round began with"""
+    scaffold: bool = False
+    """SCAFFOLD's control variates: each client corrects its steps by how its gradient differs from everybody's, and
+    sends a vector twice as long. For clients whose data differ, and take several steps a round"""
     server: Rule = Rule.FEDAVG
     """what the server does with the mean update"""
     server_rate: float = 1.0
@@ -339,6 +342,16 @@ class Config:
             raise UsageError("seeds are from 0 to below 2^32")
         if training.weight_bound > 1 and privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH):
             raise UsageError("training.weight_bound is 1 with noise in the sum: every client counts once")
+        if training.scaffold and self.users_in_silos:
+            raise UsageError(
+                "training.scaffold is not for privacy.mode = distributed over silos: there each user moves the model "
+                "alone, no silo drifts, and what a silo kept of its users would be in no user's clip"
+            )
+        if training.scaffold and training.weight_bound > 1:
+            raise UsageError(
+                "training.weight_bound is 1 with training.scaffold: the server does not know how much those count that "
+                "are not in a sum"
+            )
         if not (self.clients.most >= 0 and self.clients.overlap >= 1):
             raise UsageError("clients.most is not below zero, and clients.overlap at least 1")
         if self.clients.overlap > 1 and self.private and not self.users_in_silos:

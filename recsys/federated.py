@@ -16,6 +16,10 @@ There are two ways of protecting users, which can be combined:
 Without either, measured values are exact, and the server knows their sums only. What the server knows of a sum is a
 ``Round``. Clients measure in the first round and in every so many-th after it; all that is chosen by measured values is
 when to stop (``patience``).
+
+Where clients differ, each can correct its steps by how its gradient differs from everybody's, and sends a vector twice
+as long (``UpdateRecipe.scaffold``, ``recsys.control_variates``). Local privacy allows that: what corrects a client's
+steps follows from models of its own that are private already.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ from dp.ledger import Ledger
 from dp.ledger.entries import Steps
 from dp.noise import NoiseSpec
 from recsys.aggregator import Aggregator, ChosenLazyVectors, LazyVectors, Request, Result, Update
+from recsys.control_variates import ControlVariates
 from recsys.data.interactions import History, Interactions
 from recsys.metrics.ranking import measure
 from recsys.models.recommender import Local, SharedModel
@@ -73,6 +78,7 @@ class PrivatelyTrained(SharedModel, Protocol):
         charge: Callable[..., None] | None,
         seed: int,
         rng: Rng,
+        drift: NDArray[np.float32] | None,
     ) -> Settings:
         """With ``charge`` None the same steps are made without noise: a reference, which is not private."""
 
@@ -142,6 +148,7 @@ class UpdateRecipe:
     weight_bound: a client counts as often as it has users, up to this bound. With noise in the sum it is 1.
     measured_every: clients measure in the rounds whose number, from 0 on, is divided by this. In all others the
     coordinates of measured values are zeros, and the whole clip is for the change.
+    scaffold: beside its change a client sends how far its control variate moves; both together are what is clipped.
     """
 
     local: Local
@@ -149,16 +156,22 @@ class UpdateRecipe:
     measured: float = 0.05
     weight_bound: int = 1
     measured_every: int = 1
+    scaffold: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.measured < 1:
             raise UsageError("measured values take up a share of the norm from 0 to below 1")
         if self.measured_every < 1:
             raise UsageError("clients measure every so many rounds, one at least")
+        if self.scaffold and self.weight_bound > 1:
+            raise UsageError(
+                "with control variates every client counts once: the server does not know how much those count that "
+                "are not in a sum"
+            )
 
     def length(self, parameters: int) -> int:
         """How many coordinates a client sends for a model with this many parameters."""
-        return parameters + (len(METRICS) + 1 if self.measured else 0)
+        return parameters * (2 if self.scaffold else 1) + (len(METRICS) + 1 if self.measured else 0)
 
     def measures(self, number: int) -> bool:
         """Whether clients measure in the round of this number, from 0 on."""
@@ -167,16 +180,22 @@ class UpdateRecipe:
 
 @dataclass(slots=True)
 class TrainingState:
-    """All of a run that changes from round to round. Its encoded form is the run's checkpoint."""
+    """All of a run that changes from round to round. Its encoded form is the run's checkpoint.
+
+    ``common`` is the server's control variate, and ``sealed`` those of the clients, where there are any.
+    """
 
     vector: NDArray[np.float32]
     optimiser: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     rounds: tuple[Round, ...] = ()
+    common: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    sealed: bytes = b""
 
     def encode(self) -> bytes:
         out = io.BytesIO()
         rounds = json.dumps([asdict(one) for one in self.rounds], allow_nan=False)
         arrays: dict[str, Any] = {f"optimiser {name}": array for name, array in self.optimiser.items()}
+        arrays |= {"common": self.common, "sealed": np.frombuffer(self.sealed, np.uint8)}
         np.savez(out, vector=self.vector, rounds=np.array(rounds), **arrays)
         return out.getvalue()
 
@@ -185,10 +204,11 @@ class TrainingState:
         try:
             arrays = parse_arrays(data)
             rounds = as_declared(tuple[Round, ...], parse_json(str(arrays.pop("rounds")).encode()))
-            vector = arrays.pop("vector")
+            vector, common, sealed = arrays.pop("vector"), arrays.pop("common"), arrays.pop("sealed").tobytes()
         except (DecodeError, KeyError, ValueError):
             raise DecodeError("this is no checkpoint") from None
-        return cls(vector, {name.removeprefix("optimiser "): array for name, array in arrays.items()}, rounds)
+        optimiser = {name.removeprefix("optimiser "): array for name, array in arrays.items()}
+        return cls(vector, optimiser, rounds, common, sealed)
 
 
 class Federation:
@@ -219,6 +239,11 @@ class Federation:
             raise UsageError("the encoding is one vector for each client or for each user, and training is the same")
         if silos is not None and local_privacy is not None:
             raise UsageError("users in silos train alone, without noise of their own")
+        if silos is not None and recipe.scaffold:
+            raise UsageError(
+                "users in silos move the model alone, each from where the round began: no silo drifts, and what it "
+                "kept of its users for the next round would be in no user's clip"
+            )
         if noise is not None and recipe.weight_bound > 1:
             raise UsageError("with noise in the sum every client counts once")
         self._model, self._data, self._aggregator, self._recipe = model, client_data, aggregator, recipe
@@ -235,13 +260,20 @@ class Federation:
         self._run = derive(secret, labels.SIMULATED, b"run").hex()[:16]  # runs may share a ledger
         model.begin(client_data.train.item_count, seed)
         self.state = TrainingState(model.vector)
+        self._controls: ControlVariates | None = None
+        if recipe.scaffold:
+            steps, rate = self._pace(1)
+            self._controls = ControlVariates(len(self.state.vector), len(client_data.names), steps * rate)
+            self._keep_controls()
         if encoding.length != recipe.length(len(self.state.vector)):
             raise UsageError(f"the encoding is for {encoding.length} numbers")
 
     def resume(self, state: TrainingState) -> None:
         """Continue from a checkpoint."""
-        if state.vector.shape != self.state.vector.shape:
+        if (state.vector.shape, state.common.shape) != (self.state.vector.shape, self.state.common.shape):
             raise UsageError("the checkpoint is of another model")
+        if self._controls is not None:
+            self._controls.open(self._controls_key, len(state.rounds), state.common, state.sealed)
         self.state, self._optimiser.state = state, dict(state.optimiser)
         self._model.vector = state.vector
 
@@ -257,30 +289,53 @@ class Federation:
         number = len(self.state.rounds)
         cohort = self._participation.cohort(self._data.names, beacon(self._seed), number)
         planned = self._participation.planned(len(self._data.names))
+        kept = dict[str, NDArray[np.float32]]()
         try:
             if len(cohort) < 2:
                 raise ThresholdError(f"a cohort of {len(cohort)} hides nobody")
             with self._charged(number, cohort) as charged_before:
-                request = self._request(number, cohort, charged_before)
+                request = self._request(number, cohort, charged_before, kept)
                 result = self._aggregator.aggregate(request, self._client(number, cohort))
         except ThresholdError as error:
             done = failed_round(number, "training", len(cohort), error)
         else:
-            measured = self._learn(result, planned, measures=self._recipe.measures(number))
+            measured = self._learn(result, kept, planned, measures=self._recipe.measures(number))
             done = completed_round(number, "training", len(cohort), result, measured)
         self.state.rounds += (done,)
+        self._keep_controls()
         return done
 
-    def _request(self, number: int, cohort: tuple[str, ...], charged_before: bool) -> Request:
+    def _keep_controls(self) -> None:
+        if (controls := self._controls) is not None:
+            self.state.common = controls.common
+            self.state.sealed = controls.sealed(self._controls_key, len(self.state.rounds))
+
+    @property
+    def _controls_key(self) -> bytes:
+        """Under which the clients' control variates are sealed. That is worth as much as the run's secret."""
+        return derive(self._secret, labels.SIMULATED, b"control variates")
+
+    def _request(
+        self, number: int, cohort: tuple[str, ...], charged_before: bool, kept: dict[str, NDArray[np.float32]]
+    ) -> Request:
+        """``kept`` gets the control variates of all who are in the sum."""
+        controls, started = self._controls, [self.state.vector.tobytes()]
+
+        def sent(name: str, vector: NDArray[np.float64]) -> None:
+            kept[name] = cast(ControlVariates, controls).after(name, vector)
+
+        if controls is not None:
+            started.append(controls.common.tobytes())
         return Request(
             number,
             "training",
             cohort,
             self._encoding,
             None if self._noise is None or self._noiseless else self._noise(len(cohort)),
-            sha256(self.state.vector.tobytes()).digest(),
+            sha256(b"".join(started)).digest(),
             {name: self._weight(name) for name in cohort},
             charged_before,
+            None if controls is None else sent,
         )
 
     def _weight(self, name: str) -> int:
@@ -344,11 +399,25 @@ class Federation:
                 return ChosenLazyVectors(count, lambda users: of_users(name, users))
             if self._encoding.users:  # who is in a sample would show in how long it takes: it is made for all
                 return LazyVectors(count, lambda: of_users(name, np.arange(count)))
-            model = self._model.with_vector(start)
-            self._train(model, name, self._data.histories(name), number)
-            return sent(name, model.vector.astype(np.float64) - start, measured[name].mean(axis=0))
+            change = self._moved(name, number)
+            return sent(name, change, measured[name].mean(axis=0))
 
         return update
+
+    def _moved(self, name: str, number: int) -> NDArray[np.float64]:
+        """How far a client moves the round's model; and how far its control variate moves, if it has one."""
+        local, controls, histories = self._recipe.local, self._controls, self._data.histories(name)
+        model = self._model.with_vector(self.state.vector)
+        if controls is not None:
+            local = replace(local, drift=controls.drift(name))
+        self._train(model, name, histories, local, number)
+        change = model.vector.astype(np.float64) - self.state.vector
+        return change if controls is None else controls.sent(name, change, *self._pace(len(histories)))
+
+    def _pace(self, users: int) -> tuple[int, float]:
+        """How many steps a client with so many users takes in a round, and how large they are."""
+        local, private = self._recipe.local, self._local_privacy
+        return (local.steps(users), local.rate) if private is None else (private.steps, private.rate)
 
     @property
     def _unit(self) -> float:
@@ -356,9 +425,9 @@ class Federation:
         within their share of the norm."""
         return float(self._recipe.clip * np.sqrt(self._recipe.measured / (len(METRICS) + 1)))
 
-    def _train(self, model: SharedModel, who: str, histories: Sequence[History], number: int) -> None:
+    def _train(self, model: SharedModel, who: str, histories: Sequence[History], local: Local, number: int) -> None:
         """Train as one client does."""
-        local, private = self._recipe.local, self._local_privacy
+        private = self._local_privacy
         seed = self._seed_of(who, number)
         if private is None:
             model.train(histories, local, seed)
@@ -380,6 +449,7 @@ class Federation:
             charge=None if self._noiseless else charged,
             seed=seed,
             rng=rng,
+            drift=local.drift,
         )
 
     def _measured(self, number: int, cohort: Sequence[str]) -> dict[str, NDArray[np.float64]]:
@@ -407,9 +477,11 @@ class Federation:
 
     # What the server does
 
-    def _learn(self, result: Result, planned: int, *, measures: bool) -> dict[str, float]:
-        """Move the server's model by a sum. Returns the means of what clients measured, if it was a round for that:
-        else there is nothing but noise."""
+    def _learn(
+        self, result: Result, kept: Mapping[str, NDArray[np.float32]], planned: int, *, measures: bool
+    ) -> dict[str, float]:
+        """Move the server's model by a sum, and the control variates if there are any. Returns the means of what
+        clients measured, if it was a round for that: else there is nothing but noise."""
         parameters = len(self.state.vector)
         denominator: float = planned if self._noise is not None else result.weight
         if self._silos is not None:  # the declared users, as if the cohort's silos had their part of them
@@ -419,9 +491,11 @@ class Federation:
         self.state.vector = (self.state.vector + step).astype(np.float32)
         self.state.optimiser = dict(self._optimiser.state)
         self._model.vector = self.state.vector
+        if self._controls is not None:
+            self._controls.learn(kept, result.vector[parameters : 2 * parameters])
         if not measures:
             return {}
-        *totals, having = (result.vector[parameters:] / self._unit).tolist()
+        *totals, having = (result.vector[-len(METRICS) - 1 :] / self._unit).tolist()
         return {name: total / having for name, total in zip(METRICS, totals, strict=True)} if having > 0 else {}
 
 

@@ -30,6 +30,7 @@ class IdealAggregator:
             weights=request.weights,
             rounding=self._rng(request.number, b"rounding"),
             noising=self._rng(request.number, b"noise"),
+            sent=request.sent,
         )
         seconds = {"updates": timed.seconds, "adding": perf_counter() - began - timed.seconds}
         return Result(found.vector, found.weight, request.cohort, {}, 0, 0, seconds)

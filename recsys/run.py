@@ -17,6 +17,8 @@ All that can be handed on (``recsys.export`` packs it). What cannot is in ``priv
     name          of the run in the account's list users.csv        metrics for each user, if asked
     inputs        by which other data are refused (``recsys.same_inputs``)
 
+With SCAFFOLD each client's control variate is in the checkpoint, too, sealed under that secret.
+
 The secrets, the checkpoint and what clients put into sums are deleted when the run has ended, unless they are to be
 kept. Ledgers are verified with their public key, so that needs none of it.
 

@@ -19,6 +19,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from protocols import registry
 from protocols.client import Client
 from protocols.engines.local import HERE, Threads
@@ -88,15 +91,19 @@ class SecureAggregator:
             self._tell(f"sum {request.number}, updates")
             began = perf_counter()
             if pending is None:
-                first_frames = self._start(clients, plan, silent, request, timed)
+                first_frames, kept = self._start(clients, plan, silent, request, timed)
             else:
-                first_frames = {name: _resumed(clients[name], plan, vector) for name, vector in pending.vectors.items()}
+                kept = pending.vectors
+                first_frames = {name: _resumed(clients[name], plan, vector) for name, vector in kept.items()}
             starting = perf_counter() - began - timed.seconds
             began_phase = partial(self._began_phase, request, server)
             started = _StartedClients(clients, first_frames, began_phase, self._engine, known)
             ran = drive(server, started, Faults(dropouts=silent))
         encoded_for = plan if pending is None else pending.plan
         total = encoded_for.decode_total(ran.outcome.total, len(ran.outcome.survivors))
+        if request.sent is not None:
+            for name in ran.outcome.survivors:
+                request.sent(name, _decoded(encoded_for, kept[name]))
         seconds = {"updates": timed.seconds, **{str(phase): value for phase, value in ran.seconds.items()}}
         seconds[str(next(iter(server.steps)))] += starting
         return Result(
@@ -135,20 +142,25 @@ class SecureAggregator:
         silent: Mapping[str, str],
         request: Request,
         update: TimedUpdate,
-    ) -> dict[str, bytes | SecAggError]:
+    ) -> tuple[dict[str, bytes | SecAggError], Mapping[str, bytes]]:
         """Make all updates, and let clients start with them. When this returns, all encoded vectors are on disk.
 
-        Gives each client's first frame, or its refusal of the plan. An error while an update is made is no refusal.
+        Gives each client's first frame, or its refusal of the plan; and the encoded vectors, if clients are to be told
+        of them. An error while an update is made is no refusal.
         """
-        first_frames = dict[str, bytes | SecAggError]()
+        first_frames, kept = dict[str, bytes | SecAggError](), dict[str, bytes]()
         with self._writing(request, plan, silent) as write_vector:
             for name, client in clients.items():
                 first = first_or_refusal(client, plan, update(name), request.weights.get(name, 1))
                 update.check()
-                if write_vector is not None:
-                    write_vector(name, client.encoded() if isinstance(first, bytes) else b"")
+                if write_vector is not None or request.sent is not None:
+                    encoded = client.encoded() if isinstance(first, bytes) else b""
+                    if write_vector is not None:
+                        write_vector(name, encoded)
+                    if request.sent is not None:
+                        kept[name] = encoded
                 first_frames[name] = first
-        return first_frames
+        return first_frames, kept
 
     def _writing(
         self, request: Request, plan: RoundPlan, silent: Mapping[str, str]
@@ -236,6 +248,12 @@ class SecureAggregator:
 
     def _rng(self, *purpose: bytes) -> Prg:
         return Prg(derive(self._secret, labels.SIMULATED, *purpose))
+
+
+def _decoded(plan: RoundPlan, encoded: bytes) -> NDArray[np.float64]:
+    """One client's vector as the sum has it."""
+    integers = plan.ring.centred(plan.ring.unpack(encoded, plan.encoding.coordinates))
+    return plan.decode_total(integers.astype(np.int64), 1).vector
 
 
 def _resumed(client: Client, plan: RoundPlan, vector: bytes) -> bytes | SecAggError:

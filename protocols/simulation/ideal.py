@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from dp.noise import NoiseSpec, drawn
 from secagg.crypto.prg import Rng
@@ -27,10 +27,12 @@ def ideal_sum(
     weights: Mapping[str, int],
     rounding: Rng,
     noising: Rng,
+    sent: Callable[[str, NDArray[np.float64]], None] | None = None,
 ) -> Sum:
     """The sum over all of ``names``, of which nobody drops out. A client without a weight has the weight 1.
 
-    Where clients are silos, ``update`` gives one vector for each of their users.
+    Where clients are silos, ``update`` gives one vector for each of their users. ``sent`` is told what each client has
+    put in, clipped and rounded.
 
     The noise of all clients together is drawn at once: Skellam noise adds up to Skellam noise, and discrete Gaussians
     that count add up to one, but for 10^-33 a draw.
@@ -45,9 +47,12 @@ def ideal_sum(
     for name in names:
         made = update(name)
         if encoding.users:
-            total += encoding.encode_users(cast(UserVectors, made), seed=bytes(32), rng=rounding)
+            values = encoding.encode_users(cast(UserVectors, made), seed=bytes(32), rng=rounding)
         else:
-            total += encoding.encode(cast(ArrayLike, made), weight=weights.get(name, 1), seed=bytes(32), rng=rounding)
+            values = encoding.encode(cast(ArrayLike, made), weight=weights.get(name, 1), seed=bytes(32), rng=rounding)
+        total += values
+        if sent is not None:
+            sent(name, encoding.decode(values, count=1, seed=bytes(32)).vector)
     if noise is not None:
         variance = noise.honest_variance(clients, clients) * clients / (clients - noise.colluders)
         parts = -(-variance // LARGEST_VARIANCE)

@@ -126,6 +126,8 @@ class MatrixFactorisation:
             self._rows -= local.rate * self._gradient(batch, rng)
             if local.proximal:
                 self._rows -= local.rate * local.proximal * (self._rows - start)
+            if local.drift is not None:
+                self._rows -= local.rate * local.drift.reshape(start.shape)
 
     def changes(self, histories: Sequence[History], local: Local, seed: int) -> Iterator[NDArray[np.float64]]:
         """How far each user alone moves the vector, in steps on its own history from here.
@@ -159,15 +161,17 @@ class MatrixFactorisation:
         charge: ChargeFunction | None,
         seed: int,
         rng: Rng = os.urandom,
+        drift: NDArray[np.float32] | None = None,
     ) -> Settings:
         """DP-SGD; returns the settings to go on with. An example is a user, or one interaction of one user's device.
 
         ``seed`` is for what is drawn about a user alone, such as negatives; noise and sampling come from ``rng``.
-        ``charge`` None: the same recipe without noise.
+        ``charge`` None: the same recipe without noise. ``drift`` is added to each gradient after its noise, so it must
+        be private already.
         """
         from recsys.models import mf_private  # needs torch
 
-        how: dict[str, Any] = {"charge": charge, "rng": rng}
+        how: dict[str, Any] = {"charge": charge, "rng": rng, "drift": drift}
         pairwise, start = self.loss is Loss.BPR, self._begun
         if unit is Unit.USER:
             users = self._examples_of_users(histories, seed)

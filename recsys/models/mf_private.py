@@ -39,6 +39,7 @@ def by_user(
     *,
     charge: ChargeFunction | None,
     rng: Rng,
+    drift: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], Settings]:
     """The rows after training, and the settings to go on with.
 
@@ -47,7 +48,7 @@ def by_user(
     module = _Rows(rows, pairwise)
     data = TensorDataset(*map(torch.from_numpy, examples))
     settings = descend_privately(
-        module, _user_loss, data, settings, steps, rate, unit=Unit.USER, charge=charge, rng=rng
+        module, _user_loss, data, settings, steps, rate, unit=Unit.USER, charge=charge, rng=rng, drift=drift
     )
     return module.rows.detach().numpy().copy(), settings
 
@@ -64,15 +65,19 @@ def by_interaction(
     *,
     charge: ChargeFunction | None,
     rng: Rng,
+    drift: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], Settings]:
     """The rows after training, and the settings to go on with.
 
-    ``factor`` is where the user's factor starts; ``examples`` are the positives and the negatives of each.
+    ``factor`` is where the user's factor starts; ``examples`` are the positives and the negatives of each. ``drift``
+    is that of the rows: the factor has none.
     """
     module = _Device(rows, pairwise, factor, bias)
+    if drift is not None:
+        drift = np.append(drift, np.zeros_like(factor))
     data = TensorDataset(*map(torch.from_numpy, examples))
     settings = descend_privately(
-        module, _interaction_loss, data, settings, steps, rate, unit=Unit.EXAMPLE, charge=charge, rng=rng
+        module, _interaction_loss, data, settings, steps, rate, unit=Unit.EXAMPLE, charge=charge, rng=rng, drift=drift
     )
     return module.rows.detach().numpy().copy(), settings
 

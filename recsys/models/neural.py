@@ -148,18 +148,21 @@ class Neural(ABC):
         charge: ChargeFunction | None,
         seed: int,
         rng: Rng = os.urandom,
+        drift: NDArray[np.float32] | None = None,
     ) -> Settings:
         """DP-SGD in which one example is one user; returns the settings to go on with.
 
         What an example hides or draws follows from ``seed`` and that user's history; noise and sampling from ``rng``.
-        ``charge`` None: the same recipe without noise.
+        ``charge`` None: the same recipe without noise. ``drift`` is added to each gradient after its noise, so it must
+        be private already.
         """
         if unit is not Unit.USER:
             raise UsageError(f"an example of {type(self).__name__} is a whole user, not one interaction")
         module = self._begun.eval()
         examples = tensors(self._examples(histories, Draws(seed, histories)))
         prepared = TensorDataset(*self._prepared(module, examples))
-        return descend_privately(module, self._loss, prepared, settings, steps, rate, unit=unit, charge=charge, rng=rng)
+        how: dict[str, Any] = {"unit": unit, "charge": charge, "rng": rng, "drift": drift}
+        return descend_privately(module, self._loss, prepared, settings, steps, rate, **how)
 
     def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
         module, rows = self._begun.eval(), list[Tensor]()
@@ -198,6 +201,7 @@ class Neural(ABC):
     def _descend(self, histories: Sequence[History], optimizer: Optimizer, local: Local, seed: int) -> None:
         module = self._begun.train()
         start = [parameter.detach().clone() for parameter in module.parameters()]
+        _drifting(optimizer, module, local.drift)
         with alone(seed):
             for batch, rng in batches(histories, local, seed):
                 examples = tensors(self._examples(batch, Draws(int(rng.integers(1 << 62)), batch)))
@@ -223,13 +227,15 @@ def descend_privately(
     unit: Unit,
     charge: ChargeFunction | None,
     rng: Rng,
+    drift: NDArray[np.float32] | None = None,
 ) -> Settings:
     """DP-SGD on ``module``; returns the settings to go on with. With ``charge`` None the same steps are made without
-    noise, as a reference that is not private.
+    noise, as a reference that is not private. ``drift``, which is private already, is added to each noised gradient.
 
     Dropout layers are off: what torch draws for them would depend on who else is in a batch.
     """
     optimizer = SGD(module.eval().parameters(), lr=rate)
+    _drifting(optimizer, module, drift)
     if charge is None:
         trainer = Trainer.without_noise(module, optimizer, loss, settings, rng=rng)
     else:
@@ -254,6 +260,21 @@ def assign_vector(module: nn.Module, vector: NDArray[np.float32]) -> None:
         raise UsageError(f"the vector has {length} numbers in float32, not {vector.shape} in {vector.dtype}")
     with torch.no_grad():
         vector_to_parameters(torch.from_numpy(vector.copy()), module.parameters())
+
+
+def _drifting(optimizer: Optimizer, module: nn.Module, drift: NDArray[np.float32] | None) -> None:
+    """Let the optimiser add this vector, if there is one, to the gradient of each of its steps."""
+    if drift is None:
+        return
+    parameters = list(module.parameters())
+    parts = torch.from_numpy(drift).split([one.numel() for one in parameters])
+
+    def add(*_: Any) -> None:
+        for parameter, part in zip(parameters, parts, strict=True):
+            found = 0 if parameter.grad is None else parameter.grad
+            parameter.grad = found + part.view_as(parameter)
+
+    optimizer.register_step_pre_hook(add)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ about one user never needs to leave the device, and new users are nothing specia
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 import numpy as np
@@ -28,16 +28,25 @@ class Recommender(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """How a client trains: passes over its users, users in a step, step size, and FedProx's pull towards the start.
+    """How a client trains: passes over its users, users in a step, step size, and what is added to each gradient.
 
-    ``proximal`` is mu of Li et al. 2020, "Federated Optimization in Heterogeneous Networks": mu/2 |w - w_0|^2 is added
-    to the loss.
+    ``proximal`` is mu of Li et al. 2020, "Federated Optimization in Heterogeneous Networks": mu (w - w_0) pulls towards
+    the start. ``drift`` is a vector as long as the model's, such as SCAFFOLD's (``recsys.control_variates``).
     """
 
     epochs: int = 1
     batch: int = 16
     rate: float = 0.05
     proximal: float = 0.0
+    drift: NDArray[np.float32] | None = field(default=None, compare=False)
+
+    def steps(self, users: int) -> int:
+        """How many steps a client with so many users takes.
+
+        >>> Local(epochs=2, batch=3).steps(5)
+        4
+        """
+        return self.epochs * -(-users // self.batch)
 
 
 class SharedModel(Recommender, Protocol):
@@ -58,8 +67,9 @@ class SharedModel(Recommender, Protocol):
     def changes(self, histories: Sequence[History], local: Local, seed: int) -> Iterator[NDArray[np.float64]]:
         """How far each of these users, alone, moves ``vector``: one change for each, in order; ``vector`` stays.
 
-        A user takes ``local.epochs`` plain steps of ``local.rate`` on its own data. Its change follows from its history
-        and the seed alone, to the last bit, whoever else is there. What comes to nothing is zeros.
+        A user takes ``local.epochs`` plain steps of ``local.rate`` on its own data, without ``drift``. Its change
+        follows from its history and the seed alone, to the last bit, whoever else is there. What comes to nothing is
+        zeros.
 
         A model for which that takes the same time for each user, whatever its history, may say so by an attribute
         ``even`` that is true: then a sample of users saves work.

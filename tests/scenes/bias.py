@@ -36,7 +36,7 @@ class Bias:
         anchor = self._vector.copy()
         for _ in range(local.epochs):
             taken = np.bincount(np.concatenate(histories), minlength=len(self._vector)) / len(histories)
-            pull = local.proximal * (self._vector - anchor)
+            pull = local.proximal * (self._vector - anchor) + (0 if local.drift is None else local.drift)
             self._vector = (self._vector + local.rate * (taken - self._vector - pull)).astype(np.float32)
 
     def changes(self, histories: Sequence[History], local: Local, seed: int) -> Iterator[NDArray[np.float64]]:

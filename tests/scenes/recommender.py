@@ -63,6 +63,7 @@ def federation(
     measured: float = 0.05,
     measured_every: int = 1,
     weight_bound: int = 1,
+    scaffold: bool = False,
     local: Local = Local(rate=0.5),  # noqa: B008
     encoding: Encoding | None = None,
     secret: bytes = SECRET,
@@ -72,7 +73,7 @@ def federation(
     """Of the smallest model, over the ideal functionality, unless something else is asked for."""
     model = model or Bias()
     model.begin(clients.train.item_count, seed)
-    recipe = UpdateRecipe(local, clip, measured, weight_bound, measured_every)
+    recipe = UpdateRecipe(local, clip, measured, weight_bound, measured_every, scaffold)
     length = recipe.length(len(model.vector))
     encoding = encoding or Encoding(length, clip, BITS, weight_bound=weight_bound)
     aggregator = aggregator or IdealAggregator(secret)

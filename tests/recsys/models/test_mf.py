@@ -184,6 +184,10 @@ def test_interactions_are_examples_on_a_device() -> None:
     assert (event.guarantee.unit, event.sampling, count) == (Unit.EXAMPLE, PoissonSample(Fraction(5, len(history))), 3)
     assert made.vector.shape == before.shape  # the user's factor was trained, and stays where it is
     assert (made.vector != before).mean() > 0.999
+    again = model()
+    again.train_privately([history], settings, 3, 0.1, **words | {"rng": Prg(bytes(32)), "drift": np.ones_like(before)})
+    moved = again.vector - made.vector
+    np.testing.assert_allclose(moved, -0.3, atol=0.15)  # in all rows, and not in the factor: gradients are others then
     with pytest.raises(UsageError, match="a device, which has one user, not 2"):
         made.train_privately(HISTORIES[:2], settings, 1, 0.1, **words)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -162,6 +163,35 @@ def test_the_proximal_term_pulls_back(model: Any) -> None:
         model.train(HISTORIES, Local(epochs=6, batch=4, rate=0.1, proximal=proximal), seed=1)
         ends.append(float(np.linalg.norm(model.vector - start)))
     assert ends[0] > 1.1 * ends[1] > 1.1 * ends[2] > 0
+
+
+def drift_of(model: Any) -> np.ndarray:
+    """Another number for each parameter, and steps are of .1: as long as the model itself."""
+    return np.random.default_rng(2).normal(0, 1, len(model.vector)).astype(np.float32)
+
+
+def test_a_drift_is_added_to_each_gradient(model: Any) -> None:
+    """Of one step nothing else is another. Of several it is in each; the gradients are others then."""
+    start, drift = model.vector, drift_of(model)
+    for local in (Local(epochs=1, batch=99, rate=0.1), Local(epochs=3, batch=4, rate=1e-4)):
+        moved = []
+        for more in (None, drift):
+            model.vector = start
+            model.train(HISTORIES, replace(local, drift=more), seed=1)
+            moved.append(model.vector - start)
+        steps = local.steps(len(HISTORIES))
+        assert steps == len(list(batches.batches(HISTORIES, local, seed=1)))
+        np.testing.assert_allclose(moved[1] - moved[0], -local.rate * steps * drift, atol=2e-5)
+
+
+def test_under_privacy_a_drift_is_added_after_clipping_and_noise(model: Any) -> None:
+    start, drift, charged, moved = model.vector, drift_of(model), list[Any](), []
+    for more in (None, 100 * drift):
+        model.vector = start
+        privately(model, charge=lambda *charge: charged.append(charge), steps=1, drift=more)
+        moved.append(model.vector - start)
+    np.testing.assert_allclose(moved[1] - moved[0], -0.1 * 100 * drift, rtol=1e-3, atol=1e-4)
+    assert charged[0] == charged[1]
 
 
 def test_histories_of_all_kinds(model: Any) -> None:

@@ -1,0 +1,97 @@
+"""SCAFFOLD's control variates: what clients know of how their gradients differ from everybody's.
+
+Karimireddy et al. 2020, "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", option II. Clients with
+different data move towards different optima, the further the more local steps they take. So client i keeps c_i, its
+own mean gradient, and the server c, the mean of all c_i; all begin at zero. In K steps of a rate r from the round's
+model w_0 to w:
+
+    a step         w -= r (gradient - c_i + c)
+    afterwards     c_i' = c_i - c + (w_0 - w) / (K r), which is the mean of its gradients on the way
+    what is sent   [w - w_0 | u (c_i' - c_i)], one vector in one sum
+    the server     c += the sum of all c_i' - c_i, over the number of all clients, whoever took part
+
+**One vector.** Both halves are shortened by one factor to one clip, so the noise and the charge are of that one vector,
+as of any other. The unit u is the passes of a round times r (under local privacy, its steps times that rate). So in its
+first round a client with one step a pass sends two halves of equal length, each half of the squared norm; the second is
+the shorter, the more steps a pass has and the less the gradient has changed since the last time.
+
+**What a client keeps.** c_i moves by what its vector has in the sum, read back from its integers, clipped and rounded
+as they are. So c is the mean of all c_i but for noise, rounding errors do not add up, and a sum that is finished after
+a crash moves c_i by what went into it then. Who is not in a sum keeps c_i. With noise in the sum, c is that mean plus
+the noise of all rounds so far: c_i never learns of it, and nothing takes it off again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.crypto.seal import open_box, seal
+from secagg.errors import DecodeError, PeerError, StorageError
+from secagg.foreign import parse_arrays
+
+
+class ControlVariates:
+    """The server's control variate and those of the clients that have one, which are each client's secret.
+
+    >>> controls = ControlVariates(length=1, clients=2, unit=0.5)
+    >>> vector = controls.sent("ann", np.array([-1.0]), steps=2, rate=0.5)  # two steps down a gradient of 1
+    >>> vector.tolist()
+    [-1.0, 0.5]
+    >>> controls.learn({"ann": controls.after("ann", vector)}, total=vector[1:])
+    >>> controls.drift("ann").tolist(), controls.drift("bob").tolist()
+    ([-0.5], [0.5])
+    """
+
+    def __init__(self, length: int, clients: int, unit: float) -> None:
+        self.common = np.zeros(length)
+        self._own: Mapping[str, NDArray[np.float32]] = {}
+        self._clients, self._unit = clients, unit
+
+    def drift(self, name: str) -> NDArray[np.float32]:
+        """What this client adds to each gradient: c - c_i."""
+        found: NDArray[np.float32] = (self.common - self._own.get(name, 0)).astype(np.float32)
+        return found
+
+    def sent(self, name: str, change: NDArray[np.float64], steps: int, rate: float) -> NDArray[np.float64]:
+        """What a client sends that has moved by ``change`` in so many steps, before it is clipped."""
+        return np.concatenate([change, -self._unit * (self.common + change / (steps * rate))])
+
+    def after(self, name: str, sent: NDArray[np.float64]) -> NDArray[np.float32]:
+        """This client's control variate once ``sent``, as the sum has it, is in a sum."""
+        length = len(self.common)
+        after: NDArray[np.float32] = (self._own.get(name, 0) + sent[length : 2 * length] / self._unit).astype(
+            np.float32
+        )
+        return after
+
+    def learn(self, own: Mapping[str, NDArray[np.float32]], total: NDArray[np.float64]) -> None:
+        """A sum is out: ``total`` is its second half, and ``own`` are the control variates of all who are in it."""
+        self._own = {**self._own, **own}
+        self.common = self.common + total / (self._unit * self._clients)
+
+    def sealed(self, key: bytes, rounds: int) -> bytes:
+        """The clients' control variates after so many rounds, for a checkpoint."""
+        out = io.BytesIO()
+        names = np.array(json.dumps(list(self._own)))
+        np.savez(out, names=names, own=np.array(list(self._own.values()), np.float32))
+        return seal(key, out.getvalue(), _associated(rounds), os.urandom)
+
+    def open(self, key: bytes, rounds: int, common: NDArray[np.float64], sealed: bytes) -> None:
+        """Go on from a checkpoint."""
+        try:
+            arrays = parse_arrays(open_box(key, sealed, _associated(rounds)))
+        except (PeerError, DecodeError):
+            raise StorageError(
+                "the checkpoint has other control variates than that round left: start a new run"
+            ) from None
+        self.common, self._own = common, dict(zip(json.loads(str(arrays["names"])), arrays["own"], strict=True))
+
+
+def _associated(rounds: int) -> bytes:
+    return rounds.to_bytes(8, "big")
