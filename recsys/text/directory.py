@@ -159,7 +159,7 @@ def _pooled(path: Path, most: int) -> tuple[Pooling, int]:
     said = _json(path, "sentence_bert_config.json", optional=True)
     if said.get("do_lower_case"):
         raise _unfit(path, "sentence_bert_config.json", "do_lower_case is for the tokenizer to know")
-    tokens = said.get("max_seq_length") or most
+    tokens = most if said.get("max_seq_length") is None else said["max_seq_length"]
     if type(tokens) is not int or tokens < 1:
         raise _unfit(path, "sentence_bert_config.json", "max_seq_length is a number of tokens")
     return pooling, min(tokens, most)

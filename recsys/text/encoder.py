@@ -52,14 +52,24 @@ class Encoder:
             with torch.no_grad():
                 rows[batch] = self.encoded(*self.tokens([texts[number] for number in batch])).numpy()
             watch(min(first + _AT_ONCE, len(texts)), len(texts))
-        if not np.isfinite(rows).all():
-            raise UsageError(f"{self._found.path}: the encoder makes no finite numbers of some text")
+        if not np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3):  # nor is a number that is none
+            raise UsageError(f"{self._found.path}: the encoder makes no vector of some text, but zeros or overflow")
         return rows
 
     def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The numbers of each text's tokens, filled up to the same length, and which places hold a token."""
-        encoded = self._tokenizer.encode_batch(list(texts))
-        return torch.tensor([one.ids for one in encoded]), torch.tensor([one.attention_mask for one in encoded]).bool()
+        where = self._found.path / TOKENIZER
+        try:
+            encoded = self._tokenizer.encode_batch(list(texts))
+        except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+            raise UsageError(f"{where} makes nothing of some text: {str(error)[:100]}") from None
+        tokens = torch.tensor([one.ids for one in encoded])
+        there = torch.tensor([one.attention_mask for one in encoded]).bool()
+        if not there.any(1).all():
+            raise UsageError(f"{where} makes no token of some text")
+        if int(tokens.max()) >= self._found.settings["vocab_size"]:
+            raise UsageError(f"{where} has tokens with numbers for which there are no weights")
+        return tokens, there
 
     def encoded(self, tokens: Tensor, there: Tensor) -> Tensor:
         """One vector for each text. (Only a mask of four dimensions, which is added, goes through ``torch.vmap``.)"""
@@ -78,7 +88,7 @@ def _tokenizer(found: Directory) -> Tokenizer:
         tokenizer = Tokenizer.from_buffer(found.tokenizer)
     except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
         raise UsageError(f"{where} is not the file of a tokenizer: {str(error)[:100]}") from None
-    if tokenizer.get_vocab_size() > most or not tokenizer.get_vocab_size():
+    if tokenizer.get_vocab_size() > most:
         raise UsageError(f"{where} has {tokenizer.get_vocab_size()} tokens, and {CONFIG} says {most}")
     tokenizer.enable_truncation(found.tokens)
     tokenizer.enable_padding()

@@ -24,10 +24,10 @@ from dp import verify_ledger
 from dp.ledger import file as ledger_file
 from dp.ledger.verify import verify
 from secagg import cli
-from secagg.errors import DecodeError, PeerError, SecAggError, StorageError, UsageError
+from secagg.errors import DecodeError, PeerError, StorageError, UsageError
 from secagg.foreign import parse_array
 from tests.scenes import ledger as scene
-from tests.scenes.mutations import LONG, inputs, mutations
+from tests.scenes.mutations import LONG, NEST, accepted, inputs, mutations, trees
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("torch")
@@ -44,49 +44,6 @@ from recsys.serving import ServedModel  # noqa: E402
 from tests.scenes import runs  # noqa: E402
 
 fuzz = settings(max_examples=5_000 if LONG else 25)
-NEST = json.loads("[" * 400 + "]" * 400)
-ODD = [
-    *(None, True, "", "text", "a\x00b", "\ud800", "\x1b[2J", "$_{", "<b>", "a\nb", "x" * 300, [], {}, [[]], {"": 0}),
-    *(0, -1, 1.5, 2**63 - 1, 2**63, 10**400, 1e308, -1e308, float("nan"), float("inf"), 5e-324, "1e999999999"),
-    *("1/0", "9" * 1001, NEST, {"a": NEST}, {"x" * 300: 1}, ["ledger.db"] * 3, "../../etc/passwd", "/etc/passwd"),
-]
-
-
-def parts(tree: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Ways to all parts of a tree of JSON."""
-    yield where
-    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for name, part in inner:
-        yield from parts(part, (*where, name))
-
-
-def exchanged(tree: Any, where: tuple[Any, ...], value: Any) -> Any:
-    if not where:
-        return value
-    copy = dict(tree) if isinstance(tree, dict) else list(tree)
-    copy[where[0]] = exchanged(tree[where[0]], where[1:], value)
-    return copy
-
-
-@st.composite
-def trees(draw: st.DrawFn, valid: Any) -> Any:
-    """A tree of JSON with one to three odd parts."""
-    tree = valid
-    for _ in range(draw(st.integers(1, 3))):
-        tree = exchanged(tree, draw(st.sampled_from(list(parts(tree))[:500])), draw(st.sampled_from(ODD)))
-    return tree
-
-
-def accepted(work: Callable[[], Any], *declared: type[SecAggError]) -> Any:
-    """What comes out, or None for a declared error in one line that can be printed."""
-    try:
-        return work()
-    except declared as error:
-        said = str(error)
-        assert "\n" not in said
-        assert len(said) < 1000
-        said.encode()
-        return None
 
 
 def made(write: Callable[[Path], object], name: str = "file") -> bytes:

@@ -282,6 +282,7 @@ STRATA = (
         ),
         ("tests/recsys/test_*.py", "tests/cli/test_train.py", "tests/cli/test_audit.py"),
     ),
+    Stratum("texts", ("recsys/text", "recsys/places.py"), ("tests/recsys/text", "tests/recsys/test_o*.py")),
 )
 
 

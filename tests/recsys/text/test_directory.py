@@ -30,9 +30,17 @@ def test_an_encoder_is_read(config: dict[str, Any], layout: Layout, tmp_path: Pa
     assert (found.tokenizer, found.weights) == (b"a tokenizer", b"weights")
 
 
+def test_the_smallest_sizes_are_sizes(tmp_path: Path) -> None:
+    smallest = dict.fromkeys(BERT.keys() - {"model_type"}, 1)
+    assert read_directory(looks_like(tmp_path, BERT | smallest)).settings.items() >= smallest.items()
+
+
 def test_what_sentence_transformers_says_is_kept_to(tmp_path: Path) -> None:
     found = read_directory(looks_like(tmp_path, **SENTENCES))
     assert (found.pooling, found.tokens) == (Pooling.FIRST, 6)
+    for said, tokens in (({"max_seq_length": 1}, 1), ({"max_seq_length": None}, 24), ({}, 24)):
+        put(tmp_path, "sentence_bert_config.json", said)
+        assert read_directory(tmp_path).tokens == tokens
     put(tmp_path, "1_Pooling/config.json", {"pooling_mode_mean_tokens": True, "include_prompt": True})
     put(tmp_path, "sentence_bert_config.json", {"max_seq_length": 1000})
     found = read_directory(tmp_path)
@@ -54,6 +62,8 @@ def test_what_sentence_transformers_says_is_kept_to(tmp_path: Path) -> None:
         ({"num_attention_heads": 3}, "3 heads do not share 8 numbers evenly"),
         ({"hidden_act": "os.system"}, "hidden_act is one of gelu"),
         ({"layer_norm_eps": "1"}, "layer_norm_eps is a number between 0 and 1"),
+        ({"layer_norm_eps": 0.0}, "layer_norm_eps is a number between 0 and 1"),
+        ({"layer_norm_eps": -0.5}, "layer_norm_eps is a number between 0 and 1"),
         ({"layer_norm_eps": 1.0}, "layer_norm_eps is a number between 0 and 1"),
         ({"position_embedding_type": "relative_key"}, 'position_embedding_type is "absolute"'),
         ({"is_decoder": True}, "is_decoder is false"),
@@ -75,12 +85,13 @@ def test_configurations_that_are_refused(changes: dict[str, Any], said: str, tmp
         ("modules.json", {}, "modules.json: it holds no list"),
         ("modules.json", ["os.system"], "modules.json: there is a part beside"),
         ("modules.json", [{"path": "2_Dense", "type": "sentence_transformers.models.Dense"}], "there is a part beside"),
+        ("modules.json", [{"path": "", "type": "sentence_transformers.models.Dense"}], "there is a part beside"),
         ("modules.json", [{"path": "0_Transformer", "type": "x.Transformer"}], "there is a part beside"),
         ("modules.json", [{"path": "../1_Pooling", "type": "x.Pooling"}], "there is a part beside"),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "vectors are means over tokens, or that of the"),
         ("1_Pooling/config.json", {}, "vectors are means over tokens, or that of the first"),
         ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case is for the tokenizer to know"),
-        ("sentence_bert_config.json", {"max_seq_length": -1}, "max_seq_length is a number of tokens"),
+        ("sentence_bert_config.json", {"max_seq_length": 0}, "max_seq_length is a number of tokens"),
         ("sentence_bert_config.json", {"max_seq_length": "6"}, "max_seq_length is a number of tokens"),
     ],
 )

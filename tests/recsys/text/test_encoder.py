@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -118,17 +119,19 @@ def test_weights_of_a_network_with_a_head_and_by_old_names(tmp_path: Path) -> No
     np.testing.assert_allclose(Encoder(read_directory(folder))(TEXTS), before, rtol=1e-5, atol=1e-6)
 
 
-def test_other_weights_than_the_configuration_speaks_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_weights_than_the_configuration_speaks_of(tmp_path: Path) -> None:
     folder = encoder(tmp_path)
     whole = (folder / "model.safetensors").read_bytes()
-    weights, name = load(whole), "embeddings.word_embeddings.weight"
+    weights, name, last = load(whole), "embeddings.word_embeddings.weight", "encoder.layer.1.output.LayerNorm.bias"
     for content, said in (
         (whole[:-1], "not a file of safetensors"),
         (b"weights", "not a file of safetensors"),
         (save({one: part for one, part in weights.items() if one != name}), f"has no weights called {name}"),
         (save(weights | {name: torch.zeros(3, 8)}), f"{name} has another shape"),
         (save(weights | {name: torch.zeros(29, 8, dtype=torch.int8)}), f"{name} has another shape, or other numbers"),
-        (save(weights | {name: torch.full((29, 8), torch.nan)}), "makes no finite numbers"),
+        (save(weights | {name: torch.full((29, 8), torch.nan)}), "makes no vector of some text"),
+        (save(weights | {last: torch.full((8,), 1e38)}), "makes no vector of some text"),
+        (save(weights | {last: torch.zeros(8), last.replace("bias", "weight"): torch.zeros(8)}), "makes no vector of"),
     ):
         put(folder, "model.safetensors", content)
         with pytest.raises(UsageError, match=said):
@@ -155,3 +158,24 @@ def test_other_tokenizers(tmp_path: Path) -> None:
     put(folder, "tokenizer.json", tokenizer.to_str().encode())
     with pytest.raises(UsageError, match=r"tokenizer.json has 30 tokens, and config.json says 29"):
         Encoder(read_directory(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda known: known["model"]["vocab"].update({"alien": 29}), "has tokens with numbers for which there are no"),
+        (
+            lambda known: known["post_processor"].update({"cls": ["[CLS]", 29]}),
+            "has tokens with numbers for which there",
+        ),
+        (lambda known: known["model"]["vocab"].pop("[UNK]"), "makes nothing of some text: .*UNK"),
+        (lambda known: known.update({"post_processor": None}), "makes no token of some text"),
+    ],
+)
+def test_tokenizers_that_go_beyond_the_weights(change: Any, said: str, tmp_path: Path) -> None:
+    folder = encoder(tmp_path)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    change(tokenizer)
+    put(folder, "tokenizer.json", tokenizer)
+    with pytest.raises(UsageError, match=said):
+        Encoder(read_directory(folder))([*TEXTS, "zzz"])
