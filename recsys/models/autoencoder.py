@@ -89,6 +89,19 @@ class Autoencoder(Neural):
         ids, there = latest(histories, self.recent, filler=0)
         return module(torch.from_numpy(ids), torch.from_numpy(self._weights(there)))
 
+    def contributions(
+        self, history: History, items: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the weighted vectors of the latest items add to the taste, and the bias, which belongs to none."""
+        module: Any = self._begun
+        ids, there = latest([history], self.recent, filler=0)
+        own, table = np.unique(history), module.items.detach().numpy()
+        vectors = np.zeros((len(own), self.width), np.float32)
+        weighted = self._weights(there)[0, :, None] * table[ids[0]]
+        np.add.at(vectors, np.searchsorted(own, ids[there]), weighted[there[0]])
+        added: NDArray[np.float32] = vectors @ table[items].T
+        return added, module.bias.detach().numpy()[items]
+
 
 class _Tied(nn.Module):  # type: ignore[misc]  # torch goes untyped here
     def __init__(self, item_count: int, width: int, spread: float) -> None:

@@ -111,6 +111,21 @@ class Ease:
         scores[:, self.part] = own
         return scores
 
+    def contributions(
+        self, history: History, items: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The weights between items that take part. The scores of all others are popularity, and belong to no item."""
+        apart, own = self.scores([history])[0, items], np.unique(history)
+        counted = faded_rows([history], len(self.popularity), self.reach, self.floor).toarray()[0]
+        places = np.full(len(self.popularity), -1)
+        places[self.part] = np.arange(len(self.part))
+        takes_part, known = places[items] >= 0, places[own] >= 0
+        apart[takes_part] = 0
+        added = np.zeros((len(own), len(items)), np.float32)
+        weights = self.weights[np.ix_(places[own[known]], places[items[takes_part]])]
+        added[np.ix_(known, takes_part)] = counted[own[known], None] * weights
+        return added, apart
+
     def fading(self, reach: float, floor: float) -> Self:
         """The same weights, with histories that fade otherwise."""
         state = self.state()

@@ -61,6 +61,14 @@ class ItemKnn:
         scores: NDArray[np.float32] = (rows(histories, self.similarities.shape[0]) @ self.similarities).toarray()
         return scores
 
+    def contributions(
+        self, history: History, items: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The similarities."""
+        self._fitted()
+        added: NDArray[np.float32] = self.similarities[np.unique(history)][:, items].toarray()
+        return added, np.zeros(len(items), np.float32)
+
     def state(self) -> ModelState:
         self._fitted()
         near = self.similarities

@@ -8,6 +8,8 @@ of the other:
 Items and the network are shared. The user's factors (u, v) are not: from a shared start, a few steps of gradient
 descent on a part of the history (support) find them, and while the rest of the history trains what is shared they
 stand still (Singhal et al. 2021, "Federated Reconstruction"). The loss is binary cross-entropy, with sampled negatives.
+To score, a user's factors are found against negatives that are drawn once for all histories, each one that the user has
+replaced by the next that it has not: so two histories differ by what is in them, and by no draw.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -87,8 +90,18 @@ class NeuMf(Neural):
         return _cross_entropy(module, *examples)
 
     def _score(self, module: Any, histories: Sequence[History]) -> Tensor:
-        ids, support, wanted, others = tensors(self._examples(histories, Draws(0, histories)))
-        users = self._found(module, ids, support | wanted, others)
+        ids, there = latest(histories, self.recent, filler=0)
+        others = np.zeros((len(ids), self.recent * self.negatives), np.int64)
+        uniform = Draws(0, [histories[0][:0]]).uniform(others.shape[1])[0]
+        drawn = (uniform * self._item_count).astype(np.int64)
+        for user, history in enumerate(histories):
+            free = np.flatnonzero(np.bincount(history, minlength=self._item_count) == 0)
+            if not len(free):
+                there[user] = False
+                continue
+            others[user] = free[np.searchsorted(free, drawn) % len(free)]
+        ids, there, others = tensors((ids, there, others.reshape(len(ids), self.recent, -1)))
+        users = self._found(module, ids, there, others)
         with torch.no_grad():
             everything = torch.arange(self._item_count)
             return torch.cat([module(user, everything.unsqueeze(0)) for user in users.split(1)])

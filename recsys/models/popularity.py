@@ -30,6 +30,13 @@ class ItemPop:
         self._fitted()
         return np.tile(self.popularity, (len(histories), 1))
 
+    def contributions(
+        self, history: History, items: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Nothing, and the popularity."""
+        self._fitted()
+        return np.zeros((len(np.unique(history)), len(items)), np.float32), self.popularity[items]
+
     def state(self) -> ModelState:
         self._fitted()
         return ModelState({}, {"popularity": self.popularity})

@@ -111,6 +111,27 @@ class PrivateEase:
         scores[:, self.items] = own @ self.weights
         return scores + tie_breaks(self.popularity)
 
+    def contributions(
+        self, history: History, items: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """To a chosen item the weights from the other chosen ones; to another what the kernels say. b, and what breaks
+        ties, belong to no item."""
+        self._learnt()
+        own, count = np.unique(history).astype(np.int64), len(self.popularity)
+        counted = on_device([history], own, count, self.settings.recency, featured=self.featured)[0].astype(np.float32)
+        places = np.full(count, -1)
+        places[self.items] = np.arange(len(self.items))
+        known, chosen = places[own] >= 0, places[items] >= 0
+        in_all = counted[known].sum()
+        said, asked = ((self.alike[some].toarray() - self.centre) for some in (own, items))
+        added = in_all * self.popularity[items] * (counted[:, None] * said @ asked.T)
+        added[:, chosen] = 0
+        weights = self.weights[np.ix_(places[own[known]], places[items[chosen]])]
+        added[np.ix_(known, chosen)] = counted[known, None] * weights
+        base = np.where(chosen, 0, self.popularity[items] * np.float32(self.base) * in_all)
+        apart: NDArray[np.float32] = (base + tie_breaks(self.popularity)[items]).astype(np.float32)
+        return added, apart
+
     def state(self) -> ModelState:
         self._learnt()
         alike = self.alike

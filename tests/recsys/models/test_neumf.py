@@ -67,6 +67,24 @@ def test_finding_a_user_lowers_the_loss() -> None:
     assert not users.requires_grad
 
 
+def test_scores_are_about_the_items_of_a_history_and_no_draw() -> None:
+    """In another order there are the same items, and the same negatives: none that the user has, and none from
+    elsewhere."""
+    made, asked = model(), []
+    found = made._found
+    made._found = lambda module, *examples: asked.append(examples) or found(module, *examples)  # type: ignore
+    several = [*HISTORIES, HISTORIES[0][::-1], np.arange(ITEMS, dtype=np.int32)]
+    scores = made.scores(several)
+    np.testing.assert_allclose(scores[0], scores[2], rtol=1e-4, atol=1e-4)
+    ((_, there, others),) = asked
+    others = others.flatten(1).numpy()
+    assert [bool(np.isin(row, one).any()) for row, one in zip(others[:3], several, strict=False)] == [False] * 3
+    differs = others[0] != others[1]
+    assert 0 < differs.sum() < len(differs)
+    assert (np.isin(others[0] - 1, HISTORIES[0]) | np.isin(others[1] - 1, HISTORIES[1]))[differs].all()
+    assert there.sum(1).tolist() == [6, 3, 6, 0]  # who has everything prefers nothing
+
+
 @pytest.mark.long
 def test_it_learns_more_than_popularity() -> None:
     split = leave_last_out(population(users=300, items=300, seed=3, habits=FIRST))
