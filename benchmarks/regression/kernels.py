@@ -1,7 +1,7 @@
 """The passes over one vector that a round is made of, each beside what it cannot do without, in turns, on one thread.
 
-*mask*    adding masks, beside writing the keystream of their seeds into one buffer
-*encode*  a float update to integers, beside the keystream of its random words: of 64 bits, and of 32
+*mask*    adding masks, beside writing as many bytes of AES-256 in bare counter mode into one buffer
+*encode*  a float update to integers, beside as many bytes as its random words are: of 64 bits, and of 32
 *pack*    ring elements to a frame, beside hashing the frame
 *unpack*  a frame onto a sum, beside hashing the frame
 
@@ -16,12 +16,13 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from benchmarks.case import Measured, Say, ratio, worked
 from secagg.crypto.bits import plain
 from secagg.crypto.masking import BLOCK_BYTES, add_masks
-from secagg.crypto.prg import Prg, keystream
+from secagg.crypto.prg import Prg
 from secagg.crypto.ring import Ring
 from secagg.encoding import Encoding
 
@@ -38,9 +39,9 @@ _BESIDE = {
 
 
 def write_keystream(size: int) -> None:
-    """The limit: ``size`` bytes of AES-256-CTR, written over and over into one buffer."""
-    zeros, buffer = np.zeros(BLOCK_BYTES, np.uint8), np.empty(BLOCK_BYTES, np.uint8)
-    stream = keystream(os.urandom(32))
+    """``size`` bytes of AES-256 in bare counter mode, written over and over into one buffer."""
+    zeros, buffer = bytes(BLOCK_BYTES), np.empty(BLOCK_BYTES, np.uint8)
+    stream = Cipher(algorithms.AES(os.urandom(32)), modes.CTR(bytes(16))).encryptor()
     for _ in range(-(-size // buffer.nbytes)):
         stream.update_into(zeros, buffer)  # type: ignore[arg-type]  # any buffer will do
 

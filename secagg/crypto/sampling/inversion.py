@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.compiled import njit
-from secagg.crypto.prg import Prg, keystream
+from secagg.crypto.prg import Prg
 from secagg.crypto.sampling.fixed import PRECISION
 from secagg.crypto.sampling.laws import HALF, Law
 
@@ -117,13 +117,12 @@ def _inverses(forward: NDArray[np.int64], width: int) -> NDArray[np.float64]:
 def sample(table: Table, count: int, seed: bytes, start: int = 0) -> NDArray[np.int64]:
     """``count`` samples from the stream of ``seed``, in the region that begins at byte ``start``."""
     out, size = np.empty(count, np.int64), min(count, _BLOCK)
-    fill = keystream(seed, start).update_into
-    zeros, words, unsure = np.zeros(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.int64)
+    stream, words, unsure = Prg(seed, start), np.empty(size, np.uint64), np.empty(size, np.int64)
     arrays = table.ends, table.guide, table.forward, table.inverse
     for first in range(0, count, _BLOCK):
         block = out[first : first + _BLOCK]
         drawn = words[: len(block)]
-        fill(zeros[: len(block)].view(np.uint8), drawn.view(np.uint8))  # type: ignore[arg-type]  # any buffer will do
+        stream.fill(drawn.view(np.uint8))
         undecided = _invert(drawn, *arrays, table.law.bits, table.margin, block, unsure)
         for i in unsure[:undecided].tolist():
             refinement = Prg(seed, start + _REFINEMENT + 16 * (first + i))(16)

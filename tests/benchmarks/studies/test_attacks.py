@@ -24,7 +24,7 @@ from protocols.policy import Policy
 from protocols.rounds.phases import Phase
 from protocols.simulation.network import Faults
 from secagg import rounding
-from secagg.crypto.prg import Prg, keystream, random_words
+from secagg.crypto.prg import Prg, random_words
 from secagg.crypto.ring import Ring
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
@@ -316,7 +316,7 @@ def test_the_search_ends_where_it_is_told() -> None:
 @pytest.mark.parametrize("bits", [20, 40])
 def test_our_search_finds_a_short_seed(bits: int) -> None:
     ring, seed = Ring(bits), 123_456_789
-    stream = keystream(seed.to_bytes(4, "little").ljust(32, b"\0")).update(bytes(LENGTH * ring.dtype.itemsize))
+    stream = Prg(seed.to_bytes(4, "little").ljust(32, b"\0"))(LENGTH * ring.dtype.itemsize)
     masked = ring.lift(vectors()[0]) + np.frombuffer(stream, ring.dtype)
     assert search_ours(masked, ring, SCALE, seed).found == (seed,)
     assert search_ours(masked + ring.dtype.type(2 * SCALE), ring, SCALE, seed).found == ()

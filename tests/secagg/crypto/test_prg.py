@@ -1,25 +1,29 @@
 """The PRG: AES-256 counter mode, built here once more from single block encryptions, and seekable."""
 
+from itertools import accumulate
+
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg.crypto.prg import Prg, keystream, random_words
+from secagg.crypto import prg
+from secagg.crypto.prg import Prg, random_words
 from secagg.errors import UsageError
 
 seeds = st.binary(min_size=32, max_size=32)
 
 
-def reference_stream(seed: bytes, length: int) -> bytes:
+def reference_stream(seed: bytes, length: int, first: int = 0) -> bytes:
     """AES of the counters 0, 1, 2, ... as 128-bit big-endian blocks (NIST SP 800-38A, 6.5)."""
-    counters = b"".join(block.to_bytes(16, "big") for block in range(-(-length // 16)))
+    counters = b"".join((first + block).to_bytes(16, "big") for block in range(-(-length // 16)))
     return Cipher(algorithms.AES(seed), modes.ECB()).encryptor().update(counters)[:length]
 
 
 @given(seed=seeds, length=st.integers(0, 2000))
 def test_the_stream_is_aes_of_the_counters(seed: bytes, length: int) -> None:
-    assert Prg(seed)(length) == keystream(seed).update(bytes(length)) == reference_stream(seed, length)
+    assert Prg(seed)(length) == reference_stream(seed, length)
 
 
 def test_the_stream_is_the_published_one() -> None:
@@ -39,8 +43,45 @@ def test_a_stream_can_be_entered_beyond_32_bits() -> None:
 
 @given(seed=seeds, pieces=st.lists(st.integers(0, 70), max_size=20))
 def test_reading_in_pieces_gives_the_same_bytes(seed: bytes, pieces: list[int]) -> None:
-    prg = Prg(seed)
-    assert b"".join(prg(count) for count in pieces) == Prg(seed)(sum(pieces))
+    stream = Prg(seed)
+    assert b"".join(stream(count) for count in pieces) == Prg(seed)(sum(pieces))
+
+
+WAYS = pytest.mark.parametrize("by_gcm", [True, False])
+
+
+@WAYS
+@given(seed=seeds, first=st.integers(0, 2), pieces=st.lists(st.integers(0, 9000), min_size=1, max_size=6))
+def test_long_streams_are_the_same_whichever_cipher_gives_them(
+    by_gcm: bool, seed: bytes, first: int, pieces: list[int]
+) -> None:
+    """Entered where a counter of 32 bits begins, which becomes the nonce of GCM, and one block later."""
+    block = (first << 32) + (seed[0] == 0)
+    expected = reference_stream(seed, sum(pieces), block)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(prg, "_gcm_is_faster", lambda: by_gcm)
+        one, other, filled = Prg(seed, 16 * block), Prg(seed, 16 * block), np.empty(sum(pieces), np.uint8)
+        assert b"".join(one(count) for count in pieces) == expected
+        for end, count in zip(accumulate(pieces), pieces, strict=True):
+            other.fill(filled[end - count : end])
+        assert filled.tobytes() == expected
+
+
+@WAYS
+def test_more_than_is_written_at_once_is_written_in_pieces(by_gcm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prg, "_gcm_is_faster", lambda: by_gcm)
+    assert Prg(bytes(32))(300_000) == reference_stream(bytes(32), 300_000)
+
+
+def test_after_as_much_as_gcm_may_give_counter_mode_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prg, "_gcm_is_faster", lambda: True)
+    sizes = [size for _, size in prg._ciphers(bytes(32), 0, long=True)]
+    assert sum(sizes[:2]) == 1 << 36
+    stream = Prg(bytes(32))
+    stream(1 << 14)
+    stream._left = 16  # of 64 GiB
+    at_end = stream(1 << 5)[16:]
+    assert at_end == Prg(bytes(32), 1 << 36)(16)
 
 
 def test_words_are_little_endian_64_bit() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.compiled import njit
-from secagg.crypto.prg import SEED_BYTES, keystream
+from secagg.crypto.prg import SEED_BYTES, Prg
 from secagg.crypto.ring import Ring, Words
 
 _AT_ONCE = 256
@@ -77,10 +77,9 @@ def search_ours(masked: Words, ring: Ring, largest: int, seed: int) -> Search:
     A wrong one passes with probability (2 largest / 2^bits)^64, at most 2^-64 with a bit to spare.
     """
     sample = masked[:64]
-    blank = bytes(sample.nbytes)
 
     def fits(candidate: int) -> bool:
-        stream = keystream(candidate.to_bytes(4, "little").ljust(SEED_BYTES, b"\0")).update(blank)
+        stream = Prg(candidate.to_bytes(4, "little").ljust(SEED_BYTES, b"\0"))(sample.nbytes)
         left = ring.centred(sample - np.frombuffer(stream, sample.dtype))
         return bool(np.abs(left).max() <= largest)
 
