@@ -18,6 +18,7 @@ from recsys.run_record import Run
 from recsys.verdict import verdict
 from secagg import cli
 from secagg.cli.progress import COLUMNS
+from tests.scenes.encoders import encoder
 from tests.scenes.examples import EXAMPLES
 
 CONFIG = """
@@ -252,6 +253,10 @@ def made_up(folder: Path) -> Path:
 def test_the_examples_run(path: Path, train: Call) -> None:
     """On the data that they are made for, if SECAGG_MOVIELENS names their folder, or on as many made-up users."""
     folder = os.environ.get("SECAGG_MOVIELENS") or str(made_up(Path("ml").absolute()))
-    code, out, error = train(str(path), "--set", f"data.path={folder}", "--set", "training.rounds=1", "--json")
+    changes = [f"data.path={folder}", "training.rounds=1"]
+    if Config.load(path).model.encoder:
+        pytest.importorskip("transformers", reason="NOT TESTED: text encoders need transformers, 'secagg[large]'")
+        changes.append(f"model.encoder={encoder(Path('encoder'))}")
+    code, out, error = train(str(path), *(word for change in changes for word in ("--set", change)), "--json")
     assert (code, error) == (0, "")
     assert json.loads(out)["ended"] == "all rounds are done"

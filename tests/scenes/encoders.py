@@ -10,6 +10,7 @@ from typing import Any
 WORDS = [
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "alien", "big", "heat", "ran", "up", "the", "19", "##79", "##95", "(", ")", ".",
     ",", "horror", "drama", "war", "comedy", "sci", "-", "fi", "a", "b", "##a", "##b", "item",
+    *"0123456789", *(f"##{digit}" for digit in "0123456789"),
 ]  # fmt: skip
 BERT: dict[str, Any] = {
     "model_type": "bert",
@@ -79,6 +80,7 @@ def _saved(config: str, seed: int) -> dict[str, bytes]:
     from tokenizers.pre_tokenizers import BertPreTokenizer
     from tokenizers.processors import BertProcessing
     from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+    from transformers.utils import logging
 
     settings = json.loads(config)
     kind = settings.pop("model_type")
@@ -92,6 +94,8 @@ def _saved(config: str, seed: int) -> dict[str, bytes]:
     tokenizer.normalizer, tokenizer.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
     tokenizer.post_processor = BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     with TemporaryDirectory() as name:
+        logging.disable_progress_bar()
         network.save_pretrained(name)
+        logging.enable_progress_bar()
         tokenizer.save(f"{name}/tokenizer.json")
         return {path.name: path.read_bytes() for path in Path(name).iterdir()}

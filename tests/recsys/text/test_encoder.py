@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from recsys.text.directory import read_directory
 from recsys.text.encoder import Encoder
 from secagg.errors import UsageError
-from tests.scenes.encoders import BERT, DISTILBERT, SENTENCES, encoder, put
+from tests.scenes.encoders import BERT, DISTILBERT, SENTENCES, WORDS, encoder, put
 
 TEXTS = ["Alien (1979). Horror, Sci-Fi", "Heat", "", "the war the war the war the war the war the war the war the war"]
 
@@ -128,8 +128,11 @@ def test_other_weights_than_the_configuration_speaks_of(tmp_path: Path) -> None:
         (b"weights", "not a file of safetensors"),
         (save({one: part for one, part in weights.items() if one != name}), f"has no weights called {name}"),
         (save(weights | {name: torch.zeros(3, 8)}), f"{name} has another shape"),
-        (save(weights | {name: torch.zeros(29, 8, dtype=torch.int8)}), f"{name} has another shape, or other numbers"),
-        (save(weights | {name: torch.full((29, 8), torch.nan)}), "makes no vector of some text"),
+        (
+            save(weights | {name: torch.zeros(len(WORDS), 8, dtype=torch.int8)}),
+            f"{name} has another shape, or other numbers",
+        ),
+        (save(weights | {name: torch.full((len(WORDS), 8), torch.nan)}), "makes no vector of some text"),
         (save(weights | {last: torch.full((8,), 1e38)}), "makes no vector of some text"),
         (save(weights | {last: torch.zeros(8), last.replace("bias", "weight"): torch.zeros(8)}), "makes no vector of"),
     ):
@@ -156,16 +159,21 @@ def test_other_tokenizers(tmp_path: Path) -> None:
         Encoder(read_directory(folder))
     tokenizer.add_tokens(["another"])
     put(folder, "tokenizer.json", tokenizer.to_str().encode())
-    with pytest.raises(UsageError, match=r"tokenizer.json has 30 tokens, and config.json says 29"):
+    with pytest.raises(
+        UsageError, match=rf"tokenizer.json has {len(WORDS) + 1} tokens, and config.json says {len(WORDS)}"
+    ):
         Encoder(read_directory(folder))
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda known: known["model"]["vocab"].update({"alien": 29}), "has tokens with numbers for which there are no"),
         (
-            lambda known: known["post_processor"].update({"cls": ["[CLS]", 29]}),
+            lambda known: known["model"]["vocab"].update({"alien": len(WORDS)}),
+            "has tokens with numbers for which there are no",
+        ),
+        (
+            lambda known: known["post_processor"].update({"cls": ["[CLS]", len(WORDS)]}),
             "has tokens with numbers for which there",
         ),
         (lambda known: known["model"]["vocab"].pop("[UNK]"), "makes nothing of some text: .*UNK"),
