@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from threading import Lock
 from time import perf_counter
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
@@ -36,7 +37,8 @@ _GCM_BLOCKS = 1 << 32
 
 
 class Prg:
-    """A sequential reader of one stream; call it like ``os.urandom``.
+    """A sequential reader of one stream; call it like ``os.urandom``. No byte is given twice: threads take turns, and
+    there are no copies.
 
     >>> Prg(bytes(32))(4).hex()
     'dc95c078'
@@ -44,7 +46,7 @@ class Prg:
     True
     """
 
-    __slots__ = ("_block", "_ciphers", "_context", "_left", "_seed")
+    __slots__ = ("_block", "_ciphers", "_context", "_left", "_seed", "_turn")
 
     def __init__(self, seed: bytes, start: int = 0) -> None:
         if len(seed) != SEED_BYTES:
@@ -53,23 +55,25 @@ class Prg:
             raise UsageError("a stream is entered at a multiple of 16 bytes")
         self._seed, self._block = seed, start // _AES_BLOCK
         self._ciphers: Iterator[tuple[CipherContext, int]] | None = None
-        self._left = 0
+        self._left, self._turn = 0, Lock()
 
     def __call__(self, count: int) -> bytes:
-        if count > min(self._at_hand(count), len(_ZEROS)):
-            out = np.empty(count, np.uint8)
-            self.fill(out)
-            return out.tobytes()
-        self._left -= count
-        return self._context.update(_ZEROS[:count])
+        with self._turn:
+            if count <= min(self._at_hand(count), len(_ZEROS)):
+                self._left -= count
+                return self._context.update(_ZEROS[:count])
+        out = np.empty(count, np.uint8)
+        self.fill(out)
+        return out.tobytes()
 
     def fill(self, out: NDArray[np.uint8]) -> None:
         """Write the next bytes into ``out``."""
-        while len(out):
-            count = min(len(out), self._at_hand(len(out)), len(_ZEROS))
-            self._context.update_into(_ZEROS[:count], out[:count])  # type: ignore[arg-type]  # any buffer will do
-            self._left -= count
-            out = out[count:]
+        with self._turn:
+            while len(out):
+                count = min(len(out), self._at_hand(len(out)), len(_ZEROS))
+                self._context.update_into(_ZEROS[:count], out[:count])  # type: ignore[arg-type]  # any buffer will do
+                self._left -= count
+                out = out[count:]
 
     def _at_hand(self, wanted: int) -> int:
         """The bytes that come from the cipher whose turn it is. The first request decides which there are."""
@@ -78,6 +82,9 @@ class Prg:
                 self._ciphers = _ciphers(self._seed, self._block, long=wanted >= _LONG)
             self._context, self._left = next(self._ciphers)
         return self._left
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a stream is not copied: its bytes would be given twice")
 
     def __repr__(self) -> str:
         return "Prg(<redacted>)"

@@ -1,15 +1,21 @@
 """The PRG: AES-256 counter mode, built here once more from single block encryptions, and seekable."""
 
+import copy
+import pickle
+from collections.abc import Callable
 from itertools import accumulate
+from threading import Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from secagg.crypto import prg
-from secagg.crypto.prg import Prg, random_words
+from secagg.crypto.prg import Prg, random_into, random_words
 from secagg.errors import UsageError
 
 seeds = st.binary(min_size=32, max_size=32)
@@ -82,6 +88,40 @@ def test_after_as_much_as_gcm_may_give_counter_mode_goes_on(monkeypatch: pytest.
     stream._left = 16  # of 64 GiB
     at_end = stream(1 << 5)[16:]
     assert at_end == Prg(bytes(32), 1 << 36)(16)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize("read", [0, 1, 9000])
+def test_a_stream_is_not_copied_lest_its_bytes_are_given_twice(copied: Callable[[Prg], object], read: int) -> None:
+    stream = Prg(bytes(32))
+    stream(read)
+    with pytest.raises(TypeError, match="not copied"):
+        copied(stream)
+
+
+@pytest.mark.parametrize("read", [Prg.fill, lambda stream, out: random_into(lambda count: stream(count), out)])
+def test_threads_that_read_one_stream_take_turns(
+    read: Callable[[Prg, NDArray[np.uint8]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread begins to read while bytes are written. Were it not to wait, it would take what is left of the
+    first cipher once more."""
+    monkeypatch.setattr(prg, "_gcm_is_faster", lambda: True)
+    stream, pieces = Prg(bytes(32)), [np.empty(32, np.uint8) for _ in range(3)]
+    other = Thread(target=read, args=(stream, pieces[1]))
+    assert stream._at_hand(9000) == 32
+    context = stream._context
+
+    def update_into(data: bytes, out: bytearray) -> int:
+        if not other.ident:
+            other.start()
+            other.join(0.05)
+        return context.update_into(data, out)
+
+    stream._context = SimpleNamespace(update=context.update, update_into=update_into)  # type: ignore[assignment]
+    stream.fill(pieces[0])
+    other.join()
+    stream.fill(pieces[2])
+    assert b"".join(piece.tobytes() for piece in pieces) == reference_stream(bytes(32), 96)
 
 
 def test_words_are_little_endian_64_bit() -> None:
