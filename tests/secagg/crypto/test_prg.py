@@ -66,6 +66,7 @@ def test_long_streams_are_the_same_whichever_cipher_gives_them(
     expected = reference_stream(seed, sum(pieces), block)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(prg, "_gcm_is_faster", lambda: by_gcm)
+        patched.setattr(prg, "_LONG", 1 << 13)
         one, other, filled = Prg(seed, 16 * block), Prg(seed, 16 * block), np.empty(sum(pieces), np.uint8)
         assert b"".join(one(count) for count in pieces) == expected
         for end, count in zip(accumulate(pieces), pieces, strict=True):
@@ -84,7 +85,7 @@ def test_after_as_much_as_gcm_may_give_counter_mode_goes_on(monkeypatch: pytest.
     sizes = [size for _, size in prg._ciphers(bytes(32), 0, long=True)]
     assert sum(sizes[:2]) == 1 << 36
     stream = Prg(bytes(32))
-    stream(1 << 14)
+    stream(prg._LONG)
     stream._left = 16  # of 64 GiB
     at_end = stream(1 << 5)[16:]
     assert at_end == Prg(bytes(32), 1 << 36)(16)
