@@ -39,6 +39,7 @@ STUDIES = {
     "runtimes": "Secure rounds beside plain ones of the same app in Flower's and NVFlare's simulations.",
     "scale": "What rounds cost with 10^3 to 10^8 clients: a model, checked against real rounds; trees of cohorts.",
     "turns": "Clients that take turns: how much less noise a run over cohorts has, and its epsilon from a real ledger.",
+    "uneven": "Silos that differ: FedProx, SCAFFOLD and weights by users beside FedAvg, over Dirichlet's alpha.",
     "utility": "What privacy costs a recommender: models x budgets x seeds, beside references; over silos or devices.",
 }
 """The name of a case, which is also that of its module in ``benchmarks.regression`` or ``benchmarks.studies``, and what
@@ -56,6 +57,7 @@ QUICK = {
     "runtimes": ("training=0,0.5", "rounds=3"),
     "scale": ("n=20,60", "d=2000", "long_n=8", "long_d=100000", "repeats=1", "cohorts=100,1000"),
     "speed": ("d=100000", "n=100", "k=20", "t=14"),
+    "uneven": ("alphas=0.1,10", "users=300", "items=200", "seeds=2", "rounds=10", "out=runs/uneven-quick"),
     "utility": ("users=300", "items=500", "models=private-ease,mf", "seeds=2", "out=runs/utility-quick"),
 }
 """The settings with which a case takes minutes, for those that take longer."""

@@ -76,7 +76,7 @@ class Request:
     """Whether this sum was charged to the clients' own ledger in an earlier attempt: updates of it may have left."""
     sent: Callable[[str, NDArray[np.float64]], None] | None = None
     """Is told, once the sum is out, what each client that is in it has put in: its vector as the sum has it, clipped
-    and rounded. That is for the client alone, which kept its integers; no server learns it."""
+    and rounded, and not yet weighed. That is for the client alone, which kept its integers; no server learns it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -347,11 +347,6 @@ class Config:
                 "training.scaffold is not for privacy.mode = distributed over silos: there each user moves the model "
                 "alone, no silo drifts, and what a silo kept of its users would be in no user's clip"
             )
-        if training.scaffold and training.weight_bound > 1:
-            raise UsageError(
-                "training.weight_bound is 1 with training.scaffold: the server does not know how much those count that "
-                "are not in a sum"
-            )
         if not (self.clients.most >= 0 and self.clients.overlap >= 1):
             raise UsageError("clients.most is not below zero, and clients.overlap at least 1")
         if self.clients.overlap > 1 and self.private and not self.users_in_silos:

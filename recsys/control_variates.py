@@ -10,13 +10,17 @@ model w_0 to w:
     what is sent   [w - w_0 | u (c_i' - c_i)], one vector in one sum
     the server     c += the sum of all c_i' - c_i, over the number of all clients, whoever took part
 
+Where clients count by their users, that is a weighted sum, and c a weighted mean. The server knows how much those count
+that are in a sum, and takes all others to count as much on average. Where that is wrong, c is longer or shorter than
+the mean, and not another direction, since it is the whole sum so far that is divided: clients meet at the same place.
+
 **One vector.** Both halves are shortened by one factor to one clip, so the noise and the charge are of that one vector,
 as of any other. The unit u is the passes of a round times r (under local privacy, its steps times that rate). So in its
 first round a client with one step a pass sends two halves of equal length, each half of the squared norm; the second is
 the shorter, the more steps a pass has and the less the gradient has changed since the last time.
 
 **What a client keeps.** c_i moves by what its vector has in the sum, read back from its integers, clipped and rounded
-as they are. So c is the mean of all c_i but for noise, rounding errors do not add up, and a sum that is finished after
+as they are. So c is their mean but for noise, rounding errors do not add up, and a sum that is finished after
 a crash moves c_i by what went into it then. Who is not in a sum keeps c_i. With noise in the sum, c is that mean plus
 the noise of all rounds so far: c_i never learns of it, and nothing takes it off again.
 """
@@ -39,19 +43,19 @@ from secagg.foreign import parse_arrays
 class ControlVariates:
     """The server's control variate and those of the clients that have one, which are each client's secret.
 
-    >>> controls = ControlVariates(length=1, clients=2, unit=0.5)
+    >>> controls = ControlVariates(length=1, unit=0.5)
     >>> vector = controls.sent("ann", np.array([-1.0]), steps=2, rate=0.5)  # two steps down a gradient of 1
     >>> vector.tolist()
     [-1.0, 0.5]
-    >>> controls.learn({"ann": controls.after("ann", vector)}, total=vector[1:])
+    >>> controls.learn({"ann": controls.after("ann", vector)}, total=vector[1:], weight=2)
     >>> controls.drift("ann").tolist(), controls.drift("bob").tolist()
     ([-0.5], [0.5])
     """
 
-    def __init__(self, length: int, clients: int, unit: float) -> None:
-        self.common = np.zeros(length)
+    def __init__(self, length: int, unit: float) -> None:
+        self.common, self.weight = np.zeros(length), 1.0
         self._own: Mapping[str, NDArray[np.float32]] = {}
-        self._clients, self._unit = clients, unit
+        self._unit = unit
 
     def drift(self, name: str) -> NDArray[np.float32]:
         """What this client adds to each gradient: c - c_i."""
@@ -70,10 +74,11 @@ class ControlVariates:
         )
         return after
 
-    def learn(self, own: Mapping[str, NDArray[np.float32]], total: NDArray[np.float64]) -> None:
-        """A sum is out: ``total`` is its second half, and ``own`` are the control variates of all who are in it."""
+    def learn(self, own: Mapping[str, NDArray[np.float32]], total: NDArray[np.float64], weight: float) -> None:
+        """A sum is out: ``total`` is its second half, and ``own`` are the control variates of all who are in it. All
+        clients together count ``weight``."""
         self._own = {**self._own, **own}
-        self.common = self.common + total / (self._unit * self._clients)
+        self.common, self.weight = (self.common * self.weight + total / self._unit) / weight, weight
 
     def sealed(self, key: bytes, rounds: int) -> bytes:
         """The clients' control variates after so many rounds, for a checkpoint."""
@@ -82,7 +87,7 @@ class ControlVariates:
         np.savez(out, names=names, own=np.array(list(self._own.values()), np.float32))
         return seal(key, out.getvalue(), _associated(rounds), os.urandom)
 
-    def open(self, key: bytes, rounds: int, common: NDArray[np.float64], sealed: bytes) -> None:
+    def open(self, key: bytes, rounds: int, common: NDArray[np.float64], weight: float, sealed: bytes) -> None:
         """Go on from a checkpoint."""
         try:
             arrays = parse_arrays(open_box(key, sealed, _associated(rounds)))
@@ -90,7 +95,8 @@ class ControlVariates:
             raise StorageError(
                 "the checkpoint has other control variates than that round left: start a new run"
             ) from None
-        self.common, self._own = common, dict(zip(json.loads(str(arrays["names"])), arrays["own"], strict=True))
+        self.common, self.weight = common, weight
+        self._own = dict(zip(json.loads(str(arrays["names"])), arrays["own"], strict=True))
 
 
 def _associated(rounds: int) -> bytes:

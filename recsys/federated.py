@@ -163,11 +163,6 @@ class UpdateRecipe:
             raise UsageError("measured values take up a share of the norm from 0 to below 1")
         if self.measured_every < 1:
             raise UsageError("clients measure every so many rounds, one at least")
-        if self.scaffold and self.weight_bound > 1:
-            raise UsageError(
-                "with control variates every client counts once: the server does not know how much those count that "
-                "are not in a sum"
-            )
 
     def length(self, parameters: int) -> int:
         """How many coordinates a client sends for a model with this many parameters."""
@@ -182,20 +177,26 @@ class UpdateRecipe:
 class TrainingState:
     """All of a run that changes from round to round. Its encoded form is the run's checkpoint.
 
-    ``common`` is the server's control variate, and ``sealed`` those of the clients, where there are any.
+    ``common`` is the server's control variate, ``weight`` how much all clients counted in it, and ``sealed`` those of
+    the clients, where there are any.
     """
 
     vector: NDArray[np.float32]
     optimiser: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     rounds: tuple[Round, ...] = ()
     common: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    weight: float = 1.0
     sealed: bytes = b""
 
     def encode(self) -> bytes:
         out = io.BytesIO()
         rounds = json.dumps([asdict(one) for one in self.rounds], allow_nan=False)
         arrays: dict[str, Any] = {f"optimiser {name}": array for name, array in self.optimiser.items()}
-        arrays |= {"common": self.common, "sealed": np.frombuffer(self.sealed, np.uint8)}
+        arrays |= {
+            "common": self.common,
+            "weight": np.array(self.weight),
+            "sealed": np.frombuffer(self.sealed, np.uint8),
+        }
         np.savez(out, vector=self.vector, rounds=np.array(rounds), **arrays)
         return out.getvalue()
 
@@ -205,10 +206,11 @@ class TrainingState:
             arrays = parse_arrays(data)
             rounds = as_declared(tuple[Round, ...], parse_json(str(arrays.pop("rounds")).encode()))
             vector, common, sealed = arrays.pop("vector"), arrays.pop("common"), arrays.pop("sealed").tobytes()
-        except (DecodeError, KeyError, ValueError):
+            weight = float(arrays.pop("weight"))
+        except (DecodeError, KeyError, ValueError, TypeError):
             raise DecodeError("this is no checkpoint") from None
         optimiser = {name.removeprefix("optimiser "): array for name, array in arrays.items()}
-        return cls(vector, optimiser, rounds, common, sealed)
+        return cls(vector, optimiser, rounds, common, weight, sealed)
 
 
 class Federation:
@@ -263,7 +265,7 @@ class Federation:
         self._controls: ControlVariates | None = None
         if recipe.scaffold:
             steps, rate = self._pace(1)
-            self._controls = ControlVariates(len(self.state.vector), len(client_data.names), steps * rate)
+            self._controls = ControlVariates(len(self.state.vector), steps * rate)
             self._keep_controls()
         if encoding.length != recipe.length(len(self.state.vector)):
             raise UsageError(f"the encoding is for {encoding.length} numbers")
@@ -273,7 +275,7 @@ class Federation:
         if (state.vector.shape, state.common.shape) != (self.state.vector.shape, self.state.common.shape):
             raise UsageError("the checkpoint is of another model")
         if self._controls is not None:
-            self._controls.open(self._controls_key, len(state.rounds), state.common, state.sealed)
+            self._controls.open(self._controls_key, len(state.rounds), state.common, state.weight, state.sealed)
         self.state, self._optimiser.state = state, dict(state.optimiser)
         self._model.vector = state.vector
 
@@ -307,7 +309,7 @@ class Federation:
 
     def _keep_controls(self) -> None:
         if (controls := self._controls) is not None:
-            self.state.common = controls.common
+            self.state.common, self.state.weight = controls.common, controls.weight
             self.state.sealed = controls.sealed(self._controls_key, len(self.state.rounds))
 
     @property
@@ -492,7 +494,8 @@ class Federation:
         self.state.optimiser = dict(self._optimiser.state)
         self._model.vector = self.state.vector
         if self._controls is not None:
-            self._controls.learn(kept, result.vector[parameters : 2 * parameters])
+            weight = result.weight * len(self._data.names) / len(result.survivors)
+            self._controls.learn(kept, result.vector[parameters : 2 * parameters], weight)
         if not measures:
             return {}
         *totals, having = (result.vector[-len(METRICS) - 1 :] / self._unit).tolist()

@@ -251,9 +251,10 @@ class SecureAggregator:
 
 
 def _decoded(plan: RoundPlan, encoded: bytes) -> NDArray[np.float64]:
-    """One client's vector as the sum has it."""
+    """One client's vector as the sum has it, but not weighed."""
     integers = plan.ring.centred(plan.ring.unpack(encoded, plan.encoding.coordinates))
-    return plan.decode_total(integers.astype(np.int64), 1).vector
+    alone = plan.decode_total(integers.astype(np.int64), 1)
+    return alone.vector / max(alone.weight, 1)
 
 
 def _resumed(client: Client, plan: RoundPlan, vector: bytes) -> bytes | SecAggError:

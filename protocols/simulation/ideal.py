@@ -32,7 +32,7 @@ def ideal_sum(
     """The sum over all of ``names``, of which nobody drops out. A client without a weight has the weight 1.
 
     Where clients are silos, ``update`` gives one vector for each of their users. ``sent`` is told what each client has
-    put in, clipped and rounded.
+    put in, clipped and rounded, and not yet weighed.
 
     The noise of all clients together is drawn at once: Skellam noise adds up to Skellam noise, and discrete Gaussians
     that count add up to one, but for 10^-33 a draw.
@@ -52,7 +52,8 @@ def ideal_sum(
             values = encoding.encode(cast(ArrayLike, made), weight=weights.get(name, 1), seed=bytes(32), rng=rounding)
         total += values
         if sent is not None:
-            sent(name, encoding.decode(values, count=1, seed=bytes(32)).vector)
+            alone = encoding.decode(values, count=1, seed=bytes(32))
+            sent(name, alone.vector / max(alone.weight, 1))
     if noise is not None:
         variance = noise.honest_variance(clients, clients) * clients / (clients - noise.colluders)
         parts = -(-variance // LARGEST_VARIANCE)

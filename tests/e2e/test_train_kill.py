@@ -61,6 +61,7 @@ OF_SUMS = ("model.name=private-ease", "model.settings={}")
 EASE = (*OF_SUMS, "clients.kind=devices", "protocol.adversary=curious")
 MODES = {
     "none": ("privacy.mode=none",),
+    "scaffold": ("privacy.mode=none", "training.scaffold=true", "training.epochs=2"),
     "local": ("privacy.mode=local",),
     "distributed": ("privacy.mode=distributed",),
     "both": ("privacy.mode=both",),
@@ -241,16 +242,18 @@ SOME = range(12, 1000, 40)
 """Each process comes a little further than the one before."""
 
 
-@pytest.mark.parametrize("mode", ["local", pytest.param("distributed", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "mode", ["local", *(pytest.param(one, marks=pytest.mark.long) for one in ("distributed", "scaffold"))]
+)
 def test_killed_again_and_again(mode: str, zygote: Zygote, tmp_path: Path) -> None:
-    """By default with the mode whose last assertion the other does not allow, in the long version with both."""
+    """By default with the mode whose last assertion another does not allow, in the long version with all."""
     through, killed = prepared(tmp_path, zygote, mode)
     assert zygote.end(killed, mode, SOME) > 2
     check(through, killed)
     run = Run.load(through)
     assert len(run.rounds) == 3
     assert any(one.silent for one in run.rounds)  # and clients were lost in it
-    if mode == "local":  # noise inside sums follows from the plan, hence from the last bit of the model
+    if mode != "distributed":  # noise inside sums follows from the plan, hence from the last bit of the model
         np.testing.assert_allclose(vector(killed), vector(through), rtol=1e-2, atol=1e-3)
 
 

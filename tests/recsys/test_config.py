@@ -129,7 +129,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"privacy": {"mode": "distributed"}, "training": {"weight_bound": 2}}, "every client counts once"),
     ({"privacy": {"mode": "both"}, "training": {"weight_bound": 2}}, "every client counts once"),
     ({"privacy": {"mode": "distributed"}, "training": {"scaffold": True}}, "training.scaffold is not for"),
-    ({"training": {"scaffold": True, "weight_bound": 2}}, "weight_bound is 1 with training.scaffold"),
     ({"clients": {"count": 1}}, "clients.count"),
     ({"clients": {"kind": "devices"}}, "only mf"),
     ({"network": {"dropout": 1.0}}, "network.dropout"),
