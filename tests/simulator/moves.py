@@ -35,7 +35,7 @@ from protocols.rounds.dealing import (
 from protocols.rounds.sets import to_bitmap
 from protocols.rounds.survivors import ConsistencySignature
 from protocols.threshold_ckks import messages as threshold
-from secagg.codec import u32
+from secagg.codec import Rows, u32
 from secagg.crypto import labels
 from secagg.crypto.dealing import RESPONSE_BYTES, Polynomials, padded, width
 from secagg.crypto.field import PRIME
@@ -94,7 +94,7 @@ def mutated(value: Any, draw: Random) -> Any:
         names = [field.name for field in fields(value)]
         name = draw.choice(names)
         return replace(value, **{name: mutated(getattr(value, name), draw)})
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | Rows):
         if not value:
             return value
         i, j = draw.randrange(len(value)), draw.randrange(len(value))

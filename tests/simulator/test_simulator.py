@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,12 @@ from protocols.rounds import dealer as dealer_module
 from protocols.rounds import dealing as exchange_module
 from protocols.rounds import survivors as survivors_module
 from protocols.rounds.client import ClientRound
+from protocols.rounds.dealing import Delivery, delivered_codec
 from protocols.rounds.phases import Phase
 from protocols.rounds.server import ServerRound
 from protocols.rounds.steps import Charge
 from protocols.simulation.network import Envelope
+from secagg.codec import Rows
 from secagg.crypto import dealing as dealing_module
 from secagg.crypto.keys import derive
 from secagg.crypto.masking import pack_masked
@@ -42,6 +45,7 @@ from tests.simulator import exhaustive
 from tests.simulator.__main__ import again, main
 from tests.simulator.deployment import Narrowed
 from tests.simulator.leaks import Memory, oneshot_combinations, pairwise_sums
+from tests.simulator.moves import mutated
 from tests.simulator.oracles import Noise, check_variance
 from tests.simulator.parties import Failure
 from tests.simulator.run import Tally, run, run_many
@@ -69,6 +73,11 @@ def test_a_seed_is_the_same_deployment_each_time() -> None:
     one, two = run(4), run(4)
     assert one.deployment == two.deployment
     assert [r.said for r in one.records] == [r.said for r in two.records]
+
+
+def test_boxes_are_mutated_though_nobody_has_read_them() -> None:
+    boxes = Delivery(Rows(delivered_codec(1), bytes(3 * delivered_codec(1).least)))
+    assert len({mutated(boxes, Random(seed)) for seed in range(20)}) > 5
 
 
 # Controls
