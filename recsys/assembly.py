@@ -55,6 +55,7 @@ MODELS = {
 OVER_TEXT = {
     "sasrec": "recsys.models.over_text:SasRecOverText",
     "two-tower": "recsys.models.over_text:TwoTower",
+    "tuned-encoder": "recsys.models.tuned_encoder:TunedEncoder",
     "private-ease": "recsys.models.private_ease:PrivateEase",
 }
 """The models that work with the vectors of ``model.encoder``."""
@@ -74,6 +75,8 @@ class Prepared:
     """What ``model.encoder`` makes of the texts of all items, which is public, too; None without an encoder."""
     notes: tuple[str, ...]
     """What people should know about the data. These are exact counts over users, for whoever has the data."""
+    caution: str
+    """What people should know about the sums of this model's changes; empty: nothing."""
     taken_as_public: tuple[str, ...]
     """The facts that guarantees take as public (``recsys.public_facts``)."""
     client_data: ClientData
@@ -244,6 +247,7 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
         items,
         vectors,
         notes,
+        getattr(model, "caution", ""),
         public,
         client_data,
         deployment,
@@ -315,6 +319,12 @@ def vectors_of(
     if items is None:
         raise UsageError("model.encoder needs a table of items with their titles or genres: data.items")
     need("large", "model.encoder")
+    if config.model.name == "tuned-encoder":
+        from recsys.text.layers import LAYERS, TOKENS, layered_vectors  # which loads the encoders' libraries
+
+        settings = config.model.settings
+        layers, tokens = settings.get("layers", LAYERS), settings.get("tokens", TOKENS)
+        return layered_vectors(items, config.model.encoder, layers, tokens, watch)
     return item_vectors(items, config.model.encoder, watch)
 
 

@@ -172,12 +172,12 @@ class Clients:
 @dataclass(frozen=True, slots=True)
 class Model:
     name: str = "autoencoder"
-    """autoencoder, mf, neumf, sasrec or two-tower, which move one vector in each round; or private-ease or private-mf,
-    which are made of two sums"""
+    """autoencoder, mf, neumf, sasrec, two-tower or tuned-encoder, which move one vector in each round; or private-ease
+    or private-mf, which are made of two sums"""
     encoder: str = ""
-    """a directory with a text encoder, for what the table of items says of each (``data.items``). two-tower, which
-    needs it, and sasrec then know items by their texts and not by a row for each; private-ease takes texts that are
-    alike for a hint that items are"""
+    """a directory with a text encoder, for what the table of items says of each (``data.items``). two-tower and
+    tuned-encoder, which need it, and sasrec then know items by their texts and not by a row for each; private-ease
+    takes texts that are alike for a hint that items are"""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """a section with arguments of the model's constructor"""
 

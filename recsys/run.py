@@ -378,6 +378,7 @@ def _record(prepared: Prepared, started: StartedRun, machine: Mapping[str, Any])
             "items": split.train.item_count,
             "clients": len(prepared.client_data.names),
             **({} if prepared.vectors is None else {"encoder": prepared.vectors.encoder}),
+            **({"caution": prepared.caution} if prepared.caution else {}),
             **({} if config.private else _counts(prepared)),
         },
         protocol=agreed(prepared),

@@ -89,13 +89,13 @@ class Neural(ABC):
         assign_vector(self._begun, vector)
 
     def with_vector(self, vector: NDArray[np.float32]) -> Self:
-        model = copy(self)
-        model._module = deepcopy(self._begun)
+        model, frozen = copy(self), {id(one): one for one in self._begun.parameters() if not one.requires_grad}
+        model._module = deepcopy(self._begun, frozen)  # which all copies share
         model.vector = vector
         return model
 
     def train(self, histories: Sequence[History], local: Local, seed: int) -> None:
-        self._descend(histories, SGD(self._begun.parameters(), lr=local.rate), local, seed)
+        self._descend(histories, SGD(trained(self._begun), lr=local.rate), local, seed)
 
     def changes(self, histories: Sequence[History], local: Local, seed: int) -> Iterator[NDArray[np.float64]]:
         """How far each user alone moves the vector, in steps on its own history from here; dropout layers are off.
@@ -129,12 +129,12 @@ class Neural(ABC):
 
     def _at_once(self) -> int:
         """How many users are computed together: it follows from the size of the model."""
-        size: int = sum(parameter.numel() for parameter in self._begun.parameters())
+        size: int = sum(parameter.numel() for parameter in trained(self._begun))
         return max(1, min(_MOST_AT_ONCE, _NUMBERS_AT_ONCE // size))
 
     def fit(self, train: Interactions, seed: int = 0) -> None:
         self.begin(train.item_count, seed)
-        optimizer = Adam(self._begun.parameters(), lr=self._central.rate)
+        optimizer = Adam(trained(self._begun), lr=self._central.rate)
         self._descend(list(train.histories()), optimizer, self._central, seed)
 
     def train_privately(
@@ -182,7 +182,7 @@ class Neural(ABC):
         items = settings.pop("items")
         model = cls(**settings)
         with torch.device("meta"):  # sizes without memory: settings may speak of more than is there
-            size = sum(part.numel() for part in model._build(items).parameters())
+            size = sum(part.numel() for part in trained(model._build(items)))
         if size != state.arrays["vector"].size:
             raise UsageError("a vector of another length than the model has")
         model.begin(items, seed=0)
@@ -200,7 +200,7 @@ class Neural(ABC):
 
     def _descend(self, histories: Sequence[History], optimizer: Optimizer, local: Local, seed: int) -> None:
         module = self._begun.train()
-        start = [parameter.detach().clone() for parameter in module.parameters()]
+        start = [parameter.detach().clone() for parameter in trained(module)]
         _drifting(optimizer, module, local.drift)
         with alone(seed):
             for batch, rng in batches(histories, local, seed):
@@ -209,7 +209,7 @@ class Neural(ABC):
                 optimizer.zero_grad()
                 loss.backward()
                 if local.proximal:
-                    for parameter, anchor in zip(module.parameters(), start, strict=True):
+                    for parameter, anchor in zip(trained(module), start, strict=True):
                         if parameter.grad is not None:
                             parameter.grad += local.proximal * (parameter.detach() - anchor)
                 optimizer.step()
@@ -234,7 +234,7 @@ def descend_privately(
 
     Dropout layers are off: what torch draws for them would depend on who else is in a batch.
     """
-    optimizer = SGD(module.eval().parameters(), lr=rate)
+    optimizer = SGD(trained(module.eval()), lr=rate)
     _drifting(optimizer, module, drift)
     if charge is None:
         trainer = Trainer.without_noise(module, optimizer, loss, settings, rng=rng)
@@ -249,24 +249,29 @@ def tensors(arrays: Sequence[NDArray[Any]]) -> list[Tensor]:
     return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
 
 
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are trained, in order: these are a model's vector. Those that are frozen never travel."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
 def vector_of(module: nn.Module) -> NDArray[np.float32]:
-    vector: NDArray[np.float32] = parameters_to_vector(module.parameters()).detach().numpy().copy()
+    vector: NDArray[np.float32] = parameters_to_vector(trained(module)).detach().numpy().copy()
     return vector
 
 
 def assign_vector(module: nn.Module, vector: NDArray[np.float32]) -> None:
-    length = sum(parameter.numel() for parameter in module.parameters())
+    length = sum(parameter.numel() for parameter in trained(module))
     if vector.shape != (length,) or vector.dtype != np.float32:
         raise UsageError(f"the vector has {length} numbers in float32, not {vector.shape} in {vector.dtype}")
     with torch.no_grad():
-        vector_to_parameters(torch.from_numpy(vector.copy()), module.parameters())
+        vector_to_parameters(torch.from_numpy(vector.copy()), trained(module))
 
 
 def _drifting(optimizer: Optimizer, module: nn.Module, drift: NDArray[np.float32] | None) -> None:
     """Let the optimiser add this vector, if there is one, to the gradient of each of its steps."""
     if drift is None:
         return
-    parameters = list(module.parameters())
+    parameters = trained(module)
     parts = torch.from_numpy(drift).split([one.numel() for one in parameters])
 
     def add(*_: Any) -> None:

@@ -108,10 +108,17 @@ class OverText(Neural):
 
     def _losses(self, module: Any, *examples: Tensor) -> Tensor:
         seen, there, following, others = examples
-        places = module(self._said(seen), there)
-        targets, bias = module.outputs(self._said(following), following)
+        said = self._said(seen), self._said(following), self._said(others)
+        return self._foretold(module, said, there, following, others)
+
+    def _foretold(
+        self, module: Any, said: tuple[Tensor, Tensor, Tensor], there: Tensor, following: Tensor, others: Tensor
+    ) -> Tensor:
+        """The loss of each example, from the coordinates of the items that are seen, that follow, and of others."""
+        places = module(said[0], there)
+        targets, bias = module.outputs(said[1], following)
         right = (places * targets).sum(2, keepdim=True) + bias.unsqueeze(2)
-        targets, bias = module.outputs(self._said(others), others)
+        targets, bias = module.outputs(said[2], others)
         wrong = places @ targets.mT + bias.unsqueeze(1)
         losses = torch.cat([right, wrong], 2).logsumexp(2) - right.squeeze(2)
         return (losses * there).sum(1) / there.sum(1).clamp(min=1)

@@ -38,6 +38,7 @@ MODELS = {
     "SasRec": "recsys.models.sasrec",
     "TwoTower": "recsys.models.over_text",
     "SasRecOverText": "recsys.models.over_text",
+    "TunedEncoder": "recsys.models.tuned_encoder",
     "PrivateEase": "recsys.models.private_ease",
     "PrivateMf": "recsys.models.private_mf",
 }

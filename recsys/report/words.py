@@ -57,6 +57,8 @@ def _sentences(account: Account) -> Iterator[str]:
     source = [str(data["source"])] if "source" in data else []
     yield f"{number} trained one recommender together" + (f" ({', '.join(source + sizes)})." if source + sizes else ".")
     yield _rounds(account) if account.rounds else "No secure sum is done yet."
+    if "caution" in data:
+        yield f"Mind that {data['caution']}."
     yield f"Why it ended: {run.ended}." if run.ended else "It has not ended: this is how far it has come."
 
 

@@ -73,13 +73,22 @@ class Encoder:
 
     def encoded(self, tokens: Tensor, there: Tensor) -> Tensor:
         """One vector for each text. (Only a mask of four dimensions, which is added, goes through ``torch.vmap``.)"""
-        mask = torch.zeros(there.shape).masked_fill(~there, torch.finfo(torch.float32).min)
-        places = self.network(input_ids=tokens, attention_mask=mask[:, None, None, :]).last_hidden_state
-        if self._found.pooling is Pooling.FIRST:
-            pooled = places[:, 0]
-        else:
-            pooled = (places * there.unsqueeze(2)).sum(1) / there.sum(1, keepdim=True).clamp(min=1)
-        return nn.functional.normalize(pooled, dim=1)
+        places = self.network(input_ids=tokens, attention_mask=added_mask(there)).last_hidden_state
+        return pooled(places, there, self._found.pooling)
+
+
+def added_mask(there: Tensor) -> Tensor:
+    """What is added to attention, so that nothing looks at places without a token."""
+    return torch.zeros(there.shape).masked_fill(~there, torch.finfo(torch.float32).min)[:, None, None, :]
+
+
+def pooled(places: Tensor, there: Tensor, pooling: Pooling) -> Tensor:
+    """One vector of norm 1 for each text, from those of its tokens."""
+    if pooling is Pooling.FIRST:
+        found = places[:, 0]
+    else:
+        found = (places * there.unsqueeze(2)).sum(1) / there.sum(1, keepdim=True).clamp(min=1)
+    return nn.functional.normalize(found, dim=1)
 
 
 def _tokenizer(found: Directory) -> Tokenizer:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from hmac import compare_digest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,16 +63,21 @@ def item_vectors(items: Items, encoder: str | Path, watch: Watch = lambda done, 
     texts = [text_of(items, item) for item in range(len(items))]
     found = read_directory(encoder)
     name = digest(labels.RUN_TEXT, b"vectors", found.digest, *(text.encode() for text in texts))
+    return ItemVectors(computed_once(name, lambda: _computed(found, texts, watch)), found.digest.hex())
+
+
+def computed_once(name: bytes, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """What is in the cache under this name, the digest of all that the array follows from; else it is computed."""
     path = _folder(cache()) / FOLDER / f"{name.hex()}.npy"
     key = _key()
     rows = _kept(path, key)
     if rows is None:
-        rows = _computed(found, texts, watch)
+        rows = compute()
         private_folder(path.parent)
         file = io.BytesIO()
         np.save(file, rows, allow_pickle=False)
         write_file(path, _mark(key, path, file.getvalue()) + file.getvalue(), private=True)
-    return ItemVectors(rows, found.digest.hex())
+    return rows
 
 
 def text_of(items: Items, item: int) -> str:
@@ -93,14 +99,13 @@ def _computed(found: Directory, texts: list[str], watch: Watch) -> NDArray[np.fl
     return Encoder(found)(texts, watch)
 
 
-def _kept(path: Path, key: bytes) -> NDArray[np.float32] | None:
+def _kept(path: Path, key: bytes) -> NDArray[Any] | None:
     """What is in the cache; None if that is nothing, or nothing that this account has put there."""
     with suppress(FileNotFoundError, StorageError, DecodeError):
         kept = read_private(path)
         mark, data = kept[:KEY_BYTES], kept[KEY_BYTES:]
         if compare_digest(mark, _mark(key, path, data)):
-            rows: NDArray[np.float32] = parse_array(data)
-            return rows
+            return parse_array(data)
     return None
 
 

@@ -119,6 +119,8 @@ def carry_out(
     prepared = prepare(config)
     if prepared.deployment.why:
         tell(prepared.deployment.why)
+    if prepared.caution:
+        tell(f"mind that {prepared.caution}")
     for later in before.values():
         prepare(later)
     if config.measured_exactly and not over:

@@ -16,6 +16,8 @@ from recsys.assembly import prepare
 from recsys.models.over_text import SasRecOverText, TwoTower
 from recsys.models.private_ease import PrivateEase
 from recsys.models.store import load
+from recsys.models.tuned_encoder import TunedEncoder
+from recsys.report import write_report
 from recsys.run_record import Run
 from recsys.sources import data_of
 from secagg import cli
@@ -35,6 +37,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     data_of.cache_clear()
 
 
+TUNED = (
+    "model.name=tuned-encoder",
+    "model.settings={width = 4, recent = 5, negatives = 4, coordinates = 4, rank = 2, encoded = 4, tokens = 6}",
+)
+
+
 def after_one_round(run: Run) -> None:
     if len(run.rounds) == 1:
         raise Killed
@@ -48,8 +56,12 @@ def after_one_round(run: Run) -> None:
         (("privacy.mode=distributed", "privacy.n_min=100", "training.measured=0"), TwoTower),
         (("privacy.mode=local",), TwoTower),
         (("model.name=private-ease", "model.settings={items = 10}"), PrivateEase),
+        (TUNED, TunedEncoder),
+        ((*TUNED, "privacy.mode=distributed", "privacy.n_min=100", "training.measured=0"), TunedEncoder),
+        ((*TUNED, "privacy.mode=local"), TunedEncoder),
+        ((*TUNED, "training.scaffold=true"), TunedEncoder),
     ],
-    ids=["two-tower", "sasrec", "distributed", "local", "private-ease"],
+    ids=[*("two-tower", "sasrec", "distributed", "local", "private-ease"), *(f"tuned {number}" for number in range(4))],
 )
 def test_a_run_ends_in_a_model_that_knows_all_items(changes: tuple[str, ...], kind: type, home: Path) -> None:
     run = go(small_run(home, *changes), home / "run")
@@ -65,6 +77,17 @@ def test_the_record_says_which_encoder_it_was(home: Path) -> None:
     go(small_run(home, "training.rounds=1"), home / "run")
     said = json.loads((home / "run" / "run.json").read_text())["data"]["encoder"]
     assert said == prepare(small_run(home)).vectors.encoder  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("adapter", "said"), [("lora", True), ("ffa-lora", False)])
+def test_the_record_and_the_report_say_what_a_sum_of_lora_is(adapter: str, said: bool, home: Path) -> None:
+    """It is never taken without being named."""
+    settings = f"model.settings={{width = 4, recent = 5, negatives = 4, adapter = '{adapter}', tokens = 6}}"
+    folder = home / "run"
+    run = go(small_run(home, *TUNED[:1], settings, "training.rounds=1"), folder)
+    assert ("not the mean of the clients' changes" in run.data.get("caution", "")) == said
+    assert ("not the mean of the clients" in write_report(folder).read_text()) == said
+    assert prepare(small_run(home, TUNED[0], "model.settings={}")).model().adapter == "ffa-lora"
 
 
 def begun(home: Path) -> Path:
@@ -101,8 +124,13 @@ def test_control_a_mark_without_the_encoder_lets_it_go_on(home: Path, monkeypatc
     [
         (("model.encoder=",), "two-tower needs model.encoder, the directory of a text encoder"),
         (("model.encoder=/nowhere",), "/nowhere is no directory of a text encoder"),
-        (("model.name=mf",), "model.encoder is for sasrec, two-tower, private-ease: mf knows no texts"),
+        (("model.name=mf",), "model.encoder is for sasrec, two-tower, tuned-encoder, private-ease: mf knows no texts"),
         (("model.name=three-tower",), "unknown model 'three-tower'"),
+        ((*TUNED, "model.encoder="), "tuned-encoder needs model.encoder, the directory of a text encoder"),
+        ((TUNED[0], "model.settings={layers = 3}"), "layers is from 1 to 2"),
+        ((TUNED[0], "model.settings={ranks = 3}"), "model.settings are adapter, .* and not 'ranks'"),
+        ((TUNED[0], "model.settings={places = 3}"), "model.settings are adapter, .* and not 'places'"),
+        ((TUNED[0], 'model.settings={adapter = "full"}'), "adapter is one of ffa-lora, fed-sb, lora"),
         (("data.items=",), "model.encoder needs a table of items with their titles or genres: data.items"),
         (("data.source=synthetic", "data.items="), "model.encoder is for items with texts"),
         (("model.settings={widths = 3}",), "model.settings are coordinates, .* and not 'widths'"),

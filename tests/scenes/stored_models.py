@@ -8,6 +8,7 @@ import numpy as np
 from recsys.data.interactions import Interactions
 from recsys.models.store import MODELS
 from tests.scenes.item_vectors import coordinates
+from tests.scenes.tuned import tuned
 
 ITEMS = [f"item {number}" for number in range(30)]
 
@@ -20,5 +21,7 @@ def events() -> Interactions:
 
 def made(name: str) -> Any:
     """A new model of this class."""
+    if name == "TunedEncoder":
+        return tuned(len(ITEMS))
     kind = getattr(import_module(MODELS[name]), name)
     return kind(coordinates(len(ITEMS))) if hasattr(kind, "with_items") else kind()

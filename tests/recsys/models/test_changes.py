@@ -30,6 +30,7 @@ from recsys.models.recommender import Local
 from recsys.models.sasrec import SasRec
 from tests.controls import switch_off
 from tests.scenes.item_vectors import coordinates
+from tests.scenes.tuned import tuned
 
 ITEMS = 57
 HISTORIES = [history % ITEMS for history in population(users=9, items=80, seed=1).histories()]
@@ -39,6 +40,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "neumf": lambda: NeuMf(width=4, recent=8),
     "sasrec": lambda: SasRec(width=8, recent=6, negatives=10, dropout=0.5),
     "two-tower": lambda: TwoTower(coordinates(ITEMS), width=4, recent=6, negatives=10, dropout=0.5),
+    "tuned-encoder": lambda: tuned(ITEMS, width=4, recent=6, negatives=10, dropout=0.5),
 }
 ONE, THREE = Local(epochs=1, rate=0.5), Local(epochs=3, rate=0.5, proximal=0.2)
 STEPS = pytest.mark.parametrize("local", [ONE, THREE], ids=["one step", "three steps"])
@@ -91,13 +93,13 @@ def test_a_change_is_that_of_plain_steps_on_one_user(model: Any, local: Local) -
     start, module = model.vector.astype(np.float64), model._begun.eval()
     for history, found in zip(HISTORIES, model.changes(HISTORIES, local, 7), strict=True):
         own = deepcopy(module)
-        anchor = [parameter.detach().clone() for parameter in own.parameters()]
+        anchor = [parameter.detach().clone() for parameter in neural.trained(own)]
         for step in range(local.epochs):
             example = tensors(model._examples([history], Draws(7 * local.epochs + step, [history])))
             loss = model._losses(own, *model._prepared(module, example)).sum()
-            gradients = torch.autograd.grad(loss, list(own.parameters()), allow_unused=True)
+            gradients = torch.autograd.grad(loss, neural.trained(own), allow_unused=True)
             with torch.no_grad():
-                for parameter, before, gradient in zip(own.parameters(), anchor, gradients, strict=True):
+                for parameter, before, gradient in zip(neural.trained(own), anchor, gradients, strict=True):
                     pull = local.proximal * (parameter - before)
                     parameter -= local.rate * ((0 if gradient is None else gradient) + pull)
         np.testing.assert_allclose(found, neural.vector_of(own) - start, rtol=1e-3, atol=2e-6)
