@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.interactions import Interactions
+from recsys.data.items import Items
 from secagg.errors import UsageError
 
 TARGETS = {"density": 0.0170, "gini": 0.716, "ratio": 2.06, "popular": 0.0194}
@@ -63,6 +64,11 @@ _GROWTH = 0.19
 _LARGE = 4000
 _BLOCK_USERS = 2000
 _FAVOURITES = 64
+GENRES = 18
+"""in the made-up table of items"""
+_OWN_WORDS, _PLAIN_WORDS = 3, 60
+_TABLE = 0x7461626C65
+"""what keeps its draws apart from the population's"""
 _EPOCH = 820454400  # 1996, when MovieLens began
 _YEARS = 20 * 365 * 86400
 
@@ -160,9 +166,7 @@ def population(users: int, items: int = 0, seed: int = 0, habits: Habits = CALIB
     items = items or round(_ITEMS * (users / _USERS) ** _GROWTH)
     if items < 4 * habits.least:
         raise UsageError(f"a population has at least {4 * habits.least} items, four times a user's least events")
-    rng = np.random.default_rng(seed)
-    wanted = _activity(users, items, habits, rng)
-    world = _World.draw(items, habits, rng)
+    wanted, world, rng = _begun(users, items, seed, habits)
     who, what = np.empty(wanted.sum(), np.int32), np.empty(wanted.sum(), np.int32)
     filled = 0
     for first in range(0, users, _BLOCK_USERS):
@@ -171,6 +175,51 @@ def population(users: int, items: int = 0, seed: int = 0, habits: Habits = CALIB
         who[block], what[block] = first + block_users, block_items
         filled = block.stop
     return Interactions.of(who, what, _times(wanted, rng), user_count=users, item_count=items)
+
+
+def catalogue(users: int, items: int, seed: int = 0, habits: Habits = CALIBRATED) -> Items:
+    """A made-up table of the items of that ``population``, whose users never looked into it.
+
+    There are ``GENRES`` genres, which have places in the space of tastes like the topics. A topic's items are of the
+    genre that is nearest to it, and every second one of the second nearest, too. A title is two words; the first is one
+    of three that belong to the topic, or in every second title one that says nothing, like the second.
+
+    >>> table = catalogue(200, 1000, seed=1)
+    >>> len(table), table.titles[0], table.genres[0]
+    (1000, 'ron sen', ('Genre 0',))
+    """
+    _, world, _ = _begun(users, items, seed, habits)
+    rng = np.random.default_rng([seed, _TABLE])
+    topic = np.empty(items, np.int64)
+    topic[world.by_topic] = np.repeat(np.arange(len(world.places)), np.diff(world.topic_starts))
+    genres = rng.standard_normal((GENRES, habits.dimensions))
+    apart = np.linalg.norm(world.places[:, None] - genres, axis=2)
+    nearest = np.argsort(apart, axis=1)[topic, :2]
+    both, says, which = rng.random(items) < 0.5, rng.random(items) < 0.5, rng.integers(_OWN_WORDS, size=items)
+    plain = rng.integers(_PLAIN_WORDS, size=(items, 2))
+    firsts = np.where(says, _PLAIN_WORDS + topic * _OWN_WORDS + which, plain[:, 0])
+    return Items.of(
+        [str(number) for number in range(items)],
+        [f"{_word(int(one))} {_word(int(other))}" for one, other in zip(firsts, plain[:, 1], strict=True)],
+        ["|".join(f"Genre {kind}" for kind in row[: 1 + two]) for row, two in zip(nearest, both, strict=True)],
+    )
+
+
+def _word(number: int) -> str:
+    """Another for each number.
+
+    >>> [_word(number) for number in (0, 1, 20, 400)]
+    ['ban', 'ben', 'lan', 'radan']
+    """
+    syllables = [consonant + vowel for consonant in "bdfglmnprstv" for vowel in "aeiou"]
+    high, low = divmod(number, len(syllables))
+    return syllables[low] + (_word(high - 1) if high else "n")
+
+
+def _begun(users: int, items: int, seed: int, habits: Habits) -> tuple[NDArray[np.int64], _World, np.random.Generator]:
+    """How many events each user has, where the items are, and what the rest is drawn with."""
+    rng = np.random.default_rng(seed)
+    return _activity(users, items, habits, rng), _World.draw(items, habits, rng), rng
 
 
 def _activity(users: int, items: int, habits: Habits, rng: np.random.Generator) -> NDArray[np.int64]:

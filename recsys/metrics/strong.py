@@ -40,7 +40,7 @@ def evaluate_newcomers(
     if on not in ("test", "valid"):
         raise UsageError(f"measure on 'test' or 'valid', not {on!r}")
     asked: Newcomers = split.valid if on == "valid" else split.test
-    found = measure(_Catalogue(model, ~split.known), asked.history, asked.targets, k=k)
+    found = measure(Among(model, split.known), asked.history, asked.targets, k=k)
     wanted = np.diff(asked.targets.starts)[found.users]
     values = dict[str, NDArray[np.float64]]()
     for length in k:
@@ -50,11 +50,12 @@ def evaluate_newcomers(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Catalogue:
-    """A model that calls no item good that training does not know."""
+class Among:
+    """A model that calls no item good but some."""
 
     model: Scorer
-    unknown: NDArray[np.bool_]
+    some: NDArray[np.bool_]
+    """of each item, whether it is one of these"""
 
     def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
-        return np.where(self.unknown, np.float32(-np.inf), self.model.scores(histories))
+        return np.where(~self.some, np.float32(-np.inf), self.model.scores(histories))

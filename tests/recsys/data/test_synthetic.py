@@ -5,13 +5,15 @@ quarter, hence the many seeds of the calibration.
 """
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from recsys.data.interactions import Interactions
+from recsys.data.items import Items
 from recsys.data.split import leave_last_out
-from recsys.data.synthetic import CALIBRATED, FACTS, FIRST, TARGETS, Habits, population
+from recsys.data.synthetic import CALIBRATED, FACTS, FIRST, GENRES, TARGETS, Habits, catalogue, population
 from recsys.metrics.ranking import evaluate, measure
 from recsys.models.popularity import ItemPop
 from secagg.errors import UsageError
@@ -198,3 +200,22 @@ def test_a_population_has_users_and_items() -> None:
     with pytest.raises(UsageError, match="at least 80 items"):
         population(10, 79)
     assert population(10, 40, habits=Habits(least=10)).item_count == 40
+
+
+def test_the_table_of_items_says_what_users_took_and_moves_nobody() -> None:
+    """Neighbours in a history are of one genre more often than any two of its items."""
+    table, events = catalogue(200, 400, seed=5), population(200, 400, seed=5)
+    assert table == catalogue(200, 400, seed=5)
+    assert table.ids == tuple(events.item_ids)
+    assert 10 < len({kind for one in table.genres for kind in one}) <= GENRES
+    assert {len(one) for one in table.genres} == {1, 2}
+    own = events.users[1:] == events.users[:-1]
+    near = np.array([_alike(table, a, b) for a, b in zip(events.items[:-1][own], events.items[1:][own], strict=True)])
+    drawn = np.random.default_rng(0).permutation(events.items)
+    far = np.array([_alike(table, a, b) for a, b in pairwise(drawn)])
+    assert near.mean() > 1.5 * far.mean()
+    assert len({word for item in range(400) for word in table.words(item)}) > 60
+
+
+def _alike(table: Items, one: int, other: int) -> bool:
+    return bool(set(table.genres[one]) & set(table.genres[other]))

@@ -56,7 +56,7 @@ def test_what_training_does_not_know_is_not_ranked(monkeypatch: pytest.MonkeyPat
     split = split_of([0, 1, 2], [0], [2], 9)
     model = Fixed([9, 2, 1, 8, 8, 8, 8, 8, 8])
     assert evaluate_newcomers(model, split, k=(2,)).mean("capped Recall@2") == 1
-    switch_off(monkeypatch, module._Catalogue, "scores", "self.unknown")
+    switch_off(monkeypatch, module.Among, "scores", "~self.some")
     assert evaluate_newcomers(model, split, k=(2,)).mean("capped Recall@2") == 0
 
 

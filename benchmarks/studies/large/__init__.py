@@ -1,0 +1,28 @@
+"""Recommenders that know what items are about: what that is worth.
+
+cold     Items that came after training, and users who did, after none to ten events (``cold``).
+
+Settings are those of the models by default and of ``benchmarks.studies.utility``: nothing is chosen by what is measured
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from benchmarks.case import Measured, Say
+from benchmarks.studies.large import cold
+from benchmarks.studies.large.config import Config
+
+DEFAULTS = Config()
+
+_PARTS: Mapping[str, Callable[[Config, Say], Measured]] = {"cold": cold.run}
+
+
+def run(config: Config, say: Say) -> Measured:
+    figures, ratios = dict[str, float](), dict[str, float]()
+    for part in config.parts.split(","):
+        found = _PARTS[part](config, say)
+        figures |= {f"{part}/{name}": value for name, value in found.figures.items()}
+        ratios |= {f"{part}/{name}": value for name, value in found.ratios.items()}
+    return Measured(figures, ratios)

@@ -1,0 +1,78 @@
+"""What ``secagg bench large`` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from benchmarks.studies.large.models import MODELS
+from benchmarks.studies.utility.recipes import RECIPES
+from recsys.config import Population, Source
+from secagg.errors import UsageError
+
+PARTS = ("cold",)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    parts: str = ",".join(PARTS)
+    data: str = "synthetic"
+    path: str = ""
+    """a folder with MovieLens"""
+    users: int = 4000
+    items: int = 1000
+    data_seed: int = 1
+    habits: str = "calibrated"
+    """what the made-up population is like: calibrated or first"""
+    moment: str = "2014-01-01"
+    """the day on which training ends"""
+    models: str = ",".join((*MODELS, "private-ease"))
+    """those of ``MODELS``, and those that clients train, with noise in their sums and without"""
+    epsilons: str = "8,3"
+    n_min: int = 0
+    """a public lower bound of the number of users, for delta; 0: of the made-up population's, it is their number"""
+    silos: int = 20
+    seeds: int = 3
+    """of noise, of models, and of the order of events of one time"""
+
+    def __post_init__(self) -> None:
+        if not set(self.parts.split(",")) <= set(PARTS):
+            raise UsageError(f"parts are some of {', '.join(PARTS)}")
+        if self.data not in (Source.SYNTHETIC, Source.MOVIELENS) or (self.data == Source.MOVIELENS) != bool(self.path):
+            raise UsageError("data is synthetic, or movielens with a path")
+        if self.habits not in list(Population):
+            raise UsageError("habits are calibrated or first")
+        if not set(self.names) <= MODELS.keys() | RECIPES.keys() or len(set(self.names)) < len(self.names):
+            raise UsageError(f"models are some of {', '.join((*MODELS, *RECIPES))}, each once")
+        if not set(MODELS) & set(self.names):
+            raise UsageError(f"there is something to compare with, one of {', '.join(MODELS)}")
+        if self.data == Source.MOVIELENS and set(self.names) & set(RECIPES) and not self.n_min:
+            raise UsageError("n_min is said: how many users there are is no public number")
+        if self.seeds < 2 or self.silos < 2:
+            raise UsageError("an interval takes at least 2 seeds, and a sum 2 silos")
+        if any(not epsilon > 0 for epsilon in self.budgets) or len(set(self.budgets)) < len(self.budgets):
+            raise UsageError("epsilons are above 0 and different, separated by commas")
+        _ = self.ends
+
+    @property
+    def names(self) -> list[str]:
+        return self.models.split(",")
+
+    @property
+    def budgets(self) -> list[float]:
+        try:
+            return [float(word) for word in self.epsilons.split(",")]
+        except ValueError:
+            raise UsageError("epsilons are numbers, separated by commas") from None
+
+    @property
+    def ends(self) -> int:
+        """The moment, in seconds since 1970.
+
+        >>> Config().ends
+        1388534400
+        """
+        try:
+            return int(datetime.fromisoformat(self.moment).replace(tzinfo=UTC).timestamp())
+        except ValueError:
+            raise UsageError(f"moment is a day such as 2014-01-01, not {self.moment[:40]!r}") from None

@@ -1,0 +1,125 @@
+"""``secagg bench large``: popularity within genre, made-up items that come later, and what it measures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from benchmarks.case import configured
+from benchmarks.studies.large import DEFAULTS, Config, cold, run
+from benchmarks.studies.large.data import data_of, later
+from benchmarks.studies.large.genres import GenrePopularity
+from benchmarks.studies.large.models import MODELS, OWN_GENRES
+from recsys.data.interactions import Interactions
+from recsys.data.items import Items
+from recsys.metrics.cold import evaluate_new_items
+from secagg.errors import UsageError
+
+TINY = Config(users=300, items=200, models=f"ItemPop,{OWN_GENRES},private-ease", epsilons="8", seeds=2, silos=4)
+
+
+@pytest.mark.parametrize("personal", [False, True])
+def test_popularity_within_genre_is_as_defined(personal: bool) -> None:
+    """Beside loops, with new items, items of two genres and items of none."""
+    kinds = [["War"], ["War", "Drama"], [], ["Drama"], ["Drama", "War"], ["Horror"]]
+    table = Items.of([str(number) for number in range(6)], genres=["|".join(one) for one in kinds])
+    events = Interactions.of([0, 0, 0, 1, 1, 2], [0, 1, 2, 0, 3, 0], item_count=6)
+    model = GenrePopularity(table, personal=personal)
+    model.fit(events)
+    taken = [3, 1, 1, 1, 0, 0]
+
+    def share(item: int, genre: str) -> float:
+        return (genre in kinds[item]) / len(kinds[item]) if kinds[item] else float(genre == "none")
+
+    genres = ("War", "Drama", "Horror", "none")
+    known = [item for item in range(6) if taken[item]]
+    events_of = {genre: sum(share(item, genre) * taken[item] for item in known) for genre in genres}
+    items_of = {genre: sum(share(item, genre) for item in known) for genre in genres}
+
+    def likely(item: int, genre: str) -> float:
+        if taken[item]:
+            return taken[item]
+        return events_of[genre] / items_of[genre] if items_of[genre] else 0.0
+
+    def score(history: Sequence[int], item: int) -> float:
+        total = 0.0
+        for genre in genres:
+            chosen = events_of[genre] / sum(events_of.values())
+            if personal:
+                chosen = (sum(share(one, genre) for one in history) + chosen) / (len(history) + 1)
+            among = sum(share(one, genre) * likely(one, genre) for one in range(6))
+            total += chosen * share(item, genre) * likely(item, genre) / among if among else 0.0
+        return total
+
+    histories = [[], [3, 4], [2, 0, 1]]
+    scores = model.scores([np.array(one, np.int32) for one in histories])
+    wanted = [[score(history, item) for item in range(6)] for history in histories]
+    np.testing.assert_allclose(scores, wanted, rtol=1e-5)
+
+
+def test_some_made_up_items_come_later() -> None:
+    data = data_of(TINY, 0)
+    assert (~data.split.known).sum() >= 20
+    assert len(data.split.for_items.targets) > 50
+    events = Interactions.of([0] * 40, list(range(20)) * 2, range(40))
+    left = later(events, 20, seed=3)
+    gone = set(range(20)) - set(left.items[left.times < 20].tolist())
+    assert len(gone) == 2
+    assert set(left.items[left.times >= 20].tolist()) == set(range(20))
+
+
+def test_what_users_take_of_new_items_is_in_the_table() -> None:
+    """By their own genres users are found what nobody has taken; popularity finds it by chance."""
+    data = data_of(Config(users=1000, items=600), 0)
+    found = {}
+    for name in ("ItemPop", OWN_GENRES):
+        model = MODELS[name](data.items)
+        model.fit(data.split.train)
+        found[name] = evaluate_new_items(model, data.split).mean("NDCG@10 among the new")
+    assert found[OWN_GENRES] > 1.2 * found["ItemPop"]
+
+
+def test_it_measures_items_and_users_with_and_without_noise() -> None:
+    said: list[str] = []
+    measured = run(TINY, said.append)
+    figures, ratios = measured.figures, measured.ratios
+    names = ("ItemPop", OWN_GENRES, "private-ease, without noise", "private-ease, epsilon 8")
+    places = ["new items/NDCG@10", "new items/NDCG@10 among the new"]
+    places += [f"new users after {told} events/NDCG@10" for told in cold.TOLD]
+    for name in names:
+        for place in places:
+            where = f"cold/{name}/{place}"
+            assert 0 <= figures[where] <= 1
+            if name != "ItemPop":
+                gap = figures[where] - figures[f"cold/ItemPop/{place}"]
+                assert figures[f"{where}/minus ItemPop"] == pytest.approx(gap)
+                assert figures[f"{where}/minus ItemPop low"] <= gap <= figures[f"{where}/minus ItemPop high"]
+    assert len({figures[f"cold/ItemPop/new users after {told} events/NDCG@10"] for told in cold.TOLD}) == 1
+    where = f"private-ease, epsilon 8/{places[-1]}"
+    assert figures[f"cold/{where}/low"] < figures[f"cold/{where}"] < figures[f"cold/{where}/high"]
+    ratio = figures[f"cold/{where}"] / figures[f"cold/ItemPop/{places[-1]}"]
+    assert ratios[f"cold/{where} vs ItemPop"] == pytest.approx(ratio)
+    assert 7 < figures["cold/private-ease, epsilon 8/epsilon charged"] <= 8
+    assert "cold/private-ease, without noise/epsilon charged" not in figures
+    assert f"cold/{names[2]}/{places[-1]}/low" not in figures  # the same for all seeds
+    assert sum("ItemPop" in line for line in said) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "parts=warm", "data=table", "data=movielens", "path=here", "habits=mine", "models=Best", "models=private-ease",
+        "models=ItemPop,ItemPop", "seeds=1", "silos=1", "epsilons=0", "epsilons=8,8", "epsilons=x", "moment=soon",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_refused(wrong: str) -> None:
+    with pytest.raises(UsageError):
+        configured(DEFAULTS, [wrong])
+
+
+def test_how_many_users_there_are_is_no_public_number() -> None:
+    with pytest.raises(UsageError, match="n_min"):
+        Config(data="movielens", path="here")
+    assert Config(data="movielens", path="here", models="ItemPop").names == ["ItemPop"]
