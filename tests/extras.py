@@ -72,7 +72,7 @@ SMALL = [
 ]
 VECTORS = f"""
 import sys
-sys.path.insert(0, {str(ROOT)!r})
+sys.path.append({str(ROOT)!r})
 from pathlib import Path
 from recsys.data.items import Items
 from recsys.text.vectors import item_vectors
