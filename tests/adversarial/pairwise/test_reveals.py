@@ -143,6 +143,29 @@ def test_a_wrong_share_of_the_key_of_the_silent(protocol: str, monkeypatch: pyte
     assert round_.server.outcome.total.tolist() != round_.evil.plain(set(round_.evil.members) - {5})
 
 
+def test_a_wrong_share_of_ones_own_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has committed to it. It comes first, and yet those that others hold are taken, as long as there are t."""
+
+    def total() -> list[int]:
+        round_ = revealing("secagg")
+        message = round_.replies.pop(round_.liar)
+        holders = [v for v in round_.evil.members if v != 5][: round_.evil.t]
+        assert LIAR in holders
+        shares = [
+            replace(share, share=share_of_another(holders, LIAR, share.share)) if share.peer == LIAR else share
+            for share in message.self_shares
+        ]
+        round_.hand_in(round_.liar, replace(message, self_shares=tuple(shares)))
+        round_.speak()
+        return round_.finish()
+
+    evil = small("secagg", corrupt=())
+    assert total() == evil.plain(set(evil.members) - {5})
+    switch_off(monkeypatch, PairwiseServer, "_rebuilt", "(holders == owners, owners)", "(owners,)")
+    with pytest.raises(PeerError, match="another secret than the advertised one"):
+        total()
+
+
 @BOTH
 def test_fewer_survivors_than_the_threshold(protocol: str) -> None:
     """A client signs no set below the threshold, even if the plan asks for fewer contributors; at the threshold it
