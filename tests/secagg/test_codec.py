@@ -287,7 +287,9 @@ def test_rows_are_a_sequence_of_what_they_hold() -> None:
     assert (held[1], held[-1], held[1:3], len(held)) == (values[1], values[3], values[1:3], 4)
     assert held != values[:3]
     assert held != 4
-    assert many(ROW, 4).encode(held) == many(ROW, 4).encode(values)
+    wider = struct(Row, number=u32, key=fixed(3), tail=fixed(2))
+    for item in (ROW, wider):
+        assert many(item, 4).encode(held) == many(item, 4).encode(values)
     with pytest.raises(UsageError, match="one size"):
         packed(text(9), ["alice"])
 
