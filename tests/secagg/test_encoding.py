@@ -81,11 +81,25 @@ def test_nan_and_infinity_are_refused(bad: float | None, place: int) -> None:
 
 @pytest.mark.parametrize(
     "update",
-    [[1.0], [[1.0, 2.0, 3.0]], 1.0, [], [1.0, 2.0, 3.0, 4.0], "abc", [[1], [1, 2], 3], {1: 2}, [10**400, 0, 0]],
+    [
+        *([1.0], [[1.0, 2.0, 3.0]], 1.0, [], [1.0, 2.0, 3.0, 4.0], "abc", [[1], [1, 2], 3], {1: 2}, [10**400, 0, 0]),
+        np.array([1.0, "x", 2.0], object),
+    ],
+    ids=str,
 )
 def test_what_is_not_a_vector_of_this_length_is_refused(update: object) -> None:
     with pytest.raises(UsageError):
         encode(Encoding(3, 1.0), update)
+
+
+def test_what_is_no_array_and_becomes_one_is_a_vector() -> None:
+    class Tensor:
+        dtype = "of its own"
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            return np.array([1.0, 0.0, -1.0], np.float64)
+
+    assert encode(Encoding(3, 2.0), Tensor(), rng=never_up).tolist() == [16383, 0, -16384]
 
 
 @pytest.mark.parametrize(

@@ -347,7 +347,22 @@ def test_nan_and_infinity_are_found_anywhere(width: int, place: int, bad: float,
 def test_parts_are_what_the_whole_vector_is_as_doubles(width: int, kind: str, step: int) -> None:
     vector = (drawn(3 * width, width) % 1000).astype(kind)[::step][:width]
     vector.setflags(write=False)
-    parts = [(start, part.copy()) for start, part in rounding.parts(vector)]
+    check_parts(vector)
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_parts_of_floats_that_begin_at_an_odd_address(kind: str) -> None:
+    check_parts(np.frombuffer(b"odd" + np.arange(99, dtype=kind).tobytes(), kind, offset=3))
+
+
+def check_parts(vector: np.ndarray) -> None:
+    """Compiled loops take them: they stand together, where numbers of their size do."""
+    width, parts = len(vector), list[tuple[int, np.ndarray]]()
+    for start, part in rounding.parts(vector):
+        assert part.dtype in (np.float32, np.float64)
+        assert part.flags.c_contiguous
+        assert part.flags.aligned
+        parts.append((start, part.copy()))
     assert [start for start, _ in parts] == list(range(0, width, PART))
     assert np.concatenate([part for _, part in parts], dtype=float).tobytes() == vector.astype(float).tobytes()
 
