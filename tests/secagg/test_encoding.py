@@ -334,6 +334,7 @@ def test_numbers_of_any_type_give_the_integers_that_they_give_as_doubles(
 def test_an_array_of_numbers_is_not_copied(kind: str, way: str) -> None:
     update, integers = np.ones(300_000, kind), np.empty(300_000, np.int32)
     encoding = Encoding(300_000, 1.0, bits=32, rounding=way)
+    encode(encoding, update)  # what is compiled is loaded
     tracemalloc.start()
     try:
         encoding.encode_into(update, integers, weight=1, seed=SEED, rng=Prg(SEED))

@@ -62,13 +62,15 @@ def test_each_prime_reads_its_own_stream_as_the_reference_does(ring: QuotientRin
     count=st.integers(0, 1200),
     filled=st.integers(0, 600),
     room=st.integers(0, 1200),
+    more=st.sampled_from([0, 1, (1 << 30) - 1 - WIDE.primes[0]]),
 )
 def test_words_are_taken_as_far_as_they_fit_wherever_one_is_refused(
-    refused: set[int], count: int, filled: int, room: int
+    refused: set[int], count: int, filled: int, room: int, more: int
 ) -> None:
+    """The least that is refused is the prime itself."""
     q, mask = WIDE.primes[0], (1 << 30) - 1
     drawn = (np.frombuffer(Prg(bytes(32))(4 * count), "<u4") & mask) % q | np.uint32(3 << 30)
-    drawn[[place for place in refused if place < count]] |= mask
+    drawn[[place for place in refused if place < count]] = q + more
     out, before = np.zeros(filled + room, np.uint32), np.arange(filled)
     out[:filled] = before
     expected = [*before, *(word & mask for word in drawn.tolist() if word & mask < q)][: filled + room]
