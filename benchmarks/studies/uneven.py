@@ -52,7 +52,7 @@ class Config:
     """passes of a silo over its users in a round"""
     batch: int = 32
     rate: float = 3.0
-    """of all ways: the best of 2, 3 and 5 by validation events of 1,000 other users and 600 items, with alpha 0.1"""
+    """of all ways, fixed on validation events of other users (docs/benchmarks.md)"""
     proximal: float = 0.01
     """of FedProx"""
     out: str = "runs/uneven"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dp.calibrate import DEFAULT_BETA, with_multiplier
 from recsys.aggregator import Aggregator, Request, Result, Update
 from recsys.assembly import prepare
 from recsys.control_variates import ControlVariates
@@ -408,6 +409,25 @@ def test_under_local_privacy_a_step_is_one_of_those_that_were_charged(tmp_path: 
     ledger.close()
     half = len(sent) // 2
     np.testing.assert_allclose(sent[half:] / (STEPS * PRIVATE.rate), -sent[:half] / (STEPS * PRIVATE.rate), rtol=1e-5)
+
+
+def test_the_servers_control_variate_gathers_the_noise_of_all_rounds() -> None:
+    """The squares of 1,500 noise values, relative to three times the variance of one round, add up to 1,500 within 7
+    standard deviations (sqrt(2 d)), as in test_federated.py; the secret is fixed."""
+    length, count = 1500, 3
+    found = with_multiplier(2.0, Deployment().noise(6), [Encoding(2 * length, 1.0, 20, beta=DEFAULT_BETA)], 6, 32)
+    assert found is not None
+    encoding, noise = found
+    clients = client_data(items=length)
+    more: dict[str, Any] = {"encoding": encoding, "noise": lambda count: noise, "local": LOCAL, "scaffold": True}
+    done = federation(clients, measured=0.0, **more)
+    rounds(done, count)
+    controls = done._controls
+    assert controls is not None
+    own = np.array([controls._own[name] for name in clients.names], np.float64)
+    gathered = (controls.common - own.mean(axis=0)) * 6 * LOCAL.epochs * LOCAL.rate * encoding.scale
+    variance = float(noise.honest_variance(6, 6)) * 6 / (6 - noise.colluders)
+    assert abs(np.square(gathered).sum() / (count * variance) - length) < 7 * (2 * length) ** 0.5
 
 
 def test_what_a_device_sends_with_noise_in_the_sum_is_charged_as_one_vector(tmp_path: Path) -> None:
