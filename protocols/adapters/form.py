@@ -210,6 +210,22 @@ class Form:
         if plan.model != self.model_digest(arrays, instructions):
             raise PolicyError("the plan is for another model, another form, or other instructions to those who train")
 
+    def check_arrays(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise ``PolicyError`` unless the form has arrays of these names and shapes, and no others.
+
+        >>> Form.of({"up": np.zeros((3, 8))}, clip=1.0).check_arrays({"up": (3, 4)})
+        Traceback (most recent call last):
+        secagg.errors.PolicyError: the model here has other arrays than the round: there 'up' is (3, 8), here (3, 4)
+        """
+        theirs = {one.name: one.shape for one in self.arrays}
+        for name in sorted({**theirs, **shapes}):
+            if (asked := theirs.get(name)) != (own := shapes.get(name)):
+                raise PolicyError(
+                    "the model here has other arrays than the round: "
+                    f"there {name!r} is {'nothing' if asked is None else asked}, "
+                    f"here {'nothing' if own is None else own}"
+                )
+
     def contribution(
         self, old: Arrays, train: Callable[[], tuple[Arrays, Mapping[str, Any], int]], log: Logger, details: int
     ) -> tuple[NDArray[np.float64] | None, int]:

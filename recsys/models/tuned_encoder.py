@@ -179,6 +179,18 @@ class TunedEncoder(TwoTower):
         _copy(self.adapted, model.adapted)
         return model
 
+    def named(self) -> dict[str, NDArray[np.float32]]:
+        """The parts of the vector by their names, for runtimes that carry named arrays."""
+        parts = [(name, one) for name, one in self._begun.named_parameters() if one.requires_grad]
+        return {name: one.detach().numpy().copy() for name, one in parts}
+
+    def with_named(self, arrays: Mapping[str, NDArray[np.float32]]) -> Self:
+        """Another model with these parts; ``UsageError`` if they are not those of this one."""
+        own = self.named()
+        if {name: one.shape for name, one in own.items()} != {name: one.shape for name, one in arrays.items()}:
+            raise UsageError("the arrays are of another model, or of adapters of another rank")
+        return self.with_vector(np.concatenate([np.float32(arrays[name]).ravel() for name in own]))
+
     def write_adapter(self, folder: str | Path) -> None:
         """The trained adapters as two files in a directory, in the format of PEFT (``PeftModel.from_pretrained``)."""
         write_adapter(Path(folder), dict(zip([name for name, *_ in self.places], self.adapted, strict=True)))

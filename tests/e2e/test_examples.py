@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 RUN_BY = {
     "*.toml": "cli/test_train.py::test_the_examples_run",
     "flower": "e2e/test_flower.py::test_in_flowers_simulation",
+    "flower-adapters": "e2e/test_flower_adapters.py::test_four_silos_tune_adapters_and_the_sum_is_exact",
     "nvflare": "e2e/test_nvflare.py::test_the_example",
     "protocol": "conformance/test_added_protocol.py::test_the_example_runs",
 }

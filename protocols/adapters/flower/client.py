@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from logging import ERROR, WARNING
 from pathlib import Path
@@ -63,6 +63,10 @@ class SecAgg:
 
     ``weighted_by`` is the one metric by which this client lets itself be weighted, up to ``policy.weight_bound``.
 
+    ``arrays`` gives the names and shapes of the arrays that this client's own model has, before each training. A round
+    for others (of adapters of another rank, say) is refused then: without it the train function would fail, and this
+    client's zeros would be in the sum.
+
     The train function gets an empty ``context.state``, and what it leaves there is forgotten. With ``stateful`` it gets
     what it left there the last time. Then a server that lets some clients train more often than others steers what they
     keep, such as a schedule: a sum over all can be made the update of one.
@@ -79,9 +83,10 @@ class SecAgg:
         ledger: str | Path = "",
         deployment: str = "",
         stateful: bool = False,
+        arrays: Callable[[], Mapping[str, tuple[int, ...]]] | None = None,
         rng: Rng = os.urandom,
     ) -> None:
-        self._policy, self._weighted_by, self._stateful = policy, weighted_by, stateful
+        self._policy, self._weighted_by, self._stateful, self._arrays = policy, weighted_by, stateful, arrays
         self._deployment, self._rng = deployment, rng
         self._paths = {"identity": identity, "roster": roster, "journal": journal, "ledger": ledger}
 
@@ -149,6 +154,8 @@ class SecAgg:
         key, record = model_in(records)
         old, instructions = arrays_in(record), instructions_in(records, key, context.run_id, context.run_config)
         form.check_plan(plan, old, instructions, weighted_by=self._weighted_by)
+        if self._arrays is not None:
+            form.check_arrays(self._arrays())
 
         content = RecordDict({name: _sorted(records[name]) for name in sorted(records)})
         content[key] = record_again(record, old)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -386,6 +387,48 @@ def test_a_state_that_is_kept_holds_nothing_of_ours(tmp_path: Path) -> None:
         assert server.outcome is not None
         assert set(server.outcome.survivors) == ALL
     assert seen == [[]] * 5 + [["a"]] * 5 + [["b"]] * 5
+
+
+def same(secagg: SecAgg) -> SecAgg:
+    return secagg
+
+
+def ranks(folder: Path, own: dict[int, int], trained: list[int], *, checked: bool) -> Federation:
+    """Clients whose own adapters are of these ranks; a training with arrays of another one fails."""
+
+    def train(partition: int, old: dict[str, NDArray[Any]]) -> Any:
+        trained.append(partition)
+        if old["up"].shape != (6, own[partition]):
+            raise ValueError("shapes do not fit")
+        return {"up": old["up"] + 1}, {}
+
+    fed = federation(folder, train)
+    for i, node in enumerate(fed.grid.nodes.values()):
+        shapes = {"up": (6, own[i])}
+        secagg = SecAgg(POLICY, arrays=partial(dict, shapes) if checked else None)
+        node.app = app_of(partial(same, secagg), train)
+    return fed
+
+
+def test_who_has_adapters_of_another_rank_refuses_before_it_trains(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In one line, and nothing is in its state. Control: without its own shapes it trains, fails, and sends zeros."""
+    model, own = {"up": np.zeros((6, 8))}, {0: 8, 1: 8, 2: 4, 3: 8, 4: 8}
+    for name, survivors, mean in (("checked", ALL - {"client-2"}, 1.0), ("control", ALL, 0.8)):
+        (tmp_path / name).mkdir()
+        trained = list[int]()
+        fed = ranks(tmp_path / name, own, trained, checked=name == "checked")
+        server = secure(fed)
+        arrays, _ = one_round(server, fed.grid, model)
+        assert server.outcome is not None
+        assert set(server.outcome.survivors) == survivors
+        assert (2 in trained) == (name == "control")
+        np.testing.assert_allclose(numpy(arrays)["up"], mean, rtol=0.1)
+        if name == "checked":
+            (line,) = [one for one in caplog.messages if "other arrays than the round" in one]
+            assert line.endswith("there 'up' is (6, 8), here (6, 4)")
+            assert "\n" not in line
 
 
 # Weights
