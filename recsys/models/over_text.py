@@ -21,6 +21,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from inspect import signature
+from math import log
 from typing import Any, ClassVar, Self
 
 import torch
@@ -112,14 +113,21 @@ class OverText(Neural):
         return self._foretold(module, said, there, following, others)
 
     def _foretold(
-        self, module: Any, said: tuple[Tensor, Tensor, Tensor], there: Tensor, following: Tensor, others: Tensor
+        self,
+        module: Any,
+        said: tuple[Tensor, Tensor, Tensor],
+        there: Tensor,
+        following: Tensor,
+        others: Tensor,
+        each_for: float = 1.0,
     ) -> Tensor:
-        """The loss of each example, from the coordinates of the items that are seen, that follow, and of others."""
+        """The loss of each example, from the coordinates of the items that are seen, that follow, and of others, each
+        of which stands for so many."""
         places = module(said[0], there)
         targets, bias = module.outputs(said[1], following)
         right = (places * targets).sum(2, keepdim=True) + bias.unsqueeze(2)
         targets, bias = module.outputs(said[2], others)
-        wrong = places @ targets.mT + bias.unsqueeze(1)
+        wrong = places @ targets.mT + bias.unsqueeze(1) + log(each_for)
         losses = torch.cat([right, wrong], 2).logsumexp(2) - right.squeeze(2)
         return (losses * there).sum(1) / there.sum(1).clamp(min=1)
 

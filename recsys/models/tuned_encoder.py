@@ -9,7 +9,8 @@ To encode all items that an example speaks of would take minutes for each step. 
 
     towers     that of ``TwoTower``, over all places and negatives, with the items as the round's encoder has them:
                their coordinates are computed once a round, and no gradient goes through them
-    adapters   the same for the last few places and negatives, ``encoded`` in all, which go through the last layers
+    adapters   the same for the last few places and negatives, ``encoded`` in all, which go through the last layers.
+               Each of the few negatives stands for as many as make up the towers' number of them
 
 So an example costs the same for everybody, and says about the encoder as much as ``encoded`` texts can say.
 """
@@ -234,7 +235,8 @@ class TunedEncoder(TwoTower):
         said = (vectors - self._centre) @ self._axes
         parts = said[:, :last], said[:, 1 : last + 1], said[:, last + 1 :]
         there, following, others = towers[1][:, -last:], encoded[:, 1 : last + 1], encoded[:, last + 1 :]
-        return super()._losses(module, *towers) + self._foretold(module, parts, there, following, others)
+        each_for = towers[3].shape[1] / others.shape[1]
+        return super()._losses(module, *towers) + self._foretold(module, parts, there, following, others, each_for)
 
     def _at_once(self) -> int:
         return min(_MOST_AT_ONCE, super()._at_once())

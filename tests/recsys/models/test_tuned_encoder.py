@@ -90,7 +90,8 @@ def test_the_loss_is_that_of_the_towers_and_that_of_what_is_encoded() -> None:
     example = tensors(made._examples(HISTORIES, Draws(0, HISTORIES)))
     *towers, encoded = example
     last = made.encoded // 2
-    few = [encoded[:, :last], towers[1][:, -last:], encoded[:, 1 : last + 1], encoded[:, last + 1 :]]
+    negatives = encoded[:, last + 1 :].repeat(1, 5)  # one stands for all five
+    few = [encoded[:, :last], towers[1][:, -last:], encoded[:, 1 : last + 1], negatives]
     frozen = super(TunedEncoder, made)._losses
     wanted = frozen(made._begun, *towers) + frozen(made._begun, *few)
     found = made._losses(made._begun, *example)
