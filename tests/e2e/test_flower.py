@@ -20,10 +20,9 @@ import pytest
 
 pytest.importorskip("flwr", reason="NOT TESTED: the Flower adapter needs the extra flower")
 
-ROOT = Path(__file__).parents[2]
+from tests.scenes.namespaces import BIN, ROOT, alone, needed
+
 APP = ROOT / "examples" / "flower"
-BIN = Path(sys.executable).parent
-ALONE = ["unshare", "--net", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
 NODES = 5
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("namespace")]
@@ -31,25 +30,7 @@ pytestmark = [pytest.mark.long, pytest.mark.usefixtures("namespace")]
 
 @pytest.fixture(scope="module")
 def namespace() -> None:
-    try:
-        subprocess.run([*ALONE, "ip", "link", "set", "lo", "up"], check=True, capture_output=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        pytest.skip("NOT TESTED: no network namespace can be made here")
-
-
-def alone(command: str, environment: dict[str, str], seconds: float) -> str:
-    """What the command says, run in its own namespace."""
-    done = subprocess.run(
-        [*ALONE, "sh", "-c", f"ip link set lo up && {command}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=seconds,
-        cwd=ROOT,
-        env=os.environ | environment,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    needed()
 
 
 def check_exact(folder: Path, survivors: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:

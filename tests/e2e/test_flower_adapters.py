@@ -17,13 +17,17 @@ import pytest
 pytest.importorskip("flwr", reason="NOT TESTED: the Flower adapter needs the extra flower")
 pytest.importorskip("transformers", reason="NOT TESTED: adapters need transformers, pip install 'secagg[large]'")
 
-from tests.e2e.test_flower import BIN, ROOT, alone, namespace
+from tests.scenes.namespaces import BIN, ROOT, alone, needed
 
-__all__ = ["namespace"]
 APP = ROOT / "examples" / "flower-adapters"
 SILOS = 4
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("namespace")]
+
+
+@pytest.fixture(scope="module")
+def namespace() -> None:
+    needed()
 
 
 @pytest.fixture
