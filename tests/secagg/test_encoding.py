@@ -329,6 +329,12 @@ def test_numbers_of_any_type_give_the_integers_that_they_give_as_doubles(
     assert given == expected
 
 
+@pytest.mark.parametrize("kind", ["f4", "i4"])
+def test_each_part_of_a_long_vector_is_written_in_its_place(kind: str) -> None:
+    update = (np.arange(2 * rounding.PART + 3) % 999 - 500).astype(kind)
+    assert np.array_equal(encode(Encoding.integers(len(update)), update), update)
+
+
 @pytest.mark.parametrize("kind", ["f8", "f4", "i8"])
 @pytest.mark.parametrize("way", ["stochastic", "nearest"])
 def test_an_array_of_numbers_is_not_copied(kind: str, way: str) -> None:

@@ -367,6 +367,15 @@ def check_parts(vector: np.ndarray) -> None:
     assert np.concatenate([part for _, part in parts], dtype=float).tobytes() == vector.astype(float).tobytes()
 
 
+@pytest.mark.parametrize("exponent", [493, 504, 504.9, 505, 511.9, 512, 1023.9])
+def test_a_vector_is_shortened_though_its_squares_add_up_to_no_double(exponent: float) -> None:
+    """Neither in a block, nor, below that, in all of them together."""
+    shortened = rounding.shortened(np.full(3 * BLOCK, 2.0**exponent), 1.0)
+    assert shortened is not None
+    vector, factor = shortened
+    assert np.linalg.norm(vector * factor) == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("kind", ["f4", "f8"])
 def test_parts_of_floats_are_not_copied(kind: str) -> None:
     vector = np.ones(2 * PART, kind)
