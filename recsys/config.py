@@ -334,6 +334,8 @@ class Config:
             raise UsageError("privacy.share is above 0 and at most 1, and there is at least one step")
         if training.proximal < 0 or self.protocol.workers < 1:
             raise UsageError("training.proximal is not below zero, and protocol.workers at least 1")
+        if training.proximal and self.locally:
+            raise UsageError(f"training.proximal is of no use with privacy.mode = {privacy.mode}: DP-SGD has no such pull")
         if self.data.order and (
             self.data.source is Source.SPLIT or (self.data.source is Source.TABLE and not self.data.time)
         ):

@@ -106,6 +106,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"training": {"rate": float("inf")}}, "training.rate is a finite number"),
     ({"training": {"clip": float("nan")}}, "training.clip is a finite number"),
     ({"training": {"proximal": -1.0}}, "proximal"),
+    ({"training": {"proximal": 0.1}, "privacy": {"mode": "local"}}, "training.proximal is of no use"),
     ({"privacy": {"epsilon": 0.0}}, "privacy.epsilon is above zero"),
     ({"privacy": {"epsilon": float("inf")}}, "privacy.epsilon is a finite number"),
     ({"privacy": {"delta": 1.0}}, "delta"),
