@@ -335,7 +335,7 @@ class Config:
         if training.proximal < 0 or self.protocol.workers < 1:
             raise UsageError("training.proximal is not below zero, and protocol.workers at least 1")
         if training.proximal and self.locally:
-            raise UsageError(f"training.proximal is of no use with privacy.mode = {privacy.mode}: DP-SGD has no such pull")
+            raise UsageError(f"training.proximal is of no use with privacy.mode = {privacy.mode}: DP-SGD pulls nowhere")
         if self.data.order and (
             self.data.source is Source.SPLIT or (self.data.source is Source.TABLE and not self.data.time)
         ):
