@@ -59,7 +59,7 @@ class Prg:
 
     def __call__(self, count: int) -> bytes:
         with self._turn:
-            if count <= min(self._at_hand(count), len(_ZEROS)):
+            if 0 <= count <= min(self._at_hand(count), len(_ZEROS)):
                 self._left -= count
                 return self._context.update(_ZEROS[:count])
         out = np.empty(count, np.uint8)

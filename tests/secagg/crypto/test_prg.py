@@ -95,6 +95,12 @@ def test_after_as_much_as_gcm_may_give_counter_mode_goes_on(monkeypatch: pytest.
     assert at_end == Prg(bytes(32), 1 << 36)(16)
 
 
+def test_no_less_than_nothing_is_read() -> None:
+    """``os.urandom`` refuses it, too."""
+    with pytest.raises(ValueError, match="negative"):
+        Prg(bytes(32))(-1)
+
+
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
 @pytest.mark.parametrize("read", [0, 1, 1 << 17])
 def test_a_stream_is_not_copied_lest_its_bytes_are_given_twice(copied: Callable[[Prg], object], read: int) -> None:
