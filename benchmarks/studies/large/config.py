@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from benchmarks.studies.large.models import MODELS
+from benchmarks.studies.large.models import MODELS, OVER_TEXT, WITH_TEXTS
 from benchmarks.studies.utility.recipes import RECIPES
 from recsys.config import Population, Source
 from secagg.errors import UsageError
@@ -26,12 +26,15 @@ class Config:
     """what the made-up population is like: calibrated or first"""
     moment: str = "2014-01-01"
     """the day on which training ends"""
-    models: str = ",".join((*MODELS, "private-ease"))
-    """those of ``MODELS``, and those that clients train, with noise in their sums and without"""
+    models: str = ",".join((*MODELS, "private-ease", *OVER_TEXT))
+    """those of ``MODELS``; those that clients train, with noise in their sums and without; and, left out without an
+    encoder, those over texts"""
     epsilons: str = "8,3"
     n_min: int = 0
     """a public lower bound of the number of users, for delta; 0: of the made-up population's, it is their number"""
     silos: int = 20
+    encoder: str = ""
+    """the directory of a text encoder"""
     seeds: int = 3
     """of noise, of models, and of the order of events of one time"""
 
@@ -42,11 +45,11 @@ class Config:
             raise UsageError("data is synthetic, or movielens with a path")
         if self.habits not in list(Population):
             raise UsageError("habits are calibrated or first")
-        if not set(self.names) <= MODELS.keys() | RECIPES.keys() or len(set(self.names)) < len(self.names):
-            raise UsageError(f"models are some of {', '.join((*MODELS, *RECIPES))}, each once")
+        if not set(self.names) <= {*MODELS, *RECIPES, *OVER_TEXT} or len(set(self.names)) < len(self.names):
+            raise UsageError(f"models are some of {', '.join((*MODELS, *RECIPES, *OVER_TEXT))}, each once")
         if not set(MODELS) & set(self.names):
             raise UsageError(f"there is something to compare with, one of {', '.join(MODELS)}")
-        if self.data == Source.MOVIELENS and set(self.names) & set(RECIPES) and not self.n_min:
+        if self.data == Source.MOVIELENS and set(self.names) & {*RECIPES, WITH_TEXTS} and not self.n_min:
             raise UsageError("n_min is said: how many users there are is no public number")
         if self.seeds < 2 or self.silos < 2:
             raise UsageError("an interval takes at least 2 seeds, and a sum 2 silos")

@@ -17,6 +17,10 @@ from recsys.sentences import EASE, NEAREST, POPULAR
 
 GENRES, OWN_GENRES = "popularity within genre", "popularity within the genres of the history"
 BASELINES = (POPULAR, GENRES, OWN_GENRES)
+ALIKE, TOWERS, ATTENTION = "cosine of texts", "two-tower over text", "sasrec over text"
+WITH_TEXTS = "private-ease with texts"
+OVER_TEXT = (ALIKE, TOWERS, ATTENTION, WITH_TEXTS)
+"""Those that need an encoder; but for the last, ``benchmarks.studies.large.texts`` makes them."""
 
 MODELS: Mapping[str, Callable[[Items], Recommender]] = {
     POPULAR: lambda items: ItemPop(),

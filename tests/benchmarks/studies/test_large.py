@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +13,12 @@ from benchmarks.case import configured
 from benchmarks.studies.large import DEFAULTS, Config, cold, run
 from benchmarks.studies.large.data import data_of, later
 from benchmarks.studies.large.genres import GenrePopularity
-from benchmarks.studies.large.models import MODELS, OWN_GENRES
+from benchmarks.studies.large.models import ALIKE, GENRES, MODELS, OVER_TEXT, OWN_GENRES, TOWERS
 from recsys.data.interactions import Interactions
 from recsys.data.items import Items
 from recsys.metrics.cold import evaluate_new_items
 from secagg.errors import UsageError
+from tests.scenes.encoders import encoder
 
 TINY = Config(users=300, items=200, models=f"ItemPop,{OWN_GENRES},private-ease", epsilons="8", seeds=2, silos=4)
 
@@ -105,6 +108,77 @@ def test_it_measures_items_and_users_with_and_without_noise() -> None:
     assert "cold/private-ease, without noise/epsilon charged" not in figures
     assert f"cold/{names[2]}/{places[-1]}/low" not in figures  # the same for all seeds
     assert sum("ItemPop" in line for line in said) == 1
+
+
+def test_without_an_encoder_models_over_texts_are_left_out_and_that_is_said() -> None:
+    said: list[str] = []
+    config = replace(TINY, models=",".join(("ItemPop", *OVER_TEXT)))
+    figures = run(config, said.append).figures
+    assert {name.split("/")[1] for name in figures} == {"ItemPop"}
+    assert any("LEFT OUT" in line and TOWERS in line for line in said)
+
+
+@pytest.fixture
+def tiny_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    pytest.importorskip("transformers", reason="NOT TESTED: encoders need transformers, pip install 'secagg[large]'")
+    for name in ("CACHE", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))
+    return str(encoder(tmp_path / "encoder"))
+
+
+def test_what_texts_say_stands_beside_popularity(tiny_encoder: str) -> None:
+    said: list[str] = []
+    measured = run(replace(TINY, users=100, models=f"ItemPop,{ALIKE}", encoder=tiny_encoder), said.append)
+    place = "new items/NDCG@10 among the new"
+    assert 0 < measured.figures[f"cold/{ALIKE}/{place}"] < 1
+    assert f"cold/{ALIKE}/{place} vs ItemPop" in measured.ratios
+    assert not any("cold_items" in name for name in measured.ratios)  # two towers were not measured
+    assert any("made-up" in line for line in said)
+
+
+@pytest.mark.long
+def test_models_over_texts_stand_beside_popularity_within_genre(tiny_encoder: str) -> None:
+    names = ",".join(("ItemPop", GENRES, TOWERS, "private-ease with texts"))
+    measured = run(replace(TINY, users=100, models=names, encoder=tiny_encoder), lambda line: None)
+    place = "new items/NDCG@10 among the new"
+    by_genre, ratios = measured.figures[f"cold/{GENRES}/{place}"], measured.ratios
+    assert ratios["cold/cold_items_vs_genre"] == pytest.approx(measured.figures[f"cold/{TOWERS}/{place}"] / by_genre)
+    assert "cold/cold_items_vs_own_genres" not in ratios  # which was not measured
+    assert 7 < measured.figures["cold/private-ease with texts, epsilon 8/epsilon charged"] <= 8
+
+
+def test_a_model_over_texts_learns_nothing_of_items_that_come_later() -> None:
+    """Whatever their texts say: it is trained as if they were not there."""
+    pytest.importorskip("torch", reason="NOT TESTED: models over texts need torch, pip install 'secagg[train]'")
+    from benchmarks.studies.large.texts import ByText
+    from recsys.models.over_text import TwoTower
+    from recsys.models.recommender import Local
+    from recsys.text.coordinates import Coordinates
+    from recsys.text.vectors import ItemVectors
+
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((8, 4), np.float32)
+    users, items = np.repeat(np.arange(5), 4), rng.permuted(np.tile([0, 2, 3, 5, 7], (5, 1)), axis=1)[:, :4].ravel()
+    train = Interactions.of(users, items, item_count=8)
+    found = []
+    for others in (rows, rng.permutation(rows)):
+        said = np.where(np.isin(np.arange(8), items)[:, None], rows, others)
+        local = Local(epochs=1, batch=2, rate=0.01)
+        model = ByText(
+            ItemVectors(said, "an encoder"),
+            lambda some, local=local: TwoTower(Coordinates.of(some, 3), 4, recent=3, negatives=5, central=local),
+        )
+        model.fit(train, seed=1)
+        found.append(model)
+    one, other = (model.scores([np.array([3, 5], np.int32), np.array([7], np.int32)]) for model in found)
+    known = np.unique(items)
+    np.testing.assert_allclose(one[:, known], other[:, known], rtol=1e-5)
+    assert np.abs(one - other).max() > 1e-3
+    plain = ItemVectors(rows[known], "an encoder")
+    alone = TwoTower(Coordinates.of(plain, 3), 4, recent=3, negatives=5, central=Local(epochs=1, batch=2, rate=0.01))
+    alone.fit(Interactions.of(users, np.searchsorted(known, items), item_count=len(known)), seed=1)
+    asked = [np.searchsorted(known, [3, 5]).astype(np.int32), np.searchsorted(known, [7]).astype(np.int32)]
+    np.testing.assert_allclose(one[:, known], alone.scores(asked), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
