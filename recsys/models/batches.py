@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from recsys.data.interactions import History
 from recsys.models.recommender import Local
 
+MOST_PLACES = 1 << 10
+"""Of so many latest items at most each is looked at beside each other one, whatever a model's file says."""
+
 
 def batches(
     histories: Sequence[History], local: Local, seed: int

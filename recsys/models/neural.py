@@ -182,9 +182,11 @@ class Neural(ABC):
         items = settings.pop("items")
         model = cls(**settings)
         with torch.device("meta"):  # sizes without memory: settings may speak of more than is there
-            size = sum(part.numel() for part in trained(model._build(items)))
-        if size != state.arrays["vector"].size:
+            module = model._build(items)
+        if sum(part.numel() for part in trained(module)) != state.arrays["vector"].size:
             raise UsageError("a vector of another length than the model has")
+        if sum(part.numel() for part in module.parameters()) > sum(part.size for part in state.arrays.values()):
+            raise UsageError("more numbers that are not trained than there are")
         model.begin(items, seed=0)
         model.vector = state.arrays["vector"]
         return model

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from recsys.data.interactions import History
 from recsys.data.items import Items
 from recsys.data.negatives import negatives
-from recsys.models.batches import latest
+from recsys.models.batches import MOST_PLACES, latest
 from recsys.models.draws import Draws
 from recsys.models.neural import Neural, tensors
 from recsys.models.recommender import Local
@@ -71,8 +71,8 @@ class OverText(Neural):
         central: Local = CENTRAL,
     ) -> None:
         super().__init__(central)
-        if min(width, recent, negatives) < 1 or not 0 <= dropout < 1:
-            raise UsageError("width, recent and negatives are above 0, dropout in [0, 1)")
+        if min(width, recent, negatives) < 1 or recent > MOST_PLACES or not 0 <= dropout < 1:
+            raise UsageError(f"width, recent (at most {MOST_PLACES}) and negatives are above 0, dropout in [0, 1)")
         self.text, self.width, self.recent = text, width, recent
         self._rows = torch.from_numpy(text.rows.copy())  # the same for all copies of this model, and no part of one
         self.negatives, self.dropout, self.popular = negatives, dropout, popular
@@ -160,7 +160,7 @@ class OverText(Neural):
     def from_state(cls, state: ModelState) -> Self:
         settings, arrays = dict(state.settings), state.arrays
         text = Coordinates(arrays["rows"], arrays["centre"], arrays["axes"], str(settings.pop("encoder")))
-        return super().from_state(ModelState(settings | {"text": text}, {"vector": arrays["vector"]}))
+        return super().from_state(ModelState(settings | {"text": text}, arrays))
 
 
 class TwoTower(OverText):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from recsys.data.interactions import History
 from recsys.data.negatives import negatives
-from recsys.models.batches import latest
+from recsys.models.batches import MOST_PLACES, latest
 from recsys.models.draws import Draws
 from recsys.models.neural import Neural, tensors
 from recsys.models.recommender import Local
@@ -64,6 +64,8 @@ class SasRec(Neural):
             raise UsageError(f"there are 1 to {_MOST_BLOCKS} blocks, not {blocks}")
         if min(width, heads, recent, negatives) < 1 or width % heads or not 0 <= dropout < 1:
             raise UsageError("width (a multiple of heads), heads, recent, negatives are above 0, dropout in [0, 1)")
+        if recent > MOST_PLACES:
+            raise UsageError(f"recent is at most {MOST_PLACES}")
         self.width, self.blocks, self.heads, self.recent = width, blocks, heads, recent
         self.negatives, self.dropout = negatives, dropout
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from recsys.text.layers import LayeredVectors
 
 _MOST_TABLES, _MOST_AT_ONCE = 2, 16
-_MOST_RANK, _MOST_ENCODED = 256, 64
+_MOST_RANK, _MOST_ENCODED, _MOST_MAPS = 256, 64, 3 * 48
 TARGETS = ("q", "v")
 
 
@@ -93,6 +93,8 @@ class TunedEncoder(TwoTower):
             raise UsageError("targets are some of q, k and v")
         if not 3 <= encoded <= _MOST_ENCODED or encoded // 2 > recent or encoded // 2 > negatives:
             raise UsageError(f"encoded is from 3 to {_MOST_ENCODED}, and half of it at most recent, and negatives")
+        if len(places) > _MOST_MAPS:
+            raise UsageError(f"at most {_MOST_MAPS} maps are adapted")
         self.adapter, self.rank, self.alpha, self.encoded = str(adapter), rank, float(alpha), encoded
         self.targets = list(targets)
         self._layered, self._seed = vectors, 0
@@ -166,6 +168,8 @@ class TunedEncoder(TwoTower):
         layered = _layered(vectors)
         if layered.encoder != self.text.encoder:
             raise UsageError("these are vectors of another encoder than the one whose last layers the model has tuned")
+        if layered.top.names(tuple(self.targets)) != [name for name, *_ in self.places]:
+            raise UsageError("these are vectors by another number of last layers than the model has tuned")
         top = self._top(layered)
         _copy(self.adapted, _adapted(top))
         rows = np.concatenate([self._rows.numpy(), self._coordinates(top, layered)])
@@ -261,7 +265,8 @@ class TunedEncoder(TwoTower):
         """Bring the coordinates of all items up to date with the encoder."""
         if self._layered is None:
             return  # a model from a file, which has them
-        name = sha256(b"".join(one.detach().numpy().tobytes() for part in self.adapted for one in trained(part)))
+        factors = (one for part in self.adapted for one in (part.down, part.up, part.between) if one is not None)
+        name = sha256(b"".join(one.detach().numpy().tobytes() for one in factors))
         if name.digest() not in self._tables:
             with alone(0):
                 rows = self._coordinates(self._begun.top, self._layered)

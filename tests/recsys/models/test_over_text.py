@@ -161,8 +161,8 @@ def test_settings_of_a_configuration() -> None:
         SasRecOverText.configured({"text": 3}, None, vectors(ITEMS))
     with pytest.raises(UsageError, match=r"needs model.encoder"):
         TwoTower.configured({}, None, None)
-    for wrong in ({"width": 0}, {"dropout": 1.0}):
-        with pytest.raises(UsageError, match="width, recent and negatives are above 0"):
+    for wrong in ({"width": 0}, {"dropout": 1.0}, {"recent": 1025}):
+        with pytest.raises(UsageError, match=r"width, recent \(at most 1024\) and negatives are above 0"):
             TwoTower.configured(wrong, None, vectors(ITEMS))
     for wrong in ({"blocks": 0}, {"heads": 3}):
         with pytest.raises(UsageError, match="blocks, and width is a multiple of heads"):

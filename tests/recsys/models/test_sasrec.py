@@ -15,6 +15,7 @@ from recsys.data.interactions import Interactions
 from recsys.models.draws import Draws
 from recsys.models.recommender import Local
 from recsys.models.sasrec import SasRec
+from secagg.errors import UsageError
 from tests.controls import switch_off
 
 ITEMS, LENGTH = 30, 6
@@ -83,3 +84,9 @@ def test_it_learns_order() -> None:
     scores = made.scores(list(events.histories()))
     np.put_along_axis(scores, histories, -np.inf, axis=1)  # what was had is masked, as in every ranking here
     assert (scores.argmax(axis=1) == (histories[:, -1] + 1) % ITEMS).mean() > 0.95
+
+
+def test_places_beside_each_other_are_bounded() -> None:
+    SasRec(recent=1024)
+    with pytest.raises(UsageError, match="recent is at most 1024"):
+        SasRec(recent=1025)

@@ -20,7 +20,7 @@ from recsys.models.draws import Draws
 from recsys.models.neural import tensors, trained
 from recsys.models.over_text import TwoTower
 from recsys.models.recommender import Local
-from recsys.models.store import load, save
+from recsys.models.store import ModelState, load, save
 from recsys.models.tuned_encoder import TunedEncoder
 from recsys.serving import ServedModel
 from recsys.text.coordinates import Coordinates
@@ -175,6 +175,17 @@ def test_coordinates_are_those_of_the_round_and_computed_once(monkeypatch: pytes
 
 
 @KINDS
+def test_coordinates_follow_from_what_is_drawn_too(adapter: str) -> None:
+    """A model that begins again with another seed, and gets the vector that it had."""
+    made, fresh = begun(seed=3, adapter=adapter), begun(seed=4, adapter=adapter)
+    vector = made.vector
+    made.scores(HISTORIES)
+    made.begin(ITEMS, seed=4)
+    made.vector = fresh.vector = vector
+    np.testing.assert_allclose(made.scores(HISTORIES), fresh.scores(HISTORIES), rtol=1e-4, atol=1e-5)
+
+
+@KINDS
 def test_the_adapters_alone_learn(adapter: str) -> None:
     """The towers stand still, so all that the loss falls by is what the encoder has learnt."""
     made = begun(adapter=adapter, encoded=8)
@@ -220,12 +231,37 @@ def test_items_that_come_later(popular: bool, tmp_path: Path) -> None:
     assert whole.encoder == new.encoder
 
 
+@pytest.mark.parametrize("places", [[["a", 1_000_000, 2]] * 2, [["a", 1, 1]] * 145], ids=["large", "many"])
+def test_nothing_is_made_as_large_as_places_say(
+    places: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is trained is as long as it should be. The control: the state itself is taken."""
+    state, taken = begun(rank=1).state(), list[int]()
+    begin = TunedEncoder.begin
+
+    def beginning(model: Any, item_count: int, seed: int) -> None:
+        taken.append(item_count)
+        begin(model, item_count, seed)
+
+    monkeypatch.setattr(TunedEncoder, "begin", beginning)
+    TunedEncoder.from_state(state)
+    assert taken == [ITEMS]
+    towers = len(state.arrays["vector"]) - sum(rows for *_, rows in state.settings["places"])
+    vector = np.zeros(towers + sum(rows for *_, rows in places), np.float32)
+    other = ModelState({**state.settings, "places": places}, {**state.arrays, "vector": vector})
+    with pytest.raises(UsageError, match=r"more numbers that are not trained|at most 144 maps"):
+        TunedEncoder.from_state(other)
+    assert taken == [ITEMS]
+
+
 def test_vectors_without_layers_or_of_another_encoder_are_refused() -> None:
     made = begun()
     with pytest.raises(UsageError, match="layered_vectors"):
         made.with_items(vectors(2))
     with pytest.raises(UsageError, match="another encoder"):
         made.with_items(layered(3, kind="distilbert"))
+    with pytest.raises(UsageError, match="another number of last layers"):
+        made.with_items(layered(3, layers=2))
     with pytest.raises(UsageError, match="layered_vectors"):
         TunedEncoder(coordinates(ITEMS))
     with pytest.raises(UsageError, match="layered_vectors"):
