@@ -1,8 +1,8 @@
 """A text encoder: a transformer that makes one vector of norm 1 of each text.
 
 The network is that of transformers, with the weights that ``recsys.text.directory`` has read; dropout is 0 everywhere,
-so it computes the same in training mode and outside of it. The tokenizer is that of tokenizers. Neither looks for
-anything in a cache or on a network: both are handed bytes.
+so it computes the same in training mode and outside of it. The tokenizer is that of ``recsys.text.tokenizing``.
+Neither looks for anything in a cache or on a network: both are handed bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.text.directory import CONFIG, TOKENIZER, WEIGHTS, Directory, Layout, Pooling
+from recsys.text.directory import CONFIG, WEIGHTS, Directory, Layout, Pooling
 from secagg.errors import UsageError
 from secagg.extras import needing
 
@@ -20,9 +20,10 @@ with needing("large", "a text encoder"):
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load
-    from tokenizers import Tokenizer
     from torch import Tensor, nn
     from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+
+    from recsys.text.tokenizing import Tokenizer
 
 _AT_ONCE = 64
 """How many texts are encoded at once."""
@@ -40,7 +41,7 @@ class Encoder:
     def __init__(self, found: Directory) -> None:
         """``UsageError`` if weights and tokenizer are not those that the configuration speaks of."""
         self._found = found
-        self._tokenizer = _tokenizer(found)
+        self._tokenizer = Tokenizer(found)
         self.network = _network(found)
 
     def __call__(self, texts: Sequence[str], watch: Watch = lambda done, all_of_them: None) -> NDArray[np.float32]:
@@ -58,18 +59,8 @@ class Encoder:
 
     def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The numbers of each text's tokens, filled up to the same length, and which places hold a token."""
-        where = self._found.path / TOKENIZER
-        try:
-            encoded = self._tokenizer.encode_batch(list(texts))
-        except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
-            raise UsageError(f"{where} makes nothing of some text: {str(error)[:100]}") from None
-        tokens = torch.tensor([one.ids for one in encoded])
-        there = torch.tensor([one.attention_mask for one in encoded]).bool()
-        if not there.any(1).all():
-            raise UsageError(f"{where} makes no token of some text")
-        if int(tokens.max()) >= self._found.settings["vocab_size"]:
-            raise UsageError(f"{where} has tokens with numbers for which there are no weights")
-        return tokens, there
+        tokens, there = self._tokenizer(texts)
+        return torch.tensor(tokens), torch.tensor(there).bool()
 
     def encoded(self, tokens: Tensor, there: Tensor) -> Tensor:
         """One vector for each text. (Only a mask of four dimensions, which is added, goes through ``torch.vmap``.)"""
@@ -91,25 +82,12 @@ def pooled(places: Tensor, there: Tensor, pooling: Pooling) -> Tensor:
     return nn.functional.normalize(found, dim=1)
 
 
-def _tokenizer(found: Directory) -> Tokenizer:
-    where, most = found.path / TOKENIZER, found.settings["vocab_size"]
-    try:
-        tokenizer = Tokenizer.from_buffer(found.tokenizer)
-    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
-        raise UsageError(f"{where} is not the file of a tokenizer: {str(error)[:100]}") from None
-    if tokenizer.get_vocab_size() > most:
-        raise UsageError(f"{where} has {tokenizer.get_vocab_size()} tokens, and {CONFIG} says {most}")
-    tokenizer.enable_truncation(found.tokens)
-    tokenizer.enable_padding()
-    return tokenizer
-
-
 def _network(found: Directory) -> nn.Module:
     """With all its weights; what an encoder has no use for (a pooler, a head) stays out."""
     where = found.path / WEIGHTS
     try:
         weights = _named(load(found.weights), found.layout)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # a KeyError: a type of numbers that torch has not
         raise UsageError(f"{where} is not a file of safetensors: {str(error)[:100]}") from None
     with torch.device("meta"):  # sizes without memory: a configuration may speak of more than is there
         wanted = _made(found).state_dict()

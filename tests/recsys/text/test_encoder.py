@@ -21,6 +21,7 @@ from recsys.text.encoder import Encoder
 from secagg.errors import UsageError
 from tests.scenes.encoders import BERT, DISTILBERT, SENTENCES, WORDS, encoder, put
 
+SCALES = b'{"a":{"dtype":"F8_E8M0","shape":[1],"data_offsets":[0,1]}}'
 TEXTS = ["Alien (1979). Horror, Sci-Fi", "Heat", "", "the war the war the war the war the war the war the war the war"]
 
 
@@ -126,6 +127,7 @@ def test_other_weights_than_the_configuration_speaks_of(tmp_path: Path) -> None:
     for content, said in (
         (whole[:-1], "not a file of safetensors"),
         (b"weights", "not a file of safetensors"),
+        (len(SCALES).to_bytes(8, "little") + SCALES + b"0", "not a file of safetensors: 'F8_E8M0'"),
         (save({one: part for one, part in weights.items() if one != name}), f"has no weights called {name}"),
         (save(weights | {name: torch.zeros(3, 8)}), f"{name} has another shape"),
         (
