@@ -51,7 +51,7 @@ CASES = dict(sorted((REGRESSION | STUDIES).items()))
 QUICK = {
     "correlated": ("users=300", "items=200", "gaps=5", "epsilons=3", "steps=20", "bands=5", "compared_on=2"),
     "engines": ("masks=200", "crowd=200", "tree=300", "cohort=100", "repeats=3"),
-    "large": ("users=800", "items=400", "models=ItemPop,popularity within genre,private-ease", "seeds=2"),
+    "large": ("users=800", "items=400", "models=ItemPop,popularity within genre,private-ease", "seeds=2", "passes=2"),
     "liars": ("n=40", "d=1000", "large_n=100", "large_d=1000", "rounds=4", "repeats=1"),
     "peers": ("n=10", "d=10000,100000", "repeats=2"),
     "population": ("sizes=943x1682", "models=ItemKNN,EASE,tuned EASE", "seeds=3"),

@@ -1,6 +1,8 @@
 """Recommenders that know what items are about: what that is worth.
 
 cold     Items that came after training, and users who did, after none to ten events (``cold``).
+transfer An encoder that was tuned on some genres, on the others (``transfer``). Not by default: it needs the extra
+         [large].
 
 Settings are those of the models by default and of ``benchmarks.studies.utility``: nothing is chosen by what is measured
 here.
@@ -11,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from benchmarks.case import Measured, Say
-from benchmarks.studies.large import cold
+from benchmarks.studies.large import cold, transfer
 from benchmarks.studies.large.config import Config
 
 DEFAULTS = Config()
 
-_PARTS: Mapping[str, Callable[[Config, Say], Measured]] = {"cold": cold.run}
+_PARTS: Mapping[str, Callable[[Config, Say], Measured]] = {"cold": cold.run, "transfer": transfer.run}
 
 
 def run(config: Config, say: Say) -> Measured:

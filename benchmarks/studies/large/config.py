@@ -10,12 +10,12 @@ from benchmarks.studies.utility.recipes import RECIPES
 from recsys.config import Population, Source
 from secagg.errors import UsageError
 
-PARTS = ("cold",)
+PARTS = ("cold", "transfer")
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    parts: str = ",".join(PARTS)
+    parts: str = PARTS[0]
     data: str = "synthetic"
     path: str = ""
     """a folder with MovieLens"""
@@ -34,7 +34,11 @@ class Config:
     """a public lower bound of the number of users, for delta; 0: of the made-up population's, it is their number"""
     silos: int = 20
     encoder: str = ""
-    """the directory of a text encoder"""
+    """the directory of a text encoder; empty: where one is tuned, a tiny one with random weights"""
+    tokens: int = 24
+    """so many of a text are looked at, where it is tuned"""
+    passes: int = 20
+    """how often adapters are trained on each user"""
     seeds: int = 3
     """of noise, of models, and of the order of events of one time"""
 
@@ -51,6 +55,8 @@ class Config:
             raise UsageError(f"there is something to compare with, one of {', '.join(MODELS)}")
         if self.data == Source.MOVIELENS and set(self.names) & {*RECIPES, WITH_TEXTS} and not self.n_min:
             raise UsageError("n_min is said: how many users there are is no public number")
+        if min(self.tokens, self.passes) < 1:
+            raise UsageError("tokens and passes are above 0")
         if self.seeds < 2 or self.silos < 2:
             raise UsageError("an interval takes at least 2 seeds, and a sum 2 silos")
         if any(not epsilon > 0 for epsilon in self.budgets) or len(set(self.budgets)) < len(self.budgets):

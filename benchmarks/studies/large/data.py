@@ -33,14 +33,21 @@ class Data:
 
 def data_of(config: Config, seed: int) -> Data:
     """``seed``: of the order of events of one time, where there are such."""
+    events, items = loaded(config)
     if config.data == Source.MOVIELENS:
-        loaded = movielens.load(config.path)
-        if loaded.items is None:
+        return Data(cold(events.ties_drawn(seed + 1), config.ends), items)
+    return Data(cold(later(events, config.ends, config.data_seed), config.ends), items)
+
+
+def loaded(config: Config) -> tuple[Interactions, Items]:
+    """All events, and the table of items."""
+    if config.data == Source.MOVIELENS:
+        found = movielens.load(config.path)
+        if found.items is None:
             raise UsageError(f"{config.path} has no list of films")
-        return Data(cold(loaded.interactions.ties_drawn(seed + 1), config.ends), loaded.items)
-    habits = HABITS[config.habits]  # type: ignore[index]
-    made = config.users, config.items, config.data_seed, habits
-    return Data(cold(later(population(*made), config.ends, config.data_seed), config.ends), catalogue(*made))
+        return found.interactions, found.items
+    made = config.users, config.items, config.data_seed, HABITS[config.habits]  # type: ignore[index]
+    return population(*made), catalogue(*made)
 
 
 def later(events: Interactions, moment: int, seed: int) -> Interactions:

@@ -43,8 +43,10 @@ class ByText:
 class Alike:
     """
     >>> model = Alike(ItemVectors(np.float32([[1, 0], [0.8, 0.6], [0, 1]]), "an encoder"))
-    >>> model.scores([np.array([0, 2], np.int32), np.array([], np.int32)]).tolist()
-    [[0.5, 0.699999988079071, 0.5], [0.0, 0.0, 0.0]]
+    >>> model.scores([np.array([0, 2], np.int32), np.array([], np.int32)])[1].tolist()
+    [0.0, 0.0, 0.0]
+    >>> (10 * model.scores([np.array([0, 2], np.int32)])).round().tolist()
+    [[5.0, 7.0, 5.0]]
     """
 
     def __init__(self, vectors: ItemVectors) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.case import configured
-from benchmarks.studies.large import DEFAULTS, Config, cold, run
+from benchmarks.studies.large import DEFAULTS, Config, cold, run, transfer
 from benchmarks.studies.large.data import data_of, later
 from benchmarks.studies.large.genres import GenrePopularity
 from benchmarks.studies.large.models import ALIKE, GENRES, MODELS, OVER_TEXT, OWN_GENRES, TOWERS
@@ -119,11 +119,16 @@ def test_without_an_encoder_models_over_texts_are_left_out_and_that_is_said() ->
 
 
 @pytest.fixture
-def tiny_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pytest.importorskip("transformers", reason="NOT TESTED: encoders need transformers, pip install 'secagg[large]'")
     for name in ("CACHE", "STATE"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))
-    return str(encoder(tmp_path / "encoder"))
+    return tmp_path
+
+
+@pytest.fixture
+def tiny_encoder(home: Path) -> str:
+    return str(encoder(home / "encoder"))
 
 
 def test_what_texts_say_stands_beside_popularity(tiny_encoder: str) -> None:
@@ -181,11 +186,62 @@ def test_a_model_over_texts_learns_nothing_of_items_that_come_later() -> None:
     np.testing.assert_allclose(one[:, known], alone.scores(asked), rtol=1e-5)
 
 
+def test_halves_of_the_genres_share_nothing() -> None:
+    rng = np.random.default_rng(0)
+    names = np.array(["War", "Drama", "Horror", "Comedy", "Crime"])
+    kinds = ["|".join(names[rng.random(5) < 0.3]) for _ in range(60)]
+    table = Items.of([str(number) for number in range(60)], genres=kinds)
+    users = rng.integers(0, 25, 700)
+    events = Interactions.of(users, rng.integers(0, 60, 700), rng.permutation(700), item_count=60)
+    found = []
+    for seed in range(4):
+        halves = transfer.divided(events, table, seed)
+        of = {
+            name: {kind for item in np.unique(part.items) for kind in table.genres[item]}
+            for name, part in (("first", halves.train), ("history", halves.history), ("targets", halves.targets))
+        }
+        assert not of["first"] & (of["history"] | of["targets"])
+        assert all(table.genres[item] for item in halves.train.items)  # one without genres is of no half
+        for item in range(60):
+            assert halves.second[item] == (bool(table.genres[item]) and not of["first"] & {*table.genres[item]})
+        for user in range(events.user_count):
+            there = [item for item in events.history(user) if halves.second[item]]
+            told, rest = there[: 4 * len(there) // 5], there[4 * len(there) // 5 :]
+            enough = len(there) >= transfer.LEAST
+            assert halves.history.history(user).tolist() == (told if enough else [])
+            assert halves.targets.history(user).tolist() == ([one for one in rest if one not in told] if enough else [])
+        found.append(tuple(halves.second))
+    assert len({*found}) > 1
+
+
+def test_there_are_no_halves_of_one_genre() -> None:
+    with pytest.raises(UsageError, match="fewer than two genres"):
+        transfer.divided(Interactions.of([0], [0]), Items.of(["0"], genres=["War"]), 0)
+    with pytest.raises(UsageError, match="too few events"):
+        transfer.divided(Interactions.of([0], [0]), Items.of(["0"], genres=["War|Drama"]), 0)
+
+
+def test_an_encoder_that_was_tuned_on_some_genres_is_measured_on_the_others(home: Path) -> None:
+    said: list[str] = []
+    small = Config(parts="transfer", users=60, items=80, tokens=8, passes=1, seeds=2)
+    figures, ratios = (found := run(small, said.append)).figures, found.ratios
+    ways = [figures[f"transfer/{way}/NDCG@10"] for way in ("tuned", "frozen", "cosine", "chance")]
+    assert len({*ways}) == 4
+    assert all(0 < one < 1 for one in ways)
+    gap = "transfer/tuned minus frozen"
+    assert figures[gap] == pytest.approx(ways[0] - ways[1])
+    assert figures[f"{gap}/low"] < figures[gap] < figures[f"{gap}/high"]
+    assert figures[f"{gap}/over users low"] <= figures[f"{gap}/over users high"]
+    assert ratios["transfer/tuned vs frozen"] == pytest.approx(ways[0] / ways[1])
+    assert len(said) == 9
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         "parts=warm", "data=table", "data=movielens", "path=here", "habits=mine", "models=Best", "models=private-ease",
-        "models=ItemPop,ItemPop", "seeds=1", "silos=1", "epsilons=0", "epsilons=8,8", "epsilons=x", "moment=soon",
+        "models=ItemPop,ItemPop", "seeds=1", "silos=1", "passes=0", "tokens=0",
+        "epsilons=0", "epsilons=8,8", "epsilons=x", "moment=soon",
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused(wrong: str) -> None:
