@@ -32,7 +32,7 @@ REGRESSION = {
 }
 STUDIES = {
     "correlated": "Noise that is correlated over the steps of a training: errors and NDCG@10 beside independent noise.",
-    "large": "Recommenders that know what items are about: items and users that came after training.",
+    "large": "Recommenders that know what items are about: items and users that came after training; adapters.",
     "liars": "SecAgg and SecAgg+ with clients that lie: the server's time, what the exchange costs, random rounds.",
     "peers": "Whole rounds beside Flower's SecAgg+, uploads beside NVFlare's CKKS, attacks on both; or --quick.",
     "population": "How near the made-up population comes to real data: density, tail, what models gain over ItemPop.",

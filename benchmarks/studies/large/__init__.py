@@ -3,6 +3,8 @@
 cold     Items that came after training, and users who did, after none to ten events (``cold``).
 transfer An encoder that was tuned on some genres, on the others (``transfer``). Not by default: it needs the extra
          [large].
+adapters Adapters of a text encoder: what secure sums, training apart and noise cost (``adapters``). Not by default: it
+         needs the extra [large], and minutes a round with a real encoder.
 
 Settings are those of the models by default and of ``benchmarks.studies.utility``: nothing is chosen by what is measured
 here.
@@ -13,12 +15,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from benchmarks.case import Measured, Say
-from benchmarks.studies.large import cold, transfer
+from benchmarks.studies.large import adapters, cold, transfer
 from benchmarks.studies.large.config import Config
 
 DEFAULTS = Config()
 
-_PARTS: Mapping[str, Callable[[Config, Say], Measured]] = {"cold": cold.run, "transfer": transfer.run}
+_PARTS: Mapping[str, Callable[[Config, Say], Measured]] = {
+    "cold": cold.run,
+    "transfer": transfer.run,
+    "adapters": adapters.run,
+}
 
 
 def run(config: Config, say: Say) -> Measured:

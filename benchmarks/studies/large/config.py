@@ -10,7 +10,7 @@ from benchmarks.studies.utility.recipes import RECIPES
 from recsys.config import Population, Source
 from secagg.errors import UsageError
 
-PARTS = ("cold", "transfer")
+PARTS = ("cold", "transfer", "adapters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class Config:
     """so many of a text are looked at, where it is tuned"""
     passes: int = 20
     """how often adapters are trained on each user"""
+    repeats: int = 3
+    """of a round that is timed"""
     seeds: int = 3
     """of noise, of models, and of the order of events of one time"""
 
@@ -55,8 +57,8 @@ class Config:
             raise UsageError(f"there is something to compare with, one of {', '.join(MODELS)}")
         if self.data == Source.MOVIELENS and set(self.names) & {*RECIPES, WITH_TEXTS} and not self.n_min:
             raise UsageError("n_min is said: how many users there are is no public number")
-        if min(self.tokens, self.passes) < 1:
-            raise UsageError("tokens and passes are above 0")
+        if min(self.tokens, self.passes, self.repeats) < 1:
+            raise UsageError("tokens, passes and repeats are above 0")
         if self.seeds < 2 or self.silos < 2:
             raise UsageError("an interval takes at least 2 seeds, and a sum 2 silos")
         if any(not epsilon > 0 for epsilon in self.budgets) or len(set(self.budgets)) < len(self.budgets):

@@ -236,12 +236,29 @@ def test_an_encoder_that_was_tuned_on_some_genres_is_measured_on_the_others(home
     assert len(said) == 9
 
 
+@pytest.mark.long
+def test_it_measures_adapters_beside_the_frozen_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers", reason="NOT TESTED: adapters need transformers, pip install 'secagg[large]'")
+    for name in ("CACHE", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))
+    tiny = Config(parts="adapters", users=120, items=80, epsilons="8", seeds=2, silos=3, passes=1, tokens=6, repeats=1)
+    measured = run(tiny, lambda line: None)
+    figures, ratios = measured.figures, measured.ratios
+    ways = ("frozen", "central", "federated", "federated, epsilon 8", "frozen, epsilon 8")
+    assert all(0 < figures[f"adapters/{way}"] < 1 for way in ways)
+    assert len({figures[f"adapters/{way}"] for way in ways}) == len(ways)
+    assert ratios["adapters/ffa_vs_central"] == figures["adapters/federated"] / figures["adapters/central"]
+    seconds = figures["adapters/training, s"], figures["adapters/secagg+, s"]
+    assert min(seconds) > 0
+    assert ratios["adapters/adapter_overhead"] == seconds[1] / seconds[0]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         "parts=warm", "data=table", "data=movielens", "path=here", "habits=mine", "models=Best", "models=private-ease",
         "models=ItemPop,ItemPop", "seeds=1", "silos=1", "passes=0", "tokens=0",
-        "epsilons=0", "epsilons=8,8", "epsilons=x", "moment=soon",
+        "epsilons=0", "epsilons=8,8", "epsilons=x", "moment=soon", "repeats=0",
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused(wrong: str) -> None:
