@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from string import ascii_lowercase, digits
 from typing import Any
@@ -16,6 +17,7 @@ from recsys.data.synthetic import catalogue, population
 from recsys.sources import HABITS
 from secagg.errors import UsageError
 from secagg.extras import needing
+from secagg.files import write_file
 
 _LETTERS = ascii_lowercase + digits + "().,-|"
 
@@ -69,7 +71,8 @@ def titled_tables(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, names: list[str], rows: Any) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(names)
+    writer.writerows(rows)
+    write_file(path, text.getvalue().encode(), private=False)
