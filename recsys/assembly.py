@@ -60,6 +60,8 @@ OVER_TEXT = {
 }
 """The models that work with the vectors of ``model.encoder``."""
 
+_TYPES = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+"""What a setting may be, by what the model's constructor says of it."""
 _EXACT_BITS = 24
 _IN_PARTS = 1 + 1e-9
 """Several sums with shares of the budget have so much more noise than one with the whole: each cost is rounded up."""
@@ -347,6 +349,9 @@ def model_of(config: Config, items: Items | None = None, vectors: ItemVectors | 
             raise UsageError(
                 f"model.settings of {config.model.name} are {', '.join(names)}, and not {min(strange)[:40]!r}"
             )
+        for key, value in settings.items():
+            if key in names and type(value) not in _TYPES.get(str(names[key].annotation), (type(value),)):
+                raise UsageError(f"model.settings of {config.model.name}: {key} is of a wrong type")
         model: Recommender = (
             made.configured(settings, items, vectors) if hasattr(made, "configured") else made(**settings)
         )

@@ -92,11 +92,13 @@ def _missed(
     model: Scorer, history: History, own: NDArray[np.int32], items: NDArray[np.int64], item_count: int
 ) -> NDArray[np.float32]:
     """How much lower the scores are without each item. All histories are asked at once, if there is room for that."""
-    asked = [history, *(history[history != one] for one in own)]
-    step = max(1, _NUMBERS_AT_ONCE // item_count)
-    found = np.concatenate(
-        [scores_of(model, asked[start : start + step], item_count)[:, items] for start in range(0, len(asked), step)]
-    )
+    missing = [None, *own]
+    step = max(1, _NUMBERS_AT_ONCE // max(item_count, len(history)))
+    rows = list[NDArray[np.float32]]()
+    for start in range(0, len(missing), step):
+        asked = [history if one is None else history[history != one] for one in missing[start : start + step]]
+        rows.append(scores_of(model, asked, item_count)[:, items])
+    found = np.concatenate(rows)
     missed: NDArray[np.float32] = found[0] - found[1:]
     missed[np.abs(missed) <= _ROUNDING * np.abs(found[0]).max(initial=0)] = 0
     return missed

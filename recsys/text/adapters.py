@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
 from secagg.crypto.prg import Prg
+from secagg.errors import StorageError
 from secagg.files import write_file
 
 _STEPS = 1 << 15
@@ -127,6 +128,9 @@ def write_adapter(folder: Path, adapted: Mapping[str, Adapted]) -> None:
         "bias": "none",
         "inference_mode": True,
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot use {folder}: {error.strerror}") from None
     write_file(folder / "adapter_model.safetensors", save(parts, {"format": "pt"}), private=False)
     write_file(folder / "adapter_config.json", json.dumps(config, indent=2).encode(), private=False)

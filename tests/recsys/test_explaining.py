@@ -133,6 +133,20 @@ def test_all_shorter_histories_are_asked_at_once_or_in_turns(monkeypatch: pytest
     assert (asked[1:], again.added.tolist()) == ([[[4, 2, 4], [4, 4]], [[2]]], [[0.0], [2.0]])
 
 
+def test_a_long_history_is_not_copied_for_all_of_its_items_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Counting:
+        def scores(self, histories: Sequence[History]) -> np.ndarray:
+            asked.append(sum(map(len, histories)))
+            return np.zeros((len(histories), 30), np.float32)
+
+    monkeypatch.setattr(explaining, "_NUMBERS_AT_ONCE", 600)
+    explained(Counting(), np.arange(300, dtype=np.int32) % 30, ALL[:1], 30)
+    assert len(asked) == 16
+    assert max(asked) <= 600
+
+
 def test_rounding_is_no_reason() -> None:
     """An item out of reach is none, though a batch rounds each of its rows in another way."""
 

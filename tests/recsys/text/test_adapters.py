@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import torch
 from torch import nn
 
 from recsys.models.neural import assign_vector, vector_of
-from recsys.text.adapters import Adapted, Adapter, drawn
+from recsys.text.adapters import Adapted, Adapter, drawn, write_adapter
+from secagg.errors import StorageError
 
 KINDS = pytest.mark.parametrize("kind", list(Adapter))
 
@@ -92,3 +94,9 @@ def test_frozen_vectors_have_a_norm_of_about_one() -> None:
     drawn([made], 1)
     assert made.down.norm(dim=1).detach().numpy() == pytest.approx(np.ones(8), abs=0.15)
     assert made.up.norm(dim=0).detach().numpy() == pytest.approx(np.ones(8), abs=0.15)
+
+
+def test_there_is_a_file_where_adapters_are_to_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"cannot use .*file: File exists"):
+        write_adapter(tmp_path / "file", {"a": Adapted(None, 3, 2, Adapter.LORA, 1, 1.0)})
