@@ -144,7 +144,7 @@ def test_what_texts_say_stands_beside_popularity(tiny_encoder: str) -> None:
 @pytest.mark.long
 def test_models_over_texts_stand_beside_popularity_within_genre(tiny_encoder: str) -> None:
     names = ",".join(("ItemPop", GENRES, TOWERS, "private-ease with texts"))
-    measured = run(replace(TINY, users=100, models=names, encoder=tiny_encoder), lambda line: None)
+    measured = run(replace(TINY, models=names, encoder=tiny_encoder), lambda line: None)
     place = "new items/NDCG@10 among the new"
     by_genre, ratios = measured.figures[f"cold/{GENRES}/{place}"], measured.ratios
     assert ratios["cold/cold_items_vs_genre"] == pytest.approx(measured.figures[f"cold/{TOWERS}/{place}"] / by_genre)
