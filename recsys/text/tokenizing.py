@@ -99,7 +99,9 @@ def _checked(where: Path, data: bytes) -> dict[str, Any]:
                 raise UsageError(f"{where}: a {name} is one of {', '.join(_PARTS[name])}")
             if one["type"] == "Replace" and (one["pattern"] != _SPACES or len(one["content"]) > 1):
                 raise UsageError(f"{where}: nothing is replaced but spaces in a row, and by one character")
-    written = len(json.dumps(rules)) - sum(len(str(one.get("precompiled_charsmap"))) for one in maps)
+    written = len(json.dumps([rules, {**model, "vocab": None}])) - sum(
+        len(str(one.get("precompiled_charsmap"))) for one in maps
+    )
     if written > _MOST_RULES or len(maps) > 1 or not all(map(_short, maps)):
         raise UsageError(f"{where}: its rules are longer, or make more of a text, than those of tokenizers are")
     if model["type"] == "WordPiece" and not 0 < model.get("max_input_chars_per_word", 100) <= _MOST_WORD:

@@ -95,6 +95,7 @@ def test_parts_that_are_taken(parts: Any, tmp_path: Path) -> None:
         ({"post_processor": {"type": "Sequence", "processors": []}}, "a post_processor is one of"),
         ({"post_processor": template(ids=1000)}, "its rules are longer"),
         ({"model": {"type": "BPE", "merges": [], "dropout": 0.5}}, "a model is one of WordPiece, Unigram"),
+        ({"model": {"continuing_subword_prefix": "#" * 5000}}, "its rules are longer"),
         ({"model": {"max_input_chars_per_word": 201}}, "max_input_chars_per_word is at most 200"),
         ({"model": {"max_input_chars_per_word": None}}, "is not the file of a tokenizer"),
     ],
