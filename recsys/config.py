@@ -197,7 +197,7 @@ class Training:
     rate: float = 0.1
     """the size of such a step"""
     proximal: float = 0.0
-    """FedProx's pull towards the model that a round began with"""
+    """FedProx's pull towards the model that a round began with (not with local DP-SGD)"""
     scaffold: bool = False
     """SCAFFOLD's control variates: each client corrects its steps by how its gradient differs from everybody's, and
     sends a vector twice as long. For clients whose data differ, and take several steps a round"""

@@ -19,6 +19,7 @@ what it drew when they were made.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
@@ -61,14 +62,14 @@ def seed(purpose: str) -> bytes:
 
 
 def plain(value: object) -> Any:
-    """A message as JSON: bytes in hexadecimal, tuples as lists, classes field by field."""
+    """A message as JSON: bytes in hexadecimal, sequences as lists, classes field by field."""
     if is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value) if field.init}
     if isinstance(value, bytes | memoryview):
         return value.hex()
     if isinstance(value, Fraction):
         return str(value)
-    return [plain(item) for item in value] if isinstance(value, tuple) else value
+    return [plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def roster_of(count: int) -> tuple[Roster, list[Identity]]:
