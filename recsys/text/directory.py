@@ -18,6 +18,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def _settings(path: Path, layout: Layout, config: Mapping[str, Any]) -> dict[str
 
 def _pooled(path: Path, most: int) -> tuple[Pooling, int]:
     """As sentence-transformers says it; else a mean over as many tokens as there are places for."""
-    if not (path / MODULES).exists():
+    if not lexists(path / MODULES):
         return Pooling.MEAN, most
     modules = _json(path, MODULES, kind=list)
     pooling = Pooling.MEAN
@@ -183,7 +184,7 @@ def _weights(path: Path) -> bytes:
 
 
 def _json(path: Path, name: str, *, kind: type = dict, optional: bool = False) -> Any:
-    if optional and not (path / name).exists():
+    if optional and not lexists(path / name):
         return kind()
     try:
         found = parse_json(_bytes(path, name, _MOST_JSON))

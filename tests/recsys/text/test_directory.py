@@ -138,6 +138,14 @@ def test_a_link_out_of_the_directory_is_not_followed(name: str, tmp_path: Path) 
     assert refused(folder).endswith(f"{name}: it is a link")
 
 
+@pytest.mark.parametrize("name", ["modules.json", "sentence_bert_config.json", "tokenizer_config.json"])
+def test_a_link_to_nothing_is_no_missing_file(name: str, tmp_path: Path) -> None:
+    folder = looks_like(tmp_path / "encoder", **SENTENCES)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(tmp_path / "nothing")
+    assert refused(folder).endswith(f"{name}: it is a link")
+
+
 def test_nor_is_that_of_the_pooling(tmp_path: Path) -> None:
     folder = looks_like(tmp_path / "encoder", **SENTENCES)
     (folder / "1_Pooling").rename(tmp_path / "1_Pooling")
