@@ -21,7 +21,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from inspect import signature
-from math import log
 from typing import Any, ClassVar, Self
 
 import torch
@@ -31,12 +30,11 @@ from torch import Tensor, nn
 
 from recsys.data.interactions import History
 from recsys.data.items import Items
-from recsys.data.negatives import negatives
 from recsys.models.batches import MOST_PLACES, latest
 from recsys.models.draws import Draws
 from recsys.models.neural import Neural, tensors
 from recsys.models.recommender import Local
-from recsys.models.sasrec import Attention
+from recsys.models.sasrec import Attention, foretold, next_items
 from recsys.models.store import ModelState
 from recsys.text.coordinates import COORDINATES, Coordinates
 from recsys.text.vectors import ItemVectors
@@ -101,11 +99,7 @@ class OverText(Neural):
         return _Towers(self._user(), self.text.rows.shape[1], self.width, item_count if self.popular else 0)
 
     def _examples(self, histories: Sequence[History], draws: Draws) -> tuple[NDArray[Any], ...]:
-        """What is seen, whether it is there, what follows, and negatives."""
-        ids, there = latest(histories, self.recent + 1, filler=0)
-        others, some = negatives(histories, self._item_count, draws.uniform(self.negatives))
-        there &= some[:, None]  # who has everything teaches nothing
-        return ids[:, :-1], there[:, :-1], ids[:, 1:], others
+        return next_items(histories, self.recent, self._item_count, self.negatives, draws)
 
     def _losses(self, module: Any, *examples: Tensor) -> Tensor:
         seen, there, following, others = examples
@@ -123,13 +117,8 @@ class OverText(Neural):
     ) -> Tensor:
         """The loss of each example, from the coordinates of the items that are seen, that follow, and of others, each
         of which stands for so many."""
-        places = module(said[0], there)
-        targets, bias = module.outputs(said[1], following)
-        right = (places * targets).sum(2, keepdim=True) + bias.unsqueeze(2)
-        targets, bias = module.outputs(said[2], others)
-        wrong = places @ targets.mT + bias.unsqueeze(1) + log(each_for)
-        losses = torch.cat([right, wrong], 2).logsumexp(2) - right.squeeze(2)
-        return (losses * there).sum(1) / there.sum(1).clamp(min=1)
+        items = module.outputs(said[1], following), module.outputs(said[2], others)
+        return foretold(module(said[0], there), there, *items, each_for)
 
     def _score(self, module: Any, histories: Sequence[History]) -> Tensor:
         ids, there = tensors(latest(histories, self.recent, filler=0))

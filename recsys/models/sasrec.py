@@ -10,6 +10,7 @@ et al. 2020), which spares a warm-up.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log
 from typing import Any
 
 import torch
@@ -73,25 +74,42 @@ class SasRec(Neural):
         return _Attentive(item_count, self.width, self.recent, self.blocks, self.heads, self.dropout)
 
     def _examples(self, histories: Sequence[History], draws: Draws) -> tuple[NDArray[Any], ...]:
-        """What is seen, whether it is there, what follows, and negatives."""
-        ids, there = latest(histories, self.recent + 1, filler=0)
-        others, some = negatives(histories, self._item_count, draws.uniform(self.negatives))
-        there &= some[:, None]  # who has everything teaches nothing
-        return ids[:, :-1], there[:, :-1], ids[:, 1:], others
+        return next_items(histories, self.recent, self._item_count, self.negatives, draws)
 
     def _losses(self, module: Any, *examples: Tensor) -> Tensor:
         seen, there, following, others = examples
-        places = module(seen, there)
-        targets, bias = module.outputs(following)
-        right = (places * targets).sum(2, keepdim=True) + bias.unsqueeze(2)
-        targets, bias = module.outputs(others)
-        wrong = places @ targets.mT + bias.unsqueeze(1)
-        losses = torch.cat([right, wrong], 2).logsumexp(2) - right.squeeze(2)
-        return (losses * there).sum(1) / there.sum(1).clamp(min=1)
+        return foretold(module(seen, there), there, module.outputs(following), module.outputs(others))
 
     def _score(self, module: Any, histories: Sequence[History]) -> Tensor:
         ids, there = tensors(latest(histories, self.recent, filler=0))
         return F.linear(module(ids, there)[:, -1], module.items, module.bias)
+
+
+def next_items(
+    histories: Sequence[History], recent: int, item_count: int, negative_count: int, draws: Draws
+) -> tuple[NDArray[Any], ...]:
+    """Of each history the latest items, whether they are there, what follows each, and items that it does not have."""
+    ids, there = latest(histories, recent + 1, filler=0)
+    others, some = negatives(histories, item_count, draws.uniform(negative_count))
+    there &= some[:, None]  # who has everything teaches nothing
+    return ids[:, :-1], there[:, :-1], ids[:, 1:], others
+
+
+def foretold(
+    places: Tensor,
+    there: Tensor,
+    following: tuple[Tensor, Tensor],
+    others: tuple[Tensor, Tensor],
+    each_for: float = 1.0,
+) -> Tensor:
+    """The loss of each history: at each place a softmax over the item that follows it and others, each of which stands
+    for so many. Items are vectors and biases."""
+    targets, bias = following
+    right = (places * targets).sum(2, keepdim=True) + bias.unsqueeze(2)
+    targets, bias = others
+    wrong = places @ targets.mT + bias.unsqueeze(1) + log(each_for)
+    losses = torch.cat([right, wrong], 2).logsumexp(2) - right.squeeze(2)
+    return (losses * there).sum(1) / there.sum(1).clamp(min=1)
 
 
 class Attention(nn.Module):  # type: ignore[misc]  # torch goes untyped here
