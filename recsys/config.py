@@ -128,8 +128,9 @@ class Data:
     """the column of a table with a number for how much; empty: all events count the same"""
     items: str = ""
     """a public table of all items, in the column that ``data.item`` names, with what is known of them in columns title,
-    genres (separated by "|") and year, if it has these; or MovieLens' list of films. Without it the list of items comes
-    from users' events, except for MovieLens, where it is the data set's list of films if that is there"""
+    genres (separated by "|"), year and text (for text encoders), if it has these; or MovieLens' list of films. Without
+    it the list of items comes from users' events, except for MovieLens, where it is the data set's list of films if
+    that is there"""
     users: int = 2000
     """the users of the synthetic population"""
     item_count: int = 1000

@@ -106,7 +106,9 @@ def _data(prepared: Prepared) -> bytes:
     members = [np.asarray(one, "<i8").tobytes() for one in prepared.client_data.members]
     events = [part for events in (split.train, split.valid, split.test) for part in _bytes(events)]
     encoder = "" if vectors is None else vectors.encoder
-    said = b"" if items is None else json.dumps([items.titles, items.genres, items.years, encoder]).encode()
+    said = b""
+    if items is not None:
+        said = json.dumps([items.titles, items.genres, items.years, items.texts, encoder]).encode()
     return digest(labels.RUN_INPUTS, *ids, digest(labels.RUN_INPUTS, said, *members), *events)
 
 

@@ -4,6 +4,7 @@
     title    optional; what people call the item. A year in brackets at its end is the item's year: "Alien (1979)"
     genres   optional; kinds of the item, separated by "|"
     year     optional; a whole number, which goes before the one in the title
+    text     optional; what else there is to say of the item, in sentences. Only text encoders read it
 
 ``recsys.data.tables.items`` reads a table of one's own, ``recsys.data.movielens`` those of MovieLens.
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 
 from secagg.errors import UsageError
 
-DESCRIBED = ("title", "genres", "year")
+DESCRIBED = ("title", "genres", "year", "text")
 """The columns that say something of an item, in a table of one's own."""
 
 _YEAR_AT_END = re.compile(r"^(.*?)\s*\((\d{4})(?:\s*[-\N{EN DASH}]\s*(?:\d{4})?)?\)\s*$", re.DOTALL)
@@ -42,13 +43,14 @@ class Items:
     titles: tuple[str, ...]
     genres: tuple[tuple[str, ...], ...]
     years: tuple[int, ...]
+    texts: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if not self.ids:
             raise UsageError("a table of items lists no items")
         if len(set(self.ids)) < len(self.ids):
             raise UsageError("an item is in the table of items twice")
-        if not len(self.ids) == len(self.titles) == len(self.genres) == len(self.years):
+        if len({len(self.ids), len(self.titles), len(self.genres), len(self.years), len(self.texts)}) > 1:
             raise UsageError("a table of items says the same of each item")
         if not all(0 <= year <= LATEST_YEAR for year in self.years):
             raise UsageError(f"an item's year is from 0 to {LATEST_YEAR}")
@@ -60,6 +62,7 @@ class Items:
         titles: Sequence[str] = (),
         genres: Sequence[str] = (),
         years: Sequence[int] = (),
+        texts: Sequence[str] = (),
     ) -> Items:
         """From columns as a table has them; those that it lacks are left out."""
         named = [_title_and_year(title) for title in titles or [""] * len(ids)]
@@ -71,6 +74,7 @@ class Items:
             tuple(title for title, _ in named),
             tuple(map(_kinds, genres or [""] * len(ids))),
             tuple(year or found for year, (_, found) in zip(said, named, strict=True)),
+            tuple(text.strip() for text in texts or [""] * len(ids)),
         )
 
     def __len__(self) -> int:
@@ -78,7 +82,7 @@ class Items:
 
     @property
     def described(self) -> bool:
-        """Whether the table says anything of any item but its id."""
+        """Whether the table says anything of any item that can be read without an encoder of texts."""
         return any(self.titles) or any(self.genres) or any(self.years)
 
     def words(self, item: int) -> tuple[str, ...]:

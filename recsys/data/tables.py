@@ -98,8 +98,8 @@ def load(
 
 
 def items(path: str | Path, *, item: str = "item", separator: str = ",") -> Items:
-    """All items there are, in the order of the file, with its columns title, genres and year if it has them. Here a bad
-    line is an error.
+    """All items there are, in the order of the file, with its columns title, genres, year and text if it has them.
+    Here a bad line is an error.
 
     >>> from tempfile import mkdtemp
     >>> path = Path(mkdtemp()) / "goods.csv"
@@ -110,12 +110,12 @@ def items(path: str | Path, *, item: str = "item", separator: str = ",") -> Item
     """
     path = Path(path)
     lines: dict[str, int] = {}
-    titles, genres, years = list[str](), list[str](), list[int]()
+    titles, genres, years, texts = list[str](), list[str](), list[int](), list[str]()
     for line, cells in _rows(path, [item], separator, optional=DESCRIBED):
         if isinstance(cells, str):
             raise UsageError(f"{path}, line {line}: {cells}")
         try:
-            name, (title, kinds, year) = _identifier("item", cells[0]), map(_description, cells[1:])
+            name, (title, kinds, year, text) = _identifier("item", cells[0]), map(_description, cells[1:])
             years.append(_year(year))
         except ValueError as error:
             raise UsageError(f"{path}, line {line}: {error}") from None
@@ -123,9 +123,10 @@ def items(path: str | Path, *, item: str = "item", separator: str = ",") -> Item
             raise UsageError(f"{path}, line {line}: item {name} is in line {lines[name]} already")
         titles.append(title)
         genres.append(kinds)
+        texts.append(text)
     if not lines:
         raise UsageError(f"{path} lists no items")
-    return Items.of(list(lines), titles, genres, years)
+    return Items.of(list(lines), titles, genres, years, texts)
 
 
 def mapping(path: str | Path, *, user: str = "user", silo: str = "silo", separator: str = ",") -> dict[str, str]:

@@ -136,7 +136,7 @@ def learn_gram(
         raise UsageError("there are vectors of texts without a table of items")
     if vectors is not None and len(vectors) != item_count:
         raise UsageError(f"there are vectors of {len(vectors)} items, and the model has {item_count}")
-    features = items if items is not None and items.described else None
+    features = items if items is not None and (items.described or vectors is not None) else None
     share = settings.share(featured=features is not None)
     observed = sums("popularity", item_count, share, lambda history: popularity_row(history, item_count))
     popularity = believed(observed, None if features is None else described(features))

@@ -81,16 +81,20 @@ def computed_once(name: bytes, compute: Callable[[], NDArray[Any]]) -> NDArray[A
 
 
 def text_of(items: Items, item: int) -> str:
-    """What an encoder is told of an item; ``UsageError`` if the table says neither a title nor genres.
+    """What an encoder is told of an item; ``UsageError`` if the table says neither a title nor genres nor a text.
 
     >>> text_of(Items.of(["7"], titles=["Alien (1979)"], genres=["Horror|Sci-Fi"]), 0)
     'Alien (1979). Horror, Sci-Fi'
+    >>> text_of(Items.of(["8"], titles=["Up"], texts=["A house flies away."]), 0)
+    'Up. A house flies away.'
     """
     title, year, genres = items.titles[item], items.years[item], ", ".join(items.genres[item])
-    if not title and not genres:
-        raise UsageError(f"item {items.ids[item]} has neither a title nor genres: an encoder needs a text of each item")
+    if not title and not genres and not items.texts[item]:
+        raise UsageError(
+            f"item {items.ids[item]} has neither a title nor genres nor a text: an encoder needs a text of each item"
+        )
     dated = f"{title} ({year})" if title and year else title
-    return ". ".join(part for part in (dated, genres) if part)
+    return ". ".join(part for part in (dated, genres, items.texts[item]) if part)
 
 
 def _computed(found: Directory, texts: list[str], watch: Watch) -> NDArray[np.float32]:

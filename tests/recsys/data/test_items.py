@@ -37,6 +37,11 @@ def test_a_table_without_them_lists_items(tmp_path: Path) -> None:
     assert (found, found.described) == (Items.of(["y", "x"]), False)
 
 
+def test_a_longer_text_is_read_and_described_by_it_alone_an_item_has_no_features(tmp_path: Path) -> None:
+    found = read(tmp_path, "id,text\n1, A house flies away. \n2,\n")
+    assert (found.texts, found.described) == (("A house flies away.", ""), False)
+
+
 def test_parquet_says_the_same(tmp_path: Path) -> None:
     columns = {
         "genres": ["Sci-Fi|Horror", "Comedy", None],
@@ -70,6 +75,7 @@ def test_a_table_is_clear_or_refused(tmp_path: Path, text: str, message: str) ->
         lambda: Items.of(["a", "b"], titles=["x"]),
         lambda: Items.of(["a", "b"], genres=["x"]),
         lambda: Items.of(["a", "b"], years=[1]),
+        lambda: Items.of(["a", "b"], texts=["x"]),
         lambda: Items.of(["a"], years=[-1]),
         lambda: Items.of(["a"], years=[10_000]),
     ],

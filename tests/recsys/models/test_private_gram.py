@@ -14,6 +14,7 @@ from recsys.models import private_gram
 from recsys.models.private_gram import Settings, kernel, learn_gram, popularity_row
 from recsys.models.private_pairs import DIAGONAL, Chosen, pairs_row
 from recsys.models.private_sums import Contribution, Noised, exact_sums
+from recsys.text.vectors import ItemVectors
 from secagg.errors import UsageError
 from tests.controls import switch_off
 
@@ -105,6 +106,18 @@ def test_kernels_are_centred_on_the_chosen_items() -> None:
         found = kernel(one, chosen)
         np.testing.assert_allclose(found, found.T, atol=1e-12)
         np.testing.assert_allclose(found @ chosen.popularity, 0, atol=1e-12)
+
+
+def test_vectors_of_texts_are_features_where_nothing_else_is_said() -> None:
+    items = 6
+    table = Items.of([str(item) for item in range(items)], texts=["a text"] * items)
+    vectors = ItemVectors(np.eye(items, 4, dtype=np.float32) + np.float32(0.1), "an encoder")
+
+    def sums(purpose: str, length: int, share: Fraction, contribution: Contribution) -> Noised:
+        return Noised(sum(contribution(history) for history in ([0], [0, 1], [2])), 0.1, 3)
+
+    assert len(learn_gram(sums, items, Settings(), table, vectors=vectors).maps) == 5
+    assert not learn_gram(sums, items, Settings(), table).maps
 
 
 @pytest.mark.parametrize("items", [1, 2, 3])
