@@ -74,9 +74,13 @@ class Request:
     weights: Mapping[str, int] = field(default_factory=dict)
     charged_before: bool = False
     """Whether this sum was charged to the clients' own ledger in an earlier attempt: updates of it may have left."""
-    sent: Callable[[str, NDArray[np.float64]], None] | None = None
+    keeping: Callable[[str], bytes] = lambda name: b""
+    """What a client will keep to itself if its vector is in the sum. It is asked for when that is made, and is stored
+    beside it, sealed, before anything leaves the client (``recsys.kept_by_clients``)."""
+    sent: Callable[[str, NDArray[np.float64], bytes], None] | None = None
     """Is told, once the sum is out, what each client that is in it has put in: its vector as the sum has it, clipped
-    and rounded, and not yet weighed. That is for the client alone, which kept its integers; no server learns it."""
+    and rounded, and not yet weighed; and what it said that it would keep. Both are for the client alone; no server
+    learns them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -27,35 +27,32 @@ the noise of all rounds so far: c_i never learns of it, and nothing takes it off
 
 from __future__ import annotations
 
-import io
-import json
-import os
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.crypto.seal import open_box, seal
-from secagg.errors import DecodeError, PeerError, StorageError
-from secagg.foreign import parse_arrays
+CONTROL = "control variate"
+"""The kind of what each client keeps (``recsys.kept_by_clients``)."""
 
 
 class ControlVariates:
-    """The server's control variate and those of the clients that have one, which are each client's secret.
+    """The server's control variate, and what clients do with it and with their ``own``, as these are at the time.
 
-    >>> controls = ControlVariates(length=1, unit=0.5)
+    >>> own = dict[str, NDArray[np.float32]]()
+    >>> controls = ControlVariates(own, length=1, unit=0.5)
     >>> vector = controls.sent("ann", np.array([-1.0]), steps=2, rate=0.5)  # two steps down a gradient of 1
     >>> vector.tolist()
     [-1.0, 0.5]
-    >>> controls.learn({"ann": controls.after("ann", vector)}, total=vector[1:], weight=2)
+    >>> own["ann"] = controls.after("ann", vector)
+    >>> controls.learn(total=vector[1:], weight=2)
     >>> controls.drift("ann").tolist(), controls.drift("bob").tolist()
     ([-0.5], [0.5])
     """
 
-    def __init__(self, length: int, unit: float) -> None:
+    def __init__(self, own: Mapping[str, NDArray[np.float32]], length: int, unit: float) -> None:
         self.common, self.weight = np.zeros(length), 1.0
-        self._own: Mapping[str, NDArray[np.float32]] = {}
-        self._unit = unit
+        self._own, self._unit = own, unit
 
     def drift(self, name: str) -> NDArray[np.float32]:
         """What this client adds to each gradient: c - c_i."""
@@ -74,30 +71,6 @@ class ControlVariates:
         )
         return after
 
-    def learn(self, own: Mapping[str, NDArray[np.float32]], total: NDArray[np.float64], weight: float) -> None:
-        """A sum is out: ``total`` is its second half, and ``own`` are the control variates of all who are in it. All
-        clients together count ``weight``."""
-        self._own = {**self._own, **own}
+    def learn(self, total: NDArray[np.float64], weight: float) -> None:
+        """A sum is out: ``total`` is its second half. All clients together count ``weight``."""
         self.common, self.weight = (self.common * self.weight + total / self._unit) / weight, weight
-
-    def sealed(self, key: bytes, rounds: int) -> bytes:
-        """The clients' control variates after so many rounds, for a checkpoint."""
-        out = io.BytesIO()
-        names = np.array(json.dumps(list(self._own)))
-        np.savez(out, names=names, own=np.array(list(self._own.values()), np.float32))
-        return seal(key, out.getvalue(), _associated(rounds), os.urandom)
-
-    def open(self, key: bytes, rounds: int, common: NDArray[np.float64], weight: float, sealed: bytes) -> None:
-        """Go on from a checkpoint."""
-        try:
-            arrays = parse_arrays(open_box(key, sealed, _associated(rounds)))
-        except (PeerError, DecodeError):
-            raise StorageError(
-                "the checkpoint has other control variates than that round left: start a new run"
-            ) from None
-        self.common, self.weight = common, weight
-        self._own = dict(zip(json.loads(str(arrays["names"])), arrays["own"], strict=True))
-
-
-def _associated(rounds: int) -> bytes:
-    return rounds.to_bytes(8, "big")

@@ -42,8 +42,9 @@ from dp.ledger import Ledger
 from dp.ledger.entries import Steps
 from dp.noise import NoiseSpec
 from recsys.aggregator import Aggregator, ChosenLazyVectors, LazyVectors, Request, Result, Update
-from recsys.control_variates import ControlVariates
+from recsys.control_variates import CONTROL, ControlVariates
 from recsys.data.interactions import History, Interactions
+from recsys.kept_by_clients import KeptByClients, Kinds, decode_kinds
 from recsys.metrics.ranking import measure
 from recsys.models.recommender import Local, SharedModel
 from recsys.optimisers import Optimiser
@@ -177,8 +178,8 @@ class UpdateRecipe:
 class TrainingState:
     """All of a run that changes from round to round. Its encoded form is the run's checkpoint.
 
-    ``common`` is the server's control variate, ``weight`` how much all clients counted in it, and ``sealed`` those of
-    the clients, where there are any.
+    ``common`` is the server's control variate, ``weight`` how much all clients counted in it, and ``sealed`` what
+    clients keep, where they keep anything (``recsys.kept_by_clients``).
     """
 
     vector: NDArray[np.float32]
@@ -262,20 +263,23 @@ class Federation:
         self._run = derive(secret, labels.SIMULATED, b"run").hex()[:16]  # runs may share a ledger
         model.begin(client_data.train.item_count, seed)
         self.state = TrainingState(model.vector)
-        self._controls: ControlVariates | None = None
+        self._kept, self._controls = KeptByClients(secret), None
         if recipe.scaffold:
             steps, rate = self._pace(1)
-            self._controls = ControlVariates(len(self.state.vector), steps * rate)
-            self._keep_controls()
+            self._controls = ControlVariates(self._kept.of(CONTROL), len(self.state.vector), steps * rate)
+        self._keep()
         if encoding.length != recipe.length(len(self.state.vector)):
             raise UsageError(f"the encoding is for {encoding.length} numbers")
 
     def resume(self, state: TrainingState) -> None:
         """Continue from a checkpoint."""
-        if (state.vector.shape, state.common.shape) != (self.state.vector.shape, self.state.common.shape):
+        found, own = [(one.vector.shape, one.common.shape, bool(one.sealed)) for one in (state, self.state)]
+        if found != own:
             raise UsageError("the checkpoint is of another model")
+        if state.sealed:
+            self._kept.open(len(state.rounds), state.sealed)
         if self._controls is not None:
-            self._controls.open(self._controls_key, len(state.rounds), state.common, state.weight, state.sealed)
+            self._controls.common, self._controls.weight = state.common, state.weight
         self.state, self._optimiser.state = state, dict(state.optimiser)
         self._model.vector = state.vector
 
@@ -291,40 +295,36 @@ class Federation:
         number = len(self.state.rounds)
         cohort = self._participation.cohort(self._data.names, beacon(self._seed), number)
         planned = self._participation.planned(len(self._data.names))
-        kept = dict[str, NDArray[np.float32]]()
+        moved = dict[str, Kinds]()
         try:
             if len(cohort) < 2:
                 raise ThresholdError(f"a cohort of {len(cohort)} hides nobody")
             with self._charged(number, cohort) as charged_before:
-                request = self._request(number, cohort, charged_before, kept)
+                request = self._request(number, cohort, charged_before, moved)
                 result = self._aggregator.aggregate(request, self._client(number, cohort))
         except ThresholdError as error:
             done = failed_round(number, "training", len(cohort), error)
         else:
-            measured = self._learn(result, kept, planned, measures=self._recipe.measures(number))
+            self._kept.move(moved)
+            measured = self._learn(result, planned, measures=self._recipe.measures(number))
             done = completed_round(number, "training", len(cohort), result, measured)
         self.state.rounds += (done,)
-        self._keep_controls()
+        self._keep()
         return done
 
-    def _keep_controls(self) -> None:
+    def _keep(self) -> None:
+        """Bring what is not the model's in the checkpoint up to date."""
         if (controls := self._controls) is not None:
             self.state.common, self.state.weight = controls.common, controls.weight
-            self.state.sealed = controls.sealed(self._controls_key, len(self.state.rounds))
+            self.state.sealed = self._kept.sealed(len(self.state.rounds))
 
-    @property
-    def _controls_key(self) -> bytes:
-        """Under which the clients' control variates are sealed. That is worth as much as the run's secret."""
-        return derive(self._secret, labels.SIMULATED, b"control variates")
-
-    def _request(
-        self, number: int, cohort: tuple[str, ...], charged_before: bool, kept: dict[str, NDArray[np.float32]]
-    ) -> Request:
-        """``kept`` gets the control variates of all who are in the sum."""
+    def _request(self, number: int, cohort: tuple[str, ...], charged_before: bool, moved: dict[str, Kinds]) -> Request:
+        """``moved`` gets what all who are in the sum keep from then on."""
         controls, started = self._controls, [self.state.vector.tobytes()]
 
-        def sent(name: str, vector: NDArray[np.float64]) -> None:
-            kept[name] = cast(ControlVariates, controls).after(name, vector)
+        def sent(name: str, vector: NDArray[np.float64], kept: bytes) -> None:
+            after = {} if controls is None else {CONTROL: controls.after(name, vector)}
+            moved[name] = {**decode_kinds(kept), **after}
 
         if controls is not None:
             started.append(controls.common.tobytes())
@@ -337,7 +337,7 @@ class Federation:
             sha256(b"".join(started)).digest(),
             {name: self._weight(name) for name in cohort},
             charged_before,
-            None if controls is None else sent,
+            sent=None if controls is None else sent,
         )
 
     def _weight(self, name: str) -> int:
@@ -479,10 +479,8 @@ class Federation:
 
     # What the server does
 
-    def _learn(
-        self, result: Result, kept: Mapping[str, NDArray[np.float32]], planned: int, *, measures: bool
-    ) -> dict[str, float]:
-        """Move the server's model by a sum, and the control variates if there are any. Returns the means of what
+    def _learn(self, result: Result, planned: int, *, measures: bool) -> dict[str, float]:
+        """Move the server's model by a sum, and its control variate if it has one. Returns the means of what
         clients measured, if it was a round for that: else there is nothing but noise."""
         parameters = len(self.state.vector)
         denominator: float = planned if self._noise is not None else result.weight
@@ -495,7 +493,7 @@ class Federation:
         self._model.vector = self.state.vector
         if self._controls is not None:
             weight = result.weight * len(self._data.names) / len(result.survivors)
-            self._controls.learn(kept, result.vector[parameters : 2 * parameters], weight)
+            self._controls.learn(result.vector[parameters : 2 * parameters], weight)
         if not measures:
             return {}
         *totals, having = (result.vector[-len(METRICS) - 1 :] / self._unit).tolist()

@@ -21,7 +21,7 @@ class IdealAggregator:
         self._secret = secret
 
     def aggregate(self, request: Request, update: Update) -> Result:
-        began, timed = perf_counter(), TimedUpdate(update)
+        began, timed, told = perf_counter(), TimedUpdate(update), request.sent
         found = ideal_sum(
             request.cohort,
             timed,
@@ -30,7 +30,7 @@ class IdealAggregator:
             weights=request.weights,
             rounding=self._rng(request.number, b"rounding"),
             noising=self._rng(request.number, b"noise"),
-            sent=request.sent,
+            sent=None if told is None else lambda name, vector: told(name, vector, request.keeping(name)),
         )
         seconds = {"updates": timed.seconds, "adding": perf_counter() - began - timed.seconds}
         return Result(found.vector, found.weight, request.cohort, {}, 0, 0, seconds)

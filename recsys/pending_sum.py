@@ -4,8 +4,9 @@ Updates are computed in floating point, and another processor, number of threads
 last bits. Keys, masks and noise of a sum follow from the run's secret, so two different updates of one client in one
 sum would be two uploads under one mask, or two releases under one draw of noise. So nothing is computed twice:
 
-    before anything leaves a client, all that goes into the sum is on disk: the plan, who will drop out, and each
-    client's encoded vector. A restarted run reads it, and computes no update of that sum again.
+    before anything leaves a client, all that goes into the sum is on disk: the plan, who will drop out, each client's
+    encoded vector, and what the client will keep to itself once that is in the sum (``recsys.kept_by_clients``). A
+    restarted run reads it, and computes no update of that sum again.
 
 What is kept is the encoded vector, in the bits of the plan's ring, and not the update. Encoding measures a norm in
 floating point, so an update in float64 would be encoded otherwise elsewhere; and it would take two to three times the
@@ -26,7 +27,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from protocols.plan import RoundPlan
@@ -45,14 +46,23 @@ _HEADER = b"terms"
 
 
 @dataclass(frozen=True, slots=True)
+class Input:
+    """What one client puts into a sum, and what it keeps."""
+
+    vector: bytes = b""
+    """its encoded vector, packed by the plan's ring; empty for a client that refused the plan"""
+    kept: bytes = field(default=b"", repr=False)
+    """what it keeps to itself if the vector is in the sum"""
+
+
+@dataclass(frozen=True, slots=True)
 class PendingSum:
     """All that goes into a sum."""
 
     plan: RoundPlan
     silent: Mapping[str, str]
     """client -> the phase in which it drops out"""
-    vectors: Mapping[str, bytes]
-    """client -> its encoded vector, packed by the plan's ring; empty for a client that refused the plan"""
+    inputs: Mapping[str, Input]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +72,8 @@ class _Header:
     names: tuple[str, ...]
 
 
-WriteVector = Callable[[str, bytes], None]
-"""Takes a client's name and its encoded vector."""
+WriteInput = Callable[[str, Input], None]
+"""Takes a client's name, and what is its part of the sum."""
 
 
 class PendingSums:
@@ -86,31 +96,32 @@ class PendingSums:
             header: _Header = as_declared(_Header, parse_json(open_box(key, sealed_header, _HEADER)))
             plan = RoundPlan.decode(bytes.fromhex(header.plan))
             digest = plan.digest()
-            vectors = {
-                name: open_box(key, box, digest + name.encode()) for name, box in zip(header.names, boxes, strict=True)
+            inputs = {
+                name: _input(open_box(key, box, digest + name.encode()))
+                for name, box in zip(header.names, boxes, strict=True)
             }
         except FileNotFoundError:
             return None
         except (OSError, PeerError, DecodeError, ValueError):
             raise StorageError(f"{path} cannot be read, and sum {number} was begun: start a new run") from None
-        return PendingSum(plan, header.silent, vectors)
+        return PendingSum(plan, header.silent, inputs)
 
     @contextmanager
     def writing(
         self, number: int, plan: RoundPlan, silent: Mapping[str, str], names: tuple[str, ...]
-    ) -> Iterator[WriteVector]:
-        """Takes the vectors of all ``names``, in their order. Once this is left, without an error, they are on disk."""
+    ) -> Iterator[WriteInput]:
+        """Takes what all ``names`` put in, in their order. Once this is left, without an error, they are on disk."""
         path, key, digest = self._path(number), self._key(number), plan.digest()
 
         def write(data: bytes, associated: bytes) -> None:
             # The system's randomness: a draft may be begun again, with other vectors under the same key.
             box = seal(key, data, associated, os.urandom)
             with _stored(path):
-                file.write(len(box).to_bytes(_LENGTH_BYTES, "big") + box)
+                file.write(_part(box))
 
         with writing(path, private=True) as file:
             write(json.dumps(asdict(_Header(plan.encode().hex(), silent, names))).encode(), _HEADER)
-            yield lambda name, vector: write(vector, digest + name.encode())
+            yield lambda name, one: write(_part(one.vector) + _part(one.kept), digest + name.encode())
 
     def delete(self, before: int) -> None:
         """Delete the sums before this number: they are out, and what came of them is on disk."""
@@ -128,6 +139,15 @@ class PendingSums:
 
     def _key(self, number: int) -> bytes:
         return derive(self._secret, labels.SIMULATED, b"begun", number.to_bytes(8, "big"))
+
+
+def _input(data: bytes) -> Input:
+    vector, kept = _parts(data)
+    return Input(vector, kept)
+
+
+def _part(data: bytes) -> bytes:
+    return len(data).to_bytes(_LENGTH_BYTES, "big") + data
 
 
 def _parts(data: bytes) -> Iterator[bytes]:

@@ -34,7 +34,7 @@ from protocols.simulation.network import Answers, Faults, Frames, answer_or_refu
 from recsys.aggregator import Request, Result, TimedUpdate, Update
 from recsys.deployment import Deployment
 from recsys.network import Network
-from recsys.pending_sum import PendingSum, PendingSums, WriteVector
+from recsys.pending_sum import Input, PendingSum, PendingSums, WriteInput
 from recsys.turns import identity_of
 from secagg.crypto import labels
 from secagg.crypto.keys import Known, derive, verifying_once
@@ -91,10 +91,10 @@ class SecureAggregator:
             self._tell(f"sum {request.number}, updates")
             began = perf_counter()
             if pending is None:
-                first_frames, kept = self._start(clients, plan, silent, request, timed)
+                first_frames, inputs = self._start(clients, plan, silent, request, timed)
             else:
-                kept = pending.vectors
-                first_frames = {name: _resumed(clients[name], plan, vector) for name, vector in kept.items()}
+                inputs = pending.inputs
+                first_frames = {name: _resumed(clients[name], plan, one.vector) for name, one in inputs.items()}
             starting = perf_counter() - began - timed.seconds
             began_phase = partial(self._began_phase, request, server)
             started = _StartedClients(clients, first_frames, began_phase, self._engine, known)
@@ -103,7 +103,7 @@ class SecureAggregator:
         total = encoded_for.decode_total(ran.outcome.total, len(ran.outcome.survivors))
         if request.sent is not None:
             for name in ran.outcome.survivors:
-                request.sent(name, _decoded(encoded_for, kept[name]))
+                request.sent(name, _decoded(encoded_for, inputs[name].vector), inputs[name].kept)
         seconds = {"updates": timed.seconds, **{str(phase): value for phase, value in ran.seconds.items()}}
         seconds[str(next(iter(server.steps)))] += starting
         return Result(
@@ -142,29 +142,29 @@ class SecureAggregator:
         silent: Mapping[str, str],
         request: Request,
         update: TimedUpdate,
-    ) -> tuple[dict[str, bytes | SecAggError], Mapping[str, bytes]]:
+    ) -> tuple[dict[str, bytes | SecAggError], Mapping[str, Input]]:
         """Make all updates, and let clients start with them. When this returns, all encoded vectors are on disk.
 
-        Gives each client's first frame, or its refusal of the plan; and the encoded vectors, if clients are to be told
-        of them. An error while an update is made is no refusal.
+        Gives each client's first frame, or its refusal of the plan; and the encoded vectors with what clients will
+        keep, if they are to be told of them. An error while an update is made is no refusal.
         """
-        first_frames, kept = dict[str, bytes | SecAggError](), dict[str, bytes]()
-        with self._writing(request, plan, silent) as write_vector:
+        first_frames, inputs = dict[str, bytes | SecAggError](), dict[str, Input]()
+        with self._writing(request, plan, silent) as write_input:
             for name, client in clients.items():
                 first = first_or_refusal(client, plan, update(name), request.weights.get(name, 1))
                 update.check()
-                if write_vector is not None or request.sent is not None:
-                    encoded = client.encoded() if isinstance(first, bytes) else b""
-                    if write_vector is not None:
-                        write_vector(name, encoded)
+                if write_input is not None or request.sent is not None:
+                    one = Input(client.encoded(), request.keeping(name)) if isinstance(first, bytes) else Input()
+                    if write_input is not None:
+                        write_input(name, one)
                     if request.sent is not None:
-                        kept[name] = encoded
+                        inputs[name] = one
                 first_frames[name] = first
-        return first_frames, kept
+        return first_frames, inputs
 
     def _writing(
         self, request: Request, plan: RoundPlan, silent: Mapping[str, str]
-    ) -> AbstractContextManager[WriteVector | None]:
+    ) -> AbstractContextManager[WriteInput | None]:
         """A run without a directory keeps nothing, and cannot finish a sum after a restart."""
         if self._pending is None:
             return nullcontext()

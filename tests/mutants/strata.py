@@ -266,6 +266,7 @@ STRATA = (
             "recsys/pending_sum.py",
             "recsys/config.py",
             "recsys/federated.py",
+            "recsys/kept_by_clients.py",
             "recsys/network.py",
             "recsys/participation.py",
             "recsys/turns.py",

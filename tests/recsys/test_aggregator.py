@@ -267,6 +267,7 @@ def test_what_is_kept_is_its_owners_and_sealed(tmp_path: Path) -> None:
     def told(name: str) -> NDArray[np.float64]:
         return np.full(64, 1 + int(name[-1]), np.float64)
 
+    request = replace(request, keeping=lambda name: b"only mine: " + name.encode())
     SecureAggregator(Deployment(), SECRET, folder=tmp_path).aggregate(request, told)
     path = tmp_path / "sum-0.sealed"
     data = path.read_bytes()
@@ -275,9 +276,11 @@ def test_what_is_kept_is_its_owners_and_sealed(tmp_path: Path) -> None:
     kept = PendingSums(tmp_path, SECRET).read(0)
     assert kept is not None
     ring = kept.plan.ring
-    for name, vector in kept.vectors.items():
-        assert ring.unpack(vector, 64).tolist() == told(name).tolist()
-        assert vector not in data
+    for name, one in kept.inputs.items():
+        assert ring.unpack(one.vector, 64).tolist() == told(name).tolist()
+        assert one.kept == b"only mine: " + name.encode()
+        assert one.vector not in data
+        assert b"only mine" not in data
     for secret in (bytes(32), SECRET[::-1]):
         with pytest.raises(StorageError, match="cannot be read"):
             PendingSums(tmp_path, secret).read(0)

@@ -275,7 +275,7 @@ def killed_in(done: Federation, monkeypatch: pytest.MonkeyPatch, place: str) -> 
         elif place == "in the sum":
             patched.setattr("recsys.secure_aggregator.drive", end)
         else:
-            patched.setattr(Federation, "_keep_controls", end)
+            patched.setattr(Federation, "_keep", end)
         with pytest.raises(Killed):
             done.advance()
 
@@ -350,7 +350,7 @@ def test_a_checkpoint_holds_the_clients_control_variates_sealed() -> None:
         np.testing.assert_allclose(one, own[name], atol=1e-6)
     done.advance()
     for other, state in ((uneven(secret=bytes(32)), first), (uneven(), replace(done.state, sealed=first.sealed))):
-        with pytest.raises(StorageError, match="other control variates"):
+        with pytest.raises(StorageError, match="something else kept by clients"):
             other.resume(state)
 
 

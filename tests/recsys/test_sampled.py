@@ -73,7 +73,7 @@ def members(folder: Path, protocol: str, ledger: Ledger, number: int = 0) -> lis
     kept = PendingSums(folder, SECRET).read(number)
     assert kept is not None
     ring = kept.plan.ring
-    total = sum(ring.centred(ring.unpack(vector, SAMPLED.length)) for vector in kept.vectors.values())
+    total = sum(ring.centred(ring.unpack(one.vector, SAMPLED.length)) for one in kept.inputs.values())
     return np.flatnonzero(total).tolist()
 
 
