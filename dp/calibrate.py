@@ -105,6 +105,8 @@ def calibrate(
         raise UsageError(f"at least one round is needed, not {rounds}")
     if not 0 < delta < 1:
         raise UsageError(f"delta must be between 0 and 1, not {delta}")
+    if rounding == Rounding.EXACT:
+        raise UsageError("how fine the grid is follows from the noise here, so nothing is exact on it")
     guarantee = user_level(Relation(relation), Holder.SILO if users else Holder.DEVICE)
 
     def encoding_of(bits: int) -> Encoding:

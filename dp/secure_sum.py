@@ -14,7 +14,7 @@ from dp.noise import NoiseSpec
 from secagg.errors import UsageError
 
 LONGEST_TEXT = 1000
-ROUNDINGS = ("stochastic", "nearest")
+ROUNDINGS = ("stochastic", "nearest", "exact")
 _LEAST_BITS, _MOST_BITS = 8, 64
 """Those of a ``secagg.encoding.Rounding`` and a ``secagg.crypto.ring.Ring``, which are not imported here, since they
 load numpy."""

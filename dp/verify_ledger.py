@@ -87,7 +87,7 @@ MOST_PARTIES, MOST_COMPONENTS, LARGEST_EPSILON = 10_000_000, 65_535, 500
 FARTHEST = Fraction(1, 2**40)  # from Gaussian noise, in log ratio: all that a budget of kind gdp pays for
 LEAST_DRAW, CLOSE = 8, Fraction(104, 10**36)  # CLOSE is above e(2) = 2 (e^(-8 pi^2) + e^(-32 pi^2) + ...)
 UNITS_OF_PRIVACY, TRUSTS = ("example", "user"), ("local", "distributed", "central")
-HOLDERS, ROUNDINGS = ("device", "silo"), ("stochastic", "nearest")
+HOLDERS, ROUNDINGS = ("device", "silo"), ("stochastic", "nearest", "exact")
 RELATIONS = ("add-or-remove", "replace-one", "zero-out")
 MECHANISMS = ("Gaussian", "DiscreteLaplace", "Skellam", "DiscreteGaussians")
 SAMPLINGS = ("Everyone", "PoissonSample", "FixedSizeSample")

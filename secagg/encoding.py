@@ -52,10 +52,12 @@ class Rounding(StrEnum):
     """up or down by lot, unbiased: coarse grids are enough, each coordinate costs a random word"""
     NEAREST = "nearest"
     """to the nearest integer, without randomness: for vectors so wide that random words are what costs"""
+    EXACT = "exact"
+    """not at all, for vectors of whole numbers on the grid, such as counts: what is none, or too long, becomes zeros"""
 
     @classmethod
     def _missing_(cls, value: object) -> Rounding:
-        raise UsageError(f"rounding is stochastic or nearest, not {value!r}")
+        raise UsageError(f"rounding is stochastic, nearest or exact, not {value!r}")
 
 
 class UserVectors(Protocol):
@@ -117,6 +119,8 @@ class Encoding:
     With ``sampled`` below 1 each user is in a sum with that probability, by a secret coin of its own that its silo
     tosses anew for each sum; nobody is in several silos then, where there would be several coins.
     ``rounding`` "nearest" wants a fine grid, 100 steps times the root of the number of coordinates within ``clip_l2``.
+    With "exact" nothing is clipped: a vector of which a coordinate times ``scale`` is not whole or too large, or of
+    which the squared norm, measured in integers, is above (scale * clip_l2)^2, contributes zeros.
 
     >>> encoding = Encoding(length=3, clip_l2=1.0, bits=16)
     >>> values = encoding.encode([0.5, -0.25, 3.0], weight=1, seed=bytes(32), rng=__import__("os").urandom)
@@ -172,6 +176,8 @@ class Encoding:
         object.__setattr__(self, "rounding", Rounding(self.rounding))
         if self.rounding is Rounding.NEAREST:
             self._check_grid()
+        if self.rounding is Rounding.EXACT:
+            self._check_exact()
         object.__setattr__(self, "beta", Fraction(self.beta))
         object.__setattr__(self, "clip_l2", float(self.clip_l2))
         object.__setattr__(self, "clip_inf", float(self.clip_inf))
@@ -196,16 +202,37 @@ class Encoding:
         if self.beta:
             raise UsageError("nearest rounding draws no lots, so it has no beta")
 
-    @classmethod
-    def integers(cls, length: int, bits: int = 16, weight_bound: int = 1) -> Encoding:
-        """For vectors that are integers of ``bits`` bits already: scale 1, nothing rounded, nothing lost.
+    def _check_exact(self) -> None:
+        if self.rotate or self.beta:
+            raise UsageError("what is exact is neither rotated nor rounded by lot, so it has no beta")
+        if not self._longest():
+            raise UsageError("clip_l2 is below one step of the grid: no exact vector but zeros would fit")
 
-        >>> Encoding.integers(4, bits=8).scale
-        1.0
+    @classmethod
+    def integers(cls, length: int, bits: int = 16, weight_bound: int = 1, l2_squared: int = 0) -> Encoding:
+        """For vectors that are integers of ``bits`` bits already, of a squared norm up to ``l2_squared``, if it is not
+        0: scale 1, nothing rounded, nothing clipped, nothing lost. What is no such vector becomes zeros.
+
+        >>> counts = Encoding.integers(4, bits=2, l2_squared=3)
+        >>> counts.scale, counts.sensitivity(), counts.ring_bits(20)
+        (1.0, Sensitivity(l1=3, l2_squared=3), 8)
+        >>> [counts.encode(x, weight=1, seed=b"", rng=bytes).tolist() for x in ([1, 0, 1, 1], [1, 1, 1, 1])]
+        [[1, 0, 1, 1], [0, 0, 0, 0]]
         """
-        largest = float(cls(length, clip_l2=1.0, bits=bits).largest)
+        if l2_squared < 0:
+            raise UsageError(f"a squared norm is not {l2_squared}")
+        largest = cls(length, clip_l2=1.0, bits=bits).largest
+        l2_squared = l2_squared or largest**2 * length
+        clip = math.sqrt(l2_squared)
+        while Fraction(clip) ** 2 < l2_squared:
+            clip = math.nextafter(clip, math.inf)
         return cls(
-            length, clip_l2=largest * math.sqrt(length) * 2, bits=bits, clip_inf=largest, weight_bound=weight_bound
+            length,
+            clip_l2=clip,
+            bits=bits,
+            clip_inf=float(largest),
+            weight_bound=weight_bound,
+            rounding=Rounding.EXACT,
         )
 
     def _implied_bound(self) -> float:
@@ -402,17 +429,22 @@ class Encoding:
 
         Rounding moves each of d coordinates by less than 1, so c = scale * clip_l2 becomes at most c + sqrt(d). With
         probability 1 - beta its square is at most c^2 + d/4 + sqrt(2 ln(1/beta)) (c + sqrt(d)/2). To the nearest
-        integer each moves by at most a half, so c becomes at most c + sqrt(d)/2.
+        integer each moves by at most a half, so c becomes at most c + sqrt(d)/2. What is exact does not move.
         """
+        most = self.largest**2 * self._width
+        if self.rounding is Rounding.EXACT:
+            return min(math.floor((Fraction(self.scale) * Fraction(self.clip_l2)) ** 2), most)
         clip, root = self.scale * self.clip_l2, math.sqrt(self._width)
         longest = (clip + (root / 2 if self.rounding is Rounding.NEAREST else root)) ** 2
         if self.beta:
             deviation = math.sqrt(2 * math.log(1 / self.beta)) * (clip + root / 2)
             longest = min(longest, clip**2 + self._width / 4 + deviation)
-        return min(math.floor(longest), self.largest**2 * self._width)
+        return min(math.floor(longest), most)
 
     def _clipped(self, vector: NDArray[Any]) -> tuple[NDArray[Any], float] | None:
-        """The vector and the factor that clips it; None if it holds NaN or infinite values."""
+        """The vector and the factor that clips it, 1 if it is exact; None if it holds NaN or infinite values."""
+        if self.rounding is Rounding.EXACT:
+            return (vector, 1.0) if np.isfinite(vector).all() else None
         return rounding.shortened(vector, self.clip_l2)
 
     def _round(
@@ -424,7 +456,11 @@ class Encoding:
         By lot it is tried again. To the nearest integer only an error of floating point makes a vector too long.
         """
         for _ in range(_ROUNDINGS if self.rounding is Rounding.STOCHASTIC else 1):
-            norm_squared = self._drawn(vector, factor * self.scale, rng, values, weight)
+            norm_squared: float
+            if self.rounding is Rounding.EXACT:
+                norm_squared = self._copied(vector, values, weight)
+            else:
+                norm_squared = self._drawn(vector, factor * self.scale, rng, values, weight)
             if norm_squared <= longest:
                 return True
         return False
@@ -442,6 +478,17 @@ class Encoding:
                 random_into(rng, words.view(np.uint8))
                 norm_squared += rounding.stochastic(part, factor, self.largest, words, block, weight)
         return norm_squared
+
+    def _copied(self, vector: NDArray[Any], values: Integers, weight: int) -> float:
+        """Write the integers that the scaled coordinates are, weighted; the squared norm that they have without their
+        weight, or infinity if some are none, or larger than a coordinate may be."""
+        norm_squared, exact = 0, True
+        for start, part in rounding.parts(vector):
+            block = values[start : start + len(part)]
+            norm_squared += rounding.nearest(part, self.scale, self.largest, block)
+            exact = np.array_equal(np.multiply(part, self.scale, dtype=np.float64), block) and exact
+            block *= weight
+        return norm_squared if exact else math.inf
 
     def _admitted(self, weight: float) -> int:
         if not weight > 1:  # which NaN is not

@@ -700,7 +700,7 @@ def test_the_decoded_mean_is_the_clipped_mean_to_within_rounding(name: str, rota
 
 
 @every_protocol
-@pytest.mark.parametrize("rounding", list(Rounding))
+@pytest.mark.parametrize("rounding", [Rounding.STOCHASTIC, Rounding.NEAREST])
 def test_silos_are_summed_user_by_user(name: str, rounding: Rounding) -> None:
     """Each user's vector is clipped by itself; one that is not finite is zero, a silo without users is all zeros."""
     encoding = Encoding(21, clip_l2=2.0, bits=16, rotate=True, users=5, overlap=2, rounding=rounding)

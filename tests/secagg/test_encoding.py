@@ -5,6 +5,7 @@ import struct
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from secagg import rounding
 from secagg.crypto.prg import Prg
 from secagg.crypto.ring import Ring
-from secagg.encoding import ENCODING, MAX_LENGTH, Encoding, _hadamard, _signs
+from secagg.encoding import ENCODING, MAX_LENGTH, Encoding, Rounding, Sensitivity, _hadamard, _signs
 from secagg.errors import DecodeError, UsageError
 from tests.controls import switch_off
 
@@ -40,6 +41,10 @@ def always_up(count: int) -> bytes:
 
 def never_up(count: int) -> bytes:
     return b"\xff" * count
+
+
+def no_words(count: int) -> bytes:
+    raise AssertionError("nothing is drawn")
 
 
 def encode(
@@ -669,3 +674,81 @@ def test_a_users_vector_that_is_written_into_meanwhile_moves_the_sum_no_further(
     update[:] = 0
     values = encoding.encode_users([update], seed=SEED, rng=grown)
     assert norm_squared(values) > encoding.sensitivity().l2_squared
+
+
+# Whole numbers as they are.
+
+
+@given(data=st.data(), length=st.integers(1, 9), bits=st.integers(2, 20), weight=st.sampled_from([1, 5]))
+def test_exact_integers_arrive_as_they_are_or_not_at_all(
+    data: st.DataObject, length: int, bits: int, weight: int
+) -> None:
+    numbers = st.integers(-(1 << (bits - 1)), 1 << (bits - 1))
+    vector = data.draw(st.lists(numbers, min_size=length, max_size=length))
+    bound = data.draw(st.integers(1, 2 * sum(x * x for x in vector) + 1))
+    encoding = Encoding.integers(length, bits, weight_bound=weight, l2_squared=bound)
+    fits = sum(x * x for x in vector) <= bound and max(map(abs, vector)) <= encoding.largest
+    for given_ in (vector, np.array(vector, np.float32), np.array(vector, np.int64)):
+        values = encode(encoding, given_, weight=weight, rng=no_words)
+        assert values[:length].tolist() == ([weight * x for x in vector] if fits else [0] * length)
+        assert encoding.decode(values, count=1, seed=SEED).vector.tolist() == values[:length].tolist()
+
+
+@pytest.mark.parametrize("bound", [1, 2, 3, 5, 7, 100, 10**6 + 3])
+def test_the_squared_norm_of_what_is_exact_is_exactly_bounded(bound: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The root of 3 as a double is too small, that of 2 too large; one number more is too long."""
+    encoding = Encoding.integers(bound + 1, bits=2, l2_squared=bound)
+    assert encoding.sensitivity() == Sensitivity(bound, bound)
+    ones = np.ones(bound + 1)
+    assert not encode(encoding, ones, rng=no_words).any()
+    ones[0] = 0
+    assert np.array_equal(encode(encoding, ones, rng=no_words), ones)
+    ones[0] = 1
+    switch_off(monkeypatch, Encoding, "_round", "norm_squared <= longest", "True")
+    assert norm_squared(encode(encoding, ones, rng=no_words)) > bound
+
+
+@pytest.mark.parametrize("wrong", [0.5, 1 + 2**-52, 128.0, -128.0, 1e300, 2.0**63, 5e-324])
+def test_what_is_no_whole_number_on_the_grid_makes_an_exact_vector_zero(
+    wrong: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoding = replace(Encoding.integers(3, bits=8), users=2)
+    assert not encode(replace(encoding, users=0), [1.0, wrong, 0.0], rng=no_words).any()
+    assert encoding.encode_users([[1.0, wrong, 0.0], [1, 2, 3]], seed=SEED, rng=no_words).tolist() == [1, 2, 3]
+    switch_off(monkeypatch, Encoding, "_copied", "norm_squared if exact else math.inf", "norm_squared")
+    assert encoding.encode_users([[1.0, wrong, 0.0]], seed=SEED, rng=no_words)[0] == 1
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_no_number_is_refused_where_nothing_is_rounded_too(bad: float) -> None:
+    with pytest.raises(UsageError, match="NaN or infinite"):
+        encode(Encoding.integers(2), [1.0, bad], rng=no_words)
+
+
+def test_halves_are_exact_on_a_grid_of_halves_and_quarters_are_not() -> None:
+    encoding = Encoding(2, clip_l2=2.5, bits=8, clip_inf=63.5, rounding=Rounding.EXACT)
+    assert (encoding.scale, encoding.sensitivity().l2_squared) == (2.0, 25)
+    assert encode(encoding, [1.5, -2.0], rng=no_words).tolist() == [3, -4]
+    for long in ([1.5, -2.25], [2.0, -2.0]):
+        assert not encode(encoding, long, rng=no_words).any()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"rotate": True}, "neither rotated"),
+        ({"beta": Fraction(1, 2)}, "no beta"),
+        ({"clip_l2": 0.999}, "below one step"),
+    ],
+)
+def test_what_is_exact_has_no_rotation_and_no_lots_and_room_for_a_step(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        replace(Encoding.integers(4), **fields)
+    encoding = Encoding(4, **{"clip_l2": 2.0, "bits": 8, "clip_inf": 127.0, **fields})
+    with pytest.raises(DecodeError, match=said):
+        ENCODING.decode(ENCODING.encode(encoding).replace(b"\0\0\0\x0astochastic", b"\0\0\0\x05exact"))
+
+
+def test_a_squared_norm_is_not_negative() -> None:
+    with pytest.raises(UsageError, match="squared norm"):
+        Encoding.integers(4, l2_squared=-1)

@@ -22,6 +22,7 @@ from secagg.encoding import ENCODING, Encoding, Rounding, Sensitivity
 from secagg.errors import DecodeError, UsageError
 from tests.controls import switch_off
 
+DRAWN = [Rounding.STOCHASTIC, Rounding.NEAREST]
 SEED = b"public rotation seed, 32 bytes.."
 
 
@@ -93,7 +94,7 @@ def test_one_user_moves_the_sum_by_no_more_than_the_sensitivity(
 
 
 @pytest.mark.parametrize("rotate", [False, True])
-@pytest.mark.parametrize("rounding", list(Rounding))
+@pytest.mark.parametrize("rounding", DRAWN)
 def test_by_brute_force_in_two_dimensions(rounding: Rounding, rotate: bool) -> None:
     """All that two coordinates can become, with words that round all up or all down; and all pairs of these, for a
     person in two silos."""
@@ -124,7 +125,7 @@ def test_a_person_in_two_silos_counts_four_times_and_not_twice() -> None:
 def test_a_vector_that_is_not_clipped_counts_as_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """Should clipping be wrong, whatever the reason, then the integers are measured: those that are too many are not
     added. With that switched off, too, they are."""
-    for rounding in Rounding:
+    for rounding in DRAWN:
         encoding = Encoding(4, 1.0, bits=10, clip_inf=1.0, users=3, rounding=rounding)
         with monkeypatch.context() as patched:
             patched.setattr(Encoding, "_clipped", lambda self, vector: (vector, 1.0))
@@ -221,7 +222,7 @@ SPOILED: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("rounding", list(Rounding))
+@pytest.mark.parametrize("rounding", DRAWN)
 @pytest.mark.parametrize("spoiled", SPOILED, ids=str)
 def test_whatever_is_wrong_with_a_users_vector_it_counts_as_zero(spoiled: Any, rounding: Rounding) -> None:
     encoding = Encoding(2, 1.0, bits=10, users=3, rounding=rounding)
@@ -243,7 +244,7 @@ def test_rows_of_another_length_are_the_silos_own_mistake() -> None:
 
 
 @pytest.mark.parametrize("rotate", [False, True])
-@pytest.mark.parametrize("rounding", list(Rounding))
+@pytest.mark.parametrize("rounding", DRAWN)
 @pytest.mark.parametrize("zero", [0.0, -0.0])
 @pytest.mark.parametrize("rng", [ALWAYS_UP, NEVER_UP])
 def test_zero_is_zero(zero: float, rounding: Rounding, rotate: bool, rng: Rng) -> None:
@@ -339,7 +340,7 @@ def test_the_ring_holds_all_users_of_all_silos(n: int, users: int, bits: int, no
     [
         ({"users": -1}, "users"), ({"users": 1 << 31}, "users"), ({"users": 3, "overlap": 0}, "silos"),
         ({"users": 3, "overlap": 1 << 16}, "silos"), ({"overlap": 2}, "only users"),
-        ({"users": 3, "weight_bound": 2}, "no weights"), ({"rounding": "up"}, "stochastic or nearest"),
+        ({"users": 3, "weight_bound": 2}, "no weights"), ({"rounding": "up"}, "stochastic, nearest or exact"),
     ],
     ids=str,
 )  # fmt: skip
@@ -366,7 +367,7 @@ def test_rounding_by_lot_is_drawn_for_each_user_alone() -> None:
     assert abs(total - 2000) < 6 * math.sqrt(1000)
 
 
-@pytest.mark.parametrize("rounding", list(Rounding))
+@pytest.mark.parametrize("rounding", DRAWN)
 def test_one_user_alone_is_encoded_as_a_device_would_be(rounding: Rounding) -> None:
     encoding = Encoding(7, 1.0, bits=20, rotate=True, users=1, rounding=rounding)
     vector = np.sin(np.arange(7))

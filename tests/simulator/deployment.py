@@ -327,7 +327,7 @@ def _encoding(draw: Random, liar: str, length: int) -> Encoding:
         silos = {"users": draw.choice([1, 3, 8]), "overlap": draw.choice([1, 1, 2])}
         if kind < 0.6:
             return replace(Encoding.integers(length, bits), **silos)
-        rounding = draw.choice([*Rounding]) if bits == 16 else Rounding.STOCHASTIC
+        rounding = draw.choice([Rounding.STOCHASTIC, Rounding.NEAREST]) if bits == 16 else Rounding.STOCHASTIC
         return Encoding(length, 1.0, max(bits, 8), kind > 0.8, rounding=rounding, **silos)
     if kind < 0.6:
         return Encoding.integers(length, bits, draw.choice([1, 1, 7]))

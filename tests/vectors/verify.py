@@ -60,7 +60,7 @@ COMMON = structures("""
 Plan: protocol text 32, session bytes 16, round u32, roster bytes 32, model bytes 32, clients u32,
     min_contributors u32, ring_bits u8, encoding Encoding, noise maybe Noise, parameters Parameters, beacon blob 64
 Encoding: length u64, clip_l2 positive, bits u8, rotate bool, clip_inf positive, weight_bound u32, beta ratio,
-    users u32, overlap u16, rounding name nearest|stochastic, sampled ratio
+    users u32, overlap u16, rounding name exact|nearest|stochastic, sampled ratio
 Noise: family name discrete-gaussian|skellam, variance ratio, dropouts u32, colluders u32, components u16
 Header: version u8, protocol u8, session bytes 16, round u32, type u8
 Node: low u32, high u32, hash bytes 32
@@ -319,6 +319,8 @@ def check_plan(plan: Plan) -> None:
     need(0 < sampled <= 1 and (sampled == 1 or (users and overlap == 1 and gaussian)), "sampled")
     steps = Fraction(plan.scale) * Fraction(encoding["clip_l2"])
     need(not nearest or (steps**2 >= 10_000 * plan.rotated and encoding["beta"] == "0"), "too coarse, or lots")
+    drawn = encoding["rotate"] or encoding["beta"] != "0"
+    need(encoding["rounding"] != "exact" or (steps >= 1 and not drawn), "too coarse, rotated, or lots")
     if noise is not None:
         left, variance = plan.clients - noise["dropouts"] - noise["colluders"], Fraction(noise["variance"])
         need(variance > 0 and left > 0, "noise of nobody")

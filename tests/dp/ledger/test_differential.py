@@ -247,7 +247,7 @@ MEANT: dict[str, Any] = {
     "holder": lambda v: v in ("device", "silo"),  # as long as there is no sum
     "users": lambda v: type(v) is int and 1 <= v < 1 << 31,
     "overlap": lambda v: type(v) is int and 1 <= v <= PLANNED,
-    "rounding": lambda v: v in ("stochastic", "nearest"),
+    "rounding": lambda v: v in ("stochastic", "nearest", "exact"),
     "signers": lambda v: type(v) is int and 1 <= v <= PLANNED,
     "ring_bits": lambda v: type(v) is int and 8 <= v <= 64,
     "l1": lambda v: type(v) is int and v > 0,
