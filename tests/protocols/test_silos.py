@@ -142,7 +142,7 @@ def test_nobody_is_in_more_silos_than_there_are() -> None:
         ({"users": 0, "overlap": 2}, "no more silos"),
         ({"overlap": 0}, "no more silos"),
         ({"weight_bound": 2}, "no weights"),
-        ({"rounding": "up"}, "stochastic, nearest or exact"),
+        ({"rounding": "up"}, "stochastic or nearest or exact"),
     ],
 )
 def test_no_such_facts_of_a_sum(wrong: dict[str, Any], said: str) -> None:

@@ -245,7 +245,9 @@ BAD_ENCODINGS = {
     "no count": lambda bits: Encoding.integers(LENGTH, bits=bits),
     "clipped": lambda bits: replace(Encoding.integers(LENGTH + 1, bits=bits), clip_l2=1.0),
     "scaled": lambda bits: replace(Encoding.integers(LENGTH + 1, bits=bits), clip_inf=3.0),
-    "rotated": lambda bits: replace(Encoding.integers(LENGTH + 1, bits=bits), rotate=True),
+    "rotated": lambda bits: replace(
+        Encoding.integers(LENGTH + 1, bits=bits), rotate=True, rounding="nearest", clip_l2=1e9
+    ),
 }
 
 
