@@ -31,6 +31,7 @@ REGRESSION = {
     "threshold_ckks": "Threshold CKKS: bytes, and time beside TenSEAL with NVFlare's parameters.",
 }
 STUDIES = {
+    "bytes": "What clients send where it is less than a number for each coordinate, and what that costs.",
     "correlated": "Noise that is correlated over the steps of a training: errors and NDCG@10 beside independent noise.",
     "large": "Recommenders that know what items are about: items and users that came after training; adapters.",
     "liars": "SecAgg and SecAgg+ with clients that lie: the server's time, what the exchange costs, random rounds.",
@@ -49,6 +50,7 @@ it measures."""
 CASES = dict(sorted((REGRESSION | STUDIES).items()))
 
 QUICK = {
+    "bytes": ("sparse_items=20000", "sparse_users=100", "sparse_touches=20", "sparse_least=2"),
     "correlated": ("users=300", "items=200", "gaps=5", "epsilons=3", "steps=20", "bands=5", "compared_on=2"),
     "engines": ("masks=200", "crowd=200", "tree=300", "cohort=100", "repeats=3"),
     "large": ("users=800", "items=400", "models=ItemPop,popularity within genre,private-ease", "seeds=2", "passes=2"),

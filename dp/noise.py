@@ -137,6 +137,23 @@ class NoiseSpec:
         each = self._at_level(clients, self._missing(level)) if self.components else self.kept_variance(clients)
         return (survivors - self.colluders) * each
 
+    def whole_variance(self, clients: int, survivors: int, excess_left: int = 0) -> Fraction:
+        """The variance, at most, of all noise in the survivors' sum, whoever made it, if ``excess_left`` of them fell
+        silent before their excess noise was taken off.
+
+        What is to be kept small by it, noise that is too large, is made no worse by colluders who add less.
+
+        >>> spec = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(900), dropouts=3, colluders=1, components=3)
+        >>> spec.whole_variance(10, 10), spec.whole_variance(10, 10, excess_left=2)
+        (Fraction(1000, 1), Fraction(1100, 1))
+        """
+        if not 0 <= excess_left <= survivors <= clients:
+            raise UsageError(f"{excess_left} of {survivors} survivors, of {clients} clients, cannot have fallen silent")
+        level = self.removal_level(clients - survivors)
+        most = self._at_level(clients, self.dropouts)
+        each = self._at_level(clients, self._missing(level)) if self.components else most
+        return survivors * each + excess_left * (most - each)
+
     def mechanism(self, clients: int, survivors: int, dimension: int, l2_squared: int, l1: int) -> Mechanism:
         """The mechanism that the survivors' sum is to somebody who knows the colluders' noise."""
         held = self.honest_variance(clients, survivors)

@@ -35,6 +35,8 @@ class Policy:
     another holder protects somebody else. ``sampled`` is the probability with which one of them is in a sum, 1 unless
     it was agreed on: with a larger one the noise is less than this silo counts on, and with a smaller one a sum is of
     few users.
+    ``exact_counts`` is for ``protocols.sparse``: whether this client lets itself be counted, row by row, without noise.
+    That protects it from a curious server among honest clients, so ``adversary`` has to say the same.
     ``cost_model`` is how this client wants the security of lattices counted: "core-svp" refuses rings that have their
     128 bits only by the tables of the Homomorphic Encryption Standard.
     """
@@ -53,6 +55,7 @@ class Policy:
     users: int = 0
     overlap: int = 1
     sampled: Fraction | str | float = Fraction(1)
+    exact_counts: bool = False
     cost_model: CostModel = CostModel.STANDARD
 
     def __post_init__(self) -> None:
@@ -80,6 +83,10 @@ class Policy:
         object.__setattr__(self, "dropout", fraction(self.dropout))
         object.__setattr__(self, "adversary", Adversary(self.adversary))
         object.__setattr__(self, "cost_model", CostModel(self.cost_model))
+        if self.exact_counts and self.adversary is Adversary.ACTIVE:
+            raise UsageError(
+                "exact counts hold only against a server that is curious: adversary = active says otherwise"
+            )
         for protocol in sorted(self.protocols):  # none that could never be accepted
             check_adversary(protocol, self.adversary)
 

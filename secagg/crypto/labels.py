@@ -84,4 +84,9 @@ ADAPTER_UPDATE: Final = b"secagg/v1/adapter/update"  # seals a client's own upda
 
 TREE: Final = b"secagg/v1/tree"
 
+SPARSE_IDS: Final = b"secagg/v1/sparse/ids"
+SPARSE_BUCKETS: Final = b"secagg/v1/sparse/buckets"
+SPARSE_COUNTS: Final = b"secagg/v1/sparse/counts"
+SPARSE_ROWS: Final = b"secagg/v1/sparse/rows"
+
 SIMULATED: Final = b"secagg/v1/simulated"  # with a purpose: what a simulation of many parties derives from its secret

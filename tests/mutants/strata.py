@@ -237,6 +237,11 @@ STRATA = (
             "tests/conformance",
         ),
     ),
+    Stratum(
+        "sparse",
+        ("protocols/sparse.py", "dp/threshold.py"),
+        ("tests/protocols/test_sparse.py", "tests/dp/test_threshold.py", "tests/statistical/test_threshold.py"),
+    ),
     Stratum("adapters", ("protocols/adapters",), ("tests/protocols/adapters",)),
     Stratum(
         "ledger",

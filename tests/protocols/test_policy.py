@@ -26,6 +26,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "negative": {"dropout": "-0.1"},
     "no number": {"corrupt": "a few"},
     "an unknown adversary": {"adversary": "bored"},
+    "exact counts for a server that lies": {"exact_counts": True},
 }
 
 
