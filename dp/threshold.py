@@ -12,8 +12,8 @@ threshold of 1 + sigma Phi^-1((1 - failing)^(1 / cap)) would keep it for rows th
 of discrete Gaussians, so the bound here is one for these.
 
 *Tail.* Let V be the sum of the parameters of the draws in one coordinate, each at least ``LEAST_DRAW``. The law of
-their sum at z is at most (1 + e) phi_V(z), with phi_V the density of N(0, V) and e below 10^-25 (docs/gaussian_sums.md,
-the lemma's "Convolution": the factor u, for up to 10^7 parties). phi_V is convex from sqrt(V) on, so there its value at
+their sum at z is at most (1 + e) phi_V(z), with phi_V the density of N(0, V) and e below 10^-20 (docs/gaussian_sums.md,
+the lemma's "Convolution": the factor u, for up to 10^13 draws). phi_V is convex from sqrt(V) on, so there its value at
 z is at most its mean over [z - 1/2, z + 1/2]. So for b - 1/2 >= sqrt(V) the noise is b or more with probability at most
 (1 + e) Phi(-(b - 1/2) / sqrt(V)). It grows with V: what colluders leave out makes it smaller, and so does excess noise
 that was taken off.
@@ -29,7 +29,7 @@ from dp.noise import WRAP_BITS
 from secagg.errors import UsageError
 
 _LEAST, _MOST = Fraction(1, 1 << 30), Fraction(1, 10)
-_MARGIN = 1e-9
+_MARGIN = 1e-6
 """Of a probability: more than e, the distance of all samplers from their law, and the errors of floating point."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -155,6 +156,14 @@ def test_with_noise_both_sums_are_charged_and_nothing_else(tmp_path: Path) -> No
         commits = [entry["sum"]["plan"] for entry in ledger.entries() if entry["phase"] == "commit"]
         assert commits == [first.encode().hex(), second.encode().hex()]
         assert 7.5 < ledger.epsilon <= 8
+
+
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its rows are those of which the noised counts say so, hence not the same ones each time: about a hundred."""
+    runpy.run_path(str(Path(__file__).parents[2] / "examples" / "sparse" / "sparse_sums.py"), run_name="__main__")
+    said = capsys.readouterr().out.splitlines()
+    assert 80 < int(said[0].split(" ")[0]) < 160
+    assert said[2] == "epsilon spent: 8.00"
 
 
 # What is counted
@@ -441,6 +450,19 @@ def test_a_sum_of_something_else_has_no_rows() -> None:
 
 
 # What is said of it, and holds
+
+
+def test_without_noise_a_server_that_lies_has_one_clients_row() -> None:
+    """It sees that one client touched a row, and asks for the sum of that row. Who allows exact counts bears that."""
+    touches = [[1, 7], *[[1]] * 7]
+    outcome = counted(CATALOGUE_60, touches)
+    assert outcome.total[7] == 1
+    picked = Released(CATALOGUE_60, outcome.event.plan.digest(), np.array([7]))
+    plan = plan_of(Encoding(picked.length, clip_l2=10.0), model=picked.model(MODEL))
+    picked.check(plan, MODEL, counts=outcome.event.plan)
+    updates = {one.name: {row: [1.0, 2.0, 3.0] for row in rows} for one, rows in zip(IDENTITIES, touches, strict=True)}
+    ran = simulate(serve(plan, ROSTER), clients(), lambda name: picked.restricted(updates[name]))
+    np.testing.assert_allclose(ran.outcome.decode().vector, [1, 2, 3], atol=0.01)
 
 
 def test_one_client_that_lies_lifts_a_row_of_one_other_over_the_threshold() -> None:

@@ -203,7 +203,7 @@ def _noised(
 ) -> None:
     """The bytes and rows of one pair of sums at an epsilon: noise as planned, one draw of it, and no rounds."""
     n = config.sparse_users
-    kind = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(1), dropouts=n // 10, colluders=n // 20, components=n // 10)
+    kind = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(1), dropouts=n // 10, colluders=n // 20)
     asked = calibrate(
         epsilon=config.sparse_epsilon,
         delta=DELTA,
@@ -215,7 +215,6 @@ def _noised(
         rotate=False,
         dropouts=kind.dropouts,
         colluders=kind.colluders,
-        components=kind.components,
     )
     encoding, noise = catalogue.noised(asked.noise_multiplier, kind, n)
     variance = noise.whole_variance(n, n)
