@@ -14,8 +14,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE # what is compiled is kept, for the next worker and the next run
 
 # All that numba compiles: once, and not by each worker, or while a demo runs.
-COMPILED := secagg.crypto.bits.loops, secagg.crypto.lattice.sampling, secagg.crypto.two, secagg.rounding.loops, \
-	recsys.models.private_pairs
+COMPILED := secagg.crypto.bits.loops, secagg.crypto.bits.narrow, secagg.crypto.lattice.sampling, secagg.crypto.two, \
+	secagg.rounding.loops, recsys.models.private_pairs
 COMPILE = $(BIN)/python -c 'import $(COMPILED)'
 
 .DEFAULT_GOAL := help

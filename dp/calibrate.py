@@ -22,6 +22,7 @@ from dp.noise import Family, NoiseSpec
 from secagg.crypto.sampling import STATISTICAL_DISTANCE
 from secagg.encoding import Encoding, Rounding
 from secagg.errors import UsageError
+from secagg.sketches import Sketch
 
 DEFAULT_BETA = Fraction(3, 5)
 """The probability with which a rounding is repeated, at most: about e^-1/2, as in Kairouz, Liu and Steinke 2021."""
@@ -46,7 +47,7 @@ class Calibration:
     noise_multiplier: float
     """Standard deviation of the honest survivors' noise over the norm of one contribution, at the least."""
     deviation: float
-    """The same noise in the units of the updates, on each coordinate of the decoded sum."""
+    """The same noise in the units of the updates, on each coordinate of the decoded sum, or of its sketch."""
     epsilon: float
 
     def __str__(self) -> str:
@@ -77,6 +78,7 @@ def calibrate(
     overlap: int = 1,
     rounding: Rounding | str = Rounding.STOCHASTIC,
     sampled: Fraction | int = 1,
+    sketch: Sketch | None = None,
 ) -> Calibration:
     """The least noise for which ``rounds`` sums are (epsilon, delta)-private for a user, in a ring of ``ring_bits``.
 
@@ -116,11 +118,12 @@ def calibrate(
             bits,
             rotate,
             weight_bound=weight_bound,
-            beta=Fraction(0) if rounding == Rounding.NEAREST else beta,
+            beta=beta if rounding == Rounding.STOCHASTIC else Fraction(0),
             users=users,
             overlap=overlap,
             rounding=Rounding(rounding),
             sampled=Fraction(sampled),
+            sketch=sketch,
         )
 
     noise = NoiseSpec(Family(family), Fraction(1), dropouts, colluders, components)

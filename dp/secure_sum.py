@@ -15,7 +15,7 @@ from secagg.errors import UsageError
 
 LONGEST_TEXT = 1000
 ROUNDINGS = ("stochastic", "nearest", "exact")
-_LEAST_BITS, _MOST_BITS = 8, 64
+_LEAST_BITS, _MOST_BITS = 2, 64
 """Those of a ``secagg.encoding.Rounding`` and a ``secagg.crypto.ring.Ring``, which are not imported here, since they
 load numpy."""
 

@@ -492,7 +492,7 @@ def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[A
     need(q == 1 or (q < 1 and facts["users"] and facts["overlap"] == 1), "sampled are users of one silo each")
     need(facts["weight_bound"] == 1 or not facts["users"], "users inside silos have no weights")
     need(facts["signers"] <= facts["planned"], "more signatures demanded than there are clients")
-    need(8 <= facts["ring_bits"] <= 64 and rational(facts["beta"]) < 1, "no ring, or no probability")
+    need(2 <= facts["ring_bits"] <= 64 and rational(facts["beta"]) < 1, "no ring, or no probability")
     n, survivors, colluders = facts["planned"], facts["survivors"], noise["colluders"]
     dropouts, m, missing = noise["dropouts"], noise["components"], n - survivors
     need(0 <= missing <= dropouts and facts["missing"] == missing, "more clients are missing than the noise allows for")

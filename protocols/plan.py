@@ -79,6 +79,10 @@ class RoundPlan:
                 "users are sampled under discrete Gaussian noise only: without noise a sum may be one user's vector, "
                 "and of other noise no bound is known"
             )
+        if self.noise is not None and self.encoding.bits == 1:
+            raise UsageError(
+                "noise hides whether somebody adds zeros, and a coordinate of one bit is none: take 2 bits"
+            )
         if self.noise is not None and not self.noise.drawable(self.clients):
             raise UsageError("no client can draw so much noise, or so little that it would not count")
         self.encoding.check_ring(self.ring, self.clients, self.noise_bound)

@@ -1,13 +1,14 @@
 """The encoding of a client's float update as bounded integers, and of the integers' sum as floats again.
 
-    finite check -> clip L2 -> rotate (optional) -> scale -> clip coordinates -> round -> weigh
+    finite check -> sketch (optional) -> clip L2 -> rotate (optional) -> scale -> clip coordinates -> round -> weigh
 
-Rounding (``secagg.rounding``) draws from a CSPRNG and is unbiased, to within 2^-32 of a unit; decoding inverts scale
-and rotation exactly, so the only loss is the rounding. The class alone knows clip and scale, hence how far one client
-can move the sum (``sensitivity``) and how wide the ring must be (``ring_bits``). Rounding can only lengthen a vector so
-much: a result that is longer than ``sensitivity`` says, measured in exact integers, is thrown away and rounded anew
-(Kairouz, Liu and Steinke 2021, "The Distributed Discrete Gaussian Mechanism", Algorithm 1: conditional rounding, with
-its parameter ``beta``).
+A sketch (``secagg.sketches``) is a public linear map to fewer coordinates. It comes first, so what is clipped,
+measured and summed is what travels. Rounding (``secagg.rounding``) draws from a CSPRNG and is unbiased, to within
+2^-32 of a unit; decoding inverts scale and rotation exactly, so what is lost is lost by the sketch and by rounding.
+The class alone knows clip and scale, hence how far one client can move the sum (``sensitivity``) and how wide the ring
+must be (``ring_bits``). Rounding can only lengthen a vector so much: a result that is longer than ``sensitivity``
+says, measured in exact integers, is thrown away and rounded anew (Kairouz, Liu and Steinke 2021, "The Distributed
+Discrete Gaussian Mechanism", Algorithm 1: conditional rounding, with its parameter ``beta``).
 
 A client is one unit, or a silo of many users that adds up one such vector for each of them: what is bounded, and
 measured in integers, is each user's vector, so that one user moves the sum by no more than a device would.
@@ -26,12 +27,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from secagg import rounding
-from secagg.codec import Codec, boolean, enumeration, positive, rational, struct, u8, u16, u32, u64
+from secagg.codec import Codec, boolean, enumeration, optional, positive, rational, struct, u8, u16, u32, u64
 from secagg.coins import among_others, poisson_sample
 from secagg.crypto.prg import Prg, Rng, random_into
 from secagg.crypto.ring import Ring
 from secagg.errors import UsageError
 from secagg.rounding import PART, Integers
+from secagg.sketches import SKETCH, Linear, LowRank, Sketch
 
 MAX_LENGTH = 1 << 34
 _SMALLEST_CLIP, _LARGEST_CLIP = 1e-100, 1e100  # products and squares of them are still numbers
@@ -107,6 +109,8 @@ class Sensitivity:
 class Encoding:
     """``length`` floats of L2 norm at most ``clip_l2`` become signed integers of ``bits`` bits.
 
+    Of 1 bit they are -1 or 1, by lot: there is no zero among them, so a sum with noise is not made of these.
+    With a ``sketch`` less than all coordinates travel, and it is that part of the vector whose norm is clipped.
     ``clip_inf`` bounds single coordinates (default: what ``clip_l2`` implies; much less after a rotation, which
     spreads a vector evenly). With ``weight_bound`` above 1 a client contributes (w*x, w) for a weight w of its own,
     from 1 to that bound, or (0, 0) if it has nothing to contribute.
@@ -144,12 +148,17 @@ class Encoding:
     overlap: int = 1
     rounding: Rounding = Rounding.STOCHASTIC
     sampled: Fraction = Fraction(1)
+    sketch: Sketch | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.length <= MAX_LENGTH:
             raise UsageError(f"a vector has 1 to {MAX_LENGTH} coordinates, not {self.length}")
-        if not 2 <= self.bits <= 32:
-            raise UsageError(f"a coordinate has 2 to 32 bits, not {self.bits}")
+        if not 1 <= self.bits <= 32:
+            raise UsageError(f"a coordinate has 1 to 32 bits, not {self.bits}")
+        if self.sketch is not None and not isinstance(self.sketch, Sketch):
+            raise UsageError(f"{self.sketch!r} is no sketch")
+        if not self._sent:  # which asks the sketch
+            raise UsageError("a sketch leaves something of a vector")
         if not 1 <= self.weight_bound < 1 << 31:
             raise UsageError(f"weight_bound must be between 1 and 2^31 - 1, not {self.weight_bound}")
         if not 0 <= self.beta <= _LARGEST_BETA or Fraction(self.beta).denominator > _LARGEST_DENOMINATOR:
@@ -178,6 +187,8 @@ class Encoding:
             self._check_grid()
         if self.rounding is Rounding.EXACT:
             self._check_exact()
+        if self.bits == 1 and (self.rounding is not Rounding.STOCHASTIC or self.beta):
+            raise UsageError("one bit is drawn by lot, once: rounding is stochastic, and there is no beta")
         object.__setattr__(self, "beta", Fraction(self.beta))
         object.__setattr__(self, "clip_l2", float(self.clip_l2))
         object.__setattr__(self, "clip_inf", float(self.clip_inf))
@@ -205,6 +216,8 @@ class Encoding:
     def _check_exact(self) -> None:
         if self.rotate or self.beta:
             raise UsageError("what is exact is neither rotated nor rounded by lot, so it has no beta")
+        if isinstance(self.sketch, LowRank):
+            raise UsageError("products with a random matrix are no whole numbers: they are not exact")
         if not self._longest():
             raise UsageError("clip_l2 is below one step of the grid: no exact vector but zeros would fit")
 
@@ -215,7 +228,7 @@ class Encoding:
 
         >>> counts = Encoding.integers(4, bits=2, l2_squared=3)
         >>> counts.scale, counts.sensitivity(), counts.ring_bits(20)
-        (1.0, Sensitivity(l1=3, l2_squared=3), 8)
+        (1.0, Sensitivity(l1=3, l2_squared=3), 6)
         >>> [counts.encode(x, weight=1, seed=b"", rng=bytes).tolist() for x in ([1, 0, 1, 1], [1, 1, 1, 1])]
         [[1, 0, 1, 1], [0, 0, 0, 0]]
         """
@@ -242,9 +255,14 @@ class Encoding:
         return self.clip_l2 * min(1.0, spread)
 
     @property
+    def _sent(self) -> int:
+        """The number of coordinates after the sketch."""
+        return self.length if self.sketch is None else self.sketch.width(self.length)
+
+    @property
     def _width(self) -> int:
         """The number of coordinates after rotation, which needs a power of two."""
-        return 1 << (self.length - 1).bit_length() if self.rotate else self.length
+        return 1 << (self._sent - 1).bit_length() if self.rotate else self._sent
 
     @property
     def coordinates(self) -> int:
@@ -254,7 +272,7 @@ class Encoding:
     @property
     def largest(self) -> int:
         """The largest magnitude of an unweighted coordinate."""
-        return (1 << (self.bits - 1)) - 1
+        return max((1 << (self.bits - 1)) - 1, 1)
 
     @property
     def dtype(self) -> np.dtype[np.signedinteger[Any]]:
@@ -271,7 +289,7 @@ class Encoding:
         return self.largest / self.clip_inf
 
     def encode(self, update: ArrayLike | None, *, weight: int, seed: bytes, rng: Rng) -> NDArray[np.int64]:
-        """This client's integers. ``seed`` is public and fixes the rotation; ``rng`` is private and rounds.
+        """This client's integers. ``seed`` is public and fixes sketch and rotation; ``rng`` is private and rounds.
 
         No weight is refused, since a refusal would tell it: the nearest one that is allowed counts. Without an update
         all integers are zero, that of the weight included.
@@ -304,7 +322,8 @@ class Encoding:
                 values[:] = 0
 
     def _encode(self, update: ArrayLike, values: Integers, weight: int, seed: bytes, rng: Rng) -> None:
-        clipped = self._clipped(self._checked(update))
+        linear = None if self.sketch is None else self.sketch.at(self.length, seed)
+        clipped = self._bounded(self._checked(update), linear)
         if clipped is None:
             raise UsageError("an update holds NaN or infinite values")
         vector, factor = clipped
@@ -345,12 +364,13 @@ class Encoding:
             raise UsageError(f"a silo has at most {self.users} users, this one has more")
         if isinstance(vectors, np.ndarray) and vectors.shape != (count, self.length):
             raise UsageError(f"users' vectors are rows of {self.length} numbers each")
+        linear = None if self.sketch is None else self.sketch.at(self.length, seed)
         signs, room = (_signs(seed, self._width), np.empty(self._width)) if self.rotate else (None, None)
         longest = self._longest()
         totals = np.zeros((1 + (self.sampled < 1), self.coordinates), np.int64)  # the last one is the silo's
         integers = np.empty(self.coordinates, np.int32)
         for is_in, given in self._tossed(vectors, count, rng):
-            if (clipped := self._admissible(given)) is None:
+            if (clipped := self._admissible(given, linear)) is None:
                 continue
             vector, factor = clipped
             if signs is not None and room is not None:
@@ -369,41 +389,52 @@ class Encoding:
         coins[poisson_sample(count, self.sampled, rng)] = True
         return zip(coins.tolist(), vectors, strict=False)
 
-    def _admissible(self, given: ArrayLike) -> tuple[NDArray[Any], float] | None:
+    def _admissible(self, given: ArrayLike, linear: Linear | None) -> tuple[NDArray[Any], float] | None:
         """A user's vector and the factor that clips it; None if it is not one of finite numbers.
 
         It is no copy: should somebody write into it meanwhile, what is added are the integers that were checked.
         """
         try:
-            return self._clipped(self._checked(given))
+            return self._bounded(self._checked(given), linear)
         except UsageError:
             return None
+
+    def _bounded(self, vector: NDArray[Any], linear: Linear | None) -> tuple[NDArray[Any], float] | None:
+        """What travels of a vector, and the factor that clips it; None if the vector is not one of finite numbers."""
+        if linear is None:
+            return self._clipped(vector)
+        return self._clipped(linear.apply(vector)) if np.isfinite(vector).all() else None
 
     def _rotated(
         self, vector: NDArray[Any], factor: float, signs: NDArray[np.uint8], room: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], float]:
         """The rotated vector, written into ``room``, times the root of its width, for which the factor makes up."""
-        own = room[: self.length]
+        own = room[: self._sent]
         np.copyto(own, vector, casting="unsafe")
         rounding.flip(own, signs, own)
-        room[self.length :] = 0
+        room[self._sent :] = 0
         rounding.hadamard(room)
         return room, factor / math.sqrt(self._width)
 
     def decode(self, total: NDArray[np.int64], *, count: int, seed: bytes) -> Sum:
-        """The sum of ``count`` clients' integers as a float vector and a total weight."""
+        """The sum of ``count`` clients' integers as a float vector and a total weight.
+
+        What a sketch has left out comes back on average, over what it draws, or as zeros where it draws nothing.
+        """
         if total.shape != (self.coordinates,):
             raise UsageError(f"a sum has shape ({self.coordinates},), not {total.shape}")
         vector = total[: self._width] / self.scale
         if self.rotate:
-            vector = _hadamard(vector)[: self.length]
+            vector = _hadamard(vector)[: self._sent]
             rounding.flip(vector, _signs(seed, self._width), vector)
+        if self.sketch is not None:
+            vector = self.sketch.at(self.length, seed).lift(vector, unbiased=True)
         return Sum(vector, int(total[-1]) if self.weight_bound > 1 else count)
 
     def ring_bits(self, n: int, noise_bound: int = 0) -> int:
         """The narrowest ring in which n clients' integers, plus noise up to ``noise_bound``, cannot wrap."""
         largest = n * max(self.users, 1) * self.weight_bound * self.largest + noise_bound
-        bits = max(largest.bit_length() + 1, 8)
+        bits = largest.bit_length() + 1
         if bits > 64:
             raise UsageError(f"{n} clients need a ring of {bits} bits, at most 64 are possible")
         return bits
@@ -476,7 +507,8 @@ class Encoding:
             else:
                 words = room[: len(part)]
                 random_into(rng, words.view(np.uint8))
-                norm_squared += rounding.stochastic(part, factor, self.largest, words, block, weight)
+                rounded = rounding.signs if self.bits == 1 else rounding.stochastic
+                norm_squared += rounded(part, factor, self.largest, words, block, weight)
         return norm_squared
 
     def _copied(self, vector: NDArray[Any], values: Integers, weight: int) -> float:
@@ -536,4 +568,5 @@ ENCODING: Codec[Encoding] = struct(
     overlap=u16,
     rounding=enumeration(Rounding),
     sampled=rational,
+    sketch=optional(SKETCH),
 )

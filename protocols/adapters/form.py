@@ -133,6 +133,8 @@ class Form:
         for kind, names in (("arrays", [a.name for a in self.arrays]), ("metrics", [m.name for m in self.metrics])):
             if len(set(names)) != len(names):
                 raise UsageError(f"two {kind} have the same name")
+        if self.bits == 1:
+            raise UsageError("a form has 2 bits or more: of one bit a metric would be nothing but lots")
         object.__setattr__(self, "clip", float(self.clip))
         _ = self.encoding  # refuses what makes no sense
 
@@ -372,8 +374,10 @@ def _specs_of(arrays: Arrays) -> tuple[ArraySpec, ...]:
 
 
 def _what_noise_leaves_alone(encoding: Encoding) -> tuple[object, ...]:
-    """What of an encoding says how long a client's vector can be, and of whom; the rest calibration chooses."""
-    return encoding.length, encoding.clip_l2, encoding.weight_bound, encoding.users, encoding.overlap
+    """What of an encoding says how long a client's vector can be, what of it travels, and of whom it is; the rest
+    calibration chooses."""
+    mine = encoding.length, encoding.clip_l2, encoding.weight_bound, encoding.users, encoding.overlap
+    return *mine, encoding.sketch
 
 
 def _is_number(value: object) -> bool:

@@ -11,6 +11,7 @@ from typing import Final
 PLAN: Final = b"secagg/v1/plan"
 ROSTER: Final = b"secagg/v1/roster"
 ROTATION: Final = b"secagg/v1/rotation"
+SKETCH: Final = b"secagg/v1/sketch"
 
 LEAF: Final = b"secagg/v1/merkle/leaf"
 NODE: Final = b"secagg/v1/merkle/node"

@@ -1,4 +1,4 @@
-"""Vectors over Z_{2^m}, 8 <= m <= 64: in the narrowest numpy type in memory, packed at exactly m bits on the wire.
+"""Vectors over Z_{2^m}, 2 <= m <= 64: in the narrowest numpy type in memory, packed at exactly m bits on the wire.
 
 In memory the numbers are only right modulo 2^m: the bits above m are whatever the additions left there, because
 reduction commutes with addition and is needed only at the end (``pack`` and ``centred`` do it).
@@ -39,8 +39,8 @@ class Ring:
     bits: int
 
     def __post_init__(self) -> None:
-        if not 8 <= self.bits <= 64:
-            raise UsageError(f"a ring has 8 to 64 bits, not {self.bits}")
+        if not 2 <= self.bits <= 64:
+            raise UsageError(f"a ring has 2 to 64 bits, not {self.bits}")
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:

@@ -3,6 +3,7 @@
     parts                  a vector of any numbers, part by part, as what the others compute with
     shortened              a vector -> the factor that brings its L2 norm to the clip
     stochastic, nearest    a vector, times one number -> integers and their exact squared norm
+    signs                  the same, where the integers are -1 and 1
     add                    those integers -> a sum
     flip, hadamard         the rotation: random signs, then the matrix of Walsh and Hadamard
 
@@ -20,7 +21,10 @@ negative number so small that f rounds to 1 > u goes up to zero, where it belong
 
 *Nearest.* v goes to the nearest whole number, ties to the even one: no randomness, and zeros stay zeros.
 
-Both limit v to [-largest, largest], which are whole numbers, before they round; so no result is beyond them, whatever
+*Signs.* v, limited to [-1, 1], goes to 1 if (v + 1) / 2 goes to 1 by lot, else to -1: unbiased to within 2^-31, and
+zero goes to either.
+
+All limit v to [-largest, largest], which are whole numbers, before they round; so no result is beyond them, whatever
 v was, even if it was not a number because somebody wrote into the vector meanwhile.
 """
 
@@ -50,6 +54,7 @@ __all__ = [
     "nearest",
     "parts",
     "shortened",
+    "signs",
     "stochastic",
 ]
 
@@ -176,6 +181,34 @@ def stochastic(
     if len(words) != len(values):
         raise UsageError(f"{len(values)} coordinates are rounded by as many words, not {len(words)}")
     return kernels(len(vector)).stochastic(vector, factor, float(largest), words, weight, values)
+
+
+def signs(
+    vector: Floats,
+    factor: float,
+    largest: int,
+    words: NDArray[np.uint32],
+    values: Integers,
+    weight: int = 1,
+) -> int:
+    """``stochastic`` for integers that are -1 or 1: ``largest`` is 1, and so is each square.
+
+    >>> values = np.empty(4, np.int16)
+    >>> signs(np.array([1.0, -3.0, 0.0, 0.0]), 1.0, 1, np.array([2**32 - 1, 0, 0, 2**32 - 1], np.uint32), values)
+    4
+    >>> values.tolist()
+    [1, -1, 1, -1]
+    """
+    if largest != 1:
+        raise UsageError(f"signs are -1 and 1, not up to {largest}")
+    _check(vector, 1, weight, values)
+    limited = np.multiply(vector, factor, dtype=np.float64)
+    np.fmax(np.fmin(limited, 1.0, out=limited), -1.0, out=limited)
+    stochastic((limited + 1.0) / 2.0, 1.0, 1, words, values)
+    values *= 2
+    values -= 1
+    values *= weight
+    return len(values)
 
 
 def nearest(vector: Floats, factor: float, largest: int, values: Integers, weight: int = 1) -> int:

@@ -38,6 +38,7 @@ from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding, Rounding
 from secagg.errors import DecodeError, PeerError, StrayError, ThresholdError, UnblamedError, UsageError
+from secagg.sketches import RandomK
 
 pytestmark = pytest.mark.thinned(6)
 
@@ -697,6 +698,17 @@ def test_the_decoded_mean_is_the_clipped_mean_to_within_rounding(name: str, rota
     else:
         assert error.max() < (1 + 1e-9) / encoding.scale
     assert error.max() > 0  # it was rounded
+
+
+@every_protocol
+def test_what_travels_of_a_sketch_comes_back_in_a_ring_of_few_bits(name: str) -> None:
+    deployment = deploy(name, 6, replace(Encoding.integers(21, bits=2), sketch=RandomK(7)))
+    assert deployment.plan.ring_bits == 4
+    updates = dict(zip(deployment.names, np.random.default_rng(3).integers(-1, 2, (6, 21)), strict=True))
+    outcome = simulate(deployment.server(), deployment.clients, updates.get).outcome
+    linear = RandomK(7).at(21, deployment.plan._rotation_seed())
+    assert outcome.total.tolist() == linear.apply(sum(updates.values())).tolist()
+    assert np.array_equal(outcome.decode().vector, linear.lift(outcome.total, unbiased=True))
 
 
 @every_protocol

@@ -307,7 +307,7 @@ def test_a_plan_for_a_part_of_the_cohort_is_refused() -> None:
 def test_sums_that_outgrow_an_encoding_are_refused() -> None:
     clients = people("c", 300)
     plan = RoundPlan.propose("secagg+", clients, Encoding.integers(LENGTH, bits=32), min_contributors=100)
-    with pytest.raises(UsageError, match="2 to 32 bits"):
+    with pytest.raises(UsageError, match="1 to 32 bits"):
         encoding_above([plan], 0)
 
 

@@ -48,6 +48,7 @@ from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding, Rounding
+from secagg.sketches import LowRank, RandomK, Ranges, Table, written
 from tests.vectors import kept, pins
 from tests.vectors.samples import FIRST_LENGTHS, SAMPLES
 
@@ -63,6 +64,8 @@ def seed(purpose: str) -> bytes:
 
 def plain(value: object) -> Any:
     """A message as JSON: bytes in hexadecimal, sequences as lists, classes field by field."""
+    if isinstance(value, RandomK | LowRank | Ranges):
+        value = written(value)
     if is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value) if field.init}
     if isinstance(value, bytes | memoryview):
@@ -126,6 +129,20 @@ def plan_sampled() -> RoundPlan:
     return replace(plan, parameters=GraphParameters(Graph.RING, 4, 2, 5, 3))
 
 
+def plans_sketched() -> dict[str, RoundPlan]:
+    """Of vectors of which a part travels, one for each kind of sketch; in rings of a few bits."""
+    roster, _ = roster_of(5)
+    kinds = {
+        "some coordinates": Encoding(70, clip_l2=1.0, bits=2, sketch=RandomK(9)),
+        "tables of low rank": Encoding(70, clip_l2=1.0, bits=4, rotate=True, sketch=LowRank((Table(1, 7, 8, 2),))),
+        "ranges": Encoding(70, clip_l2=1.0, bits=1, weight_bound=3, sketch=Ranges(((0, 5), (60, 70)))),
+    }
+    return {
+        f"secagg, {kind}": RoundPlan.propose("secagg", roster, encoding, min_contributors=3, session=SESSION)
+        for kind, encoding in kinds.items()
+    }
+
+
 def plan_oneshot() -> RoundPlan:
     """Everybody has a seat. Long enough a vector, of few bits, for the smallest ring."""
     roster, _ = roster_of(5)
@@ -153,6 +170,7 @@ def plans() -> dict[str, Any]:
         "secagg+, sampled users": plan_sampled(),
         "oneshot": plan_oneshot(),
         "threshold_ckks": plan_threshold_ckks(),
+        **plans_sketched(),
     }
     return {
         "provenance": PROVENANCE,
@@ -167,6 +185,11 @@ def plans() -> dict[str, Any]:
     }
 
 
+def put_list(*numbers: int) -> bytes:
+    """One item, which has these numbers."""
+    return u32.encode(1) + b"".join(map(u64.encode, numbers))
+
+
 def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
     data, at = plan.encode(), {}
     place = 0
@@ -174,7 +197,8 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         ("protocol", 4 + len("secagg+")), ("session", 16), ("round", 4), ("roster", 32), ("model", 32), ("clients", 4),
         ("min_contributors", 4), ("ring_bits", 1), ("length", 8), ("clip_l2", 8), ("bits", 1), ("rotate", 1),
         ("clip_inf", 8), ("weight_bound", 4), ("beta", 16), ("users", 4), ("overlap", 2),
-        ("rounding", 4 + len("stochastic")), ("sampled", 16), ("noise", 1), ("family", 4 + len("skellam")),
+        ("rounding", 4 + len("stochastic")), ("sampled", 16), ("sketch", 1), ("noise", 1),
+        ("family", 4 + len("skellam")),
         ("variance", 16), ("dropouts", 4), ("colluders", 4), ("components", 2),
         ("graph", 4 + len("ring")), ("degree", 4), ("threshold", 4),
         ("witnesses", 4), ("quorum", 4), ("beacon", 4),
@@ -220,6 +244,13 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         "nobody sampled": put("sampled", u64.encode(0) + u64.encode(1)),
         "more than everybody sampled": put("sampled", u64.encode(2) + u64.encode(1)),
         "clients sampled": put("sampled", u64.encode(1) + u64.encode(2)),
+        "a sketch of no kind": put("sketch", b"\1" + bytes(16)),
+        "a sketch of two kinds": put("sketch", b"\1" + u64.encode(3) + bytes(4) + put_list(0, 2)),
+        "more kept than there are": put("sketch", b"\1" + u64.encode(8) + bytes(8)),
+        "a range without coordinates": put("sketch", b"\1" + bytes(12) + put_list(2, 2)),
+        "a range beyond the vector": put("sketch", b"\1" + bytes(12) + put_list(2, 8)),
+        "a table of rank 0": put("sketch", b"\1" + bytes(8) + put_list(0, 1, 2, 0) + bytes(4)),
+        "a table beyond the vector": put("sketch", b"\1" + bytes(8) + put_list(2, 2, 3, 1) + bytes(4)),
         "noise neither there nor not": put("noise", b"\2"),
         "unknown noise": put("family", text(64).encode("laplace")),
         "noise too small to count": put("family", text(64).encode("discrete-gaussian"), u64.encode(40) + u64.encode(1)),

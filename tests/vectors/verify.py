@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from numpy.typing import NDArray
 
 
 class Wrong(Exception):
@@ -60,7 +61,10 @@ COMMON = structures("""
 Plan: protocol text 32, session bytes 16, round u32, roster bytes 32, model bytes 32, clients u32,
     min_contributors u32, ring_bits u8, encoding Encoding, noise maybe Noise, parameters Parameters, beacon blob 64
 Encoding: length u64, clip_l2 positive, bits u8, rotate bool, clip_inf positive, weight_bound u32, beta ratio,
-    users u32, overlap u16, rounding name exact|nearest|stochastic, sampled ratio
+    users u32, overlap u16, rounding name exact|nearest|stochastic, sampled ratio, sketch maybe Sketch
+Sketch: kept u64, tables list 1024 Table, ranges list 1024 Range
+Table: start u64, rows u64, columns u64, rank u64
+Range: start u64, stop u64
 Noise: family name discrete-gaussian|skellam, variance ratio, dropouts u32, colluders u32, components u16
 Header: version u8, protocol u8, session bytes 16, round u32, type u8
 Node: low u32, high u32, hash bytes 32
@@ -268,9 +272,10 @@ class Plan:
         self.session, self.round = bytes.fromhex(self.fields["session"]), self.fields["round"]
         self.clients, self.bits = self.fields["clients"], self.fields["ring_bits"]
         encoding = self.fields["encoding"]
-        self.rotated = 1 << (encoding["length"] - 1).bit_length() if encoding["rotate"] else encoding["length"]
+        self.sent = sketched(encoding["sketch"], encoding["length"])
+        self.rotated = 1 << (self.sent - 1).bit_length() if encoding["rotate"] else self.sent
         self.coordinates = self.rotated + (encoding["weight_bound"] > 1)
-        self.largest = (1 << (encoding["bits"] - 1)) - 1
+        self.largest = max((1 << (encoding["bits"] - 1)) - 1, 1)
         self.scale = self.largest / encoding["clip_inf"]
         check_plan(self)
 
@@ -292,6 +297,60 @@ class Plan:
         return write(kind, fields, self.structures)
 
 
+def sketched(sketch: Any, length: int) -> int:
+    """How many coordinates travel of a vector."""
+    if sketch is None:
+        return length
+    kept, tables, ranges = sketch["kept"], sketch["tables"], [(one["start"], one["stop"]) for one in sketch["ranges"]]
+    need((kept > 0) + (tables != []) + (ranges != []) == 1, "a sketch of no kind, or of two")
+    need(all(one["rows"] and 1 <= one["rank"] <= one["columns"] for one in tables), "a table without rows, or its rank")
+    need(sum(one["rank"] * one["columns"] for one in tables) <= 1 << 24, "matrices that are too large")
+    spans = ranges or [(one["start"], one["start"] + one["rows"] * one["columns"]) for one in tables]
+    need(all(start < stop for start, stop in spans), "a range without coordinates")
+    need(all(left[1] <= right[0] for left, right in pairwise(spans)), "ranges or tables out of order")
+    need(max(kept, *[stop for _, stop in spans[-1:]], 1) <= length, "a sketch of longer vectors")
+    if tables:
+        return length - int(sum(one["rows"] * (one["columns"] - one["rank"]) for one in tables))
+    return int(kept) + sum(stop - start for start, stop in ranges)
+
+
+def lifted(plan: Plan, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What travelled, as a vector of the full length."""
+    sketch, length = plan.fields["encoding"]["sketch"], plan.fields["encoding"]["length"]
+    if sketch is None:
+        return vector
+    drawn = stream(digest(b"secagg/v1/sketch", digest(b"secagg/v1/rotation", plan.session, u32(plan.round))))
+    found = np.zeros(length)
+    if sketch["ranges"]:
+        at = 0
+        for one in sketch["ranges"]:
+            count = one["stop"] - one["start"]
+            found[one["start"] : one["stop"]] = vector[at : at + count]
+            at += count
+    elif kept := sketch["kept"]:
+        places: set[int] = set()
+        while len(places) < min(kept, length - kept):
+            word = int.from_bytes(drawn(8), "little") & ((1 << (length - 1).bit_length()) - 1)
+            if word < length:
+                places.add(word)
+        if kept > length - kept:
+            places = set(range(length)) - places
+        found[sorted(places)] = vector * (length / kept)
+    else:
+        at = of = 0
+        for one in sketch["tables"]:
+            start, (rows, columns, rank) = one["start"], (one[name] for name in ("rows", "columns", "rank"))
+            words = np.frombuffer(drawn(8 * columns * rank), "<i8").reshape(columns, rank)
+            found[at:start] = vector[of : of + start - at]
+            of += start - at
+            matrix = np.linalg.qr(words + 0.5)[0]
+            product = vector[of : of + rows * rank].reshape(rows, rank) @ matrix.T
+            at, of = start + rows * columns, of + rows * rank
+            found[start:at] = product.reshape(-1) * columns / rank
+        found[at:] = vector[of:]
+    return found
+
+
 def noise_bound(plan: Plan) -> int:
     """What noise adds to a coordinate of the sum, but with probability 2^-40 for a whole vector."""
     noise = plan.fields["noise"]
@@ -308,7 +367,7 @@ def check_plan(plan: Plan) -> None:
     """The rules of docs/wire.md about the fields of a plan."""
     fields, encoding, noise = plan.fields, plan.fields["encoding"], plan.fields["noise"]
     need(2 <= fields["min_contributors"] <= plan.clients <= CLIENTS, "clients or contributors")
-    need(1 <= encoding["length"] <= LENGTH and 2 <= encoding["bits"] <= 32, "length or bits")
+    need(1 <= encoding["length"] <= LENGTH and 1 <= encoding["bits"] <= 32, "length or bits")
     need(all(1e-100 <= encoding[name] <= 1e100 for name in ("clip_l2", "clip_inf")), "a clip")
     need(1 <= encoding["weight_bound"] < 1 << 31 and Fraction(encoding["beta"]) <= Fraction(9, 10), "weights or beta")
     users, overlap, nearest = encoding["users"], encoding["overlap"], encoding["rounding"] == "nearest"
@@ -320,7 +379,10 @@ def check_plan(plan: Plan) -> None:
     steps = Fraction(plan.scale) * Fraction(encoding["clip_l2"])
     need(not nearest or (steps**2 >= 10_000 * plan.rotated and encoding["beta"] == "0"), "too coarse, or lots")
     drawn = encoding["rotate"] or encoding["beta"] != "0"
-    need(encoding["rounding"] != "exact" or (steps >= 1 and not drawn), "too coarse, rotated, or lots")
+    drawn |= encoding["sketch"] is not None and encoding["sketch"]["tables"] != []
+    need(encoding["rounding"] != "exact" or (steps >= 1 and not drawn), "too coarse, rotated, or drawn")
+    lots = encoding["rounding"] == "stochastic" and encoding["beta"] == "0"
+    need(encoding["bits"] > 1 or (noise is None and lots), "one bit, and no zero")
     if noise is not None:
         left, variance = plan.clients - noise["dropouts"] - noise["colluders"], Fraction(noise["variance"])
         need(variance > 0 and left > 0, "noise of nobody")
@@ -333,7 +395,7 @@ def check_plan(plan: Plan) -> None:
         need(min(drawn) >= 8 if gaussian else drawn[0] >= Fraction(1, 1 << 20), "noise that would not count")
         need(variance / left <= 1 << 44, "noise that cannot be drawn")
     largest = plan.clients * max(users, 1) * encoding["weight_bound"] * plan.largest + noise_bound(plan)
-    need(max(largest.bit_length() + 1, 8) <= plan.bits <= 64, "a ring of another width")
+    need(largest.bit_length() + 1 <= plan.bits <= 64, "a ring of another width")
     if "graph" in fields["parameters"]:
         check_graph(plan)
 
@@ -458,7 +520,7 @@ def floats(plan: Plan, total: Sequence[int]) -> list[float]:
             vector = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], 1).reshape(-1)
             half *= 2
         vector = vector / math.sqrt(plan.rotated) * (1 - 2 * flips.astype(np.int64))
-    found: list[float] = vector[: plan.fields["encoding"]["length"]].tolist()
+    found: list[float] = lifted(plan, vector[: plan.sent]).tolist()
     return found
 
 
@@ -979,7 +1041,7 @@ def lattice_of(plan: Plan) -> dict[str, Any]:
     parameters, n, length = plan.fields["parameters"], plan.clients, plan.coordinates
     encoding = plan.fields["encoding"]
     largest = n * max(encoding["users"], 1) * encoding["weight_bound"] * plan.largest + noise_bound(plan)
-    width, found = max(largest.bit_length() + 1, 8), []
+    width, found = largest.bit_length() + 1, []
     for degree, widest in WIDEST[parameters["cost_model"]].items():
         layouts = []
         for values in range(1, widest // width + 1):

@@ -1,12 +1,12 @@
-"""Unsigned words packed at exactly m bits each, 8 <= m <= 64, and packed words added to a vector: in one pass each.
+"""Unsigned words packed at exactly m bits each, 2 <= m <= 64, and packed words added to a vector: in one pass each.
 
     pack      words -> bytes, written into a buffer
     add       bytes -> onto words, in place
 
 Word i stands at bit i m of one long little-endian number. There are two implementations: ``plain`` calls numpy,
-``loops`` is compiled by numba (extra ``[fast]``) and ten times as fast. ``secagg.compiled.compiles`` says
-which one is taken; what comes out is the same. Callers have checked lengths: ``loops`` reads and writes without
-looking, within what its two arrays have by the lengths that are named below.
+``loops``, and for fewer than eight bits ``narrow``, are compiled by numba (extra ``[fast]``) and ten times as fast.
+``secagg.compiled.compiles`` says which one is taken; what comes out is the same. Callers have checked lengths:
+``loops`` reads and writes without looking, within what its two arrays have by the lengths that are named below.
 """
 
 from __future__ import annotations
@@ -37,6 +37,6 @@ def packing(bits: int, length: int) -> Packing:
     """The implementation for so many words. Where they fill machine words there is nothing to shift."""
     if bits in (8, 16, 32, 64) or sys.byteorder != "little" or not compiles(length):
         return plain
-    from secagg.crypto.bits import loops
+    from secagg.crypto.bits import loops, narrow
 
-    return loops
+    return loops if bits > 8 else narrow

@@ -217,6 +217,6 @@ def test_levels_are_those_of_a_real_tree() -> None:
 
 def test_three_levels_of_wide_sums_do_not_fit() -> None:
     assert len(tree("secagg+", Deployment(10**6, 10), 1000, EACH).levels) == 2
-    with pytest.raises(UsageError, match="2 to 32 bits"):
+    with pytest.raises(UsageError, match="1 to 32 bits"):
         tree("secagg+", Deployment(10**8, 10), 1000, EACH)
     assert len(tree("secagg+", Deployment(10**8, 10, bits=8), 1000, EACH).levels) == 3

@@ -158,4 +158,4 @@ def test_values_are_as_wide_as_every_level_of_a_tree_can_add_up() -> None:
         "1", "40000 + 160 + 1", "33334 + 112 + 1", "10000 + 10 + 1", "2500 + 1"
     ]  # fmt: skip
     assert rows["4000"][3] == "28, 40"
-    assert "2 to 32 bits" in tree_table(["secagg+"], 10**8, 10**4, [300], cheap)
+    assert "1 to 32 bits" in tree_table(["secagg+"], 10**8, 10**4, [300], cheap)

@@ -249,7 +249,7 @@ MEANT: dict[str, Any] = {
     "overlap": lambda v: type(v) is int and 1 <= v <= PLANNED,
     "rounding": lambda v: v in ("stochastic", "nearest", "exact"),
     "signers": lambda v: type(v) is int and 1 <= v <= PLANNED,
-    "ring_bits": lambda v: type(v) is int and 8 <= v <= 64,
+    "ring_bits": lambda v: type(v) is int and 2 <= v <= 64,
     "l1": lambda v: type(v) is int and v > 0,
     "dimension": lambda v: type(v) is int and v > 0,
     "signatures": lambda v: type(v) is list and 0 < len(v) == len({signed["key"] for signed in v}),
@@ -315,7 +315,7 @@ def agree(kind: str, folder: Path, part: int, parts: int) -> None:
 
 
 KNOWN: list[tuple[int, tuple[Any, ...], Any]] = [
-    *[(2, ("sum", "ring_bits"), value) for value in (0, -1, 7, 65, 10**30, True)],
+    *[(2, ("sum", "ring_bits"), value) for value in (0, -1, 1, 65, 10**30, True)],
     *[(2, ("sum", "round"), value) for value in (-1, 1 << 32, False)],
     *[(2, ("sum", "weight_bound"), value) for value in (0, 1 << 31, True)],
     *[(2, ("sum", "users"), value) for value in (1, -1, 1 << 31, False, None)],

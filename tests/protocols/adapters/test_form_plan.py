@@ -17,6 +17,7 @@ from protocols.roster import Identity, Roster
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError
+from secagg.sketches import RandomK
 from tests.controls import switch_off
 
 MODEL = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(3, np.float32)}
@@ -78,9 +79,11 @@ def test_with_noise_nothing_that_says_how_long_a_vector_can_be_may_differ(change
 SILOS = replace(PRIVATE_FORM, users=4, overlap=2)
 
 
-@pytest.mark.parametrize("change", [{"users": 5}, {"users": 3}, {"overlap": 1}, {"overlap": 3}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"users": 5}, {"users": 3}, {"overlap": 1}, {"overlap": 3}, {"sketch": RandomK(1)}], ids=str
+)
 def test_a_plan_for_other_users_than_the_forms_is_not_taken(
-    change: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One for fewer silos that a user may be in has less noise, and the digest binds only what the form says."""
 

@@ -35,7 +35,7 @@ def plain(ring: Ring, vectors: list[bytes], length: int = LENGTH) -> list[int]:
 
 
 @given(
-    bits=st.integers(8, 64), length=st.integers(1, 9000), count=st.integers(0, 9), workers=st.integers(1, 3),
+    bits=st.integers(2, 64), length=st.integers(1, 9000), count=st.integers(0, 9), workers=st.integers(1, 3),
 )  # fmt: skip
 @pytest.mark.thinned(5)
 def test_the_sum_is_that_of_the_vectors(bits: int, length: int, count: int, workers: int) -> None:

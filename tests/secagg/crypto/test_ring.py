@@ -11,7 +11,7 @@ from secagg.crypto.ring import Ring
 from secagg.errors import DecodeError, UsageError
 from tests.reference import packing
 
-WIDTHS = range(8, 65)
+WIDTHS = range(2, 65)
 PACKED_WIDTHS = [bits for bits in WIDTHS if bits not in (8, 16, 32, 64)]
 
 
@@ -44,7 +44,7 @@ def test_every_width_survives_the_wire_at_every_small_length(bits: int) -> None:
         assert (unpacked == words[:length] & ring.dtype.type((1 << bits) - 1)).all()
 
 
-@pytest.mark.parametrize("bits", [9, 12, 17, 26, 31, 33, 48, 63])
+@pytest.mark.parametrize("bits", [2, 3, 7, 9, 12, 17, 26, 31, 33, 48, 63])
 def test_packing_does_not_depend_on_its_blocks(bits: int) -> None:
     ring, borders = Ring(bits), {BLOCK // 64 * 64, BLOCK, 2 * BLOCK}
     whole = some_words(ring, 2 * BLOCK + 65)
@@ -102,12 +102,12 @@ def test_centred_undoes_lift_and_lift_refuses_what_would_wrap(bits: int) -> None
 
 
 def test_words_are_the_narrowest_that_hold_the_ring() -> None:
-    assert {bits: Ring(bits).dtype.itemsize for bits in (8, 9, 16, 17, 32, 33, 64)} == {
-        8: 1, 9: 2, 16: 2, 17: 4, 32: 4, 33: 8, 64: 8,
+    assert {bits: Ring(bits).dtype.itemsize for bits in (2, 8, 9, 16, 17, 32, 33, 64)} == {
+        2: 1, 8: 1, 9: 2, 16: 2, 17: 4, 32: 4, 33: 8, 64: 8,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("bits", [-1, 0, 7, 65, 128])
+@pytest.mark.parametrize("bits", [-1, 0, 1, 65, 128])
 def test_other_widths_are_refused(bits: int) -> None:
-    with pytest.raises(UsageError, match="8 to 64"):
+    with pytest.raises(UsageError, match="2 to 64"):
         Ring(bits)

@@ -1,0 +1,348 @@
+"""Sketches: what travels of a vector, what comes back of it, that both are linear and unbiased, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dp.calibrate import calibrate
+from dp.noise import Family, NoiseSpec
+from protocols.plan import RoundPlan
+from protocols.roster import Identity, Roster
+from secagg.crypto.prg import Prg
+from secagg.encoding import ENCODING, Encoding, Rounding, Sensitivity
+from secagg.errors import DecodeError, UsageError
+from secagg.sketches import SKETCH, LowRank, RandomK, Ranges, Sketch, Table, chosen
+from tests.controls import switch_off
+from tests.vectors import verify
+
+LENGTH = 70
+KINDS: dict[str, Sketch] = {
+    "some": RandomK(9),
+    "most": RandomK(66),
+    "all": RandomK(LENGTH),
+    "tables": LowRank((Table(1, 3, 8, 2), Table(25, 1, 5, 5), Table(30, 40, 1, 1))),
+    "ranges": Ranges(((0, 5), (5, 9), (60, LENGTH))),
+}
+WIDTHS = {"some": 9, "most": 66, "all": LENGTH, "tables": LENGTH - 18, "ranges": 19}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def seeded(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def normal(*shape: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+# What travels.
+
+
+@every_kind
+def test_a_sketch_is_linear_and_its_lift_undoes_no_more_than_it_does(kind: str) -> None:
+    sketch = KINDS[kind]
+    linear = sketch.at(LENGTH, seeded(1))
+    first, second = normal(2, LENGTH)
+    assert sketch.width(LENGTH) == len(linear.apply(first)) == WIDTHS[kind]
+    assert np.allclose(linear.apply(3 * first - second), 3 * linear.apply(first) - linear.apply(second))
+    assert np.linalg.norm(linear.apply(first)) <= np.linalg.norm(first) * (1 + 1e-12)
+    back = linear.lift(linear.apply(first), unbiased=False)
+    assert back.shape == (LENGTH,)
+    assert np.allclose(linear.apply(back), linear.apply(first))
+    assert np.allclose(linear.apply(first - back), 0)
+    again = sketch.at(LENGTH, seeded(1))
+    assert np.allclose(again.apply(first), linear.apply(first))
+
+
+@given(count=st.integers(0, 40), more=st.integers(0, 40), seed=st.binary(min_size=32, max_size=32))
+def test_places_are_distinct_ascending_and_as_many_as_are_asked_for(count: int, more: int, seed: bytes) -> None:
+    places = chosen(count, count + more, seed).tolist()
+    assert places == sorted(set(places))
+    assert len(places) == count
+    assert not places or 0 <= places[0] <= places[-1] < count + more
+
+
+@pytest.mark.parametrize(("count", "length"), [(2, 5), (3, 5)])
+def test_each_set_of_places_is_as_likely(count: int, length: int) -> None:
+    """10 sets, 4,000 draws: chi-square of 9 degrees of freedom above 59 has probability below 3e-9."""
+    found = Counter(tuple(chosen(count, length, seeded(n)).tolist()) for n in range(4000))
+    assert set(found) == set(combinations(range(length), count))
+    assert sum((seen - 400) ** 2 / 400 for seen in found.values()) < 59
+
+
+def test_each_place_of_a_long_vector_is_as_likely() -> None:
+    """500 draws of 60 of 1,000 places, 30 expected in each: chi-square over 999 degrees of freedom, of which draws
+    without replacement vary a little less, above 1,330 has probability below 1e-11."""
+    seen = np.zeros(1000)
+    for number in range(500):
+        seen[chosen(60, 1000, seeded(number))] += 1
+    assert ((seen - 30) ** 2 / (30 * (1 - 0.06))).sum() < 1330
+
+
+@every_kind
+def test_what_comes_back_is_unbiased_over_what_is_drawn(kind: str) -> None:
+    """The mean of 3,000 lifts is within 6 standard errors of the vector in each of 70 coordinates (2e-9 each)."""
+    vector = normal(LENGTH)
+    if kind == "ranges":
+        linear = KINDS[kind].at(LENGTH, seeded(1))
+        frozen = np.ones(LENGTH, bool)
+        frozen[[*range(9), *range(60, 70)]] = False
+        assert np.array_equal(linear.lift(linear.apply(vector), unbiased=True), np.where(frozen, 0, vector))
+        return
+    lifts = np.empty((3000, LENGTH))
+    for number in range(3000):
+        linear = KINDS[kind].at(LENGTH, seeded(number))
+        lifts[number] = linear.lift(linear.apply(vector), unbiased=True)
+    error = np.abs(lifts.mean(axis=0) - vector)
+    assert (error <= 6 * lifts.std(axis=0) / math.sqrt(3000) + 1e-12).all()
+
+
+@pytest.mark.parametrize("kind", ["some", "tables"])
+def test_another_round_draws_another_sketch(kind: str) -> None:
+    vectors = [KINDS[kind].at(LENGTH, seeded(number)).apply(normal(LENGTH)) for number in (1, 2)]
+    assert not np.allclose(*vectors)
+
+
+@every_kind
+def test_vectors_of_any_numbers_are_sketched_as_doubles_are(kind: str) -> None:
+    linear, vector = KINDS[kind].at(LENGTH, seeded(1)), np.arange(LENGTH) - 30
+    for dtype in ("i2", "i8", "f4", ">f8"):
+        assert np.allclose(linear.apply(vector.astype(dtype)), linear.apply(vector.astype(float)))
+
+
+# In an encoding: what is clipped, measured and summed is what travels.
+
+
+def sketched(kind: str, **fields: Any) -> Encoding:
+    return Encoding(LENGTH, **{"clip_l2": 2.0, "bits": 16, "sketch": KINDS[kind], **fields})
+
+
+@every_kind
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"rotate": True},
+        {"weight_bound": 5},
+        {"beta": Fraction(1, 2)},
+        {"rounding": "nearest", "bits": 20},
+        {"bits": 2},
+    ],
+    ids=str,
+)
+def test_an_encoding_is_of_what_travels(kind: str, fields: dict[str, Any]) -> None:
+    encoding, weight = sketched(kind, **fields), 3
+    vector = normal(LENGTH) / 9
+    sent = WIDTHS[kind]
+    width = 1 << (sent - 1).bit_length() if encoding.rotate else sent
+    assert encoding.coordinates == width + (encoding.weight_bound > 1)
+    plain = replace(encoding, length=sent, sketch=None)
+    assert encoding.sensitivity() == plain.sensitivity()
+    assert encoding.ring_bits(20) == plain.ring_bits(20)
+    linear = KINDS[kind].at(LENGTH, seeded(1))
+    values = encoding.encode(vector, weight=weight, seed=seeded(1), rng=Prg(seeded(5)))
+    expected = plain.encode(linear.apply(vector), weight=weight, seed=seeded(1), rng=Prg(seeded(5)))
+    assert values.tolist() == expected.tolist()
+    decoded = encoding.decode(values, count=1, seed=seeded(1))
+    short = plain.decode(values, count=1, seed=seeded(1))
+    assert decoded.weight == short.weight
+    assert np.array_equal(decoded.vector, linear.lift(short.vector, unbiased=True))
+
+
+@every_kind
+def test_a_long_vector_is_clipped_after_the_sketch(kind: str) -> None:
+    encoding = sketched(kind, users=3)
+    values = encoding.encode_users([normal(LENGTH) * 1e6] * 2, seed=seeded(1), rng=Prg(seeded(5)))
+    sent = values / 2 / encoding.scale
+    assert np.linalg.norm(sent) == pytest.approx(2.0, rel=1e-2)
+    assert np.square(values // 2).sum() <= encoding.sensitivity().l2_squared
+
+
+@every_kind
+def test_silos_users_are_sketched_one_by_one(kind: str) -> None:
+    encoding = sketched(kind, users=4, rounding=Rounding.NEAREST, bits=20)
+    users = normal(3, LENGTH) * 3
+    device = replace(encoding, users=0)
+    draws = {"seed": seeded(1), "rng": Prg(seeded(5))}
+    total = sum(device.encode(user, weight=1, **draws) for user in users)
+    assert encoding.encode_users(users, **draws).tolist() == np.asarray(total).tolist()
+
+
+@every_kind
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_found_where_nothing_of_it_travels(
+    kind: str, bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a vector counts as none does not follow from what a seed has chosen."""
+    encoding = sketched(kind)
+    silo = replace(encoding, users=1)
+    for place in range(LENGTH):
+        vector = normal(LENGTH)
+        vector[place] = bad
+        with pytest.raises(UsageError, match="NaN or infinite"):
+            encoding.encode(vector, weight=1, seed=seeded(1), rng=Prg(seeded(5)))
+        assert not silo.encode_users([vector], seed=seeded(1), rng=Prg(seeded(5))).any()
+    if kind in ("some", "most", "ranges"):
+        vector = normal(LENGTH)
+        vector[np.isnan(KINDS[kind].at(LENGTH, seeded(1)).lift(np.full(WIDTHS[kind], np.nan), False)) == 0] = bad
+        switch_off(monkeypatch, Encoding, "_bounded", "np.isfinite(vector).all()", "True")
+        assert silo.encode_users([vector], seed=seeded(1), rng=Prg(seeded(5))).any()
+
+
+def test_a_sketch_that_lengthens_moves_a_sum_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing rests on orthonormal columns: what travels is clipped, and its integers are measured."""
+    encoding = sketched("tables", users=1)
+    monkeypatch.setattr("secagg.sketches._orthonormal", lambda table, prg: np.full((table.columns, table.rank), 1e6))
+    values = encoding.encode_users([normal(LENGTH)], seed=seeded(1), rng=Prg(seeded(5)))
+    assert 0 < np.square(values).sum() <= encoding.sensitivity().l2_squared
+
+
+def test_a_product_that_no_double_holds_makes_a_users_vector_zero() -> None:
+    encoding = sketched("tables", users=2)
+    huge = np.full(LENGTH, 1.7e308)
+    with np.errstate(all="raise"):
+        values = encoding.encode_users([huge, normal(LENGTH)], seed=seeded(1), rng=Prg(seeded(5)))
+    assert np.square(values).sum() <= 4 * encoding.sensitivity().l2_squared
+
+
+@pytest.mark.parametrize("kind", ["some", "most", "ranges"])
+def test_whole_numbers_stay_exact_where_coordinates_are_chosen(kind: str) -> None:
+    encoding = replace(Encoding.integers(LENGTH, bits=8), sketch=KINDS[kind])
+    vector = np.arange(LENGTH) - 30
+    values = encoding.encode(vector, weight=1, seed=seeded(1), rng=bytes)
+    assert values.tolist() == KINDS[kind].at(LENGTH, seeded(1)).apply(vector).tolist()
+
+
+# One bit.
+
+
+def test_one_bit_is_a_sign_by_lot() -> None:
+    """40,000 draws of each of five values: the mean is within 6 standard errors, at most 1/200 each (2e-9)."""
+    vector, draws = np.array([0.0, 1.0, -0.5, 2.0, -9.0]), 40_000
+    encoding = Encoding(5 * draws, clip_l2=1e4, bits=1, clip_inf=2.0)
+    values = encoding.encode(np.tile(vector, draws), weight=1, seed=seeded(1), rng=Prg(seeded(5)))
+    assert set(values.tolist()) == {-1, 1}
+    means = encoding.decode(values, count=1, seed=seeded(1)).vector.reshape(draws, 5).mean(axis=0)
+    assert np.abs(means - np.clip(vector, -2, 2)).max() < 6 * 2 / 200
+    assert means[3:].tolist() == [2.0, -2.0]
+
+
+def test_one_bit_is_measured_weighted_and_left_out() -> None:
+    encoding = Encoding(5, clip_l2=4.0, bits=1, weight_bound=7)
+    assert (encoding.largest, encoding.ring_bits(20)) == (1, 9)
+    assert replace(encoding, weight_bound=1).sensitivity() == Sensitivity(l1=5, l2_squared=5)
+    values = encoding.encode(normal(5), weight=3, seed=seeded(1), rng=Prg(seeded(5)))
+    assert set(np.abs(values).tolist()) == {3}
+    assert not encoding.encode(None, weight=3, seed=seeded(1), rng=Prg(seeded(5))).any()
+    silo = replace(encoding, weight_bound=1, users=2)
+    spoiled = silo.encode_users([[math.nan] * 5], seed=seeded(1), rng=Prg(seeded(5)))
+    assert not spoiled.any()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"rounding": "nearest", "clip_inf": 0.001}, {"rounding": "exact", "clip_inf": 1.0}, {"beta": Fraction(1, 2)}],
+)
+def test_one_bit_is_drawn_once(fields: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="one bit is drawn by lot"):
+        Encoding(5, clip_l2=1.0, bits=1, **fields)
+
+
+def test_one_bit_has_no_zero_and_so_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    roster = Roster.of([Identity.generate(name) for name in ("ann", "bob", "cat", "dan", "eve")])
+    noise = NoiseSpec(Family.SKELLAM, Fraction(1000))
+
+    def plan() -> RoundPlan:
+        encoding = Encoding(5, clip_l2=1.0, bits=1)
+        return RoundPlan.propose("secagg", roster, encoding, min_contributors=5, dropout=0, corrupt=0, noise=noise)
+
+    with pytest.raises(UsageError, match="a coordinate of one bit is none"):
+        plan()
+    switch_off(monkeypatch, RoundPlan, "__post_init__", "self.noise is not None and self.encoding.bits == 1")
+    plan()
+
+
+# What is refused, and what travels of a sketch itself.
+
+
+WRONG: list[tuple[Any, str]] = [
+    (RandomK(0), "1 to 70 are kept, not 0"), (RandomK(LENGTH + 1), "not 71"), (RandomK(-1), "not -1"),
+    (LowRank((Table(0, 8, 9, 2),)), "do not fit into 70"), (LowRank((Table(69, 1, 2, 1),)), "do not fit"),
+    (Ranges(((0, 71),)), "do not fit into 70"), (Ranges(((0, 1), (69, 71))), "do not fit"), ("random-k", "no sketch"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sketch", "said"), WRONG, ids=str)
+def test_a_sketch_of_other_vectors_is_refused(sketch: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Encoding(LENGTH, 1.0, sketch=sketch)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Table(0, 2, 3, 4), "rank of 1 to 3, not 4"), (lambda: Table(0, 2, 3, 0), "not 0"),
+        (lambda: Table(-1, 2, 3, 1), "a place"), (lambda: Table(0, 0, 3, 1), "rows"), (lambda: LowRank(()), "not 0"),
+        (lambda: LowRank((Table(0, 2, 3, 1), Table(5, 2, 3, 1))), "one after the other"),
+        (lambda: LowRank((Table(9, 2, 3, 1), Table(0, 2, 3, 1))), "one after the other"),
+        (lambda: LowRank((Table(0, 1, 1 << 13, 1 << 12),)), "33554432|16777216 numbers"),
+        (lambda: LowRank((Table(0, 1, 1, 1),) * 1025), "not 1025"), (lambda: Ranges(()), "not 0"),
+        (lambda: Ranges(((3, 3),)), "not empty"), (lambda: Ranges(((5, 3),)), "not empty"),
+        (lambda: Ranges(((-1, 3),)), "not empty"), (lambda: Ranges(((0, 3), (2, 4))), "one after the other"),
+        (lambda: Ranges(((4, 6), (0, 3))), "one after the other"),
+        (lambda: Encoding(LENGTH, 2.0, bits=8, clip_inf=127.0, sketch=KINDS["tables"], rounding="exact"), "exact"),
+        (lambda: sketched("some", rotate=True, rounding="exact"), "exact"),
+    ],
+)  # fmt: skip
+def test_what_is_no_sketch_is_refused(make: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        make()
+
+
+@every_kind
+def test_a_sketch_survives_the_wire(kind: str) -> None:
+    assert SKETCH.decode(SKETCH.encode(KINDS[kind])) == KINDS[kind]
+    encoding = sketched(kind)
+    assert ENCODING.decode(ENCODING.encode(encoding)) == encoding
+    assert hash(encoding) == hash(ENCODING.decode(ENCODING.encode(encoding)))
+
+
+def test_a_sketch_of_another_vector_does_not_decode() -> None:
+    sent = ENCODING.encode(sketched("some")).replace((9).to_bytes(8, "big"), (71).to_bytes(8, "big"))
+    with pytest.raises(DecodeError, match="not 71"):
+        ENCODING.decode(sent)
+
+
+# In plans.
+
+
+@every_kind
+def test_the_page_of_the_wire_says_what_comes_back_of_a_sum(kind: str) -> None:
+    roster = Roster.of([Identity.generate(name) for name in ("ann", "bob", "cat", "dan", "eve")])
+    encoding = sketched(kind, bits=12, clip_l2=20.0)
+    plan = RoundPlan.propose("secagg", roster, encoding, min_contributors=3, dropout="0.3", session=bytes(16))
+    total = np.arange(encoding.coordinates) - 5
+    decoded = plan.decode_total(total, 5).vector
+    assert np.allclose(verify.floats(verify.Plan(plan.encode()), total.tolist()), decoded)
+    other = replace(plan, encoding=replace(encoding, sketch=RandomK(3)))
+    assert plan.digest() != other.digest()
+    assert not np.array_equal(decoded, plan.next_round().decode_total(total, 5).vector) or kind in ("ranges", "all")
+
+
+def test_noise_for_a_sketch_is_that_for_what_travels() -> None:
+    asked = {"epsilon": 4, "delta": 1e-6, "rounds": 10, "clients": 100, "clip_l2": 1.0}
+    short = calibrate(**asked, length=500)
+    long = calibrate(**asked, length=10_000, sketch=RandomK(500))
+    assert long.noise == short.noise
+    assert (long.ring_bits, long.deviation) == (short.ring_bits, short.deviation)
+    assert replace(long.encoding, length=500, sketch=None) == short.encoding
