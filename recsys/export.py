@@ -29,6 +29,7 @@ def export(folder: str | Path, out: str | Path, *, model: bool) -> list[str]:
     """Pack the run in ``folder`` into the new file ``out``, and tell which files that were. Nothing is replaced."""
     folder, out = Path(folder), Path(out)
     run = Run.load(folder)
+    run.check_model(folder)
     name = check_name("the name of a run's directory", folder.resolve().name)
     _check_ended(folder, run)
     wanted = [*SHARED, MODEL] if model else list(SHARED)

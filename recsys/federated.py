@@ -24,8 +24,6 @@ steps follows from models of its own that are private already.
 
 from __future__ import annotations
 
-import io
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,19 +47,22 @@ from recsys.metrics.ranking import measure
 from recsys.models.recommender import Local, SharedModel
 from recsys.optimisers import Optimiser
 from recsys.participation import Participation, beacon
-from recsys.run_record import Round
+from recsys.run_record import NO_CHECKPOINT, Round
 from recsys.users_in_silos import UsersInSilos
+from secagg import tensors
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
 from secagg.crypto.prg import Prg, Rng
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, ThresholdError, UsageError
-from secagg.foreign import as_declared, parse_arrays, parse_json
+from secagg.foreign import as_declared
+from secagg.tensors import Pieces
 
 if TYPE_CHECKING:
     from dp.training import Settings
 
 METRICS = ("HR@10", "NDCG@10")
+_OPTIMISER = "optimiser "
 _LOG = logging.getLogger(__name__)
 
 
@@ -189,29 +190,28 @@ class TrainingState:
     weight: float = 1.0
     sealed: bytes = b""
 
-    def encode(self) -> bytes:
-        out = io.BytesIO()
-        rounds = json.dumps([asdict(one) for one in self.rounds], allow_nan=False)
-        arrays: dict[str, Any] = {f"optimiser {name}": array for name, array in self.optimiser.items()}
-        arrays |= {
-            "common": self.common,
-            "weight": np.array(self.weight),
-            "sealed": np.frombuffer(self.sealed, np.uint8),
-        }
-        np.savez(out, vector=self.vector, rounds=np.array(rounds), **arrays)
-        return out.getvalue()
+    def encode(self, secret: bytes) -> Pieces:
+        """Authenticated by the run's secret."""
+        arrays: dict[str, NDArray[Any]] = {f"{_OPTIMISER}{name}": array for name, array in self.optimiser.items()}
+        arrays |= {"vector": self.vector, "common": self.common, "sealed": np.frombuffer(self.sealed, np.uint8)}
+        header = {"rounds": [asdict(one) for one in self.rounds], "weight": self.weight}
+        return tensors.encode(header, arrays, _key(secret))
 
     @classmethod
-    def decode(cls, data: bytes) -> TrainingState:
+    def decode(cls, data: bytes, secret: bytes) -> TrainingState:
         try:
-            arrays = parse_arrays(data)
-            rounds = as_declared(tuple[Round, ...], parse_json(str(arrays.pop("rounds")).encode()))
+            header, arrays = tensors.decode(data, _key(secret))
+            rounds = as_declared(tuple[Round, ...], header["rounds"])
             vector, common, sealed = arrays.pop("vector"), arrays.pop("common"), arrays.pop("sealed").tobytes()
-            weight = float(arrays.pop("weight"))
-        except (DecodeError, KeyError, ValueError, TypeError):
-            raise DecodeError("this is no checkpoint") from None
-        optimiser = {name.removeprefix("optimiser "): array for name, array in arrays.items()}
+            weight = as_declared(float, header["weight"])
+        except (DecodeError, KeyError):
+            raise DecodeError(NO_CHECKPOINT) from None
+        optimiser = {name.removeprefix(_OPTIMISER): array for name, array in arrays.items()}
         return cls(vector, optimiser, rounds, common, weight, sealed)
+
+
+def _key(secret: bytes) -> bytes:
+    return derive(secret, labels.STORED, b"checkpoint of rounds")
 
 
 class Federation:

@@ -15,8 +15,6 @@ For all kinds the same holds:
 
 from __future__ import annotations
 
-import io
-import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -26,11 +24,11 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from secagg import tensors
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
 from secagg.crypto.seal import open_box, seal
 from secagg.errors import DecodeError, PeerError, StorageError
-from secagg.foreign import parse_arrays
 
 Kinds = Mapping[str, NDArray[np.float32]]
 """kind -> what one client keeps of it"""
@@ -95,16 +93,14 @@ def decode_kinds(data: bytes) -> Kinds:
 
 
 def _encoded(held: _Held) -> bytes:
-    out = io.BytesIO()
-    shapes = np.array(json.dumps([[*names, array.shape] for names, array in held.items()]))
+    shapes = [[*names, array.shape] for names, array in held.items()]
     numbers = np.concatenate([np.zeros(0, np.float32), *(array.ravel() for array in held.values())])
-    np.savez(out, shapes=shapes, numbers=numbers)
-    return out.getvalue()
+    return b"".join(tensors.encode({"shapes": shapes}, {"numbers": numbers}))
 
 
 def _decoded(data: bytes) -> _Held:
-    arrays = parse_arrays(data)
-    named = [(tuple(name), shape) for *name, shape in json.loads(str(arrays["shapes"]))]
+    header, arrays = tensors.decode(data)
+    named = [(tuple(name), shape) for *name, shape in header["shapes"]]
     parts = np.split(arrays["numbers"], np.cumsum([prod(shape) for _, shape in named])[:-1])
     return {name: part.reshape(shape) for (name, shape), part in zip(named, parts, strict=False)}
 

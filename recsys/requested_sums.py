@@ -7,8 +7,6 @@ privacy is the user, on a device and inside a silo.
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
@@ -26,13 +24,17 @@ from recsys.aggregator import Aggregator, LazyVectors, Request, Result, Update
 from recsys.federated import ClientData, completed_round, failed_round
 from recsys.models.private_sums import Contribution, Noised, Sums
 from recsys.models.recommender import Recommender
-from recsys.run_record import Round
+from recsys.run_record import NO_CHECKPOINT, Round
 from recsys.secure_aggregator import SecureAggregator
 from recsys.users_in_silos import UsersInSilos
+from secagg import tensors
+from secagg.crypto import labels
+from secagg.crypto.keys import derive
 from secagg.encoding import Encoding, Rounding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
 from secagg.files import read_private, write_file
-from secagg.foreign import as_declared, parse_arrays, parse_json
+from secagg.foreign import as_declared
+from secagg.tensors import Pieces
 
 
 class LearnsFromSums(Recommender, Protocol):
@@ -146,16 +148,17 @@ def _deviation(noise: NoiseSpec, clients: int, survivors: int) -> float:
 
 
 class ResultsOnDisk:
-    """An aggregator that keeps its results in the file ``path``.
+    """An aggregator that keeps its results in the file ``path``, authenticated by the run's secret.
 
     After a restart a model requests all its sums again, and each is answered from the file if it was made before. A
     result, or that a sum failed, is on disk before the model hears of it. Later sums depend on earlier ones (which
     items are paired, say), so earlier sums must not be made again from updates that may differ.
     """
 
-    def __init__(self, aggregator: SecureAggregator, path: Path) -> None:
+    def __init__(self, aggregator: SecureAggregator, path: Path, secret: bytes) -> None:
         self._aggregator, self._path = aggregator, path
-        self._past = _decoded(read_private(path)) if path.exists() else []
+        self._key = derive(secret, labels.STORED, b"checkpoint of sums")
+        self._past = _decoded(read_private(path), self._key) if path.exists() else []
         aggregator.delete_pending(len(self._past))
 
     def __len__(self) -> int:
@@ -165,7 +168,7 @@ class ResultsOnDisk:
         """``StorageError`` if another sum had this number."""
         if request.number >= len(self):
             self._past.append(self._requested(request, update))
-            write_file(self._path, _encoded_results(self._past), private=True)
+            write_file(self._path, *_encoded_results(self._past, self._key), private=True)
             self._aggregator.delete_pending(len(self))
         past = self._past[request.number]
         if (past.purpose, past.length) != (request.purpose, request.encoding.length):
@@ -214,8 +217,7 @@ class _Entry:
     answer: _ResultWithoutVector | None
 
 
-def _encoded_results(past: Sequence[_PastSum]) -> bytes:
-    out = io.BytesIO()
+def _encoded_results(past: Sequence[_PastSum], key: bytes) -> Pieces:
     arrays, entries = dict[str, NDArray[np.float64]](), list[dict[str, object]]()
     for number, one in enumerate(past):
         answer = None
@@ -223,21 +225,20 @@ def _encoded_results(past: Sequence[_PastSum]) -> bytes:
             answer = {each.name: getattr(one.result, each.name) for each in fields(_ResultWithoutVector)}
             arrays[str(number)] = one.result.vector
         entries.append({"purpose": one.purpose, "length": one.length, "given_up": one.given_up, "answer": answer})
-    np.savez(out, said=np.array(json.dumps(entries, allow_nan=False)), **arrays)  # type: ignore[arg-type]
-    return out.getvalue()
+    return tensors.encode({"sums": entries}, arrays, key)
 
 
-def _decoded(data: bytes) -> list[_PastSum]:
+def _decoded(data: bytes, key: bytes) -> list[_PastSum]:
     found = list[_PastSum]()
     try:
-        arrays = parse_arrays(data)
-        entries: tuple[_Entry, ...] = as_declared(tuple[_Entry, ...], parse_json(str(arrays["said"]).encode()))
+        header, arrays = tensors.decode(data, key)
+        entries: tuple[_Entry, ...] = as_declared(tuple[_Entry, ...], header["sums"])
         for number, one in enumerate(entries):
             result = None
             if (facts := one.answer) is not None:
                 known = {each.name: getattr(facts, each.name) for each in fields(facts)}
                 result = Result(vector=arrays[str(number)], **known)
             found.append(_PastSum(one.purpose, one.length, one.given_up, result))
-    except (DecodeError, KeyError, ValueError):  # half a surrogate is text that has no bytes
-        raise DecodeError("this is no checkpoint") from None
+    except (DecodeError, KeyError):
+        raise DecodeError(NO_CHECKPOINT) from None
     return found

@@ -6,18 +6,24 @@ trained and measured. Then come the rounds, with a checkpoint after each. A run 
 call, on this machine or another: the pending sum is finished with the vectors that went into it, and all later ones are
 computed anew.
 
-    config.json   what was asked for               run.json         what came out, for people (``recsys.run_record``)
-    ledger.pub    the key of the ledgers           ledger.db        what was spent (and local.db: in local training,
-    model.npz     the model in the end                              if the sums are noised, too)
+    config.json         what was asked for                 run.json        what came out (``recsys.run_record``)
+    ledger.pub          the key of the ledgers             ledger.db       what was spent (and local.db: in local
+    model.safetensors   the model in the end                               training, if the sums are noised, too)
 
 All that can be handed on (``recsys.export`` packs it). What cannot is in ``private``, a directory for its owner alone:
 
-    secret.key    all randomness of the parties    checkpoint.npz   the model between two rounds, or the sums so far
-    ledger.key    signs the ledgers                sum-N.sealed     what clients put into sum N, until it is out
-    name          of the run in the account's list users.csv        metrics for each user, if asked
-    inputs        by which other data are refused (``recsys.same_inputs``)
+    secret.key               all randomness of the parties
+    checkpoint.safetensors   the model between two rounds, or the sums so far
+    sum-N.sealed             what clients put into sum N, until it is out
+    ledger.key               signs the ledgers
+    name                     of the run in the account's list
+    inputs                   by which other data are refused (``recsys.same_inputs``)
+    users.csv                metrics for each user, if asked
 
-With SCAFFOLD each client's control variate is in the checkpoint, too, sealed under that secret.
+The checkpoint is authenticated under the secret (``secagg.tensors``): one that was altered, or is another run's, ends
+the run. So does an older one, by the number of its sums, if the record or a pending sum has a higher one, or a ledger
+was charged for the next. Where all of these are older, too, or gone, it is not noticed. With SCAFFOLD each client's
+control variate is in the checkpoint, sealed under that secret.
 
 The secrets, the checkpoint and what clients put into sums are deleted when the run has ended, unless they are to be
 kept. Ledgers are verified with their public key, so that needs none of it.
@@ -172,8 +178,8 @@ class _Running:
                 raise
             ended = f"the budget is spent: {error}"
         served = ServedModel(model, prepared.split.train.item_ids)
-        save(served, self._folder / MODEL, prepared.taken_as_public)
-        self._say(results=(*self._record.results, *self._own(model)), ended=ended)
+        digest = save(served, self._folder / MODEL, prepared.taken_as_public)
+        self._say(results=(*self._record.results, *self._own(model)), model=digest, ended=ended)
         return self._record
 
     def _train(self, model: SharedModel, aggregator: SecureAggregator) -> str:
@@ -181,7 +187,7 @@ class _Running:
         federation = self._prepared.federation(model, aggregator, self._secret, self._ledgers.get(Mode.LOCAL))
         checkpoint = self._private / CHECKPOINT
         if checkpoint.exists():
-            federation.resume(TrainingState.decode(read_private(checkpoint)))
+            federation.resume(TrainingState.decode(read_private(checkpoint), self._secret))
         self._check_reached(len(federation.state.rounds))
         self._keep(federation.state, aggregator)
         training = self._prepared.config.training
@@ -209,14 +215,14 @@ class _Running:
         return sum(one.survivors > 0 for one in rounds)
 
     def _keep(self, state: TrainingState, aggregator: SecureAggregator) -> None:
-        write_file(self._private / CHECKPOINT, state.encode(), private=True)
+        write_file(self._private / CHECKPOINT, *state.encode(self._secret), private=True)
         aggregator.delete_pending(len(state.rounds))
         if state.rounds:
             self._say(rounds=state.rounds)
 
     def _learn(self, model: LearnsFromSums, aggregator: SecureAggregator) -> None:
         """Make the model of a few sums. After a restart they are requested again, and answered as before."""
-        prepared, results = self._prepared, ResultsOnDisk(aggregator, self._private / CHECKPOINT)
+        prepared, results = self._prepared, ResultsOnDisk(aggregator, self._private / CHECKPOINT, self._secret)
         self._check_reached(len(results))
 
         def done(one: Round) -> None:
@@ -231,7 +237,9 @@ class _Running:
     def _check_reached(self, sums: int) -> None:
         """Refuse to make a sum again that is on record: with vectors computed anew it would be another sum."""
         if sums < len(self._record.rounds):
-            raise StorageError(f"{self._private / CHECKPOINT} is gone, or older than the record: start a new run")
+            path = self._private / CHECKPOINT
+            what = "is older than the record" if path.exists() else "is gone, and sums are on record"
+            raise StorageError(f"{path} {what}: start a new run")
 
     # Measuring on all users' data, only where the configuration asks for it
 

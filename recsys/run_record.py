@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from secagg.errors import DecodeError, StorageError, UsageError
-from secagg.files import read_file, write_file
+from secagg.files import read_file, reading, write_file
 from secagg.foreign import as_declared, parse_json
 
-FILE, CONFIG, MODEL = "run.json", "config.json", "model.npz"
+FILE, CONFIG, MODEL = "run.json", "config.json", "model.safetensors"
 """The names of the record, the configuration and the trained model in a run's directory."""
 FORMAT = 2
 """The format of a run's directory: its record, its checkpoint, and the names of its files."""
+NO_CHECKPOINT = "this is no checkpoint of this run, or it was altered"
 
 _MOST_BYTES = 1 << 24
 
@@ -137,6 +139,8 @@ class Run:
     rounds: tuple[Round, ...] = ()
     results: tuple[Quality, ...] = ()
     """reference models first, the run's own model last; empty where nothing is measured exactly"""
+    model: str = ""
+    """the SHA-256 of the model's file, in hexadecimal; empty until there is one"""
     ended: str = ""
     """why the run ended; empty while it goes on"""
     machine: Mapping[str, Any] = field(default_factory=dict)
@@ -145,6 +149,21 @@ class Run:
     def save(self, folder: str | Path) -> None:
         """Write the record, whole or not at all, even if the machine crashes."""
         write_file(Path(folder) / FILE, json.dumps(asdict(self), indent=1, allow_nan=False).encode(), private=False)
+
+    def check_model(self, folder: str | Path) -> None:
+        """``DecodeError`` if the run has ended, and the model in its directory is not the one that is on record. The
+        record is signed by nobody: whoever alters both is not noticed."""
+        path, found = Path(folder) / MODEL, sha256()
+        if not self.ended:
+            return
+        try:
+            with reading(path) as (file, _):
+                while piece := file.read(1 << 20):
+                    found.update(piece)
+        except FileNotFoundError:  # it is not handed on with every run
+            return
+        if found.hexdigest() != self.model:
+            raise DecodeError(f"{path} was altered, or is the model of another run: its SHA-256 is not that of {FILE}")
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:

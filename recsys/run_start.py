@@ -41,7 +41,7 @@ PUBLIC_KEY = "ledger.pub"
 _LINK = re.compile("[0-9a-f]{64}")
 PRIVATE = "private"
 """The directory within that of a run which nobody else gets."""
-SECRET, KEY, NAME, CHECKPOINT = "secret.key", "ledger.key", "name", "checkpoint.npz"
+SECRET, KEY, NAME, CHECKPOINT = "secret.key", "ledger.key", "name", "checkpoint.safetensors"
 """In it: all randomness of the parties; what signs the ledgers; how the list of runs calls this one, by which a copy is
 known when the key of the run that it was copied from is deleted; what a run goes on with."""
 

@@ -35,8 +35,8 @@ _READ = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe must not 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def write_file(path: Path, data: bytes, *, private: bool) -> None:
-    """Replace a file. After a crash it is the old one or the new one; when this returns, it is on the disk.
+def write_file(path: Path, *pieces: bytes | memoryview, private: bool) -> None:
+    """Replace a file by these pieces. After a crash it is the old one or the new one; when this returns, it is on disk.
 
     Everybody may read it, as far as the umask allows, unless it is ``private``: then only its owner may.
 
@@ -44,12 +44,12 @@ def write_file(path: Path, data: bytes, *, private: bool) -> None:
     >>> with TemporaryDirectory() as folder:
     ...     path = Path(folder) / "a"
     ...     write_file(path, b"first", private=True)
-    ...     write_file(path, b"second", private=True)
+    ...     write_file(path, b"sec", b"ond", private=True)
     ...     path.read_bytes(), oct(path.stat().st_mode & 0o777)
     (b'second', '0o600')
     """
     with writing(path, private=private) as file, _said("write", path):
-        file.write(data)
+        file.writelines(pieces)
 
 
 def create_file(path: Path, data: bytes, *, private: bool) -> bool:

@@ -1,9 +1,9 @@
 """Readers for what strangers may have written: files that a user names, JSON, TOML, and numpy's arrays.
 
-Parsers trust what a file says of itself. A few bytes can announce an array of 2^40 numbers, two megabytes of zeros can
-be the compressed form of two gigabytes, one line of TOML can take a parser hours, and nesting ends the interpreter's
-stack. Here sizes are compared with what is really there before anything is allocated, so memory and time stay within a
-constant times the size of the file. All that is refused raises ``DecodeError``, in one line that quotes nothing.
+Parsers trust what a file says of itself. A few bytes can announce an array of 2^40 numbers, one line of TOML can take a
+parser hours, and nesting ends the interpreter's stack. Here sizes are compared with what is really there before
+anything is allocated, so memory and time stay within a constant times the size of the file. All that is refused raises
+``DecodeError``, in one line that quotes nothing.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-import zipfile
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from enum import StrEnum
 from fractions import Fraction
 from functools import cache
-from io import BytesIO
 from math import isfinite, prod
 from pathlib import Path
 from types import UnionType
@@ -175,30 +173,6 @@ def parse_array(data: bytes) -> NDArray[Any]:
         return np.frombuffer(data, kind, prod(shape), head.end()).reshape(shape, order=order).copy("K")
     except (TypeError, ValueError, OverflowError):  # a kind, or so many dimensions, as numpy does not have
         raise DecodeError("not an array of numpy") from None
-
-
-def parse_arrays(data: bytes) -> dict[str, NDArray[Any]]:
-    """A file of numpy's format .npz as ``numpy.savez`` writes it, not compressed: so it holds no more than it is long.
-
-    >>> import io, numpy as np
-    >>> file = io.BytesIO()
-    >>> np.savez(file, a=np.arange(3))
-    >>> parse_arrays(file.getvalue())
-    {'a': array([0, 1, 2])}
-    """
-    try:
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            entries = archive.infolist()
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise DecodeError("arrays are kept without compression")
-            if sum(entry.file_size for entry in entries) > len(data):
-                raise DecodeError("entries of an archive lie over each other")
-            names = [entry.filename.removesuffix(".npy") for entry in entries]
-            if len(set(names)) < len(names):
-                raise DecodeError("two arrays have one name")
-            return {name: parse_array(archive.read(entry)) for name, entry in zip(names, entries, strict=True)}
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError, OverflowError):
-        raise DecodeError("not an archive of arrays") from None
 
 
 def _check_levels(value: object) -> None:

@@ -117,8 +117,8 @@ def test_data_and_models(tmp_path: Path) -> None:
     assert len(Split.load(*(f"{tmp_path}/{part}.csv" for part in ("train", "valid", "test"))).train) == 1
     split = leave_last_out(found)
     (model := ItemPop()).fit(split.train)
-    store.save(ServedModel(model, split.train.item_ids), f"{tmp_path}/model.npz")
-    served = store.load(f"{tmp_path}/model.npz")
+    store.save(ServedModel(model, split.train.item_ids), f"{tmp_path}/model.safetensors")
+    served = store.load(f"{tmp_path}/model.safetensors")
     assert list(served.item_ids) == list(split.train.item_ids)
     evaluate(model, split).write_csv(f"{tmp_path}/users.csv", split.train.user_ids)
     assert np.loadtxt(tmp_path / "users.csv", dtype=str, delimiter=",").shape[0] == 4

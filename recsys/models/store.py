@@ -1,8 +1,8 @@
-"""Models on the disk: one .npz file with the arrays, and a header in JSON that says what they are.
+"""Models on the disk: one file of tensors (``secagg.tensors``) with the arrays, and a header that says what they are.
 
-The header names the model's class, its settings and the ids of the items. Nothing in the file is executed: arrays are
-read without pickle, and the class must be one of ``MODELS``. A file that is cut short, altered or of another kind is
-refused with one line.
+The header names the model's class, its settings and the ids of the items. Nothing in the file is executed: there is no
+pickle in it, and the class must be one of ``MODELS``. A file that is cut short or of another kind is refused with one
+line. Whether its numbers were exchanged for others shows in its SHA-256 alone: a run's record has that of its model.
 
 A history is all that models know about a user, so there are no users in the file, and no map of user ids. A list of
 items that comes from users' events says something about them all the same: under "public" the header says that it does.
@@ -10,10 +10,9 @@ items that comes from users' events says something about them all the same: unde
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
@@ -24,9 +23,9 @@ from numpy.typing import NDArray
 from recsys.metrics.ranking import scores_of
 from recsys.models.recommender import Recommender
 from recsys.serving import ServedModel
+from secagg import tensors
 from secagg.errors import SecAggError, StorageError, UsageError
 from secagg.files import read_file, write_file
-from secagg.foreign import parse_arrays, parse_json
 
 MODELS = {
     "ItemPop": "recsys.models.popularity",
@@ -47,7 +46,6 @@ MODELS = {
 VERSION = 3
 """The format of a model's file."""
 
-_HEADER = "header"
 _MOST_BYTES = 1 << 32
 _LARGEST = 1_000_000
 """The largest whole number among a model's settings, such as the number of latest items or the width of a factor."""
@@ -72,15 +70,14 @@ class Stored(Recommender, Protocol):
         """The stored model. A state that does not fit together raises an error of any ordinary kind."""
 
 
-def save(served: ServedModel, path: str | Path, taken_as_public: Sequence[str] = ()) -> None:
-    """Write the model, whole or not at all, with what a guarantee about it took as public (``recsys.public_facts``)."""
+def save(served: ServedModel, path: str | Path, taken_as_public: Sequence[str] = ()) -> str:
+    """Write the model, whole or not at all, with what a guarantee about it took as public (``recsys.public_facts``).
+    Returns the SHA-256 of the file."""
     model, item_ids = cast(Stored, served.model), served.item_ids
     name = type(model).__name__
     if MODELS.get(name) != type(model).__module__:
         raise UsageError(f"{name} is none of the models that can be stored: {', '.join(MODELS)}")
     state = model.state()
-    if _HEADER in state.arrays:
-        raise UsageError(f"an array of a model is not called {_HEADER!r}")
     header = {
         "version": VERSION,
         "model": name,
@@ -89,10 +86,11 @@ def save(served: ServedModel, path: str | Path, taken_as_public: Sequence[str] =
         "public": list(taken_as_public),
     }
     _check(model, len(item_ids))
-    text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **{_HEADER: text}, **state.arrays)
-    write_file(Path(path), file.getvalue(), private=False)
+    pieces, digest = tensors.encode(header, state.arrays), sha256()
+    for piece in pieces:
+        digest.update(piece)
+    write_file(Path(path), *pieces, private=False)
+    return digest.hexdigest()
 
 
 def load(path: str | Path) -> ServedModel:
@@ -112,12 +110,11 @@ def load(path: str | Path) -> ServedModel:
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The header and the arrays of the file, with nothing made of them."""
     try:
-        arrays = parse_arrays(read_file(Path(path), most=_MOST_BYTES))
-        header = dict(parse_json(arrays.pop(_HEADER).tobytes()))
+        header, arrays = tensors.decode(read_file(Path(path), most=_MOST_BYTES))
         version, name = header["version"], str(header["model"])
     except FileNotFoundError:
         raise UsageError(f"there is no file {path}") from None
-    except (SecAggError, KeyError, TypeError, ValueError):
+    except (SecAggError, KeyError):
         raise StorageError(f"{path} is not the file of a model, or damaged") from None
     if version != VERSION or name not in MODELS:
         raise StorageError(

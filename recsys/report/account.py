@@ -114,6 +114,7 @@ class Account:
         """``ledger``: the one that the run shares with others, which is not in its folder."""
         folder, ledger = Path(folder), None if ledger is None else Path(ledger)
         run = Run.load(folder)
+        run.check_model(folder)
         name = run.protocol.get("name")
         if run.mode not in TRUSTS or name not in registry.names():
             raise DecodeError(f"the record of the run in {folder} has an unknown mode or protocol")

@@ -141,7 +141,7 @@ def layered_vectors(
         said = (text.encode() for text in texts)
         return digest(labels.RUN_TEXT, what, found.digest, layers.to_bytes(4, "big"), *said)
 
-    states = torch.from_numpy(computed_once(name(b"states"), compute))
+    states = torch.from_numpy(np.require(computed_once(name(b"states"), compute), requirements="W"))
     rows = computed_once(name(b"vectors of states"), lambda: vectors_by(top, states, there))
     return LayeredVectors(rows, found.digest.hex(), states, there, top)
 

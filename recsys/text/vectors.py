@@ -4,19 +4,18 @@ The table is public, and so are the encoder and the vectors: no user's events ar
 item that nobody has taken yet has one, too.
 
 Vectors are computed once and kept in $XDG_CACHE_HOME/secagg/vectors, under a name that is the digest of everything they
-follow from: the encoder's weights, tokenizer and settings, and the texts. A file there is used if it carries a mark
-that is made with a key of this account, which lies elsewhere ($XDG_STATE_HOME/secagg/vectors.key). So a cache that
-somebody else filled, or changed, is not believed: what it should say is computed anew.
+follow from: the encoder's weights, tokenizer and settings, and the texts. A file there is used if it is authenticated
+under this name (``secagg.tensors``) by a secret of this account, which lies elsewhere
+($XDG_STATE_HOME/secagg/vectors.key). So a cache that somebody else filled, or changed, is not believed: what it should
+say is computed anew.
 """
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from hmac import compare_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,16 +25,17 @@ from numpy.typing import NDArray
 from recsys.data.items import Items
 from recsys.places import cache, state
 from recsys.text.directory import Directory, read_directory
+from secagg import tensors
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, derive, digest
 from secagg.errors import DecodeError, StorageError, UsageError
 from secagg.files import create_file, private_folder, read_private, write_file
-from secagg.foreign import parse_array
 
 if TYPE_CHECKING:
     from recsys.text.encoder import Watch
 
 FOLDER, KEY = "vectors", "vectors.key"
+_ROWS = "rows"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,15 +68,13 @@ def item_vectors(items: Items, encoder: str | Path, watch: Watch = lambda done, 
 
 def computed_once(name: bytes, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
     """What is in the cache under this name, the digest of all that the array follows from; else it is computed."""
-    path = _folder(cache()) / FOLDER / f"{name.hex()}.npy"
-    key = _key()
+    path = _folder(cache()) / FOLDER / f"{name.hex()}.safetensors"
+    key = derive(_secret(), labels.STORED, b"cached", name)
     rows = _kept(path, key)
     if rows is None:
         rows = compute()
         private_folder(path.parent)
-        file = io.BytesIO()
-        np.save(file, rows, allow_pickle=False)
-        write_file(path, _mark(key, path, file.getvalue()) + file.getvalue(), private=True)
+        write_file(path, *tensors.encode({}, {_ROWS: rows}, key), private=True)
     return rows
 
 
@@ -106,18 +104,12 @@ def _computed(found: Directory, texts: list[str], watch: Watch) -> NDArray[np.fl
 def _kept(path: Path, key: bytes) -> NDArray[Any] | None:
     """What is in the cache; None if that is nothing, or nothing that this account has put there."""
     with suppress(FileNotFoundError, StorageError, DecodeError):
-        kept = read_private(path)
-        mark, data = kept[:KEY_BYTES], kept[KEY_BYTES:]
-        if compare_digest(mark, _mark(key, path, data)):
-            return parse_array(data)
+        _, arrays = tensors.decode(read_private(path), key)
+        return arrays[_ROWS]
     return None
 
 
-def _mark(key: bytes, path: Path, data: bytes) -> bytes:
-    return derive(key, labels.RUN_TEXT, path.name.encode(), digest(labels.RUN_TEXT, b"cached", data))
-
-
-def _key() -> bytes:
+def _secret() -> bytes:
     path = _folder(state()) / KEY
     create_file(path, os.urandom(KEY_BYTES), private=True)
     key = read_private(path)

@@ -22,7 +22,8 @@ def export(
     run_dir: Annotated[Path, typer.Argument(help=f"A run's directory, with its {FILE}.", metavar="RUN_DIR")],
     out: Annotated[Path | None, typer.Option(help="The new tar file; default: RUN_DIR's name with .tar, here.")] = None,
     model: Annotated[
-        bool | None, typer.Option("--model/--no-model", help="Pack model.npz; default: if the run promises privacy.")
+        bool | None,
+        typer.Option("--model/--no-model", help="Pack model.safetensors; default: if the run promises privacy."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -48,6 +48,7 @@ LEDGER_TURNS: Final = b"secagg/v1/ledger/turns"  # the order in which clients ta
 LEDGER_DATA: Final = b"secagg/v1/ledger/data"  # with whose data it is: a mark that only the secret's keeper can tell
 RUN_INPUTS: Final = b"secagg/v1/run/inputs"  # what a simulated run was begun with: a mark that is kept with it
 RUN_TEXT: Final = b"secagg/v1/run/text"  # with a purpose: an encoder, the texts it was given, and the vectors of these
+STORED: Final = b"secagg/v1/stored"  # with a purpose: authenticates a file of arrays that is kept
 
 LATTICE_UNIFORM: Final = b"secagg/v1/lattice/uniform"
 LATTICE_FLOODING: Final = b"secagg/v1/lattice/flooding"

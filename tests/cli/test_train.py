@@ -156,7 +156,7 @@ def test_the_same_call_again_changes_nothing(train: Call) -> None:
         "inputs",
         "ledger.db",
         "ledger.pub",
-        "model.npz",
+        "model.safetensors",
         "name",
         "report.html",
         "run.json",
@@ -223,9 +223,9 @@ def test_a_damaged_checkpoint_is_one_line(train: Call) -> None:
     folder = Path("runs/small")
     record = json.loads((folder / "run.json").read_bytes())
     (folder / "run.json").write_text(json.dumps(record | {"ended": "", "results": record["results"][:2]}))
-    (folder / "private" / "checkpoint.npz").write_bytes(b"PK\x03\x04")
+    (folder / "private" / "checkpoint.safetensors").write_bytes(b"PK\x03\x04")
     code, out, error = train("small.toml", "--json")
-    assert (code, out, error) == (2, "", "secagg: this is no checkpoint\n")
+    assert (code, out, error) == (2, "", "secagg: this is no checkpoint of this run, or it was altered\n")
 
 
 def made_up(folder: Path) -> Path:

@@ -122,7 +122,7 @@ class Zygote:
         folder, kept = self._folder / f"{mode}-learnt", self._folder / f"{mode}-kept"
         if not kept.exists():
             begin_again(self.through(mode), folder)
-            answer = self.train(folder, mode, renaming=["checkpoint.npz", LEARNT[mode]])
+            answer = self.train(folder, mode, renaming=["checkpoint.safetensors", LEARNT[mode]])
             assert answer["code"] is None, answer["error"]
             assert (folder / "private" / "sum-0.sealed").exists()
             folder.with_name(f"{folder.name}.state").rename(kept.with_name(f"{kept.name}.state"))
@@ -234,7 +234,7 @@ def sums(run: Run) -> list[Any]:
 
 
 def vector(folder: Path) -> NDArray[np.float32]:
-    model = load(folder / "model.npz").model
+    model = load(folder / "model.safetensors").model
     return model.vector  # type: ignore[attr-defined, no-any-return]
 
 

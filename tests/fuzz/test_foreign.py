@@ -10,6 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from dp import verify_ledger
 from dp.ledger import file as ledger_file
 from dp.ledger.verify import verify
-from secagg import cli
+from secagg import cli, tensors
 from secagg.errors import DecodeError, PeerError, StorageError, UsageError
 from secagg.foreign import parse_array
 from tests.scenes import ledger as scene
@@ -216,6 +217,12 @@ def model(kind: str) -> bytes:
     return made(lambda path: save(ServedModel(trained, ITEMS), path))
 
 
+def finite(tree: Any) -> bool:
+    with suppress(ValueError):
+        return bool(json.dumps(tree, allow_nan=False))
+    return False
+
+
 MODELS = ("Ease", "MatrixFactorisation")
 
 
@@ -223,35 +230,40 @@ MODELS = ("Ease", "MatrixFactorisation")
 @fuzz
 @given(data=st.data())
 def test_model(kind: str, data: st.DataObject, folder: Path) -> None:
-    (folder / "model.npz").write_bytes(data.draw(mutations(model(kind))))
-    accepted(lambda: load(folder / "model.npz"), StorageError)
+    (folder / "model.safetensors").write_bytes(data.draw(mutations(model(kind))))
+    accepted(lambda: load(folder / "model.safetensors"), StorageError)
 
 
 @pytest.mark.parametrize("kind", MODELS)
 @fuzz
 @given(data=st.data())
 def test_header_of_a_model(kind: str, data: st.DataObject, folder: Path) -> None:
-    with np.load(io.BytesIO(model(kind))) as file:
-        arrays = {name: file[name] for name in file.files}
-    text = json.dumps(data.draw(trees(json.loads(arrays["header"].tobytes()))))
-    np.savez(folder / "model.npz", **arrays | {"header": np.frombuffer(text.encode(), np.uint8)})
-    accepted(lambda: load(folder / "model.npz"), StorageError)
+    header, arrays = tensors.decode(model(kind))
+    (folder / "model.safetensors").write_bytes(
+        b"".join(tensors.encode(data.draw(trees(header).filter(finite)), arrays))
+    )
+    accepted(lambda: load(folder / "model.safetensors"), StorageError)
 
 
-CHECKPOINT = TrainingState(np.zeros(5, np.float32), {"momentum": np.zeros(5)}, (runs._round(0, None, ""),)).encode()
-ANSWERS = _encoded_results([_PastSum("a", 3, "", Result(np.zeros(3), 2, ("ann", "bob"), {}, 9, 9, {}))])
-
-
-@fuzz
-@given(data=inputs(CHECKPOINT))
-def test_checkpoint(data: bytes) -> None:
-    accepted(lambda: TrainingState.decode(data), DecodeError)
+CHECKPOINT = TrainingState(np.zeros(5, np.float32), {"momentum": np.zeros(5)}, (runs._round(0, None, ""),))
+ANSWERS = [_PastSum("a", 3, "", Result(np.zeros(3), 2, ("ann", "bob"), {}, 9, 9, {}))]
+SECRET = bytes(32)
 
 
 @fuzz
-@given(data=inputs(ANSWERS))
-def test_answers(data: bytes) -> None:
-    accepted(lambda: _decoded(data), DecodeError)
+@given(data=st.data())
+def test_checkpoint(data: st.DataObject) -> None:
+    whole = b"".join(CHECKPOINT.encode(SECRET))
+    with pytest.raises(DecodeError):
+        TrainingState.decode(data.draw(inputs(whole).filter(lambda other: other != whole)), SECRET)
+
+
+@fuzz
+@given(data=st.data())
+def test_answers(data: st.DataObject) -> None:
+    whole = b"".join(_encoded_results(ANSWERS, SECRET))
+    with pytest.raises(DecodeError):
+        _decoded(data.draw(inputs(whole).filter(lambda other: other != whole)), SECRET)
 
 
 @fuzz

@@ -288,12 +288,12 @@ def test_a_round_that_is_attempted_twice_moves_each_control_variate_once(
     whole, done = uneven(), uneven(secure(folder=tmp_path))
     rounds(whole, 2)
     done.advance()
-    kept = done.state.encode()
+    kept = b"".join(done.state.encode(SECRET))
     killed_in(done, monkeypatch, place)
     for again in range(2):
         model = Quadratic() if place == "before" else Other()
         done = uneven(secure(folder=tmp_path), model=model)
-        done.resume(TrainingState.decode(kept))
+        done.resume(TrainingState.decode(kept, SECRET))
         if again:
             done.advance()
         else:
@@ -323,9 +323,9 @@ def test_a_sum_is_not_gone_on_with_under_another_control_variate(
     """The plan names what updates are made from, and the server's control variate is part of that."""
     done = uneven(secure(folder=tmp_path))
     done.advance()
-    kept = done.state.encode()
+    kept = b"".join(done.state.encode(SECRET))
     killed_in(done, monkeypatch, "in the sum")
-    state = TrainingState.decode(kept)
+    state = TrainingState.decode(kept, SECRET)
     state.common = state.common + 1e-3
     done = uneven(secure(folder=tmp_path))
     done.resume(state)
@@ -340,12 +340,13 @@ def test_a_checkpoint_holds_the_clients_control_variates_sealed() -> None:
     """Under the run's secret, for that round. Nobody's is in a file in the clear."""
     done = uneven()
     done.advance()
-    kept, first = done.state.encode(), TrainingState.decode(done.state.encode())
+    kept = b"".join(done.state.encode(SECRET))
+    first = TrainingState.decode(kept, SECRET)
     own = variates(done)[1]
     assert not any(one.astype(kind).tobytes() in kept for one in own.values() for kind in (np.float32, np.float64))
     assert b"silo-1" not in kept
     again = uneven()
-    again.resume(TrainingState.decode(kept))
+    again.resume(TrainingState.decode(kept, SECRET))
     for name, one in variates(again)[1].items():
         np.testing.assert_allclose(one, own[name], atol=1e-6)
     done.advance()
@@ -371,7 +372,9 @@ def test_a_run_that_is_killed_and_goes_on_ends_as_the_other(tmp_path: Path) -> N
     with pytest.raises(Killed):
         go(asked, tmp_path / "run", watch=watch)
     assert go(asked, tmp_path / "run").ended
-    state = TrainingState.decode((tmp_path / "run" / "private" / "checkpoint.npz").read_bytes())
+    private = tmp_path / "run" / "private"
+    secret = (private / "secret.key").read_bytes()
+    state = TrainingState.decode((private / "checkpoint.safetensors").read_bytes(), secret)
     assert len(state.common) == len(state.vector)
     assert state.common.any()
     assert state.sealed
@@ -379,7 +382,7 @@ def test_a_run_that_is_killed_and_goes_on_ends_as_the_other(tmp_path: Path) -> N
     assert public
     assert not any(b"sealed" in path.read_bytes() for path in public)
     go(asked, tmp_path / "run", keep_secrets=False)
-    assert not (tmp_path / "run" / "private" / "checkpoint.npz").exists()
+    assert not (tmp_path / "run" / "private" / "checkpoint.safetensors").exists()
 
 
 # Private

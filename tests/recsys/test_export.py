@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import tarfile
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from secagg.errors import StorageError, UsageError
 from secagg.files import write_file
 from tests.scenes.runs import make
 
-PRIVATE = ("secret.key", "ledger.key", "checkpoint.npz", "users.csv", "sum-0.sealed")
+PRIVATE = ("secret.key", "ledger.key", "checkpoint.safetensors", "users.csv", "sum-0.sealed")
 SHARED = ["config.json", "ledger.db", "ledger.pub", "local.db", "run.json"]
 
 
@@ -26,11 +28,39 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder := tmp_path_factory.mktemp("runs") / "both").mkdir()
     make(folder, "both", rounds=2)
     (folder / "config.json").write_text("{}")
-    (folder / "model.npz").write_bytes(b"model")
+    with_model(folder)
     (folder / "private").mkdir(mode=0o700)
     for name in PRIVATE:
         write_file(folder / "private" / name, os.urandom(32), private=True)
     return folder
+
+
+def with_model(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"model")
+    replace(Run.load(folder), model=sha256(b"model").hexdigest()).save(folder)
+
+
+@pytest.mark.parametrize("words", [["export", "both", "--no-model"], ["export", "both"], ["report", "both"]])
+def test_a_model_that_was_altered_is_one_line(
+    words: list[str], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The control: as it is on record, or not there, it is nothing to say a word about."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "both")
+    model = Path("both", "model.safetensors")
+    for wrong in (b"modem", b"model ", b""):
+        model.write_bytes(wrong)
+        assert main(words) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.count("\n") == 1
+        assert f"{model} was altered, or is the model of another run: its SHA-256 is not that of run.json" in said.err
+        assert not list(Path().glob("*.tar"))
+    model.write_bytes(b"model")
+    assert main(words) == 0
+    model.unlink()
+    Path("both.tar").unlink(missing_ok=True)
+    assert main(words) == 0
 
 
 def names(tar: Path) -> list[str]:
@@ -43,8 +73,8 @@ def test_nothing_private_is_packed(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, copy, dirs_exist_ok=True)
     (copy / "private" / "run.json").write_text("{}")
     (copy / "notes about patients.txt").write_text("private")
-    assert export(copy, tmp_path / "a.tar", model=True) == sorted([*SHARED, "model.npz"])
-    assert names(tmp_path / "a.tar") == [f"both/{name}" for name in sorted([*SHARED, "model.npz"])]
+    assert export(copy, tmp_path / "a.tar", model=True) == sorted([*SHARED, "model.safetensors"])
+    assert names(tmp_path / "a.tar") == [f"both/{name}" for name in sorted([*SHARED, "model.safetensors"])]
     packed = (tmp_path / "a.tar").read_bytes()
     for name in PRIVATE:
         secret = (run / "private" / name).read_bytes()
@@ -115,7 +145,7 @@ def test_what_lies_elsewhere_is_not_packed(how: str, tmp_path: Path) -> None:
     (folder := tmp_path / "run").mkdir()
     make(folder, "none")
     (secret := tmp_path / "id_ed25519").write_text("secret")
-    {"link": os.symlink, "hard link": os.link}[how](secret, folder / "model.npz")
+    {"link": os.symlink, "hard link": os.link}[how](secret, folder / "model.safetensors")
     with pytest.raises(StorageError, match=r"it is a link|has another name"):
         export(folder, tmp_path / "a.tar", model=True)
     assert not (tmp_path / "a.tar").exists()
@@ -143,11 +173,11 @@ def test_a_model_without_a_promise_is_packed_if_asked_for(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plain").mkdir()
     make(tmp_path / "plain", "none")
-    (tmp_path / "plain" / "model.npz").write_bytes(b"model")
+    with_model(tmp_path / "plain")
     assert main(["export", "plain"]) == 0
     assert names(tmp_path / "plain.tar") == ["plain/run.json"]
     assert main(["export", "plain"]) == 2
     assert main(["export", "plain", "--model", "--out", "more.tar", "--json"]) == 0
-    assert names(tmp_path / "more.tar") == ["plain/model.npz", "plain/run.json"]
+    assert names(tmp_path / "more.tar") == ["plain/model.safetensors", "plain/run.json"]
     said = capsys.readouterr()
     assert said.err == "secagg: plain.tar exists already\n"

@@ -8,7 +8,6 @@ deviation is caught.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -44,7 +43,9 @@ from recsys.participation import Draw, Participation, beacon
 from recsys.run_record import Round
 from recsys.secure_aggregator import SecureAggregator
 from recsys.users_in_silos import UsersInSilos
-from secagg.crypto.keys import SigningKey
+from secagg import tensors
+from secagg.crypto import labels
+from secagg.crypto.keys import SigningKey, derive
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, UsageError
 from tests.controls import switch_off
@@ -289,7 +290,7 @@ def test_it_is_time_to_stop_after_so_many_measured_rounds_without_a_better_one(
     """It follows from the records of rounds alone, so from a checkpoint as well."""
     done = federation(client_data(), patience=patience)
     state = TrainingState(done.state.vector, {}, measured_rounds(values))
-    done.resume(TrainingState.decode(state.encode()))
+    done.resume(TrainingState.decode(b"".join(state.encode(SECRET)), SECRET))
     assert done.stalled is stalled
 
 
@@ -570,14 +571,14 @@ def test_all_rounds_are_one_schedule_at_the_highest_rate(tmp_path: Path, monkeyp
     _genesis, reserved, committed = ledger.entries()
     assert (reserved["steps"]["count"], committed["steps"]["count"]) == (2 * STEPS, STEPS)
     assert reserved["steps"]["event"]["sampling"] == {"kind": "PoissonSample", "rate": "1/2"}
-    kept = TrainingState.decode(done.state.encode())
+    kept = TrainingState.decode(b"".join(done.state.encode(SECRET)), SECRET)
     done.advance()
     assert ledger.epsilon == spent
     other = private(clients, ledger)
     other.resume(kept)
     with other._charged(1, clients.names) as before:
         assert before  # that round was committed
-    other.resume(TrainingState.decode(done.state.encode()))
+    other.resume(TrainingState.decode(b"".join(done.state.encode(SECRET)), SECRET))
     with pytest.raises(BudgetError, match="ends with round 2"):
         other.advance()
     monkeypatch.setattr("tests.scenes.private_training.PRIVATE", replace(local, rounds=3))
@@ -699,7 +700,7 @@ def test_from_a_checkpoint_the_run_goes_on_as_if_nothing_had_happened(rule: Rule
     before = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
     run(before, 2)
     after = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
-    after.resume(TrainingState.decode(before.state.encode()))
+    after.resume(TrainingState.decode(b"".join(before.state.encode(SECRET)), SECRET))
     np.testing.assert_allclose(run(after, 2), through.state.vector, atol=TOLERANCE[rule])
     alike(after.state.rounds, through.state.rounds)
     forgetful = federation(clients, secure(clients), optimiser=Optimiser(rule, 0.1))
@@ -751,38 +752,44 @@ def same(one: TrainingState, other: TrainingState) -> bool:
 @settings(max_examples=25)
 @given(state=STATES)
 def test_a_checkpoint_gives_back_what_was_put_in(state: TrainingState) -> None:
-    assert same(TrainingState.decode(state.encode()), state)
+    assert same(TrainingState.decode(b"".join(state.encode(SECRET)), SECRET), state)
 
 
-def test_a_checkpoint_that_is_cut_short_is_refused() -> None:
-    data = federation(client_data()).state.encode()
-    for length in range(len(data)):
-        with pytest.raises(DecodeError):
-            TrainingState.decode(data[:length])
+def test_a_checkpoint_that_was_altered_or_is_another_runs_is_refused() -> None:
+    """Cut short anywhere, or with one bit of any byte flipped. (``tests/secagg/test_tensors.py`` has the controls.)"""
+    state = federation(client_data()).state
+    data = b"".join(state.encode(SECRET))
+    assert same(TrainingState.decode(data, SECRET), state)
+    for place in range(0, len(data), 7):
+        flipped = data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]
+        for other in (data[:place], flipped):
+            with pytest.raises(DecodeError, match="no checkpoint of this run, or it was altered"):
+                TrainingState.decode(other, SECRET)
+    with pytest.raises(DecodeError, match="no checkpoint of this run, or it was altered"):
+        TrainingState.decode(data, OTHER)
 
 
-def test_a_damaged_checkpoint_is_refused_or_the_same_all_the_same() -> None:
-    """Some bits of a ZIP file mean nothing; none of the others goes unnoticed."""
-    done = federation(client_data())
-    data, refused = done.state.encode(), 0
-    for place in range(len(data)):
-        damaged = bytearray(data)
-        damaged[place] ^= 1 << (place % 8)
-        try:
-            assert same(TrainingState.decode(bytes(damaged)), done.state)
-        except DecodeError:
-            refused += 1
-    assert refused > len(data) / 2
+@pytest.mark.parametrize("purpose", [b"checkpoint of sums", b"checkpoint of rounds"])
+def test_a_file_of_the_same_secret_for_another_purpose_is_no_checkpoint(purpose: bytes) -> None:
+    """Such as the sums of a model that is made of them. The control: under its own purpose it is one."""
+    key = derive(SECRET, labels.STORED, b"checkpoint of rounds")
+    header, arrays = tensors.decode(b"".join(federation(client_data()).state.encode(SECRET)), key)
+    data = b"".join(tensors.encode(header, arrays, derive(SECRET, labels.STORED, purpose)))
+    if purpose == b"checkpoint of rounds":
+        TrainingState.decode(data, SECRET)
+    else:
+        with pytest.raises(DecodeError, match="no checkpoint"):
+            TrainingState.decode(data, SECRET)
 
 
-def test_a_checkpoint_runs_nothing() -> None:
-    file = io.BytesIO()
-    np.savez(file, vector=np.array([print], object), rounds=np.array("[]"))
-    with pytest.raises(DecodeError):
-        TrainingState.decode(file.getvalue())
-    for other in (b"", b"PK", b"{}", np.arange(3).tobytes()):
-        with pytest.raises(DecodeError):
-            TrainingState.decode(other)
+@pytest.mark.parametrize("header", [{}, {"rounds": [], "weight": "1"}, {"rounds": [1], "weight": 1.0}, {"rounds": []}])
+def test_a_checkpoint_that_says_something_else(header: dict[str, object]) -> None:
+    key = derive(SECRET, labels.STORED, b"checkpoint of rounds")
+    _, arrays = tensors.decode(b"".join(federation(client_data()).state.encode(SECRET)), key)
+    with pytest.raises(DecodeError, match="no checkpoint"):
+        TrainingState.decode(b"".join(tensors.encode(header, arrays, key)), SECRET)
+    with pytest.raises(DecodeError, match="no checkpoint"):
+        TrainingState.decode(b"".join(tensors.encode({"rounds": [], "weight": 1.0}, {}, key)), SECRET)
 
 
 # Fleets

@@ -142,7 +142,7 @@ def test_a_run_and_its_copy_do_not_both_go_on(tmp_path: Path, state: Path, monke
     assert go(asked(), tmp_path / "copy", state).others == UNKNOWN
 
 
-ALL = ("run.json", "ledger.db", "private/sum-0.sealed", "private/checkpoint.npz")
+ALL = ("run.json", "ledger.db", "private/sum-0.sealed", "private/checkpoint.safetensors")
 
 
 @pytest.mark.parametrize(("mode", "gone"), [("local", ("ledger.db",)), ("distributed", ALL), ("both", ALL)])

@@ -67,7 +67,7 @@ def test_a_run_ends_in_a_model_that_knows_all_items(changes: tuple[str, ...], ki
     run = go(small_run(home, *changes), home / "run")
     assert run.ended == "all rounds are done"
     assert run.data["items"] == 18
-    served = load(home / "run" / "model.npz")
+    served = load(home / "run" / "model.safetensors")
     assert type(served.model) is kind
     best = served.recommend(["i1", "i2"], k=16)
     assert {"i15", "i16", "i17"} <= {item for item, _ in best.items}  # which nobody took
@@ -158,7 +158,7 @@ def command(home: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 
 def test_the_command(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(home, capsys) == (0, "")
-    assert np.isfinite(load(home / "run" / "model.npz").recommend([], k=1).items[0][1])
+    assert np.isfinite(load(home / "run" / "model.safetensors").recommend([], k=1).items[0][1])
 
 
 @pytest.mark.parametrize("what", ["no text", "no tokenizer", "a pickle", "other weights"])

@@ -307,7 +307,7 @@ def test_all_who_have_to_say_it_say_what_is_public(tmp_path: Path) -> None:
     said = "; ".join(run.public)
     assert f"Taken as public: {said}." in write_report(tmp_path / "run").read_text().replace("&#x27;", "'")
     assert f"Taken as public: {said}" in genesis(tmp_path / "run" / "ledger.db")
-    header, _ = read_model(tmp_path / "run" / "model.npz")
+    header, _ = read_model(tmp_path / "run" / "model.safetensors")
     assert header["public"] == list(run.public)
 
 

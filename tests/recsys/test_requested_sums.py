@@ -6,7 +6,6 @@ standard deviations: for d = 3000 false with probability below 1e-9 (see test_fe
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import replace
 from fractions import Fraction
@@ -30,6 +29,9 @@ from recsys.requested_sums import ResultsOnDisk, _encoded, sums_of
 from recsys.run_record import Round
 from recsys.secure_aggregator import SecureAggregator
 from recsys.users_in_silos import UsersInSilos
+from secagg import tensors
+from secagg.crypto import labels
+from secagg.crypto.keys import derive
 from secagg.encoding import Encoding, Rounding
 from secagg.errors import DecodeError, StorageError, ThresholdError, UsageError
 from secagg.files import write_file
@@ -249,7 +251,7 @@ def two_sums(
     """What they come to."""
     aggregator = SecureAggregator(DEPLOYMENT, SECRET, folder=folder, **how)
     clients = devices() if silos is None else client_data((3,) * 6)
-    sums = sums_of(clients, ResultsOnDisk(aggregator, folder / "checkpoint.npz"), silos=silos)
+    sums = sums_of(clients, ResultsOnDisk(aggregator, folder / "checkpoint.safetensors", SECRET), silos=silos)
     return [sums(purpose, 12, WHOLE, what).vector for purpose, what in (("first", first), ("second", second))]
 
 
@@ -271,7 +273,7 @@ def test_a_sum_that_is_out_is_not_made_again(tmp_path: Path) -> None:
     after = two_sums(tmp_path, killed, killed)
     for one, another in zip(before, after, strict=True):
         assert one.tobytes() == another.tobytes()  # read from a file
-    assert os.listdir(tmp_path) == ["checkpoint.npz"]
+    assert os.listdir(tmp_path) == ["checkpoint.safetensors"]
 
 
 def test_the_first_is_known_when_the_second_is_begun_again(tmp_path: Path) -> None:
@@ -287,7 +289,7 @@ def test_a_sum_that_was_learnt_and_not_written_down_is_finished_as_it_was_begun(
 ) -> None:
     """From the integers on disk: no user's vector is made again."""
 
-    def never(path: Path, data: bytes, *, private: bool) -> None:
+    def never(path: Path, *pieces: bytes, private: bool) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
@@ -305,12 +307,13 @@ def test_what_was_given_up_stays_given_up(tmp_path: Path) -> None:
     for network in (lossy, {}):
         with pytest.raises(ThresholdError, match="first: too many clients were lost, 5 times"):
             two_sums(tmp_path, **network)
-    assert os.listdir(tmp_path) == ["checkpoint.npz"]
+    assert os.listdir(tmp_path) == ["checkpoint.safetensors"]
 
 
 def test_a_number_stands_for_one_sum(tmp_path: Path) -> None:
     two_sums(tmp_path)
-    aggregator = ResultsOnDisk(SecureAggregator(DEPLOYMENT, SECRET, folder=tmp_path), tmp_path / "checkpoint.npz")
+    secure = SecureAggregator(DEPLOYMENT, SECRET, folder=tmp_path)
+    aggregator = ResultsOnDisk(secure, tmp_path / "checkpoint.safetensors", SECRET)
     asked = Request(0, "first", devices().names, Encoding(12, 1.0, 20))
     assert aggregator.aggregate(asked, never_asked).weight == 6
     for changed in (replace(asked, purpose="another"), replace(asked, encoding=Encoding(13, 1.0, 20))):
@@ -322,14 +325,39 @@ def never_asked(name: str) -> NDArray[np.float64]:
     raise AssertionError(name)
 
 
-def said(text: str) -> bytes:
-    out = io.BytesIO()
-    np.savez(out, said=np.array(text))
-    return out.getvalue()
+def said(header: dict[str, object], purpose: bytes = b"checkpoint of sums") -> bytes:
+    return b"".join(tensors.encode(header, {}, derive(SECRET, labels.STORED, purpose)))
 
 
-@pytest.mark.parametrize("data", [b"", b"PK", bytes(100), said("[1]"), said("half a surrogate: \ud800")])
-def test_what_is_no_checkpoint_is_not_begun_anew(data: bytes, tmp_path: Path) -> None:
-    write_file(tmp_path / "checkpoint.npz", data, private=True)
+NO_CHECKPOINTS = {
+    "nothing": b"",
+    "an archive": b"PK",
+    "zeros": bytes(100),
+    "no sums": said({}),
+    "a sum that is a number": said({"sums": [1]}),
+    "an answer without its vector": said(
+        {
+            "sums": [
+                {
+                    "purpose": "first", "length": 12, "given_up": "",
+                    "answer": {
+                        "weight": 6, "survivors": [], "silent": {}, "bytes_up": 0, "bytes_down": 0, "seconds": {}
+                    },
+                }
+            ]
+        }
+    ),
+    "for another purpose": said({"sums": []}, b"checkpoint of rounds"),
+}
+
+
+@pytest.mark.parametrize("what", NO_CHECKPOINTS)
+def test_what_is_no_checkpoint_is_not_begun_anew(what: str, tmp_path: Path) -> None:
+    write_file(tmp_path / "checkpoint.safetensors", NO_CHECKPOINTS[what], private=True)
     with pytest.raises(DecodeError, match="this is no checkpoint"):
         two_sums(tmp_path)
+
+
+def test_control_one_without_sums_is_begun(tmp_path: Path) -> None:
+    write_file(tmp_path / "checkpoint.safetensors", said({"sums": []}), private=True)
+    assert len(two_sums(tmp_path)) == 2

@@ -49,8 +49,8 @@ from tests.scenes.whole_runs import Killed, contents, go
 
 EASE = ("model.name=private-ease", "model.settings={}", "clients.kind=devices", "protocol.adversary=curious")
 LINEAR = ("ItemKNN", "EASE", "tuned EASE")
-ALWAYS = {"config.json", "ledger.pub", "run.json", "model.npz", "private"}
-SECRETS = {"secret.key", "ledger.key", "checkpoint.npz"}
+ALWAYS = {"config.json", "ledger.pub", "run.json", "model.safetensors", "private"}
+SECRETS = {"secret.key", "ledger.key", "checkpoint.safetensors"}
 KINDS = {
     "none": (("privacy.mode=none",), set[str]()),
     "local": (("privacy.mode=local",), {"ledger.db"}),
@@ -140,7 +140,7 @@ NEARLY = 0.06
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_model_is_what_was_measured(kind: str, runs: Runs) -> None:
     folder, run = runs(kind)
-    served = load(folder / "model.npz")
+    served = load(folder / "model.safetensors")
     split = prepare(of_kind(kind)).split
     assert list(served.item_ids) == list(split.train.item_ids)
     found = evaluate(served.model, split)
@@ -441,7 +441,9 @@ def stop_here() -> None:
 
 
 @pytest.mark.thinned(2)
-@pytest.mark.parametrize("name", ["private/checkpoint.npz", "run.json", "private/secret.key", "private/ledger.key"])
+@pytest.mark.parametrize(
+    "name", ["private/checkpoint.safetensors", "run.json", "private/secret.key", "private/ledger.key"]
+)
 def test_a_file_that_is_cut_short_ends_the_run(name: str, tmp_path: Path) -> None:
     stopped("distributed", tmp_path, 1)
     path = tmp_path / name
@@ -462,12 +464,12 @@ def test_what_was_released_is_not_released_again_for_nothing(
     asked = of_kind(kind, "evaluation.exact=false", "training.rounds=1")
     go(asked, tmp_path)
     before = Run.load(tmp_path).rounds[-1].epsilon
-    for name in ("run.json", "private/checkpoint.npz"):
+    for name in ("run.json", "private/checkpoint.safetensors"):
         (tmp_path / name).unlink()
     with pytest.raises(StorageError, match="sum 0 is in the ledger"):
         go(asked, tmp_path)
     monkeypatch.setattr(SecureAggregator, "_check_new", lambda *arguments: None)  # the control
-    (tmp_path / "private" / "checkpoint.npz").unlink()
+    (tmp_path / "private" / "checkpoint.safetensors").unlink()
     assert go(asked, tmp_path).rounds[-1].epsilon == before
 
 
@@ -503,7 +505,7 @@ def test_another_key_does_not_open_the_ledger(tmp_path: Path) -> None:
 def test_without_its_ledger_a_run_does_not_go_on(kind: str, name: str, tmp_path: Path) -> None:
     stopped(kind, tmp_path, 1)
     (tmp_path / name).unlink()
-    for gone in ("run.json", "private/checkpoint.npz"):  # either of them tells that sums were made
+    for gone in ("run.json", "private/checkpoint.safetensors"):  # either of them tells that sums were made
         with pytest.raises(StorageError, match=f"{name} is gone"):
             go(of_kind(kind), tmp_path)
         assert not (tmp_path / name).exists()
@@ -570,8 +572,10 @@ def test_when_the_budget_is_spent_the_model_stays_as_it_was(tmp_path: Path, monk
     run = go(asked, tmp_path / "run")
     assert run.ended == "the budget is spent: the schedule that is reserved ends with round 3: no step is left"
     assert len(run.rounds) == 3
-    state = TrainingState.decode((tmp_path / "run" / "private" / "checkpoint.npz").read_bytes())
-    model = load(tmp_path / "run" / "model.npz").model
+    private = tmp_path / "run" / "private"
+    secret = (private / "secret.key").read_bytes()
+    state = TrainingState.decode((private / "checkpoint.safetensors").read_bytes(), secret)
+    model = load(tmp_path / "run" / "model.safetensors").model
     assert model.vector.tobytes() == state.vector.tobytes()  # type: ignore[attr-defined]
     before = contents(tmp_path / "run")
     assert go(asked, tmp_path / "run") == run
@@ -617,7 +621,7 @@ def test_nothing_that_was_measured_decides_anything(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(running, "evaluate", turned)
     run = go(of_kind("none"), other)
     assert run.results[-1].metrics != Run.load(tmp_path / "run").results[-1].metrics
-    one, another = (load(folder / "model.npz").model for folder in (tmp_path / "run", other))
+    one, another = (load(folder / "model.safetensors").model for folder in (tmp_path / "run", other))
     np.testing.assert_allclose(one.vector, another.vector, rtol=1e-3, atol=1e-4)  # type: ignore[attr-defined]
 
 
@@ -626,18 +630,35 @@ def test_nothing_that_was_measured_decides_anything(tmp_path: Path, monkeypatch:
 def test_a_sum_that_is_on_record_is_not_made_again(kind: str, tmp_path: Path) -> None:
     """Its vectors are deleted, and those that are computed now could be others."""
     stopped(kind, tmp_path, 1)
-    older = (tmp_path / "private" / "checkpoint.npz").read_bytes()
+    older = (tmp_path / "private" / "checkpoint.safetensors").read_bytes()
     stopped(kind, tmp_path, 2)
-    (tmp_path / "private" / "checkpoint.npz").write_bytes(older)
-    for _ in ("older", "gone"):
-        with pytest.raises(StorageError, match=r"checkpoint\.npz is gone, or older than the record"):
+    (tmp_path / "private" / "checkpoint.safetensors").write_bytes(older)
+    for said in ("is older than the record", "is gone, and sums are on record"):
+        with pytest.raises(StorageError, match=rf"checkpoint\.safetensors {said}: start a new run"):
             go(of_kind(kind), tmp_path)
-        (tmp_path / "private" / "checkpoint.npz").unlink(missing_ok=True)
+        (tmp_path / "private" / "checkpoint.safetensors").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("kind", ["none", "sums"])
+def test_a_checkpoint_of_another_run_or_with_another_bit_is_not_gone_on_with(kind: str, tmp_path: Path) -> None:
+    """Its format is right, and the number of its sums. The control: put back as it was, it is gone on with."""
+    for name in ("one", "other"):
+        stopped(kind, tmp_path / name, 1)
+    path = tmp_path / "one" / "private" / "checkpoint.safetensors"
+    own, others = path.read_bytes(), (tmp_path / "other" / "private" / path.name).read_bytes()
+    record = (tmp_path / "one" / "run.json").read_bytes()
+    for wrong in (others, own[:-1] + bytes([own[-1] ^ 1])):
+        path.write_bytes(wrong)
+        with pytest.raises(DecodeError, match="no checkpoint of this run, or it was altered"):
+            go(of_kind(kind), tmp_path / "one")
+        (tmp_path / "one" / "run.json").write_bytes(record)
+    path.write_bytes(own)
+    assert go(of_kind(kind), tmp_path / "one").ended
 
 
 def test_control_without_that_check_it_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped("none", tmp_path, 1)
-    (tmp_path / "private" / "checkpoint.npz").unlink()
+    (tmp_path / "private" / "checkpoint.safetensors").unlink()
     switch_off(monkeypatch, running._Running, "_check_reached", "sums < len(self._record.rounds)")
     seen = list[int]()
     go(of_kind("none"), tmp_path, watch=lambda run: seen.append(len(run.rounds)))

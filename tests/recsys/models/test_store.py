@@ -1,7 +1,6 @@
 """A stored model is the same model; any other file is refused with one line."""
 
-import io
-import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import pytest
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.ease import Ease
 from recsys.models.popularity import ItemPop
-from recsys.models.store import MODELS, ModelState, load, save
+from recsys.models.store import MODELS, load, save
 from recsys.serving import ServedModel
+from secagg import tensors
 from secagg.errors import SecAggError, StorageError, UsageError
 from tests.scenes.stored_models import ITEMS, events, made
 
@@ -21,27 +21,27 @@ from tests.scenes.stored_models import ITEMS, events, made
 def test_the_same_model_again(name: str, tmp_path: Path) -> None:
     model = made(name)
     with pytest.raises(UsageError):
-        save(ServedModel(model, ITEMS), tmp_path / "model.npz")  # before it was trained
+        save(ServedModel(model, ITEMS), tmp_path / "model.safetensors")  # before it was trained
     assert not list(tmp_path.iterdir())
     if hasattr(model, "begin"):
         model.begin(len(ITEMS), seed=4)  # parameters like any others, and quicker
     else:
         model.fit(events())
-    save(ServedModel(model, ITEMS), tmp_path / "model.npz")
-    served = load(tmp_path / "model.npz")
+    save(ServedModel(model, ITEMS), tmp_path / "model.safetensors")
+    served = load(tmp_path / "model.safetensors")
     assert type(served.model) is type(model)
     assert list(served.item_ids) == ITEMS
     asked = [np.array([3, 7, 1], np.int32), np.array([], np.int32), np.array([29], np.int32)]
     np.testing.assert_allclose(served.model.scores(asked), model.scores(asked), rtol=1e-4, atol=1e-5)
-    save(served, tmp_path / "again.npz")
-    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "model.npz").read_bytes()
+    save(served, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
 def stored(tmp_path: Path) -> Path:
     model = Ease(regularisation=7.0, items=12)
     model.fit(events())
-    save(ServedModel(model, ITEMS), tmp_path / "model.npz")
-    return tmp_path / "model.npz"
+    save(ServedModel(model, ITEMS), tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
 
 
 def test_settings_come_back(tmp_path: Path) -> None:
@@ -51,34 +51,34 @@ def test_settings_come_back(tmp_path: Path) -> None:
 
 
 def test_cut_short_or_altered(tmp_path: Path) -> None:
-    """Cut at, and with a flipped bit in, every 20th place. A byte that the archive ignores may be anything."""
+    """Cut at every 20th place; and with a flipped bit before the numbers, which is refused or no other model."""
     path = stored(tmp_path)
     whole = path.read_bytes()
-    model = load(path).model
-    asked = [np.array([3, 7, 1], np.int32)]
-    scores = model.scores(asked)
-    refused = 0
+    start = 8 + int.from_bytes(whole[:8], "little")
     for place in range(0, len(whole), 20):
         path.write_bytes(whole[:place])
         with pytest.raises(StorageError, match="is not the file of a model, or damaged"):
             load(path)
+    refused = 0
+    for place in range(0, start, 5):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
         try:
-            survived = load(path)
-            assert list(survived.item_ids) == ITEMS
-            np.testing.assert_allclose(survived.model.scores(asked), scores, rtol=1e-4, atol=1e-5)
+            assert len(load(path).item_ids) == len(ITEMS)  # called otherwise
         except StorageError:
             refused += 1
-    assert refused > len(whole) / 20 / 2
+    assert refused > start / 5 / 4
+
+
+def test_the_digest_of_the_file(tmp_path: Path) -> None:
+    model = ItemPop()
+    model.fit(events())
+    digest = save(ServedModel(model, ITEMS), tmp_path / "model.safetensors")
+    assert digest == sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
 
 
 def rewritten(path: Path, header: dict[str, Any] | None = None, **arrays: np.ndarray) -> None:
-    with np.load(path) as file:
-        parts = {name: file[name] for name in file.files}
-    known = json.loads(parts["header"].tobytes()) | (header or {})
-    buffer = io.BytesIO()
-    np.savez(buffer, **(parts | {"header": np.frombuffer(json.dumps(known).encode(), np.uint8)} | arrays))
-    path.write_bytes(buffer.getvalue())
+    known, parts = tensors.decode(path.read_bytes())
+    path.write_bytes(b"".join(tensors.encode(known | (header or {}), parts | arrays)))
 
 
 @pytest.mark.parametrize(
@@ -120,13 +120,12 @@ def test_nothing_is_made_as_large_as_a_header_says(
 
     model = Autoencoder(width=2)
     model.begin(len(ITEMS), seed=1)
-    path = tmp_path / "model.npz"
+    path = tmp_path / "model.safetensors"
     save(ServedModel(model, ITEMS), path)
     monkeypatch.setattr(Autoencoder, "begin", beginning)
     load(path)
     assert made == [2 * len(ITEMS)]
-    with np.load(path) as file:
-        known = json.loads(file["header"].tobytes())["settings"]
+    known = tensors.decode(path.read_bytes())[0]["settings"]
     rewritten(path, {"settings": known | settings})
     with pytest.raises(StorageError, match="its parts do not make a"):
         load(path)
@@ -142,16 +141,17 @@ def test_what_this_release_does_not_know(header: dict[str, Any], tmp_path: Path)
 
 
 def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
-    """A pickle among the arrays is refused, not unpickled. The control: with pickle allowed it would run."""
+    """A pickle is refused, not unpickled. The control: numpy, where pickle is allowed, runs it."""
     ran: list[str] = []
     _Trap.ran = ran
-    path = stored(tmp_path)
-    rewritten(path, part=np.array([_Trap()], dtype=object))
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        np.savez(file, part=np.array([_Trap()], dtype=object))
     with pytest.raises(StorageError, match="not the file of a model"):
         load(path)
     assert not ran
-    with np.load(path, allow_pickle=True) as file:
-        file["part"]
+    with np.load(path, allow_pickle=True) as found:
+        found["part"]
     assert ran
 
 
@@ -168,16 +168,16 @@ def _spring() -> None:
 
 def test_other_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no file"):
-        load(tmp_path / "nothing.npz")
+        load(tmp_path / "nothing.safetensors")
     with pytest.raises(StorageError):
         load(tmp_path)
     path = tmp_path / "array.npy"
     np.save(path, np.zeros(3))
     with pytest.raises(StorageError, match="not the file of a model"):
         load(path)
-    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    (tmp_path / "other.safetensors").write_bytes(b"".join(tensors.encode({}, {"a": np.zeros(3)})))
     with pytest.raises(StorageError, match="not the file of a model"):
-        load(tmp_path / "other.npz")
+        load(tmp_path / "other.safetensors")
     (tmp_path / "text").write_text("user,item\n")
     with pytest.raises(StorageError, match="not the file of a model"):
         load(tmp_path / "text")
@@ -190,22 +190,14 @@ def test_wrong_use(tmp_path: Path) -> None:
     model = Own()
     model.fit(events())
     with pytest.raises(UsageError, match="Own is none of the models"):
-        save(ServedModel(model, ITEMS), tmp_path / "model.npz")
+        save(ServedModel(model, ITEMS), tmp_path / "model.safetensors")
     known = ItemPop()
     known.fit(events())
     with pytest.raises(UsageError, match="29 items, but"):
-        save(ServedModel(known, ITEMS[1:]), tmp_path / "model.npz")
+        save(ServedModel(known, ITEMS[1:]), tmp_path / "model.safetensors")
     with pytest.raises(SecAggError, match="cannot write"):
-        save(ServedModel(known, ITEMS), tmp_path / "no" / "folder" / "model.npz")
+        save(ServedModel(known, ITEMS), tmp_path / "no" / "folder" / "model.safetensors")
     assert not list(tmp_path.iterdir())
-
-
-def test_an_array_cannot_pose_as_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = ItemPop()
-    model.fit(events())
-    monkeypatch.setattr(ItemPop, "state", lambda self: ModelState({}, {"header": np.zeros(3)}))
-    with pytest.raises(UsageError, match="is not called 'header'"):
-        save(ServedModel(model, ITEMS), tmp_path / "model.npz")
 
 
 def test_recommends_as_before(tmp_path: Path) -> None:

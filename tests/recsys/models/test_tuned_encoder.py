@@ -203,8 +203,8 @@ def test_the_adapters_alone_learn(adapter: str) -> None:
 
 def test_a_stored_model_gives_the_same_scores_and_is_trained_by_nobody(tmp_path: Path) -> None:
     made, ids = begun(adapter="fed-sb"), [str(item) for item in range(ITEMS)]
-    save(ServedModel(made, ids), tmp_path / "model.npz")
-    other: Any = load(tmp_path / "model.npz").model
+    save(ServedModel(made, ids), tmp_path / "model.safetensors")
+    other: Any = load(tmp_path / "model.safetensors").model
     np.testing.assert_allclose(other.scores(HISTORIES), made.scores(HISTORIES), rtol=1e-4, atol=1e-5)
     with pytest.raises(UsageError, match="needs an encoder whose last layers are tuned"):
         other.train(HISTORIES, Local(), 0)
@@ -218,8 +218,8 @@ def test_items_that_come_later(popular: bool, tmp_path: Path) -> None:
     made.begin(ITEMS - 3, 0)
     made.vector = made.vector + np.random.default_rng(1).normal(0, 0.3, len(made.vector)).astype(np.float32)
     asked = [np.int32([3, 1, 4]), np.int32([5])]
-    save(ServedModel(made, [str(item) for item in range(ITEMS - 3)]), tmp_path / "model.npz")
-    stored: Any = load(tmp_path / "model.npz").model
+    save(ServedModel(made, [str(item) for item in range(ITEMS - 3)]), tmp_path / "model.safetensors")
+    stored: Any = load(tmp_path / "model.safetensors").model
     new = layered(3, seed=9)
     for one in (made, stored):
         more = one.with_items(new)

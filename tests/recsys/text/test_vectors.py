@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 from pathlib import Path
@@ -18,6 +17,9 @@ from recsys.places import cache, state
 from recsys.text import vectors
 from recsys.text.encoder import Encoder
 from recsys.text.vectors import ItemVectors, item_vectors
+from secagg import tensors
+from secagg.crypto import labels
+from secagg.crypto.keys import derive
 from secagg.errors import StorageError, UsageError
 from tests.controls import switch_off
 from tests.scenes.encoders import encoder, looks_like
@@ -73,10 +75,9 @@ def test_what_is_kept_is_its_owners(home: Path) -> None:
 
 
 def planted(path: Path, rows: np.ndarray) -> bytes:
-    """A file as somebody else would fill it: the mark is made with a key of their own."""
-    file = io.BytesIO()
-    np.save(file, rows)
-    return vectors._mark(os.urandom(32), path, file.getvalue()) + file.getvalue()
+    """A file as somebody else would fill it: authenticated with a key of their own."""
+    key = derive(os.urandom(32), labels.STORED, b"cached", bytes.fromhex(path.stem))
+    return b"".join(tensors.encode({}, {"rows": rows}, key))
 
 
 def test_a_strangers_cache_is_not_believed(home: Path, computed: list[int]) -> None:
@@ -95,7 +96,7 @@ def test_control_without_the_mark_it_is_believed(home: Path, monkeypatch: pytest
     right = item_vectors(ITEMS, encoder(home / "one"))
     (path,) = kept()
     path.write_bytes(planted(path, right.rows[::-1]))
-    switch_off(monkeypatch, vectors, "_kept", "compare_digest(mark, _mark(key, path, data))", "True")
+    switch_off(monkeypatch, tensors, "decode", "hmac.compare_digest(data[_MAC_PLACE], _mac(key, pieces))", "True")
     np.testing.assert_array_equal(item_vectors(ITEMS, home / "one").rows, right.rows[::-1])
 
 
