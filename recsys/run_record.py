@@ -140,7 +140,8 @@ class Run:
     results: tuple[Quality, ...] = ()
     """reference models first, the run's own model last; empty where nothing is measured exactly"""
     model: str = ""
-    """the SHA-256 of the model's file, in hexadecimal; empty until there is one"""
+    """the SHA-256 of the model's file, in hexadecimal; empty until there is one. Where nothing is private, guesses at
+    all of the data can be tested by it, as by exact quality"""
     ended: str = ""
     """why the run ended; empty while it goes on"""
     machine: Mapping[str, Any] = field(default_factory=dict)

@@ -268,6 +268,7 @@ STRATA = (
     Stratum(
         "recommender",
         (
+            "secagg/tensors.py",
             "recsys/pending_sum.py",
             "recsys/config.py",
             "recsys/federated.py",
@@ -286,7 +287,12 @@ STRATA = (
             "recsys/deployment.py",
             "recsys/secure_aggregator.py",
         ),
-        ("tests/recsys/test_*.py", "tests/cli/test_train.py", "tests/cli/test_audit.py"),
+        (
+            "tests/secagg/test_tensors.py",
+            "tests/recsys/test_*.py",
+            "tests/cli/test_train.py",
+            "tests/cli/test_audit.py",
+        ),
     ),
     Stratum("texts", ("recsys/text", "recsys/places.py"), ("tests/recsys/text", "tests/recsys/test_o*.py")),
 )

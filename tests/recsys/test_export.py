@@ -144,7 +144,9 @@ def test_what_lies_elsewhere_is_not_packed(how: str, tmp_path: Path) -> None:
     """A file of a folder that was received may be another name of a secret."""
     (folder := tmp_path / "run").mkdir()
     make(folder, "none")
-    (secret := tmp_path / "id_ed25519").write_text("secret")
+    with_model(folder)
+    (secret := tmp_path / "id_ed25519").write_text("model")
+    (folder / "model.safetensors").unlink()
     {"link": os.symlink, "hard link": os.link}[how](secret, folder / "model.safetensors")
     with pytest.raises(StorageError, match=r"it is a link|has another name"):
         export(folder, tmp_path / "a.tar", model=True)

@@ -288,6 +288,7 @@ def test_a_run_leaves_no_more_than_that(kind: str, tmp_path: Path) -> None:
         how: dict[str, Any] = {"machine": {}, "run_list": run_list}
         run = asdict(train(prepared, folder, keep_secrets=True, **how))
         results = run.pop("results")
+        assert run.pop("model")  # which was trained under the guarantee
         assert all(set(result) == {"name", "metrics", "note"} for result in results)
         for entry in run["rounds"]:
             assert entry.pop("seconds")

@@ -339,9 +339,16 @@ NO_CHECKPOINTS = {
         {
             "sums": [
                 {
-                    "purpose": "first", "length": 12, "given_up": "",
+                    "purpose": "first",
+                    "length": 12,
+                    "given_up": "",
                     "answer": {
-                        "weight": 6, "survivors": [], "silent": {}, "bytes_up": 0, "bytes_down": 0, "seconds": {}
+                        "weight": 6,
+                        "survivors": [],
+                        "silent": {},
+                        "bytes_up": 0,
+                        "bytes_down": 0,
+                        "seconds": {},
                     },
                 }
             ]
