@@ -341,6 +341,7 @@ def public(prepared: Prepared, folder: Path, run_list: RunList) -> dict[str, Any
     """All of a run's record that is not noised, and the plans in its ledger."""
     run = asdict(train(prepared, folder, machine={}, run_list=run_list))
     run.pop("config")
+    run.pop("model")  # made of noised sums
     for entry in run["rounds"]:
         for noised in ("measured", "head", "seconds", "bytes_up", "bytes_down"):
             entry.pop(noised)
