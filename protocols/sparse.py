@@ -165,8 +165,7 @@ class Catalogue:
         >>> encoding.largest, encoding.sensitivity().l2_squared, str(noise.variance)
         (15, 22500, '22504')
         """
-        who = {"users": users, "overlap": overlap}
-        encodings = (self.counts(bits, **who, sampled=sampled) for bits in _BITS)
+        encodings = (self.counts(bits, users=users, overlap=overlap, sampled=sampled) for bits in _BITS)
         found = with_multiplier(multiplier, noise, encodings, clients, ring_bits=64)
         if found is None:
             raise UsageError("no grid for counts allows so little noise, or so much")
@@ -211,12 +210,27 @@ class Catalogue:
         return Vectors(users, lambda rows: self.touched(rows, rng), self.length)
 
     def _counted_by(self, encoding: Encoding) -> bool:
-        who = {"users": encoding.users, "overlap": encoding.overlap}
-        return encoding.bits in _BITS and encoding == self.counts(encoding.bits, **who, sampled=encoding.sampled)
+        """Whether these are counts of this catalogue, of whatever units."""
+        return encoding.bits in _BITS and encoding == self.counts(
+            encoding.bits, users=encoding.users, overlap=encoding.overlap, sampled=encoding.sampled
+        )
 
     def _check_rows(self, rows: NDArray[np.int64]) -> None:
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
             raise UsageError(f"a row that is not among the {self.rows} of the catalogue")
+
+    def least_count(self, outcome: RoundOutcome) -> int:
+        """The integer from which on a count of this sum is released: ``least`` units without noise; with noise, what
+        fewer of them reach in none of a unit's rows, except with probability ``failing``.
+
+        The noise is what may be in the sum that came out: all survivors' and what they did not take off again.
+        """
+        plan, event = outcome.event.plan, outcome.event
+        most = (self.least - 1) * plan.encoding.overlap * plan.encoding.largest
+        if plan.noise is None:
+            return most + 1
+        variance = plan.noise.whole_variance(plan.clients, len(event.survivors), len(event.excess_left))
+        return threshold(most, variance, self.cap * plan.encoding.overlap, self.failing)
 
     # Buckets: that of a row is the row's word in a public stream, modulo their number.
 
@@ -242,19 +256,6 @@ class Catalogue:
             buckets = self._bucket_of_each(start, min(start + _TOGETHER, self.rows))
             found.append(start + np.flatnonzero(reached[buckets]))
         return np.concatenate(found)
-
-    def least_count(self, outcome: RoundOutcome) -> int:
-        """The integer from which on a count of this sum is released: ``least`` units without noise; with noise, what
-        fewer of them reach in none of a unit's rows, except with probability ``failing``.
-
-        The noise is what may be in the sum that came out: all survivors' and what they did not take off again.
-        """
-        plan, event = outcome.event.plan, outcome.event
-        most = (self.least - 1) * plan.encoding.overlap * plan.encoding.largest
-        if plan.noise is None:
-            return most + 1
-        variance = plan.noise.whole_variance(plan.clients, len(event.survivors), len(event.excess_left))
-        return threshold(most, variance, self.cap * plan.encoding.overlap, self.failing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,8 +1,8 @@
 """Secure aggregation: many parties each hold a vector, a server learns the sum and nothing else.
 
-This module is a facade: the names below are the public API, loaded when they are first used. Four parts of the library
-have a door of their own beside it: ``protocols.tree``, ``protocols.adapters.flower`` and ``.nvflare``, ``dp.audit``
-and ``recsys``.
+This module is a facade: the names below are the public API, loaded when they are first used. Five parts of the library
+have a door of their own beside it: ``protocols.tree``, ``protocols.sparse``, ``protocols.adapters.flower`` and
+``.nvflare``, ``dp.audit`` and ``recsys``.
 """
 
 from __future__ import annotations
