@@ -11,6 +11,8 @@ from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
+
 from dp.calibrate import with_multiplier
 from dp.ledger import Ledger
 from dp.noise import NoiseSpec
@@ -28,6 +30,7 @@ from recsys.models.recommender import Local, Recommender, SharedModel
 from recsys.optimisers import Optimiser
 from recsys.other_runs import identity
 from recsys.participation import Draw, Participation, beacon
+from recsys.personal_heads import personal
 from recsys.public_facts import taken_as_public
 from recsys.requested_sums import RING_BITS, sums_of
 from recsys.run_record import Round
@@ -206,6 +209,7 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
         training.weight_bound,
         training.measured_every,
         training.scaffold,
+        training.personal,
     )
     vectors = vectors_of(config, items)
     model, plain = model_of(config, items, vectors), None
@@ -215,6 +219,8 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
             raise UsageError(f"{config.model.name} has no local training: its privacy is distributed, or none")
         if training.scaffold:
             raise UsageError(f"{config.model.name} is made of sums: nobody takes steps that training.scaffold corrects")
+        if training.personal:
+            raise UsageError(f"{config.model.name} is made of sums: it has no layers for training.personal")
         if training.sampled < 1:
             raise UsageError(f"{config.model.name} is made of sums over all users: training.sampled is 1")
         if participation.draw is not Draw.EVERYONE:
@@ -226,7 +232,7 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
             shared.begin(data.train.item_count, config.seed)
         except TypeError as error:
             raise UsageError(f"model.settings: {error}") from None
-        length = recipe.length(len(shared.vector))
+        length = recipe.length(int(np.count_nonzero(~personal(shared, training.personal))))
         plain = _plain(length, training, silos)
     distributed, locally = None, None
     if noised:

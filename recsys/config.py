@@ -24,7 +24,13 @@ from secagg.errors import DecodeError, UsageError
 from secagg.foreign import named_file, parse_toml
 from secagg.names import check_name
 
-KINDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+KINDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "tuple": "a list of texts",
+}
 """What values are, in words."""
 
 _DEEPEST, _LONGEST = 20, 100
@@ -202,6 +208,9 @@ class Training:
     scaffold: bool = False
     """SCAFFOLD's control variates: each client corrects its steps by how its gradient differs from everybody's, and
     sends a vector twice as long. For clients whose data differ, and take several steps a round"""
+    personal: tuple[str, ...] = ()
+    """names of the model's layers that each client keeps to itself, its personal head: they are trained, and in nothing
+    that is sent. Not for mode distributed over silos (docs/adapters.md)"""
     server: Rule = Rule.FEDAVG
     """what the server does with the mean update"""
     server_rate: float = 1.0
@@ -349,6 +358,11 @@ class Config:
             raise UsageError(
                 "training.scaffold is not for privacy.mode = distributed over silos: there each user moves the model "
                 "alone, no silo drifts, and what a silo kept of its users would be in no user's clip"
+            )
+        if training.personal and self.users_in_silos:
+            raise UsageError(
+                "training.personal is not for privacy.mode = distributed over silos: there each user moves the model "
+                "alone, and a head of its silo would carry it into the vectors of all others"
             )
         if not (self.clients.most >= 0 and self.clients.overlap >= 1):
             raise UsageError("clients.most is not below zero, and clients.overlap at least 1")
@@ -499,6 +513,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if value not in [one.value for one in hint]:
             _wrong(where, " or ".join(one.value for one in hint), value)
         return hint(value)
+    if hint == tuple[str, ...] and isinstance(value, list) and all(type(one) is str for one in value):
+        return tuple(value)
     if hint is str and where in _NUMBERS_AS_TEXT and type(value) in (int, float):
         return str(value)
     if hint is float and type(value) is int:

@@ -19,7 +19,8 @@ when to stop (``patience``).
 
 Where clients differ, each can correct its steps by how its gradient differs from everybody's, and sends a vector twice
 as long (``UpdateRecipe.scaffold``, ``recsys.control_variates``). Local privacy allows that: what corrects a client's
-steps follows from models of its own that are private already.
+steps follows from models of its own that are private already. Or each keeps some layers to itself, and sends a vector
+without them (``UpdateRecipe.personal``, ``recsys.personal_heads``).
 """
 
 from __future__ import annotations
@@ -42,11 +43,13 @@ from dp.noise import NoiseSpec
 from recsys.aggregator import Aggregator, ChosenLazyVectors, LazyVectors, Request, Result, Update
 from recsys.control_variates import CONTROL, ControlVariates
 from recsys.data.interactions import History, Interactions
-from recsys.kept_by_clients import KeptByClients, Kinds, decode_kinds
-from recsys.metrics.ranking import measure
+from recsys.data.split import Split
+from recsys.kept_by_clients import KeptByClients, Kinds, decode_kinds, encode_kinds
+from recsys.metrics.ranking import Evaluation, evaluate, measure
 from recsys.models.recommender import Local, SharedModel
 from recsys.optimisers import Optimiser
 from recsys.participation import Participation, beacon
+from recsys.personal_heads import HEAD, evaluated, personal
 from recsys.run_record import NO_CHECKPOINT, Round
 from recsys.users_in_silos import UsersInSilos
 from secagg import tensors
@@ -151,6 +154,7 @@ class UpdateRecipe:
     measured_every: clients measure in the rounds whose number, from 0 on, is divided by this. In all others the
     coordinates of measured values are zeros, and the whole clip is for the change.
     scaffold: beside its change a client sends how far its control variate moves; both together are what is clipped.
+    personal: names of layers that each client keeps to itself, and that are in nothing it sends.
     """
 
     local: Local
@@ -159,6 +163,7 @@ class UpdateRecipe:
     weight_bound: int = 1
     measured_every: int = 1
     scaffold: bool = False
+    personal: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.measured < 1:
@@ -167,7 +172,7 @@ class UpdateRecipe:
             raise UsageError("clients measure every so many rounds, one at least")
 
     def length(self, parameters: int) -> int:
-        """How many coordinates a client sends for a model with this many parameters."""
+        """How many coordinates a client sends for a model of which this many parameters are shared."""
         return parameters * (2 if self.scaffold else 1) + (len(METRICS) + 1 if self.measured else 0)
 
     def measures(self, number: int) -> bool:
@@ -247,6 +252,11 @@ class Federation:
                 "users in silos move the model alone, each from where the round began: no silo drifts, and what it "
                 "kept of its users for the next round would be in no user's clip"
             )
+        if silos is not None and recipe.personal:
+            raise UsageError(
+                "users in silos move the model alone: a head of their silo would carry each of them into the vectors "
+                "of all others, which no user's clip bounds"
+            )
         if noise is not None and recipe.weight_bound > 1:
             raise UsageError("with noise in the sum every client counts once")
         self._model, self._data, self._aggregator, self._recipe = model, client_data, aggregator, recipe
@@ -263,12 +273,15 @@ class Federation:
         self._run = derive(secret, labels.SIMULATED, b"run").hex()[:16]  # runs may share a ledger
         model.begin(client_data.train.item_count, seed)
         self.state = TrainingState(model.vector)
-        self._kept, self._controls = KeptByClients(secret), None
+        self._personal = personal(model, recipe.personal)
+        travels = int(np.count_nonzero(~self._personal))
+        self._kept, self._will_keep, self._controls = KeptByClients(secret), dict[str, Kinds](), None
+        self._heads = self._kept.of(HEAD)
         if recipe.scaffold:
             steps, rate = self._pace(1)
-            self._controls = ControlVariates(self._kept.of(CONTROL), len(self.state.vector), steps * rate)
+            self._controls = ControlVariates(self._kept.of(CONTROL), travels, steps * rate)
         self._keep()
-        if encoding.length != recipe.length(len(self.state.vector)):
+        if encoding.length != recipe.length(travels):
             raise UsageError(f"the encoding is for {encoding.length} numbers")
 
     def resume(self, state: TrainingState) -> None:
@@ -295,7 +308,7 @@ class Federation:
         number = len(self.state.rounds)
         cohort = self._participation.cohort(self._data.names, beacon(self._seed), number)
         planned = self._participation.planned(len(self._data.names))
-        moved = dict[str, Kinds]()
+        moved, self._will_keep = dict[str, Kinds](), {}
         try:
             if len(cohort) < 2:
                 raise ThresholdError(f"a cohort of {len(cohort)} hides nobody")
@@ -316,7 +329,13 @@ class Federation:
         """Bring what is not the model's in the checkpoint up to date."""
         if (controls := self._controls) is not None:
             self.state.common, self.state.weight = controls.common, controls.weight
+        if self._keeps:
             self.state.sealed = self._kept.sealed(len(self.state.rounds))
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether clients keep anything from sum to sum."""
+        return bool(self._recipe.scaffold or self._recipe.personal)
 
     def _request(self, number: int, cohort: tuple[str, ...], charged_before: bool, moved: dict[str, Kinds]) -> Request:
         """``moved`` gets what all who are in the sum keep from then on."""
@@ -337,7 +356,8 @@ class Federation:
             sha256(b"".join(started)).digest(),
             {name: self._weight(name) for name in cohort},
             charged_before,
-            sent=None if controls is None else sent,
+            lambda name: encode_kinds(self._will_keep.pop(name, {})),
+            sent if self._keeps else None,
         )
 
     def _weight(self, name: str) -> int:
@@ -409,12 +429,42 @@ class Federation:
     def _moved(self, name: str, number: int) -> NDArray[np.float64]:
         """How far a client moves the round's model; and how far its control variate moves, if it has one."""
         local, controls, histories = self._recipe.local, self._controls, self._data.histories(name)
-        model = self._model.with_vector(self.state.vector)
+        start, shared = self._own_vector(name), ~self._personal
+        model = self._model.with_vector(start)
         if controls is not None:
-            local = replace(local, drift=controls.drift(name))
+            drift = np.zeros_like(start)
+            drift[shared] = controls.drift(name)
+            local = replace(local, drift=drift)
         self._train(model, name, histories, local, number)
-        change = model.vector.astype(np.float64) - self.state.vector
+        moved = model.vector
+        change = moved[shared].astype(np.float64) - start[shared]
+        if self._recipe.personal:
+            if np.isfinite(moved).all():
+                self._will_keep[name] = {HEAD: moved[self._personal]}
+            else:  # a training that came to nothing in one part came to nothing
+                change[:] = np.nan
         return change if controls is None else controls.sent(name, change, *self._pace(len(histories)))
+
+    def _own_vector(self, name: str) -> NDArray[np.float32]:
+        """The round's model with this client's own head, if it has one."""
+        vector = self.state.vector.copy()
+        if name in self._heads:
+            vector[self._personal] = self._heads[name]
+        return vector
+
+    def owned(self) -> Iterator[tuple[SharedModel, NDArray[np.int64]]]:
+        """The model of each client, with its own head, and which users have it; all others have the shared start."""
+        rest = np.setdiff1d(np.arange(self._data.train.user_count), np.concatenate(self._data.members))
+        if len(rest):
+            yield self._model, rest
+        for name in self._data.names:
+            yield self._model.with_vector(self._own_vector(name)), self._data.users(name)
+
+    def evaluate(self, split: Split, negatives: NDArray[np.int32] | None = None) -> Evaluation:
+        """Measure exactly, each user by the model that its client has."""
+        if not self._recipe.personal:
+            return evaluate(self._model, split, negatives=negatives)
+        return evaluated(self.owned(), split, negatives)
 
     def _pace(self, users: int) -> tuple[int, float]:
         """How many steps a client with so many users takes in a round, and how large they are."""
@@ -465,13 +515,21 @@ class Federation:
         if not self._recipe.measures(number) or (self._noiseless and not self._patience):
             columns = len(METRICS) + 1 if self._recipe.measured else 0
             return {name: np.zeros((len(client_data.users(name)), columns)) for name in cohort}
+        if self._recipe.personal:  # each by its own model, with its own head
+            return {
+                name: self._table(self._model.with_vector(self._own_vector(name)), client_data.users(name))
+                for name in cohort
+            }
         users = np.concatenate([client_data.users(name) for name in cohort])
-        train, held_out = client_data.train.of_users(users), client_data.held_out.of_users(users)
-        found = measure(_Numbers(self._model), train, held_out, everybody=True)
+        ends = np.cumsum([len(client_data.users(name)) for name in cohort])
+        return dict(zip(cohort, np.split(self._table(self._model, users), ends[:-1]), strict=True))
+
+    def _table(self, model: SharedModel, users: NDArray[np.int64]) -> NDArray[np.float64]:
+        train, held_out = self._data.train.of_users(users), self._data.held_out.of_users(users)
+        found = measure(_Numbers(model), train, held_out, everybody=True)
         table = np.zeros((len(users), len(METRICS) + 1))
         table[found.users] = np.column_stack([*(found.values[name] for name in METRICS), np.ones(len(found.users))])
-        ends = np.cumsum([len(client_data.users(name)) for name in cohort])
-        return dict(zip(cohort, np.split(table, ends[:-1]), strict=True))
+        return table
 
     def _seed_of(self, who: str, number: int) -> int:
         text = f"{self._seed} {number} {who}".encode()
@@ -482,13 +540,15 @@ class Federation:
     def _learn(self, result: Result, planned: int, *, measures: bool) -> dict[str, float]:
         """Move the server's model by a sum, and its control variate if it has one. Returns the means of what
         clients measured, if it was a round for that: else there is nothing but noise."""
-        parameters = len(self.state.vector)
+        shared = ~self._personal
+        parameters = np.count_nonzero(shared)
         denominator: float = planned if self._noise is not None else result.weight
         if self._silos is not None:  # the declared users, as if the cohort's silos had their part of them
             denominator = self._silos.users * planned / len(self._data.names)
             denominator *= float(self._encoding.sampled)  # those whose coins come up heads, on average
-        step = self._optimiser(result.vector[:parameters] / denominator, self.state.vector.astype(np.float64))
-        self.state.vector = (self.state.vector + step).astype(np.float32)
+        before, vector = self.state.vector[shared].astype(np.float64), self.state.vector.copy()
+        vector[shared] = before + self._optimiser(result.vector[:parameters] / denominator, before)
+        self.state.vector = vector
         self.state.optimiser = dict(self._optimiser.state)
         self._model.vector = self.state.vector
         if self._controls is not None:

@@ -22,8 +22,8 @@ All that can be handed on (``recsys.export`` packs it). What cannot is in ``priv
 
 The checkpoint is authenticated under the secret (``secagg.tensors``): one that was altered, or is another run's, ends
 the run. So does an older one, by the number of its sums, if the record or a pending sum has a higher one, or a ledger
-was charged for the next. Where all of these are older, too, or gone, it is not noticed. With SCAFFOLD each client's
-control variate is in the checkpoint, sealed under that secret.
+was charged for the next. Where all of these are older, too, or gone, it is not noticed. What clients keep
+from round to round (``recsys.kept_by_clients``) is in the checkpoint, sealed under that secret.
 
 The secrets, the checkpoint and what clients put into sums are deleted when the run has ended, unless they are to be
 kept. Ledgers are verified with their public key, so that needs none of it.
@@ -46,7 +46,7 @@ from recsys.aggregator import Aggregator
 from recsys.assembly import Prepared
 from recsys.config import Mode
 from recsys.data.negatives import frozen
-from recsys.federated import METRICS, TrainingState
+from recsys.federated import METRICS, Federation, TrainingState
 from recsys.ideal_aggregator import IdealAggregator
 from recsys.metrics.ranking import Evaluation, evaluate
 from recsys.models.ease import Ease
@@ -69,6 +69,7 @@ from recsys.sentences import (
     OWN,
     PLAIN,
     POPULAR,
+    START,
     TUNED,
     USERS,
     WITHOUT_NOISE,
@@ -93,6 +94,8 @@ _ATTEMPTS = 5
 
 Watch = Callable[[Run], None]
 """Is called with the record each time it has grown."""
+Measured = Callable[..., Evaluation]
+"""Measures something on a split, or among the negatives of each user in it."""
 Tell = Callable[[str], None]
 """Is called with what is being done, so that somebody who waits sees that it goes on."""
 
@@ -168,9 +171,12 @@ class _Running:
             tell=self._tell,
         )
         model, ended = prepared.model(), DONE
+        measured: Measured = partial(evaluate, model)
         try:
             if prepared.in_rounds:
-                ended = self._train(cast(SharedModel, model), aggregator)
+                federation = self._federation(cast(SharedModel, model), aggregator)
+                measured = federation.evaluate
+                ended = self._train(federation, aggregator)
             else:
                 self._learn(cast(LearnsFromSums, model), aggregator)
         except BudgetError as error:
@@ -179,15 +185,19 @@ class _Running:
             ended = f"the budget is spent: {error}"
         served = ServedModel(model, prepared.split.train.item_ids)
         digest = save(served, self._folder / MODEL, prepared.taken_as_public)
-        self._say(results=(*self._record.results, *self._own(model)), model=digest, ended=ended)
+        self._say(results=(*self._record.results, *self._own(measured, model)), model=digest, ended=ended)
         return self._record
 
-    def _train(self, model: SharedModel, aggregator: SecureAggregator) -> str:
-        """Train in rounds, with a checkpoint before the first round and after each. Says why it ended."""
+    def _federation(self, model: SharedModel, aggregator: SecureAggregator) -> Federation:
+        """The training, as far as it has come."""
         federation = self._prepared.federation(model, aggregator, self._secret, self._ledgers.get(Mode.LOCAL))
         checkpoint = self._private / CHECKPOINT
         if checkpoint.exists():
             federation.resume(TrainingState.decode(read_private(checkpoint), self._secret))
+        return federation
+
+    def _train(self, federation: Federation, aggregator: SecureAggregator) -> str:
+        """Train in rounds, with a checkpoint before the first round and after each. Says why it ended."""
         self._check_reached(len(federation.state.rounds))
         self._keep(federation.state, aggregator)
         training = self._prepared.config.training
@@ -200,7 +210,7 @@ class _Running:
             done = federation.advance()
             last_one = sum(one.survivors > 0 for one in federation.state.rounds) == training.rounds
             due = last_one or done.number % training.measured_every == 0
-            done = self._counted(done, model if due else None)
+            done = self._counted(done, federation.evaluate if due else None)
             federation.state.rounds = (*federation.state.rounds[:-1], done)
             self._keep(federation.state, aggregator)
             last = federation.state.rounds[-_ATTEMPTS:]
@@ -231,7 +241,7 @@ class _Running:
 
         sums = prepared.sums(results, done)
         model.learn(sums, prepared.split.train.item_count)
-        exact = self._exact(model)
+        exact = self._exact(partial(evaluate, model))
         self._say(rounds=(*self._record.rounds[:-1], replace(self._record.rounds[-1], exact=exact)))
 
     def _check_reached(self, sums: int) -> None:
@@ -322,38 +332,44 @@ class _Running:
                 break
             self._tell(f"{name}, {done} of {rounds} rounds are done")
             federation.advance()
-        return self._result(name, model, note=f"{note}; no noise, nobody lost")
+        return self._quality(name, federation.evaluate, note=f"{note}; no noise, nobody lost")
 
-    def _own(self, model: Recommender) -> tuple[Quality, ...]:
+    def _own(self, measured: Measured, model: Recommender) -> tuple[Quality, ...]:
+        """The quality of the run's model. With personal heads each client is measured with its own, and what is handed
+        on without any, too."""
         prepared = self._prepared
         if not prepared.config.measured_exactly:
             return ()
-        found = self._measured(model)
+        found = measured(prepared.split)
         if prepared.config.evaluation.users:
             found.write_csv(self._private / USERS, prepared.split.train.user_ids)
-        return (self._result(OWN, model, found),)
+        if not prepared.recipe.personal:
+            return (self._quality(OWN, measured, found),)
+        start = self._result(START, model, note="the same without anybody's head: what a new client starts with")
+        return start, self._quality(OWN, measured, found, note="each client with its own head")
 
-    def _result(self, name: str, model: Recommender, found: Evaluation | None = None, note: str = "") -> Quality:
-        found = found or self._measured(model)
+    def _result(self, name: str, model: Recommender, note: str = "") -> Quality:
+        return self._quality(name, partial(evaluate, model), note=note)
+
+    def _quality(self, name: str, measured: Measured, found: Evaluation | None = None, note: str = "") -> Quality:
+        split = self._prepared.split
+        found = found or measured(split)
         metrics = {metric: found.mean(metric) for metric in METRICS}
         if self._negatives is not None:
-            among = evaluate(model, self._prepared.split, negatives=self._negatives)
+            among = measured(split, negatives=self._negatives)
             metrics |= {f"{metric} of {NEGATIVES + 1}": among.mean(metric) for metric in METRICS}
         return Quality(name, metrics, note)
 
-    def _measured(self, model: Recommender) -> Evaluation:
-        return evaluate(model, self._prepared.split)
-
-    def _exact(self, model: Recommender | None) -> dict[str, float]:
-        if model is None or not self._prepared.config.measured_exactly:
+    def _exact(self, measured: Measured | None) -> dict[str, float]:
+        if measured is None or not self._prepared.config.measured_exactly:
             return {}
-        found = self._measured(model)
+        found = measured(self._prepared.split)
         return {metric: found.mean(metric) for metric in METRICS}
 
-    def _counted(self, done: Round, model: Recommender | None) -> Round:
+    def _counted(self, done: Round, measured: Measured | None) -> Round:
         """The record of a round, with what the first ledger says was spent by then (a shared ledger: by all runs), and
-        with the exact quality of ``model`` now."""
-        exact = self._exact(model)
+        with the exact quality now, if that is to be ``measured``."""
+        exact = self._exact(measured)
         if not self._ledgers:
             return replace(done, exact=exact)
         ledger = next(iter(self._ledgers.values()))

@@ -43,8 +43,8 @@ _NAMED = 3
 POPULAR, WITHOUT_NOISE, PLAIN = "ItemPop", "this recipe without noise", "plain federated training"
 CENTRAL = "trained in one place"
 CLOSED = NEAREST, EASE, TUNED = "ItemKNN", "EASE", "tuned EASE"
-OWN = "this run"
-"""References, as results call them, and the run's own model."""
+OWN, START = "this run", "its shared start"
+"""References, as results call them; the run's own model, and what of it somebody starts with who has no head yet."""
 
 UNMEASURED = "nothing: clients send no measured values"
 EXACT = "exact, and known as a sum over clients only"

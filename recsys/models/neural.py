@@ -88,6 +88,11 @@ class Neural(ABC):
     def vector(self, vector: NDArray[np.float32]) -> None:
         assign_vector(self._begun, vector)
 
+    @property
+    def layers(self) -> dict[str, int]:
+        """The named parts of ``vector``, in its order, and how many numbers each has."""
+        return {name: one.numel() for name, one in self._begun.named_parameters() if one.requires_grad}
+
     def with_vector(self, vector: NDArray[np.float32]) -> Self:
         model, frozen = copy(self), {id(one): one for one in self._begun.parameters() if not one.requires_grad}
         model._module = deepcopy(self._begun, frozen)  # which all copies share

@@ -53,7 +53,10 @@ class SharedModel(Recommender, Protocol):
     """A recommender that learns by moving one vector, which is all that clients and server exchange."""
 
     vector: NDArray[np.float32]
-    """The shared parameters. Reading gives a copy; assigning changes the model. The length is fixed by ``begin``."""
+    """The shared parameters. Reading gives a copy; assigning changes the model. The length is fixed by ``begin``.
+
+    A model whose vector has parts with names may say so by an attribute ``layers``: how many numbers each has, in
+    order. Then some of them can be personal (``recsys.personal_heads``)."""
 
     def with_vector(self, vector: NDArray[np.float32]) -> Self:
         """Another model with the same settings and these parameters; whatever it does, this one stays as it is."""

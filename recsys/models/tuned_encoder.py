@@ -135,6 +135,12 @@ class TunedEncoder(TwoTower):
         super().begin(item_count, seed)
         drawn(self.adapted, seed)
 
+    def with_vector(self, vector: NDArray[np.float32]) -> Self:
+        model = super().with_vector(vector)
+        if self._layered is None and _factors(model.adapted) != _factors(self.adapted):
+            raise UsageError("a model from a file has items as its adapters made them: other adapters need the encoder")
+        return model
+
     def train(self, histories: Sequence[History], local: Local, seed: int) -> None:
         self._encode()
         super().train(histories, local, seed)
@@ -265,15 +271,14 @@ class TunedEncoder(TwoTower):
         """Bring the coordinates of all items up to date with the encoder."""
         if self._layered is None:
             return  # a model from a file, which has them
-        factors = (one for part in self.adapted for one in (part.down, part.up, part.between) if one is not None)
-        name = sha256(b"".join(one.detach().numpy().tobytes() for one in factors))
-        if name.digest() not in self._tables:
+        name = sha256(_factors(self.adapted)).digest()
+        if name not in self._tables:
             with alone(0):
                 rows = self._coordinates(self._begun.top, self._layered)
             while len(self._tables) >= _MOST_TABLES:
                 self._tables.pop(next(iter(self._tables)))
-            self._tables[name.digest()] = torch.from_numpy(rows)
-        self._rows = self._tables[name.digest()]
+            self._tables[name] = torch.from_numpy(rows)
+        self._rows = self._tables[name]
 
     def _coordinates(self, top: Any, layered: LayeredVectors) -> NDArray[np.float32]:
         from recsys.text.layers import vectors_by  # which loads the encoders' libraries
@@ -290,6 +295,11 @@ def _layered(vectors: ItemVectors | None) -> LayeredVectors:
 
 def _adapted(module: nn.Module) -> list[Adapted]:
     return [one for one in module.modules() if isinstance(one, Adapted)]
+
+
+def _factors(adapted: Sequence[Adapted]) -> bytes:
+    factors = (one for part in adapted for one in (part.down, part.up, part.between) if one is not None)
+    return b"".join(one.detach().numpy().tobytes() for one in factors)
 
 
 def _copy(adapted: Sequence[Adapted], to: Sequence[Adapted]) -> None:

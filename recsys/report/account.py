@@ -27,7 +27,7 @@ from protocols import registry
 from protocols.plan import RoundPlan
 from protocols.registry import Protocol
 from recsys.run_record import LEDGERS, Quality, Round, Run, Spending
-from recsys.sentences import SHARING, promise
+from recsys.sentences import SHARING, START, promise
 from secagg.errors import DecodeError, PeerError, StorageError, UsageError
 
 TRUSTS = {"none": [], "local": ["local"], "distributed": ["distributed"], "both": ["distributed", "local"]}
@@ -175,7 +175,7 @@ class Account:
 
     @property
     def references(self) -> list[Quality]:
-        return [result for result in self.run.results if result is not self.own]
+        return [result for result in self.run.results if result is not self.own and result.name != START]
 
     @property
     def epsilon(self) -> float | None:

@@ -31,6 +31,7 @@ from dp.ledger.file import read
 from dp.ledger.verify import verify
 from recsys.models.store import load
 from recsys.run_record import Run
+from recsys.served_heads import load_own
 from secagg.files import DRAFT
 from tests.scenes.recommender import same_secrets
 
@@ -62,6 +63,7 @@ EASE = (*OF_SUMS, "clients.kind=devices", "protocol.adversary=curious")
 MODES = {
     "none": ("privacy.mode=none",),
     "scaffold": ("privacy.mode=none", "training.scaffold=true", "training.epochs=2"),
+    "heads": ("privacy.mode=none", "training.personal=['bias']", "training.rate=1"),
     "local": ("privacy.mode=local",),
     "distributed": ("privacy.mode=distributed",),
     "both": ("privacy.mode=both",),
@@ -243,7 +245,7 @@ SOME = range(12, 1000, 40)
 
 
 @pytest.mark.parametrize(
-    "mode", ["local", *(pytest.param(one, marks=pytest.mark.long) for one in ("distributed", "scaffold"))]
+    "mode", ["local", *(pytest.param(one, marks=pytest.mark.long) for one in ("distributed", "scaffold", "heads"))]
 )
 def test_killed_again_and_again(mode: str, zygote: Zygote, tmp_path: Path) -> None:
     """By default with the mode whose last assertion another does not allow, in the long version with all."""
@@ -255,6 +257,11 @@ def test_killed_again_and_again(mode: str, zygote: Zygote, tmp_path: Path) -> No
     assert any(one.silent for one in run.rounds)  # and clients were lost in it
     if mode != "distributed":  # noise inside sums follows from the plan, hence from the last bit of the model
         np.testing.assert_allclose(vector(killed), vector(through), rtol=1e-2, atol=1e-3)
+    if mode == "heads":
+        for client in (f"client-{number}" for number in range(6)):
+            one, other = (load_own(folder, client).model.vector for folder in (killed, through))  # type: ignore[attr-defined]
+            np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-3)
+            assert np.abs(other - vector(through)).max() > 0.01
 
 
 def test_killed_before_there_is_anything(zygote: Zygote, tmp_path: Path) -> None:

@@ -273,6 +273,8 @@ STRATA = (
             "recsys/config.py",
             "recsys/federated.py",
             "recsys/kept_by_clients.py",
+            "recsys/personal_heads.py",
+            "recsys/served_heads.py",
             "recsys/network.py",
             "recsys/participation.py",
             "recsys/turns.py",

@@ -60,8 +60,9 @@ def after_one_round(run: Run) -> None:
         ((*TUNED, "privacy.mode=distributed", "privacy.n_min=100", "training.measured=0"), TunedEncoder),
         ((*TUNED, "privacy.mode=local"), TunedEncoder),
         ((*TUNED, "training.scaffold=true"), TunedEncoder),
+        ((*TUNED, "training.personal=['user', 'top']"), TunedEncoder),
     ],
-    ids=[*("two-tower", "sasrec", "distributed", "local", "private-ease"), *(f"tuned {number}" for number in range(4))],
+    ids=[*("two-tower", "sasrec", "distributed", "local", "private-ease"), *(f"tuned {number}" for number in range(5))],
 )
 def test_a_run_ends_in_a_model_that_knows_all_items(changes: tuple[str, ...], kind: type, home: Path) -> None:
     run = go(small_run(home, *changes), home / "run")

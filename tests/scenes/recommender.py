@@ -12,6 +12,7 @@ import numpy as np
 
 from dp.events import Release
 from dp.ledger import Budget, Ledger
+from recsys import personal_heads as heads
 from recsys.aggregator import Aggregator
 from recsys.config import Config
 from recsys.data.interactions import Interactions
@@ -64,6 +65,7 @@ def federation(
     measured_every: int = 1,
     weight_bound: int = 1,
     scaffold: bool = False,
+    personal: tuple[str, ...] = (),
     local: Local = Local(rate=0.5),  # noqa: B008
     encoding: Encoding | None = None,
     secret: bytes = SECRET,
@@ -73,8 +75,8 @@ def federation(
     """Of the smallest model, over the ideal functionality, unless something else is asked for."""
     model = model or Bias()
     model.begin(clients.train.item_count, seed)
-    recipe = UpdateRecipe(local, clip, measured, weight_bound, measured_every, scaffold)
-    length = recipe.length(len(model.vector))
+    recipe = UpdateRecipe(local, clip, measured, weight_bound, measured_every, scaffold, personal)
+    length = recipe.length(np.count_nonzero(~heads.personal(model, personal)))
     encoding = encoding or Encoding(length, clip, BITS, weight_bound=weight_bound)
     aggregator = aggregator or IdealAggregator(secret)
     return Federation(model, clients, aggregator, recipe, encoding=encoding, secret=secret, seed=seed, **more)

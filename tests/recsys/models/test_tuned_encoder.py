@@ -210,6 +210,22 @@ def test_a_stored_model_gives_the_same_scores_and_is_trained_by_nobody(tmp_path:
         other.train(HISTORIES, Local(), 0)
 
 
+def test_a_stored_model_takes_other_towers_and_no_other_adapters(tmp_path: Path) -> None:
+    """Its items are as its adapters made them. Control: with the encoder, both are taken, and scores are those."""
+    made = begun()
+    save(ServedModel(made, [str(item) for item in range(ITEMS)]), tmp_path / "model.npz")
+    other: Any = load(tmp_path / "model.npz").model
+    vector = made.vector
+    vector[0] += 1
+    np.testing.assert_allclose(
+        other.with_vector(vector).scores(HISTORIES), made.with_vector(vector).scores(HISTORIES), rtol=1e-4, atol=1e-5
+    )
+    vector[-1] += 1  # of the last adapter
+    made.with_vector(vector)
+    with pytest.raises(UsageError, match="other adapters need the encoder"):
+        other.with_vector(vector)
+
+
 @pytest.mark.parametrize("popular", [True, False])
 def test_items_that_come_later(popular: bool, tmp_path: Path) -> None:
     """They score as they would have from the start, but for their own popularity; also by a model from a file."""

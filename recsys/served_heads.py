@@ -1,0 +1,45 @@
+"""The model of one client of a run that has ended, with the personal head that this client kept.
+
+``model.npz`` has nobody's head (``recsys.personal_heads``). Heads are their clients' secrets, and are deleted with the
+run's other secrets, unless it was told to keep these (``secagg train --keep-secrets``). In a simulated run whoever has
+them has those of all clients; elsewhere each client has its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from recsys.federated import TrainingState
+from recsys.kept_by_clients import KeptByClients
+from recsys.models.recommender import SharedModel
+from recsys.models.store import load
+from recsys.personal_heads import HEAD, personal
+from recsys.run_record import MODEL, Run
+from recsys.run_start import CHECKPOINT, PRIVATE, SECRET
+from recsys.serving import ServedModel
+from secagg.errors import UsageError
+from secagg.files import read_private
+
+
+def load_own(folder: str | Path, client: str) -> ServedModel:
+    """The trained model of the run in ``folder`` with the head of this client, which a run names by number:
+    "client-07", say."""
+    folder = Path(folder)
+    names, served = Run.load(folder).config["training"].get("personal", ()), load(folder / MODEL)
+    if not names:
+        raise UsageError(f"the run in {folder} has no personal layers: its model is {MODEL}")
+    try:
+        secret = read_private(folder / PRIVATE / SECRET)
+        state = TrainingState.decode(read_private(folder / PRIVATE / CHECKPOINT))
+    except FileNotFoundError:
+        raise UsageError(f"the heads of {folder} were deleted with its secrets, or are not here") from None
+    kept = KeptByClients(secret)
+    kept.open(len(state.rounds), state.sealed)
+    if client not in kept.of(HEAD):
+        raise UsageError(f"no client {client[:80]!r} of this run has a head: who is new starts with {MODEL}")
+    model = cast(SharedModel, served.model)
+    vector = model.vector
+    vector[personal(model, names)] = kept.of(HEAD)[client]
+    return replace(served, model=model.with_vector(vector))
