@@ -446,7 +446,11 @@ class Config:
 
     def plain(self) -> dict[str, Any]:
         """The configuration as JSON and TOML have it."""
-        return asdict(self)
+        return asdict(self, dict_factory=_with_lists)
+
+
+def _with_lists(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in pairs}
 
 
 def _change(table: dict[str, Any], change: str) -> None:

@@ -93,6 +93,7 @@ def _toml(value: Any) -> str:
 def _key(kind: type, section: str, name: str) -> Key:
     hint = get_type_hints(kind)[name]
     default = getattr(kind(), name)
+    default = list(default) if isinstance(default, tuple) else default
     values: dict[str, str] = {}
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         said = _meanings(hint)

@@ -43,13 +43,12 @@ from dp.noise import NoiseSpec
 from recsys.aggregator import Aggregator, ChosenLazyVectors, LazyVectors, Request, Result, Update
 from recsys.control_variates import CONTROL, ControlVariates
 from recsys.data.interactions import History, Interactions
-from recsys.data.split import Split
 from recsys.kept_by_clients import KeptByClients, Kinds, decode_kinds, encode_kinds
-from recsys.metrics.ranking import Evaluation, evaluate, measure
+from recsys.metrics.ranking import measure
 from recsys.models.recommender import Local, SharedModel
 from recsys.optimisers import Optimiser
 from recsys.participation import Participation, beacon
-from recsys.personal_heads import HEAD, evaluated, personal
+from recsys.personal_heads import HEAD, personal
 from recsys.run_record import NO_CHECKPOINT, Round
 from recsys.users_in_silos import UsersInSilos
 from secagg import tensors
@@ -459,12 +458,6 @@ class Federation:
             yield self._model, rest
         for name in self._data.names:
             yield self._model.with_vector(self._own_vector(name)), self._data.users(name)
-
-    def evaluate(self, split: Split, negatives: NDArray[np.int32] | None = None) -> Evaluation:
-        """Measure exactly, each user by the model that its client has."""
-        if not self._recipe.personal:
-            return evaluate(self._model, split, negatives=negatives)
-        return evaluated(self.owned(), split, negatives)
 
     def _pace(self, users: int) -> tuple[int, float]:
         """How many steps a client with so many users takes in a round, and how large they are."""

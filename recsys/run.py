@@ -57,6 +57,7 @@ from recsys.models.store import save
 from recsys.models.tuned_ease import tuned_ease
 from recsys.other_runs import RunList
 from recsys.participation import Draw
+from recsys.personal_heads import evaluated
 from recsys.requested_sums import LearnsFromSums, ResultsOnDisk
 from recsys.run_record import MODEL, Quality, Round, Run
 from recsys.run_start import CHECKPOINT, PRIVATE, StartedRun, delete_secrets, existing_run, start
@@ -175,8 +176,8 @@ class _Running:
         try:
             if prepared.in_rounds:
                 federation = self._federation(cast(SharedModel, model), aggregator)
-                measured = federation.evaluate
-                ended = self._train(federation, aggregator)
+                measured = self._by_owner(model, federation)
+                ended = self._train(federation, measured, aggregator)
             else:
                 self._learn(cast(LearnsFromSums, model), aggregator)
         except BudgetError as error:
@@ -196,7 +197,7 @@ class _Running:
             federation.resume(TrainingState.decode(read_private(checkpoint), self._secret))
         return federation
 
-    def _train(self, federation: Federation, aggregator: SecureAggregator) -> str:
+    def _train(self, federation: Federation, measured: Measured, aggregator: SecureAggregator) -> str:
         """Train in rounds, with a checkpoint before the first round and after each. Says why it ended."""
         self._check_reached(len(federation.state.rounds))
         self._keep(federation.state, aggregator)
@@ -210,7 +211,7 @@ class _Running:
             done = federation.advance()
             last_one = sum(one.survivors > 0 for one in federation.state.rounds) == training.rounds
             due = last_one or done.number % training.measured_every == 0
-            done = self._counted(done, federation.evaluate if due else None)
+            done = self._counted(done, measured if due else None)
             federation.state.rounds = (*federation.state.rounds[:-1], done)
             self._keep(federation.state, aggregator)
             last = federation.state.rounds[-_ATTEMPTS:]
@@ -332,7 +333,13 @@ class _Running:
                 break
             self._tell(f"{name}, {done} of {rounds} rounds are done")
             federation.advance()
-        return self._quality(name, federation.evaluate, note=f"{note}; no noise, nobody lost")
+        return self._quality(name, self._by_owner(model, federation), note=f"{note}; no noise, nobody lost")
+
+    def _by_owner(self, model: Recommender, federation: Federation) -> Measured:
+        """Measures each user by the model that its client has: that of all, or with the client's own head."""
+        if not self._prepared.recipe.personal:
+            return partial(evaluate, model)
+        return lambda split, negatives=None: evaluated(federation.owned(), split, negatives)
 
     def _own(self, measured: Measured, model: Recommender) -> tuple[Quality, ...]:
         """The quality of the run's model. With personal heads each client is measured with its own, and what is handed

@@ -1,8 +1,8 @@
 """The model of one client of a run that has ended, with the personal head that this client kept.
 
-``model.npz`` has nobody's head (``recsys.personal_heads``). Heads are their clients' secrets, and are deleted with the
-run's other secrets, unless it was told to keep these (``secagg train --keep-secrets``). In a simulated run whoever has
-them has those of all clients; elsewhere each client has its own.
+The file of the model has nobody's head (``recsys.personal_heads``). Heads are their clients' secrets, and are deleted
+with the run's other secrets, unless it was told to keep these (``secagg train --keep-secrets``). In a simulated run
+whoever has them has those of all clients; elsewhere each client has its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+
+from recsys.config import Config
 from recsys.federated import TrainingState
 from recsys.kept_by_clients import KeptByClients
 from recsys.models.recommender import SharedModel
@@ -27,19 +30,23 @@ def load_own(folder: str | Path, client: str) -> ServedModel:
     """The trained model of the run in ``folder`` with the head of this client, which a run names by number:
     "client-07", say."""
     folder = Path(folder)
-    names, served = Run.load(folder).config["training"].get("personal", ()), load(folder / MODEL)
+    run = Run.load(folder)
+    run.check_model(folder)
+    names, served = Config.parse(dict(run.config)).training.personal, load(folder / MODEL)
     if not names:
         raise UsageError(f"the run in {folder} has no personal layers: its model is {MODEL}")
     try:
         secret = read_private(folder / PRIVATE / SECRET)
-        state = TrainingState.decode(read_private(folder / PRIVATE / CHECKPOINT))
+        state = TrainingState.decode(read_private(folder / PRIVATE / CHECKPOINT), secret)
     except FileNotFoundError:
         raise UsageError(f"the heads of {folder} were deleted with its secrets, or are not here") from None
     kept = KeptByClients(secret)
     kept.open(len(state.rounds), state.sealed)
     if client not in kept.of(HEAD):
         raise UsageError(f"no client {client[:80]!r} of this run has a head: who is new starts with {MODEL}")
-    model = cast(SharedModel, served.model)
-    vector = model.vector
-    vector[personal(model, names)] = kept.of(HEAD)[client]
+    model, head = cast(SharedModel, served.model), kept.of(HEAD)[client]
+    vector, places = model.vector, personal(model, names)
+    if np.count_nonzero(places) != len(head):
+        raise UsageError(f"the heads of {folder} are of other layers than its record says")
+    vector[places] = head
     return replace(served, model=model.with_vector(vector))

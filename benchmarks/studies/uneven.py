@@ -1,4 +1,4 @@
-"""What helps when silos differ: FedProx, SCAFFOLD and weights by users beside FedAvg, from uneven silos to even ones.
+"""What helps when silos differ: FedProx, SCAFFOLD, weights by users and heads beside FedAvg, from uneven to even silos.
 
 Users of like taste are put into the same silos, the more so the smaller alpha (``recsys.data.partition``), and a silo
 takes several passes over its users between two sums, so that it moves towards an optimum of its own. Each way trains
@@ -7,7 +7,8 @@ costs, not what privacy does. The encoding is that of a secure sum, and there ar
 
 A seed stands for a population, its silos, a first model and an order of training: all ways have the same. So the
 interval over seeds, Student's of 95%, says how the same would come out elsewhere; differences are those to FedAvg of
-the same seed. All items are ranked, each user's last event is the test, and all users count the same.
+the same seed. All items are ranked, each user's last event is the test, and all users count the same. With heads each
+user is measured by the model of its silo, and apart from that by the shared start, which is what a new silo gets.
 
 ``out`` gets table.md and plot.png.
 """
@@ -31,11 +32,14 @@ from recsys.metrics.comparing import Interval, over_seeds
 from recsys.metrics.ranking import evaluate
 from recsys.models.popularity import ItemPop
 from recsys.models.recommender import SharedModel
+from recsys.personal_heads import evaluated
 from secagg.errors import UsageError
 from secagg.files import write_file
 
 METRIC = "NDCG@10"
-FEDAVG, POPULAR = "FedAvg", "ItemPop"
+FEDAVG, POPULAR, HEADS = "FedAvg", "ItemPop", "heads"
+_START = "heads, a new silo"
+"""The model with nobody's head."""
 _EVERYBODY = 1_000_000
 """More users than any silo has."""
 
@@ -81,6 +85,7 @@ class Config:
             "SCAFFOLD": {"scaffold": True},
             "weights": {"weight_bound": _EVERYBODY},
             "SCAFFOLD, weights": {"scaffold": True, "weight_bound": _EVERYBODY},
+            HEADS: {"personal": ["bias"]},
         }
 
     def run(self, alpha: float, way: str, seed: int) -> RunConfig:
@@ -106,12 +111,15 @@ Scores = Mapping[tuple[float, str], Sequence[float]]
 
 def run(config: Config, say: Say) -> Measured:
     found, largest = defaultdict[tuple[float, str], list[float]](list), defaultdict[float, list[float]](list)
-    popular = list[float]()
+    starts, popular = defaultdict[float, list[float]](list), list[float]()
     for seed in range(config.seeds):
         for alpha in config.spreads:
             for way in config.ways:
                 prepared = prepare(config.run(alpha, way, seed))
-                found[alpha, way].append(score := _trained(prepared))
+                score, start = _trained(prepared)
+                found[alpha, way].append(score)
+                if way == HEADS:
+                    starts[alpha].append(start)
                 say(f"{prepared.config.title}: {METRIC} {score:.4f}")
             sizes = [len(users) for users in prepared.client_data.members]
             largest[alpha].append(max(sizes) / sum(sizes))
@@ -126,6 +134,7 @@ def run(config: Config, say: Say) -> Measured:
     figures = {POPULAR: mean(popular)}
     for alpha in config.spreads:
         figures[f"{alpha:g}/largest silo"] = mean(largest[alpha])
+        figures |= _figures(f"{alpha:g}/{_START}", over_seeds(starts[alpha]))
         for way in config.ways:
             figures |= _figures(f"{alpha:g}/{way}", over_seeds(found[alpha, way]))
             if way != FEDAVG:
@@ -134,12 +143,16 @@ def run(config: Config, say: Say) -> Measured:
     return Measured(figures, ratios)
 
 
-def _trained(prepared: Prepared) -> float:
+def _trained(prepared: Prepared) -> tuple[float, float]:
+    """How good each user's model is, and that without anybody's head."""
     model = cast(SharedModel, prepared.model())
     federation = prepared.federation(model, IdealAggregator(bytes(32)), bytes(32))
     for _ in range(prepared.config.training.rounds):
         federation.advance()
-    return evaluate(model, prepared.split).mean(METRIC)
+    start = evaluate(model, prepared.split).mean(METRIC)
+    if not prepared.recipe.personal:
+        return start, start
+    return evaluated(federation.owned(), prepared.split).mean(METRIC), start
 
 
 def _gained(found: Scores, alpha: float, way: str) -> Interval:
@@ -170,7 +183,7 @@ def _plot(config: Config, found: Scores, popular: float) -> bytes:
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for number, way in enumerate(config.ways):
-        shift = 1 + 0.06 * (number - 2)  # intervals side by side
+        shift = 1 + 0.06 * (number - 2.5)  # intervals side by side
         for axes, intervals in (
             (left, [over_seeds(found[alpha, way]) for alpha in config.spreads]),
             (right, [_gained(found, alpha, way) for alpha in config.spreads]),

@@ -69,13 +69,22 @@ def test_four_silos_tune_adapters_and_the_sum_is_exact(tmp_path: Path, task: Any
     first, *rounds = simulated(tmp_path)
     assert [one["survivors"] for one in rounds] == [[f"silo-{i}" for i in range(SILOS)]] * 3
     before = {name: np.float32(numbers) for name, numbers in first["arrays"].items()}
+    heads = [dict[str, Any]() for _ in range(SILOS)]
     for one in rounds:
-        trained = [task.train(before, silo)[0] for silo in range(SILOS)]
+        trained = []
+        for silo in range(SILOS):
+            sent, heads[silo], _users = task.train(before, heads[silo], silo)
+            trained.append(sent)
         after = {name: np.float32(numbers) for name, numbers in one["arrays"].items()}
         for name, numbers in after.items():
             mean = np.mean([silo[name] for silo in trained], axis=0)
             np.testing.assert_allclose(numbers, mean, atol=task.CLIP / 2**14)  # 16 bits of a coordinate
         before = after
+    assert set(before) == {name for name in task.begun().named() if not name.startswith(task.HEAD)}
+    assert len(heads[0]) == 2
+    forgotten = task.train(before, {}, 0)[0]  # what a silo would send that forgot its head
+    remembered = task.train(before, heads[0], 0)[0]
+    assert max(np.abs(forgotten[name] - remembered[name]).max() for name in before) > 10 * task.CLIP / 2**14
     assert rounds[-1]["right"] > first["right"] + 0.2
     adapters = [np.abs(numbers).max() for name, numbers in before.items() if name.startswith("top.")]
     assert len(adapters) == 2

@@ -27,12 +27,13 @@ from recsys.models.store import load
 from recsys.network import Network
 from recsys.optimisers import Optimiser, Rule
 from recsys.personal_heads import HEAD, evaluated, personal
-from recsys.run_record import Run
+from recsys.run_record import MODEL, Run
+from recsys.run_start import CHECKPOINT
 from recsys.secure_aggregator import SecureAggregator
 from recsys.served_heads import load_own
 from recsys.users_in_silos import UsersInSilos
 from secagg.encoding import Encoding
-from secagg.errors import StorageError, UsageError
+from secagg.errors import DecodeError, StorageError, UsageError
 from tests.controls import switch_off
 from tests.scenes.bias import Bias
 from tests.scenes.private_training import private, small, step_of
@@ -273,11 +274,11 @@ def test_a_round_that_is_attempted_twice_trains_each_head_once(
     """To what was decided before anything left, on whatever machine it goes on. One more crash changes nothing."""
     whole, done = rounds(headed(), 2), headed(secure(folder=tmp_path))
     done.advance()
-    checkpoint = done.state.encode()
+    checkpoint = b"".join(done.state.encode(SECRET))
     killed_in(done, monkeypatch, place)
     for again in range(2):
         done = headed(secure(folder=tmp_path), model=Layered() if place == "before" else Other())
-        done.resume(TrainingState.decode(checkpoint))
+        done.resume(TrainingState.decode(checkpoint, SECRET))
         if again:
             done.advance()
         else:
@@ -326,13 +327,13 @@ def test_each_user_is_measured_by_the_model_of_its_client() -> None:
     done = headed(clients=ClientData(clients.names[:5], clients.members[:5], clients.train, clients.held_out))
     among = frozen(split, 3, seed=1)
     for negatives in (None, among):
-        one, other = evaluate(done._model, split, negatives=negatives), done.evaluate(split, negatives=negatives)
+        one, other = evaluate(done._model, split, negatives=negatives), evaluated(done.owned(), split, negatives)
         assert one.users.tolist() == other.users.tolist()
         assert one.skipped == other.skipped
         for name, values in other.values.items():
             np.testing.assert_allclose(values, one.values[name])
     rounds(done, 2)
-    found = done.evaluate(split)
+    found = evaluated(done.owned(), split)
     for model, users in done.owned():
         alone = evaluate(model, split)
         mine = np.isin(alone.users, users)
@@ -358,7 +359,7 @@ def test_with_scaffold_the_control_variate_has_the_shared_part() -> None:
     assert {one.shape for one in own} == {(TRAVELS,)}
     np.testing.assert_allclose(np.mean(own, axis=0), done._controls.common, atol=1e-5)
     again = headed(scaffold=True, local=local)
-    again.resume(TrainingState.decode(done.state.encode()))
+    again.resume(TrainingState.decode(b"".join(done.state.encode(SECRET)), SECRET))
     for name, head in kept(done).items():
         assert kept(again)[name].tolist() == head.tolist()
 
@@ -382,13 +383,13 @@ def test_under_local_privacy_steps_are_charged_as_without_heads(tmp_path: Path) 
 
 def test_a_checkpoint_holds_heads_sealed_and_is_for_one_training() -> None:
     done = rounds(headed(), 2)
-    data, earlier = done.state.encode(), rounds(headed(), 1).state.sealed
+    data, earlier = b"".join(done.state.encode(SECRET)), rounds(headed(), 1).state.sealed
     assert not any(head.tobytes() in data for head in kept(done).values())
     assert b"silo-1" not in data
     for one, other in ((headed(), headed(personal=())), (headed(personal=()), headed())):
         with pytest.raises(UsageError, match="another model"):
             one.resume(other.state)
-    state = TrainingState.decode(data)
+    state = TrainingState.decode(data, SECRET)
     state.sealed = earlier
     with pytest.raises(StorageError, match="something else kept by clients"):
         headed().resume(state)
@@ -409,15 +410,16 @@ def test_a_run_hands_on_the_shared_start_and_serves_each_client_with_its_head(tm
         go(asked, folder, watch=watch)
     run = go(asked, folder)
     start, own = run.results[-2:]
+    secret = (folder / "private" / "secret.key").read_bytes()
     assert (start.name, own.name) == ("its shared start", "this run")
     assert start.metrics != own.metrics
     assert dict(run.rounds[-1].exact).items() <= dict(own.metrics).items()
 
-    state = TrainingState.decode((folder / "private" / "checkpoint.npz").read_bytes())
-    heads = KeptByClients((folder / "private" / "secret.key").read_bytes())
+    state = TrainingState.decode((folder / "private" / CHECKPOINT).read_bytes(), secret)
+    heads = KeptByClients(secret)
     heads.open(2, state.sealed)
     assert len(heads.of(HEAD)) == 6
-    served, fresh = load(folder / "model.npz"), prepare(asked).model()
+    served, fresh = load(folder / MODEL), prepare(asked).model()
     assert isinstance(served.model, Autoencoder)
     assert isinstance(fresh, Autoencoder)
     fresh.begin(150, 0)
@@ -435,6 +437,14 @@ def test_a_run_hands_on_the_shared_start_and_serves_each_client_with_its_head(tm
     assert mine.recommend([]).items != served.recommend([]).items
     with pytest.raises(UsageError, match="no client 'somebody' of this run has a head"):
         load_own(folder, "somebody")
+    record = (folder / "run.json").read_text()
+    (folder / "run.json").write_text(record.replace('"bias"', '"items"'))
+    with pytest.raises(UsageError, match="of other layers than its record says"):
+        load_own(folder, name)
+    (folder / "run.json").write_text(record.replace(run.model, "0" * 64))
+    with pytest.raises(DecodeError, match="was altered"):
+        load_own(folder, name)
+    (folder / "run.json").write_text(record)
     go(asked, folder, keep_secrets=False)
     with pytest.raises(UsageError, match="were deleted with its secrets"):
         load_own(folder, name)

@@ -140,8 +140,8 @@ def test_what_is_measured_of_a_user_does_not_follow_from_who_has_something_held_
 
     clients = client_data((5, 5, 5, 5))
     assert not differ()
-    call = "measure(_Numbers(self._model), train, held_out{})"
-    switch_off(monkeypatch, Federation, "_measured", call.format(", everybody=True"), call.format(""))
+    call = "measure(_Numbers(model), train, held_out{})"
+    switch_off(monkeypatch, Federation, "_table", call.format(", everybody=True"), call.format(""))
     assert differ()
 
 
@@ -161,7 +161,7 @@ def test_scores_that_are_no_numbers_end_no_round(monkeypatch: pytest.MonkeyPatch
     before, after = one_round(clients, model=Overflowing())[0], one_round(wild, model=Overflowing())[0]
     assert {name for name, how_far in distance(before, after).items() if how_far} == {"silo-1"}
     assert np.isfinite(np.concatenate(after.vectors["silo-1"])).all()
-    switch_off(monkeypatch, Federation, "_measured", "_Numbers(self._model)", "self._model")
+    switch_off(monkeypatch, Federation, "_table", "_Numbers(model)", "model")
     with pytest.raises(UsageError, match="not all numbers"):
         one_round(wild, model=Overflowing())
 

@@ -1,4 +1,7 @@
-"""The client: an ordinary train function. What the mod lets out of it is masked, and nothing else is answered."""
+"""The client: an ordinary train function. What the mod lets out of it is masked, and nothing else is answered.
+
+The silo's head stays in ``context.state`` of its node, from round to round.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,17 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 app = ClientApp(mods=[only_secagg])
-secagg = SecAgg(POLICY, identity=FOLDER / "{partition-id}.key", roster=FOLDER / "roster.toml", arrays=shapes)
+secagg = SecAgg(
+    POLICY, identity=FOLDER / "{partition-id}.key", roster=FOLDER / "roster.toml", arrays=shapes, stateful=True
+)
 
 
 @app.train("secagg", mods=[secagg])
 def train_function(message: Message, context: Context) -> Message:
     old = {name: array.numpy() for name, array in message.content.array_records["arrays"].items()}
-    new, users = train(old, int(context.node_config["partition-id"]))
+    kept = context.state.array_records.get("head", ArrayRecord())
+    head = {name: array.numpy() for name, array in kept.items()}
+    new, head, users = train(old, head, int(context.node_config["partition-id"]))
+    context.state["head"] = ArrayRecord({name: Array(array) for name, array in head.items()})
     arrays = ArrayRecord({name: Array(array) for name, array in new.items()})
     return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": users})}), reply_to=message)

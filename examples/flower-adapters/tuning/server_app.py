@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import FedAvg
 from protocols.adapters.flower import Secure
 from protocols.roster import Roster
 from secagg.files import write_file
-from tuning.task import CLIP, FOLDER, arrays_of, begun, right
+from tuning.task import CLIP, FOLDER, arrays_of, begun, model_of, right
 
 LEAST = 3
 
@@ -42,7 +42,7 @@ def main(grid: Grid, context: Context) -> None:
         numbers = {name: array.tolist() for name, array in found.items()}
         rounds.append({"round": number, "survivors": survivors, "right": right(found), "arrays": numbers})
         write_file(FOLDER / "result.json", json.dumps(rounds).encode(), private=False)
-        begun().with_named(found).write_adapter(FOLDER / "adapter")
+        model_of(found, {}).write_adapter(FOLDER / "adapter")
         return MetricRecord({"right": rounds[-1]["right"]})
 
     strategy.start(

@@ -1,7 +1,8 @@
 """What is learned: which items users take next, from the items' titles. The data are made up.
 
 Each item has a title of three words, one of which is of its kind, and each user takes items of one kind. All silos
-have the same table of items, the same encoder, and adapters that are drawn from the same public seed.
+have the same table of items, the same encoder, and adapters that are drawn from the same public seed. One layer is a
+personal head: each silo keeps its own, and begins with the one that the seed makes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ KINDS = ("horror", "comedy", "drama", "war")
 WORDS = (*KINDS, "the", "night", "house", "road", "summer", "letter", "river", "king", "stone", "song")
 ITEMS, USERS, TAKEN, SEED = 40, 30, 6, 2026
 CLIP = 4.0
+HEAD = "user.norm."
+"""The layer that never leaves a silo."""
 LOCAL = Local(epochs=4, batch=10, rate=0.05)
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -58,21 +61,31 @@ def begun() -> TunedEncoder:
 
 def arrays_of(model: TunedEncoder) -> Arrays:
     """What is trained, and travels, by its names."""
-    return {name: numbers.copy() for name, numbers in model.named().items()}
+    return {name: numbers.copy() for name, numbers in model.named().items() if not name.startswith(HEAD)}
 
 
-def train(arrays: Arrays, partition: int) -> tuple[Arrays, int]:
-    """What the silo's training makes of these, and of how many users it is."""
-    model = begun().with_named(arrays)
+def head_of(model: TunedEncoder) -> Arrays:
+    """What is trained, and stays."""
+    return {name: numbers.copy() for name, numbers in model.named().items() if name.startswith(HEAD)}
+
+
+def model_of(arrays: Arrays, head: Arrays) -> TunedEncoder:
+    """The model with these arrays, and this head; an empty one stands for what the seed makes."""
+    return begun().with_named({**begun().named(), **arrays, **head})
+
+
+def train(arrays: Arrays, head: Arrays, partition: int) -> tuple[Arrays, Arrays, int]:
+    """What the silo's training makes of these and of its own head, and of how many users it is."""
+    model = model_of(arrays, head)
     users = histories(partition)
     model.train(users, LOCAL, seed=partition)
-    return arrays_of(model), len(users)
+    return arrays_of(model), head_of(model), len(users)
 
 
 def right(arrays: Arrays) -> float:
-    """How often users that no silo has prefer an item of their kind to another one."""
+    """How often users that no silo has, and who have nobody's head, prefer an item of their kind to another one."""
     users = histories(1000)
-    scores = begun().with_named(arrays).scores([history[:3] for history in users])
+    scores = model_of(arrays, {}).scores([history[:3] for history in users])
     kinds = np.arange(ITEMS) % 4
     own = [kinds == kinds[history[0]] for history in users]
     return float(np.mean([row[mine][:, None] > row[~mine] for row, mine in zip(scores, own, strict=True)]))

@@ -213,8 +213,8 @@ def test_a_stored_model_gives_the_same_scores_and_is_trained_by_nobody(tmp_path:
 def test_a_stored_model_takes_other_towers_and_no_other_adapters(tmp_path: Path) -> None:
     """Its items are as its adapters made them. Control: with the encoder, both are taken, and scores are those."""
     made = begun()
-    save(ServedModel(made, [str(item) for item in range(ITEMS)]), tmp_path / "model.npz")
-    other: Any = load(tmp_path / "model.npz").model
+    save(ServedModel(made, [str(item) for item in range(ITEMS)]), tmp_path / "a.model")
+    other: Any = load(tmp_path / "a.model").model
     vector = made.vector
     vector[0] += 1
     np.testing.assert_allclose(
