@@ -121,7 +121,7 @@ def _head(header: Mapping[str, Any], shapes: Mapping[str, tuple[str, Sequence[in
     head, end = dict[str, object]({_METADATA: metadata}), 0
     for name in _order(shapes):
         kind, shape = shapes[name]
-        if name == _METADATA or any(type(side) is not int or side < 0 for side in shape):
+        if name == _METADATA or min(shape, default=0) < 0:
             raise UsageError("no such tensor is kept")
         if 0 in shape and max(shape) > _WIDEST_EMPTY:
             raise UsageError(f"an array without a number has no side beyond {_WIDEST_EMPTY}")

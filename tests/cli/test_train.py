@@ -161,6 +161,11 @@ def test_the_same_call_again_changes_nothing(train: Call) -> None:
         "report.html",
         "run.json",
     ]
+    model = Path("runs/small/model.safetensors")
+    model.write_bytes(model.read_bytes()[:-1] + b"\x01")
+    code, out, error = train("small.toml", "--json")
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert "model.safetensors was altered" in error
 
 
 def contents() -> dict[str, bytes]:

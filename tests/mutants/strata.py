@@ -75,9 +75,10 @@ STRATA = (
     ),
     Stratum(
         "files",
-        ("secagg/files.py", "secagg/printable.py", "secagg/names.py", "recsys/export.py"),
+        ("secagg/files.py", "secagg/tensors.py", "secagg/printable.py", "secagg/names.py", "recsys/export.py"),
         (
             "tests/secagg/test_files.py",
+            "tests/secagg/test_tensors.py",
             "tests/secagg/test_printable.py",
             "tests/recsys/test_export.py",
             "tests/adversarial/test_run_folders.py",
@@ -268,7 +269,6 @@ STRATA = (
     Stratum(
         "recommender",
         (
-            "secagg/tensors.py",
             "recsys/pending_sum.py",
             "recsys/config.py",
             "recsys/federated.py",
@@ -290,7 +290,6 @@ STRATA = (
             "recsys/secure_aggregator.py",
         ),
         (
-            "tests/secagg/test_tensors.py",
             "tests/recsys/test_*.py",
             "tests/cli/test_train.py",
             "tests/cli/test_audit.py",

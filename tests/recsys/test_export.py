@@ -63,6 +63,12 @@ def test_a_model_that_was_altered_is_one_line(
     assert main(words) == 0
 
 
+def test_the_model_of_a_run_that_goes_on_is_not_on_record_yet(tmp_path: Path) -> None:
+    make(tmp_path, "none", ended="")
+    (tmp_path / "model.safetensors").write_bytes(b"model")
+    assert main(["report", str(tmp_path)]) == 0
+
+
 def names(tar: Path) -> list[str]:
     with tarfile.open(tar) as packed:
         return packed.getnames()
