@@ -32,8 +32,11 @@ KINDS: dict[str, Sketch] = {
     "all": RandomK(LENGTH),
     "tables": LowRank((Table(1, 3, 8, 2), Table(25, 1, 5, 5), Table(30, 40, 1, 1))),
     "ranges": Ranges(((0, 5), (5, 9), (60, LENGTH))),
+    "some in turn": RandomK(9, bytes(32), 7),
+    "tables in turn": LowRank((Table(1, 3, 8, 3), Table(30, 8, 5, 2)), bytes(32), 4),
 }
 WIDTHS = {"some": 9, "most": 66, "all": LENGTH, "tables": LENGTH - 18, "ranges": 19}
+WIDTHS |= {"some in turn": 9, "tables in turn": LENGTH - 15 - 24}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -89,7 +92,7 @@ def test_each_place_of_a_long_vector_is_as_likely() -> None:
     assert ((seen - 30) ** 2 / (30 * (1 - 0.06))).sum() < 1330
 
 
-@every_kind
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "turn" not in kind])
 def test_what_comes_back_is_unbiased_over_what_is_drawn(kind: str) -> None:
     """The mean of 3,000 lifts is within 6 standard errors of the vector in each of 70 coordinates (2e-9 each)."""
     vector = normal(LENGTH)
@@ -111,6 +114,36 @@ def test_what_comes_back_is_unbiased_over_what_is_drawn(kind: str) -> None:
 def test_another_round_draws_another_sketch(kind: str) -> None:
     vectors = [KINDS[kind].at(LENGTH, seeded(number)).apply(normal(LENGTH)) for number in (1, 2)]
     assert not np.allclose(*vectors)
+
+
+@pytest.mark.parametrize("kind", ["some in turn", "tables in turn"])
+def test_all_of_a_vector_has_travelled_once_every_part_had_its_turn(kind: str) -> None:
+    sketch, vector, kept = KINDS[kind], normal(LENGTH), np.zeros(LENGTH)
+    left = vector.copy()
+    for turn in range(70):  # of 9 places, 9 times all 70; of 2 and 3 columns, 28 times all 5, 26 times all 8 and 2 more
+        linear = replace(sketch, turn=turn).at(LENGTH, seeded(turn))
+        back = linear.lift(linear.apply(left), unbiased=True)
+        kept, left = kept + back, left - back
+        assert np.allclose(kept + left, vector)
+        if turn == 2:
+            assert np.linalg.norm(left) < np.linalg.norm(vector)
+        if turn == 7:
+            assert np.allclose(left, 0)
+    turned = [replace(sketch, turn=turn).at(LENGTH, b"").apply(np.arange(1.0, LENGTH + 1)) for turn in (0, 1)]
+    assert not np.allclose(*turned)
+    other = replace(sketch, order=seeded(9)).at(LENGTH, b"").apply(vector)
+    assert not np.allclose(sketch.at(LENGTH, b"").apply(vector), other)
+
+
+def test_each_coordinate_has_as_many_turns_and_an_order_is_as_likely_as_any() -> None:
+    """70 turns of 9 places are each place 9 times. 6 orders of 3, 3,000 seeds: chi-square of 5 degrees of freedom above
+    50 has probability below 2e-9."""
+    turns = [RandomK(9, bytes(32), turn).at(LENGTH, b"").apply(np.arange(LENGTH)) for turn in range(70)]
+    assert np.bincount(np.concatenate(turns)).tolist() == [9] * LENGTH
+    firsts = [[RandomK(1, seeded(n), turn).at(3, b"").apply(np.arange(3))[0] for turn in (0, 1)] for n in range(3000)]
+    found = Counter(map(tuple, firsts))
+    assert len(found) == 6
+    assert sum((seen - 500) ** 2 / 500 for seen in found.values()) < 50
 
 
 @every_kind
@@ -202,7 +235,7 @@ def test_what_is_not_finite_is_found_where_nothing_of_it_travels(
 def test_a_sketch_that_lengthens_moves_a_sum_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing rests on orthonormal columns: what travels is clipped, and its integers are measured."""
     encoding = sketched("tables", users=1)
-    monkeypatch.setattr("secagg.sketches._orthonormal", lambda table, prg: np.full((table.columns, table.rank), 1e6))
+    monkeypatch.setattr("secagg.sketches._orthonormal", lambda rows, count, prg: np.full((rows, count), 1e6))
     values = encoding.encode_users([normal(LENGTH)], seed=seeded(1), rng=Prg(seeded(5)))
     assert 0 < np.square(values).sum() <= encoding.sensitivity().l2_squared
 
@@ -296,6 +329,10 @@ def test_a_sketch_of_other_vectors_is_refused(sketch: Any, said: str) -> None:
         (lambda: LowRank((Table(0, 2, 3, 1), Table(5, 2, 3, 1))), "one after the other"),
         (lambda: LowRank((Table(9, 2, 3, 1), Table(0, 2, 3, 1))), "one after the other"),
         (lambda: LowRank((Table(0, 1, 1 << 13, 1 << 12),)), "33554432|16777216 numbers"),
+        (lambda: LowRank((Table(0, 1, 4097, 1),), bytes(32)), "16777216 numbers at most, columns times columns"),
+        (lambda: RandomK(1, bytes(31)), "an order of 32 bytes"), (lambda: RandomK(1, b"", 1), "of an order"),
+        (lambda: RandomK(1, bytes(32), -1), "turns, from 0"), (lambda: RandomK(1, bytes(32), 1 << 32), "below 2.32"),
+        (lambda: LowRank((Table(0, 1, 1, 1),), b"", 1), "of an order"),
         (lambda: LowRank((Table(0, 1, 1, 1),) * 1025), "not 1025"), (lambda: Ranges(()), "not 0"),
         (lambda: Ranges(((3, 3),)), "not empty"), (lambda: Ranges(((5, 3),)), "not empty"),
         (lambda: Ranges(((-1, 3),)), "not empty"), (lambda: Ranges(((0, 3), (2, 4))), "one after the other"),
@@ -336,7 +373,11 @@ def test_the_page_of_the_wire_says_what_comes_back_of_a_sum(kind: str) -> None:
     assert np.allclose(verify.floats(verify.Plan(plan.encode()), total.tolist()), decoded)
     other = replace(plan, encoding=replace(encoding, sketch=RandomK(3)))
     assert plan.digest() != other.digest()
-    assert not np.array_equal(decoded, plan.next_round().decode_total(total, 5).vector) or kind in ("ranges", "all")
+    assert (
+        not np.array_equal(decoded, plan.next_round().decode_total(total, 5).vector)
+        or kind in ("ranges", "all")
+        or "turn" in kind
+    )
 
 
 def test_noise_for_a_sketch_is_that_for_what_travels() -> None:

@@ -62,7 +62,7 @@ Plan: protocol text 32, session bytes 16, round u32, roster bytes 32, model byte
     min_contributors u32, ring_bits u8, encoding Encoding, noise maybe Noise, parameters Parameters, beacon blob 64
 Encoding: length u64, clip_l2 positive, bits u8, rotate bool, clip_inf positive, weight_bound u32, beta ratio,
     users u32, overlap u16, rounding name exact|nearest|stochastic, sampled ratio, sketch maybe Sketch
-Sketch: kept u64, tables list 1024 Table, ranges list 1024 Range
+Sketch: kept u64, tables list 1024 Table, ranges list 1024 Range, order blob 32, turn u32
 Table: start u64, rows u64, columns u64, rank u64
 Range: start u64, stop u64
 Noise: family name discrete-gaussian|skellam, variance ratio, dropouts u32, colluders u32, components u16
@@ -304,7 +304,12 @@ def sketched(sketch: Any, length: int) -> int:
     kept, tables, ranges = sketch["kept"], sketch["tables"], [(one["start"], one["stop"]) for one in sketch["ranges"]]
     need((kept > 0) + (tables != []) + (ranges != []) == 1, "a sketch of no kind, or of two")
     need(all(one["rows"] and 1 <= one["rank"] <= one["columns"] for one in tables), "a table without rows, or its rank")
-    need(sum(one["rank"] * one["columns"] for one in tables) <= 1 << 24, "matrices that are too large")
+    size = "columns" if sketch["order"] else "rank"
+    need(sum(one[size] * one["columns"] for one in tables) <= 1 << 24, "matrices that are too large")
+    need(
+        len(bytes.fromhex(sketch["order"])) in (0, 32) and (sketch["order"] or not sketch["turn"]), "turns of no order"
+    )
+    need(not (sketch["order"] and ranges), "ranges with turns")
     spans = ranges or [(one["start"], one["start"] + one["rows"] * one["columns"]) for one in tables]
     need(all(start < stop for start, stop in spans), "a range without coordinates")
     need(all(left[1] <= right[0] for left, right in pairwise(spans)), "ranges or tables out of order")
@@ -319,15 +324,20 @@ def lifted(plan: Plan, vector: NDArray[np.float64]) -> NDArray[np.float64]:
     sketch, length = plan.fields["encoding"]["sketch"], plan.fields["encoding"]["length"]
     if sketch is None:
         return vector
-    drawn = stream(digest(b"secagg/v1/sketch", digest(b"secagg/v1/rotation", plan.session, u32(plan.round))))
-    found = np.zeros(length)
+    turn, order = sketch["turn"], bytes.fromhex(sketch["order"])
+    seed = order or digest(b"secagg/v1/rotation", plan.session, u32(plan.round))
+    drawn, found = stream(digest(b"secagg/v1/sketch", seed)), np.zeros(length)
     if sketch["ranges"]:
         at = 0
         for one in sketch["ranges"]:
             count = one["stop"] - one["start"]
             found[one["start"] : one["stop"]] = vector[at : at + count]
             at += count
-    elif kept := sketch["kept"]:
+    elif (kept := sketch["kept"]) and order:
+        words = [int.from_bytes(drawn(8), "little") for _ in range(length)]
+        permuted = sorted(range(length), key=words.__getitem__)
+        found[sorted(permuted[(turn * kept + at) % length] for at in range(kept))] = vector
+    elif kept:
         places: set[int] = set()
         while len(places) < min(kept, length - kept):
             word = int.from_bytes(drawn(8), "little") & ((1 << (length - 1).bit_length()) - 1)
@@ -340,13 +350,16 @@ def lifted(plan: Plan, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         at = of = 0
         for one in sketch["tables"]:
             start, (rows, columns, rank) = one["start"], (one[name] for name in ("rows", "columns", "rank"))
-            words = np.frombuffer(drawn(8 * columns * rank), "<i8").reshape(columns, rank)
+            width = columns if order else rank
+            words = np.frombuffer(drawn(8 * columns * width), "<i8").reshape(columns, width)
             found[at:start] = vector[of : of + start - at]
             of += start - at
-            matrix = np.linalg.qr(words + 0.5)[0]
+            matrix = np.linalg.qr(words + 0.5)[0][
+                :, [(turn * rank + k) % columns for k in range(rank)] if order else ...
+            ]
             product = vector[of : of + rows * rank].reshape(rows, rank) @ matrix.T
             at, of = start + rows * columns, of + rows * rank
-            found[start:at] = product.reshape(-1) * columns / rank
+            found[start:at] = product.reshape(-1) * (1 if order else columns / rank)
         found[at:] = vector[of:]
     return found
 
