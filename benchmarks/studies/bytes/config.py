@@ -31,10 +31,10 @@ class Config:
     def __post_init__(self) -> None:
         if not set(self.parts.split(",")) <= set(PARTS):
             raise UsageError(f"parts are some of {', '.join(PARTS)}")
-        if min(self.sparse_width, self.sparse_touches) < 1 or self.sparse_users < 20 or self.sparse_dense < 3:
-            raise UsageError(
-                "a row has a number, a user a touch, a sparse sum 20 users and a dense one 3 clients or more"
-            )
+        if min(self.sparse_width, self.sparse_touches) < 1 or self.sparse_users < 20:
+            raise UsageError("a row has a number, a user a touch, and a sparse sum 20 users or more")
+        if not 3 <= self.sparse_dense < self.sparse_users:
+            raise UsageError("the dense sum that is timed has 3 clients or more, and fewer than the sparse ones")
         if any(rows < 10 * self.sparse_touches for rows in self.catalogues):
             raise UsageError("a catalogue has ten times as many rows as a user touches, or more")
         if self.sparse_least < 2 or not self.sparse_zipf > 0 or self.sparse_epsilon < 0:

@@ -3,8 +3,8 @@
 The rounds of the sparse sums are real, of secagg+ with all clients in this process and their keys exchanged twice; what
 their parties compute is counted by the processor's clock, making the vectors included. A dense round is real, too, with
 few clients. That of all clients is extrapolated from it: the server's seconds grow with the clients; a client's are
-what they are there, and as many masks more as it has more neighbours among all, of which one is timed. What keys and
-shares cost it among all is left out, so the dense sum looks cheaper than it is.
+what they are there, and those of as many masks more, which are timed, as it has more neighbours among all. What keys
+and shares cost it among all is left out, so the dense sum looks cheaper than it is.
 
 Who touches what is made up: each user so many different rows, by Zipf's law, from a public seed.
 """
@@ -185,12 +185,12 @@ def _dense(config: Config, rows: int, neighbours: int, figures: dict[str, float]
     ran = _round(Encoding(length, 1.0), few, update)
     degree = parameters_of(ran.plan).degree
     figures |= {"dense_few_client_s": ran.client_s / few, "dense_few_server_s": ran.server_s}
-    masked = Ring(Encoding(length, 1.0).ring_bits(config.sparse_users)).zeros(length)
+    masked, more = Ring(Encoding(length, 1.0).ring_bits(config.sparse_users)).zeros(length), neighbours - degree
     add_masks(masked, [os.urandom(32)])  # memory is touched
     began = thread_time()
-    add_masks(masked, [os.urandom(32)])
-    figures["dense_mask_s"] = mask = thread_time() - began
-    return ran.client_s / few + (neighbours - degree) * mask, ran.server_s * config.sparse_users / few
+    add_masks(masked, [os.urandom(32) for _ in range(more)])
+    figures["dense_mask_s"] = (masks := thread_time() - began) / more
+    return ran.client_s / few + masks, ran.server_s * config.sparse_users / few
 
 
 def _noised(

@@ -25,6 +25,7 @@ SMALL: dict[str, Any] = {"sparse_items": "1000", "sparse_width": 4, "sparse_user
         {"sparse_width": 0},
         {"sparse_users": 19},
         {"sparse_dense": 2},
+        {"sparse_dense": 1000},
         {"sparse_least": 1},
         {"sparse_zipf": 0.0},
         {"sparse_epsilon": -1.0},
