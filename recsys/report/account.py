@@ -175,6 +175,7 @@ class Account:
 
     @property
     def references(self) -> list[Quality]:
+        """All others, but for what is the run's own without anybody's personal head."""
         return [result for result in self.run.results if result is not self.own and result.name != START]
 
     @property

@@ -70,10 +70,12 @@ def test_it_is_sealed_for_one_run_and_one_round() -> None:
     assert head.tobytes() not in sealed
     assert b"ann" not in sealed
     again = KeptByClients(SECRET)
+    again.move({"eve": {"head": head}})  # whatever was there goes
     heads = again.of("head")
     again.open(4, sealed)
     assert heads["ann"].tolist() == head.tolist()
     assert heads["bob"].shape == (0, 3)
+    assert "eve" not in heads
     assert again.of("other")["ann"].tolist() == [0, 1, 2]
     for secret, rounds, data in (
         (bytes(32), 4, sealed),

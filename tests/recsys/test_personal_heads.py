@@ -216,8 +216,10 @@ def test_a_training_that_comes_to_nothing_leaves_the_head() -> None:
             if len(histories) == 9:
                 self._vector[-1] = np.inf
 
-    done = headed(clients=client_data((2, 9, 4)), model=Overflowing())
+    watched = Watched()
+    done = headed(watched, client_data((2, 9, 4)), model=Overflowing())
     rounds(done, 2)
+    assert not any(made["silo-1"].any() for made in watched.sums)
     assert set(kept(done)) == {"silo-0", "silo-2"}
     assert np.isfinite(done.state.vector).all()
 

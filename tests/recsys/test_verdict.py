@@ -59,6 +59,16 @@ def test_quality_is_called_what_it_is(hits: float, words: str, tmp_path: Path) -
     assert f"among the first ten, {words} the most popular items (4.3%" in verdict(Account.load(tmp_path))
 
 
+def test_the_shared_start_of_personal_heads_is_no_reference(tmp_path: Path) -> None:
+    """It is the run's own, and may be the better of both."""
+    run = make(tmp_path, "none")
+    start = Quality("its shared start", {"HR@10": 0.5, "NDCG@10": 0.4})
+    changed(run, tmp_path, results=(*run.results[:-1], start, run.results[-1]))
+    account = Account.load(tmp_path)
+    assert account.own == run.results[-1]
+    assert "the best without privacy (without privacy, 8.8%)" in verdict(account)
+
+
 def test_a_difference_counts_by_how_many_users_it_was_measured_on() -> None:
     assert compared(0.5, 0.4, 20) == "not clearly better than"
     assert compared(0.5, 0.4, 2000) == "better than"
