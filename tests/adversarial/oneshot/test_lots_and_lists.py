@@ -363,7 +363,7 @@ def test_bad_updates(what: str) -> None:
 
 def test_control_not_a_number(monkeypatch: Fixture) -> None:
     """Without the check NaN is some integer, with which the client takes part."""
-    switch_off(monkeypatch, rounding, "shortened", "np.isfinite(vector).all()", "True")
+    switch_off(monkeypatch, Encoding, "_clipped", "np.isfinite(vector).all()", "True")
     evil = make()
     assert evil.clients[VICTIM].start(evil.plan, BAD_UPDATES["one NaN"])
 
@@ -372,7 +372,7 @@ def test_an_update_too_large_counts_as_the_largest(monkeypatch: Fixture) -> None
     """Of n such the sum does not wrap. Without that and the exact norm, one outweighs the others."""
 
     def begun() -> int:
-        encoding = make().plan.encoding
+        encoding = Encoding(7, clip_l2=2.0 * 7 * 32767, clip_inf=32767.0)
         values = encoding.encode([1e9] + [0.0] * 6, weight=1, seed=bytes(32), rng=Prg(bytes(32)))
         return int(values[0]) - encoding.largest
 

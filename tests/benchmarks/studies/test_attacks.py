@@ -23,7 +23,6 @@ from protocols.pairwise.cohort import Cohort
 from protocols.policy import Policy
 from protocols.rounds.phases import Phase
 from protocols.simulation.network import Faults
-from secagg import rounding
 from secagg.crypto.prg import Prg, random_words
 from secagg.crypto.ring import Ring
 from secagg.encoding import Encoding
@@ -119,7 +118,7 @@ def test_control_somebody_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_control_not_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    switch_off(monkeypatch, rounding, "shortened", "np.isfinite(vector).all()", "True")
+    switch_off(monkeypatch, Encoding, "_clipped", "np.isfinite(vector).all()", "True")
     assert "bytes before anything is sent" in worked(here.not_a_number)
 
 
