@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
@@ -29,7 +29,7 @@ from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.crypto.prg import Rng
 from secagg.crypto.ring import Ring
-from secagg.encoding import ENCODING, Encoding, Sum, UserVectors
+from secagg.encoding import ENCODING, Encoding, Residual, Sum, UserVectors
 from secagg.errors import DecodeError, PeerError, UsageError
 from secagg.rounding import Integers
 
@@ -200,17 +200,32 @@ class RoundPlan:
             object.__setattr__(self, "_digest", digest(labels.PLAN, self.encode()))
         return self._digest
 
-    def encode_update(self, update: ArrayLike | UserVectors | None, weight: int, rng: Rng) -> Integers:
+    def encode_update(
+        self,
+        update: ArrayLike | UserVectors | None,
+        weight: int,
+        rng: Rng,
+        residuals: Sequence[Residual] | None = None,
+    ) -> Integers:
         """A client's float update as integers to be summed, of ``Encoding.dtype``; None is nothing to contribute.
 
         Where clients are silos it is one vector for each user, and the weight is ignored. No integer wraps in the ring
-        of a plan: it holds the sum of as many of the largest as there are clients.
+        of a plan: it holds the sum of as many of the largest as there are clients. ``residuals``, where the encoding
+        has feedback, are that of the client, or one for each user, and are overwritten.
         """
         encoding, seed = self.encoding, self._rotation_seed()
         if encoding.users and update is not None:
-            return encoding.encode_users(cast(UserVectors, update), seed=seed, rng=rng).astype(encoding.dtype)
+            users = cast(UserVectors, update)
+            return encoding.encode_users(users, seed=seed, rng=rng, residuals=residuals).astype(encoding.dtype)
+        if residuals is not None and len(residuals) != 1 and update is not None:
+            raise UsageError(f"a client that is one unit has one residual, not {len(residuals)}")
         integers = np.empty(encoding.coordinates, encoding.dtype)
-        encoding.encode_into(cast("ArrayLike | None", update), integers, weight=weight, seed=seed, rng=rng)
+        if update is None:  # which leaves residuals alone
+            integers[:] = 0
+            return integers
+        residual = None if residuals is None else residuals[0]
+        one = cast("ArrayLike", update)
+        encoding.encode_into(one, integers, weight=weight, seed=seed, rng=rng, residual=residual)
         return integers
 
     def decode_total(self, total: NDArray[np.int64], contributors: int) -> Sum:

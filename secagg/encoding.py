@@ -17,11 +17,12 @@ measured in integers, is each user's vector, so that one user moves the sum by n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any, Protocol, runtime_checkable
+from itertools import repeat
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,7 +34,7 @@ from secagg.crypto.prg import Prg, Rng, random_into
 from secagg.crypto.ring import Ring
 from secagg.errors import UsageError
 from secagg.rounding import PART, Integers
-from secagg.sketches import SKETCH, Linear, LowRank, Sketch
+from secagg.sketches import SKETCH, Linear, LowRank, Ranges, Sketch
 
 MAX_LENGTH = 1 << 34
 _SMALLEST_CLIP, _LARGEST_CLIP = 1e-100, 1e100  # products and squares of them are still numbers
@@ -43,6 +44,8 @@ _LARGEST_BETA, _LARGEST_DENOMINATOR = Fraction(9, 10), (1 << 64) - 1
 _MOST_USERS, _MOST_OVERLAP = (1 << 31) - 1, (1 << 16) - 1
 _LEAST_STEPS = 100  # nearest rounding: the clip in steps of the grid, over the root of the number of coordinates
 _ROUNDINGS = 1000  # at most; that none of them fits has probability below 2^-150
+_FEW_BITS = 8
+_LARGEST_RESIDUAL = float(np.finfo(np.float32).max)
 _ROTATION_TAIL = 40
 """A rotated coordinate exceeds the bound that ``Encoding`` derives for it with probability below 2^-40 per vector."""
 
@@ -84,6 +87,29 @@ class ChosenVectors(UserVectors, Protocol):
         """The vectors of these users, in this order."""
 
 
+Residual: TypeAlias = NDArray[np.float32]
+"""What is left of a client's earlier vectors, as long as one of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What one round's public seed draws, and room for a vector that is rotated."""
+
+    linear: Linear | None
+    signs: NDArray[np.uint8] | None
+    room: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounded:
+    """A vector that is to be rounded, times a factor; what travels, before the clip; and all, before the sketch."""
+
+    vector: NDArray[Any]
+    factor: float
+    sent: NDArray[Any]
+    whole: NDArray[Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Sum:
     """The result of a round: the weighted sum of the clipped updates, and the sum of the weights.
@@ -111,6 +137,8 @@ class Encoding:
 
     Of 1 bit they are -1 or 1, by lot: there is no zero among them, so a sum with noise is not made of these.
     With a ``sketch`` less than all coordinates travel, and it is that part of the vector whose norm is clipped.
+    With ``feedback`` a client adds to its vector what the sketch has left out of its earlier ones, or without a sketch
+    what rounding has lost of them: its residual, which it keeps. Nothing is multiplied in ``decode`` then.
     ``clip_inf`` bounds single coordinates (default: what ``clip_l2`` implies; much less after a rotation, which
     spreads a vector evenly). With ``weight_bound`` above 1 a client contributes (w*x, w) for a weight w of its own,
     from 1 to that bound, or (0, 0) if it has nothing to contribute.
@@ -149,6 +177,7 @@ class Encoding:
     rounding: Rounding = Rounding.STOCHASTIC
     sampled: Fraction = Fraction(1)
     sketch: Sketch | None = None
+    feedback: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.length <= MAX_LENGTH:
@@ -189,6 +218,8 @@ class Encoding:
             self._check_exact()
         if self.bits == 1 and (self.rounding is not Rounding.STOCHASTIC or self.beta):
             raise UsageError("one bit is drawn by lot, once: rounding is stochastic, and there is no beta")
+        if self.feedback:
+            self._check_feedback()
         object.__setattr__(self, "beta", Fraction(self.beta))
         object.__setattr__(self, "clip_l2", float(self.clip_l2))
         object.__setattr__(self, "clip_inf", float(self.clip_inf))
@@ -220,6 +251,14 @@ class Encoding:
             raise UsageError("products with a random matrix are no whole numbers: they are not exact")
         if not self._longest():
             raise UsageError("clip_l2 is below one step of the grid: no exact vector but zeros would fit")
+
+    def _check_feedback(self) -> None:
+        if isinstance(self.sketch, Ranges) or self.rounding is Rounding.EXACT:
+            raise UsageError("what is frozen is not sent later, and of what is exact nothing is lost: no feedback")
+        if self.sketch is None and self.bits > _FEW_BITS:
+            raise UsageError(f"feedback is for what a sketch loses, or {_FEW_BITS} bits or fewer, not {self.bits} bits")
+        if self.sampled < 1:
+            raise UsageError("users who are sampled have no feedback: what is kept would follow from their coins")
 
     @classmethod
     def integers(cls, length: int, bits: int = 16, weight_bound: int = 1, l2_squared: int = 0) -> Encoding:
@@ -288,19 +327,33 @@ class Encoding:
     def scale(self) -> float:
         return self.largest / self.clip_inf
 
-    def encode(self, update: ArrayLike | None, *, weight: int, seed: bytes, rng: Rng) -> NDArray[np.int64]:
+    def encode(
+        self, update: ArrayLike | None, *, weight: int, seed: bytes, rng: Rng, residual: Residual | None = None
+    ) -> NDArray[np.int64]:
         """This client's integers. ``seed`` is public and fixes sketch and rotation; ``rng`` is private and rounds.
 
         No weight is refused, since a refusal would tell it: the nearest one that is allowed counts. Without an update
         all integers are zero, that of the weight included.
         """
         values = np.empty(self.coordinates, np.int64)
-        self.encode_into(update, values, weight=weight, seed=seed, rng=rng)
+        self.encode_into(update, values, weight=weight, seed=seed, rng=rng, residual=residual)
         return values
 
     @np.errstate(all="ignore")  # if numpy raised for an underflow, the error would tell something of the data
-    def encode_into(self, update: ArrayLike | None, values: Integers, *, weight: int, seed: bytes, rng: Rng) -> None:
+    def encode_into(
+        self,
+        update: ArrayLike | None,
+        values: Integers,
+        *,
+        weight: int,
+        seed: bytes,
+        rng: Rng,
+        residual: Residual | None = None,
+    ) -> None:
         """``encode``, written into ``values``: one for each of ``coordinates``, of ``dtype`` or a wider type.
+
+        With ``feedback`` there is a ``residual``, zeros in the beginning, which is added to the update, and overwritten
+        with what is left of both: without an update, or after an error, it stays what it was.
 
         No integer wraps there, nor in a ring that ``check_ring`` accepts: its magnitude is at most that of the largest
         unweighted coordinate times ``weight_bound``, whatever the update is. After an error all are zero.
@@ -312,29 +365,36 @@ class Encoding:
         [0, 32767, 0]
         """
         self._check_room(values)
+        self._check_residuals(residual if residual is None else [residual], 1)
         done = False
         try:
             if update is not None:
-                self._encode(update, values, self._admitted(weight), seed, rng)
+                self._encode(update, values, self._admitted(weight), self._drawn_at(seed), rng, residual)
                 done = True
         finally:
             if not done:
                 values[:] = 0
 
-    def _encode(self, update: ArrayLike, values: Integers, weight: int, seed: bytes, rng: Rng) -> None:
-        linear = None if self.sketch is None else self.sketch.at(self.length, seed)
-        clipped = self._bounded(self._checked(update), linear)
-        if clipped is None:
+    def _encode(
+        self, update: ArrayLike, values: Integers, weight: int, drawn: _Drawn, rng: Rng, residual: Residual | None
+    ) -> None:
+        found = self._bounded(self._checked(update), drawn, residual)
+        if found is None:
             raise UsageError("an update holds NaN or infinite values")
-        vector, factor = clipped
-        if self.rotate:
-            vector, factor = self._rotated(vector, factor, _signs(seed, self._width), np.empty(self._width))
         values[self._width :] = weight
         integers = values[: self._width]
-        if not self._round(vector, factor, rng, self._longest(), integers, weight):
+        if not self._round(found.vector, found.factor, rng, self._longest(), integers, weight):
             if self.rounding is Rounding.STOCHASTIC:
                 raise UsageError("rounding does not get shorter than the sensitivity: beta is too large for this rng")
             integers[:] = 0
+        if residual is not None:
+            residual[:] = self._left(found, integers // weight, drawn)
+
+    def _drawn_at(self, seed: bytes) -> _Drawn:
+        linear = None if self.sketch is None else self.sketch.at(self.length, seed)
+        if not self.rotate:
+            return _Drawn(linear, None, None)
+        return _Drawn(linear, _signs(seed, self._width), np.empty(self._width))
 
     def _check_room(self, values: Integers) -> None:
         if values.shape != (self.coordinates,) or not values.flags.carray or values.dtype not in _TYPES:
@@ -343,7 +403,9 @@ class Encoding:
             raise UsageError(f"what is encoded does not fit into {values.dtype}, but into {self.dtype}")
 
     @np.errstate(all="ignore")
-    def encode_users(self, vectors: UserVectors, *, seed: bytes, rng: Rng) -> NDArray[np.int64]:
+    def encode_users(
+        self, vectors: UserVectors, *, seed: bytes, rng: Rng, residuals: Sequence[Residual] | None = None
+    ) -> NDArray[np.int64]:
         """A silo's integers: the sum of one bounded vector for each of its users, or of those in a sample.
 
         ``rng`` tosses the coins of a sample, once, and rounds. What is made, encoded and added up in vain beside the
@@ -351,6 +413,9 @@ class Encoding:
 
         More than ``users`` are refused before anything is read. Whatever else is wrong with a user's vector, that it is
         not finite, or none at all, makes it zero: a refusal would tell something about the user.
+
+        With ``feedback`` there is one of ``residuals`` for each user, in their order, as ``encode_into`` has one. The
+        residual of a user whose vector becomes zero stays what it was.
 
         >>> encoding = Encoding(length=2, clip_l2=1.0, bits=16, clip_inf=1.0, users=3)
         >>> vectors = [[0.5, 0.0], [30.0, 40.0], [float("nan"), 0.0]]
@@ -364,19 +429,18 @@ class Encoding:
             raise UsageError(f"a silo has at most {self.users} users, this one has more")
         if isinstance(vectors, np.ndarray) and vectors.shape != (count, self.length):
             raise UsageError(f"users' vectors are rows of {self.length} numbers each")
-        linear = None if self.sketch is None else self.sketch.at(self.length, seed)
-        signs, room = (_signs(seed, self._width), np.empty(self._width)) if self.rotate else (None, None)
-        longest = self._longest()
+        self._check_residuals(residuals, count)
+        drawn, longest = self._drawn_at(seed), self._longest()
         totals = np.zeros((1 + (self.sampled < 1), self.coordinates), np.int64)  # the last one is the silo's
         integers = np.empty(self.coordinates, np.int32)
-        for is_in, given in self._tossed(vectors, count, rng):
-            if (clipped := self._admissible(given, linear)) is None:
+        of_each = repeat(None) if residuals is None else residuals
+        for (is_in, given), residual in zip(self._tossed(vectors, count, rng), of_each, strict=False):
+            if (found := self._admissible(given, drawn, residual)) is None:
                 continue
-            vector, factor = clipped
-            if signs is not None and room is not None:
-                vector, factor = self._rotated(vector, factor, signs, room)
-            if self._round(vector, factor, rng, longest, integers):
+            if self._round(found.vector, found.factor, rng, longest, integers):
                 rounding.add(integers, totals[-1 if is_in else 0])
+                if residual is not None:
+                    residual[:] = self._left(found, integers, drawn)
         silo: NDArray[np.int64] = totals[-1]
         return silo.copy() if self.sampled < 1 else silo
 
@@ -389,21 +453,60 @@ class Encoding:
         coins[poisson_sample(count, self.sampled, rng)] = True
         return zip(coins.tolist(), vectors, strict=False)
 
-    def _admissible(self, given: ArrayLike, linear: Linear | None) -> tuple[NDArray[Any], float] | None:
-        """A user's vector and the factor that clips it; None if it is not one of finite numbers.
+    def _admissible(self, given: ArrayLike, drawn: _Drawn, residual: Residual | None) -> _Bounded | None:
+        """What is to be rounded of a user's vector; None if it is not one of finite numbers.
 
         It is no copy: should somebody write into it meanwhile, what is added are the integers that were checked.
         """
         try:
-            return self._bounded(self._checked(given), linear)
+            return self._bounded(self._checked(given), drawn, residual)
         except UsageError:
             return None
 
-    def _bounded(self, vector: NDArray[Any], linear: Linear | None) -> tuple[NDArray[Any], float] | None:
-        """What travels of a vector, and the factor that clips it; None if the vector is not one of finite numbers."""
-        if linear is None:
-            return self._clipped(vector)
-        return self._clipped(linear.apply(vector)) if np.isfinite(vector).all() else None
+    def _bounded(self, vector: NDArray[Any], drawn: _Drawn, residual: Residual | None) -> _Bounded | None:
+        """What is to be rounded of a vector and its residual; None if the vector is not one of finite numbers."""
+        if residual is not None:
+            vector = np.add(vector, residual, dtype=np.float64)
+        sent = vector
+        if drawn.linear is not None:
+            if not np.isfinite(vector).all():
+                return None
+            sent = drawn.linear.apply(vector)
+        if (clipped := self._clipped(sent)) is None:
+            return None
+        to_round, factor = clipped
+        if drawn.signs is not None and drawn.room is not None:
+            to_round, factor = self._rotated(to_round, factor, drawn.signs, drawn.room)
+        return _Bounded(to_round, factor, sent, vector)
+
+    def _left(self, found: _Bounded, integers: NDArray[Any], drawn: _Drawn) -> NDArray[np.float64]:
+        """What a sketch has left out of a vector, or without a sketch what rounding it to these integers has lost.
+
+        Rounding is unbiased, and on a coarse grid it loses more than a vector has: kept beside a sketch's loss that
+        would only grow with it. What the clip has cut off is kept in neither case: else one very long vector would be
+        in a client's sums for good. So what a sketch has sent is forgotten, and without one no more is left than
+        ``clip_l2`` and the rounding error.
+        """
+        if drawn.linear is not None:
+            lost = found.whole - drawn.linear.lift(np.asarray(found.sent, np.float64), unbiased=False)
+        else:
+            lost = np.multiply(found.vector, found.factor * self.scale, dtype=np.float64)
+            lost -= integers
+            lost /= self.scale
+            if drawn.signs is not None:
+                lost = _hadamard(lost)[: self.length]
+                rounding.flip(lost, drawn.signs, lost)
+        np.clip(lost, -_LARGEST_RESIDUAL, _LARGEST_RESIDUAL, out=lost)
+        return lost
+
+    def _check_residuals(self, residuals: Sequence[Residual] | None, count: int) -> None:
+        if self.feedback != (residuals is not None):
+            raise UsageError("a client has a residual where the encoding has feedback, and only there")
+        for one in residuals or ():
+            if one.dtype != np.float32 or one.shape != (self.length,) or not one.flags.carray:
+                raise UsageError(f"a residual is {self.length} floats of 32 bits that can be written")
+        if residuals is not None and len(residuals) != count:
+            raise UsageError(f"{count} users have as many residuals, not {len(residuals)}")
 
     def _rotated(
         self, vector: NDArray[Any], factor: float, signs: NDArray[np.uint8], room: NDArray[np.float64]
@@ -419,7 +522,8 @@ class Encoding:
     def decode(self, total: NDArray[np.int64], *, count: int, seed: bytes) -> Sum:
         """The sum of ``count`` clients' integers as a float vector and a total weight.
 
-        What a sketch has left out comes back on average, over what it draws, or as zeros where it draws nothing.
+        What a sketch has left out comes back on average, over what it draws, or as zeros where it draws nothing; with
+        feedback as zeros, and in later sums.
         """
         if total.shape != (self.coordinates,):
             raise UsageError(f"a sum has shape ({self.coordinates},), not {total.shape}")
@@ -428,7 +532,7 @@ class Encoding:
             vector = _hadamard(vector)[: self._sent]
             rounding.flip(vector, _signs(seed, self._width), vector)
         if self.sketch is not None:
-            vector = self.sketch.at(self.length, seed).lift(vector, unbiased=True)
+            vector = self.sketch.at(self.length, seed).lift(vector, unbiased=not self.feedback)
         return Sum(vector, int(total[-1]) if self.weight_bound > 1 else count)
 
     def ring_bits(self, n: int, noise_bound: int = 0) -> int:
@@ -569,4 +673,5 @@ ENCODING: Codec[Encoding] = struct(
     rounding=enumeration(Rounding),
     sampled=rational,
     sketch=optional(SKETCH),
+    feedback=boolean,
 )

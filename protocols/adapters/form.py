@@ -377,7 +377,7 @@ def _what_noise_leaves_alone(encoding: Encoding) -> tuple[object, ...]:
     """What of an encoding says how long a client's vector can be, what of it travels, and of whom it is; the rest
     calibration chooses."""
     mine = encoding.length, encoding.clip_l2, encoding.weight_bound, encoding.users, encoding.overlap
-    return *mine, encoding.sketch
+    return *mine, encoding.sketch, encoding.feedback
 
 
 def _is_number(value: object) -> bool:

@@ -387,3 +387,189 @@ def test_noise_for_a_sketch_is_that_for_what_travels() -> None:
     assert long.noise == short.noise
     assert (long.ring_bits, long.deviation) == (short.ring_bits, short.deviation)
     assert replace(long.encoding, length=500, sketch=None) == short.encoding
+
+
+# Feedback: what a sketch and rounding have lost is kept by the client, for its next vectors.
+
+
+FED: dict[str, dict[str, Any]] = {
+    "some": {"sketch": KINDS["some"]},
+    "some, rotated, of few bits": {"sketch": KINDS["some"], "rotate": True, "bits": 4},
+    "tables": {"sketch": KINDS["tables"], "clip_l2": 6.0},
+    "tables, to the nearest": {"sketch": KINDS["tables"], "rounding": "nearest", "bits": 24},
+    "few bits": {"bits": 2, "rotate": True, "clip_inf": 0.4},
+    "one bit": {"bits": 1, "rotate": True, "clip_inf": 0.4},
+    "repeated": {"bits": 4, "beta": Fraction(1, 2)},
+    "weighted": {"bits": 3, "weight_bound": 9},
+}
+every_feedback = pytest.mark.parametrize("fed", FED)
+
+
+def with_feedback(fed: str, **fields: Any) -> Encoding:
+    return Encoding(LENGTH, **{"clip_l2": 2.0, "bits": 16, "feedback": True, **FED[fed], **fields})
+
+
+def zeros(count: int | None = None) -> Any:
+    return np.zeros(LENGTH, np.float32) if count is None else [zeros() for _ in range(count)]
+
+
+@every_feedback
+def test_what_is_said_and_what_is_left_are_the_vector(fed: str) -> None:
+    """With a clip that cuts nothing: over ten rounds, too, in which nothing is lost and nothing counted twice. What
+    rounding loses beside a sketch is not kept: it is little here."""
+    fine = {"bits": 32} if "sketch" in FED[fed] else {"clip_inf": 30.0}
+    encoding = with_feedback(fed, clip_l2=1e3, **fine)
+    residual, said, wanted = zeros(), np.zeros(LENGTH), np.zeros(LENGTH)
+    for number in range(10):
+        update = normal(LENGTH, seed=number)
+        values = encoding.encode(update, weight=3, seed=seeded(number), rng=Prg(seeded(5)), residual=residual)
+        one = encoding.decode(values, count=1, seed=seeded(number))
+        said, wanted = said + one.vector / (3 if encoding.weight_bound > 1 else 1), wanted + update
+        assert np.allclose(said + residual, wanted, atol=1e-3)
+
+
+@every_feedback
+def test_without_a_residual_the_same_integers_come_of_zeros(fed: str) -> None:
+    encoding = with_feedback(fed)
+    draws = {"weight": 3, "seed": seeded(1)}
+    first = encoding.encode(normal(LENGTH), rng=Prg(seeded(5)), residual=zeros(), **draws)
+    plain = replace(encoding, feedback=False).encode(normal(LENGTH), rng=Prg(seeded(5)), **draws)
+    assert first.tolist() == plain.tolist()
+
+
+@every_feedback
+def test_whatever_is_left_one_unit_moves_a_sum_no_further(fed: str) -> None:
+    encoding = with_feedback(fed, weight_bound=1)
+    for size in (1.0, 1e20, float(np.finfo(np.float32).max)):
+        residual = (normal(LENGTH, seed=3) * size / 4).astype(np.float32)
+        values = encoding.encode(normal(LENGTH), weight=1, seed=seeded(1), rng=Prg(seeded(5)), residual=residual)
+        assert 0 < np.square(values).sum() <= encoding.sensitivity().l2_squared
+        assert np.isfinite(residual).all()
+
+
+def test_what_the_clip_has_cut_off_is_not_kept() -> None:
+    """A vector a million times too long is forgotten where it has travelled, and no longer than it takes to travel."""
+    encoding = with_feedback("some", clip_l2=1.0)
+    residual = zeros()
+    encoding.encode(np.full(LENGTH, 1e6), weight=1, seed=seeded(1), rng=Prg(seeded(5)), residual=residual)
+    places = chosen(9, LENGTH, seeded(1))
+    assert np.abs(residual[places]).max() <= 1 / encoding.scale
+    assert np.count_nonzero(residual > 9e5) == LENGTH - 9
+    for number in range(2, 200):
+        encoding.encode(np.zeros(LENGTH), weight=1, seed=seeded(number), rng=Prg(seeded(5)), residual=residual)
+    assert np.linalg.norm(residual) < 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "bound"),
+    [
+        ({"sketch": RandomK(9)}, 2 * LENGTH / 9),
+        ({"sketch": LowRank((Table(0, 10, 7, 2),))}, 2 * 7 / 2),
+        ({"bits": 2, "rotate": True, "clip_inf": 0.4}, 2.0 + math.sqrt(128) * 0.4),
+    ],
+    ids=str,
+)
+def test_residuals_do_not_grow(fields: dict[str, Any], bound: float) -> None:
+    """1,000 rounds with one update of norm 1. A sketch that keeps a fraction f of a vector, on average, leaves no more
+    than sqrt(1 - f) / (1 - sqrt(1 - f)) < 2 / f; the norm of one draw is larger at times, not by half."""
+    encoding = Encoding(LENGTH, **{"clip_l2": 2.0, "bits": 16, "feedback": True, **fields})
+    update, residual, longest = normal(LENGTH) / np.linalg.norm(normal(LENGTH)), zeros(), 0.0
+    for number in range(1000):
+        encoding.encode(update, weight=1, seed=seeded(number), rng=Prg(seeded(number)), residual=residual)
+        longest = max(longest, float(np.linalg.norm(residual)))
+    assert 0 < longest < 1.5 * bound
+
+
+def test_with_feedback_coarse_sums_of_many_rounds_are_those_of_fine_ones() -> None:
+    """2 bits, 300 rounds of one vector: what is left at the end is all that is lost; without feedback errors add up."""
+    update, errors = normal(LENGTH) / np.linalg.norm(normal(LENGTH)), []
+    for feedback in (True, False):
+        encoding = Encoding(LENGTH, clip_l2=3.0, bits=2, rotate=True, clip_inf=0.4, feedback=feedback)
+        residual, said = zeros() if feedback else None, np.zeros(LENGTH)
+        for number in range(300):
+            draws = {"seed": seeded(number), "rng": Prg(seeded(number))}
+            said += encoding.decode(
+                encoding.encode(update, weight=1, residual=residual, **draws), count=1, seed=seeded(number)
+            ).vector
+        errors.append(float(np.linalg.norm(said / 300 - update)))
+    assert errors[0] < errors[1] / 5
+
+
+@pytest.mark.parametrize("fed", ["some", "tables", "few bits"])
+def test_each_user_of_a_silo_has_a_residual_of_its_own(fed: str) -> None:
+    encoding = with_feedback(fed, users=3)
+    device = replace(encoding, users=0)
+    users, kept, alone = normal(3, LENGTH), zeros(3), zeros(3)
+    for number in range(3):
+        draws = {"seed": seeded(number), "rng": Prg(seeded(number))}
+        total = encoding.encode_users(users, residuals=kept, **draws)
+        draws["rng"] = Prg(seeded(number))
+        parts = [device.encode(one, weight=1, residual=left, **draws) for one, left in zip(users, alone, strict=True)]
+        assert total.tolist() == np.sum(parts, axis=0).tolist()
+        assert all(np.array_equal(*both) for both in zip(kept, alone, strict=True))
+
+
+def test_one_users_vector_that_is_wrong_changes_no_residual() -> None:
+    encoding = with_feedback("some", users=3)
+    residuals = [np.full(LENGTH, 0.5, np.float32) for _ in range(3)]
+    vectors = [normal(LENGTH), np.full(LENGTH, math.nan), normal(LENGTH, seed=2)]
+    encoding.encode_users(vectors, seed=seeded(1), rng=Prg(seeded(5)), residuals=residuals)
+    assert (residuals[1] == 0.5).all()
+    assert not any((residuals[at] == 0.5).all() for at in (0, 2))
+
+
+def test_without_an_update_or_after_an_error_a_residual_stays() -> None:
+    encoding = with_feedback("some")
+    residual = np.full(LENGTH, 0.5, np.float32)
+    draws = {"weight": 1, "seed": seeded(1), "rng": Prg(seeded(5)), "residual": residual}
+    assert not encoding.encode(None, **draws).any()
+    for wrong in (np.full(LENGTH, math.inf), np.zeros(3), "x"):
+        with pytest.raises(UsageError):
+            encoding.encode(wrong, **draws)
+    assert (residual == 0.5).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, np.zeros(3, np.float32), np.zeros(LENGTH), np.zeros((1, LENGTH), np.float32)], ids=str
+)
+def test_what_is_no_residual_is_refused(wrong: Any) -> None:
+    with pytest.raises(UsageError, match="residual"):
+        with_feedback("some").encode(normal(LENGTH), weight=1, seed=seeded(1), rng=Prg(seeded(5)), residual=wrong)
+    with pytest.raises(UsageError, match="residual"):
+        with_feedback("some", users=2).encode_users(
+            normal(2, LENGTH), seed=seeded(1), rng=Prg(seeded(5)), residuals=wrong if wrong is None else [wrong] * 2
+        )
+
+
+def test_residuals_are_as_many_as_users_and_only_where_there_is_feedback() -> None:
+    draws = {"seed": seeded(1), "rng": Prg(seeded(5))}
+    with pytest.raises(UsageError, match="as many residuals"):
+        with_feedback("some", users=2).encode_users(normal(2, LENGTH), residuals=zeros(1), **draws)
+    with pytest.raises(UsageError, match="where the encoding has feedback"):
+        sketched("some").encode(normal(LENGTH), weight=1, residual=zeros(), **draws)
+    frozen = zeros()
+    frozen.setflags(write=False)
+    with pytest.raises(UsageError, match="can be written"):
+        with_feedback("some").encode(normal(LENGTH), weight=1, residual=frozen, **draws)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"sketch": KINDS["ranges"], "bits": 2}, "frozen"),
+        ({"bits": 9}, "8 bits or fewer, not 9"),
+        ({"sketch": KINDS["some"], "rounding": "exact", "clip_inf": 1.0}, "exact"),
+        ({"bits": 4, "users": 3, "sampled": Fraction(1, 2)}, "sampled"),
+    ],
+    ids=str,
+)
+def test_feedback_of_nothing_or_of_a_sample_is_refused(
+    fields: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        Encoding(LENGTH, clip_l2=2.0, feedback=True, **fields)
+    monkeypatch.setattr(Encoding, "_check_feedback", lambda self: None)
+    sent = ENCODING.encode(Encoding(LENGTH, clip_l2=2.0, feedback=True, **fields))
+    monkeypatch.undo()
+    with pytest.raises(DecodeError, match=said):
+        ENCODING.decode(sent)

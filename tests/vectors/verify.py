@@ -61,7 +61,8 @@ COMMON = structures("""
 Plan: protocol text 32, session bytes 16, round u32, roster bytes 32, model bytes 32, clients u32,
     min_contributors u32, ring_bits u8, encoding Encoding, noise maybe Noise, parameters Parameters, beacon blob 64
 Encoding: length u64, clip_l2 positive, bits u8, rotate bool, clip_inf positive, weight_bound u32, beta ratio,
-    users u32, overlap u16, rounding name exact|nearest|stochastic, sampled ratio, sketch maybe Sketch
+    users u32, overlap u16, rounding name exact|nearest|stochastic, sampled ratio, sketch maybe Sketch,
+    feedback bool
 Sketch: kept u64, tables list 1024 Table, ranges list 1024 Range, order blob 32, turn u32
 Table: start u64, rows u64, columns u64, rank u64
 Range: start u64, stop u64
@@ -327,6 +328,7 @@ def lifted(plan: Plan, vector: NDArray[np.float64]) -> NDArray[np.float64]:
     turn, order = sketch["turn"], bytes.fromhex(sketch["order"])
     seed = order or digest(b"secagg/v1/rotation", plan.session, u32(plan.round))
     drawn, found = stream(digest(b"secagg/v1/sketch", seed)), np.zeros(length)
+    once = order or plan.fields["encoding"]["feedback"]
     if sketch["ranges"]:
         at = 0
         for one in sketch["ranges"]:
@@ -345,7 +347,7 @@ def lifted(plan: Plan, vector: NDArray[np.float64]) -> NDArray[np.float64]:
                 places.add(word)
         if kept > length - kept:
             places = set(range(length)) - places
-        found[sorted(places)] = vector * (length / kept)
+        found[sorted(places)] = vector * (1 if once else length / kept)
     else:
         at = of = 0
         for one in sketch["tables"]:
@@ -359,7 +361,7 @@ def lifted(plan: Plan, vector: NDArray[np.float64]) -> NDArray[np.float64]:
             ]
             product = vector[of : of + rows * rank].reshape(rows, rank) @ matrix.T
             at, of = start + rows * columns, of + rows * rank
-            found[start:at] = product.reshape(-1) * (1 if order else columns / rank)
+            found[start:at] = product.reshape(-1) * (1 if once else columns / rank)
         found[at:] = vector[of:]
     return found
 
@@ -396,6 +398,9 @@ def check_plan(plan: Plan) -> None:
     need(encoding["rounding"] != "exact" or (steps >= 1 and not drawn), "too coarse, rotated, or drawn")
     lots = encoding["rounding"] == "stochastic" and encoding["beta"] == "0"
     need(encoding["bits"] > 1 or (noise is None and lots), "one bit, and no zero")
+    loses = encoding["bits"] <= 8 if encoding["sketch"] is None else encoding["sketch"]["ranges"] == []
+    kept = loses and encoding["rounding"] != "exact" and sampled == 1
+    need(not encoding["feedback"] or kept, "feedback of nothing, or of a sample")
     if noise is not None:
         left, variance = plan.clients - noise["dropouts"] - noise["colluders"], Fraction(noise["variance"])
         need(variance > 0 and left > 0, "noise of nobody")

@@ -80,7 +80,9 @@ SILOS = replace(PRIVATE_FORM, users=4, overlap=2)
 
 
 @pytest.mark.parametrize(
-    "change", [{"users": 5}, {"users": 3}, {"overlap": 1}, {"overlap": 3}, {"sketch": RandomK(1)}], ids=str
+    "change",
+    [{"users": 5}, {"users": 3}, {"overlap": 1}, {"overlap": 3}, {"sketch": RandomK(1)}, {"bits": 8, "feedback": True}],
+    ids=str,
 )
 def test_a_plan_for_other_users_than_the_forms_is_not_taken(
     change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
