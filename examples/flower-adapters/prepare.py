@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel
 from tuning.task import WORDS
@@ -36,7 +36,8 @@ def encoder(folder: Path) -> None:
         if one.dim() > 1:
             torch.nn.init.normal_(one, std=0.4)
     network.save_pretrained(folder)
-    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, SPECIAL[1]))
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(WordPiece(vocab=vocabulary, unk_token=SPECIAL[1]))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
 
