@@ -158,10 +158,11 @@ def synced(folder: Path) -> None:
 
 def read_file(path: Path, *, most: int) -> bytes:
     """The bytes of a plain file, at most ``most``, and no link; ``FileNotFoundError`` if it does not exist."""
-    with reading(path) as (file, _):
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise StorageError(f"cannot read {path}: it is longer than {most} bytes")
+    with reading(path) as (file, status):
+        size = min(most, status.st_size)
+        data = file.read(size + 1)  # which makes room for so many
+    if len(data) > size:
+        raise StorageError(f"cannot read {path}: it is longer than {most} bytes, or grows")
     return data
 
 

@@ -39,6 +39,8 @@ MOST_HEAD = 100_000_000
 """The most bytes of a head: that library reads no longer ones."""
 _KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 _NAMES = {np.dtype(kind): name for name, kind in _KINDS.items()}
+_MOST_SIDES = 32
+"""The most dimensions of an array: the product of many more would take a time that grows with their square."""
 _WIDEST_EMPTY = 1 << 20
 """The most rows or columns of an array without a number: there is nothing that they could be compared with."""
 _METADATA, _MAC, _HEADER = "__metadata__", "mac", "header"
@@ -121,7 +123,7 @@ def _head(header: Mapping[str, Any], shapes: Mapping[str, tuple[str, Sequence[in
     head, end = dict[str, object]({_METADATA: metadata}), 0
     for name in _order(shapes):
         kind, shape = shapes[name]
-        if name == _METADATA or min(shape, default=0) < 0:
+        if name == _METADATA or len(shape) > _MOST_SIDES or min(shape, default=0) < 0:
             raise UsageError("no such tensor is kept")
         if 0 in shape and max(shape) > _WIDEST_EMPTY:
             raise UsageError(f"an array without a number has no side beyond {_WIDEST_EMPTY}")

@@ -32,6 +32,7 @@ from recsys.models.recommender import Local
 from secagg.errors import UsageError
 
 CENTRAL = Local(epochs=20, batch=64, rate=0.01)
+_MOST_WORK = 200_000
 
 
 class NeuMf(Neural):
@@ -40,7 +41,8 @@ class NeuMf(Neural):
     negatives: drawn for each item of a history.
     support: the share of a history that the user's factors are found from in training, item by item.
     recent: how many of a user's latest items count.
-    descent, pace: steps in which the factors are found, and their size.
+    descent, pace: steps in which the factors are found, and their size. What a user costs is recent times negatives
+    times descent, at most 200,000.
     central: how ``fit`` trains, with Adam.
 
     >>> import numpy as np
@@ -67,6 +69,8 @@ class NeuMf(Neural):
         super().__init__(central)
         if min(width, negatives, recent, descent) < 1 or not (0 < support < 1 and pace > 0):
             raise UsageError("width, negatives, recent, descent and pace are above 0, support is in (0, 1)")
+        if recent * negatives * descent > _MOST_WORK:
+            raise UsageError(f"recent times negatives times descent is at most {_MOST_WORK}")
         self.width, self.negatives, self.support, self.recent = width, negatives, support, recent
         self.descent, self.pace = descent, pace
 

@@ -115,6 +115,8 @@ class PrivateMf:
         model = cls(Settings.of(state.settings["settings"]), fraction(state.settings["map_share"]))
         model.factors, model.bias, model.map = (state.arrays[name] for name in ("factors", "bias", "map"))
         model.items, model.popularity = state.arrays["items"], state.arrays["popularity"]
+        if model.map.shape != 2 * model.factors.shape[1:]:  # sizes are those of numbers that are there
+            raise UsageError("the map is from factors to factors")
         return model
 
     def _learnt(self) -> None:

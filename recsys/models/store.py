@@ -132,5 +132,7 @@ def _check_settings(value: object) -> None:
 
 
 def _check(model: Stored, items: int) -> None:
-    """Check that the model gives numbers, for a user without history and one with all items, one score for each id."""
-    scores_of(model, [np.empty(0, np.int32), np.arange(items, dtype=np.int32)], items)
+    """Check that the model gives floats, for a user without history and one with all items, one score for each id."""
+    scores = scores_of(model, [np.empty(0, np.int32), np.arange(items, dtype=np.int32)], items)
+    if scores.dtype.kind != "f":
+        raise UsageError(f"scores are floats, and not {scores.dtype}: what was taken already is below all numbers")

@@ -21,6 +21,7 @@ from secagg.files import (
     write_file,
     writing,
 )
+from tests.scenes.mutations import peak_of
 
 
 @pytest.fixture(autouse=True)
@@ -261,6 +262,7 @@ def test_no_more_is_read_than_was_asked_for(tmp_path: Path) -> None:
     assert read_file(path, most=5) == b"12345"
     with pytest.raises(StorageError, match="longer than 4 bytes"):
         read_file(path, most=4)
+    assert peak_of(lambda: read_file(path, most=1 << 32)) < 1 << 20
 
 
 def test_lines_are_added_to_plain_files_only(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ import pytest
 
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.ease import Ease
+from recsys.models.neumf import NeuMf
 from recsys.models.popularity import ItemPop
 from recsys.models.store import MODELS, load, save
 from recsys.serving import ServedModel
 from secagg import tensors
 from secagg.errors import SecAggError, StorageError, UsageError
+from tests.scenes.mutations import peak_of
 from tests.scenes.stored_models import ITEMS, events, made
 
 
@@ -130,6 +132,57 @@ def test_nothing_is_made_as_large_as_a_header_says(
     with pytest.raises(StorageError, match="its parts do not make a"):
         load(path)
     assert len(made) == 1
+
+
+def fresh(name: str, tmp_path: Path) -> Path:
+    """The file of a model that is like new."""
+    model = made(name)
+    if hasattr(model, "begin"):
+        model.begin(len(ITEMS), seed=1)
+    else:
+        model.fit(events())
+    save(ServedModel(model, ITEMS), tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize("kind", ["u1", "i8", "?"])
+@pytest.mark.parametrize("name", ["ItemPop", "Ease"])
+def test_scores_that_are_no_floats(name: str, kind: str, tmp_path: Path) -> None:
+    """What a user has is scored below all numbers, for which integers have no room."""
+    path = fresh(name, tmp_path)
+    rewritten(path, popularity=np.ones(len(ITEMS), np.float32))
+    assert load(path).recommend([ITEMS[3]]).items
+    rewritten(
+        path, popularity=np.ones(len(ITEMS), kind), **({"weights": np.zeros((30, 30), kind)} if name == "Ease" else {})
+    )
+    with pytest.raises(StorageError, match="its parts do not make a"):
+        load(path)
+
+
+def test_a_table_without_rows_is_no_wider_than_what_is_there(tmp_path: Path) -> None:
+    """A product of it with itself would have the square of its width."""
+    path = fresh("PrivateMf", tmp_path)
+    nothing = {"items": np.zeros(0, np.int64), "bias": np.zeros(0, np.float32)}
+    rewritten(path, factors=np.zeros((0, 1000), np.float32), **nothing)
+
+    def opened() -> None:
+        with pytest.raises(StorageError, match="its parts do not make a PrivateMf"):
+            load(path)
+
+    opened()  # what is imported for it
+    assert peak_of(opened) < 1 << 20
+
+
+def test_a_user_costs_no_more_work_than_is_sensible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some settings of NeuMf are in the length of no array, and multiply."""
+    path, built = fresh("NeuMf", tmp_path), list[int]()
+    monkeypatch.setattr(NeuMf, "begin", lambda model, items, seed: built.append(items))
+    known = tensors.decode(path.read_bytes())[0]["settings"]
+    for settings in ({"recent": 10_001}, {"negatives": 401}, {"descent": 501}):
+        rewritten(path, {"settings": known | settings})
+        with pytest.raises(StorageError, match="its parts do not make a NeuMf"):
+            load(path)
+    assert not built
 
 
 @pytest.mark.parametrize("header", [{"version": 1}, {"model": "os.system"}, {"model": ["Ease"]}])
