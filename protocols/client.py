@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 
 from protocols import registry
-from protocols.journal import Beside, Journal, MemoryJournal
+from protocols.journal import Beside, Journal, Kept, MemoryJournal
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
+from protocols.residuals import UNIT, Left, Residuals
 from protocols.roster import SERVER, Identity, Roster
 from protocols.rounds.client import ClientRound
 from protocols.rounds.phases import Phase
@@ -25,7 +26,7 @@ from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, derive, digest, transcript
 from secagg.crypto.prg import Prg, Rng
 from secagg.crypto.seal import open_box, seal
-from secagg.encoding import UserVectors
+from secagg.encoding import NamedVectors, Residual, UserVectors
 from secagg.errors import (
     DecodeError,
     PeerError,
@@ -78,6 +79,8 @@ class Client:
         self._ledger = ledger
         self._deployment = digest(labels.JOURNAL_DEPLOYMENT, deployment.encode(), b"" if deployment else roster.digest)
         self._journal_key = derive(identity.key.secret, labels.JOURNAL_KEY)
+        self._residuals = Residuals(self._journal, self._deployment, self._journal_key, rng)
+        self._left: Left | None = None
         self._rng = rng
         self._round: ClientRound | None = None
         self._answered: list[bytes] = []  # digests of the requests, one for each journaled step
@@ -126,13 +129,39 @@ class Client:
         Where the plan's clients are silos, ``update`` is one vector for each user of this one, without weights. More
         than the plan's ``users`` raise ``UsageError`` before any is read; one that is not finite, or of another length,
         counts as zeros.
+
+        Where the plan has feedback, what was left of earlier updates (``residual``) is added to this one, and what is
+        left now is kept when it is uploaded. A silo's vectors are ``NamedVectors`` then.
         """
         with self._one_at_a_time():
+            self._left = None
             records = self._accepted(plan)
             secret = records[0].secret if records else self._rng(KEY_BYTES)
             rounding = Prg(derive(secret, labels.CLIENT_SECRET, b"rounding"))
-            values = plan.encode_update(update, weight, rounding)
+            left = self._left_for(plan, update)
+            values = plan.encode_update(update, weight, rounding, None if left is None else left.residuals)
+            self._left = left
             return self._entered(plan, records, lambda: values, secret)
+
+    def residual(self, plan: RoundPlan, user: str = "") -> Residual:
+        """What ``start`` will add to the update for this plan, or to that of one user of a silo, to begin a training
+        with: the update is what comes out of it less what it began with. Zeros if nothing is left.
+        """
+        with self._one_at_a_time():
+            if not plan.encoding.feedback:
+                raise UsageError("the plan has no feedback: nothing is added to an update")
+            self._residuals.check(plan.encoding)
+            (found,) = self._residuals.left(plan.encoding, [user]).residuals
+            return found
+
+    def _left_for(self, plan: RoundPlan, update: ArrayLike | UserVectors | None) -> Left | None:
+        if not plan.encoding.feedback or update is None:
+            return None
+        if not plan.encoding.users:
+            return self._residuals.left(plan.encoding, UNIT)
+        if not isinstance(update, NamedVectors) or len(names := list(update.names)) != len(update):
+            raise UsageError("what is left of users' vectors is kept by their names: pass vectors that have names")
+        return self._residuals.left(plan.encoding, names)
 
     def resume(self, plan: RoundPlan, encoded: Callable[[], bytes]) -> bytes:
         """Resume a round without its update: ``encoded`` gives what ``self.encoded`` gave, and only the upload asks.
@@ -143,6 +172,8 @@ class Client:
             records = self._accepted(plan)
             if not records:
                 raise PolicyError("nothing is known here of this round")
+            if plan.encoding.feedback:
+                raise UsageError("with feedback a round is resumed by start, with its update")
             ring, length = plan.ring, plan.encoding.coordinates
             return self._entered(plan, records, lambda: ring.centred(ring.unpack(encoded(), length)), records[0].secret)
 
@@ -151,6 +182,8 @@ class Client:
         with self._one_at_a_time():
             if self._round is None or self.uploaded:
                 raise UsageError("there is no round with an upload to come")
+            if self._round.plan.encoding.feedback:
+                raise UsageError("with feedback a round is resumed by start, with its update")
             ring = self._round.plan.ring
             return ring.pack(ring.lift(self._round.values()))
 
@@ -192,6 +225,8 @@ class Client:
             need("dp", "noise inside a sum")
         if self._ledger is not None and plan.noise is None:
             raise PolicyError("this client keeps a privacy budget, and the plan has no noise")
+        if plan.encoding.feedback:
+            self._residuals.check(plan.encoding)
         self._check_ledger()
         records = self._records(plan)
         last = self._journal.last_round(self._session(plan))
@@ -246,7 +281,10 @@ class Client:
             self._check_uncharged(current.plan)
         elif step.charge is Charge.COMMIT:
             self._commit(current)
-        answer = self._journaled(current, number, frame, step.reply(current), b"")
+        kept, reply = None, step.reply(current)
+        if step.charge is Charge.RESERVE and self._left is not None:
+            kept, self._left = self._residuals.kept(current.plan.encoding, self._left), None
+        answer = self._journaled(current, number, frame, reply, b"", kept)
         if step.charge is Charge.RESERVE:
             self._reserve(current.plan)
         current.phase, self._unsafe = step.then, False
@@ -299,19 +337,28 @@ class Client:
         with self._one_at_a_time():
             if self._round is not None:
                 self._journal.retire(self._session(self._round.plan), self._round.plan.round + 1)
-                self._round = None
+                self._round, self._left = None, None
 
-    def _journaled(self, current: ClientRound, step: int, request: bytes, reply: object, secret: bytes) -> bytes:
-        """The reply, once it is on disk. ``step`` counts the answers before the request was looked at, and the journal
-        takes each number once: of two copies of this client, or two threads, that know the same of the round, only one
-        answers."""
+    def _journaled(
+        self,
+        current: ClientRound,
+        step: int,
+        request: bytes,
+        reply: object,
+        secret: bytes,
+        kept: Kept | None = None,
+    ) -> bytes:
+        """The reply, once it is on disk, and with it what is ``kept`` for later rounds. ``step`` counts the answers
+        before the request was looked at, and the journal takes each number once: of two copies of this client, or two
+        threads, that know the same of the round, only one answers."""
         plan = current.plan
         frame, beside = current.frame(reply), None
         if len(frame) >= _LONG:
             beside = Beside(frame, self._rng(KEY_BYTES))
         record = _Record(request, *((frame, secret) if beside is None else (b"", secret, beside.key)))
         box = seal(self._journal_key, _RECORD.encode(record), _associated(plan, step), self._rng)
-        self._journal.append(self._deployment, self._session(plan), plan.round, step, box, beside)
+        more = () if kept is None else (kept,)
+        self._journal.append(self._deployment, self._session(plan), plan.round, step, box, beside, *more)
         self._answered.append(sha256(request).digest())
         return frame
 

@@ -8,6 +8,8 @@ A journal's promises are:
 - ``append`` returns only when the record is durable, and a step is taken once.
 - A round is begun once, by its step 0, and the rounds of a session only ascend. Whatever is destroyed, that is not
   forgotten.
+- A value that outlives rounds (``Kept``) is written in the transaction that writes a record, or neither is. The value
+  that was kept under its name before is destroyed.
 - Beginning a round destroys the records of all other rounds of its session and of its deployment, in the same
   transaction. So of one deployment at most one round can be opened, the one begun last: not one that was abandoned.
 - ``head`` moves with every write, also when something is destroyed, so that who remembers a head can tell when an older
@@ -50,19 +52,39 @@ class Beside:
     key: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A value that outlives rounds, under a name of its own: a session and a deployment, of which it is round
+    ``number``, one more than that of the value whose place it takes."""
+
+    name: bytes
+    number: int
+    record: bytes
+    beside: Beside | None = None
+
+
 class Journal(Protocol):
     durable: ClassVar[bool]
     """Whether what is kept outlives the process, and whatever run it is part of, until somebody deletes a file."""
+    keeps_values: ClassVar[bool]
+    """Whether ``append`` takes a value that outlives rounds."""
 
     def records(self, session: bytes, round_: int) -> list[bytes]:
         """The records of a round that lives, in order; nothing if it was not begun, or is over."""
 
     def append(
-        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Beside | None = None
+        self,
+        deployment: bytes,
+        session: bytes,
+        round_: int,
+        step: int,
+        record: bytes,
+        beside: Beside | None = None,
+        kept: Kept | None = None,
     ) -> None:
         """Keep a record for good before returning. Step 0 begins a round, later ones go on with it where it stands.
 
-        ``PolicyError``: the step was taken, one before it is missing, or the round is over.
+        ``PolicyError``: the step was taken, one before it is missing, or the round is over. Then nothing is kept.
         """
 
     def frame(self, session: bytes, round_: int, step: int, key: bytes) -> bytes:
@@ -96,6 +118,7 @@ class MemoryJournal:
     """For simulations, and for clients that may forget a round when their process ends."""
 
     durable: ClassVar[bool] = False
+    keeps_values: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._records: dict[tuple[bytes, int], list[bytes]] = {}
@@ -108,11 +131,31 @@ class MemoryJournal:
         return list(self._records.get((session, round_), ()))
 
     def append(
-        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Beside | None = None
+        self,
+        deployment: bytes,
+        session: bytes,
+        round_: int,
+        step: int,
+        record: bytes,
+        beside: Beside | None = None,
+        kept: Kept | None = None,
     ) -> None:
+        self._check(deployment, session, round_, step)
+        if kept is not None:
+            self._check(kept.name, kept.name, kept.number, 0)
+        self._add(deployment, session, round_, step, record, beside)
+        if kept is not None:
+            self._add(kept.name, kept.name, kept.number, 0, kept.record, kept.beside)
+
+    def _check(self, deployment: bytes, session: bytes, round_: int, step: int) -> None:
         place = session, round_
         taken = len(self._records[place]) if self._deployments.get(place) == deployment else 0
         check_next(round_, step, taken, self._last.get(session))
+
+    def _add(
+        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Beside | None
+    ) -> None:
+        place = session, round_
         if step == 0:
             self._destroy([key for key, of in self._deployments.items() if of == deployment or key[0] == session])
             self._records[place], self._deployments[place], self._last[session] = [], deployment, round_
@@ -150,12 +193,23 @@ class ForgetfulJournal(MemoryJournal):
     A client can go on with it as long as it lives, and never again: what it said, it can neither repeat nor contradict.
     """
 
+    keeps_values: ClassVar[bool] = False
+
     def records(self, session: bytes, round_: int) -> list[bytes]:
         return []
 
     def append(
-        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Beside | None = None
+        self,
+        deployment: bytes,
+        session: bytes,
+        round_: int,
+        step: int,
+        record: bytes,
+        beside: Beside | None = None,
+        kept: Kept | None = None,
     ) -> None:
+        if kept is not None:
+            raise UsageError("a journal that forgets keeps no value")
         super().append(deployment, session, round_, step, b"")
 
     def head(self) -> bytes:
@@ -180,6 +234,7 @@ class SqliteJournal:
     """
 
     durable: ClassVar[bool] = True
+    keeps_values: ClassVar[bool] = True
 
     def __init__(self, path: str | Path, *, pinned: bytes | None = None) -> None:
         with ExitStack() as undo:
@@ -230,20 +285,36 @@ class SqliteJournal:
         return [record for (record,) in self._read(query, session, round_)]
 
     def append(
-        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Beside | None = None
+        self,
+        deployment: bytes,
+        session: bytes,
+        round_: int,
+        step: int,
+        record: bytes,
+        beside: Beside | None = None,
+        kept: Kept | None = None,
     ) -> None:
-        record_digest, over = sha256(record).digest(), list[tuple[bytes]]()
         with self._transaction():
-            [(taken,)] = self._read(_TAKEN, deployment, session, round_)
-            check_next(round_, step, taken, self.last_round(session))
-            if step == 0:
-                over = self._read(_SUPERSEDED, deployment, session)
-                self._db.execute(_SUPERSEDE, (deployment, session))
-            link = chained(self.head(), deployment, session, round_, step, record_digest)
-            if beside is not None:
-                add_file(self._beside(record_digest), sealed_once(beside.key, beside.frame))
-            self._db.execute(_INSERT, (deployment, session, round_, step, record_digest, record, link))
+            over = self._written(deployment, session, round_, step, record, beside)
+            if kept is not None:
+                over += self._written(kept.name, kept.name, kept.number, 0, kept.record, kept.beside)
         self._remove(over)
+
+    def _written(
+        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Beside | None
+    ) -> list[tuple[bytes]]:
+        """Write a record in a transaction; of which records it has taken the place."""
+        record_digest, over = sha256(record).digest(), list[tuple[bytes]]()
+        [(taken,)] = self._read(_TAKEN, deployment, session, round_)
+        check_next(round_, step, taken, self.last_round(session))
+        if step == 0:
+            over = self._read(_SUPERSEDED, deployment, session)
+            self._db.execute(_SUPERSEDE, (deployment, session))
+        link = chained(self.head(), deployment, session, round_, step, record_digest)
+        if beside is not None:
+            add_file(self._beside(record_digest), sealed_once(beside.key, beside.frame))
+        self._db.execute(_INSERT, (deployment, session, round_, step, record_digest, record, link))
+        return over
 
     def frame(self, session: bytes, round_: int, step: int, key: bytes) -> bytes:
         rows = self._read(_DIGEST, session, round_, step)

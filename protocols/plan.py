@@ -175,8 +175,11 @@ class RoundPlan:
         return _compare(asked, allowed, clients if roster is None else roster)
 
     def next_round(self, model: bytes | None = None) -> RoundPlan:
-        """The same session, one round later: same identities, new keys and masks."""
-        return replace(self, round=self.round + 1, model=self.model if model is None else model)
+        """The same session, one round later: same identities, new keys and masks, and the next turn of a sketch."""
+        encoding, sketch = self.encoding, self.encoding.sketch
+        if sketch is not None:
+            encoding = replace(encoding, sketch=sketch.next_turn())
+        return replace(self, round=self.round + 1, encoding=encoding, model=self.model if model is None else model)
 
     @property
     def ring(self) -> Ring:

@@ -37,6 +37,8 @@ class Policy:
     few users.
     ``exact_counts`` is for ``protocols.sparse``: whether this client lets itself be counted, row by row, without noise.
     That protects it from a curious server among honest clients, so ``adversary`` has to say the same.
+    ``feedback`` is whether this client keeps, in its journal, what a sketch or few bits lose of its updates, to add it
+    to later ones: a plan with feedback is refused without.
     ``cost_model`` is how this client wants the security of lattices counted: "core-svp" refuses rings that have their
     128 bits only by the tables of the Homomorphic Encryption Standard.
     """
@@ -57,6 +59,7 @@ class Policy:
     sampled: Fraction | str | float = Fraction(1)
     exact_counts: bool = False
     cost_model: CostModel = CostModel.STANDARD
+    feedback: bool = False
 
     def __post_init__(self) -> None:
         if self.min_contributors < 2:
@@ -125,6 +128,8 @@ class Policy:
         if plan.encoding.weight_bound not in (1, self.weight_bound):
             raise PolicyError(f"weights are bounded by {plan.encoding.weight_bound}, not by {self.weight_bound} or 1")
         self._check_users(plan.encoding)
+        if plan.encoding.feedback and not self.feedback:
+            raise PolicyError("the plan has feedback, and this client keeps nothing of its updates for later rounds")
         if plan.noise is not None and plan.noise.colluders < (feared := colluders(self.corrupt, plan.clients)):
             raise PolicyError(f"the noise allows for {plan.noise.colluders} colluders, not the {feared} feared")
         if self.noise_multiplier is not None:

@@ -91,6 +91,13 @@ Residual: TypeAlias = NDArray[np.float32]
 """What is left of a client's earlier vectors, as long as one of them."""
 
 
+@runtime_checkable
+class NamedVectors(UserVectors, Protocol):
+    """Vectors of users who have names, in the same order: with these a silo finds each one's residual again."""
+
+    names: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True)
 class _Drawn:
     """What one round's public seed draws, and room for a vector that is rotated."""

@@ -21,7 +21,7 @@ what they have not sent yet.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol, TypeAlias
 
@@ -74,6 +74,10 @@ class RandomK:
 
     def __post_init__(self) -> None:
         _check_turn(self.order, self.turn)
+
+    def next_turn(self) -> RandomK:
+        """That of the next round: the next part, if there is an order."""
+        return replace(self, turn=_after(self.turn)) if self.order else self
 
     def width(self, length: int) -> int:
         """How many coordinates travel of a vector of this length; ``UsageError`` if it has no such sketch."""
@@ -141,6 +145,10 @@ class LowRank:
             of = "columns" if self.order else "rank"
             raise UsageError(f"the matrices of a sketch have {_MOST_NUMBERS} numbers at most, columns times {of}")
 
+    def next_turn(self) -> LowRank:
+        """That of the next round: the next part, if there is an order."""
+        return replace(self, turn=_after(self.turn)) if self.order else self
+
     def width(self, length: int) -> int:
         """How many coordinates travel of a vector of this length; ``UsageError`` if it has no such sketch."""
         if self.tables[-1].stop > length:
@@ -175,6 +183,10 @@ class Ranges:
         ends = [end for both in self.ranges for end in both]
         if ends[0] < 0 or any(start >= stop for start, stop in self.ranges) or ends != sorted(ends):
             raise UsageError("ranges are not empty, and stand one after the other in a vector")
+
+    def next_turn(self) -> Ranges:
+        """That of the next round, which is the same."""
+        return self
 
     def width(self, length: int) -> int:
         """How many coordinates travel of a vector of this length; ``UsageError`` if it has no such sketch."""
@@ -216,6 +228,10 @@ def _stream(seed: bytes) -> Prg:
 def _check_turn(order: bytes, turn: int) -> None:
     if len(order) not in (0, ORDER_BYTES) or not 0 <= turn < 1 << 32 or (turn and not order):
         raise UsageError(f"turns, from 0 to below 2^32, are of an order of {ORDER_BYTES} bytes")
+
+
+def _after(turn: int) -> int:
+    return (turn + 1) % (1 << 32)
 
 
 def _part(turn: int, count: int, length: int) -> NDArray[np.int64]:

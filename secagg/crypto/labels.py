@@ -24,6 +24,7 @@ JOURNAL_RECORD: Final = b"secagg/v1/journal/record"
 JOURNAL_DEPLOYMENT: Final = b"secagg/v1/journal/deployment"
 JOURNAL_SESSION: Final = b"secagg/v1/journal/session"
 JOURNAL_LEDGER: Final = b"secagg/v1/journal/ledger"
+JOURNAL_RESIDUAL: Final = b"secagg/v1/journal/residual"
 
 SHARE_COMMITMENT: Final = b"secagg/v1/dealing/commitment"
 CHALLENGE: Final = b"secagg/v1/dealing/challenge"

@@ -477,8 +477,8 @@ def test_one_client_that_lies_lifts_a_row_of_one_other_over_the_threshold() -> N
 
     lying = RoundPlan.encode_update
 
-    def lied(self: RoundPlan, update: Any, weight: int, rng: Any) -> Any:
-        values = lying(self, update, weight, rng)
+    def lied(self: RoundPlan, update: Any, *rest: Any) -> Any:
+        values = lying(self, update, *rest)
         if update is honest["client-0"]:
             values[7] += CATALOGUE_60.least - 1
         return values

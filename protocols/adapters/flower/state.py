@@ -8,14 +8,14 @@ from typing import ClassVar
 from flwr.app import ConfigRecord, RecordDict
 
 from protocols.adapters.flower.messages import field_of
-from protocols.journal import EMPTY_HEAD, OVER, Beside, chained, check_next
+from protocols.journal import EMPTY_HEAD, OVER, Beside, Kept, chained, check_next
 from protocols.plan import RoundPlan
 from protocols.roster import Identity
 from secagg.crypto import labels
 from secagg.crypto.keys import derive
 from secagg.crypto.prg import Rng
 from secagg.crypto.seal import open_box, opened_once, seal, sealed_once
-from secagg.errors import PeerError, PolicyError
+from secagg.errors import PeerError, PolicyError, UsageError
 
 _JOURNAL, _VECTOR = "secagg.journal", "secagg.vector"
 RECORD_NAMES = frozenset({_JOURNAL, _VECTOR})
@@ -35,6 +35,7 @@ class StateJournal:
     """
 
     durable: ClassVar[bool] = False
+    keeps_values: ClassVar[bool] = False
 
     def __init__(self, state: RecordDict) -> None:
         if _JOURNAL not in state:
@@ -48,8 +49,17 @@ class StateJournal:
         return records
 
     def append(
-        self, deployment: bytes, session: bytes, round_: int, step: int, record: bytes, beside: Beside | None = None
+        self,
+        deployment: bytes,
+        session: bytes,
+        round_: int,
+        step: int,
+        record: bytes,
+        beside: Beside | None = None,
+        kept: Kept | None = None,
     ) -> None:
+        if kept is not None:
+            raise UsageError("a journal in the state of a node keeps no value beside rounds")
         rounds, this = self._known_rounds(), (session.hex(), round_)
         taken = len(self.records(session, round_)) if rounds.get(this) == deployment else 0
         check_next(round_, step, taken, self.last_round(session))

@@ -395,9 +395,9 @@ def by_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     """Number an answer by the phase that it answers, and let the journal take numbers with holes."""
     journaled = Client._journaled
 
-    def numbered(self: Client, current: Any, step: int, request: bytes, reply: object, secret: bytes) -> bytes:
+    def numbered(self: Client, current: Any, step: int, request: bytes, reply: object, *rest: Any) -> bytes:
         places = {"Defence": 3, "Upload": 4}
-        return journaled(self, current, places.get(type(reply).__name__, step), request, reply, secret)
+        return journaled(self, current, places.get(type(reply).__name__, step), request, reply, *rest)
 
     monkeypatch.setattr(Client, "_journaled", numbered)
     switch_off(monkeypatch, journal_module, "check_next", "step != taken")

@@ -221,7 +221,9 @@ STRETCHED = instead_of(Encoding, "_rotated", lambda right, self, vector, *rest: 
 NO_INFLATION = instead_of(Encoding, "_longest", lambda right, self: int((self.scale * self.clip_l2) ** 2))
 
 
-def clips_its_sum(right: Callable[..., Any], self: Encoding, vectors: Any, *, seed: bytes, rng: Any) -> Any:
+def clips_its_sum(
+    right: Callable[..., Any], self: Encoding, vectors: Any, *, seed: bytes, rng: Any, residuals: Any = None
+) -> Any:
     """Of all its users together."""
     alone = replace(self, users=0, overlap=1)
     return alone.encode(np.sum(list(vectors), axis=0), weight=1, seed=seed, rng=rng)

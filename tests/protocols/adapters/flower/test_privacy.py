@@ -67,8 +67,8 @@ def test_failures_are_counted_under_noise(tmp_path: Path, monkeypatch: pytest.Mo
     added = list[NDArray[np.float64]]()
     encode = RoundPlan.encode_update
 
-    def kept(plan: RoundPlan, update: Any, weight: int, rng: Any) -> Any:
-        values = encode(plan, update, weight, rng)
+    def kept(plan: RoundPlan, update: Any, *rest: Any) -> Any:
+        values = encode(plan, update, *rest)
         added.append(plan.decode_total(values, 1).vector)
         return values
 
