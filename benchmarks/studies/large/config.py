@@ -38,7 +38,7 @@ class Config:
     tokens: int = 24
     """so many of a text are looked at, where it is tuned"""
     passes: int = 20
-    """how often adapters are trained on each user"""
+    """how often an encoder is trained on each user, before it is measured on other genres"""
     repeats: int = 3
     """of a round that is timed"""
     seeds: int = 3
