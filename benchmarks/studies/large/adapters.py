@@ -46,9 +46,12 @@ METRIC = "NDCG@10"
 TUNED, FROZEN = "tuned-encoder", "two-tower"
 
 _TOWERS: Mapping[str, Any] = {"width": 32, "recent": 20, "negatives": 200, "dropout": 0.0, "popular": False}
-_APART = {"rounds": 24, "batch": 64, "rate": 1.0, "clip": 100.0, "server": "fedadam", "server_rate": 0.05}
+_APART = {"rounds": 20, "batch": 64, "rate": 1.0, "clip": 100.0, "server": "fedadam", "server_rate": 0.03}
 _PRIVATE = {"rounds": 8, "rate": 1.0, "server": "fedavgm", "momentum": 0.9, "server_rate": 2.0, "clip": 0.3}
-_CENTRAL = Local(epochs=15, batch=32, rate=0.01)
+_CENTRAL = Local(epochs=8, batch=32, rate=0.003)
+_ALPHA = 2.0
+"""of the adapters that silos train; of those in one place 16. It says how far a step of Adam moves a map, and the
+server's steps are ten times as large as those in one place"""
 ENCODED = 8
 
 
@@ -93,7 +96,7 @@ def _models(config: Config, source: dict[str, Any], seed: int) -> Iterator[tuple
 def _run(config: Config, source: dict[str, Any], model: str, seed: int, epsilon: float = 0.0) -> RunConfig:
     settings: dict[str, Any] = dict(_TOWERS)
     if model == TUNED:
-        settings |= {"tokens": config.tokens, "encoded": ENCODED}
+        settings |= {"tokens": config.tokens, "encoded": ENCODED, "alpha": _ALPHA}
     privacy: dict[str, Any] = {"mode": "none"}
     if epsilon:
         privacy = {"mode": "distributed", "epsilon": epsilon, "n_min": config.n_min or config.users}
