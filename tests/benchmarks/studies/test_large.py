@@ -241,7 +241,7 @@ def test_it_measures_adapters_beside_the_frozen_encoder(tmp_path: Path, monkeypa
     pytest.importorskip("transformers", reason="NOT TESTED: adapters need transformers, pip install 'secagg[large]'")
     for name in ("CACHE", "STATE"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))
-    tiny = Config(parts="adapters", users=120, items=80, epsilons="8", seeds=2, silos=3, passes=1, tokens=6, repeats=1)
+    tiny = Config(parts="adapters", users=120, items=80, epsilons="8", seeds=2, silos=3, tokens=6, repeats=1)
     measured = run(tiny, lambda line: None)
     figures, ratios = measured.figures, measured.ratios
     ways = ("frozen", "central", "federated", "federated, epsilon 8", "frozen, epsilon 8")
