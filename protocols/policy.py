@@ -38,7 +38,7 @@ class Policy:
     ``exact_counts`` is for ``protocols.sparse``: whether this client lets itself be counted, row by row, without noise.
     That protects it from a curious server among honest clients, so ``adversary`` has to say the same.
     ``feedback`` is whether this client keeps, in its journal, what a sketch or few bits lose of its updates, to add it
-    to later ones: a plan with feedback is refused without.
+    to later ones: a plan with feedback is refused without. Such a plan has noise, or ``adversary`` is a curious server.
     ``cost_model`` is how this client wants the security of lattices counted: "core-svp" refuses rings that have their
     128 bits only by the tables of the Homomorphic Encryption Standard.
     """
@@ -130,6 +130,11 @@ class Policy:
         self._check_users(plan.encoding)
         if plan.encoding.feedback and not self.feedback:
             raise PolicyError("the plan has feedback, and this client keeps nothing of its updates for later rounds")
+        if plan.encoding.feedback and plan.noise is None and self.adversary is not Adversary.CURIOUS:
+            raise PolicyError(
+                "feedback without noise holds against a curious server: one that lies can have all but one client send "
+                "what they have left, and then ask for the sum of what is left"
+            )
         if plan.noise is not None and plan.noise.colluders < (feared := colluders(self.corrupt, plan.clients)):
             raise PolicyError(f"the noise allows for {plan.noise.colluders} colluders, not the {feared} feared")
         if self.noise_multiplier is not None:

@@ -14,6 +14,7 @@ from protocols.policy import Policy
 from protocols.roster import Identity, Roster
 from protocols.server import serve
 from protocols.simulation.network import Faults, simulate
+from secagg.assumptions import Adversary
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding
 from secagg.sketches import RandomK
@@ -25,15 +26,15 @@ LENGTH = 12
 SOME = Encoding(LENGTH, clip_l2=100.0, bits=24, sketch=RandomK(5), feedback=True)
 LONG = Encoding(40_000, clip_l2=100.0, bits=24, sketch=RandomK(30_000), feedback=True)
 """Of which uploads and residuals stand beside their records."""
-POLICY = Policy(min_contributors=3, dropout="0.25", corrupt=0, feedback=True)
+POLICY = Policy(min_contributors=3, dropout="0.25", corrupt=0, feedback=True, adversary=Adversary.CURIOUS)
 
 
 def updates(encoding: Encoding = SOME) -> dict[str, np.ndarray]:
     return {name: np.random.default_rng(at).normal(size=encoding.length) for at, name in enumerate(NAMES)}
 
 
-def planned(encoding: Encoding = SOME, session: bytes = bytes(16)) -> RoundPlan:
-    asked: dict[str, Any] = {"min_contributors": 3, "dropout": "0.25", "corrupt": 0, "session": session}
+def planned(encoding: Encoding = SOME, session: bytes = bytes(16), **fields: Any) -> RoundPlan:
+    asked: dict[str, Any] = {"min_contributors": 3, "dropout": "0.25", "corrupt": 0, "session": session, **fields}
     return RoundPlan.propose("secagg", ROSTER, encoding, **asked)
 
 
