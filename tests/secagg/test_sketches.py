@@ -201,6 +201,16 @@ def test_a_long_vector_is_clipped_after_the_sketch(kind: str) -> None:
     assert np.square(values // 2).sum() <= encoding.sensitivity().l2_squared
 
 
+def test_nothing_is_drawn_for_a_vector_of_another_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan of 2^34 coordinates, of which one travels, is a few bytes, and its permutation 256 GB."""
+    drawn: list[int] = []
+    monkeypatch.setattr(RandomK, "at", lambda self, length, seed: drawn.append(length))
+    encoding = Encoding(1 << 34, clip_l2=1.0, sketch=RandomK(1, bytes(32)))
+    with pytest.raises(UsageError, match="an update has shape"):
+        encoding.encode(np.zeros(3), weight=1, seed=seeded(1), rng=Prg(seeded(5)))
+    assert not drawn
+
+
 @every_kind
 def test_silos_users_are_sketched_one_by_one(kind: str) -> None:
     encoding = sketched(kind, users=4, rounding=Rounding.NEAREST, bits=20)
@@ -277,9 +287,23 @@ def test_one_bit_is_measured_weighted_and_left_out() -> None:
     values = encoding.encode(normal(5), weight=3, seed=seeded(1), rng=Prg(seeded(5)))
     assert set(np.abs(values).tolist()) == {3}
     assert not encoding.encode(None, weight=3, seed=seeded(1), rng=Prg(seeded(5))).any()
-    silo = replace(encoding, weight_bound=1, users=2)
-    spoiled = silo.encode_users([[math.nan] * 5], seed=seeded(1), rng=Prg(seeded(5)))
-    assert not spoiled.any()
+
+
+def test_who_has_no_update_for_sums_of_one_bit_is_not_seen_in_them() -> None:
+    """Zeros would make each coordinate of the sum even where it is odd with an update; so would a silo's users."""
+    encoding = Encoding(5, clip_l2=4.0, bits=1, rotate=True)
+    roster = Roster.of([Identity.generate(name) for name in ("ann", "bob", "cat")])
+    plan = RoundPlan.propose("secagg", roster, encoding, min_contributors=3, dropout=0, corrupt=0)
+    draws = {"weight": 1, "seed": seeded(1), "rng": Prg(seeded(5))}
+    for values in (encoding.encode(None, **draws), plan.encode_update(None, 1, Prg(seeded(5)))):
+        assert values.tolist() == encoding.encode(np.zeros(5), **draws | {"rng": Prg(seeded(5))}).tolist()
+        assert set(np.abs(values).tolist()) == {1}
+    fed = replace(plan, encoding=replace(encoding, feedback=True))
+    left = np.full(5, 0.5, np.float32)
+    assert set(np.abs(fed.encode_update(None, 1, Prg(seeded(5)), [left])).tolist()) == {1}
+    assert (left == 0.5).all()
+    with pytest.raises(UsageError, match="how many users silos have"):
+        Encoding(5, clip_l2=4.0, bits=1, users=2)
 
 
 @pytest.mark.parametrize(
@@ -453,11 +477,22 @@ def test_what_the_clip_has_cut_off_is_not_kept() -> None:
     residual = zeros()
     encoding.encode(np.full(LENGTH, 1e6), weight=1, seed=seeded(1), rng=Prg(seeded(5)), residual=residual)
     places = chosen(9, LENGTH, seeded(1))
-    assert np.abs(residual[places]).max() <= 1 / encoding.scale
-    assert np.count_nonzero(residual > 9e5) == LENGTH - 9
+    assert not residual[places].any()
+    assert np.count_nonzero(residual > 0.99 * LENGTH / 9 / math.sqrt(LENGTH - 9)) == LENGTH - 9
     for number in range(2, 200):
         encoding.encode(np.zeros(LENGTH), weight=1, seed=seeded(number), rng=Prg(seeded(5)), residual=residual)
     assert np.linalg.norm(residual) < 1
+
+
+@pytest.mark.parametrize("kind", ["some", "tables"])
+def test_what_a_sketch_leaves_out_of_one_far_too_long_vector_is_short(kind: str) -> None:
+    """A random subspace takes in a fraction of what is left, so without a bound it would travel for hundreds of rounds;
+    and of some finite vectors what is left is no finite number."""
+    encoding = with_feedback(kind, clip_l2=1.0)
+    for size in (1e30, 1e307):
+        residual = zeros()
+        encoding.encode(normal(LENGTH) * size, weight=1, seed=seeded(1), rng=Prg(seeded(5)), residual=residual)
+        assert 0 < np.linalg.norm(residual.astype(np.float64)) <= 1.0001 * LENGTH / WIDTHS[kind]
 
 
 @pytest.mark.parametrize(
