@@ -358,6 +358,7 @@ def test_a_sketch_of_other_vectors_is_refused(sketch: Any, said: str) -> None:
         (lambda: RandomK(1, bytes(32), -1), "turns, from 0"), (lambda: RandomK(1, bytes(32), 1 << 32), "below 2.32"),
         (lambda: LowRank((Table(0, 1, 1, 1),), b"", 1), "of an order"),
         (lambda: LowRank((Table(0, 1, 1, 1),) * 1025), "not 1025"), (lambda: Ranges(()), "not 0"),
+        (lambda: Ranges([(2 * i, 2 * i + 1) for i in range(1025)]), "not 1025"),
         (lambda: Ranges(((3, 3),)), "not empty"), (lambda: Ranges(((5, 3),)), "not empty"),
         (lambda: Ranges(((-1, 3),)), "not empty"), (lambda: Ranges(((0, 3), (2, 4))), "one after the other"),
         (lambda: Ranges(((4, 6), (0, 3))), "one after the other"),
@@ -376,6 +377,21 @@ def test_a_sketch_survives_the_wire(kind: str) -> None:
     encoding = sketched(kind)
     assert ENCODING.decode(ENCODING.encode(encoding)) == encoding
     assert hash(encoding) == hash(ENCODING.decode(ENCODING.encode(encoding)))
+
+
+def test_a_sketch_of_two_kinds_does_not_decode() -> None:
+    """Each value is written in one way: one of two kinds would be read as one of them."""
+    some, tables, ranges = (SKETCH.encode(KINDS[kind]) for kind in ("some", "tables", "ranges"))
+    turn = SKETCH.encode(KINDS["some in turn"])[-40:]
+    assert SKETCH.decode(some[:-8] + turn) == KINDS["some in turn"]
+    for wrong, said in (
+        (some[:8] + tables[8:], "one kind"),
+        (some[:8] + ranges[8:], "one kind"),
+        (bytes(8) + some[8:], "one kind"),
+        (ranges[:-8] + turn, "no turns"),
+    ):
+        with pytest.raises(DecodeError, match=said):
+            SKETCH.decode(wrong)
 
 
 def test_a_sketch_of_another_vector_does_not_decode() -> None:
@@ -493,6 +509,9 @@ def test_what_a_sketch_leaves_out_of_one_far_too_long_vector_is_short(kind: str)
         residual = zeros()
         encoding.encode(normal(LENGTH) * size, weight=1, seed=seeded(1), rng=Prg(seeded(5)), residual=residual)
         assert 0 < np.linalg.norm(residual.astype(np.float64)) <= 1.0001 * LENGTH / WIDTHS[kind]
+    wide, residual = with_feedback(kind, clip_l2=1e100), zeros()
+    wide.encode(normal(LENGTH) * 1e60, weight=1, seed=seeded(1), rng=Prg(seeded(5)), residual=residual)
+    assert np.isfinite(residual).all()
 
 
 @pytest.mark.parametrize(
