@@ -627,3 +627,24 @@ def test_feedback_of_nothing_or_of_a_sample_is_refused(
     monkeypatch.undo()
     with pytest.raises(DecodeError, match=said):
         ENCODING.decode(sent)
+
+
+@given(
+    length=st.integers(1, 25),
+    count=st.integers(1, 25),
+    turn=st.integers(0, 99),
+    seed=st.binary(min_size=32, max_size=32),
+    values=st.sampled_from([3, 2**64]),
+)
+def test_a_part_is_that_of_the_sorted_words_though_some_of_them_are_equal(
+    length: int, count: int, turn: int, seed: bytes, values: int
+) -> None:
+    count = min(count, length)
+    words = [int.from_bytes(Prg(seed)(8 * length)[8 * at : 8 * at + 8], "little") % values for at in range(length)]
+    drawn = b"".join(word.to_bytes(8, "little") for word in words)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("secagg.sketches._stream", lambda order: lambda size: drawn)
+        linear = RandomK(count, order=bytes(32), turn=turn).at(length, b"")
+    in_order = sorted(range(length), key=words.__getitem__)
+    part = sorted(in_order[(turn * count + at) % length] for at in range(count))
+    assert linear.apply(np.arange(length)).tolist() == part
