@@ -20,7 +20,7 @@ from dp.turns import Turns
 from protocols.parameters import AUTO, listed
 from recsys.aggregator import Aggregator
 from recsys.budgets import DistributedNoise, LocalNoise, delta_of, distributed_noise, local_noise
-from recsys.config import ClientKind, Config, Mode, Source, Training
+from recsys.config import ClientKind, Config, Mode, Source, Training, Upload
 from recsys.data.items import Items
 from recsys.data.split import Split
 from recsys.deployment import Deployment
@@ -37,10 +37,12 @@ from recsys.run_record import Round
 from recsys.sources import client_data_of, data_of
 from recsys.text.vectors import ItemVectors, item_vectors
 from recsys.turns import turns_of
+from recsys.unsent import of_few_bits, sketch_of
 from recsys.users_in_silos import UsersInSilos, declared
 from secagg.encoding import Encoding
 from secagg.errors import UsageError
 from secagg.extras import need
+from secagg.sketches import Sketch
 
 if TYPE_CHECKING:
     from recsys.text.encoder import Watch
@@ -212,7 +214,7 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
         training.personal,
     )
     vectors = vectors_of(config, items)
-    model, plain = model_of(config, items, vectors), None
+    model, plain, sketch = model_of(config, items, vectors), None, None
     silos = _silos(config, client_data, made_of_sums(model))
     if made_of_sums(model):
         if config.locally:
@@ -223,6 +225,8 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
             raise UsageError(f"{config.model.name} is made of sums: it has no layers for training.personal")
         if training.sampled < 1:
             raise UsageError(f"{config.model.name} is made of sums over all users: training.sampled is 1")
+        if config.upload != Upload():
+            raise UsageError(f"{config.model.name} is made of sums, of which all travels: nothing is set in upload")
         if participation.draw is not Draw.EVERYONE:
             raise UsageError(f"{config.model.name} is made of sums over all clients: training.draw is everyone")
         length = data.train.item_count
@@ -232,15 +236,17 @@ def prepare(config: Config, divided: Split | None = None) -> Prepared:
             shared.begin(data.train.item_count, config.seed)
         except TypeError as error:
             raise UsageError(f"model.settings: {error}") from None
-        length = recipe.length(int(np.count_nonzero(~personal(shared, training.personal))))
-        plain = _plain(length, training, silos)
+        travels = ~personal(shared, training.personal)
+        length = recipe.length(int(np.count_nonzero(travels)))
+        sketch = sketch_of(config, shared, travels, length)
+        plain = _plain(length, config, sketch, silos)
     distributed, locally = None, None
     if noised:
         delta = delta_of(config.privacy, data.train.user_count if silos is None else silos.users)
         charged = participation.charged(len(client_data.names), training.rounds)
         in_rounds = plain is not None
         distributed = distributed_noise(
-            config, deployment, planned, length, delta, silos, in_rounds=in_rounds, charged=charged
+            config, deployment, planned, length, delta, silos, in_rounds=in_rounds, charged=charged, sketch=sketch
         )
     if config.locally:
         locally = local_noise(config, client_data, data)
@@ -288,10 +294,12 @@ def _silos(config: Config, client_data: ClientData, sums: bool) -> UsersInSilos 
     return found
 
 
-def _plain(length: int, training: Training, silos: UsersInSilos | None) -> Encoding:
-    if silos is None:
-        return Encoding(length, training.clip, _EXACT_BITS, weight_bound=training.weight_bound)
-    return Encoding(length, training.clip, _EXACT_BITS, users=silos.most, overlap=silos.overlap)
+def _plain(length: int, config: Config, sketch: Sketch | None, silos: UsersInSilos | None) -> Encoding:
+    clip, bits, weight_bound = config.training.clip, config.upload.bits, config.training.weight_bound
+    if silos is not None:
+        return Encoding(length, clip, _EXACT_BITS, users=silos.most, overlap=silos.overlap, sketch=sketch)
+    made = Encoding(length, clip, bits or _EXACT_BITS, weight_bound=weight_bound, sketch=sketch)
+    return of_few_bits(made) if bits else made
 
 
 def made_of_sums(model: Recommender) -> bool:

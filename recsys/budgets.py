@@ -24,6 +24,7 @@ from recsys.requested_sums import beta_of, ways
 from recsys.users_in_silos import UsersInSilos
 from secagg.encoding import Rounding
 from secagg.errors import UsageError
+from secagg.sketches import Sketch
 
 if TYPE_CHECKING:
     from dp.training import Settings
@@ -105,6 +106,7 @@ def distributed_noise(
     *,
     in_rounds: bool,
     charged: int,
+    sketch: Sketch | None,
 ) -> DistributedNoise:
     """``charged``: for how many sums any client is charged, at the most."""
     privacy, kind = config.privacy, deployment.noise(planned)
@@ -128,6 +130,7 @@ def distributed_noise(
             overlap=1 if silos is None else silos.overlap,
             rounding=rounding,
             sampled=Fraction(str(config.training.sampled)),
+            sketch=sketch,
         )
 
     found = _first(tried, ways(silos))

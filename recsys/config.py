@@ -236,6 +236,31 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """What of an update travels (docs/few_bytes.md)."""
+
+    kept: float = 1.0
+    """the share of its numbers, another part of them in each round, in turn. Each client trains from the round's model
+    plus what it has not sent yet. Needs ``training.measured = 0``, and in mode none ``protocol.adversary = "curious"``;
+    not with ``training.scaffold``, or draw turns. In mode distributed over silos nothing is kept: there a part is drawn
+    anew in each round, and multiplied to make up for the rest"""
+    rank: int = 0
+    """products of the model's tables with so many columns of an orthonormal basis travel instead of tables of more
+    columns, in turn as with ``kept``, and what is in no table travels whole; 0: the tables do"""
+    bits: int = 0
+    """of a number, without noise in the sums: 1 to 24, where 0 stands for 24. Numbers beyond eight times the root mean
+    square of an update as long as ``training.clip`` are cut to that. What travels are as many bits as a sum over all
+    clients takes. Needs ``training.measured = 0``"""
+    frozen: tuple[str, ...] = ()
+    """names of the model's layers that do not travel, and so stay what they are; alone, without ``kept`` or ``rank``"""
+
+    @property
+    def partly(self) -> bool:
+        """Whether a part of an update travels in a round, and another one in the next."""
+        return self.kept < 1 or self.rank > 0
+
+
+@dataclass(frozen=True, slots=True)
 class Privacy:
     mode: Mode = Mode.LOCAL
     """who adds noise"""
@@ -301,6 +326,7 @@ class Config:
     clients: Clients = field(default_factory=Clients)
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
+    upload: Upload = field(default_factory=Upload)
     privacy: Privacy = field(default_factory=Privacy)
     evaluation: Evaluation = field(default_factory=Evaluation)
     protocol: Protocol = field(default_factory=Protocol)
@@ -364,6 +390,7 @@ class Config:
                 "training.personal is not for privacy.mode = distributed over silos: there each user moves the model "
                 "alone, and a head of its silo would carry it into the vectors of all others"
             )
+        self._check_upload()
         if not (self.clients.most >= 0 and self.clients.overlap >= 1):
             raise UsageError("clients.most is not below zero, and clients.overlap at least 1")
         if self.clients.overlap > 1 and self.private and not self.users_in_silos:
@@ -397,6 +424,35 @@ class Config:
                 raise UsageError("training.draw = turns counts mu^2, which a sample has none of: training.sampled is 1")
         if self.evaluation.users and not self.measured_exactly:
             raise UsageError("evaluation.users needs evaluation.exact = true")
+
+    def _check_upload(self) -> None:
+        upload, training = self.upload, self.training
+        if not 0 < upload.kept <= 1 or upload.rank < 0 or not 0 <= upload.bits <= 24:
+            raise UsageError("upload.kept is above 0 and at most 1, rank not below zero, bits from 0 to 24")
+        if (upload.kept < 1) + (upload.rank > 0) + bool(upload.frozen) > 1:
+            raise UsageError("upload has one of kept, rank and frozen: an update is sketched in one way")
+        if upload.bits and self.privacy.mode in (Mode.DISTRIBUTED, Mode.BOTH):
+            raise UsageError("upload.bits is for sums without noise: with noise the finest grid is taken that fits")
+        if (upload.kept < 1 or upload.bits) and training.measured and not self.locally:
+            raise UsageError(
+                "upload.kept and upload.bits need training.measured = 0: what clients measure would be sketched and "
+                "rounded as updates are, and mean nothing"
+            )
+        if (upload.partly or upload.frozen) and training.scaffold:
+            raise UsageError(
+                "training.scaffold is not for upload.kept, rank or frozen: a control variate is the mean of all that a "
+                "client has sent, and here a part is sent"
+            )
+        if upload.partly and not self.private and self.protocol.adversary is not Adversary.CURIOUS:
+            raise UsageError(
+                "upload.kept and upload.rank need noise, or protocol.adversary = curious: a server that lies can keep "
+                "one client out of a sum, and ask once more for what then only that client has not sent"
+            )
+        if upload.partly and training.draw is Draw.TURNS:
+            raise UsageError(
+                "upload.kept and upload.rank are not for training.draw = turns: whose turn comes every so many rounds "
+                "would come with the same parts again and again"
+            )
 
     @property
     def measured_exactly(self) -> bool:

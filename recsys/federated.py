@@ -20,7 +20,8 @@ when to stop (``patience``).
 Where clients differ, each can correct its steps by how its gradient differs from everybody's, and sends a vector twice
 as long (``UpdateRecipe.scaffold``, ``recsys.control_variates``). Local privacy allows that: what corrects a client's
 steps follows from models of its own that are private already. Or each keeps some layers to itself, and sends a vector
-without them (``UpdateRecipe.personal``, ``recsys.personal_heads``).
+without them (``UpdateRecipe.personal``, ``recsys.personal_heads``). Or a part of an update travels in each round, and
+each client goes on from what it has not sent yet (``recsys.unsent``).
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from recsys.optimisers import Optimiser
 from recsys.participation import Participation, beacon
 from recsys.personal_heads import HEAD, personal
 from recsys.run_record import NO_CHECKPOINT, Round
+from recsys.unsent import UNSENT, at_round, keeps_unsent, left_of, linear_of
 from recsys.users_in_silos import UsersInSilos
 from secagg import tensors
 from secagg.crypto import labels
@@ -58,6 +60,7 @@ from secagg.crypto.prg import Prg, Rng
 from secagg.encoding import Encoding
 from secagg.errors import BudgetError, DecodeError, ThresholdError, UsageError
 from secagg.foreign import as_declared
+from secagg.sketches import Linear
 from secagg.tensors import Pieces
 
 if TYPE_CHECKING:
@@ -256,6 +259,8 @@ class Federation:
                 "users in silos move the model alone: a head of their silo would carry each of them into the vectors "
                 "of all others, which no user's clip bounds"
             )
+        if keeps_unsent(encoding) and (silos is not None or recipe.scaffold):
+            raise UsageError("users in silos keep nothing that they have not sent, and with SCAFFOLD all is sent")
         if noise is not None and recipe.weight_bound > 1:
             raise UsageError("with noise in the sum every client counts once")
         self._model, self._data, self._aggregator, self._recipe = model, client_data, aggregator, recipe
@@ -275,7 +280,7 @@ class Federation:
         self._personal = personal(model, recipe.personal)
         travels = int(np.count_nonzero(~self._personal))
         self._kept, self._will_keep, self._controls = KeptByClients(secret), dict[str, Kinds](), None
-        self._heads = self._kept.of(HEAD)
+        self._heads, self._unsent = self._kept.of(HEAD), self._kept.of(UNSENT)
         if recipe.scaffold:
             steps, rate = self._pace(1)
             self._controls = ControlVariates(self._kept.of(CONTROL), travels, steps * rate)
@@ -334,7 +339,7 @@ class Federation:
     @property
     def _keeps(self) -> bool:
         """Whether clients keep anything from sum to sum."""
-        return bool(self._recipe.scaffold or self._recipe.personal)
+        return bool(self._recipe.scaffold or self._recipe.personal or keeps_unsent(self._encoding))
 
     def _request(self, number: int, cohort: tuple[str, ...], charged_before: bool, moved: dict[str, Kinds]) -> Request:
         """``moved`` gets what all who are in the sum keep from then on."""
@@ -350,7 +355,7 @@ class Federation:
             number,
             "training",
             cohort,
-            self._encoding,
+            at_round(self._encoding, number),
             None if self._noise is None or self._noiseless else self._noise(len(cohort)),
             sha256(b"".join(started)).digest(),
             {name: self._weight(name) for name in cohort},
@@ -426,10 +431,15 @@ class Federation:
         return update
 
     def _moved(self, name: str, number: int) -> NDArray[np.float64]:
-        """How far a client moves the round's model; and how far its control variate moves, if it has one."""
+        """How far a client is from the round's model after its training; and how far its control variate moves, if it
+        has one."""
         local, controls, histories = self._recipe.local, self._controls, self._data.histories(name)
         start, shared = self._own_vector(name), ~self._personal
-        model = self._model.with_vector(start)
+        linear = linear_of(at_round(self._encoding, number))
+        first = start.copy()
+        if linear is not None and name in self._unsent:
+            first[shared] += self._unsent[name]
+        model = self._model.with_vector(first)
         if controls is not None:
             drift = np.zeros_like(start)
             drift[shared] = controls.drift(name)
@@ -442,7 +452,17 @@ class Federation:
                 self._will_keep[name] = {HEAD: moved[self._personal]}
             else:  # a training that came to nothing in one part came to nothing
                 change[:] = np.nan
+        if linear is not None:
+            self._will_keep[name] = {**self._will_keep.get(name, {}), UNSENT: self._left(linear, change)}
         return change if controls is None else controls.sent(name, change, *self._pace(len(histories)))
+
+    def _left(self, linear: Linear, change: NDArray[np.float64]) -> NDArray[np.float32]:
+        """What this client has not sent once this change is in a sum. Who went nowhere begins anew: with what it had it
+        would go nowhere in the next round, too."""
+        if not np.isfinite(change).all():
+            return np.zeros(len(change), np.float32)
+        others = np.zeros(self._encoding.length - len(change))
+        return left_of(linear, np.concatenate([change, others]))[: len(change)]
 
     def _own_vector(self, name: str) -> NDArray[np.float32]:
         """The round's model with this client's own head, if it has one."""

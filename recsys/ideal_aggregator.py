@@ -28,6 +28,7 @@ class IdealAggregator:
             request.encoding,
             request.noise,
             weights=request.weights,
+            seed=request.number.to_bytes(32, "big"),
             rounding=self._rng(request.number, b"rounding"),
             noising=self._rng(request.number, b"noise"),
             sent=None if told is None else lambda name, vector: told(name, vector, request.keeping(name)),

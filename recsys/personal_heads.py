@@ -43,17 +43,22 @@ _OVER_ALL = "novelty"
 
 def personal(model: SharedModel, names: Sequence[str]) -> NDArray[np.bool_]:
     """Which coordinates of the model's vector are personal: those of the layers with these names, or below them."""
+    return coordinates_of(model, names, "training.personal")
+
+
+def coordinates_of(model: SharedModel, names: Sequence[str], key: str) -> NDArray[np.bool_]:
+    """Which coordinates of the model's vector are in the layers that ``key`` names, of which some are left out."""
     layers = getattr(model, "layers", {})
     if names and not layers:
-        raise UsageError(f"training.personal is for models with named layers, and {type(model).__name__} has none")
+        raise UsageError(f"{key} is for models with named layers, and {type(model).__name__} has none")
     for name in names:
         if not any(_within(layer, name) for layer in layers):
-            raise UsageError(f"training.personal: there is no layer {name[:80]!r}; there are {', '.join(layers)}")
+            raise UsageError(f"{key}: there is no layer {name[:80]!r}; there are {', '.join(layers)}")
     if not layers:
         return np.zeros(len(model.vector), np.bool_)
     stay = [any(_within(layer, name) for name in names) for layer in layers]
     if all(stay):
-        raise UsageError("training.personal names all layers: nothing would be left to learn together")
+        raise UsageError(f"{key} names all layers: nothing would be left to learn together")
     return np.repeat(stay, list(layers.values()))
 
 

@@ -27,9 +27,12 @@ def ideal_sum(
     weights: Mapping[str, int],
     rounding: Rng,
     noising: Rng,
+    seed: bytes = bytes(32),
     sent: Callable[[str, NDArray[np.float64]], None] | None = None,
 ) -> Sum:
     """The sum over all of ``names``, of which nobody drops out. A client without a weight has the weight 1.
+
+    ``seed`` is what a plan draws its sketch and rotation from, in public: another one for each round.
 
     Where clients are silos, ``update`` gives one vector for each of their users. ``sent`` is told what each client has
     put in, clipped and rounded, and not yet weighed.
@@ -47,16 +50,16 @@ def ideal_sum(
     for name in names:
         made = update(name)
         if encoding.users:
-            values = encoding.encode_users(cast(UserVectors, made), seed=bytes(32), rng=rounding)
+            values = encoding.encode_users(cast(UserVectors, made), seed=seed, rng=rounding)
         else:
-            values = encoding.encode(cast(ArrayLike, made), weight=weights.get(name, 1), seed=bytes(32), rng=rounding)
+            values = encoding.encode(cast(ArrayLike, made), weight=weights.get(name, 1), seed=seed, rng=rounding)
         total += values
         if sent is not None:
-            alone = encoding.decode(values, count=1, seed=bytes(32))
+            alone = encoding.decode(values, count=1, seed=seed)
             sent(name, alone.vector / max(alone.weight, 1))
     if noise is not None:
         variance = noise.honest_variance(clients, clients) * clients / (clients - noise.colluders)
         parts = -(-variance // LARGEST_VARIANCE)
         for _ in range(parts):  # at once a sampler draws no more than one client's
             total += drawn(noise.family, variance / parts, encoding.coordinates, noising(32))
-    return encoding.decode(total, count=clients, seed=bytes(32))
+    return encoding.decode(total, count=clients, seed=seed)

@@ -115,6 +115,11 @@ class MatrixFactorisation:
             raise UsageError(f"the vector has {self._rows.size} numbers in float32")
         self._rows = vector.reshape(self._rows.shape).copy()
 
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Rows and columns of the parts of ``vector``, of which there is one."""
+        return [(len(self._begun), self.width + 1)]
+
     def with_vector(self, vector: NDArray[np.float32]) -> Self:
         model = copy(self)
         model.vector = vector

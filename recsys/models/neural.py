@@ -93,6 +93,12 @@ class Neural(ABC):
         """The named parts of ``vector``, in its order, and how many numbers each has."""
         return {name: one.numel() for name, one in self._begun.named_parameters() if one.requires_grad}
 
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Rows and columns of the parts of ``vector``: a table that is not flat has both, all else is one row."""
+        parts = (one for one in self._begun.parameters() if one.requires_grad)
+        return [(one.shape[0], one.shape[1]) if one.dim() == 2 else (1, one.numel()) for one in parts]
+
     def with_vector(self, vector: NDArray[np.float32]) -> Self:
         model, frozen = copy(self), {id(one): one for one in self._begun.parameters() if not one.requires_grad}
         model._module = deepcopy(self._begun, frozen)  # which all copies share

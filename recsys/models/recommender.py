@@ -56,7 +56,9 @@ class SharedModel(Recommender, Protocol):
     """The shared parameters. Reading gives a copy; assigning changes the model. The length is fixed by ``begin``.
 
     A model whose vector has parts with names may say so by an attribute ``layers``: how many numbers each has, in
-    order. Then some of them can be personal (``recsys.personal_heads``)."""
+    order. Then some of them can be personal (``recsys.personal_heads``). One whose vector has tables may say so by an
+    attribute ``shapes``: rows and columns of each part, in order. Then products with them can travel instead of them
+    (``recsys.unsent``)."""
 
     def with_vector(self, vector: NDArray[np.float32]) -> Self:
         """Another model with the same settings and these parameters; whatever it does, this one stays as it is."""
