@@ -50,7 +50,16 @@ it measures."""
 CASES = dict(sorted((REGRESSION | STUDIES).items()))
 
 QUICK = {
-    "bytes": ("sparse_items=20000", "sparse_users=100", "sparse_touches=20", "sparse_least=2"),
+    "bytes": (
+        "sparse_items=20000",
+        "sparse_users=100",
+        "sparse_touches=20",
+        "sparse_least=2",
+        "training_users=200",
+        "training_items=100",
+        "training_seeds=2",
+        "training_rounds=3",
+    ),
     "correlated": ("users=300", "items=200", "gaps=5", "epsilons=3", "steps=20", "bands=5", "compared_on=2"),
     "engines": ("masks=200", "crowd=200", "tree=300", "cohort=100", "repeats=3"),
     "large": ("users=800", "items=400", "models=ItemPop,popularity within genre,private-ease", "seeds=2", "passes=2"),

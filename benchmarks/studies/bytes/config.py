@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from secagg.errors import UsageError
 
-PARTS = ("sparse",)
+PARTS = ("sparse", "training")
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    parts: str = PARTS[0]
+    parts: str = ",".join(PARTS)
     sparse_items: str = "100000,1000000"
     """the rows of catalogues; ratios without a number in their name are those of the last one"""
     sparse_width: int = 64
@@ -27,6 +27,17 @@ class Config:
     """clients of the dense sum that is timed; seconds for ``sparse_users`` are extrapolated"""
     sparse_epsilon: float = 8.0
     """of one pair of sums with noise, of which bytes and released rows are computed and no round is run; 0: none"""
+    training_models: str = "autoencoder,mf"
+    training_users: int = 1000
+    training_items: int = 1000
+    training_path: str = ""
+    """a folder with MovieLens, instead of made-up populations"""
+    training_silos: int = 20
+    training_seeds: int = 3
+    training_rounds: int = 80
+    training_epsilon: float = 0.0
+    """of the autoencoder with noise in the sums, which takes longest; 0: none"""
+    training_out: str = "runs/bytes"
 
     def __post_init__(self) -> None:
         if not set(self.parts.split(",")) <= set(PARTS):
@@ -39,6 +50,15 @@ class Config:
             raise UsageError("a catalogue has ten times as many rows as a user touches, or more")
         if self.sparse_least < 2 or not self.sparse_zipf > 0 or self.sparse_epsilon < 0:
             raise UsageError("sparse_least is 2 or more, sparse_zipf above 0, and sparse_epsilon not below it")
+
+        if self.training_seeds < 2 or self.training_rounds < 1 or self.training_epsilon < 0:
+            raise UsageError("an interval takes 2 seeds; there is a round, and an epsilon is not below 0")
+        if not set(self.trained) <= {"autoencoder", "mf"}:
+            raise UsageError("training_models are some of autoencoder, mf")
+
+    @property
+    def trained(self) -> list[str]:
+        return self.training_models.split(",")
 
     @property
     def catalogues(self) -> list[int]:
