@@ -115,7 +115,8 @@ def items(path: str | Path, *, item: str = "item", separator: str = ",") -> Item
         if isinstance(cells, str):
             raise UsageError(f"{path}, line {line}: {cells}")
         try:
-            name, (title, kinds, year, text) = _identifier("item", cells[0]), map(_description, cells[1:])
+            name = _identifier("item", cells[0])
+            title, kinds, year, text = map(_description, DESCRIBED, cells[1:])
             years.append(_year(year))
         except ValueError as error:
             raise UsageError(f"{path}, line {line}: {error}") from None
@@ -212,9 +213,7 @@ def _from_text(text: str) -> float | datetime:
 def _identifier(name: str, cell: object) -> str:
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         raise ValueError(f"{name} is empty")
-    if not isinstance(cell, str | int) or isinstance(cell, bool):
-        raise ValueError(f"{name} {str(cell)[:40]!r} is neither text nor a whole number")
-    text = str(cell).strip()
+    text = _text_of(name, cell)
     if "\n" in text or "\r" in text:
         raise ValueError(f"{name} goes over several lines")
     if "\N{REPLACEMENT CHARACTER}" in text:
@@ -232,9 +231,15 @@ def _number(cell: object) -> float:
     return number
 
 
-def _description(cell: object) -> str:
+def _description(name: str, cell: object) -> str:
     """A cell that need not say anything."""
-    return "" if cell is None else str(cell).strip()
+    return "" if cell is None else _text_of(name, cell)
+
+
+def _text_of(name: str, cell: object) -> str:
+    if not isinstance(cell, str | int) or isinstance(cell, bool):
+        raise ValueError(f"{name} {str(cell)[:40]!r} is neither text nor a whole number")
+    return str(cell).strip()
 
 
 def _year(text: str) -> int:

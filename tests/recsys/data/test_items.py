@@ -53,6 +53,26 @@ def test_parquet_says_the_same(tmp_path: Path) -> None:
     assert tables.items(tmp_path / "goods.parquet", item="id") == read(tmp_path, TABLE)
 
 
+@pytest.mark.parametrize("column", ["title", "genres", "year", "text"])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pa.array([b"\xff", b"tea"]).view(pa.string()),
+        pa.array([b"\xff", b"tea"]),
+        pa.array([["tea"], ["jam"]]),
+        pa.array([True, False]),
+        pa.array([float("nan"), 1.5]),
+        pa.array([1 << 62, 1], pa.timestamp("us")),
+    ],
+    ids=["not UTF-8", "bytes", "lists", "truth values", "floats", "times that Python does not know"],
+)
+def test_what_is_no_text_describes_nothing(column: str, cells: pa.Array, tmp_path: Path) -> None:
+    """Else an encoder would read how Python writes it."""
+    pq.write_table(pa.table({"id": ["1", "2"], column: cells}), tmp_path / "goods.parquet")
+    with pytest.raises(UsageError, match=f"line 1: {column} .* is neither text nor a whole number"):
+        tables.items(tmp_path / "goods.parquet", item="id")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
