@@ -9,6 +9,7 @@ deviation is caught.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -799,8 +800,32 @@ def test_a_client_without_users_is_refused() -> None:
     clients = client_data()
     with pytest.raises(UsageError, match="at least one user"):
         ClientData(("a",), (np.empty(0, np.int64),), clients.train, clients.held_out)
+    with pytest.raises(UsageError, match="at least one user"):
+        ClientData(("a",), clients.members[:2], clients.train, clients.held_out)
+
+
+@pytest.mark.parametrize("wrong", [{"measured": 1.0}, {"measured": -0.1}, {"measured_every": 0}])
+def test_measuring_has_a_share_of_the_norm_and_its_rounds(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        UpdateRecipe(Local(), 1.0, measured=1.0)
+        UpdateRecipe(Local(), 1.0, **wrong)
+
+
+def test_local_privacy_goes_with_its_ledger_and_with_nothing_that_it_does_not_cover(tmp_path: Path) -> None:
+    clients = client_data((4, 4))
+    in_silos: dict[str, Any] = {"silos": UsersInSilos(8, 4), "encoding": Encoding(36, 1.0, BITS, users=4)}
+    with closing(ledger_for(tmp_path / "ledger.db", step_of(clients))) as ledger:
+        private(clients, ledger)
+        for wrong in (
+            {"ledger": ledger},
+            {"local_privacy": PRIVATE},
+            {"local_privacy": PRIVATE, "ledger": ledger, "noiseless": True},
+        ):
+            with pytest.raises(UsageError, match="is charged to a ledger, and only that"):
+                federation(clients, model=small(), measured=0.0, **wrong)
+        with pytest.raises(UsageError, match="would leave it without noise of its own"):
+            private(clients, ledger, measured=0.1)
+        with pytest.raises(UsageError, match="train alone, without noise of their own"):
+            private(clients, ledger, **in_silos)
 
 
 def test_units_are_counted_as_what_they_are() -> None:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from recsys import run_start, same_inputs
 from recsys.assembly import prepare
 from recsys.config import Config
+from recsys.data.items import Items
+from recsys.data.split import Split
 from recsys.run_record import Run
 from recsys.run_start import existing_run
-from recsys.same_inputs import MAY_CHANGE, check_configuration
+from recsys.same_inputs import MAY_CHANGE, check_configuration, check_inputs, keep_inputs
 from recsys.sources import data_of
+from recsys.text.vectors import ItemVectors
 from secagg.crypto.keys import KEY_BYTES
 from secagg.errors import StorageError, UsageError
 from secagg.files import read_private
@@ -200,3 +206,40 @@ def test_the_mark_tells_nothing_without_its_random_number(begun: Path, table: Pa
             assert part not in data
             assert part.hex().encode() not in data
     assert os.stat(begun / "private" / "inputs").st_mode & 0o777 == 0o600
+
+
+def test_all_that_a_run_is_about_is_marked(tmp_path: Path) -> None:
+    """Each part by itself: with another one of it the run is not gone on with."""
+    texts = Items.of(["a"], ["Up (2009)"], ["comedy"], texts=["A house flies away."])
+    rows = np.ones((1, 1), np.float32)
+    first = replace(prepare(config()), items=texts, vectors=ItemVectors(rows, "one"))
+    keep_inputs(tmp_path, first)
+    check_inputs(tmp_path, replace(first, items=replace(texts), vectors=ItemVectors(-rows, "one")))
+    clients, split = first.client_data, first.split
+
+    def of_all(**changes: Any) -> Split:
+        return replace(split, **{name: replace(getattr(split, name), **changes) for name in ("train", "valid", "test")})
+
+    others = [
+        *(replace(first, items=replace(texts, **{name: other})) for name, other in OTHER_ITEMS.items()),
+        replace(first, vectors=ItemVectors(rows, "another")),
+        replace(first, client_data=replace(clients, members=clients.members[::-1])),
+        replace(first, split=of_all(user_ids=split.train.user_ids[::-1])),
+        replace(first, split=of_all(item_ids=split.train.item_ids[::-1])),
+        *(
+            replace(first, split=replace(split, **{part: replace(events, **{name: array + array.dtype.type(1)})}))
+            for part, events in (("train", split.train), ("valid", split.valid), ("test", split.test))
+            for name, array in (("times", events.times), ("ratings", events.ratings))
+        ),
+    ]
+    for other in others:
+        with pytest.raises(UsageError, match="begun on other data"):
+            check_inputs(tmp_path, other)
+
+
+OTHER_ITEMS: dict[str, Any] = {
+    "titles": ("Down",),
+    "genres": (("comedy", "drama"),),
+    "years": (2010,),
+    "texts": ("A house stays.",),
+}

@@ -79,6 +79,9 @@ def test_what_is_no_text_describes_nothing(column: str, cells: pa.Array, tmp_pat
         ("id,year\na,1999\nb,199O\n", "line 3: year '199O' is not a year"),
         ("id,year\na,12345\n", "line 2: year '12345' is not a year"),
         ("id,year\na,-3\n", "line 2: year '-3' is not a year"),
+        ("id,year\na,\uff11\uff19\uff19\uff19\n", "line 2: year .* is not a year"),
+        ('id\n"a\rb"\n', "line 2: item goes over several lines"),
+        ("id,year\n", "goods.csv lists no items"),
         ("id,title,title\na,x,y\n", "more than one column title"),
     ],
 )

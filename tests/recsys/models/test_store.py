@@ -1,5 +1,6 @@
 """A stored model is the same model; any other file is refused with one line."""
 
+from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,14 @@ def stored(tmp_path: Path) -> Path:
 
 
 def test_settings_come_back(tmp_path: Path) -> None:
-    model = load(stored(tmp_path)).model
+    path = stored(tmp_path)
+    model = load(path).model
     assert isinstance(model, Ease)
     assert (model.regularisation, model.items) == (7.0, 12)
+    for items, fits in ((1_000_000, True), (1_000_001, False)):
+        rewritten(path, {"settings": {"regularisation": 7.0, "items": items, "reach": 0.0, "floor": 0.0}})
+        with nullcontext() if fits else pytest.raises(StorageError, match="its parts do not make a"):
+            load(path)
 
 
 def test_cut_short_or_altered(tmp_path: Path) -> None:
