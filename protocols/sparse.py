@@ -216,7 +216,7 @@ class Catalogue:
         )
 
     def _check_rows(self, rows: NDArray[np.int64]) -> None:
-        if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
+        if ((rows < 0) | (rows >= self.rows)).any():
             raise UsageError(f"a row that is not among the {self.rows} of the catalogue")
 
     def least_count(self, outcome: RoundOutcome) -> int:

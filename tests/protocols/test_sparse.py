@@ -410,6 +410,7 @@ def test_what_is_a_list_of_rows() -> None:
     rows = Released.decode(CATALOGUE_60, released(0, 59).encode())
     assert rows.rows.tolist() == [0, 59]
     assert not rows.rows.flags.writeable
+    assert len(Released.decode(CATALOGUE_60, released(*range(ROWS)).encode()).rows) == ROWS
     with pytest.raises(UsageError, match="numbers below 60"):
         released(-1, 4)
 
@@ -542,6 +543,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no row": ({"rows": 0}, "1 to 2\\^32 - 1 rows"),
     "too many rows": ({"rows": 1 << 32}, "1 to 2\\^32 - 1 rows"),
     "no width": ({"width": 0}, "1 to 2\\^32 - 1 rows"),
+    "too wide": ({"width": 1 << 32}, "1 to 2\\^32 - 1 rows"),
+    "too large a cap": ({"rows": 1 << 21, "cap": (1 << 20) + 1}, "counts in 1 to 1048576 rows, not in 1048577"),
+    "nothing comes out": ({"least": 1 << 32}, "2 units touched, or more, not 4294967296"),
     "a short digest": ({"numbering": b"short"}, "32 bytes"),
     "a short seed": ({"seed": b"short"}, "32 bytes"),
     "no cap": ({"cap": 0}, "counts in 1 to 60 rows, not in 0"),
@@ -559,6 +563,12 @@ def test_what_is_no_catalogue(what: str) -> None:
     changes, said = WRONG[what]
     with pytest.raises(UsageError, match=said):
         replace(CATALOGUE_60, **changes)
+
+
+def test_the_largest_catalogue() -> None:
+    most = (1 << 32) - 1
+    largest = Catalogue(most, most, bytes(32), cap=1 << 20, least=most)
+    assert CATALOGUE.decode(CATALOGUE.encode(largest)) == largest
 
 
 def test_no_bits_for_a_touch() -> None:
