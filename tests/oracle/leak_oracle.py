@@ -350,7 +350,7 @@ class _Transcript:
     def _noise(self, u: int, upload: Upload) -> NDArray[np.uint64]:
         """The upload minus the input."""
         values = np.asarray(self.round.inputs[self.name(u)], np.int64)
-        words = self.plan.ring.unpack(upload.vector, len(values)) - self.plan.ring.lift(values)
+        words = self.plan.ring.unpack(upload.vector, len(values)) - self.plan.ring.wrap(values)
         return words.astype(np.uint64) & self._mask
 
     def _coefficients(self, noise: NDArray[np.uint64], candidates: Sequence[bytes]) -> list[int]:

@@ -16,7 +16,6 @@ from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.server import serve
 from protocols.simulation.network import Envelope, Faults, simulate
-from secagg import rounding
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
 from tests.controls import switch_off
@@ -164,7 +163,7 @@ def test_a_client_can_be_asked_whether_it_would_take_part(monkeypatch: pytest.Mo
 def test_control_not_a_number(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the check NaN becomes some integer, and the round goes on with it: the sum is spoilt and nobody knows."""
     evil, client, journal = scene(protocol)
-    switch_off(monkeypatch, rounding, "shortened", "np.isfinite(vector).all()", "True")
+    switch_off(monkeypatch, Encoding, "_clipped", "np.isfinite(vector).all()", "True")
     assert client.start(evil.plan, BAD_UPDATES["one NaN"])
     assert journal.head() != EMPTY_HEAD
 
