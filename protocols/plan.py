@@ -223,11 +223,8 @@ class RoundPlan:
         if residuals is not None and len(residuals) != 1 and update is not None:
             raise UsageError(f"a client that is one unit has one residual, not {len(residuals)}")
         integers = np.empty(encoding.coordinates, encoding.dtype)
-        if update is None:  # which leaves residuals alone
-            integers[:] = 0
-            return integers
-        residual = None if residuals is None else residuals[0]
-        one = cast("ArrayLike", update)
+        residual = None if residuals is None or update is None else residuals[0]
+        one = cast("ArrayLike | None", update)
         encoding.encode_into(one, integers, weight=weight, seed=seed, rng=rng, residual=residual)
         return integers
 

@@ -35,8 +35,9 @@ class Policy:
     another holder protects somebody else. ``sampled`` is the probability with which one of them is in a sum, 1 unless
     it was agreed on: with a larger one the noise is less than this silo counts on, and with a smaller one a sum is of
     few users.
-    ``exact_counts`` is for ``protocols.sparse``: whether this client lets itself be counted, row by row, without noise.
-    That protects it from a curious server among honest clients, so ``adversary`` has to say the same.
+    ``exact_counts`` is for ``protocols.sparse``: whether this client lets itself be counted, row by row, without noise,
+    and its rows be added up without noise. That protects it from a curious server among honest clients, so
+    ``adversary`` has to say the same.
     ``feedback`` is whether this client keeps, in its journal, what a sketch or few bits lose of its updates, to add it
     to later ones: a plan with feedback is refused without. Such a plan has noise, or ``adversary`` is a curious server.
     ``cost_model`` is how this client wants the security of lattices counted: "core-svp" refuses rings that have their

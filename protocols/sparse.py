@@ -13,10 +13,10 @@ noised and charged whatever rows it is over, so a server that lies about which r
 paid for. What is kept by an honest server only is the threshold: "the released rows reached the noised threshold".
 Rows that no other unit touched stay out, all of a unit's together, except with probability ``failing``
 (``dp.threshold``), as long as no client that lies adds to them: one that does can lift any row over any threshold.
-Without noise: the server sees exact counts, those of 1 among them, and one that lied could ask for the sum of a row
-that one client touched. So this is for honest clients and a curious server, and a client that bears it says so
-(``Policy.exact_counts``). With buckets, counts are those of buckets, and a row is released if its bucket is: a row that
-one unit touched comes out beside a popular one.
+Without noise in the counts the server sees exact ones, those of 1 among them; without noise in the rows one that lied
+could ask for the sum of a row that one client touched. So either is for honest clients and a curious server, and a
+client that bears it says so (``Policy.exact_counts``). With buckets, counts are those of buckets, and a row is released
+if its bucket is: a row that one unit touched comes out beside a popular one.
 
 *Cost.* A client's counts are ``length`` small integers, its second vector has the released rows times ``width``;
 nothing has rows times width.
@@ -310,13 +310,18 @@ class Released:
         clients compute from."""
         return digest(labels.SPARSE_ROWS, CATALOGUE.encode(self.catalogue), self.encode(), inputs)
 
-    def check(self, plan: RoundPlan, inputs: bytes = NO_MODEL, *, counts: RoundPlan | None = None) -> None:
-        """``PolicyError`` unless the plan is for the sum of these rows. A client asks this beside ``Client.check``,
-        before it looks at its update; if it was in the sum of the counts, it names that one's plan, too."""
+    def check(
+        self, plan: RoundPlan, policy: Policy, inputs: bytes = NO_MODEL, *, counts: RoundPlan | None = None
+    ) -> None:
+        """``PolicyError`` unless the plan is for the sum of these rows, under which this client can be in it. A client
+        asks this beside ``Client.check``, before it looks at its update; if it was in the sum of the counts, it names
+        that one's plan, too."""
         if plan.model != self.model(inputs):
             raise PolicyError("the plan is for other rows, or for another catalogue, sum of counts or inputs")
         if plan.encoding.length != self.length:
             raise PolicyError(f"{len(self.rows)} rows have {self.length} numbers, and the plan {plan.encoding.length}")
+        if plan.noise is None and not policy.exact_counts:
+            raise PolicyError("rows without noise, and exact_counts of this client's policy does not allow them")
         if counts is not None and self.counted != counts.digest():
             raise PolicyError("the rows are said to be of another sum of counts than this client was in")
 

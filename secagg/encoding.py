@@ -225,6 +225,8 @@ class Encoding:
             self._check_exact()
         if self.bits == 1 and (self.rounding is not Rounding.STOCHASTIC or self.beta):
             raise UsageError("one bit is drawn by lot, once: rounding is stochastic, and there is no beta")
+        if self.bits == 1 and self.users:
+            raise UsageError("sums of one bit show how many users silos have: take 2 bits")
         if self.feedback:
             self._check_feedback()
         object.__setattr__(self, "beta", Fraction(self.beta))
@@ -340,7 +342,8 @@ class Encoding:
         """This client's integers. ``seed`` is public and fixes sketch and rotation; ``rng`` is private and rounds.
 
         No weight is refused, since a refusal would tell it: the nearest one that is allowed counts. Without an update
-        all integers are zero, that of the weight included.
+        all integers are zero, that of the weight included. Of one bit without weights they are then drawn, as those of
+        a vector of zeros are: sums of -1 and 1 would else be even or odd by who had an update.
         """
         values = np.empty(self.coordinates, np.int64)
         self.encode_into(update, values, weight=weight, seed=seed, rng=rng, residual=residual)
@@ -360,7 +363,7 @@ class Encoding:
         """``encode``, written into ``values``: one for each of ``coordinates``, of ``dtype`` or a wider type.
 
         With ``feedback`` there is a ``residual``, zeros in the beginning, which is added to the update, and overwritten
-        with what is left of both: without an update, or after an error, it stays what it was.
+        with what is left of both: after an error it stays what it was. Without an update there is none.
 
         No integer wraps there, nor in a ring that ``check_ring`` accepts: its magnitude is at most that of the largest
         unweighted coordinate times ``weight_bound``, whatever the update is. After an error all are zero.
@@ -372,20 +375,23 @@ class Encoding:
         [0, 32767, 0]
         """
         self._check_room(values)
-        self._check_residuals(residual if residual is None else [residual], 1)
         done = False
         try:
             if update is not None:
-                self._encode(update, values, self._admitted(weight), self._drawn_at(seed), rng, residual)
+                self._check_residuals(residual if residual is None else [residual], 1)
+                self._encode(self._checked(update), values, self._admitted(weight), self._drawn_at(seed), rng, residual)
+                done = True
+            elif self.bits == 1 and self.weight_bound == 1:
+                self._drawn(np.zeros(self._width), 1.0, rng, values, 1)
                 done = True
         finally:
             if not done:
                 values[:] = 0
 
     def _encode(
-        self, update: ArrayLike, values: Integers, weight: int, drawn: _Drawn, rng: Rng, residual: Residual | None
+        self, vector: NDArray[Any], values: Integers, weight: int, drawn: _Drawn, rng: Rng, residual: Residual | None
     ) -> None:
-        found = self._bounded(self._checked(update), drawn, residual)
+        found = self._bounded(vector, drawn, residual)
         if found is None:
             raise UsageError("an update holds NaN or infinite values")
         values[self._width :] = weight
@@ -491,11 +497,14 @@ class Encoding:
 
         Rounding is unbiased, and on a coarse grid it loses more than a vector has: kept beside a sketch's loss that
         would only grow with it. What the clip has cut off is kept in neither case: else one very long vector would be
-        in a client's sums for good. So what a sketch has sent is forgotten, and without one no more is left than
-        ``clip_l2`` and the rounding error.
+        in a client's sums for good. So what a sketch has sent is forgotten, and what it has left out is clipped, to as
+        many times ``clip_l2`` as it is shorter than the vector. Without one no more is left than ``clip_l2`` and the
+        rounding error.
         """
         if drawn.linear is not None:
-            lost = found.whole - drawn.linear.lift(np.asarray(found.sent, np.float64), unbiased=False)
+            unsent = found.whole - drawn.linear.lift(np.asarray(found.sent, np.float64), unbiased=False)
+            clipped = rounding.shortened(unsent, self.clip_l2 * self.length / self._sent)
+            lost = np.zeros(self.length) if clipped is None else np.multiply(*clipped)
         else:
             lost = np.multiply(found.vector, found.factor * self.scale, dtype=np.float64)
             lost -= integers

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Protocol, TypeAlias
 
@@ -89,8 +88,7 @@ class RandomK:
     def at(self, length: int, seed: bytes) -> Linear:
         if not self.order:
             return _Places(chosen(self.kept, length, seed), length, length / self.kept)
-        part = _part(self.turn, self.kept, length)
-        return _Places(np.sort(_permutation(length, self.order)[part]), length, 1.0)
+        return _Places(_in_turn(self.turn, self.kept, length, self.order), length, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,13 +238,23 @@ def _part(turn: int, count: int, length: int) -> NDArray[np.int64]:
     return (turn * count % length + np.arange(count)) % length
 
 
-@lru_cache(maxsize=1)  # the parts of all rounds are of one
-def _permutation(length: int, order: bytes) -> NDArray[np.int64]:
-    """By words that are drawn for all coordinates. Two that are equal, of which the first stays before the other, are
-    in a vector of 10^7 coordinates with probability below 2^-17."""
-    places = np.argsort(np.frombuffer(_stream(order)(8 * length), "<u8"), kind="stable")
-    places.setflags(write=False)
-    return places
+def _in_turn(turn: int, count: int, length: int, order: bytes) -> NDArray[np.int64]:
+    """The places of a part, ascending, of the permutation that sorts words that are drawn for all coordinates.
+
+    Only the words with which the part begins and ends are looked for, in a quarter of the time of a sort. Should one of
+    them be there twice, with probability below 2^-38 for 10^7 coordinates, all are sorted, equal ones as they stand.
+    """
+    words, first = np.frombuffer(_stream(order)(8 * length), "<u8"), turn * count % length
+    spans = [(first, min(first + count, length)), (0, max(first + count - length, 0))]
+    ranked = np.partition(words, [rank for start, stop in spans if stop for rank in (start, stop - 1)])
+    inside = np.zeros(length, bool)
+    for start, stop in spans:
+        if stop:
+            inside |= (words >= ranked[start]) & (words <= ranked[stop - 1])
+    places = np.flatnonzero(inside)
+    if len(places) == count:
+        return places
+    return np.sort(np.argsort(words, kind="stable")[_part(turn, count, length)])
 
 
 def _orthonormal(rows: int, count: int, prg: Prg) -> NDArray[np.float64]:

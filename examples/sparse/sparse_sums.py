@@ -70,7 +70,7 @@ def main() -> None:
                 raise SystemExit("no ring of 32 bits holds the noise")
             second = planned(*found, released.model())
             rows = Released.decode(catalogue, released.encode())  # each client, from what the server sends
-            rows.check(second, counts=first)
+            rows.check(second, policy, counts=first)
             restricted = {name: rows.restricted_by(users) for name, users in updates.items()}
             outcome = simulate(serve(second, roster, ledger=ledger), clients, restricted.get).outcome
             table = rows.table(outcome.decode().vector)

@@ -95,7 +95,7 @@ def test_counts_then_the_sum_of_what_came_out() -> None:
     assert found.rows.tolist() == [0, 7, 59]
     rows = Released.decode(CATALOGUE_60, found.encode())
     second = plan_of(Encoding(rows.length, clip_l2=10.0), model=rows.model(MODEL))
-    rows.check(second, MODEL, counts=outcome.event.plan)
+    rows.check(second, EXACT, MODEL, counts=outcome.event.plan)
     updates: dict[str, dict[int, list[float]]] = {
         one.name: {row: [i + 1, row, 0.5] for row in touched}
         for i, (one, touched) in enumerate(zip(IDENTITIES, touches, strict=True))
@@ -148,7 +148,7 @@ def test_with_noise_both_sums_are_charged_and_nothing_else(tmp_path: Path) -> No
         found = with_multiplier(asked.noise_multiplier, KIND, [Encoding(9, 1.0, users=users)], N, ring_bits=64)
         assert found is not None
         second = plan_of(*found, rows.model(MODEL))
-        rows.check(second, MODEL, counts=first)
+        rows.check(second, policy, MODEL, counts=first)
         updates = [{row: np.full(WIDTH, 0.1) for row in one} for one in touched]
         ran = simulate(serve(second, ROSTER, ledger=ledger), clients(policy), lambda name: rows.restricted_by(updates))
         noise_l2 = np.linalg.norm(ran.outcome.decode().vector - 6.4) / asked.noise_multiplier
@@ -311,7 +311,7 @@ def test_a_plan_for_another_catalogue_is_refused(what: str) -> None:
         CATALOGUE_60.check(counting(other), EXACT, MODEL)
     rows = released(1, 2, catalogue=other)
     with pytest.raises(PolicyError, match="other rows, or for another catalogue"):
-        released(1, 2).check(plan_of(Encoding(6, 1.0), model=rows.model(MODEL)), MODEL)
+        released(1, 2).check(plan_of(Encoding(6, 1.0), model=rows.model(MODEL)), EXACT, MODEL)
     assert len(OTHERS) == len(Catalogue.__dataclass_fields__)
 
 
@@ -376,16 +376,16 @@ def test_rows_of_another_sum_of_counts_are_refused() -> None:
     outcome = counted(CATALOGUE_60, [[1]] * N)
     rows = Released.of(CATALOGUE_60, outcome, MODEL)
     plan = plan_of(Encoding(rows.length, 1.0), model=rows.model(MODEL))
-    rows.check(plan, MODEL, counts=outcome.event.plan)
+    rows.check(plan, EXACT, MODEL, counts=outcome.event.plan)
     with pytest.raises(PolicyError, match="another sum of counts"):
-        rows.check(plan, MODEL, counts=counting())
+        rows.check(plan, EXACT, MODEL, counts=counting())
     other = Released(CATALOGUE_60, bytes(32), rows.rows)
     with pytest.raises(PolicyError, match="other rows, or for another"):
-        other.check(plan, MODEL)
+        other.check(plan, EXACT, MODEL)
     with pytest.raises(PolicyError, match="other rows, or for another"):
-        rows.check(plan, bytes(32))
+        rows.check(plan, EXACT, bytes(32))
     with pytest.raises(PolicyError, match="1 rows have 3 numbers, and the plan 6"):
-        rows.check(plan_of(Encoding(6, 1.0), model=rows.model(MODEL)), MODEL)
+        rows.check(plan_of(Encoding(6, 1.0), model=rows.model(MODEL)), EXACT, MODEL)
 
 
 BYTES: dict[str, tuple[bytes, str]] = {
@@ -425,7 +425,7 @@ def test_a_server_that_shows_one_client_another_list_is_refused_and_would_else_m
     def attack() -> list[float]:
         def update(name: str) -> Any:
             rows = victims if name == "client-0" else shown
-            rows.check(plan, MODEL)
+            rows.check(plan, EXACT, MODEL)
             return rows.restricted({2: [1.0, 2.0, 3.0]} if name == "client-0" else {})
 
         total = simulate(serve(plan, ROSTER), clients(), update).outcome.decode().vector
@@ -460,7 +460,10 @@ def test_without_noise_a_server_that_lies_has_one_clients_row() -> None:
     assert outcome.total[7] == 1
     picked = Released(CATALOGUE_60, outcome.event.plan.digest(), np.array([7]))
     plan = plan_of(Encoding(picked.length, clip_l2=10.0), model=picked.model(MODEL))
-    picked.check(plan, MODEL, counts=outcome.event.plan)
+    picked.check(plan, EXACT, MODEL, counts=outcome.event.plan)
+    for policy in (replace(EXACT, exact_counts=False), Policy(min_contributors=5)):  # whatever noise the counts had
+        with pytest.raises(PolicyError, match="rows without noise"):
+            picked.check(plan, policy, MODEL)
     updates = {one.name: {row: [1.0, 2.0, 3.0] for row in rows} for one, rows in zip(IDENTITIES, touches, strict=True)}
     ran = simulate(serve(plan, ROSTER), clients(), lambda name: picked.restricted(updates[name]))
     np.testing.assert_allclose(ran.outcome.decode().vector, [1, 2, 3], atol=0.01)
