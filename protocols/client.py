@@ -134,14 +134,12 @@ class Client:
         left now is kept when it is uploaded. A silo's vectors are ``NamedVectors`` then.
         """
         with self._one_at_a_time():
-            self._left = None
             records = self._accepted(plan)
             secret = records[0].secret if records else self._rng(KEY_BYTES)
             rounding = Prg(derive(secret, labels.CLIENT_SECRET, b"rounding"))
             left = self._left_for(plan, update)
             values = plan.encode_update(update, weight, rounding, None if left is None else left.residuals)
-            self._left = left
-            return self._entered(plan, records, lambda: values, secret)
+            return self._entered(plan, records, lambda: values, secret, left)
 
     def residual(self, plan: RoundPlan, user: str = "") -> Residual:
         """What ``start`` will add to the update for this plan, or to that of one user of a silo, to begin a training
@@ -240,10 +238,17 @@ class Client:
             self._check_uncharged(plan)
         return records
 
-    def _entered(self, plan: RoundPlan, records: list[_Record], values: Callable[[], Integers], secret: bytes) -> bytes:
+    def _entered(
+        self,
+        plan: RoundPlan,
+        records: list[_Record],
+        values: Callable[[], Integers],
+        secret: bytes,
+        left: Left | None = None,
+    ) -> bytes:
         protocol = registry.find(plan.protocol)
         current = protocol.client(plan, self.roster, protocol.messages, self.identity, self.policy, values, secret)
-        self._round, self._answered, self._unsafe = current, [], True
+        self._round, self._left, self._answered, self._unsafe = current, left, [], True
         if records:
             frame = self._resume(current, records)
         else:

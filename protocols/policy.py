@@ -35,11 +35,12 @@ class Policy:
     another holder protects somebody else. ``sampled`` is the probability with which one of them is in a sum, 1 unless
     it was agreed on: with a larger one the noise is less than this silo counts on, and with a smaller one a sum is of
     few users.
-    ``exact_counts`` is for ``protocols.sparse``: whether this client lets itself be counted, row by row, without noise,
-    and its rows be added up without noise. That protects it from a curious server among honest clients, so
+    ``exact_counts`` is for ``protocols.sparse``: whether this client lets itself be counted, row by row, without noise
+    that it demands, and its rows be added up so. That protects it from a curious server among honest clients, so
     ``adversary`` has to say the same.
     ``feedback`` is whether this client keeps, in its journal, what a sketch or few bits lose of its updates, to add it
-    to later ones: a plan with feedback is refused without. Such a plan has noise, or ``adversary`` is a curious server.
+    to later ones: a plan with feedback is refused without. Such a plan has noise that this client demands, or
+    ``adversary`` is a curious server.
     ``cost_model`` is how this client wants the security of lattices counted: "core-svp" refuses rings that have their
     128 bits only by the tables of the Homomorphic Encryption Standard.
     """
@@ -94,6 +95,12 @@ class Policy:
         for protocol in sorted(self.protocols):  # none that could never be accepted
             check_adversary(protocol, self.adversary)
 
+    @property
+    def demands_noise(self) -> bool:
+        """Whether this client takes sums with noise only, and how much is its own to say: what a server that lies puts
+        into a plan on its own may be as good as none."""
+        return self.noise_multiplier is not None and self.noise_multiplier != 0
+
     def corrupt_of(self, n: int) -> int:
         """How many of n clients may be dishonest."""
         return floor(Fraction(self.corrupt) * n)
@@ -131,10 +138,10 @@ class Policy:
         self._check_users(plan.encoding)
         if plan.encoding.feedback and not self.feedback:
             raise PolicyError("the plan has feedback, and this client keeps nothing of its updates for later rounds")
-        if plan.encoding.feedback and plan.noise is None and self.adversary is not Adversary.CURIOUS:
+        if plan.encoding.feedback and not self.demands_noise and self.adversary is not Adversary.CURIOUS:
             raise PolicyError(
-                "feedback without noise holds against a curious server: one that lies can have all but one client send "
-                "what they have left, and then ask for the sum of what is left"
+                "feedback without noise that a policy demands holds against a curious server: one that lies can have "
+                "all but one client send what they have left, and then ask for the sum of what is left"
             )
         if plan.noise is not None and plan.noise.colluders < (feared := colluders(self.corrupt, plan.clients)):
             raise PolicyError(f"the noise allows for {plan.noise.colluders} colluders, not the {feared} feared")

@@ -184,8 +184,10 @@ class Catalogue:
             raise PolicyError("the counts are of another catalogue, numbering, cap or threshold, or of other inputs")
         if not self._counted_by(plan.encoding):
             raise PolicyError("the plan for the counts has another encoding than counts of this catalogue")
-        if plan.noise is None and not policy.exact_counts:
-            raise PolicyError("counts without noise, and exact_counts of this client's policy does not allow them")
+        if (plan.noise is None or not policy.demands_noise) and not policy.exact_counts:
+            raise PolicyError(
+                "counts without noise that it demands, and exact_counts of this client's policy does not allow them"
+            )
         if plan.noise is not None and plan.noise.family is not Family.DISCRETE_GAUSSIAN:
             raise PolicyError(f"for counts with {plan.noise.family} noise no threshold is known")
 
@@ -320,8 +322,10 @@ class Released:
             raise PolicyError("the plan is for other rows, or for another catalogue, sum of counts or inputs")
         if plan.encoding.length != self.length:
             raise PolicyError(f"{len(self.rows)} rows have {self.length} numbers, and the plan {plan.encoding.length}")
-        if plan.noise is None and not policy.exact_counts:
-            raise PolicyError("rows without noise, and exact_counts of this client's policy does not allow them")
+        if (plan.noise is None or not policy.demands_noise) and not policy.exact_counts:
+            raise PolicyError(
+                "rows without noise that it demands, and exact_counts of this client's policy does not allow them"
+            )
         if counts is not None and self.counted != counts.digest():
             raise PolicyError("the rows are said to be of another sum of counts than this client was in")
 

@@ -40,11 +40,13 @@ def attack(policy: Policy) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_server_that_lies_sees_what_one_client_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that fears one takes no such plan. Who fears a curious one alone does, and would lose."""
-    with pytest.raises(PolicyError, match="feedback without noise holds against a curious server"):
-        client("cat", policy=ACTIVE).check(planned(TURNS[0]))
+    speck = NoiseSpec(Family.SKELLAM, Fraction(1000), dropouts=1, colluders=1)
+    for noise in (None, speck):
+        with pytest.raises(PolicyError, match="feedback without noise that a policy demands"):
+            client("cat", policy=ACTIVE).check(planned(TURNS[0], noise=noise))
     for policy in (POLICY, ACTIVE):
         if policy is ACTIVE:
-            condition = "plan.encoding.feedback and plan.noise is None and self.adversary is not Adversary.CURIOUS"
+            condition = "plan.encoding.feedback and not self.demands_noise and self.adversary is not Adversary.CURIOUS"
             switch_off(monkeypatch, Policy, "check", condition)
         seen, left = attack(policy)
         assert np.count_nonzero(left) == 4
@@ -54,6 +56,9 @@ def test_a_server_that_lies_sees_what_one_client_has_left(monkeypatch: pytest.Mo
 def test_with_noise_a_client_that_fears_it_takes_the_plan() -> None:
     noise = NoiseSpec(Family.SKELLAM, Fraction(10**9), dropouts=1, colluders=1)
     noised = planned(TURNS[0], noise=noise)
-    client("cat", policy=replace(ACTIVE, corrupt=0)).check(noised)
+    demands = replace(ACTIVE, corrupt=0, noise_multiplier="1e-5")
+    client("cat", policy=demands).check(noised)
+    with pytest.raises(PolicyError, match="less noise than"):
+        client("cat", policy=replace(demands, noise_multiplier=1)).check(noised)
     with pytest.raises(PolicyError, match="keeps nothing of its updates"):
         client("cat", policy=replace(ACTIVE, feedback=False)).check(noised)

@@ -90,6 +90,19 @@ def test_a_round_without_an_upload_leaves_what_was_left() -> None:
     assert not np.array_equal(clients["cat"].residual(plan.next_round().next_round().next_round()), kept)
 
 
+def test_a_start_that_is_refused_leaves_the_round_that_is_under_way_what_it_has() -> None:
+    """A server that lies sends a plan that no client takes, or a client's next training fails: the upload that comes
+    then has what was left before in it, so that is not sent again."""
+    ann, frame, plan = uploading(MemoryJournal())
+    before = ann.residual(plan)
+    with pytest.raises(PolicyError):
+        ann.start(replace(plan, roster=bytes(32)), UPDATES["ann"])
+    with pytest.raises(UsageError):
+        ann.start(plan.next_round(), np.full(LENGTH, np.nan))
+    ann.receive(frame)
+    assert np.allclose(ann.residual(plan.next_round()), left(plan, before), atol=1e-6)
+
+
 def test_a_round_without_feedback_between_two_with_it_changes_nothing() -> None:
     clients, plan = everybody(), planned()
     summed(plan, clients, UPDATES)
@@ -171,6 +184,15 @@ def test_of_a_user_who_is_not_there_nothing_is_left() -> None:
     found = left_of({"x": x, "y": y}, {"x": x, "y": y}, {"y": y})
     assert not found["x"].any()
     assert found["y"].any()
+
+
+def test_a_silo_with_nothing_to_contribute_keeps_what_its_users_have_left() -> None:
+    clients, plan, (x, _, _) = {name: client(name, policy=OF_SILOS) for name in NAMES}, planned(SILOS), normal(3)
+    summed(plan, clients, {name: Users({"x": x}) for name in NAMES})
+    kept = clients["ann"].residual(plan, "x")
+    summed(plan.next_round(), clients, {name: None if name == "ann" else Users({"x": x}) for name in NAMES})
+    assert kept.any()
+    assert np.array_equal(clients["ann"].residual(plan, "x"), kept)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +277,18 @@ def test_somebody_elses_residual_does_not_open() -> None:
     bob = client("bob", journal)
     with pytest.raises(PolicyError, match="not this client's"):
         bob.residual(planned())
+
+
+def test_an_older_residual_in_the_place_of_a_newer_one_does_not_open() -> None:
+    journal = MemoryJournal()
+    clients, plan = everybody() | {"ann": client("ann", journal)}, planned()
+    name = clients["ann"]._residuals._name
+    summed(plan, clients, UPDATES)
+    [older] = journal.records(name, 0)
+    summed(plan.next_round(), clients, UPDATES)
+    journal._records[name, 1] = [older]
+    with pytest.raises(PolicyError, match="not this client's, or has been altered"):
+        clients["ann"].residual(plan)
 
 
 # Dying.

@@ -43,6 +43,7 @@ EXACT = Policy(min_contributors=5, dropout="0.25", adversary="curious", exact_co
 NOISED = Policy(min_contributors=5, dropout="0.25", noise_multiplier="0.5")
 KIND = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(1), dropouts=2, colluders=1, components=2)
 CATALOGUE_60 = Catalogue(ROWS, WIDTH, b"n" * 32, cap=5, least=3)
+SPECK = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(8 * N), dropouts=2, colluders=1)  # where a touch is 32,767
 MODEL = b"m" * 32
 
 
@@ -340,6 +341,10 @@ PLANS: dict[str, tuple[Callable[[], RoundPlan], Policy, str]] = {
         "another encoding",
     ),
     "counts without noise": (counting, NOISED, "exact_counts of this client's policy does not allow"),
+    "counts with noise that is none": (
+        lambda: plan_of(CATALOGUE_60.counts(16), SPECK, CATALOGUE_60.model(MODEL)), Policy(min_contributors=5),
+        "does not allow them",
+    ),
     "counts without noise, of the curious": (counting, replace(EXACT, exact_counts=False), "does not allow them"),
     "noise without a threshold": (
         lambda: plan_of(
@@ -461,9 +466,13 @@ def test_without_noise_a_server_that_lies_has_one_clients_row() -> None:
     picked = Released(CATALOGUE_60, outcome.event.plan.digest(), np.array([7]))
     plan = plan_of(Encoding(picked.length, clip_l2=10.0), model=picked.model(MODEL))
     picked.check(plan, EXACT, MODEL, counts=outcome.event.plan)
-    for policy in (replace(EXACT, exact_counts=False), Policy(min_contributors=5)):  # whatever noise the counts had
+    for policy in (replace(EXACT, exact_counts=False), NOISED):  # whatever noise the counts had
         with pytest.raises(PolicyError, match="rows without noise"):
             picked.check(plan, policy, MODEL)
+    speck = replace(plan, noise=SPECK, ring_bits=32)
+    picked.check(speck, NOISED, MODEL)
+    with pytest.raises(PolicyError, match="rows without noise"):
+        picked.check(speck, Policy(min_contributors=5), MODEL)
     updates = {one.name: {row: [1.0, 2.0, 3.0] for row in rows} for one, rows in zip(IDENTITIES, touches, strict=True)}
     ran = simulate(serve(plan, ROSTER), clients(), lambda name: picked.restricted(updates[name]))
     np.testing.assert_allclose(ran.outcome.decode().vector, [1, 2, 3], atol=0.01)

@@ -713,6 +713,8 @@ def test_what_is_no_whole_number_on_the_grid_makes_an_exact_vector_zero(
     encoding = replace(Encoding.integers(3, bits=8), users=2)
     assert not encode(replace(encoding, users=0), [1.0, wrong, 0.0], rng=no_words).any()
     assert encoding.encode_users([[1.0, wrong, 0.0], [1, 2, 3]], seed=SEED, rng=no_words).tolist() == [1, 2, 3]
+    long = Encoding.integers(rounding.PART + 1, bits=8)  # of two parts, the first of which is the wrong one
+    assert not encode(long, [wrong, *[0.0] * rounding.PART], rng=no_words).any()
     switch_off(monkeypatch, Encoding, "_copied", "norm_squared if exact else math.inf", "norm_squared")
     assert encoding.encode_users([[1.0, wrong, 0.0]], seed=SEED, rng=no_words)[0] == 1
 
