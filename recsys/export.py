@@ -31,7 +31,7 @@ def export(folder: str | Path, out: str | Path, *, model: bool) -> list[str]:
     run = Run.load(folder)
     run.check_model(folder)
     name = check_name("the name of a run's directory", folder.resolve().name)
-    _check_ended(folder, run)
+    check_ended(folder, run)
     wanted = [*SHARED, MODEL] if model else list(SHARED)
     try:
         with writing(out, private=False, replace=False) as file, tarfile.open(fileobj=file, mode="w") as tar:
@@ -57,7 +57,9 @@ def _packed(tar: tarfile.TarFile, folder: Path, name: str, wanted: list[str]) ->
         yield one
 
 
-def _check_ended(folder: Path, run: Run) -> None:
+def check_ended(folder: str | Path, run: Run) -> None:
+    """``UsageError`` if a run goes on, or its ledgers are not whole."""
+    folder = Path(folder)
     if not run.ended:
         raise UsageError(f"the run in {folder} has not ended: its ledger is still being written")
     for ledger in (LEDGER, LOCAL_LEDGER):

@@ -79,18 +79,22 @@ class ServedModel:
             raise UsageError(f"recommend at least 1 item, not {k}")
         if isinstance(explain, bool) or not isinstance(explain, int | np.integer) or explain < 0:
             raise UsageError(f"explain by a number of items of the history, from 0 on, not {explain!r}")
-        numbers = self._numbers
-        seen = np.array([numbers[name] for name in history if name in numbers], np.int32)
+        seen, unknown = self.numbered(history)
         scores = scores_of(self.model, [seen], len(self.item_ids))[0].copy()
         if exclude_seen:
             scores[seen] = -np.inf
         listed = np.flatnonzero(in_list(scores[None], k)[0])
         best = listed[np.argsort(-scores[listed], kind="stable")]
         items = tuple((self.item_ids[item], float(scores[item])) for item in best)
-        unknown = tuple(name for name in history if name not in numbers)
         if not explain:
             return Recommended(items, unknown)
         return Recommended(items, unknown, *self._explained(seen, best, int(explain)))
+
+    def numbered(self, history: Sequence[str]) -> tuple[History, tuple[str, ...]]:
+        """The numbers of those ids that the model knows, and the ids that it does not know, each in their order."""
+        numbers = self._numbers
+        seen = np.array([numbers[name] for name in history if name in numbers], np.int32)
+        return seen, tuple(name for name in history if name not in numbers)
 
     def _explained(self, history: History, items: NDArray[np.int64], most: int) -> tuple[How, tuple[Reasons, ...]]:
         found = explained(self.model, history, items, len(self.item_ids))

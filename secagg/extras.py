@@ -31,6 +31,7 @@ EXTRAS = {
         *("dp_accounting", "matplotlib", "numba", "opacus", "peft", "pyarrow", "safetensors", "scipy", "tokenizers"),
         *("torch", "transformers"),
     ),
+    "edge": ("onnx", "onnxruntime", "usearch"),
     "flower": ("flwr", "ray"),
     "nvflare": ("nvflare",),
     "peers": ("flwr", "matplotlib", "numba", "tenseal"),

@@ -81,6 +81,20 @@ rows = item_vectors(Items.of(["7", "9"], ["Alien (1979)", "Big"]), encoder(Path(
 assert rows.shape == (2, 8)
 print("vectors of texts")
 """
+DEVICE = """
+import numpy as np
+from pathlib import Path
+from recsys.data.interactions import Interactions
+from recsys.edge import folder
+from recsys.edge.forms import form_of
+from recsys.models.popularity import ItemPop
+model = ItemPop()
+model.fit(Interactions.of(users=[0, 1, 1], items=[2, 2, 0]))
+files = {"items.json": b'["salt", "tea", "oil"]', "model.onnx": form_of(model).onnx}
+contents = {name: folder.content(data) for name, data in files.items()}
+folder.write(Path("device"), files, folder.Manifest("ItemPop", 3, "float32", "", contents))
+Path("history").write_text("oil")
+"""
 NODES = "num-supernodes=5 client-resources-num-cpus=1"
 
 Words = list[str]
@@ -125,6 +139,7 @@ SMOKES: dict[str, list[Words]] = {
         ["secagg", "report", "run"],
     ],
     "large": [python(VECTORS)],
+    "edge": [python(DEVICE), ["secagg", "recommend", "device", "--history", "history"]],
     "flower": [
         ["python", str(ROOT / "examples" / "flower" / "identities.py"), "5", "keys"],
         ["flwr", "run", str(ROOT / "examples" / "flower"), "--stream", "--federation-config", NODES],

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from recsys.data.interactions import History
 from recsys.models.batches import latest
 from recsys.models.draws import Draws
-from recsys.models.neural import Neural
+from recsys.models.neural import Neural, Towers
 from recsys.models.recommender import Local
 from secagg.errors import UsageError
 
@@ -88,6 +88,10 @@ class Autoencoder(Neural):
     def _score(self, module: Any, histories: Sequence[History]) -> Tensor:
         ids, there = latest(histories, self.recent, filler=0)
         return module(torch.from_numpy(ids), torch.from_numpy(self._weights(there)))
+
+    def towers(self) -> Towers:
+        module: Any = self._begun
+        return Towers.of(None, module.items, module.bias)
 
     def contributions(
         self, history: History, items: NDArray[np.int64]

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -35,6 +36,23 @@ from recsys.models.recommender import Local
 from recsys.models.store import ModelState
 from secagg.crypto.prg import Rng
 from secagg.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Towers:
+    """A trained model whose scores are (vector of the user) . (vector of the item) + bias of the item."""
+
+    user: Mapping[str, NDArray[np.float32]]
+    """parameters of what makes a user's vector from those of the items of its history, by their names"""
+    vectors: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, user: nn.Module | None, vectors: Tensor, bias: Tensor) -> Self:
+        named = {} if user is None else user.state_dict()
+        arrays = {name: one.detach().numpy().copy() for name, one in named.items()}
+        return cls(arrays, vectors.detach().numpy().copy(), bias.detach().numpy().copy())
+
 
 _SCORED_AT_ONCE = 256
 """How many histories are scored at once."""

@@ -32,7 +32,7 @@ from recsys.data.interactions import History
 from recsys.data.items import Items
 from recsys.models.batches import MOST_PLACES, latest
 from recsys.models.draws import Draws
-from recsys.models.neural import Neural, tensors
+from recsys.models.neural import Neural, Towers, tensors
 from recsys.models.recommender import Local
 from recsys.models.sasrec import Attention, foretold, next_items
 from recsys.models.store import ModelState
@@ -124,6 +124,11 @@ class OverText(Neural):
         ids, there = tensors(latest(histories, self.recent, filler=0))
         targets, bias = module.outputs(self._rows, torch.arange(len(self.text)))
         return F.linear(module(self._said(ids), there)[:, -1], targets, bias)
+
+    def towers(self) -> Towers:
+        """With vectors of ``width`` numbers in the place of coordinates."""
+        module: Any = self._begun
+        return Towers.of(module.user, *module.outputs(self._rows, torch.arange(len(self.text))))
 
     def _said(self, ids: Tensor) -> Tensor:
         return F.embedding(ids, self._rows)

@@ -22,7 +22,7 @@ from recsys.data.interactions import History
 from recsys.data.negatives import negatives
 from recsys.models.batches import MOST_PLACES, latest
 from recsys.models.draws import Draws
-from recsys.models.neural import Neural, tensors
+from recsys.models.neural import Neural, Towers, tensors
 from recsys.models.recommender import Local
 from secagg.errors import UsageError
 
@@ -83,6 +83,10 @@ class SasRec(Neural):
     def _score(self, module: Any, histories: Sequence[History]) -> Tensor:
         ids, there = tensors(latest(histories, self.recent, filler=0))
         return F.linear(module(ids, there)[:, -1], module.items, module.bias)
+
+    def towers(self) -> Towers:
+        module: Any = self._begun
+        return Towers.of(module.attention, module.items, module.bias)
 
 
 def next_items(

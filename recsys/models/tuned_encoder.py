@@ -34,7 +34,7 @@ from dp.training import Settings
 from recsys.data.interactions import History, Interactions
 from recsys.data.items import Items
 from recsys.models.draws import Draws
-from recsys.models.neural import alone, trained
+from recsys.models.neural import Towers, alone, trained
 from recsys.models.over_text import CENTRAL, OverText, TwoTower
 from recsys.models.recommender import Local
 from recsys.models.store import ModelState
@@ -166,6 +166,10 @@ class TunedEncoder(TwoTower):
     def scores(self, histories: Sequence[History]) -> NDArray[np.float32]:
         self._encode()
         return super().scores(histories)
+
+    def towers(self) -> Towers:
+        self._encode()
+        return super().towers()
 
     def with_items(self, vectors: ItemVectors) -> Self:
         """A model that knows more items, and gives scores: by their ``layered_vectors``, with as many layers and

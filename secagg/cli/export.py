@@ -1,4 +1,4 @@
-"""``secagg export``: what of a run can be handed on, as one file."""
+"""``secagg export``: what of a run can be handed on, as one file; or its model for devices, as a folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from dp.ledger.state import replay
 from recsys.export import export as pack
 from recsys.run_record import FILE, LEDGERS, Run
 from secagg.cli.output import Json, emit, facts, line
+from secagg.errors import UsageError
+from secagg.extras import need
 
 app = typer.Typer()
 
@@ -20,11 +22,20 @@ app = typer.Typer()
 @app.command()
 def export(
     run_dir: Annotated[Path, typer.Argument(help=f"A run's directory, with its {FILE}.", metavar="RUN_DIR")],
-    out: Annotated[Path | None, typer.Option(help="The new tar file; default: RUN_DIR's name with .tar, here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The new file or folder; default: RUN_DIR's name with .tar, or -edge, here.")
+    ] = None,
     model: Annotated[
         bool | None,
         typer.Option("--model/--no-model", help="Pack model.safetensors; default: if the run promises privacy."),
     ] = None,
+    edge: Annotated[
+        bool, typer.Option("--edge", help="The model for devices instead: a folder that secagg recommend reads.")
+    ] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="With --edge: bytes for numbers, a quarter of it.")] = False,
+    index: Annotated[
+        bool, typer.Option("--index", help="With --edge: an index for approximate search, for a million items.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Pack what others may see of a run that has ended: configuration, record, report, ledgers and their public key.
@@ -32,7 +43,17 @@ def export(
     Nothing of RUN_DIR/private is packed. An existing file is never overwritten. A ledger that several runs share is
     not packed: hand on that file and the .pub beside it. Whoever unpacks it checks it with dp/verify_ledger.py, or
     secagg ledger verify, under the key and heads that are printed here: tell them on another way than the archive.
+
+    With --edge it is a folder with the model as ONNX, the ids of its items, and a manifest with hashes, what is
+    promised, and the ledgers' heads: docs/edge.md. Nothing in it is about one user.
     """
+    if edge:
+        if model is not None:
+            raise UsageError("--edge is the model and nothing else: --model and --no-model are for the tar file")
+        _for_devices(run_dir, out or Path(f"{run_dir.resolve().name}-edge"), int8, index, as_json)
+        return
+    if int8 or index:
+        raise UsageError("--int8 and --index go with --edge")
     run = Run.load(run_dir)
     made = out or Path(f"{run_dir.resolve().name}.tar")
     packed = pack(run_dir, made, model=bool(run.spendings) if model is None else model)
@@ -48,3 +69,21 @@ def export(
         for text in (line(f"key and head of {name}:"), line(keys[name], whole=True), line(heads[name], whole=True))
     ]
     emit(as_json, answer, Group(facts({"file": made, "packed": ", ".join(packed), **more}), *told))
+
+
+def _for_devices(run_dir: Path, out: Path, int8: bool, index: bool, as_json: bool) -> None:
+    Run.load(run_dir)
+    need("edge", "secagg export --edge")
+    from recsys.edge.exporting import export as write
+
+    manifest, digest = write(run_dir, out, int8=int8, index=index)
+    sizes = {name: one.bytes for name, one in manifest.files.items()}
+    promised = list(manifest.guarantee)
+    shown = {
+        "folder": out,
+        "model": f"{manifest.model}, {manifest.items} items, {manifest.precision}",
+        **{name: f"{size} bytes" for name, size in sizes.items()},
+        "promised": " ".join(promised) or "nothing: it was trained without privacy",
+    }
+    answer = {"folder": str(out), "model": manifest.model, "bytes": sizes, "guarantee": promised, "manifest": digest}
+    emit(as_json, answer, Group(facts(shown), line("SHA-256 of its manifest.json:"), line(digest, whole=True)))

@@ -1,0 +1,51 @@
+"""From the directory of a run that has ended to the folder for devices (``recsys.edge.folder``).
+
+The model's file, the run's record and its ledgers are read, and nothing of what is private.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dp.ledger.file import read
+from dp.ledger.state import replay
+from recsys.edge.approximate import built
+from recsys.edge.folder import GRAPH, INDEX, ITEMS, Head, Manifest, content, write
+from recsys.edge.forms import form_of
+from recsys.export import check_ended
+from recsys.models.store import load
+from recsys.run_record import LEDGERS, MODEL, Run
+from secagg.errors import UsageError
+
+
+def export(folder: str | Path, out: str | Path, *, int8: bool = False, index: bool = False) -> tuple[Manifest, str]:
+    """Write the run's model for devices into the new folder ``out``; returns its manifest, and the SHA-256 of that.
+
+    ``int8``: with bytes for numbers, a quarter of the size. ``index``: with one for approximate search. ``UsageError``
+    if the model has no form for devices, or no such vectors.
+    """
+    folder, out = Path(folder), Path(out)
+    run = Run.load(folder)
+    run.check_model(folder)
+    check_ended(folder, run)
+    served = load(folder / MODEL)
+    form = form_of(served.model, int8=int8)
+    files = {ITEMS: json.dumps(list(served.item_ids), ensure_ascii=False).encode(), GRAPH: form.onnx}
+    if index:
+        if form.vectors is None:
+            raise UsageError(f"scores of {type(served.model).__name__} are no products of vectors: there is no index")
+        files[INDEX] = built(form.vectors)
+    states = {name: replay(read(folder / name)) for name in LEDGERS if (folder / name).exists()}
+    manifest = Manifest(
+        model=type(served.model).__name__,
+        items=len(served.item_ids),
+        precision="int8" if int8 else "float32",
+        trained=run.model,
+        files={name: content(data) for name, data in files.items()},
+        guarantee=tuple(spending.words for spending in run.spendings),
+        public=run.public,
+        outside=run.outside,
+        ledgers={name: Head(state.genesis.owner.hex(), state.head.hex()) for name, state in states.items()},
+    )
+    return manifest, write(out, files, manifest)

@@ -1,0 +1,158 @@
+"""Which graphs are run, and which of a stranger's are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from secagg.errors import DecodeError, UsageError
+
+pytest.importorskip("onnxruntime", reason="NOT TESTED: models for devices need onnxruntime, pip install 'secagg[edge]'")
+
+import onnx
+
+from recsys.edge import graphs
+from recsys.edge.graphs import INPUT, SCORES, Graph, check, rounded
+from recsys.edge.on_device import on_device
+
+
+def graph() -> Graph:
+    """One score for each of 512 items of a history: twice its number."""
+    made = Graph()
+    numbers = made("Cast", INPUT, to=onnx.TensorProto.FLOAT)
+    made.output(SCORES, made("Mul", numbers, made.constant(np.full(512, 2, np.float32))), ["length"])
+    return made
+
+
+def changed(change: Callable[[Any], object]) -> bytes:
+    model = onnx.load_model_from_string(graph().encoded())
+    change(model)
+    return bytes(model.SerializeToString())
+
+
+def elsewhere(model: Any) -> None:
+    (kept,) = model.graph.initializer
+    onnx.external_data_helper.set_external_data(kept, location="secret.bin", offset=0, length=2048)
+    kept.ClearField("raw_data")
+
+
+def named_elsewhere(model: Any) -> None:
+    model.graph.initializer[0].external_data.add(key="location", value="secret.bin")
+
+
+def attribute_elsewhere(model: Any) -> None:
+    value = onnx.helper.make_tensor("value", onnx.TensorProto.FLOAT, [1], [1.0])
+    value.data_location = onnx.TensorProto.EXTERNAL
+    model.graph.node.append(onnx.helper.make_node("ConstantOfShape", [INPUT], ["x"], value=value))
+
+
+def operation(model: Any) -> None:
+    model.graph.node[0].op_type = "Loop"
+
+
+def domain(model: Any) -> None:
+    model.graph.node[0].domain = "com.microsoft"
+
+
+def inside(model: Any) -> None:
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("body", model.graph))
+
+
+def insides(model: Any) -> None:
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("bodies", [onnx.GraphProto()]))
+
+
+def sparse(model: Any) -> None:
+    model.graph.sparse_initializer.add()
+
+
+def function(model: Any) -> None:
+    model.functions.add(name="Mul")
+
+
+def training(model: Any) -> None:
+    model.training_info.add()
+
+
+def inputs(model: Any) -> None:
+    model.graph.input.add(name="more")
+
+
+def outputs(model: Any) -> None:
+    model.graph.output[0].name = "numbers"
+
+
+WRONG: list[tuple[Callable[[Any], None], str]] = [
+    (elsewhere, "in other files"),
+    (named_elsewhere, "in other files"),
+    (attribute_elsewhere, "in other files"),
+    (operation, "an operation 'Loop'"),
+    (domain, "an operation 'Cast'"),
+    (inside, "more than one graph"),
+    (insides, "more than one graph"),
+    (sparse, "more than one graph"),
+    (function, "more than one graph"),
+    (training, "more than one graph"),
+    (inputs, "not from a history to scores"),
+    (outputs, "not from a history to scores"),
+]
+
+
+@pytest.mark.parametrize(("change", "why"), WRONG, ids=[change.__name__ for change, _ in WRONG])
+def test_what_is_no_graph_of_ours_is_refused(change: Callable[[Any], None], why: str) -> None:
+    """The control: as it was written, it is none of that."""
+    check(changed(lambda model: None))
+    with pytest.raises(DecodeError, match=why):
+        check(changed(change))
+
+
+def test_unchecked_numbers_of_another_file_would_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control of what is refused: ONNX Runtime itself reads a file of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("secret.bin").write_bytes(np.full(512, 7, np.float32).tobytes())
+    (scores,) = on_device(changed(elsewhere)).scores([np.full(512, 3, np.int32)])
+    assert set(scores.tolist()) == {21}
+
+
+def test_bytes_that_are_no_onnx() -> None:
+    for data in (b"\xff\xff", b"{}", b"not a model"):
+        with pytest.raises(DecodeError):
+            check(data)
+        with pytest.raises(DecodeError, match="no model that ONNX Runtime can run"):
+            on_device(data)
+
+
+def test_what_cannot_be_computed_is_one_line() -> None:
+    made = Graph()
+    found = made("Gather", made.constant(np.float32([1, 2])), INPUT)
+    made.output(SCORES, found, ["length"])
+    device = on_device(made.encoded())
+    assert device.scores([np.int32([1, 1])]).tolist() == [[2, 2]]
+    with pytest.raises(DecodeError, match="cannot compute"):
+        device.scores([np.int32([5])])
+
+
+def test_operations_are_those_that_are_read() -> None:
+    with pytest.raises(UsageError, match="Loop is no operation"):
+        Graph()("Loop", INPUT)
+
+
+def test_a_graph_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "_MOST_BYTES", 2047)
+    with pytest.raises(UsageError, match="too large for a device"):
+        graph().encoded()
+    monkeypatch.setattr(graphs, "_MOST_BYTES", 2048)
+    graph().encoded()
+
+
+def test_rounding_is_off_by_half_a_step() -> None:
+    rng = np.random.default_rng(0)
+    array = (rng.standard_normal((50, 7)) * 10.0 ** rng.integers(-5, 3, (50, 1))).astype(np.float32)
+    numbers, scales = rounded(array)
+    assert (np.abs(numbers * scales.astype(np.float64) - array) <= 0.51 * scales.astype(np.float64) + 1e-7).all()
+    zeros, _ = rounded(np.zeros((2, 2), np.float32))
+    assert not zeros.any()
