@@ -33,6 +33,7 @@ REGRESSION = {
 STUDIES = {
     "bytes": "What clients send where it is less than a number for each coordinate, and what that costs.",
     "correlated": "Noise that is correlated over the steps of a training: errors and NDCG@10 beside independent noise.",
+    "edge": "Models on devices: size and quality of bytes, one user's list beside torch, approximate search.",
     "large": "Recommenders that know what items are about: items and users that came after training; adapters.",
     "liars": "SecAgg and SecAgg+ with clients that lie: the server's time, what the exchange costs, random rounds.",
     "peers": "Whole rounds beside Flower's SecAgg+, uploads beside NVFlare's CKKS, attacks on both; or --quick.",
@@ -61,6 +62,7 @@ QUICK = {
         "training_rounds=3",
     ),
     "correlated": ("users=300", "items=200", "gaps=5", "epsilons=3", "steps=20", "bands=5", "compared_on=2"),
+    "edge": ("users=300", "items=1000", "passes=3", "repeats=20", "million=20000"),
     "engines": ("masks=200", "crowd=200", "tree=300", "cohort=100", "repeats=3"),
     "large": ("users=800", "items=400", "models=ItemPop,popularity within genre,private-ease", "seeds=2", "passes=2"),
     "liars": ("n=40", "d=1000", "large_n=100", "large_d=1000", "rounds=4", "repeats=1"),
