@@ -155,6 +155,7 @@ def _noised(config: Config, say: Say) -> dict[str, float]:
     for seed in range(config.training_seeds):
         for way, kept in ((WHOLE, 1.0), ("random_k", KEPT)):
             training = {**recipe.training, "measured": 0.0, "clip": recipe.training["clip"] * kept**0.5}
+            training["rounds"] = min(training["rounds"], config.training_rounds)
             table = {
                 "seed": seed,
                 "data": _data(config, seed),
