@@ -40,6 +40,7 @@ def test_a_table_without_them_lists_items(tmp_path: Path) -> None:
 def test_a_longer_text_is_read_and_described_by_it_alone_an_item_has_no_features(tmp_path: Path) -> None:
     found = read(tmp_path, "id,text\n1, A house flies away. \n2,\n")
     assert (found.texts, found.described) == (("A house flies away.", ""), False)
+    assert Items.of(["1", "2"], texts=[" A house flies away. ", ""], years=[9999, 0]).texts == found.texts
 
 
 def test_parquet_says_the_same(tmp_path: Path) -> None:

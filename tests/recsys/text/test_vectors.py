@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,13 @@ def test_computed_once_for_the_same_content(home: Path, computed: list[int]) -> 
     assert computed == [3, 3, 3]
     item_vectors(Items.of(["x", "y", "z"], ["Alien (1979)", "Heat", ""], ["Horror|Sci-Fi", "", "War"]), home / "one")
     assert computed == [3, 3, 3]  # what items are called is not what is said of them
+    longer = replace(ITEMS, texts=("A house flies away.", "", ""))
+    said = item_vectors(longer, home / "one")
+    assert computed == [3, 3, 3, 3]
+    np.testing.assert_allclose(said.rows[1:], first.rows[1:], rtol=1e-4, atol=1e-5)
+    assert np.abs(said.rows[0] - first.rows[0]).max() > 0.01
+    item_vectors(Items.of(["7"], texts=["A house flies away."]), home / "one")
+    assert computed == [3, 3, 3, 3, 1]
 
 
 def test_what_is_kept_is_its_owners(home: Path) -> None:
@@ -72,6 +80,14 @@ def test_what_is_kept_is_its_owners(home: Path) -> None:
     (path,) = kept()
     for one, mode in ((path, 0o600), (path.parent, 0o700), (state() / vectors.KEY, 0o600)):
         assert stat.S_IMODE(one.stat().st_mode) == mode
+
+
+def test_the_key_is_drawn_for_each_account(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = set[bytes]()
+    for account in ("one", "other"):
+        monkeypatch.setenv("XDG_STATE_HOME", str(home / account))
+        keys.update(vectors._secret() for _ in range(2))
+    assert len(keys) == 2
 
 
 def planted(path: Path, rows: np.ndarray) -> bytes:
