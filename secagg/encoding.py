@@ -17,10 +17,11 @@ measured in integers, is each user's vector, so that one user moves the sum by n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from functools import cache
 from itertools import repeat
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -443,7 +444,7 @@ class Encoding:
         if isinstance(vectors, np.ndarray) and vectors.shape != (count, self.length):
             raise UsageError(f"users' vectors are rows of {self.length} numbers each")
         self._check_residuals(residuals, count)
-        drawn, longest = self._drawn_at(seed), self._longest()
+        drawn, longest = cache(lambda: self._drawn_at(seed)), self._longest()
         totals = np.zeros((1 + (self.sampled < 1), self.coordinates), np.int64)  # the last one is the silo's
         integers = np.empty(self.coordinates, np.int32)
         of_each = repeat(None) if residuals is None else residuals
@@ -453,7 +454,7 @@ class Encoding:
             if self._round(found.vector, found.factor, rng, longest, integers):
                 rounding.add(integers, totals[-1 if is_in else 0])
                 if residual is not None:
-                    residual[:] = self._left(found, integers, drawn)
+                    residual[:] = self._left(found, integers, drawn())
         silo: NDArray[np.int64] = totals[-1]
         return silo.copy() if self.sampled < 1 else silo
 
@@ -466,13 +467,13 @@ class Encoding:
         coins[poisson_sample(count, self.sampled, rng)] = True
         return zip(coins.tolist(), vectors, strict=False)
 
-    def _admissible(self, given: ArrayLike, drawn: _Drawn, residual: Residual | None) -> _Bounded | None:
+    def _admissible(self, given: ArrayLike, drawn: Callable[[], _Drawn], residual: Residual | None) -> _Bounded | None:
         """What is to be rounded of a user's vector; None if it is not one of finite numbers.
 
         It is no copy: should somebody write into it meanwhile, what is added are the integers that were checked.
         """
         try:
-            return self._bounded(self._checked(given), drawn, residual)
+            return self._bounded(self._checked(given), drawn(), residual)
         except UsageError:
             return None
 

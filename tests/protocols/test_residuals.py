@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dp.noise import Family, NoiseSpec
 from protocols.client import Client
 from protocols.journal import Beside, ForgetfulJournal, Kept, MemoryJournal, SqliteJournal
 from protocols.plan import RoundPlan
@@ -248,6 +250,31 @@ def test_what_is_left_of_other_vectors_is_refused_before_the_data_are_touched(
         "(found.family, found.length) != (family := _family(encoding), encoding.length)",
     )
     clients["ann"].check(changed)
+
+
+def test_what_was_left_earlier_is_not_taken_for_what_is_left_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can write to the file cannot put back a residual of which a part has been sent since."""
+
+    def put_back() -> Client:
+        journal = MemoryJournal()
+        clients, plan = everybody() | {"ann": client("ann", journal)}, planned()
+        summed(plan, clients, UPDATES)
+        name = clients["ann"]._residuals._name
+        (old,) = journal.records(name, 0)
+        summed(plan.next_round(), clients, UPDATES)
+        journal._records[name, 1] = [old]
+        return client("ann", journal)
+
+    with pytest.raises(PolicyError, match="altered"):
+        put_back().residual(planned())
+    switch_off(monkeypatch, Residuals, "_associated", "u32.encode(number)", "b''")
+    assert put_back().residual(planned()).any()
+
+
+def test_with_feedback_a_sum_is_charged_as_without() -> None:
+    noise = NoiseSpec(Family.SKELLAM, Fraction(10**9), dropouts=1, colluders=1)
+    fed, plain = (planned(replace(SOME, feedback=feedback), noise=noise).secure_sum(4) for feedback in (True, False))
+    assert (fed.l1, fed.l2_squared, fed.dimension) == (plain.l1, plain.l2_squared, plain.dimension)
 
 
 def test_a_journal_that_forgets_keeps_no_residual() -> None:

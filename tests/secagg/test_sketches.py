@@ -208,6 +208,8 @@ def test_nothing_is_drawn_for_a_vector_of_another_length(monkeypatch: pytest.Mon
     encoding = Encoding(1 << 34, clip_l2=1.0, sketch=RandomK(1, bytes(32)))
     with pytest.raises(UsageError, match="an update has shape"):
         encoding.encode(np.zeros(3), weight=1, seed=seeded(1), rng=Prg(seeded(5)))
+    silo = replace(encoding, users=2)
+    assert not silo.encode_users([np.zeros(3)], seed=seeded(1), rng=Prg(seeded(5))).any()
     assert not drawn
 
 
