@@ -63,6 +63,7 @@ STRATA = (
             "secagg/crypto/prg.py",
             "secagg/crypto/masking.py",
             "secagg/encoding.py",
+            "secagg/sketches.py",
             "secagg/rounding",
         ),
         (
@@ -176,6 +177,7 @@ STRATA = (
             "protocols/roster.py",
             "protocols/wire.py",
             "protocols/journal.py",
+            "protocols/residuals.py",
             "protocols/client.py",
             "protocols/server.py",
             "protocols/rounds/client.py",
