@@ -354,7 +354,8 @@ class Released:
 
 
 class Vectors(Generic[Unit]):
-    """Users' vectors of one kind (``secagg.encoding.ChosenVectors``), none of which is kept."""
+    """Users' vectors of one kind, none of which is kept. They are made for all users, also where some are sampled: how
+    long one takes follows from the rows that a user touched, and so would tell who was in a sample."""
 
     def __init__(
         self, users: Sequence[Unit], made: Callable[[Unit], NDArray[np.int8 | np.float64]], length: int
@@ -365,13 +366,9 @@ class Vectors(Generic[Unit]):
         return len(self._users)
 
     def __iter__(self) -> Iterator[NDArray[np.int8 | np.float64]]:
-        return self.of(np.arange(len(self)))
-
-    def of(self, users: NDArray[np.int64]) -> Iterator[NDArray[np.int8 | np.float64]]:
-        """The vectors of these users, in this order."""
-        for number in users.tolist():
+        for user in self._users:
             try:
-                yield self._made(self._users[number])
+                yield self._made(user)
             except (UsageError, TypeError, ValueError, OverflowError):
                 yield np.zeros(self._length, np.int8)
 

@@ -226,10 +226,22 @@ def test_a_row_of_another_width_is_the_callers_mistake_and_a_silos_zeros(vector:
         assert not np.concatenate(list(released(4).restricted_by([{row: vector}]))).any()
 
 
-def test_a_silos_vectors_are_made_for_those_who_are_asked_for() -> None:
-    vectors = CATALOGUE_60.touched_by([[1], [2], [3]])
-    assert len(vectors) == 3
-    assert [vector.nonzero()[0].tolist() for vector in vectors.of(np.array([2, 0]))] == [[3], [1]]
+def test_a_silos_vectors_are_made_for_all_its_users_whoever_is_in_the_sample() -> None:
+    """One of many rows takes longer than one of few, which would tell of the coins."""
+    asked: list[int] = []
+
+    class Users(list[list[int]]):
+        def __iter__(self) -> Iterator[list[int]]:
+            for number, rows in enumerate(super().__iter__()):
+                asked.append(number)
+                yield rows
+
+    encoding = CATALOGUE_60.counts(users=9, sampled=Fraction(1, 3))
+    touched = CATALOGUE_60.touched_by(Users([[i, i + 9] for i in range(9)]))
+    for number in range(3):
+        values = encoding.encode_users(touched, seed=bytes(32), rng=seeded(number))
+        assert 0 < values.sum() < 18
+    assert asked == [*range(9)] * 3
 
 
 def test_nothing_has_rows_times_width() -> None:
@@ -277,7 +289,7 @@ def test_the_threshold_allows_for_all_noise_that_may_be_in_the_sum(tmp_path: Pat
     assert CATALOGUE_60.least_count(outcome) == expected
 
 
-def test_users_in_several_silos_count_in_each() -> None:
+def test_users_in_several_silos_count_in_each(tmp_path: Path) -> None:
     """So without noise a row takes more than two users could come to, and with noise the more."""
     catalogue = replace(CATALOGUE_60, least=3)
     plan = plan_of(catalogue.counts(users=4, overlap=2), model=catalogue.model(MODEL))
@@ -288,6 +300,13 @@ def test_users_in_several_silos_count_in_each() -> None:
     assert outcome.total[[1, 2]].tolist() == [6, 5]
     assert catalogue.least_count(outcome) == 5
     assert Released.of(catalogue, outcome, MODEL).rows.tolist() == [1, 2]
+    encoding, noise = catalogue.noised(2.0, KIND, N, users=4, overlap=2)
+    plan, policy = plan_of(encoding, noise, catalogue.model(MODEL)), replace(NOISED, users=4, overlap=2)
+    with ledger_of(tmp_path, plan) as ledger:
+        server = serve(plan, ROSTER, ledger=ledger)
+        outcome = simulate(server, clients(policy), lambda name: catalogue.touched_by([])).outcome
+    variance, places = noise.whole_variance(N, N), 2 * catalogue.cap  # as many in each of two silos
+    assert catalogue.least_count(outcome) == threshold(4 * encoding.largest, variance, places, catalogue.failing)
 
 
 # What a client refuses
