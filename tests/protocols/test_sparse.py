@@ -400,6 +400,7 @@ def test_rows_of_another_sum_of_counts_are_refused() -> None:
     outcome = counted(CATALOGUE_60, [[1]] * N)
     rows = Released.of(CATALOGUE_60, outcome, MODEL)
     plan = plan_of(Encoding(rows.length, 1.0), model=rows.model(MODEL))
+    rows.check(plan, EXACT, MODEL)  # one that was in no sum of counts
     rows.check(plan, EXACT, MODEL, counts=outcome.event.plan)
     with pytest.raises(PolicyError, match="another sum of counts"):
         rows.check(plan, EXACT, MODEL, counts=counting())
