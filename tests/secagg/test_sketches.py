@@ -304,6 +304,8 @@ def test_who_has_no_update_for_sums_of_one_bit_is_not_seen_in_them() -> None:
     left = np.full(5, 0.5, np.float32)
     assert set(np.abs(fed.encode_update(None, 1, Prg(seeded(5)), [left])).tolist()) == {1}
     assert (left == 0.5).all()
+    with pytest.raises(UsageError, match="one unit has one residual, not 2"):
+        fed.encode_update(np.zeros(5), 1, Prg(seeded(5)), [left, left])
     with pytest.raises(UsageError, match="how many users silos have"):
         Encoding(5, clip_l2=4.0, bits=1, users=2)
 

@@ -415,6 +415,9 @@ def test_integers_that_could_wrap_are_refused() -> None:
         with pytest.raises(UsageError, match="do not fit"):
             rounding.stochastic(np.full(3, 1e300), 1.0, largest, np.zeros(3, np.uint32), values, weight)
         assert not values.any()
+    values = np.zeros(3, np.int32)
+    with pytest.raises(UsageError, match="signs are -1 and 1, not up to 3"):  # of which the squares are not 1
+        rounding.signs(np.ones(3), 1.0, 3, np.zeros(3, np.uint32), values)
     for weight in (0, -1):
         with pytest.raises(UsageError, match="do not fit"):
             rounding.nearest(np.ones(3), 1.0, 7, np.zeros(3, np.int64), weight)
