@@ -4,7 +4,8 @@ The rounds of the sparse sums are real, of secagg+ with all clients in this proc
 their parties compute is counted by the processor's clock, making the vectors included. A dense round is real, too, with
 few clients. That of all clients is extrapolated from it: the server's seconds grow with the clients; a client's are
 what they are there, and those of as many masks more, which are timed, as it has more neighbours among all. What keys
-and shares cost it among all is left out, so the dense sum looks cheaper than it is.
+and shares cost it among all is left out, so the dense sum looks cheaper than it is. Its bytes are those of its vector
+alone, and those of the sparse sums all that clients send; what they receive, the list of rows, is a figure beside.
 
 Who touches what is made up: each user so many different rows, by Zipf's law, from a public seed.
 """

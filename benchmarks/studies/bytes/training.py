@@ -4,7 +4,8 @@ Silos train matrix factorisation and an autoencoder; a run differs from the othe
 in nothing else: the same rounds, steps, rates and seeds. What is compared is NDCG@10 on each user's last event, all
 items ranked, seed by seed, where a seed stands for a population, its silos, a first model and an order of training; of
 MovieLens the data are the same for all. Sums are of the encoding that a secure sum has, without parties. What clients
-send is measured in one round of secagg+ of the same runs.
+send is measured in one round of secagg+ of the same runs; what they receive is the whole model in each way, and counted
+in none. ``random_k`` is a twentieth of the coordinates, of 8 bits each: its bytes are those of both.
 
 With ``training_epsilon`` the autoencoder is also trained with users of silos as the unit and noise in the sums. There
 nothing is kept, so that its random-k draws anew and multiplies; its clip is shorter by the root of the share that
