@@ -63,13 +63,16 @@ def data_of(data: Data) -> tuple[Split, tuple[str, ...], Items | None]:
 
 def _listed(data: Data) -> Items | None:
     """The table that ``data.items`` names."""
-    if not data.items:
-        return None
-    if Path(data.items).name not in films.NAMES:
-        return tables.items(data.items, item=data.item)
-    found, bad = films.read(data.items)
+    return items_of(data.items, data.item) if data.items else None
+
+
+def items_of(path: str | Path, item: str = "item") -> Items:
+    """A table of items: MovieLens' list of films, which is known by its name, or a table of one's own."""
+    if Path(path).name not in films.NAMES:
+        return tables.items(path, item=item)
+    found, bad = films.read(path)
     if found is None:
-        raise UsageError(f"{data.items} lists no items" + (f": line {bad.rows[0].line} names none" if bad.rows else ""))
+        raise UsageError(f"{path} lists no items" + (f": line {bad.rows[0].line} names none" if bad.rows else ""))
     return found
 
 

@@ -3,22 +3,27 @@
 quality       Models are trained, and measured on each user's last event by their own code, as a graph, and as a graph
               of bytes. ``parity`` is the largest difference of scores, ``int8_size`` and ``int8_ndcg`` are the worst
               of all models': bytes of the rounded file, and its NDCG@10, over those of floats.
-exact         Ten items for one user by ``recommend``, from ids to ids, by ONNX Runtime and by torch in turns, one
-              thread each: medians of the thread's time. Models are not trained for it.
+exact         Ten items for one user by ``recommend``, from ids to ids, by ONNX Runtime and by the model's own code (of
+              torch, or numpy for ``mf``) in turns, one thread each: medians of its time. Models are not trained.
 approximate   Ten items of a million by the index, with no one in between, and which part of the ten best these are.
               Vectors and users are drawn: 32 normal numbers for an item and a bias of a tenth of a deviation of their
-              products; a user is the sum of eight items, and some noise. That is harder than what is learnt.
+              products; a user is the sum of eight items, and some noise.
+page          With ``web``, the folder dist of onnxruntime-web: seconds from when a page is asked for to its first list,
+              of 10,000 items, in a new browser each time; served over loopback, and as one file from the disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from benchmarks.browser import CHROMIUM, browser, recommended_after, served
 from benchmarks.case import Measured, Say, ratio, timed, worked
 from recsys.data import movielens
 from recsys.data.split import leave_last_out
@@ -26,6 +31,7 @@ from recsys.data.synthetic import population
 from recsys.edge.approximate import built, nearest, opened
 from recsys.edge.forms import form_of
 from recsys.edge.on_device import on_device
+from recsys.edge.web import library_of, pages
 from recsys.metrics.ranking import evaluate
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.ease import Ease
@@ -34,6 +40,7 @@ from recsys.models.recommender import Local
 from recsys.models.sasrec import SasRec
 from recsys.serving import ServedModel
 from secagg.errors import UsageError
+from secagg.files import write_file
 
 _MODELS: Mapping[str, Callable[[int], Any]] = {
     "ease": lambda passes: Ease(200.0, items=2000),
@@ -57,14 +64,18 @@ class Config:
     passes: int = 20
     repeats: int = 200
     million: int = 1_000_000
+    web: str = ""
+    loads: int = 5
 
     def __post_init__(self) -> None:
         if not set(self.parts.split(",")) <= _PARTS.keys():
             raise UsageError(f"parts are some of {', '.join(_PARTS)}")
         if not set(self.models.split(",")) <= _MODELS.keys():
             raise UsageError(f"models are some of {', '.join(_MODELS)}")
-        if min(self.passes, self.repeats) < 1 or self.million < 1000:
-            raise UsageError("passes and repeats are 1 or more, a million items 1000 or more")
+        if "page" in self.parts.split(",") and not self.web:
+            raise UsageError("the page needs web: the folder dist of the npm package onnxruntime-web")
+        if min(self.passes, self.repeats, self.loads) < 1 or self.million < 1000:
+            raise UsageError("passes, repeats and loads are 1 or more, a million items 1000 or more")
 
 
 def run(config: Config, say: Say) -> Measured:
@@ -148,9 +159,35 @@ def _approximate(config: Config, say: Say) -> Measured:
     return Measured(figures, {"exact_over_ann": ratio(took, "exact", "approximate")})
 
 
+def _page(config: Config, say: Say) -> Measured:
+    if CHROMIUM is None:
+        raise UsageError("the page is measured in chromium, which is not here")
+    model = SasRec()
+    model.begin(_ITEMS, seed=0)
+    onnx = form_of(model).onnx
+    files = pages([f"Film {item}" for item in range(_ITEMS)], "A model.", library_of(Path(config.web)), onnx)
+    took = dict[str, list[float]]()
+    with TemporaryDirectory() as place:
+        folder = Path(place) / "page"
+        folder.mkdir()
+        for name, data in {**files, "model.onnx": onnx}.items():
+            write_file(folder / name, data, private=False)
+        with served(folder) as address:
+            forms = {"page_s": f"{address}/index.html", "page_file_s": (folder / "page.html").as_uri()}
+            for number in range(config.loads):
+                say(f"loading, {number + 1} of {config.loads}")
+                for name, url in forms.items():
+                    with browser(Path(place) / f"{name}-{number}") as page:
+                        page.call("Page.navigate", url=url)
+                        took.setdefault(name, []).append(recommended_after(page) / 1000)
+    figures = {name: median(seconds) for name, seconds in took.items()}
+    return Measured(figures | {"page_file_bytes": float(len(files["page.html"]))}, {})
+
+
 _PARTS: Mapping[str, Callable[[Config, Say], Measured]] = {
     "quality": _quality,
     "exact": _exact,
     "approximate": _approximate,
+    "page": _page,
 }
 DEFAULTS = Config()

@@ -6,6 +6,7 @@ The model's file, the run's record and its ledgers are read, and nothing of what
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from dp.ledger.file import read
@@ -13,17 +14,27 @@ from dp.ledger.state import replay
 from recsys.edge.approximate import built
 from recsys.edge.folder import GRAPH, INDEX, ITEMS, Head, Manifest, content, write
 from recsys.edge.forms import form_of
+from recsys.edge.web import library_of, pages
 from recsys.export import check_ended
 from recsys.models.store import load
 from recsys.run_record import LEDGERS, MODEL, Run
 from secagg.errors import UsageError
 
 
-def export(folder: str | Path, out: str | Path, *, int8: bool = False, index: bool = False) -> tuple[Manifest, str]:
+def export(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    int8: bool = False,
+    index: bool = False,
+    web: str | Path | None = None,
+    titles: str | Path | None = None,
+) -> tuple[Manifest, str]:
     """Write the run's model for devices into the new folder ``out``; returns its manifest, and the SHA-256 of that.
 
-    ``int8``: with bytes for numbers, a quarter of the size. ``index``: with one for approximate search. ``UsageError``
-    if the model has no form for devices, or no such vectors.
+    ``int8``: with bytes for numbers, a quarter of the size. ``index``: with one for approximate search. ``web``:
+    with a page for browsers, by the library in this folder; ``titles`` is a table with what it calls the items, or else
+    it calls them by their ids. ``UsageError`` if the model has no form for devices, or no such vectors.
     """
     folder, out = Path(folder), Path(out)
     run = Run.load(folder)
@@ -36,6 +47,11 @@ def export(folder: str | Path, out: str | Path, *, int8: bool = False, index: bo
         if form.vectors is None:
             raise UsageError(f"scores of {type(served.model).__name__} are no products of vectors: there is no index")
         files[INDEX] = built(form.vectors)
+    promised = tuple(spending.words for spending in run.spendings)
+    if web is not None:
+        origin = f"A {type(served.model).__name__} of {len(served.item_ids)} items. "
+        origin += " ".join(promised) or "It was trained without privacy."
+        files |= pages(_titles(served.item_ids, titles), origin, library_of(Path(web)), form.onnx)
     states = {name: replay(read(folder / name)) for name in LEDGERS if (folder / name).exists()}
     manifest = Manifest(
         model=type(served.model).__name__,
@@ -43,9 +59,21 @@ def export(folder: str | Path, out: str | Path, *, int8: bool = False, index: bo
         precision="int8" if int8 else "float32",
         trained=run.model,
         files={name: content(data) for name, data in files.items()},
-        guarantee=tuple(spending.words for spending in run.spendings),
+        guarantee=promised,
         public=run.public,
         outside=run.outside,
         ledgers={name: Head(state.genesis.owner.hex(), state.head.hex()) for name, state in states.items()},
     )
     return manifest, write(out, files, manifest)
+
+
+def _titles(ids: Sequence[str], path: str | Path | None) -> list[str]:
+    """What people call the items, as far as a table says so."""
+    if path is None:
+        return list(ids)
+    from recsys.sources import items_of
+
+    table = items_of(path)
+    said = zip(table.ids, table.titles, table.years, strict=True)
+    called = {name: f"{title} ({year})" if year else title for name, title, year in said if title}
+    return [called.get(name, name) for name in ids]

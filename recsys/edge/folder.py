@@ -4,6 +4,7 @@
     items.json       the ids of all items, in the order of their numbers
     model.onnx       the graph, from numbers of items to scores (``recsys.edge.graphs``)
     index.usearch    for approximate search: all items' vectors, where scores are products with them
+    index.html ...   a page for browsers (``recsys.edge.web``), and all that it needs
 
 Nothing in it is about one user. A manifest is signed by nobody: its hashes find what was damaged or mixed up on the
 way, and whoever alters all of it is not noticed, unless the manifest's own SHA-256 came on another way. So a folder is
@@ -32,8 +33,13 @@ if TYPE_CHECKING:
     from usearch.index import Index
 
 MANIFEST, ITEMS, GRAPH, INDEX = "manifest.json", "items.json", "model.onnx", "index.usearch"
+INDEX_PAGE, ONE_FILE, TITLES, STYLE, CODE = "index.html", "page.html", "titles.json", "page.css", "page.js"
+LIBRARY = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+"""Of onnxruntime-web: the library with what loads WebAssembly, and that."""
 FORMAT = 1
 _MOST = {ITEMS: 1 << 30, GRAPH: (1 << 30) + (1 << 24), INDEX: 1 << 33}
+_PAGE = (INDEX_PAGE, ONE_FILE, TITLES, STYLE, CODE, *LIBRARY)
+"""What is for browsers, and is not read here."""
 _MOST_MANIFEST = 1 << 20
 
 
@@ -98,12 +104,12 @@ def is_folder(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def load_manifest(folder: Path, known: str | None = None) -> Manifest:
-    """``DecodeError`` if it is none of this format, or not the one whose SHA-256 is ``known``."""
+def load_manifest(folder: Path, digest: str | None = None) -> Manifest:
+    """``DecodeError`` if it is none of this format, or not the one whose SHA-256 is ``digest``."""
     path = folder / MANIFEST
     try:
         data = read_file(path, most=_MOST_MANIFEST)
-        if known is not None and content(data).sha256 != known.lower():
+        if digest is not None and content(data).sha256 != digest.lower():
             raise DecodeError("its SHA-256 is another one than was given")
         record = parse_json(data)
         if isinstance(record, dict) and (found := record.get("format")) != FORMAT:
@@ -113,17 +119,18 @@ def load_manifest(folder: Path, known: str | None = None) -> Manifest:
         raise UsageError(f"there is no {MANIFEST} in {folder}") from None
     except DecodeError as error:
         raise DecodeError(f"{path} is not the manifest of a model for devices: {error}") from None
-    if not {ITEMS, GRAPH} <= manifest.files.keys() <= _MOST.keys():
-        raise DecodeError(f"{path} names other files than {', '.join(_MOST)}")
+    known = (*_MOST, *_PAGE)
+    if not {ITEMS, GRAPH} <= manifest.files.keys() <= set(known):
+        raise DecodeError(f"{path} names other files than {', '.join(known)}")
     return manifest
 
 
-def load(folder: Path, known: str | None = None) -> ServedModel:
-    """The model, which scores by ONNX Runtime; ``known``: only if that is the SHA-256 of its manifest."""
+def load(folder: Path, digest: str | None = None) -> ServedModel:
+    """The model, which scores by ONNX Runtime; ``digest``: only if that is the SHA-256 of its manifest."""
     from recsys.edge.graphs import check
     from recsys.edge.on_device import on_device
 
-    manifest = load_manifest(folder, known)
+    manifest = load_manifest(folder, digest)
     graph, items = file_of(folder, manifest, GRAPH), parse_json(file_of(folder, manifest, ITEMS))
     ids: tuple[str, ...] = as_declared(tuple[str, ...], items, ITEMS)
     if len(ids) != manifest.items or len(set(ids)) != len(ids):
@@ -132,11 +139,11 @@ def load(folder: Path, known: str | None = None) -> ServedModel:
     return ServedModel(on_device(graph), ids)
 
 
-def load_index(folder: Path, known: str) -> Index:
+def load_index(folder: Path, digest: str) -> Index:
     """The index of a folder whose manifest has this SHA-256. ``UsageError`` if it was exported without one."""
     from recsys.edge.approximate import opened
 
-    manifest = load_manifest(folder, known)
+    manifest = load_manifest(folder, digest)
     if INDEX not in manifest.files:
         raise UsageError(f"{folder} was exported without an index for approximate search")
     return opened(file_of(folder, manifest, INDEX), manifest.items)

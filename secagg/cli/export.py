@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group
@@ -36,6 +36,13 @@ def export(
     index: Annotated[
         bool, typer.Option("--index", help="With --edge: an index for approximate search, for a million items.")
     ] = False,
+    web: Annotated[
+        Path | None,
+        typer.Option(help="With --edge: a page for browsers, by the folder dist of the npm package onnxruntime-web."),
+    ] = None,
+    titles: Annotated[
+        Path | None, typer.Option(help="With --web: a table of items (movies.csv, say) with their titles.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Pack what others may see of a run that has ended: configuration, record, report, ledgers and their public key.
@@ -50,10 +57,13 @@ def export(
     if edge:
         if model is not None:
             raise UsageError("--edge is the model and nothing else: --model and --no-model are for the tar file")
-        _for_devices(run_dir, out or Path(f"{run_dir.resolve().name}-edge"), int8, index, as_json)
+        if titles is not None and web is None:
+            raise UsageError("--titles are for the page: they go with --web")
+        how = {"int8": int8, "index": index, "web": web, "titles": titles}
+        _for_devices(run_dir, out or Path(f"{run_dir.resolve().name}-edge"), how, as_json)
         return
-    if int8 or index:
-        raise UsageError("--int8 and --index go with --edge")
+    if int8 or index or web or titles:
+        raise UsageError("--int8, --index, --web and --titles go with --edge")
     run = Run.load(run_dir)
     made = out or Path(f"{run_dir.resolve().name}.tar")
     packed = pack(run_dir, made, model=bool(run.spendings) if model is None else model)
@@ -71,12 +81,12 @@ def export(
     emit(as_json, answer, Group(facts({"file": made, "packed": ", ".join(packed), **more}), *told))
 
 
-def _for_devices(run_dir: Path, out: Path, int8: bool, index: bool, as_json: bool) -> None:
+def _for_devices(run_dir: Path, out: Path, how: dict[str, Any], as_json: bool) -> None:
     Run.load(run_dir)
     need("edge", "secagg export --edge")
     from recsys.edge.exporting import export as write
 
-    manifest, digest = write(run_dir, out, int8=int8, index=index)
+    manifest, digest = write(run_dir, out, **how)
     sizes = {name: one.bytes for name, one in manifest.files.items()}
     promised = list(manifest.guarantee)
     shown = {

@@ -30,6 +30,6 @@ def test_the_targets() -> None:
 
 
 def test_what_is_no_configuration() -> None:
-    for wrong in ({"parts": "x"}, {"models": "x"}, {"passes": 0}, {"million": 10}):
+    for wrong in ({"parts": "x"}, {"models": "x"}, {"passes": 0}, {"million": 10}, {"parts": "page"}):
         with pytest.raises(UsageError):
             edge.Config(**wrong)
