@@ -211,6 +211,7 @@ def test_users_without_names_of_their_own_are_refused(update: Any, said: str) ->
     with pytest.raises(UsageError, match=said):
         ann.start(plan, update)
     assert ann.start(plan, Users({"x": np.zeros(LENGTH)}))
+    assert client("ann", policy=OF_SILOS).start(plan, Users({"x" * 1024: np.zeros(LENGTH)}))
 
 
 # What is refused.

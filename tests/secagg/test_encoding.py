@@ -752,3 +752,10 @@ def test_what_is_exact_has_no_rotation_and_no_lots_and_room_for_a_step(fields: d
 def test_a_squared_norm_is_not_negative() -> None:
     with pytest.raises(UsageError, match="squared norm"):
         Encoding.integers(4, l2_squared=-1)
+
+
+def test_integers_of_so_many_bits_are_as_long_as_they_can_be_if_nothing_else_is_said() -> None:
+    encoding = Encoding.integers(3, bits=4)
+    assert encoding.sensitivity().l2_squared == 3 * 7**2
+    assert encode(encoding, [7, -7, 7], rng=no_words).tolist() == [7, -7, 7]
+    assert Encoding.integers(3, bits=4, l2_squared=50).sensitivity().l2_squared == 50

@@ -652,3 +652,10 @@ def test_a_part_is_that_of_the_sorted_words_though_some_of_them_are_equal(
     in_order = sorted(range(length), key=words.__getitem__)
     part = sorted(in_order[(turn * count + at) % length] for at in range(count))
     assert linear.apply(np.arange(length)).tolist() == part
+
+
+def test_as_much_as_there_may_be_is_taken() -> None:
+    assert LowRank([Table(at, 1, 1, 1) for at in range(1024)]).width(2000) == 2000
+    assert LowRank((Table(0, 1, 1 << 12, 1 << 12),)).width(1 << 12) == 1 << 12
+    assert Ranges([(2 * at, 2 * at + 1) for at in range(1024)]).width(2047) == 1024
+    assert Encoding(LENGTH, 1.0, bits=8, feedback=True).feedback
