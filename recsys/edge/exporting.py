@@ -49,8 +49,8 @@ def export(
         files[INDEX] = built(form.vectors)
     promised = tuple(spending.words for spending in run.spendings)
     if web is not None:
-        origin = f"A {type(served.model).__name__} of {len(served.item_ids)} items. "
-        origin += " ".join(promised) or "It was trained without privacy."
+        origin = f"{type(served.model).__name__}, {len(served.item_ids)} items; "
+        origin += "; ".join(promised) or "trained without privacy"
         files |= pages(_titles(served.item_ids, titles), origin, library_of(Path(web)), form.onnx)
     states = {name: replay(read(folder / name)) for name in LEDGERS if (folder / name).exists()}
     manifest = Manifest(

@@ -45,14 +45,8 @@ _MOST_BYTES = 1 << 30
 """Of a graph's numbers. A file of protobuf ends at twice that."""
 _WORTH_IT = 256
 """Fewer numbers than that are not rounded."""
-_INSIDE = {
-    onnx.AttributeProto.GRAPH,
-    onnx.AttributeProto.GRAPHS,
-    onnx.AttributeProto.TENSORS,
-    onnx.AttributeProto.SPARSE_TENSOR,
-    onnx.AttributeProto.SPARSE_TENSORS,
-}
-"""Kinds of attributes that no graph has here."""
+_INSIDE = ("g", "graphs", "tensors", "sparse_tensor", "sparse_tensors")
+"""Fields that no attribute has here, whatever it says that it is."""
 _LEAST, _LARGEST = np.finfo(np.float16).smallest_subnormal, np.finfo(np.float16).max
 
 
@@ -136,7 +130,7 @@ def check(data: bytes) -> None:
     if strange := [node for node in graph.node if node.domain or node.op_type not in OPERATIONS]:
         raise DecodeError(f"a model with an operation {strange[0].op_type[:40]!r}")
     whole = (*graph.sparse_initializer, *model.functions, *model.training_info)
-    if whole or any(one.type in _INSIDE for one in attributes):
+    if whole or any(field.name in _INSIDE for one in attributes for field, _ in one.ListFields()):
         raise DecodeError("a model of more than one graph of plain operations")
     if [one.name for one in graph.input] != [INPUT] or SCORES not in {one.name for one in graph.output}:
         raise DecodeError("a model that is not from a history to scores")

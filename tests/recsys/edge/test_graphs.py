@@ -66,6 +66,19 @@ def insides(model: Any) -> None:
     model.graph.node[0].attribute.append(onnx.helper.make_attribute("bodies", [onnx.GraphProto()]))
 
 
+def inside_of_no_kind(model: Any) -> None:
+    inside(model)
+    model.graph.node[0].attribute[-1].ClearField("type")
+
+
+def tensors(model: Any) -> None:
+    model.graph.node[0].attribute.add(name="values").tensors.add()
+
+
+def sparse_inside(model: Any) -> None:
+    model.graph.node[0].attribute.add(name="value").sparse_tensor.values.dims.append(1)
+
+
 def sparse(model: Any) -> None:
     model.graph.sparse_initializer.add()
 
@@ -94,6 +107,9 @@ WRONG: list[tuple[Callable[[Any], None], str]] = [
     (domain, "an operation 'Cast'"),
     (inside, "more than one graph"),
     (insides, "more than one graph"),
+    (inside_of_no_kind, "more than one graph"),
+    (tensors, "more than one graph"),
+    (sparse_inside, "more than one graph"),
     (sparse, "more than one graph"),
     (function, "more than one graph"),
     (training, "more than one graph"),

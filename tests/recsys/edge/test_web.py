@@ -92,7 +92,7 @@ def test_the_command_writes_the_page_with_titles(
     names = {path.name for path in Path("device").iterdir()}
     assert manifest.files.keys() == names - {"manifest.json"}
     assert len(names) == 10
-    assert "It was trained without privacy." in Path("device", "index.html").read_text()
+    assert "ItemPop, 30 items; trained without privacy" in Path("device", "index.html").read_text()
     assert folder.load(Path("device")).item_ids == tuple(ITEMS)
     assert main(words) == 0
     assert json.loads(Path("run-edge", "titles.json").read_text()) == ITEMS
