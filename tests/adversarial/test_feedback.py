@@ -41,9 +41,9 @@ def attack(policy: Policy) -> tuple[np.ndarray, np.ndarray]:
 def test_a_server_that_lies_sees_what_one_client_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that fears one takes no such plan. Who fears a curious one alone does, and would lose."""
     speck = NoiseSpec(Family.SKELLAM, Fraction(1000), dropouts=1, colluders=1)
-    for noise in (None, speck):
+    for noise, asked in ((None, None), (speck, None), (speck, 0)):
         with pytest.raises(PolicyError, match="feedback without noise that a policy demands"):
-            client("cat", policy=ACTIVE).check(planned(TURNS[0], noise=noise))
+            client("cat", policy=replace(ACTIVE, noise_multiplier=asked)).check(planned(TURNS[0], noise=noise))
     for policy in (POLICY, ACTIVE):
         if policy is ACTIVE:
             condition = "plan.encoding.feedback and not self.demands_noise and self.adversary is not Adversary.CURIOUS"

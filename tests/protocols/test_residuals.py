@@ -105,6 +105,15 @@ def test_a_start_that_is_refused_leaves_the_round_that_is_under_way_what_it_has(
     assert np.allclose(ann.residual(plan.next_round()), left(plan, before), atol=1e-6)
 
 
+def test_what_a_round_would_have_left_is_not_what_another_one_leaves() -> None:
+    """One that is given up for a round without feedback, or for one without an update."""
+    for encoding, update in ((replace(SOME, feedback=False), UPDATES["ann"]), (SOME, None)):
+        ann, _, plan = uploading(MemoryJournal())
+        before = ann.residual(plan)
+        summed(planned(encoding, bytes([9]) * 16), everybody() | {"ann": ann}, {**UPDATES, "ann": update})
+        assert np.array_equal(ann.residual(plan), before)
+
+
 def test_a_round_without_feedback_between_two_with_it_changes_nothing() -> None:
     clients, plan = everybody(), planned()
     summed(plan, clients, UPDATES)

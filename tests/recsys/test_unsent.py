@@ -322,6 +322,8 @@ def test_what_travels_is_in_the_encoding() -> None:
         LowRank((Table(0, 150, 2, 1),)),
         order=made("upload.kept=0.5").sketch.order,  # type: ignore[union-attr]
     )
+    with pytest.raises(UsageError, match="no table of more columns"):  # the one that there is does not travel
+        made("upload.rank=1", "training.personal=['items']")
     few = made("upload.bits=4", "upload.kept=0.5")
     assert (few.bits, few.coordinates, few.ring_bits(6)) == (4, 225, 7)
     assert few.clip_inf == pytest.approx(8 / 15)
