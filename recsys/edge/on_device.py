@@ -35,6 +35,7 @@ class OnDevice:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ONLY_ERRORS
         options.intra_op_num_threads = 1
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # its other format was not checked
         try:
             self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
         except _ERRORS:

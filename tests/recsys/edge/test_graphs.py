@@ -14,6 +14,7 @@ from secagg.errors import DecodeError, UsageError
 pytest.importorskip("onnxruntime", reason="NOT TESTED: models for devices need onnxruntime, pip install 'secagg[edge]'")
 
 import onnx
+import onnxruntime
 
 from recsys.edge import graphs
 from recsys.edge.graphs import INPUT, SCORES, Graph, check, rounded
@@ -132,6 +133,20 @@ def test_unchecked_numbers_of_another_file_would_be_read(tmp_path: Path, monkeyp
     Path("secret.bin").write_bytes(np.full(512, 7, np.float32).tobytes())
     (scores,) = on_device(changed(elsewhere)).scores([np.full(512, 3, np.int32)])
     assert set(scores.tolist()) == {21}
+
+
+def test_the_other_format_of_onnx_runtime_is_not_run(tmp_path: Path) -> None:
+    """One file can be both: what is checked as ONNX would be run as the other graph in it. The control runs it."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(graph().encoded(), options, providers=["CPUExecutionProvider"])
+    data = (tmp_path / "model.ort").read_bytes()
+    control = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    assert control.run([SCORES], {INPUT: np.full(512, 3)})[0].tolist() == [6] * 512
+    with pytest.raises(DecodeError, match="no model that ONNX Runtime can run"):
+        on_device(data)
 
 
 def test_bytes_that_are_no_onnx() -> None:
