@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -506,8 +506,7 @@ def test_what_the_clip_has_cut_off_is_not_kept() -> None:
 
 @pytest.mark.parametrize("kind", ["some", "tables"])
 def test_what_a_sketch_leaves_out_of_one_far_too_long_vector_is_short(kind: str) -> None:
-    """A random subspace takes in a fraction of what is left, so without a bound it would travel for hundreds of rounds;
-    and of some finite vectors what is left is no finite number."""
+    """A random subspace takes in a fraction of what is left: without a bound it would travel for hundreds of rounds."""
     encoding = with_feedback(kind, clip_l2=1.0)
     for size in (1e30, 1e307):
         residual = zeros()
@@ -516,6 +515,21 @@ def test_what_a_sketch_leaves_out_of_one_far_too_long_vector_is_short(kind: str)
     wide, residual = with_feedback(kind, clip_l2=1e100), zeros()
     wide.encode(normal(LENGTH) * 1e60, weight=1, seed=seeded(1), rng=Prg(seeded(5)), residual=residual)
     assert np.isfinite(residual).all()
+
+
+def test_of_what_no_double_holds_nothing_is_left() -> None:
+    """What a table's products leave out of a row near the largest double can be more than any double is."""
+    encoding, linear, row = with_feedback("tables"), KINDS["tables"].at(LENGTH, seeded(1)), np.zeros(LENGTH)
+    for signs in product((-1.7e308, 1.7e308), repeat=8):
+        row[1:9] = signs
+        with np.errstate(all="ignore"):
+            sent = linear.apply(row)
+            left_out = row - linear.lift(sent, unbiased=False)
+        if np.isfinite(sent).all() and not np.isfinite(left_out).all():
+            break
+    residual = np.full(LENGTH, 0.5, np.float32)
+    assert encoding.encode(row, weight=1, seed=seeded(1), rng=Prg(seeded(5)), residual=residual).any()
+    assert not residual.any()
 
 
 @pytest.mark.parametrize(
