@@ -8,8 +8,8 @@ send is measured in one round of secagg+ of the same runs; what they receive is 
 in none. ``random_k`` is a twentieth of the coordinates, of 8 bits each: its bytes are those of both.
 
 With ``training_epsilon`` the autoencoder is also trained with users of silos as the unit and noise in the sums. There
-nothing is kept, so that its random-k draws anew and multiplies; its clip is shorter by the root of the share that
-travels, as what travels is.
+nothing is kept, so that its random-k draws anew and multiplies by 20: the server's rate is a twentieth, and the clip is
+shorter by the root of that, as what travels is.
 
 ``training_out`` gets table.md and plot.png.
 """
@@ -156,6 +156,7 @@ def _noised(config: Config, say: Say) -> dict[str, float]:
     for seed in range(config.training_seeds):
         for way, kept in ((WHOLE, 1.0), ("random_k", KEPT)):
             training = {**recipe.training, "measured": 0.0, "clip": recipe.training["clip"] * kept**0.5}
+            training["server_rate"] *= kept
             training["rounds"] = min(training["rounds"], config.training_rounds)
             table = {
                 "seed": seed,
