@@ -581,9 +581,12 @@ class Encoding:
 
         Rounding moves each of d coordinates by less than 1, so c = scale * clip_l2 becomes at most c + sqrt(d). With
         probability 1 - beta its square is at most c^2 + d/4 + sqrt(2 ln(1/beta)) (c + sqrt(d)/2). To the nearest
-        integer each moves by at most a half, so c becomes at most c + sqrt(d)/2. What is exact does not move.
+        integer each moves by at most a half, so c becomes at most c + sqrt(d)/2. What is exact does not move. Signs
+        are as long as they are many.
         """
         most = self.largest**2 * self._width
+        if self.bits == 1:
+            return most
         if self.rounding is Rounding.EXACT:
             return min(math.floor((Fraction(self.scale) * Fraction(self.clip_l2)) ** 2), most)
         clip, root = self.scale * self.clip_l2, math.sqrt(self._width)

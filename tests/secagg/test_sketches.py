@@ -282,6 +282,13 @@ def test_one_bit_is_a_sign_by_lot() -> None:
     assert means[3:].tolist() == [2.0, -2.0]
 
 
+def test_signs_are_as_long_as_they_are_many_however_short_the_clip() -> None:
+    """As doubles (0 + sqrt(3))^2 is below 3, and no three signs would be short enough."""
+    encoding = Encoding(3, clip_l2=1e-10, bits=1, clip_inf=1e10)
+    assert encoding.sensitivity() == Sensitivity(l1=3, l2_squared=3)
+    assert set(np.abs(encoding.encode(normal(3), weight=1, seed=seeded(1), rng=Prg(seeded(5)))).tolist()) == {1}
+
+
 def test_one_bit_is_measured_weighted_and_left_out() -> None:
     encoding = Encoding(5, clip_l2=4.0, bits=1, weight_bound=7)
     assert (encoding.largest, encoding.ring_bits(20)) == (1, 9)
