@@ -43,7 +43,10 @@ class OnDevice:
         self._run = onnxruntime.RunOptions()
         self._run.log_severity_level = _ONLY_ERRORS
         self._run.only_execute_path_to_fetches = True
-        self._outputs = {one.name for one in self._session.get_outputs()}
+        outputs = self._session.get_outputs()
+        self._outputs = {one.name for one in outputs}
+        if any(one.type != "tensor(float)" for one in outputs):
+            raise DecodeError("a model whose scores are of another kind than floats of 32 bits")
 
     @property
     def additive(self) -> bool:
@@ -73,6 +76,8 @@ class AdditiveOnDevice(OnDevice):
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Those of all places at which an item of the history stands are one."""
         places, apart = self._asked([ADDED, APART], history)
+        if places.ndim != 2 or places.shape[1:] != apart.shape or items.max(initial=-1) >= len(apart):
+            raise DecodeError("a model whose contributions are not those of its places to its items")
         own, places = np.unique(history), places[:, items]
         added = np.zeros((len(own), len(items)), np.float32)
         read = min(len(history), len(places))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import onnx
 import onnxruntime
 
 from recsys.edge import graphs
-from recsys.edge.graphs import INPUT, SCORES, Graph, check, rounded
+from recsys.edge.graphs import ADDED, APART, INPUT, SCORES, Graph, check, rounded
 from recsys.edge.on_device import on_device
 
 
@@ -165,6 +166,37 @@ def test_what_cannot_be_computed_is_one_line() -> None:
     assert device.scores([np.int32([1, 1])]).tolist() == [[2, 2]]
     with pytest.raises(DecodeError, match="cannot compute"):
         device.scores([np.int32([5])])
+
+
+def test_scores_of_another_kind_are_refused() -> None:
+    for kind in (onnx.TensorProto.INT64, onnx.TensorProto.BFLOAT16, onnx.TensorProto.STRING):
+        made = Graph()
+        made.output(SCORES, made("Cast", INPUT, to=kind), ["length"])
+        model = onnx.load_model_from_string(made.encoded())
+        model.graph.output[0].type.tensor_type.elem_type = kind
+        with pytest.raises(DecodeError, match="another kind than floats"):
+            on_device(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("places", "apart", "fine"),
+    [
+        ((3, 4), (4,), True),
+        ((4,), (4,), False),
+        ((3, 4, 1), (4, 1), False),
+        ((3, 4), (1,), False),
+        ((3, 1), (1,), False),
+    ],
+)
+def test_contributions_of_another_shape_are_refused(
+    places: tuple[int, ...], apart: tuple[int, ...], fine: bool
+) -> None:
+    made = Graph()
+    for name, shape in ((SCORES, (4,)), (ADDED, places), (APART, apart)):
+        made.output(name, made.constant(np.ones(shape, np.float32)), shape)
+    device: Any = on_device(made.encoded())
+    with nullcontext() if fine else pytest.raises(DecodeError, match="not those of its places"):
+        device.contributions(np.int32([1]), np.array([3]))
 
 
 def test_operations_are_those_that_are_read() -> None:
