@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,7 +55,7 @@ def recommend(
 
 def ids_in(path: Path) -> list[str]:
     """The ids in a file: a JSON list of texts, or one a line, where spaces around them and empty lines say nothing."""
-    data = named_file(path, most=_MOST_BYTES)
+    data = named_file(path, most=_MOST_BYTES).removeprefix(BOM_UTF8)
     try:
         if data.lstrip().startswith(b"["):
             return list(as_declared(tuple[str, ...], parse_json(data)))

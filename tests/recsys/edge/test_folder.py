@@ -16,6 +16,7 @@ from dp.ledger.state import replay
 from recsys.models.popularity import ItemPop
 from recsys.run_record import Run
 from secagg.cli import main
+from secagg.cli.recommend import ids_in
 from secagg.errors import DecodeError, SecAggError, StorageError, UsageError
 from secagg.files import write_file
 from tests.scenes.run_with_model import recorded
@@ -287,6 +288,13 @@ def test_wrong_words_are_one_line(
     assert main([*fine, *words]) == 2
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1)
+
+
+@pytest.mark.parametrize("text", ["one\r\ntwo\r\n", " one\n\n two", '["one", "two"]'])
+def test_a_history_may_begin_with_the_mark_that_editors_write(text: str, tmp_path: Path) -> None:
+    for mark in ("", "\ufeff"):
+        (tmp_path / "history").write_bytes((mark + text).encode())
+        assert ids_in(tmp_path / "history") == ["one", "two"]
 
 
 def test_a_run_that_goes_on_recommends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
