@@ -43,6 +43,8 @@ OPERATIONS = frozenset(
 """All that graphs are made of: none reads a file, holds a graph of its own, or repeats anything."""
 _MOST_BYTES = 1 << 30
 """Of a graph's numbers. A file of protobuf ends at twice that."""
+_MOST_NODES = 1 << 14
+"""Of operations in a graph, and of numbers with a name."""
 _WORTH_IT = 256
 """Fewer numbers than that are not rounded."""
 _INSIDE = ("g", "graphs", "tensors", "sparse_tensor", "sparse_tensors")
@@ -123,6 +125,8 @@ def check(data: bytes) -> None:
     except ProtobufError:
         raise DecodeError("not a file of ONNX") from None
     graph = model.graph
+    if len(graph.node) + len(graph.initializer) > _MOST_NODES:
+        raise DecodeError(f"a model of more than {_MOST_NODES} operations")
     attributes = [one for node in graph.node for one in node.attribute]
     kept = [*graph.initializer, *(one.t for one in attributes if one.HasField("t"))]
     if any(one.external_data or one.data_location != TensorProto.DEFAULT for one in kept):

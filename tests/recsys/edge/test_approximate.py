@@ -66,6 +66,8 @@ def test_an_index_of_an_unknown_folder_is_not_read(exported: tuple[Path, str]) -
 
 
 def test_what_is_no_index_of_these_items() -> None:
+    from usearch.index import Index, MetricKind, ScalarKind
+
     vectors = np.eye(4, dtype=np.float32)
     opened(built(vectors), 4)
     for data in (b"", b"nonsense", built(vectors)[:-1]):
@@ -73,6 +75,11 @@ def test_what_is_no_index_of_these_items() -> None:
             opened(data, 4)
     with pytest.raises(DecodeError, match="no index of 5 items"):
         opened(built(vectors), 5)
+    for metric, dtype in ((MetricKind.Cos, ScalarKind.F16), (MetricKind.IP, ScalarKind.F32)):
+        other = Index(ndim=4, metric=metric, dtype=dtype)
+        other.add(np.arange(4), vectors)
+        with pytest.raises(DecodeError, match="no index of 4 items"):
+            opened(bytes(other.save()), 4)
     with pytest.raises(DecodeError, match="vectors of another length"):
         nearest(opened(built(vectors), 4), np.zeros(3, np.float32), 2)
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make(place, "distributed", rounds=2)
     (model := Ease(1.0)).fit(events())
     recorded(place, model)
+    replace(Run.load(place), outside=("how many rounds there were",)).save(place)
     (place / "private").mkdir(mode=0o700)
     write_file(place / "private" / "secret.key", b"a secret of this run, which is nobody's business", private=True)
     return place
@@ -60,7 +62,7 @@ def test_a_folder_says_what_it_is_and_what_was_promised(run: Path, exported: Pat
     )
     assert manifest.guarantee == tuple(one.words for one in record.spendings)
     assert manifest.guarantee[0]
-    assert (manifest.public, manifest.outside) == (("what there is to buy",), record.outside)
+    assert (manifest.public, manifest.outside) == (("what there is to buy",), ("how many rounds there were",))
     assert manifest.ledgers == {"ledger.db": folder.Head(state.genesis.owner.hex(), state.head.hex())}
     assert sorted(path.name for path in exported.iterdir()) == ["items.json", "manifest.json", "model.onnx"]
 
@@ -186,11 +188,22 @@ def too_long(place: Path) -> None:
     rewritten(place, files=files | {"items.json": files["items.json"] | {"bytes": -5}})
 
 
+def other_length(place: Path) -> None:
+    files = json.loads((place / "manifest.json").read_text())["files"]
+    rewritten(place, files=files | {"items.json": files["items.json"] | {"bytes": 1 << 62}})
+
+
+def long_manifest(place: Path) -> None:
+    (place / "manifest.json").write_bytes((place / "manifest.json").read_bytes() + b" " * (1 << 20))
+
+
 WRONG: list[tuple[Callable[[Path], None], type[SecAggError], str]] = [
     (flipped, DecodeError, "model.onnx is damaged"),
     (cut, DecodeError, "model.onnx is damaged"),
     (longer, StorageError, "longer than"),
     (too_long, StorageError, "longer than 0 bytes"),
+    (other_length, DecodeError, "items.json is damaged"),
+    (long_manifest, StorageError, "longer than 1048576 bytes"),
     (linked, StorageError, "it is a link"),
     (gone, UsageError, "there is no .*items.json"),
     (other_format, DecodeError, "format 1, and not '2'"),
@@ -213,6 +226,23 @@ def test_what_is_not_as_it_was_written_is_one_line(
     change(exported)
     with pytest.raises(kind, match=why):
         folder.load(exported)
+
+
+def test_a_file_is_no_longer_than_any_may_be(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(folder._MOST, folder.ITEMS, 10)
+    with pytest.raises(StorageError, match="longer than 10 bytes"):
+        folder.load(exported)
+
+
+def test_what_was_not_written_to_the_end_is_no_folder(exported: Path, tmp_path: Path) -> None:
+    """The control: the same manifest, where its files can be written."""
+    manifest = folder.load_manifest(exported)
+    folder.write(tmp_path / "whole", {"items.json": b""}, manifest)
+    assert folder.is_folder(tmp_path / "whole")
+    with pytest.raises(StorageError):
+        folder.write(tmp_path / "part", {"items.json": b"", "missing/folder": b""}, manifest)
+    assert (tmp_path / "part" / "items.json").exists()
+    assert not folder.is_folder(tmp_path / "part")
 
 
 def test_a_strangers_graph_is_checked_before_it_is_run(exported: Path) -> None:
@@ -258,6 +288,10 @@ def test_the_command_exports_and_recommends(
     assert folder.load_manifest(Path("one-edge")).precision == "int8"
     assert main(["export", str(run), "--edge", "--out", "other"]) == 0
     assert "user" in capsys.readouterr().out
+    for wrong in (["--int8"], ["--index"], ["--edge", "--model"], ["--edge", "--no-model"]):
+        assert main(["export", str(run), *wrong, "--out", "wrong"]) == 2
+        assert "--edge" in capsys.readouterr().err
+        assert not Path("wrong").exists()
     Path("history").write_text(json.dumps([ITEMS[4], "\x1b[31m"]))
     said = []
     for place in ("other", str(run)):
@@ -302,6 +336,30 @@ def test_a_run_that_goes_on_recommends_nothing(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "history").write_text("")
     assert main(["recommend", str(tmp_path), "--history", str(tmp_path / "history")]) == 2
     assert "has not ended" in capsys.readouterr().err
+
+
+def test_the_model_of_a_run_is_the_one_on_its_record(
+    run: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "history").write_text("\n".join(f"unknown-{number}" for number in range(23)))
+    (place := tmp_path / "run").mkdir()
+    make(place, "none")
+    (model := ItemPop()).fit(events())
+    recorded(place, model)
+    rest = ["--history", str(tmp_path / "history")]
+    assert main(["recommend", str(place), *rest]) == 0
+    said = capsys.readouterr().out
+    assert "unknown-19" in said
+    assert "unknown-20" not in said
+    assert "and 3 more" in said
+    (place / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    for words, why in (
+        ([str(place)], "was altered"),
+        ([str(run), "--manifest", "0" * 64], "there is no manifest.json"),
+        ([str(tmp_path)], "there is no model in"),
+    ):
+        assert main(["recommend", *words, *rest]) == 2
+        assert why in capsys.readouterr().err
 
 
 def test_without_the_extra_it_is_said(exported: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recsys.explaining import Additive
 from secagg.errors import DecodeError, UsageError
 
 pytest.importorskip("onnxruntime", reason="NOT TESTED: models for devices need onnxruntime, pip install 'secagg[edge]'")
@@ -101,7 +102,13 @@ def outputs(model: Any) -> None:
     model.graph.output[0].name = "numbers"
 
 
+def many(model: Any) -> None:
+    for _ in range(1 << 14):
+        model.graph.node.add()
+
+
 WRONG: list[tuple[Callable[[Any], None], str]] = [
+    (many, "more than 16384 operations"),
     (elsewhere, "in other files"),
     (named_elsewhere, "in other files"),
     (attribute_elsewhere, "in other files"),
@@ -158,7 +165,8 @@ def test_bytes_that_are_no_onnx() -> None:
             on_device(data)
 
 
-def test_what_cannot_be_computed_is_one_line() -> None:
+def test_what_cannot_be_computed_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime itself writes nothing of it."""
     made = Graph()
     found = made("Gather", made.constant(np.float32([1, 2])), INPUT)
     made.output(SCORES, found, ["length"])
@@ -166,6 +174,7 @@ def test_what_cannot_be_computed_is_one_line() -> None:
     assert device.scores([np.int32([1, 1])]).tolist() == [[2, 2]]
     with pytest.raises(DecodeError, match="cannot compute"):
         device.scores([np.int32([5])])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_scores_of_another_kind_are_refused() -> None:
@@ -210,6 +219,22 @@ def test_a_graph_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         graph().encoded()
     monkeypatch.setattr(graphs, "_MOST_BYTES", 2048)
     graph().encoded()
+
+
+def test_numbers_that_16_bits_do_not_hold_stay_as_they_are() -> None:
+    made = Graph(int8=True)
+    made.output(SCORES, made.numbers(np.full(256, 1e5, np.float32)), [256])
+    assert on_device(made.encoded()).scores([np.int32([1])]).tolist() == [[1e5] * 256]
+
+
+def test_contributions_have_two_parts_or_are_none() -> None:
+    for names in ([ADDED], [APART], [ADDED, APART]):
+        made = Graph()
+        for name in (SCORES, *names):
+            made.output(name, made.constant(np.ones(2, np.float32)), [2])
+        assert (
+            on_device(made.encoded()).additive == isinstance(on_device(made.encoded()), Additive) == (len(names) == 2)
+        )
 
 
 def test_rounding_is_off_by_half_a_step() -> None:

@@ -46,7 +46,8 @@ def test_the_policy_allows_what_is_there_and_nothing_else() -> None:
         assert policy(name).startswith("default-src 'none'; ")
         assert "unsafe-inline" not in policy(name)
         assert "http" not in policy(name)
-        assert "require-trusted-types-for 'script'" in policy(name)
+        for part in ("require-trusted-types-for 'script'", "base-uri 'none'", "form-action 'none'"):
+            assert part in policy(name)
     assert "connect-src 'self'" in policy("index.html")
     assert "connect-src" not in policy("page.html")
     for name in ("page.js", "page.css"):
