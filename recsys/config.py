@@ -207,7 +207,8 @@ class Training:
     """FedProx's pull towards the model that a round began with (not with local DP-SGD)"""
     scaffold: bool = False
     """SCAFFOLD's control variates: each client corrects its steps by how its gradient differs from everybody's, and
-    sends a vector twice as long. For clients whose data differ, and take several steps a round"""
+    sends a vector twice as long. For clients whose data differ, and take several steps a round. In mode none it needs
+    ``protocol.adversary = "curious"`` (docs/recommender.md)"""
     personal: tuple[str, ...] = ()
     """names of the model's layers that each client keeps to itself, its personal head: they are trained, and in nothing
     that is sent. Not for mode distributed over silos (docs/adapters.md)"""
@@ -384,6 +385,11 @@ class Config:
             raise UsageError(
                 "training.scaffold is not for privacy.mode = distributed over silos: there each user moves the model "
                 "alone, no silo drifts, and what a silo kept of its users would be in no user's clip"
+            )
+        if training.scaffold and not self.private and self.protocol.adversary is not Adversary.CURIOUS:
+            raise UsageError(
+                "training.scaffold needs noise, or protocol.adversary = curious: a server that lies can keep one "
+                "client out of a sum, and ask again from the same model: then only that client's control variate moves"
             )
         if training.personal and self.users_in_silos:
             raise UsageError(

@@ -23,6 +23,11 @@ the shorter, the more steps a pass has and the less the gradient has changed sin
 as they are. So c is their mean but for noise, rounding errors do not add up, and a sum that is finished after
 a crash moves c_i by what went into it then. Who is not in a sum keeps c_i. With noise in the sum, c is that mean plus
 the noise of all rounds so far: c_i never learns of it, and nothing takes it off again.
+
+**Who is protected.** What is sent of c_i follows from the sums that client i was in. A server that lies can keep one
+client out of a sum, and then ask all for the same model once more: nobody's control variate moves but that client's,
+so that the second half of the sum is its mean gradient, bare. Without noise SCAFFOLD is therefore for a curious server
+only (``protocol.adversary``); under local privacy it follows from models that are private already.
 """
 
 from __future__ import annotations

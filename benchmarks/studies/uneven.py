@@ -99,6 +99,7 @@ class Config:
                 "model": {"name": "autoencoder", "settings": {"width": 8, "fading": 0.95}},
                 "training": {**training, "clip": 100.0, "measured": 0.0, **self.ways[way]},
                 "privacy": {"mode": "none"},
+                "protocol": {"adversary": "curious"},
             }
         )
 

@@ -62,7 +62,7 @@ OF_SUMS = ("model.name=private-ease", "model.settings={}")
 EASE = (*OF_SUMS, "clients.kind=devices", "protocol.adversary=curious")
 MODES = {
     "none": ("privacy.mode=none",),
-    "scaffold": ("privacy.mode=none", "training.scaffold=true", "training.epochs=2"),
+    "scaffold": ("privacy.mode=none", "training.scaffold=true", "training.epochs=2", "protocol.adversary=curious"),
     "heads": ("privacy.mode=none", "training.personal=['bias']", "training.rate=1"),
     "local": ("privacy.mode=local",),
     "distributed": ("privacy.mode=distributed",),

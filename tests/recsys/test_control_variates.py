@@ -363,7 +363,13 @@ def test_a_checkpoint_without_control_variates_is_of_another_training(one: bool,
 
 def test_a_run_that_is_killed_and_goes_on_ends_as_the_other(tmp_path: Path) -> None:
     """And hands on no control variate: they are in the private directory, and deleted with it."""
-    asked = config("training.scaffold=true", "training.epochs=2", "evaluation.exact=false", "protocol.dropout=0.34")
+    asked = config(
+        "training.scaffold=true",
+        "training.epochs=2",
+        "evaluation.exact=false",
+        "protocol.dropout=0.34",
+        "protocol.adversary=curious",
+    )
 
     def watch(run: Run) -> None:
         if len(run.rounds) == 1:
@@ -458,6 +464,24 @@ def test_what_a_device_sends_with_noise_in_the_sum_is_charged_as_one_vector(tmp_
 # Refused
 
 
+def test_a_server_that_lies_can_single_out_one_client_so_without_noise_it_is_for_a_curious_one() -> None:
+    """Cat is kept out of a first sum; then all take a step from the same model once more."""
+    own, gradients = dict[str, NDArray[np.float32]](), {"ann": 1.0, "bob": -3.0, "cat": 7.0}
+    controls = ControlVariates(own, length=1, unit=1.0)
+
+    def total(names: Sequence[str]) -> NDArray[np.float64]:
+        changes = {name: -(gradients[name] + controls.drift(name).astype(np.float64)) for name in names}
+        sent = {name: controls.sent(name, change, 1, 1.0) for name, change in changes.items()}
+        own.update({name: controls.after(name, vector) for name, vector in sent.items()})
+        controls.learn(sum(sent.values())[1:], 3)
+        return sum(sent.values(), np.zeros(2))
+
+    total(["ann", "bob"])
+    assert total(["ann", "bob", "cat"])[1] == pytest.approx(gradients["cat"])
+    with pytest.raises(UsageError, match="then only that client's control variate moves"):
+        config("training.scaffold=true", "protocol.adversary=active")
+
+
 def test_users_in_silos_are_refused() -> None:
     silos: dict[str, Any] = {"silos": UsersInSilos(20, 9), "encoding": Encoding(24, CLIP, BITS, users=9)}
     with pytest.raises(UsageError, match="no silo drifts"):
@@ -465,6 +489,8 @@ def test_users_in_silos_are_refused() -> None:
 
 
 def test_models_made_of_sums_are_refused() -> None:
-    asked = config("training.scaffold=true", "model.name=private-ease", "model.settings={}")
+    asked = config(
+        "training.scaffold=true", "model.name=private-ease", "model.settings={}", "protocol.adversary=curious"
+    )
     with pytest.raises(UsageError, match="nobody takes steps"):
         prepare(asked)

@@ -59,7 +59,7 @@ def after_one_round(run: Run) -> None:
         (TUNED, TunedEncoder),
         ((*TUNED, "privacy.mode=distributed", "privacy.n_min=100", "training.measured=0"), TunedEncoder),
         ((*TUNED, "privacy.mode=local"), TunedEncoder),
-        ((*TUNED, "training.scaffold=true"), TunedEncoder),
+        ((*TUNED, "training.scaffold=true", "protocol.adversary=curious"), TunedEncoder),
         ((*TUNED, "training.personal=['user', 'top']"), TunedEncoder),
     ],
     ids=[*("two-tower", "sasrec", "distributed", "local", "private-ease"), *(f"tuned {number}" for number in range(5))],
