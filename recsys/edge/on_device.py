@@ -41,7 +41,6 @@ class OnDevice:
         except _ERRORS:
             raise DecodeError("this is no model that ONNX Runtime can run") from None
         self._run = onnxruntime.RunOptions()
-        self._run.log_severity_level = _ONLY_ERRORS
         self._run.only_execute_path_to_fetches = True
         outputs = self._session.get_outputs()
         self._outputs = {one.name for one in outputs}
