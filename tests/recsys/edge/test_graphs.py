@@ -78,6 +78,10 @@ def tensors(model: Any) -> None:
     model.graph.node[0].attribute.add(name="values").tensors.add()
 
 
+def sparse_insides(model: Any) -> None:
+    model.graph.node[0].attribute.add(name="value").sparse_tensors.add()
+
+
 def sparse_inside(model: Any) -> None:
     model.graph.node[0].attribute.add(name="value").sparse_tensor.values.dims.append(1)
 
@@ -118,6 +122,7 @@ WRONG: list[tuple[Callable[[Any], None], str]] = [
     (insides, "more than one graph"),
     (inside_of_no_kind, "more than one graph"),
     (tensors, "more than one graph"),
+    (sparse_insides, "more than one graph"),
     (sparse_inside, "more than one graph"),
     (sparse, "more than one graph"),
     (function, "more than one graph"),
@@ -194,6 +199,7 @@ def test_scores_of_another_kind_are_refused() -> None:
         ((4,), (4,), False),
         ((3, 4, 1), (4, 1), False),
         ((3, 4), (1,), False),
+        ((3, 4), (5,), False),
         ((3, 1), (1,), False),
     ],
 )
