@@ -23,7 +23,7 @@ from secagg.extras import needing
 with needing("edge", "approximate search"):  # after onnxruntime 1.32, which crashes if usearch 2.26 is there first
     from usearch.index import Index, MetricKind, ScalarKind
 
-_DEEPER = 128
+_DEEPER = 384
 """How many candidates a search looks at, if it does not have to find more."""
 
 
