@@ -60,9 +60,12 @@ dropout = 0.15
 """
 OF_SUMS = ("model.name=private-ease", "model.settings={}")
 EASE = (*OF_SUMS, "clients.kind=devices", "protocol.adversary=curious")
+CURIOUS = ("protocol.adversary=curious", "protocol.name=secagg")
+"""On a graph with fewer edges it follows from the model who is whose neighbour, hence how many bytes a lost client
+costs."""
 MODES = {
     "none": ("privacy.mode=none",),
-    "scaffold": ("privacy.mode=none", "training.scaffold=true", "training.epochs=2", "protocol.adversary=curious"),
+    "scaffold": ("privacy.mode=none", "training.scaffold=true", "training.epochs=2", *CURIOUS),
     "heads": ("privacy.mode=none", "training.personal=['bias']", "training.rate=1"),
     "local": ("privacy.mode=local",),
     "distributed": ("privacy.mode=distributed",),
