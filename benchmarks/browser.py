@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any
 
 CHROMIUM = shutil.which("chromium")
-_ALONE = [
+ALONE = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -102,7 +102,7 @@ def browser(folder: Path) -> Iterator[Page]:
     """A browser whose files are in an empty folder."""
     ours_in, theirs_out = os.pipe()
     theirs_in, ours_out = os.pipe()
-    words = [str(CHROMIUM), *_ALONE, f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank"]
+    words = [str(CHROMIUM), *ALONE, f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank"]
     begin = ["bash", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "bash", *words]
     quiet = subprocess.DEVNULL
     with subprocess.Popen(begin, pass_fds=(theirs_in, theirs_out), stdout=quiet, stderr=quiet) as process:

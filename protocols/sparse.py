@@ -28,7 +28,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import inf, nextafter, sqrt
 from operator import index
 from typing import Generic, TypeVar
 
@@ -45,7 +44,7 @@ from secagg.codec import Codec, fixed, rational, struct, u32
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.crypto.prg import SEED_BYTES, Prg, Rng, random_words
-from secagg.encoding import Encoding, Rounding
+from secagg.encoding import Encoding, Rounding, clip_for
 from secagg.errors import DecodeError, PolicyError, UsageError
 
 _MOST_ROWS, _MOST_CAP = (1 << 32) - 1, 1 << 20
@@ -130,12 +129,9 @@ class Catalogue:
         """
         if bits not in _BITS:
             raise UsageError(f"a touch takes {_BITS[0]} to {_BITS[-1]} bits, not {bits}")
-        clip = sqrt(self.cap)
-        if Fraction(clip) ** 2 < self.cap:
-            clip = nextafter(clip, inf)
         return Encoding(
             self.length,
-            clip,
+            clip_for(self.cap),
             bits,
             clip_inf=1.0,
             users=users,

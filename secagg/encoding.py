@@ -284,13 +284,9 @@ class Encoding:
         if l2_squared < 0:
             raise UsageError(f"a squared norm is not {l2_squared}")
         largest = cls(length, clip_l2=1.0, bits=bits).largest
-        l2_squared = l2_squared or largest**2 * length
-        clip = math.sqrt(l2_squared)
-        while Fraction(clip) ** 2 < l2_squared:
-            clip = math.nextafter(clip, math.inf)
         return cls(
             length,
-            clip_l2=clip,
+            clip_l2=clip_for(l2_squared or largest**2 * length),
             bits=bits,
             clip_inf=float(largest),
             weight_bound=weight_bound,
@@ -665,6 +661,18 @@ class Encoding:
 def _numbers(update: ArrayLike) -> bool:
     """Whether this is an array of integers or floats."""
     return isinstance(update, np.ndarray) and update.dtype.kind in "biuf"
+
+
+def clip_for(l2_squared: int) -> float:
+    """The ``clip_l2`` that lets vectors of this squared norm through: the smallest float that is no less than its root.
+
+    >>> clip_for(9), Fraction(clip_for(2)) ** 2 >= 2 > Fraction(math.nextafter(clip_for(2), 0)) ** 2
+    (3.0, True)
+    """
+    clip = math.sqrt(l2_squared)
+    while Fraction(clip) ** 2 < l2_squared:
+        clip = math.nextafter(clip, math.inf)
+    return clip
 
 
 def _signs(seed: bytes, count: int) -> NDArray[np.uint8]:

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.browser import ALONE, CHROMIUM
 from recsys.report import write_report
 from tests.scenes import runs
-from tests.scenes.browser import ALONE, CHROMIUM
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="NO BROWSER: apt-get install chromium, to see the report")
 

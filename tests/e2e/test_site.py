@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.scenes.browser import ALONE, CHROMIUM
+from benchmarks.browser import ALONE, CHROMIUM
 
 pytest.importorskip("sphinx", reason="NOT TESTED: the site needs Sphinx, pip install 'secagg[docs]'")
 pytestmark = pytest.mark.long

@@ -626,36 +626,14 @@ def test_a_frame_that_another_process_removes_meanwhile(tmp_path: Path, monkeypa
 
 
 DYING = """
-import os, signal, sys
-from pathlib import Path
-from protocols import journal as module
-left, real, unlink = int(sys.argv[2]), module.add_file, Path.unlink
-def tick():
-    global left
-    if left == 0: os.kill(os.getpid(), signal.SIGKILL)
-    left -= 1
-class Doomed:
-    def __init__(self, database): self._database = database
-    def __getattr__(self, name): return getattr(self._database, name)
-    def execute(self, *statement):
-        if statement[0].split()[0] != "SELECT": tick()
-        return self._database.execute(*statement)
-def adding(path, pieces):
-    def each():
-        for piece in pieces:
-            tick()
-            yield piece
-        tick()
-    real(path, each())
-def removing(path, **options):
-    tick()
-    unlink(path, **options)
-module.add_file, Path.unlink = adding, removing
-journal = module.SqliteJournal(sys.argv[1])
-journal._db = Doomed(journal._db)
-journal.append(b"d" * 32, b"b" * 16, 0, 0, b"new", module.Beside(bytes(700_000), bytes(32)))
-print(left)
-os.kill(os.getpid(), signal.SIGKILL)
+import sys
+from protocols.journal import Beside, SqliteJournal
+from tests.scenes.doomed_journal import doom, end
+journal = SqliteJournal(sys.argv[1])
+left = doom(journal, int(sys.argv[2]))
+journal.append(b"d" * 32, b"b" * 16, 0, 0, b"new", Beside(bytes(700_000), bytes(32)))
+print(left(), flush=True)
+end()
 """
 
 

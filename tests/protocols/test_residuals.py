@@ -452,43 +452,22 @@ def test_nothing_of_a_residual_can_be_read_in_the_file(tmp_path: Path) -> None:
 
 
 KILLED = """
-import os, signal, sys
+import sys
 import numpy as np
 from pathlib import Path
-from protocols import journal as module
+from protocols.journal import SqliteJournal
 from tests.scenes import residuals as scene
-left, armed, real, unlink = int(sys.argv[2]), False, module.add_file, Path.unlink
-def tick():
-    global left
-    if armed and left == 0: os.kill(os.getpid(), signal.SIGKILL)
-    left -= armed
-class Doomed:
-    def __init__(self, database): self._database = database
-    def __getattr__(self, name): return getattr(self._database, name)
-    def execute(self, *statement):
-        if statement[0].split()[0] != "SELECT": tick()
-        return self._database.execute(*statement)
-def adding(path, pieces):
-    def each():
-        for piece in pieces:
-            tick()
-            yield piece
-        tick()
-    real(path, each())
-def removing(path, **options):
-    tick()
-    unlink(path, **options)
-module.add_file, Path.unlink = adding, removing
+from tests.scenes.doomed_journal import doom, end
 path = Path(sys.argv[1])
-journal = module.SqliteJournal(path / "ann.db")
+journal = SqliteJournal(path / "ann.db")
 ann, frame, plan = scene.uploading(journal, scene.LONG)
 (path / "heard").write_bytes(frame)
 (path / "plan").write_bytes(plan.encode())
 np.save(path / "before.npy", ann.residual(plan))
-journal._db, armed = Doomed(journal._db), True
+left = doom(journal, int(sys.argv[2]))
 ann.receive(frame)
-print(left)
-os.kill(os.getpid(), signal.SIGKILL)
+print(left(), flush=True)
+end()
 """
 
 

@@ -39,7 +39,7 @@ from tests.controls import switch_off
 from tests.scenes.bias import Bias
 from tests.scenes.private_training import private, small, step_of
 from tests.scenes.recommender import BITS, SECRET, client_data, config, federation, ledger_for, population
-from tests.scenes.whole_runs import Killed, go
+from tests.scenes.whole_runs import Killed, go, killed_in
 
 ITEMS, HEADED = 12, 4
 TRAVELS = ITEMS - HEADED
@@ -259,19 +259,6 @@ class Other(Layered):
     def train(self, histories: Sequence[History], local: Local, seed: int) -> None:
         super().train(histories, local, seed)
         self._vector += np.float32(0.25)
-
-
-def killed_in(done: Federation, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    """End a round before anybody's vector is on disk, when all are, or when the sum is out."""
-
-    def end(*_: Any, **__: Any) -> None:
-        raise Killed
-
-    places = {"before": "recsys.pending_sum.PendingSums.writing", "in the sum": "recsys.secure_aggregator.drive"}
-    with monkeypatch.context() as patched:
-        patched.setattr(places.get(place, "recsys.federated.Federation._keep"), end)
-        with pytest.raises(Killed):
-            done.advance()
 
 
 @pytest.mark.parametrize("place", ["before", "in the sum", "after the sum"])

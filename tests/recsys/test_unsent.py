@@ -32,7 +32,7 @@ from secagg.errors import StorageError, UsageError
 from secagg.sketches import LowRank, RandomK, Ranges, Sketch, Table
 from tests.scenes.bias import Bias
 from tests.scenes.recommender import BITS, SECRET, client_data, config, federation
-from tests.scenes.whole_runs import Killed, go
+from tests.scenes.whole_runs import go, killed_in
 
 ITEMS, CLIP = 12, 20.0
 SOME, TABLE = RandomK(3, bytes(32)), LowRank((Table(0, 4, 3, 1),), bytes(32))
@@ -197,19 +197,6 @@ class Other(Bias):
     def train(self, histories: Sequence[History], local: Local, seed: int) -> None:
         super().train(histories, local, seed)
         self._vector += np.float32(0.25)
-
-
-def killed_in(done: Federation, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    """End a round before anybody's vector is on disk, when all are, or when the sum is out."""
-
-    def end(*_: Any, **__: Any) -> None:
-        raise Killed
-
-    places = {"before": "recsys.pending_sum.PendingSums.writing", "in the sum": "recsys.secure_aggregator.drive"}
-    with monkeypatch.context() as patched:
-        patched.setattr(places.get(place, "recsys.federated.Federation._keep"), end)
-        with pytest.raises(Killed):
-            done.advance()
 
 
 @pytest.mark.parametrize("place", ["before", "in the sum", "after the sum"])

@@ -6,8 +6,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from recsys.assembly import prepare
 from recsys.config import Config
+from recsys.federated import Federation
 from recsys.other_runs import RunList
 from recsys.run import train
 from recsys.run_record import Run
@@ -27,3 +30,16 @@ def contents(folder: Path) -> dict[str, str]:
 
 class Killed(BaseException):
     """What comes after this never happens."""
+
+
+def killed_in(done: Federation, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """End a round before anybody's vector is on disk, when all are, or when the sum is out."""
+
+    def end(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    places = {"before": "recsys.pending_sum.PendingSums.writing", "in the sum": "recsys.secure_aggregator.drive"}
+    with monkeypatch.context() as patched:
+        patched.setattr(places.get(place, "recsys.federated.Federation._keep"), end)
+        with pytest.raises(Killed):
+            done.advance()
