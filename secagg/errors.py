@@ -94,5 +94,25 @@ class StorageError(SecAggError):
     """What must be remembered cannot be written or read."""
 
 
+class AtRestError(StorageError):
+    """A file that is kept sealed, or should be, is not what was asked for (``secagg.at_rest``)."""
+
+
+class SealedError(AtRestError):
+    """It is sealed, and no key was given."""
+
+
+class WrongKeyError(AtRestError):
+    """It is sealed under a key that is not among those given."""
+
+
+class UnsealedError(AtRestError):
+    """It is not sealed, and a key was given: somebody may have put it there."""
+
+
+class AlteredError(AtRestError):
+    """It was altered or cut short, or is another file in its place."""
+
+
 class BudgetError(SecAggError):
     """The privacy budget does not allow this release."""

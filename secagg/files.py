@@ -48,14 +48,14 @@ def write_file(path: Path, *pieces: bytes | memoryview, private: bool) -> None:
     ...     path.read_bytes(), oct(path.stat().st_mode & 0o777)
     (b'second', '0o600')
     """
-    with writing(path, private=private) as file, _said("write", path):
+    with writing(path, private=private) as file, said("write", path):
         file.writelines(pieces)
 
 
 def create_file(path: Path, data: bytes, *, private: bool) -> bool:
     """Like ``write_file``, but a file that exists stays as it is, and then this returns False."""
     try:
-        with _drafted(path, private, replace=False) as file, _said("write", path):
+        with _drafted(path, private, replace=False) as file, said("write", path):
             file.write(data)
     except FileExistsError:
         return False
@@ -82,7 +82,7 @@ def creating(path: Path) -> Iterator[Path]:
     try:
         hold_private(draft)
         yield draft
-        with _said("write", path), _opened(path.parent) as folder:
+        with said("write", path), _opened(path.parent) as folder:
             os.link(draft.name, path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
             os.unlink(draft.name, dir_fd=folder)
             os.fsync(folder)
@@ -95,7 +95,7 @@ def creating(path: Path) -> Iterator[Path]:
 def appending(path: Path) -> Iterator[int]:
     """The descriptor of a plain file, made if it does not exist, to read and append to. The caller syncs."""
     with ExitStack() as undo:
-        with _said("write", path):
+        with said("write", path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _READ, 0o644)
             undo.callback(os.close, descriptor)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -117,22 +117,22 @@ def add_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """
     with ExitStack() as undo:
         try:
-            with _said("write", path):
+            with said("write", path):
                 file = os.fdopen(os.open(path, _NEW, 0o600), "wb", buffering=0)
                 undo.callback(_closed, file)
                 _check_mine(os.fstat(file.fileno()))
         except FileExistsError:
             raise StorageError(f"cannot write {path}: it is there already") from None
         for piece in pieces:
-            with _said("write", path):
+            with said("write", path):
                 _written(file, piece)
-        with _said("write", path):
+        with said("write", path):
             os.fsync(file.fileno())
 
 
 def keep_only(folder: Path, names: re.Pattern[str], kept: Collection[str]) -> None:
     """Remove the plain files of a folder that have such names, all but those that are ``kept``."""
-    with _said("use", folder):
+    with said("use", folder):
         for path in folder.iterdir():
             if names.fullmatch(path.name) and path.name not in kept:
                 with suppress(FileNotFoundError):  # whoever shares the folder was faster
@@ -142,7 +142,7 @@ def keep_only(folder: Path, names: re.Pattern[str], kept: Collection[str]) -> No
 
 def sweep(folder: Path) -> None:
     """Remove drafts that a crash left behind. The caller is sure that nobody writes there at this moment."""
-    with _said("use", folder):
+    with said("use", folder):
         for path in folder.iterdir():
             if DRAFT.fullmatch(path.name):
                 with suppress(FileNotFoundError):
@@ -152,7 +152,7 @@ def sweep(folder: Path) -> None:
 
 def synced(folder: Path) -> None:
     """Sync a directory: its names are on the disk when this returns."""
-    with _said("write", folder), _opened(folder) as descriptor:
+    with said("write", folder), _opened(folder) as descriptor:
         os.fsync(descriptor)
 
 
@@ -167,9 +167,15 @@ def read_file(path: Path, *, most: int) -> bytes:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
-    """A plain file, no link, opened, and its status; ``FileNotFoundError`` if it does not exist."""
+def reading(path: Path, *, private: bool = False) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """A plain file, no link, opened, and its status; ``FileNotFoundError`` if it does not exist.
+
+    If it is ``private``, it must be this user's, closed to everybody else.
+    """
     with _plain(path) as (descriptor, status), os.fdopen(descriptor, "rb", closefd=False) as file:
+        if private:
+            with said("read", path):
+                _check_mine(status)
         yield file, status
 
 
@@ -178,9 +184,7 @@ def read_private(path: Path) -> bytes:
 
     ``FileNotFoundError`` if it does not exist.
     """
-    with reading(path) as (file, status):
-        with _said("read", path):
-            _check_mine(status)
+    with reading(path, private=True) as (file, _):
         return file.read()
 
 
@@ -189,9 +193,9 @@ def hold_private(path: Path) -> None:
 
     It is for libraries that open files by name, as SQLite does; what they put beside it gets its mode.
     """
-    with _said("open", path), suppress(FileExistsError):
+    with said("open", path), suppress(FileExistsError):
         os.close(os.open(path, _NEW, 0o600))
-    with _said("open", path):  # by its name: to close a descriptor would lift SQLite's locks in this process
+    with said("open", path):  # by its name: to close a descriptor would lift SQLite's locks in this process
         if not stat.S_ISREG((status := path.lstat()).st_mode):
             raise _Refused("it is a link" if stat.S_ISLNK(status.st_mode) else "it is no plain file")
         _check_mine(status)
@@ -199,13 +203,24 @@ def hold_private(path: Path) -> None:
 
 def private_folder(path: Path) -> Path:
     """Make sure that ``path`` is a directory of this user, closed to everybody else; make it if it does not exist."""
-    with _said("use", path):
+    with said("use", path):
         with suppress(FileExistsError):
             path.mkdir(mode=0o700)
         if not stat.S_ISDIR((status := path.lstat()).st_mode):
             raise _Refused("it is a link" if stat.S_ISLNK(status.st_mode) else "it is no directory")
         _check_mine(status)
     return path
+
+
+@contextmanager
+def said(verb: str, path: Path) -> Iterator[None]:
+    """Turn errors into a ``StorageError`` of one line, except that a file exists already."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except (OSError, ValueError, _Refused) as error:
+        raise StorageError(f"cannot {verb} {path}: {_why(error)}") from None
 
 
 # Implementation
@@ -216,7 +231,7 @@ def _drafted(path: Path, private: bool, *, replace: bool) -> Iterator[BinaryIO]:
     """A draft that becomes ``path`` in the end. Errors of the caller who writes into it are left as they are."""
     draft = f".{secrets.token_hex(8)}.draft"
     with ExitStack() as undo:
-        with _said("write", path):
+        with said("write", path):
             folder = undo.enter_context(_opened(path.parent))
             _check_place(path.name, folder)
             file = os.fdopen(os.open(draft, _NEW, 0o600 if private else 0o644, dir_fd=folder), "wb")
@@ -225,7 +240,7 @@ def _drafted(path: Path, private: bool, *, replace: bool) -> Iterator[BinaryIO]:
             if private:
                 _check_mine(os.fstat(file.fileno()))
         yield file
-        with _said("write", path):
+        with said("write", path):
             file.flush()
             os.fsync(file.fileno())
             if replace:
@@ -255,7 +270,7 @@ def _plain(path: Path) -> Iterator[tuple[int, os.stat_result]]:
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot read {path}: {_why(error)}") from None
     try:
-        with _said("read", path):
+        with said("read", path):
             if not stat.S_ISREG((status := os.fstat(descriptor)).st_mode):
                 raise _Refused("it is no plain file")
         yield descriptor, status
@@ -296,17 +311,6 @@ def _gone(draft: str, folder: int) -> None:
 
 class _Refused(Exception):
     """The reason why a file is not used."""
-
-
-@contextmanager
-def _said(verb: str, path: Path) -> Iterator[None]:
-    """Turn errors into a ``StorageError`` of one line, except that a file exists already."""
-    try:
-        yield
-    except FileExistsError:
-        raise
-    except (OSError, ValueError, _Refused) as error:
-        raise StorageError(f"cannot {verb} {path}: {_why(error)}") from None
 
 
 def _why(error: OSError | ValueError | _Refused) -> str:

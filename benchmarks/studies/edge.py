@@ -10,6 +10,9 @@ approximate   Ten items of a million by the index, with no one in between, and w
               products; a user is the sum of eight items, and some noise.
 page          With ``web``, the folder dist of onnxruntime-web: seconds from when a page is asked for to its first list,
               of 10,000 items, in a new browser each time; served over loopback, and as one file from the disk.
+seal          An authenticated checkpoint of ``sealed_mb``, written and synced, and read: sealed at rest beside plain,
+              in turns, by the time that passes and by the processor's. ``seal_overhead`` is that of writing. Then ``bits``
+              of the file are flipped, one after the other: all of the head's, and others that are drawn.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,7 +43,9 @@ from recsys.models.mf import MatrixFactorisation
 from recsys.models.recommender import Local
 from recsys.models.sasrec import SasRec
 from recsys.serving import ServedModel
-from secagg.errors import UsageError
+from secagg import tensors
+from secagg.at_rest import Folder, Keyring
+from secagg.errors import AlteredError, UsageError
 from secagg.files import write_file
 
 _MODELS: Mapping[str, Callable[[int], Any]] = {
@@ -66,6 +72,8 @@ class Config:
     million: int = 1_000_000
     web: str = ""
     loads: int = 5
+    sealed_mb: int = 100
+    bits: int = 4000
 
     def __post_init__(self) -> None:
         if not set(self.parts.split(",")) <= _PARTS.keys():
@@ -184,10 +192,58 @@ def _page(config: Config, say: Say) -> Measured:
     return Measured(figures | {"page_file_bytes": float(len(files["page.html"]))}, {})
 
 
+def _seal(config: Config, say: Say) -> Measured:
+    key, took = bytes(32), dict[str, list[float]]()
+    arrays = {"vector": np.random.default_rng(0).standard_normal(config.sealed_mb * 125_000)}
+    with TemporaryDirectory(dir=".") as place:
+        folders = {"plain": Folder(place), "sealed": Folder(place, Keyring([key]))}
+        say(f"{config.sealed_mb} MB, sealed and plain")
+        for number in range(config.repeats // 5):
+            for name in sorted(folders, reverse=bool(number % 2)):
+                folder = folders[name]
+
+                def write(folder: Folder = folder, name: str = name) -> None:
+                    folder.write(name, *tensors.encode({}, arrays, key), private=True)
+
+                def read(folder: Folder = folder, name: str = name) -> None:
+                    tensors.decode(folder.read(name, private=True), key)
+
+                for what, work in (("write", write), ("read", read)):
+                    worked(took, f"{name} {what}, processor", timed, took, f"{name} {what}", work)
+        noticed = _noticed(folders["sealed"], "sealed", config.bits, say)
+    found = {name: median(seconds) for name, seconds in took.items()}
+    both = {
+        f"{what}{clock}": ratio(took, f"sealed {what}{clock}", f"plain {what}{clock}")
+        for what in ("write", "read")
+        for clock in ("", ", processor")
+    }
+    overheads = {"seal_overhead": both["write"], **{f"seal_overhead/{name}": value for name, value in both.items()}}
+    return Measured(found | {"flipped bits": float(config.bits), "noticed bits": float(noticed)}, overheads)
+
+
+def _noticed(folder: Folder, name: str, bits: int, say: Say) -> int:
+    """How many of so many flipped bits are noticed when the file is read."""
+    size, head, rng = (folder / name).stat().st_size, 8 * 128, Random(0)  # noqa: S311 no secret
+    noticed = 0
+    data = np.memmap(folder / name, np.uint8, "r+")
+    for number in range(bits):
+        bit = number if number < head else rng.randrange(head, 8 * size)
+        data[bit // 8] ^= 1 << bit % 8
+        try:
+            folder.read(name, private=True)
+        except AlteredError:
+            noticed += 1
+        data[bit // 8] ^= 1 << bit % 8
+        if number % 500 == 0:
+            say(f"{number} of {bits} bits are flipped")
+    return noticed
+
+
 _PARTS: Mapping[str, Callable[[Config, Say], Measured]] = {
     "quality": _quality,
     "exact": _exact,
     "approximate": _approximate,
     "page": _page,
+    "seal": _seal,
 }
 DEFAULTS = Config()

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from secagg.errors import BudgetError, DecodeError, MissingExtraError, PeerError, PolicyError, SecAggError, UsageError
+from secagg.errors import (
+    AlteredError,
+    BudgetError,
+    DecodeError,
+    MissingExtraError,
+    PeerError,
+    PolicyError,
+    SealedError,
+    SecAggError,
+    UnsealedError,
+    UsageError,
+    WrongKeyError,
+)
 
 FINE, FAILURE, WRONG_USE, REFUSED, UNTRUE, CONSISTENT_ONLY, MISSING_EXTRA = range(7)
 INTERRUPTED = 130
@@ -26,6 +38,10 @@ _OF_ERRORS: dict[type[SecAggError], int] = {
     PolicyError: REFUSED,
     BudgetError: REFUSED,
     PeerError: UNTRUE,
+    AlteredError: UNTRUE,
+    UnsealedError: UNTRUE,
+    SealedError: WRONG_USE,
+    WrongKeyError: WRONG_USE,
     SecAggError: FAILURE,
 }
 

@@ -51,6 +51,8 @@ RUN_INPUTS: Final = b"secagg/v1/run/inputs"  # what a simulated run was begun wi
 RUN_TEXT: Final = b"secagg/v1/run/text"  # with a purpose: an encoder, the texts it was given, and the vectors of these
 STORED: Final = b"secagg/v1/stored"  # with a purpose: authenticates a file of arrays that is kept
 
+AT_REST: Final = b"secagg/v1/at-rest"  # with a purpose: keys of what is sealed on a disk, and their ids
+
 LATTICE_UNIFORM: Final = b"secagg/v1/lattice/uniform"
 LATTICE_FLOODING: Final = b"secagg/v1/lattice/flooding"
 
