@@ -33,7 +33,7 @@ REGRESSION = {
 STUDIES = {
     "bytes": "What clients send where it is less than a number for each coordinate, and what that costs.",
     "correlated": "Noise that is correlated over the steps of a training: errors and NDCG@10 beside independent noise.",
-    "edge": "Models on devices: bytes and their quality, one user's list beside torch, approximate search; files at rest.",
+    "edge": "Models on devices: bytes and their quality, a user's list beside torch, approximate search; sealed files.",
     "large": "Recommenders that know what items are about: items and users that came after training; adapters.",
     "liars": "SecAgg and SecAgg+ with clients that lie: the server's time, what the exchange costs, random rounds.",
     "peers": "Whole rounds beside Flower's SecAgg+, uploads beside NVFlare's CKKS, attacks on both; or --quick.",

@@ -11,8 +11,8 @@ approximate   Ten items of a million by the index, with no one in between, and w
 page          With ``web``, the folder dist of onnxruntime-web: seconds from when a page is asked for to its first list,
               of 10,000 items, in a new browser each time; served over loopback, and as one file from the disk.
 seal          An authenticated checkpoint of ``sealed_mb``, written and synced, and read: sealed at rest beside plain,
-              in turns, by the time that passes and by the processor's. ``seal_overhead`` is that of writing. Then ``bits``
-              of the file are flipped, one after the other: all of the head's, and others that are drawn.
+              in turns, by the time that passes and by the processor's. ``seal_overhead`` is that of writing. Then
+              ``bits`` of the file are flipped, one after the other: all of the head's, and others that are drawn.
 """
 
 from __future__ import annotations
