@@ -2,7 +2,7 @@
 
 LEDGER is a ``ledger.db``, or what ``secagg ledger export`` makes of one. The script imports nothing of the library that
 wrote it (only ``cryptography``, for Ed25519), and computes everything again from the facts, with formulas taken from
-the papers: hash chain, signatures, noise variances, costs, sums, limits, epsilons. It prints a statement:
+the papers: hash tree, signatures, noise variances, costs, sums, limits, epsilons. It prints a statement:
 what is promised, what was spent, and on whose word that stands; or a line for each problem, and no statement.
 
 Exit codes: 0, verified under the key that was given; 4, something is wrong; 5, the ledger agrees with itself, but
@@ -21,6 +21,7 @@ import re
 import sqlite3
 import sys
 import textwrap
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -129,11 +130,27 @@ def transcript(label: bytes, *parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(8, "big") + part for part in (label, *parts))
 
 
-def check_signature(key: bytes, signature: bytes, label: bytes, parts: tuple[bytes, ...], problem: str) -> None:
+def with_leaf(subtrees: list[tuple[int, bytes]], entry: bytes) -> list[tuple[int, bytes]]:
+    """The full subtrees of a Merkle tree (RFC 9162, section 2.1.1), sizes and hashes, when there is one more leaf."""
+    grown = [*subtrees, (1, hashlib.sha256(b"\0" + entry).digest())]
+    while len(grown) > 1 and grown[-2][0] == grown[-1][0]:
+        (size, left), (_, right) = grown[-2:]
+        grown[-2:] = [(2 * size, hashlib.sha256(b"\1" + left + right).digest())]
+    return grown
+
+
+def root_over(subtrees: list[tuple[int, bytes]]) -> bytes:
+    found = subtrees[-1][1]
+    for _, subtree in reversed(subtrees[:-1]):
+        found = hashlib.sha256(b"\1" + subtree + found).digest()
+    return found
+
+
+def check_signature(key: bytes, signature: bytes, message: bytes, problem: str) -> None:
     need(usable(key), f"{problem}: under such a key anybody can sign")
     need(usable(signature[:32]), problem)  # libraries differ in whether they take such a point
     try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, transcript(label, *parts))
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
     except (InvalidSignature, ValueError):
         raise Problem(problem) from None
 
@@ -527,7 +544,7 @@ def check_sum(facts: Any, committed: bool, guarantee: dict[str, str]) -> tuple[A
         need_fields(signed, "signature")
         key, signature = bytes.fromhex(signed["key"]), bytes.fromhex(signed["signature"])
         problem = f"{signed['name']} did not sign these survivors"
-        check_signature(key, signature, b"secagg/v1/pairwise/survivors", (agreed,), problem)
+        check_signature(key, signature, transcript(b"secagg/v1/pairwise/survivors", agreed), problem)
     if noise["family"] == "skellam":
         mechanism = {"kind": "Skellam", "variance": str(held), "l2_squared": facts["l2_squared"], "l1": facts["l1"]}
     else:
@@ -587,7 +604,8 @@ class Audit:
 
     def __init__(self, key: bytes | None) -> None:
         self.key = key
-        self.links: list[bytes] = []
+        self.subtrees: list[tuple[int, bytes]] = []  # of the tree over all entries
+        self.heads: list[bytes] = []  # the root over the first entry, the first two, and so on
         self.open: dict[str, Any] = {}  # of each release: recorded and recomputed divergences, samples, facts, clients
         self.done: set[str] = set()
         self.spent: dict[str, Any] = {}  # of each client that takes turns, or of all: costs twice, and samples
@@ -605,19 +623,21 @@ class Audit:
         """Raise ``Problem`` unless this entry may be next. Only the last one is signed, as the last."""
         outer = json.loads(line, parse_float=_no_float, parse_constant=_no_float)
         need(canonical(outer) == line and outer.keys() == {"body", "signature"}, "not as it was exported")
-        body, previous = outer["body"], self.links[-1] if self.links else bytes(32)
-        self.links.append(digest(b"secagg/v1/ledger/entry", previous, canonical(body).encode()))
+        body, previous = outer["body"], self.heads[-1] if self.heads else bytes(32)
+        self.subtrees = with_leaf(self.subtrees, canonical(body).encode())
+        self.heads.append(root_over(self.subtrees))
         need(body["previous"] == previous.hex(), "does not follow the entry before")
-        need(body["number"] == len(self.links) - 1, "is out of place")
+        need(body["number"] == len(self.heads) - 1, "is out of place")
         need((body["phase"] == "genesis") == (body["number"] == 0), "a ledger has one genesis, its first entry")
         if body["number"] == 0:
             self.begin(body)
         need_value(outer["signature"], "hex", "signature")
-        signature, count = bytes.fromhex(outer["signature"]), len(self.links)
+        signature, count = bytes.fromhex(outer["signature"]), len(self.heads)
         if last:
             need(signature, "the ledger has been cut short: nobody has signed that it ends here")
-            end = count.to_bytes(8, "big"), self.links[-1]
-            check_signature(self.key or b"", signature, b"secagg/v1/ledger/head", end, "bad signature")
+            root = b64encode(self.heads[-1]).decode()
+            note = f"secagg/v1/ledger/head/{self.heads[0].hex()}\n{count}\n{root}\n"
+            check_signature(self.key or b"", signature, note.encode(), "bad signature")
         else:
             need(not signature, "is signed as the last one, and is not")
         if body["number"]:
@@ -770,8 +790,8 @@ class Audit:
             colluders=min((colluders for colluders, _, _ in self.allowed.values()), default=None),
             overlap=min((overlap for _, overlap, _ in self.allowed.values()), default=1),
             sampled=min((sampled for _, _, sampled in self.allowed.values()), default=Fraction(1)),
-            entries=len(self.links),
-            head=self.links[-1].hex(),
+            entries=len(self.heads),
+            head=self.heads[-1].hex(),
             turns=None if self.turns is None else (self.turns.size, len(self.turns.names)),
         )
 
@@ -878,7 +898,7 @@ def problems(data: bytes, key: bytes | None, head: bytes | None, audit: Audit | 
             yield f"entry {number}: is none: {type(error).__name__} {error}"
         if audit.genesis is None:  # nothing that follows can be looked at
             return
-    if head is not None and head not in audit.links:
+    if head is not None and head not in audit.heads:
         yield "the pinned head is not in the ledger: it is older, or another one"
 
 
@@ -934,7 +954,7 @@ class Given:
 
     key: bool
     head: int | None = None
-    """the entry whose link was given; None: no head was"""
+    """the entry that it is the head of; None: no head was given"""
     plans: bool = False
     """were decoded, and compared with the facts"""
     beside: bool = False
@@ -1019,7 +1039,7 @@ def statement(book: Book, given: Given) -> dict[str, str]:
     }
     owner = "the key that was given" if given.key else "the key that the ledger itself names, whosever it is,"
     found["recomputed"] = (
-        f"chain, {COUNTED[book.kind]}, samples, limits and epsilons, from the facts in the ledger; "
+        f"hash tree, {COUNTED[book.kind]}, samples, limits and epsilons, from the facts in the ledger; "
         f"{owner} has signed that these are all entries"
     )
     if given.head is not None:
@@ -1182,7 +1202,7 @@ def beside(key: Path | None, ledger: Path) -> bool:
     return key is not None and key.resolve().parent == ledger.resolve().parent
 
 
-def link(text: str) -> bytes:
+def head_of(text: str) -> bytes:
     if not re.fullmatch("[0-9a-fA-F]{64}", text):
         raise argparse.ArgumentTypeError(f"{text} is not 64 hexadecimal digits")
     return bytes.fromhex(text)
@@ -1202,7 +1222,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(description="Check a privacy ledger, and state what it says on whose word.", epilog=codes)
     parser.add_argument("ledger", type=Path, help="ledger.db, or its export (JSON lines)")
     parser.add_argument("--key", type=public_key, help="Ed25519 public key: 64 hexadecimal digits, or a file of them")
-    parser.add_argument("--head", type=link, help="a link that must be in the ledger: 64 hexadecimal digits")
+    parser.add_argument("--head", type=head_of, help="a head that the ledger must have had: 64 hexadecimal digits")
     options = parser.parse_args(arguments)
     key, file = options.key or (None, None)
     audit = Audit(key)
@@ -1216,7 +1236,7 @@ def main(arguments: list[str] | None = None) -> int:
         printed = [*columns({"verdict": FAILED}), *(shown(f"{'problem':<{LABEL}}{problem}") for problem in found)]
         code = WRONG
     else:
-        pinned = None if options.head is None else audit.links.index(options.head)
+        pinned = None if options.head is None else audit.heads.index(options.head)
         given = Given(key is not None, pinned, beside=beside(file, options.ledger))
         printed, code = list(columns(statement(audit.book(), given))), given.code
     sys.stdout.write("".join(f"{line}\n" for line in printed))

@@ -191,7 +191,7 @@ def picked(kind: Any, body: Mapping[str, Any]) -> Any:
     return as_declared(kind, {field.name: body[field.name] for field in fields(kind)})
 
 
-# Bodies and links
+# Bodies
 
 
 def canonical(body: Mapping[str, Any]) -> bytes:
@@ -218,8 +218,3 @@ def _whole(text: str) -> int:
     if len(text) > _DIGITS:
         raise DecodeError(f"a number of {len(text)} digits")
     return int(text)
-
-
-def link(previous: bytes, body: bytes) -> bytes:
-    """The next link of the hash chain."""
-    return digest(labels.LEDGER_ENTRY, previous, body)

@@ -9,11 +9,11 @@ What returns is on the disk; a crash leaves a reservation standing, so it may ov
 under-counts. Every call may be made again with the same facts, after a restart or not: it changes nothing then.
 
 One SQLite file that is the whole ledger whenever nothing is being written: entries, which are only added, and one
-signature of how many there are and of the last link, which is overwritten with each entry. So all of it is signed, and
-no part of it that ends earlier. SQLite's rollback journal beside it is what undoes an entry that was not finished: it
-is synced first, then the file, and then it is made void, before an entry counts as written. The file is locked to one
-process at a time. A ledger that is ``shared`` is locked for each entry instead: its writer reads what others have
-written and prepares, signs and writes its own entry in one transaction.
+signature of how many there are and of the root of the tree over them (``dp.ledger.heads``), which is overwritten with
+each entry. So all of it is signed, and no part of it that ends earlier. SQLite's rollback journal beside it is what
+undoes an entry that was not finished: it is synced first, then the file, and then it is made void, before an entry
+counts as written. The file is locked to one process at a time. A ledger that is ``shared`` is locked for each entry
+instead: its writer reads what others have written and prepares, signs and writes its own entry in one transaction.
 
 An older copy that comes back is whole in itself: only somebody who remembers a ``head`` can tell. A client that keeps
 its own budget does so in a ledger of its own, with its own key.
@@ -35,6 +35,7 @@ from typing import Any, Self
 from dp.events import Event, Guarantee
 from dp.filter import RESOLUTION, Budget, Kind, PrivacyCost
 from dp.ledger.entries import Chargeable, Steps, name_of, parse, unsigned, worst
+from dp.ledger.heads import SignedHead
 from dp.ledger.state import Genesis, LedgerState, PreparedEntry, Row, replay, taken
 from dp.turns import Turns
 from secagg.crypto.keys import SigningKey
@@ -138,7 +139,7 @@ class Ledger:
                 for statement in _SCHEMA:
                     database.execute(statement)
                 database.execute(_INSERT, (0, state.genesis.body()))
-                database.execute(_SIGN, (state.signed_by(key),))
+                database.execute(_SIGN, (state.signed_by(key).signature,))
                 database.execute("COMMIT")
         except FileExistsError:
             raise UsageError(f"there is a ledger at {path} already") from None
@@ -163,8 +164,19 @@ class Ledger:
 
     @property
     def head(self) -> bytes:
-        """The last link. Whoever remembers it can tell whether an older ledger comes back."""
+        """The root over all entries. Whoever remembers it can tell whether an older ledger comes back."""
         return self._state.head
+
+    @property
+    def signed_head(self) -> SignedHead:
+        """The head as this ledger's owner signs it for others."""
+        self._check_sound()
+        return self._state.signed_by(self._key)
+
+    def check_head(self, head: SignedHead) -> None:
+        """Raise ``PeerError`` unless this is a head that this ledger has, or once had."""
+        self._check_sound()
+        self._state.check_head(head)
 
     @property
     def guarantee(self) -> Guarantee:
@@ -209,14 +221,14 @@ class Ledger:
     def contains(self, head: bytes) -> bool:
         """Whether ``head`` was once this ledger's head."""
         self._check_sound()
-        return head in self._state.links
+        return head in self._state.heads
 
     def reserved_by(self, head: bytes, what: Chargeable) -> bool:
         """Whether this release was reserved when ``head`` was this ledger's head."""
         self._check_sound()
-        links, name = self._state.links, name_of(what)
-        known = zip(links[: links.index(head) + 1] if head in links else (), self.entries(), strict=False)
-        return any(entry["phase"] == "reserve" and entry["release"] == name for _link, entry in known)
+        heads, name = self._state.heads, name_of(what)
+        known = zip(heads[: heads.index(head) + 1] if head in heads else (), self.entries(), strict=False)
+        return any(entry["phase"] == "reserve" and entry["release"] == name for _head, entry in known)
 
     def knows(self, what: Chargeable) -> bool:
         """Whether this release is reserved or committed: its cost is counted, and would not be a second time."""
@@ -297,7 +309,7 @@ class Ledger:
         if self._shared:
             before, self._sound = self._sound, False  # it stays unsound if one of their entries is wrong
             with _errors():
-                rows = _since(self._db, len(self._known.links))
+                rows = _since(self._db, len(self._known.heads))
             if rows:
                 self._known.read_all(rows)
             self._sound = before
@@ -325,8 +337,8 @@ class Ledger:
                 self._sound = True
                 raise
             if entry is not None:
-                self._db.execute(_INSERT, (len(self._known.links), entry.body))
-                self._db.execute(_SIGN, (self._known.signed_by(self._key, entry),))
+                self._db.execute(_INSERT, (len(self._known.heads), entry.body))
+                self._db.execute(_SIGN, (self._known.signed_by(self._key, entry).signature,))
             self._db.execute("COMMIT")
         if entry is not None:
             self._known.apply(entry)

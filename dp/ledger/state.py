@@ -28,17 +28,18 @@ from dp.ledger.entries import (
     cost_of,
     facts,
     from_facts,
-    link,
     name_of,
     parse,
     picked,
     plain,
     worst,
 )
+from dp.ledger.heads import SignedHead, note_text
+from dp.ledger.proofs import Tree
 from dp.secure_sum import SecureSum, check_text
 from dp.turns import Turns
 from secagg.crypto import labels
-from secagg.crypto.keys import SigningKey, derive, verify
+from secagg.crypto.keys import SigningKey, derive
 from secagg.errors import BudgetError, PeerError, SecAggError, UsageError
 from secagg.foreign import as_declared
 
@@ -49,7 +50,7 @@ last."""
 _Filter: TypeAlias = Filter | ClientFilters
 
 START = bytes(32)
-"""What stands for the previous link in the first entry."""
+"""What stands for the previous head in the first entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Genesis:
     guarantee: Guarantee
     budget: Budget
     owner: bytes
-    """The Ed25519 key that signs the number of entries and the last link."""
+    """The Ed25519 key that signs the ledger's heads."""
     data: bytes = b""
     """Empty if it is not said; then nobody can tell from this ledger which others are about the same data."""
     turns: Turns | None = None
@@ -138,20 +139,22 @@ class PreparedEntry:
     """An entry that may be next, and the state that it leads to. ``record`` is None if the release is aborted."""
 
     body: bytes
-    link: bytes
+    tree: Tree
     release: str
     record: Record | None
     filter: _Filter
 
 
 class LedgerState:
-    """All releases on record, the links of the hash chain, and the privacy filter. A genesis begins it."""
+    """All releases on record, the heads that the ledger has had, and the privacy filter. A genesis begins it."""
 
     def __init__(self, genesis: Genesis) -> None:
         self.genesis = genesis
         turns, budget = genesis.turns, genesis.budget
         self.filter: _Filter = Filter.of(budget) if turns is None else ClientFilters.of(budget, turns.names)
-        self.links = [link(START, genesis.body())]
+        self.tree = Tree().with_leaf(genesis.body())
+        self.heads = [self.tree.root]
+        """The root over the first entry, over the first two, and so on."""
         self.records: dict[str, Record] = {}
         """The records by release. An aborted release has none: it may be reserved again."""
         self.aborted = 0
@@ -159,7 +162,7 @@ class LedgerState:
 
     @property
     def head(self) -> bytes:
-        return self.links[-1]
+        return self.heads[-1]
 
     def cost_of(self, what: Chargeable) -> PrivacyCost:
         """What a release costs this budget."""
@@ -263,7 +266,7 @@ class LedgerState:
     ) -> PreparedEntry:
         total = after.total
         body = {
-            "number": len(self.links),
+            "number": len(self.heads),
             "previous": self.head.hex(),
             "phase": phase,
             "release": name,
@@ -280,12 +283,13 @@ class LedgerState:
                 **facts(record.happened or record.reserved),
             }
         data = canonical(body)
-        return PreparedEntry(data, link(self.head, data), name, record, after)
+        return PreparedEntry(data, self.tree.with_leaf(data), name, record, after)
 
     def apply(self, entry: PreparedEntry) -> None:
         """Go on to the state after ``entry``."""
         self.filter = entry.filter
-        self.links.append(entry.link)
+        self.tree = entry.tree
+        self.heads.append(entry.tree.root)
         if entry.record is None:
             del self.records[entry.release]
             self.aborted += 1
@@ -313,7 +317,7 @@ class LedgerState:
 
     def read(self, data: bytes) -> None:
         """Apply the next entry; ``PeerError`` if it may not be there."""
-        number = len(self.links)
+        number = len(self.heads)
         try:
             entry = self._prepared_again(parse(data))
         except (SecAggError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -332,21 +336,34 @@ class LedgerState:
         """Check the ``signatures`` of the latest entries: the last has the owner's signature of the end, no other has
         one."""
         *earlier, signature = signatures
-        number = len(self.links) - 1
+        number = len(self.heads) - 1
         if any(earlier):
             raise PeerError("an entry of the ledger is signed as its last, and is not")
         if not signature:
             raise PeerError(f"the ledger has been cut short: that it ends with entry {number}, nobody has signed")
-        verify(self.genesis.owner, signature, labels.LEDGER_HEAD, *self._end(), culprit=f"entry {number}")
+        try:
+            self._signed(signature).check(f"entry {number}")
+        except UsageError:
+            raise PeerError(f"bad signature of entry {number}") from None
 
-    def signed_by(self, key: SigningKey, entry: PreparedEntry | None = None) -> bytes:
-        """The owner's signature of a ledger that ends here, or with ``entry``."""
-        return key.sign(labels.LEDGER_HEAD, *self._end(entry))
+    def signed_by(self, key: SigningKey, entry: PreparedEntry | None = None) -> SignedHead:
+        """The signed head of a ledger that ends here, or with ``entry``."""
+        tree = self.tree if entry is None else entry.tree
+        return self._signed(key.sign_raw(note_text(self.heads[0], tree.size, tree.root)), tree)
 
-    def _end(self, entry: PreparedEntry | None = None) -> tuple[bytes, bytes]:
-        """The number of entries, and the last link, which covers them all."""
-        count, head = (len(self.links), self.head) if entry is None else (len(self.links) + 1, entry.link)
-        return count.to_bytes(8, "big"), head
+    def _signed(self, signature: bytes, tree: Tree | None = None) -> SignedHead:
+        tree = self.tree if tree is None else tree
+        return SignedHead(self.genesis.owner, self.heads[0], tree.size, tree.root, signature)
+
+    def check_head(self, head: SignedHead) -> None:
+        """Raise ``PeerError`` unless this ledger once had this head, which its owner has signed."""
+        if (head.owner, head.ledger) != (self.genesis.owner, self.heads[0]):
+            raise PeerError("a head of another ledger")
+        if head.size > len(self.heads):
+            raise PeerError(f"a head of {head.size} entries, of which the ledger has {len(self.heads)}: it is older")
+        if self.heads[head.size - 1] != head.root:
+            raise PeerError(f"another head of {head.size} entries than this ledger had: a fork")
+        head.check()
 
     def _prepared_again(self, body: Mapping[str, Any]) -> PreparedEntry:
         if body["phase"] == "abort":
@@ -371,6 +388,6 @@ def replay(rows: Sequence[Row], key: bytes | None = None, pinned: bytes | None =
     for body, _signature in rows[1:]:
         state.read(body)
     state.check_signed([signature for _body, signature in rows])
-    if pinned is not None and pinned not in state.links:
+    if pinned is not None and pinned not in state.heads:
         raise PeerError("the ledger does not contain the pinned head: it is older, or another one")
     return state

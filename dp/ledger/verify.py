@@ -92,7 +92,7 @@ def book(state: LedgerState) -> Book:
         colluders=min((one.noise.colluders for one in planned if isinstance(one, SecureSum)), default=None),
         overlap=min((one.overlap for one in planned if isinstance(one, SecureSum)), default=1),
         sampled=min((one.sampled for one in planned if isinstance(one, SecureSum)), default=Fraction(1)),
-        entries=len(state.links),
+        entries=len(state.heads),
         head=state.head.hex(),
         turns=None if (turns := genesis.turns) is None else (turns.size, len(turns.names)),
     )
@@ -105,9 +105,9 @@ def compare(ledger: LedgerState, other: LedgerState) -> int:
     ``other`` is a copy of this ledger, or kept by a client. With nothing in common, nothing was compared.
     """
     if copies(ledger, other):
-        if any(ours != theirs for ours, theirs in zip(ledger.links, other.links, strict=False)):
+        if any(ours != theirs for ours, theirs in zip(ledger.heads, other.heads, strict=False)):
             raise PeerError("a fork: the two ledgers begin alike and then differ")
-        if (later := len(other.links) - len(ledger.links)) > 0:
+        if (later := len(other.heads) - len(ledger.heads)) > 0:
             raise PeerError(f"this is an older copy of the other ledger, which has {later} more entries")
     common = 0
     for name, theirs in other.records.items():
@@ -128,7 +128,7 @@ def compare(ledger: LedgerState, other: LedgerState) -> int:
 
 def copies(ledger: LedgerState, other: LedgerState) -> bool:
     """Whether both begin with the same entry."""
-    return ledger.links[0] == other.links[0]
+    return ledger.heads[0] == other.heads[0]
 
 
 def _exact(what: Chargeable, kind: Kind) -> bool:

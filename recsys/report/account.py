@@ -83,7 +83,7 @@ class Spent:
 
     def after(self, round_: Round) -> int | None:
         """The entry to which a round points."""
-        heads = [link.hex() for link in self.state.links]
+        heads = [head.hex() for head in self.state.heads]
         return heads.index(round_.head) if round_.head in heads else None
 
     def epsilon_after(self, number: int) -> float:

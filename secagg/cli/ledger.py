@@ -95,7 +95,7 @@ def check(
         raise PeerError(f"{FAILED}: {error}") from None
     given = Given(
         key is not None,
-        None if pinned is None else state.links.index(pinned),
+        None if pinned is None else state.heads.index(pinned),
         plans=True,
         beside=beside(key, own),
         roster=roster is not None,
@@ -107,7 +107,7 @@ def check(
     if as_json:
         figures = {
             "verdict": given.verdict,
-            "entries": len(state.links),
+            "entries": len(state.heads),
             "head": state.head.hex(),
             "epsilon": _epsilon(state.filter.reached),
             "budget": float(budget.epsilon),

@@ -132,7 +132,11 @@ class SigningKey:
         self.public = self._key.public_key().public_bytes_raw()
 
     def sign(self, label: bytes, *parts: bytes) -> bytes:
-        return self._key.sign(transcript(label, *parts))
+        return self.sign_raw(transcript(label, *parts))
+
+    def sign_raw(self, message: bytes) -> bytes:
+        """For formats of others, whose messages are no transcripts, and must not be the beginning of one."""
+        return self._key.sign(message)
 
     def __repr__(self) -> str:
         return f"SigningKey(public={self.public.hex()})"

@@ -43,8 +43,7 @@ SURVIVORS: Final = b"secagg/v1/pairwise/survivors"  # survivors of every protoco
 NOISE_DRAW: Final = b"secagg/v1/noise/draw"
 NOISE_CHAIN: Final = b"secagg/v1/noise/chain"
 
-LEDGER_ENTRY: Final = b"secagg/v1/ledger/entry"
-LEDGER_HEAD: Final = b"secagg/v1/ledger/head"
+LEDGER_HEAD: Final = b"secagg/v1/ledger/head"  # begins the note that is signed, and is no part of a transcript
 LEDGER_TURNS: Final = b"secagg/v1/ledger/turns"  # the order in which clients take turns
 LEDGER_DATA: Final = b"secagg/v1/ledger/data"  # with whose data it is: a mark that only the secret's keeper can tell
 RUN_INPUTS: Final = b"secagg/v1/run/inputs"  # what a simulated run was begun with: a mark that is kept with it

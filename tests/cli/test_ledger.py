@@ -212,7 +212,7 @@ def test_one_statement_by_two_verifiers(run: Path, secagg: Secagg, capsys: pytes
     code, out, _ = secagg("verify", *words)
     audit = verify_ledger.Audit(KEY.public)
     assert list(verify_ledger.problems(b"".join(_export(run)), KEY.public, None, audit)) == []
-    number = audit.links.index(bytes.fromhex((run / "head").read_text()))
+    number = audit.heads.index(bytes.fromhex((run / "head").read_text()))
     given = verify_ledger.Given(key=True, head=number, plans=True, beside=True)
     assert (code, out.splitlines()) == (0, list(verify_ledger.columns(verify_ledger.statement(audit.book(), given))))
     said = json.loads(secagg("verify", *words, "--json")[1])["statement"]

@@ -12,7 +12,9 @@ from typing import Any
 from dp import verify_ledger
 from dp.events import Gaussian, Guarantee, Holder, PoissonSample, Relation, Release, Trust, Unit
 from dp.ledger import Budget, Ledger
-from dp.ledger.entries import canonical, link, parse, survivors_digest
+from dp.ledger.entries import canonical, parse, survivors_digest
+from dp.ledger.heads import note_text
+from dp.ledger.proofs import Tree, leaf_hash
 from dp.ledger.state import START, Row
 from dp.ledger.verify import verify
 from dp.noise import Family, NoiseSpec
@@ -142,10 +144,10 @@ def forged(rows: Iterable[Row], change: Callable[[list[dict[str, Any]]], object]
     """What the ledger's owner can make of it: other entries, numbered, chained and signed as they should be."""
     bodies = [parse(body) for body, _signature in rows]
     change(bodies)
-    made, previous = [], START
+    made, tree = [], Tree()
     for number, body in enumerate(bodies):
-        made.append(canonical({**body, "number": number, "previous": previous.hex()}))
-        previous = link(previous, made[-1])
+        made.append(canonical({**body, "number": number, "previous": (tree.root if number else START).hex()}))
+        tree = tree.with_leaf(made[-1])
     return ended(made, key)
 
 
@@ -157,11 +159,16 @@ def signature_in(facts: dict[str, Any], name: str, key: SigningKey) -> dict[str,
 
 def ended(bodies: Sequence[bytes], key: SigningKey = KEY) -> list[Row]:
     """These entries, the last of them signed as the last."""
-    head = START
-    for body in bodies:
-        head = link(head, body)
-    signatures = [b""] * (len(bodies) - 1) + [key.sign(labels.LEDGER_HEAD, len(bodies).to_bytes(8, "big"), head)]
+    signatures = [b""] * (len(bodies) - 1) + [key.sign_raw(note(bodies))]
     return list(zip(bodies, signatures, strict=True))
+
+
+def note(bodies: Sequence[bytes]) -> bytes:
+    """What the owner of a ledger of these entries signs."""
+    tree = Tree()
+    for body in bodies:
+        tree = tree.with_leaf(body)
+    return note_text(leaf_hash(bodies[0]), tree.size, tree.root)
 
 
 def exported(rows: Iterable[Row]) -> bytes:

@@ -34,8 +34,9 @@ from dp.events import (
 )
 from dp.filter import Budget, Kind
 from dp.ledger import Steps
-from dp.ledger.entries import canonical, cost_of, from_facts, link, parse
+from dp.ledger.entries import canonical, cost_of, from_facts, parse
 from dp.ledger.file import read
+from dp.ledger.proofs import Tree
 from dp.ledger.state import START, Row, replay
 from dp.secure_sum import SecureSum, Signed
 from secagg.errors import UsageError
@@ -200,14 +201,14 @@ def inside(body: Any, at: tuple[Any, ...]) -> Any:
 
 def resigned(rows: list[Row], changes: list[tuple[int, tuple[Any, ...], Any]]) -> list[Row]:
     """As ``forged``, but that number and link to the entry before can be lies, too."""
-    bodies, made, previous = [parse(body) for body, _ in rows], list[bytes](), START
+    bodies, made, tree = [parse(body) for body, _ in rows], list[bytes](), Tree()
     for number, body in enumerate(bodies):
-        body["previous"] = previous.hex()
+        body["previous"] = (tree.root if made else START).hex()
         for where, at, value in changes:
             if where == number:
                 put(body, at, value)
         made.append(canonical(body))
-        previous = link(previous, made[-1])
+        tree = tree.with_leaf(made[-1])
     return ended(made)
 
 

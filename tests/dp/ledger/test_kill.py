@@ -95,7 +95,7 @@ def check(path: Path, acknowledged: list[list[str]]) -> None:
     alone = shutil.copy(path, path.with_name(f"alone-{path.name}"))
     ledger = Ledger.open(path, KEY, pinned=last)
     check_alone(alone, last)
-    links, total = ledger._state.links, ledger._state.filter.total
+    links, total = ledger._state.heads, ledger._state.filter.total
     ledger.close()
     heads = [bytes.fromhex(head) for _what, head in acknowledged]
     assert heads == links[len(links) - len(heads) - (links[-1] != last) :][: len(heads)]
@@ -108,7 +108,7 @@ def check(path: Path, acknowledged: list[list[str]]) -> None:
 def check_alone(path: Path, last: bytes | None) -> None:
     """A copy of the one file has all that was acknowledged, or cannot be taken for a ledger."""
     with suppress(PeerError):
-        assert last is None or last in replay(read(path), KEY.public).links[-2:]
+        assert last is None or last in replay(read(path), KEY.public).heads[-2:]
 
 
 def killed_everywhere(zygote: Zygote, folder: Path, base: Path | None, every: int = 1, **how: Any) -> int:
@@ -184,7 +184,7 @@ def killed_again_and_again(zygote: Zygote, folder: Path, times: int, when: When)
 def check_heads(path: Path, acknowledged: list[list[str]]) -> None:
     Ledger.open(path, KEY).close()  # takes in what a killed one left beside the file
     state = verify(read(path), KEY.public)
-    places = [state.links.index(bytes.fromhex(head)) for _what, head in acknowledged]
+    places = [state.heads.index(bytes.fromhex(head)) for _what, head in acknowledged]
     assert places == sorted(places)
     for charged, small in zip(state.filter.total.amounts, least(acknowledged).amounts, strict=True):
         assert (charged or 0) >= (small or 0)
@@ -288,7 +288,7 @@ def torn(folder: Path, parts: dict[str, bytes], heads: list[bytes]) -> int:
 
     put()
     try:
-        links = verify(read(path), KEY.public).links
+        links = verify(read(path), KEY.public).heads
     except PeerError:
         links = []
     assert links == heads[: len(links)]
@@ -323,7 +323,7 @@ def test_a_torn_journal(zygote: Zygote, half: tuple[Path, list[bytes]], tmp_path
         except PeerError:
             found.add("refused")
         else:
-            assert ledger._state.links == heads
+            assert ledger._state.heads == heads
             ledger.close()
             found.add("undone")
     assert found == {"refused", "undone"}
@@ -347,7 +347,7 @@ def test_the_file_alone_is_the_ledger(crashed: tuple[Path, list[bytes]], tmp_pat
     path, heads = crashed
     (alone := tmp_path / "elsewhere").mkdir()
     shutil.copy(path, alone / "ledger.db")
-    assert verify(read(alone / "ledger.db"), KEY.public).links == heads
+    assert verify(read(alone / "ledger.db"), KEY.public).heads == heads
     Ledger.open(alone / "ledger.db", KEY, pinned=heads[-1]).close()
 
 
@@ -363,7 +363,7 @@ def test_control_with_a_write_ahead_log_it_is_not(tmp_path: Path, monkeypatch: p
     assert sorted(path.parent.glob("copy*")) == [copy]
     copy.write_bytes(path.read_bytes()[:18] + bytes([1, 1]) + path.read_bytes()[20:])
     forgotten = verify(read(copy), KEY.public)
-    assert (len(forgotten.links), forgotten.filter.reached) == (1, 0)
+    assert (len(forgotten.heads), forgotten.filter.reached) == (1, 0)
     assert len(list(ledger.entries())) == 10
     ledger.close()
 
@@ -377,5 +377,5 @@ def test_a_crash_keeps_the_reservation(zygote: Zygote, tmp_path: Path) -> None:
     ledger.reserve(planned(0))
     ledger.commit(happened(0, gone=[0]))
     assert ledger._state.filter.total == cost_of(happened(0, gone=[0]), USER, Kind.RENYI)
-    assert len(ledger._state.links) == 3
+    assert len(ledger._state.heads) == 3
     ledger.close()

@@ -339,7 +339,7 @@ def test_a_fork_that_closes_it_takes_no_journal_away(path: Path, knows: bool) ->
     if knows:
         ledger.reserve(planned(99))
     ledger.close()
-    assert len(verify(read(path), KEY.public).links) == 10 + knows
+    assert len(verify(read(path), KEY.public).heads) == 10 + knows
 
 
 def test_of_an_older_version(path: Path) -> None:
@@ -449,7 +449,7 @@ def test_an_older_file_is_refused_by_who_remembers_the_head(path: Path, tmp_path
 def test_without_that_check_it_comes_back(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dp.ledger import file
 
-    switch_off(monkeypatch, file, "replay", "pinned is not None and pinned not in state.links")
+    switch_off(monkeypatch, file, "replay", "pinned is not None and pinned not in state.heads")
     filled(path).close()
     Ledger.open(path, KEY, pinned=bytes(32)).close()
 

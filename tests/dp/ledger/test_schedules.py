@@ -17,8 +17,9 @@ from dp import verify_ledger
 from dp.events import Everyone, Gaussian, PoissonSample, Relation, Release
 from dp.filter import Budget, Filter, Kind
 from dp.ledger import Ledger, Steps
-from dp.ledger.entries import canonical, link, parse
+from dp.ledger.entries import canonical, parse
 from dp.ledger.file import read
+from dp.ledger.proofs import Tree
 from dp.ledger.state import START, LedgerState, Row
 from secagg.errors import BudgetError, UsageError
 from tests.controls import switch_off
@@ -44,12 +45,12 @@ def begun(path: Path, plan: Steps = PLAN, budget: Budget = WHOLE) -> Ledger:
 
 def resigned(rows: list[Row], change: Any) -> list[Row]:
     """The same entries but for a change of all bodies, linked and signed again by the owner."""
-    bodies, made, previous = [parse(body) for body, _ in rows], [], START
+    bodies, made, tree = [parse(body) for body, _ in rows], [], Tree()
     change(bodies)
     for body in bodies:
-        body["previous"] = previous.hex()
+        body["previous"] = (tree.root if made else START).hex()
         made.append(canonical(body))
-        previous = link(previous, made[-1])
+        tree = tree.with_leaf(made[-1])
     return ended(made)
 
 

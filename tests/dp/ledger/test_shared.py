@@ -168,7 +168,7 @@ def test_three_processes_at_once(path: Path) -> None:
         writer.stdin.flush()
     lengths = []
     while any(writer.poll() is None for writer in writers):
-        lengths.append(len(replay(read(path), KEY.public).links))  # whole entries, and waited for
+        lengths.append(len(replay(read(path), KEY.public).heads))  # whole entries, and waited for
     for writer in writers:
         writer.communicate()
     assert lengths == sorted(lengths)

@@ -48,7 +48,7 @@ from dp.ledger.state import Row, replay
 from dp.ledger.verify import book, compare, verify
 from dp.secure_sum import SecureSum
 from dp.verify_ledger import FAILED, Given, columns, statement
-from secagg.crypto import curve25519, keys, labels
+from secagg.crypto import curve25519, keys
 from secagg.errors import PeerError, StorageError, UsageError
 from tests.controls import switch_off
 from tests.reference import ed25519
@@ -63,6 +63,7 @@ from tests.scenes.ledger import (
     forged,
     happened,
     new,
+    note,
     planned,
     signed,
     step,
@@ -470,8 +471,7 @@ def test_a_ledger_of_a_key_of_small_order(rows: list[Row], monkeypatch: pytest.M
     """Anybody can have written it: its end is signed without a key."""
     public = ed25519.encoded((0, ed25519.P - 1))
     *others, (last, _) = forged(rows[:2], lambda bodies: bodies[0].update(owner=public.hex()))
-    head = entries.link(entries.link(state.START, others[0][0]), last)
-    end = keys.transcript(labels.LEDGER_HEAD, (2).to_bytes(8, "big"), head)
+    end = note([others[0][0], last])
     made = [*others, (last, ed25519.forged(public, end))]
     with pytest.raises(PeerError, match="unusable Ed25519 public key"):
         verify(made)
@@ -487,8 +487,7 @@ def test_a_ledger_of_a_key_of_small_order(rows: list[Row], monkeypatch: pytest.M
 def test_a_signature_that_libraries_differ_in(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its owner made R the neutral point: then some would take the ledger for signed, and others not."""
     *others, (last, _) = rows[:2]
-    head = entries.link(entries.link(state.START, others[0][0]), last)
-    end = keys.transcript(labels.LEDGER_HEAD, (2).to_bytes(8, "big"), head)
+    end = note([others[0][0], last])
     odd = ed25519.signed_by(ed25519.scalar_of(KEY.secret), KEY.public, 0, ed25519.encoded(ed25519.ZERO), end)
     made = [*others, (last, odd)]
     assert "bad signature" in ours(made)
@@ -881,7 +880,7 @@ def test_another_charge_for_the_same(path: Path, tmp_path: Path) -> None:
     filled(path).close()
     filled(tmp_path / "b.db").close()
     mine, other = replay(read(path)), replay(read(tmp_path / "b.db"))
-    other.links[0] = bytes(32)
+    other.heads[0] = bytes(32)
     name, record = next(iter(other.records.items()))
     other.records[name] = replace(record, cost=record.cost + record.cost)
     with pytest.raises(PeerError, match="charged otherwise"):

@@ -86,7 +86,7 @@ def late() -> None:
             ledger._db.execute(file._INSERT, (number, body))
             ledger._db.execute(file._SIGN, (signature,))
             ledger._db.execute("COMMIT")
-        waiting.append((len(ledger._state.links), entry.body, ledger._state.signed_by(ledger._key, entry)))
+        waiting.append((len(ledger._state.heads), entry.body, ledger._state.signed_by(ledger._key, entry).signature))
         ledger._state.apply(entry)
 
     Ledger._append = append  # type: ignore[method-assign]
