@@ -68,7 +68,7 @@ class Round:
     """spent so far, according to the first of the run's ledgers"""
     epsilon_left: float | None = None
     head: str = ""
-    """the last link of that ledger at this time, where the report finds what had been spent"""
+    """the head of that ledger at this time, where the report finds what had been spent"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.survivors <= self.planned or self.planned < 1 or min((self.number, *self.silent.values())) < 0:

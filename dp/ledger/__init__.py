@@ -1,4 +1,4 @@
-"""What a privacy budget was spent on: written down before anything is released, hash-chained, signed, recomputable."""
+"""What a privacy budget was spent on: written down before anything is released, hashed, signed, recomputable."""
 
 from dp.filter import Budget
 from dp.ledger.entries import Steps
