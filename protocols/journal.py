@@ -18,6 +18,7 @@ A journal's promises are:
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -27,10 +28,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
+from secagg.at_rest import KEY_FILE, Keyring
 from secagg.crypto import labels
 from secagg.crypto.keys import digest
 from secagg.crypto.seal import opened_once, sealed_once
-from secagg.errors import PeerError, PolicyError, StorageError, UsageError
+from secagg.errors import AtRestError, PeerError, PolicyError, SealedError, StorageError, UnsealedError, UsageError
 from secagg.files import add_file, hold_private, keep_only, read_private
 
 VERSION = 2
@@ -230,13 +235,19 @@ class SqliteJournal:
     record was never said: it is removed when the journal is next opened. A frame's file is deleted and not overwritten:
     the key that opens it was in the record, and is destroyed there.
 
+    With a keyring what would stand in clear beside the sealed records is sealed, too: deployments, sessions and links
+    of the chain, by AES-SIV, which makes the same of the same, so that they are found. Its key is drawn for this
+    journal, and kept in it, sealed under the keyring (``secagg.at_rest``). Heads are what they would be without.
+    ``reseal`` seals a journal that is plain, brings a sealed one under another key, or makes it plain again.
+
     Whoever opens it closes it: ``with closing(SqliteJournal(path)) as journal``.
     """
 
     durable: ClassVar[bool] = True
     keeps_values: ClassVar[bool] = True
 
-    def __init__(self, path: str | Path, *, pinned: bytes | None = None) -> None:
+    def __init__(self, path: str | Path, *, pinned: bytes | None = None, keys: Keyring | None = None) -> None:
+        self._version = 0
         with ExitStack() as undo:
             try:
                 hold_private(Path(path))  # nobody else's business, sealed or not
@@ -247,30 +258,75 @@ class SqliteJournal:
                 undo.callback(self.close)
                 self._db.executescript(_PRAGMAS)
                 with self._transaction():
-                    self._find_tables(path)
+                    self._hidden = self._find_tables(path, keys)
+                    self._version = self._schema_version()
                 self._check_chain(pinned)
                 with self._transaction():  # nobody is about to write a record
                     self._remove_orphans()
+            except AtRestError:
+                raise
             except (OSError, sqlite3.Error, StorageError) as error:
                 raise UsageError(f"cannot open journal {path}: {error}") from None
             undo.pop_all()
 
-    def _find_tables(self, path: str | Path) -> None:
+    def _find_tables(self, path: str | Path, keys: Keyring | None) -> _Hidden:
         """Make them in a new file; of another version, or somebody else's, they are refused."""
         [(version,)], [(tables,)] = self._read("PRAGMA user_version"), self._read("SELECT count(*) FROM sqlite_master")
         if (version, tables) == (0, 0):
             self._db.execute(_SCHEMA)
             self._db.execute(f"PRAGMA user_version = {VERSION}")
+            if keys is not None:
+                self._db.execute(_SEAL_SCHEMA)
+                self._db.execute(_SEAL, (keys.seal(os.urandom(_HIDING_BYTES), _HIDING),))
         elif version != VERSION:
             raise UsageError(f"{path} is not a journal of this version of secagg")
+        sealed = self._read("SELECT key FROM seal") if self._read(_IS_SEALED) else []
+        if keys is None and sealed:
+            raise SealedError(f"{path} is sealed, and no key was given: {KEY_FILE} names the file that has it")
+        if keys is not None and not sealed:
+            raise UnsealedError(f"{path} is not sealed, and a key was given: secagg seal seals what should be")
+        return _Hidden(None if keys is None else keys.open(sealed[0][0], _HIDING))
+
+    def reseal(self, opening: Keyring, sealing: Keyring | None) -> bool:
+        """Bring the journal under the newest key of ``sealing``, or none; False if it is there already.
+
+        ``opening`` opens it if it is sealed now. It is one transaction: after a crash all of it is as it was. Whoever
+        has it open meanwhile writes nothing any more. Afterwards it is to be closed.
+        """
+        with self._transaction():
+            sealed = self._read("SELECT key FROM seal") if self._read(_IS_SEALED) else []
+            if not sealed if sealing is None else sealed and sealing.under_newest(sealed[0][0]):
+                return False
+            if sealing is not None and sealed:
+                self._db.execute(_SEAL, (sealing.seal(opening.open(sealed[0][0], _HIDING), _HIDING),))
+                return True
+            after = _Hidden(None if sealing is None else os.urandom(_HIDING_BYTES))
+            for number, *values in self._read("SELECT number, deployment, session, link FROM log"):
+                shown = (self._hidden.show(what, one) for what, one in zip(_HIDES, values, strict=True))
+                again = (after.hide(what, one) for what, one in zip(_HIDES, shown, strict=True))
+                self._db.execute(
+                    "UPDATE log SET deployment = ?, session = ?, link = ? WHERE number = ?", (*again, number)
+                )
+            if sealing is None:
+                self._db.execute("DROP TABLE seal")
+            else:
+                self._db.execute(_SEAL_SCHEMA)
+                self._db.execute(_SEAL, (sealing.seal(after.key, _HIDING),))
+        return True
+
+    def _schema_version(self) -> int:
+        """A number that changes when the journal is sealed, or made plain."""
+        [(version,)] = self._read("SELECT schema_version FROM pragma_schema_version")
+        return int(version)
 
     def _check_chain(self, pinned: bytes | None) -> None:
         head, seen = EMPTY_HEAD, pinned in (None, EMPTY_HEAD)
         try:
             rows = self._db.execute(
-                "SELECT deployment, session, round, step, digest, record, link FROM log ORDER BY number"
+                "SELECT deployment, session, link, round, step, digest, record FROM log ORDER BY number"
             )
-            for deployment, session, round_, step, record_digest, record, link in rows:
+            for *hidden, round_, step, record_digest, record in rows:
+                deployment, session, link = (self._hidden.show(*one) for one in zip(_HIDES, hidden, strict=True))
                 head = chained(head, deployment, session, round_, step, record_digest)
                 if head != link or (record is not None and sha256(record).digest() != record_digest):
                     raise PolicyError("the journal has been altered")
@@ -282,7 +338,7 @@ class SqliteJournal:
 
     def records(self, session: bytes, round_: int) -> list[bytes]:
         query = "SELECT record FROM log WHERE session = ? AND round = ? AND record IS NOT NULL ORDER BY step"
-        return [record for (record,) in self._read(query, session, round_)]
+        return [record for (record,) in self._read(query, self._session(session), round_)]
 
     def append(
         self,
@@ -305,19 +361,20 @@ class SqliteJournal:
     ) -> list[tuple[bytes]]:
         """Write a record in a transaction; of which records it has taken the place."""
         record_digest, over = sha256(record).digest(), list[tuple[bytes]]()
-        [(taken,)] = self._read(_TAKEN, deployment, session, round_)
+        hidden = self._hidden.hide(_DEPLOYMENT, deployment), self._session(session)
+        [(taken,)] = self._read(_TAKEN, *hidden, round_)
         check_next(round_, step, taken, self.last_round(session))
         if step == 0:
-            over = self._read(_SUPERSEDED, deployment, session)
-            self._db.execute(_SUPERSEDE, (deployment, session))
+            over = self._read(_SUPERSEDED, *hidden)
+            self._db.execute(_SUPERSEDE, hidden)
         link = chained(self.head(), deployment, session, round_, step, record_digest)
         if beside is not None:
             add_file(self._beside(record_digest), sealed_once(beside.key, beside.frame))
-        self._db.execute(_INSERT, (deployment, session, round_, step, record_digest, record, link))
+        self._db.execute(_INSERT, (*hidden, round_, step, record_digest, record, self._hidden.hide(_LINK, link)))
         return over
 
     def frame(self, session: bytes, round_: int, step: int, key: bytes) -> bytes:
-        rows = self._read(_DIGEST, session, round_, step)
+        rows = self._read(_DIGEST, self._session(session), round_, step)
         try:
             return opened_once(key, read_private(self._beside(*rows[0])))
         except (IndexError, FileNotFoundError):
@@ -342,19 +399,27 @@ class SqliteJournal:
         keep_only(self._path.parent, names, {self._beside(record_digest).name for (record_digest,) in living})
 
     def retire(self, session: bytes, before: int) -> None:
+        hidden, none = self._session(session), sha256().digest()
         with self._transaction():
-            over = self._read(_RETIRED, session, before)
-            for deployment, round_ in self._read(_LIVING, session, before):
-                link = chained(self.head(), deployment, session, round_, OVER, sha256().digest())
-                self._db.execute(_INSERT, (deployment, session, round_, OVER, sha256().digest(), None, link))
-            self._db.execute("UPDATE log SET record = NULL WHERE session = ? AND round < ?", (session, before))
+            over = self._read(_RETIRED, hidden, before)
+            for deployment, round_ in self._read(_LIVING, hidden, before):
+                link = chained(self.head(), self._hidden.show(_DEPLOYMENT, deployment), session, round_, OVER, none)
+                last = self._hidden.hide(_LINK, link)
+                self._db.execute(_INSERT, (deployment, hidden, round_, OVER, none, None, last))
+            self._db.execute("UPDATE log SET record = NULL WHERE session = ? AND round < ?", (hidden, before))
         self._remove(over)
+
+    def _session(self, session: bytes) -> bytes:
+        """A session as it is in the file."""
+        return self._hidden.hide(_SESSION, session)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """All or nothing: what is not on disk must not be seen by this process either."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
+            if self._version and self._schema_version() != self._version:
+                raise StorageError("the journal was sealed, or made plain, meanwhile: open it again")
             yield
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
@@ -364,12 +429,12 @@ class SqliteJournal:
                 self._db.execute("ROLLBACK")
 
     def last_round(self, session: bytes) -> int | None:
-        [(last,)] = self._read("SELECT max(round) FROM log WHERE session = ?", session)
+        [(last,)] = self._read("SELECT max(round) FROM log WHERE session = ?", self._session(session))
         return last  # type: ignore[no-any-return]  # the schema says so
 
     def head(self) -> bytes:
         rows = self._read("SELECT link FROM log ORDER BY number DESC LIMIT 1")
-        return rows[0][0] if rows else EMPTY_HEAD
+        return self._hidden.show(_LINK, rows[0][0]) if rows else EMPTY_HEAD
 
     def _read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         try:
@@ -381,6 +446,29 @@ class SqliteJournal:
         self._db.close()
 
 
+class _Hidden:
+    """What makes of a value that stands beside the records what is in the file: without a key the same value."""
+
+    def __init__(self, key: bytes | None) -> None:
+        self.key = key or b""
+        self._cipher = None if key is None else AESSIV(key)
+
+    def hide(self, what: bytes, value: bytes) -> bytes:
+        return value if self._cipher is None else self._cipher.encrypt(value, [what])
+
+    def show(self, what: bytes, hidden: bytes) -> bytes:
+        try:
+            return hidden if self._cipher is None else self._cipher.decrypt(hidden, [what])
+        except (InvalidTag, ValueError):
+            raise PolicyError("the journal has been altered") from None
+
+
+_HIDES = _DEPLOYMENT, _SESSION, _LINK = b"deployment", b"session", b"link"
+"""What a cipher's values are, so that none can stand in the place of another."""
+_HIDING, _HIDING_BYTES = "the key of a journal", 64
+_IS_SEALED = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'seal'"
+_SEAL_SCHEMA = "CREATE TABLE seal (place INTEGER PRIMARY KEY CHECK (place = 0), key BLOB NOT NULL)"
+_SEAL = "INSERT OR REPLACE INTO seal VALUES (0, ?)"
 _LOST = "a frame that this journal kept is not there any more: it cannot be said again"
 _RETIRED = "SELECT digest FROM log WHERE session = ? AND round < ? AND record IS NOT NULL"
 _LIVING = "SELECT DISTINCT deployment, round FROM log WHERE session = ? AND round < ? AND record IS NOT NULL"

@@ -15,11 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NewType
 
+from secagg.at_rest import Keyring, read_sealed
 from secagg.crypto import labels
 from secagg.crypto.keys import KEY_BYTES, SigningKey, check_on_curve, check_signing_key, digest
 from secagg.crypto.prg import Rng
-from secagg.errors import DecodeError, PeerError, StorageError, UsageError
-from secagg.files import create_file, read_private
+from secagg.errors import AtRestError, DecodeError, PeerError, StorageError, UsageError
+from secagg.files import create_file
 from secagg.foreign import named_file, parse_toml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -37,6 +38,9 @@ def _checked_name(name: str) -> str:
 
 Number = NewType("Number", int)
 """Which client of the roster it is, the first in the order of names being 0."""
+
+IDENTITY = "an identity"
+"""What an identity's file is sealed as."""
 
 SERVER = "server"
 """How the server is named among culprits."""
@@ -56,20 +60,23 @@ class Identity:
     def generate(cls, name: str, rng: Rng = os.urandom) -> Identity:
         return cls(name, SigningKey(rng(KEY_BYTES)))
 
-    def save(self, path: str | Path) -> None:
-        """Write a new file that only its owner can read; an existing one is never overwritten."""
+    def save(self, path: str | Path, keys: Keyring | None = None) -> None:
+        """Write a new file that only its owner can read, sealed at rest if there are ``keys``; an existing one is never
+        overwritten."""
         text = (
             f'# A secagg identity. Keep this file secret.\nname = "{self.name}"\nsecret = "{self.key.secret.hex()}"\n'
         )
-        _write_new(path, text, private=True)
+        _write_new(path, text.encode() if keys is None else keys.seal(text.encode(), IDENTITY), private=True)
 
     @classmethod
-    def load(cls, path: str | Path) -> Identity:
+    def load(cls, path: str | Path, keys: Keyring | None = None) -> Identity:
         """From a file that is this user's and closed to all others; any other is refused (``secagg.files``)."""
         try:
-            data = read_private(Path(path))
+            data = read_sealed(Path(path), keys, IDENTITY, private=True)
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        except AtRestError:
+            raise
         except StorageError as error:
             raise UsageError(str(error)) from None
         table = _read_toml(path, data)
@@ -132,7 +139,7 @@ class Roster:
     def save(self, path: str | Path) -> None:
         lines = [f'"{name}" = "{key.hex()}"' for name, key in zip(self.names, self.keys, strict=True)]
         text = "# A secagg roster: names and Ed25519 public keys.\n[clients]\n" + "\n".join(lines) + "\n"
-        _write_new(path, text, private=False)
+        _write_new(path, text.encode(), private=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Roster:
@@ -156,10 +163,10 @@ def known_client(roster: Roster, number: Number) -> None:
         raise PeerError(f"client number {number} is not in the roster")
 
 
-def _write_new(path: str | Path, text: str, *, private: bool) -> None:
+def _write_new(path: str | Path, data: bytes, *, private: bool) -> None:
     """An existing file is never overwritten."""
     try:
-        made = create_file(Path(path), text.encode(), private=private)
+        made = create_file(Path(path), data, private=private)
     except StorageError as error:
         raise UsageError(str(error)) from None
     if not made:

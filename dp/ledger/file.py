@@ -15,6 +15,9 @@ undoes an entry that was not finished: it is synced first, then the file, and th
 counts as written. The file is locked to one process at a time. A ledger that is ``shared`` is locked for each entry
 instead: its writer reads what others have written and prepares, signs and writes its own entry in one transaction.
 
+With a keyring each entry and the signature are sealed at rest (``secagg.at_rest``), row by row, and each is bound to
+its number. ``reseal`` seals a ledger that is plain, brings a sealed one under another key, or makes it plain again.
+
 An older copy that comes back is whole in itself: only somebody who remembers a ``head`` can tell. A client that keeps
 its own budget does so in a ledger of its own, with its own key.
 """
@@ -25,7 +28,7 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +41,7 @@ from dp.ledger.entries import Chargeable, Steps, name_of, parse, unsigned, worst
 from dp.ledger.heads import SignedHead
 from dp.ledger.state import Genesis, LedgerState, PreparedEntry, Row, replay, taken
 from dp.turns import Turns
+from secagg.at_rest import Keyring, is_sealed, open_if_sealed
 from secagg.crypto.keys import SigningKey
 from secagg.errors import BudgetError, PeerError, SecAggError, StorageError, UsageError
 from secagg.files import creating
@@ -106,11 +110,12 @@ class Ledger:
         state: LedgerState,
         shared: bool,
         held: ExitStack,
+        keys: Keyring | None,
     ) -> None:
         """Not for callers: ``create`` or ``open``."""
-        self.path, self._held = path, held
+        self.path, self._held, self._keys = path, held, keys
         self._key, self._db, self._known, self._shared, self._sound = key, database, state, shared, True
-        self._process = os.getpid()
+        self._process, self._version = os.getpid(), _version(database)
 
     @classmethod
     def create(
@@ -125,6 +130,7 @@ class Ledger:
         data: bytes = b"",
         turns: Turns | None = None,
         shared: bool = False,
+        keys: Keyring | None = None,
     ) -> Self:
         """A new ledger. An existing file is refused: what it holds would be forgotten.
 
@@ -138,15 +144,23 @@ class Ledger:
                 database.execute("BEGIN IMMEDIATE")
                 for statement in _SCHEMA:
                     database.execute(statement)
-                database.execute(_INSERT, (0, state.genesis.body()))
-                database.execute(_SIGN, (state.signed_by(key).signature,))
+                database.execute(_INSERT, (0, _kept(state.genesis.body(), keys, 0)))
+                database.execute(_SIGN, (_kept(state.signed_by(key).signature, keys, None),))
                 database.execute("COMMIT")
         except FileExistsError:
             raise UsageError(f"there is a ledger at {path} already") from None
-        return cls.open(path, key, shared=shared)
+        return cls.open(path, key, shared=shared, keys=keys)
 
     @classmethod
-    def open(cls, path: str | Path, key: SigningKey, *, pinned: bytes | None = None, shared: bool = False) -> Self:
+    def open(
+        cls,
+        path: str | Path,
+        key: SigningKey,
+        *,
+        pinned: bytes | None = None,
+        shared: bool = False,
+        keys: Keyring | None = None,
+    ) -> Self:
         """Go on with a ledger. ``pinned`` is a head seen earlier: a file that does not contain it is refused.
 
         With ``shared``, others who have its key may write at the same time. Otherwise they are locked out until
@@ -159,8 +173,8 @@ class Ledger:
             with _errors():
                 for setting in _SHARED if shared else _ALONE:
                     database.execute(setting)
-            state = replay(_rows(database), key.public, pinned)
-            return cls(path, key, database, state, shared, held.pop_all())
+            state = replay(_rows(database, keys), key.public, pinned)
+            return cls(path, key, database, state, shared, held.pop_all(), keys)
 
     @property
     def head(self) -> bytes:
@@ -216,7 +230,7 @@ class Ledger:
     def entries(self) -> Iterator[dict[str, Any]]:
         """All entries from the first on."""
         self._check_sound()
-        return (parse(body) for body, _signature in _rows(self._db))
+        return (parse(body) for body, _signature in _rows(self._db, self._keys))
 
     def contains(self, head: bytes) -> bool:
         """Whether ``head`` was once this ledger's head."""
@@ -309,7 +323,7 @@ class Ledger:
         if self._shared:
             before, self._sound = self._sound, False  # it stays unsound if one of their entries is wrong
             with _errors():
-                rows = _since(self._db, len(self._known.heads))
+                rows = _since(self._db, len(self._known.heads), self._keys)
             if rows:
                 self._known.read_all(rows)
             self._sound = before
@@ -329,6 +343,8 @@ class Ledger:
         self._sound = False  # until it is known what is on the disk
         with _errors():
             self._db.execute("BEGIN IMMEDIATE")
+            if _version(self._db) != self._version:
+                raise StorageError("the ledger was sealed, or made plain, meanwhile: open it again")
             self._catch_up()
             try:
                 entry = prepare(self._known)
@@ -337,8 +353,9 @@ class Ledger:
                 self._sound = True
                 raise
             if entry is not None:
-                self._db.execute(_INSERT, (len(self._known.heads), entry.body))
-                self._db.execute(_SIGN, (self._known.signed_by(self._key, entry).signature,))
+                number, signature = len(self._known.heads), self._known.signed_by(self._key, entry).signature
+                self._db.execute(_INSERT, (number, _kept(entry.body, self._keys, number)))
+                self._db.execute(_SIGN, (_kept(signature, self._keys, None),))
             self._db.execute("COMMIT")
         if entry is not None:
             self._known.apply(entry)
@@ -370,11 +387,58 @@ def _commitment(state: LedgerState, what: Chargeable) -> PreparedEntry | None:
     return None
 
 
-def read(path: str | Path) -> list[Row]:
+def read(path: str | Path, keys: Keyring | None = None) -> list[Row]:
     """Body and signature of each entry in a file that nobody is writing to. Nothing is written, there or beside it."""
     path = Path(path)
     with _whole(path), closing(_connected(path, "ro", _READERS_PATIENCE)) as database:
-        return _rows(database)
+        return _rows(database, keys)
+
+
+def write_copy(path: str | Path, rows: Sequence[Row]) -> None:
+    """A new ledger that has these rows, as ``read`` gives them, and is plain."""
+    *_, (_, signature) = rows
+    with creating(Path(path)) as draft, closing(_connected(draft, "rw")) as database, _errors():
+        database.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA:
+            database.execute(statement)
+        database.executemany(_INSERT, enumerate(body for body, _signature in rows))
+        database.execute(_SIGN, (signature,))
+        database.execute("COMMIT")
+
+
+def reseal(path: str | Path, opening: Keyring, sealing: Keyring | None) -> bool:
+    """Bring all of a ledger under the newest key of ``sealing``, or none; False if it is there already.
+
+    ``opening`` opens what is sealed now. It is one transaction: after a crash, or if anything is wrong with the ledger,
+    all of it is as it was. Whoever has it open meanwhile, under other keys, is refused from then on.
+    """
+    path = Path(path)
+    with _whole(path), closing(_connected(path, "rw")) as database, _errors():
+        database.execute("BEGIN EXCLUSIVE")
+        found = _checked(database)
+        kept = [data for _number, *both in found for data in both if data]
+        if all(not is_sealed(data) if sealing is None else sealing.under_newest(data) for data in kept):
+            return False
+        rows = _opened(found, 0, opening if any(map(is_sealed, kept)) else None)
+        replay(rows)
+        database.execute("DROP TRIGGER no_update")
+        database.execute("DROP TRIGGER no_delete")
+        for number, (body, _signature) in enumerate(rows):
+            database.execute("UPDATE entries SET body = ? WHERE number = ?", (_kept(body, sealing, number), number))
+        database.execute(_SIGN, (_kept(rows[-1][1], sealing, None),))
+        for statement in _SCHEMA[2:]:
+            database.execute(statement)
+        database.execute("COMMIT")
+    return True
+
+
+def is_ledger(path: str | Path) -> bool:
+    """Whether this is a database with the tables of a ledger."""
+    try:
+        with _whole(Path(path)), closing(_connected(Path(path), "ro", _READERS_PATIENCE)) as database:
+            return _schema(database) == _SCHEMA
+    except (PeerError, UsageError):
+        return False
 
 
 _SHARED = ("PRAGMA journal_mode = PERSIST",)
@@ -435,25 +499,64 @@ def _whole(path: Path) -> Iterator[None]:
             _open[inode] -= 1
 
 
-def _rows(database: sqlite3.Connection) -> list[Row]:
+def _rows(database: sqlite3.Connection, keys: Keyring | None) -> list[Row]:
     with _errors():
         database.execute("BEGIN")
-        schema = tuple(sql for (sql,) in database.execute("SELECT sql FROM sqlite_master ORDER BY rowid"))
-        if schema != _SCHEMA or database.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
-            raise PeerError("this is no ledger, or it has been altered")
-        rows = _since(database, 0)
+        rows = _opened(_checked(database), 0, keys)
         database.execute("COMMIT")
     return rows
 
 
-def _since(database: sqlite3.Connection, first: int) -> list[Row]:
-    rows = database.execute(_SINCE, (first,)).fetchall()
+def _schema(database: sqlite3.Connection) -> tuple[str, ...]:
+    with _errors():
+        return tuple(sql for (sql,) in database.execute("SELECT sql FROM sqlite_master ORDER BY rowid"))
+
+
+def _version(database: sqlite3.Connection) -> int:
+    """A number that changes when a ledger is sealed anew, since its triggers are made again for that."""
+    with _errors():
+        [(version,)] = database.execute("PRAGMA schema_version")
+    return int(version)
+
+
+_Kept = tuple[int, bytes, bytes]
+"""The number of an entry, its body and the signature, as they are in the file."""
+
+
+def _checked(database: sqlite3.Connection) -> list[_Kept]:
+    """All that is in a ledger; ``PeerError`` for a database of another kind, or one that is not whole."""
+    if _schema(database) != _SCHEMA or database.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
+        raise PeerError("this is no ledger, or it has been altered")
+    return _from(database, 0)
+
+
+def _since(database: sqlite3.Connection, first: int, keys: Keyring | None) -> list[Row]:
+    return _opened(_from(database, first), first, keys)
+
+
+def _from(database: sqlite3.Connection, first: int) -> list[_Kept]:
+    return database.execute(_SINCE, (first,)).fetchall()
+
+
+def _opened(rows: Sequence[_Kept], first: int, keys: Keyring | None) -> list[Row]:
     if any(
         number != expected or type(body) is not bytes or type(signature) is not bytes
         for expected, (number, body, signature) in enumerate(rows, first)
     ):
         raise PeerError("entries of the ledger are missing")
-    return [(body, signature) for _number, body, signature in rows]
+    return [
+        (open_if_sealed(body, keys, _what(number)), signature and open_if_sealed(signature, keys, _what(None)))
+        for number, body, signature in rows
+    ]
+
+
+def _what(number: int | None) -> str:
+    """What is sealed, in words: an entry by its number, or the signature."""
+    return "the signature of a ledger" if number is None else f"entry {number} of a ledger"
+
+
+def _kept(data: bytes, keys: Keyring | None, number: int | None) -> bytes:
+    return data if keys is None else keys.seal(data, _what(number))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import pytest
 from protocols import journal as journal_module
 from protocols.journal import EMPTY_HEAD, Beside, ForgetfulJournal, Journal, MemoryJournal, SqliteJournal
 from secagg import files
+from secagg.at_rest import Keyring
 from secagg.errors import PolicyError, StorageError, UsageError
 from tests.controls import switch_off
 
@@ -41,11 +42,12 @@ def state_journal() -> Journal:
     return StateJournal(RecordDict())
 
 
-@pytest.fixture(params=["memory", "sqlite", "state"])
+@pytest.fixture(params=["memory", "sqlite", "sealed", "state"])
 def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
     makers: dict[str, Callable[[], Journal]] = {
         "memory": MemoryJournal,
         "sqlite": lambda: SqliteJournal(tmp_path / "journal.db"),
+        "sealed": lambda: SqliteJournal(tmp_path / "journal.db", keys=Keyring([bytes(32)])),
         "state": state_journal,
     }
     return makers[request.param]()

@@ -40,6 +40,7 @@ from protocols.journal import Journal, SqliteJournal
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from secagg.at_rest import Keyring
 from secagg.crypto.prg import Rng
 from secagg.errors import (
     BudgetError,
@@ -103,7 +104,7 @@ class SecAgg:
     def _answer(self, message: Message, context: Context, call_next: ClientAppCallable) -> RecordDict:
         record = secagg_record(message)
         plan = RoundPlan.decode(field_of(record, "plan", bytes))
-        identity = Identity.load(self._path(context, "identity"))
+        identity = Identity.load(self._path(context, "identity"), Keyring.of_environment())
         roster = Roster.load(self._path(context, "roster"))
         vector, begins = SealedVector(context.state, identity, plan, self._rng), "form" in record
         with ExitStack() as files:
@@ -194,14 +195,14 @@ class SecAgg:
 
     def _journal(self, context: Context, files: ExitStack) -> Journal:
         if path := self._path(context, "journal"):
-            return files.enter_context(closing(SqliteJournal(path)))
+            return files.enter_context(closing(SqliteJournal(path, keys=Keyring.of_environment())))
         if self._path(context, "ledger"):
             raise UsageError("a secagg-ledger needs a secagg-journal: what context.state holds is forgotten")
         return StateJournal(context.state)
 
     def _ledger(self, context: Context, identity: Identity, files: ExitStack) -> Ledger | None:
         if path := self._path(context, "ledger"):
-            return files.enter_context(closing(Ledger.open(path, identity.key)))
+            return files.enter_context(closing(Ledger.open(path, identity.key, keys=Keyring.of_environment())))
         return None
 
 

@@ -11,6 +11,7 @@ from protocols.client import Client
 from protocols.journal import SqliteJournal
 from protocols.policy import Policy
 from protocols.roster import Identity, Roster
+from secagg.at_rest import Keyring
 from secagg.errors import DecodeError, UsageError
 from secagg.foreign import named_file, parse_toml
 
@@ -34,8 +35,8 @@ def site_client(folder: str | Path, site: str, files: ExitStack) -> Client:
 
     ``files`` closes the journal and the ledger.
     """
-    table = _table(folder)
-    identity = Identity.load(_path(folder, table, "identity", site))
+    table, keys = _table(folder), Keyring.of_environment()
+    identity = Identity.load(_path(folder, table, "identity", site), keys)
     if identity.name != site:
         raise UsageError(f"the key is that of {identity.name}, and this site is {site}")
     roster = Roster.load(_path(folder, table, "roster", site))
@@ -44,20 +45,20 @@ def site_client(folder: str | Path, site: str, files: ExitStack) -> Client:
         raise UsageError(f"the deployment in {SITE_FILE} is not a name")
     policy, journal, ledger = _policy(table.get("policy")), None, None
     if "journal" in table:
-        journal = files.enter_context(closing(SqliteJournal(_path(folder, table, "journal", site))))
+        journal = files.enter_context(closing(SqliteJournal(_path(folder, table, "journal", site), keys=keys)))
     if "ledger" in table:
         if journal is None:
             raise UsageError(f"a ledger in {SITE_FILE} needs a journal beside it: what is paid for is remembered there")
         path = _path(folder, table, "ledger", site)
-        ledger = files.enter_context(closing(Ledger.open(path, identity.key)))
+        ledger = files.enter_context(closing(Ledger.open(path, identity.key, keys=keys)))
     return Client(identity, roster, policy=policy, journal=journal, ledger=ledger, deployment=deployment)
 
 
 def server_ledger(folder: str | Path, files: ExitStack) -> Ledger:
     """The server's budget: the ledger that its own ``secagg.toml`` names, with the key (``identity``) that signs it."""
-    table = _table(folder)
-    identity = Identity.load(_path(folder, table, "identity", ""))
-    return files.enter_context(closing(Ledger.open(_path(folder, table, "ledger", ""), identity.key)))
+    table, keys = _table(folder), Keyring.of_environment()
+    identity = Identity.load(_path(folder, table, "identity", ""), keys)
+    return files.enter_context(closing(Ledger.open(_path(folder, table, "ledger", ""), identity.key, keys=keys)))
 
 
 def site_roster(folder: str | Path) -> Roster:
