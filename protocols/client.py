@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from protocols import registry
 from protocols.journal import Beside, Journal, Kept, MemoryJournal
+from protocols.newest import Newest
 from protocols.plan import RoundPlan
 from protocols.policy import Policy
 from protocols.residuals import UNIT, Left, Residuals
@@ -50,12 +51,16 @@ class Client:
 
     ``deployment`` is this client's own name, never a server's, for what its sessions belong to: who begins a round
     gives up all others of the same deployment, whatever their sessions, and their secrets are destroyed. Without a name
-    each roster is a deployment. Sessions that are to live side by side need different names.
+    it is the deployment whose signature the policy asks for, whatever its roster; without that, each roster is one.
+    Sessions that are to live side by side need different names.
 
     A ledger is charged once for a plan, so it must not be asked twice: it wants a journal that is as durable as itself.
     A plan that the ledger knows and the journal does not is refused, since nobody can tell that what would be said now
     is what was said then. The journal remembers the ledger's head, so an older ledger, another one or none is refused,
     too.
+
+    With ``policy.signed_by`` rosters and models are signed versions (``secagg.signed_versions``), and the journal
+    remembers the newest that was accepted: after it none that is older is. So it is durable then, too.
 
     A client does one thing at a time, whatever threads hand it: what it may say depends on all that it has said. Who
     calls while another call lasts, waits. It does so in one process: a fork of it says nothing.
@@ -77,8 +82,12 @@ class Client:
         self.identity, self.roster, self.policy = identity, roster, policy
         self._journal: Journal = MemoryJournal() if journal is None else journal
         self._ledger = ledger
+        signatory = policy.signatory
+        if not deployment and signatory is not None:
+            deployment = str(signatory)
         self._deployment = digest(labels.JOURNAL_DEPLOYMENT, deployment.encode(), b"" if deployment else roster.digest)
         self._journal_key = derive(identity.key.secret, labels.JOURNAL_KEY)
+        self._newest = None if signatory is None else Newest(signatory, self._journal, self._journal_key, rng)
         self._residuals = Residuals(self._journal, self._deployment, self._journal_key, rng)
         self._left: Left | None = None
         self._rng = rng
@@ -90,6 +99,11 @@ class Client:
         if ledger is not None and not self._journal.durable:
             raise UsageError(
                 "a client with a ledger needs a journal that is as durable: pass journal=SqliteJournal(path)"
+            )
+        if signatory is not None and not self._journal.durable:
+            raise UsageError(
+                "a client that goes back to no older version needs a journal that outlives it: pass "
+                "journal=SqliteJournal(path)"
             )
         if ledger is not None and ledger.shared:  # between its look and its reservation another could reserve the same
             raise UsageError("a client's ledger is written by one process at a time: open it without shared=True")
@@ -236,6 +250,8 @@ class Client:
             )
         if not records:
             self._check_uncharged(plan)
+        if self._newest is not None:
+            self._newest.take(plan, self.roster)
         return records
 
     def _entered(

@@ -32,6 +32,7 @@ from secagg.crypto.ring import Ring
 from secagg.encoding import ENCODING, Encoding, Residual, Sum, UserVectors
 from secagg.errors import DecodeError, PeerError, UsageError
 from secagg.rounding import Integers
+from secagg.signed_versions import VERSION, Version
 
 SESSION_BYTES = 16
 HASH_BYTES = 32
@@ -57,6 +58,8 @@ class RoundPlan:
     parameters: object
     beacon: bytes = b""
     """Random bytes that nobody in the round has chosen, from the deployment or from a public source: for lots."""
+    version: Version | None = None
+    """The number of the model, and the deployment's signature on both (``signed``)."""
     _digest: bytes = field(init=False, repr=False, compare=False, default=b"")
 
     def __post_init__(self) -> None:
@@ -174,12 +177,22 @@ class RoundPlan:
         asked = _Asked.of(clients, encoding, min_contributors, fears, noise, beacon)
         return _compare(asked, allowed, clients if roster is None else roster)
 
+    def signed(self, sign: Callable[[bytes], Version]) -> RoundPlan:
+        """The same plan with a version of its model, as whoever has the deployment's key gives it for the digest: the
+        method ``model`` of a ``secagg.signed_versions.Signer``, say, or a call to another process."""
+        return replace(self, version=sign(self.model))
+
     def next_round(self, model: bytes | None = None) -> RoundPlan:
-        """The same session, one round later: same identities, new keys and masks, and the next turn of a sketch."""
+        """The same session, one round later: same identities, new keys and masks, and the next turn of a sketch.
+
+        With another model it is unsigned until somebody signs that."""
         encoding, sketch = self.encoding, self.encoding.sketch
         if sketch is not None:
             encoding = replace(encoding, sketch=sketch.next_turn())
-        return replace(self, round=self.round + 1, encoding=encoding, model=self.model if model is None else model)
+        following = replace(self, round=self.round + 1, encoding=encoding)
+        if model is None or model == self.model:
+            return following
+        return replace(following, model=model, version=None)
 
     @property
     def ring(self) -> Ring:
@@ -391,6 +404,7 @@ def _body(protocol: str, parameters: Codec[object]) -> Codec[RoundPlan]:
         noise=optional(NOISE),
         parameters=parameters,
         beacon=blob(MAX_BEACON),
+        version=optional(VERSION),
     )
 
 

@@ -14,6 +14,7 @@ from protocols.roster import Roster
 from secagg.assumptions import Adversary, CostModel, colluders, fraction
 from secagg.encoding import Encoding
 from secagg.errors import PolicyError, UsageError
+from secagg.signed_versions import Signatory, What
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ class Policy:
     ``adversary`` is a curious server.
     ``cost_model`` is how this client wants the security of lattices counted: "core-svp" refuses rings that have their
     128 bits only by the tables of the Homomorphic Encryption Standard.
+    ``signed_by`` is the deployment whose signature this client asks for (``secagg.signed_versions``), as ``Signatory``
+    or as text, which it has from the deployment: the roster, and the model of every plan, are then versions that this
+    deployment signed, and the client goes back to no older one. Its journal has to outlive it for that.
     """
 
     min_contributors: int
@@ -62,6 +66,7 @@ class Policy:
     exact_counts: bool = False
     cost_model: CostModel = CostModel.STANDARD
     feedback: bool = False
+    signed_by: Signatory | str | None = None
 
     def __post_init__(self) -> None:
         if self.min_contributors < 2:
@@ -88,12 +93,19 @@ class Policy:
         object.__setattr__(self, "dropout", fraction(self.dropout))
         object.__setattr__(self, "adversary", Adversary(self.adversary))
         object.__setattr__(self, "cost_model", CostModel(self.cost_model))
+        if isinstance(self.signed_by, str):
+            object.__setattr__(self, "signed_by", Signatory.parse(self.signed_by))
         if self.exact_counts and self.adversary is Adversary.ACTIVE:
             raise UsageError(
                 "exact counts hold only against a server that is curious: adversary = active says otherwise"
             )
         for protocol in sorted(self.protocols):  # none that could never be accepted
             check_adversary(protocol, self.adversary)
+
+    @property
+    def signatory(self) -> Signatory | None:
+        """Whose signature this client asks for."""
+        return Signatory.parse(self.signed_by) if isinstance(self.signed_by, str) else self.signed_by
 
     @property
     def demands_noise(self) -> bool:
@@ -123,6 +135,9 @@ class Policy:
             raise PolicyError(f"protocol {plan.protocol} is not among those allowed")
         if plan.roster != roster.digest:
             raise PolicyError("the plan is for another roster")
+        if (signatory := self.signatory) is not None:
+            signatory.check(What.ROSTER, roster.version, roster.whole)
+            signatory.check(What.MODEL, plan.version, plan.model)
         if plan.clients > len(roster):
             raise PolicyError(f"the plan speaks of {plan.clients} clients, the roster has {len(roster)}")
         if self.beacon and plan.beacon != self.beacon:

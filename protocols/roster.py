@@ -1,7 +1,8 @@
 """Who takes part: long-term identities, and the roster of their public keys that the deployment hands out.
 
 The roster never comes from the aggregation server; its digest is part of every plan. A client's number is its place
-in the roster, which is sorted by name.
+in the roster, which is sorted by name. Where clients join and leave, the deployment numbers and signs each roster
+(``secagg.signed_versions``): then it may come on any way, and a client refuses to go back to an older one.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import NewType
@@ -21,7 +22,8 @@ from secagg.crypto.keys import KEY_BYTES, SigningKey, check_on_curve, check_sign
 from secagg.crypto.prg import Rng
 from secagg.errors import AtRestError, DecodeError, PeerError, StorageError, UsageError
 from secagg.files import create_file
-from secagg.foreign import named_file, parse_toml
+from secagg.foreign import as_declared, named_file, parse_toml
+from secagg.signed_versions import Signer, Version, What
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _ROSTER_BYTES = 1 << 27
@@ -48,7 +50,7 @@ SERVER = "server"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A client's name and its Ed25519 key."""
+    """A client's name and its Ed25519 key, or those of a deployment that signs."""
 
     name: str
     key: SigningKey = field(repr=False)
@@ -97,7 +99,11 @@ class Roster:
 
     names: tuple[str, ...]
     keys: tuple[bytes, ...] = field(repr=False)
+    version: Version | None = field(default=None, compare=False)
+    """Its number, and the deployment's signature on that and on the digest of the whole roster."""
     digest: bytes = field(init=False, repr=False)
+    whole: bytes = field(init=False, repr=False, compare=False)
+    """The digest of the roster of which this one is a ``part``, or of this one: what was signed."""
 
     def __post_init__(self) -> None:
         if not self.names or len(self.names) != len(self.keys):
@@ -115,6 +121,7 @@ class Roster:
                 raise UsageError(f"a roster with an {error}") from None
         parts = [part for name, key in zip(self.names, self.keys, strict=True) for part in (name.encode(), key)]
         object.__setattr__(self, "digest", digest(labels.ROSTER, *parts))
+        object.__setattr__(self, "whole", self.digest)
 
     @classmethod
     def build(cls, keys: Mapping[str, bytes]) -> Roster:
@@ -127,6 +134,25 @@ class Roster:
             raise UsageError("two identities have the same name")
         return cls.build({identity.name: identity.key.public for identity in identities})
 
+    def signed(self, signer: Signer, number: int | None = None) -> Roster:
+        """The same roster as the deployment's next version, or as that of this number.
+
+        >>> from tempfile import TemporaryDirectory
+        >>> alice, bob, hospitals = (Identity.generate(name) for name in ("alice", "bob", "hospitals"))
+        >>> with TemporaryDirectory() as folder:
+        ...     signer = Signer(hospitals.name, hospitals.key, Path(folder) / "hospitals.versions")
+        ...     [Roster.of(members).signed(signer).version.number for members in ([alice], [alice, bob])]
+        [1, 2]
+        """
+        return replace(self, version=signer.sign(What.ROSTER, self.digest, number))
+
+    def part(self, names: Iterable[str]) -> Roster:
+        """The roster of these of its clients, drawn by lot, say. It is signed as the whole is."""
+        drawn = Roster.build({name: self.keys[self.number(name)] for name in names})
+        object.__setattr__(drawn, "version", self.version)
+        object.__setattr__(drawn, "whole", self.whole)
+        return drawn
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -137,24 +163,37 @@ class Roster:
         return Number(at)
 
     def save(self, path: str | Path) -> None:
-        lines = [f'"{name}" = "{key.hex()}"' for name, key in zip(self.names, self.keys, strict=True)]
-        text = "# A secagg roster: names and Ed25519 public keys.\n[clients]\n" + "\n".join(lines) + "\n"
-        _write_new(path, text.encode(), private=False)
+        if self.whole != self.digest:
+            raise UsageError("a part of a roster is drawn anew from the whole, and not written")
+        lines = ["# A secagg roster: names and Ed25519 public keys."]
+        if self.version is not None:
+            lines += ["[version]", f"number = {self.version.number}", f'signature = "{self.version.signature.hex()}"']
+        lines += ["[clients]", *[f'"{name}" = "{key.hex()}"' for name, key in zip(self.names, self.keys, strict=True)]]
+        _write_new(path, ("\n".join(lines) + "\n").encode(), private=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Roster:
-        """From a file; each key is a point of the curve, which takes a fifth of a millisecond to see."""
+        """From a file; each key is a point of the curve, which takes a fifth of a millisecond to see. Whose signature
+        there is, if any, is for a ``Policy`` to say."""
         table = _read_toml(path, named_file(Path(path), most=_ROSTER_BYTES))
         clients = table.get("clients")
-        if set(table) != {"clients"} or not isinstance(clients, dict):
+        if not {"clients"} <= set(table) <= {"clients", "version"} or not isinstance(clients, dict):
             raise DecodeError(f"{path} is not a roster file")
+        version: Version | None = as_declared(Version, table["version"], "version") if "version" in table else None
         keys = {name: _key(value, path) for name, value in clients.items()}
         for name, key in keys.items():
             try:
                 check_on_curve(key, culprit=name)
             except PeerError as error:
                 raise DecodeError(f"{path}: {error}") from None
-        return cls.build(keys)
+        return replace(cls.build(keys), version=version)
+
+
+def load_signer(path: str | Path, keys: Keyring | None = None) -> Signer:
+    """Who signs for the deployment whose name and key are in this identity file. What it signed last is remembered in a
+    file beside it, of the same name and ``.versions``: keep the two together."""
+    identity = Identity.load(path, keys)
+    return Signer(identity.name, identity.key, Path(f"{path}.versions"))
 
 
 def known_client(roster: Roster, number: Number) -> None:

@@ -149,7 +149,7 @@ class Tree:
         """Who runs a round together."""
         roster = self.rosters[level]
         start, stop = self._span(level, number)
-        return Roster.build({roster.names[i]: roster.keys[i] for i in self._orders[level][start:stop].tolist()})
+        return roster.part(roster.names[i] for i in self._orders[level][start:stop].tolist())
 
     def number_of(self, level: int, name: str) -> int:
         """In which cohort a member of a level is."""

@@ -10,10 +10,11 @@ import typer
 from rich.console import Group
 from rich.table import Table
 
-from protocols.roster import Identity, Roster
+from protocols.roster import Identity, Roster, load_signer
 from secagg.cli.output import Json, emit, facts, row
 from secagg.crypto.keys import check_on_curve
 from secagg.errors import PeerError, UsageError
+from secagg.signed_versions import Signatory, What
 
 app = typer.Typer(
     name="roster", suggest_commands=False, help="Who takes part: names and public keys, handed out by the deployment."
@@ -40,12 +41,37 @@ def build(
 
 
 @app.command()
+def sign(
+    file: Annotated[Path, typer.Argument(help="A roster.")],
+    key: Annotated[Path, typer.Option(help="The deployment's own identity, as secagg keys new made it.")],
+    out: Annotated[Path, typer.Option(help="The file to make; an existing one is never overwritten.")],
+    version: Annotated[
+        int | None, typer.Option(help="Its number; default: one more than the last one that this key signed.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Sign a roster as the deployment's next version. Clients whose policy is signed_by = NAME=HEXKEY take no other, and
+    none that is older than the newest they have seen. What was signed last is remembered in KEY.versions."""
+    signer = load_signer(key)
+    roster = Roster.load(file).signed(signer, version)
+    roster.save(out)
+    _tell(as_json, roster, out, str(signer.signatory))
+
+
+@app.command()
 def show(
     file: Annotated[Path, typer.Argument(help="A roster.")],
+    signed_by: Annotated[
+        str | None,
+        typer.Option(metavar="NAME=HEXKEY", help="The deployment: a roster that it did not sign is refused."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show a roster, and the digest that its clients can compare with each other."""
-    _tell(as_json, Roster.load(file), file)
+    roster = Roster.load(file)
+    if signed_by is not None:
+        Signatory.parse(signed_by).check(What.ROSTER, roster.version, roster.whole)
+    _tell(as_json, roster, file, signed_by)
 
 
 def _named(text: str) -> tuple[str, bytes]:
@@ -60,16 +86,21 @@ def _named(text: str) -> tuple[str, bytes]:
     return name, public
 
 
-def _tell(as_json: bool, roster: Roster, file: Path) -> None:
+def _tell(as_json: bool, roster: Roster, file: Path, signed_by: str | None = None) -> None:
     keys = [key.hex() for key in roster.keys]
     table = Table("client", box=None, pad_edge=False)
     table.columns[0].overflow = "fold"
     table.add_column("public key", no_wrap=True, min_width=64)
     for name, key in zip(roster.names, keys, strict=True):
         row(table, name, key)
-    answer = {
+    answer: dict[str, object] = {
         "file": str(file),
         "digest": roster.digest.hex(),
         "clients": [{"name": name, "public_key": key} for name, key in zip(roster.names, keys, strict=True)],
     }
-    emit(as_json, answer, Group(table, "", facts({"digest": answer["digest"], "clients": len(roster)})))
+    shown: dict[str, object] = {"digest": answer["digest"], "clients": len(roster)}
+    if roster.version is not None:
+        answer["version"] = shown["version"] = roster.version.number
+        answer["signed_by"] = signed_by
+        shown["signed by"] = signed_by or "not checked: --signed-by NAME=HEXKEY"
+    emit(as_json, answer, Group(table, "", facts(shown)))

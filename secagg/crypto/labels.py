@@ -13,6 +13,10 @@ ROSTER: Final = b"secagg/v1/roster"
 ROTATION: Final = b"secagg/v1/rotation"
 SKETCH: Final = b"secagg/v1/sketch"
 
+VERSION_MODEL: Final = b"secagg/v1/version/model"  # a deployment signs under these three, and under no other
+VERSION_ROSTER: Final = b"secagg/v1/version/roster"
+VERSION_FOLDER: Final = b"secagg/v1/version/folder"
+
 LEAF: Final = b"secagg/v1/merkle/leaf"
 NODE: Final = b"secagg/v1/merkle/node"
 ROOT: Final = b"secagg/v1/merkle/root"
@@ -25,6 +29,7 @@ JOURNAL_DEPLOYMENT: Final = b"secagg/v1/journal/deployment"
 JOURNAL_SESSION: Final = b"secagg/v1/journal/session"
 JOURNAL_LEDGER: Final = b"secagg/v1/journal/ledger"
 JOURNAL_RESIDUAL: Final = b"secagg/v1/journal/residual"
+JOURNAL_VERSION: Final = b"secagg/v1/journal/version"
 
 SHARE_COMMITMENT: Final = b"secagg/v1/dealing/commitment"
 CHALLENGE: Final = b"secagg/v1/dealing/challenge"

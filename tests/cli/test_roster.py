@@ -194,3 +194,29 @@ def test_wrong_arguments(capsys: pytest.CaptureFixture[str], arguments: list[str
 def test_help(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert run(*words, "--help") == 0
     assert " ".join(["Usage: secagg roster", *words]) in capsys.readouterr().out
+
+
+def test_sign_and_check(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is signed is shown under the key that signed it, and under no other; numbers go up."""
+    Identity.generate("hospitals").save(key := tmp_path / "hospitals.key")
+    Roster.build(KEYS).save(file)
+    made = [tmp_path / f"{name}.toml" for name in ("first", "third", "none")]
+    assert run("sign", file, "--key", key, "--out", made[0], "--json") == 0
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (answer["version"], answer["signed_by"].partition("=")[0]) == (1, "hospitals")
+    assert run("sign", file, "--key", key, "--out", made[1], "--version", 3) == 0
+    assert [Roster.load(path).version.number for path in made[:2]] == [1, 3]  # type: ignore[union-attr]
+    assert run("sign", file, "--key", key, "--out", made[2], "--version", 2) == 3
+    assert not made[2].exists()
+    assert run("show", made[1], "--signed-by", answer["signed_by"], "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["signed_by"] == answer["signed_by"]
+    assert run("show", made[1]) == 0
+    assert "not checked" in capsys.readouterr().out
+    for path, by, code in (
+        (made[1], answer["signed_by"].replace("hospitals", "clinics"), 3),
+        (made[1], f"hospitals={ALICE.key.public.hex()}", 3),
+        (file, answer["signed_by"], 3),
+        (made[1], "hospitals", 2),
+    ):
+        assert run("show", path, "--signed-by", by) == code
+        assert "signed-by" not in capsys.readouterr().out

@@ -48,6 +48,7 @@ from secagg.crypto.graph import Graph, GraphParameters
 from secagg.crypto.keys import SigningKey
 from secagg.crypto.prg import Prg
 from secagg.encoding import Encoding, Rounding
+from secagg.signed_versions import What, signed
 from secagg.sketches import LowRank, RandomK, Ranges, Table, written
 from tests.vectors import kept, pins
 from tests.vectors.samples import FIRST_LENGTHS, SAMPLES
@@ -155,6 +156,12 @@ def plan_oneshot() -> RoundPlan:
     )
 
 
+def plan_signed() -> RoundPlan:
+    """Whose model is the version 3 of a deployment."""
+    model, key = seed("model"), SigningKey(seed("deployment"))
+    return replace(plan_secagg(), model=model, version=signed("hospitals", key, What.MODEL, 3, model))
+
+
 def plan_threshold_ckks() -> RoundPlan:
     roster, _ = roster_of(5)
     encoding = Encoding.integers(7)
@@ -173,6 +180,7 @@ def plans() -> dict[str, Any]:
         "secagg+, sampled users": plan_sampled(),
         "oneshot": plan_oneshot(),
         "threshold_ckks": plan_threshold_ckks(),
+        "secagg, signed": plan_signed(),
         **plans_sketched(),
     }
     return {
@@ -204,7 +212,7 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         ("family", 4 + len("skellam")),
         ("variance", 16), ("dropouts", 4), ("colluders", 4), ("components", 2),
         ("graph", 4 + len("ring")), ("degree", 4), ("threshold", 4),
-        ("witnesses", 4), ("quorum", 4), ("beacon", 4),
+        ("witnesses", 4), ("quorum", 4), ("beacon", 4), ("version", 1),
     ):  # fmt: skip
         at[name] = slice(place, place + size)
         place += size
@@ -279,6 +287,9 @@ def tampered_plans(plan: RoundPlan) -> dict[str, bytes]:
         "a quorum beyond the witnesses": put("quorum", u32.encode(6)),
         "more witnesses than clients": put("witnesses", u32.encode(8)),
         "a beacon of 65 bytes": put("beacon", u32.encode(65) + bytes(65)),
+        "a version neither there nor not": put("version", b"\2"),
+        "version 0": put("version", b"\1" + u32.encode(0) + bytes(64)),
+        "a version without a signature": put("version", b"\1" + u32.encode(1)),
     }
 
 

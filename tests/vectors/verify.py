@@ -59,7 +59,9 @@ def numbered(text: str) -> dict[int, str]:
 
 COMMON = structures("""
 Plan: protocol text 32, session bytes 16, round u32, roster bytes 32, model bytes 32, clients u32,
-    min_contributors u32, ring_bits u8, encoding Encoding, noise maybe Noise, parameters Parameters, beacon blob 64
+    min_contributors u32, ring_bits u8, encoding Encoding, noise maybe Noise, parameters Parameters, beacon blob 64,
+    version maybe Version
+Version: number u32, signature bytes 64
 Encoding: length u64, clip_l2 positive, bits u8, rotate bool, clip_inf positive, weight_bound u32, beta ratio,
     users u32, overlap u16, rounding name exact|nearest|stochastic, sampled ratio, sketch maybe Sketch,
     feedback bool
@@ -401,6 +403,7 @@ def check_plan(plan: Plan) -> None:
     loses = encoding["bits"] <= 8 if encoding["sketch"] is None else encoding["sketch"]["ranges"] == []
     kept = loses and encoding["rounding"] != "exact" and sampled == 1
     need(not encoding["feedback"] or kept, "feedback of nothing, or of a sample")
+    need(fields["version"] is None or fields["version"]["number"], "a version without a number")
     if noise is not None:
         left, variance = plan.clients - noise["dropouts"] - noise["colluders"], Fraction(noise["variance"])
         need(variance > 0 and left > 0, "noise of nobody")
