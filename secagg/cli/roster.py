@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 
 from protocols.roster import Identity, Roster, load_signer
+from secagg.at_rest import Keyring
 from secagg.cli.output import Json, emit, facts, row
 from secagg.crypto.keys import check_on_curve
 from secagg.errors import PeerError, UsageError
@@ -50,9 +51,9 @@ def sign(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Sign a roster as the deployment's next version. Clients whose policy is signed_by = NAME=HEXKEY take no other, and
-    none that is older than the newest they have seen. What was signed last is remembered in KEY.versions."""
-    signer = load_signer(key)
+    """Sign a roster as the deployment's next version. Clients whose policy is signed_by = NAME=HEXKEY take no other,
+    and none that is older than the newest they have seen. What was signed last is remembered in KEY.versions."""
+    signer = load_signer(key, Keyring.of_environment())
     roster = Roster.load(file).signed(signer, version)
     roster.save(out)
     _tell(as_json, roster, out, str(signer.signatory))
