@@ -84,6 +84,8 @@ class SecureSum:
     bitmap: bytes = b""
     """Which clients of the cohort survived; the first one is the lowest bit."""
     signatures: tuple[Signed, ...] = ()
+    members: tuple[str, ...] = ()
+    """The names of the roster, in order, for a ledger that charges each client for its own sums (``dp.arrivals``)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.survivors <= self.planned <= MAX_PARTIES:

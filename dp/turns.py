@@ -78,18 +78,9 @@ class Turns:
     size: int
 
     def __post_init__(self) -> None:
-        for name in self.names:
-            check_text(name)
-        if any(a >= b for a, b in pairwise(self.names)):
-            raise UsageError("names are sorted, and nobody is named twice")
-        if len(self.keys) != len(self.names) or len(set(self.keys)) != len(self.keys):
-            raise UsageError("each client that takes turns has a key of its own")
-        if any(len(key) != KEY_BYTES for key in self.keys):
-            raise UsageError(f"a key has {KEY_BYTES} bytes")
+        check_listed(self.names, self.keys, self.size)
         if not 1 <= len(self.beacon) <= _MOST_BEACON:
             raise UsageError(f"a beacon has 1 to {_MOST_BEACON} bytes, not {len(self.beacon)}")
-        if not 2 <= self.size <= len(self.names):
-            raise UsageError(f"2 to {len(self.names)} clients take their turn together, not {self.size}")
 
     def cohort(self, number: int) -> tuple[str, ...]:
         """The names of those whose turn sum ``number`` is, sorted."""
@@ -102,15 +93,15 @@ class Turns:
 
     def roster(self, number: int) -> bytes:
         """The digest of the roster of those whose turn sum ``number`` is."""
-        return _roster(self.members(number))
+        return roster_of(self.members(number))
 
     def charged(self, what: SecureSum) -> dict[str, bytes]:
         """Who is charged for a sum, with keys: all whose turn its number is, whoever takes part. A sum that is planned
         over others is refused."""
         members = self.members(what.round)
-        if what.planned != self.size or what.roster != _roster(members):
+        if what.planned != self.size or what.roster != roster_of(members):
             raise BudgetError(f"sum {what.round} is not over the clients whose turn it is")
-        if _said(what.plan) != what.round.to_bytes(4, "big") + what.roster:
+        if said(what.plan) != what.round.to_bytes(4, "big") + what.roster:
             raise BudgetError(f"sum {what.round} has another number or roster in its plan")
         if what.overlap > 1:
             raise UsageError("where clients take turns, no two of them hold data of one user")
@@ -124,13 +115,27 @@ class Turns:
                 raise BudgetError(f"{one.name} signed sum {what.round}: it is not its turn, or not its key")
 
 
-def _said(plan: bytes) -> bytes:
+def check_listed(names: tuple[str, ...], keys: tuple[bytes, ...], size: int) -> None:
+    """Refuse what is no list of clients, of whom ``size`` are in a sum: names that are sorted, each with its key."""
+    for name in names:
+        check_text(name)
+    if any(a >= b for a, b in pairwise(names)):
+        raise UsageError("names are sorted, and nobody is named twice")
+    if len(keys) != len(names) or len(set(keys)) != len(keys):
+        raise UsageError("each client that is charged for its own sums has a key of its own")
+    if any(len(key) != KEY_BYTES for key in keys):
+        raise UsageError(f"a key has {KEY_BYTES} bytes")
+    if not 2 <= size <= len(names):
+        raise UsageError(f"2 to {len(names)} clients are in a sum together, not {size}")
+
+
+def said(plan: bytes) -> bytes:
     """Number and roster in the bytes of a plan, which survivors sign: after the protocol's name and the session
     (``protocols.plan``)."""
     begins = 4 + int.from_bytes(plan[:4], "big") + _SESSION_BYTES
     return plan[begins : begins + 4 + _HASH_BYTES]
 
 
-def _roster(keys: dict[str, bytes]) -> bytes:
+def roster_of(keys: dict[str, bytes]) -> bytes:
     """The digest of a roster (``protocols.roster``) of these names and keys, which are sorted by name."""
     return digest(labels.ROSTER, *[part for name, key in keys.items() for part in (name.encode(), key)])

@@ -55,9 +55,11 @@ AFTER = "release:text total:number?* total_samples:number epsilon_before:number?
 CHARGED = f"number:number previous:hex phase:text cost:number?* samples:number {AFTER}"
 FIELDS = {  # of each kind of record: its fields, and what stands there (see ``need_value``)
     "genesis": """number:number previous:hex phase:text schema:count accountant:text run:text elsewhere:text data:hex
-        turns:record? unit:text relation:text trust:text holder:text epsilon:above delta:above slack:rational kind:text
-        order:number orders:count* units:above limits:integer* samples_limit:number owner:hex""",
+        turns:record? arrivals:record? unit:text relation:text trust:text holder:text epsilon:above delta:above
+        slack:rational kind:text order:number orders:count* units:above limits:integer* samples_limit:number
+        owner:hex""",
     "turns": "names:text* keys:hex* beacon:hex size:count",
+    "arrivals": "names:text* keys:hex* size:count",
     "reserve": CHARGED,
     "commit": CHARGED,
     "abort": f"number:number previous:hex phase:text reason:text {AFTER}",
@@ -66,7 +68,7 @@ FIELDS = {  # of each kind of record: its fields, and what stands there (see ``n
         users:number overlap:count rounding:text sampled:above ring_bits:count signers:count variance_each:above
         variance_components:above* sampling:text seen_by:text survivors:count cohort:hex bitmap:hex
         signatures:record* survivors_digest:hex missing:number honest:count components_removed:number
-        variance_held:above""",
+        variance_held:above members:text*""",
     "noise": "family:text variance:above dropouts:number colluders:number components:number",
     "signature": "name:text key:hex signature:hex",
     "steps": "event:record count:count sampling:text seen_by:text",
@@ -562,12 +564,9 @@ class Turns:
 
     def __init__(self, facts: Any) -> None:
         need_fields(facts, "turns")
-        self.names, self.keys, self.size = facts["names"], facts["keys"], facts["size"]
+        self.names, self.keys, self.size = clients_in(facts)
         beacon, names = bytes.fromhex(facts["beacon"]), [name.encode() for name in self.names]
-        need(all(a < b for a, b in pairwise(self.names)), "those who take turns are not sorted, or one is there twice")
-        need(len(self.keys) == len(set(self.keys)) == len(names), "not each that takes turns has a key of its own")
-        need(all(len(key) == 64 for key in self.keys) and 0 < len(beacon) <= 64, "no keys, or no beacon")
-        need(2 <= self.size <= len(names), "more take their turn together than there are")
+        need(0 < len(beacon) <= 64, "no beacon")
         drawn_from = digest(b"secagg/v1/ledger/turns", beacon, *names)
         self.order = sorted(
             zip(self.names, self.keys, strict=True),
@@ -580,23 +579,55 @@ class Turns:
         return dict(sorted(self.order[place % len(self.order)] for place in places))
 
     def charged(self, facts: Any) -> list[str]:
-        """Who is charged for a sum: all whose turn it is. Number and roster are those of the plan that was signed."""
-        number, members = facts["round"], self.members(facts["round"])
-        parts = [part for name, key in members.items() for part in (name.encode(), bytes.fromhex(key))]
-        roster = digest(b"secagg/v1/roster", *parts)
-        plan = bytes.fromhex(facts["plan"])
-        begins = 4 + int.from_bytes(plan[:4], "big") + 16  # after the protocol's name, and the session
-        agreed = plan[begins : begins + 36] == number.to_bytes(4, "big") + roster
-        need(agreed, f"sum {number} is not planned over the clients whose turn it is")
-        need((facts["roster"], facts["planned"]) == (roster.hex(), self.size), f"sum {number} is not over all of them")
-        need(facts["overlap"] == 1, "where clients take turns, no two of them hold data of one user")
-        for one in facts["signatures"]:
-            whose = members.get(one["name"]) == one["key"]
-            need(whose, f"{one['name']} signed sum {number}: it is not its turn, or not its key")
-        return list(members)
+        """Who is charged for a sum: all whose turn it is."""
+        need(not facts["members"], "whose turn it is, no names say")
+        return charged_over(facts, self.members(facts["round"]), self.size, "it is not its turn")
 
 
-EVERYBODY = ""  # to whom a sum is charged where nobody takes turns
+class Arrivals:
+    """Clients of whom each sum is over those that it names."""
+
+    def __init__(self, facts: Any) -> None:
+        need_fields(facts, "arrivals")
+        self.names, self.keys, self.size = clients_in(facts)
+
+    def charged(self, facts: Any) -> list[str]:
+        """Who is charged for a sum: all whom it names."""
+        chosen = set(facts["members"])
+        members = {name: key for name, key in zip(self.names, self.keys, strict=True) if name in chosen}
+        need(list(members) == facts["members"], f"sum {facts['round']} names strangers, or not each once and in order")
+        return charged_over(facts, members, self.size, "it is not in it")
+
+
+def clients_in(facts: Any) -> tuple[list[str], list[str], int]:
+    """Names and keys of all clients, and how many of them are in a sum."""
+    names, keys, size = facts["names"], facts["keys"], facts["size"]
+    need(all(a < b for a, b in pairwise(names)), "those who are charged are not sorted, or one is there twice")
+    need(len(keys) == len(set(keys)) == len(names), "not each that is charged has a key of its own")
+    need(all(len(key) == 64 for key in keys), "no keys")
+    need(2 <= size <= len(names), "more are in a sum together than there are")
+    return names, keys, size
+
+
+def charged_over(facts: Any, members: dict[str, str], size: int, otherwise: str) -> list[str]:
+    """The names of those who are charged for a sum, which is over all of them and signed by nobody else. Number and
+    roster are those of the plan that was signed."""
+    number, plan = facts["round"], bytes.fromhex(facts["plan"])
+    parts = [part for name, key in members.items() for part in (name.encode(), bytes.fromhex(key))]
+    roster = digest(b"secagg/v1/roster", *parts)
+    begins = 4 + int.from_bytes(plan[:4], "big") + 16  # after the protocol's name, and the session
+    agreed = plan[begins : begins + 36] == number.to_bytes(4, "big") + roster
+    need(agreed, f"sum {number} is not planned over the clients that are charged")
+    whole = (facts["roster"], facts["planned"], len(members)) == (roster.hex(), size, size)
+    need(whole, f"sum {number} is not over all of them")
+    need(facts["overlap"] == 1, "where each client is charged for its own sums, no two of them hold data of one user")
+    for one in facts["signatures"]:
+        whose = members.get(one["name"]) == one["key"]
+        need(whose, f"{one['name']} signed sum {number}: {otherwise}, or not its key")
+    return list(members)
+
+
+EVERYBODY = ""  # to whom a sum is charged where all are in every sum
 
 
 class Audit:
@@ -608,8 +639,8 @@ class Audit:
         self.heads: list[bytes] = []  # the root over the first entry, the first two, and so on
         self.open: dict[str, Any] = {}  # of each release: recorded and recomputed divergences, samples, facts, clients
         self.done: set[str] = set()
-        self.spent: dict[str, Any] = {}  # of each client that takes turns, or of all: costs twice, and samples
-        self.turns: Turns | None = None
+        self.spent: dict[str, Any] = {}  # of each client that is charged alone, or of all: costs twice, and samples
+        self.of_each: Turns | Arrivals | None = None
         self.numbers: dict[int, str] = {}  # of sums, where clients take turns
         self.gaussian, self.scheduled, self.failing, self.reached = False, False, Fraction(0), 0
         self.schedule: Any = None  # what was reserved as a whole: cost, samples, facts
@@ -685,11 +716,12 @@ class Audit:
             most_samples = min(most_samples, math.floor(FARTHEST / (2 * CLOSE)))
         need(self.most_samples == most_samples, "samples_limit does not follow")
         zeros = [0] * (len(ORDERS) if body["kind"] == "renyi" else 1)
-        if body["turns"] is not None:
+        need(body["turns"] is None or body["arrivals"] is None, "clients take turns, or come when they are ready")
+        if body["turns"] is not None or body["arrivals"] is not None:
             mine = self.gaussian, body["relation"], body["trust"]
-            need(mine == (True, "zero-out", "distributed"), "turns are for sums of kind gdp, and zero-out")
-            self.turns = Turns(body["turns"])
-        names = [EVERYBODY] if self.turns is None else self.turns.names
+            self.of_each = Turns(body["turns"]) if body["arrivals"] is None else Arrivals(body["arrivals"])
+            need(mine == (True, "zero-out", "distributed"), "each is charged alone for sums of kind gdp, and zero-out")
+        names = [EVERYBODY] if self.of_each is None else self.of_each.names
         self.spent = dict.fromkeys(names, (zeros, zeros, 0))
 
     def follow(self, body: Any) -> None:
@@ -792,7 +824,8 @@ class Audit:
             sampled=min((sampled for _, _, sampled in self.allowed.values()), default=Fraction(1)),
             entries=len(self.heads),
             head=self.heads[-1].hex(),
-            turns=None if self.turns is None else (self.turns.size, len(self.turns.names)),
+            turns=(self.of_each.size, len(self.of_each.names)) if isinstance(self.of_each, Turns) else None,
+            arrivals=(self.of_each.size, len(self.of_each.names)) if isinstance(self.of_each, Arrivals) else None,
         )
 
     def charge(self, body: Any) -> tuple[Any, list[Any], int, Any, list[str]]:
@@ -807,12 +840,14 @@ class Audit:
             planned = {name: value for name, value in facts.items() if name not in AT_COMMIT.split()}
             event, drawn = check_sum(facts, body["phase"] == "commit", self.guarantee)
             need(samples == drawn, "samples do not follow")
-            if self.turns is not None:
-                clients, number = self.turns.charged(facts), facts["round"]
+            if self.of_each is not None:
+                clients, number = self.of_each.charged(facts), facts["round"]
                 taken = self.numbers.setdefault(number, body["release"]) != body["release"]
-                need(not taken, f"sum {number} is on record under another plan")
+                need(not taken or isinstance(self.of_each, Arrivals), f"sum {number} is on record under another plan")
+            else:
+                need(not facts["members"], "names those in a sum, and charges everybody")
         else:
-            need(self.turns is None, "where clients take turns, only secure sums are charged")
+            need(self.of_each is None, "where each client is charged for its own sums, only secure sums are charged")
             facts = body["steps"]
             need_fields(facts, "steps")
             event, count = facts["event"], facts["count"]
@@ -840,14 +875,14 @@ class Audit:
         return cost, exact, samples, planned, clients
 
     def total(self) -> Any:
-        """What is spent and reserved together; where clients take turns, the most by any of them."""
+        """What is spent and reserved together: the most by any client, where each is charged for its own sums."""
         need(self.spent, "the ledger has no budget")
         totals = {name: [spent] for name, spent in self.spent.items()}
         for charge in self.open.values():
             for name in charge[4]:
                 totals[name].append(charge[:3])
         every = [added(parts) if parts[1:] else parts[0] for parts in totals.values()]
-        if self.turns is None:
+        if self.of_each is None:
             return every[0]
         most = [max(total[0][0] for total in every)]
         return most, most, max(total[2] for total in every)
@@ -945,7 +980,10 @@ class Book:
     entries: int
     head: str
     turns: tuple[int, int] | None = None
-    """how many clients are in a sum, and how many take turns; None: every sum is charged to everybody"""
+    """how many clients are in a sum, and how many take turns; None: they do not"""
+    arrivals: tuple[int, int] | None = None
+    """how many clients are in a sum, and of how many; None: not whoever is ready. Without either every sum is charged
+    to everybody"""
 
 
 @dataclass(frozen=True)
@@ -1029,6 +1067,7 @@ def statement(book: Book, given: Given) -> dict[str, str]:
         "trust": guarantee,
         "epsilon": f"{reached} of a budget of {upwards(book.budget, 4)}, spent or reserved, rounded up",
         **({} if book.turns is None else {"turns": taken(book)}),
+        **({} if book.arrivals is None else {"arrivals": ready(book)}),
         "delta": upwards(book.delta, 4),
         "releases": f"{' and '.join(releases) or 'none'} committed{standing}",
         "signers": signers(book, given),
@@ -1060,6 +1099,7 @@ def statement(book: Book, given: Given) -> dict[str, str]:
         )
     own = "run, unit, relation, trust, holder, budget, delta, whose data, what is elsewhere"
     own += ", names, keys and beacon of those who take turns" if book.turns else ""
+    own += ", names and keys of those who may be in a sum" if book.arrivals else ""
     alone = [f"by whoever keeps the ledger: {own}"]
     alone += [f"mechanism, sampling and number of {counted(sum(book.steps), 'step')}"] if book.steps else []
     alone += [f"the facts of {counted(book.reserved, 'open reservation')}"] if book.reserved else []
@@ -1085,6 +1125,15 @@ def taken(book: Book) -> str:
     return (
         f"each sum is over the next {size} of {clients} {holder}s in a cyclic order that beacon and names fix, and is "
         f"charged to all of these, whoever took part; epsilon is that of the {holder} to which most is charged"
+    )
+
+
+def ready(book: Book) -> str:
+    size, clients = book.arrivals or (0, 0)
+    holder = "silo" if book.holder == "silo" else "client"
+    return (
+        f"each sum is over {size} of {clients} {holder}s that were ready, and is charged to all of these, whom it "
+        f"names; who was ready, and when, is public; epsilon is that of the {holder} to which most is charged"
     )
 
 

@@ -246,9 +246,16 @@ class RoundPlan:
         return self.encoding.decode(total, count=contributors, seed=self._rotation_seed())
 
     def secure_sum(
-        self, survivors: int, *, cohort: bytes = b"", bitmap: bytes = b"", signatures: Iterable[Signed] = ()
+        self,
+        survivors: int,
+        *,
+        cohort: bytes = b"",
+        bitmap: bytes = b"",
+        signatures: Iterable[Signed] = (),
+        members: tuple[str, ...] = (),
     ) -> SecureSum:
-        """What is to be charged for a round with so many survivors."""
+        """What is to be charged for a round with so many survivors. ``members`` are the names of the roster: a ledger
+        that charges each client for its own sums asks for them, and every other leaves them out."""
         if self.noise is None:
             raise UsageError("the plan has no noise: what its sum costs in privacy has no bound")
         sensitivity = self.encoding.sensitivity()
@@ -278,13 +285,20 @@ class RoundPlan:
             cohort=cohort,
             bitmap=bitmap,
             signatures=tuple(signatures),
+            members=members,
         )
 
     @classmethod
     def charged(cls, what: SecureSum) -> RoundPlan:
         """The plan under which a sum in a ledger was made; ``PeerError`` unless all that it says is of that plan."""
         plan = cls.decode(what.plan)
-        agreed = plan.secure_sum(what.survivors, cohort=what.cohort, bitmap=what.bitmap, signatures=what.signatures)
+        agreed = plan.secure_sum(
+            what.survivors,
+            cohort=what.cohort,
+            bitmap=what.bitmap,
+            signatures=what.signatures,
+            members=what.members,
+        )
         if agreed != what:
             raise PeerError("these are not the facts of the plan")
         return plan

@@ -47,10 +47,10 @@ FIELDS: Mapping[str, Mark] = {
         Mark.SIGNED: """
             sum plan session round roster planned noise family variance dropouts colluders components dimension clip_l2
             scale rotated beta l2_squared l1 weight_bound users overlap rounding sampled ring_bits signers survivors
-            cohort bitmap signatures key signature""",
+            cohort bitmap signatures key signature members""",
         Mark.ASSERTED: """
-            phase run elsewhere data turns names keys beacon size unit relation trust holder epsilon delta slack kind
-            order owner reason steps event count name""",
+            phase run elsewhere data turns arrivals names keys beacon size unit relation trust holder epsilon delta
+            slack kind order owner reason steps event count name""",
     }.items()
     for name in names.split()
 }
@@ -82,8 +82,9 @@ def worst(what: Chargeable) -> Chargeable:
 
 
 def unsigned(what: Chargeable) -> Chargeable:
-    """The facts without the signatures, of which different sets may be collected."""
-    return replace(what, signatures=()) if isinstance(what, SecureSum) else what
+    """The facts without the signatures, of which different sets may be collected, and without the names, which not
+    every ledger has."""
+    return replace(what, signatures=(), members=()) if isinstance(what, SecureSum) else what
 
 
 def name_of(what: Chargeable) -> str:

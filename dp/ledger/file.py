@@ -35,6 +35,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, Self
 
+from dp.arrivals import Arrivals
 from dp.events import Event, Guarantee
 from dp.filter import RESOLUTION, Budget, Kind, PrivacyCost
 from dp.ledger.entries import Chargeable, Steps, name_of, parse, unsigned, worst
@@ -129,16 +130,18 @@ class Ledger:
         elsewhere: str,
         data: bytes = b"",
         turns: Turns | None = None,
+        arrivals: Arrivals | None = None,
         shared: bool = False,
         keys: Keyring | None = None,
     ) -> Self:
         """A new ledger. An existing file is refused: what it holds would be forgotten.
 
         ``elsewhere`` says what this budget does not cover, ``data`` whose data it is about (``data_mark``). With
-        ``turns`` each client has the whole budget, and is charged for the sums whose turn it is. After a crash there
-        is a whole ledger or none.
+        ``turns`` each client has the whole budget, and is charged for the sums whose turn it is; with ``arrivals`` for
+        those that name it. After a crash there is a whole ledger or none.
         """
-        path, state = Path(path), LedgerState(Genesis(run, elsewhere, guarantee, budget, key.public, data, turns))
+        genesis = Genesis(run, elsewhere, guarantee, budget, key.public, data, turns, arrivals)
+        path, state = Path(path), LedgerState(genesis)
         try:
             with creating(path) as draft, closing(_connected(draft, "rw")) as database, _errors():
                 database.execute("BEGIN IMMEDIATE")
@@ -211,20 +214,25 @@ class Ledger:
         return self._known.genesis.turns
 
     @property
+    def arrivals(self) -> Arrivals | None:
+        """Who may be in a sum, if sums are over whoever was ready."""
+        return self._known.genesis.arrivals
+
+    @property
     def shared(self) -> bool:
         """Whether others may write to it at the same time."""
         return self._shared
 
     @property
     def epsilon(self) -> float:
-        """What all that is committed or reserved comes to, at the budget's delta. Where clients take turns: for the
-        client that it is most for."""
+        """What all that is committed or reserved comes to, at the budget's delta. Where each client is charged
+        for its own sums: for the client that it is most for."""
         reached = self._state.filter.reached
         return float("inf") if reached is None else reached / RESOLUTION
 
     @property
     def spent(self) -> PrivacyCost:
-        """The cost of all that is committed. Where clients take turns: of what any one of them is in, at the most."""
+        """The cost of all that is committed. Where each client is charged for its own sums: the most of any."""
         return self._state.filter.spent
 
     def entries(self) -> Iterator[dict[str, Any]]:
@@ -268,8 +276,8 @@ class Ledger:
         _reservation(self._state, what)
 
     def check_cost(self, cost: PrivacyCost) -> None:
-        """Raise ``BudgetError`` unless so much more may be reserved, whatever it is for; where clients take turns, for
-        every one of them."""
+        """Raise ``BudgetError`` unless so much more may be reserved, whatever it is for; where each client is
+        charged for its own sums, for every one of them."""
         self._check_sound()
         self._state.filter.reserve("what is asked for", cost)
 
@@ -367,7 +375,7 @@ def _reservation(state: LedgerState, what: Chargeable) -> PreparedEntry | None:
     record = state.records.get(name_of(what))
     if record is None:
         return state.reserve(what)
-    if record.reserved != worst(what):
+    if record.reserved != worst(state.named(what)):
         raise BudgetError(f"release {name_of(what)} was reserved with other facts")
     return None
 

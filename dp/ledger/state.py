@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from dp.accountants.rdp import ORDERS
 from dp.accountants.schedule import covers
+from dp.arrivals import Arrivals
 from dp.client_filters import ClientFilters
 from dp.events import Event, Guarantee, Relation, Trust
 from dp.filter import RESOLUTION, Budget, Filter, Kind, PrivacyCost
@@ -75,17 +76,27 @@ class Genesis:
     turns: Turns | None = None
     """If clients take turns: each is charged for the sums whose number draws it, and the budget is that of each. None:
     every sum is charged as if everybody were in it."""
+    arrivals: Arrivals | None = None
+    """If sums are over whoever was ready: each client is charged for the sums that name it, and the budget is that of
+    each."""
 
     def __post_init__(self) -> None:
         check_text(self.run)
         check_text(self.elsewhere)
         if len(self.data) not in (0, 32):
             raise UsageError("a mark of data is 32 bytes, or none")
-        if self.turns is not None:
+        if self.turns is not None and self.arrivals is not None:
+            raise UsageError("clients take turns, or come when they are ready, and not both")
+        if self.of_each is not None:
             if self.budget.kind is not Kind.GDP:
-                raise UsageError("what each client spends is counted as mu^2: with turns the kind is gdp")
+                raise UsageError("what each client spends is counted as mu^2: where each is charged the kind is gdp")
             if (self.guarantee.relation, self.guarantee.trust) != (Relation.ZERO_OUT, Trust.DISTRIBUTED):
-                raise UsageError("who takes turns adds noise inside sums, and its contribution becomes zero")
+                raise UsageError("who is charged for its own sums adds noise inside them, and adds zeros in its place")
+
+    @property
+    def of_each(self) -> Turns | Arrivals | None:
+        """What says who is charged for a sum, where the budget is that of each client."""
+        return self.turns if self.arrivals is None else self.arrivals
 
     def body(self) -> bytes:
         """The entry's canonical bytes."""
@@ -100,6 +111,7 @@ class Genesis:
                 "elsewhere": self.elsewhere,
                 "data": self.data.hex(),
                 "turns": None if self.turns is None else plain(self.turns),
+                "arrivals": None if self.arrivals is None else plain(self.arrivals),
                 **asdict(self.guarantee),
                 "epsilon": str(self.budget.epsilon),
                 "delta": str(self.budget.delta),
@@ -150,8 +162,8 @@ class LedgerState:
 
     def __init__(self, genesis: Genesis) -> None:
         self.genesis = genesis
-        turns, budget = genesis.turns, genesis.budget
-        self.filter: _Filter = Filter.of(budget) if turns is None else ClientFilters.of(budget, turns.names)
+        of_each, budget = genesis.of_each, genesis.budget
+        self.filter: _Filter = Filter.of(budget) if of_each is None else ClientFilters.of(budget, of_each.names)
         self.tree = Tree().with_leaf(genesis.body())
         self.heads = [self.tree.root]
         """The root over the first entry, over the first two, and so on."""
@@ -175,7 +187,7 @@ class LedgerState:
         ``cost`` is what a reader found in the entry; a writer leaves it out, and it is computed.
         """
         check_planned(what, self.genesis.guarantee)
-        what = worst(what)
+        what = worst(self.named(what))
         if (name := name_of(what)) in self.records:
             raise UsageError(f"release {name} is on record")
         members = self._members(what)
@@ -186,6 +198,13 @@ class LedgerState:
             after = self.filter.reserve(name, cost)
         return self._prepare("reserve", name, Record(what, None, cost), after)
 
+    def named(self, what: Chargeable) -> Chargeable:
+        """The facts as they stand here: with the names of those in a sum where these say who is charged, and without
+        them where they would only be long."""
+        if self.genesis.arrivals is not None or not isinstance(what, SecureSum):
+            return what
+        return replace(what, members=())
+
     def number_taken(self, what: Chargeable) -> bool:
         """Whether clients take turns, and another plan has the number of this one."""
         if self.genesis.turns is None or not isinstance(what, SecureSum):
@@ -194,15 +213,17 @@ class LedgerState:
         return any(isinstance(other, SecureSum) and other.round == what.round for other in others)
 
     def _members(self, what: Chargeable) -> Mapping[str, bytes]:
-        """Who is charged for a sum, with keys: those whose turn it is, whoever takes part. Empty if nobody takes turns.
+        """Who is charged for a sum, with keys: those whose turn it is, or whom it names, whoever takes part. Empty if
+        every sum is charged to everybody.
 
-        The number says whose turn it is. So a number stands for one plan, and a sum over others is refused.
+        Where clients take turns the number says whose turn it is. So a number stands for one plan, and a sum over
+        others is refused.
         """
-        if (turns := self.genesis.turns) is None:
+        if (of_each := self.genesis.of_each) is None:
             return {}
         if not isinstance(what, SecureSum):
-            raise UsageError("where clients take turns, only secure sums are charged")
-        members = turns.charged(what)
+            raise UsageError("where each client is charged for its own sums, only secure sums are charged")
+        members = of_each.charged(what)
         if self.number_taken(what):
             raise BudgetError(f"sum {what.round} is on record under another plan: whoever missed this turn has lost it")
         return members
@@ -212,15 +233,15 @@ class LedgerState:
 
         Of a schedule it says how many of its steps are taken so far, and may be followed by one that says more.
         """
-        check_agreed(what)
+        check_agreed(what := self.named(what))
         if self.genesis.budget.kind is Kind.SCHEDULE:
             return self._gone_on(what)
         record = self._reserved(name := name_of(what))
         if isinstance(what, SecureSum):
             if worst(what) != record.reserved:
                 raise BudgetError(f"release {name} was reserved with other facts")
-            if (turns := self.genesis.turns) is not None:
-                turns.check_signers(what)
+            if (of_each := self.genesis.of_each) is not None:
+                of_each.check_signers(what)
         cost = self.cost_of(what) if cost is None else cost
         return self._prepare("commit", name, Record(record.reserved, what, cost), self.filter.commit(name, cost))
 
@@ -306,8 +327,14 @@ class LedgerState:
             texts = {name: as_declared(str, body[name], name) for name in ("run", "elsewhere")}
             marks = {name: as_declared(bytes, body[name], name) for name in ("owner", "data")}
             turns = as_declared(Turns | None, body["turns"], "turns")
+            arrivals = as_declared(Arrivals | None, body["arrivals"], "arrivals")
             genesis = Genesis(
-                guarantee=picked(Guarantee, body), budget=picked(Budget, body), turns=turns, **texts, **marks
+                guarantee=picked(Guarantee, body),
+                budget=picked(Budget, body),
+                turns=turns,
+                arrivals=arrivals,
+                **texts,
+                **marks,
             )
         except (SecAggError, KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise PeerError(f"entry 0 of the ledger does not begin one: {error}") from None

@@ -95,6 +95,7 @@ def book(state: LedgerState) -> Book:
         entries=len(state.heads),
         head=state.head.hex(),
         turns=None if (turns := genesis.turns) is None else (turns.size, len(turns.names)),
+        arrivals=None if (arrivals := genesis.arrivals) is None else (arrivals.size, len(arrivals.names)),
     )
 
 

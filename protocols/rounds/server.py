@@ -109,7 +109,7 @@ class ServerRound(ABC):
         self._one_at_a_time = Lock()
         self._prepare()
         if ledger is not None:
-            ledger.reserve(plan.secure_sum(plan.clients))
+            ledger.reserve(plan.secure_sum(plan.clients, members=roster.names))
 
     @abstractmethod
     def _prepare(self) -> None:

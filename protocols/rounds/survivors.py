@@ -76,4 +76,4 @@ def agreed_sum(plan: RoundPlan, roster: Roster, agreed: Agreed, signed: Mapping[
     """What was signed, and by whom, as privacy accounting needs it."""
     signatures = [Signed(roster.names[number], roster.keys[number], signed[number]) for number in sorted(signed)]
     count = len(agreed.survivors)
-    return plan.secure_sum(count, cohort=agreed.root, bitmap=agreed.bitmap, signatures=signatures)
+    return plan.secure_sum(count, cohort=agreed.root, bitmap=agreed.bitmap, signatures=signatures, members=roster.names)

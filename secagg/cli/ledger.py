@@ -10,6 +10,7 @@ import typer
 from rich.console import Group
 from rich.table import Table
 
+from dp.arrivals import Arrivals
 from dp.filter import RESOLUTION
 from dp.ledger.entries import FIELDS, canonical, parse
 from dp.ledger.file import FILE, read
@@ -82,11 +83,11 @@ def check(
     known, copy, common = None, False, 0
     try:
         rows = read(own)
-        turns = LedgerState.begun_by(rows[0][0]).genesis.turns if rows else None
-        check_plan = _plan_check(names, turns)
+        of_each = LedgerState.begun_by(rows[0][0]).genesis.of_each if rows else None
+        check_plan = _plan_check(names, of_each)
         state = verify(rows, owner, pinned, check_plan)
-        if names is not None and turns is not None and (turns.names, turns.keys) != (names.names, names.keys):
-            raise PeerError("those who take turns are not the clients of the roster")
+        if names is not None and of_each is not None and (of_each.names, of_each.keys) != (names.names, names.keys):
+            raise PeerError("those who are charged are not the clients of the roster")
         if other is not None:
             theirs = verify(read(other), other_owner, also=check_plan)
             copy, common = copies(state, theirs), compare(state, theirs)
@@ -122,13 +123,13 @@ def check(
         raise typer.Exit(CONSISTENT_ONLY)
 
 
-def _plan_check(names: Roster | None, turns: Turns | None) -> Callable[[SecureSum], None]:
+def _plan_check(names: Roster | None, of_each: Turns | Arrivals | None) -> Callable[[SecureSum], None]:
     """What refuses facts that are not those of the plan, and with a roster: plans and signers that are not of it."""
 
     def check(what: SecureSum) -> None:
         plan = RoundPlan.charged(what)
         if names is not None:
-            if plan.roster != (names.digest if turns is None else turns.roster(plan.round)):
+            if of_each is None and plan.roster != names.digest:  # else it is that of those who are charged
                 raise PeerError("the plan is for another roster")
             strangers = [s.name for s in what.signatures if names.keys[names.number(s.name)] != s.key]
             if strangers:

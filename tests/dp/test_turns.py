@@ -111,7 +111,7 @@ def test_a_sum_over_others_is_not_charged(monkeypatch: pytest.MonkeyPatch) -> No
             TURNS.charged(other)
     with pytest.raises(UsageError, match="no two of them hold data of one user"):
         TURNS.charged(turn(0, users=3, overlap=2))
-    switch_off(monkeypatch, Turns, "charged", "what.planned != self.size or what.roster != _roster(members)")
+    switch_off(monkeypatch, Turns, "charged", "what.planned != self.size or what.roster != roster_of(members)")
     TURNS.charged(wrong)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dp import verify_ledger
+from dp.arrivals import Arrivals
 from dp.events import Gaussian, Guarantee, Holder, PoissonSample, Relation, Release, Trust, Unit
 from dp.ledger import Budget, Ledger
 from dp.ledger.entries import canonical, parse, survivors_digest
@@ -19,7 +20,7 @@ from dp.ledger.state import START, Row
 from dp.ledger.verify import verify
 from dp.noise import Family, NoiseSpec
 from dp.secure_sum import SecureSum, Signed
-from dp.turns import Turns
+from dp.turns import Turns, roster_of
 from secagg.crypto import labels
 from secagg.crypto.keys import SigningKey, digest
 from secagg.errors import PeerError
@@ -116,6 +117,26 @@ def turn_happened(number: int = 0, facts: SecureSum | None = None, signers: int 
         bitmap=whole.to_bytes(-(-facts.planned // 8), "little"),
     )
     return signed(facts, [int(name.removeprefix("client-")) for name in turns.cohort(number)][:signers])
+
+
+ARRIVALS = Arrivals(TURNS.names, TURNS.keys, PLANNED)
+"""The same fifteen: ten that are ready are in a sum."""
+
+
+def arrived(number: int, names: Iterable[str], session: bytes = bytes(16), **more: Any) -> SecureSum:
+    """A sum as it is planned over these clients. The plan begins as plans do."""
+    members = tuple(sorted(names))
+    roster = roster_of({name: key for name, key in zip(ARRIVALS.names, ARRIVALS.keys, strict=True) if name in members})
+    plan = (4).to_bytes(4, "big") + b"some" + session + number.to_bytes(4, "big") + roster + b" and more"
+    facts = planned(number, EXACTLY, session, planned=len(members), survivors=len(members))
+    return replace(facts, plan=plan, plan_digest=digest(labels.PLAN, plan), roster=roster, members=members, **more)
+
+
+def arrival_happened(facts: SecureSum, signers: int = 2) -> SecureSum:
+    """The same when the survivors have signed; nobody is missing."""
+    bitmap = ((1 << facts.planned) - 1).to_bytes(-(-facts.planned // 8), "little")
+    facts = replace(facts, cohort=digest(b"cohort", facts.round.to_bytes(4, "big")), bitmap=bitmap)
+    return signed(facts, [int(name.removeprefix("client-")) for name in facts.members][:signers])
 
 
 def step(z: str = "1", rate: str = "1/100") -> Release:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from dp.arrivals import Arrivals
 from dp.events import Gaussian, Guarantee, PoissonSample, Relation, Release, Trust, Unit
 from dp.filter import Kind
 from dp.ledger import Budget, Ledger, Steps
@@ -30,7 +31,8 @@ LOCAL = Guarantee(Unit.EXAMPLE, Relation.ADD_OR_REMOVE, Trust.LOCAL)
 
 def ledgers(plan: RoundPlan, identities: list[Identity], key: SigningKey) -> list[dict[str, Any]]:
     """A ledger of secure sums, one committed, one aborted and one reserved; one of local training; and one of clients
-    that take turns, all but the last in each sum, with one that is committed and one that is reserved."""
+    that take turns, all but the last in each sum, with one that is committed and one that is reserved; and the same of
+    clients that come when they are ready."""
     step = Release(Gaussian(Fraction(1)), PoissonSample(Fraction(1, 100)), LOCAL)
     with tempfile.TemporaryDirectory() as folder:
         sums = Ledger.create(
@@ -57,7 +59,8 @@ def ledgers(plan: RoundPlan, identities: list[Identity], key: SigningKey) -> lis
         )
         local.reserve(Steps("training", step, 100))
         local.commit(Steps("training", step, 100))
-        return [_exported(ledger) for ledger in (sums, local, _turns(folder, plan, identities, key))]
+        of_each = (_turns(folder, plan, identities, key), _arrivals(folder, plan, identities, key))
+        return [_exported(ledger) for ledger in (sums, local, *of_each)]
 
 
 def _turns(folder: str, plan: RoundPlan, identities: list[Identity], key: SigningKey) -> Ledger:
@@ -73,6 +76,23 @@ def _turns(folder: str, plan: RoundPlan, identities: list[Identity], key: Signin
         ledger.reserve(planned.secure_sum(planned.clients))
         if number == 0:
             ledger.commit(_signed(planned, [mine[name] for name in members]))
+    return ledger
+
+
+def _arrivals(folder: str, plan: RoundPlan, identities: list[Identity], key: SigningKey) -> Ledger:
+    everybody = Roster.of(everybody_of(identities))
+    arrivals = Arrivals(everybody.names, everybody.keys, len(identities))
+    noise = NoiseSpec(Family.DISCRETE_GAUSSIAN, Fraction(10**6), dropouts=2, colluders=1, components=1)
+    budget = Budget(Fraction(8), Fraction(1, 10**6), slack=Fraction(1, 10**9), kind=Kind.GDP)
+    path = f"{folder}/arrivals.db"
+    ledger = Ledger.create(path, key, budget, SUMS, run="vectors", elsewhere="nothing", arrivals=arrivals)
+    for number, gone in enumerate(("ann", "cat")):
+        members = Roster.of([one for one in everybody_of(identities) if one.name != gone])
+        planned = replace(plan, noise=noise, round=number, roster=members.digest)
+        ledger.reserve(planned.secure_sum(planned.clients, members=members.names))
+        if number == 0:
+            mine = [one for one in everybody_of(identities) if one.name != gone]
+            ledger.commit(replace(_signed(planned, mine), members=members.names))
     return ledger
 
 

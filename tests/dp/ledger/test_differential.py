@@ -85,6 +85,16 @@ def of_turns(path: Path) -> list[Row]:
     return read(path)
 
 
+def of_arrivals(path: Path) -> list[Row]:
+    ledger, names = new(path, budget=EXACT, arrivals=scene.ARRIVALS), scene.ARRIVALS.names
+    for number, some in enumerate((names[:10], names[5:])):
+        what = scene.arrived(number, some)
+        ledger.reserve(what)
+        ledger.commit(scene.arrival_happened(what))
+    ledger.close()
+    return read(path)
+
+
 def steps(path: Path, event: Any, budget: Budget = ROOMY, samples: int = 3) -> list[Row]:
     ledger = new(path, budget=budget, guarantee=event.guarantee)
     ledger.charge(event, 2, samples)
@@ -113,6 +123,7 @@ KINDS: dict[str, Any] = {
     "sampled": lambda path: sums(path, scene.GAUSSIANS, scene.INSIDE, users=200, sampled=Fraction(1, 4)),
     "gdp": lambda path: sums(path, scene.GAUSSIANS, budget=EXACT),
     "turns": lambda path: of_turns(path),
+    "arrivals": lambda path: of_arrivals(path),
     "gdp steps": lambda path: steps(path, GAUSSIANS, budget=EXACT, samples=1600),
     "laplace": lambda path: steps(path, LAPLACE),
     "skellam steps": lambda path: steps(path, SKELLAM),
@@ -235,7 +246,8 @@ MEANT: dict[str, Any] = {
     "session": lambda v: type(v) is str and len(bytes.fromhex(v)) == 16 and v == v.lower(),
     "round": lambda v: type(v) is int and 0 <= v < 1 << 32,
     "roster": lambda v: type(v) is str and len(bytes.fromhex(v)) == 32 and v == v.lower(),
-    "turns": lambda v: v is None,  # as long as there is no sum, like these
+    **dict.fromkeys(("turns", "arrivals"), lambda v: v is None),  # as long as there is no sum, like these
+    "members": lambda v: v == [],  # but in a ledger of arrivals, where others are of another roster
     "names": lambda v: (type(v) is list and v == sorted({*v})) or (type(v) is str and 0 < len(v) <= 1000),
     "keys": lambda v: (type(v) is list and len({*v}) == len(v)) or (type(v) is str and len(bytes.fromhex(v)) == 32),
     "beacon": lambda v: type(v) is str and 0 < len(bytes.fromhex(v)) <= 64,

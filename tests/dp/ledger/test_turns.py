@@ -243,7 +243,7 @@ def test_a_number_that_is_not_that_of_the_plan(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(BudgetError, match="another number or roster in its plan"):
         ledger.reserve(moved)
     with monkeypatch.context() as patch:
-        switch_off(patch, Turns, "charged", "_said(what.plan) != what.round.to_bytes(4, 'big') + what.roster")
+        switch_off(patch, Turns, "charged", "said(what.plan) != what.round.to_bytes(4, 'big') + what.roster")
         ledger.reserve(moved)
         ledger.commit(turn_happened(3, moved))
         rows = read_open(ledger)
@@ -251,8 +251,8 @@ def test_a_number_that_is_not_that_of_the_plan(tmp_path: Path, monkeypatch: pyte
     assert "another number or roster in its plan" in both(rows)
     switch_off(
         monkeypatch,
-        verify_ledger.Turns,
-        "charged",
+        verify_ledger,
+        "charged_over",
         "plan[begins : begins + 36] == number.to_bytes(4, 'big') + roster",
         "True",
     )
@@ -283,7 +283,7 @@ def test_signers_whose_turn_it_is_not(rows: list[Row], monkeypatch: pytest.Monke
         assert "not its turn, or not its key" in both(lie)
         assert "not its turn, or not its key" in theirs(lie)
     switch_off(monkeypatch, Turns, "check_signers", "members.get(one.name) != one.key")
-    switch_off(monkeypatch, verify_ledger.Turns, "charged", "members.get(one['name']) == one['key']", "True")
+    switch_off(monkeypatch, verify_ledger, "charged_over", "members.get(one['name']) == one['key']", "True")
     for lie in lies:
         assert both(lie) == ""
 
@@ -324,7 +324,7 @@ def test_steps_of_those_who_take_turns(rows: list[Row], tmp_path: Path, monkeypa
     lie = forged(read_open(ledger), lambda bodies: bodies[0].update(turns=parse(rows[0][0])["turns"]))
     assert "only secure sums" in both(lie)
     assert "only secure sums" in theirs(lie)
-    switch_off(monkeypatch, verify_ledger.Audit, "charge", "self.turns is None", "True")
+    switch_off(monkeypatch, verify_ledger.Audit, "charge", "self.of_each is None", "True")
     assert "only secure sums" not in theirs(lie)
 
 
