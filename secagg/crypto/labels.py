@@ -93,6 +93,8 @@ ADAPTER_UPDATE: Final = b"secagg/v1/adapter/update"  # seals a client's own upda
 
 TREE: Final = b"secagg/v1/tree"
 
+BUFFER: Final = b"secagg/v1/buffer"
+
 SPARSE_IDS: Final = b"secagg/v1/sparse/ids"
 SPARSE_BUCKETS: Final = b"secagg/v1/sparse/buckets"
 SPARSE_COUNTS: Final = b"secagg/v1/sparse/counts"
