@@ -216,7 +216,7 @@ class Buffers:
 
     def cohort(self, names: Sequence[str]) -> Roster:
         """The roster of these clients."""
-        return Roster.build({name: self.roster.keys[self.roster.number(name)] for name in names})
+        return self.roster.part(names)
 
     def _digest_of(self, names: Sequence[str]) -> bytes:
         """That of the roster of these clients; none if one of them is a stranger."""
