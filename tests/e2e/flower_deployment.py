@@ -5,8 +5,8 @@
 To be run in a network namespace that has only ``lo`` (``test_flower.py`` does). SuperNode 1 is killed (SIGKILL) when it
 has been asked for its shares, and stays away. SuperNode 2 is stopped when the server has its vector, and is started
 again: what Flower remembered of it is gone then, and its journal is not. For the phase in which it is away Flower gives
-it up, and it is there in the next round. The result of the app is in FOLDER/result.json, what the processes said in
-FOLDER/*.log.
+it up, and it is there in the next round. The nodes ask for the deployment's signature on roster and models. The result
+of the app is in FOLDER/result.json, what the processes said in FOLDER/*.log.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from protocols.roster import Identity, Roster
+from protocols.roster import Identity, Roster, load_signer
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "examples" / "flower"
@@ -93,8 +93,8 @@ def node_keys(folder: Path) -> None:
 
 
 class Deployment:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, signed_by: str) -> None:
+        self.folder, self.signed_by = folder, signed_by
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, *command: str) -> None:
@@ -131,6 +131,7 @@ class Deployment:
     def supernode(self, i: int) -> None:
         folder = self.folder
         config = f'partition-id={i} secagg-identity="{folder}/{i}.key" secagg-roster="{folder}/roster.toml"'
+        config += f' secagg-signed-by="{self.signed_by}"'
         self.start(
             f"node{i}",
             "flower-supernode",
@@ -175,8 +176,10 @@ def deploy(folder: Path) -> None:
     identities = [Identity.generate(f"client-{i}") for i in range(NODES)]
     for i, identity in enumerate(identities):
         identity.save(folder / f"{i}.key")
-    Roster.of(identities).save(folder / "roster.toml")
-    running = Deployment(folder)
+    Identity.generate("hospitals").save(folder / "deployment.key")
+    signer = load_signer(folder / "deployment.key")
+    Roster.of(identities).signed(signer).save(folder / "roster.toml")
+    running = Deployment(folder, str(signer.signatory))
     try:
         running.superlink()
         running.until(lambda: running.said("superlink", "Uvicorn running") > 0, "the SuperLink does not start")

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from protocols.adapters.flower import Secure, Silos
-from protocols.roster import Roster
+from protocols.roster import Roster, load_signer
 from secagg.files import write_file
 from signs.task import CLIP, DIMENSION, FOLDER, USERS, loss
 
@@ -38,6 +38,7 @@ def main(grid: Grid, context: Context) -> None:
         min_contributors=LEAST,
         dropout="0.4",
         timeout=timeout,
+        sign=load_signer(key).model if (key := FOLDER / "deployment.key").exists() else None,
     )
     rounds = list[dict[str, Any]]()
 

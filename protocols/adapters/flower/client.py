@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from logging import ERROR, WARNING
 from pathlib import Path
 from time import time
@@ -62,6 +63,9 @@ class SecAgg:
     arguments of the same names stand in where the node config says nothing, and may contain ``{partition-id}``: a
     simulation's nodes have no more than that.
 
+    ``secagg-signed-by`` is the deployment whose signature on rosters and models this node asks for, whatever the app's
+    policy says (``Policy.signed_by``): apps come through the server. It needs a journal, too.
+
     ``weighted_by`` is the one metric by which this client lets itself be weighted, up to ``policy.weight_bound``.
 
     ``arrays`` gives the names and shapes of the arrays that this client's own model has, before each training. A round
@@ -112,7 +116,7 @@ class SecAgg:
             client = Client(
                 identity,
                 roster,
-                policy=self._policy,
+                policy=self._policy_here(context),
                 journal=journal,
                 ledger=ledger,
                 deployment=self._deployment,
@@ -182,6 +186,11 @@ class SecAgg:
             for name in state.keys() - RECORD_NAMES:
                 del state[name]
             state.update({name: record for name, record in left.items() if name not in RECORD_NAMES})
+
+    def _policy_here(self, context: Context) -> Policy:
+        """The app's policy, with the deployment that this node's own config names."""
+        signed_by = context.node_config.get("secagg-signed-by")
+        return self._policy if signed_by is None else replace(self._policy, signed_by=str(signed_by))
 
     def _path(self, context: Context, what: str) -> str:
         given = str(context.node_config.get(f"secagg-{what}", self._paths[what]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from logging import INFO, WARNING
@@ -46,7 +46,8 @@ from protocols.server import serve
 from secagg.assumptions import Adversary
 from secagg.crypto.prg import Rng
 from secagg.encoding import Encoding, Sum
-from secagg.errors import BudgetError, DecodeError, PeerError, ThresholdError, UnblamedError, UsageError
+from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, ThresholdError, UnblamedError, UsageError
+from secagg.signed_versions import Version
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.01, 1.0
 """Seconds between two looks for replies; in between these a tenth of the time that has passed."""
@@ -100,6 +101,10 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
     With ``silos`` clients answer with a training for each of their users (``SecAgg``): ``clip`` and the metrics'
     largest values bound one user, ``privacy`` is promised to each user against all but its own silo, and means are over
     the declared number of users. ``ledger`` is one for users inside silos then.
+
+    ``sign`` gives the deployment's version of each model for its digest (``RoundPlan.signed``), for clients that
+    ask for that; where it refuses, the round does not begin. ``roster`` may be exchanged for a newer one between two
+    rounds.
     """
 
     def __init__(
@@ -123,6 +128,7 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
         privacy: Privacy | None = None,
         ledger: Ledger | None = None,
         silos: Silos | None = None,
+        sign: Callable[[bytes], Version] | None = None,
         rng: Rng = os.urandom,
     ) -> None:
         if isinstance(strategy, _NEED_SINGLE_UPDATES):
@@ -142,7 +148,7 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
         """Who was left out of the last round before vectors were sent; they may have been silent only."""
         self._protocol, self._clip, self._min_contributors, self._corrupt = protocol, clip, min_contributors, corrupt
         self._privacy, self._ledger, self._run_config = privacy, ledger, dict(run_config or {})
-        self._silos = silos
+        self._silos, self._sign = silos, sign
         self._weighted_by = str(getattr(strategy, "weighted_by_key", WEIGHTED_BY))
         self._form_of = partial(
             Form.of,
@@ -158,7 +164,6 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
         self._propose = partial(
             RoundPlan.propose,
             protocol,
-            roster,
             min_contributors=min_contributors,
             corrupt=corrupt,
             dropout=dropout,
@@ -181,10 +186,10 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
             return []
         key, old, instructions = _common_task(asked, self._run_config)
         form = self._form_of(old)
-        plan = self._plan(form, server_round, form.model_digest(old, instructions), len(asked))
         try:
+            plan = self._plan(form, server_round, form.model_digest(old, instructions), len(asked))
             machine = serve(plan, self.roster, ledger=self._ledger)
-        except BudgetError as error:
+        except (BudgetError, PolicyError) as error:
             log(WARNING, "secagg: round %d does not begin: %s", server_round, error)
             return []
         self._round = _Round(form, key, old, machine, grid, asked[0])
@@ -234,7 +239,9 @@ class Secure(Strategy):  # type: ignore[misc,unused-ignore]  # Any, where flwr i
 
     def _plan(self, form: Form, server_round: int, model: bytes, clients: int) -> RoundPlan:
         encoding, noise = self._encoding(form, clients)
-        return replace(self._propose(encoding, clients=clients, noise=noise, model=model), round=server_round)
+        plan = self._propose(self.roster, encoding, clients=clients, noise=noise, model=model)
+        plan = replace(plan, round=server_round)
+        return plan if self._sign is None else plan.signed(self._sign)
 
     def _encoding(self, form: Form, clients: int) -> tuple[Encoding, NoiseSpec | None]:
         if self._privacy is None:

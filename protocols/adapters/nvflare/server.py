@@ -28,7 +28,7 @@ from protocols.adapters.nvflare.messages import (
     frame_params,
     instructions_in,
 )
-from protocols.adapters.nvflare.site import server_ledger, site_roster
+from protocols.adapters.nvflare.site import server_ledger, server_signer, site_roster
 from protocols.adapters.privacy import Privacy
 from protocols.adapters.users import Silos
 from protocols.outcome import RoundOutcome
@@ -38,7 +38,8 @@ from protocols.roster import Roster
 from protocols.rounds.server import ServerRound
 from protocols.server import serve
 from secagg.encoding import Sum
-from secagg.errors import BudgetError, DecodeError, PeerError, ThresholdError, UsageError
+from secagg.errors import BudgetError, DecodeError, PeerError, PolicyError, ThresholdError, UsageError
+from secagg.signed_versions import Signer
 
 
 class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no types
@@ -59,7 +60,8 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
     sum. It is charged to the ledger that the server's own folder has, and means are over the units in the plan.
 
     A round for which too few are left changes nothing, and the next one starts. For another rule by which the sum moves
-    the model, override ``update``.
+    the model, override ``update``. Where the server's own folder has the deployment's key (``signs``), each round's
+    model is signed; where the key is elsewhere, override ``signed``.
     """
 
     def __init__(
@@ -101,9 +103,11 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
         if weight_bound > 1 and not (silos is None and privacy is None):
             raise UsageError("in silos, and with privacy, every unit counts once: weight_bound is 1")
         self.train_timeout, self.phase_timeout = train_timeout, phase_timeout
+        self._signer: Signer | None = None
 
     def run(self) -> None:
         folder = self.engine.get_workspace().get_site_config_dir()
+        self._signer = server_signer(folder)
         with ExitStack() as files:
             ledger = None if self._privacy is None else server_ledger(folder, files)
             self._run_rounds(site_roster(folder), ledger)
@@ -134,8 +138,9 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
         form = self._form(model)
         plan, targets = self._propose(roster, form, model, session)
         try:
+            plan = self.signed(plan)
             server = serve(plan, roster, ledger=ledger)
-        except BudgetError as error:
+        except (BudgetError, PolicyError) as error:
             self.warning(f"round {plan.round} does not begin: {error}")
             return None
         outcome = self._run_phases(server, form, model, targets)
@@ -146,6 +151,11 @@ class SecureFedAvg(ModelController):  # type: ignore[misc]  # NVFlare has no typ
         if outcome is not None:
             self.update(model, form, outcome)
         return outcome
+
+    def signed(self, plan: RoundPlan) -> RoundPlan:
+        """The plan with the deployment's version of its model, for sites whose policies are ``signed_by``; as it is,
+        without a key. With ``PolicyError`` the round does not begin."""
+        return plan if self._signer is None else plan.signed(self._signer.model)
 
     def update(self, model: FLModel, form: Form, outcome: RoundOutcome) -> None:
         """Move the model by the mean of the changes; its metrics become the means of theirs."""

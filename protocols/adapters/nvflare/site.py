@@ -10,13 +10,14 @@ from dp.ledger import Ledger
 from protocols.client import Client
 from protocols.journal import SqliteJournal
 from protocols.policy import Policy
-from protocols.roster import Identity, Roster
+from protocols.roster import Identity, Roster, load_signer
 from secagg.at_rest import Keyring
 from secagg.errors import DecodeError, UsageError
 from secagg.foreign import named_file, parse_toml
+from secagg.signed_versions import Signer
 
 SITE_FILE = "secagg.toml"
-_KEYS = {"identity", "roster", "journal", "ledger", "deployment", "policy"}
+_KEYS = {"identity", "roster", "journal", "ledger", "deployment", "policy", "signs"}
 
 
 def site_client(folder: str | Path, site: str, files: ExitStack) -> Client:
@@ -32,6 +33,7 @@ def site_client(folder: str | Path, site: str, files: ExitStack) -> Client:
     min_contributors = 3
     weight_bound = 100              # the largest weight (steps) of this site, if the job weights sites
     users = 40                      # instead, if it is a silo: the most users that it has
+    signed_by = "hospitals=cd32..." # the deployment that signs rosters and models; needs a journal
 
     ``files`` closes the journal and the ledger.
     """
@@ -59,6 +61,12 @@ def server_ledger(folder: str | Path, files: ExitStack) -> Ledger:
     table, keys = _table(folder), Keyring.of_environment()
     identity = Identity.load(_path(folder, table, "identity", ""), keys)
     return files.enter_context(closing(Ledger.open(_path(folder, table, "ledger", ""), identity.key, keys=keys)))
+
+
+def server_signer(folder: str | Path) -> Signer | None:
+    """The deployment's signer, if the server's own ``secagg.toml`` names a file with its key (``signs``)."""
+    table = _table(folder)
+    return load_signer(_path(folder, table, "signs", ""), Keyring.of_environment()) if "signs" in table else None
 
 
 def site_roster(folder: str | Path) -> Roster:
